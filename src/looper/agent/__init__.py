@@ -1,0 +1,1 @@
+"""Task → trajectory. All that a self-modifying agent may change lives here."""

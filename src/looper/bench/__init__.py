@@ -1,0 +1,1 @@
+"""Source data → tasks; patch → verdict."""

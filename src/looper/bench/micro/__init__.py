@@ -1,0 +1,1 @@
+"""The embedded suite: small generated repositories whose conventions can be learned from experience only."""

@@ -1,0 +1,1 @@
+"""Interpreters and packages that tasks run on."""

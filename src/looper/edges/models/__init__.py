@@ -1,0 +1,1 @@
+"""Models that answer: servers, local inference, scripts."""

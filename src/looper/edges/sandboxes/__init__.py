@@ -1,0 +1,1 @@
+"""Ways to run a command that cannot do harm."""

@@ -1,0 +1,1 @@
+"""Fresh working trees."""

@@ -1,0 +1,136 @@
+"""The error tree: every error of Looper's own names the cause and the fix."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the `looper` command."""
+
+    OK = 0
+    FAILED = 1
+    """Something went wrong that is not one of the rows below."""
+    USAGE = 2
+    """The input cannot be used: an unknown name, a malformed file, a missing tool."""
+    INFRASTRUCTURE = 69
+    """The outside world failed (model server, disk, sandbox); what was recorded is intact."""
+    BUSY = 75
+    """Another process holds the run folder or the accelerator."""
+    INTERRUPTED = 130
+    """Stopped by a signal; the same command goes on where it stopped."""
+
+
+class LooperError(Exception):
+    """Base of all errors of Looper: one readable line that names the cause and the fix."""
+
+    exit_code: ExitCode = ExitCode.FAILED
+
+
+class BadInput(LooperError):
+    """What a person wrote or named cannot be used."""
+
+    exit_code = ExitCode.USAGE
+
+
+class MissingTool(LooperError):
+    """A program or package that is needed now is not there."""
+
+    exit_code = ExitCode.USAGE
+
+
+class InfrastructureError(LooperError):
+    """The outside world failed; an attempt that ends so has no verdict."""
+
+    exit_code = ExitCode.INFRASTRUCTURE
+
+
+class SandboxUnavailable(InfrastructureError):
+    """No sandbox works here, or the one that started stopped working."""
+
+
+class WorkspaceError(InfrastructureError):
+    """A workspace could not be made, or is not what it must be."""
+
+
+class DirtyWorkspace(WorkspaceError):
+    """A workspace that should equal its base tree does not."""
+
+
+class EnvironmentBroken(InfrastructureError):
+    """The interpreter or the packages that a task needs are not there."""
+
+
+class VerifierBroken(InfrastructureError):
+    """The trusted runner itself did not start or finish."""
+
+
+class DiskNearlyFull(InfrastructureError):
+    """Too little free space to start another attempt."""
+
+
+class JournalError(InfrastructureError):
+    """A record could not be written durably, or a run folder is damaged."""
+
+
+class RunBusy(LooperError):
+    """Another process writes to this run folder."""
+
+    exit_code = ExitCode.BUSY
+
+
+class AcceleratorBusy(LooperError):
+    """Another process runs inference on this machine."""
+
+    exit_code = ExitCode.BUSY
+
+
+class Drift(BadInput):
+    """A run folder belongs to another plan, code, data or model than the one asked for."""
+
+
+class ModelError(InfrastructureError):
+    """A model server did not give a complete reply.
+
+    `retryable` says whether asking again can help; `retry_after_s` is what the server asked for.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ModelUnreachable(ModelError):
+    """The connection was refused, reset or could not be made."""
+
+
+class ModelTimeout(ModelError):
+    """No first byte, no next byte, or no end within the time allowed."""
+
+
+class ModelReplyBroken(ModelError):
+    """The reply stopped without its end mark, or is not what the protocol says."""
+
+
+class ModelOverloaded(ModelError):
+    """The server asked to come back later (429, 503, 529)."""
+
+
+class ModelServerFault(ModelError):
+    """The server reported a fault of its own (5xx, an error line in the stream)."""
+
+
+class ModelFatal(ModelError):
+    """Asking again cannot help: the run must stop rather than burn its tasks."""
+
+    retryable = False
+
+
+class ModelMissing(ModelFatal):
+    """The model is not there, or another one answers in its place."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ContextOverflow(ModelFatal):
+    """Prompt and output limit do not fit the context, or the server cut the prompt."""

@@ -1,0 +1,1 @@
+"""The embedded model: corpus, tokenizer, build; its weights are package data."""

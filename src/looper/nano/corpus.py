@@ -1,0 +1,104 @@
+"""Trajectories that the embedded model is trained on: a scripted expert at work in generated repositories.
+
+The expert knows what an agent can know: it looks for the function where it may be, guesses the convention, checks, and
+guesses again. With a memory of the same family it goes straight to the place and the right constant, so that reading
+a memory block is part of what the model learns. Repositories come from the training class of names only.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from looper.agent.actions import render
+from looper.agent.scaffold import packaged_scaffold
+from looper.agent.tools import numbered_lines
+from looper.bench.micro.level0 import CHECK_COMMAND, CONVENTIONS, DETERMINED, FAMILIES, Bug, Conventions, draw_bug
+from looper.bench.micro.names import NOUNS
+from looper.records.trajectory import Action, Bash, Done, Edit, Read
+
+MAX_STEPS = 8
+READ_LINES = 9
+SHARE_OF_CONVENTIONS = 0.75
+SHARE_WITH_MEMORY = 0.5
+SHARE_OF_MEMORIES_THAT_FIT = 0.6
+
+Message = tuple[str, str]
+"""Role and text."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One successful trajectory in the model's chat format."""
+
+    messages: tuple[Message, ...]
+    bug: Bug
+
+
+def episodes(rng: random.Random) -> Iterator[Episode]:
+    """Endless successful episodes, each from a repository of its own."""
+    while True:
+        episode = _draw(rng)
+        if episode is not None:
+            yield episode
+
+
+def _draw(rng: random.Random) -> Episode | None:
+    conventions = Conventions.draw(rng, for_training=True)
+    family = rng.choice(list(CONVENTIONS if rng.random() < SHARE_OF_CONVENTIONS else DETERMINED))
+    bug = draw_bug(conventions, family, rng.choice(NOUNS), rng)
+    memory, knows = "", False
+    if rng.random() < SHARE_WITH_MEMORY:
+        other_family = family if rng.random() < SHARE_OF_MEMORIES_THAT_FIT else rng.choice(list(FAMILIES))
+        other = draw_bug(conventions, other_family, rng.choice(NOUNS), rng)
+        memory, knows = memory_item(other), other_family == family
+    turns = expert(bug, rng, knows=knows)
+    if turns is None:
+        return None
+    return Episode((*opening(bug, memory), *turns), bug)
+
+
+def opening(bug: Bug, memory: str = "") -> tuple[Message, ...]:
+    """System and first user message, as the terse scaffold renders them."""
+    scaffold = packaged_scaffold("terse")
+    block = scaffold.memory.replace("{items}", memory) if memory else ""
+    return ("system", scaffold.system), ("user", scaffold.task.replace("{memory}", block).replace("{issue}", bug.issue))
+
+
+def memory_item(bug: Bug) -> str:
+    """What is worth remembering of a solved task: its title, the read that found the place, the edit that fixed it."""
+    return "\n".join([bug.function, render(_read(bug.path)), render(_edit(bug, bug.wrong, bug.right))])
+
+
+def expert(bug: Bug, rng: random.Random, *, knows: bool) -> tuple[Message, ...] | None:
+    """Actions and observations up to a passing check and `done`; None where that takes more than `MAX_STEPS`."""
+    turns: list[Message] = []
+
+    def act(action: Action, observation: str) -> None:
+        turns.extend((("assistant", render(action)), ("user", observation)))
+
+    failed = f"FAIL {bug.function}"
+    act(Bash(command=CHECK_COMMAND), failed)
+    paths = [bug.path] if knows else rng.sample(list(bug.files), len(bug.files))
+    for path in paths:
+        act(_read(path), numbered_lines(bug.files[path].splitlines()[:READ_LINES], 1))
+        if path == bug.path:
+            break
+    family = FAMILIES[bug.family]
+    guesses = [family.expression(choice) for choice in rng.sample(family.choices, len(family.choices))]
+    standing = bug.wrong
+    for guess in [bug.right] if knows else guesses:
+        act(_edit(bug, standing, guess), "ok")
+        act(Bash(command=CHECK_COMMAND), "PASS" if guess == bug.right else failed)
+        standing = guess
+        if guess == bug.right:
+            break
+    turns.append(("assistant", render(Done(message="fixed"))))
+    return tuple(turns) if sum(role == "assistant" for role, _ in turns) <= MAX_STEPS else None
+
+
+def _read(path: str) -> Read:
+    return Read(path=path, start=1, end=READ_LINES)
+
+
+def _edit(bug: Bug, old: str, new: str) -> Edit:
+    return Edit(path=bug.path, old=f"return {old}", new=f"return {new}")

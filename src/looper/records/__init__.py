@@ -1,0 +1,1 @@
+"""The nouns: frozen records that cross boundaries and reach the disk. No I/O here."""

@@ -1,0 +1,47 @@
+"""What every record is: frozen, closed to unknown keys, and hashable by content."""
+
+import hashlib
+import json
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticSerializationError
+
+SCHEMA_VERSION = 1
+"""Version of the record shapes. Each journal line carries it, so that a newer line is kept unread, not dropped."""
+
+
+class Record(BaseModel):
+    """A fact that crosses a boundary or reaches the disk. Changing one means making another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    def to_json(self) -> bytes:
+        """One JSON object without line breaks.
+
+        Any text and any float survives: lone surrogates become escapes, NaN and infinities become strings.
+        """
+        try:
+            return self.model_dump_json().encode()
+        except PydanticSerializationError:
+            return json.dumps(self.model_dump(mode="python"), default=str).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> Self:
+        """Raises pydantic.ValidationError where the text is not this record."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError:
+            # The fast path refuses the escapes of lone surrogates; the slow one says what else is wrong.
+            return cls.model_validate(json.loads(data))
+
+
+def content_hash(*parts: Record | bytes | str) -> str:
+    """SHA-256 over the parts in order, as 64 hexadecimal digits; parts cannot run into each other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.to_json() if isinstance(part, Record) else part
+        data = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()

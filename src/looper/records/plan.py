@@ -1,0 +1,217 @@
+"""An experiment as it is registered before any data: arms, limits, tasks, and what a run of it is made of."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from looper.records.base import Record, content_hash
+from looper.records.trajectory import TOOL_NAMES, ModelIdentity
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class GuardSettings(Record):
+    """When the loop steps in. None switches a guard off."""
+
+    repeat_nudge: Positive | None = 2
+    """The same action with the same result for the nth time: a hint is added."""
+    repeat_refuse: Positive | None = 3
+    """... and is not executed any more."""
+    repeat_stop: Positive | None = 5
+    """... and ends the rollout as stalled."""
+    read_only_nudge: Positive | None = 12
+    """Steps in a row that only read, after which a hint is added."""
+    no_progress_stop: Positive | None = 15
+    """Steps in a row without a change of the tree, once there is one; ends as stalled, the patch is judged."""
+    verification_nudge: Positive | None = 4
+    """Commands in a row without a change of the tree, once there is one, after which a hint is added."""
+    no_action_stop: Positive | None = 4
+    """Replies in a row without an executable action, after which the rollout ends."""
+    refuse_empty_done: bool = True
+    """`done` with an empty patch is refused once."""
+    check_python: bool = True
+    """A Python file that no longer compiles after a change is reported at once."""
+    confirm_shrink: bool = True
+    """A write that loses more than half of a file needs a confirmation."""
+
+
+class PruningSettings(Record):
+    """How a conversation is cut when it no longer fits."""
+
+    mode: Literal["none", "oldest_observations"] = "oldest_observations"
+    keep_last: Positive = 4
+    """Observations at the end that are never shortened: the content in use."""
+    target_share: Annotated[float, Field(gt=0, le=1)] = 0.75
+    """Share of the budget to shrink to, so that pruning is rare and the cached prefix lives long."""
+
+
+class Scaffold(Record):
+    """All that surrounds the model: prompt, tools, guards, pruning. An experimental factor."""
+
+    name: str
+    system: str
+    task: str
+    """Template of the first user message; holds `{issue}` and may hold `{memory}`."""
+    memory: str = ""
+    """Template around a memory block; holds `{items}`."""
+    tools: tuple[Literal["bash", "read", "edit", "write", "done"], ...] = TOOL_NAMES
+    terse: bool = False
+    """Observations without headers and advice, for models that were trained on them."""
+    output_cap_bytes: Positive = 10_000
+    """Longest tool output shown; beyond it head and tail are kept and the cut is named."""
+    read_cap_lines: Positive = 400
+    guards: GuardSettings = GuardSettings()
+    pruning: PruningSettings = PruningSettings()
+
+    @model_validator(mode="after")
+    def _templates_have_their_fields(self) -> "Scaffold":
+        if "{issue}" not in self.task:
+            raise ValueError("task: the template must hold {issue}")
+        if self.memory and ("{items}" not in self.memory or "{memory}" not in self.task):
+            raise ValueError("memory: needs {items}, and {memory} in task")
+        return self
+
+
+class Limits(Record):
+    """What every arm of a plan may spend on one task. They stand in one place, so that no arm can have its own."""
+
+    steps: Positive
+    output_tokens: Positive
+    """Of one reply."""
+    context_tokens: Positive
+    total_tokens: Positive | None = None
+    """Completion tokens of a whole rollout; None for no such limit."""
+    wall_s: PositiveFloat
+    """Of a whole rollout, awake time."""
+    command_s: PositiveFloat
+    """Of one shell command of the agent."""
+    verify_s: PositiveFloat
+    """Of one verification run."""
+    memory_mb: Positive = 1024
+    """Address space of one process in the sandbox."""
+
+
+class ModelSpec(Record):
+    """A model as a person names it: `nano`, `ollama:qwen2.5-coder:7b`, `gold`."""
+
+    backend: Literal["nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop"]
+    name: str = ""
+    """The backend's name for the model, or a path; empty where the backend has one model only."""
+    base_url: str = ""
+    """Of the server; empty for the backend's own default."""
+    adapter: str = ""
+    """Content hash of an adapter to load; empty for none."""
+
+
+class ArmRole(StrEnum):
+    """What an arm is for, so that renaming or reordering arms changes no number."""
+
+    BASE = "base"
+    AGAIN = "again"
+    """Base a second time: its difference from base is the floor of any claim."""
+    CONTROL = "control"
+    TREATMENT = "treatment"
+
+
+class Arm(Record):
+    """What is compared: a model with its scaffold and its sampling."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    role: ArmRole
+    model: ModelSpec
+    scaffold: Scaffold
+    temperature: Annotated[float, Field(ge=0)]
+    repetition: Annotated[int, Field(ge=0)] = 0
+    """Feeds the sampling seed: arms with equal configuration and another repetition are repeats of each other."""
+
+    def config_hash(self) -> str:
+        """Of everything that can change what the arm does; name and role are labels."""
+        return content_hash(self.model, self.scaffold, repr(self.temperature), str(self.repetition))
+
+
+class TaskSelection(Record):
+    """Which tasks of which suite, before eligibility."""
+
+    suite: Literal["micro", "swe-bench-cl"]
+    level: Annotated[int, Field(ge=0, le=2)] = 0
+    """Of the embedded suite."""
+    suite_seed: int = 0
+    """Of the embedded suite: another seed gives other repositories."""
+    repos: tuple[str, ...] = ()
+    """Names of repositories; empty for all."""
+    tasks: tuple[str, ...] = ()
+    """Ids of tasks; empty for all."""
+    per_repo: Positive | None = None
+    """At most so many tasks of each repository, in sequence order."""
+    limit: Positive | None = None
+
+
+class Plan(Record):
+    """An experiment under one profile, fully resolved."""
+
+    experiment: str
+    profile: str
+    title: str
+    hypothesis: str
+    factor: str
+    """The one thing that the arms differ in."""
+    selection: TaskSelection
+    seeds: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    limits: Limits
+    order: Literal["parallel", "sequence"]
+    """`sequence` runs each arm's tasks one after the other, for arms that accumulate experience."""
+    attempts: Positive = 3
+    """Attempts of a cell that may end as infra_error before it is left without a verdict."""
+
+    @model_validator(mode="after")
+    def _arms_are_comparable(self) -> "Plan":
+        names = [arm.name for arm in self.arms]
+        if len(set(names)) != len(names):
+            raise ValueError(f"arms: names must differ, found {', '.join(names)}")
+        bases = [arm for arm in self.arms if arm.role is ArmRole.BASE]
+        if len(bases) > 1:
+            raise ValueError(f"arms: one arm has the role base, found {len(bases)}")
+        again = [arm for arm in self.arms if arm.role is ArmRole.AGAIN]
+        if again and not bases:
+            raise ValueError("arms: an arm with the role again needs one with the role base")
+        for arm in again:
+            if arm.model_copy(update=_labels(bases[0])).to_json() != bases[0].to_json():
+                raise ValueError(f"arms: {arm.name} must equal {bases[0].name} in everything but its repetition")
+            if arm.repetition == bases[0].repetition:
+                raise ValueError(f"arms: {arm.name} needs a repetition of its own, or it would copy {bases[0].name}")
+        return self
+
+
+def _labels(arm: Arm) -> dict[str, object]:
+    return {"name": arm.name, "role": arm.role, "repetition": arm.repetition}
+
+
+class Cell(Record):
+    """One arm × seed × task."""
+
+    arm: str
+    seed: int
+    instance_id: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.arm}/{self.seed}/{self.instance_id}"
+
+
+class RunManifest(Record):
+    """What a run is made of. Its hash names the run folder; a change of any part is another run."""
+
+    plan: Plan
+    code_version: str
+    """Hash over the package's sources: a changed harness is another run."""
+    tasks_hash: str
+    models: dict[str, ModelIdentity]
+    """By arm."""
+    environments: tuple[str, ...]
+    sandbox: str
+
+    def run_hash(self) -> str:
+        return content_hash(self)[:12]

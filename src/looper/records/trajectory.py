@@ -1,0 +1,225 @@
+"""Everything that was said and done in one rollout."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from looper.records.base import Record
+
+
+class Bash(Record):
+    """Run a shell command in the workspace."""
+
+    tool: Literal["bash"] = "bash"
+    command: str
+
+
+class Read(Record):
+    """Show a file, or its lines `start` to `end` (from 1, both included)."""
+
+    tool: Literal["read"] = "read"
+    path: str
+    start: int | None = None
+    end: int | None = None
+
+
+class Edit(Record):
+    """Replace the one place where `old` stands; an empty `new` deletes it."""
+
+    tool: Literal["edit"] = "edit"
+    path: str
+    old: str
+    new: str
+    occurrence: int | None = None
+    """Which of several places, from 1; None where there must be one only."""
+
+
+class Write(Record):
+    """Make or replace a whole file."""
+
+    tool: Literal["write"] = "write"
+    path: str
+    content: str
+    confirm_shrink: bool = False
+    """Says that losing more than half of an existing file is meant."""
+
+
+class Done(Record):
+    """End the rollout."""
+
+    tool: Literal["done"] = "done"
+    message: str = ""
+
+
+Action = Annotated[Bash | Read | Edit | Write | Done, Field(discriminator="tool")]
+TOOL_NAMES = ("bash", "read", "edit", "write", "done")
+
+
+class ReplyProblem(StrEnum):
+    """Why a reply holds no action that could be executed."""
+
+    NO_ACTION = "no_action"
+    UNCLOSED = "unclosed"
+    SEVERAL_ACTIONS = "several_actions"
+    TEXT_AFTER_ACTION = "text_after_action"
+    FENCED_ACTION = "fenced_action"
+    MALFORMED = "malformed"
+    TRUNCATED = "truncated"
+    """The reply was cut at the output limit; nothing of it is executed."""
+
+
+class ObservationKind(StrEnum):
+    """What became of a step."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    """The tool or a guard did not do what was asked, and said why."""
+    PROBLEM = "problem"
+    """The reply held no action that could be executed."""
+    TIMEOUT = "timeout"
+    END = "end"
+
+
+class Observation(Record):
+    """What the model is told after its step."""
+
+    kind: ObservationKind
+    text: str
+    exit_code: int | None = None
+    """Of a shell command; None where none ran, or where it was killed."""
+    omitted_bytes: int = 0
+    """Output that was cut from the middle of `text`."""
+
+
+class FinishReason(StrEnum):
+    """Why the model stopped."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class Usage(Record):
+    """Tokens of one reply, prompt and completion apart.
+
+    `prompt_tokens` and `completion_tokens` come from the one counter named in `counted_by`, so that arms can be
+    compared; what the backend itself reported stands beside it, absent where it reported nothing.
+    """
+
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    counted_by: str
+    """The tokenizer that counted, or `none` for models without tokens."""
+    backend_prompt_tokens: int | None = None
+    backend_completion_tokens: int | None = None
+    processed_prompt_tokens: int | None = None
+    """Prompt tokens that were computed rather than taken from a cache."""
+
+
+class Reply(Record):
+    """One answer of a model, raw."""
+
+    text: str
+    thinking: str = ""
+    """Reasoning that the backend delivered apart from the text."""
+    finish_reason: FinishReason
+    usage: Usage
+    wall_s: float
+    retries: int = 0
+    """Infrastructure faults survived before this reply arrived."""
+
+
+class Guard(StrEnum):
+    """A check of the agent loop that fired at a step."""
+
+    REPEATED_ACTION = "repeated_action"
+    READ_ONLY_STREAK = "read_only_streak"
+    VERIFICATION_LOOP = "verification_loop"
+    NO_PROGRESS = "no_progress"
+    PREMATURE_DONE = "premature_done"
+    SHRINKING_WRITE = "shrinking_write"
+    FENCE_REMOVED = "fence_removed"
+    BROKEN_PYTHON = "broken_python"
+    CONTEXT_PRUNED = "context_pruned"
+
+
+class StopReason(StrEnum):
+    """Why a rollout ended."""
+
+    DONE = "done"
+    STEP_LIMIT = "step_limit"
+    TIME_LIMIT = "time_limit"
+    TOKEN_LIMIT = "token_limit"
+    STALLED = "stalled"
+    NO_ACTION = "no_action"
+    CONTEXT_FULL = "context_full"
+    BACKEND_ERROR = "backend_error"
+    CANCELLED = "cancelled"
+
+
+class Step(Record):
+    """One turn: the reply, the action read from it, and what came of it."""
+
+    cell: str
+    attempt: int
+    index: int
+    """From 1."""
+    reply: Reply
+    action: Action | None
+    problem: ReplyProblem | None
+    observation: Observation
+    guards: tuple[Guard, ...]
+    stop_reason: StopReason | None
+    """Set on the last step, where the step itself ended the rollout."""
+    context_tokens: int | None
+    """Length of the prompt of this step, by the model's own tokenizer."""
+    pruned_messages: int
+    """Messages that were shortened to fit this step's prompt."""
+    changed: bool
+    """Whether a tool of the step changed the workspace (for a shell command: whether the tree hash moved)."""
+    wall_s: float
+
+
+class ModelIdentity(Record):
+    """Which model answered, as exactly as its backend can say."""
+
+    backend: str
+    backend_version: str
+    name: str
+    digest: str
+    """Content hash of the weights, or what the backend gives in its place; never empty."""
+    quantisation: str
+    context_tokens: int | None
+    """The window that the backend was told to use; None for models without one."""
+
+
+class Trajectory(Record):
+    """The end of one rollout: what it produced and under which conditions. Its steps are records of their own."""
+
+    cell: str
+    attempt: int
+    instance_id: str
+    arm: str
+    arm_hash: str
+    seed: int
+    code_version: str
+    prompt_hash: str
+    """Of the messages that stood before the first reply."""
+    model: ModelIdentity
+    environment: str
+    sandbox: str
+    workspace_clean_state: str
+    """Hash of the tree before the first step; equal to the base tree's."""
+    steps: int
+    stop_reason: StopReason
+    patch: str
+    patch_hash: str
+    patch_at_limit: bool
+    """A patch that exists although the rollout was ended from outside."""
+    flagged_paths: tuple[str, ...]
+    """Entries of the final tree that a patch cannot hold (links that leave the tree, devices, repositories)."""
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    guards: dict[Guard, int]
+    wall_s: float
+    model_s: float

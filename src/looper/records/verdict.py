@@ -1,0 +1,58 @@
+"""Whether a patch resolves its task, and how we know."""
+
+from enum import StrEnum
+
+from looper.records.base import Record
+
+
+class Outcome(StrEnum):
+    """How an attempt ended. Only the first three are verdicts; the others never enter a rate."""
+
+    RESOLVED = "resolved"
+    UNRESOLVED = "unresolved"
+    TAMPERED = "tampered"
+    INFRA_ERROR = "infra_error"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_verdict(self) -> bool:
+        return self in (Outcome.RESOLVED, Outcome.UNRESOLVED, Outcome.TAMPERED)
+
+
+class TestOutcome(StrEnum):
+    """What the trusted runner saw of one test."""
+
+    __test__ = False
+
+    PASSED = "passed"
+    FAILED = "failed"
+    ERROR = "error"
+    SKIPPED = "skipped"
+    XFAILED = "xfailed"
+    MISSING = "missing"
+    """The test did not run, or has no outcome."""
+
+
+class Verdict(Record):
+    """The end of one attempt, with the outcome of every test that the task names."""
+
+    cell: str
+    attempt: int
+    instance_id: str
+    outcome: Outcome
+    cause: str
+    """Why it is not resolved, in one line; empty where it is."""
+    f2p_only: bool
+    """All FAIL_TO_PASS tests pass while a PASS_TO_PASS test is broken."""
+    fail_to_pass: dict[str, TestOutcome]
+    pass_to_pass: dict[str, TestOutcome]
+    stripped_paths: tuple[str, ...]
+    """Files of the patch that were left out: tests, their configuration, what shadows the runner."""
+    tampering: tuple[str, ...]
+    """What showed that the test run was interfered with."""
+    patch_hash: str
+    environment: str
+    sandbox: str
+    verifier: str
+    """Version of the rules and the runner that judged."""
+    wall_s: float

@@ -1,0 +1,1 @@
+"""Records → eyes; read-only."""
