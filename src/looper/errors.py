@@ -134,3 +134,11 @@ class ModelMissing(ModelFatal):
 
 class ContextOverflow(ModelFatal):
     """Prompt and output limit do not fit the context, or the server cut the prompt."""
+
+
+class BadPatch(LooperError):
+    """A patch does not apply to the tree that it is meant for."""
+
+
+class FileRefused(LooperError):
+    """A file tool was asked for something that it must not or cannot touch; the agent is told."""

@@ -1,3 +1,186 @@
-"""stub"""
-def numbered_lines(lines, first):
-    return "\n".join(f"{n}\t{l}" for n, l in enumerate(lines, first))
+"""What the actions do to a workspace, and how the model is told."""
+
+import ast
+from dataclasses import dataclass
+
+from looper.agent.edits import EditRefused, replace_text
+from looper.errors import FileRefused
+from looper.protocols import Command, Environment, Sandbox, Workspace
+from looper.records.plan import Limits, Scaffold
+from looper.records.trajectory import Action, Bash, Done, Edit, Guard, Observation, ObservationKind, Read, Write
+
+SHRINK_SHARE = 0.5
+"""A write that keeps less than this share of a file's bytes must be confirmed."""
+
+
+@dataclass(frozen=True)
+class Hands:
+    """What the tools of one rollout work with."""
+
+    workspace: Workspace
+    sandbox: Sandbox
+    environment: Environment
+    scaffold: Scaffold
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a tool did."""
+
+    observation: Observation
+    guards: tuple[Guard, ...] = ()
+
+
+def execute(action: Action, hands: Hands, time_left_s: float) -> Effect:
+    """Run one action. What the agent did wrong is an observation; what the world did wrong is raised."""
+    try:
+        match action:
+            case Bash():
+                return _bash(action, hands, time_left_s)
+            case Read():
+                return Effect(_read(action, hands))
+            case Edit():
+                return _edit(action, hands)
+            case Write():
+                return _write(action, hands)
+            case Done():
+                return Effect(Observation(kind=ObservationKind.END, text=""))
+    except FileRefused as refusal:
+        return Effect(_refused(str(refusal)))
+
+
+def _bash(action: Bash, hands: Hands, time_left_s: float) -> Effect:
+    limit = min(hands.limits.command_s, time_left_s)
+    environment = hands.environment
+    result = hands.sandbox.run(
+        Command(
+            argv=("/bin/bash", "-c", action.command),
+            root=hands.workspace.root,
+            timeout_s=limit,
+            env={**environment.variables, "PATH": f"{environment.python.parent}:/usr/local/bin:/usr/bin:/bin"},
+            readable=environment.readable,
+            output_cap_bytes=hands.scaffold.output_cap_bytes,
+            memory_mb=hands.limits.memory_mb,
+        )
+    )
+    text = result.text().strip("\n")
+    if result.killed_by:
+        cause = {"time": f"after {limit:.0f} s", "disk": "it filled the disk quota", "memory": "it took too much memory"}
+        text = f"{text}\n[killed: {cause[result.killed_by]}]".lstrip("\n")
+        kind = ObservationKind.TIMEOUT if result.killed_by == "time" else ObservationKind.REFUSED
+        return Effect(Observation(kind=kind, text=text, omitted_bytes=result.omitted_bytes))
+    if not text:
+        text = "ok" if result.exit_code == 0 else f"exit code {result.exit_code}"
+    elif result.exit_code != 0 and not hands.scaffold.terse:
+        text += f"\n[exit code {result.exit_code}]"
+    return Effect(
+        Observation(
+            kind=ObservationKind.OK, text=text, exit_code=result.exit_code, omitted_bytes=result.omitted_bytes
+        )
+    )
+
+
+def _read(action: Read, hands: Hands) -> Observation:
+    data = hands.workspace.read_file(action.path)
+    if b"\0" in data[:8192]:
+        return _refused(f"{action.path} is a binary file of {len(data)} bytes")
+    lines = data.decode("utf-8", "backslashreplace").splitlines()
+    first = max(1, action.start or 1)
+    last = min(len(lines), action.end or len(lines), first + hands.scaffold.read_cap_lines - 1)
+    if not lines:
+        return Observation(kind=ObservationKind.OK, text=f"{action.path} is empty")
+    if first > len(lines) or last < first:
+        return _refused(f"{action.path} has {len(lines)} lines; there is no {action.start}-{action.end}")
+    shown, omitted = _capped(numbered_lines(lines[first - 1 : last], first), hands.scaffold.output_cap_bytes)
+    asked_to = min(action.end or len(lines), len(lines))
+    if not hands.scaffold.terse:
+        shown = f"{action.path}, lines {first}-{last} of {len(lines)}:\n{shown}"
+        if last < asked_to:
+            shown += f"\n[... {asked_to - last} more lines; read {action.path}:{last + 1}-{asked_to} ...]"
+    return Observation(kind=ObservationKind.OK, text=shown, omitted_bytes=omitted)
+
+
+def _edit(action: Edit, hands: Hands) -> Effect:
+    before = hands.workspace.read_file(action.path)
+    try:
+        done = replace_text(_decode(before), action.old, action.new, action.occurrence)
+    except EditRefused as refusal:
+        terse = hands.scaffold.terse
+        return Effect(_refused(str(refusal) if terse else f"{action.path}: {refusal}. {refusal.hint}".rstrip(". ")))
+    after = _encode(done.text)
+    hands.workspace.write_file(action.path, after)
+    how = ", matched without its indentation" if done.tolerant else ""
+    said = "ok" if hands.scaffold.terse else f"edited {action.path} at line {done.line}{how}"
+    return _with_syntax_check(said, action.path, before, after, hands.scaffold)
+
+
+def _write(action: Write, hands: Hands) -> Effect:
+    after = _encode(action.content)
+    try:
+        before: bytes | None = hands.workspace.read_file(action.path)
+    except FileRefused:
+        before = None  # Writing refuses by itself what may not be written.
+    shrinks = before is not None and len(after) < len(before) * SHRINK_SHARE
+    if shrinks and before is not None and hands.scaffold.guards.confirm_shrink and not action.confirm_shrink:
+        refused = _refused(
+            f"{action.path} has {len(before)} bytes and would have {len(after)}. Change a part of it with <edit>, or "
+            f'say that this is meant: <write path="{action.path}" confirm="shrink">'
+        )
+        return Effect(refused, (Guard.SHRINKING_WRITE,))
+    hands.workspace.write_file(action.path, after)
+    said = "ok" if hands.scaffold.terse else f"wrote {action.path}, {len(after)} bytes"
+    return _with_syntax_check(said, action.path, before, after, hands.scaffold)
+
+
+def _with_syntax_check(said: str, path: str, before: bytes | None, after: bytes, scaffold: Scaffold) -> Effect:
+    """Say at once when a Python file that compiled (or is new) does not compile any more."""
+    broken = syntax_error(path, after) if scaffold.guards.check_python else None
+    if broken is None or (before is not None and syntax_error(path, before) is not None):
+        return Effect(Observation(kind=ObservationKind.OK, text=said))
+    text = f"{said}\nwarning: {path} no longer compiles: {broken}"
+    return Effect(Observation(kind=ObservationKind.OK, text=text), (Guard.BROKEN_PYTHON,))
+
+
+def syntax_error(path: str, source: bytes) -> str | None:
+    """Why a Python file does not parse; None where it does, or is no Python file."""
+    if not path.endswith(".py"):
+        return None
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        return f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+def numbered_lines(lines: list[str], first: int) -> str:
+    """Lines with their numbers, a tab between."""
+    return "\n".join(f"{number}\t{line}" for number, line in enumerate(lines, first))
+
+
+def _capped(text: str, cap_bytes: int) -> tuple[str, int]:
+    """Head and tail of a text that is too long, and how many bytes were left out between them."""
+    data = text.encode("utf-8", "backslashreplace")
+    if len(data) <= cap_bytes:
+        return text, 0
+    half, omitted = cap_bytes // 2, len(data) - cap_bytes // 2 * 2
+    head, tail = data[:half].decode("utf-8", "ignore"), data[-half:].decode("utf-8", "ignore")
+    return f"{head}\n[... {omitted} bytes left out ...]\n{tail}", omitted
+
+
+def _refused(why: str) -> Observation:
+    return Observation(kind=ObservationKind.REFUSED, text=f"error: {why}")
+
+
+def _decode(data: bytes) -> str:
+    # Bytes that are no UTF-8 pass through an edit unchanged.
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _encode(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")

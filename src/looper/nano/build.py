@@ -23,7 +23,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 
-from looper.nano.corpus import Message, episodes
+from looper.nano.corpus import SLIP, Message, episodes
 from looper.nano.tokenizer import END, PAD, SPECIAL, save_tokenizer, train_tokenizer
 
 OBSERVATION_WEIGHT = 0.3
@@ -158,7 +158,7 @@ class Encoder:
         ids: list[int] = []
         weights: list[float] = []
         for role, text in messages:
-            turn = [self.special[f"<|{role}|>"], *self._text(text), self.special[END]]
+            turn = [self.special["<|assistant|>" if role == SLIP else f"<|{role}|>"], *self._text(text), self.special[END]]
             said = 1.0 if role == "assistant" else OBSERVATION_WEIGHT
             ids += turn
             # The role marker is part of the prompt, never predicted.

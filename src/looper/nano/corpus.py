@@ -16,11 +16,15 @@ from looper.bench.micro.level0 import CHECK_COMMAND, CONVENTIONS, DETERMINED, FA
 from looper.bench.micro.names import NOUNS
 from looper.records.trajectory import Action, Bash, Done, Edit, Read
 
-MAX_STEPS = 8
+MAX_STEPS = 10
 READ_LINES = 9
 SHARE_OF_CONVENTIONS = 0.75
 SHARE_WITH_MEMORY = 0.5
 SHARE_OF_MEMORIES_THAT_FIT = 0.6
+SHARE_OF_SLIPS = 0.08
+"""Of edits that are preceded by a wrong one, so that the model meets the error and what follows it."""
+SLIP = "slip"
+"""Role of an action that is shown but not imitated; the model sees it as its own."""
 
 Message = tuple[str, str]
 """Role and text."""
@@ -28,21 +32,19 @@ Message = tuple[str, str]
 
 @dataclass(frozen=True)
 class Episode:
-    """One successful trajectory in the model's chat format."""
+    """One trajectory in the model's chat format."""
 
     messages: tuple[Message, ...]
     bug: Bug
 
 
 def episodes(rng: random.Random) -> Iterator[Episode]:
-    """Endless successful episodes, each from a repository of its own."""
+    """Endless episodes, each from a repository of its own."""
     while True:
-        episode = _draw(rng)
-        if episode is not None:
-            yield episode
+        yield _draw(rng)
 
 
-def _draw(rng: random.Random) -> Episode | None:
+def _draw(rng: random.Random) -> Episode:
     conventions = Conventions.draw(rng, for_training=True)
     family = rng.choice(list(CONVENTIONS if rng.random() < SHARE_OF_CONVENTIONS else DETERMINED))
     bug = draw_bug(conventions, family, rng.choice(NOUNS), rng)
@@ -51,10 +53,7 @@ def _draw(rng: random.Random) -> Episode | None:
         other_family = family if rng.random() < SHARE_OF_MEMORIES_THAT_FIT else rng.choice(list(FAMILIES))
         other = draw_bug(conventions, other_family, rng.choice(NOUNS), rng)
         memory, knows = memory_item(other), other_family == family
-    turns = expert(bug, rng, knows=knows)
-    if turns is None:
-        return None
-    return Episode((*opening(bug, memory), *turns), bug)
+    return Episode((*opening(bug, memory), *expert(bug, rng, knows=knows)), bug)
 
 
 def opening(bug: Bug, memory: str = "") -> tuple[Message, ...]:
@@ -69,31 +68,43 @@ def memory_item(bug: Bug) -> str:
     return "\n".join([bug.function, render(_read(bug.path)), render(_edit(bug, bug.wrong, bug.right))])
 
 
-def expert(bug: Bug, rng: random.Random, *, knows: bool) -> tuple[Message, ...] | None:
-    """Actions and observations up to a passing check and `done`; None where that takes more than `MAX_STEPS`."""
+def expert(bug: Bug, rng: random.Random, *, knows: bool) -> tuple[Message, ...]:
+    """Actions and observations up to a passing check and `done`, or up to `MAX_STEPS` actions.
+
+    What runs out of steps is kept: how to go on after a failed check is most of what there is to learn.
+    """
     turns: list[Message] = []
 
-    def act(action: Action, observation: str) -> None:
-        turns.extend((("assistant", render(action)), ("user", observation)))
+    def act(action: Action, observation: str, role: str = "assistant") -> None:
+        turns.extend(((role, render(action)), ("user", observation)))
 
     failed = f"FAIL {bug.function}"
     act(Bash(command=CHECK_COMMAND), failed)
-    paths = [bug.path] if knows else rng.sample(list(bug.files), len(bug.files))
-    for path in paths:
+    for path in [bug.path] if knows else rng.sample(list(bug.files), len(bug.files)):
         act(_read(path), numbered_lines(bug.files[path].splitlines()[:READ_LINES], 1))
         if path == bug.path:
             break
     family = FAMILIES[bug.family]
     guesses = [family.expression(choice) for choice in rng.sample(family.choices, len(family.choices))]
-    standing = bug.wrong
+    tried = [bug.wrong]
     for guess in [bug.right] if knows else guesses:
-        act(_edit(bug, standing, guess), "ok")
+        if rng.random() < SHARE_OF_SLIPS:
+            act(_slip(bug, tried, guess, rng), "error: old text not found", SLIP)
+        act(_edit(bug, tried[-1], guess), "ok")
+        tried.append(guess)
         act(Bash(command=CHECK_COMMAND), "PASS" if guess == bug.right else failed)
-        standing = guess
         if guess == bug.right:
             break
     turns.append(("assistant", render(Done(message="fixed"))))
-    return tuple(turns) if sum(role == "assistant" for role, _ in turns) <= MAX_STEPS else None
+    return tuple(turns[: 2 * MAX_STEPS])
+
+
+def _slip(bug: Bug, tried: list[str], guess: str, rng: random.Random) -> Edit:
+    """An edit of another file, or of a text that no longer stands there."""
+    if len(tried) > 1 and rng.random() < 0.5:
+        return _edit(bug, tried[-2], guess)
+    other = rng.choice([path for path in bug.files if path != bug.path])
+    return _edit(bug, tried[-1], guess).model_copy(update={"path": other})
 
 
 def _read(path: str) -> Read:

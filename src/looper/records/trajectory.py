@@ -153,8 +153,6 @@ class StopReason(StrEnum):
     STALLED = "stalled"
     NO_ACTION = "no_action"
     CONTEXT_FULL = "context_full"
-    BACKEND_ERROR = "backend_error"
-    CANCELLED = "cancelled"
 
 
 class Step(Record):
@@ -175,8 +173,8 @@ class Step(Record):
     """Length of the prompt of this step, by the model's own tokenizer."""
     pruned_messages: int
     """Messages that were shortened to fit this step's prompt."""
-    changed: bool
-    """Whether a tool of the step changed the workspace (for a shell command: whether the tree hash moved)."""
+    tree: str
+    """Hash of the workspace after the step."""
     wall_s: float
 
 

@@ -1,0 +1,158 @@
+"""Replacing text in a file: exact first, then indifferent to indentation, never a guess."""
+
+import difflib
+import re
+from dataclasses import dataclass
+
+NEAREST_LINES = 2_000
+NEAREST_CHARS = 200
+"""Bounds of the search for a similar line: comparing long texts takes minutes."""
+
+
+class EditRefused(Exception):
+    """The edit does not say unmistakably what to replace."""
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A text after an edit."""
+
+    text: str
+    line: int
+    """Where the change begins, from 1."""
+    tolerant: bool
+    """Whether indentation had to be ignored."""
+
+
+def replace_text(text: str, old: str, new: str, occurrence: int | None) -> Replaced:
+    """`text` with one place of `old` replaced by `new`. Raises EditRefused, with what to do."""
+    if "\r\n" in text and "\r\n" not in old:
+        # Models write line feeds; a file with CRLF keeps its own line ends.
+        old, new = old.replace("\n", "\r\n"), new.replace("\r\n", "\n").replace("\n", "\r\n")
+    starts = _places(text, old)
+    if starts:
+        start = _choose(text, starts, occurrence)
+        return Replaced(_splice(text, start, start + len(old), new), _line_of(text, start), tolerant=False)
+    found = _match_without_indentation(text, old, new)
+    if not found:
+        raise EditRefused("old text not found", _nearest(text, old))
+    if len(found) > 1:
+        lines = ", ".join(str(_line_of(text, start)) for start, _, _ in found)
+        raise EditRefused(f"old text not found exactly, and {len(found)} times with other indentation, at lines {lines}")
+    start, end, rebased = found[0]
+    return Replaced(_splice(text, start, end, rebased), _line_of(text, start), tolerant=True)
+
+
+def _places(text: str, old: str) -> list[int]:
+    places, at = [], text.find(old)
+    while at >= 0:
+        places.append(at)
+        at = text.find(old, at + 1)
+    return places
+
+
+def _choose(text: str, starts: list[int], occurrence: int | None) -> int:
+    lines = ", ".join(str(_line_of(text, start)) for start in starts)
+    if occurrence is not None:
+        if occurrence > len(starts):
+            raise EditRefused(f"occurrence {occurrence} does not exist: old text found {len(starts)} times, at lines {lines}")
+        return starts[occurrence - 1]
+    if len(starts) > 1:
+        raise EditRefused(f'old text found {len(starts)} times, at lines {lines}; give more of it, or occurrence="n"')
+    return starts[0]
+
+
+def _splice(text: str, start: int, end: int, new: str) -> str:
+    """Put `new` in place of text[start:end]; a deletion that leaves an empty line takes the line along."""
+    if not new:
+        line_start = text.rfind("\n", 0, start) + 1
+        rest = re.compile(r"[ \t]*(?:\r?\n|\Z)").match(text, end)
+        alone = not text[line_start:start].strip(" \t") and rest is not None
+        if alone and rest is not None and not text[start:end].endswith("\n"):
+            start, end = line_start, rest.end()
+    return text[:start] + new + text[end:]
+
+
+def _line_of(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip(" \t"))]
+
+
+def _match_without_indentation(text: str, old: str, new: str) -> list[tuple[int, int, str]]:
+    """Places where the lines of `old` stand with other indentation: start, end, and `new` re-based to it.
+
+    Whole lines only, in the same order, equal but for leading blanks, so that line structure cannot break.
+    """
+    wanted = old.splitlines(keepends=True)
+    if not "".join(wanted).strip():
+        return []
+    have = text.splitlines(keepends=True)
+    open_end = not old.endswith("\n")
+    bare = [line.lstrip(" \t") for line in wanted]
+    found, offset = [], 0
+    for at, line in enumerate(have):
+        window = have[at : at + len(wanted)]
+        if len(window) == len(wanted) and _same_but_indentation(window, bare, open_end):
+            last = len(window[-1].rstrip("\r\n")) if open_end else len(window[-1])
+            end = offset + sum(map(len, window[:-1])) + last
+            rebased = _rebase(new, wanted, window)
+            if rebased is not None:
+                found.append((offset, end, rebased))
+        offset += len(line)
+    return found
+
+
+def _same_but_indentation(window: list[str], bare: list[str], open_end: bool) -> bool:
+    stripped = [line.lstrip(" \t") for line in window]
+    if open_end:
+        stripped[-1] = stripped[-1].rstrip("\r\n")
+    return stripped == bare
+
+
+def _rebase(new: str, wanted: list[str], window: list[str]) -> str | None:
+    """`new` with the indentation that the file uses where `wanted` uses its own; None where that is ambiguous."""
+    known: dict[str, str] = {}
+    for ours, theirs in zip(wanted, window, strict=True):
+        if ours.strip() and known.setdefault(_indent(ours), _indent(theirs)) != _indent(theirs):
+            return None
+    lines = []
+    for line in new.splitlines(keepends=True):
+        indent = _indent(line)
+        if not line.strip():
+            lines.append(line)
+            continue
+        base = max((key for key in known if indent.startswith(key)), key=len, default=None)
+        if base is None:
+            # Less indented than anything in `wanted`: what the shallowest line lost or gained is lost or gained here.
+            base = min(known, key=len)
+            shift = len(known[base]) - len(base)
+            lines.append(known[base][: max(0, len(indent) + shift)] + line.lstrip(" \t"))
+            continue
+        lines.append(known[base] + _converted(indent[len(base) :], known) + line.lstrip(" \t"))
+    return "".join(lines)
+
+
+def _converted(extra: str, known: dict[str, str]) -> str:
+    """Deeper indentation in the file's own character, where the matched lines show how one becomes the other."""
+    for ours, theirs in known.items():
+        if ours and theirs and set(ours) == {" "} and set(theirs) == {"\t"} and set(extra) == {" "}:
+            per_tab = max(1, len(ours) // len(theirs))
+            return "\t" * (len(extra) // per_tab)
+        if ours and theirs and set(ours) == {"\t"} and set(theirs) == {" "} and set(extra) == {"\t"}:
+            return " " * (len(extra) * (len(theirs) // len(ours)))
+    return extra
+
+
+def _nearest(text: str, old: str) -> str:
+    """Where a line like the first line of `old` stands, as a hint; empty where nothing is near."""
+    first = next((line.strip() for line in old.splitlines() if line.strip()), "")[:NEAREST_CHARS]
+    lines = [line.strip()[:NEAREST_CHARS] for line in text.splitlines()[:NEAREST_LINES]]
+    near = difflib.get_close_matches(first, [line for line in lines if line], n=1, cutoff=0.7)
+    return f"line {lines.index(near[0]) + 1} is similar: {near[0]}" if near else ""

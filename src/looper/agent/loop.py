@@ -1,0 +1,220 @@
+"""One rollout: ask the model, read one action, run it, tell the result, until there is a reason to stop."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from looper.agent.actions import parse
+from looper.agent.context import Conversation, ContextFull
+from looper.agent.feedback import problem_observation, unknown_tool
+from looper.agent.guards import Intervention, Watch
+from looper.agent.prompt import opening
+from looper.agent.tools import Effect, Hands, execute
+from looper.protocols import ChatModel, ChatRequest
+from looper.records.base import content_hash
+from looper.records.task import Task
+from looper.records.trajectory import (
+    Guard,
+    Observation,
+    ObservationKind,
+    Reply,
+    Step,
+    StopReason,
+)
+
+
+class ReplayDiverged(Exception):
+    """Recorded steps, run again, did not lead to the recorded tree; the attempt must begin anew."""
+
+
+class Cancelled(Exception):
+    """The run is being stopped; the rollout goes on from its records another time."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one rollout is about, and what it may ask of the outside."""
+
+    cell: str
+    attempt: int
+    task: Task
+    seed: int
+    temperature: float
+    memory: str
+    hands: Hands
+    model: ChatModel
+    clock: Callable[[], float]
+    """Seconds of awake time, monotonic."""
+    record: Callable[[Step], None]
+    """Makes a step durable before the next one begins."""
+    cancelled: Callable[[], bool]
+    recorded: tuple[Step, ...] = ()
+    """Steps of this very attempt that an interruption left behind."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How a rollout went."""
+
+    stop_reason: StopReason
+    steps: int
+    prompt_hash: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    guards: dict[Guard, int]
+    wall_s: float
+    model_s: float
+
+
+def rollout(assignment: Assignment) -> Rollout:
+    """Run until a stop reason. Raises what the world does wrong (ModelError, SandboxUnavailable), Cancelled, ReplayDiverged."""
+    return _Rollout(assignment).run()
+
+
+class _Rollout:
+    def __init__(self, assignment: Assignment) -> None:
+        self.of = assignment
+        self.scaffold, self.limits = assignment.hands.scaffold, assignment.hands.limits
+        messages = opening(assignment.task, self.scaffold, assignment.memory)
+        self.prompt_hash = content_hash(*(part for message in messages for part in message))
+        self.conversation = Conversation(list(messages), assignment.model.count_tokens, self.scaffold.pruning)
+        tree = assignment.hands.workspace.clean_state
+        self.watch = Watch(self.scaffold.guards, tree, tree)
+        self.steps: list[Step] = []
+        self.begun = assignment.clock()
+        self.spent_before = 0.0
+
+    def run(self) -> Rollout:
+        stop = self._replay(self.of.recorded)
+        while stop is None:
+            stop = self._limit_reached() or self._turn()
+        return self._summary(stop)
+
+    def _elapsed(self) -> float:
+        return self.spent_before + self.of.clock() - self.begun
+
+    def _limit_reached(self) -> StopReason | None:
+        if self.of.cancelled():
+            raise Cancelled
+        if len(self.steps) >= self.limits.steps:
+            return StopReason.STEP_LIMIT
+        if self._elapsed() >= self.limits.wall_s:
+            return StopReason.TIME_LIMIT
+        said = sum(step.reply.usage.completion_tokens or 0 for step in self.steps)
+        if self.limits.total_tokens and said >= self.limits.total_tokens:
+            return StopReason.TOKEN_LIMIT
+        return None
+
+    def _turn(self) -> StopReason | None:
+        """One step, durable when this returns; the reason to stop where the step gives one."""
+        begun, already_pruned = self.of.clock(), len(self.conversation.pruned)
+        try:
+            length = self.conversation.fit(self.limits.context_tokens - self.limits.output_tokens)
+        except ContextFull:
+            return StopReason.CONTEXT_FULL
+        pruned = len(self.conversation.pruned) - already_pruned
+        reply = self.of.model.reply(
+            ChatRequest(
+                conversation=f"{self.of.cell}#{self.of.attempt}",
+                messages=tuple(self.conversation.messages),
+                max_output_tokens=self.limits.output_tokens,
+                context_tokens=self.limits.context_tokens,
+                temperature=self.of.temperature,
+                # A seed per turn, so that a resumed rollout samples what an undisturbed one would have.
+                seed=int(content_hash(str(self.of.seed), str(len(self.steps)))[:8], 16),
+                timeout_s=max(1.0, self.limits.wall_s - self._elapsed()),
+            )
+        )
+        step = self._act(reply, length, pruned, begun)
+        self.of.record(step)
+        self._remember(step)
+        return step.stop_reason
+
+    def _act(self, reply: Reply, length: int | None, pruned: int, begun: float) -> Step:
+        """Read the reply, let the guards look, run the tool."""
+        parsed = parse(reply.text, reply.finish_reason)
+        action, problem, stop = parsed.action, parsed.problem, None
+        guards = [Guard.CONTEXT_PRUNED] * bool(pruned) + [Guard.FENCE_REMOVED] * parsed.fence_removed
+        tree = self.watch.tree
+        if action is None:
+            observation = problem_observation(parsed, self.scaffold)
+            stop = self.watch.without_action()
+        elif action.tool not in self.scaffold.tools:
+            observation = unknown_tool(action.tool, self.scaffold)
+            stop = self.watch.without_action()
+        elif blocked := self.watch.before(action):
+            guards.append(blocked.guard)
+            observation = Observation(kind=ObservationKind.REFUSED, text=blocked.advice)
+            stop = blocked.stop
+        else:
+            effect = execute(action, self.of.hands, max(0.1, self.limits.wall_s - self._elapsed()))
+            tree = self.of.hands.workspace.state()
+            found = self.watch.after(action, effect.observation.text, tree)
+            guards += [*effect.guards, *(item.guard for item in found)]
+            observation = self._with_advice(effect, found)
+            done = StopReason.DONE if effect.observation.kind is ObservationKind.END else None
+            stop = done or next((item.stop for item in found if item.stop), None)
+        return Step(
+            cell=self.of.cell,
+            attempt=self.of.attempt,
+            index=len(self.steps) + 1,
+            reply=reply,
+            action=action,
+            problem=problem,
+            observation=observation,
+            guards=tuple(guards),
+            stop_reason=stop,
+            context_tokens=length,
+            pruned_messages=pruned,
+            tree=tree,
+            wall_s=self.of.clock() - begun,
+        )
+
+    def _with_advice(self, effect: Effect, found: Sequence[Intervention]) -> Observation:
+        advice = [item.advice for item in found if item.advice]
+        if self.scaffold.terse or not advice:
+            return effect.observation
+        return effect.observation.model_copy(update={"text": "\n".join([effect.observation.text, *advice])})
+
+    def _remember(self, step: Step) -> None:
+        self.steps.append(step)
+        self.conversation.messages += [("assistant", step.reply.text), ("user", step.observation.text)]
+
+    def _replay(self, recorded: Sequence[Step]) -> StopReason | None:
+        """Rebuild conversation and workspace from records: what was said is kept, what was done is done again."""
+        for step in recorded:
+            if self.of.cancelled():
+                raise Cancelled
+            self.conversation.fit(self.limits.context_tokens - self.limits.output_tokens)
+            if step.action is None or step.action.tool not in self.scaffold.tools:
+                self.watch.without_action()
+            elif not self.watch.before(step.action):
+                effect = execute(step.action, self.of.hands, self.limits.wall_s)
+                tree = self.of.hands.workspace.state()
+                self.watch.after(step.action, effect.observation.text, tree)
+                if tree != step.tree:
+                    raise ReplayDiverged
+            self._remember(step)
+        self.spent_before = sum(step.wall_s for step in recorded)
+        self.begun = self.of.clock()
+        return recorded[-1].stop_reason if recorded else None
+
+    def _summary(self, stop: StopReason) -> Rollout:
+        usages = [step.reply.usage for step in self.steps]
+        return Rollout(
+            stop_reason=stop,
+            steps=len(self.steps),
+            prompt_hash=self.prompt_hash,
+            prompt_tokens=_total([usage.prompt_tokens for usage in usages]),
+            completion_tokens=_total([usage.completion_tokens for usage in usages]),
+            guards=dict(Counter(guard for step in self.steps for guard in step.guards)),
+            wall_s=self._elapsed(),
+            model_s=sum(step.reply.wall_s for step in self.steps),
+        )
+
+
+def _total(counts: list[int | None]) -> int | None:
+    """The sum, or None where any part was not measured."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None
+

@@ -1,0 +1,22 @@
+"""The levels of the embedded suite, generated from a seed."""
+
+import random
+
+from looper.bench.micro import level0
+from looper.bench.micro.project import Project
+
+REPOSITORIES = 8
+TASKS_PER_REPOSITORY = 40
+GENERATORS = {0: level0.generate}
+
+
+def projects(level: int, seed: int) -> tuple[Project, ...]:
+    """Eight repositories of forty tasks, the same for the same level and seed on every machine."""
+    found: dict[str, Project] = {}
+    number = 0
+    while len(found) < REPOSITORIES:
+        rng = random.Random(f"micro/{level}/{seed}/{number}")
+        project = GENERATORS[level](rng, TASKS_PER_REPOSITORY)
+        found.setdefault(project.name, project)
+        number += 1
+    return tuple(found.values())

@@ -1,0 +1,289 @@
+"""A patch → a verdict: in a fresh tree and a fresh sandbox, with pristine tests and a runner that the patch cannot reach.
+
+Nothing of the agent's workspace enters but the patch, and of the patch nothing that belongs to the tests: test files,
+their configuration, and files that would stand in for the test runner or the standard library. Beside the real tests
+lie canaries with random names, one that must pass and one that must fail; a canary with the wrong outcome shows that
+the run was interfered with. Limit: code under test runs in the same process as its tests, so a product that looks at
+who calls it can still deceive them; only unseen inputs catch that.
+"""
+
+import json
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from looper.bench.runners import CanaryFiles, Invocation, invocation
+from looper.errors import BadPatch, VerifierBroken
+from looper.protocols import Command, Environment, Sandbox, Workspace, Workspaces
+from looper.records.plan import Limits
+from looper.records.task import Task
+from looper.records.verdict import Outcome, TestOutcome
+
+VERSION = "1"
+"""Of the rules below; part of every verdict."""
+
+_TEST_CONFIGURATION = frozenset(
+    {"conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "sitecustomize.py", "usercustomize.py"}
+)
+_RUNNER_PACKAGES = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py"})
+_TEST_FILE = re.compile(r"(^|/)(tests?|testing)(/|$)|(^|/)(test_[^/]*|[^/]*_tests?)\.py$|(^|/)tests?\.py$")
+_SECTION = re.compile(r"^diff --git ", re.MULTILINE)
+_NEW_PATH = re.compile(r'^\+\+\+ (?:"b/(?P<quoted>(?:[^"\\]|\\.)*)"|b/(?P<plain>[^\t\n]*))', re.MULTILINE)
+_OLD_PATH = re.compile(r'^--- (?:"a/(?P<quoted>(?:[^"\\]|\\.)*)"|a/(?P<plain>[^\t\n]*))', re.MULTILINE)
+_HEADER = re.compile(r'^diff --git (?:"a/(?P<quoted>(?:[^"\\]|\\.)*)"|a/(?P<plain>.*?)) (?:"b/|b/)', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict's findings, before it is tied to a cell."""
+
+    outcome: Outcome
+    cause: str
+    f2p_only: bool
+    fail_to_pass: dict[str, TestOutcome]
+    pass_to_pass: dict[str, TestOutcome]
+    stripped_paths: tuple[str, ...]
+    tampering: tuple[str, ...]
+    wall_s: float
+
+
+@dataclass(frozen=True)
+class Court:
+    """What verification works with."""
+
+    workspaces: Workspaces
+    sandbox: Sandbox
+    limits: Limits
+    clock: Callable[[], float] = time.monotonic
+
+
+def verify(task: Task, patch: str, environment: Environment, court: Court, name: str) -> Judgement:
+    """Judge a patch. Raises VerifierBroken and other InfrastructureErrors, which are no verdicts."""
+    begun = court.clock()
+    kept, stripped = strip_protected(patch, gold_paths=patch_paths(task.gold_patch))
+    workspace = court.workspaces.create(task, name)
+    try:
+        try:
+            workspace.apply(kept)
+        except BadPatch as error:
+            return _unresolved(task, f"the patch does not apply: {error}", stripped, court.clock() - begun)
+        _bring_tests(workspace, task, court.workspaces)
+        return _run_and_judge(task, workspace, environment, court, stripped, begun)
+    finally:
+        workspace.close()
+
+
+def _bring_tests(workspace: Workspace, task: Task, workspaces: Workspaces) -> None:
+    """Put the test files back to the base commit, then apply the test patch."""
+    for path in patch_paths(task.test_patch):
+        pristine = workspaces.base_file(task, path)
+        if pristine is not None:
+            workspace.write_file(path, pristine)
+    try:
+        workspace.apply(task.test_patch)
+    except BadPatch as error:
+        raise VerifierBroken(f"The test patch of {task.instance_id} does not apply: {error}") from error
+
+
+def _run_and_judge(
+    task: Task, workspace: Workspace, environment: Environment, court: Court, stripped: tuple[str, ...], begun: float
+) -> Judgement:
+    canaries = CanaryFiles.draw(secrets.token_hex(6))
+    call = invocation(task, canaries)
+    for path, source in call.files.items():
+        workspace.write_file(path, source.encode())
+    results = workspace.root.parent / f"{workspace.root.name}.results"
+    results.mkdir(mode=0o777)
+    results.chmod(0o777)
+    try:
+        report = results / f"{secrets.token_hex(8)}.jsonl"
+        outcome = court.sandbox.run(_command(call, workspace, environment, court, report))
+        lines = report.read_text("utf-8", "replace").splitlines() if report.exists() else []
+    finally:
+        for leftover in results.iterdir():
+            leftover.unlink()
+        results.rmdir()
+    seconds = court.clock() - begun
+    if outcome.killed_by == "time":
+        return _unresolved(task, f"the tests took more than {court.limits.verify_s:.0f} s", stripped, seconds)
+    if outcome.killed_by:
+        raise VerifierBroken(f"The test run of {task.instance_id} was killed: {outcome.killed_by}.")
+    seen, finished, failure = _read_report(lines)
+    if not any(line for line in lines):
+        raise VerifierBroken(f"The test runner of {task.instance_id} did not start: {outcome.text()[-500:].strip()}")
+    tampering = canaries.lies(seen, finished)
+    if finished is None:
+        tampering = ()  # Without an end of the report the run is simply not over; nothing in it counts as passed.
+    return judge(task, seen, finished, outcome.exit_code, tampering, stripped, failure, seconds)
+
+
+def _command(
+    call: Invocation, workspace: Workspace, environment: Environment, court: Court, report: Path
+) -> Command:
+    runners = Path(__file__).with_name("runners").resolve()
+    return Command(
+        argv=(str(environment.python), "-B", str(runners / call.program), str(report), *call.arguments),
+        root=workspace.root,
+        timeout_s=court.limits.verify_s,
+        env={
+            "PYTHONHASHSEED": "0",
+            "TZ": "UTC",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONIOENCODING": "utf-8",
+            "PATH": f"{environment.python.parent}:/usr/bin:/bin",
+            **environment.variables,
+            **call.variables,
+        },
+        readable=(*environment.readable, runners),
+        writable=(report.parent,),
+        memory_mb=max(court.limits.memory_mb, 2048),
+    )
+
+
+Seen = dict[str, list[TestOutcome]]
+"""Test id → the outcomes of every test with that id."""
+
+
+def _read_report(lines: list[str]) -> tuple[Seen, int | None, str]:
+    """Outcomes by id, the exit status that the runner announced (None where it never came to its end), and what it
+    said went wrong outside of any test."""
+    seen: Seen = {}
+    finished, failure = None, ""
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            if "id" in entry:
+                for name in entry["id"]:
+                    seen.setdefault(name, []).append(TestOutcome(entry["outcome"]))
+            elif "exit" in entry:
+                finished = int(entry["exit"])
+            elif "error" in entry:
+                failure = str(entry["error"])
+        except (ValueError, KeyError, TypeError):
+            return {}, None, "the report is damaged"
+    return seen, finished, failure
+
+
+def judge(
+    task: Task,
+    seen: Seen,
+    finished: int | None,
+    exit_code: int | None,
+    tampering: tuple[str, ...],
+    stripped: tuple[str, ...],
+    failure: str,
+    wall_s: float,
+) -> Judgement:
+    """The rule: every FAIL_TO_PASS and every PASS_TO_PASS id ran and passed, in a run that came to its end, whose exit
+    status agrees with its report, and whose canaries behaved."""
+    if finished is not None and exit_code != finished:
+        tampering += (f"the report ends with status {finished}, the process with {exit_code}",)
+    fail_to_pass = {name: _outcome(seen.get(name, [])) for name in task.fail_to_pass}
+    pass_to_pass = {name: _outcome(seen.get(name, [])) for name in task.pass_to_pass}
+    complete = finished is not None and not tampering
+    fixed = complete and bool(fail_to_pass) and _all_passed(fail_to_pass)
+    resolved = fixed and _all_passed(pass_to_pass)
+    if tampering:
+        outcome, cause = Outcome.TAMPERED, tampering[0]
+    elif resolved:
+        outcome, cause = Outcome.RESOLVED, ""
+    else:
+        outcome = Outcome.UNRESOLVED
+        cause = failure if finished is None and failure else _why(finished, fail_to_pass, pass_to_pass)
+    return Judgement(outcome, cause, fixed and not resolved, fail_to_pass, pass_to_pass, stripped, tampering, wall_s)
+
+
+def _outcome(outcomes: list[TestOutcome]) -> TestOutcome:
+    """Tests that share an id (docstrings, parameters with blanks) pass together or not at all."""
+    if not outcomes:
+        return TestOutcome.MISSING
+    return next((outcome for outcome in outcomes if not _passed(outcome)), outcomes[0])
+
+
+def _passed(outcome: TestOutcome) -> bool:
+    return outcome in (TestOutcome.PASSED, TestOutcome.XFAILED)
+
+
+def _all_passed(outcomes: dict[str, TestOutcome]) -> bool:
+    return all(map(_passed, outcomes.values()))
+
+
+def _why(finished: int | None, fail_to_pass: dict[str, TestOutcome], pass_to_pass: dict[str, TestOutcome]) -> str:
+    if finished is None:
+        return "the test run ended before its report did"
+    for label, outcomes in (("FAIL_TO_PASS", fail_to_pass), ("PASS_TO_PASS", pass_to_pass)):
+        bad = [name for name, outcome in outcomes.items() if not _passed(outcome)]
+        if bad:
+            return f"{len(bad)} of {len(outcomes)} {label} tests did not pass: {bad[0]} {outcomes[bad[0]].value}"
+    return "no FAIL_TO_PASS test is named"
+
+
+def _unresolved(task: Task, cause: str, stripped: tuple[str, ...], wall_s: float) -> Judgement:
+    missing = TestOutcome.MISSING
+    return Judgement(
+        Outcome.UNRESOLVED,
+        cause,
+        False,
+        dict.fromkeys(task.fail_to_pass, missing),
+        dict.fromkeys(task.pass_to_pass, missing),
+        stripped,
+        (),
+        wall_s,
+    )
+
+
+def strip_protected(patch: str, gold_paths: frozenset[str]) -> tuple[str, tuple[str, ...]]:
+    """The patch without its changes to protected files, and their paths. What gold touches is never protected."""
+    kept, stripped = [], []
+    for section in _sections(patch):
+        paths = _paths_of(section)
+        if any(is_protected(path) and path not in gold_paths for path in paths):
+            stripped += sorted(paths)
+        else:
+            kept.append(section)
+    return "".join(kept), tuple(stripped)
+
+
+def is_protected(path: str) -> bool:
+    """Whether a file decides how tests run rather than what the product does."""
+    parts = PurePosixPath(path).parts
+    name = parts[-1]
+    if name in _TEST_CONFIGURATION or path.endswith((".pth", ".pyc", ".pyo", ".so", ".pyd")) or _TEST_FILE.search(path):
+        return True
+    # Files at an import root that would be found in place of the standard library or the runner.
+    roots = parts[1:] if parts[0] in ("src", "lib") and len(parts) > 1 else parts
+    top = roots[0].removesuffix(".py")
+    return top in _RUNNER_PACKAGES or (top in sys.stdlib_module_names and (len(roots) > 1 or roots[0].endswith(".py")))
+
+
+def patch_paths(patch: str) -> frozenset[str]:
+    """Every path that a git patch names, old and new."""
+    return frozenset(path for section in _sections(patch) for path in _paths_of(section))
+
+
+def _sections(patch: str) -> list[str]:
+    starts = [found.start() for found in _SECTION.finditer(patch)] + [len(patch)]
+    return [patch[begin:end] for begin, end in zip(starts, starts[1:], strict=False)]
+
+
+def _paths_of(section: str) -> set[str]:
+    head = section.split("\n@@", 1)[0].split("\nGIT binary patch", 1)[0]
+    found = [match for pattern in (_NEW_PATH, _OLD_PATH) if (match := pattern.search(head))]
+    found = found or [match for match in (_HEADER.search(head),) if match]
+    return {_unquoted(match["quoted"]) if match["quoted"] is not None else match["plain"] for match in found}
+
+
+def _unquoted(name: str) -> str:
+    """A path as git quotes it: C escapes, bytes above 127 in octal."""
+    data = re.sub(
+        rb"\\([abtnvfr\"\\]|[0-7]{3})",
+        lambda found: bytes([int(found[1], 8)])
+        if found[1].isdigit()
+        else b'\a\b\t\n\v\f\r"\\'[b'abtnvfr"\\'.index(found[1]) :][:1],
+        name.encode("utf-8", "surrogateescape"),
+    )
+    return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,212 @@
+"""The process that holds an MLX model: JSON requests in, JSON replies out, one per line.
+
+    python -m looper.edges.models.mlx_child FOLDER [ADAPTER]
+
+Requests of several rollouts are generated together, in one batch that others join and leave at any token. Each rollout
+keeps its cache between turns, so a turn costs only what is new in it. MLX keeps memory until its process ends, which is
+why this is one.
+"""
+
+import json
+import queue
+import sys
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+from mlx_lm.utils import load
+
+CACHE_BYTES = 2 << 30
+"""Kept for conversations between their turns; the one that waited longest goes first."""
+BATCH = 32
+
+
+@dataclass
+class Kept:
+    """What is kept of a conversation between turns."""
+
+    tokens: list[int]
+    """What the cache holds, in order."""
+    cache: list[Any]
+
+
+@dataclass
+class Running:
+    """A request that is being generated."""
+
+    request: dict[str, Any]
+    prompt: list[int]
+    processed: int
+    """Prompt tokens that had to be computed."""
+    generated: list[int]
+
+
+class Server:
+    """Model, batch and caches. Used from one thread only, as MLX needs it."""
+
+    def __init__(self, folder: str, adapter: str | None, reuse: bool) -> None:
+        self.model, self.tokenizer = load(folder, adapter_path=adapter)[:2]
+        self.reuse = reuse
+        self.kept: OrderedDict[str, Kept] = OrderedDict()
+        self.running: dict[int, Running] = {}
+        stop = [[token] for token in sorted(self.tokenizer.eos_token_ids)]
+        self.batch = BatchGenerator(
+            self.model, stop_tokens=stop, completion_batch_size=BATCH, prefill_batch_size=BATCH
+        )
+
+    def prompt_tokens(self, messages: list[list[str]], *, for_reply: bool = True) -> list[int]:
+        turns = [{"role": role, "content": text} for role, text in messages]
+        ids = self.tokenizer.apply_chat_template(turns, add_generation_prompt=for_reply, tokenize=True, return_dict=False)
+        return list(ids)
+
+    def count(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"tokens": len(self.prompt_tokens(request["messages"]))}
+
+    def begin(self, request: dict[str, Any]) -> None:
+        """Put a request into the batch; its reply is sent when it ends."""
+        prompt = self.prompt_tokens(request["messages"])
+        cache, known = self._cache_for(request["conversation"], prompt)
+        uid = self.batch.insert(
+            [prompt[known:]],
+            [request["max_tokens"]],
+            caches=[cache],
+            all_tokens=[prompt[:known]],
+            samplers=[sampler(request["temperature"], request["seed"])],
+        )[0]
+        self.running[uid] = Running(request, prompt, len(prompt) - known, [])
+
+    def _cache_for(self, conversation: str, prompt: list[int]) -> tuple[list[Any], int]:
+        """A cache for the longest beginning of the prompt that is known from the turns before, and its length.
+
+        At least one token is left to compute: the model has to be asked for what follows it.
+        """
+        kept = self.kept.pop(conversation, None) if self.reuse else None
+        if kept is None:
+            return make_prompt_cache(self.model), 0
+        same = 0
+        for ours, theirs in zip(kept.tokens, prompt[:-1], strict=False):
+            if ours != theirs:
+                break
+            same += 1
+        surplus = len(kept.tokens) - same
+        if surplus and (not can_trim_prompt_cache(kept.cache) or trim_prompt_cache(kept.cache, surplus) != surplus):
+            return make_prompt_cache(self.model), 0
+        return kept.cache, same
+
+    def step(self) -> list[dict[str, Any]]:
+        """Generate one token for everybody in the batch; the replies that are complete now."""
+        finished = []
+        for response in self.batch.next_generated():
+            entry = self.running[response.uid]
+            if response.finish_reason != "stop":
+                entry.generated.append(response.token)
+            if response.finish_reason:
+                del self.running[response.uid]
+                self._keep(entry, response.prompt_cache)
+                finished.append(self._reply(entry, response.finish_reason))
+        return finished
+
+    def _reply(self, entry: Running, finish_reason: str) -> dict[str, Any]:
+        return {
+            "id": entry.request["id"],
+            "text": self.tokenizer.decode(entry.generated),
+            "finish_reason": "length" if finish_reason == "length" else "stop",
+            "prompt_tokens": len(entry.prompt),
+            "completion_tokens": len(entry.generated),
+            "processed_prompt_tokens": entry.processed,
+        }
+
+    def _keep(self, entry: Running, cache: list[Any]) -> None:
+        if not self.reuse:
+            return
+        length = cache[0].offset
+        tokens = (entry.prompt + entry.generated)[:length]
+        if len(tokens) == length:
+            self.kept[entry.request["conversation"]] = Kept(tokens, detached(cache))
+        while sum(part.nbytes for kept in self.kept.values() for part in kept.cache) > CACHE_BYTES:
+            self.kept.popitem(last=False)
+
+    def forget(self, conversation: str) -> None:
+        self.kept.pop(conversation, None)
+
+
+def sampler(temperature: float, seed: int) -> Any:
+    """Log-probabilities → token, the same for the same seed whoever else is in the batch."""
+    if temperature == 0:
+        return lambda logprobs: mx.argmax(logprobs, axis=-1)
+    key = mx.random.key(seed)
+
+    def sample(logprobs: Any) -> Any:
+        nonlocal key
+        key, used = mx.random.split(key)
+        return mx.random.categorical(logprobs / temperature, key=used)
+
+    return sample
+
+
+def detached(cache: list[Any]) -> list[Any]:
+    """A copy of its own: what a batch returns are views that keep the buffers of the whole batch alive."""
+    for part in cache:
+        if hasattr(part, "keys") and hasattr(part, "offset") and part.keys is not None:
+            part.keys = mx.contiguous(part.keys[..., : part.offset, :] + 0)
+            part.values = mx.contiguous(part.values[..., : part.offset, :] + 0)
+    mx.eval([part.state for part in cache])
+    return cache
+
+
+def serve(server: Server, requests: "queue.Queue[dict[str, Any] | None]") -> None:
+    """Answer until the input ends."""
+    while True:
+        while not requests.empty() or not server.running:
+            request = requests.get()
+            if request is None:
+                return
+            answer = _handle(server, request)
+            if answer is not None:
+                _send({"id": request.get("id"), **answer})
+        for reply in server.step():
+            _send(reply)
+
+
+def _handle(server: Server, request: dict[str, Any]) -> dict[str, Any] | None:
+    """An answer that is ready at once; None for a reply that is being generated, or where none is due."""
+    operation = request["op"]
+    try:
+        if operation == "count":
+            return server.count(request)
+        if operation == "reply":
+            server.begin(request)
+        elif operation == "forget":
+            server.forget(request["conversation"])
+    except Exception as error:  # The request is at fault, and its sender must hear of it; the batch goes on.
+        return {"error": f"{type(error).__name__}: {error}"}
+    return None
+
+
+def _send(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    folder = sys.argv[1]
+    adapter = sys.argv[2] if len(sys.argv) > 2 and sys.argv[2] else None
+    server = Server(folder, adapter, reuse="--no-reuse" not in sys.argv)
+    requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            requests.put(json.loads(line))
+        requests.put(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    _send({"id": "ready", "device": str(mx.default_device()), "mlx": mx.__version__})
+    serve(server, requests)
+
+
+if __name__ == "__main__":
+    main()

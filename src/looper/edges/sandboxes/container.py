@@ -1,0 +1,61 @@
+"""Commands in a container, by docker, podman or Apple's `container`."""
+
+import os
+import subprocess
+import uuid
+
+from looper.edges.sandboxes.process import kill_group, program, run_process
+from looper.errors import SandboxUnavailable
+from looper.protocols import Command, CommandResult
+
+PROGRAMS = ("docker", "podman", "container")
+
+
+class Container:
+    """One throw-away container per command, without network; the same paths as outside, so that environments work.
+
+    The image must bring bash and a C library that the host's interpreters run on.
+    """
+
+    owner = None
+
+    def __init__(self, image: str) -> None:
+        """Raises SandboxUnavailable where no container program is installed, or its engine does not answer."""
+        found = next(((name, path) for name in PROGRAMS if (path := program(name))), None)
+        if found is None:
+            raise SandboxUnavailable(f"none of {', '.join(PROGRAMS)} is installed.")
+        self._kind, self._program = found
+        self._image = image
+        self.name = f"{self._kind}:{image}"
+        probe = [self._program, "system", "status"] if self._kind == "container" else [self._program, "info"]
+        if subprocess.run(probe, capture_output=True, timeout=30).returncode != 0:
+            raise SandboxUnavailable(f"{self._kind} is installed, but its engine does not answer. Start it.")
+
+    def run(self, command: Command) -> CommandResult:
+        name = f"looper-{uuid.uuid4().hex[:12]}"
+
+        def kill(process: subprocess.Popen[bytes]) -> None:
+            if process.poll() is None:
+                subprocess.run([self._program, "kill", name], capture_output=True)
+            kill_group(process)
+
+        try:
+            result = run_process(self._argv(command, name), command, dict(os.environ), kill=kill)
+        except OSError as error:
+            raise SandboxUnavailable(f"{self._kind} did not start: {error}.") from error
+        if result.exit_code in (125, 126) and not result.killed_by:
+            raise SandboxUnavailable(f"{self._kind} failed: {result.text().strip()}.")
+        return result
+
+    def _argv(self, command: Command, name: str) -> list[str]:
+        argv = [self._program, "run", "--rm", "--name", name, "--network", "none", "--memory", f"{command.memory_mb}m"]
+        if self._kind != "container":
+            argv += ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "400"]
+            argv += ["--tmpfs", "/tmp:rw,size=256m,mode=1777", "--user", f"{os.getuid()}:{os.getgid()}", "--init"]
+        for path in command.readable:
+            argv += ["--volume", f"{path}:{path}:ro"]
+        for path in (command.root, *command.writable):
+            argv += ["--volume", f"{path}:{path}"]
+        for key, value in {"HOME": "/tmp", "LANG": "C.UTF-8", **command.env}.items():
+            argv += ["--env", f"{key}={value}"]
+        return [*argv, "--workdir", str(command.root), self._image, *command.argv]

@@ -1,0 +1,76 @@
+"""Commands under a macOS sandbox profile, by the system's `sandbox-exec`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from looper.edges.sandboxes.bubblewrap import LIMITS
+from looper.edges.sandboxes.process import kill_group, run_process
+from looper.errors import SandboxUnavailable
+from looper.protocols import Command, CommandResult
+
+PROGRAM = "/usr/bin/sandbox-exec"
+PROFILE = """(version 1)
+(deny default)
+(allow process-fork)
+(allow process-exec)
+(allow signal (target same-sandbox))
+(allow sysctl-read)
+(allow file-read-metadata)
+(allow file-read* (literal "/") (subpath "/usr") (subpath "/bin") (subpath "/sbin") (subpath "/System")
+  (subpath "/Library/Frameworks") (subpath "/Library/Developer/CommandLineTools") (subpath "/private/etc")
+  (subpath "/private/var/db/timezone") (subpath "/private/var/select") (subpath "/dev") (subpath "/opt/homebrew"))
+(allow file-write* (literal "/dev/null") (literal "/dev/tty"))
+"""
+
+
+class Seatbelt:
+    """Writes below the workspace only, reads an allow-list, no network, no signals to the outside.
+
+    macOS has no process namespaces: what leaves the process group of a command is found by the marker in its
+    environment and killed. There is no limit on the number of processes but the user's own.
+    """
+
+    name = "seatbelt"
+    owner = None
+
+    def __init__(self) -> None:
+        """Raises SandboxUnavailable on other systems."""
+        if sys.platform != "darwin" or not Path(PROGRAM).exists():
+            raise SandboxUnavailable("sandbox-exec exists on macOS only.")
+
+    def run(self, command: Command) -> CommandResult:
+        temporary = command.root.parent / f"{command.root.name}.tmp"
+        temporary.mkdir(exist_ok=True)
+        marker = f"LOOPER_COMMAND={command.root.name}"
+        env = {"HOME": str(temporary), "TMPDIR": str(temporary), "LANG": "en_US.UTF-8", **command.env}
+        env["LOOPER_COMMAND"] = command.root.name
+        limits = ["", str(command.file_mb << 10), "unlimited", str(command.root)]
+        argv = [PROGRAM, "-p", _profile(command, temporary), "/bin/bash", "-c", LIMITS, "bash", *limits, *command.argv]
+
+        def kill(process: subprocess.Popen[bytes]) -> None:
+            kill_group(process)
+            _kill_marked(marker)
+
+        try:
+            return run_process(argv, command, env, kill=kill)
+        except OSError as error:
+            raise SandboxUnavailable(f"sandbox-exec did not start: {error}.") from error
+
+
+def _profile(command: Command, temporary: Path) -> str:
+    # Seatbelt compares real paths: /tmp is a link to /private/tmp.
+    writable = [path.resolve() for path in (command.root, temporary, *command.writable)]
+    readable = [path.resolve() for path in command.readable]
+    rules = [f"(allow file-read* file-write* (subpath {json.dumps(str(path))}))" for path in writable]
+    rules += [f"(allow file-read* (subpath {json.dumps(str(path))}))" for path in readable]
+    return PROFILE + "\n".join(rules)
+
+
+def _kill_marked(marker: str) -> None:
+    """Kill processes whose environment carries the marker; `ps -E` shows it to their own user."""
+    listed = subprocess.run(["/bin/ps", "-E", "-axww", "-o", "pid=,command="], capture_output=True, text=True)
+    pids = [line.split(None, 1)[0] for line in listed.stdout.splitlines() if f" {marker}" in line]
+    if pids:
+        subprocess.run(["/bin/kill", "-KILL", *pids], capture_output=True)

@@ -1,0 +1,221 @@
+"""Fresh one-commit repositories, exported from bare mirrors."""
+
+import fcntl
+import io
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from looper.edges.workspaces.files import Tree
+from looper.edges.workspaces.git import git
+from looper.edges.workspaces.manifest import Entry, Manifest, Scanner, link_leaves_tree, manifest_hash
+from looper.errors import BadInput, BadPatch, DirtyWorkspace, WorkspaceError
+from looper.records.task import Task
+
+
+class GitWorkspaces:
+    """Working trees from bare mirrors, `NAME.git` with `/` in repository names written as `__`.
+
+    A base tree is exported once into `exports`, as files plus a repository of one commit, and copied from there: the
+    copy shares no file, no object and no setting with mirror, export or other copies.
+    """
+
+    def __init__(self, mirrors: Mapping[str, Path], exports: Path, workspaces: Path, owner: int | None) -> None:
+        """`mirrors` by suite and repository name, `SUITE:REPO`."""
+        self._mirrors, self._exports, self._workspaces, self._owner = mirrors, exports, workspaces, owner
+        self._loaded: dict[Path, Export] = {}
+        for folder in (exports, workspaces):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def create(self, task: Task, name: str) -> "GitWorkspace":
+        """Raises WorkspaceError, or DirtyWorkspace where the copy is not what was exported."""
+        export = self._export(task)
+        root = self._workspaces / f"{name}-{secrets.token_hex(4)}"
+        _copy_tree(export.files, root, self._owner)
+        return GitWorkspace(root, export, self._owner)
+
+    def base_file(self, task: Task, path: str) -> bytes | None:
+        source = self._export(task).files / path
+        return source.read_bytes() if source.is_file() and not source.is_symlink() else None
+
+    def _export(self, task: Task) -> "Export":
+        mirror = self._mirrors.get(f"{task.suite}:{task.repo}")
+        if mirror is None or not mirror.is_dir():
+            raise BadInput(
+                f"There is no mirror of {task.repo} for {task.instance_id}. "
+                f"Run: looper bench fetch --repo {task.repo}, or name the folder that holds it with --mirrors."
+            )
+        folder = self._exports / f"{mirror.name.removesuffix('.git')}-{task.base_commit}"
+        if folder not in self._loaded:
+            self._make_once(mirror, task.base_commit, folder)
+            self._loaded[folder] = Export(folder)
+        return self._loaded[folder]
+
+    def _make_once(self, mirror: Path, commit: str, folder: Path) -> None:
+        """The export is complete or not there at all, also with several makers."""
+        if folder.is_dir():
+            return
+        with (self._exports / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                _make_export(mirror, commit, folder)
+
+
+class Export:
+    """A base tree as files, its manifest, and a repository of one commit, all owned by the harness."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = folder / "files"
+        entries = json.loads((folder / "manifest.json").read_text())
+        self.manifest: Manifest = {os.fsdecode(bytes.fromhex(path)): Entry(**entry) for path, entry in entries.items()}
+        self.state = manifest_hash(self.manifest)
+
+
+def _make_export(mirror: Path, commit: str, folder: Path) -> None:
+    try:
+        git(["cat-file", "-e", f"{commit}^{{commit}}"], cwd=mirror)
+    except WorkspaceError as error:
+        raise BadInput(
+            f"The mirror {mirror} does not hold the base commit {commit}. Fetch it again, or use a complete one."
+        ) from error
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    files = temporary / "files"
+    files.mkdir(parents=True)
+    _unpack(git(["archive", "--format=tar", commit], cwd=mirror), files)
+    manifest = Scanner(files).scan()
+    git(["init", "--quiet", "--template="], cwd=files)
+    # Forced: files that the repository's own ignore rules name are part of its base tree all the same.
+    git(["add", "--all", "--force"], cwd=files)
+    git(["commit", "--quiet", "--message", "base", "--no-verify"], cwd=files)
+    entries = {os.fsencode(path).hex(): asdict(entry) for path, entry in manifest.items()}
+    (temporary / "manifest.json").write_text(json.dumps(entries))
+    temporary.rename(folder)
+
+
+def _unpack(archive: bytes, target: Path) -> None:
+    """Unpack git's own archive; entries that would leave the folder are refused by the filter."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            tar.extractall(target, filter=_inside)
+    except tarfile.FilterError as error:
+        raise WorkspaceError(f"The base tree holds an entry that leaves it: {error}.") from error
+
+
+def _inside(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
+    # The stricter data filter drops links that point outside the tree; repositories may hold such links, unfollowed.
+    return tarfile.tar_filter(member, target)
+
+
+def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
+    """Copy files with their times, links as links; sharing blocks on disk where the file system can copy on write."""
+    # `chown` runs inside the same shell: starting two programs costs half of a small workspace.
+    copy = 'cp -Rcp "$1" "$2"' if sys.platform == "darwin" else 'cp -a --reflink=auto -- "$1" "$2"'
+    script = copy if owner is None else f'{copy} && chown -R -h {owner}:{owner} -- "$2"'
+    done = subprocess.run(["/bin/sh", "-c", script, "copy", str(source), str(target)], capture_output=True)
+    if done.returncode != 0:
+        raise WorkspaceError(f"Cannot make the workspace {target}: {done.stderr.decode(errors='replace').strip()}.")
+
+
+class GitWorkspace:
+    """One working tree. Nothing that the agent could have written is ever read as configuration."""
+
+    def __init__(self, root: Path, export: Export, owner: int | None) -> None:
+        """Raises DirtyWorkspace."""
+        self.root = root
+        self._export, self._owner = export, owner
+        self._files = Tree(root, owner)
+        self._scanner = Scanner(root)
+        self.clean_state = manifest_hash(self._scanner.scan())
+        self._must_be_clean()
+
+    def _must_be_clean(self) -> None:
+        """The tree equals the base tree, ignored and cached files included, and its repository holds one commit."""
+        if self.clean_state != self._export.state:
+            raise DirtyWorkspace(f"{self.root} does not equal its base tree. Remove it and run again.")
+
+    def state(self) -> str:
+        return manifest_hash(self._scanner.scan())
+
+    def read_file(self, path: str) -> bytes:
+        return self._files.read(path)
+
+    def write_file(self, path: str, content: bytes) -> None:
+        self._files.write(path, content)
+
+    def patch(self) -> tuple[str, tuple[str, ...]]:
+        """By comparing trees: changed entries are copied to a clean place and compared there by git."""
+        base, final = self._export.manifest, self._scanner.scan()
+        changed = sorted(path for path in base.keys() | final.keys() if base.get(path) != final.get(path))
+        flagged = tuple(path for path in changed if path in final and not self._fits_a_patch(path, final[path]))
+        wanted = [path for path in changed if path not in flagged]
+        if not wanted:
+            return "", flagged
+        place = self.root.with_name(f"{self.root.name}.diff")
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            for side, tree, manifest in (("a", self._export.files, base), ("b", self.root, final)):
+                (place / side).mkdir(parents=True)
+                for path in wanted:
+                    if path in manifest:
+                        _copy_entry(tree / path, place / side / path, manifest[path])
+            # Without an index git diffs two folders; without prefixes the folders' own names become a/ and b/.
+            arguments = ["diff", "--no-index", "--binary", "--full-index", "--no-renames", "--no-prefix"]
+            arguments += ["--no-ext-diff", "--no-textconv", "--no-color", "a", "b"]
+            diff = git(arguments, cwd=place, accept=(0, 1))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        return diff.decode("utf-8", "surrogateescape"), flagged
+
+    def _fits_a_patch(self, path: str, entry: Entry) -> bool:
+        if entry.mode == "120000":
+            return not link_leaves_tree(path, os.readlink(self.root / path))
+        return entry.mode in ("100644", "100755") and entry.digest != "unreadable"
+
+    def apply(self, patch: str) -> None:
+        """For trees that no agent has worked in: git's apply refuses paths outside and through links."""
+        if not patch.strip():
+            return
+        data = patch.encode("utf-8", "surrogateescape")
+        try:
+            git(["apply", "--binary", "--whitespace=nowarn", "-"], cwd=self.root, stdin=data)
+        except WorkspaceError as error:
+            raise BadPatch(f"The patch does not apply: {error}") from error
+        if self._owner is not None:
+            for folder, folders, names in os.walk(self.root):
+                for name in (*folders, *names):
+                    os.chown(os.path.join(folder, name), self._owner, self._owner, follow_symlinks=False)
+
+    def close(self) -> None:
+        """Remove the tree, whatever permissions the agent left."""
+        for place in (self.root, self.root.with_name(f"{self.root.name}.tmp")):
+            shutil.rmtree(place, onerror=_open_and_retry)
+
+
+def _open_and_retry(function: object, path: str, _: object) -> None:
+    """A folder without rights hides its content from its own owner."""
+    try:
+        os.chmod(os.path.dirname(path), 0o700)
+        os.chmod(path, 0o700, follow_symlinks=os.chmod not in os.supports_follow_symlinks)
+        if callable(function):
+            function(path)
+    except OSError:
+        pass
+
+
+def _copy_entry(source: Path, target: Path, entry: Entry) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if entry.mode == "120000":
+        target.symlink_to(os.readlink(source))
+        return
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as stream, target.open("wb") as copy:
+        shutil.copyfileobj(stream, copy)
+    target.chmod(0o755 if entry.mode == "100755" else 0o644)

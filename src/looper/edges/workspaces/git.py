@@ -1,0 +1,63 @@
+"""Runs git on what the harness owns, deaf to every configuration but its own."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from looper.edges.sandboxes.process import program
+from looper.errors import MissingTool, WorkspaceError
+
+_ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_AUTHOR_NAME": "looper",
+    "GIT_AUTHOR_EMAIL": "looper@localhost",
+    "GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z",
+    "GIT_COMMITTER_NAME": "looper",
+    "GIT_COMMITTER_EMAIL": "looper@localhost",
+    "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z",
+}
+_SETTINGS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.autocrlf=false",
+    "core.quotePath=true",
+    "safe.directory=*",
+    "diff.external=",
+    "gc.auto=0",
+    "init.defaultBranch=main",
+    "protocol.file.allow=always",
+)
+
+
+def git(
+    arguments: Sequence[str], *, cwd: Path, stdin: bytes | None = None, accept: Sequence[int] = (0,), timeout_s: float = 600
+) -> bytes:
+    """Standard output of one git command. Raises WorkspaceError, or MissingTool where git is not installed."""
+    executable = program("git")
+    if executable is None:
+        raise MissingTool("git is not installed. Install it (Debian: apt-get install git; macOS: xcode-select --install).")
+    settings = [part for setting in _SETTINGS for part in ("-c", setting)]
+    try:
+        done = subprocess.run(
+            [executable, *settings, *arguments],
+            cwd=cwd,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            env=_ENVIRONMENT,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WorkspaceError(f"git {arguments[0]} took more than {timeout_s:.0f} s in {cwd}.") from error
+    if done.returncode not in accept:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise WorkspaceError(f"git {arguments[0]} failed in {cwd}: {said[-1] if said else done.returncode}.")
+    return done.stdout

@@ -1,0 +1,222 @@
+"""One cell from task to verdict."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from looper.agent.loop import Assignment, Cancelled, ReplayDiverged, Rollout, rollout
+from looper.agent.tools import Hands
+from looper.bench.verify import VERSION, Court, Judgement, verify
+from looper.errors import InfrastructureError, ModelFatal
+from looper.protocols import ChatModel, Environment, Environments, Sandbox, Workspaces
+from looper.records.base import content_hash
+from looper.records.plan import Arm, Cell, Limits
+from looper.records.task import Task
+from looper.records.trajectory import ModelIdentity, Step, StopReason, Trajectory
+from looper.records.verdict import Outcome, TestOutcome, Verdict
+
+
+@dataclass(frozen=True)
+class World:
+    """What a cell needs of the outside, handed in by the wiring."""
+
+    workspaces: Workspaces
+    environments: Environments
+    sandbox: Sandbox
+    model_of: Callable[[Arm, Task], ChatModel]
+    code_version: str
+    clock: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True)
+class Past:
+    """What an earlier run left of a cell that has no verdict yet."""
+
+    attempt: int
+    """To go on with; from 1."""
+    steps: tuple[Step, ...] = ()
+    trajectory: Trajectory | None = None
+    """Of this attempt, where the rollout was over and only its verification is missing."""
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Where a cell's records go; each call returns when its record is durable."""
+
+    step: Callable[[Step], None]
+    trajectory: Callable[[Trajectory], None]
+    verdict: Callable[[Verdict], None]
+    cancelled: Callable[[], bool]
+
+
+def run_cell(
+    cell: Cell, arm: Arm, task: Task, limits: Limits, attempts: int, world: World, recorder: Recorder, past: Past
+) -> Verdict:
+    """Attempt a cell until it has a verdict or `attempts` have failed for reasons outside the agent.
+
+    Raises Cancelled when the run is being stopped, and ModelFatal, which no other cell could survive either.
+    """
+    attempt = past.attempt
+    while True:
+        try:
+            verdict = _attempt(cell, arm, task, limits, world, recorder, past)
+        except ReplayDiverged:
+            verdict = _without_verdict(cell, attempt, task, world, "the interrupted rollout could not be repeated")
+            past = Past(attempt + 1)
+        except ModelFatal:
+            raise
+        except InfrastructureError as error:
+            verdict = _without_verdict(cell, attempt, task, world, f"{type(error).__name__}: {error}")
+            past = Past(attempt + 1)
+        recorder.verdict(verdict)
+        if verdict.outcome.is_verdict or attempt >= attempts:
+            return verdict
+        attempt += 1
+
+
+def _attempt(
+    cell: Cell, arm: Arm, task: Task, limits: Limits, world: World, recorder: Recorder, past: Past
+) -> Verdict:
+    environment = world.environments.of(task)
+    trajectory = past.trajectory
+    if trajectory is None:
+        trajectory = _roll_out(cell, arm, task, limits, world, recorder, past, environment)
+        recorder.trajectory(trajectory)
+    if recorder.cancelled():
+        raise Cancelled
+    court = Court(world.workspaces, world.sandbox, limits, world.clock)
+    found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
+    return _verdict(cell, past.attempt, task, trajectory, found, environment, world)
+
+
+def _roll_out(
+    cell: Cell,
+    arm: Arm,
+    task: Task,
+    limits: Limits,
+    world: World,
+    recorder: Recorder,
+    past: Past,
+    environment: Environment,
+) -> Trajectory:
+    model = world.model_of(arm, task)
+    identity = model.identity()
+    workspace = world.workspaces.create(task, task.instance_id)
+    seed = sampling_seed(cell, arm)
+    assignment = Assignment(
+        cell=cell.key,
+        attempt=past.attempt,
+        task=task,
+        seed=seed,
+        temperature=arm.temperature,
+        memory="",
+        hands=Hands(workspace, world.sandbox, environment, arm.scaffold, limits),
+        model=model,
+        clock=world.clock,
+        record=recorder.step,
+        cancelled=recorder.cancelled,
+        recorded=past.steps,
+    )
+    try:
+        done = rollout(assignment)
+        patch, flagged = workspace.patch()
+        clean_state = workspace.clean_state
+    finally:
+        model.forget(f"{cell.key}#{past.attempt}")
+        workspace.close()
+    return _trajectory(cell, arm, task, past.attempt, seed, done, identity, environment, world, patch, flagged, clean_state)
+
+
+def sampling_seed(cell: Cell, arm: Arm) -> int:
+    """Differs by task, plan seed and repetition, never by the arm's name: arms of one seed share their luck."""
+    return int(content_hash(str(cell.seed), str(arm.repetition), cell.instance_id)[:8], 16)
+
+
+def _trajectory(
+    cell: Cell,
+    arm: Arm,
+    task: Task,
+    attempt: int,
+    seed: int,
+    done: Rollout,
+    identity: ModelIdentity,
+    environment: Environment,
+    world: World,
+    patch: str,
+    flagged: tuple[str, ...],
+    clean_state: str,
+) -> Trajectory:
+    return Trajectory(
+        cell=cell.key,
+        attempt=attempt,
+        instance_id=task.instance_id,
+        arm=arm.name,
+        arm_hash=arm.config_hash(),
+        seed=seed,
+        code_version=world.code_version,
+        prompt_hash=done.prompt_hash,
+        model=identity,
+        environment=environment.id,
+        sandbox=world.sandbox.name,
+        workspace_clean_state=clean_state,
+        steps=done.steps,
+        stop_reason=done.stop_reason,
+        patch=patch,
+        patch_hash=content_hash(patch),
+        patch_at_limit=bool(patch) and done.stop_reason is not StopReason.DONE,
+        flagged_paths=flagged,
+        prompt_tokens=done.prompt_tokens,
+        completion_tokens=done.completion_tokens,
+        guards=done.guards,
+        wall_s=done.wall_s,
+        model_s=done.model_s,
+    )
+
+
+def _verdict(
+    cell: Cell,
+    attempt: int,
+    task: Task,
+    trajectory: Trajectory,
+    found: Judgement,
+    environment: Environment,
+    world: World,
+) -> Verdict:
+    return Verdict(
+        cell=cell.key,
+        attempt=attempt,
+        instance_id=task.instance_id,
+        outcome=found.outcome,
+        cause=found.cause,
+        f2p_only=found.f2p_only,
+        fail_to_pass=found.fail_to_pass,
+        pass_to_pass=found.pass_to_pass,
+        stripped_paths=found.stripped_paths,
+        tampering=found.tampering,
+        patch_hash=trajectory.patch_hash,
+        environment=environment.id,
+        sandbox=world.sandbox.name,
+        verifier=VERSION,
+        wall_s=found.wall_s,
+    )
+
+
+def _without_verdict(cell: Cell, attempt: int, task: Task, world: World, cause: str) -> Verdict:
+    missing = TestOutcome.MISSING
+    return Verdict(
+        cell=cell.key,
+        attempt=attempt,
+        instance_id=task.instance_id,
+        outcome=Outcome.INFRA_ERROR,
+        cause=cause,
+        f2p_only=False,
+        fail_to_pass=dict.fromkeys(task.fail_to_pass, missing),
+        pass_to_pass=dict.fromkeys(task.pass_to_pass, missing),
+        stripped_paths=(),
+        tampering=(),
+        patch_hash="",
+        environment=task.environment,
+        sandbox=world.sandbox.name,
+        verifier=VERSION,
+        wall_s=0.0,
+    )

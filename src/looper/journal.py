@@ -1,0 +1,295 @@
+"""Run folders and append-only JSONL: the only opener of record files.
+
+One folder per run, one file per kind of record, one writer process that holds a lock for as long as it lives. A line is
+written by one `write` that ends in a line break, then flushed to the disk; so a crash can only leave a torn last line,
+which the next opening cuts off and keeps beside the file. Damage in the middle is found by checksum, set aside and
+reported; it never hides the lines around it. Readers take no lock and see whole lines only.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from looper.errors import JournalError, RunBusy
+from looper.records.base import SCHEMA_VERSION, Record, content_hash
+
+RECORD_CAP_BYTES = 256 * 1024
+"""A longer record hands its long texts to side files."""
+SIDE_TEXT_CHARS = 16 * 1024
+"""Texts at least this long move to side files when a record is over the cap."""
+RESERVE_BYTES = 1024 * 1024
+"""Freed when the disk is full, so that the record at hand can still be written."""
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A line that could not be read as a record."""
+
+    file: str
+    line: int
+    """From 1."""
+    reason: str
+
+
+def _encode(sequence: int, record: Record, folder: Path) -> bytes:
+    """One journal line. The checksum covers the record's bytes exactly as they stand in the line."""
+    body = record.to_json()
+    if len(body) > RECORD_CAP_BYTES:
+        body = json.dumps(_move_long_texts(json.loads(body), folder)).encode()
+    head = f'{{"seq":{sequence},"schema":{SCHEMA_VERSION},"crc":"{zlib.crc32(body):08x}","record":'
+    return head.encode() + body + b"}\n"
+
+
+_RECORD_KEY = b'"record":'
+
+
+class _Unreadable(Exception):
+    pass
+
+
+def _decode(line: bytes, kind: type[R], folder: Path) -> tuple[int, R]:
+    """Sequence number and record of one line, without its line break. Raises _Unreadable with the reason."""
+    at = line.find(_RECORD_KEY)
+    if at < 0 or not line.endswith(b"}"):
+        raise _Unreadable("not a journal line")
+    body = line[at + len(_RECORD_KEY) : -1]
+    try:
+        head = json.loads(line[:at].rstrip(b",") + b"}")
+        sequence, schema, checksum = int(head["seq"]), int(head["schema"]), str(head["crc"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _Unreadable("damaged line head") from error
+    if f"{zlib.crc32(body):08x}" != checksum:
+        raise _Unreadable("checksum does not match")
+    if schema > SCHEMA_VERSION:
+        raise _Unreadable(f"written by a newer version (schema {schema}); update Looper to read it")
+    try:
+        if b'"$text"' in body:
+            return sequence, kind.model_validate(_fetch_long_texts(json.loads(body), folder))
+        return sequence, kind.from_json(body)
+    except (ValidationError, OSError, ValueError) as error:
+        raise _Unreadable(f"not a {kind.__name__}: {error}") from error
+
+
+def _move_long_texts(value: Any, folder: Path) -> Any:
+    if isinstance(value, str) and len(value) >= SIDE_TEXT_CHARS:
+        return {"$text": _write_side_text(value, folder)}
+    if isinstance(value, list):
+        return [_move_long_texts(item, folder) for item in value]
+    if isinstance(value, dict):
+        return {key: _move_long_texts(item, folder) for key, item in value.items()}
+    return value
+
+
+def _fetch_long_texts(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {"$text"}:
+            return (folder / "texts" / value["$text"]).read_bytes().decode("utf-8", "surrogatepass")
+        return {key: _fetch_long_texts(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fetch_long_texts(item, folder) for item in value]
+    return value
+
+
+def _write_side_text(text: str, folder: Path) -> str:
+    """Store a text under its hash, complete or not at all; returns the hash."""
+    name = content_hash(text)
+    target = folder / "texts" / name
+    if not target.exists():
+        target.parent.mkdir(exist_ok=True)
+        replace_file(target, text.encode("utf-8", "surrogatepass"))
+    return name
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Write a whole file so that a crash leaves the old content or the new, never a part. Raises JournalError."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            _sync(stream.fileno())
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise JournalError(f"Cannot write {target}: {error.strerror}. Free disk space or check the disk.") from error
+
+
+def _sync(descriptor: int) -> None:
+    # On macOS fsync leaves the data in the drive's cache; F_FULLFSYNC does not.
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Stream(Generic[R]):
+    """One kind of record in one file, open for appending. Safe for several threads of the writing process."""
+
+    def __init__(self, folder: Path, name: str, kind: type[R]) -> None:
+        self._path = folder / f"{name}.jsonl"
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._broken = False
+        self.recovered: list[R] = []
+        """What stood in the file when it was opened."""
+        self.damage: list[Damage] = []
+        """What opening found and set aside, torn tail included."""
+        self._recover(kind)
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        _sync_folder(folder)
+
+    def _recover(self, kind: type[R]) -> None:
+        """Cut a torn tail, quarantine damaged lines, and load the rest."""
+        data = self._path.read_bytes() if self._path.exists() else b""
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            self._set_aside("torn", data[whole:])
+            os.truncate(self._path, whole)
+            self.damage.append(Damage(self._path.name, data.count(b"\n") + 1, "torn last line, cut off"))
+        kept: list[bytes] = []
+        self._next = 1
+        for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
+            try:
+                sequence, record = _decode(line, kind, self._folder)
+            except _Unreadable as reason:
+                self.damage.append(Damage(self._path.name, number, str(reason)))
+                if "newer version" in str(reason):
+                    raise JournalError(f"{self._path} line {number}: {reason}.") from reason
+                self._set_aside("damaged", line + b"\n")
+                continue
+            kept.append(line + b"\n")
+            self.recovered.append(record)
+            self._next = max(self._next, sequence + 1)
+        if sum(map(len, kept)) < whole:
+            replace_file(self._path, b"".join(kept))
+
+    def _set_aside(self, label: str, data: bytes) -> None:
+        with self._path.with_name(f"{self._path.name}.{label}").open("ab") as stream:
+            stream.write(data)
+            stream.flush()
+            _sync(stream.fileno())
+
+    def append(self, record: R) -> None:
+        """Return when the record is on the disk.
+
+        Raises JournalError where it is not; the file then ends at the last whole record and takes no more.
+        """
+        with self._lock:
+            if self._broken:
+                raise JournalError(f"{self._path} failed before; stop, make room or check the disk, and run again.")
+            line = _encode(self._next, record, self._folder)
+            end = os.fstat(self._descriptor).st_size
+            try:
+                self._write(line)
+                _sync(self._descriptor)
+            except OSError as error:
+                self._broken = True
+                self._truncate(end)
+                raise JournalError(
+                    f"Cannot write {self._path}: {error.strerror}. What was recorded before is intact; "
+                    "free disk space or check the disk, then run the same command again."
+                ) from error
+            self._next += 1
+
+    def _write(self, line: bytes) -> None:
+        written = 0
+        while written < len(line):
+            try:
+                written += os.write(self._descriptor, line[written:])
+            except OSError as error:
+                reserve = self._folder / "reserve"
+                if error.errno != errno.ENOSPC or not reserve.exists():
+                    raise
+                reserve.unlink()
+
+    def _truncate(self, end: int) -> None:
+        try:
+            os.ftruncate(self._descriptor, end)
+        except OSError:
+            pass  # The next opening cuts the torn line.
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class RunLock:
+    """The right to write to a folder, held until closed or until the process dies."""
+
+    def __init__(self, folder: Path, what: str = "run folder") -> None:
+        """Raises RunBusy, naming the holder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "lock"
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._descriptor, 100, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._descriptor)
+            raise RunBusy(
+                f"The {what} {folder} is in use by process {holder}. Wait for it, or stop it and run again."
+            ) from error
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def reserve_space(folder: Path) -> None:
+    """Put a file aside that is given up when the disk is full."""
+    path = folder / "reserve"
+    if not path.exists():
+        replace_file(path, os.urandom(RESERVE_BYTES))
+
+
+def read_stream(folder: Path, name: str, kind: type[R], damage: list[Damage] | None = None) -> Iterator[R]:
+    """Whole records of a file that may be written to right now; takes no lock.
+
+    A last line without line break is one that is being written. Lines that cannot be read are listed in `damage`.
+    """
+    path = folder / f"{name}.jsonl"
+    if not path.exists():
+        return
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield _decode(line[:-1], kind, folder)[1]
+            except _Unreadable as reason:
+                if damage is not None:
+                    damage.append(Damage(path.name, number, str(reason)))
+
+
+def holder_of(folder: Path) -> int | None:
+    """Process id of the writer of a run folder; None where nobody writes. Takes no lock that outlives the call."""
+    path = folder / "lock"
+    if not path.exists():
+        return None
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            text = stream.read(100).decode(errors="replace").strip()
+            return int(text) if text.isdigit() else 0
+    return None

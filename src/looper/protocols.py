@@ -1,0 +1,182 @@
+"""What the core asks of the world, in terms of what the core needs."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
+
+from looper.records.task import Task
+from looper.records.trajectory import ModelIdentity, Reply
+
+Message = tuple[str, str]
+"""Role (`system`, `user`, `assistant`) and text."""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One turn to answer."""
+
+    conversation: str
+    """Stable through one rollout, so that a backend can keep its cache; unique among running rollouts."""
+    messages: tuple[Message, ...]
+    max_output_tokens: int
+    context_tokens: int
+    temperature: float
+    seed: int
+    timeout_s: float
+    """For the whole reply."""
+
+
+class ChatModel(Protocol):
+    """Something that answers. Safe to call from several threads at once."""
+
+    def identity(self) -> ModelIdentity:
+        """Which model this is; asks the backend, so that another model in its place is seen. Raises ModelError."""
+        ...
+
+    def count_tokens(self, messages: Sequence[Message]) -> int | None:
+        """Length of the prompt made of these messages, by the model's own tokenizer; None where it has none."""
+        ...
+
+    def reply(self, request: ChatRequest) -> Reply:
+        """One complete reply. Raises ModelError in place of anything less."""
+        ...
+
+    def forget(self, conversation: str) -> None:
+        """The rollout is over; what was kept for it may go."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command to run inside a sandbox."""
+
+    argv: tuple[str, ...]
+    root: Path
+    """Writable working folder; the command sees it under the same path."""
+    timeout_s: float
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to a minimal environment; nothing of the harness's own environment passes."""
+    readable: tuple[Path, ...] = ()
+    """Visible beside the system's own folders, read-only."""
+    writable: tuple[Path, ...] = ()
+    """Writable beside `root`."""
+    output_cap_bytes: int = 64 * 1024
+    """Of stdout and stderr together: half of it from the head, half from the tail."""
+    memory_mb: int = 1024
+    """Address space of one process."""
+    file_mb: int = 256
+    """Largest file that can be written."""
+    tree_mb: int = 1024
+    """Largest loss of free space while the command runs; beyond it the command is killed."""
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command did. Output holds head and tail; `omitted_bytes` stood between them."""
+
+    exit_code: int | None
+    """None where it was killed for the reason in `killed_by`."""
+    head: bytes
+    tail: bytes
+    omitted_bytes: int
+    killed_by: Literal["", "time", "disk", "memory"]
+    """The limit that ended it; a signal of its own making is an exit code."""
+    wall_s: float
+
+    def text(self) -> str:
+        """Output as text; bytes that are no UTF-8 show as escapes, so nothing is lost and nothing raises."""
+        head = self.head.decode("utf-8", "backslashreplace")
+        if not self.tail:
+            return head
+        cut = f"\n[... {self.omitted_bytes} bytes left out ...]\n" if self.omitted_bytes else ""
+        return head + cut + self.tail.decode("utf-8", "backslashreplace")
+
+
+class Sandbox(Protocol):
+    """Runs commands that can write below their root only, see no network and leave no process behind."""
+
+    name: str
+    owner: int | None
+    """User id that commands run as, where it is not the harness's own; files made for them must belong to it."""
+
+    def run(self, command: Command) -> CommandResult:
+        """Raises SandboxUnavailable where the sandbox itself did not start."""
+        ...
+
+
+class Workspace(Protocol):
+    """One working tree for one rollout or one verification. Paths are relative to its root, with forward slashes."""
+
+    root: Path
+    clean_state: str
+    """Hash of the tree as it was handed out."""
+
+    def state(self) -> str:
+        """Hash of the tree as it is now."""
+        ...
+
+    def read_file(self, path: str) -> bytes:
+        """Raises FileRefused for what is no regular file inside the tree, or too large to show."""
+        ...
+
+    def write_file(self, path: str, content: bytes) -> None:
+        """Make or replace a file, with the folders above it. Raises FileRefused."""
+        ...
+
+    def patch(self) -> tuple[str, tuple[str, ...]]:
+        """The change against the base tree as a git patch, and entries that a patch cannot hold."""
+        ...
+
+    def apply(self, patch: str) -> None:
+        """Raises BadPatch where it does not apply."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Workspaces(Protocol):
+    """Makes fresh working trees."""
+
+    def create(self, task: Task, name: str) -> Workspace:
+        """A one-commit repository of the task's base tree, proven clean. Raises WorkspaceError."""
+        ...
+
+    def base_file(self, task: Task, path: str) -> bytes | None:
+        """Content at the base commit; None where there is no such file."""
+        ...
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Interpreter and packages of a task, shared and read-only."""
+
+    id: str
+    """Content hash of interpreter version and packages."""
+    python: Path
+    readable: tuple[Path, ...]
+    """What must be visible for the interpreter to work."""
+    variables: Mapping[str, str]
+    """Environment variables that the repository needs."""
+
+
+class Environments(Protocol):
+    """Knows the environment of a task."""
+
+    def of(self, task: Task) -> Environment:
+        """Raises EnvironmentBroken, with what to install."""
+        ...
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Engine(Protocol):
+    """Where cells run."""
+
+    def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
+        """Results as they come, in any order. An exception of `work` stops the rest and is raised here."""
+        ...
