@@ -25,6 +25,12 @@ class LooperError(Exception):
     exit_code: ExitCode = ExitCode.FAILED
 
 
+class Cancelled(LooperError):
+    """The run is being stopped; what was recorded stays, and the same command goes on from there."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 class BadInput(LooperError):
     """What a person wrote or named cannot be used."""
 

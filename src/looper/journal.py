@@ -229,7 +229,10 @@ class Stream(Generic[R]):
             pass  # The next opening cuts the torn line.
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        with self._lock:
+            # A thread that comes later must not write to whatever gets this descriptor's number next.
+            self._broken = True
+            os.close(self._descriptor)
 
 
 class RunLock:

@@ -159,7 +159,10 @@ class Environment:
     readable: tuple[Path, ...]
     """What must be visible for the interpreter to work."""
     variables: Mapping[str, str]
-    """Environment variables that the repository needs."""
+    """Environment variables that the repository needs; `{root}` in a value stands for the working tree."""
+
+    def variables_in(self, root: Path) -> dict[str, str]:
+        return {name: value.replace("{root}", str(root)) for name, value in self.variables.items()}
 
 
 class Environments(Protocol):

@@ -10,6 +10,7 @@ from looper.agent.feedback import problem_observation, unknown_tool
 from looper.agent.guards import Intervention, Watch
 from looper.agent.prompt import opening
 from looper.agent.tools import Effect, Hands, execute
+from looper.errors import Cancelled
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.base import content_hash
 from looper.records.task import Task
@@ -25,10 +26,6 @@ from looper.records.trajectory import (
 
 class ReplayDiverged(Exception):
     """Recorded steps, run again, did not lead to the recorded tree; the attempt must begin anew."""
-
-
-class Cancelled(Exception):
-    """The run is being stopped; the rollout goes on from its records another time."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class _Rollout:
         self.watch = Watch(self.scaffold.guards, tree, tree)
         self.steps: list[Step] = []
         self.begun = assignment.clock()
-        self.spent_before = 0.0
+        self.spent_before = self.waited_s = 0.0
 
     def run(self) -> Rollout:
         stop = self._replay(self.of.recorded)
@@ -91,11 +88,12 @@ class _Rollout:
         return self._summary(stop)
 
     def _elapsed(self) -> float:
-        return self.spent_before + self.of.clock() - self.begun
+        """Awake time that counts against the limit: not what was lost waiting for a broken model server."""
+        return self.spent_before + self.of.clock() - self.begun - self.waited_s
 
     def _limit_reached(self) -> StopReason | None:
         if self.of.cancelled():
-            raise Cancelled
+            raise Cancelled("Interrupted. The same command goes on from here.")
         if len(self.steps) >= self.limits.steps:
             return StopReason.STEP_LIMIT
         if self._elapsed() >= self.limits.wall_s:
@@ -125,6 +123,7 @@ class _Rollout:
                 timeout_s=max(1.0, self.limits.wall_s - self._elapsed()),
             )
         )
+        self.waited_s += reply.waited_s
         step = self._act(reply, length, pruned, begun)
         self.of.record(step)
         self._remember(step)
@@ -184,7 +183,7 @@ class _Rollout:
         """Rebuild conversation and workspace from records: what was said is kept, what was done is done again."""
         for step in recorded:
             if self.of.cancelled():
-                raise Cancelled
+                raise Cancelled("Interrupted. The same command goes on from here.")
             self.conversation.fit(self.limits.context_tokens - self.limits.output_tokens)
             if step.action is None or step.action.tool not in self.scaffold.tools:
                 self.watch.without_action()
@@ -195,7 +194,7 @@ class _Rollout:
                 if tree != step.tree:
                     raise ReplayDiverged
             self._remember(step)
-        self.spent_before = sum(step.wall_s for step in recorded)
+        self.spent_before = sum(step.wall_s - step.reply.waited_s for step in recorded)
         self.begun = self.of.clock()
         return recorded[-1].stop_reason if recorded else None
 

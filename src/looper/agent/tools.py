@@ -58,7 +58,10 @@ def _bash(action: Bash, hands: Hands, time_left_s: float) -> Effect:
             argv=("/bin/bash", "-c", action.command),
             root=hands.workspace.root,
             timeout_s=limit,
-            env={**environment.variables, "PATH": f"{environment.python.parent}:/usr/local/bin:/usr/bin:/bin"},
+            env={
+                **environment.variables_in(hands.workspace.root),
+                "PATH": f"{environment.python.parent}:/usr/local/bin:/usr/bin:/bin",
+            },
             readable=environment.readable,
             output_cap_bytes=hands.scaffold.output_cap_bytes,
             memory_mb=hands.limits.memory_mb,

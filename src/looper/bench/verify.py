@@ -135,7 +135,7 @@ def _command(
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONIOENCODING": "utf-8",
             "PATH": f"{environment.python.parent}:/usr/bin:/bin",
-            **environment.variables,
+            **environment.variables_in(workspace.root),
             **call.variables,
         },
         readable=(*environment.readable, runners),

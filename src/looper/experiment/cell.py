@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from looper.agent.loop import Assignment, Cancelled, ReplayDiverged, Rollout, rollout
+from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.tools import Hands
 from looper.bench.verify import VERSION, Court, Judgement, verify
-from looper.errors import InfrastructureError, ModelFatal
+from looper.errors import Cancelled, InfrastructureError, ModelFatal
 from looper.protocols import ChatModel, Environment, Environments, Sandbox, Workspaces
 from looper.records.base import content_hash
 from looper.records.plan import Arm, Cell, Limits
@@ -52,12 +52,13 @@ class Recorder:
 def run_cell(
     cell: Cell, arm: Arm, task: Task, limits: Limits, attempts: int, world: World, recorder: Recorder, past: Past
 ) -> Verdict:
-    """Attempt a cell until it has a verdict or `attempts` have failed for reasons outside the agent.
+    """Attempt a cell until it has a verdict or `attempts` more have failed for reasons outside the agent.
 
     Raises Cancelled when the run is being stopped, and ModelFatal, which no other cell could survive either.
     """
-    attempt = past.attempt
+    last = past.attempt + attempts - 1
     while True:
+        attempt = past.attempt
         try:
             verdict = _attempt(cell, arm, task, limits, world, recorder, past)
         except ReplayDiverged:
@@ -69,9 +70,8 @@ def run_cell(
             verdict = _without_verdict(cell, attempt, task, world, f"{type(error).__name__}: {error}")
             past = Past(attempt + 1)
         recorder.verdict(verdict)
-        if verdict.outcome.is_verdict or attempt >= attempts:
+        if verdict.outcome.is_verdict or attempt >= last:
             return verdict
-        attempt += 1
 
 
 def _attempt(
@@ -83,7 +83,7 @@ def _attempt(
         trajectory = _roll_out(cell, arm, task, limits, world, recorder, past, environment)
         recorder.trajectory(trajectory)
     if recorder.cancelled():
-        raise Cancelled
+        raise Cancelled("Interrupted. The same command goes on from here.")
     court = Court(world.workspaces, world.sandbox, limits, world.clock)
     found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
     return _verdict(cell, past.attempt, task, trajectory, found, environment, world)

@@ -207,11 +207,16 @@ class RunManifest(Record):
     plan: Plan
     code_version: str
     """Hash over the package's sources: a changed harness is another run."""
+    tasks: tuple[str, ...]
+    """Ids of the selected tasks, in order."""
     tasks_hash: str
+    """Of their whole records: changed data is another run."""
     models: dict[str, ModelIdentity]
     """By arm."""
     environments: tuple[str, ...]
+    """Content hashes of the environments that the tasks run on."""
     sandbox: str
+    """Backend that commands and verification run in."""
 
     def run_hash(self) -> str:
         return content_hash(self)[:12]

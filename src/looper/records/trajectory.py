@@ -127,6 +127,8 @@ class Reply(Record):
     wall_s: float
     retries: int = 0
     """Infrastructure faults survived before this reply arrived."""
+    waited_s: float = 0.0
+    """Time lost to them; it does not count against the task's limit."""
 
 
 class Guard(StrEnum):

@@ -1,0 +1,155 @@
+"""What `looper doctor` looks at, each finding with its fix."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from looper.cli.settings import Settings
+from looper.edges.environments.pinned import find_interpreter
+from looper.edges.models.blas import find_openblas
+from looper.edges.models.mlx import nano_folder
+from looper.edges.models.ollama import DEFAULT_URL
+from looper.edges.sandboxes.check import candidates, find_sandbox, proven
+from looper.edges.sandboxes.process import program
+from looper.errors import LooperError
+from looper.experiment.run import FREE_BYTES
+
+Level = Literal["ok", "note", "missing"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Level
+    """`note` is not needed for the embedded default; `missing` is."""
+    what: str
+    found: str
+    fix: str = ""
+
+    def line(self) -> str:
+        return f"[{self.level:7}] {self.what}: {self.found}{f'. Fix: {self.fix}' if self.fix else ''}"
+
+
+def examine(settings: Settings, sandbox: str) -> list[Finding]:
+    looks: list[Callable[[], Iterator[Finding]]] = [
+        _system,
+        lambda: _sandbox(sandbox),
+        _git,
+        lambda: _disk(settings),
+        _mlx,
+        _blas,
+        _ollama,
+        _interpreters,
+        lambda: _swe(settings),
+    ]
+    return [finding for look in looks for finding in look()]
+
+
+def _system() -> Iterator[Finding]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+    found = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores, {memory} GiB"
+    yield Finding("ok", "system", found)
+
+
+def _sandbox(choice: str) -> Iterator[Finding]:
+    try:
+        yield Finding("ok", "sandbox", f"{find_sandbox(choice).name} holds")
+    except LooperError as error:
+        yield Finding("missing", "sandbox", str(error), "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap)")
+        return
+    for name, make in candidates().items():
+        try:
+            proven(make)
+        except LooperError as error:
+            yield Finding("note", f"sandbox {name}", str(error))
+
+
+def _git() -> Iterator[Finding]:
+    path = program("git")
+    if path is None:
+        yield Finding("missing", "git", "not found", "apt-get install git, or xcode-select --install")
+        return
+    yield Finding("ok", "git", subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip())
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    for what, folder in (("state", settings.state), ("runs", settings.runs)):
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(there).free
+        level: Level = "ok" if free >= FREE_BYTES else "missing"
+        fix = "" if level == "ok" else f"make room; {FREE_BYTES >> 30} GiB are needed to begin an attempt"
+        yield Finding(level, f"disk for {what}", f"{free >> 30} GiB free at {folder}", fix)
+
+
+def _mlx() -> Iterator[Finding]:
+    try:
+        yield Finding("ok", "mlx", f"mlx {metadata.version('mlx')}, mlx-lm {metadata.version('mlx-lm')}")
+    except metadata.PackageNotFoundError:
+        yield Finding("missing", "mlx", "not installed", 'pip install "looper[mlx]"')
+    weights = nano_folder() / "model.safetensors"
+    if weights.exists():
+        yield Finding("ok", "embedded model", f"{weights.stat().st_size / 1e6:.1f} MB")
+    else:
+        yield Finding("missing", "embedded model", "its weights are not in the package", "reinstall, or run scripts/build_nano")
+
+
+def _blas() -> Iterator[Finding]:
+    if sys.platform != "linux":
+        return
+    library = find_openblas()
+    if library is not None:
+        yield Finding("ok", "BLAS", f"{library} is preloaded for MLX")
+    else:
+        fix = "apt-get install libopenblas0-pthread"
+        yield Finding("note", "BLAS", "no OpenBLAS; MLX on CPU uses its slow reference BLAS for matrices", fix)
+
+
+def _ollama() -> Iterator[Finding]:
+    import httpx
+
+    try:
+        models = httpx.get(f"{DEFAULT_URL}/api/tags", timeout=1).json()["models"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        yield Finding("note", "Ollama", f"nothing answers at {DEFAULT_URL}", "ollama serve; not needed for --profile micro")
+        return
+    yield Finding("ok", "Ollama", f"{len(models)} models at {DEFAULT_URL}")
+    for model in models:
+        context = _ollama_context(model["name"])
+        yield Finding("ok", f"Ollama model {model['name']}", f"context up to {context} tokens; Looper sets it with every request")
+
+
+def _ollama_context(name: str) -> str:
+    import httpx
+
+    try:
+        found = httpx.post(f"{DEFAULT_URL}/api/show", json={"model": name}, timeout=5).json()["model_info"]
+    except (httpx.HTTPError, ValueError, KeyError):
+        return "unknown"
+    return str(next((value for key, value in found.items() if key.endswith(".context_length")), "unknown"))
+
+
+def _interpreters() -> Iterator[Finding]:
+    for version in ("3.6", "3.8"):
+        try:
+            yield Finding("ok", f"Python {version}", f"{find_interpreter(version)} (for django tasks)")
+        except LooperError:
+            fix = f"uv python install {version}, or pyenv install {version}"
+            yield Finding("note", f"Python {version}", "not found; django tasks of SWE-Bench-CL need it", fix)
+
+
+def _swe(settings: Settings) -> Iterator[Finding]:
+    if not settings.swe_data:
+        yield Finding("note", "SWE-Bench-CL", "not configured", "set LOOPER_SWE_DATA to its JSONL file or hub:NAME")
+    else:
+        mirrors = sorted(path.name for path in settings.mirrors.glob("*.git"))
+        exists = settings.swe_data.startswith("hub:") or Path(settings.swe_data).is_file()
+        found = f"{settings.swe_data}{'' if exists else ' does not exist'}, mirrors: {', '.join(mirrors) or 'none'}"
+        yield Finding("ok" if exists and mirrors else "note", "SWE-Bench-CL", found, "" if mirrors else "looper bench fetch")

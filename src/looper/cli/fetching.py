@@ -1,0 +1,80 @@
+"""What `looper bench fetch` and `looper bench prepare` do."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from looper.cli.settings import Settings
+from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
+from looper.edges.environments.pinned import PinnedEnvironments, supported_versions
+from looper.edges.workspaces.git import git
+from looper.errors import BadInput, WorkspaceError
+from looper.records.task import Task
+
+SOURCES = {
+    "django/django": "swe-bench/django__django",
+    "matplotlib/matplotlib": "swe-bench/matplotlib__matplotlib",
+    "scikit-learn/scikit-learn": "swe-bench/scikit-learn__scikit-learn",
+    "astropy/astropy": "swe-bench/astropy__astropy",
+}
+"""Copies that are a fraction of the size of the project's own repository."""
+HOST = "https://github.com"
+FETCH_TIMEOUT_S = 3600
+
+
+def _tasks(settings: Settings, repos: Sequence[str]) -> dict[str, list[Task]]:
+    """Tasks by repository. Raises BadInput for repositories that the benchmark does not have."""
+    if not settings.swe_data:
+        raise BadInput("SWE-Bench-CL is not configured. Set LOOPER_SWE_DATA (or --data) to its JSONL file or hub:NAME.")
+    found: dict[str, list[Task]] = {}
+    for task in load_swe_bench_cl(settings.swe_data):
+        found.setdefault(task.repo, []).append(task)
+    unknown = [repo for repo in repos if repo not in found]
+    if unknown:
+        raise BadInput(f"SWE-Bench-CL has no repository {', '.join(unknown)}. It has: {', '.join(found)}.")
+    return {repo: tasks for repo, tasks in found.items() if not repos or repo in repos}
+
+
+def fetch(settings: Settings, repos: Sequence[str]) -> Iterator[str]:
+    """Clone what is not there, then say for each mirror whether every base commit is in it."""
+    settings.mirrors.mkdir(parents=True, exist_ok=True)
+    for repo, tasks in _tasks(settings, repos).items():
+        mirror = settings.mirrors / f"{repo.replace('/', '__')}.git"
+        if not mirror.is_dir():
+            _clone(repo, mirror)
+        missing = _missing_commits(mirror, tasks)
+        if missing:
+            raise BadInput(
+                f"The mirror {mirror} lacks the base commit of {len(missing)} of {len(tasks)} tasks, the first is "
+                f"{missing[0].base_commit} of {missing[0].instance_id}. Remove the folder and fetch again."
+            )
+        yield f"{repo}: {mirror} holds all {len(tasks)} base commits"
+
+
+def _clone(repo: str, mirror: Path) -> None:
+    source = f"{HOST}/{SOURCES.get(repo, repo)}.git"
+    temporary = mirror.with_name(f".{mirror.name}.part")
+    try:
+        git(["clone", "--quiet", "--mirror", source, str(temporary)], cwd=mirror.parent, timeout_s=FETCH_TIMEOUT_S)
+    except WorkspaceError as error:
+        raise BadInput(
+            f"Cannot clone {source}: {error} Check the network, or put a bare mirror at {mirror} and name its folder "
+            "with --mirrors."
+        ) from error
+    temporary.rename(mirror)
+
+
+def _missing_commits(mirror: Path, tasks: Sequence[Task]) -> list[Task]:
+    asked = "".join(f"{task.base_commit}^{{tree}}\n" for task in tasks).encode()
+    answers = git(["cat-file", "--batch-check"], cwd=mirror, stdin=asked).decode().splitlines()
+    return [task for task, answer in zip(tasks, answers, strict=True) if answer.endswith("missing")]
+
+
+def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]) -> Iterator[str]:
+    """Build every environment that the tasks need; one line each."""
+    environments = PinnedEnvironments(settings.state / "environments", say)
+    for repo, tasks in _tasks(settings, repos).items():
+        if not supported_versions(repo):
+            yield f"{repo}: no environment is known yet"
+            continue
+        for key, task in sorted({task.environment: task for task in tasks}.items()):
+            yield f"{key}: {environments.of(task).python}"

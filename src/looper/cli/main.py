@@ -1,0 +1,223 @@
+"""The `looper` command. Everything heavy is imported when a command needs it, so that help comes at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from looper import __version__
+from looper.errors import ExitCode, LooperError
+
+app = typer.Typer(
+    name="looper",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Looper finds out whether a coding agent becomes more capable from its own experience.
+
+    Begin with: looper run exp00""",
+)
+bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
+app.add_typer(bench, name="bench")
+
+Data = Annotated[
+    Optional[str], typer.Option("--data", help="SWE-Bench-CL as a JSONL file or hub:NAME; else LOOPER_SWE_DATA.")
+]
+Mirrors = Annotated[
+    Optional[Path], typer.Option("--mirrors", help="Folder with bare mirrors, owner__name.git; else LOOPER_MIRRORS.")
+]
+
+
+def _settings(data: str | None = None, mirrors: Path | None = None):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    from looper.cli.settings import settings
+
+    found = settings()
+    changes = {"swe_data": data, "mirrors": mirrors.absolute() if mirrors else None}
+    return replace(found, **{name: value for name, value in changes.items() if value is not None})
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
+    profile: Annotated[str, typer.Option(help="A profile of the plan (micro, swe), or a TOML file with one.")] = "micro",
+    model: Annotated[
+        Optional[str], typer.Option(help="In place of the profile's: nano, ollama:NAME, mlx:FOLDER, openai:NAME@URL.")
+    ] = None,
+    arm: Annotated[Optional[list[str]], typer.Option(help="Only this arm's cells; can be repeated.")] = None,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first tasks: another, smaller run.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Rollouts side by side.")] = 2,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new run folder instead of going on.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and do nothing.")] = False,
+    sandbox: Annotated[
+        str, typer.Option(help="auto, bubblewrap, landlock, seatbelt, container:IMAGE, or none (no protection).")
+    ] = "auto",
+    share_machine: Annotated[
+        bool, typer.Option("--share-machine", help="Run although another model runs on this machine.")
+    ] = False,
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Run every cell of the plan EXPERIMENT that has no verdict yet, and print the table.
+
+    Safe to interrupt and to repeat: finished cells stay, and an interrupted rollout goes on from its last step. Writes
+    one JSON line per step, trajectory and verdict to the plan's folder below runs/. With the micro profile it takes a
+    few minutes, no network and about 1 GB of memory; with swe a night and the memory of the model.
+
+    Example: looper run exp00 --workers 2
+    """
+    from rich.console import Console
+
+    from looper.cli import wiring
+    from looper.views.tables import run_table
+
+    options = wiring.RunOptions(
+        experiment, profile, model, tuple(arm or ()), limit, workers, fresh, dry_run, sandbox, share_machine
+    )
+    found = wiring.run(options, _settings(data, mirrors), print if dry_run else _say)
+    if found is not None:
+        Console(width=None if sys.stdout.isatty() else 150).print(run_table(found))
+
+
+@app.command()
+def show(
+    cell: Annotated[Optional[str], typer.Argument(help="ARM/SEED/TASK, or the end of it; without it all are listed.")] = None,
+    folder: Annotated[Optional[Path], typer.Option("--run", help="Run folder; else the one written to last.")] = None,
+    step: Annotated[Optional[int], typer.Option(min=1, help="Only this step.")] = None,
+) -> None:
+    """Read a trajectory step by step: what the model said, what it was told, the patch, the verdict of every test.
+
+    Reads only, also while the run is going on.
+
+    Example: looper show base/0/keswimvex-01
+    """
+    from looper.cli.reading import show_cell
+
+    for text in show_cell(_settings().runs, folder, cell, step):
+        print(text)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+    folder: Annotated[Optional[Path], typer.Option("--run", help="Run folder; else all below runs/.")] = None,
+) -> None:
+    """Say how far each run is, who is writing to it, and what the arms have resolved so far.
+
+    Reads only, takes no lock, works while the run is going on.
+
+    Example: looper status --json
+    """
+    from looper.cli.reading import status_lines
+
+    for line in status_lines(_settings().runs, folder, as_json=as_json):
+        print(line)
+
+
+@app.command()
+def doctor(
+    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+) -> None:
+    """Look at everything a run needs: sandbox, git, interpreters, disk, memory, BLAS, MLX, Ollama with its models.
+
+    Each finding comes with its fix. Exit code 2 where the embedded default cannot run.
+
+    Example: looper doctor
+    """
+    from looper.cli.doctor import examine
+
+    findings = examine(_settings(), sandbox)
+    for finding in findings:
+        print(finding.line())
+    if any(finding.level == "missing" for finding in findings):
+        raise typer.Exit(ExitCode.USAGE)
+
+
+@bench.command("list")
+def bench_list(data: Data = None, mirrors: Mirrors = None) -> None:
+    """List suites with their repositories and tasks, and what is ready to run.
+
+    Example: looper bench list
+    """
+    from looper.cli import wiring
+
+    for name, counts, state in wiring.suites(_settings(data, mirrors)):
+        print(f"{name}: {sum(counts.values())} tasks, {state}")
+        for repo, count in counts.items():
+            print(f"  {repo} {count}")
+
+
+@bench.command("fetch")
+def bench_fetch(
+    repo: Annotated[Optional[list[str]], typer.Option(help="Only this repository, owner/name; can be repeated.")] = None,
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Clone bare mirrors of the benchmark's repositories, or check those that --mirrors names.
+
+    A mirror must hold the base commit of every task; what is missing is said. Django takes about 250 MB.
+
+    Example: looper bench fetch --repo django/django
+    """
+    from looper.cli.fetching import fetch
+
+    for line in fetch(_settings(data, mirrors), tuple(repo or ())):
+        print(line)
+
+
+@bench.command("prepare")
+def bench_prepare(
+    repo: Annotated[Optional[list[str]], typer.Option(help="Only this repository; can be repeated.")] = None,
+    data: Data = None,
+) -> None:
+    """Build the environments of real tasks: interpreter by version, packages from a frozen list, once for all runs.
+
+    Django's five take about 500 MB and a few minutes.
+
+    Example: looper bench prepare --repo django/django
+    """
+    from looper.cli.fetching import prepare
+
+    for line in prepare(_settings(data), tuple(repo or ()), _say):
+        print(line)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"looper {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: every error of Looper's own is one readable line and an exit code."""
+    import warnings
+
+    # Parsing somebody's source must not print that source's warnings.
+    warnings.filterwarnings("ignore", category=SyntaxWarning)
+    try:
+        app()
+    except LooperError as error:
+        sys.stderr.write(f"looper: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("looper: interrupted\n")
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""How far a run is, on a terminal or in a log."""
+
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from looper.records.plan import Cell
+from looper.records.verdict import Outcome, Verdict
+
+LOG_EVERY_S = 10.0
+
+
+class RunProgress:
+    """A bar where there is a terminal, else a line every few seconds; both on standard error, both with an estimate."""
+
+    def __init__(self, folder: Path, *, total: int, todo: int) -> None:
+        self._total, self._todo, self._done = total, todo, 0
+        self._counts: Counter[str] = Counter()
+        self._begun = self._logged = time.monotonic()
+        self._lock = threading.Lock()
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        console = Console(stderr=True)
+        if todo:
+            console.print(f"{folder}: {total} cells, {total - todo} done before, {todo} to do", highlight=False)
+        if todo and console.is_terminal:
+            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+            self._bar = Bar(*columns, console=console, transient=True)
+            self._task = self._bar.add_task("", total=total, completed=total - todo)
+
+    def finished(self, cell: Cell, verdict: Verdict) -> None:
+        with self._lock:
+            self._done += 1
+            self._counts[verdict.outcome.value] += 1
+            now = time.monotonic()
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, advance=1, description=self._state(now))
+            elif now - self._logged >= LOG_EVERY_S or self._done == self._todo:
+                self._logged = now
+                before = self._total - self._todo
+                print(f"{before + self._done}/{self._total} cells, {self._state(now)}", file=sys.stderr, flush=True)
+
+    def _state(self, now: float) -> str:
+        left = (now - self._begun) / self._done * (self._todo - self._done)
+        counts = ", ".join(f"{self._counts[outcome]} {outcome}" for outcome in Outcome if self._counts[outcome])
+        return f"{counts}, about {duration(left)} left"
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

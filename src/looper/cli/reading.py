@@ -1,0 +1,86 @@
+"""What `looper show` and `looper status` print."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from looper.errors import BadInput
+from looper.records.trajectory import StopReason
+from looper.views.runs import RunView, read_run, read_steps, run_folders
+from looper.views.show import ending_text, step_text
+
+
+def _last_run(runs: Path, folder: Path | None) -> RunView:
+    if folder is not None:
+        return read_run(folder if folder.is_dir() else runs / folder)
+    found = run_folders(runs)
+    if not found:
+        raise BadInput(f"There is no run below {runs} yet. Begin with: looper run exp00")
+    return read_run(found[-1])
+
+
+def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | None) -> Iterator[str]:
+    """The texts of one cell, or a list of all cells with their ends."""
+    view = _last_run(runs, folder)
+    final = {verdict.cell: verdict for verdict in view.verdicts}
+    cells = [cell for arm in view.manifest.plan.arms for cell in view.cells(arm.name)]
+    if wanted is None:
+        for cell in cells:
+            yield f"{cell}  {final[cell].outcome.value if cell in final else 'to do'}"
+        return
+    found = [cell for cell in cells if cell == wanted] or [cell for cell in cells if cell.endswith(wanted)]
+    if len(found) != 1:
+        what = f"{len(found)} cells end in" if found else "No cell is called"
+        raise BadInput(f'{what} "{wanted}" in {view.folder.name}. List them with: looper show')
+    steps = read_steps(view.folder, found[0])
+    for entry in steps:
+        if step is None or entry.index == step:
+            yield step_text(entry)
+    if step is not None and not any(entry.index == step for entry in steps):
+        raise BadInput(f"{found[0]} has {len(steps)} steps; there is no step {step}.")
+    if step is None:
+        ends = [end for end in view.trajectories if end.cell == found[0]]
+        yield ending_text(ends[-1] if ends else None, final.get(found[0]))
+
+
+def status_lines(runs: Path, folder: Path | None, *, as_json: bool) -> Iterator[str]:
+    views = [_last_run(runs, folder)] if folder is not None else [read_run(path) for path in run_folders(runs)]
+    described = [_described(view) for view in views]
+    if as_json:
+        yield json.dumps({"runs": described})
+        return
+    if not described:
+        yield f"no runs below {runs}"
+    for run in described:
+        writer = f"process {run['writer']} is at it" if run["writer"] else "nobody is at it"
+        yield f"{run['run']}: {run['finished']} of {run['planned']} cells, {writer}"
+        for arm in run["arms"]:
+            yield f"  {arm['arm']}: {arm['resolved']}/{arm['attempted']} resolved, {arm['infra_errors']} infra errors"
+
+
+def _described(view: RunView) -> dict[str, Any]:
+    arms = []
+    for arm in view.manifest.plan.arms:
+        found = view.figures(arm.name)
+        limited = [end for end in view.trajectories if end.arm == arm.name and end.stop_reason is StopReason.TIME_LIMIT]
+        arms.append(
+            {
+                "arm": arm.name,
+                "cells": found.cells,
+                "resolved": found.resolved.numerator,
+                "attempted": found.resolved.denominator,
+                "infra_errors": found.infra_errors,
+                "time_limits": len(limited),
+            }
+        )
+    return {
+        "run": view.folder.name,
+        "experiment": view.manifest.plan.experiment,
+        "profile": view.manifest.plan.profile,
+        "finished": view.finished,
+        "planned": view.planned,
+        "writer": view.writer,
+        "damaged_records": len(view.damage),
+        "arms": arms,
+    }

@@ -1,0 +1,36 @@
+"""Where Looper keeps its things: the only reader of its environment variables."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Folders and files that are the user's to choose."""
+
+    state: Path
+    """Suites, mirrors, environments, exports, workspaces: all can be deleted and come back. LOOPER_HOME."""
+    runs: Path
+    """Run folders. LOOPER_RUNS, else `runs` in the current folder."""
+    swe_data: str
+    """SWE-Bench-CL: a JSONL file or hub:NAME. LOOPER_SWE_DATA; empty where it is not set."""
+    mirrors: Path
+    """Bare mirrors of the benchmark's repositories. LOOPER_MIRRORS, else below `state`."""
+
+
+def settings() -> Settings:
+    state = Path(os.environ.get("LOOPER_HOME") or _default_state()).expanduser().absolute()
+    return Settings(
+        state=state,
+        runs=Path(os.environ.get("LOOPER_RUNS") or "runs").expanduser().absolute(),
+        swe_data=os.environ.get("LOOPER_SWE_DATA", ""),
+        mirrors=Path(os.environ.get("LOOPER_MIRRORS") or state / "mirrors").expanduser().absolute(),
+    )
+
+
+def _default_state() -> Path:
+    if os.geteuid() == 0:
+        # Commands run as nobody, who cannot look into root's home.
+        return Path("/var/cache/looper")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "looper"

@@ -1,0 +1,176 @@
+"""Environments of old repositories: an interpreter by version, packages from a frozen list, built once and shared."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from looper.errors import BadInput, EnvironmentBroken
+from looper.protocols import Environment
+from looper.records.base import content_hash
+from looper.records.task import Task
+
+Say = Callable[[str], None]
+_BUILD_TIMEOUT_S = 1800
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = (resources.files("looper.edges.environments") / "swe_bench_cl.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+def supported_versions(repo: str) -> tuple[str, ...]:
+    """Versions of a repository whose environments are known here."""
+    return tuple(_table().get(repo, {}))
+
+
+class PinnedEnvironments:
+    """Builds what is missing under `folder`, one folder per content: interpreter version and packages."""
+
+    def __init__(self, folder: Path, say: Say) -> None:
+        self._folder, self._say = folder, say
+        self._known: dict[str, Environment] = {}
+
+    def of(self, task: Task) -> Environment:
+        """Raises EnvironmentBroken, or BadInput for a repository whose environments are not known."""
+        if task.environment not in self._known:
+            self._known[task.environment] = self._make(task.environment)
+        return self._known[task.environment]
+
+    def _make(self, key: str) -> Environment:
+        repo, _, version = key.partition("@")
+        entry = _table().get(repo, {}).get(version)
+        if entry is None:
+            raise BadInput(f"No environment is known for {repo} {version}. Known: {', '.join(_known_keys())}.")
+        interpreter = find_interpreter(entry["python"])
+        exact = _output([str(interpreter), "-c", "import sys; print(sys.version)"])
+        packages = _table()["locks"][entry["lock"]]
+        identity = content_hash(exact, *sorted(packages))[:16]
+        target = self._folder / f"{repo.replace('/', '__')}-{version}-{identity}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / f".{target.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (target / "complete.json").exists():
+                self._build(key, target, interpreter, packages)
+        python = target / "bin" / "python"
+        return Environment(identity, python, (target, *_behind(python)), dict(entry["variables"]))
+
+    def _build(self, key: str, target: Path, interpreter: Path, packages: list[str]) -> None:
+        """In place, because a virtual environment does not survive a move; the mark at the end makes it count."""
+        self._say(f"building the environment of {key} ({len(packages)} packages, {interpreter})")
+        begun = time.monotonic()
+        shutil.rmtree(target, ignore_errors=True)
+        lock = self._folder / f"{target.name}.txt"
+        lock.write_text("\n".join(packages) + "\n")
+        for argv in _build_commands(interpreter, target, lock):
+            _run(argv, f"the environment of {key}")
+        size = sum(path.lstat().st_size for path in target.rglob("*") if not path.is_symlink())
+        done = {"key": key, "seconds": round(time.monotonic() - begun, 1), "mib": size >> 20, "packages": packages}
+        (target / "complete.json").write_text(json.dumps(done, indent=1) + "\n")
+        self._say(f"built the environment of {key}: {done['mib']} MiB in {done['seconds']} s")
+
+
+def _known_keys() -> list[str]:
+    return [f"{repo}@{version}" for repo, versions in _table().items() if repo != "locks" for version in versions]
+
+
+def _build_commands(interpreter: Path, target: Path, lock: Path) -> Iterable[list[str]]:
+    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
+    if Path(uv).exists():
+        yield [uv, "venv", "--quiet", "--python", str(interpreter), str(target)]
+        yield [uv, "pip", "install", "--quiet", "--no-deps", "--python", str(target / "bin" / "python"), "-r", str(lock)]
+    else:
+        yield [str(interpreter), "-m", "venv", str(target)]
+        yield [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(lock)]
+
+
+def find_interpreter(version: str) -> Path:
+    """A CPython of a minor version: LOOPER_PYTHON_3_6 names one, then pyenv, the search path, uv's own.
+
+    Raises EnvironmentBroken with how to get one.
+    """
+    named = os.environ.get(f"LOOPER_PYTHON_{version.replace('.', '_')}")
+    candidates = [Path(named)] if named else [*_pyenv(version), *_on_path(version), *_from_uv(version)]
+    for candidate in candidates:
+        if candidate.exists() and _is_version(candidate, version):
+            return candidate
+    raise EnvironmentBroken(
+        f"There is no Python {version} here. Install one: uv python install {version}, or pyenv install {version}; "
+        f"or name it with LOOPER_PYTHON_{version.replace('.', '_')}=/path/to/python."
+    )
+
+
+def _pyenv(version: str) -> list[Path]:
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found = sorted(root.glob(f"versions/{version}.*/bin/python"), key=lambda path: _patch_number(path.parts[-3]))
+    return found[::-1]
+
+
+def _patch_number(name: str) -> int:
+    last = name.rpartition(".")[2]
+    return int(last) if last.isdigit() else -1
+
+
+def _on_path(version: str) -> list[Path]:
+    found = shutil.which(f"python{version}")
+    # pyenv's shims answer for versions that are not switched on.
+    return [Path(found).resolve()] if found and "shims" not in found else []
+
+
+def _from_uv(version: str) -> list[Path]:
+    uv = shutil.which("uv")
+    if not uv:
+        return []
+    done = subprocess.run([uv, "python", "find", version], capture_output=True, text=True)
+    return [Path(done.stdout.strip())] if done.returncode == 0 else []
+
+
+def _is_version(python: Path, version: str) -> bool:
+    try:
+        return _output([str(python), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip() == version
+    except EnvironmentBroken:
+        return False
+
+
+def _behind(python: Path) -> tuple[Path, ...]:
+    """The installation that a virtual environment's interpreter belongs to, where it is no system folder."""
+    base = python.resolve().parent.parent
+    return () if base.is_relative_to("/usr") else (base,)
+
+
+def _output(argv: list[str]) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise EnvironmentBroken(f"{argv[0]} does not run: {done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
+def _run(argv: list[str], what: str) -> None:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise EnvironmentBroken(f"Building {what} took more than {_BUILD_TIMEOUT_S} s: {' '.join(argv[:4])}.") from error
+    if done.returncode != 0:
+        lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
+        raise EnvironmentBroken(f"Building {what} failed: {' '.join(lines[-3:])[:600]}")
+
+
+class EnvironmentsBySuite:
+    """Sends each task to the environments of its suite."""
+
+    def __init__(self, harness: Any, pinned: PinnedEnvironments) -> None:
+        self._harness, self._pinned = harness, pinned
+
+    def of(self, task: Task) -> Environment:
+        found: Environment = (self._harness if task.environment == "harness" else self._pinned).of(task)
+        return found

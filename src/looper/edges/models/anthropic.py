@@ -1,0 +1,105 @@
+"""Claude models, through Anthropic's messages API."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from looper.edges.models.http import Patience, estimated_tokens, server_events, status_error, typed_faults
+from looper.errors import BadInput, ModelReplyBroken
+from looper.protocols import ChatRequest, Message
+from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
+
+DEFAULT_URL = "https://api.anthropic.com"
+KEY = "ANTHROPIC_API_KEY"
+VERSION = "2023-06-01"
+HOW_TO_START = "Check the network, and ANTHROPIC_API_KEY."
+
+
+class AnthropicModel:
+    """Streams one model. The API has no seed: repeats differ by its own sampling."""
+
+    def __init__(self, name: str, *, base_url: str, context_tokens: int, patience: Patience | None = None) -> None:
+        """Raises BadInput without a key."""
+        key = os.environ.get(KEY)
+        if not key:
+            raise BadInput(f"{KEY} is not set. Put your key into that environment variable, or choose another model.")
+        self._name, self._url = name, (base_url or DEFAULT_URL).rstrip("/")
+        self._server = f"The Anthropic API at {self._url}"
+        self._context_tokens, self._patience = context_tokens, patience or Patience()
+        self._headers = {"x-api-key": key, "anthropic-version": VERSION}
+        self._client = httpx.Client()
+
+    def identity(self) -> ModelIdentity:
+        with typed_faults(self._server, HOW_TO_START):
+            response = self._client.get(f"{self._url}/v1/models/{self._name}", headers=self._headers, timeout=30)
+            if response.status_code != 200:
+                raise status_error(self._server, response.status_code, response.text, response.headers)
+            found = response.json()
+        return ModelIdentity(
+            backend="anthropic",
+            backend_version=VERSION,
+            name=str(found["id"]),
+            digest=f"{found['id']}@{found.get('created_at', 'unknown')}",
+            quantisation="unknown",
+            context_tokens=self._context_tokens,
+        )
+
+    def count_tokens(self, messages: Sequence[Message]) -> int | None:
+        return estimated_tokens(messages)
+
+    def reply(self, request: ChatRequest) -> Reply:
+        begun = time.monotonic()
+        text: list[str] = []
+        thinking: list[str] = []
+        finish, ended = "", False
+        usage: dict[str, Any] = {}
+        url = f"{self._url}/v1/messages"
+        with typed_faults(self._server, HOW_TO_START):
+            for event in server_events(
+                self._client, self._server, url, self._body(request), self._headers, request.timeout_s, self._patience
+            ):
+                kind, delta = event.get("type"), event.get("delta", {})
+                usage |= event.get("message", {}).get("usage", {}) | event.get("usage", {})
+                text.append(delta.get("text", ""))
+                thinking.append(delta.get("thinking", ""))
+                finish = delta.get("stop_reason") or finish
+                ended = ended or kind == "message_stop"
+        if not ended or not finish:
+            raise ModelReplyBroken(f"{self._server} ended its reply without its end mark.")
+        counted = sum(
+            usage.get(part) or 0 for part in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+        )
+        return Reply(
+            text="".join(text),
+            thinking="".join(thinking),
+            finish_reason=FinishReason.LENGTH if finish == "max_tokens" else FinishReason.STOP,
+            usage=Usage(
+                prompt_tokens=counted or None,
+                completion_tokens=usage.get("output_tokens"),
+                counted_by=f"anthropic {self._name}",
+                backend_prompt_tokens=usage.get("input_tokens"),
+                backend_completion_tokens=usage.get("output_tokens"),
+            ),
+            wall_s=time.monotonic() - begun,
+        )
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        system = "\n\n".join(text for role, text in request.messages if role == "system")
+        turns = [{"role": role, "content": text or " "} for role, text in request.messages if role != "system"]
+        return {
+            "model": self._name,
+            "system": system,
+            "messages": turns,
+            "max_tokens": request.max_output_tokens,
+            "temperature": min(1.0, request.temperature),
+            "stream": True,
+        }
+
+    def forget(self, conversation: str) -> None:
+        pass
+
+    def close(self) -> None:
+        self._client.close()

@@ -1,0 +1,105 @@
+"""The records of one run: what is written, and what an earlier process left to go on with."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from looper.errors import Drift, JournalError
+from looper.experiment.cell import Past
+from looper.journal import Damage, RunLock, Stream, reserve_space
+from looper.records.plan import Cell, RunManifest
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import Verdict
+
+
+class Ledger:
+    """One run folder, open for writing by this process alone."""
+
+    def __init__(self, folder: Path, manifest: RunManifest) -> None:
+        """Raises RunBusy, Drift or JournalError."""
+        self.folder = folder
+        self._lock = RunLock(folder)
+        self._streams: list[Stream[Any]] = []
+        try:
+            manifests = self._open("manifest", RunManifest)
+            if not manifests.recovered and any((folder / f"{name}.jsonl").exists() for name in ("steps", "verdicts")):
+                raise JournalError(f"{folder} has records but no manifest. Move it away and run again.")
+            _must_match(manifests.recovered[:1], manifest, folder)
+            reserve_space(folder)
+            if not manifests.recovered:
+                manifests.append(manifest)
+            self.steps = self._open("steps", Step)
+            self.trajectories = self._open("trajectories", Trajectory)
+            self.verdicts = self._open("verdicts", Verdict)
+        except BaseException:
+            self.close()
+            raise
+        self._past = _past(self.steps, self.trajectories, self.verdicts)
+
+    def _open(self, name: str, kind: type[Any]) -> Stream[Any]:
+        stream = Stream(self.folder, name, kind)
+        self._streams.append(stream)
+        return stream
+
+    @property
+    def damage(self) -> list[Damage]:
+        return [found for stream in self._streams for found in stream.damage]
+
+    def past(self, cell: Cell) -> Past | None:
+        """Where to go on with a cell; None where it has its verdict. What ended as infra_error is tried again."""
+        verdict, past = self._past.get(cell.key, (None, Past(1)))
+        return None if verdict is not None and verdict.outcome.is_verdict else past
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+        self._lock.close()
+
+
+def _past(
+    steps: Stream[Step], trajectories: Stream[Trajectory], verdicts: Stream[Verdict]
+) -> dict[str, tuple[Verdict | None, Past]]:
+    """For each cell its last verdict record, and where its next attempt begins."""
+    last = {verdict.cell: verdict for verdict in verdicts.recovered}
+    over = {(end.cell, end.attempt): end for end in trajectories.recovered}
+    of: dict[str, list[Step]] = {}
+    for step in steps.recovered:
+        of.setdefault(step.cell, []).append(step)
+    found: dict[str, tuple[Verdict | None, Past]] = {}
+    for cell in of.keys() | last.keys():
+        verdict = last.get(cell)
+        attempt = verdict.attempt + 1 if verdict is not None else 1
+        kept = tuple(step for step in of.get(cell, []) if step.attempt == attempt)
+        # A step that was recorded twice would be replayed twice.
+        unbroken = tuple(step for number, step in enumerate(kept, 1) if step.index == number)
+        found[cell] = verdict, Past(attempt, unbroken, over.get((cell, attempt)))
+    steps.recovered.clear()
+    return found
+
+
+def _must_match(found: list[RunManifest], wanted: RunManifest, folder: Path) -> None:
+    if found and found[0] != wanted:
+        raise Drift(f"{folder} was begun differently: {differences(found[0], wanted)}.")
+
+
+def differences(before: RunManifest, now: RunManifest) -> str:
+    """What changed between two manifests, in words: path, old value, new value."""
+    changes = list(_changes(json.loads(before.to_json()), json.loads(now.to_json()), ""))
+    return "; ".join(changes[:8]) + (f"; and {len(changes) - 8} more" if len(changes) > 8 else "")
+
+
+def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        for number, (left, right) in enumerate(zip(before, now, strict=True)):
+            yield from _changes(left, right, f"{path}[{number}]")
+    elif before != now:
+        yield f"{path} was {_short(before)} and is {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,179 @@
+"""The text of an experiment file → the plan that runs, with every mistake named by file, line and field."""
+
+import re
+import tomllib
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from looper.agent.scaffold import packaged_scaffold
+from looper.errors import BadInput
+from looper.records.plan import (
+    Arm,
+    ArmRole,
+    Limits,
+    ModelSpec,
+    Plan,
+    Positive,
+    Scaffold,
+    TaskSelection,
+)
+
+T = TypeVar("T", bound=BaseModel)
+BACKENDS = ("nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop")
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _ArmText(_Closed):
+    name: str
+    role: ArmRole
+    model: str | None = None
+    scaffold: str | dict[str, Any] | None = None
+    temperature: float | None = None
+    repetition: int = 0
+
+
+class _ProfileText(_Closed):
+    model: str
+    scaffold: str | dict[str, Any]
+    temperature: Annotated[float, Field(ge=0)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    order: Literal["parallel", "sequence"]
+    attempts: Positive = 3
+    tasks: TaskSelection
+    limits: Limits
+
+
+class _ExperimentText(_Closed):
+    title: str
+    hypothesis: str
+    factor: str
+    arms: Annotated[tuple[_ArmText, ...], Field(min_length=1)]
+    profiles: dict[str, _ProfileText] = {}
+
+
+def parse_model(text: str) -> ModelSpec:
+    """`nano`, `gold`, `noop`, `mlx:FOLDER`, `ollama:NAME`, `openai:NAME@URL`, `anthropic:NAME`, `scripted:FILE`."""
+    backend, _, rest = text.partition(":")
+    if backend not in BACKENDS:
+        raise BadInput(f'"{text}" names no model. Use nano, or one of these with a name after a colon: {", ".join(BACKENDS)}.')
+    name, _, url = rest.partition("@") if backend in ("openai", "ollama") else (rest, "", "")
+    if bool(name) == (backend in ("nano", "gold", "noop")):
+        raise BadInput(f'"{text}": {backend} takes {"no name" if name else f"a name, {backend}:NAME"}.')
+    return ModelSpec.model_validate({"backend": backend, "name": name, "base_url": url})
+
+
+def plan_from_text(
+    experiment: str,
+    text: str,
+    source: str,
+    profile: str,
+    *,
+    profile_text: str | None = None,
+    model: str | None = None,
+    limit: int | None = None,
+) -> Plan:
+    """Resolve an experiment under a profile of its own, or under `profile_text` from another file.
+
+    `model` takes the place of the profile's model, `limit` of its number of tasks; both become part of the plan.
+    Raises BadInput that lists every problem.
+    """
+    file = _validated(_ExperimentText, _toml(text, source), text, source)
+    if profile_text is not None:
+        chosen = _validated(_ProfileText, _toml(profile_text, profile), profile_text, profile)
+    elif profile in file.profiles:
+        chosen = file.profiles[profile]
+    else:
+        known = ", ".join(file.profiles)
+        raise BadInput(f'{source} has no profile "{profile}". It has: {known}; or name a TOML file with one.')
+    if model is not None:
+        chosen = chosen.model_copy(update={"model": model})
+    if limit is not None:
+        chosen = chosen.model_copy(update={"tasks": chosen.tasks.model_copy(update={"limit": limit})})
+    try:
+        return Plan(
+            experiment=experiment,
+            profile=profile,
+            title=file.title,
+            hypothesis=" ".join(file.hypothesis.split()),
+            factor=file.factor,
+            selection=chosen.tasks,
+            seeds=chosen.seeds,
+            arms=tuple(_arm(arm, chosen) for arm in file.arms),
+            limits=chosen.limits,
+            order=chosen.order,
+            attempts=chosen.attempts,
+        )
+    except ValidationError as error:
+        raise BadInput(_problems(error, text, source)) from error
+
+
+def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:
+    """An arm as written, with the profile's model, scaffold and temperature where it names none."""
+    return Arm(
+        name=arm.name,
+        role=arm.role,
+        model=parse_model(arm.model or profile.model),
+        scaffold=_scaffold(arm.scaffold or profile.scaffold),
+        temperature=profile.temperature if arm.temperature is None else arm.temperature,
+        repetition=arm.repetition,
+    )
+
+
+def _scaffold(chosen: str | dict[str, Any]) -> Scaffold:
+    """A packaged scaffold by name, or a table with `base` and what differs from it."""
+    if isinstance(chosen, str):
+        return packaged_scaffold(chosen)
+    base = packaged_scaffold(str(chosen.get("base", "full"))).model_dump()
+    changes = {key: value for key, value in chosen.items() if key != "base"}
+    merged = {**base, **{key: _merged(base.get(key), value) for key, value in changes.items()}}
+    return Scaffold.model_validate(merged)
+
+
+def _merged(base: Any, change: Any) -> Any:
+    return {**base, **change} if isinstance(base, dict) and isinstance(change, dict) else change
+
+
+def _toml(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{source} is not valid TOML: {error}.") from error
+
+
+def _validated(kind: type[T], data: dict[str, Any], text: str, source: str) -> T:
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise BadInput(_problems(error, text, source)) from error
+
+
+def _problems(error: ValidationError, text: str, source: str) -> str:
+    """Every problem of one input in one line: file, line, field, what is wrong."""
+    found = []
+    for problem in error.errors():
+        field = ".".join(map(str, problem["loc"]))
+        said = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
+        line = _line_of(problem["loc"], text)
+        found.append(f"{source}{f', line {line}' if line else ''}{f', {field}' if field else ''}: {said}")
+    return "; ".join(found)
+
+
+def _line_of(location: tuple[int | str, ...], text: str) -> int | None:
+    """The line where the innermost named key of a location stands; None where it is missing from the text.
+
+    Keys of the tables on the way are looked for in order, so that the same key elsewhere is not taken for it.
+    """
+    at, found = 0, None
+    for part in location:
+        if isinstance(part, int):
+            continue
+        pattern = re.compile(rf"^\s*(?:\[+[^\]\n]*\b{re.escape(part)}\b[^\]\n]*\]+|{re.escape(part)}\s*=)", re.MULTILINE)
+        match = pattern.search(text, at)
+        if match is None:
+            return found if part != location[-1] else None
+        at, found = match.start(), text.count("\n", 0, match.end()) + 1
+    return found

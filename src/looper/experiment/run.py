@@ -1,0 +1,92 @@
+"""Runs every cell of a plan that has no verdict yet."""
+
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError
+from looper.experiment.cell import Past, Recorder, World, run_cell
+from looper.experiment.ledger import Ledger
+from looper.protocols import Engine
+from looper.records.plan import Cell, Plan
+from looper.records.task import Task
+from looper.records.verdict import Outcome, Verdict
+
+FREE_BYTES = 2 << 30
+"""Least free space to begin another attempt with."""
+INFRA_IN_A_ROW = 6
+"""So many cells that end as infra_error one after the other stop the run: it would burn all its tasks."""
+
+
+@dataclass
+class Progress:
+    """What a view shows of a running run. Called from several threads."""
+
+    finished: Callable[[Cell, Verdict], None]
+
+
+@dataclass
+class _Shared:
+    """What the lanes of one run share."""
+
+    stop: threading.Event
+    failures: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def run_plan(
+    plan: Plan,
+    tasks: Mapping[str, Task],
+    lanes: Sequence[Sequence[Cell]],
+    world: World,
+    ledger: Ledger,
+    engine: Engine,
+    stop: threading.Event,
+    progress: Progress,
+) -> None:
+    """Returns when every cell has its end.
+
+    Raises Cancelled where `stop` was set, and the error where going on makes no sense; what was recorded stays.
+    """
+    open_lanes = [
+        [(cell, past) for cell in lane if (past := ledger.past(cell)) is not None] for lane in lanes
+    ]
+    shared = _Shared(stop)
+    arms = {arm.name: arm for arm in plan.arms}
+
+    def work(lane: Sequence[tuple[Cell, Past]]) -> None:
+        for cell, past in lane:
+            if stop.is_set():
+                raise Cancelled("Interrupted. The same command goes on from here.")
+            _must_have_space(ledger.folder)
+            recorder = Recorder(
+                ledger.steps.append, ledger.trajectories.append, ledger.verdicts.append, stop.is_set
+            )
+            task, arm = tasks[cell.instance_id], arms[cell.arm]
+            verdict = run_cell(cell, arm, task, plan.limits, plan.attempts, world, recorder, past)
+            progress.finished(cell, verdict)
+            _stop_if_hopeless(shared, verdict)
+
+    for _ in engine.map(work, [lane for lane in open_lanes if lane]):
+        pass
+
+
+def _must_have_space(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < FREE_BYTES:
+        raise DiskNearlyFull(
+            f"Only {free >> 20} MiB are free where {folder} lies, and {FREE_BYTES >> 20} MiB are needed to begin another "
+            "attempt. Make room, then run the same command again."
+        )
+
+
+def _stop_if_hopeless(shared: _Shared, verdict: Verdict) -> None:
+    with shared.lock:
+        shared.failures = shared.failures + 1 if verdict.outcome is Outcome.INFRA_ERROR else 0
+        if shared.failures >= INFRA_IN_A_ROW:
+            raise InfrastructureError(
+                f"{shared.failures} cells in a row failed outside of the agent; the last: {verdict.cause} "
+                "Mend that, then run the same command again."
+            )

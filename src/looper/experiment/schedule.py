@@ -1,0 +1,60 @@
+"""A plan and its tasks → cells, in the order in which they run."""
+
+from collections.abc import Sequence
+
+from looper.errors import BadInput
+from looper.records.plan import Cell, Plan, TaskSelection
+from looper.records.task import Task
+
+
+def select_tasks(tasks: Sequence[Task], selection: TaskSelection) -> tuple[Task, ...]:
+    """The tasks that a plan names, in sequence order. Raises BadInput for names that do not exist, or where none is left."""
+    repos, ids = {task.repo for task in tasks}, {task.instance_id for task in tasks}
+    unknown = [name for name in selection.repos if name not in repos]
+    unknown += [name for name in selection.tasks if name not in ids]
+    if unknown:
+        raise BadInput(f"The suite has no {', '.join(unknown)}. See: looper bench list.")
+    chosen = [
+        task
+        for task in tasks
+        if (not selection.repos or task.repo in selection.repos)
+        and (not selection.tasks or task.instance_id in selection.tasks)
+    ]
+    if selection.per_repo is not None:
+        seen: dict[str, int] = {}
+        kept = []
+        for task in chosen:
+            seen[task.repo] = seen.get(task.repo, 0) + 1
+            if seen[task.repo] <= selection.per_repo:
+                kept.append(task)
+        chosen = kept
+    chosen = chosen[: selection.limit]
+    if not chosen:
+        raise BadInput("The plan's selection leaves no task.")
+    return tuple(chosen)
+
+
+def lanes(plan: Plan, tasks: Sequence[Task], arms: Sequence[str] = ()) -> tuple[tuple[Cell, ...], ...]:
+    """Cells grouped by what must run one after the other. Lanes may run side by side.
+
+    In parallel order each cell is a lane, and arms alternate, each task beginning with another one, so that a machine
+    that slows down or heats up does so for all arms alike. In sequence order each arm and seed is one lane.
+    `arms` restricts the cells without changing the plan.
+    """
+    names = [arm.name for arm in plan.arms]
+    unknown = [name for name in arms if name not in names]
+    if unknown:
+        raise BadInput(f"The plan has no arm {', '.join(unknown)}. It has: {', '.join(names)}.")
+    wanted = [name for name in names if not arms or name in arms]
+    if plan.order == "sequence":
+        return tuple(
+            tuple(Cell(arm=name, seed=seed, instance_id=task.instance_id) for task in tasks)
+            for seed in plan.seeds
+            for name in wanted
+        )
+    return tuple(
+        (Cell(arm=name, seed=seed, instance_id=task.instance_id),)
+        for seed in plan.seeds
+        for number, task in enumerate(tasks)
+        for name in (*wanted[number % len(wanted) :], *wanted[: number % len(wanted)])
+    )

@@ -1,0 +1,80 @@
+"""Comparing two arms on the cells that both have."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import comb, sqrt
+from statistics import NormalDist
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Resolve rate of one arm minus that of another, on common cells."""
+
+    pairs: int
+    gains: int
+    """Resolved by the first arm only."""
+    losses: int
+    """Resolved by the second arm only."""
+    difference: float
+    low: float
+    high: float
+    """95 % interval by Newcombe's method 10 for paired proportions."""
+    p_value: float
+    """Exact McNemar test, two-sided."""
+
+
+def paired_difference(first: Mapping[str, bool], second: Mapping[str, bool]) -> PairedDifference | None:
+    """Keys name a cell but for its arm. None where the arms have no cell in common."""
+    common = first.keys() & second.keys()
+    if not common:
+        return None
+    gains = sum(first[key] and not second[key] for key in common)
+    losses = sum(second[key] and not first[key] for key in common)
+    both = sum(first[key] and second[key] for key in common)
+    low, high = newcombe_paired(both, gains, losses, len(common) - both - gains - losses)
+    return PairedDifference(
+        len(common), gains, losses, (gains - losses) / len(common), low, high, mcnemar_exact(gains, losses)
+    )
+
+
+def mcnemar_exact(gains: int, losses: int) -> float:
+    """Two-sided exact p-value of a sign test on the discordant pairs; 1 where there are none."""
+    discordant = gains + losses
+    tail = sum(comb(discordant, count) for count in range(min(gains, losses) + 1))
+    return min(1.0, 2 * tail / 2**discordant)
+
+
+def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of one proportion. Source: Wilson 1927."""
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share, spread = successes / total, z * z / total
+    centre, half = share + spread / 2, z * sqrt(share * (1 - share) / total + spread / (4 * total))
+    return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
+
+
+def newcombe_paired(both: int, first_only: int, second_only: int, neither: int) -> tuple[float, float]:
+    """95 % interval of the difference of two paired proportions. Source: Newcombe 1998, method 10."""
+    total = both + first_only + second_only + neither
+    first, second = (both + first_only) / total, (both + second_only) / total
+    low_1, high_1 = wilson(both + first_only, total)
+    low_2, high_2 = wilson(both + second_only, total)
+    phi = _correlation(both, first_only, second_only, neither)
+    difference = first - second
+    down = sqrt(
+        max(0.0, (first - low_1) ** 2 - 2 * phi * (first - low_1) * (high_2 - second) + (high_2 - second) ** 2)
+    )
+    up = sqrt(
+        max(0.0, (second - low_2) ** 2 - 2 * phi * (second - low_2) * (high_1 - first) + (high_1 - first) ** 2)
+    )
+    return max(-1.0, difference - down), min(1.0, difference + up)
+
+
+def _correlation(both: int, first_only: int, second_only: int, neither: int) -> float:
+    """Newcombe's phi, with his continuity correction where it is positive."""
+    total = both + first_only + second_only + neither
+    margins = (both + first_only) * (second_only + neither) * (both + second_only) * (first_only + neither)
+    if margins == 0:
+        return 0.0
+    determinant = both * neither - first_only * second_only
+    corrected = max(0.0, determinant - total / 2) if determinant > 0 else determinant
+    return float(corrected / sqrt(margins))

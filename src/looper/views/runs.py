@@ -1,0 +1,93 @@
+"""A run folder as it can be read by anybody at any time, without a lock."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from looper.errors import BadInput
+from looper.journal import Damage, holder_of, read_stream
+from looper.metrics.arms import ArmFigures, arm_figures
+from looper.metrics.paired import PairedDifference, paired_difference
+from looper.records.plan import ArmRole, RunManifest
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import Outcome, Verdict
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What a run folder says right now."""
+
+    folder: Path
+    manifest: RunManifest
+    tasks: tuple[str, ...]
+    """Ids of the selected tasks."""
+    trajectories: tuple[Trajectory, ...]
+    verdicts: tuple[Verdict, ...]
+    damage: tuple[Damage, ...]
+    writer: int | None
+    """Process id of the run that is writing; None where none is."""
+
+    def cells(self, arm: str) -> list[str]:
+        return [f"{arm}/{seed}/{task}" for seed in self.manifest.plan.seeds for task in self.tasks]
+
+    def figures(self, arm: str) -> ArmFigures:
+        return arm_figures(arm, self.cells(arm), self.verdicts, self.trajectories)
+
+    def outcomes(self, arm: str) -> dict[str, bool]:
+        """Seed and task → whether resolved, for cells with a verdict."""
+        final = {verdict.cell: verdict for verdict in self.verdicts}
+        return {
+            cell.partition("/")[2]: final[cell].outcome is Outcome.RESOLVED
+            for cell in self.cells(arm)
+            if cell in final and final[cell].outcome.is_verdict
+        }
+
+    def contrasts(self) -> list[tuple[str, str, PairedDifference | None]]:
+        """Each other arm that a model drives, against the base arm."""
+        arms = self.manifest.plan.arms
+        base = next((arm for arm in arms if arm.role is ArmRole.BASE), None)
+        if base is None:
+            return []
+        others = [arm for arm in arms if arm.role in (ArmRole.AGAIN, ArmRole.TREATMENT)]
+        outcomes = self.outcomes(base.name)
+        return [(arm.name, base.name, paired_difference(self.outcomes(arm.name), outcomes)) for arm in others]
+
+    @property
+    def finished(self) -> int:
+        """Cells with an end, verdict or not."""
+        planned = {cell for arm in self.manifest.plan.arms for cell in self.cells(arm.name)}
+        return len({verdict.cell for verdict in self.verdicts} & planned)
+
+    @property
+    def planned(self) -> int:
+        return len(self.tasks) * len(self.manifest.plan.seeds) * len(self.manifest.plan.arms)
+
+
+def read_run(folder: Path) -> RunView:
+    """Raises BadInput where the folder is no run folder."""
+    damage: list[Damage] = []
+    manifest = next(iter(read_stream(folder, "manifest", RunManifest, damage)), None)
+    if manifest is None:
+        what = f"its manifest cannot be read ({damage[0].reason})" if damage else "it has no manifest"
+        raise BadInput(f"{folder} is no usable run folder: {what}. See the runs with: looper status.")
+    return RunView(
+        folder=folder,
+        manifest=manifest,
+        tasks=manifest.tasks,
+        trajectories=tuple(read_stream(folder, "trajectories", Trajectory, damage)),
+        verdicts=tuple(read_stream(folder, "verdicts", Verdict, damage)),
+        damage=tuple(damage),
+        writer=holder_of(folder),
+    )
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """Every run folder, the one written to last at the end."""
+    found = [path.parent for path in runs.glob("*/manifest.jsonl")]
+    return sorted(found, key=lambda folder: max(path.stat().st_mtime for path in folder.glob("*.jsonl")))
+
+
+def read_steps(folder: Path, cell: str) -> list[Step]:
+    """The steps of a cell's last attempt."""
+    steps = [step for step in read_stream(folder, "steps", Step) if step.cell == cell]
+    last = max((step.attempt for step in steps), default=0)
+    return [step for step in steps if step.attempt == last]

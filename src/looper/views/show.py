@@ -1,0 +1,51 @@
+"""A trajectory, step by step, for a terminal."""
+
+import re
+from collections.abc import Sequence
+
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import TestOutcome, Verdict
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Escape sequences that a model or a tool printed could set titles, move the cursor or fill the clipboard."""
+
+
+def harmless(text: str) -> str:
+    """Text with control characters made visible."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+
+
+def step_text(step: Step) -> str:
+    """One step: what was said, what came back, and what the harness noted."""
+    notes = [f"{step.wall_s:.2f} s"]
+    if step.context_tokens is not None:
+        notes.append(f"{step.context_tokens} prompt tokens")
+    if step.problem:
+        notes.append(f"problem: {step.problem.value}")
+    notes += [f"guard: {guard.value}" for guard in step.guards]
+    if step.stop_reason:
+        notes.append(f"ends: {step.stop_reason.value}")
+    head = f"── step {step.index} ── {', '.join(notes)}"
+    return f"{head}\n{harmless(step.reply.text)}\n── {step.observation.kind.value} ──\n{harmless(step.observation.text)}"
+
+
+def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
+    """How a cell ended: stop reason, patch, verdict per test."""
+    lines = []
+    if end is not None:
+        lines.append(f"══ {end.stop_reason.value} after {end.steps} steps, {end.wall_s:.1f} s ══")
+        lines.append(harmless(end.patch) or "(empty patch)")
+    if verdict is None:
+        return "\n".join([*lines, "══ no verdict yet ══"])
+    lines.append(f"══ {verdict.outcome.value}{f': {verdict.cause}' if verdict.cause else ''} ══")
+    for label, outcomes in (("FAIL_TO_PASS", verdict.fail_to_pass), ("PASS_TO_PASS", verdict.pass_to_pass)):
+        lines += [f"{label} {_counts(list(outcomes.values()))}"]
+        lines += [f"  {outcome.value:8} {name}" for name, outcome in outcomes.items() if outcome is not TestOutcome.PASSED]
+    if verdict.stripped_paths:
+        lines.append(f"left out of the patch: {', '.join(verdict.stripped_paths)}")
+    return "\n".join(lines)
+
+
+def _counts(outcomes: Sequence[TestOutcome]) -> str:
+    passed = sum(outcome is TestOutcome.PASSED for outcome in outcomes)
+    return f"{passed} of {len(outcomes)} passed"

@@ -1,0 +1,93 @@
+"""Runs as tables for a terminal."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from looper.metrics.arms import ArmFigures, Rate
+from looper.metrics.paired import PairedDifference, wilson
+from looper.records.plan import ArmRole
+from looper.views.runs import RunView
+
+NOT_MEASURED = "–"
+
+
+def run_table(run: RunView) -> RenderableType:
+    """Arms with their figures, contrasts with intervals, and what the controls say."""
+    plan = run.manifest.plan
+    title = f"{plan.experiment} {plan.profile}: {plan.title}, {len(run.tasks)} tasks, sandbox {run.manifest.sandbox}"
+    table = Table(title=title, title_justify="left", caption=str(run.folder), caption_justify="left")
+    for name in ("arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "seconds", "infra errors"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    figures = [run.figures(arm.name) for arm in plan.arms]
+    for found in figures:
+        table.add_row(*_row(found))
+    lines = [Text(line) for line in (*_contrast_lines(run), *_control_lines(run, figures), *_damage_lines(run))]
+    return Group(table, *lines)
+
+
+def _row(found: ArmFigures) -> tuple[str, ...]:
+    return (
+        found.arm,
+        f"{found.resolved.numerator}/{found.resolved.denominator}",
+        _rate(found.resolved),
+        f"{100 * found.patched.value:.0f} %" if found.patched.value is not None else NOT_MEASURED,
+        _number(found.steps, 1),
+        _number(found.prompt_tokens, 0),
+        _number(found.completion_tokens, 0),
+        _number(found.seconds, 2),
+        str(found.infra_errors),
+    )
+
+
+def _rate(rate: Rate) -> str:
+    if rate.value is None:
+        return NOT_MEASURED
+    low, high = wilson(rate.numerator, rate.denominator)
+    return f"{100 * rate.value:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NOT_MEASURED if value is None else f"{value:.{digits}f}"
+
+
+def _contrast_lines(run: RunView) -> list[str]:
+    roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
+    lines = []
+    for arm, base, found in run.contrasts():
+        label = "A/A, expected 0" if roles[arm] is ArmRole.AGAIN else "treatment"
+        lines.append(f"{arm} − {base} ({label}): {difference_text(found)}")
+    return lines
+
+
+def difference_text(found: PairedDifference | None) -> str:
+    if found is None:
+        return "not measured, no task has a verdict in both arms"
+    return (
+        f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, "
+        f"{found.pairs} pairs, {found.gains} gained, {found.losses} lost, exact McNemar p = {found.p_value:.2g}"
+    )
+
+
+def _control_lines(run: RunView, figures: list[ArmFigures]) -> list[str]:
+    """Whether the control arms came out as they must; anything else means that the harness is not to be believed."""
+    backends = {arm.name: arm.model.backend for arm in run.manifest.plan.arms}
+    lines = []
+    for found in figures:
+        expected = {"gold": found.resolved.denominator, "noop": 0}.get(backends[found.arm])
+        if expected is None or not found.resolved.denominator:
+            continue
+        right = found.resolved.numerator == expected
+        must = "resolve every task" if expected else "resolve none"
+        said = "does" if right else f"resolved {found.resolved.numerator} of {found.resolved.denominator}: DO NOT TRUST"
+        lines.append(f"control {found.arm} must {must}: {said}")
+    for found in figures:
+        if found.infra_errors and found.resolved.denominator:
+            whole = Rate(found.resolved.numerator, found.resolved.denominator + found.infra_errors, frozenset())
+            lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole)}")
+    missing = run.planned - run.finished
+    return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
+
+
+def _damage_lines(run: RunView) -> list[str]:
+    return [f"damaged record: {found.file} line {found.line}, {found.reason}" for found in run.damage]
