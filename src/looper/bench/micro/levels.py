@@ -2,12 +2,12 @@
 
 import random
 
-from looper.bench.micro import level0
+from looper.bench.micro import level0, level1
 from looper.bench.micro.project import Project
 
 REPOSITORIES = 8
 TASKS_PER_REPOSITORY = 40
-GENERATORS = {0: level0.generate}
+GENERATORS = {0: level0.generate, 1: level1.generate, 2: level1.generate_level_2}
 
 
 def projects(level: int, seed: int) -> tuple[Project, ...]:

@@ -16,8 +16,9 @@ POLL_S = 0.1
 CHUNK_BYTES = 1 << 16
 FLOOD_BYTES = 64 << 20
 """Output after which a command is cut off from its reader: it gets a broken pipe instead of filling time."""
-DRAIN_S = 0.2
-"""How long output is read after the command itself has ended, where something still holds the pipe."""
+DRAIN_S = 0.3
+"""How long the end of the output is waited for after the command has ended. Every process that it left holds the pipe,
+so the end says that they are gone; one that no sandbox ends must not hold up the run."""
 INODE_LIMIT = 150_000
 MEMORY_SHARE = 2
 """All processes of a command together may hold this many times the limit of one."""
@@ -157,7 +158,7 @@ def _drain(process: subprocess.Popen[bytes], output: _Capped) -> None:
     until = time.monotonic() + DRAIN_S
     descriptor = process.stdout.fileno()
     while time.monotonic() < until and output.total <= FLOOD_BYTES:
-        ready, _, _ = select.select([descriptor], [], [], 0)
+        ready, _, _ = select.select([descriptor], [], [], max(0.0, until - time.monotonic()))
         if not ready or not _read(descriptor, output):
             return
 

@@ -1,0 +1,87 @@
+"""What many tests need: a private state folder, the sandbox, the embedded suite."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from looper.agent.scaffold import packaged_scaffold
+from looper.edges.datasets.micro import MicroSuite
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.sandboxes.check import candidates, find_sandbox
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.protocols import Sandbox
+from looper.records.plan import Arm, ArmRole, Limits, ModelSpec
+from looper.records.task import Task
+
+
+@pytest.fixture(scope="session")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state folder for the session, open to the user whom commands run as."""
+    folder = tmp_path_factory.mktemp("state")
+    for path in (folder, *folder.parents):
+        if path.owner() == Path.home().owner() and path != Path("/"):
+            try:
+                path.chmod(path.stat().st_mode | 0o055)
+            except PermissionError:
+                break
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Sandbox:
+    """The sandbox that a user would get. Without one these tests fail: nothing may run bare."""
+    return find_sandbox("auto")
+
+
+@pytest.fixture(scope="session", params=sorted(candidates()))
+def each_sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    """Every backend of this system, one after the other; one that does not work fails its tests."""
+    return find_sandbox(request.param)
+
+
+@pytest.fixture(scope="session")
+def micro(state: Path) -> tuple[tuple[Task, ...], dict[str, Path]]:
+    """Level 0 of the embedded suite."""
+    return MicroSuite(state / "suites", 0, 0).load()
+
+
+@pytest.fixture(scope="session")
+def environments(state: Path) -> HarnessEnvironment:
+    return HarnessEnvironment(state / "environments")
+
+
+@pytest.fixture
+def workspaces(
+    micro: tuple[tuple[Task, ...], dict[str, Path]], state: Path, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GitWorkspaces]:
+    place = state / "workspaces" / f"{os.getpid()}"
+    yield GitWorkspaces(micro[1], state / "exports", place, sandbox.owner)
+
+
+@pytest.fixture
+def task(micro: tuple[tuple[Task, ...], dict[str, Path]]) -> Task:
+    return micro[0][0]
+
+
+LIMITS = Limits(
+    steps=8, output_tokens=256, context_tokens=4096, wall_s=60, command_s=10, verify_s=60, memory_mb=1024
+)
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return LIMITS
+
+
+@pytest.fixture
+def arm() -> Arm:
+    """An arm with the full scaffold; which model drives it is the test's business."""
+    return Arm(
+        name="base",
+        role=ArmRole.BASE,
+        model=ModelSpec(backend="noop"),
+        scaffold=packaged_scaffold("full"),
+        temperature=0.0,
+    )
