@@ -11,6 +11,8 @@ from pathlib import Path, PurePosixPath
 from looper.errors import FileRefused
 
 READ_CAP_BYTES = 16 << 20
+DEEPEST = 64
+"""Parts of a path: deeper trees than this break other programs."""
 
 
 class Tree:
@@ -100,6 +102,8 @@ def _parts(path: str) -> tuple[str, ...]:
         raise FileRefused(f"{path} leaves the repository")
     if not parts:
         raise FileRefused("the path names no file")
+    if len(parts) > DEEPEST:
+        raise FileRefused(f"the path has {len(parts)} parts; {DEEPEST} are allowed")
     return parts
 
 

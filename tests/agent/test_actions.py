@@ -1,0 +1,171 @@
+"""The language between model and tools."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from looper.agent.actions import parse, render
+from looper.records.trajectory import Action, Bash, Done, Edit, FinishReason, Read, ReplyProblem, Write
+
+texts = st.text()
+some_text = st.text(min_size=1)
+paths = st.text(min_size=1)
+lines = st.integers(min_value=0, max_value=10**6)
+actions = st.one_of(
+    st.builds(Bash, command=some_text.filter(str.strip)),
+    st.builds(Read, path=paths),
+    st.builds(Read, path=paths, start=lines, end=lines),
+    st.builds(Edit, path=paths, old=some_text, new=texts, occurrence=st.none() | st.integers(1, 99)),
+    st.builds(Write, path=paths, content=texts, confirm_shrink=st.booleans()),
+    st.builds(Done, message=texts),
+)
+
+
+@given(actions)
+@settings(max_examples=2000, deadline=None)
+def test_a_rendered_action_parses_back_to_itself(action: Action) -> None:
+    assert parse(render(action)).action == action
+
+
+PIECES = [
+    "<bash>", "</bash>", '<write path="a.py">', "</write>", '<edit path="x">', "<old>", "</old>", "<new>", "</new>",
+    "</edit>", "<done>", "</done>", "<think>", "</think>", "```", "```python\n", "~~~\n", "\n", "\r\n", " ", "x", "a b",
+    "&amp;", '"', "<", ">", ":1-2", "/", "..", "é", "\t", "</write:1>", "</edit:1>", "</old:1>", 'mark="1"', "<read>",
+    "</read>", "\\", "\x00", "\ud800", "def f():\n", "]]>", "<![CDATA[",
+]  # fmt: skip
+
+
+def _text(rng: random.Random, most: int) -> str:
+    return "".join(rng.choice(PIECES) for _ in range(rng.randrange(most)))
+
+
+def _action(rng: random.Random) -> Action:
+    match rng.randrange(5):
+        case 0:
+            command = _text(rng, 8)
+            return Bash(command=command if command.strip() else "ls")
+        case 1:
+            start, end = (rng.randrange(99), rng.randrange(99)) if rng.random() < 0.5 else (None, None)
+            return Read(path=_text(rng, 4) or "p", start=start, end=end)
+        case 2:
+            which = rng.choice([None, 1, 3])
+            return Edit(path=_text(rng, 4) or "p", old=_text(rng, 8) or "o", new=_text(rng, 8), occurrence=which)
+        case 3:
+            return Write(path=_text(rng, 4) or "p", content=_text(rng, 8), confirm_shrink=rng.random() < 0.5)
+        case _:
+            return Done(message=_text(rng, 8))
+
+
+def test_50000_hostile_actions_come_back_byte_for_byte_behind_prose_and_thinking() -> None:
+    rng = random.Random(20)
+    for _ in range(50_000):
+        action = _action(rng)
+        before = rng.choice(["", "I will do this:\n", "<think>or <bash>rm -rf /</bash>?\n<bash>x</bash>\n</think>\n"])
+        assert parse(before + render(action) + rng.choice(["", "\n", " \n\n"])).action == action
+
+
+def test_50000_broken_replies_never_crash_and_name_their_problem() -> None:
+    rng = random.Random(21)
+    for _ in range(50_000):
+        parsed = parse(_text(rng, 20))
+        assert (parsed.action is None) == (parsed.problem is not None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "action"),
+    [
+        ("<bash>ls -la</bash>", Bash(command="ls -la")),
+        ("<bash>\nls\npwd\n</bash>", Bash(command="ls\npwd\n")),
+        ("<read>a/b.py</read>", Read(path="a/b.py")),
+        ("<read>a/b.py:3-17</read>", Read(path="a/b.py", start=3, end=17)),
+        ('<edit path="p"><old>a</old><new>b</new></edit>', Edit(path="p", old="a", new="b")),
+        ('<edit path="p">\n<old>\n  a\n</old>\n<new>\n  b\n</new>\n</edit>', Edit(path="p", old="  a\n", new="  b\n")),
+        ('<edit path="p"><old>a</old><new></new></edit>', Edit(path="p", old="a", new="")),
+        ('<edit path="p" occurrence="2"><old>a</old><new>b</new></edit>', Edit(path="p", old="a", new="b", occurrence=2)),
+        ('<write path="p">\nx = 1\n</write>', Write(path="p", content="x = 1\n")),
+        ('<write path="p">x = 1</write>', Write(path="p", content="x = 1")),
+        ("<done>fixed</done>", Done(message="fixed")),
+        ("<done/>", Done(message="")),
+        ("I look first.\n\n<bash>ls</bash>\n", Bash(command="ls")),
+        ("Use <bash> to run things. So:\n<bash>ls</bash>", Bash(command="ls")),
+        ("```python\nx = 1\n```\nNow:\n<bash>ls</bash>", Bash(command="ls")),
+        ("<think>\n<bash>rm x</bash>\n</think>\n<bash>ls</bash>", Bash(command="ls")),
+        ("maybe\n<bash>rm x</bash>\nno\n</think>\n<bash>ls</bash>", Bash(command="ls")),
+        ('<write path="p">about </write> tags\n</write>', Write(path="p", content="about </write> tags\n")),
+        ('<write path="t.py">s = "<think>"\n</write>', Write(path="t.py", content='s = "<think>"\n')),
+    ],
+)
+def test_replies_as_models_write_them(reply: str, action: Action) -> None:
+    assert parse(reply).action == action
+
+
+@pytest.mark.parametrize(
+    ("reply", "problem"),
+    [
+        ("", ReplyProblem.NO_ACTION),
+        ("I am thinking about it.", ReplyProblem.NO_ACTION),
+        ("I would run <bash>ls</bash> now.", ReplyProblem.NO_ACTION),
+        ("<think>\n<bash>ls</bash>\n</think>", ReplyProblem.NO_ACTION),
+        ("<think>\n<bash>ls</bash>", ReplyProblem.NO_ACTION),
+        ("<bash>ls", ReplyProblem.UNCLOSED),
+        ('<write path="p">\nx = 1\n', ReplyProblem.UNCLOSED),
+        ('<edit path="p"><old>a</old><new>b</edit>', ReplyProblem.UNCLOSED),
+        ("<bash>ls</bash>\n<bash>pwd</bash>", ReplyProblem.SEVERAL_ACTIONS),
+        ('<read>p</read>\n<write path="q">x</write>', ReplyProblem.SEVERAL_ACTIONS),
+        ("<bash>ls</bash>\nOutput:\nfile.py", ReplyProblem.TEXT_AFTER_ACTION),
+        ("```xml\n<bash>ls</bash>\n```", ReplyProblem.FENCED_ACTION),
+        ("~~~\n<bash>ls</bash>\n~~~", ReplyProblem.FENCED_ACTION),
+        ("<bash></bash>", ReplyProblem.MALFORMED),
+        ("<write>x</write>", ReplyProblem.MALFORMED),
+        ('<edit path="p">a → b</edit>', ReplyProblem.MALFORMED),
+        ('<edit path="p"><old></old><new>b</new></edit>', ReplyProblem.MALFORMED),
+        ('<edit path="p"><old>a</old><new>b</new><old>c</old><new>d</new></edit>', ReplyProblem.MALFORMED),
+        ('<write path="p" mode="777">x</write>', ReplyProblem.MALFORMED),
+        ('<edit path="p" occurrence="first"><old>a</old><new>b</new></edit>', ReplyProblem.MALFORMED),
+    ],
+)
+def test_each_problem_has_its_name(reply: str, problem: ReplyProblem) -> None:
+    parsed = parse(reply)
+    assert (parsed.action, parsed.problem) == (None, problem)
+    assert parsed.detail
+
+
+def test_a_reply_cut_at_the_output_limit_is_never_executed() -> None:
+    parsed = parse("<bash>rm -r build</bash>", FinishReason.LENGTH)
+    assert (parsed.action, parsed.problem) == (None, ReplyProblem.TRUNCATED)
+
+
+@pytest.mark.parametrize(
+    ("content", "kept", "removed"),
+    [
+        ("```\nx = 1\n```", "x = 1\n", True),
+        ("```python\nx = 1\n```\n", "x = 1\n", True),
+        ("~~~python\nx = 1\n~~~", "x = 1\n", True),
+        ("````md\n```\ninner\n```\n````", "```\ninner\n```\n", True),
+        ("text\n```\ncode\n```\n", "text\n```\ncode\n```\n", False),
+        ("x = 1\n", "x = 1\n", False),
+        ("x = 1", "x = 1", False),
+        ("```\n```", "", True),
+    ],
+)
+def test_a_fence_around_the_whole_content_is_taken_off_and_reported(content: str, kept: str, removed: bool) -> None:
+    """G-03: fences must not end up in files, and fences inside a file must stay."""
+    parsed = parse(f'<write path="p">\n{content}</write>')
+    assert isinstance(parsed.action, Write)
+    assert (parsed.action.content, parsed.fence_removed) == (kept, removed)
+
+
+def test_edits_in_fences_are_taken_out_of_both_parts() -> None:
+    parsed = parse('<edit path="p"><old>\n```\na\n```\n</old><new>\n```py\nb\n```\n</new></edit>')
+    assert parsed.action == Edit(path="p", old="a\n", new="b\n") and parsed.fence_removed
+
+
+def test_long_hostile_replies_are_read_in_reasonable_time() -> None:
+    import time
+
+    begun = time.monotonic()
+    for text in ("<bash>" * 20_000, "<think>" * 20_000, "```\n" * 50_000 + "<bash>ls</bash>", '<edit path="' * 20_000):
+        parse(text)
+    assert time.monotonic() - begun < 20

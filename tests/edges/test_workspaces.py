@@ -1,0 +1,269 @@
+"""Fresh trees and patches by comparing them: rows G01 to G14, guards G-01, G-25, G-27."""
+
+import os
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.git import git
+from looper.edges.workspaces.manifest import Scanner, manifest_hash
+from looper.errors import BadInput, BadPatch, DirtyWorkspace
+from looper.records.task import Runner, Task
+
+FIX = "the line that only the fix holds"
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    """A repository whose history, tags and reflog hold the fix of its first commit."""
+    source = tmp_path / "source"
+    source.mkdir()
+    git(["init", "--quiet"], cwd=source)
+    (source / "a.py").write_text("a = 1\nb = 2\n")
+    (source / "folder").mkdir()
+    (source / "folder" / "script.sh").write_text("#!/bin/sh\necho\n")
+    (source / "folder" / "script.sh").chmod(0o755)
+    (source / "link").symlink_to("a.py")
+    (source / ".gitignore").write_text("*.log\nignored/\n")
+    (source / "kept.log").write_text("tracked although ignored\n")
+    git(["add", "--all", "--force"], cwd=source)
+    git(["commit", "--quiet", "-m", "base"], cwd=source)
+    (source / "a.py").write_text(f"a = 1\nb = 3  # {FIX}\n")
+    git(["commit", "--quiet", "-am", "fix"], cwd=source)
+    git(["tag", "v1"], cwd=source)
+    bare = tmp_path / "owner__name.git"
+    git(["clone", "--quiet", "--mirror", str(source), str(bare)], cwd=tmp_path)
+    return bare
+
+
+@pytest.fixture
+def task(mirror: Path) -> Task:
+    base = git(["rev-parse", "HEAD~1"], cwd=mirror).decode().strip()
+    return Task(
+        instance_id="owner__name-1", suite="swe-bench-cl", repo="owner/name", base_commit=base, created_at="2020-01-01",
+        problem_statement="b is wrong", difficulty=1, sequence_id="s", sequence_position=1, dependencies=(),
+        modified_files=("a.py",), environment="harness", runner=Runner.PYTEST, test_targets=(), gold_patch="",
+        test_patch="", fail_to_pass=("t",), pass_to_pass=(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def workspaces(mirror: Path, tmp_path: Path) -> GitWorkspaces:
+    mirrors = {"swe-bench-cl:owner/name": mirror}
+    return GitWorkspaces(mirrors, tmp_path / "exports", tmp_path / "workspaces", owner=None)
+
+
+def test_a_workspace_is_the_base_tree_in_a_repository_of_one_commit(workspaces: GitWorkspaces, task: Task) -> None:
+    workspace = workspaces.create(task, "w")
+    assert (workspace.root / "a.py").read_text() == "a = 1\nb = 2\n"
+    assert (workspace.root / "kept.log").exists()
+    assert os.readlink(workspace.root / "link") == "a.py"
+    assert git(["rev-list", "--all", "--count"], cwd=workspace.root).strip() == b"1"
+    assert git(["status", "--porcelain"], cwd=workspace.root) == b""
+    assert git(["remote"], cwd=workspace.root) == b""
+
+
+def test_g10_the_fix_is_in_no_object_of_the_workspace(workspaces: GitWorkspaces, task: Task, mirror: Path) -> None:
+    """G-25: no future commit, tag, stash, reflog or packed object."""
+    workspace = workspaces.create(task, "w")
+    listed = git(["cat-file", "--batch-all-objects", "--batch-check"], cwd=workspace.root).decode().splitlines()
+    contents = b"".join(git(["cat-file", "-p", line.split()[0]], cwd=workspace.root) for line in listed)
+    assert FIX.encode() not in contents
+    assert [line.split()[1] for line in listed].count("commit") == 1
+    assert FIX.encode() in git(["cat-file", "-p", "HEAD:a.py"], cwd=mirror), "the mirror itself must hold it"
+
+
+def test_g09_nothing_is_shared_with_mirror_export_or_other_workspaces(workspaces: GitWorkspaces, task: Task) -> None:
+    first, second = workspaces.create(task, "w"), workspaces.create(task, "w")
+    assert first.root != second.root
+    for folder, _, names in os.walk(first.root):
+        for name in names:
+            assert os.lstat(os.path.join(folder, name)).st_nlink == 1
+    subprocess.run("chmod -R u+w .git && rm -rf .git/objects && echo broken > a.py", shell=True, cwd=first.root, check=True)
+    third = workspaces.create(task, "w")
+    assert (third.root / "a.py").read_text() == "a = 1\nb = 2\n"
+    assert git(["fsck"], cwd=third.root) == b""
+    assert not (third.root / ".git/objects/info/alternates").exists()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda root: (root / "a.py").write_text("changed"),
+        lambda root: (root / "new.py").write_text("untracked"),
+        lambda root: (root / "x.log").write_text("ignored"),
+        lambda root: (root / "folder/script.sh").chmod(0o644),
+        lambda root: (root / "link").unlink(),
+    ],
+)
+def test_g01_a_tree_that_is_not_the_base_tree_is_refused(
+    workspaces: GitWorkspaces, task: Task, tmp_path: Path, spoil: Callable[[Path], object]
+) -> None:
+    workspaces.create(task, "w").close()
+    export = next((tmp_path / "exports").glob("owner__name-*"))
+    spoil(export / "files")
+    with pytest.raises(DirtyWorkspace):
+        workspaces.create(task, "w")
+
+
+def test_an_untouched_workspace_has_an_empty_patch(workspaces: GitWorkspaces, task: Task) -> None:
+    assert workspaces.create(task, "w").patch() == ("", ())
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "edit": lambda root: (root / "a.py").write_text("a = 1\nb = 9\n"),
+    "new file": lambda root: (root / "new.py").write_text("x"),
+    "new file in new folder": lambda root: ((root / "n/m").mkdir(parents=True), (root / "n/m/f").write_text("x\n")),
+    "deletion": lambda root: (root / "a.py").unlink(),
+    "rename": lambda root: (root / "a.py").rename(root / "z.py"),
+    "mode": lambda root: (root / "a.py").chmod(0o755),
+    "binary": lambda root: (root / "b.bin").write_bytes(bytes(range(256)) * 9),
+    "empty file": lambda root: (root / "empty").touch(),
+    "no final newline": lambda root: (root / "a.py").write_text("a = 1\nb = 2"),
+    "ignored by the repository": lambda root: (root / "x.log").write_text("new\n"),
+    "crlf": lambda root: (root / "a.py").write_bytes(b"a = 1\r\nb = 2\r\n"),
+    "odd names": lambda root: [
+        (root / os.fsdecode(name)).write_text("x\n") for name in (b"a\nb", b"-dash", b"\xff\xfe", "ü".encode(), b'q"q', b"t\tt")
+    ],
+    "link inside": lambda root: (root / "l2").symlink_to("folder/script.sh"),
+    "link changed to file": lambda root: ((root / "link").unlink(), (root / "link").write_text("x\n")),
+    "agent's own commit": lambda root: (
+        (root / "c.py").write_text("x\n"),
+        git(["add", "-A"], cwd=root),
+        git(["commit", "-qm", "mine"], cwd=root),
+    ),
+    "agent rewrote git": lambda root: (
+        subprocess.run(["rm", "-rf", ".git"], cwd=root, check=True),
+        (root / "c.py").write_text("x\n"),
+        git(["init", "--quiet"], cwd=root),
+    ),
+    "leftover lock": lambda root: ((root / ".git/index.lock").touch(), (root / "a.py").write_text("q\n")),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_g06_g11_g12_g14_the_patch_applied_to_a_fresh_base_gives_the_final_tree(
+    workspaces: GitWorkspaces, task: Task, name: str
+) -> None:
+    """G-27."""
+    worked = workspaces.create(task, "w")
+    CHANGES[name](worked.root)
+    patch, flagged = worked.patch()
+    assert patch and not flagged
+    fresh = workspaces.create(task, "w")
+    fresh.apply(patch)
+    assert fresh.state() == worked.state() != worked.clean_state
+
+
+def test_g14_random_edits_are_reproduced_by_their_patch(workspaces: GitWorkspaces, task: Task) -> None:
+    rng = random.Random(5)
+    for _ in range(25):
+        worked = workspaces.create(task, "w")
+        files = [worked.root / name for name in ("a.py", "folder/script.sh", "kept.log", "new/one", "two", "folder/three")]
+        for path in rng.sample(files, rng.randrange(1, 6)):
+            if path.exists() and rng.random() < 0.3:
+                path.unlink()
+                continue
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(rng.choice([rng.randbytes(rng.randrange(3000)), b"text\n" * rng.randrange(50), b""]))
+            path.chmod(rng.choice([0o644, 0o755]))
+        patch, flagged = worked.patch()
+        fresh = workspaces.create(task, "w")
+        fresh.apply(patch)
+        assert not flagged and fresh.state() == worked.state()
+        worked.close()
+        fresh.close()
+
+
+def test_g07_links_out_of_the_tree_and_other_kinds_are_flagged_and_never_read(
+    workspaces: GitWorkspaces, task: Task, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text("canary content")
+    worked = workspaces.create(task, "w")
+    (worked.root / "a.py").unlink()
+    (worked.root / "a.py").symlink_to(tmp_path / "secret")
+    (worked.root / "up").symlink_to("../../secret")
+    os.mkfifo(worked.root / "pipe")
+    (worked.root / "nested").mkdir()
+    git(["init", "--quiet"], cwd=worked.root / "nested")
+    patch, flagged = worked.patch()
+    assert set(flagged) == {"a.py", "up", "pipe", "nested/.git"}
+    assert "canary content" not in patch
+
+
+def test_g01_to_g05_nothing_that_the_agent_configured_is_run(workspaces: GitWorkspaces, task: Task, tmp_path: Path) -> None:
+    worked = workspaces.create(task, "w")
+    ran = tmp_path / "ran"
+    program = worked.root / "program.sh"
+    program.write_text(f"#!/bin/sh\necho $0 >> {ran}\ncat\n")
+    program.chmod(0o755)
+    settings = ["core.fsmonitor", "diff.external", "core.sshCommand", "gpg.program", "core.pager", "core.editor"]
+    settings += ["filter.f.clean", "filter.f.smudge", "diff.d.textconv", "diff.d.command", "credential.helper"]
+    for name in settings:
+        git(["config", name, str(program)], cwd=worked.root)
+    git(["config", "core.hooksPath", str(worked.root / "hooks")], cwd=worked.root)
+    (worked.root / ".gitattributes").write_text("* filter=f diff=d\n")
+    for hook in ("pre-commit", "post-checkout", "post-index-change"):
+        for folder in (worked.root / "hooks", worked.root / ".git/hooks"):
+            folder.mkdir(exist_ok=True)
+            (folder / hook).write_text(program.read_text())
+            (folder / hook).chmod(0o755)
+    (worked.root / "a.py").write_text("changed\n")
+    patch, _ = worked.patch()
+    workspaces.create(task, "w").apply(patch)
+    worked.state()
+    worked.close()
+    assert "changed" in patch and not ran.exists()
+
+
+@pytest.mark.parametrize("path", ["../evil", ".git/hooks/post-checkout", "link2/evil"])
+def test_g08_patches_that_leave_the_tree_are_refused(workspaces: GitWorkspaces, task: Task, tmp_path: Path, path: str) -> None:
+    workspace = workspaces.create(task, "w")
+    (workspace.root / "link2").symlink_to(tmp_path)
+    patch = f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+evil\n"
+    with pytest.raises(BadPatch):
+        workspace.apply(patch)
+    assert not (tmp_path / "evil").exists() and not (workspace.root / ".git/hooks/post-checkout").exists()
+
+
+def test_g11_many_changed_files_are_extracted_quickly(workspaces: GitWorkspaces, task: Task) -> None:
+    import time
+
+    worked = workspaces.create(task, "w")
+    (worked.root / "many").mkdir()
+    for number in range(3000):
+        (worked.root / "many" / str(number)).write_text("x\n")
+    begun = time.monotonic()
+    patch, _ = worked.patch()
+    assert patch.count("diff --git") == 3000 and time.monotonic() - begun < 10
+
+
+def test_folders_without_rights_do_not_keep_a_workspace_from_being_removed(workspaces: GitWorkspaces, task: Task) -> None:
+    workspace = workspaces.create(task, "w")
+    (workspace.root / "closed/inner").mkdir(parents=True)
+    (workspace.root / "closed").chmod(0)
+    workspace.close()
+    assert not workspace.root.exists()
+
+
+def test_a_mirror_without_the_base_commit_is_bad_input(workspaces: GitWorkspaces, task: Task) -> None:
+    with pytest.raises(BadInput, match="does not hold the base commit"):
+        workspaces.create(task.model_copy(update={"base_commit": "0" * 40}), "w")
+    with pytest.raises(BadInput, match="looper bench fetch"):
+        workspaces.create(task.model_copy(update={"repo": "owner/other"}), "w")
+
+
+def test_a_file_rewritten_within_the_same_tick_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("one")
+    scanner = Scanner(tmp_path)
+    states = {manifest_hash(scanner.scan())}
+    for number in range(20):
+        times = (tmp_path / "f").stat()
+        (tmp_path / "f").write_text(f"{number:03d}")
+        os.utime(tmp_path / "f", ns=(times.st_atime_ns, times.st_mtime_ns))
+        states.add(manifest_hash(scanner.scan()))
+    assert len(states) == 21

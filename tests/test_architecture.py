@@ -1,0 +1,108 @@
+"""The shape of the house: which part may know which."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "looper"
+
+MAY_IMPORT = {
+    "records": {"records"},
+    "errors": set(),
+    "protocols": {"records"},
+    "journal": {"records", "errors"},
+    "agent": {"agent", "protocols", "records", "errors"},
+    "bench": {"bench", "protocols", "records", "errors"},
+    "metrics": {"metrics", "records", "errors"},
+    "experiment": {"experiment", "agent", "bench", "metrics", "journal", "protocols", "records", "errors"},
+    "views": {"views", "metrics", "journal", "records", "errors"},
+    # The embedded model is trained on what the agent says in the embedded suite.
+    "nano": {"nano", "agent", "bench", "records"},
+    # Suites that arrive as foreign data are made into records by the bench's own pure functions.
+    "edges": {"edges", "bench", "journal", "protocols", "records", "errors"},
+    "cli": {
+        "cli", "experiment", "agent", "bench", "metrics", "views", "edges", "journal", "protocols", "records", "errors",
+    },
+}  # fmt: skip
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if "weights" not in path.parts)
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def own_imports(path: Path) -> set[str]:
+    """Dotted names below `looper` that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("looper"):
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.startswith("looper")}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_keep_their_direction(path: Path) -> None:
+    part = part_of(path)
+    if part == "__init__":
+        return
+    for name in own_imports(path):
+        target = name.split(".")[1] if "." in name else "__init__"
+        if target != "__init__":
+            assert target in MAY_IMPORT[part], f"{part} must not know {target} ({name})"
+
+
+def test_only_the_wiring_and_its_neighbours_name_concrete_edges() -> None:
+    """Commands that look at the machine itself (doctor, fetch) belong to the door as well."""
+    allowed = {"wiring.py", "doctor.py", "fetching.py"}
+    naming = {
+        path.name for path in modules() if part_of(path) not in ("edges",) and any(".edges" in name for name in own_imports(path))
+    }
+    assert naming <= allowed
+
+
+def test_edges_take_no_decisions_of_the_bench_but_shapes_of_data() -> None:
+    for path in (PACKAGE / "edges").rglob("*.py"):
+        for name in own_imports(path):
+            if name.startswith("looper.bench"):
+                assert path.parent.name == "datasets", f"{path.name} imports {name}"
+
+
+def test_every_module_says_why_it_exists_in_one_sentence() -> None:
+    for path in modules():
+        doc = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        assert doc, f"{path} has no docstring"
+
+
+def test_there_are_no_import_cycles() -> None:
+    graph = {
+        "looper." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts): own_imports(path) for path in modules()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, f"cycle: {' → '.join((*above, name))}"
+        if name in done or name not in graph:
+            return
+        for below in graph[name]:
+            visit(below, (*above, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_the_machine_learning_library_is_imported_in_child_processes_and_builds_only() -> None:
+    allowed = {"mlx_child.py", "build.py"}
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] in ("mlx", "mlx_lm") for name in names):
+                assert path.name in allowed, f"{path.name} imports MLX"
