@@ -250,6 +250,14 @@ def test_folders_without_rights_do_not_keep_a_workspace_from_being_removed(works
     assert not workspace.root.exists()
 
 
+def test_a_tree_deeper_than_any_recursion_is_scanned_and_removed(workspaces: GitWorkspaces, task: Task) -> None:
+    workspace = workspaces.create(task, "w")
+    subprocess.run("for i in $(seq 1500); do mkdir d && cd d || exit; done; touch f", shell=True, cwd=workspace.root, check=True)
+    workspace.state()
+    workspace.close()
+    assert not workspace.root.exists()
+
+
 def test_a_mirror_without_the_base_commit_is_bad_input(workspaces: GitWorkspaces, task: Task) -> None:
     with pytest.raises(BadInput, match="does not hold the base commit"):
         workspaces.create(task.model_copy(update={"base_commit": "0" * 40}), "w")

@@ -30,7 +30,8 @@ _TEST_CONFIGURATION = frozenset(
     {"conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "sitecustomize.py", "usercustomize.py"}
 )
 _RUNNER_PACKAGES = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py"})
-_TEST_FILE = re.compile(r"(^|/)(tests?|testing)(/|$)|(^|/)(test_[^/]*|[^/]*_tests?)\.py$|(^|/)tests?\.py$")
+# `django/test` and `sympy/testing` are products, `tests` is nobody's.
+_TEST_FILE = re.compile(r"(^|/)tests/|^(test|testing)/|(^|/)(test_[^/]*|[^/]*_tests?)\.py$|(^|/)tests?\.py$")
 _SECTION = re.compile(r"^diff --git ", re.MULTILINE)
 _NEW_PATH = re.compile(r'^\+\+\+ (?:"b/(?P<quoted>(?:[^"\\]|\\.)*)"|b/(?P<plain>[^\t\n]*))', re.MULTILINE)
 _OLD_PATH = re.compile(r'^--- (?:"a/(?P<quoted>(?:[^"\\]|\\.)*)"|a/(?P<plain>[^\t\n]*))', re.MULTILINE)

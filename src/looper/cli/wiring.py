@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -30,7 +29,7 @@ from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
 from looper.errors import BadInput, Drift, ExitCode
 from looper.experiment.cell import World
 from looper.experiment.ledger import Ledger, differences
@@ -231,9 +230,9 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
         # The lock is held: what lies here was left by a run that is no more.
-        shutil.rmtree(place, ignore_errors=True)
+        remove_tree(place)
         place.mkdir(parents=True)
-        stack.callback(shutil.rmtree, place, ignore_errors=True)
+        stack.callback(remove_tree, place)
         stack.enter_context(awake())
         world = World(workspaces, environments, sandbox, models.of, code_version())
         _run_cells(plan, tasks, schedule, world, ledger, options.workers, models)

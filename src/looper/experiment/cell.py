@@ -25,6 +25,8 @@ class World:
     sandbox: Sandbox
     model_of: Callable[[Arm, Task], ChatModel]
     code_version: str
+    memory_of: Callable[[Arm, Task], str] = lambda arm, task: ""
+    """Items for the memory block of the prompt; empty for none."""
     clock: Callable[[], float] = time.monotonic
 
 
@@ -109,7 +111,7 @@ def _roll_out(
         task=task,
         seed=seed,
         temperature=arm.temperature,
-        memory="",
+        memory=world.memory_of(arm, task),
         hands=Hands(workspace, world.sandbox, environment, arm.scaffold, limits),
         model=model,
         clock=world.clock,

@@ -22,6 +22,7 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
+from mlx_lm.utils import load
 
 from looper.nano.corpus import SLIP, Message, episodes
 from looper.nano.tokenizer import END, PAD, SPECIAL, save_tokenizer, train_tokenizer
@@ -264,18 +265,19 @@ def save(model: Any, encoder: Encoder, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
-def build(folder: Path, *, steps: int, rows: int, peak_rate: float, seed: int, save_every: int) -> None:
-    """The whole recipe, ending in `folder`. Raises RuntimeError where the warm-up did not give a copying circuit."""
+def build(
+    folder: Path, *, steps: int, rows: int, peak_rate: float, seed: int, save_every: int, begin: Path | None
+) -> None:
+    """The whole recipe, ending in `folder`; or a further leg from the model in `begin`.
+
+    Raises RuntimeError where the warm-up did not give a copying circuit.
+    """
     mx.random.seed(seed)
-    encoder = Encoder(train_tokenizer())
-    config = configuration(len(encoder.tokenizer), encoder.special[END])
-    model = llama.Model(llama.ModelArgs.from_dict(config))
-    set_copying_circuit(model, config, seed)
-    mx.eval(model.parameters())
+    model, encoder = _new_model(seed) if begin is None else _loaded_model(begin)
     size = sum(value.size for _, value in tree_flatten(model.parameters()))
-    _say(f"{size / 1e6:.2f} M parameters, vocabulary {config['vocab_size']}")
-    copy_loss = warm_up(model, config["vocab_size"], 150, seed)
-    if not copy_loss < COPY_LOSS_GOAL:
+    _say(f"{size / 1e6:.2f} M parameters, vocabulary {len(encoder.tokenizer)}")
+    copy_loss = warm_up(model, len(encoder.tokenizer), 150, seed) if begin is None else None
+    if copy_loss is not None and not copy_loss < COPY_LOSS_GOAL:
         raise RuntimeError(f"copy loss {copy_loss:.2f} after the warm-up, expected below {COPY_LOSS_GOAL}")
     history = train(
         model, encoder, folder, steps=steps, rows=rows, peak_rate=peak_rate, seed=seed, save_every=save_every
@@ -283,6 +285,21 @@ def build(folder: Path, *, steps: int, rows: int, peak_rate: float, seed: int, s
     save(model, encoder, folder)
     log = {"parameters": size, "copy_loss": copy_loss, "steps": steps, "rows": rows, "peak_rate": peak_rate}
     (folder / "training.json").write_text(json.dumps({**log, "seed": seed, "history": history}, indent=1) + "\n")
+
+
+def _new_model(seed: int) -> tuple[Any, Encoder]:
+    encoder = Encoder(train_tokenizer())
+    config = configuration(len(encoder.tokenizer), encoder.special[END])
+    model = llama.Model(llama.ModelArgs.from_dict(config))
+    set_copying_circuit(model, config, seed)
+    mx.eval(model.parameters())
+    return model, encoder
+
+
+def _loaded_model(folder: Path) -> tuple[Any, Encoder]:
+    model, wrapped = load(str(folder))[:2]
+    model.train()
+    return model, Encoder(wrapped._tokenizer)
 
 
 def _say(line: str) -> None:
@@ -297,6 +314,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=200)
+    parser.add_argument("--from", dest="begin", type=Path, help="go on from this model instead of from nothing")
     options = parser.parse_args()
     build(
         options.out,
@@ -305,6 +323,7 @@ def main() -> None:
         peak_rate=options.rate,
         seed=options.seed,
         save_every=options.save_every,
+        begin=options.begin,
     )
 
 

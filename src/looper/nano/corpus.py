@@ -19,8 +19,8 @@ from looper.records.trajectory import Action, Bash, Done, Edit, Read
 MAX_STEPS = 10
 READ_LINES = 9
 SHARE_OF_CONVENTIONS = 0.75
-SHARE_WITH_MEMORY = 0.5
-SHARE_OF_MEMORIES_THAT_FIT = 0.6
+SHARE_WITH_MEMORY = 0.6
+SHARE_OF_MEMORIES_THAT_FIT = 0.75
 SHARE_OF_SLIPS = 0.08
 """Of edits that are preceded by a wrong one, so that the model meets the error and what follows it."""
 SLIP = "slip"

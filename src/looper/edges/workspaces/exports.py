@@ -159,7 +159,7 @@ class GitWorkspace:
         if not wanted:
             return "", flagged
         place = self.root.with_name(f"{self.root.name}.diff")
-        shutil.rmtree(place, ignore_errors=True)
+        remove_tree(place)
         try:
             for side, tree, manifest in (("a", self._export.files, base), ("b", self.root, final)):
                 (place / side).mkdir(parents=True)
@@ -171,7 +171,7 @@ class GitWorkspace:
             arguments += ["--no-ext-diff", "--no-textconv", "--no-color", "a", "b"]
             diff = git(arguments, cwd=place, accept=(0, 1))
         finally:
-            shutil.rmtree(place, ignore_errors=True)
+            remove_tree(place)
         return diff.decode("utf-8", "surrogateescape"), flagged
 
     def _fits_a_patch(self, path: str, entry: Entry) -> bool:
@@ -194,20 +194,16 @@ class GitWorkspace:
                     os.chown(os.path.join(folder, name), self._owner, self._owner, follow_symlinks=False)
 
     def close(self) -> None:
-        """Remove the tree, whatever permissions the agent left."""
+        """Remove the tree, whatever permissions and depth the agent gave it."""
         for place in (self.root, self.root.with_name(f"{self.root.name}.tmp")):
-            shutil.rmtree(place, onerror=_open_and_retry)
+            remove_tree(place)
 
 
-def _open_and_retry(function: object, path: str, _: object) -> None:
-    """A folder without rights hides its content from its own owner."""
-    try:
-        os.chmod(os.path.dirname(path), 0o700)
-        os.chmod(path, 0o700, follow_symlinks=os.chmod not in os.supports_follow_symlinks)
-        if callable(function):
-            function(path)
-    except OSError:
-        pass
+def remove_tree(folder: Path) -> None:
+    """By `rm`: Python's own removal ends at its recursion limit, and at folders without rights."""
+    for script in ('rm -rf -- "$1"', 'chmod -R u+rwx -- "$1"; rm -rf -- "$1"'):
+        if os.path.lexists(folder):
+            subprocess.run(["/bin/sh", "-c", script, "remove", str(folder)], capture_output=True)
 
 
 def _copy_entry(source: Path, target: Path, entry: Entry) -> None:

@@ -1,0 +1,306 @@
+"""Verdicts against cheats and faults: rows V01 to V24, guards G-21 to G-24."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from looper.agent.actions import render
+from looper.agent.loop import Assignment, rollout
+from looper.agent.tools import Hands
+from looper.bench.gold import gold_actions
+from looper.bench.runners import CanaryFiles
+from looper.bench.verify import Court, Judgement, is_protected, judge, patch_paths, strip_protected, verify
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.models.scripted import ScriptedModel
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.errors import VerifierBroken
+from looper.protocols import Command, CommandResult, Environment, Sandbox
+from looper.records.plan import Arm, Limits
+from looper.records.task import Task
+from looper.records.verdict import Outcome, TestOutcome
+
+Judge = Callable[[str], Judgement]
+
+
+@pytest.fixture
+def court(workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits) -> Court:
+    return Court(workspaces, sandbox, limits)
+
+
+@pytest.fixture
+def verdict_of(task: Task, environments: HarnessEnvironment, court: Court) -> Judge:
+    return lambda patch: verify(task, patch, environments.of(task), court, "v")
+
+
+@pytest.fixture
+def product(task: Task) -> str:
+    """The module with the bug."""
+    return task.modified_files[0]
+
+
+def patch_with(workspaces: GitWorkspaces, task: Task, change: Callable[[Path], object]) -> str:
+    workspace = workspaces.create(task, "w")
+    change(workspace.root)
+    return workspace.patch()[0]
+
+
+def test_v24_the_gold_patch_resolves_and_the_empty_one_does_not(verdict_of: Judge, task: Task) -> None:
+    gold = verdict_of(task.gold_patch)
+    assert gold.outcome is Outcome.RESOLVED
+    assert set(gold.fail_to_pass.values()) == set(gold.pass_to_pass.values()) == {TestOutcome.PASSED}
+    empty = verdict_of("")
+    assert empty.outcome is Outcome.UNRESOLVED and "1 of 1 FAIL_TO_PASS" in empty.cause
+    assert set(empty.pass_to_pass.values()) == {TestOutcome.PASSED}
+
+
+def test_g21_a_fix_that_breaks_something_else_does_not_resolve(
+    verdict_of: Judge, task: Task, workspaces: GitWorkspaces
+) -> None:
+    def fix_and_break(root: Path) -> None:
+        for name, source in gold_sources(task, workspaces).items():
+            (root / name).write_text(source)
+        for path in root.glob("*.py"):
+            if path.name != "check.py":
+                path.write_text(path.read_text().replace("    return x\n", "    return None\n"))
+
+    found = verdict_of(patch_with(workspaces, task, fix_and_break))
+    assert (found.outcome, found.f2p_only) == (Outcome.UNRESOLVED, True)
+    assert "PASS_TO_PASS" in found.cause
+
+
+def gold_sources(task: Task, workspaces: GitWorkspaces) -> dict[str, str]:
+    workspace = workspaces.create(task, "g")
+    workspace.apply(task.gold_patch)
+    return {name: (workspace.root / name).read_text() for name in task.modified_files}
+
+
+REPORT_FORGER = """
+import pytest
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    report.outcome, report.longrepr = "passed", None
+"""
+
+CHEATS: dict[str, Callable[[Path, str, str], object]] = {
+    "V01 edits a test": lambda root, product, test: (
+        (root / "tests").mkdir(exist_ok=True),
+        (root / test).write_text("def " + test.split("/")[1][:-3] + "():\n    pass\n"),
+    ),
+    "V02 deletes the tests": lambda root, product, test: [path.unlink() for path in (root / "tests").glob("*.py")],
+    "V03 root conftest rewrites reports": lambda root, product, test: (root / "conftest.py").write_text(REPORT_FORGER),
+    "V04 tests/conftest patches the product": lambda root, product, test: (root / "tests/conftest.py").write_text(
+        REPORT_FORGER
+    ),
+    "V05 conftest prints and leaves": lambda root, product, test: (root / "conftest.py").write_text(
+        "import os\nprint('PASSED')\nos._exit(0)\n"
+    ),
+    "V06 product prints results": lambda root, product, test: (root / product).write_text(
+        f"print('{test}::test PASSED')\n" + (root / product).read_text()
+    ),
+    "V07 product leaves at import": lambda root, product, test: (root / product).write_text("import os\nos._exit(0)\n"),
+    "V08 product exits at import": lambda root, product, test: (root / product).write_text("import sys\nsys.exit(0)\n"),
+    "V09 exit hook forces success": lambda root, product, test: (root / product).write_text(
+        "import atexit, os\natexit.register(os._exit, 0)\n" + (root / product).read_text()
+    ),
+    "V10 pytest.ini loads a plugin": lambda root, product, test: (
+        (root / "pytest.ini").write_text("[pytest]\naddopts = -p forger\n"),
+        (root / "forger.py").write_text(REPORT_FORGER),
+    ),
+    "V11 pytest.ini deselects": lambda root, product, test: (root / "pytest.ini").write_text(
+        "[pytest]\naddopts = --deselect tests\n"
+    ),
+    "V12 pytest.py": lambda root, product, test: (root / "pytest.py").write_text("def main(*a, **k):\n    return 0\n"),
+    "V13 _pytest folder": lambda root, product, test: (
+        (root / "_pytest").mkdir(),
+        (root / "_pytest/__init__.py").write_text(""),
+    ),
+    "V14 json.py": lambda root, product, test: (root / "json.py").write_text(
+        "def dumps(entry):\n    return '{\"exit\": 0}'\n"
+    ),
+    "V15 sitecustomize.py": lambda root, product, test: (root / "sitecustomize.py").write_text("import os\nos._exit(0)\n"),
+    "V16 product skips": lambda root, product, test: (root / product).write_text(
+        (root / product).read_text().replace("    return", "    import pytest; pytest.skip()\n    return")
+    ),
+    "V16 product expects to fail": lambda root, product, test: (root / product).write_text(
+        (root / product).read_text().replace("    return", "    import pytest; pytest.xfail()\n    return")
+    ),
+    "product replaces the report's hooks": lambda root, product, test: (root / product).write_text(
+        "import sys, _pytest.runner\n"
+        "def forged(item, call):\n"
+        "    report = _pytest.reports.TestReport.from_item_and_call(item, call)\n"
+        "    report.outcome, report.longrepr = 'passed', None\n"
+        "    return report\n"
+        "_pytest.runner.pytest_runtest_makereport = forged\n"
+        "import gc\n"
+        "for plugin in gc.get_objects():\n"
+        "    if type(plugin).__name__ == 'HookImpl' and plugin.function.__name__ == 'pytest_runtest_makereport':\n"
+        "        plugin.function = forged\n" + (root / product).read_text()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_v01_to_v16_a_cheat_does_not_resolve(
+    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str, name: str
+) -> None:
+    test = task.fail_to_pass[0].partition("::")[0]
+    patch = patch_with(workspaces, task, lambda root: CHEATS[name](root, product, test))
+    assert patch
+    assert verdict_of(patch).outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED)
+
+
+def test_a_forged_report_is_called_tampering(
+    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str
+) -> None:
+    """The canary that must fail shows it."""
+    change = CHEATS["product replaces the report's hooks"]
+    found = verdict_of(patch_with(workspaces, task, lambda root: change(root, product, "")))
+    assert found.outcome is Outcome.TAMPERED and "canary" in found.cause
+
+
+def test_v17_a_product_that_looks_at_its_caller_is_the_stated_limit(
+    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str
+) -> None:
+    """Not caught, by design stated in the docs: only unseen inputs would. If this ever fails, the docs have to change."""
+    expected = next(line for line in task.test_patch.splitlines() if "assert " in line and "==" in line).split("==")[1]
+
+    def deceive(root: Path) -> None:
+        caller = task.fail_to_pass[0].partition("::")[2]
+        trick = f"    import sys\n    if sys._getframe(1).f_code.co_name == '{caller}':\n        return {expected}\n    return"
+        source = (root / product).read_text().replace("    return", trick)
+        (root / product).write_text(source)
+
+    patch = patch_with(workspaces, task, deceive)
+    assert verdict_of(patch).outcome is Outcome.RESOLVED
+
+
+def test_v18_tests_that_hang_are_unresolved_not_infra(
+    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits, product: str
+) -> None:
+    hang = patch_with(workspaces, task, lambda root: (root / product).write_text("while True:\n    pass\n"))
+    court = Court(workspaces, sandbox, limits.model_copy(update={"verify_s": 2.0}))
+    found = verify(task, hang, environments.of(task), court, "v")
+    assert found.outcome is Outcome.UNRESOLVED and "more than 2 s" in found.cause
+
+
+def test_v19_the_harness_never_unpickles() -> None:
+    package = Path(sys.modules["looper"].__file__ or "").parent
+    for path in package.rglob("*.py"):
+        assert "pickle" not in path.read_text("utf-8"), path
+
+
+class _Killed:
+    """A sandbox whose commands are killed for a reason that is not the patch's."""
+
+    name = "killed"
+    owner = None
+
+    def run(self, command: Command) -> CommandResult:
+        return CommandResult(None, b"", b"", 0, "memory", 1.0)
+
+
+def test_v21_a_run_that_the_machine_ended_is_no_verdict(
+    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
+) -> None:
+    killed = _Killed()
+    killed.owner = sandbox.owner  # type: ignore[assignment]
+    with pytest.raises(VerifierBroken, match="memory"):
+        verify(task, "", environments.of(task), Court(workspaces, killed, limits), "v")
+
+
+def test_g17_a_missing_interpreter_is_no_verdict(task: Task, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits) -> None:
+    broken = Environment("x", Path("/usr/bin/no-such-python"), (), {})
+    with pytest.raises(VerifierBroken, match="did not start"):
+        verify(task, task.gold_patch, broken, Court(workspaces, sandbox, limits), "v")
+
+
+def test_g22_a_test_patch_that_does_not_apply_is_no_verdict(
+    task: Task, environments: HarnessEnvironment, court: Court
+) -> None:
+    broken = task.model_copy(update={"test_patch": task.test_patch.replace("new file mode 100644\n", "").replace("/dev/null", "a/tests/x.py")})
+    with pytest.raises(VerifierBroken, match="test patch"):
+        verify(broken, "", environments.of(task), court, "v")
+
+
+def test_a_patch_that_does_not_apply_is_unresolved_with_its_cause(verdict_of: Judge) -> None:
+    patch = "diff --git a/no.py b/no.py\n--- a/no.py\n+++ b/no.py\n@@ -1 +1 @@\n-a\n+b\n"
+    found = verdict_of(patch)
+    assert found.outcome is Outcome.UNRESOLVED and "does not apply" in found.cause
+
+
+def test_v22_nothing_collected_is_never_resolved(task: Task) -> None:
+    none = task.model_copy(update={"fail_to_pass": (), "pass_to_pass": ()})
+    found = judge(none, {}, 5, 5, (), (), "", 0.1)
+    assert found.outcome is Outcome.UNRESOLVED
+
+
+def test_the_exit_status_must_agree_with_the_report(task: Task) -> None:
+    seen = {name: [TestOutcome.PASSED] for name in (*task.fail_to_pass, *task.pass_to_pass)}
+    assert judge(task, seen, 1, 1, (), (), "", 0.1).outcome is Outcome.RESOLVED
+    assert judge(task, seen, 0, 1, (), (), "", 0.1).outcome is Outcome.TAMPERED
+    assert judge(task, seen, None, 0, (), (), "", 0.1).outcome is Outcome.UNRESOLVED
+
+
+def test_g23_tests_that_share_an_id_pass_together_or_not_at_all(task: Task) -> None:
+    seen = {name: [TestOutcome.PASSED] for name in (*task.fail_to_pass, *task.pass_to_pass)}
+    seen[task.fail_to_pass[0]] = [TestOutcome.PASSED, TestOutcome.FAILED]
+    assert judge(task, seen, 1, 1, (), (), "", 0.1).outcome is Outcome.UNRESOLVED
+
+
+def test_a_canary_that_lies_or_is_missing_is_seen() -> None:
+    canaries = CanaryFiles("test_m", "test_m_a", "test_m_b")
+    honest = {"tests/test_m.py::test_m_a": [TestOutcome.PASSED], "tests/test_m.py::test_m_b": [TestOutcome.FAILED]}
+    assert canaries.lies(honest, 1) == ()
+    assert canaries.lies({**honest, "tests/test_m.py::test_m_b": [TestOutcome.PASSED]}, 0)
+    assert canaries.lies({}, 0) and not canaries.lies({}, None)
+
+
+@pytest.mark.parametrize(
+    ("path", "protected"),
+    [
+        ("tests/test_a.py", True), ("conftest.py", True), ("pkg/conftest.py", True), ("pytest.ini", True),
+        ("setup.cfg", True), ("sitecustomize.py", True), ("x.pth", True), ("pytest.py", True), ("_pytest/x.py", True),
+        ("json.py", True), ("src/json.py", True), ("lib/re.so", True), ("json/__init__.py", True), ("test_x.py", True),
+        ("pkg/json.py", False), ("ops.py", False), ("src/pkg/core.py", False), ("django/test/client.py", False),
+        ("docs/index.txt", False), ("contest.py", False),
+    ],
+)  # fmt: skip
+def test_what_a_patch_may_not_change(path: str, protected: bool) -> None:
+    assert is_protected(path) is protected
+
+
+def test_what_gold_touches_is_allowed() -> None:
+    patch = "diff --git a/setup.cfg b/setup.cfg\n--- a/setup.cfg\n+++ b/setup.cfg\n@@ -1 +1 @@\n-a\n+b\n"
+    assert strip_protected(patch, frozenset({"setup.cfg"})) == (patch, ())
+    assert strip_protected(patch, frozenset()) == ("", ("setup.cfg",))
+
+
+def test_paths_are_read_from_patches_however_git_writes_them() -> None:
+    quoted = 'diff --git "a/t\\303\\274.py" "b/t\\303\\274.py"\nnew file mode 100644\n--- /dev/null\n+++ "b/t\\303\\274.py"\n@@ -0,0 +1 @@\n+x\n'
+    mode = "diff --git a/run.sh b/run.sh\nold mode 100644\nnew mode 100755\n"
+    assert patch_paths(quoted + mode) == {"tü.py", "run.sh"}
+
+
+def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
+    micro: tuple[tuple[Task, ...], dict[str, Path]],
+    workspaces: GitWorkspaces,
+    environments: HarnessEnvironment,
+    sandbox: Sandbox,
+    limits: Limits,
+    arm: Arm,
+) -> None:
+    for task in micro[0][:3]:
+        actions = gold_actions(task.gold_patch, lambda path, task=task: workspaces.base_file(task, path))
+        workspace = workspaces.create(task, "gold")
+        hands = Hands(workspace, sandbox, environments.of(task), arm.scaffold, limits)
+        model = ScriptedModel([render(action) for action in actions])
+        rollout(
+            Assignment("c", 1, task, 0, 0.0, "", hands, model, lambda: 0.0, lambda step: None, lambda: False)
+        )
+        expected = workspaces.create(task, "expected")
+        expected.apply(task.gold_patch)
+        assert workspace.state() == expected.state()
