@@ -32,7 +32,7 @@ class Kind:
 
 
 _PRICES = ("[1.005, 2.674], [1, 3]", "[0.333], [2]", "[19.99, 0.015], [3, 7]", "[0.125], [1]")
-_ROWS = '[{"name": "mo", "score": 2}, {"name": "aline", "score": 5}, {"name": "zed", "score": 5}, {"name": "bo", "score": 5}]'
+_ROWS = '[{"name": "mo", "score": 2}, {"name": "zed", "score": 5}, {"name": "bo", "score": 5}, {"name": "aline", "score": 5}]'
 
 CONVENTIONS = {
     "total": Kind(

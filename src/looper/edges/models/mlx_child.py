@@ -106,7 +106,7 @@ class Server:
                 entry.generated.append(response.token)
             if response.finish_reason:
                 del self.running[response.uid]
-                self._keep(entry, response.prompt_cache)
+                self._keep(entry, response.prompt_cache, response.all_tokens)
                 finished.append(self._reply(entry, response.finish_reason))
         return finished
 
@@ -120,11 +120,12 @@ class Server:
             "processed_prompt_tokens": entry.processed,
         }
 
-    def _keep(self, entry: Running, cache: list[Any]) -> None:
+    def _keep(self, entry: Running, cache: list[Any], fed: list[int]) -> None:
+        """`fed` is all that the model has read of this conversation, the end-of-turn token included."""
         if not self.reuse:
             return
         length = cache[0].offset
-        tokens = (entry.prompt + entry.generated)[:length]
+        tokens = list(fed)[:length]
         if len(tokens) == length:
             self.kept[entry.request["conversation"]] = Kept(tokens, detached(cache))
         while sum(part.nbytes for kept in self.kept.values() for part in kept.cache) > CACHE_BYTES:

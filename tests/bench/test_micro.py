@@ -1,0 +1,99 @@
+"""The embedded suite: solvable, not given away, the same everywhere."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from looper.bench.micro import level0, level1
+from looper.bench.micro.levels import REPOSITORIES, TASKS_PER_REPOSITORY, projects
+from looper.bench.verify import Court, verify
+from looper.edges.datasets.micro import MicroSuite
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.git import git
+from looper.protocols import Sandbox
+from looper.records.plan import Limits
+from looper.records.verdict import Outcome
+
+LEVELS = (0, 1, 2)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_level_has_eight_repositories_of_forty_tasks_and_is_deterministic(level: int, tmp_path: Path) -> None:
+    tasks, mirrors = MicroSuite(tmp_path / "a", level, 3).load()
+    again, _ = MicroSuite(tmp_path / "b", level, 3).load()
+    other, _ = MicroSuite(tmp_path / "c", level, 4).load()
+    assert len(mirrors) == REPOSITORIES and len(tasks) == REPOSITORIES * TASKS_PER_REPOSITORY == 320
+    assert tasks == again and tasks != other
+    assert len({task.instance_id for task in tasks}) == 320
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_gold_resolves_and_empty_does_not(
+    level: int, state: Path, sandbox: Sandbox, environments: HarnessEnvironment, limits: Limits
+) -> None:
+    """Here on a sample; `scripts/check_micro.py` does all 960."""
+    tasks, mirrors = MicroSuite(state / "suites", level, 0).load()
+    workspaces = GitWorkspaces(mirrors, state / "exports", state / "micro", sandbox.owner)
+    court = Court(workspaces, sandbox, limits)
+    for task in random.Random(level).sample(tasks, 12):
+        assert verify(task, task.gold_patch, environments.of(task), court, "gold").outcome is Outcome.RESOLVED, task
+        assert verify(task, "", environments.of(task), court, "empty").outcome is Outcome.UNRESOLVED, task
+
+
+def test_the_mirror_holds_the_future_and_the_record_has_dependencies(tmp_path: Path) -> None:
+    tasks, mirrors = MicroSuite(tmp_path, 0, 0).load()
+    first = tasks[0]
+    log = git(["log", "--format=%s", "main"], cwd=mirrors[f"micro-0:{first.repo}"]).decode()
+    assert log.count("Fix ") == TASKS_PER_REPOSITORY
+    for task in tasks:
+        earlier = {other.instance_id: other for other in tasks if other.sequence_id == task.sequence_id}
+        for name in task.dependencies:
+            assert earlier[name].sequence_position < task.sequence_position
+            assert set(earlier[name].modified_files) & set(task.modified_files)
+
+
+@pytest.mark.parametrize("family", level0.FAMILIES)
+def test_level_0_probes_tell_every_choice_and_mistake_apart(family: str) -> None:
+    kind = level0.FAMILIES[family]
+    names: dict[str, object] = {}
+    exec(level0._SHAPE, names)
+    results = []
+    for choice in (*kind.choices, *kind.mistakes):
+        function = eval(f"lambda {kind.parameters}: {kind.expression(choice)}")
+        results.append(repr([eval(f"f({probe})", {**names, "f": function}) for probe in kind.probes]))
+    right = results[: len(kind.choices)]
+    assert len(set(right)) == len(right) and not set(right) & set(results[len(kind.choices) :])
+
+
+@pytest.mark.parametrize("name", level1.KINDS)
+def test_level_1_probes_tell_every_choice_and_mistake_apart(name: str) -> None:
+    kind = level1.KINDS[name]
+
+    def results(text: str) -> str:
+        try:
+            return repr(level1._values(level1._Place(kind, "f", kind.module, text, text)))
+        except Exception as error:
+            return f"raises {type(error).__name__}"
+
+    right = [results(choice) for choice in kind.choices]
+    assert len(set(right)) == len(right)
+    assert not set(right) & {results(mistake) for mistake in kind.mistakes}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_convention_stands_neither_in_issue_nor_code_nor_visible_tests(level: int) -> None:
+    for project in projects(level, 0)[:3]:
+        for change in project.changes:
+            added = {
+                line.strip()
+                for path, text in change.fix.items()
+                for line in set(text.splitlines()) - set(change.base[path].splitlines())
+            }
+            shown = change.issue + "".join(change.base.values())
+            assert added
+            for line in added:
+                # A plain constant may be returned anywhere; that tells nothing about this function.
+                plain = {f"return {value}" for value in ("None", "{}", "[]", "False", "-1")}
+                assert line not in shown or line in plain, (project.name, change.title, line)

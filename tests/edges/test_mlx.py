@@ -1,0 +1,163 @@
+"""The embedded model through MLX: real weights, real batches, real caches."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from looper.agent.prompt import opening
+from looper.agent.scaffold import packaged_scaffold
+from looper.edges.models.mlx import MlxModel, folder_digest, nano_folder
+from looper.errors import ModelMissing, ModelReplyBroken, ModelTimeout, ModelUnreachable
+from looper.protocols import ChatRequest, Message
+from looper.records.task import Task
+from looper.records.trajectory import FinishReason, Reply
+
+
+@pytest.fixture(scope="module")
+def nano() -> Iterator[MlxModel]:
+    model = MlxModel(nano_folder(), name="nano", context_tokens=2048)
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def request_(task: Task) -> ChatRequest:
+    messages = opening(task, packaged_scaffold("terse"))
+    return ChatRequest("one", messages, 80, 2048, 0.0, 1, 60.0)
+
+
+def go_on(request: ChatRequest, reply: Reply, observation: str) -> ChatRequest:
+    turns: tuple[Message, ...] = (("assistant", reply.text), ("user", observation))
+    return replace(request, messages=(*request.messages, *turns))
+
+
+def test_it_speaks_the_protocol(nano: MlxModel, request_: ChatRequest) -> None:
+    reply = nano.reply(request_)
+    assert reply.text == "<bash>python check.py</bash>" and reply.finish_reason is FinishReason.STOP
+    assert reply.usage.prompt_tokens == nano.count_tokens(request_.messages)
+    assert reply.usage.completion_tokens and reply.usage.counted_by == "tokenizer of nano"
+
+
+def test_a_turn_costs_only_what_is_new_in_it(nano: MlxModel, request_: ChatRequest) -> None:
+    """Prompt tokens processed over a conversation stay near the prompt's length; without a cache they add up."""
+    request, processed, asked = replace(request_, conversation="grow"), 0, 0
+    for _ in range(6):
+        reply = nano.reply(request)
+        processed += reply.usage.processed_prompt_tokens or 0
+        asked += reply.usage.prompt_tokens or 0
+        request = go_on(request, reply, "FAIL scale_oak")
+    length = nano.count_tokens(request.messages)
+    assert length is not None and processed <= length and asked > 2 * processed
+
+
+def test_replies_with_and_without_reuse_are_the_same(nano: MlxModel, request_: ChatRequest) -> None:
+    plain = MlxModel(nano_folder(), name="nano", context_tokens=2048, reuse=False)
+    try:
+        first, second = replace(request_, conversation="a"), replace(request_, conversation="b")
+        for observation in ("FAIL scale_oak", "1\tdef scale_oak(x):\n2\t    return x * 3", "ok", "PASS"):
+            ours, theirs = nano.reply(first), plain.reply(second)
+            assert ours.text == theirs.text
+            assert theirs.usage.processed_prompt_tokens == theirs.usage.prompt_tokens
+            first, second = go_on(first, ours, observation), go_on(second, theirs, observation)
+    finally:
+        plain.close()
+
+
+def test_a_rewritten_history_is_answered_as_if_it_were_new(nano: MlxModel, request_: ChatRequest) -> None:
+    request = replace(request_, conversation="prune")
+    longer = go_on(request, nano.reply(request), "FAIL scale_oak")
+    nano.reply(longer)
+    assert nano.reply(replace(request_, conversation="prune")).text == nano.reply(replace(request_, conversation="new")).text
+
+
+def test_the_same_seed_repeats_and_another_differs(nano: MlxModel, request_: ChatRequest) -> None:
+    """G-48: temperature and seed are applied, not only written down."""
+
+    def sampled(seed: int, conversation: str) -> str:
+        begun = go_on(replace(request_, temperature=1.0, seed=seed, conversation=conversation), Reply_of("<bash>python check.py</bash>"), "FAIL scale_oak")
+        return nano.reply(begun).text
+
+    assert sampled(5, "x") == sampled(5, "y")
+    assert len({sampled(seed, f"s{seed}") for seed in range(8)}) > 1
+
+
+def Reply_of(text: str) -> Reply:  # noqa: N802 - reads as a constructor
+    from looper.records.trajectory import Usage
+
+    return Reply(
+        text=text,
+        finish_reason=FinishReason.STOP,
+        usage=Usage(prompt_tokens=None, completion_tokens=None, counted_by="none"),
+        wall_s=0.0,
+    )
+
+
+def test_concurrent_rollouts_are_batched_and_get_their_own_replies(nano: MlxModel, request_: ChatRequest) -> None:
+    alone = [nano.reply(replace(request_, conversation=f"alone{n}", temperature=0.7, seed=n)).text for n in range(6)]
+    found: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        request = replace(request_, conversation=f"together{number}", temperature=0.7, seed=number)
+        found[number] = nano.reply(request).text
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[number] for number in range(6)] == alone
+
+
+def test_l13_the_output_limit_is_reported(nano: MlxModel, request_: ChatRequest) -> None:
+    reply = nano.reply(replace(request_, max_output_tokens=2, conversation="short"))
+    assert reply.finish_reason is FinishReason.LENGTH and reply.usage.completion_tokens == 2
+
+
+def test_a_request_that_cannot_be_answered_is_an_error_and_the_next_one_works(nano: MlxModel, request_: ChatRequest) -> None:
+    with pytest.raises(ModelReplyBroken):
+        nano.reply(replace(request_, max_output_tokens=0))
+    assert nano.reply(request_).text
+
+
+def test_p15_a_killed_model_process_is_named_and_started_again(request_: ChatRequest) -> None:
+    model = MlxModel(nano_folder(), name="nano", context_tokens=2048)
+    try:
+        before = model.reply(request_).text
+        assert model._process is not None
+        os.kill(model._process.pid, signal.SIGKILL)
+        model._process.wait()
+        assert model.reply(request_).text == before
+        os.kill(model._process.pid, signal.SIGSTOP)
+        with pytest.raises(ModelTimeout):
+            model.reply(replace(request_, timeout_s=0.5))
+        threading.Timer(0.3, lambda: model._process and os.kill(model._process.pid, signal.SIGKILL)).start()
+        with pytest.raises(ModelUnreachable, match="ended"):
+            model.reply(request_)
+    finally:
+        model.close()
+
+
+def test_the_digest_changes_with_the_weights(tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(nano_folder(), tmp_path / "copy")
+    assert folder_digest(tmp_path / "copy") == folder_digest(nano_folder())
+    with (tmp_path / "copy" / "model.safetensors").open("r+b") as stream:
+        stream.seek(100_000)
+        stream.write(b"\x01\x02\x03")
+    assert folder_digest(tmp_path / "copy") != folder_digest(nano_folder())
+
+
+def test_a_folder_without_a_model_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match=r"config\.json is missing"):
+        MlxModel(tmp_path, name="x", context_tokens=2048)
+
+
+def test_the_package_stays_small() -> None:
+    size = sum(path.stat().st_size for path in nano_folder().iterdir())
+    assert size <= 8_000_000

@@ -1,0 +1,70 @@
+"""What the embedded model was trained on."""
+
+import random
+from pathlib import Path
+
+from looper.agent.actions import parse
+from looper.agent.tools import Hands, execute
+from looper.bench.micro.level0 import _check_script
+from looper.bench.micro.levels import projects
+from looper.bench.micro.names import is_training_name
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.workspaces.files import Tree
+from looper.nano.corpus import MAX_STEPS, SLIP, episodes
+from looper.agent.scaffold import packaged_scaffold
+from looper.protocols import Command, CommandResult, Sandbox
+from looper.records.plan import Limits
+from looper.records.task import Task
+
+
+def test_training_repositories_are_never_evaluated() -> None:
+    stream = episodes(random.Random(1))
+    trained = {next(stream).bug.repo for _ in range(2000)}
+    evaluated = {project.name for seed in range(5) for project in projects(0, seed)}
+    assert not trained & evaluated
+    assert all(map(is_training_name, trained)) and not any(map(is_training_name, evaluated))
+
+
+def test_every_action_of_the_corpus_is_in_the_agents_language() -> None:
+    stream = episodes(random.Random(2))
+    for _ in range(500):
+        acted = [text for role, text in next(stream).messages if role in ("assistant", SLIP)]
+        assert 0 < len(acted) <= MAX_STEPS
+        assert all(parse(text).action is not None for text in acted)
+
+
+class _PlainTree:
+    """As much of a workspace as the tools need."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self._tree = root, Tree(root)
+        self.read_file, self.write_file = self._tree.read, self._tree.write
+
+
+def test_simulated_observations_are_what_the_real_tools_say(
+    tmp_path: Path, sandbox: Sandbox, environments: HarnessEnvironment, task: Task, limits: Limits
+) -> None:
+    """The corpus is not run when it is made, so it has to be right about the world."""
+    import os
+
+    class Owned:
+        name, owner = sandbox.name, sandbox.owner
+
+        def run(self, command: Command) -> CommandResult:
+            return sandbox.run(command)
+
+    stream = episodes(random.Random(3))
+    for number in range(25):
+        episode = next(stream)
+        root = tmp_path / str(number)
+        root.mkdir()
+        for name, text in {**episode.bug.files, "check.py": _check_script(episode.bug)}.items():
+            (root / name).write_text(text)
+        if sandbox.owner is not None:
+            os.chown(root, sandbox.owner, sandbox.owner)
+        hands = Hands(_PlainTree(root), Owned(), environments.of(task), packaged_scaffold("terse"), limits)  # type: ignore[arg-type]
+        turns = episode.messages[2:]
+        for (_, said), (_, observed) in zip(turns[::2], turns[1::2], strict=False):
+            action = parse(said).action
+            assert action is not None
+            assert execute(action, hands, 10).observation.text == observed
