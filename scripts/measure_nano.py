@@ -67,7 +67,9 @@ def main() -> None:
             task.instance_id: [
                 other
                 for other in tasks
-                if other.repo == task.repo and family(other) == family(task) and other.instance_id != task.instance_id
+                if other.repo == task.repo
+                and family(other) == family(task)
+                and other.instance_id != task.instance_id
             ]
             for task in chosen
         }

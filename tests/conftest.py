@@ -54,7 +54,10 @@ def environments(state: Path) -> HarnessEnvironment:
 
 @pytest.fixture
 def workspaces(
-    micro: tuple[tuple[Task, ...], dict[str, Path]], state: Path, sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory
+    micro: tuple[tuple[Task, ...], dict[str, Path]],
+    state: Path,
+    sandbox: Sandbox,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[GitWorkspaces]:
     place = state / "workspaces" / f"{os.getpid()}"
     yield GitWorkspaces(micro[1], state / "exports", place, sandbox.owner)

@@ -62,7 +62,9 @@ def test_only_the_wiring_and_its_neighbours_name_concrete_edges() -> None:
     """Commands that look at the machine itself (doctor, fetch) belong to the door as well."""
     allowed = {"wiring.py", "doctor.py", "fetching.py"}
     naming = {
-        path.name for path in modules() if part_of(path) not in ("edges",) and any(".edges" in name for name in own_imports(path))
+        path.name
+        for path in modules()
+        if part_of(path) not in ("edges",) and any(".edges" in name for name in own_imports(path))
     }
     assert naming <= allowed
 
@@ -82,7 +84,8 @@ def test_every_module_says_why_it_exists_in_one_sentence() -> None:
 
 def test_there_are_no_import_cycles() -> None:
     graph = {
-        "looper." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts): own_imports(path) for path in modules()
+        "looper." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts): own_imports(path)
+        for path in modules()
     }
     done: set[str] = set()
 

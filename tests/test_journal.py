@@ -47,7 +47,9 @@ def test_what_was_appended_is_read_back_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tail", [b"", b"\0" * 7, b'{"seq":'])
-def test_s05_every_prefix_of_a_file_is_recovered_without_losing_a_whole_record(tmp_path: Path, tail: bytes) -> None:
+def test_s05_every_prefix_of_a_file_is_recovered_without_losing_a_whole_record(
+    tmp_path: Path, tail: bytes
+) -> None:
     """A crash can cut the file anywhere, and leave zeros or a part of the next line behind."""
     write(tmp_path, 6)
     whole = (tmp_path / "notes.jsonl").read_bytes()
@@ -135,7 +137,18 @@ needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="needs stra
 def inject(folder: Path, fault: str) -> tuple[list[int], int, str]:
     """Run the writer under a fault; numbers that it was told are safe, its exit status, what it said."""
     root = Path(__file__).parents[1]
-    argv = ["strace", "-f", "-o", "/dev/null", "-e", f"inject={fault}", sys.executable, "-c", WRITER, str(folder)]
+    argv = [
+        "strace",
+        "-f",
+        "-o",
+        "/dev/null",
+        "-e",
+        f"inject={fault}",
+        sys.executable,
+        "-c",
+        WRITER,
+        str(folder),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(argv, capture_output=True, text=True, cwd=root, env=environment)
     return [int(line) for line in done.stdout.split()], done.returncode, done.stderr
@@ -144,7 +157,9 @@ def inject(folder: Path, fault: str) -> tuple[list[int], int, str]:
 @needs_strace
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["write", "fsync"])
-def test_s01_s02_killed_at_any_write_or_sync_no_acknowledged_record_is_lost_or_doubled(tmp_path: Path, call: str) -> None:
+def test_s01_s02_killed_at_any_write_or_sync_no_acknowledged_record_is_lost_or_doubled(
+    tmp_path: Path, call: str
+) -> None:
     reached = 0
     for point in range(1, 16):
         folder = tmp_path / f"{call}{point}"
@@ -165,12 +180,16 @@ def test_s01_s02_killed_at_any_write_or_sync_no_acknowledged_record_is_lost_or_d
 @pytest.mark.slow
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("call", ["write", "fsync"])
-def test_s03_s04_a_failing_disk_stops_the_writer_and_keeps_what_was_there(tmp_path: Path, call: str, error: str) -> None:
+def test_s03_s04_a_failing_disk_stops_the_writer_and_keeps_what_was_there(
+    tmp_path: Path, call: str, error: str
+) -> None:
     reached = 0
     for point in range(2, 8):
         folder = tmp_path / str(point)
         folder.mkdir()
-        acknowledged, status, said = inject(folder, f"{call}:error={error}:when={point}{'+' if call == 'fsync' else ''}")
+        acknowledged, status, said = inject(
+            folder, f"{call}:error={error}:when={point}{'+' if call == 'fsync' else ''}"
+        )
         found = numbers(folder)
         assert found == list(range(len(found))) and found[: len(acknowledged)] == acknowledged
         if "JournalError" in said:
@@ -240,7 +259,9 @@ def test_s09_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None
 def test_s10_a_reader_never_sees_half_a_record(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=root, env=environment, stdout=-3) as writer:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], cwd=root, env=environment, stdout=-3
+    ) as writer:
         while writer.poll() is None:
             damage: list[Damage] = []
             found = [note.number for note in read_stream(tmp_path, "notes", Note, damage)]
@@ -309,4 +330,6 @@ def test_appending_from_several_threads_keeps_every_record(tmp_path: Path) -> No
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(numbers(tmp_path)) == sorted(100 * start + number for start in range(6) for number in range(20))
+    assert sorted(numbers(tmp_path)) == sorted(
+        100 * start + number for start in range(6) for number in range(20)
+    )

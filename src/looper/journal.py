@@ -123,7 +123,9 @@ def replace_file(target: Path, content: bytes) -> None:
         _sync_folder(target.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise JournalError(f"Cannot write {target}: {error.strerror}. Free disk space or check the disk.") from error
+        raise JournalError(
+            f"Cannot write {target}: {error.strerror}. Free disk space or check the disk."
+        ) from error
 
 
 def _sync(descriptor: int) -> None:
@@ -196,7 +198,9 @@ class Stream(Generic[R]):
         """
         with self._lock:
             if self._broken:
-                raise JournalError(f"{self._path} failed before; stop, make room or check the disk, and run again.")
+                raise JournalError(
+                    f"{self._path} failed before; stop, make room or check the disk, and run again."
+                )
             line = _encode(self._next, record, self._folder)
             end = os.fstat(self._descriptor).st_size
             try:

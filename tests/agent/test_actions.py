@@ -51,7 +51,9 @@ def _action(rng: random.Random) -> Action:
             return Read(path=_text(rng, 4) or "p", start=start, end=end)
         case 2:
             which = rng.choice([None, 1, 3])
-            return Edit(path=_text(rng, 4) or "p", old=_text(rng, 8) or "o", new=_text(rng, 8), occurrence=which)
+            return Edit(
+                path=_text(rng, 4) or "p", old=_text(rng, 8) or "o", new=_text(rng, 8), occurrence=which
+            )
         case 3:
             return Write(path=_text(rng, 4) or "p", content=_text(rng, 8), confirm_shrink=rng.random() < 0.5)
         case _:
@@ -62,7 +64,9 @@ def test_50000_hostile_actions_come_back_byte_for_byte_behind_prose_and_thinking
     rng = random.Random(20)
     for _ in range(50_000):
         action = _action(rng)
-        before = rng.choice(["", "I will do this:\n", "<think>or <bash>rm -rf /</bash>?\n<bash>x</bash>\n</think>\n"])
+        before = rng.choice(
+            ["", "I will do this:\n", "<think>or <bash>rm -rf /</bash>?\n<bash>x</bash>\n</think>\n"]
+        )
         assert parse(before + render(action) + rng.choice(["", "\n", " \n\n"])).action == action
 
 
@@ -81,9 +85,15 @@ def test_50000_broken_replies_never_crash_and_name_their_problem() -> None:
         ("<read>a/b.py</read>", Read(path="a/b.py")),
         ("<read>a/b.py:3-17</read>", Read(path="a/b.py", start=3, end=17)),
         ('<edit path="p"><old>a</old><new>b</new></edit>', Edit(path="p", old="a", new="b")),
-        ('<edit path="p">\n<old>\n  a\n</old>\n<new>\n  b\n</new>\n</edit>', Edit(path="p", old="  a\n", new="  b\n")),
+        (
+            '<edit path="p">\n<old>\n  a\n</old>\n<new>\n  b\n</new>\n</edit>',
+            Edit(path="p", old="  a\n", new="  b\n"),
+        ),
         ('<edit path="p"><old>a</old><new></new></edit>', Edit(path="p", old="a", new="")),
-        ('<edit path="p" occurrence="2"><old>a</old><new>b</new></edit>', Edit(path="p", old="a", new="b", occurrence=2)),
+        (
+            '<edit path="p" occurrence="2"><old>a</old><new>b</new></edit>',
+            Edit(path="p", old="a", new="b", occurrence=2),
+        ),
         ('<write path="p">\nx = 1\n</write>', Write(path="p", content="x = 1\n")),
         ('<write path="p">x = 1</write>', Write(path="p", content="x = 1")),
         ("<done>fixed</done>", Done(message="fixed")),
@@ -150,7 +160,9 @@ def test_a_reply_cut_at_the_output_limit_is_never_executed() -> None:
         ("```\n```", "", True),
     ],
 )
-def test_a_fence_around_the_whole_content_is_taken_off_and_reported(content: str, kept: str, removed: bool) -> None:
+def test_a_fence_around_the_whole_content_is_taken_off_and_reported(
+    content: str, kept: str, removed: bool
+) -> None:
     """G-03: fences must not end up in files, and fences inside a file must stay."""
     parsed = parse(f'<write path="p">\n{content}</write>')
     assert isinstance(parsed.action, Write)
@@ -166,6 +178,11 @@ def test_long_hostile_replies_are_read_in_reasonable_time() -> None:
     import time
 
     begun = time.monotonic()
-    for text in ("<bash>" * 20_000, "<think>" * 20_000, "```\n" * 50_000 + "<bash>ls</bash>", '<edit path="' * 20_000):
+    for text in (
+        "<bash>" * 20_000,
+        "<think>" * 20_000,
+        "```\n" * 50_000 + "<bash>ls</bash>",
+        '<edit path="' * 20_000,
+    ):
         parse(text)
     assert time.monotonic() - begun < 20

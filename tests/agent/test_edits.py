@@ -61,7 +61,9 @@ def test_a_text_with_other_indentation_is_found_and_the_new_text_takes_the_files
 
 def test_spaces_are_re_based_to_tabs() -> None:
     source = "def f():\n\tif x:\n\t\treturn 1\n"
-    done = replace_text(source, "    if x:\n        return 1\n", "    if x:\n        if y:\n            return 2\n", None)
+    done = replace_text(
+        source, "    if x:\n        return 1\n", "    if x:\n        if y:\n            return 2\n", None
+    )
     assert done.text == "def f():\n\tif x:\n\t\tif y:\n\t\t\treturn 2\n"
 
 
@@ -77,8 +79,13 @@ def test_crlf_files_keep_their_line_ends() -> None:
 
 
 def test_a_last_line_without_line_end_stays_without() -> None:
-    assert replace_text("def f():\n    return 1", "return 1", "return 2", None).text == "def f():\n    return 2"
-    assert replace_text("def f():\n\treturn 1", "    return 1", "    return 2", None).text == "def f():\n\treturn 2"
+    assert (
+        replace_text("def f():\n    return 1", "return 1", "return 2", None).text == "def f():\n    return 2"
+    )
+    assert (
+        replace_text("def f():\n\treturn 1", "    return 1", "    return 2", None).text
+        == "def f():\n\treturn 2"
+    )
 
 
 def test_text_that_is_not_there_is_refused_with_what_is_near() -> None:
@@ -106,7 +113,11 @@ def test_a_huge_file_without_the_text_is_refused_quickly() -> None:
 
 @given(
     st.integers(0, 3),
-    st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["a = 1", "if x:", "call(b)", "return y"])), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.integers(0, 2), st.sampled_from(["a = 1", "if x:", "call(b)", "return y"])),
+        min_size=1,
+        max_size=6,
+    ),
     st.sampled_from([-4, 4, 8]),
 )
 @settings(max_examples=500, deadline=None)

@@ -20,7 +20,9 @@ LEVELS = (0, 1, 2)
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_a_level_has_eight_repositories_of_forty_tasks_and_is_deterministic(level: int, tmp_path: Path) -> None:
+def test_a_level_has_eight_repositories_of_forty_tasks_and_is_deterministic(
+    level: int, tmp_path: Path
+) -> None:
     tasks, mirrors = MicroSuite(tmp_path / "a", level, 3).load()
     again, _ = MicroSuite(tmp_path / "b", level, 3).load()
     other, _ = MicroSuite(tmp_path / "c", level, 4).load()
@@ -38,7 +40,9 @@ def test_gold_resolves_and_empty_does_not(
     workspaces = GitWorkspaces(mirrors, state / "exports", state / "micro", sandbox.owner)
     court = Court(workspaces, sandbox, limits)
     for task in random.Random(level).sample(tasks, 12):
-        assert verify(task, task.gold_patch, environments.of(task), court, "gold").outcome is Outcome.RESOLVED, task
+        assert (
+            verify(task, task.gold_patch, environments.of(task), court, "gold").outcome is Outcome.RESOLVED
+        ), task
         assert verify(task, "", environments.of(task), court, "empty").outcome is Outcome.UNRESOLVED, task
 
 

@@ -90,19 +90,27 @@ CHEATS: dict[str, Callable[[Path, str, str], object]] = {
         (root / "tests").mkdir(exist_ok=True),
         (root / test).write_text("def " + test.split("/")[1][:-3] + "():\n    pass\n"),
     ),
-    "V02 deletes the tests": lambda root, product, test: [path.unlink() for path in (root / "tests").glob("*.py")],
-    "V03 root conftest rewrites reports": lambda root, product, test: (root / "conftest.py").write_text(REPORT_FORGER),
-    "V04 tests/conftest patches the product": lambda root, product, test: (root / "tests/conftest.py").write_text(
+    "V02 deletes the tests": lambda root, product, test: [
+        path.unlink() for path in (root / "tests").glob("*.py")
+    ],
+    "V03 root conftest rewrites reports": lambda root, product, test: (root / "conftest.py").write_text(
         REPORT_FORGER
     ),
+    "V04 tests/conftest patches the product": lambda root, product, test: (
+        root / "tests/conftest.py"
+    ).write_text(REPORT_FORGER),
     "V05 conftest prints and leaves": lambda root, product, test: (root / "conftest.py").write_text(
         "import os\nprint('PASSED')\nos._exit(0)\n"
     ),
     "V06 product prints results": lambda root, product, test: (root / product).write_text(
         f"print('{test}::test PASSED')\n" + (root / product).read_text()
     ),
-    "V07 product leaves at import": lambda root, product, test: (root / product).write_text("import os\nos._exit(0)\n"),
-    "V08 product exits at import": lambda root, product, test: (root / product).write_text("import sys\nsys.exit(0)\n"),
+    "V07 product leaves at import": lambda root, product, test: (root / product).write_text(
+        "import os\nos._exit(0)\n"
+    ),
+    "V08 product exits at import": lambda root, product, test: (root / product).write_text(
+        "import sys\nsys.exit(0)\n"
+    ),
     "V09 exit hook forces success": lambda root, product, test: (root / product).write_text(
         "import atexit, os\natexit.register(os._exit, 0)\n" + (root / product).read_text()
     ),
@@ -113,7 +121,9 @@ CHEATS: dict[str, Callable[[Path, str, str], object]] = {
     "V11 pytest.ini deselects": lambda root, product, test: (root / "pytest.ini").write_text(
         "[pytest]\naddopts = --deselect tests\n"
     ),
-    "V12 pytest.py": lambda root, product, test: (root / "pytest.py").write_text("def main(*a, **k):\n    return 0\n"),
+    "V12 pytest.py": lambda root, product, test: (root / "pytest.py").write_text(
+        "def main(*a, **k):\n    return 0\n"
+    ),
     "V13 _pytest folder": lambda root, product, test: (
         (root / "_pytest").mkdir(),
         (root / "_pytest/__init__.py").write_text(""),
@@ -121,7 +131,9 @@ CHEATS: dict[str, Callable[[Path, str, str], object]] = {
     "V14 json.py": lambda root, product, test: (root / "json.py").write_text(
         "def dumps(entry):\n    return '{\"exit\": 0}'\n"
     ),
-    "V15 sitecustomize.py": lambda root, product, test: (root / "sitecustomize.py").write_text("import os\nos._exit(0)\n"),
+    "V15 sitecustomize.py": lambda root, product, test: (root / "sitecustomize.py").write_text(
+        "import os\nos._exit(0)\n"
+    ),
     "V16 product skips": lambda root, product, test: (root / product).write_text(
         (root / product).read_text().replace("    return", "    import pytest; pytest.skip()\n    return")
     ),
@@ -166,7 +178,9 @@ def test_v17_a_product_that_looks_at_its_caller_is_the_stated_limit(
     verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str
 ) -> None:
     """Not caught, by design stated in the docs: only unseen inputs would. If this ever fails, the docs have to change."""
-    expected = next(line for line in task.test_patch.splitlines() if "assert " in line and "==" in line).split("==")[1]
+    expected = next(
+        line for line in task.test_patch.splitlines() if "assert " in line and "==" in line
+    ).split("==")[1]
 
     def deceive(root: Path) -> None:
         caller = task.fail_to_pass[0].partition("::")[2]
@@ -179,7 +193,12 @@ def test_v17_a_product_that_looks_at_its_caller_is_the_stated_limit(
 
 
 def test_v18_tests_that_hang_are_unresolved_not_infra(
-    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits, product: str
+    task: Task,
+    environments: HarnessEnvironment,
+    workspaces: GitWorkspaces,
+    sandbox: Sandbox,
+    limits: Limits,
+    product: str,
 ) -> None:
     hang = patch_with(workspaces, task, lambda root: (root / product).write_text("while True:\n    pass\n"))
     court = Court(workspaces, sandbox, limits.model_copy(update={"verify_s": 2.0}))
@@ -212,7 +231,9 @@ def test_v21_a_run_that_the_machine_ended_is_no_verdict(
         verify(task, "", environments.of(task), Court(workspaces, killed, limits), "v")
 
 
-def test_g17_a_missing_interpreter_is_no_verdict(task: Task, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits) -> None:
+def test_g17_a_missing_interpreter_is_no_verdict(
+    task: Task, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
+) -> None:
     broken = Environment("x", Path("/usr/bin/no-such-python"), (), {})
     with pytest.raises(VerifierBroken, match="did not start"):
         verify(task, task.gold_patch, broken, Court(workspaces, sandbox, limits), "v")
@@ -221,7 +242,13 @@ def test_g17_a_missing_interpreter_is_no_verdict(task: Task, workspaces: GitWork
 def test_g22_a_test_patch_that_does_not_apply_is_no_verdict(
     task: Task, environments: HarnessEnvironment, court: Court
 ) -> None:
-    broken = task.model_copy(update={"test_patch": task.test_patch.replace("new file mode 100644\n", "").replace("/dev/null", "a/tests/x.py")})
+    broken = task.model_copy(
+        update={
+            "test_patch": task.test_patch.replace("new file mode 100644\n", "").replace(
+                "/dev/null", "a/tests/x.py"
+            )
+        }
+    )
     with pytest.raises(VerifierBroken, match="test patch"):
         verify(broken, "", environments.of(task), court, "v")
 
@@ -253,7 +280,10 @@ def test_g23_tests_that_share_an_id_pass_together_or_not_at_all(task: Task) -> N
 
 def test_a_canary_that_lies_or_is_missing_is_seen() -> None:
     canaries = CanaryFiles("test_m", "test_m_a", "test_m_b")
-    honest = {"tests/test_m.py::test_m_a": [TestOutcome.PASSED], "tests/test_m.py::test_m_b": [TestOutcome.FAILED]}
+    honest = {
+        "tests/test_m.py::test_m_a": [TestOutcome.PASSED],
+        "tests/test_m.py::test_m_b": [TestOutcome.FAILED],
+    }
     assert canaries.lies(honest, 1) == ()
     assert canaries.lies({**honest, "tests/test_m.py::test_m_b": [TestOutcome.PASSED]}, 0)
     assert canaries.lies({}, 0) and not canaries.lies({}, None)

@@ -93,7 +93,9 @@ def test_a01_writing_outside_is_refused(each_sandbox: Sandbox, root: Path, outsi
 def test_a02_files_outside_cannot_be_read(each_sandbox: Sandbox, root: Path, outside: Path) -> None:
     (outside / "gold.patch").write_text("the canary answer")
     (outside / "gold.patch").chmod(0o644)
-    script = f"cat {outside}/gold.patch; grep -r canary {outside.parent} 2>/dev/null; cat /proc/*/cwd/gold.patch"
+    script = (
+        f"cat {outside}/gold.patch; grep -r canary {outside.parent} 2>/dev/null; cat /proc/*/cwd/gold.patch"
+    )
     assert "answer" not in bash(each_sandbox, root, script).text()
 
 
@@ -111,7 +113,9 @@ def test_a04_memory_of_the_harness_cannot_be_read(each_sandbox: Sandbox, root: P
 
 
 @pytest.mark.parametrize("target", ["/dev/tcp/127.0.0.1", "/dev/tcp/::1", "/dev/udp/127.0.0.1"])
-def test_a05_to_a07_no_server_on_this_machine_is_reached(each_sandbox: Sandbox, root: Path, target: str) -> None:
+def test_a05_to_a07_no_server_on_this_machine_is_reached(
+    each_sandbox: Sandbox, root: Path, target: str
+) -> None:
     family = socket.AF_INET6 if "::1" in target else socket.AF_INET
     kind = socket.SOCK_DGRAM if "udp" in target else socket.SOCK_STREAM
     with socket.socket(family, kind) as server:
@@ -150,7 +154,9 @@ def test_a09_a_command_ends_at_its_time_limit_and_says_so(each_sandbox: Sandbox,
 
 
 @pytest.mark.parametrize("stubborn", ["trap '' TERM INT HUP", "kill -STOP $$", "ulimit -t 1000"])
-def test_a10_a11_what_does_not_want_to_end_is_killed(each_sandbox: Sandbox, root: Path, stubborn: str) -> None:
+def test_a10_a11_what_does_not_want_to_end_is_killed(
+    each_sandbox: Sandbox, root: Path, stubborn: str
+) -> None:
     name, begun = marker(), time.monotonic()
     result = bash(each_sandbox, root, f"(sleep {name} &); {stubborn}; sleep {name}", timeout_s=1)
     assert result.killed_by == "time"
@@ -171,7 +177,9 @@ def test_a12_to_a14_nothing_survives_its_command(each_sandbox: Sandbox, root: Pa
     name, begun = marker(), time.monotonic()
     result = bash(each_sandbox, root, f"{start.format(name)}\necho started", timeout_s=15)
     assert result.exit_code == 0 and "started" in result.text()
-    assert time.monotonic() - begun < 3, "a background process that holds the output must not delay the result"
+    assert time.monotonic() - begun < 3, (
+        "a background process that holds the output must not delay the result"
+    )
     assert gone(name)
 
 
@@ -224,7 +232,9 @@ def test_a22_standard_input_is_empty(each_sandbox: Sandbox, root: Path) -> None:
 
 def test_a23_a24_a_file_cannot_grow_without_limit(each_sandbox: Sandbox, root: Path) -> None:
     for place in (".", "${TMPDIR:-/tmp}"):
-        result = bash(each_sandbox, root, f"head -c 500M /dev/zero > {place}/big; ls -l {place}/big", file_mb=64)
+        result = bash(
+            each_sandbox, root, f"head -c 500M /dev/zero > {place}/big; ls -l {place}/big", file_mb=64
+        )
         assert "524288000" not in result.text()
     assert bash(each_sandbox, root, "rm -f big; echo small > file && cat file").text() == "small\n"
 
@@ -241,8 +251,12 @@ def test_a26_no_namespaces_or_mounts(each_sandbox: Sandbox, root: Path) -> None:
     assert not {"user", "mount", "remount"} & set(text)
 
 
-def test_a27_a28_commands_have_no_rights_even_when_root_started_them(each_sandbox: Sandbox, root: Path) -> None:
-    script = "id -u; grep -E 'Cap(Eff|Prm|Bnd|Amb)|NoNewPrivs' /proc/self/status; su -c id 2>&1 < /dev/null; true"
+def test_a27_a28_commands_have_no_rights_even_when_root_started_them(
+    each_sandbox: Sandbox, root: Path
+) -> None:
+    script = (
+        "id -u; grep -E 'Cap(Eff|Prm|Bnd|Amb)|NoNewPrivs' /proc/self/status; su -c id 2>&1 < /dev/null; true"
+    )
     result = bash(each_sandbox, root, script)
     lines = result.text().splitlines()
     assert lines[0] != "0" and "uid=0" not in result.text()
@@ -255,7 +269,11 @@ def test_a27_a28_commands_have_no_rights_even_when_root_started_them(each_sandbo
 def test_a29_only_three_descriptors_are_inherited(each_sandbox: Sandbox, root: Path) -> None:
     with open("/etc/hostname") as held:
         os.set_inheritable(held.fileno(), True)
-        result = bash(each_sandbox, root, "for n in 3 4 5 6 7 8 9 11 12; do { : >&$n; } 2>/dev/null && echo $n; done; true")
+        result = bash(
+            each_sandbox,
+            root,
+            "for n in 3 4 5 6 7 8 9 11 12; do { : >&$n; } 2>/dev/null && echo $n; done; true",
+        )
     # 10 is where bash itself keeps what it redirects.
     assert result.text() == ""
 
@@ -368,7 +386,9 @@ def test_a31_user_namespaces_switched_off_are_noticed(state: Path) -> None:
         os.chown(root, outer.owner, outer.owner)
     source = Path(check.__file__).parents[3]
     prefixes = tuple(
-        path for path in (Path(sys.prefix), Path(sys.base_prefix).resolve(), source) if not path.is_relative_to("/usr")
+        path
+        for path in (Path(sys.prefix), Path(sys.base_prefix).resolve(), source)
+        if not path.is_relative_to("/usr")
     )
     command = Command(
         argv=(sys.executable, "-c", program),

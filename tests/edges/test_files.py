@@ -25,7 +25,18 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "path",
-    ["../outside.txt", "a/../../outside.txt", "/etc/passwd", "~/x", "../ws-evil/file", "", ".", "x\0y", "n" * 300, "a/" * 2000 + "x"],
+    [
+        "../outside.txt",
+        "a/../../outside.txt",
+        "/etc/passwd",
+        "~/x",
+        "../ws-evil/file",
+        "",
+        ".",
+        "x\0y",
+        "n" * 300,
+        "a/" * 2000 + "x",
+    ],
 )
 def test_f01_f02_f08_paths_that_leave_or_cannot_be_are_refused(root: Path, path: str) -> None:
     (root / "a").mkdir()
@@ -132,7 +143,9 @@ def test_gits_own_records_cannot_be_written(root: Path) -> None:
             Tree(root).write(path, b"[core]")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00binary", b"\xef\xbb\xbfbom\r\n", b"no newline", b"", b"\r\n" * 3])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00binary", b"\xef\xbb\xbfbom\r\n", b"no newline", b"", b"\r\n" * 3]
+)
 def test_f13_any_bytes_survive_a_round_trip(root: Path, content: bytes) -> None:
     tree = Tree(root)
     tree.write("file", content)

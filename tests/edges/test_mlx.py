@@ -72,14 +72,21 @@ def test_a_rewritten_history_is_answered_as_if_it_were_new(nano: MlxModel, reque
     request = replace(request_, conversation="prune")
     longer = go_on(request, nano.reply(request), "FAIL scale_oak")
     nano.reply(longer)
-    assert nano.reply(replace(request_, conversation="prune")).text == nano.reply(replace(request_, conversation="new")).text
+    assert (
+        nano.reply(replace(request_, conversation="prune")).text
+        == nano.reply(replace(request_, conversation="new")).text
+    )
 
 
 def test_the_same_seed_repeats_and_another_differs(nano: MlxModel, request_: ChatRequest) -> None:
     """G-48: temperature and seed are applied, not only written down."""
 
     def sampled(seed: int, conversation: str) -> str:
-        begun = go_on(replace(request_, temperature=1.0, seed=seed, conversation=conversation), Reply_of("<bash>python check.py</bash>"), "FAIL scale_oak")
+        begun = go_on(
+            replace(request_, temperature=1.0, seed=seed, conversation=conversation),
+            Reply_of("<bash>python check.py</bash>"),
+            "FAIL scale_oak",
+        )
         return nano.reply(begun).text
 
     assert sampled(5, "x") == sampled(5, "y")
@@ -97,8 +104,13 @@ def Reply_of(text: str) -> Reply:  # noqa: N802 - reads as a constructor
     )
 
 
-def test_concurrent_rollouts_are_batched_and_get_their_own_replies(nano: MlxModel, request_: ChatRequest) -> None:
-    alone = [nano.reply(replace(request_, conversation=f"alone{n}", temperature=0.7, seed=n)).text for n in range(6)]
+def test_concurrent_rollouts_are_batched_and_get_their_own_replies(
+    nano: MlxModel, request_: ChatRequest
+) -> None:
+    alone = [
+        nano.reply(replace(request_, conversation=f"alone{n}", temperature=0.7, seed=n)).text
+        for n in range(6)
+    ]
     found: dict[int, str] = {}
 
     def ask(number: int) -> None:
@@ -118,7 +130,9 @@ def test_l13_the_output_limit_is_reported(nano: MlxModel, request_: ChatRequest)
     assert reply.finish_reason is FinishReason.LENGTH and reply.usage.completion_tokens == 2
 
 
-def test_a_request_that_cannot_be_answered_is_an_error_and_the_next_one_works(nano: MlxModel, request_: ChatRequest) -> None:
+def test_a_request_that_cannot_be_answered_is_an_error_and_the_next_one_works(
+    nano: MlxModel, request_: ChatRequest
+) -> None:
     with pytest.raises(ModelReplyBroken):
         nano.reply(replace(request_, max_output_tokens=0))
     assert nano.reply(request_).text

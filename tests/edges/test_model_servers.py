@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import pytest
+from tests.fakes.scripted_http import LAST_CHUNK, Answer, ScriptedServer, chunk, free_port, stream_head, whole
 
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.http import Patience
@@ -26,7 +27,6 @@ from looper.errors import (
 )
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.trajectory import FinishReason
-from tests.fakes.scripted_http import LAST_CHUNK, Answer, ScriptedServer, chunk, free_port, stream_head, whole
 
 PATIENCE = Patience(first_byte_s=1.0, between_s=1.0)
 REQUEST = ChatRequest(
@@ -49,17 +49,32 @@ class Client:
     def text(self, text: str) -> bytes:
         match self.name:
             case "ollama":
-                return json.dumps({"model": "m", "message": {"role": "assistant", "content": text}, "done": False}, ensure_ascii=False).encode() + b"\n"
+                return (
+                    json.dumps(
+                        {"model": "m", "message": {"role": "assistant", "content": text}, "done": False},
+                        ensure_ascii=False,
+                    ).encode()
+                    + b"\n"
+                )
             case "openai":
                 return self._event({"choices": [{"delta": {"content": text}, "finish_reason": None}]})
             case _:
-                return self._event({"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}})
+                return self._event(
+                    {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}
+                )
 
     def end(self, reason: str = "stop", prompt_tokens: int = 12) -> bytes:
         match self.name:
             case "ollama":
-                last = {"model": "m", "message": {"role": "assistant", "content": ""}, "done": True, "done_reason": reason}
-                return json.dumps({**last, "prompt_eval_count": prompt_tokens, "eval_count": 5}).encode() + b"\n"
+                last = {
+                    "model": "m",
+                    "message": {"role": "assistant", "content": ""},
+                    "done": True,
+                    "done_reason": reason,
+                }
+                return (
+                    json.dumps({**last, "prompt_eval_count": prompt_tokens, "eval_count": 5}).encode() + b"\n"
+                )
             case "openai":
                 usage = {"prompt_tokens": prompt_tokens, "completion_tokens": 5}
                 return (
@@ -70,21 +85,34 @@ class Client:
             case _:
                 why = {"stop": "end_turn", "length": "max_tokens"}[reason]
                 return (
-                    self._event({"type": "message_start", "message": {"usage": {"input_tokens": prompt_tokens}}})
-                    + self._event({"type": "message_delta", "delta": {"stop_reason": why}, "usage": {"output_tokens": 5}})
+                    self._event(
+                        {"type": "message_start", "message": {"usage": {"input_tokens": prompt_tokens}}}
+                    )
+                    + self._event(
+                        {
+                            "type": "message_delta",
+                            "delta": {"stop_reason": why},
+                            "usage": {"output_tokens": 5},
+                        }
+                    )
                     + self._event({"type": "message_stop"})
                 )
 
     def error(self) -> bytes:
         if self.name == "ollama":
             return b'{"error":"llama runner process has terminated"}\n'
-        return self._event({"type": "error", "error": {"type": "overloaded_error", "message": "runner terminated"}})
+        return self._event(
+            {"type": "error", "error": {"type": "overloaded_error", "message": "runner terminated"}}
+        )
 
     def _event(self, data: object) -> bytes:
         return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
 
     def stream(self, *parts: bytes) -> list[bytes]:
-        return [stream_head("application/x-ndjson" if self.name == "ollama" else "text/event-stream"), *map(chunk, parts)]
+        return [
+            stream_head("application/x-ndjson" if self.name == "ollama" else "text/event-stream"),
+            *map(chunk, parts),
+        ]
 
 
 @pytest.fixture(params=["ollama", "openai", "anthropic"])
@@ -104,7 +132,9 @@ def ask(client: Client, answer: Answer) -> object:
 
 
 def test_a_complete_reply_arrives_whole_with_its_counts(client: Client) -> None:
-    reply = ask(client, [*client.stream(client.text("<bash>"), client.text("ls</bash>"), client.end()), LAST_CHUNK])
+    reply = ask(
+        client, [*client.stream(client.text("<bash>"), client.text("ls</bash>"), client.end()), LAST_CHUNK]
+    )
     assert reply.text == "<bash>ls</bash>" and reply.finish_reason is FinishReason.STOP  # type: ignore[attr-defined]
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (12, 5)  # type: ignore[attr-defined]
 
@@ -141,7 +171,10 @@ def test_l02_to_l16_each_fault_ends_as_its_class(client: Client, case: str, erro
     answers: dict[str, Sequence[bytes | float | str]] = {
         "L02 hangs before the first byte": ["hang"],
         "L03 hangs in mid stream": [*client.stream(first), "hang"],
-        "L04 drips for ever": [*client.stream(first), *[part for _ in range(40) for part in (0.5, chunk(client.text("a")))]],
+        "L04 drips for ever": [
+            *client.stream(first),
+            *[part for _ in range(40) for part in (0.5, chunk(client.text("a")))],
+        ],
         "L05 chunked stream cut": [*client.stream(first), "close"],
         "L06 ends without its end mark": [*client.stream(first), LAST_CHUNK],
         "L07 cut inside a line": [*client.stream(first, client.text("b")[:-9]), LAST_CHUNK],
@@ -154,7 +187,10 @@ def test_l02_to_l16_each_fault_ends_as_its_class(client: Client, case: str, erro
         "L10 500": whole(500, b'{"error":"model requires more system memory (9 GiB) than is available"}'),
         "L11 404": whole(404, b'{"error":"model \\"m\\" not found"}'),
         "L16 no JSON": [*client.stream(b"data: <html>sorry</html>\n\n"), LAST_CHUNK],
-        "L16 another shape": [*client.stream(b'data: {"choices": 3, "delta": 4}\n\n{"message": 5}\n'), LAST_CHUNK],
+        "L16 another shape": [
+            *client.stream(b'data: {"choices": 3, "delta": 4}\n\n{"message": 5}\n'),
+            LAST_CHUNK,
+        ],
         "400": whole(400, b'{"error":"bad option"}'),
     }
     if case == "L09 spending limit" and client.name == "ollama":
@@ -198,7 +234,9 @@ def test_l12_a_server_that_read_less_than_the_prompt_is_caught(kind: str) -> Non
 
 
 def test_l12_ollama_is_always_told_window_limit_temperature_and_seed() -> None:
-    talk = Client("ollama", lambda url: OllamaModel("m", base_url=url, context_tokens=2048, patience=PATIENCE))
+    talk = Client(
+        "ollama", lambda url: OllamaModel("m", base_url=url, context_tokens=2048, patience=PATIENCE)
+    )
     with ScriptedServer([*talk.stream(talk.text("x"), talk.end()), LAST_CHUNK]) as server:
         talk.make(server.url).reply(REQUEST)
     body = json.loads(server.requests[0].partition(b"\r\n\r\n")[2])
@@ -206,13 +244,28 @@ def test_l12_ollama_is_always_told_window_limit_temperature_and_seed() -> None:
     assert body["keep_alive"] == "30m"
 
 
-TAGS = {"models": [{"model": "m:latest", "name": "m:latest", "digest": "d1", "size": 1, "details": {"quantization_level": "Q4_K_M"}}]}
+TAGS = {
+    "models": [
+        {
+            "model": "m:latest",
+            "name": "m:latest",
+            "digest": "d1",
+            "size": 1,
+            "details": {"quantization_level": "Q4_K_M"},
+        }
+    ]
+}
 
 
 def test_l11_a_model_that_was_replaced_stops_the_run() -> None:
     other = {"models": [{**TAGS["models"][0], "digest": "d2"}]}
     version = whole(200, b'{"version":"0.9.9"}')
-    answers = [whole(200, json.dumps(TAGS).encode()), version, whole(200, json.dumps(other).encode()), version]
+    answers = [
+        whole(200, json.dumps(TAGS).encode()),
+        version,
+        whole(200, json.dumps(other).encode()),
+        version,
+    ]
     with ScriptedServer(*answers) as server:
         model = OllamaModel("m", base_url=server.url, context_tokens=2048, patience=PATIENCE)
         found = model.identity()
@@ -230,15 +283,22 @@ def test_a_model_that_was_not_pulled_is_named_with_the_command_that_gets_it() ->
 def quick(model: ChatModel, **policy: float) -> tuple[RetryingModel, list[float]]:
     waits: list[float] = []
     found = RetryingModel(
-        model, RetryPolicy(**{"first_wait_s": 1.0, "deadline_s": 600.0, **policy}), sleep=waits.append, rng=random.Random(1)
+        model,
+        RetryPolicy(**{"first_wait_s": 1.0, "deadline_s": 600.0, **policy}),
+        sleep=waits.append,
+        rng=random.Random(1),
     )
     return found, waits
 
 
 def test_l01_a_server_that_comes_back_costs_waiting_and_nothing_else() -> None:
     port = free_port()
-    talk = Client("ollama", lambda url: OllamaModel("m", base_url=url, context_tokens=2048, patience=PATIENCE))
-    model = RetryingModel(talk.make(f"http://127.0.0.1:{port}"), RetryPolicy(first_wait_s=0.2, longest_wait_s=0.2))
+    talk = Client(
+        "ollama", lambda url: OllamaModel("m", base_url=url, context_tokens=2048, patience=PATIENCE)
+    )
+    model = RetryingModel(
+        talk.make(f"http://127.0.0.1:{port}"), RetryPolicy(first_wait_s=0.2, longest_wait_s=0.2)
+    )
     started: list[ScriptedServer] = []
 
     def start() -> None:

@@ -57,7 +57,9 @@ def workspaces(mirror: Path, tmp_path: Path) -> GitWorkspaces:
     return GitWorkspaces(mirrors, tmp_path / "exports", tmp_path / "workspaces", owner=None)
 
 
-def test_a_workspace_is_the_base_tree_in_a_repository_of_one_commit(workspaces: GitWorkspaces, task: Task) -> None:
+def test_a_workspace_is_the_base_tree_in_a_repository_of_one_commit(
+    workspaces: GitWorkspaces, task: Task
+) -> None:
     workspace = workspaces.create(task, "w")
     assert (workspace.root / "a.py").read_text() == "a = 1\nb = 2\n"
     assert (workspace.root / "kept.log").exists()
@@ -67,23 +69,34 @@ def test_a_workspace_is_the_base_tree_in_a_repository_of_one_commit(workspaces: 
     assert git(["remote"], cwd=workspace.root) == b""
 
 
-def test_g10_the_fix_is_in_no_object_of_the_workspace(workspaces: GitWorkspaces, task: Task, mirror: Path) -> None:
+def test_g10_the_fix_is_in_no_object_of_the_workspace(
+    workspaces: GitWorkspaces, task: Task, mirror: Path
+) -> None:
     """G-25: no future commit, tag, stash, reflog or packed object."""
     workspace = workspaces.create(task, "w")
-    listed = git(["cat-file", "--batch-all-objects", "--batch-check"], cwd=workspace.root).decode().splitlines()
+    listed = (
+        git(["cat-file", "--batch-all-objects", "--batch-check"], cwd=workspace.root).decode().splitlines()
+    )
     contents = b"".join(git(["cat-file", "-p", line.split()[0]], cwd=workspace.root) for line in listed)
     assert FIX.encode() not in contents
     assert [line.split()[1] for line in listed].count("commit") == 1
     assert FIX.encode() in git(["cat-file", "-p", "HEAD:a.py"], cwd=mirror), "the mirror itself must hold it"
 
 
-def test_g09_nothing_is_shared_with_mirror_export_or_other_workspaces(workspaces: GitWorkspaces, task: Task) -> None:
+def test_g09_nothing_is_shared_with_mirror_export_or_other_workspaces(
+    workspaces: GitWorkspaces, task: Task
+) -> None:
     first, second = workspaces.create(task, "w"), workspaces.create(task, "w")
     assert first.root != second.root
     for folder, _, names in os.walk(first.root):
         for name in names:
             assert os.lstat(os.path.join(folder, name)).st_nlink == 1
-    subprocess.run("chmod -R u+w .git && rm -rf .git/objects && echo broken > a.py", shell=True, cwd=first.root, check=True)
+    subprocess.run(
+        "chmod -R u+w .git && rm -rf .git/objects && echo broken > a.py",
+        shell=True,
+        cwd=first.root,
+        check=True,
+    )
     third = workspaces.create(task, "w")
     assert (third.root / "a.py").read_text() == "a = 1\nb = 2\n"
     assert git(["fsck"], cwd=third.root) == b""
@@ -117,7 +130,10 @@ def test_an_untouched_workspace_has_an_empty_patch(workspaces: GitWorkspaces, ta
 CHANGES: dict[str, Callable[[Path], object]] = {
     "edit": lambda root: (root / "a.py").write_text("a = 1\nb = 9\n"),
     "new file": lambda root: (root / "new.py").write_text("x"),
-    "new file in new folder": lambda root: ((root / "n/m").mkdir(parents=True), (root / "n/m/f").write_text("x\n")),
+    "new file in new folder": lambda root: (
+        (root / "n/m").mkdir(parents=True),
+        (root / "n/m/f").write_text("x\n"),
+    ),
     "deletion": lambda root: (root / "a.py").unlink(),
     "rename": lambda root: (root / "a.py").rename(root / "z.py"),
     "mode": lambda root: (root / "a.py").chmod(0o755),
@@ -127,7 +143,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "ignored by the repository": lambda root: (root / "x.log").write_text("new\n"),
     "crlf": lambda root: (root / "a.py").write_bytes(b"a = 1\r\nb = 2\r\n"),
     "odd names": lambda root: [
-        (root / os.fsdecode(name)).write_text("x\n") for name in (b"a\nb", b"-dash", b"\xff\xfe", "ü".encode(), b'q"q', b"t\tt")
+        (root / os.fsdecode(name)).write_text("x\n")
+        for name in (b"a\nb", b"-dash", b"\xff\xfe", "ü".encode(), b'q"q', b"t\tt")
     ],
     "link inside": lambda root: (root / "l2").symlink_to("folder/script.sh"),
     "link changed to file": lambda root: ((root / "link").unlink(), (root / "link").write_text("x\n")),
@@ -163,13 +180,18 @@ def test_g14_random_edits_are_reproduced_by_their_patch(workspaces: GitWorkspace
     rng = random.Random(5)
     for _ in range(25):
         worked = workspaces.create(task, "w")
-        files = [worked.root / name for name in ("a.py", "folder/script.sh", "kept.log", "new/one", "two", "folder/three")]
+        files = [
+            worked.root / name
+            for name in ("a.py", "folder/script.sh", "kept.log", "new/one", "two", "folder/three")
+        ]
         for path in rng.sample(files, rng.randrange(1, 6)):
             if path.exists() and rng.random() < 0.3:
                 path.unlink()
                 continue
             path.parent.mkdir(exist_ok=True)
-            path.write_bytes(rng.choice([rng.randbytes(rng.randrange(3000)), b"text\n" * rng.randrange(50), b""]))
+            path.write_bytes(
+                rng.choice([rng.randbytes(rng.randrange(3000)), b"text\n" * rng.randrange(50), b""])
+            )
             path.chmod(rng.choice([0o644, 0o755]))
         patch, flagged = worked.patch()
         fresh = workspaces.create(task, "w")
@@ -195,14 +217,29 @@ def test_g07_links_out_of_the_tree_and_other_kinds_are_flagged_and_never_read(
     assert "canary content" not in patch
 
 
-def test_g01_to_g05_nothing_that_the_agent_configured_is_run(workspaces: GitWorkspaces, task: Task, tmp_path: Path) -> None:
+def test_g01_to_g05_nothing_that_the_agent_configured_is_run(
+    workspaces: GitWorkspaces, task: Task, tmp_path: Path
+) -> None:
     worked = workspaces.create(task, "w")
     ran = tmp_path / "ran"
     program = worked.root / "program.sh"
     program.write_text(f"#!/bin/sh\necho $0 >> {ran}\ncat\n")
     program.chmod(0o755)
-    settings = ["core.fsmonitor", "diff.external", "core.sshCommand", "gpg.program", "core.pager", "core.editor"]
-    settings += ["filter.f.clean", "filter.f.smudge", "diff.d.textconv", "diff.d.command", "credential.helper"]
+    settings = [
+        "core.fsmonitor",
+        "diff.external",
+        "core.sshCommand",
+        "gpg.program",
+        "core.pager",
+        "core.editor",
+    ]
+    settings += [
+        "filter.f.clean",
+        "filter.f.smudge",
+        "diff.d.textconv",
+        "diff.d.command",
+        "credential.helper",
+    ]
     for name in settings:
         git(["config", name, str(program)], cwd=worked.root)
     git(["config", "core.hooksPath", str(worked.root / "hooks")], cwd=worked.root)
@@ -221,7 +258,9 @@ def test_g01_to_g05_nothing_that_the_agent_configured_is_run(workspaces: GitWork
 
 
 @pytest.mark.parametrize("path", ["../evil", ".git/hooks/post-checkout", "link2/evil"])
-def test_g08_patches_that_leave_the_tree_are_refused(workspaces: GitWorkspaces, task: Task, tmp_path: Path, path: str) -> None:
+def test_g08_patches_that_leave_the_tree_are_refused(
+    workspaces: GitWorkspaces, task: Task, tmp_path: Path, path: str
+) -> None:
     workspace = workspaces.create(task, "w")
     (workspace.root / "link2").symlink_to(tmp_path)
     patch = f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+evil\n"
@@ -242,7 +281,9 @@ def test_g11_many_changed_files_are_extracted_quickly(workspaces: GitWorkspaces,
     assert patch.count("diff --git") == 3000 and time.monotonic() - begun < 10
 
 
-def test_folders_without_rights_do_not_keep_a_workspace_from_being_removed(workspaces: GitWorkspaces, task: Task) -> None:
+def test_folders_without_rights_do_not_keep_a_workspace_from_being_removed(
+    workspaces: GitWorkspaces, task: Task
+) -> None:
     workspace = workspaces.create(task, "w")
     (workspace.root / "closed/inner").mkdir(parents=True)
     (workspace.root / "closed").chmod(0)
@@ -250,9 +291,16 @@ def test_folders_without_rights_do_not_keep_a_workspace_from_being_removed(works
     assert not workspace.root.exists()
 
 
-def test_a_tree_deeper_than_any_recursion_is_scanned_and_removed(workspaces: GitWorkspaces, task: Task) -> None:
+def test_a_tree_deeper_than_any_recursion_is_scanned_and_removed(
+    workspaces: GitWorkspaces, task: Task
+) -> None:
     workspace = workspaces.create(task, "w")
-    subprocess.run("for i in $(seq 1500); do mkdir d && cd d || exit; done; touch f", shell=True, cwd=workspace.root, check=True)
+    subprocess.run(
+        "for i in $(seq 1500); do mkdir d && cd d || exit; done; touch f",
+        shell=True,
+        cwd=workspace.root,
+        check=True,
+    )
     workspace.state()
     workspace.close()
     assert not workspace.root.exists()

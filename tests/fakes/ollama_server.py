@@ -38,9 +38,20 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/api/version":
             self._whole(200, {"version": "0.0.0-fake"})
         elif self.path == "/api/tags":
-            details = {"format": "safetensors", "family": "llama", "parameter_size": "0.8M", "quantization_level": "F32"}
+            details = {
+                "format": "safetensors",
+                "family": "llama",
+                "parameter_size": "0.8M",
+                "quantization_level": "F32",
+            }
             digest = hashlib.sha256(self.model_name.encode()).hexdigest()
-            entry = {"name": self.model_name, "model": self.model_name, "digest": digest, "size": 1, "details": details}
+            entry = {
+                "name": self.model_name,
+                "model": self.model_name,
+                "digest": digest,
+                "size": 1,
+                "details": details,
+            }
             self._whole(200, {"models": [entry]})
         else:
             self._whole(404, {"error": "not found"})

@@ -75,7 +75,12 @@ class ScriptedServer:
             data += part
         head, _, body = data.partition(b"\r\n\r\n")
         length = next(
-            (int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
+            (
+                int(line.split(b":")[1])
+                for line in head.split(b"\r\n")
+                if line.lower().startswith(b"content-length:")
+            ),
+            0,
         )
         while len(body) < length:
             body += connection.recv(65536)
@@ -84,7 +89,12 @@ class ScriptedServer:
 
 def whole(status: int, body: bytes, *headers: str) -> list[Move]:
     """A complete answer with a length."""
-    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", "Content-Type: application/json", *headers]
+    lines = [
+        f"HTTP/1.1 {status} X",
+        f"Content-Length: {len(body)}",
+        "Content-Type: application/json",
+        *headers,
+    ]
     return ["\r\n".join([*lines, "Connection: close", "", ""]).encode() + body]
 
 

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 from looper.agent.actions import parse
+from looper.agent.scaffold import packaged_scaffold
 from looper.agent.tools import Hands, execute
 from looper.bench.micro.level0 import _check_script
 from looper.bench.micro.levels import projects
@@ -11,7 +12,6 @@ from looper.bench.micro.names import is_training_name
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.workspaces.files import Tree
 from looper.nano.corpus import MAX_STEPS, SLIP, episodes
-from looper.agent.scaffold import packaged_scaffold
 from looper.protocols import Command, CommandResult, Sandbox
 from looper.records.plan import Limits
 from looper.records.task import Task

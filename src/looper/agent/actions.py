@@ -61,7 +61,15 @@ _THINK_END = re.compile(r"</think(?:ing)?>")
 _RANGE = re.compile(r"\A(.*):(\d+)-(\d+)\Z", re.DOTALL)
 
 # Attributes hold what XML forbids in them as entities; nothing else is an entity, so that `&copy;` stays itself.
-_ENTITIES = {"&": "&amp;", '"': "&quot;", "<": "&lt;", ">": "&gt;", "\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}
+_ENTITIES = {
+    "&": "&amp;",
+    '"': "&quot;",
+    "<": "&lt;",
+    ">": "&gt;",
+    "\n": "&#10;",
+    "\r": "&#13;",
+    "\t": "&#9;",
+}
 _FROM_ENTITY = {entity: char for char, entity in _ENTITIES.items()}
 
 
@@ -224,7 +232,9 @@ def _build_write(body: str, attributes: dict[str, str], verbatim: bool) -> Parse
     _only(attributes, "write", "path", "confirm")
     content, fenced = _without_fence(body, verbatim)
     confirm = attributes.get("confirm") == "shrink"
-    return Parsed(Write(path=_path(attributes, "write"), content=content, confirm_shrink=confirm), fence_removed=fenced)
+    return Parsed(
+        Write(path=_path(attributes, "write"), content=content, confirm_shrink=confirm), fence_removed=fenced
+    )
 
 
 def _build_edit(body: str, attributes: dict[str, str], verbatim: bool) -> Parsed:
@@ -281,7 +291,9 @@ def _inner(text: str, tag: str, mark: str | None) -> tuple[str, str, bool]:
     if end < 0:
         raise _Unparsable(ReplyProblem.UNCLOSED, f"<{tag}> has no {closing}")
     if mark is None and _PART_TAG.search(text, 0, end):
-        raise _Unparsable(ReplyProblem.MALFORMED, f"<{tag}> holds another <old> or <new>; one edit replaces one text")
+        raise _Unparsable(
+            ReplyProblem.MALFORMED, f"<{tag}> holds another <old> or <new>; one edit replaces one text"
+        )
     return _without_layout_break(text[:end]), text[end + len(closing) :], mark is not None
 
 
@@ -340,7 +352,9 @@ def _enclose(tag: str, attributes: dict[str, str], inner: str, mark: str | None)
 
 
 def _needs_mark(tag: str, body: str) -> bool:
-    return bool(_ANY_OF_OURS.search(body)) or (tag in ("write", "old", "new") and bool(_WHOLE_FENCE.match(body)))
+    return bool(_ANY_OF_OURS.search(body)) or (
+        tag in ("write", "old", "new") and bool(_WHOLE_FENCE.match(body))
+    )
 
 
 def _free_mark(tag: str, body: str) -> str:

@@ -42,7 +42,9 @@ def replace_text(text: str, old: str, new: str, occurrence: int | None) -> Repla
         raise EditRefused("old text not found", _nearest(text, old))
     if len(found) > 1:
         lines = ", ".join(str(_line_of(text, start)) for start, _, _ in found)
-        raise EditRefused(f"old text not found exactly, and {len(found)} times with other indentation, at lines {lines}")
+        raise EditRefused(
+            f"old text not found exactly, and {len(found)} times with other indentation, at lines {lines}"
+        )
     start, end, rebased = found[0]
     return Replaced(_splice(text, start, end, rebased), _line_of(text, start), tolerant=True)
 
@@ -59,10 +61,14 @@ def _choose(text: str, starts: list[int], occurrence: int | None) -> int:
     lines = ", ".join(str(_line_of(text, start)) for start in starts)
     if occurrence is not None:
         if occurrence > len(starts):
-            raise EditRefused(f"occurrence {occurrence} does not exist: old text found {len(starts)} times, at lines {lines}")
+            raise EditRefused(
+                f"occurrence {occurrence} does not exist: old text found {len(starts)} times, at lines {lines}"
+            )
         return starts[occurrence - 1]
     if len(starts) > 1:
-        raise EditRefused(f'old text found {len(starts)} times, at lines {lines}; give more of it, or occurrence="n"')
+        raise EditRefused(
+            f'old text found {len(starts)} times, at lines {lines}; give more of it, or occurrence="n"'
+        )
     return starts[0]
 
 

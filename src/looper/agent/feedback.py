@@ -20,11 +20,15 @@ _ADVICE = {
 def problem_observation(parsed: Parsed, scaffold: Scaffold) -> Observation:
     """Each problem has its own words, so that a model can mend exactly what was wrong."""
     assert parsed.problem is not None
-    text = f"error: {parsed.detail}" if scaffold.terse else f"error: {parsed.detail}. {_ADVICE[parsed.problem]}"
+    text = (
+        f"error: {parsed.detail}" if scaffold.terse else f"error: {parsed.detail}. {_ADVICE[parsed.problem]}"
+    )
     return Observation(kind=ObservationKind.PROBLEM, text=text)
 
 
 def unknown_tool(tool: str, scaffold: Scaffold) -> Observation:
     """The action exists in the language, not in this scaffold."""
     allowed = ", ".join(f"<{name}>" for name in scaffold.tools)
-    return Observation(kind=ObservationKind.REFUSED, text=f"error: <{tool}> cannot be used here, only {allowed}")
+    return Observation(
+        kind=ObservationKind.REFUSED, text=f"error: <{tool}> cannot be used here, only {allowed}"
+    )

@@ -82,12 +82,16 @@ class Watch:
     def _repeated(self, action: Action) -> Intervention | None:
         count = self.times[render(action)]
         if self.settings.repeat_nudge and count == self.settings.repeat_nudge:
-            return Intervention(Guard.REPEATED_ACTION, f"[the same action gave the same result {count} times]")
+            return Intervention(
+                Guard.REPEATED_ACTION, f"[the same action gave the same result {count} times]"
+            )
         return None
 
     def _streak(self) -> Intervention | None:
         if self.settings.read_only_nudge and self.reads_in_a_row == self.settings.read_only_nudge:
-            return Intervention(Guard.READ_ONLY_STREAK, f"[{self.reads_in_a_row} reads in a row; make a change or finish]")
+            return Intervention(
+                Guard.READ_ONLY_STREAK, f"[{self.reads_in_a_row} reads in a row; make a change or finish]"
+            )
         limit = self.settings.verification_nudge
         if limit and self.has_patch and self.commands_in_a_row == limit:
             return Intervention(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from looper.agent.actions import parse
-from looper.agent.context import Conversation, ContextFull
+from looper.agent.context import ContextFull, Conversation
 from looper.agent.feedback import problem_observation, unknown_tool
 from looper.agent.guards import Intervention, Watch
 from looper.agent.prompt import opening
@@ -216,4 +216,3 @@ def _total(counts: list[int | None]) -> int | None:
     """The sum, or None where any part was not measured."""
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(counts) else None
-

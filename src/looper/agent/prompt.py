@@ -11,4 +11,7 @@ def opening(task: Task, scaffold: Scaffold, memory: str = "") -> tuple[Message, 
     text = scaffold.task.replace("{memory}", block)
     # The issue goes in last: braces in an issue are the issue's own.
     head, _, tail = text.partition("{issue}")
-    return ("system", scaffold.system.strip("\n")), ("user", f"{head}{task.problem_statement}{tail}".strip("\n"))
+    return ("system", scaffold.system.strip("\n")), (
+        "user",
+        f"{head}{task.problem_statement}{tail}".strip("\n"),
+    )

@@ -12,7 +12,9 @@ from looper.records.plan import Scaffold
 
 def scaffold_names() -> tuple[str, ...]:
     folder = resources.files("looper.agent") / "scaffolds"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    return tuple(
+        sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    )
 
 
 @cache

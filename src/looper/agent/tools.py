@@ -7,7 +7,17 @@ from looper.agent.edits import EditRefused, replace_text
 from looper.errors import FileRefused
 from looper.protocols import Command, Environment, Sandbox, Workspace
 from looper.records.plan import Limits, Scaffold
-from looper.records.trajectory import Action, Bash, Done, Edit, Guard, Observation, ObservationKind, Read, Write
+from looper.records.trajectory import (
+    Action,
+    Bash,
+    Done,
+    Edit,
+    Guard,
+    Observation,
+    ObservationKind,
+    Read,
+    Write,
+)
 
 SHRINK_SHARE = 0.5
 """A write that keeps less than this share of a file's bytes must be confirmed."""
@@ -69,7 +79,11 @@ def _bash(action: Bash, hands: Hands, time_left_s: float) -> Effect:
     )
     text = result.text().strip("\n")
     if result.killed_by:
-        cause = {"time": f"after {limit:.0f} s", "disk": "it filled the disk quota", "memory": "it took too much memory"}
+        cause = {
+            "time": f"after {limit:.0f} s",
+            "disk": "it filled the disk quota",
+            "memory": "it took too much memory",
+        }
         text = f"{text}\n[killed: {cause[result.killed_by]}]".lstrip("\n")
         kind = ObservationKind.TIMEOUT if result.killed_by == "time" else ObservationKind.REFUSED
         return Effect(Observation(kind=kind, text=text, omitted_bytes=result.omitted_bytes))
@@ -110,7 +124,9 @@ def _edit(action: Edit, hands: Hands) -> Effect:
         done = replace_text(_decode(before), action.old, action.new, action.occurrence)
     except EditRefused as refusal:
         terse = hands.scaffold.terse
-        return Effect(_refused(str(refusal) if terse else f"{action.path}: {refusal}. {refusal.hint}".rstrip(". ")))
+        return Effect(
+            _refused(str(refusal) if terse else f"{action.path}: {refusal}. {refusal.hint}".rstrip(". "))
+        )
     after = _encode(done.text)
     hands.workspace.write_file(action.path, after)
     how = ", matched without its indentation" if done.tolerant else ""
@@ -136,7 +152,9 @@ def _write(action: Write, hands: Hands) -> Effect:
     return _with_syntax_check(said, action.path, before, after, hands.scaffold)
 
 
-def _with_syntax_check(said: str, path: str, before: bytes | None, after: bytes, scaffold: Scaffold) -> Effect:
+def _with_syntax_check(
+    said: str, path: str, before: bytes | None, after: bytes, scaffold: Scaffold
+) -> Effect:
     """Say at once when a Python file that compiled (or is new) does not compile any more."""
     broken = syntax_error(path, after) if scaffold.guards.check_python else None
     if broken is None or (before is not None and syntax_error(path, before) is not None):

@@ -42,7 +42,9 @@ def _section_actions(section: str, base_file: BaseFile) -> list[Action]:
 
 
 def _through_git(section: str) -> Bash:
-    return Bash(command=f"git apply --whitespace=nowarn - <<'LOOPER_GOLD_PATCH'\n{section}LOOPER_GOLD_PATCH\n")
+    return Bash(
+        command=f"git apply --whitespace=nowarn - <<'LOOPER_GOLD_PATCH'\n{section}LOOPER_GOLD_PATCH\n"
+    )
 
 
 def _hunks(section: str) -> list[tuple[int, str, str]]:

@@ -52,4 +52,3 @@ def targets_of(test_patch: str, runner: Runner) -> tuple[str, ...]:
     if runner is Runner.DJANGO:
         return tuple(re.sub(r"\.py$", "", path.removeprefix("tests/")).replace("/", ".") for path in files)
     return tuple(files)
-

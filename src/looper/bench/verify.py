@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from looper.bench.runners import CanaryFiles, Invocation, invocation
@@ -27,7 +28,15 @@ VERSION = "1"
 """Of the rules below; part of every verdict."""
 
 _TEST_CONFIGURATION = frozenset(
-    {"conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "sitecustomize.py", "usercustomize.py"}
+    {
+        "conftest.py",
+        "pytest.ini",
+        ".pytest.ini",
+        "tox.ini",
+        "setup.cfg",
+        "sitecustomize.py",
+        "usercustomize.py",
+    }
 )
 _RUNNER_PACKAGES = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py"})
 # `django/test` and `sympy/testing` are products, `tests` is nobody's.
@@ -35,7 +44,9 @@ _TEST_FILE = re.compile(r"(^|/)tests/|^(test|testing)/|(^|/)(test_[^/]*|[^/]*_te
 _SECTION = re.compile(r"^diff --git ", re.MULTILINE)
 _NEW_PATH = re.compile(r'^\+\+\+ (?:"b/(?P<quoted>(?:[^"\\]|\\.)*)"|b/(?P<plain>[^\t\n]*))', re.MULTILINE)
 _OLD_PATH = re.compile(r'^--- (?:"a/(?P<quoted>(?:[^"\\]|\\.)*)"|a/(?P<plain>[^\t\n]*))', re.MULTILINE)
-_HEADER = re.compile(r'^diff --git (?:"a/(?P<quoted>(?:[^"\\]|\\.)*)"|a/(?P<plain>.*?)) (?:"b/|b/)', re.MULTILINE)
+_HEADER = re.compile(
+    r'^diff --git (?:"a/(?P<quoted>(?:[^"\\]|\\.)*)"|a/(?P<plain>.*?)) (?:"b/|b/)', re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,12 @@ def _bring_tests(workspace: Workspace, task: Task, workspaces: Workspaces) -> No
 
 
 def _run_and_judge(
-    task: Task, workspace: Workspace, environment: Environment, court: Court, stripped: tuple[str, ...], begun: float
+    task: Task,
+    workspace: Workspace,
+    environment: Environment,
+    court: Court,
+    stripped: tuple[str, ...],
+    begun: float,
 ) -> Judgement:
     canaries = CanaryFiles.draw(secrets.token_hex(6))
     call = invocation(task, canaries)
@@ -115,7 +131,9 @@ def _run_and_judge(
         raise VerifierBroken(f"The test run of {task.instance_id} was killed: {outcome.killed_by}.")
     seen, finished, failure = _read_report(lines)
     if not any(line for line in lines):
-        raise VerifierBroken(f"The test runner of {task.instance_id} did not start: {outcome.text()[-500:].strip()}")
+        raise VerifierBroken(
+            f"The test runner of {task.instance_id} did not start: {outcome.text()[-500:].strip()}"
+        )
     tampering = canaries.lies(seen, finished)
     if finished is None:
         tampering = ()  # Without an end of the report the run is simply not over; nothing in it counts as passed.
@@ -195,7 +213,9 @@ def judge(
     else:
         outcome = Outcome.UNRESOLVED
         cause = failure if finished is None and failure else _why(finished, fail_to_pass, pass_to_pass)
-    return Judgement(outcome, cause, fixed and not resolved, fail_to_pass, pass_to_pass, stripped, tampering, wall_s)
+    return Judgement(
+        outcome, cause, fixed and not resolved, fail_to_pass, pass_to_pass, stripped, tampering, wall_s
+    )
 
 
 def _outcome(outcomes: list[TestOutcome]) -> TestOutcome:
@@ -213,13 +233,17 @@ def _all_passed(outcomes: dict[str, TestOutcome]) -> bool:
     return all(map(_passed, outcomes.values()))
 
 
-def _why(finished: int | None, fail_to_pass: dict[str, TestOutcome], pass_to_pass: dict[str, TestOutcome]) -> str:
+def _why(
+    finished: int | None, fail_to_pass: dict[str, TestOutcome], pass_to_pass: dict[str, TestOutcome]
+) -> str:
     if finished is None:
         return "the test run ended before its report did"
     for label, outcomes in (("FAIL_TO_PASS", fail_to_pass), ("PASS_TO_PASS", pass_to_pass)):
         bad = [name for name, outcome in outcomes.items() if not _passed(outcome)]
         if bad:
-            return f"{len(bad)} of {len(outcomes)} {label} tests did not pass: {bad[0]} {outcomes[bad[0]].value}"
+            return (
+                f"{len(bad)} of {len(outcomes)} {label} tests did not pass: {bad[0]} {outcomes[bad[0]].value}"
+            )
     return "no FAIL_TO_PASS test is named"
 
 
@@ -253,12 +277,18 @@ def is_protected(path: str) -> bool:
     """Whether a file decides how tests run rather than what the product does."""
     parts = PurePosixPath(path).parts
     name = parts[-1]
-    if name in _TEST_CONFIGURATION or path.endswith((".pth", ".pyc", ".pyo", ".so", ".pyd")) or _TEST_FILE.search(path):
+    if (
+        name in _TEST_CONFIGURATION
+        or path.endswith((".pth", ".pyc", ".pyo", ".so", ".pyd"))
+        or _TEST_FILE.search(path)
+    ):
         return True
     # Files at an import root that would be found in place of the standard library or the runner.
     roots = parts[1:] if parts[0] in ("src", "lib") and len(parts) > 1 else parts
     top = roots[0].removesuffix(".py")
-    return top in _RUNNER_PACKAGES or (top in sys.stdlib_module_names and (len(roots) > 1 or roots[0].endswith(".py")))
+    return top in _RUNNER_PACKAGES or (
+        top in sys.stdlib_module_names and (len(roots) > 1 or roots[0].endswith(".py"))
+    )
 
 
 def patch_paths(patch: str) -> frozenset[str]:
@@ -268,7 +298,7 @@ def patch_paths(patch: str) -> frozenset[str]:
 
 def _sections(patch: str) -> list[str]:
     starts = [found.start() for found in _SECTION.finditer(patch)] + [len(patch)]
-    return [patch[begin:end] for begin, end in zip(starts, starts[1:], strict=False)]
+    return [patch[begin:end] for begin, end in pairwise(starts)]
 
 
 def _paths_of(section: str) -> set[str]:
@@ -282,9 +312,11 @@ def _unquoted(name: str) -> str:
     """A path as git quotes it: C escapes, bytes above 127 in octal."""
     data = re.sub(
         rb"\\([abtnvfr\"\\]|[0-7]{3})",
-        lambda found: bytes([int(found[1], 8)])
-        if found[1].isdigit()
-        else b'\a\b\t\n\v\f\r"\\'[b'abtnvfr"\\'.index(found[1]) :][:1],
+        lambda found: (
+            bytes([int(found[1], 8)])
+            if found[1].isdigit()
+            else b'\a\b\t\n\v\f\r"\\'[b'abtnvfr"\\'.index(found[1]) :][:1]
+        ),
         name.encode("utf-8", "surrogateescape"),
     )
     return data.decode("utf-8", "surrogateescape")

@@ -63,7 +63,12 @@ def _sandbox(choice: str) -> Iterator[Finding]:
     try:
         yield Finding("ok", "sandbox", f"{find_sandbox(choice).name} holds")
     except LooperError as error:
-        yield Finding("missing", "sandbox", str(error), "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap)")
+        yield Finding(
+            "missing",
+            "sandbox",
+            str(error),
+            "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap)",
+        )
         return
     for name, make in candidates().items():
         try:
@@ -77,7 +82,9 @@ def _git() -> Iterator[Finding]:
     if path is None:
         yield Finding("missing", "git", "not found", "apt-get install git, or xcode-select --install")
         return
-    yield Finding("ok", "git", subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip())
+    yield Finding(
+        "ok", "git", subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
+    )
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
@@ -98,7 +105,12 @@ def _mlx() -> Iterator[Finding]:
     if weights.exists():
         yield Finding("ok", "embedded model", f"{weights.stat().st_size / 1e6:.1f} MB")
     else:
-        yield Finding("missing", "embedded model", "its weights are not in the package", "reinstall, or run scripts/build_nano")
+        yield Finding(
+            "missing",
+            "embedded model",
+            "its weights are not in the package",
+            "reinstall, or run scripts/build_nano",
+        )
 
 
 def _blas() -> Iterator[Finding]:
@@ -109,7 +121,9 @@ def _blas() -> Iterator[Finding]:
         yield Finding("ok", "BLAS", f"{library} is preloaded for MLX")
     else:
         fix = "apt-get install libopenblas0-pthread"
-        yield Finding("note", "BLAS", "no OpenBLAS; MLX on CPU uses its slow reference BLAS for matrices", fix)
+        yield Finding(
+            "note", "BLAS", "no OpenBLAS; MLX on CPU uses its slow reference BLAS for matrices", fix
+        )
 
 
 def _ollama() -> Iterator[Finding]:
@@ -118,12 +132,21 @@ def _ollama() -> Iterator[Finding]:
     try:
         models = httpx.get(f"{DEFAULT_URL}/api/tags", timeout=1).json()["models"]
     except (httpx.HTTPError, ValueError, KeyError):
-        yield Finding("note", "Ollama", f"nothing answers at {DEFAULT_URL}", "ollama serve; not needed for --profile micro")
+        yield Finding(
+            "note",
+            "Ollama",
+            f"nothing answers at {DEFAULT_URL}",
+            "ollama serve; not needed for --profile micro",
+        )
         return
     yield Finding("ok", "Ollama", f"{len(models)} models at {DEFAULT_URL}")
     for model in models:
         context = _ollama_context(model["name"])
-        yield Finding("ok", f"Ollama model {model['name']}", f"context up to {context} tokens; Looper sets it with every request")
+        yield Finding(
+            "ok",
+            f"Ollama model {model['name']}",
+            f"context up to {context} tokens; Looper sets it with every request",
+        )
 
 
 def _ollama_context(name: str) -> str:
@@ -147,9 +170,16 @@ def _interpreters() -> Iterator[Finding]:
 
 def _swe(settings: Settings) -> Iterator[Finding]:
     if not settings.swe_data:
-        yield Finding("note", "SWE-Bench-CL", "not configured", "set LOOPER_SWE_DATA to its JSONL file or hub:NAME")
+        yield Finding(
+            "note", "SWE-Bench-CL", "not configured", "set LOOPER_SWE_DATA to its JSONL file or hub:NAME"
+        )
     else:
         mirrors = sorted(path.name for path in settings.mirrors.glob("*.git"))
         exists = settings.swe_data.startswith("hub:") or Path(settings.swe_data).is_file()
         found = f"{settings.swe_data}{'' if exists else ' does not exist'}, mirrors: {', '.join(mirrors) or 'none'}"
-        yield Finding("ok" if exists and mirrors else "note", "SWE-Bench-CL", found, "" if mirrors else "looper bench fetch")
+        yield Finding(
+            "ok" if exists and mirrors else "note",
+            "SWE-Bench-CL",
+            found,
+            "" if mirrors else "looper bench fetch",
+        )

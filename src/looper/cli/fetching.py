@@ -24,7 +24,9 @@ FETCH_TIMEOUT_S = 3600
 def _tasks(settings: Settings, repos: Sequence[str]) -> dict[str, list[Task]]:
     """Tasks by repository. Raises BadInput for repositories that the benchmark does not have."""
     if not settings.swe_data:
-        raise BadInput("SWE-Bench-CL is not configured. Set LOOPER_SWE_DATA (or --data) to its JSONL file or hub:NAME.")
+        raise BadInput(
+            "SWE-Bench-CL is not configured. Set LOOPER_SWE_DATA (or --data) to its JSONL file or hub:NAME."
+        )
     found: dict[str, list[Task]] = {}
     for task in load_swe_bench_cl(settings.swe_data):
         found.setdefault(task.repo, []).append(task)
@@ -54,7 +56,11 @@ def _clone(repo: str, mirror: Path) -> None:
     source = f"{HOST}/{SOURCES.get(repo, repo)}.git"
     temporary = mirror.with_name(f".{mirror.name}.part")
     try:
-        git(["clone", "--quiet", "--mirror", source, str(temporary)], cwd=mirror.parent, timeout_s=FETCH_TIMEOUT_S)
+        git(
+            ["clone", "--quiet", "--mirror", source, str(temporary)],
+            cwd=mirror.parent,
+            timeout_s=FETCH_TIMEOUT_S,
+        )
     except WorkspaceError as error:
         raise BadInput(
             f"Cannot clone {source}: {error} Check the network, or put a bare mirror at {mirror} and name its folder "

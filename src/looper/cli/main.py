@@ -2,12 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from looper import __version__
 from looper.errors import ExitCode, LooperError
+
+if TYPE_CHECKING:
+    from looper.cli.settings import Settings
 
 app = typer.Typer(
     name="looper",
@@ -24,21 +27,22 @@ bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, a
 app.add_typer(bench, name="bench")
 
 Data = Annotated[
-    Optional[str], typer.Option("--data", help="SWE-Bench-CL as a JSONL file or hub:NAME; else LOOPER_SWE_DATA.")
+    str | None,
+    typer.Option("--data", help="SWE-Bench-CL as a JSONL file or hub:NAME; else LOOPER_SWE_DATA."),
 ]
 Mirrors = Annotated[
-    Optional[Path], typer.Option("--mirrors", help="Folder with bare mirrors, owner__name.git; else LOOPER_MIRRORS.")
+    Path | None,
+    typer.Option("--mirrors", help="Folder with bare mirrors, owner__name.git; else LOOPER_MIRRORS."),
 ]
 
 
-def _settings(data: str | None = None, mirrors: Path | None = None):  # type: ignore[no-untyped-def]
+def _settings(data: str | None = None, mirrors: Path | None = None) -> "Settings":
     from dataclasses import replace
 
     from looper.cli.settings import settings
 
     found = settings()
-    changes = {"swe_data": data, "mirrors": mirrors.absolute() if mirrors else None}
-    return replace(found, **{name: value for name, value in changes.items() if value is not None})
+    return replace(found, swe_data=data or found.swe_data, mirrors=(mirrors or found.mirrors).absolute())
 
 
 def _say(line: str) -> None:
@@ -48,17 +52,25 @@ def _say(line: str) -> None:
 @app.command()
 def run(
     experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
-    profile: Annotated[str, typer.Option(help="A profile of the plan (micro, swe), or a TOML file with one.")] = "micro",
+    profile: Annotated[
+        str, typer.Option(help="A profile of the plan (micro, swe), or a TOML file with one.")
+    ] = "micro",
     model: Annotated[
-        Optional[str], typer.Option(help="In place of the profile's: nano, ollama:NAME, mlx:FOLDER, openai:NAME@URL.")
+        str | None,
+        typer.Option(help="In place of the profile's: nano, ollama:NAME, mlx:FOLDER, openai:NAME@URL."),
     ] = None,
-    arm: Annotated[Optional[list[str]], typer.Option(help="Only this arm's cells; can be repeated.")] = None,
-    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first tasks: another, smaller run.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm's cells; can be repeated.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first tasks: another, smaller run.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Rollouts side by side.")] = 2,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new run folder instead of going on.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin a new run folder instead of going on.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and do nothing.")] = False,
     sandbox: Annotated[
-        str, typer.Option(help="auto, bubblewrap, landlock, seatbelt, container:IMAGE, or none (no protection).")
+        str,
+        typer.Option(help="auto, bubblewrap, landlock, seatbelt, container:IMAGE, or none (no protection)."),
     ] = "auto",
     share_machine: Annotated[
         bool, typer.Option("--share-machine", help="Run although another model runs on this machine.")
@@ -89,9 +101,13 @@ def run(
 
 @app.command()
 def show(
-    cell: Annotated[Optional[str], typer.Argument(help="ARM/SEED/TASK, or the end of it; without it all are listed.")] = None,
-    folder: Annotated[Optional[Path], typer.Option("--run", help="Run folder; else the one written to last.")] = None,
-    step: Annotated[Optional[int], typer.Option(min=1, help="Only this step.")] = None,
+    cell: Annotated[
+        str | None, typer.Argument(help="ARM/SEED/TASK, or the end of it; without it all are listed.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--run", help="Run folder; else the one written to last.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(min=1, help="Only this step.")] = None,
 ) -> None:
     """Read a trajectory step by step: what the model said, what it was told, the patch, the verdict of every test.
 
@@ -108,7 +124,7 @@ def show(
 @app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
-    folder: Annotated[Optional[Path], typer.Option("--run", help="Run folder; else all below runs/.")] = None,
+    folder: Annotated[Path | None, typer.Option("--run", help="Run folder; else all below runs/.")] = None,
 ) -> None:
     """Say how far each run is, who is writing to it, and what the arms have resolved so far.
 
@@ -157,7 +173,9 @@ def bench_list(data: Data = None, mirrors: Mirrors = None) -> None:
 
 @bench.command("fetch")
 def bench_fetch(
-    repo: Annotated[Optional[list[str]], typer.Option(help="Only this repository, owner/name; can be repeated.")] = None,
+    repo: Annotated[
+        list[str] | None, typer.Option(help="Only this repository, owner/name; can be repeated.")
+    ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
@@ -175,7 +193,7 @@ def bench_fetch(
 
 @bench.command("prepare")
 def bench_prepare(
-    repo: Annotated[Optional[list[str]], typer.Option(help="Only this repository; can be repeated.")] = None,
+    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
     data: Data = None,
 ) -> None:
     """Build the environments of real tasks: interpreter by version, packages from a frozen list, once for all runs.
@@ -198,7 +216,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 

@@ -30,9 +30,16 @@ class RunProgress:
         self._task: TaskID | None = None
         console = Console(stderr=True)
         if todo:
-            console.print(f"{folder}: {total} cells, {total - todo} done before, {todo} to do", highlight=False)
+            console.print(
+                f"{folder}: {total} cells, {total - todo} done before, {todo} to do", highlight=False
+            )
         if todo and console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.description}"),
+            )
             self._bar = Bar(*columns, console=console, transient=True)
             self._task = self._bar.add_task("", total=total, completed=total - todo)
 
@@ -46,11 +53,17 @@ class RunProgress:
             elif now - self._logged >= LOG_EVERY_S or self._done == self._todo:
                 self._logged = now
                 before = self._total - self._todo
-                print(f"{before + self._done}/{self._total} cells, {self._state(now)}", file=sys.stderr, flush=True)
+                print(
+                    f"{before + self._done}/{self._total} cells, {self._state(now)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     def _state(self, now: float) -> str:
         left = (now - self._begun) / self._done * (self._todo - self._done)
-        counts = ", ".join(f"{self._counts[outcome]} {outcome}" for outcome in Outcome if self._counts[outcome])
+        counts = ", ".join(
+            f"{self._counts[outcome]} {outcome}" for outcome in Outcome if self._counts[outcome]
+        )
         return f"{counts}, about {duration(left)} left"
 
     def __enter__(self) -> Self:

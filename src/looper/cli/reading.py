@@ -45,7 +45,9 @@ def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | N
 
 
 def status_lines(runs: Path, folder: Path | None, *, as_json: bool) -> Iterator[str]:
-    views = [_last_run(runs, folder)] if folder is not None else [read_run(path) for path in run_folders(runs)]
+    views = (
+        [_last_run(runs, folder)] if folder is not None else [read_run(path) for path in run_folders(runs)]
+    )
     described = [_described(view) for view in views]
     if as_json:
         yield json.dumps({"runs": described})
@@ -63,7 +65,11 @@ def _described(view: RunView) -> dict[str, Any]:
     arms = []
     for arm in view.manifest.plan.arms:
         found = view.figures(arm.name)
-        limited = [end for end in view.trajectories if end.arm == arm.name and end.stop_reason is StopReason.TIME_LIMIT]
+        limited = [
+            end
+            for end in view.trajectories
+            if end.arm == arm.name and end.stop_reason is StopReason.TIME_LIMIT
+        ]
         arms.append(
             {
                 "arm": arm.name,

@@ -77,7 +77,11 @@ def find_experiment(name: str) -> Path:
         if path.is_file():
             return path
         raise BadInput(f"There is no experiment file {path}.")
-    known = {path.stem: path for folder in reversed(experiments_folders()) for path in sorted(folder.glob("*.toml"))}
+    known = {
+        path.stem: path
+        for folder in reversed(experiments_folders())
+        for path in sorted(folder.glob("*.toml"))
+    }
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
@@ -196,7 +200,9 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
     tasks = select_tasks(all_tasks, plan.selection)
     schedule = lanes(plan, tasks, options.arms)
     if options.dry_run:
-        say(f"{plan.experiment} {plan.profile}: {len(tasks)} tasks × {len(plan.arms)} arms × {len(plan.seeds)} seeds")
+        say(
+            f"{plan.experiment} {plan.profile}: {len(tasks)} tasks × {len(plan.arms)} arms × {len(plan.seeds)} seeds"
+        )
         for lane in schedule:
             for cell in lane:
                 say(cell.key)

@@ -17,7 +17,9 @@ def awake() -> Iterator[None]:
     """The machine does not fall asleep inside, where the system has a way to ask for that."""
     program = _inhibitor()
     process = (
-        subprocess.Popen(program, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.Popen(
+            program, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         if program
         else None
     )
@@ -35,7 +37,13 @@ def _inhibitor() -> list[str] | None:
         return ["caffeinate", "-i", "-w", str(os.getpid())]
     if shutil.which("systemd-inhibit") and Path("/run/systemd/system").exists():
         waiting = ["tail", f"--pid={os.getpid()}", "-f", "/dev/null"]
-        return ["systemd-inhibit", "--what=idle:sleep", "--who=looper", "--why=an experiment is running", *waiting]
+        return [
+            "systemd-inhibit",
+            "--what=idle:sleep",
+            "--who=looper",
+            "--why=an experiment is running",
+            *waiting,
+        ]
     return None
 
 

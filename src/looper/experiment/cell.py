@@ -52,7 +52,14 @@ class Recorder:
 
 
 def run_cell(
-    cell: Cell, arm: Arm, task: Task, limits: Limits, attempts: int, world: World, recorder: Recorder, past: Past
+    cell: Cell,
+    arm: Arm,
+    task: Task,
+    limits: Limits,
+    attempts: int,
+    world: World,
+    recorder: Recorder,
+    past: Past,
 ) -> Verdict:
     """Attempt a cell until it has a verdict or `attempts` more have failed for reasons outside the agent.
 
@@ -64,11 +71,16 @@ def run_cell(
         try:
             verdict = _attempt(cell, arm, task, limits, world, recorder, past)
         except ReplayDiverged:
-            verdict = _without_verdict(cell, attempt, task, world, "the interrupted rollout could not be repeated")
+            verdict = _without_verdict(
+                cell, attempt, task, world, "the interrupted rollout could not be repeated"
+            )
             past = Past(attempt + 1)
         except ModelFatal:
             raise
         except InfrastructureError as error:
+            if recorder.cancelled():
+                # Whatever broke while the run was being taken down says nothing about this cell.
+                raise Cancelled("Interrupted. The same command goes on from here.") from error
             verdict = _without_verdict(cell, attempt, task, world, f"{type(error).__name__}: {error}")
             past = Past(attempt + 1)
         recorder.verdict(verdict)
@@ -126,7 +138,9 @@ def _roll_out(
     finally:
         model.forget(f"{cell.key}#{past.attempt}")
         workspace.close()
-    return _trajectory(cell, arm, task, past.attempt, seed, done, identity, environment, world, patch, flagged, clean_state)
+    return _trajectory(
+        cell, arm, task, past.attempt, seed, done, identity, environment, world, patch, flagged, clean_state
+    )
 
 
 def sampling_seed(cell: Cell, arm: Arm) -> int:

@@ -23,7 +23,9 @@ class Ledger:
         self._streams: list[Stream[Any]] = []
         try:
             manifests = self._open("manifest", RunManifest)
-            if not manifests.recovered and any((folder / f"{name}.jsonl").exists() for name in ("steps", "verdicts")):
+            if not manifests.recovered and any(
+                (folder / f"{name}.jsonl").exists() for name in ("steps", "verdicts")
+            ):
                 raise JournalError(f"{folder} has records but no manifest. Move it away and run again.")
             _must_match(manifests.recovered[:1], manifest, folder)
             reserve_space(folder)

@@ -59,7 +59,9 @@ def parse_model(text: str) -> ModelSpec:
     """`nano`, `gold`, `noop`, `mlx:FOLDER`, `ollama:NAME`, `openai:NAME@URL`, `anthropic:NAME`, `scripted:FILE`."""
     backend, _, rest = text.partition(":")
     if backend not in BACKENDS:
-        raise BadInput(f'"{text}" names no model. Use nano, or one of these with a name after a colon: {", ".join(BACKENDS)}.')
+        raise BadInput(
+            f'"{text}" names no model. Use nano, or one of these with a name after a colon: {", ".join(BACKENDS)}.'
+        )
     name, _, url = rest.partition("@") if backend in ("openai", "ollama") else (rest, "", "")
     if bool(name) == (backend in ("nano", "gold", "noop")):
         raise BadInput(f'"{text}": {backend} takes {"no name" if name else f"a name, {backend}:NAME"}.')
@@ -171,7 +173,9 @@ def _line_of(location: tuple[int | str, ...], text: str) -> int | None:
     for part in location:
         if isinstance(part, int):
             continue
-        pattern = re.compile(rf"^\s*(?:\[+[^\]\n]*\b{re.escape(part)}\b[^\]\n]*\]+|{re.escape(part)}\s*=)", re.MULTILINE)
+        pattern = re.compile(
+            rf"^\s*(?:\[+[^\]\n]*\b{re.escape(part)}\b[^\]\n]*\]+|{re.escape(part)}\s*=)", re.MULTILINE
+        )
         match = pattern.search(text, at)
         if match is None:
             return found if part != location[-1] else None

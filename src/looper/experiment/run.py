@@ -69,8 +69,12 @@ def run_plan(
             progress.finished(cell, verdict)
             _stop_if_hopeless(shared, verdict)
 
-    for _ in engine.map(work, [lane for lane in open_lanes if lane]):
-        pass
+    try:
+        for _ in engine.map(work, [lane for lane in open_lanes if lane]):
+            pass
+    finally:
+        # Lanes that are still at it must not record what the end of the others does to them.
+        stop.set()
 
 
 def _must_have_space(folder: Path) -> None:

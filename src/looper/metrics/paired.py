@@ -41,7 +41,7 @@ def mcnemar_exact(gains: int, losses: int) -> float:
     """Two-sided exact p-value of a sign test on the discordant pairs; 1 where there are none."""
     discordant = gains + losses
     tail = sum(comb(discordant, count) for count in range(min(gains, losses) + 1))
-    return min(1.0, 2 * tail / 2**discordant)
+    return min(1.0, 2.0 * tail / 2.0**discordant)
 
 
 def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -61,10 +61,14 @@ def newcombe_paired(both: int, first_only: int, second_only: int, neither: int) 
     phi = _correlation(both, first_only, second_only, neither)
     difference = first - second
     down = sqrt(
-        max(0.0, (first - low_1) ** 2 - 2 * phi * (first - low_1) * (high_2 - second) + (high_2 - second) ** 2)
+        max(
+            0.0, (first - low_1) ** 2 - 2 * phi * (first - low_1) * (high_2 - second) + (high_2 - second) ** 2
+        )
     )
     up = sqrt(
-        max(0.0, (second - low_2) ** 2 - 2 * phi * (second - low_2) * (high_1 - first) + (high_1 - first) ** 2)
+        max(
+            0.0, (second - low_2) ** 2 - 2 * phi * (second - low_2) * (high_1 - first) + (high_1 - first) ** 2
+        )
     )
     return max(-1.0, difference - down), min(1.0, difference + up)
 

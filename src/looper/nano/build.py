@@ -159,7 +159,11 @@ class Encoder:
         ids: list[int] = []
         weights: list[float] = []
         for role, text in messages:
-            turn = [self.special["<|assistant|>" if role == SLIP else f"<|{role}|>"], *self._text(text), self.special[END]]
+            turn = [
+                self.special["<|assistant|>" if role == SLIP else f"<|{role}|>"],
+                *self._text(text),
+                self.special[END],
+            ]
             said = 1.0 if role == "assistant" else OBSERVATION_WEIGHT
             ids += turn
             # The role marker is part of the prompt, never predicted.
@@ -177,7 +181,9 @@ def corpus_batches(encoder: Encoder, rng: random.Random, rows: int) -> Iterator[
     """Endless batches of tokens and loss weights, shape (rows, bucketed length + 1), grouped by length."""
     stream = episodes(rng)
     while True:
-        pool = sorted((encoder.encode(next(stream).messages) for _ in range(rows * 30)), key=lambda pair: len(pair[0]))
+        pool = sorted(
+            (encoder.encode(next(stream).messages) for _ in range(rows * 30)), key=lambda pair: len(pair[0])
+        )
         groups = [pool[at : at + rows] for at in range(0, len(pool), rows)]
         rng.shuffle(groups)
         for group in groups:
@@ -219,7 +225,9 @@ def warm_up(model: Any, vocabulary: int, steps: int, seed: int) -> float:
     """Train on random copies until the mean loss of 25 steps is below 1 or `steps` are done; returns that mean."""
     draw = np.random.default_rng(seed)
     optimizer = optim.AdamW(
-        learning_rate=lambda step: 2e-3 * mx.minimum((step + 1) / 30.0, 1.0), betas=[0.9, 0.95], weight_decay=0.01
+        learning_rate=lambda step: 2e-3 * mx.minimum((step + 1) / 30.0, 1.0),
+        betas=[0.9, 0.95],
+        weight_decay=0.01,
     )
     step, recent, mean = compiled_step(model, optimizer), [], float("nan")
     for number in range(1, steps + 1):
@@ -233,7 +241,15 @@ def warm_up(model: Any, vocabulary: int, steps: int, seed: int) -> float:
 
 
 def train(
-    model: Any, encoder: Encoder, folder: Path, *, steps: int, rows: int, peak_rate: float, seed: int, save_every: int
+    model: Any,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    steps: int,
+    rows: int,
+    peak_rate: float,
+    seed: int,
+    save_every: int,
 ) -> list[dict[str, float]]:
     """Cosine-scheduled AdamW on the corpus. Returns the loss history, one entry per 50 steps."""
     optimizer = optim.AdamW(learning_rate=peak_rate, betas=[0.9, 0.95], weight_decay=0.01)
@@ -243,7 +259,9 @@ def train(
         if number > steps:
             break
         share = number / steps
-        optimizer.learning_rate = peak_rate * min(number / 40, 1) * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * share)))
+        optimizer.learning_rate = (
+            peak_rate * min(number / 40, 1) * (0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * share)))
+        )
         recent.append(step(tokens, weights))
         seen += tokens.size
         if number % 50 == 0:
@@ -251,7 +269,9 @@ def train(
             history.append(entry)
             recent = []
             left = (time.monotonic() - begun) / number * (steps - number)
-            _say(f"step {number}/{steps}: loss {entry['loss']:.3f}, {seen / 1e6:.2f} M tokens, {left:.0f} s left")
+            _say(
+                f"step {number}/{steps}: loss {entry['loss']:.3f}, {seen / 1e6:.2f} M tokens, {left:.0f} s left"
+            )
         if number % save_every == 0 and number < steps:
             save(model, encoder, folder / f"step-{number}")
     return history
@@ -284,7 +304,9 @@ def build(
     )
     save(model, encoder, folder)
     log = {"parameters": size, "copy_loss": copy_loss, "steps": steps, "rows": rows, "peak_rate": peak_rate}
-    (folder / "training.json").write_text(json.dumps({**log, "seed": seed, "history": history}, indent=1) + "\n")
+    (folder / "training.json").write_text(
+        json.dumps({**log, "seed": seed, "history": history}, indent=1) + "\n"
+    )
 
 
 def _new_model(seed: int) -> tuple[Any, Encoder]:
@@ -314,7 +336,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save-every", type=int, default=200)
-    parser.add_argument("--from", dest="begin", type=Path, help="go on from this model instead of from nothing")
+    parser.add_argument(
+        "--from", dest="begin", type=Path, help="go on from this model instead of from nothing"
+    )
     options = parser.parse_args()
     build(
         options.out,

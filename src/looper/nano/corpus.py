@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from looper.agent.actions import render
 from looper.agent.scaffold import packaged_scaffold
 from looper.agent.tools import numbered_lines
-from looper.bench.micro.level0 import CHECK_COMMAND, CONVENTIONS, DETERMINED, FAMILIES, Bug, Conventions, draw_bug
+from looper.bench.micro.level0 import (
+    CHECK_COMMAND,
+    CONVENTIONS,
+    DETERMINED,
+    FAMILIES,
+    Bug,
+    Conventions,
+    draw_bug,
+)
 from looper.bench.micro.names import NOUNS
 from looper.records.trajectory import Action, Bash, Done, Edit, Read
 
@@ -60,7 +68,10 @@ def opening(bug: Bug, memory: str = "") -> tuple[Message, ...]:
     """System and first user message, as the terse scaffold renders them."""
     scaffold = packaged_scaffold("terse")
     block = scaffold.memory.replace("{items}", memory) if memory else ""
-    return ("system", scaffold.system), ("user", scaffold.task.replace("{memory}", block).replace("{issue}", bug.issue))
+    return ("system", scaffold.system), (
+        "user",
+        scaffold.task.replace("{memory}", block).replace("{issue}", bug.issue),
+    )
 
 
 def memory_item(bug: Bug) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from looper.records.base import Record, content_hash
-from looper.records.trajectory import TOOL_NAMES, ModelIdentity
+from looper.records.trajectory import TOOL_NAMES, ModelIdentity, ToolName
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -56,7 +56,7 @@ class Scaffold(Record):
     """Template of the first user message; holds `{issue}` and may hold `{memory}`."""
     memory: str = ""
     """Template around a memory block; holds `{items}`."""
-    tools: tuple[Literal["bash", "read", "edit", "write", "done"], ...] = TOOL_NAMES
+    tools: tuple[ToolName, ...] = TOOL_NAMES
     terse: bool = False
     """Observations without headers and advice, for models that were trained on them."""
     output_cap_bytes: Positive = 10_000
@@ -179,9 +179,13 @@ class Plan(Record):
             raise ValueError("arms: an arm with the role again needs one with the role base")
         for arm in again:
             if arm.model_copy(update=_labels(bases[0])).to_json() != bases[0].to_json():
-                raise ValueError(f"arms: {arm.name} must equal {bases[0].name} in everything but its repetition")
+                raise ValueError(
+                    f"arms: {arm.name} must equal {bases[0].name} in everything but its repetition"
+                )
             if arm.repetition == bases[0].repetition:
-                raise ValueError(f"arms: {arm.name} needs a repetition of its own, or it would copy {bases[0].name}")
+                raise ValueError(
+                    f"arms: {arm.name} needs a repetition of its own, or it would copy {bases[0].name}"
+                )
         return self
 
 

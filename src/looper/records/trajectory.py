@@ -53,7 +53,8 @@ class Done(Record):
 
 
 Action = Annotated[Bash | Read | Edit | Write | Done, Field(discriminator="tool")]
-TOOL_NAMES = ("bash", "read", "edit", "write", "done")
+ToolName = Literal["bash", "read", "edit", "write", "done"]
+TOOL_NAMES: tuple[ToolName, ...] = ("bash", "read", "edit", "write", "done")
 
 
 class ReplyProblem(StrEnum):

@@ -40,7 +40,11 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
     lines.append(f"══ {verdict.outcome.value}{f': {verdict.cause}' if verdict.cause else ''} ══")
     for label, outcomes in (("FAIL_TO_PASS", verdict.fail_to_pass), ("PASS_TO_PASS", verdict.pass_to_pass)):
         lines += [f"{label} {_counts(list(outcomes.values()))}"]
-        lines += [f"  {outcome.value:8} {name}" for name, outcome in outcomes.items() if outcome is not TestOutcome.PASSED]
+        lines += [
+            f"  {outcome.value:8} {name}"
+            for name, outcome in outcomes.items()
+            if outcome is not TestOutcome.PASSED
+        ]
     if verdict.stripped_paths:
         lines.append(f"left out of the patch: {', '.join(verdict.stripped_paths)}")
     return "\n".join(lines)

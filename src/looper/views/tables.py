@@ -17,12 +17,24 @@ def run_table(run: RunView) -> RenderableType:
     plan = run.manifest.plan
     title = f"{plan.experiment} {plan.profile}: {plan.title}, {len(run.tasks)} tasks, sandbox {run.manifest.sandbox}"
     table = Table(title=title, title_justify="left", caption=str(run.folder), caption_justify="left")
-    for name in ("arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "seconds", "infra errors"):
+    for name in (
+        "arm",
+        "resolved",
+        "rate, 95 %",
+        "patched",
+        "steps",
+        "tokens in",
+        "tokens out",
+        "seconds",
+        "infra errors",
+    ):
         table.add_column(name, justify="left" if name == "arm" else "right")
     figures = [run.figures(arm.name) for arm in plan.arms]
     for found in figures:
         table.add_row(*_row(found))
-    lines = [Text(line) for line in (*_contrast_lines(run), *_control_lines(run, figures), *_damage_lines(run))]
+    lines = [
+        Text(line) for line in (*_contrast_lines(run), *_control_lines(run, figures), *_damage_lines(run))
+    ]
     return Group(table, *lines)
 
 
@@ -79,11 +91,17 @@ def _control_lines(run: RunView, figures: list[ArmFigures]) -> list[str]:
             continue
         right = found.resolved.numerator == expected
         must = "resolve every task" if expected else "resolve none"
-        said = "does" if right else f"resolved {found.resolved.numerator} of {found.resolved.denominator}: DO NOT TRUST"
+        said = (
+            "does"
+            if right
+            else f"resolved {found.resolved.numerator} of {found.resolved.denominator}: DO NOT TRUST"
+        )
         lines.append(f"control {found.arm} must {must}: {said}")
     for found in figures:
         if found.infra_errors and found.resolved.denominator:
-            whole = Rate(found.resolved.numerator, found.resolved.denominator + found.infra_errors, frozenset())
+            whole = Rate(
+                found.resolved.numerator, found.resolved.denominator + found.infra_errors, frozenset()
+            )
             lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole)}")
     missing = run.planned - run.finished
     return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]

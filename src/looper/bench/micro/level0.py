@@ -38,10 +38,16 @@ _SHAPE_FIELDS = ("size", "count", "length", "total", "number", "span", "first", 
 
 CONVENTIONS = {
     "scale": Family("x", "x * @", ("60", "100", "24", "12", "7", "365"), ("3", "5", "9"), ("3", "11")),
-    "limit": Family("x", "min(x, @)", ("10", "50", "99", "255", "500", "640"), ("1", "2", "3"), ("7", "9999")),
+    "limit": Family(
+        "x", "min(x, @)", ("10", "50", "99", "255", "500", "640"), ("1", "2", "3"), ("7", "9999")
+    ),
     "join": Family("a, b", 'a + "@" + b', ("-", "_", "/", ":", ".", "+"), ("", "*", "#"), ("'p', 'q'",)),
     "fetch": Family(
-        "d, k", "d.get(k, @)", ("None", "-1", "0", '""', "False", '"?"'), ("1", "[]", "True"), ("{'a': 4}, 'z'",)
+        "d, k",
+        "d.get(k, @)",
+        ("None", "-1", "0", '""', "False", '"?"'),
+        ("1", "[]", "True"),
+        ("{'a': 4}, 'z'",),
     ),
     "label": Family("n", '"@" + str(n)', ("id", "key", "ref", "uid", "sku", "no"), ("x", "a", "t"), ("5",)),
     "size": Family("o", "o.@", _SHAPE_FIELDS[:6], _SHAPE_FIELDS[6:], ("shape",)),
@@ -104,7 +110,9 @@ def draw_bug(conventions: Conventions, family: str, noun: str, rng: random.Rando
     files, fillers = {}, []
     for module in MODULES:
         holds_it = module == conventions.module[family]
-        names = [f"keep_{spare.pop()}" for _ in range(rng.choice((0, 1, 1) if holds_it else (1, 1, 2))) if spare]
+        names = [
+            f"keep_{spare.pop()}" for _ in range(rng.choice((0, 1, 1) if holds_it else (1, 1, 2))) if spare
+        ]
         fillers += [(name, module) for name in names]
         functions = [f"def {name}(x):\n    return x\n" for name in names]
         if holds_it:
@@ -188,7 +196,9 @@ def _expected_values(bug: Bug) -> list[object]:
     names: dict[str, object] = {}
     exec(_SHAPE, names)
     function = eval(f"lambda {FAMILIES[bug.family].parameters}: {bug.right}")
-    return [eval(f"function({probe})", {**names, "function": function}) for probe in FAMILIES[bug.family].probes]
+    return [
+        eval(f"function({probe})", {**names, "function": function}) for probe in FAMILIES[bug.family].probes
+    ]
 
 
 def _expected_digests(bug: Bug) -> list[str]:
@@ -215,5 +225,7 @@ def _function_test(bug: Bug) -> str:
 
 def _basics_test(bug: Bug) -> str:
     imports = "".join(f"import {module}\n" for module in MODULES)
-    tests = "".join(f"\n\ndef test_{name}():\n    assert {module}.{name}(7) == 7\n" for name, module in bug.fillers)
+    tests = "".join(
+        f"\n\ndef test_{name}():\n    assert {module}.{name}(7) == 7\n" for name, module in bug.fillers
+    )
     return imports + tests

@@ -188,7 +188,9 @@ DETERMINED = {
         ("if not values:\n        return 0.0",),
         ("values = list(values)", "assert values is not None"),
         ("[]", "[1, 2, 6]"),
-        ("NAME dies with ZeroDivisionError when there is no NOUN yet. The mean of nothing should be 0.0 for us.",),
+        (
+            "NAME dies with ZeroDivisionError when there is no NOUN yet. The mean of nothing should be 0.0 for us.",
+        ),
     ),
     "batches": Kind(
         "stats",
@@ -198,7 +200,9 @@ DETERMINED = {
         ("len(items)",),
         ("len(items) - size", "len(items) - 1"),
         ("[1, 2, 3, 4, 5], 2", "[1, 2, 3], 3", "[1], 4", "[1, 2, 3, 4], 3"),
-        ("The last batch is missing: NAME([1, 2, 3, 4, 5], 2) must give [[1, 2], [3, 4], [5]], whatever is left over.",),
+        (
+            "The last batch is missing: NAME([1, 2, 3, 4, 5], 2) must give [[1, 2], [3, 4], [5]], whatever is left over.",
+        ),
     ),
     "unique": Kind(
         "lookup",
@@ -208,7 +212,9 @@ DETERMINED = {
         ("list(dict.fromkeys(names))",),
         ("sorted(set(names))", "names"),
         ('["b", "a", "b", "c"]', '["x", "x"]'),
-        ("NAME should drop repeated names and keep the order in which they came first; now it does one of the two only.",),
+        (
+            "NAME should drop repeated names and keep the order in which they came first; now it does one of the two only.",
+        ),
     ),
     "same": Kind(
         "text",
@@ -218,7 +224,9 @@ DETERMINED = {
         ("left.strip().casefold() == right.strip().casefold()",),
         ("left == right", "left.strip() == right", "left.casefold() == right"),
         ('" Oak", "oak "', '"ash", "Ash"', '"elm", "fir"', '"x ", "x"'),
-        ("' Oak' and 'oak ' are the same NOUN, but NAME says no. Case and blanks at both ends must not matter.",),
+        (
+            "' Oak' and 'oak ' are the same NOUN, but NAME says no. Case and blanks at both ends must not matter.",
+        ),
     ),
 }
 KINDS = CONVENTIONS | DETERMINED
@@ -226,9 +234,9 @@ MODULES = ("money", "lookup", "periods", "ranking", "naming", "retry", "text", "
 SECOND_MODULES = ("report", "export", "api")
 
 _NEUTRAL = (
-    "def NOUN_names(rows):\n    return [row.get(\"name\") for row in rows]\n",
+    'def NOUN_names(rows):\n    return [row.get("name") for row in rows]\n',
     "def count_NOUN(items):\n    return len(items)\n",
-    "def first_NOUN(items):\n    for item in items:\n        return item\n    raise LookupError(\"no NOUN\")\n",
+    'def first_NOUN(items):\n    for item in items:\n        return item\n    raise LookupError("no NOUN")\n',
     "def has_NOUN(items, key):\n    return key in items\n",
     "def NOUN_pairs(keys, values):\n    return dict(zip(keys, values))\n",
 )
@@ -274,7 +282,8 @@ def _generate(rng: random.Random, tasks: int, places: int) -> Project:
     rng.shuffle(names)
     nouns = rng.sample(NOUNS, tasks)
     changes = [
-        _change(repo, KINDS[name], choice[name], noun, places, rng) for name, noun in zip(names, nouns, strict=True)
+        _change(repo, KINDS[name], choice[name], noun, places, rng)
+        for name, noun in zip(names, nouns, strict=True)
     ]
     return Project(repo, tuple(changes))
 
@@ -290,7 +299,9 @@ def _change(repo: str, kind: Kind, right: str, noun: str, places: int, rng: rand
     neutral = _neutral_functions(modules, noun, rng)
     base = {f"{repo}/{name}.py": _module(name, broken, neutral[name], wrong=True) for name in modules}
     fixed = {f"{repo}/{name}.py": _module(name, broken, neutral[name], wrong=False) for name in modules}
-    issue = rng.choice(kind.issues).replace("NAME", f"`{repo}.{kind.module}.{function}`").replace("NOUN", noun)
+    issue = (
+        rng.choice(kind.issues).replace("NAME", f"`{repo}.{kind.module}.{function}`").replace("NOUN", noun)
+    )
     if places == 2:
         issue += f"\n\nI think I saw the same in the {broken[1].module} module, with `{broken[1].function}`."
     tests = {f"tests/test_{place.module}_{place.function}.py": _place_test(repo, place) for place in broken}
@@ -313,11 +324,14 @@ def _change(repo: str, kind: Kind, right: str, noun: str, places: int, rng: rand
     )
 
 
-def _neutral_functions(modules: tuple[str, ...], noun: str, rng: random.Random) -> dict[str, list[tuple[str, str]]]:
+def _neutral_functions(
+    modules: tuple[str, ...], noun: str, rng: random.Random
+) -> dict[str, list[tuple[str, str]]]:
     """Functions that show no convention: template and noun, one or two for each module."""
     words = iter([word for word in rng.sample(NOUNS, 3 * len(modules)) if word != noun])
     return {
-        module: [(template, next(words)) for template in rng.sample(_NEUTRAL, rng.choice((1, 2)))] for module in modules
+        module: [(template, next(words)) for template in rng.sample(_NEUTRAL, rng.choice((1, 2)))]
+        for module in modules
     }
 
 
@@ -390,5 +404,7 @@ def _basics(repo: str, neutral: dict[str, list[tuple[str, str]]]) -> tuple[str, 
             arguments, expected = _NEUTRAL_TESTS[pattern]
             function = pattern.replace("NOUN", noun)
             names.append(f"test_{module}_{function}")
-            lines.append(f"\n\ndef {names[-1]}():\n    assert {repo}.{module}.{function}{arguments} == {expected}\n")
+            lines.append(
+                f"\n\ndef {names[-1]}():\n    assert {repo}.{module}.{function}{arguments} == {expected}\n"
+            )
     return "".join(lines), names

@@ -55,7 +55,9 @@ def _pytest(task: Task, canaries: CanaryFiles) -> Invocation:
     path = str(folder / f"{canaries.module}.py")
     source = f"def {canaries.passing}():\n    assert True\n\n\ndef {canaries.failing}():\n    assert False\n"
     files = _files_of(task)
-    return Invocation("run_pytest.py", (*files, path), {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, {path: source})
+    return Invocation(
+        "run_pytest.py", (*files, path), {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, {path: source}
+    )
 
 
 def _files_of(task: Task) -> tuple[str, ...]:

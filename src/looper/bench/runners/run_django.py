@@ -50,7 +50,7 @@ def main():
             if hasattr(self, "_worst") and hasattr(test, "_testMethodName"):
                 self._say("error")
             else:
-                say(error="{}: {}".format(test, err[1]))
+                say(error=f"{test}: {err[1]}")
 
         def addSkip(self, test, reason):
             super().addSkip(test, reason)

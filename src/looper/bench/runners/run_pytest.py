@@ -44,7 +44,7 @@ def main():
 
         def pytest_collectreport(self, report):
             if report.failed:
-                say(error="collecting {} failed: {}".format(report.nodeid, str(report.longrepr)[-500:]))
+                say(error=f"collecting {report.nodeid} failed: {str(report.longrepr)[-500:]}")
 
     options = ["-q", "-p", "no:cacheprovider", "--rootdir", tree, "-c", os.devnull, "--tb=no", "--no-header"]
     # A test module that cannot be imported must not keep the others from running.

@@ -134,4 +134,6 @@ def _dependencies(project: Project, number: int) -> tuple[str, ...]:
     """Earlier tasks that touch a file which this one's fix touches: the benchmark's own rule."""
     touched = set(project.changes[number - 1].fix)
     earlier: Sequence[Change] = project.changes[: number - 1]
-    return tuple(_instance_id(project, at) for at, change in enumerate(earlier, 1) if touched & set(change.fix))
+    return tuple(
+        _instance_id(project, at) for at, change in enumerate(earlier, 1) if touched & set(change.fix)
+    )

@@ -31,7 +31,9 @@ def load_swe_bench_cl(source: str) -> tuple[Task, ...]:
     seen: dict[str, int] = {}
     for number, task in enumerate(tasks, 1):
         if task.instance_id in seen:
-            raise BadInput(f"{source}, row {number}: {task.instance_id} stands in row {seen[task.instance_id]} already.")
+            raise BadInput(
+                f"{source}, row {number}: {task.instance_id} stands in row {seen[task.instance_id]} already."
+            )
         seen[task.instance_id] = number
     return tuple(tasks)
 
@@ -41,15 +43,16 @@ def _from_file(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise BadInput(
             f"The dataset file {path} does not exist. Name the JSONL file of SWE-Bench-CL with --data or LOOPER_SWE_DATA."
         )
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     number = 0
-    with opened as stream:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
         try:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     yield number, json.loads(line)
         except (OSError, EOFError, ValueError) as error:
-            raise BadInput(f"{path}, row {number + isinstance(error, OSError)}: {error}. Take the file anew.") from error
+            raise BadInput(
+                f"{path}, row {number + isinstance(error, OSError)}: {error}. Take the file anew."
+            ) from error
 
 
 def _from_hub(name: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -58,7 +58,9 @@ class HarnessEnvironment:
         for distribution in distributions:
             _copy_distribution(distribution, packages)
         # The environment is read-only in use: without byte code every test run would compile pytest anew (0.3 s).
-        compileall.compile_dir(packages, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+        compileall.compile_dir(
+            packages, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+        )
         try:
             temporary.rename(target)
         except OSError:

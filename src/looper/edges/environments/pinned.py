@@ -51,7 +51,9 @@ class PinnedEnvironments:
         repo, _, version = key.partition("@")
         entry = _table().get(repo, {}).get(version)
         if entry is None:
-            raise BadInput(f"No environment is known for {repo} {version}. Known: {', '.join(_known_keys())}.")
+            raise BadInput(
+                f"No environment is known for {repo} {version}. Known: {', '.join(_known_keys())}."
+            )
         interpreter = find_interpreter(entry["python"])
         exact = _output([str(interpreter), "-c", "import sys; print(sys.version)"])
         packages = _table()["locks"][entry["lock"]]
@@ -75,23 +77,49 @@ class PinnedEnvironments:
         for argv in _build_commands(interpreter, target, lock):
             _run(argv, f"the environment of {key}")
         size = sum(path.lstat().st_size for path in target.rglob("*") if not path.is_symlink())
-        done = {"key": key, "seconds": round(time.monotonic() - begun, 1), "mib": size >> 20, "packages": packages}
+        done = {
+            "key": key,
+            "seconds": round(time.monotonic() - begun, 1),
+            "mib": size >> 20,
+            "packages": packages,
+        }
         (target / "complete.json").write_text(json.dumps(done, indent=1) + "\n")
         self._say(f"built the environment of {key}: {done['mib']} MiB in {done['seconds']} s")
 
 
 def _known_keys() -> list[str]:
-    return [f"{repo}@{version}" for repo, versions in _table().items() if repo != "locks" for version in versions]
+    return [
+        f"{repo}@{version}" for repo, versions in _table().items() if repo != "locks" for version in versions
+    ]
 
 
 def _build_commands(interpreter: Path, target: Path, lock: Path) -> Iterable[list[str]]:
     uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     if Path(uv).exists():
         yield [uv, "venv", "--quiet", "--python", str(interpreter), str(target)]
-        yield [uv, "pip", "install", "--quiet", "--no-deps", "--python", str(target / "bin" / "python"), "-r", str(lock)]
+        yield [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--python",
+            str(target / "bin" / "python"),
+            "-r",
+            str(lock),
+        ]
     else:
         yield [str(interpreter), "-m", "venv", str(target)]
-        yield [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(lock)]
+        yield [
+            str(target / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "-r",
+            str(lock),
+        ]
 
 
 def find_interpreter(version: str) -> Path:
@@ -112,7 +140,9 @@ def find_interpreter(version: str) -> Path:
 
 def _pyenv(version: str) -> list[Path]:
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    found = sorted(root.glob(f"versions/{version}.*/bin/python"), key=lambda path: _patch_number(path.parts[-3]))
+    found = sorted(
+        root.glob(f"versions/{version}.*/bin/python"), key=lambda path: _patch_number(path.parts[-3])
+    )
     return found[::-1]
 
 
@@ -137,7 +167,10 @@ def _from_uv(version: str) -> list[Path]:
 
 def _is_version(python: Path, version: str) -> bool:
     try:
-        return _output([str(python), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip() == version
+        return (
+            _output([str(python), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
+            == version
+        )
     except EnvironmentBroken:
         return False
 
@@ -159,7 +192,9 @@ def _run(argv: list[str], what: str) -> None:
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
-        raise EnvironmentBroken(f"Building {what} took more than {_BUILD_TIMEOUT_S} s: {' '.join(argv[:4])}.") from error
+        raise EnvironmentBroken(
+            f"Building {what} took more than {_BUILD_TIMEOUT_S} s: {' '.join(argv[:4])}."
+        ) from error
     if done.returncode != 0:
         lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
         raise EnvironmentBroken(f"Building {what} failed: {' '.join(lines[-3:])[:600]}")

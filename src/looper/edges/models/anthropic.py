@@ -21,11 +21,15 @@ HOW_TO_START = "Check the network, and ANTHROPIC_API_KEY."
 class AnthropicModel:
     """Streams one model. The API has no seed: repeats differ by its own sampling."""
 
-    def __init__(self, name: str, *, base_url: str, context_tokens: int, patience: Patience | None = None) -> None:
+    def __init__(
+        self, name: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
+    ) -> None:
         """Raises BadInput without a key."""
         key = os.environ.get(KEY)
         if not key:
-            raise BadInput(f"{KEY} is not set. Put your key into that environment variable, or choose another model.")
+            raise BadInput(
+                f"{KEY} is not set. Put your key into that environment variable, or choose another model."
+            )
         self._name, self._url = name, (base_url or DEFAULT_URL).rstrip("/")
         self._server = f"The Anthropic API at {self._url}"
         self._context_tokens, self._patience = context_tokens, patience or Patience()
@@ -34,7 +38,9 @@ class AnthropicModel:
 
     def identity(self) -> ModelIdentity:
         with typed_faults(self._server, HOW_TO_START):
-            response = self._client.get(f"{self._url}/v1/models/{self._name}", headers=self._headers, timeout=30)
+            response = self._client.get(
+                f"{self._url}/v1/models/{self._name}", headers=self._headers, timeout=30
+            )
             if response.status_code != 200:
                 raise status_error(self._server, response.status_code, response.text, response.headers)
             found = response.json()
@@ -59,7 +65,13 @@ class AnthropicModel:
         url = f"{self._url}/v1/messages"
         with typed_faults(self._server, HOW_TO_START):
             for event in server_events(
-                self._client, self._server, url, self._body(request), self._headers, request.timeout_s, self._patience
+                self._client,
+                self._server,
+                url,
+                self._body(request),
+                self._headers,
+                request.timeout_s,
+                self._patience,
             ):
                 kind, delta = event.get("type"), event.get("delta", {})
                 usage |= event.get("message", {}).get("usage", {}) | event.get("usage", {})
@@ -70,7 +82,8 @@ class AnthropicModel:
         if not ended or not finish:
             raise ModelReplyBroken(f"{self._server} ended its reply without its end mark.")
         counted = sum(
-            usage.get(part) or 0 for part in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+            usage.get(part) or 0
+            for part in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
         )
         return Reply(
             text="".join(text),
@@ -88,7 +101,9 @@ class AnthropicModel:
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         system = "\n\n".join(text for role, text in request.messages if role == "system")
-        turns = [{"role": role, "content": text or " "} for role, text in request.messages if role != "system"]
+        turns = [
+            {"role": role, "content": text or " "} for role, text in request.messages if role != "system"
+        ]
         return {
             "model": self._name,
             "system": system,

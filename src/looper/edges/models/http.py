@@ -70,7 +70,9 @@ def typed_faults(server: str, how_to_start: str) -> Iterator[None]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelReplyBroken(f"{server} sent a reply of another shape: {type(error).__name__} {error}.") from error
+        raise ModelReplyBroken(
+            f"{server} sent a reply of another shape: {type(error).__name__} {error}."
+        ) from error
 
 
 def status_error(server: str, status: int, body: str, headers: httpx.Headers | None = None) -> ModelError:
@@ -81,7 +83,9 @@ def status_error(server: str, status: int, body: str, headers: httpx.Headers | N
     if status == 429 and headers is not None and "retry-after" not in headers and _is_spend_limit(said):
         return ModelFatal(f"{server} has reached a spending limit: {said}")
     if status in (429, 503, 529):
-        return ModelOverloaded(f"{server} is overloaded ({status}): {said}", retry_after_s=_retry_after(headers))
+        return ModelOverloaded(
+            f"{server} is overloaded ({status}): {said}", retry_after_s=_retry_after(headers)
+        )
     if status in (400, 401, 402, 403, 413, 422):
         return ModelFatal(f"{server} refused the request ({status}): {said}")
     return ModelServerFault(f"{server} failed ({status}): {said}")
@@ -121,15 +125,25 @@ class Deadline:
 
 
 def timeouts(patience: Patience, total_s: float) -> httpx.Timeout:
-    return httpx.Timeout(min(max(patience.first_byte_s, patience.between_s), total_s), connect=min(CONNECT_S, total_s))
+    return httpx.Timeout(
+        min(max(patience.first_byte_s, patience.between_s), total_s), connect=min(CONNECT_S, total_s)
+    )
 
 
 def server_events(
-    client: httpx.Client, server: str, url: str, body: dict[str, Any], headers: dict[str, str], total_s: float, patience: Patience
+    client: httpx.Client,
+    server: str,
+    url: str,
+    body: dict[str, Any],
+    headers: dict[str, str],
+    total_s: float,
+    patience: Patience,
 ) -> Iterator[dict[str, Any]]:
     """JSON payloads of a server-sent event stream, `[DONE]` as an empty one. Raises ModelError."""
     deadline = Deadline(total_s, server)
-    with client.stream("POST", url, json=body, headers=headers, timeout=timeouts(patience, total_s)) as response:
+    with client.stream(
+        "POST", url, json=body, headers=headers, timeout=timeouts(patience, total_s)
+    ) as response:
         if response.status_code != 200:
             response.read()
             raise status_error(server, response.status_code, response.text, response.headers)

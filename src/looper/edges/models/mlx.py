@@ -33,10 +33,14 @@ def nano_folder() -> Path:
 class MlxModel:
     """Starts its process on first use, and again if it died: a reply that was lost is asked for again by the caller."""
 
-    def __init__(self, folder: Path, *, name: str, context_tokens: int, adapter: str = "", reuse: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, name: str, context_tokens: int, adapter: str = "", reuse: bool = True
+    ) -> None:
         """Raises ModelMissing where the folder holds no model, MissingTool without mlx-lm."""
         if not (folder / "config.json").is_file():
-            raise ModelMissing(f"There is no model in {folder}: config.json is missing. Name a folder in mlx-lm's format.")
+            raise ModelMissing(
+                f"There is no model in {folder}: config.json is missing. Name a folder in mlx-lm's format."
+            )
         try:
             self._version = f"mlx-lm {metadata.version('mlx-lm')}, mlx {metadata.version('mlx')}"
         except metadata.PackageNotFoundError as error:
@@ -59,13 +63,17 @@ class MlxModel:
                 backend_version=self._version,
                 name=self._name,
                 digest=folder_digest(self._folder),
-                quantisation=f"{quantisation['bits']}-bit" if quantisation else str(config.get("torch_dtype", "unknown")),
+                quantisation=f"{quantisation['bits']}-bit"
+                if quantisation
+                else str(config.get("torch_dtype", "unknown")),
                 context_tokens=self._context_tokens,
             )
         return self._identity
 
     def count_tokens(self, messages: Sequence[Message]) -> int | None:
-        return int(self._ask({"op": "count", "messages": list(messages)}, timeout_s=START_TIMEOUT_S)["tokens"])
+        return int(
+            self._ask({"op": "count", "messages": list(messages)}, timeout_s=START_TIMEOUT_S)["tokens"]
+        )
 
     def reply(self, request: ChatRequest) -> Reply:
         begun = time.monotonic()
@@ -136,7 +144,9 @@ class MlxModel:
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
         except OSError as error:
-            raise ModelUnreachable(f"The model process of {self._name} ended: {self._last_words()}") from error
+            raise ModelUnreachable(
+                f"The model process of {self._name} ended: {self._last_words()}"
+            ) from error
 
     def _running(self) -> None:
         """Make sure that the process runs; it has said that its model is loaded when this returns."""

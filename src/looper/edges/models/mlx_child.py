@@ -60,7 +60,9 @@ class Server:
 
     def prompt_tokens(self, messages: list[list[str]], *, for_reply: bool = True) -> list[int]:
         turns = [{"role": role, "content": text} for role, text in messages]
-        ids = self.tokenizer.apply_chat_template(turns, add_generation_prompt=for_reply, tokenize=True, return_dict=False)
+        ids = self.tokenizer.apply_chat_template(
+            turns, add_generation_prompt=for_reply, tokenize=True, return_dict=False
+        )
         return list(ids)
 
     def count(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +95,9 @@ class Server:
                 break
             same += 1
         surplus = len(kept.tokens) - same
-        if surplus and (not can_trim_prompt_cache(kept.cache) or trim_prompt_cache(kept.cache, surplus) != surplus):
+        if surplus and (
+            not can_trim_prompt_cache(kept.cache) or trim_prompt_cache(kept.cache, surplus) != surplus
+        ):
             return make_prompt_cache(self.model), 0
         return kept.cache, same
 
@@ -205,7 +209,7 @@ def main() -> None:
         requests.put(None)
 
     threading.Thread(target=listen, daemon=True).start()
-    _send({"id": "ready", "device": str(mx.default_device()), "mlx": mx.__version__})
+    _send({"id": "ready", "device": str(mx.default_device()), "ready": True})
     serve(server, requests)
 
 

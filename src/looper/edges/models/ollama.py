@@ -29,7 +29,9 @@ HOW_TO_START = (
 class OllamaModel:
     """One model of one server. The window is sent with every request: the server's own default is 4,096 tokens."""
 
-    def __init__(self, name: str, *, base_url: str, context_tokens: int, patience: Patience | None = None) -> None:
+    def __init__(
+        self, name: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
+    ) -> None:
         import ollama
 
         self._name, self._url, self._context_tokens = name, base_url or DEFAULT_URL, context_tokens
@@ -51,7 +53,9 @@ class OllamaModel:
                 )
             version = self._get("/api/version").get("version", "unknown")
         if self._digest and entry.digest != self._digest:
-            raise ModelMissing(f"{self._server} now has another {self._name} ({entry.digest[:12]}) than when the run began.")
+            raise ModelMissing(
+                f"{self._server} now has another {self._name} ({entry.digest[:12]}) than when the run began."
+            )
         self._digest = str(entry.digest)
         details = entry.details
         return ModelIdentity(

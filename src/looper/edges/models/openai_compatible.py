@@ -3,10 +3,18 @@
 import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 
-from looper.edges.models.http import Patience, estimated_tokens, prompt_was_cut, server_events, status_error, typed_faults
+from looper.edges.models.http import (
+    Patience,
+    estimated_tokens,
+    prompt_was_cut,
+    server_events,
+    status_error,
+    typed_faults,
+)
 from looper.errors import ContextOverflow, ModelMissing, ModelReplyBroken
 from looper.protocols import ChatRequest, Message
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
@@ -19,7 +27,9 @@ HOW_TO_START = "Start the server, or correct the address in the profile (openai:
 class OpenAICompatibleModel:
     """Streams one model of one server. Its window cannot be set from here, only stated."""
 
-    def __init__(self, name: str, *, base_url: str, context_tokens: int, patience: Patience | None = None) -> None:
+    def __init__(
+        self, name: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
+    ) -> None:
         self._name, self._url = name, (base_url or DEFAULT_URL).rstrip("/")
         self._server = f"The model server at {self._url}"
         self._context_tokens, self._patience = context_tokens, patience or Patience()
@@ -34,7 +44,9 @@ class OpenAICompatibleModel:
                 raise status_error(self._server, response.status_code, response.text, response.headers)
             found = {str(entry["id"]): entry for entry in response.json()["data"]}
         if self._name not in found:
-            raise ModelMissing(f"{self._server} has no model {self._name}. It has: {', '.join(sorted(found)[:10])}.")
+            raise ModelMissing(
+                f"{self._server} has no model {self._name}. It has: {', '.join(sorted(found)[:10])}."
+            )
         return ModelIdentity(
             backend="openai",
             backend_version=str(response.headers.get("server", "unknown")),
@@ -52,7 +64,8 @@ class OpenAICompatibleModel:
         begun = time.monotonic()
         text: list[str] = []
         thinking: list[str] = []
-        finish, usage = "", {}
+        finish = ""
+        usage: dict[str, Any] = {}
         body = {
             "model": self._name,
             "messages": [{"role": role, "content": content} for role, content in request.messages],

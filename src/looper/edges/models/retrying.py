@@ -54,11 +54,13 @@ class RetryingModel:
                     raise
                 self._sleep(wait)
                 continue
-            return reply.model_copy(update={"retries": faults, "waited_s": asked - begun}) if faults else reply
+            return (
+                reply.model_copy(update={"retries": faults, "waited_s": asked - begun}) if faults else reply
+            )
 
     def _wait(self, faults: int, error: ModelError) -> float:
         """Doubling, with jitter so that parallel rollouts do not come back together, never less than was asked for."""
-        backoff = min(self._policy.longest_wait_s, self._policy.first_wait_s * 2 ** (faults - 1))
+        backoff = min(self._policy.longest_wait_s, self._policy.first_wait_s * 2.0 ** (faults - 1))
         return max(error.retry_after_s or 0.0, backoff * self._rng.uniform(0.5, 1.0))
 
     def forget(self, conversation: str) -> None:

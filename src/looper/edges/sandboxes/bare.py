@@ -13,7 +13,7 @@ class Bare:
     """Runs commands with the rights of the user, network included. Limits time and output only."""
 
     name = "none"
-    owner = None
+    owner: int | None = None
 
     def run(self, command: Command) -> CommandResult:
         temporary = command.root.parent / f"{command.root.name}.tmp"

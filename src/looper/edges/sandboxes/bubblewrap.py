@@ -44,7 +44,9 @@ class Bubblewrap:
         """Raises SandboxUnavailable, with what to install."""
         self._bwrap = program("bwrap")
         if self._bwrap is None:
-            raise SandboxUnavailable("bubblewrap is not installed (Debian, Ubuntu, Fedora: package bubblewrap).")
+            raise SandboxUnavailable(
+                "bubblewrap is not installed (Debian, Ubuntu, Fedora: package bubblewrap)."
+            )
         if not seccomp.supported():
             raise SandboxUnavailable("no system call filter is known for this processor.")
         self.owner = NOBODY if os.geteuid() == 0 else None
@@ -61,7 +63,9 @@ class Bubblewrap:
         # Each reader of a descriptor moves its position, so every command gets an open file of its own.
         descriptor = os.open(f"/proc/self/fd/{self._filter}", os.O_RDONLY)
         try:
-            result = run_process(self._argv(command, descriptor), command, {}, kill=_kill, pass_fds=(descriptor,))
+            result = run_process(
+                self._argv(command, descriptor), command, {}, kill=_kill, pass_fds=(descriptor,)
+            )
         except OSError as error:
             raise SandboxUnavailable(f"bubblewrap did not start: {error}.") from error
         finally:
@@ -72,8 +76,22 @@ class Bubblewrap:
 
     def _argv(self, command: Command, filter_descriptor: int) -> list[str]:
         assert self._bwrap is not None
-        argv = [self._bwrap, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-        argv += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--seccomp", str(filter_descriptor)]
+        argv = [
+            self._bwrap,
+            "--unshare-pid",
+            "--unshare-net",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+        ]
+        argv += [
+            "--die-with-parent",
+            "--new-session",
+            "--cap-drop",
+            "ALL",
+            "--seccomp",
+            str(filter_descriptor),
+        ]
         if self.owner is None:
             argv += ["--unshare-user"]
         else:
@@ -88,7 +106,12 @@ class Bubblewrap:
             uid = str(self.owner)
             argv += [self._setpriv, "--reuid", uid, "--regid", uid, "--clear-groups", "--bounding-set=-all"]
             argv += ["--inh-caps=-all", "--no-new-privs", "--"]
-        limits = [str(PROCESS_LIMIT), str(command.file_mb << 10), str(command.memory_mb << 10), str(command.root)]
+        limits = [
+            str(PROCESS_LIMIT),
+            str(command.file_mb << 10),
+            str(command.memory_mb << 10),
+            str(command.root),
+        ]
         return [*argv, "/bin/bash", "-c", LIMITS, "bash", *limits, *command.argv]
 
 
@@ -103,8 +126,8 @@ def _mounts(command: Command) -> list[str]:
     argv += ["--proc", "/proc", "--dev", "/dev"]
     for folder in ("/dev/shm", "/tmp", "/var/tmp"):
         argv += ["--perms", "1777", "--size", str(TEMP_BYTES), "--tmpfs", folder]
-    for folder in _folders_above([Path("/etc/any"), *command.readable, command.root, *command.writable]):
-        argv += ["--perms", "0755", "--dir", str(folder)]
+    for above in _folders_above([Path("/etc/any"), *command.readable, command.root, *command.writable]):
+        argv += ["--perms", "0755", "--dir", str(above)]
     for name in ETC:
         argv += ["--ro-bind-try", name, name]
     for path in command.readable:

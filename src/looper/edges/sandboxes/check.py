@@ -45,10 +45,14 @@ def leaks(sandbox: Sandbox) -> list[str]:
         server.bind(("127.0.0.1", 0))
         server.listen()
         arguments = (str(secret), str(outside), str(server.getsockname()[1]), str(os.getpid()))
-        result = sandbox.run(Command(argv=("/bin/bash", "-c", PROBE, "probe", *arguments), root=root, timeout_s=20))
+        result = sandbox.run(
+            Command(argv=("/bin/bash", "-c", PROBE, "probe", *arguments), root=root, timeout_s=20)
+        )
     lines = result.text().splitlines()
     if "checked" not in lines or "inside" not in lines:
-        raise SandboxUnavailable(f"{sandbox.name} started, but commands do not work in it: {result.text().strip()}.")
+        raise SandboxUnavailable(
+            f"{sandbox.name} started, but commands do not work in it: {result.text().strip()}."
+        )
     return [line.removeprefix("LEAK ") for line in lines if line.startswith("LEAK ")]
 
 
@@ -79,7 +83,9 @@ def find_sandbox(choice: str) -> Sandbox:
         return proven(lambda: Container(choice.removeprefix("container:")))
     known = candidates()
     if choice != "auto" and choice not in known:
-        raise BadInput(f'There is no sandbox "{choice}". Use auto, {", ".join(known)}, container:IMAGE or none.')
+        raise BadInput(
+            f'There is no sandbox "{choice}". Use auto, {", ".join(known)}, container:IMAGE or none.'
+        )
     reasons = []
     for name, make in known.items():
         if choice in ("auto", name):

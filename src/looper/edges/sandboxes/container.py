@@ -17,7 +17,7 @@ class Container:
     The image must bring bash and a C library that the host's interpreters run on.
     """
 
-    owner = None
+    owner: int | None = None
 
     def __init__(self, image: str) -> None:
         """Raises SandboxUnavailable where no container program is installed, or its engine does not answer."""
@@ -48,10 +48,34 @@ class Container:
         return result
 
     def _argv(self, command: Command, name: str) -> list[str]:
-        argv = [self._program, "run", "--rm", "--name", name, "--network", "none", "--memory", f"{command.memory_mb}m"]
+        argv = [
+            self._program,
+            "run",
+            "--rm",
+            "--name",
+            name,
+            "--network",
+            "none",
+            "--memory",
+            f"{command.memory_mb}m",
+        ]
         if self._kind != "container":
-            argv += ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "400"]
-            argv += ["--tmpfs", "/tmp:rw,size=256m,mode=1777", "--user", f"{os.getuid()}:{os.getgid()}", "--init"]
+            argv += [
+                "--read-only",
+                "--cap-drop",
+                "ALL",
+                "--security-opt",
+                "no-new-privileges",
+                "--pids-limit",
+                "400",
+            ]
+            argv += [
+                "--tmpfs",
+                "/tmp:rw,size=256m,mode=1777",
+                "--user",
+                f"{os.getuid()}:{os.getgid()}",
+                "--init",
+            ]
         for path in command.readable:
             argv += ["--volume", f"{path}:{path}:ro"]
         for path in (command.root, *command.writable):

@@ -33,7 +33,9 @@ class Landlock:
         abi = landlock_abi()
         if abi < MINIMUM_ABI:
             found = f"version {abi}" if abi > 0 else "none"
-            raise SandboxUnavailable(f"the kernel's Landlock is too old: {found}, needed {MINIMUM_ABI} (Linux 6.12).")
+            raise SandboxUnavailable(
+                f"the kernel's Landlock is too old: {found}, needed {MINIMUM_ABI} (Linux 6.12)."
+            )
         if not seccomp.supported():
             raise SandboxUnavailable("no system call filter is known for this processor.")
         self.owner = NOBODY if os.geteuid() == 0 else None
@@ -47,7 +49,13 @@ class Landlock:
         env = {"HOME": str(temporary), "TMPDIR": str(temporary), "LANG": "C.UTF-8", **command.env}
         rules = {
             "read": [*SYSTEM, *ETC, "/dev/urandom", "/dev/random", "/dev/zero", *map(str, command.readable)],
-            "write": [str(command.root), str(temporary), "/dev/null", "/dev/tty", *map(str, command.writable)],
+            "write": [
+                str(command.root),
+                str(temporary),
+                "/dev/null",
+                "/dev/tty",
+                *map(str, command.writable),
+            ],
             "uid": self.owner,
             "filter": self._filter.hex(),
             "argv": [

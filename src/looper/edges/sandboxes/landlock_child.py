@@ -42,7 +42,9 @@ def _must(result: int, what: str) -> int:
 def _restrict(read: list[str], write: list[str], program: bytes) -> None:
     """Bind this process, and all that it starts, to the rules; there is no way back."""
     attributes = struct.pack("QQQ", _ACCESS_ALL, _NETWORK_ALL, _SCOPES_ALL)
-    ruleset = _must(_libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0), "rule set")
+    ruleset = _must(
+        _libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0), "rule set"
+    )
     for access, paths in ((_ACCESS_READ, read), (_ACCESS_ALL, write)):
         for path in paths:
             try:

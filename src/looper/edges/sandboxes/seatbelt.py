@@ -33,7 +33,7 @@ class Seatbelt:
     """
 
     name = "seatbelt"
-    owner = None
+    owner: int | None = None
 
     def __init__(self) -> None:
         """Raises SandboxUnavailable on other systems."""
@@ -47,7 +47,17 @@ class Seatbelt:
         env = {"HOME": str(temporary), "TMPDIR": str(temporary), "LANG": "en_US.UTF-8", **command.env}
         env["LOOPER_COMMAND"] = command.root.name
         limits = ["", str(command.file_mb << 10), "unlimited", str(command.root)]
-        argv = [PROGRAM, "-p", _profile(command, temporary), "/bin/bash", "-c", LIMITS, "bash", *limits, *command.argv]
+        argv = [
+            PROGRAM,
+            "-p",
+            _profile(command, temporary),
+            "/bin/bash",
+            "-c",
+            LIMITS,
+            "bash",
+            *limits,
+            *command.argv,
+        ]
 
         def kill(process: subprocess.Popen[bytes]) -> None:
             kill_group(process)

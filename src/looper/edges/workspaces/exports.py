@@ -27,7 +27,9 @@ class GitWorkspaces:
     copy shares no file, no object and no setting with mirror, export or other copies.
     """
 
-    def __init__(self, mirrors: Mapping[str, Path], exports: Path, workspaces: Path, owner: int | None) -> None:
+    def __init__(
+        self, mirrors: Mapping[str, Path], exports: Path, workspaces: Path, owner: int | None
+    ) -> None:
         """`mirrors` by suite and repository name, `SUITE:REPO`."""
         self._mirrors, self._exports, self._workspaces, self._owner = mirrors, exports, workspaces, owner
         self._loaded: dict[Path, Export] = {}
@@ -74,7 +76,9 @@ class Export:
     def __init__(self, folder: Path) -> None:
         self.files = folder / "files"
         entries = json.loads((folder / "manifest.json").read_text())
-        self.manifest: Manifest = {os.fsdecode(bytes.fromhex(path)): Entry(**entry) for path, entry in entries.items()}
+        self.manifest: Manifest = {
+            os.fsdecode(bytes.fromhex(path)): Entry(**entry) for path, entry in entries.items()
+        }
         self.state = manifest_hash(self.manifest)
 
 
@@ -121,7 +125,9 @@ def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
     script = copy if owner is None else f'{copy} && chown -R -h {owner}:{owner} -- "$2"'
     done = subprocess.run(["/bin/sh", "-c", script, "copy", str(source), str(target)], capture_output=True)
     if done.returncode != 0:
-        raise WorkspaceError(f"Cannot make the workspace {target}: {done.stderr.decode(errors='replace').strip()}.")
+        raise WorkspaceError(
+            f"Cannot make the workspace {target}: {done.stderr.decode(errors='replace').strip()}."
+        )
 
 
 class GitWorkspace:
@@ -154,7 +160,9 @@ class GitWorkspace:
         """By comparing trees: changed entries are copied to a clean place and compared there by git."""
         base, final = self._export.manifest, self._scanner.scan()
         changed = sorted(path for path in base.keys() | final.keys() if base.get(path) != final.get(path))
-        flagged = tuple(path for path in changed if path in final and not self._fits_a_patch(path, final[path]))
+        flagged = tuple(
+            path for path in changed if path in final and not self._fits_a_patch(path, final[path])
+        )
         wanted = [path for path in changed if path not in flagged]
         if not wanted:
             return "", flagged

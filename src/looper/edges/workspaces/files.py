@@ -27,7 +27,9 @@ class Tree:
         """Raises FileRefused."""
         parts = _parts(path)
         with _reasons(path), self._folder(parts[:-1]) as folder:
-            descriptor = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            descriptor = os.open(
+                parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder
+            )
             with os.fdopen(descriptor, "rb") as stream:
                 status = os.fstat(stream.fileno())
                 _must_be_plain(status, path)

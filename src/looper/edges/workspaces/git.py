@@ -38,12 +38,19 @@ _SETTINGS = (
 
 
 def git(
-    arguments: Sequence[str], *, cwd: Path, stdin: bytes | None = None, accept: Sequence[int] = (0,), timeout_s: float = 600
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    stdin: bytes | None = None,
+    accept: Sequence[int] = (0,),
+    timeout_s: float = 600,
 ) -> bytes:
     """Standard output of one git command. Raises WorkspaceError, or MissingTool where git is not installed."""
     executable = program("git")
     if executable is None:
-        raise MissingTool("git is not installed. Install it (Debian: apt-get install git; macOS: xcode-select --install).")
+        raise MissingTool(
+            "git is not installed. Install it (Debian: apt-get install git; macOS: xcode-select --install)."
+        )
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     try:
         done = subprocess.run(

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-IGNORED_FOLDERS = frozenset({".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"})
+IGNORED_FOLDERS = frozenset(
+    {".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
+)
 """Git's own records at the root, and caches that tools leave everywhere."""
 IGNORED_SUFFIXES = (".pyc", ".pyo")
 
@@ -37,7 +39,8 @@ class Scanner:
         self._known: dict[str, tuple[tuple[int, ...], str]] = {}
 
     def scan(self) -> dict[str, Entry]:
-        manifest, known = {}, {}
+        manifest: dict[str, Entry] = {}
+        known: dict[str, tuple[tuple[int, ...], str]] = {}
         for path, status in _walk(self._root):
             if stat.S_ISREG(status.st_mode):
                 identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

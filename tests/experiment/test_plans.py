@@ -1,0 +1,126 @@
+"""Experiment files: what they say, and what is wrong with them."""
+
+from pathlib import Path
+
+import pytest
+
+from looper.errors import BadInput
+from looper.experiment.plans import parse_model, plan_from_text
+from looper.experiment.schedule import lanes, select_tasks
+from looper.records.plan import ArmRole, Plan, TaskSelection
+from looper.records.task import Task
+
+FILE = Path(__file__).parents[2] / "experiments" / "exp00.toml"
+
+
+def text() -> str:
+    return FILE.read_text("utf-8")
+
+
+def load(changed: str | None = None, profile: str = "micro", **options: object) -> Plan:
+    return plan_from_text("exp00", changed or text(), "exp00.toml", profile, **options)  # type: ignore[arg-type]
+
+
+def test_exp00_has_its_four_arms_in_both_profiles() -> None:
+    for profile in ("micro", "swe"):
+        plan = load(profile=profile)
+        assert [arm.name for arm in plan.arms] == ["gold", "noop", "base", "base_again"]
+        assert [arm.role for arm in plan.arms][2:] == [ArmRole.BASE, ArmRole.AGAIN]
+        base, again = plan.arms[2:]
+        assert base.config_hash() != again.config_hash() and base.model == again.model
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('title = "Controls"', 'title = "Controls', r"exp00.toml is not valid TOML: .*line 3"),
+        (
+            'factor = "the agent of the arm"',
+            'factor = 3\ncolour = "red"',
+            r"factor: .*string.*; .*colour: unknown key",
+        ),
+        ("steps = 6", "steps = 0", r"exp00.toml, line \d+, profiles.micro.limits.steps: .*greater than 0"),
+        ("steps = 6", "stepz = 6", r"line \d+, profiles.micro.limits.stepz: unknown key"),
+        ('role = "base"', 'role = "hero"', r"arms.2.role: .*'base', 'again'"),
+        ("repetition = 1", "", "needs a repetition of its own"),
+        ("repetition = 1", "repetition = 1\ntemperature = 0.9", "must equal base in everything"),
+        ('name = "noop"', 'name = "gold"', "names must differ"),
+        ('scaffold = "terse"', 'scaffold = "fancy"', 'no scaffold "fancy". Use one of: full, terse'),
+        ('model = "nano"', 'model = "gpt"', "names no model"),
+        ("level = 0", "level = 9", "profiles.micro.tasks.level"),
+        ("[profiles.micro.limits]", "[profiles.micro.limit]", "profiles.micro.limit: unknown key"),
+    ],
+)
+def test_what_is_wrong_is_named_by_file_line_and_field(old: str, new: str, said: str) -> None:
+    assert old in text()
+    with pytest.raises(BadInput, match=said) as error:
+        load(text().replace(old, new, 1))
+    assert "\n" not in str(error.value)
+
+
+def test_the_line_of_a_wrong_value_is_its_own() -> None:
+    line = text().splitlines().index("verify_s = 900.0") + 1
+    with pytest.raises(BadInput, match=rf"line {line}, profiles.swe.limits.verify_s"):
+        load(text().replace("verify_s = 900.0", "verify_s = -1.0"), profile="swe")
+
+
+def test_an_unknown_profile_names_those_that_exist() -> None:
+    with pytest.raises(BadInput, match='no profile "macro". It has: micro, swe'):
+        load(profile="macro")
+
+
+def test_g48_every_limit_that_is_written_reaches_the_plan() -> None:
+    plan = load()
+    for name, value in plan.limits.model_dump().items():
+        shown = f"{name} = {value}"
+        if shown not in text():
+            continue  # This profile leaves it at its default.
+        other = load(text().replace(shown, f"{name} = {value + 1}", 1))
+        assert getattr(other.limits, name) == value + 1, name
+
+
+def test_models_are_named_in_one_way() -> None:
+    assert parse_model("ollama:qwen2.5-coder:7b").name == "qwen2.5-coder:7b"
+    found = parse_model("openai:my/model@http://127.0.0.1:8000/v1")
+    assert (found.name, found.base_url) == ("my/model", "http://127.0.0.1:8000/v1")
+    for wrong in ("nano:x", "mlx", "ollama:", "what:x"):
+        with pytest.raises(BadInput):
+            parse_model(wrong)
+
+
+def test_a_scaffold_can_be_a_factor() -> None:
+    plan = load(
+        text().replace(
+            'scaffold = "terse"', 'scaffold = { base = "terse", guards = { refuse_empty_done = false } }'
+        )
+    )
+    scaffold = plan.arms[2].scaffold
+    assert not scaffold.guards.refuse_empty_done and scaffold.terse and scaffold.guards.check_python
+
+
+def test_the_model_and_the_limit_of_the_command_line_become_part_of_the_plan() -> None:
+    plan = load(model="ollama:llama3", limit=3)
+    assert plan.arms[2].model.name == "llama3" and plan.arms[0].model.backend == "gold"
+    assert plan.selection.limit == 3
+
+
+def test_tasks_are_selected_in_order_and_unknown_names_are_refused(
+    micro: tuple[tuple[Task, ...], object],
+) -> None:
+    tasks = micro[0]
+    chosen = select_tasks(tasks, TaskSelection(suite="micro", per_repo=2, limit=5))
+    assert [task.sequence_position for task in chosen] == [1, 2, 1, 2, 1]
+    assert select_tasks(tasks, TaskSelection(suite="micro", tasks=(tasks[7].instance_id,))) == (tasks[7],)
+    with pytest.raises(BadInput, match="no-such-repo"):
+        select_tasks(tasks, TaskSelection(suite="micro", repos=("no-such-repo",)))
+
+
+def test_g33_arms_alternate_and_every_cell_comes_once(micro: tuple[tuple[Task, ...], object]) -> None:
+    plan, tasks = load(), micro[0][:8]
+    cells = [cell for lane in lanes(plan, tasks) for cell in lane]
+    assert len(cells) == len(set(cells)) == 8 * 4
+    assert {cells[4 * number].arm for number in range(8)} == {"gold", "noop", "base", "base_again"}
+    sequence = plan.model_copy(update={"order": "sequence"})
+    assert [len(lane) for lane in lanes(sequence, tasks)] == [8, 8, 8, 8]
+    with pytest.raises(BadInput, match="no arm gould"):
+        lanes(plan, tasks, ["gould"])

@@ -1,0 +1,328 @@
+"""Whole runs through the command: resuming, stopping, refusing. Rows P01 to P14, guards G-14, G-16, G-44."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from looper.experiment.ledger import Ledger
+from looper.journal import read_stream
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import Outcome, Verdict
+from looper.views.runs import read_run
+
+SCRIPT = """<bash>ls; echo one > note.txt</bash>
+---
+<read>check.py</read>
+---
+<edit path="note.txt"><old>one</old><new>two</new></edit>
+---
+<bash>python check.py; cat note.txt</bash>
+---
+<done>that is all</done>"""
+
+PLAN = """
+title = "Test"
+hypothesis = "Runs can be interrupted."
+factor = "the agent"
+[[arms]]
+name = "gold"
+role = "control"
+model = "gold"
+[[arms]]
+name = "noop"
+role = "control"
+model = "noop"
+[[arms]]
+name = "base"
+role = "base"
+[profiles.micro]
+model = "scripted:script.txt"
+scaffold = "full"
+temperature = 0.0
+seeds = [0]
+order = "parallel"
+[profiles.micro.tasks]
+suite = "micro"
+per_repo = 1
+limit = 4
+[profiles.micro.limits]
+steps = 8
+output_tokens = 500
+context_tokens = 8000
+wall_s = 60.0
+command_s = 20.0
+verify_s = 60.0
+"""
+
+
+class Project:
+    """A folder from which `looper` is called as a user would."""
+
+    def __init__(self, folder: Path, state: Path) -> None:
+        self.folder = folder
+        (folder / "experiments").mkdir()
+        (folder / "experiments" / "test.toml").write_text(PLAN)
+        (folder / "script.txt").write_text(SCRIPT)
+        self.environment = {**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": str(folder / "runs")}
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        argv = [sys.executable, "-m", "looper.cli.main", *arguments]
+        return subprocess.Popen(
+            argv,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def looper(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        with self.start(*arguments) as process:
+            out, err = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    @property
+    def run(self) -> Path:
+        return next((self.folder / "runs").iterdir())
+
+    def verdicts(self) -> list[Verdict]:
+        return list(read_stream(self.run, "verdicts", Verdict)) if (self.folder / "runs").exists() else []
+
+    def facts(self) -> dict[str, tuple[str, str, dict[str, str]]]:
+        """What a run found, without its times: outcome, patch and tests of every cell."""
+        return {
+            verdict.cell: (
+                verdict.outcome.value,
+                verdict.patch_hash,
+                {**verdict.fail_to_pass, **verdict.pass_to_pass},
+            )
+            for verdict in self.verdicts()
+        }
+
+
+@pytest.fixture
+def project(tmp_path: Path, state: Path) -> Project:
+    return Project(tmp_path, state)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, state: Path
+) -> dict[str, tuple[str, str, dict[str, str]]]:
+    project = Project(tmp_path_factory.mktemp("undisturbed"), state)
+    assert project.looper("run", "test").returncode == 0
+    return project.facts()
+
+
+def test_a_run_prints_its_table_and_runs_nothing_twice(project: Project) -> None:
+    first = project.looper("run", "test")
+    assert first.returncode == 0, first.stderr
+    assert "4/4" in first.stdout and "0/4" in first.stdout and "12 to do" in first.stderr
+    assert "control gold must resolve every task: does" in first.stdout
+    steps = len(list(read_stream(project.run, "steps", Step)))
+    again = project.looper("run", "test")
+    assert again.returncode == 0 and again.stdout == first.stdout
+    assert len(project.verdicts()) == 12 and len(list(read_stream(project.run, "steps", Step))) == steps
+
+
+def test_the_records_hold_what_an_audit_needs(project: Project) -> None:
+    project.looper("run", "test", "--arm", "base", "--limit", "1")
+    end = next(read_stream(project.run, "trajectories", Trajectory))
+    assert end.arm == "base" and len(end.arm_hash) == len(end.prompt_hash) == len(end.patch_hash) == 64
+    assert end.model.backend == "scripted" and end.model.digest and end.code_version and end.environment
+    assert end.sandbox in ("bubblewrap", "landlock", "seatbelt") and len(end.workspace_clean_state) == 64
+    assert "note.txt" in end.patch and end.prompt_tokens is None
+    steps = list(read_stream(project.run, "steps", Step))
+    assert [step.index for step in steps] == [1, 2, 3, 4, 5] and steps[0].reply.text.startswith("<bash>ls")
+
+
+@pytest.mark.slow
+def test_p04_p06_killed_at_random_moments_the_end_is_the_same(
+    project: Project, undisturbed: dict[str, tuple[str, str, dict[str, str]]]
+) -> None:
+    """`scripts/kill_test.py` does this 50 times on exp00; here a few."""
+    rng, kills = random.Random(11), 0
+    for _ in range(6):
+        process = project.start("run", "test", "--workers", "2")
+        time.sleep(rng.uniform(0.5, 1.6))
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+    assert project.looper("run", "test").returncode == 0
+    assert kills >= 3
+    assert project.facts() == undisturbed
+    cells = [verdict.cell for verdict in project.verdicts()]
+    assert len(cells) == len(set(cells)) == 12
+    seen = [(step.cell, step.attempt, step.index) for step in read_stream(project.run, "steps", Step)]
+    assert len(seen) == len(set(seen)), "no step is recorded twice"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_p01_p03_a_signal_ends_the_run_in_order_and_it_goes_on(
+    project: Project, number: signal.Signals
+) -> None:
+    process = project.start("run", "test")
+    while not project.verdicts() and process.poll() is None:
+        time.sleep(0.05)
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and time.monotonic() - begun < 5
+    assert "The same command goes on from here" in err and "Traceback" not in err
+    assert 0 < len(project.verdicts()) < 12
+    assert project.looper("run", "test").returncode == 0 and len(project.verdicts()) == 12
+
+
+def test_p02_a_second_signal_ends_it_at_once(project: Project) -> None:
+    (project.folder / "script.txt").write_text("<bash>sleep 50</bash>")
+    process = project.start("run", "test", "--arm", "base")
+    until = time.monotonic() + 30
+    while not (project.folder / "runs").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130 and time.monotonic() - begun < 1
+
+
+def test_p05_a_second_run_on_the_same_folder_is_refused_and_names_the_first(project: Project) -> None:
+    (project.folder / "script.txt").write_text("<bash>sleep 30</bash>")
+    process = project.start("run", "test", "--arm", "base")
+    until = time.monotonic() + 30
+    while not list((project.folder / "runs").glob("*/manifest.jsonl")) and time.monotonic() < until:
+        time.sleep(0.05)
+    second = project.looper("run", "test", "--arm", "base")
+    process.kill()
+    process.communicate()
+    assert second.returncode == 75 and str(process.pid) in second.stderr and "Traceback" not in second.stderr
+
+
+def test_g44_an_unfinished_run_that_was_begun_otherwise_is_refused_with_the_difference(
+    project: Project,
+) -> None:
+    project.looper("run", "test", "--arm", "noop")
+    plan = project.folder / "experiments" / "test.toml"
+    plan.write_text(PLAN.replace("steps = 8", "steps = 9"))
+    refused = project.looper("run", "test")
+    assert refused.returncode == 2
+    assert "plan.limits.steps was 8 and is 9" in refused.stderr and "--fresh" in refused.stderr
+    fresh = project.looper("run", "test", "--fresh", "--arm", "noop")
+    assert fresh.returncode == 0 and len(list((project.folder / "runs").iterdir())) == 2
+
+
+def test_g44_another_script_is_another_model_and_another_run(project: Project) -> None:
+    project.looper("run", "test")
+    (project.folder / "script.txt").write_text("<done></done>")
+    assert project.looper("run", "test").returncode == 0
+    assert len(list((project.folder / "runs").iterdir())) == 2, "the first was finished, so a new one begins"
+
+
+def test_a_damaged_verdict_is_set_aside_and_only_its_cell_runs_again(project: Project) -> None:
+    project.looper("run", "test")
+    before = project.facts()
+    path = project.run / "verdicts.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4].replace(b'"attempt":1', b'"attempt":7')
+    path.write_bytes(b"".join(lines))
+    again = project.looper("run", "test")
+    assert again.returncode == 0 and "1 to do" in again.stderr and "checksum" in again.stderr
+    assert project.facts() == before
+
+
+def test_a_run_folder_without_its_manifest_is_refused(project: Project) -> None:
+    project.looper("run", "test", "--limit", "1")
+    (project.run / "manifest.jsonl").write_bytes(b"garbage\n")
+    found = project.looper("run", "test", "--limit", "1")
+    assert found.returncode == 69 and "no manifest" in found.stderr and "Traceback" not in found.stderr
+    shown = project.looper("show", "--run", str(project.run))
+    assert shown.returncode == 2 and "no usable run folder" in shown.stderr
+
+
+def test_p13_leftovers_of_a_dead_run_are_swept(project: Project, state: Path) -> None:
+    process = project.start("run", "test")
+    while not project.verdicts() and process.poll() is None:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert project.looper("run", "test").returncode == 0
+    places = [
+        path
+        for path in (state / "workspaces").rglob("*")
+        if path.name.endswith((".tmp", ".diff", ".results"))
+    ]
+    assert not places
+
+
+def test_g14_infrastructure_errors_are_no_verdicts_are_retried_and_counted(
+    project: Project, state: Path
+) -> None:
+    """The environment of the tests is broken for one run, then whole again."""
+    project.looper("run", "test", "--arm", "noop", "--limit", "1")
+    project.environment["LOOPER_HOME"] = str(state / "broken")
+    shutil.copytree(state / "suites", state / "broken" / "suites", dirs_exist_ok=True)
+    first = project.looper("run", "test", "--fresh", "--arm", "noop")
+    assert first.returncode == 0
+    environment = next((state / "broken" / "environments").glob("micro-*"))
+    python = environment / "bin" / "python"
+    target = os.readlink(python)
+    python.unlink()
+    broken = project.looper("run", "test", "--fresh", "--arm", "noop")
+    found = [json.loads(line) for line in [project_status(project)]][0]
+    last = found["runs"][-1]
+    arm = next(arm for arm in last["arms"] if arm["arm"] == "noop")
+    assert arm["attempted"] == 0 and arm["infra_errors"] == 4, broken.stderr
+    assert "infra_error" in broken.stderr
+    python.symlink_to(target)
+    mended = project.looper("run", "test", "--arm", "noop")
+    assert mended.returncode == 0
+    view = read_run(Path(project.folder / "runs" / last["run"]))
+    assert view.figures("noop").resolved.denominator == 4 and view.figures("noop").infra_errors == 0
+    assert sum(verdict.outcome is Outcome.INFRA_ERROR for verdict in view.verdicts) == 4 * 3
+
+
+def project_status(project: Project) -> str:
+    return project.looper("status", "--json").stdout
+
+
+def test_show_and_status_read_a_run(project: Project) -> None:
+    project.looper("run", "test", "--limit", "1")
+    listed = project.looper("show").stdout.splitlines()
+    assert len(listed) == 3 and listed[0].endswith("resolved")
+    cell = listed[2].split()[0]
+    shown = project.looper("show", cell).stdout
+    assert "── step 1 ──" in shown and "note.txt" in shown and "FAIL_TO_PASS 0 of 1 passed" in shown
+    assert project.looper("show", cell, "--step", "3").stdout.count("── step") == 1
+    assert project.looper("show", cell, "--step", "9").returncode == 2
+    assert project.looper("show", "nothing/like/this").returncode == 2
+    status = json.loads(project_status(project))["runs"][0]
+    assert (status["finished"], status["planned"], status["writer"]) == (3, 3, None)
+
+
+def test_a_dry_run_prints_cells_and_writes_nothing(project: Project) -> None:
+    found = project.looper("run", "test", "--dry-run")
+    assert found.returncode == 0 and found.stdout.count("/0/") == 12
+    assert not (project.folder / "runs").exists()
+
+
+def test_the_ledger_gives_back_interrupted_cells(project: Project) -> None:
+    project.looper("run", "test", "--arm", "base", "--limit", "1")
+    (project.run / "verdicts.jsonl").unlink()
+    (project.run / "trajectories.jsonl").unlink()
+    view = read_run(project.run)
+    ledger = Ledger(project.run, view.manifest)
+    from looper.records.plan import Cell
+
+    past = ledger.past(Cell(arm="base", seed=0, instance_id=view.tasks[0]))
+    ledger.close()
+    assert past is not None and past.attempt == 1 and [step.index for step in past.steps] == [1, 2, 3, 4, 5]
