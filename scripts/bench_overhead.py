@@ -1,0 +1,168 @@
+"""What the harness itself costs: per agent turn beside mini-swe-agent, `looper --help`, and tasks through the runner.
+
+    python -m venv /tmp/peer && /tmp/peer/bin/pip install mini-swe-agent
+    python scripts/bench_overhead.py --peer /tmp/peer/bin/python
+
+Each turn is a scripted model that asks for `true`; every step of both systems is written to disk, Looper's with fsync.
+The systems take turns within one run, and the figures are medians over the rounds, so that a noisy machine bothers both.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from looper.agent.loop import Assignment, rollout
+from looper.agent.scaffold import packaged_scaffold
+from looper.agent.tools import Hands
+from looper.cli.settings import settings
+from looper.edges.datasets.micro import MicroSuite
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.models.scripted import ScriptedModel
+from looper.edges.sandboxes.bare import Bare
+from looper.edges.sandboxes.check import find_sandbox
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.journal import Stream
+from looper.protocols import Sandbox
+from looper.records.plan import GuardSettings, Limits
+from looper.records.trajectory import Step
+
+TURNS = 20
+PEER = """
+import json, sys, tempfile, time
+from pathlib import Path
+from minisweagent.agents.default import DefaultAgent
+from minisweagent.environments.local import LocalEnvironment
+from minisweagent.models.test_models import DeterministicModel, make_output
+turns, folder = int(sys.argv[1]), Path(sys.argv[2])
+outputs = [make_output("run", [{"command": "true"}], cost=0.0) for _ in range(turns)]
+outputs.append(make_output("end", [{"command": "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"}], cost=0.0))
+agent = DefaultAgent(
+    DeterministicModel(outputs=outputs), LocalEnvironment(cwd=str(folder)),
+    system_template="You fix things.", instance_template="{{task}}", cost_limit=0.0, step_limit=0,
+    output_path=folder / "trajectory.json",
+)
+begun = time.perf_counter()
+agent.run("fix it")
+print(json.dumps({"seconds": time.perf_counter() - begun, "calls": agent.n_calls}))
+"""
+
+
+def looper_turn_ms(sandbox: Sandbox, state: Path) -> float:
+    """Milliseconds per turn of one rollout of TURNS turns, each step durable before the next."""
+    tasks, mirrors = MicroSuite(state / "suites", 0, 0).load()
+    with tempfile.TemporaryDirectory(dir=state) as place:
+        Path(place).chmod(0o755)
+        workspace = GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner).create(tasks[0], "bench")
+        scaffold = packaged_scaffold("full").model_copy(
+            update={"guards": GuardSettings(repeat_nudge=None, repeat_refuse=None, repeat_stop=None)}
+        )
+        limits = Limits(
+            steps=TURNS, output_tokens=100, context_tokens=8000, wall_s=600, command_s=30, verify_s=60
+        )
+        stream = Stream(Path(place), "steps", Step)
+        assignment = Assignment(
+            cell="bench",
+            attempt=1,
+            task=tasks[0],
+            seed=0,
+            temperature=0.0,
+            memory="",
+            hands=Hands(
+                workspace, sandbox, HarnessEnvironment(state / "environments").of(tasks[0]), scaffold, limits
+            ),
+            model=ScriptedModel(["<bash>true</bash>"]),
+            clock=time.monotonic,
+            record=stream.append,
+            cancelled=lambda: False,
+        )
+        begun = time.perf_counter()
+        done = rollout(assignment)
+        seconds = time.perf_counter() - begun
+        assert done.steps == TURNS
+        stream.close()
+        workspace.close()
+    return 1000 * seconds / TURNS
+
+
+def peer_turn_ms(python: Path) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "MSWEA_SILENT_STARTUP": "1", "MSWEA_GLOBAL_CONFIG_DIR": folder}
+        argv = [str(python), "-c", PEER, str(TURNS), folder]
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=True)
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return 1000 * float(found["seconds"]) / int(found["calls"])
+
+
+def help_seconds() -> float:
+    begun = time.perf_counter()
+    subprocess.run([str(Path(sys.executable).with_name("looper")), "--help"], capture_output=True, check=True)
+    return time.perf_counter() - begun
+
+
+def runner_ms_per_task(state: Path, workers: int) -> float:
+    """320 tasks through the whole runner with a model that only says done: workspace, rollout, patch, verification."""
+    plan = """
+title = "No-op"
+hypothesis = "Costs of the runner."
+factor = "none"
+[[arms]]
+name = "noop"
+role = "control"
+[profiles.micro]
+model = "noop"
+scaffold = "full"
+temperature = 0.0
+seeds = [0]
+order = "parallel"
+[profiles.micro.tasks]
+suite = "micro"
+[profiles.micro.limits]
+steps = 4
+output_tokens = 100
+context_tokens = 4000
+wall_s = 60.0
+command_s = 10.0
+verify_s = 60.0
+"""
+    with tempfile.TemporaryDirectory(dir=state) as folder:
+        (Path(folder) / "noop.toml").write_text(plan)
+        environment = {**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": f"{folder}/runs"}
+        argv = [sys.executable, "-m", "looper.cli.main", "run", f"{folder}/noop.toml", "--workers", str(workers)]
+        begun = time.perf_counter()
+        done = subprocess.run(argv, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and "0/320" in done.stdout, done.stderr
+    return 1000 * (time.perf_counter() - begun) / 320
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, help="Python of an environment with mini-swe-agent")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    state = settings().state
+    state.mkdir(parents=True, exist_ok=True)
+    sandboxed, bare = find_sandbox("auto"), Bare()
+    looper_turn_ms(bare, state)  # Makes suite, export and environment.
+    figures: dict[str, list[float]] = {}
+    for _ in range(options.rounds):
+        if options.peer:
+            figures.setdefault("mini-swe-agent", []).append(peer_turn_ms(options.peer))
+        figures.setdefault("looper, sandbox off", []).append(looper_turn_ms(bare, state))
+        figures.setdefault(f"looper, {sandboxed.name}", []).append(looper_turn_ms(sandboxed, state))
+    print(f"per turn, {TURNS} turns of `true`, median of {options.rounds} rounds (smallest to largest):")
+    for name, values in figures.items():
+        print(f"  {name:24} {statistics.median(values):6.2f} ms  ({min(values):.2f} to {max(values):.2f})")
+    helps = [help_seconds() for _ in range(options.rounds)]
+    print(f"looper --help: {statistics.median(helps):.3f} s")
+    print(f"320 no-op tasks through the runner: {runner_ms_per_task(state, options.workers):.1f} ms per task")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Gold resolves and the empty patch does not, on every task of every level of the embedded suite.
+
+    python scripts/check_micro.py [--workers 2]
+
+960 tasks, 1,920 verifications: about ten minutes on two cores. The tests do a sample of this.
+"""
+
+import argparse
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from looper.bench.verify import Court, verify
+from looper.cli.settings import settings
+from looper.edges.datasets.micro import MicroSuite
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.sandboxes.check import find_sandbox
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.records.plan import Limits
+from looper.records.task import Task
+from looper.records.verdict import Outcome
+
+LIMITS = Limits(steps=1, output_tokens=1, context_tokens=2, wall_s=60, command_s=60, verify_s=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    state, sandbox = settings().state, find_sandbox("auto")
+    environments = HarnessEnvironment(state / "environments")
+    failures = 0
+    for level in (0, 1, 2):
+        tasks, mirrors = MicroSuite(state / "suites", level, options.seed).load()
+        with tempfile.TemporaryDirectory(dir=state) as place, ThreadPoolExecutor(options.workers) as pool:
+            Path(place).chmod(0o755)
+            court = Court(GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner), sandbox, LIMITS)
+
+            def outcomes(task: Task, court: Court = court) -> tuple[bool, bool]:
+                environment = environments.of(task)
+                gold = verify(task, task.gold_patch, environment, court, "gold").outcome is Outcome.RESOLVED
+                empty = verify(task, "", environment, court, "empty").outcome is Outcome.UNRESOLVED
+                return gold, empty
+
+            found = list(pool.map(outcomes, tasks))
+        gold, empty = (sum(pair[side] for pair in found) for side in (0, 1))
+        failures += 2 * len(found) - gold - empty
+        print(f"level {level}: gold resolves {gold}/{len(found)}, empty does not {empty}/{len(found)}", flush=True)
+    raise SystemExit(1 if failures else 0)
+
+
+if __name__ == "__main__":
+    main()
