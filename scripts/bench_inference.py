@@ -44,7 +44,10 @@ def tokens_per_second(model: MlxModel, rollouts: int) -> float:
     said = [0] * rollouts
 
     def one(number: int) -> None:
-        messages: list[Message] = [("system", "fix the bug"), ("user", f"repo x\nissue scale_{NOUNS[number]} is wrong")]
+        messages: list[Message] = [
+            ("system", "fix the bug"),
+            ("user", f"repo x\nissue scale_{NOUNS[number]} is wrong"),
+        ]
         for turn in range(5):
             name = f"batch{rollouts}-{number}"
             reply = model.reply(ChatRequest(name, tuple(messages), 60, 4096, 1.0, 97 * number + turn, 600.0))
@@ -62,7 +65,9 @@ def tokens_per_second(model: MlxModel, rollouts: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     reuse = MlxModel(nano_folder(), name="nano", context_tokens=8192)
@@ -70,12 +75,19 @@ def main() -> None:
     try:
         for model in (reuse, plain):
             model.count_tokens([("user", "x")])  # Start-up is not what is measured.
-        pairs = [(conversation_seconds(reuse, f"r{n}"), conversation_seconds(plain, f"p{n}")) for n in range(options.rounds)]
+        pairs = [
+            (conversation_seconds(reuse, f"r{n}"), conversation_seconds(plain, f"p{n}"))
+            for n in range(options.rounds)
+        ]
         ratio = statistics.median(without[0] / with_[0] for with_, without in pairs)
         with_, without = pairs[-1]
         print(f"{TURNS} turns growing to {with_[1]} tokens, median of {options.rounds} rounds:")
-        print(f"  with reuse    {statistics.median(pair[0][0] for pair in pairs):6.2f} s, {with_[2]} prompt tokens computed")
-        print(f"  without reuse {statistics.median(pair[1][0] for pair in pairs):6.2f} s, {without[2]} prompt tokens computed")
+        print(
+            f"  with reuse    {statistics.median(pair[0][0] for pair in pairs):6.2f} s, {with_[2]} prompt tokens computed"
+        )
+        print(
+            f"  without reuse {statistics.median(pair[1][0] for pair in pairs):6.2f} s, {without[2]} prompt tokens computed"
+        )
         print(f"  ratio {ratio:.1f}")
         rates = {count: [tokens_per_second(reuse, count) for _ in range(options.rounds)] for count in (1, 8)}
         one, eight = (statistics.median(rates[count]) for count in (1, 8))

@@ -58,7 +58,9 @@ def looper_turn_ms(sandbox: Sandbox, state: Path) -> float:
     tasks, mirrors = MicroSuite(state / "suites", 0, 0).load()
     with tempfile.TemporaryDirectory(dir=state) as place:
         Path(place).chmod(0o755)
-        workspace = GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner).create(tasks[0], "bench")
+        workspace = GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner).create(
+            tasks[0], "bench"
+        )
         scaffold = packaged_scaffold("full").model_copy(
             update={"guards": GuardSettings(repeat_nudge=None, repeat_refuse=None, repeat_stop=None)}
         )
@@ -133,7 +135,15 @@ verify_s = 60.0
     with tempfile.TemporaryDirectory(dir=state) as folder:
         (Path(folder) / "noop.toml").write_text(plan)
         environment = {**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": f"{folder}/runs"}
-        argv = [sys.executable, "-m", "looper.cli.main", "run", f"{folder}/noop.toml", "--workers", str(workers)]
+        argv = [
+            sys.executable,
+            "-m",
+            "looper.cli.main",
+            "run",
+            f"{folder}/noop.toml",
+            "--workers",
+            str(workers),
+        ]
         begun = time.perf_counter()
         done = subprocess.run(argv, env=environment, capture_output=True, text=True)
         assert done.returncode == 0 and "0/320" in done.stdout, done.stderr
@@ -141,7 +151,9 @@ verify_s = 60.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--peer", type=Path, help="Python of an environment with mini-swe-agent")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--workers", type=int, default=2)

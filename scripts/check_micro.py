@@ -24,7 +24,9 @@ LIMITS = Limits(steps=1, output_tokens=1, context_tokens=2, wall_s=60, command_s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -35,7 +37,9 @@ def main() -> None:
         tasks, mirrors = MicroSuite(state / "suites", level, options.seed).load()
         with tempfile.TemporaryDirectory(dir=state) as place, ThreadPoolExecutor(options.workers) as pool:
             Path(place).chmod(0o755)
-            court = Court(GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner), sandbox, LIMITS)
+            court = Court(
+                GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner), sandbox, LIMITS
+            )
 
             def outcomes(task: Task, court: Court = court) -> tuple[bool, bool]:
                 environment = environments.of(task)
@@ -46,7 +50,10 @@ def main() -> None:
             found = list(pool.map(outcomes, tasks))
         gold, empty = (sum(pair[side] for pair in found) for side in (0, 1))
         failures += 2 * len(found) - gold - empty
-        print(f"level {level}: gold resolves {gold}/{len(found)}, empty does not {empty}/{len(found)}", flush=True)
+        print(
+            f"level {level}: gold resolves {gold}/{len(found)}, empty does not {empty}/{len(found)}",
+            flush=True,
+        )
     raise SystemExit(1 if failures else 0)
 
 

@@ -53,7 +53,9 @@ def facts(found: list[Verdict]) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -71,15 +73,21 @@ def main() -> None:
         while kills < options.kills:
             starts += 1
             process = subprocess.Popen(
-                command(limit), cwd=rough, env=environment(rough), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                command(limit),
+                cwd=rough,
+                env=environment(rough),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
-            time.sleep(rng.uniform(0.3, 2.2))
+            time.sleep(rng.uniform(0.2, 1.1))
             if process.poll() is not None:
                 break  # It finished before it could be killed often enough.
             process.kill()
             process.wait()
             kills += 1
-        last = subprocess.run(command(limit), cwd=rough, env=environment(rough), capture_output=True, text=True)
+        last = subprocess.run(
+            command(limit), cwd=rough, env=environment(rough), capture_output=True, text=True
+        )
         assert last.returncode == 0, last.stderr
         found = verdicts(rough)
         steps = [
@@ -87,9 +95,13 @@ def main() -> None:
             for step in read_stream(next((rough / "runs").iterdir()), "steps", Step)
         ]
         assert facts(found) == expected, "the verdicts differ"
-        assert len(found) == len({verdict.cell for verdict in found}) == len(expected), "a cell was judged twice or lost"
+        assert len(found) == len({verdict.cell for verdict in found}) == len(expected), (
+            "a cell was judged twice or lost"
+        )
         assert len(steps) == len(set(steps)), "a step was recorded twice"
-        print(f"killed {kills} times: {len(found)} verdicts equal, none twice, none lost, {len(steps)} steps, none twice")
+        print(
+            f"killed {kills} times: {len(found)} verdicts equal, none twice, none lost, {len(steps)} steps, none twice"
+        )
 
 
 if __name__ == "__main__":

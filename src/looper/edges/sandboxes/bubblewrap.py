@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from looper.edges.sandboxes import seccomp
-from looper.edges.sandboxes.process import kill_group, program, run_process
+from looper.edges.sandboxes.process import kill_group, limited, program, run_process
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
@@ -26,9 +26,6 @@ ETC = (
     "/etc/passwd",
     "/etc/timezone",
 )
-LIMITS = 'ulimit -c 0 -n 4096 -f "$2" -v "$3" && { [ -z "$1" ] || ulimit -u "$1"; } && cd -- "$4" && shift 4 && exec "$@"'
-"""Run by bash before the command: no core dumps; bounded descriptors, processes, file size and memory; then the folder,
-which only the command's own user may be able to enter."""
 
 
 class Bubblewrap:
@@ -106,13 +103,7 @@ class Bubblewrap:
             uid = str(self.owner)
             argv += [self._setpriv, "--reuid", uid, "--regid", uid, "--clear-groups", "--bounding-set=-all"]
             argv += ["--inh-caps=-all", "--no-new-privs", "--"]
-        limits = [
-            str(PROCESS_LIMIT),
-            str(command.file_mb << 10),
-            str(command.memory_mb << 10),
-            str(command.root),
-        ]
-        return [*argv, "/bin/bash", "-c", LIMITS, "bash", *limits, *command.argv]
+        return [*argv, *limited(command, processes=PROCESS_LIMIT)]
 
 
 def _mounts(command: Command) -> list[str]:

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from looper.edges.sandboxes import seccomp
-from looper.edges.sandboxes.bubblewrap import ETC, LIMITS, NOBODY, PROCESS_LIMIT, SYSTEM
+from looper.edges.sandboxes.bubblewrap import ETC, NOBODY, PROCESS_LIMIT, SYSTEM
 from looper.edges.sandboxes.landlock_child import MINIMUM_ABI, landlock_abi
-from looper.edges.sandboxes.process import kill_group, run_process
+from looper.edges.sandboxes.process import kill_group, limited, run_process
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
@@ -58,10 +58,7 @@ class Landlock:
             ],
             "uid": self.owner,
             "filter": self._filter.hex(),
-            "argv": [
-                *("/bin/bash", "-c", LIMITS, "bash", str(PROCESS_LIMIT)),
-                *(str(command.file_mb << 10), str(command.memory_mb << 10), str(command.root), *command.argv),
-            ],
+            "argv": limited(command, processes=PROCESS_LIMIT),
         }
         child = Path(__file__).with_name("landlock_child.py")
         argv = [_own_python(), "-I", "-S", str(child), json.dumps(rules)]

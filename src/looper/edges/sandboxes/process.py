@@ -104,9 +104,26 @@ def _watch(process: subprocess.Popen[bytes], command: Command, output: _Capped, 
     os.set_blocking(descriptor, False)
     poller = select.poll()
     poller.register(descriptor, select.POLLIN | select.POLLHUP)
+    exited = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
+    if exited is not None:
+        poller.register(exited, select.POLLIN)
+    try:
+        return _collect(process, command, output, begun, poller)
+    finally:
+        if exited is not None:
+            os.close(exited)
+
+
+def _collect(
+    process: subprocess.Popen[bytes], command: Command, output: _Capped, begun: float, poller: select.poll
+) -> Killed:
+    assert process.stdout is not None
+    descriptor = process.stdout.fileno()
     deadline = begun + command.timeout_s
     free = _free(command.root)
     checked = begun
+    # Where the end of a process cannot be polled for, it is looked for often.
+    pause_s = POLL_S if hasattr(os, "pidfd_open") else 0.005
     while process.poll() is None:
         now = time.monotonic()
         if now >= deadline:
@@ -118,15 +135,10 @@ def _watch(process: subprocess.Popen[bytes], command: Command, output: _Capped, 
             if now - begun > 0.5 and _resident_mb(process.pid) > command.memory_mb * MEMORY_SHARE:
                 return "memory"
         if output.total > FLOOD_BYTES:
-            return "time" if not _ends_soon(process, deadline) else ""
-        if poller.poll(min(POLL_S, deadline - now) * 1000) and not _read(descriptor, output):
-            # End of output: the command closed it, and usually ends at once.
-            try:
-                process.wait(min(POLL_S, max(0.0, deadline - time.monotonic())))
-            except subprocess.TimeoutExpired:
-                poller.unregister(descriptor)
-                poller = select.poll()
-                time.sleep(0.01)
+            return "" if _ends_soon(process, deadline) else "time"
+        ready = poller.poll(min(pause_s, deadline - now) * 1000)
+        if any(found == descriptor for found, _ in ready) and not _read(descriptor, output):
+            poller.unregister(descriptor)  # End of output; the command itself may go on.
     return ""
 
 
@@ -208,6 +220,30 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+_LIMITS = (
+    'ulimit -c 0 -n 4096 -f "$2" -v "$3" && { [ -z "$1" ] || ulimit -u "$1"; } && cd -- "$4" || exit 126'
+)
+"""No core dumps; bounded descriptors, processes, file size and memory; then the folder, which only the command's own
+user may be able to enter."""
+
+
+def limited(command: Command, *, processes: int | None, memory: bool = True) -> list[str]:
+    """The command as bash starts it, inside its limits and its folder.
+
+    A bash script gets the limits as the beginning of its own first line, so that its line numbers stay and one program
+    less is started per command.
+    """
+    settings = [
+        "" if processes is None else str(processes),
+        str(command.file_mb << 10),
+        str(command.memory_mb << 10) if memory else "unlimited",
+        str(command.root),
+    ]
+    if command.argv[:2] == ("/bin/bash", "-c") and len(command.argv) == 3:
+        return ["/bin/bash", "-c", f"{_LIMITS}; set --; {command.argv[2]}", "bash", *settings]
+    return ["/bin/bash", "-c", f'{_LIMITS}; shift 4; exec "$@"', "bash", *settings, *command.argv]
 
 
 def program(name: str) -> str | None:

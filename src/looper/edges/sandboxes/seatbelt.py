@@ -5,8 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from looper.edges.sandboxes.bubblewrap import LIMITS
-from looper.edges.sandboxes.process import kill_group, run_process
+from looper.edges.sandboxes.process import kill_group, limited, run_process
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
@@ -46,18 +45,7 @@ class Seatbelt:
         marker = f"LOOPER_COMMAND={command.root.name}"
         env = {"HOME": str(temporary), "TMPDIR": str(temporary), "LANG": "en_US.UTF-8", **command.env}
         env["LOOPER_COMMAND"] = command.root.name
-        limits = ["", str(command.file_mb << 10), "unlimited", str(command.root)]
-        argv = [
-            PROGRAM,
-            "-p",
-            _profile(command, temporary),
-            "/bin/bash",
-            "-c",
-            LIMITS,
-            "bash",
-            *limits,
-            *command.argv,
-        ]
+        argv = [PROGRAM, "-p", _profile(command, temporary), *limited(command, processes=None, memory=False)]
 
         def kill(process: subprocess.Popen[bytes]) -> None:
             kill_group(process)

@@ -1,0 +1,245 @@
+"""The commands as a user meets them: help, reference, and every bad input as one readable line."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+
+def looper(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "looper.cli.main", *arguments],
+        cwd=cwd,
+        env={**os.environ, "LOOPER_RUNS": str(cwd / "runs"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def one_line(found: "subprocess.CompletedProcess[str]") -> str:
+    """The error, which must be a single line without traceback."""
+    lines = found.stderr.strip().splitlines()
+    assert "Traceback" not in found.stderr and lines[-1].startswith("looper: ") and len(lines) == 1, (
+        found.stderr
+    )
+    return lines[0]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.toml").write_text((ROOT / "experiments" / "exp00.toml").read_text())
+    return tmp_path
+
+
+def test_the_reference_page_equals_the_help() -> None:
+    from write_cli_reference import PAGE, reference
+
+    assert PAGE.read_text("utf-8") == reference(), "run: python scripts/write_cli_reference.py"
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    program = "import sys; from looper.cli.main import app; print([n for n in ('mlx','pydantic','httpx','rich.table') if n in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stdout.strip() == "[]", found.stdout
+
+
+def test_every_command_shows_an_example() -> None:
+    from write_cli_reference import commands, reference
+
+    page = reference()
+    assert page.count("Example: looper ") == len(
+        [words for words in commands() if words and words != ["bench"]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("run", "exp0"), 2, "Did you mean exp00"),
+        (("run", "nothing-like-it.toml"), 2, "no experiment file"),
+        (("run", "exp00", "--profile", "macro"), 2, "It has: micro, swe"),
+        (("run", "exp00", "--profile", "nope.toml"), 2, "no profile file"),
+        (("run", "exp00", "--arm", "gould"), 2, "It has: gold, noop, base, base_again"),
+        (("run", "exp00", "--model", "what"), 2, "names no model"),
+        (("run", "exp00", "--sandbox", "jail"), 2, 'no sandbox "jail"'),
+        (("run", "exp00", "--model", "mlx:/no/such/folder"), 2, "config.json is missing"),
+        (("run", "exp00", "--model", "scripted:/no/such/file"), 2, "no script"),
+        (("run", "exp00", "--model", "anthropic:x"), 2, "ANTHROPIC_API_KEY is not set"),
+        (("run", "exp00", "--profile", "swe"), 2, "SWE-Bench-CL is not configured"),
+        (("bench", "fetch"), 2, "SWE-Bench-CL is not configured"),
+        (("show",), 2, "looper run exp00"),
+        (("show", "--run", "nowhere"), 2, "no usable run folder"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(
+    project: Path, state: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    found = looper(*arguments, cwd=project, LOOPER_HOME=str(state), LOOPER_SWE_DATA="", ANTHROPIC_API_KEY="")
+    assert found.returncode == code and said in one_line(found)
+
+
+def test_a_malformed_experiment_is_named_by_file_and_line(project: Path, state: Path) -> None:
+    path = project / "experiments" / "mine.toml"
+    good = path.read_text()
+    path.write_text(good.replace("steps = 6", "steps = six"))
+    assert "mine.toml is not valid TOML" in one_line(
+        looper("run", "mine", cwd=project, LOOPER_HOME=str(state))
+    )
+    path.write_text(good.replace("steps = 6", "steps = 6\nstepps = 7"))
+    line = path.read_text().splitlines().index("stepps = 7") + 1
+    said = one_line(looper("run", "mine", cwd=project, LOOPER_HOME=str(state)))
+    assert f"mine.toml, line {line}, profiles.micro.limits.stepps: unknown key" in said
+
+
+def test_ollama_that_does_not_run_is_named_with_both_ways_out(project: Path, state: Path) -> None:
+    found = looper(
+        "run", "exp00", "--model", "ollama:m@http://127.0.0.1:9", cwd=project, LOOPER_HOME=str(state)
+    )
+    assert found.returncode == 69 and "ollama serve" in one_line(found) and "--profile micro" in found.stderr
+
+
+def test_no_git_is_named(project: Path, state: Path, tmp_path: Path) -> None:
+    """The programs are looked for in the system's own folders, so the test hides them there."""
+    program = "import looper.edges.workspaces.git as g; g.program = lambda name: None; import sys; from looper.cli.main import main; sys.argv = ['looper', 'run', 'exp00']; main()"
+    environment = {
+        **os.environ,
+        "LOOPER_HOME": str(tmp_path / "fresh"),
+        "LOOPER_RUNS": str(tmp_path / "runs"),
+    }
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=project, env=environment, capture_output=True, text=True
+    )
+    assert found.returncode == 2 and "git is not installed" in one_line(found)
+
+
+def test_no_sandbox_is_named_with_the_way_out(project: Path, tmp_path: Path) -> None:
+    program = (
+        "import looper.edges.sandboxes.bubblewrap as b, looper.edges.sandboxes.landlock as l\n"
+        "b.program = lambda name: None\nl.landlock_abi = lambda: 0\n"
+        "import sys\nfrom looper.cli.main import main\nsys.argv = ['looper', 'run', 'exp00']\nmain()"
+    )
+    environment = {
+        **os.environ,
+        "LOOPER_HOME": str(tmp_path / "fresh"),
+        "LOOPER_RUNS": str(tmp_path / "runs"),
+    }
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=project, env=environment, capture_output=True, text=True
+    )
+    assert found.returncode == 69 and "--sandbox none" in one_line(found) and "bubblewrap" in found.stderr
+
+
+def test_p10_a_disk_that_is_nearly_full_stops_before_the_attempt(project: Path, state: Path) -> None:
+    program = (
+        "import looper.experiment.run as r\nr.FREE_BYTES = 1 << 60\n"
+        "import sys\nfrom looper.cli.main import main\nsys.argv = ['looper', 'run', 'exp00', '--arm', 'noop']\nmain()"
+    )
+    environment = {**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": str(project / "runs")}
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=project, env=environment, capture_output=True, text=True
+    )
+    assert found.returncode == 69 and "MiB are free" in found.stderr and "Traceback" not in found.stderr
+    assert (
+        not list((project / "runs").glob("*/verdicts.jsonl"))
+        or not list((project / "runs").glob("*/verdicts.jsonl"))[0].read_bytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "does not exist"),
+        (b'{"metadata": {}}\n', "row 1: field 'task' is missing"),
+        (b"{}\n{broken\n", "row 1"),
+        (b"not json\n", "row 1"),
+    ],
+)
+def test_a_broken_dataset_is_named_by_its_row(
+    project: Path, state: Path, content: bytes | None, said: str
+) -> None:
+    path = project / "data.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    found = looper("bench", "list", "--data", str(path), cwd=project, LOOPER_HOME=str(state))
+    assert found.returncode == 2 and said in found.stderr and "Traceback" not in found.stderr
+
+
+def test_a_truncated_gzip_is_bad_input(project: Path, state: Path) -> None:
+    path = project / "data.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"a": 1}\n' * 1000)[:-20])
+    found = looper("bench", "list", "--data", str(path), cwd=project, LOOPER_HOME=str(state))
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+
+
+def test_doctor_finds_what_the_embedded_default_needs(project: Path, state: Path) -> None:
+    found = looper("doctor", cwd=project, LOOPER_HOME=str(state))
+    assert found.returncode == 0, found.stdout
+    for what in (
+        "sandbox",
+        "git",
+        "disk for runs",
+        "mlx",
+        "embedded model",
+        "Ollama",
+        "Python 3.6",
+        "SWE-Bench-CL",
+    ):
+        assert what in found.stdout
+    assert all("Fix: " in line for line in found.stdout.splitlines() if line.startswith("[missing"))
+
+
+def test_bench_list_knows_the_embedded_levels(project: Path, state: Path) -> None:
+    found = looper("bench", "list", cwd=project, LOOPER_HOME=str(state), LOOPER_SWE_DATA="")
+    assert found.stdout.count("320 tasks, ready") == 3 and "set LOOPER_SWE_DATA" in found.stdout
+
+
+DATA = os.environ.get("LOOPER_SWE_DATA", "")
+needs_data = pytest.mark.skipif(
+    not DATA, reason="LOOPER_SWE_DATA does not name the JSONL file of SWE-Bench-CL"
+)
+
+
+@needs_data
+def test_all_273_tasks_load_in_sequence_order(project: Path, state: Path) -> None:
+    from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
+
+    tasks = load_swe_bench_cl(DATA)
+    assert len(tasks) == 273 and sum(task.repo == "django/django" for task in tasks) == 50
+    assert sum(len(task.fail_to_pass) for task in tasks) == 869
+    assert sum(len(task.pass_to_pass) for task in tasks) == 41_960 - 6, "six labels were corrected away"
+    first = tasks[0]
+    assert (first.instance_id, first.environment) == ("django__django-9296", "django/django@3.1")
+    assert first.test_targets == ("pagination.tests",)
+    for task in tasks:
+        assert task.fail_to_pass and task.gold_patch and "diff --git" in task.test_patch
+    found = looper("bench", "list", cwd=project, LOOPER_HOME=str(state))
+    assert "swe-bench-cl: 273 tasks" in found.stdout
+
+
+@needs_data
+def test_a_broken_row_of_the_real_file_is_named(project: Path, state: Path) -> None:
+    with gzip.open(DATA, "rt") as stream:
+        rows = [json.loads(next(stream)) for _ in range(3)]
+    del rows[1]["evaluation"]["FAIL_TO_PASS"]
+    path = project / "broken.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = looper("bench", "list", "--data", str(path), cwd=project, LOOPER_HOME=str(state))
+    assert "row 2: field 'FAIL_TO_PASS' is missing" in one_line(found)
+
+
+@needs_data
+def test_a_mirror_without_the_base_commit_is_named(project: Path, state: Path) -> None:
+    mirror = project / "mirrors" / "django__django.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(mirror)], check=True)
+    arguments = ("bench", "fetch", "--repo", "django/django", "--mirrors", str(project / "mirrors"))
+    found = looper(*arguments, cwd=project, LOOPER_HOME=str(state))
+    assert found.returncode == 2 and "lacks the base commit of 50 of 50 tasks" in one_line(found)

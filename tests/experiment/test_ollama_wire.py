@@ -1,0 +1,121 @@
+"""The Ollama path with a real model behind the wire: the embedded one, served by a fake Ollama on loopback."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.fakes.ollama_server import FakeOllama
+
+from looper.edges.models.mlx import MlxModel, nano_folder
+from looper.edges.models.ollama import OllamaModel
+from looper.edges.models.scripted import ScriptedModel
+from looper.errors import ModelMissing
+from looper.journal import read_stream
+from looper.protocols import ChatModel
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import Outcome, Verdict
+
+PROFILE = """
+model = "{model}"
+scaffold = "{scaffold}"
+temperature = 0.7
+seeds = [0]
+order = "parallel"
+[tasks]
+suite = "micro"
+per_repo = 1
+limit = 4
+[limits]
+steps = 6
+output_tokens = 80
+context_tokens = 4096
+wall_s = 60.0
+command_s = 10.0
+verify_s = 60.0
+"""
+
+
+@pytest.fixture(scope="module")
+def nano() -> Iterator[ChatModel]:
+    model = MlxModel(nano_folder(), name="nano", context_tokens=4096)
+    yield model
+    model.close()
+
+
+def run(folder: Path, state: Path, model: str, scaffold: str) -> "subprocess.CompletedProcess[str]":
+    (folder / "profile.toml").write_text(PROFILE.format(model=model, scaffold=scaffold))
+    argv = [
+        sys.executable,
+        "-m",
+        "looper.cli.main",
+        "run",
+        "exp00",
+        "--profile",
+        "profile.toml",
+        "--arm",
+        "base",
+    ]
+    environment = {**os.environ, "LOOPER_HOME": str(state / "ollama"), "LOOPER_RUNS": str(folder / "runs")}
+    return subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_an_experiment_runs_over_the_ollama_wire(tmp_path: Path, state: Path, nano: ChatModel) -> None:
+    with FakeOllama("nano:latest", nano) as server:
+        done = run(tmp_path, state, f"ollama:nano@{server.url}", "terse")
+    assert done.returncode == 0, done.stderr
+    folder = next((tmp_path / "runs").iterdir())
+    verdicts = list(read_stream(folder, "verdicts", Verdict))
+    assert len(verdicts) == 4 and all(verdict.outcome.is_verdict for verdict in verdicts)
+    steps = list(read_stream(folder, "steps", Step))
+    acted = sum(step.action is not None for step in steps)
+    assert acted / len(steps) > 0.8, "the model behind the wire drives the protocol"
+    assert all(
+        step.reply.usage.prompt_tokens and step.reply.usage.counted_by == "ollama nano" for step in steps
+    )
+    end = next(read_stream(folder, "trajectories", Trajectory))
+    assert (end.model.backend, end.model.quantisation, end.model.context_tokens) == ("ollama", "F32", 4096)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "I cannot help with that.",
+        "<bash>exit 1</bash>\n<bash>",
+        "<think>",
+        "```\n<done/>\n```",
+        "\x1b]0;title\x07 \ud7ff <edit>",
+    ],
+)
+def test_a_run_ends_cleanly_whatever_the_model_says(tmp_path: Path, state: Path, words: str) -> None:
+    with FakeOllama("talker:latest", ScriptedModel([words])) as server:
+        done = run(tmp_path, state, f"ollama:talker@{server.url}", "full")
+    assert done.returncode == 0, done.stderr
+    verdicts = list(read_stream(next((tmp_path / "runs").iterdir()), "verdicts", Verdict))
+    assert {verdict.outcome for verdict in verdicts} == {Outcome.UNRESOLVED}
+
+
+def test_l15_a_second_run_waits_for_nobody_and_names_the_holder(
+    tmp_path: Path, state: Path, nano: ChatModel
+) -> None:
+    from looper.edges.machine import inference_lock
+
+    with FakeOllama("nano:latest", nano) as server, inference_lock(state / "ollama"):
+        refused = run(tmp_path, state, f"ollama:nano@{server.url}", "terse")
+        assert (
+            refused.returncode == 75
+            and str(os.getpid()) in refused.stderr
+            and "--share-machine" in refused.stderr
+        )
+
+
+def test_the_fake_speaks_as_the_package_expects(nano: ChatModel) -> None:
+    with FakeOllama("nano:latest", nano) as server:
+        found = OllamaModel("nano", base_url=server.url, context_tokens=2048).identity()
+        assert found.name == "nano" and len(found.digest) == 64
+        with pytest.raises(ModelMissing, match="ollama pull other"):
+            OllamaModel("other", base_url=server.url, context_tokens=2048).identity()
+    assert json.dumps(found.model_dump())

@@ -1,0 +1,97 @@
+"""Figures against published values and against simulation."""
+
+import random
+
+import pytest
+
+from looper.metrics.arms import Rate
+from looper.metrics.paired import mcnemar_exact, newcombe_paired, paired_difference, wilson
+
+
+@pytest.mark.parametrize(
+    ("gains", "losses", "p"),
+    [
+        (0, 0, 1.0),
+        (3, 0, 0.25),
+        (5, 0, 0.0625),
+        (6, 0, 0.03125),
+        (8, 1, 0.0390625),
+        (5, 5, 1.0),
+        (0, 10, 2 / 1024),
+    ],
+)
+def test_exact_mcnemar_has_its_known_values(gains: int, losses: int, p: float) -> None:
+    assert mcnemar_exact(gains, losses) == pytest.approx(p, abs=1e-12)
+    assert mcnemar_exact(losses, gains) == pytest.approx(p, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("successes", "total", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)],
+)
+def test_wilson_interval_equals_newcombe_1998_table(
+    successes: int, total: int, low: float, high: float
+) -> None:
+    assert wilson(successes, total) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "low", "high"),
+    [
+        ((36, 12, 2, 0), 0.0562, 0.3290),
+        ((43, 0, 7, 0), -0.2621, -0.0572),
+        ((0, 0, 0, 54), -0.0664, 0.0664),
+        ((54, 0, 0, 0), -0.0664, 0.0664),
+    ],
+)
+def test_newcombe_paired_interval_covers_no_more_than_it_must(
+    cells: tuple[int, int, int, int], low: float, high: float
+) -> None:
+    found = newcombe_paired(*cells)
+    assert found == pytest.approx((low, high), abs=0.012)
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    rng, held, rounds = random.Random(4), 0, 3000
+    for _ in range(rounds):
+        cells = [0, 0, 0, 0]
+        for _ in range(40):
+            cells[rng.choices(range(4), (0.3, 0.2, 0.1, 0.4))[0]] += 1
+        low, high = newcombe_paired(*cells)
+        held += low <= 0.1 <= high
+    assert 0.93 <= held / rounds <= 0.985
+
+
+def test_exact_mcnemar_keeps_its_level_when_nothing_differs() -> None:
+    rng, rejected, rounds = random.Random(5), 0, 4000
+    for _ in range(rounds):
+        gains = losses = 0
+        for _ in range(40):
+            pair = rng.random()
+            gains, losses = gains + (pair < 0.15), losses + (0.15 <= pair < 0.3)
+        rejected += mcnemar_exact(gains, losses) < 0.05
+    assert rejected / rounds <= 0.05
+
+
+def test_g41_arms_are_compared_on_common_cells_only() -> None:
+    first = {"a": True, "b": True, "c": False, "only": True}
+    second = {"a": False, "b": True, "c": False, "other": False}
+    found = paired_difference(first, second)
+    assert found is not None
+    assert (found.pairs, found.gains, found.losses) == (3, 1, 0)
+    assert found.difference == pytest.approx(1 / 3) and found.low < found.difference < found.high
+    assert paired_difference(first, {"nothing": True}) is None
+
+
+def test_swapping_the_arms_flips_the_sign_and_nothing_else() -> None:
+    rng = random.Random(6)
+    first = {str(n): rng.random() < 0.5 for n in range(50)}
+    second = {str(n): rng.random() < 0.4 for n in range(50)}
+    there, back = paired_difference(first, second), paired_difference(second, first)
+    assert there is not None and back is not None
+    assert there.difference == -back.difference and there.p_value == back.p_value
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+
+
+def test_a_rate_of_nothing_has_no_value() -> None:
+    assert Rate(0, 0, frozenset()).value is None
