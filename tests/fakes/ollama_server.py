@@ -58,7 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if body.get("model") != self.model_name:
+        if body.get("model") not in (self.model_name, self.model_name.removesuffix(":latest")):
             self._whole(404, {"error": f'model "{body.get("model")}" not found, try pulling it first'})
         elif self.path == "/api/chat":
             self._chat(body)
