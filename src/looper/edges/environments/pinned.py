@@ -58,7 +58,7 @@ class PinnedEnvironments:
         exact = _output([str(interpreter), "-c", "import sys; print(sys.version)"])
         packages = _table()["locks"][entry["lock"]]
         identity = content_hash(exact, *sorted(packages))[:16]
-        target = self._folder / f"{repo.replace('/', '__')}-{version}-{identity}"
+        target = self._folder / f"{repo.replace('/', '__')}-{identity}"
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / f".{target.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -99,6 +99,8 @@ def _make_export(mirror: Path, commit: str, folder: Path) -> None:
     # Forced: files that the repository's own ignore rules name are part of its base tree all the same.
     git(["add", "--all", "--force"], cwd=files)
     git(["commit", "--quiet", "--message", "base", "--no-verify"], cwd=files)
+    # One pack in place of an object per file: every workspace is a copy, and copying costs by the file.
+    git(["repack", "-a", "-d", "--quiet"], cwd=files)
     entries = {os.fsencode(path).hex(): asdict(entry) for path, entry in manifest.items()}
     (temporary / "manifest.json").write_text(json.dumps(entries))
     temporary.rename(folder)
