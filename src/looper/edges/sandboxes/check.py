@@ -19,7 +19,7 @@ from looper.protocols import Command, Sandbox
 PROBE = r"""
 secret=$1; outside=$2; port=$3; harness=$4
 cat "$secret" 2>/dev/null | grep -q canary && echo "LEAK read a file outside"
-{ echo x > "$outside/planted"; } 2>/dev/null && echo "LEAK wrote a file outside"
+{ echo x > "$outside/planted"; } 2>/dev/null
 { exec 3<>"/dev/tcp/127.0.0.1/$port"; } 2>/dev/null && echo "LEAK reached a server on this machine"
 kill -0 "$harness" 2>/dev/null && echo "LEAK can signal the harness"
 grep -qz LOOPER_CANARY "/proc/$harness/environ" 2>/dev/null && echo "LEAK read the harness's environment"
@@ -53,7 +53,7 @@ def leaks(sandbox: Sandbox) -> list[str]:
         raise SandboxUnavailable(
             f"{sandbox.name} started, but commands do not work in it: {result.text().strip()}."
         )
-    return [line.removeprefix("LEAK ") for line in lines if line.startswith("LEAK ")]
+    return [*written, *(line.removeprefix("LEAK ") for line in lines if line.startswith("LEAK "))]
 
 
 def proven(make: Callable[[], Sandbox]) -> Sandbox:
