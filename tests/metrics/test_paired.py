@@ -44,7 +44,9 @@ def test_wilson_interval_equals_newcombe_1998_table(
         ((10, 15, 5, 20), 0.025838, 0.356937),
     ],
 )
-def test_newcombe_method_10_has_its_known_values(cells: tuple[int, int, int, int], low: float, high: float) -> None:
+def test_newcombe_method_10_has_its_known_values(
+    cells: tuple[int, int, int, int], low: float, high: float
+) -> None:
     """Newcombe 1998; both, first only, second only, neither."""
     assert newcombe_paired(*cells) == pytest.approx((low, high), abs=1e-6)
 

@@ -9,11 +9,11 @@ from looper.records.trajectory import Action, Bash, Done, Guard, Read, StopReaso
 
 @dataclass(frozen=True)
 class Intervention:
-    """What a guard does: say something, refuse the action, or end the rollout."""
+    """What a guard does. One that comes before an action refuses it; one that comes after says something or ends the
+    rollout."""
 
     guard: Guard
     advice: str = ""
-    refuse: bool = False
     stop: StopReason | None = None
 
 
@@ -43,19 +43,19 @@ class Watch:
             return self._before_done()
         count = self.times.get(render(action), 0) + 1
         if self.settings.repeat_stop and count >= self.settings.repeat_stop:
-            return Intervention(Guard.REPEATED_ACTION, refuse=True, stop=StopReason.STALLED)
+            return Intervention(Guard.REPEATED_ACTION, stop=StopReason.STALLED)
         if self.settings.repeat_refuse and count >= self.settings.repeat_refuse:
             # A refused action counts too, or the rollout could repeat it for ever.
             self.times[render(action)] = count
             said = f"error: this was done {count - 1} times already and nothing has changed since. Do something else."
-            return Intervention(Guard.REPEATED_ACTION, said, refuse=True)
+            return Intervention(Guard.REPEATED_ACTION, said)
         return None
 
     def _before_done(self) -> Intervention | None:
         if self.settings.refuse_empty_done and not self.has_patch and not self.refused_done:
             self.refused_done = True
             said = "error: no file has been changed yet. Fix the issue first; a second <done> ends the work as it is."
-            return Intervention(Guard.PREMATURE_DONE, said, refuse=True)
+            return Intervention(Guard.PREMATURE_DONE, said)
         return None
 
     def after(self, action: Action, result: str, tree: str) -> list[Intervention]:

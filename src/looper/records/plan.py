@@ -101,8 +101,6 @@ class ModelSpec(Record):
     """The backend's name for the model, or a path; empty where the backend has one model only."""
     base_url: str = ""
     """Of the server; empty for the backend's own default."""
-    adapter: str = ""
-    """Content hash of an adapter to load; empty for none."""
 
 
 class ArmRole(StrEnum):

@@ -33,9 +33,7 @@ def nano_folder() -> Path:
 class MlxModel:
     """Starts its process on first use, and again if it died: a reply that was lost is asked for again by the caller."""
 
-    def __init__(
-        self, folder: Path, *, name: str, context_tokens: int, adapter: str = "", reuse: bool = True
-    ) -> None:
+    def __init__(self, folder: Path, *, name: str, context_tokens: int, reuse: bool = True) -> None:
         """Raises ModelMissing where the folder holds no model, MissingTool without mlx-lm."""
         if not (folder / "config.json").is_file():
             raise ModelMissing(
@@ -45,7 +43,7 @@ class MlxModel:
             self._version = f"mlx-lm {metadata.version('mlx-lm')}, mlx {metadata.version('mlx')}"
         except metadata.PackageNotFoundError as error:
             raise MissingTool('mlx-lm is not installed. Install it: pip install "looper[mlx]".') from error
-        self._folder, self._name, self._adapter, self._reuse = folder, name, adapter, reuse
+        self._folder, self._name, self._reuse = folder, name, reuse
         self._context_tokens = context_tokens
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -152,7 +150,7 @@ class MlxModel:
         """Make sure that the process runs; it has said that its model is loaded when this returns."""
         if self._process is not None and self._process.poll() is None:
             return
-        argv = [sys.executable, "-m", "looper.edges.models.mlx_child", str(self._folder), self._adapter]
+        argv = [sys.executable, "-m", "looper.edges.models.mlx_child", str(self._folder)]
         if not self._reuse:
             argv.append("--no-reuse")
         self._process = subprocess.Popen(

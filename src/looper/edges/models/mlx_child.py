@@ -1,6 +1,6 @@
 """The process that holds an MLX model: JSON requests in, JSON replies out, one per line.
 
-    python -m looper.edges.models.mlx_child FOLDER [ADAPTER]
+    python -m looper.edges.models.mlx_child FOLDER [--no-reuse]
 
 Requests of several rollouts are generated together, in one batch that others join and leave at any token. Each rollout
 keeps its cache between turns, so a turn costs only what is new in it. MLX keeps memory until its process ends, which is
@@ -48,8 +48,8 @@ class Running:
 class Server:
     """Model, batch and caches. Used from one thread only, as MLX needs it."""
 
-    def __init__(self, folder: str, adapter: str | None, reuse: bool) -> None:
-        self.model, self.tokenizer = load(folder, adapter_path=adapter)[:2]
+    def __init__(self, folder: str, reuse: bool) -> None:
+        self.model, self.tokenizer = load(folder)[:2]
         self.reuse = reuse
         self.kept: OrderedDict[str, Kept] = OrderedDict()
         self.running: dict[int, Running] = {}
@@ -198,9 +198,7 @@ def _send(answer: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    folder = sys.argv[1]
-    adapter = sys.argv[2] if len(sys.argv) > 2 and sys.argv[2] else None
-    server = Server(folder, adapter, reuse="--no-reuse" not in sys.argv)
+    server = Server(sys.argv[1], reuse="--no-reuse" not in sys.argv)
     requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
     def listen() -> None:
