@@ -236,7 +236,7 @@ def test_g20_an_endless_command_ends_with_the_rollouts_time(bench: Bench) -> Non
     bench.clock = time.monotonic  # type: ignore[method-assign]
     begun = time.monotonic()
     end = bench.run(write("f", "x"), "<bash>sleep 60</bash>")
-    assert end.stop_reason is StopReason.TIME_LIMIT and time.monotonic() - begun < 2.5
+    assert end.stop_reason is StopReason.TIME_LIMIT and time.monotonic() - begun < 10
     assert "f" in bench.workspace.patch()[0]
 
 

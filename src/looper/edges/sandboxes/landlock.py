@@ -15,8 +15,9 @@ from looper.edges.sandboxes.process import kill_group, limited, run_process
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
-GRACE_S = 0.5
-"""How long the supervisor may take to end what it started before it is killed itself."""
+GRACE_S = 5.0
+"""How long the supervisor may take to end what it started, usually some milliseconds. Killed before it is done it would
+leave behind what had a session of its own, so a loaded machine is waited for."""
 
 
 class Landlock:
