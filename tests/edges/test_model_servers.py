@@ -198,7 +198,7 @@ def test_l02_to_l16_each_fault_ends_as_its_class(client: Client, case: str, erro
     begun = time.monotonic()
     with pytest.raises(error) as raised:
         ask(client, answers[case])
-    assert time.monotonic() - begun < REQUEST.timeout_s + 2
+    assert time.monotonic() - begun < REQUEST.timeout_s + 10
     assert "\n" not in str(raised.value)
     if case == "L09 429" and client.name != "ollama":
         assert raised.value.retry_after_s == 7
