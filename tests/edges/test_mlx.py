@@ -175,3 +175,26 @@ def test_a_folder_without_a_model_is_bad_input(tmp_path: Path) -> None:
 def test_the_package_stays_small() -> None:
     size = sum(path.stat().st_size for path in nano_folder().iterdir())
     assert size <= 8_000_000
+
+
+def test_a_killed_harness_takes_its_model_process_along() -> None:
+    import subprocess
+    import sys
+    import time
+
+    program = (
+        "from looper.edges.models.mlx import MlxModel, nano_folder\n"
+        "model = MlxModel(nano_folder(), name='nano', context_tokens=2048)\n"
+        "model.count_tokens([('user', 'x')])\n"
+        "print(model._process.pid, flush=True)\n"
+        "import time; time.sleep(60)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as harness:
+        assert harness.stdout is not None
+        child = int(harness.stdout.readline())
+        assert Path(f"/proc/{child}").exists()
+        harness.kill()
+    until = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()

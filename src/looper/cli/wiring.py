@@ -38,7 +38,7 @@ from looper.experiment.run import Progress, run_plan
 from looper.experiment.schedule import lanes, select_tasks
 from looper.protocols import ChatModel, Workspaces
 from looper.records.base import content_hash
-from looper.records.plan import Arm, ModelSpec, Plan, RunManifest, TaskSelection
+from looper.records.plan import Arm, Cell, ModelSpec, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
 from looper.views.runs import RunView, read_run, run_folders
 
@@ -241,27 +241,26 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
         stack.callback(remove_tree, place)
         stack.enter_context(awake())
         world = World(workspaces, environments, sandbox, models.of, code_version())
-        _run_cells(plan, tasks, schedule, world, ledger, options.workers, models)
+        _run_cells(plan, tasks, schedule, world, ledger, options.workers)
     return read_run(folder)
 
 
 def _run_cells(
     plan: Plan,
     tasks: Sequence[Task],
-    schedule: Sequence[Sequence[object]],
+    schedule: Sequence[Sequence[Cell]],
     world: World,
     ledger: Ledger,
     workers: int,
-    models: Models,
 ) -> None:
     stop = threading.Event()
     cells = [cell for lane in schedule for cell in lane]
-    todo = sum(ledger.past(cell) is not None for cell in cells)  # type: ignore[arg-type]
-    with RunProgress(ledger.folder, total=len(cells), todo=todo) as shown, _interruptible(stop, models):
+    todo = sum(ledger.past(cell) is not None for cell in cells)
+    with RunProgress(ledger.folder, total=len(cells), todo=todo) as shown, _interruptible(stop):
         run_plan(
             plan,
             {task.instance_id: task for task in tasks},
-            schedule,  # type: ignore[arg-type]
+            schedule,
             world,
             ledger,
             LocalEngine(workers),
@@ -271,17 +270,16 @@ def _run_cells(
 
 
 @contextlib.contextmanager
-def _interruptible(stop: threading.Event, models: Models) -> Iterator[None]:
+def _interruptible(stop: threading.Event) -> Iterator[None]:
     """The first signal ends the run in order, within a few seconds; a second one at once.
 
-    Leaving in the middle of a step is safe: every record is on the disk when it is made, commands die with the process
-    that started them, and workspaces are swept by the next run.
+    Leaving in the middle of a step is safe: every record is on the disk when it is made, commands and model processes
+    end with the process that started them, and workspaces are swept by the next run.
     """
 
     def leave(message: str) -> None:
         sys.stderr.write(f"\n{message}\n")
         sys.stderr.flush()
-        models.close()
         os._exit(ExitCode.INTERRUPTED)
 
     def later() -> None:
