@@ -1,0 +1,57 @@
+"""What a person sees of a trajectory and of a run."""
+
+from looper.metrics.paired import paired_difference
+from looper.records.trajectory import (
+    Bash,
+    FinishReason,
+    Observation,
+    ObservationKind,
+    Reply,
+    Step,
+    Usage,
+)
+from looper.views.show import ending_text, harmless, step_text
+from looper.views.tables import difference_text
+
+
+def test_a35_control_characters_of_a_model_or_a_tool_reach_no_terminal() -> None:
+    hostile = "\x1b]0;title\x07\x1b[2J\x1b]52;c;ZXZpbA==\x07 \x9b31m \x08\x7f\r text\n\tindented"
+    shown = harmless(hostile)
+    assert not any(ord(char) < 32 and char not in "\n\t" or 127 <= ord(char) < 160 for char in shown)
+    assert "title" in shown and "\n\tindented" in shown and "\\x1b" in shown
+
+
+def test_a_step_shows_what_was_said_what_came_back_and_what_was_noted() -> None:
+    step = Step(
+        cell="base/0/t",
+        attempt=1,
+        index=3,
+        reply=Reply(
+            text="<bash>printf '\\033[2J'</bash>",
+            finish_reason=FinishReason.STOP,
+            usage=Usage(prompt_tokens=5, completion_tokens=2, counted_by="test"),
+            wall_s=0.1,
+        ),
+        action=Bash(command="printf '\\033[2J'"),
+        problem=None,
+        observation=Observation(kind=ObservationKind.OK, text="\x1b[2J", exit_code=0),
+        guards=(),
+        stop_reason=None,
+        context_tokens=5,
+        pruned_messages=0,
+        tree="0",
+        wall_s=0.25,
+    )
+    shown = step_text(step)
+    assert "step 3" in shown and "0.25 s" in shown and "5 prompt tokens" in shown
+    assert "<bash>printf" in shown and "\x1b" not in shown and "\\x1b[2J" in shown
+
+
+def test_a_cell_without_an_end_says_so() -> None:
+    assert ending_text(None, None) == "══ no verdict yet ══"
+
+
+def test_what_was_not_measured_is_said_and_not_shown_as_zero() -> None:
+    assert difference_text(None) == "not measured, no task has a verdict in both arms"
+    found = difference_text(paired_difference({"a": True, "b": False}, {"a": False, "b": False}))
+    assert found.startswith("+50.0 points") and "2 pairs, 1 gained, 0 lost" in found
