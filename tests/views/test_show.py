@@ -17,7 +17,7 @@ from looper.views.tables import difference_text
 def test_a35_control_characters_of_a_model_or_a_tool_reach_no_terminal() -> None:
     hostile = "\x1b]0;title\x07\x1b[2J\x1b]52;c;ZXZpbA==\x07 \x9b31m \x08\x7f\r text\n\tindented"
     shown = harmless(hostile)
-    assert not any(ord(char) < 32 and char not in "\n\t" or 127 <= ord(char) < 160 for char in shown)
+    assert not any((ord(char) < 32 and char not in "\n\t") or 127 <= ord(char) < 160 for char in shown)
     assert "title" in shown and "\n\tindented" in shown and "\\x1b" in shown
 
 
