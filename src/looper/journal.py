@@ -77,7 +77,11 @@ def _decode(line: bytes, kind: type[R], folder: Path) -> tuple[int, R]:
         if b'"$text"' in body:
             return sequence, kind.model_validate(_fetch_long_texts(json.loads(body), folder))
         return sequence, kind.from_json(body)
-    except (ValidationError, OSError, ValueError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _Unreadable(f"not a {kind.__name__}: {where}: {first['msg']}") from error
+    except (OSError, ValueError) as error:
         raise _Unreadable(f"not a {kind.__name__}: {error}") from error
 
 

@@ -274,6 +274,10 @@ def test_the_exit_status_must_agree_with_the_report(task: Task) -> None:
 
 def test_g23_tests_that_share_an_id_pass_together_or_not_at_all(task: Task) -> None:
     seen = {name: [TestOutcome.PASSED] for name in (*task.fail_to_pass, *task.pass_to_pass)}
+    seen[task.fail_to_pass[0]] = [TestOutcome.SKIPPED, TestOutcome.PASSED]
+    assert judge(task, seen, 1, 1, (), (), "", 0.1).outcome is Outcome.RESOLVED
+    seen[task.fail_to_pass[0]] = [TestOutcome.SKIPPED]
+    assert judge(task, seen, 1, 1, (), (), "", 0.1).outcome is Outcome.UNRESOLVED
     seen[task.fail_to_pass[0]] = [TestOutcome.PASSED, TestOutcome.FAILED]
     assert judge(task, seen, 1, 1, (), (), "", 0.1).outcome is Outcome.UNRESOLVED
 

@@ -24,7 +24,7 @@ from looper.records.plan import Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
 
-VERSION = "1"
+VERSION = "2"
 """Of the rules below; part of every verdict."""
 
 _TEST_CONFIGURATION = frozenset(
@@ -219,10 +219,15 @@ def judge(
 
 
 def _outcome(outcomes: list[TestOutcome]) -> TestOutcome:
-    """Tests that share an id (docstrings, parameters with blanks) pass together or not at all."""
-    if not outcomes:
+    """Tests that share an id (docstrings, parameters with blanks) pass together or not at all.
+
+    One that was skipped says nothing beside one that ran: django runs the same tests for each cache server, and skips
+    those whose server is not there.
+    """
+    ran = [outcome for outcome in outcomes if outcome is not TestOutcome.SKIPPED] or outcomes
+    if not ran:
         return TestOutcome.MISSING
-    return next((outcome for outcome in outcomes if not _passed(outcome)), outcomes[0])
+    return next((outcome for outcome in ran if not _passed(outcome)), ran[0])
 
 
 def _passed(outcome: TestOutcome) -> bool:
