@@ -82,7 +82,13 @@ def verify(task: Task, patch: str, environment: Environment, court: Court, name:
         try:
             workspace.apply(kept)
         except BadPatch as error:
-            return _unresolved(task, f"the patch does not apply: {error}", stripped, court.clock() - begun)
+            return without_tests(
+                task,
+                Outcome.UNRESOLVED,
+                f"the patch does not apply: {error}",
+                stripped,
+                court.clock() - begun,
+            )
         _bring_tests(workspace, task, court.workspaces)
         return _run_and_judge(task, workspace, environment, court, stripped, begun)
     finally:
@@ -126,7 +132,13 @@ def _run_and_judge(
         results.rmdir()
     seconds = court.clock() - begun
     if outcome.killed_by == "time":
-        return _unresolved(task, f"the tests took more than {court.limits.verify_s:.0f} s", stripped, seconds)
+        return without_tests(
+            task,
+            Outcome.UNRESOLVED,
+            f"the tests took more than {court.limits.verify_s:.0f} s",
+            stripped,
+            seconds,
+        )
     if outcome.killed_by:
         raise VerifierBroken(f"The test run of {task.instance_id} was killed: {outcome.killed_by}.")
     seen, finished, failure = _read_report(lines)
@@ -252,17 +264,19 @@ def _why(
     return "no FAIL_TO_PASS test is named"
 
 
-def _unresolved(task: Task, cause: str, stripped: tuple[str, ...], wall_s: float) -> Judgement:
-    missing = TestOutcome.MISSING
+def without_tests(
+    task: Task, outcome: Outcome, cause: str, stripped: tuple[str, ...] = (), wall_s: float = 0.0
+) -> Judgement:
+    """A judgement for which no test was run to its end."""
     return Judgement(
-        Outcome.UNRESOLVED,
-        cause,
-        False,
-        dict.fromkeys(task.fail_to_pass, missing),
-        dict.fromkeys(task.pass_to_pass, missing),
-        stripped,
-        (),
-        wall_s,
+        outcome=outcome,
+        cause=cause,
+        f2p_only=False,
+        fail_to_pass=dict.fromkeys(task.fail_to_pass, TestOutcome.MISSING),
+        pass_to_pass=dict.fromkeys(task.pass_to_pass, TestOutcome.MISSING),
+        stripped_paths=stripped,
+        tampering=(),
+        wall_s=wall_s,
     )
 
 

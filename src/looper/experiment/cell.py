@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.tools import Hands
-from looper.bench.verify import VERSION, Court, Judgement, verify
+from looper.bench.verify import VERSION, Court, Judgement, verify, without_tests
 from looper.errors import Cancelled, InfrastructureError, ModelFatal
 from looper.protocols import ChatModel, Environment, Environments, Sandbox, Workspaces
 from looper.records.base import content_hash
 from looper.records.plan import Arm, Cell, Limits
 from looper.records.task import Task
 from looper.records.trajectory import ModelIdentity, Step, StopReason, Trajectory
-from looper.records.verdict import Outcome, TestOutcome, Verdict
+from looper.records.verdict import Outcome, Verdict
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run_cell(
         try:
             verdict = _attempt(cell, arm, task, limits, world, recorder, past)
         except ReplayDiverged:
-            verdict = _without_verdict(
+            verdict = _infra_error(
                 cell, attempt, task, world, "the interrupted rollout could not be repeated"
             )
             past = Past(attempt + 1)
@@ -81,7 +81,7 @@ def run_cell(
             if recorder.cancelled():
                 # Whatever broke while the run was being taken down says nothing about this cell.
                 raise Cancelled("Interrupted. The same command goes on from here.") from error
-            verdict = _without_verdict(cell, attempt, task, world, f"{type(error).__name__}: {error}")
+            verdict = _infra_error(cell, attempt, task, world, f"{type(error).__name__}: {error}")
             past = Past(attempt + 1)
         recorder.verdict(verdict)
         if verdict.outcome.is_verdict or attempt >= last:
@@ -100,7 +100,9 @@ def _attempt(
         raise Cancelled("Interrupted. The same command goes on from here.")
     court = Court(world.workspaces, world.sandbox, limits, world.clock)
     found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
-    return _verdict(cell, past.attempt, task, trajectory, found, environment, world)
+    return _verdict(
+        cell, past.attempt, world, found, patch_hash=trajectory.patch_hash, environment=environment.id
+    )
 
 
 def _roll_out(
@@ -190,18 +192,12 @@ def _trajectory(
 
 
 def _verdict(
-    cell: Cell,
-    attempt: int,
-    task: Task,
-    trajectory: Trajectory,
-    found: Judgement,
-    environment: Environment,
-    world: World,
+    cell: Cell, attempt: int, world: World, found: Judgement, *, patch_hash: str, environment: str
 ) -> Verdict:
     return Verdict(
         cell=cell.key,
         attempt=attempt,
-        instance_id=task.instance_id,
+        instance_id=cell.instance_id,
         outcome=found.outcome,
         cause=found.cause,
         f2p_only=found.f2p_only,
@@ -209,30 +205,14 @@ def _verdict(
         pass_to_pass=found.pass_to_pass,
         stripped_paths=found.stripped_paths,
         tampering=found.tampering,
-        patch_hash=trajectory.patch_hash,
-        environment=environment.id,
+        patch_hash=patch_hash,
+        environment=environment,
         sandbox=world.sandbox.name,
         verifier=VERSION,
         wall_s=found.wall_s,
     )
 
 
-def _without_verdict(cell: Cell, attempt: int, task: Task, world: World, cause: str) -> Verdict:
-    missing = TestOutcome.MISSING
-    return Verdict(
-        cell=cell.key,
-        attempt=attempt,
-        instance_id=task.instance_id,
-        outcome=Outcome.INFRA_ERROR,
-        cause=cause,
-        f2p_only=False,
-        fail_to_pass=dict.fromkeys(task.fail_to_pass, missing),
-        pass_to_pass=dict.fromkeys(task.pass_to_pass, missing),
-        stripped_paths=(),
-        tampering=(),
-        patch_hash="",
-        environment=task.environment,
-        sandbox=world.sandbox.name,
-        verifier=VERSION,
-        wall_s=0.0,
-    )
+def _infra_error(cell: Cell, attempt: int, task: Task, world: World, cause: str) -> Verdict:
+    found = without_tests(task, Outcome.INFRA_ERROR, cause)
+    return _verdict(cell, attempt, world, found, patch_hash="", environment=task.environment)
