@@ -30,6 +30,9 @@ class Cancelled(LooperError):
 
     exit_code = ExitCode.INTERRUPTED
 
+    def __init__(self, message: str = "Interrupted. The same command goes on from here.") -> None:
+        super().__init__(message)
+
 
 class BadInput(LooperError):
     """What a person wrote or named cannot be used."""

@@ -93,7 +93,7 @@ class _Rollout:
 
     def _limit_reached(self) -> StopReason | None:
         if self.of.cancelled():
-            raise Cancelled("Interrupted. The same command goes on from here.")
+            raise Cancelled
         if len(self.steps) >= self.limits.steps:
             return StopReason.STEP_LIMIT
         if self._elapsed() >= self.limits.wall_s:
@@ -183,7 +183,7 @@ class _Rollout:
         """Rebuild conversation and workspace from records: what was said is kept, what was done is done again."""
         for step in recorded:
             if self.of.cancelled():
-                raise Cancelled("Interrupted. The same command goes on from here.")
+                raise Cancelled
             self.conversation.fit(self.limits.context_tokens - self.limits.output_tokens)
             if step.action is None or step.action.tool not in self.scaffold.tools:
                 self.watch.without_action()

@@ -30,7 +30,7 @@ from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
-from looper.errors import BadInput, Drift, ExitCode
+from looper.errors import BadInput, Cancelled, Drift, ExitCode
 from looper.experiment.cell import World
 from looper.experiment.ledger import Ledger, differences
 from looper.experiment.plans import plan_from_text
@@ -277,14 +277,11 @@ def _interruptible(stop: threading.Event) -> Iterator[None]:
     end with the process that started them, and workspaces are swept by the next run.
     """
 
-    def leave(message: str) -> None:
-        sys.stderr.write(f"\n{message}\n")
-        sys.stderr.flush()
-        os._exit(ExitCode.INTERRUPTED)
-
     def later() -> None:
         time.sleep(GRACE_S)
-        leave("Interrupted. The same command goes on from here.")
+        sys.stderr.write(f"\n{Cancelled()}\n")
+        sys.stderr.flush()
+        os._exit(ExitCode.INTERRUPTED)
 
     def handle(number: int, frame: object) -> None:
         if stop.is_set():

@@ -43,7 +43,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Recorder:
-    """Where a cell's records go; each call returns when its record is durable."""
+    """Where a cell's records go; each call returns when its record is durable, or raises Cancelled."""
 
     step: Callable[[Step], None]
     trajectory: Callable[[Trajectory], None]
@@ -78,9 +78,6 @@ def run_cell(
         except ModelFatal:
             raise
         except InfrastructureError as error:
-            if recorder.cancelled():
-                # Whatever broke while the run was being taken down says nothing about this cell.
-                raise Cancelled("Interrupted. The same command goes on from here.") from error
             verdict = _infra_error(cell, attempt, task, world, f"{type(error).__name__}: {error}")
             past = Past(attempt + 1)
         recorder.verdict(verdict)
@@ -97,7 +94,7 @@ def _attempt(
         trajectory = _roll_out(cell, arm, task, limits, world, recorder, past, environment)
         recorder.trajectory(trajectory)
     if recorder.cancelled():
-        raise Cancelled("Interrupted. The same command goes on from here.")
+        raise Cancelled
     court = Court(world.workspaces, world.sandbox, limits, world.clock)
     found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
     return _verdict(

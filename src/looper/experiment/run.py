@@ -9,7 +9,7 @@ from pathlib import Path
 from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError
 from looper.experiment.cell import Past, Recorder, World, run_cell
 from looper.experiment.ledger import Ledger
-from looper.protocols import Engine
+from looper.protocols import Engine, Item
 from looper.records.plan import Cell, Plan
 from looper.records.task import Task
 from looper.records.verdict import Outcome, Verdict
@@ -59,10 +59,13 @@ def run_plan(
     def work(lane: Sequence[tuple[Cell, Past]]) -> None:
         for cell, past in lane:
             if stop.is_set():
-                raise Cancelled("Interrupted. The same command goes on from here.")
+                raise Cancelled
             _must_have_space(ledger.folder)
             recorder = Recorder(
-                ledger.steps.append, ledger.trajectories.append, ledger.verdicts.append, stop.is_set
+                _until(stop, ledger.steps.append),
+                _until(stop, ledger.trajectories.append),
+                _until(stop, ledger.verdicts.append),
+                stop.is_set,
             )
             task, arm = tasks[cell.instance_id], arms[cell.arm]
             verdict = run_cell(cell, arm, task, plan.limits, plan.attempts, world, recorder, past)
@@ -73,8 +76,22 @@ def run_plan(
         for _ in engine.map(work, [lane for lane in open_lanes if lane]):
             pass
     finally:
-        # Lanes that are still at it must not record what the end of the others does to them.
-        stop.set()
+        stop.set()  # For the lanes that are still at it.
+
+
+def _until(stop: threading.Event, append: Callable[[Item], None]) -> Callable[[Item], None]:
+    """Records nothing once the run is being taken down.
+
+    A lane that is still at it then sees its workspace, its model or its command vanish, and would take that for
+    something the agent did: a failed test, an empty folder, a broken sandbox.
+    """
+
+    def record(item: Item) -> None:
+        if stop.is_set():
+            raise Cancelled
+        append(item)
+
+    return record
 
 
 def _must_have_space(folder: Path) -> None:
