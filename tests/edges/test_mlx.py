@@ -142,14 +142,16 @@ def test_p15_a_killed_model_process_is_named_and_started_again(request_: ChatReq
     model = MlxModel(nano_folder(), name="nano", context_tokens=2048)
     try:
         before = model.reply(request_).text
-        assert model._process is not None
-        os.kill(model._process.pid, signal.SIGKILL)
-        model._process.wait()
+        assert model._process.child is not None
+        os.kill(model._process.child.pid, signal.SIGKILL)
+        model._process.child.wait()
         assert model.reply(request_).text == before
-        os.kill(model._process.pid, signal.SIGSTOP)
+        os.kill(model._process.child.pid, signal.SIGSTOP)
         with pytest.raises(ModelTimeout):
             model.reply(replace(request_, timeout_s=0.5))
-        threading.Timer(0.3, lambda: model._process and os.kill(model._process.pid, signal.SIGKILL)).start()
+        threading.Timer(
+            0.3, lambda: model._process.child and os.kill(model._process.child.pid, signal.SIGKILL)
+        ).start()
         with pytest.raises(ModelUnreachable, match="ended"):
             model.reply(request_)
     finally:
@@ -186,7 +188,7 @@ def test_a_killed_harness_takes_its_model_process_along() -> None:
         "from looper.edges.models.mlx import MlxModel, nano_folder\n"
         "model = MlxModel(nano_folder(), name='nano', context_tokens=2048)\n"
         "model.count_tokens([('user', 'x')])\n"
-        "print(model._process.pid, flush=True)\n"
+        "print(model._process.child.pid, flush=True)\n"
         "import time; time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as harness:

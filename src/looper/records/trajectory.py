@@ -189,6 +189,8 @@ class ModelIdentity(Record):
     name: str
     digest: str
     """Content hash of the weights, or what the backend gives in its place; never empty."""
+    adapter: str = ""
+    """Content hash of the adapter on top of them; empty for none."""
     quantisation: str
     context_tokens: int | None
     """The window that the backend was told to use; None for models without one."""

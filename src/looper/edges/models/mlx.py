@@ -1,4 +1,4 @@
-"""An MLX model in a process of its own, shared by all rollouts of a run."""
+"""An MLX model in a process of its own, shared by all rollouts of a run and by all adapters on it."""
 
 import hashlib
 import itertools
@@ -21,6 +21,8 @@ from looper.protocols import ChatRequest, Message
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
 
 START_TIMEOUT_S = 600
+ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
+"""What mlx-lm needs of an adapter."""
 WHOLE_DIGEST_BYTES = 256 << 20
 """Weights up to this size are hashed whole; of larger files the beginning, which names every tensor, and the size."""
 
@@ -31,26 +33,46 @@ def nano_folder() -> Path:
 
 
 class MlxModel:
-    """Starts its process on first use, and again if it died: a reply that was lost is asked for again by the caller."""
+    """A model with one adapter or none. Starts its process on first use, and again if it died: a reply that was lost
+    is asked for again by the caller."""
 
-    def __init__(self, folder: Path, *, name: str, context_tokens: int, reuse: bool = True) -> None:
-        """Raises ModelMissing where the folder holds no model, MissingTool without mlx-lm."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        context_tokens: int,
+        reuse: bool = True,
+        adapter: Path | None = None,
+        process: "_Process | None" = None,
+    ) -> None:
+        """Raises ModelMissing where a folder holds no model or no adapter, MissingTool without mlx-lm."""
         if not (folder / "config.json").is_file():
             raise ModelMissing(
                 f"There is no model in {folder}: config.json is missing. Name a folder in mlx-lm's format."
             )
+        if adapter is not None:
+            for file in ADAPTER_FILES:
+                if not (adapter / file).is_file():
+                    raise ModelMissing(f"There is no adapter in {adapter}: {file} is missing.")
         try:
             self._version = f"mlx-lm {metadata.version('mlx-lm')}, mlx {metadata.version('mlx')}"
         except metadata.PackageNotFoundError as error:
             raise MissingTool('mlx-lm is not installed. Install it: pip install "looper[mlx]".') from error
-        self._folder, self._name, self._reuse = folder, name, reuse
+        self._folder, self._name, self._adapter = folder, name, adapter
         self._context_tokens = context_tokens
-        self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, queue.Queue[dict[str, Any]]] = {}
-        self._process: subprocess.Popen[str] | None = None
-        self._stderr: deque[str] = deque(maxlen=20)
+        self._process = process or _Process(folder, name, reuse)
         self._identity: ModelIdentity | None = None
+
+    def adapted(self, adapter: Path | None) -> "MlxModel":
+        """The same model in the same process with another adapter, or with none. Raises ModelMissing."""
+        return MlxModel(
+            self._folder,
+            name=self._name,
+            context_tokens=self._context_tokens,
+            adapter=adapter,
+            process=self._process,
+        )
 
     def identity(self) -> ModelIdentity:
         if self._identity is None:
@@ -61,6 +83,7 @@ class MlxModel:
                 backend_version=self._version,
                 name=self._name,
                 digest=folder_digest(self._folder),
+                adapter=folder_digest(self._adapter) if self._adapter else "",
                 quantisation=f"{quantisation['bits']}-bit"
                 if quantisation
                 else str(config.get("torch_dtype", "unknown")),
@@ -72,6 +95,12 @@ class MlxModel:
         return int(
             self._ask({"op": "count", "messages": list(messages)}, timeout_s=START_TIMEOUT_S)["tokens"]
         )
+
+    def first_logits(self, messages: Sequence[Message], tokens: int = 256) -> list[float]:
+        """What the model would say first, along the path that rollouts take: logits of `tokens` tokens spread evenly
+        over the vocabulary. Two models that differ here differ; an adapter that changes nothing did not arrive."""
+        request = {"op": "logits", "messages": list(messages), "tokens": tokens}
+        return list(self._ask(request, timeout_s=START_TIMEOUT_S)["logits"])
 
     def reply(self, request: ChatRequest) -> Reply:
         begun = time.monotonic()
@@ -98,26 +127,34 @@ class MlxModel:
             wall_s=time.monotonic() - begun,
         )
 
+    def _ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        return self._process.ask({**request, "adapter": str(self._adapter or "")}, timeout_s)
+
     def forget(self, conversation: str) -> None:
-        with self._lock:
-            if self._process is not None and self._process.poll() is None:
-                self._send({"op": "forget", "conversation": conversation})
+        self._process.tell(
+            {"op": "forget", "conversation": conversation, "adapter": str(self._adapter or "")}
+        )
 
     def close(self) -> None:
-        with self._lock:
-            process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        try:
-            process.stdin.close()
-            process.wait(5)
-        except (OSError, subprocess.TimeoutExpired):
-            process.kill()
-            process.wait()
+        self._process.close()
 
-    def _ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises ModelUnreachable, ModelTimeout or ModelReplyBroken."""
+
+class _Process:
+    """The child that holds the model, and who waits for which of its answers."""
+
+    def __init__(self, folder: Path, name: str, reuse: bool) -> None:
+        self._folder, self._name, self._reuse = folder, name, reuse
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, queue.Queue[dict[str, Any]]] = {}
+        self.child: subprocess.Popen[str] | None = None
+        self._stderr: deque[str] = deque(maxlen=20)
+
+    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Raises ModelUnreachable, ModelTimeout or ModelReplyBroken, and ModelMissing for an adapter that cannot be used.
+        """
         number = next(self._numbers)
         answer: queue.Queue[dict[str, Any]] = queue.Queue(1)
         with self._lock:
@@ -132,15 +169,39 @@ class MlxModel:
             self._waiting.pop(number, None)
         if found.get("died"):
             raise ModelUnreachable(f"The model process of {self._name} ended: {found['died']}")
+        if "error" in found and found.get("adapter"):
+            raise ModelMissing(
+                f"The adapter {found['adapter']} cannot be used with {self._name}: {found['error']}. It is damaged, or "
+                "was made for another model."
+            )
         if "error" in found:
             raise ModelReplyBroken(f"{self._name} could not answer: {found['error']}")
         return found
 
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process is not None and self._process.stdin is not None
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send what needs no answer, if there is anybody to hear it."""
+        with self._lock:
+            if self.child is not None and self.child.poll() is None:
+                self._send(message)
+
+    def close(self) -> None:
+        with self._lock:
+            process, self.child = self.child, None
+        if process is None:
+            return
+        assert process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
+            process.stdin.close()
+            process.wait(5)
+        except (OSError, subprocess.TimeoutExpired):
+            process.kill()
+            process.wait()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self.child is not None and self.child.stdin is not None
+        try:
+            self.child.stdin.write(json.dumps(message) + "\n")
+            self.child.stdin.flush()
         except OSError as error:
             raise ModelUnreachable(
                 f"The model process of {self._name} ended: {self._last_words()}"
@@ -148,27 +209,27 @@ class MlxModel:
 
     def _running(self) -> None:
         """Make sure that the process runs; it has said that its model is loaded when this returns."""
-        if self._process is not None and self._process.poll() is None:
+        if self.child is not None and self.child.poll() is None:
             return
         argv = [sys.executable, "-m", "looper.edges.models.mlx_child", str(self._folder)]
         if not self._reuse:
             argv.append("--no-reuse")
-        self._process = subprocess.Popen(
+        self.child = subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=_environment(),
+            env=mlx_environment(),
             # Ctrl-C goes to the whole terminal group; the run itself decides when the model ends.
             start_new_session=True,
         )
-        assert self._process.stdout is not None and self._process.stderr is not None
-        threading.Thread(target=self._collect_stderr, args=(self._process.stderr,), daemon=True).start()
-        first = self._process.stdout.readline()
+        assert self.child.stdout is not None and self.child.stderr is not None
+        threading.Thread(target=self._collect_stderr, args=(self.child.stderr,), daemon=True).start()
+        first = self.child.stdout.readline()
         if not first:
             raise ModelUnreachable(f"The model process of {self._name} did not start: {self._last_words()}")
-        threading.Thread(target=self._listen, args=(self._process, self._process.stdout), daemon=True).start()
+        threading.Thread(target=self._listen, args=(self.child, self.child.stdout), daemon=True).start()
 
     def _collect_stderr(self, stream: IO[str]) -> None:
         for line in stream:
@@ -192,7 +253,7 @@ class MlxModel:
         return next((line for line in reversed(self._stderr) if line.strip()), "without a word")
 
 
-def _environment() -> dict[str, str]:
+def mlx_environment() -> dict[str, str]:
     """The harness's environment, with a fast BLAS in front of the reference one inside MLX's Linux CPU build."""
     environment = dict(os.environ)
     library = find_openblas()

@@ -3,26 +3,69 @@
     python -m looper.edges.models.mlx_child FOLDER [--no-reuse]
 
 Requests of several rollouts are generated together, in one batch that others join and leave at any token. Each rollout
-keeps its cache between turns, so a turn costs only what is new in it. MLX keeps memory until its process ends, which is
-why this is one.
+keeps its cache between turns, so a turn costs only what is new in it. A request names the adapter that it wants: one
+adapter at a time is in the model, a request for another waits until the batch has run empty, and nothing is loaded twice
+from disk but the adapter itself. MLX keeps memory until its process ends, which is why this is one.
 """
 
 import json
 import queue
 import sys
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+from mlx.utils import tree_map
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load
 
 CACHE_BYTES = 2 << 30
 """Kept for conversations between their turns; the one that waited longest goes first."""
 BATCH = 32
+BASE = ""
+"""In place of an adapter folder: the model as it is."""
+
+
+class AdapterBroken(Exception):
+    """An adapter that this model cannot carry."""
+
+
+class Adapters:
+    """One model, with one adapter or none in it.
+
+    The layers that an adapter wraps and the arrays that a full fine-tuning replaces are kept from the beginning, so
+    putting them back gives the base exactly, whatever kind of adapter was in. (mlx-lm's `remove_lora_layers` leaves
+    DoRA behind.)
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.current = model, BASE
+        self._layers = model.leaf_modules()
+        self._arrays = tree_map(lambda array: array, model.parameters())
+
+    def use(self, folder: str) -> None:
+        """Raises AdapterBroken, with the base in the model."""
+        if folder == self.current:
+            return
+        self._back_to_base()
+        if folder != BASE:
+            try:
+                load_adapters(self.model, folder)
+                mx.eval(self.model.parameters())
+            except Exception as error:  # Whatever a damaged file makes of it.
+                self._back_to_base()
+                raise AdapterBroken(f"{type(error).__name__}: {error}") from error
+            self.model.eval()
+        self.current = folder
+
+    def _back_to_base(self) -> None:
+        self.model.update_modules(self._layers)
+        self.model.update(self._arrays)
+        self.current = BASE
 
 
 @dataclass
@@ -50,7 +93,10 @@ class Server:
 
     def __init__(self, folder: str, reuse: bool) -> None:
         self.model, self.tokenizer = load(folder)[:2]
+        self.adapters = Adapters(self.model)
         self.reuse = reuse
+        self.waiting: deque[dict[str, Any]] = deque()
+        """Requests that came while another adapter was at work, in order."""
         self.kept: OrderedDict[str, Kept] = OrderedDict()
         self.running: dict[int, Running] = {}
         stop = [[token] for token in sorted(self.tokenizer.eos_token_ids)]
@@ -68,10 +114,50 @@ class Server:
     def count(self, request: dict[str, Any]) -> dict[str, Any]:
         return {"tokens": len(self.prompt_tokens(request["messages"]))}
 
-    def begin(self, request: dict[str, Any]) -> None:
-        """Put a request into the batch; its reply is sent when it ends."""
+    def ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Put a request into the batch, where its reply is sent when it ends, or behind those that wait."""
+        if self.waiting or (self.running and request["adapter"] != self.adapters.current):
+            self.waiting.append(request)
+            return None
+        return self._begin(request)
+
+    def admit(self) -> list[dict[str, Any]]:
+        """Let in what waits for the adapter whose turn it is; answers to those that cannot be begun."""
+        answers = []
+        while self.waiting and not self.running:
+            adapter = self.waiting[0]["adapter"]
+            mine = [request for request in self.waiting if request["adapter"] == adapter]
+            self.waiting = deque(request for request in self.waiting if request["adapter"] != adapter)
+            answers += [
+                {"id": request["id"], **answer} for request in mine if (answer := self._begin(request))
+            ]
+        return answers
+
+    def _begin(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """None where the reply is under way or none is due, else the answer."""
+        try:
+            self.adapters.use(request["adapter"])
+            if request["op"] == "logits":
+                return {"logits": self.logits(request["messages"], request["tokens"])}
+            self._join(request)
+        except AdapterBroken as error:
+            return {"error": str(error), "adapter": request["adapter"]}
+        except (
+            Exception
+        ) as error:  # The request is at fault, and its sender must hear of it; the batch goes on.
+            return _failure(error)
+        return None
+
+    def logits(self, messages: list[list[str]], tokens: int) -> list[float]:
+        """Logits of the first token of the reply, for `tokens` tokens spread evenly over the vocabulary."""
+        prompt = mx.array(self.prompt_tokens(messages))[None]
+        found = self.model(prompt)[0, -1].astype(mx.float32)
+        step = max(1, found.size // tokens)
+        return [float(value) for value in found[::step][:tokens].tolist()]
+
+    def _join(self, request: dict[str, Any]) -> None:
         prompt = self.prompt_tokens(request["messages"])
-        cache, known = self._cache_for(request["conversation"], prompt)
+        cache, known = self._cache_for(_cache_key(request), prompt)
         uid = self.batch.insert(
             [prompt[known:]],
             [request["max_tokens"]],
@@ -131,12 +217,21 @@ class Server:
         length = cache[0].offset
         tokens = list(fed)[:length]
         if len(tokens) == length:
-            self.kept[entry.request["conversation"]] = Kept(tokens, detached(cache))
+            self.kept[_cache_key(entry.request)] = Kept(tokens, detached(cache))
         while sum(part.nbytes for kept in self.kept.values() for part in kept.cache) > CACHE_BYTES:
             self.kept.popitem(last=False)
 
-    def forget(self, conversation: str) -> None:
-        self.kept.pop(conversation, None)
+    def forget(self, request: dict[str, Any]) -> None:
+        self.kept.pop(_cache_key(request), None)
+
+
+def _cache_key(request: dict[str, Any]) -> str:
+    """What a model has read is worth nothing to the same model with another adapter."""
+    return f"{request['adapter']}\0{request['conversation']}"
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    return {"error": f"{type(error).__name__}: {error}"}
 
 
 def sampler(temperature: float, seed: int) -> Any:
@@ -166,30 +261,31 @@ def detached(cache: list[Any]) -> list[Any]:
 def serve(server: Server, requests: "queue.Queue[dict[str, Any] | None]") -> None:
     """Answer until the input ends."""
     while True:
-        while not requests.empty() or not server.running:
+        while not requests.empty() or not (server.running or server.waiting):
             request = requests.get()
             if request is None:
                 return
             answer = _handle(server, request)
             if answer is not None:
                 _send({"id": request.get("id"), **answer})
-        for reply in server.step():
-            _send(reply)
+        for answer in server.admit():
+            _send(answer)
+        if server.running:
+            for reply in server.step():
+                _send(reply)
 
 
 def _handle(server: Server, request: dict[str, Any]) -> dict[str, Any] | None:
     """An answer that is ready at once; None for a reply that is being generated, or where none is due."""
-    operation = request["op"]
     try:
-        if operation == "count":
+        if request["op"] == "count":
             return server.count(request)
-        if operation == "reply":
-            server.begin(request)
-        elif operation == "forget":
-            server.forget(request["conversation"])
-    except Exception as error:  # The request is at fault, and its sender must hear of it; the batch goes on.
-        return {"error": f"{type(error).__name__}: {error}"}
-    return None
+        if request["op"] == "forget":
+            server.forget(request)
+            return None
+        return server.ask(request)
+    except Exception as error:
+        return _failure(error)
 
 
 def _send(answer: dict[str, Any]) -> None:
