@@ -23,6 +23,7 @@ from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.experiment.cell import Past, Recorder, World, run_cell
 from looper.metrics.paired import wilson
+from looper.records.memory import Delivery
 from looper.records.plan import Arm, ArmRole, Cell, Limits, ModelSpec
 from looper.records.task import Task
 from looper.records.trajectory import Read
@@ -83,9 +84,11 @@ def main() -> None:
                 workspaces,
                 HarnessEnvironment(state / "environments"),
                 sandbox,
-                lambda arm, task: model,
+                lambda arm, seed, task: model,
                 "measure",
-                memory_of=lambda arm, task, known=memories: known.get(task.instance_id, ""),
+                memory_of=lambda arm, seed, task, known=memories: Delivery(
+                    candidates=0, items=(), text=known.get(task.instance_id, "")
+                ),
             )
             report(name, chosen, limits, world)
         model.close()

@@ -14,8 +14,12 @@ MAY_IMPORT = {
     "journal": {"records", "errors"},
     "agent": {"agent", "protocols", "records", "errors"},
     "bench": {"bench", "protocols", "records", "errors"},
+    "memory": {"memory", "records"},
+    "training": {"training", "records"},
     "metrics": {"metrics", "records", "errors"},
-    "experiment": {"experiment", "agent", "bench", "metrics", "journal", "protocols", "records", "errors"},
+    "experiment": {
+        "experiment", "agent", "bench", "memory", "training", "metrics", "journal", "protocols", "records", "errors",
+    },
     "views": {"views", "metrics", "journal", "records", "errors"},
     # The embedded model is trained on what the agent says in the embedded suite.
     "nano": {"nano", "agent", "bench", "records"},

@@ -80,6 +80,14 @@ class JournalError(InfrastructureError):
     """A record could not be written durably, or a run folder is damaged."""
 
 
+class TrainingFailed(InfrastructureError):
+    """A training broke, or reported what cannot be believed; no adapter came of it."""
+
+
+class TreatmentMissing(InfrastructureError):
+    """What an arm should work with is shown not to have reached its model."""
+
+
 class RunBusy(LooperError):
     """Another process writes to this run folder."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from looper.records.task import Task
+from looper.records.training import AdapterRecord, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity, Reply
 
 Message = tuple[str, str]
@@ -47,6 +48,26 @@ class ChatModel(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Fingerprinted(ChatModel, Protocol):
+    """A model that shows what it computes, so that a changed one can be told from an unchanged one."""
+
+    def first_logits(self, messages: Sequence[Message]) -> list[float]:
+        """Logits of the first token of a reply, for fixed tokens of the vocabulary, along the path of every reply."""
+        ...
+
+
+class Trainer(Protocol):
+    """Makes adapters for one base model. Safe to call from several threads."""
+
+    def train(self, request: TrainingRequest, tell: Callable[[TrainingEvent], None]) -> AdapterRecord:
+        """The adapter of a request, made now or earlier. Raises BadInput or TrainingFailed."""
+        ...
+
+    def load(self, adapter_id: str) -> AdapterRecord:
+        """The card of an adapter that is whole. Raises BadInput."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import Cancelled
 from looper.experiment.cell import World
 from looper.experiment.ledger import Ledger
-from looper.experiment.run import Progress, run_plan
+from looper.experiment.run import run_plan
 from looper.journal import read_stream
 from looper.protocols import Command, CommandResult, Sandbox
 from looper.records.plan import Arm, Cell, Limits, Plan, RunManifest, TaskSelection
@@ -35,6 +35,11 @@ class Interrupting:
         if self._left == 0:
             self._then()
         return result
+
+
+class Silent:
+    def finished(self, cell: Cell, verdict: Verdict) -> None:
+        pass
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,11 @@ def test_p01_what_ends_after_the_run_was_stopped_is_not_recorded(
     stop = threading.Event()
     model = ScriptedModel(["<bash>echo new > new.txt</bash>", "<done></done>"])
     world = World(
-        workspaces, environments, Interrupting(sandbox, during, stop.set), lambda arm, task: model, "test"
+        workspaces,
+        environments,
+        Interrupting(sandbox, during, stop.set),
+        lambda arm, seed, task: model,
+        "test",
     )
     ledger = Ledger(tmp_path, manifest)
     cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
@@ -87,13 +96,14 @@ def test_p01_what_ends_after_the_run_was_stopped_is_not_recorded(
         with pytest.raises(Cancelled):
             run_plan(
                 plan,
+                plan.arms,
                 {task.instance_id: task},
                 [[cell]],
                 world,
                 ledger,
                 LocalEngine(1),
                 stop,
-                Progress(lambda cell, verdict: None),
+                Silent(),
             )
     finally:
         ledger.close()

@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 
 from looper.records.plan import Cell
+from looper.records.training import TrainingEvent
 from looper.records.verdict import Outcome, Verdict
 
 LOG_EVERY_S = 10.0
@@ -21,7 +23,8 @@ LOG_EVERY_S = 10.0
 class RunProgress:
     """A bar where there is a terminal, else a line every few seconds; both on standard error, both with an estimate."""
 
-    def __init__(self, folder: Path, *, total: int, todo: int) -> None:
+    def __init__(self, folder: Path, name: str, *, total: int, todo: int) -> None:
+        """`name` of the stage; empty for the evaluation itself."""
         self._total, self._todo, self._done = total, todo, 0
         self._counts: Counter[str] = Counter()
         self._begun = self._logged = time.monotonic()
@@ -31,7 +34,8 @@ class RunProgress:
         console = Console(stderr=True)
         if todo:
             console.print(
-                f"{folder}: {total} cells, {total - todo} done before, {todo} to do", highlight=False
+                f"{folder}: {name}{' ' * bool(name)}{total} cells, {total - todo} done before, {todo} to do",
+                highlight=False,
             )
         if todo and console.is_terminal:
             columns = (
@@ -76,6 +80,33 @@ class RunProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class TrainingProgress:
+    """A line every few seconds for each training, and one at its end."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._begun: dict[str, tuple[float, int]] = {}
+        self._logged: dict[str, float] = {}
+        self._loss: dict[str, float] = {}
+
+    def __call__(self, what: str, event: TrainingEvent) -> None:
+        now = time.monotonic()
+        if event.event == "loaded":
+            self._begun[what], self._logged[what] = (now, event.iteration), now
+        elif event.event == "loss" and event.loss is not None:
+            self._loss[what] = event.loss
+            if now - self._logged.get(what, now) >= LOG_EVERY_S:
+                self._logged[what] = now
+                begun, first = self._begun[what]
+                left = (now - begun) / (event.iteration - first) * (event.iterations - event.iteration)
+                self._say(
+                    f"training {what}: {event.iteration}/{event.iterations}, loss {event.loss:.3f}, "
+                    f"about {duration(left)} left"
+                )
+        elif event.event == "finished" and what in self._loss:
+            self._say(f"trained {what}: loss {self._loss[what]:.3f}, {duration(now - self._begun[what][0])}")
 
 
 def duration(seconds: float) -> str:

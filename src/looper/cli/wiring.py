@@ -14,7 +14,7 @@ from pathlib import Path
 
 from looper.agent.actions import render
 from looper.bench.gold import gold_actions
-from looper.cli.progress import RunProgress
+from looper.cli.progress import RunProgress, TrainingProgress
 from looper.cli.settings import Settings
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
@@ -29,16 +29,17 @@ from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
+from looper.edges.trainers.mlx import MlxTrainer
 from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
 from looper.errors import BadInput, Cancelled, Drift, ExitCode
 from looper.experiment.cell import World
 from looper.experiment.ledger import Ledger, differences
 from looper.experiment.plans import plan_from_text
-from looper.experiment.run import Progress, run_plan
-from looper.experiment.schedule import lanes, select_tasks
-from looper.protocols import ChatModel, Workspaces
+from looper.experiment.schedule import first_of_each, lanes, split_tasks
+from looper.experiment.stages import Staging, run_stages
+from looper.protocols import ChatModel, Fingerprinted, Workspaces
 from looper.records.base import content_hash
-from looper.records.plan import Arm, Cell, ModelSpec, Plan, RunManifest, TaskSelection
+from looper.records.plan import Arm, ArmRole, Cell, ModelSpec, Plan, RunManifest, Source, TaskSelection
 from looper.records.task import Task
 from looper.views.runs import RunView, read_run, run_folders
 
@@ -147,15 +148,45 @@ class Models:
 
     def __init__(self, plan: Plan, workspaces: Workspaces, settings: Settings) -> None:
         self._plan, self._workspaces, self._settings = plan, workspaces, settings
-        self._made: dict[ModelSpec, ChatModel] = {}
+        self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
+        self._mlx: dict[ModelSpec, MlxModel] = {}
+        self._lock = threading.Lock()
 
-    def of(self, arm: Arm, task: Task) -> ChatModel:
+    def of(self, arm: Arm, task: Task, adapter: str = "") -> ChatModel:
+        """`adapter` is the id of one that `trainer` made."""
         if arm.model.backend == "gold":
             actions = gold_actions(task.gold_patch, lambda path: self._workspaces.base_file(task, path))
             return ScriptedModel([render(action) for action in actions], "gold")
-        if arm.model not in self._made:
-            self._made[arm.model] = self._make(arm.model)
-        return self._made[arm.model]
+        with self._lock:
+            if (arm.model, adapter) not in self._made:
+                self._made[arm.model, adapter] = (
+                    self._adapted(arm.model, adapter) if adapter else self._make(arm.model)
+                )
+            return self._made[arm.model, adapter]
+
+    def _adapted(self, spec: ModelSpec, adapter: str) -> ChatModel:
+        base = self._mlx.get(spec)
+        if base is None:
+            raise BadInput(
+                f"{spec.backend} serves no adapters that were trained here. Use nano or mlx:FOLDER for plans that train."
+            )
+        return RetryingModel(base.adapted(self._settings.state / "adapters" / adapter), RetryPolicy())
+
+    def adapted(self, arm: Arm, task: Task, adapter: str) -> Fingerprinted:
+        """As `of`, for models that show what they compute. Raises BadInput for others."""
+        found = self.of(arm, task, adapter)
+        if not isinstance(found, RetryingModel):
+            raise BadInput(f"{arm.model.backend} carries no adapters.")
+        return found
+
+    def trainer(self, arm: Arm) -> MlxTrainer:
+        """Makes adapters for an arm's model. Raises BadInput where that is not an MLX model."""
+        if arm.model.backend not in ("nano", "mlx"):
+            raise BadInput(
+                f"{arm.model.backend} models cannot be trained here. Use nano or mlx:FOLDER for plans that train."
+            )
+        folder = nano_folder() if arm.model.backend == "nano" else Path(arm.model.name).expanduser()
+        return MlxTrainer(folder, self._settings.state / "adapters")
 
     def _make(self, spec: ModelSpec) -> ChatModel:
         context = self._plan.limits.context_tokens
@@ -164,10 +195,11 @@ class Models:
                 return ScriptedModel(["<done></done>"], "noop")
             case "scripted":
                 return ScriptedModel(_script(Path(spec.name)))
-            case "nano":
-                inner: ChatModel = MlxModel(nano_folder(), name="nano", context_tokens=context)
-            case "mlx":
-                inner = MlxModel(Path(spec.name).expanduser(), name=spec.name, context_tokens=context)
+            case "nano" | "mlx":
+                folder = nano_folder() if spec.backend == "nano" else Path(spec.name).expanduser()
+                found = MlxModel(folder, name=spec.name or "nano", context_tokens=context)
+                inner: ChatModel = found
+                self._mlx[spec] = found
             case "ollama":
                 inner = OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context)
             case "openai":
@@ -197,15 +229,13 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
     """Everything behind `looper run`; None for a dry run."""
     plan = load_plan(options)
     all_tasks, mirrors = load_tasks(plan.selection, settings)
-    tasks = select_tasks(all_tasks, plan.selection)
+    tasks, learning = split_tasks(all_tasks, plan.selection, plan.experience)
+    experience, more_mirrors = load_experience(plan, learning, settings)
+    mirrors |= more_mirrors
     schedule = lanes(plan, tasks, options.arms)
     if options.dry_run:
-        say(
-            f"{plan.experiment} {plan.profile}: {len(tasks)} tasks × {len(plan.arms)} arms × {len(plan.seeds)} seeds"
-        )
-        for lane in schedule:
-            for cell in lane:
-                say(cell.key)
+        for line in _dry_run(plan, tasks, experience, schedule):
+            say(line)
         return None
     with contextlib.ExitStack() as stack:
         if needs_inference_lock(plan) and not options.share_machine:
@@ -215,7 +245,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             HarnessEnvironment(settings.state / "environments"),
             PinnedEnvironments(settings.state / "environments", say),
         )
-        used = sorted({environments.of(task).id for task in tasks})
+        every_task = [*tasks, *(task for found in experience.values() for task in found)]
         bench = settings.state / "workspaces"
         place = bench / content_hash(str(settings.runs), plan)[:16]
         workspaces = GitWorkspaces(mirrors, settings.state / "exports", place, sandbox.owner)
@@ -225,9 +255,12 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             plan=plan,
             code_version=code_version(),
             tasks=tuple(task.instance_id for task in tasks),
-            tasks_hash=content_hash(*tasks),
+            experience_tasks={
+                source: tuple(task.instance_id for task in found) for source, found in experience.items()
+            },
+            tasks_hash=content_hash(*every_task),
             models={arm.name: models.of(arm, tasks[0]).identity() for arm in plan.arms},
-            environments=tuple(used),
+            environments=tuple(sorted({environments.of(task).id for task in every_task})),
             sandbox=sandbox.name,
         )
         folder = run_folder(manifest, settings.runs, fresh=options.fresh)
@@ -240,33 +273,69 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
         place.mkdir(parents=True)
         stack.callback(remove_tree, place)
         stack.enter_context(awake())
-        world = World(workspaces, environments, sandbox, models.of, code_version())
-        _run_cells(plan, tasks, schedule, world, ledger, options.workers)
+        stop = threading.Event()
+        stack.enter_context(_interruptible(stop))
+        run_stages(
+            Staging(
+                manifest=manifest,
+                tasks={task.instance_id: task for task in every_task},
+                arms=options.arms,
+                world=World(
+                    workspaces,
+                    environments,
+                    sandbox,
+                    lambda arm, seed, task: models.of(arm, task),
+                    code_version(),
+                ),
+                served=models.of,
+                adapted=models.adapted,
+                trainer=lambda: models.trainer(next(arm for arm in plan.arms if arm.role is ArmRole.BASE)),
+                ledger=ledger,
+                engine=LocalEngine(options.workers),
+                stop=stop,
+                show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
+                say=say,
+                tell=TrainingProgress(say),
+            )
+        )
     return read_run(folder)
 
 
-def _run_cells(
+def load_experience(
+    plan: Plan, learning: Sequence[Task], settings: Settings
+) -> tuple[dict[Source, tuple[Task, ...]], dict[str, Path]]:
+    """The tasks that arms learn from, by source, and mirrors that only these need."""
+    found: dict[Source, tuple[Task, ...]] = {}
+    mirrors: dict[str, Path] = {}
+    for source in plan.sources:
+        if source is Source.OWN:
+            found[source] = tuple(learning)
+            continue
+        if plan.selection.suite != "micro" or plan.selection.level != 0:
+            raise BadInput("Experience with redrawn conventions exists for level 0 of the micro suite only.")
+        suite = MicroSuite(settings.state / "suites", 0, plan.selection.suite_seed, redrawn=True)
+        tasks, mirrors = suite.load()
+        repos = {task.repo for task in learning}
+        assert plan.experience is not None
+        found[source] = first_of_each(
+            [task for task in tasks if task.repo in repos], plan.experience.per_repo
+        )
+    return found, mirrors
+
+
+def _dry_run(
     plan: Plan,
     tasks: Sequence[Task],
+    experience: Mapping[Source, Sequence[Task]],
     schedule: Sequence[Sequence[Cell]],
-    world: World,
-    ledger: Ledger,
-    workers: int,
-) -> None:
-    stop = threading.Event()
-    cells = [cell for lane in schedule for cell in lane]
-    todo = sum(ledger.past(cell) is not None for cell in cells)
-    with RunProgress(ledger.folder, total=len(cells), todo=todo) as shown, _interruptible(stop):
-        run_plan(
-            plan,
-            {task.instance_id: task for task in tasks},
-            schedule,
-            world,
-            ledger,
-            LocalEngine(workers),
-            stop,
-            Progress(shown.finished),
-        )
+) -> Iterator[str]:
+    yield f"{plan.experiment} {plan.profile}: {len(tasks)} tasks × {len(plan.arms)} arms × {len(plan.seeds)} seeds"
+    for source, found in experience.items():
+        arms = plan.experience_arms(source)
+        yield f"before them, {source.value} experience: {len(found)} tasks × {len(arms)} samples × {len(plan.seeds)} seeds"
+    for lane in schedule:
+        for cell in lane:
+            yield cell.key
 
 
 @contextlib.contextmanager

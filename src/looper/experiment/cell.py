@@ -10,10 +10,13 @@ from looper.bench.verify import VERSION, Court, Judgement, verify, without_tests
 from looper.errors import Cancelled, InfrastructureError, ModelFatal
 from looper.protocols import ChatModel, Environment, Environments, Sandbox, Workspaces
 from looper.records.base import content_hash
+from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Limits
 from looper.records.task import Task
 from looper.records.trajectory import ModelIdentity, Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, Verdict
+
+NOTHING = Delivery(candidates=0, items=(), text="")
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,10 @@ class World:
     workspaces: Workspaces
     environments: Environments
     sandbox: Sandbox
-    model_of: Callable[[Arm, Task], ChatModel]
+    model_of: Callable[[Arm, int, Task], ChatModel]
+    """For an arm, a seed and a task: an arm that learned has an adapter per seed and repository."""
     code_version: str
-    memory_of: Callable[[Arm, Task], str] = lambda arm, task: ""
-    """Items for the memory block of the prompt; empty for none."""
+    memory_of: Callable[[Arm, int, Task], Delivery] = lambda arm, seed, task: NOTHING
     clock: Callable[[], float] = time.monotonic
 
 
@@ -112,7 +115,8 @@ def _roll_out(
     past: Past,
     environment: Environment,
 ) -> Trajectory:
-    model = world.model_of(arm, task)
+    model = world.model_of(arm, cell.seed, task)
+    memory = world.memory_of(arm, cell.seed, task)
     identity = model.identity()
     workspace = world.workspaces.create(task, task.instance_id)
     seed = sampling_seed(cell, arm)
@@ -122,7 +126,7 @@ def _roll_out(
         task=task,
         seed=seed,
         temperature=arm.temperature,
-        memory=world.memory_of(arm, task),
+        memory=memory.text,
         hands=Hands(workspace, world.sandbox, environment, arm.scaffold, limits),
         model=model,
         clock=world.clock,
@@ -138,7 +142,19 @@ def _roll_out(
         model.forget(f"{cell.key}#{past.attempt}")
         workspace.close()
     return _trajectory(
-        cell, arm, task, past.attempt, seed, done, identity, environment, world, patch, flagged, clean_state
+        cell,
+        arm,
+        task,
+        past.attempt,
+        seed,
+        done,
+        identity,
+        environment,
+        world,
+        patch,
+        flagged,
+        clean_state,
+        memory,
     )
 
 
@@ -160,6 +176,7 @@ def _trajectory(
     patch: str,
     flagged: tuple[str, ...],
     clean_state: str,
+    memory: Delivery,
 ) -> Trajectory:
     return Trajectory(
         cell=cell.key,
@@ -170,6 +187,7 @@ def _trajectory(
         seed=seed,
         code_version=world.code_version,
         prompt_hash=done.prompt_hash,
+        memory=memory.items,
         model=identity,
         environment=environment.id,
         sandbox=world.sandbox.name,

@@ -8,8 +8,10 @@ from typing import Any
 from looper.errors import Drift, JournalError
 from looper.experiment.cell import Past
 from looper.journal import Damage, RunLock, Stream, reserve_space
+from looper.records.memory import MemoryItem
 from looper.records.plan import Cell, RunManifest
 from looper.records.trajectory import Step, Trajectory
+from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Verdict
 
 
@@ -34,6 +36,9 @@ class Ledger:
             self.steps = self._open("steps", Step)
             self.trajectories = self._open("trajectories", Trajectory)
             self.verdicts = self._open("verdicts", Verdict)
+            self.consolidations = self._open("consolidations", Consolidation)
+            self.memory = self._open("memory", MemoryItem)
+            self.proofs = self._open("proofs", Proof)
         except BaseException:
             self.close()
             raise

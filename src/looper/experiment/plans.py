@@ -11,6 +11,8 @@ from looper.errors import BadInput
 from looper.records.plan import (
     Arm,
     ArmRole,
+    Experience,
+    Learning,
     Limits,
     ModelSpec,
     Plan,
@@ -34,6 +36,7 @@ class _ArmText(_Closed):
     scaffold: str | dict[str, Any] | None = None
     temperature: float | None = None
     repetition: int = 0
+    learning: Learning | None = None
 
 
 class _ProfileText(_Closed):
@@ -45,6 +48,7 @@ class _ProfileText(_Closed):
     attempts: Positive = 3
     tasks: TaskSelection
     limits: Limits
+    experience: Experience | None = None
 
 
 class _ExperimentText(_Closed):
@@ -107,6 +111,7 @@ def plan_from_text(
             arms=tuple(_arm(arm, chosen) for arm in file.arms),
             limits=chosen.limits,
             order=chosen.order,
+            experience=chosen.experience,
             attempts=chosen.attempts,
         )
     except ValidationError as error:
@@ -122,6 +127,7 @@ def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:
         scaffold=_scaffold(arm.scaffold or profile.scaffold),
         temperature=profile.temperature if arm.temperature is None else arm.temperature,
         repetition=arm.repetition,
+        learning=arm.learning,
     )
 
 

@@ -5,12 +5,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError
 from looper.experiment.cell import Past, Recorder, World, run_cell
 from looper.experiment.ledger import Ledger
 from looper.protocols import Engine, Item
-from looper.records.plan import Cell, Plan
+from looper.records.plan import Arm, Cell, Plan
 from looper.records.task import Task
 from looper.records.verdict import Outcome, Verdict
 
@@ -20,11 +21,10 @@ INFRA_IN_A_ROW = 6
 """So many cells that end as infra_error one after the other stop the run: it would burn all its tasks."""
 
 
-@dataclass
-class Progress:
+class Progress(Protocol):
     """What a view shows of a running run. Called from several threads."""
 
-    finished: Callable[[Cell, Verdict], None]
+    def finished(self, cell: Cell, verdict: Verdict) -> None: ...
 
 
 @dataclass
@@ -38,6 +38,7 @@ class _Shared:
 
 def run_plan(
     plan: Plan,
+    arms: Sequence[Arm],
     tasks: Mapping[str, Task],
     lanes: Sequence[Sequence[Cell]],
     world: World,
@@ -54,7 +55,7 @@ def run_plan(
         [(cell, past) for cell in lane if (past := ledger.past(cell)) is not None] for lane in lanes
     ]
     shared = _Shared(stop)
-    arms = {arm.name: arm for arm in plan.arms}
+    by_name = {arm.name: arm for arm in arms}
 
     def work(lane: Sequence[tuple[Cell, Past]]) -> None:
         for cell, past in lane:
@@ -67,7 +68,7 @@ def run_plan(
                 _until(stop, ledger.verdicts.append),
                 stop.is_set,
             )
-            task, arm = tasks[cell.instance_id], arms[cell.arm]
+            task, arm = tasks[cell.instance_id], by_name[cell.arm]
             verdict = run_cell(cell, arm, task, plan.limits, plan.attempts, world, recorder, past)
             progress.finished(cell, verdict)
             _stop_if_hopeless(shared, verdict)
@@ -75,8 +76,9 @@ def run_plan(
     try:
         for _ in engine.map(work, [lane for lane in open_lanes if lane]):
             pass
-    finally:
+    except BaseException:
         stop.set()  # For the lanes that are still at it.
+        raise
 
 
 def _until(stop: threading.Event, append: Callable[[Item], None]) -> Callable[[Item], None]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from looper.errors import BadInput
-from looper.records.plan import Cell, Plan, TaskSelection
+from looper.records.plan import Arm, Cell, Experience, Plan, TaskSelection
 from looper.records.task import Task
 
 
@@ -21,17 +21,50 @@ def select_tasks(tasks: Sequence[Task], selection: TaskSelection) -> tuple[Task,
         and (not selection.tasks or task.instance_id in selection.tasks)
     ]
     if selection.per_repo is not None:
-        seen: dict[str, int] = {}
-        kept = []
-        for task in chosen:
-            seen[task.repo] = seen.get(task.repo, 0) + 1
-            if seen[task.repo] <= selection.per_repo:
-                kept.append(task)
-        chosen = kept
+        chosen = list(first_of_each(chosen, selection.per_repo))
     chosen = chosen[: selection.limit]
     if not chosen:
         raise BadInput("The plan's selection leaves no task.")
     return tuple(chosen)
+
+
+def split_tasks(
+    tasks: Sequence[Task], selection: TaskSelection, experience: Experience | None
+) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
+    """Tasks to evaluate, as the plan selects them, and tasks to learn from: the first ones of the same repositories.
+
+    No task is in both. Raises BadInput as `select_tasks` does.
+    """
+    if experience is None:
+        return select_tasks(tasks, selection), ()
+    early = first_of_each(tasks, experience.per_repo)
+    names = {task.instance_id for task in early}
+    evaluated = select_tasks([task for task in tasks if task.instance_id not in names], selection)
+    repos = {task.repo for task in evaluated}
+    return evaluated, tuple(task for task in early if task.repo in repos)
+
+
+def first_of_each(tasks: Sequence[Task], count: int) -> tuple[Task, ...]:
+    """The first `count` tasks of every repository."""
+    seen: dict[str, int] = {}
+    kept = []
+    for task in tasks:
+        seen[task.repo] = seen.get(task.repo, 0) + 1
+        if seen[task.repo] <= count:
+            kept.append(task)
+    return tuple(kept)
+
+
+def experience_lanes(
+    seeds: Sequence[int], arms: Sequence[Arm], tasks: Sequence[Task]
+) -> tuple[tuple[Cell, ...], ...]:
+    """Attempts to learn from, each a lane of its own."""
+    return tuple(
+        (Cell(arm=arm.name, seed=seed, instance_id=task.instance_id),)
+        for seed in seeds
+        for task in tasks
+        for arm in arms
+    )
 
 
 def lanes(plan: Plan, tasks: Sequence[Task], arms: Sequence[str] = ()) -> tuple[tuple[Cell, ...], ...]:

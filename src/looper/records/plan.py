@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from looper.records.base import Record, content_hash
+from looper.records.training import SelectionSettings, TrainingSettings
 from looper.records.trajectory import TOOL_NAMES, ModelIdentity, ToolName
 
 Positive = Annotated[int, Field(gt=0)]
@@ -103,6 +104,58 @@ class ModelSpec(Record):
     """Of the server; empty for the backend's own default."""
 
 
+class Treatment(StrEnum):
+    """What experience is turned into, or what stands in its place."""
+
+    ADAPTER = "adapter"
+    """Weights trained on successes, one adapter per repository and seed."""
+    ZERO_ADAPTER = "zero_adapter"
+    """An adapter that changes nothing: must give what base gives, token for token."""
+    RANDOM_ADAPTER = "random_adapter"
+    """As much change as the trained adapter, in no direction."""
+    MEMORY = "memory"
+    """Items of earlier successes in the prompt, found by the issue's words."""
+    RANDOM_MEMORY = "random_memory"
+    """As many items of the same repository, drawn blindly."""
+    PLACEBO_MEMORY = "placebo_memory"
+    """As many items of like length from other repositories."""
+
+    @property
+    def is_adapter(self) -> bool:
+        return self in (Treatment.ADAPTER, Treatment.ZERO_ADAPTER, Treatment.RANDOM_ADAPTER)
+
+
+class Source(StrEnum):
+    """Where experience comes from."""
+
+    OWN = "own"
+    """The training tasks of the very repositories that are evaluated."""
+    REDRAWN = "redrawn"
+    """Tasks of the same form whose hidden conventions are drawn anew for every task: nothing there to learn but form."""
+
+
+class Learning(Record):
+    """What an arm has been through before its tasks."""
+
+    treatment: Treatment
+    source: Source = Source.OWN
+
+
+class Experience(Record):
+    """How experience is gathered and what is made of it."""
+
+    per_repo: Positive
+    """The first so many tasks of each repository are for learning; they are never evaluated."""
+    samples: Positive
+    """Attempts at each of them, with different luck."""
+    temperature: Annotated[float, Field(ge=0)]
+    selection: SelectionSettings = SelectionSettings()
+    training: TrainingSettings | None = None
+    """For arms with adapters."""
+    memory_items: Positive = 1
+    """In a prompt, for arms with memory."""
+
+
 class ArmRole(StrEnum):
     """What an arm is for, so that renaming or reordering arms changes no number."""
 
@@ -111,6 +164,8 @@ class ArmRole(StrEnum):
     """Base a second time: its difference from base is the floor of any claim."""
     CONTROL = "control"
     TREATMENT = "treatment"
+    EXPERIENCE = "experience"
+    """Gathers what other arms learn from; never compared."""
 
 
 class Arm(Record):
@@ -123,10 +178,12 @@ class Arm(Record):
     temperature: Annotated[float, Field(ge=0)]
     repetition: Annotated[int, Field(ge=0)] = 0
     """Feeds the sampling seed: arms with equal configuration and another repetition are repeats of each other."""
+    learning: Learning | None = None
 
     def config_hash(self) -> str:
         """Of everything that can change what the arm does; name and role are labels."""
-        return content_hash(self.model, self.scaffold, repr(self.temperature), str(self.repetition))
+        learning = self.learning or ""
+        return content_hash(self.model, self.scaffold, repr(self.temperature), str(self.repetition), learning)
 
 
 class TaskSelection(Record):
@@ -159,6 +216,7 @@ class Plan(Record):
     seeds: tuple[int, ...]
     arms: tuple[Arm, ...]
     limits: Limits
+    experience: Experience | None = None
     order: Literal["parallel", "sequence"]
     """`sequence` runs each arm's tasks one after the other, for arms that accumulate experience."""
     attempts: Positive = 3
@@ -184,7 +242,49 @@ class Plan(Record):
                 raise ValueError(
                     f"arms: {arm.name} needs a repetition of its own, or it would copy {bases[0].name}"
                 )
+        self._learning_is_possible(bases)
         return self
+
+    def _learning_is_possible(self, bases: list[Arm]) -> None:
+        learners = [arm for arm in self.arms if arm.learning is not None]
+        if not learners:
+            return
+        if not bases or self.experience is None:
+            raise ValueError(
+                f"arms: {learners[0].name} learns, so the plan needs a base arm and an experience"
+            )
+        for arm in learners:
+            plain = arm.model_copy(update={"name": bases[0].name, "role": bases[0].role, "learning": None})
+            if plain.to_json() != bases[0].to_json():
+                raise ValueError(f"arms: {arm.name} must differ from {bases[0].name} in its learning only")
+            if arm.learning and arm.learning.treatment.is_adapter and self.experience.training is None:
+                raise ValueError(f"arms: {arm.name} needs an adapter, so the experience needs its training")
+        if len({content_hash(arm.learning) for arm in learners if arm.learning}) < len(learners):
+            raise ValueError("arms: two arms learn the same; repeat base with the role again instead")
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where this plan's arms take experience from."""
+        used = {arm.learning.source for arm in self.arms if arm.learning is not None}
+        return tuple(source for source in Source if source in used)
+
+    def experience_arms(self, source: Source) -> tuple[Arm, ...]:
+        """Base at work on the training tasks, once per sample."""
+        base = next((arm for arm in self.arms if arm.role is ArmRole.BASE), None)
+        if base is None or self.experience is None:
+            return ()
+        return tuple(
+            base.model_copy(
+                update={
+                    "name": f"experience_{source.value}_{sample}",
+                    "role": ArmRole.EXPERIENCE,
+                    "temperature": self.experience.temperature,
+                    # Another luck than base and its repeats have.
+                    "repetition": 1000 + sample,
+                }
+            )
+            for sample in range(1, self.experience.samples + 1)
+        )
 
 
 def _labels(arm: Arm) -> dict[str, object]:
@@ -211,8 +311,10 @@ class RunManifest(Record):
     """Hash over the package's sources: a changed harness is another run."""
     tasks: tuple[str, ...]
     """Ids of the selected tasks, in order."""
+    experience_tasks: dict[Source, tuple[str, ...]] = Field(default_factory=dict)
+    """Ids of the tasks to learn from, by where they come from."""
     tasks_hash: str
-    """Of their whole records: changed data is another run."""
+    """Of the whole records of all tasks: changed data is another run."""
     models: dict[str, ModelIdentity]
     """By arm."""
     environments: tuple[str, ...]

@@ -208,6 +208,8 @@ class Trajectory(Record):
     code_version: str
     prompt_hash: str
     """Of the messages that stood before the first reply."""
+    memory: tuple[str, ...] = ()
+    """Ids of the memory items in the prompt."""
     model: ModelIdentity
     environment: str
     sandbox: str

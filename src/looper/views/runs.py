@@ -9,6 +9,7 @@ from looper.metrics.arms import ArmFigures, arm_figures
 from looper.metrics.paired import PairedDifference, paired_difference
 from looper.records.plan import ArmRole, RunManifest
 from looper.records.trajectory import Step, Trajectory
+from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict
 
 
@@ -22,6 +23,8 @@ class RunView:
     """Ids of the selected tasks."""
     trajectories: tuple[Trajectory, ...]
     verdicts: tuple[Verdict, ...]
+    consolidations: tuple[Consolidation, ...]
+    proofs: tuple[Proof, ...]
     damage: tuple[Damage, ...]
     writer: int | None
     """Process id of the run that is writing; None where none is."""
@@ -42,24 +45,52 @@ class RunView:
         }
 
     def contrasts(self) -> list[tuple[str, str, PairedDifference | None]]:
-        """Each other arm that a model drives, against the base arm."""
+        """Each arm that repeats base or differs from it by its treatment, against the base arm."""
         arms = self.manifest.plan.arms
         base = next((arm for arm in arms if arm.role is ArmRole.BASE), None)
         if base is None:
             return []
-        others = [arm for arm in arms if arm.role in (ArmRole.AGAIN, ArmRole.TREATMENT)]
+        others = [arm for arm in arms if arm.learning or arm.role in (ArmRole.AGAIN, ArmRole.TREATMENT)]
         outcomes = self.outcomes(base.name)
         return [(arm.name, base.name, paired_difference(self.outcomes(arm.name), outcomes)) for arm in others]
 
+    def same_as_base(self, arm: str) -> tuple[int, int]:
+        """Cells in which an arm made the very patch that base made, and cells that both have."""
+        base = next(found.name for found in self.manifest.plan.arms if found.role is ArmRole.BASE)
+        patches = {end.cell: end.patch_hash for end in self.trajectories}
+        pairs = [
+            (patches[ours], patches[theirs])
+            for ours, theirs in zip(self.cells(arm), self.cells(base), strict=True)
+            if ours in patches and theirs in patches
+        ]
+        return sum(ours == theirs for ours, theirs in pairs), len(pairs)
+
+    @property
+    def failed_arms(self) -> dict[str, str]:
+        """Arms that are not what they are called, and why: they have no rate."""
+        return {proof.arm: proof.said for proof in self.proofs if not proof.passed}
+
+    @property
+    def _planned_cells(self) -> set[str]:
+        plan = self.manifest.plan
+        failed = self.failed_arms
+        cells = {cell for arm in plan.arms if arm.name not in failed for cell in self.cells(arm.name)}
+        return cells | {
+            f"{arm.name}/{seed}/{task}"
+            for source, tasks in self.manifest.experience_tasks.items()
+            for arm in plan.experience_arms(source)
+            for seed in plan.seeds
+            for task in tasks
+        }
+
     @property
     def finished(self) -> int:
-        """Cells with an end, verdict or not."""
-        planned = {cell for arm in self.manifest.plan.arms for cell in self.cells(arm.name)}
-        return len({verdict.cell for verdict in self.verdicts} & planned)
+        """Cells with an end, verdict or not; those that gather experience included."""
+        return len({verdict.cell for verdict in self.verdicts} & self._planned_cells)
 
     @property
     def planned(self) -> int:
-        return len(self.tasks) * len(self.manifest.plan.seeds) * len(self.manifest.plan.arms)
+        return len(self._planned_cells)
 
 
 def read_run(folder: Path) -> RunView:
@@ -75,6 +106,8 @@ def read_run(folder: Path) -> RunView:
         tasks=manifest.tasks,
         trajectories=tuple(read_stream(folder, "trajectories", Trajectory, damage)),
         verdicts=tuple(read_stream(folder, "verdicts", Verdict, damage)),
+        consolidations=tuple(read_stream(folder, "consolidations", Consolidation, damage)),
+        proofs=tuple(read_stream(folder, "proofs", Proof, damage)),
         damage=tuple(damage),
         writer=holder_of(folder),
     )

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from looper.metrics.arms import ArmFigures, Rate
 from looper.metrics.paired import PairedDifference, wilson
-from looper.records.plan import ArmRole
+from looper.records.plan import ArmRole, Treatment
 from looper.views.runs import RunView
 
 NOT_MEASURED = "–"
@@ -33,7 +33,13 @@ def run_table(run: RunView) -> RenderableType:
     for found in figures:
         table.add_row(*_row(found))
     lines = [
-        Text(line) for line in (*_contrast_lines(run), *_control_lines(run, figures), *_damage_lines(run))
+        Text(line)
+        for line in (
+            *_contrast_lines(run),
+            *_control_lines(run, figures),
+            *_treatment_lines(run),
+            *_damage_lines(run),
+        )
     ]
     return Group(table, *lines)
 
@@ -64,12 +70,14 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _contrast_lines(run: RunView) -> list[str]:
+    labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control, no gain expected"}
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
-    lines = []
-    for arm, base, found in run.contrasts():
-        label = "A/A, expected 0" if roles[arm] is ArmRole.AGAIN else "treatment"
-        lines.append(f"{arm} − {base} ({label}): {difference_text(found)}")
-    return lines
+    failed = run.failed_arms
+    return [
+        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}): {difference_text(found)}"
+        for arm, base, found in run.contrasts()
+        if arm not in failed
+    ]
 
 
 def difference_text(found: PairedDifference | None) -> str:
@@ -105,6 +113,27 @@ def _control_lines(run: RunView, figures: list[ArmFigures]) -> list[str]:
             lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole)}")
     missing = run.planned - run.finished
     return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
+
+
+def _treatment_lines(run: RunView) -> list[str]:
+    """What the learning arms were made of, and whether it reached the model."""
+    lines = [f"{arm} is a failed arm and has no rate: {why}" for arm, why in run.failed_arms.items()]
+    for arm in run.manifest.plan.arms:
+        made = [found for found in run.consolidations if found.arm == arm.name]
+        if arm.learning is None or not made:
+            continue
+        shown = sum(proof.passed for proof in run.proofs if proof.arm == arm.name)
+        lines.append(
+            f"{arm.name}: {sum(found.selection.seen for found in made)} attempts seen, "
+            f"{sum(found.selection.taken for found in made)} successes taken, {sum(found.used for found in made)} used, "
+            f"in {len(made)} consolidations of {sum(found.seconds for found in made) / len(made):.0f} s; "
+            f"{shown} proofs passed"
+        )
+        if arm.learning.treatment is Treatment.ZERO_ADAPTER:
+            same, both = run.same_as_base(arm.name)
+            says = "does" if same == both else "does NOT: DO NOT TRUST"
+            lines.append(f"control {arm.name} must make base's patch in every cell: {same} of {both}, {says}")
+    return lines
 
 
 def _damage_lines(run: RunView) -> list[str]:

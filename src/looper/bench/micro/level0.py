@@ -8,7 +8,7 @@ Six further families can be fixed from their names alone.
 
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from looper.bench.micro.names import NOUNS, repository_name
 from looper.bench.micro.project import Change, Project
@@ -135,6 +135,21 @@ def draw_bug(conventions: Conventions, family: str, noun: str, rng: random.Rando
 def generate(rng: random.Random, tasks: int) -> Project:
     """A repository with `tasks` issues: three of four need a convention, and families take turns."""
     conventions = Conventions.draw(rng)
+    bugs = [draw_bug(conventions, family, noun, rng) for family, noun in _order(rng, tasks)]
+    return Project(conventions.repo, tuple(map(_change, bugs)))
+
+
+def generate_redrawn(rng: random.Random, tasks: int, repo: str) -> Project:
+    """As `generate`, but the conventions are drawn anew for each issue: experience here teaches form and nothing else."""
+    bugs = [
+        draw_bug(replace(Conventions.draw(rng), repo=repo), family, noun, rng)
+        for family, noun in _order(rng, tasks)
+    ]
+    return Project(repo, tuple(map(_change, bugs)))
+
+
+def _order(rng: random.Random, tasks: int) -> list[tuple[str, str]]:
+    """Family and noun of each issue."""
     nouns = rng.sample(NOUNS, tasks)
     known, hidden = list(DETERMINED), list(CONVENTIONS)
     families = [
@@ -142,8 +157,7 @@ def generate(rng: random.Random, tasks: int) -> Project:
         for index in range(tasks)
     ]
     rng.shuffle(families)
-    bugs = [draw_bug(conventions, family, noun, rng) for family, noun in zip(families, nouns, strict=True)]
-    return Project(conventions.repo, tuple(map(_change, bugs)))
+    return list(zip(families, nouns, strict=True))
 
 
 def _change(bug: Bug) -> Change:

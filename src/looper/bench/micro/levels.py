@@ -10,8 +10,17 @@ TASKS_PER_REPOSITORY = 40
 GENERATORS = {0: level0.generate, 1: level1.generate, 2: level1.generate_level_2}
 
 
-def projects(level: int, seed: int) -> tuple[Project, ...]:
-    """Eight repositories of forty tasks, the same for the same level and seed on every machine."""
+def projects(level: int, seed: int, *, redrawn: bool = False) -> tuple[Project, ...]:
+    """Eight repositories of forty tasks, the same for the same level and seed on every machine.
+
+    `redrawn` gives level-0 repositories of the same names and shape in which every task has conventions of its own.
+    """
+    if redrawn:
+        names = [project.name for project in projects(0, seed)]
+        return tuple(
+            level0.generate_redrawn(random.Random(f"micro/redrawn/{seed}/{name}"), TASKS_PER_REPOSITORY, name)
+            for name in names
+        )
     found: dict[str, Project] = {}
     number = 0
     while len(found) < REPOSITORIES:

@@ -25,13 +25,14 @@ class MicroSuite:
     fix just as a real one does.
     """
 
-    def __init__(self, folder: Path, level: int, seed: int) -> None:
-        self.name = f"micro-{level}"
-        self._folder, self._level, self._seed = folder, level, seed
+    def __init__(self, folder: Path, level: int, seed: int, *, redrawn: bool = False) -> None:
+        """`redrawn` is the level-0 suite in which nothing that could be learned holds for the next task."""
+        self.name = f"micro-{level}-redrawn" if redrawn else f"micro-{level}"
+        self._folder, self._level, self._seed, self._redrawn = folder, level, seed, redrawn
 
     def load(self) -> tuple[tuple[Task, ...], dict[str, Path]]:
         """Tasks in sequence order, and mirrors by suite and repository name."""
-        generated = projects(self._level, self._seed)
+        generated = projects(self._level, self._seed, redrawn=self._redrawn)
         identity = content_hash(*(repr(project.changes) for project in generated))[:12]
         folder = self._folder / f"{self.name}-seed{self._seed}-{identity}"
         if not folder.is_dir():
@@ -105,7 +106,7 @@ def _task(project: Project, number: int, suite: str, base: str, patch: str) -> T
     gold = [section for section in sections if not section.startswith("diff --git a/tests/")]
     tests = [section for section in sections if section.startswith("diff --git a/tests/")]
     return Task(
-        instance_id=_instance_id(project, number),
+        instance_id=_instance_id(project, number, suite),
         suite=suite,
         repo=project.name,
         base_commit=base,
@@ -114,7 +115,7 @@ def _task(project: Project, number: int, suite: str, base: str, patch: str) -> T
         difficulty=change.difficulty,
         sequence_id=f"{suite}:{project.name}",
         sequence_position=number,
-        dependencies=_dependencies(project, number),
+        dependencies=_dependencies(project, number, suite),
         modified_files=tuple(sorted(change.fix)),
         environment="harness",
         runner=Runner.PYTEST,
@@ -126,14 +127,14 @@ def _task(project: Project, number: int, suite: str, base: str, patch: str) -> T
     )
 
 
-def _instance_id(project: Project, number: int) -> str:
-    return f"{project.name}-{number:02d}"
+def _instance_id(project: Project, number: int, suite: str) -> str:
+    return f"{project.name}-{'r' * suite.endswith('-redrawn')}{number:02d}"
 
 
-def _dependencies(project: Project, number: int) -> tuple[str, ...]:
+def _dependencies(project: Project, number: int, suite: str) -> tuple[str, ...]:
     """Earlier tasks that touch a file which this one's fix touches: the benchmark's own rule."""
     touched = set(project.changes[number - 1].fix)
     earlier: Sequence[Change] = project.changes[: number - 1]
     return tuple(
-        _instance_id(project, at) for at, change in enumerate(earlier, 1) if touched & set(change.fix)
+        _instance_id(project, at, suite) for at, change in enumerate(earlier, 1) if touched & set(change.fix)
     )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from looper.errors import ModelError
+from looper.errors import BadInput, ModelError
 from looper.protocols import ChatModel, ChatRequest, Message
 from looper.records.trajectory import ModelIdentity, Reply
 
@@ -57,6 +57,12 @@ class RetryingModel:
             return (
                 reply.model_copy(update={"retries": faults, "waited_s": asked - begun}) if faults else reply
             )
+
+    def first_logits(self, messages: Sequence[Message]) -> list[float]:
+        """Raises BadInput for a model that does not show what it computes."""
+        if not hasattr(self._inner, "first_logits"):
+            raise BadInput(f"{self.identity().name} does not show what it computes; adapters need MLX.")
+        return list(self._inner.first_logits(messages))
 
     def _wait(self, faults: int, error: ModelError) -> float:
         """Doubling, with jitter so that parallel rollouts do not come back together, never less than was asked for."""

@@ -1,0 +1,1 @@
+"""What makes adapters: the parent that keeps them, and the child process that trains."""

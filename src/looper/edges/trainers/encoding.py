@@ -1,0 +1,128 @@
+"""Conversations → tokens with loss weights, by the model's own chat template.
+
+The template renders the conversation up to each assistant turn and past it; what lies between is what the model says
+there, and nothing else is trained on. That holds for any template in which a conversation is the beginning of every
+longer one; for others there is no such text, and they are refused.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from looper.errors import BadInput
+from looper.records.training import Example, Turn
+
+OPENING = 2
+"""System and task message: in every window."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One window of an example."""
+
+    source: str
+    instance_id: str
+    tokens: list[int]
+    weights: list[float]
+    """1 for tokens that the loss counts, else 0; same length as `tokens`."""
+    turns: int
+    """Supervised turns in it."""
+
+    @property
+    def supervised(self) -> int:
+        return int(sum(self.weights))
+
+
+def encode(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[float]]:
+    """Tokens and weights of a whole conversation. Raises BadInput for a template that rewrites its own past."""
+    text, spans = supervised_spans(tokenizer, turns)
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    weights = [0.0] * len(found["input_ids"])
+    for start, end in spans:
+        for at, (left, right) in enumerate(found["offset_mapping"]):
+            if left >= start and right <= end and right > left:
+                weights[at] = 1.0
+    return list(found["input_ids"]), weights
+
+
+def supervised_spans(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
+    """The conversation as text, and where its supervised turns stand: from the first character of the reply to its
+    end-of-turn mark, which the model has to say too."""
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+
+    def rendered(count: int, *, asked: bool) -> str:
+        return str(
+            tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=asked)
+        )
+
+    whole, spans = rendered(len(turns), asked=False), []
+    for number, turn in enumerate(turns):
+        if not turn.supervised:
+            continue
+        before, after = rendered(number, asked=True), rendered(number + 1, asked=False)
+        if (
+            not (whole.startswith(before) and whole.startswith(after))
+            or turn.text not in after[len(before) :]
+        ):
+            raise BadInput(
+                "The chat template of this model changes earlier turns as the conversation goes on, so what it was "
+                "asked and what it said cannot be told apart. Use a template that only appends."
+            )
+        spans.append((len(before), len(after.rstrip())))
+    return whole, spans
+
+
+def windows(tokenizer: Any, example: Example, max_tokens: int) -> tuple[list[Encoded], int]:
+    """An example in pieces that fit, each supervised turn in exactly one of them; and the number of turns that fit in
+    none, alone with the opening.
+
+    Every window begins with the opening and ends with an action; history is cut from the front, an action never.
+    """
+    found: list[Encoded] = []
+    too_long, taught = 0, OPENING
+    numbers = [number for number, turn in enumerate(example.turns) if turn.supervised]
+    while remaining := [number for number in numbers if number >= taught]:
+        fitted = _widest(tokenizer, example, taught, remaining, max_tokens)
+        if fitted is None:
+            too_long += 1
+            taught = remaining[0] + 1
+            continue
+        piece, last = fitted
+        found.append(piece)
+        taught = last + 1
+    return found, too_long
+
+
+def _widest(
+    tokenizer: Any, example: Example, taught: int, remaining: Sequence[int], max_tokens: int
+) -> tuple[Encoded, int] | None:
+    """The window that teaches most turns from the first remaining one on, with as much history before it as fits."""
+    starts = [
+        number for number in range(OPENING, remaining[0] + 1) if example.turns[number].role == "assistant"
+    ]
+    # With all history first; with less and less of it where not even the next turn fits.
+    for start in starts:
+        for last in reversed(remaining):
+            turns = (
+                *example.turns[:OPENING],
+                *(
+                    turn if number >= taught else turn.model_copy(update={"supervised": False})
+                    for number, turn in enumerate(example.turns[start : last + 1], start)
+                ),
+            )
+            tokens, weights = encode(tokenizer, turns)
+            if len(tokens) <= max_tokens:
+                count = sum(turn.supervised for turn in turns)
+                return Encoded(example.source, example.instance_id, tokens, weights, count), last
+    return None
+
+
+def length_histogram(lengths: Sequence[int]) -> dict[str, int]:
+    """Counts by upper bound, in powers of two from 128 on."""
+    counts: dict[str, int] = {}
+    for length in sorted(lengths):
+        bound = 128
+        while bound < length:
+            bound *= 2
+        counts[str(bound)] = counts.get(str(bound), 0) + 1
+    return counts

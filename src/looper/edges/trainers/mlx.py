@@ -1,0 +1,184 @@
+"""Adapters from MLX: trained in a child process, kept under the hash of everything that decides what they are.
+
+A folder below `adapters/` is complete or not there: the child works in a folder beside it, which is renamed when its card
+is written. A second training of the same request waits for the first and takes what it made.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from looper.edges.models.mlx import ADAPTER_FILES, mlx_environment
+from looper.errors import BadInput, TrainingFailed
+from looper.records.base import content_hash
+from looper.records.training import AdapterRecord, TrainingEvent, TrainingRequest
+
+CARD = "adapter.json"
+
+
+class MlxTrainer:
+    """Makes adapters for one base model."""
+
+    def __init__(self, base: Path, adapters: Path) -> None:
+        """`adapters` is where they are kept."""
+        self._base, self._adapters = base, adapters
+
+    def folder(self, adapter_id: str) -> Path:
+        return self._adapters / adapter_id
+
+    def train(
+        self, request: TrainingRequest, tell: Callable[[TrainingEvent], None] = lambda event: None
+    ) -> AdapterRecord:
+        """The adapter of a request, made now or earlier.
+
+        Raises BadInput where nothing can be made of the request, TrainingFailed where its training broke.
+        """
+        name = request.adapter_id()
+        self._adapters.mkdir(parents=True, exist_ok=True)
+        with (self._adapters / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self.folder(name).is_dir():
+                return self.load(name)
+            work = self._adapters / f".work-{name}"
+            work.mkdir(exist_ok=True)
+            (work / "request.json").write_bytes(request.to_json())
+            outcome = self._run(work, request, tell)
+            card = _card(name, request, outcome, work)
+            (work / CARD).write_bytes(card.to_json())
+            for leftover in ("request.json", "outcome.json", "checkpoint.safetensors"):
+                (work / leftover).unlink(missing_ok=True)
+            work.rename(self.folder(name))
+        (self._adapters / f".{name}.lock").unlink(missing_ok=True)
+        tell(TrainingEvent(event="finished"))
+        return card
+
+    def load(self, adapter_id: str) -> AdapterRecord:
+        """The card of an adapter, after a look at its weights. Raises BadInput where they are not the ones on it."""
+        folder = self.folder(adapter_id)
+        try:
+            card = AdapterRecord.from_json((folder / CARD).read_bytes())
+            whole = weights_hash(folder) == card.weights_hash
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"The adapter {folder} cannot be read: {error}. Remove it and train again."
+            ) from error
+        if not whole:
+            raise BadInput(
+                f"The weights in {folder} are not the ones on its card. Remove it and train again."
+            )
+        return card
+
+    def _run(
+        self, work: Path, request: TrainingRequest, tell: Callable[[TrainingEvent], None]
+    ) -> dict[str, Any]:
+        """Let the child work; what it found. Raises BadInput or TrainingFailed, with the child's last words."""
+        (work / "outcome.json").unlink(missing_ok=True)
+        argv = [sys.executable, "-m", "looper.edges.trainers.mlx_child", str(work), str(self._base)]
+        if request.make == "random":
+            argv.append(str(self.folder(request.like)))
+        last, words = "before its first event", deque[str](maxlen=20)
+        with (work / "child.log").open("w+") as log:
+            child = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**mlx_environment(), **MEMORY},
+                start_new_session=True,
+            )
+            try:
+                assert child.stdout is not None
+                for line in child.stdout:
+                    event = TrainingEvent.from_json(line)
+                    last = f"after {event.event} at iteration {event.iteration}"
+                    tell(event)
+                code = child.wait()
+            finally:
+                child.kill()
+                child.wait()
+            log.seek(0)
+            words.extend(line.strip() for line in log if line.strip())
+        (work / "child.log").unlink()
+        if code != 0 or not (work / "outcome.json").exists():
+            said = words[-1] if words else "no message"
+            raise TrainingFailed(
+                f"The training process ended with {code} {last}: {said}. The same command goes on from its last checkpoint."
+            )
+        outcome: dict[str, Any] = json.loads((work / "outcome.json").read_text())
+        if "error" in outcome:
+            raise BadInput(outcome["error"])
+        return outcome
+
+
+MEMORY = {
+    # MLX's CPU allocator goes back to the kernel for every large buffer; kept buffers make training up to 1.5 times as
+    # fast and cost memory, which ends with this process.
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "17179869184",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+
+
+def _card(name: str, request: TrainingRequest, outcome: dict[str, Any], work: Path) -> AdapterRecord:
+    """The card, where what was measured can be believed. Raises TrainingFailed, naming the figure that cannot."""
+    if request.make == "trained":
+        believable(outcome)
+    try:
+        return AdapterRecord(
+            id=name,
+            base=request.base,
+            make=request.make,
+            settings=request.settings,
+            examples_hash=content_hash(*request.examples),
+            tasks=tuple(sorted({example.instance_id for example in request.examples})),
+            sources=tuple(example.source for example in request.examples),
+            train_examples=outcome.get("train_examples", 0),
+            validation_examples=outcome.get("validation_examples", 0),
+            supervised_tokens=outcome.get("supervised_tokens", 0),
+            trained_tokens=outcome.get("trained_tokens", 0),
+            length_histogram=outcome.get("length_histogram", {}),
+            train_losses=outcome.get("train_losses", ()),
+            validation_losses=outcome.get("validation_losses", ()),
+            kept_iteration=outcome.get("kept_iteration", 0),
+            relative_change=outcome["relative_change"],
+            seconds=outcome.get("seconds", 0.0),
+            weights_hash=weights_hash(work),
+            backend=f"mlx-lm {metadata.version('mlx-lm')}, mlx {metadata.version('mlx')}",
+        )
+    except (KeyError, ValidationError) as error:
+        raise TrainingFailed(f"The training process reported no usable {error}.") from error
+
+
+def believable(outcome: dict[str, Any]) -> None:
+    """A training that reported no loss, the same loss for ever or no change has not happened. Raises TrainingFailed."""
+    points = outcome.get("train_losses")
+    if points is None:
+        raise TrainingFailed("The training process reported no train_losses; nothing stands in their place.")
+    losses = [point.get("loss") for point in points]
+    if len(losses) < 2:
+        raise TrainingFailed(f"The training process reported {len(losses)} train_losses; two are the least.")
+    if not all(isinstance(loss, float) and math.isfinite(loss) and loss > 0 for loss in losses):
+        raise TrainingFailed("train_losses holds values that are no finite, positive numbers.")
+    if len(set(losses)) == 1:
+        raise TrainingFailed(f"train_losses never moves from {losses[0]}.")
+    if not outcome.get("relative_change", 0.0) > 0:
+        raise TrainingFailed("relative_change is not above zero: the adapter changes nothing.")
+
+
+def weights_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in ADAPTER_FILES:
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()

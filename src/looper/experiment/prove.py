@@ -1,0 +1,170 @@
+"""Proof of treatment, before an arm's first task: what is not shown to have reached the model is not run.
+
+A harness that measures arms believes that a prompt is read to its beginning and that an adapter is in the model. Both
+fail in silence elsewhere: servers cut prompts and ignore adapter paths, and the arm then measures something else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from looper.agent.actions import parse
+from looper.errors import ContextOverflow, TreatmentMissing
+from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
+from looper.records.plan import Limits
+from looper.records.treatment import Proof, ProofKind
+
+SENTINEL = "keel-4417-amber"
+"""A word that no text holds by chance."""
+LINE = "The tide was out and the boats lay on the sand until the evening wind came up."
+SHORT_LINES = (8, 24)
+COUNT_TOLERANCE = 0.03
+"""Of a full prompt: how far the server's count may be from the one that two short prompts foretell."""
+VALID_MARGIN = 0.05
+"""How much lower than base's the share of valid actions may be."""
+REPLY_TOKENS = 48
+
+
+def prove_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> Proof:
+    """That a prompt as long as the plan allows is read whole.
+
+    Two short prompts tell how many tokens a line has, so the count of the long one is known beforehand; and where the
+    model can repeat the word at the head of a short prompt, it must find it in the long one too. A model that cannot is
+    held to its counts alone. Raises ContextOverflow.
+    """
+    identity = model.identity()
+    short, longer = (_ask(model, lines, limits) for lines in SHORT_LINES)
+    room = limits.context_tokens - limits.output_tokens
+    lines, foretold = _lines_for(short, longer, room)
+    full = _ask(model, lines, limits)
+    if (
+        foretold is not None
+        and full.counted is not None
+        and abs(full.counted - foretold) > max(16, COUNT_TOLERANCE * foretold)
+    ):
+        raise ContextOverflow(
+            f"{identity.name} counted {full.counted} tokens in a prompt of about {foretold}: it was cut. Give the "
+            f"server a window of {limits.context_tokens} tokens, or lower context_tokens in the plan's limits."
+        )
+    if short.found and longer.found and not full.found:
+        raise ContextOverflow(
+            f"{identity.name} repeats a word from the head of a short prompt, and not from one of {room} tokens: the head "
+            f"was cut. Give the server a window of {limits.context_tokens} tokens, or lower context_tokens."
+        )
+    counted = (
+        "counts nothing" if full.counted is None else f"counted {full.counted} of about {foretold} tokens"
+    )
+    word = "found the word at its head" if full.found else "cannot repeat words, so only counts were compared"
+    return Proof(
+        kind=ProofKind.CONTEXT,
+        arm=arm,
+        subject=subject,
+        passed=True,
+        said=f"{identity.name} {counted}, {word}",
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    lines: int
+    counted: int | None
+    found: bool
+
+
+def _ask(model: ChatModel, lines: int, limits: Limits) -> _Asked:
+    text = "\n".join(
+        [f"The code word is {SENTINEL}.", *[LINE] * lines, "Reply with the code word and nothing else."]
+    )
+    reply = model.reply(
+        ChatRequest(
+            conversation=f"proof of context, {lines} lines",
+            messages=(("system", "You repeat what you are asked for."), ("user", text)),
+            max_output_tokens=min(limits.output_tokens, REPLY_TOKENS),
+            context_tokens=limits.context_tokens,
+            temperature=0.0,
+            seed=0,
+            timeout_s=max(limits.wall_s, 600.0),
+        )
+    )
+    model.forget(f"proof of context, {lines} lines")
+    return _Asked(lines, reply.usage.prompt_tokens, SENTINEL in reply.text)
+
+
+def _lines_for(short: _Asked, longer: _Asked, room: int) -> tuple[int, int | None]:
+    """How many lines fill the window, and how many tokens that will be; None where the model does not count."""
+    if short.counted is None or longer.counted is None or longer.counted <= short.counted:
+        # Three bytes to a token is more than any tokenizer needs for such a line.
+        return max(SHORT_LINES[1], int(room * 3 / len(LINE))), None
+    per_line = (longer.counted - short.counted) / (longer.lines - short.lines)
+    lines = max(SHORT_LINES[1], int((room - short.counted) / per_line) + short.lines - 1)
+    return lines, round(short.counted + per_line * (lines - short.lines))
+
+
+def prove_adapter(
+    model: Fingerprinted,
+    base: Fingerprinted,
+    prompts: Sequence[Sequence[Message]],
+    arm: str,
+    adapter: str,
+    *,
+    zero: bool,
+) -> Proof:
+    """That an adapter changes what is computed, or, for the one that must not, that it changes nothing at all.
+
+    Raises TreatmentMissing.
+    """
+    furthest = max(
+        abs(ours - theirs)
+        for prompt in prompts
+        for ours, theirs in zip(model.first_logits(prompt), base.first_logits(prompt), strict=True)
+    )
+    said = f"logits differ from base's by up to {furthest:.3g} on {len(prompts)} prompts"
+    if zero and furthest > 0:
+        raise TreatmentMissing(
+            f"{arm}: the adapter {adapter} changes nothing, yet {said}. Base and adapters are not served alike; no arm of "
+            "this plan can be compared."
+        )
+    if not zero and furthest == 0:
+        raise TreatmentMissing(
+            f"{arm}: the adapter {adapter} did not reach the model: {said}. Check that the backend loads adapters."
+        )
+    kind = ProofKind.ZERO_IS_BASE if zero else ProofKind.ADAPTER_ARRIVED
+    return Proof(kind=kind, arm=arm, subject=adapter, passed=True, said=said)
+
+
+def prove_valid_actions(
+    model: ChatModel,
+    base: ChatModel,
+    prompts: Sequence[Sequence[Message]],
+    arm: str,
+    adapter: str,
+    limits: Limits,
+) -> Proof:
+    """Whether the changed model still speaks the protocol. One that does not is a failed arm, not an arm with a rate."""
+    ours, theirs = (_valid_share(one, prompts, limits) for one in (model, base))
+    return Proof(
+        kind=ProofKind.VALID_ACTIONS,
+        arm=arm,
+        subject=adapter,
+        passed=ours >= theirs - VALID_MARGIN,
+        said=f"{100 * ours:.0f} % valid actions on {len(prompts)} prompts, base {100 * theirs:.0f} %",
+    )
+
+
+def _valid_share(model: ChatModel, prompts: Sequence[Sequence[Message]], limits: Limits) -> float:
+    valid = 0
+    for number, prompt in enumerate(prompts):
+        name = f"proof of protocol {number}"
+        reply = model.reply(
+            ChatRequest(
+                conversation=name,
+                messages=tuple(prompt),
+                max_output_tokens=limits.output_tokens,
+                context_tokens=limits.context_tokens,
+                temperature=0.0,
+                seed=0,
+                timeout_s=limits.wall_s,
+            )
+        )
+        model.forget(name)
+        valid += parse(reply.text, reply.finish_reason).action is not None
+    return valid / len(prompts)

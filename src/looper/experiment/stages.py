@@ -1,0 +1,200 @@
+"""A run from its first attempt to its last verdict: gather experience, consolidate it, prove that it arrived, evaluate."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+
+from looper.errors import Cancelled, TreatmentMissing
+from looper.experiment.cell import World
+from looper.experiment.consolidate import School, Treatments, consolidate
+from looper.experiment.ledger import Ledger
+from looper.experiment.prove import prove_adapter, prove_context, prove_valid_actions
+from looper.experiment.run import Progress, run_plan
+from looper.experiment.schedule import experience_lanes, lanes
+from looper.protocols import ChatModel, Engine, Fingerprinted, Trainer
+from looper.records.plan import Arm, ArmRole, Cell, RunManifest, Treatment
+from looper.records.task import Task
+from looper.records.training import TrainingEvent
+from looper.records.treatment import Proof, ProofKind
+
+SCRIPTED = ("gold", "noop", "scripted")
+"""Backends that read no prompt; there is nothing to prove of them."""
+
+
+@dataclass(frozen=True)
+class Staging:
+    """What the stages of one run work with."""
+
+    manifest: RunManifest
+    tasks: Mapping[str, Task]
+    """All of them, to learn from and to evaluate, by id."""
+    arms: tuple[str, ...]
+    """Arms to run; empty for all."""
+    world: World
+    served: Callable[[Arm, Task, str], ChatModel]
+    """An arm's model with an adapter, by its id; with none where that is empty."""
+    adapted: Callable[[Arm, Task, str], Fingerprinted]
+    """The same for models that carry adapters. Raises BadInput for others."""
+    trainer: Callable[[], Trainer]
+    """Raises BadInput where the plan's model cannot be trained."""
+    ledger: Ledger
+    engine: Engine
+    stop: threading.Event
+    show: Callable[[str, Sequence[Cell], int], AbstractContextManager[Progress]]
+    """Makes the progress of a stage visible: its name, its cells, how many of them are to do."""
+    say: Callable[[str], None]
+    tell: Callable[[str, TrainingEvent], None]
+
+
+def run_stages(run: Staging) -> None:
+    """Returns when every cell has its end. Raises as `run_plan` does, and TreatmentMissing or ContextOverflow before the
+    evaluation where an arm would not be what it is called."""
+    plan = run.manifest.plan
+    schedule = lanes(plan, [run.tasks[name] for name in run.manifest.tasks], run.arms)
+    wanted = [arm for arm in plan.arms if not run.arms or arm.name in run.arms]
+    if not any(run.ledger.past(cell) for lane in schedule for cell in lane):
+        _work(run, "", schedule, plan.arms, run.world)
+        return
+    treatments = Treatments(plan, (), ())
+    prove_contexts(run, wanted)
+    if any(arm.learning for arm in wanted):
+        gather(run)
+        school = School(
+            trainer=run.trainer(),
+            base=run.manifest.models[next(arm.name for arm in plan.arms if arm.role is ArmRole.BASE)],
+            engine=run.engine,
+            tell=_stoppable(run),
+            remember=run.ledger.memory.append,
+            record=run.ledger.consolidations.append,
+        )
+        past = run.ledger.consolidations.recovered
+        treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, school)
+    failed = prove_treatments(run, wanted, treatments)
+
+    def model_of(arm: Arm, seed: int, task: Task) -> ChatModel:
+        return run.served(arm, task, treatments.adapter(arm, seed, task.repo))
+
+    world = replace(run.world, model_of=model_of, memory_of=treatments.memory)
+    kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
+    _work(run, "", kept, plan.arms, world)
+
+
+def gather(run: Staging) -> None:
+    """Base at work on the training tasks."""
+    plan = run.manifest.plan
+    arms = [arm for source in plan.sources for arm in plan.experience_arms(source)]
+    schedule = tuple(
+        lane
+        for source in plan.sources
+        for lane in experience_lanes(
+            plan.seeds,
+            plan.experience_arms(source),
+            [run.tasks[name] for name in run.manifest.experience_tasks[source]],
+        )
+    )
+    _work(run, "experience", schedule, arms, run.world)
+
+
+def _work(
+    run: Staging, name: str, schedule: Sequence[Sequence[Cell]], arms: Sequence[Arm], world: World
+) -> None:
+    cells = [cell for lane in schedule for cell in lane]
+    todo = sum(run.ledger.past(cell) is not None for cell in cells)
+    with run.show(name, cells, todo) as progress:
+        run_plan(
+            run.manifest.plan, arms, run.tasks, schedule, world, run.ledger, run.engine, run.stop, progress
+        )
+
+
+def _stoppable(run: Staging) -> Callable[[str, TrainingEvent], None]:
+    def tell(what: str, event: TrainingEvent) -> None:
+        if run.stop.is_set():
+            raise Cancelled
+        run.tell(what, event)
+
+    return tell
+
+
+def prove_contexts(run: Staging, arms: Sequence[Arm]) -> None:
+    """Once per model: adapters change no window."""
+    seen = set()
+    for arm in arms:
+        if arm.model.backend in SCRIPTED or arm.model in seen:
+            continue
+        seen.add(arm.model)
+        model = run.served(arm, run.tasks[run.manifest.tasks[0]], "")
+        identity = model.identity()
+        subject = f"{identity.name} {identity.digest[:12]}"
+        prove = partial(prove_context, model, arm.name, subject, run.manifest.plan.limits)
+        _once(run, ProofKind.CONTEXT, arm.name, subject, prove)
+
+
+def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable[[], Proof]) -> Proof:
+    """A proof of this run: the one on record, or a new one."""
+    known: list[Proof] = run.ledger.proofs.recovered
+    for proof in known:
+        if (proof.kind, proof.arm, proof.subject) == (kind, arm, subject):
+            return proof
+    if run.stop.is_set():
+        raise Cancelled
+    proof = prove()
+    run.ledger.proofs.append(proof)
+    return proof
+
+
+def prove_treatments(run: Staging, arms: Sequence[Arm], treatments: Treatments) -> frozenset[str]:
+    """Names of the arms that failed: they run no task and have no rate. Raises TreatmentMissing."""
+    failed = set()
+    for arm in arms:
+        if arm.learning is None:
+            continue
+        if not arm.learning.treatment.is_adapter:
+            _prove_memory(run, arm, treatments)
+        elif not _prove_adapters(run, arm, treatments):
+            failed.add(arm.name)
+    return frozenset(failed)
+
+
+def _prove_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
+    def prove() -> Proof:
+        deliveries = [
+            treatments.memory(arm, seed, run.tasks[name])
+            for seed in run.manifest.plan.seeds
+            for name in run.manifest.tasks
+        ]
+        given = sum(bool(found.items) for found in deliveries)
+        if not given:
+            raise TreatmentMissing(
+                f"{arm.name}: its memory has nothing to say to any of {len(deliveries)} tasks, so the arm would be base under "
+                "another name. Give it more experience."
+            )
+        said = f"{given} of {len(deliveries)} tasks get an item"
+        return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm.name, subject="memory", passed=True, said=said)
+
+    _once(run, ProofKind.MEMORY_DELIVERED, arm.name, "memory", prove)
+
+
+def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments) -> bool:
+    """Whether the arm may run: each of its adapters is in the model, and the model still speaks the protocol."""
+    assert arm.learning is not None
+    plan = run.manifest.plan
+    zero = arm.learning.treatment is Treatment.ZERO_ADAPTER
+    kind = ProofKind.ZERO_IS_BASE if zero else ProofKind.ADAPTER_ARRIVED
+    passed = True
+    for seed in plan.seeds:
+        for repo in sorted({run.tasks[name].repo for name in run.manifest.tasks}):
+            task = next(run.tasks[name] for name in run.manifest.tasks if run.tasks[name].repo == repo)
+            adapter = treatments.adapter(arm, seed, repo)
+            model, base = run.adapted(arm, task, adapter), run.adapted(arm, task, "")
+            prompts = treatments.prompts(seed, repo)
+            arrived = partial(prove_adapter, model, base, prompts, arm.name, adapter, zero=zero)
+            _once(run, kind, arm.name, adapter, arrived)
+            if not zero and seed == plan.seeds[0]:
+                valid = partial(prove_valid_actions, model, base, prompts, arm.name, adapter, plan.limits)
+                proof = _once(run, ProofKind.VALID_ACTIONS, arm.name, adapter, valid)
+                if not proof.passed:
+                    run.say(f"{arm.name} is a failed arm and runs no task: {proof.said}")
+                    passed = False
+    return passed

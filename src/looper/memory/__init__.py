@@ -1,0 +1,1 @@
+"""Experience → text for the prompt."""

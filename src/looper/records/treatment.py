@@ -1,0 +1,55 @@
+"""What a run's arms were given before their tasks, and the proof that it reached the model."""
+
+from enum import StrEnum
+
+from looper.records.base import Record
+from looper.records.plan import Treatment
+from looper.records.training import Selection
+
+
+class Consolidation(Record):
+    """Experience of one repository, turned into what one arm works with."""
+
+    arm: str
+    seed: int
+    repo: str
+    treatment: Treatment
+    selection: Selection
+    used: int
+    """Of the successes taken: those that went in, after matching with other arms."""
+    adapter: str = ""
+    """Id of the adapter; empty for memory."""
+    items: tuple[str, ...] = ()
+    """Ids of the memory items; empty for adapters."""
+    seconds: float
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        return self.arm, self.seed, self.repo
+
+
+class ProofKind(StrEnum):
+    """What is shown before an arm's first task."""
+
+    CONTEXT = "context"
+    """The model reads a prompt of full length from its first word on."""
+    ADAPTER_ARRIVED = "adapter_arrived"
+    """Served with its adapter the model computes something else than without."""
+    ZERO_IS_BASE = "zero_is_base"
+    """Served with the adapter that changes nothing the model says what base says."""
+    VALID_ACTIONS = "valid_actions"
+    """The changed model still speaks the protocol, nearly as well as base."""
+    MEMORY_DELIVERED = "memory_delivered"
+    """The arm's memory has something to say to its tasks."""
+
+
+class Proof(Record):
+    """One check of one arm. An arm without its proofs runs no task."""
+
+    kind: ProofKind
+    arm: str
+    subject: str
+    """What was looked at: model and adapter digests."""
+    passed: bool
+    said: str
+    """The finding in words, with its figures."""

@@ -1,0 +1,1 @@
+"""Experience → examples for a trainer."""
