@@ -13,7 +13,7 @@ from looper.memory.distil import distil
 from looper.memory.retrieve import at_random, placebo, retrieved
 from looper.protocols import Engine, Message, Trainer
 from looper.records.memory import Delivery, MemoryItem
-from looper.records.plan import Arm, ArmRole, Experience, Plan, RunManifest, Source, Treatment
+from looper.records.plan import Arm, ArmRole, Experience, Learning, Plan, RunManifest, Source, Treatment
 from looper.records.task import Task
 from looper.records.training import Example, Selection, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity, Step, Trajectory
@@ -215,7 +215,7 @@ def _worker(
                 f"{arm.name}: {repo} has {taken} resolved training tasks with seed {seed}, and the plan wants "
                 f"{experience.selection.minimum_tasks}. Give it more samples or tasks, or lower minimum_tasks."
             )
-        used = pool.attempts[: _matched(plan, pools, seed, repo)]
+        used = pool.attempts[: _matched(plan, pools, seed, repo)][: arm.learning.episodes]
         adapter, items = "", list[MemoryItem]()
         if arm.learning.treatment.is_adapter:
             like = done.get(_model_for(plan, seed, repo))
@@ -257,7 +257,7 @@ def _matched(plan: Plan, pools: Mapping[PoolKey, Pool], seed: int, repo: str) ->
 def _model_for(plan: Plan, seed: int, repo: str) -> tuple[str, int, str]:
     """The trained adapter that a random one is made like."""
     for arm in plan.arms:
-        if arm.learning and arm.learning.treatment is Treatment.ADAPTER and arm.learning.source is Source.OWN:
+        if arm.learning == Learning(treatment=Treatment.ADAPTER):
             return arm.name, seed, repo
     return "", seed, repo
 

@@ -45,6 +45,8 @@ class _ProfileText(_Closed):
     temperature: Annotated[float, Field(ge=0)]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     order: Literal["parallel", "sequence"]
+    arms: tuple[str, ...] = ()
+    """Names of the arms that this profile runs; empty for all."""
     attempts: Positive = 3
     tasks: TaskSelection
     limits: Limits
@@ -108,7 +110,7 @@ def plan_from_text(
             factor=file.factor,
             selection=chosen.tasks,
             seeds=chosen.seeds,
-            arms=tuple(_arm(arm, chosen) for arm in file.arms),
+            arms=tuple(_arm(arm, chosen) for arm in _chosen_arms(file, chosen, source)),
             limits=chosen.limits,
             order=chosen.order,
             experience=chosen.experience,
@@ -116,6 +118,14 @@ def plan_from_text(
         )
     except ValidationError as error:
         raise BadInput(_problems(error, text, source)) from error
+
+
+def _chosen_arms(file: _ExperimentText, profile: _ProfileText, source: str) -> list[_ArmText]:
+    names = [arm.name for arm in file.arms]
+    unknown = [name for name in profile.arms if name not in names]
+    if unknown:
+        raise BadInput(f"{source} has no arm {', '.join(unknown)}. It has: {', '.join(names)}.")
+    return [arm for arm in file.arms if not profile.arms or arm.name in profile.arms]
 
 
 def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:

@@ -1,10 +1,14 @@
 """A plan and its tasks → cells, in the order in which they run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
 
 from looper.errors import BadInput
 from looper.records.plan import Arm, Cell, Experience, Plan, TaskSelection
 from looper.records.task import Task
+
+BLOCK = 4
+"""Tasks that one arm runs before the next arm takes its turn."""
 
 
 def select_tasks(tasks: Sequence[Task], selection: TaskSelection) -> tuple[Task, ...]:
@@ -70,8 +74,9 @@ def experience_lanes(
 def lanes(plan: Plan, tasks: Sequence[Task], arms: Sequence[str] = ()) -> tuple[tuple[Cell, ...], ...]:
     """Cells grouped by what must run one after the other. Lanes may run side by side.
 
-    In parallel order each cell is a lane, and arms alternate, each task beginning with another one, so that a machine
-    that slows down or heats up does so for all arms alike. In sequence order each arm and seed is one lane.
+    In parallel order each cell is a lane, and arms alternate every few tasks, each time beginning with another one, so
+    that a machine that slows down or heats up does so for all arms alike, while cells that run at the same time mostly
+    share an adapter. In sequence order each arm and seed is one lane.
     `arms` restricts the cells without changing the plan.
     """
     names = [arm.name for arm in plan.arms]
@@ -88,6 +93,14 @@ def lanes(plan: Plan, tasks: Sequence[Task], arms: Sequence[str] = ()) -> tuple[
     return tuple(
         (Cell(arm=name, seed=seed, instance_id=task.instance_id),)
         for seed in plan.seeds
-        for number, task in enumerate(tasks)
+        for number, block in enumerate(_blocks(tasks))
         for name in (*wanted[number % len(wanted) :], *wanted[: number % len(wanted)])
+        for task in block
     )
+
+
+def _blocks(tasks: Sequence[Task]) -> Iterator[list[Task]]:
+    """A few tasks of one repository at a time."""
+    for _, of_repo in groupby(tasks, key=lambda task: task.repo):
+        while block := list(islice(of_repo, BLOCK)):
+            yield block

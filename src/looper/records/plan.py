@@ -139,6 +139,8 @@ class Learning(Record):
 
     treatment: Treatment
     source: Source = Source.OWN
+    episodes: Positive | None = None
+    """Learn from at most so many successes; None for as many as every other arm. The dose of a dose-response."""
 
 
 class Experience(Record):

@@ -90,7 +90,8 @@ class MlxTrainer:
         with (work / "child.log").open("w+") as log:
             child = subprocess.Popen(
                 argv,
-                stdin=subprocess.DEVNULL,
+                # Open for as long as this process lives: its end tells the child to end too.
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -106,7 +107,7 @@ class MlxTrainer:
                 code = child.wait()
             finally:
                 child.kill()
-                child.wait()
+                child.communicate()
             log.seek(0)
             words.extend(line.strip() for line in log if line.strip())
         (work / "child.log").unlink()

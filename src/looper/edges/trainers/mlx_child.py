@@ -16,6 +16,7 @@ import math
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ class Trainer:
         self.request = request
         mx.random.seed(self.settings.seed)
         self.model, self.tokenizer = load(str(base))[:2]
-        adapt(self.model, self.settings)
+        self.parameters = adapt(self.model, self.settings)
         self.train_set, self.validation_set, self.too_long = self._encode()
         self.optimizer = Clipped(self.settings.learning_rate, self.settings.clip_norm)
         self.optimizer.init(self.model.trainable_parameters())
@@ -239,20 +240,42 @@ class Clipped(optim.AdamW):  # type: ignore[misc,unused-ignore]
         super().update(model, clipped)
 
 
-def adapt(model: Any, settings: TrainingSettings) -> None:
-    """Freeze the model and add what is to be trained. mlx-lm's `scale` is the multiplier alpha / rank."""
+def adapt(model: Any, settings: TrainingSettings) -> dict[str, Any]:
+    """Freeze the model and add what is to be trained; the parameters that do so again when the adapter is loaded.
+
+    mlx-lm's `scale` is the multiplier alpha / rank.
+    """
     model.freeze()
+    parameters = lora_parameters(model, settings)
     if settings.kind is AdapterKind.FULL:
         model.unfreeze()
-        return
-    layers = len(model.layers) if settings.layers == -1 else min(settings.layers, len(model.layers))
-    linear_to_lora_layers(
-        model, layers, lora_parameters(settings), use_dora=settings.kind is AdapterKind.DORA
-    )
+    else:
+        dora = settings.kind is AdapterKind.DORA
+        linear_to_lora_layers(model, layer_count(model, settings), parameters, use_dora=dora)
+    return parameters
 
 
-def lora_parameters(settings: TrainingSettings) -> dict[str, Any]:
-    return {"rank": settings.rank, "scale": settings.multiplier, "dropout": 0.0}
+def layer_count(model: Any, settings: TrainingSettings) -> int:
+    return len(model.layers) if settings.layers == -1 else min(settings.layers, len(model.layers))
+
+
+def lora_parameters(model: Any, settings: TrainingSettings) -> dict[str, Any]:
+    """As mlx-lm reads them from an adapter's configuration."""
+    parameters: dict[str, Any] = {"rank": settings.rank, "scale": settings.multiplier, "dropout": 0.0}
+    if settings.kind is AdapterKind.DORA:
+        parameters["keys"] = _with_norms(model)
+    return parameters
+
+
+def _with_norms(model: Any) -> list[str]:
+    """Linear layers whose every row has a length. DoRA divides by it; a row of zeros makes mlx-lm's give NaN."""
+    found: dict[str, bool] = {}
+    for layer in model.layers:
+        for name, module in layer.named_modules():
+            if isinstance(module, nn.Linear | nn.QuantizedLinear):
+                rows = mx.linalg.norm(_plain(module).astype(mx.float32), axis=1)
+                found[name] = found.get(name, True) and bool((rows > 0).all().item())
+    return sorted(name for name, whole in found.items() if whole)
 
 
 def validation_tasks(request: TrainingRequest) -> set[str]:
@@ -362,12 +385,12 @@ def _product(a: Any, b: Any, shape: tuple[int, ...]) -> Any:
     return product if tuple(product.shape) == tuple(shape) else product.swapaxes(-1, -2)
 
 
-def write_adapter(folder: Path, model: Any, settings: TrainingSettings) -> None:
+def write_adapter(folder: Path, model: Any, settings: TrainingSettings, parameters: dict[str, Any]) -> None:
     """The adapter as mlx-lm loads it."""
     config = {
         "fine_tune_type": settings.kind.value,
-        "num_layers": len(model.layers) if settings.layers == -1 else min(settings.layers, len(model.layers)),
-        "lora_parameters": lora_parameters(settings),
+        "num_layers": layer_count(model, settings),
+        "lora_parameters": parameters,
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     mx.save_safetensors(
@@ -390,6 +413,7 @@ def make_random(model: Any, like: Path, seed: int) -> None:
 def main() -> None:
     folder, base = Path(sys.argv[1]), Path(sys.argv[2])
     request = TrainingRequest.from_json((folder / "request.json").read_bytes())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # mlx-lm draws its progress on standard output; ours is for events alone.
     events = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -403,6 +427,11 @@ def main() -> None:
     temporary.replace(folder / "outcome.json")
 
 
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
 def work(folder: Path, base: Path, request: TrainingRequest, events: "IO[str]") -> dict[str, Any]:
     """Make what is asked for; the figures for its card."""
     settings = request.settings
@@ -410,15 +439,15 @@ def work(folder: Path, base: Path, request: TrainingRequest, events: "IO[str]") 
         mx.random.seed(settings.seed)
         model = load(str(base))[0]
         before = dict(tree_flatten(model.parameters()))
-        adapt(model, settings)
+        parameters = adapt(model, settings)
         if request.make == "random":
             make_random(model, Path(sys.argv[3]), settings.seed)
-        write_adapter(folder, model, settings)
+        write_adapter(folder, model, settings, parameters)
         return {"relative_change": relative_change(before, model)}
     trainer = Trainer(folder, base, request, events)
     before = dict(tree_flatten(load(str(base))[0].parameters())) if settings.kind is AdapterKind.FULL else {}
     trainer.run()
-    write_adapter(folder, trainer.model, settings)
+    write_adapter(folder, trainer.model, settings, trainer.parameters)
     return {
         "relative_change": relative_change(before, trainer.model),
         "train_losses": [point.model_dump() for point in trainer.losses],

@@ -1,0 +1,441 @@
+"""Training adapters with MLX: what is supervised, what comes out, what is not believed. Guards G-02, G-36 to G-38."""
+
+import math
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from looper.edges.models.mlx import MlxModel, nano_folder
+from looper.edges.trainers.encoding import encode, length_histogram, supervised_spans, windows
+from looper.edges.trainers.mlx import MlxTrainer, believable
+from looper.errors import BadInput, ModelMissing, TrainingFailed
+from looper.nano.corpus import SLIP, episodes
+from looper.protocols import ChatRequest
+from looper.records.training import (
+    AdapterKind,
+    AdapterRecord,
+    Example,
+    TrainingEvent,
+    TrainingRequest,
+    TrainingSettings,
+    Turn,
+)
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEMPLATES = {
+    "nano": None,
+    "chatml": CHATML,
+    "headers": (
+        "<s>{% for m in messages %}[{{ m.role }}]\n\n{{ m.content }}<|eot|>{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]\n\n{% endif %}"
+    ),
+    "inst": (
+        "<s>{% for m in messages %}{% if m.role == 'assistant' %} {{ m.content }}</s>"
+        "{% else %}[INST] {{ m.content }} [/INST]{% endif %}{% endfor %}"
+    ),
+    "turns": (
+        "<bos>{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else 'user' }}\n"
+        "{{ m.content }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    ),
+    "plain": (
+        "{% for m in messages %}{{ m.role|upper }}: {{ m.content }}\n###\n{% endfor %}"
+        "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+    ),
+}
+FORGETFUL = (
+    "{% for m in messages %}{% if m.role != 'assistant' or loop.last %}<{{ m.role }}>{{ m.content }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+"""Drops what the model said before, as templates do that strip earlier reasoning."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(nano_folder()))
+
+
+def conversation(*assistant: str) -> tuple[Turn, ...]:
+    turns = [Turn(role="system", text="fix the bug"), Turn(role="user", text="issue scale_oak is wrong")]
+    for text in assistant:
+        turns += [Turn(role="assistant", text=text, supervised=True), Turn(role="user", text="ok")]
+    return tuple(turns[:-1])
+
+
+ACTIONS = ("<bash>python check.py</bash>", "<read>ops.py:1-9</read>", "<done>fixed</done>")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_g36_exactly_the_assistant_turns_are_trained_with_any_template(tokenizer: Any, name: str) -> None:
+    if TEMPLATES[name] is not None:
+        tokenizer = type(tokenizer).from_pretrained(str(nano_folder()))
+        tokenizer.chat_template = TEMPLATES[name]
+    turns = conversation(*ACTIONS)
+    text, spans = supervised_spans(tokenizer, turns)
+    assert len(spans) == 3
+    for (start, end), action in zip(spans, ACTIONS, strict=True):
+        said = text[start:end]
+        assert said.strip().startswith(action)
+        # Beyond its words the model has to learn to stop, and nothing else.
+        assert len(said.strip()) - len(action) <= len("<end_of_turn>") + 1
+        assert "user" not in said.removeprefix(action) and "ok" not in said
+    tokens, weights = encode(tokenizer, turns)
+    trained = tokenizer.decode([token for token, weight in zip(tokens, weights, strict=True) if weight])
+    assert (
+        all(action in trained for action in ACTIONS) and "issue" not in trained and "fix the" not in trained
+    )
+
+
+def test_g36_a_template_that_rewrites_the_past_is_refused(tokenizer: Any) -> None:
+    forgetful = type(tokenizer).from_pretrained(str(nano_folder()))
+    forgetful.chat_template = FORGETFUL
+    with pytest.raises(BadInput, match="only appends"):
+        encode(forgetful, conversation(*ACTIONS))
+
+
+def test_g36_only_the_model_s_own_words_can_be_supervised() -> None:
+    with pytest.raises(ValueError, match="never trained on"):
+        Turn(role="user", text="x", supervised=True)
+
+
+@pytest.mark.parametrize("limit", [40, 60, 90, 200, 4000])
+def test_g37_every_action_is_trained_once_whole_and_at_the_end_of_a_window(
+    tokenizer: Any, limit: int
+) -> None:
+    actions = [f"<bash>python check.py {number}</bash>" for number in range(12)]
+    example = Example(source="s", instance_id="t", repo="r", turns=conversation(*actions))
+    found, too_long = windows(tokenizer, example, limit)
+    assert not too_long and all(len(window.tokens) <= limit for window in found)
+    taught = []
+    for window in found:
+        text = tokenizer.decode(window.tokens)
+        assert text.startswith(tokenizer.decode(encode(tokenizer, example.turns[:2])[0])), "the opening stays"
+        assert window.weights[-1] == 1.0, "nothing after the last action"
+        trained = tokenizer.decode(
+            [token for token, weight in zip(window.tokens, window.weights, strict=True) if weight]
+        )
+        taught += [action for action in actions if action in trained]
+    assert taught == actions
+    assert len(found) == 1 or limit < 4000
+
+
+def test_g37_an_action_that_fits_in_no_window_is_counted_and_never_cut(tokenizer: Any) -> None:
+    long = "<bash>" + " ".join(["python"] * 300) + "</bash>"
+    example = Example(source="s", instance_id="t", repo="r", turns=conversation(ACTIONS[0], long, ACTIONS[2]))
+    found, too_long = windows(tokenizer, example, 120)
+    assert too_long == 1 and sum(window.turns for window in found) == 2
+    assert all("python python" not in tokenizer.decode(window.tokens) for window in found)
+
+
+def test_the_length_histogram_counts_every_example() -> None:
+    assert length_histogram([5, 128, 129, 600]) == {"128": 2, "256": 1, "1024": 1}
+
+
+def test_g38_the_multiplier_is_what_the_weights_change_by() -> None:
+    """ΔW = multiplier · B·A, in the layer that trains and in the adapter that is served."""
+    import mlx.core as mx
+    from mlx_lm.utils import load
+
+    from looper.edges.trainers.mlx_child import adapt, relative_change
+
+    model = load(str(nano_folder()))[0]
+    before = model.layers[0].self_attn.q_proj
+    weight, x = before.weight, mx.random.normal((3, 128))
+    plain = before(x)
+    settings = SETTINGS.model_copy(update={"rank": 4, "multiplier": 2.0})
+    adapt(model, settings)
+    layer = model.layers[0].self_attn.q_proj
+    layer.lora_b = mx.random.normal(layer.lora_b.shape)
+    expected = 2.0 * (x @ layer.lora_a @ layer.lora_b)
+    assert float(mx.abs(layer(x) - plain - expected).max()) < 1e-4
+    change = mx.linalg.norm(2.0 * layer.lora_a @ layer.lora_b)
+    total = math.sqrt(
+        sum(
+            float((module.linear.weight**2).sum())
+            for _, module in model.named_modules()
+            if hasattr(module, "lora_a")
+        )
+    )
+    assert relative_change({}, model) == pytest.approx(float(change) / total, rel=1e-4)
+    assert weight.shape == (128, 128)
+
+
+SETTINGS = TrainingSettings(
+    learning_rate=1e-3, iterations=12, batch_size=4, max_tokens=512, multiplier=10.0, checkpoint_every=4
+)
+
+
+def experience(count: int) -> tuple[Example, ...]:
+    """Conversations of the expert that the embedded model was made from."""
+    stream, found = episodes(random.Random(3)), []
+    for number in range(count):
+        turns = tuple(
+            Turn.model_validate(
+                {
+                    "role": "assistant" if role == SLIP else role,
+                    "text": text,
+                    "supervised": role == "assistant",
+                }
+            )
+            for role, text in next(stream).messages
+        )
+        found.append(Example(source=f"s{number}", instance_id=f"t{number // 2}", repo="r", turns=turns))
+    return tuple(found)
+
+
+@pytest.fixture(scope="module")
+def nano() -> Iterator[MlxModel]:
+    model = MlxModel(nano_folder(), name="nano", context_tokens=2048)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> MlxTrainer:
+    return MlxTrainer(nano_folder(), tmp_path_factory.mktemp("adapters"))
+
+
+def request_for(nano: MlxModel, **changes: Any) -> TrainingRequest:
+    fields = {"base": nano.identity(), "make": "trained", "settings": SETTINGS, "examples": experience(10)}
+    return TrainingRequest.model_validate({**fields, **changes})
+
+
+@pytest.fixture(scope="module")
+def lora(nano: MlxModel, trainer: MlxTrainer) -> AdapterRecord:
+    return trainer.train(request_for(nano))
+
+
+PROMPT = (("system", "fix the bug"), ("user", "repo keswimvex\nissue scale_oak is wrong"))
+
+
+def test_training_moves_the_loss_and_says_where_the_adapter_comes_from(
+    lora: AdapterRecord, nano: MlxModel
+) -> None:
+    losses = [point.loss for point in lora.train_losses]
+    assert len(losses) == 12 and len(set(losses)) > 6 and all(loss > 0 for loss in losses)
+    assert lora.base == nano.identity() and lora.tasks == ("t0", "t1", "t2", "t3", "t4")
+    assert lora.sources == tuple(f"s{number}" for number in range(10))
+    assert 0 < lora.supervised_tokens < lora.trained_tokens and sum(lora.length_histogram.values()) == 10
+    assert 0 < lora.relative_change < 0.5 and lora.kept_iteration == 12 and lora.seconds > 0
+
+
+def test_the_same_request_is_trained_once(lora: AdapterRecord, nano: MlxModel, trainer: MlxTrainer) -> None:
+    events: list[TrainingEvent] = []
+    assert trainer.train(request_for(nano), events.append) == lora and not events
+    assert trainer.load(lora.id) == lora
+    other = request_for(nano, settings=SETTINGS.model_copy(update={"seed": 1}))
+    assert other.adapter_id() != lora.id
+
+
+def test_the_adapter_is_served_beside_base_in_one_process_and_base_stays_what_it_was(
+    lora: AdapterRecord, nano: MlxModel, trainer: MlxTrainer
+) -> None:
+    before = nano.first_logits(PROMPT)
+    adapted = nano.adapted(trainer.folder(lora.id))
+    assert adapted.first_logits(PROMPT) != before
+    assert nano.first_logits(PROMPT) == before
+    assert adapted.identity().digest == nano.identity().digest
+    assert adapted.identity().adapter and not nano.identity().adapter
+
+
+@pytest.mark.parametrize("kind", [AdapterKind.DORA, AdapterKind.FULL])
+def test_base_comes_back_exactly_after_any_kind_of_adapter(
+    kind: AdapterKind, nano: MlxModel, trainer: MlxTrainer
+) -> None:
+    settings = SETTINGS.model_copy(update={"kind": kind, "iterations": 4, "learning_rate": 1e-4})
+    card = trainer.train(request_for(nano, settings=settings))
+    assert card.relative_change > 0
+    before = nano.first_logits(PROMPT)
+    adapted = nano.adapted(trainer.folder(card.id))
+    assert adapted.first_logits(PROMPT) != before and nano.first_logits(PROMPT) == before
+
+
+def test_g12_the_zero_adapter_is_base_token_for_token(nano: MlxModel, trainer: MlxTrainer) -> None:
+    card = trainer.train(request_for(nano, make="zero", examples=()))
+    zero = nano.adapted(trainer.folder(card.id))
+    assert card.relative_change == 0 and zero.first_logits(PROMPT) == nano.first_logits(PROMPT)
+    request = ChatRequest("zero", PROMPT, 60, 2048, 0.7, 5, 60.0)
+    assert zero.reply(request).text == nano.reply(request).text
+
+
+def test_a_random_adapter_changes_as_much_in_no_direction(
+    lora: AdapterRecord, nano: MlxModel, trainer: MlxTrainer
+) -> None:
+    card = trainer.train(request_for(nano, make="random", examples=(), like=lora.id))
+    assert card.relative_change == pytest.approx(lora.relative_change, rel=0.5)
+    random_one, trained = (nano.adapted(trainer.folder(found.id)) for found in (card, lora))
+    assert random_one.first_logits(PROMPT) != trained.first_logits(PROMPT)
+
+
+def test_rollouts_with_different_adapters_at_the_same_time_get_their_own_replies(
+    lora: AdapterRecord, nano: MlxModel, trainer: MlxTrainer
+) -> None:
+    models = [nano, nano.adapted(trainer.folder(lora.id))]
+    request = ChatRequest("r", PROMPT, 60, 2048, 1.0, 7, 60.0)
+
+    def ask(number: int, where: str) -> str:
+        asked = replace(request, conversation=f"{where}{number}", seed=number)
+        return models[number % 2].reply(asked).text
+
+    alone = [ask(number, "alone") for number in range(8)]
+    found: dict[int, str] = {}
+    threads = [
+        threading.Thread(target=lambda n=number: found.__setitem__(n, ask(n, "together")))
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[number] for number in range(8)] == alone
+
+
+def test_one_conversation_under_two_adapters_shares_no_cache(
+    lora: AdapterRecord, nano: MlxModel, trainer: MlxTrainer
+) -> None:
+    request = ChatRequest("shared", PROMPT, 60, 2048, 0.0, 7, 60.0)
+    nano.reply(request)
+    reply = nano.adapted(trainer.folder(lora.id)).reply(request)
+    assert reply.usage.processed_prompt_tokens == reply.usage.prompt_tokens
+
+
+def test_validation_keeps_whole_tasks_aside_and_keeps_the_best_weights(
+    nano: MlxModel, trainer: MlxTrainer
+) -> None:
+    settings = SETTINGS.model_copy(
+        update={"validation_share": 0.4, "evaluate_every": 2, "patience": 2, "learning_rate": 0.05}
+    )
+    card = trainer.train(request_for(nano, settings=settings))
+    assert (card.train_examples, card.validation_examples) == (6, 4)
+    best = min(card.validation_losses, key=lambda point: point.loss)
+    assert card.kept_iteration == best.iteration
+    assert card.validation_losses[-1].iteration < 12, "a rate this high makes it worse: it stops early"
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_nothing_half_made_is_listed_and_the_rerun_goes_on(
+    nano: MlxModel, tmp_path: Path
+) -> None:
+    request = request_for(nano)
+    whole = MlxTrainer(nano_folder(), tmp_path / "whole").train(request)
+    trainer = MlxTrainer(nano_folder(), tmp_path / "killed")
+    begun: list[int] = []
+
+    def kill_after(event: TrainingEvent) -> None:
+        if event.event == "loaded":
+            begun.append(event.iteration)
+        if event.event == "checkpoint" and event.iteration in (4, 8) and event.iteration > begun[-1]:
+            os.kill(child_of(tmp_path / "killed"), signal.SIGKILL)
+
+    for _ in range(2):
+        with pytest.raises(TrainingFailed, match="goes on from its last checkpoint"):
+            trainer.train(request, kill_after)
+        assert not trainer.folder(request.adapter_id()).exists()
+    card = trainer.train(request, kill_after)
+    assert begun == [0, 4, 8]
+    ours, theirs = ([point.loss for point in found.train_losses] for found in (card, whole))
+    assert ours == pytest.approx(theirs, rel=1e-3)
+
+
+def child_of(adapters: Path) -> int:
+    """The training process that works below a folder."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(adapters) in path.read_text():
+                return int(path.parent.name)
+        except OSError:
+            continue
+    raise AssertionError("no training process")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "named"),
+    [
+        ({}, "train_losses"),
+        ({"train_losses": [{"iteration": 1, "loss": 1.0}], "relative_change": 1.0}, "two are the least"),
+        (
+            {
+                "train_losses": [{"iteration": 1, "loss": 1.0}, {"iteration": 2, "loss": float("nan")}],
+                "relative_change": 1.0,
+            },
+            "finite",
+        ),
+        (
+            {
+                "train_losses": [{"iteration": 1, "loss": 0.0}, {"iteration": 2, "loss": 0.0}],
+                "relative_change": 1.0,
+            },
+            "finite, positive",
+        ),
+        (
+            {
+                "train_losses": [{"iteration": 1, "loss": 0.5}, {"iteration": 2, "loss": 0.5}],
+                "relative_change": 1.0,
+            },
+            "never moves",
+        ),
+        (
+            {
+                "train_losses": [{"iteration": 1, "loss": 0.5}, {"iteration": 2, "loss": 0.4}],
+                "relative_change": 0.0,
+            },
+            "changes nothing",
+        ),
+    ],
+    ids=["no losses", "one loss", "nan", "zeros", "constant", "no change"],
+)
+def test_g02_a_training_without_believable_figures_makes_no_adapter(
+    outcome: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(TrainingFailed, match=named):
+        believable(outcome)
+
+
+def test_nothing_to_train_on_is_bad_input(nano: MlxModel, trainer: MlxTrainer) -> None:
+    short = SETTINGS.model_copy(update={"max_tokens": 10})
+    with pytest.raises(BadInput, match="Raise max_tokens"):
+        trainer.train(request_for(nano, settings=short))
+
+
+def test_a_damaged_adapter_or_one_for_another_model_is_refused_and_base_still_answers(
+    lora: AdapterRecord, nano: MlxModel, trainer: MlxTrainer, tmp_path: Path
+) -> None:
+    import shutil
+
+    with pytest.raises(ModelMissing, match=r"adapter_config\.json is missing"):
+        nano.adapted(tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(trainer.folder(lora.id), broken)
+    (broken / "adapters.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelMissing, match="damaged, or was made for another model"):
+        nano.adapted(broken).first_logits(PROMPT)
+    other = tmp_path / "other"
+    shutil.copytree(trainer.folder(lora.id), other)
+    config = (other / "adapter_config.json").read_text().replace('"rank": 8', '"rank": 3')
+    (other / "adapter_config.json").write_text(config)
+    with pytest.raises(ModelMissing, match="cannot be used with nano"):
+        nano.adapted(other).first_logits(PROMPT)
+    assert nano.first_logits(PROMPT)
+
+
+def test_an_adapter_whose_weights_changed_after_its_card_is_refused(
+    nano: MlxModel, trainer: MlxTrainer
+) -> None:
+    card = trainer.train(
+        request_for(nano, make="zero", examples=(), settings=SETTINGS.model_copy(update={"rank": 2}))
+    )
+    with (trainer.folder(card.id) / "adapters.safetensors").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(BadInput, match="not the ones on its card"):
+        trainer.load(card.id)

@@ -1,0 +1,195 @@
+"""A plan whose arms learn, through the command, with the embedded model. Guards G-06, G-10, G-12, G-32, G-40."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tests.experiment.test_run import Project
+
+from looper.journal import read_stream
+from looper.records.memory import MemoryItem
+from looper.records.trajectory import Trajectory
+from looper.records.treatment import ProofKind
+from looper.views.runs import RunView, read_run
+
+PLAN = """
+title = "Learning"
+hypothesis = "What is learned reaches the model."
+factor = "what the arm has learned"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "zero"
+role = "control"
+learning = { treatment = "zero_adapter" }
+[[arms]]
+name = "lora"
+role = "treatment"
+learning = { treatment = "adapter" }
+[[arms]]
+name = "redrawn"
+role = "control"
+learning = { treatment = "adapter", source = "redrawn" }
+[[arms]]
+name = "noise"
+role = "control"
+learning = { treatment = "random_adapter" }
+[[arms]]
+name = "memory"
+role = "treatment"
+learning = { treatment = "memory" }
+[profiles.micro]
+model = "nano"
+scaffold = "terse"
+temperature = 0.7
+seeds = [0]
+order = "parallel"
+[profiles.micro.tasks]
+suite = "micro"
+per_repo = 4
+limit = 4
+[profiles.micro.limits]
+steps = 6
+output_tokens = 80
+context_tokens = 2048
+wall_s = 60.0
+command_s = 20.0
+verify_s = 60.0
+[profiles.micro.experience]
+per_repo = 16
+samples = 2
+temperature = 1.0
+[profiles.micro.experience.selection]
+minimum_tasks = 2
+[profiles.micro.experience.training]
+multiplier = 10.0
+learning_rate = 1e-4
+iterations = 6
+batch_size = 4
+max_tokens = 512
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, state: Path) -> Project:
+    found = Project(tmp_path, state)
+    (tmp_path / "experiments" / "learn.toml").write_text(PLAN)
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, state: Path) -> tuple[Project, RunView, str]:
+    project = Project(tmp_path_factory.mktemp("learning"), state)
+    (project.folder / "experiments" / "learn.toml").write_text(PLAN)
+    ran = project.looper("run", "learn", "--workers", "3")
+    assert ran.returncode == 0, ran.stderr
+    return project, read_run(project.run), ran.stdout
+
+
+def test_every_learning_arm_has_its_consolidation_and_its_proofs(
+    finished: tuple[Project, RunView, str],
+) -> None:
+    _, run, shown = finished
+    assert {found.arm for found in run.consolidations} == {"zero", "lora", "redrawn", "noise", "memory"}
+    used = {found.used for found in run.consolidations}
+    assert len(used) == 1 and used.pop() >= 2, "every arm learns from the same number of successes"
+    adapters = {found.arm: found.adapter for found in run.consolidations if found.adapter}
+    assert len(set(adapters.values())) == 4
+    kinds = {(proof.arm, proof.kind) for proof in run.proofs}
+    assert ("base", ProofKind.CONTEXT) in kinds and ("zero", ProofKind.ZERO_IS_BASE) in kinds
+    assert {("lora", ProofKind.ADAPTER_ARRIVED), ("lora", ProofKind.VALID_ACTIONS)} <= kinds
+    assert ("memory", ProofKind.MEMORY_DELIVERED) in kinds
+    assert run.finished == run.planned
+    assert "control zero must make base's patch in every cell: 4 of 4, does" in shown
+    assert "redrawn − base (control, no gain expected)" in shown
+
+
+def test_g12_the_zero_adapter_arm_repeats_base_step_by_step(finished: tuple[Project, RunView, str]) -> None:
+    project, run, _ = finished
+    assert run.same_as_base("zero") == (4, 4)
+    ends = {end.cell: end for end in read_stream(project.run, "trajectories", Trajectory)}
+    for task in run.tasks:
+        zero, base = ends[f"zero/0/{task}"], ends[f"base/0/{task}"]
+        assert (zero.steps, zero.completion_tokens) == (base.steps, base.completion_tokens)
+        assert zero.model.adapter and not base.model.adapter
+
+
+def test_g40_what_was_learned_from_is_never_evaluated(finished: tuple[Project, RunView, str]) -> None:
+    project, run, _ = finished
+    learned = {task for tasks in run.manifest.experience_tasks.values() for task in tasks}
+    assert learned and not learned & set(run.tasks)
+    adapters = Path(project.environment["LOOPER_HOME"]) / "adapters"
+    for found in run.consolidations:
+        if found.adapter:
+            card = json.loads((adapters / found.adapter / "adapter.json").read_text())
+            assert set(card["tasks"]) <= learned
+    items = list(read_stream(project.run, "memory", MemoryItem))
+    assert items and {item.instance_id for item in items} <= learned
+
+
+def test_memory_that_was_delivered_stands_in_the_record(finished: tuple[Project, RunView, str]) -> None:
+    project, run, _ = finished
+    ends = [end for end in read_stream(project.run, "trajectories", Trajectory) if end.arm == "memory"]
+    known = {item.id for item in read_stream(project.run, "memory", MemoryItem)}
+    given = [end for end in ends if end.memory]
+    proof = next(found for found in run.proofs if found.kind is ProofKind.MEMORY_DELIVERED)
+    assert proof.said == f"{len(given)} of {len(ends)} tasks get an item"
+    assert given and all(set(end.memory) <= known for end in given)
+    base = {
+        end.instance_id: end.prompt_hash
+        for end in read_stream(project.run, "trajectories", Trajectory)
+        if end.arm == "base"
+    }
+    assert all((end.prompt_hash != base[end.instance_id]) == bool(end.memory) for end in ends)
+
+
+def test_a_finished_learning_run_does_nothing_again(finished: tuple[Project, RunView, str]) -> None:
+    project, run, shown = finished
+    again = project.looper("run", "learn")
+    assert again.returncode == 0 and again.stdout == shown
+    assert len(read_run(project.run).verdicts) == len(run.verdicts)
+
+
+def test_g10_too_few_successes_train_nothing_and_what_was_gathered_stays(project: Project) -> None:
+    plan = project.folder / "experiments" / "learn.toml"
+    plan.write_text(
+        PLAN.replace("minimum_tasks = 2", "minimum_tasks = 17").replace("per_repo = 16", "per_repo = 3")
+    )
+    refused = project.looper("run", "learn", "--arm", "lora")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert re.search(r"has \d resolved training tasks with seed 0, and the plan wants 17", refused.stderr)
+    assert len(project.verdicts()) == 3 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        (
+            'role = "treatment"\n',
+            'role = "treatment"\ntemperature = 0.1\n',
+            "differ from base in its learning only",
+        ),
+        ("[profiles.micro.experience.training]", "[profiles.micro.experience.trainng]", "unknown key"),
+        ('treatment = "adapter" }', 'treatment = "adaptor" }', "learning"),
+        ('model = "nano"', 'model = "ollama:x@http://127.0.0.1:9"', "127.0.0.1"),
+        ('source = "redrawn"', 'source = "own"', "two arms learn the same"),
+    ],
+    ids=["a second difference", "misspelt table", "misspelt treatment", "no server", "the same twice"],
+)
+def test_g32_a_plan_that_cannot_mean_what_it_says_is_refused_in_one_line(
+    old: str, new: str, named: str, project: Project
+) -> None:
+    (project.folder / "experiments" / "learn.toml").write_text(PLAN.replace(old, new, 1))
+    refused = project.looper("run", "learn")
+    assert refused.returncode in (2, 69) and named in refused.stderr and "Traceback" not in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_learning_from_redrawn_conventions_exists_on_level_0_only(project: Project) -> None:
+    (project.folder / "experiments" / "learn.toml").write_text(
+        PLAN.replace('suite = "micro"', 'suite = "micro"\nlevel = 1')
+    )
+    refused = project.looper("run", "learn", "--dry-run")
+    assert refused.returncode == 2 and "level 0" in refused.stderr

@@ -1,0 +1,117 @@
+"""Proof that the treatment reached the model, against models that swallow it. Guards G-12, G-34."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from looper.errors import ContextOverflow, TreatmentMissing
+from looper.experiment.prove import SENTINEL, prove_adapter, prove_context, prove_valid_actions
+from looper.protocols import ChatRequest, Message
+from looper.records.plan import Limits
+from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
+from looper.records.treatment import ProofKind
+
+
+class Server:
+    """A model that repeats the code word where it still sees it, with a window of its own."""
+
+    def __init__(
+        self, window: int, *, honest: bool = True, counts: bool = True, clever: bool = True, says: str = ""
+    ) -> None:
+        self.window, self.honest, self.counts, self.clever, self.says = window, honest, counts, clever, says
+        self.shift = 0.0
+
+    def identity(self) -> ModelIdentity:
+        return ModelIdentity(
+            backend="x",
+            backend_version="1",
+            name="server",
+            digest="d",
+            quantisation="none",
+            context_tokens=1000,
+        )
+
+    def count_tokens(self, messages: Sequence[Message]) -> int | None:
+        return None
+
+    def reply(self, request: ChatRequest) -> Reply:
+        tokens = " ".join(text for _, text in request.messages).split()
+        seen = tokens[-self.window :]
+        found = self.clever and any(SENTINEL in token for token in seen)
+        counted = len(seen if self.honest else tokens) if self.counts else None
+        return Reply(
+            text=self.says or (SENTINEL if found else "what?"),
+            finish_reason=FinishReason.STOP,
+            usage=Usage(prompt_tokens=counted, completion_tokens=3, counted_by="server"),
+            wall_s=0.0,
+        )
+
+    def first_logits(self, messages: Sequence[Message]) -> list[float]:
+        return [self.shift, 1.0]
+
+    def forget(self, conversation: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def wide(limits: Limits) -> Limits:
+    return limits.model_copy(update={"context_tokens": 2000, "output_tokens": 100})
+
+
+def test_a_model_that_reads_its_whole_window_passes(wide: Limits) -> None:
+    proof = prove_context(Server(2000), "base", "server", wide)
+    assert proof.kind is ProofKind.CONTEXT and proof.passed and "found the word" in proof.said
+    counted = int(proof.said.split("counted ")[1].split()[0])
+    assert 1800 <= counted <= 1900, "the prompt fills the window but for the reply"
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        Server(1000),
+        Server(1000, honest=False),
+        Server(1000, counts=False),
+        Server(1000, clever=False),
+    ],
+    ids=["smaller window", "drops the head and counts all", "counts nothing", "cannot repeat words"],
+)
+def test_g34_a_server_that_cuts_the_prompt_is_refused_before_the_first_task(
+    server: Server, wide: Limits
+) -> None:
+    with pytest.raises(ContextOverflow, match="cut"):
+        prove_context(server, "base", "server", wide)
+
+
+def test_g34_a_model_that_cannot_repeat_words_is_held_to_its_counts(wide: Limits) -> None:
+    proof = prove_context(Server(2000, clever=False), "base", "server", wide)
+    assert proof.passed and "only counts were compared" in proof.said
+
+
+PROMPTS = [(("user", "x"),), (("user", "y"),)]
+
+
+def test_an_adapter_path_that_the_server_ignores_is_found() -> None:
+    with pytest.raises(TreatmentMissing, match="did not reach the model"):
+        prove_adapter(Server(9), Server(9), PROMPTS, "lora", "abc", zero=False)
+    changed = Server(9)
+    changed.shift = 0.25
+    proof = prove_adapter(changed, Server(9), PROMPTS, "lora", "abc", zero=False)
+    assert proof.passed and "0.25" in proof.said and proof.kind is ProofKind.ADAPTER_ARRIVED
+
+
+def test_g12_a_zero_adapter_that_changes_anything_shows_that_arms_are_served_differently() -> None:
+    changed = Server(9)
+    changed.shift = 1e-6
+    with pytest.raises(TreatmentMissing, match="not served alike"):
+        prove_adapter(changed, Server(9), PROMPTS, "zero", "abc", zero=True)
+    assert prove_adapter(Server(9), Server(9), PROMPTS, "zero", "abc", zero=True).passed
+
+
+def test_g06_an_adapter_that_forgot_the_protocol_is_a_failed_arm(limits: Limits) -> None:
+    base, broken = Server(9, says="<bash>ls</bash>"), Server(9, says="I would list the files.")
+    assert prove_valid_actions(base, base, PROMPTS, "lora", "abc", limits).passed
+    proof = prove_valid_actions(broken, base, PROMPTS, "lora", "abc", limits)
+    assert not proof.passed and "0 % valid actions on 2 prompts, base 100 %" in proof.said
