@@ -31,7 +31,9 @@ SCRIPT = """<bash>python check.py; echo one > note.txt</bash>
 
 
 def command(limit: int) -> list[str]:
-    argv = [sys.executable, "-m", "looper.cli.main", "run", "exp00", "--model", "scripted:script.txt"]
+    argv = [sys.executable, "-m", "looper.cli.main", "run", "exp00", "--profile", "demo"]
+    argv += ["--model", "scripted:script.txt"]
+    argv += [word for arm in ("gold", "noop", "base", "base_again") for word in ("--arm", arm)]
     return [*argv, "--limit", str(limit)]
 
 

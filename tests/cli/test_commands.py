@@ -66,7 +66,7 @@ def test_every_command_shows_an_example() -> None:
     [
         (("run", "exp0"), 2, "Did you mean exp00"),
         (("run", "nothing-like-it.toml"), 2, "no experiment file"),
-        (("run", "exp00", "--profile", "macro"), 2, "It has: micro, swe"),
+        (("run", "exp00", "--profile", "macro"), 2, "It has: micro, demo, swe"),
         (("run", "exp00", "--profile", "nope.toml"), 2, "no profile file"),
         (("run", "exp00", "--arm", "gould"), 2, "It has: gold, noop, base, base_again"),
         (("run", "exp00", "--model", "what"), 2, "names no model"),

@@ -25,6 +25,7 @@ scaffold = "{scaffold}"
 temperature = 0.7
 seeds = [0]
 order = "parallel"
+arms = ["base"]
 [tasks]
 suite = "micro"
 per_repo = 1

@@ -6,7 +6,7 @@ import pytest
 
 from looper.errors import BadInput
 from looper.experiment.plans import parse_model, plan_from_text
-from looper.experiment.schedule import lanes, select_tasks
+from looper.experiment.schedule import lanes, select_tasks, split_tasks
 from looper.records.plan import ArmRole, Plan, TaskSelection
 from looper.records.task import Task
 
@@ -21,12 +21,12 @@ def load(changed: str | None = None, profile: str = "micro", **options: object) 
     return plan_from_text("exp00", changed or text(), "exp00.toml", profile, **options)  # type: ignore[arg-type]
 
 
-def test_exp00_has_its_four_arms_in_both_profiles() -> None:
-    for profile in ("micro", "swe"):
+def test_exp00_has_its_controls_in_every_profile() -> None:
+    for profile in ("micro", "demo", "swe"):
         plan = load(profile=profile)
-        assert [arm.name for arm in plan.arms] == ["gold", "noop", "base", "base_again"]
-        assert [arm.role for arm in plan.arms][2:] == [ArmRole.BASE, ArmRole.AGAIN]
-        base, again = plan.arms[2:]
+        assert [arm.name for arm in plan.arms][:4] == ["gold", "noop", "base", "base_again"]
+        assert [arm.role for arm in plan.arms][2:4] == [ArmRole.BASE, ArmRole.AGAIN]
+        base, again = plan.arms[2:4]
         assert base.config_hash() != again.config_hash() and base.model == again.model
 
 
@@ -35,7 +35,7 @@ def test_exp00_has_its_four_arms_in_both_profiles() -> None:
     [
         ('title = "Controls"', 'title = "Controls', r"exp00.toml is not valid TOML: .*line 3"),
         (
-            'factor = "the agent of the arm"',
+            'factor = "what the arm has learned; for gold and noop the agent itself"',
             'factor = 3\ncolour = "red"',
             r"factor: .*string.*; .*colour: unknown key",
         ),
@@ -65,7 +65,7 @@ def test_the_line_of_a_wrong_value_is_its_own() -> None:
 
 
 def test_an_unknown_profile_names_those_that_exist() -> None:
-    with pytest.raises(BadInput, match='no profile "macro". It has: micro, swe'):
+    with pytest.raises(BadInput, match='no profile "macro". It has: micro, demo, swe'):
         load(profile="macro")
 
 
@@ -116,11 +116,30 @@ def test_tasks_are_selected_in_order_and_unknown_names_are_refused(
 
 
 def test_g33_arms_alternate_and_every_cell_comes_once(micro: tuple[tuple[Task, ...], object]) -> None:
-    plan, tasks = load(), micro[0][:8]
+    plan, tasks = load(profile="swe"), micro[0][:8]
     cells = [cell for lane in lanes(plan, tasks) for cell in lane]
     assert len(cells) == len(set(cells)) == 8 * 4
-    assert {cells[4 * number].arm for number in range(8)} == {"gold", "noop", "base", "base_again"}
+    turns = [cells[at].arm for at in range(0, 32, 4)]
+    assert turns == ["gold", "noop", "base", "base_again", "noop", "base", "base_again", "gold"]
+    assert all(len({cell.arm for cell in cells[at : at + 4]}) == 1 for at in range(0, 32, 4))
     sequence = plan.model_copy(update={"order": "sequence"})
     assert [len(lane) for lane in lanes(sequence, tasks)] == [8, 8, 8, 8]
     with pytest.raises(BadInput, match="no arm gould"):
         lanes(plan, tasks, ["gould"])
+
+
+def test_a_profile_may_run_some_of_the_arms_and_must_name_them_right() -> None:
+    changed = text().replace('arms = ["gold", "noop", "base", "base_again"]', 'arms = ["gold", "bass"]')
+    with pytest.raises(BadInput, match="has no arm bass. It has: gold, noop"):
+        load(changed, profile="swe")
+
+
+def test_g40_tasks_to_learn_from_come_first_and_none_is_evaluated(
+    micro: tuple[tuple[Task, ...], object],
+) -> None:
+    plan = load()
+    evaluated, early = split_tasks(micro[0], plan.selection, plan.experience)
+    assert plan.experience is not None
+    assert len(early) == 4 * plan.experience.per_repo and not set(early) & set(evaluated)
+    assert max(task.sequence_position for task in early) < min(task.sequence_position for task in evaluated)
+    assert {task.repo for task in early} == {task.repo for task in evaluated}

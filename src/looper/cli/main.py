@@ -100,6 +100,81 @@ def run(
 
 
 @app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(help="Run folder whose verified successes are learned from.")],
+    model: Annotated[str, typer.Option(help="The base: nano or mlx:FOLDER.")] = "nano",
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this arm's attempts; can be repeated. Else all that a model made."),
+    ] = None,
+    per_task: Annotated[int, typer.Option(min=1, help="Attempts of one task, the shortest first.")] = 1,
+    minimum_tasks: Annotated[int, typer.Option(min=1, help="Fewer resolved tasks train nothing.")] = 20,
+    kind: Annotated[str, typer.Option(help="lora, dora or full.")] = "lora",
+    rank: Annotated[int, typer.Option(min=1)] = 8,
+    multiplier: Annotated[float, typer.Option(help="alpha / rank: the change is multiplier · B·A.")] = 2.0,
+    learning_rate: Annotated[float, typer.Option()] = 3e-4,
+    iterations: Annotated[int, typer.Option(min=2)] = 60,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    max_tokens: Annotated[
+        int, typer.Option(min=8, help="Longest example; history is cut, actions never.")
+    ] = 2048,
+    validation_share: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of tasks kept aside to stop early; 0 for none.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    show_mask: Annotated[
+        bool,
+        typer.Option(
+            "--show-mask", help="Print the examples, what is trained on in colour, and train nothing."
+        ),
+    ] = False,
+    data: Data = None,
+) -> None:
+    """Train an adapter on the verified successes of a run, in a process of its own.
+
+    Safe to interrupt: the same command goes on from the last checkpoint. The adapter lies under the hash of everything
+    that decides what it is, in Looper's state folder, in mlx-lm's format with its card beside it.
+
+    Example: looper train runs/exp00-demo-0123456789ab --minimum-tasks 5 --multiplier 10
+    """
+    from rich.console import Console
+
+    from looper.cli import wiring
+    from looper.views.show import mask_text
+
+    options = wiring.train_options(
+        run=folder,
+        arms=tuple(arm or ()),
+        model=model,
+        selection={"per_task": per_task, "minimum_tasks": minimum_tasks},
+        training={
+            "kind": kind,
+            "rank": rank,
+            "multiplier": multiplier,
+            "learning_rate": learning_rate,
+            "iterations": iterations,
+            "batch_size": batch_size,
+            "max_tokens": max_tokens,
+            "validation_share": validation_share,
+            "seed": seed,
+        },
+    )
+    console = Console()
+    if show_mask:
+        for example, text, spans in wiring.masks(options, _settings(data)):
+            console.print(mask_text(example, text, spans))
+        return
+    card, where = wiring.train(options, _settings(data), _say)
+    losses = [point.loss for point in card.train_losses]
+    console.print(
+        f"{where}\n{card.train_examples} examples of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
+        f"{card.trained_tokens} trained in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; "
+        f"weights changed by {100 * card.relative_change:.1f} %",
+        highlight=False,
+    )
+
+
+@app.command()
 def show(
     cell: Annotated[
         str | None, typer.Argument(help="ARM/SEED/TASK, or the end of it; without it all are listed.")

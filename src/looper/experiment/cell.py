@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.tools import Hands
@@ -14,7 +14,7 @@ from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Limits
 from looper.records.task import Task
 from looper.records.trajectory import ModelIdentity, Step, StopReason, Trajectory
-from looper.records.verdict import Outcome, Verdict
+from looper.records.verdict import Outcome, TestOutcome, Verdict
 
 NOTHING = Delivery(candidates=0, items=(), text="")
 
@@ -30,6 +30,8 @@ class World:
     """For an arm, a seed and a task: an arm that learned has an adapter per seed and repository."""
     code_version: str
     memory_of: Callable[[Arm, int, Task], Delivery] = lambda arm, seed, task: NOTHING
+    judged: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
+    """Verdicts of this process by task, patch and environment: what was judged once is not judged again."""
     clock: Callable[[], float] = time.monotonic
 
 
@@ -98,11 +100,28 @@ def _attempt(
         recorder.trajectory(trajectory)
     if recorder.cancelled():
         raise Cancelled
+    begun = world.clock()
+    key = (task.instance_id, trajectory.patch_hash, environment.id)
+    known = world.judged.get(key)
+    # Arms that play a part are there to show that the tests run, so theirs always do.
+    if known is not None and arm.model.backend not in ("gold", "noop"):
+        return known.model_copy(
+            update={
+                "cell": cell.key,
+                "attempt": past.attempt,
+                "same_as": f"{known.cell}#{known.attempt}",
+                "wall_s": world.clock() - begun,
+            }
+        )
     court = Court(world.workspaces, world.sandbox, limits, world.clock)
     found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
-    return _verdict(
+    verdict = _verdict(
         cell, past.attempt, world, found, patch_hash=trajectory.patch_hash, environment=environment.id
     )
+    outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
+    if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
+        world.judged[key] = verdict
+    return verdict
 
 
 def _roll_out(

@@ -33,7 +33,10 @@ Tell = Callable[[str, TrainingEvent], None]
 class School:
     """What consolidation needs of the outside."""
 
-    trainer: Trainer
+    arms: tuple[Arm, ...]
+    """Those that learn."""
+    trainer: Trainer | None
+    """None where no arm has an adapter."""
     base: ModelIdentity
     engine: Engine
     tell: Tell
@@ -116,13 +119,16 @@ def consolidate(
         return Treatments(plan, (), ())
     pools = _pools(manifest, experience, tasks, folder)
     repos = sorted({tasks[name].repo for name in manifest.tasks})
-    learners = [arm for arm in plan.arms if arm.learning is not None]
     done = {found.key: found for found in past}
     items = {item.id: item for item in read_stream(folder, "memory", MemoryItem)}
     # A random adapter takes its shape from a trained one, which must be there.
     for wave in (
-        [arm for arm in learners if arm.learning and arm.learning.treatment is not Treatment.RANDOM_ADAPTER],
-        [arm for arm in learners if arm.learning and arm.learning.treatment is Treatment.RANDOM_ADAPTER],
+        [
+            arm
+            for arm in school.arms
+            if arm.learning and arm.learning.treatment is not Treatment.RANDOM_ADAPTER
+        ],
+        [arm for arm in school.arms if arm.learning and arm.learning.treatment is Treatment.RANDOM_ADAPTER],
     ):
         jobs = [
             (arm, seed, repo)
@@ -165,16 +171,26 @@ def _held_out(
     return found or [opening(tasks[name], base.scaffold) for name in list(tasks)[:1]]
 
 
-def _pools(
-    manifest: RunManifest, experience: Experience, tasks: Mapping[str, Task], folder: Path
-) -> dict[PoolKey, Pool]:
-    """The successes of every source, seed and repository, by the rule of the plan."""
-    plan = manifest.plan
+def read_attempts(folder: Path) -> list[Attempt]:
+    """The last attempt of every cell of a run that has both a rollout and an end."""
     steps: dict[tuple[str, int], list[Step]] = {}
     for step in read_stream(folder, "steps", Step):
         steps.setdefault((step.cell, step.attempt), []).append(step)
     ends = {(end.cell, end.attempt): end for end in read_stream(folder, "trajectories", Trajectory)}
     verdicts = {found.cell: found for found in read_stream(folder, "verdicts", Verdict)}
+    return [
+        Attempt(end, tuple(steps[end.cell, end.attempt]), verdict)
+        for verdict in verdicts.values()
+        if (end := ends.get((verdict.cell, verdict.attempt))) is not None
+    ]
+
+
+def _pools(
+    manifest: RunManifest, experience: Experience, tasks: Mapping[str, Task], folder: Path
+) -> dict[PoolKey, Pool]:
+    """The successes of every source, seed and repository, by the rule of the plan."""
+    plan = manifest.plan
+    by_cell = {attempt.verdict.cell: attempt for attempt in read_attempts(folder)}
     found: dict[PoolKey, Pool] = {}
     for source in plan.sources:
         split = frozenset(manifest.experience_tasks[source])
@@ -182,12 +198,9 @@ def _pools(
         for arm in plan.experience_arms(source):
             for seed in plan.seeds:
                 for name in manifest.experience_tasks[source]:
-                    verdict = verdicts.get(f"{arm.name}/{seed}/{name}")
-                    end = ends.get((verdict.cell, verdict.attempt)) if verdict else None
-                    if verdict is None or end is None:
-                        continue  # Without a rollout there is nothing to learn from.
-                    attempt = Attempt(end, tuple(steps[end.cell, end.attempt]), verdict)
-                    attempts.setdefault((seed, tasks[name].repo), []).append(attempt)
+                    attempt = by_cell.get(f"{arm.name}/{seed}/{name}")
+                    if attempt is not None:
+                        attempts.setdefault((seed, tasks[name].repo), []).append(attempt)
         for (seed, repo), of_repo in attempts.items():
             taken, selection = select(of_repo, split, experience.selection)
             taken.sort(key=lambda item: tasks[item.trajectory.instance_id].sequence_position)
@@ -218,6 +231,7 @@ def _worker(
         used = pool.attempts[: _matched(plan, pools, seed, repo)][: arm.learning.episodes]
         adapter, items = "", list[MemoryItem]()
         if arm.learning.treatment.is_adapter:
+            assert school.trainer is not None
             like = done.get(_model_for(plan, seed, repo))
             request = _request(arm, seed, experience, used, tasks, school.base, like)
             adapter = school.trainer.train(

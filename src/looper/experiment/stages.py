@@ -14,7 +14,7 @@ from looper.experiment.prove import prove_adapter, prove_context, prove_valid_ac
 from looper.experiment.run import Progress, run_plan
 from looper.experiment.schedule import experience_lanes, lanes
 from looper.protocols import ChatModel, Engine, Fingerprinted, Trainer
-from looper.records.plan import Arm, ArmRole, Cell, RunManifest, Treatment
+from looper.records.plan import Arm, ArmRole, Cell, Learning, Plan, RunManifest, Treatment
 from looper.records.task import Task
 from looper.records.training import TrainingEvent
 from looper.records.treatment import Proof, ProofKind
@@ -59,10 +59,15 @@ def run_stages(run: Staging) -> None:
         return
     treatments = Treatments(plan, (), ())
     prove_contexts(run, wanted)
-    if any(arm.learning for arm in wanted):
+    learners = learners_of(plan, wanted)
+    if learners:
+        # Asked for first: what cannot be trained should not have gathered experience for an hour.
+        needed = any(arm.learning and arm.learning.treatment.is_adapter for arm in learners)
+        trainer = run.trainer() if needed else None
         gather(run)
         school = School(
-            trainer=run.trainer(),
+            arms=learners,
+            trainer=trainer,
             base=run.manifest.models[next(arm.name for arm in plan.arms if arm.role is ArmRole.BASE)],
             engine=run.engine,
             tell=_stoppable(run),
@@ -79,6 +84,14 @@ def run_stages(run: Staging) -> None:
     world = replace(run.world, model_of=model_of, memory_of=treatments.memory)
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
     _work(run, "", kept, plan.arms, world)
+
+
+def learners_of(plan: Plan, wanted: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms that learn; with a random adapter comes the trained one that it is made like."""
+    named = {arm.name for arm in wanted if arm.learning}
+    if any(arm.learning and arm.learning.treatment is Treatment.RANDOM_ADAPTER for arm in wanted):
+        named |= {arm.name for arm in plan.arms if arm.learning == Learning(treatment=Treatment.ADAPTER)}
+    return tuple(arm for arm in plan.arms if arm.name in named)
 
 
 def gather(run: Staging) -> None:

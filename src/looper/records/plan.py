@@ -253,7 +253,8 @@ class Plan(Record):
             return
         if not bases or self.experience is None:
             raise ValueError(
-                f"arms: {learners[0].name} learns, so the plan needs a base arm and an experience"
+                f"arms: {learners[0].name} learns, so there must be a base arm and, in the profile, an experience; or "
+                "list the arms to run without it: arms = [...]"
             )
         for arm in learners:
             plain = arm.model_copy(update={"name": bases[0].name, "role": bases[0].role, "learning": None})

@@ -56,3 +56,6 @@ class Verdict(Record):
     verifier: str
     """Version of the rules and the runner that judged."""
     wall_s: float
+    same_as: str = ""
+    """Cell and attempt whose test run this verdict takes over, since task, patch, environment and rules are the same;
+    empty where the tests ran for this one."""

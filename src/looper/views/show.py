@@ -3,6 +3,9 @@
 import re
 from collections.abc import Sequence
 
+from rich.text import Text
+
+from looper.records.training import Example
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import TestOutcome, Verdict
 
@@ -53,3 +56,17 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
 def _counts(outcomes: Sequence[TestOutcome]) -> str:
     passed = sum(outcome is TestOutcome.PASSED for outcome in outcomes)
     return f"{passed} of {len(outcomes)} passed"
+
+
+def mask_text(example: Example, text: str, spans: Sequence[tuple[int, int]]) -> Text:
+    """An example as the model reads it: what is trained on stands out, the rest is dim."""
+    shown = Text(f"── {example.source}, {example.instance_id} ──\n", style="bold")
+    at = 0
+    for start, end in spans:
+        shown.append(harmless(text[at:start]), style="dim")
+        shown.append(harmless(text[start:end]), style="bold green")
+        at = end
+    shown.append(harmless(text[at:]), style="dim")
+    trained = sum(end - start for start, end in spans)
+    shown.append(f"\n{len(spans)} turns trained on, {trained} of {len(text)} characters\n", style="bold")
+    return shown

@@ -5,8 +5,10 @@ there, and nothing else is trained on. That holds for any template in which a co
 longer one; for others there is no such text, and they are refused.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from looper.errors import BadInput
@@ -31,6 +33,15 @@ class Encoded:
     @property
     def supervised(self) -> int:
         return int(sum(self.weights))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, with its chat template."""
+    # Without PyTorch, which is not needed for tokenizers, the package says so on every import.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder))
 
 
 def encode(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[float]]:
