@@ -75,6 +75,10 @@ def run(
     share_machine: Annotated[
         bool, typer.Option("--share-machine", help="Run although another model runs on this machine.")
     ] = False,
+    master_seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Other generated repositories and other luck: the whole run again."),
+    ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
@@ -92,7 +96,17 @@ def run(
     from looper.views.tables import run_table
 
     options = wiring.RunOptions(
-        experiment, profile, model, tuple(arm or ()), limit, workers, fresh, dry_run, sandbox, share_machine
+        experiment,
+        profile,
+        model,
+        tuple(arm or ()),
+        limit,
+        workers,
+        fresh,
+        dry_run,
+        sandbox,
+        share_machine,
+        master_seed,
     )
     found = wiring.run(options, _settings(data, mirrors), print if dry_run else _say)
     if found is not None:

@@ -79,6 +79,7 @@ class RunOptions:
     dry_run: bool
     sandbox: str
     share_machine: bool
+    master_seed: int | None
 
 
 def experiments_folders() -> list[Path]:
@@ -124,6 +125,7 @@ def load_plan(options: RunOptions) -> Plan:
         profile_text=profile_text,
         model=options.model,
         limit=options.limit,
+        master_seed=options.master_seed,
     )
 
 

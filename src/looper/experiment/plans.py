@@ -22,6 +22,8 @@ from looper.records.plan import (
 )
 
 T = TypeVar("T", bound=BaseModel)
+SEEDS_APART = 1000
+"""Between the seeds of a plan under one master seed and under the next."""
 BACKENDS = ("nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop")
 
 
@@ -83,10 +85,12 @@ def plan_from_text(
     profile_text: str | None = None,
     model: str | None = None,
     limit: int | None = None,
+    master_seed: int | None = None,
 ) -> Plan:
     """Resolve an experiment under a profile of its own, or under `profile_text` from another file.
 
-    `model` takes the place of the profile's model, `limit` of its number of tasks; both become part of the plan.
+    `model` takes the place of the profile's model, `limit` of its number of tasks, `master_seed` of the embedded suite's
+    seed, moving the plan's seeds along; all become part of the plan.
     Raises BadInput that lists every problem.
     """
     file = _validated(_ExperimentText, _toml(text, source), text, source)
@@ -101,6 +105,13 @@ def plan_from_text(
         chosen = chosen.model_copy(update={"model": model})
     if limit is not None:
         chosen = chosen.model_copy(update={"tasks": chosen.tasks.model_copy(update={"limit": limit})})
+    if master_seed is not None:
+        chosen = chosen.model_copy(
+            update={
+                "tasks": chosen.tasks.model_copy(update={"suite_seed": master_seed}),
+                "seeds": tuple(SEEDS_APART * master_seed + seed for seed in chosen.seeds),
+            }
+        )
     try:
         return Plan(
             experiment=experiment,
