@@ -14,7 +14,7 @@ import pytest
 
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.trainers.encoding import encode, length_histogram, supervised_spans, windows
-from looper.edges.trainers.mlx import MlxTrainer, believable
+from looper.edges.trainers.mlx import MlxTrainer, believable, whole
 from looper.errors import BadInput, ModelMissing, TrainingFailed
 from looper.nano.corpus import SLIP, episodes
 from looper.protocols import ChatRequest
@@ -400,6 +400,14 @@ def test_g02_a_training_without_believable_figures_makes_no_adapter(
 ) -> None:
     with pytest.raises(TrainingFailed, match=named):
         believable(outcome)
+
+
+def test_g36_a_mask_that_lost_turns_makes_no_adapter(nano: MlxModel) -> None:
+    request = request_for(nano)
+    asked = sum(turn.supervised for example in request.examples for turn in example.turns)
+    whole({"supervised_turns": asked - 2, "too_long": 2}, request)
+    with pytest.raises(TrainingFailed, match=f"10 of {asked} actions were trained on"):
+        whole({"supervised_turns": 10, "too_long": 0}, request)
 
 
 def test_nothing_to_train_on_is_bad_input(nano: MlxModel, trainer: MlxTrainer) -> None:

@@ -171,12 +171,20 @@ def test_g10_too_few_successes_train_nothing_and_what_was_gathered_stays(project
             'role = "treatment"\ntemperature = 0.1\n',
             "differ from base in its learning only",
         ),
+        ('name = "lora"\n', 'name = "lora"\nlimits = { output_tokens = 512 }\n', "unknown key"),
         ("[profiles.micro.experience.training]", "[profiles.micro.experience.trainng]", "unknown key"),
         ('treatment = "adapter" }', 'treatment = "adaptor" }', "learning"),
         ('model = "nano"', 'model = "ollama:x@http://127.0.0.1:9"', "127.0.0.1"),
         ('source = "redrawn"', 'source = "own"', "two arms learn the same"),
     ],
-    ids=["a second difference", "misspelt table", "misspelt treatment", "no server", "the same twice"],
+    ids=[
+        "a second difference",
+        "limits of its own",
+        "misspelt table",
+        "misspelt treatment",
+        "no server",
+        "the same twice",
+    ],
 )
 def test_g32_a_plan_that_cannot_mean_what_it_says_is_refused_in_one_line(
     old: str, new: str, named: str, project: Project

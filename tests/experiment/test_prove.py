@@ -5,9 +5,18 @@ from collections.abc import Sequence
 import pytest
 
 from looper.errors import ContextOverflow, TreatmentMissing
-from looper.experiment.prove import SENTINEL, prove_adapter, prove_context, prove_valid_actions
+from looper.experiment.prove import (
+    SENTINEL,
+    prove_adapter,
+    prove_context,
+    prove_memory,
+    prove_split,
+    prove_valid_actions,
+)
 from looper.protocols import ChatRequest, Message
+from looper.records.memory import Delivery
 from looper.records.plan import Limits
+from looper.records.training import AdapterRecord, TrainingSettings
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
 from looper.records.treatment import ProofKind
 
@@ -115,3 +124,39 @@ def test_g06_an_adapter_that_forgot_the_protocol_is_a_failed_arm(limits: Limits)
     assert prove_valid_actions(base, base, PROMPTS, "lora", "abc", limits).passed
     proof = prove_valid_actions(broken, base, PROMPTS, "lora", "abc", limits)
     assert not proof.passed and "0 % valid actions on 2 prompts, base 100 %" in proof.said
+
+
+def test_g47_a_memory_that_says_nothing_is_no_arm() -> None:
+    nothing = Delivery(candidates=3, items=(), text="")
+    with pytest.raises(TreatmentMissing, match="nothing to say to any of 2 tasks"):
+        prove_memory([nothing, nothing], "memory")
+    given = Delivery(candidates=3, items=("a",), text="x")
+    assert prove_memory([nothing, given], "memory").said == "1 of 2 tasks get an item"
+
+
+def test_g40_an_adapter_that_was_trained_on_an_evaluated_task_is_refused() -> None:
+    card = AdapterRecord(
+        id="abc",
+        base=Server(9).identity(),
+        make="trained",
+        settings=TrainingSettings(learning_rate=1e-3, iterations=2, batch_size=1, max_tokens=9),
+        examples_hash="",
+        tasks=("t1", "t2"),
+        sources=(),
+        train_examples=2,
+        validation_examples=0,
+        supervised_tokens=2,
+        trained_tokens=2,
+        too_long=0,
+        length_histogram={},
+        train_losses=(),
+        validation_losses=(),
+        kept_iteration=2,
+        relative_change=0.1,
+        seconds=1.0,
+        weights_hash="",
+        backend="",
+    )
+    prove_split(card, ["t3"], "lora")
+    with pytest.raises(TreatmentMissing, match="trained on 1 of the evaluated tasks, t2 among them"):
+        prove_split(card, ["t2", "t3"], "lora")

@@ -7,8 +7,10 @@ import pytest
 from looper.agent.actions import parse, render
 from looper.agent.prompt import opening
 from looper.agent.scaffold import packaged_scaffold
+from looper.errors import TreatmentMissing
+from looper.experiment.consolidate import nothing_lost
 from looper.records.task import Task
-from looper.records.training import SelectionSettings
+from looper.records.training import Example, SelectionSettings
 from looper.records.trajectory import (
     Action,
     Bash,
@@ -164,3 +166,24 @@ def test_g06_an_example_is_what_the_model_would_be_asked_and_would_have_said(
     heard = [turn.text for turn in example.turns[2:] if turn.role == "user"]
     assert heard == ["seen 1", "seen 2", "seen 3", "seen 4"], "nothing follows the last action"
     assert not any(turn.supervised for turn in example.turns if turn.role != "assistant")
+
+
+def test_g35_an_example_that_lost_an_action_is_found_before_anything_is_trained(
+    task: Task, opening_of: Callable[[Task], tuple[tuple[str, str], ...]]
+) -> None:
+    source = attempt(task.instance_id, Outcome.RESOLVED, CHECK, LOOK, FIX, CHECK, DONE)
+
+    def made(renderer: Callable[[Action], str]) -> tuple[Example, ...]:
+        return trajectory_examples([source], {task.instance_id: task}, opening_of, renderer)
+
+    nothing_lost(made(render), [source])
+    without_edits = made(lambda action: "(edited)" if isinstance(action, Edit) else render(action))
+    with pytest.raises(TreatmentMissing, match="action 3, edit"):
+        nothing_lost(without_edits, [source])
+    (example,) = made(render)
+    last_only = tuple(
+        turn.model_copy(update={"supervised": number == len(example.turns) - 1})
+        for number, turn in enumerate(example.turns)
+    )
+    with pytest.raises(TreatmentMissing, match="action 1, bash"):
+        nothing_lost([example.model_copy(update={"turns": last_only})], [source])

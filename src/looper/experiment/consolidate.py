@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from looper.agent.actions import render
+from looper.agent.actions import parse, render
 from looper.agent.prompt import opening
-from looper.errors import BadInput
+from looper.errors import BadInput, TreatmentMissing
 from looper.journal import read_stream
 from looper.memory.distil import distil
 from looper.memory.retrieve import at_random, placebo, retrieved
@@ -16,7 +16,7 @@ from looper.records.memory import Delivery, MemoryItem
 from looper.records.plan import Arm, ArmRole, Experience, Learning, Plan, RunManifest, Source, Treatment
 from looper.records.task import Task
 from looper.records.training import Example, Selection, TrainingEvent, TrainingRequest
-from looper.records.trajectory import ModelIdentity, Step, Trajectory
+from looper.records.trajectory import FinishReason, ModelIdentity, Step, Trajectory
 from looper.records.treatment import Consolidation
 from looper.records.verdict import Outcome, Verdict
 from looper.training.examples import trajectory_examples
@@ -293,6 +293,8 @@ def _request(
     }.get(arm.learning.treatment, "trained")
     if make == "trained":
         examples = trajectory_examples(used, dict(tasks), lambda task: opening(task, arm.scaffold), render)
+    if make == "trained":
+        nothing_lost(examples, used)
     if make == "random" and like is None:
         raise BadInput(f"{arm.name}: a random adapter needs an arm with a trained one in the same plan.")
     # Each seed of the plan trains with a luck of its own; what is not trained has none.
@@ -306,3 +308,19 @@ def _request(
             "like": like.adapter if like is not None and make == "random" else "",
         }
     )
+
+
+def nothing_lost(examples: Sequence[Example], attempts: Sequence[Attempt]) -> None:
+    """The text to learn from says every action that was done, and no other. Raises TreatmentMissing, naming the first
+    that is not there: an arm that never saw an edit does not show what experience is worth."""
+    for example, attempt in zip(examples, attempts, strict=True):
+        done = [step.action for step in attempt.steps if step.action is not None]
+        said = [parse(turn.text, FinishReason.STOP).action for turn in example.turns if turn.supervised]
+        for number, action in enumerate(done):
+            if number >= len(said) or said[number] != action:
+                raise TreatmentMissing(
+                    f"The example made of {example.source} does not say its action {number + 1}, {action.tool}: "
+                    "what is trained on is not what was done."
+                )
+        if len(said) > len(done):
+            raise TreatmentMissing(f"The example made of {example.source} says more than was done.")

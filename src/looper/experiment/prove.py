@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from looper.agent.actions import parse
 from looper.errors import ContextOverflow, TreatmentMissing
 from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
+from looper.records.memory import Delivery
 from looper.records.plan import Limits
+from looper.records.training import AdapterRecord
 from looper.records.treatment import Proof, ProofKind
 
 SENTINEL = "keel-4417-amber"
@@ -168,3 +170,25 @@ def _valid_share(model: ChatModel, prompts: Sequence[Sequence[Message]], limits:
         model.forget(name)
         valid += parse(reply.text, reply.finish_reason).action is not None
     return valid / len(prompts)
+
+
+def prove_memory(deliveries: Sequence[Delivery], arm: str) -> Proof:
+    """That an arm's memory has something to say to its tasks. Raises TreatmentMissing."""
+    given = sum(bool(found.items) for found in deliveries)
+    if not given:
+        raise TreatmentMissing(
+            f"{arm}: its memory has nothing to say to any of {len(deliveries)} tasks, so the arm would be base under another "
+            "name. Give it more experience."
+        )
+    said = f"{given} of {len(deliveries)} tasks get an item"
+    return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm, subject="memory", passed=True, said=said)
+
+
+def prove_split(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> None:
+    """That an adapter has seen none of the tasks it is judged on. Raises TreatmentMissing."""
+    seen = sorted(set(adapter.tasks) & set(evaluated))
+    if seen:
+        raise TreatmentMissing(
+            f"{arm}: the adapter {adapter.id} was trained on {len(seen)} of the evaluated tasks, {seen[0]} among them. "
+            "Train it on others; what it remembers of these is not what it has learned."
+        )

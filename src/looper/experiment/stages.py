@@ -6,11 +6,17 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
-from looper.errors import Cancelled, TreatmentMissing
+from looper.errors import Cancelled
 from looper.experiment.cell import World
 from looper.experiment.consolidate import School, Treatments, consolidate
 from looper.experiment.ledger import Ledger
-from looper.experiment.prove import prove_adapter, prove_context, prove_valid_actions
+from looper.experiment.prove import (
+    prove_adapter,
+    prove_context,
+    prove_memory,
+    prove_split,
+    prove_valid_actions,
+)
 from looper.experiment.run import Progress, run_plan
 from looper.experiment.schedule import experience_lanes, lanes
 from looper.protocols import ChatModel, Engine, Fingerprinted, Trainer
@@ -59,7 +65,7 @@ def run_stages(run: Staging) -> None:
         return
     treatments = Treatments(plan, (), ())
     prove_contexts(run, wanted)
-    learners = learners_of(plan, wanted)
+    learners, trainer = learners_of(plan, wanted), None
     if learners:
         # Asked for first: what cannot be trained should not have gathered experience for an hour.
         needed = any(arm.learning and arm.learning.treatment.is_adapter for arm in learners)
@@ -76,7 +82,7 @@ def run_stages(run: Staging) -> None:
         )
         past = run.ledger.consolidations.recovered
         treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, school)
-    failed = prove_treatments(run, wanted, treatments)
+    failed = prove_treatments(run, wanted, treatments, trainer)
 
     def model_of(arm: Arm, seed: int, task: Task) -> ChatModel:
         return run.served(arm, task, treatments.adapter(arm, seed, task.repo))
@@ -157,7 +163,9 @@ def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable
     return proof
 
 
-def prove_treatments(run: Staging, arms: Sequence[Arm], treatments: Treatments) -> frozenset[str]:
+def prove_treatments(
+    run: Staging, arms: Sequence[Arm], treatments: Treatments, trainer: Trainer | None
+) -> frozenset[str]:
     """Names of the arms that failed: they run no task and have no rate. Raises TreatmentMissing."""
     failed = set()
     for arm in arms:
@@ -165,31 +173,23 @@ def prove_treatments(run: Staging, arms: Sequence[Arm], treatments: Treatments) 
             continue
         if not arm.learning.treatment.is_adapter:
             _prove_memory(run, arm, treatments)
-        elif not _prove_adapters(run, arm, treatments):
+        elif trainer is not None and not _prove_adapters(run, arm, treatments, trainer):
             failed.add(arm.name)
     return frozenset(failed)
 
 
 def _prove_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
     def prove() -> Proof:
-        deliveries = [
-            treatments.memory(arm, seed, run.tasks[name])
-            for seed in run.manifest.plan.seeds
-            for name in run.manifest.tasks
-        ]
-        given = sum(bool(found.items) for found in deliveries)
-        if not given:
-            raise TreatmentMissing(
-                f"{arm.name}: its memory has nothing to say to any of {len(deliveries)} tasks, so the arm would be base under "
-                "another name. Give it more experience."
-            )
-        said = f"{given} of {len(deliveries)} tasks get an item"
-        return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm.name, subject="memory", passed=True, said=said)
+        tasks = [run.tasks[name] for name in run.manifest.tasks]
+        return prove_memory(
+            [treatments.memory(arm, seed, task) for seed in run.manifest.plan.seeds for task in tasks],
+            arm.name,
+        )
 
     _once(run, ProofKind.MEMORY_DELIVERED, arm.name, "memory", prove)
 
 
-def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments) -> bool:
+def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer) -> bool:
     """Whether the arm may run: each of its adapters is in the model, and the model still speaks the protocol."""
     assert arm.learning is not None
     plan = run.manifest.plan
@@ -200,6 +200,7 @@ def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments) -> bool:
         for repo in sorted({run.tasks[name].repo for name in run.manifest.tasks}):
             task = next(run.tasks[name] for name in run.manifest.tasks if run.tasks[name].repo == repo)
             adapter = treatments.adapter(arm, seed, repo)
+            prove_split(trainer.load(adapter), run.manifest.tasks, arm.name)
             model, base = run.adapted(arm, task, adapter), run.adapted(arm, task, "")
             prompts = treatments.prompts(seed, repo)
             arrived = partial(prove_adapter, model, base, prompts, arm.name, adapter, zero=zero)

@@ -153,6 +153,8 @@ class AdapterRecord(Record):
     """In one pass over the training examples."""
     trained_tokens: int
     """Supervised tokens over all iterations."""
+    too_long: int
+    """Actions that fit in no window and were left out."""
     length_histogram: dict[str, int]
     """Examples by tokens: upper bound → count."""
     train_losses: tuple[LossPoint, ...]

@@ -136,6 +136,7 @@ def _card(name: str, request: TrainingRequest, outcome: dict[str, Any], work: Pa
     """The card, where what was measured can be believed. Raises TrainingFailed, naming the figure that cannot."""
     if request.make == "trained":
         believable(outcome)
+        whole(outcome, request)
     try:
         return AdapterRecord(
             id=name,
@@ -149,6 +150,7 @@ def _card(name: str, request: TrainingRequest, outcome: dict[str, Any], work: Pa
             validation_examples=outcome.get("validation_examples", 0),
             supervised_tokens=outcome.get("supervised_tokens", 0),
             trained_tokens=outcome.get("trained_tokens", 0),
+            too_long=outcome.get("too_long", 0),
             length_histogram=outcome.get("length_histogram", {}),
             train_losses=outcome.get("train_losses", ()),
             validation_losses=outcome.get("validation_losses", ()),
@@ -176,6 +178,16 @@ def believable(outcome: dict[str, Any]) -> None:
         raise TrainingFailed(f"train_losses never moves from {losses[0]}.")
     if not outcome.get("relative_change", 0.0) > 0:
         raise TrainingFailed("relative_change is not above zero: the adapter changes nothing.")
+
+
+def whole(outcome: dict[str, Any], request: TrainingRequest) -> None:
+    """Every action of every example was trained on, or reported as too long. Raises TrainingFailed."""
+    asked = sum(turn.supervised for example in request.examples for turn in example.turns)
+    taught, too_long = outcome.get("supervised_turns", 0), outcome.get("too_long", 0)
+    if taught + too_long != asked:
+        raise TrainingFailed(
+            f"{taught} of {asked} actions were trained on and {too_long} are too long: the loss mask lost the others."
+        )
 
 
 def weights_hash(folder: Path) -> str:

@@ -460,6 +460,7 @@ def work(folder: Path, base: Path, request: TrainingRequest, events: "IO[str]") 
         "length_histogram": length_histogram(
             [len(item.tokens) for item in (*trainer.train_set, *trainer.validation_set)]
         ),
+        "supervised_turns": sum(item.turns for item in (*trainer.train_set, *trainer.validation_set)),
         "too_long": trainer.too_long,
         "seconds": trainer.seconds,
     }
