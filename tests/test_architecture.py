@@ -113,3 +113,15 @@ def test_the_machine_learning_library_is_imported_in_child_processes_and_builds_
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] in ("mlx", "mlx_lm") for name in names):
                 assert path.name in allowed, f"{path.name} imports MLX"
+
+
+def test_p07_nothing_asks_for_the_time_of_day() -> None:
+    """Limits and waits count awake, monotonic time, so a clock that jumps or a machine that slept ends nothing."""
+    wall_clock = {"time.time", "datetime.now", "datetime.utcnow", "time.localtime", "time.ctime"}
+    for path in modules():
+        calls = {
+            ast.unparse(node.func)
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Call)
+        }
+        assert not calls & wall_clock, path

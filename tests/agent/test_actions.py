@@ -186,3 +186,15 @@ def test_long_hostile_replies_are_read_in_reasonable_time() -> None:
     ):
         parse(text)
     assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("digits", ["9" * 100_000, "٣", "0", "-1", "1e9"])
+def test_f12_a_number_that_is_none_is_told_to_the_model(digits: str) -> None:
+    for text in (
+        f'<edit path="a.py" occurrence="{digits}"><old>x</old><new>y</new></edit>',
+        f'<read path="a.py" lines="{digits}-{digits}x"></read>',
+    ):
+        parsed = parse(text, FinishReason.STOP)
+        assert parsed.action is None and parsed.problem is ReplyProblem.MALFORMED and len(parsed.detail) < 200
+    read = parse(f"<read>a.py:{digits}-3x</read>", FinishReason.STOP).action
+    assert isinstance(read, Read) and read.start is None

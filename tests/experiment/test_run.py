@@ -326,3 +326,20 @@ def test_the_ledger_gives_back_interrupted_cells(project: Project) -> None:
     past = ledger.past(Cell(arm="base", seed=0, instance_id=view.tasks[0]))
     ledger.close()
     assert past is not None and past.attempt == 1 and [step.index for step in past.steps] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("descriptors", [16, 32, 64])
+def test_p11_without_descriptors_the_run_ends_as_infrastructure_and_goes_on_later(
+    project: Project, descriptors: int, undisturbed: dict[str, tuple[str, str, dict[str, str]]]
+) -> None:
+    argv = [sys.executable, "-m", "looper.cli.main", "run", "test", "--workers", "4"]
+    starved = subprocess.run(
+        ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "bash", *argv],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert starved.returncode in (0, 2, 69) and "Traceback" not in starved.stderr, starved.stderr
+    assert project.looper("run", "test").returncode == 0
+    assert project.facts() == undisturbed

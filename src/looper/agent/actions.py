@@ -58,7 +58,9 @@ _FENCE_LINE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*$", re.MULTILINE)
 _WHOLE_FENCE = re.compile(r"\A\s*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:(?<=\n)|\A)[ \t]*\1[ \t]*\s*\Z", re.DOTALL)
 _THINK = re.compile(r"<think(?:ing)?>")
 _THINK_END = re.compile(r"</think(?:ing)?>")
-_RANGE = re.compile(r"\A(.*):(\d+)-(\d+)\Z", re.DOTALL)
+_NUMBER = "[0-9]{1,9}"
+"""Python refuses to read numbers of thousands of digits; no file has so many lines."""
+_RANGE = re.compile(rf"\A(.*):({_NUMBER})-({_NUMBER})\Z", re.DOTALL)
 
 # Attributes hold what XML forbids in them as entities; nothing else is an entity, so that `&copy;` stays itself.
 _ENTITIES = {
@@ -215,9 +217,9 @@ def _build_read(body: str, attributes: dict[str, str], verbatim: bool) -> Parsed
     _only(attributes, "read", "path", "lines")
     if "path" in attributes:
         path, lines = attributes["path"], attributes.get("lines")
-        ranged = re.fullmatch(r"(\d+)-(\d+)", lines) if lines else None
+        ranged = re.fullmatch(f"({_NUMBER})-({_NUMBER})", lines) if lines else None
         if lines and not ranged:
-            raise _Unparsable(ReplyProblem.MALFORMED, f'<read>: lines="{lines}" is not START-END')
+            raise _Unparsable(ReplyProblem.MALFORMED, f'<read>: lines="{lines[:20]}" is not START-END')
         start, end = (int(ranged[1]), int(ranged[2])) if ranged else (None, None)
     else:
         path = body.strip()
@@ -244,8 +246,10 @@ def _build_edit(body: str, attributes: dict[str, str], verbatim: bool) -> Parsed
     if not old:
         raise _Unparsable(ReplyProblem.MALFORMED, "<old> is empty; use <write> to make a file")
     occurrence = attributes.get("occurrence")
-    if occurrence is not None and not (occurrence.isascii() and occurrence.isdigit() and int(occurrence) > 0):
-        raise _Unparsable(ReplyProblem.MALFORMED, f'<edit>: occurrence="{occurrence}" is not a number from 1')
+    if occurrence is not None and not (re.fullmatch(_NUMBER, occurrence) and int(occurrence) > 0):
+        raise _Unparsable(
+            ReplyProblem.MALFORMED, f'<edit>: occurrence="{occurrence[:20]}" is not a number from 1'
+        )
     which = int(occurrence) if occurrence else None
     return Parsed(Edit(path=path, old=old, new=new, occurrence=which), fence_removed=fenced)
 

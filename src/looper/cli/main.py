@@ -1,5 +1,6 @@
 """The `looper` command. Everything heavy is imported when a command needs it, so that help comes at once."""
 
+import errno
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,18 @@ from looper.errors import ExitCode, LooperError
 
 if TYPE_CHECKING:
     from looper.cli.settings import Settings
+
+EXHAUSTED = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EAGAIN,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EROFS,
+)
+"""What the machine itself runs out of, anywhere; nothing that was recorded is touched by it."""
 
 app = typer.Typer(
     name="looper",
@@ -326,6 +339,19 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("looper: interrupted\n")
         sys.exit(ExitCode.INTERRUPTED)
+    except MemoryError:
+        sys.stderr.write(
+            "looper: this machine is out of memory. End something, then run the same command again.\n"
+        )
+        sys.exit(ExitCode.INFRASTRUCTURE)
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise
+        what = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
+        sys.stderr.write(
+            f"looper: this machine has run out: {what}. Mend that, then run the same command again.\n"
+        )
+        sys.exit(ExitCode.INFRASTRUCTURE)
 
 
 if __name__ == "__main__":

@@ -223,7 +223,8 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 _LIMITS = (
-    'ulimit -c 0 -n 4096 -f "$2" -v "$3" && { [ -z "$1" ] || ulimit -u "$1"; } && cd -- "$4" || exit 126'
+    # A hard limit of descriptors below ours is a limit too.
+    '{ ulimit -n 4096 2> /dev/null || :; } && ulimit -c 0 -f "$2" -v "$3" && { [ -z "$1" ] || ulimit -u "$1"; } && cd -- "$4" || exit 126'
 )
 """No core dumps; bounded descriptors, processes, file size and memory; then the folder, which only the command's own
 user may be able to enter."""
