@@ -137,7 +137,7 @@ def consolidate(
             for arm in wave
             if (arm.name, seed, repo) not in done
         ]
-        work = _worker(plan, experience, tasks, pools, school, done)
+        work = _worker(plan, experience, tasks, repos, pools, school, done)
         for found, made in school.engine.map(work, jobs):
             for item in made:
                 if item.id not in items:
@@ -213,6 +213,7 @@ def _worker(
     plan: Plan,
     experience: Experience,
     tasks: Mapping[str, Task],
+    repos: Sequence[str],
     pools: Mapping[PoolKey, Pool],
     school: School,
     done: Mapping[tuple[str, int, str], Consolidation],
@@ -221,14 +222,15 @@ def _worker(
         arm, seed, repo = job
         assert arm.learning is not None
         begun = time.monotonic()
-        pool = pools.get((arm.learning.source, seed, repo))
+        learned_in = _next(repo, repos) if arm.learning.elsewhere else repo
+        pool = pools.get((arm.learning.source, seed, learned_in))
         taken = len(pool.selection.tasks) if pool else 0
         if pool is None or taken < experience.selection.minimum_tasks:
             raise BadInput(
-                f"{arm.name}: {repo} has {taken} resolved training tasks with seed {seed}, and the plan wants "
+                f"{arm.name}: {learned_in} has {taken} resolved training tasks with seed {seed}, and the plan wants "
                 f"{experience.selection.minimum_tasks}. Give it more samples or tasks, or lower minimum_tasks."
             )
-        used = pool.attempts[: _matched(plan, pools, seed, repo)][: arm.learning.episodes]
+        used = pool.attempts[: _matched(plan, pools, seed, learned_in)][: arm.learning.episodes]
         adapter, items = "", list[MemoryItem]()
         if arm.learning.treatment.is_adapter:
             assert school.trainer is not None
@@ -256,6 +258,13 @@ def _worker(
         return consolidation, items
 
     return work
+
+
+def _next(repo: str, repos: Sequence[str]) -> str:
+    """The repository after this one, the first after the last. Raises BadInput where there is only one."""
+    if len(repos) < 2:
+        raise BadInput(f"To learn elsewhere than in {repo} a plan needs a second repository.")
+    return repos[(repos.index(repo) + 1) % len(repos)]
 
 
 def _matched(plan: Plan, pools: Mapping[PoolKey, Pool], seed: int, repo: str) -> int:

@@ -141,6 +141,8 @@ class Learning(Record):
     source: Source = Source.OWN
     episodes: Positive | None = None
     """Learn from at most so many successes; None for as many as every other arm. The dose of a dose-response."""
+    elsewhere: bool = False
+    """Work on each repository with what was learned in the next one: shows what learning makes forget."""
 
 
 class Experience(Record):

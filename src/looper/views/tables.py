@@ -111,6 +111,11 @@ def _control_lines(run: RunView, figures: list[ArmFigures]) -> list[str]:
                 found.resolved.numerator, found.resolved.denominator + found.infra_errors, frozenset()
             )
             lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole)}")
+    if run.manifest.plan.selection.suite == "micro" and any(run.consolidations):
+        lines.append(
+            "the embedded suite is made so that experience helps: this shows what the harness can detect, not what real "
+            "models do"
+        )
     missing = run.planned - run.finished
     return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
 
