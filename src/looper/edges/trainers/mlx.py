@@ -125,6 +125,8 @@ class MlxTrainer:
 MEMORY = {
     # MLX's CPU allocator goes back to the kernel for every large buffer; kept buffers make training up to 1.5 times as
     # fast and cost memory, which ends with this process.
+    # The time goes into element-wise work, where a second BLAS thread buys a quarter and takes a core from a neighbour.
+    "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "17179869184",
