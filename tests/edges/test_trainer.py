@@ -14,6 +14,7 @@ import pytest
 
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.trainers.encoding import encode, length_histogram, supervised_spans, windows
+from looper.edges.trainers.estimate import memory_bytes
 from looper.edges.trainers.mlx import MlxTrainer, believable, whole
 from looper.errors import BadInput, ModelMissing, TrainingFailed
 from looper.nano.corpus import SLIP, episodes
@@ -408,6 +409,30 @@ def test_g36_a_mask_that_lost_turns_makes_no_adapter(nano: MlxModel) -> None:
     whole({"supervised_turns": asked - 2, "too_long": 2}, request)
     with pytest.raises(TrainingFailed, match=f"10 of {asked} actions were trained on"):
         whole({"supervised_turns": 10, "too_long": 0}, request)
+
+
+def test_a_training_that_does_not_fit_is_refused_with_the_estimate(
+    nano: MlxModel, trainer: MlxTrainer
+) -> None:
+    vast = SETTINGS.model_copy(update={"rank": 10**9})
+    with pytest.raises(BadInput, match=r"needs about \d+\.\d GiB and \d+\.\d GiB are free. Lower rank"):
+        trainer.train(request_for(nano, settings=vast))
+
+
+def test_the_estimate_grows_with_what_costs_memory() -> None:
+    def estimate(**changes: Any) -> int:
+        return memory_bytes(nano_folder(), SETTINGS.model_copy(update=changes))
+
+    assert estimate() < estimate(rank=64) < estimate(kind=AdapterKind.FULL, rank=64, batch_size=8)
+    assert (
+        estimate(batch_size=8) > 1.5 * estimate(batch_size=4) and estimate(max_tokens=1024) > 2 * estimate()
+    )
+    assert estimate(grad_checkpoint=True) < estimate() and estimate(layers=1) < estimate()
+
+
+def test_the_estimate_is_not_below_what_was_taken(lora: AdapterRecord) -> None:
+    """The interpreter with its libraries takes some 300 MB of its own; what training adds must be covered."""
+    assert memory_bytes(nano_folder(), lora.settings) > lora.peak_memory_bytes - (400 << 20)
 
 
 def test_nothing_to_train_on_is_bad_input(nano: MlxModel, trainer: MlxTrainer) -> None:

@@ -154,6 +154,7 @@ def test_g40_an_adapter_that_was_trained_on_an_evaluated_task_is_refused() -> No
         kept_iteration=2,
         relative_change=0.1,
         seconds=1.0,
+        peak_memory_bytes=1,
         weights_hash="",
         backend="",
     )

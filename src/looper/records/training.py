@@ -165,6 +165,8 @@ class AdapterRecord(Record):
     """‖ΔW‖ / ‖W‖ over all adapted matrices together (Frobenius norms)."""
     seconds: float
     """Training alone, without loading."""
+    peak_memory_bytes: int
+    """Of the process that made it, resident."""
     weights_hash: str
     backend: str
     """Library and version that trained."""

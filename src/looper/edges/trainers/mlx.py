@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from looper.edges.models.mlx import ADAPTER_FILES, mlx_environment
+from looper.edges.trainers.estimate import must_fit
 from looper.errors import BadInput, TrainingFailed
 from looper.records.base import content_hash
 from looper.records.training import AdapterRecord, TrainingEvent, TrainingRequest
@@ -49,6 +50,7 @@ class MlxTrainer:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self.folder(name).is_dir():
                 return self.load(name)
+            must_fit(self._base, request.settings)
             work = self._adapters / f".work-{name}"
             work.mkdir(exist_ok=True)
             (work / "request.json").write_bytes(request.to_json())
@@ -159,6 +161,7 @@ def _card(name: str, request: TrainingRequest, outcome: dict[str, Any], work: Pa
             kept_iteration=outcome.get("kept_iteration", 0),
             relative_change=outcome["relative_change"],
             seconds=outcome.get("seconds", 0.0),
+            peak_memory_bytes=outcome["peak_memory_bytes"],
             weights_hash=weights_hash(work),
             backend=f"mlx-lm {metadata.version('mlx-lm')}, mlx {metadata.version('mlx')}",
         )

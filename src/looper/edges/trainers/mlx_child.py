@@ -15,6 +15,7 @@ import json
 import math
 import os
 import random
+import resource
 import sys
 import threading
 import time
@@ -422,6 +423,8 @@ def main() -> None:
         outcome = work(folder, base, request, events)
     except BadInput as error:
         outcome = {"error": str(error)}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcome["peak_memory_bytes"] = peak if sys.platform == "darwin" else peak << 10
     temporary = folder / "outcome.tmp"
     temporary.write_text(json.dumps(outcome))
     temporary.replace(folder / "outcome.json")

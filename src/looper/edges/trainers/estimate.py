@@ -1,0 +1,78 @@
+"""How much memory a training will take, before it is begun."""
+
+import json
+import math
+import os
+import struct
+from pathlib import Path
+
+from looper.errors import BadInput
+from looper.records.training import AdapterKind, TrainingSettings
+
+FLOAT_BYTES = 4
+COPIES = 4
+"""Of each trained number: itself, its gradient, two moments of Adam."""
+SHARE = 0.9
+"""Of the memory that is free now, so much may be asked for."""
+
+
+def memory_bytes(folder: Path, settings: TrainingSettings) -> int:
+    """Weights, what is trained with its gradients and moments, and activations of one batch of the longest examples.
+
+    Activations are counted as eight vectors of the model's width, three of the feed-forward's and one row of attention
+    weights per head, for each token and layer, and three of the vocabulary per token, in fp32; with recomputation one layer of
+    them and one vector per layer. An upper estimate: batches are as long as their longest example, not as the limit.
+    """
+    config = json.loads((folder / "config.json").read_text())
+    shapes = tensor_shapes(folder)
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
+    if settings.kind is AdapterKind.FULL:
+        trained = sum(math.prod(shape) for shape in shapes.values())
+    else:
+        share = 1.0 if settings.layers == -1 else min(1.0, settings.layers / layers)
+        inside = [shape for name, shape in shapes.items() if len(shape) == 2 and ".layers." in name]
+        trained = round(share * settings.rank * sum(sum(shape) for shape in inside))
+    tokens = settings.batch_size * settings.max_tokens
+    per_layer = 8 * width + 3 * int(config.get("intermediate_size", 4 * width))
+    per_layer += int(config["num_attention_heads"]) * settings.max_tokens
+    kept = per_layer + layers * width if settings.grad_checkpoint else layers * per_layer
+    activations = tokens * (kept + 3 * int(config["vocab_size"]))
+    return weights + FLOAT_BYTES * (COPIES * trained + activations)
+
+
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors of a model, from the heads of its files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            head = json.loads(stream.read(length))
+        shapes |= {name: tuple(entry["shape"]) for name, entry in head.items() if name != "__metadata__"}
+    return shapes
+
+
+def free_bytes() -> int:
+    """Memory that can be had now without swapping, as the system estimates it; all of it where it does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def must_fit(folder: Path, settings: TrainingSettings) -> None:
+    """Raises BadInput with the estimate where a training does not fit."""
+    try:
+        wanted = memory_bytes(folder, settings)
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise BadInput(f"The model in {folder} cannot be read: {type(error).__name__} {error}.") from error
+    free = free_bytes()
+    if wanted > SHARE * free:
+        raise BadInput(
+            f"This training needs about {wanted / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. Lower rank "
+            f"({settings.rank}), batch_size ({settings.batch_size}) or max_tokens ({settings.max_tokens}), or set "
+            "grad_checkpoint = true."
+        )
