@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from looper.edges.models.mlx import MlxModel, nano_folder
-from looper.edges.trainers.encoding import encode, length_histogram, supervised_spans, windows
+from looper.edges.trainers.encoding import Encoded, encode, length_histogram, supervised_spans, windows
 from looper.edges.trainers.estimate import memory_bytes
 from looper.edges.trainers.mlx import MlxTrainer, believable, whole
 from looper.errors import BadInput, ModelMissing, TrainingFailed
@@ -23,6 +23,7 @@ from looper.records.training import (
     AdapterKind,
     AdapterRecord,
     Example,
+    Objective,
     TrainingEvent,
     TrainingRequest,
     TrainingSettings,
@@ -309,6 +310,67 @@ def test_one_conversation_under_two_adapters_shares_no_cache(
     nano.reply(request)
     reply = nano.adapted(trainer.folder(lora.id)).reply(request)
     assert reply.usage.processed_prompt_tokens == reply.usage.prompt_tokens
+
+
+def test_g46_preference_training_makes_the_chosen_likelier_than_the_rejected(
+    nano: MlxModel, trainer: MlxTrainer
+) -> None:
+    """Measured with the formula written out again, on the served arrays: base is the same model without adapter."""
+    import mlx.core as mx
+    from mlx_lm.tuner.utils import load_adapters
+    from mlx_lm.utils import load
+
+    from looper.edges.trainers.mlx_child import log_probabilities, padded
+
+    opening = (
+        Turn(role="system", text="fix the bug"),
+        Turn(role="user", text="repo a\nissue scale_oak is wrong"),
+    )
+
+    def saying(action: str, number: int) -> Example:
+        turns = (*opening, Turn(role="assistant", text=action, supervised=True))
+        return Example(source=f"s{number}", instance_id=f"t{number}", repo="r", turns=turns)
+
+    chosen = tuple(saying("<read>util.py:1-9</read>", number) for number in range(4))
+    rejected = tuple(saying("<bash>python check.py</bash>", number) for number in range(4))
+    settings = SETTINGS.model_copy(update={"objective": Objective.PREFERENCE, "learning_rate": 1e-3})
+    card = trainer.train(request_for(nano, examples=chosen, rejected=rejected, settings=settings))
+    assert card.train_losses[0].loss == pytest.approx(math.log(2), abs=1e-3), "at first nothing is preferred"
+    assert card.train_losses[-1].loss < 0.5
+
+    model, tokenizer = load(str(nano_folder()))[:2]
+    encoded = [encode(tokenizer._tokenizer, example.turns) for example in (chosen[0], rejected[0])]
+
+    def measured() -> list[float]:
+        found = []
+        for tokens, weights in encoded:
+            logits = model(mx.array(tokens[:-1])[None]).astype(mx.float32)
+            logs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+            found.append(
+                sum(
+                    float(logs[0, at, token].item())
+                    for at, (token, weight) in enumerate(zip(tokens[1:], weights[1:], strict=True))
+                    if weight
+                )
+            )
+        return found
+
+    before = measured()
+    load_adapters(model, str(trainer.folder(card.id)))
+    after = measured()
+    assert after[1] < before[1], "the rejected lost probability"
+    margin = (after[0] - before[0]) - (after[1] - before[1])
+    assert margin > 1 and -math.log(1 / (1 + math.exp(-0.1 * margin))) < 0.6
+    piece = Encoded("s", "t", *encoded[0], 1)
+    assert float(log_probabilities(model, *padded([piece])).item()) == pytest.approx(after[0], rel=1e-3)
+
+
+def test_g46_without_pairs_there_is_no_preference_training(nano: MlxModel) -> None:
+    settings = SETTINGS.model_copy(update={"objective": Objective.PREFERENCE})
+    with pytest.raises(ValueError, match="rejected: 0 for 10 examples"):
+        request_for(nano, settings=settings)
+    with pytest.raises(ValueError, match="only the preference objective"):
+        request_for(nano, rejected=experience(10))
 
 
 def test_validation_keeps_whole_tasks_aside_and_keeps_the_best_weights(

@@ -37,6 +37,10 @@ name = "noise"
 role = "control"
 learning = { treatment = "random_adapter" }
 [[arms]]
+name = "dpo"
+role = "treatment"
+learning = { treatment = "adapter", objective = "preference" }
+[[arms]]
 name = "memory"
 role = "treatment"
 learning = { treatment = "memory" }
@@ -92,11 +96,20 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
     finished: tuple[Project, RunView, str],
 ) -> None:
     _, run, shown = finished
-    assert {found.arm for found in run.consolidations} == {"zero", "lora", "redrawn", "noise", "memory"}
-    used = {found.used for found in run.consolidations}
-    assert len(used) == 1 and used.pop() >= 2, "every arm learns from the same number of successes"
+    assert {found.arm for found in run.consolidations} == {
+        "zero",
+        "lora",
+        "redrawn",
+        "noise",
+        "dpo",
+        "memory",
+    }
+    used = {found.used for found in run.consolidations if found.arm != "dpo"}
+    assert len(used) == 1 and max(used) >= 2, "every arm learns from the same number of successes"
+    pairs = next(found.used for found in run.consolidations if found.arm == "dpo")
+    assert 1 <= pairs <= max(used), "only tasks that were both resolved and failed make pairs"
     adapters = {found.arm: found.adapter for found in run.consolidations if found.adapter}
-    assert len(set(adapters.values())) == 4
+    assert len(set(adapters.values())) == 5
     kinds = {(proof.arm, proof.kind) for proof in run.proofs}
     assert ("base", ProofKind.CONTEXT) in kinds and ("zero", ProofKind.ZERO_IS_BASE) in kinds
     assert {("lora", ProofKind.ADAPTER_ARRIVED), ("lora", ProofKind.VALID_ACTIONS)} <= kinds

@@ -29,7 +29,7 @@ from looper.records.trajectory import (
 )
 from looper.records.verdict import Outcome, Verdict
 from looper.training.examples import trajectory_examples
-from looper.training.select import Attempt, select, without_detours
+from looper.training.select import Attempt, preference_pairs, select, without_detours
 
 OK, REFUSED, END = ObservationKind.OK, ObservationKind.REFUSED, ObservationKind.END
 CHECK, LOOK = Bash(command="python check.py"), Read(path="ops.py", start=1, end=9)
@@ -187,3 +187,21 @@ def test_g35_an_example_that_lost_an_action_is_found_before_anything_is_trained(
     )
     with pytest.raises(TreatmentMissing, match="action 1, bash"):
         nothing_lost([example.model_copy(update={"turns": last_only})], [source])
+
+
+def test_pairs_are_a_success_and_a_failure_at_the_same_task() -> None:
+    good, bad = (CHECK, LOOK, FIX, DONE), (CHECK, DONE)
+    attempts = [
+        attempt("t1", Outcome.RESOLVED, *good),
+        attempt("t1", Outcome.UNRESOLVED, *good, cell="experience/1"),
+        attempt("t1", Outcome.UNRESOLVED, *bad, cell="experience/2"),
+        attempt("t2", Outcome.RESOLVED, *good),
+        attempt("t3", Outcome.UNRESOLVED, *bad),
+        attempt("t4", Outcome.RESOLVED, *good),
+        attempt("t4", Outcome.INFRA_ERROR, *bad, cell="experience/1"),
+    ]
+    taken, _ = select(attempts, {"t1", "t2", "t3", "t4"}, SelectionSettings())
+    pairs = preference_pairs(taken, attempts)
+    assert [(ours.trajectory.cell, theirs.trajectory.cell) for ours, theirs in pairs] == [
+        ("experience/0/t1", "experience/2/t1")
+    ]

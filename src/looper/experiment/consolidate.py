@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from looper.agent.actions import parse, render
@@ -15,12 +16,12 @@ from looper.protocols import Engine, Message, Trainer
 from looper.records.memory import Delivery, MemoryItem
 from looper.records.plan import Arm, ArmRole, Experience, Learning, Plan, RunManifest, Source, Treatment
 from looper.records.task import Task
-from looper.records.training import Example, Selection, TrainingEvent, TrainingRequest
+from looper.records.training import Example, Objective, Selection, TrainingEvent, TrainingRequest
 from looper.records.trajectory import FinishReason, ModelIdentity, Step, Trajectory
 from looper.records.treatment import Consolidation
 from looper.records.verdict import Outcome, Verdict
 from looper.training.examples import trajectory_examples
-from looper.training.select import Attempt, select
+from looper.training.select import Attempt, preference_pairs, select
 
 HELD_OUT = 12
 """Prompts to look at an adapter with."""
@@ -50,8 +51,10 @@ class Pool:
 
     attempts: tuple[Attempt, ...]
     selection: Selection
+    pairs: tuple[tuple[Attempt, Attempt], ...]
+    """Successes with a failure at the same task."""
     failures: tuple[Attempt, ...]
-    """Nothing is ever trained on them, so they show how a trained model behaves elsewhere."""
+    """At tasks that were never resolved. Nothing is trained on them, so they show how a trained model behaves elsewhere."""
 
 
 PoolKey = tuple[Source, int, str]
@@ -204,8 +207,17 @@ def _pools(
         for (seed, repo), of_repo in attempts.items():
             taken, selection = select(of_repo, split, experience.selection)
             taken.sort(key=lambda item: tasks[item.trajectory.instance_id].sequence_position)
-            failures = [attempt for attempt in of_repo if attempt.verdict.outcome is Outcome.UNRESOLVED]
-            found[source, seed, repo] = Pool(tuple(taken), selection, tuple(failures[:HELD_OUT]))
+            resolved = set(selection.tasks)
+            failures = [
+                attempt
+                for attempt in of_repo
+                if attempt.verdict.outcome is Outcome.UNRESOLVED
+                and attempt.trajectory.instance_id not in resolved
+            ]
+            pairs = preference_pairs(taken, of_repo)
+            found[source, seed, repo] = Pool(
+                tuple(taken), selection, tuple(pairs), tuple(failures[:HELD_OUT])
+            )
     return found
 
 
@@ -231,11 +243,20 @@ def _worker(
                 f"{experience.selection.minimum_tasks}. Give it more samples or tasks, or lower minimum_tasks."
             )
         used = pool.attempts[: _matched(plan, pools, seed, learned_in)][: arm.learning.episodes]
+        rejected: list[Attempt] = []
+        if arm.learning.objective is Objective.PREFERENCE:
+            pairs = [pair for pair in pool.pairs if pair[0] in used]
+            if not pairs:
+                raise BadInput(
+                    f"{arm.name}: with seed {seed} no task of {learned_in} was both resolved and failed, so there is "
+                    "nothing to prefer. Give the experience more samples."
+                )
+            used, rejected = tuple(good for good, _ in pairs), [bad for _, bad in pairs]
         adapter, items = "", list[MemoryItem]()
         if arm.learning.treatment.is_adapter:
             assert school.trainer is not None
             like = done.get(_model_for(plan, seed, repo))
-            request = _request(arm, seed, experience, used, tasks, school.base, like)
+            request = _request(arm, seed, experience, (used, rejected), tasks, school.base, like)
             adapter = school.trainer.train(
                 request, lambda event: school.tell(f"{arm.name}, {repo}, seed {seed}", event)
             ).id
@@ -289,31 +310,38 @@ def _request(
     arm: Arm,
     seed: int,
     experience: Experience,
-    used: Sequence[Attempt],
+    attempts: tuple[Sequence[Attempt], Sequence[Attempt]],
     tasks: Mapping[str, Task],
     base: ModelIdentity,
     like: Consolidation | None,
 ) -> TrainingRequest:
+    """`attempts` to learn from, and those to learn to avoid."""
     assert arm.learning is not None and experience.training is not None
     examples: tuple[Example, ...] = ()
+    rejected: tuple[Example, ...] = ()
     make = {
         Treatment.ZERO_ADAPTER: "zero",
         Treatment.RANDOM_ADAPTER: "random",
     }.get(arm.learning.treatment, "trained")
     if make == "trained":
-        examples = trajectory_examples(used, dict(tasks), lambda task: opening(task, arm.scaffold), render)
-    if make == "trained":
-        nothing_lost(examples, used)
+        examples, rejected = (
+            trajectory_examples(found, dict(tasks), partial(opening, scaffold=arm.scaffold), render)
+            for found in attempts
+        )
+        nothing_lost((*examples, *rejected), (*attempts[0], *attempts[1]))
     if make == "random" and like is None:
         raise BadInput(f"{arm.name}: a random adapter needs an arm with a trained one in the same plan.")
     # Each seed of the plan trains with a luck of its own; what is not trained has none.
-    settings = experience.training.model_copy(update={"seed": seed if make != "zero" else 0})
+    settings = experience.training.model_copy(
+        update={"seed": seed if make != "zero" else 0, "objective": arm.learning.objective}
+    )
     return TrainingRequest.model_validate(
         {
             "base": base,
             "make": make,
             "settings": settings,
             "examples": examples,
+            "rejected": rejected,
             "like": like.adapter if like is not None and make == "random" else "",
         }
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from looper.records.base import Record, content_hash
-from looper.records.training import SelectionSettings, TrainingSettings
+from looper.records.training import Objective, SelectionSettings, TrainingSettings
 from looper.records.trajectory import TOOL_NAMES, ModelIdentity, ToolName
 
 Positive = Annotated[int, Field(gt=0)]
@@ -141,6 +141,8 @@ class Learning(Record):
     source: Source = Source.OWN
     episodes: Positive | None = None
     """Learn from at most so many successes; None for as many as every other arm. The dose of a dose-response."""
+    objective: Objective = Objective.IMITATION
+    """Of an adapter's training."""
     elsewhere: bool = False
     """Work on each repository with what was learned in the next one: shows what learning makes forget."""
 

@@ -89,10 +89,22 @@ class AdapterKind(StrEnum):
     FULL = "full"
 
 
+class Objective(StrEnum):
+    """What training makes likelier."""
+
+    IMITATION = "imitation"
+    """The actions of successes: mean cross-entropy."""
+    PREFERENCE = "preference"
+    """Actions of a success over those of a failure at the same task: DPO (Rafailov et al. 2023)."""
+
+
 class TrainingSettings(Record):
     """How an adapter is trained. The change of a weight is ΔW = multiplier · B·A, with multiplier = alpha / rank."""
 
     kind: AdapterKind = AdapterKind.LORA
+    objective: Objective = Objective.IMITATION
+    beta: PositiveFloat = 0.1
+    """Of the preference objective: how far the model may leave base for a preference."""
     rank: Positive = 8
     multiplier: PositiveFloat = 2.0
     layers: Annotated[int, Field(ge=-1)] = -1
@@ -122,8 +134,20 @@ class TrainingRequest(Record):
     """`zero` changes nothing, `random` changes as much as the adapter named in `like`, in no direction."""
     settings: TrainingSettings
     examples: tuple[Example, ...]
+    """What to say; with the preference objective, what to prefer."""
+    rejected: tuple[Example, ...] = ()
+    """With the preference objective: for each example what not to say, from the same opening."""
     like: str = ""
     """Id of the adapter whose shape and norms a random one takes."""
+
+    @model_validator(mode="after")
+    def _pairs_are_whole(self) -> "TrainingRequest":
+        if self.make == "trained" and self.settings.objective is Objective.PREFERENCE:
+            if len(self.examples) != len(self.rejected):
+                raise ValueError(f"rejected: {len(self.rejected)} for {len(self.examples)} examples")
+        elif self.rejected:
+            raise ValueError("rejected: only the preference objective has any use for them")
+        return self
 
     def adapter_id(self) -> str:
         return content_hash(self)[:16]

@@ -63,6 +63,20 @@ def select(
     )
 
 
+def preference_pairs(taken: Sequence[Attempt], attempts: Sequence[Attempt]) -> list[tuple[Attempt, Attempt]]:
+    """Each success with the shortest failure at the same task, where there is one; a failure is used once."""
+    failures: dict[str, list[Attempt]] = {}
+    for attempt in sorted(attempts, key=lambda item: (len(item.steps), item.trajectory.cell)):
+        acted = any(step.action is not None for step in attempt.steps)
+        if attempt.verdict.outcome is Outcome.UNRESOLVED and acted:
+            failures.setdefault(attempt.trajectory.instance_id, []).append(attempt)
+    return [
+        (success, failures[success.trajectory.instance_id].pop(0))
+        for success in taken
+        if failures.get(success.trajectory.instance_id)
+    ]
+
+
 def without_detours(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Leave out what neither changed the tree nor was needed for a change: replies without an action, refused actions,
     and reads of files that were never edited. The steps that stay saw what they would have seen without the others."""

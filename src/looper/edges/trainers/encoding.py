@@ -18,7 +18,7 @@ OPENING = 2
 """System and task message: in every window."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Encoded:
     """One window of an example."""
 
@@ -29,6 +29,8 @@ class Encoded:
     """1 for tokens that the loss counts, else 0; same length as `tokens`."""
     turns: int
     """Supervised turns in it."""
+    base: float = 0.0
+    """Log-probability that base gives to its supervised tokens, in nats; measured for preference training only."""
 
     @property
     def supervised(self) -> int:
@@ -81,6 +83,12 @@ def supervised_spans(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, list[t
             )
         spans.append((len(before), len(after.rstrip())))
     return whole, spans
+
+
+def whole_conversation(tokenizer: Any, example: Example) -> Encoded:
+    tokens, weights = encode(tokenizer, example.turns)
+    turns = sum(turn.supervised for turn in example.turns)
+    return Encoded(example.source, example.instance_id, tokens, weights, turns)
 
 
 def windows(tokenizer: Any, example: Example, max_tokens: int) -> tuple[list[Encoded], int]:

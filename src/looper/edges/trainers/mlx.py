@@ -147,9 +147,9 @@ def _card(name: str, request: TrainingRequest, outcome: dict[str, Any], work: Pa
             base=request.base,
             make=request.make,
             settings=request.settings,
-            examples_hash=content_hash(*request.examples),
+            examples_hash=content_hash(*request.examples, *request.rejected),
             tasks=tuple(sorted({example.instance_id for example in request.examples})),
-            sources=tuple(example.source for example in request.examples),
+            sources=tuple(example.source for example in (*request.examples, *request.rejected)),
             train_examples=outcome.get("train_examples", 0),
             validation_examples=outcome.get("validation_examples", 0),
             supervised_tokens=outcome.get("supervised_tokens", 0),
@@ -187,7 +187,8 @@ def believable(outcome: dict[str, Any]) -> None:
 
 def whole(outcome: dict[str, Any], request: TrainingRequest) -> None:
     """Every action of every example was trained on, or reported as too long. Raises TrainingFailed."""
-    asked = sum(turn.supervised for example in request.examples for turn in example.turns)
+    examples = (*request.examples, *request.rejected)
+    asked = sum(turn.supervised for example in examples for turn in example.turns)
     taught, too_long = outcome.get("supervised_turns", 0), outcome.get("too_long", 0)
     if taught + too_long != asked:
         raise TrainingFailed(

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,9 +33,16 @@ from mlx_lm.tuner.trainer import TrainingArgs, train
 from mlx_lm.tuner.utils import linear_to_lora_layers
 from mlx_lm.utils import load
 
-from looper.edges.trainers.encoding import Encoded, length_histogram, windows
+from looper.edges.trainers.encoding import Encoded, length_histogram, whole_conversation, windows
 from looper.errors import BadInput
-from looper.records.training import AdapterKind, LossPoint, TrainingEvent, TrainingRequest, TrainingSettings
+from looper.records.training import (
+    AdapterKind,
+    LossPoint,
+    Objective,
+    TrainingEvent,
+    TrainingRequest,
+    TrainingSettings,
+)
 
 LENGTH_BUCKET = 32
 """Batches are padded to multiples of this many tokens: `mx.compile` compiles once per shape."""
@@ -56,6 +64,9 @@ class Trainer:
         self.model, self.tokenizer = load(str(base))[:2]
         self.parameters = adapt(self.model, self.settings)
         self.train_set, self.validation_set, self.too_long = self._encode()
+        self.preferring = self.settings.objective is Objective.PREFERENCE
+        if self.preferring:
+            self._measure_base()
         self.optimizer = Clipped(self.settings.learning_rate, self.settings.clip_norm)
         self.optimizer.init(self.model.trainable_parameters())
         self.done = 0
@@ -75,13 +86,16 @@ class Trainer:
         """Windows for training and for validation, no task on both sides; and the number of actions too long for any."""
         tokenizer = getattr(self.tokenizer, "_tokenizer", self.tokenizer)
         kept_aside = validation_tasks(self.request)
-        train_set: list[Encoded] = []
-        validation_set: list[Encoded] = []
-        too_long = 0
-        for example in self.request.examples:
-            found, lost = windows(tokenizer, example, self.settings.max_tokens)
-            too_long += lost
-            (validation_set if example.instance_id in kept_aside else train_set).extend(found)
+        if self.request.rejected:
+            found, too_long = self._encode_pairs(tokenizer)
+        else:
+            found, too_long = [], 0
+            for example in self.request.examples:
+                pieces, lost = windows(tokenizer, example, self.settings.max_tokens)
+                too_long += lost
+                found += pieces
+        train_set = [item for item in found if item.instance_id not in kept_aside]
+        validation_set = [item for item in found if item.instance_id in kept_aside]
         if not train_set:
             raise BadInput(
                 f"None of {len(self.request.examples)} examples fits {self.settings.max_tokens} tokens. Raise max_tokens."
@@ -89,6 +103,29 @@ class Trainer:
         if kept_aside and not validation_set:
             raise BadInput("The validation tasks have no example that fits. Raise max_tokens.")
         return train_set, validation_set, too_long
+
+    def _encode_pairs(self, tokenizer: Any) -> tuple[list[Encoded], int]:
+        """The chosen of all pairs, then the rejected in the same order. A pair with a conversation that does not fit whole
+        is left out, and its actions are counted: half a conversation is not the one that failed."""
+        chosen: list[Encoded] = []
+        rejected: list[Encoded] = []
+        too_long = 0
+        for good, bad in zip(self.request.examples, self.request.rejected, strict=True):
+            pair = [whole_conversation(tokenizer, example) for example in (good, bad)]
+            if max(len(item.tokens) for item in pair) > self.settings.max_tokens:
+                too_long += sum(item.turns for item in pair)
+            else:
+                chosen.append(pair[0])
+                rejected.append(pair[1])
+        return chosen + rejected, too_long
+
+    def _measure_base(self) -> None:
+        """Log-probabilities that base gives to every conversation; nothing is trained yet, so this model is base."""
+        self.model.eval()
+        for item in self.train_set + self.validation_set:
+            tokens, weights = padded([item])
+            item.base = float(log_probabilities(self.model, tokens, weights).item())
+        self.model.train()
 
     def run(self) -> None:
         """Train until the iterations are over or the validation loss no longer falls; the weights are then the best."""
@@ -110,7 +147,9 @@ class Trainer:
                     self.optimizer,
                     train_dataset=self.train_set,
                     args=arguments,
-                    loss=weighted_loss,
+                    loss=partial(preference_loss, beta=self.settings.beta)
+                    if self.preferring
+                    else weighted_loss,
                     iterate_batches=self._batches,
                     training_callback=self,
                 )
@@ -122,7 +161,9 @@ class Trainer:
     def _batches(self, **_: Any) -> Iterator[tuple[Any, Any]]:
         """What mlx-lm's loop asks before each iteration; so here is also where the one before is over."""
         for number, batch in enumerate(
-            batches(self.train_set, self.settings.batch_size, self.settings.seed, begin=self.done)
+            (pair_batches if self.preferring else batches)(
+                self.train_set, self.settings.batch_size, self.settings.seed, begin=self.done
+            )
         ):
             if number:
                 self._after_iteration(last=False)
@@ -164,7 +205,10 @@ class Trainer:
         if self.validations and self.validations[-1].iteration == self.done:
             return
         self.model.eval()
-        loss = mean_loss(self.model, self.validation_set, self.settings.batch_size)
+        if self.preferring:
+            loss = mean_preference_loss(self.model, self.validation_set, self.settings.beta)
+        else:
+            loss = mean_loss(self.model, self.validation_set, self.settings.batch_size)
         self.model.train()
         self.validations.append(LossPoint(iteration=self.done, loss=loss))
         self.tell(
@@ -298,6 +342,54 @@ def weighted_loss(model: Any, tokens: Any, weights: Any) -> tuple[Any, Any]:
     loss = nn.losses.cross_entropy(model(tokens[:, :-1]), tokens[:, 1:]).astype(mx.float32)
     counted = weights[:, 1:].sum()
     return (loss * weights[:, 1:]).sum() / counted, counted
+
+
+def log_probabilities(model: Any, tokens: Any, weights: Any) -> Any:
+    """Of the supervised tokens of each conversation, summed; in nats, shape (conversations,)."""
+    loss = nn.losses.cross_entropy(model(tokens[:, :-1]), tokens[:, 1:]).astype(mx.float32)
+    return -(loss * weights[:, 1:]).sum(axis=1)
+
+
+def preference_loss(model: Any, tokens: Any, weights: Any, base: Any, *, beta: float) -> tuple[Any, Any]:
+    """DPO over a batch whose first half is preferred to its second half, row by row; and its supervised tokens.
+
+    −log σ(β · ((log p(chosen) − log p_base(chosen)) − (log p(rejected) − log p_base(rejected)))), the mean over pairs.
+    """
+    moved = log_probabilities(model, tokens, weights) - base
+    half = moved.shape[0] // 2
+    return -nn.log_sigmoid(beta * (moved[:half] - moved[half:])).mean(), weights[:, 1:].sum()
+
+
+def pair_batches(
+    examples: Sequence[Encoded], rows: int, seed: int, *, begin: int = 0
+) -> Iterator[tuple[Any, Any, Any]]:
+    """As `batches`, of pairs: chosen conversations in the first half of a batch, what was rejected for each in the second.
+    `examples` hold the chosen of all pairs, then the rejected in the same order."""
+    half = len(examples) // 2
+    pairs = list(zip(examples[:half], examples[half:], strict=True))
+    number = epoch = 0
+    while True:
+        order = list(range(half))
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+        for at in range(0, half, max(1, rows // 2)):
+            if number >= begin:
+                yield padded_pairs([pairs[index] for index in order[at : at + max(1, rows // 2)]])
+            number += 1
+        epoch += 1
+
+
+def padded_pairs(pairs: Sequence[tuple[Encoded, Encoded]]) -> tuple[Any, Any, Any]:
+    group = [chosen for chosen, _ in pairs] + [rejected for _, rejected in pairs]
+    return (*padded(group), mx.array([item.base for item in group]))
+
+
+def mean_preference_loss(model: Any, examples: Sequence[Encoded], beta: float) -> float:
+    half = len(examples) // 2
+    losses = [
+        float(preference_loss(model, *padded_pairs([pair]), beta=beta)[0].item())
+        for pair in zip(examples[:half], examples[half:], strict=True)
+    ]
+    return sum(losses) / len(losses)
 
 
 def mean_loss(model: Any, examples: Sequence[Encoded], rows: int) -> float:
