@@ -1,9 +1,11 @@
 """Comparing two arms on the cells that both have."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import comb, sqrt
-from statistics import NormalDist
+from statistics import NormalDist, fmean
+
+from looper.metrics.clustered import cluster_bootstrap, sign_flip
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,17 @@ class PairedDifference:
     high: float
     """95 % interval by Newcombe's method 10 for paired proportions."""
     p_value: float
-    """Exact McNemar test, two-sided."""
+    """Exact McNemar test, two-sided. Takes cells for independent; with several seeds see `p_by_task`."""
+    p_by_task: float
+    """Paired permutation test over tasks, each with the mean over its seeds."""
+    clusters: int
+    """Repositories."""
+    by_cluster: tuple[float, float] | None
+    """95 % interval when whole repositories are drawn anew; None for a single one."""
 
 
 def paired_difference(first: Mapping[str, bool], second: Mapping[str, bool]) -> PairedDifference | None:
-    """Keys name a cell but for its arm. None where the arms have no cell in common."""
+    """Keys are SEED/REPOSITORY-NUMBER, a cell but for its arm. None where the arms have no cell in common."""
     common = first.keys() & second.keys()
     if not common:
         return None
@@ -32,9 +40,31 @@ def paired_difference(first: Mapping[str, bool], second: Mapping[str, bool]) -> 
     losses = sum(second[key] and not first[key] for key in common)
     both = sum(first[key] and second[key] for key in common)
     low, high = newcombe_paired(both, gains, losses, len(common) - both - gains - losses)
+    moved = {key: int(first[key]) - int(second[key]) for key in sorted(common)}
+    tasks, repos = _grouped(moved, _task), _grouped(moved, lambda key: _task(key).rpartition("-")[0])
     return PairedDifference(
-        len(common), gains, losses, (gains - losses) / len(common), low, high, mcnemar_exact(gains, losses)
+        pairs=len(common),
+        gains=gains,
+        losses=losses,
+        difference=(gains - losses) / len(common),
+        low=low,
+        high=high,
+        p_value=mcnemar_exact(gains, losses),
+        p_by_task=sign_flip([fmean(values) for values in tasks]),
+        clusters=len(repos),
+        by_cluster=cluster_bootstrap(repos),
     )
+
+
+def _task(key: str) -> str:
+    return key.partition("/")[2]
+
+
+def _grouped(moved: Mapping[str, int], group: Callable[[str], str]) -> list[list[int]]:
+    found: dict[str, list[int]] = {}
+    for key, value in moved.items():
+        found.setdefault(group(key), []).append(value)
+    return list(found.values())
 
 
 def mcnemar_exact(gains: int, losses: int) -> float:

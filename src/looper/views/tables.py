@@ -86,7 +86,17 @@ def difference_text(found: PairedDifference | None) -> str:
     return (
         f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, "
         f"{found.pairs} pairs, {found.gains} gained, {found.losses} lost, exact McNemar p = {found.p_value:.2g}"
+        f"{_clustered_text(found)}"
     )
+
+
+def _clustered_text(found: PairedDifference) -> str:
+    """What remains when seeds of a task, and tasks of a repository, are not taken for independent."""
+    text = f"; by task p = {found.p_by_task:.2g}"
+    if found.by_cluster is not None:
+        low, high = found.by_cluster
+        text += f"; by repository {100 * low:+.1f} to {100 * high:+.1f}, {found.clusters} of them"
+    return text
 
 
 def _control_lines(run: RunView, figures: list[ArmFigures]) -> list[str]:

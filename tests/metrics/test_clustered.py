@@ -1,0 +1,73 @@
+"""Tests and intervals for cells that are not independent, against values worked out in full."""
+
+import random
+import statistics
+from collections import Counter
+from fractions import Fraction
+
+import pytest
+
+from looper.metrics.clustered import cluster_bootstrap, resampled_means, sign_flip
+from looper.metrics.paired import mcnemar_exact
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ((2 / 3, 1 / 3, 0, 1 / 3, -1 / 3, 1 / 3), 5 / 16),
+        ((1, 1, 1, 0.5, 0, -0.5), 3 / 16),
+        ((1,) * 6, 1 / 32),
+        ((1,) * 8 + (-1,), 0.0390625),
+        ((0, 0, 0), 1.0),
+        ((), 1.0),
+    ],
+)
+def test_sign_flip_has_its_known_values(differences: tuple[float, ...], p: float) -> None:
+    assert sign_flip(differences) == pytest.approx(p)
+    assert sign_flip([-value for value in differences]) == pytest.approx(p)
+
+
+def test_sign_flip_equals_exact_mcnemar_for_one_seed() -> None:
+    for gains, losses in ((10, 3), (40, 25), (150, 100), (0, 7)):
+        differences = [1.0] * gains + [-1.0] * losses + [0.0] * 20
+        assert sign_flip(differences) == pytest.approx(mcnemar_exact(gains, losses), rel=1e-9)
+
+
+def test_sign_flip_over_differences_of_any_size_is_drawn_and_near_the_exact_one() -> None:
+    rng = random.Random(1)
+    exact = [rng.choice((1, 0.5, -0.5, 1)) for _ in range(16)]
+    uneven = [value + rng.uniform(-1e-3, 1e-3) for value in exact]
+    assert sign_flip(uneven) == pytest.approx(sign_flip(exact), abs=0.01)
+    assert sign_flip([rng.uniform(0.9, 1.1) for _ in range(200)]) == pytest.approx(1 / 100_001)
+
+
+def test_sign_flip_keeps_its_size_when_nothing_differs() -> None:
+    rng = random.Random(2)
+    hits = sum(sign_flip([rng.choice((-1, 1, 0)) for _ in range(12)]) <= 0.05 for _ in range(400))
+    assert hits / 400 <= 0.075
+
+
+def test_the_cluster_bootstrap_draws_whole_clusters() -> None:
+    clusters = [(1, 0), (0, 0, 1), (-1,)]
+    means = resampled_means(clusters)
+    assert len(means) == 27 and statistics.pstdev(means) == pytest.approx(0.314645, abs=1e-6)
+    found = Counter(Fraction(value).limit_denominator(100) for value in means)
+    expected = {
+        "-1": 1,
+        "-1/4": 3,
+        "-1/5": 3,
+        "1/7": 3,
+        "1/6": 6,
+        "1/5": 3,
+        "1/3": 1,
+        "3/8": 3,
+        "3/7": 3,
+        "1/2": 1,
+    }
+    assert found == {Fraction(key): count for key, count in expected.items()}
+    low, high = cluster_bootstrap(clusters) or (0, 0)
+    assert low == -1 and high == pytest.approx(1 / 2)
+
+
+def test_one_cluster_has_no_interval() -> None:
+    assert cluster_bootstrap([(1, 0)]) is None
