@@ -259,6 +259,22 @@ def test_a_patch_that_does_not_apply_is_unresolved_with_its_cause(verdict_of: Ju
     assert found.outcome is Outcome.UNRESOLVED and "does not apply" in found.cause
 
 
+def test_text_that_changes_no_file_is_no_empty_patch(verdict_of: Judge) -> None:
+    found = verdict_of("I would change ops.py like so.\n+++ b/ops.py\n")
+    assert (
+        found.outcome is Outcome.UNRESOLVED and found.cause == "the patch does not apply: it changes no file"
+    )
+
+
+def test_a_plain_unified_diff_is_judged_like_a_git_patch(task: Task, verdict_of: Judge) -> None:
+    kept = [
+        line for line in task.gold_patch.splitlines(keepends=True) if not line.startswith(("diff ", "index "))
+    ]
+    assert verdict_of("".join(kept)).outcome is Outcome.RESOLVED
+    plain = "--- /dev/null\n+++ b/conftest.py\n@@ -0,0 +1 @@\n+x = 1\n"
+    assert verdict_of(plain).stripped_paths == ("conftest.py",), "and is stripped like one"
+
+
 def test_v22_nothing_collected_is_never_resolved(task: Task) -> None:
     none = task.model_copy(update={"fail_to_pass": (), "pass_to_pass": ()})
     found = judge(none, {}, 5, 5, (), (), "", 0.1)

@@ -24,7 +24,7 @@ from looper.records.plan import Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
 
-VERSION = "2"
+VERSION = "3"
 """Of the rules below; part of every verdict."""
 
 _TEST_CONFIGURATION = frozenset(
@@ -44,6 +44,7 @@ _TEST_FILE = re.compile(r"(^|/)tests/|^(test|testing)/|(^|/)(test_[^/]*|[^/]*_te
 _SECTION = re.compile(r"^diff --git ", re.MULTILINE)
 _NEW_PATH = re.compile(r'^\+\+\+ (?:"b/(?P<quoted>(?:[^"\\]|\\.)*)"|b/(?P<plain>[^\t\n]*))', re.MULTILINE)
 _OLD_PATH = re.compile(r'^--- (?:"a/(?P<quoted>(?:[^"\\]|\\.)*)"|a/(?P<plain>[^\t\n]*))', re.MULTILINE)
+_PLAIN_HEADER = re.compile(r"^--- (\S+).*\n\+\+\+ (?:b/)?(\S+).*$", re.MULTILINE)
 _HEADER = re.compile(
     r'^diff --git (?:"a/(?P<quoted>(?:[^"\\]|\\.)*)"|a/(?P<plain>.*?)) (?:"b/|b/)', re.MULTILINE
 )
@@ -76,7 +77,11 @@ class Court:
 def verify(task: Task, patch: str, environment: Environment, court: Court, name: str) -> Judgement:
     """Judge a patch. Raises VerifierBroken and other InfrastructureErrors, which are no verdicts."""
     begun = court.clock()
+    patch = with_git_headers(patch)
     kept, stripped = strip_protected(patch, gold_paths=patch_paths(task.gold_patch))
+    if patch.strip() and not kept and not stripped:
+        cause = "the patch does not apply: it changes no file"
+        return without_tests(task, Outcome.UNRESOLVED, cause, wall_s=court.clock() - begun)
     workspace = court.workspaces.create(task, name)
     try:
         try:
@@ -278,6 +283,13 @@ def without_tests(
         tampering=(),
         wall_s=wall_s,
     )
+
+
+def with_git_headers(patch: str) -> str:
+    """A plain unified diff, as `diff -u` makes it, in git's form; a git patch as it is."""
+    if _SECTION.search(patch):
+        return patch
+    return _PLAIN_HEADER.sub(lambda found: f"diff --git a/{found[2]} b/{found[2]}\n{found[0]}", patch)
 
 
 def strip_protected(patch: str, gold_paths: frozenset[str]) -> tuple[str, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from looper.bench.screen import leak_score
 from looper.cli.settings import Settings
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
 from looper.edges.environments.pinned import PinnedEnvironments, supported_versions
@@ -84,3 +85,21 @@ def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]
             continue
         for key, task in sorted({task.environment: task for task in tasks}.items()):
             yield f"{key}: {environments.of(task).python}"
+
+
+def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool) -> Iterator[str]:
+    """Scores task by task, then a line per repository."""
+    for repo, tasks in _tasks(settings, repos).items():
+        flagged = unscored = 0
+        for task in tasks:
+            score = leak_score(task.gold_patch, task.problem_statement)
+            flagged += score.flagged
+            unscored += score.covered_share is None
+            if every or score.flagged:
+                figures = (
+                    f"best line {score.max_similarity:.2f}, given {score.covered_share:.0%} of"
+                    if score.max_similarity is not None and score.covered_share is not None
+                    else "not scored,"
+                )
+                yield f"{'FLAGGED' if score.flagged else '       '} {task.instance_id}: {figures} {score.scored_lines} lines"
+        yield f"{repo}: {flagged} of {len(tasks)} flagged, {unscored} without a line to score"

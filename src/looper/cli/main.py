@@ -310,6 +310,76 @@ def bench_prepare(
         print(line)
 
 
+@bench.command("verify")
+def bench_verify(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help="JSONL with instance_id, model_name_or_path and model_patch, as SWE-bench has it."
+        ),
+    ],
+    suite: Annotated[str, typer.Option(help="micro or swe-bench-cl.")] = "swe-bench-cl",
+    level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Verifications side by side.")] = 2,
+    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Judge patches that somebody else made, by the same rules and records as a run, and print SWE-bench's report.
+
+    Safe to interrupt and to repeat: what was judged stays. A patch that is empty, broken, does not apply or edits tests is
+    judged as what it is and stops nothing.
+
+    Example: looper bench verify predictions.jsonl --suite micro
+    """
+    import json
+
+    from looper.cli import wiring
+    from looper.views.predictions import swe_bench_report
+
+    found = wiring.grade(predictions, suite, level, workers, sandbox, _settings(data, mirrors), _say)
+    for arm in found.manifest.plan.arms:
+        print(json.dumps({"model": arm.model.name, **swe_bench_report(found, arm.name)}, indent=1))
+    _say(str(found.folder))
+
+
+@bench.command("leaks")
+def bench_leaks(
+    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every task, not only those that are flagged.")
+    ] = False,
+    data: Data = None,
+) -> None:
+    """Show which issues give their fix away: telling lines of the gold patch that stand in the issue text.
+
+    A screen, not a verdict: read the issue. It flags where half of the fix, by characters, stands in the issue.
+
+    Example: looper bench leaks --repo django/django
+    """
+    from looper.cli.fetching import leak_lines
+
+    for line in leak_lines(_settings(data), tuple(repo or ()), every=every):
+        print(line)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    arm: Annotated[str | None, typer.Option(help="The arm, where the run has several.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The seed, where the run has several.")] = None,
+) -> None:
+    """Print the patches of an arm as SWE-bench predictions, one JSON line per task.
+
+    Example: looper export runs/exp00-demo-0123456789ab --arm base > predictions.jsonl
+    """
+    from looper.views.predictions import prediction_lines
+    from looper.views.runs import read_run
+
+    for line in prediction_lines(read_run(folder), arm, seed):
+        print(line)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"looper {__version__}")

@@ -39,13 +39,25 @@ from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
 from looper.errors import BadInput, Cancelled, Drift, ExitCode
 from looper.experiment.cell import World
 from looper.experiment.consolidate import read_attempts
+from looper.experiment.grading import grading_plan, identity_of, read_predictions, trajectories
 from looper.experiment.ledger import Ledger, differences
 from looper.experiment.plans import parse_model, plan_from_text
-from looper.experiment.schedule import first_of_each, lanes, split_tasks
+from looper.experiment.run import run_plan
+from looper.experiment.schedule import first_of_each, lanes, select_tasks, split_tasks
 from looper.experiment.stages import Staging, run_stages
 from looper.protocols import ChatModel, Fingerprinted, Workspaces
 from looper.records.base import content_hash
-from looper.records.plan import Arm, ArmRole, Cell, ModelSpec, Plan, RunManifest, Source, TaskSelection
+from looper.records.plan import (
+    Arm,
+    ArmRole,
+    Cell,
+    Limits,
+    ModelSpec,
+    Plan,
+    RunManifest,
+    Source,
+    TaskSelection,
+)
 from looper.records.task import Task
 from looper.records.training import (
     AdapterRecord,
@@ -59,6 +71,16 @@ from looper.training.examples import trajectory_examples
 from looper.training.select import select
 from looper.views.runs import RunView, read_run, run_folders
 
+GRADING = Limits(
+    steps=1,
+    output_tokens=1,
+    context_tokens=2,
+    wall_s=1.0,
+    command_s=1.0,
+    verify_s=1800.0,
+    memory_mb=4096,
+)
+"""Of a run that only verifies; the last two count."""
 FEW_TASKS = 100
 """Fewer tasks than this to learn from are worth a warning."""
 GRACE_S = 3.0
@@ -350,6 +372,69 @@ def _dry_run(
     for lane in schedule:
         for cell in lane:
             yield cell.key
+
+
+def grade(
+    path: Path,
+    suite: str,
+    level: int,
+    workers: int,
+    sandbox_name: str,
+    settings: Settings,
+    say: Callable[[str], None],
+) -> RunView:
+    """Everything behind `looper bench verify`: a run whose rollouts were made elsewhere."""
+    if suite not in ("micro", "swe-bench-cl"):
+        raise BadInput(f'There is no suite "{suite}". Use micro or swe-bench-cl.')
+    selection = TaskSelection.model_validate({"suite": suite, "level": level})
+    tasks, mirrors = load_tasks(selection, settings)
+    by_id = {task.instance_id: task for task in tasks}
+    predictions = read_predictions(path, by_id)
+    plan = grading_plan(path, predictions, suite, level, GRADING)
+    chosen = select_tasks(tasks, plan.selection)
+    with contextlib.ExitStack() as stack:
+        sandbox = find_sandbox(sandbox_name)
+        environments = EnvironmentsBySuite(
+            HarnessEnvironment(settings.state / "environments"),
+            PinnedEnvironments(settings.state / "environments", say),
+        )
+        place = settings.state / "workspaces" / content_hash(str(settings.runs), plan)[:16]
+        workspaces = GitWorkspaces(mirrors, settings.state / "exports", place, sandbox.owner)
+        found = {task.instance_id: environments.of(task).id for task in chosen}
+        manifest = RunManifest(
+            plan=plan,
+            code_version=code_version(),
+            tasks=tuple(task.instance_id for task in chosen),
+            tasks_hash=content_hash(*chosen),
+            models={arm.name: identity_of(arm) for arm in plan.arms},
+            environments=tuple(sorted(set(found.values()))),
+            sandbox=sandbox.name,
+        )
+        folder = settings.runs / f"grade-{path.stem}-{manifest.run_hash()}"
+        with contextlib.closing(Ledger(folder, manifest)) as begun:
+            known = {end.cell for end in begun.trajectories.recovered}
+            ends = trajectories(plan, predictions, code_version(), sandbox.name, found)
+            for end in ends:
+                if end.cell not in known:
+                    begun.trajectories.append(end)
+        ledger = Ledger(folder, manifest)
+        stack.callback(ledger.close)
+        remove_tree(place)
+        place.mkdir(parents=True)
+        stack.callback(remove_tree, place)
+        stack.enter_context(awake())
+        stop = threading.Event()
+        stack.enter_context(_interruptible(stop))
+        lanes_ = [(Cell(arm=end.arm, seed=0, instance_id=end.instance_id),) for end in ends]
+        world = World(workspaces, environments, sandbox, _no_model, code_version())
+        todo = sum(ledger.past(cell) is not None for lane in lanes_ for cell in lane)
+        with RunProgress(folder, "verifications:", total=len(lanes_), todo=todo) as shown:
+            run_plan(plan, plan.arms, by_id, lanes_, world, ledger, LocalEngine(workers), stop, shown)
+    return read_run(folder)
+
+
+def _no_model(arm: Arm, seed: int, task: Task) -> ChatModel:
+    raise BadInput(f"{task.instance_id}: a prediction has no model to ask.")
 
 
 @dataclass(frozen=True)

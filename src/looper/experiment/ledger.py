@@ -74,7 +74,7 @@ def _past(
     for step in steps.recovered:
         of.setdefault(step.cell, []).append(step)
     found: dict[str, tuple[Verdict | None, Past]] = {}
-    for cell in of.keys() | last.keys():
+    for cell in of.keys() | last.keys() | {cell for cell, _ in over}:
         verdict = last.get(cell)
         attempt = verdict.attempt + 1 if verdict is not None else 1
         kept = tuple(step for step in of.get(cell, []) if step.attempt == attempt)

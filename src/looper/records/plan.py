@@ -97,7 +97,9 @@ class Limits(Record):
 class ModelSpec(Record):
     """A model as a person names it: `nano`, `ollama:qwen2.5-coder:7b`, `gold`."""
 
-    backend: Literal["nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop"]
+    backend: Literal[
+        "nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop", "predictions"
+    ]
     name: str = ""
     """The backend's name for the model, or a path; empty where the backend has one model only."""
     base_url: str = ""

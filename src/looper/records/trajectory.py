@@ -156,6 +156,8 @@ class StopReason(StrEnum):
     STALLED = "stalled"
     NO_ACTION = "no_action"
     CONTEXT_FULL = "context_full"
+    IMPORTED = "imported"
+    """There was no rollout here: the patch came from a file."""
 
 
 class Step(Record):

@@ -1,0 +1,74 @@
+"""Tasks whose issue gives the answer away.
+
+A screen, not a verdict: it finds fixes that are quoted as code, misses those that are told in prose, and flags issues that
+merely quote the code to be changed. A reader decides; figures are shown with and without flagged tasks.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+LEAST_CHARACTERS = 10
+SIMILAR = 0.80
+"""Of a line to some part of the issue, from which on the line counts as given."""
+FLAGGED = 0.5
+"""Share of the fix that is given, from which on the task is flagged."""
+
+
+@dataclass(frozen=True)
+class LeakScore:
+    """How much of a fix stands in a text."""
+
+    scored_lines: int
+    """Added lines of the patch that say something: at least 10 characters, no comment, not moved."""
+    max_similarity: float | None
+    """Of the line that is given most exactly, 0 to 1; None without a scored line."""
+    covered_share: float | None
+    """Characters in lines that are given / characters of all scored lines."""
+
+    @property
+    def flagged(self) -> bool:
+        return self.covered_share is not None and self.covered_share >= FLAGGED
+
+
+def leak_score(patch: str, text: str) -> LeakScore:
+    """Each telling line of the patch against every part of the text of its own length."""
+    lines = telling_lines(patch)
+    if not lines:
+        return LeakScore(0, None, None)
+    normal = " ".join(text.split())
+    found = [(len(line), similarity(line, normal)) for line in lines]
+    given = sum(length for length, score in found if score >= SIMILAR)
+    return LeakScore(len(lines), max(score for _, score in found), given / sum(length for length, _ in found))
+
+
+def telling_lines(patch: str) -> list[str]:
+    """Added lines with single blanks, without comments, short ones, and lines that the patch also removes."""
+    removed = {line for sign, line in _changed(patch) if sign == "-"}
+    return [
+        line
+        for sign, line in _changed(patch)
+        if sign == "+" and len(line) >= LEAST_CHARACTERS and not line.startswith("#") and line not in removed
+    ]
+
+
+def _changed(patch: str) -> Iterator[tuple[str, str]]:
+    for line in patch.splitlines():
+        if re.match(r"[+-](?!\+\+ |-- )", line):
+            yield line[0], " ".join(line[1:].split())
+
+
+def similarity(line: str, text: str) -> float:
+    """Best difflib ratio of a line with any window of its length in the text; 1 where it stands there exactly."""
+    if line in text:
+        return 1.0
+    best = 0.0
+    matcher = SequenceMatcher(autojunk=False)
+    matcher.set_seq2(line)
+    for start in range(max(1, len(text) - len(line) + 1)):
+        matcher.set_seq1(text[start : start + len(line)])
+        # Both are upper bounds of the ratio, and much cheaper.
+        if matcher.real_quick_ratio() > best and matcher.quick_ratio() > best:
+            best = max(best, matcher.ratio())
+    return best

@@ -1,0 +1,64 @@
+"""Runs in the formats of SWE-bench: predictions to hand on, and its report."""
+
+import json
+from collections.abc import Iterator
+
+from looper.errors import BadInput
+from looper.records.verdict import Outcome
+from looper.views.runs import RunView
+
+
+def prediction_lines(run: RunView, arm: str | None, seed: int | None) -> Iterator[str]:
+    """One line per attempted task: instance_id, model_name_or_path (the arm), model_patch. The last attempt counts.
+
+    Raises BadInput for a name that is not in the run, and where one task would come twice.
+    """
+    plan = run.manifest.plan
+    names = [found.name for found in plan.arms]
+    arm = arm or (names[0] if len(names) == 1 else None)
+    if arm not in names:
+        raise BadInput(f"Name one arm with --arm: {', '.join(names)}.")
+    seed = plan.seeds[0] if seed is None and len(plan.seeds) == 1 else seed
+    if seed not in plan.seeds:
+        raise BadInput(f"Name one seed with --seed: {', '.join(map(str, plan.seeds))}.")
+    last = {end.cell: end for end in run.trajectories}
+    for task in run.tasks:
+        end = last.get(f"{arm}/{seed}/{task}")
+        if end is not None:
+            yield json.dumps({"instance_id": task, "model_name_or_path": arm, "model_patch": end.patch})
+
+
+def swe_bench_report(run: RunView, arm: str) -> dict[str, object]:
+    """The fields of SWE-bench's own report. A patch that was stripped to nothing counts as submitted, an infrastructure
+    error as error."""
+    cells = run.cells(arm)
+    final = {verdict.cell: verdict for verdict in run.verdicts}
+    ends = {end.cell: end for end in run.trajectories}
+    submitted = [cell for cell in cells if cell in ends]
+
+    def ids(chosen: list[str]) -> list[str]:
+        return sorted(cell.rpartition("/")[2] for cell in chosen)
+
+    empty = [cell for cell in submitted if not ends[cell].patch.strip()]
+    graded = [cell for cell in submitted if cell in final and cell not in empty]
+    completed = [cell for cell in graded if final[cell].outcome.is_verdict]
+    resolved = [cell for cell in completed if final[cell].outcome is Outcome.RESOLVED]
+    lists = {
+        "submitted_ids": ids(submitted),
+        "completed_ids": ids(completed),
+        "resolved_ids": ids(resolved),
+        "unresolved_ids": ids([cell for cell in completed if cell not in resolved]),
+        "empty_patch_ids": ids(empty),
+        "error_ids": ids([cell for cell in graded if cell not in completed]),
+        "incomplete_ids": ids([cell for cell in submitted if cell not in final]),
+    }
+    counts = {
+        "total_instances": len(run.tasks),
+        "submitted_instances": len(submitted),
+        "completed_instances": len(completed),
+        "resolved_instances": len(resolved),
+        "unresolved_instances": len(completed) - len(resolved),
+        "empty_patch_instances": len(empty),
+        "error_instances": len(lists["error_ids"]),
+    }
+    return {**counts, **lists, "schema_version": 2}

@@ -1,0 +1,72 @@
+"""The leak screen, on made-up issues and on the django tasks whose scores were worked out independently."""
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+
+from looper.bench.screen import leak_score, similarity, telling_lines
+from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
+
+PATCH = """diff --git a/a.py b/a.py
+--- a/a.py
++++ b/a.py
+@@ -1,4 +1,6 @@
+ def f(x):
+-    return x
+-    moved_line_of_code()
++    # a comment that explains it
++    return   clamp(x, 0, 255)
++    y = 1
++        moved_line_of_code()
+"""
+
+
+def test_lines_that_tell_nothing_are_not_scored() -> None:
+    assert telling_lines(PATCH) == ["return clamp(x, 0, 255)"]
+
+
+@pytest.mark.parametrize(
+    ("issue", "flagged", "share"),
+    [
+        ("f should `return clamp(x, 0,\n 255)` instead", True, 1.0),
+        ("f should return clamp(x, 0, 254) instead", True, 1.0),
+        ("f is wrong for large numbers", False, 0.0),
+        ("", False, 0.0),
+    ],
+    ids=["the fix as code", "nearly the fix", "no fix", "no text"],
+)
+def test_g08_an_issue_that_holds_the_fix_is_flagged(issue: str, flagged: bool, share: float) -> None:
+    score = leak_score(PATCH, issue)
+    assert score.flagged is flagged and score.covered_share == share and score.scored_lines == 1
+
+
+def test_a_patch_without_a_telling_line_has_no_score_rather_than_zero() -> None:
+    score = leak_score("+++ b/a.py\n+x = 1\n", "x = 1")
+    assert score.max_similarity is None and score.covered_share is None and not score.flagged
+
+
+def test_similarity_is_the_best_window() -> None:
+    assert similarity("abcdefghij", "xx abcdefghij") == 1.0
+    assert similarity("abcdefghij", "xx abcdefghiX yy") == pytest.approx(0.9)
+    assert similarity("abcdefghij", "abc") == pytest.approx(6 / 13)
+
+
+@pytest.mark.slow
+def test_g08_the_scores_of_the_django_tasks_are_the_known_ones() -> None:
+    data = os.environ.get("LOOPER_SWE_DATA")
+    if not data:
+        pytest.skip("LOOPER_SWE_DATA does not name SWE-Bench-CL")
+    tasks = {task.instance_id: task for task in load_swe_bench_cl(data)}
+    with (Path(__file__).parents[1] / "data" / "django_leaks.csv").open() as stream:
+        expected = list(csv.DictReader(stream))
+    assert len(expected) == 50
+    for row in expected:
+        task = tasks[f"django__django-{row['task']}"]
+        score = leak_score(task.gold_patch, task.problem_statement)
+        assert score.scored_lines == int(row["scored_lines"]), row
+        assert score.flagged is (row["flagged"] == "true"), row
+        if row["max_similarity"]:
+            assert score.max_similarity == pytest.approx(float(row["max_similarity"]), abs=0.011), row
+            assert score.covered_share == pytest.approx(float(row["covered_share"]), abs=0.011), row

@@ -1,0 +1,144 @@
+"""Grading patches that somebody else made, through the command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from looper.records.task import Task
+from looper.records.verdict import Outcome
+from looper.views.runs import read_run
+
+Suite = tuple[tuple[Task, ...], dict[str, Path]]
+
+
+class Grader:
+    def __init__(self, folder: Path, state: Path) -> None:
+        self.folder, self.file = folder, folder / "predictions.jsonl"
+        self.environment = {**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": str(folder / "runs")}
+
+    def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "looper.cli.main", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+
+    def grade(self, rows: list[dict[str, object]]) -> "subprocess.CompletedProcess[str]":
+        self.file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return self("bench", "verify", str(self.file), "--suite", "micro")
+
+
+@pytest.fixture
+def grader(tmp_path: Path, state: Path) -> Grader:
+    return Grader(tmp_path, state)
+
+
+def row(task: Task, patch: str | None, model: str = "Some/Model-1") -> dict[str, object]:
+    return {"instance_id": task.instance_id, "model_name_or_path": model, "model_patch": patch}
+
+
+def test_every_kind_of_patch_is_classed_right_and_none_stops_the_run(grader: Grader, micro: Suite) -> None:
+    gold, empty, broken, stale, tests, outside, nothing = micro[0][:7]
+    test_edit = (
+        f"diff --git a/{tests.test_targets[0]} b/{tests.test_targets[0]}\nnew file mode 100644\n--- /dev/null\n"
+        f"+++ b/{tests.test_targets[0]}\n@@ -0,0 +1,2 @@\n+def test_it():\n+    pass\n"
+    )
+    escape = (
+        "diff --git a/../../evil.py b/../../evil.py\nnew file mode 100644\n--- /dev/null\n+++ b/../../evil.py\n"
+        "@@ -0,0 +1 @@\n+x = 1\n"
+    )
+    rows = [
+        row(gold, gold.gold_patch),
+        row(empty, ""),
+        row(broken, "this is no patch at all\n+++ b/ops.py\n"),
+        row(stale, stale.gold_patch.replace("-    return", "-    give back")),
+        row(tests, test_edit),
+        row(outside, escape),
+        row(nothing, None),
+    ]
+    done = grader.grade(rows)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["model"] == "Some/Model-1" and report["resolved_ids"] == [gold.instance_id]
+    assert report["empty_patch_ids"] == sorted([empty.instance_id, nothing.instance_id])
+    assert report["error_ids"] == [] and report["submitted_instances"] == 7
+    run = read_run(next((grader.folder / "runs").iterdir()))
+    found = {verdict.instance_id: verdict for verdict in run.verdicts}
+    assert all(verdict.outcome.is_verdict for verdict in found.values()) and len(found) == 7
+    assert "does not apply" in found[broken.instance_id].cause
+    assert "does not apply" in found[stale.instance_id].cause
+    assert found[tests.instance_id].stripped_paths == (tests.test_targets[0],)
+    assert found[outside.instance_id].outcome is Outcome.UNRESOLVED
+    assert not (grader.folder / "evil.py").exists()
+    again = grader.grade(rows)
+    assert again.stdout == done.stdout and len(read_run(run.folder).verdicts) == 7, "nothing is judged twice"
+
+
+def test_models_of_one_file_are_reported_apart(grader: Grader, micro: Suite) -> None:
+    first, second = micro[0][:2]
+    rows = [row(task, task.gold_patch, model) for task in (first, second) for model in ("A b", "a-b")]
+    done = grader.grade([*rows[:3], row(second, "", "a-b")])
+    assert done.returncode == 0, done.stderr
+    decoder = json.JSONDecoder()
+    one, at = decoder.raw_decode(done.stdout)
+    two, _ = decoder.raw_decode(done.stdout[at:].lstrip())
+    assert (one["model"], one["resolved_instances"]) == ("A b", 2)
+    assert (two["model"], two["resolved_instances"], two["empty_patch_instances"]) == ("a-b", 1, 1)
+
+
+def test_what_a_run_exports_is_graded_as_the_run_was(grader: Grader, micro: Suite) -> None:
+    (grader.folder / "experiments").mkdir()
+    ran = grader("run", "exp00", "--profile", "demo", "--arm", "gold", "--limit", "3")
+    assert ran.returncode == 0, ran.stderr
+    folder = next((grader.folder / "runs").iterdir())
+    exported = grader("export", str(folder), "--arm", "gold")
+    lines = [json.loads(line) for line in exported.stdout.splitlines()]
+    assert len(lines) == 3 and set(lines[0]) == {"instance_id", "model_name_or_path", "model_patch"}
+    report = json.loads(grader.grade(lines).stdout)
+    assert report["resolved_instances"] == 3
+    refused = grader("export", str(folder))
+    assert refused.returncode == 2 and "Name one arm with --arm: gold, noop" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (['{"instance_id": "ID", "model_name_or_path": "m"}'], "line 1: without model_patch"),
+        (["not json"], "line 1: not JSON"),
+        (
+            ['{"instance_id": "NEAR", "model_name_or_path": "m", "model_patch": ""}'],
+            'unknown task "NEAR", did you mean ID?',
+        ),
+        (
+            ['{"instance_id": "ID", "model_name_or_path": "m", "model_patch": ""}'] * 2,
+            "line 2: ID of m a second time",
+        ),
+        (['{"instance_id": "ID", "model_name_or_path": "m", "model_patch": 3}'], "model_patch is no text"),
+        ([], "holds no predictions"),
+    ],
+    ids=["missing field", "not json", "unknown task", "twice", "no text", "empty"],
+)
+def test_a_file_that_cannot_be_graded_is_refused_in_one_line(
+    lines: list[str], named: str, grader: Grader, micro: Suite
+) -> None:
+    name = micro[0][0].instance_id
+    near = f"{name}x"
+    text = "\n".join(lines).replace("NEAR", near).replace("ID", name)
+    grader.file.write_text(text + "\n")
+    found = grader("bench", "verify", str(grader.file), "--suite", "micro")
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+    assert named.replace("NEAR", near).replace("ID", name) in found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1
+    assert not (grader.folder / "runs").exists()
+
+
+def test_no_file_and_no_such_suite_are_named(grader: Grader) -> None:
+    assert "no predictions file" in grader("bench", "verify", "nowhere.jsonl", "--suite", "micro").stderr
+    assert 'no suite "macro"' in grader("bench", "verify", "nowhere.jsonl", "--suite", "macro").stderr
