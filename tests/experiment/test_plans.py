@@ -140,6 +140,6 @@ def test_g40_tasks_to_learn_from_come_first_and_none_is_evaluated(
     plan = load()
     evaluated, early = split_tasks(micro[0], plan.selection, plan.experience)
     assert plan.experience is not None
-    assert len(early) == 8 * plan.experience.per_repo and not set(early) & set(evaluated)
+    assert len(early) == 6 * plan.experience.per_repo and not set(early) & set(evaluated)
     assert max(task.sequence_position for task in early) < min(task.sequence_position for task in evaluated)
     assert {task.repo for task in early} == {task.repo for task in evaluated}
