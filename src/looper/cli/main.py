@@ -166,10 +166,10 @@ def train(
     """
     from rich.console import Console
 
-    from looper.cli import wiring
+    from looper.cli import training
     from looper.views.show import mask_text
 
-    options = wiring.train_options(
+    options = training.train_options(
         run=folder,
         arms=tuple(arm or ()),
         model=model,
@@ -188,10 +188,10 @@ def train(
     )
     console = Console()
     if show_mask:
-        for example, text, spans in wiring.masks(options, _settings(data)):
+        for example, text, spans in training.masks(options, _settings(data)):
             console.print(mask_text(example, text, spans))
         return
-    card, where = wiring.train(options, _settings(data), _say)
+    card, where = training.train(options, _settings(data), _say)
     losses = [point.loss for point in card.train_losses]
     console.print(
         f"{where}\n{card.train_examples} examples of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
@@ -334,10 +334,10 @@ def bench_verify(
     """
     import json
 
-    from looper.cli import wiring
+    from looper.cli.grading import grade
     from looper.views.predictions import swe_bench_report
 
-    found = wiring.grade(predictions, suite, level, workers, sandbox, _settings(data, mirrors), _say)
+    found = grade(predictions, suite, level, workers, sandbox, _settings(data, mirrors), _say)
     for arm in found.manifest.plan.arms:
         print(json.dumps({"model": arm.model.name, **swe_bench_report(found, arm.name)}, indent=1))
     _say(str(found.folder))

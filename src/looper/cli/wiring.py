@@ -9,14 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from looper.agent.actions import render
-from looper.agent.prompt import opening
 from looper.bench.gold import gold_actions
 from looper.cli.progress import RunProgress, TrainingProgress
 from looper.cli.settings import Settings
@@ -33,17 +29,13 @@ from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
-from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
 from looper.edges.trainers.mlx import MlxTrainer
 from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
 from looper.errors import BadInput, Cancelled, Drift, ExitCode
 from looper.experiment.cell import World
-from looper.experiment.consolidate import read_attempts
-from looper.experiment.grading import grading_plan, identity_of, read_predictions, trajectories
 from looper.experiment.ledger import Ledger, differences
-from looper.experiment.plans import parse_model, plan_from_text
-from looper.experiment.run import run_plan
-from looper.experiment.schedule import first_of_each, lanes, select_tasks, split_tasks
+from looper.experiment.plans import plan_from_text
+from looper.experiment.schedule import first_of_each, lanes, split_tasks
 from looper.experiment.stages import Staging, run_stages
 from looper.protocols import ChatModel, Fingerprinted, Workspaces
 from looper.records.base import content_hash
@@ -51,7 +43,6 @@ from looper.records.plan import (
     Arm,
     ArmRole,
     Cell,
-    Limits,
     ModelSpec,
     Plan,
     RunManifest,
@@ -59,30 +50,8 @@ from looper.records.plan import (
     TaskSelection,
 )
 from looper.records.task import Task
-from looper.records.training import (
-    AdapterRecord,
-    Example,
-    Selection,
-    SelectionSettings,
-    TrainingRequest,
-    TrainingSettings,
-)
-from looper.training.examples import trajectory_examples
-from looper.training.select import select
 from looper.views.runs import RunView, read_run, run_folders
 
-GRADING = Limits(
-    steps=1,
-    output_tokens=1,
-    context_tokens=2,
-    wall_s=1.0,
-    command_s=1.0,
-    verify_s=1800.0,
-    memory_mb=4096,
-)
-"""Of a run that only verifies; the last two count."""
-FEW_TASKS = 100
-"""Fewer tasks than this to learn from are worth a warning."""
 GRACE_S = 3.0
 """How long running steps may take to end after an interruption; what they would have recorded is repeated next time."""
 
@@ -261,6 +230,45 @@ def needs_inference_lock(plan: Plan) -> bool:
     return any(arm.model.backend in ("mlx", "ollama") for arm in plan.arms)
 
 
+class Site:
+    """Where the cells of one plan run: sandbox, environments, and a folder of its own for workspaces."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        mirrors: dict[str, Path],
+        settings: Settings,
+        sandbox: str,
+        say: Callable[[str], None],
+    ) -> None:
+        """Raises SandboxUnavailable or BadInput."""
+        self.sandbox = find_sandbox(sandbox)
+        self.environments = EnvironmentsBySuite(
+            HarnessEnvironment(settings.state / "environments"),
+            PinnedEnvironments(settings.state / "environments", say),
+        )
+        self._place = settings.state / "workspaces" / content_hash(str(settings.runs), plan)[:16]
+        self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
+
+    def world(self, model_of: Callable[[Arm, int, Task], ChatModel]) -> World:
+        return World(self.workspaces, self.environments, self.sandbox, model_of, code_version())
+
+    @contextlib.contextmanager
+    def occupied(self) -> Iterator[threading.Event]:
+        """The machine stays awake, and the event is set when somebody wants the run to end.
+
+        Whoever comes here holds the run folder's lock, so what lies in the place was left by a run that is no more.
+        """
+        remove_tree(self._place)
+        self._place.mkdir(parents=True)
+        stop = threading.Event()
+        try:
+            with awake(), interruptible(stop):
+                yield stop
+        finally:
+            remove_tree(self._place)
+
+
 def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> RunView | None:
     """Everything behind `looper run`; None for a dry run."""
     plan = load_plan(options)
@@ -276,16 +284,9 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
     with contextlib.ExitStack() as stack:
         if needs_inference_lock(plan) and not options.share_machine:
             stack.enter_context(inference_lock(settings.state))
-        sandbox = find_sandbox(options.sandbox)
-        environments = EnvironmentsBySuite(
-            HarnessEnvironment(settings.state / "environments"),
-            PinnedEnvironments(settings.state / "environments", say),
-        )
         every_task = [*tasks, *(task for found in experience.values() for task in found)]
-        bench = settings.state / "workspaces"
-        place = bench / content_hash(str(settings.runs), plan)[:16]
-        workspaces = GitWorkspaces(mirrors, settings.state / "exports", place, sandbox.owner)
-        models = Models(plan, workspaces, settings)
+        site = Site(plan, mirrors, settings, options.sandbox, say)
+        models = Models(plan, site.workspaces, settings)
         stack.callback(models.close)
         manifest = RunManifest(
             plan=plan,
@@ -296,33 +297,21 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             },
             tasks_hash=content_hash(*every_task),
             models={arm.name: models.of(arm, tasks[0]).identity() for arm in plan.arms},
-            environments=tuple(sorted({environments.of(task).id for task in every_task})),
-            sandbox=sandbox.name,
+            environments=tuple(sorted({site.environments.of(task).id for task in every_task})),
+            sandbox=site.sandbox.name,
         )
         folder = run_folder(manifest, settings.runs, fresh=options.fresh)
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
-        # The lock is held: what lies here was left by a run that is no more.
-        remove_tree(place)
-        place.mkdir(parents=True)
-        stack.callback(remove_tree, place)
-        stack.enter_context(awake())
-        stop = threading.Event()
-        stack.enter_context(_interruptible(stop))
+        stop = stack.enter_context(site.occupied())
         run_stages(
             Staging(
                 manifest=manifest,
                 tasks={task.instance_id: task for task in every_task},
                 arms=options.arms,
-                world=World(
-                    workspaces,
-                    environments,
-                    sandbox,
-                    lambda arm, seed, task: models.of(arm, task),
-                    code_version(),
-                ),
+                world=site.world(lambda arm, seed, task: models.of(arm, task)),
                 served=models.of,
                 adapted=models.adapted,
                 trainer=lambda: models.trainer(next(arm for arm in plan.arms if arm.role is ArmRole.BASE)),
@@ -374,166 +363,6 @@ def _dry_run(
             yield cell.key
 
 
-def grade(
-    path: Path,
-    suite: str,
-    level: int,
-    workers: int,
-    sandbox_name: str,
-    settings: Settings,
-    say: Callable[[str], None],
-) -> RunView:
-    """Everything behind `looper bench verify`: a run whose rollouts were made elsewhere."""
-    if suite not in ("micro", "swe-bench-cl"):
-        raise BadInput(f'There is no suite "{suite}". Use micro or swe-bench-cl.')
-    selection = TaskSelection.model_validate({"suite": suite, "level": level})
-    tasks, mirrors = load_tasks(selection, settings)
-    by_id = {task.instance_id: task for task in tasks}
-    predictions = read_predictions(path, by_id)
-    plan = grading_plan(path, predictions, suite, level, GRADING)
-    chosen = select_tasks(tasks, plan.selection)
-    with contextlib.ExitStack() as stack:
-        sandbox = find_sandbox(sandbox_name)
-        environments = EnvironmentsBySuite(
-            HarnessEnvironment(settings.state / "environments"),
-            PinnedEnvironments(settings.state / "environments", say),
-        )
-        place = settings.state / "workspaces" / content_hash(str(settings.runs), plan)[:16]
-        workspaces = GitWorkspaces(mirrors, settings.state / "exports", place, sandbox.owner)
-        found = {task.instance_id: environments.of(task).id for task in chosen}
-        manifest = RunManifest(
-            plan=plan,
-            code_version=code_version(),
-            tasks=tuple(task.instance_id for task in chosen),
-            tasks_hash=content_hash(*chosen),
-            models={arm.name: identity_of(arm) for arm in plan.arms},
-            environments=tuple(sorted(set(found.values()))),
-            sandbox=sandbox.name,
-        )
-        folder = settings.runs / f"grade-{path.stem}-{manifest.run_hash()}"
-        with contextlib.closing(Ledger(folder, manifest)) as begun:
-            known = {end.cell for end in begun.trajectories.recovered}
-            ends = trajectories(plan, predictions, code_version(), sandbox.name, found)
-            for end in ends:
-                if end.cell not in known:
-                    begun.trajectories.append(end)
-        ledger = Ledger(folder, manifest)
-        stack.callback(ledger.close)
-        remove_tree(place)
-        place.mkdir(parents=True)
-        stack.callback(remove_tree, place)
-        stack.enter_context(awake())
-        stop = threading.Event()
-        stack.enter_context(_interruptible(stop))
-        lanes_ = [(Cell(arm=end.arm, seed=0, instance_id=end.instance_id),) for end in ends]
-        world = World(workspaces, environments, sandbox, _no_model, code_version())
-        todo = sum(ledger.past(cell) is not None for lane in lanes_ for cell in lane)
-        with RunProgress(folder, "verifications:", total=len(lanes_), todo=todo) as shown:
-            run_plan(plan, plan.arms, by_id, lanes_, world, ledger, LocalEngine(workers), stop, shown)
-    return read_run(folder)
-
-
-def _no_model(arm: Arm, seed: int, task: Task) -> ChatModel:
-    raise BadInput(f"{task.instance_id}: a prediction has no model to ask.")
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What `looper train` was asked for."""
-
-    run: Path
-    arms: tuple[str, ...]
-    model: str
-    selection: SelectionSettings
-    training: TrainingSettings
-
-
-def train_options(
-    run: Path, arms: tuple[str, ...], model: str, selection: dict[str, Any], training: dict[str, Any]
-) -> TrainOptions:
-    """Raises BadInput for a value that cannot be used."""
-    try:
-        return TrainOptions(
-            run,
-            arms,
-            model,
-            SelectionSettings.model_validate(selection),
-            TrainingSettings.model_validate(training),
-        )
-    except ValidationError as error:
-        problem = error.errors()[0]
-        option = "--" + str(problem["loc"][0]).replace("_", "-")
-        raise BadInput(f"{option} {problem['input']}: {problem['msg']}.") from error
-
-
-def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Example, ...], Selection]:
-    """Examples from the verified successes of a run. Raises BadInput where there are too few."""
-    view = read_run(options.run)
-    plan = view.manifest.plan
-    own, _ = load_tasks(plan.selection, settings)
-    _, learning = split_tasks(own, plan.selection, plan.experience)
-    experience, _ = load_experience(plan, learning, settings)
-    tasks = {
-        task.instance_id: task for task in (*own, *(task for found in experience.values() for task in found))
-    }
-    arms = {
-        arm.name: arm
-        for arm in (*plan.arms, *(arm for source in Source for arm in plan.experience_arms(source)))
-    }
-    unknown = [name for name in options.arms if name not in arms]
-    if unknown:
-        raise BadInput(f"The run has no arm {', '.join(unknown)}. It has: {', '.join(arms)}.")
-    attempts = read_attempts(options.run)
-    wanted = options.arms or tuple(name for name in arms if arms[name].model.backend not in ("gold", "noop"))
-    # Where the run set tasks aside to learn from, nothing else is learned from.
-    split = {name for found in view.manifest.experience_tasks.values() for name in found} or set(tasks)
-    taken, selection = select(
-        [attempt for attempt in attempts if attempt.trajectory.arm in wanted], split, options.selection
-    )
-    if len(selection.tasks) < options.selection.minimum_tasks:
-        raise BadInput(
-            f"{options.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
-            f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.outside} at "
-            f"evaluated tasks); {options.selection.minimum_tasks} are the least. Gather more, or lower --minimum-tasks."
-        )
-    examples = tuple(
-        example
-        for attempt in taken
-        for example in trajectory_examples(
-            [attempt], tasks, partial(opening, scaffold=arms[attempt.trajectory.arm].scaffold), render
-        )
-    )
-    return examples, selection
-
-
-def train(
-    options: TrainOptions, settings: Settings, say: Callable[[str], None]
-) -> tuple[AdapterRecord, Path]:
-    """Everything behind `looper train`: the card of the adapter, and the folder where it lies."""
-    examples, selection = examples_of(options, settings)
-    say(
-        f"{selection.seen} attempts: {selection.taken} taken, {selection.unresolved} unresolved, {selection.duplicates} "
-        f"the same again, {selection.over_cap} over the cap, {selection.outside} at evaluated tasks, "
-        f"{selection.without_verdict} without a verdict; {selection.dropped_steps} steps without effect left out"
-    )
-    if len(selection.tasks) < FEW_TASKS:
-        say(f"{len(selection.tasks)} tasks are few: what is learned may be those tasks and nothing else")
-    folder = trained_folder(parse_model(options.model))
-    base = MlxModel(
-        folder, name=options.model.partition(":")[2] or "nano", context_tokens=options.training.max_tokens
-    )
-    trainer = MlxTrainer(folder, settings.state / "adapters")
-    request = TrainingRequest(
-        base=base.identity().model_copy(update={"context_tokens": None}),
-        make="trained",
-        settings=options.training,
-        examples=examples,
-    )
-    with awake():
-        card = trainer.train(request, partial(TrainingProgress(say), options.model))
-    return card, trainer.folder(card.id)
-
-
 def trained_folder(spec: ModelSpec) -> Path:
     """Where the weights lie of a model that can be trained here. Raises BadInput for others."""
     if spec.backend not in ("nano", "mlx"):
@@ -543,16 +372,8 @@ def trained_folder(spec: ModelSpec) -> Path:
     return nano_folder() if spec.backend == "nano" else Path(spec.name).expanduser()
 
 
-def masks(options: TrainOptions, settings: Settings) -> Iterator[tuple[Example, str, list[tuple[int, int]]]]:
-    """Each example as the model reads it, and the spans that the loss counts."""
-    examples, _ = examples_of(options, settings)
-    tokenizer = load_tokenizer(trained_folder(parse_model(options.model)))
-    for example in examples:
-        yield (example, *supervised_spans(tokenizer, example.turns))
-
-
 @contextlib.contextmanager
-def _interruptible(stop: threading.Event) -> Iterator[None]:
+def interruptible(stop: threading.Event) -> Iterator[None]:
     """The first signal ends the run in order, within a few seconds; a second one at once.
 
     Leaving in the middle of a step is safe: every record is on the disk when it is made, commands and model processes

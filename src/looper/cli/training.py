@@ -1,0 +1,143 @@
+"""What `looper train` does."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from looper.agent.actions import render
+from looper.agent.prompt import opening
+from looper.cli.progress import TrainingProgress
+from looper.cli.settings import Settings
+from looper.cli.wiring import load_experience, load_tasks, trained_folder
+from looper.edges.machine import awake
+from looper.edges.models.mlx import MlxModel
+from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
+from looper.edges.trainers.mlx import MlxTrainer
+from looper.errors import BadInput
+from looper.experiment.consolidate import read_attempts
+from looper.experiment.plans import parse_model
+from looper.experiment.schedule import split_tasks
+from looper.records.plan import Source
+from looper.records.training import (
+    AdapterRecord,
+    Example,
+    Selection,
+    SelectionSettings,
+    TrainingRequest,
+    TrainingSettings,
+)
+from looper.training.examples import trajectory_examples
+from looper.training.select import select
+from looper.views.runs import read_run
+
+FEW_TASKS = 100
+"""Fewer tasks than this to learn from are worth a warning."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `looper train` was asked for."""
+
+    run: Path
+    arms: tuple[str, ...]
+    model: str
+    selection: SelectionSettings
+    training: TrainingSettings
+
+
+def train_options(
+    run: Path, arms: tuple[str, ...], model: str, selection: dict[str, Any], training: dict[str, Any]
+) -> TrainOptions:
+    """Raises BadInput for a value that cannot be used."""
+    try:
+        return TrainOptions(
+            run,
+            arms,
+            model,
+            SelectionSettings.model_validate(selection),
+            TrainingSettings.model_validate(training),
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        option = "--" + str(problem["loc"][0]).replace("_", "-")
+        raise BadInput(f"{option} {problem['input']}: {problem['msg']}.") from error
+
+
+def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Example, ...], Selection]:
+    """Examples from the verified successes of a run. Raises BadInput where there are too few."""
+    view = read_run(options.run)
+    plan = view.manifest.plan
+    own, _ = load_tasks(plan.selection, settings)
+    _, learning = split_tasks(own, plan.selection, plan.experience)
+    experience, _ = load_experience(plan, learning, settings)
+    tasks = {
+        task.instance_id: task for task in (*own, *(task for found in experience.values() for task in found))
+    }
+    arms = {
+        arm.name: arm
+        for arm in (*plan.arms, *(arm for source in Source for arm in plan.experience_arms(source)))
+    }
+    unknown = [name for name in options.arms if name not in arms]
+    if unknown:
+        raise BadInput(f"The run has no arm {', '.join(unknown)}. It has: {', '.join(arms)}.")
+    attempts = read_attempts(options.run)
+    wanted = options.arms or tuple(name for name in arms if arms[name].model.backend not in ("gold", "noop"))
+    # Where the run set tasks aside to learn from, nothing else is learned from.
+    split = {name for found in view.manifest.experience_tasks.values() for name in found} or set(tasks)
+    taken, selection = select(
+        [attempt for attempt in attempts if attempt.trajectory.arm in wanted], split, options.selection
+    )
+    if len(selection.tasks) < options.selection.minimum_tasks:
+        raise BadInput(
+            f"{options.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
+            f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.outside} at "
+            f"evaluated tasks); {options.selection.minimum_tasks} are the least. Gather more, or lower --minimum-tasks."
+        )
+    examples = tuple(
+        example
+        for attempt in taken
+        for example in trajectory_examples(
+            [attempt], tasks, partial(opening, scaffold=arms[attempt.trajectory.arm].scaffold), render
+        )
+    )
+    return examples, selection
+
+
+def train(
+    options: TrainOptions, settings: Settings, say: Callable[[str], None]
+) -> tuple[AdapterRecord, Path]:
+    """Everything behind `looper train`: the card of the adapter, and the folder where it lies."""
+    examples, selection = examples_of(options, settings)
+    say(
+        f"{selection.seen} attempts: {selection.taken} taken, {selection.unresolved} unresolved, {selection.duplicates} "
+        f"the same again, {selection.over_cap} over the cap, {selection.outside} at evaluated tasks, "
+        f"{selection.without_verdict} without a verdict; {selection.dropped_steps} steps without effect left out"
+    )
+    if len(selection.tasks) < FEW_TASKS:
+        say(f"{len(selection.tasks)} tasks are few: what is learned may be those tasks and nothing else")
+    folder = trained_folder(parse_model(options.model))
+    base = MlxModel(
+        folder, name=options.model.partition(":")[2] or "nano", context_tokens=options.training.max_tokens
+    )
+    trainer = MlxTrainer(folder, settings.state / "adapters")
+    request = TrainingRequest(
+        base=base.identity().model_copy(update={"context_tokens": None}),
+        make="trained",
+        settings=options.training,
+        examples=examples,
+    )
+    with awake():
+        card = trainer.train(request, partial(TrainingProgress(say), options.model))
+    return card, trainer.folder(card.id)
+
+
+def masks(options: TrainOptions, settings: Settings) -> Iterator[tuple[Example, str, list[tuple[int, int]]]]:
+    """Each example as the model reads it, and the spans that the loss counts."""
+    examples, _ = examples_of(options, settings)
+    tokenizer = load_tokenizer(trained_folder(parse_model(options.model)))
+    for example in examples:
+        yield (example, *supervised_spans(tokenizer, example.turns))
