@@ -65,6 +65,10 @@ class Trainer(Protocol):
         """The adapter of a request, made now or earlier. Raises BadInput or TrainingFailed."""
         ...
 
+    def has(self, adapter_id: str) -> bool:
+        """Whether there is such an adapter, whole or damaged."""
+        ...
+
     def load(self, adapter_id: str) -> AdapterRecord:
         """The card of an adapter that is whole. Raises BadInput."""
         ...

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,20 @@ def test_learning_from_redrawn_conventions_exists_on_level_0_only(project: Proje
     )
     refused = project.looper("run", "learn", "--dry-run")
     assert refused.returncode == 2 and "level 0" in refused.stderr
+
+
+def test_an_adapter_that_is_gone_is_made_again_and_a_damaged_one_is_named(project: Project) -> None:
+    project.looper("run", "learn", "--arm", "lora", "--limit", "1")
+    run = read_run(project.run)
+    adapters = Path(project.environment["LOOPER_HOME"]) / "adapters"
+    folder = adapters / next(found.adapter for found in run.consolidations if found.arm == "lora")
+    for name in ("verdicts.jsonl", "trajectories.jsonl"):
+        lines = (project.run / name).read_bytes().splitlines(keepends=True)
+        (project.run / name).write_bytes(b"".join(line for line in lines if b'"cell":"lora/' not in line))
+    with (folder / "adapters.safetensors").open("ab") as stream:
+        stream.write(b"x")
+    refused = project.looper("run", "learn", "--arm", "lora", "--limit", "1")
+    assert refused.returncode == 2 and "are not the ones on its card. Remove it" in refused.stderr
+    shutil.rmtree(folder)
+    again = project.looper("run", "learn", "--arm", "lora", "--limit", "1")
+    assert again.returncode == 0 and folder.is_dir(), again.stderr

@@ -122,7 +122,7 @@ def consolidate(
         return Treatments(plan, (), ())
     pools = _pools(manifest, experience, tasks, folder)
     repos = sorted({tasks[name].repo for name in manifest.tasks})
-    done = {found.key: found for found in past}
+    done = {found.key: found for found in past if _still_there(found, school.trainer)}
     items = {item.id: item for item in read_stream(folder, "memory", MemoryItem)}
     # A random adapter takes its shape from a trained one, which must be there.
     for wave in (
@@ -172,6 +172,11 @@ def _held_out(
             messages += [("assistant", step.reply.text), ("user", step.observation.text)]
         found.append(tuple(messages))
     return found or [opening(tasks[name], base.scaffold) for name in list(tasks)[:1]]
+
+
+def _still_there(found: Consolidation, trainer: Trainer | None) -> bool:
+    """Whether what an earlier process made can be used; an adapter whose folder is gone is made again."""
+    return not found.adapter or trainer is None or trainer.has(found.adapter)
 
 
 def read_attempts(folder: Path) -> list[Attempt]:

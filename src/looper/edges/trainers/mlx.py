@@ -64,6 +64,9 @@ class MlxTrainer:
         tell(TrainingEvent(event="finished"))
         return card
 
+    def has(self, adapter_id: str) -> bool:
+        return self.folder(adapter_id).is_dir()
+
     def load(self, adapter_id: str) -> AdapterRecord:
         """The card of an adapter, after a look at its weights. Raises BadInput where they are not the ones on it."""
         folder = self.folder(adapter_id)
