@@ -343,3 +343,18 @@ def test_p11_without_descriptors_the_run_ends_as_infrastructure_and_goes_on_late
     assert starved.returncode in (0, 2, 69) and "Traceback" not in starved.stderr, starved.stderr
     assert project.looper("run", "test").returncode == 0
     assert project.facts() == undisturbed
+
+
+def test_g07_an_arm_that_does_not_act_fails_and_has_no_rate(project: Project) -> None:
+    (project.folder / "script.txt").write_text("I would look at the file.\n---\nOr at another one.")
+    plan = PLAN.replace("per_repo = 1", "per_repo = 5").replace("limit = 4", "limit = 30")
+    (project.folder / "experiments" / "test.toml").write_text(plan)
+    done = project.looper("run", "test", "--arm", "base")
+    assert done.returncode == 0, done.stderr
+    assert "failed arm" in done.stdout and "0/" not in done.stdout.split("base")[1].split("\n")[0]
+    run = read_run(project.run)
+    steps = sum(end.steps for end in run.trajectories)
+    assert 50 <= steps <= 60, "it stopped soon after it could be judged"
+    assert "steps held no action" in run.failed_arms["base"]
+    again = project.looper("run", "test", "--arm", "base")
+    assert again.returncode == 0 and len(read_run(project.run).verdicts) == len(run.verdicts)

@@ -2,8 +2,10 @@
 
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -13,10 +15,16 @@ from looper.experiment.ledger import Ledger
 from looper.protocols import Engine, Item
 from looper.records.plan import Arm, Cell, Plan
 from looper.records.task import Task
+from looper.records.trajectory import Step
+from looper.records.treatment import Proof, ProofKind
 from looper.records.verdict import Outcome, Verdict
 
 FREE_BYTES = 2 << 30
 """Least free space to begin another attempt with."""
+STEPS_TO_JUDGE = 50
+"""Of an arm, before it can be called degenerate."""
+DEGENERATE = 0.2
+"""Share of steps without a readable action beyond which an arm is no agent any more: it stops and has no rate."""
 INFRA_IN_A_ROW = 6
 """So many cells that end as infra_error one after the other stop the run: it would burn all its tasks."""
 
@@ -31,9 +39,26 @@ class Progress(Protocol):
 class _Shared:
     """What the lanes of one run share."""
 
-    stop: threading.Event
     failures: int = 0
+    steps: Counter[str] = field(default_factory=Counter)
+    """Of each arm, in this process."""
+    without_action: Counter[str] = field(default_factory=Counter)
+    failed_arms: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, arm: str, step: Step) -> None:
+        with self.lock:
+            self.steps[arm] += 1
+            self.without_action[arm] += step.action is None
+
+    def degenerate(self, arm: str) -> str:
+        """Why the arm has just failed, in words; empty where it has not, or had before."""
+        with self.lock:
+            steps, bad = self.steps[arm], self.without_action[arm]
+            if arm in self.failed_arms or steps < STEPS_TO_JUDGE or bad <= DEGENERATE * steps:
+                return ""
+            self.failed_arms.add(arm)
+            return f"{bad} of {steps} steps held no action that could be read"
 
 
 def run_plan(
@@ -54,16 +79,18 @@ def run_plan(
     open_lanes = [
         [(cell, past) for cell in lane if (past := ledger.past(cell)) is not None] for lane in lanes
     ]
-    shared = _Shared(stop)
+    shared = _Shared()
     by_name = {arm.name: arm for arm in arms}
 
     def work(lane: Sequence[tuple[Cell, Past]]) -> None:
         for cell, past in lane:
             if stop.is_set():
                 raise Cancelled
+            if cell.arm in shared.failed_arms:
+                continue
             _must_have_space(ledger.folder)
             recorder = Recorder(
-                _until(stop, ledger.steps.append),
+                _until(stop, partial(_counted, shared, cell.arm, ledger.steps.append)),
                 _until(stop, ledger.trajectories.append),
                 _until(stop, ledger.verdicts.append),
                 stop.is_set,
@@ -71,6 +98,10 @@ def run_plan(
             task, arm = tasks[cell.instance_id], by_name[cell.arm]
             verdict = run_cell(cell, arm, task, plan.limits, plan.attempts, world, recorder, past)
             progress.finished(cell, verdict)
+            if why := shared.degenerate(cell.arm):
+                ledger.proofs.append(
+                    Proof(kind=ProofKind.ACTS, arm=cell.arm, subject="", passed=False, said=why)
+                )
             _stop_if_hopeless(shared, verdict)
 
     try:
@@ -79,6 +110,11 @@ def run_plan(
     except BaseException:
         stop.set()  # For the lanes that are still at it.
         raise
+
+
+def _counted(shared: _Shared, arm: str, append: Callable[[Step], None], step: Step) -> None:
+    append(step)
+    shared.count(arm, step)
 
 
 def _until(stop: threading.Event, append: Callable[[Item], None]) -> Callable[[Item], None]:

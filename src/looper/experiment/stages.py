@@ -83,6 +83,7 @@ def run_stages(run: Staging) -> None:
         past = run.ledger.consolidations.recovered
         treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, school)
     failed = prove_treatments(run, wanted, treatments, trainer)
+    failed |= {proof.arm for proof in run.ledger.proofs.recovered if not proof.passed}
 
     def model_of(arm: Arm, seed: int, task: Task) -> ChatModel:
         return run.served(arm, task, treatments.adapter(arm, seed, task.repo))

@@ -41,6 +41,8 @@ class ProofKind(StrEnum):
     """The changed model still speaks the protocol, nearly as well as base."""
     MEMORY_DELIVERED = "memory_delivered"
     """The arm's memory has something to say to its tasks."""
+    ACTS = "acts"
+    """At work the model answers with actions. Recorded when an arm fails at it."""
 
 
 class Proof(Record):

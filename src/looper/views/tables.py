@@ -31,7 +31,7 @@ def run_table(run: RunView) -> RenderableType:
         table.add_column(name, justify="left" if name == "arm" else "right")
     figures = [run.figures(arm.name) for arm in plan.arms]
     for found in figures:
-        table.add_row(*_row(found))
+        table.add_row(*(_failed_row(found) if found.arm in run.failed_arms else _row(found)))
     lines = [
         Text(line)
         for line in (
@@ -56,6 +56,10 @@ def _row(found: ArmFigures) -> tuple[str, ...]:
         _number(found.seconds, 2),
         str(found.infra_errors),
     )
+
+
+def _failed_row(found: ArmFigures) -> tuple[str, ...]:
+    return (found.arm, "failed arm", *[NOT_MEASURED] * 6, str(found.infra_errors))
 
 
 def _rate(rate: Rate) -> str:
