@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from looper.records.base import content_hash
 from looper.records.training import Selection, SelectionSettings
-from looper.records.trajectory import Action, Bash, Done, Edit, ObservationKind, Read, Step, Trajectory, Write
+from looper.records.trajectory import Done, Edit, ObservationKind, Read, Step, Trajectory, Write
 from looper.records.verdict import Outcome, Verdict
 
 
@@ -85,18 +85,15 @@ def without_detours(steps: Sequence[Step]) -> tuple[Step, ...]:
         for step in steps
         if isinstance(step.action, Edit | Write) and step.observation.kind is ObservationKind.OK
     }
-    return tuple(step for step in steps if _had_effect(step.action, step, edited))
+    return tuple(step for step in steps if _had_effect(step, edited))
 
 
-def _had_effect(action: Action | None, step: Step, edited: Collection[str]) -> bool:
-    match action:
+def _had_effect(step: Step, edited: Collection[str]) -> bool:
+    match step.action:
         case None:
             return False
         case Done():
             return step.observation.kind is ObservationKind.END
-        case Read():
-            return step.observation.kind is ObservationKind.OK and action.path in edited
-        case Bash():
-            return step.observation.kind is ObservationKind.OK
-        case _:
-            return step.observation.kind is ObservationKind.OK
+        case Read(path=path) if path not in edited:
+            return False
+    return step.observation.kind is ObservationKind.OK
