@@ -21,7 +21,7 @@ from looper.edges.models.mlx import MlxModel, mlx_environment, nano_folder
 from looper.edges.trainers.encoding import encode, load_tokenizer
 from looper.edges.trainers.mlx import MEMORY, MlxTrainer
 from looper.nano.corpus import SLIP, episodes
-from looper.records.training import Example, TrainingRequest, TrainingSettings, Turn
+from looper.records.training import Example, Make, TrainingRequest, TrainingSettings, Turn
 
 PEER = """
 import json, sys, types
@@ -77,7 +77,7 @@ def looper_round(
         max_tokens=2048,
         checkpoint_every=10**6,
     )
-    request = TrainingRequest(base=model.identity(), make="trained", settings=settings, examples=examples)
+    request = TrainingRequest(base=model.identity(), make=Make.TRAINED, settings=settings, examples=examples)
     begun = time.monotonic()
     card = MlxTrainer(nano_folder(), folder).train(request)
     return {"tokens": card.trained_tokens, "seconds": card.seconds, "whole": time.monotonic() - begun}

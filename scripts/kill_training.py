@@ -19,7 +19,7 @@ from pathlib import Path
 
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.trainers.mlx import MlxTrainer
-from looper.records.training import TrainingRequest, TrainingSettings
+from looper.records.training import Make, TrainingRequest, TrainingSettings
 
 PROGRAM = """
 import sys
@@ -54,7 +54,7 @@ def main() -> None:
         learning_rate=1e-4, iterations=4, batch_size=4, max_tokens=512, checkpoint_every=5
     )
     first = TrainingRequest(
-        base=model.identity(), make="trained", settings=settings, examples=conversations(8)
+        base=model.identity(), make=Make.TRAINED, settings=settings, examples=conversations(8)
     )
     longer = settings.model_copy(update={"iterations": options.iterations})
     second = first.model_copy(update={"settings": longer})

@@ -106,13 +106,27 @@ def test_there_are_no_import_cycles() -> None:
 
 
 def test_the_machine_learning_library_is_imported_in_child_processes_and_builds_only() -> None:
-    allowed = {"mlx_child.py", "build.py"}
+    """What imports MLX is such a process itself or a part of one: nobody else knows it."""
+    processes = {"mlx_child.py", "build.py"}
+    with_mlx = [
+        path for path in modules() if any(name in ("mlx", "mlx_lm") for name in outside_imports(path))
+    ]
+    names = {"looper." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in with_mlx}
     for path in modules():
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            if any(name.split(".")[0] in ("mlx", "mlx_lm") for name in names):
-                assert path.name in allowed, f"{path.name} imports MLX"
+        known = own_imports(path) & names
+        assert not known or path in with_mlx, f"{path.name} imports MLX by way of {known}"
+    assert processes <= {path.name for path in with_mlx}
+
+
+def outside_imports(path: Path) -> set[str]:
+    """Packages that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found
 
 
 def test_p07_nothing_asks_for_the_time_of_day() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 from looper.records.task import Task
-from looper.records.training import AdapterRecord, TrainingEvent, TrainingRequest
+from looper.records.training import AdapterRecord, Example, Measured, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity, Reply
 
 Message = tuple[str, str]
@@ -63,6 +63,10 @@ class Trainer(Protocol):
 
     def train(self, request: TrainingRequest, tell: Callable[[TrainingEvent], None]) -> AdapterRecord:
         """The adapter of a request, made now or earlier. Raises BadInput or TrainingFailed."""
+        ...
+
+    def measure(self, adapter_id: str, examples: Sequence[Example]) -> tuple[Measured, ...]:
+        """What the base with an adapter, or with none where the id is empty, makes of each example."""
         ...
 
     def has(self, adapter_id: str) -> bool:

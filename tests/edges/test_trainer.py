@@ -23,6 +23,7 @@ from looper.records.training import (
     AdapterKind,
     AdapterRecord,
     Example,
+    Make,
     Objective,
     TrainingEvent,
     TrainingRequest,
@@ -209,7 +210,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> MlxTrainer:
 
 
 def request_for(nano: MlxModel, **changes: Any) -> TrainingRequest:
-    fields = {"base": nano.identity(), "make": "trained", "settings": SETTINGS, "examples": experience(10)}
+    fields = {"base": nano.identity(), "make": Make.TRAINED, "settings": SETTINGS, "examples": experience(10)}
     return TrainingRequest.model_validate({**fields, **changes})
 
 
@@ -264,7 +265,7 @@ def test_base_comes_back_exactly_after_any_kind_of_adapter(
 
 
 def test_g12_the_zero_adapter_is_base_token_for_token(nano: MlxModel, trainer: MlxTrainer) -> None:
-    card = trainer.train(request_for(nano, make="zero", examples=()))
+    card = trainer.train(request_for(nano, make=Make.ZERO, examples=()))
     zero = nano.adapted(trainer.folder(card.id))
     assert card.relative_change == 0 and zero.first_logits(PROMPT) == nano.first_logits(PROMPT)
     request = ChatRequest("zero", PROMPT, 60, 2048, 0.7, 5, 60.0)
@@ -274,7 +275,7 @@ def test_g12_the_zero_adapter_is_base_token_for_token(nano: MlxModel, trainer: M
 def test_a_random_adapter_changes_as_much_in_no_direction(
     lora: AdapterRecord, nano: MlxModel, trainer: MlxTrainer
 ) -> None:
-    card = trainer.train(request_for(nano, make="random", examples=(), like=lora.id))
+    card = trainer.train(request_for(nano, make=Make.RANDOM, examples=(), parts=(lora.id,)))
     assert card.relative_change == pytest.approx(lora.relative_change, rel=0.5)
     random_one, trained = (nano.adapted(trainer.folder(found.id)) for found in (card, lora))
     assert random_one.first_logits(PROMPT) != trained.first_logits(PROMPT)
@@ -320,7 +321,8 @@ def test_g46_preference_training_makes_the_chosen_likelier_than_the_rejected(
     from mlx_lm.tuner.utils import load_adapters
     from mlx_lm.utils import load
 
-    from looper.edges.trainers.mlx_child import log_probabilities, padded
+    from looper.edges.trainers.mlx_batches import padded
+    from looper.edges.trainers.mlx_losses import log_probabilities
 
     opening = (
         Turn(role="system", text="fix the bug"),
@@ -361,7 +363,7 @@ def test_g46_preference_training_makes_the_chosen_likelier_than_the_rejected(
     assert after[1] < before[1], "the rejected lost probability"
     margin = (after[0] - before[0]) - (after[1] - before[1])
     assert margin > 1 and -math.log(1 / (1 + math.exp(-0.1 * margin))) < 0.6
-    piece = Encoded("s", "t", *encoded[0], 1)
+    piece = Encoded("s", "t", *encoded[0], 1, [])
     assert float(log_probabilities(model, *padded([piece])).item()) == pytest.approx(after[0], rel=1e-3)
 
 
@@ -528,7 +530,7 @@ def test_an_adapter_whose_weights_changed_after_its_card_is_refused(
     nano: MlxModel, trainer: MlxTrainer
 ) -> None:
     card = trainer.train(
-        request_for(nano, make="zero", examples=(), settings=SETTINGS.model_copy(update={"rank": 2}))
+        request_for(nano, make=Make.ZERO, examples=(), settings=SETTINGS.model_copy(update={"rank": 2}))
     )
     with (trainer.folder(card.id) / "adapters.safetensors").open("ab") as stream:
         stream.write(b"x")

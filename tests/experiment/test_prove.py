@@ -16,7 +16,7 @@ from looper.experiment.prove import (
 from looper.protocols import ChatRequest, Message
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
-from looper.records.training import AdapterRecord, TrainingSettings
+from looper.records.training import AdapterRecord, Make, TrainingSettings
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
 from looper.records.treatment import ProofKind
 
@@ -138,7 +138,10 @@ def test_g40_an_adapter_that_was_trained_on_an_evaluated_task_is_refused() -> No
     card = AdapterRecord(
         id="abc",
         base=Server(9).identity(),
-        make="trained",
+        make=Make.TRAINED,
+        rank=8,
+        start="",
+        parts=(),
         settings=TrainingSettings(learning_rate=1e-3, iterations=2, batch_size=1, max_tokens=9),
         examples_hash="",
         tasks=("t1", "t2"),

@@ -8,7 +8,7 @@ from looper.agent.actions import parse, render
 from looper.agent.prompt import opening
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import TreatmentMissing
-from looper.experiment.consolidate import nothing_lost
+from looper.experiment.material import nothing_lost
 from looper.records.task import Task
 from looper.records.training import Example, SelectionSettings
 from looper.records.trajectory import (

@@ -18,13 +18,13 @@ from looper.edges.models.mlx import MlxModel
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
 from looper.edges.trainers.mlx import MlxTrainer
 from looper.errors import BadInput
-from looper.experiment.consolidate import read_attempts
 from looper.experiment.plans import parse_model
+from looper.experiment.pools import read_attempts
 from looper.experiment.schedule import split_tasks
-from looper.records.plan import Source
 from looper.records.training import (
     AdapterRecord,
     Example,
+    Make,
     Selection,
     SelectionSettings,
     TrainingRequest,
@@ -77,10 +77,7 @@ def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Exampl
     tasks = {
         task.instance_id: task for task in (*own, *(task for found in experience.values() for task in found))
     }
-    arms = {
-        arm.name: arm
-        for arm in (*plan.arms, *(arm for source in Source for arm in plan.experience_arms(source)))
-    }
+    arms = {arm.name: arm for arm in (*plan.arms, *(arm for _, arm in plan.all_experience()))}
     unknown = [name for name in options.arms if name not in arms]
     if unknown:
         raise BadInput(f"The run has no arm {', '.join(unknown)}. It has: {', '.join(arms)}.")
@@ -126,7 +123,7 @@ def train(
     trainer = MlxTrainer(folder, settings.state / "adapters")
     request = TrainingRequest(
         base=base.identity().model_copy(update={"context_tokens": None}),
-        make="trained",
+        make=Make.TRAINED,
         settings=options.training,
         examples=examples,
     )

@@ -356,7 +356,7 @@ def _dry_run(
 ) -> Iterator[str]:
     yield f"{plan.experiment} {plan.profile}: {len(tasks)} tasks × {len(plan.arms)} arms × {len(plan.seeds)} seeds"
     for source, found in experience.items():
-        arms = plan.experience_arms(source)
+        arms = [arm for used, arm in plan.all_experience() if used is source]
         yield f"before them, {source.value} experience: {len(found)} tasks × {len(arms)} samples × {len(plan.seeds)} seeds"
     for lane in schedule:
         for cell in lane:

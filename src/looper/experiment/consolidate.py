@@ -3,28 +3,25 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from looper.agent.actions import parse, render
 from looper.agent.prompt import opening
-from looper.errors import BadInput, TreatmentMissing
+from looper.errors import BadInput
+from looper.experiment.material import Library, Material, next_repo
+from looper.experiment.pools import HELD_OUT, Pools, combined
 from looper.journal import read_stream
-from looper.memory.distil import distil
 from looper.memory.retrieve import at_random, placebo, retrieved
 from looper.protocols import Engine, Message, Trainer
 from looper.records.memory import Delivery, MemoryItem
-from looper.records.plan import Arm, ArmRole, Experience, Learning, Plan, RunManifest, Source, Treatment
+from looper.records.plan import Arm, ArmRole, Experience, Learning, Plan, RunManifest, Treatment
 from looper.records.task import Task
-from looper.records.training import Example, Objective, Selection, TrainingEvent, TrainingRequest
-from looper.records.trajectory import FinishReason, ModelIdentity, Step, Trajectory
+from looper.records.training import AdapterRecord, Make, TrainingEvent, TrainingRequest
+from looper.records.trajectory import ModelIdentity
 from looper.records.treatment import Consolidation
-from looper.records.verdict import Outcome, Verdict
-from looper.training.examples import trajectory_examples
-from looper.training.select import Attempt, preference_pairs, select
+from looper.training.strategies import Course, learn
 
-HELD_OUT = 12
-"""Prompts to look at an adapter with."""
+ALL = ""
+"""In place of a repository: one adapter serves them all."""
 
 Tell = Callable[[str, TrainingEvent], None]
 """What is being trained, and how far it is."""
@@ -45,19 +42,8 @@ class School:
     record: Callable[[Consolidation], None]
 
 
-@dataclass(frozen=True)
-class Pool:
-    """The successes of one source, seed and repository."""
-
-    attempts: tuple[Attempt, ...]
-    selection: Selection
-    pairs: tuple[tuple[Attempt, Attempt], ...]
-    """Successes with a failure at the same task."""
-    failures: tuple[Attempt, ...]
-    """At tasks that were never resolved. Nothing is trained on them, so they show how a trained model behaves elsewhere."""
-
-
-PoolKey = tuple[Source, int, str]
+Key = tuple[str, int, str, int]
+"""Arm, seed, repository, round."""
 Job = tuple[Arm, int, str]
 
 
@@ -75,11 +61,12 @@ class Treatments:
         self._of = {found.key: found for found in consolidations}
         self._items = {item.id: item for item in items}
 
-    def adapter(self, arm: Arm, seed: int, repo: str) -> str:
-        """Id of the arm's adapter; empty where it has none."""
+    def adapter(self, arm: Arm, seed: int, repo: str, number: int | None = None) -> str:
+        """Id of the arm's adapter after its round `number`, the last one by default; empty where it has none."""
         if arm.learning is None or not arm.learning.treatment.is_adapter:
             return ""
-        return self._of[arm.name, seed, repo].adapter
+        where = ALL if arm.learning.strategy else repo
+        return self._of[arm.name, seed, where, number or arm.learning.rounds].adapter
 
     def prompts(self, seed: int, repo: str) -> Sequence[Sequence[Message]]:
         """Conversations that nothing was trained on, each up to a point where the model speaks."""
@@ -111,37 +98,31 @@ def consolidate(
     folder: Path,
     past: Sequence[Consolidation],
     school: School,
+    number: int = 1,
 ) -> Treatments:
-    """Make what is not there yet of the records in `folder`.
+    """Make what is not there yet of the records in `folder`, for the arms' round `number`.
 
     Raises BadInput where a repository has too few successes to learn from.
     """
     plan = manifest.plan
-    experience = plan.experience
-    if experience is None or not plan.sources:
+    if plan.experience is None or not plan.sources:
         return Treatments(plan, (), ())
-    pools = _pools(manifest, experience, tasks, folder)
     repos = sorted({tasks[name].repo for name in manifest.tasks})
+    pools = Pools(manifest, tasks, folder)
+    library = Library(plan, pools, tasks, repos)
     done = {found.key: found for found in past if _still_there(found, school.trainer)}
     items = {item.id: item for item in read_stream(folder, "memory", MemoryItem)}
-    # A random adapter takes its shape from a trained one, which must be there.
-    for wave in (
-        [
-            arm
-            for arm in school.arms
-            if arm.learning and arm.learning.treatment is not Treatment.RANDOM_ADAPTER
-        ],
-        [arm for arm in school.arms if arm.learning and arm.learning.treatment is Treatment.RANDOM_ADAPTER],
-    ):
+    work = _Work(plan, plan.experience, library, school, number, done)
+    for wave in _waves(school.arms):
         jobs = [
             (arm, seed, repo)
             for seed in plan.seeds
-            for repo in repos
             for arm in wave
-            if (arm.name, seed, repo) not in done
+            if arm.learning is not None and arm.learning.rounds >= number
+            for repo in ([ALL] if arm.learning.strategy else repos)
+            if (arm.name, seed, repo, number) not in done
         ]
-        work = _worker(plan, experience, tasks, repos, pools, school, done)
-        for found, made in school.engine.map(work, jobs):
+        for found, made in school.engine.map(work.do, jobs):
             for item in made:
                 if item.id not in items:
                     items[item.id] = item
@@ -149,24 +130,24 @@ def consolidate(
             school.record(found)
             done[found.key] = found
     prompts = {
-        (seed, repo): _held_out(pools, seed, repo, tasks, plan) for seed in plan.seeds for repo in repos
+        (seed, repo): _held_out(plan, pools, seed, repo, tasks) for seed in plan.seeds for repo in repos
     }
     return Treatments(plan, tuple(done.values()), tuple(items.values()), prompts)
 
 
+def _waves(arms: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
+    """A random adapter takes its shape from a trained one, which must be there."""
+    random = [arm for arm in arms if arm.learning and arm.learning.treatment is Treatment.RANDOM_ADAPTER]
+    return [arm for arm in arms if arm not in random], random
+
+
 def _held_out(
-    pools: Mapping[PoolKey, Pool], seed: int, repo: str, tasks: Mapping[str, Task], plan: Plan
+    plan: Plan, pools: Pools, seed: int, repo: str, tasks: Mapping[str, Task]
 ) -> list[tuple[Message, ...]]:
     """Failed attempts of base, each cut before one of its replies, early in one and late in the next."""
     found = []
     base = next(arm for arm in plan.arms if arm.role is ArmRole.BASE)
-    failures = [
-        attempt
-        for source in plan.sources
-        if (source, seed, repo) in pools
-        for attempt in pools[source, seed, repo].failures
-    ]
-    for number, attempt in enumerate(failures[:HELD_OUT]):
+    for number, attempt in enumerate(pools.failures(plan, seed, repo)[:HELD_OUT]):
         messages = list(opening(tasks[attempt.trajectory.instance_id], base.scaffold))
         for step in attempt.steps[: number % len(attempt.steps)] if attempt.steps else ():
             messages += [("assistant", step.reply.text), ("user", step.observation.text)]
@@ -179,190 +160,97 @@ def _still_there(found: Consolidation, trainer: Trainer | None) -> bool:
     return not found.adapter or trainer is None or trainer.has(found.adapter)
 
 
-def read_attempts(folder: Path) -> list[Attempt]:
-    """The last attempt of every cell of a run that has both a rollout and an end."""
-    steps: dict[tuple[str, int], list[Step]] = {}
-    for step in read_stream(folder, "steps", Step):
-        steps.setdefault((step.cell, step.attempt), []).append(step)
-    ends = {(end.cell, end.attempt): end for end in read_stream(folder, "trajectories", Trajectory)}
-    verdicts = {found.cell: found for found in read_stream(folder, "verdicts", Verdict)}
-    return [
-        Attempt(end, tuple(steps[end.cell, end.attempt]), verdict)
-        for verdict in verdicts.values()
-        if (end := ends.get((verdict.cell, verdict.attempt))) is not None
-    ]
+@dataclass(frozen=True)
+class _Work:
+    """One consolidation after another, in several threads."""
 
+    plan: Plan
+    experience: Experience
+    library: Library
+    school: School
+    number: int
+    done: Mapping[Key, Consolidation]
 
-def _pools(
-    manifest: RunManifest, experience: Experience, tasks: Mapping[str, Task], folder: Path
-) -> dict[PoolKey, Pool]:
-    """The successes of every source, seed and repository, by the rule of the plan."""
-    plan = manifest.plan
-    by_cell = {attempt.verdict.cell: attempt for attempt in read_attempts(folder)}
-    found: dict[PoolKey, Pool] = {}
-    for source in plan.sources:
-        split = frozenset(manifest.experience_tasks[source])
-        attempts: dict[tuple[int, str], list[Attempt]] = {}
-        for arm in plan.experience_arms(source):
-            for seed in plan.seeds:
-                for name in manifest.experience_tasks[source]:
-                    attempt = by_cell.get(f"{arm.name}/{seed}/{name}")
-                    if attempt is not None:
-                        attempts.setdefault((seed, tasks[name].repo), []).append(attempt)
-        for (seed, repo), of_repo in attempts.items():
-            taken, selection = select(of_repo, split, experience.selection)
-            taken.sort(key=lambda item: tasks[item.trajectory.instance_id].sequence_position)
-            resolved = set(selection.tasks)
-            failures = [
-                attempt
-                for attempt in of_repo
-                if attempt.verdict.outcome is Outcome.UNRESOLVED
-                and attempt.trajectory.instance_id not in resolved
-            ]
-            pairs = preference_pairs(taken, of_repo)
-            found[source, seed, repo] = Pool(
-                tuple(taken), selection, tuple(pairs), tuple(failures[:HELD_OUT])
-            )
-    return found
-
-
-def _worker(
-    plan: Plan,
-    experience: Experience,
-    tasks: Mapping[str, Task],
-    repos: Sequence[str],
-    pools: Mapping[PoolKey, Pool],
-    school: School,
-    done: Mapping[tuple[str, int, str], Consolidation],
-) -> Callable[[Job], tuple[Consolidation, list[MemoryItem]]]:
-    def work(job: Job) -> tuple[Consolidation, list[MemoryItem]]:
+    def do(self, job: Job) -> tuple[Consolidation, list[MemoryItem]]:
         arm, seed, repo = job
         assert arm.learning is not None
         begun = time.monotonic()
-        learned_in = _next(repo, repos) if arm.learning.elsewhere else repo
-        pool = pools.get((arm.learning.source, seed, learned_in))
-        taken = len(pool.selection.tasks) if pool else 0
-        if pool is None or taken < experience.selection.minimum_tasks:
-            raise BadInput(
-                f"{arm.name}: {learned_in} has {taken} resolved training tasks with seed {seed}, and the plan wants "
-                f"{experience.selection.minimum_tasks}. Give it more samples or tasks, or lower minimum_tasks."
-            )
-        used = pool.attempts[: _matched(plan, pools, seed, learned_in)][: arm.learning.episodes]
-        rejected: list[Attempt] = []
-        if arm.learning.objective is Objective.PREFERENCE:
-            pairs = [pair for pair in pool.pairs if pair[0] in used]
-            if not pairs:
-                raise BadInput(
-                    f"{arm.name}: with seed {seed} no task of {learned_in} was both resolved and failed, so there is "
-                    "nothing to prefer. Give the experience more samples."
-                )
-            used, rejected = tuple(good for good, _ in pairs), [bad for _, bad in pairs]
-        adapter, items = "", list[MemoryItem]()
-        if arm.learning.treatment.is_adapter:
-            assert school.trainer is not None
-            like = done.get(_model_for(plan, seed, repo))
-            request = _request(arm, seed, experience, (used, rejected), tasks, school.base, like)
-            adapter = school.trainer.train(
-                request, lambda event: school.tell(f"{arm.name}, {repo}, seed {seed}", event)
-            ).id
+        items: list[MemoryItem] = []
+        made: list[AdapterRecord] = []
+        if repo == ALL:
+            materials = [self.library.of(arm, seed, each) for each in self.library.repos]
+            made = self._by_strategy(arm, seed, materials)
         else:
-            items = [
-                distil(attempt.trajectory, attempt.steps, tasks[attempt.trajectory.instance_id], render)
-                for attempt in used
-            ]
+            learned_in = next_repo(repo, self.library.repos) if arm.learning.elsewhere else repo
+            materials = [self.library.of(arm, seed, learned_in, self.number)]
+            if arm.learning.treatment.is_adapter:
+                made = [self._train(arm, repo, seed, self._request(arm, seed, repo, materials[0]))]
+            else:
+                items = self.library.items(arm, seed, learned_in)
         consolidation = Consolidation(
             arm=arm.name,
             seed=seed,
             repo=repo,
+            round=self.number,
             treatment=arm.learning.treatment,
-            selection=pool.selection,
-            used=len(used),
-            adapter=adapter,
+            selection=combined(material.selection for material in materials),
+            used=sum(len(material.attempts) for material in materials),
+            adapter=made[-1].id if made else "",
+            made=tuple(card.id for card in made),
+            trained_tokens=sum(card.trained_tokens for card in made),
+            training_s=sum(card.seconds for card in made),
             items=tuple(item.id for item in items),
             seconds=time.monotonic() - begun,
         )
         return consolidation, items
 
-    return work
+    def _train(self, arm: Arm, repo: str, seed: int, request: TrainingRequest) -> AdapterRecord:
+        assert self.school.trainer is not None
+        what = f"{arm.name}{f', {repo}' if repo else ''}, seed {seed}"
+        return self.school.trainer.train(request, lambda event: self.school.tell(what, event))
 
-
-def _next(repo: str, repos: Sequence[str]) -> str:
-    """The repository after this one, the first after the last. Raises BadInput where there is only one."""
-    if len(repos) < 2:
-        raise BadInput(f"To learn elsewhere than in {repo} a plan needs a second repository.")
-    return repos[(repos.index(repo) + 1) % len(repos)]
-
-
-def _matched(plan: Plan, pools: Mapping[PoolKey, Pool], seed: int, repo: str) -> int:
-    """How many successes every arm of this seed and repository learns from: as many as the poorest source has.
-
-    Otherwise a control that learns from another source would also learn from another amount.
-    """
-    return min(
-        len(pools[source, seed, repo].attempts) for source in plan.sources if (source, seed, repo) in pools
-    )
-
-
-def _model_for(plan: Plan, seed: int, repo: str) -> tuple[str, int, str]:
-    """The trained adapter that a random one is made like."""
-    for arm in plan.arms:
-        if arm.learning == Learning(treatment=Treatment.ADAPTER):
-            return arm.name, seed, repo
-    return "", seed, repo
-
-
-def _request(
-    arm: Arm,
-    seed: int,
-    experience: Experience,
-    attempts: tuple[Sequence[Attempt], Sequence[Attempt]],
-    tasks: Mapping[str, Task],
-    base: ModelIdentity,
-    like: Consolidation | None,
-) -> TrainingRequest:
-    """`attempts` to learn from, and those to learn to avoid."""
-    assert arm.learning is not None and experience.training is not None
-    examples: tuple[Example, ...] = ()
-    rejected: tuple[Example, ...] = ()
-    make = {
-        Treatment.ZERO_ADAPTER: "zero",
-        Treatment.RANDOM_ADAPTER: "random",
-    }.get(arm.learning.treatment, "trained")
-    if make == "trained":
-        examples, rejected = (
-            trajectory_examples(found, dict(tasks), partial(opening, scaffold=arm.scaffold), render)
-            for found in attempts
+    def _by_strategy(self, arm: Arm, seed: int, materials: Sequence[Material]) -> list[AdapterRecord]:
+        """Repositories in order, each a batch or several."""
+        assert self.school.trainer is not None and self.experience.training is not None
+        assert arm.learning is not None and arm.learning.strategy is not None
+        batches = []
+        for material in materials:
+            size = self.experience.batch or len(material.examples)
+            batches += [material.examples[at : at + size] for at in range(0, len(material.examples), size)]
+        course = Course(
+            base=self.school.base,
+            settings=self.experience.training.model_copy(update={"seed": seed}),
+            train=lambda request: self._train(arm, ALL, seed, request),
+            measure=self.school.trainer.measure,
         )
-        nothing_lost((*examples, *rejected), (*attempts[0], *attempts[1]))
-    if make == "random" and like is None:
-        raise BadInput(f"{arm.name}: a random adapter needs an arm with a trained one in the same plan.")
-    # Each seed of the plan trains with a luck of its own; what is not trained has none.
-    settings = experience.training.model_copy(
-        update={"seed": seed if make != "zero" else 0, "objective": arm.learning.objective}
-    )
-    return TrainingRequest.model_validate(
-        {
-            "base": base,
-            "make": make,
-            "settings": settings,
-            "examples": examples,
-            "rejected": rejected,
-            "like": like.adapter if like is not None and make == "random" else "",
-        }
-    )
+        return learn(arm.learning.strategy, batches[: arm.learning.batches], course)
+
+    def _request(self, arm: Arm, seed: int, repo: str, material: Material) -> TrainingRequest:
+        assert arm.learning is not None and self.experience.training is not None
+        treatment = arm.learning.treatment
+        # Each seed of the plan trains with a luck of its own; what is not trained has none.
+        luck = 0 if treatment is Treatment.ZERO_ADAPTER else seed
+        settings = self.experience.training.model_copy(update={"seed": luck})
+        if treatment is Treatment.ADAPTER:
+            return TrainingRequest(
+                base=self.school.base,
+                make=Make.TRAINED,
+                settings=settings.model_copy(update={"objective": arm.learning.objective}),
+                examples=material.examples,
+                rejected=material.rejected,
+                teachers=material.teachers,
+            )
+        if treatment is Treatment.ZERO_ADAPTER:
+            return TrainingRequest(base=self.school.base, make=Make.ZERO, settings=settings)
+        like = self.done.get((_model_for(self.plan), seed, repo, 1))
+        if like is None:
+            raise BadInput(f"{arm.name}: a random adapter needs an arm with a trained one in the same plan.")
+        return TrainingRequest(
+            base=self.school.base, make=Make.RANDOM, settings=settings, parts=(like.adapter,)
+        )
 
 
-def nothing_lost(examples: Sequence[Example], attempts: Sequence[Attempt]) -> None:
-    """The text to learn from says every action that was done, and no other. Raises TreatmentMissing, naming the first
-    that is not there: an arm that never saw an edit does not show what experience is worth."""
-    for example, attempt in zip(examples, attempts, strict=True):
-        done = [step.action for step in attempt.steps if step.action is not None]
-        said = [parse(turn.text, FinishReason.STOP).action for turn in example.turns if turn.supervised]
-        for number, action in enumerate(done):
-            if number >= len(said) or said[number] != action:
-                raise TreatmentMissing(
-                    f"The example made of {example.source} does not say its action {number + 1}, {action.tool}: "
-                    "what is trained on is not what was done."
-                )
-        if len(said) > len(done):
-            raise TreatmentMissing(f"The example made of {example.source} says more than was done.")
+def _model_for(plan: Plan) -> str:
+    """Name of the arm whose trained adapters the random ones are made like."""
+    plain = (arm.name for arm in plan.arms if arm.learning == Learning(treatment=Treatment.ADAPTER))
+    return next(plain, "")

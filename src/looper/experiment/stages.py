@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from looper.errors import Cancelled
@@ -20,10 +20,10 @@ from looper.experiment.prove import (
 from looper.experiment.run import Progress, run_plan
 from looper.experiment.schedule import experience_lanes, lanes
 from looper.protocols import ChatModel, Engine, Fingerprinted, Trainer
-from looper.records.plan import Arm, ArmRole, Cell, Learning, Plan, RunManifest, Treatment
+from looper.records.plan import Arm, ArmRole, Cell, Learning, Plan, RunManifest, Source, Treatment
 from looper.records.task import Task
 from looper.records.training import TrainingEvent
-from looper.records.treatment import Proof, ProofKind
+from looper.records.treatment import Consolidation, Proof, ProofKind
 
 SCRIPTED = ("gold", "noop", "scripted")
 """Backends that read no prompt; there is nothing to prove of them."""
@@ -52,12 +52,15 @@ class Staging:
     """Makes the progress of a stage visible: its name, its cells, how many of them are to do."""
     say: Callable[[str], None]
     tell: Callable[[str, TrainingEvent], None]
+    proved: list[Proof] = field(default_factory=list)
+    """What needs no second proof."""
 
 
 def run_stages(run: Staging) -> None:
     """Returns when every cell has its end. Raises as `run_plan` does, and TreatmentMissing or ContextOverflow before the
     evaluation where an arm would not be what it is called."""
     plan = run.manifest.plan
+    run.proved.extend(run.ledger.proofs.recovered)
     schedule = lanes(plan, [run.tasks[name] for name in run.manifest.tasks], run.arms)
     wanted = [arm for arm in plan.arms if not run.arms or arm.name in run.arms]
     if not any(run.ledger.past(cell) for lane in schedule for cell in lane):
@@ -80,8 +83,7 @@ def run_stages(run: Staging) -> None:
             remember=run.ledger.memory.append,
             record=run.ledger.consolidations.append,
         )
-        past = run.ledger.consolidations.recovered
-        treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, school)
+        treatments = learn_in_rounds(run, school)
     failed = prove_treatments(run, wanted, treatments, trainer)
     failed |= {proof.arm for proof in run.ledger.proofs.recovered if not proof.passed}
 
@@ -91,6 +93,38 @@ def run_stages(run: Staging) -> None:
     world = replace(run.world, model_of=model_of, memory_of=treatments.memory)
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
     _work(run, "", kept, plan.arms, world)
+
+
+def learn_in_rounds(run: Staging, school: School) -> Treatments:
+    """The first round from base's experience; each later one also from what the arm itself did before it."""
+    past = list(run.ledger.consolidations.recovered)
+
+    def record(found: Consolidation) -> None:
+        school.record(found)
+        past.append(found)
+
+    kept = replace(school, record=record)
+    treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, kept)
+    rounds = max(arm.learning.rounds for arm in school.arms if arm.learning is not None)
+    for number in range(2, rounds + 1):
+        for arm in school.arms:
+            if arm.learning is not None and arm.learning.rounds >= number:
+                gather_again(run, arm, number, treatments)
+        treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, kept, number)
+    return treatments
+
+
+def gather_again(run: Staging, arm: Arm, number: int, treatments: Treatments) -> None:
+    """An arm at work on the training tasks, with what it learned in the round before."""
+    plan = run.manifest.plan
+    arms = plan.later_experience_arms(arm, number)
+    tasks = [run.tasks[name] for name in run.manifest.experience_tasks[Source.OWN]]
+
+    def model_of(_: Arm, seed: int, task: Task) -> ChatModel:
+        return run.served(arm, task, treatments.adapter(arm, seed, task.repo, number - 1))
+
+    world = replace(run.world, model_of=model_of)
+    _work(run, f"{arm.name} before round {number}", experience_lanes(plan.seeds, arms, tasks), arms, world)
 
 
 def learners_of(plan: Plan, wanted: Sequence[Arm]) -> tuple[Arm, ...]:
@@ -153,14 +187,14 @@ def prove_contexts(run: Staging, arms: Sequence[Arm]) -> None:
 
 def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable[[], Proof]) -> Proof:
     """A proof of this run: the one on record, or a new one."""
-    known: list[Proof] = run.ledger.proofs.recovered
-    for proof in known:
+    for proof in run.proved:
         if (proof.kind, proof.arm, proof.subject) == (kind, arm, subject):
             return proof
     if run.stop.is_set():
         raise Cancelled
     proof = prove()
     run.ledger.proofs.append(proof)
+    run.proved.append(proof)
     return proof
 
 

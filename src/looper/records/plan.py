@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from looper.records.base import Record, content_hash
+from looper.records.strategy import Strategy
 from looper.records.training import Objective, SelectionSettings, TrainingSettings
 from looper.records.trajectory import TOOL_NAMES, ModelIdentity, ToolName
 
@@ -136,17 +137,65 @@ class Source(StrEnum):
     """Tasks of the same form whose hidden conventions are drawn anew for every task: nothing there to learn but form."""
 
 
+class Teacher(StrEnum):
+    """What stands in the prompt of base where an arm learns from what base says with it."""
+
+    MEMORY = "memory"
+    PLACEBO_MEMORY = "placebo_memory"
+    """Of other repositories: the control."""
+
+
 class Learning(Record):
     """What an arm has been through before its tasks."""
 
     treatment: Treatment
     source: Source = Source.OWN
     episodes: Positive | None = None
-    """Learn from at most so many successes; None for as many as every other arm. The dose of a dose-response."""
+    """Learn from at most so many successes of each repository; None for as many as every other arm. The dose of a
+    dose-response."""
     objective: Objective = Objective.IMITATION
     """Of an adapter's training."""
+    teacher: Teacher | None = None
+    """Of the distillation objective."""
+    shuffled: bool = False
+    """Each action is taken from another place where the same tool was used: form without sense."""
+    rounds: Positive = 1
+    """After each round the arm itself works on the training tasks, and the next one learns from all successes so far."""
     elsewhere: bool = False
     """Work on each repository with what was learned in the next one: shows what learning makes forget."""
+    strategy: Strategy | None = None
+    """One adapter for all repositories, made from one batch after another; None for one adapter per repository."""
+    batches: Positive | None = None
+    """With a strategy: stop after so many batches; None for all."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Learning":
+        trained = self.treatment is Treatment.ADAPTER
+        plain = self.objective is Objective.IMITATION
+        for wrong, said in (
+            (
+                (self.objective is Objective.DISTILLATION) != (self.teacher is not None),
+                "teacher: belongs to the distillation objective, which needs one",
+            ),
+            (
+                self.strategy is not None and not (trained and plain),
+                "strategy: is for adapters that are trained by imitation",
+            ),
+            (
+                self.strategy is not None and (self.elsewhere or self.rounds > 1),
+                "strategy: has one adapter for all repositories and one round",
+            ),
+            (self.batches is not None and self.strategy is None, "batches: belongs to a strategy"),
+            (
+                self.shuffled and not (trained and plain),
+                "shuffled: is for adapters that are trained by imitation",
+            ),
+            (self.rounds > 1 and not trained, "rounds: only what is trained has rounds"),
+            (self.rounds > 1 and self.source is not Source.OWN, "rounds: are for an arm's own experience"),
+        ):
+            if wrong:
+                raise ValueError(said)
+        return self
 
 
 class Experience(Record):
@@ -162,6 +211,8 @@ class Experience(Record):
     """For arms with adapters."""
     memory_items: Positive = 1
     """In a prompt, for arms with memory."""
+    batch: Positive | None = None
+    """So many successes of a repository are a batch of a strategy; None for all of them."""
 
 
 class ArmRole(StrEnum):
@@ -280,16 +331,35 @@ class Plan(Record):
     def experience_arms(self, source: Source) -> tuple[Arm, ...]:
         """Base at work on the training tasks, once per sample."""
         base = next((arm for arm in self.arms if arm.role is ArmRole.BASE), None)
-        if base is None or self.experience is None:
+        return self._at_work(base, f"experience_{source.value}", 1)
+
+    def later_experience_arms(self, arm: Arm, number: int) -> tuple[Arm, ...]:
+        """An arm that learns in rounds at work on the training tasks before its round `number`, from 2."""
+        return self._at_work(arm, f"experience_{arm.name}_{number}", number)
+
+    def all_experience(self) -> tuple[tuple[Source, Arm], ...]:
+        """Every arm that gathers experience, with where it works."""
+        first = [(source, arm) for source in self.sources for arm in self.experience_arms(source)]
+        later = [
+            (Source.OWN, found)
+            for arm in self.arms
+            if arm.learning is not None
+            for number in range(2, arm.learning.rounds + 1)
+            for found in self.later_experience_arms(arm, number)
+        ]
+        return (*first, *later)
+
+    def _at_work(self, arm: Arm | None, name: str, number: int) -> tuple[Arm, ...]:
+        if arm is None or self.experience is None:
             return ()
         return tuple(
-            base.model_copy(
+            arm.model_copy(
                 update={
-                    "name": f"experience_{source.value}_{sample}",
+                    "name": f"{name}_{sample}",
                     "role": ArmRole.EXPERIENCE,
                     "temperature": self.experience.temperature,
                     # Another luck than base and its repeats have.
-                    "repetition": 1000 + sample,
+                    "repetition": 1000 * number + sample,
                 }
             )
             for sample in range(1, self.experience.samples + 1)

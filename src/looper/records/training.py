@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from looper.records.base import Record, content_hash
-from looper.records.trajectory import ModelIdentity
+from looper.records.strategy import Anchor
+from looper.records.trajectory import ModelIdentity, ToolName
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -19,6 +20,10 @@ class Turn(Record):
     text: str
     supervised: bool = False
     """Whether the loss counts it; assistant turns only."""
+    tool: ToolName | None = None
+    """Of the action that it says; None for other turns."""
+    part: Annotated[int, Field(ge=0)] | None = None
+    """Number of the expert that this turn belongs to, in the examples of a mixture."""
 
     @model_validator(mode="after")
     def _only_the_model_is_taught_its_own_words(self) -> "Turn":
@@ -96,6 +101,8 @@ class Objective(StrEnum):
     """The actions of successes: mean cross-entropy."""
     PREFERENCE = "preference"
     """Actions of a success over those of a failure at the same task: DPO (Rafailov et al. 2023)."""
+    DISTILLATION = "distillation"
+    """What base says with something in its prompt, said without: KL divergence from base on the actions' tokens."""
 
 
 class TrainingSettings(Record):
@@ -126,27 +133,71 @@ class TrainingSettings(Record):
     """Recompute activations instead of keeping them: less memory, more time."""
 
 
+class Make(StrEnum):
+    """How the weights of an adapter come about."""
+
+    TRAINED = "trained"
+    ZERO = "zero"
+    """Changes nothing."""
+    RANDOM = "random"
+    """Changes as much as the first of `parts`, in no direction."""
+    MERGED = "merged"
+    """The mean of the changes that `parts` make."""
+    CUT = "cut"
+    """The one part, of lower rank, as near as possible to what it was: singular value decomposition."""
+    MIXTURE = "mixture"
+    """`parts` side by side with a router in each layer; the router is trained on the examples."""
+    ROUTED_BY_CHANCE = "routed_by_chance"
+    """The same with a router that is drawn and not trained."""
+
+
 class TrainingRequest(Record):
     """Everything that decides what an adapter becomes. Its hash is the adapter's name."""
 
     base: ModelIdentity
-    make: Literal["trained", "zero", "random"]
-    """`zero` changes nothing, `random` changes as much as the adapter named in `like`, in no direction."""
+    make: Make
     settings: TrainingSettings
-    examples: tuple[Example, ...]
+    examples: tuple[Example, ...] = ()
     """What to say; with the preference objective, what to prefer."""
     rejected: tuple[Example, ...] = ()
     """With the preference objective: for each example what not to say, from the same opening."""
-    like: str = ""
-    """Id of the adapter whose shape and norms a random one takes."""
+    teachers: tuple[Example, ...] = ()
+    """With the distillation objective: each example as the teacher sees it; the supervised turns are the same."""
+    start: str = ""
+    """Id of the adapter that training goes on from; empty to begin anew."""
+    grow: bool = False
+    """Leave `start` as it is and train `rank` new factors beside it; the adapter then holds both."""
+    anchor: Anchor | None = None
+    """Holds the weights near those of `start`, and measures what the next training is to hold."""
+    parts: tuple[str, ...] = ()
+    """Ids of the adapters that this one is made of or like."""
+    top: Positive | None = None
+    """Of a mixture: experts at work on one token; None for all."""
 
     @model_validator(mode="after")
-    def _pairs_are_whole(self) -> "TrainingRequest":
-        if self.make == "trained" and self.settings.objective is Objective.PREFERENCE:
-            if len(self.examples) != len(self.rejected):
-                raise ValueError(f"rejected: {len(self.rejected)} for {len(self.examples)} examples")
-        elif self.rejected:
-            raise ValueError("rejected: only the preference objective has any use for them")
+    def _is_whole(self) -> "TrainingRequest":
+        trained = self.make is Make.TRAINED
+        for name, of, objective in (
+            ("rejected", self.rejected, Objective.PREFERENCE),
+            ("teachers", self.teachers, Objective.DISTILLATION),
+        ):
+            if trained and self.settings.objective is objective:
+                if len(self.examples) != len(of):
+                    raise ValueError(f"{name}: {len(of)} for {len(self.examples)} examples")
+            elif of:
+                raise ValueError(f"{name}: only the {objective.value} objective has any use for them")
+        if self.teachers and any(
+            teacher.turns == example.turns
+            for teacher, example in zip(self.teachers, self.examples, strict=True)
+        ):
+            raise ValueError(
+                "teachers: one sees no more than its student, so there is nothing to learn from it"
+            )
+        one = self.make in (Make.RANDOM, Make.CUT)
+        if (one and len(self.parts) != 1) or (self.make in (Make.TRAINED, Make.ZERO) and self.parts):
+            raise ValueError(f"parts: {len(self.parts)} for an adapter that is {self.make.value}")
+        if self.grow and not self.start:
+            raise ValueError("grow: there is no start to grow from")
         return self
 
     def adapter_id(self) -> str:
@@ -165,11 +216,17 @@ class AdapterRecord(Record):
 
     id: str
     base: ModelIdentity
-    make: Literal["trained", "zero", "random"]
+    make: Make
     settings: TrainingSettings
+    rank: int
+    """Of the change of each matrix, as it is served; 0 where there is no such bound."""
+    start: str
+    """Id of the adapter that training went on from; empty for none."""
+    parts: tuple[str, ...]
+    """Ids of the adapters that this one is made of."""
     examples_hash: str
     tasks: tuple[str, ...]
-    """Ids of every task that went in, validation included."""
+    """Ids of every task that went in, validation included, also by way of other adapters."""
     sources: tuple[str, ...]
     train_examples: int
     validation_examples: int
@@ -186,7 +243,12 @@ class AdapterRecord(Record):
     kept_iteration: int
     """The weights are those after this iteration."""
     relative_change: float
-    """‖ΔW‖ / ‖W‖ over all adapted matrices together (Frobenius norms)."""
+    """‖ΔW‖ / ‖W‖ over all adapted matrices together (Frobenius norms); of a mixture with all experts at equal weight."""
+    cut_error: float | None = None
+    """‖ΔW − ΔW′‖ / ‖ΔW‖ where the rank was cut; None elsewhere."""
+    router_accuracy: float | None = None
+    """Share of supervised tokens for which the routers together prefer the expert that was trained on them, on the
+    validation examples, or on all where none were kept aside; None without a router."""
     seconds: float
     """Training alone, without loading."""
     peak_memory_bytes: int
@@ -205,3 +267,20 @@ class TrainingEvent(Record):
     loss: float | None = None
     tokens_per_s: float | None = None
     """Supervised tokens."""
+
+
+class MeasuringRequest(Record):
+    """What is to be measured: a model with an adapter or none, on examples."""
+
+    adapter: str
+    examples: tuple[Example, ...]
+
+
+class Measured(Record):
+    """What a model makes of one example."""
+
+    source: str
+    loss: float
+    """Nats per supervised token."""
+    place: tuple[float, ...]
+    """Mean last hidden state over the supervised tokens."""

@@ -13,19 +13,27 @@ class Consolidation(Record):
     arm: str
     seed: int
     repo: str
+    """Empty where one adapter serves all repositories."""
+    round: int = 1
     treatment: Treatment
     selection: Selection
     used: int
     """Of the successes taken: those that went in, after matching with other arms."""
     adapter: str = ""
     """Id of the adapter; empty for memory."""
+    made: tuple[str, ...] = ()
+    """Ids of all adapters that were made on the way to it, in order, itself included."""
+    trained_tokens: int = 0
+    """Supervised tokens over all their iterations."""
+    training_s: float = 0.0
+    """Spent in training loops, whenever that was; what had been trained before is counted too."""
     items: tuple[str, ...] = ()
     """Ids of the memory items; empty for adapters."""
     seconds: float
 
     @property
-    def key(self) -> tuple[str, int, str]:
-        return self.arm, self.seed, self.repo
+    def key(self) -> tuple[str, int, str, int]:
+        return self.arm, self.seed, self.repo, self.round
 
 
 class ProofKind(StrEnum):

@@ -77,10 +77,9 @@ class RunView:
         cells = {cell for arm in plan.arms if arm.name not in failed for cell in self.cells(arm.name)}
         return cells | {
             f"{arm.name}/{seed}/{task}"
-            for source, tasks in self.manifest.experience_tasks.items()
-            for arm in plan.experience_arms(source)
+            for source, arm in plan.all_experience()
             for seed in plan.seeds
-            for task in tasks
+            for task in self.manifest.experience_tasks[source]
         }
 
     @property

@@ -20,8 +20,9 @@ import mlx.core as mx
 from mlx.utils import tree_map
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
-from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load
+
+from looper.edges.models.mixture import load_adapter
 
 CACHE_BYTES = 2 << 30
 """Kept for conversations between their turns; the one that waited longest goes first."""
@@ -54,7 +55,7 @@ class Adapters:
         self._back_to_base()
         if folder != BASE:
             try:
-                load_adapters(self.model, folder)
+                load_adapter(self.model, folder)
                 mx.eval(self.model.parameters())
             except Exception as error:  # Whatever a damaged file makes of it.
                 self._back_to_base()

@@ -7,7 +7,7 @@ longer one; for others there is no such text, and they are refused.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,13 @@ class Encoded:
     """1 for tokens that the loss counts, else 0; same length as `tokens`."""
     turns: int
     """Supervised turns in it."""
+    parts: list[int]
+    """Number of the expert behind each supervised token, −1 for none; same length as `tokens`."""
     base: float = 0.0
     """Log-probability that base gives to its supervised tokens, in nats; measured for preference training only."""
+    likely: list[tuple[Any, Any]] = field(default_factory=list)
+    """For each supervised token the ids that the teacher holds likely there and their probabilities; measured for
+    distillation only."""
 
     @property
     def supervised(self) -> int:
@@ -48,14 +53,22 @@ def load_tokenizer(folder: Path) -> Any:
 
 def encode(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[float]]:
     """Tokens and weights of a whole conversation. Raises BadInput for a template that rewrites its own past."""
-    text, spans = supervised_spans(tokenizer, turns)
+    found = whole_conversation(tokenizer, Example(source="", instance_id="", repo="", turns=tuple(turns)))
+    return found.tokens, found.weights
+
+
+def whole_conversation(tokenizer: Any, example: Example) -> Encoded:
+    """An example in one piece, however long. Raises BadInput as `encode` does."""
+    text, spans = supervised_spans(tokenizer, example.turns)
+    taught = [turn for turn in example.turns if turn.supervised]
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    weights = [0.0] * len(found["input_ids"])
-    for start, end in spans:
+    weights, parts = [0.0] * len(found["input_ids"]), [-1] * len(found["input_ids"])
+    for (start, end), turn in zip(spans, taught, strict=True):
         for at, (left, right) in enumerate(found["offset_mapping"]):
             if left >= start and right <= end and right > left:
                 weights[at] = 1.0
-    return list(found["input_ids"]), weights
+                parts[at] = -1 if turn.part is None else turn.part
+    return Encoded(example.source, example.instance_id, list(found["input_ids"]), weights, len(taught), parts)
 
 
 def supervised_spans(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
@@ -83,12 +96,6 @@ def supervised_spans(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, list[t
             )
         spans.append((len(before), len(after.rstrip())))
     return whole, spans
-
-
-def whole_conversation(tokenizer: Any, example: Example) -> Encoded:
-    tokens, weights = encode(tokenizer, example.turns)
-    turns = sum(turn.supervised for turn in example.turns)
-    return Encoded(example.source, example.instance_id, tokens, weights, turns)
 
 
 def windows(tokenizer: Any, example: Example, max_tokens: int) -> tuple[list[Encoded], int]:
@@ -129,10 +136,9 @@ def _widest(
                     for number, turn in enumerate(example.turns[start : last + 1], start)
                 ),
             )
-            tokens, weights = encode(tokenizer, turns)
-            if len(tokens) <= max_tokens:
-                count = sum(turn.supervised for turn in turns)
-                return Encoded(example.source, example.instance_id, tokens, weights, count), last
+            found = whole_conversation(tokenizer, example.model_copy(update={"turns": turns}))
+            if len(found.tokens) <= max_tokens:
+                return found, last
     return None
 
 

@@ -10,8 +10,9 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,20 @@ from looper.edges.models.mlx import ADAPTER_FILES, mlx_environment
 from looper.edges.trainers.estimate import must_fit
 from looper.errors import BadInput, TrainingFailed
 from looper.records.base import content_hash
-from looper.records.training import AdapterRecord, TrainingEvent, TrainingRequest
+from looper.records.training import (
+    AdapterKind,
+    AdapterRecord,
+    Example,
+    Make,
+    Measured,
+    MeasuringRequest,
+    TrainingEvent,
+    TrainingRequest,
+)
 
 CARD = "adapter.json"
+FISHER = "fisher.safetensors"
+"""Of an anchored adapter: what the next training is to hold."""
 
 
 class MlxTrainer:
@@ -50,12 +62,13 @@ class MlxTrainer:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if self.folder(name).is_dir():
                 return self.load(name)
+            origins = self._origins(request)
             must_fit(self._base, request.settings)
             work = self._adapters / f".work-{name}"
             work.mkdir(exist_ok=True)
             (work / "request.json").write_bytes(request.to_json())
-            outcome = self._run(work, request, tell)
-            card = _card(name, request, outcome, work)
+            outcome = self._run(work, tell)
+            card = _card(name, request, outcome, work, origins)
             (work / CARD).write_bytes(card.to_json())
             for leftover in ("request.json", "outcome.json", "checkpoint.safetensors"):
                 (work / leftover).unlink(missing_ok=True)
@@ -83,14 +96,45 @@ class MlxTrainer:
             )
         return card
 
-    def _run(
-        self, work: Path, request: TrainingRequest, tell: Callable[[TrainingEvent], None]
-    ) -> dict[str, Any]:
+    def measure(self, adapter_id: str, examples: Sequence[Example]) -> tuple[Measured, ...]:
+        """What the base with an adapter, or with none, makes of each example. Raises BadInput or TrainingFailed."""
+        if adapter_id:
+            self.load(adapter_id)
+        self._adapters.mkdir(parents=True, exist_ok=True)
+        request = MeasuringRequest(adapter=adapter_id, examples=tuple(examples))
+        with tempfile.TemporaryDirectory(prefix=".measure-", dir=self._adapters) as folder:
+            (Path(folder) / "request.json").write_bytes(request.to_json())
+            outcome = self._run(Path(folder), lambda event: None)
+        return tuple(Measured.model_validate(found) for found in outcome["measured"])
+
+    def _origins(self, request: TrainingRequest) -> list[AdapterRecord]:
+        """Cards of the adapters that this one is made from. Raises BadInput where it cannot be."""
+        found = [self.load(name) for name in (request.start, *request.parts) if name]
+        settings = request.settings
+        for card in found:
+            if card.base.digest != request.base.digest:
+                raise BadInput(f"The adapter {card.id} was made for another base than {request.base.name}.")
+            if card.settings.multiplier != settings.multiplier or card.settings.kind is not settings.kind:
+                raise BadInput(
+                    f"The adapter {card.id} is {card.settings.kind.value} with multiplier {card.settings.multiplier}, and "
+                    f"what is made from it {settings.kind.value} with {settings.multiplier}: their factors do not add up."
+                )
+        adds_up = settings.kind is AdapterKind.LORA or (request.make is Make.TRAINED and not request.grow)
+        if found and not adds_up and not (request.make is Make.RANDOM and settings.kind is AdapterKind.DORA):
+            raise BadInput(
+                f"Only LoRA adapters can be {request.make.value} from others; this is {settings.kind.value}."
+            )
+        if request.start and not request.grow and found[0].rank != settings.rank * bool(found[0].rank):
+            raise BadInput(
+                f"The adapter {found[0].id} has rank {found[0].rank}; training goes on from it with the same, not "
+                f"{settings.rank}."
+            )
+        return found
+
+    def _run(self, work: Path, tell: Callable[[TrainingEvent], None]) -> dict[str, Any]:
         """Let the child work; what it found. Raises BadInput or TrainingFailed, with the child's last words."""
         (work / "outcome.json").unlink(missing_ok=True)
         argv = [sys.executable, "-m", "looper.edges.trainers.mlx_child", str(work), str(self._base)]
-        if request.make == "random":
-            argv.append(str(self.folder(request.like)))
         last, words = "before its first event", deque[str](maxlen=20)
         with (work / "child.log").open("w+") as log:
             child = subprocess.Popen(
@@ -139,9 +183,15 @@ MEMORY = {
 }
 
 
-def _card(name: str, request: TrainingRequest, outcome: dict[str, Any], work: Path) -> AdapterRecord:
+def _card(
+    name: str,
+    request: TrainingRequest,
+    outcome: dict[str, Any],
+    work: Path,
+    origins: Sequence[AdapterRecord],
+) -> AdapterRecord:
     """The card, where what was measured can be believed. Raises TrainingFailed, naming the figure that cannot."""
-    if request.make == "trained":
+    if request.make in (Make.TRAINED, Make.MIXTURE):
         believable(outcome)
         whole(outcome, request)
     try:
@@ -150,8 +200,16 @@ def _card(name: str, request: TrainingRequest, outcome: dict[str, Any], work: Pa
             base=request.base,
             make=request.make,
             settings=request.settings,
+            rank=outcome["rank"],
+            start=request.start,
+            parts=request.parts,
             examples_hash=content_hash(*request.examples, *request.rejected),
-            tasks=tuple(sorted({example.instance_id for example in request.examples})),
+            tasks=tuple(
+                sorted(
+                    {example.instance_id for example in request.examples}
+                    | {task for card in origins for task in card.tasks}
+                )
+            ),
             sources=tuple(example.source for example in (*request.examples, *request.rejected)),
             train_examples=outcome.get("train_examples", 0),
             validation_examples=outcome.get("validation_examples", 0),
@@ -163,6 +221,8 @@ def _card(name: str, request: TrainingRequest, outcome: dict[str, Any], work: Pa
             validation_losses=outcome.get("validation_losses", ()),
             kept_iteration=outcome.get("kept_iteration", 0),
             relative_change=outcome["relative_change"],
+            cut_error=outcome.get("cut_error"),
+            router_accuracy=outcome.get("router_accuracy"),
             seconds=outcome.get("seconds", 0.0),
             peak_memory_bytes=outcome["peak_memory_bytes"],
             weights_hash=weights_hash(work),
@@ -203,4 +263,6 @@ def weights_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in ADAPTER_FILES:
         digest.update((folder / name).read_bytes())
+    if (folder / FISHER).is_file():
+        digest.update((folder / FISHER).read_bytes())
     return digest.hexdigest()

@@ -1,0 +1,153 @@
+"""What one arm learns from in one repository: its successes, as conversations to train on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from looper.agent.actions import parse, render
+from looper.agent.prompt import opening
+from looper.errors import BadInput, TreatmentMissing
+from looper.experiment.pools import Pools
+from looper.memory.distil import distil
+from looper.memory.retrieve import placebo, retrieved
+from looper.records.memory import MemoryItem
+from looper.records.plan import Arm, Learning, Plan, Teacher
+from looper.records.task import Task
+from looper.records.training import Example, Objective, Selection
+from looper.records.trajectory import FinishReason
+from looper.training.examples import shuffled_targets, trajectory_examples
+from looper.training.select import Attempt
+
+
+@dataclass(frozen=True)
+class Material:
+    """What goes into one consolidation."""
+
+    attempts: tuple[Attempt, ...]
+    selection: Selection
+    examples: tuple[Example, ...] = ()
+    rejected: tuple[Example, ...] = ()
+    teachers: tuple[Example, ...] = ()
+
+
+class Library:
+    """Where the arms of a plan find what they learn from."""
+
+    def __init__(self, plan: Plan, pools: Pools, tasks: Mapping[str, Task], repos: Sequence[str]) -> None:
+        self._plan, self._pools, self._tasks, self.repos = plan, pools, dict(tasks), repos
+
+    def of(self, arm: Arm, seed: int, repo: str, number: int = 1) -> Material:
+        """For an arm's round `number`. Raises BadInput where there is too little."""
+        learning = arm.learning
+        assert learning is not None
+        attempts, selection = self._successes(arm, learning, seed, repo, number)
+        if not learning.treatment.is_adapter:
+            return Material(attempts, selection)
+        match learning.objective:
+            case Objective.PREFERENCE:
+                return self._preferences(arm, seed, repo, attempts, selection)
+            case Objective.DISTILLATION:
+                return self._taught(arm, seed, repo, attempts, selection)
+            case Objective.IMITATION:
+                examples = self._examples(arm, attempts)
+                if learning.shuffled:
+                    examples = shuffled_targets(examples, seed)
+                return Material(attempts, selection, examples)
+
+    def _successes(
+        self, arm: Arm, learning: Learning, seed: int, repo: str, number: int
+    ) -> tuple[tuple[Attempt, ...], Selection]:
+        experience = self._plan.experience
+        assert experience is not None
+        pool = self._pools.of(learning.source, seed, repo, arm, number)
+        taken = len(pool.selection.tasks) if pool else 0
+        if pool is None or taken < experience.selection.minimum_tasks:
+            raise BadInput(
+                f"{arm.name}: {repo} has {taken} resolved training tasks with seed {seed}, and the plan wants "
+                f"{experience.selection.minimum_tasks}. Give it more samples or tasks, or lower minimum_tasks."
+            )
+        # What an arm gathers in rounds of its own is its treatment; before that all learn from the same amount.
+        count = len(pool.attempts) if number > 1 else self._pools.matched(self._plan, seed, repo)
+        return pool.attempts[:count][: learning.episodes], pool.selection
+
+    def _examples(self, arm: Arm, attempts: Sequence[Attempt]) -> tuple[Example, ...]:
+        found = trajectory_examples(attempts, self._tasks, partial(opening, scaffold=arm.scaffold), render)
+        nothing_lost(found, attempts)
+        return found
+
+    def _preferences(
+        self, arm: Arm, seed: int, repo: str, attempts: Sequence[Attempt], selection: Selection
+    ) -> Material:
+        assert arm.learning is not None
+        pool = self._pools.of(arm.learning.source, seed, repo)
+        pairs = [pair for pair in pool.pairs if pair[0] in attempts] if pool else []
+        if not pairs:
+            raise BadInput(
+                f"{arm.name}: with seed {seed} no task of {repo} was both resolved and failed, so there is "
+                "nothing to prefer. Give the experience more samples."
+            )
+        good, bad = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
+        return Material(good, selection, self._examples(arm, good), self._examples(arm, bad))
+
+    def _taught(
+        self, arm: Arm, seed: int, repo: str, attempts: Sequence[Attempt], selection: Selection
+    ) -> Material:
+        """The same conversations twice: as the arm will have them, and with memory in the prompt as the teacher has them.
+
+        Tasks that get no memory are left out: there the teacher knows no more than the student.
+        """
+        assert arm.learning is not None and self._plan.experience is not None
+        items = [
+            item
+            for other in (self.repos if arm.learning.teacher is Teacher.PLACEBO_MEMORY else [repo])
+            for item in self.items(arm, seed, other)
+        ]
+        give = partial(retrieved, count=self._plan.experience.memory_items)
+        if arm.learning.teacher is Teacher.PLACEBO_MEMORY:
+            give = partial(placebo, count=self._plan.experience.memory_items, seed=seed)
+        kept: list[Attempt] = []
+        teachers: list[Example] = []
+        for attempt in attempts:
+            given = give(self._tasks[attempt.trajectory.instance_id], items)
+            if given.text:
+                kept.append(attempt)
+                begin = partial(opening, scaffold=arm.scaffold, memory=given.text)
+                teachers += trajectory_examples([attempt], self._tasks, begin, render)
+        if not kept:
+            raise BadInput(
+                f"{arm.name}: with seed {seed} no success in {repo} has an earlier one to remember, so the teacher knows "
+                "nothing that the arm does not. Give the experience more tasks."
+            )
+        return Material(tuple(kept), selection, self._examples(arm, kept), teachers=tuple(teachers))
+
+    def items(self, arm: Arm, seed: int, repo: str) -> list[MemoryItem]:
+        """The successes of an arm in one repository, as something to remember."""
+        assert arm.learning is not None
+        attempts, _ = self._successes(arm, arm.learning, seed, repo, 1)
+        return [
+            distil(attempt.trajectory, attempt.steps, self._tasks[attempt.trajectory.instance_id], render)
+            for attempt in attempts
+        ]
+
+
+def nothing_lost(examples: Sequence[Example], attempts: Sequence[Attempt]) -> None:
+    """The text to learn from says every action that was done, and no other. Raises TreatmentMissing, naming the first
+    that is not there: an arm that never saw an edit does not show what experience is worth."""
+    for example, attempt in zip(examples, attempts, strict=True):
+        done = [step.action for step in attempt.steps if step.action is not None]
+        said = [parse(turn.text, FinishReason.STOP).action for turn in example.turns if turn.supervised]
+        for number, action in enumerate(done):
+            if number >= len(said) or said[number] != action:
+                raise TreatmentMissing(
+                    f"The example made of {example.source} does not say its action {number + 1}, {action.tool}: "
+                    "what is trained on is not what was done."
+                )
+        if len(said) > len(done):
+            raise TreatmentMissing(f"The example made of {example.source} says more than was done.")
+
+
+def next_repo(repo: str, repos: Sequence[str]) -> str:
+    """The repository after this one, the first after the last. Raises BadInput where there is only one."""
+    if len(repos) < 2:
+        raise BadInput(f"To learn elsewhere than in {repo} a plan needs a second repository.")
+    return repos[(repos.index(repo) + 1) % len(repos)]

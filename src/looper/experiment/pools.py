@@ -1,0 +1,113 @@
+"""What a run has gathered → the successes of each source, seed and repository."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from looper.journal import read_stream
+from looper.records.plan import Arm, Experience, Plan, RunManifest, Source
+from looper.records.task import Task
+from looper.records.training import Selection
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import Outcome, Verdict
+from looper.training.select import Attempt, preference_pairs, select
+
+HELD_OUT = 12
+"""Failures that are kept to look at an adapter with."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The successes of one source, seed and repository."""
+
+    attempts: tuple[Attempt, ...]
+    """In the order of their tasks."""
+    selection: Selection
+    pairs: tuple[tuple[Attempt, Attempt], ...]
+    """Successes with a failure at the same task."""
+    failures: tuple[Attempt, ...]
+    """At tasks that were never resolved. Nothing is trained on them, so they show how a trained model behaves elsewhere."""
+
+
+class Pools:
+    """The successes of a run's experience, as far as it has been gathered."""
+
+    def __init__(self, manifest: RunManifest, tasks: Mapping[str, Task], folder: Path) -> None:
+        assert manifest.plan.experience is not None
+        self._manifest, self._tasks = manifest, tasks
+        self._experience: Experience = manifest.plan.experience
+        self._by_cell = {attempt.verdict.cell: attempt for attempt in read_attempts(folder)}
+        self._known: dict[tuple[str, Source, int, str], Pool | None] = {}
+
+    def of(
+        self, source: Source, seed: int, repo: str, learner: Arm | None = None, number: int = 1
+    ) -> Pool | None:
+        """None where nothing was tried. A `learner` in a later round also has what it did itself before that round."""
+        key = (f"{learner.name}_{number}" if learner and number > 1 else "", source, seed, repo)
+        if key not in self._known:
+            plan = self._manifest.plan
+            arms = list(plan.experience_arms(source))
+            if learner is not None:
+                arms += [
+                    arm for past in range(2, number + 1) for arm in plan.later_experience_arms(learner, past)
+                ]
+            names = self._manifest.experience_tasks.get(source, ())
+            attempts = [
+                found
+                for arm in arms
+                for name in names
+                if self._tasks[name].repo == repo
+                and (found := self._by_cell.get(f"{arm.name}/{seed}/{name}")) is not None
+            ]
+            self._known[key] = self._pool(attempts, frozenset(names)) if attempts else None
+        return self._known[key]
+
+    def _pool(self, attempts: Sequence[Attempt], split: frozenset[str]) -> Pool:
+        taken, selection = select(attempts, split, self._experience.selection)
+        taken.sort(key=lambda item: self._tasks[item.trajectory.instance_id].sequence_position)
+        resolved = set(selection.tasks)
+        failures = [
+            attempt
+            for attempt in attempts
+            if attempt.verdict.outcome is Outcome.UNRESOLVED
+            and attempt.trajectory.instance_id not in resolved
+        ]
+        pairs = preference_pairs(taken, attempts)
+        return Pool(tuple(taken), selection, tuple(pairs), tuple(failures[:HELD_OUT]))
+
+    def matched(self, plan: Plan, seed: int, repo: str) -> int:
+        """How many successes every arm of this seed and repository learns from: as many as the poorest source has.
+
+        Otherwise a control that learns from another source would also learn from another amount.
+        """
+        pools = [self.of(source, seed, repo) for source in plan.sources]
+        return min(len(pool.attempts) for pool in pools if pool is not None)
+
+    def failures(self, plan: Plan, seed: int, repo: str) -> list[Attempt]:
+        pools = [self.of(source, seed, repo) for source in plan.sources]
+        return [attempt for pool in pools if pool is not None for attempt in pool.failures]
+
+
+def combined(selections: Iterable[Selection]) -> Selection:
+    """What became of the attempts of several repositories together."""
+    found = list(selections)
+    counts = {
+        name: sum(getattr(selection, name) for selection in found)
+        for name in Selection.model_fields
+        if name != "tasks"
+    }
+    return Selection(**counts, tasks=tuple(task for selection in found for task in selection.tasks))
+
+
+def read_attempts(folder: Path) -> list[Attempt]:
+    """The last attempt of every cell of a run that has both a rollout and an end."""
+    steps: dict[tuple[str, int], list[Step]] = {}
+    for step in read_stream(folder, "steps", Step):
+        steps.setdefault((step.cell, step.attempt), []).append(step)
+    ends = {(end.cell, end.attempt): end for end in read_stream(folder, "trajectories", Trajectory)}
+    verdicts = {found.cell: found for found in read_stream(folder, "verdicts", Verdict)}
+    return [
+        Attempt(end, tuple(steps[end.cell, end.attempt]), verdict)
+        for verdict in verdicts.values()
+        if (end := ends.get((verdict.cell, verdict.attempt))) is not None
+    ]

@@ -1,0 +1,294 @@
+"""Batches of experience, one after another → one adapter, by the rule of a strategy."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain, cycle, islice
+from math import dist
+
+from looper.records.base import content_hash
+from looper.records.strategy import (
+    AdaptiveRank,
+    Anchor,
+    Anchored,
+    Division,
+    FullReplay,
+    Mixture,
+    PartialReplay,
+    Priority,
+    Sequential,
+    Strategy,
+)
+from looper.records.training import (
+    AdapterRecord,
+    Example,
+    Make,
+    Measured,
+    TrainingRequest,
+    TrainingSettings,
+    Turn,
+)
+from looper.records.trajectory import ModelIdentity
+
+Batch = Sequence[Example]
+PROBE_SHARE = 0.25
+"""Of the tasks of a batch, to compare ranks on."""
+PARTS = {"bash": 0, "done": 0, "read": 1, "write": 2, "edit": 2}
+"""Expert for each tool: commands, reads, changes."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a strategy is carried out with."""
+
+    base: ModelIdentity
+    settings: TrainingSettings
+    """Of the training on one batch."""
+    train: Callable[[TrainingRequest], AdapterRecord]
+    measure: Callable[[str, Sequence[Example]], tuple[Measured, ...]]
+    """By an adapter's id, or by none for the base."""
+
+
+def learn(strategy: Strategy, batches: Sequence[Batch], course: Course) -> list[AdapterRecord]:
+    """Every adapter that was made on the way; the last is what was learned."""
+    assert batches
+    match strategy:
+        case FullReplay():
+            # As many iterations as all batches have with the others.
+            every = tuple(chain.from_iterable(batches))
+            return [_train(course, every, iterations=len(batches) * course.settings.iterations)]
+        case Sequential():
+            return _one_after_another(batches, course)
+        case Anchored(anchor=anchor):
+            return _one_after_another(batches, course, anchor)
+        case PartialReplay():
+            return _with_buffer(strategy, batches, course)
+        case Mixture():
+            return _mixture(strategy, batches, course)
+        case AdaptiveRank():
+            return _adaptive(strategy, batches, course)
+
+
+def _train(
+    course: Course,
+    examples: Batch,
+    *,
+    start: str = "",
+    grow: bool = False,
+    anchor: Anchor | None = None,
+    **changes: object,
+) -> AdapterRecord:
+    return course.train(
+        TrainingRequest(
+            base=course.base,
+            make=Make.TRAINED,
+            settings=course.settings.model_copy(update=changes),
+            examples=tuple(examples),
+            start=start,
+            grow=grow,
+            anchor=anchor,
+        )
+    )
+
+
+def _one_after_another(
+    batches: Sequence[Batch], course: Course, anchor: Anchor | None = None
+) -> list[AdapterRecord]:
+    made: list[AdapterRecord] = []
+    for batch in batches:
+        made.append(_train(course, batch, start=made[-1].id if made else "", anchor=anchor))
+    return made
+
+
+def _with_buffer(strategy: PartialReplay, batches: Sequence[Batch], course: Course) -> list[AdapterRecord]:
+    made: list[AdapterRecord] = []
+    buffer: list[Example] = []
+    seen: list[Example] = []
+    for batch in batches:
+        shown = mixed(batch, buffer, strategy.old_per_new)
+        made.append(_train(course, shown, start=made[-1].id if made else ""))
+        seen += batch
+        buffer = kept(strategy, [*buffer, *batch], seen, made[-1].id, course)
+    return made
+
+
+def mixed(new: Batch, old: Batch, old_per_new: float) -> list[Example]:
+    """New and old examples, repeated so that every one is there and the old stand to the new as wanted."""
+    if not old:
+        return list(new)
+    wanted = max(1, round(old_per_new * len(new)))
+    if wanted >= len(old):
+        return [*new, *islice(cycle(old), wanted)]
+    return [*islice(cycle(new), max(len(new), round(len(old) / old_per_new))), *old]
+
+
+def kept(
+    strategy: PartialReplay, pool: Sequence[Example], seen: Sequence[Example], adapter: str, course: Course
+) -> list[Example]:
+    """What of `pool` stays in the buffer; the newest stand at its end. A random buffer draws from all that was `seen`."""
+    size = strategy.buffer
+    match strategy.priority:
+        case Priority.RECENCY:
+            return list(pool[-size:])
+        case Priority.RANDOM:
+            # The same draw for an example in every round, as a reservoir has it.
+            drawn = sorted(seen, key=lambda item: content_hash(str(course.settings.seed), item.source))
+            return drawn[:size]
+        case Priority.DIFFICULTY:
+            losses = _losses(course.measure(adapter, pool))
+            return sorted(pool, key=lambda item: -losses[item.source])[:size]
+        case Priority.CONFIDENCE:
+            losses = _losses(course.measure("", pool))
+            return sorted(pool, key=lambda item: losses[item.source])[:size]
+        case Priority.DIVERSITY:
+            places = {found.source: found.place for found in course.measure("", pool)}
+            return farthest(pool, [places[item.source] for item in pool], size)
+
+
+def _losses(found: Sequence[Measured]) -> dict[str, float]:
+    return {item.source: item.loss for item in found}
+
+
+def farthest(pool: Sequence[Example], places: Sequence[Sequence[float]], size: int) -> list[Example]:
+    """The first example, then each time the one whose nearest chosen neighbour is farthest away (Gonzalez 1985)."""
+    chosen = [0]
+    nearest = [dist(place, places[0]) for place in places]
+    while len(chosen) < min(size, len(pool)):
+        best = max((at for at in range(len(pool)) if at not in chosen), key=lambda at: (nearest[at], -at))
+        chosen.append(best)
+        nearest = [min(near, dist(place, places[best])) for near, place in zip(nearest, places, strict=True)]
+    return [pool[at] for at in chosen]
+
+
+def _mixture(strategy: Mixture, batches: Sequence[Batch], course: Course) -> list[AdapterRecord]:
+    examples = divided(strategy.division, batches, course.settings.seed)
+    numbers = sorted({turn.part for example in examples for turn in example.turns if turn.part is not None})
+    made = [
+        _train(course, taught, rank=strategy.expert_rank)
+        for number in numbers
+        if (taught := [found for example in examples if (found := only(example, number)) is not None])
+    ]
+    make = {"trained": Make.MIXTURE, "random": Make.ROUTED_BY_CHANCE, "none": Make.MERGED}[strategy.router]
+    settings = course.settings.model_copy(
+        update={
+            "rank": strategy.expert_rank,
+            **({"iterations": strategy.router_iterations} if make is Make.MIXTURE else {}),
+        }
+    )
+    joined = TrainingRequest(
+        base=course.base,
+        make=make,
+        settings=settings,
+        examples=tuple(renumbered(examples, numbers)) if make is Make.MIXTURE else (),
+        parts=tuple(card.id for card in made),
+        top=strategy.top if make is not Make.MERGED else None,
+    )
+    return [*made, course.train(joined)]
+
+
+def divided(division: Division, batches: Sequence[Batch], seed: int) -> list[Example]:
+    """All examples, each supervised turn with the number of the expert that it belongs to."""
+    rng = random.Random(seed)
+
+    def part(turn: Turn, batch: int) -> int:
+        match division:
+            case Division.BATCH:
+                return batch
+            case Division.TOOL:
+                return PARTS[turn.tool or "bash"]
+            case Division.RANDOM:
+                return rng.randrange(len(batches))
+
+    return [
+        example.model_copy(
+            update={
+                "turns": tuple(
+                    turn.model_copy(update={"part": part(turn, number)}) if turn.supervised else turn
+                    for turn in example.turns
+                )
+            }
+        )
+        for number, batch in enumerate(batches)
+        for example in batch
+    ]
+
+
+def only(example: Example, part: int) -> Example | None:
+    """The example as one expert learns it: nothing is supervised that belongs to another; None where nothing is left."""
+    turns = tuple(
+        turn.model_copy(update={"supervised": turn.supervised and turn.part == part, "part": None})
+        for turn in example.turns
+    )
+    return example.model_copy(update={"turns": turns}) if any(turn.supervised for turn in turns) else None
+
+
+def renumbered(examples: Batch, numbers: Sequence[int]) -> list[Example]:
+    """With the experts' places in the mixture in place of their numbers."""
+    return [
+        example.model_copy(
+            update={
+                "turns": tuple(
+                    turn if turn.part is None else turn.model_copy(update={"part": numbers.index(turn.part)})
+                    for turn in example.turns
+                )
+            }
+        )
+        for example in examples
+    ]
+
+
+def _adaptive(strategy: AdaptiveRank, batches: Sequence[Batch], course: Course) -> list[AdapterRecord]:
+    made: list[AdapterRecord] = []
+    rng = random.Random(course.settings.seed)
+    for batch in batches:
+        last = made[-1] if made else None
+        ranks = [rank for rank in strategy.ranks if rank < strategy.budget] or [strategy.budget]
+        if strategy.drawn:
+            rank = rng.choice(ranks)
+        else:
+            probes = _probed(strategy, ranks, batch, last, course)
+            made += probes
+            rank = _knee(probes, strategy.knee)
+        if last is not None and last.rank + rank > strategy.budget:
+            settings = course.settings.model_copy(update={"rank": strategy.budget - rank})
+            last = course.train(
+                TrainingRequest(base=course.base, make=Make.CUT, settings=settings, parts=(last.id,))
+            )
+            made.append(last)
+        made.append(_train(course, batch, start=last.id if last else "", grow=last is not None, rank=rank))
+    return made
+
+
+def _probed(
+    strategy: AdaptiveRank, ranks: Sequence[int], batch: Batch, last: AdapterRecord | None, course: Course
+) -> list[AdapterRecord]:
+    """One adapter for each rank that was tried; the last one tried no longer helped, unless there was no larger rank."""
+    found: list[AdapterRecord] = []
+    share = course.settings.validation_share or PROBE_SHARE
+    for rank in ranks:
+        found.append(
+            _train(
+                course,
+                batch,
+                start=last.id if last else "",
+                grow=last is not None,
+                rank=rank,
+                validation_share=share,
+            )
+        )
+        if len(found) > 1 and _gain(found[-2], found[-1]) <= strategy.knee:
+            break
+    return found
+
+
+def _knee(probes: Sequence[AdapterRecord], knee: float) -> int:
+    """The last rank that helped."""
+    if len(probes) > 1 and _gain(probes[-2], probes[-1]) <= knee:
+        return probes[-2].settings.rank
+    return probes[-1].settings.rank
+
+
+def _gain(smaller: AdapterRecord, larger: AdapterRecord) -> float:
+    """By what share a larger rank lowers the best validation loss."""
+    before, after = (min(point.loss for point in card.validation_losses) for card in (smaller, larger))
+    return (before - after) / before if before > 0 else 0.0

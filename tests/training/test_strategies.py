@@ -1,0 +1,259 @@
+"""Strategies as rules: which example is shown when, from where training goes on, what stays in a buffer. Guard G-46."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from looper.records.strategy import (
+    AdaptiveRank,
+    Anchor,
+    Anchored,
+    Division,
+    FullReplay,
+    Mixture,
+    PartialReplay,
+    Priority,
+    Pull,
+    Sequential,
+)
+from looper.records.training import (
+    AdapterRecord,
+    Example,
+    LossPoint,
+    Make,
+    Measured,
+    TrainingRequest,
+    TrainingSettings,
+    Turn,
+)
+from looper.records.trajectory import ModelIdentity
+from looper.training.examples import shuffled_targets
+from looper.training.strategies import Course, learn, mixed
+
+BASE = ModelIdentity(
+    backend="x", backend_version="1", name="m", digest="d", quantisation="none", context_tokens=None
+)
+SETTINGS = TrainingSettings(learning_rate=1e-3, iterations=10, batch_size=4, max_tokens=512)
+LOSSES = {"a0": 0.1, "a1": 0.9, "a2": 0.5, "b0": 0.3, "b1": 0.2, "b2": 0.8}
+PLACES = {
+    "a0": (0.0, 0.0),
+    "a1": (0.1, 0.0),
+    "a2": (9.0, 0.0),
+    "b0": (0.0, 0.2),
+    "b1": (9.1, 0.0),
+    "b2": (4.0, 4.0),
+}
+
+
+def example(name: str) -> Example:
+    said = [("<bash>ls</bash>", "bash"), (f"<read>{name}</read>", "read"), ("<done></done>", "done")]
+    turns = [Turn(role="system", text="s"), Turn(role="user", text=name)]
+    for text, tool in said:
+        turns += [
+            Turn.model_validate({"role": "assistant", "text": text, "supervised": True, "tool": tool}),
+            Turn(role="user", text="ok"),
+        ]
+    return Example(source=name, instance_id=name, repo=name[0], turns=tuple(turns[:-1]))
+
+
+A, B = [example(f"a{number}") for number in range(3)], [example(f"b{number}") for number in range(3)]
+
+
+class School:
+    """Remembers what was asked for. An adapter's validation loss falls with its rank down to rank 4."""
+
+    def __init__(self) -> None:
+        self.asked: list[TrainingRequest] = []
+        self.measured: list[str] = []
+        self.cards: dict[str, AdapterRecord] = {}
+
+    def train(self, request: TrainingRequest) -> AdapterRecord:
+        self.asked.append(request)
+        rank = request.settings.rank
+        if request.grow:
+            rank += self.cards[request.start].rank
+        card = AdapterRecord(
+            id=request.adapter_id(),
+            base=BASE,
+            make=request.make,
+            settings=request.settings,
+            rank=rank,
+            start=request.start,
+            parts=request.parts,
+            examples_hash="",
+            tasks=(),
+            sources=(),
+            train_examples=1,
+            validation_examples=1,
+            supervised_tokens=1,
+            trained_tokens=1,
+            too_long=0,
+            length_histogram={},
+            train_losses=(),
+            validation_losses=(LossPoint(iteration=1, loss=1 / min(request.settings.rank, 4)),),
+            kept_iteration=1,
+            relative_change=0.1,
+            seconds=1.0,
+            peak_memory_bytes=1,
+            weights_hash="",
+            backend="",
+        )
+        self.cards[card.id] = card
+        return card
+
+    def measure(self, adapter: str, examples: Sequence[Example]) -> tuple[Measured, ...]:
+        self.measured.append(adapter)
+        # Base finds hard what the adapter finds easy.
+        sign = 1 if adapter else -1
+        return tuple(
+            Measured(source=item.source, loss=sign * LOSSES[item.source], place=PLACES[item.source])
+            for item in examples
+        )
+
+
+@pytest.fixture
+def school() -> School:
+    return School()
+
+
+@pytest.fixture
+def course(school: School) -> Course:
+    return Course(BASE, SETTINGS, school.train, school.measure)
+
+
+def shown(request: TrainingRequest) -> list[str]:
+    return [item.source for item in request.examples]
+
+
+def test_full_replay_learns_everything_anew_with_the_iterations_of_all_batches(
+    course: Course, school: School
+) -> None:
+    learn(FullReplay(), [A, B], course)
+    (only,) = school.asked
+    assert shown(only) == ["a0", "a1", "a2", "b0", "b1", "b2"] and only.start == ""
+    assert only.settings.iterations == 20
+
+
+def test_sequential_training_goes_on_from_the_batch_before_and_sees_it_no_more(
+    course: Course, school: School
+) -> None:
+    made = learn(Sequential(), [A, B], course)
+    first, second = school.asked
+    assert (first.start, second.start) == ("", made[0].id) and shown(second) == ["b0", "b1", "b2"]
+    assert made[-1].id == second.adapter_id()
+
+
+def test_an_anchored_training_takes_its_anchor_to_every_batch(course: Course, school: School) -> None:
+    anchor = Anchor(pull=Pull.FISHER, strength=10)
+    learn(Anchored(anchor=anchor), [A, B], course)
+    assert [request.anchor for request in school.asked] == [anchor, anchor]
+
+
+@pytest.mark.parametrize(
+    ("priority", "expected"),
+    [
+        (Priority.RECENCY, {"a1", "a2"}),
+        (Priority.DIFFICULTY, {"a1", "a2"}),
+        (Priority.CONFIDENCE, {"a1", "a2"}),
+        (Priority.DIVERSITY, {"a0", "a2"}),
+    ],
+)
+def test_g46_a_buffer_keeps_what_its_priority_says(
+    priority: Priority, expected: set[str], course: Course, school: School
+) -> None:
+    learn(PartialReplay(buffer=2, priority=priority), [A, B], course)
+    assert set(shown(school.asked[1])) == expected | {"b0", "b1", "b2"}
+
+
+def test_g46_priorities_order_the_same_pool_differently(course: Course, school: School) -> None:
+    """A priority that is a constant, like the number of messages, would keep the same examples as any other."""
+    kept = {}
+    for priority in Priority:
+        school.asked.clear()
+        learn(PartialReplay(buffer=2, priority=priority), [[*A, *B], B], course)
+        kept[priority] = frozenset(Counter(shown(school.asked[1])) - Counter(["b0", "b1", "b2"]))
+    chosen = {
+        Priority.RECENCY: {"b1", "b2"},
+        Priority.DIFFICULTY: {"a1", "b2"},
+        Priority.CONFIDENCE: {"a1", "b2"},
+        Priority.DIVERSITY: {"a0", "b1"},
+    }
+    assert {name: kept[name] for name in chosen} == chosen
+
+
+def test_difficulty_asks_the_current_adapter_and_confidence_asks_base(course: Course, school: School) -> None:
+    made = learn(PartialReplay(buffer=2, priority=Priority.DIFFICULTY), [A, B], course)
+    assert school.measured == [card.id for card in made]
+    school.measured.clear()
+    learn(PartialReplay(buffer=2, priority=Priority.CONFIDENCE), [A, B], course)
+    assert school.measured == ["", ""]
+
+
+def test_a_random_buffer_is_a_draw_from_all_that_was_seen(course: Course, school: School) -> None:
+    learn(PartialReplay(buffer=4, priority=Priority.RANDOM), [A, B, A], course)
+    held = set(shown(school.asked[2])[3:])
+    assert len(held) == 4 and held <= LOSSES.keys()
+
+
+@pytest.mark.parametrize(("ratio", "old", "new"), [(1.0, 3, 3), (3.0, 9, 3), (1 / 3, 2, 6)])
+def test_old_and_new_examples_stand_as_the_plan_says(ratio: float, old: int, new: int) -> None:
+    pool = A[:2] if ratio < 1 else A
+    found = Counter(item.repo for item in mixed(B, pool, ratio))
+    assert (found["a"], found["b"]) == (old, new)
+
+
+def test_experts_of_batches_are_trained_apart_and_the_router_on_all(course: Course, school: School) -> None:
+    learn(Mixture(expert_rank=4), [A, B], course)
+    first, second, joined = school.asked
+    assert (shown(first), shown(second)) == (["a0", "a1", "a2"], ["b0", "b1", "b2"])
+    assert joined.make is Make.MIXTURE and joined.parts == (first.adapter_id(), second.adapter_id())
+    assert len(joined.examples) == 6 and joined.settings.iterations == 40
+    parts = {item.source: {turn.part for turn in item.turns if turn.supervised} for item in joined.examples}
+    assert parts["a0"] == {0} and parts["b0"] == {1}
+
+
+def test_experts_of_tools_learn_the_same_conversations_each_its_own_turns(
+    course: Course, school: School
+) -> None:
+    learn(Mixture(expert_rank=4, division=Division.TOOL, router="none"), [A, B], course)
+    commands, reads, merged = school.asked
+    said = [
+        {turn.tool for item in request.examples for turn in item.turns if turn.supervised}
+        for request in (commands, reads)
+    ]
+    assert said == [{"bash", "done"}, {"read"}]
+    assert merged.make is Make.MERGED and not merged.examples
+
+
+def test_the_smallest_rank_that_helps_is_taken_and_the_old_is_cut_to_the_budget(
+    course: Course, school: School
+) -> None:
+    made = learn(AdaptiveRank(ranks=(2, 4, 8), budget=10), [A, B, A], course)
+    kept = [card for card in made if card.make is Make.TRAINED and not card.settings.validation_share]
+    assert [card.settings.rank for card in kept] == [4, 4, 4], "8 is no better than 4"
+    assert [card.rank for card in kept] == [4, 8, 10]
+    (cut,) = [request for request in school.asked if request.make is Make.CUT]
+    assert cut.settings.rank == 6 and cut.parts == (kept[1].id,)
+    assert school.asked[-1].start == cut.adapter_id() and school.asked[-1].grow
+
+
+def test_drawn_ranks_try_nothing(course: Course, school: School) -> None:
+    learn(AdaptiveRank(ranks=(2, 4), budget=6, drawn=True), [A, B], course)
+    assert not any(request.settings.validation_share for request in school.asked)
+
+
+def test_shuffled_targets_are_the_same_actions_in_other_places() -> None:
+    examples = [*A, *B]
+    found = shuffled_targets(examples, seed=1)
+
+    def said(items: Sequence[Example]) -> list[tuple[str | None, str]]:
+        return [(turn.tool, turn.text) for item in items for turn in item.turns if turn.supervised]
+
+    assert Counter(said(found)) == Counter(said(examples))
+    reads = [
+        (before, after)
+        for before, after in zip(said(examples), said(found), strict=True)
+        if before[0] == "read"
+    ]
+    assert all(before != after and after[0] == "read" for before, after in reads)
