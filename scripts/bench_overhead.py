@@ -29,6 +29,7 @@ from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.journal import Stream
 from looper.protocols import Sandbox
+from looper.records.memory import Delivery
 from looper.records.plan import GuardSettings, Limits
 from looper.records.trajectory import Step
 
@@ -74,7 +75,7 @@ def looper_turn_ms(sandbox: Sandbox, state: Path) -> float:
             task=tasks[0],
             seed=0,
             temperature=0.0,
-            memory="",
+            memory=Delivery(candidates=0),
             hands=Hands(
                 workspace, sandbox, HarnessEnvironment(state / "environments").of(tasks[0]), scaffold, limits
             ),

@@ -87,7 +87,7 @@ def main() -> None:
                 lambda arm, seed, task: model,
                 "measure",
                 memory_of=lambda arm, seed, task, known=memories: Delivery(
-                    candidates=0, items=(), text=known.get(task.instance_id, "")
+                    candidates=0, text=known.get(task.instance_id)
                 ),
             )
             report(name, chosen, limits, world)

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     # Suites that arrive as foreign data are made into records by the bench's own pure functions.
     "edges": {"edges", "bench", "journal", "protocols", "records", "errors"},
     "cli": {
-        "cli", "experiment", "agent", "bench", "training", "metrics", "views", "edges", "journal", "protocols", "records", "errors",
+        "cli", "experiment", "agent", "bench", "memory", "training", "metrics", "views", "edges", "journal", "protocols", "records", "errors",
     },
 }  # fmt: skip
 

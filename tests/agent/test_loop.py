@@ -12,6 +12,7 @@ from looper.edges.models.scripted import CUT, ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import Cancelled
 from looper.protocols import ChatRequest, Message, Sandbox
+from looper.records.memory import Delivery
 from looper.records.plan import GuardSettings, Limits, PruningSettings, Scaffold
 from looper.records.task import Task
 from looper.records.trajectory import Guard, ObservationKind, Reply, ReplyProblem, Step, StopReason
@@ -44,7 +45,7 @@ class Bench:
                 task=self.task,
                 seed=1,
                 temperature=0.0,
-                memory="",
+                memory=Delivery(candidates=0),
                 hands=Hands(self.workspace, self.sandbox, self.environment, self.scaffold, self.limits),
                 model=self.model or ScriptedModel(replies),
                 clock=self.clock,

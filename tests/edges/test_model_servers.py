@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from tests.fakes.scripted_http import LAST_CHUNK, Answer, ScriptedServer, chunk, free_port, stream_head, whole
@@ -12,6 +13,7 @@ from tests.fakes.scripted_http import LAST_CHUNK, Answer, ScriptedServer, chunk,
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.http import Patience
 from looper.edges.models.ollama import OllamaModel
+from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.errors import (
@@ -352,3 +354,21 @@ def test_waits_grow_and_differ_between_rollouts() -> None:
         model = RetryingModel(None, RetryPolicy(), rng=random.Random(seed))  # type: ignore[arg-type]
         waits.append([model._wait(faults, ModelServerFault("x")) for faults in range(1, 12)])
     assert waits[0] != waits[1] and max(waits[0]) <= 60 and waits[0][5] > waits[0][0]
+
+
+def test_texts_are_embedded_once_and_compared_by_their_cosine() -> None:
+    vectors = {"q": [1.0, 0.0], "same": [2.0, 0.0], "half": [1.0, 1.0], "none": [0.0, 0.0]}
+
+    def answer(request: bytes) -> Sequence[Any]:
+        asked = json.loads(request.partition(b"\r\n\r\n")[2])["input"]
+        return whole(200, json.dumps({"embeddings": [vectors[text] for text in asked]}).encode())
+
+    with ScriptedServer(answer) as server:
+        alike = OllamaEmbeddings("m", server.url)
+        assert alike("q", ["same", "half", "none"]) == pytest.approx([1.0, 0.5**0.5, 0.0])
+        assert alike("q", ["same"]) == [1.0] and len(server.requests) == 1
+    with pytest.raises(ModelUnreachable, match="cannot be reached"):
+        OllamaEmbeddings("m", f"http://127.0.0.1:{free_port()}")("q", ["x"])
+    missing = whole(404, b'{"error": "model \\"m\\" not found"}')
+    with ScriptedServer(missing) as server, pytest.raises(ModelMissing, match="ollama pull m"):
+        OllamaEmbeddings("m", server.url)("q", ["x"])

@@ -149,7 +149,7 @@ def test_memory_that_was_delivered_stands_in_the_record(finished: tuple[Project,
     known = {item.id for item in read_stream(project.run, "memory", MemoryItem)}
     given = [end for end in ends if end.memory]
     proof = next(found for found in run.proofs if found.kind is ProofKind.MEMORY_DELIVERED)
-    assert proof.said == f"{len(given)} of {len(ends)} tasks get an item"
+    assert proof.said == f"{len(given)} of {len(ends)} tasks are told something"
     assert given and all(set(end.memory) <= known for end in given)
     base = {
         end.instance_id: end.prompt_hash

@@ -1,16 +1,22 @@
 """Memory items: what they say, whom they are given to. Guard G-47."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 from tests.training.test_select import CHECK, DONE, FIX, LOOK, attempt, step
 
 from looper.agent.actions import render
+from looper.agent.prompt import opening
+from looper.agent.recall import Recall
+from looper.agent.scaffold import packaged_scaffold
+from looper.memory.deliver import deliver
 from looper.memory.distil import distil, net_edits
-from looper.memory.retrieve import at_random, bm25, placebo, retrieved, words
-from looper.records.memory import MemoryItem
+from looper.memory.playbook import playbook
+from looper.memory.retrieve import bm25, retrieved, words
+from looper.records.memory import Draw, MemoryItem, MemoryKind, Moment, Remembering
 from looper.records.task import Task
-from looper.records.trajectory import Bash, Edit, Read
+from looper.records.trajectory import Bash, Edit, Observation, ObservationKind, Read
 from looper.records.verdict import Outcome
 
 PATCH = """diff --git a/ops.py b/ops.py
@@ -28,6 +34,9 @@ PATCH = """diff --git a/ops.py b/ops.py
 def item(number: int, repo: str, asked: str, text: str = "text") -> MemoryItem:
     return MemoryItem(
         id=f"{repo}-{number}",
+        kind=MemoryKind.LESSONS,
+        paths=(f"{repo}.py",),
+        changes=(text,),
         source="s",
         instance_id=f"{repo}-task-{number}",
         repo=repo,
@@ -68,10 +77,16 @@ def test_net_edits_are_the_changed_blocks_of_every_file() -> None:
     assert list(net_edits("")) == []
 
 
+def ids(items: Sequence[MemoryItem]) -> list[str]:
+    return [item.id for item in items]
+
+
 def test_g47_a_task_never_sees_itself_nor_what_comes_after_it(task: Task) -> None:
     items = [item(number, "a", f"scale_{number} is wrong") for number in range(1, 12)]
-    given = retrieved(asking(task, "scale_oak is wrong", 6), items, 20)
-    assert given.candidates == 4 and {key for key in given.items} <= {"a-1", "a-2", "a-3", "a-4"}
+    asked = asking(task, "scale_oak is wrong", 6)
+    for kind in MemoryKind:
+        given = deliver(Remembering(kind=kind), asked, items, 20)
+        assert given.candidates == 4 and set(given.items) <= {"a-1", "a-2", "a-3", "a-4"}
 
 
 def test_retrieval_finds_the_same_family_and_leaves_out_what_shares_no_telling_word(task: Task) -> None:
@@ -80,9 +95,11 @@ def test_retrieval_finds_the_same_family_and_leaves_out_what_shares_no_telling_w
         item(2, "a", "repo a issue join_fir is wrong", "join"),
         item(3, "b", "repo b issue scale_ash is wrong", "other"),
     ]
-    given = retrieved(asking(task, "repo a issue scale_oak is wrong"), items, 2)
-    assert given.items == ("a-1",) and given.text == "scale"
-    assert not retrieved(asking(task, "repo a issue limit_oak is wrong"), items, 2).items
+    asked = asking(task, "repo a issue scale_oak is wrong")
+    assert ids(retrieved(asked, items, 2)) == ["a-1"]
+    assert deliver(Remembering(), asked, items, 2).text == "scale"
+    nothing = deliver(Remembering(), asking(task, "repo a issue limit_oak is wrong"), items, 2)
+    assert not nothing.says and nothing.candidates == 2
 
 
 def test_controls_give_as_many_items_without_the_knowledge(task: Task) -> None:
@@ -92,13 +109,75 @@ def test_controls_give_as_many_items_without_the_knowledge(task: Task) -> None:
     items += [item(4, "a", "join is wrong", "none of it")]
     items += [item(number, "b", f"limit_{number}", "u" * number) for number in (1, 2, 3, 9)]
     asked = asking(task, "scale_oak is wrong")
-    real = retrieved(asked, items, 2)
+    real = deliver(Remembering(), asked, items, 2)
     assert len(real.items) == 2
-    blind = [at_random(asked, items, 2, seed) for seed in range(8)]
+    blind = [deliver(Remembering(draw=Draw.RANDOM), asked, items, 2, seed=seed) for seed in range(8)]
     assert all(len(found.items) == 2 and all(key.startswith("a-") for key in found.items) for found in blind)
-    assert len({found.items for found in blind}) > 1 and blind[0] == at_random(asked, items, 2, 0)
-    fake = placebo(asked, items, 2, 0)
-    assert all(key.startswith("b-") for key in fake.items) and len(fake.text) == len(real.text)
+    assert len({found.items for found in blind}) > 1
+    assert blind[0] == deliver(Remembering(draw=Draw.RANDOM), asked, items, 2, seed=0)
+    fake = deliver(Remembering(draw=Draw.PLACEBO), asked, items, 2)
+    assert all(key.startswith("b-") for key in fake.items)
+    assert len(fake.text or "") == len(real.text or "")
+
+
+def test_what_does_not_fit_the_budget_is_left_out_whole(task: Task) -> None:
+    items = [item(1, "a", "scale_a is wrong", "x" * 50), item(2, "a", "scale_b is wrong", "y" * 20)]
+    items += [item(3, "a", "join is wrong")]
+    given = deliver(Remembering(), asking(task, "scale_oak"), items, 3, budget_bytes=30)
+    assert given.text == "y" * 20
+
+
+def test_a_playbook_counts_what_successes_confirm_and_tells_the_firmest_first(task: Task) -> None:
+    items = [item(1, "a", "first", "once"), item(2, "a", "second", "twice"), item(3, "a", "third", "twice")]
+    lines = playbook(items)
+    assert [(line.text, ids(line.items)) for line in lines] == [("once", ["a-1"]), ("twice", ["a-2", "a-3"])]
+    how = Remembering(kind=MemoryKind.PLAYBOOK)
+    given = deliver(how, asking(task, "anything"), items, 1)
+    assert given.text == "twice\nonce" and given.items == ("a-2", "a-3", "a-1")
+    assert deliver(how, asking(task, "anything"), items, 1, budget_bytes=5).text == "twice"
+    assert deliver(how, asking(task, "anything", 3), items, 1).items == ("a-1", "a-2")
+
+
+def test_a_rollout_can_be_told_whole_as_text_or_as_turns(task: Task) -> None:
+    found = attempt("t", Outcome.RESOLVED, CHECK, LOOK, FIX, CHECK, DONE)
+    raw = distil(found.trajectory, found.steps, task, render, MemoryKind.RAW)
+    assert raw.text.index(render(LOOK)) < raw.text.index(render(FIX)) and not raw.turns
+    told = distil(found.trajectory, found.steps, task, render, MemoryKind.SUCCESSES, "the task")
+    assert told.turns[0] == ("user", "the task") and told.turns[-1] == ("assistant", render(DONE))
+    assert [role for role, _ in told.turns[1:]] == ["assistant", "user"] * 4 + ["assistant"]
+    placed = told.model_copy(update={"repo": "a", "position": 1, "asked": "scale_x", "title": "scale_x"})
+    other = item(2, "a", "join")
+    given = deliver(Remembering(kind=MemoryKind.SUCCESSES), asking(task, "scale_oak"), [placed, other], 1)
+    messages = opening(task, packaged_scaffold("terse"), given)
+    assert [role for role, _ in messages] == ["system", "user", *["assistant", "user"] * 5]
+    assert messages[1][1] == "the task" and task.problem_statement in messages[-1][1]
+
+
+def test_a_blank_memory_is_the_frame_alone(task: Task) -> None:
+    scaffold = packaged_scaffold("terse")
+    blank = deliver(Remembering(kind=MemoryKind.BLANK), task, [], 1)
+    assert blank.says and blank.items == ()
+    frame = scaffold.memory.replace("{items}", "").strip()
+    framed, bare = opening(task, scaffold, blank)[-1][1], opening(task, scaffold)[-1][1]
+    assert framed != bare and framed.startswith(frame) and framed.endswith(bare)
+
+
+def test_an_item_waits_for_its_file_or_for_a_failure_and_is_told_once(task: Task) -> None:
+    scaffold = packaged_scaffold("terse")
+    items = [item(1, "a", "scale_a", "about a"), item(2, "a", "join_b", "about b")]
+    asked = asking(task, "scale_oak join_elm")
+    seen = Observation(kind=ObservationKind.OK, text="def f")
+    failed = Observation(kind=ObservationKind.OK, text="FAIL", exit_code=1)
+    by_file = Recall(deliver(Remembering(moment=Moment.FILE_OPEN), asked, items, 2), scaffold)
+    assert by_file.after(Read(path="b.py"), seen) == [] == by_file.after(Bash(command="x"), failed)
+    now = by_file.after(Read(path="a.py"), seen)
+    assert ids(now) == ["a-1", "a-2"] and by_file.after(Read(path="a.py"), seen) == []
+    assert "about a" in by_file.told(now, seen).text and by_file.told(now, seen).text.startswith("def f\n")
+    assert by_file.told([], seen) == seen
+    by_failure = Recall(deliver(Remembering(moment=Moment.TEST_FAILURE), asked, items, 2), scaffold)
+    passed = failed.model_copy(update={"exit_code": 0})
+    assert by_failure.after(Bash(command="x"), passed) == [] == by_failure.after(Read(path="a.py"), seen)
+    assert len(by_failure.after(Bash(command="x"), failed)) == 2
 
 
 def test_names_are_split_into_words() -> None:

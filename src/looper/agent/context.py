@@ -8,8 +8,6 @@ from looper.records.plan import PruningSettings
 
 SHORTENED = "[older output removed to save space]"
 """What stands in place of an observation that was pruned."""
-FIRST_MESSAGES = 2
-"""System and task: never touched."""
 
 Count = Callable[[Sequence[Message]], int | None]
 
@@ -25,6 +23,8 @@ class Conversation:
     messages: list[Message]
     count: Count
     settings: PruningSettings
+    opening: int
+    """So many messages at the beginning are never touched."""
     pruned: set[int] = field(default_factory=set)
     """Positions of shortened messages."""
 
@@ -55,6 +55,6 @@ class Conversation:
         observations = [
             position
             for position, (role, text) in enumerate(self.messages)
-            if role == "user" and position >= FIRST_MESSAGES and len(text) > len(SHORTENED)
+            if role == "user" and position >= self.opening and len(text) > len(SHORTENED)
         ]
         return observations[: -self.settings.keep_last]

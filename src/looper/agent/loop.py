@@ -9,10 +9,12 @@ from looper.agent.context import ContextFull, Conversation
 from looper.agent.feedback import problem_observation, unknown_tool
 from looper.agent.guards import Intervention, Watch
 from looper.agent.prompt import opening
+from looper.agent.recall import Recall
 from looper.agent.tools import Effect, Hands, execute
 from looper.errors import Cancelled
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.base import content_hash
+from looper.records.memory import Delivery, MemoryItem
 from looper.records.task import Task
 from looper.records.trajectory import (
     Guard,
@@ -37,7 +39,7 @@ class Assignment:
     task: Task
     seed: int
     temperature: float
-    memory: str
+    memory: Delivery
     hands: Hands
     model: ChatModel
     clock: Callable[[], float]
@@ -59,6 +61,8 @@ class Rollout:
     prompt_tokens: int | None
     completion_tokens: int | None
     guards: dict[Guard, int]
+    memory: tuple[str, ...]
+    """Ids of the items that were told on the way."""
     wall_s: float
     model_s: float
 
@@ -74,7 +78,10 @@ class _Rollout:
         self.scaffold, self.limits = assignment.hands.scaffold, assignment.hands.limits
         messages = opening(assignment.task, self.scaffold, assignment.memory)
         self.prompt_hash = content_hash(*(part for message in messages for part in message))
-        self.conversation = Conversation(list(messages), assignment.model.count_tokens, self.scaffold.pruning)
+        self.conversation = Conversation(
+            list(messages), assignment.model.count_tokens, self.scaffold.pruning, len(messages)
+        )
+        self.recall = Recall(assignment.memory, self.scaffold)
         tree = assignment.hands.workspace.clean_state
         self.watch = Watch(self.scaffold.guards, tree, tree)
         self.steps: list[Step] = []
@@ -134,7 +141,7 @@ class _Rollout:
         parsed = parse(reply.text, reply.finish_reason)
         action, problem, stop = parsed.action, parsed.problem, None
         guards = [Guard.CONTEXT_PRUNED] * bool(pruned) + [Guard.FENCE_REMOVED] * parsed.fence_removed
-        tree = self.watch.tree
+        tree, told = self.watch.tree, list[MemoryItem]()
         if action is None:
             observation = problem_observation(parsed, self.scaffold)
             stop = self.watch.without_action()
@@ -150,7 +157,8 @@ class _Rollout:
             tree = self.of.hands.workspace.state()
             found = self.watch.after(action, effect.observation.text, tree)
             guards += [*effect.guards, *(item.guard for item in found)]
-            observation = self._with_advice(effect, found)
+            told = self.recall.after(action, effect.observation)
+            observation = self.recall.told(told, self._with_advice(effect, found))
             done = StopReason.DONE if effect.observation.kind is ObservationKind.END else None
             stop = done or next((item.stop for item in found if item.stop), None)
         return Step(
@@ -162,6 +170,7 @@ class _Rollout:
             problem=problem,
             observation=observation,
             guards=tuple(guards),
+            memory=tuple(item.id for item in told),
             stop_reason=stop,
             context_tokens=length,
             pruned_messages=pruned,
@@ -191,6 +200,7 @@ class _Rollout:
                 effect = execute(step.action, self.of.hands, self.limits.wall_s)
                 tree = self.of.hands.workspace.state()
                 self.watch.after(step.action, effect.observation.text, tree)
+                self.recall.after(step.action, effect.observation)
                 if tree != step.tree:
                     raise ReplayDiverged
             self._remember(step)
@@ -207,6 +217,7 @@ class _Rollout:
             prompt_tokens=_total([usage.prompt_tokens for usage in usages]),
             completion_tokens=_total([usage.completion_tokens for usage in usages]),
             guards=dict(Counter(guard for step in self.steps for guard in step.guards)),
+            memory=tuple(key for step in self.steps for key in step.memory),
             wall_s=self._elapsed(),
             model_s=sum(step.reply.wall_s for step in self.steps),
         )

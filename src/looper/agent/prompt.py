@@ -1,17 +1,24 @@
 """The messages that a rollout begins with."""
 
 from looper.protocols import Message
+from looper.records.memory import Delivery
 from looper.records.plan import Scaffold
 from looper.records.task import Task
 
 
-def opening(task: Task, scaffold: Scaffold, memory: str = "") -> tuple[Message, ...]:
-    """System message and task message. The issue text is all of the task that the agent sees."""
-    block = scaffold.memory.replace("{items}", memory) if memory else ""
+def opening(task: Task, scaffold: Scaffold, memory: Delivery | None = None) -> tuple[Message, ...]:
+    """System message, what is remembered as earlier turns, task message. The issue text is all of the task that the agent
+    sees."""
+    earlier = memory.earlier if memory is not None else ()
+    return ("system", scaffold.system.strip("\n")), *earlier, ("user", question(task, scaffold, memory))
+
+
+def question(task: Task, scaffold: Scaffold, memory: Delivery | None = None) -> str:
+    """The task message alone."""
+    block = ""
+    if memory is not None and memory.text is not None:
+        block = scaffold.memory.replace("{items}", memory.text)
     text = scaffold.task.replace("{memory}", block)
     # The issue goes in last: braces in an issue are the issue's own.
     head, _, tail = text.partition("{issue}")
-    return ("system", scaffold.system.strip("\n")), (
-        "user",
-        f"{head}{task.problem_statement}{tail}".strip("\n"),
-    )
+    return f"{head}{task.problem_statement}{tail}".strip("\n")

@@ -25,6 +25,7 @@ from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.models.ollama import OllamaModel
+from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
@@ -37,12 +38,14 @@ from looper.experiment.ledger import Ledger, differences
 from looper.experiment.plans import plan_from_text
 from looper.experiment.schedule import first_of_each, lanes, split_tasks
 from looper.experiment.stages import Staging, run_stages
+from looper.memory.retrieve import Similarity
 from looper.protocols import ChatModel, Fingerprinted, Workspaces
 from looper.records.base import content_hash
 from looper.records.plan import (
     Arm,
     ArmRole,
     Cell,
+    Experience,
     ModelSpec,
     Plan,
     RunManifest,
@@ -321,9 +324,16 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
                 show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
                 say=say,
                 tell=TrainingProgress(say),
+                similar=similarity(plan.experience),
             )
         )
     return read_run(folder)
+
+
+def similarity(experience: Experience | None) -> Similarity | None:
+    """How memory is searched; None for by words."""
+    backend, _, name = experience.retrieval.partition(":") if experience else ("bm25", "", "")
+    return OllamaEmbeddings(name) if backend == "ollama" else None
 
 
 def load_experience(

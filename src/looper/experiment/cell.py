@@ -16,7 +16,7 @@ from looper.records.task import Task
 from looper.records.trajectory import ModelIdentity, Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 
-NOTHING = Delivery(candidates=0, items=(), text="")
+NOTHING = Delivery(candidates=0)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _roll_out(
         task=task,
         seed=seed,
         temperature=arm.temperature,
-        memory=memory.text,
+        memory=memory,
         hands=Hands(workspace, world.sandbox, environment, arm.scaffold, limits),
         model=model,
         clock=world.clock,
@@ -157,6 +157,7 @@ def _roll_out(
         done = rollout(assignment)
         patch, flagged = workspace.patch()
         clean_state = workspace.clean_state
+        tokens = _memory_tokens(model, memory, done)
     finally:
         model.forget(f"{cell.key}#{past.attempt}")
         workspace.close()
@@ -174,7 +175,19 @@ def _roll_out(
         flagged,
         clean_state,
         memory,
+        tokens,
     )
+
+
+def _memory_tokens(model: ChatModel, memory: Delivery, done: Rollout) -> int | None:
+    """Length of what was told from memory, as the content of a message."""
+    told = [text for _, text in memory.earlier] + [memory.text or ""]
+    told += [item.text for item in memory.later if item.id in done.memory]
+    text = "\n".join(part for part in told if part)
+    if not text:
+        return 0
+    with_it, without = (model.count_tokens([("user", said)]) for said in (text, ""))
+    return None if with_it is None or without is None else with_it - without
 
 
 def sampling_seed(cell: Cell, arm: Arm) -> int:
@@ -196,6 +209,7 @@ def _trajectory(
     flagged: tuple[str, ...],
     clean_state: str,
     memory: Delivery,
+    memory_tokens: int | None,
 ) -> Trajectory:
     return Trajectory(
         cell=cell.key,
@@ -206,7 +220,9 @@ def _trajectory(
         seed=seed,
         code_version=world.code_version,
         prompt_hash=done.prompt_hash,
-        memory=memory.items,
+        memory=(*memory.items, *done.memory),
+        memory_candidates=memory.candidates,
+        memory_tokens=memory_tokens,
         model=identity,
         environment=environment.id,
         sandbox=world.sandbox.name,

@@ -1,7 +1,7 @@
 """Experience → what each learning arm works with: an adapter or a memory per seed and repository."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from looper.errors import BadInput
 from looper.experiment.material import Library, Material, next_repo
 from looper.experiment.pools import HELD_OUT, Pools, combined
 from looper.journal import read_stream
-from looper.memory.retrieve import at_random, placebo, retrieved
+from looper.memory.deliver import deliver
+from looper.memory.retrieve import Similarity
 from looper.protocols import Engine, Message, Trainer
-from looper.records.memory import Delivery, MemoryItem
+from looper.records.memory import Delivery, MemoryItem, Reverted
 from looper.records.plan import Arm, ArmRole, Experience, Learning, Plan, RunManifest, Treatment
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Make, TrainingEvent, TrainingRequest
@@ -40,6 +41,8 @@ class School:
     tell: Tell
     remember: Callable[[MemoryItem], None]
     record: Callable[[Consolidation], None]
+    similar: Similarity | None = None
+    """For retrieval; None for BM25."""
 
 
 Key = tuple[str, int, str, int]
@@ -56,8 +59,11 @@ class Treatments:
         consolidations: Sequence[Consolidation],
         items: Sequence[MemoryItem],
         prompts: Mapping[tuple[int, str], Sequence[Sequence[Message]]] | None = None,
+        similar: Similarity | None = None,
+        reverted: Collection[str] = (),
     ) -> None:
-        self._plan, self._prompts = plan, prompts or {}
+        self._plan, self._prompts, self._similar = plan, prompts or {}, similar
+        self._reverted = frozenset(reverted)
         self._of = {found.key: found for found in consolidations}
         self._items = {item.id: item for item in items}
 
@@ -73,23 +79,27 @@ class Treatments:
         return self._prompts[seed, repo]
 
     def memory(self, arm: Arm, seed: int, task: Task) -> Delivery:
-        """What stands in the arm's prompt for a task."""
-        if arm.learning is None or arm.learning.treatment.is_adapter or self._plan.experience is None:
-            return Delivery(candidates=0, items=(), text="")
+        """What the arm is told from memory for a task."""
+        how = arm.learning.remembers if arm.learning is not None else None
+        experience = self._plan.experience
+        if how is None or experience is None:
+            return Delivery(candidates=0)
         items = [
             self._items[key]
             for found in self._of.values()
             if (found.arm, found.seed) == (arm.name, seed)
             for key in found.items
+            if key not in self._reverted
         ]
-        count = self._plan.experience.memory_items
-        match arm.learning.treatment:
-            case Treatment.MEMORY:
-                return retrieved(task, items, count)
-            case Treatment.RANDOM_MEMORY:
-                return at_random(task, items, count, seed)
-            case _:
-                return placebo(task, items, count, seed)
+        return deliver(
+            how,
+            task,
+            items,
+            experience.memory_items,
+            budget_bytes=experience.memory_bytes,
+            seed=seed,
+            similar=self._similar,
+        )
 
 
 def consolidate(
@@ -109,7 +119,7 @@ def consolidate(
         return Treatments(plan, (), ())
     repos = sorted({tasks[name].repo for name in manifest.tasks})
     pools = Pools(manifest, tasks, folder)
-    library = Library(plan, pools, tasks, repos)
+    library = Library(plan, pools, tasks, repos, school.similar)
     done = {found.key: found for found in past if _still_there(found, school.trainer)}
     items = {item.id: item for item in read_stream(folder, "memory", MemoryItem)}
     work = _Work(plan, plan.experience, library, school, number, done)
@@ -132,7 +142,8 @@ def consolidate(
     prompts = {
         (seed, repo): _held_out(plan, pools, seed, repo, tasks) for seed in plan.seeds for repo in repos
     }
-    return Treatments(plan, tuple(done.values()), tuple(items.values()), prompts)
+    reverted = [found.item for found in read_stream(folder, "reverted", Reverted)]
+    return Treatments(plan, tuple(done.values()), tuple(items.values()), prompts, school.similar, reverted)
 
 
 def _waves(arms: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
@@ -176,17 +187,23 @@ class _Work:
         assert arm.learning is not None
         begun = time.monotonic()
         items: list[MemoryItem] = []
+        learned_in: Sequence[str]
         made: list[AdapterRecord] = []
         if repo == ALL:
-            materials = [self.library.of(arm, seed, each) for each in self.library.repos]
+            learned_in = self.library.repos
+            materials = [self.library.of(arm, seed, each) for each in learned_in]
             made = self._by_strategy(arm, seed, materials)
         else:
-            learned_in = next_repo(repo, self.library.repos) if arm.learning.elsewhere else repo
-            materials = [self.library.of(arm, seed, learned_in, self.number)]
+            learned_in = [next_repo(repo, self.library.repos) if arm.learning.elsewhere else repo]
+            materials = [self.library.of(arm, seed, each, self.number) for each in learned_in]
             if arm.learning.treatment.is_adapter:
                 made = [self._train(arm, repo, seed, self._request(arm, seed, repo, materials[0]))]
-            else:
-                items = self.library.items(arm, seed, learned_in)
+        if arm.learning.remembers is not None:
+            items = [
+                item
+                for each in learned_in
+                for item in self.library.items(arm, seed, each, arm.learning.remembers.kind)
+            ]
         consolidation = Consolidation(
             arm=arm.name,
             seed=seed,

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from looper.agent.actions import parse, render
-from looper.agent.prompt import opening
+from looper.agent.prompt import opening, question
 from looper.errors import BadInput, TreatmentMissing
 from looper.experiment.pools import Pools
+from looper.memory.deliver import deliver
 from looper.memory.distil import distil
-from looper.memory.retrieve import placebo, retrieved
-from looper.records.memory import MemoryItem
-from looper.records.plan import Arm, Learning, Plan, Teacher
+from looper.memory.retrieve import Similarity
+from looper.records.memory import Draw, MemoryItem, MemoryKind
+from looper.records.plan import Arm, Learning, Plan
 from looper.records.task import Task
 from looper.records.training import Example, Objective, Selection
 from looper.records.trajectory import FinishReason
@@ -33,8 +34,16 @@ class Material:
 class Library:
     """Where the arms of a plan find what they learn from."""
 
-    def __init__(self, plan: Plan, pools: Pools, tasks: Mapping[str, Task], repos: Sequence[str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        pools: Pools,
+        tasks: Mapping[str, Task],
+        repos: Sequence[str],
+        similar: Similarity | None = None,
+    ) -> None:
         self._plan, self._pools, self._tasks, self.repos = plan, pools, dict(tasks), repos
+        self._similar = similar
 
     def of(self, arm: Arm, seed: int, repo: str, number: int = 1) -> Material:
         """For an arm's round `number`. Raises BadInput where there is too little."""
@@ -97,21 +106,29 @@ class Library:
         Tasks that get no memory are left out: there the teacher knows no more than the student.
         """
         assert arm.learning is not None and self._plan.experience is not None
+        how, experience = arm.learning.teacher, self._plan.experience
+        assert how is not None
+        elsewhere = how.draw is Draw.PLACEBO
         items = [
             item
-            for other in (self.repos if arm.learning.teacher is Teacher.PLACEBO_MEMORY else [repo])
-            for item in self.items(arm, seed, other)
+            for other in (self.repos if elsewhere else [repo])
+            for item in self.items(arm, seed, other, how.kind)
         ]
-        give = partial(retrieved, count=self._plan.experience.memory_items)
-        if arm.learning.teacher is Teacher.PLACEBO_MEMORY:
-            give = partial(placebo, count=self._plan.experience.memory_items, seed=seed)
         kept: list[Attempt] = []
         teachers: list[Example] = []
         for attempt in attempts:
-            given = give(self._tasks[attempt.trajectory.instance_id], items)
-            if given.text:
+            given = deliver(
+                how,
+                self._tasks[attempt.trajectory.instance_id],
+                items,
+                experience.memory_items,
+                budget_bytes=experience.memory_bytes,
+                seed=seed,
+                similar=self._similar,
+            )
+            if given.says:
                 kept.append(attempt)
-                begin = partial(opening, scaffold=arm.scaffold, memory=given.text)
+                begin = partial(opening, scaffold=arm.scaffold, memory=given)
                 teachers += trajectory_examples([attempt], self._tasks, begin, render)
         if not kept:
             raise BadInput(
@@ -120,14 +137,18 @@ class Library:
             )
         return Material(tuple(kept), selection, self._examples(arm, kept), teachers=tuple(teachers))
 
-    def items(self, arm: Arm, seed: int, repo: str) -> list[MemoryItem]:
+    def items(self, arm: Arm, seed: int, repo: str, kind: MemoryKind) -> list[MemoryItem]:
         """The successes of an arm in one repository, as something to remember."""
         assert arm.learning is not None
+        if kind is MemoryKind.BLANK:
+            return []
         attempts, _ = self._successes(arm, arm.learning, seed, repo, 1)
-        return [
-            distil(attempt.trajectory, attempt.steps, self._tasks[attempt.trajectory.instance_id], render)
-            for attempt in attempts
-        ]
+        found = []
+        for attempt in attempts:
+            task = self._tasks[attempt.trajectory.instance_id]
+            asked = question(task, arm.scaffold)
+            found.append(distil(attempt.trajectory, attempt.steps, task, render, kind, asked))
+        return found
 
 
 def nothing_lost(examples: Sequence[Example], attempts: Sequence[Attempt]) -> None:

@@ -174,13 +174,13 @@ def _valid_share(model: ChatModel, prompts: Sequence[Sequence[Message]], limits:
 
 def prove_memory(deliveries: Sequence[Delivery], arm: str) -> Proof:
     """That an arm's memory has something to say to its tasks. Raises TreatmentMissing."""
-    given = sum(bool(found.items) for found in deliveries)
+    given = sum(found.says for found in deliveries)
     if not given:
         raise TreatmentMissing(
             f"{arm}: its memory has nothing to say to any of {len(deliveries)} tasks, so the arm would be base under another "
             "name. Give it more experience."
         )
-    said = f"{given} of {len(deliveries)} tasks get an item"
+    said = f"{given} of {len(deliveries)} tasks are told something"
     return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm, subject="memory", passed=True, said=said)
 
 

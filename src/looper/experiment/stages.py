@@ -19,6 +19,7 @@ from looper.experiment.prove import (
 )
 from looper.experiment.run import Progress, run_plan
 from looper.experiment.schedule import experience_lanes, lanes
+from looper.memory.retrieve import Similarity
 from looper.protocols import ChatModel, Engine, Fingerprinted, Trainer
 from looper.records.plan import Arm, ArmRole, Cell, Learning, Plan, RunManifest, Source, Treatment
 from looper.records.task import Task
@@ -52,6 +53,8 @@ class Staging:
     """Makes the progress of a stage visible: its name, its cells, how many of them are to do."""
     say: Callable[[str], None]
     tell: Callable[[str, TrainingEvent], None]
+    similar: Similarity | None = None
+    """For retrieval from memory; None for BM25."""
     proved: list[Proof] = field(default_factory=list)
     """What needs no second proof."""
 
@@ -82,6 +85,7 @@ def run_stages(run: Staging) -> None:
             tell=_stoppable(run),
             remember=run.ledger.memory.append,
             record=run.ledger.consolidations.append,
+            similar=run.similar,
         )
         treatments = learn_in_rounds(run, school)
     failed = prove_treatments(run, wanted, treatments, trainer)
@@ -206,9 +210,13 @@ def prove_treatments(
     for arm in arms:
         if arm.learning is None:
             continue
-        if not arm.learning.treatment.is_adapter:
+        if arm.learning.remembers is not None:
             _prove_memory(run, arm, treatments)
-        elif trainer is not None and not _prove_adapters(run, arm, treatments, trainer):
+        if (
+            arm.learning.treatment.is_adapter
+            and trainer is not None
+            and not _prove_adapters(run, arm, treatments, trainer)
+        ):
             failed.add(arm.name)
     return frozenset(failed)
 

@@ -1,38 +1,79 @@
-"""A verified success → one item: what was changed where, in the agent's own syntax."""
+"""A verified success → one item, in the agent's own syntax."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from textwrap import dedent
 
 from looper.records.base import content_hash
-from looper.records.memory import MemoryItem
+from looper.records.memory import MemoryItem, MemoryKind
 from looper.records.task import Task
 from looper.records.trajectory import Action, Edit, Read, Step, Trajectory
 
 _DEFINED = re.compile(r"\b(?:def|class) (\w+)")
 _FILE = re.compile(r"^\+\+\+ b/(.+?)\t?$", re.MULTILINE)
 
+Render = Callable[[Action], str]
+
 
 def distil(
-    trajectory: Trajectory, steps: Sequence[Step], task: Task, render: Callable[[Action], str]
+    trajectory: Trajectory,
+    steps: Sequence[Step],
+    task: Task,
+    render: Render,
+    kind: MemoryKind = MemoryKind.LESSONS,
+    question: str = "",
 ) -> MemoryItem:
-    """Title (the names in the issue that the agent saw defined), the reads of the changed files, the net change."""
+    """One success as something of a kind to tell. Every kind has the same title: the names in the issue that the agent saw
+    defined.
+
+    `question` is the task as the agent was asked it, for successes that are told as a conversation.
+    """
     edits = list(net_edits(trajectory.patch))
-    changed = {edit.path for edit in edits}
-    reads = dict.fromkeys(
-        render(step.action) for step in steps if isinstance(step.action, Read) and step.action.path in changed
-    )
     title = " ".join(_names(task.problem_statement, steps)) or task.problem_statement.strip().splitlines()[0]
-    text = "\n".join([title, *reads, *map(render, edits)])
+    turns: tuple[tuple[str, str], ...] = ()
+    match kind:
+        case MemoryKind.RAW:
+            text = "\n".join([title, *(said for step in steps for said in _said(step, render))])
+        case MemoryKind.SUCCESSES:
+            spoken = [
+                pair
+                for step in steps
+                for pair in zip(("assistant", "user"), _said(step, render), strict=True)
+            ]
+            turns = (("user", question), *spoken[:-1])
+            text = "\n".join(said for _, said in turns)
+        case _:
+            text = "\n".join([title, *_reads(steps, edits, render), *map(render, edits)])
     return MemoryItem(
-        id=content_hash(text, task.instance_id)[:16],
+        id=content_hash(kind.value, text, task.instance_id)[:16],
+        kind=kind,
         source=f"{trajectory.cell}#{trajectory.attempt}",
         instance_id=task.instance_id,
         repo=task.repo,
         position=task.sequence_position,
         title=title,
         text=text,
+        turns=turns,
         asked=task.problem_statement,
+        paths=tuple(dict.fromkeys(edit.path for edit in edits)),
+        changes=tuple(edit.new for edit in edits if edit.new),
+    )
+
+
+def _said(step: Step, render: Render) -> tuple[str, str]:
+    action = step.reply.text if step.action is None else render(step.action)
+    return action, step.observation.text
+
+
+def _reads(steps: Sequence[Step], edits: Sequence[Edit], render: Render) -> list[str]:
+    """The looks at files that were changed."""
+    changed = {edit.path for edit in edits}
+    return list(
+        dict.fromkeys(
+            render(step.action)
+            for step in steps
+            if isinstance(step.action, Read) and step.action.path in changed
+        )
     )
 
 

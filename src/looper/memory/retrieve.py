@@ -4,49 +4,51 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from looper.records.memory import Delivery, MemoryItem
+from looper.records.memory import MemoryItem
 from looper.records.task import Task
 
 K1, B = 1.2, 0.75
 
+Similarity = Callable[[str, Sequence[str]], list[float]]
+"""How like a question each of several texts is; 0 or less for not at all."""
 
-def retrieved(task: Task, items: Sequence[MemoryItem], count: int) -> Delivery:
-    """The items of the task's repository that share most words with its issue, by BM25; never one of the task itself.
+
+def retrieved(
+    task: Task, items: Sequence[MemoryItem], count: int, similar: Similarity | None = None
+) -> list[MemoryItem]:
+    """The items of the task's repository that are most like its issue, by BM25 where nothing else is given; never one of
+    the task itself.
 
     An item that shares no telling word is not given: a word that stands in every item tells nothing.
     """
     found = candidates(task, items)
-    scores = bm25(words(task.problem_statement), [words(f"{item.title} {item.asked}") for item in found])
+    scores = (similar or by_words)(task.problem_statement, [f"{item.title} {item.asked}" for item in found])
     ranked = sorted(zip(scores, found, strict=True), key=lambda pair: (-pair[0], pair[1].id))
-    return _delivery(found, [item for score, item in ranked[:count] if score > 0])
+    return [item for score, item in ranked[:count] if score > 0]
 
 
-def at_random(task: Task, items: Sequence[MemoryItem], count: int, seed: int) -> Delivery:
-    """As many items of the repository, drawn without looking at the issue: what retrieval is worth beyond presence."""
-    found = candidates(task, items)
-    wanted = len(retrieved(task, items, count).items)
+def at_random(task: Task, items: Sequence[MemoryItem], count: int, seed: int) -> list[MemoryItem]:
+    """So many items of the repository, drawn without looking at the issue: what retrieval is worth beyond presence."""
     rng = random.Random(f"{seed}/{task.instance_id}")
-    return _delivery(found, rng.sample(sorted(found, key=lambda item: item.id), wanted))
+    return rng.sample(sorted(candidates(task, items), key=lambda item: item.id), count)
 
 
-def placebo(task: Task, items: Sequence[MemoryItem], count: int, seed: int) -> Delivery:
-    """As many items as retrieval would give, nearest in length, of other repositories: form and length without the
-    knowledge."""
-    given = retrieved(task, items, count).items
-    by_id = {item.id: item for item in items}
+def placebo(
+    task: Task, items: Sequence[MemoryItem], like: Sequence[MemoryItem], seed: int
+) -> list[MemoryItem]:
+    """For each item of `like` one of another repository, nearest in length: form and length without the knowledge."""
     others = [item for item in items if item.repo != task.repo]
     rng = random.Random(f"{seed}/{task.instance_id}")
     chosen: list[MemoryItem] = []
-    for key in given:
+    for given in like:
         left = [item for item in others if item not in chosen]
         if not left:
             break
-        length = len(by_id[key].text)
-        nearest = min(abs(len(item.text) - length) for item in left)
-        chosen.append(rng.choice([item for item in left if abs(len(item.text) - length) == nearest]))
-    return _delivery(others, chosen)
+        nearest = min(abs(len(item.text) - len(given.text)) for item in left)
+        chosen.append(rng.choice([item for item in left if abs(len(item.text) - len(given.text)) == nearest]))
+    return chosen
 
 
 def candidates(task: Task, items: Sequence[MemoryItem]) -> list[MemoryItem]:
@@ -58,14 +60,6 @@ def candidates(task: Task, items: Sequence[MemoryItem]) -> list[MemoryItem]:
         and item.instance_id != task.instance_id
         and item.position < task.sequence_position
     ]
-
-
-def _delivery(found: Sequence[MemoryItem], chosen: Sequence[MemoryItem]) -> Delivery:
-    return Delivery(
-        candidates=len(found),
-        items=tuple(item.id for item in chosen),
-        text="\n".join(item.text for item in chosen),
-    )
 
 
 def words(text: str) -> list[str]:
@@ -92,3 +86,8 @@ def bm25(query: Sequence[str], documents: Sequence[Sequence[str]]) -> list[float
             score += rarity * count[word] * (K1 + 1) / (count[word] + K1 * (1 - B + B * len(document) / mean))
         scores.append(score)
     return scores
+
+
+def by_words(question: str, texts: Sequence[str]) -> list[float]:
+    """BM25 over lower-case words."""
+    return bm25(words(question), [words(text) for text in texts])

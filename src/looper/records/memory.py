@@ -1,6 +1,60 @@
 """What an arm remembers in its prompt."""
 
+from enum import StrEnum
+
+from pydantic import model_validator
+
 from looper.records.base import Record
+
+
+class MemoryKind(StrEnum):
+    """What is told of earlier successes."""
+
+    LESSONS = "lessons"
+    """What was changed where, one item for each success."""
+    RAW = "raw"
+    """The whole rollout, actions and observations."""
+    SUCCESSES = "successes"
+    """The whole rollout, as turns of the conversation before the task."""
+    PLAYBOOK = "playbook"
+    """One text for each repository, which every success adds a line to or confirms one of."""
+    BLANK = "blank"
+    """The frame of a memory with nothing in it: the control for the frame."""
+
+
+class Draw(StrEnum):
+    """Which items a task gets."""
+
+    RETRIEVED = "retrieved"
+    """Those of its repository that are most like its issue."""
+    RANDOM = "random"
+    """As many of its repository, drawn blindly."""
+    PLACEBO = "placebo"
+    """As many of like length, of other repositories."""
+
+
+class Moment(StrEnum):
+    """When they are told."""
+
+    START = "start"
+    FILE_OPEN = "file_open"
+    """With the first sight of a file that they are about."""
+    TEST_FAILURE = "test_failure"
+    """With the first command that fails."""
+
+
+class Remembering(Record):
+    """How an arm remembers."""
+
+    kind: MemoryKind = MemoryKind.LESSONS
+    draw: Draw = Draw.RETRIEVED
+    moment: Moment = Moment.START
+
+    @model_validator(mode="after")
+    def _can_be_told_then(self) -> "Remembering":
+        if self.moment is not Moment.START and self.kind not in (MemoryKind.LESSONS, MemoryKind.RAW):
+            raise ValueError(f"moment: {self.kind.value} can be told at the start only")
+        return self
 
 
 class MemoryItem(Record):
@@ -8,6 +62,7 @@ class MemoryItem(Record):
 
     id: str
     """Content hash."""
+    kind: MemoryKind
     source: str
     """Cell and attempt that it was taken from."""
     instance_id: str
@@ -17,15 +72,39 @@ class MemoryItem(Record):
     title: str
     text: str
     """What stands in the prompt."""
+    turns: tuple[tuple[str, str], ...] = ()
+    """Role and text of every turn, where it is told as a conversation."""
     asked: str
     """Issue text of its task; retrieval looks here too, the prompt never shows it."""
+    paths: tuple[str, ...]
+    """Files that it is about."""
+    changes: tuple[str, ...]
+    """Code that it says to write; an agent that writes one of these cites it."""
 
 
 class Delivery(Record):
-    """What the memory of an arm gave to one task."""
+    """What the memory of an arm gives to one task."""
 
     candidates: int
     """Items that could be given: of the right repository, not of this task."""
-    items: tuple[str, ...]
-    """Ids of the items in the prompt, in order."""
-    text: str
+    items: tuple[str, ...] = ()
+    """Ids of the items that stand before the task, in order."""
+    text: str | None = None
+    """Between the frame's words; None for no frame."""
+    earlier: tuple[tuple[str, str], ...] = ()
+    """Turns before the task."""
+    later: tuple[MemoryItem, ...] = ()
+    """To be told at their moment."""
+    moment: Moment = Moment.START
+
+    @property
+    def says(self) -> bool:
+        """Whether the arm is told anything at all."""
+        return self.text is not None or bool(self.earlier) or bool(self.later)
+
+
+class Reverted(Record):
+    """An item that is told no more."""
+
+    item: str
+    reason: str

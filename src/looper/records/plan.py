@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from looper.records.base import Record, content_hash
+from looper.records.memory import Remembering
 from looper.records.strategy import Strategy
 from looper.records.training import Objective, SelectionSettings, TrainingSettings
 from looper.records.trajectory import TOOL_NAMES, ModelIdentity, ToolName
@@ -117,11 +118,7 @@ class Treatment(StrEnum):
     RANDOM_ADAPTER = "random_adapter"
     """As much change as the trained adapter, in no direction."""
     MEMORY = "memory"
-    """Items of earlier successes in the prompt, found by the issue's words."""
-    RANDOM_MEMORY = "random_memory"
-    """As many items of the same repository, drawn blindly."""
-    PLACEBO_MEMORY = "placebo_memory"
-    """As many items of like length from other repositories."""
+    """Earlier successes in the prompt."""
 
     @property
     def is_adapter(self) -> bool:
@@ -137,14 +134,6 @@ class Source(StrEnum):
     """Tasks of the same form whose hidden conventions are drawn anew for every task: nothing there to learn but form."""
 
 
-class Teacher(StrEnum):
-    """What stands in the prompt of base where an arm learns from what base says with it."""
-
-    MEMORY = "memory"
-    PLACEBO_MEMORY = "placebo_memory"
-    """Of other repositories: the control."""
-
-
 class Learning(Record):
     """What an arm has been through before its tasks."""
 
@@ -155,8 +144,10 @@ class Learning(Record):
     dose-response."""
     objective: Objective = Objective.IMITATION
     """Of an adapter's training."""
-    teacher: Teacher | None = None
-    """Of the distillation objective."""
+    memory: Remembering | None = None
+    """What is told in the prompt; beside an adapter too. None for nothing, and for lessons where that is the treatment."""
+    teacher: Remembering | None = None
+    """Of the distillation objective: what stood in the prompt of base when it said what the arm learns to say."""
     shuffled: bool = False
     """Each action is taken from another place where the same tool was used: form without sense."""
     rounds: Positive = 1
@@ -167,6 +158,12 @@ class Learning(Record):
     """One adapter for all repositories, made from one batch after another; None for one adapter per repository."""
     batches: Positive | None = None
     """With a strategy: stop after so many batches; None for all."""
+
+    @property
+    def remembers(self) -> Remembering | None:
+        if self.memory is None and self.treatment is Treatment.MEMORY:
+            return Remembering()
+        return self.memory
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Learning":
@@ -211,6 +208,10 @@ class Experience(Record):
     """For arms with adapters."""
     memory_items: Positive = 1
     """In a prompt, for arms with memory."""
+    memory_bytes: Positive | None = None
+    """Of their texts together; None for no such limit."""
+    retrieval: Annotated[str, Field(pattern=r"^(bm25|ollama:.+)$")] = "bm25"
+    """How items are found: by their words, or by the embeddings of a model that Ollama serves."""
     batch: Positive | None = None
     """So many successes of a repository are a batch of a strategy; None for all of them."""
 

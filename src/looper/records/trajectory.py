@@ -172,6 +172,8 @@ class Step(Record):
     problem: ReplyProblem | None
     observation: Observation
     guards: tuple[Guard, ...]
+    memory: tuple[str, ...] = ()
+    """Ids of the memory items that were told with this observation."""
     stop_reason: StopReason | None
     """Set on the last step, where the step itself ended the rollout."""
     context_tokens: int | None
@@ -211,7 +213,11 @@ class Trajectory(Record):
     prompt_hash: str
     """Of the messages that stood before the first reply."""
     memory: tuple[str, ...] = ()
-    """Ids of the memory items in the prompt."""
+    """Ids of the memory items that were told, at the start or on the way."""
+    memory_candidates: int = 0
+    """Items that could have been."""
+    memory_tokens: int | None = 0
+    """Of all that was told from memory, by the model's own tokenizer; None where it has none."""
     model: ModelIdentity
     environment: str
     sandbox: str

@@ -1,0 +1,34 @@
+"""What an arm remembers in the middle of its work."""
+
+from looper.records.memory import Delivery, MemoryItem, Moment
+from looper.records.plan import Scaffold
+from looper.records.trajectory import Action, Bash, Observation, ObservationKind, Read
+
+
+class Recall:
+    """The items that wait for their moment in one rollout; each is told once."""
+
+    def __init__(self, delivery: Delivery, scaffold: Scaffold) -> None:
+        self._waiting = list(delivery.later)
+        self._moment, self._frame = delivery.moment, scaffold.memory
+
+    def after(self, action: Action, observation: Observation) -> list[MemoryItem]:
+        """What is to be told now that this was done and seen; it waits no more."""
+        now = [item for item in self._waiting if self._is_due(item, action, observation)]
+        self._waiting = [item for item in self._waiting if item not in now]
+        return now
+
+    def _is_due(self, item: MemoryItem, action: Action, observation: Observation) -> bool:
+        match self._moment, action:
+            case Moment.FILE_OPEN, Read(path=path):
+                return observation.kind is ObservationKind.OK and path in item.paths
+            case Moment.TEST_FAILURE, Bash():
+                return observation.exit_code not in (0, None)
+        return False
+
+    def told(self, items: list[MemoryItem], observation: Observation) -> Observation:
+        """The observation with the items after it, in the frame that a memory has at the start."""
+        if not items:
+            return observation
+        block = self._frame.replace("{items}", "\n".join(item.text for item in items)).rstrip("\n")
+        return observation.model_copy(update={"text": f"{observation.text}\n{block}"})
