@@ -57,6 +57,10 @@ class Fingerprinted(ChatModel, Protocol):
         """Logits of the first token of a reply, for fixed tokens of the vocabulary, along the path of every reply."""
         ...
 
+    def losses(self, examples: Sequence[Example]) -> list[float]:
+        """What the model makes of conversations: nats per supervised token of each."""
+        ...
+
 
 class Trainer(Protocol):
     """Makes adapters for one base model. Safe to call from several threads."""

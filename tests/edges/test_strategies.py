@@ -250,6 +250,9 @@ def test_examples_are_measured_with_and_without_an_adapter(
     base, after = trainer.measure("", OLD), trainer.measure(old.id, OLD)
     assert [found.source for found in base] == [item.source for item in OLD]
     assert sum(found.loss for found in after) < sum(found.loss for found in base)
+    served = nano.adapted(trainer.folder(old.id)).losses(OLD)
+    assert served == pytest.approx([found.loss for found in after], rel=1e-3), "trained and served alike"
+    assert nano.losses(OLD) == pytest.approx([found.loss for found in base], rel=1e-3)
     assert len(base[0].place) == 128 and base[0].place != base[1].place
 
 

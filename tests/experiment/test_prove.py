@@ -7,6 +7,7 @@ import pytest
 from looper.errors import ContextOverflow, TreatmentMissing
 from looper.experiment.prove import (
     SENTINEL,
+    measure_retention,
     prove_adapter,
     prove_context,
     prove_memory,
@@ -16,7 +17,7 @@ from looper.experiment.prove import (
 from looper.protocols import ChatRequest, Message
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
-from looper.records.training import AdapterRecord, Make, TrainingSettings
+from looper.records.training import AdapterRecord, Example, Make, TrainingSettings
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
 from looper.records.treatment import ProofKind
 
@@ -57,6 +58,9 @@ class Server:
 
     def first_logits(self, messages: Sequence[Message]) -> list[float]:
         return [self.shift, 1.0]
+
+    def losses(self, examples: Sequence[Example]) -> list[float]:
+        return [1.0 for _ in examples]
 
     def forget(self, conversation: str) -> None:
         pass
@@ -164,3 +168,16 @@ def test_g40_an_adapter_that_was_trained_on_an_evaluated_task_is_refused() -> No
     prove_split(card, ["t3"], "lora")
     with pytest.raises(TreatmentMissing, match="trained on 1 of the evaluated tasks, t2 among them"):
         prove_split(card, ["t2", "t3"], "lora")
+
+
+def test_what_is_forgotten_elsewhere_is_measured_with_and_without_the_adapter() -> None:
+    class Sure(Server):
+        def losses(self, examples: Sequence[Example]) -> list[float]:
+            return [self.shift + number for number, _ in enumerate(examples)]
+
+    after, before = Sure(9), Sure(9)
+    after.shift = 0.5
+    example = Example(source="s", instance_id="t", repo="r", turns=())
+    proof = measure_retention(after, before, [example, example], "lora", "abc")
+    assert (proof.before, proof.after) == (0.5, 1.0) and proof.passed
+    assert "0.500 nats per token of 2 successes elsewhere with base, 1.000 with the adapter" in proof.said

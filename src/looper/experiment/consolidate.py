@@ -16,7 +16,7 @@ from looper.protocols import Engine, Message, Trainer
 from looper.records.memory import Delivery, MemoryItem, Reverted
 from looper.records.plan import Arm, ArmRole, Experience, Learning, Plan, RunManifest, Treatment
 from looper.records.task import Task
-from looper.records.training import AdapterRecord, Make, TrainingEvent, TrainingRequest
+from looper.records.training import AdapterRecord, Example, Make, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity
 from looper.records.treatment import Consolidation
 from looper.training.strategies import Course, learn
@@ -59,10 +59,12 @@ class Treatments:
         consolidations: Sequence[Consolidation],
         items: Sequence[MemoryItem],
         prompts: Mapping[tuple[int, str], Sequence[Sequence[Message]]] | None = None,
+        successes: Mapping[tuple[int, str], Sequence[Example]] | None = None,
         similar: Similarity | None = None,
         reverted: Collection[str] = (),
     ) -> None:
         self._plan, self._prompts, self._similar = plan, prompts or {}, similar
+        self._successes = successes or {}
         self._reverted = frozenset(reverted)
         self._of = {found.key: found for found in consolidations}
         self._items = {item.id: item for item in items}
@@ -77,6 +79,22 @@ class Treatments:
     def prompts(self, seed: int, repo: str) -> Sequence[Sequence[Message]]:
         """Conversations that nothing was trained on, each up to a point where the model speaks."""
         return self._prompts[seed, repo]
+
+    def elsewhere(self, arm: Arm, seed: int, repo: str) -> list[Example]:
+        """Successes of base in repositories that the arm's adapter for `repo` has learned nothing of."""
+        learned = {repo}
+        if arm.learning is not None and arm.learning.strategy is not None:
+            learned = {each for _, each in self._successes}
+        elif arm.learning is not None and arm.learning.elsewhere:
+            learned = {
+                next_repo(repo, sorted(each for with_seed, each in self._successes if with_seed == seed))
+            }
+        return [
+            example
+            for (with_seed, each), found in self._successes.items()
+            if with_seed == seed and each not in learned
+            for example in found
+        ][:HELD_OUT]
 
     def memory(self, arm: Arm, seed: int, task: Task) -> Delivery:
         """What the arm is told from memory for a task."""
@@ -142,8 +160,11 @@ def consolidate(
     prompts = {
         (seed, repo): _held_out(plan, pools, seed, repo, tasks) for seed in plan.seeds for repo in repos
     }
+    successes = {(seed, repo): library.successes(seed, repo) for seed in plan.seeds for repo in repos}
     reverted = [found.item for found in read_stream(folder, "reverted", Reverted)]
-    return Treatments(plan, tuple(done.values()), tuple(items.values()), prompts, school.similar, reverted)
+    return Treatments(
+        plan, tuple(done.values()), tuple(items.values()), prompts, successes, school.similar, reverted
+    )
 
 
 def _waves(arms: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:

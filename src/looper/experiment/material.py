@@ -7,12 +7,12 @@ from functools import partial
 from looper.agent.actions import parse, render
 from looper.agent.prompt import opening, question
 from looper.errors import BadInput, TreatmentMissing
-from looper.experiment.pools import Pools
+from looper.experiment.pools import HELD_OUT, Pools
 from looper.memory.deliver import deliver
 from looper.memory.distil import distil
 from looper.memory.retrieve import Similarity
 from looper.records.memory import Draw, MemoryItem, MemoryKind
-from looper.records.plan import Arm, Learning, Plan
+from looper.records.plan import Arm, ArmRole, Learning, Plan, Source
 from looper.records.task import Task
 from looper.records.training import Example, Objective, Selection
 from looper.records.trajectory import FinishReason
@@ -136,6 +136,12 @@ class Library:
                 "nothing that the arm does not. Give the experience more tasks."
             )
         return Material(tuple(kept), selection, self._examples(arm, kept), teachers=tuple(teachers))
+
+    def successes(self, seed: int, repo: str) -> tuple[Example, ...]:
+        """What base did well in its own experience of a repository; nothing where no arm learns from that."""
+        pool = self._pools.of(Source.OWN, seed, repo)
+        base = next(arm for arm in self._plan.arms if arm.role is ArmRole.BASE)
+        return self._examples(base, pool.attempts[:HELD_OUT]) if pool is not None else ()
 
     def items(self, arm: Arm, seed: int, repo: str, kind: MemoryKind) -> list[MemoryItem]:
         """The successes of an arm in one repository, as something to remember."""

@@ -6,13 +6,14 @@ fail in silence elsewhere: servers cut prompts and ignore adapter paths, and the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from looper.agent.actions import parse
 from looper.errors import ContextOverflow, TreatmentMissing
 from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
-from looper.records.training import AdapterRecord
+from looper.records.training import AdapterRecord, Example
 from looper.records.treatment import Proof, ProofKind
 
 SENTINEL = "keel-4417-amber"
@@ -170,6 +171,22 @@ def _valid_share(model: ChatModel, prompts: Sequence[Sequence[Message]], limits:
         model.forget(name)
         valid += parse(reply.text, reply.finish_reason).action is not None
     return valid / len(prompts)
+
+
+def measure_retention(
+    model: Fingerprinted, base: Fingerprinted, examples: Sequence[Example], arm: str, adapter: str
+) -> Proof:
+    """How likely the actions of successes elsewhere still are: what learning makes forget, before any task is run."""
+    before, after = (fmean(one.losses(examples)) for one in (base, model))
+    return Proof(
+        kind=ProofKind.RETENTION,
+        arm=arm,
+        subject=adapter,
+        passed=True,
+        said=f"{before:.3f} nats per token of {len(examples)} successes elsewhere with base, {after:.3f} with the adapter",
+        before=before,
+        after=after,
+    )
 
 
 def prove_memory(deliveries: Sequence[Delivery], arm: str) -> Proof:

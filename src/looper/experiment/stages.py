@@ -11,6 +11,7 @@ from looper.experiment.cell import World
 from looper.experiment.consolidate import School, Treatments, consolidate
 from looper.experiment.ledger import Ledger
 from looper.experiment.prove import (
+    measure_retention,
     prove_adapter,
     prove_context,
     prove_memory,
@@ -248,6 +249,10 @@ def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Tra
             prompts = treatments.prompts(seed, repo)
             arrived = partial(prove_adapter, model, base, prompts, arm.name, adapter, zero=zero)
             _once(run, kind, arm.name, adapter, arrived)
+            elsewhere = treatments.elsewhere(arm, seed, repo)
+            if elsewhere and not zero:
+                kept = partial(measure_retention, model, base, elsewhere, arm.name, adapter)
+                _once(run, ProofKind.RETENTION, arm.name, adapter, kept)
             if not zero and seed == plan.seeds[0]:
                 valid = partial(prove_valid_actions, model, base, prompts, arm.name, adapter, plan.limits)
                 proof = _once(run, ProofKind.VALID_ACTIONS, arm.name, adapter, valid)

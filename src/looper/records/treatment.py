@@ -47,6 +47,8 @@ class ProofKind(StrEnum):
     """Served with the adapter that changes nothing the model says what base says."""
     VALID_ACTIONS = "valid_actions"
     """The changed model still speaks the protocol, nearly as well as base."""
+    RETENTION = "retention"
+    """What the changed model makes of successes in other repositories than it was changed for. Shown, never failed."""
     MEMORY_DELIVERED = "memory_delivered"
     """The arm's memory has something to say to its tasks."""
     ACTS = "acts"
@@ -63,3 +65,6 @@ class Proof(Record):
     passed: bool
     said: str
     """The finding in words, with its figures."""
+    before: float | None = None
+    """Of base, where something was measured; None elsewhere."""
+    after: float | None = None

@@ -1,5 +1,7 @@
 """Runs as tables for a terminal."""
 
+from statistics import fmean
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -7,6 +9,7 @@ from rich.text import Text
 from looper.metrics.arms import ArmFigures, Rate
 from looper.metrics.paired import PairedDifference, wilson
 from looper.records.plan import ArmRole, Treatment
+from looper.records.treatment import ProofKind
 from looper.views.runs import RunView
 
 NOT_MEASURED = "–"
@@ -142,17 +145,36 @@ def _treatment_lines(run: RunView) -> list[str]:
         if arm.learning is None or not made:
             continue
         shown = sum(proof.passed for proof in run.proofs if proof.arm == arm.name)
+        last = [found for found in made if found.round == arm.learning.rounds]
+        trained = sum(found.trained_tokens for found in made)
         lines.append(
-            f"{arm.name}: {sum(found.selection.seen for found in made)} attempts seen, "
-            f"{sum(found.selection.taken for found in made)} successes taken, {sum(found.used for found in made)} used, "
-            f"in {len(made)} consolidations of {sum(found.seconds for found in made) / len(made):.0f} s; "
-            f"{shown} proofs passed"
+            f"{arm.name}: {sum(found.selection.seen for found in last)} attempts seen, "
+            f"{sum(found.selection.taken for found in last)} successes taken, {sum(found.used for found in last)} used; "
+            + (
+                f"{sum(len(found.made) for found in made)} adapters, {trained} tokens trained in "
+                f"{sum(found.training_s for found in made):.0f} s; "
+                if any(found.made for found in made)
+                else ""
+            )
+            + f"{shown} proofs passed{_retention_text(run, arm.name)}"
         )
         if arm.learning.treatment is Treatment.ZERO_ADAPTER:
             same, both = run.same_as_base(arm.name)
             says = "does" if same == both else "does NOT: DO NOT TRUST"
             lines.append(f"control {arm.name} must make base's patch in every cell: {same} of {both}, {says}")
     return lines
+
+
+def _retention_text(run: RunView, arm: str) -> str:
+    """How much less likely the successes of other repositories have become, over all adapters."""
+    found = [proof for proof in run.proofs if proof.arm == arm and proof.kind is ProofKind.RETENTION]
+    pairs = [
+        (proof.before, proof.after) for proof in found if proof.before is not None and proof.after is not None
+    ]
+    if not pairs:
+        return ""
+    before, after = (fmean(values) for values in zip(*pairs, strict=True))
+    return f"; successes elsewhere {before:.2f} → {after:.2f} nats per token"
 
 
 def _damage_lines(run: RunView) -> list[str]:

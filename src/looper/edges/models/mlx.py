@@ -18,6 +18,7 @@ from typing import IO, Any
 from looper.edges.models.blas import find_openblas
 from looper.errors import MissingTool, ModelMissing, ModelReplyBroken, ModelTimeout, ModelUnreachable
 from looper.protocols import ChatRequest, Message
+from looper.records.training import Example
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
 
 START_TIMEOUT_S = 600
@@ -101,6 +102,11 @@ class MlxModel:
         over the vocabulary. Two models that differ here differ; an adapter that changes nothing did not arrive."""
         request = {"op": "logits", "messages": list(messages), "tokens": tokens}
         return list(self._ask(request, timeout_s=START_TIMEOUT_S)["logits"])
+
+    def losses(self, examples: Sequence[Example]) -> list[float]:
+        """What the model makes of conversations: nats per supervised token of each."""
+        request = {"op": "losses", "examples": [json.loads(item.to_json()) for item in examples]}
+        return list(self._ask(request, timeout_s=START_TIMEOUT_S)["losses"])
 
     def reply(self, request: ChatRequest) -> Reply:
         begun = time.monotonic()

@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx.utils import tree_map
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 from mlx_lm.utils import load
 
 from looper.edges.models.mixture import load_adapter
+from looper.edges.trainers.encoding import whole_conversation
+from looper.records.training import Example
 
 CACHE_BYTES = 2 << 30
 """Kept for conversations between their turns; the one that waited longest goes first."""
@@ -140,6 +143,8 @@ class Server:
             self.adapters.use(request["adapter"])
             if request["op"] == "logits":
                 return {"logits": self.logits(request["messages"], request["tokens"])}
+            if request["op"] == "losses":
+                return {"losses": [self.loss(example) for example in request["examples"]]}
             self._join(request)
         except AdapterBroken as error:
             return {"error": str(error), "adapter": request["adapter"]}
@@ -155,6 +160,14 @@ class Server:
         found = self.model(prompt)[0, -1].astype(mx.float32)
         step = max(1, found.size // tokens)
         return [float(value) for value in found[::step][:tokens].tolist()]
+
+    def loss(self, example: dict[str, Any]) -> float:
+        """Mean cross-entropy in nats over the supervised tokens of a conversation."""
+        tokenizer = getattr(self.tokenizer, "_tokenizer", self.tokenizer)
+        item = whole_conversation(tokenizer, Example.model_validate(example))
+        tokens, weights = mx.array(item.tokens)[None], mx.array(item.weights)[1:]
+        said = nn.losses.cross_entropy(self.model(tokens[:, :-1]), tokens[:, 1:]).astype(mx.float32)
+        return float(((said[0] * weights).sum() / weights.sum()).item())
 
     def _join(self, request: dict[str, Any]) -> None:
         prompt = self.prompt_tokens(request["messages"])

@@ -4,9 +4,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from looper.errors import BadInput, ModelError
-from looper.protocols import ChatModel, ChatRequest, Message
+from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
+from looper.records.training import Example
 from looper.records.trajectory import ModelIdentity, Reply
 
 
@@ -60,9 +62,16 @@ class RetryingModel:
 
     def first_logits(self, messages: Sequence[Message]) -> list[float]:
         """Raises BadInput for a model that does not show what it computes."""
+        return self._shown().first_logits(messages)
+
+    def losses(self, examples: Sequence[Example]) -> list[float]:
+        """Raises BadInput for a model that does not show what it computes."""
+        return self._shown().losses(examples)
+
+    def _shown(self) -> Fingerprinted:
         if not hasattr(self._inner, "first_logits"):
             raise BadInput(f"{self.identity().name} does not show what it computes; adapters need MLX.")
-        return list(self._inner.first_logits(messages))
+        return cast(Fingerprinted, self._inner)
 
     def _wait(self, faults: int, error: ModelError) -> float:
         """Doubling, with jitter so that parallel rollouts do not come back together, never less than was asked for."""
