@@ -10,7 +10,7 @@ from tests.experiment.test_run import Project
 
 from looper.journal import read_stream
 from looper.records.memory import MemoryItem
-from looper.records.trajectory import Trajectory
+from looper.records.trajectory import Read, Step, Trajectory
 from looper.records.treatment import ProofKind
 from looper.views.runs import RunView, read_run
 
@@ -45,6 +45,18 @@ learning = { treatment = "adapter", objective = "preference" }
 name = "memory"
 role = "treatment"
 learning = { treatment = "memory" }
+[[arms]]
+name = "on_open"
+role = "treatment"
+learning = { treatment = "memory", memory = { moment = "file_open" } }
+[[arms]]
+name = "ewc"
+role = "treatment"
+learning = { treatment = "adapter", strategy = { name = "anchored", anchor = { pull = "fisher", strength = 10.0 } } }
+[[arms]]
+name = "rounds"
+role = "treatment"
+learning = { treatment = "adapter", rounds = 2, memory = {} }
 [profiles.micro]
 model = "nano"
 scaffold = "terse"
@@ -104,13 +116,16 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
         "noise",
         "dpo",
         "memory",
+        "on_open",
+        "ewc",
+        "rounds",
     }
-    used = {found.used for found in run.consolidations if found.arm != "dpo"}
+    used = {found.used for found in run.consolidations if found.arm != "dpo" and found.round == 1}
     assert len(used) == 1 and max(used) >= 2, "every arm learns from the same number of successes"
     pairs = next(found.used for found in run.consolidations if found.arm == "dpo")
     assert 1 <= pairs <= max(used), "only tasks that were both resolved and failed make pairs"
     adapters = {found.arm: found.adapter for found in run.consolidations if found.adapter}
-    assert len(set(adapters.values())) == 5
+    assert len(set(adapters.values())) == 7
     kinds = {(proof.arm, proof.kind) for proof in run.proofs}
     assert ("base", ProofKind.CONTEXT) in kinds and ("zero", ProofKind.ZERO_IS_BASE) in kinds
     assert {("lora", ProofKind.ADAPTER_ARRIVED), ("lora", ProofKind.VALID_ACTIONS)} <= kinds
@@ -157,6 +172,71 @@ def test_memory_that_was_delivered_stands_in_the_record(finished: tuple[Project,
         if end.arm == "base"
     }
     assert all((end.prompt_hash != base[end.instance_id]) == bool(end.memory) for end in ends)
+
+
+def test_a_second_round_learns_from_what_the_first_did(finished: tuple[Project, RunView, str]) -> None:
+    _, run, _ = finished
+    first, second = sorted(
+        (found for found in run.consolidations if found.arm == "rounds"), key=lambda found: found.round
+    )
+    assert second.selection.seen == 2 * first.selection.seen and first.adapter != second.adapter
+    ends = [end for end in run.trajectories if end.arm.startswith("experience_rounds_2")]
+    plain = [end for end in run.trajectories if end.arm.startswith("experience_own")]
+    assert len(ends) == len(plain) == 32
+    assert all(end.model.adapter for end in ends) and not any(end.model.adapter for end in plain)
+    evaluated = [end for end in run.trajectories if end.arm == "rounds"]
+    assert {end.model.adapter for end in evaluated}.isdisjoint({end.model.adapter for end in ends})
+    assert any(end.memory for end in evaluated), "an adapter and a memory at once"
+
+
+def test_what_memory_gave_can_be_asked_and_taken_back(finished: tuple[Project, RunView, str]) -> None:
+    project, run, _ = finished
+    listed = project.looper("memory", "list")
+    assert listed.returncode == 0, listed.stderr
+    told = [end for end in run.trajectories if end.arm == "memory" and end.memory]
+    assert re.search(
+        rf"memory: 4 asked, \d with candidates, {len(told)} told, 1.0 items, \d+ tokens, \d cited",
+        listed.stdout,
+    )
+    item = told[0].memory[0]
+    why = project.looper("memory", "why", item[:10])
+    assert (
+        f"{told[0].cell}: " in why.stdout
+        and "made of experience_own_" in why.stdout
+        and ", resolved" in why.stdout
+    )
+    back = project.looper("memory", "revert", item, "--reason", "a test")
+    assert back.returncode == 0 and "told no more" in back.stdout and "the run is finished" in back.stdout
+    assert "told no more: a test" in project.looper("memory", "why", item).stdout
+    for wanted, named in ((item, "no more already"), ("xyz", "No memory item begins")):
+        refused = project.looper("memory", "revert", wanted, "--reason", "again")
+        assert refused.returncode == 2 and named in refused.stderr and "Traceback" not in refused.stderr
+
+
+def test_an_item_that_was_taken_back_is_told_no_more(project: Project) -> None:
+    assert project.looper("run", "learn", "--arm", "memory", "--arm", "base").returncode == 0
+    told = [end for end in read_run(project.run).trajectories if end.arm == "memory" and end.memory]
+    item, cell = told[0].memory[0], told[0].cell
+    assert project.looper("memory", "revert", item, "--reason", "a test").returncode == 0
+    for name in ("verdicts.jsonl", "trajectories.jsonl", "steps.jsonl"):
+        lines = (project.run / name).read_bytes().splitlines(keepends=True)
+        (project.run / name).write_bytes(b"".join(line for line in lines if cell.encode() not in line))
+    assert project.looper("run", "learn", "--arm", "memory", "--arm", "base").returncode == 0
+    again = next(end for end in read_run(project.run).trajectories if end.cell == cell)
+    assert item not in again.memory
+
+
+def test_memory_that_comes_with_an_opened_file_stands_in_its_step(
+    finished: tuple[Project, RunView, str],
+) -> None:
+    project, run, _ = finished
+    ends = {end.cell: end for end in run.trajectories if end.arm == "on_open"}
+    steps = [step for step in read_stream(project.run, "steps", Step) if step.cell in ends]
+    told = [step for step in steps if step.memory]
+    assert told and all(isinstance(step.action, Read) and "memory" in step.observation.text for step in told)
+    assert all(step.memory == ends[step.cell].memory for step in told)
+    base = {end.instance_id: end.prompt_hash for end in run.trajectories if end.arm == "base"}
+    assert all(end.prompt_hash == base[end.instance_id] for end in ends.values())
 
 
 def test_a_finished_learning_run_does_nothing_again(finished: tuple[Project, RunView, str]) -> None:

@@ -38,6 +38,14 @@ app = typer.Typer(
 )
 bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
 app.add_typer(bench, name="bench")
+memory = typer.Typer(
+    no_args_is_help=True, help="What a run remembers: to whom it was told, where it comes from."
+)
+app.add_typer(memory, name="memory")
+
+RunFolder = Annotated[
+    Path | None, typer.Option("--run", help="Run folder, or its name below runs/; else the last one.")
+]
 
 Data = Annotated[
     str | None,
@@ -257,6 +265,50 @@ def doctor(
         print(finding.line())
     if any(finding.level == "missing" for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
+
+
+@memory.command("list")
+def list_memory(run: RunFolder = None) -> None:
+    """Print for each arm what its memory gave to the tasks, then every item.
+
+    A task is told something where an item is like its issue; an agent cites an item when it writes the code that the item
+    says to write.
+
+    Example: looper memory list --run exp00-micro-0123456789ab
+    """
+    from looper.cli.reading import memory_lines
+
+    for line in memory_lines(_settings().runs, run):
+        print(line)
+
+
+@memory.command()
+def why(
+    item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")], run: RunFolder = None
+) -> None:
+    """Print where ITEM comes from, what it says, and every rollout that was told it.
+
+    Example: looper memory why 0a1b2c
+    """
+    from looper.cli.reading import memory_why
+
+    for line in memory_why(_settings().runs, run, item):
+        print(line)
+
+
+@memory.command()
+def revert(
+    item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")],
+    reason: Annotated[str, typer.Option(help="Why; stands in the run's records.")],
+    run: RunFolder = None,
+) -> None:
+    """Tell ITEM no more: what the run has still to do goes without it. What was told stays in the records.
+
+    Example: looper memory revert 0a1b2c --reason "names a file that is gone"
+    """
+    from looper.cli.reading import memory_revert
+
+    print(memory_revert(_settings().runs, run, item, reason))
 
 
 @bench.command("list")

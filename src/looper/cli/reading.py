@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from looper.errors import BadInput
+from looper.experiment.ledger import revert
+from looper.records.memory import Reverted
 from looper.records.trajectory import StopReason
+from looper.views.memory import (
+    delivery_lines,
+    item_lines,
+    one_item,
+    reverted_items,
+    told_by,
+    why_lines,
+)
 from looper.views.runs import RunView, read_run, read_steps, run_folders
 from looper.views.show import ending_text, step_text
 
@@ -42,6 +52,33 @@ def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | N
     if step is None:
         ends = [end for end in view.trajectories if end.cell == found[0]]
         yield ending_text(ends[-1] if ends else None, final.get(found[0]))
+
+
+def memory_lines(runs: Path, folder: Path | None) -> Iterator[str]:
+    """What memory gave to the tasks of a run, then every item in a line."""
+    view = _last_run(runs, folder)
+    yield from delivery_lines(view)
+    yield from item_lines(view)
+
+
+def memory_why(runs: Path, folder: Path | None, item: str) -> Iterator[str]:
+    yield from why_lines(_last_run(runs, folder), item)
+
+
+def memory_revert(runs: Path, folder: Path | None, wanted: str, reason: str) -> str:
+    """What was done, in words. Raises BadInput or RunBusy."""
+    view = _last_run(runs, folder)
+    item = one_item(view, wanted)
+    if item.id in reverted_items(view):
+        raise BadInput(f"{item.id} is told no more already.")
+    revert(view.folder, Reverted(item=item.id, reason=reason))
+    told = sum(item.id in found.end.memory for found in told_by(view))
+    left = (
+        "the cells that are still to do go without it"
+        if view.finished < view.planned
+        else "the run is finished"
+    )
+    return f"{item.id} is told no more; {told} rollouts had it, {left}."
 
 
 def status_lines(runs: Path, folder: Path | None, *, as_json: bool) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from looper.errors import Drift, JournalError
 from looper.experiment.cell import Past
 from looper.journal import Damage, RunLock, Stream, reserve_space
-from looper.records.memory import MemoryItem
+from looper.records.memory import MemoryItem, Reverted
 from looper.records.plan import Cell, RunManifest
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
@@ -62,6 +62,17 @@ class Ledger:
         for stream in self._streams:
             stream.close()
         self._lock.close()
+
+
+def revert(folder: Path, found: Reverted) -> None:
+    """Tell an item of a run's memory no more. Raises RunBusy while the run is running."""
+    lock = RunLock(folder)
+    try:
+        stream = Stream(folder, "reverted", Reverted)
+        stream.append(found)
+        stream.close()
+    finally:
+        lock.close()
 
 
 def _past(

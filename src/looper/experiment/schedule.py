@@ -84,17 +84,20 @@ def lanes(plan: Plan, tasks: Sequence[Task], arms: Sequence[str] = ()) -> tuple[
     if unknown:
         raise BadInput(f"The plan has no arm {', '.join(unknown)}. It has: {', '.join(names)}.")
     wanted = [name for name in names if not arms or name in arms]
+    seeds = {arm.name: plan.seeds_of(arm) for arm in plan.arms}
     if plan.order == "sequence":
         return tuple(
             tuple(Cell(arm=name, seed=seed, instance_id=task.instance_id) for task in tasks)
             for seed in plan.seeds
             for name in wanted
+            if seed in seeds[name]
         )
     return tuple(
         (Cell(arm=name, seed=seed, instance_id=task.instance_id),)
         for seed in plan.seeds
         for number, block in enumerate(_blocks(tasks))
         for name in (*wanted[number % len(wanted) :], *wanted[: number % len(wanted)])
+        if seed in seeds[name]
         for task in block
     )
 

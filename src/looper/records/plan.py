@@ -323,6 +323,10 @@ class Plan(Record):
         if len({content_hash(arm.learning) for arm in learners if arm.learning}) < len(learners):
             raise ValueError("arms: two arms learn the same; repeat base with the role again instead")
 
+    def seeds_of(self, arm: Arm) -> tuple[int, ...]:
+        """An arm that plays a part does the same with every seed, so it is run with the first."""
+        return self.seeds[:1] if arm.model.backend in ("gold", "noop") else self.seeds
+
     @property
     def sources(self) -> tuple[Source, ...]:
         """Where this plan's arms take experience from."""

@@ -18,9 +18,10 @@ def prediction_lines(run: RunView, arm: str | None, seed: int | None) -> Iterato
     arm = arm or (names[0] if len(names) == 1 else None)
     if arm not in names:
         raise BadInput(f"Name one arm with --arm: {', '.join(names)}.")
-    seed = plan.seeds[0] if seed is None and len(plan.seeds) == 1 else seed
-    if seed not in plan.seeds:
-        raise BadInput(f"Name one seed with --seed: {', '.join(map(str, plan.seeds))}.")
+    seeds = next(plan.seeds_of(found) for found in plan.arms if found.name == arm)
+    seed = seeds[0] if seed is None and len(seeds) == 1 else seed
+    if seed not in seeds:
+        raise BadInput(f"Name one seed with --seed: {', '.join(map(str, seeds))}.")
     last = {end.cell: end for end in run.trajectories}
     for task in run.tasks:
         end = last.get(f"{arm}/{seed}/{task}")

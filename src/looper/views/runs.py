@@ -30,7 +30,9 @@ class RunView:
     """Process id of the run that is writing; None where none is."""
 
     def cells(self, arm: str) -> list[str]:
-        return [f"{arm}/{seed}/{task}" for seed in self.manifest.plan.seeds for task in self.tasks]
+        plan = self.manifest.plan
+        seeds = next(plan.seeds_of(found) for found in plan.arms if found.name == arm)
+        return [f"{arm}/{seed}/{task}" for seed in seeds for task in self.tasks]
 
     def figures(self, arm: str) -> ArmFigures:
         return arm_figures(arm, self.cells(arm), self.verdicts, self.trajectories)

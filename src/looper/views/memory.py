@@ -1,0 +1,128 @@
+"""What memory gave to the tasks of a run, and what became of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from looper.errors import BadInput
+from looper.journal import read_stream
+from looper.records.memory import MemoryItem, Reverted
+from looper.records.trajectory import Edit, Step, Trajectory, Write
+from looper.records.verdict import Outcome
+from looper.views.runs import RunView
+from looper.views.show import harmless
+
+
+@dataclass(frozen=True)
+class Told:
+    """One rollout of an arm that remembers."""
+
+    end: Trajectory
+    cited: tuple[str, ...]
+    """Ids of the items that were told and whose code the agent then wrote."""
+
+
+def memory_items(run: RunView) -> dict[str, MemoryItem]:
+    return {item.id: item for item in read_stream(run.folder, "memory", MemoryItem)}
+
+
+def reverted_items(run: RunView) -> dict[str, str]:
+    """Why each item is told no more, by id."""
+    return {found.item: found.reason for found in read_stream(run.folder, "reverted", Reverted)}
+
+
+def told_by(run: RunView) -> list[Told]:
+    """The last rollout of every evaluated cell whose arm remembers."""
+    arms = {arm.name for arm in run.manifest.plan.arms if arm.learning and arm.learning.remembers}
+    ends = {end.cell: end for end in run.trajectories if end.arm in arms}
+    items, written = memory_items(run), dict[str, list[str]]()
+    for step in read_stream(run.folder, "steps", Step):
+        end = ends.get(step.cell)
+        if end is not None and step.attempt == end.attempt:
+            written.setdefault(step.cell, []).extend(_code(step))
+    return [
+        Told(
+            end,
+            tuple(
+                key
+                for key in end.memory
+                if key in items and _cites(items[key].changes, written.get(end.cell, ()))
+            ),
+        )
+        for end in ends.values()
+    ]
+
+
+def _code(step: Step) -> Iterator[str]:
+    if isinstance(step.action, Edit):
+        yield step.action.new
+    elif isinstance(step.action, Write):
+        yield step.action.content
+
+
+def _cites(changes: Sequence[str], written: Sequence[str]) -> bool:
+    return any(change.strip() in code for change in changes if change.strip() for code in written)
+
+
+def delivery_lines(run: RunView) -> Iterator[str]:
+    """One line for each arm that remembers. Raises BadInput where there is none."""
+    found = told_by(run)
+    if not found:
+        raise BadInput(f"No arm of {run.folder.name} remembers anything, or none has run yet.")
+    yield "arm: tasks asked, with something to give, told, items and tokens each, agent wrote what it was told"
+    for arm in run.manifest.plan.arms:
+        mine = [told for told in found if told.end.arm == arm.name]
+        if not mine:
+            continue
+        given = [told for told in mine if told.end.memory]
+        tokens = [told.end.memory_tokens for told in given if told.end.memory_tokens is not None]
+        sizes = (
+            f"{fmean(len(told.end.memory) for told in given):.1f} items, "
+            f"{f'{fmean(tokens):.0f}' if tokens else 'uncounted'} tokens"
+            if given
+            else "nothing"
+        )
+        yield (
+            f"{arm.name}: {len(mine)} asked, {sum(told.end.memory_candidates > 0 for told in mine)} with candidates, "
+            f"{len(given)} told, {sizes}, {sum(bool(told.cited) for told in mine)} cited"
+        )
+
+
+def why_lines(run: RunView, wanted: str) -> Iterator[str]:
+    """Where an item comes from, what it says, whom it was told to. Raises BadInput for an id that is not there."""
+    item = one_item(run, wanted)
+    source = next(
+        (verdict for verdict in run.verdicts if verdict.cell == item.source.rpartition("#")[0]), None
+    )
+    yield f"{item.id}: {item.kind.value} of {item.repo}, task {item.position} of its sequence"
+    yield f"made of {item.source}, {source.outcome.value if source else 'without a verdict'}"
+    reason = reverted_items(run).get(item.id)
+    if reason is not None:
+        yield f"told no more: {reason}"
+    yield harmless(item.text)
+    outcomes = {verdict.cell: verdict.outcome for verdict in run.verdicts}
+    told = [found for found in told_by(run) if item.id in found.end.memory]
+    resolved = sum(outcomes.get(found.end.cell) is Outcome.RESOLVED for found in told)
+    yield f"told in {len(told)} rollouts, {resolved} of them resolved:"
+    for found in told:
+        outcome = outcomes.get(found.end.cell)
+        cited = ", cited" if item.id in found.cited else ""
+        yield f"  {found.end.cell}: {outcome.value if outcome else 'to do'}{cited}"
+
+
+def one_item(run: RunView, wanted: str) -> MemoryItem:
+    """The item whose id begins like that. Raises BadInput where it is not one."""
+    items = memory_items(run)
+    found = [item for key, item in items.items() if key.startswith(wanted)]
+    if len(found) != 1:
+        what = f"{len(found)} memory items begin" if found else "No memory item begins"
+        raise BadInput(f'{what} with "{wanted}" in {run.folder.name}. List them with: looper memory list')
+    return found[0]
+
+
+def item_lines(run: RunView) -> Iterator[str]:
+    """Every item in a line."""
+    gone = reverted_items(run)
+    for item in memory_items(run).values():
+        first = harmless(item.text.splitlines()[0] if item.text else "")
+        yield f"{item.id}  {item.kind.value}  {item.instance_id}  {first}{'  (told no more)' if item.id in gone else ''}"
