@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from looper.bench.screen import leak_score, similarity, telling_lines
+from looper.bench.screen import leak_score, near_duplicates, similarity, telling_lines
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
+from looper.experiment.schedule import fit_to_learn_from
+from looper.records.task import Task
+from looper.records.training import SelectionSettings
 
 PATCH = """diff --git a/a.py b/a.py
 --- a/a.py
@@ -70,3 +73,53 @@ def test_g08_the_scores_of_the_django_tasks_are_the_known_ones() -> None:
         if row["max_similarity"]:
             assert score.max_similarity == pytest.approx(float(row["max_similarity"]), abs=0.011), row
             assert score.covered_share == pytest.approx(float(row["covered_share"]), abs=0.011), row
+
+
+def test_g40_a_task_that_nearly_is_another_is_found_by_its_issue_or_its_patch(task: Task) -> None:
+    issue = (
+        "When a queryset is sliced and then ordered again the error names the wrong method of the manager."
+    )
+    other = task.model_copy(update={"instance_id": "other", "problem_statement": issue})
+    copied = other.model_copy(
+        update={
+            "instance_id": "copied",
+            "problem_statement": issue.replace("the error", "the error"),
+            "gold_patch": "",
+        }
+    )
+    reworded = copied.model_copy(
+        update={
+            "instance_id": "new",
+            "problem_statement": "Ordering after slicing should not be refused at all here.",
+        }
+    )
+    assert near_duplicates([copied, reworded], [other]) == {"copied": "other"}
+    moved = task.model_copy(
+        update={
+            "instance_id": "moved",
+            "problem_statement": "Something else altogether is told in this issue of many words.",
+            "gold_patch": task.gold_patch.replace("index ", "index 1"),
+        }
+    )
+    assert near_duplicates([moved], [task]) == {"moved": task.instance_id}
+
+
+def test_no_two_tasks_of_the_embedded_suite_are_nearly_the_same(
+    micro: tuple[tuple[Task, ...], dict[str, Path]],
+) -> None:
+    tasks = [task for task in micro[0] if task.repo == micro[0][0].repo]
+    assert not near_duplicates(tasks[:18], tasks[18:])
+
+
+def test_what_must_not_be_learned_from_is_named(task: Task) -> None:
+    settings = SelectionSettings()
+    line = "+    return join_everything_in_order(first, second)"
+    quoted = task.model_copy(
+        update={"instance_id": "quoted", "gold_patch": line, "problem_statement": f"It should say {line[1:]}"}
+    )
+    kept, left_out = fit_to_learn_from([task, quoted], [], settings)
+    assert kept == (task,) and left_out == {"quoted": "its issue quotes the fix"}
+    assert fit_to_learn_from([quoted], [], settings.model_copy(update={"leaked": True})) == ((quoted,), {})
+    same = task.model_copy(update={"instance_id": "same"})
+    kept, left_out = fit_to_learn_from([same], [task], settings)
+    assert kept == () and left_out == {"same": f"nearly the same as {task.instance_id}"}

@@ -254,7 +254,19 @@ def test_g10_too_few_successes_train_nothing_and_what_was_gathered_stays(project
     refused = project.looper("run", "learn", "--arm", "lora")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
     assert re.search(r"has \d resolved training tasks with seed 0, and the plan wants 17", refused.stderr)
+    assert "--override data" in refused.stderr
     assert len(project.verdicts()) == 3 * 2 * 2
+
+
+def test_a_gate_is_passed_over_for_a_reason_that_stands_in_the_record(project: Project) -> None:
+    plan = project.folder / "experiments" / "learn.toml"
+    plan.write_text(PLAN.replace("minimum_tasks = 2", "minimum_tasks = 17"))
+    for wrong in ("data", "data=", "speed=why not"):
+        refused = project.looper("run", "learn", "--override", wrong)
+        assert refused.returncode == 2 and "Gates: data" in refused.stderr
+    ran = project.looper("run", "learn", "--arm", "lora", "--limit", "1", "--override", "data=a pilot")
+    assert ran.returncode == 0 and "the gate data is overridden" in ran.stderr
+    assert [found.reason for found in read_run(project.run).manifest.overrides] == ["a pilot"]
 
 
 @pytest.mark.parametrize(

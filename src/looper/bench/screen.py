@@ -5,9 +5,11 @@ merely quote the code to be changed. A reader decides; figures are shown with an
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+
+from looper.records.task import Task
 
 LEAST_CHARACTERS = 10
 SIMILAR = 0.80
@@ -72,3 +74,42 @@ def similarity(line: str, text: str) -> float:
         if matcher.real_quick_ratio() > best and matcher.quick_ratio() > best:
             best = max(best, matcher.ratio())
     return best
+
+
+SHINGLE = 3
+"""Words in a row."""
+NEARLY_THE_SAME = 0.9
+"""Share of shingles that two texts have in common, from which on one is a copy of the other."""
+LEAST_SHINGLES = 8
+"""Shorter texts are alike by chance."""
+
+
+def near_duplicates(tasks: Sequence[Task], others: Sequence[Task]) -> dict[str, str]:
+    """Ids of the `tasks` whose issue or gold patch nearly is that of one of the `others`, and the id of that one.
+
+    Jaccard similarity of three-word shingles (Broder 1997), without the lines of a patch that name its blobs.
+    """
+    known = [(other.instance_id, _shingles(other)) for other in others]
+    found = {}
+    for task in tasks:
+        mine = _shingles(task)
+        for name, theirs in known:
+            if any(_alike(a, b) >= NEARLY_THE_SAME for a, b in zip(mine, theirs, strict=True)):
+                found[task.instance_id] = name
+                break
+    return found
+
+
+def _shingles(task: Task) -> tuple[frozenset[tuple[str, ...]], ...]:
+    patch = re.sub(r"^index .*$", "", task.gold_patch, flags=re.MULTILINE)
+    texts = [re.findall(r"\w+|[^\w\s]", text) for text in (task.problem_statement, patch)]
+    return tuple(
+        frozenset(tuple(words[at : at + SHINGLE]) for at in range(len(words) - SHINGLE + 1))
+        for words in texts
+    )
+
+
+def _alike(first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]]) -> float:
+    if min(len(first), len(second)) < LEAST_SHINGLES:
+        return 0.0
+    return len(first & second) / len(first | second)

@@ -100,6 +100,12 @@ def run(
         int | None,
         typer.Option(min=0, help="Other generated repositories and other luck: the whole run again."),
     ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='Pass over a gate, for a reason that is recorded: data="a pilot". Can be repeated.'
+        ),
+    ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
@@ -128,6 +134,7 @@ def run(
         sandbox,
         share_machine,
         master_seed,
+        tuple(wiring.parse_override(text) for text in override or ()),
     )
     found = wiring.run(options, _settings(data, mirrors), print if dry_run else _say)
     if found is not None:

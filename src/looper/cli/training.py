@@ -12,7 +12,7 @@ from looper.agent.actions import render
 from looper.agent.prompt import opening
 from looper.cli.progress import TrainingProgress
 from looper.cli.settings import Settings
-from looper.cli.wiring import load_experience, load_tasks, trained_folder
+from looper.cli.wiring import FEW_TASKS, load_experience, load_tasks, trained_folder
 from looper.edges.machine import awake
 from looper.edges.models.mlx import MlxModel
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
@@ -33,9 +33,6 @@ from looper.records.training import (
 from looper.training.examples import trajectory_examples
 from looper.training.select import select
 from looper.views.runs import read_run
-
-FEW_TASKS = 100
-"""Fewer tasks than this to learn from are worth a warning."""
 
 
 @dataclass(frozen=True)

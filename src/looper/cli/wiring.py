@@ -36,7 +36,7 @@ from looper.errors import BadInput, Cancelled, Drift, ExitCode
 from looper.experiment.cell import World
 from looper.experiment.ledger import Ledger, differences
 from looper.experiment.plans import plan_from_text
-from looper.experiment.schedule import first_of_each, lanes, split_tasks
+from looper.experiment.schedule import first_of_each, fit_to_learn_from, lanes, split_tasks
 from looper.experiment.stages import Staging, run_stages
 from looper.memory.retrieve import Similarity
 from looper.protocols import ChatModel, Fingerprinted, Workspaces
@@ -46,7 +46,9 @@ from looper.records.plan import (
     ArmRole,
     Cell,
     Experience,
+    Gate,
     ModelSpec,
+    Override,
     Plan,
     RunManifest,
     Source,
@@ -57,6 +59,10 @@ from looper.views.runs import RunView, read_run, run_folders
 
 GRACE_S = 3.0
 """How long running steps may take to end after an interruption; what they would have recorded is repeated next time."""
+
+
+FEW_TASKS = 100
+"""Fewer tasks than this to learn from are worth a warning."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,17 @@ class RunOptions:
     sandbox: str
     share_machine: bool
     master_seed: int | None
+    overrides: tuple[Override, ...]
+
+
+def parse_override(text: str) -> Override:
+    """`GATE=REASON`. Raises BadInput."""
+    gate, _, reason = text.partition("=")
+    if gate not in list(Gate) or not reason.strip():
+        raise BadInput(
+            f'--override {text}: name a gate and a reason, as in --override data="a pilot". Gates: {", ".join(Gate)}.'
+        )
+    return Override(gate=Gate(gate), reason=reason.strip())
 
 
 def experiments_folders() -> list[Path]:
@@ -279,6 +296,9 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
     tasks, learning = split_tasks(all_tasks, plan.selection, plan.experience)
     experience, more_mirrors = load_experience(plan, learning, settings)
     mirrors |= more_mirrors
+    experience, left_out = _fit(plan, experience, tasks)
+    for line in _about_learning(plan, experience, left_out, options.overrides):
+        say(line)
     schedule = lanes(plan, tasks, options.arms)
     if options.dry_run:
         for line in _dry_run(plan, tasks, experience, schedule):
@@ -298,6 +318,8 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             experience_tasks={
                 source: tuple(task.instance_id for task in found) for source, found in experience.items()
             },
+            left_out=left_out,
+            overrides=options.overrides,
             tasks_hash=content_hash(*every_task),
             models={arm.name: models.of(arm, tasks[0]).identity() for arm in plan.arms},
             environments=tuple(sorted({site.environments.of(task).id for task in every_task})),
@@ -328,6 +350,36 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             )
         )
     return read_run(folder)
+
+
+def _fit(
+    plan: Plan, experience: Mapping[Source, Sequence[Task]], evaluated: Sequence[Task]
+) -> tuple[dict[Source, tuple[Task, ...]], dict[str, str]]:
+    """The tasks that may be learned from, by source, and why others may not."""
+    kept: dict[Source, tuple[Task, ...]] = {}
+    left_out: dict[str, str] = {}
+    for source, tasks in experience.items():
+        assert plan.experience is not None
+        kept[source], why = fit_to_learn_from(tasks, evaluated, plan.experience.selection)
+        left_out |= why
+    return kept, left_out
+
+
+def _about_learning(
+    plan: Plan,
+    experience: Mapping[Source, Sequence[Task]],
+    left_out: Mapping[str, str],
+    overrides: Sequence[Override],
+) -> Iterator[str]:
+    """What somebody who waits for the run should know of it before."""
+    for name, why in left_out.items():
+        yield f"{name} is not learned from: {why}"
+    for found in overrides:
+        yield f"the gate {found.gate.value} is overridden, and the record says so: {found.reason}"
+    few = {source: len(tasks) for source, tasks in experience.items() if len(tasks) < FEW_TASKS}
+    if few and plan.selection.suite != "micro":
+        fewest = min(few.values())
+        yield f"{fewest} tasks to learn from are few: what is learned may be those tasks and nothing else"
 
 
 def similarity(experience: Experience | None) -> Similarity | None:

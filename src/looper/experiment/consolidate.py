@@ -14,7 +14,7 @@ from looper.memory.deliver import deliver
 from looper.memory.retrieve import Similarity
 from looper.protocols import Engine, Message, Trainer
 from looper.records.memory import Delivery, MemoryItem, Reverted
-from looper.records.plan import Arm, ArmRole, Experience, Learning, Plan, RunManifest, Treatment
+from looper.records.plan import Arm, ArmRole, Experience, Gate, Learning, Plan, RunManifest, Treatment
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Make, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity
@@ -137,7 +137,10 @@ def consolidate(
         return Treatments(plan, (), ())
     repos = sorted({tasks[name].repo for name in manifest.tasks})
     pools = Pools(manifest, tasks, folder)
-    library = Library(plan, pools, tasks, repos, school.similar)
+    overridden = any(found.gate is Gate.DATA for found in manifest.overrides)
+    # Nothing at all cannot be learned from, whatever the reason.
+    minimum = 1 if overridden else plan.experience.selection.minimum_tasks
+    library = Library(plan, pools, tasks, repos, minimum, school.similar)
     done = {found.key: found for found in past if _still_there(found, school.trainer)}
     items = {item.id: item for item in read_stream(folder, "memory", MemoryItem)}
     work = _Work(plan, plan.experience, library, school, number, done)

@@ -40,10 +40,12 @@ class Library:
         pools: Pools,
         tasks: Mapping[str, Task],
         repos: Sequence[str],
+        minimum_tasks: int,
         similar: Similarity | None = None,
     ) -> None:
+        """Fewer resolved tasks of a repository than `minimum_tasks` are too few."""
         self._plan, self._pools, self._tasks, self.repos = plan, pools, dict(tasks), repos
-        self._similar = similar
+        self._similar, self._minimum = similar, minimum_tasks
 
     def of(self, arm: Arm, seed: int, repo: str, number: int = 1) -> Material:
         """For an arm's round `number`. Raises BadInput where there is too little."""
@@ -66,14 +68,12 @@ class Library:
     def _successes(
         self, arm: Arm, learning: Learning, seed: int, repo: str, number: int
     ) -> tuple[tuple[Attempt, ...], Selection]:
-        experience = self._plan.experience
-        assert experience is not None
         pool = self._pools.of(learning.source, seed, repo, arm, number)
         taken = len(pool.selection.tasks) if pool else 0
-        if pool is None or taken < experience.selection.minimum_tasks:
+        if pool is None or taken < self._minimum:
             raise BadInput(
                 f"{arm.name}: {repo} has {taken} resolved training tasks with seed {seed}, and the plan wants "
-                f"{experience.selection.minimum_tasks}. Give it more samples or tasks, or lower minimum_tasks."
+                f'{self._minimum}. Give it more samples or tasks, or go on for a reason: --override data="…".'
             )
         # What an arm gathers in rounds of its own is its treatment; before that all learn from the same amount.
         count = len(pool.attempts) if number > 1 else self._pools.matched(self._plan, seed, repo)

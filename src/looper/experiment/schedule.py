@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 
+from looper.bench.screen import leak_score, near_duplicates
 from looper.errors import BadInput
 from looper.records.plan import Arm, Cell, Experience, Plan, TaskSelection
 from looper.records.task import Task
+from looper.records.training import SelectionSettings
 
 BLOCK = 4
 """Tasks that one arm runs before the next arm takes its turn."""
@@ -46,6 +48,23 @@ def split_tasks(
     evaluated = select_tasks([task for task in tasks if task.instance_id not in names], selection)
     repos = {task.repo for task in evaluated}
     return evaluated, tuple(task for task in early if task.repo in repos)
+
+
+def fit_to_learn_from(
+    learning: Sequence[Task], evaluated: Sequence[Task], settings: SelectionSettings
+) -> tuple[tuple[Task, ...], dict[str, str]]:
+    """The tasks that may be learned from, and why the others may not, by id: what nearly is an evaluated task would be
+    learned by heart, and where the issue quotes its fix there is nothing to learn but quoting."""
+    left_out = {
+        name: f"nearly the same as {other}" for name, other in near_duplicates(learning, evaluated).items()
+    }
+    if not settings.leaked:
+        left_out |= {
+            task.instance_id: "its issue quotes the fix"
+            for task in learning
+            if leak_score(task.gold_patch, task.problem_statement).flagged
+        }
+    return tuple(task for task in learning if task.instance_id not in left_out), left_out
 
 
 def first_of_each(tasks: Sequence[Task], count: int) -> tuple[Task, ...]:

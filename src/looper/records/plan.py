@@ -387,6 +387,20 @@ class Cell(Record):
         return f"{self.arm}/{self.seed}/{self.instance_id}"
 
 
+class Gate(StrEnum):
+    """A check that a person may override, for a reason that stands in the record."""
+
+    DATA = "data"
+    """Enough resolved tasks to learn from."""
+
+
+class Override(Record):
+    """A gate that was passed over."""
+
+    gate: Gate
+    reason: Annotated[str, Field(min_length=1)]
+
+
 class RunManifest(Record):
     """What a run is made of. Its hash names the run folder; a change of any part is another run."""
 
@@ -397,6 +411,9 @@ class RunManifest(Record):
     """Ids of the selected tasks, in order."""
     experience_tasks: dict[Source, tuple[str, ...]] = Field(default_factory=dict)
     """Ids of the tasks to learn from, by where they come from."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Tasks that could have been learned from and were not, and why, by id."""
+    overrides: tuple[Override, ...] = ()
     tasks_hash: str
     """Of the whole records of all tasks: changed data is another run."""
     models: dict[str, ModelIdentity]

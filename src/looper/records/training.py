@@ -52,6 +52,8 @@ class SelectionSettings(Record):
     """Leave out steps that changed nothing and led nowhere: errors, and reads of files that were never edited."""
     minimum_tasks: Annotated[int, Field(ge=0)] = 20
     """Fewer unique resolved tasks than this train nothing."""
+    leaked: bool = False
+    """Learn also from tasks whose issue quotes the fix."""
 
 
 class Selection(Record):
