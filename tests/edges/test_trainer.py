@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from looper.edges.models.mlx import MlxModel, nano_folder
+from looper.edges.trainers import estimate, mlx
 from looper.edges.trainers.encoding import Encoded, encode, length_histogram, supervised_spans, windows
 from looper.edges.trainers.estimate import memory_bytes
 from looper.edges.trainers.mlx import MlxTrainer, believable, whole
@@ -484,14 +485,12 @@ def test_a_training_that_does_not_fit_is_refused_with_the_estimate(
 
 
 def test_the_estimate_grows_with_what_costs_memory() -> None:
-    def estimate(**changes: Any) -> int:
+    def needed(**changes: Any) -> int:
         return memory_bytes(nano_folder(), SETTINGS.model_copy(update=changes))
 
-    assert estimate() < estimate(rank=64) < estimate(kind=AdapterKind.FULL, rank=64, batch_size=8)
-    assert (
-        estimate(batch_size=8) > 1.5 * estimate(batch_size=4) and estimate(max_tokens=1024) > 2 * estimate()
-    )
-    assert estimate(grad_checkpoint=True) < estimate() and estimate(layers=1) < estimate()
+    assert needed() < needed(rank=64) < needed(kind=AdapterKind.FULL, rank=64, batch_size=8)
+    assert needed(batch_size=8) > 1.5 * needed(batch_size=4) and needed(max_tokens=1024) > 2 * needed()
+    assert needed(grad_checkpoint=True) < needed() and needed(layers=1) < needed()
 
 
 def test_the_estimate_is_not_below_what_was_taken(lora: AdapterRecord) -> None:
@@ -536,3 +535,63 @@ def test_an_adapter_whose_weights_changed_after_its_card_is_refused(
         stream.write(b"x")
     with pytest.raises(BadInput, match="not the ones on its card"):
         trainer.load(card.id)
+
+
+def test_without_enough_memory_training_does_without_and_says_so(
+    nano: MlxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No rung of the ladder cuts an example or takes a factor away."""
+    settings = SETTINGS.model_copy(update={"batch_size": 8, "iterations": 3})
+    wanted = memory_bytes(
+        nano_folder(), settings.model_copy(update={"grad_checkpoint": True, "batch_size": 4})
+    )
+    monkeypatch.setattr(estimate, "free_bytes", lambda: int(1.2 * wanted))
+    told: list[TrainingEvent] = []
+    request = request_for(nano, settings=settings)
+    card = MlxTrainer(nano_folder(), tmp_path).train(request, told.append)
+    said = [event.said for event in told if event.event == "less_memory"]
+    assert [text.partition(", because")[0] for text in said] == [
+        "activations are computed twice and not kept",
+        "batches have 4 examples",
+    ]
+    assert card.id == request.adapter_id() and card.too_long == 0
+    changed = card.settings.model_copy(update={"grad_checkpoint": False, "batch_size": 8})
+    assert changed == settings
+
+
+def test_a_child_that_ran_out_of_memory_is_begun_again_with_less(
+    nano: MlxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = iter([0, 1])
+    monkeypatch.setattr(mlx, "oom_kills", lambda: next(kills, 1))
+    killed: list[int] = []
+    told: list[TrainingEvent] = []
+
+    def end(event: TrainingEvent) -> None:
+        told.append(event)
+        if event.event == "loss" and not killed:
+            killed.append(child_of(tmp_path))
+            os.kill(killed[0], signal.SIGKILL)
+
+    card = MlxTrainer(nano_folder(), tmp_path).train(request_for(nano), end)
+    assert killed and card.settings.grad_checkpoint
+    assert sum(event.event == "less_memory" for event in told) == 1
+
+
+def test_a_quantised_base_carries_a_trained_adapter(nano: MlxModel, tmp_path: Path) -> None:
+    """QLoRA: the base stays in 4 bits, the factors are trained in full."""
+    from mlx_lm.convert import convert
+
+    small = tmp_path / "nano-4bit"
+    convert(str(nano_folder()), str(small), quantize=True, q_bits=4, q_group_size=64)
+    model = MlxModel(small, name="nano-4bit", context_tokens=2048)
+    try:
+        trainer = MlxTrainer(small, tmp_path / "adapters")
+        request = request_for(nano, base=model.identity())
+        card = trainer.train(request)
+        losses = [point.loss for point in card.train_losses]
+        assert model.identity().quantisation == "4-bit" and losses[-1] < losses[0]
+        adapted = model.adapted(trainer.folder(card.id))
+        assert sum(adapted.losses(request.examples)) < sum(model.losses(request.examples))
+    finally:
+        model.close()

@@ -220,6 +220,7 @@ class AdapterRecord(Record):
     base: ModelIdentity
     make: Make
     settings: TrainingSettings
+    """As it was trained: where memory did not suffice, not as it was asked for."""
     rank: int
     """Of the change of each matrix, as it is served; 0 where there is no such bound."""
     start: str
@@ -263,12 +264,14 @@ class AdapterRecord(Record):
 class TrainingEvent(Record):
     """What a trainer says while it works."""
 
-    event: Literal["loaded", "loss", "validation", "checkpoint", "finished"]
+    event: Literal["loaded", "loss", "validation", "checkpoint", "less_memory", "finished"]
     iteration: int = 0
     iterations: int = 0
     loss: float | None = None
     tokens_per_s: float | None = None
     """Supervised tokens."""
+    said: str = ""
+    """What was done without, where memory did not suffice."""
 
 
 class MeasuringRequest(Record):

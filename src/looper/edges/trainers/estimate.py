@@ -16,6 +16,22 @@ SHARE = 0.9
 """Of the memory that is free now, so much may be asked for."""
 
 
+class DoesNotFit(BadInput):
+    """By the estimate."""
+
+
+def less_memory(settings: TrainingSettings) -> tuple[TrainingSettings, str] | None:
+    """The next thing to do without, dearest to learning last, and what it is in words; None where nothing is left."""
+    if not settings.grad_checkpoint:
+        return settings.model_copy(
+            update={"grad_checkpoint": True}
+        ), "activations are computed twice and not kept"
+    if settings.batch_size > 1:
+        smaller = settings.batch_size // 2
+        return settings.model_copy(update={"batch_size": smaller}), f"batches have {smaller} examples"
+    return None
+
+
 def memory_bytes(folder: Path, settings: TrainingSettings) -> int:
     """Weights, what is trained with its gradients and moments, and activations of one batch of the longest examples.
 
@@ -71,7 +87,7 @@ def must_fit(folder: Path, settings: TrainingSettings) -> None:
         raise BadInput(f"The model in {folder} cannot be read: {type(error).__name__} {error}.") from error
     free = free_bytes()
     if wanted > SHARE * free:
-        raise BadInput(
+        raise DoesNotFit(
             f"This training needs about {wanted / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. Lower rank "
             f"({settings.rank}), batch_size ({settings.batch_size}) or max_tokens ({settings.max_tokens}), or set "
             "grad_checkpoint = true."

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from looper.edges.models.mlx import ADAPTER_FILES, mlx_environment
-from looper.edges.trainers.estimate import must_fit
+from looper.edges.trainers.estimate import DoesNotFit, less_memory, must_fit
 from looper.errors import BadInput, TrainingFailed
 from looper.records.base import content_hash
 from looper.records.training import (
@@ -35,6 +35,12 @@ from looper.records.training import (
 )
 
 CARD = "adapter.json"
+
+
+class OutOfMemory(TrainingFailed):
+    """The training process needed more memory than there was."""
+
+
 FISHER = "fisher.safetensors"
 """Of an anchored adapter: what the next training is to hold."""
 
@@ -63,12 +69,10 @@ class MlxTrainer:
             if self.folder(name).is_dir():
                 return self.load(name)
             origins = self._origins(request)
-            must_fit(self._base, request.settings)
             work = self._adapters / f".work-{name}"
             work.mkdir(exist_ok=True)
-            (work / "request.json").write_bytes(request.to_json())
-            outcome = self._run(work, tell)
-            card = _card(name, request, outcome, work, origins)
+            fitted, outcome = self._down_the_ladder(request, work, tell)
+            card = _card(name, fitted, outcome, work, origins)
             (work / CARD).write_bytes(card.to_json())
             for leftover in ("request.json", "outcome.json", "checkpoint.safetensors"):
                 (work / leftover).unlink(missing_ok=True)
@@ -76,6 +80,28 @@ class MlxTrainer:
         (self._adapters / f".{name}.lock").unlink(missing_ok=True)
         tell(TrainingEvent(event="finished"))
         return card
+
+    def _down_the_ladder(
+        self, request: TrainingRequest, work: Path, tell: Callable[[TrainingEvent], None]
+    ) -> tuple[TrainingRequest, dict[str, Any]]:
+        """Train as asked, or with less memory where that does not fit; the request as it was carried out, and its outcome.
+
+        Every step down is told. What is learned and what is read stay: no rung cuts an example or takes a factor away.
+        """
+        fitted = request
+        while True:
+            lower = less_memory(fitted.settings)
+            try:
+                must_fit(self._base, fitted.settings)
+                (work / "request.json").write_bytes(fitted.to_json())
+                return fitted, self._run(work, tell)
+            except (DoesNotFit, OutOfMemory) as error:
+                if lower is None:
+                    raise
+                (work / "checkpoint.safetensors").unlink(missing_ok=True)
+                settings, said = lower
+                tell(TrainingEvent(event="less_memory", said=f"{said}, because: {error}"))
+                fitted = fitted.model_copy(update={"settings": settings})
 
     def has(self, adapter_id: str) -> bool:
         return self.folder(adapter_id).is_dir()
@@ -135,7 +161,7 @@ class MlxTrainer:
         """Let the child work; what it found. Raises BadInput or TrainingFailed, with the child's last words."""
         (work / "outcome.json").unlink(missing_ok=True)
         argv = [sys.executable, "-m", "looper.edges.trainers.mlx_child", str(work), str(self._base)]
-        last, words = "before its first event", deque[str](maxlen=20)
+        last, words, kills = "before its first event", deque[str](maxlen=20), oom_kills()
         with (work / "child.log").open("w+") as log:
             child = subprocess.Popen(
                 argv,
@@ -162,6 +188,8 @@ class MlxTrainer:
         (work / "child.log").unlink()
         if code != 0 or not (work / "outcome.json").exists():
             said = words[-1] if words else "no message"
+            if oom_kills() > kills or any(sign in said for sign in NO_MEMORY):
+                raise OutOfMemory(f"The training process ran out of memory {last}.")
             raise TrainingFailed(
                 f"The training process ended with {code} {last}: {said}. The same command goes on from its last checkpoint."
             )
@@ -169,6 +197,24 @@ class MlxTrainer:
         if "error" in outcome:
             raise BadInput(outcome["error"])
         return outcome
+
+
+NO_MEMORY = ("bad_alloc", "Unable to allocate", "out of memory", "Insufficient Memory")
+"""What MLX and the systems below it say when there is none left."""
+
+
+def oom_kills() -> int:
+    """How many processes the system has ended for want of memory; 0 where it does not say. A kill by anybody else ends a
+    training that would fit, and must not make it a smaller one."""
+    for path in ("/sys/fs/cgroup/memory.events", "/proc/vmstat"):
+        try:
+            lines = Path(path).read_text().splitlines()
+        except OSError:
+            continue
+        for line in lines:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
 
 
 MEMORY = {
