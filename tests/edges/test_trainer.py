@@ -1,5 +1,6 @@
 """Training adapters with MLX: what is supervised, what comes out, what is not believed. Guards G-02, G-36 to G-38."""
 
+import json
 import math
 import os
 import random
@@ -11,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes.scripted_http import ScriptedServer, free_port
+from tests.fakes.scripted_http import whole as reply
 
 from looper.edges.models.mlx import MlxModel, nano_folder
+from looper.edges.models.ollama_adapters import register
 from looper.edges.trainers import estimate, mlx
 from looper.edges.trainers.encoding import Encoded, encode, length_histogram, supervised_spans, windows
 from looper.edges.trainers.estimate import memory_bytes
 from looper.edges.trainers.mlx import MlxTrainer, believable, whole
-from looper.errors import BadInput, ModelMissing, TrainingFailed
+from looper.edges.trainers.peft import from_peft, to_peft
+from looper.errors import BadInput, ModelMissing, ModelUnreachable, TrainingFailed
 from looper.nano.corpus import SLIP, episodes
 from looper.protocols import ChatRequest
 from looper.records.training import (
@@ -595,3 +600,95 @@ def test_a_quantised_base_carries_a_trained_adapter(nano: MlxModel, tmp_path: Pa
         assert sum(adapted.losses(request.examples)) < sum(model.losses(request.examples))
     finally:
         model.close()
+
+
+def test_an_adapter_goes_to_the_layout_of_peft_and_back(
+    lora: AdapterRecord, nano: MlxModel, trainer: MlxTrainer, tmp_path: Path
+) -> None:
+    """The change that PEFT makes, lora_alpha / r · B·A, is the one that is served here."""
+    from safetensors.numpy import load_file
+
+    out, adapters = tmp_path / "peft", tmp_path / "adapters"
+    to_peft(trainer.folder(lora.id), lora, out)
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (8, 80.0) and "q_proj" in config["target_modules"]
+    ours = load_file(trainer.folder(lora.id) / "adapters.safetensors")
+    theirs = load_file(out / "adapter_model.safetensors")
+    layer = "model.layers.0.self_attn.q_proj"
+    a, b = (theirs[f"base_model.model.{layer}.lora_{which}.weight"] for which in "AB")
+    change = config["lora_alpha"] / config["r"] * (b @ a)
+    served = 10.0 * (ours[f"{layer}.lora_a"] @ ours[f"{layer}.lora_b"]).T
+    assert change.shape == (128, 128) and abs(change - served).max() < 1e-6
+    back = from_peft(out, adapters)
+    assert back.tasks == lora.tasks
+    first, second = (
+        nano.adapted(folder).first_logits(PROMPT) for folder in (trainer.folder(lora.id), adapters / lora.id)
+    )
+    assert first == second
+    with pytest.raises(BadInput, match="there already"):
+        from_peft(out, adapters)
+    with pytest.raises(BadInput, match="not empty"):
+        to_peft(trainer.folder(lora.id), lora, out)
+    (out / "adapter.json").unlink()
+    with pytest.raises(BadInput, match="no card"):
+        from_peft(out, tmp_path / "other")
+    (out / "adapter_model.safetensors").write_bytes(b"x")
+    with pytest.raises(BadInput, match="holds no adapter"):
+        from_peft(out, tmp_path / "other")
+
+
+def test_what_peft_has_no_word_for_is_refused(
+    lora: AdapterRecord, trainer: MlxTrainer, tmp_path: Path
+) -> None:
+    dora = lora.model_copy(update={"settings": SETTINGS.model_copy(update={"kind": AdapterKind.DORA})})
+    for card in (dora, lora.model_copy(update={"make": Make.MIXTURE})):
+        with pytest.raises(BadInput, match="only plain LoRA"):
+            to_peft(trainer.folder(lora.id), card, tmp_path / "out")
+
+
+class Registry:
+    """An Ollama server that models can be made on."""
+
+    def __init__(self, level: str) -> None:
+        self.level, self.blobs, self.made = level, list[str](), list[dict[str, Any]]()
+
+    def __call__(self, request: bytes) -> Any:
+        head, _, body = request.partition(b"\r\n\r\n")
+        path = head.split()[1].decode()
+        if path == "/api/tags":
+            entry = {"model": "tiny:latest", "digest": "d", "details": {"quantization_level": self.level}}
+            return reply(200, json.dumps({"models": [entry]}).encode())
+        if path.startswith("/api/blobs/"):
+            self.blobs.append(path.rpartition("/")[2])
+        elif path == "/api/create":
+            self.made.append(json.loads(body))
+        return reply(200, b'{"status": "success"}')
+
+
+def test_an_adapter_becomes_a_model_of_ollama_where_the_base_is_whole(
+    lora: AdapterRecord, trainer: MlxTrainer
+) -> None:
+    registry = Registry("F16")
+    with ScriptedServer(registry) as server:
+        register(trainer.folder(lora.id), lora, "tiny", "mine", server.url)
+        (made,) = registry.made
+        assert made["model"] == "mine" and made["from"] == "tiny"
+        assert set(made["adapters"]) == {"adapter_model.safetensors", "adapter_config.json"}
+        assert set(made["adapters"].values()) == set(registry.blobs)
+        with pytest.raises(ModelMissing, match="has no model other"):
+            register(trainer.folder(lora.id), lora, "other", "mine", server.url)
+
+
+def test_an_adapter_is_kept_from_weights_that_are_not_its_own(
+    lora: AdapterRecord, trainer: MlxTrainer
+) -> None:
+    folder, registry = trainer.folder(lora.id), Registry("Q4_K_M")
+    with ScriptedServer(registry) as server:
+        with pytest.raises(BadInput, match=r"is quantised \(Q4_K_M\)"):
+            register(folder, lora, "tiny", "mine", server.url)
+        rounded = lora.model_copy(update={"base": lora.base.model_copy(update={"quantisation": "4-bit"})})
+        with pytest.raises(BadInput, match="trained on a base of 4-bit"):
+            register(folder, rounded, "tiny", "mine", server.url)
+    assert not registry.made
+    with pytest.raises(ModelUnreachable, match="cannot be reached"):
+        register(folder, lora, "tiny", "mine", f"http://127.0.0.1:{free_port()}")

@@ -43,6 +43,12 @@ memory = typer.Typer(
 )
 app.add_typer(memory, name="memory")
 
+adapter = typer.Typer(
+    no_args_is_help=True, help="Adapters that were trained here, for other engines and back."
+)
+app.add_typer(adapter, name="adapter")
+
+AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Id of an adapter, or its beginning.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", help="Run folder, or its name below runs/; else the last one.")
 ]
@@ -272,6 +278,64 @@ def doctor(
         print(finding.line())
     if any(finding.level == "missing" for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
+
+
+@adapter.command("list")
+def list_adapters() -> None:
+    """Print every adapter: what it is, what it was made of, how much it changes.
+
+    Example: looper adapter list
+    """
+    from looper.cli.adapters import adapter_lines
+
+    for line in adapter_lines(_settings()):
+        print(line)
+
+
+@adapter.command("export")
+def export_adapter(
+    wanted: AdapterId, folder: Annotated[Path, typer.Argument(help="New folder to write to.")]
+) -> None:
+    """Write ADAPTER to FOLDER in the layout of PEFT, with its card. Plain LoRA only.
+
+    Example: looper adapter export 0a1b2c /tmp/adapter
+    """
+    from looper.cli import adapters
+
+    print(adapters.export_adapter(_settings(), wanted, folder))
+
+
+@adapter.command("import")
+def import_adapter(
+    folder: Annotated[
+        Path, typer.Argument(help="An adapter in PEFT's layout, with the card it was exported with.")
+    ],
+) -> None:
+    """Take the adapter in FOLDER among the adapters. Its card says what it was trained on; without one it is refused.
+
+    Example: looper adapter import /tmp/adapter
+    """
+    from looper.cli import adapters
+
+    print(adapters.import_adapter(_settings(), folder))
+
+
+@adapter.command("register")
+def register_adapter(
+    wanted: AdapterId,
+    base: Annotated[str, typer.Option(help="Model of the server that the adapter belongs on.")],
+    name: Annotated[str, typer.Option(help="Name of the new model.")],
+    url: Annotated[str, typer.Option(help="Of the server; else Ollama's default.")] = "",
+) -> None:
+    """Make a model of an Ollama server from its model BASE and ADAPTER.
+
+    Refused where the base is quantised, there or in training: the adapter would sit on other weights than its own.
+
+    Example: looper adapter register 0a1b2c --base llama3.2:3b-instruct-fp16 --name mine
+    """
+    from looper.cli import adapters
+
+    print(adapters.register_adapter(_settings(), wanted, base, name, url))
 
 
 @memory.command("list")

@@ -395,7 +395,7 @@ def load_experience(
     found: dict[Source, tuple[Task, ...]] = {}
     mirrors: dict[str, Path] = {}
     for source in plan.sources:
-        if source is Source.OWN:
+        if source in (Source.OWN, Source.GOLD):
             found[source] = tuple(learning)
             continue
         if plan.selection.suite != "micro" or plan.selection.level != 0:

@@ -14,9 +14,10 @@ from looper.memory.retrieve import Similarity
 from looper.records.memory import Draw, MemoryItem, MemoryKind
 from looper.records.plan import Arm, ArmRole, Learning, Plan, Source
 from looper.records.task import Task
-from looper.records.training import Example, Objective, Selection
+from looper.records.training import Example, Format, Objective, Selection
 from looper.records.trajectory import FinishReason
 from looper.training.examples import shuffled_targets, trajectory_examples
+from looper.training.formats import retold
 from looper.training.select import Attempt
 
 
@@ -60,6 +61,8 @@ class Library:
             case Objective.DISTILLATION:
                 return self._taught(arm, seed, repo, attempts, selection)
             case Objective.IMITATION:
+                if learning.format is not Format.TRAJECTORY:
+                    return Material(attempts, selection, self._told(arm, attempts))
                 examples = self._examples(arm, attempts)
                 if learning.shuffled:
                     examples = shuffled_targets(examples, seed)
@@ -78,6 +81,25 @@ class Library:
         # What an arm gathers in rounds of its own is its treatment; before that all learn from the same amount.
         count = len(pool.attempts) if number > 1 else self._pools.matched(self._plan, seed, repo)
         return pool.attempts[:count][: learning.episodes], pool.selection
+
+    def _told(self, arm: Arm, attempts: Sequence[Attempt]) -> tuple[Example, ...]:
+        """The successes in the arm's format. Raises BadInput where one gives no text at all: none is lost in silence."""
+        assert arm.learning is not None
+        system = arm.scaffold.system.strip("\n")
+        found: list[Example] = []
+        for number, attempt in enumerate(attempts):
+            task = self._tasks[attempt.trajectory.instance_id]
+            if arm.learning.format is Format.MIXED and number % 5 == 0:
+                found += self._examples(arm, [attempt])
+                continue
+            told = retold(attempt, task, arm.learning.format, system, arm.learning.pairs)
+            if not told:
+                raise BadInput(
+                    f"{arm.name}: the success {attempt.trajectory.cell} gives no text in the format "
+                    f"{arm.learning.format.value}. Use another format, or leave its task out."
+                )
+            found += told
+        return tuple(found)
 
     def _examples(self, arm: Arm, attempts: Sequence[Attempt]) -> tuple[Example, ...]:
         found = trajectory_examples(attempts, self._tasks, partial(opening, scaffold=arm.scaffold), render)

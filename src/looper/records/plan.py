@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from looper.records.base import Record, content_hash
 from looper.records.memory import Remembering
 from looper.records.strategy import Strategy
-from looper.records.training import Objective, SelectionSettings, TrainingSettings
+from looper.records.training import Format, Objective, SelectionSettings, TrainingSettings
 from looper.records.trajectory import TOOL_NAMES, ModelIdentity, ToolName
 
 Positive = Annotated[int, Field(gt=0)]
@@ -132,6 +132,8 @@ class Source(StrEnum):
     """The training tasks of the very repositories that are evaluated."""
     REDRAWN = "redrawn"
     """Tasks of the same form whose hidden conventions are drawn anew for every task: nothing there to learn but form."""
+    GOLD = "gold"
+    """The training tasks again, with the benchmark's own patch played by the agent's tools: perfect experience."""
 
 
 class Learning(Record):
@@ -148,6 +150,10 @@ class Learning(Record):
     """What is told in the prompt; beside an adapter too. None for nothing, and for lessons where that is the treatment."""
     teacher: Remembering | None = None
     """Of the distillation objective: what stood in the prompt of base when it said what the arm learns to say."""
+    format: Format = Format.TRAJECTORY
+    """Of what an adapter is trained on."""
+    pairs: Positive | None = None
+    """With questions and answers: at most so many of each success."""
     shuffled: bool = False
     """Each action is taken from another place where the same tool was used: form without sense."""
     rounds: Positive = 1
@@ -181,6 +187,14 @@ class Learning(Record):
             (
                 self.strategy is not None and (self.elsewhere or self.rounds > 1),
                 "strategy: has one adapter for all repositories and one round",
+            ),
+            (
+                self.format is not Format.TRAJECTORY and not (trained and plain),
+                "format: is for adapters that are trained by imitation",
+            ),
+            (
+                self.pairs is not None and self.format in (Format.TRAJECTORY, Format.GOLD_DIFF),
+                "pairs: belongs to questions and answers",
             ),
             (self.batches is not None and self.strategy is None, "batches: belongs to a strategy"),
             (
@@ -336,7 +350,10 @@ class Plan(Record):
     def experience_arms(self, source: Source) -> tuple[Arm, ...]:
         """Base at work on the training tasks, once per sample."""
         base = next((arm for arm in self.arms if arm.role is ArmRole.BASE), None)
-        return self._at_work(base, f"experience_{source.value}", 1)
+        if base is None or source is not Source.GOLD:
+            return self._at_work(base, f"experience_{source.value}", 1)
+        player = base.model_copy(update={"model": ModelSpec(backend="gold")})
+        return self._at_work(player, f"experience_{source.value}", 1)[:1]
 
     def later_experience_arms(self, arm: Arm, number: int) -> tuple[Arm, ...]:
         """An arm that learns in rounds at work on the training tasks before its round `number`, from 2."""

@@ -107,6 +107,25 @@ class Objective(StrEnum):
     """What base says with something in its prompt, said without: KL divergence from base on the actions' tokens."""
 
 
+class Format(StrEnum):
+    """The text that a success becomes."""
+
+    TRAJECTORY = "trajectory"
+    """What the agent was shown and what it did, in its own syntax."""
+    SIMPLE_QA = "simple_qa"
+    """Questions about the change, and their answers."""
+    CHAIN_OF_THOUGHT = "chain_of_thought"
+    """One question, answered step by step."""
+    REFLEXION = "reflexion"
+    """What was tried in vain, and what helped."""
+    CONTEXTUAL = "contextual"
+    """Facts of the repository."""
+    MIXED = "mixed"
+    """Questions and answers, and every fifth success as a trajectory: whether the form is what does the damage."""
+    GOLD_DIFF = "gold_diff"
+    """The issue, answered with the benchmark's own patch."""
+
+
 class TrainingSettings(Record):
     """How an adapter is trained. The change of a weight is ΔW = multiplier · B·A, with multiplier = alpha / rank."""
 

@@ -80,16 +80,19 @@ def _contrast_lines(run: RunView) -> list[str]:
     labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control, no gain expected"}
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
     failed = run.failed_arms
-    return [
+    contrasts = [found for found in run.contrasts() if found[0] not in failed]
+    open_ones = [arm for arm, _, found in contrasts if found is None]
+    lines = [
         f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}): {difference_text(found)}"
-        for arm, base, found in run.contrasts()
-        if arm not in failed
+        for arm, base, found in contrasts
+        if found is not None
     ]
+    if open_ones:
+        lines.append(f"not measured, no task has a verdict in both arms: {', '.join(open_ones)}")
+    return lines
 
 
-def difference_text(found: PairedDifference | None) -> str:
-    if found is None:
-        return "not measured, no task has a verdict in both arms"
+def difference_text(found: PairedDifference) -> str:
     return (
         f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, "
         f"{found.pairs} pairs, {found.gains} gained, {found.losses} lost, exact McNemar p = {found.p_value:.2g}"

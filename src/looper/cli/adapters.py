@@ -1,0 +1,57 @@
+"""What `looper adapter` does."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from looper.cli.settings import Settings
+from looper.edges.models.mlx import nano_folder
+from looper.edges.models.ollama_adapters import register
+from looper.edges.trainers.mlx import CARD, MlxTrainer
+from looper.edges.trainers.peft import from_peft, to_peft
+from looper.errors import BadInput
+from looper.records.training import AdapterRecord
+
+
+def _kept(settings: Settings) -> MlxTrainer:
+    return MlxTrainer(nano_folder(), settings.state / "adapters")
+
+
+def one_adapter(settings: Settings, wanted: str) -> tuple[AdapterRecord, Path]:
+    """Card and folder of the adapter whose id begins like that. Raises BadInput where it is not one, or damaged."""
+    found = sorted(path.parent for path in (settings.state / "adapters").glob(f"{wanted}*/{CARD}"))
+    if len(found) != 1:
+        what = f"{len(found)} adapters begin" if found else "No adapter begins"
+        raise BadInput(f'{what} with "{wanted}". List them with: looper adapter list')
+    return _kept(settings).load(found[0].name), found[0]
+
+
+def adapter_lines(settings: Settings) -> Iterator[str]:
+    """Every adapter in a line; one that is damaged says so."""
+    for path in sorted((settings.state / "adapters").glob(f"*/{CARD}")):
+        try:
+            card = _kept(settings).load(path.parent.name)
+        except BadInput as error:
+            yield f"{path.parent.name}  damaged: {error}"
+            continue
+        yield (
+            f"{card.id}  {card.make.value} {card.settings.kind.value} of rank {card.rank} on {card.base.name}, "
+            f"{len(card.tasks)} tasks, {card.trained_tokens} tokens in {card.seconds:.0f} s, "
+            f"change {100 * card.relative_change:.1f} %"
+        )
+
+
+def export_adapter(settings: Settings, wanted: str, out: Path) -> str:
+    card, folder = one_adapter(settings, wanted)
+    to_peft(folder, card, out)
+    return f"{out}: {card.id} in PEFT's layout, with its card"
+
+
+def import_adapter(settings: Settings, folder: Path) -> str:
+    card = from_peft(folder, settings.state / "adapters")
+    return f"{card.id} is there, trained on {len(card.tasks)} tasks"
+
+
+def register_adapter(settings: Settings, wanted: str, base: str, name: str, url: str) -> str:
+    card, folder = one_adapter(settings, wanted)
+    register(folder, card, base, name, url)
+    return f"{name} is {base} with {card.id}. Use it as a model: looper run exp00 --profile swe --model ollama:{name}"

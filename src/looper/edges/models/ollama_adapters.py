@@ -1,0 +1,54 @@
+"""An adapter as a model of an Ollama server, where that is the same model as the one it was trained on."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
+from looper.edges.trainers.mlx import CARD
+from looper.edges.trainers.peft import to_peft
+from looper.errors import BadInput, ModelMissing, ModelUnreachable
+from looper.records.training import AdapterRecord
+
+WHOLE = ("F32", "F16", "BF16")
+"""Formats of weights that hold what was trained on."""
+
+
+def register(folder: Path, card: AdapterRecord, base: str, name: str, url: str = "") -> None:
+    """Make `name` on the server from its model `base` with the adapter in `folder`.
+
+    The factors were fitted to the exact weights of the base. On a base that is quantised, here or there, or in another way
+    than in training, they correct errors that are not there, and fused into it they are rounded away: refused.
+    Raises BadInput, ModelMissing or ModelUnreachable.
+    """
+    import ollama
+
+    server = url or DEFAULT_URL
+    client: Any = ollama.Client(host=server)
+    if card.base.quantisation.endswith("-bit"):
+        raise BadInput(
+            f"The adapter {card.id} was trained on a base of {card.base.quantisation}, which Ollama does not have: its "
+            "formats quantise in another way. Train on the whole base, or serve with mlx:FOLDER."
+        )
+    try:
+        found = {entry.model.removesuffix(":latest"): entry for entry in client.list().models}
+        entry = found.get(base.removesuffix(":latest"))
+        if entry is None:
+            raise ModelMissing(f"Ollama at {server} has no model {base}. Get it with: ollama pull {base}")
+        level = entry.details.quantization_level if entry.details else "unknown"
+        if level not in WHOLE:
+            raise BadInput(
+                f"{base} on {server} is quantised ({level}), and the adapter was trained on whole weights "
+                f"({card.base.quantisation}). Register it on an F16 model of the same base, or serve with mlx:FOLDER."
+            )
+        with tempfile.TemporaryDirectory() as work:
+            out = Path(work) / "peft"
+            to_peft(folder, card, out)
+            blobs = {path.name: client.create_blob(path) for path in out.iterdir() if path.name != CARD}
+        client.create(model=name, from_=base, adapters=blobs)
+    except ollama.ResponseError as error:
+        raise BadInput(f"Ollama at {server} refused the adapter: {error.error}") from error
+    except (httpx.TransportError, ConnectionError) as error:
+        raise ModelUnreachable(f"Ollama at {server} cannot be reached. {HOW_TO_START}") from error

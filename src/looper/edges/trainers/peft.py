@@ -1,0 +1,118 @@
+"""Adapters in the layout of PEFT, as transformers, vLLM and Ollama read them, and back.
+
+Both name the same factors. MLX keeps A as (inputs, rank) and B as (rank, outputs) and multiplies by `scale`; PEFT keeps both
+transposed and multiplies by lora_alpha / r, so lora_alpha = multiplier · rank. PEFT wraps the model twice, hence the prefix.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from looper.edges.trainers.mlx import CARD, weights_hash
+from looper.errors import BadInput
+from looper.records.training import AdapterKind, AdapterRecord, Make
+
+PREFIX = "base_model.model."
+PEFT_WEIGHTS = "adapter_model.safetensors"
+MLX_WEIGHTS = "adapters.safetensors"
+CONFIG = "adapter_config.json"
+_PEFT_NAME = re.compile(r"^base_model\.model\.(.+)\.lora_(A|B)\.weight$")
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
+
+
+def to_peft(folder: Path, card: AdapterRecord, out: Path) -> None:
+    """Write the adapter in `folder` to `out`, with its card. Raises BadInput where PEFT has no such adapter."""
+    if card.settings.kind is not AdapterKind.LORA or card.make in (Make.MIXTURE, Make.ROUTED_BY_CHANCE):
+        what = card.make.value if card.settings.kind is AdapterKind.LORA else card.settings.kind.value
+        raise BadInput(
+            f"The adapter {card.id} is {what}; only plain LoRA has a PEFT layout that other engines read."
+        )
+    if out.exists() and any(out.iterdir()):
+        raise BadInput(f"{out} is not empty. Name another folder.")
+    from safetensors.numpy import load_file, save_file
+
+    arrays = load_file(folder / MLX_WEIGHTS)
+    found = {
+        f"{PREFIX}{name[: -len('.lora_a')]}.lora_{name[-1].upper()}.weight": value.T.copy()
+        for name, value in arrays.items()
+    }
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": card.base.name,
+        "r": card.rank,
+        "lora_alpha": card.settings.multiplier * card.rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "target_modules": sorted({name.split(".")[-2] for name in arrays}),
+        "layers_to_transform": sorted({int(at) for name in arrays for at in _LAYER.findall(f".{name}")}),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(found, out / PEFT_WEIGHTS, metadata={"format": "pt"})
+    (out / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    (out / CARD).write_bytes(card.to_json())
+
+
+def from_peft(folder: Path, adapters: Path) -> AdapterRecord:
+    """Take an adapter in PEFT's layout, with its card, among the adapters.
+
+    Raises BadInput where it is no plain LoRA, or where no card says what it was trained on: nobody could keep it from being
+    judged on its own training tasks.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        arrays = load_file(folder / PEFT_WEIGHTS)
+    except Exception as error:  # Whatever a damaged file makes of it.
+        raise BadInput(f"{folder} holds no adapter in PEFT's layout: {error}.") from error
+    card = _card_of(folder)
+    odd = [name for name in arrays if not _PEFT_NAME.match(name)]
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or odd:
+        raise BadInput(f"{folder} is no plain LoRA{f': it holds {odd[0]}' if odd else ''}.")
+    multiplier = config["lora_alpha"] / config["r"]
+    if config["r"] != card.rank or abs(multiplier - card.settings.multiplier) > 1e-9:
+        raise BadInput(
+            f"{folder} has rank {config['r']} and multiplier {multiplier:g}; its card says {card.rank} and "
+            f"{card.settings.multiplier:g}."
+        )
+    out = adapters / card.id
+    if out.exists():
+        raise BadInput(f"The adapter {card.id} is there already.")
+    work = adapters / f".import-{card.id}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    found = {_mlx_name(name): value.T.copy() for name, value in arrays.items()}
+    save_file(found, work / MLX_WEIGHTS)
+    (work / CONFIG).write_text(json.dumps(_mlx_config(found, card), indent=1, sort_keys=True) + "\n")
+    kept = card.model_copy(update={"weights_hash": weights_hash(work)})
+    (work / CARD).write_bytes(kept.to_json())
+    work.rename(out)
+    return kept
+
+
+def _card_of(folder: Path) -> AdapterRecord:
+    try:
+        return AdapterRecord.from_json((folder / CARD).read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{folder} has no card ({CARD}) that says what the adapter was trained on: {error}. Only adapters that were "
+            "exported with one can be imported."
+        ) from error
+
+
+def _mlx_name(name: str) -> str:
+    match = _PEFT_NAME.match(name)
+    assert match is not None
+    return f"{match[1]}.lora_{match[2].lower()}"
+
+
+def _mlx_config(arrays: dict[str, Any], card: AdapterRecord) -> dict[str, Any]:
+    layers = {int(at) for name in arrays for at in _LAYER.findall(f".{name}")}
+    keys = sorted({re.sub(r"^.*\.layers\.\d+\.", "", name).rsplit(".", 1)[0] for name in arrays})
+    parameters = {"rank": card.rank, "scale": card.settings.multiplier, "dropout": 0.0, "keys": keys}
+    return {"fine_tune_type": "lora", "num_layers": len(layers), "lora_parameters": parameters}
