@@ -17,6 +17,7 @@ from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, Sandbox
+from looper.records.memory import Delivery
 from looper.records.plan import Arm, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
@@ -349,7 +350,19 @@ def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
         hands = Hands(workspace, sandbox, environments.of(task), arm.scaffold, limits)
         model = ScriptedModel([render(action) for action in actions])
         rollout(
-            Assignment("c", 1, task, 0, 0.0, "", hands, model, lambda: 0.0, lambda step: None, lambda: False)
+            Assignment(
+                "c",
+                1,
+                task,
+                0,
+                0.0,
+                Delivery(candidates=0),
+                hands,
+                model,
+                lambda: 0.0,
+                lambda step: None,
+                lambda: False,
+            )
         )
         expected = workspaces.create(task, "expected")
         expected.apply(task.gold_patch)

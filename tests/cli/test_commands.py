@@ -90,11 +90,11 @@ def test_bad_input_is_one_line_and_an_exit_code(
 def test_a_malformed_experiment_is_named_by_file_and_line(project: Path, state: Path) -> None:
     path = project / "experiments" / "mine.toml"
     good = path.read_text()
-    path.write_text(good.replace("steps = 6", "steps = six"))
+    path.write_text(good.replace("steps = 8", "steps = six"))
     assert "mine.toml is not valid TOML" in one_line(
         looper("run", "mine", cwd=project, LOOPER_HOME=str(state))
     )
-    path.write_text(good.replace("steps = 6", "steps = 6\nstepps = 7"))
+    path.write_text(good.replace("steps = 8", "steps = 8\nstepps = 7"))
     line = path.read_text().splitlines().index("stepps = 7") + 1
     said = one_line(looper("run", "mine", cwd=project, LOOPER_HOME=str(state)))
     assert f"mine.toml, line {line}, profiles.micro.limits.stepps: unknown key" in said
