@@ -3,7 +3,6 @@
 Each test fails on the known wrong version: factors averaged, a penalty that Adam scales away, one rank for everything.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from tests.edges.test_trainer import PROMPT, SETTINGS, experience, request_for
 
-from looper.edges.models.mlx import MlxModel, nano_folder
+from looper.edges.models.mlx import MlxModel
 from looper.edges.trainers.mlx import MlxTrainer
 from looper.edges.trainers.mlx_optimizer import gathered, with_mean_one
 from looper.edges.trainers.mlx_weights import cut, grown, in_no_direction, side_by_side
@@ -22,18 +21,6 @@ from looper.records.training import AdapterKind, AdapterRecord, Example, Make, O
 
 EXAMPLES = experience(12)
 OLD, NEW = EXAMPLES[:6], EXAMPLES[6:]
-
-
-@pytest.fixture(scope="module")
-def nano() -> Iterator[MlxModel]:
-    model = MlxModel(nano_folder(), name="nano", context_tokens=2048)
-    yield model
-    model.close()
-
-
-@pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> MlxTrainer:
-    return MlxTrainer(nano_folder(), tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module")

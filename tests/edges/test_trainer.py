@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,18 +200,6 @@ def experience(count: int) -> tuple[Example, ...]:
         )
         found.append(Example(source=f"s{number}", instance_id=f"t{number // 2}", repo="r", turns=turns))
     return tuple(found)
-
-
-@pytest.fixture(scope="module")
-def nano() -> Iterator[MlxModel]:
-    model = MlxModel(nano_folder(), name="nano", context_tokens=2048)
-    yield model
-    model.close()
-
-
-@pytest.fixture(scope="module")
-def trainer(tmp_path_factory: pytest.TempPathFactory) -> MlxTrainer:
-    return MlxTrainer(nano_folder(), tmp_path_factory.mktemp("adapters"))
 
 
 def request_for(nano: MlxModel, **changes: Any) -> TrainingRequest:

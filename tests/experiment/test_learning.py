@@ -239,6 +239,21 @@ def test_memory_that_comes_with_an_opened_file_stands_in_its_step(
     assert all(end.prompt_hash == base[end.instance_id] for end in ends.values())
 
 
+def test_a_plan_is_foretold_from_the_run_that_is_there(
+    finished: tuple[Project, RunView, str], project: Project
+) -> None:
+    known, run, _ = finished
+    told = known.looper("plan", "learn").stdout
+    assert f"in {run.folder.name})" in told and re.search(r"time: about \d+ minutes .*median of 4", told)
+    assert re.search(r"tokens: about [\d.]+ million, at \d+ a cell", told)
+    gathering = 16 * 2 * 3
+    assert f"cells: 40 (4 tasks, 10 arms, 1 seeds) and {gathering} to gather experience" in told
+    unknown = project.looper("plan", "learn").stdout
+    assert "time: not measured" in unknown and "30 % of pairs discordant: 4 tasks: none" in unknown
+    refused = project.looper("plan", "exp77")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+
+
 def test_a_finished_learning_run_does_nothing_again(finished: tuple[Project, RunView, str]) -> None:
     project, run, shown = finished
     again = project.looper("run", "learn")

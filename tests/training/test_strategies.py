@@ -24,17 +24,13 @@ from looper.records.training import (
     Make,
     Measured,
     TrainingRequest,
-    TrainingSettings,
     Turn,
 )
-from looper.records.trajectory import ModelIdentity
 from looper.training.examples import shuffled_targets
 from looper.training.strategies import Course, learn, mixed
+from tests.fakes.cards import BASE, SETTINGS
+from tests.fakes.cards import card as made
 
-BASE = ModelIdentity(
-    backend="x", backend_version="1", name="m", digest="d", quantisation="none", context_tokens=None
-)
-SETTINGS = TrainingSettings(learning_rate=1e-3, iterations=10, batch_size=4, max_tokens=512)
 LOSSES = {"a0": 0.1, "a1": 0.9, "a2": 0.5, "b0": 0.3, "b1": 0.2, "b2": 0.8}
 PLACES = {
     "a0": (0.0, 0.0),
@@ -73,31 +69,14 @@ class School:
         rank = request.settings.rank
         if request.grow:
             rank += self.cards[request.start].rank
-        card = AdapterRecord(
+        card = made(
             id=request.adapter_id(),
-            base=BASE,
             make=request.make,
             settings=request.settings,
             rank=rank,
             start=request.start,
             parts=request.parts,
-            examples_hash="",
-            tasks=(),
-            sources=(),
-            train_examples=1,
-            validation_examples=1,
-            supervised_tokens=1,
-            trained_tokens=1,
-            too_long=0,
-            length_histogram={},
-            train_losses=(),
             validation_losses=(LossPoint(iteration=1, loss=1 / min(request.settings.rank, 4)),),
-            kept_iteration=1,
-            relative_change=0.1,
-            seconds=1.0,
-            peak_memory_bytes=1,
-            weights_hash="",
-            backend="",
         )
         self.cards[card.id] = card
         return card
@@ -138,10 +117,10 @@ def test_full_replay_learns_everything_anew_with_the_iterations_of_all_batches(
 def test_sequential_training_goes_on_from_the_batch_before_and_sees_it_no_more(
     course: Course, school: School
 ) -> None:
-    made = learn(Sequential(), [A, B], course)
+    adapters = learn(Sequential(), [A, B], course)
     first, second = school.asked
-    assert (first.start, second.start) == ("", made[0].id) and shown(second) == ["b0", "b1", "b2"]
-    assert made[-1].id == second.adapter_id()
+    assert (first.start, second.start) == ("", adapters[0].id) and shown(second) == ["b0", "b1", "b2"]
+    assert adapters[-1].id == second.adapter_id()
 
 
 def test_an_anchored_training_takes_its_anchor_to_every_batch(course: Course, school: School) -> None:
@@ -183,8 +162,8 @@ def test_g46_priorities_order_the_same_pool_differently(course: Course, school: 
 
 
 def test_difficulty_asks_the_current_adapter_and_confidence_asks_base(course: Course, school: School) -> None:
-    made = learn(PartialReplay(buffer=2, priority=Priority.DIFFICULTY), [A, B], course)
-    assert school.measured == [card.id for card in made]
+    adapters = learn(PartialReplay(buffer=2, priority=Priority.DIFFICULTY), [A, B], course)
+    assert school.measured == [card.id for card in adapters]
     school.measured.clear()
     learn(PartialReplay(buffer=2, priority=Priority.CONFIDENCE), [A, B], course)
     assert school.measured == ["", ""]
@@ -229,8 +208,8 @@ def test_experts_of_tools_learn_the_same_conversations_each_its_own_turns(
 def test_the_smallest_rank_that_helps_is_taken_and_the_old_is_cut_to_the_budget(
     course: Course, school: School
 ) -> None:
-    made = learn(AdaptiveRank(ranks=(2, 4, 8), budget=10), [A, B, A], course)
-    kept = [card for card in made if card.make is Make.TRAINED and not card.settings.validation_share]
+    adapters = learn(AdaptiveRank(ranks=(2, 4, 8), budget=10), [A, B, A], course)
+    kept = [card for card in adapters if card.make is Make.TRAINED and not card.settings.validation_share]
     assert [card.settings.rank for card in kept] == [4, 4, 4], "8 is no better than 4"
     assert [card.rank for card in kept] == [4, 8, 10]
     (cut,) = [request for request in school.asked if request.make is Make.CUT]

@@ -148,6 +148,33 @@ def run(
 
 
 @app.command()
+def plan(
+    experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
+    profile: Annotated[str, typer.Option(help="A profile of the plan, or a TOML file with one.")] = "micro",
+    model: Annotated[str | None, typer.Option(help="In place of the profile's.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; can be repeated.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Rollouts side by side.")] = 2,
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Print what EXPERIMENT would take and what it could see, and run nothing.
+
+    Time and tokens come from the newest run here with the same model and limits, and so does how often equal arms differ,
+    which decides the smallest difference that the run could see.
+
+    Example: looper plan exp00
+    """
+    from looper.cli import planning, wiring
+
+    options = wiring.RunOptions(
+        experiment, profile, model, tuple(arm or ()), limit, workers, False, True, "auto", False, None, ()
+    )
+    for line in planning.plan_lines(options, _settings(data, mirrors)):
+        print(line)
+
+
+@app.command()
 def train(
     folder: Annotated[Path, typer.Argument(help="Run folder whose verified successes are learned from.")],
     model: Annotated[str, typer.Option(help="The base: nano or mlx:FOLDER.")] = "nano",

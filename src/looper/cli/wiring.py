@@ -289,19 +289,39 @@ class Site:
             remove_tree(self._place)
 
 
-def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> RunView | None:
-    """Everything behind `looper run`; None for a dry run."""
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with its tasks, before anything is run."""
+
+    plan: Plan
+    tasks: tuple[Task, ...]
+    """To evaluate."""
+    experience: dict[Source, tuple[Task, ...]]
+    left_out: dict[str, str]
+    """Tasks that could have been learned from and are not, and why."""
+    mirrors: dict[str, Path]
+    schedule: tuple[tuple[Cell, ...], ...]
+
+
+def prepare(options: RunOptions, settings: Settings) -> Prepared:
+    """Raises BadInput for what cannot be run."""
     plan = load_plan(options)
     all_tasks, mirrors = load_tasks(plan.selection, settings)
     tasks, learning = split_tasks(all_tasks, plan.selection, plan.experience)
     experience, more_mirrors = load_experience(plan, learning, settings)
-    mirrors |= more_mirrors
     experience, left_out = _fit(plan, experience, tasks)
-    for line in _about_learning(plan, experience, left_out, options.overrides):
-        say(line)
     schedule = lanes(plan, tasks, options.arms)
+    return Prepared(plan, tasks, experience, left_out, mirrors | more_mirrors, schedule)
+
+
+def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> RunView | None:
+    """Everything behind `looper run`; None for a dry run."""
+    prepared = prepare(options, settings)
+    plan, tasks, experience, mirrors = prepared.plan, prepared.tasks, prepared.experience, prepared.mirrors
+    for line in _about_learning(plan, experience, prepared.left_out, options.overrides):
+        say(line)
     if options.dry_run:
-        for line in _dry_run(plan, tasks, experience, schedule):
+        for line in _dry_run(plan, tasks, experience, prepared.schedule):
             say(line)
         return None
     with contextlib.ExitStack() as stack:
@@ -318,7 +338,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             experience_tasks={
                 source: tuple(task.instance_id for task in found) for source, found in experience.items()
             },
-            left_out=left_out,
+            left_out=prepared.left_out,
             overrides=options.overrides,
             tasks_hash=content_hash(*every_task),
             models={arm.name: models.of(arm, tasks[0]).identity() for arm in plan.arms},

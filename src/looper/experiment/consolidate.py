@@ -7,7 +7,7 @@ from pathlib import Path
 
 from looper.agent.prompt import opening
 from looper.errors import BadInput
-from looper.experiment.material import Library, Material, next_repo
+from looper.experiment.material import Ask, Library, Material, next_repo
 from looper.experiment.pools import HELD_OUT, Pools, combined
 from looper.journal import read_stream
 from looper.memory.deliver import deliver
@@ -41,6 +41,7 @@ class School:
     tell: Tell
     remember: Callable[[MemoryItem], None]
     record: Callable[[Consolidation], None]
+    ask: Ask
     similar: Similarity | None = None
     """For retrieval; None for BM25."""
 
@@ -140,7 +141,7 @@ def consolidate(
     overridden = any(found.gate is Gate.DATA for found in manifest.overrides)
     # Nothing at all cannot be learned from, whatever the reason.
     minimum = 1 if overridden else plan.experience.selection.minimum_tasks
-    library = Library(plan, pools, tasks, repos, minimum, school.similar)
+    library = Library(plan, pools, tasks, repos, minimum, school.ask, school.similar)
     done = {found.key: found for found in past if _still_there(found, school.trainer)}
     items = {item.id: item for item in read_stream(folder, "memory", MemoryItem)}
     work = _Work(plan, plan.experience, library, school, number, done)

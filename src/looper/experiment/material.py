@@ -1,6 +1,6 @@
 """What one arm learns from in one repository: its successes, as conversations to train on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,14 +11,18 @@ from looper.experiment.pools import HELD_OUT, Pools
 from looper.memory.deliver import deliver
 from looper.memory.distil import distil
 from looper.memory.retrieve import Similarity
-from looper.records.memory import Draw, MemoryItem, MemoryKind
+from looper.protocols import Message
+from looper.records.memory import Delivery, Draw, MemoryItem, MemoryKind
 from looper.records.plan import Arm, ArmRole, Learning, Plan, Source
 from looper.records.task import Task
-from looper.records.training import Example, Format, Objective, Selection
+from looper.records.training import Example, Format, Objective, Selection, Turn
 from looper.records.trajectory import FinishReason
 from looper.training.examples import shuffled_targets, trajectory_examples
 from looper.training.formats import retold
 from looper.training.select import Attempt
+
+Ask = Callable[[str, Sequence[Message]], str]
+"""What base replies to a conversation, by the conversation's name."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,12 @@ class Library:
         tasks: Mapping[str, Task],
         repos: Sequence[str],
         minimum_tasks: int,
+        ask: Ask,
         similar: Similarity | None = None,
     ) -> None:
         """Fewer resolved tasks of a repository than `minimum_tasks` are too few."""
         self._plan, self._pools, self._tasks, self.repos = plan, pools, dict(tasks), repos
-        self._similar, self._minimum = similar, minimum_tasks
+        self._similar, self._minimum, self._ask = similar, minimum_tasks, ask
 
     def of(self, arm: Arm, seed: int, repo: str, number: int = 1) -> Material:
         """For an arm's round `number`. Raises BadInput where there is too little."""
@@ -93,6 +98,8 @@ class Library:
                 found += self._examples(arm, [attempt])
                 continue
             told = retold(attempt, task, arm.learning.format, system, arm.learning.pairs)
+            if arm.learning.format is Format.SELF_QA:
+                told = self._answered(arm, attempt, task, told)
             if not told:
                 raise BadInput(
                     f"{arm.name}: the success {attempt.trajectory.cell} gives no text in the format "
@@ -100,6 +107,22 @@ class Library:
                 )
             found += told
         return tuple(found)
+
+    def _answered(self, arm: Arm, attempt: Attempt, task: Task, told: Sequence[Example]) -> list[Example]:
+        """The questions with base's own answers, which it gives with the rollout in its prompt; empty ones are left out."""
+        raw = distil(attempt.trajectory, attempt.steps, task, render, MemoryKind.RAW)
+        seen = Delivery(candidates=1, text=raw.text)
+        found = []
+        for example in told:
+            system, asked, _ = example.turns
+            question_with_rollout = question(task, arm.scaffold, seen) + f"\n{asked.text}"
+            answer = self._ask(
+                example.source, (("system", system.text), ("user", question_with_rollout))
+            ).strip()
+            if answer:
+                turns = (system, asked, Turn(role="assistant", text=answer, supervised=True))
+                found.append(example.model_copy(update={"turns": turns}))
+        return found
 
     def _examples(self, arm: Arm, attempts: Sequence[Attempt]) -> tuple[Example, ...]:
         found = trajectory_examples(attempts, self._tasks, partial(opening, scaffold=arm.scaffold), render)

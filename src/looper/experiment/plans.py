@@ -11,6 +11,7 @@ from looper.errors import BadInput
 from looper.records.plan import (
     Arm,
     ArmRole,
+    Contrast,
     Experience,
     Learning,
     Limits,
@@ -60,6 +61,7 @@ class _ExperimentText(_Closed):
     hypothesis: str
     factor: str
     arms: Annotated[tuple[_ArmText, ...], Field(min_length=1)]
+    contrasts: tuple[Contrast, ...] = ()
     profiles: dict[str, _ProfileText] = {}
 
 
@@ -112,6 +114,13 @@ def plan_from_text(
                 "seeds": tuple(SEEDS_APART * master_seed + seed for seed in chosen.seeds),
             }
         )
+    arms = _chosen_arms(file, chosen, source)
+    here = {arm.name for arm in arms}
+    unknown = {name for found in file.contrasts for name in (found.arm, found.against)} - {
+        arm.name for arm in file.arms
+    }
+    if unknown:
+        raise BadInput(f"{source}, contrasts: there is no arm {', '.join(sorted(unknown))}.")
     try:
         return Plan(
             experiment=experiment,
@@ -121,7 +130,9 @@ def plan_from_text(
             factor=file.factor,
             selection=chosen.tasks,
             seeds=chosen.seeds,
-            arms=tuple(_arm(arm, chosen) for arm in _chosen_arms(file, chosen, source)),
+            arms=tuple(_arm(arm, chosen) for arm in arms),
+            # A profile that leaves an arm out leaves its contrasts out.
+            contrasts=tuple(found for found in file.contrasts if {found.arm, found.against} <= here),
             limits=chosen.limits,
             order=chosen.order,
             experience=chosen.experience,

@@ -21,7 +21,7 @@ from looper.experiment.prove import (
 from looper.experiment.run import Progress, run_plan
 from looper.experiment.schedule import experience_lanes, lanes
 from looper.memory.retrieve import Similarity
-from looper.protocols import ChatModel, Engine, Fingerprinted, Trainer
+from looper.protocols import ChatModel, ChatRequest, Engine, Fingerprinted, Message, Trainer
 from looper.records.plan import Arm, ArmRole, Cell, Learning, Plan, RunManifest, Source, Treatment
 from looper.records.task import Task
 from looper.records.training import TrainingEvent
@@ -86,6 +86,7 @@ def run_stages(run: Staging) -> None:
             tell=_stoppable(run),
             remember=run.ledger.memory.append,
             record=run.ledger.consolidations.append,
+            ask=partial(_ask_base, run),
             similar=run.similar,
         )
         treatments = learn_in_rounds(run, school)
@@ -98,6 +99,26 @@ def run_stages(run: Staging) -> None:
     world = replace(run.world, model_of=model_of, memory_of=treatments.memory)
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
     _work(run, "", kept, plan.arms, world)
+
+
+def _ask_base(run: Staging, conversation: str, messages: Sequence[Message]) -> str:
+    """What base says, at temperature 0."""
+    plan = run.manifest.plan
+    base = next(arm for arm in plan.arms if arm.role is ArmRole.BASE)
+    model = run.served(base, run.tasks[run.manifest.tasks[0]], "")
+    reply = model.reply(
+        ChatRequest(
+            conversation=f"question {conversation}",
+            messages=tuple(messages),
+            max_output_tokens=plan.limits.output_tokens,
+            context_tokens=plan.limits.context_tokens,
+            temperature=0.0,
+            seed=0,
+            timeout_s=plan.limits.wall_s,
+        )
+    )
+    model.forget(f"question {conversation}")
+    return reply.text
 
 
 def learn_in_rounds(run: Staging, school: School) -> Treatments:

@@ -21,8 +21,12 @@ class PairedDifference:
     low: float
     high: float
     """95 % interval by Newcombe's method 10 for paired proportions."""
+    within_margin: tuple[float, float]
+    """The same at 90 %: inside a margin it is equivalence."""
     p_value: float
     """Exact McNemar test, two-sided. Takes cells for independent; with several seeds see `p_by_task`."""
+    mid_p: float
+    """The same test's mid-p value."""
     p_by_task: float
     """Paired permutation test over tasks, each with the mean over its seeds."""
     clusters: int
@@ -39,7 +43,8 @@ def paired_difference(first: Mapping[str, bool], second: Mapping[str, bool]) -> 
     gains = sum(first[key] and not second[key] for key in common)
     losses = sum(second[key] and not first[key] for key in common)
     both = sum(first[key] and second[key] for key in common)
-    low, high = newcombe_paired(both, gains, losses, len(common) - both - gains - losses)
+    table = both, gains, losses, len(common) - both - gains - losses
+    low, high = newcombe_paired(*table)
     moved = {key: int(first[key]) - int(second[key]) for key in sorted(common)}
     tasks, repos = _grouped(moved, _task), _grouped(moved, lambda key: _task(key).rpartition("-")[0])
     return PairedDifference(
@@ -49,7 +54,9 @@ def paired_difference(first: Mapping[str, bool], second: Mapping[str, bool]) -> 
         difference=(gains - losses) / len(common),
         low=low,
         high=high,
+        within_margin=newcombe_paired(*table, confidence=0.9),
         p_value=mcnemar_exact(gains, losses),
+        mid_p=mcnemar_mid_p(gains, losses),
         p_by_task=sign_flip([fmean(values) for values in tasks]),
         clusters=len(repos),
         by_cluster=cluster_bootstrap(repos),
@@ -74,6 +81,16 @@ def mcnemar_exact(gains: int, losses: int) -> float:
     return min(1.0, 2.0 * tail / 2.0**discordant)
 
 
+def mcnemar_mid_p(gains: int, losses: int) -> float:
+    """As `mcnemar_exact`, with half of what is as likely as what was seen; nearer to its level on small runs."""
+    discordant = gains + losses
+    if discordant == 0:
+        return 1.0
+    return mcnemar_exact(gains, losses) - comb(discordant, gains) / 2.0**discordant * (
+        1.0 if gains != losses else 0.0
+    )
+
+
 def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of one proportion. Source: Wilson 1927."""
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
@@ -82,12 +99,14 @@ def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float,
     return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
 
 
-def newcombe_paired(both: int, first_only: int, second_only: int, neither: int) -> tuple[float, float]:
-    """95 % interval of the difference of two paired proportions. Source: Newcombe 1998, method 10."""
+def newcombe_paired(
+    both: int, first_only: int, second_only: int, neither: int, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of the difference of two paired proportions. Source: Newcombe 1998, method 10."""
     total = both + first_only + second_only + neither
     first, second = (both + first_only) / total, (both + second_only) / total
-    low_1, high_1 = wilson(both + first_only, total)
-    low_2, high_2 = wilson(both + second_only, total)
+    low_1, high_1 = wilson(both + first_only, total, confidence)
+    low_2, high_2 = wilson(both + second_only, total, confidence)
     phi = _correlation(both, first_only, second_only, neither)
     difference = first - second
     down = sqrt(

@@ -260,6 +260,35 @@ class Arm(Record):
         return content_hash(self.model, self.scaffold, repr(self.temperature), str(self.repetition), learning)
 
 
+class Expect(StrEnum):
+    """What a contrast is registered to show."""
+
+    MORE = "more"
+    """The first arm resolves more."""
+    SAME = "same"
+    """The arms differ by less than the margin, either way."""
+    NOT_MORE = "not_more"
+    """The first arm does not resolve more by the margin."""
+    NOT_LESS = "not_less"
+    """The first arm does not resolve less by the margin."""
+
+
+class Contrast(Record):
+    """A comparison that is registered before there are data, with what will be said of each outcome."""
+
+    arm: str
+    against: str
+    expect: Expect = Expect.MORE
+    margin: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of tasks; what is less than this is taken for nothing."""
+    shown: str
+    """To be said where it came out as expected."""
+    refuted: str
+    """To be said where the opposite was shown."""
+    open: str
+    """To be said where the run could not tell."""
+
+
 class TaskSelection(Record):
     """Which tasks of which suite, before eligibility."""
 
@@ -291,6 +320,8 @@ class Plan(Record):
     arms: tuple[Arm, ...]
     limits: Limits
     experience: Experience | None = None
+    contrasts: tuple[Contrast, ...] = ()
+    """Registered, the primary one first; everything else that a report shows is exploratory."""
     order: Literal["parallel", "sequence"]
     """`sequence` runs each arm's tasks one after the other, for arms that accumulate experience."""
     attempts: Positive = 3
@@ -317,6 +348,10 @@ class Plan(Record):
                     f"arms: {arm.name} needs a repetition of its own, or it would copy {bases[0].name}"
                 )
         self._learning_is_possible(bases)
+        for contrast in self.contrasts:
+            for name in (contrast.arm, contrast.against):
+                if name not in names:
+                    raise ValueError(f"contrasts: there is no arm {name}")
         return self
 
     def _learning_is_possible(self, bases: list[Arm]) -> None:

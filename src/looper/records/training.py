@@ -114,6 +114,8 @@ class Format(StrEnum):
     """What the agent was shown and what it did, in its own syntax."""
     SIMPLE_QA = "simple_qa"
     """Questions about the change, and their answers."""
+    SELF_QA = "self_qa"
+    """The same questions, answered by base with the whole rollout before its eyes."""
     CHAIN_OF_THOUGHT = "chain_of_thought"
     """One question, answered step by step."""
     REFLEXION = "reflexion"

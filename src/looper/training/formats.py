@@ -40,7 +40,7 @@ def retold(
 
 def _pairs(attempt: Attempt, task: Task, form: Format) -> Iterator[Pair]:
     match form:
-        case Format.SIMPLE_QA | Format.MIXED:
+        case Format.SIMPLE_QA | Format.SELF_QA | Format.MIXED:
             return _simple(attempt.steps, task)
         case Format.CHAIN_OF_THOUGHT:
             return _thought(attempt.steps, task)

@@ -7,6 +7,7 @@ from looper.errors import BadInput
 from looper.journal import Damage, holder_of, read_stream
 from looper.metrics.arms import ArmFigures, arm_figures
 from looper.metrics.paired import PairedDifference, paired_difference
+from looper.metrics.registered import Registered, judge
 from looper.records.plan import ArmRole, RunManifest
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
@@ -55,6 +56,21 @@ class RunView:
         others = [arm for arm in arms if arm.learning or arm.role in (ArmRole.AGAIN, ArmRole.TREATMENT)]
         outcomes = self.outcomes(base.name)
         return [(arm.name, base.name, paired_difference(self.outcomes(arm.name), outcomes)) for arm in others]
+
+    def registered(self) -> list[Registered]:
+        """The plan's own contrasts, with what was found. A failed arm has no rate, so nothing is found."""
+        failed = self.failed_arms
+        return judge(
+            [
+                (
+                    contrast,
+                    None
+                    if {contrast.arm, contrast.against} & failed.keys()
+                    else paired_difference(self.outcomes(contrast.arm), self.outcomes(contrast.against)),
+                )
+                for contrast in self.manifest.plan.contrasts
+            ]
+        )
 
     def same_as_base(self, arm: str) -> tuple[int, int]:
         """Cells in which an arm made the very patch that base made, and cells that both have."""

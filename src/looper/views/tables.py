@@ -38,6 +38,7 @@ def run_table(run: RunView) -> RenderableType:
     lines = [
         Text(line)
         for line in (
+            *_registered_lines(run),
             *_contrast_lines(run),
             *_control_lines(run, figures),
             *_treatment_lines(run),
@@ -76,6 +77,22 @@ def _number(value: float | None, digits: int) -> str:
     return NOT_MEASURED if value is None else f"{value:.{digits}f}"
 
 
+def _registered_lines(run: RunView) -> list[str]:
+    """What the plan set out to show, in the words that it was registered with. Unfinished runs say nothing yet."""
+    found = run.registered()
+    if not found or run.finished < run.planned:
+        return []
+    lines = []
+    for number, result in enumerate(found):
+        name = "primary" if number == 0 else "secondary"
+        p = f", p = {result.p_adjusted:.2g} adjusted" if result.p_adjusted is not None else ""
+        contrast = result.contrast
+        lines.append(
+            f"{name}: {contrast.arm} − {contrast.against}, {result.finding.value}{p}: {' '.join(result.sentence.split())}"
+        )
+    return lines
+
+
 def _contrast_lines(run: RunView) -> list[str]:
     labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control, no gain expected"}
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
@@ -95,7 +112,8 @@ def _contrast_lines(run: RunView) -> list[str]:
 def difference_text(found: PairedDifference) -> str:
     return (
         f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, "
-        f"{found.pairs} pairs, {found.gains} gained, {found.losses} lost, exact McNemar p = {found.p_value:.2g}"
+        f"{found.pairs} pairs, {found.gains} gained, {found.losses} lost, exact McNemar p = {found.p_value:.2g} "
+        f"(mid-p {found.mid_p:.2g})"
         f"{_clustered_text(found)}"
     )
 

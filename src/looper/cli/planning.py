@@ -1,0 +1,66 @@
+"""What `looper plan` prints."""
+
+from collections.abc import Iterator
+
+from looper.bench.screen import leak_score
+from looper.cli.settings import Settings
+from looper.cli.wiring import Prepared, RunOptions, prepare, trained_folder
+from looper.edges.trainers.estimate import free_bytes, memory_bytes
+from looper.records.plan import ArmRole
+from looper.views.forecast import discordance, measured, power_lines, time_lines
+
+
+def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
+    """Cells, time, memory, what could be seen, what will be asked before the tasks."""
+    prepared = prepare(options, settings)
+    plan = prepared.plan
+    gathering = sum(len(plan.seeds) * len(prepared.experience[source]) for source, _ in plan.all_experience())
+    cells = sum(map(len, prepared.schedule))
+    arms = len({cell.arm for lane in prepared.schedule for cell in lane})
+    yield f"{plan.experiment} {plan.profile}: {plan.title}"
+    yield f"factor: {plan.factor}"
+    yield (
+        f"cells: {cells} ({len(prepared.tasks)} tasks, {arms} arms, {len(plan.seeds)} seeds)"
+        + (f" and {gathering} to gather experience" if gathering else "")
+        + f", {plan.order}"
+    )
+    yield from _task_lines(prepared)
+    yield from time_lines(plan, cells + gathering, options.workers, measured(settings.runs, plan))
+    yield from _memory_lines(prepared)
+    yield from power_lines(plan, len(prepared.tasks), discordance(settings.runs, plan))
+    yield from _gate_lines(prepared)
+
+
+def _task_lines(prepared: Prepared) -> Iterator[str]:
+    leaked = [task for task in prepared.tasks if leak_score(task.gold_patch, task.problem_statement).flagged]
+    yield f"tasks: {len(prepared.tasks)} to evaluate, {len(leaked)} of them quote their fix in the issue"
+    for source, tasks in prepared.experience.items():
+        yield f"experience, {source.value}: {len(tasks)} tasks to learn from"
+    if prepared.left_out:
+        yield f"left out of learning: {len(prepared.left_out)}, {', '.join(list(prepared.left_out)[:5])}"
+
+
+def _memory_lines(prepared: Prepared) -> Iterator[str]:
+    experience = prepared.plan.experience
+    if experience is None or experience.training is None:
+        return
+    base = next(arm for arm in prepared.plan.arms if arm.role is ArmRole.BASE)
+    wanted = memory_bytes(trained_folder(base.model), experience.training)
+    yield f"memory: training takes up to {wanted / 2**20:.0f} MiB, {free_bytes() / 2**20:.0f} MiB are free"
+
+
+def _gate_lines(prepared: Prepared) -> Iterator[str]:
+    """What is asked before an arm's first task, or while it works."""
+    yield "gates: a prompt of full length is read whole; no arm answers without actions"
+    plan = prepared.plan
+    learners = [arm for arm in plan.arms if arm.learning is not None]
+    if not learners or plan.experience is None:
+        return
+    yield f"gates: at least {plan.experience.selection.minimum_tasks} resolved tasks of each repository to learn from"
+    if any(arm.learning and arm.learning.treatment.is_adapter for arm in learners):
+        yield (
+            "gates: every adapter is in the model that is served, has seen no evaluated task and leaves valid actions "
+            "within 5 points of base's"
+        )
+    if any(arm.learning and arm.learning.remembers for arm in learners):
+        yield "gates: every memory has something to say"

@@ -1,0 +1,119 @@
+"""What a plan will take and what it could see, from runs that are there."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+from looper.metrics.power import smallest_detectable
+from looper.records.plan import Arm, ArmRole, Plan
+from looper.views.runs import RunView, read_run, run_folders
+
+DISCORDANCES = (0.1, 0.2, 0.3)
+"""Shown where no run has measured how often equal arms differ."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an earlier run with the same model and limits says about the next one."""
+
+    run: str
+    cells: int
+    rollout_s: float
+    """Median of a rollout with its verification."""
+    tokens: float | None
+    """Mean of prompt and completion together; None where they were not counted."""
+
+
+def measured(runs: Path, plan: Plan) -> Measured | None:
+    """From the newest run in which this plan's base, or its first arm, worked with the same model and limits."""
+    wanted = _main_arm(plan)
+    for view in _newest(runs):
+        other = view.manifest.plan
+        arm = _main_arm(other)
+        if arm.model != wanted.model or arm.scaffold != wanted.scaffold or other.limits != plan.limits:
+            continue
+        ends = {(end.cell, end.attempt): end for end in view.trajectories if end.arm == arm.name}
+        pairs = [
+            (ends[key], found) for found in view.verdicts if (key := (found.cell, found.attempt)) in ends
+        ]
+        if not pairs:
+            continue
+        tokens = [
+            end.prompt_tokens + end.completion_tokens
+            for end, _ in pairs
+            if end.prompt_tokens is not None and end.completion_tokens is not None
+        ]
+        return Measured(
+            run=view.folder.name,
+            cells=len(pairs),
+            rollout_s=median(end.wall_s + found.wall_s for end, found in pairs),
+            tokens=fmean(tokens) if len(tokens) == len(pairs) else None,
+        )
+    return None
+
+
+def discordance(runs: Path, plan: Plan) -> tuple[str, float] | None:
+    """How often base and its repeat differed, and in which run: the newest with the same model, suite and limits."""
+    wanted = _main_arm(plan)
+    for view in _newest(runs):
+        other = view.manifest.plan
+        again = next((arm for arm in other.arms if arm.role is ArmRole.AGAIN), None)
+        base = next((arm for arm in other.arms if arm.role is ArmRole.BASE), None)
+        if again is None or base is None or base.model != wanted.model or other.limits != plan.limits:
+            continue
+        if other.selection.suite != plan.selection.suite:
+            continue
+        first, second = view.outcomes(base.name), view.outcomes(again.name)
+        common = first.keys() & second.keys()
+        if common:
+            return view.folder.name, sum(first[key] != second[key] for key in common) / len(common)
+    return None
+
+
+def _newest(runs: Path) -> Iterator[RunView]:
+    for folder in reversed(run_folders(runs)):
+        yield read_run(folder)
+
+
+def _main_arm(plan: Plan) -> Arm:
+    return next((arm for arm in plan.arms if arm.role is ArmRole.BASE), plan.arms[0])
+
+
+def time_lines(plan: Plan, cells: int, workers: int, found: Measured | None) -> Iterator[str]:
+    """How long, and how many tokens."""
+    if found is None:
+        yield (
+            "time: not measured; no run here had this model and these limits. A few tasks measure it: "
+            f"looper run {plan.experiment} --limit 4"
+        )
+        return
+    hours = cells * found.rollout_s / workers / 3600
+    span = f"{hours:.1f} hours" if hours >= 1.5 else f"{60 * hours:.0f} minutes"
+    yield (
+        f"time: about {span} for rollouts and verification with {workers} workers, at {found.rollout_s:.2f} s a cell "
+        f"(median of {found.cells} in {found.run}); training comes on top"
+    )
+    if found.tokens is not None:
+        yield f"tokens: about {cells * found.tokens / 1e6:.1f} million, at {found.tokens:.0f} a cell"
+
+
+def power_lines(plan: Plan, tasks: int, known: tuple[str, float] | None) -> Iterator[str]:
+    """The smallest difference that the exact McNemar test would find with 80 % power."""
+    shares: Sequence[float] = DISCORDANCES
+    if known is not None:
+        yield f"equal arms differed in {100 * known[1]:.0f} % of cells in {known[0]}"
+        shares = [known[1]]
+    else:
+        yield "how often equal arms differ is not measured here; a run with an arm of the role again measures it"
+    seeds = len(plan.seeds)
+    for share in shares:
+        found = [f"{tasks} tasks: {_points(smallest_detectable(tasks, share))}"]
+        if seeds > 1:
+            most = smallest_detectable(tasks * seeds, share)
+            found.append(f"if {seeds} seeds of a task were independent: {_points(most)}")
+        yield f"smallest difference seen with 80 % power, {100 * share:.0f} % of pairs discordant: {'; '.join(found)}"
+
+
+def _points(effect: float | None) -> str:
+    return "none" if effect is None else f"{100 * effect:.1f} points"

@@ -1,0 +1,65 @@
+"""Power, size and families of tests, against values that were worked out elsewhere."""
+
+import pytest
+
+from looper.metrics.family import holm
+from looper.metrics.paired import mcnemar_mid_p
+from looper.metrics.power import power, smallest_detectable
+
+
+@pytest.mark.parametrize(
+    ("pairs", "discordance", "effect", "expected"),
+    [
+        (25, 0.20, 0.10, 0.06),
+        (50, 0.10, 0.08, 0.21),
+        (100, 0.10, 0.08, 0.67),
+        (100, 0.15, 0.10, 0.70),
+        (273, 0.10, 0.04, 0.48),
+        (273, 0.20, 0.08, 0.82),
+    ],
+)
+def test_power_of_the_exact_test_has_its_known_values(
+    pairs: int, discordance: float, effect: float, expected: float
+) -> None:
+    assert power(pairs, discordance, effect) == pytest.approx(expected, abs=0.006)
+    assert power(pairs, discordance, -effect) == pytest.approx(power(pairs, discordance, effect))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "discordance", "size"),
+    [(25, 0.10, 0.001), (50, 0.10, 0.009), (100, 0.20, 0.029), (273, 0.30, 0.038)],
+)
+def test_without_an_effect_the_exact_test_stays_below_its_level(
+    pairs: int, discordance: float, size: float
+) -> None:
+    assert power(pairs, discordance, 0.0) == pytest.approx(size, abs=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "discordance", "points"),
+    [(25, 0.30, 29.9), (50, 0.20, 17.6), (100, 0.10, 8.8), (150, 0.15, 9.1), (273, 0.20, 7.8)],
+)
+def test_the_smallest_detectable_effect_has_its_known_values(
+    pairs: int, discordance: float, points: float
+) -> None:
+    assert 100 * (smallest_detectable(pairs, discordance) or 0) == pytest.approx(points, abs=0.11)
+
+
+def test_a_few_pairs_detect_nothing() -> None:
+    assert smallest_detectable(15, 0.30) is None and smallest_detectable(25, 0.10) is None
+    assert power(100, 0.0, 0.0) == 0.0
+
+
+def test_holm_has_its_known_values() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.02] * 3) == pytest.approx([0.06] * 3)
+    assert holm([0.5, 0.6, 0.7]) == [1.0, 1.0, 1.0] and holm([0.04]) == [0.04] and holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("gains", "losses", "p"),
+    [(0, 0, 1.0), (1, 0, 0.5), (6, 0, 0.015625), (3, 3, 1.0), (5, 1, 0.125), (9, 2, 0.038574219)],
+)
+def test_the_mid_p_value_has_its_known_values(gains: int, losses: int, p: float) -> None:
+    assert mcnemar_mid_p(gains, losses) == pytest.approx(p)
+    assert mcnemar_mid_p(losses, gains) == pytest.approx(p)
