@@ -1,0 +1,112 @@
+"""What one arm learns from: the same successes as conversations, pairs, teachers or text."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.memory.test_memory import PATCH
+from tests.training.test_select import CHECK, DONE, FIX, LOOK, attempt
+
+from looper.agent.scaffold import packaged_scaffold
+from looper.errors import BadInput
+from looper.experiment.material import Library
+from looper.experiment.pools import Pool
+from looper.records.memory import Draw, Remembering
+from looper.records.plan import Arm, ArmRole, Learning, ModelSpec, Treatment
+from looper.records.task import Task
+from looper.records.training import Format, Objective, Selection
+from looper.records.verdict import Outcome
+from looper.training.select import Attempt
+
+FAMILIES = ("scale", "join", "scale")
+
+
+def success(number: int) -> Attempt:
+    found = attempt(
+        f"r-{number}", Outcome.RESOLVED, CHECK, LOOK, FIX, CHECK, DONE, cell=f"experience/0/r-{number}"
+    )
+    return Attempt(found.trajectory.model_copy(update={"patch": PATCH}), found.steps, found.verdict)
+
+
+@pytest.fixture
+def tasks(task: Task) -> dict[str, Task]:
+    return {
+        f"r-{number}": task.model_copy(
+            update={
+                "instance_id": f"r-{number}",
+                "repo": "r",
+                "sequence_position": number,
+                "problem_statement": f"repo r issue {family}_noun{number} is wrong",
+            }
+        )
+        for number, family in enumerate(FAMILIES, 1)
+    }
+
+
+def library(tasks: dict[str, Task], ask: Any = lambda name, messages: "", minimum: int = 1) -> Library:
+    attempts = tuple(success(number) for number in (1, 2, 3))
+    counts = dict.fromkeys(("unresolved", "without_verdict", "outside", "duplicates", "over_cap"), 0)
+    selection = Selection(seen=3, taken=3, tasks=tuple(tasks), dropped_steps=0, **counts)
+    pool = Pool(attempts, selection, ((attempts[0], attempts[1]),), ())
+    pools = SimpleNamespace(of=lambda *_: pool, matched=lambda *_: 3)
+    experience = SimpleNamespace(memory_items=1, memory_bytes=None)
+    plan = SimpleNamespace(experience=experience, arms=(learner(),), sources=())
+    return Library(plan, pools, tasks, ["r"], minimum, ask)  # type: ignore[arg-type]
+
+
+def learner(**learning: Any) -> Arm:
+    return Arm(
+        name="lora",
+        role=ArmRole.TREATMENT,
+        model=ModelSpec(backend="nano"),
+        scaffold=packaged_scaffold("terse"),
+        temperature=0.7,
+        learning=Learning(treatment=Treatment.ADAPTER, **learning),
+    )
+
+
+def test_a_dose_is_the_first_successes_and_too_few_are_refused(tasks: dict[str, Task]) -> None:
+    assert len(library(tasks).of(learner(), 0, "r").examples) == 3
+    assert len(library(tasks).of(learner(episodes=2), 0, "r").examples) == 2
+    with pytest.raises(BadInput, match=r"r has 3 resolved training tasks .* wants 4.*--override"):
+        library(tasks, minimum=4).of(learner(), 0, "r")
+
+
+def test_a_teacher_sees_an_earlier_success_and_the_student_does_not(tasks: dict[str, Task]) -> None:
+    """The first task has nothing earlier, and the second nothing like it: there the teacher knows no more."""
+    arm = learner(objective=Objective.DISTILLATION, teacher=Remembering())
+    found = library(tasks).of(arm, 0, "r")
+    assert [item.trajectory.instance_id for item in found.attempts] == ["r-3"]
+    (student,), (teacher,) = found.examples, found.teachers
+    assert "memory" in teacher.turns[1].text and "memory" not in student.turns[1].text
+    assert student.turns[2:] == teacher.turns[2:]
+    alone = learner(objective=Objective.DISTILLATION, teacher=Remembering(draw=Draw.PLACEBO))
+    with pytest.raises(BadInput, match="the teacher knows nothing that the arm does not"):
+        library(tasks).of(alone, 0, "r")
+
+
+def test_questions_are_answered_by_base_with_the_rollout_before_it(tasks: dict[str, Task]) -> None:
+    heard: list[tuple[str, str]] = []
+
+    def ask(name: str, messages: Any) -> str:
+        heard.append((name, messages[-1][1]))
+        return f" answer {len(heard)} "
+
+    found = library(tasks, ask).of(learner(format=Format.SELF_QA, pairs=2), 0, "r")
+    assert [item.turns[-1].text for item in found.examples] == [f"answer {number}" for number in range(1, 7)]
+    assert FIX.new in heard[0][1] and found.examples[0].turns[1].text in heard[0][1]
+    assert FIX.new not in found.examples[0].turns[1].text
+
+
+def test_g18_a_success_without_a_single_answer_stops_the_arm_by_name(tasks: dict[str, Task]) -> None:
+    def ask(name: str, messages: Any) -> str:
+        return "" if "r-2" in name else "yes"
+
+    with pytest.raises(BadInput, match="experience/0/r-2 gives no text in the format self_qa"):
+        library(tasks, ask).of(learner(format=Format.SELF_QA), 0, "r")
+
+
+def test_every_fifth_success_stays_a_trajectory_in_the_mixed_format(tasks: dict[str, Task]) -> None:
+    found = library(tasks).of(learner(format=Format.MIXED), 0, "r")
+    whole = [item for item in found.examples if len(item.turns) > 3]
+    assert [item.instance_id for item in whole] == ["r-1"] and len(found.examples) > 3
