@@ -24,6 +24,7 @@ role = "base"
 [[arms]]
 name = "zero"
 role = "control"
+only_seeds = 1
 learning = { treatment = "zero_adapter" }
 [[arms]]
 name = "lora"

@@ -143,3 +143,19 @@ def test_g40_tasks_to_learn_from_come_first_and_none_is_evaluated(
     assert len(early) == 6 * plan.experience.per_repo and not set(early) & set(evaluated)
     assert max(task.sequence_position for task in early) < min(task.sequence_position for task in evaluated)
     assert {task.repo for task in early} == {task.repo for task in evaluated}
+
+
+def test_an_arm_can_be_run_with_the_first_seeds_only() -> None:
+    plan = plan_from_text("exp00", text(), "exp00.toml", "micro")
+    arms = {arm.name: arm for arm in plan.arms}
+    assert plan.seeds == (0, 1, 2)
+    assert plan.seeds_of(arms["gold"]) == (0,) and plan.seeds_of(arms["lora"]) == (0, 1, 2)
+    moved = plan_from_text("exp00", text(), "exp00.toml", "micro", master_seed=1)
+    assert moved.seeds_of(arms["gold"]) == (1000,)
+
+
+def test_a_contrast_names_arms_that_exist_and_goes_with_them() -> None:
+    demo = plan_from_text("exp00", text(), "exp00.toml", "demo")
+    assert [found.arm for found in demo.contrasts] == ["lora", "memory", "base_again", "lora_redrawn"]
+    with pytest.raises(BadInput, match="contrasts: there is no arm lorra"):
+        plan_from_text("exp00", text().replace('arm = "lora"', 'arm = "lorra"', 1), "exp00.toml", "micro")

@@ -90,7 +90,10 @@ def run(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first tasks: another, smaller run.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Rollouts side by side.")] = 2,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rollouts side by side; else 2, or twice the cores for the embedded model."),
+    ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin a new run folder instead of going on.")
     ] = False,
@@ -154,7 +157,7 @@ def plan(
     model: Annotated[str | None, typer.Option(help="In place of the profile's.")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; can be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Rollouts side by side.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="Rollouts side by side.")] = None,
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:

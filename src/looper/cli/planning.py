@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from looper.bench.screen import leak_score
 from looper.cli.settings import Settings
-from looper.cli.wiring import Prepared, RunOptions, prepare, trained_folder
+from looper.cli.wiring import Prepared, RunOptions, prepare, trained_folder, workers_for
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
 from looper.records.plan import ArmRole
 from looper.views.forecast import discordance, measured, power_lines, time_lines
@@ -14,7 +14,9 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
     """Cells, time, memory, what could be seen, what will be asked before the tasks."""
     prepared = prepare(options, settings)
     plan = prepared.plan
-    gathering = sum(len(plan.seeds) * len(prepared.experience[source]) for source, _ in plan.all_experience())
+    gathering = sum(
+        len(plan.seeds_of(arm)) * len(prepared.experience[source]) for source, arm in plan.all_experience()
+    )
     cells = sum(map(len, prepared.schedule))
     arms = len({cell.arm for lane in prepared.schedule for cell in lane})
     yield f"{plan.experiment} {plan.profile}: {plan.title}"
@@ -25,7 +27,9 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
         + f", {plan.order}"
     )
     yield from _task_lines(prepared)
-    yield from time_lines(plan, cells + gathering, options.workers, measured(settings.runs, plan))
+    yield from time_lines(
+        plan, cells + gathering, workers_for(plan, options.workers), measured(settings.runs, plan)
+    )
     yield from _memory_lines(prepared)
     yield from power_lines(plan, len(prepared.tasks), discordance(settings.runs, plan))
     yield from _gate_lines(prepared)

@@ -74,7 +74,7 @@ class RunOptions:
     model: str | None
     arms: tuple[str, ...]
     limit: int | None
-    workers: int
+    workers: int | None
     fresh: bool
     dry_run: bool
     sandbox: str
@@ -361,7 +361,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
                 adapted=models.adapted,
                 trainer=lambda: models.trainer(next(arm for arm in plan.arms if arm.role is ArmRole.BASE)),
                 ledger=ledger,
-                engine=LocalEngine(options.workers),
+                engine=LocalEngine(workers_for(plan, options.workers)),
                 stop=stop,
                 show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
                 say=say,
@@ -400,6 +400,15 @@ def _about_learning(
     if few and plan.selection.suite != "micro":
         fewest = min(few.values())
         yield f"{fewest} tasks to learn from are few: what is learned may be those tasks and nothing else"
+
+
+def workers_for(plan: Plan, wanted: int | None) -> int:
+    """A rollout waits for processes nearly all of its time, so there may be more of them than cores; a large model has to keep
+    every conversation in memory."""
+    if wanted is not None:
+        return wanted
+    small = all(arm.model.backend in ("nano", "gold", "noop", "scripted") for arm in plan.arms)
+    return min(8, 2 * (os.cpu_count() or 1)) if small else 2
 
 
 def similarity(experience: Experience | None) -> Similarity | None:

@@ -148,8 +148,8 @@ def consolidate(
     for wave in _waves(school.arms):
         jobs = [
             (arm, seed, repo)
-            for seed in plan.seeds
             for arm in wave
+            for seed in plan.seeds_of(arm)
             if arm.learning is not None and arm.learning.rounds >= number
             for repo in ([ALL] if arm.learning.strategy else repos)
             if (arm.name, seed, repo, number) not in done

@@ -39,6 +39,7 @@ class _ArmText(_Closed):
     scaffold: str | dict[str, Any] | None = None
     temperature: float | None = None
     repetition: int = 0
+    only_seeds: Positive | None = None
     learning: Learning | None = None
 
 
@@ -159,6 +160,7 @@ def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:
         scaffold=_scaffold(arm.scaffold or profile.scaffold),
         temperature=profile.temperature if arm.temperature is None else arm.temperature,
         repetition=arm.repetition,
+        only_seeds=arm.only_seeds,
         learning=arm.learning,
     )
 

@@ -150,7 +150,13 @@ def gather_again(run: Staging, arm: Arm, number: int, treatments: Treatments) ->
         return run.served(arm, task, treatments.adapter(arm, seed, task.repo, number - 1))
 
     world = replace(run.world, model_of=model_of)
-    _work(run, f"{arm.name} before round {number}", experience_lanes(plan.seeds, arms, tasks), arms, world)
+    _work(
+        run,
+        f"{arm.name} before round {number}",
+        experience_lanes(plan.seeds_of(arm), arms, tasks),
+        arms,
+        world,
+    )
 
 
 def learners_of(plan: Plan, wanted: Sequence[Arm]) -> tuple[Arm, ...]:
@@ -247,7 +253,11 @@ def _prove_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
     def prove() -> Proof:
         tasks = [run.tasks[name] for name in run.manifest.tasks]
         return prove_memory(
-            [treatments.memory(arm, seed, task) for seed in run.manifest.plan.seeds for task in tasks],
+            [
+                treatments.memory(arm, seed, task)
+                for seed in run.manifest.plan.seeds_of(arm)
+                for task in tasks
+            ],
             arm.name,
         )
 
@@ -261,7 +271,7 @@ def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Tra
     zero = arm.learning.treatment is Treatment.ZERO_ADAPTER
     kind = ProofKind.ZERO_IS_BASE if zero else ProofKind.ADAPTER_ARRIVED
     passed = True
-    for seed in plan.seeds:
+    for seed in plan.seeds_of(arm):
         for repo in sorted({run.tasks[name].repo for name in run.manifest.tasks}):
             task = next(run.tasks[name] for name in run.manifest.tasks if run.tasks[name].repo == repo)
             adapter = treatments.adapter(arm, seed, repo)

@@ -252,6 +252,8 @@ class Arm(Record):
     temperature: Annotated[float, Field(ge=0)]
     repetition: Annotated[int, Field(ge=0)] = 0
     """Feeds the sampling seed: arms with equal configuration and another repetition are repeats of each other."""
+    only_seeds: Positive | None = None
+    """Run with the first so many seeds of the plan: what is the same with every seed needs no more. None for all."""
     learning: Learning | None = None
 
     def config_hash(self) -> str:
@@ -364,7 +366,7 @@ class Plan(Record):
                 "list the arms to run without it: arms = [...]"
             )
         for arm in learners:
-            plain = arm.model_copy(update={"name": bases[0].name, "role": bases[0].role, "learning": None})
+            plain = arm.model_copy(update={**_labels(bases[0]), "learning": None})
             if plain.to_json() != bases[0].to_json():
                 raise ValueError(f"arms: {arm.name} must differ from {bases[0].name} in its learning only")
             if arm.learning and arm.learning.treatment.is_adapter and self.experience.training is None:
@@ -373,8 +375,8 @@ class Plan(Record):
             raise ValueError("arms: two arms learn the same; repeat base with the role again instead")
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
-        """An arm that plays a part does the same with every seed, so it is run with the first."""
-        return self.seeds[:1] if arm.model.backend in ("gold", "noop") else self.seeds
+        """The seeds that an arm is run with."""
+        return self.seeds[: arm.only_seeds]
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -424,7 +426,12 @@ class Plan(Record):
 
 
 def _labels(arm: Arm) -> dict[str, object]:
-    return {"name": arm.name, "role": arm.role, "repetition": arm.repetition}
+    return {
+        "name": arm.name,
+        "role": arm.role,
+        "repetition": arm.repetition,
+        "only_seeds": arm.only_seeds,
+    }
 
 
 class Cell(Record):

@@ -77,9 +77,9 @@ class RunView:
         base = next(found.name for found in self.manifest.plan.arms if found.role is ArmRole.BASE)
         patches = {end.cell: end.patch_hash for end in self.trajectories}
         pairs = [
-            (patches[ours], patches[theirs])
-            for ours, theirs in zip(self.cells(arm), self.cells(base), strict=True)
-            if ours in patches and theirs in patches
+            (patches[cell], patches[theirs])
+            for cell in self.cells(arm)
+            if cell in patches and (theirs := f"{base}/{cell.partition('/')[2]}") in patches
         ]
         return sum(ours == theirs for ours, theirs in pairs), len(pairs)
 
@@ -96,7 +96,7 @@ class RunView:
         return cells | {
             f"{arm.name}/{seed}/{task}"
             for source, arm in plan.all_experience()
-            for seed in plan.seeds
+            for seed in plan.seeds_of(arm)
             for task in self.manifest.experience_tasks[source]
         }
 
