@@ -240,6 +240,25 @@ def test_memory_that_comes_with_an_opened_file_stands_in_its_step(
     assert all(end.prompt_hash == base[end.instance_id] for end in ends.values())
 
 
+def test_adapters_are_listed_and_handed_on(finished: tuple[Project, RunView, str], tmp_path: Path) -> None:
+    project, run, _ = finished
+    adapters = Path(project.environment["LOOPER_HOME"]) / "adapters"
+    (adapters / ".work-half").mkdir()
+    (adapters / ".work-half" / "adapter.json").write_text("half")
+    listed = project.looper("adapter", "list")
+    made = {name for found in run.consolidations for name in found.made}
+    names = {line.split()[0] for line in listed.stdout.splitlines()}
+    assert listed.returncode == 0 and made <= names and not any("half" in name for name in names)
+    lora = next(found.adapter for found in run.consolidations if found.arm == "lora")
+    out = project.looper("adapter", "export", lora[:12], str(tmp_path / "peft"))
+    assert out.returncode == 0 and (tmp_path / "peft" / "adapter_model.safetensors").is_file()
+    back = project.looper("adapter", "import", str(tmp_path / "peft"))
+    assert back.returncode == 2 and "there already" in back.stderr
+    for words in (["export", "zz", "x"], ["export", "", "x"], ["import", str(tmp_path)]):
+        refused = project.looper("adapter", *words)
+        assert refused.returncode == 2 and "Traceback" not in refused.stderr
+
+
 def test_a_plan_is_foretold_from_the_run_that_is_there(
     finished: tuple[Project, RunView, str], project: Project
 ) -> None:

@@ -16,9 +16,15 @@ def _kept(settings: Settings) -> MlxTrainer:
     return MlxTrainer(nano_folder(), settings.state / "adapters")
 
 
+def _cards(settings: Settings) -> list[Path]:
+    """Cards of finished adapters; what is still being made lies in folders with a dot."""
+    found = (settings.state / "adapters").glob(f"*/{CARD}")
+    return sorted(path for path in found if not path.parent.name.startswith("."))
+
+
 def one_adapter(settings: Settings, wanted: str) -> tuple[AdapterRecord, Path]:
     """Card and folder of the adapter whose id begins like that. Raises BadInput where it is not one, or damaged."""
-    found = sorted(path.parent for path in (settings.state / "adapters").glob(f"{wanted}*/{CARD}"))
+    found = [path.parent for path in _cards(settings) if path.parent.name.startswith(wanted)]
     if len(found) != 1:
         what = f"{len(found)} adapters begin" if found else "No adapter begins"
         raise BadInput(f'{what} with "{wanted}". List them with: looper adapter list')
@@ -27,7 +33,7 @@ def one_adapter(settings: Settings, wanted: str) -> tuple[AdapterRecord, Path]:
 
 def adapter_lines(settings: Settings) -> Iterator[str]:
     """Every adapter in a line; one that is damaged says so."""
-    for path in sorted((settings.state / "adapters").glob(f"*/{CARD}")):
+    for path in _cards(settings):
         try:
             card = _kept(settings).load(path.parent.name)
         except BadInput as error:

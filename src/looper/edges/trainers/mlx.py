@@ -98,7 +98,9 @@ class MlxTrainer:
             except (DoesNotFit, OutOfMemory) as error:
                 if lower is None:
                     raise
-                (work / "checkpoint.safetensors").unlink(missing_ok=True)
+                if isinstance(error, OutOfMemory):
+                    # Of other batches; where the estimate said no, it is from the rung that an earlier process ended on.
+                    (work / "checkpoint.safetensors").unlink(missing_ok=True)
                 settings, said = lower
                 tell(TrainingEvent(event="less_memory", said=f"{said}, because: {error}"))
                 fitted = fitted.model_copy(update={"settings": settings})
