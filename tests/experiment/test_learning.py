@@ -240,6 +240,30 @@ def test_memory_that_comes_with_an_opened_file_stands_in_its_step(
     assert all(end.prompt_hash == base[end.instance_id] for end in ends.values())
 
 
+def test_a_report_is_written_between_its_markers_and_again_the_same(
+    finished: tuple[Project, RunView, str],
+) -> None:
+    project, run, _ = finished
+    file = project.folder / "LEARNINGS.md"
+    missing = project.looper("report", "learn")
+    assert missing.returncode == 2 and "There is no file" in missing.stderr
+    file.write_text("# Learnings\n\nMy own words.\n")
+    first = project.looper("report", "learn")
+    assert first.returncode == 0 and first.stdout == f"learn micro: {run.folder.name}\n", first.stderr
+    text = file.read_text()
+    assert text.startswith(
+        "# Learnings\n\nMy own words.\n\n## learn: Learning\n\n<!-- looper report learn micro -->"
+    )
+    assert "| lora | " in text and "- control zero must make base's patch in every cell: 4 of 4, does" in text
+    file.write_text(text.replace("| lora | ", "| lora | 99/4 ") + "\nMore of mine.\n")
+    assert project.looper("report").returncode == 0
+    assert file.read_text() == text + "\nMore of mine.\n", (
+        "what was written by hand inside is gone, outside it stays"
+    )
+    refused = project.looper("report", "exp77")
+    assert refused.returncode == 2 and "No run of exp77" in refused.stderr
+
+
 def test_adapters_are_listed_and_handed_on(finished: tuple[Project, RunView, str], tmp_path: Path) -> None:
     project, run, _ = finished
     adapters = Path(project.environment["LOOPER_HOME"]) / "adapters"

@@ -10,8 +10,8 @@ from looper.records.trajectory import (
     Step,
     Usage,
 )
+from looper.views.findings import difference_text
 from looper.views.show import ending_text, harmless, step_text
-from looper.views.tables import difference_text
 
 
 def test_a35_control_characters_of_a_model_or_a_tool_reach_no_terminal() -> None:

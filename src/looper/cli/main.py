@@ -178,6 +178,26 @@ def plan(
 
 
 @app.command()
+def report(
+    experiments: Annotated[
+        list[str] | None, typer.Argument(help="Names of experiments; else all that the file has a block for.")
+    ] = None,
+    file: Annotated[Path, typer.Option(help="Markdown file to write to.")] = Path("LEARNINGS.md"),
+) -> None:
+    """Write tables and findings of the newest runs into FILE, between markers that name experiment and profile.
+
+    Everything comes from the records below runs/. Text outside of the markers is left alone; an experiment without markers
+    gets a section at the end.
+
+    Example: looper report exp00
+    """
+    from looper.cli.reporting import report as write
+
+    for line in write(_settings().runs, experiments or [], file):
+        print(line)
+
+
+@app.command()
 def train(
     folder: Annotated[Path, typer.Argument(help="Run folder whose verified successes are learned from.")],
     model: Annotated[str, typer.Option(help="The base: nano or mlx:FOLDER.")] = "nano",

@@ -1,0 +1,183 @@
+"""What a run says, in rows and sentences, for every kind of view."""
+
+from statistics import fmean
+
+from looper.metrics.arms import ArmFigures, Rate
+from looper.metrics.paired import PairedDifference, wilson
+from looper.records.plan import ArmRole, Treatment
+from looper.records.treatment import ProofKind
+from looper.views.runs import RunView
+
+NOT_MEASURED = "–"
+COLUMNS = (
+    "arm",
+    "resolved",
+    "rate, 95 %",
+    "patched",
+    "steps",
+    "tokens in",
+    "tokens out",
+    "seconds",
+    "infra errors",
+)
+
+
+def arm_rows(run: RunView) -> list[tuple[str, ...]]:
+    """One row of `COLUMNS` for each arm."""
+    figures = [run.figures(arm.name) for arm in run.manifest.plan.arms]
+    return [_failed_row(found) if found.arm in run.failed_arms else _row(found) for found in figures]
+
+
+def _row(found: ArmFigures) -> tuple[str, ...]:
+    return (
+        found.arm,
+        f"{found.resolved.numerator}/{found.resolved.denominator}",
+        _rate(found.resolved),
+        f"{100 * found.patched.value:.0f} %" if found.patched.value is not None else NOT_MEASURED,
+        _number(found.steps, 1),
+        _number(found.prompt_tokens, 0),
+        _number(found.completion_tokens, 0),
+        _number(found.seconds, 2),
+        str(found.infra_errors),
+    )
+
+
+def _failed_row(found: ArmFigures) -> tuple[str, ...]:
+    return (found.arm, "failed arm", *[NOT_MEASURED] * 6, str(found.infra_errors))
+
+
+def _rate(rate: Rate) -> str:
+    if rate.value is None:
+        return NOT_MEASURED
+    low, high = wilson(rate.numerator, rate.denominator)
+    return f"{100 * rate.value:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NOT_MEASURED if value is None else f"{value:.{digits}f}"
+
+
+def registered_lines(run: RunView) -> list[str]:
+    """What the plan set out to show, in the words that it was registered with. Unfinished runs say nothing yet."""
+    found = run.registered()
+    if not found or run.finished < run.planned:
+        return []
+    lines = []
+    for number, result in enumerate(found):
+        name = "primary" if number == 0 else "secondary"
+        p = f", p = {result.p_adjusted:.2g} adjusted" if result.p_adjusted is not None else ""
+        contrast = result.contrast
+        lines.append(
+            f"{name}: {contrast.arm} − {contrast.against}, {result.finding.value}{p}: {' '.join(result.sentence.split())}"
+        )
+    return lines
+
+
+def contrast_lines(run: RunView) -> list[str]:
+    labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control, no gain expected"}
+    roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
+    failed = run.failed_arms
+    contrasts = [found for found in run.contrasts() if found[0] not in failed]
+    open_ones = [arm for arm, _, found in contrasts if found is None]
+    lines = [
+        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}): {difference_text(found)}"
+        for arm, base, found in contrasts
+        if found is not None
+    ]
+    if open_ones:
+        lines.append(f"not measured, no task has a verdict in both arms: {', '.join(open_ones)}")
+    return lines
+
+
+def difference_text(found: PairedDifference) -> str:
+    return (
+        f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, "
+        f"{found.pairs} pairs, {found.gains} gained, {found.losses} lost, exact McNemar p = {found.p_value:.2g} "
+        f"(mid-p {found.mid_p:.2g})"
+        f"{_clustered_text(found)}"
+    )
+
+
+def _clustered_text(found: PairedDifference) -> str:
+    """What remains when seeds of a task, and tasks of a repository, are not taken for independent."""
+    text = f"; by task p = {found.p_by_task:.2g}"
+    if found.by_cluster is not None:
+        low, high = found.by_cluster
+        text += f"; by repository {100 * low:+.1f} to {100 * high:+.1f}, {found.clusters} of them"
+    return text
+
+
+def control_lines(run: RunView) -> list[str]:
+    """Whether the control arms came out as they must; anything else means that the harness is not to be believed."""
+    backends = {arm.name: arm.model.backend for arm in run.manifest.plan.arms}
+    figures = [run.figures(arm.name) for arm in run.manifest.plan.arms]
+    lines = []
+    for found in figures:
+        expected = {"gold": found.resolved.denominator, "noop": 0}.get(backends[found.arm])
+        if expected is None or not found.resolved.denominator:
+            continue
+        right = found.resolved.numerator == expected
+        must = "resolve every task" if expected else "resolve none"
+        said = (
+            "does"
+            if right
+            else f"resolved {found.resolved.numerator} of {found.resolved.denominator}: DO NOT TRUST"
+        )
+        lines.append(f"control {found.arm} must {must}: {said}")
+    for found in figures:
+        if found.infra_errors and found.resolved.denominator:
+            whole = Rate(
+                found.resolved.numerator, found.resolved.denominator + found.infra_errors, frozenset()
+            )
+            lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole)}")
+    if run.manifest.plan.selection.suite == "micro" and any(run.consolidations):
+        lines.append(
+            "the embedded suite is made so that experience helps: this shows what the harness can detect, not what real "
+            "models do"
+        )
+    missing = run.planned - run.finished
+    return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
+
+
+def treatment_lines(run: RunView) -> list[str]:
+    """What the learning arms were made of, and whether it reached the model."""
+    lines = [f"{arm} is a failed arm and has no rate: {why}" for arm, why in run.failed_arms.items()]
+    for arm in run.manifest.plan.arms:
+        made = [found for found in run.consolidations if found.arm == arm.name]
+        if arm.learning is None or not made:
+            continue
+        shown = sum(proof.passed for proof in run.proofs if proof.arm == arm.name)
+        last = [found for found in made if found.round == arm.learning.rounds]
+        trained = sum(found.trained_tokens for found in made)
+        lines.append(
+            f"{arm.name}: {sum(found.selection.seen for found in last)} attempts seen, "
+            f"{sum(found.selection.taken for found in last)} successes taken, {sum(found.used for found in last)} used; "
+            + (
+                f"{sum(len(found.made) for found in made)} adapters, {trained} tokens trained in "
+                f"{sum(found.training_s for found in made):.0f} s; "
+                if any(found.made for found in made)
+                else ""
+            )
+            + f"{shown} proofs passed{_retention_text(run, arm.name)}"
+        )
+        if arm.learning.treatment is Treatment.ZERO_ADAPTER:
+            same, both = run.same_as_base(arm.name)
+            says = "does" if same == both else "does NOT: DO NOT TRUST"
+            lines.append(f"control {arm.name} must make base's patch in every cell: {same} of {both}, {says}")
+    return lines
+
+
+def _retention_text(run: RunView, arm: str) -> str:
+    """How much less likely the successes of other repositories have become, over all adapters."""
+    found = [proof for proof in run.proofs if proof.arm == arm and proof.kind is ProofKind.RETENTION]
+    pairs = [
+        (proof.before, proof.after) for proof in found if proof.before is not None and proof.after is not None
+    ]
+    if not pairs:
+        return ""
+    before, after = (fmean(values) for values in zip(*pairs, strict=True))
+    return f"; successes elsewhere {before:.2f} → {after:.2f} nats per token"
+
+
+def damage_lines(run: RunView) -> list[str]:
+    return [f"damaged record: {found.file} line {found.line}, {found.reason}" for found in run.damage]

@@ -1,0 +1,101 @@
+"""Continual-learning figures on matrices that were worked out by hand, in exact fractions."""
+
+from fractions import Fraction
+
+import pytest
+
+from looper.metrics.continual import (
+    Weights,
+    accuracy,
+    area_under_learning_curve,
+    backward_transfer_paper,
+    cl_f,
+    cl_score_paper,
+    cl_score_v1,
+    forgetting_chaudhry,
+    forgetting_paper,
+    forgetting_standard,
+    forgetting_v1,
+    forward_transfer_paper,
+    plasticity,
+)
+
+FORGETTING = (forgetting_paper, forgetting_standard, forgetting_chaudhry, forgetting_v1)
+
+
+def matrix(text: str) -> list[list[float]]:
+    return [[float(Fraction(value)) for value in row.split()] for row in text.split("/ ")]
+
+
+CASES = {
+    "M1": (
+        matrix("1 0 0 1/ 1 1 0 0/ 0 1 1 0/ 1 0 1 1"),
+        [0, 0, 1, 0],
+        ("3/4", "1", "1", ("1/3", "1/3", "1/3", "1/3"), "-1/3", "-1/3"),
+        ("10/11", "4/5", "5/7"),
+        ("31/20", "3/4"),
+    ),
+    "M2": (
+        matrix("0 1 0/ 1 0 0/ 0 1 1"),
+        [0, 1, 0],
+        ("2/3", "1/3", "1/9", ("0", "0", "1/2", "-1/2"), "0", "1/2"),
+        ("5/13", "1/2", "5/7"),
+        ("16/9", "16/9"),
+    ),
+    "M3": (
+        matrix("1 1 0/ 1 0 1/ 0 0 1"),
+        [0, 0, 1],
+        ("1/3", "2/3", "13/18", ("1", "1/2", "1", "1/2"), "1/2", "-1/2"),
+        ("0", "0", "0"),
+        ("1/18", "5/9"),
+    ),
+    "M4": (
+        matrix("1/2 0 0/ 1/2 1 1/4/ 1/4 1 3/4"),
+        [0, 0.5, 0],
+        ("2/3", "3/4", "2/3", ("1/8", "1/8", "1/8", "1/8"), "-1/8", "-1/8"),
+        ("105/136", "21/26", "105/124"),
+        ("551/312", "23/24"),
+    ),
+    "all fail": (
+        matrix("0 0 0/ 0 0 0/ 0 0 0"),
+        [0, 0, 0],
+        ("0", "0", "0", ("0",) * 4, "0", "0"),
+        ("0", "0", "0"),
+        ("0", "0"),
+    ),
+    "all pass": (
+        matrix("1 1 1/ 1 1 1/ 1 1 1"),
+        [1, 1, 1],
+        ("1", "1", "1", ("0",) * 4, "0", "0"),
+        ("1", "1", "1"),
+        ("3", "2"),
+    ),
+}
+
+
+def near(text: str) -> object:
+    return pytest.approx(float(Fraction(text)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_variant_has_its_known_value(name: str) -> None:
+    scores, zero_shot, (acc, plastic, curve, forgotten, forward, backward), balance, totals = CASES[name]
+    assert accuracy(scores) == near(acc) and plasticity(scores) == near(plastic)
+    assert area_under_learning_curve(scores) == near(curve)
+    assert [found(scores) for found in FORGETTING] == [near(value) for value in forgotten]
+    assert forward_transfer_paper(scores, zero_shot) == near(forward)
+    assert backward_transfer_paper(scores) == near(backward)
+    kept = forgetting_paper(scores)
+    assert [cl_f(plasticity(scores), kept, beta) for beta in (0.5, 1, 2)] == [
+        near(value) for value in balance
+    ]
+    assert cl_score_paper(scores, zero_shot, Weights()) == near(totals[0])
+    assert cl_score_v1(scores, zero_shot) == near(totals[1])
+
+
+def test_with_one_task_there_is_nothing_to_forget_and_nothing_to_transfer_to() -> None:
+    scores, zero_shot = [[1.0]], [0.0]
+    assert [found(scores) for found in FORGETTING] == [None] * 4
+    assert forward_transfer_paper(scores, zero_shot) is None and backward_transfer_paper(scores) is None
+    assert cl_score_paper(scores, zero_shot, Weights()) is None and cl_score_v1(scores, zero_shot) is None
+    assert cl_f(1.0, None) is None and (accuracy(scores), plasticity(scores)) == (1.0, 1.0)
