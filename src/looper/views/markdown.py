@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from looper.views.findings import (
     COLUMNS,
+    NOT_MEASURED,
     arm_rows,
     contrast_lines,
     control_lines,
@@ -53,6 +54,7 @@ def run_block(run: RunView) -> str:
             "",
             *_table(run),
             *_sections(run),
+            *_behaviour(run),
             f"<!-- end of {name} -->",
         ]
     )
@@ -99,4 +101,29 @@ def _sections(run: RunView) -> list[str]:
     ):
         if found:
             lines += ["", head, "", *(f"- {line}" for line in found)]
+    return lines
+
+
+def _behaviour(run: RunView) -> list[str]:
+    """How the arms that a model drives worked."""
+    played = {arm.name for arm in run.manifest.plan.arms if arm.model.backend in ("gold", "noop")}
+    found = {
+        arm: rates for arm, rates in run.behaviour().items() if arm not in played | run.failed_arms.keys()
+    }
+    if not found:
+        return []
+    # What happened in no arm is left out.
+    names = [
+        name
+        for name in next(iter(found.values()))[0]
+        if any(rates[name].value for rates, _, _ in found.values())
+    ]
+    heads = ["arm", *(name.replace("_", " ") for name in names), "target tests passed", "tokens per resolved"]
+    lines = ["", "How they worked, in percent:", "", f"| {' | '.join(heads)} |"]
+    lines.append("|---|" + "---:|" * (len(heads) - 1))
+    for arm, (rates, tests, tokens) in found.items():
+        shares = [rates[name].value for name in names]
+        values = [*(NOT_MEASURED if share is None else f"{100 * share:.1f}" for share in (*shares, tests))]
+        values.append(NOT_MEASURED if tokens is None else f"{tokens:.0f}")
+        lines.append(f"| {arm} | {' | '.join(values)} |")
     return lines

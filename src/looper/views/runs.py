@@ -5,7 +5,14 @@ from pathlib import Path
 
 from looper.errors import BadInput
 from looper.journal import Damage, holder_of, read_stream
-from looper.metrics.arms import ArmFigures, arm_figures
+from looper.metrics.arms import ArmFigures, Rate, arm_figures
+from looper.metrics.behaviour import (
+    f2p_fraction,
+    rollout_rates,
+    step_rates,
+    tokens_per_resolved,
+    verdict_rates,
+)
 from looper.metrics.paired import PairedDifference, paired_difference
 from looper.metrics.registered import Registered, judge
 from looper.records.plan import ArmRole, RunManifest
@@ -37,6 +44,30 @@ class RunView:
 
     def figures(self, arm: str) -> ArmFigures:
         return arm_figures(arm, self.cells(arm), self.verdicts, self.trajectories)
+
+    def behaviour(self) -> dict[str, tuple[dict[str, Rate], float | None, float | None]]:
+        """For each arm its rates of steps, rollouts and verdicts, its share of target tests, its tokens per resolved task.
+
+        Reads every step of the run.
+        """
+        ends = {(end.cell, end.attempt): end for end in self.trajectories}
+        final = {verdict.cell: verdict for verdict in self.verdicts}
+        steps: dict[str, list[Step]] = {}
+        for step in read_stream(self.folder, "steps", Step):
+            if step.cell in final and step.attempt == final[step.cell].attempt:
+                steps.setdefault(step.cell.partition("/")[0], []).append(step)
+        found = {}
+        for arm in self.manifest.plan.arms:
+            verdicts = [final[cell] for cell in self.cells(arm.name) if cell in final]
+            mine = [ends[key] for verdict in verdicts if (key := (verdict.cell, verdict.attempt)) in ends]
+            tasks = frozenset(end.instance_id for end in mine)
+            rates = {
+                **step_rates(steps.get(arm.name, ()), tasks),
+                **rollout_rates(mine, tasks),
+                **verdict_rates(verdicts, ends),
+            }
+            found[arm.name] = rates, f2p_fraction(verdicts), tokens_per_resolved(verdicts, ends)
+        return found
 
     def outcomes(self, arm: str) -> dict[str, bool]:
         """Seed and task → whether resolved, for cells with a verdict."""

@@ -1,0 +1,104 @@
+"""How an arm worked, beside what it resolved: shares of steps and of rollouts, by the names of the field."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+from looper.metrics.arms import Rate
+from looper.records.trajectory import Edit, Guard, ObservationKind, ReplyProblem, Step, StopReason, Trajectory
+from looper.records.verdict import Outcome, TestOutcome, Verdict
+
+FINE = (ObservationKind.OK, ObservationKind.END)
+
+
+def step_rates(steps: Iterable[Step], tasks: frozenset[str]) -> dict[str, Rate]:
+    """Shares of steps, of tool calls and of edits. `tasks` are those that the steps belong to."""
+    every = list(steps)
+    acted = [step for step in every if step.action is not None]
+    edits = [step for step in acted if isinstance(step.action, Edit)]
+
+    def share(hits: int, of: Sequence[Step]) -> Rate:
+        return Rate(hits, len(of), tasks)
+
+    return {
+        "valid_action_rate": share(len(acted), every),
+        "truncated_action_rate": share(sum(step.problem is ReplyProblem.TRUNCATED for step in every), every),
+        "ambiguous_action_rate": share(
+            sum(step.problem is ReplyProblem.SEVERAL_ACTIONS for step in every), every
+        ),
+        "tool_success_rate": share(sum(step.observation.kind in FINE for step in acted), acted),
+        "edit_refused_rate": share(
+            sum(step.observation.kind is ObservationKind.REFUSED for step in edits), edits
+        ),
+    }
+
+
+def rollout_rates(ends: Sequence[Trajectory], tasks: frozenset[str]) -> dict[str, Rate]:
+    """Shares of rollouts that ended in a way, or in which a guard had to step in."""
+
+    def share(hits: int) -> Rate:
+        return Rate(hits, len(ends), tasks)
+
+    def ended(reason: StopReason) -> Rate:
+        return share(sum(end.stop_reason is reason for end in ends))
+
+    return {
+        "premature_done_rate": share(sum(Guard.PREMATURE_DONE in end.guards for end in ends)),
+        "stalled_rate": ended(StopReason.STALLED),
+        "step_limit_rate": ended(StopReason.STEP_LIMIT),
+        "time_limit_rate": ended(StopReason.TIME_LIMIT),
+        "empty_patch_rate": share(sum(not end.patch for end in ends)),
+        "patch_at_limit_rate": share(sum(end.patch_at_limit for end in ends)),
+    }
+
+
+def verdict_rates(verdicts: Sequence[Verdict], ends: Mapping[tuple[str, int], Trajectory]) -> dict[str, Rate]:
+    """Shares of verdicts: what was fixed, broken, or changed in vain."""
+    judged = [found for found in verdicts if found.outcome.is_verdict]
+    tasks = frozenset(found.instance_id for found in judged)
+    guarded = [found for found in judged if found.pass_to_pass]
+    wrong = [
+        found
+        for found in judged
+        if found.outcome is Outcome.UNRESOLVED
+        and (end := ends.get((found.cell, found.attempt))) is not None
+        and end.patch
+    ]
+    return {
+        "f2p_only_rate": Rate(sum(found.f2p_only for found in judged), len(judged), tasks),
+        "wrong_fix_rate": Rate(len(wrong), len(judged), tasks),
+        "p2p_break_rate": Rate(
+            sum(any(not _passed(test) for test in found.pass_to_pass.values()) for found in guarded),
+            len(guarded),
+            frozenset(found.instance_id for found in guarded),
+        ),
+    }
+
+
+def f2p_fraction(verdicts: Iterable[Verdict]) -> float | None:
+    """Mean over attempts of the share of FAIL_TO_PASS tests that pass; None without a verdict. Tells arms apart where
+    resolves are rare."""
+    shares = [
+        fmean(_passed(test) for test in found.fail_to_pass.values())
+        for found in verdicts
+        if found.outcome.is_verdict and found.fail_to_pass
+    ]
+    return fmean(shares) if shares else None
+
+
+def _passed(test: TestOutcome) -> bool:
+    return test in (TestOutcome.PASSED, TestOutcome.XFAILED)
+
+
+def tokens_per_resolved(
+    verdicts: Sequence[Verdict], ends: Mapping[tuple[str, int], Trajectory]
+) -> float | None:
+    """All tokens of the judged attempts for each resolved one; None where none is resolved or tokens were not counted."""
+    judged = [found for found in verdicts if found.outcome.is_verdict]
+    resolved = sum(found.outcome is Outcome.RESOLVED for found in judged)
+    spent = [ends[key] for found in judged if (key := (found.cell, found.attempt)) in ends]
+    total = 0
+    for end in spent:
+        if end.prompt_tokens is None or end.completion_tokens is None:
+            return None
+        total += end.prompt_tokens + end.completion_tokens
+    return total / resolved if resolved and spent else None
