@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from looper.bench.screen import leak_score
+from looper.bench.screen import LeakScore, leak_score, near_duplicates
 from looper.cli.settings import Settings
-from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
+from looper.edges.datasets.swe_bench_cl import load_hints, load_swe_bench_cl
 from looper.edges.environments.pinned import PinnedEnvironments, supported_versions
 from looper.edges.workspaces.git import git
 from looper.errors import BadInput, WorkspaceError
@@ -87,19 +87,35 @@ def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]
             yield f"{key}: {environments.of(task).python}"
 
 
-def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool) -> Iterator[str]:
-    """Scores task by task, then a line per repository."""
+def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool, hints: bool) -> Iterator[str]:
+    """Scores task by task, tasks that nearly are another one, then a line per repository."""
+    said = load_hints(settings.swe_data) if hints and settings.swe_data else {}
     for repo, tasks in _tasks(settings, repos).items():
         flagged = unscored = 0
         for task in tasks:
             score = leak_score(task.gold_patch, task.problem_statement)
             flagged += score.flagged
             unscored += score.covered_share is None
-            if every or score.flagged:
-                figures = (
-                    f"best line {score.max_similarity:.2f}, given {score.covered_share:.0%} of"
-                    if score.max_similarity is not None and score.covered_share is not None
-                    else "not scored,"
+            in_hints = leak_score(task.gold_patch, said[task.instance_id]) if said else None
+            if every or score.flagged or (in_hints is not None and in_hints.flagged):
+                yield (
+                    f"{'FLAGGED' if score.flagged else '       '} {task.instance_id}: {_figures(score)} "
+                    f"{score.scored_lines} lines{f'; in hints {_figures(in_hints)} them' if in_hints else ''}"
                 )
-                yield f"{'FLAGGED' if score.flagged else '       '} {task.instance_id}: {figures} {score.scored_lines} lines"
-        yield f"{repo}: {flagged} of {len(tasks)} flagged, {unscored} without a line to score"
+        copies = {
+            task.instance_id: found
+            for at, task in enumerate(tasks)
+            for found in near_duplicates([task], tasks[:at]).values()
+        }
+        for name, other in copies.items():
+            yield f"{name} is nearly the same as {other}"
+        yield (
+            f"{repo}: {flagged} of {len(tasks)} flagged, {unscored} without a line to score, {len(copies)} nearly the same "
+            "as another"
+        )
+
+
+def _figures(score: LeakScore) -> str:
+    if score.max_similarity is None or score.covered_share is None:
+        return "not scored,"
+    return f"best line {score.max_similarity:.2f}, given {score.covered_share:.0%} of"

@@ -522,9 +522,13 @@ def bench_leaks(
     every: Annotated[
         bool, typer.Option("--all", help="Every task, not only those that are flagged.")
     ] = False,
+    hints: Annotated[
+        bool, typer.Option("--hints", help="Score what was said below the issue too; no agent is shown it.")
+    ] = False,
     data: Data = None,
 ) -> None:
-    """Show which issues give their fix away: telling lines of the gold patch that stand in the issue text.
+    """Show which issues give their fix away: telling lines of the gold patch that stand in the issue text, and which tasks
+    nearly are another one.
 
     A screen, not a verdict: read the issue. It flags where half of the fix, by characters, stands in the issue.
 
@@ -532,7 +536,7 @@ def bench_leaks(
     """
     from looper.cli.fetching import leak_lines
 
-    for line in leak_lines(_settings(data), tuple(repo or ()), every=every):
+    for line in leak_lines(_settings(data), tuple(repo or ()), every=every, hints=hints):
         print(line)
 
 

@@ -20,9 +20,8 @@ def load_swe_bench_cl(source: str) -> tuple[Task, ...]:
 
     Raises BadInput, naming the row where one is broken.
     """
-    rows = _from_hub(source.removeprefix(HUB)) if source.startswith(HUB) else _from_file(Path(source))
     tasks: list[Task] = []
-    for number, row in rows:
+    for number, row in _rows(source):
         try:
             tasks.append(task_from_row(row))
         except (KeyError, TypeError, AttributeError, ValidationError) as error:
@@ -36,6 +35,16 @@ def load_swe_bench_cl(source: str) -> tuple[Task, ...]:
             )
         seen[task.instance_id] = number
     return tuple(tasks)
+
+
+def load_hints(source: str) -> dict[str, str]:
+    """What people said below each issue, by task; empty where nobody did. No task record holds it and no agent sees it: much of
+    it was written when the fix was known. Raises BadInput."""
+    return {row["metadata"]["instance_id"]: row["task"].get("hints_text") or "" for _, row in _rows(source)}
+
+
+def _rows(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    return _from_hub(source.removeprefix(HUB)) if source.startswith(HUB) else _from_file(Path(source))
 
 
 def _from_file(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
