@@ -83,19 +83,12 @@ class Treatments:
 
     def elsewhere(self, arm: Arm, seed: int, repo: str) -> list[Example]:
         """Successes of base in repositories that the arm's adapter for `repo` has learned nothing of."""
-        learned = {repo}
-        if arm.learning is not None and arm.learning.strategy is not None:
-            learned = {each for _, each in self._successes}
-        elif arm.learning is not None and arm.learning.elsewhere:
-            learned = {
-                next_repo(repo, sorted(each for with_seed, each in self._successes if with_seed == seed))
-            }
-        return [
-            example
-            for (with_seed, each), found in self._successes.items()
-            if with_seed == seed and each not in learned
-            for example in found
-        ][:HELD_OUT]
+        if arm.learning is None or arm.learning.strategy is not None:
+            return []
+        repos = sorted({each for with_seed, each in self._successes if with_seed == seed})
+        learned = next_repo(repo, repos) if arm.learning.elsewhere else repo
+        others = (self._successes[seed, each] for each in repos if each != learned)
+        return [example for found in others for example in found][:HELD_OUT]
 
     def memory(self, arm: Arm, seed: int, task: Task) -> Delivery:
         """What the arm is told from memory for a task."""

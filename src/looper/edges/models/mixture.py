@@ -16,6 +16,8 @@ from mlx.utils import tree_unflatten
 from mlx_lm.tuner.lora import LoRALinear
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 
+from looper.edges.models.mlx import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
 
 class MixtureLinear(LoRALinear):  # type: ignore[misc,unused-ignore]
     """A linear layer with `experts` adapters of equal rank on it."""
@@ -64,7 +66,7 @@ def add_routers(model: Any, experts: int, top: int | None) -> None:
 
 def load_adapter(model: Any, folder: str) -> None:
     """Put an adapter of any kind into a model. Raises whatever a damaged file makes of it."""
-    config = json.loads((Path(folder) / "adapter_config.json").read_text())
+    config = json.loads((Path(folder) / ADAPTER_CONFIG).read_text())
     mixture = config.get("mixture")
     if mixture is None:
         load_adapters(model, folder)
@@ -72,4 +74,4 @@ def load_adapter(model: Any, folder: str) -> None:
     # mlx-lm knows no routers, so the layers come first and their weights after.
     linear_to_lora_layers(model, config["num_layers"], config["lora_parameters"])
     add_routers(model, mixture["experts"], mixture["top"])
-    model.load_weights(str(Path(folder) / "adapters.safetensors"), strict=False)
+    model.load_weights(str(Path(folder) / ADAPTER_WEIGHTS), strict=False)

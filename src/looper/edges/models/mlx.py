@@ -22,7 +22,7 @@ from looper.records.training import Example
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
 
 START_TIMEOUT_S = 600
-ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
 """What mlx-lm needs of an adapter."""
 WHOLE_DIGEST_BYTES = 256 << 20
 """Weights up to this size are hashed whole; of larger files the beginning, which names every tensor, and the size."""

@@ -17,10 +17,9 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from looper.edges.models.mixture import MixtureLinear
+from looper.edges.models.mlx import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from looper.errors import BadInput
 from looper.records.training import AdapterKind, TrainingSettings
-
-ADAPTERS = "adapters.safetensors"
 
 
 def adapt(model: Any, settings: TrainingSettings, rank: int | None = None) -> dict[str, Any]:
@@ -127,14 +126,14 @@ def write_adapter(
     }
     if mixture is not None:
         config["mixture"] = mixture
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    mx.save_safetensors(str(folder / ADAPTERS), adapter_arrays(model, settings))
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    mx.save_safetensors(str(folder / ADAPTER_WEIGHTS), adapter_arrays(model, settings))
 
 
 def load_arrays(folder: Path) -> dict[str, Any]:
     """The arrays of an adapter by name. Raises BadInput where they cannot be read."""
     try:
-        found: Any = mx.load(str(folder / ADAPTERS))
+        found: Any = mx.load(str(folder / ADAPTER_WEIGHTS))
     except Exception as error:  # MLX raises what its reader raises.
         raise BadInput(
             f"The adapter {folder.name} cannot be read: {error}. Remove it and train again."

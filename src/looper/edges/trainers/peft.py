@@ -10,14 +10,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from looper.edges.models.mlx import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from looper.edges.trainers.mlx import CARD, weights_hash
 from looper.errors import BadInput
 from looper.records.training import AdapterKind, AdapterRecord, Make
 
 PREFIX = "base_model.model."
 PEFT_WEIGHTS = "adapter_model.safetensors"
-MLX_WEIGHTS = "adapters.safetensors"
-CONFIG = "adapter_config.json"
 _PEFT_NAME = re.compile(r"^base_model\.model\.(.+)\.lora_(A|B)\.weight$")
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
@@ -33,7 +32,7 @@ def to_peft(folder: Path, card: AdapterRecord, out: Path) -> None:
         raise BadInput(f"{out} is not empty. Name another folder.")
     from safetensors.numpy import load_file, save_file
 
-    arrays = load_file(folder / MLX_WEIGHTS)
+    arrays = load_file(folder / ADAPTER_WEIGHTS)
     found = {
         f"{PREFIX}{name[: -len('.lora_a')]}.lora_{name[-1].upper()}.weight": value.T.copy()
         for name, value in arrays.items()
@@ -53,7 +52,7 @@ def to_peft(folder: Path, card: AdapterRecord, out: Path) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     save_file(found, out / PEFT_WEIGHTS, metadata={"format": "pt"})
-    (out / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
     (out / CARD).write_bytes(card.to_json())
 
 
@@ -66,7 +65,7 @@ def from_peft(folder: Path, adapters: Path) -> AdapterRecord:
     from safetensors.numpy import load_file, save_file
 
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = json.loads((folder / ADAPTER_CONFIG).read_text())
         arrays = load_file(folder / PEFT_WEIGHTS)
     except Exception as error:  # Whatever a damaged file makes of it.
         raise BadInput(f"{folder} holds no adapter in PEFT's layout: {error}.") from error
@@ -87,8 +86,8 @@ def from_peft(folder: Path, adapters: Path) -> AdapterRecord:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     found = {_mlx_name(name): value.T.copy() for name, value in arrays.items()}
-    save_file(found, work / MLX_WEIGHTS)
-    (work / CONFIG).write_text(json.dumps(_mlx_config(found, card), indent=1, sort_keys=True) + "\n")
+    save_file(found, work / ADAPTER_WEIGHTS)
+    (work / ADAPTER_CONFIG).write_text(json.dumps(_mlx_config(found, card), indent=1, sort_keys=True) + "\n")
     kept = card.model_copy(update={"weights_hash": weights_hash(work)})
     (work / CARD).write_bytes(kept.to_json())
     work.rename(out)
