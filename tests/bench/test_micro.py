@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from looper.bench.micro import level0, level1
-from looper.bench.micro.levels import REPOSITORIES, TASKS_PER_REPOSITORY, projects
+from looper.bench.micro.levels import CHANGED, REPOSITORIES, TASKS_PER_REPOSITORY, VARIANTS, projects
 from looper.bench.verify import Court, verify
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
@@ -101,3 +101,37 @@ def test_the_convention_stands_neither_in_issue_nor_code_nor_visible_tests(level
                 # A plain constant may be returned anywhere; that tells nothing about this function.
                 plain = {f"return {value}" for value in ("None", "{}", "[]", "False", "-1")}
                 assert line not in shown or line in plain, (project.name, change.title, line)
+
+
+def test_an_older_state_differs_in_as_many_conventions_as_it_says() -> None:
+    """Measured on the trees: the share of families whose functions stand elsewhere or are mended otherwise."""
+
+    def conventions(variant: str) -> list[dict[str, tuple[str, str]]]:
+        found = []
+        for project in projects(0, 0, variant):
+            of = {}
+            for change in project.changes:
+                ((path, text),) = change.fix.items()
+                line = text.split(f"def {change.title}(")[1].splitlines()[1]
+                of[change.title.partition("_")[0]] = path, line
+            found.append(of)
+        return found
+
+    now = conventions("")
+    shares = {}
+    for variant, changed in CHANGED.items():
+        before = conventions(variant)
+        assert [of.keys() for of in before] == [of.keys() for of in now]
+        moved = [
+            sum(of[family] != then[family] for family in of) for of, then in zip(now, before, strict=True)
+        ]
+        assert moved == [changed] * REPOSITORIES
+        shares[variant] = changed / len(level0.FAMILIES)
+    assert shares["stale_minor"] < 0.1 < shares["stale_moderate"] < 0.4 < shares["stale_major"]
+
+
+def test_tasks_of_a_variant_are_named_apart(tmp_path: Path) -> None:
+    names = [
+        task.instance_id for variant in VARIANTS for task in MicroSuite(tmp_path, 0, 0, variant).load()[0]
+    ]
+    assert len(set(names)) == len(names)

@@ -11,8 +11,9 @@ from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
 from looper.experiment.material import Library
 from looper.experiment.pools import Pool
+from looper.records.learning import Learning, Source, Treatment, Writer
 from looper.records.memory import Draw, Remembering
-from looper.records.plan import Arm, ArmRole, Learning, ModelSpec, Treatment
+from looper.records.plan import Arm, ArmRole, ModelSpec
 from looper.records.task import Task
 from looper.records.training import Format, Objective, Selection
 from looper.records.verdict import Outcome
@@ -41,11 +42,14 @@ def tasks(task: Task) -> dict[str, Task]:
     }
 
 
-def library(tasks: dict[str, Task], ask: Any = lambda name, messages: "", minimum: int = 1) -> Library:
+def library(
+    tasks: dict[str, Task], ask: Any = lambda name, messages, writer: "", minimum: int = 1
+) -> Library:
     attempts = tuple(success(number) for number in (1, 2, 3))
     counts = dict.fromkeys(("unresolved", "without_verdict", "outside", "duplicates", "over_cap"), 0)
     selection = Selection(seen=3, taken=3, tasks=tuple(tasks), dropped_steps=0, **counts)
-    pool = Pool(attempts, selection, ((attempts[0], attempts[1]),), ())
+    wrong = attempt("r-1", Outcome.UNRESOLVED, CHECK, LOOK, DONE)
+    pool = Pool(attempts, selection, ((attempts[0], attempts[1]),), (), (wrong,))
     pools = SimpleNamespace(of=lambda *_: pool, matched=lambda *_: 3)
     experience = SimpleNamespace(memory_items=1, memory_bytes=None)
     plan = SimpleNamespace(experience=experience, arms=(learner(),), sources=())
@@ -86,7 +90,7 @@ def test_a_teacher_sees_an_earlier_success_and_the_student_does_not(tasks: dict[
 def test_questions_are_answered_by_base_with_the_rollout_before_it(tasks: dict[str, Task]) -> None:
     heard: list[tuple[str, str]] = []
 
-    def ask(name: str, messages: Any) -> str:
+    def ask(name: str, messages: Any, writer: str) -> str:
         heard.append((name, messages[-1][1]))
         return f" answer {len(heard)} "
 
@@ -97,7 +101,7 @@ def test_questions_are_answered_by_base_with_the_rollout_before_it(tasks: dict[s
 
 
 def test_g18_a_success_without_a_single_answer_stops_the_arm_by_name(tasks: dict[str, Task]) -> None:
-    def ask(name: str, messages: Any) -> str:
+    def ask(name: str, messages: Any, writer: str) -> str:
         return "" if "r-2" in name else "yes"
 
     with pytest.raises(BadInput, match="experience/0/r-2 gives no text in the format self_qa"):
@@ -108,3 +112,39 @@ def test_every_fifth_success_stays_a_trajectory_in_the_mixed_format(tasks: dict[
     found = library(tasks).of(learner(format=Format.MIXED), 0, "r")
     whole = [item for item in found.examples if len(item.turns) > 3]
     assert [item.instance_id for item in whole] == ["r-1"] and len(found.examples) > 3
+
+
+def test_whoever_writes_is_asked_and_nobody_else(tasks: dict[str, Task]) -> None:
+    asked: set[str] = set()
+
+    def ask(name: str, messages: Any, writer: str) -> str:
+        asked.add(writer)
+        return "so it is"
+
+    arm = learner(format=Format.SELF_QA, rounds=2, writer=Writer.SELF)
+    assert library(tasks, ask).of(arm, 0, "r", 2, "adapter-of-round-1").examples
+    assert asked == {"adapter-of-round-1"}
+
+
+def test_failures_are_learned_from_where_the_arm_is_there_to_show_it(tasks: dict[str, Task]) -> None:
+    found = library(tasks).of(learner(failures=True), 0, "r")
+    outcomes = [item.verdict.outcome for item in found.attempts]
+    assert outcomes == [Outcome.RESOLVED] * 3 + [Outcome.UNRESOLVED] and len(found.examples) == 4
+    assert all(
+        item.verdict.outcome is Outcome.RESOLVED for item in library(tasks).of(learner(), 0, "r").attempts
+    )
+
+
+def test_own_successes_follow_those_of_another_source(tasks: dict[str, Task]) -> None:
+    found = library(tasks).of(learner(source=Source.STALE_MAJOR, episodes=1, recovered=2), 0, "r")
+    assert [item.trajectory.instance_id for item in found.attempts] == ["r-1", "r-1", "r-2"]
+
+
+def test_labels_of_preferences_can_be_drawn(tasks: dict[str, Task]) -> None:
+    """Over many seeds the better one of the only pair is preferred about half of the time."""
+    plain = learner(objective=Objective.PREFERENCE)
+    drawn = learner(objective=Objective.PREFERENCE, shuffled=True)
+    better = library(tasks).of(plain, 0, "r").examples
+    kept = [library(tasks).of(drawn, seed, "r").examples == better for seed in range(40)]
+    assert all(library(tasks).of(plain, seed, "r").examples == better for seed in range(3))
+    assert 10 < sum(kept) < 30

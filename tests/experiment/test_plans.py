@@ -7,6 +7,7 @@ import pytest
 from looper.errors import BadInput
 from looper.experiment.plans import parse_model, plan_from_text
 from looper.experiment.schedule import lanes, select_tasks, split_tasks
+from looper.records.learning import Split, Treatment
 from looper.records.plan import ArmRole, Plan, TaskSelection
 from looper.records.task import Task
 
@@ -83,6 +84,7 @@ def test_models_are_named_in_one_way() -> None:
     assert parse_model("ollama:qwen2.5-coder:7b").name == "qwen2.5-coder:7b"
     found = parse_model("openai:my/model@http://127.0.0.1:8000/v1")
     assert (found.name, found.base_url) == ("my/model", "http://127.0.0.1:8000/v1")
+    assert parse_model("nano:4bit").name == "4bit"
     for wrong in ("nano:x", "mlx", "ollama:", "what:x"):
         with pytest.raises(BadInput):
             parse_model(wrong)
@@ -140,7 +142,7 @@ def test_g40_tasks_to_learn_from_come_first_and_none_is_evaluated(
     plan = load()
     evaluated, early = split_tasks(micro[0], plan.selection, plan.experience)
     assert plan.experience is not None
-    assert len(early) == 6 * plan.experience.per_repo and not set(early) & set(evaluated)
+    assert len(early) == 5 * plan.experience.per_repo and not set(early) & set(evaluated)
     assert max(task.sequence_position for task in early) < min(task.sequence_position for task in evaluated)
     assert {task.repo for task in early} == {task.repo for task in evaluated}
 
@@ -159,3 +161,106 @@ def test_a_contrast_names_arms_that_exist_and_goes_with_them() -> None:
     assert [found.arm for found in demo.contrasts] == ["lora", "memory", "base_again", "lora_redrawn"]
     with pytest.raises(BadInput, match="contrasts: there is no arm lorra"):
         plan_from_text("exp00", text().replace('arm = "lora"', 'arm = "lorra"', 1), "exp00.toml", "micro")
+
+
+EXPERIMENTS = sorted(FILE.parent.glob("exp*.toml"))
+SHARED = {path.stem: path.read_text("utf-8") for path in (FILE.parent / "profiles").glob("*.toml")}
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_registered_experiment_is_a_plan_under_its_profiles(path: Path) -> None:
+    """Each has its base, a repeat of it, a primary contrast, and what will be said of every outcome."""
+    profiles = ["micro"] if path.stem == "exp10" else ["micro", "swe"]
+    for profile in profiles:
+        plan = plan_from_text(path.stem, path.read_text("utf-8"), path.name, profile, shared=SHARED)
+        roles = [arm.role for arm in plan.arms]
+        assert roles.count(ArmRole.BASE) == 1 and ArmRole.AGAIN in roles
+        assert plan.contrasts or (path.stem, profile) == ("exp00", "swe")
+        for found in plan.contrasts:
+            assert len({found.shown, found.refuted, found.open}) == 3
+    trained = [arm for arm in plan.arms if arm.learning and arm.learning.treatment is Treatment.ADAPTER]
+    if trained and path.stem not in ("exp00", "exp21"):
+        names = {arm.name for arm in plan.arms}
+        assert "zero_adapter" in names and {"random_adapter", "random_1"} & names
+
+
+def test_all_twenty_two_are_there() -> None:
+    assert [path.stem for path in EXPERIMENTS] == [f"exp{number:02d}" for number in range(22)]
+
+
+def small(profile: str, **more: str) -> str:
+    arms = more.get("arms", '[[arms]]\nname = "base"\nrole = "base"\n')
+    return f'title = "t"\nhypothesis = "h"\nfactor = "f"\n{arms}[profiles.mine]\n{profile}\n'
+
+
+def test_a_profile_builds_on_a_shared_one_and_differs_where_it_says() -> None:
+    def load_small(profile: str) -> Plan:
+        return plan_from_text("t", small(profile), "t.toml", "mine", shared=SHARED)
+
+    plan = load_small('like = "micro"\nlimits = { steps = 5 }')
+    assert plan.limits.steps == 5 and plan.limits.output_tokens == 80 and plan.model_dump()["seeds"] == (0,)
+    with pytest.raises(
+        BadInput, match=r"profiles.mine.like: there is no shared profile 'macro'. There are: .*micro"
+    ):
+        load_small('like = "macro"')
+    with pytest.raises(BadInput, match=r"t.toml, line \d+, profiles.mine.limits.stepz: unknown key"):
+        load_small('like = "micro"\n[profiles.mine.limits]\nstepz = 5')
+
+
+def test_a_shared_profile_needs_no_mention() -> None:
+    text = 'title = "t"\nhypothesis = "h"\nfactor = "f"\n[[arms]]\nname = "base"\nrole = "base"\n'
+    assert plan_from_text("t", text, "t.toml", "micro", shared=SHARED).limits.steps == 8
+    with pytest.raises(BadInput, match='no profile "maxi". It has: .*micro'):
+        plan_from_text("t", text, "t.toml", "maxi", shared=SHARED)
+
+
+def test_a_guard_can_be_switched_off_and_the_rest_of_the_scaffold_is_the_profile_s() -> None:
+    arms = (
+        '[[arms]]\nname = "base"\nrole = "base"\n[[arms]]\nname = "bare"\nrole = "control"\n'
+        'scaffold = { guards = { repeat_stop = "off" } }\n'
+    )
+    base, bare = plan_from_text("t", small('like = "micro"', arms=arms), "t.toml", "mine", shared=SHARED).arms
+    assert base.scaffold.guards.repeat_stop == 5 and bare.scaffold.guards.repeat_stop is None
+    assert bare.scaffold.terse and bare.scaffold.guards.repeat_nudge == base.scaffold.guards.repeat_nudge
+
+
+def test_a_choice_takes_from_arms_that_exist_and_can_be_compared() -> None:
+    choice = '[[choices]]\nname = "both"\nof = ["base", "other"]\nby = "majority"\n'
+    contrast = '[[contrasts]]\narm = "both"\nagainst = "base"\nshown = "a"\nrefuted = "b"\nopen = "c"\n'
+    other = '[[arms]]\nname = "other"\nrole = "again"\nrepetition = 1\n'
+    arms = f'[[arms]]\nname = "base"\nrole = "base"\n{other}{choice}{contrast}'
+
+    def load_small(arms: str, profile: str = 'like = "micro"') -> Plan:
+        return plan_from_text("t", small(profile, arms=arms), "t.toml", "mine", shared=SHARED)
+
+    plan = load_small(arms)
+    assert plan.choices[0].of == ("base", "other") and plan.contrasts[0].arm == "both"
+    left = load_small(arms, 'like = "micro"\narms = ["base"]')
+    assert not left.choices and not left.contrasts
+    with pytest.raises(BadInput, match="choices: there is no arm nobody"):
+        load_small(arms.replace('"base", "other"', '"base", "nobody"'))
+    with pytest.raises(BadInput, match="the name other is an arm's"):
+        load_small(arms.replace('"both"', '"other"'))
+
+
+@pytest.mark.parametrize("split", list(Split))
+def test_every_split_keeps_tasks_to_learn_from_apart(
+    split: Split, micro: tuple[tuple[Task, ...], object]
+) -> None:
+    plan = load()
+    assert plan.experience is not None
+    experience = plan.experience.model_copy(update={"split": split, "per_repo": 10})
+    evaluated, learning = split_tasks(micro[0], plan.selection, experience)
+    assert not {task.instance_id for task in learning} & {task.instance_id for task in evaluated}
+    repo = [task.sequence_position for task in learning if task.repo == learning[0].repo]
+    expected = {
+        Split.FIRST: list(range(1, 11)),
+        Split.LAST: list(range(31, 41)),
+        Split.ODD: list(range(1, 20, 2)),
+    }
+    if split is Split.DRAWN:
+        assert len(repo) == 10 and repo == sorted(repo) and repo not in expected.values()
+        other = experience.model_copy(update={"split_seed": 1})
+        assert split_tasks(micro[0], plan.selection, other)[1] != learning
+    else:
+        assert repo == expected[split]

@@ -24,6 +24,7 @@ def test_shares_of_steps_have_their_own_denominators() -> None:
         "valid_action_rate": (4, 5),
         "truncated_action_rate": (1, 5),
         "ambiguous_action_rate": (0, 5),
+        "intervention_rate": (0, 5),
         "tool_success_rate": (3, 4),
         "edit_refused_rate": (1, 2),
     }

@@ -220,6 +220,9 @@ def train(
         float, typer.Option(min=0, max=0.9, help="Share of tasks kept aside to stop early; 0 for none.")
     ] = 0.0,
     seed: Annotated[int, typer.Option()] = 0,
+    library: Annotated[
+        str, typer.Option(help="mlx; or torch with PEFT, for machines with CUDA: plain LoRA only.")
+    ] = "mlx",
     show_mask: Annotated[
         bool,
         typer.Option(
@@ -255,6 +258,7 @@ def train(
             "max_tokens": max_tokens,
             "validation_share": validation_share,
             "seed": seed,
+            "library": library,
         },
     )
     console = Console()

@@ -30,7 +30,7 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
     yield from time_lines(
         plan, cells + gathering, workers_for(plan, options.workers), measured(settings.runs, plan)
     )
-    yield from _memory_lines(prepared)
+    yield from _memory_lines(prepared, settings)
     yield from power_lines(plan, len(prepared.tasks), discordance(settings.runs, plan))
     yield from _gate_lines(prepared)
 
@@ -44,12 +44,12 @@ def _task_lines(prepared: Prepared) -> Iterator[str]:
         yield f"left out of learning: {len(prepared.left_out)}, {', '.join(list(prepared.left_out)[:5])}"
 
 
-def _memory_lines(prepared: Prepared) -> Iterator[str]:
+def _memory_lines(prepared: Prepared, settings: Settings) -> Iterator[str]:
     experience = prepared.plan.experience
     if experience is None or experience.training is None:
         return
     base = next(arm for arm in prepared.plan.arms if arm.role is ArmRole.BASE)
-    wanted = memory_bytes(trained_folder(base.model), experience.training)
+    wanted = memory_bytes(trained_folder(base.model, settings), experience.training)
     yield f"memory: training takes up to {wanted / 2**20:.0f} MiB, {free_bytes() / 2**20:.0f} MiB are free"
 
 

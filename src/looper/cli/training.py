@@ -60,8 +60,10 @@ def train_options(
         )
     except ValidationError as error:
         problem = error.errors()[0]
-        option = "--" + str(problem["loc"][0]).replace("_", "-")
-        raise BadInput(f"{option} {problem['input']}: {problem['msg']}.") from error
+        option = (
+            f"--{str(problem['loc'][0]).replace('_', '-')} {problem['input']}: " if problem["loc"] else ""
+        )
+        raise BadInput(f"{option}{problem['msg']}.") from error
 
 
 def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Example, ...], Selection]:
@@ -113,7 +115,7 @@ def train(
     )
     if len(selection.tasks) < FEW_TASKS:
         say(f"{len(selection.tasks)} tasks are few: what is learned may be those tasks and nothing else")
-    folder = trained_folder(parse_model(options.model))
+    folder = trained_folder(parse_model(options.model), settings)
     base = MlxModel(
         folder, name=options.model.partition(":")[2] or "nano", context_tokens=options.training.max_tokens
     )
@@ -132,6 +134,6 @@ def train(
 def masks(options: TrainOptions, settings: Settings) -> Iterator[tuple[Example, str, list[tuple[int, int]]]]:
     """Each example as the model reads it, and the spans that the loss counts."""
     examples, _ = examples_of(options, settings)
-    tokenizer = load_tokenizer(trained_folder(parse_model(options.model)))
+    tokenizer = load_tokenizer(trained_folder(parse_model(options.model), settings))
     for example in examples:
         yield (example, *supervised_spans(tokenizer, example.turns))

@@ -23,7 +23,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments, supported_versions
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
-from looper.edges.models.mlx import MlxModel, nano_folder
+from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
 from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
@@ -41,17 +41,16 @@ from looper.experiment.stages import Staging, run_stages
 from looper.memory.retrieve import Similarity
 from looper.protocols import ChatModel, Fingerprinted, Workspaces
 from looper.records.base import content_hash
+from looper.records.learning import Experience, Source
 from looper.records.plan import (
     Arm,
     ArmRole,
     Cell,
-    Experience,
     Gate,
     ModelSpec,
     Override,
     Plan,
     RunManifest,
-    Source,
     TaskSelection,
 )
 from looper.records.task import Task
@@ -120,6 +119,15 @@ def find_experiment(name: str) -> Path:
     raise BadInput(f'There is no experiment "{name}". {hint}')
 
 
+def shared_profiles() -> dict[str, str]:
+    """Texts of the profiles that experiments build on, by name."""
+    return {
+        path.stem: path.read_text("utf-8")
+        for folder in reversed(experiments_folders())
+        for path in sorted((folder / "profiles").glob("*.toml"))
+    }
+
+
 def load_plan(options: RunOptions) -> Plan:
     path = find_experiment(options.experiment)
     profile, profile_text = options.profile, None
@@ -134,6 +142,7 @@ def load_plan(options: RunOptions) -> Plan:
         path.name if path.parent.name == "experiments" else str(path),
         profile,
         profile_text=profile_text,
+        shared=shared_profiles(),
         model=options.model,
         limit=options.limit,
         master_seed=options.master_seed,
@@ -212,7 +221,7 @@ class Models:
 
     def trainer(self, arm: Arm) -> MlxTrainer:
         """Makes adapters for an arm's model. Raises BadInput where that is not an MLX model."""
-        return MlxTrainer(trained_folder(arm.model), self._settings.state / "adapters")
+        return MlxTrainer(trained_folder(arm.model, self._settings), self._settings.state / "adapters")
 
     def _make(self, spec: ModelSpec) -> ChatModel:
         context = self._plan.limits.context_tokens
@@ -222,7 +231,11 @@ class Models:
             case "scripted":
                 return ScriptedModel(_script(Path(spec.name)))
             case "nano" | "mlx":
-                found = MlxModel(trained_folder(spec), name=spec.name or "nano", context_tokens=context)
+                found = MlxModel(
+                    trained_folder(spec, self._settings),
+                    name=spec.name if spec.backend == "mlx" else f"nano {spec.name}".strip(),
+                    context_tokens=context,
+                )
                 inner: ChatModel = found
                 self._mlx[spec] = found
             case "ollama":
@@ -424,13 +437,14 @@ def load_experience(
     found: dict[Source, tuple[Task, ...]] = {}
     mirrors: dict[str, Path] = {}
     for source in plan.sources:
-        if source in (Source.OWN, Source.GOLD):
+        if source in (Source.OWN, Source.GOLD, Source.GUIDED):
             found[source] = tuple(learning)
             continue
         if plan.selection.suite != "micro" or plan.selection.level != 0:
-            raise BadInput("Experience with redrawn conventions exists for level 0 of the micro suite only.")
-        suite = MicroSuite(settings.state / "suites", 0, plan.selection.suite_seed, redrawn=True)
-        tasks, mirrors = suite.load()
+            raise BadInput(f"{source.value} experience exists for level 0 of the micro suite only.")
+        suite = MicroSuite(settings.state / "suites", 0, plan.selection.suite_seed, source.value)
+        tasks, more = suite.load()
+        mirrors |= more
         repos = {task.repo for task in learning}
         assert plan.experience is not None
         found[source] = first_of_each(
@@ -454,13 +468,15 @@ def _dry_run(
             yield cell.key
 
 
-def trained_folder(spec: ModelSpec) -> Path:
+def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
     """Where the weights lie of a model that can be trained here. Raises BadInput for others."""
     if spec.backend not in ("nano", "mlx"):
         raise BadInput(
             f"{spec.backend} models cannot be trained here. Use nano or mlx:FOLDER for plans that train."
         )
-    return nano_folder() if spec.backend == "nano" else Path(spec.name).expanduser()
+    if spec.backend == "mlx":
+        return Path(spec.name).expanduser()
+    return quantised_nano(settings.state / "models", spec.name) if spec.name else nano_folder()
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ from looper.journal import read_stream
 from looper.memory.deliver import deliver
 from looper.memory.retrieve import Similarity
 from looper.protocols import Engine, Message, Trainer
+from looper.records.learning import Experience, Learning, TrainingChange, Treatment, Writer
 from looper.records.memory import Delivery, MemoryItem, Reverted
-from looper.records.plan import Arm, ArmRole, Experience, Gate, Learning, Plan, RunManifest, Treatment
+from looper.records.plan import Arm, ArmRole, Gate, Plan, RunManifest
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Make, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity
@@ -165,9 +166,16 @@ def consolidate(
 
 
 def _waves(arms: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
-    """A random adapter takes its shape from a trained one, which must be there."""
-    random = [arm for arm in arms if arm.learning and arm.learning.treatment is Treatment.RANDOM_ADAPTER]
-    return [arm for arm in arms if arm not in random], random
+    """What is made from a trained adapter comes after it."""
+    later = [arm for arm in arms if arm.learning and made_from_another(arm.learning)]
+    return [arm for arm in arms if arm not in later], later
+
+
+def made_from_another(learning: Learning) -> bool:
+    """Whether an arm's adapter is made from that of the arm that is plainly trained."""
+    return learning.treatment is Treatment.RANDOM_ADAPTER or (
+        learning.treatment is Treatment.ADAPTER and learning.times is not None
+    )
 
 
 def _held_out(
@@ -213,7 +221,8 @@ class _Work:
             made = self._by_strategy(arm, seed, materials)
         else:
             learned_in = [next_repo(repo, self.library.repos) if arm.learning.elsewhere else repo]
-            materials = [self.library.of(arm, seed, each, self.number) for each in learned_in]
+            writer = self._writer(arm, seed, repo)
+            materials = [self.library.of(arm, seed, each, self.number, writer) for each in learned_in]
             if arm.learning.treatment.is_adapter:
                 made = [self._train(arm, repo, seed, self._request(arm, seed, repo, materials[0]))]
         if arm.learning.remembers is not None:
@@ -239,6 +248,13 @@ class _Work:
         )
         return consolidation, items
 
+    def _writer(self, arm: Arm, seed: int, repo: str) -> str:
+        """Adapter of whoever answers questions in this round; empty for base."""
+        if arm.learning is None or arm.learning.writer is Writer.BASE or self.number == 1:
+            return ""
+        number = 1 if arm.learning.writer is Writer.FIRST else self.number - 1
+        return self.done[arm.name, seed, repo, number].adapter
+
     def _train(self, arm: Arm, repo: str, seed: int, request: TrainingRequest) -> AdapterRecord:
         assert self.school.trainer is not None
         what = f"{arm.name}{f', {repo}' if repo else ''}, seed {seed}"
@@ -254,7 +270,9 @@ class _Work:
             batches += [material.examples[at : at + size] for at in range(0, len(material.examples), size)]
         course = Course(
             base=self.school.base,
-            settings=self.experience.training.model_copy(update={"seed": seed}),
+            settings=(arm.learning.training or TrainingChange()).of(
+                self.experience.training.model_copy(update={"seed": seed})
+            ),
             train=lambda request: self._train(arm, ALL, seed, request),
             measure=self.school.trainer.measure,
         )
@@ -266,7 +284,9 @@ class _Work:
         # Each seed of the plan trains with a luck of its own; what is not trained has none.
         luck = 0 if treatment is Treatment.ZERO_ADAPTER else seed
         settings = self.experience.training.model_copy(update={"seed": luck})
-        if treatment is Treatment.ADAPTER:
+        if treatment is Treatment.ADAPTER and arm.learning.times is None:
+            if arm.learning.training is not None:
+                settings = arm.learning.training.of(settings)
             return TrainingRequest(
                 base=self.school.base,
                 make=Make.TRAINED,
@@ -279,9 +299,13 @@ class _Work:
             return TrainingRequest(base=self.school.base, make=Make.ZERO, settings=settings)
         like = self.done.get((_model_for(self.plan), seed, repo, 1))
         if like is None:
-            raise BadInput(f"{arm.name}: a random adapter needs an arm with a trained one in the same plan.")
+            raise BadInput(f"{arm.name}: is made from a trained adapter, so the plan needs an arm with one.")
         return TrainingRequest(
-            base=self.school.base, make=Make.RANDOM, settings=settings, parts=(like.adapter,)
+            base=self.school.base,
+            make=Make.RANDOM if treatment is Treatment.RANDOM_ADAPTER else Make.SCALED,
+            settings=settings,
+            parts=(like.adapter,),
+            times=arm.learning.times,
         )
 
 

@@ -1,5 +1,6 @@
 """What one arm learns from in one repository: its successes, as conversations to train on."""
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +13,9 @@ from looper.memory.deliver import deliver
 from looper.memory.distil import distil
 from looper.memory.retrieve import Similarity
 from looper.protocols import Message
+from looper.records.learning import Learning, Source
 from looper.records.memory import Delivery, Draw, MemoryItem, MemoryKind
-from looper.records.plan import Arm, ArmRole, Learning, Plan, Source
+from looper.records.plan import Arm, ArmRole, Plan
 from looper.records.task import Task
 from looper.records.training import Example, Format, Objective, Selection, Turn
 from looper.records.trajectory import FinishReason
@@ -21,8 +23,8 @@ from looper.training.examples import shuffled_targets, trajectory_examples
 from looper.training.formats import retold
 from looper.training.select import Attempt
 
-Ask = Callable[[str, Sequence[Message]], str]
-"""What base replies to a conversation, by the conversation's name."""
+Ask = Callable[[str, Sequence[Message], str], str]
+"""What base, or base with the adapter of an id, replies to a conversation, by the conversation's name."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class Library:
         self._plan, self._pools, self._tasks, self.repos = plan, pools, dict(tasks), repos
         self._similar, self._minimum, self._ask = similar, minimum_tasks, ask
 
-    def of(self, arm: Arm, seed: int, repo: str, number: int = 1) -> Material:
-        """For an arm's round `number`. Raises BadInput where there is too little."""
+    def of(self, arm: Arm, seed: int, repo: str, number: int = 1, writer: str = "") -> Material:
+        """For an arm's round `number`; `writer` is the adapter of whoever answers questions. Raises BadInput where there is
+        too little."""
         learning = arm.learning
         assert learning is not None
         attempts, selection = self._successes(arm, learning, seed, repo, number)
@@ -67,7 +70,7 @@ class Library:
                 return self._taught(arm, seed, repo, attempts, selection)
             case Objective.IMITATION:
                 if learning.format is not Format.TRAJECTORY:
-                    return Material(attempts, selection, self._told(arm, attempts))
+                    return Material(attempts, selection, self._told(arm, attempts, writer))
                 examples = self._examples(arm, attempts)
                 if learning.shuffled:
                     examples = shuffled_targets(examples, seed)
@@ -85,9 +88,15 @@ class Library:
             )
         # What an arm gathers in rounds of its own is its treatment; before that all learn from the same amount.
         count = len(pool.attempts) if number > 1 else self._pools.matched(self._plan, seed, repo)
-        return pool.attempts[:count][: learning.episodes], pool.selection
+        taken_ones = pool.attempts[:count][: learning.episodes]
+        if learning.recovered is not None:
+            own = self._pools.of(Source.OWN, seed, repo)
+            taken_ones += own.attempts[: learning.recovered] if own is not None else ()
+        if learning.failures:
+            taken_ones += pool.wrong[: len(taken_ones)]
+        return taken_ones, pool.selection
 
-    def _told(self, arm: Arm, attempts: Sequence[Attempt]) -> tuple[Example, ...]:
+    def _told(self, arm: Arm, attempts: Sequence[Attempt], writer: str) -> tuple[Example, ...]:
         """The successes in the arm's format. Raises BadInput where one gives no text at all: none is lost in silence."""
         assert arm.learning is not None
         system = arm.scaffold.system.strip("\n")
@@ -99,7 +108,7 @@ class Library:
                 continue
             told = retold(attempt, task, arm.learning.format, system, arm.learning.pairs)
             if arm.learning.format is Format.SELF_QA:
-                told = self._answered(arm, attempt, task, told)
+                told = self._answered(arm, attempt, task, told, writer)
             if not told:
                 raise BadInput(
                     f"{arm.name}: the success {attempt.trajectory.cell} gives no text in the format "
@@ -108,17 +117,19 @@ class Library:
             found += told
         return tuple(found)
 
-    def _answered(self, arm: Arm, attempt: Attempt, task: Task, told: Sequence[Example]) -> list[Example]:
-        """The questions with base's own answers, which it gives with the rollout in its prompt; empty ones are left out."""
+    def _answered(
+        self, arm: Arm, attempt: Attempt, task: Task, told: Sequence[Example], writer: str
+    ) -> list[Example]:
+        """The questions with the model's own answers, which it gives with the rollout in its prompt; empty ones are left
+        out."""
         raw = distil(attempt.trajectory, attempt.steps, task, render, MemoryKind.RAW)
         seen = Delivery(candidates=1, text=raw.text)
         found = []
         for example in told:
             system, asked, _ = example.turns
             question_with_rollout = question(task, arm.scaffold, seen) + f"\n{asked.text}"
-            answer = self._ask(
-                example.source, (("system", system.text), ("user", question_with_rollout))
-            ).strip()
+            asked_with = (("system", system.text), ("user", question_with_rollout))
+            answer = self._ask(example.source, asked_with, writer).strip()
             if answer:
                 turns = (system, asked, Turn(role="assistant", text=answer, supervised=True))
                 found.append(example.model_copy(update={"turns": turns}))
@@ -140,6 +151,9 @@ class Library:
                 f"{arm.name}: with seed {seed} no task of {repo} was both resolved and failed, so there is "
                 "nothing to prefer. Give the experience more samples."
             )
+        if arm.learning.shuffled:
+            rng = random.Random(seed)
+            pairs = [pair if rng.random() < 0.5 else (pair[1], pair[0]) for pair in pairs]
         good, bad = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
         return Material(good, selection, self._examples(arm, good), self._examples(arm, bad))
 

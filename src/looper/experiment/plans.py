@@ -2,18 +2,21 @@
 
 import re
 import tomllib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
+from looper.records.learning import Experience, Learning
 from looper.records.plan import (
     Arm,
     ArmRole,
+    Choice,
     Contrast,
-    Experience,
-    Learning,
+    Gate,
     Limits,
     ModelSpec,
     Plan,
@@ -25,6 +28,7 @@ from looper.records.plan import (
 T = TypeVar("T", bound=BaseModel)
 SEEDS_APART = 1000
 """Between the seeds of a plan under one master seed and under the next."""
+NANO_BITS = ("8bit", "4bit", "3bit", "2bit")
 BACKENDS = ("nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop")
 
 
@@ -63,18 +67,25 @@ class _ExperimentText(_Closed):
     factor: str
     arms: Annotated[tuple[_ArmText, ...], Field(min_length=1)]
     contrasts: tuple[Contrast, ...] = ()
-    profiles: dict[str, _ProfileText] = {}
+    choices: tuple[Choice, ...] = ()
+    measured_only: tuple[Gate, ...] = ()
+    profiles: dict[str, dict[str, Any]] = {}
+    """Whole ones, or `like` and the name of a shared profile with what differs from it."""
 
 
 def parse_model(text: str) -> ModelSpec:
-    """`nano`, `gold`, `noop`, `mlx:FOLDER`, `ollama:NAME`, `openai:NAME@URL`, `anthropic:NAME`, `scripted:FILE`."""
+    """`nano`, `nano:4bit`, `gold`, `noop`, `mlx:FOLDER`, `ollama:NAME`, `openai:NAME@URL`, `anthropic:NAME`, `scripted:FILE`."""
     backend, _, rest = text.partition(":")
     if backend not in BACKENDS:
         raise BadInput(
             f'"{text}" names no model. Use nano, or one of these with a name after a colon: {", ".join(BACKENDS)}.'
         )
     name, _, url = rest.partition("@") if backend in ("openai", "ollama") else (rest, "", "")
-    if bool(name) == (backend in ("nano", "gold", "noop")):
+    if backend == "nano" and name not in ("", *NANO_BITS):
+        raise BadInput(
+            f'"{text}": the embedded model comes as nano, or with fewer bits: {", ".join(NANO_BITS)}.'
+        )
+    if backend != "nano" and bool(name) == (backend in ("gold", "noop")):
         raise BadInput(f'"{text}": {backend} takes {"no name" if name else f"a name, {backend}:NAME"}.')
     return ModelSpec.model_validate({"backend": backend, "name": name, "base_url": url})
 
@@ -86,24 +97,29 @@ def plan_from_text(
     profile: str,
     *,
     profile_text: str | None = None,
+    shared: Mapping[str, str] = MappingProxyType({}),
     model: str | None = None,
     limit: int | None = None,
     master_seed: int | None = None,
 ) -> Plan:
-    """Resolve an experiment under a profile of its own, or under `profile_text` from another file.
+    """Resolve an experiment under a profile of its own, under a `shared` one (texts by name), or under `profile_text` from
+    another file.
 
     `model` takes the place of the profile's model, `limit` of its number of tasks, `master_seed` of the embedded suite's
     seed, moving the plan's seeds along; all become part of the plan.
     Raises BadInput that lists every problem.
     """
     file = _validated(_ExperimentText, _toml(text, source), text, source)
+    own = {name: _profile(name, found, shared, text, source) for name, found in file.profiles.items()}
     if profile_text is not None:
         chosen = _validated(_ProfileText, _toml(profile_text, profile), profile_text, profile)
-    elif profile in file.profiles:
-        chosen = file.profiles[profile]
+    elif profile in own:
+        chosen = own[profile]
+    elif profile in shared:
+        chosen = _profile(profile, {"like": profile}, shared, text, source)
     else:
-        known = ", ".join(file.profiles)
-        raise BadInput(f'{source} has no profile "{profile}". It has: {known}; or name a TOML file with one.')
+        there = ", ".join(dict.fromkeys([*file.profiles, *shared]))
+        raise BadInput(f'{source} has no profile "{profile}". It has: {there}; or name a TOML file with one.')
     if model is not None:
         chosen = chosen.model_copy(update={"model": model})
     if limit is not None:
@@ -117,11 +133,10 @@ def plan_from_text(
         )
     arms = _chosen_arms(file, chosen, source)
     here = {arm.name for arm in arms}
-    unknown = {name for found in file.contrasts for name in (found.arm, found.against)} - {
-        arm.name for arm in file.arms
-    }
-    if unknown:
-        raise BadInput(f"{source}, contrasts: there is no arm {', '.join(sorted(unknown))}.")
+    # A profile that leaves an arm out leaves out what is chosen from it, and the contrasts of both.
+    choices = tuple(found for found in file.choices if set(found.of) <= here)
+    here |= {found.name for found in choices}
+    _names_exist(file, source)
     try:
         return Plan(
             experiment=experiment,
@@ -132,7 +147,8 @@ def plan_from_text(
             selection=chosen.tasks,
             seeds=chosen.seeds,
             arms=tuple(_arm(arm, chosen) for arm in arms),
-            # A profile that leaves an arm out leaves its contrasts out.
+            choices=choices,
+            measured_only=file.measured_only,
             contrasts=tuple(found for found in file.contrasts if {found.arm, found.against} <= here),
             limits=chosen.limits,
             order=chosen.order,
@@ -141,6 +157,36 @@ def plan_from_text(
         )
     except ValidationError as error:
         raise BadInput(_problems(error, text, source)) from error
+
+
+def _names_exist(file: _ExperimentText, source: str) -> None:
+    arms = {arm.name for arm in file.arms}
+    named = {
+        "choices": ({name for found in file.choices for name in found.of}, arms),
+        "contrasts": (
+            {name for found in file.contrasts for name in (found.arm, found.against)},
+            arms | {found.name for found in file.choices},
+        ),
+    }
+    for part, (names, known) in named.items():
+        if names - known:
+            raise BadInput(f"{source}, {part}: there is no arm {', '.join(sorted(names - known))}.")
+
+
+def _profile(
+    name: str, found: dict[str, Any], shared: Mapping[str, str], text: str, source: str
+) -> _ProfileText:
+    """A profile as it stands, or over the shared one that it names."""
+    like = found.get("like")
+    own = {key: value for key, value in found.items() if key != "like"}
+    if like is not None:
+        if like not in shared:
+            known = ", ".join(shared) or "none"
+            raise BadInput(
+                f"{source}, profiles.{name}.like: there is no shared profile {like!r}. There are: {known}."
+            )
+        own = _merged(_toml(shared[like], f"profiles/{like}.toml"), own)
+    return _validated(_ProfileText, own, text, source, ("profiles", name))
 
 
 def _chosen_arms(file: _ExperimentText, profile: _ProfileText, source: str) -> list[_ArmText]:
@@ -157,7 +203,7 @@ def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:
         name=arm.name,
         role=arm.role,
         model=parse_model(arm.model or profile.model),
-        scaffold=_scaffold(arm.scaffold or profile.scaffold),
+        scaffold=_scaffold(arm.scaffold or profile.scaffold, profile.scaffold),
         temperature=profile.temperature if arm.temperature is None else arm.temperature,
         repetition=arm.repetition,
         only_seeds=arm.only_seeds,
@@ -165,18 +211,27 @@ def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:
     )
 
 
-def _scaffold(chosen: str | dict[str, Any]) -> Scaffold:
-    """A packaged scaffold by name, or a table with `base` and what differs from it."""
+def _scaffold(chosen: str | dict[str, Any], usual: str | dict[str, Any]) -> Scaffold:
+    """A packaged scaffold by name, or a table with `base` (else the profile's own) and what differs from it. `"off"` stands
+    for a guard that never fires: TOML has no word for nothing."""
     if isinstance(chosen, str):
         return packaged_scaffold(chosen)
-    base = packaged_scaffold(str(chosen.get("base", "full"))).model_dump()
     changes = {key: value for key, value in chosen.items() if key != "base"}
-    merged = {**base, **{key: _merged(base.get(key), value) for key, value in changes.items()}}
-    return Scaffold.model_validate(merged)
+    if "base" not in chosen and chosen is not usual:
+        base = _scaffold(usual, usual)
+    else:
+        base = packaged_scaffold(str(chosen.get("base", "full")))
+    changes["guards"] = {
+        key: None if value == "off" else value for key, value in changes.get("guards", {}).items()
+    }
+    return Scaffold.model_validate(_merged(base.model_dump(), changes))
 
 
 def _merged(base: Any, change: Any) -> Any:
-    return {**base, **change} if isinstance(base, dict) and isinstance(change, dict) else change
+    """Tables are merged key by key, at any depth; everything else is replaced."""
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    return {**base, **{key: _merged(base.get(key), value) for key, value in change.items()}}
 
 
 def _toml(text: str, source: str) -> dict[str, Any]:
@@ -186,20 +241,21 @@ def _toml(text: str, source: str) -> dict[str, Any]:
         raise BadInput(f"{source} is not valid TOML: {error}.") from error
 
 
-def _validated(kind: type[T], data: dict[str, Any], text: str, source: str) -> T:
+def _validated(kind: type[T], data: dict[str, Any], text: str, source: str, below: tuple[str, ...] = ()) -> T:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise BadInput(_problems(error, text, source)) from error
+        raise BadInput(_problems(error, text, source, below)) from error
 
 
-def _problems(error: ValidationError, text: str, source: str) -> str:
+def _problems(error: ValidationError, text: str, source: str, below: tuple[str, ...] = ()) -> str:
     """Every problem of one input in one line: file, line, field, what is wrong."""
     found = []
     for problem in error.errors():
-        field = ".".join(map(str, problem["loc"]))
+        place = (*below, *problem["loc"])
+        field = ".".join(map(str, place))
         said = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
-        line = _line_of(problem["loc"], text)
+        line = _line_of(place, text)
         found.append(f"{source}{f', line {line}' if line else ''}{f', {field}' if field else ''}: {said}")
     return "; ".join(found)
 

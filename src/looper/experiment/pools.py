@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from looper.journal import read_stream
-from looper.records.plan import Arm, Experience, Plan, RunManifest, Source
+from looper.records.learning import Experience, Source
+from looper.records.plan import Arm, Plan, RunManifest
 from looper.records.task import Task
 from looper.records.training import Selection
 from looper.records.trajectory import Step, Trajectory
@@ -27,6 +28,8 @@ class Pool:
     """Successes with a failure at the same task."""
     failures: tuple[Attempt, ...]
     """At tasks that were never resolved. Nothing is trained on them, so they show how a trained model behaves elsewhere."""
+    wrong: tuple[Attempt, ...]
+    """Other attempts that did not resolve their task, for arms that learn from everything."""
 
 
 class Pools:
@@ -73,7 +76,15 @@ class Pools:
             and attempt.trajectory.instance_id not in resolved
         ]
         pairs = preference_pairs(taken, attempts)
-        return Pool(tuple(taken), selection, tuple(pairs), tuple(failures[:HELD_OUT]))
+        held_out = failures[:HELD_OUT]
+        wrong = [
+            found
+            for found in attempts
+            if found.verdict.outcome is Outcome.UNRESOLVED
+            and found not in held_out
+            and any(step.action is not None for step in found.steps)
+        ]
+        return Pool(tuple(taken), selection, tuple(pairs), tuple(held_out), tuple(wrong))
 
     def matched(self, plan: Plan, seed: int, repo: str) -> int:
         """How many successes every arm of this seed and repository learns from: as many as the poorest source has.

@@ -25,6 +25,8 @@ COUNT_TOLERANCE = 0.03
 VALID_MARGIN = 0.05
 """How much lower than base's the share of valid actions may be."""
 REPLY_TOKENS = 48
+DELIVERED = 0.9
+"""Share of its tasks that a memory must have something to say to."""
 
 
 def prove_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> Proof:
@@ -141,14 +143,18 @@ def prove_valid_actions(
     arm: str,
     adapter: str,
     limits: Limits,
+    *,
+    stops: bool = True,
 ) -> Proof:
-    """Whether the changed model still speaks the protocol. One that does not is a failed arm, not an arm with a rate."""
+    """Whether the changed model still speaks the protocol. One that does not is a failed arm, not an arm with a rate, but
+    where the plan wants to see what becomes of it."""
     ours, theirs = (_valid_share(one, prompts, limits) for one in (model, base))
     return Proof(
         kind=ProofKind.VALID_ACTIONS,
         arm=arm,
         subject=adapter,
         passed=ours >= theirs - VALID_MARGIN,
+        stops=stops,
         said=f"{100 * ours:.0f} % valid actions on {len(prompts)} prompts, base {100 * theirs:.0f} %",
     )
 
@@ -192,10 +198,10 @@ def measure_retention(
 def prove_memory(deliveries: Sequence[Delivery], arm: str) -> Proof:
     """That an arm's memory has something to say to its tasks. Raises TreatmentMissing."""
     given = sum(found.says for found in deliveries)
-    if not given:
+    if given < DELIVERED * len(deliveries):
         raise TreatmentMissing(
-            f"{arm}: its memory has nothing to say to any of {len(deliveries)} tasks, so the arm would be base under another "
-            "name. Give it more experience."
+            f"{arm}: its memory has something to say to {given} of {len(deliveries)} tasks; to the others the arm would be "
+            f"base under another name, and {100 * DELIVERED:.0f} % are the least. Give it more experience."
         )
     said = f"{given} of {len(deliveries)} tasks are told something"
     return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm, subject="memory", passed=True, said=said)

@@ -71,6 +71,8 @@ def run_plan(
     engine: Engine,
     stop: threading.Event,
     progress: Progress,
+    *,
+    degenerate_stops: bool = True,
 ) -> None:
     """Returns when every cell has its end.
 
@@ -98,7 +100,7 @@ def run_plan(
             task, arm = tasks[cell.instance_id], by_name[cell.arm]
             verdict = run_cell(cell, arm, task, plan.limits, plan.attempts, world, recorder, past)
             progress.finished(cell, verdict)
-            if why := shared.degenerate(cell.arm):
+            if degenerate_stops and (why := shared.degenerate(cell.arm)):
                 ledger.proofs.append(
                     Proof(kind=ProofKind.ACTS, arm=cell.arm, subject="", passed=False, said=why)
                 )

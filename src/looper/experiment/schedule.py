@@ -1,11 +1,13 @@
 """A plan and its tasks → cells, in the order in which they run."""
 
+import random
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 
 from looper.bench.screen import leak_score, near_duplicates
 from looper.errors import BadInput
-from looper.records.plan import Arm, Cell, Experience, Plan, TaskSelection
+from looper.records.learning import Experience, Split
+from looper.records.plan import Arm, Cell, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import SelectionSettings
 
@@ -37,17 +39,39 @@ def select_tasks(tasks: Sequence[Task], selection: TaskSelection) -> tuple[Task,
 def split_tasks(
     tasks: Sequence[Task], selection: TaskSelection, experience: Experience | None
 ) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
-    """Tasks to evaluate, as the plan selects them, and tasks to learn from: the first ones of the same repositories.
+    """Tasks to evaluate, as the plan selects them, and tasks of the same repositories to learn from, by the plan's split.
 
     No task is in both. Raises BadInput as `select_tasks` does.
     """
     if experience is None:
         return select_tasks(tasks, selection), ()
-    early = first_of_each(tasks, experience.per_repo)
-    names = {task.instance_id for task in early}
+    kept = [task for of_repo in _by_repo(tasks) for task in _for_learning(of_repo, experience)]
+    names = {task.instance_id for task in kept}
     evaluated = select_tasks([task for task in tasks if task.instance_id not in names], selection)
     repos = {task.repo for task in evaluated}
-    return evaluated, tuple(task for task in early if task.repo in repos)
+    return evaluated, tuple(task for task in kept if task.repo in repos)
+
+
+def _by_repo(tasks: Sequence[Task]) -> list[list[Task]]:
+    found: dict[str, list[Task]] = {}
+    for task in tasks:
+        found.setdefault(task.repo, []).append(task)
+    return list(found.values())
+
+
+def _for_learning(tasks: Sequence[Task], experience: Experience) -> list[Task]:
+    """Of one repository's tasks those to learn from, in sequence order."""
+    match experience.split:
+        case Split.FIRST:
+            order = list(tasks)
+        case Split.LAST:
+            order = list(reversed(tasks))
+        case Split.ODD:
+            order = list(tasks[::2])
+        case Split.DRAWN:
+            order = random.Random(f"{experience.split_seed}/{tasks[0].repo}").sample(tasks, len(tasks))
+    names = {task.instance_id for task in order[: experience.per_repo]}
+    return [task for task in tasks if task.instance_id in names]
 
 
 def fit_to_learn_from(

@@ -6,9 +6,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from looper.agent.oversight import Overseen
+from looper.agent.prompt import opening
 from looper.errors import Cancelled
 from looper.experiment.cell import World
-from looper.experiment.consolidate import School, Treatments, consolidate
+from looper.experiment.consolidate import School, Treatments, consolidate, made_from_another
 from looper.experiment.ledger import Ledger
 from looper.experiment.prove import (
     measure_retention,
@@ -22,7 +24,9 @@ from looper.experiment.run import Progress, run_plan
 from looper.experiment.schedule import experience_lanes, lanes
 from looper.memory.retrieve import Similarity
 from looper.protocols import ChatModel, ChatRequest, Engine, Fingerprinted, Message, Trainer
-from looper.records.plan import Arm, ArmRole, Cell, Learning, Plan, RunManifest, Source, Treatment
+from looper.records.learning import Learning, Source, Treatment
+from looper.records.memory import Delivery
+from looper.records.plan import Arm, ArmRole, Cell, Gate, Plan, RunManifest
 from looper.records.task import Task
 from looper.records.training import TrainingEvent
 from looper.records.treatment import Consolidation, Proof, ProofKind
@@ -77,7 +81,6 @@ def run_stages(run: Staging) -> None:
         # Asked for first: what cannot be trained should not have gathered experience for an hour.
         needed = any(arm.learning and arm.learning.treatment.is_adapter for arm in learners)
         trainer = run.trainer() if needed else None
-        gather(run)
         school = School(
             arms=learners,
             trainer=trainer,
@@ -89,23 +92,49 @@ def run_stages(run: Staging) -> None:
             ask=partial(_ask_base, run),
             similar=run.similar,
         )
+        gather(run, school)
         treatments = learn_in_rounds(run, school)
     failed = prove_treatments(run, wanted, treatments, trainer)
-    failed |= {proof.arm for proof in run.ledger.proofs.recovered if not proof.passed}
-
-    def model_of(arm: Arm, seed: int, task: Task) -> ChatModel:
-        return run.served(arm, task, treatments.adapter(arm, seed, task.repo))
-
-    world = replace(run.world, model_of=model_of, memory_of=treatments.memory)
+    failed |= {proof.arm for proof in run.ledger.proofs.recovered if proof.stops and not proof.passed}
+    world = replace(
+        run.world, model_of=partial(_at_work, run, treatments), memory_of=partial(_told, treatments)
+    )
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
     _work(run, "", kept, plan.arms, world)
 
 
-def _ask_base(run: Staging, conversation: str, messages: Sequence[Message]) -> str:
-    """What base says, at temperature 0."""
+def _at_work(run: Staging, treatments: Treatments, arm: Arm, seed: int, task: Task) -> ChatModel:
+    """An arm's model with what it has learned; under its overseer where it has one."""
+    model = run.served(arm, task, treatments.adapter(arm, seed, task.repo))
+    if not _has_overseer(arm):
+        return model
+    assert arm.learning is not None
+    told = treatments.memory(
+        run.manifest.plan.overseen or arm if arm.role is ArmRole.EXPERIENCE else arm, seed, task
+    )
+    return Overseen(
+        model,
+        run.served(arm, task, ""),
+        opening(task, arm.scaffold, told),
+        opening(task, arm.scaffold),
+        blind=arm.learning.blind,
+    )
+
+
+def _told(treatments: Treatments, arm: Arm, seed: int, task: Task) -> Delivery:
+    """What the agent itself is told; what its overseer knows is not for it."""
+    return Delivery(candidates=0) if _has_overseer(arm) else treatments.memory(arm, seed, task)
+
+
+def _has_overseer(arm: Arm) -> bool:
+    return arm.learning is not None and arm.learning.treatment is Treatment.OVERSIGHT
+
+
+def _ask_base(run: Staging, conversation: str, messages: Sequence[Message], adapter: str) -> str:
+    """What base, or base with an adapter, says at temperature 0."""
     plan = run.manifest.plan
     base = next(arm for arm in plan.arms if arm.role is ArmRole.BASE)
-    model = run.served(base, run.tasks[run.manifest.tasks[0]], "")
+    model = run.served(base, run.tasks[run.manifest.tasks[0]], adapter)
     reply = model.reply(
         ChatRequest(
             conversation=f"question {conversation}",
@@ -160,27 +189,41 @@ def gather_again(run: Staging, arm: Arm, number: int, treatments: Treatments) ->
 
 
 def learners_of(plan: Plan, wanted: Sequence[Arm]) -> tuple[Arm, ...]:
-    """The arms that learn; with a random adapter comes the trained one that it is made like."""
+    """The arms that learn, and those that what they learn comes from."""
     named = {arm.name for arm in wanted if arm.learning}
-    if any(arm.learning and arm.learning.treatment is Treatment.RANDOM_ADAPTER for arm in wanted):
+    if any(arm.learning and made_from_another(arm.learning) for arm in wanted):
         named |= {arm.name for arm in plan.arms if arm.learning == Learning(treatment=Treatment.ADAPTER)}
+    if plan.overseen and any(arm.learning and arm.learning.source is Source.GUIDED for arm in wanted):
+        named.add(plan.overseen.name)
     return tuple(arm for arm in plan.arms if arm.name in named)
 
 
-def gather(run: Staging) -> None:
-    """Base at work on the training tasks."""
+def gather(run: Staging, school: School) -> None:
+    """Base at work on the training tasks: alone first, then with an overseer that remembers what was gathered so far."""
     plan = run.manifest.plan
-    arms = [arm for source in plan.sources for arm in plan.experience_arms(source)]
+    _gather(run, [source for source in plan.sources if source is not Source.GUIDED], run.world)
+    if Source.GUIDED not in plan.sources:
+        return
+    overseen = replace(school, arms=tuple(arm for arm in school.arms if arm == plan.overseen))
+    past = list(run.ledger.consolidations.recovered)
+    treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, overseen)
+    _gather(run, [Source.GUIDED], replace(run.world, model_of=partial(_at_work, run, treatments)))
+
+
+def _gather(run: Staging, sources: Sequence[Source], world: World) -> None:
+    plan = run.manifest.plan
     schedule = tuple(
         lane
-        for source in plan.sources
+        for source in sources
         for lane in experience_lanes(
             plan.seeds,
             plan.experience_arms(source),
             [run.tasks[name] for name in run.manifest.experience_tasks[source]],
         )
     )
-    _work(run, "experience", schedule, arms, run.world)
+    name = "guided experience" if Source.GUIDED in sources else "experience"
+    arms = [arm for source in sources for arm in plan.experience_arms(source)]
+    _work(run, name, schedule, arms, world)
 
 
 def _work(
@@ -190,7 +233,16 @@ def _work(
     todo = sum(run.ledger.past(cell) is not None for cell in cells)
     with run.show(name, cells, todo) as progress:
         run_plan(
-            run.manifest.plan, arms, run.tasks, schedule, world, run.ledger, run.engine, run.stop, progress
+            run.manifest.plan,
+            arms,
+            run.tasks,
+            schedule,
+            world,
+            run.ledger,
+            run.engine,
+            run.stop,
+            progress,
+            degenerate_stops=run.manifest.stops(Gate.ACTION),
         )
 
 
@@ -285,9 +337,18 @@ def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Tra
                 kept = partial(measure_retention, model, base, elsewhere, arm.name, adapter)
                 _once(run, ProofKind.RETENTION, arm.name, adapter, kept)
             if not zero and seed == plan.seeds[0]:
-                valid = partial(prove_valid_actions, model, base, prompts, arm.name, adapter, plan.limits)
+                valid = partial(
+                    prove_valid_actions,
+                    model,
+                    base,
+                    prompts,
+                    arm.name,
+                    adapter,
+                    plan.limits,
+                    stops=run.manifest.stops(Gate.ACTION),
+                )
                 proof = _once(run, ProofKind.VALID_ACTIONS, arm.name, adapter, valid)
-                if not proof.passed:
+                if proof.stops and not proof.passed:
                     run.say(f"{arm.name} is a failed arm and runs no task: {proof.said}")
                     passed = False
     return passed

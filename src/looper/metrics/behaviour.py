@@ -25,6 +25,7 @@ def step_rates(steps: Iterable[Step], tasks: frozenset[str]) -> dict[str, Rate]:
         "ambiguous_action_rate": share(
             sum(step.problem is ReplyProblem.SEVERAL_ACTIONS for step in every), every
         ),
+        "intervention_rate": share(sum(step.reply.overseen for step in every), every),
         "tool_success_rate": share(sum(step.observation.kind in FINE for step in acted), acted),
         "edit_refused_rate": share(
             sum(step.observation.kind is ObservationKind.REFUSED for step in edits), edits

@@ -6,6 +6,7 @@ from math import comb, sqrt
 from statistics import NormalDist, fmean
 
 from looper.metrics.clustered import cluster_bootstrap, sign_flip
+from looper.metrics.continuous import bca
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,39 @@ class PairedDifference:
     """Repositories."""
     by_cluster: tuple[float, float] | None
     """95 % interval when whole repositories are drawn anew; None for a single one."""
+
+
+@dataclass(frozen=True)
+class MeanDifference:
+    """Mean of one arm minus that of another, on common cells, of something that is no yes or no."""
+
+    pairs: int
+    difference: float
+    low: float
+    high: float
+    """95 % interval: bias-corrected and accelerated bootstrap over tasks."""
+    within_margin: tuple[float, float]
+    """The same at 90 %."""
+    p_by_task: float
+    """Paired permutation test over tasks, each with the mean over its seeds."""
+
+
+def mean_difference(first: Mapping[str, float], second: Mapping[str, float]) -> MeanDifference | None:
+    """Keys as in `paired_difference`. None where the arms have no cell in common."""
+    common = sorted(first.keys() & second.keys())
+    if not common:
+        return None
+    tasks = [fmean(values) for values in _grouped({key: first[key] - second[key] for key in common}, _task)]
+    found = fmean(tasks)
+    low, high = bca(tasks) or (found, found)
+    return MeanDifference(
+        pairs=len(common),
+        difference=found,
+        low=low,
+        high=high,
+        within_margin=bca(tasks, confidence=0.9) or (found, found),
+        p_by_task=sign_flip(tasks),
+    )
 
 
 def paired_difference(first: Mapping[str, bool], second: Mapping[str, bool]) -> PairedDifference | None:
@@ -67,8 +101,8 @@ def _task(key: str) -> str:
     return key.partition("/")[2]
 
 
-def _grouped(moved: Mapping[str, int], group: Callable[[str], str]) -> list[list[int]]:
-    found: dict[str, list[int]] = {}
+def _grouped(moved: Mapping[str, float], group: Callable[[str], str]) -> list[list[float]]:
+    found: dict[str, list[float]] = {}
     for key, value in moved.items():
         found.setdefault(group(key), []).append(value)
     return list(found.values())

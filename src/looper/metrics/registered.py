@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from looper.metrics.family import holm
-from looper.metrics.paired import PairedDifference
+from looper.metrics.paired import MeanDifference, PairedDifference
 from looper.records.plan import Contrast, Expect
 
 ALPHA = 0.05
+Difference = PairedDifference | MeanDifference
 
 
 class Finding(StrEnum):
@@ -25,7 +26,7 @@ class Registered:
     """One registered contrast with its outcome."""
 
     contrast: Contrast
-    difference: PairedDifference | None
+    difference: Difference | None
     p_adjusted: float | None
     """By task, adjusted for all registered differences (Holm); None for a margin, which an interval decides."""
     finding: Finding
@@ -44,7 +45,7 @@ class Registered:
                 return "No task has a verdict in both arms."
 
 
-def judge(pairs: Sequence[tuple[Contrast, PairedDifference | None]]) -> list[Registered]:
+def judge(pairs: Sequence[tuple[Contrast, Difference | None]]) -> list[Registered]:
     """Differences are tested at 0.05 over the family of all that are registered; margins by the 90 % interval, which is two
     one-sided tests at 0.05."""
     tested = [found for contrast, found in pairs if contrast.expect is Expect.MORE and found is not None]
@@ -57,7 +58,7 @@ def judge(pairs: Sequence[tuple[Contrast, PairedDifference | None]]) -> list[Reg
     return results
 
 
-def _finding(contrast: Contrast, found: PairedDifference, p: float | None) -> Finding:
+def _finding(contrast: Contrast, found: Difference, p: float | None) -> Finding:
     if contrast.expect is Expect.MORE:
         if p is None or p >= ALPHA:
             return Finding.OPEN

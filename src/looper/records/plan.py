@@ -6,9 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from looper.records.base import Record, content_hash
-from looper.records.memory import Remembering
-from looper.records.strategy import Strategy
-from looper.records.training import Format, Objective, SelectionSettings, TrainingSettings
+from looper.records.learning import Experience, Learning, Source, Treatment
 from looper.records.trajectory import TOOL_NAMES, ModelIdentity, ToolName
 
 Positive = Annotated[int, Field(gt=0)]
@@ -108,128 +106,6 @@ class ModelSpec(Record):
     """Of the server; empty for the backend's own default."""
 
 
-class Treatment(StrEnum):
-    """What experience is turned into, or what stands in its place."""
-
-    ADAPTER = "adapter"
-    """Weights trained on successes, one adapter per repository and seed."""
-    ZERO_ADAPTER = "zero_adapter"
-    """An adapter that changes nothing: must give what base gives, token for token."""
-    RANDOM_ADAPTER = "random_adapter"
-    """As much change as the trained adapter, in no direction."""
-    MEMORY = "memory"
-    """Earlier successes in the prompt."""
-
-    @property
-    def is_adapter(self) -> bool:
-        return self in (Treatment.ADAPTER, Treatment.ZERO_ADAPTER, Treatment.RANDOM_ADAPTER)
-
-
-class Source(StrEnum):
-    """Where experience comes from."""
-
-    OWN = "own"
-    """The training tasks of the very repositories that are evaluated."""
-    REDRAWN = "redrawn"
-    """Tasks of the same form whose hidden conventions are drawn anew for every task: nothing there to learn but form."""
-    GOLD = "gold"
-    """The training tasks again, with the benchmark's own patch played by the agent's tools: perfect experience."""
-
-
-class Learning(Record):
-    """What an arm has been through before its tasks."""
-
-    treatment: Treatment
-    source: Source = Source.OWN
-    episodes: Positive | None = None
-    """Learn from at most so many successes of each repository; None for as many as every other arm. The dose of a
-    dose-response."""
-    objective: Objective = Objective.IMITATION
-    """Of an adapter's training."""
-    memory: Remembering | None = None
-    """What is told in the prompt; beside an adapter too. None for nothing, and for lessons where that is the treatment."""
-    teacher: Remembering | None = None
-    """Of the distillation objective: what stood in the prompt of base when it said what the arm learns to say."""
-    format: Format = Format.TRAJECTORY
-    """Of what an adapter is trained on."""
-    pairs: Positive | None = None
-    """With questions and answers: at most so many of each success."""
-    shuffled: bool = False
-    """Each action is taken from another place where the same tool was used: form without sense."""
-    rounds: Positive = 1
-    """After each round the arm itself works on the training tasks, and the next one learns from all successes so far."""
-    elsewhere: bool = False
-    """Work on each repository with what was learned in the next one: shows what learning makes forget."""
-    strategy: Strategy | None = None
-    """One adapter for all repositories, made from one batch after another; None for one adapter per repository."""
-    batches: Positive | None = None
-    """With a strategy: stop after so many batches; None for all."""
-
-    @property
-    def remembers(self) -> Remembering | None:
-        if self.memory is None and self.treatment is Treatment.MEMORY:
-            return Remembering()
-        return self.memory
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "Learning":
-        trained = self.treatment is Treatment.ADAPTER
-        plain = self.objective is Objective.IMITATION
-        for wrong, said in (
-            (
-                (self.objective is Objective.DISTILLATION) != (self.teacher is not None),
-                "teacher: belongs to the distillation objective, which needs one",
-            ),
-            (
-                self.strategy is not None and not (trained and plain),
-                "strategy: is for adapters that are trained by imitation",
-            ),
-            (
-                self.strategy is not None and (self.elsewhere or self.rounds > 1),
-                "strategy: has one adapter for all repositories and one round",
-            ),
-            (
-                self.format is not Format.TRAJECTORY and not (trained and plain),
-                "format: is for adapters that are trained by imitation",
-            ),
-            (
-                self.pairs is not None and self.format in (Format.TRAJECTORY, Format.GOLD_DIFF),
-                "pairs: belongs to questions and answers",
-            ),
-            (self.batches is not None and self.strategy is None, "batches: belongs to a strategy"),
-            (
-                self.shuffled and not (trained and plain),
-                "shuffled: is for adapters that are trained by imitation",
-            ),
-            (self.rounds > 1 and not trained, "rounds: only what is trained has rounds"),
-            (self.rounds > 1 and self.source is not Source.OWN, "rounds: are for an arm's own experience"),
-        ):
-            if wrong:
-                raise ValueError(said)
-        return self
-
-
-class Experience(Record):
-    """How experience is gathered and what is made of it."""
-
-    per_repo: Positive
-    """The first so many tasks of each repository are for learning; they are never evaluated."""
-    samples: Positive
-    """Attempts at each of them, with different luck."""
-    temperature: Annotated[float, Field(ge=0)]
-    selection: SelectionSettings = SelectionSettings()
-    training: TrainingSettings | None = None
-    """For arms with adapters."""
-    memory_items: Positive = 1
-    """In a prompt, for arms with memory."""
-    memory_bytes: Positive | None = None
-    """Of their texts together; None for no such limit."""
-    retrieval: Annotated[str, Field(pattern=r"^(bm25|ollama:.+)$")] = "bm25"
-    """How items are found: by their words, or by the embeddings of a model that Ollama serves."""
-    batch: Positive | None = None
-    """So many successes of a repository are a batch of a strategy; None for all of them."""
-
-
 class ArmRole(StrEnum):
     """What an arm is for, so that renaming or reordering arms changes no number."""
 
@@ -275,20 +151,50 @@ class Expect(StrEnum):
     """The first arm does not resolve less by the margin."""
 
 
+class Metric(StrEnum):
+    """What a contrast compares, cell by cell."""
+
+    RESOLVED = "resolved"
+    VALID_ACTIONS = "valid_actions"
+    """Share of a rollout's steps with an action that could be read."""
+
+
 class Contrast(Record):
     """A comparison that is registered before there are data, with what will be said of each outcome."""
 
     arm: str
     against: str
     expect: Expect = Expect.MORE
+    metric: Metric = Metric.RESOLVED
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of tasks; what is less than this is taken for nothing."""
+    expected: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of tasks; the difference that the plan means to see."""
     shown: str
     """To be said where it came out as expected."""
     refuted: str
     """To be said where the opposite was shown."""
     open: str
     """To be said where the run could not tell."""
+
+
+class Chooser(StrEnum):
+    """How one of several attempts is picked; none of them looks at hidden tests, but for the last."""
+
+    MAJORITY = "majority"
+    """The patch that most attempts made, the earliest of equals; no patch only where nobody made one."""
+    RANDOM = "random"
+    ANY = "any"
+    """One that is resolved, where there is one: the ceiling of every chooser, and no result."""
+
+
+class Choice(Record):
+    """An arm that runs nothing: from the attempts of other arms at a task it takes one, and pays for all."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    of: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Names of arms."""
+    by: Chooser
 
 
 class TaskSelection(Record):
@@ -308,6 +214,17 @@ class TaskSelection(Record):
     limit: Positive | None = None
 
 
+class Gate(StrEnum):
+    """A check that a person may override, for a reason that stands in the record."""
+
+    DATA = "data"
+    """Enough resolved tasks to learn from."""
+    ACTION = "action"
+    """An adapter leaves valid actions nearly as frequent as base's, on held-out prompts and at work."""
+    POWER = "power"
+    """The tasks suffice to find the expected difference with 80 % power; a run with fewer is a pilot."""
+
+
 class Plan(Record):
     """An experiment under one profile, fully resolved."""
 
@@ -324,6 +241,9 @@ class Plan(Record):
     experience: Experience | None = None
     contrasts: tuple[Contrast, ...] = ()
     """Registered, the primary one first; everything else that a report shows is exploratory."""
+    choices: tuple[Choice, ...] = ()
+    measured_only: tuple[Gate, ...] = ()
+    """Gates that this plan asks to see the answer, and not to stop an arm."""
     order: Literal["parallel", "sequence"]
     """`sequence` runs each arm's tasks one after the other, for arms that accumulate experience."""
     attempts: Positive = 3
@@ -350,6 +270,12 @@ class Plan(Record):
                     f"arms: {arm.name} needs a repetition of its own, or it would copy {bases[0].name}"
                 )
         self._learning_is_possible(bases)
+        for choice in self.choices:
+            if unknown := [name for name in choice.of if name not in names]:
+                raise ValueError(f"choices: there is no arm {', '.join(unknown)}")
+            if choice.name in names:
+                raise ValueError(f"choices: the name {choice.name} is an arm's")
+        names += [choice.name for choice in self.choices]
         for contrast in self.contrasts:
             for name in (contrast.arm, contrast.against):
                 if name not in names:
@@ -371,12 +297,26 @@ class Plan(Record):
                 raise ValueError(f"arms: {arm.name} must differ from {bases[0].name} in its learning only")
             if arm.learning and arm.learning.treatment.is_adapter and self.experience.training is None:
                 raise ValueError(f"arms: {arm.name} needs an adapter, so the experience needs its training")
+        if Source.GUIDED in self.sources and self.overseen is None:
+            raise ValueError("arms: guided experience needs an arm with oversight")
         if len({content_hash(arm.learning) for arm in learners if arm.learning}) < len(learners):
             raise ValueError("arms: two arms learn the same; repeat base with the role again instead")
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
         """The seeds that an arm is run with."""
         return self.seeds[: arm.only_seeds]
+
+    @property
+    def overseen(self) -> Arm | None:
+        """The arm whose overseer also guides experience; None where no arm has one that sees."""
+        return next(
+            (
+                arm
+                for arm in self.arms
+                if arm.learning and arm.learning.treatment is Treatment.OVERSIGHT and not arm.learning.blind
+            ),
+            None,
+        )
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -387,6 +327,8 @@ class Plan(Record):
     def experience_arms(self, source: Source) -> tuple[Arm, ...]:
         """Base at work on the training tasks, once per sample."""
         base = next((arm for arm in self.arms if arm.role is ArmRole.BASE), None)
+        if base is not None and source is Source.GUIDED:
+            base = base.model_copy(update={"learning": self.overseen.learning if self.overseen else None})
         if base is None or source is not Source.GOLD:
             return self._at_work(base, f"experience_{source.value}", 1)
         player = base.model_copy(update={"model": ModelSpec(backend="gold")})
@@ -446,13 +388,6 @@ class Cell(Record):
         return f"{self.arm}/{self.seed}/{self.instance_id}"
 
 
-class Gate(StrEnum):
-    """A check that a person may override, for a reason that stands in the record."""
-
-    DATA = "data"
-    """Enough resolved tasks to learn from."""
-
-
 class Override(Record):
     """A gate that was passed over."""
 
@@ -481,6 +416,10 @@ class RunManifest(Record):
     """Content hashes of the environments that the tasks run on."""
     sandbox: str
     """Backend that commands and verification run in."""
+
+    def stops(self, gate: Gate) -> bool:
+        """Whether a gate ends what does not pass it."""
+        return gate not in self.plan.measured_only and all(found.gate is not gate for found in self.overrides)
 
     def run_hash(self) -> str:
         return content_hash(self)[:12]

@@ -128,6 +128,14 @@ class Format(StrEnum):
     """The issue, answered with the benchmark's own patch."""
 
 
+class Library(StrEnum):
+    """What a training is computed with. The adapter is the same kind of folder afterwards."""
+
+    MLX = "mlx"
+    TORCH = "torch"
+    """transformers and PEFT, for machines with CUDA; plain LoRA by imitation only."""
+
+
 class TrainingSettings(Record):
     """How an adapter is trained. The change of a weight is ΔW = multiplier · B·A, with multiplier = alpha / rank."""
 
@@ -154,6 +162,14 @@ class TrainingSettings(Record):
     checkpoint_every: Positive = 25
     grad_checkpoint: bool = False
     """Recompute activations instead of keeping them: less memory, more time."""
+    library: Library = Library.MLX
+
+    @model_validator(mode="after")
+    def _can_be_computed(self) -> "TrainingSettings":
+        plain = self.kind is AdapterKind.LORA and self.objective is Objective.IMITATION
+        if self.library is Library.TORCH and not plain:
+            raise ValueError(f"library: {self.library.value} trains LoRA by imitation; mlx trains the rest")
+        return self
 
 
 class Make(StrEnum):
@@ -168,6 +184,8 @@ class Make(StrEnum):
     """The mean of the changes that `parts` make."""
     CUT = "cut"
     """The one part, of lower rank, as near as possible to what it was: singular value decomposition."""
+    SCALED = "scaled"
+    """The one part, its change multiplied by `times`."""
     MIXTURE = "mixture"
     """`parts` side by side with a router in each layer; the router is trained on the examples."""
     ROUTED_BY_CHANCE = "routed_by_chance"
@@ -194,6 +212,8 @@ class TrainingRequest(Record):
     """Holds the weights near those of `start`, and measures what the next training is to hold."""
     parts: tuple[str, ...] = ()
     """Ids of the adapters that this one is made of or like."""
+    times: PositiveFloat | None = None
+    """Of a scaled or random adapter: how many times the change of its part."""
     top: Positive | None = None
     """Of a mixture: experts at work on one token; None for all."""
 
@@ -216,9 +236,13 @@ class TrainingRequest(Record):
             raise ValueError(
                 "teachers: one sees no more than its student, so there is nothing to learn from it"
             )
-        one = self.make in (Make.RANDOM, Make.CUT)
+        one = self.make in (Make.RANDOM, Make.CUT, Make.SCALED)
         if (one and len(self.parts) != 1) or (self.make in (Make.TRAINED, Make.ZERO) and self.parts):
             raise ValueError(f"parts: {len(self.parts)} for an adapter that is {self.make.value}")
+        if self.settings.library is Library.TORCH and (self.start or self.make is Make.MIXTURE):
+            raise ValueError("library: torch trains adapters from their beginning; set library = mlx")
+        if (self.make is Make.SCALED) != (self.times is not None) and self.make is not Make.RANDOM:
+            raise ValueError("times: belongs to an adapter that is scaled, or random")
         if self.grow and not self.start:
             raise ValueError("grow: there is no start to grow from")
         return self

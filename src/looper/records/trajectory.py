@@ -130,6 +130,8 @@ class Reply(Record):
     """Infrastructure faults survived before this reply arrived."""
     waited_s: float = 0.0
     """Time lost to them; it does not count against the task's limit."""
+    overseen: bool = False
+    """An overseer stepped in: this is not what the agent said first."""
 
 
 class Guard(StrEnum):

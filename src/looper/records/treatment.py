@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 from looper.records.base import Record
-from looper.records.plan import Treatment
+from looper.records.learning import Treatment
 from looper.records.training import Selection
 
 
@@ -63,6 +63,8 @@ class Proof(Record):
     subject: str
     """What was looked at: model and adapter digests."""
     passed: bool
+    stops: bool = True
+    """Whether an arm that does not pass runs no task; a plan may ask to see the answer and go on."""
     said: str
     """The finding in words, with its figures."""
     before: float | None = None

@@ -4,7 +4,10 @@ from statistics import fmean
 
 from looper.metrics.arms import ArmFigures, Rate
 from looper.metrics.paired import PairedDifference, wilson
-from looper.records.plan import ArmRole, Treatment
+from looper.metrics.power import smallest_detectable
+from looper.metrics.registered import Registered
+from looper.records.learning import Treatment
+from looper.records.plan import ArmRole, Expect, Gate, Metric
 from looper.records.treatment import ProofKind
 from looper.views.runs import RunView
 
@@ -25,7 +28,15 @@ COLUMNS = (
 def arm_rows(run: RunView) -> list[tuple[str, ...]]:
     """One row of `COLUMNS` for each arm."""
     figures = [run.figures(arm.name) for arm in run.manifest.plan.arms]
-    return [_failed_row(found) if found.arm in run.failed_arms else _row(found) for found in figures]
+    rows = [_failed_row(found) if found.arm in run.failed_arms else _row(found) for found in figures]
+    return [*rows, *(_choice_row(run, name) for name in run.choice_names)]
+
+
+def _choice_row(run: RunView, name: str) -> tuple[str, ...]:
+    """A choice has no rollout of its own; what it cost stands with the arms that it takes from."""
+    found = run.chosen(name)
+    rate = Rate(sum(found.values()), len(found), frozenset())
+    return (name, f"{rate.numerator}/{rate.denominator}", _rate(rate), *[NOT_MEASURED] * 5, NOT_MEASURED)
 
 
 def _row(found: ArmFigures) -> tuple[str, ...]:
@@ -62,15 +73,47 @@ def registered_lines(run: RunView) -> list[str]:
     found = run.registered()
     if not found or run.finished < run.planned:
         return []
-    lines = []
+    lines = [*pilot_lines(run)]
     for number, result in enumerate(found):
         name = "primary" if number == 0 else "secondary"
         p = f", p = {result.p_adjusted:.2g} adjusted" if result.p_adjusted is not None else ""
         contrast = result.contrast
         lines.append(
-            f"{name}: {contrast.arm} − {contrast.against}, {result.finding.value}{p}: {' '.join(result.sentence.split())}"
+            f"{name}: {contrast.arm} − {contrast.against}{_in_points(result)}, {result.finding.value}{p}: "
+            f"{' '.join(result.sentence.split())}"
         )
     return lines
+
+
+def pilot_lines(run: RunView) -> list[str]:
+    """Whether the run could have found what its primary contrast expects; tasks are counted once, whatever their seeds."""
+    wanted = next((found for found in run.manifest.plan.contrasts if found.expect is Expect.MORE), None)
+    differ = run.discordance()
+    if wanted is None or differ is None or not run.tasks:
+        return []
+    least = smallest_detectable(len(run.tasks), differ)
+    if least is not None and least <= wanted.expected:
+        return []
+    could = "none" if least is None else f"{100 * least:.0f} points"
+    why = (
+        f"with {len(run.tasks)} tasks and equal arms that differ in {100 * differ:.0f} % of cells, the smallest difference "
+        f"found with 80 % power is {could}; {100 * wanted.expected:.0f} are expected"
+    )
+    reason = next((found.reason for found in run.manifest.overrides if found.gate is Gate.POWER), None)
+    if reason is not None:
+        return [f"underpowered, and called confirmatory for a reason ({reason}): {why}"]
+    return [f"a PILOT, which confirms nothing: {why}"]
+
+
+def _in_points(result: Registered) -> str:
+    """The difference where no other line gives it: the arm is compared with another one than base, or by another metric."""
+    found, contrast = result.difference, result.contrast
+    if found is None:
+        return ""
+    what = "" if contrast.metric is Metric.RESOLVED else f" of {contrast.metric.value.replace('_', ' ')}"
+    low, high = found.within_margin if contrast.expect is not Expect.MORE else (found.low, found.high)
+    share = "90 %" if contrast.expect is not Expect.MORE else "95 %"
+    return f": {100 * found.difference:+.1f} points{what}, {share} {100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def contrast_lines(run: RunView) -> list[str]:

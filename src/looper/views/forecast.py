@@ -58,16 +58,10 @@ def discordance(runs: Path, plan: Plan) -> tuple[str, float] | None:
     wanted = _main_arm(plan)
     for view in _newest(runs):
         other = view.manifest.plan
-        again = next((arm for arm in other.arms if arm.role is ArmRole.AGAIN), None)
-        base = next((arm for arm in other.arms if arm.role is ArmRole.BASE), None)
-        if again is None or base is None or base.model != wanted.model or other.limits != plan.limits:
+        if _main_arm(other).model != wanted.model or other.limits != plan.limits:
             continue
-        if other.selection.suite != plan.selection.suite:
-            continue
-        first, second = view.outcomes(base.name), view.outcomes(again.name)
-        common = first.keys() & second.keys()
-        if common:
-            return view.folder.name, sum(first[key] != second[key] for key in common) / len(common)
+        if other.selection.suite == plan.selection.suite and (found := view.discordance()) is not None:
+            return view.folder.name, found
     return None
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from looper.errors import BadInput
 from looper.journal import Damage, holder_of, read_stream
@@ -13,9 +14,10 @@ from looper.metrics.behaviour import (
     tokens_per_resolved,
     verdict_rates,
 )
-from looper.metrics.paired import PairedDifference, paired_difference
+from looper.metrics.choice import Made, chosen
+from looper.metrics.paired import MeanDifference, PairedDifference, mean_difference, paired_difference
 from looper.metrics.registered import Registered, judge
-from looper.records.plan import ArmRole, RunManifest
+from looper.records.plan import ArmRole, Contrast, Metric, RunManifest
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict
@@ -69,8 +71,43 @@ class RunView:
             found[arm.name] = rates, f2p_fraction(verdicts), tokens_per_resolved(verdicts, ends)
         return found
 
+    @property
+    def choice_names(self) -> tuple[str, ...]:
+        return tuple(found.name for found in self.manifest.plan.choices)
+
+    def chosen(self, name: str) -> dict[str, bool]:
+        """Seed and task → whether what a choice takes is resolved, where all attempts that it takes from have a verdict."""
+        choice = next(found for found in self.manifest.plan.choices if found.name == name)
+        final = {verdict.cell: verdict for verdict in self.verdicts}
+        ends = {(end.cell, end.attempt): end for end in self.trajectories}
+        picked = {}
+        for where in self.outcomes(choice.of[0]):
+            verdicts = [final.get(f"{arm}/{where}") for arm in choice.of]
+            made = [
+                Made(end.patch_hash, not end.patch, verdict.outcome is Outcome.RESOLVED)
+                for verdict in verdicts
+                if verdict is not None
+                and verdict.outcome.is_verdict
+                and (end := ends.get((verdict.cell, verdict.attempt))) is not None
+            ]
+            if len(made) == len(choice.of):
+                picked[where] = chosen(choice.by, made, f"{name}/{where}").resolved
+        return picked
+
+    def valid_actions(self, arm: str) -> dict[str, float]:
+        """Seed and task → share of steps with an action that could be read, for cells with a verdict. Reads every step."""
+        final = {verdict.cell: verdict for verdict in self.verdicts if verdict.outcome.is_verdict}
+        wanted = set(self.cells(arm)) & final.keys()
+        counts: dict[str, list[bool]] = {}
+        for step in read_stream(self.folder, "steps", Step):
+            if step.cell in wanted and step.attempt == final[step.cell].attempt:
+                counts.setdefault(step.cell.partition("/")[2], []).append(step.action is not None)
+        return {where: fmean(found) for where, found in counts.items()}
+
     def outcomes(self, arm: str) -> dict[str, bool]:
         """Seed and task → whether resolved, for cells with a verdict."""
+        if arm in self.choice_names:
+            return self.chosen(arm)
         final = {verdict.cell: verdict for verdict in self.verdicts}
         return {
             cell.partition("/")[2]: final[cell].outcome is Outcome.RESOLVED
@@ -88,20 +125,29 @@ class RunView:
         outcomes = self.outcomes(base.name)
         return [(arm.name, base.name, paired_difference(self.outcomes(arm.name), outcomes)) for arm in others]
 
+    def discordance(self) -> float | None:
+        """Share of cells in which base and a repeat of it differ; None where there is no repeat, or no common cell."""
+        arms = self.manifest.plan.arms
+        again = next((arm for arm in arms if arm.role is ArmRole.AGAIN), None)
+        base = next((arm for arm in arms if arm.role is ArmRole.BASE), None)
+        if again is None or base is None:
+            return None
+        first, second = self.outcomes(base.name), self.outcomes(again.name)
+        common = first.keys() & second.keys()
+        return sum(first[key] != second[key] for key in common) / len(common) if common else None
+
     def registered(self) -> list[Registered]:
         """The plan's own contrasts, with what was found. A failed arm has no rate, so nothing is found."""
-        failed = self.failed_arms
-        return judge(
-            [
-                (
-                    contrast,
-                    None
-                    if {contrast.arm, contrast.against} & failed.keys()
-                    else paired_difference(self.outcomes(contrast.arm), self.outcomes(contrast.against)),
-                )
-                for contrast in self.manifest.plan.contrasts
-            ]
-        )
+        return judge([(found, self._compared(found)) for found in self.manifest.plan.contrasts])
+
+    def _compared(self, contrast: Contrast) -> PairedDifference | MeanDifference | None:
+        of = {found.name: found.of for found in self.manifest.plan.choices}
+        names = {arm for name in (contrast.arm, contrast.against) for arm in of.get(name, (name,))}
+        if names & self.failed_arms.keys():
+            return None
+        if contrast.metric is Metric.VALID_ACTIONS:
+            return mean_difference(self.valid_actions(contrast.arm), self.valid_actions(contrast.against))
+        return paired_difference(self.outcomes(contrast.arm), self.outcomes(contrast.against))
 
     def same_as_base(self, arm: str) -> tuple[int, int]:
         """Cells in which an arm made the very patch that base made, and cells that both have."""
@@ -117,7 +163,7 @@ class RunView:
     @property
     def failed_arms(self) -> dict[str, str]:
         """Arms that are not what they are called, and why: they have no rate."""
-        return {proof.arm: proof.said for proof in self.proofs if not proof.passed}
+        return {proof.arm: proof.said for proof in self.proofs if proof.stops and not proof.passed}
 
     @property
     def _planned_cells(self) -> set[str]:

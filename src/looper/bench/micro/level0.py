@@ -81,6 +81,19 @@ class Conventions:
             choice={name: rng.choice(family.choices) for name, family in FAMILIES.items()},
         )
 
+    def before(self, rng: random.Random, changed: int) -> "Conventions":
+        """An older state, in which `changed` of the families had another convention: another choice where there is one,
+        another module elsewhere."""
+        module, choice = dict(self.module), dict(self.choice)
+        # The same order whatever the number, so that what had changed in a little time had changed in a longer one.
+        for family in rng.sample(sorted(FAMILIES), len(FAMILIES))[:changed]:
+            if family in CONVENTIONS:
+                others = [found for found in FAMILIES[family].choices if found != choice[family]]
+                choice[family] = rng.choice(others)
+            else:
+                module[family] = rng.choice([found for found in MODULES if found != module[family]])
+        return replace(self, module=module, choice=choice)
+
 
 @dataclass(frozen=True)
 class Bug:
@@ -132,9 +145,14 @@ def draw_bug(conventions: Conventions, family: str, noun: str, rng: random.Rando
     )
 
 
-def generate(rng: random.Random, tasks: int) -> Project:
-    """A repository with `tasks` issues: three of four need a convention, and families take turns."""
+def generate(rng: random.Random, tasks: int, changed: int = 0) -> Project:
+    """A repository with `tasks` issues: three of four need a convention, and families take turns.
+
+    With `changed` an older state of it, see `Conventions.before`.
+    """
     conventions = Conventions.draw(rng)
+    if changed:
+        conventions = conventions.before(random.Random(f"before/{conventions.repo}"), changed)
     bugs = [draw_bug(conventions, family, noun, rng) for family, noun in _order(rng, tasks)]
     return Project(conventions.repo, tuple(map(_change, bugs)))
 

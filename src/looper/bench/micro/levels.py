@@ -10,12 +10,18 @@ TASKS_PER_REPOSITORY = 40
 GENERATORS = {0: level0.generate, 1: level1.generate, 2: level1.generate_level_2}
 
 
-def projects(level: int, seed: int, *, redrawn: bool = False) -> tuple[Project, ...]:
+CHANGED = {"stale_minor": 1, "stale_moderate": 3, "stale_major": 7}
+"""Of the twelve families of a level-0 repository: 8, 25 and 58 %."""
+VARIANTS = ("", "redrawn", *CHANGED)
+
+
+def projects(level: int, seed: int, variant: str = "") -> tuple[Project, ...]:
     """Eight repositories of forty tasks, the same for the same level and seed on every machine.
 
-    `redrawn` gives level-0 repositories of the same names and shape in which every task has conventions of its own.
+    Variants are level-0 repositories of the same names and shape: `redrawn`, in which every task has conventions of its
+    own, and the stale ones, which are older states of the same repositories.
     """
-    if redrawn:
+    if variant == "redrawn":
         names = [project.name for project in projects(0, seed)]
         return tuple(
             level0.generate_redrawn(random.Random(f"micro/redrawn/{seed}/{name}"), TASKS_PER_REPOSITORY, name)
@@ -25,7 +31,11 @@ def projects(level: int, seed: int, *, redrawn: bool = False) -> tuple[Project, 
     number = 0
     while len(found) < REPOSITORIES:
         rng = random.Random(f"micro/{level}/{seed}/{number}")
-        project = GENERATORS[level](rng, TASKS_PER_REPOSITORY)
+        project = (
+            level0.generate(rng, TASKS_PER_REPOSITORY, CHANGED[variant])
+            if variant
+            else GENERATORS[level](rng, TASKS_PER_REPOSITORY)
+        )
         found.setdefault(project.name, project)
         number += 1
     return tuple(found.values())

@@ -25,14 +25,14 @@ class MicroSuite:
     fix just as a real one does.
     """
 
-    def __init__(self, folder: Path, level: int, seed: int, *, redrawn: bool = False) -> None:
-        """`redrawn` is the level-0 suite in which nothing that could be learned holds for the next task."""
-        self.name = f"micro-{level}-redrawn" if redrawn else f"micro-{level}"
-        self._folder, self._level, self._seed, self._redrawn = folder, level, seed, redrawn
+    def __init__(self, folder: Path, level: int, seed: int, variant: str = "") -> None:
+        """`variant` is one of `levels.VARIANTS`."""
+        self.name = f"micro-{level}" + (f"-{variant}" if variant else "")
+        self._folder, self._level, self._seed, self._variant = folder, level, seed, variant
 
     def load(self) -> tuple[tuple[Task, ...], dict[str, Path]]:
         """Tasks in sequence order, and mirrors by suite and repository name."""
-        generated = projects(self._level, self._seed, redrawn=self._redrawn)
+        generated = projects(self._level, self._seed, self._variant)
         identity = content_hash(*(repr(project.changes) for project in generated))[:12]
         folder = self._folder / f"{self.name}-seed{self._seed}-{identity}"
         if not folder.is_dir():
@@ -128,7 +128,9 @@ def _task(project: Project, number: int, suite: str, base: str, patch: str) -> T
 
 
 def _instance_id(project: Project, number: int, suite: str) -> str:
-    return f"{project.name}-{'r' * suite.endswith('-redrawn')}{number:02d}"
+    variant = suite.partition("-")[2].partition("-")[2]
+    # The tasks of a variant are others than those of the same number.
+    return f"{project.name}-{variant.replace('stale_', 's')[:3]}{number:02d}"
 
 
 def _dependencies(project: Project, number: int, suite: str) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """An MLX model in a process of its own, shared by all rollouts of a run and by all adapters on it."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -7,6 +8,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -31,6 +33,35 @@ WHOLE_DIGEST_BYTES = 256 << 20
 def nano_folder() -> Path:
     """The weights that ship with the package."""
     return Path(str(resources.files("looper.nano") / "weights"))
+
+
+def quantised_nano(models: Path, bits: str) -> Path:
+    """The embedded model with its weights in groups of 32 and so many bits each, as `4bit`; made once, below `models`."""
+    folder = models / f"nano-{bits}-{folder_digest(nano_folder())[:12]}"
+    if folder.is_dir():
+        return folder
+    models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".nano-", dir=models) as place:
+        made = Path(place) / "made"
+        argv = [
+            sys.executable,
+            "-m",
+            "mlx_lm",
+            "convert",
+            "--hf-path",
+            str(nano_folder()),
+            "--mlx-path",
+            str(made),
+        ]
+        argv += ["--quantize", "--q-bits", bits.removesuffix("bit"), "--q-group-size", "32"]
+        done = subprocess.run(argv, env=mlx_environment(), capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ModelMissing(
+                f"The embedded model could not be quantised to {bits}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+            )
+        with contextlib.suppress(OSError):  # Another process was faster.
+            made.rename(folder)
+    return folder
 
 
 class MlxModel:

@@ -6,14 +6,15 @@ is written. A second training of the same request waits for the first and takes 
 
 import fcntl
 import hashlib
+import importlib.util
 import json
 import math
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from looper.records.training import (
     AdapterKind,
     AdapterRecord,
     Example,
+    Library,
     Make,
     Measured,
     MeasuringRequest,
@@ -35,6 +37,13 @@ from looper.records.training import (
 )
 
 CARD = "adapter.json"
+CHILDREN = {
+    Library.MLX: "looper.edges.trainers.mlx_child",
+    Library.TORCH: "looper.edges.trainers.torch_child",
+}
+"""The program that trains, by library; all keep to the contract of `child`."""
+NEEDED = ("torch", "peft", "accelerate")
+"""Packages, for training with torch."""
 
 
 class OutOfMemory(TrainingFailed):
@@ -76,6 +85,7 @@ class MlxTrainer:
             (work / CARD).write_bytes(card.to_json())
             for leftover in ("request.json", "outcome.json", "checkpoint.safetensors"):
                 (work / leftover).unlink(missing_ok=True)
+            shutil.rmtree(work / "checkpoints", ignore_errors=True)
             work.rename(self.folder(name))
         (self._adapters / f".{name}.lock").unlink(missing_ok=True)
         tell(TrainingEvent(event="finished"))
@@ -94,13 +104,14 @@ class MlxTrainer:
             try:
                 must_fit(self._base, fitted.settings)
                 (work / "request.json").write_bytes(fitted.to_json())
-                return fitted, self._run(work, tell)
+                return fitted, self._run(work, tell, fitted.settings.library)
             except (DoesNotFit, OutOfMemory) as error:
                 if lower is None:
                     raise
                 if isinstance(error, OutOfMemory):
                     # Of other batches; where the estimate said no, it is from the rung that an earlier process ended on.
                     (work / "checkpoint.safetensors").unlink(missing_ok=True)
+                    shutil.rmtree(work / "checkpoints", ignore_errors=True)
                 settings, said = lower
                 tell(TrainingEvent(event="less_memory", said=f"{said}, because: {error}"))
                 fitted = fitted.model_copy(update={"settings": settings})
@@ -159,10 +170,16 @@ class MlxTrainer:
             )
         return found
 
-    def _run(self, work: Path, tell: Callable[[TrainingEvent], None]) -> dict[str, Any]:
+    def _run(
+        self, work: Path, tell: Callable[[TrainingEvent], None], library: Library = Library.MLX
+    ) -> dict[str, Any]:
         """Let the child work; what it found. Raises BadInput or TrainingFailed, with the child's last words."""
+        if library is Library.TORCH and any(importlib.util.find_spec(name) is None for name in NEEDED):
+            raise BadInput(
+                "Training with torch needs packages that are not installed: pip install 'looper[torch]'."
+            )
         (work / "outcome.json").unlink(missing_ok=True)
-        argv = [sys.executable, "-m", "looper.edges.trainers.mlx_child", str(work), str(self._base)]
+        argv = [sys.executable, "-m", CHILDREN[library], str(work), str(self._base)]
         last, words, kills = "before its first event", deque[str](maxlen=20), oom_kills()
         with (work / "child.log").open("w+") as log:
             child = subprocess.Popen(
@@ -201,8 +218,8 @@ class MlxTrainer:
         return outcome
 
 
-NO_MEMORY = ("bad_alloc", "Unable to allocate", "out of memory", "Insufficient Memory")
-"""What MLX and the systems below it say when there is none left."""
+NO_MEMORY = ("bad_alloc", "Unable to allocate", "out of memory", "Insufficient Memory", "OutOfMemoryError")
+"""What MLX, PyTorch and the systems below them say when there is none left."""
 
 
 def oom_kills() -> int:
@@ -274,7 +291,7 @@ def _card(
             seconds=outcome.get("seconds", 0.0),
             peak_memory_bytes=outcome["peak_memory_bytes"],
             weights_hash=weights_hash(work),
-            backend=f"mlx-lm {metadata.version('mlx-lm')}, mlx {metadata.version('mlx')}",
+            backend=outcome["backend"],
         )
     except (KeyError, ValidationError) as error:
         raise TrainingFailed(f"The training process reported no usable {error}.") from error

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from looper.edges.trainers.encoding import Encoded
+from looper.edges.trainers.order import groups
 
 LENGTH_BUCKET = 32
 """Batches are padded to multiples of this many tokens: `mx.compile` compiles once per shape."""
@@ -21,24 +22,8 @@ def batches(
     begin: int = 0,
     pad: "Callable[[Sequence[Encoded]], tuple[Any, ...]] | None" = None,
 ) -> Iterator[tuple[Any, ...]]:
-    """Endless batches of examples of like length; each epoch shows every example once, in another order.
-
-    Which examples stand in batch n depends on seed and n alone. `begin` skips batches.
-    """
-    ordered = sorted(examples, key=lambda item: (len(item.tokens), item.source))
-    number = epoch = 0
-    while True:
-        rng = random.Random(f"{seed}/{epoch}")
-        # Neighbours in length share a batch; who the neighbours are moves from epoch to epoch.
-        shift = rng.randrange(rows)
-        turned = [*ordered[shift:], *ordered[:shift]]
-        groups = [turned[at : at + rows] for at in range(0, len(turned), rows)]
-        rng.shuffle(groups)
-        for group in groups:
-            if number >= begin:
-                yield (pad or padded)(group)
-            number += 1
-        epoch += 1
+    """`order.groups` as arrays."""
+    return (tuple((pad or padded)(group)) for group in groups(examples, rows, seed, begin))
 
 
 def padded(group: Sequence[Encoded]) -> tuple[Any, Any]:

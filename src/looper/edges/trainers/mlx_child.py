@@ -15,12 +15,10 @@ import contextlib
 import json
 import math
 import os
-import random
-import resource
 import sys
-import threading
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,9 +26,9 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.trainer import TrainingArgs, train
 from mlx_lm.utils import load
-from pydantic import TypeAdapter
 
 from looper.edges.models.mixture import add_routers, load_adapter
+from looper.edges.trainers.child import serve
 from looper.edges.trainers.encoding import Encoded, length_histogram, whole_conversation
 from looper.edges.trainers.mlx import FISHER
 from looper.edges.trainers.mlx_batches import padded
@@ -48,6 +46,7 @@ from looper.edges.trainers.mlx_weights import (
     side_by_side,
     write_adapter,
 )
+from looper.edges.trainers.order import in_two
 from looper.errors import BadInput
 from looper.records.strategy import Pull
 from looper.records.training import (
@@ -61,7 +60,6 @@ from looper.records.training import (
     TrainingSettings,
 )
 
-Request: TypeAdapter[TrainingRequest | MeasuringRequest] = TypeAdapter(TrainingRequest | MeasuringRequest)
 REPORTS = 5
 """Iterations between two loss reports."""
 
@@ -102,17 +100,8 @@ class Trainer:
     def _encode(self) -> tuple[list[Encoded], list[Encoded], int]:
         """Windows for training and for validation, no task on both sides; and the number of actions too long for any."""
         tokenizer = getattr(self.tokenizer, "_tokenizer", self.tokenizer)
-        kept_aside = validation_tasks(self.request)
         found, too_long = self.aim.encode(tokenizer, self.request)
-        train_set = [item for item in found if item.instance_id not in kept_aside]
-        validation_set = [item for item in found if item.instance_id in kept_aside]
-        if not train_set:
-            raise BadInput(
-                f"None of {len(self.request.examples)} examples fits {self.settings.max_tokens} tokens. Raise max_tokens."
-            )
-        if kept_aside and not validation_set:
-            raise BadInput("The validation tasks have no example that fits. Raise max_tokens.")
-        return train_set, validation_set, too_long
+        return (*in_two(found, self.request), too_long)
 
     def _loaded(self) -> Hold:
         """Put the weights in that training begins with, and say which of them are held."""
@@ -291,46 +280,15 @@ class Trainer:
             self.best = state["best"][0], state["best"][1], part("best.")
 
 
-def validation_tasks(request: TrainingRequest) -> set[str]:
-    """Whole tasks, drawn by the seed, until their share is reached; none where the share is 0."""
-    share = request.settings.validation_share
-    tasks = sorted({example.instance_id for example in request.examples})
-    if not share:
-        return set()
-    count = max(1, round(share * len(tasks)))
-    if count >= len(tasks):
-        raise BadInput(
-            f"{len(tasks)} tasks are too few to keep {share:.0%} of them aside. Set validation_share = 0."
-        )
-    return set(random.Random(request.settings.seed).sample(tasks, count))
-
-
 def main() -> None:
     folder, base = Path(sys.argv[1]), Path(sys.argv[2])
-    text = (folder / "request.json").read_bytes()
-    request = Request.validate_json(text)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # mlx-lm draws its progress on standard output; ours is for events alone.
-    events = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    outcome: dict[str, Any]
-    try:
+
+    def carry_out(request: TrainingRequest | MeasuringRequest, events: "IO[str]") -> dict[str, Any]:
         if isinstance(request, MeasuringRequest):
-            outcome = measured(base, request, folder.parent)
-        else:
-            outcome = work(folder, base, request, events)
-    except BadInput as error:
-        outcome = {"error": str(error)}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    outcome["peak_memory_bytes"] = peak if sys.platform == "darwin" else peak << 10
-    temporary = folder / "outcome.tmp"
-    temporary.write_text(json.dumps(outcome))
-    temporary.replace(folder / "outcome.json")
+            return measured(base, request, folder.parent)
+        return work(folder, base, request, events)
 
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)
+    serve(folder, carry_out)
 
 
 def _rank(folder: Path, request: TrainingRequest) -> int | None:
@@ -370,6 +328,10 @@ def _computed(folder: Path, base: Path, request: TrainingRequest) -> dict[str, A
     match request.make:
         case Make.RANDOM:
             arrays = in_no_direction(parts[0], settings.seed)
+            if request.times is not None:
+                arrays = side_by_side([arrays], request.times)
+        case Make.SCALED:
+            arrays = side_by_side(parts, request.times or 1.0)
         case Make.MERGED:
             arrays = side_by_side(parts, 1 / len(parts))
         case Make.CUT:
@@ -388,7 +350,15 @@ def _computed(folder: Path, base: Path, request: TrainingRequest) -> dict[str, A
         mixture = {"experts": len(parts), "top": request.top}
     model.load_weights(list(arrays.items()), strict=False)
     write_adapter(folder, model, settings, parameters, mixture)
-    return found | {"rank": rank_in(parameters, settings), "relative_change": relative_change(before, model)}
+    return found | {
+        "rank": rank_in(parameters, settings),
+        "relative_change": relative_change(before, model),
+        "backend": backend(),
+    }
+
+
+def backend() -> str:
+    return f"mlx-lm {metadata.version('mlx-lm')}, mlx {metadata.version('mlx')}"
 
 
 def rank_in(parameters: dict[str, Any], settings: TrainingSettings) -> int:
@@ -422,6 +392,7 @@ def _trained(folder: Path, base: Path, request: TrainingRequest, events: "IO[str
         "supervised_turns": sum(item.turns for item in every),
         "too_long": trainer.too_long,
         "seconds": trainer.seconds,
+        "backend": backend(),
     }
 
 

@@ -7,6 +7,7 @@ transposed and multiplies by lora_alpha / r, so lora_alpha = multiplier · rank.
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def from_peft(folder: Path, adapters: Path) -> AdapterRecord:
     Raises BadInput where it is no plain LoRA, or where no card says what it was trained on: nobody could keep it from being
     judged on its own training tasks.
     """
-    from safetensors.numpy import load_file, save_file
+    from safetensors.numpy import load_file
 
     try:
         config = json.loads((folder / ADAPTER_CONFIG).read_text())
@@ -85,9 +86,7 @@ def from_peft(folder: Path, adapters: Path) -> AdapterRecord:
     work = adapters / f".import-{card.id}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    found = {_mlx_name(name): value.T.copy() for name, value in arrays.items()}
-    save_file(found, work / ADAPTER_WEIGHTS)
-    (work / ADAPTER_CONFIG).write_text(json.dumps(_mlx_config(found, card), indent=1, sort_keys=True) + "\n")
+    write_mlx_layout(arrays, card.rank, card.settings.multiplier, work)
     kept = card.model_copy(update={"weights_hash": weights_hash(work)})
     (work / CARD).write_bytes(kept.to_json())
     work.rename(out)
@@ -110,8 +109,14 @@ def _mlx_name(name: str) -> str:
     return f"{match[1]}.lora_{match[2].lower()}"
 
 
-def _mlx_config(arrays: dict[str, Any], card: AdapterRecord) -> dict[str, Any]:
-    layers = {int(at) for name in arrays for at in _LAYER.findall(f".{name}")}
-    keys = sorted({re.sub(r"^.*\.layers\.\d+\.", "", name).rsplit(".", 1)[0] for name in arrays})
-    parameters = {"rank": card.rank, "scale": card.settings.multiplier, "dropout": 0.0, "keys": keys}
-    return {"fine_tune_type": "lora", "num_layers": len(layers), "lora_parameters": parameters}
+def write_mlx_layout(arrays: Mapping[str, Any], rank: int, multiplier: float, folder: Path) -> None:
+    """Write the arrays of a PEFT adapter, by PEFT's names, as mlx-lm loads them."""
+    from safetensors.numpy import save_file
+
+    found = {_mlx_name(name): value.T.copy() for name, value in arrays.items()}
+    layers = {int(at) for name in found for at in _LAYER.findall(f".{name}")}
+    keys = sorted({re.sub(r"^.*\.layers\.\d+\.", "", name).rsplit(".", 1)[0] for name in found})
+    parameters = {"rank": rank, "scale": multiplier, "dropout": 0.0, "keys": keys}
+    config = {"fine_tune_type": "lora", "num_layers": len(layers), "lora_parameters": parameters}
+    save_file(found, folder / ADAPTER_WEIGHTS)
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,73 @@
+"""Runs every registered experiment on the embedded default, one after another, and says what each came to.
+
+    python scripts/run_all_micro.py [EXP...] [-- OPTIONS OF looper run]
+
+What is finished is not run again, so an interrupted series goes on where it was. Ends with an error if any did.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from looper.cli.settings import settings
+from looper.views.markdown import name_of
+from looper.views.runs import RunView, read_run, run_folders
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    own, options = given(sys.argv[1:])
+    names = own or sorted(path.stem for path in (ROOT / "experiments").glob("exp*.toml"))
+    console, begun, rows = Console(width=160), time.monotonic(), []
+    for number, name in enumerate(names, 1):
+        console.rule(f"{name}, {number} of {len(names)}")
+        started = time.monotonic()
+        looper = [sys.executable, "-m", "looper.cli.main", "run", name, "--profile", "micro", *options]
+        ended = subprocess.run(looper, cwd=ROOT).returncode
+        rows.append((name, ended, time.monotonic() - started))
+        if ended == 130:
+            break
+    console.print(summary(rows))
+    hours = (time.monotonic() - begun) / 3600
+    console.print(f"{len(rows)} of {len(names)} experiments, {hours:.2f} hours")
+    sys.exit(max((ended for _, ended, _ in rows), default=0))
+
+
+def given(words: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before `--`, and what after it."""
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], words[at + 1 :]
+
+
+def summary(rows: list[tuple[str, int, float]]) -> Table:
+    table = Table(title="All experiments, profile micro", title_justify="left")
+    for head in ("experiment", "cells", "minutes", "primary contrast", "finding"):
+        table.add_column(head, justify="right" if head in ("cells", "minutes") else "left")
+    newest: dict[str, RunView] = {}
+    for folder in run_folders(settings().runs):
+        run = read_run(folder)
+        newest[name_of(run)] = run
+    for name, ended, seconds in rows:
+        run = newest.get(f"{name} micro")
+        if ended or run is None:
+            table.add_row(name, "–", f"{seconds / 60:.1f}", "–", f"ended with {ended}")
+            continue
+        found = run.registered()
+        primary = f"{found[0].contrast.arm} − {found[0].contrast.against}" if found else "–"
+        table.add_row(
+            name,
+            f"{run.finished}/{run.planned}",
+            f"{seconds / 60:.1f}",
+            primary,
+            found[0].finding.value if found else "–",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""What an arm has been through before its tasks, as a plan says it."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from looper.records.base import Record
+from looper.records.memory import Remembering
+from looper.records.strategy import Strategy
+from looper.records.training import Format, Objective, SelectionSettings, TrainingSettings
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Treatment(StrEnum):
+    """What experience is turned into, or what stands in its place."""
+
+    ADAPTER = "adapter"
+    """Weights trained on successes, one adapter per repository and seed."""
+    ZERO_ADAPTER = "zero_adapter"
+    """An adapter that changes nothing: must give what base gives, token for token."""
+    RANDOM_ADAPTER = "random_adapter"
+    """As much change as the trained adapter, in no direction."""
+    MEMORY = "memory"
+    """Earlier successes in the prompt."""
+    OVERSIGHT = "oversight"
+    """Earlier successes in the prompt of an overseer, which may put its own action in the place of the agent's."""
+
+    @property
+    def is_adapter(self) -> bool:
+        return self in (Treatment.ADAPTER, Treatment.ZERO_ADAPTER, Treatment.RANDOM_ADAPTER)
+
+
+class Source(StrEnum):
+    """Where experience comes from."""
+
+    OWN = "own"
+    """The training tasks of the very repositories that are evaluated."""
+    REDRAWN = "redrawn"
+    """Tasks of the same form whose hidden conventions are drawn anew for every task: nothing there to learn but form."""
+    GOLD = "gold"
+    """The training tasks again, with the benchmark's own patch played by the agent's tools: perfect experience."""
+    STALE_MINOR = "stale_minor"
+    """Tasks of an older state of the repositories, of which a small part has changed since."""
+    STALE_MODERATE = "stale_moderate"
+    STALE_MAJOR = "stale_major"
+    GUIDED = "guided"
+    """The training tasks, with an overseer that remembers and puts its own action in the place of a worse one."""
+
+
+class Writer(StrEnum):
+    """Who answers the questions that an arm is then trained on."""
+
+    BASE = "base"
+    SELF = "self"
+    """The arm as it is after its last round; base before the first."""
+    FIRST = "first"
+    """The arm as it was after its first round, so that nothing feeds on itself."""
+
+
+class TrainingChange(Record):
+    """Where an arm's training differs from the plan's; None for as there."""
+
+    rank: Positive | None = None
+    multiplier: PositiveFloat | None = None
+    learning_rate: PositiveFloat | None = None
+    iterations: Positive | None = None
+
+    def of(self, settings: TrainingSettings) -> TrainingSettings:
+        return settings.model_copy(update=self.model_dump(exclude_none=True))
+
+
+class Learning(Record):
+    """What an arm has been through before its tasks."""
+
+    treatment: Treatment
+    source: Source = Source.OWN
+    episodes: Positive | None = None
+    """Learn from at most so many successes of each repository; None for as many as every other arm. The dose of a
+    dose-response."""
+    objective: Objective = Objective.IMITATION
+    """Of an adapter's training."""
+    memory: Remembering | None = None
+    """What is told in the prompt; beside an adapter too. None for nothing, and for lessons where that is the treatment."""
+    teacher: Remembering | None = None
+    """Of the distillation objective: what stood in the prompt of base when it said what the arm learns to say."""
+    format: Format = Format.TRAJECTORY
+    """Of what an adapter is trained on."""
+    pairs: Positive | None = None
+    """With questions and answers: at most so many of each success."""
+    shuffled: bool = False
+    """Each action is taken from another place where the same tool was used: form without sense. Of preferences: which of
+    a pair is the better one is drawn."""
+    failures: bool = False
+    """Failed attempts are learned from as well, as many as there are successes: what selection is worth."""
+    recovered: Positive | None = None
+    """So many of the arm's own successes after those of its source."""
+    writer: Writer = Writer.BASE
+    """Of answered questions."""
+    training: TrainingChange | None = None
+    times: PositiveFloat | None = None
+    """Serve so many times the change that was trained; None for the change itself."""
+    blind: bool = False
+    """Of an overseer: it steps in as often, at drawn steps, and has nothing to say."""
+    rounds: Positive = 1
+    """After each round the arm itself works on the training tasks, and the next one learns from all successes so far."""
+    elsewhere: bool = False
+    """Work on each repository with what was learned in the next one: shows what learning makes forget."""
+    strategy: Strategy | None = None
+    """One adapter for all repositories, made from one batch after another; None for one adapter per repository."""
+    batches: Positive | None = None
+    """With a strategy: stop after so many batches; None for all."""
+
+    @property
+    def remembers(self) -> Remembering | None:
+        if self.memory is None and self.treatment in (Treatment.MEMORY, Treatment.OVERSIGHT):
+            return Remembering()
+        return self.memory
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Learning":
+        trained = self.treatment is Treatment.ADAPTER
+        plain = self.objective is Objective.IMITATION
+        for wrong, said in (
+            (
+                (self.objective is Objective.DISTILLATION) != (self.teacher is not None),
+                "teacher: belongs to the distillation objective, which needs one",
+            ),
+            (
+                self.strategy is not None and not (trained and plain),
+                "strategy: is for adapters that are trained by imitation",
+            ),
+            (
+                self.strategy is not None and (self.elsewhere or self.rounds > 1),
+                "strategy: has one adapter for all repositories and one round",
+            ),
+            (
+                self.format is not Format.TRAJECTORY and not (trained and plain),
+                "format: is for adapters that are trained by imitation",
+            ),
+            (
+                self.pairs is not None and self.format in (Format.TRAJECTORY, Format.GOLD_DIFF),
+                "pairs: belongs to questions and answers",
+            ),
+            (self.batches is not None and self.strategy is None, "batches: belongs to a strategy"),
+            (
+                self.shuffled and not (trained and self.objective is not Objective.DISTILLATION),
+                "shuffled: is for adapters that are trained by imitation or preference",
+            ),
+            (
+                self.failures and not (trained and plain and self.format is Format.TRAJECTORY),
+                "failures: are for adapters that imitate trajectories",
+            ),
+            (
+                self.writer is not Writer.BASE and (self.format is not Format.SELF_QA or self.rounds < 2),
+                "writer: belongs to self_qa in two rounds or more",
+            ),
+            (self.training is not None and not trained, "training: belongs to what is trained"),
+            (
+                self.times is not None
+                and (not self.treatment.is_adapter or self.strategy is not None or self.rounds > 1),
+                "times: belongs to one adapter for each repository, trained in one round",
+            ),
+            (
+                self.recovered is not None and self.source is Source.OWN,
+                "recovered: the arm's own successes are its source already",
+            ),
+            (
+                self.blind and self.treatment is not Treatment.OVERSIGHT,
+                "blind: belongs to oversight",
+            ),
+            (self.rounds > 1 and not trained, "rounds: only what is trained has rounds"),
+            (self.rounds > 1 and self.source is not Source.OWN, "rounds: are for an arm's own experience"),
+        ):
+            if wrong:
+                raise ValueError(said)
+        return self
+
+
+class Split(StrEnum):
+    """Which tasks of a repository are for learning."""
+
+    FIRST = "first"
+    LAST = "last"
+    ODD = "odd"
+    """The first, third, fifth …"""
+    DRAWN = "drawn"
+    """By chance, the same with the same seed."""
+
+
+class Experience(Record):
+    """How experience is gathered and what is made of it."""
+
+    per_repo: Positive
+    """So many tasks of each repository are for learning; they are never evaluated."""
+    split: Split = Split.FIRST
+    split_seed: int = 0
+    """Of a drawn split."""
+    samples: Positive
+    """Attempts at each of them, with different luck."""
+    temperature: Annotated[float, Field(ge=0)]
+    selection: SelectionSettings = SelectionSettings()
+    training: TrainingSettings | None = None
+    """For arms with adapters."""
+    memory_items: Positive = 1
+    """In a prompt, for arms with memory."""
+    memory_bytes: Positive | None = None
+    """Of their texts together; None for no such limit."""
+    retrieval: Annotated[str, Field(pattern=r"^(bm25|ollama:.+)$")] = "bm25"
+    """How items are found: by their words, or by the embeddings of a model that Ollama serves."""
+    batch: Positive | None = None
+    """So many successes of a repository are a batch of a strategy; None for all of them."""
