@@ -34,6 +34,10 @@ class Cancelled(LooperError):
         super().__init__(message)
 
 
+class NotAsRecorded(LooperError):
+    """Records, or what was written from them, do not say what they said."""
+
+
 class BadInput(LooperError):
     """What a person wrote or named cannot be used."""
 

@@ -134,9 +134,9 @@ def test_g06_an_adapter_that_forgot_the_protocol_is_a_failed_arm(limits: Limits)
 def test_g47_a_memory_that_says_nothing_is_no_arm() -> None:
     nothing = Delivery(candidates=3)
     with pytest.raises(TreatmentMissing, match="nothing to say to any of 2 tasks"):
-        prove_memory([nothing, nothing], "memory")
+        prove_memory([nothing, given], "memory", 0.9)
     given = Delivery(candidates=3, items=("a",), text="x")
-    assert prove_memory([nothing, given], "memory").said == "1 of 2 tasks are told something"
+    assert prove_memory([nothing, given], "memory", 0.5).said == "1 of 2 tasks are told something"
 
 
 def test_g40_an_adapter_that_was_trained_on_an_evaluated_task_is_refused() -> None:

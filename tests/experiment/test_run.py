@@ -68,7 +68,7 @@ class Project:
 
     def __init__(self, folder: Path, state: Path) -> None:
         self.folder = folder
-        (folder / "experiments").mkdir()
+        (folder / "experiments").mkdir(exist_ok=True)
         (folder / "experiments" / "test.toml").write_text(PLAN)
         (folder / "script.txt").write_text(SCRIPT)
         self.environment = {**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": str(folder / "runs")}

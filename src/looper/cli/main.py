@@ -183,15 +183,29 @@ def report(
         list[str] | None, typer.Argument(help="Names of experiments; else all that the file has a block for.")
     ] = None,
     file: Annotated[Path, typer.Option(help="Markdown file to write to.")] = Path("LEARNINGS.md"),
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Write nothing; look whether records and file still say what they said."
+        ),
+    ] = False,
+    data: Data = None,
 ) -> None:
     """Write tables and findings of the newest runs into FILE, between markers that name experiment and profile.
 
     Everything comes from the records below runs/. Text outside of the markers is left alone; an experiment without markers
-    gets a section at the end.
+    gets a section at the end. With --verify everything is computed again and compared: plan, tasks, verdicts, rollouts,
+    adapters, tables; the exit status is 1 where something does not fit.
 
     Example: looper report exp00
     """
+    from looper.cli import reporting
     from looper.cli.reporting import report as write
+
+    if verify:
+        for line in reporting.verify(_settings(data), experiments or [], file):
+            print(line)
+        return
 
     for line in write(_settings().runs, experiments or [], file):
         print(line)

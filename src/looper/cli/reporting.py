@@ -1,11 +1,17 @@
-"""What `looper report` does."""
+"""What `looper report` does, and `looper report --verify`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from looper.errors import BadInput
-from looper.views.markdown import name_of, named_blocks, with_runs
+from looper.cli.settings import Settings
+from looper.cli.wiring import tasks_as_they_are
+from looper.edges.trainers.mlx import CARD, weights_hash
+from looper.errors import BadInput, NotAsRecorded
+from looper.records.training import AdapterRecord
+from looper.views.audit import Outside, audit
+from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_runs
 from looper.views.runs import RunView, read_run, run_folders
+from looper.views.web.page import write_page
 
 
 def report(runs: Path, wanted: Sequence[str], file: Path) -> Iterator[str]:
@@ -30,6 +36,7 @@ def report(runs: Path, wanted: Sequence[str], file: Path) -> Iterator[str]:
     for run in chosen:
         state = "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
         yield f"{name_of(run)}: {run.folder.name}{state}"
+        yield f"{name_of(run)}: {write_page(run)}"
 
 
 def _newest(runs: Path) -> dict[str, RunView]:
@@ -41,3 +48,38 @@ def _newest(runs: Path) -> dict[str, RunView]:
         if known is None or run.finished == run.planned or known.finished < known.planned:
             found[name_of(run)] = run
     return found
+
+
+def verify(settings: Settings, wanted: Sequence[str], file: Path) -> Iterator[str]:
+    """Look at every run of the experiments, and at the blocks of the file that come from one of them; what does not fit, and
+    at the end how many runs were looked at. Raises NotAsRecorded where anything does not fit."""
+    found = 0
+    runs = [read_run(folder) for folder in run_folders(settings.runs)]
+    chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted]
+    if not chosen:
+        raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
+    text = file.read_text("utf-8") if file.is_file() else ""
+    for run in chosen:
+        lines = audit(run, Outside(tasks_as_they_are(run.manifest, settings), _card_reader(settings)))
+        block = block_of(text, name_of(run))
+        if block is not None and f"`{run.folder.name}`" in block and block != run_block(run):
+            lines.append(f"{file}: the block of {name_of(run)} is not what the records say")
+        found += len(lines)
+        yield from (f"{run.folder.name}: {line}" for line in lines)
+        if not lines:
+            yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing amiss"
+    if found:
+        raise NotAsRecorded(f"{found} findings in {len(chosen)} runs: do not trust what they say.")
+
+
+def _card_reader(settings: Settings) -> Callable[[str], AdapterRecord | None]:
+    def read(adapter: str) -> AdapterRecord | None:
+        folder = settings.state / "adapters" / adapter
+        if not folder.is_dir():
+            return None
+        card = AdapterRecord.from_json((folder / CARD).read_bytes())
+        if weights_hash(folder) != card.weights_hash:
+            raise ValueError("its weights are not the ones on its card")
+        return card
+
+    return read

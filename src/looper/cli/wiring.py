@@ -327,6 +327,19 @@ def prepare(options: RunOptions, settings: Settings) -> Prepared:
     return Prepared(plan, tasks, experience, left_out, mirrors | more_mirrors, schedule)
 
 
+def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:
+    """Hash of the tasks of a run, loaded again; None where the suite is not here."""
+    plan = manifest.plan
+    try:
+        every, _ = load_tasks(plan.selection, settings)
+    except BadInput:
+        return None
+    tasks, learning = split_tasks(every, plan.selection, plan.experience)
+    experience, _ = load_experience(plan, learning, settings)
+    kept, _ = _fit(plan, experience, tasks)
+    return content_hash(*tasks, *(task for found in kept.values() for task in found))
+
+
 def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> RunView | None:
     """Everything behind `looper run`; None for a dry run."""
     prepared = prepare(options, settings)

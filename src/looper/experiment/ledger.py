@@ -1,7 +1,9 @@
 """The records of one run: what is written, and what an earlier process left to go on with."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from looper.experiment.cell import Past
 from looper.journal import Damage, RunLock, Stream, reserve_space
 from looper.records.memory import MemoryItem, Reverted
 from looper.records.plan import Cell, RunManifest
+from looper.records.seal import Seal, SealedFile
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Verdict
@@ -39,6 +42,7 @@ class Ledger:
             self.consolidations = self._open("consolidations", Consolidation)
             self.memory = self._open("memory", MemoryItem)
             self.proofs = self._open("proofs", Proof)
+            self._seals = self._open("seals", Seal)
         except BaseException:
             self.close()
             raise
@@ -57,6 +61,20 @@ class Ledger:
         """Where to go on with a cell; None where it has its verdict. What ended as infra_error is tried again."""
         verdict, past = self._past.get(cell.key, (None, Past(1)))
         return None if verdict is not None and verdict.outcome.is_verdict else past
+
+    def seal(self, adapters: Mapping[str, str]) -> None:
+        """Say what the files are, now that every cell has its end; `adapters` are hashes of weights by id."""
+        files = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            if path.stem in ("seals", "reverted"):
+                continue
+            data = path.read_bytes()
+            files[path.stem] = SealedFile(
+                lines=data.count(b"\n"), bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+            )
+        self._seals.append(
+            Seal(ended=datetime.now(UTC).isoformat(timespec="seconds"), files=files, adapters=dict(adapters))
+        )
 
     def close(self) -> None:
         for stream in self._streams:

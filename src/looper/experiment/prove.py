@@ -25,8 +25,6 @@ COUNT_TOLERANCE = 0.03
 VALID_MARGIN = 0.05
 """How much lower than base's the share of valid actions may be."""
 REPLY_TOKENS = 48
-DELIVERED = 0.9
-"""Share of its tasks that a memory must have something to say to."""
 
 
 def prove_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> Proof:
@@ -195,13 +193,14 @@ def measure_retention(
     )
 
 
-def prove_memory(deliveries: Sequence[Delivery], arm: str) -> Proof:
-    """That an arm's memory has something to say to its tasks. Raises TreatmentMissing."""
+def prove_memory(deliveries: Sequence[Delivery], arm: str, least: float) -> Proof:
+    """That an arm's memory has something to say to at least this share of its tasks. Raises TreatmentMissing."""
     given = sum(found.says for found in deliveries)
-    if given < DELIVERED * len(deliveries):
+    if given < least * len(deliveries):
         raise TreatmentMissing(
             f"{arm}: its memory has something to say to {given} of {len(deliveries)} tasks; to the others the arm would be "
-            f"base under another name, and {100 * DELIVERED:.0f} % are the least. Give it more experience."
+            f"base under another name, and {100 * least:.0f} % are the least. Give it more experience, or register less: "
+            "experience.delivered."
         )
     said = f"{given} of {len(deliveries)} tasks are told something"
     return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm, subject="memory", passed=True, said=said)

@@ -101,6 +101,15 @@ def run_stages(run: Staging) -> None:
     )
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
     _work(run, "", kept, plan.arms, world)
+    used = {
+        treatments.adapter(arm, seed, run.tasks[name].repo)
+        for arm in learners
+        for seed in plan.seeds_of(arm)
+        for name in run.manifest.tasks
+    } - {""}
+    run.ledger.seal(
+        {name: trainer.load(name).weights_hash for name in sorted(used)} if trainer is not None else {}
+    )
 
 
 def _at_work(run: Staging, treatments: Treatments, arm: Arm, seed: int, task: Task) -> ChatModel:
@@ -302,6 +311,9 @@ def prove_treatments(
 
 
 def _prove_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
+    experience = run.manifest.plan.experience
+    assert experience is not None
+
     def prove() -> Proof:
         tasks = [run.tasks[name] for name in run.manifest.tasks]
         return prove_memory(
@@ -311,6 +323,7 @@ def _prove_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
                 for task in tasks
             ],
             arm.name,
+            experience.delivered,
         )
 
     _once(run, ProofKind.MEMORY_DELIVERED, arm.name, "memory", prove)

@@ -210,5 +210,7 @@ class Experience(Record):
     """Of their texts together; None for no such limit."""
     retrieval: Annotated[str, Field(pattern=r"^(bm25|ollama:.+)$")] = "bm25"
     """How items are found: by their words, or by the embeddings of a model that Ollama serves."""
+    delivered: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of its tasks that an arm's memory must have something to say to."""
     batch: Positive | None = None
     """So many successes of a repository are a batch of a strategy; None for all of them."""

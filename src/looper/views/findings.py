@@ -79,7 +79,7 @@ def registered_lines(run: RunView) -> list[str]:
         p = f", p = {result.p_adjusted:.2g} adjusted" if result.p_adjusted is not None else ""
         contrast = result.contrast
         lines.append(
-            f"{name}: {contrast.arm} − {contrast.against}{_in_points(result)}, {result.finding.value}{p}: "
+            f"{name}: {contrast.arm} − {contrast.against}{in_points(result)}, {result.finding.value}{p}: "
             f"{' '.join(result.sentence.split())}"
         )
     return lines
@@ -105,7 +105,7 @@ def pilot_lines(run: RunView) -> list[str]:
     return [f"a PILOT, which confirms nothing: {why}"]
 
 
-def _in_points(result: Registered) -> str:
+def in_points(result: Registered) -> str:
     """The difference where no other line gives it: the arm is compared with another one than base, or by another metric."""
     found, contrast = result.difference, result.contrast
     if found is None:
@@ -180,6 +180,28 @@ def control_lines(run: RunView) -> list[str]:
         )
     missing = run.planned - run.finished
     return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
+
+
+def behaviour_table(run: RunView) -> tuple[list[str], list[tuple[str, ...]]]:
+    """How the arms that a model drives worked, in percent: heads, and a row for each. What happened in no arm is left out."""
+    played = {arm.name for arm in run.manifest.plan.arms if arm.model.backend in ("gold", "noop")}
+    found = {
+        arm: rates for arm, rates in run.behaviour().items() if arm not in played | run.failed_arms.keys()
+    }
+    if not found:
+        return [], []
+    names = [
+        name
+        for name in next(iter(found.values()))[0]
+        if any(rates[name].value for rates, _, _ in found.values())
+    ]
+    heads = ["arm", *(name.replace("_", " ") for name in names), "target tests passed", "tokens per resolved"]
+    rows = []
+    for arm, (rates, tests, tokens) in found.items():
+        shares = [*(rates[name].value for name in names), tests]
+        values = [NOT_MEASURED if share is None else f"{100 * share:.1f}" for share in shares]
+        rows.append((arm, *values, _number(tokens, 0)))
+    return heads, rows
 
 
 def treatment_lines(run: RunView) -> list[str]:

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from looper.views.findings import (
     COLUMNS,
-    NOT_MEASURED,
     arm_rows,
+    behaviour_table,
     contrast_lines,
     control_lines,
     damage_lines,
@@ -27,6 +26,11 @@ def name_of(run: RunView) -> str:
 def named_blocks(text: str) -> list[str]:
     """What the file has blocks for, in order."""
     return [found["name"] for found in _BLOCK.finditer(text)]
+
+
+def block_of(text: str, name: str) -> str | None:
+    """The block of an experiment and profile, markers included."""
+    return next((found[0] for found in _BLOCK.finditer(text) if found["name"] == name), None)
 
 
 def with_runs(text: str, runs: Sequence[RunView]) -> str:
@@ -62,8 +66,7 @@ def run_block(run: RunView) -> str:
 
 def _provenance(run: RunView) -> list[str]:
     plan = run.manifest.plan
-    written = max(path.stat().st_mtime for path in run.folder.glob("*.jsonl"))
-    day = datetime.fromtimestamp(written, UTC).date().isoformat()
+    day = run.ended.date().isoformat()
     models = sorted(
         {
             f"{found.name} {found.digest[:12]}"
@@ -105,25 +108,14 @@ def _sections(run: RunView) -> list[str]:
 
 
 def _behaviour(run: RunView) -> list[str]:
-    """How the arms that a model drives worked."""
-    played = {arm.name for arm in run.manifest.plan.arms if arm.model.backend in ("gold", "noop")}
-    found = {
-        arm: rates for arm, rates in run.behaviour().items() if arm not in played | run.failed_arms.keys()
-    }
-    if not found:
+    heads, rows = behaviour_table(run)
+    if not rows:
         return []
-    # What happened in no arm is left out.
-    names = [
-        name
-        for name in next(iter(found.values()))[0]
-        if any(rates[name].value for rates, _, _ in found.values())
+    return [
+        "",
+        "How they worked, in percent:",
+        "",
+        f"| {' | '.join(heads)} |",
+        "|---|" + "---:|" * (len(heads) - 1),
+        *(f"| {' | '.join(row)} |" for row in rows),
     ]
-    heads = ["arm", *(name.replace("_", " ") for name in names), "target tests passed", "tokens per resolved"]
-    lines = ["", "How they worked, in percent:", "", f"| {' | '.join(heads)} |"]
-    lines.append("|---|" + "---:|" * (len(heads) - 1))
-    for arm, (rates, tests, tokens) in found.items():
-        shares = [rates[name].value for name in names]
-        values = [*(NOT_MEASURED if share is None else f"{100 * share:.1f}" for share in (*shares, tests))]
-        values.append(NOT_MEASURED if tokens is None else f"{tokens:.0f}")
-        lines.append(f"| {arm} | {' | '.join(values)} |")
-    return lines

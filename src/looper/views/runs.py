@@ -1,6 +1,7 @@
 """A run folder as it can be read by anybody at any time, without a lock."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
@@ -18,6 +19,7 @@ from looper.metrics.choice import Made, chosen
 from looper.metrics.paired import MeanDifference, PairedDifference, mean_difference, paired_difference
 from looper.metrics.registered import Registered, judge
 from looper.records.plan import ArmRole, Contrast, Metric, RunManifest
+from looper.records.seal import Seal
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict
@@ -159,6 +161,14 @@ class RunView:
             if cell in patches and (theirs := f"{base}/{cell.partition('/')[2]}") in patches
         ]
         return sum(ours == theirs for ours, theirs in pairs), len(pairs)
+
+    @property
+    def ended(self) -> datetime:
+        """When its last cell had its end; while it is going on, when a record was last written."""
+        seals = list(read_stream(self.folder, "seals", Seal))
+        if seals:
+            return datetime.fromisoformat(seals[-1].ended)
+        return datetime.fromtimestamp(max(path.stat().st_mtime for path in self.folder.glob("*.jsonl")), UTC)
 
     @property
     def failed_arms(self) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Pages that open from the disk: one file each, nothing fetched, nothing run."""

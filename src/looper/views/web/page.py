@@ -1,0 +1,287 @@
+"""One run as a page."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from looper.metrics.registered import Registered
+from looper.records.learning import Treatment
+from looper.records.plan import ArmRole
+from looper.records.verdict import Outcome
+from looper.views import plots
+from looper.views.findings import (
+    COLUMNS,
+    NOT_MEASURED,
+    arm_rows,
+    behaviour_table,
+    contrast_lines,
+    control_lines,
+    damage_lines,
+    in_points,
+    pilot_lines,
+    treatment_lines,
+)
+from looper.views.runs import RunView
+
+NAME = "report.html"
+
+
+@dataclass(frozen=True)
+class Flip:
+    name: str
+    gained: list[str]
+    lost: list[str]
+
+
+def write_page(run: RunView) -> Path:
+    """The page, and its drawings as files beside it; where the page lies."""
+    figures = _figures(run)
+    for figure, _, _ in figures:
+        plots.save(figure, run.folder / "plots")
+    path = run.folder / NAME
+    temporary = path.with_name(f".{NAME}.writing")
+    temporary.write_text(page(run, figures), "utf-8")
+    temporary.replace(path)
+    return path
+
+
+def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None" = None) -> str:
+    """The run as one HTML file that needs nothing else."""
+    from jinja2 import Environment, StrictUndefined
+
+    if figures is None:
+        figures = _figures(run)
+    text = (resources.files("looper.views.web") / "run.html.j2").read_text("utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(text)
+    plan = run.manifest.plan
+    shown = [(figure.name, head, plots.inline(figure), figure.alt, note) for figure, head, note in figures]
+    sections = [
+        ("verdict", "Findings"),
+        ("deviations", "Deviations"),
+        ("arms", "Arms"),
+        *((name, head) for name, head, *_ in shown),
+        ("tasks", "Tasks"),
+        ("flips", "Flips"),
+        ("transfer", "Transfer"),
+        ("behaviour", "Behaviour"),
+        ("controls", "Controls"),
+        ("provenance", "Provenance"),
+    ]
+    heads, rows = behaviour_table(run)
+    return template.render(
+        title=f"{plan.experiment} {plan.profile}: {plan.title}",
+        subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
+        hypothesis=plan.hypothesis,
+        sections=sections,
+        pilot=pilot_lines(run) if run.finished == run.planned else [],
+        registered=_registered(run),
+        unfinished=_nothing_registered(run),
+        deviations=_deviations(run),
+        columns=COLUMNS,
+        rows=arm_rows(run),
+        figures=shown,
+        grid=_grid(run),
+        flips=_flips(run),
+        transfer=_transfer(run),
+        behaviour={"heads": heads, "rows": rows},
+        controls=[*control_lines(run), *treatment_lines(run)],
+        contrasts=contrast_lines(run),
+        provenance=_provenance(run),
+        plan=json.dumps(json.loads(plan.to_json()), indent=1, ensure_ascii=False),
+    )
+
+
+def _registered(run: RunView) -> list[dict[str, str]]:
+    if run.finished < run.planned:
+        return []
+    return [
+        {
+            "name": "Primary" if number == 0 else "Secondary",
+            "contrast": f"{found.contrast.arm} − {found.contrast.against}",
+            "finding": found.finding.value.replace(" ", "-"),
+            "figures": _figures_of(found),
+            "sentence": " ".join(found.sentence.split()),
+        }
+        for number, found in enumerate(run.registered())
+    ]
+
+
+def _figures_of(found: Registered) -> str:
+    p = f", p = {found.p_adjusted:.2g} adjusted over the family" if found.p_adjusted is not None else ""
+    return in_points(found) + p
+
+
+def _nothing_registered(run: RunView) -> str:
+    if run.finished < run.planned:
+        return f"The run is unfinished: {run.finished} of {run.planned} cells have an end. Nothing is concluded from it yet."
+    return "The plan registers no contrast; everything below is exploratory."
+
+
+def _deviations(run: RunView) -> list[str]:
+    missing = run.planned - run.finished
+    errors = sum(run.figures(arm.name).infra_errors for arm in run.manifest.plan.arms)
+    return [
+        *([f"{missing} of {run.planned} cells are still to do"] if missing else []),
+        *([f"{errors} cells ended outside of the agent and are without a verdict"] if errors else []),
+        *(f"the gate {found.gate.value} was passed over: {found.reason}" for found in run.manifest.overrides),
+        *(f"the gate {gate.value} is only measured in this plan" for gate in run.manifest.plan.measured_only),
+        *(f"{arm} is a failed arm and has no rate: {why}" for arm, why in run.failed_arms.items()),
+        *damage_lines(run),
+    ]
+
+
+def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
+    """Drawings with their heads and notes; none where there is nothing to draw."""
+    found = []
+    registered = {(item.arm, item.against) for item in run.manifest.plan.contrasts}
+    rows = [
+        plots.Interval(
+            name=f"{arm} − {base}",
+            difference=100 * one.difference,
+            low=100 * one.low,
+            high=100 * one.high,
+            emphasis=(arm, base) in registered,
+        )
+        for arm, base, one in run.contrasts()
+        if one is not None and arm not in run.failed_arms
+    ]
+    if rows:
+        note = "Filled: registered before the data. Intervals by Newcombe, cells taken for independent."
+        found.append((plots.forest(rows), "Differences from base", note))
+    curves = {
+        arm.name: shares
+        for arm in run.manifest.plan.arms
+        if arm.name not in run.failed_arms and (shares := _curve(run, arm.name))
+    }
+    if curves and max(map(len, curves.values())) > 1:
+        note = "An arm that learns on the way climbs away from base; one that learned before lies above it."
+        found.append((plots.curves(curves), "Over the sequence", note))
+    points = {}
+    for arm in run.manifest.plan.arms:
+        figures = run.figures(arm.name)
+        if figures.resolved.value is not None and None not in (
+            figures.prompt_tokens,
+            figures.completion_tokens,
+        ):
+            tokens = (figures.prompt_tokens or 0) + (figures.completion_tokens or 0)
+            points[arm.name] = tokens, figures.resolved.value
+    if points:
+        found.append((plots.cost(points), "Cost against score", ""))
+    return found
+
+
+def _curve(run: RunView, arm: str) -> list[float]:
+    """Share resolved of the first n tasks; tasks without a verdict are left out."""
+    by_task = _by_task(run.outcomes(arm))
+    values = [fmean(by_task[task]) for task in run.tasks if task in by_task]
+    return [fmean(values[: number + 1]) for number in range(len(values))]
+
+
+def _by_task(outcomes: Mapping[str, bool]) -> dict[str, list[bool]]:
+    found: dict[str, list[bool]] = {}
+    for where, resolved in outcomes.items():
+        found.setdefault(where.partition("/")[2], []).append(resolved)
+    return found
+
+
+def _grid(run: RunView) -> list[tuple[str, list[tuple[str, str]]]]:
+    names = [*(arm.name for arm in run.manifest.plan.arms), *run.choice_names]
+    return [
+        (name, [_mark(task, _by_task(run.outcomes(name)).get(task, [])) for task in run.tasks])
+        for name in names
+    ]
+
+
+def _mark(task: str, resolved: Sequence[bool]) -> tuple[str, str]:
+    if not resolved:
+        return "", f"{task}: no verdict"
+    mark = "y" if all(resolved) else "p" if any(resolved) else "n"
+    return mark, f"{task}: {sum(resolved)} of {len(resolved)}"
+
+
+def _flips(run: RunView) -> list[Flip]:
+    found = []
+    for arm, base, one in run.contrasts():
+        if one is None:
+            continue
+        ours, theirs = run.outcomes(arm), run.outcomes(base)
+        common = [where for where in ours if where in theirs]
+        found.append(
+            Flip(
+                f"{arm} − {base}",
+                [where for where in common if ours[where] and not theirs[where]],
+                [where for where in common if theirs[where] and not ours[where]],
+            )
+        )
+    return found
+
+
+def _transfer(run: RunView) -> dict[str, Any] | None:
+    """Share resolved by repository learned in and repository worked on, over arms with one plainly trained adapter for each.
+    The arms of a plan fill few places; the others were not measured."""
+    repos = sorted({_repo(task) for task in run.tasks})
+    places: dict[tuple[str, str], list[bool]] = {}
+    for arm in run.manifest.plan.arms:
+        learning = arm.learning
+        if learning is None or learning.treatment is not Treatment.ADAPTER or learning.strategy is not None:
+            continue
+        if learning.model_copy(update={"elsewhere": False}) != type(learning)(treatment=Treatment.ADAPTER):
+            continue
+        for where, resolved in run.outcomes(arm.name).items():
+            repo = _repo(where.partition("/")[2])
+            learned = repos[(repos.index(repo) + 1) % len(repos)] if learning.elsewhere else repo
+            places.setdefault((learned, repo), []).append(resolved)
+    if not places:
+        return None
+    base = _by_repo(run)
+    rows = [(name, [_share(places.get((name, repo))) for repo in repos]) for name in repos]
+    cells = sum(map(len, places.values()))
+    return {
+        "columns": repos,
+        "rows": [("nothing (base)", [_share(base.get(repo)) for repo in repos]), *rows],
+        "note": f"Sparse by design: {len(places)} of {len(repos) ** 2} places were measured, with {cells} cells; all of them "
+        f"would take {round(cells / len(places) * len(repos) ** 2)}.",
+    }
+
+
+def _by_repo(run: RunView) -> dict[str, list[bool]]:
+    """Outcomes of base."""
+    base = next(arm.name for arm in run.manifest.plan.arms if arm.role is ArmRole.BASE)
+    found: dict[str, list[bool]] = {}
+    for where, resolved in run.outcomes(base).items():
+        found.setdefault(_repo(where.partition("/")[2]), []).append(resolved)
+    return found
+
+
+def _repo(task: str) -> str:
+    return task.rpartition("-")[0]
+
+
+def _share(outcomes: Sequence[bool] | None) -> str:
+    if not outcomes:
+        return "not measured"
+    return f"{100 * fmean(outcomes):.0f} % of {len(outcomes)}"
+
+
+def _provenance(run: RunView) -> list[tuple[str, str]]:
+    manifest = run.manifest
+    models = sorted(
+        {f"{found.backend}: {found.name} {found.digest[:12]}" for found in manifest.models.values()}
+    )
+    judged = sum(verdict.outcome is not Outcome.CANCELLED for verdict in run.verdicts)
+    return [
+        ("run", run.folder.name),
+        ("hash of all that it is made of", manifest.run_hash()),
+        ("ended", run.ended.isoformat(timespec="seconds")),
+        ("code", manifest.code_version),
+        ("tasks", manifest.tasks_hash),
+        ("models", "; ".join(models)),
+        ("environments", ", ".join(manifest.environments) or NOT_MEASURED),
+        ("sandbox", manifest.sandbox),
+        ("seeds", ", ".join(map(str, manifest.plan.seeds))),
+        ("cells", f"{run.finished} of {run.planned}, {judged} verdicts"),
+    ]

@@ -1,0 +1,278 @@
+"""Records that were changed after the fact: each kind of tampering is found, and named. Written with valid checksums, as
+somebody who knows the format would."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file, save_file
+from tests.experiment.test_run import Project
+
+from looper.edges.trainers.mlx import CARD, weights_hash
+from looper.journal import Stream, read_stream
+from looper.records.base import Record
+from looper.records.plan import RunManifest
+from looper.records.training import AdapterRecord
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import Outcome, TestOutcome, Verdict
+from looper.views.runs import read_run
+
+PLAN = """
+title = "Audited"
+hypothesis = "h"
+factor = "what the arm has learned"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "lora"
+role = "treatment"
+learning = { treatment = "adapter" }
+[profiles.micro]
+model = "nano"
+scaffold = "terse"
+temperature = 0.7
+seeds = [0, 1]
+order = "parallel"
+[profiles.micro.tasks]
+suite = "micro"
+per_repo = 3
+limit = 3
+[profiles.micro.limits]
+steps = 8
+output_tokens = 80
+context_tokens = 2048
+wall_s = 60.0
+command_s = 20.0
+verify_s = 60.0
+[profiles.micro.experience]
+per_repo = 10
+samples = 1
+temperature = 0.7
+[profiles.micro.experience.selection]
+minimum_tasks = 1
+[profiles.micro.experience.training]
+multiplier = 10.0
+learning_rate = 1e-4
+iterations = 4
+batch_size = 4
+max_tokens = 512
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Project:
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(state / "suites", home / "suites")
+    project = Project(tmp_path_factory.mktemp("audited"), home)
+    (project.folder / "experiments" / "audited.toml").write_text(PLAN)
+    ran = project.looper("run", "audited", "--workers", "2")
+    assert ran.returncode == 0, ran.stderr
+    (project.folder / "LEARNINGS.md").write_text("# Learnings\n")
+    assert project.looper("report", "audited").returncode == 0
+    return project
+
+
+class Copy:
+    """The finished run again, to be tampered with."""
+
+    def __init__(self, finished: Project, place: Path) -> None:
+        shutil.copytree(finished.folder, place / "project")
+        shutil.copytree(finished.environment["LOOPER_HOME"], place / "home")
+        self.project = Project(place / "project", place / "home")
+        self.run = self.project.run
+
+    def rewrite(self, name: str, kind: type[Record], change: Callable[[list[Any]], list[Any]]) -> None:
+        """The stream with other records, numbered and with checksums as if it had always been so."""
+        records = change(list(read_stream(self.run, name, kind)))
+        (self.run / f"{name}.jsonl").unlink()
+        stream = Stream(self.run, name, kind)
+        for record in records:
+            stream.append(record)
+        stream.close()
+
+    def verify(self) -> str:
+        found = self.project.looper("report", "--verify")
+        assert found.returncode == 1, found.stdout + found.stderr
+        assert "do not trust" in found.stderr and len(found.stderr.strip().splitlines()) == 1
+        return found.stdout
+
+
+@pytest.fixture
+def copy(finished: Project, tmp_path: Path) -> Copy:
+    return Copy(finished, tmp_path)
+
+
+def first(
+    records: list[Any], changed: Callable[[Any], dict[str, Any]], which: Callable[[Any], bool]
+) -> list[Any]:
+    """The records with the first that fits changed."""
+    at = next(number for number, record in enumerate(records) if which(record))
+    return [*records[:at], records[at].model_copy(update=changed(records[at])), *records[at + 1 :]]
+
+
+def test_a_run_that_nobody_touched_verifies(finished: Project) -> None:
+    found = finished.looper("report", "--verify")
+    assert found.returncode == 0 and "nothing amiss" in found.stdout, found.stdout
+
+
+def test_a_plan_that_was_edited_after_the_fact_is_named(copy: Copy) -> None:
+    def edited(manifest: RunManifest) -> dict[str, Any]:
+        return {"plan": manifest.plan.model_copy(update={"hypothesis": "what came out"})}
+
+    copy.rewrite("manifest", RunManifest, lambda found: first(found, edited, lambda _: True))
+    assert "the plan, or what else stands in the manifest, was changed" in copy.verify()
+
+
+def test_a_swapped_task_is_named(copy: Copy) -> None:
+    """In the suite, whose tasks are not those that were run; and in the records, whose cells are not theirs."""
+    (tasks,) = (Path(copy.project.environment["LOOPER_HOME"]) / "suites").glob("micro-0-seed0-*/tasks.jsonl")
+    name = read_run(copy.run).tasks[0]
+    lines = tasks.read_text().splitlines()
+    tasks.write_text(
+        "".join(
+            line.replace(" is wrong", " is broken") + "\n" if name in line else line + "\n" for line in lines
+        )
+    )
+    assert "the tasks are not the ones that were run" in copy.verify()
+
+
+def test_a_rollout_that_was_given_to_another_task_is_named(copy: Copy) -> None:
+    other = read_run(copy.run).tasks[1]
+    copy.rewrite(
+        "verdicts",
+        Verdict,
+        lambda found: first(
+            found, lambda _: {"instance_id": other}, lambda verdict: verdict.cell.startswith("base/")
+        ),
+    )
+    assert "verdicts on another task than their cell's: base/" in copy.verify()
+
+
+def test_a_flipped_verdict_is_named(copy: Copy) -> None:
+    copy.rewrite(
+        "verdicts",
+        Verdict,
+        lambda found: first(
+            found,
+            lambda _: {"outcome": Outcome.RESOLVED, "cause": ""},
+            lambda verdict: verdict.outcome is Outcome.UNRESOLVED,
+        ),
+    )
+    assert "verdicts that say resolved while their tests do not" in copy.verify()
+
+
+def test_a_verdict_that_was_flipped_with_its_tests_is_still_found(copy: Copy) -> None:
+    def flipped(verdict: Verdict) -> dict[str, Any]:
+        tests = {
+            name: dict.fromkeys(getattr(verdict, name), TestOutcome.PASSED)
+            for name in ("fail_to_pass", "pass_to_pass")
+        }
+        return {"outcome": Outcome.RESOLVED, "cause": "", "same_as": "", **tests}
+
+    copy.rewrite(
+        "verdicts",
+        Verdict,
+        lambda found: first(found, flipped, lambda verdict: verdict.outcome is Outcome.UNRESOLVED),
+    )
+    assert "verdicts.jsonl is not what it was when the run ended" in copy.verify()
+
+
+def test_a_trajectory_that_was_cut_is_named(copy: Copy) -> None:
+    longest = max(read_run(copy.run).trajectories, key=lambda end: end.steps)
+    copy.rewrite(
+        "steps",
+        Step,
+        lambda found: [step for step in found if (step.cell, step.index) != (longest.cell, longest.steps)],
+    )
+    assert f"rollouts with more or fewer steps than they ended with: {longest.cell}" in copy.verify()
+
+
+def test_a_patch_that_was_exchanged_is_named(copy: Copy) -> None:
+    copy.rewrite(
+        "trajectories", Trajectory, lambda found: first(found, lambda _: {"patch": "diff"}, lambda end: True)
+    )
+    assert "patches that are not what their hash says" in copy.verify()
+
+
+def test_an_arm_that_was_configured_anew_is_named(copy: Copy) -> None:
+    def warmer(manifest: RunManifest) -> dict[str, Any]:
+        plan = manifest.plan
+        arms = tuple(arm.model_copy(update={"temperature": 0.1}) for arm in plan.arms)
+        return {"plan": plan.model_copy(update={"arms": arms})}
+
+    copy.rewrite("manifest", RunManifest, lambda found: first(found, warmer, lambda _: True))
+    assert "the arm lora is configured otherwise than its rollouts were: lora/" in copy.verify()
+
+
+def test_seeds_that_were_dropped_are_named(copy: Copy) -> None:
+    """From the plan, whose records are still there; and with their records, whose lines are missing."""
+
+    def fewer(manifest: RunManifest) -> dict[str, Any]:
+        return {"plan": manifest.plan.model_copy(update={"seeds": (0,)})}
+
+    copy.rewrite("manifest", RunManifest, lambda found: first(found, fewer, lambda _: True))
+    assert "cells of a seed that the plan does not have: " in copy.verify()
+
+
+def test_lines_that_were_taken_out_are_named(copy: Copy) -> None:
+    path = copy.run / "verdicts.jsonl"
+    path.write_bytes(b"".join(line for line in path.read_bytes().splitlines(True) if b"lora/1/" not in line))
+    assert "verdicts.jsonl: line" in copy.verify()
+
+
+def test_an_adapter_that_was_replaced_is_named(copy: Copy) -> None:
+    """Weights alone do not fit their card; weights and card together are not those that were served."""
+    adapter = next(found.adapter for found in read_run(copy.run).consolidations)
+    folder = Path(copy.project.environment["LOOPER_HOME"]) / "adapters" / adapter
+    weights = load_file(folder / "adapters.safetensors")
+    save_file({name: value * 2 for name, value in weights.items()}, folder / "adapters.safetensors")
+    assert (
+        f"the adapter {adapter} of lora is damaged: its weights are not the ones on its card" in copy.verify()
+    )
+    card = AdapterRecord.from_json((folder / CARD).read_bytes())
+    (folder / CARD).write_bytes(card.model_copy(update={"weights_hash": weights_hash(folder)}).to_json())
+    assert f"the adapter {adapter} of lora was replaced" in copy.verify()
+
+
+def test_infra_errors_under_another_name_are_named(copy: Copy) -> None:
+    def hidden(verdict: Verdict) -> dict[str, Any]:
+        return {"outcome": Outcome.INFRA_ERROR, "cause": "the server was down"}
+
+    copy.rewrite(
+        "verdicts",
+        Verdict,
+        lambda found: first(found, hidden, lambda verdict: verdict.outcome is Outcome.UNRESOLVED),
+    )
+    assert "infra errors in which tests ran" in copy.verify()
+
+    def counted(verdict: Verdict) -> dict[str, Any]:
+        tests = {
+            name: dict.fromkeys(getattr(verdict, name), TestOutcome.MISSING)
+            for name in ("fail_to_pass", "pass_to_pass")
+        }
+        return {"outcome": Outcome.UNRESOLVED, "patch_hash": "", **tests}
+
+    copy.rewrite(
+        "verdicts",
+        Verdict,
+        lambda found: first(found, counted, lambda verdict: verdict.outcome is Outcome.INFRA_ERROR),
+    )
+    assert "infra errors under another name" in copy.verify()
+
+
+def test_cells_that_are_there_twice_are_named(copy: Copy) -> None:
+    copy.rewrite("verdicts", Verdict, lambda found: [*found, found[-1]])
+    assert "verdicts that are there twice" in copy.verify()
+    copy.rewrite("trajectories", Trajectory, lambda found: [*found, found[-1]])
+    assert "rollouts that are there twice" in copy.verify()
+
+
+def test_a_report_that_was_edited_by_hand_is_named(copy: Copy) -> None:
+    path = copy.project.folder / "LEARNINGS.md"
+    text = path.read_text()
+    assert "| lora | " in text
+    path.write_text(text.replace("| lora | ", "| lora | 9", 1))
+    assert "LEARNINGS.md: the block of audited micro is not what the records say" in copy.verify()
