@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from looper.cli.settings import Settings
-from looper.cli.wiring import tasks_as_they_are
+from looper.cli.wiring import experiments_folders, tasks_as_they_are
 from looper.edges.trainers.mlx import CARD, weights_hash
 from looper.errors import BadInput, NotAsRecorded
 from looper.records.training import AdapterRecord
 from looper.views.audit import Outside, audit
-from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_runs
+from looper.views.history import read_history
+from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_history, with_runs
 from looper.views.runs import RunView, read_run, run_folders
 from looper.views.web.page import write_page
 
@@ -20,15 +21,20 @@ def report(runs: Path, wanted: Sequence[str], file: Path) -> Iterator[str]:
         raise BadInput(f"There is no file {file}. Make it, or name another one with --file.")
     text = file.read_text("utf-8")
     newest = _newest(runs)
+    past = history_files()
     for name in wanted:
-        if not any(key.split()[0] == name for key in newest):
+        if name != "history" and not any(key.split()[0] == name for key in newest):
             raise BadInput(f"No run of {name} below {runs}. Begin with: looper run {name}")
     known = named_blocks(text)
     chosen = [run for key, run in newest.items() if (key.split()[0] in wanted if wanted else key in known)]
     for key in known:
-        if key not in newest and (not wanted or key.split()[0] in wanted):
+        if key not in newest and not key.startswith("history ") and (not wanted or key.split()[0] in wanted):
             yield f"{key}: no run below {runs}, left as it is"
     written = with_runs(text, chosen)
+    for name, path in past.items():
+        if "history" in wanted or (not wanted and f"history {name}" in known):
+            written = with_history(written, name, read_history(path))
+            yield f"history {name}: {path.name}"
     if written != text:
         temporary = file.with_name(file.name + ".writing")
         temporary.write_text(written, "utf-8")
@@ -37,6 +43,12 @@ def report(runs: Path, wanted: Sequence[str], file: Path) -> Iterator[str]:
         state = "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
         yield f"{name_of(run)}: {run.folder.name}{state}"
         yield f"{name_of(run)}: {write_page(run)}"
+
+
+def history_files() -> dict[str, Path]:
+    """Results of earlier experiments, by name."""
+    folders = (folder / "history" for folder in reversed(experiments_folders()))
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 
 
 def _newest(runs: Path) -> dict[str, RunView]:

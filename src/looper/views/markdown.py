@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from looper.records.history import History
 from looper.views.findings import (
     COLUMNS,
     arm_rows,
@@ -13,6 +14,7 @@ from looper.views.findings import (
     registered_lines,
     treatment_lines,
 )
+from looper.views.history import history_lines
 from looper.views.runs import RunView
 
 _BLOCK = re.compile(r"<!-- looper report (?P<name>\S+ \S+) -->\n.*?<!-- end of (?P=name) -->", re.DOTALL)
@@ -46,6 +48,17 @@ def with_runs(text: str, runs: Sequence[RunView]) -> str:
         else:
             text = f"{text.rstrip()}\n\n## {run.manifest.plan.experiment}: {run.manifest.plan.title}\n\n{block}\n"
     return text
+
+
+def with_history(text: str, name: str, found: History) -> str:
+    """The text with the block of earlier experiments written anew; at the end where it has none."""
+    block = "\n".join(
+        [f"<!-- looper report history {name} -->", *history_lines(found), f"<!-- end of history {name} -->"]
+    )
+    old = block_of(text, f"history {name}")
+    if old is not None:
+        return text.replace(old, block)
+    return f"{text.rstrip()}\n\n## {found.title}\n\n{block}\n"
 
 
 def run_block(run: RunView) -> str:
