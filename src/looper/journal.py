@@ -12,7 +12,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -290,6 +290,40 @@ def read_stream(folder: Path, name: str, kind: type[R], damage: list[Damage] | N
             except _Unreadable as reason:
                 if damage is not None:
                     damage.append(Damage(path.name, number, str(reason)))
+
+
+def raw_lines(folder: Path, name: str, begin: int = 0) -> Iterator[tuple[int, int, bytes | None]]:
+    """Place and length of every whole line from the byte `begin` on, which must be the first of a line, and its record as JSON
+    with long texts left where they are; None for a line whose checksum does not match."""
+    path = folder / f"{name}.jsonl"
+    if not path.exists():
+        return
+    with path.open("rb") as stream:
+        stream.seek(begin)
+        place = begin
+        for line in stream:
+            if not line.endswith(b"\n"):
+                return
+            yield place, len(line), _checked(line[:-1])
+            place += len(line)
+
+
+def _checked(line: bytes) -> bytes | None:
+    at = line.find(_RECORD_KEY)
+    head, body = line[:at], line[at + len(_RECORD_KEY) : -1]
+    crc = head.rpartition(b'"crc":"')[2][:8]
+    return body if at >= 0 and f"{zlib.crc32(body):08x}".encode() == crc else None
+
+
+def read_at(folder: Path, name: str, kind: type[R], places: Sequence[int]) -> Iterator[R]:
+    """The records whose lines begin at these bytes; what cannot be read is left out, as in `read_stream`."""
+    with (folder / f"{name}.jsonl").open("rb") as stream:
+        for place in places:
+            stream.seek(place)
+            try:
+                yield _decode(stream.readline().rstrip(b"\n"), kind, folder)[1]
+            except _Unreadable:
+                continue
 
 
 def holder_of(folder: Path) -> int | None:

@@ -46,6 +46,12 @@ def test_the_reference_page_equals_the_help() -> None:
     assert PAGE.read_text("utf-8") == reference(), "run: python scripts/write_cli_reference.py"
 
 
+def test_the_page_of_experiments_is_what_the_plans_and_the_learnings_say() -> None:
+    from write_experiments_doc import TARGET, text
+
+    assert TARGET.read_text("utf-8") == text(), "run: python scripts/write_experiments_doc.py"
+
+
 def test_help_and_version_import_nothing_heavy() -> None:
     program = "import sys; from looper.cli.main import app; print([n for n in ('mlx','pydantic','httpx','rich.table') if n in sys.modules])"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

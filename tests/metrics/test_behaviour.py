@@ -3,6 +3,7 @@
 from tests.training.test_select import CHECK, DONE, FIX, LOOK, REFUSED, attempt, step
 
 from looper.metrics.behaviour import (
+    StepCounts,
     f2p_fraction,
     rollout_rates,
     step_rates,
@@ -18,7 +19,7 @@ TASKS = frozenset({"t"})
 def test_shares_of_steps_have_their_own_denominators() -> None:
     cut = step(1, None).model_copy(update={"problem": ReplyProblem.TRUNCATED})
     steps = [step(1, CHECK), step(2, LOOK), step(3, FIX, REFUSED), step(4, FIX), cut]
-    rates = step_rates(steps, TASKS)
+    rates = step_rates(StepCounts.of(steps), TASKS)
     counted = {name: (rate.numerator, rate.denominator) for name, rate in rates.items()}
     assert counted == {
         "valid_action_rate": (4, 5),
@@ -28,7 +29,7 @@ def test_shares_of_steps_have_their_own_denominators() -> None:
         "tool_success_rate": (3, 4),
         "edit_refused_rate": (1, 2),
     }
-    assert step_rates([], TASKS)["valid_action_rate"].value is None
+    assert step_rates(StepCounts(), TASKS)["valid_action_rate"].value is None
 
 
 def test_shares_of_rollouts_name_how_they_ended() -> None:

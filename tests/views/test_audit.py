@@ -19,61 +19,6 @@ from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 from looper.views.runs import read_run
 
-PLAN = """
-title = "Audited"
-hypothesis = "h"
-factor = "what the arm has learned"
-[[arms]]
-name = "base"
-role = "base"
-[[arms]]
-name = "lora"
-role = "treatment"
-learning = { treatment = "adapter" }
-[profiles.micro]
-model = "nano"
-scaffold = "terse"
-temperature = 0.7
-seeds = [0, 1]
-order = "parallel"
-[profiles.micro.tasks]
-suite = "micro"
-per_repo = 3
-limit = 3
-[profiles.micro.limits]
-steps = 8
-output_tokens = 80
-context_tokens = 2048
-wall_s = 60.0
-command_s = 20.0
-verify_s = 60.0
-[profiles.micro.experience]
-per_repo = 10
-samples = 1
-temperature = 0.7
-[profiles.micro.experience.selection]
-minimum_tasks = 1
-[profiles.micro.experience.training]
-multiplier = 10.0
-learning_rate = 1e-4
-iterations = 4
-batch_size = 4
-max_tokens = 512
-"""
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Project:
-    home = tmp_path_factory.mktemp("home")
-    shutil.copytree(state / "suites", home / "suites")
-    project = Project(tmp_path_factory.mktemp("audited"), home)
-    (project.folder / "experiments" / "audited.toml").write_text(PLAN)
-    ran = project.looper("run", "audited", "--workers", "2")
-    assert ran.returncode == 0, ran.stderr
-    (project.folder / "LEARNINGS.md").write_text("# Learnings\n")
-    assert project.looper("report", "audited").returncode == 0
-    return project
-
 
 class Copy:
     """The finished run again, to be tampered with."""
@@ -229,9 +174,7 @@ def test_an_adapter_that_was_replaced_is_named(copy: Copy) -> None:
     folder = Path(copy.project.environment["LOOPER_HOME"]) / "adapters" / adapter
     weights = load_file(folder / "adapters.safetensors")
     save_file({name: value * 2 for name, value in weights.items()}, folder / "adapters.safetensors")
-    assert (
-        f"the adapter {adapter} of lora is damaged: its weights are not the ones on its card" in copy.verify()
-    )
+    assert f"the adapter {adapter} of lora is damaged: The weights in" in copy.verify()
     card = AdapterRecord.from_json((folder / CARD).read_bytes())
     (folder / CARD).write_bytes(card.model_copy(update={"weights_hash": weights_hash(folder)}).to_json())
     assert f"the adapter {adapter} of lora was replaced" in copy.verify()

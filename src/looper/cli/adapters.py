@@ -1,6 +1,6 @@
-"""What `looper adapter` does."""
+"""What `looper adapter` and `looper lineage` do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from looper.cli.settings import Settings
@@ -10,6 +10,8 @@ from looper.edges.trainers.mlx import CARD, MlxTrainer
 from looper.edges.trainers.peft import from_peft, to_peft
 from looper.errors import BadInput
 from looper.records.training import AdapterRecord
+from looper.views.lineage import lineage_lines
+from looper.views.runs import read_run
 
 
 def _kept(settings: Settings) -> MlxTrainer:
@@ -61,3 +63,25 @@ def register_adapter(settings: Settings, wanted: str, base: str, name: str, url:
     card, folder = one_adapter(settings, wanted)
     register(folder, card, base, name, url)
     return f"{name} is {base} with {card.id}. Use it as a model: looper run exp00 --profile swe --model ollama:{name}"
+
+
+def card_reader(settings: Settings) -> Callable[[str], AdapterRecord | None]:
+    """Gives the card of an adapter, or None where there is none of that id; raises ValueError where it is damaged."""
+
+    def read(adapter: str) -> AdapterRecord | None:
+        kept = _kept(settings)
+        if not kept.has(adapter):
+            return None
+        try:
+            return kept.load(adapter)
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+
+    return read
+
+
+def lineage_of(settings: Settings, folder: Path, arm: str | None) -> Iterator[str]:
+    """The treatment behind each arm of a run."""
+    return lineage_lines(
+        read_run(folder if folder.is_dir() else settings.runs / folder), arm, card_reader(settings)
+    )

@@ -38,6 +38,8 @@ app = typer.Typer(
 )
 bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
 app.add_typer(bench, name="bench")
+lineage = typer.Typer(no_args_is_help=True, help="Where the figures of a run come from.")
+app.add_typer(lineage, name="lineage")
 memory = typer.Typer(
     no_args_is_help=True, help="What a run remembers: to whom it was told, where it comes from."
 )
@@ -559,19 +561,87 @@ def bench_leaks(
 
 
 @app.command()
+def diff(
+    first: Annotated[str, typer.Argument(help="An arm, a cell ARM/SEED/TASK, or a run folder.")],
+    second: Annotated[str, typer.Argument(help="Another one of the same kind.")],
+    folder: Annotated[
+        Path | None, typer.Option("--run", help="Run folder of arms and cells; else the one written to last.")
+    ] = None,
+) -> None:
+    """Print what differs between two arms, two rollouts or two runs.
+
+    Arms: their configuration, the paired difference, the tasks that flipped. Rollouts: where they part, actions side by
+    side, what memory told, patches. Runs: what they are made of, and each arm of both.
+
+    Example: looper diff lora base
+    """
+    from looper.cli.reading import diff_lines
+
+    for line in diff_lines(_settings().runs, folder, first, second):
+        print(line)
+
+
+@lineage.command("why")
+def lineage_why(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    arm: Annotated[str | None, typer.Option(help="Only this arm.")] = None,
+) -> None:
+    """Print the exact treatment behind the figures of RUN: what each arm learned, from which tasks, with which settings, and
+    how it was proved to have reached the model.
+
+    Example: looper lineage why runs/exp00-demo-0123456789ab --arm lora
+    """
+    from looper.cli.adapters import lineage_of
+
+    for line in lineage_of(_settings(), run, arm):
+        print(line)
+
+
+@app.command()
 def export(
     folder: Annotated[Path, typer.Argument(help="Run folder.")],
     arm: Annotated[str | None, typer.Option(help="The arm, where the run has several.")] = None,
     seed: Annotated[int | None, typer.Option(help="The seed, where the run has several.")] = None,
+    kind: Annotated[
+        str, typer.Option("--format", help="predictions, csv, parquet, sft, dpo or atif.")
+    ] = "predictions",
+    out: Annotated[Path | None, typer.Option(help="File to write to; else standard output.")] = None,
+    data: Data = None,
 ) -> None:
-    """Print the patches of an arm as SWE-bench predictions, one JSON line per task.
+    """Print a run in the format of others, one line for each task, cell, example or rollout.
+
+    predictions: patches of an arm, as SWE-bench reads them. csv, parquet: a row for each cell. sft, dpo: conversations
+    from verified successes, with what the loss counts marked; pairs of a success and a failure. atif: rollouts in the
+    Agent Trajectory Interchange Format.
 
     Example: looper export runs/exp00-demo-0123456789ab --arm base > predictions.jsonl
     """
-    from looper.views.predictions import prediction_lines
-    from looper.views.runs import read_run
+    from looper.cli.exporting import export_run
 
-    for line in prediction_lines(read_run(folder), arm, seed):
+    export_run(_settings(data), folder, kind, arm, seed, out)
+
+
+@app.command("import")
+def import_runs(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="PATH or PATH=REPORT: a folder of mini-swe-agent, output.jsonl of OpenHands, or predictions; and the report "
+            "of SWE-bench on it."
+        ),
+    ],
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write all patches here as SWE-bench predictions, to be judged.")
+    ] = None,
+) -> None:
+    """Look at runs of other harnesses with our statistics: rates with intervals, the first run against each other, paired, and
+    what so many tasks could have shown.
+
+    Example: looper import runs_a/output.jsonl=report_a.json runs_b=report_b.json
+    """
+    from looper.cli.exporting import import_lines
+
+    for line in import_lines(sources, predictions):
         print(line)
 
 

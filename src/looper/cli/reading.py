@@ -1,4 +1,4 @@
-"""What `looper show` and `looper status` print."""
+"""What `looper show`, `looper diff` and `looper status` print."""
 
 import json
 from collections.abc import Iterator
@@ -9,6 +9,8 @@ from looper.errors import BadInput
 from looper.experiment.ledger import revert
 from looper.records.memory import Reverted
 from looper.records.trajectory import StopReason
+from looper.views.diff import arms_diff, rollouts_diff, runs_diff
+from looper.views.index import steps_of
 from looper.views.memory import (
     delivery_lines,
     item_lines,
@@ -17,7 +19,7 @@ from looper.views.memory import (
     told_by,
     why_lines,
 )
-from looper.views.runs import RunView, read_run, read_steps, run_folders
+from looper.views.runs import RunView, read_run, run_folders
 from looper.views.show import ending_text, step_text
 
 
@@ -43,7 +45,7 @@ def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | N
     if len(found) != 1:
         what = f"{len(found)} cells end in" if found else "No cell is called"
         raise BadInput(f'{what} "{wanted}" in {view.folder.name}. List them with: looper show')
-    steps = read_steps(view.folder, found[0])
+    steps = steps_of(view.folder, found[0])
     for entry in steps:
         if step is None or entry.index == step:
             yield step_text(entry)
@@ -52,6 +54,20 @@ def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | N
     if step is None:
         ends = [end for end in view.trajectories if end.cell == found[0]]
         yield ending_text(ends[-1] if ends else None, final.get(found[0]))
+
+
+def diff_lines(runs: Path, folder: Path | None, first: str, second: str) -> Iterator[str]:
+    """Two run folders, two cells or two arms."""
+    folders = [path if path.is_dir() else runs / path for path in map(Path, (first, second))]
+    if all((path / "manifest.jsonl").exists() for path in folders):
+        return runs_diff(*map(read_run, folders))
+    view = _last_run(runs, folder)
+    cells = [name.count("/") == 2 for name in (first, second)]
+    if all(cells):
+        return rollouts_diff(view, first, second)
+    if any(cells):
+        raise BadInput("Name two cells, two arms or two run folders, not one of each.")
+    return arms_diff(view, first, second)
 
 
 def memory_lines(runs: Path, folder: Path | None) -> Iterator[str]:

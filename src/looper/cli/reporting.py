@@ -1,13 +1,12 @@
 """What `looper report` does, and `looper report --verify`."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from looper.cli.adapters import card_reader
 from looper.cli.settings import Settings
 from looper.cli.wiring import experiments_folders, tasks_as_they_are
-from looper.edges.trainers.mlx import CARD, weights_hash
 from looper.errors import BadInput, NotAsRecorded
-from looper.records.training import AdapterRecord
 from looper.views.audit import Outside, audit
 from looper.views.history import read_history
 from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_history, with_runs
@@ -72,7 +71,7 @@ def verify(settings: Settings, wanted: Sequence[str], file: Path) -> Iterator[st
         raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
     text = file.read_text("utf-8") if file.is_file() else ""
     for run in chosen:
-        lines = audit(run, Outside(tasks_as_they_are(run.manifest, settings), _card_reader(settings)))
+        lines = audit(run, Outside(tasks_as_they_are(run.manifest, settings), card_reader(settings)))
         block = block_of(text, name_of(run))
         if block is not None and f"`{run.folder.name}`" in block and block != run_block(run):
             lines.append(f"{file}: the block of {name_of(run)} is not what the records say")
@@ -82,16 +81,3 @@ def verify(settings: Settings, wanted: Sequence[str], file: Path) -> Iterator[st
             yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing amiss"
     if found:
         raise NotAsRecorded(f"{found} findings in {len(chosen)} runs: do not trust what they say.")
-
-
-def _card_reader(settings: Settings) -> Callable[[str], AdapterRecord | None]:
-    def read(adapter: str) -> AdapterRecord | None:
-        folder = settings.state / "adapters" / adapter
-        if not folder.is_dir():
-            return None
-        card = AdapterRecord.from_json((folder / CARD).read_bytes())
-        if weights_hash(folder) != card.weights_hash:
-            raise ValueError("its weights are not the ones on its card")
-        return card
-
-    return read

@@ -1,6 +1,6 @@
 """What `looper train` does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,8 @@ from looper.errors import BadInput
 from looper.experiment.plans import parse_model
 from looper.experiment.pools import read_attempts
 from looper.experiment.schedule import split_tasks
+from looper.records.plan import Arm
+from looper.records.task import Task
 from looper.records.training import (
     AdapterRecord,
     Example,
@@ -31,7 +33,7 @@ from looper.records.training import (
     TrainingSettings,
 )
 from looper.training.examples import trajectory_examples
-from looper.training.select import select
+from looper.training.select import Attempt, preference_pairs, select
 from looper.views.runs import read_run
 
 
@@ -66,8 +68,31 @@ def train_options(
         raise BadInput(f"{option}{problem['msg']}.") from error
 
 
-def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Example, ...], Selection]:
-    """Examples from the verified successes of a run. Raises BadInput where there are too few."""
+@dataclass(frozen=True)
+class _Gathered:
+    """What a run has to learn from."""
+
+    tasks: dict[str, Task]
+    arms: dict[str, Arm]
+    attempts: list[Attempt]
+    """Of the wanted arms."""
+    split: set[str]
+
+    def examples(self, attempts: Sequence[Attempt]) -> tuple[Example, ...]:
+        """In the text that each attempt's own arm was asked with."""
+        return tuple(
+            example
+            for attempt in attempts
+            for example in trajectory_examples(
+                [attempt],
+                self.tasks,
+                partial(opening, scaffold=self.arms[attempt.trajectory.arm].scaffold),
+                render,
+            )
+        )
+
+
+def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     view = read_run(options.run)
     plan = view.manifest.plan
     own, _ = load_tasks(plan.selection, settings)
@@ -80,27 +105,36 @@ def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Exampl
     unknown = [name for name in options.arms if name not in arms]
     if unknown:
         raise BadInput(f"The run has no arm {', '.join(unknown)}. It has: {', '.join(arms)}.")
-    attempts = read_attempts(options.run)
     wanted = options.arms or tuple(name for name in arms if arms[name].model.backend not in ("gold", "noop"))
     # Where the run set tasks aside to learn from, nothing else is learned from.
     split = {name for found in view.manifest.experience_tasks.values() for name in found} or set(tasks)
-    taken, selection = select(
-        [attempt for attempt in attempts if attempt.trajectory.arm in wanted], split, options.selection
-    )
+    attempts = [attempt for attempt in read_attempts(options.run) if attempt.trajectory.arm in wanted]
+    return _Gathered(tasks, arms, attempts, split)
+
+
+def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Example, ...], Selection]:
+    """Examples from the verified successes of a run. Raises BadInput where there are too few."""
+    found = _gathered(options, settings)
+    taken, selection = select(found.attempts, found.split, options.selection)
     if len(selection.tasks) < options.selection.minimum_tasks:
         raise BadInput(
             f"{options.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
             f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.outside} at "
             f"evaluated tasks); {options.selection.minimum_tasks} are the least. Gather more, or lower --minimum-tasks."
         )
-    examples = tuple(
-        example
-        for attempt in taken
-        for example in trajectory_examples(
-            [attempt], tasks, partial(opening, scaffold=arms[attempt.trajectory.arm].scaffold), render
-        )
+    return found.examples(taken), selection
+
+
+def pairs_of(options: TrainOptions, settings: Settings) -> list[tuple[Example, Example]]:
+    """A success and a failure at the same task, each failure once. Raises BadInput where there is none."""
+    found = _gathered(options, settings)
+    taken, _ = select(found.attempts, found.split, options.selection)
+    pairs = preference_pairs(
+        taken, [item for item in found.attempts if item.trajectory.instance_id in found.split]
     )
-    return examples, selection
+    if not pairs:
+        raise BadInput(f"{options.run} has no task that was both resolved and failed.")
+    return [(good, bad) for pair in pairs for good, bad in [found.examples(pair)]]
 
 
 def train(

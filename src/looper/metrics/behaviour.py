@@ -1,35 +1,74 @@
 """How an arm worked, beside what it resolved: shares of steps and of rollouts, by the names of the field."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from statistics import fmean
 
 from looper.metrics.arms import Rate
-from looper.records.trajectory import Edit, Guard, ObservationKind, ReplyProblem, Step, StopReason, Trajectory
+from looper.records.trajectory import Guard, ObservationKind, ReplyProblem, Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 
 FINE = (ObservationKind.OK, ObservationKind.END)
 
 
-def step_rates(steps: Iterable[Step], tasks: frozenset[str]) -> dict[str, Rate]:
-    """Shares of steps, of tool calls and of edits. `tasks` are those that the steps belong to."""
-    every = list(steps)
-    acted = [step for step in every if step.action is not None]
-    edits = [step for step in acted if isinstance(step.action, Edit)]
+@dataclass
+class StepCounts:
+    """How many steps there are of each kind."""
 
-    def share(hits: int, of: Sequence[Step]) -> Rate:
-        return Rate(hits, len(of), tasks)
+    steps: int = 0
+    acted: int = 0
+    """With an action that could be read."""
+    truncated: int = 0
+    ambiguous: int = 0
+    overseen: int = 0
+    fine: int = 0
+    """Actions that did what was asked."""
+    edits: int = 0
+    edits_refused: int = 0
+
+    def add(self, *, tool: str | None, problem: str | None, kind: str, overseen: bool) -> None:
+        self.steps += 1
+        self.acted += tool is not None
+        self.truncated += problem == ReplyProblem.TRUNCATED
+        self.ambiguous += problem == ReplyProblem.SEVERAL_ACTIONS
+        self.overseen += overseen
+        self.fine += tool is not None and kind in FINE
+        self.edits += tool == "edit"
+        self.edits_refused += tool == "edit" and kind == ObservationKind.REFUSED
+
+    def as_list(self) -> list[int]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+    @classmethod
+    def of(cls, steps: Iterable[Step]) -> "StepCounts":
+        found = cls()
+        for step in steps:
+            found.add(
+                tool=step.action.tool if step.action is not None else None,
+                problem=step.problem,
+                kind=step.observation.kind,
+                overseen=step.reply.overseen,
+            )
+        return found
+
+    @classmethod
+    def together(cls, counts: "Iterable[StepCounts]") -> "StepCounts":
+        return cls(*map(sum, zip(*(found.as_list() for found in counts), strict=True)))
+
+
+def step_rates(counts: StepCounts, tasks: frozenset[str]) -> dict[str, Rate]:
+    """Shares of steps, of tool calls and of edits. `tasks` are those that the steps belong to."""
+
+    def of_steps(hits: int) -> Rate:
+        return Rate(hits, counts.steps, tasks)
 
     return {
-        "valid_action_rate": share(len(acted), every),
-        "truncated_action_rate": share(sum(step.problem is ReplyProblem.TRUNCATED for step in every), every),
-        "ambiguous_action_rate": share(
-            sum(step.problem is ReplyProblem.SEVERAL_ACTIONS for step in every), every
-        ),
-        "intervention_rate": share(sum(step.reply.overseen for step in every), every),
-        "tool_success_rate": share(sum(step.observation.kind in FINE for step in acted), acted),
-        "edit_refused_rate": share(
-            sum(step.observation.kind is ObservationKind.REFUSED for step in edits), edits
-        ),
+        "valid_action_rate": of_steps(counts.acted),
+        "truncated_action_rate": of_steps(counts.truncated),
+        "ambiguous_action_rate": of_steps(counts.ambiguous),
+        "intervention_rate": of_steps(counts.overseen),
+        "tool_success_rate": Rate(counts.fine, counts.acted, tasks),
+        "edit_refused_rate": Rate(counts.edits_refused, counts.edits, tasks),
     }
 
 

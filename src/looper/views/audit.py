@@ -127,8 +127,7 @@ def _tasks(manifest: RunManifest, outside: Outside) -> Iterator[str]:
 
 def _rollouts(run: RunView, arms: Mapping[str, Arm]) -> Iterator[str]:
     found = _Found()
-    recorded = Counter((step.cell, step.attempt) for step in read_stream(run.folder, "steps", Step))
-    tokens = _tokens(run.folder)
+    recorded = _sums(run.folder)
     times = Counter((end.cell, end.attempt) for end in run.trajectories)
     for key, count in times.items():
         if count > 1:
@@ -138,9 +137,10 @@ def _rollouts(run: RunView, arms: Mapping[str, Arm]) -> Iterator[str]:
         arm_name, _, where = end.cell.partition("/")
         if (arm_name, where.partition("/")[2]) != (end.arm, end.instance_id):
             found.add("rollouts whose cell is not theirs", end.cell)
-        if recorded[key] != end.steps:
+        count, tokens = recorded.get(key, (0, None))
+        if count != end.steps:
             found.add("rollouts with more or fewer steps than they ended with", end.cell)
-        elif end.prompt_tokens is not None and tokens.get(key) not in (None, end.prompt_tokens):
+        elif end.prompt_tokens is not None and tokens not in (None, end.prompt_tokens):
             found.add("rollouts whose steps do not add up to their tokens", end.cell)
         if content_hash(end.patch) != end.patch_hash:
             found.add("patches that are not what their hash says", end.cell)
@@ -152,13 +152,13 @@ def _rollouts(run: RunView, arms: Mapping[str, Arm]) -> Iterator[str]:
     yield from found.lines()
 
 
-def _tokens(folder: Path) -> dict[tuple[str, int], int | None]:
-    """Prompt tokens of all steps of each attempt; None where a step has none."""
-    sums: dict[tuple[str, int], int | None] = {}
+def _sums(folder: Path) -> dict[tuple[str, int], tuple[int, int | None]]:
+    """Steps of each attempt, and their prompt tokens; None where a step has none. One pass, a step at a time."""
+    sums: dict[tuple[str, int], tuple[int, int | None]] = {}
     for step in read_stream(folder, "steps", Step):
         key, more = (step.cell, step.attempt), step.reply.usage.prompt_tokens
-        before = sums.get(key, 0)
-        sums[key] = None if before is None or more is None else before + more
+        count, before = sums.get(key, (0, 0))
+        sums[key] = count + 1, None if before is None or more is None else before + more
     return sums
 
 

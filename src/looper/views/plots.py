@@ -32,6 +32,8 @@ class Figure:
     name: str
     svg: str
     alt: str
+    canvas: Any
+    """matplotlib's own, to be drawn in another form."""
 
 
 def forest(rows: Sequence[Interval]) -> Figure:
@@ -124,7 +126,7 @@ def _done(name: str, figure: Any, alt: str) -> Figure:
                 text.set_color(INK)
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Figure(name, text.getvalue(), alt)
+    return Figure(name, text.getvalue(), alt, figure)
 
 
 def inline(figure: Figure) -> str:
@@ -140,7 +142,9 @@ def inline(figure: Figure) -> str:
 
 
 def save(figure: Figure, folder: Path) -> None:
-    """The drawing in black on white, as an SVG file of its own."""
+    """The drawing in black on white, as an SVG and a PNG file of its own."""
     folder.mkdir(exist_ok=True)
+    # The ink that stands for the page's colours is nearly black itself.
+    figure.canvas.savefig(folder / f"{figure.name}.png", format="png", dpi=150, facecolor="white")
     svg = figure.svg.replace(INK, "#222222").replace(FAINT, "#999999")
     (folder / f"{figure.name}.svg").write_text(svg, "utf-8")

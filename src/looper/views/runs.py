@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
 
 from looper.errors import BadInput
 from looper.journal import Damage, holder_of, read_stream
 from looper.metrics.arms import ArmFigures, Rate, arm_figures
 from looper.metrics.behaviour import (
+    StepCounts,
     f2p_fraction,
     rollout_rates,
     step_rates,
@@ -20,9 +20,10 @@ from looper.metrics.paired import MeanDifference, PairedDifference, mean_differe
 from looper.metrics.registered import Registered, judge
 from looper.records.plan import ArmRole, Contrast, Metric, RunManifest
 from looper.records.seal import Seal
-from looper.records.trajectory import Step, Trajectory
+from looper.records.trajectory import Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict
+from looper.views.index import step_index
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,22 @@ class RunView:
         return arm_figures(arm, self.cells(arm), self.verdicts, self.trajectories)
 
     def behaviour(self) -> dict[str, tuple[dict[str, Rate], float | None, float | None]]:
-        """For each arm its rates of steps, rollouts and verdicts, its share of target tests, its tokens per resolved task.
-
-        Reads every step of the run.
-        """
+        """For each arm its rates of steps, rollouts and verdicts, its share of target tests, its tokens per resolved task."""
         ends = {(end.cell, end.attempt): end for end in self.trajectories}
         final = {verdict.cell: verdict for verdict in self.verdicts}
-        steps: dict[str, list[Step]] = {}
-        for step in read_stream(self.folder, "steps", Step):
-            if step.cell in final and step.attempt == final[step.cell].attempt:
-                steps.setdefault(step.cell.partition("/")[0], []).append(step)
+        index = step_index(self.folder)
         found = {}
         for arm in self.manifest.plan.arms:
             verdicts = [final[cell] for cell in self.cells(arm.name) if cell in final]
             mine = [ends[key] for verdict in verdicts if (key := (verdict.cell, verdict.attempt)) in ends]
             tasks = frozenset(end.instance_id for end in mine)
+            counts = [
+                index.attempts[key].counts
+                for verdict in verdicts
+                if (key := (verdict.cell, verdict.attempt)) in index.attempts
+            ]
             rates = {
-                **step_rates(steps.get(arm.name, ()), tasks),
+                **step_rates(StepCounts.together([StepCounts(), *counts]), tasks),
                 **rollout_rates(mine, tasks),
                 **verdict_rates(verdicts, ends),
             }
@@ -97,14 +97,14 @@ class RunView:
         return picked
 
     def valid_actions(self, arm: str) -> dict[str, float]:
-        """Seed and task → share of steps with an action that could be read, for cells with a verdict. Reads every step."""
+        """Seed and task → share of steps with an action that could be read, for cells with a verdict."""
         final = {verdict.cell: verdict for verdict in self.verdicts if verdict.outcome.is_verdict}
-        wanted = set(self.cells(arm)) & final.keys()
-        counts: dict[str, list[bool]] = {}
-        for step in read_stream(self.folder, "steps", Step):
-            if step.cell in wanted and step.attempt == final[step.cell].attempt:
-                counts.setdefault(step.cell.partition("/")[2], []).append(step.action is not None)
-        return {where: fmean(found) for where, found in counts.items()}
+        index, found = step_index(self.folder), {}
+        for cell in self.cells(arm):
+            entry = index.attempts.get((cell, final[cell].attempt)) if cell in final else None
+            if entry is not None and entry.counts.steps:
+                found[cell.partition("/")[2]] = entry.counts.acted / entry.counts.steps
+        return found
 
     def outcomes(self, arm: str) -> dict[str, bool]:
         """Seed and task → whether resolved, for cells with a verdict."""
@@ -221,10 +221,3 @@ def run_folders(runs: Path) -> list[Path]:
     """Every run folder, the one written to last at the end."""
     found = [path.parent for path in runs.glob("*/manifest.jsonl")]
     return sorted(found, key=lambda folder: max(path.stat().st_mtime for path in folder.glob("*.jsonl")))
-
-
-def read_steps(folder: Path, cell: str) -> list[Step]:
-    """The steps of a cell's last attempt."""
-    steps = [step for step in read_stream(folder, "steps", Step) if step.cell == cell]
-    last = max((step.attempt for step in steps), default=0)
-    return [step for step in steps if step.attempt == last]

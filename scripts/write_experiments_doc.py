@@ -1,0 +1,129 @@
+"""Writes docs/experiments.md: what every plan in experiments/ says, and what LEARNINGS.md has of its runs.
+
+python scripts/write_experiments_doc.py
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from looper.experiment.plans import plan_from_text
+from looper.records.plan import Arm, Expect, Metric, Plan
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "docs" / "experiments.md"
+EXPECTED = {
+    Expect.MORE: "more",
+    Expect.SAME: "the same, within {margin:.0f} points",
+    Expect.NOT_MORE: "not more by {margin:.0f} points",
+    Expect.NOT_LESS: "not less by {margin:.0f} points",
+}
+HEAD = """# Experiments
+
+Written from the plans in `experiments/` and from LEARNINGS.md by `python scripts/write_experiments_doc.py`; change those, not
+this. A plan says what is asked, in which arms, what will be compared and what will be said of each outcome, before there are
+data; the run folder is named by the hash of all that. `looper plan exp09` says what a run takes and what it could see, `looper run
+exp09` runs it on the embedded default, `--profile swe --model mlx:FOLDER` on real issues; `looper report exp09` writes what came of it.
+
+On the embedded default twenty tasks and one seed show that everything works and what it costs; nearly every finding there is
+"open", and the report says how large an effect would have had to be.
+"""
+
+
+def main() -> None:
+    TARGET.write_text(text(), "utf-8")
+
+
+def text() -> str:
+    shared = {
+        path.stem: path.read_text("utf-8") for path in sorted((ROOT / "experiments/profiles").glob("*.toml"))
+    }
+    learned = (ROOT / "LEARNINGS.md").read_text("utf-8")
+    parts = [HEAD]
+    for path in sorted((ROOT / "experiments").glob("exp*.toml")):
+        plan = plan_from_text(path.stem, path.read_text("utf-8"), path.name, "micro", shared=shared)
+        parts.append("\n".join(_section(plan, learned)))
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _section(plan: Plan, learned: str) -> Iterator[str]:
+    yield f"## {plan.experiment}: {plan.title}"
+    yield ""
+    yield plan.hypothesis
+    yield ""
+    yield f"**Factor**: {plan.factor}."
+    yield ""
+    yield "| arm | role | what it has been through, or what it is |"
+    yield "|---|---|---|"
+    base = next(arm for arm in plan.arms if arm.role.value == "base")
+    for arm in plan.arms:
+        yield f"| `{arm.name}` | {arm.role.value} | {_what(arm, base)} |"
+    for choice in plan.choices:
+        yield f"| `{choice.name}` | choice | one of {', '.join(choice.of)}, by {choice.by.value} |"
+    yield ""
+    yield "| registered | expected | shown | refuted | open |"
+    yield "|---|---|---|---|---|"
+    for number, found in enumerate(plan.contrasts):
+        what = "" if found.metric is Metric.RESOLVED else f", {found.metric.value.replace('_', ' ')}"
+        expected = EXPECTED[found.expect].format(margin=100 * found.margin)
+        mark = "**primary** " if number == 0 else ""
+        yield f"| {mark}{found.arm} − {found.against}{what} | {expected} | {found.shown} | {found.refuted} | {found.open} |"
+    yield ""
+    yield from _results(plan, learned)
+
+
+def _what(arm: Arm, base: Arm) -> str:
+    """The arm's difference from base, in the words of the plan file."""
+    if arm.learning is not None:
+        said = arm.learning.model_dump(mode="json", exclude_unset=True)
+        return ", ".join(_said(key, value) for key, value in said.items())
+    if arm.model != base.model:
+        return f"model {arm.model.backend}{f':{arm.model.name}' if arm.model.name else ''}"
+    if arm.scaffold != base.scaffold:
+        ours, theirs = arm.scaffold.model_dump(mode="json"), base.scaffold.model_dump(mode="json")
+        changed = [
+            f"{key}.{name} {_plain(value)}" if isinstance(theirs[key], dict) else f"{key} {_plain(ours[key])}"
+            for key in ours
+            if ours[key] != theirs[key]
+            for name, value in (ours[key].items() if isinstance(ours[key], dict) else [("", None)])
+            if not isinstance(theirs[key], dict) or theirs[key][name] != value
+        ]
+        return ", ".join(changed)
+    return "nothing" if arm.role.value == "base" else f"nothing, repetition {arm.repetition}"
+
+
+def _said(key: str, value: object) -> str:
+    if isinstance(value, dict):
+        inner = ", ".join(f"{name} {_plain(found)}" for name, found in value.items())
+        return f"{key} ({inner})" if inner else key
+    return str(value) if key == "treatment" else f"{key} {_plain(value)}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_plain(found)}" for name, found in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "off" if value is None else str(value)
+
+
+def _results(plan: Plan, learned: str) -> Iterator[str]:
+    """The findings of the newest run that LEARNINGS.md has."""
+    name = re.escape(f"{plan.experiment} micro")
+    block = re.search(rf"<!-- looper report {name} -->\n(.*?)<!-- end of {name} -->", learned, re.DOTALL)
+    if block is None:
+        yield "No run of it stands in LEARNINGS.md."
+        yield ""
+        return
+    head = block[1].splitlines()[0]
+    registered = re.search(r"Registered before the data:\n\n((?:- .*\n)+)", block[1])
+    yield f"**Embedded default**, {head}"
+    yield ""
+    yield registered[1].rstrip() if registered else "The run is unfinished."
+    yield ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""What `looper export` and `looper import` do."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from looper.cli.settings import Settings
+from looper.cli.training import TrainOptions, examples_of, pairs_of
+from looper.errors import BadInput
+from looper.experiment.foreign import prediction_lines as foreign_predictions
+from looper.experiment.foreign import read_foreign
+from looper.records.training import Example, SelectionSettings, TrainingSettings
+from looper.views.exports import atif_lines, csv_lines, write_parquet
+from looper.views.foreign import foreign_lines
+from looper.views.predictions import prediction_lines
+from looper.views.runs import read_run
+
+ANY = TrainingSettings(learning_rate=1e-4, iterations=1, batch_size=1, max_tokens=1)
+"""Examples do not depend on how they would be trained on."""
+
+
+def export_run(
+    settings: Settings, folder: Path, kind: str, arm: str | None, seed: int | None, out: Path | None
+) -> None:
+    """Raises BadInput, and leaves the file as it was where anything is wrong."""
+    run = read_run(folder)
+    if kind == "parquet":
+        if out is None:
+            raise BadInput("Parquet is no text; name a file: --out FILE")
+        write_parquet(run, out)
+        return
+    options = TrainOptions(folder, (arm,) if arm else (), "nano", SelectionSettings(minimum_tasks=1), ANY)
+    makes: dict[str, Callable[[], Iterator[str]]] = {
+        "predictions": lambda: prediction_lines(run, arm, seed),
+        "csv": lambda: csv_lines(run),
+        "atif": lambda: atif_lines(run, arm or ""),
+        "sft": lambda: map(_sft, examples_of(options, settings)[0]),
+        "dpo": lambda: (_dpo(*pair) for pair in pairs_of(options, settings)),
+    }
+    if kind not in makes:
+        raise BadInput(f"--format {kind}: use one of {', '.join([*makes, 'parquet'])}.")
+    lines = list(makes[kind]())
+    if out is None:
+        for line in lines:
+            print(line)
+        return
+    temporary = out.with_name(f".{out.name}.writing")
+    temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8", "surrogateescape")
+    temporary.replace(out)
+
+
+def _messages(example: Example) -> list[dict[str, object]]:
+    """`weight` is 1 for turns that the loss counts, as several trainers read it."""
+    return [
+        {
+            "role": turn.role,
+            "content": turn.text,
+            **({"weight": int(turn.supervised)} if turn.role == "assistant" else {}),
+        }
+        for turn in example.turns
+    ]
+
+
+def _sft(example: Example) -> str:
+    return json.dumps(
+        {"messages": _messages(example), "instance_id": example.instance_id, "source": example.source},
+        ensure_ascii=False,
+    )
+
+
+def _dpo(chosen: Example, rejected: Example) -> str:
+    """The opening is the prompt; what follows in each attempt is what is compared."""
+    opening = next(at for at, turn in enumerate(chosen.turns) if turn.role == "assistant")
+    return json.dumps(
+        {
+            "prompt": _messages(chosen)[:opening],
+            "chosen": _messages(chosen)[opening:],
+            "rejected": _messages(rejected)[opening:],
+            "instance_id": chosen.instance_id,
+            "sources": [chosen.source, rejected.source],
+        },
+        ensure_ascii=False,
+    )
+
+
+def import_lines(sources: Sequence[str], predictions: Path | None) -> Iterator[str]:
+    """Nothing is written where any source cannot be read."""
+    runs = [read_foreign(source) for source in sources]
+    yield from foreign_lines(runs)
+    if predictions is not None:
+        if predictions.exists():
+            raise BadInput(f"{predictions} is there already. Name another file.")
+        lines = [line for run in runs for line in foreign_predictions(run)]
+        predictions.write_text("".join(f"{line}\n" for line in lines), "utf-8", "surrogateescape")
+        yield f"{predictions}: {len(lines)} predictions; judge them: looper bench verify {predictions} --suite swe-bench-cl"

@@ -1,0 +1,130 @@
+"""Runs in the formats of others: one line for each cell, and rollouts in the Agent Trajectory Interchange Format."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from looper.errors import BadInput, MissingTool
+from looper.journal import read_stream
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import Verdict
+from looper.views.runs import RunView
+
+ATIF = "ATIF-v1.6"
+"""Source: Harbor's specification of the format."""
+
+
+def cell_rows(run: RunView) -> list[dict[str, Any]]:
+    """One row for each cell of the compared arms, with a verdict or without."""
+    final = {verdict.cell: verdict for verdict in run.verdicts}
+    ends = {(end.cell, end.attempt): end for end in run.trajectories}
+    rows = []
+    for arm in run.manifest.plan.arms:
+        for cell in run.cells(arm.name):
+            verdict = final.get(cell)
+            end = ends.get((cell, verdict.attempt)) if verdict is not None else None
+            _, seed, task = cell.split("/", 2)
+            rows.append({"arm": arm.name, "seed": int(seed), "task": task, **_measured(verdict, end)})
+    return rows
+
+
+def _measured(verdict: Verdict | None, end: Trajectory | None) -> dict[str, Any]:
+    """None where nothing was measured."""
+    return {
+        "outcome": verdict.outcome.value if verdict else None,
+        "cause": verdict.cause if verdict else None,
+        "attempt": verdict.attempt if verdict else None,
+        "steps": end.steps if end else None,
+        "stop_reason": end.stop_reason.value if end else None,
+        "prompt_tokens": end.prompt_tokens if end else None,
+        "completion_tokens": end.completion_tokens if end else None,
+        "memory_tokens": end.memory_tokens if end else None,
+        "wall_s": end.wall_s if end else None,
+        "patch_bytes": len(end.patch.encode("utf-8", "surrogatepass")) if end else None,
+        "patch_hash": end.patch_hash if end else None,
+    }
+
+
+def csv_lines(run: RunView) -> Iterator[str]:
+    """What was not measured is an empty field."""
+    rows = cell_rows(run)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    yield from text.getvalue().splitlines()
+
+
+def write_parquet(run: RunView, path: Path) -> None:
+    """Raises MissingTool without pyarrow."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingTool("Parquet needs pyarrow: pip install pyarrow; or use --format csv.") from error
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(cell_rows(run)), path)
+
+
+def atif_lines(run: RunView, arm: str) -> Iterator[str]:
+    """One rollout of the arm on each line, the last attempt of each cell. Raises BadInput for an unknown arm."""
+    names = [found.name for found in run.manifest.plan.arms]
+    if arm not in names:
+        raise BadInput(f"Name one arm with --arm: {', '.join(names)}.")
+    last = {end.cell: end for end in run.trajectories}
+    wanted = {cell: last[cell] for cell in run.cells(arm) if cell in last}
+    steps: dict[str, list[Step]] = {}
+    for step in read_stream(run.folder, "steps", Step):
+        if step.cell in wanted and step.attempt == wanted[step.cell].attempt:
+            steps.setdefault(step.cell, []).append(step)
+    verdicts = {verdict.cell: verdict for verdict in run.verdicts}
+    for cell, end in wanted.items():
+        yield json.dumps(_atif(end, steps.get(cell, []), verdicts.get(cell)), ensure_ascii=False)
+
+
+def _atif(end: Trajectory, steps: list[Step], verdict: Verdict | None) -> dict[str, Any]:
+    return {
+        "schema_version": ATIF,
+        "session_id": f"{end.cell}#{end.attempt}",
+        "agent": {"name": "looper", "version": end.code_version, "model_name": end.model.name},
+        "steps": [
+            {"step_id": 1, "source": "user", "message": f"task {end.instance_id}, prompt {end.prompt_hash}"},
+            *(_atif_step(step) for step in steps),
+        ],
+        "final_metrics": {
+            "total_prompt_tokens": end.prompt_tokens,
+            "total_completion_tokens": end.completion_tokens,
+            "total_steps": len(steps) + 1,
+        },
+        "extra": {
+            "instance_id": end.instance_id,
+            "stop_reason": end.stop_reason.value,
+            "patch": end.patch,
+            "outcome": verdict.outcome.value if verdict else None,
+        },
+    }
+
+
+def _atif_step(step: Step) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "step_id": step.index + 1,
+        "source": "agent",
+        "message": step.reply.text,
+        "metrics": {
+            "prompt_tokens": step.reply.usage.prompt_tokens,
+            "completion_tokens": step.reply.usage.completion_tokens,
+        },
+    }
+    call = f"call_{step.index}"
+    if step.action is not None:
+        arguments = {
+            key: value for key, value in step.action.model_dump(mode="json").items() if key != "tool"
+        }
+        found["tool_calls"] = [
+            {"tool_call_id": call, "function_name": step.action.tool, "arguments": arguments}
+        ]
+    source = {"source_call_id": call} if step.action is not None else {}
+    found["observation"] = {"results": [{**source, "content": step.observation.text}]}
+    return found

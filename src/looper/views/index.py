@@ -1,0 +1,101 @@
+"""Where the steps of each attempt stand in their file, and how many there are of each kind: derived, kept beside the records,
+made again from them whenever it is not there or does not fit. It grows with the file.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from looper.journal import raw_lines, read_at, replace_file
+from looper.metrics.behaviour import StepCounts
+from looper.records.trajectory import Step
+
+NAME = "steps.index.json"
+VERSION = 1
+
+
+@dataclass
+class Entry:
+    """The steps of one attempt."""
+
+    places: list[int] = field(default_factory=list)
+    """Where each line begins, in bytes, in the order of recording."""
+    counts: StepCounts = field(default_factory=StepCounts)
+
+
+@dataclass
+class StepIndex:
+    """Of the first `bytes` bytes of the steps of a run."""
+
+    bytes: int = 0
+    attempts: dict[tuple[str, int], Entry] = field(default_factory=dict)
+
+    def add(self, place: int, step: dict[str, Any]) -> None:
+        entry = self.attempts.setdefault((step["cell"], step["attempt"]), Entry())
+        entry.places.append(place)
+        entry.counts.add(
+            tool=(step["action"] or {}).get("tool"),
+            problem=step["problem"],
+            kind=step["observation"]["kind"],
+            overseen=step["reply"].get("overseen", False),
+        )
+
+
+def step_index(folder: Path) -> StepIndex:
+    """Up to the last whole line now. What was read before is not read again."""
+    path = folder / "steps.jsonl"
+    if not path.exists():
+        return StepIndex()
+    size = path.stat().st_size
+    found = _kept(folder / NAME)
+    if found.bytes > size:
+        found = StepIndex()
+    if found.bytes < size:
+        before = found.bytes
+        for place, length, body in raw_lines(folder, "steps", found.bytes):
+            if body is not None:
+                found.add(place, json.loads(body))
+            found.bytes = place + length
+        if found.bytes > before and os.access(folder, os.W_OK):
+            _keep(found, folder / NAME)
+    return found
+
+
+def steps_of(folder: Path, cell: str) -> list[Step]:
+    """The steps of a cell's last attempt."""
+    attempts = {key: entry for key, entry in step_index(folder).attempts.items() if key[0] == cell}
+    if not attempts:
+        return []
+    last = attempts[max(attempts, key=lambda key: key[1])]
+    return list(read_at(folder, "steps", Step, last.places))
+
+
+def _kept(path: Path) -> StepIndex:
+    """The index as it was kept; an empty one where there is none that can be read."""
+    try:
+        found = json.loads(path.read_bytes())
+        if found["version"] != VERSION:
+            return StepIndex()
+        return StepIndex(
+            found["bytes"],
+            {
+                (cell, attempt): Entry(places, StepCounts(*counts))
+                for cell, attempt, places, counts in found["attempts"]
+            },
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return StepIndex()
+
+
+def _keep(found: StepIndex, path: Path) -> None:
+    rows: Iterator[list[Any]] = (
+        [cell, attempt, entry.places, entry.counts.as_list()]
+        for (cell, attempt), entry in found.attempts.items()
+    )
+    text = json.dumps(
+        {"version": VERSION, "bytes": found.bytes, "attempts": list(rows)}, separators=(",", ":")
+    )
+    replace_file(path, text.encode())

@@ -1,0 +1,75 @@
+"""Where the figures of an arm come from: what it learned, from what, with which settings, and how that was proved."""
+
+from collections.abc import Callable, Iterator
+
+from looper.errors import BadInput
+from looper.records.plan import Arm
+from looper.records.training import AdapterRecord
+from looper.records.treatment import Consolidation
+from looper.views.runs import RunView
+
+LISTED = 6
+
+
+def lineage_lines(
+    run: RunView, arm: str | None, card_of: Callable[[str], AdapterRecord | None]
+) -> Iterator[str]:
+    """The treatment behind each arm, or behind one. Raises BadInput for a name that is not in the run."""
+    plan = run.manifest.plan
+    names = [found.name for found in plan.arms]
+    if arm is not None and arm not in names:
+        raise BadInput(f'{run.folder.name} has no arm "{arm}". It has: {", ".join(names)}.')
+    yield f"{run.folder.name}: code {run.manifest.code_version}, tasks {run.manifest.tasks_hash[:12]}, sandbox {run.manifest.sandbox}"
+    for found in plan.arms:
+        if arm in (None, found.name):
+            yield from _arm_lines(run, found, card_of)
+
+
+def _arm_lines(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | None]) -> Iterator[str]:
+    identity = run.manifest.models[arm.name]
+    yield f"{arm.name} ({arm.role.value}), configuration {arm.config_hash()[:12]}"
+    yield f"  model: {identity.backend} {identity.name} {identity.digest[:12]}, temperature {arm.temperature:g}"
+    if arm.learning is None:
+        yield "  learned: nothing"
+        return
+    said = arm.learning.model_dump(mode="json", exclude_defaults=True)
+    yield f"  learned: {', '.join(f'{key} {value}' for key, value in said.items())}"
+    for made in run.consolidations:
+        if made.arm == arm.name:
+            yield from _consolidation_lines(made, card_of)
+    for proof in run.proofs:
+        if proof.arm == arm.name:
+            yield f"  proof {proof.kind.value}: {'passed' if proof.passed else 'NOT passed'}, {proof.said}"
+
+
+def _consolidation_lines(
+    made: Consolidation, card_of: Callable[[str], AdapterRecord | None]
+) -> Iterator[str]:
+    where = made.repo or "all repositories"
+    head = f"  seed {made.seed}, {where}" + (f", round {made.round}" if made.round > 1 else "")
+    yield f"{head}: {made.used} of {made.selection.taken} successes of {made.selection.seen} attempts"
+    if made.items:
+        yield f"    memory: {len(made.items)} items, {_listed(made.items)}"
+    if not made.adapter:
+        return
+    try:
+        card = card_of(made.adapter)
+    except ValueError as error:
+        yield f"    adapter {made.adapter}: {error}"
+        return
+    if card is None:
+        yield f"    adapter {made.adapter}: its folder is gone"
+        return
+    settings = card.settings.model_dump(mode="json", exclude_defaults=True)
+    yield f"    adapter {card.id}, {card.make.value}: {', '.join(f'{key} {value}' for key, value in settings.items())}"
+    yield (
+        f"    from {card.train_examples} examples ({card.examples_hash[:12]}) of {_listed(card.tasks)}; changed by "
+        f"{100 * card.relative_change:.1f} %, {card.backend}"
+    )
+    if card.parts or card.start:
+        yield f"    made from {', '.join([*filter(None, [card.start]), *card.parts])}"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(name[:24] for name in names[:LISTED])
+    return shown + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

@@ -1,0 +1,62 @@
+"""A finished run in which an arm has learned, for everything that reads runs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.experiment.test_run import Project
+
+PLAN = """
+title = "Audited"
+hypothesis = "h"
+factor = "what the arm has learned"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "lora"
+role = "treatment"
+learning = { treatment = "adapter" }
+[profiles.micro]
+model = "nano"
+scaffold = "terse"
+temperature = 0.7
+seeds = [0, 1]
+order = "parallel"
+[profiles.micro.tasks]
+suite = "micro"
+per_repo = 3
+limit = 3
+[profiles.micro.limits]
+steps = 8
+output_tokens = 80
+context_tokens = 2048
+wall_s = 60.0
+command_s = 20.0
+verify_s = 60.0
+[profiles.micro.experience]
+per_repo = 10
+samples = 2
+temperature = 0.7
+[profiles.micro.experience.selection]
+minimum_tasks = 1
+[profiles.micro.experience.training]
+multiplier = 10.0
+learning_rate = 1e-4
+iterations = 4
+batch_size = 4
+max_tokens = 512
+"""
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Project:
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(state / "suites", home / "suites")
+    project = Project(tmp_path_factory.mktemp("audited"), home)
+    (project.folder / "experiments" / "audited.toml").write_text(PLAN)
+    ran = project.looper("run", "audited", "--workers", "2")
+    assert ran.returncode == 0, ran.stderr
+    (project.folder / "LEARNINGS.md").write_text("# Learnings\n")
+    assert project.looper("report", "audited").returncode == 0
+    return project

@@ -1,0 +1,73 @@
+"""Two arms, two rollouts, two runs: what differs, and where they part."""
+
+import re
+import shutil
+from pathlib import Path
+
+from tests.experiment.test_run import Project
+
+from looper.views.index import steps_of
+from looper.views.runs import read_run
+
+
+def test_two_arms_differ_in_what_was_declared_and_in_the_tasks_that_flipped(finished: Project) -> None:
+    said = finished.looper("diff", "lora", "base").stdout
+    assert 'learning: {"treatment": "adapter"' in said and "temperature" not in said
+    run = read_run(finished.run)
+    ours, theirs = run.outcomes("lora"), run.outcomes("base")
+    gained = sum(ours[where] and not theirs[where] for where in ours)
+    assert f"{gained} gained" in said
+    assert len(re.findall(r"\d/\w+-\d+", said)) == sum(ours[where] != theirs[where] for where in ours)
+
+
+def test_two_rollouts_are_aligned_from_the_step_in_which_they_part(finished: Project) -> None:
+    task = read_run(finished.run).tasks[0]
+    first, second = f"base/0/{task}", f"base/1/{task}"
+    ours, theirs = (steps_of(finished.run, cell) for cell in (first, second))
+    same = 0
+    while (
+        same < min(len(ours), len(theirs))
+        and ours[same].action == theirs[same].action
+        and ours[same].observation.text == theirs[same].observation.text
+    ):
+        same += 1
+    said = finished.looper("diff", first, second).stdout
+    if same == len(ours) == len(theirs):
+        assert f"the same {same} actions" in said
+    else:
+        assert f"the same {same} actions, then they part at step {same + 1}:" in said
+    assert "verdict: " in said and ("patches:" in said or "the same patch" in said)
+    assert "the same" in finished.looper("diff", first, first).stdout
+
+
+def test_two_runs_differ_in_what_they_are_made_of(finished: Project, tmp_path: Path) -> None:
+    other = shutil.copytree(finished.run, tmp_path / finished.run.name)
+    said = finished.looper("diff", str(finished.run), str(other)).stdout
+    assert "base, first − second: +0.0 points" in said and "lora, first − second: +0.0 points" in said
+
+
+def test_what_cannot_be_compared_is_one_line(finished: Project) -> None:
+    tasks = read_run(finished.run).tasks
+    for first, second, what in (
+        ("lora", "nobody", 'no arm "nobody". It has: base, lora'),
+        (f"base/0/{tasks[0]}", f"base/0/{tasks[1]}", "different tasks"),
+        (f"base/0/{tasks[0]}", "lora", "not one of each"),
+        (f"base/7/{tasks[0]}", f"base/0/{tasks[0]}", "has no steps"),
+    ):
+        found = finished.looper("diff", first, second)
+        assert found.returncode == 2 and what in found.stderr
+        assert len(found.stderr.strip().splitlines()) == 1
+
+
+def test_lineage_names_the_treatment_behind_a_figure(finished: Project) -> None:
+    run = read_run(finished.run)
+    adapters = {found.adapter for found in run.consolidations}
+    said = finished.looper("lineage", "why", str(finished.run), "--arm", "lora").stdout
+    assert all(f"adapter {name}, trained: " in said for name in adapters)
+    assert "multiplier 10.0" in said and "iterations 4" in said and "proof adapter_arrived: passed" in said
+    assert (
+        "base (base)" not in said
+        and "learned: nothing" in finished.looper("lineage", "why", str(finished.run)).stdout
+    )
+    refused = finished.looper("lineage", "why", str(finished.run), "--arm", "x")
+    assert refused.returncode == 2 and "It has: base, lora" in refused.stderr

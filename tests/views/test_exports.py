@@ -1,0 +1,90 @@
+"""Runs for others to read: cells as tables, successes as training data, rollouts in a common format."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from tests.experiment.test_run import Project
+
+from looper.agent.actions import parse
+from looper.experiment.pools import read_attempts
+from looper.records.trajectory import FinishReason
+from looper.records.verdict import Outcome
+from looper.views.index import steps_of
+from looper.views.runs import read_run
+
+
+def test_every_cell_is_a_row_and_what_was_not_measured_is_empty(finished: Project) -> None:
+    run = read_run(finished.run)
+    rows = list(
+        csv.DictReader(io.StringIO(finished.looper("export", str(finished.run), "--format", "csv").stdout))
+    )
+    assert len(rows) == 2 * 2 * 3
+    ends = {end.cell: end for end in run.trajectories}
+    for row in rows:
+        cell = f"{row['arm']}/{row['seed']}/{row['task']}"
+        assert int(row["steps"]) == ends[cell].steps and row["outcome"] in ("resolved", "unresolved")
+        assert int(row["prompt_tokens"]) == ends[cell].prompt_tokens
+
+
+def test_training_data_marks_what_the_loss_counts(finished: Project) -> None:
+    """Verified successes of the training tasks only, every action marked, in the text that the agent was asked with."""
+    lines = finished.looper("export", str(finished.run), "--format", "sft").stdout.splitlines()
+    run = read_run(finished.run)
+    evaluated, found = set(run.tasks), [json.loads(line) for line in lines]
+    resolved = {
+        f"{attempt.verdict.cell}#{attempt.verdict.attempt}"
+        for attempt in read_attempts(finished.run)
+        if attempt.verdict.outcome is Outcome.RESOLVED
+    }
+    assert found
+    for example in found:
+        assert example["instance_id"] not in evaluated and example["source"] in resolved
+        said = [turn for turn in example["messages"] if turn["role"] == "assistant"]
+        assert all(parse(turn["content"], FinishReason.STOP).action for turn in said if turn["weight"])
+        assert all("weight" not in turn for turn in example["messages"] if turn["role"] != "assistant")
+
+
+def test_preference_data_has_one_opening_and_two_ways_on(finished: Project) -> None:
+    made = finished.looper("export", str(finished.run), "--format", "dpo")
+    assert made.returncode == 0, made.stderr
+    for line in made.stdout.splitlines():
+        pair = json.loads(line)
+        assert [turn["role"] for turn in pair["prompt"]] == ["system", "user"]
+        assert pair["chosen"] != pair["rejected"] and len(set(pair["sources"])) == 2
+
+
+def test_rollouts_in_the_common_format_say_every_action_and_result(finished: Project, tmp_path: Path) -> None:
+    out = tmp_path / "rollouts.jsonl"
+    made = finished.looper(
+        "export", str(finished.run), "--format", "atif", "--arm", "lora", "--out", str(out)
+    )
+    assert made.returncode == 0 and not made.stdout
+    rollouts = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rollouts) == 2 * 3
+    for rollout in rollouts:
+        cell = rollout["session_id"].partition("#")[0]
+        steps = steps_of(finished.run, cell)
+        agent = [step for step in rollout["steps"] if step["source"] == "agent"]
+        assert [step["step_id"] for step in rollout["steps"]] == list(range(1, len(steps) + 2))
+        assert [step["message"] for step in agent] == [step.reply.text for step in steps]
+        for said, step in zip(agent, steps, strict=True):
+            (result,) = said["observation"]["results"]
+            assert result["content"] == step.observation.text
+            if step.action is not None:
+                (call,) = said["tool_calls"]
+                assert call["function_name"] == step.action.tool
+                assert call["tool_call_id"] == result["source_call_id"]
+
+
+def test_a_format_that_nobody_knows_is_one_line(finished: Project) -> None:
+    for arguments, what in (
+        (("--format", "xml"), "use one of predictions, csv, atif, sft, dpo, parquet"),
+        (("--format", "parquet"), "--out FILE"),
+        (("--format", "atif"), "Name one arm with --arm: base, lora"),
+        ((), "Name one arm with --arm"),
+    ):
+        found = finished.looper("export", str(finished.run), *arguments)
+        assert found.returncode == 2 and what in found.stderr
+        assert len(found.stderr.strip().splitlines()) == 1

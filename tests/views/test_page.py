@@ -1,0 +1,123 @@
+"""The page of a run: everything in one file, every figure from the records, nothing fetched, nothing run."""
+
+import html
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tests.experiment.test_run import Project
+
+from looper.views.plots import Interval, curves, forest, inline, save
+from looper.views.runs import RunView, read_run
+from looper.views.web.page import page
+
+
+@pytest.fixture(scope="module")
+def run(finished: Project) -> RunView:
+    return read_run(finished.run)
+
+
+@pytest.fixture(scope="module")
+def text(run: RunView) -> str:
+    return page(run)
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes; complains about what is closed and was not open."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attributes)))
+        if tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_it_is_whole_and_every_link_of_it_leads_somewhere(text: str) -> None:
+    tags = Tags(text)
+    assert not tags.open
+    ids = [attributes["id"] for _, attributes in tags.found if attributes.get("id")]
+    assert len(set(ids)) == len(ids)
+    links = [attributes["href"] or "" for tag, attributes in tags.found if tag == "a"]
+    assert len(links) >= 10 and {link.removeprefix("#") for link in links} <= set(ids)
+
+
+def test_it_needs_nothing_else(text: str) -> None:
+    """No script, nothing from another place: it opens from the disk, and says so to the browser."""
+    tags = Tags(text)
+    assert not [tag for tag, _ in tags.found if tag in ("script", "iframe", "img", "object")]
+    places = [
+        value or ""
+        for _, attributes in tags.found
+        for name, value in attributes.items()
+        if name in ("href", "src", "xlink:href")
+    ]
+    assert all(place.startswith(("#", "data:,")) for place in places)
+    assert "default-src 'none'" in text and "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_figures_are_those_of_the_records(run: RunView, text: str) -> None:
+    for arm in ("base", "lora"):
+        figures = run.figures(arm).resolved
+        assert f'<th scope="row">{arm}</th><td>{figures.numerator}/{figures.denominator}</td>' in text
+    marks = re.findall(r'<i class="(\w*)" title="([^"]+)">', text)
+    assert len(marks) == 2 * len(run.tasks)
+    for mark, said in marks:
+        resolved, of = map(int, re.findall(r"(\d+) of (\d+)", said)[0])
+        assert mark == ("y" if resolved == of else "p" if resolved else "n") and of == 2
+
+
+def test_what_a_model_or_a_person_wrote_is_text(run: RunView) -> None:
+    plan = run.manifest.plan.model_copy(update={"hypothesis": "<script>alert(1)</script>", "title": "a & b"})
+    shown = page(RunView(**{**run.__dict__, "manifest": run.manifest.model_copy(update={"plan": plan})}))
+    assert (
+        "<script" not in shown and html.escape("<script>alert(1)</script>") in shown and "a &amp; b" in shown
+    )
+
+
+def test_an_unfinished_run_says_so_and_concludes_nothing(run: RunView) -> None:
+    cut = RunView(**{**run.__dict__, "verdicts": run.verdicts[:-4]})
+    shown = page(cut)
+    assert "The run is unfinished" in shown and "cells are still to do" in shown
+
+
+def test_a_run_without_a_single_verdict_is_honest(run: RunView) -> None:
+    empty = page(RunView(**{**run.__dict__, "verdicts": (), "trajectories": ()}))
+    assert "no verdict" in empty and "0/0" in empty and "nan" not in empty.lower().replace("nano", "")
+
+
+def test_drawings_take_the_page_s_colours_and_say_what_they_show(tmp_path: Path) -> None:
+    drawn = forest(
+        [Interval("lora − base", 12.5, -3.0, 28.0, True), Interval("a < b", 0.0, -5.0, 5.0, False)]
+    )
+    shown = inline(drawn)
+    assert (
+        "currentColor" in shown
+        and "#010203" not in shown
+        and "lora − base +12.5 (-3.0 to +28.0)" in drawn.alt
+    )
+    assert 'aria-labelledby="forest-alt"' in shown and "a &lt; b" in shown
+    other = inline(curves({"base": [0.0, 0.5]}))
+    ids = [set(re.findall(r' id="([^"]+)"', found)) for found in (shown, other)]
+    assert not ids[0] & ids[1]
+    save(drawn, tmp_path / "plots")
+    assert "#010203" not in (tmp_path / "plots" / "forest.svg").read_text()
+    assert (
+        forest([Interval("x", 1.0, 0.0, 2.0, True)]).svg == forest([Interval("x", 1.0, 0.0, 2.0, True)]).svg
+    )
+
+
+def test_the_command_writes_it_beside_the_records(finished: Project) -> None:
+    assert (finished.run / "report.html").is_file() and (finished.run / "plots" / "forest.svg").is_file()
