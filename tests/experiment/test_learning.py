@@ -58,6 +58,42 @@ learning = { treatment = "adapter", strategy = { name = "anchored", anchor = { p
 name = "rounds"
 role = "treatment"
 learning = { treatment = "adapter", rounds = 2, memory = {} }
+[[arms]]
+name = "half"
+role = "treatment"
+learning = { treatment = "adapter", times = 0.5 }
+[[arms]]
+name = "overseen"
+role = "treatment"
+learning = { treatment = "oversight" }
+[[arms]]
+name = "guided"
+role = "treatment"
+learning = { treatment = "adapter", source = "guided" }
+[[arms]]
+name = "old"
+role = "treatment"
+learning = { treatment = "adapter", source = "stale_major", recovered = 1, training = { rank = 4 } }
+[[choices]]
+name = "either"
+of = ["base", "lora"]
+by = "any"
+[[contrasts]]
+arm = "either"
+against = "base"
+expect = "not_less"
+shown = "A ceiling is no lower."
+refuted = "A ceiling is lower."
+open = "Open."
+[[contrasts]]
+arm = "lora"
+against = "base"
+expect = "same"
+metric = "valid_actions"
+margin = 0.2
+shown = "Valid actions are as frequent."
+refuted = "Valid actions are not as frequent."
+open = "Open."
 [profiles.micro]
 model = "nano"
 scaffold = "terse"
@@ -120,13 +156,18 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
         "on_open",
         "ewc",
         "rounds",
+        "half",
+        "overseen",
+        "guided",
+        "old",
     }
-    used = {found.used for found in run.consolidations if found.arm != "dpo" and found.round == 1}
+    more = {"dpo", "old"}  # Pairs only; and successes of its own after those of its source.
+    used = {found.used for found in run.consolidations if found.arm not in more and found.round == 1}
     assert len(used) == 1 and max(used) >= 2, "every arm learns from the same number of successes"
     pairs = next(found.used for found in run.consolidations if found.arm == "dpo")
     assert 1 <= pairs <= max(used), "only tasks that were both resolved and failed make pairs"
     adapters = {found.arm: found.adapter for found in run.consolidations if found.adapter}
-    assert len(set(adapters.values())) == 7
+    assert len(set(adapters.values())) == 10
     kinds = {(proof.arm, proof.kind) for proof in run.proofs}
     assert ("base", ProofKind.CONTEXT) in kinds and ("zero", ProofKind.ZERO_IS_BASE) in kinds
     assert {("lora", ProofKind.ADAPTER_ARRIVED), ("lora", ProofKind.VALID_ACTIONS)} <= kinds
@@ -134,6 +175,46 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
     assert run.finished == run.planned
     assert "control zero must make base's patch in every cell: 4 of 4, does" in shown
     assert "redrawn − base (control, no gain expected)" in shown
+
+
+def test_an_overseer_has_the_memory_and_the_agent_has_not(finished: tuple[Project, RunView, str]) -> None:
+    """What it changed is marked in its steps, and the successes that it guided are learned from like any other."""
+    _, run, _ = finished
+    told = [end for end in run.trajectories if end.arm == "overseen"]
+    assert told and not any(end.memory or end.memory_tokens for end in told)
+    assert next(found for found in run.consolidations if found.arm == "overseen").items
+    steps = list(read_stream(run.folder, "steps", Step))
+    assert any(
+        step.reply.overseen for step in steps if step.cell.startswith(("overseen/", "experience_guided"))
+    )
+    others = [step for step in steps if not step.cell.startswith(("overseen/", "experience_guided"))]
+    assert others and not any(step.reply.overseen for step in others)
+    source = next(found for found in run.consolidations if found.arm == "guided")
+    assert source.selection.tasks and source.used
+
+
+def test_what_is_served_in_part_is_made_of_the_whole(finished: tuple[Project, RunView, str]) -> None:
+    project, run, _ = finished
+    cards = {
+        found.arm: json.loads(
+            (
+                Path(project.environment["LOOPER_HOME"]) / "adapters" / found.adapter / "adapter.json"
+            ).read_text()
+        )
+        for found in run.consolidations
+        if found.arm in ("lora", "half", "old")
+    }
+    assert cards["half"]["make"] == "scaled" and cards["half"]["parts"] == [cards["lora"]["id"]]
+    assert cards["half"]["relative_change"] == pytest.approx(cards["lora"]["relative_change"] / 2, rel=1e-3)
+    assert cards["old"]["rank"] == 4 and cards["lora"]["rank"] == 8
+
+
+def test_choices_and_other_metrics_are_compared_as_registered(finished: tuple[Project, RunView, str]) -> None:
+    _, run, shown = finished
+    base, lora, either = (run.outcomes(name) for name in ("base", "lora", "either"))
+    assert either == {where: base[where] or lora[where] for where in base}
+    assert "primary: either − base" in shown and "points of valid actions" in shown
+    assert "either" in shown.split("primary")[0], "a choice has its row"
 
 
 def test_g12_the_zero_adapter_arm_repeats_base_step_by_step(finished: tuple[Project, RunView, str]) -> None:

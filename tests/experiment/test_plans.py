@@ -224,6 +224,21 @@ def test_a_guard_can_be_switched_off_and_the_rest_of_the_scaffold_is_the_profile
     assert bare.scaffold.terse and bare.scaffold.guards.repeat_nudge == base.scaffold.guards.repeat_nudge
 
 
+def test_g32_a_treatment_that_does_not_learn_differs_in_one_thing() -> None:
+    def load_small(changes: str) -> Plan:
+        arms = f'[[arms]]\nname = "base"\nrole = "base"\n[[arms]]\nname = "other"\nrole = "treatment"\n{changes}\n'
+        return plan_from_text("t", small('like = "micro"', arms=arms), "t.toml", "mine", shared=SHARED)
+
+    assert load_small('model = "nano:4bit"').arms[1].model.name == "4bit"
+    for changes, found in (
+        ("", "none"),
+        ('model = "nano:4bit"\ntemperature = 0.1', "model, temperature"),
+        ('model = "nano:4bit"\nscaffold = "full"', "model, scaffold"),
+    ):
+        with pytest.raises(BadInput, match=f"other must differ from base in one thing, found {found}"):
+            load_small(changes)
+
+
 def test_a_choice_takes_from_arms_that_exist_and_can_be_compared() -> None:
     choice = '[[choices]]\nname = "both"\nof = ["base", "other"]\nby = "majority"\n'
     contrast = '[[contrasts]]\narm = "both"\nagainst = "base"\nshown = "a"\nrefuted = "b"\nopen = "c"\n'

@@ -17,6 +17,12 @@ role = "base"
 name = "lora"
 role = "treatment"
 learning = { treatment = "adapter" }
+[[contrasts]]
+arm = "lora"
+against = "base"
+shown = "It helped."
+refuted = "It harmed."
+open = "It is open."
 [profiles.micro]
 model = "nano"
 scaffold = "terse"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.experiment.test_run import Project
 
+from looper.metrics.registered import Finding
+from looper.records.verdict import Outcome
 from looper.views.plots import Interval, curves, forest, inline, save
 from looper.views.runs import RunView, read_run
 from looper.views.web.page import page
@@ -93,6 +95,24 @@ def test_an_unfinished_run_says_so_and_concludes_nothing(run: RunView) -> None:
     assert "The run is unfinished" in shown and "cells are still to do" in shown
 
 
+def test_with_too_few_verdicts_nothing_is_concluded(run: RunView) -> None:
+    """Two of twelve cells that ended outside of the agent are more than one in twenty."""
+    broken = tuple(
+        verdict.model_copy(update={"outcome": Outcome.INFRA_ERROR})
+        if verdict.cell in (f"base/0/{run.tasks[0]}", f"lora/0/{run.tasks[0]}")
+        else verdict
+        for verdict in run.verdicts
+    )
+    cut = RunView(**{**run.__dict__, "verdicts": broken})
+    assert [found.finding for found in cut.registered()] == [Finding.INDECISIVE]
+    shown = page(cut)
+    assert (
+        "Fewer than 95 % of the cells have a verdict" in shown
+        and "2 cells ended outside of the agent" in shown
+    )
+    assert run.registered()[0].finding is not Finding.INDECISIVE
+
+
 def test_a_run_without_a_single_verdict_is_honest(run: RunView) -> None:
     empty = page(RunView(**{**run.__dict__, "verdicts": (), "trajectories": ()}))
     assert "no verdict" in empty and "0/0" in empty and "nan" not in empty.lower().replace("nano", "")
@@ -114,6 +134,7 @@ def test_drawings_take_the_page_s_colours_and_say_what_they_show(tmp_path: Path)
     assert not ids[0] & ids[1]
     save(drawn, tmp_path / "plots")
     assert "#010203" not in (tmp_path / "plots" / "forest.svg").read_text()
+    assert (tmp_path / "plots" / "forest.png").read_bytes().startswith(b"\x89PNG")
     assert (
         forest([Interval("x", 1.0, 0.0, 2.0, True)]).svg == forest([Interval("x", 1.0, 0.0, 2.0, True)]).svg
     )

@@ -9,6 +9,8 @@ from looper.metrics.paired import MeanDifference, PairedDifference
 from looper.records.plan import Contrast, Expect
 
 ALPHA = 0.05
+COVERED = 0.95
+"""Share of the cells of both arms that must have a verdict."""
 Difference = PairedDifference | MeanDifference
 
 
@@ -19,6 +21,8 @@ class Finding(StrEnum):
     REFUTED = "refuted"
     OPEN = "open"
     NOT_MEASURED = "not measured"
+    INDECISIVE = "indecisive"
+    """Too many cells are without a verdict."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Registered:
                 return self.contrast.refuted
             case Finding.OPEN:
                 return self.contrast.open
+            case Finding.INDECISIVE:
+                return f"Fewer than {100 * COVERED:.0f} % of the cells have a verdict: nothing is concluded."
             case Finding.NOT_MEASURED:
                 return "No task has a verdict in both arms."
 

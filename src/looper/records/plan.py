@@ -269,6 +269,17 @@ class Plan(Record):
                 raise ValueError(
                     f"arms: {arm.name} needs a repetition of its own, or it would copy {bases[0].name}"
                 )
+        for arm in self.arms:
+            differs = [
+                name
+                for name in ("model", "scaffold", "temperature")
+                if bases and getattr(arm, name) != getattr(bases[0], name)
+            ]
+            if arm.role is ArmRole.TREATMENT and arm.learning is None and len(differs) != 1:
+                raise ValueError(
+                    f"arms: {arm.name} must differ from {bases[0].name if bases else 'a base'} in one thing, found "
+                    f"{', '.join(differs) or 'none'}"
+                )
         self._learning_is_possible(bases)
         for choice in self.choices:
             if unknown := [name for name in choice.of if name not in names]:

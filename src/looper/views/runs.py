@@ -1,6 +1,6 @@
 """A run folder as it can be read by anybody at any time, without a lock."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from looper.metrics.behaviour import (
 )
 from looper.metrics.choice import Made, chosen
 from looper.metrics.paired import MeanDifference, PairedDifference, mean_difference, paired_difference
-from looper.metrics.registered import Registered, judge
+from looper.metrics.registered import COVERED, Finding, Registered, judge
 from looper.records.plan import ArmRole, Contrast, Metric, RunManifest
 from looper.records.seal import Seal
 from looper.records.trajectory import Trajectory
@@ -140,7 +140,20 @@ class RunView:
 
     def registered(self) -> list[Registered]:
         """The plan's own contrasts, with what was found. A failed arm has no rate, so nothing is found."""
-        return judge([(found, self._compared(found)) for found in self.manifest.plan.contrasts])
+        return [
+            replace(found, finding=Finding.INDECISIVE)
+            if found.difference is not None and self._covered(found.contrast) < COVERED
+            else found
+            for found in judge([(one, self._compared(one)) for one in self.manifest.plan.contrasts])
+        ]
+
+    def _covered(self, contrast: Contrast) -> float:
+        """Share of the cells of a contrast's arms that have a verdict."""
+        of = {found.name: found.of for found in self.manifest.plan.choices}
+        names = {arm for name in (contrast.arm, contrast.against) for arm in of.get(name, (name,))}
+        judged = {verdict.cell for verdict in self.verdicts if verdict.outcome.is_verdict}
+        cells = [cell for name in names for cell in self.cells(name)]
+        return sum(cell in judged for cell in cells) / len(cells)
 
     def _compared(self, contrast: Contrast) -> PairedDifference | MeanDifference | None:
         of = {found.name: found.of for found in self.manifest.plan.choices}
