@@ -138,7 +138,8 @@ def outside_imports(path: Path) -> set[str]:
 
 
 def test_p07_nothing_asks_for_the_time_of_day() -> None:
-    """Limits and waits count awake, monotonic time, so a clock that jumps or a machine that slept ends nothing."""
+    """Limits and waits count awake, monotonic time, so a clock that jumps or a machine that slept ends nothing. Only the seal of
+    a run says on which day it ended, and nothing waits for it."""
     wall_clock = {"time.time", "datetime.now", "datetime.utcnow", "time.localtime", "time.ctime"}
     for path in modules():
         calls = {
@@ -146,4 +147,4 @@ def test_p07_nothing_asks_for_the_time_of_day() -> None:
             for node in ast.walk(ast.parse(path.read_text("utf-8")))
             if isinstance(node, ast.Call)
         }
-        assert not calls & wall_clock, path
+        assert not calls & wall_clock or path.name == "ledger.py", path

@@ -63,7 +63,11 @@ def test_every_command_shows_an_example() -> None:
 
     page = reference()
     assert page.count("Example: looper ") == len(
-        [words for words in commands() if words and words not in (["bench"], ["memory"], ["adapter"])]
+        [
+            words
+            for words in commands()
+            if words and words not in (["bench"], ["memory"], ["adapter"], ["lineage"])
+        ]
     )
 
 

@@ -1,8 +1,5 @@
 """A finished run in which an arm has learned, for everything that reads runs."""
 
-import shutil
-from pathlib import Path
-
 import pytest
 from tests.experiment.test_run import Project
 
@@ -56,10 +53,8 @@ max_tokens = 512
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Project:
-    home = tmp_path_factory.mktemp("home")
-    shutil.copytree(state / "suites", home / "suites")
-    project = Project(tmp_path_factory.mktemp("audited"), home)
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("audited"), tmp_path_factory.mktemp("home"))
     (project.folder / "experiments" / "audited.toml").write_text(PLAN)
     ran = project.looper("run", "audited", "--workers", "2")
     assert ran.returncode == 0, ran.stderr

@@ -114,7 +114,8 @@ def find_experiment(name: str) -> Path:
     }
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    near = [other for other in known if other.startswith(name)][:3]
+    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
     raise BadInput(f'There is no experiment "{name}". {hint}')
 
