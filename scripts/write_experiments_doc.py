@@ -25,7 +25,7 @@ this. A plan says what is asked, in which arms, what will be compared and what w
 data; the run folder is named by the hash of all that. `looper plan exp09` says what a run takes and what it could see, `looper run
 exp09` runs it on the embedded default, `--profile swe --model mlx:FOLDER` on real issues; `looper report exp09` writes what came of it.
 
-On the embedded default twenty tasks and one seed show that everything works and what it costs; nearly every finding there is
+On the embedded default twelve tasks and one seed show that everything works and what it costs; nearly every finding there is
 "open", and the report says how large an effect would have had to be.
 """
 

@@ -46,6 +46,14 @@ def test_the_reference_page_equals_the_help() -> None:
     assert PAGE.read_text("utf-8") == reference(), "run: python scripts/write_cli_reference.py"
 
 
+def test_a_plan_is_laid_out_without_its_model(project: Path, state: Path) -> None:
+    found = looper("plan", "exp00", "--model", "mlx:nowhere", cwd=project, LOOPER_HOME=str(state))
+    assert (
+        found.returncode == 0 and "memory: not estimated; The model in nowhere cannot be read" in found.stdout
+    )
+    assert "smallest difference seen with 80 % power" in found.stdout
+
+
 def test_the_page_of_experiments_is_what_the_plans_and_the_learnings_say() -> None:
     from write_experiments_doc import TARGET, text
 

@@ -172,6 +172,8 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
     assert ("base", ProofKind.CONTEXT) in kinds and ("zero", ProofKind.ZERO_IS_BASE) in kinds
     assert {("lora", ProofKind.ADAPTER_ARRIVED), ("lora", ProofKind.VALID_ACTIONS)} <= kinds
     assert ("memory", ProofKind.MEMORY_DELIVERED) in kinds
+    keys = [found.key for found in run.consolidations]
+    assert len(set(keys)) == len(keys), "nothing is learned twice"
     assert run.finished == run.planned
     assert "control zero must make base's patch in every cell: 4 of 4, does" in shown
     assert "redrawn − base (control, no gain expected)" in shown

@@ -6,6 +6,7 @@ from looper.bench.screen import leak_score
 from looper.cli.settings import Settings
 from looper.cli.wiring import Prepared, RunOptions, prepare, trained_folder, workers_for
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
+from looper.errors import BadInput
 from looper.records.plan import ArmRole
 from looper.views.forecast import discordance, measured, power_lines, time_lines
 
@@ -46,10 +47,15 @@ def _task_lines(prepared: Prepared) -> Iterator[str]:
 
 def _memory_lines(prepared: Prepared, settings: Settings) -> Iterator[str]:
     experience = prepared.plan.experience
-    if experience is None or experience.training is None:
+    trained = any(arm.learning and arm.learning.treatment.is_adapter for arm in prepared.plan.arms)
+    if experience is None or experience.training is None or not trained:
         return
     base = next(arm for arm in prepared.plan.arms if arm.role is ArmRole.BASE)
-    wanted = memory_bytes(trained_folder(base.model, settings), experience.training)
+    try:
+        wanted = memory_bytes(trained_folder(base.model, settings), experience.training)
+    except BadInput as error:
+        yield f"memory: not estimated; {error}"
+        return
     yield f"memory: training takes up to {wanted / 2**20:.0f} MiB, {free_bytes() / 2**20:.0f} MiB are free"
 
 

@@ -81,6 +81,12 @@ def run_stages(run: Staging) -> None:
         # Asked for first: what cannot be trained should not have gathered experience for an hour.
         needed = any(arm.learning and arm.learning.treatment.is_adapter for arm in learners)
         trainer = run.trainer() if needed else None
+        past = list(run.ledger.consolidations.recovered)
+
+        def record(found: Consolidation) -> None:
+            run.ledger.consolidations.append(found)
+            past.append(found)
+
         school = School(
             arms=learners,
             trainer=trainer,
@@ -88,12 +94,12 @@ def run_stages(run: Staging) -> None:
             engine=run.engine,
             tell=_stoppable(run),
             remember=run.ledger.memory.append,
-            record=run.ledger.consolidations.append,
+            record=record,
             ask=partial(_ask_base, run),
             similar=run.similar,
         )
-        gather(run, school)
-        treatments = learn_in_rounds(run, school)
+        gather(run, school, past)
+        treatments = learn_in_rounds(run, school, past)
     failed = prove_treatments(run, wanted, treatments, trainer)
     failed |= {proof.arm for proof in run.ledger.proofs.recovered if proof.stops and not proof.passed}
     world = replace(
@@ -101,15 +107,22 @@ def run_stages(run: Staging) -> None:
     )
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
     _work(run, "", kept, plan.arms, world)
+    run.ledger.seal(_weights_served(run, learners, treatments, trainer))
+
+
+def _weights_served(
+    run: Staging, learners: Sequence[Arm], treatments: Treatments, trainer: Trainer | None
+) -> dict[str, str]:
+    """Hash of the weights of every adapter that an arm worked with, by id."""
+    if trainer is None:
+        return {}
     used = {
         treatments.adapter(arm, seed, run.tasks[name].repo)
         for arm in learners
-        for seed in plan.seeds_of(arm)
+        for seed in run.manifest.plan.seeds_of(arm)
         for name in run.manifest.tasks
-    } - {""}
-    run.ledger.seal(
-        {name: trainer.load(name).weights_hash for name in sorted(used)} if trainer is not None else {}
-    )
+    }
+    return {name: trainer.load(name).weights_hash for name in sorted(used - {""})}
 
 
 def _at_work(run: Staging, treatments: Treatments, arm: Arm, seed: int, task: Task) -> ChatModel:
@@ -117,10 +130,10 @@ def _at_work(run: Staging, treatments: Treatments, arm: Arm, seed: int, task: Ta
     model = run.served(arm, task, treatments.adapter(arm, seed, task.repo))
     if not _has_overseer(arm):
         return model
-    assert arm.learning is not None
-    told = treatments.memory(
-        run.manifest.plan.overseen or arm if arm.role is ArmRole.EXPERIENCE else arm, seed, task
-    )
+    # Experience is guided by the overseer of the arm that has one.
+    holder = run.manifest.plan.overseen if arm.role is ArmRole.EXPERIENCE else arm
+    assert arm.learning is not None and holder is not None
+    told = treatments.memory(holder, seed, task)
     return Overseen(
         model,
         run.served(arm, task, ""),
@@ -159,22 +172,16 @@ def _ask_base(run: Staging, conversation: str, messages: Sequence[Message], adap
     return reply.text
 
 
-def learn_in_rounds(run: Staging, school: School) -> Treatments:
-    """The first round from base's experience; each later one also from what the arm itself did before it."""
-    past = list(run.ledger.consolidations.recovered)
-
-    def record(found: Consolidation) -> None:
-        school.record(found)
-        past.append(found)
-
-    kept = replace(school, record=record)
-    treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, kept)
+def learn_in_rounds(run: Staging, school: School, past: Sequence[Consolidation]) -> Treatments:
+    """The first round from base's experience; each later one also from what the arm itself did before it. `past` grows with
+    every consolidation."""
+    treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, school)
     rounds = max(arm.learning.rounds for arm in school.arms if arm.learning is not None)
     for number in range(2, rounds + 1):
         for arm in school.arms:
             if arm.learning is not None and arm.learning.rounds >= number:
                 gather_again(run, arm, number, treatments)
-        treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, kept, number)
+        treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, school, number)
     return treatments
 
 
@@ -207,14 +214,13 @@ def learners_of(plan: Plan, wanted: Sequence[Arm]) -> tuple[Arm, ...]:
     return tuple(arm for arm in plan.arms if arm.name in named)
 
 
-def gather(run: Staging, school: School) -> None:
+def gather(run: Staging, school: School, past: Sequence[Consolidation]) -> None:
     """Base at work on the training tasks: alone first, then with an overseer that remembers what was gathered so far."""
     plan = run.manifest.plan
     _gather(run, [source for source in plan.sources if source is not Source.GUIDED], run.world)
     if Source.GUIDED not in plan.sources:
         return
     overseen = replace(school, arms=tuple(arm for arm in school.arms if arm == plan.overseen))
-    past = list(run.ledger.consolidations.recovered)
     treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, overseen)
     _gather(run, [Source.GUIDED], replace(run.world, model_of=partial(_at_work, run, treatments)))
 

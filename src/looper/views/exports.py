@@ -14,7 +14,7 @@ from looper.records.verdict import Verdict
 from looper.views.runs import RunView
 
 ATIF = "ATIF-v1.6"
-"""Source: Harbor's specification of the format."""
+"""Source: Harbor's specification of the format; what is written here was read by the models of harbor 0.25."""
 
 
 def cell_rows(run: RunView) -> list[dict[str, Any]]:

@@ -37,8 +37,16 @@ def memory_bytes(folder: Path, settings: TrainingSettings) -> int:
 
     Activations are counted as eight vectors of the model's width, three of the feed-forward's and one row of attention
     weights per head, for each token and layer, and three of the vocabulary per token, in fp32; with recomputation one layer of
-    them and one vector per layer. An upper estimate: batches are as long as their longest example, not as the limit.
+    them and one vector per layer. An upper estimate: batches are as long as their longest example, not as the limit. Raises
+    BadInput for a folder that holds no model.
     """
+    try:
+        return _memory_bytes(folder, settings)
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise BadInput(f"The model in {folder} cannot be read: {type(error).__name__} {error}.") from error
+
+
+def _memory_bytes(folder: Path, settings: TrainingSettings) -> int:
     config = json.loads((folder / "config.json").read_text())
     shapes = tensor_shapes(folder)
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -81,10 +89,7 @@ def free_bytes() -> int:
 
 def must_fit(folder: Path, settings: TrainingSettings) -> None:
     """Raises BadInput with the estimate where a training does not fit."""
-    try:
-        wanted = memory_bytes(folder, settings)
-    except (OSError, ValueError, KeyError, struct.error) as error:
-        raise BadInput(f"The model in {folder} cannot be read: {type(error).__name__} {error}.") from error
+    wanted = memory_bytes(folder, settings)
     free = free_bytes()
     if wanted > SHARE * free:
         raise DoesNotFit(
