@@ -21,34 +21,16 @@ shown = "It helped."
 refuted = "It harmed."
 open = "It is open."
 [profiles.micro]
-model = "nano"
-scaffold = "terse"
-temperature = 0.7
+like = "micro"
 seeds = [0, 1]
-order = "parallel"
 [profiles.micro.tasks]
-suite = "micro"
 per_repo = 3
 limit = 3
-[profiles.micro.limits]
-steps = 8
-output_tokens = 80
-context_tokens = 2048
-wall_s = 60.0
-command_s = 20.0
-verify_s = 60.0
 [profiles.micro.experience]
 per_repo = 10
-samples = 2
 temperature = 0.7
-[profiles.micro.experience.selection]
-minimum_tasks = 1
-[profiles.micro.experience.training]
-multiplier = 10.0
-learning_rate = 1e-4
-iterations = 4
-batch_size = 4
-max_tokens = 512
+selection = { minimum_tasks = 1 }
+training = { learning_rate = 1e-4, iterations = 4, batch_size = 4 }
 """
 
 
