@@ -57,7 +57,7 @@ def summary(rows: list[tuple[str, int, float]]) -> Table:
         if ended or run is None:
             table.add_row(name, "–", f"{seconds / 60:.1f}", "–", f"ended with {ended}")
             continue
-        found = run.registered()
+        found = run.registered
         primary = f"{found[0].contrast.arm} − {found[0].contrast.against}" if found else "–"
         table.add_row(
             name,

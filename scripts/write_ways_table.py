@@ -16,7 +16,7 @@ from looper.views.runs import RunView, read_run
 
 
 def rows(run: RunView) -> list[list[str]]:
-    differences = {arm: found for arm, _, found in run.contrasts()}
+    differences = {arm: found for arm, _, found in run.contrasts}
     told = told_by(run)
     found = []
     for arm in run.manifest.plan.arms:

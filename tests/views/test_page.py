@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -83,14 +84,14 @@ def test_figures_are_those_of_the_records(run: RunView, text: str) -> None:
 
 def test_what_a_model_or_a_person_wrote_is_text(run: RunView) -> None:
     plan = run.manifest.plan.model_copy(update={"hypothesis": "<script>alert(1)</script>", "title": "a & b"})
-    shown = page(RunView(**{**run.__dict__, "manifest": run.manifest.model_copy(update={"plan": plan})}))
+    shown = page(replace(run, manifest=run.manifest.model_copy(update={"plan": plan})))
     assert (
         "<script" not in shown and html.escape("<script>alert(1)</script>") in shown and "a &amp; b" in shown
     )
 
 
 def test_an_unfinished_run_says_so_and_concludes_nothing(run: RunView) -> None:
-    cut = RunView(**{**run.__dict__, "verdicts": run.verdicts[:-4]})
+    cut = replace(run, verdicts=run.verdicts[:-4])
     shown = page(cut)
     assert "The run is unfinished" in shown and "cells are still to do" in shown
 
@@ -103,18 +104,18 @@ def test_with_too_few_verdicts_nothing_is_concluded(run: RunView) -> None:
         else verdict
         for verdict in run.verdicts
     )
-    cut = RunView(**{**run.__dict__, "verdicts": broken})
-    assert [found.finding for found in cut.registered()] == [Finding.INDECISIVE]
+    cut = replace(run, verdicts=broken)
+    assert [found.finding for found in cut.registered] == [Finding.INDECISIVE]
     shown = page(cut)
     assert (
         "Fewer than 95 % of the cells have a verdict" in shown
         and "2 cells ended outside of the agent" in shown
     )
-    assert run.registered()[0].finding is not Finding.INDECISIVE
+    assert run.registered[0].finding is not Finding.INDECISIVE
 
 
 def test_a_run_without_a_single_verdict_is_honest(run: RunView) -> None:
-    empty = page(RunView(**{**run.__dict__, "verdicts": (), "trajectories": ()}))
+    empty = page(replace(run, verdicts=(), trajectories=()))
     assert "no verdict" in empty and "0/0" in empty and not re.search(r"\bnan\b", empty)
 
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from itertools import product
-from statistics import fmean
+from math import fsum
 
 EXACT_SUMS = 20_000
 """Up to so many distinct sums of sign patterns the test is exact."""
@@ -60,9 +60,11 @@ def cluster_bootstrap(clusters: Sequence[Sequence[float]], seed: int = 0) -> tup
 def resampled_means(clusters: Sequence[Sequence[float]], seed: int = 0) -> list[float]:
     """Means over the members of every resample of clusters; all of them where they are few, else a sample."""
     count = len(clusters)
+    # A resample's mean needs only the sum and the size of each cluster in it.
+    parts = [(fsum(cluster), len(cluster)) for cluster in clusters]
     if count**count <= EXACT_RESAMPLES:
-        chosen = [list(choice) for choice in product(clusters, repeat=count)]
+        chosen = [list(choice) for choice in product(parts, repeat=count)]
     else:
         rng = random.Random(seed)
-        chosen = [rng.choices(clusters, k=count) for _ in range(DRAWS)]
-    return [fmean(value for cluster in choice for value in cluster) for choice in chosen]
+        chosen = [rng.choices(parts, k=count) for _ in range(DRAWS)]
+    return [sum(total for total, _ in choice) / sum(size for _, size in choice) for choice in chosen]

@@ -70,7 +70,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def registered_lines(run: RunView) -> list[str]:
     """What the plan set out to show, in the words that it was registered with. Unfinished runs say nothing yet."""
-    found = run.registered()
+    found = run.registered
     if not found or run.finished < run.planned:
         return []
     lines = [*pilot_lines(run)]
@@ -120,7 +120,7 @@ def contrast_lines(run: RunView) -> list[str]:
     labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control, no gain expected"}
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
     failed = run.failed_arms
-    contrasts = [found for found in run.contrasts() if found[0] not in failed]
+    contrasts = [found for found in run.contrasts if found[0] not in failed]
     open_ones = [arm for arm, _, found in contrasts if found is None]
     lines = [
         f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}): {difference_text(found)}"
@@ -185,9 +185,7 @@ def control_lines(run: RunView) -> list[str]:
 def behaviour_table(run: RunView) -> tuple[list[str], list[tuple[str, ...]]]:
     """How the arms that a model drives worked, in percent: heads, and a row for each. What happened in no arm is left out."""
     played = {arm.name for arm in run.manifest.plan.arms if arm.model.backend in ("gold", "noop")}
-    found = {
-        arm: rates for arm, rates in run.behaviour().items() if arm not in played | run.failed_arms.keys()
-    }
+    found = {arm: rates for arm, rates in run.behaviour.items() if arm not in played | run.failed_arms.keys()}
     if not found:
         return [], []
     names = [

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from looper.errors import BadInput
@@ -50,10 +51,21 @@ class RunView:
     def figures(self, arm: str) -> ArmFigures:
         return arm_figures(arm, self.cells(arm), self.verdicts, self.trajectories)
 
+    # What takes long is worked out once: a view is a moment of a run, and several parts of a report ask for the same.
+
+    @cached_property
+    def _final(self) -> dict[str, Verdict]:
+        """The last verdict of each cell."""
+        return {verdict.cell: verdict for verdict in self.verdicts}
+
+    @cached_property
+    def _ends(self) -> dict[tuple[str, int], Trajectory]:
+        return {(end.cell, end.attempt): end for end in self.trajectories}
+
+    @cached_property
     def behaviour(self) -> dict[str, tuple[dict[str, Rate], float | None, float | None]]:
         """For each arm its rates of steps, rollouts and verdicts, its share of target tests, its tokens per resolved task."""
-        ends = {(end.cell, end.attempt): end for end in self.trajectories}
-        final = {verdict.cell: verdict for verdict in self.verdicts}
+        ends, final = self._ends, self._final
         index = step_index(self.folder)
         found = {}
         for arm in self.manifest.plan.arms:
@@ -80,8 +92,7 @@ class RunView:
     def chosen(self, name: str) -> dict[str, bool]:
         """Seed and task → whether what a choice takes is resolved, where all attempts that it takes from have a verdict."""
         choice = next(found for found in self.manifest.plan.choices if found.name == name)
-        final = {verdict.cell: verdict for verdict in self.verdicts}
-        ends = {(end.cell, end.attempt): end for end in self.trajectories}
+        final, ends = self._final, self._ends
         picked = {}
         for where in self.outcomes(choice.of[0]):
             verdicts = [final.get(f"{arm}/{where}") for arm in choice.of]
@@ -110,13 +121,14 @@ class RunView:
         """Seed and task → whether resolved, for cells with a verdict."""
         if arm in self.choice_names:
             return self.chosen(arm)
-        final = {verdict.cell: verdict for verdict in self.verdicts}
+        final = self._final
         return {
             cell.partition("/")[2]: final[cell].outcome is Outcome.RESOLVED
             for cell in self.cells(arm)
             if cell in final and final[cell].outcome.is_verdict
         }
 
+    @cached_property
     def contrasts(self) -> list[tuple[str, str, PairedDifference | None]]:
         """Each arm that repeats base or differs from it by its treatment, against the base arm."""
         arms = self.manifest.plan.arms
@@ -138,6 +150,7 @@ class RunView:
         common = first.keys() & second.keys()
         return sum(first[key] != second[key] for key in common) / len(common) if common else None
 
+    @cached_property
     def registered(self) -> list[Registered]:
         """The plan's own contrasts, with what was found. A failed arm has no rate, so nothing is found."""
         return [

@@ -106,7 +106,7 @@ def _registered(run: RunView) -> list[dict[str, str]]:
             "figures": _figures_of(found),
             "sentence": " ".join(found.sentence.split()),
         }
-        for number, found in enumerate(run.registered())
+        for number, found in enumerate(run.registered)
     ]
 
 
@@ -146,7 +146,7 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
             high=100 * one.high,
             emphasis=(arm, base) in registered,
         )
-        for arm, base, one in run.contrasts()
+        for arm, base, one in run.contrasts
         if one is not None and arm not in run.failed_arms
     ]
     if rows:
@@ -205,7 +205,7 @@ def _mark(task: str, resolved: Sequence[bool]) -> tuple[str, str]:
 
 def _flips(run: RunView) -> list[Flip]:
     found = []
-    for arm, base, one in run.contrasts():
+    for arm, base, one in run.contrasts:
         if one is None:
             continue
         ours, theirs = run.outcomes(arm), run.outcomes(base)
