@@ -115,6 +115,7 @@ verify_s = 60.0
 per_repo = 16
 samples = 2
 temperature = 1.0
+delivered = 0.4
 [profiles.micro.experience.selection]
 minimum_tasks = 2
 [profiles.micro.experience.training]
