@@ -113,7 +113,7 @@ def _results(plan: Plan, learned: str) -> Iterator[str]:
     """The findings of the newest run that LEARNINGS.md has."""
     name = re.escape(f"{plan.experiment} micro")
     block = re.search(rf"<!-- looper report {name} -->\n(.*?)<!-- end of {name} -->", learned, re.DOTALL)
-    if block is None:
+    if block is None or not block[1].strip():
         yield "No run of it stands in LEARNINGS.md."
         yield ""
         return

@@ -89,13 +89,14 @@ class Pools:
     def matched(self, plan: Plan, seed: int, repo: str) -> int:
         """How many successes every arm of this seed and repository learns from: as many as the poorest source has.
 
-        Otherwise a control that learns from another source would also learn from another amount.
+        Otherwise a control that learns from another source would also learn from another amount. Guided experience comes
+        after the others, and has what is left of this.
         """
-        pools = [self.of(source, seed, repo) for source in plan.sources]
+        pools = [self.of(source, seed, repo) for source in plan.sources if source is not Source.GUIDED]
         return min(len(pool.attempts) for pool in pools if pool is not None)
 
     def failures(self, plan: Plan, seed: int, repo: str) -> list[Attempt]:
-        pools = [self.of(source, seed, repo) for source in plan.sources]
+        pools = [self.of(source, seed, repo) for source in plan.sources if source is not Source.GUIDED]
         return [attempt for pool in pools if pool is not None for attempt in pool.failures]
 
 

@@ -218,7 +218,7 @@ def gather(run: Staging, school: School, past: Sequence[Consolidation]) -> None:
     """Base at work on the training tasks: alone first, then with an overseer that remembers what was gathered so far."""
     plan = run.manifest.plan
     _gather(run, [source for source in plan.sources if source is not Source.GUIDED], run.world)
-    if Source.GUIDED not in plan.sources:
+    if not any(arm.learning and arm.learning.source is Source.GUIDED for arm in school.arms):
         return
     overseen = replace(school, arms=tuple(arm for arm in school.arms if arm == plan.overseen))
     treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, overseen)

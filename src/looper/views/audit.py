@@ -79,14 +79,17 @@ def _manifest(folder: Path, manifest: RunManifest) -> Iterator[str]:
 
 
 def _seals(folder: Path) -> Iterator[str]:
-    changed = dict[str, None]()
+    changed = dict[str, int]()
     for seal in read_stream(folder, "seals", Seal):
         for name, then in seal.files.items():
             path = folder / f"{name}.jsonl"
             if not path.exists() or _hash_of_beginning(path, then.bytes) != then.sha256:
-                changed[name] = None
-    for name in changed:
-        yield f"{name}.jsonl is not what it was when the run ended"
+                changed[name] = then.lines
+    for name, lines in changed.items():
+        path = folder / f"{name}.jsonl"
+        left = sum(1 for _ in path.open("rb")) if path.exists() else 0
+        fewer = f": {left} of {lines} lines are left, the others were taken out" if left < lines else ""
+        yield f"{name}.jsonl is not what it was when the run ended{fewer}"
 
 
 def _hash_of_beginning(path: Path, length: int) -> str:

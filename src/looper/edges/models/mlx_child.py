@@ -16,6 +16,10 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import Any
 
+if __name__ == "__main__":
+    # transformers imports PyTorch wherever that is installed: three seconds and 250 MB in every process, for nothing.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map

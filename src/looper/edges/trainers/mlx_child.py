@@ -22,6 +22,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+if __name__ == "__main__":
+    # transformers imports PyTorch wherever that is installed: three seconds and 250 MB in every process, for nothing.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.trainer import TrainingArgs, train
