@@ -254,6 +254,8 @@ def test_a_choice_takes_from_arms_that_exist_and_can_be_compared() -> None:
     assert not left.choices and not left.contrasts
     with pytest.raises(BadInput, match="choices: there is no arm nobody"):
         load_small(arms.replace('"base", "other"', '"base", "nobody"'))
+    with pytest.raises(BadInput, match="both is a choice, which has no steps"):
+        load_small(arms.replace('against = "base"', 'against = "base"\nmetric = "valid_actions"'))
     with pytest.raises(BadInput, match="the name other is an arm's"):
         load_small(arms.replace('"both"', '"other"'))
 

@@ -61,6 +61,13 @@ def first(
 def test_a_run_that_nobody_touched_verifies(finished: Project) -> None:
     found = finished.looper("report", "--verify")
     assert found.returncode == 0 and "nothing amiss" in found.stdout, found.stdout
+    assert "not checked" not in found.stdout
+
+
+def test_what_could_not_be_looked_at_is_said(copy: Copy) -> None:
+    shutil.rmtree(Path(copy.project.environment["LOOPER_HOME"]) / "adapters")
+    found = copy.project.looper("report", "--verify")
+    assert found.returncode == 0 and "not checked, 2 of 2 adapters are not here" in found.stdout
 
 
 def test_a_plan_that_was_edited_after_the_fact_is_named(copy: Copy) -> None:

@@ -244,15 +244,11 @@ def _outcome(outcomes: list[TestOutcome]) -> TestOutcome:
     ran = [outcome for outcome in outcomes if outcome is not TestOutcome.SKIPPED] or outcomes
     if not ran:
         return TestOutcome.MISSING
-    return next((outcome for outcome in ran if not _passed(outcome)), ran[0])
-
-
-def _passed(outcome: TestOutcome) -> bool:
-    return outcome in (TestOutcome.PASSED, TestOutcome.XFAILED)
+    return next((outcome for outcome in ran if not outcome.passes), ran[0])
 
 
 def _all_passed(outcomes: dict[str, TestOutcome]) -> bool:
-    return all(map(_passed, outcomes.values()))
+    return all(outcome.passes for outcome in outcomes.values())
 
 
 def _why(
@@ -261,7 +257,7 @@ def _why(
     if finished is None:
         return "the test run ended before its report did"
     for label, outcomes in (("FAIL_TO_PASS", fail_to_pass), ("PASS_TO_PASS", pass_to_pass)):
-        bad = [name for name, outcome in outcomes.items() if not _passed(outcome)]
+        bad = [name for name, outcome in outcomes.items() if not outcome.passes]
         if bad:
             return (
                 f"{len(bad)} of {len(outcomes)} {label} tests did not pass: {bad[0]} {outcomes[bad[0]].value}"

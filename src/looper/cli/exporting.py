@@ -9,6 +9,7 @@ from looper.cli.training import TrainOptions, examples_of, pairs_of
 from looper.errors import BadInput
 from looper.experiment.foreign import prediction_lines as foreign_predictions
 from looper.experiment.foreign import read_foreign
+from looper.journal import replace_file
 from looper.records.training import Example, SelectionSettings, TrainingSettings
 from looper.views.exports import atif_lines, csv_lines, write_parquet
 from looper.views.foreign import foreign_lines
@@ -44,9 +45,7 @@ def export_run(
         for line in lines:
             print(line)
         return
-    temporary = out.with_name(f".{out.name}.writing")
-    temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8", "surrogateescape")
-    temporary.replace(out)
+    replace_file(out, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 
 def _messages(example: Example) -> list[dict[str, object]]:

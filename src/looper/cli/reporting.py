@@ -7,7 +7,8 @@ from looper.cli.adapters import card_reader
 from looper.cli.settings import Settings
 from looper.cli.wiring import experiments_folders, tasks_as_they_are
 from looper.errors import BadInput, NotAsRecorded
-from looper.views.audit import Outside, audit
+from looper.journal import replace_file
+from looper.views.audit import Outside, audit, unchecked
 from looper.views.history import read_history
 from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_history, with_runs
 from looper.views.runs import RunView, read_run, run_folders
@@ -35,9 +36,7 @@ def report(runs: Path, wanted: Sequence[str], file: Path) -> Iterator[str]:
             written = with_history(written, name, read_history(path))
             yield f"history {name}: {path.name}"
     if written != text:
-        temporary = file.with_name(file.name + ".writing")
-        temporary.write_text(written, "utf-8")
-        temporary.replace(file)
+        replace_file(file, written.encode())
     for run in chosen:
         state = "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
         yield f"{name_of(run)}: {run.folder.name}{state}"
@@ -71,7 +70,8 @@ def verify(settings: Settings, wanted: Sequence[str], file: Path) -> Iterator[st
         raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
     text = file.read_text("utf-8") if file.is_file() else ""
     for run in chosen:
-        lines = audit(run, Outside(tasks_as_they_are(run.manifest, settings), card_reader(settings)))
+        outside = Outside(tasks_as_they_are(run.manifest, settings), card_reader(settings))
+        lines = audit(run, outside)
         block = block_of(text, name_of(run))
         if block is not None and f"`{run.folder.name}`" in block and block != run_block(run):
             lines.append(f"{file}: the block of {name_of(run)} is not what the records say")
@@ -79,5 +79,6 @@ def verify(settings: Settings, wanted: Sequence[str], file: Path) -> Iterator[st
         yield from (f"{run.folder.name}: {line}" for line in lines)
         if not lines:
             yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing amiss"
+        yield from (f"{run.folder.name}: not checked, {what}" for what in unchecked(run, outside))
     if found:
         raise NotAsRecorded(f"{found} findings in {len(chosen)} runs: do not trust what they say.")

@@ -320,24 +320,29 @@ class Prepared:
 def prepare(options: RunOptions, settings: Settings) -> Prepared:
     """Raises BadInput for what cannot be run."""
     plan = load_plan(options)
-    all_tasks, mirrors = load_tasks(plan.selection, settings)
-    tasks, learning = split_tasks(all_tasks, plan.selection, plan.experience)
-    experience, more_mirrors = load_experience(plan, learning, settings)
-    experience, left_out = _fit(plan, experience, tasks)
+    tasks, experience, left_out, mirrors = _chosen(plan, settings)
     schedule = lanes(plan, tasks, options.arms)
-    return Prepared(plan, tasks, experience, left_out, mirrors | more_mirrors, schedule)
+    return Prepared(plan, tasks, experience, left_out, mirrors, schedule)
+
+
+def _chosen(
+    plan: Plan, settings: Settings
+) -> tuple[tuple[Task, ...], dict[Source, tuple[Task, ...]], dict[str, str], dict[str, Path]]:
+    """Tasks to evaluate, tasks to learn from, what was left out of these and why, and the mirrors of all."""
+    every, mirrors = load_tasks(plan.selection, settings)
+    tasks, learning = split_tasks(every, plan.selection, plan.experience)
+    experience, more_mirrors = load_experience(plan, learning, settings)
+    kept, left_out = _fit(plan, experience, tasks)
+    return tasks, kept, left_out, mirrors | more_mirrors
 
 
 def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:
     """Hash of the tasks of a run, loaded again; None where the suite is not here."""
     plan = manifest.plan
     try:
-        every, _ = load_tasks(plan.selection, settings)
+        tasks, kept, _, _ = _chosen(plan, settings)
     except BadInput:
         return None
-    tasks, learning = split_tasks(every, plan.selection, plan.experience)
-    experience, _ = load_experience(plan, learning, settings)
-    kept, _ = _fit(plan, experience, tasks)
     return content_hash(*tasks, *(task for found in kept.values() for task in found))
 
 

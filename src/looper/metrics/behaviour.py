@@ -6,7 +6,7 @@ from statistics import fmean
 
 from looper.metrics.arms import Rate
 from looper.records.trajectory import Guard, ObservationKind, ReplyProblem, Step, StopReason, Trajectory
-from looper.records.verdict import Outcome, TestOutcome, Verdict
+from looper.records.verdict import Outcome, Verdict
 
 FINE = (ObservationKind.OK, ObservationKind.END)
 
@@ -107,7 +107,7 @@ def verdict_rates(verdicts: Sequence[Verdict], ends: Mapping[tuple[str, int], Tr
         "f2p_only_rate": Rate(sum(found.f2p_only for found in judged), len(judged), tasks),
         "wrong_fix_rate": Rate(len(wrong), len(judged), tasks),
         "p2p_break_rate": Rate(
-            sum(any(not _passed(test) for test in found.pass_to_pass.values()) for found in guarded),
+            sum(any(not test.passes for test in found.pass_to_pass.values()) for found in guarded),
             len(guarded),
             frozenset(found.instance_id for found in guarded),
         ),
@@ -118,15 +118,11 @@ def f2p_fraction(verdicts: Iterable[Verdict]) -> float | None:
     """Mean over attempts of the share of FAIL_TO_PASS tests that pass; None without a verdict. Tells arms apart where
     resolves are rare."""
     shares = [
-        fmean(_passed(test) for test in found.fail_to_pass.values())
+        fmean(test.passes for test in found.fail_to_pass.values())
         for found in verdicts
         if found.outcome.is_verdict and found.fail_to_pass
     ]
     return fmean(shares) if shares else None
-
-
-def _passed(test: TestOutcome) -> bool:
-    return test in (TestOutcome.PASSED, TestOutcome.XFAILED)
 
 
 def tokens_per_resolved(

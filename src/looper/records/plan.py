@@ -291,6 +291,12 @@ class Plan(Record):
             for name in (contrast.arm, contrast.against):
                 if name not in names:
                     raise ValueError(f"contrasts: there is no arm {name}")
+                if contrast.metric is not Metric.RESOLVED and any(
+                    found.name == name for found in self.choices
+                ):
+                    raise ValueError(
+                        f"contrasts: {name} is a choice, which has no steps of its own to compare"
+                    )
         return self
 
     def _learning_is_possible(self, bases: list[Arm]) -> None:

@@ -32,6 +32,10 @@ class TestOutcome(StrEnum):
     MISSING = "missing"
     """The test did not run, or has no outcome."""
 
+    @property
+    def passes(self) -> bool:
+        return self in (TestOutcome.PASSED, TestOutcome.XFAILED)
+
 
 class Verdict(Record):
     """The end of one attempt, with the outcome of every test that the task names."""

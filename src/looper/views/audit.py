@@ -22,7 +22,6 @@ from looper.views.runs import RunView
 
 SHOWN = 3
 """So many cells are named in one finding."""
-PASSED = (TestOutcome.PASSED, TestOutcome.XFAILED)
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,26 @@ def audit(run: RunView, outside: Outside) -> list[str]:
         *_verdicts(run, arms),
         *_coverage(run),
         *_adapters(run, outside),
+    ]
+
+
+def unchecked(run: RunView, outside: Outside) -> list[str]:
+    """What could not be looked at, in words: nothing amiss says nothing about it."""
+    used = {found.adapter for found in run.consolidations if found.adapter}
+    gone = 0
+    for name in used:
+        try:
+            gone += outside.adapter(name) is None
+        except ValueError:
+            continue  # Damage is a finding.
+    return [
+        *(["its tasks are not here"] if outside.tasks_hash is None else []),
+        *([f"{gone} of {len(used)} adapters are not here"] if gone else []),
+        *(
+            []
+            if (run.folder / "seals.jsonl").exists() and (run.folder / "seals.jsonl").stat().st_size
+            else ["it has no seal"]
+        ),
     ]
 
 
@@ -192,7 +211,7 @@ def _as_tests_say(verdict: Verdict) -> str:
     """What is wrong with an outcome, by the outcomes of its tests; empty where nothing is."""
     fixed, kept = verdict.fail_to_pass.values(), verdict.pass_to_pass.values()
     ran = any(test is not TestOutcome.MISSING for test in (*fixed, *kept))
-    passed = bool(fixed) and all(test in PASSED for test in (*fixed, *kept))
+    passed = bool(fixed) and all(test.passes for test in (*fixed, *kept))
     match verdict.outcome:
         case Outcome.RESOLVED if not passed or verdict.cause or verdict.tampering:
             return "verdicts that say resolved while their tests do not"

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from looper.journal import replace_file
 from looper.metrics.registered import Registered
 from looper.records.learning import Treatment
 from looper.records.plan import ArmRole
@@ -43,9 +44,7 @@ def write_page(run: RunView) -> Path:
     for figure, _, _ in figures:
         plots.save(figure, run.folder / "plots")
     path = run.folder / NAME
-    temporary = path.with_name(f".{NAME}.writing")
-    temporary.write_text(page(run, figures), "utf-8")
-    temporary.replace(path)
+    replace_file(path, page(run, figures).encode())
     return path
 
 
