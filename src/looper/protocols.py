@@ -61,6 +61,10 @@ class Fingerprinted(ChatModel, Protocol):
         """What the model makes of conversations: nats per supervised token of each."""
         ...
 
+    def divergences(self, examples: Sequence[Example]) -> list[float]:
+        """KL(model ‖ model without its adapter) over the vocabulary, in nats: the mean over the supervised tokens of each."""
+        ...
+
 
 class Trainer(Protocol):
     """Makes adapters for one base model. Safe to call from several threads."""

@@ -10,7 +10,7 @@ from looper.metrics.behaviour import (
     tokens_per_resolved,
     verdict_rates,
 )
-from looper.records.trajectory import Guard, ReplyProblem, StopReason
+from looper.records.trajectory import Guard, Observation, ObservationKind, ReplyProblem, StopReason
 from looper.records.verdict import Outcome, TestOutcome
 
 TASKS = frozenset({"t"})
@@ -18,16 +18,21 @@ TASKS = frozenset({"t"})
 
 def test_shares_of_steps_have_their_own_denominators() -> None:
     cut = step(1, None).model_copy(update={"problem": ReplyProblem.TRUNCATED})
-    steps = [step(1, CHECK), step(2, LOOK), step(3, FIX, REFUSED), step(4, FIX), cut]
+    near = step(5, FIX).model_copy(
+        update={"observation": Observation(kind=ObservationKind.OK, text="ok", tolerant=True)}
+    )
+    steps = [step(1, CHECK), step(2, LOOK), step(3, FIX, REFUSED), step(4, FIX), near, cut]
     rates = step_rates(StepCounts.of(steps), TASKS)
     counted = {name: (rate.numerator, rate.denominator) for name, rate in rates.items()}
     assert counted == {
-        "valid_action_rate": (4, 5),
-        "truncated_action_rate": (1, 5),
-        "ambiguous_action_rate": (0, 5),
-        "intervention_rate": (0, 5),
-        "tool_success_rate": (3, 4),
-        "edit_refused_rate": (1, 2),
+        "valid_action_rate": (5, 6),
+        "truncated_action_rate": (1, 6),
+        "ambiguous_action_rate": (0, 6),
+        "intervention_rate": (0, 6),
+        "tool_success_rate": (4, 5),
+        "edit_exact_rate": (1, 3),
+        "edit_tolerant_rate": (1, 3),
+        "edit_refused_rate": (1, 3),
     }
     assert step_rates(StepCounts(), TASKS)["valid_action_rate"].value is None
 

@@ -6,6 +6,7 @@ from collections import Counter
 from fractions import Fraction
 
 import pytest
+from scipy.stats import permutation_test
 
 from looper.metrics.clustered import cluster_bootstrap, resampled_means, sign_flip
 from looper.metrics.paired import mcnemar_exact
@@ -31,6 +32,15 @@ def test_sign_flip_equals_exact_mcnemar_for_one_seed() -> None:
     for gains, losses in ((10, 3), (40, 25), (150, 100), (0, 7)):
         differences = [1.0] * gains + [-1.0] * losses + [0.0] * 20
         assert sign_flip(differences) == pytest.approx(mcnemar_exact(gains, losses), rel=1e-9)
+
+
+def test_sign_flip_is_the_permutation_test_of_scipy() -> None:
+    rng = random.Random(3)
+    differences = [rng.choice((1.0, 0.5, 0.0, -0.5, -1.0)) for _ in range(12)]
+    theirs = permutation_test(
+        (differences,), statistics.fmean, permutation_type="samples", n_resamples=100_000, vectorized=False
+    )
+    assert sign_flip(differences) == pytest.approx(theirs.pvalue, rel=1e-9)
 
 
 def test_sign_flip_over_differences_of_any_size_is_drawn_and_near_the_exact_one() -> None:

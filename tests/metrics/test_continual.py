@@ -1,6 +1,7 @@
 """Continual-learning figures on matrices that were worked out by hand, in exact fractions."""
 
 from fractions import Fraction
+from statistics import fmean
 
 import pytest
 
@@ -10,14 +11,20 @@ from looper.metrics.continual import (
     area_under_learning_curve,
     backward_transfer_paper,
     cl_f,
+    cl_score_dataset,
     cl_score_paper,
     cl_score_v1,
     forgetting_chaudhry,
     forgetting_paper,
     forgetting_standard,
     forgetting_v1,
+    forgotten,
     forward_transfer_paper,
+    forward_transfer_stream,
+    learning_slope,
+    learning_slope_within,
     plasticity,
+    tool_use_efficiency_paper,
 )
 
 FORGETTING = (forgetting_paper, forgetting_standard, forgetting_chaudhry, forgetting_v1)
@@ -79,10 +86,10 @@ def near(text: str) -> object:
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_variant_has_its_known_value(name: str) -> None:
-    scores, zero_shot, (acc, plastic, curve, forgotten, forward, backward), balance, totals = CASES[name]
+    scores, zero_shot, (acc, plastic, curve, losses, forward, backward), balance, totals = CASES[name]
     assert accuracy(scores) == near(acc) and plasticity(scores) == near(plastic)
     assert area_under_learning_curve(scores) == near(curve)
-    assert [found(scores) for found in FORGETTING] == [near(value) for value in forgotten]
+    assert [found(scores) for found in FORGETTING] == [near(value) for value in losses]
     assert forward_transfer_paper(scores, zero_shot) == near(forward)
     assert backward_transfer_paper(scores) == near(backward)
     kept = forgetting_paper(scores)
@@ -91,6 +98,39 @@ def test_every_variant_has_its_known_value(name: str) -> None:
     ]
     assert cl_score_paper(scores, zero_shot, Weights()) == near(totals[0])
     assert cl_score_v1(scores, zero_shot) == near(totals[1])
+
+
+def test_what_is_forgotten_of_each_task_adds_up_to_the_usual_forgetting() -> None:
+    for scores, *_ in CASES.values():
+        count = len(scores)
+        each = [forgotten([scores[at][task] for at in range(task, count)]) for task in range(count)]
+        assert each[-1] is None, "nothing came after the last"
+        assert fmean(value for value in each if value is not None) == pytest.approx(
+            forgetting_standard(scores)
+        )
+
+
+def test_learning_slopes_have_their_known_values() -> None:
+    assert learning_slope([0, 0, 1, 0, 1]) == pytest.approx(0.2)
+    assert learning_slope([0, 0, 1, 0, 1, 1]) == pytest.approx(0.2)
+    assert learning_slope_within([[0, 0, 1], [0, 1, 1]]) == pytest.approx(0.5)
+    assert learning_slope([1]) is None and learning_slope([]) is None and learning_slope_within([]) is None
+
+
+def test_one_pass_gives_the_transfer_of_a_stream() -> None:
+    """M1 without re-tests: every task resolved at its own turn."""
+    assert forward_transfer_stream([1, 1, 1, 1], CASES["M1"][1]) == pytest.approx(2 / 3)
+    assert forward_transfer_stream([1], [0]) is None and forward_transfer_stream([], []) is None
+
+
+def test_tool_use_efficiency_of_the_paper_is_a_quotient_of_times() -> None:
+    assert tool_use_efficiency_paper([50, 80], [30, 50, 80, 100, 120]) == pytest.approx(0.8125)
+    assert tool_use_efficiency_paper([], [30, 50]) is None
+
+
+def test_the_data_sets_own_score_has_its_known_value() -> None:
+    assert cl_score_dataset(2 / 5, 1 / 2, 1 / 10, -1 / 5, 3 / 4) == pytest.approx(57 / 250)
+    assert cl_score_dataset(2 / 5, 0, 0, 0, 1) is None
 
 
 def test_with_one_task_there_is_nothing_to_forget_and_nothing_to_transfer_to() -> None:

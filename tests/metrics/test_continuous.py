@@ -4,9 +4,11 @@ import random
 from statistics import fmean
 
 import pytest
+from scipy.stats import bootstrap
 
 from looper.metrics.attempts import pass_all_k, pass_at_k
-from looper.metrics.continuous import bca, rank_biserial
+from looper.metrics.continuous import bca, rank_biserial, wilcoxon
+from looper.metrics.effort import effort
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,25 @@ def test_the_bca_interval_of_many_values_is_near_the_normal_one() -> None:
     half = 1.96 * 2 / 200**0.5
     assert low == pytest.approx(fmean(values) - half, abs=0.08)
     assert high == pytest.approx(fmean(values) + half, abs=0.08)
+
+
+def test_the_bca_interval_is_that_of_scipy() -> None:
+    rng = random.Random(7)
+    values = [rng.expovariate(1) for _ in range(60)]
+    theirs = bootstrap((values,), fmean, vectorized=False, n_resamples=10_000, rng=1).confidence_interval
+    assert bca(values) == pytest.approx((theirs.low, theirs.high), abs=0.03)
+
+
+def test_the_signed_rank_test_has_its_known_value() -> None:
+    assert wilcoxon([3, -1, 2, 5, -4]) == pytest.approx(0.625)
+    assert wilcoxon([0, 0]) == 1.0 and wilcoxon([]) == 1.0
+
+
+def test_effort_is_compared_task_by_task_over_what_both_have() -> None:
+    base = {"0/a": 4.0, "1/a": 6.0, "0/b": 3.0, "0/c": 8.0, "0/d": 1.0}
+    arm = {"0/a": 2.0, "1/a": 2.0, "0/b": 1.0, "0/c": 9.0, "0/e": 1.0}
+    found = effort(arm, base)
+    assert found is not None
+    assert (found.tasks, found.base, found.arm) == (3, 5.0, 2.0)
+    assert found.effect == pytest.approx((1 - 3 - 2) / 6) and found.p == pytest.approx(0.5)
+    assert effort({"0/a": 1.0}, {"0/b": 1.0}) is None

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from looper.metrics.arms import Rate
-from looper.metrics.paired import mcnemar_exact, newcombe_paired, paired_difference, wilson
+from looper.metrics.paired import clopper_pearson, mcnemar_exact, newcombe_paired, paired_difference, wilson
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,14 @@ def test_wilson_interval_equals_newcombe_1998_table(
     successes: int, total: int, low: float, high: float
 ) -> None:
     assert wilson(successes, total) == pytest.approx((low, high), abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("successes", "total", "low", "high"),
+    [(0, 1, 0, 0.975), (2, 25, 0.009840, 0.260306), (4, 15, 0.077872, 0.551003), (7, 7, 0.590384, 1)],
+)
+def test_clopper_pearson_has_its_known_values(successes: int, total: int, low: float, high: float) -> None:
+    assert clopper_pearson(successes, total) == pytest.approx((low, high), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from looper.records.strategy import (
     Priority,
     Pull,
     Sequential,
+    Strategy,
 )
 from looper.records.training import (
     AdapterRecord,
@@ -117,7 +118,7 @@ def test_full_replay_learns_everything_anew_with_the_iterations_of_all_batches(
 def test_sequential_training_goes_on_from_the_batch_before_and_sees_it_no_more(
     course: Course, school: School
 ) -> None:
-    adapters = learn(Sequential(), [A, B], course)
+    adapters = learn(Sequential(), [A, B], course).after
     first, second = school.asked
     assert (first.start, second.start) == ("", adapters[0].id) and shown(second) == ["b0", "b1", "b2"]
     assert adapters[-1].id == second.adapter_id()
@@ -162,7 +163,7 @@ def test_g46_priorities_order_the_same_pool_differently(course: Course, school: 
 
 
 def test_difficulty_asks_the_current_adapter_and_confidence_asks_base(course: Course, school: School) -> None:
-    adapters = learn(PartialReplay(buffer=2, priority=Priority.DIFFICULTY), [A, B], course)
+    adapters = learn(PartialReplay(buffer=2, priority=Priority.DIFFICULTY), [A, B], course).after
     assert school.measured == [card.id for card in adapters]
     school.measured.clear()
     learn(PartialReplay(buffer=2, priority=Priority.CONFIDENCE), [A, B], course)
@@ -208,8 +209,9 @@ def test_experts_of_tools_learn_the_same_conversations_each_its_own_turns(
 def test_the_smallest_rank_that_helps_is_taken_and_the_old_is_cut_to_the_budget(
     course: Course, school: School
 ) -> None:
-    adapters = learn(AdaptiveRank(ranks=(2, 4, 8), budget=10), [A, B, A], course)
-    kept = [card for card in adapters if card.make is Make.TRAINED and not card.settings.validation_share]
+    found = learn(AdaptiveRank(ranks=(2, 4, 8), budget=10), [A, B, A], course)
+    kept = found.after
+    assert len(found.made) > len(kept), "ranks that were tried are on record too"
     assert [card.settings.rank for card in kept] == [4, 4, 4], "8 is no better than 4"
     assert [card.rank for card in kept] == [4, 8, 10]
     (cut,) = [request for request in school.asked if request.make is Make.CUT]
@@ -220,6 +222,14 @@ def test_the_smallest_rank_that_helps_is_taken_and_the_old_is_cut_to_the_budget(
 def test_drawn_ranks_try_nothing(course: Course, school: School) -> None:
     learn(AdaptiveRank(ranks=(2, 4), budget=6, drawn=True), [A, B], course)
     assert not any(request.settings.validation_share for request in school.asked)
+
+
+@pytest.mark.parametrize("strategy", [FullReplay(), Mixture(expert_rank=4)])
+def test_what_learns_all_batches_together_stands_once(
+    strategy: Strategy, course: Course, school: School
+) -> None:
+    found = learn(strategy, [A, B], course)
+    assert [card.id for card in found.after] == [school.asked[-1].adapter_id()]
 
 
 def test_shuffled_targets_are_the_same_actions_in_other_places() -> None:

@@ -14,12 +14,23 @@ role = "base"
 name = "lora"
 role = "treatment"
 learning = { treatment = "adapter" }
+[[arms]]
+name = "in_batches"
+role = "treatment"
+learning = { treatment = "adapter", strategy = { name = "sequential" } }
 [[contrasts]]
 arm = "lora"
 against = "base"
 shown = "It helped."
 refuted = "It harmed."
 open = "It is open."
+[[contrasts]]
+arm = "in_batches"
+against = "base"
+metric = "action_log_likelihood"
+shown = "It finds them likelier."
+refuted = "It finds them less likely."
+open = "It is open how likely it finds them."
 [profiles.micro]
 like = "micro"
 seeds = [0, 1]
@@ -28,6 +39,7 @@ per_repo = 3
 limit = 3
 [profiles.micro.experience]
 per_repo = 10
+batch = 3
 temperature = 0.7
 selection = { minimum_tasks = 1 }
 training = { learning_rate = 1e-4, iterations = 4, batch_size = 4 }

@@ -72,11 +72,11 @@ def test_it_needs_nothing_else(text: str) -> None:
 
 
 def test_figures_are_those_of_the_records(run: RunView, text: str) -> None:
-    for arm in ("base", "lora"):
+    for arm in ("base", "lora", "in_batches"):
         figures = run.figures(arm).resolved
         assert f'<th scope="row">{arm}</th><td>{figures.numerator}/{figures.denominator}</td>' in text
     marks = re.findall(r'<i class="(\w*)" title="([^"]+)">', text)
-    assert len(marks) == 2 * len(run.tasks)
+    assert len(marks) == 3 * len(run.tasks)
     for mark, said in marks:
         resolved, of = map(int, re.findall(r"(\d+) of (\d+)", said)[0])
         assert mark == ("y" if resolved == of else "p" if resolved else "n") and of == 2
@@ -97,7 +97,7 @@ def test_an_unfinished_run_says_so_and_concludes_nothing(run: RunView) -> None:
 
 
 def test_with_too_few_verdicts_nothing_is_concluded(run: RunView) -> None:
-    """Two of twelve cells that ended outside of the agent are more than one in twenty."""
+    """Two of twelve cells of a contrast that ended outside of the agent are more than one in twenty."""
     broken = tuple(
         verdict.model_copy(update={"outcome": Outcome.INFRA_ERROR})
         if verdict.cell in (f"base/0/{run.tasks[0]}", f"lora/0/{run.tasks[0]}")
@@ -105,7 +105,7 @@ def test_with_too_few_verdicts_nothing_is_concluded(run: RunView) -> None:
         for verdict in run.verdicts
     )
     cut = replace(run, verdicts=broken)
-    assert [found.finding for found in cut.registered] == [Finding.INDECISIVE]
+    assert [found.finding for found in cut.registered] == [Finding.INDECISIVE] * 2
     shown = page(cut)
     assert (
         "Fewer than 95 % of the cells have a verdict" in shown

@@ -1,7 +1,7 @@
 """What the actions do to a workspace, and how the model is told."""
 
 import ast
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from looper.agent.edits import EditRefused, replace_text
 from looper.errors import FileRefused
@@ -131,7 +131,8 @@ def _edit(action: Edit, hands: Hands) -> Effect:
     hands.workspace.write_file(action.path, after)
     how = ", matched without its indentation" if done.tolerant else ""
     said = "ok" if hands.scaffold.terse else f"edited {action.path} at line {done.line}{how}"
-    return _with_syntax_check(said, action.path, before, after, hands.scaffold)
+    effect = _with_syntax_check(said, action.path, before, after, hands.scaffold)
+    return replace(effect, observation=effect.observation.model_copy(update={"tolerant": done.tolerant}))
 
 
 def _write(action: Write, hands: Hands) -> Effect:

@@ -288,6 +288,12 @@ def with_git_headers(patch: str) -> str:
     return _PLAIN_HEADER.sub(lambda found: f"diff --git a/{found[2]} b/{found[2]}\n{found[0]}", patch)
 
 
+def file_recall(patch: str, gold_patch: str) -> float | None:
+    """Share of the files that gold changes which the patch changes too; None where gold changes none."""
+    wanted = patch_paths(gold_patch)
+    return len(patch_paths(with_git_headers(patch)) & wanted) / len(wanted) if wanted else None
+
+
 def strip_protected(patch: str, gold_paths: frozenset[str]) -> tuple[str, tuple[str, ...]]:
     """The patch without its changes to protected files, and their paths. What gold touches is never protected."""
     kept, stripped = [], []

@@ -56,6 +56,7 @@ def grade(
             plan=plan,
             code_version=code_version(),
             tasks=tuple(task.instance_id for task in chosen),
+            difficulty={task.instance_id: task.difficulty for task in chosen},
             tasks_hash=content_hash(*chosen),
             models={arm.name: identity_of(arm) for arm in plan.arms},
             environments=tuple(sorted(set(found.values()))),

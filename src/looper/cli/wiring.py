@@ -18,6 +18,7 @@ from looper.cli.progress import RunProgress, TrainingProgress
 from looper.cli.settings import Settings
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
+from looper.edges.energy import metered
 from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments, supported_versions
@@ -367,6 +368,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             plan=plan,
             code_version=code_version(),
             tasks=tuple(task.instance_id for task in tasks),
+            difficulty={task.instance_id: task.difficulty for task in tasks},
             experience_tasks={
                 source: tuple(task.instance_id for task in found) for source, found in experience.items()
             },
@@ -383,6 +385,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
         stop = stack.enter_context(site.occupied())
+        meter = stack.enter_context(metered())
         run_stages(
             Staging(
                 manifest=manifest,
@@ -398,6 +401,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
                 show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
                 say=say,
                 tell=TrainingProgress(say),
+                energy_j=meter.joules,
                 similar=similarity(plan.experience),
             )
         )

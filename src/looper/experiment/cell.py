@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.tools import Hands
-from looper.bench.verify import VERSION, Court, Judgement, verify, without_tests
+from looper.bench.verify import VERSION, Court, Judgement, file_recall, verify, without_tests
 from looper.errors import Cancelled, InfrastructureError, ModelFatal
 from looper.protocols import ChatModel, Environment, Environments, Sandbox, Workspaces
 from looper.records.base import content_hash
@@ -117,7 +117,7 @@ def _attempt(
     found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
     verdict = _verdict(
         cell, past.attempt, world, found, patch_hash=trajectory.patch_hash, environment=environment.id
-    )
+    ).model_copy(update={"file_recall": file_recall(trajectory.patch, task.gold_patch)})
     outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
     if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
         world.judged[key] = verdict

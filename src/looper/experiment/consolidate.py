@@ -20,7 +20,7 @@ from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Make, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity
 from looper.records.treatment import Consolidation
-from looper.training.strategies import Course, learn
+from looper.training.strategies import Course, Learned, learn
 
 ALL = ""
 """In place of a repository: one adapter serves them all."""
@@ -64,8 +64,11 @@ class Treatments:
         successes: Mapping[tuple[int, str], Sequence[Example]] | None = None,
         similar: Similarity | None = None,
         reverted: Collection[str] = (),
+        batches: Callable[[Arm, int], Sequence[Sequence[Example]]] = lambda arm, seed: (),
     ) -> None:
         self._plan, self._prompts, self._similar = plan, prompts or {}, similar
+        self.batches = batches
+        """What a strategy's arm learns with a seed, batch by batch."""
         self._successes = successes or {}
         self._reverted = frozenset(reverted)
         self._of = {found.key: found for found in consolidations}
@@ -77,6 +80,10 @@ class Treatments:
             return ""
         where = ALL if arm.learning.strategy else repo
         return self._of[arm.name, seed, where, number or arm.learning.rounds].adapter
+
+    def after(self, arm: Arm, seed: int) -> tuple[str, ...]:
+        """Ids of a strategy's adapters, one after each batch; one alone where all were learned together."""
+        return self._of[arm.name, seed, ALL, 1].after
 
     def prompts(self, seed: int, repo: str) -> Sequence[Sequence[Message]]:
         """Conversations that nothing was trained on, each up to a point where the model speaks."""
@@ -161,7 +168,14 @@ def consolidate(
     successes = {(seed, repo): library.successes(seed, repo) for seed in plan.seeds for repo in repos}
     reverted = [found.item for found in read_stream(folder, "reverted", Reverted)]
     return Treatments(
-        plan, tuple(done.values()), tuple(items.values()), prompts, successes, school.similar, reverted
+        plan,
+        tuple(done.values()),
+        tuple(items.values()),
+        prompts,
+        successes,
+        school.similar,
+        reverted,
+        lambda arm, seed: library.batches(arm, [library.of(arm, seed, repo) for repo in repos]),
     )
 
 
@@ -214,17 +228,17 @@ class _Work:
         begun = time.monotonic()
         items: list[MemoryItem] = []
         learned_in: Sequence[str]
-        made: list[AdapterRecord] = []
+        learned = Learned()
         if repo == ALL:
             learned_in = self.library.repos
             materials = [self.library.of(arm, seed, each) for each in learned_in]
-            made = self._by_strategy(arm, seed, materials)
+            learned = self._by_strategy(arm, seed, self.library.batches(arm, materials))
         else:
             learned_in = [next_repo(repo, self.library.repos) if arm.learning.elsewhere else repo]
             writer = self._writer(arm, seed, repo)
             materials = [self.library.of(arm, seed, each, self.number, writer) for each in learned_in]
             if arm.learning.treatment.is_adapter:
-                made = [self._train(arm, repo, seed, self._request(arm, seed, repo, materials[0]))]
+                learned.stands(self._train(arm, repo, seed, self._request(arm, seed, repo, materials[0])))
         if arm.learning.remembers is not None:
             items = [
                 item
@@ -239,10 +253,11 @@ class _Work:
             treatment=arm.learning.treatment,
             selection=combined(material.selection for material in materials),
             used=sum(len(material.attempts) for material in materials),
-            adapter=made[-1].id if made else "",
-            made=tuple(card.id for card in made),
-            trained_tokens=sum(card.trained_tokens for card in made),
-            training_s=sum(card.seconds for card in made),
+            adapter=learned.last_id,
+            made=tuple(card.id for card in learned.made),
+            after=tuple(card.id for card in learned.after),
+            trained_tokens=sum(card.trained_tokens for card in learned.made),
+            training_s=sum(card.seconds for card in learned.made),
             items=tuple(item.id for item in items),
             seconds=time.monotonic() - begun,
         )
@@ -260,14 +275,9 @@ class _Work:
         what = f"{arm.name}{f', {repo}' if repo else ''}, seed {seed}"
         return self.school.trainer.train(request, lambda event: self.school.tell(what, event))
 
-    def _by_strategy(self, arm: Arm, seed: int, materials: Sequence[Material]) -> list[AdapterRecord]:
-        """Repositories in order, each a batch or several."""
+    def _by_strategy(self, arm: Arm, seed: int, batches: Sequence[Sequence[Example]]) -> Learned:
         assert self.school.trainer is not None and self.experience.training is not None
         assert arm.learning is not None and arm.learning.strategy is not None
-        batches = []
-        for material in materials:
-            size = self.experience.batch or len(material.examples)
-            batches += [material.examples[at : at + size] for at in range(0, len(material.examples), size)]
         course = Course(
             base=self.school.base,
             settings=(arm.learning.training or TrainingChange()).of(
@@ -276,7 +286,7 @@ class _Work:
             train=lambda request: self._train(arm, ALL, seed, request),
             measure=self.school.trainer.measure,
         )
-        return learn(arm.learning.strategy, batches[: arm.learning.batches], course)
+        return learn(arm.learning.strategy, batches, course)
 
     def _request(self, arm: Arm, seed: int, repo: str, material: Material) -> TrainingRequest:
         assert arm.learning is not None and self.experience.training is not None

@@ -10,6 +10,7 @@ from typing import Any
 from looper.errors import Drift, JournalError
 from looper.experiment.cell import Past
 from looper.journal import Damage, RunLock, Stream, reserve_space
+from looper.records.likelihood import Likelihood
 from looper.records.memory import MemoryItem, Reverted
 from looper.records.plan import Cell, RunManifest
 from looper.records.seal import Seal, SealedFile
@@ -42,7 +43,10 @@ class Ledger:
             self.consolidations = self._open("consolidations", Consolidation)
             self.memory = self._open("memory", MemoryItem)
             self.proofs = self._open("proofs", Proof)
+            self.likelihoods = self._open("likelihoods", Likelihood)
             self._seals = self._open("seals", Seal)
+            self.sealed = bool(self._seals.recovered)
+            """Whether the run had come to its end before this process."""
         except BaseException:
             self.close()
             raise
@@ -62,8 +66,9 @@ class Ledger:
         verdict, past = self._past.get(cell.key, (None, Past(1)))
         return None if verdict is not None and verdict.outcome.is_verdict else past
 
-    def seal(self, adapters: Mapping[str, str]) -> None:
-        """Say what the files are, now that every cell has its end; `adapters` are hashes of weights by id."""
+    def seal(self, adapters: Mapping[str, str], energy_j: float | None = None) -> None:
+        """Say what the files are, now that every cell has its end; `adapters` are hashes of weights by id, `energy_j` is what
+        this process has seen."""
         files = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             if path.stem in ("seals", "reverted"):
@@ -73,7 +78,12 @@ class Ledger:
                 lines=data.count(b"\n"), bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
             )
         self._seals.append(
-            Seal(ended=datetime.now(UTC).isoformat(timespec="seconds"), files=files, adapters=dict(adapters))
+            Seal(
+                ended=datetime.now(UTC).isoformat(timespec="seconds"),
+                files=files,
+                adapters=dict(adapters),
+                energy_j=None if self._past else energy_j,
+            )
         )
 
     def close(self) -> None:

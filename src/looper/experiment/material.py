@@ -196,6 +196,15 @@ class Library:
             )
         return Material(tuple(kept), selection, self._examples(arm, kept), teachers=tuple(teachers))
 
+    def batches(self, arm: Arm, materials: Sequence[Material]) -> list[tuple[Example, ...]]:
+        """What a strategy is given: the materials of the repositories in order, each a batch or several."""
+        assert arm.learning is not None and self._plan.experience is not None
+        found = []
+        for material in materials:
+            size = self._plan.experience.batch or len(material.examples)
+            found += [material.examples[at : at + size] for at in range(0, len(material.examples), size)]
+        return found[: arm.learning.batches]
+
     def successes(self, seed: int, repo: str) -> tuple[Example, ...]:
         """What base did well in its own experience of a repository; nothing where no arm learns from that."""
         pool = self._pools.of(Source.OWN, seed, repo)

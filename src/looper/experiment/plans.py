@@ -21,6 +21,7 @@ from looper.records.plan import (
     ModelSpec,
     Plan,
     Positive,
+    Price,
     Scaffold,
     TaskSelection,
 )
@@ -59,6 +60,7 @@ class _ProfileText(_Closed):
     tasks: TaskSelection
     limits: Limits
     experience: Experience | None = None
+    price: Price | None = None
 
 
 class _ExperimentText(_Closed):
@@ -154,6 +156,7 @@ def plan_from_text(
             order=chosen.order,
             experience=chosen.experience,
             attempts=chosen.attempts,
+            price=chosen.price,
         )
     except ValidationError as error:
         raise BadInput(_problems(error, text, source)) from error

@@ -12,6 +12,8 @@ from looper.errors import Cancelled
 from looper.experiment.cell import World
 from looper.experiment.consolidate import School, Treatments, consolidate, made_from_another
 from looper.experiment.ledger import Ledger
+from looper.experiment.likelihood import Asking, successes_of_base
+from looper.experiment.pools import read_attempts
 from looper.experiment.prove import (
     measure_retention,
     prove_adapter,
@@ -33,6 +35,8 @@ from looper.records.treatment import Consolidation, Proof, ProofKind
 
 SCRIPTED = ("gold", "noop", "scripted")
 """Backends that read no prompt; there is nothing to prove of them."""
+SHOWN = ("nano", "mlx")
+"""Backends that say how likely a text is."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class Staging:
     """Makes the progress of a stage visible: its name, its cells, how many of them are to do."""
     say: Callable[[str], None]
     tell: Callable[[str, TrainingEvent], None]
+    energy_j: Callable[[], float | None] = lambda: None
+    """Joules that the machine took so far; None where they cannot be read."""
     similar: Similarity | None = None
     """For retrieval from memory; None for BM25."""
     proved: list[Proof] = field(default_factory=list)
@@ -71,7 +77,7 @@ def run_stages(run: Staging) -> None:
     run.proved.extend(run.ledger.proofs.recovered)
     schedule = lanes(plan, [run.tasks[name] for name in run.manifest.tasks], run.arms)
     wanted = [arm for arm in plan.arms if not run.arms or arm.name in run.arms]
-    if not any(run.ledger.past(cell) for lane in schedule for cell in lane):
+    if run.ledger.sealed and not any(run.ledger.past(cell) for lane in schedule for cell in lane):
         _work(run, "", schedule, plan.arms, run.world)
         return
     treatments = Treatments(plan, (), ())
@@ -107,7 +113,27 @@ def run_stages(run: Staging) -> None:
     )
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
     _work(run, "", kept, plan.arms, world)
-    run.ledger.seal(_weights_served(run, learners, treatments, trainer))
+    ask_arms(run, [arm for arm in wanted if arm.name not in failed], treatments)
+    run.ledger.seal(_weights_served(run, learners, treatments, trainer), run.energy_j())
+
+
+def ask_arms(run: Staging, arms: Sequence[Arm], treatments: Treatments) -> None:
+    """What base and the arms that learned make of successes, where something was learned and the model shows it."""
+    base = next((arm for arm in run.manifest.plan.arms if arm.role is ArmRole.BASE), None)
+    if base is None or base.model.backend not in SHOWN or not any(arm.learning for arm in arms):
+        return
+    successes = successes_of_base(run.manifest.plan, read_attempts(run.ledger.folder))
+    asking = Asking(run.tasks, treatments, run.adapted, successes)
+    known = {found.key for found in run.ledger.likelihoods.recovered}
+    for arm in arms:
+        if arm is not base and (arm.learning is None or _has_overseer(arm)):
+            continue
+        for seed in run.manifest.plan.seeds_of(arm):
+            for key, ask in asking.of(arm, seed):
+                if run.stop.is_set():
+                    raise Cancelled
+                if key not in known:
+                    run.ledger.likelihoods.append(ask())
 
 
 def _weights_served(

@@ -25,8 +25,11 @@ class StepCounts:
     """Actions that did what was asked."""
     edits: int = 0
     edits_refused: int = 0
+    edits_tolerant: int = 0
 
-    def add(self, *, tool: str | None, problem: str | None, kind: str, overseen: bool) -> None:
+    def add(
+        self, *, tool: str | None, problem: str | None, kind: str, overseen: bool, tolerant: bool
+    ) -> None:
         self.steps += 1
         self.acted += tool is not None
         self.truncated += problem == ReplyProblem.TRUNCATED
@@ -35,6 +38,7 @@ class StepCounts:
         self.fine += tool is not None and kind in FINE
         self.edits += tool == "edit"
         self.edits_refused += tool == "edit" and kind == ObservationKind.REFUSED
+        self.edits_tolerant += tool == "edit" and tolerant
 
     def as_list(self) -> list[int]:
         return [getattr(self, field.name) for field in fields(self)]
@@ -48,6 +52,7 @@ class StepCounts:
                 problem=step.problem,
                 kind=step.observation.kind,
                 overseen=step.reply.overseen,
+                tolerant=step.observation.tolerant,
             )
         return found
 
@@ -68,6 +73,10 @@ def step_rates(counts: StepCounts, tasks: frozenset[str]) -> dict[str, Rate]:
         "ambiguous_action_rate": of_steps(counts.ambiguous),
         "intervention_rate": of_steps(counts.overseen),
         "tool_success_rate": Rate(counts.fine, counts.acted, tasks),
+        "edit_exact_rate": Rate(
+            counts.edits - counts.edits_refused - counts.edits_tolerant, counts.edits, tasks
+        ),
+        "edit_tolerant_rate": Rate(counts.edits_tolerant, counts.edits, tasks),
         "edit_refused_rate": Rate(counts.edits_refused, counts.edits, tasks),
     }
 

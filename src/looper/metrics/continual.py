@@ -10,7 +10,7 @@ Ranzato 2017. There is no plain "CL-Score": its variants differ, and a table nam
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 Matrix = Sequence[Sequence[float]]
 
@@ -46,6 +46,12 @@ def forgetting_paper(scores: Matrix) -> float | None:
 def forgetting_standard(scores: Matrix) -> float | None:
     """Against the best from the task's own turn on."""
     return _forgetting(scores, lambda task: max(scores[at][task] for at in range(task, len(scores) - 1)))
+
+
+def forgotten(since: Sequence[float]) -> float | None:
+    """Of one task, as `forgetting_standard` has it: `since` are its scores from its own turn to the end. None for the last
+    task, which nothing came after."""
+    return max(since[:-1]) - since[-1] if len(since) > 1 else None
 
 
 def forgetting_chaudhry(scores: Matrix) -> float | None:
@@ -114,3 +120,41 @@ def cl_score_v1(scores: Matrix, zero_shot: Sequence[float]) -> float | None:
     if forgotten is None or forward is None:
         return None
     return accuracy(scores) - forgotten + forward - forgotten + area_under_learning_curve(scores)
+
+
+def learning_slope(differences: Sequence[float]) -> float | None:
+    """Slope of treatment − base on the position of the task, per position; None for fewer than two tasks."""
+    return learning_slope_within([differences])
+
+
+def learning_slope_within(buckets: Sequence[Sequence[float]]) -> float | None:
+    """The same with positions and differences centred in each bucket of equally difficult tasks, then pooled. Positions go on
+    from bucket to bucket. Where a sequence is sorted by difficulty, the plain slope is one of difficulty too."""
+    up = spread = 0.0
+    for bucket in buckets:
+        # Only distances count, so each bucket may begin anywhere.
+        middle, mean = (len(bucket) - 1) / 2, fmean(bucket) if bucket else 0.0
+        up += sum((at - middle) * (value - mean) for at, value in enumerate(bucket))
+        spread += sum((at - middle) ** 2 for at in range(len(bucket)))
+    return up / spread if spread else None
+
+
+def forward_transfer_stream(own: Sequence[float], zero_shot: Sequence[float]) -> float | None:
+    """`forward_transfer_paper` of a single pass, in which the score at a task's own turn stands for the one before it."""
+    return forward_transfer_paper([own] * len(own), zero_shot) if own else None
+
+
+def tool_use_efficiency_paper(resolved_s: Sequence[float], all_s: Sequence[float]) -> float | None:
+    """Median time of the resolved attempts over that of all; None without a success. A time, whatever its name."""
+    return median(resolved_s) / median(all_s) if resolved_s else None
+
+
+def cl_score_dataset(
+    success: float, recent: float, forward: float, backward: float, calls: float
+) -> float | None:
+    """As the data set's card has it: `recent` and `success` are two success rates, `calls` the share of tool calls that
+    succeeded; None where nothing was resolved recently. The transfers are the paper's."""
+    if not recent:
+        return None
+    kept = 1 - (recent - success) / recent
+    return success * kept * (1 + 0.5 * forward + 0.5 * backward) * calls

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import comb, sqrt
-from statistics import NormalDist, fmean
+from statistics import fmean
+from typing import Literal
 
 from looper.metrics.clustered import cluster_bootstrap, sign_flip
 from looper.metrics.continuous import bca
@@ -108,11 +110,12 @@ def _grouped(moved: Mapping[str, float], group: Callable[[str], str]) -> list[li
     return list(found.values())
 
 
+@cache
 def mcnemar_exact(gains: int, losses: int) -> float:
     """Two-sided exact p-value of a sign test on the discordant pairs; 1 where there are none."""
-    discordant = gains + losses
-    tail = sum(comb(discordant, count) for count in range(min(gains, losses) + 1))
-    return min(1.0, 2.0 * tail / 2.0**discordant)
+    from scipy.stats import binomtest
+
+    return float(binomtest(gains, gains + losses).pvalue) if gains + losses else 1.0
 
 
 def mcnemar_mid_p(gains: int, losses: int) -> float:
@@ -125,12 +128,25 @@ def mcnemar_mid_p(gains: int, losses: int) -> float:
     )
 
 
+@cache
 def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of one proportion. Source: Wilson 1927."""
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, spread = successes / total, z * z / total
-    centre, half = share + spread / 2, z * sqrt(share * (1 - share) / total + spread / (4 * total))
-    return max(0.0, (centre - half) / (1 + spread)), min(1.0, (centre + half) / (1 + spread))
+    return _interval(successes, total, confidence, "wilson")
+
+
+@cache
+def clopper_pearson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of one proportion that covers at least so often, whatever the proportion. Source: Clopper and Pearson 1934."""
+    return _interval(successes, total, confidence, "exact")
+
+
+def _interval(
+    successes: int, total: int, confidence: float, method: Literal["wilson", "exact"]
+) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    found = binomtest(successes, total).proportion_ci(confidence, method)
+    return float(found.low), float(found.high)
 
 
 def newcombe_paired(

@@ -1,9 +1,6 @@
 """What a run of so many pairs could see, by the exact McNemar test."""
 
 from functools import cache
-from math import comb
-
-from looper.metrics.paired import mcnemar_exact
 
 ALPHA = 0.05
 WANTED = 0.8
@@ -17,36 +14,29 @@ def power(pairs: int, discordance: float, effect: float) -> float:
     `discordance` is the share of pairs in which the arms differ; at least as large as the effect's size. Exact sums over the
     number of discordant pairs and over the gains among them.
     """
+    import numpy as np
+    from scipy.stats import binom
+
     if discordance <= 0:
         return 0.0
     gain_share = (discordance + effect) / (2 * discordance)
-    return sum(
-        _binomial(pairs, discordant, discordance) * _rejected(discordant, gain_share)
-        for discordant in range(pairs + 1)
-    )
-
-
-def _rejected(discordant: int, gain_share: float) -> float:
-    most = _critical(discordant)
-    if most is None:
-        return 0.0
-    return sum(
-        _binomial(discordant, losses, 1 - gain_share) + _binomial(discordant, losses, gain_share)
-        for losses in range(most + 1)
-    )
+    discordant, most = range(pairs + 1), _critical(pairs)
+    rejected = binom.cdf(most, discordant, 1 - gain_share) + binom.cdf(most, discordant, gain_share)
+    return float(np.dot(binom.pmf(discordant, pairs, discordance), rejected))
 
 
 @cache
-def _critical(discordant: int) -> int | None:
-    """Most losses (or gains) with which the test still rejects; None where it never does."""
-    found = [
-        losses for losses in range(discordant // 2 + 1) if mcnemar_exact(discordant - losses, losses) <= ALPHA
-    ]
-    return found[-1] if found else None
+def _critical(pairs: int) -> tuple[int, ...]:
+    """For each number of discordant pairs: most losses (or gains) with which the test still rejects; −1 where it never does."""
+    from scipy.stats import binom
 
-
-def _binomial(trials: int, hits: int, share: float) -> float:
-    return float(comb(trials, hits) * share**hits * (1 - share) ** (trials - hits))
+    found, losses = [], -1
+    for discordant in range(pairs + 1):
+        # One more pair never takes a loss away, and adds one at most.
+        while 2 * binom.cdf(losses + 1, discordant, 0.5) <= ALPHA:
+            losses += 1
+        found.append(losses)
+    return tuple(found)
 
 
 def smallest_detectable(pairs: int, discordance: float) -> float | None:

@@ -152,11 +152,27 @@ class Expect(StrEnum):
 
 
 class Metric(StrEnum):
-    """What a contrast compares, cell by cell."""
+    """What a contrast compares, by seed and task."""
 
     RESOLVED = "resolved"
     VALID_ACTIONS = "valid_actions"
     """Share of a rollout's steps with an action that could be read."""
+    TARGET_TESTS = "f2p_fraction"
+    """Share of FAIL_TO_PASS tests that pass."""
+    FILE_RECALL = "file_recall"
+    """Share of the files that gold changes which the patch changes too."""
+    ACTION_LOG_LIKELIHOOD = "action_log_likelihood"
+    """Of successful actions at tasks of the evaluation, under what the arm works with: nats per token."""
+    RETENTION = "retention"
+    """Log likelihood of what a strategy's batches taught, after the last of them: nats per token."""
+    FORGETTING = "forgetting.standard"
+    """By how much the log likelihood of what a batch taught falls from its highest, from its own turn on, to the end: nats
+    per token. The last batch has none."""
+
+    @property
+    def is_share(self) -> bool:
+        """Whether differences are points of a share; nats per token otherwise."""
+        return self not in (Metric.ACTION_LOG_LIKELIHOOD, Metric.RETENTION, Metric.FORGETTING)
 
 
 class Contrast(Record):
@@ -167,9 +183,9 @@ class Contrast(Record):
     expect: Expect = Expect.MORE
     metric: Metric = Metric.RESOLVED
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of tasks; what is less than this is taken for nothing."""
+    """In the metric's unit, 0.1 being ten points of a share; what is less than this is taken for nothing."""
     expected: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of tasks; the difference that the plan means to see."""
+    """In the metric's unit; the difference that the plan means to see."""
     shown: str
     """To be said where it came out as expected."""
     refuted: str
@@ -195,6 +211,14 @@ class Choice(Record):
     of: Annotated[tuple[str, ...], Field(min_length=2)]
     """Names of arms."""
     by: Chooser
+
+
+class Price(Record):
+    """What the plan's model costs, for a million tokens."""
+
+    input: Annotated[float, Field(ge=0)]
+    output: Annotated[float, Field(ge=0)]
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
 
 
 class TaskSelection(Record):
@@ -246,6 +270,8 @@ class Plan(Record):
     """Gates that this plan asks to see the answer, and not to stop an arm."""
     order: Literal["parallel", "sequence"]
     """`sequence` runs each arm's tasks one after the other, for arms that accumulate experience."""
+    price: Price | None = None
+    """None for models that cost nothing but time."""
     attempts: Positive = 3
     """Attempts of a cell that may end as infra_error before it is left without a verdict."""
 
@@ -420,6 +446,8 @@ class RunManifest(Record):
     """Hash over the package's sources: a changed harness is another run."""
     tasks: tuple[str, ...]
     """Ids of the selected tasks, in order."""
+    difficulty: dict[str, int] = Field(default_factory=dict)
+    """Of each task, 1 to 4 as in its record."""
     experience_tasks: dict[Source, tuple[str, ...]] = Field(default_factory=dict)
     """Ids of the tasks to learn from, by where they come from."""
     left_out: dict[str, str] = Field(default_factory=dict)

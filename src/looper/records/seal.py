@@ -20,3 +20,6 @@ class Seal(Record):
     """By stream."""
     adapters: dict[str, str]
     """Id → hash of the weights, of all that an arm was served with."""
+    energy_j: float | None = None
+    """Of the whole machine, from the first record to the last; None where it cannot be read, or where an earlier process did
+    a part."""

@@ -91,6 +91,8 @@ class Observation(Record):
     """Of a shell command; None where none ran, or where it was killed."""
     omitted_bytes: int = 0
     """Output that was cut from the middle of `text`."""
+    tolerant: bool = False
+    """An edit was made whose old text was found by its words only, with other indentation."""
 
 
 class FinishReason(StrEnum):

@@ -23,6 +23,9 @@ class Consolidation(Record):
     """Id of the adapter; empty for memory."""
     made: tuple[str, ...] = ()
     """Ids of all adapters that were made on the way to it, in order, itself included."""
+    after: tuple[str, ...] = ()
+    """Of them, the one that stood after each batch of a strategy; one alone where there were no batches, or all were
+    learned together."""
     trained_tokens: int = 0
     """Supervised tokens over all their iterations."""
     training_s: float = 0.0

@@ -60,6 +60,8 @@ class Verdict(Record):
     verifier: str
     """Version of the rules and the runner that judged."""
     wall_s: float
+    file_recall: float | None = None
+    """Share of the files that gold changes which the patch changes too; None where nothing was judged."""
     same_as: str = ""
     """Cell and attempt whose test run this verdict takes over, since task, patch, environment and rules are the same;
     empty where the tests ran for this one."""

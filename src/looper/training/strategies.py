@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, cycle, islice
 from math import dist
 
@@ -49,14 +49,38 @@ class Course:
     """By an adapter's id, or by none for the base."""
 
 
-def learn(strategy: Strategy, batches: Sequence[Batch], course: Course) -> list[AdapterRecord]:
-    """Every adapter that was made on the way; the last is what was learned."""
+@dataclass
+class Learned:
+    """What a strategy made of its batches."""
+
+    made: list[AdapterRecord] = field(default_factory=list)
+    """Every adapter on the way, in order; the last is what was learned."""
+    after: list[AdapterRecord] = field(default_factory=list)
+    """The one that stood after each batch; one alone where all were learned together."""
+
+    @property
+    def last(self) -> AdapterRecord | None:
+        return self.after[-1] if self.after else None
+
+    @property
+    def last_id(self) -> str:
+        return self.after[-1].id if self.after else ""
+
+    def stands(self, card: AdapterRecord) -> None:
+        self.made.append(card)
+        self.after.append(card)
+
+
+def learn(strategy: Strategy, batches: Sequence[Batch], course: Course) -> Learned:
+    """One batch after another, or all together, as the strategy has it."""
     assert batches
     match strategy:
         case FullReplay():
             # As many iterations as all batches have with the others.
             every = tuple(chain.from_iterable(batches))
-            return [_train(course, every, iterations=len(batches) * course.settings.iterations)]
+            found = Learned()
+            found.stands(_train(course, every, iterations=len(batches) * course.settings.iterations))
+            return found
         case Sequential():
             return _one_after_another(batches, course)
         case Anchored(anchor=anchor):
@@ -91,25 +115,23 @@ def _train(
     )
 
 
-def _one_after_another(
-    batches: Sequence[Batch], course: Course, anchor: Anchor | None = None
-) -> list[AdapterRecord]:
-    made: list[AdapterRecord] = []
+def _one_after_another(batches: Sequence[Batch], course: Course, anchor: Anchor | None = None) -> Learned:
+    found = Learned()
     for batch in batches:
-        made.append(_train(course, batch, start=made[-1].id if made else "", anchor=anchor))
-    return made
+        found.stands(_train(course, batch, start=found.last_id, anchor=anchor))
+    return found
 
 
-def _with_buffer(strategy: PartialReplay, batches: Sequence[Batch], course: Course) -> list[AdapterRecord]:
-    made: list[AdapterRecord] = []
+def _with_buffer(strategy: PartialReplay, batches: Sequence[Batch], course: Course) -> Learned:
+    found = Learned()
     buffer: list[Example] = []
     seen: list[Example] = []
     for batch in batches:
         shown = mixed(batch, buffer, strategy.old_per_new)
-        made.append(_train(course, shown, start=made[-1].id if made else ""))
+        found.stands(_train(course, shown, start=found.last_id))
         seen += batch
-        buffer = kept(strategy, [*buffer, *batch], seen, made[-1].id, course)
-    return made
+        buffer = kept(strategy, [*buffer, *batch], seen, found.last_id, course)
+    return found
 
 
 def mixed(new: Batch, old: Batch, old_per_new: float) -> list[Example]:
@@ -160,10 +182,10 @@ def farthest(pool: Sequence[Example], places: Sequence[Sequence[float]], size: i
     return [pool[at] for at in chosen]
 
 
-def _mixture(strategy: Mixture, batches: Sequence[Batch], course: Course) -> list[AdapterRecord]:
+def _mixture(strategy: Mixture, batches: Sequence[Batch], course: Course) -> Learned:
     examples = divided(strategy.division, batches, course.settings.seed)
     numbers = sorted({turn.part for example in examples for turn in example.turns if turn.part is not None})
-    made = [
+    experts = [
         _train(course, taught, rank=strategy.expert_rank)
         for number in numbers
         if (taught := [found for example in examples if (found := only(example, number)) is not None])
@@ -180,10 +202,11 @@ def _mixture(strategy: Mixture, batches: Sequence[Batch], course: Course) -> lis
         make=make,
         settings=settings,
         examples=tuple(renumbered(examples, numbers)) if make is Make.MIXTURE else (),
-        parts=tuple(card.id for card in made),
+        parts=tuple(card.id for card in experts),
         top=strategy.top if make is not Make.MERGED else None,
     )
-    return [*made, course.train(joined)]
+    mixture = course.train(joined)
+    return Learned([*experts, mixture], [mixture])
 
 
 def divided(division: Division, batches: Sequence[Batch], seed: int) -> list[Example]:
@@ -237,26 +260,27 @@ def renumbered(examples: Batch, numbers: Sequence[int]) -> list[Example]:
     ]
 
 
-def _adaptive(strategy: AdaptiveRank, batches: Sequence[Batch], course: Course) -> list[AdapterRecord]:
-    made: list[AdapterRecord] = []
+def _adaptive(strategy: AdaptiveRank, batches: Sequence[Batch], course: Course) -> Learned:
+    found = Learned()
     rng = random.Random(course.settings.seed)
     for batch in batches:
-        last = made[-1] if made else None
+        last = found.last
         ranks = [rank for rank in strategy.ranks if rank < strategy.budget] or [strategy.budget]
         if strategy.drawn:
             rank = rng.choice(ranks)
         else:
             probes = _probed(strategy, ranks, batch, last, course)
-            made += probes
+            found.made += probes
             rank = _knee(probes, strategy.knee)
         if last is not None and last.rank + rank > strategy.budget:
             settings = course.settings.model_copy(update={"rank": strategy.budget - rank})
             last = course.train(
                 TrainingRequest(base=course.base, make=Make.CUT, settings=settings, parts=(last.id,))
             )
-            made.append(last)
-        made.append(_train(course, batch, start=last.id if last else "", grow=last is not None, rank=rank))
-    return made
+            found.made.append(last)
+        start = last.id if last else ""
+        found.stands(_train(course, batch, start=start, grow=last is not None, rank=rank))
+    return found
 
 
 def _probed(

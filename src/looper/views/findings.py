@@ -3,7 +3,7 @@
 from statistics import fmean
 
 from looper.metrics.arms import ArmFigures, Rate
-from looper.metrics.paired import PairedDifference, wilson
+from looper.metrics.paired import PairedDifference, clopper_pearson, wilson
 from looper.metrics.power import smallest_detectable
 from looper.metrics.registered import Registered
 from looper.records.learning import Treatment
@@ -12,6 +12,8 @@ from looper.records.treatment import ProofKind
 from looper.views.runs import RunView
 
 NOT_MEASURED = "–"
+FEW = 30
+"""Below so many the interval that is sure to cover stands beside the usual one."""
 COLUMNS = (
     "arm",
     "resolved",
@@ -61,7 +63,11 @@ def _rate(rate: Rate) -> str:
     if rate.value is None:
         return NOT_MEASURED
     low, high = wilson(rate.numerator, rate.denominator)
-    return f"{100 * rate.value:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+    found = f"{100 * low:.0f} to {100 * high:.0f}"
+    if rate.denominator < FEW:
+        low, high = clopper_pearson(rate.numerator, rate.denominator)
+        found += f"; exact {100 * low:.0f} to {100 * high:.0f}"
+    return f"{100 * rate.value:.0f} % ({found})"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -79,7 +85,7 @@ def registered_lines(run: RunView) -> list[str]:
         p = f", p = {result.p_adjusted:.2g} adjusted" if result.p_adjusted is not None else ""
         contrast = result.contrast
         lines.append(
-            f"{name}: {contrast.arm} − {contrast.against}{in_points(result)}, {result.finding.value}{p}: "
+            f"{name}: {contrast.arm} − {contrast.against}{in_units(result)}, {result.finding.value}{p}: "
             f"{' '.join(result.sentence.split())}"
         )
     return lines
@@ -87,7 +93,15 @@ def registered_lines(run: RunView) -> list[str]:
 
 def pilot_lines(run: RunView) -> list[str]:
     """Whether the run could have found what its primary contrast expects; tasks are counted once, whatever their seeds."""
-    wanted = next((found for found in run.manifest.plan.contrasts if found.expect is Expect.MORE), None)
+    # What is no yes or no has a power of its own, which nobody has measured.
+    wanted = next(
+        (
+            found
+            for found in run.manifest.plan.contrasts
+            if found.expect is Expect.MORE and found.metric is Metric.RESOLVED
+        ),
+        None,
+    )
     differ = run.discordance()
     if wanted is None or differ is None or not run.tasks:
         return []
@@ -105,15 +119,17 @@ def pilot_lines(run: RunView) -> list[str]:
     return [f"a PILOT, which confirms nothing: {why}"]
 
 
-def in_points(result: Registered) -> str:
-    """The difference where no other line gives it: the arm is compared with another one than base, or by another metric."""
+def in_units(result: Registered) -> str:
+    """The difference with its interval, in the unit of its metric."""
     found, contrast = result.difference, result.contrast
     if found is None:
         return ""
     what = "" if contrast.metric is Metric.RESOLVED else f" of {contrast.metric.value.replace('_', ' ')}"
     low, high = found.within_margin if contrast.expect is not Expect.MORE else (found.low, found.high)
     share = "90 %" if contrast.expect is not Expect.MORE else "95 %"
-    return f": {100 * found.difference:+.1f} points{what}, {share} {100 * low:+.1f} to {100 * high:+.1f}"
+    if contrast.metric.is_share:
+        return f": {100 * found.difference:+.1f} points{what}, {share} {100 * low:+.1f} to {100 * high:+.1f}"
+    return f": {found.difference:+.3f} nats per token{what}, {share} {low:+.3f} to {high:+.3f}"
 
 
 def contrast_lines(run: RunView) -> list[str]:
@@ -180,26 +196,6 @@ def control_lines(run: RunView) -> list[str]:
         )
     missing = run.planned - run.finished
     return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
-
-
-def behaviour_table(run: RunView) -> tuple[list[str], list[tuple[str, ...]]]:
-    """How the arms that a model drives worked, in percent: heads, and a row for each. What happened in no arm is left out."""
-    played = {arm.name for arm in run.manifest.plan.arms if arm.model.backend in ("gold", "noop")}
-    found = {arm: rates for arm, rates in run.behaviour.items() if arm not in played | run.failed_arms.keys()}
-    if not found:
-        return [], []
-    names = [
-        name
-        for name in next(iter(found.values()))[0]
-        if any(rates[name].value for rates, _, _ in found.values())
-    ]
-    heads = ["arm", *(name.replace("_", " ") for name in names), "target tests passed", "tokens per resolved"]
-    rows = []
-    for arm, (rates, tests, tokens) in found.items():
-        shares = [*(rates[name].value for name in names), tests]
-        values = [NOT_MEASURED if share is None else f"{100 * share:.1f}" for share in shares]
-        rows.append((arm, *values, _number(tokens, 0)))
-    return heads, rows
 
 
 def treatment_lines(run: RunView) -> list[str]:

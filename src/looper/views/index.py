@@ -14,7 +14,7 @@ from looper.metrics.behaviour import StepCounts
 from looper.records.trajectory import Step
 
 NAME = "steps.index.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -41,6 +41,7 @@ class StepIndex:
             problem=step["problem"],
             kind=step["observation"]["kind"],
             overseen=step["reply"].get("overseen", False),
+            tolerant=step["observation"].get("tolerant", False),
         )
 
 

@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 
 from looper.records.history import History
+from looper.views.figures import behaviour, likelihoods
 from looper.views.findings import (
     COLUMNS,
     arm_rows,
-    behaviour_table,
     contrast_lines,
     control_lines,
     damage_lines,
@@ -71,7 +71,7 @@ def run_block(run: RunView) -> str:
             "",
             *_table(run),
             *_sections(run),
-            *_behaviour(run),
+            *_tables(run),
             f"<!-- end of {name} -->",
         ]
     )
@@ -120,15 +120,17 @@ def _sections(run: RunView) -> list[str]:
     return lines
 
 
-def _behaviour(run: RunView) -> list[str]:
-    heads, rows = behaviour_table(run)
-    if not rows:
-        return []
-    return [
-        "",
-        "How they worked, in percent:",
-        "",
-        f"| {' | '.join(heads)} |",
-        "|---|" + "---:|" * (len(heads) - 1),
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
+def _tables(run: RunView) -> list[str]:
+    """How the arms worked, and what they find likely; the page has more."""
+    lines = []
+    for table in (behaviour(run), likelihoods(run)):
+        if table.rows:
+            lines += [
+                "",
+                f"{table.head}. {table.note}",
+                "",
+                f"| {' | '.join(table.columns)} |",
+                "|---|" + "---:|" * (len(table.columns) - 1),
+                *(f"| {' | '.join(row)} |" for row in table.rows),
+            ]
+    return lines

@@ -1,9 +1,11 @@
 """A run folder as it can be read by anybody at any time, without a lock."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 from looper.errors import BadInput
 from looper.journal import Damage, holder_of, read_stream
@@ -17,8 +19,10 @@ from looper.metrics.behaviour import (
     verdict_rates,
 )
 from looper.metrics.choice import Made, chosen
+from looper.metrics.continual import forgotten
 from looper.metrics.paired import MeanDifference, PairedDifference, mean_difference, paired_difference
 from looper.metrics.registered import COVERED, Finding, Registered, judge
+from looper.records.likelihood import Likelihood
 from looper.records.plan import ArmRole, Contrast, Metric, RunManifest
 from looper.records.seal import Seal
 from looper.records.trajectory import Trajectory
@@ -39,6 +43,7 @@ class RunView:
     verdicts: tuple[Verdict, ...]
     consolidations: tuple[Consolidation, ...]
     proofs: tuple[Proof, ...]
+    likelihoods: tuple[Likelihood, ...]
     damage: tuple[Damage, ...]
     writer: int | None
     """Process id of the run that is writing; None where none is."""
@@ -54,18 +59,19 @@ class RunView:
     # What takes long is worked out once: a view is a moment of a run, and several parts of a report ask for the same.
 
     @cached_property
-    def _final(self) -> dict[str, Verdict]:
+    def final(self) -> dict[str, Verdict]:
         """The last verdict of each cell."""
         return {verdict.cell: verdict for verdict in self.verdicts}
 
     @cached_property
-    def _ends(self) -> dict[tuple[str, int], Trajectory]:
+    def ends(self) -> dict[tuple[str, int], Trajectory]:
+        """Every rollout, by cell and attempt."""
         return {(end.cell, end.attempt): end for end in self.trajectories}
 
     @cached_property
     def behaviour(self) -> dict[str, tuple[dict[str, Rate], float | None, float | None]]:
         """For each arm its rates of steps, rollouts and verdicts, its share of target tests, its tokens per resolved task."""
-        ends, final = self._ends, self._final
+        ends, final = self.ends, self.final
         index = step_index(self.folder)
         found = {}
         for arm in self.manifest.plan.arms:
@@ -92,7 +98,7 @@ class RunView:
     def chosen(self, name: str) -> dict[str, bool]:
         """Seed and task → whether what a choice takes is resolved, where all attempts that it takes from have a verdict."""
         choice = next(found for found in self.manifest.plan.choices if found.name == name)
-        final, ends = self._final, self._ends
+        final, ends = self.final, self.ends
         picked = {}
         for where in self.outcomes(choice.of[0]):
             verdicts = [final.get(f"{arm}/{where}") for arm in choice.of]
@@ -117,11 +123,66 @@ class RunView:
                 found[cell.partition("/")[2]] = entry.counts.acted / entry.counts.steps
         return found
 
+    def measured(self, arm: str, metric: Metric) -> dict[str, float]:
+        """Seed and task → an arm's figure; only where it was measured."""
+        judged = [self.final[cell] for cell in self.cells(arm) if cell in self.final]
+        match metric:
+            case Metric.RESOLVED:
+                return {where: float(resolved) for where, resolved in self.outcomes(arm).items()}
+            case Metric.VALID_ACTIONS:
+                return self.valid_actions(arm)
+            case Metric.TARGET_TESTS:
+                return {
+                    _where(verdict): share
+                    for verdict in judged
+                    if (share := f2p_fraction([verdict])) is not None
+                }
+            case Metric.FILE_RECALL:
+                return {
+                    _where(verdict): verdict.file_recall
+                    for verdict in judged
+                    if verdict.outcome.is_verdict and verdict.file_recall is not None
+                }
+            case Metric.ACTION_LOG_LIKELIHOOD:
+                return _by_seed((found.seed, found.held_out) for found in self.asked(arm) if found.last)
+            case Metric.RETENTION:
+                return _by_seed((found.seed, found.learned) for found in self.asked(arm) if found.last)
+            case Metric.FORGETTING:
+                return _by_seed((seed, self._forgotten(arm, seed)) for seed in self.manifest.plan.seeds)
+
+    def asked(self, arm: str) -> list[Likelihood]:
+        """What an arm made of successes."""
+        return [found for found in self.likelihoods if found.arm == arm]
+
+    def batch_matrices(self, arm: str) -> list[tuple[list[list[float]], list[float]]]:
+        """For each seed: the mean log likelihood of what each batch teaches (columns) after every batch (rows), and before the
+        first. Nothing where an arm learned all batches together."""
+        found = []
+        for seed in self.manifest.plan.seeds:
+            asked = {one.batches: one for one in self.asked(arm) if one.seed == seed and one.learned}
+            if len(asked) > 1 and sorted(asked) == list(range(len(asked))):
+                rows = [_by_batch(asked[at]) for at in range(len(asked))]
+                if len(rows[0]) == len(rows) - 1:
+                    found.append((rows[1:], rows[0]))
+        return found
+
+    def _forgotten(self, arm: str, seed: int) -> dict[str, float]:
+        """Of every task but those of the last batch. Nothing where an arm learned all batches together."""
+        after = {found.batches: found for found in self.asked(arm) if found.seed == seed and found.batches}
+        if sorted(after) != list(range(1, len(after) + 1)):
+            return {}
+        return {
+            task: value
+            for task, batch in (after[len(after)].batch_of if after else {}).items()
+            if (value := forgotten([after[at].learned[task] for at in range(batch, len(after) + 1)]))
+            is not None
+        }
+
     def outcomes(self, arm: str) -> dict[str, bool]:
         """Seed and task → whether resolved, for cells with a verdict."""
         if arm in self.choice_names:
             return self.chosen(arm)
-        final = self._final
+        final = self.final
         return {
             cell.partition("/")[2]: final[cell].outcome is Outcome.RESOLVED
             for cell in self.cells(arm)
@@ -173,8 +234,10 @@ class RunView:
         names = {arm for name in (contrast.arm, contrast.against) for arm in of.get(name, (name,))}
         if names & self.failed_arms.keys():
             return None
-        if contrast.metric is Metric.VALID_ACTIONS:
-            return mean_difference(self.valid_actions(contrast.arm), self.valid_actions(contrast.against))
+        if contrast.metric is not Metric.RESOLVED:
+            return mean_difference(
+                self.measured(contrast.arm, contrast.metric), self.measured(contrast.against, contrast.metric)
+            )
         return paired_difference(self.outcomes(contrast.arm), self.outcomes(contrast.against))
 
     def same_as_base(self, arm: str) -> tuple[int, int]:
@@ -195,6 +258,12 @@ class RunView:
         if seals:
             return datetime.fromisoformat(seals[-1].ended)
         return datetime.fromtimestamp(max(path.stat().st_mtime for path in self.folder.glob("*.jsonl")), UTC)
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules of the whole machine over the run; None where that was not measured."""
+        seals = list(read_stream(self.folder, "seals", Seal))
+        return seals[0].energy_j if len(seals) == 1 else None
 
     @property
     def failed_arms(self) -> dict[str, str]:
@@ -223,6 +292,21 @@ class RunView:
         return len(self._planned_cells)
 
 
+def _by_batch(found: Likelihood) -> list[float]:
+    batches: dict[int, list[float]] = {}
+    for task, value in found.learned.items():
+        batches.setdefault(found.batch_of[task], []).append(value)
+    return [fmean(batches[number]) for number in sorted(batches)]
+
+
+def _where(verdict: Verdict) -> str:
+    return verdict.cell.partition("/")[2]
+
+
+def _by_seed(found: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    return {f"{seed}/{task}": value for seed, values in found for task, value in values.items()}
+
+
 def read_run(folder: Path) -> RunView:
     """Raises BadInput where the folder is no run folder."""
     damage: list[Damage] = []
@@ -238,6 +322,7 @@ def read_run(folder: Path) -> RunView:
         verdicts=tuple(read_stream(folder, "verdicts", Verdict, damage)),
         consolidations=tuple(read_stream(folder, "consolidations", Consolidation, damage)),
         proofs=tuple(read_stream(folder, "proofs", Proof, damage)),
+        likelihoods=tuple(read_stream(folder, "likelihoods", Likelihood, damage)),
         damage=tuple(damage),
         writer=holder_of(folder),
     )

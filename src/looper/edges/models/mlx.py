@@ -136,8 +136,15 @@ class MlxModel:
 
     def losses(self, examples: Sequence[Example]) -> list[float]:
         """What the model makes of conversations: nats per supervised token of each."""
-        request = {"op": "losses", "examples": [json.loads(item.to_json()) for item in examples]}
-        return list(self._ask(request, timeout_s=START_TIMEOUT_S)["losses"])
+        return self._of_examples("losses", examples)
+
+    def divergences(self, examples: Sequence[Example]) -> list[float]:
+        """KL from the model without its adapter: nats per supervised token of each conversation."""
+        return self._of_examples("divergences", examples)
+
+    def _of_examples(self, operation: str, examples: Sequence[Example]) -> list[float]:
+        request = {"op": operation, "examples": [json.loads(item.to_json()) for item in examples]}
+        return list(self._ask(request, timeout_s=START_TIMEOUT_S)[operation])
 
     def reply(self, request: ChatRequest) -> Reply:
         begun = time.monotonic()

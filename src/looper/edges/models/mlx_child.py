@@ -149,6 +149,9 @@ class Server:
                 return {"logits": self.logits(request["messages"], request["tokens"])}
             if request["op"] == "losses":
                 return {"losses": [self.loss(example) for example in request["examples"]]}
+            if request["op"] == "divergences":
+                found = [self.divergence(item, request["adapter"]) for item in request["examples"]]
+                return {"divergences": found}
             self._join(request)
         except AdapterBroken as error:
             return {"error": str(error), "adapter": request["adapter"]}
@@ -167,11 +170,27 @@ class Server:
 
     def loss(self, example: dict[str, Any]) -> float:
         """Mean cross-entropy in nats over the supervised tokens of a conversation."""
-        tokenizer = getattr(self.tokenizer, "_tokenizer", self.tokenizer)
-        item = whole_conversation(tokenizer, Example.model_validate(example))
-        tokens, weights = mx.array(item.tokens)[None], mx.array(item.weights)[1:]
+        tokens, weights = self._encoded(example)
         said = nn.losses.cross_entropy(self.model(tokens[:, :-1]), tokens[:, 1:]).astype(mx.float32)
         return float(((said[0] * weights).sum() / weights.sum()).item())
+
+    def divergence(self, example: dict[str, Any], adapter: str) -> float:
+        """Mean KL in nats of the model from itself without the adapter, over the supervised tokens of a conversation."""
+        tokens, weights = self._encoded(example)
+        ours = nn.log_softmax(self.model(tokens[:, :-1]).astype(mx.float32), axis=-1)
+        mx.eval(ours)
+        self.adapters.use(BASE)
+        theirs = nn.log_softmax(self.model(tokens[:, :-1]).astype(mx.float32), axis=-1)
+        apart = (mx.exp(ours) * (ours - theirs)).sum(axis=-1)[0]
+        found = float(((apart * weights).sum() / weights.sum()).item())
+        self.adapters.use(adapter)
+        return found
+
+    def _encoded(self, example: dict[str, Any]) -> tuple[mx.array, mx.array]:
+        """Tokens of a conversation, one row, and the weight of each but the first."""
+        tokenizer = getattr(self.tokenizer, "_tokenizer", self.tokenizer)
+        item = whole_conversation(tokenizer, Example.model_validate(example))
+        return mx.array(item.tokens)[None], mx.array(item.weights)[1:]
 
     def _join(self, request: dict[str, Any]) -> None:
         prompt = self.prompt_tokens(request["messages"])

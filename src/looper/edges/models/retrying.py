@@ -68,6 +68,10 @@ class RetryingModel:
         """Raises BadInput for a model that does not show what it computes."""
         return self._shown().losses(examples)
 
+    def divergences(self, examples: Sequence[Example]) -> list[float]:
+        """Raises BadInput for a model that does not show what it computes."""
+        return self._shown().divergences(examples)
+
     def _shown(self) -> Fingerprinted:
         if not hasattr(self._inner, "first_logits"):
             raise BadInput(f"{self.identity().name} does not show what it computes; adapters need MLX.")

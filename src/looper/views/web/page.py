@@ -14,15 +14,15 @@ from looper.records.learning import Treatment
 from looper.records.plan import ArmRole
 from looper.records.verdict import Outcome
 from looper.views import plots
+from looper.views.figures import tables
 from looper.views.findings import (
     COLUMNS,
     NOT_MEASURED,
     arm_rows,
-    behaviour_table,
     contrast_lines,
     control_lines,
     damage_lines,
-    in_points,
+    in_units,
     pilot_lines,
     treatment_lines,
 )
@@ -56,7 +56,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         figures = _figures(run)
     text = (resources.files("looper.views.web") / "run.html.j2").read_text("utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(text)
-    plan = run.manifest.plan
+    plan, worked = run.manifest.plan, tables(run)
     shown = [(figure.name, head, plots.inline(figure), figure.alt, note) for figure, head, note in figures]
     sections = [
         ("verdict", "Findings"),
@@ -66,11 +66,10 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         ("tasks", "Tasks"),
         ("flips", "Flips"),
         ("transfer", "Transfer"),
-        ("behaviour", "Behaviour"),
+        *((table.name, table.head) for table in worked),
         ("controls", "Controls"),
         ("provenance", "Provenance"),
     ]
-    heads, rows = behaviour_table(run)
     return template.render(
         title=f"{plan.experiment} {plan.profile}: {plan.title}",
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
@@ -86,7 +85,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         grid=_grid(run),
         flips=_flips(run),
         transfer=_transfer(run),
-        behaviour={"heads": heads, "rows": rows},
+        tables=worked,
         controls=[*control_lines(run), *treatment_lines(run)],
         contrasts=contrast_lines(run),
         provenance=_provenance(run),
@@ -111,7 +110,7 @@ def _registered(run: RunView) -> list[dict[str, str]]:
 
 def _figures_of(found: Registered) -> str:
     p = f", p = {found.p_adjusted:.2g} adjusted over the family" if found.p_adjusted is not None else ""
-    return in_points(found) + p
+    return in_units(found) + p
 
 
 def _nothing_registered(run: RunView) -> str:
@@ -266,6 +265,14 @@ def _share(outcomes: Sequence[bool] | None) -> str:
     return f"{100 * fmean(outcomes):.0f} % of {len(outcomes)}"
 
 
+def _energy(run: RunView) -> str:
+    if run.energy_j is None:
+        return (
+            "not measured (no counter of this machine could be read, or the run took more than one process)"
+        )
+    return f"{run.energy_j / 1000:.1f} kJ, of the whole machine"
+
+
 def _provenance(run: RunView) -> list[tuple[str, str]]:
     manifest = run.manifest
     models = sorted(
@@ -282,5 +289,6 @@ def _provenance(run: RunView) -> list[tuple[str, str]]:
         ("environments", ", ".join(manifest.environments) or NOT_MEASURED),
         ("sandbox", manifest.sandbox),
         ("seeds", ", ".join(map(str, manifest.plan.seeds))),
+        ("energy", _energy(run)),
         ("cells", f"{run.finished} of {run.planned}, {judged} verdicts"),
     ]

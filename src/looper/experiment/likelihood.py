@@ -1,0 +1,131 @@
+"""What the arms of a finished evaluation make of actions that succeeded."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+
+from looper.agent.actions import render
+from looper.agent.prompt import opening
+from looper.experiment.consolidate import Treatments
+from looper.protocols import Fingerprinted
+from looper.records.likelihood import Key, Likelihood
+from looper.records.plan import Arm, ArmRole, Plan
+from looper.records.task import Task
+from looper.records.training import Example
+from looper.records.verdict import Outcome
+from looper.training.examples import trajectory_examples
+from looper.training.select import Attempt
+
+Served = Callable[[Arm, Task, str], Fingerprinted]
+"""An arm's model with the adapter of an id, or with none."""
+ASKED = 64
+"""Tasks at most: of a large model one answer takes seconds."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What the questions are put with."""
+
+    tasks: Mapping[str, Task]
+    treatments: Treatments
+    served: Served
+    successes: Sequence[Attempt]
+    """Of base and its repeats, at tasks of the evaluation."""
+
+    def of(self, arm: Arm, seed: int) -> Iterator[tuple[Key, Callable[[], Likelihood]]]:
+        """All that is asked of an arm with a seed: the key of what will be recorded, and the question."""
+        if arm.learning is not None and arm.learning.strategy is not None:
+            batches = self.treatments.batches(arm, seed)
+            adapters = self.treatments.after(arm, seed)
+            together = len(adapters) == 1
+            nothing = partial(self._learned, arm, seed, batches, 0, "", last=False)
+            yield (arm.name, seed, 0, False), nothing
+            for number, adapter in enumerate(adapters, 1):
+                learned = len(batches) if together else number
+                last = number == len(adapters)
+                ask = partial(self._learned, arm, seed, batches, learned, adapter, last=last)
+                yield (arm.name, seed, learned, last), ask
+        else:
+            yield (arm.name, seed, 0, True), partial(self._held_out, arm, seed, 0)
+
+    def _learned(
+        self,
+        arm: Arm,
+        seed: int,
+        batches: Sequence[Sequence[Example]],
+        number: int,
+        adapter: str,
+        *,
+        last: bool,
+    ) -> Likelihood:
+        """What a strategy's adapter makes of all batches, those to come included."""
+        examples = [example for batch in batches for example in batch]
+        found = self.served(arm, next(iter(self.tasks.values())), adapter).losses(examples)
+        batch_of: dict[str, int] = {}
+        for at, batch in enumerate(batches, 1):
+            for example in batch:
+                batch_of.setdefault(example.instance_id, at)
+        asked = Likelihood(
+            arm=arm.name,
+            seed=seed,
+            batches=number,
+            last=last,
+            adapters=(adapter,) if adapter else (),
+            learned=_by_task(examples, [-loss for loss in found]),
+            batch_of=batch_of,
+        )
+        if not last:
+            return asked
+        held_out = self._held_out(arm, seed, number)
+        return asked.model_copy(update={"held_out": held_out.held_out, "kl_from_base": held_out.kl_from_base})
+
+    def _held_out(self, arm: Arm, seed: int, number: int) -> Likelihood:
+        """What an arm as it worked makes of what base did well."""
+        told = partial(self._opening, arm, seed)
+        likely: dict[str, float] = {}
+        divergent: dict[str, float] = {}
+        used: dict[str, None] = {}
+        by_adapter: dict[str, list[Attempt]] = {}
+        for attempt in self.successes:
+            task = self.tasks[attempt.trajectory.instance_id]
+            by_adapter.setdefault(self.treatments.adapter(arm, seed, task.repo), []).append(attempt)
+        for adapter, attempts in by_adapter.items():
+            examples = trajectory_examples(attempts, dict(self.tasks), told, render)
+            model = self.served(arm, self.tasks[examples[0].instance_id], adapter)
+            likely |= _by_task(examples, [-loss for loss in model.losses(examples)])
+            if adapter:
+                used[adapter] = None
+                divergent |= _by_task(examples, model.divergences(examples))
+        return Likelihood(
+            arm=arm.name,
+            seed=seed,
+            batches=number,
+            last=True,
+            adapters=tuple(used),
+            held_out=likely,
+            kl_from_base=divergent,
+        )
+
+    def _opening(self, arm: Arm, seed: int, task: Task) -> tuple[tuple[str, str], ...]:
+        """As the arm itself was told the task: with its memory where it has one of its own."""
+        return opening(task, arm.scaffold, self.treatments.memory(arm, seed, task))
+
+
+def _by_task(examples: Sequence[Example], values: Sequence[float]) -> dict[str, float]:
+    """Mean over the examples of each task."""
+    found: dict[str, list[float]] = {}
+    for example, value in zip(examples, values, strict=True):
+        found.setdefault(example.instance_id, []).append(value)
+    return {task: fmean(each) for task, each in found.items()}
+
+
+def successes_of_base(plan: Plan, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """One resolved attempt of base or its repeats for each task, the earliest; every arm is asked about the same."""
+    names = {arm.name for arm in plan.arms if arm.role in (ArmRole.BASE, ArmRole.AGAIN)}
+    found: dict[str, Attempt] = {}
+    for attempt in attempts:
+        acted = any(step.action is not None for step in attempt.steps)
+        if attempt.trajectory.arm in names and attempt.verdict.outcome is Outcome.RESOLVED and acted:
+            found.setdefault(attempt.trajectory.instance_id, attempt)
+    return list(found.values())[:ASKED]

@@ -1,0 +1,43 @@
+"""What an arm's attempts took, against base's at the same tasks."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from looper.metrics.continuous import rank_biserial, wilcoxon
+
+
+@dataclass(frozen=True)
+class Effort:
+    """One quantity over the tasks that both arms have, each task with the mean over its seeds."""
+
+    tasks: int
+    base: float
+    """Median of base."""
+    arm: float
+    effect: float | None
+    """Rank-biserial correlation, from −1 (always less than base) to 1; None where nothing differs."""
+    p: float
+    """Wilcoxon signed-rank test, two-sided."""
+
+
+def effort(arm: Mapping[str, float], base: Mapping[str, float]) -> Effort | None:
+    """Keys are SEED/TASK. None where the arms have no cell in common."""
+    ours, theirs = _by_task(arm, arm.keys() & base.keys()), _by_task(base, arm.keys() & base.keys())
+    if not ours:
+        return None
+    differences = [ours[task] - theirs[task] for task in sorted(ours)]
+    return Effort(
+        tasks=len(ours),
+        base=median(theirs.values()),
+        arm=median(ours.values()),
+        effect=rank_biserial(differences),
+        p=wilcoxon(differences),
+    )
+
+
+def _by_task(values: Mapping[str, float], keys: Iterable[str]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for key in keys:
+        found.setdefault(key.partition("/")[2], []).append(values[key])
+    return {task: fmean(each) for task, each in found.items()}

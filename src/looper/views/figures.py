@@ -1,0 +1,316 @@
+"""How the arms of a run worked, as tables: shares, effort, repeats, the sequence, likelihoods. None of it is registered unless a
+contrast names it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from looper.metrics import continual
+from looper.metrics.attempts import pass_all_k, pass_at_k
+from looper.metrics.effort import effort
+from looper.records.plan import ArmRole, Metric
+from looper.records.trajectory import Trajectory
+from looper.views.runs import RunView
+
+NOT_MEASURED = "–"
+MOST_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Table:
+    """Heads, and a row of as many texts for each arm."""
+
+    name: str
+    head: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def tables(run: RunView) -> list[Table]:
+    """Those that have something to say."""
+    found = (behaviour(run), effort_table(run), repeats(run), sequence(run), likelihoods(run))
+    return [table for table in found if table.rows]
+
+
+def behaviour(run: RunView) -> Table:
+    """How the arms that a model drives worked. What happened in no arm is left out."""
+    names = _driven(run)
+    found = {arm: rates for arm, rates in run.behaviour.items() if arm in names}
+    shown = [
+        name
+        for name in next(iter(found.values()), ({}, None, None))[0]
+        if any(rates[name].value for rates, _, _ in found.values())
+    ]
+    priced = run.manifest.plan.price
+    rows = []
+    for arm, (rates, tests, tokens) in found.items():
+        recall = list(run.measured(arm, Metric.FILE_RECALL).values())
+        shares = [*(rates[name].value for name in shown), tests, fmean(recall) if recall else None]
+        cost = [] if priced is None else [_cost(run, arm)]
+        rows.append((arm, *(_percent(share) for share in shares), _number(tokens, 0), *cost))
+    columns = ["arm", *(name.replace("_", " ") for name in shown), "target tests passed", "file recall"]
+    columns += ["tokens per resolved"]
+    if priced is not None:
+        columns.append(f"{priced.currency} per resolved")
+    return Table("behaviour", "How they worked", "In percent, but for the last.", tuple(columns), tuple(rows))
+
+
+def _cost(run: RunView, arm: str) -> str:
+    """What each resolved task cost, attempts that failed included."""
+    price, ends = run.manifest.plan.price, _ends(run, arm)
+    resolved = sum(run.outcomes(arm).values())
+    if price is None or not resolved or any(end.prompt_tokens is None for end in ends.values()):
+        return NOT_MEASURED
+    spent = sum(
+        price.input * (end.prompt_tokens or 0) + price.output * (end.completion_tokens or 0)
+        for end in ends.values()
+    )
+    return f"{spent / 1e6 / resolved:.4f}"
+
+
+def effort_table(run: RunView) -> Table:
+    """Steps, tokens and seconds of a rollout against base's."""
+    base = _base(run)
+    rows = []
+    for arm, against, _ in run.contrasts:
+        if arm in run.failed_arms:
+            continue
+        texts = []
+        for quantity in (_steps, _tokens, _seconds):
+            found = effort(_quantity(run, arm, quantity), _quantity(run, against, quantity))
+            if found is None:
+                texts += [NOT_MEASURED] * 3
+                continue
+            effect = NOT_MEASURED if found.effect is None else f"{found.effect:+.2f}"
+            texts += [f"{found.base:.4g} → {found.arm:.4g}", effect, f"{found.p:.2g}"]
+        rows.append((arm, *texts))
+    columns = ["arm"]
+    for name in ("steps", "tokens", "seconds"):
+        columns += [f"{name}, median of {base} → arm", "rank-biserial", "p"]
+    note = (
+        "Over tasks, each with the mean over its seeds. Wilcoxon signed-rank test, not adjusted: exploratory."
+    )
+    return Table("effort", "What it took", note, tuple(columns), tuple(rows))
+
+
+def _quantity(run: RunView, arm: str, quantity: Callable[[Trajectory], float | None]) -> dict[str, float]:
+    values = {end.cell.partition("/")[2]: quantity(end) for end in _ends(run, arm).values()}
+    return {where: value for where, value in values.items() if value is not None}
+
+
+def _ends(run: RunView, arm: str) -> dict[str, Trajectory]:
+    """Of the cells of an arm that have a verdict: the rollout that was judged."""
+    return {
+        cell: end
+        for cell in run.cells(arm)
+        if (verdict := run.final.get(cell)) is not None
+        and verdict.outcome.is_verdict
+        and (end := run.ends.get((cell, verdict.attempt))) is not None
+    }
+
+
+def _steps(end: Trajectory) -> float:
+    return end.steps
+
+
+def _tokens(end: Trajectory) -> float | None:
+    if end.prompt_tokens is None or end.completion_tokens is None:
+        return None
+    return end.prompt_tokens + end.completion_tokens
+
+
+def _seconds(end: Trajectory) -> float:
+    return end.wall_s
+
+
+def repeats(run: RunView) -> Table:
+    """What several attempts at a task are worth: seeds of an arm, and of base those of its repeats too."""
+    base = _base(run)
+    again = [arm.name for arm in run.manifest.plan.arms if arm.role is ArmRole.AGAIN]
+    groups = {arm: [arm, *(again if arm == base else [])] for arm in _driven(run) if arm not in again}
+    counted = {name: _counted(run, arms) for name, arms in groups.items()}
+    most = min(MOST_ATTEMPTS, max((attempts for attempts, _ in counted.values()), default=0))
+    rows = []
+    for name, (attempts, resolved) in counted.items():
+        if attempts < 2 or not resolved:
+            continue
+        texts = []
+        for k in range(1, most + 1):
+            for chance in (pass_at_k, pass_all_k):
+                values = [chance(attempts, hits, k) for hits in resolved]
+                known = [value for value in values if value is not None]
+                texts.append(_percent(fmean(known) if len(known) == len(values) else None))
+        label = f"{name} and its repeats" if len(groups[name]) > 1 else name
+        rows.append((label, str(attempts), *texts))
+    columns = ["arm", "attempts"]
+    for k in range(1, most + 1):
+        columns += [f"pass@{k}", f"pass all {k}"]
+    note = "In percent: at least one of k attempts resolves, and all of them do; mean over tasks."
+    return Table("repeats", "Several attempts", note, tuple(columns), tuple(rows))
+
+
+def _counted(run: RunView, arms: Sequence[str]) -> tuple[int, list[int]]:
+    """Attempts at each task, and for every task that has so many: how many resolved it."""
+    by_task: dict[str, list[bool]] = {}
+    for arm in arms:
+        for where, resolved in run.outcomes(arm).items():
+            by_task.setdefault(where.partition("/")[2], []).append(resolved)
+    most = max(map(len, by_task.values()), default=0)
+    return most, [sum(found) for found in by_task.values() if len(found) == most]
+
+
+def sequence(run: RunView) -> Table:
+    """Figures of SWE-Bench-CL that a single pass allows. Repositories are sequences, and count the same."""
+    base = _base(run)
+    own = {arm: _by_sequence(run, arm) for arm in _driven(run)}
+    zero = own.get(base, {})
+    rows = []
+    for arm, sequences in own.items():
+        if not sequences or {repo: set(found) for repo, found in sequences.items()} != {
+            repo: set(found) for repo, found in zero.items()
+        }:
+            continue
+        pairs = [(list(found.values()), list(zero[repo].values())) for repo, found in sequences.items()]
+        moved = [[ours - theirs for ours, theirs in zip(*pair, strict=True)] for pair in pairs]
+        buckets = [_buckets(run, found, each) for found, each in zip(sequences.values(), moved, strict=True)]
+        ends = _ends(run, arm)
+        resolved = [ends[f"{arm}/{where}"] for where, done in run.outcomes(arm).items() if done]
+        steps = sum(end.steps for end in ends.values())
+        rows.append(
+            (
+                arm,
+                _points(_macro([fmean(ours) for ours, _ in pairs])),
+                _points(
+                    _macro([continual.area_under_learning_curve([ours] * len(ours)) for ours, _ in pairs])
+                ),
+                _points(_macro([continual.forward_transfer_stream(*pair) for pair in pairs])),
+                _points(_macro([continual.learning_slope(each) for each in moved]), 2),
+                _points(_macro([continual.learning_slope_within(each) for each in buckets]), 2),
+                _number(
+                    continual.tool_use_efficiency_paper(
+                        [end.wall_s for end in resolved], [end.wall_s for end in ends.values()]
+                    ),
+                    2,
+                ),
+                _number(len(resolved) / steps if steps else None, 3),
+            )
+        )
+    columns = (
+        "arm",
+        "plasticity.stream",
+        "aulc.stream",
+        "forward_transfer.paper.stream",
+        "learning_slope.paired",
+        "learning_slope.within_difficulty",
+        "tue.paper",
+        "tue.memeval",
+    )
+    note = (
+        "In points, slopes in points per position; macro averages over repositories. No task is worked on again after "
+        "others, so acc, forgetting, backward transfer, stability, CL-F and every CL-Score are not measured (not_run)."
+    )
+    return Table("sequence", "Over the sequence, in figures", note, columns, tuple(rows))
+
+
+def _by_sequence(run: RunView, arm: str) -> dict[str, dict[str, float]]:
+    """Repository → task → share resolved over the seeds, in the order of the tasks."""
+    by_task: dict[str, list[bool]] = {}
+    for where, resolved in run.outcomes(arm).items():
+        by_task.setdefault(where.partition("/")[2], []).append(resolved)
+    found: dict[str, dict[str, float]] = {}
+    for task in run.tasks:
+        if task in by_task:
+            found.setdefault(task.rpartition("-")[0], {})[task] = fmean(by_task[task])
+    return found
+
+
+def _buckets(run: RunView, tasks: Mapping[str, float], moved: Sequence[float]) -> list[list[float]]:
+    """Differences by the difficulty of their tasks; nothing where that is not on record."""
+    found: dict[int, list[float]] = {}
+    for task, value in zip(tasks, moved, strict=True):
+        if task not in run.manifest.difficulty:
+            return []
+        found.setdefault(run.manifest.difficulty[task], []).append(value)
+    return list(found.values())
+
+
+def likelihoods(run: RunView) -> Table:
+    """What the arms make of actions that succeeded, in nats per token."""
+    base = run.measured(_base(run), Metric.ACTION_LOG_LIKELIHOOD)
+    rows = []
+    for arm in dict.fromkeys(found.arm for found in run.likelihoods):
+        held_out = run.measured(arm, Metric.ACTION_LOG_LIKELIHOOD)
+        common = held_out.keys() & base.keys()
+        moved = [held_out[key] - base[key] for key in common]
+        apart = [value for found in run.asked(arm) for value in found.kl_from_base.values()]
+        matrices = run.batch_matrices(arm)
+        rows.append(
+            (
+                arm,
+                _nats(list(held_out.values())),
+                _nats(moved),
+                _nats(apart),
+                _nats(list(run.measured(arm, Metric.RETENTION).values())),
+                _nats([continual.plasticity(scores) for scores, _ in matrices]),
+                _nats([continual.forgetting_paper(scores) for scores, _ in matrices]),
+                _nats([continual.forgetting_standard(scores) for scores, _ in matrices]),
+                _nats([continual.forgetting_chaudhry(scores) for scores, _ in matrices]),
+                _nats([continual.backward_transfer_paper(scores) for scores, _ in matrices]),
+                _nats([continual.forward_transfer_paper(scores, zero) for scores, zero in matrices]),
+            )
+        )
+    columns = (
+        "arm",
+        "action log likelihood",
+        "less base's",
+        "KL from base",
+        "retention",
+        "plasticity",
+        "forgetting.paper",
+        "forgetting.standard",
+        "forgetting.chaudhry",
+        "backward_transfer.paper",
+        "forward_transfer.paper",
+    )
+    note = (
+        "Log likelihood of what base did where it resolved a task of the evaluation, under what each arm works with; KL of the "
+        "arm from base at the same places. From retention on: of what each batch taught, asked after every batch; the means "
+        "over the tasks of a batch are the scores of a matrix, which arms that learn all together do not have."
+    )
+    return Table("likelihood", "What they find likely, in nats per token", note, columns, tuple(rows))
+
+
+def _driven(run: RunView) -> list[str]:
+    """Arms that a model drives and that did not fail."""
+    return [
+        arm.name
+        for arm in run.manifest.plan.arms
+        if arm.model.backend not in ("gold", "noop") and arm.name not in run.failed_arms
+    ]
+
+
+def _base(run: RunView) -> str:
+    return next((arm.name for arm in run.manifest.plan.arms if arm.role is ArmRole.BASE), "")
+
+
+def _macro(values: Sequence[float | None]) -> float | None:
+    """Mean over sequences; None where one of them has none."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def _nats(values: Sequence[float | None]) -> str:
+    return _number(_macro(values), 3)
+
+
+def _points(value: float | None, digits: int = 1) -> str:
+    return NOT_MEASURED if value is None else f"{100 * value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return NOT_MEASURED if value is None else f"{100 * value:.1f}"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NOT_MEASURED if value is None else f"{value:.{digits}f}"
