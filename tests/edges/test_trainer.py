@@ -17,7 +17,14 @@ from tests.fakes.scripted_http import whole as reply
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.models.ollama_adapters import register
 from looper.edges.trainers import estimate, mlx
-from looper.edges.trainers.encoding import Encoded, encode, length_histogram, supervised_spans, windows
+from looper.edges.trainers.encoding import (
+    Encoded,
+    encode,
+    length_histogram,
+    supervised_spans,
+    whole_conversation,
+    windows,
+)
 from looper.edges.trainers.estimate import memory_bytes
 from looper.edges.trainers.mlx import MlxTrainer, believable, whole
 from looper.edges.trainers.peft import from_peft, to_peft
@@ -103,6 +110,9 @@ def test_g36_exactly_the_assistant_turns_are_trained_with_any_template(tokenizer
     assert (
         all(action in trained for action in ACTIONS) and "issue" not in trained and "fix the" not in trained
     )
+    light = Example(source="", instance_id="", repo="", turns=tuple(turns), weight=0.2)
+    found = whole_conversation(tokenizer, light)
+    assert found.weights == [0.2 * weight for weight in weights] and found.supervised == sum(weights)
 
 
 def test_g36_a_template_that_rewrites_the_past_is_refused(tokenizer: Any) -> None:

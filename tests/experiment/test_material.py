@@ -1,12 +1,14 @@
 """What one arm learns from: the same successes as conversations, pairs, teachers or text."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tests.memory.test_memory import PATCH
-from tests.training.test_select import CHECK, DONE, FIX, LOOK, attempt
+from tests.training.test_select import CHECK, DONE, FIX, LOOK, REFUSED, attempt, step
 
+from looper.agent.actions import render
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
 from looper.experiment.material import Library
@@ -15,7 +17,7 @@ from looper.records.learning import Learning, Source, Treatment, Writer
 from looper.records.memory import Draw, Remembering
 from looper.records.plan import Arm, ArmRole, ModelSpec
 from looper.records.task import Task
-from looper.records.training import Format, Objective, Selection
+from looper.records.training import Format, Measured, Objective, Selection
 from looper.records.verdict import Outcome
 from looper.training.select import Attempt
 
@@ -43,17 +45,21 @@ def tasks(task: Task) -> dict[str, Task]:
 
 
 def library(
-    tasks: dict[str, Task], ask: Any = lambda name, messages, writer: "", minimum: int = 1
+    tasks: dict[str, Task],
+    ask: Any = lambda name, messages, writer: "",
+    minimum: int = 1,
+    measure: Any = lambda adapter, examples: (),
+    whole: Any = lambda attempt: attempt,
 ) -> Library:
     attempts = tuple(success(number) for number in (1, 2, 3))
     counts = dict.fromkeys(("unresolved", "without_verdict", "outside", "duplicates", "over_cap"), 0)
     selection = Selection(seen=3, taken=3, tasks=tuple(tasks), dropped_steps=0, **counts)
     wrong = attempt("r-1", Outcome.UNRESOLVED, CHECK, LOOK, DONE)
     pool = Pool(attempts, selection, ((attempts[0], attempts[1]),), (), (wrong,))
-    pools = SimpleNamespace(of=lambda *_: pool, matched=lambda *_: 3)
+    pools = SimpleNamespace(of=lambda *_: pool, matched=lambda *_: 3, whole=whole)
     experience = SimpleNamespace(memory_items=1, memory_bytes=None)
     plan = SimpleNamespace(experience=experience, arms=(learner(),), sources=())
-    return Library(plan, pools, tasks, ["r"], minimum, ask)  # type: ignore[arg-type]
+    return Library(plan, pools, tasks, ["r"], minimum, ask, None, measure)  # type: ignore[arg-type]
 
 
 def learner(**learning: Any) -> Arm:
@@ -148,3 +154,47 @@ def test_labels_of_preferences_can_be_drawn(tasks: dict[str, Task]) -> None:
     kept = [library(tasks).of(drawn, seed, "r").examples == better for seed in range(40)]
     assert all(library(tasks).of(plain, seed, "r").examples == better for seed in range(3))
     assert 10 < sum(kept) < 30
+
+
+def test_failures_can_count_less_than_successes(tasks: dict[str, Task]) -> None:
+    found = library(tasks).of(learner(failures=True, failure_weight=0.2), 0, "r")
+    assert [item.weight for item in found.examples] == [1.0, 1.0, 1.0, 0.2]
+    assert {item.weight for item in library(tasks).of(learner(failures=True), 0, "r").examples} == {1.0}
+
+
+def test_a_masked_success_is_shown_whole_and_its_detours_are_not_learned(tasks: dict[str, Task]) -> None:
+    def whole(found: Attempt) -> Attempt:
+        """As it went: an edit was refused before the one that was made."""
+        refused = step(1, FIX, REFUSED)
+        return replace(found, steps=(refused, *found.steps))
+
+    plain = library(tasks, whole=whole).of(learner(), 0, "r").examples[0]
+    masked = library(tasks, whole=whole).of(learner(masked=True), 0, "r").examples[0]
+    assert len(masked.turns) == len(plain.turns) + 2
+    said = [turn for turn in masked.turns if turn.role == "assistant"]
+    assert not said[0].supervised and said[0].text == render(FIX)
+    assert [turn.text for turn in said[1:] if turn.supervised] == [
+        turn.text for turn in plain.turns if turn.supervised
+    ]
+
+
+def test_of_what_a_hybrid_drafts_base_keeps_the_half_that_it_finds_likelier(tasks: dict[str, Task]) -> None:
+    asked = []
+
+    def measure(adapter: str, drafts: Any) -> list[Measured]:
+        asked.append(adapter)
+        return [
+            Measured(source=draft.source, loss=float(number % 2), place=())
+            for number, draft in enumerate(drafts)
+        ]
+
+    def ask(name: str, messages: Any, writer: str) -> str:
+        return f"{name} by {writer}"
+
+    arm = learner(format=Format.SELF_QA, pairs=2, rounds=2, writer=Writer.HYBRID)
+    shelf = library(tasks, ask, measure=measure)
+    drafts = shelf.of(arm, 0, "r", 1).examples
+    kept = shelf.of(arm, 0, "r", 2, "adapter").examples
+    assert len(drafts) == 6 and asked == [""], "in the first round base writes itself"
+    assert [item.source for item in kept] == [item.source for item in drafts[::2]]
+    assert all(item.turns[-1].text.endswith("by adapter") for item in kept)

@@ -281,3 +281,29 @@ def test_every_split_keeps_tasks_to_learn_from_apart(
         assert split_tasks(micro[0], plan.selection, other)[1] != learning
     else:
         assert repo == expected[split]
+
+
+def test_a_named_split_is_the_plan_s_and_stands_in_its_profile_s_name() -> None:
+    plans = {letter: load(split=letter) for letter in "ABCDE"}
+    how = {
+        letter: (plan.experience.split, plan.experience.split_seed)
+        for letter, plan in plans.items()
+        if plan.experience is not None
+    }
+    assert how == {
+        "A": (Split.FIRST, 0),
+        "B": (Split.LAST, 0),
+        "C": (Split.ODD, 0),
+        "D": (Split.DRAWN, 42),
+        "E": (Split.DRAWN, 123),
+    }
+    assert [plan.profile for plan in plans.values()] == [f"micro-{letter}" for letter in "ABCDE"]
+
+
+def test_a_split_that_is_not_there_or_divides_nothing_is_one_line() -> None:
+    with pytest.raises(BadInput, match='no split "F". There are: A, B, C, D, E'):
+        load(split="F")
+    path = FILE.with_name("exp15.toml")
+    shared = {found.stem: found.read_text("utf-8") for found in FILE.parent.glob("profiles/*.toml")}
+    with pytest.raises(BadInput, match="Nothing is learned in exp15 micro"):
+        plan_from_text("exp15", path.read_text("utf-8"), "exp15.toml", "micro", shared=shared, split="A")

@@ -20,7 +20,7 @@ def test_every_cell_is_a_row_and_what_was_not_measured_is_empty(finished: Projec
     rows = list(
         csv.DictReader(io.StringIO(finished.looper("export", str(finished.run), "--format", "csv").stdout))
     )
-    assert len(rows) == 2 * 2 * 3
+    assert len(rows) == 3 * 2 * 3, "arms, seeds, tasks"
     ends = {end.cell: end for end in run.trajectories}
     for row in rows:
         cell = f"{row['arm']}/{row['seed']}/{row['task']}"

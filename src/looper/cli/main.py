@@ -111,6 +111,12 @@ def run(
         int | None,
         typer.Option(min=0, help="Other generated repositories and other luck: the whole run again."),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Which tasks are learned from: A first, B last, C every other, D and E drawn; all for one after the other."
+        ),
+    ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,9 +134,13 @@ def run(
 
     Example: looper run exp00 --workers 2
     """
+    from dataclasses import replace
+
     from rich.console import Console
 
     from looper.cli import wiring
+    from looper.records.learning import SPLITS
+    from looper.views.splits import split_lines
     from looper.views.tables import run_table
 
     options = wiring.RunOptions(
@@ -146,10 +156,18 @@ def run(
         share_machine,
         master_seed,
         tuple(wiring.parse_override(text) for text in override or ()),
+        split,
     )
-    found = wiring.run(options, _settings(data, mirrors), print if dry_run else _say)
-    if found is not None:
-        Console(width=None if sys.stdout.isatty() else 150).print(run_table(found))
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    found = {}
+    for each in SPLITS if split == "all" else [split]:
+        ran = wiring.run(replace(options, split=each), _settings(data, mirrors), print if dry_run else _say)
+        if ran is not None:
+            console.print(run_table(ran))
+            found[each or ""] = ran
+    if len(found) > 1:
+        for line in split_lines(found):
+            print(line)
 
 
 @app.command()

@@ -81,6 +81,8 @@ class RunOptions:
     share_machine: bool
     master_seed: int | None
     overrides: tuple[Override, ...]
+    split: str | None = None
+    """Letter of a division of the tasks; None for the plan's own."""
 
 
 def parse_override(text: str) -> Override:
@@ -148,6 +150,7 @@ def load_plan(options: RunOptions) -> Plan:
         model=options.model,
         limit=options.limit,
         master_seed=options.master_seed,
+        split=options.split,
     )
 
 

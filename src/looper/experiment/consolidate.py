@@ -142,7 +142,8 @@ def consolidate(
     overridden = any(found.gate is Gate.DATA for found in manifest.overrides)
     # Nothing at all cannot be learned from, whatever the reason.
     minimum = 1 if overridden else plan.experience.selection.minimum_tasks
-    library = Library(plan, pools, tasks, repos, minimum, school.ask, school.similar)
+    measure = school.trainer.measure if school.trainer else lambda adapter, examples: ()
+    library = Library(plan, pools, tasks, repos, minimum, school.ask, school.similar, measure)
     done = {found.key: found for found in past if _still_there(found, school.trainer)}
     items = {item.id: item for item in read_stream(folder, "memory", MemoryItem)}
     work = _Work(plan, plan.experience, library, school, number, done)

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 
 from looper.agent.actions import parse, render
 from looper.agent.prompt import opening, question
@@ -13,18 +14,21 @@ from looper.memory.deliver import deliver
 from looper.memory.distil import distil
 from looper.memory.retrieve import Similarity
 from looper.protocols import Message
-from looper.records.learning import Learning, Source
+from looper.records.learning import Learning, Source, Writer
 from looper.records.memory import Delivery, Draw, MemoryItem, MemoryKind
 from looper.records.plan import Arm, ArmRole, Plan
 from looper.records.task import Task
-from looper.records.training import Example, Format, Objective, Selection, Turn
+from looper.records.training import Example, Format, Measured, Objective, Selection, Turn
 from looper.records.trajectory import FinishReason
+from looper.records.verdict import Outcome
 from looper.training.examples import shuffled_targets, trajectory_examples
 from looper.training.formats import retold
-from looper.training.select import Attempt
+from looper.training.select import Attempt, without_detours
 
 Ask = Callable[[str, Sequence[Message], str], str]
 """What base, or base with the adapter of an id, replies to a conversation, by the conversation's name."""
+Measure = Callable[[str, Sequence[Example]], Sequence[Measured]]
+"""What base, or base with the adapter of an id, makes of examples."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,10 @@ class Library:
         minimum_tasks: int,
         ask: Ask,
         similar: Similarity | None = None,
+        measure: Measure = lambda adapter, examples: (),
     ) -> None:
         """Fewer resolved tasks of a repository than `minimum_tasks` are too few."""
+        self._measure = measure
         self._plan, self._pools, self._tasks, self.repos = plan, pools, dict(tasks), repos
         self._similar, self._minimum, self._ask = similar, minimum_tasks, ask
 
@@ -71,7 +77,14 @@ class Library:
             case Objective.IMITATION:
                 if learning.format is not Format.TRAJECTORY:
                     return Material(attempts, selection, self._told(arm, attempts, writer))
-                examples = self._examples(arm, attempts)
+                examples = self._whole(arm, attempts) if learning.masked else self._examples(arm, attempts)
+                if learning.failure_weight is not None:
+                    examples = tuple(
+                        example
+                        if attempt.verdict.outcome is Outcome.RESOLVED
+                        else example.model_copy(update={"weight": learning.failure_weight})
+                        for example, attempt in zip(examples, attempts, strict=True)
+                    )
                 if learning.shuffled:
                     examples = shuffled_targets(examples, seed)
                 return Material(attempts, selection, examples)
@@ -115,7 +128,13 @@ class Library:
                     f"{arm.learning.format.value}. Use another format, or leave its task out."
                 )
             found += told
-        return tuple(found)
+        return tuple(self._likelier(found) if writer and arm.learning.writer is Writer.HYBRID else found)
+
+    def _likelier(self, drafts: Sequence[Example]) -> list[Example]:
+        """The half that base finds likelier, in their order."""
+        losses = [found.loss for found in self._measure("", drafts)]
+        middle = median(losses)
+        return [draft for draft, loss in zip(drafts, losses, strict=True) if loss <= middle]
 
     def _answered(
         self, arm: Arm, attempt: Attempt, task: Task, told: Sequence[Example], writer: str
@@ -139,6 +158,21 @@ class Library:
         found = trajectory_examples(attempts, self._tasks, partial(opening, scaffold=arm.scaffold), render)
         nothing_lost(found, attempts)
         return found
+
+    def _whole(self, arm: Arm, attempts: Sequence[Attempt]) -> tuple[Example, ...]:
+        """The successes as they went, detours shown and not learned."""
+        found = []
+        for attempt in attempts:
+            whole = self._pools.whole(attempt)
+            useful = without_detours(whole.steps)
+            learned = iter([step in useful for step in whole.steps if step.action is not None])
+            (example,) = self._examples(arm, [whole])
+            turns = tuple(
+                turn.model_copy(update={"supervised": next(learned)}) if turn.supervised else turn
+                for turn in example.turns
+            )
+            found.append(example.model_copy(update={"turns": turns}))
+        return tuple(found)
 
     def _preferences(
         self, arm: Arm, seed: int, repo: str, attempts: Sequence[Attempt], selection: Selection

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
-from looper.records.learning import Experience, Learning
+from looper.records.learning import SPLITS, Experience, Learning
 from looper.records.plan import (
     Arm,
     ArmRole,
@@ -103,12 +104,14 @@ def plan_from_text(
     model: str | None = None,
     limit: int | None = None,
     master_seed: int | None = None,
+    split: str | None = None,
 ) -> Plan:
     """Resolve an experiment under a profile of its own, under a `shared` one (texts by name), or under `profile_text` from
     another file.
 
     `model` takes the place of the profile's model, `limit` of its number of tasks, `master_seed` of the embedded suite's
-    seed, moving the plan's seeds along; all become part of the plan.
+    seed, moving the plan's seeds along, `split` (a letter of SPLITS) of how tasks are divided; all become part of the plan, and
+    the split of its profile's name.
     Raises BadInput that lists every problem.
     """
     file = _validated(_ExperimentText, _toml(text, source), text, source)
@@ -133,6 +136,11 @@ def plan_from_text(
                 "seeds": tuple(SEEDS_APART * master_seed + seed for seed in chosen.seeds),
             }
         )
+    if split is not None:
+        if chosen.experience is None or not any(arm.learning for arm in file.arms):
+            raise BadInput(f"Nothing is learned in {experiment} {profile}, so there is nothing to split.")
+        chosen = chosen.model_copy(update={"experience": _divided(chosen.experience, split)})
+        profile = f"{Path(profile).stem}-{split}"
     arms = _chosen_arms(file, chosen, source)
     here = {arm.name for arm in arms}
     # A profile that leaves an arm out leaves out what is chosen from it, and the contrasts of both.
@@ -160,6 +168,14 @@ def plan_from_text(
         )
     except ValidationError as error:
         raise BadInput(_problems(error, text, source)) from error
+
+
+def _divided(experience: Experience, split: str) -> Experience:
+    if split not in SPLITS:
+        there = ", ".join(SPLITS)
+        raise BadInput(f'There is no split "{split}". There are: {there}; all runs one after the other.')
+    how, seed = SPLITS[split]
+    return experience.model_copy(update={"split": how, "split_seed": seed})
 
 
 def _names_exist(file: _ExperimentText, source: str) -> None:

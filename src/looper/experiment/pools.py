@@ -65,6 +65,10 @@ class Pools:
             self._known[key] = self._pool(attempts, frozenset(names)) if attempts else None
         return self._known[key]
 
+    def whole(self, attempt: Attempt) -> Attempt:
+        """An attempt as it went, before anything was left out."""
+        return self._by_cell[attempt.verdict.cell]
+
     def _pool(self, attempts: Sequence[Attempt], split: frozenset[str]) -> Pool:
         taken, selection = select(attempts, split, self._experience.selection)
         taken.sort(key=lambda item: self._tasks[item.trajectory.instance_id].sequence_position)

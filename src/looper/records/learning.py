@@ -58,6 +58,8 @@ class Writer(StrEnum):
     """The arm as it is after its last round; base before the first."""
     FIRST = "first"
     """The arm as it was after its first round, so that nothing feeds on itself."""
+    HYBRID = "hybrid"
+    """The arm drafts as it is after its last round, and base keeps the half that it finds likelier."""
 
 
 class TrainingChange(Record):
@@ -95,6 +97,10 @@ class Learning(Record):
     a pair is the better one is drawn."""
     failures: bool = False
     """Failed attempts are learned from as well, as many as there are successes: what selection is worth."""
+    failure_weight: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of a failed attempt against a success, where failures are learned from; None for the same."""
+    masked: bool = False
+    """Successes are shown whole, detours included, and only the steps that had an effect are learned."""
     recovered: Positive | None = None
     """So many of the arm's own successes after those of its source."""
     writer: Writer = Writer.BASE
@@ -154,6 +160,15 @@ class Learning(Record):
                 "failures: are for adapters that imitate trajectories",
             ),
             (
+                self.failure_weight is not None and not self.failures,
+                "failure_weight: belongs to failures",
+            ),
+            (
+                self.masked
+                and not (trained and plain and self.format is Format.TRAJECTORY and not self.failures),
+                "masked: is for adapters that imitate successes",
+            ),
+            (
                 self.writer is not Writer.BASE and (self.format is not Format.SELF_QA or self.rounds < 2),
                 "writer: belongs to self_qa in two rounds or more",
             ),
@@ -188,6 +203,16 @@ class Split(StrEnum):
     """The first, third, fifth …"""
     DRAWN = "drawn"
     """By chance, the same with the same seed."""
+
+
+SPLITS: dict[str, tuple[Split, int]] = {
+    "A": (Split.FIRST, 0),
+    "B": (Split.LAST, 0),
+    "C": (Split.ODD, 0),
+    "D": (Split.DRAWN, 42),
+    "E": (Split.DRAWN, 123),
+}
+"""Divisions of a sequence that experiments are repeated under, by letter: how, and the seed of what is drawn."""
 
 
 class Experience(Record):

@@ -41,6 +41,8 @@ class Example(Record):
     """The task behind it; evaluation refuses tasks that stand here."""
     repo: str
     turns: tuple[Turn, ...]
+    weight: PositiveFloat = 1.0
+    """Of each of its tokens in the loss, against those of other examples."""
 
 
 class SelectionSettings(Record):
@@ -241,6 +243,8 @@ class TrainingRequest(Record):
             raise ValueError(f"parts: {len(self.parts)} for an adapter that is {self.make.value}")
         if self.settings.library is Library.TORCH and (self.start or self.make is Make.MIXTURE):
             raise ValueError("library: torch trains adapters from their beginning; set library = mlx")
+        if self.settings.library is Library.TORCH and any(found.weight != 1 for found in self.examples):
+            raise ValueError("library: torch counts every example alike; set library = mlx")
         if (self.make is Make.SCALED) != (self.times is not None) and self.make is not Make.RANDOM:
             raise ValueError("times: belongs to an adapter that is scaled, or random")
         if self.grow and not self.start:

@@ -26,7 +26,7 @@ class Encoded:
     instance_id: str
     tokens: list[int]
     weights: list[float]
-    """1 for tokens that the loss counts, else 0; same length as `tokens`."""
+    """The example's own for tokens that the loss counts, else 0; same length as `tokens`."""
     turns: int
     """Supervised turns in it."""
     parts: list[int]
@@ -39,7 +39,8 @@ class Encoded:
 
     @property
     def supervised(self) -> int:
-        return int(sum(self.weights))
+        """Tokens that the loss counts."""
+        return sum(weight > 0 for weight in self.weights)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -66,7 +67,7 @@ def whole_conversation(tokenizer: Any, example: Example) -> Encoded:
     for (start, end), turn in zip(spans, taught, strict=True):
         for at, (left, right) in enumerate(found["offset_mapping"]):
             if left >= start and right <= end and right > left:
-                weights[at] = 1.0
+                weights[at] = example.weight
                 parts[at] = -1 if turn.part is None else turn.part
     return Encoded(example.source, example.instance_id, list(found["input_ids"]), weights, len(taught), parts)
 

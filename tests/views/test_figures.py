@@ -1,0 +1,183 @@
+"""Tables of how the arms of a run worked, and what the arms find likely, from a run in which one learned in batches."""
+
+from dataclasses import replace
+from statistics import fmean
+
+import pytest
+from tests.experiment.test_run import Project
+
+from looper.metrics.continual import forgetting_standard
+from looper.records.likelihood import Likelihood
+from looper.records.plan import Contrast, Metric, Price
+from looper.records.trajectory import Trajectory
+from looper.records.verdict import Outcome, Verdict
+from looper.views.figures import behaviour, effort_table, likelihoods, repeats, sequence, tables
+from looper.views.runs import RunView, read_run
+from looper.views.splits import split_lines
+
+
+@pytest.fixture(scope="module")
+def run(finished: Project) -> RunView:
+    return read_run(finished.run)
+
+
+def test_every_table_has_a_text_for_every_column(run: RunView) -> None:
+    found = tables(run)
+    assert [table.name for table in found] == ["behaviour", "effort", "repeats", "sequence", "likelihood"]
+    for table in found:
+        assert table.rows and all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_arms_that_learned_and_base_are_asked_about_the_same_successes(run: RunView) -> None:
+    asked = {arm: run.measured(arm, Metric.ACTION_LOG_LIKELIHOOD) for arm in ("base", "lora", "in_batches")}
+    resolved = {where.partition("/")[2] for where, done in run.outcomes("base").items() if done}
+    assert resolved and {where.partition("/")[2] for where in asked["base"]} == resolved
+    assert asked["lora"].keys() == asked["base"].keys() == asked["in_batches"].keys()
+    assert all(value < 0 for found in asked.values() for value in found.values())
+    assert asked["lora"] != asked["base"], "the adapter was there when it was asked"
+
+
+def test_the_divergence_from_base_is_of_adapters_only_and_positive(run: RunView) -> None:
+    apart = {
+        arm: [value for found in run.asked(arm) for value in found.kl_from_base.values()]
+        for arm in ("base", "lora")
+    }
+    assert not apart["base"] and apart["lora"] and all(value > 0 for value in apart["lora"])
+
+
+def test_a_strategy_is_asked_before_its_first_batch_and_after_each(run: RunView) -> None:
+    for seed in run.manifest.plan.seeds:
+        asked = [found for found in run.asked("in_batches") if found.seed == seed]
+        batches = max(found.batches for found in asked)
+        assert batches >= 2 and [found.batches for found in asked] == list(range(batches + 1))
+        assert [found.last for found in asked] == [False] * batches + [True]
+        assert set(asked[0].batch_of.values()) == set(range(1, batches + 1))
+        assert asked[0].adapters == () and len({found.adapters for found in asked}) == batches + 1
+
+
+def of_batches(*rows: dict[str, float]) -> list[Likelihood]:
+    """Task a came with the first batch, b with the second, and so on."""
+    return [
+        Likelihood(
+            arm="in_batches",
+            seed=0,
+            batches=number,
+            last=number == len(rows) - 1,
+            adapters=(),
+            learned=row,
+            batch_of={task: at for at, task in enumerate(row, 1)},
+        )
+        for number, row in enumerate(rows)
+    ]
+
+
+def test_what_was_forgotten_is_the_fall_from_the_best_since_its_own_turn(run: RunView) -> None:
+    rows = of_batches(
+        {"a": -9, "b": -9, "c": -9},
+        {"a": -1, "b": -1, "c": -8},
+        {"a": -0.5, "b": -2, "c": -8},
+        {"a": -3, "b": -4, "c": -1},
+    )
+    asked = replace(run, likelihoods=tuple(rows))
+    assert asked.measured("in_batches", Metric.FORGETTING) == {"0/a": 2.5, "0/b": 2.0}
+    assert asked.measured("in_batches", Metric.RETENTION) == {"0/a": -3, "0/b": -4, "0/c": -1}
+    ((scores, zero),) = asked.batch_matrices("in_batches")
+    assert zero == [-9] * 3 and forgetting_standard(scores) == pytest.approx(fmean([2.5, 2.0]))
+    row = next(row for row in likelihoods(asked).rows if row[0] == "in_batches")
+    assert row[likelihoods(asked).columns.index("forgetting.standard")] == "2.250"
+
+
+def test_an_arm_that_learned_all_together_has_kept_something_and_forgotten_nothing_that_is_known(
+    run: RunView,
+) -> None:
+    before, _, after = of_batches({"a": -9, "b": -9}, {"a": -1, "b": -8}, {"a": -2, "b": -1})
+    asked = replace(run, likelihoods=(before, after))
+    assert asked.measured("in_batches", Metric.RETENTION) == {"0/a": -2, "0/b": -1}
+    assert asked.measured("in_batches", Metric.FORGETTING) == {} and not asked.batch_matrices("in_batches")
+
+
+def test_a_contrast_on_likelihoods_is_in_nats_and_one_that_was_not_measured_says_so(run: RunView) -> None:
+    registered = run.registered[1]
+    assert registered.contrast.metric is Metric.ACTION_LOG_LIKELIHOOD and registered.difference is not None
+    ours, theirs = (run.measured(arm, Metric.ACTION_LOG_LIKELIHOOD) for arm in ("in_batches", "base"))
+    by_task: dict[str, list[float]] = {}
+    for where, value in ours.items():
+        by_task.setdefault(where.partition("/")[2], []).append(value - theirs[where])
+    assert registered.difference.difference == pytest.approx(fmean(map(fmean, by_task.values())))
+    gone = replace(run, likelihoods=())
+    assert gone.registered[1].difference is None and gone.registered[1].finding.value == "not measured"
+
+
+def test_repeats_are_seeds_of_an_arm(run: RunView) -> None:
+    table = repeats(run)
+    done = list(run.outcomes("base").items())
+    once = 100 * fmean(resolved for _, resolved in done)
+    (row,) = (row for row in table.rows if row[0] == "base")
+    assert row[1] == "2" and row[table.columns.index("pass@1")] == f"{once:.1f}"
+    assert float(row[table.columns.index("pass@2")]) >= once
+
+
+def test_a_single_pass_has_no_forgetting_and_says_so(run: RunView) -> None:
+    table = sequence(run)
+    assert "not measured (not_run)" in table.note
+    (base,) = (row for row in table.rows if row[0] == "base")
+    assert base[table.columns.index("forward_transfer.paper.stream")] == "0.0"
+    assert base[table.columns.index("learning_slope.paired")] == "0.00"
+
+
+def test_effort_is_against_base_and_leaves_cells_without_a_verdict_out(run: RunView) -> None:
+    table = effort_table(run)
+    assert [row[0] for row in table.rows] == ["lora", "in_batches"]
+    lost = tuple(
+        verdict.model_copy(update={"outcome": Outcome.INFRA_ERROR})
+        if verdict.cell.startswith("lora/")
+        else verdict
+        for verdict in run.verdicts
+    )
+    (row, _) = effort_table(replace(run, verdicts=lost)).rows
+    assert row == ("lora", *["–"] * 9)
+
+
+def test_a_price_gives_what_each_resolved_task_cost(run: RunView) -> None:
+    plan = run.manifest.plan.model_copy(update={"price": Price(input=1.0, output=10.0, currency="EUR")})
+    table = behaviour(replace(run, manifest=run.manifest.model_copy(update={"plan": plan})))
+    assert table.columns[-1] == "EUR per resolved" and "EUR" not in "".join(behaviour(run).columns)
+    ends = [end for end in run.trajectories if end.arm == "base"]
+    spent = sum((end.prompt_tokens or 0) + 10 * (end.completion_tokens or 0) for end in ends) / 1e6
+    (row,) = (row for row in table.rows if row[0] == "base")
+    assert float(row[-1]) == pytest.approx(spent / sum(run.outcomes("base").values()), abs=1e-4)
+
+
+def test_files_that_gold_changes_are_looked_for_in_the_patch(run: RunView) -> None:
+    ends: dict[str, Trajectory] = {end.cell: end for end in run.trajectories}
+    judged: list[Verdict] = [found for found in run.verdicts if found.outcome.is_verdict]
+    assert all(found.file_recall == 1 for found in judged if found.outcome is Outcome.RESOLVED)
+    assert all(found.file_recall == 0 for found in judged if not ends[found.cell].patch)
+
+
+def test_splits_are_described_together(run: RunView) -> None:
+    def with_difference(value: float) -> RunView:
+        (contrast, *_) = run.manifest.plan.contrasts
+        swapped = Contrast(**{**contrast.model_dump(), "arm": "lora", "against": "base"})
+        plan = run.manifest.plan.model_copy(update={"contrasts": (swapped,)})
+        verdicts = tuple(
+            found.model_copy(
+                update={
+                    "outcome": Outcome.RESOLVED
+                    if (value > 0) == found.cell.startswith("lora/")
+                    else Outcome.UNRESOLVED
+                }
+            )
+            for found in run.verdicts
+        )
+        return replace(run, manifest=run.manifest.model_copy(update={"plan": plan}), verdicts=verdicts)
+
+    up, down = with_difference(1), with_difference(-1)
+    lines = list(split_lines(dict(zip("ABCDE", (up, up, up, down, up), strict=True))))
+    assert lines[0].startswith("split A: lora − base +100.0 points") and lines[3].startswith(
+        "split D: lora − base -100.0"
+    )
+    assert lines[-1] == "above 0 in 4 of 5 splits, which share their tasks: robust"
+    assert list(split_lines(dict(zip("ABCDE", (up, up, down, down, down), strict=True))))[-1].endswith("weak")
+    lost = replace(up, verdicts=())
+    assert "1 of 2 splits were measured" in list(split_lines({"A": up, "B": lost}))[-1]
