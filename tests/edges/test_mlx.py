@@ -175,8 +175,11 @@ def test_a_folder_without_a_model_is_bad_input(tmp_path: Path) -> None:
 
 
 def test_the_package_stays_small() -> None:
-    size = sum(path.stat().st_size for path in nano_folder().iterdir())
-    assert size <= 8_000_000
+    sizes = [
+        sum(path.stat().st_size for path in folder.iterdir())
+        for folder in (nano_folder(), nano_folder("small"))
+    ]
+    assert sizes[1] < sizes[0] / 2 and sum(sizes) <= 8_000_000
 
 
 def test_a_killed_harness_takes_its_model_process_along() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from looper.errors import BadInput
 from looper.experiment.plans import parse_model, plan_from_text
-from looper.experiment.schedule import lanes, select_tasks, split_tasks
-from looper.records.learning import Split, Treatment
+from looper.experiment.schedule import by_age, changed_since, lanes, select_tasks, split_tasks
+from looper.records.learning import Source, Split, Treatment
 from looper.records.plan import ArmRole, Plan, TaskSelection
 from looper.records.task import Task
 
@@ -307,3 +307,34 @@ def test_a_split_that_is_not_there_or_divides_nothing_is_one_line() -> None:
     shared = {found.stem: found.read_text("utf-8") for found in FILE.parent.glob("profiles/*.toml")}
     with pytest.raises(BadInput, match="Nothing is learned in exp15 micro"):
         plan_from_text("exp15", path.read_text("utf-8"), "exp15.toml", "micro", shared=shared, split="A")
+
+
+def test_ages_are_as_large_as_each_other_and_the_oldest_is_the_most_out_of_date(task: Task) -> None:
+    tasks = [
+        task.model_copy(
+            update={
+                "repo": repo,
+                "instance_id": f"{repo}-{number}",
+                "created_at": f"20{30 - number}-01-01",
+                "modified_files": ("a.py", "b.py"),
+            }
+        )
+        for repo in ("p", "q")
+        for number in range(1, 11)
+    ]
+    ages = by_age(tasks)
+    assert [len(found) for found in ages.values()] == [4, 4, 4, 4]
+    assert [found.instance_id for found in ages[Source.STALE_MAJOR] if found.repo == "p"] == ["p-9", "p-10"]
+    newest = max(found.created_at for found in ages[Source.STALE_MINOR])
+    assert newest < min(found.created_at for found in ages[Source.OWN])
+
+    def base_file(found: Task, path: str) -> bytes:
+        """a.py changes every year; b.py changed once, ten years before the last task."""
+        return (found.created_at if path == "a.py" else str(found.created_at > "2021-06-01")).encode()
+
+    now = [
+        task.model_copy(update={"repo": "p", "created_at": "2031-01-01", "modified_files": ("a.py", "b.py")})
+    ]
+    assert changed_since(ages[Source.OWN], now, base_file) == 0.5
+    assert changed_since(ages[Source.STALE_MAJOR], now, base_file) == 1.0
+    assert changed_since([], now, base_file) is None

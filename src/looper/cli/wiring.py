@@ -37,12 +37,19 @@ from looper.errors import BadInput, Cancelled, Drift, ExitCode
 from looper.experiment.cell import World
 from looper.experiment.ledger import Ledger, differences
 from looper.experiment.plans import plan_from_text
-from looper.experiment.schedule import first_of_each, fit_to_learn_from, lanes, split_tasks
+from looper.experiment.schedule import (
+    by_age,
+    changed_since,
+    first_of_each,
+    fit_to_learn_from,
+    lanes,
+    split_tasks,
+)
 from looper.experiment.stages import Staging, run_stages
 from looper.memory.retrieve import Similarity
 from looper.protocols import ChatModel, Fingerprinted, Workspaces
 from looper.records.base import content_hash
-from looper.records.learning import Experience, Source
+from looper.records.learning import AGES, Experience, Source
 from looper.records.plan import (
     Arm,
     ArmRole,
@@ -57,6 +64,7 @@ from looper.records.plan import (
 from looper.records.task import Task
 from looper.views.runs import RunView, read_run, run_folders
 
+STALE = AGES[:-1]
 GRACE_S = 3.0
 """How long running steps may take to end after an interruption; what they would have recorded is repeated next time."""
 
@@ -367,6 +375,11 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
         site = Site(plan, mirrors, settings, options.sandbox, say)
         models = Models(plan, site.workspaces, settings)
         stack.callback(models.close)
+        drift = _drift(plan, experience, tasks, site.workspaces)
+        for source, share in drift.items():
+            say(
+                f"{source.value}: {100 * share:.0f} % of the files that gold patches change have changed since"
+            )
         manifest = RunManifest(
             plan=plan,
             code_version=code_version(),
@@ -376,6 +389,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
                 source: tuple(task.instance_id for task in found) for source, found in experience.items()
             },
             left_out=prepared.left_out,
+            drift=drift,
             overrides=options.overrides,
             tasks_hash=content_hash(*every_task),
             models={arm.name: models.of(arm, tasks[0]).identity() for arm in plan.arms},
@@ -441,6 +455,21 @@ def _about_learning(
         yield f"{fewest} tasks to learn from are few: what is learned may be those tasks and nothing else"
 
 
+def _drift(
+    plan: Plan, experience: Mapping[Source, Sequence[Task]], tasks: Sequence[Task], workspaces: Workspaces
+) -> dict[Source, float]:
+    """How much has changed since the older experience of real repositories, measured from their trees. The embedded suite
+    changes conventions, not files, and says itself how many."""
+    if plan.selection.suite == "micro":
+        return {}
+    found = {
+        source: changed_since(old, tasks, workspaces.base_file)
+        for source, old in experience.items()
+        if source in STALE
+    }
+    return {source: share for source, share in found.items() if share is not None}
+
+
 def workers_for(plan: Plan, wanted: int | None) -> int:
     """A rollout waits for processes nearly all of its time, so there may be more of them than cores; a large model has to keep
     every conversation in memory."""
@@ -462,7 +491,12 @@ def load_experience(
     """The tasks that arms learn from, by source, and mirrors that only these need."""
     found: dict[Source, tuple[Task, ...]] = {}
     mirrors: dict[str, Path] = {}
+    aged = plan.selection.suite != "micro" and any(source in STALE for source in plan.sources)
+    ages = by_age(learning) if aged else {}
     for source in plan.sources:
+        if source in ages:
+            found[source] = ages[source]
+            continue
         if source in (Source.OWN, Source.GOLD, Source.GUIDED):
             found[source] = tuple(learning)
             continue
@@ -502,7 +536,9 @@ def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
         )
     if spec.backend == "mlx":
         return Path(spec.name).expanduser()
-    return quantised_nano(settings.state / "models", spec.name) if spec.name else nano_folder()
+    if spec.name.endswith("bit"):
+        return quantised_nano(settings.state / "models", spec.name)
+    return nano_folder(spec.name)
 
 
 @contextlib.contextmanager

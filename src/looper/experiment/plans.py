@@ -30,7 +30,7 @@ from looper.records.plan import (
 T = TypeVar("T", bound=BaseModel)
 SEEDS_APART = 1000
 """Between the seeds of a plan under one master seed and under the next."""
-NANO_BITS = ("8bit", "4bit", "3bit", "2bit")
+NANO_FORMS = ("small", "8bit", "4bit", "3bit", "2bit")
 BACKENDS = ("nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop")
 
 
@@ -77,16 +77,16 @@ class _ExperimentText(_Closed):
 
 
 def parse_model(text: str) -> ModelSpec:
-    """`nano`, `nano:4bit`, `gold`, `noop`, `mlx:FOLDER`, `ollama:NAME`, `openai:NAME@URL`, `anthropic:NAME`, `scripted:FILE`."""
+    """`nano`, `nano:small`, `nano:4bit`, `gold`, `noop`, `mlx:FOLDER`, `ollama:NAME`, `openai:NAME@URL`, `anthropic:NAME`, `scripted:FILE`."""
     backend, _, rest = text.partition(":")
     if backend not in BACKENDS:
         raise BadInput(
             f'"{text}" names no model. Use nano, or one of these with a name after a colon: {", ".join(BACKENDS)}.'
         )
     name, _, url = rest.partition("@") if backend in ("openai", "ollama") else (rest, "", "")
-    if backend == "nano" and name not in ("", *NANO_BITS):
+    if backend == "nano" and name not in ("", *NANO_FORMS):
         raise BadInput(
-            f'"{text}": the embedded model comes as nano, or with fewer bits: {", ".join(NANO_BITS)}.'
+            f'"{text}": the embedded model comes as nano, of half the width, or with fewer bits: {", ".join(NANO_FORMS)}.'
         )
     if backend != "nano" and bool(name) == (backend in ("gold", "noop")):
         raise BadInput(f'"{text}": {backend} takes {"no name" if name else f"a name, {backend}:NAME"}.')

@@ -1,12 +1,13 @@
 """A plan and its tasks → cells, in the order in which they run."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
+from statistics import fmean
 
 from looper.bench.screen import leak_score, near_duplicates
 from looper.errors import BadInput
-from looper.records.learning import Experience, Split
+from looper.records.learning import AGES, Experience, Source, Split
 from looper.records.plan import Arm, Cell, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import SelectionSettings
@@ -89,6 +90,32 @@ def fit_to_learn_from(
             if leak_score(task.gold_patch, task.problem_statement).flagged
         }
     return tuple(task for task in learning if task.instance_id not in left_out), left_out
+
+
+def by_age(tasks: Sequence[Task]) -> dict[Source, tuple[Task, ...]]:
+    """Training tasks in four ages, of each repository as many for each; the youngest of what is left over are left out."""
+    found: dict[Source, list[Task]] = {age: [] for age in AGES}
+    for of_repo in _by_repo(tasks):
+        oldest_first = sorted(of_repo, key=lambda task: (task.created_at, task.instance_id))
+        size = len(oldest_first) // len(AGES)
+        for number, age in enumerate(AGES):
+            names = {task.instance_id for task in oldest_first[number * size : (number + 1) * size]}
+            found[age] += [task for task in of_repo if task.instance_id in names]
+    return {age: tuple(kept) for age, kept in found.items()}
+
+
+def changed_since(
+    old: Sequence[Task], now: Sequence[Task], base_file: Callable[[Task, str], bytes | None]
+) -> float | None:
+    """How much of what matters now is no longer what it was: of the files that the gold patches of `now` change, the share that
+    differs between the youngest tree of `old` and the task's own. Mean over tasks; None where no repository is in both."""
+    youngest = {task.repo: task for task in sorted(old, key=lambda task: task.created_at)}
+    shares = [
+        fmean(base_file(youngest[task.repo], path) != base_file(task, path) for path in task.modified_files)
+        for task in now
+        if task.repo in youngest and task.modified_files
+    ]
+    return fmean(shares) if shares else None
 
 
 def first_of_each(tasks: Sequence[Task], count: int) -> tuple[Task, ...]:

@@ -43,11 +43,16 @@ class Source(StrEnum):
     GOLD = "gold"
     """The training tasks again, with the benchmark's own patch played by the agent's tools: perfect experience."""
     STALE_MINOR = "stale_minor"
-    """Tasks of an older state of the repositories, of which a small part has changed since."""
+    """Tasks of an older state of the repositories, of which a small part has changed since. Of real repositories: their older
+    training tasks, in three ages, and `own` are then the newest."""
     STALE_MODERATE = "stale_moderate"
     STALE_MAJOR = "stale_major"
     GUIDED = "guided"
     """The training tasks, with an overseer that remembers and puts its own action in the place of a worse one."""
+
+
+AGES = (Source.STALE_MAJOR, Source.STALE_MODERATE, Source.STALE_MINOR, Source.OWN)
+"""Oldest first."""
 
 
 class Writer(StrEnum):

@@ -450,6 +450,8 @@ class RunManifest(Record):
     """Of each task, 1 to 4 as in its record."""
     experience_tasks: dict[Source, tuple[str, ...]] = Field(default_factory=dict)
     """Ids of the tasks to learn from, by where they come from."""
+    drift: dict[Source, float] = Field(default_factory=dict)
+    """Share of the files that matter now which have changed since the older experience, where that was measured."""
     left_out: dict[str, str] = Field(default_factory=dict)
     """Tasks that could have been learned from and were not, and why, by id."""
     overrides: tuple[Override, ...] = ()

@@ -30,9 +30,9 @@ WHOLE_DIGEST_BYTES = 256 << 20
 """Weights up to this size are hashed whole; of larger files the beginning, which names every tensor, and the size."""
 
 
-def nano_folder() -> Path:
-    """The weights that ship with the package."""
-    return Path(str(resources.files("looper.nano") / "weights"))
+def nano_folder(size: str = "") -> Path:
+    """The weights that ship with the package; of half the width where the size is `small`."""
+    return Path(str(resources.files("looper.nano") / ("weights_small" if size == "small" else "weights")))
 
 
 def quantised_nano(models: Path, bits: str) -> Path:

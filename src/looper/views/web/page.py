@@ -188,10 +188,11 @@ def _by_task(outcomes: Mapping[str, bool]) -> dict[str, list[bool]]:
 
 def _grid(run: RunView) -> list[tuple[str, list[tuple[str, str]]]]:
     names = [*(arm.name for arm in run.manifest.plan.arms), *run.choice_names]
-    return [
-        (name, [_mark(task, _by_task(run.outcomes(name)).get(task, [])) for task in run.tasks])
-        for name in names
-    ]
+    found = []
+    for name in names:
+        by_task = _by_task(run.outcomes(name))
+        found.append((name, [_mark(task, by_task.get(task, [])) for task in run.tasks]))
+    return found
 
 
 def _mark(task: str, resolved: Sequence[bool]) -> tuple[str, str]:
