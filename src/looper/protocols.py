@@ -61,8 +61,8 @@ class Fingerprinted(ChatModel, Protocol):
         """What the model makes of conversations: nats per supervised token of each."""
         ...
 
-    def divergences(self, examples: Sequence[Example]) -> list[float]:
-        """KL(model ‖ model without its adapter) over the vocabulary, in nats: the mean over the supervised tokens of each."""
+    def compared(self, examples: Sequence[Example]) -> list[tuple[float, float]]:
+        """Of each: the loss, and KL(model ‖ model without its adapter) over the vocabulary, nats per supervised token."""
         ...
 
 

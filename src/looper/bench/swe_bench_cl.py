@@ -7,6 +7,7 @@ from looper.bench.verify import patch_paths
 from looper.records.task import Runner, Task
 
 SUITE = "swe-bench-cl"
+OWN_RUNNERS = {"django/django": Runner.DJANGO, "sympy/sympy": Runner.SYMPY}
 _DATA_FILES = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 
 
@@ -16,7 +17,7 @@ def task_from_row(row: dict[str, Any]) -> Task:
     meta, issue, checks = row["metadata"], row["task"], row["evaluation"]
     learning, harness, sequence = row["continual_learning"], row["swebench"], row["sequence"]
     corrections = harness["label_corrections_2026_08"]
-    runner = Runner.DJANGO if meta["repo"] == "django/django" else Runner.PYTEST
+    runner = OWN_RUNNERS.get(meta["repo"], Runner.PYTEST)
     return Task(
         instance_id=meta["instance_id"],
         suite=SUITE,

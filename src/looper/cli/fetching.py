@@ -22,7 +22,7 @@ HOST = "https://github.com"
 FETCH_TIMEOUT_S = 3600
 
 
-def _tasks(settings: Settings, repos: Sequence[str]) -> dict[str, list[Task]]:
+def tasks_by_repo(settings: Settings, repos: Sequence[str]) -> dict[str, list[Task]]:
     """Tasks by repository. Raises BadInput for repositories that the benchmark does not have."""
     if not settings.swe_data:
         raise BadInput(
@@ -40,7 +40,7 @@ def _tasks(settings: Settings, repos: Sequence[str]) -> dict[str, list[Task]]:
 def fetch(settings: Settings, repos: Sequence[str]) -> Iterator[str]:
     """Clone what is not there, then say for each mirror whether every base commit is in it."""
     settings.mirrors.mkdir(parents=True, exist_ok=True)
-    for repo, tasks in _tasks(settings, repos).items():
+    for repo, tasks in tasks_by_repo(settings, repos).items():
         mirror = settings.mirrors / f"{repo.replace('/', '__')}.git"
         if not mirror.is_dir():
             _clone(repo, mirror)
@@ -79,7 +79,7 @@ def _missing_commits(mirror: Path, tasks: Sequence[Task]) -> list[Task]:
 def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]) -> Iterator[str]:
     """Build every environment that the tasks need; one line each."""
     environments = PinnedEnvironments(settings.state / "environments", say)
-    for repo, tasks in _tasks(settings, repos).items():
+    for repo, tasks in tasks_by_repo(settings, repos).items():
         if not supported_versions(repo):
             yield f"{repo}: no environment is known yet"
             continue
@@ -90,7 +90,7 @@ def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]
 def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool, hints: bool) -> Iterator[str]:
     """Scores task by task, tasks that nearly are another one, then a line per repository."""
     said = load_hints(settings.swe_data) if hints and settings.swe_data else {}
-    for repo, tasks in _tasks(settings, repos).items():
+    for repo, tasks in tasks_by_repo(settings, repos).items():
         flagged = unscored = 0
         for task in tasks:
             score = leak_score(task.gold_patch, task.problem_statement)

@@ -521,6 +521,41 @@ def bench_prepare(
         print(line)
 
 
+@bench.command("validate")
+def bench_validate(
+    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option("--task", help="Only this task; can be repeated.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Tasks side by side.")] = 2,
+    file: Annotated[
+        Path | None, typer.Option(help="Markdown file to write the table to, between its marks.")
+    ] = None,
+    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Judge each real task with its gold patch and with none, before any model is asked.
+
+    Gold must pass every FAIL_TO_PASS id each time, and nothing must not. PASS_TO_PASS ids that gold does not pass in three
+    runs are left out from then on, and tasks that are not valid are no longer taken by any plan; the table says which and why.
+    Safe to interrupt and to repeat: what was validated with the same labels, environment and rules is not judged again.
+
+    Example: looper bench validate --repo sympy/sympy --workers 2
+    """
+    from looper.cli.validating import run_validations, write_table
+    from looper.views.eligibility import table_lines
+
+    chosen = _settings(data, mirrors)
+    found = run_validations(chosen, tuple(repo or ()), tuple(tasks or ()), workers, sandbox, _say)
+    counts: dict[str, int] = {}
+    for each in found:
+        counts[each.repo] = counts.get(each.repo, 0) + 1
+    print("\n".join(table_lines(counts, found)))
+    for line in write_table(file, chosen, found) if file is not None else ():
+        _say(line)
+
+
 @bench.command("verify")
 def bench_verify(
     predictions: Annotated[

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from looper.agent.actions import render
 from looper.bench.gold import gold_actions
+from looper.bench.validate import eligible
 from looper.cli.progress import RunProgress, TrainingProgress
 from looper.cli.settings import Settings
 from looper.edges.datasets.micro import MicroSuite
@@ -46,9 +47,11 @@ from looper.experiment.schedule import (
     split_tasks,
 )
 from looper.experiment.stages import Staging, run_stages
+from looper.journal import read_stream
 from looper.memory.retrieve import Similarity
 from looper.protocols import ChatModel, Fingerprinted, Workspaces
 from looper.records.base import content_hash
+from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Experience, Source
 from looper.records.plan import (
     Arm,
@@ -171,8 +174,16 @@ def load_tasks(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task
             "SWE-Bench-CL is not configured. Set LOOPER_SWE_DATA (or --data) to its JSONL file or to hub:NAME; "
             "the embedded suite needs nothing: --profile micro."
         )
-    tasks = load_swe_bench_cl(settings.swe_data)
+    tasks, _ = eligible(
+        load_swe_bench_cl(settings.swe_data),
+        list(read_stream(validations_folder(settings), "validations", Validation)),
+    )
     return tasks, mirrors_of(tasks, settings.mirrors)
+
+
+def validations_folder(settings: Settings) -> Path:
+    """Where `looper bench validate` keeps what it found."""
+    return settings.state / "validations"
 
 
 def mirrors_of(tasks: Sequence[Task], folder: Path) -> dict[str, Path]:
@@ -362,6 +373,8 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
     """Everything behind `looper run`; None for a dry run."""
     prepared = prepare(options, settings)
     plan, tasks, experience, mirrors = prepared.plan, prepared.tasks, prepared.experience, prepared.mirrors
+    for line in _about_eligibility(tasks, settings):
+        say(line)
     for line in _about_learning(plan, experience, prepared.left_out, options.overrides):
         say(line)
     if options.dry_run:
@@ -436,6 +449,19 @@ def _fit(
         kept[source], why = fit_to_learn_from(tasks, evaluated, plan.experience.selection)
         left_out |= why
     return kept, left_out
+
+
+def _about_eligibility(tasks: Sequence[Task], settings: Settings) -> Iterator[str]:
+    """Of real tasks: which are not taken because they cannot tell right from wrong here, and how many nobody looked at."""
+    repos = {task.repo for task in tasks if task.suite == "swe-bench-cl"}
+    known = read_stream(validations_folder(settings), "validations", Validation) if repos else ()
+    of_repos = {found.instance_id: found for found in known if found.repo in repos}
+    for found in of_repos.values():
+        if not found.valid:
+            yield f"{found.instance_id} is not eligible: {found.cause}"
+    unknown = sum(task.repo in repos and task.instance_id not in of_repos for task in tasks)
+    if unknown:
+        yield f"{unknown} of {len(tasks)} tasks were not validated here; before a model is asked: looper bench validate"
 
 
 def _about_learning(

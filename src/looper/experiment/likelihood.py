@@ -19,7 +19,7 @@ from looper.training.select import Attempt
 
 Served = Callable[[Arm, Task, str], Fingerprinted]
 """An arm's model with the adapter of an id, or with none."""
-ASKED = 64
+ASKED = 32
 """Tasks at most: of a large model one answer takes seconds."""
 
 
@@ -93,10 +93,13 @@ class Asking:
         for adapter, attempts in by_adapter.items():
             examples = trajectory_examples(attempts, dict(self.tasks), told, render)
             model = self.served(arm, self.tasks[examples[0].instance_id], adapter)
-            likely |= _by_task(examples, [-loss for loss in model.losses(examples)])
-            if adapter:
-                used[adapter] = None
-                divergent |= _by_task(examples, model.divergences(examples))
+            if not adapter:
+                likely |= _by_task(examples, [-loss for loss in model.losses(examples)])
+                continue
+            used[adapter] = None
+            compared = model.compared(examples)
+            likely |= _by_task(examples, [-loss for loss, _ in compared])
+            divergent |= _by_task(examples, [apart for _, apart in compared])
         return Likelihood(
             arm=arm.name,
             seed=seed,

@@ -10,6 +10,7 @@ class Runner(StrEnum):
 
     PYTEST = "pytest"
     DJANGO = "django"
+    SYMPY = "sympy"
 
 
 class Task(Record):

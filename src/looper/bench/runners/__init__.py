@@ -47,7 +47,7 @@ class Invocation:
 
 
 def invocation(task: Task, canaries: CanaryFiles) -> Invocation:
-    return _django(task, canaries) if task.runner is Runner.DJANGO else _pytest(task, canaries)
+    return {Runner.DJANGO: _django, Runner.SYMPY: _sympy, Runner.PYTEST: _pytest}[task.runner](task, canaries)
 
 
 def _pytest(task: Task, canaries: CanaryFiles) -> Invocation:
@@ -58,6 +58,13 @@ def _pytest(task: Task, canaries: CanaryFiles) -> Invocation:
     return Invocation(
         "run_pytest.py", (*files, path), {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, {path: source}
     )
+
+
+def _sympy(task: Task, canaries: CanaryFiles) -> Invocation:
+    folder = PurePosixPath(task.test_targets[0]).parent
+    path = str(folder / f"{canaries.module}.py")
+    source = f"def {canaries.passing}():\n    assert True\n\n\ndef {canaries.failing}():\n    assert False\n"
+    return Invocation("run_sympy.py", (*task.test_targets, path), {}, {path: source})
 
 
 def _files_of(task: Task) -> tuple[str, ...]:

@@ -136,15 +136,16 @@ class MlxModel:
 
     def losses(self, examples: Sequence[Example]) -> list[float]:
         """What the model makes of conversations: nats per supervised token of each."""
-        return self._of_examples("losses", examples)
+        return list(self._of_examples("losses", examples))
 
-    def divergences(self, examples: Sequence[Example]) -> list[float]:
-        """KL from the model without its adapter: nats per supervised token of each conversation."""
-        return self._of_examples("divergences", examples)
+    def compared(self, examples: Sequence[Example]) -> list[tuple[float, float]]:
+        """Loss and KL from the model without its adapter: nats per supervised token of each conversation."""
+        return [(loss, apart) for loss, apart in self._of_examples("compared", examples)]
 
-    def _of_examples(self, operation: str, examples: Sequence[Example]) -> list[float]:
+    def _of_examples(self, operation: str, examples: Sequence[Example]) -> Sequence[Any]:
         request = {"op": operation, "examples": [json.loads(item.to_json()) for item in examples]}
-        return list(self._ask(request, timeout_s=START_TIMEOUT_S)[operation])
+        found: Sequence[Any] = self._ask(request, timeout_s=START_TIMEOUT_S)[operation]
+        return found
 
     def reply(self, request: ChatRequest) -> Reply:
         begun = time.monotonic()

@@ -68,9 +68,9 @@ class RetryingModel:
         """Raises BadInput for a model that does not show what it computes."""
         return self._shown().losses(examples)
 
-    def divergences(self, examples: Sequence[Example]) -> list[float]:
+    def compared(self, examples: Sequence[Example]) -> list[tuple[float, float]]:
         """Raises BadInput for a model that does not show what it computes."""
-        return self._shown().divergences(examples)
+        return self._shown().compared(examples)
 
     def _shown(self) -> Fingerprinted:
         if not hasattr(self._inner, "first_logits"):

@@ -1,0 +1,121 @@
+"""What `looper bench validate` does."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from looper.bench.validate import validate
+from looper.bench.verify import VERSION, Court, Judgement, verify
+from looper.cli.fetching import tasks_by_repo
+from looper.cli.grading import GRADING
+from looper.cli.settings import Settings
+from looper.cli.wiring import Site, mirrors_of, validations_folder
+from looper.edges.engines.local import LocalEngine
+from looper.errors import BadInput, InfrastructureError
+from looper.experiment.grading import grading_plan
+from looper.journal import RunLock, Stream, replace_file
+from looper.records.base import content_hash
+from looper.records.eligibility import Validation
+from looper.records.task import Task
+from looper.views.eligibility import table_lines
+
+Say = Callable[[str], None]
+
+
+def run_validations(
+    settings: Settings,
+    repos: Sequence[str],
+    names: Sequence[str],
+    workers: int,
+    sandbox: str,
+    say: Say,
+) -> list[Validation]:
+    """Validate what is not validated yet; everything that is known about the chosen tasks then. Safe to interrupt: each task is on
+    record when it is done. Raises BadInput for names that do not exist and for mirrors that are not there."""
+    tasks = [task for found in tasks_by_repo(settings, repos).values() for task in found]
+    tasks = _chosen(tasks, names)
+    mirrors = mirrors_of(tasks, settings.mirrors)
+    missing = sorted({task.repo for task in tasks if f"{task.suite}:{task.repo}" not in mirrors})
+    if missing:
+        raise BadInput(
+            f"There is no mirror of {', '.join(missing)} below {settings.mirrors}. Get it: looper bench fetch "
+            f"--repo {missing[0]}; or name a folder with --mirrors."
+        )
+    folder = validations_folder(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        lock = RunLock(folder, "folder of validations")
+        stack.callback(lock.close)
+        stream = Stream(folder, "validations", Validation)
+        stack.callback(stream.close)
+        site = Site(
+            grading_plan(Path("validate"), (), tasks[0].suite, 0, GRADING), mirrors, settings, sandbox, say
+        )
+        stop = stack.enter_context(site.occupied())
+        known = {found.key: found for found in stream.recovered}
+        jobs = []
+        for task in tasks:
+            try:
+                environment = site.environments.of(task).id
+            except (BadInput, InfrastructureError) as error:
+                say(f"{task.instance_id}: not tried, {error}")
+                continue
+            if (task.instance_id, content_hash(task), environment, VERSION) not in known:
+                jobs.append(task)
+        say(f"{len(tasks) - len(jobs)} of {len(tasks)} tasks need nothing more, {len(jobs)} to do")
+
+        def judge(task: Task, patch: str) -> Judgement:
+            court = Court(site.workspaces, site.sandbox, GRADING)
+            return verify(task, patch, site.environments.of(task), court, f"{task.instance_id}.validate")
+
+        def one(task: Task) -> Validation | str:
+            if stop.is_set():
+                return f"{task.instance_id}: not tried, stopped"
+            try:
+                return validate(task, site.environments.of(task).id, judge)
+            except InfrastructureError as error:
+                return f"{task.instance_id}: not tried, {type(error).__name__}: {error}"
+
+        for number, found in enumerate(LocalEngine(workers).map(one, jobs), 1):
+            if isinstance(found, str):
+                say(found)
+                continue
+            stream.append(found)
+            known[found.key] = found
+            state = "valid" if found.valid else f"INVALID, {found.cause}"
+            less = f", {len(found.excluded)} PASS_TO_PASS ids left out" if found.excluded else ""
+            say(f"{number}/{len(jobs)} {found.instance_id}: {state}{less}, {found.gold_s:.1f} s")
+    ids = {task.instance_id: content_hash(task) for task in tasks}
+    return [found for found in known.values() if ids.get(found.instance_id) == found.task_hash]
+
+
+def _chosen(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
+    """By id. Raises BadInput that suggests ids like the one asked for."""
+    import difflib
+
+    there = {task.instance_id: task for task in tasks}
+    for name in names:
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise BadInput(f"SWE-Bench-CL has no task {name}.{hint}")
+    return [there[name] for name in names] if names else list(tasks)
+
+
+MARKS = re.compile(r"<!-- looper bench validate -->\n.*?<!-- end of validations -->", re.DOTALL)
+
+
+def write_table(file: Path, settings: Settings, found: Sequence[Validation]) -> Iterator[str]:
+    """Put the table between the marks of a Markdown file. Raises BadInput where it has none."""
+    text = file.read_text("utf-8") if file.is_file() else ""
+    if not MARKS.search(text):
+        raise BadInput(
+            f"{file} has no marks to write between: <!-- looper bench validate --> and <!-- end of validations -->."
+        )
+    every = {repo: len(tasks) for repo, tasks in tasks_by_repo(settings, ()).items()}
+    block = "\n".join(
+        ["<!-- looper bench validate -->", *table_lines(every, found), "<!-- end of validations -->"]
+    )
+    replace_file(file, MARKS.sub(lambda _: block, text).encode())
+    yield f"{file}: {len(found)} validations"

@@ -1,0 +1,30 @@
+"""Whether a task can tell right from wrong on this machine, before any model is asked."""
+
+from looper.records.base import Record
+
+
+class Validation(Record):
+    """One task, judged with its gold patch and with none."""
+
+    instance_id: str
+    repo: str
+    task_hash: str
+    """Of the whole record: another label, another validation."""
+    environment: str
+    """Content hash."""
+    verifier: str
+    valid: bool
+    """With gold every FAIL_TO_PASS id passes each time; without it, at least one does not."""
+    cause: str
+    """Why it is not valid, in one line; empty where it is."""
+    excluded: dict[str, str]
+    """PASS_TO_PASS ids that gold does not pass each time, and how that shows; a run leaves them out."""
+    repeats: int
+    """Judgements with gold."""
+    gold_s: float
+    """Median of these."""
+    empty_s: float
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return self.instance_id, self.task_hash, self.environment, self.verifier

@@ -1,0 +1,54 @@
+"""Which tasks can be used on this machine, as a table."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+
+from looper.records.eligibility import Validation
+
+HEADS = (
+    "repository",
+    "tasks",
+    "valid",
+    "with ids left out",
+    "invalid",
+    "not tried",
+    "seconds, median",
+    "longest",
+)
+
+
+def rows(every: Mapping[str, int], found: Sequence[Validation]) -> Iterator[tuple[str, ...]]:
+    """One for each repository; `every` says how many tasks it has."""
+    for repo, count in every.items():
+        mine = [each for each in found if each.repo == repo]
+        valid = [each for each in mine if each.valid]
+        yield (
+            repo,
+            str(count),
+            str(len(valid)),
+            str(sum(bool(each.excluded) for each in valid)),
+            str(len(mine) - len(valid)),
+            str(count - len(mine)),
+            f"{median(each.gold_s for each in mine):.1f}" if mine else "–",
+            f"{max(each.gold_s for each in mine):.1f}" if mine else "–",
+        )
+
+
+def table_lines(every: Mapping[str, int], found: Sequence[Validation]) -> list[str]:
+    """The table in Markdown, then every task that is not valid with its cause, and every id that is left out."""
+    lines = [
+        f"| {' | '.join(HEADS)} |",
+        "|---|" + "---:|" * (len(HEADS) - 1),
+        *(f"| {' | '.join(row)} |" for row in rows(every, found)),
+    ]
+    bad = [each for each in found if not each.valid]
+    if bad:
+        lines += ["", "Not valid:", "", *(f"- {each.instance_id}: {each.cause}" for each in bad)]
+    partly = [each for each in found if each.excluded]
+    if partly:
+        lines += ["", "PASS_TO_PASS ids that are left out:", ""]
+        lines += [
+            f"- {each.instance_id}: {'; '.join(f'`{name}` ({why})' for name, why in each.excluded.items())}"
+            for each in partly
+        ]
+    return lines
