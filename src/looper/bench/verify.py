@@ -24,7 +24,7 @@ from looper.records.plan import Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
 
-VERSION = "3"
+VERSION = "4"
 """Of the rules below; part of every verdict."""
 
 _TEST_CONFIGURATION = frozenset(

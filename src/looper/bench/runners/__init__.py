@@ -23,6 +23,11 @@ class CanaryFiles:
     def draw(cls, token: str) -> "CanaryFiles":
         return cls(f"test_{token}", f"test_{token}_a", f"test_{token}_b")
 
+    def beside(self, folder: PurePosixPath) -> tuple[str, str]:
+        """Path and text of a module of plain functions."""
+        text = f"def {self.passing}():\n    assert True\n\n\ndef {self.failing}():\n    assert False\n"
+        return str(folder / f"{self.module}.py"), text
+
     def lies(self, seen: dict[str, list[TestOutcome]], finished: int | None) -> tuple[str, ...]:
         """What the canaries show to be wrong; a canary that did not run at all shows nothing here."""
         found = []
@@ -51,19 +56,26 @@ def invocation(task: Task, canaries: CanaryFiles) -> Invocation:
 
 
 def _pytest(task: Task, canaries: CanaryFiles) -> Invocation:
+    if task.environment != "harness":
+        return _pytest_as_configured(task, canaries)
     folder = PurePosixPath(task.test_targets[0]).parent if task.test_targets else PurePosixPath()
-    path = str(folder / f"{canaries.module}.py")
-    source = f"def {canaries.passing}():\n    assert True\n\n\ndef {canaries.failing}():\n    assert False\n"
+    path, source = canaries.beside(folder)
     files = _files_of(task)
     return Invocation(
         "run_pytest.py", (*files, path), {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, {path: source}
     )
 
 
+def _pytest_as_configured(task: Task, canaries: CanaryFiles) -> Invocation:
+    # Targets can be data of tests, so the place of a test that must be fixed is the one to be beside.
+    folder = PurePosixPath(task.fail_to_pass[0].partition("::")[0]).parent
+    path, source = canaries.beside(folder)
+    return Invocation("run_pytest.py", ("--as-configured", *task.test_targets, path), {}, {path: source})
+
+
 def _sympy(task: Task, canaries: CanaryFiles) -> Invocation:
     folder = PurePosixPath(task.test_targets[0]).parent
-    path = str(folder / f"{canaries.module}.py")
-    source = f"def {canaries.passing}():\n    assert True\n\n\ndef {canaries.failing}():\n    assert False\n"
+    path, source = canaries.beside(folder)
     return Invocation("run_sympy.py", (*task.test_targets, path), {}, {path: source})
 
 

@@ -39,15 +39,16 @@ class PinnedEnvironments:
 
     def __init__(self, folder: Path, say: Say) -> None:
         self._folder, self._say = folder, say
-        self._known: dict[str, Environment] = {}
+        self._known: dict[tuple[str, str], Environment] = {}
 
     def of(self, task: Task) -> Environment:
         """Raises EnvironmentBroken, or BadInput for a repository whose environments are not known."""
-        if task.environment not in self._known:
-            self._known[task.environment] = self._make(task.environment)
-        return self._known[task.environment]
+        stamp = _stamp(task)
+        if (task.environment, stamp) not in self._known:
+            self._known[task.environment, stamp] = self._make(task.environment, stamp)
+        return self._known[task.environment, stamp]
 
-    def _make(self, key: str) -> Environment:
+    def _make(self, key: str, stamp: str) -> Environment:
         repo, _, version = key.partition("@")
         entry = _table().get(repo, {}).get(version)
         if entry is None:
@@ -64,8 +65,15 @@ class PinnedEnvironments:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (target / "complete.json").exists():
                 self._build(key, target, interpreter, packages)
+            site = _stamped(target, entry["stamped"], stamp) if stamp else target
         python = target / "bin" / "python"
-        return Environment(identity, python, (target, *_behind(python)), dict(entry["variables"]))
+        variables = {name: value.replace("{site}", str(site)) for name, value in entry["variables"].items()}
+        return Environment(
+            content_hash(identity, stamp)[:16] if stamp else identity,
+            python,
+            (target, *_behind(python)),
+            variables,
+        )
 
     def _build(self, key: str, target: Path, interpreter: Path, packages: list[str]) -> None:
         """In place, because a virtual environment does not survive a move; the mark at the end makes it count."""
@@ -85,6 +93,33 @@ class PinnedEnvironments:
         }
         (target / "complete.json").write_text(json.dumps(done, indent=1) + "\n")
         self._say(f"built the environment of {key}: {done['mib']} MiB in {done['seconds']} s")
+
+
+def _stamp(task: Task) -> str:
+    """The version that a task's tree is to go by; empty where it says so itself."""
+    repo, _, version = task.environment.partition("@")
+    entry = _table().get(repo, {}).get(version, {})
+    return str(entry.get("stamps", {}).get(task.instance_id, ""))
+
+
+def _stamped(target: Path, what: dict[str, str], stamp: str) -> Path:
+    """A folder for the module path that says a version in place of the installation, which reads it from tags: a workspace has
+    one commit and none. The module that the installation would write is put where imports look first, so that no file of the
+    tree is made."""
+    site = target / "stamps" / stamp
+    site.mkdir(parents=True, exist_ok=True)
+    numbers = tuple(int(part) for part in stamp.split(".")[:3] if part.isdigit())
+    (site / "sitecustomize.py").write_text(
+        "import sys\nimport types\n\n"
+        f"found = types.ModuleType({what['module']!r})\n"
+        f"found.version = found.__version__ = {stamp!r}\n"
+        f"found.version_tuple = found.__version_tuple__ = {numbers!r}\n"
+        f"sys.modules[{what['module']!r}] = found\n"
+    )
+    metadata = site / f"{what['name']}-{stamp}.dist-info"
+    metadata.mkdir(exist_ok=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {what['name']}\nVersion: {stamp}\n")
+    return site
 
 
 def _known_keys() -> list[str]:

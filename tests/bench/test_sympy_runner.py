@@ -1,0 +1,77 @@
+"""The runner of sympy's tests, on a real sympy with a test file of ours in its tree."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from looper.bench import runners
+
+TESTS = """
+from sympy.testing.pytest import XFAIL, skip
+
+
+def test_passes():
+    assert True
+
+
+def test_fails():
+    assert 1 == 2
+
+
+def test_breaks():
+    raise KeyError("gone")
+
+
+@XFAIL
+def test_fails_as_known():
+    assert False
+
+
+def test_is_skipped():
+    skip("not today")
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    spec = importlib.util.find_spec("sympy")
+    if spec is None or spec.origin is None:
+        pytest.skip("sympy is not installed; it comes with the extra torch")
+    place = tmp_path_factory.mktemp("tree")
+    shutil.copytree(
+        Path(spec.origin).parent, place / "sympy", ignore=shutil.ignore_patterns("tests", "__pycache__")
+    )
+    (place / "sympy" / "core" / "tests").mkdir()
+    (place / "sympy" / "core" / "tests" / "test_ours.py").write_text(TESTS)
+    (place / "sympy" / "core" / "tests" / "test_broken.py").write_text("import nothing_of_that_name\n")
+    return place
+
+
+def run(tree: Path, report: Path, *files: str) -> list[dict[str, object]]:
+    program = Path(runners.__file__).with_name("run_sympy.py")
+    done = subprocess.run([sys.executable, str(program), str(report), *files], cwd=tree, capture_output=True)
+    entries = [json.loads(line) for line in report.read_text().splitlines()]
+    assert entries[0] == {"begun": True} and entries[-1] == {"exit": done.returncode}, done.stderr.decode()
+    return entries[1:-1]
+
+
+def test_every_test_is_reported_once_by_its_bare_name(tree: Path, tmp_path: Path) -> None:
+    entries = run(tree, tmp_path / "report", "sympy/core/tests/test_ours.py")
+    assert {str(entry["id"][0]): entry["outcome"] for entry in entries} == {  # type: ignore[index]
+        "test_passes": "passed",
+        "test_fails": "failed",
+        "test_breaks": "error",
+        "test_fails_as_known": "xfailed",
+        "test_is_skipped": "skipped",
+    }
+    assert len(entries) == 5
+
+
+def test_a_file_that_cannot_be_imported_is_named(tree: Path, tmp_path: Path) -> None:
+    entries = run(tree, tmp_path / "report", "sympy/core/tests/test_broken.py")
+    assert any("test_broken.py failed" in str(entry.get("error")) for entry in entries)

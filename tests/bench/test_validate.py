@@ -1,0 +1,94 @@
+"""Which tasks can tell right from wrong: judged with gold and with nothing, before any model."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from looper.bench.validate import eligible, validate
+from looper.bench.verify import Judgement
+from looper.records.eligibility import Validation
+from looper.records.task import Task
+from looper.records.verdict import Outcome, TestOutcome
+from looper.views.eligibility import table_lines
+
+PASSED, FAILED, MISSING = TestOutcome.PASSED, TestOutcome.FAILED, TestOutcome.MISSING
+
+
+@pytest.fixture
+def labelled(task: Task) -> Task:
+    return task.model_copy(update={"gold_patch": "gold", "fail_to_pass": ("f",), "pass_to_pass": ("p", "q")})
+
+
+def judged(fixed: TestOutcome, *kept: TestOutcome, tampering: tuple[str, ...] = ()) -> Judgement:
+    passed = all(test.passes for test in (fixed, *kept)) and not tampering
+    return Judgement(
+        outcome=Outcome.TAMPERED if tampering else Outcome.RESOLVED if passed else Outcome.UNRESOLVED,
+        cause="" if passed else "said by the tests",
+        f2p_only=False,
+        fail_to_pass={"f": fixed},
+        pass_to_pass=dict(zip("pq", kept, strict=False)),
+        stripped_paths=(),
+        tampering=tampering,
+        wall_s=2.0,
+    )
+
+
+def validated(task: Task, golds: Sequence[Judgement], nothing: Judgement) -> tuple[Validation, int]:
+    asked = []
+
+    def judge(found: Task, patch: str) -> Judgement:
+        asked.append(patch)
+        return nothing if not patch else golds[asked.count("gold") - 1]
+
+    return validate(task, "environment", judge), asked.count("gold")
+
+
+def test_a_clean_task_is_judged_once_with_gold(labelled: Task) -> None:
+    found, golds = validated(labelled, [judged(PASSED, PASSED, PASSED)], judged(FAILED, PASSED, PASSED))
+    assert (found.valid, found.cause, found.excluded, golds) == (True, "", {}, 1)
+
+
+def test_ids_that_gold_does_not_always_keep_are_left_out_with_how_often(labelled: Task) -> None:
+    golds = [judged(PASSED, FAILED, PASSED), judged(PASSED, FAILED, PASSED), judged(PASSED, FAILED, MISSING)]
+    found, asked = validated(labelled, golds, judged(FAILED, PASSED, PASSED))
+    assert found.valid and asked == 3
+    assert found.excluded == {"p": "failed with gold, 3 of 3 times", "q": "missing with gold, 1 of 3 times"}
+    kept, left_out = eligible([labelled], [found])
+    assert kept[0].pass_to_pass == () and not left_out
+
+
+def test_a_fix_that_flips_is_no_task(labelled: Task) -> None:
+    golds = [judged(FAILED, PASSED, PASSED), judged(PASSED, PASSED, PASSED), judged(PASSED, PASSED, PASSED)]
+    found, _ = validated(labelled, golds, judged(FAILED, PASSED, PASSED))
+    assert not found.valid and "f failed in 1 of 3 runs" in found.cause
+    assert eligible([labelled], [found]) == ((), {labelled.instance_id: found.cause})
+
+
+def test_a_task_that_nothing_resolves_or_that_cannot_be_believed_is_no_task(labelled: Task) -> None:
+    good = judged(PASSED, PASSED, PASSED)
+    found, _ = validated(labelled, [good], good)
+    assert not found.valid and found.cause == "every FAIL_TO_PASS id passes without a patch"
+    lies = judged(PASSED, PASSED, PASSED, tampering=("a canary did not run",))
+    found, _ = validated(labelled, [lies] * 3, judged(FAILED))
+    assert not found.valid and "a canary did not run" in found.cause
+
+
+def test_a_validation_holds_for_the_labels_and_rules_it_was_made_with(labelled: Task) -> None:
+    found, _ = validated(labelled, [judged(FAILED)] * 3, judged(FAILED))
+    relabelled = labelled.model_copy(update={"fail_to_pass": ("g",)})
+    older = found.model_copy(update={"verifier": "0"})
+    assert eligible([relabelled], [found])[0] == (relabelled,)
+    assert eligible([labelled], [older])[0] == (labelled,)
+
+
+def test_the_table_counts_what_was_not_tried_and_gives_every_cause(labelled: Task) -> None:
+    bad, _ = validated(labelled, [judged(FAILED)] * 3, judged(FAILED))
+    partly, _ = validated(
+        labelled.model_copy(update={"instance_id": "r-2"}),
+        [judged(PASSED, FAILED, PASSED)] * 3,
+        judged(FAILED, PASSED, PASSED),
+    )
+    lines = table_lines({labelled.repo: 5}, [bad, partly])
+    assert f"| {labelled.repo} | 5 | 1 | 1 | 1 | 3 | 2.0 | 2.0 |" in lines
+    assert any(line.startswith(f"- {labelled.instance_id}: 1 of 1 FAIL_TO_PASS") for line in lines)
+    assert any("r-2: `p` (failed with gold, 3 of 3 times)" in line for line in lines)
