@@ -89,6 +89,6 @@ def test_the_table_counts_what_was_not_tried_and_gives_every_cause(labelled: Tas
         judged(FAILED, PASSED, PASSED),
     )
     lines = table_lines({labelled.repo: 5}, [bad, partly])
-    assert f"| {labelled.repo} | 5 | 1 | 1 | 1 | 3 | 2.0 | 2.0 |" in lines
+    assert f"| {labelled.repo} | 5 | 1 | 1 | 1 | 3 | 0 | 2.0 | 2.0 |" in lines
     assert any(line.startswith(f"- {labelled.instance_id}: 1 of 1 FAIL_TO_PASS") for line in lines)
     assert any("r-2: `p` (failed with gold, 3 of 3 times)" in line for line in lines)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import median
 
+from looper.bench.official import disagreements
 from looper.bench.verify import VERSION, Judgement
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
@@ -32,6 +33,7 @@ def validate(task: Task, environment: str, judge: Judge) -> Validation:
         valid=not cause,
         cause=cause,
         excluded=_excluded(golds) if not cause else {},
+        disagreements=_disagreements(task, golds[-1]),
         repeats=len(golds),
         gold_s=median(found.wall_s for found in golds),
         empty_s=nothing.wall_s,
@@ -60,6 +62,13 @@ def _cause(task: Task, golds: Sequence[Judgement], nothing: Judgement) -> str:
     if nothing.fail_to_pass and all(test.passes for test in nothing.fail_to_pass.values()):
         return "every FAIL_TO_PASS id passes without a patch"
     return ""
+
+
+def _disagreements(task: Task, gold: Judgement) -> dict[str, str]:
+    """Between our report and the official reading of the same run's log."""
+    if not gold.log:
+        return {}
+    return disagreements(task.repo, gold.log, {**gold.fail_to_pass, **gold.pass_to_pass})
 
 
 def _excluded(golds: Sequence[Judgement]) -> dict[str, str]:

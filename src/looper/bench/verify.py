@@ -13,7 +13,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
@@ -62,6 +62,8 @@ class Judgement:
     stripped_paths: tuple[str, ...]
     tampering: tuple[str, ...]
     wall_s: float
+    log: str = ""
+    """What the test run printed, where the court keeps it."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Court:
     sandbox: Sandbox
     limits: Limits
     clock: Callable[[], float] = time.monotonic
+    log_bytes: int = 0
+    """Of what test runs print, kept with the judgement; 0 for nothing."""
 
 
 def verify(task: Task, patch: str, environment: Environment, court: Court, name: str) -> Judgement:
@@ -154,7 +158,8 @@ def _run_and_judge(
     tampering = canaries.lies(seen, finished)
     if finished is None:
         tampering = ()  # Without an end of the report the run is simply not over; nothing in it counts as passed.
-    return judge(task, seen, finished, outcome.exit_code, tampering, stripped, failure, seconds)
+    found = judge(task, seen, finished, outcome.exit_code, tampering, stripped, failure, seconds)
+    return replace(found, log=outcome.text()) if court.log_bytes else found
 
 
 def _command(
@@ -177,6 +182,7 @@ def _command(
         readable=(*environment.readable, runners),
         writable=(report.parent,),
         memory_mb=max(court.limits.memory_mb, 2048),
+        **({"output_cap_bytes": court.log_bytes} if court.log_bytes else {}),
     )
 
 

@@ -20,6 +20,8 @@ from looper.records.eligibility import Validation
 from looper.records.task import Task
 from looper.views.eligibility import table_lines
 
+LOG_BYTES = 64 << 20
+"""Of a test run's log, to be read as the official harness does."""
 Say = Callable[[str], None]
 
 
@@ -66,7 +68,7 @@ def run_validations(
         say(f"{len(tasks) - len(jobs)} of {len(tasks)} tasks need nothing more, {len(jobs)} to do")
 
         def judge(task: Task, patch: str) -> Judgement:
-            court = Court(site.workspaces, site.sandbox, GRADING)
+            court = Court(site.workspaces, site.sandbox, GRADING, log_bytes=LOG_BYTES)
             return verify(task, patch, site.environments.of(task), court, f"{task.instance_id}.validate")
 
         def one(task: Task) -> Validation | str:

@@ -19,6 +19,8 @@ class Validation(Record):
     """Why it is not valid, in one line; empty where it is."""
     excluded: dict[str, str]
     """PASS_TO_PASS ids that gold does not pass each time, and how that shows; a run leaves them out."""
+    disagreements: dict[str, str]
+    """Ids on which the official reading of the last gold run's log differs from its report, and how."""
     repeats: int
     """Judgements with gold."""
     gold_s: float

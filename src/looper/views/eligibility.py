@@ -12,6 +12,7 @@ HEADS = (
     "with ids left out",
     "invalid",
     "not tried",
+    "read otherwise by the official parser",
     "seconds, median",
     "longest",
 )
@@ -29,6 +30,7 @@ def rows(every: Mapping[str, int], found: Sequence[Validation]) -> Iterator[tupl
             str(sum(bool(each.excluded) for each in valid)),
             str(len(mine) - len(valid)),
             str(count - len(mine)),
+            str(sum(bool(each.disagreements) for each in mine)),
             f"{median(each.gold_s for each in mine):.1f}" if mine else "–",
             f"{max(each.gold_s for each in mine):.1f}" if mine else "–",
         )
@@ -50,5 +52,12 @@ def table_lines(every: Mapping[str, int], found: Sequence[Validation]) -> list[s
         lines += [
             f"- {each.instance_id}: {'; '.join(f'`{name}` ({why})' for name, why in each.excluded.items())}"
             for each in partly
+        ]
+    otherwise = [each for each in found if each.disagreements]
+    if otherwise:
+        lines += ["", "Read otherwise by the official parser, from the log of the same run:", ""]
+        lines += [
+            f"- {each.instance_id}: {'; '.join(f'`{name}` ({how})' for name, how in each.disagreements.items())}"
+            for each in otherwise
         ]
     return lines

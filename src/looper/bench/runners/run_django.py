@@ -89,6 +89,7 @@ def main():
         status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
     say(exit=status)
     out.close()
+    sys.stdout.flush()
     os._exit(status)
 
 

@@ -58,6 +58,7 @@ def main():
     status = int(pytest.main([*options, *existing], plugins=[Reporter()]))
     say(exit=status)
     out.close()
+    sys.stdout.flush()
     # Not sys.exit: an exit handler of the product could change the status.
     os._exit(status)
 

@@ -82,6 +82,7 @@ def main():
     status = 0 if passed else 1
     say(exit=status)
     out.close()
+    sys.stdout.flush()
     os._exit(status)
 
 

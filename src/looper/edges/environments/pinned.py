@@ -110,11 +110,15 @@ def _stamped(target: Path, what: dict[str, str], stamp: str) -> Path:
     site.mkdir(parents=True, exist_ok=True)
     numbers = tuple(int(part) for part in stamp.split(".")[:3] if part.isdigit())
     (site / "sitecustomize.py").write_text(
-        "import sys\nimport types\n\n"
-        f"found = types.ModuleType({what['module']!r})\n"
-        f"found.version = found.__version__ = {stamp!r}\n"
-        f"found.version_tuple = found.__version_tuple__ = {numbers!r}\n"
-        f"sys.modules[{what['module']!r}] = found\n"
+        "import sys\nfrom importlib.machinery import ModuleSpec\n\n\n"
+        "class Stamp:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        return ModuleSpec(name, self) if name == {what['module']!r} else None\n\n"
+        "    def create_module(self, spec):\n        return None\n\n"
+        "    def exec_module(self, module):\n"
+        f"        module.version = module.__version__ = {stamp!r}\n"
+        f"        module.version_tuple = module.__version_tuple__ = {numbers!r}\n\n\n"
+        "sys.meta_path.insert(0, Stamp())\n"
     )
     metadata = site / f"{what['name']}-{stamp}.dist-info"
     metadata.mkdir(exist_ok=True)
