@@ -94,6 +94,8 @@ def test_every_command_shows_an_example() -> None:
         (("run", "exp00", "--model", "anthropic:x"), 2, "ANTHROPIC_API_KEY is not set"),
         (("run", "exp00", "--profile", "swe"), 2, "SWE-Bench-CL is not configured"),
         (("bench", "fetch"), 2, "SWE-Bench-CL is not configured"),
+        (("bench", "validate"), 2, "SWE-Bench-CL is not configured"),
+        (("bench", "validate", "--suite", "mini"), 2, 'no suite "mini"'),
         (("show",), 2, "looper run exp00"),
         (("show", "--run", "nowhere"), 2, "no usable run folder"),
     ],

@@ -41,9 +41,7 @@ def grade(
     say: Callable[[str], None],
 ) -> RunView:
     """Everything behind `looper bench verify`: a run whose rollouts were made elsewhere."""
-    if suite not in ("micro", "swe-bench-cl"):
-        raise BadInput(f'There is no suite "{suite}". Use micro or swe-bench-cl.')
-    selection = TaskSelection.model_validate({"suite": suite, "level": level})
+    selection = suite_named(suite, level)
     tasks, mirrors = load_tasks(selection, settings)
     by_id = {task.instance_id: task for task in tasks}
     predictions = read_predictions(path, by_id)
@@ -87,6 +85,13 @@ def grade(
                 shown,
             )
     return read_run(folder)
+
+
+def suite_named(suite: str, level: int) -> TaskSelection:
+    """All of a suite. Raises BadInput."""
+    if suite not in ("micro", "swe-bench-cl"):
+        raise BadInput(f'There is no suite "{suite}". Use micro or swe-bench-cl.')
+    return TaskSelection.model_validate({"suite": suite, "level": level})
 
 
 def _no_model(arm: Arm, seed: int, task: Task) -> ChatModel:

@@ -531,11 +531,13 @@ def bench_validate(
     file: Annotated[
         Path | None, typer.Option(help="Markdown file to write the table to, between its marks.")
     ] = None,
+    suite: Annotated[str, typer.Option(help="swe-bench-cl or micro.")] = "swe-bench-cl",
+    level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
-    """Judge each real task with its gold patch and with none, before any model is asked.
+    """Judge each task with its gold patch and with none, before any model is asked.
 
     Gold must pass every FAIL_TO_PASS id each time, and nothing must not. PASS_TO_PASS ids that gold does not pass in three
     runs are left out from then on, and tasks that are not valid are no longer taken by any plan; the table says which and why.
@@ -543,11 +545,15 @@ def bench_validate(
 
     Example: looper bench validate --repo sympy/sympy --workers 2
     """
+    from looper.cli.grading import suite_named
     from looper.cli.validating import run_validations, write_table
     from looper.views.eligibility import table_lines
 
     chosen = _settings(data, mirrors)
-    found = run_validations(chosen, tuple(repo or ()), tuple(tasks or ()), workers, sandbox, _say)
+    selection = suite_named(suite, level).model_copy(
+        update={"repos": tuple(repo or ()), "tasks": tuple(tasks or ())}
+    )
+    found = run_validations(selection, chosen, workers, sandbox, _say)
     counts: dict[str, int] = {}
     for each in found:
         counts[each.repo] = counts.get(each.repo, 0) + 1

@@ -10,13 +10,15 @@ from looper.bench.verify import VERSION, Court, Judgement, verify
 from looper.cli.fetching import tasks_by_repo
 from looper.cli.grading import GRADING
 from looper.cli.settings import Settings
-from looper.cli.wiring import Site, mirrors_of, validations_folder
+from looper.cli.wiring import Site, every_task, validations_folder
 from looper.edges.engines.local import LocalEngine
 from looper.errors import BadInput, InfrastructureError
 from looper.experiment.grading import grading_plan
+from looper.experiment.schedule import select_tasks
 from looper.journal import RunLock, Stream, replace_file
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
+from looper.records.plan import TaskSelection
 from looper.records.task import Task
 from looper.views.eligibility import table_lines
 
@@ -26,18 +28,16 @@ Say = Callable[[str], None]
 
 
 def run_validations(
+    selection: TaskSelection,
     settings: Settings,
-    repos: Sequence[str],
-    names: Sequence[str],
     workers: int,
     sandbox: str,
     say: Say,
 ) -> list[Validation]:
     """Validate what is not validated yet; everything that is known about the chosen tasks then. Safe to interrupt: each task is on
     record when it is done. Raises BadInput for names that do not exist and for mirrors that are not there."""
-    tasks = [task for found in tasks_by_repo(settings, repos).values() for task in found]
-    tasks = _chosen(tasks, names)
-    mirrors = mirrors_of(tasks, settings.mirrors)
+    every, mirrors = every_task(selection, settings)
+    tasks = select_tasks(every, selection)
     missing = sorted({task.repo for task in tasks if f"{task.suite}:{task.repo}" not in mirrors})
     if missing:
         raise BadInput(
@@ -52,7 +52,11 @@ def run_validations(
         stream = Stream(folder, "validations", Validation)
         stack.callback(stream.close)
         site = Site(
-            grading_plan(Path("validate"), (), tasks[0].suite, 0, GRADING), mirrors, settings, sandbox, say
+            grading_plan(Path("validate"), (), selection.suite, selection.level, GRADING),
+            mirrors,
+            settings,
+            sandbox,
+            say,
         )
         stop = stack.enter_context(site.occupied())
         known = {found.key: found for found in stream.recovered}
@@ -90,19 +94,6 @@ def run_validations(
             say(f"{number}/{len(jobs)} {found.instance_id}: {state}{less}, {found.gold_s:.1f} s")
     ids = {task.instance_id: content_hash(task) for task in tasks}
     return [found for found in known.values() if ids.get(found.instance_id) == found.task_hash]
-
-
-def _chosen(tasks: Sequence[Task], names: Sequence[str]) -> list[Task]:
-    """By id. Raises BadInput that suggests ids like the one asked for."""
-    import difflib
-
-    there = {task.instance_id: task for task in tasks}
-    for name in names:
-        if name not in there:
-            near = difflib.get_close_matches(name, there, n=3, cutoff=0.5)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise BadInput(f"SWE-Bench-CL has no task {name}.{hint}")
-    return [there[name] for name in names] if names else list(tasks)
 
 
 MARKS = re.compile(r"<!-- looper bench validate -->\n.*?<!-- end of validations -->", re.DOTALL)

@@ -166,7 +166,16 @@ def load_plan(options: RunOptions) -> Plan:
 
 
 def load_tasks(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
-    """All tasks of the selection's suite, and the mirrors of their repositories."""
+    """All tasks of the selection's suite that nobody found to be no tasks here, and the mirrors of their repositories."""
+    tasks, mirrors = every_task(selection, settings)
+    if selection.suite == "micro":
+        return tasks, mirrors
+    known = list(read_stream(validations_folder(settings), "validations", Validation))
+    return eligible(tasks, known)[0], mirrors
+
+
+def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
+    """All tasks of the selection's suite as they are labelled, and the mirrors of their repositories."""
     if selection.suite == "micro":
         return MicroSuite(settings.state / "suites", selection.level, selection.suite_seed).load()
     if not settings.swe_data:
@@ -174,10 +183,7 @@ def load_tasks(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task
             "SWE-Bench-CL is not configured. Set LOOPER_SWE_DATA (or --data) to its JSONL file or to hub:NAME; "
             "the embedded suite needs nothing: --profile micro."
         )
-    tasks, _ = eligible(
-        load_swe_bench_cl(settings.swe_data),
-        list(read_stream(validations_folder(settings), "validations", Validation)),
-    )
+    tasks = load_swe_bench_cl(settings.swe_data)
     return tasks, mirrors_of(tasks, settings.mirrors)
 
 

@@ -1,5 +1,6 @@
 """A plan and its tasks → cells, in the order in which they run."""
 
+import difflib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
@@ -22,7 +23,9 @@ def select_tasks(tasks: Sequence[Task], selection: TaskSelection) -> tuple[Task,
     unknown = [name for name in selection.repos if name not in repos]
     unknown += [name for name in selection.tasks if name not in ids]
     if unknown:
-        raise BadInput(f"The suite has no {', '.join(unknown)}. See: looper bench list.")
+        near = difflib.get_close_matches(unknown[0], [*repos, *ids], n=3, cutoff=0.6)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "See: looper bench list."
+        raise BadInput(f"The suite has no {', '.join(unknown)}. {hint}")
     chosen = [
         task
         for task in tasks

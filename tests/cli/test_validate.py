@@ -1,0 +1,32 @@
+"""`looper bench validate` as a user meets it, on the embedded suite."""
+
+import shutil
+from pathlib import Path
+
+from tests.cli.test_commands import looper, one_line
+
+
+def test_a_task_is_validated_once_and_the_table_says_what_was_found(tmp_path: Path, state: Path) -> None:
+    home = {"LOOPER_HOME": str(state)}
+    shutil.rmtree(state / "validations", ignore_errors=True)
+    listed = looper("run", "exp00", "--dry-run", "--arm", "noop", "--limit", "2", cwd=tmp_path, **home).stdout
+    names = [line.split("/")[2] for line in listed.splitlines() if line.startswith("noop/0/")]
+    asked = ["bench", "validate", "--suite", "micro", *(word for name in names for word in ("--task", name))]
+    first = looper(*asked, cwd=tmp_path, **home)
+    assert first.returncode == 0, first.stderr
+    assert "0 of 2 tasks need nothing more, 2 to do" in first.stderr and first.stderr.count(": valid, ") == 2
+    assert "| 2 | 2 | 0 | 0 | 0 | 0 |" in first.stdout
+    again = looper(*asked, cwd=tmp_path, **home)
+    assert "2 of 2 tasks need nothing more, 0 to do" in again.stderr and again.stdout == first.stdout
+
+
+def test_what_cannot_be_validated_is_one_line(tmp_path: Path, state: Path) -> None:
+    home = {"LOOPER_HOME": str(state)}
+    listed = looper("run", "exp00", "--dry-run", "--arm", "noop", "--limit", "1", cwd=tmp_path, **home).stdout
+    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("noop/0/")]
+    near = looper("bench", "validate", "--suite", "micro", "--task", f"{name}x", cwd=tmp_path, **home)
+    assert f"Did you mean {name}" in one_line(near) and near.returncode == 2
+    table = looper(
+        "bench", "validate", "--suite", "micro", "--task", name, "--file", "none.md", cwd=tmp_path, **home
+    )
+    assert "none.md has no marks to write between" in table.stderr and table.returncode == 2
