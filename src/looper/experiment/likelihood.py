@@ -10,7 +10,7 @@ from looper.agent.prompt import opening
 from looper.experiment.consolidate import Treatments
 from looper.protocols import Fingerprinted
 from looper.records.likelihood import Key, Likelihood
-from looper.records.plan import Arm, ArmRole, Plan
+from looper.records.plan import Arm, ArmRole, Metric, Plan
 from looper.records.task import Task
 from looper.records.training import Example
 from looper.records.verdict import Outcome
@@ -19,8 +19,9 @@ from looper.training.select import Attempt
 
 Served = Callable[[Arm, Task, str], Fingerprinted]
 """An arm's model with the adapter of an id, or with none."""
-ASKED = 32
-"""Tasks at most: of a large model one answer takes seconds."""
+ASKED, SHOWN = 64, 12
+"""Tasks at most, where a contrast compares the answers, and where they only stand in a table: of a large model one takes
+seconds."""
 
 
 @dataclass(frozen=True)
@@ -131,4 +132,5 @@ def successes_of_base(plan: Plan, attempts: Sequence[Attempt]) -> list[Attempt]:
         acted = any(step.action is not None for step in attempt.steps)
         if attempt.trajectory.arm in names and attempt.verdict.outcome is Outcome.RESOLVED and acted:
             found.setdefault(attempt.trajectory.instance_id, attempt)
-    return list(found.values())[:ASKED]
+    compared = any(contrast.metric is Metric.ACTION_LOG_LIKELIHOOD for contrast in plan.contrasts)
+    return list(found.values())[: ASKED if compared else SHOWN]
