@@ -511,7 +511,7 @@ def bench_prepare(
 ) -> None:
     """Build the environments of real tasks: interpreter by version, packages from a frozen list, once for all runs.
 
-    Django's five take about 500 MB and a few minutes.
+    Django's five take about 500 MB and a few minutes, xarray's one 700 MB, the others a few MB each.
 
     Example: looper bench prepare --repo django/django
     """

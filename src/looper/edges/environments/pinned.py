@@ -65,7 +65,7 @@ class PinnedEnvironments:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (target / "complete.json").exists():
                 self._build(key, target, interpreter, packages)
-            site = _stamped(target, entry["stamped"], stamp) if stamp else target
+            site = stamped_site(target, entry["stamped"], stamp) if stamp else target
         python = target / "bin" / "python"
         variables = {name: value.replace("{site}", str(site)) for name, value in entry["variables"].items()}
         return Environment(
@@ -102,7 +102,7 @@ def _stamp(task: Task) -> str:
     return str(entry.get("stamps", {}).get(task.instance_id, ""))
 
 
-def _stamped(target: Path, what: dict[str, str], stamp: str) -> Path:
+def stamped_site(target: Path, what: dict[str, str], stamp: str) -> Path:
     """A folder for the module path that says a version in place of the installation, which reads it from tags: a workspace has
     one commit and none. The module that the installation would write is put where imports look first, so that no file of the
     tree is made."""

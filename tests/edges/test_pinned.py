@@ -1,0 +1,66 @@
+"""Environments of old repositories: what is known, and versions that an installation would read from tags."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from looper.edges.environments.pinned import (
+    PinnedEnvironments,
+    find_interpreter,
+    stamped_site,
+    supported_versions,
+)
+from looper.errors import BadInput, EnvironmentBroken
+from looper.records.task import Task
+
+
+def test_five_repositories_are_known_and_their_lists_pin_every_package() -> None:
+    counts = {
+        "django/django": 5,
+        "sympy/sympy": 12,
+        "sphinx-doc/sphinx": 15,
+        "pydata/xarray": 4,
+        "pytest-dev/pytest": 10,
+    }
+    assert {repo: len(supported_versions(repo)) for repo in counts} == counts
+    assert supported_versions("astropy/astropy") == ()
+
+
+def test_a_repository_that_is_not_known_is_named_with_those_that_are(tmp_path: Path, task: Task) -> None:
+    unknown = task.model_copy(update={"environment": "astropy/astropy@5.0"})
+    with pytest.raises(BadInput, match=r"No environment is known for astropy/astropy 5.0.*django/django@3.0"):
+        PinnedEnvironments(tmp_path, print).of(unknown)
+
+
+def test_an_interpreter_that_is_not_there_is_named_with_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOOPER_PYTHON_2_3", "/no/such/python")
+    with pytest.raises(
+        EnvironmentBroken, match=r"no Python 2\.3 here.*uv python install 2\.3.*LOOPER_PYTHON_2_3"
+    ):
+        find_interpreter("2.3")
+
+
+def test_a_version_is_said_in_place_of_the_installation_and_the_tree_stays_as_it_is(tmp_path: Path) -> None:
+    """A workspace has one commit and no tags, so what an installation reads from them is put in from beside."""
+    package = tmp_path / "tree" / "ship"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from ship._version import version\n")
+    site = stamped_site(tmp_path, {"name": "ship", "module": "ship._version"}, "5.4.1.dev593")
+    program = (
+        "import ship, ship._version as found, importlib.metadata as metadata\n"
+        "print(ship.version, found.version_tuple, ship._version.version, metadata.version('ship'))"
+    )
+    said = subprocess.run(
+        [sys.executable, "-B", "-c", program],
+        env={**os.environ, "PYTHONPATH": f"{package.parent}{os.pathsep}{site}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert said.strip() == "5.4.1.dev593 (5, 4, 1) 5.4.1.dev593 5.4.1.dev593"
+    assert [path.name for path in package.iterdir()] == ["__init__.py"]
