@@ -69,6 +69,7 @@ def test_only_the_wiring_and_its_neighbours_name_concrete_edges() -> None:
         "doctor.py",
         "fetching.py",
         "grading.py",
+        "validating.py",
         "training.py",
         "adapters.py",
         "planning.py",

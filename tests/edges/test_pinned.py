@@ -1,37 +1,38 @@
 """Environments of old repositories: what is known, and versions that an installation would read from tags."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from looper.edges.environments.pinned import (
-    PinnedEnvironments,
-    find_interpreter,
-    stamped_site,
-    supported_versions,
-)
+from looper.edges.environments.beside import grafted_site, stamped_site
+from looper.edges.environments.pinned import PinnedEnvironments, find_interpreter, supported_versions
 from looper.errors import BadInput, EnvironmentBroken
 from looper.records.task import Task
 
 
-def test_five_repositories_are_known_and_their_lists_pin_every_package() -> None:
+def test_seven_repositories_are_known_and_their_lists_pin_every_package() -> None:
     counts = {
         "django/django": 5,
         "sympy/sympy": 12,
         "sphinx-doc/sphinx": 15,
         "pydata/xarray": 4,
         "pytest-dev/pytest": 10,
+        "astropy/astropy": 6,
+        "matplotlib/matplotlib": 6,
     }
     assert {repo: len(supported_versions(repo)) for repo in counts} == counts
-    assert supported_versions("astropy/astropy") == ()
+    assert supported_versions("scikit-learn/scikit-learn") == ()
 
 
 def test_a_repository_that_is_not_known_is_named_with_those_that_are(tmp_path: Path, task: Task) -> None:
-    unknown = task.model_copy(update={"environment": "astropy/astropy@5.0"})
-    with pytest.raises(BadInput, match=r"No environment is known for astropy/astropy 5.0.*django/django@3.0"):
+    unknown = task.model_copy(update={"environment": "scikit-learn/scikit-learn@1.3"})
+    with pytest.raises(
+        BadInput, match=r"No environment is known for scikit-learn/scikit-learn 1.3.*django/django@3.0"
+    ):
         PinnedEnvironments(tmp_path, print).of(unknown)
 
 
@@ -50,7 +51,7 @@ def test_a_version_is_said_in_place_of_the_installation_and_the_tree_stays_as_it
     package = tmp_path / "tree" / "ship"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("from ship._version import version\n")
-    site = stamped_site(tmp_path, {"name": "ship", "module": "ship._version"}, "5.4.1.dev593")
+    site = stamped_site(tmp_path, "ship", "ship._version", "5.4.1.dev593")
     program = (
         "import ship, ship._version as found, importlib.metadata as metadata\n"
         "print(ship.version, found.version_tuple, ship._version.version, metadata.version('ship'))"
@@ -64,3 +65,34 @@ def test_a_version_is_said_in_place_of_the_installation_and_the_tree_stays_as_it
     ).stdout
     assert said.strip() == "5.4.1.dev593 (5, 4, 1) 5.4.1.dev593 5.4.1.dev593"
     assert [path.name for path in package.iterdir()] == ["__init__.py"]
+
+
+def test_modules_of_a_release_are_found_where_the_tree_has_none_and_only_there(tmp_path: Path) -> None:
+    """Compiled modules and generated ones; `_json` of this very interpreter stands for a compiled one."""
+    import _json
+
+    tree, release = tmp_path / "tree" / "ship", tmp_path / "release" / "ship"
+    for place in (tree, release):
+        place.mkdir(parents=True)
+        (place / "__init__.py").write_text("")
+        (place / "hull.py").write_text(f"where = {place.parent.name!r}\n")
+    (release / "generated.py").write_text("where = 'release'\n")
+    if getattr(_json, "__file__", None):
+        shutil.copy(_json.__file__, release / Path(_json.__file__).name)
+    (tmp_path / "release" / "other.py").write_text("")
+    site = grafted_site(tmp_path / "release", ("ship",))
+    program = (
+        "from ship import generated, hull\nprint(hull.where, generated.where)\n"
+        "try:\n    import other\nexcept ImportError:\n    print('nothing else')"
+    )
+    if getattr(_json, "__file__", None):
+        program += f"\nfrom ship import _json\nprint(_json.__file__.startswith({str(release)!r}))"
+    said = subprocess.run(
+        [sys.executable, "-B", "-c", program],
+        env={**os.environ, "PYTHONPATH": f"{tree.parent}{os.pathsep}{site}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert said[:2] == ["tree", "release"] and said[2:4] == ["nothing", "else"]
+    assert said[4:] in ([], ["True"])

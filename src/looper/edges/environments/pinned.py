@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from looper.edges.environments.beside import grafted_site, stamped_site
 from looper.errors import BadInput, EnvironmentBroken
 from looper.protocols import Environment
 from looper.records.base import content_hash
@@ -65,15 +66,35 @@ class PinnedEnvironments:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (target / "complete.json").exists():
                 self._build(key, target, interpreter, packages)
-            site = stamped_site(target, entry["stamped"], stamp) if stamp else target
+            site = self._beside(target, entry, stamp)
         python = target / "bin" / "python"
-        variables = {name: value.replace("{site}", str(site)) for name, value in entry["variables"].items()}
+        release = str(site).removesuffix(".site")
+        variables = {
+            name: value.replace("{site}", str(site)).replace("{release}", release)
+            for name, value in entry["variables"].items()
+        }
         return Environment(
             content_hash(identity, stamp)[:16] if stamp else identity,
             python,
             (target, *_behind(python)),
             variables,
         )
+
+    def _beside(self, target: Path, entry: dict[str, Any], mark: str) -> Path:
+        """The folder that stands on the module path after the tree; the environment itself where nothing has to."""
+        if mark and "stamped" in entry:
+            return stamped_site(target, entry["stamped"]["name"], entry["stamped"]["module"], mark)
+        if not mark:
+            return target
+        name = entry["graft"]["name"]
+        release = target / "releases" / f"{name}-{mark}"
+        if not (release.parent / f"{release.name}.complete").exists():
+            self._say(f"unpacking {name} {mark} for its compiled modules")
+            shutil.rmtree(release, ignore_errors=True)
+            for argv in _unpack_commands(target, release, f"{name}=={mark}"):
+                _run(argv, f"the compiled modules of {name} {mark}")
+            (release.parent / f"{release.name}.complete").touch()
+        return grafted_site(release, tuple(entry["graft"]["packages"]))
 
     def _build(self, key: str, target: Path, interpreter: Path, packages: list[str]) -> None:
         """In place, because a virtual environment does not survive a move; the mark at the end makes it count."""
@@ -96,34 +117,28 @@ class PinnedEnvironments:
 
 
 def _stamp(task: Task) -> str:
-    """The version that a task's tree is to go by; empty where it says so itself."""
+    """The version that a task's tree is to go by, or the release whose compiled modules it gets; empty where it needs
+    neither."""
     repo, _, version = task.environment.partition("@")
     entry = _table().get(repo, {}).get(version, {})
-    return str(entry.get("stamps", {}).get(task.instance_id, ""))
+    return str({**entry.get("stamps", {}), **entry.get("releases", {})}.get(task.instance_id, ""))
 
 
-def stamped_site(target: Path, what: dict[str, str], stamp: str) -> Path:
-    """A folder for the module path that says a version in place of the installation, which reads it from tags: a workspace has
-    one commit and none. The module that the installation would write is put where imports look first, so that no file of the
-    tree is made."""
-    site = target / "stamps" / stamp
-    site.mkdir(parents=True, exist_ok=True)
-    numbers = tuple(int(part) for part in stamp.split(".")[:3] if part.isdigit())
-    (site / "sitecustomize.py").write_text(
-        "import sys\nfrom importlib.machinery import ModuleSpec\n\n\n"
-        "class Stamp:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        return ModuleSpec(name, self) if name == {what['module']!r} else None\n\n"
-        "    def create_module(self, spec):\n        return None\n\n"
-        "    def exec_module(self, module):\n"
-        f"        module.version = module.__version__ = {stamp!r}\n"
-        f"        module.version_tuple = module.__version_tuple__ = {numbers!r}\n\n\n"
-        "sys.meta_path.insert(0, Stamp())\n"
+def _unpack_commands(target: Path, release: Path, what: str) -> Iterable[list[str]]:
+    """A release wheel for the interpreter of an environment, into a folder of its own."""
+    python = str(target / "bin" / "python")
+    wanted = ["--no-deps", "--only-binary", ":all:", "--target", str(release), what]
+    uv = _uv()
+    yield (
+        [uv, "pip", "install", "--quiet", "--python", python, *wanted]
+        if uv
+        else [python, "-m", "pip", "install", "--quiet", *wanted]
     )
-    metadata = site / f"{what['name']}-{stamp}.dist-info"
-    metadata.mkdir(exist_ok=True)
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {what['name']}\nVersion: {stamp}\n")
-    return site
+
+
+def _uv() -> str | None:
+    found = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
+    return found if Path(found).exists() else None
 
 
 def _known_keys() -> list[str]:
@@ -133,8 +148,8 @@ def _known_keys() -> list[str]:
 
 
 def _build_commands(interpreter: Path, target: Path, lock: Path) -> Iterable[list[str]]:
-    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    if Path(uv).exists():
+    uv = _uv()
+    if uv is not None:
         yield [uv, "venv", "--quiet", "--python", str(interpreter), str(target)]
         yield [
             uv,

@@ -1,0 +1,70 @@
+"""What an installation would put into a tree, put beside it: versions from tags, compiled and generated modules of a release.
+
+A folder of our own stands on the module path after the tree, and its `sitecustomize` tells imports where else to look. So
+nothing is written into a workspace, an environment serves every task of a version, and no patch holds what is not its own.
+"""
+
+from pathlib import Path
+
+STAMP = '''import sys
+from importlib.machinery import ModuleSpec
+
+
+class Stamp:
+    """Says a version where the installation would have written a module that says it."""
+
+    def find_spec(self, name, path=None, target=None):
+        return ModuleSpec(name, self) if name == {module!r} else None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        module.version = module.__version__ = {stamp!r}
+        module.version_tuple = module.__version_tuple__ = {numbers!r}
+
+
+sys.meta_path.insert(0, Stamp())
+'''
+GRAFT = '''import os
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import spec_from_file_location
+
+
+class Graft:
+    """Modules of a release that the tree does not have: asked last, so what the tree has is always its own."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {packages!r}:
+            return None
+        place = os.path.join({release!r}, *name.split("."))
+        for suffix in EXTENSION_SUFFIXES + [".py"]:
+            if os.path.exists(place + suffix):
+                return spec_from_file_location(name, place + suffix)
+        return None
+
+
+sys.meta_path.append(Graft())
+'''
+
+
+def stamped_site(target: Path, name: str, module: str, stamp: str) -> Path:
+    """A folder that says a distribution's version in place of the installation, which reads it from tags: a workspace has one
+    commit and none."""
+    site = target / "stamps" / stamp
+    site.mkdir(parents=True, exist_ok=True)
+    numbers = tuple(int(part) for part in stamp.split(".")[:3] if part.isdigit())
+    (site / "sitecustomize.py").write_text(STAMP.format(module=module, stamp=stamp, numbers=numbers))
+    metadata = site / f"{name}-{stamp}.dist-info"
+    metadata.mkdir(exist_ok=True)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {stamp}\n")
+    return site
+
+
+def grafted_site(release: Path, packages: tuple[str, ...]) -> Path:
+    """A folder that has imports find the modules of an unpacked release where the tree has none, of these packages only."""
+    site = release.with_name(f"{release.name}.site")
+    site.mkdir(exist_ok=True)
+    (site / "sitecustomize.py").write_text(GRAFT.format(packages=packages, release=str(release)))
+    return site
