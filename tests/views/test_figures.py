@@ -8,10 +8,11 @@ from tests.experiment.test_run import Project
 
 from looper.metrics.continual import forgetting_standard
 from looper.records.likelihood import Likelihood
-from looper.records.plan import Contrast, Metric, Price
+from looper.records.plan import ArmRole, Contrast, Metric, Price
 from looper.records.trajectory import Trajectory
 from looper.records.verdict import Outcome, Verdict
 from looper.views.figures import behaviour, effort_table, likelihoods, repeats, sequence, tables
+from looper.views.findings import control_lines
 from looper.views.runs import RunView, read_run
 from looper.views.splits import split_lines
 
@@ -181,3 +182,16 @@ def test_splits_are_described_together(run: RunView) -> None:
     assert list(split_lines(dict(zip("ABCDE", (up, up, down, down, down), strict=True))))[-1].endswith("weak")
     lost = replace(up, verdicts=())
     assert "1 of 2 splits were measured" in list(split_lines({"A": up, "B": lost}))[-1]
+
+
+def test_the_spread_of_equal_arms_is_said_as_the_floor_of_any_headline(run: RunView) -> None:
+    assert not any("A/A spread" in line for line in control_lines(run)), "no arm repeats base here"
+    arms = tuple(
+        arm.model_copy(update={"role": ArmRole.AGAIN}) if arm.name == "lora" else arm
+        for arm in run.manifest.plan.arms
+    )
+    plan = run.manifest.plan.model_copy(update={"arms": arms})
+    repeated = replace(run, manifest=run.manifest.model_copy(update={"plan": plan}))
+    (moved,) = (abs(one.difference) for arm, _, one in run.contrasts if arm == "lora" and one is not None)
+    (line,) = (line for line in control_lines(repeated) if "A/A spread" in line)
+    assert f"up to {100 * moved:.1f} points" in line

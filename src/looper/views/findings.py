@@ -169,6 +169,7 @@ def _clustered_text(found: PairedDifference) -> str:
 def control_lines(run: RunView) -> list[str]:
     """Whether the control arms came out as they must; anything else means that the harness is not to be believed."""
     backends = {arm.name: arm.model.backend for arm in run.manifest.plan.arms}
+    roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
     figures = [run.figures(arm.name) for arm in run.manifest.plan.arms]
     lines = []
     for found in figures:
@@ -189,6 +190,15 @@ def control_lines(run: RunView) -> list[str]:
                 found.resolved.numerator, found.resolved.denominator + found.infra_errors, frozenset()
             )
             lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole)}")
+    repeats = [
+        abs(one.difference)
+        for arm, _, one in run.contrasts
+        if one is not None and roles[arm] is ArmRole.AGAIN and arm not in run.failed_arms
+    ]
+    if repeats:
+        lines.append(
+            f"A/A spread: equal arms differ by up to {100 * max(repeats):.1f} points here; no smaller effect is a headline"
+        )
     if run.manifest.plan.selection.suite == "micro" and any(run.consolidations):
         lines.append(
             "the embedded suite is made so that experience helps: this shows what the harness can detect, not what real "
