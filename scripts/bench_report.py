@@ -79,7 +79,7 @@ def main() -> None:
         show("report.html", page, f"write_page(read_run(Path({str(run)!r})))")
         print(f"  report.html: {(run / 'report.html').stat().st_size / 1e6:.2f} MB")
         verify = "from looper.views.audit import Outside, audit; from looper.views.runs import read_run"
-        show("verify", verify, f"audit(read_run(Path({str(run)!r})), Outside(None, lambda name: None))")
+        show("verify", verify, f"audit(read_run(Path({str(run)!r})), Outside(None, lambda name: None, 'x'))")
         long_one(place / "long")
         steps = "from looper.views.index import steps_of"
         show(

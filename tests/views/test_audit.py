@@ -3,6 +3,7 @@ somebody who knows the format would."""
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from looper.records.plan import RunManifest
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
+from looper.views.audit import Outside, audit, unchecked
 from looper.views.runs import read_run
 
 
@@ -230,3 +232,18 @@ def test_a_report_that_was_edited_by_hand_is_named(copy: Copy) -> None:
     assert "| lora | " in text
     path.write_text(text.replace("| lora | ", "| lora | 9", 1))
     assert "LEARNINGS.md: the block of audited micro is not what the records say" in copy.verify()
+
+
+def test_a_run_of_another_version_of_the_code_is_not_accused_of_what_the_version_changed(
+    finished: Project,
+) -> None:
+    """A record that has got a field since hashes otherwise; that the rollouts of an arm agree is still looked at."""
+    run = read_run(finished.run)
+    outside = Outside(None, lambda name: None, "another")
+    older = [end.model_copy(update={"arm_hash": f"older {end.arm}"}) for end in run.trajectories]
+    aged = replace(run, trajectories=tuple(older))
+    assert not any("configured otherwise" in line for line in audit(aged, outside))
+    assert any("another version of the code" in line for line in unchecked(aged, outside))
+    odd = older[0].model_copy(update={"arm_hash": "odd"})
+    mixed = replace(run, trajectories=(odd, *older[1:]))
+    assert any("configured otherwise" in line for line in audit(mixed, outside))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from looper.cli.adapters import card_reader
 from looper.cli.settings import Settings
-from looper.cli.wiring import experiments_folders, tasks_as_they_are
+from looper.cli.wiring import code_version, experiments_folders, tasks_as_they_are
 from looper.errors import BadInput, NotAsRecorded
 from looper.journal import replace_file
 from looper.views.audit import Outside, audit, unchecked
@@ -70,7 +70,7 @@ def verify(settings: Settings, wanted: Sequence[str], file: Path) -> Iterator[st
         raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
     text = file.read_text("utf-8") if file.is_file() else ""
     for run in chosen:
-        outside = Outside(tasks_as_they_are(run.manifest, settings), card_reader(settings))
+        outside = Outside(tasks_as_they_are(run.manifest, settings), card_reader(settings), code_version())
         lines = audit(run, outside)
         block = block_of(text, name_of(run))
         if block is not None and f"`{run.folder.name}`" in block and block != run_block(run):

@@ -33,6 +33,8 @@ class Outside:
     adapter: Callable[[str], AdapterRecord | None]
     """The card of an adapter whose weights are the ones on it; None for one that is not there. Raises ValueError for one
     that is damaged."""
+    code_version: str
+    """Of the code that looks. What another version recorded may have fewer fields, so hashes of records cannot be made again."""
 
 
 @dataclass
@@ -62,7 +64,7 @@ def audit(run: RunView, outside: Outside) -> list[str]:
         *_seals(run.folder),
         *_missing_lines(run.folder),
         *_tasks(run.manifest, outside),
-        *_rollouts(run, arms),
+        *_rollouts(run, arms, same_code=run.manifest.code_version == outside.code_version),
         *_verdicts(run, arms),
         *_coverage(run),
         *_adapters(run, outside),
@@ -80,6 +82,13 @@ def unchecked(run: RunView, outside: Outside) -> list[str]:
             continue  # Damage is a finding.
     return [
         *(["its tasks are not here"] if outside.tasks_hash is None else []),
+        *(
+            [
+                "whether its arms are configured as their rollouts were: another version of the code recorded them"
+            ]
+            if run.manifest.code_version != outside.code_version
+            else []
+        ),
         *([f"{gone} of {len(used)} adapters are not here"] if gone else []),
         *(
             []
@@ -149,8 +158,9 @@ def _tasks(manifest: RunManifest, outside: Outside) -> Iterator[str]:
         yield "the tasks are not the ones that were run: their records have another hash than the manifest's"
 
 
-def _rollouts(run: RunView, arms: Mapping[str, Arm]) -> Iterator[str]:
+def _rollouts(run: RunView, arms: Mapping[str, Arm], *, same_code: bool) -> Iterator[str]:
     found = _Found()
+    hashes: dict[str, str] = {}
     recorded = _sums(run.folder)
     times = Counter((end.cell, end.attempt) for end in run.trajectories)
     for key, count in times.items():
@@ -171,7 +181,8 @@ def _rollouts(run: RunView, arms: Mapping[str, Arm]) -> Iterator[str]:
         if end.code_version != run.manifest.code_version:
             found.add("rollouts of another code than the manifest's", end.cell)
         arm = arms.get(end.arm)
-        if arm is not None and arm.config_hash() != end.arm_hash:
+        configured = arm.config_hash() if arm is not None and same_code else end.arm_hash
+        if end.arm_hash != hashes.setdefault(end.arm, configured):
             found.add(f"the arm {end.arm} is configured otherwise than its rollouts were", end.cell)
     yield from found.lines()
 
