@@ -48,7 +48,9 @@ class Registered:
             case Finding.INDECISIVE:
                 return f"Fewer than {100 * COVERED:.0f} % of the cells have a verdict: nothing is concluded."
             case Finding.NOT_MEASURED:
-                return "Nothing to compare: no task has a verdict in both arms, or one of them is a failed arm."
+                return (
+                    "Nothing to compare: no task has a verdict in both arms, or one of them is a failed arm."
+                )
 
 
 def judge(pairs: Sequence[tuple[Contrast, Difference | None]]) -> list[Registered]:
