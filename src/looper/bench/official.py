@@ -5,7 +5,7 @@ results were made with (harness 4.1.0), so that a difference between the two is 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from looper.records.verdict import TestOutcome
 
@@ -18,28 +18,29 @@ _SYMPY_FAILURE = re.compile(r"^_+ (.*\.py:.*) _+$", re.MULTILINE)
 
 def pytest_log(log: str) -> Statuses:
     """Lines that begin with a status; the second word is the id."""
-    found = {}
-    for line in log.splitlines():
-        if line.startswith(WORDS):
-            words = (line.replace(" - ", " ") if line.startswith("FAILED") else line).split()
-            if len(words) > 1:
-                found[words[1]] = words[0]
-    return found
+    return _pytest(log.splitlines(), at_end=False)
 
 
 def pytest_log_old(log: str) -> Statuses:
     """The same without colours, and lines that end with a status: as older versions print them."""
+    plain = ("".join(mark for mark in line if mark.isprintable() or mark == "\t") for line in _plain(log))
+    return _pytest(plain, at_end=True)
+
+
+def _plain(log: str) -> list[str]:
+    return _COLOURS.sub("", log).splitlines()
+
+
+def _pytest(lines: Iterable[str], *, at_end: bool) -> Statuses:
     found = {}
-    for line in _COLOURS.sub("", log).splitlines():
-        line = "".join(mark for mark in line if mark.isprintable() or mark in "\t ")
+    for line in lines:
+        words = (line.replace(" - ", " ") if line.startswith("FAILED") else line).split()
+        if len(words) < 2:
+            continue
         if line.startswith(WORDS):
-            words = (line.replace(" - ", " ") if line.startswith("FAILED") else line).split()
-            if len(words) > 1:
-                found[words[1]] = words[0]
-        elif line.endswith(WORDS):
-            words = line.split()
-            if len(words) > 1:
-                found[words[0]] = words[1]
+            found[words[1]] = words[0]
+        elif at_end and line.endswith(WORDS):
+            found[words[0]] = words[1]
     return found
 
 
@@ -103,7 +104,7 @@ PARSERS: Mapping[str, Callable[[str], Statuses]] = {
 
 
 def disagreements(repo: str, log: str, ours: Mapping[str, TestOutcome]) -> dict[str, str]:
-    """Ids that one of the two says pass and the other does not: what each says. None where the log has no parser here."""
+    """Ids that one of the two says pass and the other does not: what each says. Nothing where the log has no parser here."""
     parser = PARSERS.get(repo)
     if parser is None:
         return {}

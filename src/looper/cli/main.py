@@ -553,10 +553,7 @@ def bench_validate(
     selection = suite_named(suite, level).model_copy(
         update={"repos": tuple(repo or ()), "tasks": tuple(tasks or ())}
     )
-    found = run_validations(selection, chosen, workers, sandbox, _say)
-    counts: dict[str, int] = {}
-    for each in found:
-        counts[each.repo] = counts.get(each.repo, 0) + 1
+    counts, found = run_validations(selection, chosen, workers, sandbox, _say)
     print("\n".join(table_lines(counts, found)))
     for line in write_table(file, chosen, found) if file is not None else ():
         _say(line)

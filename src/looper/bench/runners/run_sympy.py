@@ -18,8 +18,6 @@ def main():
 
     say(begun=True)
     sys.path[0] = os.getcwd()
-    # sympy's own option: one process, so that this report is written where the tests run.
-
     try:
         from sympy.testing import runtests
     except ImportError:
@@ -77,7 +75,7 @@ def main():
 
     runtests.PyTestReporter = Reporter
     existing = [name for name in files if os.path.exists(name)]
-    # Files that are named are run even where sympy leaves them out of a whole run.
+    # One process, as the benchmark's command has it. Files that are named are run even where sympy leaves them out of a whole run.
     passed = runtests.test(*existing, verbose=True, colors=False, subprocess=False, sort=True)
     status = 0 if passed else 1
     say(exit=status)
