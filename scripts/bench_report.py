@@ -17,12 +17,12 @@ from pathlib import Path
 from looper.agent.scaffold import packaged_scaffold
 from looper.journal import Stream, _encode
 from looper.records.base import Record, content_hash
+from looper.records.model import ModelSpec
 from looper.records.plan import (
     Arm,
     ArmRole,
     Contrast,
     Limits,
-    ModelSpec,
     Plan,
     RunManifest,
     TaskSelection,

@@ -24,7 +24,8 @@ from looper.edges.workspaces.exports import GitWorkspaces
 from looper.experiment.cell import Past, Recorder, World, run_cell
 from looper.metrics.paired import wilson
 from looper.records.memory import Delivery
-from looper.records.plan import Arm, ArmRole, Cell, Limits, ModelSpec
+from looper.records.model import ModelSpec
+from looper.records.plan import Arm, ArmRole, Cell, Limits
 from looper.records.task import Task
 from looper.records.trajectory import Read
 from looper.records.verdict import Outcome

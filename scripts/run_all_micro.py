@@ -58,7 +58,7 @@ def summary(rows: list[tuple[str, int, float]]) -> Table:
             table.add_row(name, "–", f"{seconds / 60:.1f}", "–", f"ended with {ended}")
             continue
         found = run.registered
-        primary = f"{found[0].contrast.arm} − {found[0].contrast.against}" if found else "–"
+        primary = found[0].contrast.name if found else "–"
         table.add_row(
             name,
             f"{run.finished}/{run.planned}",

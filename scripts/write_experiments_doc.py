@@ -27,6 +27,10 @@ exp09` runs it on the embedded default, `--profile swe --model mlx:FOLDER` on re
 
 On the embedded default twelve tasks and one seed show that everything works and what it costs; nearly every finding there is
 "open", and the report says how large an effect would have had to be.
+
+All are decided alike. Differences are tested by a paired permutation over tasks, two-sided at 0.05, adjusted over all that the plan
+registers (Holm); margins by the 90 % interval, which is two one-sided tests at 0.05. The stop rule is to run every cell: nothing that
+was registered is said before the last one has its end, and less than 95 % of verdicts conclude nothing.
 """
 
 
@@ -67,7 +71,7 @@ def _section(plan: Plan, learned: str) -> Iterator[str]:
         what = "" if found.metric is Metric.RESOLVED else f", {found.metric.value.replace('_', ' ')}"
         expected = EXPECTED[found.expect].format(margin=100 * found.margin)
         mark = "**primary** " if number == 0 else ""
-        yield f"| {mark}{found.arm} − {found.against}{what} | {expected} | {found.shown} | {found.refuted} | {found.open} |"
+        yield f"| {mark}{found.name}{what} | {expected} | {found.shown} | {found.refuted} | {found.open} |"
     yield ""
     yield from _results(plan, learned)
 

@@ -12,7 +12,8 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.sandboxes.check import candidates, find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.protocols import Sandbox
-from looper.records.plan import Arm, ArmRole, Limits, ModelSpec
+from looper.records.model import ModelSpec
+from looper.records.plan import Arm, ArmRole, Limits
 from looper.records.task import Task
 
 

@@ -3,15 +3,21 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.experiment.test_run import Project
 
 from looper.journal import read_stream
+from looper.records.base import content_hash
 from looper.records.memory import MemoryItem
+from looper.records.plan import Metric
 from looper.records.trajectory import Read, Step, Trajectory
 from looper.records.treatment import ProofKind
+from looper.views.questions import questions, to_rate
 from looper.views.runs import RunView, read_run
 
 PLAN = """
@@ -74,6 +80,22 @@ learning = { treatment = "adapter", source = "guided" }
 name = "old"
 role = "treatment"
 learning = { treatment = "adapter", source = "stale_major", recovered = 1, training = { rank = 4 } }
+[[arms]]
+name = "still_overseen"
+role = "treatment"
+learning = { treatment = "adapter", source = "guided", overseen = true }
+[[arms]]
+name = "asked"
+role = "treatment"
+learning = { treatment = "adapter", format = "self_qa", pairs = 2 }
+[[choices]]
+name = "likeliest"
+of = ["base", "lora"]
+by = "likeliest"
+[[choices]]
+name = "checked"
+of = ["base", "lora"]
+by = "checked"
 [[choices]]
 name = "either"
 of = ["base", "lora"]
@@ -94,8 +116,24 @@ margin = 0.2
 shown = "Valid actions are as frequent."
 refuted = "Valid actions are not as frequent."
 open = "Open."
+[[contrasts]]
+arm = "lora"
+against = "base"
+through = ["half"]
+metric = "action_log_likelihood"
+shown = "The more of it, the likelier."
+refuted = "The more of it, the less likely."
+open = "Open."
+[[contrasts]]
+arm = "overseen"
+against = "still_overseen"
+metric = "interventions"
+shown = "Less is left to do."
+refuted = "More is left to do."
+open = "Open."
 [profiles.micro]
 model = "nano"
+overseer = "nano:small"
 scaffold = "terse"
 temperature = 0.7
 seeds = [0]
@@ -161,6 +199,8 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
         "overseen",
         "guided",
         "old",
+        "still_overseen",
+        "asked",
     }
     more = {"dpo", "old"}  # Pairs only; and successes of its own after those of its source.
     used = {found.used for found in run.consolidations if found.arm not in more and found.round == 1}
@@ -168,7 +208,7 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
     pairs = next(found.used for found in run.consolidations if found.arm == "dpo")
     assert 1 <= pairs <= max(used), "only tasks that were both resolved and failed make pairs"
     adapters = {found.arm: found.adapter for found in run.consolidations if found.adapter}
-    assert len(set(adapters.values())) == 10
+    assert len(set(adapters.values())) == 11, "arms that learn the same share what was made"
     kinds = {(proof.arm, proof.kind) for proof in run.proofs}
     assert ("base", ProofKind.CONTEXT) in kinds and ("zero", ProofKind.ZERO_IS_BASE) in kinds
     assert {("lora", ProofKind.ADAPTER_ARRIVED), ("lora", ProofKind.VALID_ACTIONS)} <= kinds
@@ -190,34 +230,70 @@ def test_an_overseer_has_the_memory_and_the_agent_has_not(finished: tuple[Projec
     assert any(
         step.reply.overseen for step in steps if step.cell.startswith(("overseen/", "experience_guided"))
     )
-    others = [step for step in steps if not step.cell.startswith(("overseen/", "experience_guided"))]
+    overseen = ("overseen/", "still_overseen/", "experience_guided")
+    others = [step for step in steps if not step.cell.startswith(overseen)]
     assert others and not any(step.reply.overseen for step in others)
     source = next(found for found in run.consolidations if found.arm == "guided")
     assert source.selection.tasks and source.used
 
 
-def test_what_is_served_in_part_is_made_of_the_whole(finished: tuple[Project, RunView, str]) -> None:
-    project, run, _ = finished
-    cards = {
-        found.arm: json.loads(
-            (
-                Path(project.environment["LOOPER_HOME"]) / "adapters" / found.adapter / "adapter.json"
-            ).read_text()
-        )
-        for found in run.consolidations
-        if found.arm in ("lora", "half", "old")
-    }
-    assert cards["half"]["make"] == "scaled" and cards["half"]["parts"] == [cards["lora"]["id"]]
-    assert cards["half"]["relative_change"] == pytest.approx(cards["lora"]["relative_change"] / 2, rel=1e-3)
-    assert cards["old"]["rank"] == 4 and cards["lora"]["rank"] == 8
-
-
-def test_choices_and_other_metrics_are_compared_as_registered(finished: tuple[Project, RunView, str]) -> None:
+def test_an_overseer_can_be_another_model_whose_version_is_on_record(
+    finished: tuple[Project, RunView, str],
+) -> None:
     _, run, shown = finished
-    base, lora, either = (run.outcomes(name) for name in ("base", "lora", "either"))
-    assert either == {where: base[where] or lora[where] for where in base}
-    assert "primary: either − base" in shown and "points of valid actions" in shown
-    assert "either" in shown.split("primary")[0], "a choice has its row"
+    models = run.manifest.models
+    assert models["overseen, overseer"].name == "nano small" and models["overseen"].name == "nano"
+    assert models["overseen, overseer"].digest != models["overseen"].digest
+    assert "overseen − still_overseen" in shown and "points of interventions" in shown
+    rates = run.measured("overseen", Metric.INTERVENTIONS)
+    assert len(rates) == 4 and any(rates.values()) and max(rates.values()) <= 1
+
+
+def test_choosers_see_what_base_finds_likely_and_what_the_agent_checked(
+    finished: tuple[Project, RunView, str],
+) -> None:
+    """The likelihood of an attempt is of base, whoever made it: as likely, where equal arms did the same."""
+    _, run, _ = finished
+    found = {each.cell: each.log_likelihood for each in run.attempt_likelihoods}
+    assert {cell.partition("/")[0] for cell in found} == {"base", "lora"} and len(found) == 8
+    assert all(value < 0 for value in found.values())
+    base, lora = run.outcomes("base"), run.outcomes("lora")
+    for where, taken in run.outcomes("likeliest").items():
+        better = lora if found[f"lora/{where}"] > found[f"base/{where}"] else base
+        patches = {end.cell: end.patch for end in run.trajectories}
+        if patches[f"lora/{where}"] and patches[f"base/{where}"]:
+            assert taken == better[where]
+    assert run.outcomes("checked").keys() == base.keys()
+    unmeasured = replace(run, attempt_likelihoods=())
+    assert not unmeasured.outcomes("likeliest"), "what was not measured chooses nothing"
+
+
+def test_answers_to_train_on_are_held_against_the_records_and_rated_by_people(
+    finished: tuple[Project, RunView, str], tmp_path: Path
+) -> None:
+    project, run, shown = finished
+    (line,) = [each for each in shown.splitlines() if each.startswith("asked: ") and "questions" in each]
+    answered = list(questions(run.folder).values())
+    used = next(each.used for each in run.consolidations if each.arm == "asked")
+    assert (
+        len(answered) == 2 * used
+        and f"{len(answered)} questions about {used} successes, 2.0 for each" in line
+    )
+    assert all(each.supported == (each.key in each.answer) for each in answered if " " not in each.key)
+    copy = tmp_path / "runs" / run.folder.name
+    shutil.copytree(run.folder, copy)
+
+    def looper(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "looper.cli.main", *arguments]
+        kept = {"cwd": tmp_path, "env": {**project.environment, "LOOPER_RUNS": str(tmp_path / "runs")}}
+        return subprocess.run(command, **kept, input=typed, capture_output=True, text=True, check=False)
+
+    said = looper("questions", "--rate", "asked", "--by", "me", "--count", "3", typed="yes\nno\nquit\n")
+    assert "me calls 1 of 2 noise" in said.stdout and "kappa" in said.stdout
+    assert len(to_rate(copy, "asked", "me", 3)) == 1, "the next call goes on with what is left"
+    refused = looper("questions", "--rate", "lora")
+    assert refused.returncode == 2 and "no answers were given for an arm lora" in refused.stderr
+    assert looper("report", "--verify").returncode == 0, "what people say later is no tampering"
 
 
 def test_g12_the_zero_adapter_arm_repeats_base_step_by_step(finished: tuple[Project, RunView, str]) -> None:
@@ -378,7 +454,7 @@ def test_a_plan_is_foretold_from_the_run_that_is_there(
     assert f"in {run.folder.name})" in told and re.search(r"time: about \d+ minutes .*median of 4", told)
     assert re.search(r"tokens: about [\d.]+ million, at \d+ a cell", told)
     gathering = 16 * 2 * 5  # Own, redrawn, of an older state, under an overseer, and before a second round.
-    assert f"cells: 56 (4 tasks, 14 arms, 1 seeds) and {gathering} to gather experience" in told
+    assert f"cells: 64 (4 tasks, 16 arms, 1 seeds) and {gathering} to gather experience" in told
     unknown = project.looper("plan", "learn").stdout
     assert "time: not measured" in unknown and "30 % of pairs discordant: 4 tasks: none" in unknown
     refused = project.looper("plan", "exp77")
@@ -470,3 +546,62 @@ def test_an_adapter_that_is_gone_is_made_again_and_a_damaged_one_is_named(projec
     shutil.rmtree(folder)
     again = project.looper("run", "learn", "--arm", "lora", "--limit", "1")
     assert again.returncode == 0 and folder.is_dir(), again.stderr
+
+
+def small_profile(project: Project, **tasks: object) -> str:
+    """A profile of a few tasks of the embedded suite, as a file."""
+    chosen = "".join(f"{key} = {json.dumps(value)}\n" for key, value in tasks.items())
+    head = PLAN[PLAN.index("[profiles.micro]\n") :].partition("[profiles.micro.tasks]")[0]
+    limits = PLAN[PLAN.index("[profiles.micro.limits]") : PLAN.index("[profiles.micro.experience]")]
+    text = head + f'[tasks]\nsuite = "micro"\n{chosen}' + limits
+    path = project.folder / f"small-{content_hash(text)[:8]}.toml"
+    path.write_text(text.replace("[profiles.micro]\n", "").replace("profiles.micro.", ""))
+    return str(path)
+
+
+def test_an_adapter_is_held_against_its_base_on_tasks_of_other_repositories(
+    finished: tuple[Project, RunView, str], project: Project
+) -> None:
+    _, run, _ = finished
+    adapter = next(found.adapter for found in run.consolidations if found.arm == "lora")
+    shutil.copy(Path(__file__).parents[2] / "experiments" / "capability.toml", project.folder / "experiments")
+    elsewhere = small_profile(project, suite_seed=7, limit=2)
+    ran = project.looper("run", "capability", "--profile", elsewhere, "--adapter", adapter[:10])
+    assert ran.returncode == 0, ran.stderr
+    view = read_run(project.run)
+    assert view.manifest.models["adapted"].adapter and not view.manifest.models["base"].adapter
+    assert view.manifest.models["adapted"].digest == view.manifest.models["base"].digest
+    assert "primary: adapted − base" in ran.stdout
+    learned = next(found.selection.tasks[0] for found in run.consolidations if found.arm == "lora")
+    seen = project.looper(
+        "run", "capability", "--profile", small_profile(project, tasks=[learned]), "--adapter", adapter
+    )
+    assert (
+        seen.returncode != 0
+        and f"the adapter {adapter} was trained on 1 of the evaluated tasks" in seen.stderr
+    )
+    wider = project.looper(
+        "run", "capability", "--profile", elsewhere, "--adapter", adapter, "--model", "nano:small"
+    )
+    assert wider.returncode == 2 and f"the adapter {adapter} was trained on nano" in wider.stderr
+    nobody = project.looper("run", "capability", "--profile", elsewhere, "--adapter", "zzz")
+    assert nobody.returncode == 2 and 'No adapter begins with "zzz"' in nobody.stderr
+    none = project.looper("run", "capability", "--profile", elsewhere)
+    assert none.returncode == 2 and "adapted: carries an adapter, so name one: --adapter ID" in none.stderr
+
+
+def test_the_positive_control_is_told_the_answer_and_needs_no_experience(project: Project) -> None:
+    (project.folder / "experiments" / "told.toml").write_text(
+        'title = "t"\nhypothesis = "h"\nfactor = "f"\n[[arms]]\nname = "base"\nrole = "base"\n'
+        '[[arms]]\nname = "positive"\nrole = "control"\n'
+        'learning = { treatment = "memory", memory = { kind = "gold" } }\n'
+    )
+    ran = project.looper("run", "told", "--profile", small_profile(project, limit=2))
+    assert ran.returncode == 0, ran.stderr
+    run = read_run(project.run)
+    told = [end for end in run.trajectories if end.arm == "positive"]
+    base = [end for end in run.trajectories if end.arm == "base"]
+    assert all(end.memory_tokens for end in told) and not any(end.memory_tokens for end in base)
+    assert not run.consolidations and [proof.said for proof in run.proofs if proof.arm == "positive"] == [
+        "2 of 2 tasks are told something"
+    ]

@@ -15,7 +15,8 @@ from looper.experiment.material import Library
 from looper.experiment.pools import Pool
 from looper.records.learning import Learning, Source, Treatment, Writer
 from looper.records.memory import Draw, Remembering
-from looper.records.plan import Arm, ArmRole, ModelSpec
+from looper.records.model import ModelSpec
+from looper.records.plan import Arm, ArmRole
 from looper.records.task import Task
 from looper.records.training import Format, Measured, Objective, Selection
 from looper.records.verdict import Outcome

@@ -7,9 +7,10 @@ import pytest
 from looper.errors import BadInput
 from looper.experiment.plans import parse_model, plan_from_text
 from looper.experiment.schedule import by_age, changed_since, lanes, select_tasks, split_tasks
-from looper.records.learning import Source, Split, Treatment
+from looper.records.learning import Source, Split, TrainingChange, Treatment
 from looper.records.plan import ArmRole, Plan, TaskSelection
 from looper.records.task import Task
+from looper.records.training import TrainingSettings
 
 FILE = Path(__file__).parents[2] / "experiments" / "exp00.toml"
 
@@ -45,7 +46,6 @@ def test_exp00_has_its_controls_in_every_profile() -> None:
         ('role = "base"', 'role = "hero"', r"arms.2.role: .*'base', 'again'"),
         ("repetition = 1", "", "needs a repetition of its own"),
         ("repetition = 1", "repetition = 1\ntemperature = 0.9", "must equal base in everything"),
-        ('name = "noop"', 'name = "gold"', "names must differ"),
         ('scaffold = "terse"', 'scaffold = "fancy"', 'no scaffold "fancy". Use one of: full, terse'),
         ('model = "nano"', 'model = "gpt"', "names no model"),
         ("level = 0", "level = 9", "profiles.micro.tasks.level"),
@@ -120,18 +120,19 @@ def test_tasks_are_selected_in_order_and_unknown_names_are_refused(
 def test_g33_arms_alternate_and_every_cell_comes_once(micro: tuple[tuple[Task, ...], object]) -> None:
     plan, tasks = load(profile="swe"), micro[0][:8]
     cells = [cell for lane in lanes(plan, tasks) for cell in lane]
-    assert len(cells) == len(set(cells)) == 8 * 4
-    turns = [cells[at].arm for at in range(0, 32, 4)]
-    assert turns == ["gold", "noop", "base", "base_again", "noop", "base", "base_again", "gold"]
-    assert all(len({cell.arm for cell in cells[at : at + 4]}) == 1 for at in range(0, 32, 4))
+    arms = [arm.name for arm in plan.arms]
+    assert len(cells) == len(set(cells)) == 8 * len(arms)
+    turns = [cells[at].arm for at in range(0, len(cells), 4)]
+    assert turns == [*arms, *arms[1:], arms[0]]
+    assert all(len({cell.arm for cell in cells[at : at + 4]}) == 1 for at in range(0, len(cells), 4))
     sequence = plan.model_copy(update={"order": "sequence"})
-    assert [len(lane) for lane in lanes(sequence, tasks)] == [8, 8, 8, 8]
+    assert [len(lane) for lane in lanes(sequence, tasks)] == [8] * len(arms)
     with pytest.raises(BadInput, match="no arm gould"):
         lanes(plan, tasks, ["gould"])
 
 
 def test_a_profile_may_run_some_of_the_arms_and_must_name_them_right() -> None:
-    changed = text().replace('arms = ["gold", "noop", "base", "base_again"]', 'arms = ["gold", "bass"]')
+    changed = text().replace('arms = ["gold", "noop", "base", "base_again", "positive"', 'arms = ["bass"')
     with pytest.raises(BadInput, match="has no arm bass. It has: gold, noop"):
         load(changed, profile="swe")
 
@@ -239,6 +240,12 @@ def test_g32_a_treatment_that_does_not_learn_differs_in_one_thing() -> None:
             load_small(changes)
 
 
+def test_two_arms_of_one_name_are_refused() -> None:
+    arms = '[[arms]]\nname = "base"\nrole = "base"\n' + '[[arms]]\nname = "base"\nrole = "control"\n'
+    with pytest.raises(BadInput, match="names must differ, found base, base"):
+        plan_from_text("t", small('like = "micro"', arms=arms), "t.toml", "mine", shared=SHARED)
+
+
 def test_a_choice_takes_from_arms_that_exist_and_can_be_compared() -> None:
     choice = '[[choices]]\nname = "both"\nof = ["base", "other"]\nby = "majority"\n'
     contrast = '[[contrasts]]\narm = "both"\nagainst = "base"\nshown = "a"\nrefuted = "b"\nopen = "c"\n'
@@ -338,3 +345,52 @@ def test_ages_are_as_large_as_each_other_and_the_oldest_is_the_most_out_of_date(
     assert changed_since(ages[Source.OWN], now, base_file) == 0.5
     assert changed_since(ages[Source.STALE_MAJOR], now, base_file) == 1.0
     assert changed_since([], now, base_file) is None
+
+
+def test_the_profile_names_the_overseer_and_an_arm_may_be_its_model_alone() -> None:
+    def load_small(profile: str) -> Plan:
+        learned = (
+            '[[arms]]\nname = "overseen"\nrole = "treatment"\nlearning = { treatment = "oversight" }\n'
+            '[[arms]]\nname = "trained"\nrole = "treatment"\n'
+            'learning = { treatment = "adapter", source = "guided", overseen = true }\n'
+            '[[arms]]\nname = "alone"\nrole = "control"\nmodel = "overseer"\n'
+        )
+        arms = f'[[arms]]\nname = "base"\nrole = "base"\n{learned}'
+        return plan_from_text("t", small(profile, arms=arms), "t.toml", "mine", shared=SHARED)
+
+    plan = load_small('like = "micro"\nmodel = "nano:small"\noverseer = "nano"')
+    _, overseen, trained, alone = plan.arms
+    assert overseen.learning is not None and overseen.learning.overseer == alone.model
+    assert alone.model.name == "" and overseen.model.name == "small"
+    assert trained.learning is not None and trained.learning.overseer is None
+    assert set(plan.model_specs) == {alone.model, overseen.model}
+    with pytest.raises(BadInput, match="alone: its model is the overseer, so the profile needs one"):
+        load_small('like = "micro"')
+    with pytest.raises(BadInput, match="guided experience needs an arm with oversight"):
+        load_small('like = "micro"\noverseer = "nano"\narms = ["base", "trained"]')
+
+
+def test_a_dose_names_each_of_its_arms_once() -> None:
+    others = "".join(
+        f'[[arms]]\nname = "a{number}"\nrole = "again"\nrepetition = {number}\n' for number in (1, 2)
+    )
+    dose = '[[contrasts]]\narm = "a2"\nagainst = "base"\nthrough = ["a1"]\nshown = "a"\nrefuted = "b"\nopen = "c"\n'
+    arms = f'[[arms]]\nname = "base"\nrole = "base"\n{others}{dose}'
+
+    def load_small(arms: str, profile: str = 'like = "micro"') -> Plan:
+        return plan_from_text("t", small(profile, arms=arms), "t.toml", "mine", shared=SHARED)
+
+    (contrast,) = load_small(arms).contrasts
+    assert contrast.arms == ("base", "a1", "a2") and contrast.name == "a2 − base, as a line through 3 arms"
+    assert not load_small(arms, 'like = "micro"\narms = ["base", "a2"]').contrasts
+    with pytest.raises(BadInput, match="names an arm twice"):
+        load_small(arms.replace('through = ["a1"]', 'through = ["a2"]'))
+    with pytest.raises(BadInput, match="there is no arm a3"):
+        load_small(arms.replace('through = ["a1"]', 'through = ["a3"]'))
+
+
+def test_a_share_of_the_plan_s_iterations_is_at_least_one() -> None:
+    settings = TrainingSettings(learning_rate=1e-4, iterations=30, batch_size=8, max_tokens=64)
+    assert TrainingChange(share=0.2).of(settings).iterations == 6
+    assert TrainingChange(share=0.001).of(settings).iterations == 1
+    assert TrainingChange(iterations=10, share=0.5).of(settings).iterations == 5

@@ -120,6 +120,22 @@ def test_controls_give_as_many_items_without_the_knowledge(task: Task) -> None:
     assert len(fake.text or "") == len(real.text or "")
 
 
+def test_hindsight_picks_by_what_the_fix_writes_and_tells_nothing_of_it(task: Task) -> None:
+    """As many as retrieval gives: here one, and another one than the issue would find."""
+    items = [
+        item(1, "a", "scale_elm is wrong", "return x * 24"),
+        item(2, "a", "join_fir is wrong", 'return a + "-" + b'),
+        item(3, "a", "label_fir is wrong", 'return "-" + n'),
+    ]
+    fix = '--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-    return a + b\n+    return a + "-" + b\n'
+    asked = asking(task, "scale_oak is wrong").model_copy(update={"gold_patch": fix})
+    assert deliver(Remembering(), asked, items, 1).items == ("a-1",)
+    told = deliver(Remembering(draw=Draw.ORACLE), asked, items, 1)
+    assert told.items == ("a-2",) and told.text == items[1].text
+    silent = asking(task, "limit_oak").model_copy(update={"gold_patch": fix})
+    assert not deliver(Remembering(draw=Draw.ORACLE), silent, items, 1).says
+
+
 def test_what_does_not_fit_the_budget_is_left_out_whole(task: Task) -> None:
     items = [item(1, "a", "scale_a is wrong", "x" * 50), item(2, "a", "scale_b is wrong", "y" * 20)]
     items += [item(3, "a", "join is wrong")]

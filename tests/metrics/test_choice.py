@@ -1,7 +1,10 @@
 """Taking one of several attempts: what a chooser may look at, and what it takes."""
 
-from looper.metrics.choice import Made, chosen
+from tests.training.test_select import CHECK, FIX, LOOK, REFUSED, step
+
+from looper.metrics.choice import Made, can_choose, chosen, own_check
 from looper.records.plan import Chooser
+from looper.records.trajectory import Step
 
 RIGHT, WRONG = Made("a", False, True), Made("b", False, False)
 NOTHING = Made("e", True, False)
@@ -26,6 +29,37 @@ def test_only_the_ceiling_looks_at_the_verdict() -> None:
             judged = [Made(found.patch_hash, False, at == number % 4) for at, found in enumerate(made)]
             taken, again = chosen(by, made, str(number)), chosen(by, judged, str(number))
             assert taken.patch_hash == again.patch_hash
+
+
+def test_an_agent_s_own_check_decides_where_one_passed() -> None:
+    checked, first = Made("b", False, False, checked=True), Made("a", False, True)
+    assert chosen(Chooser.CHECKED, [NOTHING, first, checked], "c") == checked
+    assert chosen(Chooser.CHECKED, [NOTHING, first, WRONG], "c") == first
+    assert chosen(Chooser.CHECKED, [Made("e", True, False, checked=True), WRONG], "c") == WRONG
+
+
+def test_a_check_counts_only_after_the_last_change() -> None:
+    passing, failing = ran(0), ran(1)
+    change = step(1, FIX)
+    assert own_check([change, passing]) and own_check([failing, change, passing, step(2, LOOK)])
+    assert not own_check([passing, change]) and not own_check([change, failing]) and not own_check([])
+    assert own_check([passing, step(1, FIX, REFUSED)]), "a refused change changes nothing"
+
+
+def test_the_likeliest_patch_is_taken_and_nothing_where_that_was_not_measured() -> None:
+    attempts = [
+        Made("a", False, False, log_likelihood=-0.5),
+        Made("b", False, True, log_likelihood=-0.2),
+        NOTHING,
+    ]
+    assert can_choose(Chooser.LIKELIEST, attempts)
+    assert chosen(Chooser.LIKELIEST, attempts, "c").patch_hash == "b"
+    assert not can_choose(Chooser.LIKELIEST, [*attempts, WRONG]) and can_choose(Chooser.MAJORITY, [WRONG])
+
+
+def ran(code: int) -> Step:
+    made = step(1, CHECK)
+    return made.model_copy(update={"observation": made.observation.model_copy(update={"exit_code": code})})
 
 
 def test_a_drawn_choice_is_the_same_whenever_it_is_made_and_takes_all_alike() -> None:

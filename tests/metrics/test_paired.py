@@ -5,7 +5,15 @@ import random
 import pytest
 
 from looper.metrics.arms import Rate
-from looper.metrics.paired import clopper_pearson, mcnemar_exact, newcombe_paired, paired_difference, wilson
+from looper.metrics.paired import (
+    clopper_pearson,
+    mcnemar_exact,
+    mean_difference,
+    newcombe_paired,
+    paired_difference,
+    rise,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +111,17 @@ def test_swapping_the_arms_flips_the_sign_and_nothing_else() -> None:
 
 def test_a_rate_of_nothing_has_no_value() -> None:
     assert Rate(0, 0, frozenset()).value is None
+
+
+def test_a_rise_is_that_of_the_straight_line_through_all_arms() -> None:
+    """Least squares by hand: values 0, 1, 1 at doses 0, 1, 2 rise by 0.5 a step, 1.0 from first to last."""
+    tasks = [f"0/r-{number}" for number in range(8)]
+    arms = [dict.fromkeys(tasks, value) for value in (0.0, 1.0, 1.0)]
+    found = rise(arms)
+    assert found is not None and found.difference == pytest.approx(1.0) and found.pairs == 8
+    assert found.p_by_task == pytest.approx(2 / 2**8), "every sign pattern but two is less extreme"
+    back = rise(arms[::-1])
+    assert back is not None and back.difference == pytest.approx(-1.0)
+    two = mean_difference(arms[1], arms[0])
+    assert rise(arms[:2]) == two, "a line through two arms is their difference"
+    assert rise([arms[0], {"0/other-1": 1.0}, arms[1]]) is None

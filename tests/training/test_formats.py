@@ -6,7 +6,7 @@ from looper.records.task import Task
 from looper.records.training import Format
 from looper.records.trajectory import Edit
 from looper.records.verdict import Outcome
-from looper.training.formats import retold
+from looper.training.formats import keys, retold, says
 from tests.training.test_select import CHECK, DONE, FIX, LOOK, attempt
 
 WRONG = Edit(path=FIX.path, old=FIX.old, new="return x * 7")
@@ -34,6 +34,21 @@ def test_questions_are_answered_with_the_change_that_stayed(task: Task) -> None:
     assert f"In {FIX.path} replace `{FIX.old}` by `{FIX.new}`." in answers.values()
     assert FIX.path in answers.values() and CHECK.command in answers.values()
     assert len(told(Format.SIMPLE_QA, task, 2)) == 2
+
+
+def test_every_answer_says_its_key_and_more_can_be_asked_than_one_fix(task: Task) -> None:
+    for form in Format:
+        if form is not Format.TRAJECTORY:
+            for (_, answer), key in zip(told(form, task), keys(SUCCESS, task, form), strict=True):
+                assert says(answer, key), (form, answer, key)
+    asked = told(Format.SIMPLE_QA, task)
+    assert len({question for question, _ in asked}) == len(asked) >= 6
+    assert dict(asked)[f"{task.problem_statement}\nWhat stands there before the fix?"] == FIX.old
+
+
+def test_blanks_and_line_ends_do_not_count_in_an_answer() -> None:
+    assert says("use\n  return x * 60 there", "return  x *\n60")
+    assert not says("return x * 6", "return x * 60") and not says("", "return")
 
 
 def test_reflexion_tells_what_was_in_vain_before_what_helped(task: Task) -> None:

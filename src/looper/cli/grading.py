@@ -15,7 +15,7 @@ from looper.experiment.run import run_plan
 from looper.experiment.schedule import select_tasks
 from looper.protocols import ChatModel
 from looper.records.base import content_hash
-from looper.records.plan import Arm, Cell, Limits, RunManifest, TaskSelection
+from looper.records.plan import SUITES, Arm, Cell, Limits, RunManifest, TaskSelection
 from looper.records.task import Task
 from looper.views.runs import RunView, read_run
 
@@ -89,8 +89,8 @@ def grade(
 
 def suite_named(suite: str, level: int) -> TaskSelection:
     """All of a suite. Raises BadInput."""
-    if suite not in ("micro", "swe-bench-cl"):
-        raise BadInput(f'There is no suite "{suite}". Use micro or swe-bench-cl.')
+    if suite not in SUITES:
+        raise BadInput(f'There is no suite "{suite}". There are: {", ".join(SUITES)}.')
     return TaskSelection.model_validate({"suite": suite, "level": level})
 
 

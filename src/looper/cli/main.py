@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,14 @@ bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, a
 app.add_typer(bench, name="bench")
 lineage = typer.Typer(no_args_is_help=True, help="Where the figures of a run come from.")
 app.add_typer(lineage, name="lineage")
+
+
+class _Said(StrEnum):
+    YES = "yes"
+    NO = "no"
+    QUIT = "quit"
+
+
 memory = typer.Typer(
     no_args_is_help=True, help="What a run remembers: to whom it was told, where it comes from."
 )
@@ -117,6 +126,9 @@ def run(
             help="Which tasks are learned from: A first, B last, C every other, D and E drawn; all for one after the other."
         ),
     ] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Id of an adapter that was trained here, for the arms that carry one.")
+    ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option(
@@ -157,6 +169,7 @@ def run(
         master_seed,
         tuple(wiring.parse_override(text) for text in override or ()),
         split,
+        adapter,
     )
     console = Console(width=None if sys.stdout.isatty() else 150)
     found = {}
@@ -531,7 +544,7 @@ def bench_validate(
     file: Annotated[
         Path | None, typer.Option(help="Markdown file to write the table to, between its marks.")
     ] = None,
-    suite: Annotated[str, typer.Option(help="swe-bench-cl or micro.")] = "swe-bench-cl",
+    suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
     level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     data: Data = None,
@@ -567,7 +580,7 @@ def bench_verify(
             help="JSONL with instance_id, model_name_or_path and model_patch, as SWE-bench has it."
         ),
     ],
-    suite: Annotated[str, typer.Option(help="micro or swe-bench-cl.")] = "swe-bench-cl",
+    suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
     level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Verifications side by side.")] = 2,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
@@ -698,6 +711,35 @@ def import_runs(
     from looper.cli.exporting import import_lines
 
     for line in import_lines(sources, predictions):
+        print(line)
+
+
+@app.command()
+def questions(
+    run: RunFolder = None,
+    rate: Annotated[
+        str | None, typer.Option("--rate", help="Rate the answers of this arm, one by one.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="Who rates.")] = "a person",
+    count: Annotated[int, typer.Option(min=1, help="Answers to rate, drawn by chance.")] = 100,
+) -> None:
+    """Print how many questions a model answered about its successes, to be trained on, and how much of that is noise.
+
+    Each answer is held against what the records know. With --rate a person says of each whether it is noise; the agreement
+    of both is printed afterwards. Leave at any time: every word is kept at once, and the next call goes on.
+
+    Example: looper questions --rate pairs_5
+    """
+    from looper.cli.reading import answers_to_rate, question_texts, rated
+
+    runs = _settings().runs
+    for number, answer in enumerate(answers_to_rate(runs, run, rate, by, count) if rate else (), 1):
+        print(f"\n{number}. {answer.question}\n→ {answer.answer}")
+        said = typer.prompt("Is the answer noise? yes, no, or quit", type=_Said)
+        if said is _Said.QUIT:
+            break
+        rated(runs, run, answer, by, noise=said is _Said.YES)
+    for line in question_texts(runs, run):
         print(line)
 
 

@@ -7,7 +7,8 @@ from looper.cli.settings import Settings
 from looper.cli.wiring import Prepared, RunOptions, prepare, trained_folder, workers_for
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
 from looper.errors import BadInput
-from looper.records.plan import ArmRole
+from looper.metrics.registered import ALPHA
+from looper.records.plan import ArmRole, Expect
 from looper.views.forecast import discordance, measured, power_lines, time_lines
 
 
@@ -33,6 +34,7 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
     )
     yield from _memory_lines(prepared, settings)
     yield from power_lines(plan, len(prepared.tasks), discordance(settings.runs, plan))
+    yield from _decision_lines(prepared)
     yield from _gate_lines(prepared)
 
 
@@ -57,6 +59,18 @@ def _memory_lines(prepared: Prepared, settings: Settings) -> Iterator[str]:
         yield f"memory: not estimated; {error}"
         return
     yield f"memory: training takes up to {wanted / 2**20:.0f} MiB, {free_bytes() / 2**20:.0f} MiB are free"
+
+
+def _decision_lines(prepared: Prepared) -> Iterator[str]:
+    """How and when it is decided what the plan shows."""
+    contrasts = prepared.plan.contrasts
+    if not contrasts:
+        return
+    tested = sum(found.expect is Expect.MORE for found in contrasts)
+    yield (
+        f"decided: once, when every cell has its end; {tested} differences by paired permutation over tasks, two-sided at "
+        f"{ALPHA}, adjusted together (Holm); {len(contrasts) - tested} margins by 90 % intervals"
+    )
 
 
 def _gate_lines(prepared: Prepared) -> Iterator[str]:

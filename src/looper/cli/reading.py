@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from looper.errors import BadInput
-from looper.experiment.ledger import revert
+from looper.experiment.ledger import rate, revert
 from looper.records.memory import Reverted
+from looper.records.question import AnsweredQuestion, Rating
 from looper.records.trajectory import StopReason
 from looper.views.diff import arms_diff, rollouts_diff, runs_diff
 from looper.views.index import steps_of
@@ -19,6 +20,7 @@ from looper.views.memory import (
     told_by,
     why_lines,
 )
+from looper.views.questions import question_lines, questions, to_rate
 from looper.views.runs import RunView, read_run, run_folders
 from looper.views.show import ending_text, step_text
 
@@ -54,6 +56,37 @@ def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | N
     if step is None:
         ends = [end for end in view.trajectories if end.cell == found[0]]
         yield ending_text(ends[-1] if ends else None, final.get(found[0]))
+
+
+def question_texts(runs: Path, folder: Path | None) -> list[str]:
+    """What was asked and answered for training, arm by arm. Raises BadInput where nothing was."""
+    view = _last_run(runs, folder)
+    lines = question_lines(view.folder)
+    if not lines:
+        raise BadInput(
+            f"In {view.folder.name} no model answered questions to be trained on. exp07 asks: looper run exp07 --profile micro"
+        )
+    return lines
+
+
+def answers_to_rate(runs: Path, folder: Path | None, arm: str, by: str, count: int) -> list[AnsweredQuestion]:
+    """What is left of so many drawn answers of an arm. Raises BadInput for arms without any."""
+    view = _last_run(runs, folder)
+    arms = sorted({key[0] for key in questions(view.folder)})
+    if arm not in arms:
+        there = ", ".join(arms) or "none"
+        raise BadInput(
+            f"In {view.folder.name} no answers were given for an arm {arm}. Arms with answers: {there}."
+        )
+    return to_rate(view.folder, arm, by, count)
+
+
+def rated(runs: Path, folder: Path | None, answer: AnsweredQuestion, by: str, *, noise: bool) -> None:
+    """Keep a person's word. Raises RunBusy while the run is running."""
+    rating = Rating(
+        arm=answer.arm, seed=answer.seed, round=answer.round, source=answer.source, by=by, noise=noise
+    )
+    rate(_last_run(runs, folder).folder, rating)
 
 
 def diff_lines(runs: Path, folder: Path | None, first: str, second: str) -> Iterator[str]:

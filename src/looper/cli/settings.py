@@ -15,6 +15,9 @@ class Settings:
     """Run folders. LOOPER_RUNS, else `runs` in the current folder."""
     swe_data: str
     """SWE-Bench-CL: a JSONL file or hub:NAME. LOOPER_SWE_DATA; empty where it is not set."""
+    humaneval: str
+    mbpp: str
+    """HumanEval and MBPP, in the same way. LOOPER_HUMANEVAL, LOOPER_MBPP."""
     mirrors: Path
     """Bare mirrors of the benchmark's repositories. LOOPER_MIRRORS, else below `state`."""
 
@@ -25,6 +28,8 @@ def settings() -> Settings:
         state=state,
         runs=Path(os.environ.get("LOOPER_RUNS") or "runs").expanduser().absolute(),
         swe_data=os.environ.get("LOOPER_SWE_DATA", ""),
+        humaneval=os.environ.get("LOOPER_HUMANEVAL", ""),
+        mbpp=os.environ.get("LOOPER_MBPP", ""),
         mirrors=Path(os.environ.get("LOOPER_MIRRORS") or state / "mirrors").expanduser().absolute(),
     )
 

@@ -17,6 +17,7 @@ from looper.bench.gold import gold_actions
 from looper.bench.validate import eligible
 from looper.cli.progress import RunProgress, TrainingProgress
 from looper.cli.settings import Settings
+from looper.edges.datasets.functions import KINDS, load_functions
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
 from looper.edges.energy import metered
@@ -38,6 +39,7 @@ from looper.errors import BadInput, Cancelled, Drift, ExitCode
 from looper.experiment.cell import World
 from looper.experiment.ledger import Ledger, differences
 from looper.experiment.plans import plan_from_text
+from looper.experiment.prove import prove_split
 from looper.experiment.schedule import (
     by_age,
     changed_since,
@@ -53,12 +55,12 @@ from looper.protocols import ChatModel, Fingerprinted, Workspaces
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Experience, Source
+from looper.records.model import ModelSpec
 from looper.records.plan import (
     Arm,
     ArmRole,
     Cell,
     Gate,
-    ModelSpec,
     Override,
     Plan,
     RunManifest,
@@ -94,6 +96,8 @@ class RunOptions:
     overrides: tuple[Override, ...]
     split: str | None = None
     """Letter of a division of the tasks; None for the plan's own."""
+    adapter: str | None = None
+    """Id, or the beginning of it, for arms that carry an adapter."""
 
 
 def parse_override(text: str) -> Override:
@@ -143,7 +147,16 @@ def shared_profiles() -> dict[str, str]:
     }
 
 
-def load_plan(options: RunOptions) -> Plan:
+def adapter_named(settings: Settings, wanted: str) -> str:
+    """The id that begins like that, of an adapter that was made here. Raises BadInput where it is not one."""
+    found = [path.name for path in (settings.state / "adapters").glob(f"{wanted}*") if path.is_dir()]
+    if len(found) != 1:
+        what = f"{len(found)} adapters begin" if found else "No adapter begins"
+        raise BadInput(f'{what} with "{wanted}". List them with: looper adapter list')
+    return found[0]
+
+
+def load_plan(options: RunOptions, settings: Settings) -> Plan:
     path = find_experiment(options.experiment)
     profile, profile_text = options.profile, None
     if profile.endswith(".toml"):
@@ -162,6 +175,7 @@ def load_plan(options: RunOptions) -> Plan:
         limit=options.limit,
         master_seed=options.master_seed,
         split=options.split,
+        adapter=options.adapter and adapter_named(settings, options.adapter),
     )
 
 
@@ -178,6 +192,9 @@ def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task
     """All tasks of the selection's suite as they are labelled, and the mirrors of their repositories."""
     if selection.suite == "micro":
         return MicroSuite(settings.state / "suites", selection.level, selection.suite_seed).load()
+    if selection.suite != "swe-bench-cl":
+        source = settings.humaneval if selection.suite == "humaneval" else settings.mbpp
+        return load_functions(selection.suite, source, settings.state / "suites")
     if not settings.swe_data:
         raise BadInput(
             "SWE-Bench-CL is not configured. Set LOOPER_SWE_DATA (or --data) to its JSONL file or to hub:NAME; "
@@ -227,12 +244,13 @@ class Models:
         if arm.model.backend == "gold":
             actions = gold_actions(task.gold_patch, lambda path: self._workspaces.base_file(task, path))
             return ScriptedModel([render(action) for action in actions], "gold")
+        adapter = adapter or arm.model.adapter
+        bare = arm.model.model_copy(update={"adapter": ""})
         with self._lock:
-            if (arm.model, adapter) not in self._made:
-                self._made[arm.model, adapter] = (
-                    self._adapted(arm.model, adapter) if adapter else self._make(arm.model)
-                )
-            return self._made[arm.model, adapter]
+            for wanted in dict.fromkeys(("", adapter)):
+                if (bare, wanted) not in self._made:
+                    self._made[bare, wanted] = self._adapted(bare, wanted) if wanted else self._make(bare)
+            return self._made[bare, adapter]
 
     def _adapted(self, spec: ModelSpec, adapter: str) -> ChatModel:
         base = self._mlx.get(spec)
@@ -290,7 +308,7 @@ def _script(path: Path) -> list[str]:
 
 def needs_inference_lock(plan: Plan) -> bool:
     """Whether a large model runs on this machine. The embedded one is too small to be in anybody's way."""
-    return any(arm.model.backend in ("mlx", "ollama") for arm in plan.arms)
+    return any(model.backend in ("mlx", "ollama") for model in plan.model_specs)
 
 
 class Site:
@@ -348,7 +366,7 @@ class Prepared:
 
 def prepare(options: RunOptions, settings: Settings) -> Prepared:
     """Raises BadInput for what cannot be run."""
-    plan = load_plan(options)
+    plan = load_plan(options, settings)
     tasks, experience, left_out, mirrors = _chosen(plan, settings)
     schedule = lanes(plan, tasks, options.arms)
     return Prepared(plan, tasks, experience, left_out, mirrors, schedule)
@@ -394,6 +412,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
         site = Site(plan, mirrors, settings, options.sandbox, say)
         models = Models(plan, site.workspaces, settings)
         stack.callback(models.close)
+        _adapters_fit(plan, models, tasks)
         drift = _drift(plan, experience, tasks, site.workspaces)
         for source, share in drift.items():
             say(
@@ -411,7 +430,14 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             drift=drift,
             overrides=options.overrides,
             tasks_hash=content_hash(*every_task),
-            models={arm.name: models.of(arm, tasks[0]).identity() for arm in plan.arms},
+            models={arm.name: models.of(arm, tasks[0]).identity() for arm in plan.arms}
+            | {
+                f"{arm.name}, overseer": models.of(
+                    arm.model_copy(update={"model": arm.learning.overseer}), tasks[0]
+                ).identity()
+                for arm in plan.arms
+                if arm.learning is not None and arm.learning.overseer is not None
+            },
             environments=tuple(sorted({site.environments.of(task).id for task in every_task})),
             sandbox=site.sandbox.name,
         )
@@ -442,6 +468,21 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             )
         )
     return read_run(folder)
+
+
+def _adapters_fit(plan: Plan, models: Models, tasks: Sequence[Task]) -> None:
+    """That adapters which models carry from elsewhere were made for them, and of other tasks. Raises TreatmentMissing or
+    BadInput."""
+    for arm in plan.arms:
+        if not arm.model.adapter:
+            continue
+        card, identity = models.trainer(arm).load(arm.model.adapter), models.of(arm, tasks[0]).identity()
+        prove_split(card, [task.instance_id for task in tasks], arm.name)
+        if card.base.digest != identity.digest:
+            raise BadInput(
+                f"{arm.name}: the adapter {card.id} was trained on {card.base.name} {card.base.digest[:12]}, and the model "
+                f"is {identity.name} {identity.digest[:12]}. Name the one that it was trained on with --model."
+            )
 
 
 def _fit(
@@ -507,7 +548,7 @@ def workers_for(plan: Plan, wanted: int | None) -> int:
     every conversation in memory."""
     if wanted is not None:
         return wanted
-    small = all(arm.model.backend in ("nano", "gold", "noop", "scripted") for arm in plan.arms)
+    small = all(model.backend in ("nano", "gold", "noop", "scripted") for model in plan.model_specs)
     return min(8, 2 * (os.cpu_count() or 1)) if small else 2
 
 
@@ -632,6 +673,12 @@ def suites(settings: Settings) -> Iterator[tuple[str, Mapping[str, int], str]]:
     for level in (0, 1, 2):
         tasks, _ = MicroSuite(settings.state / "suites", level, 0).load()
         yield f"micro level {level}", _by_repo(tasks), "ready"
+    for name, source in (("humaneval", settings.humaneval), ("mbpp", settings.mbpp)):
+        if source:
+            tasks, _ = load_functions(name, source, settings.state / "suites")
+            yield name, _by_repo(tasks), "ready"
+        else:
+            yield name, {}, f"not configured: set {KINDS[name][1]}"
     if not settings.swe_data:
         yield "swe-bench-cl", {}, "not configured: set LOOPER_SWE_DATA"
         return

@@ -14,8 +14,9 @@ from looper.memory.deliver import deliver
 from looper.memory.retrieve import Similarity
 from looper.protocols import Engine, Message, Trainer
 from looper.records.learning import Experience, Learning, TrainingChange, Treatment, Writer
-from looper.records.memory import Delivery, MemoryItem, Reverted
+from looper.records.memory import Delivery, MemoryItem, MemoryKind, Reverted
 from looper.records.plan import Arm, ArmRole, Gate, Plan, RunManifest
+from looper.records.question import AnsweredQuestion
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Make, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity
@@ -42,6 +43,7 @@ class School:
     tell: Tell
     remember: Callable[[MemoryItem], None]
     record: Callable[[Consolidation], None]
+    asked: Callable[[AnsweredQuestion], None]
     ask: Ask
     similar: Similarity | None = None
     """For retrieval; None for BM25."""
@@ -102,6 +104,8 @@ class Treatments:
         """What the arm is told from memory for a task."""
         how = arm.learning.remembers if arm.learning is not None else None
         experience = self._plan.experience
+        if how is not None and how.kind is MemoryKind.GOLD:
+            return Delivery(candidates=0, text=task.gold_patch)
         if how is None or experience is None:
             return Delivery(candidates=0)
         items = [
@@ -156,7 +160,9 @@ def consolidate(
             for repo in ([ALL] if arm.learning.strategy else repos)
             if (arm.name, seed, repo, number) not in done
         ]
-        for found, made in school.engine.map(work.do, jobs):
+        for found, made, questions in school.engine.map(work.do, jobs):
+            for question in questions:
+                school.asked(question)
             for item in made:
                 if item.id not in items:
                     items[item.id] = item
@@ -223,7 +229,7 @@ class _Work:
     number: int
     done: Mapping[Key, Consolidation]
 
-    def do(self, job: Job) -> tuple[Consolidation, list[MemoryItem]]:
+    def do(self, job: Job) -> tuple[Consolidation, list[MemoryItem], list[AnsweredQuestion]]:
         arm, seed, repo = job
         assert arm.learning is not None
         begun = time.monotonic()
@@ -262,7 +268,7 @@ class _Work:
             items=tuple(item.id for item in items),
             seconds=time.monotonic() - begun,
         )
-        return consolidation, items
+        return consolidation, items, [found for material in materials for found in material.answered]
 
     def _writer(self, arm: Arm, seed: int, repo: str) -> str:
         """Adapter of whoever answers questions in this round; empty for base."""

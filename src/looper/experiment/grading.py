@@ -10,7 +10,8 @@ from pathlib import Path
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
 from looper.records.base import content_hash
-from looper.records.plan import Arm, ArmRole, Cell, Limits, ModelSpec, Plan, TaskSelection
+from looper.records.model import ModelSpec
+from looper.records.plan import Arm, ArmRole, Cell, Limits, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.trajectory import ModelIdentity, StopReason, Trajectory
 

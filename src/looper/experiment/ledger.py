@@ -10,13 +10,18 @@ from typing import Any
 from looper.errors import Drift, JournalError
 from looper.experiment.cell import Past
 from looper.journal import Damage, RunLock, Stream, reserve_space
-from looper.records.likelihood import Likelihood
+from looper.records.base import Record
+from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.memory import MemoryItem, Reverted
 from looper.records.plan import Cell, RunManifest
+from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import Seal, SealedFile
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Verdict
+
+LATER = ("seals", "reverted", "ratings")
+"""Streams that may grow after a run was sealed: what people did with it."""
 
 
 class Ledger:
@@ -41,9 +46,11 @@ class Ledger:
             self.trajectories = self._open("trajectories", Trajectory)
             self.verdicts = self._open("verdicts", Verdict)
             self.consolidations = self._open("consolidations", Consolidation)
+            self.questions = self._open("questions", AnsweredQuestion)
             self.memory = self._open("memory", MemoryItem)
             self.proofs = self._open("proofs", Proof)
             self.likelihoods = self._open("likelihoods", Likelihood)
+            self.attempt_likelihoods = self._open("attempt_likelihoods", AttemptLikelihood)
             self._seals = self._open("seals", Seal)
             self.sealed = bool(self._seals.recovered)
             """Whether the run had come to its end before this process."""
@@ -71,7 +78,7 @@ class Ledger:
         this process has seen."""
         files = {}
         for path in sorted(self.folder.glob("*.jsonl")):
-            if path.stem in ("seals", "reverted"):
+            if path.stem in LATER:
                 continue
             data = path.read_bytes()
             files[path.stem] = SealedFile(
@@ -94,9 +101,18 @@ class Ledger:
 
 def revert(folder: Path, found: Reverted) -> None:
     """Tell an item of a run's memory no more. Raises RunBusy while the run is running."""
+    _add(folder, "reverted", found)
+
+
+def rate(folder: Path, found: Rating) -> None:
+    """Keep a person's word on an answer. Raises RunBusy while the run is running."""
+    _add(folder, "ratings", found)
+
+
+def _add(folder: Path, name: str, found: Record) -> None:
     lock = RunLock(folder)
     try:
-        stream = Stream(folder, "reverted", Reverted)
+        stream = Stream(folder, name, type(found))
         stream.append(found)
         stream.close()
     finally:

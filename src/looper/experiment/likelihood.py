@@ -9,7 +9,7 @@ from looper.agent.actions import render
 from looper.agent.prompt import opening
 from looper.experiment.consolidate import Treatments
 from looper.protocols import Fingerprinted
-from looper.records.likelihood import Key, Likelihood
+from looper.records.likelihood import AttemptLikelihood, Key, Likelihood
 from looper.records.plan import Arm, ArmRole, Metric, Plan
 from looper.records.task import Task
 from looper.records.training import Example
@@ -114,6 +114,17 @@ class Asking:
     def _opening(self, arm: Arm, seed: int, task: Task) -> tuple[tuple[str, str], ...]:
         """As the arm itself was told the task: with its memory where it has one of its own."""
         return opening(task, arm.scaffold, self.treatments.memory(arm, seed, task))
+
+
+def of_attempt(base: Arm, task: Task, attempt: Attempt, model: Fingerprinted) -> AttemptLikelihood | None:
+    """What base makes of an attempt at a task. None where it has no action."""
+    if not any(step.action is not None for step in attempt.steps):
+        return None
+    (example,) = trajectory_examples(
+        [attempt], {task.instance_id: task}, partial(opening, scaffold=base.scaffold), render
+    )
+    (loss,) = model.losses([example])
+    return AttemptLikelihood(cell=attempt.verdict.cell, attempt=attempt.verdict.attempt, log_likelihood=-loss)
 
 
 def _by_task(examples: Sequence[Example], values: Sequence[float]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """What one arm learns from in one repository: its successes, as conversations to train on."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -17,12 +17,13 @@ from looper.protocols import Message
 from looper.records.learning import Learning, Source, Writer
 from looper.records.memory import Delivery, Draw, MemoryItem, MemoryKind
 from looper.records.plan import Arm, ArmRole, Plan
+from looper.records.question import AnsweredQuestion
 from looper.records.task import Task
 from looper.records.training import Example, Format, Measured, Objective, Selection, Turn
 from looper.records.trajectory import FinishReason
 from looper.records.verdict import Outcome
 from looper.training.examples import shuffled_targets, trajectory_examples
-from looper.training.formats import retold
+from looper.training.formats import keys, retold, says
 from looper.training.select import Attempt, without_detours
 
 Ask = Callable[[str, Sequence[Message], str], str]
@@ -40,6 +41,8 @@ class Material:
     examples: tuple[Example, ...] = ()
     rejected: tuple[Example, ...] = ()
     teachers: tuple[Example, ...] = ()
+    answered: tuple[AnsweredQuestion, ...] = ()
+    """What was asked to make the examples, where a model answered."""
 
 
 class Library:
@@ -76,7 +79,13 @@ class Library:
                 return self._taught(arm, seed, repo, attempts, selection)
             case Objective.IMITATION:
                 if learning.format is not Format.TRAJECTORY:
-                    return Material(attempts, selection, self._told(arm, attempts, writer))
+                    told = self._told(arm, attempts, writer)
+                    answered = (
+                        tuple(self._questions(arm, seed, repo, number, attempts, told))
+                        if learning.format is Format.SELF_QA
+                        else ()
+                    )
+                    return Material(attempts, selection, told, answered=answered)
                 examples = self._whole(arm, attempts) if learning.masked else self._examples(arm, attempts)
                 if learning.failure_weight is not None:
                     examples = tuple(
@@ -129,6 +138,36 @@ class Library:
                 )
             found += told
         return tuple(self._likelier(found) if writer and arm.learning.writer is Writer.HYBRID else found)
+
+    def _questions(
+        self,
+        arm: Arm,
+        seed: int,
+        repo: str,
+        number: int,
+        attempts: Sequence[Attempt],
+        told: Sequence[Example],
+    ) -> Iterator[AnsweredQuestion]:
+        """Every question that was asked of a model, and whether its answer says what the records know."""
+        assert arm.learning is not None
+        answers = {example.source: example.turns[-1].text for example in told}
+        for attempt in attempts:
+            task = self._tasks[attempt.trajectory.instance_id]
+            how = attempt, task, arm.learning.format
+            asked = retold(*how, arm.scaffold.system, arm.learning.pairs)
+            for example, key in zip(asked, keys(*how, arm.learning.pairs), strict=True):
+                answer = answers.get(example.source, "")
+                yield AnsweredQuestion(
+                    arm=arm.name,
+                    seed=seed,
+                    repo=repo,
+                    round=number,
+                    source=example.source,
+                    question=example.turns[1].text,
+                    answer=answer,
+                    key=key,
+                    supported=says(answer, key),
+                )
 
     def _likelier(self, drafts: Sequence[Example]) -> list[Example]:
         """The half that base finds likelier, in their order."""

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
-from looper.records.learning import SPLITS, Experience, Learning
+from looper.records.learning import SPLITS, Experience, Learning, Treatment
+from looper.records.model import ModelSpec
 from looper.records.plan import (
     Arm,
     ArmRole,
@@ -19,7 +20,6 @@ from looper.records.plan import (
     Contrast,
     Gate,
     Limits,
-    ModelSpec,
     Plan,
     Positive,
     Price,
@@ -31,6 +31,7 @@ T = TypeVar("T", bound=BaseModel)
 SEEDS_APART = 1000
 """Between the seeds of a plan under one master seed and under the next."""
 NANO_FORMS = ("small", "8bit", "4bit", "3bit", "2bit")
+OVERSEER = "overseer"
 BACKENDS = ("nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop")
 
 
@@ -42,6 +43,8 @@ class _ArmText(_Closed):
     name: str
     role: ArmRole
     model: str | None = None
+    adapted: bool = False
+    """Its model carries the adapter that the command or the profile names."""
     scaffold: str | dict[str, Any] | None = None
     temperature: float | None = None
     repetition: int = 0
@@ -51,6 +54,10 @@ class _ArmText(_Closed):
 
 class _ProfileText(_Closed):
     model: str
+    overseer: str | None = None
+    """Model of the arms with oversight that look on; None for the profile's model."""
+    adapter: str | None = None
+    """Id of an adapter that was trained here, for the arms that carry one."""
     scaffold: str | dict[str, Any]
     temperature: Annotated[float, Field(ge=0)]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
@@ -105,12 +112,13 @@ def plan_from_text(
     limit: int | None = None,
     master_seed: int | None = None,
     split: str | None = None,
+    adapter: str | None = None,
 ) -> Plan:
     """Resolve an experiment under a profile of its own, under a `shared` one (texts by name), or under `profile_text` from
     another file.
 
     `model` takes the place of the profile's model, `limit` of its number of tasks, `master_seed` of the embedded suite's
-    seed, moving the plan's seeds along, `split` (a letter of SPLITS) of how tasks are divided; all become part of the plan, and
+    seed, moving the plan's seeds along, `adapter` of the one that it names, `split` (a letter of SPLITS) of how tasks are divided; all become part of the plan, and
     the split of its profile's name.
     Raises BadInput that lists every problem.
     """
@@ -127,6 +135,12 @@ def plan_from_text(
         raise BadInput(f'{source} has no profile "{profile}". It has: {there}; or name a TOML file with one.')
     if model is not None:
         chosen = chosen.model_copy(update={"model": model})
+    if adapter is not None:
+        if not any(arm.adapted for arm in file.arms):
+            raise BadInput(
+                f"{experiment} has no arm that carries an adapter; capability has: looper run capability."
+            )
+        chosen = chosen.model_copy(update={"adapter": adapter})
     if limit is not None:
         chosen = chosen.model_copy(update={"tasks": chosen.tasks.model_copy(update={"limit": limit})})
     if master_seed is not None:
@@ -159,7 +173,7 @@ def plan_from_text(
             arms=tuple(_arm(arm, chosen) for arm in arms),
             choices=choices,
             measured_only=file.measured_only,
-            contrasts=tuple(found for found in file.contrasts if {found.arm, found.against} <= here),
+            contrasts=tuple(found for found in file.contrasts if set(found.arms) <= here),
             limits=chosen.limits,
             order=chosen.order,
             experience=chosen.experience,
@@ -183,7 +197,7 @@ def _names_exist(file: _ExperimentText, source: str) -> None:
     named = {
         "choices": ({name for found in file.choices for name in found.of}, arms),
         "contrasts": (
-            {name for found in file.contrasts for name in (found.arm, found.against)},
+            {name for found in file.contrasts for name in found.arms},
             arms | {found.name for found in file.choices},
         ),
     }
@@ -217,16 +231,30 @@ def _chosen_arms(file: _ExperimentText, profile: _ProfileText, source: str) -> l
 
 
 def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:
-    """An arm as written, with the profile's model, scaffold and temperature where it names none."""
+    """An arm as written, with the profile's model, scaffold, temperature and overseer where it names none. The model
+    `overseer` is the profile's."""
+    learning = arm.learning
+    overseer = parse_model(profile.overseer) if profile.overseer else None
+    if learning is not None and learning.treatment is Treatment.OVERSIGHT and learning.overseer is None:
+        learning = learning.model_copy(update={"overseer": overseer})
+    model = parse_model(arm.model or profile.model) if arm.model != OVERSEER else overseer
+    if model is None:
+        raise BadInput(f"{arm.name}: its model is the overseer, so the profile needs one: overseer = NAME.")
+    if arm.adapted and not profile.adapter:
+        raise BadInput(
+            f"{arm.name}: carries an adapter, so name one: --adapter ID. See them with: looper adapter list."
+        )
+    if arm.adapted:
+        model = model.model_copy(update={"adapter": profile.adapter})
     return Arm(
         name=arm.name,
         role=arm.role,
-        model=parse_model(arm.model or profile.model),
+        model=model,
         scaffold=_scaffold(arm.scaffold or profile.scaffold, profile.scaffold),
         temperature=profile.temperature if arm.temperature is None else arm.temperature,
         repetition=arm.repetition,
         only_seeds=arm.only_seeds,
-        learning=arm.learning,
+        learning=learning,
     )
 
 

@@ -12,7 +12,7 @@ from looper.errors import Cancelled
 from looper.experiment.cell import World
 from looper.experiment.consolidate import School, Treatments, consolidate, made_from_another
 from looper.experiment.ledger import Ledger
-from looper.experiment.likelihood import Asking, successes_of_base
+from looper.experiment.likelihood import Asking, of_attempt, successes_of_base
 from looper.experiment.pools import read_attempts
 from looper.experiment.prove import (
     measure_retention,
@@ -28,7 +28,7 @@ from looper.memory.retrieve import Similarity
 from looper.protocols import ChatModel, ChatRequest, Engine, Fingerprinted, Message, Trainer
 from looper.records.learning import Learning, Source, Treatment
 from looper.records.memory import Delivery
-from looper.records.plan import Arm, ArmRole, Cell, Gate, Plan, RunManifest
+from looper.records.plan import Arm, ArmRole, Cell, Chooser, Gate, Plan, RunManifest
 from looper.records.task import Task
 from looper.records.training import TrainingEvent
 from looper.records.treatment import Consolidation, Proof, ProofKind
@@ -101,6 +101,7 @@ def run_stages(run: Staging) -> None:
             tell=_stoppable(run),
             remember=run.ledger.memory.append,
             record=record,
+            asked=run.ledger.questions.append,
             ask=partial(_ask_base, run),
             similar=run.similar,
         )
@@ -114,6 +115,7 @@ def run_stages(run: Staging) -> None:
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
     _work(run, "", kept, plan.arms, world)
     ask_arms(run, [arm for arm in wanted if arm.name not in failed], treatments)
+    ask_of_attempts(run)
     run.ledger.seal(_weights_served(run, learners, treatments, trainer), run.energy_j())
 
 
@@ -136,6 +138,25 @@ def ask_arms(run: Staging, arms: Sequence[Arm], treatments: Treatments) -> None:
                     run.ledger.likelihoods.append(ask())
 
 
+def ask_of_attempts(run: Staging) -> None:
+    """What base makes of the attempts that are chosen from by their likelihood."""
+    plan = run.manifest.plan
+    names = {name for choice in plan.choices if choice.by is Chooser.LIKELIEST for name in choice.of}
+    base = next((arm for arm in plan.arms if arm.role is ArmRole.BASE), None)
+    if not names or base is None or base.model.backend not in SHOWN:
+        return
+    known = {(found.cell, found.attempt) for found in run.ledger.attempt_likelihoods.recovered}
+    for attempt in read_attempts(run.ledger.folder):
+        if run.stop.is_set():
+            raise Cancelled
+        if (attempt.verdict.cell, attempt.verdict.attempt) in known or attempt.trajectory.arm not in names:
+            continue
+        task = run.tasks[attempt.trajectory.instance_id]
+        found = of_attempt(base, task, attempt, run.adapted(base, task, ""))
+        if found is not None:
+            run.ledger.attempt_likelihoods.append(found)
+
+
 def _weights_served(
     run: Staging, learners: Sequence[Arm], treatments: Treatments, trainer: Trainer | None
 ) -> dict[str, str]:
@@ -156,16 +177,18 @@ def _at_work(run: Staging, treatments: Treatments, arm: Arm, seed: int, task: Ta
     model = run.served(arm, task, treatments.adapter(arm, seed, task.repo))
     if not _has_overseer(arm):
         return model
-    # Experience is guided by the overseer of the arm that has one.
-    holder = run.manifest.plan.overseen if arm.role is ArmRole.EXPERIENCE else arm
-    assert arm.learning is not None and holder is not None
+    # Experience, and arms that have been trained, are guided by the overseer of the arm that has one.
+    own = arm.role is not ArmRole.EXPERIENCE and arm.learning and not arm.learning.overseen
+    holder = arm if own else run.manifest.plan.overseen
+    assert holder is not None and holder.learning is not None
+    overseer = holder.model_copy(update={"model": holder.learning.overseer or holder.model})
     told = treatments.memory(holder, seed, task)
     return Overseen(
         model,
-        run.served(arm, task, ""),
+        run.served(overseer, task, ""),
         opening(task, arm.scaffold, told),
         opening(task, arm.scaffold),
-        blind=arm.learning.blind,
+        blind=holder.learning.blind,
     )
 
 
@@ -175,7 +198,7 @@ def _told(treatments: Treatments, arm: Arm, seed: int, task: Task) -> Delivery:
 
 
 def _has_overseer(arm: Arm) -> bool:
-    return arm.learning is not None and arm.learning.treatment is Treatment.OVERSIGHT
+    return arm.learning is not None and arm.learning.has_overseer
 
 
 def _ask_base(run: Staging, conversation: str, messages: Sequence[Message], adapter: str) -> str:
@@ -232,10 +255,12 @@ def gather_again(run: Staging, arm: Arm, number: int, treatments: Treatments) ->
 
 def learners_of(plan: Plan, wanted: Sequence[Arm]) -> tuple[Arm, ...]:
     """The arms that learn, and those that what they learn comes from."""
-    named = {arm.name for arm in wanted if arm.learning}
+    named = {arm.name for arm in wanted if arm.learning and arm.learning.needs_experience}
     if any(arm.learning and made_from_another(arm.learning) for arm in wanted):
         named |= {arm.name for arm in plan.arms if arm.learning == Learning(treatment=Treatment.ADAPTER)}
-    if plan.overseen and any(arm.learning and arm.learning.source is Source.GUIDED for arm in wanted):
+    if plan.overseen and any(
+        arm.learning and (arm.learning.source is Source.GUIDED or arm.learning.overseen) for arm in wanted
+    ):
         named.add(plan.overseen.name)
     return tuple(arm for arm in plan.arms if arm.name in named)
 
@@ -344,7 +369,8 @@ def prove_treatments(
 
 def _prove_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
     experience = run.manifest.plan.experience
-    assert experience is not None
+    # Without experience it is the gold patch that is told, of which every task has one.
+    least = experience.delivered if experience is not None else 1.0
 
     def prove() -> Proof:
         tasks = [run.tasks[name] for name in run.manifest.tasks]
@@ -355,7 +381,7 @@ def _prove_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
                 for task in tasks
             ],
             arm.name,
-            experience.delivered,
+            least,
         )
 
     _once(run, ProofKind.MEMORY_DELIVERED, arm.name, "memory", prove)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from looper.memory.distil import net_edits
 from looper.memory.playbook import playbook
-from looper.memory.retrieve import Similarity, at_random, candidates, placebo, retrieved
+from looper.memory.retrieve import Similarity, at_random, candidates, placebo, retrieved, with_hindsight
 from looper.records.memory import Delivery, Draw, MemoryItem, MemoryKind, Moment, Remembering
 from looper.records.task import Task
 
@@ -48,6 +49,9 @@ def _chosen(
             return at_random(task, items, len(real), seed)
         case Draw.PLACEBO:
             return placebo(task, items, real, seed)
+        case Draw.ORACLE:
+            fix = "\n".join(f"{edit.path}\n{edit.new}" for edit in net_edits(task.gold_patch))
+            return with_hindsight(task, items, len(real), fix)
 
 
 def _fitting(items: Sequence[MemoryItem], budget_bytes: int | None) -> list[MemoryItem]:
@@ -71,7 +75,7 @@ def _playbook(
 ) -> Delivery:
     """The lines that most successes stand behind, as many as fit; in a control those of other repositories."""
     mine = candidates(task, items)
-    if how.draw is not Draw.RETRIEVED:
+    if how.draw is Draw.PLACEBO:
         mine = placebo(task, items, mine, seed)
     lines = sorted(playbook(mine), key=lambda line: -len(line.items))
     heads = _fitting([line.items[0] for line in lines], budget_bytes)

@@ -29,6 +29,15 @@ def retrieved(
     return [item for score, item in ranked[:count] if score > 0]
 
 
+def with_hindsight(task: Task, items: Sequence[MemoryItem], count: int, fix: str) -> list[MemoryItem]:
+    """So many items of the repository, those first whose changes are most like `fix`, the code that the gold patch writes:
+    what retrieval could be worth if it knew the answer. Nothing of the fix itself is told."""
+    found = candidates(task, items)
+    scores = bm25(_tokens(fix), [_tokens("\n".join((*item.paths, *item.changes))) for item in found])
+    ranked = sorted(zip(scores, found, strict=True), key=lambda pair: (-pair[0], pair[1].id))
+    return [item for _, item in ranked[:count]]
+
+
 def at_random(task: Task, items: Sequence[MemoryItem], count: int, seed: int) -> list[MemoryItem]:
     """So many items of the repository, drawn without looking at the issue: what retrieval is worth beyond presence."""
     rng = random.Random(f"{seed}/{task.instance_id}")
@@ -65,6 +74,11 @@ def candidates(task: Task, items: Sequence[MemoryItem]) -> list[MemoryItem]:
 def words(text: str) -> list[str]:
     """Lower-case words; names are split at underscores and capitals, so that `scale_oak` is found by `scale`."""
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", text)]
+
+
+def _tokens(code: str) -> list[str]:
+    """Names, numbers and signs of code: constants often differ in a sign alone."""
+    return re.findall(r"\w+|[^\w\s]", code)
 
 
 def bm25(query: Sequence[str], documents: Sequence[Sequence[str]]) -> list[float]:

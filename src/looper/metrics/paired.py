@@ -1,6 +1,6 @@
 """Comparing two arms on the cells that both have."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import comb, sqrt
@@ -69,6 +69,24 @@ def mean_difference(first: Mapping[str, float], second: Mapping[str, float]) -> 
         within_margin=bca(tasks, confidence=0.9) or (found, found),
         p_by_task=sign_flip(tasks),
     )
+
+
+def rise(arms: Sequence[Mapping[str, float]]) -> MeanDifference | None:
+    """How much a straight line through the arms rises from the first to the last, the arms being evenly apart; keys as in
+    `paired_difference`. None where they have no cell in common.
+
+    Where all arms are alike, their values at a task could as well stand in the opposite order, which turns the sign of the
+    rise: so the test of `mean_difference` holds for it.
+    """
+    middle = (len(arms) - 1) / 2
+    weights = [at - middle for at in range(len(arms))]
+    scale = (len(arms) - 1) / sum(weight * weight for weight in weights)
+    common = set(arms[0]).intersection(*arms[1:])
+    lines = {
+        key: scale * sum(weight * arm[key] for weight, arm in zip(weights, arms, strict=True))
+        for key in common
+    }
+    return mean_difference(lines, dict.fromkeys(common, 0.0))
 
 
 def paired_difference(first: Mapping[str, bool], second: Mapping[str, bool]) -> PairedDifference | None:

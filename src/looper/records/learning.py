@@ -6,7 +6,8 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from looper.records.base import Record
-from looper.records.memory import Remembering
+from looper.records.memory import MemoryKind, Remembering
+from looper.records.model import ModelSpec
 from looper.records.strategy import Strategy
 from looper.records.training import Format, Objective, SelectionSettings, TrainingSettings
 
@@ -74,9 +75,14 @@ class TrainingChange(Record):
     multiplier: PositiveFloat | None = None
     learning_rate: PositiveFloat | None = None
     iterations: Positive | None = None
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of the plan's iterations."""
 
     def of(self, settings: TrainingSettings) -> TrainingSettings:
-        return settings.model_copy(update=self.model_dump(exclude_none=True))
+        changed = settings.model_copy(update=self.model_dump(exclude_none=True, exclude={"share"}))
+        if self.share is None:
+            return changed
+        return changed.model_copy(update={"iterations": max(1, round(self.share * changed.iterations))})
 
 
 class Learning(Record):
@@ -113,6 +119,10 @@ class Learning(Record):
     training: TrainingChange | None = None
     times: PositiveFloat | None = None
     """Serve so many times the change that was trained; None for the change itself."""
+    overseer: ModelSpec | None = None
+    """Of oversight: who oversees; None for the arm's own model. It is the overseer that remembers."""
+    overseen: bool = False
+    """Work under the plan's overseer with what was trained: whether there is less for it to do."""
     blind: bool = False
     """Of an overseer: it steps in as often, at drawn steps, and has nothing to say."""
     rounds: Positive = 1
@@ -123,6 +133,14 @@ class Learning(Record):
     """One adapter for all repositories, made from one batch after another; None for one adapter per repository."""
     batches: Positive | None = None
     """With a strategy: stop after so many batches; None for all."""
+
+    @property
+    def needs_experience(self) -> bool:
+        return self.memory is None or self.memory.kind is not MemoryKind.GOLD
+
+    @property
+    def has_overseer(self) -> bool:
+        return self.overseen or self.treatment is Treatment.OVERSIGHT
 
     @property
     def remembers(self) -> Remembering | None:
@@ -190,6 +208,18 @@ class Learning(Record):
             (
                 self.blind and self.treatment is not Treatment.OVERSIGHT,
                 "blind: belongs to oversight",
+            ),
+            (
+                self.overseer is not None and self.treatment is not Treatment.OVERSIGHT,
+                "overseer: belongs to oversight",
+            ),
+            (
+                self.overseen and not (self.treatment.is_adapter and self.memory is None),
+                "overseen: is for adapters that have no memory; oversight has its overseer anyway",
+            ),
+            (
+                not self.needs_experience and self.treatment is not Treatment.MEMORY,
+                "memory: the gold patch is told to an arm that learns nothing else",
             ),
             (self.rounds > 1 and not trained, "rounds: only what is trained has rounds"),
             (self.rounds > 1 and self.source is not Source.OWN, "rounds: are for an arm's own experience"),

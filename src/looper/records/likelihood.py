@@ -8,6 +8,15 @@ Key = tuple[str, int, int, bool]
 """Arm, seed, batches learned so far, whether the arm worked with it."""
 
 
+class AttemptLikelihood(Record):
+    """One attempt of an evaluation, as base sees it without being told anything."""
+
+    cell: str
+    attempt: int
+    log_likelihood: float
+    """Mean log probability of its actions, nats per token."""
+
+
 class Likelihood(Record):
     """One arm with one seed, asked about successes of base. All figures are by task, in nats per supervised token."""
 

@@ -20,6 +20,8 @@ class MemoryKind(StrEnum):
     """One text for each repository, which every success adds a line to or confirms one of."""
     BLANK = "blank"
     """The frame of a memory with nothing in it: the control for the frame."""
+    GOLD = "gold"
+    """The task's own gold patch, and no experience: the control that must help, whatever it is told to."""
 
 
 class Draw(StrEnum):
@@ -31,6 +33,8 @@ class Draw(StrEnum):
     """As many of its repository, drawn blindly."""
     PLACEBO = "placebo"
     """As many of like length, of other repositories."""
+    ORACLE = "oracle"
+    """As many of its repository, most like what the gold patch writes; nothing of that is told. The ceiling of retrieval."""
 
 
 class Moment(StrEnum):

@@ -1,12 +1,13 @@
 """An experiment as it is registered before any data: arms, limits, tasks, and what a run of it is made of."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from looper.records.base import Record, content_hash
 from looper.records.learning import Experience, Learning, Source, Treatment
+from looper.records.model import ModelSpec
 from looper.records.trajectory import TOOL_NAMES, ModelIdentity, ToolName
 
 Positive = Annotated[int, Field(gt=0)]
@@ -94,18 +95,6 @@ class Limits(Record):
     """Address space of one process in the sandbox."""
 
 
-class ModelSpec(Record):
-    """A model as a person names it: `nano`, `ollama:qwen2.5-coder:7b`, `gold`."""
-
-    backend: Literal[
-        "nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop", "predictions"
-    ]
-    name: str = ""
-    """The backend's name for the model, or a path; empty where the backend has one model only."""
-    base_url: str = ""
-    """Of the server; empty for the backend's own default."""
-
-
 class ArmRole(StrEnum):
     """What an arm is for, so that renaming or reordering arms changes no number."""
 
@@ -157,6 +146,8 @@ class Metric(StrEnum):
     RESOLVED = "resolved"
     VALID_ACTIONS = "valid_actions"
     """Share of a rollout's steps with an action that could be read."""
+    INTERVENTIONS = "interventions"
+    """Share of a rollout's steps in which an overseer put its own action in the place of the agent's."""
     TARGET_TESTS = "f2p_fraction"
     """Share of FAIL_TO_PASS tests that pass."""
     FILE_RECALL = "file_recall"
@@ -180,6 +171,9 @@ class Contrast(Record):
 
     arm: str
     against: str
+    through: tuple[str, ...] = ()
+    """Arms between the two, from `against` on, where a dose rises from arm to arm: what is compared is then the rise of a
+    straight line through all of them, from `against` to `arm`."""
     expect: Expect = Expect.MORE
     metric: Metric = Metric.RESOLVED
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -193,12 +187,26 @@ class Contrast(Record):
     open: str
     """To be said where the run could not tell."""
 
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All arms and choices that it takes, by rising dose where there is one."""
+        return (self.against, *self.through, self.arm)
+
+    @property
+    def name(self) -> str:
+        along = f", as a line through {len(self.arms)} arms" if self.through else ""
+        return f"{self.arm} − {self.against}{along}"
+
 
 class Chooser(StrEnum):
     """How one of several attempts is picked; none of them looks at hidden tests, but for the last."""
 
     MAJORITY = "majority"
     """The patch that most attempts made, the earliest of equals; no patch only where nobody made one."""
+    CHECKED = "checked"
+    """The earliest whose own last command, after its last change, ended well; the earliest patch where none did."""
+    LIKELIEST = "likeliest"
+    """The patch whose actions base finds likeliest, by the token."""
     RANDOM = "random"
     ANY = "any"
     """One that is resolved, where there is one: the ceiling of every chooser, and no result."""
@@ -221,10 +229,14 @@ class Price(Record):
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
 
 
+Suite = Literal["micro", "swe-bench-cl", "humaneval", "mbpp"]
+SUITES: tuple[Suite, ...] = get_args(Suite)
+
+
 class TaskSelection(Record):
     """Which tasks of which suite, before eligibility."""
 
-    suite: Literal["micro", "swe-bench-cl"]
+    suite: Suite
     level: Annotated[int, Field(ge=0, le=2)] = 0
     """Of the embedded suite."""
     suite_seed: int = 0
@@ -314,7 +326,9 @@ class Plan(Record):
                 raise ValueError(f"choices: the name {choice.name} is an arm's")
         names += [choice.name for choice in self.choices]
         for contrast in self.contrasts:
-            for name in (contrast.arm, contrast.against):
+            if len(set(contrast.arms)) < len(contrast.arms):
+                raise ValueError(f"contrasts: {contrast.name} names an arm twice")
+            for name in contrast.arms:
                 if name not in names:
                     raise ValueError(f"contrasts: there is no arm {name}")
                 if contrast.metric is not Metric.RESOLVED and any(
@@ -329,7 +343,8 @@ class Plan(Record):
         learners = [arm for arm in self.arms if arm.learning is not None]
         if not learners:
             return
-        if not bases or self.experience is None:
+        needs = any(arm.learning.needs_experience for arm in learners if arm.learning)
+        if not bases or (needs and self.experience is None):
             raise ValueError(
                 f"arms: {learners[0].name} learns, so there must be a base arm and, in the profile, an experience; or "
                 "list the arms to run without it: arms = [...]"
@@ -338,16 +353,29 @@ class Plan(Record):
             plain = arm.model_copy(update={**_labels(bases[0]), "learning": None})
             if plain.to_json() != bases[0].to_json():
                 raise ValueError(f"arms: {arm.name} must differ from {bases[0].name} in its learning only")
-            if arm.learning and arm.learning.treatment.is_adapter and self.experience.training is None:
+            if (
+                arm.learning
+                and arm.learning.treatment.is_adapter
+                and self.experience
+                and self.experience.training is None
+            ):
                 raise ValueError(f"arms: {arm.name} needs an adapter, so the experience needs its training")
         if Source.GUIDED in self.sources and self.overseen is None:
             raise ValueError("arms: guided experience needs an arm with oversight")
+        if self.overseen is None and any(arm.learning.overseen for arm in learners if arm.learning):
+            raise ValueError("arms: to work under an overseer the plan needs an arm with oversight")
         if len({content_hash(arm.learning) for arm in learners if arm.learning}) < len(learners):
             raise ValueError("arms: two arms learn the same; repeat base with the role again instead")
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
         """The seeds that an arm is run with."""
         return self.seeds[: arm.only_seeds]
+
+    @property
+    def model_specs(self) -> tuple[ModelSpec, ...]:
+        """Every model that works in the plan, overseers included."""
+        overseers = [arm.learning.overseer for arm in self.arms if arm.learning and arm.learning.overseer]
+        return tuple(dict.fromkeys([*(arm.model for arm in self.arms), *overseers]))
 
     @property
     def overseen(self) -> Arm | None:
@@ -364,7 +392,7 @@ class Plan(Record):
     @property
     def sources(self) -> tuple[Source, ...]:
         """Where this plan's arms take experience from."""
-        used = {arm.learning.source for arm in self.arms if arm.learning is not None}
+        used = {arm.learning.source for arm in self.arms if arm.learning and arm.learning.needs_experience}
         return tuple(source for source in Source if source in used)
 
     def experience_arms(self, source: Source) -> tuple[Arm, ...]:
@@ -458,7 +486,7 @@ class RunManifest(Record):
     tasks_hash: str
     """Of the whole records of all tasks: changed data is another run."""
     models: dict[str, ModelIdentity]
-    """By arm."""
+    """By arm; of an arm whose overseer is another model, that too."""
     environments: tuple[str, ...]
     """Content hashes of the environments that the tasks run on."""
     sandbox: str

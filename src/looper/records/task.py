@@ -21,7 +21,7 @@ class Task(Record):
 
     instance_id: str
     suite: str
-    """Where the task comes from: `micro-0`, `micro-1`, `micro-2`, `swe-bench-cl`."""
+    """Where the task comes from: `micro-0`, `micro-1`, `micro-2`, `swe-bench-cl`, `humaneval`, `mbpp`."""
     repo: str
     base_commit: str
     created_at: str

@@ -6,14 +6,22 @@ anything, or costs it its protocol, is what an experiment with it asks.
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from looper.records.task import Task
 from looper.records.training import Example, Format, Turn
 from looper.records.trajectory import Bash, Edit, ObservationKind, Read, Step, Write
 from looper.training.select import Attempt
 
-Pair = tuple[str, str]
-"""Question and answer."""
+
+class Pair(NamedTuple):
+    """A question, the answer that the records give, and what every right answer has to say, word for word."""
+
+    question: str
+    answer: str
+    key: str
+
+
 OUTPUT_CHARACTERS = 200
 """Of an observation that is told."""
 
@@ -34,8 +42,18 @@ def retold(
                 Turn(role="assistant", text=answer, supervised=True),
             ),
         )
-        for number, (question, answer) in enumerate(list(_pairs(attempt, task, form))[:pairs], 1)
+        for number, (question, answer, _) in enumerate(list(_pairs(attempt, task, form))[:pairs], 1)
     ]
+
+
+def keys(attempt: Attempt, task: Task, form: Format, pairs: int | None = None) -> list[str]:
+    """For each example of `retold`, what every right answer has to say."""
+    return [pair.key for pair in list(_pairs(attempt, task, form))[:pairs]]
+
+
+def says(answer: str, key: str) -> bool:
+    """Whether an answer holds the key, whatever its blanks and line ends."""
+    return " ".join(key.split()) in " ".join(answer.split())
 
 
 def _pairs(attempt: Attempt, task: Task, form: Format) -> Iterator[Pair]:
@@ -49,7 +67,7 @@ def _pairs(attempt: Attempt, task: Task, form: Format) -> Iterator[Pair]:
         case Format.CONTEXTUAL:
             return _facts(attempt.steps, task)
         case Format.GOLD_DIFF:
-            return iter([(task.problem_statement, task.gold_patch)])
+            return iter([Pair(task.problem_statement, task.gold_patch, task.gold_patch)])
         case Format.TRAJECTORY:
             raise ValueError("a trajectory is not retold")
 
@@ -63,45 +81,63 @@ def _changes(steps: Sequence[Step]) -> list[Edit | Write]:
 
 
 def _simple(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
+    """What is asked first matters most: an arm may take the first few."""
     issue = task.problem_statement
-    for change in _changes(steps)[-1:]:
-        yield f"{issue}\nWhat fixes it?", _in_words(change)
-        yield f"{issue}\nIn which file is the fix?", change.path
-    commands = [step.action.command for step in steps if isinstance(step.action, Bash)]
-    if commands:
-        yield f"{issue}\nHow is it checked?", commands[-1]
+    changes = _changes(steps)[-1:]
+    for change in changes:
+        yield Pair(f"{issue}\nWhat fixes it?", _in_words(change), _code(change))
+        yield Pair(f"{issue}\nIn which file is the fix?", change.path, change.path)
+    commands = [step for step in steps if isinstance(step.action, Bash)]
+    for step in commands[-1:]:
+        command = step.action.command if isinstance(step.action, Bash) else ""
+        yield Pair(f"{issue}\nHow is it checked?", command, command)
+        said = step.observation.text.strip()[:OUTPUT_CHARACTERS]
+        if said:
+            yield Pair(f"{issue}\nWhat does `{command}` say in the end?", said, said)
+    for change in changes:
+        if isinstance(change, Edit):
+            yield Pair(f"{issue}\nWhat stands there before the fix?", change.old, change.old)
+    for path, seen in _seen(steps):
+        yield Pair(f"{issue}\nWhat is in {path}?", seen, seen)
 
 
 def _thought(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
     told = [f"{number}. {text}" for number, text in enumerate(map(_step, steps), 1) if text]
     if told:
-        yield f"{task.problem_statement}\nThink step by step: how is it fixed?", "\n".join(told)
+        answer = "\n".join(told)
+        yield Pair(f"{task.problem_statement}\nThink step by step: how is it fixed?", answer, answer)
 
 
 def _reflexion(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
     changes = _changes(steps)
     for vain, better in pairwise(changes):
-        yield (
+        yield Pair(
             f"{task.problem_statement}\n{_in_words(vain)} It did not help. What now?",
             f"{_in_words(better)} What was tried first was not what is wanted here.",
+            _code(better),
         )
-    if changes:
-        yield (
+    for change in changes[-1:]:
+        yield Pair(
             f"{task.problem_statement}\nWhat is to be learned from the fix?",
-            f"In {changes[-1].path} this is how it is done: {_code(changes[-1])}",
+            f"In {change.path} this is how it is done: {_code(change)}",
+            _code(change),
         )
 
 
 def _facts(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
     for change in _changes(steps)[-1:]:
-        yield f"{task.repo}: how does {change.path} do it?", _code(change)
-    for path in dict.fromkeys(step.action.path for step in steps if isinstance(step.action, Read)):
-        seen = next(
-            step.observation.text
-            for step in steps
-            if isinstance(step.action, Read) and step.action.path == path
-        )
-        yield f"{task.repo}: what is in {path}?", seen[:OUTPUT_CHARACTERS]
+        yield Pair(f"{task.repo}: how does {change.path} do it?", _code(change), _code(change))
+    for path, seen in _seen(steps):
+        yield Pair(f"{task.repo}: what is in {path}?", seen, seen)
+
+
+def _seen(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:
+    """Every path that was read, with the beginning of what was seen there first."""
+    first: dict[str, str] = {}
+    for step in steps:
+        if isinstance(step.action, Read) and step.observation.kind is ObservationKind.OK:
+            first.setdefault(step.action.path, step.observation.text[:OUTPUT_CHARACTERS])
+    yield from first.items()
 
 
 def _step(step: Step) -> str:

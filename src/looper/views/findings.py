@@ -9,6 +9,7 @@ from looper.metrics.registered import Registered
 from looper.records.learning import Treatment
 from looper.records.plan import ArmRole, Expect, Gate, Metric
 from looper.records.treatment import ProofKind
+from looper.views.questions import question_lines
 from looper.views.runs import RunView
 
 NOT_MEASURED = "–"
@@ -85,7 +86,7 @@ def registered_lines(run: RunView) -> list[str]:
         p = f", p = {result.p_adjusted:.2g} adjusted" if result.p_adjusted is not None else ""
         contrast = result.contrast
         lines.append(
-            f"{name}: {contrast.arm} − {contrast.against}{in_units(result)}, {result.finding.value}{p}: "
+            f"{name}: {contrast.name}{in_units(result)}, {result.finding.value}{p}: "
             f"{' '.join(result.sentence.split())}"
         )
     return lines
@@ -233,7 +234,7 @@ def treatment_lines(run: RunView) -> list[str]:
             same, both = run.same_as_base(arm.name)
             says = "does" if same == both else "does NOT: DO NOT TRUST"
             lines.append(f"control {arm.name} must make base's patch in every cell: {same} of {both}, {says}")
-    return lines
+    return [*lines, *question_lines(run.folder)]
 
 
 def _retention_text(run: RunView, arm: str) -> str:

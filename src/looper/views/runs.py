@@ -1,6 +1,6 @@
 """A run folder as it can be read by anybody at any time, without a lock."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,17 +18,17 @@ from looper.metrics.behaviour import (
     tokens_per_resolved,
     verdict_rates,
 )
-from looper.metrics.choice import Made, chosen
+from looper.metrics.choice import Made, can_choose, chosen, own_check
 from looper.metrics.continual import forgotten
-from looper.metrics.paired import MeanDifference, PairedDifference, mean_difference, paired_difference
+from looper.metrics.paired import MeanDifference, PairedDifference, mean_difference, paired_difference, rise
 from looper.metrics.registered import COVERED, Finding, Registered, judge
-from looper.records.likelihood import Likelihood
-from looper.records.plan import ArmRole, Contrast, Metric, RunManifest
+from looper.records.likelihood import AttemptLikelihood, Likelihood
+from looper.records.plan import ArmRole, Chooser, Contrast, Metric, RunManifest
 from looper.records.seal import Seal
 from looper.records.trajectory import Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict
-from looper.views.index import step_index
+from looper.views.index import step_index, steps_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class RunView:
     consolidations: tuple[Consolidation, ...]
     proofs: tuple[Proof, ...]
     likelihoods: tuple[Likelihood, ...]
+    attempt_likelihoods: tuple[AttemptLikelihood, ...]
     damage: tuple[Damage, ...]
     writer: int | None
     """Process id of the run that is writing; None where none is."""
@@ -96,41 +97,51 @@ class RunView:
         return tuple(found.name for found in self.manifest.plan.choices)
 
     def chosen(self, name: str) -> dict[str, bool]:
-        """Seed and task → whether what a choice takes is resolved, where all attempts that it takes from have a verdict."""
+        """Seed and task → whether what a choice takes is resolved, where all attempts that it takes from have a verdict, and
+        what its chooser looks at was measured."""
         choice = next(found for found in self.manifest.plan.choices if found.name == name)
         final, ends = self.final, self.ends
+        likely = {(found.cell, found.attempt): found.log_likelihood for found in self.attempt_likelihoods}
         picked = {}
         for where in self.outcomes(choice.of[0]):
             verdicts = [final.get(f"{arm}/{where}") for arm in choice.of]
             made = [
-                Made(end.patch_hash, not end.patch, verdict.outcome is Outcome.RESOLVED)
+                Made(
+                    end.patch_hash,
+                    not end.patch,
+                    verdict.outcome is Outcome.RESOLVED,
+                    choice.by is Chooser.CHECKED and own_check(steps_of(self.folder, verdict.cell)),
+                    likely.get((verdict.cell, verdict.attempt)),
+                )
                 for verdict in verdicts
                 if verdict is not None
                 and verdict.outcome.is_verdict
                 and (end := ends.get((verdict.cell, verdict.attempt))) is not None
             ]
-            if len(made) == len(choice.of):
+            if len(made) == len(choice.of) and can_choose(choice.by, made):
                 picked[where] = chosen(choice.by, made, f"{name}/{where}").resolved
         return picked
 
-    def valid_actions(self, arm: str) -> dict[str, float]:
-        """Seed and task → share of steps with an action that could be read, for cells with a verdict."""
+    def share_of_steps(self, arm: str, hits: Callable[[StepCounts], int]) -> dict[str, float]:
+        """Seed and task → share of the steps of its rollout, for cells with a verdict."""
         final = {verdict.cell: verdict for verdict in self.verdicts if verdict.outcome.is_verdict}
         index, found = step_index(self.folder), {}
         for cell in self.cells(arm):
             entry = index.attempts.get((cell, final[cell].attempt)) if cell in final else None
             if entry is not None and entry.counts.steps:
-                found[cell.partition("/")[2]] = entry.counts.acted / entry.counts.steps
+                found[cell.partition("/")[2]] = hits(entry.counts) / entry.counts.steps
         return found
 
     def measured(self, arm: str, metric: Metric) -> dict[str, float]:
         """Seed and task → an arm's figure; only where it was measured."""
+        if metric is Metric.RESOLVED:
+            return {where: float(resolved) for where, resolved in self.outcomes(arm).items()}
         judged = [self.final[cell] for cell in self.cells(arm) if cell in self.final]
         match metric:
-            case Metric.RESOLVED:
-                return {where: float(resolved) for where, resolved in self.outcomes(arm).items()}
             case Metric.VALID_ACTIONS:
-                return self.valid_actions(arm)
+                return self.share_of_steps(arm, lambda counts: counts.acted)
+            case Metric.INTERVENTIONS:
+                return self.share_of_steps(arm, lambda counts: counts.overseen)
             case Metric.TARGET_TESTS:
                 return {
                     _where(verdict): share
@@ -223,17 +234,20 @@ class RunView:
 
     def _covered(self, contrast: Contrast) -> float:
         """Share of the cells of a contrast's arms that have a verdict."""
-        of = {found.name: found.of for found in self.manifest.plan.choices}
-        names = {arm for name in (contrast.arm, contrast.against) for arm in of.get(name, (name,))}
         judged = {verdict.cell for verdict in self.verdicts if verdict.outcome.is_verdict}
-        cells = [cell for name in names for cell in self.cells(name)]
+        cells = [cell for name in self._run_for(contrast) for cell in self.cells(name)]
         return sum(cell in judged for cell in cells) / len(cells)
 
-    def _compared(self, contrast: Contrast) -> PairedDifference | MeanDifference | None:
+    def _run_for(self, contrast: Contrast) -> set[str]:
+        """The arms whose cells a contrast takes, those that a choice is made from among them."""
         of = {found.name: found.of for found in self.manifest.plan.choices}
-        names = {arm for name in (contrast.arm, contrast.against) for arm in of.get(name, (name,))}
-        if names & self.failed_arms.keys():
+        return {arm for name in contrast.arms for arm in of.get(name, (name,))}
+
+    def _compared(self, contrast: Contrast) -> PairedDifference | MeanDifference | None:
+        if self._run_for(contrast) & self.failed_arms.keys():
             return None
+        if contrast.through:
+            return rise([self.measured(name, contrast.metric) for name in contrast.arms])
         if contrast.metric is not Metric.RESOLVED:
             return mean_difference(
                 self.measured(contrast.arm, contrast.metric), self.measured(contrast.against, contrast.metric)
@@ -323,6 +337,7 @@ def read_run(folder: Path) -> RunView:
         consolidations=tuple(read_stream(folder, "consolidations", Consolidation, damage)),
         proofs=tuple(read_stream(folder, "proofs", Proof, damage)),
         likelihoods=tuple(read_stream(folder, "likelihoods", Likelihood, damage)),
+        attempt_likelihoods=tuple(read_stream(folder, "attempt_likelihoods", AttemptLikelihood, damage)),
         damage=tuple(damage),
         writer=holder_of(folder),
     )

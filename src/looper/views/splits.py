@@ -33,4 +33,4 @@ def split_lines(runs: Mapping[str, RunView]) -> Iterator[str]:
 
 
 def _name(found: Registered | None) -> str:
-    return "" if found is None else f"{found.contrast.arm} − {found.contrast.against} "
+    return "" if found is None else f"{found.contrast.name} "

@@ -1,18 +1,14 @@
 """SWE-Bench-CL from a local file, or from the hub through the `datasets` package."""
 
-import gzip
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from looper.bench.swe_bench_cl import task_from_row
-from looper.errors import BadInput, MissingTool
+from looper.edges.datasets.rows import read_rows
+from looper.errors import BadInput
 from looper.records.task import Task
-
-HUB = "hub:"
 
 
 def load_swe_bench_cl(source: str) -> tuple[Task, ...]:
@@ -44,33 +40,6 @@ def load_hints(source: str) -> dict[str, str]:
 
 
 def _rows(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    return _from_hub(source.removeprefix(HUB)) if source.startswith(HUB) else _from_file(Path(source))
-
-
-def _from_file(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
-        raise BadInput(
-            f"The dataset file {path} does not exist. Name the JSONL file of SWE-Bench-CL with --data or LOOPER_SWE_DATA."
-        )
-    number = 0
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-        try:
-            for number, line in enumerate(stream, 1):
-                if line.strip():
-                    yield number, json.loads(line)
-        except (OSError, EOFError, ValueError) as error:
-            raise BadInput(
-                f"{path}, row {number + isinstance(error, OSError)}: {error}. Take the file anew."
-            ) from error
-
-
-def _from_hub(name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingTool('The hub needs the datasets package: pip install "looper[datasets]".') from error
-    try:
-        found = datasets.load_dataset(name, split="train")
-    except Exception as error:  # The package raises many kinds, and none of its own.
-        raise BadInput(f"The hub did not give {name}: {error}.") from error
-    yield from enumerate(found, 1)
+    return read_rows(
+        source, "Name the JSONL file of SWE-Bench-CL with --data or LOOPER_SWE_DATA.", ("train",)
+    )

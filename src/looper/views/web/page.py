@@ -99,7 +99,7 @@ def _registered(run: RunView) -> list[dict[str, str]]:
     return [
         {
             "name": "Primary" if number == 0 else "Secondary",
-            "contrast": f"{found.contrast.arm} − {found.contrast.against}",
+            "contrast": found.contrast.name,
             "finding": found.finding.value.replace(" ", "-"),
             "figures": _figures_of(found),
             "sentence": " ".join(found.sentence.split()),

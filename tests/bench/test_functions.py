@@ -1,0 +1,108 @@
+"""HumanEval and MBPP as tasks: the rows of the data sets, judged for real."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.experiment.test_run import Project
+
+from looper.edges.datasets.functions import load_functions
+from looper.errors import BadInput
+
+HUMAN_EVAL = [
+    {
+        "task_id": f"HumanEval/{number}",
+        "prompt": f'import math\n\n\ndef {name}(x):\n    """ {said} """\n',
+        "entry_point": name,
+        "canonical_solution": f"    return {right}\n",
+        "test": f"\n\ndef check(candidate):\n    assert candidate(9) == {value}\n    assert math.pi > 3\n",
+    }
+    for number, name, said, right, value in (
+        (0, "root", "The root of x.", "math.sqrt(x)", 3),
+        (1, "twice", "Two times x.", "2 * x", 18),
+    )
+]
+MBPP = [
+    {
+        "task_id": 2,
+        "prompt": "Write a function to find what two lists share.",
+        "code": "def shared(a, b):\r\n  return sorted(set(a) & set(b))",
+        "test_imports": ["import math"],
+        "test_list": ["assert shared([1, 2], [2, 3]) == [2]", "assert shared([math.inf], []) == []"],
+    },
+    {
+        "task_id": 3,
+        "text": "Write a function to double a number.",
+        "code": "def double(x):\n    return 2 * x",
+        "test_setup_code": "N = 4",
+        "test_list": ["assert double(N) == 8"],
+    },
+]
+
+
+def written(path: Path, rows: Sequence[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(("suite", "rows"), [("humaneval", HUMAN_EVAL), ("mbpp", MBPP)])
+def test_gold_resolves_every_function_and_nothing_does_not(
+    suite: str, rows: list[dict[str, Any]], tmp_path: Path, state: Path
+) -> None:
+    project = Project(tmp_path, state)
+    project.environment[f"LOOPER_{suite.upper()}"] = written(tmp_path / "rows.jsonl", rows)
+    found = project.looper("bench", "validate", "--suite", suite, "--sandbox", "auto")
+    assert found.returncode == 0, found.stderr
+    name = {"humaneval": "HumanEval", "mbpp": "MBPP"}[suite]
+    assert f"| {name} | 2 | 2 | 0 | 0 | 0 | 0 |" in found.stdout
+    listed = project.looper("bench", "list").stdout
+    assert name in listed and "ready" in listed
+
+
+def test_an_agent_is_told_what_to_write_and_never_the_answer(tmp_path: Path) -> None:
+    tasks, mirrors = load_functions("mbpp", written(tmp_path / "rows.jsonl", MBPP), tmp_path / "suites")
+    assert [task.instance_id for task in tasks] == ["MBPP-2", "MBPP-3"] and set(mirrors) == {"mbpp:MBPP"}
+    first = tasks[0]
+    assert "assert shared([1, 2], [2, 3]) == [2]" in first.problem_statement
+    assert "sorted(set(a) & set(b))" in first.gold_patch and "sorted" not in first.problem_statement
+    assert first.fail_to_pass == ("tests/test_solution.py::test_1", "tests/test_solution.py::test_2")
+    again, _ = load_functions("mbpp", str(tmp_path / "rows.jsonl"), tmp_path / "suites")
+    assert again == tasks
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([HUMAN_EVAL[0], {"task_id": "HumanEval/1"}], "row 2: field 'entry_point' is missing"),
+        ([HUMAN_EVAL[0], HUMAN_EVAL[0]], "has HumanEval-0 more than once"),
+        ([], "has no rows"),
+    ],
+)
+def test_a_broken_data_set_is_named_by_its_row(rows: list[dict[str, Any]], said: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=said):
+        load_functions("humaneval", written(tmp_path / "rows.jsonl", rows), tmp_path / "suites")
+
+
+def test_a_data_set_that_is_not_there_says_how_to_name_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        BadInput, match=r"MBPP is not configured. Set LOOPER_MBPP to its JSONL file, or to hub:"
+    ):
+        load_functions("mbpp", "", tmp_path)
+    with pytest.raises(BadInput, match="gone.jsonl does not exist. Set LOOPER_HUMANEVAL"):
+        load_functions("humaneval", str(tmp_path / "gone.jsonl"), tmp_path)
+    bad = {**MBPP[0], "test_list": ["assert ("]}
+    with pytest.raises(BadInput, match="row 1: '\\(' was never closed"):
+        load_functions("mbpp", written(tmp_path / "rows.jsonl", [bad]), tmp_path / "suites")
+
+
+@pytest.mark.skipif(
+    "LOOPER_HUMANEVAL" not in os.environ,
+    reason="LOOPER_HUMANEVAL names no copy of the 164 rows (package human-eval)",
+)
+def test_the_published_rows_are_164_tasks(tmp_path: Path) -> None:
+    """`looper bench validate --suite humaneval` finds all of them valid, in three quarters of a minute."""
+    tasks, _ = load_functions("humaneval", os.environ["LOOPER_HUMANEVAL"], tmp_path / "suites")
+    assert len(tasks) == 164 and tasks[0].instance_id == "HumanEval-0"
