@@ -19,6 +19,13 @@ SOURCE = """class Shop:
 """
 
 
+def test_tolerance_can_be_switched_off() -> None:
+    moved = "if self.key:\n    return True"
+    assert replace_text(SOURCE, moved, "return 1", None).tolerant
+    with pytest.raises(EditRefused, match="old text not found"):
+        replace_text(SOURCE, moved, "return 1", None, tolerant=False)
+
+
 def test_an_exact_place_is_replaced_and_its_line_named() -> None:
     done = replace_text(SOURCE, "return True", "return self.key", None)
     assert done.text == SOURCE.replace("return True", "return self.key")

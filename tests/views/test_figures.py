@@ -7,9 +7,10 @@ import pytest
 from tests.experiment.test_run import Project
 
 from looper.metrics.continual import forgetting_standard
+from looper.metrics.registered import Finding
 from looper.records.likelihood import Likelihood
 from looper.records.plan import ArmRole, Contrast, Metric, Price
-from looper.records.trajectory import Trajectory
+from looper.records.trajectory import Guard, Trajectory
 from looper.records.verdict import Outcome, Verdict
 from looper.views.figures import behaviour, effort_table, likelihoods, repeats, sequence, tables
 from looper.views.findings import control_lines
@@ -107,6 +108,25 @@ def test_a_contrast_on_likelihoods_is_in_nats_and_one_that_was_not_measured_says
     assert registered.difference.difference == pytest.approx(fmean(map(fmean, by_task.values())))
     gone = replace(run, likelihoods=())
     assert gone.registered[1].difference is None and gone.registered[1].finding.value == "not measured"
+
+
+def test_what_never_came_into_play_concludes_nothing(run: RunView) -> None:
+    """A guard that fired in neither arm cannot have made the difference; one that fired in one of them can."""
+    first = run.manifest.plan.contrasts[0]
+
+    def found(guard: Guard, *, fired: bool) -> Finding:
+        plan = run.manifest.plan.model_copy(
+            update={"contrasts": (first.model_copy(update={"exercised": (guard,)}),)}
+        )
+        ends = tuple(
+            end.model_copy(update={"guards": {guard: 1} if fired and end.arm == first.arm else {}})
+            for end in run.trajectories
+        )
+        manifest = run.manifest.model_copy(update={"plan": plan})
+        return replace(run, manifest=manifest, trajectories=ends).registered[0].finding
+
+    assert found(Guard.BROKEN_PYTHON, fired=False) is Finding.NOT_EXERCISED
+    assert found(Guard.BROKEN_PYTHON, fired=True) is run.registered[0].finding
 
 
 def test_repeats_are_seeds_of_an_arm(run: RunView) -> None:

@@ -28,8 +28,9 @@ class Replaced:
     """Whether indentation had to be ignored."""
 
 
-def replace_text(text: str, old: str, new: str, occurrence: int | None) -> Replaced:
-    """`text` with one place of `old` replaced by `new`. Raises EditRefused, with what to do."""
+def replace_text(text: str, old: str, new: str, occurrence: int | None, *, tolerant: bool = True) -> Replaced:
+    """`text` with one place of `old` replaced by `new`; only where it stands exactly so unless `tolerant`. Raises EditRefused,
+    with what to do."""
     if "\r\n" in text and "\r\n" not in old:
         # Models write line feeds; a file with CRLF keeps its own line ends.
         old, new = old.replace("\n", "\r\n"), new.replace("\r\n", "\n").replace("\n", "\r\n")
@@ -37,7 +38,7 @@ def replace_text(text: str, old: str, new: str, occurrence: int | None) -> Repla
     if starts:
         start = _choose(text, starts, occurrence)
         return Replaced(_splice(text, start, start + len(old), new), _line_of(text, start), tolerant=False)
-    found = _match_without_indentation(text, old, new)
+    found = _match_without_indentation(text, old, new) if tolerant else []
     if not found:
         raise EditRefused("old text not found", _nearest(text, old))
     if len(found) > 1:

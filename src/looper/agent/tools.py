@@ -121,7 +121,13 @@ def _read(action: Read, hands: Hands) -> Observation:
 def _edit(action: Edit, hands: Hands) -> Effect:
     before = hands.workspace.read_file(action.path)
     try:
-        done = replace_text(_decode(before), action.old, action.new, action.occurrence)
+        done = replace_text(
+            _decode(before),
+            action.old,
+            action.new,
+            action.occurrence,
+            tolerant=hands.scaffold.tolerant_edits,
+        )
     except EditRefused as refusal:
         terse = hands.scaffold.terse
         return Effect(

@@ -23,6 +23,8 @@ class Finding(StrEnum):
     NOT_MEASURED = "not measured"
     INDECISIVE = "indecisive"
     """Too many cells are without a verdict."""
+    NOT_EXERCISED = "not exercised"
+    """What differs never came into play."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Registered:
                 return self.contrast.open
             case Finding.INDECISIVE:
                 return f"Fewer than {100 * COVERED:.0f} % of the cells have a verdict: nothing is concluded."
+            case Finding.NOT_EXERCISED:
+                return "What differs never came into play at these tasks: nothing is concluded."
             case Finding.NOT_MEASURED:
                 return (
                     "Nothing to compare: no task has a verdict in both arms, or one of them is a failed arm."

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from looper.records.base import Record, content_hash
 from looper.records.learning import Experience, Learning, Source, Treatment
 from looper.records.model import ModelSpec
-from looper.records.trajectory import TOOL_NAMES, ModelIdentity, ToolName
+from looper.records.trajectory import TOOL_NAMES, Guard, ModelIdentity, ToolName
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -64,6 +64,8 @@ class Scaffold(Record):
     output_cap_bytes: Positive = 10_000
     """Longest tool output shown; beyond it head and tail are kept and the cut is named."""
     read_cap_lines: Positive = 400
+    tolerant_edits: bool = True
+    """An old text that stands nowhere exactly is looked for without its indentation."""
     guards: GuardSettings = GuardSettings()
     pruning: PruningSettings = PruningSettings()
 
@@ -174,6 +176,8 @@ class Contrast(Record):
     through: tuple[str, ...] = ()
     """Arms between the two, from `against` on, where a dose rises from arm to arm: what is compared is then the rise of a
     straight line through all of them, from `against` to `arm`."""
+    exercised: tuple[Guard, ...] = ()
+    """Of what differs: one of these has to fire in `arm`, or in `against`, for a difference to mean anything."""
     expect: Expect = Expect.MORE
     metric: Metric = Metric.RESOLVED
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.1

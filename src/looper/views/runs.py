@@ -225,12 +225,22 @@ class RunView:
     @cached_property
     def registered(self) -> list[Registered]:
         """The plan's own contrasts, with what was found. A failed arm has no rate, so nothing is found."""
+        found = judge([(one, self._compared(one)) for one in self.manifest.plan.contrasts])
         return [
-            replace(found, finding=Finding.INDECISIVE)
-            if found.difference is not None and self._covered(found.contrast) < COVERED
-            else found
-            for found in judge([(one, self._compared(one)) for one in self.manifest.plan.contrasts])
+            each
+            if each.difference is None
+            else replace(each, finding=self._veto(each.contrast) or each.finding)
+            for each in found
         ]
+
+    def _veto(self, contrast: Contrast) -> Finding | None:
+        """Why nothing may be concluded of what was compared; None where it may."""
+        if self._covered(contrast) < COVERED:
+            return Finding.INDECISIVE
+        fired = {
+            guard for end in self.trajectories if end.arm in self._run_for(contrast) for guard in end.guards
+        }
+        return Finding.NOT_EXERCISED if contrast.exercised and not fired & {*contrast.exercised} else None
 
     def _covered(self, contrast: Contrast) -> float:
         """Share of the cells of a contrast's arms that have a verdict."""
