@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypeVar
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Measured, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity, Reply
+from looper.records.verdict import Verdict
 
 Message = tuple[str, str]
 """Role (`system`, `user`, `assistant`) and text."""
@@ -208,6 +209,14 @@ class Environments(Protocol):
     def of(self, task: Task) -> Environment:
         """Raises EnvironmentBroken, with what to install."""
         ...
+
+
+class Judged(Protocol):
+    """Verdicts by what decides them. Safe to call from several threads."""
+
+    def get(self, key: str) -> Verdict | None: ...
+
+    def put(self, key: str, verdict: Verdict) -> None: ...
 
 
 Item = TypeVar("Item")

@@ -6,6 +6,8 @@ import pytest
 
 from looper.agent.context import SHORTENED
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
+from looper.agent.prompt import question
+from looper.agent.scaffold import packaged_scaffold
 from looper.agent.tools import Hands
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import CUT, ScriptedModel
@@ -14,7 +16,7 @@ from looper.errors import Cancelled
 from looper.protocols import ChatRequest, Message, Sandbox
 from looper.records.memory import Delivery
 from looper.records.plan import GuardSettings, Limits, PruningSettings, Scaffold
-from looper.records.task import Task
+from looper.records.task import OWN_TESTS, Runner, Task
 from looper.records.trajectory import Guard, ObservationKind, Reply, ReplyProblem, Step, StopReason
 
 
@@ -336,3 +338,9 @@ def test_the_prompt_shows_the_issue_and_nothing_that_judges(bench: Bench, tmp_pa
     shown = "\n".join(text for _, text in bench.model.asked[0])
     assert bench.task.problem_statement in shown
     assert bench.task.fail_to_pass[0] not in shown and bench.task.gold_patch not in shown
+
+
+@pytest.mark.parametrize("runner", list(Runner))
+def test_an_agent_is_told_how_the_repository_runs_its_own_tests(task: Task, runner: Runner) -> None:
+    asked = question(task.model_copy(update={"runner": runner}), packaged_scaffold("full"))
+    assert f"`{OWN_TESTS[runner]} PATH`" in asked

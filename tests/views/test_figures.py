@@ -13,7 +13,7 @@ from looper.records.plan import ArmRole, Contrast, Metric, Price
 from looper.records.trajectory import Guard, Trajectory
 from looper.records.verdict import Outcome, Verdict
 from looper.views.figures import behaviour, effort_table, likelihoods, repeats, sequence, tables
-from looper.views.findings import control_lines
+from looper.views.findings import control_lines, in_units, stratified_lines
 from looper.views.runs import RunView, read_run
 from looper.views.splits import split_lines
 
@@ -127,6 +127,20 @@ def test_what_never_came_into_play_concludes_nothing(run: RunView) -> None:
 
     assert found(Guard.BROKEN_PYTHON, fired=False) is Finding.NOT_EXERCISED
     assert found(Guard.BROKEN_PYTHON, fired=True) is run.registered[0].finding
+
+
+def test_the_headline_leaves_out_what_quotes_its_fix(run: RunView) -> None:
+    assert stratified_lines(run) == []
+    quoted = run.tasks[0]
+    marked = replace(run, manifest=run.manifest.model_copy(update={"leaked": (quoted, "elsewhere-1")}))
+    lines = stratified_lines(marked)
+    assert len(lines) == len(run.manifest.plan.contrasts)
+    assert lines[0].startswith(f"headline, without 1 of {len(run.tasks)} tasks that quote their fix: ")
+    rest = replace(run, tasks=run.tasks[1:])
+    assert rest.registered[0].difference != run.registered[0].difference or len(run.tasks) == 1
+    assert in_units(rest.registered[0]) in lines[0]
+    every = replace(run, manifest=run.manifest.model_copy(update={"leaked": run.tasks}))
+    assert stratified_lines(every) == ["every task quotes its fix in its issue: nothing here is a headline"]
 
 
 def test_repeats_are_seeds_of_an_arm(run: RunView) -> None:

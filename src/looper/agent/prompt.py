@@ -7,8 +7,8 @@ from looper.records.task import Task
 
 
 def opening(task: Task, scaffold: Scaffold, memory: Delivery | None = None) -> tuple[Message, ...]:
-    """System message, what is remembered as earlier turns, task message. The issue text is all of the task that the agent
-    sees."""
+    """System message, what is remembered as earlier turns, task message. The issue text, and how the repository runs its own
+    tests, is all of the task that the agent sees."""
     earlier = memory.earlier if memory is not None else ()
     return ("system", scaffold.system.strip("\n")), *earlier, ("user", question(task, scaffold, memory))
 
@@ -18,7 +18,7 @@ def question(task: Task, scaffold: Scaffold, memory: Delivery | None = None) -> 
     block = ""
     if memory is not None and memory.text is not None:
         block = scaffold.memory.replace("{items}", memory.text)
-    text = scaffold.task.replace("{memory}", block)
+    text = scaffold.task.replace("{memory}", block).replace("{tests}", task.own_tests)
     # The issue goes in last: braces in an issue are the issue's own.
     head, _, tail = text.partition("{issue}")
     return f"{head}{task.problem_statement}{tail}".strip("\n")

@@ -14,6 +14,8 @@ from looper.records.task import Task
 LEAST_CHARACTERS = 10
 SIMILAR = 0.80
 """Of a line to some part of the issue, from which on the line counts as given."""
+ROUNDING = 1e-5
+"""Of bounds in single precision."""
 FLAGGED = 0.5
 """Share of the fix that is given, from which on the task is flagged."""
 
@@ -62,17 +64,27 @@ def _changed(patch: str) -> Iterator[tuple[str, str]]:
 
 
 def similarity(line: str, text: str) -> float:
-    """Best difflib ratio of a line with any window of its length in the text; 1 where it stands there exactly."""
+    """Best difflib ratio of a line with any window of its length in the text; 1 where it stands there exactly.
+
+    The longest common subsequence bounds the ratio of a window from above and is found quickly, so windows are compared in
+    earnest by falling bound, and few of them.
+    """
+    from rapidfuzz.distance import Indel
+    from rapidfuzz.process import cdist
+
     if line in text:
         return 1.0
-    best = 0.0
+    size = min(len(line), len(text))
+    windows = list(dict.fromkeys(text[start : start + size] for start in range(len(text) - size + 1)))
+    bounds = cdist([line], windows, scorer=Indel.normalized_similarity)[0]
     matcher = SequenceMatcher(autojunk=False)
     matcher.set_seq2(line)
-    for start in range(max(1, len(text) - len(line) + 1)):
-        matcher.set_seq1(text[start : start + len(line)])
-        # Both are upper bounds of the ratio, and much cheaper.
-        if matcher.real_quick_ratio() > best and matcher.quick_ratio() > best:
-            best = max(best, matcher.ratio())
+    best = 0.0
+    for at in bounds.argsort()[::-1]:
+        if bounds[at] <= best - ROUNDING:
+            break
+        matcher.set_seq1(windows[at])
+        best = max(best, matcher.ratio())
     return best
 
 

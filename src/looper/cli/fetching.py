@@ -91,12 +91,13 @@ def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool, hints: 
     """Scores task by task, tasks that nearly are another one, then a line per repository."""
     said = load_hints(settings.swe_data) if hints and settings.swe_data else {}
     for repo, tasks in tasks_by_repo(settings, repos).items():
-        flagged = unscored = 0
+        flagged = unscored = only_in_hints = 0
         for task in tasks:
             score = leak_score(task.gold_patch, task.problem_statement)
             flagged += score.flagged
             unscored += score.covered_share is None
             in_hints = leak_score(task.gold_patch, said[task.instance_id]) if said else None
+            only_in_hints += in_hints is not None and in_hints.flagged and not score.flagged
             if every or score.flagged or (in_hints is not None and in_hints.flagged):
                 yield (
                     f"{'FLAGGED' if score.flagged else '       '} {task.instance_id}: {_figures(score)} "
@@ -111,7 +112,7 @@ def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool, hints: 
             yield f"{name} is nearly the same as {other}"
         yield (
             f"{repo}: {flagged} of {len(tasks)} flagged, {unscored} without a line to score, {len(copies)} nearly the same "
-            "as another"
+            "as another" + (f", {only_in_hints} more whose hints give it away" if said else "")
         )
 
 

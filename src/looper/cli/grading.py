@@ -6,7 +6,7 @@ from pathlib import Path
 
 from looper.cli.progress import RunProgress
 from looper.cli.settings import Settings
-from looper.cli.wiring import Site, code_version, load_tasks
+from looper.cli.wiring import Site, code_version, judged_before, load_tasks
 from looper.edges.engines.local import LocalEngine
 from looper.errors import BadInput
 from looper.experiment.grading import grading_plan, identity_of, read_predictions, trajectories
@@ -78,7 +78,7 @@ def grade(
                 plan.arms,
                 by_id,
                 lanes,
-                site.world(_no_model),
+                site.world(_no_model, judged_before(plan, settings, folder)),
                 ledger,
                 LocalEngine(workers),
                 stop,

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from looper.bench.screen import leak_score
 from looper.cli.settings import Settings
 from looper.cli.wiring import Prepared, RunOptions, prepare, trained_folder, workers_for
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
 from looper.errors import BadInput
+from looper.experiment.schedule import quoting
 from looper.metrics.registered import ALPHA
 from looper.records.plan import ArmRole, Expect
 from looper.views.forecast import discordance, measured, power_lines, time_lines
@@ -39,8 +39,7 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
 
 
 def _task_lines(prepared: Prepared) -> Iterator[str]:
-    leaked = [task for task in prepared.tasks if leak_score(task.gold_patch, task.problem_statement).flagged]
-    yield f"tasks: {len(prepared.tasks)} to evaluate, {len(leaked)} of them quote their fix in the issue"
+    yield f"tasks: {len(prepared.tasks)} to evaluate, {len(quoting(prepared.tasks))} of them quote their fix in the issue"
     for source, tasks in prepared.experience.items():
         yield f"experience, {source.value}: {len(tasks)} tasks to learn from"
     if prepared.left_out:

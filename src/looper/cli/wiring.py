@@ -34,9 +34,10 @@ from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.trainers.mlx import MlxTrainer
+from looper.edges.verdicts import KeptVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
 from looper.errors import BadInput, Cancelled, Drift, ExitCode
-from looper.experiment.cell import World
+from looper.experiment.cell import JudgedHere, World
 from looper.experiment.ledger import Ledger, differences
 from looper.experiment.plans import plan_from_text
 from looper.experiment.prove import prove_split
@@ -46,12 +47,13 @@ from looper.experiment.schedule import (
     first_of_each,
     fit_to_learn_from,
     lanes,
+    quoting,
     split_tasks,
 )
 from looper.experiment.stages import Staging, run_stages
 from looper.journal import read_stream
 from looper.memory.retrieve import Similarity
-from looper.protocols import ChatModel, Fingerprinted, Workspaces
+from looper.protocols import ChatModel, Fingerprinted, Judged, Workspaces
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Experience, Source
@@ -331,8 +333,11 @@ class Site:
         self._place = settings.state / "workspaces" / content_hash(str(settings.runs), plan)[:16]
         self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
 
-    def world(self, model_of: Callable[[Arm, int, Task], ChatModel]) -> World:
-        return World(self.workspaces, self.environments, self.sandbox, model_of, code_version())
+    def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged | None = None) -> World:
+        judged = judged or JudgedHere()
+        return World(
+            self.workspaces, self.environments, self.sandbox, model_of, code_version(), judged=judged
+        )
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[threading.Event]:
@@ -423,6 +428,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             code_version=code_version(),
             tasks=tuple(task.instance_id for task in tasks),
             difficulty={task.instance_id: task.difficulty for task in tasks},
+            leaked=quoting(tasks),
             experience_tasks={
                 source: tuple(task.instance_id for task in found) for source, found in experience.items()
             },
@@ -453,7 +459,10 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
                 manifest=manifest,
                 tasks={task.instance_id: task for task in every_task},
                 arms=options.arms,
-                world=site.world(lambda arm, seed, task: models.of(arm, task)),
+                world=site.world(
+                    lambda arm, seed, task: models.of(arm, task),
+                    judged_before(plan, settings, folder, options),
+                ),
                 served=models.of,
                 adapted=models.adapted,
                 trainer=lambda: models.trainer(next(arm for arm in plan.arms if arm.role is ArmRole.BASE)),
@@ -483,6 +492,16 @@ def _adapters_fit(plan: Plan, models: Models, tasks: Sequence[Task]) -> None:
                 f"{arm.name}: the adapter {card.id} was trained on {card.base.name} {card.base.digest[:12]}, and the model "
                 f"is {identity.name} {identity.digest[:12]}. Name the one that it was trained on with --model."
             )
+
+
+def judged_before(
+    plan: Plan, settings: Settings, folder: Path, options: RunOptions | None = None
+) -> Judged | None:
+    """Verdicts of all runs on real tasks, whose tests take minutes; those of the embedded suite are faster judged than kept, and
+    a fresh run judges anew."""
+    if plan.selection.suite != "swe-bench-cl" or (options is not None and options.fresh):
+        return None
+    return KeptVerdicts(settings.state / "verdicts", folder.name)
 
 
 def _fit(

@@ -8,7 +8,7 @@ from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.tools import Hands
 from looper.bench.verify import VERSION, Court, Judgement, file_recall, verify, without_tests
 from looper.errors import Cancelled, InfrastructureError, ModelFatal
-from looper.protocols import ChatModel, Environment, Environments, Sandbox, Workspaces
+from looper.protocols import ChatModel, Environment, Environments, Judged, Sandbox, Workspaces
 from looper.records.base import content_hash
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Limits
@@ -17,6 +17,19 @@ from looper.records.trajectory import ModelIdentity, Step, StopReason, Trajector
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 
 NOTHING = Delivery(candidates=0)
+
+
+class JudgedHere:
+    """Verdicts of this process."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Verdict] = {}
+
+    def get(self, key: str) -> Verdict | None:
+        return self._known.get(key)
+
+    def put(self, key: str, verdict: Verdict) -> None:
+        self._known[key] = verdict
 
 
 @dataclass(frozen=True)
@@ -30,8 +43,8 @@ class World:
     """For an arm, a seed and a task: an arm that learned has an adapter per seed and repository."""
     code_version: str
     memory_of: Callable[[Arm, int, Task], Delivery] = lambda arm, seed, task: NOTHING
-    judged: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
-    """Verdicts of this process by task, patch and environment: what was judged once is not judged again."""
+    judged: Judged = field(default_factory=JudgedHere)
+    """What was judged once is not judged again: same task with its labels, patch, environment, sandbox and rules."""
     clock: Callable[[], float] = time.monotonic
 
 
@@ -101,7 +114,7 @@ def _attempt(
     if recorder.cancelled():
         raise Cancelled
     begun = world.clock()
-    key = (task.instance_id, trajectory.patch_hash, environment.id)
+    key = content_hash(task, trajectory.patch_hash, environment.id, world.sandbox.name, VERSION)
     known = world.judged.get(key)
     # Arms that play a part are there to show that the tests run, so theirs always do.
     if known is not None and arm.model.backend not in ("gold", "noop"):
@@ -120,7 +133,7 @@ def _attempt(
     ).model_copy(update={"file_recall": file_recall(trajectory.patch, task.gold_patch)})
     outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
     if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
-        world.judged[key] = verdict
+        world.judged.put(key, verdict)
     return verdict
 
 

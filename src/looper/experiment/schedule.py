@@ -87,12 +87,15 @@ def fit_to_learn_from(
         name: f"nearly the same as {other}" for name, other in near_duplicates(learning, evaluated).items()
     }
     if not settings.leaked:
-        left_out |= {
-            task.instance_id: "its issue quotes the fix"
-            for task in learning
-            if leak_score(task.gold_patch, task.problem_statement).flagged
-        }
+        left_out |= dict.fromkeys(quoting(learning), "its issue quotes the fix")
     return tuple(task for task in learning if task.instance_id not in left_out), left_out
+
+
+def quoting(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """Ids of the tasks whose issue gives half of their fix away, or more."""
+    return tuple(
+        task.instance_id for task in tasks if leak_score(task.gold_patch, task.problem_statement).flagged
+    )
 
 
 def by_age(tasks: Sequence[Task]) -> dict[Source, tuple[Task, ...]]:

@@ -55,7 +55,8 @@ class Scaffold(Record):
     name: str
     system: str
     task: str
-    """Template of the first user message; holds `{issue}` and may hold `{memory}`."""
+    """Template of the first user message; holds `{issue}`, and may hold `{memory}` and `{tests}`, the command of the
+    repository's own tests."""
     memory: str = ""
     """Template around a memory block; holds `{items}`."""
     tools: tuple[ToolName, ...] = TOOL_NAMES
@@ -482,6 +483,8 @@ class RunManifest(Record):
     """Of each task, 1 to 4 as in its record."""
     experience_tasks: dict[Source, tuple[str, ...]] = Field(default_factory=dict)
     """Ids of the tasks to learn from, by where they come from."""
+    leaked: tuple[str, ...] = ()
+    """Of the tasks those whose issue quotes half of their fix or more; figures are shown without them too."""
     drift: dict[Source, float] = Field(default_factory=dict)
     """Share of the files that matter now which have changed since the older experience, where that was measured."""
     left_out: dict[str, str] = Field(default_factory=dict)

@@ -13,6 +13,13 @@ class Runner(StrEnum):
     SYMPY = "sympy"
 
 
+OWN_TESTS = {
+    Runner.PYTEST: "python -m pytest",
+    Runner.DJANGO: "python tests/runtests.py",
+    Runner.SYMPY: "python bin/test",
+}
+
+
 class Task(Record):
     """What an agent is asked to do, and what decides whether it did.
 
@@ -43,3 +50,8 @@ class Task(Record):
     test_patch: str
     fail_to_pass: tuple[str, ...]
     pass_to_pass: tuple[str, ...]
+
+    @property
+    def own_tests(self) -> str:
+        """Command that runs the repository's own tests, in its root; what to test comes after it."""
+        return OWN_TESTS[self.runner]

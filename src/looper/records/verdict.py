@@ -64,4 +64,4 @@ class Verdict(Record):
     """Share of the files that gold changes which the patch changes too; None where nothing was judged."""
     same_as: str = ""
     """Cell and attempt whose test run this verdict takes over, since task, patch, environment and rules are the same;
-    empty where the tests ran for this one."""
+    empty where the tests ran for this one. With the name of its run before a colon where that is another."""

@@ -213,7 +213,9 @@ def _verdicts(run: RunView, arms: Mapping[str, Arm]) -> Iterator[str]:
             found.add("verdicts without a rollout", verdict.cell)
         elif verdict.outcome.is_verdict and end is not None and end.patch_hash != verdict.patch_hash:
             found.add("verdicts on another patch than the rollout made", verdict.cell)
-        if verdict.same_as and not _takes_over(verdict, by_key.get(verdict.same_as)):
+        # What another run judged stands there, and is audited with it.
+        here = verdict.same_as if ":" not in verdict.same_as else ""
+        if here and not _takes_over(verdict, by_key.get(verdict.same_as)):
             found.add("verdicts that are not the same as the one they take over", verdict.cell)
         if not _belongs(verdict, arms):
             found.add("verdicts on another task than their cell's", verdict.cell)

@@ -1,5 +1,6 @@
 """What a run says, in rows and sentences, for every kind of view."""
 
+from dataclasses import replace
 from statistics import fmean
 
 from looper.metrics.arms import ArmFigures, Rate
@@ -90,6 +91,21 @@ def registered_lines(run: RunView) -> list[str]:
             f"{' '.join(result.sentence.split())}"
         )
     return lines
+
+
+def stratified_lines(run: RunView) -> list[str]:
+    """The registered contrasts again, without the tasks whose issue quotes their fix: the headline, where there are such tasks."""
+    leaked = set(run.manifest.leaked) & set(run.tasks)
+    if not leaked or run.finished < run.planned or not run.manifest.plan.contrasts:
+        return []
+    rest = replace(run, tasks=tuple(task for task in run.tasks if task not in leaked))
+    if not rest.tasks:
+        return ["every task quotes its fix in its issue: nothing here is a headline"]
+    return [
+        f"headline, without {len(leaked)} of {len(run.tasks)} tasks that quote their fix: {result.contrast.name}"
+        f"{in_units(result)}, {result.finding.value}"
+        for result in rest.registered
+    ]
 
 
 def pilot_lines(run: RunView) -> list[str]:

@@ -12,6 +12,7 @@ from looper.views.findings import (
     control_lines,
     damage_lines,
     registered_lines,
+    stratified_lines,
     treatment_lines,
 )
 from looper.views.history import history_lines
@@ -111,7 +112,7 @@ def _table(run: RunView) -> list[str]:
 def _sections(run: RunView) -> list[str]:
     lines: list[str] = []
     for head, found in (
-        ("Registered before the data:", registered_lines(run)),
+        ("Registered before the data:", [*registered_lines(run), *stratified_lines(run)]),
         ("Every arm against base; what is not registered is exploratory:", contrast_lines(run)),
         ("Controls and provenance:", [*control_lines(run), *treatment_lines(run), *damage_lines(run)]),
     ):

@@ -11,6 +11,7 @@ from looper.views.findings import (
     control_lines,
     damage_lines,
     registered_lines,
+    stratified_lines,
     treatment_lines,
 )
 from looper.views.runs import RunView
@@ -25,5 +26,5 @@ def run_table(run: RunView) -> RenderableType:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for row in arm_rows(run):
         table.add_row(*row)
-    parts = (registered_lines, contrast_lines, control_lines, treatment_lines, damage_lines)
+    parts = (registered_lines, stratified_lines, contrast_lines, control_lines, treatment_lines, damage_lines)
     return Group(table, *(Text(line) for part in parts for line in part(run)))

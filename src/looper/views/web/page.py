@@ -24,6 +24,7 @@ from looper.views.findings import (
     damage_lines,
     in_units,
     pilot_lines,
+    stratified_lines,
     treatment_lines,
 )
 from looper.views.runs import RunView
@@ -75,7 +76,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
         hypothesis=plan.hypothesis,
         sections=sections,
-        pilot=pilot_lines(run) if run.finished == run.planned else [],
+        pilot=[*pilot_lines(run), *stratified_lines(run)] if run.finished == run.planned else [],
         registered=_registered(run),
         unfinished=_nothing_registered(run),
         deviations=_deviations(run),

@@ -1,0 +1,95 @@
+"""What one run judged, another takes over, where everything that decides it is the same."""
+
+from pathlib import Path
+
+import pytest
+
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.models.scripted import ScriptedModel
+from looper.edges.verdicts import KeptVerdicts
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.experiment.cell import Past, Recorder, World, run_cell
+from looper.protocols import Command, CommandResult, Sandbox
+from looper.records.model import ModelSpec
+from looper.records.plan import Arm, Cell, Limits
+from looper.records.task import Task
+from looper.records.verdict import Outcome, Verdict
+
+
+class Counting:
+    """The session's sandbox, counting what it runs."""
+
+    def __init__(self, inner: Sandbox) -> None:
+        self.name, self.owner, self.runs = inner.name, inner.owner, 0
+        self._inner = inner
+
+    def run(self, command: Command) -> CommandResult:
+        self.runs += 1
+        return self._inner.run(command)
+
+
+class Bench:
+    """Cells of one task whose agent writes a file and is done."""
+
+    def __init__(self, world: World, arm: Arm, limits: Limits) -> None:
+        self.world, self.arm, self.limits = world, arm, limits
+
+    def judge(self, task: Task, arm: Arm | None = None) -> Verdict:
+        recorder = Recorder(lambda step: None, lambda end: None, lambda verdict: None, lambda: False)
+        cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
+        return run_cell(cell, arm or self.arm, task, self.limits, 1, self.world, recorder, Past(1))
+
+
+@pytest.fixture
+def counting(sandbox: Sandbox) -> Counting:
+    return Counting(sandbox)
+
+
+def bench(
+    counting: Counting,
+    workspaces: GitWorkspaces,
+    environments: HarnessEnvironment,
+    arm: Arm,
+    limits: Limits,
+    folder: Path,
+    run: str,
+) -> Bench:
+    model = ScriptedModel(['<write path="new.txt">\nnew\n</write>', "<done></done>"])
+    kept = KeptVerdicts(folder, run)
+    return Bench(
+        World(workspaces, environments, counting, lambda arm, seed, task: model, "test", judged=kept),
+        arm.model_copy(update={"model": ModelSpec(backend="scripted", name="script")}),
+        limits,
+    )
+
+
+def test_the_tests_of_equal_patches_run_once_over_all_runs(
+    counting: Counting,
+    workspaces: GitWorkspaces,
+    environments: HarnessEnvironment,
+    arm: Arm,
+    limits: Limits,
+    task: Task,
+    tmp_path: Path,
+) -> None:
+    def new(run: str) -> Bench:
+        return bench(counting, workspaces, environments, arm, limits, tmp_path / "verdicts", run)
+
+    first = new("first").judge(task)
+    assert first.outcome is Outcome.UNRESOLVED and not first.same_as and counting.runs == 1
+    again = new("second").judge(task)
+    assert counting.runs == 1 and again.same_as == "first:base/0/" + task.instance_id + "#1"
+    assert again.fail_to_pass == first.fail_to_pass and again.cell == first.cell
+    relabelled = task.model_copy(update={"pass_to_pass": task.pass_to_pass[1:]})
+    assert not new("third").judge(relabelled).same_as and counting.runs == 2, (
+        "other labels, another judgement"
+    )
+    assert arm.model.backend == "noop"
+    assert not new("fourth").judge(task, arm).same_as and counting.runs == 3, "a control shows that tests run"
+
+
+def test_a_damaged_verdict_was_never_judged(tmp_path: Path) -> None:
+    kept = KeptVerdicts(tmp_path, "run")
+    (tmp_path / "ab").mkdir()
+    (tmp_path / "ab" / "abc.json").write_text('{"cell": ')
+    assert kept.get("abc") is None and kept.get("abd") is None
