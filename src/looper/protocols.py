@@ -107,6 +107,8 @@ class Command:
     """Address space of one process."""
     file_mb: int = 256
     """Largest file that can be written."""
+    image: str = ""
+    """Of a container, where the command needs one of its own."""
     tree_mb: int = 1024
     """Largest loss of free space while the command runs; beyond it the command is killed."""
 
@@ -198,6 +200,8 @@ class Environment:
     """What must be visible for the interpreter to work."""
     variables: Mapping[str, str]
     """Environment variables that the repository needs; `{root}` in a value stands for the working tree."""
+    image: str = ""
+    """Container image that holds interpreter and packages; empty for those of this machine."""
 
     def variables_in(self, root: Path) -> dict[str, str]:
         return {name: value.replace("{root}", str(root)) for name, value in self.variables.items()}

@@ -14,7 +14,7 @@ from looper.errors import BadInput, EnvironmentBroken
 from looper.records.task import Task
 
 
-def test_seven_repositories_are_known_and_their_lists_pin_every_package() -> None:
+def test_eight_repositories_are_known_and_their_lists_pin_every_package() -> None:
     counts = {
         "django/django": 5,
         "sympy/sympy": 12,
@@ -23,15 +23,16 @@ def test_seven_repositories_are_known_and_their_lists_pin_every_package() -> Non
         "pytest-dev/pytest": 10,
         "astropy/astropy": 6,
         "matplotlib/matplotlib": 6,
+        "scikit-learn/scikit-learn": 4,
     }
     assert {repo: len(supported_versions(repo)) for repo in counts} == counts
-    assert supported_versions("scikit-learn/scikit-learn") == ()
+    assert supported_versions("nobody/nothing") == ()
 
 
 def test_a_repository_that_is_not_known_is_named_with_those_that_are(tmp_path: Path, task: Task) -> None:
-    unknown = task.model_copy(update={"environment": "scikit-learn/scikit-learn@1.3"})
+    unknown = task.model_copy(update={"environment": "scikit-learn/scikit-learn@0.9"})
     with pytest.raises(
-        BadInput, match=r"No environment is known for scikit-learn/scikit-learn 1.3.*django/django@3.0"
+        BadInput, match=r"No environment is known for scikit-learn/scikit-learn 0.9.*django/django@3.0"
     ):
         PinnedEnvironments(tmp_path, print).of(unknown)
 

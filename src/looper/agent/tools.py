@@ -75,6 +75,7 @@ def _bash(action: Bash, hands: Hands, time_left_s: float) -> Effect:
             readable=environment.readable,
             output_cap_bytes=hands.scaffold.output_cap_bytes,
             memory_mb=hands.limits.memory_mb,
+            image=environment.image,
         )
     )
     text = result.text().strip("\n")

@@ -182,6 +182,7 @@ def _command(
         readable=(*environment.readable, runners),
         writable=(report.parent,),
         memory_mb=max(court.limits.memory_mb, 2048),
+        image=environment.image,
         **({"output_cap_bytes": court.log_bytes} if court.log_bytes else {}),
     )
 

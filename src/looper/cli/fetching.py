@@ -5,10 +5,12 @@ from pathlib import Path
 
 from looper.bench.screen import LeakScore, leak_score, near_duplicates
 from looper.cli.settings import Settings
+from looper.cli.wiring import mirrors_of
 from looper.edges.datasets.swe_bench_cl import load_hints, load_swe_bench_cl
 from looper.edges.environments.pinned import PinnedEnvironments, supported_versions
+from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.git import git
-from looper.errors import BadInput, WorkspaceError
+from looper.errors import BadInput, EnvironmentBroken, WorkspaceError
 from looper.records.task import Task
 
 SOURCES = {
@@ -77,14 +79,39 @@ def _missing_commits(mirror: Path, tasks: Sequence[Task]) -> list[Task]:
 
 
 def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]) -> Iterator[str]:
-    """Build every environment that the tasks need; one line each."""
-    environments = PinnedEnvironments(settings.state / "environments", say)
-    for repo, tasks in tasks_by_repo(settings, repos).items():
+    """Build every environment that the tasks need, one line each; what cannot be built is named, and the rest is built all the
+    same. Raises EnvironmentBroken at the end where something could not."""
+    chosen = tasks_by_repo(settings, repos)
+    mirrors = {
+        key: path for tasks in chosen.values() for key, path in mirrors_of(tasks, settings.mirrors).items()
+    }
+    place = settings.state / "workspaces" / "prepare"
+    trees = GitWorkspaces(mirrors, settings.state / "exports", place, None)
+    environments = PinnedEnvironments(settings.state / "environments", say, trees.base_tree)
+    failed: dict[str, str] = {}
+    for repo, tasks in chosen.items():
         if not supported_versions(repo):
             yield f"{repo}: no environment is known yet"
             continue
-        for key, task in sorted({task.environment: task for task in tasks}.items()):
-            yield f"{key}: {environments.of(task).python}"
+        made: dict[tuple[str, str], int] = {}
+        for task in tasks:
+            try:
+                found = environments.of(task)
+            except (BadInput, EnvironmentBroken) as error:
+                failed[task.instance_id] = str(error)
+                continue
+            key = task.environment, f"{found.python}, {found.id}"
+            made[key] = made.get(key, 0) + 1
+        for (name, what), count in sorted(made.items()):
+            yield f"{name}: {what}, for {count} task{'s' if count > 1 else ''}"
+    for why in dict.fromkeys(failed.values()):
+        names = [name for name, said in failed.items() if said == why]
+        yield f"NOT BUILT for {', '.join(names[:5])}{' …' if len(names) > 5 else ''}: {why}"
+    if failed:
+        raise EnvironmentBroken(
+            f"{len(failed)} tasks have no environment, for the reasons above; the others are ready. Mend that and run the same "
+            "command again: what is built stays."
+        )
 
 
 def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool, hints: bool) -> Iterator[str]:

@@ -111,7 +111,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and do nothing.")] = False,
     sandbox: Annotated[
         str,
-        typer.Option(help="auto, bubblewrap, landlock, seatbelt, container:IMAGE, or none (no protection)."),
+        typer.Option(
+            help="auto, bubblewrap, landlock, seatbelt, container:IMAGE, container:swe-bench (the images of its tasks), or none (no protection)."
+        ),
     ] = "auto",
     share_machine: Annotated[
         bool, typer.Option("--share-machine", help="Run although another model runs on this machine.")
@@ -521,16 +523,18 @@ def bench_fetch(
 def bench_prepare(
     repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
     data: Data = None,
+    mirrors: Mirrors = None,
 ) -> None:
     """Build the environments of real tasks: interpreter by version, packages from a frozen list, once for all runs.
 
-    Django's five take about 500 MB and a few minutes, xarray's one 700 MB, the others a few MB each.
+    Django's five take about 500 MB and a few minutes, xarray's one 700 MB, the others a few MB each. Most tasks of scikit-learn
+    have to be compiled, minutes for each state of its native sources; for that their mirror must be there.
 
     Example: looper bench prepare --repo django/django
     """
     from looper.cli.fetching import prepare
 
-    for line in prepare(_settings(data), tuple(repo or ()), _say):
+    for line in prepare(_settings(data, mirrors), tuple(repo or ()), _say):
         print(line)
 
 

@@ -23,6 +23,7 @@ from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
 from looper.edges.energy import metered
 from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments, supported_versions
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
@@ -33,6 +34,7 @@ from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
+from looper.edges.sandboxes.container import OWN_IMAGES
 from looper.edges.trainers.mlx import MlxTrainer
 from looper.edges.verdicts import KeptVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
@@ -326,12 +328,14 @@ class Site:
     ) -> None:
         """Raises SandboxUnavailable or BadInput."""
         self.sandbox = find_sandbox(sandbox)
-        self.environments = EnvironmentsBySuite(
-            HarnessEnvironment(settings.state / "environments"),
-            PinnedEnvironments(settings.state / "environments", say),
-        )
         self._place = settings.state / "workspaces" / content_hash(str(settings.runs), plan)[:16]
         self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
+        self.environments = EnvironmentsBySuite(
+            HarnessEnvironment(settings.state / "environments"),
+            ImageEnvironments(settings.state / "environments")
+            if sandbox == f"container:{OWN_IMAGES}"
+            else PinnedEnvironments(settings.state / "environments", say, self.workspaces.base_tree),
+        )
 
     def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged | None = None) -> World:
         judged = judged or JudgedHere()

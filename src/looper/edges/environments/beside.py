@@ -63,8 +63,12 @@ def stamped_site(target: Path, name: str, module: str, stamp: str) -> Path:
 
 
 def grafted_site(release: Path, packages: tuple[str, ...]) -> Path:
-    """A folder that has imports find the modules of an unpacked release where the tree has none, of these packages only."""
-    site = release.with_name(f"{release.name}.site")
-    site.mkdir(exist_ok=True)
+    """A folder beside an unpacked release that has imports find its modules where the tree has none, of these packages only."""
+    return site_for(release.with_name(f"{release.name}.site"), release, packages)
+
+
+def site_for(site: Path, release: Path, packages: tuple[str, ...]) -> Path:
+    """The same in a folder of one's own choice."""
+    site.mkdir(parents=True, exist_ok=True)
     (site / "sitecustomize.py").write_text(GRAFT.format(packages=packages, release=str(release)))
     return site

@@ -9,14 +9,16 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from looper.edges.environments.beside import grafted_site, stamped_site
+from looper.edges.environments.compiled import compiled_modules, native_hash
 from looper.errors import BadInput, EnvironmentBroken
-from looper.protocols import Environment
+from looper.protocols import Environment, Environments
 from looper.records.base import content_hash
 from looper.records.task import Task
 
@@ -35,27 +37,56 @@ def supported_versions(repo: str) -> tuple[str, ...]:
     return tuple(_table().get(repo, {}))
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a repository needs beside an interpreter and its packages."""
+
+    variables: dict[str, str]
+    """`{root}`, `{site}` and `{release}` stand for the tree, the folder after it on the module path, and an installation."""
+    packages: tuple[str, ...]
+    """Whose compiled or generated modules an installation has and a tree has not."""
+    source_root: str
+    """Folder of a tree that stands on the module path; empty for its root."""
+
+
+def needs_of(task: Task) -> Needs:
+    """Raises BadInput for a repository whose environments are not known."""
+    entry = _entry(task)
+    if not entry:
+        raise _unknown(task.environment)
+    stamped = entry.get("stamped", {}).get("module", "").partition(".")[0]
+    packages = tuple(entry.get("graft", {}).get("packages", ())) or ((stamped,) if stamped else ())
+    first = entry["variables"]["PYTHONPATH"].partition(":")[0]
+    return Needs(entry["variables"], packages, first.removeprefix("{root}").strip("/"))
+
+
 class PinnedEnvironments:
     """Builds what is missing under `folder`, one folder per content: interpreter version and packages."""
 
-    def __init__(self, folder: Path, say: Say) -> None:
-        self._folder, self._say = folder, say
+    def __init__(
+        self, folder: Path, say: Say, tree_of: Callable[[Task], Path] = lambda task: _no_tree(task)
+    ) -> None:
+        """`tree_of` gives the files of a task's base commit, for repositories that have to be compiled."""
+        self._folder, self._say, self._tree_of = folder, say, tree_of
         self._known: dict[tuple[str, str], Environment] = {}
 
     def of(self, task: Task) -> Environment:
         """Raises EnvironmentBroken, or BadInput for a repository whose environments are not known."""
         stamp = _stamp(task)
+        tree = None
+        if not stamp and "compiled" in _entry(task):
+            tree = self._tree_of(task)
+            stamp = native_hash(tree)
         if (task.environment, stamp) not in self._known:
-            self._known[task.environment, stamp] = self._make(task.environment, stamp)
+            self._known[task.environment, stamp] = self._make(task.environment, stamp, tree)
         return self._known[task.environment, stamp]
 
-    def _make(self, key: str, stamp: str) -> Environment:
+    def _make(self, key: str, stamp: str, tree: Path | None) -> Environment:
+        """`tree` where something has to be compiled."""
         repo, _, version = key.partition("@")
         entry = _table().get(repo, {}).get(version)
         if entry is None:
-            raise BadInput(
-                f"No environment is known for {repo} {version}. Known: {', '.join(_known_keys())}."
-            )
+            raise _unknown(key)
         interpreter = find_interpreter(entry["python"])
         exact = _output([str(interpreter), "-c", "import sys; print(sys.version)"])
         packages = _table()["locks"][entry["lock"]]
@@ -66,7 +97,7 @@ class PinnedEnvironments:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (target / "complete.json").exists():
                 self._build(key, target, interpreter, packages)
-            site = self._beside(target, entry, stamp)
+            site = self._compiled(key, target, entry, tree) if tree else self._beside(target, entry, stamp)
         python = target / "bin" / "python"
         release = str(site).removesuffix(".site")
         variables = {
@@ -79,6 +110,18 @@ class PinnedEnvironments:
             (target, *_behind(python)),
             variables,
         )
+
+    def _compiled(self, key: str, target: Path, entry: dict[str, Any], tree: Path) -> Path:
+        """The folder that has imports find what was compiled of a tree."""
+        found = compiled_modules(
+            target / "compiled",
+            tree,
+            target / "bin" / "python",
+            entry["compiled"]["command"],
+            f"the modules of {key}",
+            self._say,
+        )
+        return grafted_site(found, tuple(entry["compiled"]["packages"]))
 
     def _beside(self, target: Path, entry: dict[str, Any], mark: str) -> Path:
         """The folder that stands on the module path after the tree; the environment itself where nothing has to."""
@@ -116,11 +159,20 @@ class PinnedEnvironments:
         self._say(f"built the environment of {key}: {done['mib']} MiB in {done['seconds']} s")
 
 
+def _entry(task: Task) -> dict[str, Any]:
+    repo, _, version = task.environment.partition("@")
+    found: dict[str, Any] = _table().get(repo, {}).get(version, {})
+    return found
+
+
+def _no_tree(task: Task) -> Path:
+    raise BadInput(f"{task.repo} has to be compiled from its base tree, which is not at hand here.")
+
+
 def _stamp(task: Task) -> str:
     """The version that a task's tree is to go by, or the release whose compiled modules it gets; empty where it needs
     neither."""
-    repo, _, version = task.environment.partition("@")
-    entry = _table().get(repo, {}).get(version, {})
+    entry = _entry(task)
     return str({**entry.get("stamps", {}), **entry.get("releases", {})}.get(task.instance_id, ""))
 
 
@@ -139,6 +191,12 @@ def _unpack_commands(target: Path, release: Path, what: str) -> Iterable[list[st
 def _uv() -> str | None:
     found = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
     return found if Path(found).exists() else None
+
+
+def _unknown(key: str) -> BadInput:
+    return BadInput(
+        f"No environment is known for {key.replace('@', ' ')}. Known: {', '.join(_known_keys())}."
+    )
 
 
 def _known_keys() -> list[str]:
@@ -257,9 +315,8 @@ def _run(argv: list[str], what: str) -> None:
 class EnvironmentsBySuite:
     """Sends each task to the environments of its suite."""
 
-    def __init__(self, harness: Any, pinned: PinnedEnvironments) -> None:
-        self._harness, self._pinned = harness, pinned
+    def __init__(self, harness: Environments, real: Environments) -> None:
+        self._harness, self._real = harness, real
 
     def of(self, task: Task) -> Environment:
-        found: Environment = (self._harness if task.environment == "harness" else self._pinned).of(task)
-        return found
+        return (self._harness if task.environment == "harness" else self._real).of(task)

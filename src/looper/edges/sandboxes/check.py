@@ -74,7 +74,7 @@ def candidates() -> dict[str, Callable[[], Sandbox]]:
 
 
 def find_sandbox(choice: str) -> Sandbox:
-    """The sandbox that `choice` names: `auto`, a backend's name, `container:IMAGE`, or `none`.
+    """The sandbox that `choice` names: `auto`, a backend's name, `container:IMAGE`, `container:swe-bench`, or `none`.
 
     `auto` takes the first that holds and never falls back to none. Raises SandboxUnavailable with every reason.
     """

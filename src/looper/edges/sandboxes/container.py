@@ -9,6 +9,10 @@ from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
 PROGRAMS = ("docker", "podman", "container")
+OWN_IMAGES = "swe-bench"
+"""In place of an image: each task has the one that SWE-bench publishes for it."""
+PLAIN_IMAGE = "debian:stable-slim"
+"""For commands without an image of their own then."""
 
 
 class Container:
@@ -25,7 +29,7 @@ class Container:
         if found is None:
             raise SandboxUnavailable(f"none of {', '.join(PROGRAMS)} is installed.")
         self._kind, self._program = found
-        self._image = image
+        self._image = PLAIN_IMAGE if image == OWN_IMAGES else image
         self.name = f"{self._kind}:{image}"
         probe = [self._program, "system", "status"] if self._kind == "container" else [self._program, "info"]
         if subprocess.run(probe, capture_output=True, timeout=30).returncode != 0:
@@ -82,4 +86,4 @@ class Container:
             argv += ["--volume", f"{path}:{path}"]
         for key, value in {"HOME": "/tmp", "LANG": "C.UTF-8", **command.env}.items():
             argv += ["--env", f"{key}={value}"]
-        return [*argv, "--workdir", str(command.root), self._image, *command.argv]
+        return [*argv, "--workdir", str(command.root), command.image or self._image, *command.argv]

@@ -47,6 +47,10 @@ class GitWorkspaces:
         source = self._export(task).files / path
         return source.read_bytes() if source.is_file() and not source.is_symlink() else None
 
+    def base_tree(self, task: Task) -> Path:
+        """The files of a task's base commit, to be read and never written. Raises BadInput or WorkspaceError."""
+        return self._export(task).files
+
     def _export(self, task: Task) -> "Export":
         mirror = self._mirrors.get(f"{task.suite}:{task.repo}")
         if mirror is None or not mirror.is_dir():
