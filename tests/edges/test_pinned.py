@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from looper.edges.environments.beside import grafted_site, stamped_site
-from looper.edges.environments.pinned import PinnedEnvironments, find_interpreter, supported_versions
+from looper.edges.environments.pinned import (
+    PinnedEnvironments,
+    find_interpreter,
+    missing_programs,
+    supported_versions,
+)
 from looper.errors import BadInput, EnvironmentBroken
 from looper.records.task import Task
 
@@ -35,6 +40,17 @@ def test_a_repository_that_is_not_known_is_named_with_those_that_are(tmp_path: P
         BadInput, match=r"No environment is known for scikit-learn/scikit-learn 0.9.*django/django@3.0"
     ):
         PinnedEnvironments(tmp_path, print).of(unknown)
+
+
+def test_programs_that_tests_call_are_named_with_their_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert missing_programs("matplotlib/matplotlib") == {"gs": "ghostscript"}
+    assert missing_programs("django/django") == {}
+    (tmp_path / "gs").write_text("#!/bin/sh\n")
+    (tmp_path / "gs").chmod(0o755)
+    assert missing_programs("matplotlib/matplotlib") == {}
 
 
 def test_an_interpreter_that_is_not_there_is_named_with_how_to_get_it(

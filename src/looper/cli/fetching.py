@@ -7,7 +7,7 @@ from looper.bench.screen import LeakScore, leak_score, near_duplicates
 from looper.cli.settings import Settings
 from looper.cli.wiring import mirrors_of
 from looper.edges.datasets.swe_bench_cl import load_hints, load_swe_bench_cl
-from looper.edges.environments.pinned import PinnedEnvironments, supported_versions
+from looper.edges.environments.pinned import PinnedEnvironments, missing_programs, supported_versions
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.git import git
 from looper.errors import BadInput, EnvironmentBroken, WorkspaceError
@@ -85,7 +85,7 @@ def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]
     mirrors = {
         key: path for tasks in chosen.values() for key, path in mirrors_of(tasks, settings.mirrors).items()
     }
-    place = settings.state / "workspaces" / "prepare"
+    place = settings.workspaces / "prepare"
     trees = GitWorkspaces(mirrors, settings.state / "exports", place, None)
     environments = PinnedEnvironments(settings.state / "environments", say, trees.base_tree)
     failed: dict[str, str] = {}
@@ -93,6 +93,8 @@ def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]
         if not supported_versions(repo):
             yield f"{repo}: no environment is known yet"
             continue
+        for name, package in missing_programs(repo).items():
+            yield f"{repo}: {name} is not installed, so its tests will be skipped: apt-get install {package}"
         made: dict[tuple[str, str], int] = {}
         for task in tasks:
             try:

@@ -18,6 +18,9 @@ class Settings:
     humaneval: str
     mbpp: str
     """HumanEval and MBPP, in the same way. LOOPER_HUMANEVAL, LOOPER_MBPP."""
+    workspaces: Path
+    """Where working trees are made and removed again. LOOPER_WORKSPACES, else below `state`. A file system in memory makes them
+    ten times as fast, and has to hold as many as run side by side."""
     mirrors: Path
     """Bare mirrors of the benchmark's repositories. LOOPER_MIRRORS, else below `state`."""
 
@@ -30,6 +33,7 @@ def settings() -> Settings:
         swe_data=os.environ.get("LOOPER_SWE_DATA", ""),
         humaneval=os.environ.get("LOOPER_HUMANEVAL", ""),
         mbpp=os.environ.get("LOOPER_MBPP", ""),
+        workspaces=Path(os.environ.get("LOOPER_WORKSPACES") or state / "workspaces").expanduser().absolute(),
         mirrors=Path(os.environ.get("LOOPER_MIRRORS") or state / "mirrors").expanduser().absolute(),
     )
 

@@ -328,7 +328,7 @@ class Site:
     ) -> None:
         """Raises SandboxUnavailable or BadInput."""
         self.sandbox = find_sandbox(sandbox)
-        self._place = settings.state / "workspaces" / content_hash(str(settings.runs), plan)[:16]
+        self._place = settings.workspaces / content_hash(str(settings.runs), plan)[:16]
         self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
         self.environments = EnvironmentsBySuite(
             HarnessEnvironment(settings.state / "environments"),

@@ -32,6 +32,12 @@ def _table() -> dict[str, Any]:
     return tomllib.loads(text)
 
 
+def missing_programs(repo: str) -> dict[str, str]:
+    """Programs that tests of a repository call and that are not here, with the Debian packages that bring them."""
+    wanted: dict[str, str] = _table()["programs"].get(repo, {})
+    return {name: package for name, package in wanted.items() if shutil.which(name) is None}
+
+
 def supported_versions(repo: str) -> tuple[str, ...]:
     """Versions of a repository whose environments are known here."""
     return tuple(_table().get(repo, {}))
@@ -200,9 +206,7 @@ def _unknown(key: str) -> BadInput:
 
 
 def _known_keys() -> list[str]:
-    return [
-        f"{repo}@{version}" for repo, versions in _table().items() if repo != "locks" for version in versions
-    ]
+    return [f"{repo}@{version}" for repo, versions in _table().items() if "/" in repo for version in versions]
 
 
 def _build_commands(interpreter: Path, target: Path, lock: Path) -> Iterable[list[str]]:

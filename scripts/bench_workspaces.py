@@ -1,0 +1,169 @@
+"""What a working tree and a verdict cost, beside what git and the bare test program cost, in one run.
+
+    python scripts/bench_workspaces.py [--repo NAME ...] [--repeats N] [--verify]
+
+For the first task of each repository of SWE-Bench-CL whose mirror is there (LOOPER_SWE_DATA, LOOPER_MIRRORS), and of the embedded
+suite: a fresh workspace against `git clone --shared` and checkout, in turns, medians of wall and CPU seconds; commits that can
+be reached in it. With --verify also a whole verification of the gold patch against the repository's own test program, run bare
+on the same targets in a tree that is ready.
+"""
+
+import argparse
+import os
+import resource
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from looper.bench.verify import Court, verify
+from looper.cli.grading import GRADING
+from looper.cli.settings import Settings, settings
+from looper.cli.wiring import Site, every_task
+from looper.errors import BadInput
+from looper.experiment.grading import grading_plan
+from looper.records.plan import TaskSelection
+from looper.records.task import Task
+from looper.records.verdict import Outcome
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--repo", action="append", default=[])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--verify", action="store_true")
+    options = parser.parse_args()
+    table = Table(title="Workspaces and verdicts", title_justify="left")
+    for head in (
+        "repository",
+        "files",
+        "workspace s / CPU s",
+        "clone + checkout s / CPU s",
+        "ratio",
+        "commits",
+    ):
+        table.add_column(head)
+    if options.verify:
+        for head in ("verify s", "bare tests s", "overhead"):
+            table.add_column(head)
+    for suite in ("micro", "swe-bench-cl"):
+        for row in rows(TaskSelection(suite=suite), settings(), options):
+            table.add_row(*row)
+    Console(width=160).print(table)
+
+
+def rows(selection: TaskSelection, found: Settings, options: argparse.Namespace) -> list[tuple[str, ...]]:
+    try:
+        tasks, mirrors = every_task(selection, found)
+    except BadInput as error:
+        print(error)
+        return []
+    first: dict[str, Task] = {}
+    for task in tasks:
+        wanted = not options.repo or task.repo in options.repo
+        if wanted and f"{task.suite}:{task.repo}" in mirrors and (selection.suite != "micro" or not first):
+            first.setdefault(task.repo, task)
+    plan = grading_plan(Path("bench"), (), selection.suite, selection.level, GRADING)
+    site = Site(plan, mirrors, found, "auto", print)
+    with site.occupied():
+        return [row(task, mirrors[f"{task.suite}:{task.repo}"], site, options) for task in first.values()]
+
+
+def row(task: Task, mirror: Path, site: Site, options: argparse.Namespace) -> tuple[str, ...]:
+    probe = site.workspaces.create(task, "probe")
+    # The tree may belong to the user whom commands run as.
+    commits = subprocess.run(
+        ["git", "-c", "safe.directory=*", "cat-file", "--batch-all-objects", "--batch-check"],
+        cwd=probe.root,
+        capture_output=True,
+        text=True,
+    ).stdout.count(" commit ")
+    files = sum(1 for path in probe.root.rglob("*") if path.is_file() and ".git" not in path.parts)
+    probe.close()
+    ours, theirs = [], []
+    for _ in range(options.repeats):
+        made = []
+        ours.append(timed(lambda made=made: made.append(site.workspaces.create(task, "bench"))))
+        made[0].close()
+        theirs.append(timed(lambda: clone(mirror, task.base_commit)))
+    wall, cpu = ([median(each) for each in zip(*side, strict=True)] for side in (ours, theirs))
+    cells = [
+        task.repo,
+        str(files),
+        f"{wall[0]:.2f} / {wall[1]:.2f}",
+        f"{cpu[0]:.2f} / {cpu[1]:.2f}",
+        f"{wall[0] / cpu[0]:.2f}",
+        str(commits),
+    ]
+    if options.verify:
+        judged, bare = verdict_and_bare(task, site, options.repeats)
+        over = f"{100 * (judged / bare - 1):+.0f} %" if bare else "–"
+        cells += [f"{judged:.2f}", f"{bare:.2f}" if bare else "–", over]
+    return tuple(cells)
+
+
+def clone(mirror: Path, commit: str) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        target = Path(place) / "tree"
+        subprocess.run(
+            ["git", "clone", "--quiet", "--shared", "--no-checkout", str(mirror), str(target)], check=True
+        )
+        subprocess.run(["git", "checkout", "--quiet", "--detach", commit], cwd=target, check=True)
+        shutil.rmtree(target)
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds, children included."""
+
+    def cpu() -> float:
+        return sum(
+            used.ru_utime + used.ru_stime
+            for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        )
+
+    wall, before = time.monotonic(), cpu()
+    work()
+    return time.monotonic() - wall, cpu() - before
+
+
+def verdict_and_bare(task: Task, site: Site, repeats: int) -> tuple[float, float | None]:
+    """Median seconds of a verification of gold, and of the repository's own test program in a tree with gold and tests; None for a
+    tree that does not bring it, as a source release may."""
+    environment = site.environments.of(task)
+    court = Court(site.workspaces, site.sandbox, GRADING)
+    ready = site.workspaces.create(task, "bare")
+    ready.apply(task.gold_patch)
+    ready.apply(task.test_patch)
+    program = shlex.split(task.own_tests)
+    argv = [str(environment.python), *program[1:], *task.test_targets]
+    variables = {**os.environ, **environment.variables_in(ready.root)}
+    there = program[1].startswith("-") or (ready.root / program[1]).exists()
+    judged, bare = [], []
+    for _ in range(repeats):
+        begun = time.monotonic()
+        found = verify(task, task.gold_patch, environment, court, "judged")
+        judged.append(time.monotonic() - begun)
+        if found.outcome is not Outcome.RESOLVED:
+            print(f"{task.instance_id}: gold is {found.outcome.value}, {found.cause}")
+        if not there:
+            continue
+        begun = time.monotonic()
+        ended = subprocess.run(argv, cwd=ready.root, env=variables, capture_output=True, text=True)
+        if ended.returncode:
+            print(
+                f"{task.instance_id}, bare: {' '.join(argv)} ended with {ended.returncode}: {ended.stderr[-300:]}"
+            )
+        bare.append(time.monotonic() - begun)
+    ready.close()
+    return median(judged), median(bare) if bare else None
+
+
+if __name__ == "__main__":
+    main()
