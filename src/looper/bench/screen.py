@@ -5,7 +5,7 @@ merely quote the code to be changed. A reader decides; figures are shown with an
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -86,6 +86,15 @@ def similarity(line: str, text: str) -> float:
         matcher.set_seq1(windows[at])
         best = max(best, matcher.ratio())
     return best
+
+
+def fix_stands_in(task: Task, read: Callable[[str], bytes | None]) -> bool | None:
+    """Whether every telling line of the gold patch stands in a tree, in the files that the patch changes; `read` gives their content
+    there. An agent that has worked on such a tree has seen the fix. None for patches without a telling line."""
+    lines = set(telling_lines(task.gold_patch))
+    texts = [(read(path) or b"").decode("utf-8", "replace") for path in task.modified_files]
+    there = {" ".join(line.split()) for text in texts for line in text.splitlines()}
+    return lines <= there if lines else None
 
 
 SHINGLE = 3

@@ -145,6 +145,36 @@ def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool, hints: 
         )
 
 
+def later_lines(settings: Settings, repos: Sequence[str], say: Callable[[str], None]) -> Iterator[str]:
+    """For each task how many tasks that come after it in its sequence begin with a tree that holds its fix; a line for each
+    repository. Raises BadInput for mirrors that are not there."""
+    for repo, tasks in tasks_by_repo(settings, repos).items():
+        trees = _trees(settings, tasks)
+        holding = pairs = without = 0
+        for at, task in enumerate(tasks):
+            found = [
+                fix_stands_in(task, partial(trees.base_file, later))
+                for later in tasks[at + 1 :]
+                if later.created_at > task.created_at
+            ]
+            held, known = sum(bool(each) for each in found), sum(each is not None for each in found)
+            holding, pairs, without = holding + held, pairs + known, without + (bool(found) and not known)
+            if known:
+                yield f"{task.instance_id}: its fix stands in the trees of {held} of {known} later tasks"
+            say(f"{at + 1}/{len(tasks)} {repo}")
+        yield (
+            f"{repo}: {holding} of {pairs} later trees hold an earlier task's fix, {without} tasks without a line to look for: "
+            "transfer must not be counted from there"
+        )
+
+
+def _trees(settings: Settings, tasks: Sequence[Task]) -> GitWorkspaces:
+    """Base trees, to be read."""
+    return GitWorkspaces(
+        mirrors_of(tasks, settings.mirrors), settings.state / "exports", settings.workspaces / "read", None
+    )
+
+
 def _figures(score: LeakScore) -> str:
     if score.max_similarity is None or score.covered_share is None:
         return "not scored,"
