@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from looper.bench.screen import leak_score, near_duplicates, similarity, telling_lines
+from looper.bench.screen import fix_stands_in, leak_score, near_duplicates, similarity, telling_lines
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
 from looper.experiment.schedule import fit_to_learn_from
 from looper.records.task import Task
@@ -48,6 +48,17 @@ def test_g08_an_issue_that_holds_the_fix_is_flagged(issue: str, flagged: bool, s
 def test_a_patch_without_a_telling_line_has_no_score_rather_than_zero() -> None:
     score = leak_score("+++ b/a.py\n+x = 1\n", "x = 1")
     assert score.max_similarity is None and score.covered_share is None and not score.flagged
+
+
+def test_a_fix_is_found_in_a_later_tree_by_its_telling_lines(task: Task) -> None:
+    patch = "--- a/ops.py\n+++ b/ops.py\n@@ -1,2 +1,3 @@\n-    return a\n+    return a + offset(b)\n+    # why not\n+    x = 1\n"
+    fixed = task.model_copy(update={"gold_patch": patch, "modified_files": ("ops.py",)})
+    trees = {"with": b"def f():\n\treturn  a + offset(b)\n", "without": b"def f():\n    return a\n"}
+    assert fix_stands_in(fixed, lambda path: trees["with"]) is True
+    assert fix_stands_in(fixed, lambda path: trees["without"]) is False
+    assert fix_stands_in(fixed, lambda path: None) is False, "a file that is gone holds nothing"
+    short = fixed.model_copy(update={"gold_patch": patch.replace("return a + offset(b)", "x = 2")})
+    assert fix_stands_in(short, lambda path: trees["with"]) is None
 
 
 def test_similarity_is_the_best_window() -> None:

@@ -1,9 +1,10 @@
 """What `looper bench fetch` and `looper bench prepare` do."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from looper.bench.screen import LeakScore, leak_score, near_duplicates
+from looper.bench.screen import LeakScore, fix_stands_in, leak_score, near_duplicates
 from looper.cli.settings import Settings
 from looper.cli.wiring import mirrors_of
 from looper.edges.datasets.swe_bench_cl import load_hints, load_swe_bench_cl
@@ -82,12 +83,10 @@ def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]
     """Build every environment that the tasks need, one line each; what cannot be built is named, and the rest is built all the
     same. Raises EnvironmentBroken at the end where something could not."""
     chosen = tasks_by_repo(settings, repos)
-    mirrors = {
-        key: path for tasks in chosen.values() for key, path in mirrors_of(tasks, settings.mirrors).items()
-    }
-    place = settings.workspaces / "prepare"
-    trees = GitWorkspaces(mirrors, settings.state / "exports", place, None)
-    environments = PinnedEnvironments(settings.state / "environments", say, trees.base_tree)
+    trees = {repo: _trees(settings, tasks) for repo, tasks in chosen.items()}
+    environments = PinnedEnvironments(
+        settings.state / "environments", say, lambda task: trees[task.repo].base_tree(task)
+    )
     failed: dict[str, str] = {}
     for repo, tasks in chosen.items():
         if not supported_versions(repo):

@@ -618,7 +618,11 @@ def bench_leaks(
     hints: Annotated[
         bool, typer.Option("--hints", help="Score what was said below the issue too; no agent is shown it.")
     ] = False,
+    later: Annotated[
+        bool, typer.Option("--later", help="Look for each fix in the trees of later tasks; needs mirrors.")
+    ] = False,
     data: Data = None,
+    mirrors: Mirrors = None,
 ) -> None:
     """Show which issues give their fix away: telling lines of the gold patch that stand in the issue text, and which tasks
     nearly are another one.
@@ -627,9 +631,12 @@ def bench_leaks(
 
     Example: looper bench leaks --repo django/django
     """
-    from looper.cli.fetching import leak_lines
+    from looper.cli.fetching import later_lines, leak_lines
 
-    for line in leak_lines(_settings(data), tuple(repo or ()), every=every, hints=hints):
+    found = _settings(data, mirrors)
+    for line in leak_lines(found, tuple(repo or ()), every=every, hints=hints):
+        print(line)
+    for line in later_lines(found, tuple(repo or ()), _say) if later else ():
         print(line)
 
 
