@@ -17,7 +17,7 @@ from statistics import fmean
 from looper.metrics.clustered import cluster_bootstrap, sign_flip
 from looper.metrics.continuous import bca
 from looper.metrics.family import holm
-from looper.metrics.paired import mcnemar_exact, mcnemar_mid_p, newcombe_paired, wilson
+from looper.metrics.paired import line_rise, mcnemar_exact, mcnemar_mid_p, newcombe_paired, wilson
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "statistics.md"
 ALPHA = 0.05
@@ -101,6 +101,10 @@ def size_rows(draws: int) -> Iterator[Row]:
         few = draws if tasks < 100 else draws // 10
         hits = sum(sign_flip(_task_differences(rng, tasks, seeds)) < ALPHA for _ in range(few))
         yield Row("sign flip by task", f"{tasks} tasks, {seeds} seeds", hits / few, few, "at most 0.050")
+    for tasks in (12, 60):
+        rng = random.Random(f"rise/{tasks}")
+        hits = sum(sign_flip(_task_rises(rng, tasks, arms=4)) < ALPHA for _ in range(draws))
+        yield Row("rise over four arms", f"{tasks} tasks", hits / draws, draws, "at most 0.050")
     rng = random.Random("holm")
     hits = sum(
         min(holm([mcnemar_mid_p(*_discordant(rng, 100, 0.3)) for _ in range(6)])) < ALPHA
@@ -123,6 +127,15 @@ def size_rows(draws: int) -> Iterator[Row]:
             draws,
             "at most 0.050",
         )
+
+
+def _task_rises(rng: random.Random, tasks: int, arms: int) -> list[float]:
+    """Of yes or no in arms that are alike, each task with a chance of its own."""
+    found = []
+    for _ in range(tasks):
+        chance = rng.random()
+        found.append(line_rise([float(rng.random() < chance) for _ in range(arms)]))
+    return found
 
 
 def coverage_rows(draws: int) -> Iterator[Row]:

@@ -17,6 +17,7 @@ import pytest
 
 from looper.edges.sandboxes import check
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
+from looper.edges.sandboxes.landlock import Landlock
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult, Sandbox
 
@@ -398,3 +399,16 @@ def test_a31_user_namespaces_switched_off_are_noticed(state: Path) -> None:
     )
     result = outer.run(command)
     assert result.exit_code == 1 and "SandboxUnavailable" in result.text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has its commands run as another user")
+@pytest.mark.skipif(sys.platform != "linux", reason="Landlock is Linux's")
+def test_a27_a_place_that_the_commands_user_cannot_enter_is_named_beforehand(tmp_path: Path) -> None:
+    """Without mounts nobody cannot come to an interpreter below root's home; that would look like a broken environment."""
+    closed = tmp_path / "home"
+    (closed / "python").mkdir(parents=True)
+    closed.chmod(0o700)
+    command = Command(argv=("/bin/true",), root=tmp_path, timeout_s=5, readable=(closed / "python",))
+    with pytest.raises(SandboxUnavailable, match="commands run as nobody, who may not enter") as error:
+        Landlock().run(command)
+    assert "install bubblewrap" in str(error.value) and "\n" not in str(error.value)

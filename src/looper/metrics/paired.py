@@ -78,15 +78,17 @@ def rise(arms: Sequence[Mapping[str, float]]) -> MeanDifference | None:
     Where all arms are alike, their values at a task could as well stand in the opposite order, which turns the sign of the
     rise: so the test of `mean_difference` holds for it.
     """
-    middle = (len(arms) - 1) / 2
-    weights = [at - middle for at in range(len(arms))]
-    scale = (len(arms) - 1) / sum(weight * weight for weight in weights)
     common = set(arms[0]).intersection(*arms[1:])
-    lines = {
-        key: scale * sum(weight * arm[key] for weight, arm in zip(weights, arms, strict=True))
-        for key in common
-    }
+    lines = {key: line_rise([arm[key] for arm in arms]) for key in common}
     return mean_difference(lines, dict.fromkeys(common, 0.0))
+
+
+def line_rise(values: Sequence[float]) -> float:
+    """From the first to the last, of the least-squares line through evenly spaced values."""
+    middle = (len(values) - 1) / 2
+    weights = [at - middle for at in range(len(values))]
+    slope = sum(weight * value for weight, value in zip(weights, values, strict=True))
+    return (len(values) - 1) * slope / sum(weight * weight for weight in weights)
 
 
 def paired_difference(first: Mapping[str, bool], second: Mapping[str, bool]) -> PairedDifference | None:
