@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from looper.cli.settings import Settings
+from looper.cli.wiring import adapter_named
 from looper.edges.models.mlx import nano_folder
 from looper.edges.models.ollama_adapters import register
 from looper.edges.trainers.mlx import CARD, MlxTrainer
@@ -26,11 +27,8 @@ def _cards(settings: Settings) -> list[Path]:
 
 def one_adapter(settings: Settings, wanted: str) -> tuple[AdapterRecord, Path]:
     """Card and folder of the adapter whose id begins like that. Raises BadInput where it is not one, or damaged."""
-    found = [path.parent for path in _cards(settings) if path.parent.name.startswith(wanted)]
-    if len(found) != 1:
-        what = f"{len(found)} adapters begin" if found else "No adapter begins"
-        raise BadInput(f'{what} with "{wanted}". List them with: looper adapter list')
-    return _kept(settings).load(found[0].name), found[0]
+    name = adapter_named(settings, wanted)
+    return _kept(settings).load(name), _kept(settings).folder(name)
 
 
 def adapter_lines(settings: Settings) -> Iterator[str]:

@@ -152,8 +152,10 @@ def shared_profiles() -> dict[str, str]:
 
 
 def adapter_named(settings: Settings, wanted: str) -> str:
-    """The id that begins like that, of an adapter that was made here. Raises BadInput where it is not one."""
-    found = [path.name for path in (settings.state / "adapters").glob(f"{wanted}*") if path.is_dir()]
+    """The id that begins like that, of an adapter that is here. Raises BadInput where it is not one."""
+    cards = (settings.state / "adapters").glob("*/adapter.json")
+    # What is still being made lies in folders with a dot.
+    found = [path.parent.name for path in cards if path.parent.name.startswith(wanted or ".")]
     if len(found) != 1:
         what = f"{len(found)} adapters begin" if found else "No adapter begins"
         raise BadInput(f'{what} with "{wanted}". List them with: looper adapter list')

@@ -117,9 +117,9 @@ def plan_from_text(
     """Resolve an experiment under a profile of its own, under a `shared` one (texts by name), or under `profile_text` from
     another file.
 
-    `model` takes the place of the profile's model, `limit` of its number of tasks, `master_seed` of the embedded suite's
-    seed, moving the plan's seeds along, `adapter` of the one that it names, `split` (a letter of SPLITS) of how tasks are divided; all become part of the plan, and
-    the split of its profile's name.
+    `model` takes the place of the profile's model, `adapter` of the adapter that it names, `limit` of its number of tasks,
+    `master_seed` of the embedded suite's seed, moving the plan's seeds along, `split` (a letter of SPLITS) of how tasks are divided;
+    all become part of the plan, and the split of its profile's name.
     Raises BadInput that lists every problem.
     """
     file = _validated(_ExperimentText, _toml(text, source), text, source)

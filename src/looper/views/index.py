@@ -70,8 +70,12 @@ def steps_of(folder: Path, cell: str) -> list[Step]:
     attempts = {key: entry for key, entry in step_index(folder).attempts.items() if key[0] == cell}
     if not attempts:
         return []
-    last = attempts[max(attempts, key=lambda key: key[1])]
-    return list(read_at(folder, "steps", Step, last.places))
+    return steps_at(folder, attempts[max(attempts, key=lambda key: key[1])])
+
+
+def steps_at(folder: Path, entry: Entry) -> list[Step]:
+    """The steps of an attempt, by its entry of the index."""
+    return list(read_at(folder, "steps", Step, entry.places))
 
 
 def _kept(path: Path) -> StepIndex:

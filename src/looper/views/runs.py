@@ -28,7 +28,7 @@ from looper.records.seal import Seal
 from looper.records.trajectory import Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict
-from looper.views.index import step_index, steps_of
+from looper.views.index import step_index, steps_at
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class RunView:
         choice = next(found for found in self.manifest.plan.choices if found.name == name)
         final, ends = self.final, self.ends
         likely = {(found.cell, found.attempt): found.log_likelihood for found in self.attempt_likelihoods}
+        checked = step_index(self.folder).attempts if choice.by is Chooser.CHECKED else {}
         picked = {}
         for where in self.outcomes(choice.of[0]):
             verdicts = [final.get(f"{arm}/{where}") for arm in choice.of]
@@ -110,7 +111,8 @@ class RunView:
                     end.patch_hash,
                     not end.patch,
                     verdict.outcome is Outcome.RESOLVED,
-                    choice.by is Chooser.CHECKED and own_check(steps_of(self.folder, verdict.cell)),
+                    (entry := checked.get((verdict.cell, verdict.attempt))) is not None
+                    and own_check(steps_at(self.folder, entry)),
                     likely.get((verdict.cell, verdict.attempt)),
                 )
                 for verdict in verdicts
