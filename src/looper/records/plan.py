@@ -151,6 +151,8 @@ class Metric(StrEnum):
     """Share of a rollout's steps with an action that could be read."""
     INTERVENTIONS = "interventions"
     """Share of a rollout's steps in which an overseer put its own action in the place of the agent's."""
+    ANSWERS = "answers_supported"
+    """Share of the questions about a success whose answer, which is trained on, says what the records know; of the last round."""
     TARGET_TESTS = "f2p_fraction"
     """Share of FAIL_TO_PASS tests that pass."""
     FILE_RECALL = "file_recall"

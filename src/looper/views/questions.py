@@ -2,6 +2,7 @@
 
 import random
 from pathlib import Path
+from statistics import fmean
 
 from looper.journal import read_stream
 from looper.metrics.agreement import agreement
@@ -24,6 +25,19 @@ def ratings(folder: Path) -> dict[str, dict[Key, bool]]:
     for each in read_stream(folder, "ratings", Rating):
         found.setdefault(each.by, {})[each.arm, each.seed, each.round, each.source] = each.noise
     return found
+
+
+def supported_shares(folder: Path, arm: str) -> dict[str, float]:
+    """Seed and task → share of the questions about its success, in an arm's last round, whose answer says what it must; a question
+    without an answer counts as one that does not."""
+    mine = [each for key, each in questions(folder).items() if key[0] == arm]
+    last = max((each.round for each in mine), default=1)
+    found: dict[str, list[bool]] = {}
+    for each in mine:
+        if each.round == last:
+            task = each.source.rpartition("#")[0].rpartition("/")[2]
+            found.setdefault(f"{each.seed}/{task}", []).append(each.supported)
+    return {where: fmean(values) for where, values in found.items()}
 
 
 def question_lines(folder: Path) -> list[str]:

@@ -29,6 +29,7 @@ from looper.records.trajectory import Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict
 from looper.views.index import step_index, steps_at
+from looper.views.questions import supported_shares
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ class RunView:
                 return self.share_of_steps(arm, lambda counts: counts.acted)
             case Metric.INTERVENTIONS:
                 return self.share_of_steps(arm, lambda counts: counts.overseen)
+            case Metric.ANSWERS:
+                return supported_shares(self.folder, arm)
             case Metric.TARGET_TESTS:
                 return {
                     _where(verdict): share
