@@ -86,7 +86,7 @@ class Project:
 
     def looper(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         with self.start(*arguments) as process:
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=900)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     @property
