@@ -17,6 +17,13 @@ from looper.records.plan import Arm, ArmRole, Limits
 from looper.records.task import Task
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that look at one long run stay with one worker, or each would make that run for itself."""
+    for item in items:
+        if item.path.name == "test_learning.py" or item.path.parent.name == "views":
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+
+
 @pytest.fixture(scope="session")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state folder for the session, open to the user whom commands run as."""
