@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from looper.cli.settings import settings
+from looper.errors import BadInput
 from looper.views.markdown import name_of
 from looper.views.runs import RunView, read_run, run_folders
 
@@ -50,7 +51,11 @@ def summary(rows: list[tuple[str, int, float]]) -> Table:
         table.add_column(head, justify="right" if head in ("cells", "minutes") else "left")
     newest: dict[str, RunView] = {}
     for folder in run_folders(settings().runs):
-        run = read_run(folder)
+        try:
+            run = read_run(folder)
+        except BadInput as error:
+            print(error)
+            continue
         newest[name_of(run)] = run
     for name, ended, seconds in rows:
         run = newest.get(f"{name} micro")
