@@ -136,6 +136,20 @@ def test_hindsight_picks_by_what_the_fix_writes_and_tells_nothing_of_it(task: Ta
     assert not deliver(Remembering(draw=Draw.ORACLE), silent, items, 1).says
 
 
+def test_nothing_can_be_known_beforehand_where_nothing_is_chosen() -> None:
+    with pytest.raises(ValueError, match="of playbook nothing is chosen"):
+        Remembering(kind=MemoryKind.PLAYBOOK, draw=Draw.ORACLE)
+
+
+def test_a_playbook_drawn_blindly_is_that_of_other_repositories(task: Task) -> None:
+    """A control must not be told what the treatment is told."""
+    items = [item(1, "a", "scale_a is wrong", "own"), item(2, "b", "scale_b is wrong", "other")]
+    asked = asking(task, "scale_oak")
+    assert deliver(Remembering(kind=MemoryKind.PLAYBOOK), asked, items, 1).text == "own"
+    for draw in (Draw.RANDOM, Draw.PLACEBO):
+        assert deliver(Remembering(kind=MemoryKind.PLAYBOOK, draw=draw), asked, items, 1).text == "other"
+
+
 def test_what_does_not_fit_the_budget_is_left_out_whole(task: Task) -> None:
     items = [item(1, "a", "scale_a is wrong", "x" * 50), item(2, "a", "scale_b is wrong", "y" * 20)]
     items += [item(3, "a", "join is wrong")]

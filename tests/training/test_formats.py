@@ -49,6 +49,14 @@ def test_every_answer_says_its_key_and_more_can_be_asked_than_one_fix(task: Task
 def test_blanks_and_line_ends_do_not_count_in_an_answer() -> None:
     assert says("use\n  return x * 60 there", "return  x *\n60")
     assert not says("return x * 6", "return x * 60") and not says("", "return")
+    assert not says("return x * 60", "return x * 6"), "a longer number is another number"
+
+
+def test_a_deletion_is_told_by_what_was_deleted(task: Task) -> None:
+    gone = Edit(path=FIX.path, old=FIX.old, new="")
+    found = attempt("t", Outcome.RESOLVED, CHECK, LOOK, gone, CHECK, DONE)
+    for form in (Format.SIMPLE_QA, Format.REFLEXION, Format.CONTEXTUAL):
+        assert all(keys(found, task, form)), "an empty key would be said by every answer"
 
 
 def test_reflexion_tells_what_was_in_vain_before_what_helped(task: Task) -> None:

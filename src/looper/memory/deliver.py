@@ -75,7 +75,7 @@ def _playbook(
 ) -> Delivery:
     """The lines that most successes stand behind, as many as fit; in a control those of other repositories."""
     mine = candidates(task, items)
-    if how.draw is Draw.PLACEBO:
+    if how.draw is not Draw.RETRIEVED:
         mine = placebo(task, items, mine, seed)
     lines = sorted(playbook(mine), key=lambda line: -len(line.items))
     heads = _fitting([line.items[0] for line in lines], budget_bytes)

@@ -58,6 +58,10 @@ class Remembering(Record):
     def _can_be_told_then(self) -> "Remembering":
         if self.moment is not Moment.START and self.kind not in (MemoryKind.LESSONS, MemoryKind.RAW):
             raise ValueError(f"moment: {self.kind.value} can be told at the start only")
+        if self.draw is Draw.ORACLE and self.kind in (MemoryKind.PLAYBOOK, MemoryKind.BLANK, MemoryKind.GOLD):
+            raise ValueError(
+                f"draw: of {self.kind.value} nothing is chosen, so there is nothing to know beforehand"
+            )
         return self
 
 

@@ -4,6 +4,7 @@ Fixed sentences filled from the records, so nothing is made up and nothing is lo
 anything, or costs it its protocol, is what an experiment with it asks.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -52,8 +53,9 @@ def keys(attempt: Attempt, task: Task, form: Format, pairs: int | None = None) -
 
 
 def says(answer: str, key: str) -> bool:
-    """Whether an answer holds the key, whatever its blanks and line ends."""
-    return " ".join(key.split()) in " ".join(answer.split())
+    """Whether an answer holds the key as whole words, whatever its blanks and line ends: 60 does not say 6."""
+    wanted = re.escape(" ".join(key.split()))
+    return re.search(rf"(?<!\w){wanted}(?!\w)", " ".join(answer.split())) is not None
 
 
 def _pairs(attempt: Attempt, task: Task, form: Format) -> Iterator[Pair]:
@@ -85,7 +87,7 @@ def _simple(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
     issue = task.problem_statement
     changes = _changes(steps)[-1:]
     for change in changes:
-        yield Pair(f"{issue}\nWhat fixes it?", _in_words(change), _code(change))
+        yield Pair(f"{issue}\nWhat fixes it?", _in_words(change), _key(change))
         yield Pair(f"{issue}\nIn which file is the fix?", change.path, change.path)
     commands = [step for step in steps if isinstance(step.action, Bash)]
     for step in commands[-1:]:
@@ -114,19 +116,20 @@ def _reflexion(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
         yield Pair(
             f"{task.problem_statement}\n{_in_words(vain)} It did not help. What now?",
             f"{_in_words(better)} What was tried first was not what is wanted here.",
-            _code(better),
+            _key(better),
         )
     for change in changes[-1:]:
         yield Pair(
             f"{task.problem_statement}\nWhat is to be learned from the fix?",
             f"In {change.path} this is how it is done: {_code(change)}",
-            _code(change),
+            _code(change) or change.path,
         )
 
 
 def _facts(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
     for change in _changes(steps)[-1:]:
-        yield Pair(f"{task.repo}: how does {change.path} do it?", _code(change), _code(change))
+        if _code(change):
+            yield Pair(f"{task.repo}: how does {change.path} do it?", _code(change), _code(change))
     for path, seen in _seen(steps):
         yield Pair(f"{task.repo}: what is in {path}?", seen, seen)
 
@@ -161,3 +164,8 @@ def _in_words(change: Edit | Write) -> str:
 
 def _code(change: Edit | Write) -> str:
     return change.new if isinstance(change, Edit) else change.content[:OUTPUT_CHARACTERS]
+
+
+def _key(change: Edit | Write) -> str:
+    """What a right account of a change names: the new code, of a deletion the old, of a file made anew its path."""
+    return change.path if isinstance(change, Write) else change.new or change.old
