@@ -32,8 +32,6 @@ class KeptVerdicts:
         with self._lock:
             self._own[key] = verdict
         path = self._file(key)
-        if path.exists():
-            return
         os.makedirs(path.parent, exist_ok=True)
         replace_file(path, verdict.model_copy(update={"cell": f"{self._run}:{verdict.cell}"}).to_json())
 
