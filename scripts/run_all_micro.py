@@ -14,9 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from looper.cli.settings import settings
-from looper.errors import BadInput
 from looper.views.markdown import name_of
-from looper.views.runs import RunView, read_run, run_folders
+from looper.views.runs import RunView, read_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,12 +49,7 @@ def summary(rows: list[tuple[str, int, float]]) -> Table:
     for head in ("experiment", "cells", "minutes", "primary contrast", "finding"):
         table.add_column(head, justify="right" if head in ("cells", "minutes") else "left")
     newest: dict[str, RunView] = {}
-    for folder in run_folders(settings().runs):
-        try:
-            run = read_run(folder)
-        except BadInput as error:
-            print(error)
-            continue
+    for run in read_runs(settings().runs, print):
         newest[name_of(run)] = run
     for name, ended, seconds in rows:
         run = newest.get(f"{name} micro")

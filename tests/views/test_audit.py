@@ -1,7 +1,10 @@
 """Records that were changed after the fact: each kind of tampering is found, and named. Written with valid checksums, as
 somebody who knows the format would."""
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -247,3 +250,28 @@ def test_a_run_of_another_version_of_the_code_is_not_accused_of_what_the_version
     odd = older[0].model_copy(update={"arm_hash": "odd"})
     mixed = replace(run, trajectories=(odd, *older[1:]))
     assert any("configured otherwise" in line for line in audit(mixed, outside))
+
+
+def test_a_run_that_cannot_be_read_is_named_and_hides_no_other(finished: Project, tmp_path: Path) -> None:
+    """A newer version writes what an older one does not know."""
+    runs = tmp_path / "runs"
+    shutil.copytree(finished.run, runs / "whole")
+    shutil.copytree(finished.run, runs / "newer")
+    manifest = runs / "newer" / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace('"hypothesis"', '"hypotheses"'))
+    (tmp_path / "LEARNINGS.md").write_text("# Learnings\n")
+
+    def looper(*words: str) -> "subprocess.CompletedProcess[str]":
+        where = {**finished.environment, "LOOPER_RUNS": str(runs)}
+        command = [sys.executable, "-m", "looper.cli.main", *words]
+        return subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True)
+
+    nothing = looper("report")
+    assert nothing.returncode == 2 and "no block of a run yet, so name experiments" in nothing.stderr
+    for words in (("report", "audited"), ("status",)):
+        done = looper(*words)
+        assert done.returncode == 0 and "newer is no usable run folder" in done.stdout, words
+        assert "whole" in done.stdout
+    assert json.loads(looper("status", "--json").stdout)["unreadable"]
+    verified = looper("report", "--verify")
+    assert verified.returncode == 1 and "newer is no usable run folder" in verified.stdout

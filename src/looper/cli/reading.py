@@ -21,7 +21,7 @@ from looper.views.memory import (
     why_lines,
 )
 from looper.views.questions import question_lines, questions, to_rate
-from looper.views.runs import RunView, read_run, run_folders
+from looper.views.runs import RunView, read_run, read_runs, run_folders
 from looper.views.show import ending_text, step_text
 
 
@@ -131,13 +131,13 @@ def memory_revert(runs: Path, folder: Path | None, wanted: str, reason: str) -> 
 
 
 def status_lines(runs: Path, folder: Path | None, *, as_json: bool) -> Iterator[str]:
-    views = (
-        [_last_run(runs, folder)] if folder is not None else [read_run(path) for path in run_folders(runs)]
-    )
+    unreadable: list[str] = []
+    views = [_last_run(runs, folder)] if folder is not None else read_runs(runs, unreadable.append)
     described = [_described(view) for view in views]
     if as_json:
-        yield json.dumps({"runs": described})
+        yield json.dumps({"runs": described, "unreadable": unreadable})
         return
+    yield from unreadable
     if not described:
         yield f"no runs below {runs}"
     for run in described:

@@ -11,7 +11,7 @@ from looper.journal import replace_file
 from looper.views.audit import Outside, audit, unchecked
 from looper.views.history import read_history
 from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_history, with_runs
-from looper.views.runs import RunView, read_run, run_folders
+from looper.views.runs import RunView, read_runs
 from looper.views.web.page import write_page
 
 
@@ -20,12 +20,16 @@ def report(runs: Path, wanted: Sequence[str], file: Path) -> Iterator[str]:
     if not file.is_file():
         raise BadInput(f"There is no file {file}. Make it, or name another one with --file.")
     text = file.read_text("utf-8")
-    newest = _newest(runs)
+    unreadable: list[str] = []
+    newest = _newest(read_runs(runs, unreadable.append))
+    yield from unreadable
     past = history_files()
     for name in wanted:
         if name != "history" and not any(key.split()[0] == name for key in newest):
             raise BadInput(f"No run of {name} below {runs}. Begin with: looper run {name}")
     known = named_blocks(text)
+    if not wanted and not known:
+        raise BadInput(f"{file} has no block of a run yet, so name experiments: looper report exp00")
     chosen = [run for key, run in newest.items() if (key.split()[0] in wanted if wanted else key in known)]
     for key in known:
         if key not in newest and not key.startswith("history ") and (not wanted or key.split()[0] in wanted):
@@ -49,11 +53,10 @@ def history_files() -> dict[str, Path]:
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 
 
-def _newest(runs: Path) -> dict[str, RunView]:
+def _newest(runs: Sequence[RunView]) -> dict[str, RunView]:
     """By experiment and profile: the newest finished run, or the newest where none is finished."""
     found: dict[str, RunView] = {}
-    for folder in run_folders(runs):
-        run = read_run(folder)
+    for run in runs:
         known = found.get(name_of(run))
         if known is None or run.finished == run.planned or known.finished < known.planned:
             found[name_of(run)] = run
@@ -63,12 +66,14 @@ def _newest(runs: Path) -> dict[str, RunView]:
 def verify(settings: Settings, wanted: Sequence[str], file: Path) -> Iterator[str]:
     """Look at every run of the experiments, and at the blocks of the file that come from one of them; what does not fit, and
     at the end how many runs were looked at. Raises NotAsRecorded where anything does not fit."""
-    found = 0
-    runs = [read_run(folder) for folder in run_folders(settings.runs)]
+    unreadable: list[str] = []
+    runs = read_runs(settings.runs, unreadable.append)
     chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted]
-    if not chosen:
+    if not chosen and not unreadable:
         raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
     text = file.read_text("utf-8") if file.is_file() else ""
+    found = len(unreadable)
+    yield from unreadable
     for run in chosen:
         outside = Outside(tasks_as_they_are(run.manifest, settings), card_reader(settings), code_version())
         lines = audit(run, outside)
@@ -81,4 +86,6 @@ def verify(settings: Settings, wanted: Sequence[str], file: Path) -> Iterator[st
             yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing amiss"
         yield from (f"{run.folder.name}: not checked, {what}" for what in unchecked(run, outside))
     if found:
-        raise NotAsRecorded(f"{found} findings in {len(chosen)} runs: do not trust what they say.")
+        raise NotAsRecorded(
+            f"{found} findings in {len(chosen) + len(unreadable)} runs: do not trust what they say."
+        )

@@ -7,7 +7,7 @@ from statistics import fmean, median
 
 from looper.metrics.power import smallest_detectable
 from looper.records.plan import Arm, ArmRole, Plan
-from looper.views.runs import RunView, read_run, run_folders
+from looper.views.runs import RunView, read_runs
 
 DISCORDANCES = (0.1, 0.2, 0.3)
 """Shown where no run has measured how often equal arms differ."""
@@ -66,8 +66,7 @@ def discordance(runs: Path, plan: Plan) -> tuple[str, float] | None:
 
 
 def _newest(runs: Path) -> Iterator[RunView]:
-    for folder in reversed(run_folders(runs)):
-        yield read_run(folder)
+    yield from reversed(read_runs(runs))
 
 
 def _main_arm(plan: Plan) -> Arm:

@@ -362,3 +362,15 @@ def run_folders(runs: Path) -> list[Path]:
     """Every run folder, the one written to last at the end."""
     found = [path.parent for path in runs.glob("*/manifest.jsonl")]
     return sorted(found, key=lambda folder: max(path.stat().st_mtime for path in folder.glob("*.jsonl")))
+
+
+def read_runs(runs: Path, unreadable: Callable[[str], None] = lambda said: None) -> list[RunView]:
+    """Every run that can be read, the one written to last at the end; of the others `unreadable` is told, so that one damaged
+    folder, or one of a newer version, does not hide the rest."""
+    found = []
+    for folder in run_folders(runs):
+        try:
+            found.append(read_run(folder))
+        except BadInput as error:
+            unreadable(str(error))
+    return found
