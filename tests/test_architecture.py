@@ -62,24 +62,13 @@ def test_imports_keep_their_direction(path: Path) -> None:
             assert target in MAY_IMPORT[part], f"{part} must not know {target} ({name})"
 
 
-def test_only_the_wiring_and_its_neighbours_name_concrete_edges() -> None:
-    """Commands that look at the machine itself (doctor, fetch) belong to the door as well."""
-    allowed = {
-        "wiring.py",
-        "doctor.py",
-        "fetching.py",
-        "grading.py",
-        "validating.py",
-        "training.py",
-        "adapters.py",
-        "planning.py",
-    }
+def test_only_the_wiring_names_concrete_edges() -> None:
     naming = {
-        path.name
+        str(path.relative_to(PACKAGE))
         for path in modules()
         if part_of(path) not in ("edges",) and any(".edges" in name for name in own_imports(path))
     }
-    assert naming <= allowed
+    assert naming == {"cli/wiring.py"}
 
 
 def test_edges_take_no_decisions_of_the_bench_but_shapes_of_data() -> None:

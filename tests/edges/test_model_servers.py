@@ -4,7 +4,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -45,8 +45,17 @@ REQUEST = ChatRequest(
 class Client:
     """One kind of client, and how its server talks."""
 
-    def __init__(self, name: str, make: Callable[[str], ChatModel]) -> None:
-        self.name, self.make = name, make
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def make(self, url: str) -> ChatModel:
+        match self.name:
+            case "ollama":
+                return OllamaModel("m", base_url=url, context_tokens=2048, patience=PATIENCE)
+            case "openai":
+                return OpenAICompatibleModel("m", "", base_url=url, context_tokens=2048, patience=PATIENCE)
+            case _:
+                return AnthropicModel("m", "a key", base_url=url, context_tokens=2048, patience=PATIENCE)
 
     def text(self, text: str) -> bytes:
         match self.name:
@@ -118,14 +127,8 @@ class Client:
 
 
 @pytest.fixture(params=["ollama", "openai", "anthropic"])
-def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Client:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "key-of-a-test")
-    kinds = {"ollama": OllamaModel, "openai": OpenAICompatibleModel, "anthropic": AnthropicModel}
-
-    def make(url: str) -> ChatModel:
-        return kinds[request.param]("m", base_url=url, context_tokens=2048, patience=PATIENCE)
-
-    return Client(request.param, make)
+def client(request: pytest.FixtureRequest) -> Client:
+    return Client(request.param)
 
 
 def ask(client: Client, answer: Answer) -> object:
@@ -227,8 +230,7 @@ def test_l16_an_empty_reply_is_the_models_behaviour_not_a_fault(client: Client) 
 @pytest.mark.parametrize("kind", ["ollama", "openai"])
 def test_l12_a_server_that_read_less_than_the_prompt_is_caught(kind: str) -> None:
     """G-34."""
-    make = OllamaModel if kind == "ollama" else OpenAICompatibleModel
-    talk = Client(kind, lambda url: make("m", base_url=url, context_tokens=2048, patience=PATIENCE))
+    talk = Client(kind)
     long = ChatRequest("c", (("user", "word " * 5000),), 100, 32768, 0.0, 1, 4.0)
     with ScriptedServer([*talk.stream(talk.text("x"), talk.end(prompt_tokens=900)), LAST_CHUNK]) as server:
         with pytest.raises(ContextOverflow, match="900 tokens"):
@@ -236,9 +238,7 @@ def test_l12_a_server_that_read_less_than_the_prompt_is_caught(kind: str) -> Non
 
 
 def test_l12_ollama_is_always_told_window_limit_temperature_and_seed() -> None:
-    talk = Client(
-        "ollama", lambda url: OllamaModel("m", base_url=url, context_tokens=2048, patience=PATIENCE)
-    )
+    talk = Client("ollama")
     with ScriptedServer([*talk.stream(talk.text("x"), talk.end()), LAST_CHUNK]) as server:
         talk.make(server.url).reply(REQUEST)
     body = json.loads(server.requests[0].partition(b"\r\n\r\n")[2])
@@ -295,9 +295,7 @@ def quick(model: ChatModel, **policy: float) -> tuple[RetryingModel, list[float]
 
 def test_l01_a_server_that_comes_back_costs_waiting_and_nothing_else() -> None:
     port = free_port()
-    talk = Client(
-        "ollama", lambda url: OllamaModel("m", base_url=url, context_tokens=2048, patience=PATIENCE)
-    )
+    talk = Client("ollama")
     model = RetryingModel(
         talk.make(f"http://127.0.0.1:{port}"), RetryPolicy(first_wait_s=0.2, longest_wait_s=0.2)
     )

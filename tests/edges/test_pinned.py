@@ -12,7 +12,6 @@ from looper.edges.environments.beside import grafted_site, stamped_site
 from looper.edges.environments.pinned import (
     PinnedEnvironments,
     find_interpreter,
-    missing_programs,
     supported_versions,
 )
 from looper.errors import BadInput, EnvironmentBroken
@@ -46,11 +45,11 @@ def test_programs_that_tests_call_are_named_with_their_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert missing_programs("matplotlib/matplotlib") == {"gs": "ghostscript"}
-    assert missing_programs("django/django") == {}
+    assert PinnedEnvironments.missing_programs("matplotlib/matplotlib") == {"gs": "ghostscript"}
+    assert PinnedEnvironments.missing_programs("django/django") == {}
     (tmp_path / "gs").write_text("#!/bin/sh\n")
     (tmp_path / "gs").chmod(0o755)
-    assert missing_programs("matplotlib/matplotlib") == {}
+    assert PinnedEnvironments.missing_programs("matplotlib/matplotlib") == {}
 
 
 def test_an_interpreter_that_is_not_there_is_named_with_how_to_get_it(

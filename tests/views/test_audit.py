@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tests.experiment.test_run import Project
 
-from looper.edges.trainers.mlx import CARD, weights_hash
+from looper.edges.trainers.shelf import CARD, weights_hash
 from looper.journal import Stream, read_stream
 from looper.records.base import Record
 from looper.records.plan import RunManifest

@@ -4,10 +4,10 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from looper.cli.preparing import load_tasks
 from looper.cli.progress import RunProgress
 from looper.cli.settings import Settings
-from looper.cli.wiring import Site, code_version, judged_before, load_tasks
-from looper.edges.engines.local import LocalEngine
+from looper.cli.wiring import Site, code_version, engine, judged_before
 from looper.errors import BadInput
 from looper.experiment.grading import grading_plan, identity_of, read_predictions, trajectories
 from looper.experiment.ledger import Ledger
@@ -78,9 +78,9 @@ def grade(
                 plan.arms,
                 by_id,
                 lanes,
-                site.world(_no_model, judged_before(plan, settings, folder)),
+                site.world(_no_model, judged_before(plan, folder, settings)),
                 ledger,
-                LocalEngine(workers),
+                engine(workers),
                 stop,
                 shown,
             )

@@ -4,15 +4,16 @@ import errno
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from looper import __version__
+from looper.cli.adapter_commands import adapter
+from looper.cli.bench_commands import bench
+from looper.cli.memory_commands import memory
+from looper.cli.options import Data, Mirrors, RunFolder, chosen_settings, say
 from looper.errors import ExitCode, LooperError
-
-if TYPE_CHECKING:
-    from looper.cli.settings import Settings
 
 EXHAUSTED = (
     errno.EMFILE,
@@ -37,7 +38,6 @@ app = typer.Typer(
 
     Begin with: looper run exp00""",
 )
-bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
 app.add_typer(bench, name="bench")
 lineage = typer.Typer(no_args_is_help=True, help="Where the figures of a run come from.")
 app.add_typer(lineage, name="lineage")
@@ -49,42 +49,9 @@ class _Said(StrEnum):
     QUIT = "quit"
 
 
-memory = typer.Typer(
-    no_args_is_help=True, help="What a run remembers: to whom it was told, where it comes from."
-)
 app.add_typer(memory, name="memory")
 
-adapter = typer.Typer(
-    no_args_is_help=True, help="Adapters that were trained here, for other engines and back."
-)
 app.add_typer(adapter, name="adapter")
-
-AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Id of an adapter, or its beginning.")]
-RunFolder = Annotated[
-    Path | None, typer.Option("--run", help="Run folder, or its name below runs/; else the last one.")
-]
-
-Data = Annotated[
-    str | None,
-    typer.Option("--data", help="SWE-Bench-CL as a JSONL file or hub:NAME; else LOOPER_SWE_DATA."),
-]
-Mirrors = Annotated[
-    Path | None,
-    typer.Option("--mirrors", help="Folder with bare mirrors, owner__name.git; else LOOPER_MIRRORS."),
-]
-
-
-def _settings(data: str | None = None, mirrors: Path | None = None) -> "Settings":
-    from dataclasses import replace
-
-    from looper.cli.settings import settings
-
-    found = settings()
-    return replace(found, swe_data=data or found.swe_data, mirrors=(mirrors or found.mirrors).absolute())
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 @app.command()
@@ -152,34 +119,36 @@ def run(
 
     from rich.console import Console
 
-    from looper.cli import wiring
+    from looper.cli import running
+    from looper.cli.plans import RunOptions, parse_override
     from looper.records.learning import SPLITS
     from looper.views.splits import split_lines
     from looper.views.tables import run_table
 
-    options = wiring.RunOptions(
+    options = RunOptions(
         experiment,
         profile,
         model,
-        tuple(arm or ()),
-        limit,
-        workers,
-        fresh,
-        dry_run,
-        sandbox,
-        share_machine,
-        master_seed,
-        tuple(wiring.parse_override(text) for text in override or ()),
-        split,
-        adapter,
+        arms=tuple(arm or ()),
+        limit=limit,
+        workers=workers,
+        fresh=fresh,
+        sandbox=sandbox,
+        share_machine=share_machine,
+        master_seed=master_seed,
+        overrides=tuple(parse_override(text) for text in override or ()),
+        split=split,
+        adapter=adapter,
     )
     console = Console(width=None if sys.stdout.isatty() else 150)
     found = {}
     for each in SPLITS if split == "all" else [split]:
-        ran = wiring.run(replace(options, split=each), _settings(data, mirrors), print if dry_run else _say)
-        if ran is not None:
-            console.print(run_table(ran))
-            found[each or ""] = ran
+        one, chosen = replace(options, split=each), chosen_settings(data, mirrors)
+        if dry_run:
+            print("\n".join(running.dry_run(one, chosen)))
+            continue
+        found[each or ""] = running.run(one, chosen, say)
+        console.print(run_table(found[each or ""]))
     if len(found) > 1:
         for line in split_lines(found):
             print(line)
@@ -203,12 +172,11 @@ def plan(
 
     Example: looper plan exp00
     """
-    from looper.cli import planning, wiring
+    from looper.cli.planning import plan_lines
+    from looper.cli.plans import RunOptions
 
-    options = wiring.RunOptions(
-        experiment, profile, model, tuple(arm or ()), limit, workers, False, True, "auto", False, None, ()
-    )
-    for line in planning.plan_lines(options, _settings(data, mirrors)):
+    options = RunOptions(experiment, profile, model, arms=tuple(arm or ()), limit=limit, workers=workers)
+    for line in plan_lines(options, chosen_settings(data, mirrors)):
         print(line)
 
 
@@ -238,11 +206,11 @@ def report(
     from looper.cli.reporting import report as write
 
     if verify:
-        for line in reporting.verify(_settings(data), experiments or [], file):
+        for line in reporting.verify(chosen_settings(data), experiments or [], file):
             print(line)
         return
 
-    for line in write(_settings().runs, experiments or [], file):
+    for line in write(chosen_settings().runs, experiments or [], file):
         print(line)
 
 
@@ -312,10 +280,10 @@ def train(
     )
     console = Console()
     if show_mask:
-        for example, text, spans in training.masks(options, _settings(data)):
+        for example, text, spans in training.masks(options, chosen_settings(data)):
             console.print(mask_text(example, text, spans))
         return
-    card, where = training.train(options, _settings(data), _say)
+    card, where = training.train(options, chosen_settings(data), say)
     losses = [point.loss for point in card.train_losses]
     console.print(
         f"{where}\n{card.train_examples} examples of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
@@ -343,7 +311,7 @@ def show(
     """
     from looper.cli.reading import show_cell
 
-    for text in show_cell(_settings().runs, folder, cell, step):
+    for text in show_cell(chosen_settings().runs, folder, cell, step):
         print(text)
 
 
@@ -360,7 +328,7 @@ def status(
     """
     from looper.cli.reading import status_lines
 
-    for line in status_lines(_settings().runs, folder, as_json=as_json):
+    for line in status_lines(chosen_settings().runs, folder, as_json=as_json):
         print(line)
 
 
@@ -374,270 +342,13 @@ def doctor(
 
     Example: looper doctor
     """
-    from looper.cli.doctor import examine
+    from looper.cli.wiring import examine
 
-    findings = examine(_settings(), sandbox)
+    findings = examine(sandbox, chosen_settings())
     for finding in findings:
         print(finding.line())
     if any(finding.level == "missing" for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
-
-
-@adapter.command("list")
-def list_adapters() -> None:
-    """Print every adapter: what it is, what it was made of, how much it changes.
-
-    Example: looper adapter list
-    """
-    from looper.cli.adapters import adapter_lines
-
-    for line in adapter_lines(_settings()):
-        print(line)
-
-
-@adapter.command("export")
-def export_adapter(
-    wanted: AdapterId, folder: Annotated[Path, typer.Argument(help="New folder to write to.")]
-) -> None:
-    """Write ADAPTER to FOLDER in the layout of PEFT, with its card. Plain LoRA only.
-
-    Example: looper adapter export 0a1b2c /tmp/adapter
-    """
-    from looper.cli import adapters
-
-    print(adapters.export_adapter(_settings(), wanted, folder))
-
-
-@adapter.command("import")
-def import_adapter(
-    folder: Annotated[
-        Path, typer.Argument(help="An adapter in PEFT's layout, with the card it was exported with.")
-    ],
-) -> None:
-    """Take the adapter in FOLDER among the adapters. Its card says what it was trained on; without one it is refused.
-
-    Example: looper adapter import /tmp/adapter
-    """
-    from looper.cli import adapters
-
-    print(adapters.import_adapter(_settings(), folder))
-
-
-@adapter.command("register")
-def register_adapter(
-    wanted: AdapterId,
-    base: Annotated[str, typer.Option(help="Model of the server that the adapter belongs on.")],
-    name: Annotated[str, typer.Option(help="Name of the new model.")],
-    url: Annotated[str, typer.Option(help="Of the server; else Ollama's default.")] = "",
-) -> None:
-    """Make a model of an Ollama server from its model BASE and ADAPTER.
-
-    Refused where the base is quantised, there or in training: the adapter would sit on other weights than its own.
-
-    Example: looper adapter register 0a1b2c --base llama3.2:3b-instruct-fp16 --name mine
-    """
-    from looper.cli import adapters
-
-    print(adapters.register_adapter(_settings(), wanted, base, name, url))
-
-
-@memory.command("list")
-def list_memory(run: RunFolder = None) -> None:
-    """Print for each arm what its memory gave to the tasks, then every item.
-
-    A task is told something where an item is like its issue; an agent cites an item when it writes the code that the item
-    says to write.
-
-    Example: looper memory list --run exp00-micro-0123456789ab
-    """
-    from looper.cli.reading import memory_lines
-
-    for line in memory_lines(_settings().runs, run):
-        print(line)
-
-
-@memory.command()
-def why(
-    item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")], run: RunFolder = None
-) -> None:
-    """Print where ITEM comes from, what it says, and every rollout that was told it.
-
-    Example: looper memory why 0a1b2c
-    """
-    from looper.cli.reading import memory_why
-
-    for line in memory_why(_settings().runs, run, item):
-        print(line)
-
-
-@memory.command()
-def revert(
-    item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")],
-    reason: Annotated[str, typer.Option(help="Why; stands in the run's records.")],
-    run: RunFolder = None,
-) -> None:
-    """Tell ITEM no more: what the run has still to do goes without it. What was told stays in the records.
-
-    Example: looper memory revert 0a1b2c --reason "names a file that is gone"
-    """
-    from looper.cli.reading import memory_revert
-
-    print(memory_revert(_settings().runs, run, item, reason))
-
-
-@bench.command("list")
-def bench_list(data: Data = None, mirrors: Mirrors = None) -> None:
-    """List suites with their repositories and tasks, and what is ready to run.
-
-    Example: looper bench list
-    """
-    from looper.cli import wiring
-
-    for name, counts, state in wiring.suites(_settings(data, mirrors)):
-        print(f"{name}: {sum(counts.values())} tasks, {state}")
-        for repo, count in counts.items():
-            print(f"  {repo} {count}")
-
-
-@bench.command("fetch")
-def bench_fetch(
-    repo: Annotated[
-        list[str] | None, typer.Option(help="Only this repository, owner/name; can be repeated.")
-    ] = None,
-    data: Data = None,
-    mirrors: Mirrors = None,
-) -> None:
-    """Clone bare mirrors of the benchmark's repositories, or check those that --mirrors names.
-
-    A mirror must hold the base commit of every task; what is missing is said. Django takes about 250 MB.
-
-    Example: looper bench fetch --repo django/django
-    """
-    from looper.cli.fetching import fetch
-
-    for line in fetch(_settings(data, mirrors), tuple(repo or ())):
-        print(line)
-
-
-@bench.command("prepare")
-def bench_prepare(
-    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
-    data: Data = None,
-    mirrors: Mirrors = None,
-) -> None:
-    """Build the environments of real tasks: interpreter by version, packages from a frozen list, once for all runs.
-
-    Django's five take about 500 MB and a few minutes, xarray's one 700 MB, the others a few MB each. Most tasks of scikit-learn
-    have to be compiled, minutes for each state of its native sources; for that their mirror must be there.
-
-    Example: looper bench prepare --repo django/django
-    """
-    from looper.cli.fetching import prepare
-
-    for line in prepare(_settings(data, mirrors), tuple(repo or ()), _say):
-        print(line)
-
-
-@bench.command("validate")
-def bench_validate(
-    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
-    tasks: Annotated[
-        list[str] | None, typer.Option("--task", help="Only this task; can be repeated.")
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Tasks side by side.")] = 2,
-    file: Annotated[
-        Path | None, typer.Option(help="Markdown file to write the table to, between its marks.")
-    ] = None,
-    suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
-    level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
-    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
-    data: Data = None,
-    mirrors: Mirrors = None,
-) -> None:
-    """Judge each task with its gold patch and with none, before any model is asked.
-
-    Gold must pass every FAIL_TO_PASS id each time, and nothing must not. PASS_TO_PASS ids that gold does not pass in three
-    runs are left out from then on, and tasks that are not valid are no longer taken by any plan; the table says which and why.
-    Safe to interrupt and to repeat: what was validated with the same labels, environment and rules is not judged again.
-
-    Example: looper bench validate --repo sympy/sympy --workers 2
-    """
-    from looper.cli.grading import suite_named
-    from looper.cli.validating import run_validations, write_table
-    from looper.views.eligibility import table_lines
-
-    chosen = _settings(data, mirrors)
-    selection = suite_named(suite, level).model_copy(
-        update={"repos": tuple(repo or ()), "tasks": tuple(tasks or ())}
-    )
-    counts, found = run_validations(selection, chosen, workers, sandbox, _say)
-    print("\n".join(table_lines(counts, found)))
-    for line in write_table(file, chosen, found) if file is not None else ():
-        _say(line)
-
-
-@bench.command("verify")
-def bench_verify(
-    predictions: Annotated[
-        Path,
-        typer.Argument(
-            help="JSONL with instance_id, model_name_or_path and model_patch, as SWE-bench has it."
-        ),
-    ],
-    suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
-    level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Verifications side by side.")] = 2,
-    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
-    data: Data = None,
-    mirrors: Mirrors = None,
-) -> None:
-    """Judge patches that somebody else made, by the same rules and records as a run, and print SWE-bench's report.
-
-    Safe to interrupt and to repeat: what was judged stays. A patch that is empty, broken, does not apply or edits tests is
-    judged as what it is and stops nothing.
-
-    Example: looper bench verify predictions.jsonl --suite micro
-    """
-    import json
-
-    from looper.cli.grading import grade
-    from looper.views.predictions import swe_bench_report
-
-    found = grade(predictions, suite, level, workers, sandbox, _settings(data, mirrors), _say)
-    for arm in found.manifest.plan.arms:
-        print(json.dumps({"model": arm.model.name, **swe_bench_report(found, arm.name)}, indent=1))
-    _say(str(found.folder))
-
-
-@bench.command("leaks")
-def bench_leaks(
-    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Every task, not only those that are flagged.")
-    ] = False,
-    hints: Annotated[
-        bool, typer.Option("--hints", help="Score what was said below the issue too; no agent is shown it.")
-    ] = False,
-    later: Annotated[
-        bool, typer.Option("--later", help="Look for each fix in the trees of later tasks; needs mirrors.")
-    ] = False,
-    data: Data = None,
-    mirrors: Mirrors = None,
-) -> None:
-    """Show which issues give their fix away: telling lines of the gold patch that stand in the issue text, and which tasks
-    nearly are another one.
-
-    A screen, not a verdict: read the issue. It flags where half of the fix, by characters, stands in the issue.
-
-    Example: looper bench leaks --repo django/django
-    """
-    from looper.cli.fetching import later_lines, leak_lines
-
-    found = _settings(data, mirrors)
-    for line in leak_lines(found, tuple(repo or ()), every=every, hints=hints):
-        print(line)
-    for line in later_lines(found, tuple(repo or ()), _say) if later else ():
-        print(line)
 
 
 @app.command()
@@ -657,7 +368,7 @@ def diff(
     """
     from looper.cli.reading import diff_lines
 
-    for line in diff_lines(_settings().runs, folder, first, second):
+    for line in diff_lines(chosen_settings().runs, folder, first, second):
         print(line)
 
 
@@ -673,7 +384,7 @@ def lineage_why(
     """
     from looper.cli.adapters import lineage_of
 
-    for line in lineage_of(_settings(), run, arm):
+    for line in lineage_of(chosen_settings(), run, arm):
         print(line)
 
 
@@ -698,7 +409,7 @@ def export(
     """
     from looper.cli.exporting import export_run
 
-    export_run(_settings(data), folder, kind, arm, seed, out)
+    export_run(chosen_settings(data), folder, kind, arm, seed, out)
 
 
 @app.command("import")
@@ -743,7 +454,7 @@ def questions(
     """
     from looper.cli.reading import answers_to_rate, question_texts, rated
 
-    runs = _settings().runs
+    runs = chosen_settings().runs
     for number, answer in enumerate(answers_to_rate(runs, run, rate, by, count) if rate else (), 1):
         print(f"\n{number}. {answer.question}\n→ {answer.answer}")
         said = typer.prompt("Is the answer noise? yes, no, or quit", type=_Said)

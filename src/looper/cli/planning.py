@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from looper.cli.plans import RunOptions, load_plan
+from looper.cli.preparing import Prepared, prepare
+from looper.cli.running import workers_for
 from looper.cli.settings import Settings
-from looper.cli.wiring import Prepared, RunOptions, prepare, trained_folder, workers_for
-from looper.edges.trainers.estimate import free_bytes, memory_bytes
+from looper.cli.wiring import training_memory
 from looper.errors import BadInput
 from looper.experiment.schedule import quoting
 from looper.metrics.registered import ALPHA
@@ -14,13 +16,14 @@ from looper.views.forecast import discordance, measured, power_lines, time_lines
 
 def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
     """Cells, time, memory, what could be seen, what will be asked before the tasks."""
-    prepared = prepare(options, settings)
-    plan = prepared.plan
+    plan = load_plan(options, settings)
+    prepared = prepare(plan, settings)
+    schedule = prepared.schedule(options.arms)
     gathering = sum(
         len(plan.seeds_of(arm)) * len(prepared.experience[source]) for source, arm in plan.all_experience()
     )
-    cells = sum(map(len, prepared.schedule))
-    arms = len({cell.arm for lane in prepared.schedule for cell in lane})
+    cells = sum(map(len, schedule))
+    arms = len({cell.arm for lane in schedule for cell in lane})
     yield f"{plan.experiment} {plan.profile}: {plan.title}"
     yield f"factor: {plan.factor}"
     yield (
@@ -53,11 +56,11 @@ def _memory_lines(prepared: Prepared, settings: Settings) -> Iterator[str]:
         return
     base = next(arm for arm in prepared.plan.arms if arm.role is ArmRole.BASE)
     try:
-        wanted = memory_bytes(trained_folder(base.model, settings), experience.training)
+        wanted, free = training_memory(base.model, settings, experience.training)
     except BadInput as error:
         yield f"memory: not estimated; {error}"
         return
-    yield f"memory: training takes up to {wanted / 2**20:.0f} MiB, {free_bytes() / 2**20:.0f} MiB are free"
+    yield f"memory: training takes up to {wanted / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free"
 
 
 def _decision_lines(prepared: Prepared) -> Iterator[str]:

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from looper.cli.adapters import card_reader
+from looper.cli.plans import experiments_folders
+from looper.cli.preparing import tasks_as_they_are
 from looper.cli.settings import Settings
-from looper.cli.wiring import code_version, experiments_folders, tasks_as_they_are
+from looper.cli.wiring import code_version
 from looper.errors import BadInput, NotAsRecorded
 from looper.journal import replace_file
 from looper.views.audit import Outside, audit, unchecked

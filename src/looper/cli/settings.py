@@ -1,7 +1,7 @@
 """Where Looper keeps its things: the only reader of its environment variables."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -23,6 +23,18 @@ class Settings:
     ten times as fast, and has to hold as many as run side by side."""
     mirrors: Path
     """Bare mirrors of the benchmark's repositories. LOOPER_MIRRORS, else below `state`."""
+    openai_key: str = field(repr=False)
+    anthropic_key: str = field(repr=False)
+    """OPENAI_API_KEY, ANTHROPIC_API_KEY; empty where they are not set. In no record and no message."""
+
+    @property
+    def adapters(self) -> Path:
+        return self.state / "adapters"
+
+    @property
+    def validations(self) -> Path:
+        """What `looper bench validate` found."""
+        return self.state / "validations"
 
 
 def settings() -> Settings:
@@ -35,6 +47,8 @@ def settings() -> Settings:
         mbpp=os.environ.get("LOOPER_MBPP", ""),
         workspaces=Path(os.environ.get("LOOPER_WORKSPACES") or state / "workspaces").expanduser().absolute(),
         mirrors=Path(os.environ.get("LOOPER_MIRRORS") or state / "mirrors").expanduser().absolute(),
+        openai_key=os.environ.get("OPENAI_API_KEY", ""),
+        anthropic_key=os.environ.get("ANTHROPIC_API_KEY", ""),
     )
 
 

@@ -10,13 +10,10 @@ from pydantic import ValidationError
 
 from looper.agent.actions import render
 from looper.agent.prompt import opening
+from looper.cli.preparing import FEW_TASKS, load_experience, load_tasks
 from looper.cli.progress import TrainingProgress
 from looper.cli.settings import Settings
-from looper.cli.wiring import FEW_TASKS, load_experience, load_tasks, trained_folder
-from looper.edges.machine import awake
-from looper.edges.models.mlx import MlxModel
-from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
-from looper.edges.trainers.mlx import MlxTrainer
+from looper.cli.wiring import mlx_model, supervision_of, trainer_of
 from looper.errors import BadInput
 from looper.experiment.plans import parse_model
 from looper.experiment.pools import read_attempts
@@ -149,25 +146,21 @@ def train(
     )
     if len(selection.tasks) < FEW_TASKS:
         say(f"{len(selection.tasks)} tasks are few: what is learned may be those tasks and nothing else")
-    folder = trained_folder(parse_model(options.model), settings)
-    base = MlxModel(
-        folder, name=options.model.partition(":")[2] or "nano", context_tokens=options.training.max_tokens
-    )
-    trainer = MlxTrainer(folder, settings.state / "adapters")
+    spec = parse_model(options.model)
+    base, trainer = mlx_model(spec, settings, options.training.max_tokens), trainer_of(spec, settings)
     request = TrainingRequest(
         base=base.identity().model_copy(update={"context_tokens": None}),
         make=Make.TRAINED,
         settings=options.training,
         examples=examples,
     )
-    with awake():
-        card = trainer.train(request, partial(TrainingProgress(say), options.model))
+    card = trainer.train(request, partial(TrainingProgress(say), options.model))
     return card, trainer.folder(card.id)
 
 
 def masks(options: TrainOptions, settings: Settings) -> Iterator[tuple[Example, str, list[tuple[int, int]]]]:
     """Each example as the model reads it, and the spans that the loss counts."""
     examples, _ = examples_of(options, settings)
-    tokenizer = load_tokenizer(trained_folder(parse_model(options.model), settings))
+    supervision = supervision_of(parse_model(options.model), settings)
     for example in examples:
-        yield (example, *supervised_spans(tokenizer, example.turns))
+        yield (example, *supervision(example.turns))

@@ -11,8 +11,7 @@ from looper.bench.verify import VERSION, Court, Judgement, verify
 from looper.cli.fetching import tasks_by_repo
 from looper.cli.grading import GRADING
 from looper.cli.settings import Settings
-from looper.cli.wiring import Site, every_task, validations_folder
-from looper.edges.engines.local import LocalEngine
+from looper.cli.wiring import Site, engine, every_task
 from looper.errors import BadInput, InfrastructureError
 from looper.experiment.grading import grading_plan
 from looper.experiment.schedule import select_tasks
@@ -45,7 +44,7 @@ def run_validations(
             f"There is no mirror of {', '.join(missing)} below {settings.mirrors}. Get it: looper bench fetch "
             f"--repo {missing[0]}; or name a folder with --mirrors."
         )
-    folder = validations_folder(settings)
+    folder = settings.validations
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         lock = RunLock(folder, "folder of validations")
@@ -84,7 +83,7 @@ def run_validations(
             except InfrastructureError as error:
                 return f"{task.instance_id}: not tried, {type(error).__name__}: {error}"
 
-        for number, found in enumerate(LocalEngine(workers).map(one, jobs), 1):
+        for number, found in enumerate(engine(workers).map(one, jobs), 1):
             if isinstance(found, str):
                 say(found)
                 continue

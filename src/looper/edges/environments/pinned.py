@@ -32,12 +32,6 @@ def _table() -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-def missing_programs(repo: str) -> dict[str, str]:
-    """Programs that tests of a repository call and that are not here, with the Debian packages that bring them."""
-    wanted: dict[str, str] = _table()["programs"].get(repo, {})
-    return {name: package for name, package in wanted.items() if shutil.which(name) is None}
-
-
 def supported_versions(repo: str) -> tuple[str, ...]:
     """Versions of a repository whose environments are known here."""
     return tuple(_table().get(repo, {}))
@@ -75,6 +69,12 @@ class PinnedEnvironments:
         """`tree_of` gives the files of a task's base commit, for repositories that have to be compiled."""
         self._folder, self._say, self._tree_of = folder, say, tree_of
         self._known: dict[tuple[str, str], Environment] = {}
+
+    @staticmethod
+    def missing_programs(repo: str) -> dict[str, str]:
+        """Programs that tests of a repository call and that are not here, with the Debian packages that bring them."""
+        wanted: dict[str, str] = _table()["programs"].get(repo, {})
+        return {name: package for name, package in wanted.items() if shutil.which(name) is None}
 
     def of(self, task: Task) -> Environment:
         """Raises EnvironmentBroken, or BadInput for a repository whose environments are not known."""

@@ -1,6 +1,5 @@
 """Claude models, through Anthropic's messages API."""
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,6 @@ from looper.protocols import ChatRequest, Message
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
 
 DEFAULT_URL = "https://api.anthropic.com"
-KEY = "ANTHROPIC_API_KEY"
 VERSION = "2023-06-01"
 HOW_TO_START = "Check the network, and ANTHROPIC_API_KEY."
 
@@ -22,13 +20,12 @@ class AnthropicModel:
     """Streams one model. The API has no seed: repeats differ by its own sampling."""
 
     def __init__(
-        self, name: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
+        self, name: str, key: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
     ) -> None:
         """Raises BadInput without a key."""
-        key = os.environ.get(KEY)
         if not key:
             raise BadInput(
-                f"{KEY} is not set. Put your key into that environment variable, or choose another model."
+                "ANTHROPIC_API_KEY is not set. Put your key into that environment variable, or choose another model."
             )
         self._name, self._url = name, (base_url or DEFAULT_URL).rstrip("/")
         self._server = f"The Anthropic API at {self._url}"

@@ -1,6 +1,5 @@
 """Models behind the chat-completions API that many servers share (vLLM, llama.cpp, mlx_lm.server, OpenAI)."""
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,6 @@ from looper.protocols import ChatRequest, Message
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
 
 DEFAULT_URL = "https://api.openai.com/v1"
-KEY = "OPENAI_API_KEY"
 HOW_TO_START = "Start the server, or correct the address in the profile (openai:NAME@URL)."
 
 
@@ -28,12 +26,12 @@ class OpenAICompatibleModel:
     """Streams one model of one server. Its window cannot be set from here, only stated."""
 
     def __init__(
-        self, name: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
+        self, name: str, key: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
     ) -> None:
+        """`key` may be empty: servers of one's own ask for none."""
         self._name, self._url = name, (base_url or DEFAULT_URL).rstrip("/")
         self._server = f"The model server at {self._url}"
         self._context_tokens, self._patience = context_tokens, patience or Patience()
-        key = os.environ.get(KEY)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client()
 

@@ -5,7 +5,6 @@ is written. A second training of the same request waits for the first and takes 
 """
 
 import fcntl
-import hashlib
 import importlib.util
 import json
 import math
@@ -20,8 +19,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from looper.edges.models.mlx import ADAPTER_FILES, mlx_environment
+from looper.edges.machine import awake
+from looper.edges.models.mlx import mlx_environment
 from looper.edges.trainers.estimate import DoesNotFit, less_memory, must_fit
+from looper.edges.trainers.shelf import CARD, Shelf, weights_hash
 from looper.errors import BadInput, TrainingFailed
 from looper.records.base import content_hash
 from looper.records.training import (
@@ -36,7 +37,6 @@ from looper.records.training import (
     TrainingRequest,
 )
 
-CARD = "adapter.json"
 CHILDREN = {
     Library.MLX: "looper.edges.trainers.mlx_child",
     Library.TORCH: "looper.edges.trainers.torch_child",
@@ -54,15 +54,13 @@ FISHER = "fisher.safetensors"
 """Of an anchored adapter: what the next training is to hold."""
 
 
-class MlxTrainer:
+class MlxTrainer(Shelf):
     """Makes adapters for one base model."""
 
     def __init__(self, base: Path, adapters: Path) -> None:
         """`adapters` is where they are kept."""
-        self._base, self._adapters = base, adapters
-
-    def folder(self, adapter_id: str) -> Path:
-        return self._adapters / adapter_id
+        super().__init__(adapters)
+        self._base = base
 
     def train(
         self, request: TrainingRequest, tell: Callable[[TrainingEvent], None] = lambda event: None
@@ -80,7 +78,8 @@ class MlxTrainer:
             origins = self._origins(request)
             work = self._adapters / f".work-{name}"
             work.mkdir(exist_ok=True)
-            fitted, outcome = self._down_the_ladder(request, work, tell)
+            with awake():
+                fitted, outcome = self._down_the_ladder(request, work, tell)
             card = _card(name, fitted, outcome, work, origins)
             (work / CARD).write_bytes(card.to_json())
             for leftover in ("request.json", "outcome.json", "checkpoint.safetensors"):
@@ -115,25 +114,6 @@ class MlxTrainer:
                 settings, said = lower
                 tell(TrainingEvent(event="less_memory", said=f"{said}, because: {error}"))
                 fitted = fitted.model_copy(update={"settings": settings})
-
-    def has(self, adapter_id: str) -> bool:
-        return self.folder(adapter_id).is_dir()
-
-    def load(self, adapter_id: str) -> AdapterRecord:
-        """The card of an adapter, after a look at its weights. Raises BadInput where they are not the ones on it."""
-        folder = self.folder(adapter_id)
-        try:
-            card = AdapterRecord.from_json((folder / CARD).read_bytes())
-            whole = weights_hash(folder) == card.weights_hash
-        except (OSError, ValueError) as error:
-            raise BadInput(
-                f"The adapter {folder} cannot be read: {error}. Remove it and train again."
-            ) from error
-        if not whole:
-            raise BadInput(
-                f"The weights in {folder} are not the ones on its card. Remove it and train again."
-            )
-        return card
 
     def measure(self, adapter_id: str, examples: Sequence[Example]) -> tuple[Measured, ...]:
         """What the base with an adapter, or with none, makes of each example. Raises BadInput or TrainingFailed."""
@@ -322,12 +302,3 @@ def whole(outcome: dict[str, Any], request: TrainingRequest) -> None:
         raise TrainingFailed(
             f"{taught} of {asked} actions were trained on and {too_long} are too long: the loss mask lost the others."
         )
-
-
-def weights_hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for name in ADAPTER_FILES:
-        digest.update((folder / name).read_bytes())
-    if (folder / FISHER).is_file():
-        digest.update((folder / FISHER).read_bytes())
-    return digest.hexdigest()

@@ -5,13 +5,12 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from looper.cli.settings import Settings
 from looper.edges.environments.pinned import find_interpreter
 from looper.edges.models.blas import find_openblas
 from looper.edges.models.mlx import nano_folder
@@ -19,7 +18,6 @@ from looper.edges.models.ollama import DEFAULT_URL
 from looper.edges.sandboxes.check import candidates, find_sandbox, proven
 from looper.edges.sandboxes.process import program
 from looper.errors import LooperError
-from looper.experiment.run import FREE_BYTES
 
 Level = Literal["ok", "note", "missing"]
 
@@ -38,17 +36,20 @@ class Finding:
         return f"[{self.level:7}] {self.what}: {self.found}{f'. Fix: {self.fix}' if self.fix else ''}"
 
 
-def examine(settings: Settings, sandbox: str) -> list[Finding]:
+def examine(
+    sandbox: str, *, state: Path, runs: Path, needed_bytes: int, swe_data: str, mirrors: Path
+) -> list[Finding]:
+    """`needed_bytes` of disk must be free to begin an attempt."""
     looks: list[Callable[[], Iterator[Finding]]] = [
         _system,
         lambda: _sandbox(sandbox),
         _git,
-        lambda: _disk(settings),
+        lambda: _disk({"state": state, "runs": runs}, needed_bytes),
         _mlx,
         _blas,
         _ollama,
         _interpreters,
-        lambda: _swe(settings),
+        lambda: _swe(swe_data, mirrors),
     ]
     return [finding for look in looks for finding in look()]
 
@@ -87,12 +88,12 @@ def _git() -> Iterator[Finding]:
     )
 
 
-def _disk(settings: Settings) -> Iterator[Finding]:
-    for what, folder in (("state", settings.state), ("runs", settings.runs)):
+def _disk(folders: Mapping[str, Path], needed_bytes: int) -> Iterator[Finding]:
+    for what, folder in folders.items():
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(there).free
-        level: Level = "ok" if free >= FREE_BYTES else "missing"
-        fix = "" if level == "ok" else f"make room; {FREE_BYTES >> 30} GiB are needed to begin an attempt"
+        level: Level = "ok" if free >= needed_bytes else "missing"
+        fix = "" if level == "ok" else f"make room; {needed_bytes >> 30} GiB are needed to begin an attempt"
         yield Finding(level, f"disk for {what}", f"{free >> 30} GiB free at {folder}", fix)
 
 
@@ -168,15 +169,15 @@ def _interpreters() -> Iterator[Finding]:
             yield Finding("note", f"Python {version}", "not found; django tasks of SWE-Bench-CL need it", fix)
 
 
-def _swe(settings: Settings) -> Iterator[Finding]:
-    if not settings.swe_data:
+def _swe(data: str, folder: Path) -> Iterator[Finding]:
+    if not data:
         yield Finding(
             "note", "SWE-Bench-CL", "not configured", "set LOOPER_SWE_DATA to its JSONL file or hub:NAME"
         )
     else:
-        mirrors = sorted(path.name for path in settings.mirrors.glob("*.git"))
-        exists = settings.swe_data.startswith("hub:") or Path(settings.swe_data).is_file()
-        found = f"{settings.swe_data}{'' if exists else ' does not exist'}, mirrors: {', '.join(mirrors) or 'none'}"
+        mirrors = sorted(path.name for path in folder.glob("*.git"))
+        exists = data.startswith("hub:") or Path(data).is_file()
+        found = f"{data}{'' if exists else ' does not exist'}, mirrors: {', '.join(mirrors) or 'none'}"
         yield Finding(
             "ok" if exists and mirrors else "note",
             "SWE-Bench-CL",

@@ -1,0 +1,76 @@
+"""The commands of `looper adapter`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from looper.cli.options import chosen_settings
+
+adapter = typer.Typer(
+    no_args_is_help=True, help="Adapters that were trained here, for other engines and back."
+)
+AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Id of an adapter, or its beginning.")]
+
+
+@adapter.command("list")
+def list_adapters() -> None:
+    """Print every adapter: what it is, what it was made of, how much it changes.
+
+    Example: looper adapter list
+    """
+    from looper.cli.adapters import adapter_lines
+
+    for line in adapter_lines(chosen_settings()):
+        print(line)
+
+
+@adapter.command("export")
+def export_adapter(
+    wanted: AdapterId, folder: Annotated[Path, typer.Argument(help="New folder to write to.")]
+) -> None:
+    """Write ADAPTER to FOLDER in the layout of PEFT, with its card. Plain LoRA only.
+
+    Example: looper adapter export 0a1b2c /tmp/adapter
+    """
+    from looper.cli import wiring
+
+    card = wiring.export_adapter(wanted, folder, chosen_settings())
+    print(f"{folder}: {card.id} in PEFT's layout, with its card")
+
+
+@adapter.command("import")
+def import_adapter(
+    folder: Annotated[
+        Path, typer.Argument(help="An adapter in PEFT's layout, with the card it was exported with.")
+    ],
+) -> None:
+    """Take the adapter in FOLDER among the adapters. Its card says what it was trained on; without one it is refused.
+
+    Example: looper adapter import /tmp/adapter
+    """
+    from looper.cli import wiring
+
+    card = wiring.import_adapter(folder, chosen_settings())
+    print(f"{card.id} is there, trained on {len(card.tasks)} tasks")
+
+
+@adapter.command("register")
+def register_adapter(
+    wanted: AdapterId,
+    base: Annotated[str, typer.Option(help="Model of the server that the adapter belongs on.")],
+    name: Annotated[str, typer.Option(help="Name of the new model.")],
+    url: Annotated[str, typer.Option(help="Of the server; else Ollama's default.")] = "",
+) -> None:
+    """Make a model of an Ollama server from its model BASE and ADAPTER.
+
+    Refused where the base is quantised, there or in training: the adapter would sit on other weights than its own.
+
+    Example: looper adapter register 0a1b2c --base llama3.2:3b-instruct-fp16 --name mine
+    """
+    from looper.cli import wiring
+
+    card = wiring.register_adapter(wanted, base, name, url, chosen_settings())
+    print(
+        f"{name} is {base} with {card.id}. Use it as a model: looper run exp00 --profile swe --model ollama:{name}"
+    )

@@ -1,0 +1,165 @@
+"""The commands of `looper bench`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from looper.cli.options import Data, Mirrors, chosen_settings, say
+
+bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
+
+
+@bench.command("list")
+def bench_list(data: Data = None, mirrors: Mirrors = None) -> None:
+    """List suites with their repositories and tasks, and what is ready to run.
+
+    Example: looper bench list
+    """
+    from looper.cli import wiring
+
+    for name, counts, state in wiring.suites(chosen_settings(data, mirrors)):
+        print(f"{name}: {sum(counts.values())} tasks, {state}")
+        for repo, count in counts.items():
+            print(f"  {repo} {count}")
+
+
+@bench.command("fetch")
+def bench_fetch(
+    repo: Annotated[
+        list[str] | None, typer.Option(help="Only this repository, owner/name; can be repeated.")
+    ] = None,
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Clone bare mirrors of the benchmark's repositories, or check those that --mirrors names.
+
+    A mirror must hold the base commit of every task; what is missing is said. Django takes about 250 MB.
+
+    Example: looper bench fetch --repo django/django
+    """
+    from looper.cli.fetching import fetch
+
+    for line in fetch(chosen_settings(data, mirrors), tuple(repo or ())):
+        print(line)
+
+
+@bench.command("prepare")
+def bench_prepare(
+    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Build the environments of real tasks: interpreter by version, packages from a frozen list, once for all runs.
+
+    Django's five take about 500 MB and a few minutes, xarray's one 700 MB, the others a few MB each. Most tasks of scikit-learn
+    have to be compiled, minutes for each state of its native sources; for that their mirror must be there.
+
+    Example: looper bench prepare --repo django/django
+    """
+    from looper.cli.fetching import prepare
+
+    for line in prepare(chosen_settings(data, mirrors), tuple(repo or ()), say):
+        print(line)
+
+
+@bench.command("validate")
+def bench_validate(
+    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option("--task", help="Only this task; can be repeated.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Tasks side by side.")] = 2,
+    file: Annotated[
+        Path | None, typer.Option(help="Markdown file to write the table to, between its marks.")
+    ] = None,
+    suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
+    level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
+    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Judge each task with its gold patch and with none, before any model is asked.
+
+    Gold must pass every FAIL_TO_PASS id each time, and nothing must not. PASS_TO_PASS ids that gold does not pass in three
+    runs are left out from then on, and tasks that are not valid are no longer taken by any plan; the table says which and why.
+    Safe to interrupt and to repeat: what was validated with the same labels, environment and rules is not judged again.
+
+    Example: looper bench validate --repo sympy/sympy --workers 2
+    """
+    from looper.cli.grading import suite_named
+    from looper.cli.validating import run_validations, write_table
+    from looper.views.eligibility import table_lines
+
+    chosen = chosen_settings(data, mirrors)
+    selection = suite_named(suite, level).model_copy(
+        update={"repos": tuple(repo or ()), "tasks": tuple(tasks or ())}
+    )
+    counts, found = run_validations(selection, chosen, workers, sandbox, say)
+    print("\n".join(table_lines(counts, found)))
+    for line in write_table(file, chosen, found) if file is not None else ():
+        say(line)
+
+
+@bench.command("verify")
+def bench_verify(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            help="JSONL with instance_id, model_name_or_path and model_patch, as SWE-bench has it."
+        ),
+    ],
+    suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
+    level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Verifications side by side.")] = 2,
+    sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Judge patches that somebody else made, by the same rules and records as a run, and print SWE-bench's report.
+
+    Safe to interrupt and to repeat: what was judged stays. A patch that is empty, broken, does not apply or edits tests is
+    judged as what it is and stops nothing.
+
+    Example: looper bench verify predictions.jsonl --suite micro
+    """
+    import json
+
+    from looper.cli.grading import grade
+    from looper.views.predictions import swe_bench_report
+
+    found = grade(predictions, suite, level, workers, sandbox, chosen_settings(data, mirrors), say)
+    for arm in found.manifest.plan.arms:
+        print(json.dumps({"model": arm.model.name, **swe_bench_report(found, arm.name)}, indent=1))
+    say(str(found.folder))
+
+
+@bench.command("leaks")
+def bench_leaks(
+    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every task, not only those that are flagged.")
+    ] = False,
+    hints: Annotated[
+        bool, typer.Option("--hints", help="Score what was said below the issue too; no agent is shown it.")
+    ] = False,
+    later: Annotated[
+        bool, typer.Option("--later", help="Look for each fix in the trees of later tasks; needs mirrors.")
+    ] = False,
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """Show which issues give their fix away: telling lines of the gold patch that stand in the issue text, and which tasks
+    nearly are another one.
+
+    A screen, not a verdict: read the issue. It flags where half of the fix, by characters, stands in the issue.
+
+    Example: looper bench leaks --repo django/django
+    """
+    from looper.cli.screening import later_lines, leak_lines
+
+    found = chosen_settings(data, mirrors)
+    for line in leak_lines(found, tuple(repo or ()), every=every, hints=hints):
+        print(line)
+    for line in later_lines(found, tuple(repo or ()), say) if later else ():
+        print(line)

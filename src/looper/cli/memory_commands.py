@@ -1,0 +1,55 @@
+"""The commands of `looper memory`."""
+
+from typing import Annotated
+
+import typer
+
+from looper.cli.options import RunFolder, chosen_settings
+
+memory = typer.Typer(
+    no_args_is_help=True, help="What a run remembers: to whom it was told, where it comes from."
+)
+
+
+@memory.command("list")
+def list_memory(run: RunFolder = None) -> None:
+    """Print for each arm what its memory gave to the tasks, then every item.
+
+    A task is told something where an item is like its issue; an agent cites an item when it writes the code that the item
+    says to write.
+
+    Example: looper memory list --run exp00-micro-0123456789ab
+    """
+    from looper.cli.reading import memory_lines
+
+    for line in memory_lines(chosen_settings().runs, run):
+        print(line)
+
+
+@memory.command()
+def why(
+    item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")], run: RunFolder = None
+) -> None:
+    """Print where ITEM comes from, what it says, and every rollout that was told it.
+
+    Example: looper memory why 0a1b2c
+    """
+    from looper.cli.reading import memory_why
+
+    for line in memory_why(chosen_settings().runs, run, item):
+        print(line)
+
+
+@memory.command()
+def revert(
+    item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")],
+    reason: Annotated[str, typer.Option(help="Why; stands in the run's records.")],
+    run: RunFolder = None,
+) -> None:
+    """Tell ITEM no more: what the run has still to do goes without it. What was told stays in the records.
+
+    Example: looper memory revert 0a1b2c --reason "names a file that is gone"
+    """
+    from looper.cli.reading import memory_revert
+
+    print(memory_revert(chosen_settings().runs, run, item, reason))

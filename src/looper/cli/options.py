@@ -1,0 +1,35 @@
+"""What commands have in common: options, settings, where words go."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from looper.cli.settings import Settings
+
+RunFolder = Annotated[
+    Path | None, typer.Option("--run", help="Run folder, or its name below runs/; else the last one.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="SWE-Bench-CL as a JSONL file or hub:NAME; else LOOPER_SWE_DATA."),
+]
+Mirrors = Annotated[
+    Path | None,
+    typer.Option("--mirrors", help="Folder with bare mirrors, owner__name.git; else LOOPER_MIRRORS."),
+]
+
+
+def chosen_settings(data: str | None = None, mirrors: Path | None = None) -> "Settings":
+    from dataclasses import replace
+
+    from looper.cli.settings import settings
+
+    found = settings()
+    return replace(found, swe_data=data or found.swe_data, mirrors=(mirrors or found.mirrors).absolute())
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,101 @@
+"""Where experiments are found, and what was asked for with them."""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from looper.cli.settings import Settings
+from looper.cli.wiring import shelf
+from looper.errors import BadInput
+from looper.experiment.plans import plan_from_text
+from looper.records.plan import Gate, Override, Plan
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `looper run` or `looper plan` was asked for; None for what the plan says."""
+
+    experiment: str
+    profile: str
+    model: str | None = None
+    arms: tuple[str, ...] = ()
+    """Empty for all."""
+    limit: int | None = None
+    workers: int | None = None
+    fresh: bool = False
+    sandbox: str = "auto"
+    share_machine: bool = False
+    master_seed: int | None = None
+    overrides: tuple[Override, ...] = ()
+    split: str | None = None
+    """Letter of a division of the tasks."""
+    adapter: str | None = None
+    """Id, or the beginning of it, for arms that carry an adapter."""
+
+
+def parse_override(text: str) -> Override:
+    """`GATE=REASON`. Raises BadInput."""
+    gate, _, reason = text.partition("=")
+    if gate not in list(Gate) or not reason.strip():
+        raise BadInput(
+            f'--override {text}: name a gate and a reason, as in --override data="a pilot". Gates: {", ".join(Gate)}.'
+        )
+    return Override(gate=Gate(gate), reason=reason.strip())
+
+
+def experiments_folders() -> list[Path]:
+    """Where experiment files are looked for: the current folder's, the source tree's, the installed package's."""
+    package = Path(__file__).resolve().parents[1]
+    return [Path.cwd() / "experiments", package.parents[1] / "experiments", package / "experiments"]
+
+
+def find_experiment(name: str) -> Path:
+    """Raises BadInput that suggests names like the one asked for."""
+    if name.endswith(".toml"):
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise BadInput(f"There is no experiment file {path}.")
+    known = {
+        path.stem: path
+        for folder in reversed(experiments_folders())
+        for path in sorted(folder.glob("*.toml"))
+    }
+    if name in known:
+        return known[name]
+    near = [other for other in known if other.startswith(name)][:3]
+    near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
+    raise BadInput(f'There is no experiment "{name}". {hint}')
+
+
+def shared_profiles() -> dict[str, str]:
+    """Texts of the profiles that experiments build on, by name."""
+    return {
+        path.stem: path.read_text("utf-8")
+        for folder in reversed(experiments_folders())
+        for path in sorted((folder / "profiles").glob("*.toml"))
+    }
+
+
+def load_plan(options: RunOptions, settings: Settings) -> Plan:
+    path = find_experiment(options.experiment)
+    profile, profile_text = options.profile, None
+    if profile.endswith(".toml"):
+        if not Path(profile).is_file():
+            raise BadInput(f"There is no profile file {profile}.")
+        profile_text = Path(profile).read_text("utf-8")
+    text = path.read_text("utf-8")
+    return plan_from_text(
+        path.stem,
+        text,
+        path.name if path.parent.name == "experiments" else str(path),
+        profile,
+        profile_text=profile_text,
+        shared=shared_profiles(),
+        model=options.model,
+        limit=options.limit,
+        master_seed=options.master_seed,
+        split=options.split,
+        adapter=options.adapter and shelf(settings).named(options.adapter),
+    )

@@ -1,0 +1,102 @@
+"""A plan with its tasks, before anything is run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from looper.bench.validate import eligible
+from looper.cli.settings import Settings
+from looper.cli.wiring import every_task, stale_tasks
+from looper.errors import BadInput
+from looper.experiment.schedule import by_age, first_of_each, fit_to_learn_from, lanes, split_tasks
+from looper.journal import read_stream
+from looper.records.base import content_hash
+from looper.records.eligibility import Validation
+from looper.records.learning import AGES, Source
+from looper.records.plan import Cell, Plan, RunManifest, TaskSelection
+from looper.records.task import Task
+
+FEW_TASKS = 100
+"""Fewer tasks than this to learn from are worth a warning."""
+STALE = AGES[:-1]
+"""Experience that is older than the tasks it is to help with."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with its tasks."""
+
+    plan: Plan
+    tasks: tuple[Task, ...]
+    """To evaluate."""
+    experience: dict[Source, tuple[Task, ...]]
+    """To learn from."""
+    left_out: dict[str, str]
+    """Tasks that could have been learned from and are not, and why."""
+    mirrors: dict[str, Path]
+
+    @property
+    def every_task(self) -> tuple[Task, ...]:
+        return (*self.tasks, *(task for found in self.experience.values() for task in found))
+
+    def schedule(self, arms: Sequence[str] = ()) -> tuple[tuple[Cell, ...], ...]:
+        """Raises BadInput for arms that the plan does not have."""
+        return lanes(self.plan, self.tasks, arms)
+
+
+def prepare(plan: Plan, settings: Settings) -> Prepared:
+    """Raises BadInput for what cannot be run."""
+    every, mirrors = load_tasks(plan.selection, settings)
+    tasks, learning = split_tasks(every, plan.selection, plan.experience)
+    experience, more_mirrors = load_experience(plan, learning, settings)
+    kept: dict[Source, tuple[Task, ...]] = {}
+    left_out: dict[str, str] = {}
+    for source, found in experience.items():
+        assert plan.experience is not None
+        kept[source], why = fit_to_learn_from(found, tasks, plan.experience.selection)
+        left_out |= why
+    return Prepared(plan, tasks, kept, left_out, mirrors | more_mirrors)
+
+
+def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:
+    """Hash of the tasks of a run, loaded again; None where the suite is not here."""
+    try:
+        return content_hash(*prepare(manifest.plan, settings).every_task)
+    except BadInput:
+        return None
+
+
+def load_tasks(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
+    """All tasks of the selection's suite that nobody found to be no tasks here, and the mirrors of their repositories."""
+    tasks, mirrors = every_task(selection, settings)
+    if selection.suite == "micro":
+        return tasks, mirrors
+    known = list(read_stream(settings.validations, "validations", Validation))
+    return eligible(tasks, known)[0], mirrors
+
+
+def load_experience(
+    plan: Plan, learning: Sequence[Task], settings: Settings
+) -> tuple[dict[Source, tuple[Task, ...]], dict[str, Path]]:
+    """The tasks that arms learn from, by source, and mirrors that only these need."""
+    found: dict[Source, tuple[Task, ...]] = {}
+    mirrors: dict[str, Path] = {}
+    aged = plan.selection.suite != "micro" and any(source in STALE for source in plan.sources)
+    ages = by_age(learning) if aged else {}
+    for source in plan.sources:
+        if source in ages:
+            found[source] = ages[source]
+            continue
+        if source in (Source.OWN, Source.GOLD, Source.GUIDED):
+            found[source] = tuple(learning)
+            continue
+        if plan.selection.suite != "micro" or plan.selection.level != 0:
+            raise BadInput(f"{source.value} experience exists for level 0 of the micro suite only.")
+        tasks, more = stale_tasks(plan.selection, source, settings)
+        mirrors |= more
+        repos = {task.repo for task in learning}
+        assert plan.experience is not None
+        found[source] = first_of_each(
+            [task for task in tasks if task.repo in repos], plan.experience.per_repo
+        )
+    return found, mirrors

@@ -1,0 +1,205 @@
+"""What `looper run` does."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from looper.cli.plans import RunOptions, load_plan
+from looper.cli.preparing import FEW_TASKS, STALE, Prepared, prepare
+from looper.cli.progress import RunProgress, TrainingProgress
+from looper.cli.settings import Settings
+from looper.cli.wiring import Models, Site, code_version, engine, judged_before, machine_of, similarity
+from looper.errors import BadInput, Drift
+from looper.experiment.ledger import Ledger, differences
+from looper.experiment.prove import prove_split
+from looper.experiment.schedule import changed_since, quoting
+from looper.experiment.stages import Staging, run_stages
+from looper.journal import read_stream
+from looper.protocols import Workspaces
+from looper.records.base import content_hash
+from looper.records.eligibility import Validation
+from looper.records.learning import Source
+from looper.records.plan import ArmRole, Override, Plan, RunManifest
+from looper.records.task import Task
+from looper.views.runs import RunView, read_run, run_folders
+
+
+def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
+    """What would be run, cell by cell."""
+    plan = load_plan(options, settings)
+    prepared = prepare(plan, settings)
+    yield from _about(prepared, options.overrides, settings)
+    seeds = len(plan.seeds)
+    yield f"{plan.experiment} {plan.profile}: {len(prepared.tasks)} tasks × {len(plan.arms)} arms × {seeds} seeds"
+    for source, found in prepared.experience.items():
+        arms = sum(used is source for used, _ in plan.all_experience())
+        yield f"before them, {source.value} experience: {len(found)} tasks × {arms} samples × {seeds} seeds"
+    for lane in prepared.schedule(options.arms):
+        for cell in lane:
+            yield cell.key
+
+
+def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> RunView:
+    """Everything behind `looper run`."""
+    plan = load_plan(options, settings)
+    prepared = prepare(plan, settings)
+    prepared.schedule(options.arms)
+    for line in _about(prepared, options.overrides, settings):
+        say(line)
+    with contextlib.ExitStack() as stack:
+        joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
+        site = Site(plan, prepared.mirrors, settings, options.sandbox, say)
+        models = Models(plan, site.workspaces, settings)
+        stack.callback(models.close)
+        _adapters_fit(plan, models, prepared.tasks)
+        manifest = _manifest(prepared, site, models, options.overrides)
+        for source, share in manifest.drift.items():
+            say(
+                f"{source.value}: {100 * share:.0f} % of the files that gold patches change have changed since"
+            )
+        folder = run_folder(manifest, settings.runs, fresh=options.fresh)
+        ledger = Ledger(folder, manifest)
+        stack.callback(ledger.close)
+        for found in ledger.damage:
+            say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
+        run_stages(
+            Staging(
+                manifest=manifest,
+                tasks={task.instance_id: task for task in prepared.every_task},
+                arms=options.arms,
+                world=site.world(
+                    lambda arm, seed, task: models.of(arm, task),
+                    judged_before(plan, folder, settings, fresh=options.fresh),
+                ),
+                served=models.of,
+                adapted=models.adapted,
+                trainer=lambda: models.trainer(next(arm for arm in plan.arms if arm.role is ArmRole.BASE)),
+                ledger=ledger,
+                engine=engine(workers_for(plan, options.workers)),
+                stop=stack.enter_context(site.occupied()),
+                show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
+                say=say,
+                tell=TrainingProgress(say),
+                energy_j=joules,
+                similar=similarity(plan.experience),
+            )
+        )
+    return read_run(folder)
+
+
+def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[Override, ...]) -> RunManifest:
+    plan, tasks = prepared.plan, prepared.tasks
+    overseen = [(arm, arm.learning.overseer) for arm in plan.arms if arm.learning and arm.learning.overseer]
+    return RunManifest(
+        plan=plan,
+        code_version=code_version(),
+        tasks=tuple(task.instance_id for task in tasks),
+        difficulty={task.instance_id: task.difficulty for task in tasks},
+        leaked=quoting(tasks),
+        experience_tasks={
+            source: tuple(task.instance_id for task in found) for source, found in prepared.experience.items()
+        },
+        left_out=prepared.left_out,
+        drift=_drift(plan, prepared.experience, tasks, site.workspaces),
+        overrides=overrides,
+        tasks_hash=content_hash(*prepared.every_task),
+        models={arm.name: models.of(arm, tasks[0]).identity() for arm in plan.arms}
+        | {
+            f"{arm.name}, overseer": models.of(
+                arm.model_copy(update={"model": overseer}), tasks[0]
+            ).identity()
+            for arm, overseer in overseen
+        },
+        environments=tuple(sorted({site.environments.of(task).id for task in prepared.every_task})),
+        sandbox=site.sandbox.name,
+    )
+
+
+def _about(prepared: Prepared, overrides: Sequence[Override], settings: Settings) -> Iterator[str]:
+    """What somebody who waits for the run should know of it before."""
+    yield from _about_eligibility(prepared.tasks, settings)
+    for name, why in prepared.left_out.items():
+        yield f"{name} is not learned from: {why}"
+    for found in overrides:
+        yield f"the gate {found.gate.value} is overridden, and the record says so: {found.reason}"
+    fewest = min(map(len, prepared.experience.values()), default=FEW_TASKS)
+    if fewest < FEW_TASKS and prepared.plan.selection.suite != "micro":
+        yield f"{fewest} tasks to learn from are few: what is learned may be those tasks and nothing else"
+
+
+def _adapters_fit(plan: Plan, models: Models, tasks: Sequence[Task]) -> None:
+    """That adapters which models carry from elsewhere were made for them, and of other tasks. Raises TreatmentMissing or
+    BadInput."""
+    for arm in plan.arms:
+        if not arm.model.adapter:
+            continue
+        card, identity = models.trainer(arm).load(arm.model.adapter), models.of(arm, tasks[0]).identity()
+        prove_split(card, [task.instance_id for task in tasks], arm.name)
+        if card.base.digest != identity.digest:
+            raise BadInput(
+                f"{arm.name}: the adapter {card.id} was trained on {card.base.name} {card.base.digest[:12]}, and the model "
+                f"is {identity.name} {identity.digest[:12]}. Name the one that it was trained on with --model."
+            )
+
+
+def _about_eligibility(tasks: Sequence[Task], settings: Settings) -> Iterator[str]:
+    """Of real tasks: which are not taken because they cannot tell right from wrong here, and how many nobody looked at."""
+    repos = {task.repo for task in tasks if task.suite == "swe-bench-cl"}
+    known = read_stream(settings.validations, "validations", Validation) if repos else ()
+    of_repos = {found.instance_id: found for found in known if found.repo in repos}
+    for found in of_repos.values():
+        if not found.valid:
+            yield f"{found.instance_id} is not eligible: {found.cause}"
+    unknown = sum(task.repo in repos and task.instance_id not in of_repos for task in tasks)
+    if unknown:
+        yield f"{unknown} of {len(tasks)} tasks were not validated here; before a model is asked: looper bench validate"
+
+
+def _drift(
+    plan: Plan, experience: Mapping[Source, Sequence[Task]], tasks: Sequence[Task], workspaces: Workspaces
+) -> dict[Source, float]:
+    """How much has changed since the older experience of real repositories, measured from their trees. The embedded suite
+    changes conventions, not files, and says itself how many."""
+    if plan.selection.suite == "micro":
+        return {}
+    found = {
+        source: changed_since(old, tasks, workspaces.base_file)
+        for source, old in experience.items()
+        if source in STALE
+    }
+    return {source: share for source, share in found.items() if share is not None}
+
+
+def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool) -> Path:
+    """The folder of this very run, or a new one.
+
+    Raises Drift where an unfinished run of the same experiment and profile was begun with anything else: going on would
+    mix two runs, and beginning anew in silence would leave the old one for dead.
+    """
+    stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}"
+    name = f"{stem}-{manifest.run_hash()}"
+    mine = sorted(runs.glob(f"{name}*"), key=lambda path: (len(path.name), path.name))
+    if fresh:
+        return runs / (f"{name}-{len(mine) + 1}" if mine else name)
+    if mine:
+        return mine[-1]
+    for other in run_folders(runs):
+        if other.name.startswith(f"{stem}-"):
+            view = read_run(other)
+            same = view.manifest.plan.selection == manifest.plan.selection
+            if same and view.finished < view.planned:
+                raise Drift(
+                    f"The unfinished run {other} was begun differently: {differences(view.manifest, manifest)}. "
+                    "Restore that and run again to finish it, or begin a new run with --fresh."
+                )
+    return runs / name
+
+
+def workers_for(plan: Plan, wanted: int | None) -> int:
+    """A rollout waits for processes nearly all of its time, so there may be more of them than cores; a large model has to keep
+    every conversation in memory."""
+    if wanted is not None:
+        return wanted
+    small = all(model.backend in ("nano", "gold", "noop", "scripted") for model in plan.model_specs)
+    return min(8, 2 * (os.cpu_count() or 1)) if small else 2

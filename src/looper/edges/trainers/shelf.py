@@ -1,0 +1,62 @@
+"""Adapters that were made here, each in a folder of its own under its id, with its card."""
+
+import hashlib
+from pathlib import Path
+
+from looper.edges.models.mlx import ADAPTER_FILES
+from looper.errors import BadInput
+from looper.records.training import AdapterRecord
+
+CARD = "adapter.json"
+
+
+class Shelf:
+    """Adapters by id. Folders that begin with a dot are still being made."""
+
+    def __init__(self, adapters: Path) -> None:
+        self._adapters = adapters
+
+    def ids(self) -> list[str]:
+        """Of all adapters, whole or damaged, in order."""
+        return sorted(
+            path.parent.name
+            for path in self._adapters.glob(f"*/{CARD}")
+            if not path.parent.name.startswith(".")
+        )
+
+    def named(self, wanted: str) -> str:
+        """The one id that begins like that. Raises BadInput where it is not one."""
+        found = [name for name in self.ids() if wanted and name.startswith(wanted)]
+        if len(found) != 1:
+            what = f"{len(found)} adapters begin" if found else "No adapter begins"
+            raise BadInput(f'{what} with "{wanted}". List them with: looper adapter list')
+        return found[0]
+
+    def folder(self, adapter_id: str) -> Path:
+        return self._adapters / adapter_id
+
+    def has(self, adapter_id: str) -> bool:
+        return self.folder(adapter_id).is_dir()
+
+    def load(self, adapter_id: str) -> AdapterRecord:
+        """The card of an adapter, after a look at its weights. Raises BadInput where they are not the ones on it."""
+        folder = self.folder(adapter_id)
+        try:
+            card = AdapterRecord.from_json((folder / CARD).read_bytes())
+            whole = weights_hash(folder) == card.weights_hash
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"The adapter {folder} cannot be read: {error}. Remove it and train again."
+            ) from error
+        if not whole:
+            raise BadInput(
+                f"The weights in {folder} are not the ones on its card. Remove it and train again."
+            )
+        return card
+
+
+def weights_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for name in ADAPTER_FILES:
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
