@@ -21,7 +21,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.experiment.cell import Past, Recorder, World, run_cell
+from looper.experiment.cell import Job, Past, Recorder, World, run_cell
 from looper.metrics.paired import wilson
 from looper.records.memory import Delivery
 from looper.records.model import ModelSpec
@@ -107,7 +107,7 @@ def report(name: str, tasks: list[Task], limits: Limits, world: World) -> None:
 
     def one(task: Task) -> bool:
         cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
-        return run_cell(cell, arm, task, limits, 1, world, recorder, Past(1)).outcome is Outcome.RESOLVED
+        return run_cell(Job(cell, arm, task, limits, 1), world, recorder, Past(1)).outcome is Outcome.RESOLVED
 
     with ThreadPoolExecutor(4) as pool:
         resolved = list(pool.map(one, tasks))

@@ -8,7 +8,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.verdicts import KeptVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.experiment.cell import Past, Recorder, World, run_cell
+from looper.experiment.cell import Job, Past, Recorder, World, run_cell
 from looper.protocols import Command, CommandResult, Sandbox
 from looper.records.model import ModelSpec
 from looper.records.plan import Arm, Cell, Limits
@@ -37,7 +37,7 @@ class Bench:
     def judge(self, task: Task, arm: Arm | None = None) -> Verdict:
         recorder = Recorder(lambda step: None, lambda end: None, lambda verdict: None, lambda: False)
         cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
-        return run_cell(cell, arm or self.arm, task, self.limits, 1, self.world, recorder, Past(1))
+        return run_cell(Job(cell, arm or self.arm, task, self.limits, 1), self.world, recorder, Past(1))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from looper.records.base import content_hash
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Limits
 from looper.records.task import Task
-from looper.records.trajectory import ModelIdentity, Step, StopReason, Trajectory
+from looper.records.trajectory import Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 
 NOTHING = Delivery(candidates=0)
@@ -69,127 +69,160 @@ class Recorder:
     cancelled: Callable[[], bool]
 
 
-def run_cell(
-    cell: Cell,
-    arm: Arm,
-    task: Task,
-    limits: Limits,
-    attempts: int,
-    world: World,
-    recorder: Recorder,
-    past: Past,
-) -> Verdict:
-    """Attempt a cell until it has a verdict or `attempts` more have failed for reasons outside the agent.
+@dataclass(frozen=True)
+class Job:
+    """One cell as it is to be run."""
+
+    cell: Cell
+    arm: Arm
+    task: Task
+    limits: Limits
+    attempts: int
+    """At most so many, from the past one on, where something outside of the agent fails."""
+
+
+def run_cell(job: Job, world: World, recorder: Recorder, past: Past) -> Verdict:
+    """Attempt a cell until it has a verdict or its attempts are used up.
 
     Raises Cancelled when the run is being stopped, and ModelFatal, which no other cell could survive either.
     """
-    last = past.attempt + attempts - 1
+    last = past.attempt + job.attempts - 1
     while True:
-        attempt = past.attempt
+        attempt = _Attempt(job, world, recorder, past)
         try:
-            verdict = _attempt(cell, arm, task, limits, world, recorder, past)
+            verdict = attempt.run()
         except ReplayDiverged:
-            verdict = _infra_error(
-                cell, attempt, task, world, "the interrupted rollout could not be repeated"
-            )
-            past = Past(attempt + 1)
+            verdict = attempt.broken("the interrupted rollout could not be repeated")
         except ModelFatal:
             raise
         except InfrastructureError as error:
-            verdict = _infra_error(cell, attempt, task, world, f"{type(error).__name__}: {error}")
-            past = Past(attempt + 1)
+            verdict = attempt.broken(f"{type(error).__name__}: {error}")
         recorder.verdict(verdict)
-        if verdict.outcome.is_verdict or attempt >= last:
+        if verdict.outcome.is_verdict or past.attempt >= last:
             return verdict
+        past = Past(past.attempt + 1)
 
 
-def _attempt(
-    cell: Cell, arm: Arm, task: Task, limits: Limits, world: World, recorder: Recorder, past: Past
-) -> Verdict:
-    environment = world.environments.of(task)
-    trajectory = past.trajectory
-    if trajectory is None:
-        trajectory = _roll_out(cell, arm, task, limits, world, recorder, past, environment)
-        recorder.trajectory(trajectory)
-    if recorder.cancelled():
-        raise Cancelled
-    begun = world.clock()
-    key = content_hash(task, trajectory.patch_hash, environment.id, world.sandbox.name, VERSION)
-    known = world.judged.get(key)
-    # Arms that play a part are there to show that the tests run, so theirs always do.
-    if known is not None and arm.model.backend not in ("gold", "noop"):
-        return known.model_copy(
-            update={
-                "cell": cell.key,
-                "attempt": past.attempt,
-                "same_as": f"{known.cell}#{known.attempt}",
-                "wall_s": world.clock() - begun,
-            }
+@dataclass(frozen=True)
+class _Attempt:
+    job: Job
+    world: World
+    recorder: Recorder
+    past: Past
+
+    def run(self) -> Verdict:
+        task, world = self.job.task, self.world
+        environment = world.environments.of(task)
+        trajectory = self.past.trajectory
+        if trajectory is None:
+            trajectory = self._roll_out(environment)
+            self.recorder.trajectory(trajectory)
+        if self.recorder.cancelled():
+            raise Cancelled
+        begun = world.clock()
+        key = content_hash(task, trajectory.patch_hash, environment.id, world.sandbox.name, VERSION)
+        known = world.judged.get(key)
+        # Arms that play a part are there to show that the tests run, so theirs always do.
+        if known is not None and self.job.arm.model.backend not in ("gold", "noop"):
+            return known.model_copy(
+                update={
+                    "cell": self.job.cell.key,
+                    "attempt": self.past.attempt,
+                    "same_as": f"{known.cell}#{known.attempt}",
+                    "wall_s": world.clock() - begun,
+                }
+            )
+        court = Court(world.workspaces, world.sandbox, self.job.limits, world.clock)
+        found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
+        verdict = self._verdict(found, trajectory.patch_hash, environment.id).model_copy(
+            update={"file_recall": file_recall(trajectory.patch, task.gold_patch)}
         )
-    court = Court(world.workspaces, world.sandbox, limits, world.clock)
-    found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
-    verdict = _verdict(
-        cell, past.attempt, world, found, patch_hash=trajectory.patch_hash, environment=environment.id
-    ).model_copy(update={"file_recall": file_recall(trajectory.patch, task.gold_patch)})
-    outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
-    if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
-        world.judged.put(key, verdict)
-    return verdict
+        outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
+        if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
+            world.judged.put(key, verdict)
+        return verdict
 
+    def broken(self, cause: str) -> Verdict:
+        """The end of an attempt that failed outside of the agent."""
+        found = without_tests(self.job.task, Outcome.INFRA_ERROR, cause)
+        return self._verdict(found, "", self.job.task.environment)
 
-def _roll_out(
-    cell: Cell,
-    arm: Arm,
-    task: Task,
-    limits: Limits,
-    world: World,
-    recorder: Recorder,
-    past: Past,
-    environment: Environment,
-) -> Trajectory:
-    model = world.model_of(arm, cell.seed, task)
-    memory = world.memory_of(arm, cell.seed, task)
-    identity = model.identity()
-    workspace = world.workspaces.create(task, task.instance_id)
-    seed = sampling_seed(cell, arm)
-    assignment = Assignment(
-        cell=cell.key,
-        attempt=past.attempt,
-        task=task,
-        seed=seed,
-        temperature=arm.temperature,
-        memory=memory,
-        hands=Hands(workspace, world.sandbox, environment, arm.scaffold, limits),
-        model=model,
-        clock=world.clock,
-        record=recorder.step,
-        cancelled=recorder.cancelled,
-        recorded=past.steps,
-    )
-    try:
-        done = rollout(assignment)
-        patch, flagged = workspace.patch()
-        clean_state = workspace.clean_state
-        tokens = _memory_tokens(model, memory, done)
-    finally:
-        model.forget(f"{cell.key}#{past.attempt}")
-        workspace.close()
-    return _trajectory(
-        cell,
-        arm,
-        task,
-        past.attempt,
-        seed,
-        done,
-        identity,
-        environment,
-        world,
-        patch,
-        flagged,
-        clean_state,
-        memory,
-        tokens,
-    )
+    def _roll_out(self, environment: Environment) -> Trajectory:
+        job, world = self.job, self.world
+        cell, arm, task = job.cell, job.arm, job.task
+        model = world.model_of(arm, cell.seed, task)
+        memory = world.memory_of(arm, cell.seed, task)
+        identity = model.identity()
+        workspace = world.workspaces.create(task, task.instance_id)
+        seed = sampling_seed(cell, arm)
+        assignment = Assignment(
+            cell=cell.key,
+            attempt=self.past.attempt,
+            task=task,
+            seed=seed,
+            temperature=arm.temperature,
+            memory=memory,
+            hands=Hands(workspace, world.sandbox, environment, arm.scaffold, job.limits),
+            model=model,
+            clock=world.clock,
+            record=self.recorder.step,
+            cancelled=self.recorder.cancelled,
+            recorded=self.past.steps,
+        )
+        try:
+            done = rollout(assignment)
+            patch, flagged = workspace.patch()
+            memory_tokens = _memory_tokens(model, memory, done)
+        finally:
+            model.forget(f"{cell.key}#{self.past.attempt}")
+            workspace.close()
+        return Trajectory(
+            cell=cell.key,
+            attempt=self.past.attempt,
+            instance_id=task.instance_id,
+            arm=arm.name,
+            arm_hash=arm.config_hash(),
+            seed=seed,
+            code_version=world.code_version,
+            prompt_hash=done.prompt_hash,
+            memory=(*memory.items, *done.memory),
+            memory_candidates=memory.candidates,
+            memory_tokens=memory_tokens,
+            model=identity,
+            environment=environment.id,
+            sandbox=world.sandbox.name,
+            workspace_clean_state=workspace.clean_state,
+            steps=done.steps,
+            stop_reason=done.stop_reason,
+            patch=patch,
+            patch_hash=content_hash(patch),
+            patch_at_limit=bool(patch) and done.stop_reason is not StopReason.DONE,
+            flagged_paths=flagged,
+            prompt_tokens=done.prompt_tokens,
+            completion_tokens=done.completion_tokens,
+            guards=done.guards,
+            wall_s=done.wall_s,
+            model_s=done.model_s,
+        )
+
+    def _verdict(self, found: Judgement, patch_hash: str, environment: str) -> Verdict:
+        return Verdict(
+            cell=self.job.cell.key,
+            attempt=self.past.attempt,
+            instance_id=self.job.cell.instance_id,
+            outcome=found.outcome,
+            cause=found.cause,
+            f2p_only=found.f2p_only,
+            fail_to_pass=found.fail_to_pass,
+            pass_to_pass=found.pass_to_pass,
+            stripped_paths=found.stripped_paths,
+            tampering=found.tampering,
+            patch_hash=patch_hash,
+            environment=environment,
+            sandbox=self.world.sandbox.name,
+            verifier=VERSION,
+            wall_s=found.wall_s,
+        )
 
 
 def _memory_tokens(model: ChatModel, memory: Delivery, done: Rollout) -> int | None:
@@ -206,76 +239,3 @@ def _memory_tokens(model: ChatModel, memory: Delivery, done: Rollout) -> int | N
 def sampling_seed(cell: Cell, arm: Arm) -> int:
     """Differs by task, plan seed and repetition, never by the arm's name: arms of one seed share their luck."""
     return int(content_hash(str(cell.seed), str(arm.repetition), cell.instance_id)[:8], 16)
-
-
-def _trajectory(
-    cell: Cell,
-    arm: Arm,
-    task: Task,
-    attempt: int,
-    seed: int,
-    done: Rollout,
-    identity: ModelIdentity,
-    environment: Environment,
-    world: World,
-    patch: str,
-    flagged: tuple[str, ...],
-    clean_state: str,
-    memory: Delivery,
-    memory_tokens: int | None,
-) -> Trajectory:
-    return Trajectory(
-        cell=cell.key,
-        attempt=attempt,
-        instance_id=task.instance_id,
-        arm=arm.name,
-        arm_hash=arm.config_hash(),
-        seed=seed,
-        code_version=world.code_version,
-        prompt_hash=done.prompt_hash,
-        memory=(*memory.items, *done.memory),
-        memory_candidates=memory.candidates,
-        memory_tokens=memory_tokens,
-        model=identity,
-        environment=environment.id,
-        sandbox=world.sandbox.name,
-        workspace_clean_state=clean_state,
-        steps=done.steps,
-        stop_reason=done.stop_reason,
-        patch=patch,
-        patch_hash=content_hash(patch),
-        patch_at_limit=bool(patch) and done.stop_reason is not StopReason.DONE,
-        flagged_paths=flagged,
-        prompt_tokens=done.prompt_tokens,
-        completion_tokens=done.completion_tokens,
-        guards=done.guards,
-        wall_s=done.wall_s,
-        model_s=done.model_s,
-    )
-
-
-def _verdict(
-    cell: Cell, attempt: int, world: World, found: Judgement, *, patch_hash: str, environment: str
-) -> Verdict:
-    return Verdict(
-        cell=cell.key,
-        attempt=attempt,
-        instance_id=cell.instance_id,
-        outcome=found.outcome,
-        cause=found.cause,
-        f2p_only=found.f2p_only,
-        fail_to_pass=found.fail_to_pass,
-        pass_to_pass=found.pass_to_pass,
-        stripped_paths=found.stripped_paths,
-        tampering=found.tampering,
-        patch_hash=patch_hash,
-        environment=environment,
-        sandbox=world.sandbox.name,
-        verifier=VERSION,
-        wall_s=found.wall_s,
-    )
-
-
-def _infra_error(cell: Cell, attempt: int, task: Task, world: World, cause: str) -> Verdict:
-    found = without_tests(task, Outcome.INFRA_ERROR, cause)
-    return _verdict(cell, attempt, world, found, patch_hash="", environment=task.environment)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError
-from looper.experiment.cell import Past, Recorder, World, run_cell
+from looper.experiment.cell import Job, Past, Recorder, World, run_cell
 from looper.experiment.ledger import Ledger
 from looper.protocols import Engine, Item
 from looper.records.plan import Arm, Cell, Plan
@@ -97,8 +97,8 @@ def run_plan(
                 _until(stop, ledger.verdicts.append),
                 stop.is_set,
             )
-            task, arm = tasks[cell.instance_id], by_name[cell.arm]
-            verdict = run_cell(cell, arm, task, plan.limits, plan.attempts, world, recorder, past)
+            job = Job(cell, by_name[cell.arm], tasks[cell.instance_id], plan.limits, plan.attempts)
+            verdict = run_cell(job, world, recorder, past)
             progress.finished(cell, verdict)
             if degenerate_stops and (why := shared.degenerate(cell.arm)):
                 ledger.proofs.append(

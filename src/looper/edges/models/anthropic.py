@@ -4,9 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
-
-from looper.edges.models.http import Patience, estimated_tokens, server_events, status_error, typed_faults
+from looper.edges.models.http import Patience, Server, estimated_tokens
 from looper.errors import BadInput, ModelReplyBroken
 from looper.protocols import ChatRequest, Message
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
@@ -27,25 +25,22 @@ class AnthropicModel:
             raise BadInput(
                 "ANTHROPIC_API_KEY is not set. Put your key into that environment variable, or choose another model."
             )
-        self._name, self._url = name, (base_url or DEFAULT_URL).rstrip("/")
-        self._server = f"The Anthropic API at {self._url}"
-        self._context_tokens, self._patience = context_tokens, patience or Patience()
-        self._headers = {"x-api-key": key, "anthropic-version": VERSION}
-        self._client = httpx.Client()
+        self._name, self._context_tokens = name, context_tokens
+        url = (base_url or DEFAULT_URL).rstrip("/")
+        headers = {"x-api-key": key, "anthropic-version": VERSION}
+        self._server = Server(
+            f"The Anthropic API at {url}", url, headers, HOW_TO_START, patience or Patience()
+        )
 
     def identity(self) -> ModelIdentity:
-        with typed_faults(self._server, HOW_TO_START):
-            response = self._client.get(
-                f"{self._url}/v1/models/{self._name}", headers=self._headers, timeout=30
-            )
-            if response.status_code != 200:
-                raise status_error(self._server, response.status_code, response.text, response.headers)
-            found = response.json()
+        with self._server.typed_faults():
+            found = self._server.get(f"/v1/models/{self._name}").json()
+            name, made = str(found["id"]), found.get("created_at", "unknown")
         return ModelIdentity(
             backend="anthropic",
             backend_version=VERSION,
-            name=str(found["id"]),
-            digest=f"{found['id']}@{found.get('created_at', 'unknown')}",
+            name=name,
+            digest=f"{name}@{made}",
             quantisation="unknown",
             context_tokens=self._context_tokens,
         )
@@ -59,17 +54,8 @@ class AnthropicModel:
         thinking: list[str] = []
         finish, ended = "", False
         usage: dict[str, Any] = {}
-        url = f"{self._url}/v1/messages"
-        with typed_faults(self._server, HOW_TO_START):
-            for event in server_events(
-                self._client,
-                self._server,
-                url,
-                self._body(request),
-                self._headers,
-                request.timeout_s,
-                self._patience,
-            ):
+        with self._server.typed_faults():
+            for event in self._server.events("/v1/messages", self._body(request), request.timeout_s):
                 kind, delta = event.get("type"), event.get("delta", {})
                 usage |= event.get("message", {}).get("usage", {}) | event.get("usage", {})
                 text.append(delta.get("text", ""))
@@ -77,7 +63,7 @@ class AnthropicModel:
                 finish = delta.get("stop_reason") or finish
                 ended = ended or kind == "message_stop"
         if not ended or not finish:
-            raise ModelReplyBroken(f"{self._server} ended its reply without its end mark.")
+            raise ModelReplyBroken(f"{self._server.what} ended its reply without its end mark.")
         counted = sum(
             usage.get(part) or 0
             for part in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
@@ -114,4 +100,4 @@ class AnthropicModel:
         pass
 
     def close(self) -> None:
-        self._client.close()
+        self._server.close()

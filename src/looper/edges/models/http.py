@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ FIRST_BYTE_S = 300.0
 """A cold model is loaded from disk before its first token."""
 BETWEEN_BYTES_S = 60.0
 CONNECT_S = 10.0
+GET_S = 30.0
 BYTES_PER_TOKEN = 3.0
 """Cautious: English has about four, code about three and a half. Used where a server gives no tokenizer."""
 MOST_BYTES_PER_TOKEN = 16.0
@@ -130,29 +131,52 @@ def timeouts(patience: Patience, total_s: float) -> httpx.Timeout:
     )
 
 
-def server_events(
-    client: httpx.Client,
-    server: str,
-    url: str,
-    body: dict[str, Any],
-    headers: dict[str, str],
-    total_s: float,
-    patience: Patience,
-) -> Iterator[dict[str, Any]]:
-    """JSON payloads of a server-sent event stream, `[DONE]` as an empty one. Raises ModelError."""
-    deadline = Deadline(total_s, server)
-    with client.stream(
-        "POST", url, json=body, headers=headers, timeout=timeouts(patience, total_s)
-    ) as response:
-        if response.status_code != 200:
-            response.read()
-            raise status_error(server, response.status_code, response.text, response.headers)
-        for line in response.iter_lines():
-            deadline.check()
-            if not line.startswith("data:"):
-                continue
-            data = line.removeprefix("data:").strip()
-            event = {} if data == "[DONE]" else json.loads(data)
-            if event.get("error"):
-                raise ModelServerFault(f"{server} broke off: {_said(json.dumps(event))}")
-            yield event
+class Server:
+    """One model server, whose faults are typed."""
+
+    def __init__(
+        self, what: str, url: str, headers: dict[str, str], how_to_start: str, patience: Patience
+    ) -> None:
+        """`what` names it in messages."""
+        self.what = what
+        self._url, self._headers = url, headers
+        self._how_to_start, self._patience = how_to_start, patience
+        self._client = httpx.Client()
+
+    def get(self, path: str) -> httpx.Response:
+        """A whole answer that is well. Raises ModelError."""
+        with self.typed_faults():
+            response = self._client.get(f"{self._url}{path}", headers=self._headers, timeout=GET_S)
+            if response.status_code != 200:
+                raise status_error(self.what, response.status_code, response.text, response.headers)
+        return response
+
+    def typed_faults(self) -> AbstractContextManager[None]:
+        """Around whatever reads an answer."""
+        return typed_faults(self.what, self._how_to_start)
+
+    def events(self, path: str, body: dict[str, Any], total_s: float) -> Iterator[dict[str, Any]]:
+        """JSON payloads of a server-sent event stream, `[DONE]` as an empty one. Raises ModelError."""
+        deadline = Deadline(total_s, self.what)
+        with self._client.stream(
+            "POST",
+            f"{self._url}{path}",
+            json=body,
+            headers=self._headers,
+            timeout=timeouts(self._patience, total_s),
+        ) as response:
+            if response.status_code != 200:
+                response.read()
+                raise status_error(self.what, response.status_code, response.text, response.headers)
+            for line in response.iter_lines():
+                deadline.check()
+                if not line.startswith("data:"):
+                    continue
+                data = line.removeprefix("data:").strip()
+                event = {} if data == "[DONE]" else json.loads(data)
+                if event.get("error"):
+                    raise ModelServerFault(f"{self.what} broke off: {_said(json.dumps(event))}")
+                yield event
+
+    def close(self) -> None:
+        self._client.close()

@@ -4,16 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
-
-from looper.edges.models.http import (
-    Patience,
-    estimated_tokens,
-    prompt_was_cut,
-    server_events,
-    status_error,
-    typed_faults,
-)
+from looper.edges.models.http import Patience, Server, estimated_tokens, prompt_was_cut
 from looper.errors import ContextOverflow, ModelMissing, ModelReplyBroken
 from looper.protocols import ChatRequest, Message
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
@@ -29,21 +20,20 @@ class OpenAICompatibleModel:
         self, name: str, key: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
     ) -> None:
         """`key` may be empty: servers of one's own ask for none."""
-        self._name, self._url = name, (base_url or DEFAULT_URL).rstrip("/")
-        self._server = f"The model server at {self._url}"
-        self._context_tokens, self._patience = context_tokens, patience or Patience()
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client()
+        self._name, self._context_tokens = name, context_tokens
+        url = (base_url or DEFAULT_URL).rstrip("/")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._server = Server(
+            f"The model server at {url}", url, headers, HOW_TO_START, patience or Patience()
+        )
 
     def identity(self) -> ModelIdentity:
-        with typed_faults(self._server, HOW_TO_START):
-            response = self._client.get(f"{self._url}/models", headers=self._headers, timeout=10)
-            if response.status_code != 200:
-                raise status_error(self._server, response.status_code, response.text, response.headers)
+        with self._server.typed_faults():
+            response = self._server.get("/models")
             found = {str(entry["id"]): entry for entry in response.json()["data"]}
         if self._name not in found:
             raise ModelMissing(
-                f"{self._server} has no model {self._name}. It has: {', '.join(sorted(found)[:10])}."
+                f"{self._server.what} has no model {self._name}. It has: {', '.join(sorted(found)[:10])}."
             )
         return ModelIdentity(
             backend="openai",
@@ -73,21 +63,18 @@ class OpenAICompatibleModel:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        url = f"{self._url}/chat/completions"
-        with typed_faults(self._server, HOW_TO_START):
-            for event in server_events(
-                self._client, self._server, url, body, self._headers, request.timeout_s, self._patience
-            ):
+        with self._server.typed_faults():
+            for event in self._server.events("/chat/completions", body, request.timeout_s):
                 usage = event.get("usage") or usage
                 for choice in event.get("choices", [])[:1]:
                     text.append(choice.get("delta", {}).get("content") or "")
                     thinking.append(choice.get("delta", {}).get("reasoning_content") or "")
                     finish = choice.get("finish_reason") or finish
         if not finish:
-            raise ModelReplyBroken(f"{self._server} ended its reply without a finish reason.")
+            raise ModelReplyBroken(f"{self._server.what} ended its reply without a finish reason.")
         counted = usage.get("prompt_tokens")
         if counted is not None and prompt_was_cut(request.messages, counted):
-            raise ContextOverflow(f"{self._server} read {counted} tokens of a longer prompt: it cut it.")
+            raise ContextOverflow(f"{self._server.what} read {counted} tokens of a longer prompt: it cut it.")
         return Reply(
             text="".join(text),
             thinking="".join(thinking),
@@ -106,4 +93,4 @@ class OpenAICompatibleModel:
         pass
 
     def close(self) -> None:
-        self._client.close()
+        self._server.close()
