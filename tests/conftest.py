@@ -17,6 +17,7 @@ from looper.records.plan import Arm, ArmRole, Limits
 from looper.records.task import Task
 
 
+@pytest.hookimpl(tryfirst=True)  # Before the one that reads the marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that look at one long run stay with one worker, or each would make that run for itself."""
     for item in items:

@@ -26,6 +26,9 @@ from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
 START_TIMEOUT_S = 600
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = ADAPTER_FILES = ("adapter_config.json", "adapters.safetensors")
 """What mlx-lm needs of an adapter."""
+SMALL_BYTES = 64 << 20
+"""Weights up to this are too few for a second BLAS thread to pay: threads wait by spinning, which takes a core from the rollouts.
+224 cells of the embedded model took 73 s on two cores with one thread and 96 s with two, replies being the same."""
 WHOLE_DIGEST_BYTES = 256 << 20
 """Weights up to this size are hashed whole; of larger files the beginning, which names every tensor, and the size."""
 
@@ -265,7 +268,7 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=mlx_environment(),
+            env=mlx_environment() | _threads(self._folder),
             # Ctrl-C goes to the whole terminal group; the run itself decides when the model ends.
             start_new_session=True,
         )
@@ -307,6 +310,11 @@ def mlx_environment() -> dict[str, str]:
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     environment.setdefault("HF_HUB_OFFLINE", "1")
     return environment
+
+
+def _threads(folder: Path) -> dict[str, str]:
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return {"OPENBLAS_NUM_THREADS": "1"} if weights <= SMALL_BYTES else {}
 
 
 def folder_digest(folder: Path) -> str:
