@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.edges.datasets.micro import MicroSuite
@@ -17,12 +19,17 @@ from looper.records.plan import Arm, ArmRole, Limits
 from looper.records.task import Task
 
 
-@pytest.hookimpl(tryfirst=True)  # Before the one that reads the marks.
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that look at one long run stay with one worker, or each would make that run for itself."""
-    for item in items:
-        if item.path.name == "test_learning.py" or item.path.parent.name == "views":
-            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    return _WhereTheRunIs(config, log)
+
+
+class _WhereTheRunIs(LoadFileScheduling):
+    """A file's tests stay with one worker, and so do those of a folder that looks at one long run, or each worker would make that
+    run, and start those models, for itself."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "views" if nodeid.startswith("tests/views/") else str(super()._split_scope(nodeid))
 
 
 @pytest.fixture(scope="session")

@@ -150,10 +150,10 @@ wall_s = 60.0
 command_s = 20.0
 verify_s = 60.0
 [profiles.micro.experience]
-per_repo = 16
+per_repo = 12
 samples = 2
 temperature = 1.0
-delivered = 0.4
+delivered = 0.25
 [profiles.micro.experience.selection]
 minimum_tasks = 2
 [profiles.micro.experience.training]
@@ -165,11 +165,26 @@ max_tokens = 512
 """
 
 
+def plan_of(*names: str, per_repo: int = 12) -> str:
+    """The plan with some of its arms alone, so that less has to be gathered."""
+    head, *arms = PLAN[: PLAN.index("[[choices]]")].split("[[arms]]\n")
+    kept = [arm for arm in arms if arm.split('"')[1] in names]
+    profile = PLAN[PLAN.index("[profiles.micro]\n") :].replace("per_repo = 12", f"per_repo = {per_repo}")
+    return "[[arms]]\n".join([head, *kept]) + profile
+
+
 @pytest.fixture
 def project(tmp_path: Path, state: Path) -> Project:
     found = Project(tmp_path, state)
     (tmp_path / "experiments" / "learn.toml").write_text(PLAN)
     return found
+
+
+@pytest.fixture
+def one_learner(project: Project) -> Project:
+    """With base and the arms that are trained and told, and nothing gathered but base's own experience."""
+    (project.folder / "experiments" / "learn.toml").write_text(plan_of("base", "lora", "memory"))
+    return project
 
 
 @pytest.fixture(scope="module")
@@ -343,7 +358,7 @@ def test_a_second_round_learns_from_what_the_first_did(finished: tuple[Project, 
     assert second.selection.seen == 2 * first.selection.seen and first.adapter != second.adapter
     ends = [end for end in run.trajectories if end.arm.startswith("experience_rounds_2")]
     plain = [end for end in run.trajectories if end.arm.startswith("experience_own")]
-    assert len(ends) == len(plain) == 32
+    assert len(ends) == len(plain) == 24
     assert all(end.model.adapter for end in ends) and not any(end.model.adapter for end in plain)
     evaluated = [end for end in run.trajectories if end.arm == "rounds"]
     assert {end.model.adapter for end in evaluated}.isdisjoint({end.model.adapter for end in ends})
@@ -374,7 +389,8 @@ def test_what_memory_gave_can_be_asked_and_taken_back(finished: tuple[Project, R
         assert refused.returncode == 2 and named in refused.stderr and "Traceback" not in refused.stderr
 
 
-def test_an_item_that_was_taken_back_is_told_no_more(project: Project) -> None:
+def test_an_item_that_was_taken_back_is_told_no_more(one_learner: Project) -> None:
+    project = one_learner
     assert project.looper("run", "learn", "--arm", "memory", "--arm", "base").returncode == 0
     told = [end for end in read_run(project.run).trajectories if end.arm == "memory" and end.memory]
     item, cell = told[0].memory[0], told[0].cell
@@ -453,7 +469,7 @@ def test_a_plan_is_foretold_from_the_run_that_is_there(
     told = known.looper("plan", "learn").stdout
     assert f"in {run.folder.name})" in told and re.search(r"time: about \d+ minutes .*median of 4", told)
     assert re.search(r"tokens: about [\d.]+ million, at \d+ a cell", told)
-    gathering = 16 * 2 * 5  # Own, redrawn, of an older state, under an overseer, and before a second round.
+    gathering = 12 * 2 * 5  # Own, redrawn, of an older state, under an overseer, and before a second round.
     assert f"cells: 64 (4 tasks, 16 arms, 1 seeds) and {gathering} to gather experience" in told
     unknown = project.looper("plan", "learn").stdout
     assert "time: not measured" in unknown and "30 % of pairs discordant: 4 tasks: none" in unknown
@@ -471,7 +487,7 @@ def test_a_finished_learning_run_does_nothing_again(finished: tuple[Project, Run
 def test_g10_too_few_successes_train_nothing_and_what_was_gathered_stays(project: Project) -> None:
     plan = project.folder / "experiments" / "learn.toml"
     plan.write_text(
-        PLAN.replace("minimum_tasks = 2", "minimum_tasks = 17").replace("per_repo = 16", "per_repo = 3")
+        PLAN.replace("minimum_tasks = 2", "minimum_tasks = 17").replace("per_repo = 12", "per_repo = 3")
     )
     refused = project.looper("run", "learn", "--arm", "lora")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
@@ -482,7 +498,7 @@ def test_g10_too_few_successes_train_nothing_and_what_was_gathered_stays(project
 
 def test_a_gate_is_passed_over_for_a_reason_that_stands_in_the_record(project: Project) -> None:
     plan = project.folder / "experiments" / "learn.toml"
-    plan.write_text(PLAN.replace("minimum_tasks = 2", "minimum_tasks = 17"))
+    plan.write_text(plan_of("base", "lora", per_repo=3).replace("minimum_tasks = 2", "minimum_tasks = 17"))
     for wrong in ("data", "data=", "speed=why not"):
         refused = project.looper("run", "learn", "--override", wrong)
         assert refused.returncode == 2 and "Gates: data" in refused.stderr
@@ -531,7 +547,8 @@ def test_learning_from_redrawn_conventions_exists_on_level_0_only(project: Proje
     assert refused.returncode == 2 and "level 0" in refused.stderr
 
 
-def test_an_adapter_that_is_gone_is_made_again_and_a_damaged_one_is_named(project: Project) -> None:
+def test_an_adapter_that_is_gone_is_made_again_and_a_damaged_one_is_named(one_learner: Project) -> None:
+    project = one_learner
     project.looper("run", "learn", "--arm", "lora", "--limit", "1")
     run = read_run(project.run)
     adapters = Path(project.environment["LOOPER_HOME"]) / "adapters"

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from looper.cli.settings import Settings
 from looper.cli.training import TrainOptions, examples_of, pairs_of
+from looper.cli.wiring import foreign_run
 from looper.errors import BadInput
-from looper.experiment.foreign import prediction_lines as foreign_predictions
-from looper.experiment.foreign import read_foreign
 from looper.journal import replace_file
 from looper.records.training import Example, SelectionSettings, TrainingSettings
 from looper.views.exports import atif_lines, csv_lines, write_parquet
-from looper.views.foreign import foreign_lines
+from looper.views.foreign import foreign_lines, foreign_predictions
 from looper.views.predictions import prediction_lines
 from looper.views.runs import read_run
 
@@ -84,7 +83,7 @@ def _dpo(chosen: Example, rejected: Example) -> str:
 
 def import_lines(sources: Sequence[str], predictions: Path | None) -> Iterator[str]:
     """Nothing is written where any source cannot be read."""
-    runs = [read_foreign(source) for source in sources]
+    runs = [foreign_run(source) for source in sources]
     yield from foreign_lines(runs)
     if predictions is not None:
         if predictions.exists():

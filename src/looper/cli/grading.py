@@ -7,9 +7,9 @@ from pathlib import Path
 from looper.cli.preparing import load_tasks
 from looper.cli.progress import RunProgress
 from looper.cli.settings import Settings
-from looper.cli.wiring import Site, code_version, engine, judged_before
+from looper.cli.wiring import Site, code_version, engine, judged_before, predictions
 from looper.errors import BadInput
-from looper.experiment.grading import grading_plan, identity_of, read_predictions, trajectories
+from looper.experiment.grading import grading_plan, identity_of, trajectories
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import run_plan
 from looper.experiment.schedule import select_tasks
@@ -44,8 +44,8 @@ def grade(
     selection = suite_named(suite, level)
     tasks, mirrors = load_tasks(selection, settings)
     by_id = {task.instance_id: task for task in tasks}
-    predictions = read_predictions(path, by_id)
-    plan = grading_plan(path, predictions, suite, level, GRADING)
+    judged = predictions(path, by_id)
+    plan = grading_plan(path, judged, suite, level, GRADING)
     chosen = select_tasks(tasks, plan.selection)
     with contextlib.ExitStack() as stack:
         site = Site(plan, mirrors, settings, sandbox, say)
@@ -63,7 +63,7 @@ def grade(
         folder = settings.runs / f"grade-{path.stem}-{manifest.run_hash()}"
         with contextlib.closing(Ledger(folder, manifest)) as begun:
             known = {end.cell for end in begun.trajectories.recovered}
-            ends = trajectories(plan, predictions, code_version(), site.sandbox.name, found)
+            ends = trajectories(plan, judged, code_version(), site.sandbox.name, found)
             for end in ends:
                 if end.cell not in known:
                     begun.trajectories.append(end)

@@ -10,7 +10,7 @@ from looper.cli.wiring import training_memory
 from looper.errors import BadInput
 from looper.experiment.schedule import quoting
 from looper.metrics.registered import ALPHA
-from looper.records.plan import ArmRole, Expect
+from looper.records.plan import Expect
 from looper.views.forecast import discordance, measured, power_lines, time_lines
 
 
@@ -54,7 +54,7 @@ def _memory_lines(prepared: Prepared, settings: Settings) -> Iterator[str]:
     trained = any(arm.learning and arm.learning.treatment.is_adapter for arm in prepared.plan.arms)
     if experience is None or experience.training is None or not trained:
         return
-    base = next(arm for arm in prepared.plan.arms if arm.role is ArmRole.BASE)
+    base = prepared.plan.learners_base
     try:
         wanted, free = training_memory(base.model, settings, experience.training)
     except BadInput as error:

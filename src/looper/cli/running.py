@@ -14,13 +14,14 @@ from looper.errors import BadInput, Drift
 from looper.experiment.ledger import Ledger, differences
 from looper.experiment.prove import prove_split
 from looper.experiment.schedule import changed_since, quoting
-from looper.experiment.stages import Staging, run_stages
+from looper.experiment.stages import run_stages
+from looper.experiment.staging import Staging
 from looper.journal import read_stream
 from looper.protocols import Workspaces
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.learning import Source
-from looper.records.plan import ArmRole, Override, Plan, RunManifest
+from looper.records.plan import Override, Plan, RunManifest
 from looper.records.task import Task
 from looper.views.runs import RunView, read_run, run_folders
 
@@ -74,7 +75,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
                 ),
                 served=models.of,
                 adapted=models.adapted,
-                trainer=lambda: models.trainer(next(arm for arm in plan.arms if arm.role is ArmRole.BASE)),
+                trainer=lambda: models.trainer(plan.learners_base),
                 ledger=ledger,
                 engine=engine(workers_for(plan, options.workers)),
                 stop=stack.enter_context(site.occupied()),
@@ -201,5 +202,5 @@ def workers_for(plan: Plan, wanted: int | None) -> int:
     every conversation in memory."""
     if wanted is not None:
         return wanted
-    small = all(model.backend in ("nano", "gold", "noop", "scripted") for model in plan.model_specs)
+    small = all(model.is_small for model in plan.model_specs)
     return min(8, 2 * (os.cpu_count() or 1)) if small else 2

@@ -102,7 +102,7 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     unknown = [name for name in options.arms if name not in arms]
     if unknown:
         raise BadInput(f"The run has no arm {', '.join(unknown)}. It has: {', '.join(arms)}.")
-    wanted = options.arms or tuple(name for name in arms if arms[name].model.backend not in ("gold", "noop"))
+    wanted = options.arms or tuple(name for name in arms if not arms[name].model.plays_a_part)
     # Where the run set tasks aside to learn from, nothing else is learned from.
     split = {name for found in view.manifest.experience_tasks.values() for name in found} or set(tasks)
     attempts = [attempt for attempt in read_attempts(options.run) if attempt.trajectory.arm in wanted]

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from looper.agent.actions import render
 from looper.bench.gold import gold_actions
 from looper.cli.settings import Settings
 from looper.edges import doctor
+from looper.edges.datasets.foreign import read_foreign
 from looper.edges.datasets.functions import KINDS, load_functions
 from looper.edges.datasets.micro import MicroSuite
+from looper.edges.datasets.predictions import read_predictions
 from looper.edges.datasets.swe_bench_cl import load_hints, load_swe_bench_cl
 from looper.edges.energy import metered
 from looper.edges.engines.local import LocalEngine
@@ -46,13 +48,12 @@ from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
 from looper.protocols import ChatModel, Engine, Fingerprinted, Judged, Workspaces
 from looper.records.base import content_hash
+from looper.records.foreign import ForeignRun, Prediction
 from looper.records.learning import Experience, Source
 from looper.records.model import ModelSpec
 from looper.records.plan import Arm, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, TrainingSettings, Turn
-
-NANO = ModelSpec(backend="nano")
 
 
 def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
@@ -79,6 +80,16 @@ def swe_bench_cl(settings: Settings) -> tuple[Task, ...]:
 def issue_hints(settings: Settings) -> dict[str, str]:
     """What was said below the benchmark's issues, by task. Raises BadInput."""
     return load_hints(settings.swe_data)
+
+
+def foreign_run(source: str) -> ForeignRun:
+    """A run of another harness, PATH or PATH=REPORT. Raises BadInput."""
+    return read_foreign(source)
+
+
+def predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction, ...]:
+    """Patches of a file, for tasks by id. Raises BadInput."""
+    return read_predictions(path, tasks)
 
 
 def stale_tasks(
@@ -223,7 +234,7 @@ def _script(path: Path) -> list[str]:
 
 def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
     """Where the weights lie of a model that can be trained here. Raises BadInput for others."""
-    if spec.backend not in ("nano", "mlx"):
+    if not spec.shows_losses:
         raise BadInput(
             f"{spec.backend} models cannot be trained here. Use nano or mlx:FOLDER for plans that train."
         )
@@ -350,7 +361,7 @@ def machine_of(plan: Plan, settings: Settings, *, share: bool) -> Iterator[Calla
     """This machine for one run, which gives the joules that it took so far. Raises AcceleratorBusy where another large model
     runs on it; the embedded one is too small to be in anybody's way."""
     with contextlib.ExitStack() as stack:
-        if not share and any(model.backend in ("mlx", "ollama") for model in plan.model_specs):
+        if not share and any(model.fills_a_machine for model in plan.model_specs):
             stack.enter_context(inference_lock(settings.state))
         yield stack.enter_context(metered()).joules
 

@@ -15,7 +15,7 @@ from looper.memory.retrieve import Similarity
 from looper.protocols import Engine, Message, Trainer
 from looper.records.learning import Experience, Learning, TrainingChange, Treatment, Writer
 from looper.records.memory import Delivery, MemoryItem, MemoryKind, Reverted
-from looper.records.plan import Arm, ArmRole, Gate, Plan, RunManifest
+from looper.records.plan import Arm, Gate, Plan, RunManifest
 from looper.records.question import AnsweredQuestion
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Make, TrainingEvent, TrainingRequest
@@ -204,7 +204,7 @@ def _held_out(
 ) -> list[tuple[Message, ...]]:
     """Failed attempts of base, each cut before one of its replies, early in one and late in the next."""
     found = []
-    base = next(arm for arm in plan.arms if arm.role is ArmRole.BASE)
+    base = plan.learners_base
     for number, attempt in enumerate(pools.failures(plan, seed, repo)[:HELD_OUT]):
         messages = list(opening(tasks[attempt.trajectory.instance_id], base.scaffold))
         for step in attempt.steps[: number % len(attempt.steps)] if attempt.steps else ():

@@ -7,10 +7,13 @@ from statistics import fmean
 
 from looper.agent.actions import render
 from looper.agent.prompt import opening
+from looper.errors import Cancelled
 from looper.experiment.consolidate import Treatments
+from looper.experiment.pools import read_attempts
+from looper.experiment.staging import Staging
 from looper.protocols import Fingerprinted
 from looper.records.likelihood import AttemptLikelihood, Key, Likelihood
-from looper.records.plan import Arm, ArmRole, Metric, Plan
+from looper.records.plan import Arm, ArmRole, Chooser, Metric, Plan
 from looper.records.task import Task
 from looper.records.training import Example
 from looper.records.verdict import Outcome
@@ -145,3 +148,41 @@ def successes_of_base(plan: Plan, attempts: Sequence[Attempt]) -> list[Attempt]:
             found.setdefault(attempt.trajectory.instance_id, attempt)
     compared = any(contrast.metric is Metric.ACTION_LOG_LIKELIHOOD for contrast in plan.contrasts)
     return list(found.values())[: ASKED if compared else SHOWN]
+
+
+def ask_arms(run: Staging, arms: Sequence[Arm], treatments: Treatments) -> None:
+    """What base and the arms that learned make of successes, where something was learned and the model shows it."""
+    base = run.manifest.plan.base
+    if base is None or not base.model.shows_losses or not any(arm.learning for arm in arms):
+        return
+    successes = successes_of_base(run.manifest.plan, read_attempts(run.ledger.folder))
+    asking = Asking(run.tasks, treatments, run.adapted, successes)
+    known = {found.key for found in run.ledger.likelihoods.recovered}
+    for arm in arms:
+        if arm is not base and (arm.learning is None or arm.has_overseer):
+            continue
+        for seed in run.manifest.plan.seeds_of(arm):
+            for key, ask in asking.of(arm, seed):
+                if run.stop.is_set():
+                    raise Cancelled
+                if key not in known:
+                    run.ledger.likelihoods.append(ask())
+
+
+def ask_of_attempts(run: Staging) -> None:
+    """What base makes of the attempts that are chosen from by their likelihood."""
+    plan = run.manifest.plan
+    names = {name for choice in plan.choices if choice.by is Chooser.LIKELIEST for name in choice.of}
+    base = plan.base
+    if not names or base is None or not base.model.shows_losses:
+        return
+    known = {(found.cell, found.attempt) for found in run.ledger.attempt_likelihoods.recovered}
+    for attempt in read_attempts(run.ledger.folder):
+        if run.stop.is_set():
+            raise Cancelled
+        if (attempt.verdict.cell, attempt.verdict.attempt) in known or attempt.trajectory.arm not in names:
+            continue
+        task = run.tasks[attempt.trajectory.instance_id]
+        found = of_attempt(base, task, attempt, run.adapted(base, task, ""))
+        if found is not None:
+            run.ledger.attempt_likelihoods.append(found)

@@ -16,7 +16,7 @@ from looper.memory.retrieve import Similarity
 from looper.protocols import Message
 from looper.records.learning import Learning, Source, Writer
 from looper.records.memory import Delivery, Draw, MemoryItem, MemoryKind
-from looper.records.plan import Arm, ArmRole, Plan
+from looper.records.plan import Arm, Plan
 from looper.records.question import AnsweredQuestion
 from looper.records.task import Task
 from looper.records.training import Example, Format, Measured, Objective, Selection, Turn
@@ -281,7 +281,7 @@ class Library:
     def successes(self, seed: int, repo: str) -> tuple[Example, ...]:
         """What base did well in its own experience of a repository; nothing where no arm learns from that."""
         pool = self._pools.of(Source.OWN, seed, repo)
-        base = next(arm for arm in self._plan.arms if arm.role is ArmRole.BASE)
+        base = self._plan.learners_base
         return self._examples(base, pool.attempts[:HELD_OUT]) if pool is not None else ()
 
     def items(self, arm: Arm, seed: int, repo: str, kind: MemoryKind) -> list[MemoryItem]:

@@ -5,14 +5,14 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
-from looper.records.model import ModelSpec
+from looper.records.model import Backend, ModelSpec
 from looper.records.plan import (
     Arm,
     ArmRole,
@@ -32,7 +32,7 @@ SEEDS_APART = 1000
 """Between the seeds of a plan under one master seed and under the next."""
 NANO_FORMS = ("small", "8bit", "4bit", "3bit", "2bit")
 OVERSEER = "overseer"
-BACKENDS = ("nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop")
+BACKENDS = tuple(name for name in get_args(Backend) if name != "predictions")
 
 
 class _Closed(BaseModel):

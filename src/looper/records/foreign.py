@@ -24,3 +24,11 @@ class ForeignRun(Record):
     harness: str
     model: str
     attempts: tuple[ForeignAttempt, ...]
+
+
+class Prediction(Record):
+    """A patch that somebody else made, to be judged."""
+
+    instance_id: str
+    model: str
+    patch: str

@@ -124,6 +124,10 @@ class Arm(Record):
     """Run with the first so many seeds of the plan: what is the same with every seed needs no more. None for all."""
     learning: Learning | None = None
 
+    @property
+    def has_overseer(self) -> bool:
+        return self.learning is not None and self.learning.has_overseer
+
     def config_hash(self) -> str:
         """Of everything that can change what the arm does; name and role are labels."""
         learning = self.learning or ""
@@ -374,6 +378,16 @@ class Plan(Record):
         if len({content_hash(arm.learning) for arm in learners if arm.learning}) < len(learners):
             raise ValueError("arms: two arms learn the same; repeat base with the role again instead")
 
+    @property
+    def base(self) -> Arm | None:
+        return next((arm for arm in self.arms if arm.role is ArmRole.BASE), None)
+
+    @property
+    def learners_base(self) -> Arm:
+        """Base, of a plan that learns: such a plan always has one."""
+        assert self.base is not None
+        return self.base
+
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
         """The seeds that an arm is run with."""
         return self.seeds[: arm.only_seeds]
@@ -404,7 +418,7 @@ class Plan(Record):
 
     def experience_arms(self, source: Source) -> tuple[Arm, ...]:
         """Base at work on the training tasks, once per sample."""
-        base = next((arm for arm in self.arms if arm.role is ArmRole.BASE), None)
+        base = self.base
         if base is not None and source is Source.GUIDED:
             base = base.model_copy(update={"learning": self.overseen.learning if self.overseen else None})
         if base is None or source is not Source.GOLD:

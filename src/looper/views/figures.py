@@ -286,12 +286,12 @@ def _driven(run: RunView) -> list[str]:
     return [
         arm.name
         for arm in run.manifest.plan.arms
-        if arm.model.backend not in ("gold", "noop") and arm.name not in run.failed_arms
+        if not arm.model.plays_a_part and arm.name not in run.failed_arms
     ]
 
 
 def _base(run: RunView) -> str:
-    return next((arm.name for arm in run.manifest.plan.arms if arm.role is ArmRole.BASE), "")
+    return run.manifest.plan.base.name if run.manifest.plan.base else ""
 
 
 def _macro(values: Sequence[float | None]) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from looper.metrics.power import smallest_detectable
-from looper.records.plan import Arm, ArmRole, Plan
+from looper.records.plan import Arm, Plan
 from looper.views.runs import RunView, read_runs
 
 DISCORDANCES = (0.1, 0.2, 0.3)
@@ -70,7 +70,7 @@ def _newest(runs: Path) -> Iterator[RunView]:
 
 
 def _main_arm(plan: Plan) -> Arm:
-    return next((arm for arm in plan.arms if arm.role is ArmRole.BASE), plan.arms[0])
+    return plan.base or plan.arms[0]
 
 
 def time_lines(plan: Plan, cells: int, workers: int, found: Measured | None) -> Iterator[str]:

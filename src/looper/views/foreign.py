@@ -7,6 +7,7 @@ from looper.metrics.paired import paired_difference, wilson
 from looper.metrics.power import smallest_detectable
 from looper.records.foreign import ForeignRun
 from looper.views.findings import NOT_MEASURED, difference_text
+from looper.views.predictions import prediction_line
 
 
 def foreign_lines(runs: Sequence[ForeignRun]) -> Iterator[str]:
@@ -51,3 +52,9 @@ def _against(run: ForeignRun, first: ForeignRun) -> Iterator[str]:
     least = smallest_detectable(found.pairs, max(0.01, (found.gains + found.losses) / found.pairs))
     could = "no difference at all" if least is None else f"{100 * least:.0f} points"
     yield f"  smallest difference that {found.pairs} such tasks show with 80 % power: {could}"
+
+
+def foreign_predictions(run: ForeignRun) -> Iterator[str]:
+    """As SWE-bench defines them, to be judged here: `looper bench verify`."""
+    for attempt in run.attempts:
+        yield prediction_line(attempt.instance_id, run.model or run.name, attempt.patch)

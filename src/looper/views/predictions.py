@@ -26,7 +26,11 @@ def prediction_lines(run: RunView, arm: str | None, seed: int | None) -> Iterato
     for task in run.tasks:
         end = last.get(f"{arm}/{seed}/{task}")
         if end is not None:
-            yield json.dumps({"instance_id": task, "model_name_or_path": arm, "model_patch": end.patch})
+            yield prediction_line(task, arm, end.patch)
+
+
+def prediction_line(task: str, model: str, patch: str) -> str:
+    return json.dumps({"instance_id": task, "model_name_or_path": model, "model_patch": patch})
 
 
 def swe_bench_report(run: RunView, arm: str) -> dict[str, object]:

@@ -209,7 +209,7 @@ class RunView:
     def contrasts(self) -> list[tuple[str, str, PairedDifference | None]]:
         """Each arm that repeats base or differs from it by its treatment, against the base arm."""
         arms = self.manifest.plan.arms
-        base = next((arm for arm in arms if arm.role is ArmRole.BASE), None)
+        base = self.manifest.plan.base
         if base is None:
             return []
         others = [arm for arm in arms if arm.learning or arm.role in (ArmRole.AGAIN, ArmRole.TREATMENT)]
@@ -220,7 +220,7 @@ class RunView:
         """Share of cells in which base and a repeat of it differ; None where there is no repeat, or no common cell."""
         arms = self.manifest.plan.arms
         again = next((arm for arm in arms if arm.role is ArmRole.AGAIN), None)
-        base = next((arm for arm in arms if arm.role is ArmRole.BASE), None)
+        base = self.manifest.plan.base
         if again is None or base is None:
             return None
         first, second = self.outcomes(base.name), self.outcomes(again.name)
@@ -271,7 +271,7 @@ class RunView:
 
     def same_as_base(self, arm: str) -> tuple[int, int]:
         """Cells in which an arm made the very patch that base made, and cells that both have."""
-        base = next(found.name for found in self.manifest.plan.arms if found.role is ArmRole.BASE)
+        base = self.manifest.plan.learners_base.name
         patches = {end.cell: end.patch_hash for end in self.trajectories}
         pairs = [
             (patches[cell], patches[theirs])

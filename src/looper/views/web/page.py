@@ -11,7 +11,6 @@ from typing import Any
 from looper.journal import replace_file
 from looper.metrics.registered import Registered
 from looper.records.learning import Treatment
-from looper.records.plan import ArmRole
 from looper.records.verdict import Outcome
 from looper.views import plots
 from looper.views.figures import tables
@@ -250,7 +249,7 @@ def _transfer(run: RunView) -> dict[str, Any] | None:
 
 def _by_repo(run: RunView) -> dict[str, list[bool]]:
     """Outcomes of base."""
-    base = next(arm.name for arm in run.manifest.plan.arms if arm.role is ArmRole.BASE)
+    base = run.manifest.plan.learners_base.name
     found: dict[str, list[bool]] = {}
     for where, resolved in run.outcomes(base).items():
         found.setdefault(_repo(where.partition("/")[2]), []).append(resolved)

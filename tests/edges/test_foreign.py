@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from looper.cli.exporting import import_lines
+from looper.edges.datasets.foreign import read_foreign
 from looper.errors import BadInput
-from looper.experiment.foreign import prediction_lines, read_foreign
+from looper.views.foreign import foreign_predictions
 
 PATCH = "diff --git a/x b/x\n"
 
@@ -106,7 +107,7 @@ def test_what_is_not_judged_has_no_rate(tmp_path: Path) -> None:
     folder = mini_swe_agent(tmp_path / "a", {"t-1": PATCH})
     said = "\n".join(import_lines([str(folder)], None))
     assert "1 attempts are not judged" in said and "resolved" not in said
-    assert list(prediction_lines(read_foreign(str(folder))))
+    assert list(foreign_predictions(read_foreign(str(folder))))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 `output.jsonl`), and predictions with the report of SWE-bench."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -137,15 +137,3 @@ def _with_report(found: ForeignRun, path: Path) -> ForeignRun:
             )
         }
     )
-
-
-def prediction_lines(found: ForeignRun) -> Iterator[str]:
-    """As SWE-bench defines them, to be judged here: `looper bench verify`."""
-    for attempt in found.attempts:
-        yield json.dumps(
-            {
-                "instance_id": attempt.instance_id,
-                "model_name_or_path": found.model or found.name,
-                "model_patch": attempt.patch,
-            }
-        )

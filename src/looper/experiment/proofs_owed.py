@@ -1,0 +1,124 @@
+"""Every proof that a run owes before its first task: contexts of models, memories and adapters of arms."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from looper.errors import Cancelled
+from looper.experiment.consolidate import Treatments
+from looper.experiment.prove import (
+    measure_retention,
+    prove_adapter,
+    prove_context,
+    prove_memory,
+    prove_split,
+    prove_valid_actions,
+)
+from looper.experiment.staging import Staging
+from looper.protocols import Trainer
+from looper.records.learning import Treatment
+from looper.records.plan import Arm, Gate
+from looper.records.treatment import Proof, ProofKind
+
+
+def prove_contexts(run: Staging, arms: Sequence[Arm]) -> None:
+    """Once per model: adapters change no window."""
+    seen = set()
+    for arm in arms:
+        if not arm.model.reads or arm.model in seen:
+            continue
+        seen.add(arm.model)
+        model = run.served(arm, run.tasks[run.manifest.tasks[0]], "")
+        identity = model.identity()
+        subject = f"{identity.name} {identity.digest[:12]}"
+        prove = partial(prove_context, model, arm.name, subject, run.manifest.plan.limits)
+        _once(run, ProofKind.CONTEXT, arm.name, subject, prove)
+
+
+def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable[[], Proof]) -> Proof:
+    """A proof of this run: the one on record, or a new one."""
+    for proof in run.proved:
+        if (proof.kind, proof.arm, proof.subject) == (kind, arm, subject):
+            return proof
+    if run.stop.is_set():
+        raise Cancelled
+    proof = prove()
+    run.ledger.proofs.append(proof)
+    run.proved.append(proof)
+    return proof
+
+
+def prove_treatments(
+    run: Staging, arms: Sequence[Arm], treatments: Treatments, trainer: Trainer | None
+) -> frozenset[str]:
+    """Names of the arms that failed: they run no task and have no rate. Raises TreatmentMissing."""
+    failed = set()
+    for arm in arms:
+        if arm.learning is None:
+            continue
+        if arm.learning.remembers is not None:
+            _prove_memory(run, arm, treatments)
+        if (
+            arm.learning.treatment.is_adapter
+            and trainer is not None
+            and not _prove_adapters(run, arm, treatments, trainer)
+        ):
+            failed.add(arm.name)
+    return frozenset(failed)
+
+
+def _prove_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
+    experience = run.manifest.plan.experience
+    # Without experience it is the gold patch that is told, of which every task has one.
+    least = experience.delivered if experience is not None else 1.0
+
+    def prove() -> Proof:
+        tasks = [run.tasks[name] for name in run.manifest.tasks]
+        return prove_memory(
+            [
+                treatments.memory(arm, seed, task)
+                for seed in run.manifest.plan.seeds_of(arm)
+                for task in tasks
+            ],
+            arm.name,
+            least,
+        )
+
+    _once(run, ProofKind.MEMORY_DELIVERED, arm.name, "memory", prove)
+
+
+def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer) -> bool:
+    """Whether the arm may run: each of its adapters is in the model, and the model still speaks the protocol."""
+    assert arm.learning is not None
+    plan = run.manifest.plan
+    zero = arm.learning.treatment is Treatment.ZERO_ADAPTER
+    kind = ProofKind.ZERO_IS_BASE if zero else ProofKind.ADAPTER_ARRIVED
+    passed = True
+    for seed in plan.seeds_of(arm):
+        for repo in sorted({run.tasks[name].repo for name in run.manifest.tasks}):
+            task = next(run.tasks[name] for name in run.manifest.tasks if run.tasks[name].repo == repo)
+            adapter = treatments.adapter(arm, seed, repo)
+            prove_split(trainer.load(adapter), run.manifest.tasks, arm.name)
+            model, base = run.adapted(arm, task, adapter), run.adapted(arm, task, "")
+            prompts = treatments.prompts(seed, repo)
+            arrived = partial(prove_adapter, model, base, prompts, arm.name, adapter, zero=zero)
+            _once(run, kind, arm.name, adapter, arrived)
+            elsewhere = treatments.elsewhere(arm, seed, repo)
+            if elsewhere and not zero:
+                kept = partial(measure_retention, model, base, elsewhere, arm.name, adapter)
+                _once(run, ProofKind.RETENTION, arm.name, adapter, kept)
+            if not zero and seed == plan.seeds[0]:
+                valid = partial(
+                    prove_valid_actions,
+                    model,
+                    base,
+                    prompts,
+                    arm.name,
+                    adapter,
+                    plan.limits,
+                    stops=run.manifest.stops(Gate.ACTION),
+                )
+                proof = _once(run, ProofKind.VALID_ACTIONS, arm.name, adapter, valid)
+                if proof.stops and not proof.passed:
+                    run.say(f"{arm.name} is a failed arm and runs no task: {proof.said}")
+                    passed = False
+    return passed

@@ -1,0 +1,65 @@
+"""What the stages of one run work with, and cells at work in one of them."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from looper.experiment.cell import World
+from looper.experiment.ledger import Ledger
+from looper.experiment.run import Progress, run_plan
+from looper.memory.retrieve import Similarity
+from looper.protocols import ChatModel, Engine, Fingerprinted, Trainer
+from looper.records.plan import Arm, Cell, Gate, RunManifest
+from looper.records.task import Task
+from looper.records.training import TrainingEvent
+from looper.records.treatment import Proof
+
+
+@dataclass(frozen=True)
+class Staging:
+    """What the stages of one run work with."""
+
+    manifest: RunManifest
+    tasks: Mapping[str, Task]
+    """All of them, to learn from and to evaluate, by id."""
+    arms: tuple[str, ...]
+    """Arms to run; empty for all."""
+    world: World
+    served: Callable[[Arm, Task, str], ChatModel]
+    """An arm's model with an adapter, by its id; with none where that is empty."""
+    adapted: Callable[[Arm, Task, str], Fingerprinted]
+    """The same for models that carry adapters. Raises BadInput for others."""
+    trainer: Callable[[], Trainer]
+    """Raises BadInput where the plan's model cannot be trained."""
+    ledger: Ledger
+    engine: Engine
+    stop: threading.Event
+    show: Callable[[str, Sequence[Cell], int], AbstractContextManager[Progress]]
+    """Makes the progress of a stage visible: its name, its cells, how many of them are to do."""
+    say: Callable[[str], None]
+    tell: Callable[[str, TrainingEvent], None]
+    energy_j: Callable[[], float | None] = lambda: None
+    """Joules that the machine took so far; None where they cannot be read."""
+    similar: Similarity | None = None
+    """For retrieval from memory; None for BM25."""
+    proved: list[Proof] = field(default_factory=list)
+    """What needs no second proof."""
+
+    def work(self, name: str, schedule: Sequence[Sequence[Cell]], arms: Sequence[Arm], world: World) -> None:
+        """Run the cells that have no end yet; `name` is shown."""
+        cells = [cell for lane in schedule for cell in lane]
+        todo = sum(self.ledger.past(cell) is not None for cell in cells)
+        with self.show(name, cells, todo) as progress:
+            run_plan(
+                self.manifest.plan,
+                arms,
+                self.tasks,
+                schedule,
+                world,
+                self.ledger,
+                self.engine,
+                self.stop,
+                progress,
+                degenerate_stops=self.manifest.stops(Gate.ACTION),
+            )
