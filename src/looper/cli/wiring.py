@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import assert_never
 
 from looper.agent.actions import render
 from looper.bench.gold import gold_actions
@@ -214,10 +215,14 @@ class Models:
                 inner = OpenAICompatibleModel(
                     spec.name, self._settings.openai_key, base_url=spec.base_url, context_tokens=context
                 )
-            case _:
+            case "anthropic":
                 inner = AnthropicModel(
                     spec.name, self._settings.anthropic_key, base_url=spec.base_url, context_tokens=context
                 )
+            case "gold" | "predictions":
+                raise AssertionError(f"{spec.backend} is no model that answers")
+            case _:
+                assert_never(spec.backend)
         return RetryingModel(inner, RetryPolicy())
 
     def close(self) -> None:

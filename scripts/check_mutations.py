@@ -1,0 +1,338 @@
+"""Breaks central behaviours on purpose, one at a time, and looks whether a test notices.
+
+    python scripts/check_mutations.py [--only NAME ...] [--workers N]
+
+Each break is made in a copy of the tree, in which the tests that should notice are run; the first one that fails is named. Exit
+status 1 where a break went unnoticed. Takes about ten minutes on two cores.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("src", "tests", "experiments", "scripts", "pyproject.toml", "README.md", "docs")
+
+
+@dataclass(frozen=True)
+class Break:
+    """One behaviour, and a change after which it is gone."""
+
+    name: str
+    """What no longer holds."""
+    file: str
+    """Below src/looper."""
+    old: str
+    """Stands there once."""
+    new: str
+    tests: tuple[str, ...]
+    """Files below tests, or nodes in them, that should notice."""
+
+
+BREAKS = (
+    Break(
+        "a reply holds one action, and a fence around a file's content is taken off",
+        "agent/actions.py",
+        "return (fenced[2], True) if fenced else (content, False)",
+        "return (content, False)",
+        ("agent/test_actions.py",),
+    ),
+    Break(
+        "a reply that was cut at the limit is no action",
+        "agent/actions.py",
+        "if finish_reason is FinishReason.LENGTH:",
+        "if False:",
+        ("agent/test_actions.py", "agent/test_loop.py"),
+    ),
+    Break(
+        "a rollout ends at the step limit",
+        "agent/loop.py",
+        "if len(self.steps) >= self.limits.steps:",
+        "if len(self.steps) > self.limits.steps:",
+        ("agent/test_loop.py",),
+    ),
+    Break(
+        "an action that was repeated too often ends the rollout",
+        "agent/guards.py",
+        "if self.settings.repeat_stop and count >= self.settings.repeat_stop:",
+        "if False:",
+        ("agent/test_loop.py",),
+    ),
+    Break(
+        "the content in use is never pruned",
+        "agent/context.py",
+        "return observations[: -self.settings.keep_last]",
+        "return observations",
+        ("agent/test_loop.py",),
+    ),
+    Break(
+        "a workspace that is not its base tree is refused",
+        "edges/workspaces/exports.py",
+        "if self.clean_state != self._export.state:",
+        "if False:",
+        ("edges/test_workspaces.py",),
+    ),
+    Break(
+        "a patch cannot bring its own tests",
+        "bench/verify.py",
+        "kept, stripped = strip_protected(patch, gold_paths=patch_paths(task.gold_patch))",
+        "kept, stripped = patch, ()",
+        ("bench/test_verify.py",),
+    ),
+    Break(
+        "a canary that lies is tampering",
+        "bench/verify.py",
+        "tampering = canaries.lies(seen, finished)",
+        "tampering = ()",
+        ("bench/test_verify.py",),
+    ),
+    Break(
+        "a broken PASS_TO_PASS test is not resolved",
+        "bench/verify.py",
+        "resolved = fixed and _all_passed(pass_to_pass)",
+        "resolved = fixed",
+        ("bench/test_verify.py",),
+    ),
+    Break(
+        "an infrastructure error is no verdict",
+        "records/verdict.py",
+        "return self in (Outcome.RESOLVED, Outcome.UNRESOLVED, Outcome.TAMPERED)",
+        "return self is not Outcome.CANCELLED",
+        ("metrics", "experiment/test_run.py"),
+    ),
+    Break(
+        "a record is on the disk when it is acknowledged",
+        "journal.py",
+        """                self._write(line)
+                _sync(self._descriptor)
+""",
+        """                self._write(line)
+""",
+        ("test_journal.py",),
+    ),
+    Break(
+        "a torn last line is cut off",
+        "journal.py",
+        "os.truncate(self._path, whole)",
+        "pass",
+        ("test_journal.py",),
+    ),
+    Break(
+        "a run that is being taken down records nothing more",
+        "experiment/run.py",
+        """    def record(item: Item) -> None:
+        if stop.is_set():
+            raise Cancelled
+""",
+        """    def record(item: Item) -> None:
+""",
+        ("experiment/test_stopping.py",),
+    ),
+    Break(
+        "an unfinished run that was begun otherwise is refused",
+        "cli/running.py",
+        "if same and view.finished < view.planned:",
+        "if False:",
+        ("experiment/test_run.py",),
+    ),
+    Break(
+        "arms of one seed share their luck",
+        "experiment/cell.py",
+        "str(cell.seed), str(arm.repetition), cell.instance_id",
+        "str(cell.seed), arm.name, cell.instance_id",
+        ("experiment/test_cell.py",),
+    ),
+    Break(
+        "what was learned from is never evaluated",
+        "experiment/schedule.py",
+        "evaluated = select_tasks([task for task in tasks if task.instance_id not in names], selection)",
+        "evaluated = select_tasks(tasks, selection)",
+        ("experiment/test_plans.py",),
+    ),
+    Break(
+        "an arm differs from base in its learning only",
+        "records/plan.py",
+        "if plain.to_json() != bases[0].to_json():",
+        "if False:",
+        ("experiment/test_plans.py",),
+    ),
+    Break(
+        "only resolved attempts are learned from",
+        "training/select.py",
+        "elif attempt.verdict.outcome is not Outcome.RESOLVED:",
+        "elif False:",
+        ("training/test_select.py",),
+    ),
+    Break(
+        "the loss counts what the model said, not what it was told",
+        "edges/trainers/encoding.py",
+        "spans.append((len(before), len(after.rstrip())))",
+        "spans.append((0, len(after.rstrip())))",
+        ("edges/test_trainer.py",),
+    ),
+    Break(
+        "every action is trained on, not the last alone",
+        "edges/trainers/encoding.py",
+        "        spans.append((len(before), len(after.rstrip())))\n",
+        "        spans = [(len(before), len(after.rstrip()))] * (len(spans) + 1)\n",
+        ("edges/test_trainer.py",),
+    ),
+    Break(
+        "a training that reports no loss has failed",
+        "edges/trainers/mlx.py",
+        """        believable(outcome)
+        whole(outcome, request)
+""",
+        "        pass\n",
+        ("edges/test_trainer.py",),
+    ),
+    Break(
+        "the adapter that was asked for is in the model",
+        "edges/models/mlx_child.py",
+        'self.adapters.use(request["adapter"])',
+        "self.adapters.use(BASE)",
+        ("edges/test_trainer.py",),
+    ),
+    Break(
+        "an adapter that changes nothing stops its arm",
+        "experiment/prove.py",
+        "if not zero and furthest == 0:",
+        "if False:",
+        ("experiment/test_prove.py",),
+    ),
+    Break(
+        "a prompt that was cut is found before the first task",
+        "experiment/prove.py",
+        "abs(full.counted - foretold) > max(16, COUNT_TOLERANCE * foretold)",
+        "False",
+        ("experiment/test_prove.py",),
+    ),
+    Break(
+        "memory tells of earlier tasks only",
+        "memory/retrieve.py",
+        "        and item.position < task.sequence_position\n",
+        "",
+        ("memory/test_memory.py",),
+    ),
+    Break(
+        "arms are compared on their common cells, paired",
+        "metrics/paired.py",
+        "losses = sum(second[key] and not first[key] for key in common)",
+        "losses = sum(second[key] and not first.get(key) for key in second)",
+        ("metrics/test_paired.py",),
+    ),
+    Break(
+        "several registered differences are adjusted together",
+        "metrics/registered.py",
+        "adjusted = iter(holm([found.p_by_task for found in tested]))",
+        "adjusted = iter([found.p_by_task for found in tested])",
+        ("metrics/test_registered.py",),
+    ),
+    Break(
+        "a rate does not count infrastructure errors",
+        "metrics/arms.py",
+        "judged = [verdict for verdict in final.values() if verdict.outcome.is_verdict]",
+        "judged = list(final.values())",
+        ("metrics",),
+    ),
+    Break(
+        "a fault that asking again cannot help is not asked again",
+        "edges/models/retrying.py",
+        "if not error.retryable or self._clock()",
+        "if self._clock()",
+        ("edges/test_model_servers.py",),
+    ),
+    Break(
+        "a command sees no network",
+        "edges/sandboxes/bubblewrap.py",
+        '            "--unshare-net",\n',
+        "",
+        ("contracts/test_sandboxes.py",),
+    ),
+    Break(
+        "a verdict that was changed after the fact is found",
+        "views/audit.py",
+        "        *_seals(run.folder),\n",
+        "",
+        ("views/test_audit.py",),
+    ),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", action="append", default=[], help="breaks whose name holds this")
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    chosen = [
+        found for found in BREAKS if not options.only or any(word in found.name for word in options.only)
+    ]
+    stale = [found.name for found in chosen if not fits(found)]
+    if stale:
+        sys.exit(f"No longer in the code, so correct scripts/check_mutations.py: {'; '.join(stale)}")
+    unnoticed = 0
+    with ThreadPoolExecutor(options.workers) as pool:
+        for found, (failed, seconds) in zip(chosen, pool.map(noticed_by, chosen), strict=True):
+            unnoticed += not failed
+            print(
+                f"{'noticed' if failed else 'UNNOTICED':9} {found.name}: {failed or found.tests}, {seconds:.0f} s",
+                flush=True,
+            )
+    print(f"{len(chosen) - unnoticed} of {len(chosen)} breaks were noticed")
+    sys.exit(1 if unnoticed else 0)
+
+
+def fits(found: Break) -> bool:
+    """Whether the text that a break changes stands in the code exactly once."""
+    return (ROOT / "src" / "looper" / found.file).read_text("utf-8").count(found.old) == 1
+
+
+def noticed_by(found: Break) -> tuple[str, float]:
+    """The first test that fails with the break, empty where none does, and seconds."""
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="looper-break-") as name:
+        # Commands run as another user, who has to see the working trees below.
+        tree = Path(name)
+        tree.chmod(0o755)
+        for part in COPIED:
+            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+            copy(ROOT / part, tree / part)
+        path = tree / "src" / "looper" / found.file
+        path.write_text(path.read_text("utf-8").replace(found.old, found.new), "utf-8")
+        argv = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={tree / 'tmp'}",
+        ]
+        done = subprocess.run(
+            [*argv, *(f"tests/{test}" for test in found.tests)],
+            cwd=tree,
+            env={**os.environ, "PYTHONPATH": str(tree / "src")},
+            capture_output=True,
+            text=True,
+        )
+    return next(failures(done.stdout), ""), time.monotonic() - begun
+
+
+def failures(printed: str) -> Iterator[str]:
+    """Names of the tests that failed, from what pytest printed."""
+    for line in printed.splitlines():
+        if line.startswith(("FAILED ", "ERROR ")):
+            yield line.split(" ", 1)[1].split(" - ")[0].removeprefix("tests/")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""The breaks that scripts/check_mutations.py makes are breaks of the code as it is."""
+
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_break_finds_its_place_in_the_code() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "check_mutations.py"))
+    assert len(script["BREAKS"]) >= 20
+    assert [found.name for found in script["BREAKS"] if not script["fits"](found)] == []
+
+
+def test_every_break_names_tests_that_exist() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "check_mutations.py"))
+    assert all((ROOT / "tests" / test).exists() for found in script["BREAKS"] for test in found.tests)
