@@ -70,8 +70,8 @@ def _decision_lines(prepared: Prepared) -> Iterator[str]:
         return
     tested = sum(found.expect is Expect.MORE for found in contrasts)
     yield (
-        f"decided: once, when every cell has its end; {tested} differences by paired permutation over tasks, two-sided at "
-        f"{ALPHA}, adjusted together (Holm); {len(contrasts) - tested} margins by 90 % intervals"
+        f"decided: once, when every cell has its end; differences ({tested}) by paired permutation over tasks, two-sided at "
+        f"{ALPHA}, adjusted together (Holm); margins ({len(contrasts) - tested}) by 90 % intervals"
     )
 
 

@@ -1,8 +1,11 @@
 """Where Looper keeps its things: the only reader of its environment variables."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from looper.records.plan import FUNCTION_SUITES
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,8 @@ class Settings:
     """Run folders. LOOPER_RUNS, else `runs` in the current folder."""
     swe_data: str
     """SWE-Bench-CL: a JSONL file or hub:NAME. LOOPER_SWE_DATA; empty where it is not set."""
-    humaneval: str
-    mbpp: str
-    """HumanEval and MBPP, in the same way. LOOPER_HUMANEVAL, LOOPER_MBPP."""
+    functions: Mapping[str, str]
+    """Suites of single functions, in the same way, by name. LOOPER_HUMANEVAL, LOOPER_MBPP."""
     workspaces: Path
     """Where working trees are made and removed again. LOOPER_WORKSPACES, else below `state`. A file system in memory makes them
     ten times as fast, and has to hold as many as run side by side."""
@@ -43,8 +45,7 @@ def settings() -> Settings:
         state=state,
         runs=Path(os.environ.get("LOOPER_RUNS") or "runs").expanduser().absolute(),
         swe_data=os.environ.get("LOOPER_SWE_DATA", ""),
-        humaneval=os.environ.get("LOOPER_HUMANEVAL", ""),
-        mbpp=os.environ.get("LOOPER_MBPP", ""),
+        functions={name: os.environ.get(f"LOOPER_{name.upper()}", "") for name in FUNCTION_SUITES},
         workspaces=Path(os.environ.get("LOOPER_WORKSPACES") or state / "workspaces").expanduser().absolute(),
         mirrors=Path(os.environ.get("LOOPER_MIRRORS") or state / "mirrors").expanduser().absolute(),
         openai_key=os.environ.get("OPENAI_API_KEY", ""),

@@ -14,7 +14,7 @@ from looper.bench.gold import gold_actions
 from looper.cli.settings import Settings
 from looper.edges import doctor
 from looper.edges.datasets.foreign import read_foreign
-from looper.edges.datasets.functions import KINDS, load_functions
+from looper.edges.datasets.functions import load_functions
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.datasets.predictions import read_predictions
 from looper.edges.datasets.swe_bench_cl import load_hints, load_swe_bench_cl
@@ -62,8 +62,7 @@ def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task
     if selection.suite == "micro":
         return MicroSuite(settings.state / "suites", selection.level, selection.suite_seed).load()
     if selection.suite != "swe-bench-cl":
-        source = settings.humaneval if selection.suite == "humaneval" else settings.mbpp
-        return load_functions(selection.suite, source, settings.state / "suites")
+        return load_functions(selection.suite, settings.functions[selection.suite], settings.state / "suites")
     tasks = swe_bench_cl(settings)
     return tasks, mirrors_of(tasks, settings.mirrors)
 
@@ -105,12 +104,12 @@ def suites(settings: Settings) -> Iterator[tuple[str, Counter[str], str]]:
     for level in (0, 1, 2):
         tasks, _ = MicroSuite(settings.state / "suites", level, 0).load()
         yield f"micro level {level}", _counts(tasks), "ready"
-    for name, source in (("humaneval", settings.humaneval), ("mbpp", settings.mbpp)):
+    for name, source in settings.functions.items():
         if source:
             tasks, _ = load_functions(name, source, settings.state / "suites")
             yield name, _counts(tasks), "ready"
         else:
-            yield name, Counter(), f"not configured: set {KINDS[name][1]}"
+            yield name, Counter(), f"not configured: set LOOPER_{name.upper()}"
     if not settings.swe_data:
         yield "swe-bench-cl", Counter(), "not configured: set LOOPER_SWE_DATA"
         return

@@ -240,8 +240,10 @@ class Price(Record):
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
 
 
-Suite = Literal["micro", "swe-bench-cl", "humaneval", "mbpp"]
-SUITES: tuple[Suite, ...] = get_args(Suite)
+FunctionSuite = Literal["humaneval", "mbpp"]
+FUNCTION_SUITES: tuple[FunctionSuite, ...] = get_args(FunctionSuite)
+Suite = Literal["micro", "swe-bench-cl"] | FunctionSuite
+SUITES: tuple[str, ...] = ("micro", "swe-bench-cl", *FUNCTION_SUITES)
 
 
 class TaskSelection(Record):

@@ -77,8 +77,7 @@ def time_lines(plan: Plan, cells: int, workers: int, found: Measured | None) -> 
     """How long, and how many tokens."""
     if found is None:
         yield (
-            "time: not measured; no run here had this model and these limits. A few tasks measure it: "
-            f"looper run {plan.experiment} --profile {plan.profile} --limit 4"
+            "time: not measured; no run here had this model and these limits. A few tasks measure it: run it with --limit 4"
         )
         return
     hours = cells * found.rollout_s / workers / 3600

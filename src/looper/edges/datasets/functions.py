@@ -13,14 +13,12 @@ from looper.records.task import Task
 KINDS = {
     "humaneval": (
         "HumanEval",
-        "LOOPER_HUMANEVAL",
         "hub:openai/openai_humaneval",
         ("test",),
         human_eval_change,
     ),
     "mbpp": (
         "MBPP",
-        "LOOPER_MBPP",
         "hub:google-research-datasets/mbpp#sanitized",
         ("prompt", "train", "validation", "test"),
         mbpp_change,
@@ -30,8 +28,8 @@ KINDS = {
 
 def load_functions(suite: str, source: str, folder: Path) -> tuple[tuple[Task, ...], dict[str, Path]]:
     """Tasks and mirrors under `folder`. Raises BadInput, naming the row where one is broken."""
-    name, variable, hub, splits, change_of = KINDS[suite]
-    how = f"Set {variable} to its JSONL file, or to {hub}."
+    name, hub, splits, change_of = KINDS[suite]
+    how = f"Set LOOPER_{suite.upper()} to its JSONL file, or to {hub}."
     if not source:
         raise BadInput(f"{name} is not configured. {how}")
     changes = []
