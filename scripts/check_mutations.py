@@ -71,7 +71,7 @@ BREAKS = (
         "agent/context.py",
         "return observations[: -self.settings.keep_last]",
         "return observations",
-        ("agent/test_loop.py",),
+        ("agent/test_context.py",),
     ),
     Break(
         "a workspace that is not its base tree is refused",

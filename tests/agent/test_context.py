@@ -1,0 +1,58 @@
+"""A conversation that no longer fits: what is shortened, and what never is."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from looper.agent.context import SHORTENED, ContextFull, Conversation
+from looper.protocols import Message
+from looper.records.plan import PruningSettings
+
+LONG = "x" * 100
+
+
+def characters(messages: Sequence[Message]) -> int:
+    return sum(len(text) for _, text in messages)
+
+
+def talk(observations: int, keep_last: int) -> Conversation:
+    """A system message, a task, and as many turns as there are observations."""
+    opening: list[Message] = [("system", "s" * 50), ("user", "t" * 50)]
+    turns: list[Message] = [
+        turn for _ in range(observations) for turn in (("assistant", "a"), ("user", LONG))
+    ]
+    return Conversation([*opening, *turns], characters, PruningSettings(keep_last=keep_last), len(opening))
+
+
+def shortened(conversation: Conversation) -> list[bool]:
+    return [text == SHORTENED for role, text in conversation.messages[2:] if role == "user"]
+
+
+def test_the_oldest_observations_go_first_and_only_as_many_as_are_needed() -> None:
+    conversation = talk(observations=6, keep_last=2)
+    assert conversation.fit(800) == characters(conversation.messages) and not any(shortened(conversation))
+    assert (conversation.fit(600) or 0) <= 0.75 * 600
+    gone = shortened(conversation)
+    assert gone == sorted(gone, reverse=True) and 0 < sum(gone) < 5
+
+
+def test_the_content_in_use_and_the_task_are_never_shortened() -> None:
+    conversation = talk(observations=6, keep_last=4)
+    with pytest.raises(ContextFull):
+        conversation.fit(400)
+    assert shortened(conversation)[-4:] == [False] * 4
+    assert conversation.messages[1] == ("user", "t" * 50)
+
+
+def test_what_was_shortened_stays_so() -> None:
+    conversation = talk(observations=6, keep_last=2)
+    conversation.fit(600)
+    before = list(conversation.messages)
+    conversation.fit(600)
+    assert conversation.messages == before
+
+
+def test_a_model_without_tokens_is_left_alone() -> None:
+    conversation = talk(observations=6, keep_last=2)
+    conversation.count = lambda messages: None
+    assert conversation.fit(1) is None and not any(shortened(conversation))
