@@ -452,7 +452,8 @@ def questions(
 
     Example: looper questions --rate pairs_5
     """
-    from looper.cli.reading import answers_to_rate, question_texts, rated
+    from looper.cli.after import answers_to_rate, rated
+    from looper.cli.reading import question_texts
 
     runs = chosen_settings().runs
     for number, answer in enumerate(answers_to_rate(runs, run, rate, by, count) if rate else (), 1):

@@ -50,6 +50,6 @@ def revert(
 
     Example: looper memory revert 0a1b2c --reason "names a file that is gone"
     """
-    from looper.cli.reading import memory_revert
+    from looper.cli.after import memory_revert
 
     print(memory_revert(chosen_settings().runs, run, item, reason))

@@ -1,4 +1,4 @@
-"""What `looper show`, `looper diff` and `looper status` print."""
+"""What `looper show`, `diff`, `status`, `memory` and `questions` print; nothing is written."""
 
 import json
 from collections.abc import Iterator
@@ -6,26 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from looper.errors import BadInput
-from looper.experiment.ledger import rate, revert
-from looper.records.memory import Reverted
-from looper.records.question import AnsweredQuestion, Rating
 from looper.records.trajectory import StopReason
 from looper.views.diff import arms_diff, rollouts_diff, runs_diff
 from looper.views.index import steps_of
 from looper.views.memory import (
     delivery_lines,
     item_lines,
-    one_item,
-    reverted_items,
-    told_by,
     why_lines,
 )
-from looper.views.questions import question_lines, questions, to_rate
+from looper.views.questions import question_lines
 from looper.views.runs import RunView, read_run, read_runs, run_folders
 from looper.views.show import ending_text, step_text
 
 
-def _last_run(runs: Path, folder: Path | None) -> RunView:
+def chosen_run(runs: Path, folder: Path | None) -> RunView:
     if folder is not None:
         return read_run(folder if folder.is_dir() else runs / folder)
     found = run_folders(runs)
@@ -36,7 +30,7 @@ def _last_run(runs: Path, folder: Path | None) -> RunView:
 
 def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | None) -> Iterator[str]:
     """The texts of one cell, or a list of all cells with their ends."""
-    view = _last_run(runs, folder)
+    view = chosen_run(runs, folder)
     final = {verdict.cell: verdict for verdict in view.verdicts}
     cells = [cell for arm in view.manifest.plan.arms for cell in view.cells(arm.name)]
     if wanted is None:
@@ -60,7 +54,7 @@ def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | N
 
 def question_texts(runs: Path, folder: Path | None) -> list[str]:
     """What was asked and answered for training, arm by arm. Raises BadInput where nothing was."""
-    view = _last_run(runs, folder)
+    view = chosen_run(runs, folder)
     lines = question_lines(view.folder)
     if not lines:
         raise BadInput(
@@ -69,32 +63,12 @@ def question_texts(runs: Path, folder: Path | None) -> list[str]:
     return lines
 
 
-def answers_to_rate(runs: Path, folder: Path | None, arm: str, by: str, count: int) -> list[AnsweredQuestion]:
-    """What is left of so many drawn answers of an arm. Raises BadInput for arms without any."""
-    view = _last_run(runs, folder)
-    arms = sorted({key[0] for key in questions(view.folder)})
-    if arm not in arms:
-        there = ", ".join(arms) or "none"
-        raise BadInput(
-            f"In {view.folder.name} no answers were given for an arm {arm}. Arms with answers: {there}."
-        )
-    return to_rate(view.folder, arm, by, count)
-
-
-def rated(runs: Path, folder: Path | None, answer: AnsweredQuestion, by: str, *, noise: bool) -> None:
-    """Keep a person's word. Raises RunBusy while the run is running."""
-    rating = Rating(
-        arm=answer.arm, seed=answer.seed, round=answer.round, source=answer.source, by=by, noise=noise
-    )
-    rate(_last_run(runs, folder).folder, rating)
-
-
 def diff_lines(runs: Path, folder: Path | None, first: str, second: str) -> Iterator[str]:
     """Two run folders, two cells or two arms."""
     folders = [path if path.is_dir() else runs / path for path in map(Path, (first, second))]
     if all((path / "manifest.jsonl").exists() for path in folders):
         return runs_diff(*map(read_run, folders))
-    view = _last_run(runs, folder)
+    view = chosen_run(runs, folder)
     cells = [name.count("/") == 2 for name in (first, second)]
     if all(cells):
         return rollouts_diff(view, first, second)
@@ -105,34 +79,18 @@ def diff_lines(runs: Path, folder: Path | None, first: str, second: str) -> Iter
 
 def memory_lines(runs: Path, folder: Path | None) -> Iterator[str]:
     """What memory gave to the tasks of a run, then every item in a line."""
-    view = _last_run(runs, folder)
+    view = chosen_run(runs, folder)
     yield from delivery_lines(view)
     yield from item_lines(view)
 
 
 def memory_why(runs: Path, folder: Path | None, item: str) -> Iterator[str]:
-    yield from why_lines(_last_run(runs, folder), item)
-
-
-def memory_revert(runs: Path, folder: Path | None, wanted: str, reason: str) -> str:
-    """What was done, in words. Raises BadInput or RunBusy."""
-    view = _last_run(runs, folder)
-    item = one_item(view, wanted)
-    if item.id in reverted_items(view):
-        raise BadInput(f"{item.id} is told no more already.")
-    revert(view.folder, Reverted(item=item.id, reason=reason))
-    told = sum(item.id in found.end.memory for found in told_by(view))
-    left = (
-        "the cells that are still to do go without it"
-        if view.finished < view.planned
-        else "the run is finished"
-    )
-    return f"{item.id} is told no more; {told} rollouts had it, {left}."
+    yield from why_lines(chosen_run(runs, folder), item)
 
 
 def status_lines(runs: Path, folder: Path | None, *, as_json: bool) -> Iterator[str]:
     unreadable: list[str] = []
-    views = [_last_run(runs, folder)] if folder is not None else read_runs(runs, unreadable.append)
+    views = [chosen_run(runs, folder)] if folder is not None else read_runs(runs, unreadable.append)
     described = [_described(view) for view in views]
     if as_json:
         yield json.dumps({"runs": described, "unreadable": unreadable})

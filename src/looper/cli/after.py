@@ -1,0 +1,47 @@
+"""What people have to say of a run that is there: answers rated, memories taken back."""
+
+from pathlib import Path
+
+from looper.cli.reading import chosen_run
+from looper.errors import BadInput
+from looper.experiment.ledger import rate, revert
+from looper.records.memory import Reverted
+from looper.records.question import AnsweredQuestion, Rating
+from looper.views.memory import one_item, reverted_items, told_by
+from looper.views.questions import questions, to_rate
+
+
+def answers_to_rate(runs: Path, folder: Path | None, arm: str, by: str, count: int) -> list[AnsweredQuestion]:
+    """What is left of so many drawn answers of an arm. Raises BadInput for arms without any."""
+    view = chosen_run(runs, folder)
+    arms = sorted({key[0] for key in questions(view.folder)})
+    if arm not in arms:
+        there = ", ".join(arms) or "none"
+        raise BadInput(
+            f"In {view.folder.name} no answers were given for an arm {arm}. Arms with answers: {there}."
+        )
+    return to_rate(view.folder, arm, by, count)
+
+
+def rated(runs: Path, folder: Path | None, answer: AnsweredQuestion, by: str, *, noise: bool) -> None:
+    """Keep a person's word. Raises RunBusy while the run is running."""
+    rating = Rating(
+        arm=answer.arm, seed=answer.seed, round=answer.round, source=answer.source, by=by, noise=noise
+    )
+    rate(chosen_run(runs, folder).folder, rating)
+
+
+def memory_revert(runs: Path, folder: Path | None, wanted: str, reason: str) -> str:
+    """What was done, in words. Raises BadInput or RunBusy."""
+    view = chosen_run(runs, folder)
+    item = one_item(view, wanted)
+    if item.id in reverted_items(view):
+        raise BadInput(f"{item.id} is told no more already.")
+    revert(view.folder, Reverted(item=item.id, reason=reason))
+    told = sum(item.id in found.end.memory for found in told_by(view))
+    left = (
+        "the cells that are still to do go without it"
+        if view.finished < view.planned
+        else "the run is finished"
+    )
+    return f"{item.id} is told no more; {told} rollouts had it, {left}."
