@@ -6,6 +6,7 @@ Trains an adapter on conversations of the expert in some repositories, serves it
 measures what the model makes of conversations in other repositories, before and after.
 """
 
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ SETTINGS = TrainingSettings(
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     examples = conversations(40)
     learned, elsewhere = examples[:20], examples[20:]
     base = MlxModel(nano_folder(), name="nano", context_tokens=2048)
