@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,23 @@ def inject(folder: Path, fault: str) -> tuple[list[int], int, str]:
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run(argv, capture_output=True, text=True, cwd=root, env=environment)
     return [int(line) for line in done.stdout.split()], done.returncode, done.stderr
+
+
+@needs_strace
+def test_s01_a_record_is_on_the_disk_when_it_is_acknowledged(tmp_path: Path) -> None:
+    """What a power cut takes is seen in the order of the calls: the line, its flush, and only then the word that it is safe."""
+    trace, root = tmp_path / "trace", Path(__file__).parents[1]
+    argv = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=write,fsync", sys.executable, "-c", WRITER]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    subprocess.run([*argv, str(tmp_path)], check=True, capture_output=True, cwd=root, env=environment)
+    calls = []
+    for line in trace.read_text().splitlines():
+        if "notes.jsonl>" in line:
+            calls.append("line" if "write(" in line else "flush")
+        elif "write(1<" in line:
+            calls.append("word")
+    # One word may take two calls.
+    assert [call for call, _ in groupby(calls)] == ["line", "flush", "word"] * 6
 
 
 @needs_strace

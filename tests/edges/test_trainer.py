@@ -35,6 +35,7 @@ from looper.records.training import (
     AdapterKind,
     AdapterRecord,
     Example,
+    Library,
     Make,
     Objective,
     TrainingEvent,
@@ -560,6 +561,16 @@ def test_without_enough_memory_training_does_without_and_says_so(
     assert card.id == request.adapter_id() and card.too_long == 0
     changed = card.settings.model_copy(update={"grad_checkpoint": False, "batch_size": 8})
     assert changed == settings
+
+
+def test_g15_a_training_that_reports_no_loss_makes_no_adapter(
+    nano: MlxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(mlx.CHILDREN, Library.MLX, "tests.fakes.silent_trainer")
+    request, trainer = request_for(nano), MlxTrainer(nano_folder(), tmp_path)
+    with pytest.raises(TrainingFailed, match="no train_losses"):
+        trainer.train(request)
+    assert not trainer.has(request.adapter_id()) and trainer.ids() == []
 
 
 def test_a_child_that_ran_out_of_memory_is_begun_again_with_less(

@@ -91,7 +91,7 @@ def test_exact_mcnemar_keeps_its_level_when_nothing_differs() -> None:
 
 def test_g41_arms_are_compared_on_common_cells_only() -> None:
     first = {"a": True, "b": True, "c": False, "only": True}
-    second = {"a": False, "b": True, "c": False, "other": False}
+    second = {"a": False, "b": True, "c": False, "other": False, "another": True}
     found = paired_difference(first, second)
     assert found is not None
     assert (found.pairs, found.gains, found.losses) == (3, 1, 0)
