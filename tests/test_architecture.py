@@ -20,13 +20,16 @@ MAY_IMPORT = {
     "experiment": {
         "experiment", "agent", "bench", "memory", "training", "metrics", "journal", "protocols", "records", "errors",
     },
+    "evolution": {
+        "evolution", "experiment", "agent", "bench", "metrics", "journal", "protocols", "records", "errors",
+    },
     "views": {"views", "metrics", "journal", "records", "errors"},
     # The embedded model is trained on what the agent says in the embedded suite.
     "nano": {"nano", "agent", "bench", "records"},
     # Suites that arrive as foreign data are made into records by the bench's own pure functions.
     "edges": {"edges", "bench", "journal", "protocols", "records", "errors"},
     "cli": {
-        "cli", "experiment", "agent", "bench", "memory", "training", "metrics", "views", "edges", "journal", "protocols", "records", "errors",
+        "cli", "evolution", "experiment", "agent", "bench", "memory", "training", "metrics", "views", "edges", "journal", "protocols", "records", "errors",
     },
 }  # fmt: skip
 

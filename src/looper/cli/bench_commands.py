@@ -97,7 +97,7 @@ def bench_validate(
     )
     counts, found = run_validations(selection, chosen, workers, sandbox, say)
     print("\n".join(table_lines(counts, found)))
-    for line in write_table(file, chosen, found) if file is not None else ():
+    for line in write_table(file, selection, chosen, found) if file is not None else ():
         say(line)
 
 

@@ -11,6 +11,7 @@ import typer
 from looper import __version__
 from looper.cli.adapter_commands import adapter
 from looper.cli.bench_commands import bench
+from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.options import Data, Mirrors, RunFolder, chosen_settings, say
 from looper.errors import ExitCode, LooperError
@@ -52,6 +53,7 @@ class _Said(StrEnum):
 app.add_typer(memory, name="memory")
 
 app.add_typer(adapter, name="adapter")
+app.add_typer(evolve, name="evolve")
 
 
 @app.command()

@@ -1,14 +1,12 @@
 """What `looper bench validate` does."""
 
 import contextlib
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from looper.bench.validate import validate
 from looper.bench.verify import VERSION, Court, Judgement, verify
-from looper.cli.fetching import tasks_by_repo
 from looper.cli.grading import GRADING
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, engine, every_task
@@ -20,6 +18,7 @@ from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.plan import TaskSelection
 from looper.records.task import Task
+from looper.views.blocks import with_block
 from looper.views.eligibility import table_lines
 
 LOG_BYTES = 64 << 20
@@ -102,19 +101,12 @@ def run_validations(
     return dict(Counter(task.repo for task in tasks)), list(latest.values())
 
 
-MARKS = re.compile(r"<!-- looper bench validate -->\n.*?<!-- end of validations -->", re.DOTALL)
-
-
-def write_table(file: Path, settings: Settings, found: Sequence[Validation]) -> Iterator[str]:
-    """Put the table between the marks of a Markdown file. Raises BadInput where it has none."""
+def write_table(
+    file: Path, selection: TaskSelection, settings: Settings, found: Sequence[Validation]
+) -> Iterator[str]:
+    """Put the table over a whole suite between the marks of a Markdown file. Raises BadInput where it has none."""
     text = file.read_text("utf-8") if file.is_file() else ""
-    if not MARKS.search(text):
-        raise BadInput(
-            f"{file} has no marks to write between: <!-- looper bench validate --> and <!-- end of validations -->."
-        )
-    every = {repo: len(tasks) for repo, tasks in tasks_by_repo(settings, ()).items()}
-    block = "\n".join(
-        ["<!-- looper bench validate -->", *table_lines(every, found), "<!-- end of validations -->"]
-    )
-    replace_file(file, MARKS.sub(lambda _: block, text).encode())
+    every = Counter(task.repo for task in every_task(selection, settings)[0])
+    written = with_block(text, "looper bench validate", table_lines(every, found), str(file))
+    replace_file(file, written.encode())
     yield f"{file}: {len(found)} validations"
