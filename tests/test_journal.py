@@ -150,7 +150,7 @@ def inject(folder: Path, fault: str) -> tuple[list[int], int, str]:
         WRITER,
         str(folder),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     done = subprocess.run(argv, capture_output=True, text=True, cwd=root, env=environment)
     return [int(line) for line in done.stdout.split()], done.returncode, done.stderr
 
@@ -160,7 +160,7 @@ def test_s01_a_record_is_on_the_disk_when_it_is_acknowledged(tmp_path: Path) -> 
     """What a power cut takes is seen in the order of the calls: the line, its flush, and only then the word that it is safe."""
     trace, root = tmp_path / "trace", Path(__file__).parents[1]
     argv = ["strace", "-f", "-y", "-o", str(trace), "-e", "trace=write,fsync", sys.executable, "-c", WRITER]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     subprocess.run([*argv, str(tmp_path)], check=True, capture_output=True, cwd=root, env=environment)
     calls = []
     for line in trace.read_text().splitlines():
@@ -244,7 +244,7 @@ def test_s04_the_last_record_still_fits_when_the_disk_fills_up(tmp_path: Path) -
     )
     root = Path(__file__).parents[1]
     script = f'mount -t tmpfs -o size=64k none /mnt && exec {sys.executable} -c "$1"'
-    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}", "PYTHONDONTWRITEBYTECODE": "1"}
     argv = ["unshare", "-Urm", "/bin/sh", "-c", script, "sh", program]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=root, env=environment)
     if "unshare" in done.stderr:
@@ -276,7 +276,7 @@ def test_s09_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None
 
 def test_s10_a_reader_never_sees_half_a_record(tmp_path: Path) -> None:
     root = Path(__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     with subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path)], cwd=root, env=environment, stdout=-3
     ) as writer:
