@@ -244,7 +244,11 @@ def test_s04_the_last_record_still_fits_when_the_disk_fills_up(tmp_path: Path) -
     )
     root = Path(__file__).parents[1]
     script = f'mount -t tmpfs -o size=64k none /mnt && exec {sys.executable} -c "$1"'
-    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     argv = ["unshare", "-Urm", "/bin/sh", "-c", script, "sh", program]
     done = subprocess.run(argv, capture_output=True, text=True, cwd=root, env=environment)
     if "unshare" in done.stderr:

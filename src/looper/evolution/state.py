@@ -1,0 +1,195 @@
+"""A campaign's events → where everything stands. The fold is the only truth; every counter comes from it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from looper.errors import BadInput
+from looper.records.gate import Benchmarked
+from looper.records.generation import (
+    NEXT,
+    Activated,
+    Cause,
+    Challenged,
+    Event,
+    Moved,
+    Phase,
+    Proposed,
+    Role,
+    Source,
+    Spent,
+    Stopped,
+)
+
+
+class NotAllowed(BadInput):
+    """A step that cannot follow what is there."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One candidate, from its contract to its end."""
+
+    number: int
+    parent: int
+    source: Source
+    title: str
+    contract_hash: str
+    request: str
+    phase: Phase = Phase.PROPOSED
+    cause: Cause = Cause.NONE
+    evidence: str = ""
+    attempt: int = 1
+    base_commit: str = ""
+    candidate_commit: str = ""
+    candidate_hash: str = ""
+    judge: str = ""
+    tested: Mapping[str, Benchmarked] = field(default_factory=dict)
+    """By lane."""
+    tokens: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that a campaign's ledger says."""
+
+    generations: Mapping[int, Generation] = field(default_factory=dict)
+    active: str = ""
+    """Version that works; empty before the first."""
+    versions: tuple[Activated, ...] = ()
+    """Each that ever worked, in order."""
+    tokens: Mapping[Role, int] = field(default_factory=dict)
+    calls: int = 0
+    cost_usd: float | None = 0.0
+    """None once a call's price was unknown: a sum without it would be a wrong one."""
+    tested: Mapping[str, int] = field(default_factory=dict)
+    """Challengers by lane."""
+    stopped: str = ""
+
+    @property
+    def next_number(self) -> int:
+        return max(self.generations, default=0) + 1
+
+    @property
+    def decided(self) -> int:
+        """Generations that count: what the world's failures ended does not."""
+        return sum(
+            found.phase.decided or (found.phase is Phase.ARCHIVED and not found.cause.of_the_world)
+            for found in self.generations.values()
+        )
+
+    @property
+    def total_tokens(self) -> int:
+        return sum(self.tokens.values())
+
+    def generation(self, number: int) -> Generation:
+        """Raises BadInput where there is none of that number."""
+        if number not in self.generations:
+            known = ", ".join(map(str, sorted(self.generations))) or "none yet"
+            raise BadInput(f"There is no generation {number}. There are: {known}.")
+        return self.generations[number]
+
+    def of_request(self, request: str) -> Generation | None:
+        """The generation that was asked for by this very request."""
+        return next((found for found in self.generations.values() if found.request == request), None)
+
+
+def folded(events: Iterable[Event]) -> State:
+    """Raises NotAllowed where an event cannot follow those before it."""
+    state = State()
+    for event in events:
+        state = after(state, event)
+    return state
+
+
+def after(state: State, event: Event) -> State:
+    """The state once this has happened too. Raises NotAllowed."""
+    match event.happened:
+        case Proposed() as found:
+            return _proposed(state, found)
+        case Moved() as found:
+            return _with(state, _moved(state.generation(found.generation), found))
+        case Spent() as found:
+            return _spent(state, found)
+        case Challenged() as found:
+            return _challenged(state, found)
+        case Activated() as found:
+            return replace(state, active=found.version, versions=(*state.versions, found))
+        case Stopped(reason=reason):
+            return replace(state, stopped=reason)
+
+
+def _with(state: State, found: Generation) -> State:
+    return replace(state, generations={**state.generations, found.number: found})
+
+
+def _proposed(state: State, found: Proposed) -> State:
+    if found.generation != state.next_number:
+        raise NotAllowed(f"The next generation is {state.next_number}, not {found.generation}.")
+    if found.parent and found.parent not in state.generations:
+        raise NotAllowed(f"There is no generation {found.parent} to be the parent.")
+    return _with(
+        replace(state, stopped=""),
+        Generation(
+            found.generation, found.parent, found.source, found.title, found.contract_hash, found.request
+        ),
+    )
+
+
+def _moved(found: Generation, move: Moved) -> Generation:
+    if move.before is not found.phase:
+        raise NotAllowed(
+            f"Generation {found.number} is {found.phase.value}, not {move.before.value}: somebody else has moved it."
+        )
+    if move.after not in NEXT[found.phase]:
+        raise NotAllowed(
+            f"Generation {found.number} is {found.phase.value} and cannot become {move.after.value}."
+        )
+    if move.after is Phase.INFRA_ERROR and not move.cause.of_the_world:
+        raise NotAllowed(f"{move.cause.value or 'no cause'} is no failure of the outside world.")
+    judged = found.candidate_hash
+    if (
+        judged
+        and move.candidate_hash
+        and move.candidate_hash != judged
+        and found.phase is not Phase.INFRA_ERROR
+    ):
+        raise NotAllowed(
+            f"Generation {found.number} was reported as {judged[:12]} and is {move.candidate_hash[:12]} now: what was judged is "
+            "what is promoted."
+        )
+    return replace(
+        found,
+        phase=move.after,
+        cause=move.cause if move.cause is not Cause.NONE else found.cause,
+        evidence=move.evidence or found.evidence,
+        attempt=move.attempt,
+        base_commit=move.base_commit or found.base_commit,
+        candidate_commit=move.candidate_commit or found.candidate_commit,
+        candidate_hash=move.candidate_hash or found.candidate_hash,
+        judge=move.judge or found.judge,
+    )
+
+
+def _spent(state: State, found: Spent) -> State:
+    tokens = found.prompt_tokens + found.completion_tokens
+    known = state.cost_usd is not None and found.cost_usd is not None
+    state = replace(
+        state,
+        tokens={**state.tokens, found.role: state.tokens.get(found.role, 0) + tokens},
+        calls=state.calls + found.calls,
+        cost_usd=(state.cost_usd or 0.0) + (found.cost_usd or 0.0) if known else None,
+    )
+    if not found.generation:
+        return state
+    generation = state.generation(found.generation)
+    return _with(state, replace(generation, tokens=generation.tokens + tokens))
+
+
+def _challenged(state: State, found: Challenged) -> State:
+    generation = state.generation(found.generation)
+    if found.lane in generation.tested:
+        raise NotAllowed(
+            f"Generation {found.generation} was tested on the {found.lane} lane before; it is tested once."
+        )
+    state = replace(state, tested={**state.tested, found.lane: state.tested.get(found.lane, 0) + 1})
+    return _with(state, replace(generation, tested={**generation.tested, found.lane: found.found}))
