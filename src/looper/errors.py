@@ -161,5 +161,15 @@ class BadPatch(LooperError):
     """A patch does not apply to the tree that it is meant for."""
 
 
+class MergeConflict(LooperError):
+    """Two changes of the same lines; nothing was written."""
+
+
+class RefMoved(LooperError):
+    """A branch or tag is not where it was when something was decided about it."""
+
+    exit_code = ExitCode.BUSY
+
+
 class FileRefused(LooperError):
     """A file tool was asked for something that it must not or cannot touch; the agent is told."""

@@ -223,6 +223,66 @@ class Judged(Protocol):
     def put(self, key: str, verdict: Verdict) -> None: ...
 
 
+@dataclass(frozen=True)
+class Change:
+    """One path that differs between two commits."""
+
+    path: str
+    before: str
+    """Mode in git's digits, 000000 where there was nothing."""
+    after: str
+
+
+class Sources(Protocol):
+    """The repository whose source evolves. Nothing here looks at, or touches, the tree that a person works in."""
+
+    def commit_of(self, ref: str) -> str:
+        """Raises BadInput where there is none."""
+        ...
+
+    def at(self, ref: str) -> str:
+        """The commit that a full ref names; empty where it is not there."""
+        ...
+
+    def tree_of(self, commit: str) -> str: ...
+
+    def file(self, commit: str, path: str) -> bytes | None: ...
+
+    def changes(self, base: str, candidate: str) -> list[Change]: ...
+
+    def with_files(self, base: str, files: Mapping[str, bytes | None], message: str) -> str:
+        """A commit on top of `base` with these files written, or removed where there is no content."""
+        ...
+
+    def merged(self, base: str, candidate: str) -> str:
+        """The tree of both together. Raises MergeConflict, naming the files."""
+        ...
+
+    def merge_commit(self, tree: str, base: str, candidate: str, message: str) -> str: ...
+
+    def move(self, ref: str, commit: str, expected: str) -> None:
+        """Set a ref, if it still is what was expected, empty for not there. Raises RefMoved."""
+        ...
+
+    def export(self, tree: str, folder: Path) -> None:
+        """Write a tree as files; the folder is whole or not there."""
+        ...
+
+
+class Versions(Protocol):
+    """Whole trees by their hash, and which of them works. At every moment exactly one valid version is active."""
+
+    def folder(self, version: str) -> Path: ...
+
+    def active(self) -> str:
+        """Empty before the first."""
+        ...
+
+    def activate(self, version: str) -> None:
+        """Raises BadInput for one that is not there."""
+        ...
+
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

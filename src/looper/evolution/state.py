@@ -13,8 +13,10 @@ from looper.records.generation import (
     Event,
     Moved,
     Phase,
+    Promoting,
     Proposed,
     Role,
+    RollingBack,
     Source,
     Spent,
     Stopped,
@@ -64,6 +66,10 @@ class State:
     tested: Mapping[str, int] = field(default_factory=dict)
     """Challengers by lane."""
     stopped: str = ""
+    unfinished: Promoting | RollingBack | None = None
+    """Begun and not at its end."""
+    promotions: Mapping[int, Promoting] = field(default_factory=dict)
+    """By generation."""
 
     @property
     def next_number(self) -> int:
@@ -107,7 +113,11 @@ def after(state: State, event: Event) -> State:
         case Proposed() as found:
             return _proposed(state, found)
         case Moved() as found:
-            return _with(state, _moved(state.generation(found.generation), found))
+            state = _with(state, _moved(state.generation(found.generation), found))
+            over = state.unfinished is not None and state.unfinished.generation == found.generation
+            return replace(state, unfinished=None) if over else state
+        case Promoting() | RollingBack() as found:
+            return _begun(state, found)
         case Spent() as found:
             return _spent(state, found)
         case Challenged() as found:
@@ -168,6 +178,21 @@ def _moved(found: Generation, move: Moved) -> Generation:
         candidate_hash=move.candidate_hash or found.candidate_hash,
         judge=move.judge or found.judge,
     )
+
+
+def _begun(state: State, found: Promoting | RollingBack) -> State:
+    wanted = Phase.ACCEPTED if isinstance(found, Promoting) else Phase.PROMOTED
+    phase = state.generation(found.generation).phase
+    if phase is not wanted:
+        raise NotAllowed(f"Generation {found.generation} is {phase.value}, not {wanted.value}.")
+    if state.unfinished is not None:
+        raise NotAllowed(
+            f"Generation {state.unfinished.generation} is being promoted or rolled back; that comes first."
+        )
+    promotions = state.promotions
+    if isinstance(found, Promoting):
+        promotions = {**promotions, found.generation: found}
+    return replace(state, unfinished=found, promotions=promotions)
 
 
 def _spent(state: State, found: Spent) -> State:

@@ -207,6 +207,34 @@ class Challenged(Record):
     found: Benchmarked
 
 
+class Promoting(Record):
+    """A promotion has passed every check: from here on it is carried out, by whoever finds it half done."""
+
+    kind: Literal["promoting"] = "promoting"
+    generation: int
+    branch: str
+    base_commit: str
+    """Where the branch is expected."""
+    commit: str
+    """Where it will be."""
+    version: str
+    """Hash of the tree of that commit."""
+
+
+class RollingBack(Record):
+    """A version that worked before is to work again: carried out by whoever finds it half done."""
+
+    kind: Literal["rolling_back"] = "rolling_back"
+    generation: int
+    branch: str
+    base_commit: str
+    commit: str
+    """With the tree of that version; empty where somebody has built on the branch since, so that it is left alone."""
+    version: str
+    to: Count
+    """Generation of that version."""
+
+
 class Activated(Record):
     """Another version is the one that works."""
 
@@ -227,7 +255,7 @@ class Stopped(Record):
 
 
 Happened = Annotated[
-    Proposed | Moved | Spent | Challenged | Activated | Stopped,
+    Proposed | Moved | Spent | Challenged | Promoting | RollingBack | Activated | Stopped,
     Field(discriminator="kind"),
 ]
 

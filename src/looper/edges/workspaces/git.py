@@ -44,8 +44,9 @@ def git(
     stdin: bytes | None = None,
     accept: Sequence[int] = (0,),
     timeout_s: float = 600,
+    index: Path | None = None,
 ) -> bytes:
-    """Standard output of one git command. Raises WorkspaceError, or MissingTool where git is not installed."""
+    """Standard output of one git command, with an index of its own where one is named. Raises WorkspaceError, or MissingTool where git is not installed."""
     executable = program("git")
     if executable is None:
         raise MissingTool(
@@ -59,7 +60,7 @@ def git(
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            env=_ENVIRONMENT,
+            env=_ENVIRONMENT if index is None else {**_ENVIRONMENT, "GIT_INDEX_FILE": str(index)},
             timeout=timeout_s,
         )
     except subprocess.TimeoutExpired as error:

@@ -1,0 +1,124 @@
+"""The repository whose source evolves, by its objects and refs alone: no checkout, no stash, no working tree."""
+
+import io
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from looper.edges.workspaces.git import git
+from looper.errors import BadInput, MergeConflict, RefMoved, WorkspaceError
+from looper.protocols import Change
+
+NOTHING = "0" * 40
+
+
+class GitSources:
+    """One repository. Needs git 2.38 for merging without a working tree."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises BadInput where there is no repository."""
+        try:
+            found = git(["rev-parse", "--absolute-git-dir"], cwd=root)
+        except (WorkspaceError, FileNotFoundError, NotADirectoryError) as error:
+            raise BadInput(f"{root} is no git repository. Name one with --repo, or run: git init.") from error
+        self._folder = Path(found.decode().strip())
+
+    def _git(self, *arguments: str, **options: object) -> bytes:
+        return git(arguments, cwd=self._folder, **options)  # type: ignore[arg-type]
+
+    def commit_of(self, ref: str) -> str:
+        found = self._git("rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}", accept=(0, 1, 128))
+        if not found.strip():
+            raise BadInput(f"There is no {ref} in {self._folder.parent}. Name a branch that is there.")
+        return found.decode().strip()
+
+    def at(self, ref: str) -> str:
+        return self._git("rev-parse", "--verify", "--quiet", ref, accept=(0, 1)).decode().strip()
+
+    def tree_of(self, commit: str) -> str:
+        return self._git("rev-parse", "--verify", f"{commit}^{{tree}}").decode().strip()
+
+    def file(self, commit: str, path: str) -> bytes | None:
+        listed = self._git("ls-tree", "-z", commit, "--", path)
+        if not listed:
+            return None
+        kind, name = listed.split(b"\t")[0].split()[1:3]
+        return self._git("cat-file", "blob", name.decode()) if kind == b"blob" else None
+
+    def changes(self, base: str, candidate: str) -> list[Change]:
+        found = self._git("diff-tree", "-r", "-z", "--no-renames", base, candidate).decode(
+            "utf-8", "surrogateescape"
+        )
+        parts = found.split("\0")[:-1]
+        changes = []
+        for head, path in zip(parts[::2], parts[1::2], strict=True):
+            before, after = head.lstrip(":").split()[:2]
+            changes.append(Change(path, before, after))
+        return changes
+
+    def with_files(self, base: str, files: Mapping[str, bytes | None], message: str) -> str:
+        lines = b""
+        for path, content in files.items():
+            blob = (
+                ""
+                if content is None
+                else self._git("hash-object", "-w", "--stdin", stdin=content).decode().strip()
+            )
+            head = f"100644 {blob}" if blob else f"0 {NOTHING}"
+            lines += f"{head}\t{path}\0".encode("utf-8", "surrogateescape")
+        with tempfile.TemporaryDirectory(prefix="looper-index-") as folder:
+            index = Path(folder) / "index"
+            self._git("read-tree", base, index=index)
+            self._git("update-index", "-z", "--index-info", stdin=lines, index=index)
+            tree = self._git("write-tree", index=index).decode().strip()
+        return self._git("commit-tree", tree, "-p", base, "-m", message).decode().strip()
+
+    def merged(self, base: str, candidate: str) -> str:
+        found = self._git(
+            "merge-tree", "--write-tree", "--name-only", "--no-messages", base, candidate, accept=(0, 1)
+        ).decode("utf-8", "surrogateescape")
+        tree, *conflicts = found.splitlines()
+        if conflicts:
+            raise MergeConflict(f"Both sides changed {', '.join(name for name in conflicts if name)}.")
+        return tree
+
+    def merge_commit(self, tree: str, base: str, candidate: str, message: str) -> str:
+        return self._git("commit-tree", tree, "-p", base, "-p", candidate, "-m", message).decode().strip()
+
+    def move(self, ref: str, commit: str, expected: str) -> None:
+        try:
+            self._git("update-ref", ref, commit, expected or NOTHING)
+        except WorkspaceError as error:
+            now = self.at(ref)
+            if now == commit:
+                return  # Done before, by a process that ended right after.
+            raise RefMoved(
+                f"{ref} is at {now[:12] or 'nothing'} and was expected at {expected[:12] or 'nothing'}: somebody else moved it."
+            ) from error
+
+    def checked_out(self, ref: str) -> Path | None:
+        """A working tree in which a branch is checked out: moving it would make that tree look changed."""
+        folder = Path()
+        for line in self._git("worktree", "list", "--porcelain").decode().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "worktree":
+                folder = Path(value)
+            elif name == "branch" and value == ref:
+                return folder
+        return None
+
+    def export(self, tree: str, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        temporary = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            with tarfile.open(fileobj=io.BytesIO(self._git("archive", "--format=tar", tree))) as archive:
+                # Links that leave the tree are refused: this is what an agent made.
+                archive.extractall(temporary, filter="data")
+        except tarfile.FilterError as error:
+            raise WorkspaceError(f"The tree {tree[:12]} holds what leaves it: {error}.") from error
+        temporary.rename(folder)

@@ -1,0 +1,203 @@
+"""Promote and roll back: pinned to what was judged, atomic, and finished by whoever finds them half done.
+
+Everything that can say no comes before the `promoting` event. After it only steps follow that can be repeated: the branch is moved if
+it is where it was expected, the pointer is swapped by a rename, the tag is set, the ledger says so.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from looper.errors import MergeConflict, RefMoved
+from looper.evolution.ledger import Ledger
+from looper.evolution.state import Generation, NotAllowed, State
+from looper.protocols import Sources, Versions
+from looper.records.generation import Activated, Cause, Happened, Moved, Phase, Promoting, RollingBack
+
+
+@dataclass(frozen=True)
+class Promoter:
+    """What promotion works with."""
+
+    ledger: Ledger
+    sources: Sources
+    versions: Versions
+    branch: str
+    """Full name of the branch that carries what was promoted; not one that is checked out anywhere."""
+    starts: Callable[[Path], str]
+    """Why a version does not start, in a line; empty where it does. Runs in the sandbox."""
+    still_passes: Callable[[str, Generation], bool]
+    """Whether the gates that depend on the tree pass on this one, which is not the judged one since the base has moved."""
+
+    def begin(self, commit: str) -> str:
+        """Make a commit the version that a campaign begins with, where none is active yet; the active one."""
+        self.recover()
+        state = self.ledger.state()
+        if state.active:
+            return state.active
+        tree = self.sources.tree_of(commit)
+        self.sources.export(tree, self.versions.folder(tree))
+        self.sources.move(self.branch, commit, "")
+        self.versions.activate(tree)
+        self._record(lambda now: Activated(version=tree, generation=0))
+        return tree
+
+    def promote(self, number: int, candidate_hash: str = "") -> Moved:
+        """The last event of a generation: promoted, or archived with its cause. Raises NotAllowed for one that was not accepted, or
+        whose hash is not the one that the caller saw."""
+        self.recover()
+        found = self.ledger.state().generation(number)
+        if found.phase is not Phase.ACCEPTED:
+            raise NotAllowed(
+                f"Generation {number} is {found.phase.value}; only what every gate has passed is promoted: looper evolve verify {number}"
+            )
+        if candidate_hash and candidate_hash != found.candidate_hash:
+            raise NotAllowed(
+                f"Generation {number} is {found.candidate_hash[:12]}, and {candidate_hash[:12]} was to be promoted."
+            )
+        if tagged := self.sources.at(_tag(number)):
+            raise NotAllowed(
+                f"The tag gen-{number} is there already, at {tagged[:12]}. Remove or rename it, then promote again."
+            )
+        base = self.sources.commit_of(self.branch)
+        try:
+            tree = self.sources.merged(base, found.candidate_commit)
+        except MergeConflict as error:
+            return self._archive(found, Cause.CONFLICT, str(error))
+        if tree != found.candidate_hash and not self.still_passes(tree, found):
+            return self._archive(
+                found, Cause.CONFLICT, "on the branch as it is now the gates do not pass any more"
+            )
+        folder = self.versions.folder(tree)
+        self.sources.export(tree, folder)
+        if why := self.starts(folder):
+            return self._archive(found, Cause.START_CHECK, why)
+        said = f"generation {number}: {found.title}"
+        commit = self.sources.merge_commit(tree, base, found.candidate_commit, said)
+        self._record(
+            lambda now: Promoting(
+                generation=number, branch=self.branch, base_commit=base, commit=commit, version=tree
+            )
+        )
+        return self._finish_promotion(self.ledger.state())
+
+    def roll_back(self, number: int | None = None) -> Moved:
+        """Back to the version before a generation, the active one by default. Raises NotAllowed where it is not the active one."""
+        self.recover()
+        state = self.ledger.state()
+        current = state.versions[-1].generation if state.versions else 0
+        number = current if number is None else number
+        found = state.generation(number)
+        if found.phase is not Phase.PROMOTED or number != current:
+            raise NotAllowed(
+                f"Generation {number} is {found.phase.value} and the active one is {current or 'the first version'}: roll back the "
+                "newest first."
+            )
+        before = _before(state, number)
+        done = state.promotions[number]
+        untouched = self.sources.commit_of(self.branch) == done.commit
+        commit = (
+            self.sources.merge_commit(
+                before.version, done.commit, done.base_commit, f"roll back generation {number}"
+            )
+            if untouched
+            else ""
+        )
+        self._record(
+            lambda now: RollingBack(
+                generation=number,
+                branch=self.branch,
+                base_commit=done.commit,
+                commit=commit,
+                version=before.version,
+                to=before.generation,
+            )
+        )
+        return self._finish_roll_back(self.ledger.state())
+
+    def recover(self) -> None:
+        """Finish what a process that is no more has begun."""
+        state = self.ledger.state()
+        if isinstance(state.unfinished, Promoting):
+            self._finish_promotion(state)
+        elif isinstance(state.unfinished, RollingBack):
+            self._finish_roll_back(state)
+        elif state.active and self.versions.active() != state.active:
+            self.versions.activate(state.active)
+
+    def _finish_promotion(self, state: State) -> Moved:
+        begun = state.unfinished
+        assert isinstance(begun, Promoting)
+        found = state.generation(begun.generation)
+        try:
+            self.sources.move(begun.branch, begun.commit, begun.base_commit)
+        except RefMoved as error:
+            return self._archive(found, Cause.CONFLICT, str(error))
+        self.versions.activate(begun.version)
+        self.sources.move(_tag(begun.generation), begun.commit, "")
+        self._activated(state, Activated(version=begun.version, generation=begun.generation))
+        return self._move(
+            Moved(
+                generation=begun.generation,
+                before=Phase.ACCEPTED,
+                after=Phase.PROMOTED,
+                candidate_hash=found.candidate_hash,
+            )
+        )
+
+    def _finish_roll_back(self, state: State) -> Moved:
+        begun = state.unfinished
+        assert isinstance(begun, RollingBack)
+        # The pointer first: what works is what people wait for.
+        self.versions.activate(begun.version)
+        evidence = f"back to version {begun.version[:12]}"
+        if begun.commit:
+            try:
+                self.sources.move(begun.branch, begun.commit, begun.base_commit)
+            except RefMoved as error:
+                evidence = f"{evidence}; the branch was left as it is: {error}"
+        else:
+            evidence = f"{evidence}; the branch was left as it is, since somebody has built on it"
+        self._activated(state, Activated(version=begun.version, generation=begun.to, back=True))
+        return self._move(
+            Moved(
+                generation=begun.generation,
+                before=Phase.PROMOTED,
+                after=Phase.ROLLED_BACK,
+                evidence=evidence,
+            )
+        )
+
+    def _activated(self, state: State, event: Activated) -> None:
+        if state.versions[-1:] != (event,):
+            self._record(lambda now: event)
+
+    def _archive(self, found: Generation, cause: Cause, evidence: str) -> Moved:
+        return self._move(
+            Moved(
+                generation=found.number,
+                before=Phase.ACCEPTED,
+                after=Phase.ARCHIVED,
+                cause=cause,
+                evidence=evidence,
+            )
+        )
+
+    def _move(self, move: Moved) -> Moved:
+        self._record(lambda now: move)
+        return move
+
+    def _record(self, decide: Callable[[State], Happened]) -> None:
+        self.ledger.record(decide)
+
+
+def _tag(number: int) -> str:
+    return f"refs/tags/gen-{number}"
+
+
+def _before(state: State, number: int) -> Activated:
+    """The version that worked when a generation was promoted."""
+    at = max(
+        place for place, found in enumerate(state.versions) if found.generation == number and not found.back
+    )
+    return state.versions[at - 1]
