@@ -250,6 +250,10 @@ class Sources(Protocol):
 
     def changes(self, base: str, candidate: str) -> list[Change]: ...
 
+    def listing(self, commit: str) -> dict[str, str]:
+        """Path → mode and object of every entry of a commit's tree."""
+        ...
+
     def with_files(self, base: str, files: Mapping[str, bytes | None], message: str) -> str:
         """A commit on top of `base` with these files written, or removed where there is no content."""
         ...

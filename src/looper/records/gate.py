@@ -19,6 +19,16 @@ class GateOutcome(StrEnum):
     """It could not look. No verdict, and no lesson."""
 
 
+class GateResult(Record):
+    """What one gate found in one candidate."""
+
+    gate: str
+    outcome: GateOutcome
+    evidence: str
+    """What was seen, in a line; for a lesson, so it says what would have to change."""
+    candidate_hash: str
+
+
 class BenchmarkRule(Record):
     """When a candidate counts as better than its parent, fixed before the campaign."""
 

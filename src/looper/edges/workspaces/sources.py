@@ -58,6 +58,11 @@ class GitSources:
             changes.append(Change(path, before, after))
         return changes
 
+    def listing(self, commit: str) -> dict[str, str]:
+        found = self._git("ls-tree", "-r", "-z", commit).decode("utf-8", "surrogateescape")
+        entries = (entry.split("\t", 1) for entry in found.split("\0")[:-1])
+        return {path: " ".join(head.split()[::2]) for head, path in entries}
+
     def with_files(self, base: str, files: Mapping[str, bytes | None], message: str) -> str:
         lines = b""
         for path, content in files.items():
