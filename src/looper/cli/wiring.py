@@ -43,11 +43,13 @@ from looper.edges.trainers.shelf import Shelf
 from looper.edges.verdicts import KeptVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
+from looper.edges.workspaces.sources import GitSources, new_repository
+from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import BadInput
 from looper.experiment.cell import JudgedHere, World
 from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
-from looper.protocols import ChatModel, Engine, Fingerprinted, Judged, Workspaces
+from looper.protocols import ChatModel, Engine, Fingerprinted, Judged, Sources, Versions, Workspaces
 from looper.records.base import content_hash
 from looper.records.foreign import ForeignRun, Prediction
 from looper.records.learning import Experience, Source
@@ -380,3 +382,19 @@ def examine(sandbox: str, settings: Settings) -> list[doctor.Finding]:
         swe_data=settings.swe_data,
         mirrors=settings.mirrors,
     )
+
+
+def sources(root: Path) -> Sources:
+    """A git repository by its objects. Raises BadInput where there is none."""
+    return GitSources(root)
+
+
+def begin_repository(root: Path, files: Mapping[str, bytes]) -> None:
+    """A new repository with these files, where there is none yet."""
+    if not root.exists():
+        new_repository(root, files)
+
+
+def versions(root: Path) -> Versions:
+    """Where versions of an evolving program lie."""
+    return VersionFolders(root)

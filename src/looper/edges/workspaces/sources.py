@@ -127,3 +127,16 @@ class GitSources:
         except tarfile.FilterError as error:
             raise WorkspaceError(f"The tree {tree[:12]} holds what leaves it: {error}.") from error
         temporary.rename(folder)
+
+
+def new_repository(root: Path, files: Mapping[str, bytes]) -> None:
+    """A bare repository with one commit on `main`, whole or not there."""
+    temporary = root.with_name(f".{root.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    git(["init", "--quiet", "--bare", "--template="], cwd=temporary)
+    made = GitSources(temporary)
+    empty = git(["hash-object", "-w", "-t", "tree", "--stdin"], cwd=temporary, stdin=b"").decode().strip()
+    nothing = git(["commit-tree", empty, "-m", "nothing yet"], cwd=temporary).decode().strip()
+    made.move("refs/heads/main", made.with_files(nothing, files, "the beginning"), "")
+    temporary.rename(root)

@@ -1,0 +1,205 @@
+"""What `looper evolve run`, `status`, `tree` and `rollback` do."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import tomli_w
+
+from looper.agent.scaffold import packaged_scaffold
+from looper.cli.plans import RunOptions
+from looper.cli.running import run as run_experiment
+from looper.cli.settings import Settings
+from looper.cli.wiring import begin_repository, sources, versions
+from looper.errors import BadInput
+from looper.evolution.cycle import Campaign, Outcomes, run
+from looper.evolution.gates import Scope
+from looper.evolution.ledger import Ledger
+from looper.evolution.promotion import Promoter
+from looper.evolution.search import FILE, POOR, settings_of, text_of
+from looper.evolution.search import Settings as ScaffoldSettings
+from looper.records.base import content_hash
+from looper.records.gate import BenchmarkRule
+from looper.records.plan import Scaffold
+from looper.views.evolution import described, tree_lines, unseen_line
+from looper.views.runs import RunView
+
+BRANCH = "refs/heads/evolve/active"
+BASE_SCAFFOLD = "terse"
+"""That the embedded model was trained on; what evolves is how an agent differs from it."""
+LANES = {"development": 0, "sealed": 1, "unseen": 2, "screen": 3}
+"""Lane → seed of the embedded suite: other repositories, so no lane tells anything of another's tasks."""
+SCOPE = Scope(
+    allowed=("agent",), protected=("README.md", ".gitattributes"), file_bytes=10_000, changed_lines=200
+)
+README = b"An agent that evolves: its scaffold's settings lie in agent/scaffold.toml.\n"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class EvolveOptions:
+    """What `looper evolve run` was asked for."""
+
+    folder: Path
+    generations: int
+    tasks: int
+    """Of each lane."""
+    alpha: float
+    seed: int
+    workers: int | None
+
+
+def promoter_in(folder: Path) -> Promoter:
+    """Raises BadInput where no campaign has begun there."""
+    if not (folder / "repository").is_dir():
+        raise BadInput(f"There is no campaign in {folder}. Begin one: looper evolve run --folder {folder}")
+    return Promoter(
+        Ledger(folder / "ledger"),
+        sources(folder / "repository"),
+        versions(folder / "versions"),
+        BRANCH,
+        starts=_why_not,
+        # What the gates saw depends on the settings alone, and those are the candidate's.
+        still_passes=lambda tree, generation: False,
+    )
+
+
+def _why_not(version: Path) -> str:
+    """Why a version's settings make no scaffold; empty where they do."""
+    try:
+        scaffold_of(settings_of((version / FILE).read_bytes()))
+    except (OSError, BadInput) as error:
+        return str(error)
+    return ""
+
+
+def scaffold_of(settings: ScaffoldSettings) -> Scaffold:
+    """Raises BadInput where a setting is none, or its value is not."""
+    base = packaged_scaffold(BASE_SCAFFOLD).model_dump()
+    merged = {
+        **base,
+        **{
+            key: {**base[key], **value} if isinstance(value, dict) else value
+            for key, value in settings.items()
+        },
+    }
+    try:
+        return Scaffold.model_validate(merged)
+    except ValueError as error:
+        raise BadInput(f"{FILE}: {error}.") from error
+
+
+def evolve(options: EvolveOptions, settings: Settings, say: Say) -> Iterator[str]:
+    """Everything behind `looper evolve run`: the campaign, its tree, and what its end is worth on tasks that it has not used."""
+    begin_repository(options.folder / "repository", {FILE: text_of(POOR), "README.md": README})
+    promoter = promoter_in(options.folder)
+    promoter.begin(promoter.sources.commit_of("refs/heads/main"))
+    work = partial(_lane, promoter, options, replace(settings, runs=options.folder / "runs"), say)
+    rule = BenchmarkRule(alpha=options.alpha, challengers=options.generations)
+    screened = partial(_screen, promoter, options, replace(settings, runs=options.folder / "runs"), say)
+    campaign = Campaign(promoter, work, screened, SCOPE, rule, rule, say, options.seed)
+    yield f"ended: {run(campaign, options.generations)}"
+    yield from tree_lines(promoter.ledger.events())
+    state = promoter.ledger.state()
+    if len(state.versions) > 1:
+        active, first = work(
+            "unseen", promoter.sources.commit_of(BRANCH), promoter.sources.commit_of("refs/heads/main")
+        )
+        yield unseen_line(active, first)
+
+
+def _lane(
+    promoter: Promoter,
+    options: EvolveOptions,
+    settings: Settings,
+    say: Say,
+    lane: str,
+    candidate: str,
+    parent: str,
+) -> tuple[Outcomes, Outcomes]:
+    """Both versions at the lane's tasks, with the same seeds."""
+    found = {
+        name: settings_of(promoter.sources.file(commit, FILE))
+        for name, commit in (("parent", parent), ("candidate", candidate))
+    }
+    view = _experiment(options, settings, say, lane, options.tasks, found)
+    return view.outcomes("candidate"), view.outcomes("parent")
+
+
+def _screen(
+    promoter: Promoter,
+    options: EvolveOptions,
+    settings: Settings,
+    say: Say,
+    parent: str,
+    moves: Mapping[str, ScaffoldSettings],
+) -> dict[str, float]:
+    names = {name: f"move_{number}" for number, name in enumerate(moves)}
+    arms = {"parent": settings_of(promoter.sources.file(parent, FILE))}
+    view = _experiment(
+        options,
+        settings,
+        say,
+        "screen",
+        max(4, options.tasks // 4),
+        arms | {names[name]: found for name, found in moves.items()},
+    )
+    return {name: fmean(view.outcomes(arm).values() or [0.0]) for name, arm in names.items()}
+
+
+def _experiment(
+    options: EvolveOptions,
+    settings: Settings,
+    say: Say,
+    lane: str,
+    tasks: int,
+    arms: Mapping[str, ScaffoldSettings],
+) -> RunView:
+    """An experiment like any other, with its records; the first arm is base. What was run before is not run again."""
+    plan: dict[str, Any] = {
+        "title": f"{lane} lane",
+        "hypothesis": "A candidate resolves more tasks than its parent.",
+        "factor": "one setting of the scaffold",
+        "arms": [
+            {"name": name, "role": "treatment" if number else "base", "scaffold": dict(found)}
+            for number, (name, found) in enumerate(arms.items())
+        ],
+        "profiles": {
+            "micro": {
+                "like": "micro",
+                "tasks": {"suite_seed": LANES[lane], "per_repo": -(-tasks // 8), "limit": tasks},
+            }
+        },
+    }
+    text = tomli_w.dumps(plan)
+    path = options.folder / "lanes" / f"{lane}-{content_hash(text)[:12]}.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return run_experiment(RunOptions(str(path), "micro", workers=options.workers), settings, say)
+
+
+def status(folder: Path, *, as_json: bool) -> Iterator[str]:
+    """How far a campaign is."""
+    ledger = promoter_in(folder).ledger
+    events, state = ledger.events(), ledger.state()
+    if as_json:
+        yield json.dumps(described(events, state))
+        return
+    yield f"{len(state.generations)} generations, {state.decided} decided, {state.stopped or 'not ended'}"
+    for lane, count in state.tested.items():
+        yield f"{lane} lane: {count} challengers tested"
+    yield from tree_lines(events)
+
+
+def tree(folder: Path) -> Iterator[str]:
+    return tree_lines(promoter_in(folder).ledger.events())
+
+
+def roll_back(folder: Path, number: int | None) -> str:
+    """What was done, in words."""
+    ended = promoter_in(folder).roll_back(number)
+    return f"generation {ended.generation} is rolled back: {ended.evidence}"
