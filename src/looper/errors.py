@@ -38,6 +38,10 @@ class NotAsRecorded(LooperError):
     """Records, or what was written from them, do not say what they said."""
 
 
+class GatesUnfit(LooperError):
+    """Candidates whose end is known ended otherwise: what would be judged now would be judged wrongly."""
+
+
 class BadInput(LooperError):
     """What a person wrote or named cannot be used."""
 

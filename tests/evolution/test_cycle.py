@@ -2,14 +2,16 @@
 
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
-from looper.errors import SandboxUnavailable
-from looper.evolution.cycle import Campaign, Outcomes, run
+from looper.errors import GatesUnfit, SandboxUnavailable
+from looper.evolution.canaries import Canary, Outcomes, canaries
+from looper.evolution.cycle import Campaign, run
 from looper.evolution.gates import Scope
 from looper.evolution.ledger import Ledger
 from looper.evolution.promotion import Promoter
@@ -37,7 +39,14 @@ def resolved(settings: Settings, lane: str) -> Outcomes:
 class World:
     """A campaign in a folder, and what was asked of its lanes."""
 
-    def __init__(self, folder: Path, rule: BenchmarkRule = RULE, fail_at: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        rule: BenchmarkRule = RULE,
+        fail_at: int = 0,
+        known: tuple[Canary, ...] = (),
+        plateau: int = 0,
+    ) -> None:
         self.asked: list[str] = []
         self.fail_at = fail_at
         if not (folder / "repository").exists():
@@ -53,7 +62,15 @@ class World:
         self.promoter.begin(self.promoter.sources.commit_of("refs/heads/main"))
         scope = Scope(allowed=("agent",), protected=("README.md",))
         self.campaign = Campaign(
-            self.promoter, self.lane, self.screen, scope, rule, rule, say=lambda line: None
+            self.promoter,
+            self.lane,
+            self.screen,
+            scope,
+            rule,
+            rule,
+            known,
+            lambda line: None,
+            plateau=plateau,
         )
 
     def lane(self, lane: str, candidate: str, parent: str) -> tuple[Outcomes, Outcomes]:
@@ -140,3 +157,43 @@ def test_a_move_changes_one_setting_and_can_take_it_back() -> None:
     careless = next(move for move in MOVES if move.name == "empty done")
     assert moved(POOR, careless)["guards"] == {**POOR["guards"], "refuse_empty_done": False}
     assert settings_of(text_of(moved(POOR, careless))) == moved(POOR, careless)
+
+
+EDIT = next(move for move in MOVES if move.name == "edit tool")
+
+
+def test_canaries_go_first_and_once(tmp_path: Path) -> None:
+    world = World(tmp_path, known=canaries(EDIT, "README.md"))
+    run(world.campaign, 1)
+    assert world.asked[:2] == ["canary", "canary"] and world.promoter.ledger.state().canaries == {"1": ()}
+    again = World(tmp_path, known=canaries(EDIT, "README.md"))
+    run(again.campaign, 2)
+    assert "canary" not in again.asked
+    assert world.promoter.ledger.state().tested["development"] == 2, "and they spend no alpha"
+
+
+@pytest.mark.parametrize("name", [found.name for found in canaries(EDIT, "README.md")])
+def test_a_campaign_whose_canaries_fail_does_not_start(tmp_path: Path, name: str) -> None:
+    """Each of them, with another end than it must have."""
+    found = next(one for one in canaries(EDIT, "README.md") if one.name == name)
+    wrong = replace(found, caught_by="" if found.caught_by else "benchmark")
+    world = World(tmp_path, known=(wrong,))
+    for _ in range(2):
+        with pytest.raises(GatesUnfit, match=name):
+            run(world.campaign, 3)
+    assert not world.promoter.ledger.state().generations
+
+
+def test_without_a_promotion_for_long_a_campaign_ends(tmp_path: Path) -> None:
+    world = World(tmp_path, plateau=3)
+    assert run(world.campaign, 12) == "plateau"
+    phases = [found.phase for found in world.promoter.ledger.state().generations.values()]
+    assert Phase.PROMOTED not in phases[-3:] and Phase.PROMOTED in phases[:-3]
+
+
+def test_failures_that_are_all_alike_are_the_harness_and_end_the_campaign(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    scope = Scope(allowed=("somewhere",), protected=())
+    ended = run(replace(world.campaign, scope=scope), 12)
+    assert ended.startswith("suspect the harness: 3 candidates in a row ended with: scope")
+    assert len(world.promoter.ledger.state().generations) == 3

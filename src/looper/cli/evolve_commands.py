@@ -21,6 +21,9 @@ def run(
     ] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Which moves come first.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Rollouts side by side.")] = None,
+    plateau_window: Annotated[
+        int, typer.Option(min=0, help="End after so many generations without a promotion; 0 for never.")
+    ] = 0,
 ) -> None:
     """Let the embedded agent's scaffold evolve from a poor one: propose a setting, judge it, promote it or keep it aside.
 
@@ -33,7 +36,7 @@ def run(
     from looper.cli.evolving import EvolveOptions, evolve
     from looper.cli.options import chosen_settings, say
 
-    options = EvolveOptions(folder.absolute(), generations, tasks, alpha, seed, workers)
+    options = EvolveOptions(folder.absolute(), generations, tasks, alpha, seed, workers, plateau_window)
     for line in evolve(options, chosen_settings(), say):
         print(line)
 

@@ -16,11 +16,12 @@ from looper.cli.running import run as run_experiment
 from looper.cli.settings import Settings
 from looper.cli.wiring import begin_repository, sources, versions
 from looper.errors import BadInput
-from looper.evolution.cycle import Campaign, Outcomes, run
+from looper.evolution.canaries import Outcomes, canaries
+from looper.evolution.cycle import Campaign, run
 from looper.evolution.gates import Scope
 from looper.evolution.ledger import Ledger
 from looper.evolution.promotion import Promoter
-from looper.evolution.search import FILE, POOR, settings_of, text_of
+from looper.evolution.search import FILE, MOVES, POOR, settings_of, text_of
 from looper.evolution.search import Settings as ScaffoldSettings
 from looper.records.base import content_hash
 from looper.records.gate import BenchmarkRule
@@ -31,7 +32,10 @@ from looper.views.runs import RunView
 BRANCH = "refs/heads/evolve/active"
 BASE_SCAFFOLD = "terse"
 """That the embedded model was trained on; what evolves is how an agent differs from it."""
-LANES = {"development": 0, "sealed": 1, "unseen": 2, "screen": 3}
+LANES = {"development": 0, "sealed": 1, "unseen": 2, "screen": 3, "canary": 4}
+CANARY_TASKS = 40
+"""Enough for what the known improvement is worth, at an alpha of its own."""
+KNOWN_GOOD = next(move for move in MOVES if move.name == "edit tool")
 """Lane → seed of the embedded suite: other repositories, so no lane tells anything of another's tasks."""
 SCOPE = Scope(
     allowed=("agent",), protected=("README.md", ".gitattributes"), file_bytes=10_000, changed_lines=200
@@ -51,6 +55,7 @@ class EvolveOptions:
     alpha: float
     seed: int
     workers: int | None
+    plateau: int
 
 
 def promoter_in(folder: Path) -> Promoter:
@@ -101,7 +106,18 @@ def evolve(options: EvolveOptions, settings: Settings, say: Say) -> Iterator[str
     work = partial(_lane, promoter, options, replace(settings, runs=options.folder / "runs"), say)
     rule = BenchmarkRule(alpha=options.alpha, challengers=options.generations)
     screened = partial(_screen, promoter, options, replace(settings, runs=options.folder / "runs"), say)
-    campaign = Campaign(promoter, work, screened, SCOPE, rule, rule, say, options.seed)
+    campaign = Campaign(
+        promoter,
+        work,
+        screened,
+        SCOPE,
+        rule,
+        rule,
+        canaries(KNOWN_GOOD, "README.md"),
+        say,
+        options.seed,
+        options.plateau,
+    )
     yield f"ended: {run(campaign, options.generations)}"
     yield from tree_lines(promoter.ledger.events())
     state = promoter.ledger.state()
@@ -126,7 +142,8 @@ def _lane(
         name: settings_of(promoter.sources.file(commit, FILE))
         for name, commit in (("parent", parent), ("candidate", candidate))
     }
-    view = _experiment(options, settings, say, lane, options.tasks, found)
+    count = min(CANARY_TASKS, options.tasks) if lane == "canary" else options.tasks
+    view = _experiment(options, settings, say, lane, count, found)
     return view.outcomes("candidate"), view.outcomes("parent")
 
 

@@ -1,11 +1,12 @@
 """One generation after another: propose, build, judge cheap things first, promote or keep aside."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from looper.errors import BadInput, InfrastructureError
+from looper.errors import BadInput, GatesUnfit, InfrastructureError
 from looper.evolution.benchmark import AlphaAccount, benchmarked
+from looper.evolution.canaries import Canary, Lane, missed
 from looper.evolution.contract import contract_text
 from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
 from looper.evolution.promotion import Promoter
@@ -14,6 +15,7 @@ from looper.evolution.state import Generation, State
 from looper.records.base import content_hash
 from looper.records.gate import Benchmarked, BenchmarkRule, GateOutcome
 from looper.records.generation import (
+    CanariesSang,
     Cause,
     Challenged,
     Contract,
@@ -25,11 +27,10 @@ from looper.records.generation import (
     Stopped,
 )
 
+ALARM = 3
+"""Equal failures in a row that end a campaign."""
 JUDGE = "1"
 """Version of the gates and their order; part of every decision."""
-Outcomes = Mapping[str, bool]
-Lane = Callable[[str, str, str], tuple[Outcomes, Outcomes]]
-"""Name of the lane, commit of the candidate and of its parent → what each resolved, by seed and task."""
 
 
 Screen = Callable[[str, Mapping[str, Settings]], Mapping[str, float]]
@@ -48,14 +49,18 @@ class Campaign:
     development: BenchmarkRule
     sealed: BenchmarkRule
     """Confirms, on tasks that no proposal has been chosen by, what passed the development lane."""
+    canaries: tuple[Canary, ...]
     say: Callable[[str], None]
     seed: int = 0
+    plateau: int = 0
+    """End after so many decided generations in a row without a promotion; 0 for never."""
 
 
 def run(campaign: Campaign, generations: int) -> str:
     """Go on until so many generations are decided, or something ends it earlier; the reason. Safe to interrupt and to repeat."""
     ledger = campaign.promoter.ledger
     campaign.promoter.recover()
+    _sing(campaign)
     while True:
         state = ledger.state()
         if reason := _ended(campaign, state, generations):
@@ -69,6 +74,22 @@ def run(campaign: Campaign, generations: int) -> str:
         _carry_on(campaign, found)
 
 
+def _sing(campaign: Campaign) -> None:
+    """Once for each version of the gates. Raises GatesUnfit where a canary ends otherwise than it must."""
+    ledger, sources = campaign.promoter.ledger, campaign.promoter.sources
+    sung = ledger.state().canaries.get(JUDGE)
+    if sung is None:
+        root = sources.commit_of(campaign.promoter.branch)
+        sung = tuple(missed(sources, root, campaign.canaries, campaign.lane, campaign.scope))
+        found = CanariesSang(judge=JUDGE, missed=sung)
+        ledger.record(lambda now: found)
+        campaign.say(
+            f"{len(campaign.canaries) - len(sung)} of {len(campaign.canaries)} canaries ended as they must"
+        )
+    if sung:
+        raise GatesUnfit(f"The gates are not fit to judge, so no campaign starts: {'; '.join(sung)}.")
+
+
 def _ended(campaign: Campaign, state: State, generations: int) -> str:
     if _open(state) is not None:
         return ""
@@ -76,7 +97,24 @@ def _ended(campaign: Campaign, state: State, generations: int) -> str:
         return "generations"
     if state.tested.get("development", 0) >= campaign.development.challengers:
         return "alpha spent"
+    last = [found for found in state.generations.values() if found.phase.over][
+        -max(ALARM, campaign.plateau) :
+    ]
+    if _alarm(last[-ALARM:]):
+        return f"suspect the harness: {ALARM} candidates in a row ended with: {last[-1].evidence}"
+    flat = campaign.plateau and len(last) >= campaign.plateau
+    if flat and not any(found.phase is Phase.PROMOTED for found in last[-campaign.plateau :]):
+        return "plateau"
     return ""
+
+
+def _alarm(last: Sequence[Generation]) -> bool:
+    """Whether the last few failed alike, before any benchmark: that is one fault of the campaign, not several of candidates."""
+    return (
+        len(last) == ALARM
+        and len({found.evidence for found in last}) == 1
+        and all(found.phase is Phase.ARCHIVED and not found.tested for found in last)
+    )
 
 
 def _open(state: State) -> Generation | None:

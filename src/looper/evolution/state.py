@@ -8,6 +8,7 @@ from looper.records.gate import Benchmarked
 from looper.records.generation import (
     NEXT,
     Activated,
+    CanariesSang,
     Cause,
     Challenged,
     Event,
@@ -68,6 +69,8 @@ class State:
     stopped: str = ""
     unfinished: Promoting | RollingBack | None = None
     """Begun and not at its end."""
+    canaries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By version of the gates: those that ended otherwise than they must."""
     promotions: Mapping[int, Promoting] = field(default_factory=dict)
     """By generation."""
 
@@ -124,6 +127,8 @@ def after(state: State, event: Event) -> State:
             return _challenged(state, found)
         case Activated() as found:
             return replace(state, active=found.version, versions=(*state.versions, found))
+        case CanariesSang(judge=judge, missed=missed):
+            return replace(state, canaries={**state.canaries, judge: missed})
         case Stopped(reason=reason):
             return replace(state, stopped=reason)
 

@@ -247,6 +247,15 @@ class Activated(Record):
     """By rolling back."""
 
 
+class CanariesSang(Record):
+    """Candidates whose end is known went through the gates."""
+
+    kind: Literal["canaries"] = "canaries"
+    judge: str
+    missed: tuple[str, ...]
+    """Those that ended otherwise than they must, in words."""
+
+
 class Stopped(Record):
     """A campaign has ended, and why."""
 
@@ -255,7 +264,7 @@ class Stopped(Record):
 
 
 Happened = Annotated[
-    Proposed | Moved | Spent | Challenged | Promoting | RollingBack | Activated | Stopped,
+    Proposed | Moved | Spent | Challenged | Promoting | RollingBack | Activated | CanariesSang | Stopped,
     Field(discriminator="kind"),
 ]
 

@@ -1,0 +1,75 @@
+"""Candidates whose end is known, put through the gates before any other: a gate that errs on these judges nobody."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from looper.evolution.benchmark import AlphaAccount, benchmarked
+from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
+from looper.evolution.search import FILE, POOR, Move, Settings, moved, text_of
+from looper.protocols import Sources
+from looper.records.gate import BenchmarkRule, GateOutcome
+
+Outcomes = Mapping[str, bool]
+Lane = Callable[[str, str, str], tuple[Outcomes, Outcomes]]
+"""Name of the lane, commit of the candidate and of its parent → what each resolved, by seed and task."""
+ALONE = BenchmarkRule(challengers=1)
+"""A canary tells of the gate, not of a candidate, so it has an alpha of its own."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """One candidate, on a base of its own."""
+
+    name: str
+    base: Settings
+    files: Mapping[str, bytes | None]
+    caught_by: str
+    """The gate that must refuse it; empty for one that must pass them all."""
+
+
+def canaries(better: Move, fixed: str) -> tuple[Canary, ...]:
+    """`better` is known to help the poor agent; `fixed` is a path that nobody may change."""
+    good = moved(POOR, better)
+    return (
+        Canary("a real improvement", POOR, {FILE: text_of(good)}, ""),
+        Canary("harm", good, {FILE: text_of(POOR)}, "benchmark"),
+        Canary("an edit of a fixed point", POOR, {FILE: text_of(good), fixed: b"alpha = 0.5\n"}, "manifest"),
+        Canary("no change", POOR, {}, "scope"),
+        Canary(
+            "a plugin that turns failures green", POOR, {"agent/conftest.py": b"import pytest\n"}, "scope"
+        ),
+        Canary("a module that does not parse", POOR, {"agent/new.py": b"def broken(:\n"}, "scope"),
+        Canary("a file outside of what may change", POOR, {"elsewhere.py": b"x = 1\n"}, "scope"),
+        Canary(
+            "a thousand trivial tests",
+            POOR,
+            {"agent/checks.py": b"def test():\n    assert True\n\n\n" * 1000},
+            "scope",
+        ),
+    )
+
+
+def missed(sources: Sources, root: str, known: tuple[Canary, ...], lane: Lane, scope: Scope) -> list[str]:
+    """Those that ended otherwise than they must, in words. `root` is the commit that they are made from."""
+    found = []
+    for canary in known:
+        base = sources.with_files(root, {FILE: text_of(canary.base)}, f"canary: {canary.name}, base")
+        candidate = sources.with_files(base, canary.files, f"canary: {canary.name}")
+        gate = _refused_by(sources, base, candidate, lane, scope)
+        if gate != canary.caught_by:
+            found.append(
+                f"{canary.name} was {f'refused by the {gate} gate' if gate else 'let through'}, and must be "
+                f"{f'refused by the {canary.caught_by} gate' if canary.caught_by else 'let through'}"
+            )
+    return found
+
+
+def _refused_by(sources: Sources, base: str, candidate: str, lane: Lane, scope: Scope) -> str:
+    for gate in (
+        manifest_gate(sources, candidate, frozen(sources, base, scope), scope),
+        scope_gate(sources, base, candidate, scope),
+    ):
+        if gate.outcome is not GateOutcome.PASS:
+            return gate.gate
+    ours, theirs = lane("canary", candidate, base)
+    return "" if benchmarked(ours, theirs, AlphaAccount(ALONE)).outcome is GateOutcome.PASS else "benchmark"
