@@ -163,19 +163,19 @@ EDIT = next(move for move in MOVES if move.name == "edit tool")
 
 
 def test_canaries_go_first_and_once(tmp_path: Path) -> None:
-    world = World(tmp_path, known=canaries(EDIT, "README.md"))
+    world = World(tmp_path, known=canaries(POOR, EDIT, "README.md"))
     run(world.campaign, 1)
     assert world.asked[:2] == ["canary", "canary"] and world.promoter.ledger.state().canaries == {"1": ()}
-    again = World(tmp_path, known=canaries(EDIT, "README.md"))
+    again = World(tmp_path, known=canaries(POOR, EDIT, "README.md"))
     run(again.campaign, 2)
     assert "canary" not in again.asked
     assert world.promoter.ledger.state().tested["development"] == 2, "and they spend no alpha"
 
 
-@pytest.mark.parametrize("name", [found.name for found in canaries(EDIT, "README.md")])
+@pytest.mark.parametrize("name", [found.name for found in canaries(POOR, EDIT, "README.md")])
 def test_a_campaign_whose_canaries_fail_does_not_start(tmp_path: Path, name: str) -> None:
     """Each of them, with another end than it must have."""
-    found = next(one for one in canaries(EDIT, "README.md") if one.name == name)
+    found = next(one for one in canaries(POOR, EDIT, "README.md") if one.name == name)
     wrong = replace(found, caught_by="" if found.caught_by else "benchmark")
     world = World(tmp_path, known=(wrong,))
     for _ in range(2):

@@ -33,8 +33,8 @@ BRANCH = "refs/heads/evolve/active"
 BASE_SCAFFOLD = "terse"
 """That the embedded model was trained on; what evolves is how an agent differs from it."""
 LANES = {"development": 0, "sealed": 1, "unseen": 2, "screen": 3, "canary": 4}
-CANARY_TASKS = 40
-"""Enough for what the known improvement is worth, at an alpha of its own."""
+CANARY_TASKS = 20
+"""Enough for what it is worth to be able to edit."""
 KNOWN_GOOD = next(move for move in MOVES if move.name == "edit tool")
 """Lane → seed of the embedded suite: other repositories, so no lane tells anything of another's tasks."""
 SCOPE = Scope(
@@ -113,7 +113,7 @@ def evolve(options: EvolveOptions, settings: Settings, say: Say) -> Iterator[str
         SCOPE,
         rule,
         rule,
-        canaries(KNOWN_GOOD, "README.md"),
+        canaries({"tools": POOR["tools"]}, KNOWN_GOOD, "README.md"),
         say,
         options.seed,
         options.plateau,
@@ -142,7 +142,7 @@ def _lane(
         name: settings_of(promoter.sources.file(commit, FILE))
         for name, commit in (("parent", parent), ("candidate", candidate))
     }
-    count = min(CANARY_TASKS, options.tasks) if lane == "canary" else options.tasks
+    count = CANARY_TASKS if lane == "canary" else options.tasks
     view = _experiment(options, settings, say, lane, count, found)
     return view.outcomes("candidate"), view.outcomes("parent")
 

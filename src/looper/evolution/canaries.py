@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from looper.evolution.benchmark import AlphaAccount, benchmarked
 from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
-from looper.evolution.search import FILE, POOR, Move, Settings, moved, text_of
+from looper.evolution.search import FILE, Move, Settings, moved, text_of
 from looper.protocols import Sources
 from looper.records.gate import BenchmarkRule, GateOutcome
 
@@ -27,22 +27,22 @@ class Canary:
     """The gate that must refuse it; empty for one that must pass them all."""
 
 
-def canaries(better: Move, fixed: str) -> tuple[Canary, ...]:
-    """`better` is known to help the poor agent; `fixed` is a path that nobody may change."""
-    good = moved(POOR, better)
+def canaries(poor: Settings, better: Move, fixed: str) -> tuple[Canary, ...]:
+    """`better` is known to help an agent with the settings `poor` much; `fixed` is a path that nobody may change."""
+    good = moved(poor, better)
     return (
-        Canary("a real improvement", POOR, {FILE: text_of(good)}, ""),
-        Canary("harm", good, {FILE: text_of(POOR)}, "benchmark"),
-        Canary("an edit of a fixed point", POOR, {FILE: text_of(good), fixed: b"alpha = 0.5\n"}, "manifest"),
-        Canary("no change", POOR, {}, "scope"),
+        Canary("a real improvement", poor, {FILE: text_of(good)}, ""),
+        Canary("harm", good, {FILE: text_of(poor)}, "benchmark"),
+        Canary("an edit of a fixed point", poor, {FILE: text_of(good), fixed: b"alpha = 0.5\n"}, "manifest"),
+        Canary("no change", poor, {}, "scope"),
         Canary(
-            "a plugin that turns failures green", POOR, {"agent/conftest.py": b"import pytest\n"}, "scope"
+            "a plugin that turns failures green", poor, {"agent/conftest.py": b"import pytest\n"}, "scope"
         ),
-        Canary("a module that does not parse", POOR, {"agent/new.py": b"def broken(:\n"}, "scope"),
-        Canary("a file outside of what may change", POOR, {"elsewhere.py": b"x = 1\n"}, "scope"),
+        Canary("a module that does not parse", poor, {"agent/new.py": b"def broken(:\n"}, "scope"),
+        Canary("a file outside of what may change", poor, {"elsewhere.py": b"x = 1\n"}, "scope"),
         Canary(
             "a thousand trivial tests",
-            POOR,
+            poor,
             {"agent/checks.py": b"def test():\n    assert True\n\n\n" * 1000},
             "scope",
         ),
