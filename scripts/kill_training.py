@@ -1,6 +1,6 @@
 """Kills a training at random moments and sees whether anything half made is ever listed.
 
-    python scripts/kill_training.py [--kills 20] [--iterations 120]
+    python scripts/kill_training.py [--kills 20] [--iterations 400]
 
 One adapter is there before. The training of a second one is begun, killed with SIGKILL (parent or child, by turns) and
 begun again, until it was killed often enough; then it may finish. After every kill the first adapter must still be whole
@@ -43,7 +43,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--iterations", type=int, default=120)
+    parser.add_argument("--iterations", type=int, default=400)
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
     from bench_training import conversations
