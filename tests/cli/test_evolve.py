@@ -23,6 +23,8 @@ def test_a_campaign_runs_on_the_embedded_default_and_is_told_by_its_ledger(
     again = looper("evolve", "run", "--generations", "1", "--tasks", "10", cwd=tmp_path, **home)
     assert again.returncode == 0 and "ended: generations" in again.stdout
     assert looper("evolve", "tree", cwd=tmp_path, **home).stdout in ran.stdout
+    other = looper("evolve", "run", "--generations", "2", "--tasks", "10", cwd=tmp_path, **home)
+    assert other.returncode == 2 and "was begun with --generations 1 --tasks 10" in one_line(other)
     back = looper("evolve", "rollback", "7", cwd=tmp_path, **home)
     assert back.returncode == 2 and "There is no generation 7" in one_line(back)
 

@@ -102,6 +102,7 @@ def test_real_improvements_are_promoted_in_turn_and_harm_is_not(tmp_path: Path) 
     assert sum(resolved(world.active(), "unseen").values()) == 60
     for harmful in ("no shell", "more words", "short output"):
         assert world.ends().get(harmful, Phase.ARCHIVED) is Phase.ARCHIVED
+    assert {"no shell", "more words", "short output"} & set(world.ends()), "harm was tried, and refused"
     assert state.tested["development"] == 12 and state.tested["sealed"] == 3, (
         "the sealed lane is asked once by each"
     )

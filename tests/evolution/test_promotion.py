@@ -86,6 +86,9 @@ def test_the_next_generation_builds_on_what_was_promoted(root: Path, tmp_path: P
     assert works(one) == "first\n"
     with pytest.raises(NotAllowed, match="rolled_back"):
         one.roll_back(2)
+    one.roll_back()
+    assert works(one) == "one\ntwo\nthree\n"
+    assert one.sources.tree_of(one.sources.commit_of(BRANCH)) == one.versions.active(), "the branch follows"
 
 
 def test_l01_l10_nothing_but_an_accepted_generation_is_promoted(root: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from looper.cli.plans import RunOptions
 from looper.cli.running import run as run_experiment
 from looper.cli.settings import Settings
 from looper.cli.wiring import begin_repository, sources, versions
-from looper.errors import BadInput
+from looper.errors import BadInput, InfrastructureError
 from looper.evolution.canaries import Outcomes, canaries
 from looper.evolution.cycle import Campaign, run
 from looper.evolution.gates import Scope
@@ -25,6 +25,7 @@ from looper.evolution.search import FILE, MOVES, POOR, settings_of, text_of
 from looper.evolution.search import Settings as ScaffoldSettings
 from looper.records.base import content_hash
 from looper.records.gate import BenchmarkRule
+from looper.records.generation import Begun
 from looper.records.plan import Scaffold
 from looper.views.evolution import described, tree_lines, unseen_line
 from looper.views.runs import RunView
@@ -33,10 +34,10 @@ BRANCH = "refs/heads/evolve/active"
 BASE_SCAFFOLD = "terse"
 """That the embedded model was trained on; what evolves is how an agent differs from it."""
 LANES = {"development": 0, "sealed": 1, "unseen": 2, "screen": 3, "canary": 4}
+"""Lane → seed of the embedded suite: other repositories, so no lane tells anything of another's tasks."""
 CANARY_TASKS = 20
 """Enough for what it is worth to be able to edit."""
 KNOWN_GOOD = next(move for move in MOVES if move.name == "edit tool")
-"""Lane → seed of the embedded suite: other repositories, so no lane tells anything of another's tasks."""
 SCOPE = Scope(
     allowed=("agent",), protected=("README.md", ".gitattributes"), file_bytes=10_000, changed_lines=200
 )
@@ -102,6 +103,11 @@ def evolve(options: EvolveOptions, settings: Settings, say: Say) -> Iterator[str
     """Everything behind `looper evolve run`: the campaign, its tree, and what its end is worth on tasks that it has not used."""
     begin_repository(options.folder / "repository", {FILE: text_of(POOR), "README.md": README})
     promoter = promoter_in(options.folder)
+    asked = Begun(
+        generations=options.generations, tasks=options.tasks, alpha=options.alpha, seed=options.seed
+    )
+    if promoter.ledger.state().begun != asked:
+        promoter.ledger.record(lambda now: asked)
     promoter.begin(promoter.sources.commit_of("refs/heads/main"))
     work = partial(_lane, promoter, options, replace(settings, runs=options.folder / "runs"), say)
     rule = BenchmarkRule(alpha=options.alpha, challengers=options.generations)
@@ -144,7 +150,16 @@ def _lane(
     }
     count = CANARY_TASKS if lane == "canary" else options.tasks
     view = _experiment(options, settings, say, lane, count, found)
-    return view.outcomes("candidate"), view.outcomes("parent")
+    candidate_outcomes, parent_outcomes = view.outcomes("candidate"), view.outcomes("parent")
+    if "candidate" in view.failed_arms:
+        # An agent that no longer acts resolves nothing; it must not stop the campaign that has to refuse it.
+        candidate_outcomes = dict.fromkeys(parent_outcomes, False)
+    if not len(candidate_outcomes) == len(parent_outcomes) == count:
+        raise InfrastructureError(
+            f"On the {lane} lane {len(candidate_outcomes)} and {len(parent_outcomes)} of {count} tasks have a verdict; the others failed "
+            "outside of the agent. Mend that, then run the same command again."
+        )
+    return candidate_outcomes, parent_outcomes
 
 
 def _screen(
@@ -165,7 +180,9 @@ def _screen(
         max(4, options.tasks // 4),
         arms | {names[name]: found for name, found in moves.items()},
     )
-    return {name: fmean(view.outcomes(arm).values() or [0.0]) for name, arm in names.items()}
+    found = {name: view.outcomes(arm) for name, arm in names.items()}
+    # An arm that no longer speaks the protocol has no rate, so it is not proposed.
+    return {name: fmean(outcomes.values()) for name, outcomes in found.items() if outcomes}
 
 
 def _experiment(

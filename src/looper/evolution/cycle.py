@@ -161,8 +161,10 @@ def _next_move(campaign: Campaign, state: State, parent: int) -> Move | None:
     rates = campaign.screen(
         commit, {move.name: moved(settings, move) for move in MOVES if moved(settings, move) != settings}
     )
-    best = max(rates[move.name] for move in found)
-    first = [move for move in found if rates[move.name] == best]
+    best = max((rates[move.name] for move in found if move.name in rates), default=None)
+    first = [move for move in found if move.name in rates and rates[move.name] == best]
+    if not first:
+        return None
     return random.Random(f"{campaign.seed}/{state.next_number}").choice(first)
 
 

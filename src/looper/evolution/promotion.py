@@ -94,20 +94,16 @@ class Promoter:
                 "newest first."
             )
         before = _before(state, number)
-        done = state.promotions[number]
-        untouched = self.sources.commit_of(self.branch) == done.commit
-        commit = (
-            self.sources.merge_commit(
-                before.version, done.commit, done.base_commit, f"roll back generation {number}"
-            )
-            if untouched
-            else ""
-        )
+        tip, done = self.sources.commit_of(self.branch), state.promotions[number]
+        # By its tree: the branch may carry an earlier roll back to this very version.
+        untouched = self.sources.tree_of(tip) == state.active
+        said = f"roll back generation {number}"
+        commit = self.sources.merge_commit(before.version, tip, done.base_commit, said) if untouched else ""
         self._record(
             lambda now: RollingBack(
                 generation=number,
                 branch=self.branch,
-                base_commit=done.commit,
+                base_commit=tip,
                 commit=commit,
                 version=before.version,
                 to=before.generation,

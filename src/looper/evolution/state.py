@@ -8,6 +8,7 @@ from looper.records.gate import Benchmarked
 from looper.records.generation import (
     NEXT,
     Activated,
+    Begun,
     CanariesSang,
     Cause,
     Challenged,
@@ -69,6 +70,7 @@ class State:
     stopped: str = ""
     unfinished: Promoting | RollingBack | None = None
     """Begun and not at its end."""
+    begun: Begun | None = None
     canaries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By version of the gates: those that ended otherwise than they must."""
     promotions: Mapping[int, Promoting] = field(default_factory=dict)
@@ -127,10 +129,23 @@ def after(state: State, event: Event) -> State:
             return _challenged(state, found)
         case Activated() as found:
             return replace(state, active=found.version, versions=(*state.versions, found))
+        case Begun() as found:
+            if state.begun is not None and state.begun != found:
+                raise NotAllowed(
+                    f"This campaign was begun with {_words(state.begun)}, and now {_words(found)} are asked for. Go on as it was begun, "
+                    "or begin another one in another folder: its alpha was divided beforehand."
+                )
+            return replace(state, begun=found)
         case CanariesSang(judge=judge, missed=missed):
             return replace(state, canaries={**state.canaries, judge: missed})
         case Stopped(reason=reason):
             return replace(state, stopped=reason)
+
+
+def _words(found: Begun) -> str:
+    return (
+        f"--generations {found.generations} --tasks {found.tasks} --alpha {found.alpha:g} --seed {found.seed}"
+    )
 
 
 def _with(state: State, found: Generation) -> State:

@@ -247,6 +247,16 @@ class Activated(Record):
     """By rolling back."""
 
 
+class Begun(Record):
+    """What a campaign was begun with; fixed, because alpha is divided by it."""
+
+    kind: Literal["begun"] = "begun"
+    generations: int
+    tasks: int
+    alpha: float
+    seed: int
+
+
 class CanariesSang(Record):
     """Candidates whose end is known went through the gates."""
 
@@ -264,7 +274,16 @@ class Stopped(Record):
 
 
 Happened = Annotated[
-    Proposed | Moved | Spent | Challenged | Promoting | RollingBack | Activated | CanariesSang | Stopped,
+    Proposed
+    | Moved
+    | Spent
+    | Challenged
+    | Promoting
+    | RollingBack
+    | Activated
+    | Begun
+    | CanariesSang
+    | Stopped,
     Field(discriminator="kind"),
 ]
 

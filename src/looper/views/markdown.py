@@ -39,15 +39,8 @@ def block_of(text: str, name: str) -> str | None:
 def with_runs(text: str, runs: Sequence[RunView]) -> str:
     """The text with the block of each run written anew; runs without one get a section at the end."""
     for run in runs:
-        block, name = run_block(run), name_of(run)
-        if name in named_blocks(text):
-
-            def written(found: "re.Match[str]", name: str = name, block: str = block) -> str:
-                return block if found["name"] == name else found[0]
-
-            text = _BLOCK.sub(written, text)
-        else:
-            text = f"{text.rstrip()}\n\n## {run.manifest.plan.experiment}: {run.manifest.plan.title}\n\n{block}\n"
+        plan = run.manifest.plan
+        text = _with_block(text, name_of(run), run_block(run), f"{plan.experiment}: {plan.title}")
     return text
 
 
@@ -56,10 +49,12 @@ def with_history(text: str, name: str, found: History) -> str:
     block = "\n".join(
         [f"<!-- looper report history {name} -->", *history_lines(found), f"<!-- end of history {name} -->"]
     )
-    old = block_of(text, f"history {name}")
-    if old is not None:
-        return text.replace(old, block)
-    return f"{text.rstrip()}\n\n## {found.title}\n\n{block}\n"
+    return _with_block(text, f"history {name}", block, found.title)
+
+
+def _with_block(text: str, name: str, block: str, title: str) -> str:
+    old = block_of(text, name)
+    return text.replace(old, block) if old is not None else f"{text.rstrip()}\n\n## {title}\n\n{block}\n"
 
 
 def run_block(run: RunView) -> str:
