@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from tests.cli.test_commands import looper, one_line
 
+from looper.journal import RunLock
+
 
 @pytest.mark.slow
 def test_a_campaign_runs_on_the_embedded_default_and_is_told_by_its_ledger(
@@ -33,3 +35,11 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     for command in ("status", "tree", "rollback"):
         found = looper("evolve", command, "--folder", "nowhere", cwd=tmp_path)
         assert found.returncode == 2 and "There is no campaign in nowhere" in one_line(found)
+
+
+def test_d07_a_second_campaign_in_the_same_folder_is_refused(tmp_path: Path, state: Path) -> None:
+    folder = tmp_path / "evolving"
+    lock = RunLock(folder / "campaign", "campaign")
+    found = looper("evolve", "run", cwd=tmp_path, LOOPER_HOME=str(state))
+    lock.close()
+    assert found.returncode == 75 and "is in use by process" in one_line(found)

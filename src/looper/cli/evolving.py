@@ -10,7 +10,6 @@ from typing import Any
 
 import tomli_w
 
-from looper.agent.scaffold import packaged_scaffold
 from looper.cli.plans import RunOptions
 from looper.cli.running import run as run_experiment
 from looper.cli.settings import Settings
@@ -23,10 +22,11 @@ from looper.evolution.ledger import Ledger
 from looper.evolution.promotion import Promoter
 from looper.evolution.search import FILE, MOVES, POOR, settings_of, text_of
 from looper.evolution.search import Settings as ScaffoldSettings
+from looper.experiment.plans import scaffold_of
+from looper.journal import RunLock
 from looper.records.base import content_hash
 from looper.records.gate import BenchmarkRule
 from looper.records.generation import Begun
-from looper.records.plan import Scaffold
 from looper.views.evolution import described, tree_lines, unseen_line
 from looper.views.runs import RunView
 
@@ -77,31 +77,23 @@ def promoter_in(folder: Path) -> Promoter:
 def _why_not(version: Path) -> str:
     """Why a version's settings make no scaffold; empty where they do."""
     try:
-        scaffold_of(settings_of((version / FILE).read_bytes()))
-    except (OSError, BadInput) as error:
-        return str(error)
+        scaffold_of(dict(settings_of((version / FILE).read_bytes())), BASE_SCAFFOLD)
+    except (OSError, ValueError, BadInput) as error:
+        return f"{FILE}: {error}"
     return ""
-
-
-def scaffold_of(settings: ScaffoldSettings) -> Scaffold:
-    """Raises BadInput where a setting is none, or its value is not."""
-    base = packaged_scaffold(BASE_SCAFFOLD).model_dump()
-    merged = {
-        **base,
-        **{
-            key: {**base[key], **value} if isinstance(value, dict) else value
-            for key, value in settings.items()
-        },
-    }
-    try:
-        return Scaffold.model_validate(merged)
-    except ValueError as error:
-        raise BadInput(f"{FILE}: {error}.") from error
 
 
 def evolve(options: EvolveOptions, settings: Settings, say: Say) -> Iterator[str]:
     """Everything behind `looper evolve run`: the campaign, its tree, and what its end is worth on tasks that it has not used."""
     begin_repository(options.folder / "repository", {FILE: text_of(POOR), "README.md": README})
+    lock = RunLock(options.folder / "campaign", "campaign")
+    try:
+        yield from _campaign(options, settings, say)
+    finally:
+        lock.close()
+
+
+def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> Iterator[str]:
     promoter = promoter_in(options.folder)
     asked = Begun(
         generations=options.generations, tasks=options.tasks, alpha=options.alpha, seed=options.seed

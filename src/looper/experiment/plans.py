@@ -250,7 +250,7 @@ def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:
         name=arm.name,
         role=arm.role,
         model=model,
-        scaffold=_scaffold(arm.scaffold or profile.scaffold, profile.scaffold),
+        scaffold=scaffold_of(arm.scaffold or profile.scaffold, profile.scaffold),
         temperature=profile.temperature if arm.temperature is None else arm.temperature,
         repetition=arm.repetition,
         only_seeds=arm.only_seeds,
@@ -258,14 +258,14 @@ def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:
     )
 
 
-def _scaffold(chosen: str | dict[str, Any], usual: str | dict[str, Any]) -> Scaffold:
+def scaffold_of(chosen: str | dict[str, Any], usual: str | dict[str, Any]) -> Scaffold:
     """A packaged scaffold by name, or a table with `base` (else the profile's own) and what differs from it. `"off"` stands
     for a guard that never fires: TOML has no word for nothing."""
     if isinstance(chosen, str):
         return packaged_scaffold(chosen)
     changes = {key: value for key, value in chosen.items() if key != "base"}
     if "base" not in chosen and chosen is not usual:
-        base = _scaffold(usual, usual)
+        base = scaffold_of(usual, usual)
     else:
         base = packaged_scaffold(str(chosen.get("base", "full")))
     changes["guards"] = {
