@@ -13,6 +13,12 @@ class ExitCode(IntEnum):
     """The input cannot be used: an unknown name, a malformed file, a missing tool."""
     INFRASTRUCTURE = 69
     """The outside world failed (model server, disk, sandbox); what was recorded is intact."""
+    REFUSED = 3
+    """A candidate was judged, and is not better, or was rolled back; nothing broke."""
+    LIMIT = 4
+    """A budget, a number of generations or alpha is used up."""
+    PLATEAU = 5
+    """Nothing became better for as long as was said beforehand."""
     BUSY = 75
     """Another process holds the run folder or the accelerator."""
     INTERRUPTED = 130
@@ -32,6 +38,18 @@ class Cancelled(LooperError):
 
     def __init__(self, message: str = "Interrupted. The same command goes on from here.") -> None:
         super().__init__(message)
+
+
+class Refused(LooperError):
+    """A candidate is not to be promoted."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class BudgetSpent(LooperError):
+    """A call does not fit what is left of a budget; it was not made."""
+
+    exit_code = ExitCode.LIMIT
 
 
 class NotAsRecorded(LooperError):
@@ -155,6 +173,14 @@ class ModelMissing(ModelFatal):
     """The model is not there, or another one answers in its place."""
 
     exit_code = ExitCode.USAGE
+
+
+class ModelDenied(ModelFatal):
+    """The server does not let this key in."""
+
+
+class ModelUnpaid(ModelFatal):
+    """There is no credit left, or a spending limit is reached."""
 
 
 class ContextOverflow(ModelFatal):

@@ -258,6 +258,22 @@ class Sources(Protocol):
         """A commit on top of `base` with these files written, or removed where there is no content."""
         ...
 
+    def with_patch(self, base: str, patch: str, message: str) -> str:
+        """A commit on top of `base` with a git patch applied. Raises WorkspaceError where it does not apply."""
+        ...
+
+    def diff(self, base: str, candidate: str) -> str:
+        """What leads from one commit to the other, as a git patch."""
+        ...
+
+    def uncommitted(self, paths: Sequence[str]) -> tuple[str, ...]:
+        """What of these paths is not as it was committed, in the first working tree where that is so."""
+        ...
+
+    def checked_out(self, ref: str) -> Path | None:
+        """A working tree in which a branch is checked out: moving it would make that tree look changed."""
+        ...
+
     def merged(self, base: str, candidate: str) -> str:
         """The tree of both together. Raises MergeConflict, naming the files."""
         ...

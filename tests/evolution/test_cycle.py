@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,25 @@ import pytest
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import GatesUnfit, SandboxUnavailable
-from looper.evolution.canaries import Canary, Outcomes, canaries
+from looper.evolution.benchmark import Outcomes
+from looper.evolution.canaries import Canary, canaries, missed, on_the_lane
+from looper.evolution.contract import Contracts
 from looper.evolution.cycle import Campaign, run
 from looper.evolution.gates import Scope
+from looper.evolution.judging import JUDGE, Gatekeeper
 from looper.evolution.ledger import Ledger
 from looper.evolution.promotion import Promoter
-from looper.evolution.search import FILE, MOVES, POOR, Settings, moved, settings_of, text_of
+from looper.evolution.search import (
+    FILE,
+    MOVES,
+    POOR,
+    Settings,
+    SettingsAuthor,
+    SettingsSearch,
+    moved,
+    settings_of,
+    text_of,
+)
 from looper.records.gate import BenchmarkRule
 from looper.records.generation import Cause, Phase
 
@@ -60,17 +74,24 @@ class World:
             still_passes=lambda tree, generation: False,
         )
         self.promoter.begin(self.promoter.sources.commit_of("refs/heads/main"))
+        sources, ledger = self.promoter.sources, self.promoter.ledger
         scope = Scope(allowed=("agent",), protected=("README.md",))
+        contracts = Contracts(folder / "contracts")
+        self.paused: list[float] = []
+        keeper = Gatekeeper(
+            ledger, sources, scope, (), self.lane, rule, contracts.contract, lambda line: None
+        )
+        refuse = partial(on_the_lane, sources, scope, self.lane)
         self.campaign = Campaign(
             self.promoter,
-            self.lane,
-            self.screen,
-            scope,
-            rule,
-            rule,
-            known,
+            keeper,
+            SettingsSearch(sources, BRANCH, self.screen, 0),
+            SettingsAuthor(ledger, sources, BRANCH),
+            contracts.keep,
+            lambda: missed(sources, sources.commit_of(BRANCH), known, refuse),
             lambda line: None,
-            plateau=plateau,
+            self.paused.append,
+            plateau,
         )
 
     def lane(self, lane: str, candidate: str, parent: str) -> tuple[Outcomes, Outcomes]:
@@ -166,7 +187,7 @@ EDIT = next(move for move in MOVES if move.name == "edit tool")
 def test_canaries_go_first_and_once(tmp_path: Path) -> None:
     world = World(tmp_path, known=canaries(POOR, EDIT, "README.md"))
     run(world.campaign, 1)
-    assert world.asked[:2] == ["canary", "canary"] and world.promoter.ledger.state().canaries == {"1": ()}
+    assert world.asked[:2] == ["canary", "canary"] and world.promoter.ledger.state().canaries == {JUDGE: ()}
     again = World(tmp_path, known=canaries(POOR, EDIT, "README.md"))
     run(again.campaign, 2)
     assert "canary" not in again.asked
@@ -195,6 +216,7 @@ def test_without_a_promotion_for_long_a_campaign_ends(tmp_path: Path) -> None:
 def test_failures_that_are_all_alike_are_the_harness_and_end_the_campaign(tmp_path: Path) -> None:
     world = World(tmp_path)
     scope = Scope(allowed=("somewhere",), protected=())
-    ended = run(replace(world.campaign, scope=scope), 12)
+    keeper = replace(world.campaign.keeper, scope=scope)
+    ended = run(replace(world.campaign, keeper=keeper), 12)
     assert ended.startswith("suspect the harness: 3 candidates in a row ended with: scope")
     assert len(world.promoter.ledger.state().generations) == 3

@@ -126,7 +126,7 @@ def test_tokens_are_summed_by_role_and_an_unknown_price_makes_no_sum() -> None:
     more = Spent(generation=1, role=Role.LAB, calls=2, prompt_tokens=50, completion_tokens=5, cost_usd=0.25)
     state = folded(events(proposed(1), spent, more))
     assert state.tokens == {Role.PRIME: 110, Role.LAB: 55} and state.calls == 3 and state.cost_usd == 0.75
-    assert state.generation(1).tokens == 55 and state.total_tokens == 165
+    assert state.generation(1).tokens == {Role.LAB: 55} and state.total_tokens == 165
     unknown = more.model_copy(update={"cost_usd": None})
     assert folded(events(proposed(1), spent, unknown)).cost_usd is None
 

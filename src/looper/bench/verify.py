@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from looper.bench.runners import CanaryFiles, Invocation, invocation
 from looper.errors import BadPatch, VerifierBroken
-from looper.protocols import Command, Environment, Sandbox, Workspace, Workspaces
+from looper.protocols import Command, CommandResult, Environment, Sandbox, Workspace, Workspaces
 from looper.records.plan import Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
@@ -116,14 +116,38 @@ def _bring_tests(workspace: Workspace, task: Task, workspaces: Workspaces) -> No
         raise VerifierBroken(f"The test patch of {task.instance_id} does not apply: {error}") from error
 
 
-def _run_and_judge(
-    task: Task,
-    workspace: Workspace,
-    environment: Environment,
-    court: Court,
-    stripped: tuple[str, ...],
-    begun: float,
-) -> Judgement:
+def passing(task: Task, environment: Environment, court: Court, name: str) -> tuple[str, ...]:
+    """Ids of all tests of the base tree that pass, whatever the task names. Raises VerifierBroken where they cannot be run."""
+    workspace = court.workspaces.create(task, name)
+    try:
+        ran = _run_tests(task, workspace, environment, court)
+    finally:
+        workspace.close()
+    if ran.result.killed_by or ran.finished is None:
+        said = ran.failure or ran.result.text()[-300:].strip() or "no report"
+        raise VerifierBroken(
+            f"The tests of {task.repo} at {task.base_commit[:12]} do not run to their end: {ran.result.killed_by or said}."
+        )
+    canary = ran.canaries.module
+    return tuple(
+        sorted(key for key, found in ran.seen.items() if canary not in key and _outcome(found).passes)
+    )
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """One run of a task's tests."""
+
+    result: CommandResult
+    canaries: CanaryFiles
+    seen: "Seen"
+    finished: int | None
+    """Exit status that the runner announced."""
+    failure: str
+    started: bool
+
+
+def _run_tests(task: Task, workspace: Workspace, environment: Environment, court: Court) -> _Ran:
     canaries = CanaryFiles.draw(secrets.token_hex(6))
     call = invocation(task, canaries)
     for path, source in call.files.items():
@@ -133,14 +157,26 @@ def _run_and_judge(
     results.chmod(0o777)
     try:
         report = results / f"{secrets.token_hex(8)}.jsonl"
-        outcome = court.sandbox.run(_command(call, workspace, environment, court, report))
+        result = court.sandbox.run(_command(call, workspace, environment, court, report))
         lines = report.read_text("utf-8", "replace").splitlines() if report.exists() else []
     finally:
         for leftover in results.iterdir():
             leftover.unlink()
         results.rmdir()
+    return _Ran(result, canaries, *_read_report(lines), any(lines))
+
+
+def _run_and_judge(
+    task: Task,
+    workspace: Workspace,
+    environment: Environment,
+    court: Court,
+    stripped: tuple[str, ...],
+    begun: float,
+) -> Judgement:
+    ran = _run_tests(task, workspace, environment, court)
     seconds = court.clock() - begun
-    if outcome.killed_by == "time":
+    if ran.result.killed_by == "time":
         return without_tests(
             task,
             Outcome.UNRESOLVED,
@@ -148,18 +184,19 @@ def _run_and_judge(
             stripped,
             seconds,
         )
-    if outcome.killed_by:
-        raise VerifierBroken(f"The test run of {task.instance_id} was killed: {outcome.killed_by}.")
-    seen, finished, failure = _read_report(lines)
-    if not any(line for line in lines):
+    if ran.result.killed_by:
+        raise VerifierBroken(f"The test run of {task.instance_id} was killed: {ran.result.killed_by}.")
+    if not ran.started:
         raise VerifierBroken(
-            f"The test runner of {task.instance_id} did not start: {outcome.text()[-500:].strip()}"
+            f"The test runner of {task.instance_id} did not start: {ran.result.text()[-500:].strip()}"
         )
-    tampering = canaries.lies(seen, finished)
-    if finished is None:
+    tampering = ran.canaries.lies(ran.seen, ran.finished)
+    if ran.finished is None:
         tampering = ()  # Without an end of the report the run is simply not over; nothing in it counts as passed.
-    found = judge(task, seen, finished, outcome.exit_code, tampering, stripped, failure, seconds)
-    return replace(found, log=outcome.text()) if court.log_bytes else found
+    found = judge(
+        task, ran.seen, ran.finished, ran.result.exit_code, tampering, stripped, ran.failure, seconds
+    )
+    return replace(found, log=ran.result.text()) if court.log_bytes else found
 
 
 def _command(

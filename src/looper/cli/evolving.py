@@ -1,6 +1,7 @@
 """What `looper evolve run`, `status`, `tree` and `rollback` do."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,12 +16,15 @@ from looper.cli.running import run as run_experiment
 from looper.cli.settings import Settings
 from looper.cli.wiring import begin_repository, sources, versions
 from looper.errors import BadInput, InfrastructureError
-from looper.evolution.canaries import Outcomes, canaries
+from looper.evolution.benchmark import Outcomes
+from looper.evolution.canaries import canaries, missed, on_the_lane
+from looper.evolution.contract import Contracts
 from looper.evolution.cycle import Campaign, run
 from looper.evolution.gates import Scope
+from looper.evolution.judging import Gatekeeper
 from looper.evolution.ledger import Ledger
 from looper.evolution.promotion import Promoter
-from looper.evolution.search import FILE, MOVES, POOR, settings_of, text_of
+from looper.evolution.search import FILE, MOVES, POOR, SettingsAuthor, SettingsSearch, settings_of, text_of
 from looper.evolution.search import Settings as ScaffoldSettings
 from looper.experiment.plans import scaffold_of
 from looper.journal import RunLock
@@ -101,19 +105,29 @@ def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> Iterator[
     if promoter.ledger.state().begun != asked:
         promoter.ledger.record(lambda now: asked)
     promoter.begin(promoter.sources.commit_of("refs/heads/main"))
-    work = partial(_lane, promoter, options, replace(settings, runs=options.folder / "runs"), say)
-    rule = BenchmarkRule(alpha=options.alpha, challengers=options.generations)
-    screened = partial(_screen, promoter, options, replace(settings, runs=options.folder / "runs"), say)
+    own = replace(settings, runs=options.folder / "runs")
+    work = partial(_lane, promoter, options, own, say)
+    sources = promoter.sources
+    contracts = Contracts(options.folder / "contracts")
+    known = canaries({"tools": POOR["tools"]}, KNOWN_GOOD, "README.md")
     campaign = Campaign(
         promoter,
-        work,
-        screened,
-        SCOPE,
-        rule,
-        rule,
-        canaries({"tools": POOR["tools"]}, KNOWN_GOOD, "README.md"),
+        Gatekeeper(
+            promoter.ledger,
+            sources,
+            SCOPE,
+            (),
+            work,
+            BenchmarkRule(alpha=options.alpha, challengers=options.generations),
+            contracts.contract,
+            say,
+        ),
+        SettingsSearch(sources, BRANCH, partial(_screen, promoter, options, own, say), options.seed),
+        SettingsAuthor(promoter.ledger, sources, BRANCH),
+        contracts.keep,
+        lambda: missed(sources, sources.commit_of(BRANCH), known, partial(on_the_lane, sources, SCOPE, work)),
         say,
-        options.seed,
+        time.sleep,
         options.plateau,
     )
     yield f"ended: {run(campaign, options.generations)}"

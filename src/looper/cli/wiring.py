@@ -2,6 +2,8 @@
 
 import contextlib
 import hashlib
+import os
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +25,7 @@ from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments, supported_versions
+from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
@@ -49,7 +52,17 @@ from looper.errors import BadInput
 from looper.experiment.cell import JudgedHere, World
 from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
-from looper.protocols import ChatModel, Engine, Fingerprinted, Judged, Sources, Versions, Workspaces
+from looper.protocols import (
+    ChatModel,
+    Engine,
+    Environment,
+    Fingerprinted,
+    Judged,
+    Sandbox,
+    Sources,
+    Versions,
+    Workspaces,
+)
 from looper.records.base import content_hash
 from looper.records.foreign import ForeignRun, Prediction
 from looper.records.learning import Experience, Source
@@ -398,3 +411,70 @@ def begin_repository(root: Path, files: Mapping[str, bytes]) -> None:
 def versions(root: Path) -> Versions:
     """Where versions of an evolving program lie."""
     return VersionFolders(root)
+
+
+def role_model(spec: ModelSpec, key: str, context_tokens: int, deadline_s: float) -> ChatModel:
+    """A model for one role, asked again after faults that can pass. Raises BadInput."""
+    inner: ChatModel
+    match spec.backend:
+        case "anthropic":
+            inner = AnthropicModel(spec.name, key, base_url=spec.base_url, context_tokens=context_tokens)
+        case "openai":
+            inner = OpenAICompatibleModel(
+                spec.name, key, base_url=spec.base_url, context_tokens=context_tokens
+            )
+        case "ollama":
+            inner = OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context_tokens)
+        case "scripted":
+            inner = ScriptedModel(_script(Path(spec.name)))
+        case _:
+            raise BadInput(
+                f"{spec.backend} writes no programs. Use anthropic:NAME, openai:NAME or ollama:NAME for the roles of evolve."
+            )
+    return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s))
+
+
+@contextlib.contextmanager
+def repository_site(
+    name: str, repository: Path, folder: Path, sandbox: str, settings: Settings
+) -> Iterator[tuple[Workspaces, Sandbox, Environment]]:
+    """Trees of one repository, the sandbox that its candidates run in, and the interpreter there. Raises SandboxUnavailable."""
+    found = find_sandbox(sandbox)
+    place = settings.workspaces / content_hash(str(folder), str(os.getpid()))[:16]
+    workspaces = GitWorkspaces({name: repository}, folder / "exports", place, found.owner)
+    environment = HarnessEnvironment(settings.state / "environments").made()
+    try:
+        yield workspaces, found, environment
+    finally:
+        remove_tree(place)
+
+
+@contextlib.contextmanager
+def scratch(sandbox: Sandbox, parent: Path) -> Iterator[Path]:
+    """An empty folder that commands in the sandbox may write to."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="start-", dir=parent))
+    try:
+        if sandbox.owner is not None:
+            os.chown(folder, sandbox.owner, sandbox.owner)
+        yield folder
+    finally:
+        remove_tree(folder)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[threading.Event]:
+    """An event that is set when somebody wants this process to end; a second signal ends it at once."""
+    stop = threading.Event()
+    with interruptible(stop):
+        yield stop
+
+
+def lab_process(arguments: Sequence[str], log: Path) -> LabProcess:
+    """This program once more, beside this process."""
+    return LabProcess(arguments, log)
+
+
+def end_lab(pid: int) -> None:
+    """End a process that `lab_process` began, and all that it began."""
+    end_group(pid)

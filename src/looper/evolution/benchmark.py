@@ -1,6 +1,6 @@
 """Whether a candidate is better than its parent: paired, one-sided, at its part of the campaign's alpha."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import sqrt
 from statistics import NormalDist, fmean, stdev
 
@@ -8,6 +8,11 @@ from looper.errors import BadInput
 from looper.metrics.clustered import sign_flip
 from looper.metrics.paired import newcombe_paired
 from looper.records.gate import Benchmarked, BenchmarkRule, GateOutcome
+
+Outcomes = Mapping[str, bool]
+"""SEED/TASK → whether it was resolved."""
+Lane = Callable[[str, str, str], tuple[Outcomes, Outcomes]]
+"""Name of the lane, commit of the candidate and of its parent → what each resolved."""
 
 
 class AlphaSpent(BadInput):
@@ -36,10 +41,8 @@ class AlphaAccount:
         return self.rule.alpha_each
 
 
-def benchmarked(
-    candidate: Mapping[str, bool], parent: Mapping[str, bool], account: AlphaAccount
-) -> Benchmarked:
-    """Keys are SEED/TASK. Spends one challenger's alpha. Raises BadInput where both have not worked on the same cells: a task that
+def benchmarked(candidate: Outcomes, parent: Outcomes, account: AlphaAccount) -> Benchmarked:
+    """Spends one challenger's alpha. Raises BadInput where both have not worked on the same cells: a task that
     one of them lacks would be a comparison of tasks.
 
     A task that was tried with several seeds counts once, by the mean of its differences, so that repeats of one task are no
@@ -79,9 +82,7 @@ def benchmarked(
     )
 
 
-def _bounds(
-    candidate: Mapping[str, bool], parent: Mapping[str, bool], moved: list[float], alpha: float
-) -> tuple[float, float]:
+def _bounds(candidate: Outcomes, parent: Outcomes, moved: list[float], alpha: float) -> tuple[float, float]:
     """One-sided bounds of the gain, each at `alpha`: Newcombe's for one seed, by the normal distribution over tasks for
     several."""
     if len(moved) == len(candidate):

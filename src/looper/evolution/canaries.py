@@ -3,15 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from looper.evolution.benchmark import AlphaAccount, benchmarked
+from looper.evolution.benchmark import AlphaAccount, Lane, benchmarked
 from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
 from looper.evolution.search import FILE, Move, Settings, moved, text_of
 from looper.protocols import Sources
 from looper.records.gate import BenchmarkRule, GateOutcome
 
-Outcomes = Mapping[str, bool]
-Lane = Callable[[str, str, str], tuple[Outcomes, Outcomes]]
-"""Name of the lane, commit of the candidate and of its parent → what each resolved, by seed and task."""
 ALONE = BenchmarkRule(challengers=1)
 """A canary tells of the gate, not of a candidate, so it has an alpha of its own."""
 
@@ -21,7 +18,7 @@ class Canary:
     """One candidate, on a base of its own."""
 
     name: str
-    base: Settings
+    base: Mapping[str, bytes | None]
     files: Mapping[str, bytes | None]
     caught_by: str
     """The gate that must refuse it; empty for one that must pass them all."""
@@ -29,33 +26,36 @@ class Canary:
 
 def canaries(poor: Settings, better: Move, fixed: str) -> tuple[Canary, ...]:
     """`better` is known to help an agent with the settings `poor` much; `fixed` is a path that nobody may change."""
-    good = moved(poor, better)
+    good = {FILE: text_of(moved(poor, better))}
+    bad = {FILE: text_of(poor)}
     return (
-        Canary("a real improvement", poor, {FILE: text_of(good)}, ""),
-        Canary("harm", good, {FILE: text_of(poor)}, "benchmark"),
-        Canary("an edit of a fixed point", poor, {FILE: text_of(good), fixed: b"alpha = 0.5\n"}, "manifest"),
-        Canary("no change", poor, {}, "scope"),
-        Canary(
-            "a plugin that turns failures green", poor, {"agent/conftest.py": b"import pytest\n"}, "scope"
-        ),
-        Canary("a module that does not parse", poor, {"agent/new.py": b"def broken(:\n"}, "scope"),
-        Canary("a file outside of what may change", poor, {"elsewhere.py": b"x = 1\n"}, "scope"),
+        Canary("a real improvement", bad, good, ""),
+        Canary("harm", good, bad, "benchmark"),
+        Canary("an edit of a fixed point", bad, {**good, fixed: b"alpha = 0.5\n"}, "manifest"),
+        Canary("no change", bad, {}, "scope"),
+        Canary("a plugin that turns failures green", bad, {"agent/conftest.py": b"import pytest\n"}, "scope"),
+        Canary("a module that does not parse", bad, {"agent/new.py": b"def broken(:\n"}, "scope"),
+        Canary("a file outside of what may change", bad, {"elsewhere.py": b"x = 1\n"}, "scope"),
         Canary(
             "a thousand trivial tests",
-            poor,
+            bad,
             {"agent/checks.py": b"def test():\n    assert True\n\n\n" * 1000},
             "scope",
         ),
     )
 
 
-def missed(sources: Sources, root: str, known: tuple[Canary, ...], lane: Lane, scope: Scope) -> list[str]:
+Refuse = Callable[[str, str], str]
+"""Commits of a base and of a candidate → the gate that refuses it; empty where all let it through."""
+
+
+def missed(sources: Sources, root: str, known: tuple[Canary, ...], refuse: Refuse) -> list[str]:
     """Those that ended otherwise than they must, in words. `root` is the commit that they are made from."""
     found = []
     for canary in known:
-        base = sources.with_files(root, {FILE: text_of(canary.base)}, f"canary: {canary.name}, base")
+        base = sources.with_files(root, canary.base, f"canary: {canary.name}, base")
         candidate = sources.with_files(base, canary.files, f"canary: {canary.name}")
-        gate = _refused_by(sources, base, candidate, lane, scope)
+        gate = refuse(base, candidate)
         if gate != canary.caught_by:
             found.append(
                 f"{canary.name} was {f'refused by the {gate} gate' if gate else 'let through'}, and must be "
@@ -64,12 +64,20 @@ def missed(sources: Sources, root: str, known: tuple[Canary, ...], lane: Lane, s
     return found
 
 
-def _refused_by(sources: Sources, base: str, candidate: str, lane: Lane, scope: Scope) -> str:
+def on_bytes(sources: Sources, scope: Scope, base: str, candidate: str) -> str:
+    """The gate of those that run nothing which refuses a candidate."""
     for gate in (
         manifest_gate(sources, candidate, frozen(sources, base, scope), scope),
         scope_gate(sources, base, candidate, scope),
     ):
         if gate.outcome is not GateOutcome.PASS:
             return gate.gate
+    return ""
+
+
+def on_the_lane(sources: Sources, scope: Scope, lane: Lane, base: str, candidate: str) -> str:
+    """As `on_bytes`, and by the benchmark."""
+    if gate := on_bytes(sources, scope, base, candidate):
+        return gate
     ours, theirs = lane("canary", candidate, base)
     return "" if benchmarked(ours, theirs, AlphaAccount(ALONE)).outcome is GateOutcome.PASS else "benchmark"

@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from looper.errors import BadInput
+from looper.errors import BadInput, JournalError
+from looper.journal import replace_file
+from looper.records.base import content_hash
 from looper.records.generation import Contract, Criterion
 
 SECTIONS = {
@@ -107,3 +110,34 @@ def contract_text(contract: Contract) -> str:
         if bullets:
             lines += ["", f"## {name}", *(f"- {bullet}" for bullet in bullets)]
     return "\n".join(lines) + "\n"
+
+
+class Contracts:
+    """Texts of contracts by their hash, outside of every candidate's tree."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, text: str) -> str:
+        """Durable when this returns; the hash."""
+        key = content_hash(text)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._path(key).is_file():
+            replace_file(self._path(key), text.encode())
+        return key
+
+    def text(self, key: str) -> str:
+        """Raises JournalError where it is gone, or is not what it was."""
+        path = self._path(key)
+        found = path.read_text("utf-8") if path.is_file() else ""
+        if content_hash(found) != key:
+            raise JournalError(
+                f"The contract {path} is {'damaged' if path.is_file() else 'gone'}. Put it back from a copy."
+            )
+        return found
+
+    def contract(self, key: str) -> Contract:
+        return parse_contract(self.text(key))
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.md"

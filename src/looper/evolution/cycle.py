@@ -1,41 +1,60 @@
 """One generation after another: propose, build, judge cheap things first, promote or keep aside."""
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from looper.errors import BadInput, GatesUnfit, InfrastructureError
-from looper.evolution.benchmark import AlphaAccount, benchmarked
-from looper.evolution.canaries import Canary, Lane, missed
-from looper.evolution.contract import contract_text
-from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
-from looper.evolution.promotion import Promoter
-from looper.evolution.search import FILE, MOVES, Move, Settings, moved, neighbours, settings_of, text_of
-from looper.evolution.state import Generation, State
-from looper.records.base import content_hash
-from looper.records.gate import Benchmarked, BenchmarkRule, GateOutcome
-from looper.records.generation import (
-    CanariesSang,
-    Cause,
-    Challenged,
-    Contract,
-    Criterion,
-    Moved,
-    Phase,
-    Proposed,
-    Source,
-    Stopped,
+from looper.errors import (
+    BudgetSpent,
+    GatesUnfit,
+    InfrastructureError,
+    ModelDenied,
+    ModelError,
+    ModelUnpaid,
 )
+from looper.evolution.judging import JUDGE, Gatekeeper
+from looper.evolution.moves import move
+from looper.evolution.promotion import Promoter
+from looper.evolution.reflect import ProposalInvalid
+from looper.evolution.review import ReviewFailed
+from looper.evolution.state import Generation, State
+from looper.records.generation import CanariesSang, Cause, Paused, Phase, Proposed, Source, Stopped
 
 ALARM = 3
 """Equal failures in a row that end a campaign."""
-JUDGE = "1"
-"""Version of the gates and their order; part of every decision."""
+ATTEMPTS = 3
+"""At one generation, where the outside world fails."""
+FIRST_PAUSE_S = 2.0
 
 
-Screen = Callable[[str, Mapping[str, Settings]], Mapping[str, float]]
-"""Commit of the parent and settings by name → how many tasks of a small lane of its own each of them resolves, as a share. Chooses
-what is proposed, decides nothing, and spends no alpha."""
+@dataclass(frozen=True)
+class Proposal:
+    """What a generation is to do, before it has a number."""
+
+    title: str
+    text: str
+    """Of its contract."""
+    source: Source
+    request: str
+    """Asking twice with the same is asking once."""
+    parent: int
+
+
+class Proposer(Protocol):
+    """Who says what is tried next."""
+
+    def propose(self, state: State) -> Proposal | None:
+        """None where nothing is left to try. Raises ProposalInvalid, BudgetSpent and what a model raises."""
+        ...
+
+
+class Author(Protocol):
+    """Who carries a contract out."""
+
+    def work(self, found: Generation) -> None:
+        """From `preparing` until the generation is reported, or ended otherwise, in the ledger. Raises what the world does wrong."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,64 +62,77 @@ class Campaign:
     """What a campaign works with, fixed before its first generation."""
 
     promoter: Promoter
-    lane: Lane
-    screen: Screen
-    scope: Scope
-    development: BenchmarkRule
-    sealed: BenchmarkRule
-    """Confirms, on tasks that no proposal has been chosen by, what passed the development lane."""
-    canaries: tuple[Canary, ...]
+    keeper: Gatekeeper
+    proposer: Proposer
+    author: Author
+    keep: Callable[[str], str]
+    """Store a contract's text durably; its hash."""
+    canaries: Callable[[], list[str]]
+    """Put candidates whose end is known through the gates; those that ended otherwise, in words."""
     say: Callable[[str], None]
-    seed: int = 0
+    pause: Callable[[float], None]
     plateau: int = 0
     """End after so many decided generations in a row without a promotion; 0 for never."""
 
 
 def run(campaign: Campaign, generations: int) -> str:
     """Go on until so many generations are decided, or something ends it earlier; the reason. Safe to interrupt and to repeat."""
-    ledger = campaign.promoter.ledger
     campaign.promoter.recover()
     _sing(campaign)
     while True:
-        state = ledger.state()
+        state = campaign.promoter.ledger.state()
         if reason := _ended(campaign, state, generations):
-            if state.stopped != reason:
-                ledger.record(lambda now: Stopped(reason=reason))
-            return reason
-        found = _open(state) or _propose(campaign, state)
-        if found is None:
-            ledger.record(lambda now: Stopped(reason="nothing left to try"))
-            return "nothing left to try"
-        _carry_on(campaign, found)
+            return _stopped(campaign, reason)
+        try:
+            found = open_generation(state) or _propose(campaign, state)
+            if found is None:
+                return _stopped(campaign, "nothing left to try")
+            carry_on(campaign, found)
+        except ProposalInvalid as error:
+            _invalid(campaign, error)
+        except BudgetSpent as error:
+            return _stopped(campaign, f"budget: {error}")
+        except (ModelDenied, ModelUnpaid) as error:
+            _stopped(campaign, f"{cause_of(error).value}: {error}")
+            raise
+        except ModelError as error:
+            _wait_or_give_up(campaign, error)
+
+
+def _stopped(campaign: Campaign, reason: str) -> str:
+    if campaign.promoter.ledger.state().stopped != reason:
+        campaign.promoter.ledger.record(lambda now: Stopped(reason=reason))
+    return reason
 
 
 def _sing(campaign: Campaign) -> None:
     """Once for each version of the gates. Raises GatesUnfit where a canary ends otherwise than it must."""
-    ledger, sources = campaign.promoter.ledger, campaign.promoter.sources
+    ledger = campaign.promoter.ledger
     sung = ledger.state().canaries.get(JUDGE)
     if sung is None:
-        root = sources.commit_of(campaign.promoter.branch)
-        sung = tuple(missed(sources, root, campaign.canaries, campaign.lane, campaign.scope))
+        sung = tuple(campaign.canaries())
         found = CanariesSang(judge=JUDGE, missed=sung)
         ledger.record(lambda now: found)
         campaign.say(
-            f"{len(campaign.canaries) - len(sung)} of {len(campaign.canaries)} canaries ended as they must"
+            "the canaries ended as they must"
+            if not sung
+            else f"{len(sung)} canaries did not end as they must"
         )
     if sung:
         raise GatesUnfit(f"The gates are not fit to judge, so no campaign starts: {'; '.join(sung)}.")
 
 
 def _ended(campaign: Campaign, state: State, generations: int) -> str:
-    if _open(state) is not None:
+    if open_generation(state) is not None:
         return ""
     if state.decided >= generations:
         return "generations"
-    if state.tested.get("development", 0) >= campaign.development.challengers:
+    if campaign.keeper.lane and state.tested.get("development", 0) >= campaign.keeper.rule.challengers:
         return "alpha spent"
     last = [found for found in state.generations.values() if found.phase.over][
         -max(ALARM, campaign.plateau) :
     ]
-    if _alarm(last[-ALARM:]):
+    if alarm(last[-ALARM:]):
         return f"suspect the harness: {ALARM} candidates in a row ended with: {last[-1].evidence}"
     flat = campaign.plateau and len(last) >= campaign.plateau
     if flat and not any(found.phase is Phase.PROMOTED for found in last[-campaign.plateau :]):
@@ -108,16 +140,21 @@ def _ended(campaign: Campaign, state: State, generations: int) -> str:
     return ""
 
 
-def _alarm(last: Sequence[Generation]) -> bool:
+def alarm(last: Sequence[Generation]) -> bool:
     """Whether the last few failed alike, before any benchmark: that is one fault of the campaign, not several of candidates."""
     return (
         len(last) == ALARM
-        and len({found.evidence for found in last}) == 1
+        and len({_normal(found.evidence) for found in last}) == 1
         and all(found.phase is Phase.ARCHIVED and not found.tested for found in last)
     )
 
 
-def _open(state: State) -> Generation | None:
+def _normal(evidence: str) -> str:
+    """Without what differs from time to time: hashes and numbers."""
+    return re.sub(r"\b[0-9a-f]{7,}\b|\d+", "#", evidence)
+
+
+def open_generation(state: State) -> Generation | None:
     """The generation that is not at its end; one that the outside world failed is tried again."""
     return next(
         (
@@ -130,182 +167,130 @@ def _open(state: State) -> Generation | None:
 
 
 def _propose(campaign: Campaign, state: State) -> Generation | None:
-    parent = state.versions[-1].generation
-    move = _next_move(campaign, state, parent)
-    if move is None:
-        return None
-    contract = contract_of(move)
-    campaign.promoter.ledger.record(
+    proposal = campaign.proposer.propose(state)
+    return None if proposal is None else admitted(campaign, proposal)
+
+
+def admitted(campaign: Campaign, proposal: Proposal) -> Generation:
+    """The generation of a proposal, with its number; the one that the same request was given before."""
+    ledger = campaign.promoter.ledger
+    known = ledger.state().of_request(proposal.request)
+    if known is not None:
+        return known
+    contract_hash = campaign.keep(proposal.text)
+    ledger.record(
         lambda now: Proposed(
             generation=now.next_number,
-            parent=parent,
-            source=Source.SEARCH,
-            request=f"{move.name} from {parent}",
-            title=move.name,
-            contract_hash=content_hash(contract_text(contract)),
+            parent=proposal.parent,
+            source=proposal.source,
+            request=proposal.request,
+            title=proposal.title,
+            contract_hash=contract_hash,
         )
     )
-    return campaign.promoter.ledger.state().of_request(f"{move.name} from {parent}")
+    found = ledger.state().of_request(proposal.request)
+    assert found is not None
+    return found
 
 
-def _next_move(campaign: Campaign, state: State, parent: int) -> Move | None:
-    """Of the moves that were tried least, the one that looks best on the screen; among equals one drawn, by the seed and the number,
-    so that a campaign can be repeated."""
-    sources, branch = campaign.promoter.sources, campaign.promoter.branch
-    commit = sources.commit_of(branch)
-    settings = settings_of(sources.file(commit, FILE))
-    tried = [(found.title, found.parent) for found in state.generations.values()]
-    found = neighbours(settings, tried, parent)
-    if not found:
-        return None
-    rates = campaign.screen(
-        commit, {move.name: moved(settings, move) for move in MOVES if moved(settings, move) != settings}
-    )
-    best = max((rates[move.name] for move in found if move.name in rates), default=None)
-    first = [move for move in found if move.name in rates and rates[move.name] == best]
-    if not first:
-        return None
-    return random.Random(f"{campaign.seed}/{state.next_number}").choice(first)
-
-
-def contract_of(move: Move) -> Contract:
-    """What a move promises, in the form of every contract."""
-    return Contract(
-        title=move.name,
-        objective=move.why,
-        requirements=(f"{FILE}: {dict(move.change)}",),
-        criteria=(Criterion(id="A1", text="more tasks of the development lane are resolved than before"),),
-        files=(FILE,),
+def _invalid(campaign: Campaign, error: ProposalInvalid) -> None:
+    """On record as a generation of its own, so that three in a row are seen."""
+    ledger = campaign.promoter.ledger
+    state = ledger.state()
+    number = state.next_number
+    campaign.say(f"generation {number}: {error}")
+    parent = state.versions[-1].generation if state.versions else 0
+    proposal = Proposal("no contract", str(error), Source.REFLECT, f"invalid proposal {number}", parent)
+    move(
+        ledger,
+        admitted(campaign, proposal),
+        Phase.ARCHIVED,
+        cause=Cause.PROPOSAL_INVALID,
+        evidence="no contract came of the model's answers",
     )
 
 
-def _carry_on(campaign: Campaign, found: Generation) -> None:
-    """From wherever a generation stands to its end."""
+def _wait_or_give_up(campaign: Campaign, error: ModelError) -> None:
+    """A pause that grows with each failure since anything went well. Raises the error where there were too many."""
+    ledger = campaign.promoter.ledger
+    failed = ledger.state().paused
+    if failed + 1 >= ATTEMPTS:
+        _stopped(campaign, f"model: {error}")
+        raise error
+    seconds = max(error.retry_after_s or 0.0, FIRST_PAUSE_S * 2.0**failed)
+    campaign.say(f"{error} Going on in {seconds:.0f} s.")
+    ledger.record(lambda now: Paused(why=str(error), seconds=seconds))
+    campaign.pause(seconds)
+
+
+def carry_on(campaign: Campaign, found: Generation) -> None:
+    """From wherever a generation stands to its next durable phase."""
+    ledger = campaign.promoter.ledger
     match found.phase:
         case Phase.PROPOSED:
-            _move(campaign, found, Phase.ADMITTED)
-        case Phase.ADMITTED | Phase.INFRA_ERROR:
-            _move(campaign, found, Phase.PREPARING)
-        case Phase.PREPARING:
-            _move(campaign, found, Phase.RUNNING)
-        case Phase.RUNNING:
-            _build(campaign, found)
+            move(ledger, found, Phase.ADMITTED)
+        case Phase.ADMITTED:
+            move(ledger, found, Phase.PREPARING)
+        case Phase.INFRA_ERROR if found.attempt >= ATTEMPTS:
+            move(
+                ledger,
+                found,
+                Phase.ARCHIVED,
+                cause=found.cause,
+                evidence=f"given up after {ATTEMPTS} attempts: {found.evidence}",
+            )
+        case Phase.INFRA_ERROR:
+            move(ledger, found, Phase.JUDGING if found.candidate_hash else Phase.PREPARING)
+        case Phase.PREPARING | Phase.RUNNING:
+            _work(campaign, found)
         case Phase.REPORTED:
-            _move(campaign, found, Phase.JUDGING)
+            move(ledger, found, Phase.JUDGING)
         case Phase.JUDGING:
-            try:
-                _judge(campaign, found)
-            except InfrastructureError as error:
-                _move(campaign, found, Phase.INFRA_ERROR, evidence=str(error), cause=Cause.JUDGE)
-                raise
+            judged(campaign.keeper, found)
         case Phase.ACCEPTED:
             ended = campaign.promoter.promote(found.number, found.candidate_hash)
             campaign.say(
                 f"generation {found.number}, {found.title}: {ended.after.value} {ended.evidence}".rstrip()
             )
         case _:
-            _move(campaign, found, Phase.ARCHIVED)
+            move(ledger, found, Phase.ARCHIVED)
 
 
-def _build(campaign: Campaign, found: Generation) -> None:
-    """The candidate as a commit on the active version, under a ref of its own."""
-    sources = campaign.promoter.sources
-    base = sources.commit_of(campaign.promoter.branch)
-    move = _move_named(found.title)
-    settings = settings_of(sources.file(base, FILE))
-    commit = sources.with_files(
-        base, {FILE: text_of(moved(settings, move))}, f"generation {found.number}: {move.name}"
-    )
-    # A process that was killed here has made the very same commit.
-    ref = f"refs/heads/evolve/gen-{found.number}"
-    sources.move(ref, commit, sources.at(ref))
-    _move(
-        campaign,
-        found,
-        Phase.REPORTED,
-        base_commit=base,
-        candidate_commit=commit,
-        candidate_hash=sources.tree_of(commit),
-    )
+def judged(keeper: Gatekeeper, found: Generation) -> Generation:
+    """As the gatekeeper judges; what keeps it from judging is on record, as no verdict, and raised."""
+    try:
+        return keeper.judge(found)
+    except InfrastructureError as error:
+        move(keeper.ledger, found, Phase.INFRA_ERROR, evidence=str(error), cause=cause_of(error, Cause.JUDGE))
+        raise
 
 
-def _move_named(title: str) -> Move:
-    found = next((move for move in MOVES if move.name == title), None)
-    if found is None:
-        raise BadInput(f'No move is called "{title}"; it was proposed by another version of Looper.')
-    return found
+def _work(campaign: Campaign, found: Generation) -> None:
+    try:
+        campaign.author.work(found)
+    except InfrastructureError as error:
+        now = campaign.promoter.ledger.state().generation(found.number)
+        if not now.phase.over:
+            move(
+                campaign.promoter.ledger,
+                now,
+                Phase.INFRA_ERROR,
+                evidence=str(error),
+                cause=cause_of(error, Cause.SETUP),
+            )
+        raise
 
 
-def _judge(campaign: Campaign, found: Generation) -> None:
-    sources = campaign.promoter.sources
-    fixed = frozen(sources, found.base_commit, campaign.scope)
-    cheap = [
-        manifest_gate(sources, found.candidate_commit, fixed, campaign.scope),
-        scope_gate(sources, found.base_commit, found.candidate_commit, campaign.scope),
-    ]
-    for gate in cheap:
-        if gate.outcome is not GateOutcome.PASS:
-            cause = Cause.PROTECTED_PATH if gate.gate == "manifest" else Cause.GATE
-            _decided(campaign, found, Phase.REJECTED, f"{gate.gate}: {gate.evidence}", cause)
-            return
-    for name, rule in (("development", campaign.development), ("sealed", campaign.sealed)):
-        result = _challenge(campaign, found, name, rule)
-        evidence = f"{name}: {_words(result)}"
-        if result.outcome is GateOutcome.FAIL:
-            _decided(campaign, found, Phase.REJECTED, evidence, Cause.GATE)
-            return
-        if result.outcome is not GateOutcome.PASS:
-            _decided(campaign, found, Phase.INCONCLUSIVE, evidence, Cause.GATE)
-            return
-        campaign.say(f"generation {found.number}, {found.title}: {evidence}")
-    _move(campaign, found, Phase.ACCEPTED, judge=JUDGE)
-
-
-def _challenge(campaign: Campaign, found: Generation, lane: str, rule: BenchmarkRule) -> Benchmarked:
-    """Of this lane, once: what is on record, or a test that spends its alpha."""
-    ledger = campaign.promoter.ledger
-    state = ledger.state()
-    known = state.generation(found.number).tested.get(lane)
-    if known is not None:
-        return known
-    account = AlphaAccount(rule, state.tested.get(lane, 0))
-    candidate, parent = campaign.lane(lane, found.candidate_commit, found.base_commit)
-    result = benchmarked(candidate, parent, account)
-    ledger.record(
-        lambda now: Challenged(
-            generation=found.number, lane=lane, candidate_hash=found.candidate_hash, found=result
-        )
-    )
-    return result
-
-
-def _words(found: Benchmarked) -> str:
-    return (
-        f"{found.outcome.value}, {100 * found.estimate:+.1f} points on {found.pairs} tasks ({found.wins} won, {found.losses} lost), "
-        f"p = {found.p_value:.2g} at {found.alpha_spent:.2g}"
-    )
-
-
-def _decided(campaign: Campaign, found: Generation, phase: Phase, evidence: str, cause: Cause) -> None:
-    _move(campaign, found, phase, evidence=evidence, cause=cause)
-    campaign.say(f"generation {found.number}, {found.title}: {phase.value}, {evidence}")
-
-
-def _move(
-    campaign: Campaign,
-    found: Generation,
-    after: Phase,
-    *,
-    evidence: str = "",
-    cause: Cause = Cause.NONE,
-    **pinned: str,
-) -> None:
-    move = Moved(
-        generation=found.number,
-        before=found.phase,
-        after=after,
-        attempt=found.attempt + (found.phase is Phase.INFRA_ERROR),
-        evidence=evidence,
-        cause=cause,
-    ).model_copy(update=pinned)
-    campaign.promoter.ledger.record(lambda now: move)
+def cause_of(error: InfrastructureError, otherwise: Cause = Cause.MODEL) -> Cause:
+    """Which part of the outside world failed."""
+    match error:
+        case ModelDenied():
+            return Cause.AUTH
+        case ModelUnpaid():
+            return Cause.CREDIT
+        case ModelError():
+            return Cause.MODEL
+        case ReviewFailed():
+            return Cause.REVIEW
+        case _:
+            return otherwise

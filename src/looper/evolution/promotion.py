@@ -12,7 +12,16 @@ from looper.errors import MergeConflict, RefMoved
 from looper.evolution.ledger import Ledger
 from looper.evolution.state import Generation, NotAllowed, State
 from looper.protocols import Sources, Versions
-from looper.records.generation import Activated, Cause, Happened, Moved, Phase, Promoting, RollingBack
+from looper.records.generation import (
+    Activated,
+    Cause,
+    Checked,
+    Happened,
+    Moved,
+    Phase,
+    Promoting,
+    RollingBack,
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class Promoter:
     """Why a version does not start, in a line; empty where it does. Runs in the sandbox."""
     still_passes: Callable[[str, Generation], bool]
     """Whether the gates that depend on the tree pass on this one, which is not the judged one since the base has moved."""
+    healthy: Callable[[Path], str] = lambda version: ""
+    """Why the version that was just made active does not work, in a line; empty where it does. Then it is rolled back."""
 
     def begin(self, commit: str) -> str:
         """Make a commit the version that a campaign begins with, where none is active yet; the active one."""
@@ -35,6 +46,7 @@ class Promoter:
         state = self.ledger.state()
         if state.active:
             return state.active
+        self._free()
         tree = self.sources.tree_of(commit)
         self.sources.export(tree, self.versions.folder(tree))
         self.sources.move(self.branch, commit, "")
@@ -59,6 +71,7 @@ class Promoter:
             raise NotAllowed(
                 f"The tag gen-{number} is there already, at {tagged[:12]}. Remove or rename it, then promote again."
             )
+        self._free()
         base = self.sources.commit_of(self.branch)
         try:
             tree = self.sources.merged(base, found.candidate_commit)
@@ -79,11 +92,30 @@ class Promoter:
                 generation=number, branch=self.branch, base_commit=base, commit=commit, version=tree
             )
         )
-        return self._finish_promotion(self.ledger.state())
+        return self._look_after(self._finish_promotion(self.ledger.state()))
+
+    def _free(self) -> None:
+        if folder := self.sources.checked_out(self.branch):
+            raise NotAllowed(
+                f"{self.branch} is checked out in {folder}, where a promotion would make every file look changed. Check out another "
+                "branch there, or have promotions go to another one with --branch."
+            )
+
+    def _look_after(self, ended: Moved) -> Moved:
+        """What works now is looked at once more, and goes where it does not."""
+        if ended.after is not Phase.PROMOTED:
+            return ended
+        if why := self.healthy(self.versions.folder(self.versions.active())):
+            return self._roll_back(ended.generation, Cause.HEALTH, why)
+        self._record(lambda now: Checked(generation=ended.generation))
+        return ended
 
     def roll_back(self, number: int | None = None) -> Moved:
         """Back to the version before a generation, the active one by default. Raises NotAllowed where it is not the active one."""
         self.recover()
+        return self._roll_back(number)
+
+    def _roll_back(self, number: int | None, cause: Cause = Cause.NONE, why: str = "") -> Moved:
         state = self.ledger.state()
         current = state.versions[-1].generation if state.versions else 0
         number = current if number is None else number
@@ -107,6 +139,8 @@ class Promoter:
                 commit=commit,
                 version=before.version,
                 to=before.generation,
+                cause=cause,
+                evidence=why,
             )
         )
         return self._finish_roll_back(self.ledger.state())
@@ -120,6 +154,9 @@ class Promoter:
             self._finish_roll_back(state)
         elif state.active and self.versions.active() != state.active:
             self.versions.activate(state.active)
+        if (found := self.ledger.state()).unchecked:
+            promoted = Moved(generation=found.unchecked, before=Phase.ACCEPTED, after=Phase.PROMOTED)
+            self._look_after(promoted)
 
     def _finish_promotion(self, state: State) -> Moved:
         begun = state.unfinished
@@ -146,7 +183,7 @@ class Promoter:
         assert isinstance(begun, RollingBack)
         # The pointer first: what works is what people wait for.
         self.versions.activate(begun.version)
-        evidence = f"back to version {begun.version[:12]}"
+        evidence = f"{begun.evidence}; back to version {begun.version[:12]}".removeprefix("; ")
         if begun.commit:
             try:
                 self.sources.move(begun.branch, begun.commit, begun.base_commit)
@@ -160,6 +197,7 @@ class Promoter:
                 generation=begun.generation,
                 before=Phase.PROMOTED,
                 after=Phase.ROLLED_BACK,
+                cause=begun.cause,
                 evidence=evidence,
             )
         )

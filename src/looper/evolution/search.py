@@ -1,16 +1,25 @@
-"""Proposals that need no language model: one setting of the agent's scaffold at a time.
+"""Proposals and authors that need no language model: one setting of the agent's scaffold at a time.
 
 Each move is a fault that agents' frameworks really had, or its mend. Which is which depends on where one stands, and the gate says it.
 """
 
+import random
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import tomli_w
 
 from looper.errors import BadInput
+from looper.evolution.contract import contract_text
+from looper.evolution.cycle import Proposal
+from looper.evolution.ledger import Ledger
+from looper.evolution.moves import move as move_on
+from looper.evolution.moves import reported
+from looper.evolution.state import Generation, State
+from looper.protocols import Sources
+from looper.records.generation import Contract, Criterion, Phase, Source
 
 Settings = Mapping[str, Any]
 """A scaffold's settings where they differ from the packaged one that a campaign is about, as TOML holds them."""
@@ -75,3 +84,78 @@ def neighbours(settings: Settings, tried: Iterable[tuple[str, int]], parent: int
     """Moves that change anything and were not tried from this parent: what did not help once may help from elsewhere."""
     before = set(tried)
     return [move for move in MOVES if moved(settings, move) != settings and (move.name, parent) not in before]
+
+
+Screen = Callable[[str, Mapping[str, Settings]], Mapping[str, float]]
+"""Commit of the parent and settings by name → how many tasks of a small lane of its own each of them resolves, as a share. Chooses
+what is proposed, decides nothing, and spends no alpha."""
+
+
+@dataclass(frozen=True)
+class SettingsSearch:
+    """Of the moves that were tried least, the one that looks best on the screen; among equals one drawn, by the seed and the number,
+    so that a campaign can be repeated."""
+
+    sources: Sources
+    branch: str
+    screen: Screen
+    seed: int
+
+    def propose(self, state: State) -> Proposal | None:
+        parent = state.versions[-1].generation
+        move = self._next(state, parent)
+        if move is None:
+            return None
+        text = contract_text(contract_of(move))
+        return Proposal(move.name, text, Source.SEARCH, f"{move.name} from {parent}", parent)
+
+    def _next(self, state: State, parent: int) -> Move | None:
+        commit = self.sources.commit_of(self.branch)
+        settings = settings_of(self.sources.file(commit, FILE))
+        tried = [(found.title, found.parent) for found in state.generations.values()]
+        found = neighbours(settings, tried, parent)
+        if not found:
+            return None
+        changed = {move.name: moved(settings, move) for move in MOVES}
+        rates = self.screen(commit, {name: after for name, after in changed.items() if after != settings})
+        best = max((rates[move.name] for move in found if move.name in rates), default=None)
+        first = [move for move in found if move.name in rates and rates[move.name] == best]
+        return random.Random(f"{self.seed}/{state.next_number}").choice(first) if first else None
+
+
+def contract_of(move: Move) -> Contract:
+    """What a move promises, in the form of every contract."""
+    return Contract(
+        title=move.name,
+        objective=move.why,
+        requirements=(f"{FILE}: {dict(move.change)}",),
+        criteria=(Criterion(id="A1", text="more tasks of the development lane are resolved than before"),),
+        files=(FILE,),
+    )
+
+
+@dataclass(frozen=True)
+class SettingsAuthor:
+    """Makes the candidate of a move: one commit on the active version, under a ref of its own."""
+
+    ledger: Ledger
+    sources: Sources
+    branch: str
+
+    def work(self, found: Generation) -> None:
+        if found.phase is Phase.PREPARING:
+            found = move_on(self.ledger, found, Phase.RUNNING)
+        base = self.sources.commit_of(self.branch)
+        move = _named(found.title)
+        settings = settings_of(self.sources.file(base, FILE))
+        commit = self.sources.with_files(
+            base, {FILE: text_of(moved(settings, move))}, f"generation {found.number}: {move.name}"
+        )
+        reported(self.ledger, self.sources, found, base, commit)
+
+
+def _named(title: str) -> Move:
+    found = next((move for move in MOVES if move.name == title), None)
+    if found is None:
+        raise BadInput(f'No move is called "{title}"; it was proposed by another version of Looper.')
+    return found

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from looper.errors import BadInput
-from looper.records.gate import Benchmarked
+from looper.records.gate import Benchmarked, GateResult
 from looper.records.generation import (
     NEXT,
     Activated,
@@ -12,17 +12,23 @@ from looper.records.generation import (
     CanariesSang,
     Cause,
     Challenged,
+    Checked,
     Event,
+    Judged,
     Moved,
+    Paused,
     Phase,
     Promoting,
     Proposed,
+    Reported,
+    Reviewed,
     Role,
     RollingBack,
     Source,
     Spent,
     Stopped,
 )
+from looper.records.review import Review
 
 
 class NotAllowed(BadInput):
@@ -49,7 +55,14 @@ class Generation:
     judge: str = ""
     tested: Mapping[str, Benchmarked] = field(default_factory=dict)
     """By lane."""
-    tokens: int = 0
+    tokens: Mapping[Role, int] = field(default_factory=dict)
+    verdict: Phase | None = None
+    """What was decided, before it was kept aside."""
+    reported: Reported | None = None
+    """Of the last attempt."""
+    judged: tuple[GateResult, ...] = ()
+    """By the gates that have looked at what is there now, in order."""
+    reviewed: Review | None = None
 
 
 @dataclass(frozen=True)
@@ -68,11 +81,15 @@ class State:
     tested: Mapping[str, int] = field(default_factory=dict)
     """Challengers by lane."""
     stopped: str = ""
+    paused: int = 0
+    """Pauses in a row, since anything went well."""
     unfinished: Promoting | RollingBack | None = None
     """Begun and not at its end."""
     begun: Begun | None = None
     canaries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By version of the gates: those that ended otherwise than they must."""
+    unchecked: int = 0
+    """Generation that was promoted last and whose health nobody has looked at yet; 0 for none."""
     promotions: Mapping[int, Promoting] = field(default_factory=dict)
     """By generation."""
 
@@ -119,10 +136,21 @@ def after(state: State, event: Event) -> State:
             return _proposed(state, found)
         case Moved() as found:
             state = _with(state, _moved(state.generation(found.generation), found))
+            if found.after in (Phase.PROMOTED, Phase.ROLLED_BACK):
+                state = replace(state, unchecked=found.generation if found.after is Phase.PROMOTED else 0)
             over = state.unfinished is not None and state.unfinished.generation == found.generation
             return replace(state, unfinished=None) if over else state
+        case Checked():
+            return replace(state, unchecked=0)
         case Promoting() | RollingBack() as found:
             return _begun(state, found)
+        case Reported() as found:
+            state = replace(state, paused=0)
+            return _with(state, replace(state.generation(found.generation), reported=found))
+        case Judged(generation=number, found=result):
+            return _with(replace(state, paused=0), _judged(state.generation(number), result))
+        case Reviewed(generation=number, found=review):
+            return _with(state, replace(state.generation(number), reviewed=review))
         case Spent() as found:
             return _spent(state, found)
         case Challenged() as found:
@@ -138,8 +166,10 @@ def after(state: State, event: Event) -> State:
             return replace(state, begun=found)
         case CanariesSang(judge=judge, missed=missed):
             return replace(state, canaries={**state.canaries, judge: missed})
+        case Paused():
+            return replace(state, paused=state.paused + 1)
         case Stopped(reason=reason):
-            return replace(state, stopped=reason)
+            return replace(state, stopped=reason, paused=0)
 
 
 def _words(found: Begun) -> str:
@@ -158,7 +188,7 @@ def _proposed(state: State, found: Proposed) -> State:
     if found.parent and found.parent not in state.generations:
         raise NotAllowed(f"There is no generation {found.parent} to be the parent.")
     return _with(
-        replace(state, stopped=""),
+        replace(state, stopped="", paused=0),
         Generation(
             found.generation, found.parent, found.source, found.title, found.contract_hash, found.request
         ),
@@ -192,12 +222,27 @@ def _moved(found: Generation, move: Moved) -> Generation:
         phase=move.after,
         cause=move.cause if move.cause is not Cause.NONE else found.cause,
         evidence=move.evidence or found.evidence,
+        verdict=move.after if _decides(move) else found.verdict,
         attempt=move.attempt,
         base_commit=move.base_commit or found.base_commit,
         candidate_commit=move.candidate_commit or found.candidate_commit,
         candidate_hash=move.candidate_hash or found.candidate_hash,
         judge=move.judge or found.judge,
     )
+
+
+def _decides(move: Moved) -> bool:
+    """Whether a candidate, or who made it, is told something by this; being kept aside afterwards says nothing new."""
+    late = move.after is Phase.ARCHIVED and move.cause is not Cause.NONE and not move.cause.of_the_world
+    return move.after.decided or late
+
+
+def _judged(found: Generation, result: GateResult) -> Generation:
+    if result.candidate_hash != found.candidate_hash:
+        raise NotAllowed(
+            f"Generation {found.number} was reported as {found.candidate_hash[:12]}, and a gate looked at {result.candidate_hash[:12]}."
+        )
+    return replace(found, judged=(*(one for one in found.judged if one.gate != result.gate), result))
 
 
 def _begun(state: State, found: Promoting | RollingBack) -> State:
@@ -227,7 +272,8 @@ def _spent(state: State, found: Spent) -> State:
     if not found.generation:
         return state
     generation = state.generation(found.generation)
-    return _with(state, replace(generation, tokens=generation.tokens + tokens))
+    mine = {**generation.tokens, found.role: generation.tokens.get(found.role, 0) + tokens}
+    return _with(state, replace(generation, tokens=mine))
 
 
 def _challenged(state: State, found: Challenged) -> State:

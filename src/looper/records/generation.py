@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from looper.records.base import Record
-from looper.records.gate import Benchmarked
+from looper.records.gate import Benchmarked, GateResult
+from looper.records.review import Review
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -184,6 +185,44 @@ class Moved(Record):
     """Version of the gates."""
 
 
+class ToolUse(Record):
+    """How often an author used a tool, and how often the tool said no."""
+
+    calls: Count
+    errors: Count
+
+
+class Reported(Record):
+    """How the work on a candidate ended; its snapshot is the commit that the next step names."""
+
+    kind: Literal["reported"] = "reported"
+    generation: int
+    stop_reason: str
+    """Of the author's rollout."""
+    steps: Count
+    tools: dict[str, ToolUse]
+    wall_s: float
+    insertions: Count
+    deletions: Count
+
+
+class Judged(Record):
+    """A gate has looked at a candidate."""
+
+    kind: Literal["judged"] = "judged"
+    generation: int
+    found: GateResult
+
+
+class Reviewed(Record):
+    """What a reviewer said of a candidate, over the whole of its diff."""
+
+    kind: Literal["reviewed"] = "reviewed"
+    generation: int
+    model: str
+    found: Review
+
+
 class Spent(Record):
     """Tokens and calls of one role, settled."""
 
@@ -233,6 +272,8 @@ class RollingBack(Record):
     version: str
     to: Count
     """Generation of that version."""
+    cause: Cause = Cause.NONE
+    evidence: str = ""
 
 
 class Activated(Record):
@@ -247,8 +288,15 @@ class Activated(Record):
     """By rolling back."""
 
 
+class Checked(Record):
+    """The version that a generation made active works, as its health check saw."""
+
+    kind: Literal["checked"] = "checked"
+    generation: int
+
+
 class Begun(Record):
-    """What a campaign was begun with; fixed, because alpha is divided by it."""
+    """What a campaign on the benchmark was begun with; fixed, because alpha is divided by it."""
 
     kind: Literal["begun"] = "begun"
     generations: int
@@ -266,6 +314,14 @@ class CanariesSang(Record):
     """Those that ended otherwise than they must, in words."""
 
 
+class Paused(Record):
+    """A model failed, and a campaign waits before it asks again."""
+
+    kind: Literal["paused"] = "paused"
+    why: str
+    seconds: float
+
+
 class Stopped(Record):
     """A campaign has ended, and why."""
 
@@ -276,13 +332,18 @@ class Stopped(Record):
 Happened = Annotated[
     Proposed
     | Moved
+    | Reported
+    | Judged
+    | Reviewed
     | Spent
     | Challenged
     | Promoting
     | RollingBack
     | Activated
+    | Checked
     | Begun
     | CanariesSang
+    | Paused
     | Stopped,
     Field(discriminator="kind"),
 ]

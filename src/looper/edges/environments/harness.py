@@ -33,6 +33,10 @@ class HarnessEnvironment:
         self._lock = threading.Lock()
 
     def of(self, task: Task) -> Environment:
+        return self.made()
+
+    def made(self) -> Environment:
+        """The one environment, whatever the task."""
         with self._lock:
             if self._made is None:
                 self._made = self._make()

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from looper.errors import (
+    ModelDenied,
     ModelError,
     ModelFatal,
     ModelMissing,
@@ -17,6 +18,7 @@ from looper.errors import (
     ModelReplyBroken,
     ModelServerFault,
     ModelTimeout,
+    ModelUnpaid,
     ModelUnreachable,
 )
 from looper.protocols import Message
@@ -82,12 +84,16 @@ def status_error(server: str, status: int, body: str, headers: httpx.Headers | N
     if status == 404:
         return ModelMissing(f"{server}: {said}")
     if status == 429 and headers is not None and "retry-after" not in headers and _is_spend_limit(said):
-        return ModelFatal(f"{server} has reached a spending limit: {said}")
+        return ModelUnpaid(f"{server} has reached a spending limit: {said}")
     if status in (429, 503, 529):
         return ModelOverloaded(
             f"{server} is overloaded ({status}): {said}", retry_after_s=_retry_after(headers)
         )
-    if status in (400, 401, 402, 403, 413, 422):
+    if status in (401, 403):
+        return ModelDenied(f"{server} refused the key ({status}): {said}")
+    if status == 402 or (status == 400 and _is_spend_limit(said)):
+        return ModelUnpaid(f"{server} wants to be paid ({status}): {said}")
+    if status in (400, 413, 422):
         return ModelFatal(f"{server} refused the request ({status}): {said}")
     return ModelServerFault(f"{server} failed ({status}): {said}")
 

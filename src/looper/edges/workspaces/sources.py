@@ -4,7 +4,7 @@ import io
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from looper.edges.workspaces.git import git
@@ -73,12 +73,44 @@ class GitSources:
             )
             head = f"100644 {blob}" if blob else f"0 {NOTHING}"
             lines += f"{head}\t{path}\0".encode("utf-8", "surrogateescape")
+        return self._changed(base, message, "update-index", "-z", "--index-info", stdin=lines)
+
+    def with_patch(self, base: str, patch: str, message: str) -> str:
+        data = patch.encode("utf-8", "surrogateescape")
+        return self._changed(
+            base, message, "apply", "--cached", "--binary", "--whitespace=nowarn", "-", stdin=data
+        )
+
+    def _changed(self, base: str, message: str, *change: str, stdin: bytes) -> str:
+        """A commit on top of `base`, made in an index of its own by one command."""
         with tempfile.TemporaryDirectory(prefix="looper-index-") as folder:
             index = Path(folder) / "index"
             self._git("read-tree", base, index=index)
-            self._git("update-index", "-z", "--index-info", stdin=lines, index=index)
+            self._git(*change, stdin=stdin, index=index)
             tree = self._git("write-tree", index=index).decode().strip()
         return self._git("commit-tree", tree, "-p", base, "-m", message).decode().strip()
+
+    def diff(self, base: str, candidate: str) -> str:
+        arguments = (
+            "--binary",
+            "--full-index",
+            "--no-renames",
+            "--no-ext-diff",
+            "--no-textconv",
+            "--no-color",
+        )
+        found = self._git(
+            "diff-tree", "-p", "--src-prefix=a/", "--dst-prefix=b/", *arguments, base, candidate
+        )
+        return found.decode("utf-8", "surrogateescape")
+
+    def uncommitted(self, paths: Sequence[str]) -> tuple[str, ...]:
+        for folder in self._working_trees():
+            found = git(["status", "--porcelain", "-z", "--untracked-files=all", "--", *paths], cwd=folder)
+            names = [entry[3:] for entry in found.decode("utf-8", "surrogateescape").split("\0") if entry[3:]]
+            if names:
+                return tuple(names)
+        return ()
 
     def merged(self, base: str, candidate: str) -> str:
         found = self._git(
@@ -104,15 +136,16 @@ class GitSources:
             ) from error
 
     def checked_out(self, ref: str) -> Path | None:
-        """A working tree in which a branch is checked out: moving it would make that tree look changed."""
-        folder = Path()
-        for line in self._git("worktree", "list", "--porcelain").decode().splitlines():
-            name, _, value = line.partition(" ")
-            if name == "worktree":
-                folder = Path(value)
-            elif name == "branch" and value == ref:
-                return folder
-        return None
+        return next((folder for folder, branch in self._working_trees().items() if branch == ref), None)
+
+    def _working_trees(self) -> dict[Path, str]:
+        """Each with the branch that is checked out in it; a bare repository has none."""
+        found: dict[Path, str] = {}
+        for entry in self._git("worktree", "list", "--porcelain").decode().split("\n\n"):
+            lines = dict(line.partition(" ")[::2] for line in entry.splitlines())
+            if lines and "bare" not in lines and "prunable" not in lines:
+                found[Path(lines["worktree"])] = lines.get("branch", "")
+        return found
 
     def export(self, tree: str, folder: Path) -> None:
         if folder.is_dir():
