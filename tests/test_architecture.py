@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "evolution": {
         "evolution", "experiment", "agent", "bench", "metrics", "journal", "protocols", "records", "errors",
     },
-    "views": {"views", "metrics", "journal", "records", "errors"},
+    "views": {"views", "evolution", "metrics", "journal", "records", "errors"},
     # The embedded model is trained on what the agent says in the embedded suite.
     "nano": {"nano", "agent", "bench", "records"},
     # Suites that arrive as foreign data are made into records by the bench's own pure functions.

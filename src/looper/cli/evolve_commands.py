@@ -1,85 +1,357 @@
 """The commands of `looper evolve`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from looper.cli.repositories import Opened
+    from looper.evolution.state import Generation
 
 evolve = typer.Typer(no_args_is_help=True, help="Changes of the agent's own source, behind gates that hold.")
 
 
-Folder = Annotated[Path, typer.Option(help="Of the campaign: its repository, ledger, versions and runs.")]
+Folder = Annotated[
+    Path, typer.Option(help="Of a campaign with the embedded agent: its repository, ledger, versions, runs.")
+]
+Repo = Annotated[Path, typer.Option(help="Git repository that evolves.")]
+MaybeRepo = Annotated[
+    Path | None, typer.Option("--repo", help="Git repository that evolves; else the campaign in --folder.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting, NAME=VALUE; see looper evolve settings. Repeatable."),
+]
+Number = Annotated[int, typer.Argument(help="Of the generation.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on one line.")]
 
 
 @evolve.command()
 def run(
     folder: Folder = Path("evolving"),
-    generations: Annotated[int, typer.Option(min=1, help="To decide; alpha is divided among them.")] = 12,
-    tasks: Annotated[int, typer.Option(min=10, max=200, help="Of each lane.")] = 100,
+    repo: MaybeRepo = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="micro: the embedded agent in --folder. It is what runs without --repo."),
+    ] = None,
+    generations: Annotated[
+        int | None, typer.Option(min=0, help="To decide; alpha is divided among them. Else 12, or as set.")
+    ] = None,
+    tasks: Annotated[int, typer.Option(min=10, max=200, help="Of each lane of the embedded suite.")] = 100,
     alpha: Annotated[
         float, typer.Option(min=0.0001, max=0.49, help="Of a false promotion in the whole campaign.")
     ] = 0.05,
     seed: Annotated[int, typer.Option(min=0, help="Which moves come first.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Rollouts side by side.")] = None,
     plateau_window: Annotated[
-        int, typer.Option(min=0, help="End after so many generations without a promotion; 0 for never.")
-    ] = 0,
+        int | None,
+        typer.Option(min=0, help="End after so many generations without a promotion; 0 for never."),
+    ] = None,
+    token_budget: Annotated[
+        int | None,
+        typer.Option(min=0, help="Tokens of all roles together; 0 for without limit. With --repo."),
+    ] = None,
+    lookback: Annotated[
+        int | None, typer.Option(min=1, help="Generations that a proposal is told of. With --repo.")
+    ] = None,
+    setting: Set = None,
 ) -> None:
-    """Let the embedded agent's scaffold evolve from a poor one: propose a setting, judge it, promote it or keep it aside.
+    """The autonomous cycle: propose, build, judge, promote or keep aside, until so many generations are decided.
 
-    Safe to interrupt and to repeat. Every candidate is a commit; it is promoted where the lower bound of its gain on the development
-    lane lies above zero, and again on a sealed one. At the end the version that works is held against the first one on tasks that
-    nobody has seen. No language model proposes anything here. About two minutes a generation on two cores.
+    Without --repo the embedded agent's scaffold evolves from a poor one, a setting at a time: a candidate is promoted where the lower
+    bound of its gain on the development lane lies above zero, and again on a sealed one; no language model proposes anything. With --repo
+    a model proposes, another one works in a sandbox, and a third one reviews. Safe to interrupt and to repeat.
 
-    Example: looper evolve run --generations 12
+    Example: looper evolve run --profile micro --generations 12
     """
-    from looper.cli.evolving import EvolveOptions, evolve
     from looper.cli.options import chosen_settings, say
+    from looper.errors import BadInput, ExitCode
 
-    options = EvolveOptions(folder.absolute(), generations, tasks, alpha, seed, workers, plateau_window)
-    for line in evolve(options, chosen_settings(), say):
-        print(line)
+    if profile not in (None, "micro") or (profile and repo):
+        raise BadInput(
+            f"--profile {profile}: the only profile is micro, for the embedded agent; a repository is named with --repo."
+        )
+    if repo is None:
+        from looper.cli.evolving import EvolveOptions, evolve
+
+        options = EvolveOptions(
+            folder.absolute(), generations or 12, tasks, alpha, seed, workers, plateau_window or 0
+        )
+        reason, lines = evolve(options, chosen_settings(), say)
+    else:
+        from looper.cli.evolving import tree
+        from looper.cli.repositories import campaign
+
+        more = {
+            "generations": generations,
+            "plateau_window": plateau_window,
+            "token_budget": token_budget,
+            "lookback": lookback,
+        }
+        found = _opened(repo, setting, more)
+        reason = campaign(found)
+        lines = [f"ended: {reason}", *tree(found.ledger)]
+    print("\n".join(lines))
+    code = {"alpha": ExitCode.LIMIT, "budget:": ExitCode.LIMIT, "plateau": ExitCode.PLATEAU}.get(
+        reason.split()[0], ExitCode.INFRASTRUCTURE if reason.startswith("suspect") else ExitCode.OK
+    )
+    raise typer.Exit(code)
+
+
+def _opened(repo: Path, chosen: list[str] | None, more: dict[str, int | None] | None = None) -> "Opened":
+    from looper.cli.options import chosen_settings, say
+    from looper.cli.repositories import opened
+    from looper.errors import BadInput
+
+    wanted: dict[str, object] = dict(more or {})
+    for text in chosen or ():
+        name, mark, value = text.partition("=")
+        if not mark:
+            raise BadInput(f"--set {text}: write NAME=VALUE. See all names: looper evolve settings")
+        wanted[name] = value
+    return opened(repo, wanted, chosen_settings(), say)
 
 
 @evolve.command()
-def status(
-    folder: Folder = Path("evolving"),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+def reflect(
+    repo: Repo = Path(),
+    lookback: Annotated[
+        int | None, typer.Option(min=1, help="Generations that the model is told of.")
+    ] = None,
+    setting: Set = None,
 ) -> None:
-    """Say how far a campaign is, from its ledger alone.
+    """Print a contract for the next change, as the prime proposes it; nothing is begun.
 
-    Example: looper evolve status --json
+    Example: looper evolve reflect > program.md
     """
-    from looper.cli.evolving import status as status_lines
+    from looper.cli.repositories import proposed
 
-    for line in status_lines(folder, as_json=as_json):
-        print(line)
+    print(proposed(_opened(repo, setting), lookback)[1], end="")
 
 
 @evolve.command()
-def tree(folder: Folder = Path("evolving")) -> None:
-    """Print which generation comes from which, how it ended and what the gates saw; a star marks the one that works.
+def spawn(
+    program: Annotated[Path, typer.Argument(help="Contract, program.md; - for standard input.")],
+    repo: Repo = Path(),
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the work to end.")] = False,
+    request: Annotated[
+        str | None, typer.Option(help="Name of this request: asking twice with the same is asking once.")
+    ] = None,
+    user: Annotated[bool, typer.Option("--user", help="It is a user's task, and counts as one.")] = False,
+    setting: Set = None,
+) -> None:
+    """Begin a generation from a contract, and let the lab work on it in a sandbox without a network.
 
-    Example: looper evolve tree
+    Example: looper evolve spawn program.md
     """
-    from looper.cli.evolving import tree as lines_of
+    import secrets
+    import sys
 
-    for line in lines_of(folder):
-        print(line)
+    from looper.cli.repositories import spawn
+    from looper.errors import BadInput
+    from looper.records.generation import Source
+
+    if str(program) != "-" and not program.is_file():
+        raise BadInput(
+            f"There is no contract {program}. Write one, or let it be proposed: looper evolve reflect > {program}"
+        )
+    text = sys.stdin.read() if str(program) == "-" else program.read_text("utf-8", "replace")
+    source = Source.USER if user else Source.CLI
+    _told(spawn(_opened(repo, setting), text, request or secrets.token_hex(8), source, detach=detach))
+
+
+@evolve.command(hidden=True)
+def lab(number: Number, repo: Repo = Path(), setting: Set = None) -> None:
+    """What the process of a lab runs; `spawn` and `run` begin it."""
+    from looper.cli.repositories import work_in_lab
+
+    _told(work_in_lab(_opened(repo, setting), number))
+
+
+@evolve.command()
+def verify(
+    number: Number,
+    folder: Folder = Path("evolving"),
+    repo: MaybeRepo = None,
+    gate: Annotated[
+        list[str] | None, typer.Option(help="Only this gate, and nothing is decided by it. Repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+    setting: Set = None,
+) -> None:
+    """Run the gates on a generation whose work was reported, cheap ones first, and print what each saw.
+
+    Example: looper evolve verify 3 --repo .
+    """
+    if repo is None:
+        from looper.cli.evolving import promoter_in
+
+        _told(promoter_in(folder).ledger.state().generation(number), as_json=as_json)
+        return
+    from looper.cli.repositories import looked_at, verify
+
+    found = _opened(repo, setting)
+    if gate:
+        results = list(looked_at(found, number, gate))
+        for result in results:
+            print(
+                result.to_json().decode()
+                if as_json
+                else f"{result.gate}: {result.outcome.value}: {result.evidence}"
+            )
+        from looper.errors import ExitCode
+        from looper.records.gate import GateOutcome
+
+        passed = all(result.outcome is GateOutcome.PASS for result in results)
+        raise typer.Exit(ExitCode.OK if passed else ExitCode.REFUSED)
+    _told(verify(found, number), as_json=as_json)
+
+
+def _told(found: "Generation", *, as_json: bool = False) -> None:
+    """A generation's report, and the exit code that its phase stands for."""
+    import json
+
+    from looper.errors import ExitCode
+    from looper.records.generation import Phase
+    from looper.views.evolution import outcome, report_lines
+
+    if as_json:
+        from looper.views.evolution import described_generation
+
+        print(json.dumps(described_generation(found)))
+    else:
+        print("\n".join(report_lines(found)))
+    refused = found.phase in (Phase.REJECTED, Phase.INCONCLUSIVE, Phase.ARCHIVED, Phase.ROLLED_BACK)
+    if found.phase is Phase.INFRA_ERROR:
+        raise typer.Exit(ExitCode.INFRASTRUCTURE)
+    raise typer.Exit(ExitCode.REFUSED if refused and outcome(found) != "promoted" else ExitCode.OK)
+
+
+@evolve.command()
+def promote(
+    number: Number,
+    folder: Folder = Path("evolving"),
+    repo: MaybeRepo = None,
+    candidate_hash: Annotated[
+        str, typer.Option("--hash", help="Of the tree that is meant; refused where it is another one.")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    setting: Set = None,
+) -> None:
+    """Make a generation that every gate has passed the one that works.
+
+    Example: looper evolve promote 3 --repo . --yes
+    """
+    from looper.cli.evolving import promoter_in
+    from looper.cli.repositories import promote
+
+    found = _opened(repo, setting) if repo else None
+    ledger = found.ledger if found else promoter_in(folder).ledger
+    one = ledger.state().generation(number)
+    if not yes and one.candidate_hash:
+        typer.confirm(
+            f"Promote generation {number}, {one.title}, {one.candidate_hash[:12]}?", abort=True, err=True
+        )
+    if found:
+        _told(promote(found, number, candidate_hash))
+    else:
+        promoter_in(folder).promote(number, candidate_hash)
+        _told(ledger.state().generation(number))
 
 
 @evolve.command()
 def rollback(
     generation: Annotated[int | None, typer.Argument(help="Its number; else the one that works.")] = None,
     folder: Folder = Path("evolving"),
+    repo: MaybeRepo = None,
+    setting: Set = None,
 ) -> None:
-    """Let the version before GENERATION work again, at once. The candidate is kept under its ref.
+    """Let the version before GENERATION work again, at once; one that is still worked on is ended. Its ref is kept.
 
     Example: looper evolve rollback
     """
     from looper.cli.evolving import roll_back
 
-    print(roll_back(folder, generation))
+    if repo is None:
+        print(roll_back(folder, generation))
+        return
+    from looper.cli.repositories import roll_back as roll_back_in
+
+    one = roll_back_in(_opened(repo, setting), generation)
+    print(f"generation {one.number}: {one.phase.value}: {one.evidence}")
+
+
+@evolve.command()
+def status(
+    folder: Folder = Path("evolving"),
+    repo: MaybeRepo = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far a campaign is, from its ledger alone.
+
+    Example: looper evolve status --json
+    """
+    from looper.cli.evolving import ledger_in
+    from looper.cli.evolving import status as status_lines
+
+    for line in status_lines(ledger_in(folder, repo), as_json=as_json):
+        print(line)
+
+
+@evolve.command()
+def tree(folder: Folder = Path("evolving"), repo: MaybeRepo = None) -> None:
+    """Print which generation comes from which, how it ended and what the gates saw; a star marks the one that works.
+
+    Example: looper evolve tree
+    """
+    from looper.cli.evolving import ledger_in
+    from looper.cli.evolving import tree as lines_of
+
+    for line in lines_of(ledger_in(folder, repo)):
+        print(line)
+
+
+@evolve.command()
+def events(
+    folder: Folder = Path("evolving"),
+    repo: MaybeRepo = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with what happens.")] = False,
+) -> None:
+    """Print what happened, one JSON object a line.
+
+    Example: looper evolve events --follow
+    """
+    from looper.cli.evolving import event_lines, ledger_in
+
+    for line in event_lines(ledger_in(folder, repo), follow=follow):
+        print(line, flush=True)
+
+
+@evolve.command()
+def settings(repo: Repo = Path(), setting: Set = None) -> None:
+    """Print every setting for a repository with its value, in the form of an .env file. Keys are not shown.
+
+    Example: looper evolve settings > .env
+    """
+    from looper.cli.evolve_settings import template
+
+    print("\n".join(template(_opened(repo, setting).settings)))
+
+
+@evolve.command()
+def probe(repo: Repo = Path(), setting: Set = None) -> None:
+    """Ask each role's model for one word: whether the key works, the model is there, credit is left.
+
+    Example: looper evolve probe
+    """
+    from looper.cli.repositories import probed
+    from looper.errors import ExitCode
+
+    found = list(probed(_opened(repo, setting)))
+    for role, said, _ in found:
+        print(f"{role}: {said}")
+    raise typer.Exit(ExitCode.OK if all(fine for *_, fine in found) else ExitCode.INFRASTRUCTURE)
 
 
 @evolve.command()

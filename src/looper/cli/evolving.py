@@ -46,6 +46,9 @@ SCOPE = Scope(
     allowed=("agent",), protected=("README.md", ".gitattributes"), file_bytes=10_000, changed_lines=200
 )
 README = b"An agent that evolves: its scaffold's settings lie in agent/scaffold.toml.\n"
+PLACE = Path(".looper") / "evolve"
+"""Of everything that is kept of a repository, below its root; git ignores it."""
+FOLLOW_S = 0.5
 Say = Callable[[str], None]
 
 
@@ -87,17 +90,17 @@ def _why_not(version: Path) -> str:
     return ""
 
 
-def evolve(options: EvolveOptions, settings: Settings, say: Say) -> Iterator[str]:
-    """Everything behind `looper evolve run`: the campaign, its tree, and what its end is worth on tasks that it has not used."""
+def evolve(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str, list[str]]:
+    """Why the campaign ended; its tree, and what its end is worth on tasks that it has not used."""
     begin_repository(options.folder / "repository", {FILE: text_of(POOR), "README.md": README})
     lock = RunLock(options.folder / "campaign", "campaign")
     try:
-        yield from _campaign(options, settings, say)
+        return _campaign(options, settings, say)
     finally:
         lock.close()
 
 
-def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> Iterator[str]:
+def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str, list[str]]:
     promoter = promoter_in(options.folder)
     asked = Begun(
         generations=options.generations, tasks=options.tasks, alpha=options.alpha, seed=options.seed
@@ -130,14 +133,13 @@ def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> Iterator[
         time.sleep,
         options.plateau,
     )
-    yield f"ended: {run(campaign, options.generations)}"
-    yield from tree_lines(promoter.ledger.events())
+    reason = run(campaign, options.generations)
     state = promoter.ledger.state()
+    lines = [f"ended: {reason}", *tree_lines(state)]
     if len(state.versions) > 1:
-        active, first = work(
-            "unseen", promoter.sources.commit_of(BRANCH), promoter.sources.commit_of("refs/heads/main")
-        )
-        yield unseen_line(active, first)
+        active, first = work("unseen", sources.commit_of(BRANCH), sources.commit_of("refs/heads/main"))
+        lines.append(unseen_line(active, first))
+    return reason, lines
 
 
 def _lane(
@@ -222,21 +224,48 @@ def _experiment(
     return run_experiment(RunOptions(str(path), "micro", workers=options.workers), settings, say)
 
 
-def status(folder: Path, *, as_json: bool) -> Iterator[str]:
+def ledger_in(folder: Path, repo: Path | None) -> Ledger:
+    """Of a repository, or of a campaign with the embedded agent. Raises BadInput where nothing has begun."""
+    if repo is None:
+        return promoter_in(folder).ledger
+    sources(repo)
+    place = repo.absolute() / PLACE / "ledger"
+    if not place.is_dir():
+        raise BadInput(
+            f"Nothing has evolved in {repo} yet. Begin: looper evolve spawn program.md --repo {repo}"
+        )
+    return Ledger(place)
+
+
+def status(ledger: Ledger, *, as_json: bool) -> Iterator[str]:
     """How far a campaign is."""
-    ledger = promoter_in(folder).ledger
-    events, state = ledger.events(), ledger.state()
+    state = ledger.state()
     if as_json:
-        yield json.dumps(described(events, state))
+        yield json.dumps(described(state))
         return
     yield f"{len(state.generations)} generations, {state.decided} decided, {state.stopped or 'not ended'}"
     for lane, count in state.tested.items():
         yield f"{lane} lane: {count} challengers tested"
-    yield from tree_lines(events)
+    if state.calls:
+        cost = "cost unknown" if state.cost_usd is None else f"{state.cost_usd:.4f} $"
+        yield f"{state.calls} calls, {state.total_tokens} tokens, {cost}"
+    yield from tree_lines(state)
 
 
-def tree(folder: Path) -> Iterator[str]:
-    return tree_lines(promoter_in(folder).ledger.events())
+def tree(ledger: Ledger) -> Iterator[str]:
+    return tree_lines(ledger.state())
+
+
+def event_lines(ledger: Ledger, *, follow: bool) -> Iterator[str]:
+    """What happened, as JSON; with `follow` without end."""
+    told = 0
+    while True:
+        found = ledger.events()
+        yield from (event.to_json().decode() for event in found[told:])
+        told = len(found)
+        if not follow:
+            return
+        time.sleep(FOLLOW_S)
 
 
 def roll_back(folder: Path, number: int | None) -> str:

@@ -470,9 +470,9 @@ def stoppable() -> Iterator[threading.Event]:
         yield stop
 
 
-def lab_process(arguments: Sequence[str], log: Path) -> LabProcess:
+def lab_process(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> LabProcess:
     """This program once more, beside this process."""
-    return LabProcess(arguments, log)
+    return LabProcess(arguments, log, variables)
 
 
 def end_lab(pid: int) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from looper.errors import (
     BudgetSpent,
+    Cancelled,
     GatesUnfit,
     InfrastructureError,
     ModelDenied,
@@ -73,6 +74,8 @@ class Campaign:
     pause: Callable[[float], None]
     plateau: int = 0
     """End after so many decided generations in a row without a promotion; 0 for never."""
+    cancelled: Callable[[], bool] = lambda: False
+    """Whether somebody wants it to stop between two steps."""
 
 
 def run(campaign: Campaign, generations: int) -> str:
@@ -80,6 +83,8 @@ def run(campaign: Campaign, generations: int) -> str:
     campaign.promoter.recover()
     _sing(campaign)
     while True:
+        if campaign.cancelled():
+            raise Cancelled
         state = campaign.promoter.ledger.state()
         if reason := _ended(campaign, state, generations):
             return _stopped(campaign, reason)

@@ -119,6 +119,8 @@ class Promoter:
         state = self.ledger.state()
         current = state.versions[-1].generation if state.versions else 0
         number = current if number is None else number
+        if not number:
+            raise NotAllowed("Nothing was promoted yet, so there is nothing to roll back.")
         found = state.generation(number)
         if found.phase is not Phase.PROMOTED or number != current:
             raise NotAllowed(

@@ -1,49 +1,41 @@
-"""A campaign as its ledger tells it: where it stands, and who comes from whom."""
+"""What became of candidates, as people, machines and the next proposal read it: all of it derived, and made anew at any time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from looper.evolution.reflect import lessons
+from looper.evolution.state import Generation, State
 from looper.metrics.paired import paired_difference
-from looper.records.gate import Benchmarked
-from looper.records.generation import Activated, Challenged, Event, Moved, Phase, Proposed
+from looper.records.gate import Benchmarked, GateOutcome
+from looper.records.generation import Event, Moved, Phase
 
 
-def tree_lines(events: Sequence[Event]) -> Iterator[str]:
-    """Every generation below its parent, with its end and what the gates saw."""
-    proposed = [found.happened for found in events if isinstance(found.happened, Proposed)]
-    ends: dict[int, Moved] = {}
-    evidence: dict[int, str] = {}
-    for event in events:
-        if isinstance(event.happened, Moved):
-            move = event.happened
-            evidence[move.generation] = move.evidence or evidence.get(move.generation, "")
-            # What was decided says more than that it was kept aside afterwards.
-            if move.after is not Phase.ARCHIVED or move.cause:
-                ends[move.generation] = move
-    activated = [found.happened for found in events if isinstance(found.happened, Activated)]
-    active = activated[-1].generation if activated else None
+def tree_lines(state: State) -> Iterator[str]:
+    """Every generation below its parent, with its end and what the gates saw; a star at the one that works."""
+    active = state.versions[-1].generation if state.versions else None
 
     def below(parent: int, depth: int) -> Iterator[str]:
-        for found in proposed:
+        for found in state.generations.values():
             if found.parent == parent:
-                number = found.generation
-                mark = "*" if number == active else " "
-                said = ends[number].after.value if number in ends else Phase.PROPOSED.value
-                tests = "".join(
-                    f", {one.lane} {_gain(one.found)}"
-                    for one in _challenges(events)
-                    if one.generation == number
-                )
-                why = f", {evidence[number]}" if evidence.get(number) and not tests else ""
-                yield f"{mark}{'  ' * depth}{number} {found.title}: {said}{tests}{why}"
-                yield from below(number, depth + 1)
+                mark = "*" if found.number == active else " "
+                yield f"{mark}{'  ' * depth}{found.number} {found.title}: {outcome(found)}{_seen(found)}"
+                yield from below(found.number, depth + 1)
 
     yield f"{'*' if active == 0 else ' '}0 the version that the campaign began with"
     yield from below(0, 1)
 
 
-def _challenges(events: Sequence[Event]) -> list[Challenged]:
-    return [found.happened for found in events if isinstance(found.happened, Challenged)]
+def outcome(found: Generation) -> str:
+    """What was decided says more than that it was kept aside afterwards; why, where the decision does not say it."""
+    if found.verdict is None:
+        return f"{found.phase.value} ({found.cause.value})" if found.cause else found.phase.value
+    return found.verdict.value
+
+
+def _seen(found: Generation) -> str:
+    tests = "".join(f", {lane} {_gain(one)}" for lane, one in found.tested.items())
+    return tests or (f", {found.evidence}" if found.evidence else "")
 
 
 def _gain(found: Benchmarked) -> str:
@@ -61,21 +53,103 @@ def unseen_line(active: Mapping[str, bool], first: Mapping[str, bool]) -> str:
     )
 
 
-def described(events: Sequence[Event], folded: Any) -> dict[str, Any]:
+def described(state: State) -> dict[str, Any]:
     """For machines."""
     return {
-        "events": len(events),
         "generations": {
-            number: {
-                "title": found.title,
-                "phase": found.phase.value,
-                "parent": found.parent,
-                "evidence": found.evidence,
-            }
-            for number, found in folded.generations.items()
+            str(number): described_generation(found) for number, found in state.generations.items()
         },
-        "active": folded.active,
-        "decided": folded.decided,
-        "tested": dict(folded.tested),
-        "stopped": folded.stopped,
+        "active": state.active,
+        "active_generation": state.versions[-1].generation if state.versions else None,
+        "decided": state.decided,
+        "tested": dict(state.tested),
+        "tokens": {role.value: count for role, count in state.tokens.items()},
+        "calls": state.calls,
+        "cost_usd": state.cost_usd,
+        "stopped": state.stopped,
+    }
+
+
+def described_generation(found: Generation) -> dict[str, Any]:
+    """One generation, with everything that the gates saw."""
+    return {
+        "generation": found.number,
+        "parent": found.parent,
+        "title": found.title,
+        "source": found.source.value,
+        "program_hash": found.contract_hash,
+        "phase": found.phase.value,
+        "outcome": outcome(found),
+        "cause": found.cause.value,
+        "evidence": found.evidence,
+        "attempt": found.attempt,
+        "base_commit": found.base_commit,
+        "candidate_commit": found.candidate_commit,
+        "candidate_hash": found.candidate_hash,
+        "judge_version": found.judge,
+        "token_usage": {role.value: count for role, count in found.tokens.items()},
+        "stop_reason": found.reported.stop_reason if found.reported else None,
+        "duration_s": found.reported.wall_s if found.reported else None,
+        "tool_stats": {
+            name: used.model_dump() for name, used in (found.reported.tools if found.reported else {}).items()
+        },
+        "verification": {
+            "gates": [one.model_dump(mode="json") for one in found.judged],
+            "review": found.reviewed.model_dump(mode="json") if found.reviewed else None,
+            "benchmark": {lane: one.model_dump(mode="json") for lane, one in found.tested.items()},
+        },
+    }
+
+
+def report_lines(found: Generation) -> Iterator[str]:
+    """One generation: each gate with what it saw, and the end."""
+    yield f"generation {found.number}, {found.title}: {outcome(found)}"
+    if found.candidate_hash:
+        yield f"  candidate {found.candidate_hash[:12]}, commit {found.candidate_commit[:12]}, on {found.base_commit[:12]}"
+    if found.reported:
+        done = found.reported
+        yield f"  work: {done.steps} steps in {done.wall_s:.0f} s, +{done.insertions} -{done.deletions}, ended by {done.stop_reason}"
+    for one in found.judged:
+        yield f"  {one.gate}: {one.outcome.value}: {one.evidence}"
+    for lane, tested in found.tested.items():
+        yield f"  {lane}: {tested.outcome.value}, {_gain(tested)}"
+    if found.reviewed:
+        yield from (f"  reviewer: {issue}" for issue in found.reviewed.issues)
+    if found.evidence and not any(found.evidence.endswith(one.evidence) for one in found.judged):
+        yield f"  {found.evidence}"
+
+
+def derived(
+    events: Sequence[Event], state: State, contract: Callable[[str], str]
+) -> Iterator[tuple[str, str]]:
+    """Path and text of every file that people and other programs read beside the ledger."""
+    ended = {event.happened.generation: event.at for event in events if isinstance(event.happened, Moved)}
+    lines = []
+    for number, found in state.generations.items():
+        yield f"programs/gen-{number}.md", contract(found.contract_hash)
+        report = {**described_generation(found), "completed": ended.get(number)}
+        yield f"programs/gen-{number}-report.json", json.dumps(report, indent=1) + "\n"
+        if found.verdict is not None:
+            lines.append(_fitness(found, ended.get(number, "")))
+    yield "fitness-log.jsonl", "".join(json.dumps(line) + "\n" for line in lines)
+    yield "lessons.jsonl", "".join(json.dumps({"lesson": lesson}) + "\n" for lesson in lessons(state))
+
+
+def _fitness(found: Generation, at: str) -> Mapping[str, Any]:
+    tested = found.tested.get("development")
+    failed = [one for one in found.judged if one.outcome is not GateOutcome.PASS]
+    return {
+        "generation": found.number,
+        "outcome": outcome(found),
+        "gain": tested.estimate if tested else None,
+        "gain_lower": tested.lower if tested else None,
+        "tokens": {role.value: count for role, count in found.tokens.items()},
+        "program_title": found.title,
+        "program_hash": found.contract_hash,
+        "failure_reason": failed[0].evidence
+        if failed
+        else found.evidence
+        if found.verdict is not Phase.PROMOTED
+        else "",
+        "timestamp": at,
     }
