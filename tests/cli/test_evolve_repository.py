@@ -5,9 +5,9 @@ import json
 import os
 import signal
 import subprocess
-import threading
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,38 @@ class Shop:
     def git(self, *arguments: str) -> str:
         return git(self.root, *arguments)
 
+    def begin(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        """A command beside this process, with the contract as its input."""
+        command = [sys.executable, "-m", "looper.cli.main", "evolve", *arguments]
+        environment = {**os.environ, **self.variables()}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        found = subprocess.Popen(command, cwd=self.root, env=environment, stdin=subprocess.PIPE, **quiet)
+        assert found.stdin is not None
+        found.stdin.write(CONTRACT.encode())
+        found.stdin.close()
+        return found
+
+    def worker(self, number: int = 1) -> int:
+        """Process of a generation's lab."""
+        return int((self.root / PLACE / "labs" / f"gen-{number}" / "lock").read_text())
+
     def looper(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         return looper("evolve", *arguments, cwd=self.root, **self.variables(**more))
+
+
+def until(seen: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait for it, and fail where it does not come."""
+    end = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -222,48 +252,51 @@ def test_l14_a_timeout_is_its_own_reason_and_keeps_what_was_done_by_then(shop: S
 
 def test_l13_a_lab_that_dies_is_seen_at_once_with_what_it_said_and_its_work_goes_on(shop: Shop) -> None:
     answers(shop, EDIT, Slow(30, DONE))
-    seen: list[object] = []
-
-    def begin() -> None:
-        try:
-            shop.spawn()
-        except InfrastructureError as error:
-            seen.append((time.monotonic(), error))
-
-    waiting = threading.Thread(target=begin)
-    waiting.start()
-    lock = shop.root / PLACE / "labs" / "gen-1" / "lock"
-    while len(shop.lab.asked) < 2:
-        time.sleep(0.05)
+    waiting = shop.begin("spawn", "-")
+    until(lambda: len(shop.lab.asked) == 2)
     killed = time.monotonic()
-    os.kill(int(lock.read_text()), signal.SIGKILL)
-    waiting.join(20)
+    os.kill(shop.worker(), signal.SIGKILL)
+    assert waiting.wait(20) == 69 and time.monotonic() - killed < 5
     found = shop.generation()
     assert (found.phase, found.cause) == (Phase.INFRA_ERROR, Cause.LAB_DIED) and "-9" in found.evidence
-    assert seen[0][0] - killed < 5  # type: ignore[index]
     answers(shop, EDIT, DONE, DONE)
     assert campaign(shop.open(generations=1)) == "generations"
-    assert len(shop.lab.asked) == 3 and shop.generation().phase is Phase.PROMOTED, (
-        "the first step was not asked for again"
-    )
+    assert len(shop.lab.asked) == 3, "the first step was not asked for again"
+    assert shop.generation().phase is Phase.PROMOTED
+
+
+def test_a_campaign_whose_every_process_is_killed_goes_on(shop: Shop) -> None:
+    answers(shop, EDIT, Slow(30, DONE))
+    waiting = shop.begin("run", "--repo", ".", "--generations", "1")
+    until(lambda: len(shop.lab.asked) == 2)
+    os.kill(waiting.pid, signal.SIGKILL)
+    os.kill(shop.worker(), signal.SIGKILL)
+    waiting.wait(20)
+    assert shop.generation().phase is Phase.RUNNING
+    answers(shop, EDIT, DONE, DONE)
+    assert campaign(shop.open(generations=1)) == "generations"
+    assert len(shop.lab.asked) == 3 and shop.generation().phase is Phase.PROMOTED
+
+
+def test_ctrl_c_ends_the_lab_too_and_the_same_command_goes_on(shop: Shop) -> None:
+    answers(shop, EDIT, Slow(30, DONE))
+    waiting = shop.begin("run", "--repo", ".", "--generations", "1")
+    until(lambda: len(shop.lab.asked) == 2)
+    pid = shop.worker()
+    os.kill(waiting.pid, signal.SIGINT)
+    assert waiting.wait(20) == 130
+    until(lambda: not alive(pid))
+    answers(shop, EDIT, DONE, DONE)
+    assert campaign(shop.open(generations=1)) == "generations" and shop.generation().phase is Phase.PROMOTED
 
 
 def test_l25_rolling_back_what_is_still_worked_on_ends_it(shop: Shop) -> None:
     answers(shop, Slow(60, DONE))
-    spawn(shop.open(), CONTRACT, "r", Source.CLI, detach=True)
-    lock = shop.root / PLACE / "labs" / "gen-1" / "lock"
-    while not shop.lab.asked:
-        time.sleep(0.05)
-    pid = int(lock.read_text())
+    assert shop.begin("spawn", "-", "--detach").wait(60) == 0
+    until(lambda: bool(shop.lab.asked))
+    pid = shop.worker()
     assert roll_back(shop.open(), 1).phase is Phase.CANCELLED
-    with pytest.raises(ProcessLookupError):
-        while True:
-            os.kill(pid, 0)
-            try:
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
-            time.sleep(0.05)
+    until(lambda: not alive(pid))
     assert shop.generation().phase is Phase.CANCELLED
 
 
@@ -273,7 +306,7 @@ def test_l25_rolling_back_what_is_still_worked_on_ends_it(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("said", "gate", "cause"),
     [
-        ((edit("tests/test_price.py", "def test_total():\n    assert True"),), "manifest", Cause.PROTECTED_PATH),
+        (("<bash>echo 'def test_more(): pass' >> tests/test_price.py</bash>",), "manifest", Cause.PROTECTED_PATH),
         ((edit("tests/test_more.py", "def test_more():\n    assert True"),), "manifest", Cause.PROTECTED_PATH),
         ((edit("looper.toml", "[evolve]\nreview = false"),), "manifest", Cause.PROTECTED_PATH),
         ((edit("src/conftest.py", "import pytest"),), "scope", Cause.GATE),
@@ -441,7 +474,9 @@ def test_a_lab_whose_model_fails_part_way_goes_on_from_its_last_step(
     answers(shop, EDIT, Fault(500, "broken"), DONE)
     assert campaign(shop.open(generations=1)) == "generations"
     found = shop.generation()
-    assert found.phase is Phase.PROMOTED and found.attempt == 2 and len(shop.lab.asked) == 3
+    assert (
+        found.phase is Phase.PROMOTED and found.attempt == 2 and not found.cause and len(shop.lab.asked) == 3
+    )
     assert found.reported and found.reported.steps == 2
 
 
@@ -516,15 +551,7 @@ def test_money_needs_a_price(shop: Shop) -> None:
 
 def test_l11_spawns_at_once_have_numbers_of_their_own(shop: Shop) -> None:
     answers(shop, lambda said: DONE if "edited" in said else EDIT)
-    program = shop.root.parent / "program.md"
-    program.write_text(CONTRACT)
-    environment = {**os.environ, **shop.variables()}
-    import sys
-
-    command = [sys.executable, "-m", "looper.cli.main", "evolve", "spawn", str(program)]
-    many = [
-        subprocess.Popen(command, cwd=shop.root, env=environment, stdout=subprocess.PIPE) for _ in range(4)
-    ]
+    many = [shop.begin("spawn", "-") for _ in range(4)]
     assert [one.wait(120) for one in many] == [0] * 4
     state = shop.open().ledger.state()
     assert sorted(state.generations) == [1, 2, 3, 4]

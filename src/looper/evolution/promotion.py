@@ -57,7 +57,8 @@ class Promoter:
     def promote(self, number: int, candidate_hash: str = "") -> Moved:
         """The last event of a generation: promoted, or archived with its cause. Raises NotAllowed for one that was not accepted, or
         whose hash is not the one that the caller saw."""
-        self.recover()
+        if (done := self.recover()) and (done.generation, done.after) == (number, Phase.PROMOTED):
+            return done  # By a process that was killed in the middle of this very promotion.
         found = self.ledger.state().generation(number)
         if found.phase is not Phase.ACCEPTED:
             raise NotAllowed(
@@ -112,7 +113,9 @@ class Promoter:
 
     def roll_back(self, number: int | None = None) -> Moved:
         """Back to the version before a generation, the active one by default. Raises NotAllowed where it is not the active one."""
-        self.recover()
+        done = self.recover()
+        if done and done.after is Phase.ROLLED_BACK and number in (None, done.generation):
+            return done
         return self._roll_back(number)
 
     def _roll_back(self, number: int | None, cause: Cause = Cause.NONE, why: str = "") -> Moved:
@@ -147,18 +150,19 @@ class Promoter:
         )
         return self._finish_roll_back(self.ledger.state())
 
-    def recover(self) -> None:
-        """Finish what a process that is no more has begun."""
+    def recover(self) -> Moved | None:
+        """Finish what a process that is no more has begun; how that ended, or None where there was nothing."""
         state = self.ledger.state()
+        done: Moved | None = None
         if isinstance(state.unfinished, Promoting):
-            self._finish_promotion(state)
+            done = self._finish_promotion(state)
         elif isinstance(state.unfinished, RollingBack):
-            self._finish_roll_back(state)
+            done = self._finish_roll_back(state)
         elif state.active and self.versions.active() != state.active:
             self.versions.activate(state.active)
-        if (found := self.ledger.state()).unchecked:
-            promoted = Moved(generation=found.unchecked, before=Phase.ACCEPTED, after=Phase.PROMOTED)
-            self._look_after(promoted)
+        if number := self.ledger.state().unchecked:
+            done = self._look_after(Moved(generation=number, before=Phase.ACCEPTED, after=Phase.PROMOTED))
+        return done
 
     def _finish_promotion(self, state: State) -> Moved:
         begun = state.unfinished

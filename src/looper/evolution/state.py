@@ -217,13 +217,16 @@ def _moved(found: Generation, move: Moved) -> Generation:
             f"Generation {found.number} was reported as {judged[:12]} and is {move.candidate_hash[:12]} now: what was judged is "
             "what is promoted."
         )
+    if found.phase is Phase.INFRA_ERROR and move.after is not Phase.ARCHIVED:
+        # It is tried again, so what went wrong outside of it says nothing any more.
+        found = replace(found, cause=Cause.NONE, evidence="")
     return replace(
         found,
         phase=move.after,
         cause=move.cause if move.cause is not Cause.NONE else found.cause,
         evidence=move.evidence or found.evidence,
         verdict=move.after if _decides(move) else found.verdict,
-        attempt=move.attempt,
+        attempt=max(found.attempt, move.attempt),
         base_commit=move.base_commit or found.base_commit,
         candidate_commit=move.candidate_commit or found.candidate_commit,
         candidate_hash=move.candidate_hash or found.candidate_hash,
