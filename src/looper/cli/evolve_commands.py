@@ -355,6 +355,62 @@ def probe(repo: Repo = Path(), setting: Set = None) -> None:
 
 
 @evolve.command()
+def regenerate(
+    specification: Annotated[Path, typer.Argument(metavar="SPEC", help="Markdown; see docs/evolution.md.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="That writes: NAME, or NAME=TOKENS for a budget of its own. Repeatable."),
+    ] = None,
+    acceptance: Annotated[
+        Path | None, typer.Option(help="Vectors that decide; else SPEC with the suffix .acceptance.jsonl.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="whole, patch, or both as two arms beside each other.")] = "whole",
+    generations: Annotated[int, typer.Option(min=1, help="With a verdict, of each mode.")] = 5,
+    mutations: Annotated[
+        int, typer.Option(min=0, help="Changes of the specification to try afterwards.")
+    ] = 0,
+    balance: Annotated[int | None, typer.Option(min=1, help="Tokens that a lineage begins with.")] = None,
+    income: Annotated[int, typer.Option(min=0, help="Tokens that a viable child brings its lineage.")] = 0,
+    folder: Annotated[Path, typer.Option(help="Of the campaign.")] = Path("regenerating"),
+    sandbox: Annotated[str, typer.Option(help="As for looper run.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Which model writes when.")] = 0,
+    pilot: Annotated[
+        bool, typer.Option("--pilot", help="Compare with too few generations, to see that it runs.")
+    ] = False,
+) -> None:
+    """Let models write a whole program from its specification, again and again, and let a mechanical rig say which of them live.
+
+    Safe to interrupt and to repeat. No model judges; what decides are vectors that no prompt holds.
+
+    Example: looper evolve regenerate experiments/exp22/calculator.md --model ollama:NAME --generations 10
+    """
+    from looper.cli.options import chosen_settings, say
+    from looper.cli.regenerating import RegenerateOptions, chosen_modes
+    from looper.cli.regenerating import regenerate as regenerated
+    from looper.errors import ExitCode
+
+    options = RegenerateOptions(
+        specification,
+        acceptance,
+        tuple(model or ()),
+        tuple(chosen_modes(mode)),
+        generations,
+        mutations,
+        balance,
+        income,
+        folder.absolute(),
+        sandbox,
+        seed,
+        pilot,
+    )
+    reasons, lines = regenerated(options, chosen_settings(), say)
+    print("\n".join([*(f"ended: {reason}" for reason in reasons), *lines]))
+    spent = any(": budget" in reason for reason in reasons)
+    broken = any("suspect" in reason for reason in reasons)
+    raise typer.Exit(ExitCode.LIMIT if spent else ExitCode.INFRASTRUCTURE if broken else ExitCode.OK)
+
+
+@evolve.command()
 def calibrate(
     campaigns: Annotated[int, typer.Option(min=1, help="To simulate.")] = 1000,
     challengers: Annotated[int, typer.Option(min=1, help="Candidates that a campaign may test.")] = 8,

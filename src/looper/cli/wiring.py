@@ -442,9 +442,8 @@ def repository_site(
     found = find_sandbox(sandbox)
     place = settings.workspaces / content_hash(str(folder), str(os.getpid()))[:16]
     workspaces = GitWorkspaces({name: repository}, folder / "exports", place, found.owner)
-    environment = HarnessEnvironment(settings.state / "environments").made()
     try:
-        yield workspaces, found, environment
+        yield workspaces, found, harness_environment(settings)
     finally:
         remove_tree(place)
 
@@ -478,3 +477,13 @@ def lab_process(arguments: Sequence[str], log: Path, variables: Mapping[str, str
 def end_lab(pid: int) -> None:
     """End a process that `lab_process` began, and all that it began."""
     end_group(pid)
+
+
+def sandbox_named(name: str) -> Sandbox:
+    """Proven to hold. Raises SandboxUnavailable or BadInput."""
+    return find_sandbox(name)
+
+
+def harness_environment(settings: Settings) -> Environment:
+    """The harness's own interpreter with pytest and nothing else."""
+    return HarnessEnvironment(settings.state / "environments").made()

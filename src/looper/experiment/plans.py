@@ -90,7 +90,12 @@ def parse_model(text: str) -> ModelSpec:
         raise BadInput(
             f'"{text}" names no model. Use nano, or one of these with a name after a colon: {", ".join(BACKENDS)}.'
         )
-    name, _, url = rest.partition("@") if backend in ("openai", "ollama") else (rest, "", "")
+    # Models of Anthropic may have an @ in their names.
+    mark = "@" if backend in ("openai", "ollama") else "@http"
+    name, found, url = (
+        rest.partition(mark) if backend in ("openai", "ollama", "anthropic") else (rest, "", "")
+    )
+    url = f"http{url}" if found == "@http" else url
     if backend == "nano" and name not in ("", *NANO_FORMS):
         raise BadInput(
             f'"{text}": the embedded model comes as nano, of half the width, or with fewer bits: {", ".join(NANO_FORMS)}.'
