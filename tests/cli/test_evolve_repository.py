@@ -15,7 +15,7 @@ import pytest
 from tests.cli.test_commands import looper, one_line
 from tests.fakes.model_servers import Answer, Fault, Slow, WrittenModel
 
-from looper.cli.evolving import PLACE
+from looper.cli.campaigns import PLACE
 from looper.cli.repositories import Opened, campaign, opened, promote, roll_back, spawn, verify
 from looper.cli.settings import settings as looper_settings
 from looper.errors import BadInput, InfrastructureError, ModelDenied, ModelUnpaid

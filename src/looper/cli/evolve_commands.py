@@ -48,6 +48,10 @@ def run(
         int | None,
         typer.Option(min=0, help="End after so many generations without a promotion; 0 for never."),
     ] = None,
+    parents: Annotated[
+        str,
+        typer.Option(help="From what candidates are made: active, or clade, drawn by how descendants did."),
+    ] = "active",
     token_budget: Annotated[
         int | None,
         typer.Option(min=0, help="Tokens of all roles together; 0 for without limit. With --repo."),
@@ -74,13 +78,23 @@ def run(
         )
     if repo is None:
         from looper.cli.evolving import EvolveOptions, evolve
+        from looper.evolution.archive import ParentChoice
 
+        if parents not in list(ParentChoice):
+            raise BadInput(f"--parents {parents}: use one of {', '.join(ParentChoice)}.")
         options = EvolveOptions(
-            folder.absolute(), generations or 12, tasks, alpha, seed, workers, plateau_window or 0
+            folder.absolute(),
+            generations or 12,
+            tasks,
+            alpha,
+            seed,
+            workers,
+            plateau_window or 0,
+            ParentChoice(parents),
         )
         reason, lines = evolve(options, chosen_settings(), say)
     else:
-        from looper.cli.evolving import tree
+        from looper.cli.campaigns import tree
         from looper.cli.repositories import campaign
 
         more = {
@@ -185,7 +199,7 @@ def verify(
     Example: looper evolve verify 3 --repo .
     """
     if repo is None:
-        from looper.cli.evolving import promoter_in
+        from looper.cli.campaigns import promoter_in
 
         _told(promoter_in(folder).ledger.state().generation(number), as_json=as_json)
         return
@@ -243,7 +257,7 @@ def promote(
 
     Example: looper evolve promote 3 --repo . --yes
     """
-    from looper.cli.evolving import promoter_in
+    from looper.cli.campaigns import promoter_in
     from looper.cli.repositories import promote
 
     found = _opened(repo, setting) if repo else None
@@ -271,7 +285,7 @@ def rollback(
 
     Example: looper evolve rollback
     """
-    from looper.cli.evolving import roll_back
+    from looper.cli.campaigns import roll_back
 
     if repo is None:
         print(roll_back(folder, generation))
@@ -292,8 +306,8 @@ def status(
 
     Example: looper evolve status --json
     """
-    from looper.cli.evolving import ledger_in
-    from looper.cli.evolving import status as status_lines
+    from looper.cli.campaigns import ledger_in
+    from looper.cli.campaigns import status as status_lines
 
     for line in status_lines(ledger_in(folder, repo), as_json=as_json):
         print(line)
@@ -305,8 +319,8 @@ def tree(folder: Folder = Path("evolving"), repo: MaybeRepo = None) -> None:
 
     Example: looper evolve tree
     """
-    from looper.cli.evolving import ledger_in
-    from looper.cli.evolving import tree as lines_of
+    from looper.cli.campaigns import ledger_in
+    from looper.cli.campaigns import tree as lines_of
 
     for line in lines_of(ledger_in(folder, repo)):
         print(line)
@@ -322,7 +336,7 @@ def events(
 
     Example: looper evolve events --follow
     """
-    from looper.cli.evolving import event_lines, ledger_in
+    from looper.cli.campaigns import event_lines, ledger_in
 
     for line in event_lines(ledger_in(folder, repo), follow=follow):
         print(line, flush=True)

@@ -1,8 +1,7 @@
 """What `looper evolve run`, `status`, `tree` and `rollback` do."""
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,32 +10,40 @@ from typing import Any
 
 import tomli_w
 
+from looper.cli.campaigns import BRANCH, promoter_in
 from looper.cli.plans import RunOptions
 from looper.cli.running import run as run_experiment
 from looper.cli.settings import Settings
-from looper.cli.wiring import begin_repository, sources, versions
-from looper.errors import BadInput, InfrastructureError
+from looper.cli.wiring import begin_repository
+from looper.errors import InfrastructureError
+from looper.evolution.archive import ParentChoice, lineage
 from looper.evolution.benchmark import Outcomes
 from looper.evolution.canaries import canaries, missed, on_the_lane
 from looper.evolution.contract import Contracts
+from looper.evolution.costs import Spending
 from looper.evolution.cycle import Campaign, run
 from looper.evolution.gates import Scope
 from looper.evolution.judging import Gatekeeper
-from looper.evolution.ledger import Ledger
 from looper.evolution.promotion import Promoter
-from looper.evolution.search import FILE, MOVES, POOR, SettingsAuthor, SettingsSearch, settings_of, text_of
+from looper.evolution.search import (
+    FILE,
+    MOVES,
+    POOR,
+    SettingsAuthor,
+    SettingsSearch,
+    settings_of,
+    text_of,
+    without,
+)
 from looper.evolution.search import Settings as ScaffoldSettings
-from looper.experiment.plans import scaffold_of
+from looper.evolution.state import Generation
 from looper.journal import RunLock
 from looper.records.base import content_hash
 from looper.records.gate import BenchmarkRule
 from looper.records.generation import Begun
-from looper.views.evolution import described, tree_lines, unseen_line
+from looper.views.evolution import credit_line, tree_lines, unseen_line
 from looper.views.runs import RunView
 
-BRANCH = "refs/heads/evolve/active"
-BASE_SCAFFOLD = "terse"
-"""That the embedded model was trained on; what evolves is how an agent differs from it."""
 LANES = {"development": 0, "sealed": 1, "unseen": 2, "screen": 3, "canary": 4}
 """Lane → seed of the embedded suite: other repositories, so no lane tells anything of another's tasks."""
 CANARY_TASKS = 20
@@ -46,9 +53,6 @@ SCOPE = Scope(
     allowed=("agent",), protected=("README.md", ".gitattributes"), file_bytes=10_000, changed_lines=200
 )
 README = b"An agent that evolves: its scaffold's settings lie in agent/scaffold.toml.\n"
-PLACE = Path(".looper") / "evolve"
-"""Of everything that is kept of a repository, below its root; git ignores it."""
-FOLLOW_S = 0.5
 Say = Callable[[str], None]
 
 
@@ -64,30 +68,7 @@ class EvolveOptions:
     seed: int
     workers: int | None
     plateau: int
-
-
-def promoter_in(folder: Path) -> Promoter:
-    """Raises BadInput where no campaign has begun there."""
-    if not (folder / "repository").is_dir():
-        raise BadInput(f"There is no campaign in {folder}. Begin one: looper evolve run --folder {folder}")
-    return Promoter(
-        Ledger(folder / "ledger"),
-        sources(folder / "repository"),
-        versions(folder / "versions"),
-        BRANCH,
-        starts=_why_not,
-        # What the gates saw depends on the settings alone, and those are the candidate's.
-        still_passes=lambda tree, generation: False,
-    )
-
-
-def _why_not(version: Path) -> str:
-    """Why a version's settings make no scaffold; empty where they do."""
-    try:
-        scaffold_of(dict(settings_of((version / FILE).read_bytes())), BASE_SCAFFOLD)
-    except (OSError, ValueError, BadInput) as error:
-        return f"{FILE}: {error}"
-    return ""
+    parents: ParentChoice
 
 
 def evolve(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str, list[str]]:
@@ -124,8 +105,11 @@ def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str
             BenchmarkRule(alpha=options.alpha, challengers=options.generations),
             contracts.contract,
             say,
+            partial(_costs, promoter, options, own, say),
         ),
-        SettingsSearch(sources, BRANCH, partial(_screen, promoter, options, own, say), options.seed),
+        SettingsSearch(
+            sources, BRANCH, partial(_screen, promoter, options, own, say), options.seed, options.parents
+        ),
         SettingsAuthor(promoter.ledger, sources, BRANCH),
         contracts.keep,
         lambda: missed(sources, sources.commit_of(BRANCH), known, partial(on_the_lane, sources, SCOPE, work)),
@@ -136,10 +120,50 @@ def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str
     reason = run(campaign, options.generations)
     state = promoter.ledger.state()
     lines = [f"ended: {reason}", *tree_lines(state)]
-    if len(state.versions) > 1:
-        active, first = work("unseen", sources.commit_of(BRANCH), sources.commit_of("refs/heads/main"))
-        lines.append(unseen_line(active, first))
+    if held := lineage(state):
+        lines += _worth(promoter, options, own, say, held)
     return reason, lines
+
+
+def _worth(
+    promoter: Promoter, options: EvolveOptions, settings: Settings, say: Say, held: Sequence[Generation]
+) -> Iterator[str]:
+    """What the version that works is worth on tasks that the campaign has not used, and what each change in it: by leaving it out."""
+    sources = promoter.sources
+    first = settings_of(sources.file(sources.commit_of("refs/heads/main"), FILE))
+    arms = {"first": first, "active": settings_of(sources.file(sources.commit_of(BRANCH), FILE))}
+    names = {one.number: f"without_{one.number}" for one in held}
+    # Without the only change there is the first version once more, which is there already.
+    arms |= {names[one.number]: without(held, one.number, first) for one in held if len(held) > 1}
+    view = _experiment(options, settings, say, "unseen", options.tasks, arms)
+    active = view.outcomes("active")
+
+    def of(arm: str) -> Outcomes:
+        return dict.fromkeys(active, False) if arm in view.failed_arms else view.outcomes(arm)
+
+    yield unseen_line(active, of("first"))
+    for one in held if len(held) > 1 else ():
+        yield credit_line(one.title, active, of(names[one.number]))
+
+
+def _lane_view(
+    promoter: Promoter,
+    options: EvolveOptions,
+    settings: Settings,
+    say: Say,
+    lane: str,
+    candidate: str,
+    parent: str,
+) -> RunView:
+    found = {
+        name: settings_of(promoter.sources.file(commit, FILE))
+        for name, commit in (("parent", parent), ("candidate", candidate))
+    }
+    return _experiment(options, settings, say, lane, _tasks(options, lane), found)
+
+
+def _tasks(options: EvolveOptions, lane: str) -> int:
+    return CANARY_TASKS if lane == "canary" else options.tasks
 
 
 def _lane(
@@ -152,12 +176,7 @@ def _lane(
     parent: str,
 ) -> tuple[Outcomes, Outcomes]:
     """Both versions at the lane's tasks, with the same seeds."""
-    found = {
-        name: settings_of(promoter.sources.file(commit, FILE))
-        for name, commit in (("parent", parent), ("candidate", candidate))
-    }
-    count = CANARY_TASKS if lane == "canary" else options.tasks
-    view = _experiment(options, settings, say, lane, count, found)
+    view, count = _lane_view(promoter, options, settings, say, lane, candidate, parent), _tasks(options, lane)
     candidate_outcomes, parent_outcomes = view.outcomes("candidate"), view.outcomes("parent")
     if "candidate" in view.failed_arms:
         # An agent that no longer acts resolves nothing; it must not stop the campaign that has to refuse it.
@@ -168,6 +187,20 @@ def _lane(
             "outside of the agent. Mend that, then run the same command again."
         )
     return candidate_outcomes, parent_outcomes
+
+
+def _costs(
+    promoter: Promoter,
+    options: EvolveOptions,
+    settings: Settings,
+    say: Say,
+    lane: str,
+    candidate: str,
+    parent: str,
+) -> tuple[Spending, Spending]:
+    """Of a lane that was run: its records are read once more."""
+    view = _lane_view(promoter, options, settings, say, lane, candidate, parent)
+    return view.tokens("candidate"), view.tokens("parent")
 
 
 def _screen(
@@ -222,53 +255,3 @@ def _experiment(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return run_experiment(RunOptions(str(path), "micro", workers=options.workers), settings, say)
-
-
-def ledger_in(folder: Path, repo: Path | None) -> Ledger:
-    """Of a repository, or of a campaign with the embedded agent. Raises BadInput where nothing has begun."""
-    if repo is None:
-        return promoter_in(folder).ledger
-    sources(repo)
-    place = repo.absolute() / PLACE / "ledger"
-    if not place.is_dir():
-        raise BadInput(
-            f"Nothing has evolved in {repo} yet. Begin: looper evolve spawn program.md --repo {repo}"
-        )
-    return Ledger(place)
-
-
-def status(ledger: Ledger, *, as_json: bool) -> Iterator[str]:
-    """How far a campaign is."""
-    state = ledger.state()
-    if as_json:
-        yield json.dumps(described(state))
-        return
-    yield f"{len(state.generations)} generations, {state.decided} decided, {state.stopped or 'not ended'}"
-    for lane, count in state.tested.items():
-        yield f"{lane} lane: {count} challengers tested"
-    if state.calls:
-        cost = "cost unknown" if state.cost_usd is None else f"{state.cost_usd:.4f} $"
-        yield f"{state.calls} calls, {state.total_tokens} tokens, {cost}"
-    yield from tree_lines(state)
-
-
-def tree(ledger: Ledger) -> Iterator[str]:
-    return tree_lines(ledger.state())
-
-
-def event_lines(ledger: Ledger, *, follow: bool) -> Iterator[str]:
-    """What happened, as JSON; with `follow` without end."""
-    told = 0
-    while True:
-        found = ledger.events()
-        yield from (event.to_json().decode() for event in found[told:])
-        told = len(found)
-        if not follow:
-            return
-        time.sleep(FOLLOW_S)
-
-
-def roll_back(folder: Path, number: int | None) -> str:
-    """What was done, in words."""
-    ended = promoter_in(folder).roll_back(number)
-    return f"generation {ended.generation} is rolled back: {ended.evidence}"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from looper.bench.verify import Court
+from looper.cli.campaigns import PLACE
 from looper.cli.evolve_settings import EvolveSettings, as_variables, evolve_settings, price
-from looper.cli.evolving import PLACE
 from looper.cli.settings import Settings
 from looper.cli.wiring import (
     end_lab,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from looper.errors import LooperError, VerifierBroken
 from looper.evolution.benchmark import AlphaAccount, Lane, benchmarked
+from looper.evolution.costs import Costs, cost_verdict
 from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
 from looper.evolution.judge import Candidate, Found, Gate
 from looper.evolution.ledger import Ledger
@@ -37,6 +38,10 @@ class Gatekeeper:
     contract_of: Callable[[str], Contract]
     """By hash of its text."""
     say: Callable[[str], None]
+    costs: Costs | None = None
+    """What both spent on a lane that was run; None where nobody counts."""
+    dearest: float = 4.0
+    """Tokens of a candidate for one of its parent, at most."""
 
     def looks(self) -> tuple[Gate, ...]:
         """In the order in which they are asked."""
@@ -64,6 +69,10 @@ class Gatekeeper:
             if tested.outcome is not GateOutcome.PASS:
                 return self._decided(found, _PHASES[tested.outcome], said, Cause.GATE)
             self.say(f"generation {found.number}, {found.title}: {said}")
+        if self.lane and self.costs:
+            outcome, said = self._cost(found, self.costs)
+            if outcome is not GateOutcome.PASS:
+                return self._decided(found, _PHASES[outcome], f"cost: {said}", Cause.GATE)
         return move(self.ledger, found, Phase.ACCEPTED, judge=JUDGE)
 
     def _ask(self, gate: Gate, name: str, found: Generation, candidate: Candidate) -> Found:
@@ -112,6 +121,15 @@ class Gatekeeper:
             Challenged(generation=found.number, lane=lane, candidate_hash=found.candidate_hash, found=result)
         )
         return result
+
+    def _cost(self, found: Generation, costs: Costs) -> tuple[GateOutcome, str]:
+        """On the lanes that were just run, so nothing runs for it."""
+        candidate, parent = costs(LANES[0], found.candidate_commit, found.base_commit)
+        outcome, said = cost_verdict(candidate, parent, self.dearest)
+        result = GateResult(gate="cost", outcome=outcome, evidence=said, candidate_hash=found.candidate_hash)
+        self._record(Judged(generation=found.number, found=result))
+        self.say(f"generation {found.number}: cost: {outcome.value}: {said}")
+        return outcome, said
 
     def _record(self, happened: Happened) -> None:
         self.ledger.record(lambda now: happened)

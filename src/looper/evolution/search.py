@@ -5,13 +5,14 @@ Each move is a fault that agents' frameworks really had, or its mend. Which is w
 
 import random
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tomli_w
 
 from looper.errors import BadInput
+from looper.evolution.archive import ParentChoice, chosen_parent
 from looper.evolution.contract import contract_text
 from looper.evolution.cycle import Proposal
 from looper.evolution.ledger import Ledger
@@ -100,17 +101,22 @@ class SettingsSearch:
     branch: str
     screen: Screen
     seed: int
+    parents: ParentChoice = ParentChoice.ACTIVE
 
     def propose(self, state: State) -> Proposal | None:
-        parent = state.versions[-1].generation
+        parent = chosen_parent(state, self.parents, f"{self.seed}/{state.next_number}")
         move = self._next(state, parent)
+        if move is None:
+            # Everything was tried from there; from what works there may be something left.
+            parent = state.versions[-1].generation
+            move = self._next(state, parent)
         if move is None:
             return None
         text = contract_text(contract_of(move))
         return Proposal(move.name, text, Source.SEARCH, f"{move.name} from {parent}", parent)
 
     def _next(self, state: State, parent: int) -> Move | None:
-        commit = self.sources.commit_of(self.branch)
+        commit = commit_of(state, self.sources, self.branch, parent)
         settings = settings_of(self.sources.file(commit, FILE))
         tried = [(found.title, found.parent) for found in state.generations.values()]
         found = neighbours(settings, tried, parent)
@@ -134,6 +140,22 @@ def contract_of(move: Move) -> Contract:
     )
 
 
+def commit_of(state: State, sources: Sources, branch: str, parent: int) -> str:
+    """Of a generation; for the one that works, and for the first version, as the branch has it."""
+    if parent == state.versions[-1].generation:
+        return sources.commit_of(branch)
+    return state.generation(parent).candidate_commit if parent else state.versions[0].version
+
+
+def without(found: Sequence[Generation], left_out: int, first: Settings) -> Settings:
+    """What all promoted moves but one make of the first settings."""
+    settings = first
+    for one in found:
+        if one.number != left_out:
+            settings = moved(settings, move_named(one.title))
+    return settings
+
+
 @dataclass(frozen=True)
 class SettingsAuthor:
     """Makes the candidate of a move: one commit on the active version, under a ref of its own."""
@@ -146,15 +168,17 @@ class SettingsAuthor:
         if found.phase is Phase.PREPARING:
             found = move_on(self.ledger, found, Phase.RUNNING)
         base = self.sources.commit_of(self.branch)
-        move = _named(found.title)
-        settings = settings_of(self.sources.file(base, FILE))
+        move = move_named(found.title)
+        # A parent that does not work now lends its settings; the candidate stands on what works, which it is held against.
+        parent = commit_of(self.ledger.state(), self.sources, self.branch, found.parent)
+        settings = settings_of(self.sources.file(parent, FILE))
         commit = self.sources.with_files(
             base, {FILE: text_of(moved(settings, move))}, f"generation {found.number}: {move.name}"
         )
         reported(self.ledger, self.sources, found, base, commit)
 
 
-def _named(title: str) -> Move:
+def move_named(title: str) -> Move:
     found = next((move for move in MOVES if move.name == title), None)
     if found is None:
         raise BadInput(f'No move is called "{title}"; it was proposed by another version of Looper.')

@@ -53,6 +53,17 @@ def unseen_line(active: Mapping[str, bool], first: Mapping[str, bool]) -> str:
     )
 
 
+def credit_line(title: str, active: Mapping[str, bool], without: Mapping[str, bool]) -> str:
+    """What one accepted change is worth: the active version less the same without it, on the same tasks."""
+    found = paired_difference(active, without)
+    if found is None:
+        return f"  {title}: not measured"
+    return (
+        f"  {title} is worth {100 * found.difference:+.1f} points of that, 95 % {100 * found.low:+.1f} to {100 * found.high:+.1f}, "
+        f"p = {found.p_value:.2g}"
+    )
+
+
 def described(state: State) -> dict[str, Any]:
     """For machines."""
     return {

@@ -205,6 +205,16 @@ class RunView:
             if cell in final and final[cell].outcome.is_verdict
         }
 
+    def tokens(self, arm: str) -> dict[str, float]:
+        """Seed and task → tokens of prompts and replies of the rollout that was judged; only where they were counted."""
+        found = {}
+        for cell in self.cells(arm):
+            verdict = self.final.get(cell)
+            end = self.ends.get((cell, verdict.attempt)) if verdict else None
+            if verdict and end and end.prompt_tokens is not None and end.completion_tokens is not None:
+                found[_where(verdict)] = float(end.prompt_tokens + end.completion_tokens)
+        return found
+
     @cached_property
     def contrasts(self) -> list[tuple[str, str, PairedDifference | None]]:
         """Each arm that repeats base or differs from it by its treatment, against the base arm."""
