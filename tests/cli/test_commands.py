@@ -13,14 +13,16 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 
-def looper(*arguments: str, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def looper(
+    *arguments: str, cwd: Path, timeout_s: float = 120, **environment: str
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "looper.cli.main", *arguments],
         cwd=cwd,
         env={**os.environ, "LOOPER_RUNS": str(cwd / "runs"), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout_s,
     )
 
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from looper.errors import BadInput
-from looper.evolution.benchmark import AlphaAccount, AlphaSpent, benchmarked
+from looper.evolution.benchmark import AlphaAccount, AlphaSpent, benchmarked, power_of
 from looper.records.gate import BenchmarkRule, GateOutcome
 
 
@@ -77,3 +77,22 @@ def test_a_candidate_that_equals_its_parent_passes_about_never() -> None:
         found = benchmarked(*outcomes(*counts), AlphaAccount(BenchmarkRule()))
         passed += found.outcome is GateOutcome.PASS
     assert passed <= 8
+
+
+@pytest.mark.parametrize(
+    ("tasks", "effect", "discordance", "expected"),
+    [
+        (50, 0.2, 0.3, 0.45),
+        (100, 0.2, 0.3, 0.89),
+        (150, 0.2, 0.3, 0.99),
+        (100, 0.1, 0.2, 0.32),
+        (273, 0.1, 0.2, 0.88),
+    ],
+)
+def test_the_power_of_a_lane_is_known_beforehand(
+    tasks: int, effect: float, discordance: float, expected: float
+) -> None:
+    """As computed independently, for eight challengers."""
+    assert power_of(BenchmarkRule(challengers=8), tasks, effect, discordance) == pytest.approx(
+        expected, abs=0.01
+    )

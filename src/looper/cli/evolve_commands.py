@@ -52,6 +52,10 @@ def run(
         str,
         typer.Option(help="From what candidates are made: active, or clade, drawn by how descendants did."),
     ] = "active",
+    pilot: Annotated[
+        bool,
+        typer.Option("--pilot", help="Begin although the lanes are too small to see a gain of 20 points."),
+    ] = False,
     token_budget: Annotated[
         int | None,
         typer.Option(min=0, help="Tokens of all roles together; 0 for without limit. With --repo."),
@@ -91,6 +95,7 @@ def run(
             workers,
             plateau_window or 0,
             ParentChoice(parents),
+            pilot,
         )
         reason, lines = evolve(options, chosen_settings(), say)
     else:

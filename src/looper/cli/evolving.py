@@ -15,9 +15,9 @@ from looper.cli.plans import RunOptions
 from looper.cli.running import run as run_experiment
 from looper.cli.settings import Settings
 from looper.cli.wiring import begin_repository
-from looper.errors import InfrastructureError
+from looper.errors import BadInput, InfrastructureError
 from looper.evolution.archive import ParentChoice, lineage
-from looper.evolution.benchmark import Outcomes
+from looper.evolution.benchmark import Outcomes, power_of
 from looper.evolution.canaries import canaries, missed, on_the_lane
 from looper.evolution.contract import Contracts
 from looper.evolution.costs import Spending
@@ -49,6 +49,8 @@ LANES = {"development": 0, "sealed": 1, "unseen": 2, "screen": 3, "canary": 4}
 CANARY_TASKS = 20
 """Enough for what it is worth to be able to edit."""
 KNOWN_GOOD = next(move for move in MOVES if move.name == "edit tool")
+EFFECT, DISCORDANCE, ENOUGH = 0.2, 0.3, 0.8
+"""A campaign must find a gain of so much, where so many pairs differ, this often."""
 SCOPE = Scope(
     allowed=("agent",), protected=("README.md", ".gitattributes"), file_bytes=10_000, changed_lines=200
 )
@@ -69,16 +71,35 @@ class EvolveOptions:
     workers: int | None
     plateau: int
     parents: ParentChoice
+    pilot: bool
+    """Begin although the lanes are too small to find what is looked for."""
 
 
 def evolve(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str, list[str]]:
     """Why the campaign ended; its tree, and what its end is worth on tasks that it has not used."""
+    design = _must_be_able_to_see(options)
     begin_repository(options.folder / "repository", {FILE: text_of(POOR), "README.md": README})
     lock = RunLock(options.folder / "campaign", "campaign")
     try:
+        say(design)
         return _campaign(options, settings, say)
     finally:
         lock.close()
+
+
+def _must_be_able_to_see(options: EvolveOptions) -> str:
+    """What the design can find, in words. Raises BadInput where that is too little."""
+    rule = BenchmarkRule(alpha=options.alpha, challengers=options.generations)
+    found = power_of(rule, options.tasks, EFFECT, DISCORDANCE)
+    design = (
+        f"{options.tasks} tasks, {options.generations} challengers at {rule.alpha_each:.2g} each: a gain of {100 * EFFECT:.0f} points is "
+        f"found with probability {found:.2f}"
+    )
+    if found < ENOUGH and not options.pilot:
+        raise BadInput(
+            f"{design}. That is too few to decide anything: ask for more --tasks or fewer --generations, or say that it is a --pilot."
+        )
+    return design
 
 
 def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str, list[str]]:

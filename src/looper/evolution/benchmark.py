@@ -7,6 +7,7 @@ from statistics import NormalDist, fmean, stdev
 from looper.errors import BadInput
 from looper.metrics.clustered import sign_flip
 from looper.metrics.paired import newcombe_paired
+from looper.metrics.power import power
 from looper.records.gate import Benchmarked, BenchmarkRule, GateOutcome
 
 Outcomes = Mapping[str, bool]
@@ -39,6 +40,11 @@ class AlphaAccount:
             )
         self.tested += 1
         return self.rule.alpha_each
+
+
+def power_of(rule: BenchmarkRule, tasks: int, effect: float, discordance: float) -> float:
+    """Probability that one challenger with a true gain of `effect` passes a lane, where so many pairs differ."""
+    return power(tasks, discordance, effect, 2 * rule.alpha_each)
 
 
 def benchmarked(candidate: Outcomes, parent: Outcomes, account: AlphaAccount) -> Benchmarked:
