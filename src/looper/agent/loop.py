@@ -214,8 +214,8 @@ class _Rollout:
             stop_reason=stop,
             steps=len(self.steps),
             prompt_hash=self.prompt_hash,
-            prompt_tokens=_total([usage.prompt_tokens for usage in usages]),
-            completion_tokens=_total([usage.completion_tokens for usage in usages]),
+            prompt_tokens=total([usage.prompt_tokens for usage in usages]),
+            completion_tokens=total([usage.completion_tokens for usage in usages]),
             guards=dict(Counter(guard for step in self.steps for guard in step.guards)),
             memory=tuple(key for step in self.steps for key in step.memory),
             wall_s=self._elapsed(),
@@ -223,7 +223,7 @@ class _Rollout:
         )
 
 
-def _total(counts: list[int | None]) -> int | None:
+def total(counts: list[int | None]) -> int | None:
     """The sum, or None where any part was not measured."""
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(counts) else None

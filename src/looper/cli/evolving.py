@@ -8,14 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import tomli_w
-
 from looper.cli.campaigns import BRANCH, promoter_in
-from looper.cli.plans import RunOptions
-from looper.cli.running import run as run_experiment
+from looper.cli.lanes import both, lane_run
 from looper.cli.settings import Settings
 from looper.cli.wiring import begin_repository
-from looper.errors import BadInput, InfrastructureError
+from looper.errors import BadInput
 from looper.evolution.archive import ParentChoice, lineage
 from looper.evolution.benchmark import Outcomes, power_of
 from looper.evolution.canaries import canaries, missed, on_the_lane
@@ -38,14 +35,11 @@ from looper.evolution.search import (
 from looper.evolution.search import Settings as ScaffoldSettings
 from looper.evolution.state import Generation
 from looper.journal import RunLock
-from looper.records.base import content_hash
 from looper.records.gate import BenchmarkRule
 from looper.records.generation import Begun
 from looper.views.evolution import credit_line, tree_lines, unseen_line
 from looper.views.runs import RunView
 
-LANES = {"development": 0, "sealed": 1, "unseen": 2, "screen": 3, "canary": 4}
-"""Lane → seed of the embedded suite: other repositories, so no lane tells anything of another's tasks."""
 CANARY_TASKS = 20
 """Enough for what it is worth to be able to edit."""
 KNOWN_GOOD = next(move for move in MOVES if move.name == "edit tool")
@@ -156,7 +150,7 @@ def _worth(
     names = {one.number: f"without_{one.number}" for one in held}
     # Without the only change there is the first version once more, which is there already.
     arms |= {names[one.number]: without(held, one.number, first) for one in held if len(held) > 1}
-    view = _experiment(options, settings, say, "unseen", options.tasks, arms)
+    view = lane_run(options.folder, "unseen", options.tasks, _arms(arms), options.workers, settings, say)
     active = view.outcomes("active")
 
     def of(arm: str) -> Outcomes:
@@ -180,7 +174,7 @@ def _lane_view(
         name: settings_of(promoter.sources.file(commit, FILE))
         for name, commit in (("parent", parent), ("candidate", candidate))
     }
-    return _experiment(options, settings, say, lane, _tasks(options, lane), found)
+    return lane_run(options.folder, lane, _tasks(options, lane), _arms(found), options.workers, settings, say)
 
 
 def _tasks(options: EvolveOptions, lane: str) -> int:
@@ -197,17 +191,8 @@ def _lane(
     parent: str,
 ) -> tuple[Outcomes, Outcomes]:
     """Both versions at the lane's tasks, with the same seeds."""
-    view, count = _lane_view(promoter, options, settings, say, lane, candidate, parent), _tasks(options, lane)
-    candidate_outcomes, parent_outcomes = view.outcomes("candidate"), view.outcomes("parent")
-    if "candidate" in view.failed_arms:
-        # An agent that no longer acts resolves nothing; it must not stop the campaign that has to refuse it.
-        candidate_outcomes = dict.fromkeys(parent_outcomes, False)
-    if not len(candidate_outcomes) == len(parent_outcomes) == count:
-        raise InfrastructureError(
-            f"On the {lane} lane {len(candidate_outcomes)} and {len(parent_outcomes)} of {count} tasks have a verdict; the others failed "
-            "outside of the agent. Mend that, then run the same command again."
-        )
-    return candidate_outcomes, parent_outcomes
+    view = _lane_view(promoter, options, settings, say, lane, candidate, parent)
+    return both(view, lane, _tasks(options, lane))
 
 
 def _costs(
@@ -234,45 +219,13 @@ def _screen(
 ) -> dict[str, float]:
     names = {name: f"move_{number}" for number, name in enumerate(moves)}
     arms = {"parent": settings_of(promoter.sources.file(parent, FILE))}
-    view = _experiment(
-        options,
-        settings,
-        say,
-        "screen",
-        max(4, options.tasks // 4),
-        arms | {names[name]: found for name, found in moves.items()},
-    )
+    every = arms | {names[name]: found for name, found in moves.items()}
+    tasks = max(4, options.tasks // 4)
+    view = lane_run(options.folder, "screen", tasks, _arms(every), options.workers, settings, say)
     found = {name: view.outcomes(arm) for name, arm in names.items()}
     # An arm that no longer speaks the protocol has no rate, so it is not proposed.
     return {name: fmean(outcomes.values()) for name, outcomes in found.items() if outcomes}
 
 
-def _experiment(
-    options: EvolveOptions,
-    settings: Settings,
-    say: Say,
-    lane: str,
-    tasks: int,
-    arms: Mapping[str, ScaffoldSettings],
-) -> RunView:
-    """An experiment like any other, with its records; the first arm is base. What was run before is not run again."""
-    plan: dict[str, Any] = {
-        "title": f"{lane} lane",
-        "hypothesis": "A candidate resolves more tasks than its parent.",
-        "factor": "one setting of the scaffold",
-        "arms": [
-            {"name": name, "role": "treatment" if number else "base", "scaffold": dict(found)}
-            for number, (name, found) in enumerate(arms.items())
-        ],
-        "profiles": {
-            "micro": {
-                "like": "micro",
-                "tasks": {"suite_seed": LANES[lane], "per_repo": -(-tasks // 8), "limit": tasks},
-            }
-        },
-    }
-    text = tomli_w.dumps(plan)
-    path = options.folder / "lanes" / f"{lane}-{content_hash(text)[:12]}.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return run_experiment(RunOptions(str(path), "micro", workers=options.workers), settings, say)
+def _arms(found: Mapping[str, ScaffoldSettings]) -> dict[str, dict[str, Any]]:
+    return {name: {"scaffold": dict(settings)} for name, settings in found.items()}

@@ -28,6 +28,8 @@ class Settings:
     openai_key: str = field(repr=False)
     anthropic_key: str = field(repr=False)
     """OPENAI_API_KEY, ANTHROPIC_API_KEY; empty where they are not set. In no record and no message."""
+    agents: Path | None = None
+    """Versions of the agent's own source, by the hash of their trees, for arms that name one."""
 
     @property
     def adapters(self) -> Path:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import assert_never
 
 from looper.agent.actions import render
+from looper.agent.loop import Assignment, Rollout, rollout
 from looper.bench.gold import gold_actions
 from looper.cli.settings import Settings
 from looper.edges import doctor
@@ -49,6 +51,7 @@ from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, miss
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import BadInput
+from looper.evolution.guest import Guests
 from looper.experiment.cell import JudgedHere, World
 from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
@@ -333,6 +336,7 @@ class Site:
         """Raises SandboxUnavailable or BadInput."""
         self.sandbox = find_sandbox(sandbox)
         self._place = settings.workspaces / content_hash(str(settings.runs), plan)[:16]
+        self._agents = settings.agents
         self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
         self.environments = EnvironmentsBySuite(
             HarnessEnvironment(settings.state / "environments"),
@@ -343,8 +347,26 @@ class Site:
 
     def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged) -> World:
         return World(
-            self.workspaces, self.environments, self.sandbox, model_of, code_version(), judged=judged
+            self.workspaces,
+            self.environments,
+            self.sandbox,
+            model_of,
+            code_version(),
+            judged=judged,
+            rollout=self._roll_out,
         )
+
+    def _roll_out(self, arm: Arm, assignment: Assignment) -> Rollout:
+        """By the agent that is installed; by another version of it, in the sandbox. Raises BadInput for one that is not here."""
+        if not arm.agent:
+            return rollout(assignment)
+        source = self._agents / arm.agent / "src" if self._agents else Path()
+        if not source.is_dir():
+            raise BadInput(
+                f"There is no version {arm.agent[:12]} of the agent's source for the arm {arm.name}."
+            )
+        guests = Guests(self.sandbox, own_environment(), self._place / "guests")
+        return guests.rollout(source, assignment)
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[threading.Event]:
@@ -477,6 +499,19 @@ def lab_process(arguments: Sequence[str], log: Path, variables: Mapping[str, str
 def end_lab(pid: int) -> None:
     """End a process that `lab_process` began, and all that it began."""
     end_group(pid)
+
+
+@cache
+def own_environment() -> Environment:
+    """The interpreter that runs this, with everything that Looper needs."""
+    base = Path(sys.base_prefix).resolve()
+    places = [Path(sys.prefix).resolve(), *([] if base.is_relative_to("/usr") else [base])]
+    return Environment(
+        content_hash(sys.version, *map(str, places))[:16],
+        Path(sys.executable),
+        tuple(dict.fromkeys(places)),
+        {},
+    )
 
 
 def sandbox_named(name: str) -> Sandbox:

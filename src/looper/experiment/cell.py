@@ -46,6 +46,8 @@ class World:
     judged: Judged = field(default_factory=JudgedHere)
     """What was judged once is not judged again: same task with its labels, patch, environment, sandbox and rules."""
     clock: Callable[[], float] = time.monotonic
+    rollout: Callable[[Arm, Assignment], Rollout] = lambda arm, assignment: rollout(assignment)
+    """By the agent that is installed, or by another version of it."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class _Attempt:
             recorded=self.past.steps,
         )
         try:
-            done = rollout(assignment)
+            done = world.rollout(arm, assignment)
             patch, flagged = workspace.patch()
             memory_tokens = _memory_tokens(model, memory, done)
         finally:

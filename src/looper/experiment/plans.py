@@ -50,6 +50,7 @@ class _ArmText(_Closed):
     repetition: int = 0
     only_seeds: Positive | None = None
     learning: Learning | None = None
+    agent: str = ""
 
 
 class _ProfileText(_Closed):
@@ -260,6 +261,7 @@ def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:
         repetition=arm.repetition,
         only_seeds=arm.only_seeds,
         learning=learning,
+        agent=arm.agent,
     )
 
 

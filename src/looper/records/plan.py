@@ -123,6 +123,8 @@ class Arm(Record):
     only_seeds: Positive | None = None
     """Run with the first so many seeds of the plan: what is the same with every seed needs no more. None for all."""
     learning: Learning | None = None
+    agent: str = ""
+    """Version of the agent's own source that works, by the hash of its tree; empty for the one that is installed."""
 
     @property
     def has_overseer(self) -> bool:
@@ -131,7 +133,10 @@ class Arm(Record):
     def config_hash(self) -> str:
         """Of everything that can change what the arm does; name and role are labels."""
         learning = self.learning or ""
-        return content_hash(self.model, self.scaffold, repr(self.temperature), str(self.repetition), learning)
+        own = (self.agent,) if self.agent else ()
+        return content_hash(
+            self.model, self.scaffold, repr(self.temperature), str(self.repetition), learning, *own
+        )
 
 
 class Expect(StrEnum):
@@ -323,7 +328,7 @@ class Plan(Record):
         for arm in self.arms:
             differs = [
                 name
-                for name in ("model", "scaffold", "temperature")
+                for name in ("model", "scaffold", "temperature", "agent")
                 if bases and getattr(arm, name) != getattr(bases[0], name)
             ]
             if arm.role is ArmRole.TREATMENT and arm.learning is None and len(differs) != 1:

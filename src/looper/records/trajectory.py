@@ -160,6 +160,8 @@ class StopReason(StrEnum):
     STALLED = "stalled"
     NO_ACTION = "no_action"
     CONTEXT_FULL = "context_full"
+    CRASHED = "crashed"
+    """The agent's own code ended without a word, which only a candidate's does."""
     IMPORTED = "imported"
     """There was no rollout here: the patch came from a file."""
 

@@ -1,0 +1,140 @@
+"""Another version of the agent's own source at work: in the sandbox, on the real suite with the real small model."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from looper.cli.lanes import lane_run
+from looper.cli.settings import Settings
+from looper.cli.settings import settings as looper_settings
+from looper.journal import read_stream
+from looper.records.trajectory import Step, StopReason, Trajectory
+from looper.views.runs import RunView
+
+SOURCE = Path(__file__).parents[2] / "src"
+TASKS = 4
+LOOP = "looper/agent/loop.py"
+RUN = """        stop = self._replay(self.of.recorded)
+        while stop is None:"""
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Settings:
+    place = tmp_path_factory.mktemp("guests")
+    return replace(
+        looper_settings(),
+        state=state,
+        workspaces=state / "workspaces",
+        runs=place / "runs",
+        agents=place / "versions",
+    )
+
+
+def version(settings: Settings, name: str, before: str = "", after: str = "") -> str:
+    """The agent's source, with one place in its loop changed."""
+    assert settings.agents is not None
+    target = settings.agents / name / "src"
+    if not target.is_dir():
+        shutil.copytree(SOURCE, target, ignore=shutil.ignore_patterns("__pycache__"))
+        text = (target / LOOP).read_text()
+        assert before in text
+        (target / LOOP).write_text(text.replace(before, after, 1) if before else text)
+    return name
+
+
+def at_work(settings: Settings, name: str, tasks: int = TASKS) -> RunView:
+    """A lane of it against the installed agent."""
+    said: list[str] = []
+    arms = {"parent": {}, "candidate": {"agent": name}}
+    return lane_run(settings.runs.parent, "development", tasks, arms, 2, settings, said.append)
+
+
+def ends(view: RunView, arm: str) -> list[Trajectory]:
+    return [end for _, end in sorted(view.ends.items()) if end.arm == arm]
+
+
+def test_the_same_source_does_the_same_as_a_guest(settings: Settings) -> None:
+    view = at_work(settings, version(settings, "same"), 8)
+    assert view.outcomes("candidate") == view.outcomes("parent") and len(view.outcomes("parent")) == 8
+    for one, other in zip(ends(view, "candidate"), ends(view, "parent"), strict=True):
+        assert one.patch_hash == other.patch_hash and one.stop_reason == other.stop_reason
+        assert (one.steps, one.prompt_tokens, one.completion_tokens) == (
+            other.steps,
+            other.prompt_tokens,
+            other.completion_tokens,
+        )
+        assert one.prompt_hash == other.prompt_hash
+
+
+def test_one_that_dies_resolves_nothing_and_ends_nothing(settings: Settings) -> None:
+    view = at_work(settings, version(settings, "dies", RUN, f"        raise SystemExit(0)\n{RUN}"))
+    assert not any(view.outcomes("candidate").values()) and len(view.outcomes("candidate")) == TASKS
+    assert {end.stop_reason for end in ends(view, "candidate")} == {StopReason.CRASHED}
+
+
+def test_one_that_asks_without_end_is_stopped_at_the_limit_of_turns(settings: Settings) -> None:
+    forever = (
+        "        from looper.protocols import ChatRequest\n"
+        "        while True:\n"
+        "            self.of.model.reply(ChatRequest('c', (('user', 'more'),), 10**6, 10**6, 9.0, 1, 10**6))\n"
+    )
+    view = at_work(settings, version(settings, "forever", RUN, forever + RUN))
+    limits = view.manifest.plan.limits
+    for end in ends(view, "candidate"):
+        assert end.stop_reason is StopReason.STEP_LIMIT and end.steps == limits.steps
+        assert (
+            end.completion_tokens is not None and end.completion_tokens <= limits.steps * limits.output_tokens
+        )
+
+
+def test_one_that_makes_up_its_steps_is_judged_by_its_patch_all_the_same(settings: Settings) -> None:
+    """It says that it was done, with records of replies that nobody gave."""
+    made_up = (
+        "        from looper.records.trajectory import Reply, Usage, FinishReason, Observation, ObservationKind\n"
+        "        usage = Usage(prompt_tokens=1, completion_tokens=1, counted_by='me')\n"
+        "        reply = Reply(text='<done>resolved</done>', finish_reason=FinishReason.STOP, usage=usage, wall_s=0.0)\n"
+        "        self.of.record(Step(cell='x', attempt=1, index=1, reply=reply, action=None, problem=None,\n"
+        "            observation=Observation(kind=ObservationKind.END, text='resolved'), guards=(), stop_reason=StopReason.DONE,\n"
+        "            context_tokens=1, pruned_messages=0, tree='x', wall_s=0.0))\n"
+    )
+    view = at_work(settings, version(settings, "liar", RUN, made_up + RUN))
+    assert not any(view.outcomes("candidate").values())
+    steps = [step for step in read_stream(view.folder, "steps", Step) if "candidate" in step.cell]
+    assert not any(step.reply.usage.counted_by == "me" for step in steps)
+
+
+def test_one_that_looks_around_finds_no_answers_and_no_harness(settings: Settings) -> None:
+    """What it can read it says as the model's next prompt, which is hashed; here it writes it into the workspace's patch."""
+    look = (
+        "        import os, glob\n"
+        "        found = [name for name in ('/root', '/work', '/home', os.path.expanduser('~/.ssh')) if glob.glob(name + '/*.jsonl')]\n"
+        "        task = self.of.task\n"
+        "        seen = repr((found, task.gold_patch, task.fail_to_pass, sorted(k for k in os.environ if 'KEY' in k or 'LOOPER' in k)))\n"
+        "        try:\n"
+        "            import socket\n"
+        "            socket.create_connection(('127.0.0.1', 22), 1)\n"
+        "            seen += 'reached'\n"
+        "        except OSError as error:\n"
+        "            seen += type(error).__name__ if not isinstance(error, ConnectionRefusedError) else 'nobody'\n"
+        "        self.of.hands.workspace.write_file('seen.txt', seen.encode())\n"
+    )
+    view = at_work(settings, version(settings, "looks", RUN, look + RUN))
+    for end in ends(view, "candidate"):
+        assert "+([], '', (), [])" in end.patch and "reached" not in end.patch
+
+
+def test_paths_outside_of_the_workspace_are_refused(settings: Settings) -> None:
+    out = (
+        "        from looper.errors import FileRefused\n"
+        "        for path in ('../outside.txt', '/tmp/outside.txt'):\n"
+        "            try:\n"
+        "                self.of.hands.workspace.write_file(path, b'x')\n"
+        "                raise SystemExit(9)\n"
+        "            except FileRefused:\n"
+        "                pass\n"
+    )
+    view = at_work(settings, version(settings, "out", RUN, out + RUN))
+    assert StopReason.CRASHED not in {end.stop_reason for end in ends(view, "candidate")}
+    assert view.outcomes("candidate") == view.outcomes("parent")
