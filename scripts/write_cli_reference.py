@@ -19,7 +19,7 @@ def commands() -> list[list[str]]:
     found: list[list[str]] = [[]]
     for name, command in group.commands.items():
         found.append([name])
-        found += [[name, below] for below in getattr(command, "commands", {})]
+        found += [[name, below] for below, one in getattr(command, "commands", {}).items() if not one.hidden]
     return found
 
 
