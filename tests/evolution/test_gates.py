@@ -1,12 +1,13 @@
 """Fixed points and scope: what is refused before anything of a candidate runs."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 from tests.edges.test_sources import git
 
 from looper.edges.workspaces.sources import GitSources
-from looper.evolution.gates import PROTECTED, Scope, frozen, manifest_gate, scope_gate
+from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
 from looper.records.gate import GateOutcome
 
 SCOPE = Scope(
@@ -100,7 +101,8 @@ def test_of_looper_itself_everything_that_judges_is_fixed() -> None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         pytest.skip("what is fixed is read from a git checkout, and this is none")
-    scope = Scope(allowed=("src/looper/agent",), protected=PROTECTED)
+    table = tomllib.loads((root / "looper.toml").read_text())["evolve"]
+    scope = Scope(allowed=tuple(table["allowed"]), protected=tuple(table["protected"]))
     sources = GitSources(root)
     fixed = frozen(sources, "HEAD", scope)
     assert {

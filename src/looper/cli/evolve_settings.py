@@ -48,6 +48,17 @@ class EvolveSettings(BaseSettings):
     allowed: Names = Field(("src",), description="folders that a candidate may change, with commas between")
     protected: Names = Field(("tests/*", FILE, "pyproject.toml"), description="patterns of fixed points")
     tests: Names = Field(("tests",), description="trusted test files or folders; empty for none")
+    python: str = Field(
+        "", description="interpreter with what the tests need; empty for one with pytest alone"
+    )
+    pythonpath: str = Field("", description="folder of the repository that is on the module path")
+    benchmark: str = Field(
+        "", description="micro: versions of Looper's own agent work at the embedded suite; empty for none"
+    )
+    tasks: Annotated[int, Field(ge=4, le=200)] = Field(100, description="of each lane of the benchmark")
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="of a false promotion in the whole campaign"
+    )
     start: str = Field("", description="command that shows that a version starts")
     sandbox: str = Field("auto", description="as for looper run")
     lab_timeout_s: Seconds = Field(300.0, description="of one author's work")
@@ -82,6 +93,13 @@ class EvolveSettings(BaseSettings):
     @classmethod
     def _is_a_price(cls, value: str) -> str:
         price(value)
+        return value
+
+    @field_validator("benchmark")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in ("", "micro"):
+            raise ValueError("micro is the only benchmark; empty for none")
         return value
 
     @classmethod

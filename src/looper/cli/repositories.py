@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ from typing import Any
 from looper.bench.verify import Court
 from looper.cli.campaigns import PLACE
 from looper.cli.evolve_settings import EvolveSettings, as_variables, evolve_settings, price
+from looper.cli.lanes import both, lane_run
 from looper.cli.settings import Settings
 from looper.cli.wiring import (
     end_lab,
+    given_environment,
+    harness_environment,
     lab_process,
     repository_site,
     role_model,
@@ -24,9 +27,11 @@ from looper.cli.wiring import (
 )
 from looper.errors import BadInput, ModelError
 from looper.evolution.authors import LabAuthor, Process, in_lab, lab_folder, running
+from looper.evolution.benchmark import Outcomes
 from looper.evolution.budget import Account, Allowance, Metered, Price
 from looper.evolution.canaries import Canary, missed
 from looper.evolution.contract import Contracts, parse_contract
+from looper.evolution.costs import Spending
 from looper.evolution.cycle import Campaign, Proposal, admitted, carry_on, judged, run
 from looper.evolution.gates import Scope
 from looper.evolution.judge import SUITE, Bench, Candidate, Found, run_in, said_of
@@ -42,9 +47,10 @@ from looper.experiment.plans import parse_model
 from looper.journal import RunLock, replace_file
 from looper.protocols import ChatModel, ChatRequest, Environment, Sandbox
 from looper.records.gate import BenchmarkRule, GateOutcome, GateResult
-from looper.records.generation import Cause, Contract, Happened, Phase, Reviewed, Role, Source, Spent
+from looper.records.generation import Begun, Cause, Contract, Happened, Phase, Reviewed, Role, Source, Spent
 from looper.records.plan import Limits
 from looper.views.evolution import derived
+from looper.views.runs import RunView
 
 CONTEXT_TOKENS = 200_000
 VERIFY_S = 600.0
@@ -194,8 +200,18 @@ def _site(found: Opened) -> Iterator[tuple[Court, Environment]]:
     place = repository_site(
         f"{SUITE}:{found.root.name}", found.root, found.folder, found.settings.sandbox, found.looper
     )
-    with place as (workspaces, sandbox, environment):
-        yield Court(workspaces, sandbox, lab_limits(found.settings)), environment
+    with place as (workspaces, sandbox):
+        yield Court(workspaces, sandbox, lab_limits(found.settings)), environment_of(found)
+
+
+def environment_of(found: Opened) -> Environment:
+    """The interpreter that labs and tests have."""
+    settings = found.settings
+    variables = {"PYTHONPATH": f"{{root}}/{settings.pythonpath}"} if settings.pythonpath else {}
+    if settings.python:
+        return given_environment(found.root / settings.python, variables)
+    plain = harness_environment(found.looper)
+    return replace(plain, variables={**plain.variables, **variables})
 
 
 def lab_limits(settings: EvolveSettings) -> Limits:
@@ -257,16 +273,46 @@ def keeper_of(found: Opened, court: Court, environment: Environment) -> Gatekeep
     gates = running_gates(found, bench_of(found, court, environment))
     if found.settings.review:
         gates = (*gates, review_gate(found))
+    benchmark = bool(found.settings.benchmark)
     return Gatekeeper(
         found.ledger,
         sources(found.root),
         found.scope,
         gates,
-        None,
-        BenchmarkRule(),
+        partial(agent_lane, found) if benchmark else None,
+        rule_of(found),
         found.contracts.contract,
         found.say,
+        partial(agent_costs, found) if benchmark else None,
     )
+
+
+def rule_of(found: Opened) -> BenchmarkRule:
+    """Alpha is divided by the generations that a campaign may decide."""
+    return BenchmarkRule(
+        alpha=found.settings.alpha, challengers=found.settings.generations or BenchmarkRule().challengers
+    )
+
+
+def agent_lane(found: Opened, lane: str, candidate: str, parent: str) -> tuple[Outcomes, Outcomes]:
+    """Both versions of the agent's source at the lane's tasks, each rollout a guest in the sandbox."""
+    return both(_agents_at(found, lane, candidate, parent), lane, found.settings.tasks)
+
+
+def agent_costs(found: Opened, lane: str, candidate: str, parent: str) -> tuple[Spending, Spending]:
+    view = _agents_at(found, lane, candidate, parent)
+    return view.tokens("candidate"), view.tokens("parent")
+
+
+def _agents_at(found: Opened, lane: str, candidate: str, parent: str) -> RunView:
+    own, kept = sources(found.root), versions(found.folder / "versions")
+    arms = {}
+    for name, commit in (("parent", parent), ("candidate", candidate)):
+        tree = own.tree_of(commit)
+        own.export(tree, kept.folder(tree))
+        arms[name] = {"agent": tree}
+    places = replace(found.looper, agents=found.folder / "versions", runs=found.folder / "runs")
+    return lane_run(found.folder, lane, found.settings.tasks, arms, None, places, found.say)
 
 
 # Commands
@@ -548,6 +594,8 @@ def campaign(found: Opened) -> str:
         with promoter_of(found) as promoter, stoppable() as stop, _site(found) as (court, environment):
             begin(found, promoter)
             keeper = keeper_of(found, court, environment)
+            if keeper.lane:
+                _fix_rule(found, keeper.rule)
             try:
                 most = found.settings.generations or 1_000_000
                 return run(campaign_of(found, promoter, keeper, stop.is_set), most)
@@ -555,6 +603,13 @@ def campaign(found: Opened) -> str:
                 reports(found)
     finally:
         lock.close()
+
+
+def _fix_rule(found: Opened, rule: BenchmarkRule) -> None:
+    """What alpha is divided by does not change once a campaign has begun. Raises NotAllowed."""
+    asked = Begun(generations=rule.challengers, tasks=found.settings.tasks, alpha=rule.alpha, seed=0)
+    if found.ledger.state().begun != asked:
+        _record(found, asked)
 
 
 def sing(found: Opened, promoter: Promoter, keeper: Gatekeeper) -> list[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -456,16 +457,39 @@ def role_model(spec: ModelSpec, key: str, context_tokens: int, deadline_s: float
     return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s))
 
 
+def given_environment(python: Path, variables: Mapping[str, str]) -> Environment:
+    """An interpreter that somebody else has made, read-only in the sandbox. Raises BadInput where it does not run."""
+    try:
+        said = subprocess.run(
+            [python, "-c", "import sys; print(sys.version, sys.prefix, sys.base_prefix, sep='\\0')"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BadInput(
+            f"{python} is no Python that runs: {error}. Name another one with --set python=PATH."
+        ) from error
+    version, prefix, base = said.rstrip("\n").split("\0")
+    places = [
+        Path(place).resolve() for place in (prefix, base) if not Path(place).resolve().is_relative_to("/usr")
+    ]
+    identity = content_hash(version, prefix, repr(sorted(variables.items())))[:16]
+    # Not resolved: what makes a virtual environment one is the link.
+    return Environment(identity, python.absolute(), tuple(dict.fromkeys(places)), dict(variables))
+
+
 @contextlib.contextmanager
 def repository_site(
     name: str, repository: Path, folder: Path, sandbox: str, settings: Settings
-) -> Iterator[tuple[Workspaces, Sandbox, Environment]]:
-    """Trees of one repository, the sandbox that its candidates run in, and the interpreter there. Raises SandboxUnavailable."""
+) -> Iterator[tuple[Workspaces, Sandbox]]:
+    """Trees of one repository, and the sandbox that its candidates run in. Raises SandboxUnavailable."""
     found = find_sandbox(sandbox)
     place = settings.workspaces / content_hash(str(folder), str(os.getpid()))[:16]
     workspaces = GitWorkspaces({name: repository}, folder / "exports", place, found.owner)
     try:
-        yield workspaces, found, harness_environment(settings)
+        yield workspaces, found
     finally:
         remove_tree(place)
 
@@ -504,14 +528,7 @@ def end_lab(pid: int) -> None:
 @cache
 def own_environment() -> Environment:
     """The interpreter that runs this, with everything that Looper needs."""
-    base = Path(sys.base_prefix).resolve()
-    places = [Path(sys.prefix).resolve(), *([] if base.is_relative_to("/usr") else [base])]
-    return Environment(
-        content_hash(sys.version, *map(str, places))[:16],
-        Path(sys.executable),
-        tuple(dict.fromkeys(places)),
-        {},
-    )
+    return given_environment(Path(sys.executable), {})
 
 
 def sandbox_named(name: str) -> Sandbox:

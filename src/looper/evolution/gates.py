@@ -9,30 +9,6 @@ from fnmatch import fnmatchcase
 from looper.protocols import Change, Sources
 from looper.records.gate import GateOutcome, GateResult
 
-PROTECTED = (
-    "src/looper/records/*",
-    "src/looper/bench/*",
-    "src/looper/metrics/*",
-    "src/looper/evolution/*",
-    "src/looper/experiment/*",
-    "src/looper/edges/*",
-    "src/looper/cli/*",
-    "src/looper/views/*",
-    "src/looper/training/*",
-    "src/looper/memory/*",
-    "src/looper/nano/*",
-    "src/looper/__init__.py",
-    "src/looper/errors.py",
-    "src/looper/journal.py",
-    "src/looper/protocols.py",
-    "tests/*",
-    "scripts/*",
-    "experiments/*",
-    "pyproject.toml",
-    ".ci/*",
-    ".github/*",
-)
-"""Of Looper's own repository: what judges, what is recorded, what bounds, and what says how it is built and tested."""
 REGULAR = ("100644", "100755")
 SPECIAL = (".gitattributes", ".gitmodules", "conftest.py", "sitecustomize.py", "usercustomize.py")
 """Names that change how others read or test a tree; so do files that end in `.pth`."""
@@ -44,7 +20,7 @@ class Scope:
 
     allowed: tuple[str, ...]
     """Folders, from the root of the repository."""
-    protected: tuple[str, ...] = PROTECTED
+    protected: tuple[str, ...]
     """Patterns of paths that are fixed, whatever is allowed; `*` stands for any depth."""
     file_bytes: int = 100_000
     changed_lines: int = 1_500
