@@ -20,6 +20,7 @@ from looper.cli.repositories import Opened, campaign, opened, promote, roll_back
 from looper.cli.settings import settings as looper_settings
 from looper.errors import BadInput, InfrastructureError, ModelDenied, ModelUnpaid
 from looper.evolution.state import Generation, NotAllowed
+from looper.journal import RunLock
 from looper.records.gate import GateOutcome
 from looper.records.generation import Cause, Phase, Source
 
@@ -544,6 +545,73 @@ def test_money_needs_a_price(shop: Shop) -> None:
     assert said.returncode == 4 and "nobody said what written costs" in one_line(said)
     fine = shop.looper("reflect", "--set", "money_budget=1", "--set", "prime_price=3/15")
     assert fine.returncode == 0 and (shop.open().ledger.state().cost_usd or 0) > 0
+
+
+# Ends, limits, and what a candidate reaches
+
+
+def test_l18_code_of_a_candidate_reaches_nothing_when_it_is_imported_by_its_tests(
+    shop: Shop, tmp_path: Path
+) -> None:
+    planted = tmp_path / "secret"
+    planted.write_text("the-key-of-somebody")
+    reach = (
+        "import os\n\nfor path in ('{}', '{}'):\n    try:\n        open(path, 'a').write('reached')\n    except OSError:\n        pass\n"
+        "assert not os.path.exists('{}')\nassert not [name for name in os.environ if 'LOOPER' in name or 'KEY' in name]\n\n\n"
+        "def total(prices):\n    return sum(prices)\n\n\ndef discount(total, percent):\n    return total - total * percent // 100\n"
+    ).format(planted, shop.root / "reached", planted)
+    answers(shop, edit("src/price.py", reach.rstrip()), DONE)
+    shop.spawn()
+    found = verify(shop.open(), 1)
+    assert found.phase is Phase.ACCEPTED, found.evidence
+    assert planted.read_text() == "the-key-of-somebody" and not (shop.root / "reached").exists()
+
+
+def test_l20_what_a_lab_does_to_its_repository_is_not_done_to_ours(shop: Shop) -> None:
+    answers(shop, "<bash>find .git -type f -exec sh -c 'echo broken > {}' \\;</bash>", EDIT, DONE)
+    assert shop.spawn().phase is Phase.REPORTED
+    assert "error" not in shop.git("fsck") and shop.git("status", "--short") == ""
+
+
+def test_l33_what_lies_far_in_a_file_can_be_read(shop: Shop) -> None:
+    (shop.root / "src" / "long.py").write_text(
+        "".join(f"x{number} = {number}\n" for number in range(5000)) + "FACT = 42\n"
+    )
+    shop.git("add", "-A")
+    shop.git("commit", "-qm", "a long file")
+    answers(shop, "<read>src/long.py:4990-5001</read>", EDIT, DONE)
+    shop.spawn()
+    assert "FACT = 42" in shop.lab.asked[1]
+
+
+def test_l36_no_more_replies_are_asked_for_than_allowed(shop: Shop) -> None:
+    answers(shop, "<bash>date +%N</bash>")
+    found = shop.spawn(max_iterations=3)
+    assert found.cause is Cause.INCOMPLETE and len(shop.lab.asked) == 3 and "step_limit" in found.evidence
+
+
+def test_l37_how_it_ended_is_its_exit_code(shop: Shop, tmp_path: Path) -> None:
+    program = tmp_path / "program.md"
+    program.write_text(CONTRACT)
+    answers(shop, DONE)
+    assert shop.looper("spawn", str(program)).returncode == 3, "rejected"
+    assert shop.looper("run", "--repo", ".", "--generations", "3", "--plateau-window", "1").returncode == 5
+    assert shop.looper("run", "--repo", ".", "--generations", "3", "--token-budget", "10").returncode == 4
+    shop.prime.answers[:] = [Fault(401, "invalid x-api-key")]
+    assert shop.looper("run", "--repo", ".", "--generations", "3", "--plateau-window", "0").returncode == 69
+    lock = RunLock(shop.root / PLACE / "campaign", "campaign")
+    assert shop.looper("run", "--repo", ".").returncode == 75
+    lock.close()
+
+
+def test_c09_whatever_ends_the_work_the_person_is_where_they_were(shop: Shop) -> None:
+    answers(shop, edit("src/a.py", "x = 1"), "<bash>sleep 60</bash>")
+    shop.spawn(lab_timeout_s=2)
+    assert (
+        shop.git("rev-parse", "--abbrev-ref", "HEAD").strip() == "main"
+        and shop.git("status", "--short") == ""
+    )
+    assert shop.git("worktree", "list").count("\n") == 1
 
 
 # Several at once, and again
