@@ -9,7 +9,8 @@ import pytest
 from tests.cli.test_evolve_repository import git, verdict
 from tests.fakes.model_servers import WrittenModel
 
-from looper.cli.repositories import campaign, opened
+from looper.cli.repositories import opened
+from looper.cli.repository_steps import campaign
 from looper.cli.settings import settings as looper_settings
 from looper.errors import BadInput
 from looper.records.gate import GateOutcome

@@ -16,7 +16,8 @@ from tests.cli.test_commands import looper, one_line
 from tests.fakes.model_servers import Answer, Fault, Slow, WrittenModel
 
 from looper.cli.campaigns import PLACE
-from looper.cli.repositories import Opened, campaign, opened, promote, roll_back, spawn, verify
+from looper.cli.repositories import Opened, opened
+from looper.cli.repository_steps import campaign, promote, roll_back, spawn, verify
 from looper.cli.settings import settings as looper_settings
 from looper.errors import BadInput, InfrastructureError, ModelDenied, ModelUnpaid
 from looper.evolution.state import Generation, NotAllowed
@@ -100,8 +101,14 @@ class Shop:
         """A command beside this process, with the contract as its input."""
         command = [sys.executable, "-m", "looper.cli.main", "evolve", *arguments]
         environment = {**os.environ, **self.variables()}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        found = subprocess.Popen(command, cwd=self.root, env=environment, stdin=subprocess.PIPE, **quiet)
+        found = subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         assert found.stdin is not None
         found.stdin.write(CONTRACT.encode())
         found.stdin.close()
@@ -361,7 +368,7 @@ def test_a_candidate_that_changes_after_it_was_reported_is_refused(shop: Shop) -
 def test_tests_that_hang_are_the_candidates_where_its_parent_does_not(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("looper.cli.repositories.VERIFY_S", 6.0)
+    monkeypatch.setattr("looper.cli.repository_gates.VERIFY_S", 6.0)
     answers(shop, edit("src/price.py", "import time\n\n\ndef total(prices):\n    time.sleep(60)"), DONE)
     shop.spawn()
     found = verify(shop.open(), 1)
@@ -458,7 +465,7 @@ def test_l39_a_server_that_fails_for_a_while_costs_pauses_that_grow(
     shop: Shop, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("looper.cli.repositories.pause", waited.append)
+    monkeypatch.setattr("looper.cli.repository_steps.pause", waited.append)
     shop.prime.answers[:] = [Fault(status, "later"), Fault(status, "later"), prime]
     assert campaign(shop.open(generations=1)) == "generations"
     assert waited == [2.0, 4.0] and shop.generation().phase is Phase.PROMOTED
@@ -471,7 +478,7 @@ def test_l39_a_server_that_fails_for_a_while_costs_pauses_that_grow(
 def test_a_lab_whose_model_fails_part_way_goes_on_from_its_last_step(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("looper.cli.repositories.pause", lambda seconds: None)
+    monkeypatch.setattr("looper.cli.repository_steps.pause", lambda seconds: None)
     answers(shop, EDIT, Fault(500, "broken"), DONE)
     assert campaign(shop.open(generations=1)) == "generations"
     found = shop.generation()

@@ -100,7 +100,7 @@ def run(
         reason, lines = evolve(options, chosen_settings(), say)
     else:
         from looper.cli.campaigns import tree
-        from looper.cli.repositories import campaign
+        from looper.cli.repository_steps import campaign
 
         more = {
             "generations": generations,
@@ -144,7 +144,7 @@ def reflect(
 
     Example: looper evolve reflect > program.md
     """
-    from looper.cli.repositories import proposed
+    from looper.cli.repository_steps import proposed
 
     print(proposed(_opened(repo, setting), lookback)[1], end="")
 
@@ -167,7 +167,7 @@ def spawn(
     import secrets
     import sys
 
-    from looper.cli.repositories import spawn
+    from looper.cli.repository_steps import spawn
     from looper.errors import BadInput
     from looper.records.generation import Source
 
@@ -183,7 +183,7 @@ def spawn(
 @evolve.command(hidden=True)
 def lab(number: Number, repo: Repo = Path(), setting: Set = None) -> None:
     """What the process of a lab runs; `spawn` and `run` begin it."""
-    from looper.cli.repositories import work_in_lab
+    from looper.cli.repository_steps import work_in_lab
 
     _told(work_in_lab(_opened(repo, setting), number))
 
@@ -208,7 +208,7 @@ def verify(
 
         _told(promoter_in(folder).ledger.state().generation(number), as_json=as_json)
         return
-    from looper.cli.repositories import looked_at, verify
+    from looper.cli.repository_steps import looked_at, verify
 
     found = _opened(repo, setting)
     if gate:
@@ -263,7 +263,7 @@ def promote(
     Example: looper evolve promote 3 --repo . --yes
     """
     from looper.cli.campaigns import promoter_in
-    from looper.cli.repositories import promote
+    from looper.cli.repository_steps import promote
 
     found = _opened(repo, setting) if repo else None
     ledger = found.ledger if found else promoter_in(folder).ledger
@@ -295,7 +295,7 @@ def rollback(
     if repo is None:
         print(roll_back(folder, generation))
         return
-    from looper.cli.repositories import roll_back as roll_back_in
+    from looper.cli.repository_steps import roll_back as roll_back_in
 
     one = roll_back_in(_opened(repo, setting), generation)
     print(f"generation {one.number}: {one.phase.value}: {one.evidence}")
@@ -364,7 +364,7 @@ def probe(repo: Repo = Path(), setting: Set = None) -> None:
 
     Example: looper evolve probe
     """
-    from looper.cli.repositories import probed
+    from looper.cli.repository_steps import probed
     from looper.errors import ExitCode
 
     found = list(probed(_opened(repo, setting)))

@@ -1,7 +1,7 @@
 """What to do next, asked of a language model: everything that is on record goes in, a contract comes out or nothing does."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from looper.errors import BadInput
@@ -56,14 +56,6 @@ What will be better, for whom.
 
 
 @dataclass(frozen=True)
-class Friction:
-    """A task of a user that did not go well."""
-
-    task: str
-    what: str
-
-
-@dataclass(frozen=True)
 class Reflection:
     """What a proposal is made from."""
 
@@ -74,7 +66,6 @@ class Reflection:
     source: Mapping[str, str]
     """Changeable files and what is in them."""
     allowed: tuple[str, ...]
-    friction: Sequence[Friction] = ()
     lookback: int = 5
     budget: str = ""
     """What is left, in words."""
@@ -148,7 +139,7 @@ def _sections(asked: Reflection) -> Iterator[tuple[str, str]]:
         "\n\n".join(_told(found, asked.contracts) for found in recent) or "Nothing was tried yet.",
     )
     yield "lessons", "\n".join(f"- {lesson}" for lesson in lessons(state))
-    yield "friction", _friction(state, asked.friction)
+    yield "friction", _friction(state)
     yield "fitness", _fitness(state)
     yield "budget", asked.budget
     yield from _pages(asked.source)
@@ -194,16 +185,19 @@ def lessons(state: State) -> Iterator[str]:
             yield f"generation {found.number}, {found.title}: {said or found.cause.value}. Not again unless that is gone."
 
 
-def _friction(state: State, friction: Sequence[Friction]) -> str:
+def _friction(state: State) -> str:
+    """What became of the tasks that users asked for."""
     wanted = [found for found in state.generations.values() if found.source is Source.USER and found.verdict]
-    lines = [f"- {one.task}: {one.what}" for one in friction]
-    if wanted:
-        good = sum(found.phase is Phase.PROMOTED for found in wanted)
-        lines.insert(0, f"{good} of {len(wanted)} tasks of users were promoted.")
-        lines += [
-            f"- {found.title}: {found.evidence}" for found in wanted if found.phase is not Phase.PROMOTED
+    if not wanted:
+        return ""
+    good = sum(found.phase is Phase.PROMOTED for found in wanted)
+    bad = (found for found in wanted if found.phase is not Phase.PROMOTED)
+    return "\n".join(
+        [
+            f"{good} of {len(wanted)} tasks of users were promoted.",
+            *(f"- {found.title}: {found.evidence}" for found in bad),
         ]
-    return "\n".join(lines)
+    )
 
 
 def _fitness(state: State) -> str:

@@ -91,8 +91,6 @@ class Cause(StrEnum):
     LAB_DIED = "lab_died"
     JUDGE = "judge"
     REVIEW = "review"
-    LOST = "lost"
-    """The process that worked on it is no more."""
 
     @property
     def of_the_world(self) -> bool:
@@ -108,7 +106,6 @@ _OF_THE_WORLD = frozenset(
         Cause.LAB_DIED,
         Cause.JUDGE,
         Cause.REVIEW,
-        Cause.LOST,
     }
 )
 
@@ -128,7 +125,6 @@ class Role(StrEnum):
     PRIME = "prime"
     LAB = "lab"
     REVIEWER = "reviewer"
-    BENCHMARK = "benchmark"
 
 
 class Criterion(Record):

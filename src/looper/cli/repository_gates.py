@@ -1,0 +1,238 @@
+"""Everything that judges a candidate of a repository, put together from settings."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from looper.bench.verify import Court
+from looper.cli.evolve_settings import EvolveSettings
+from looper.cli.lanes import both, lane_run
+from looper.cli.repositories import (
+    Opened,
+    model_of,
+    record,
+)
+from looper.cli.wiring import (
+    given_environment,
+    harness_environment,
+    repository_site,
+    scratch,
+    sources,
+    versions,
+)
+from looper.evolution.benchmark import Outcomes
+from looper.evolution.canaries import Canary, missed
+from looper.evolution.contract import parse_contract
+from looper.evolution.costs import Spending
+from looper.evolution.gates import Scope
+from looper.evolution.judge import SUITE, Bench, Candidate, Found, run_in, said_of
+from looper.evolution.judging import Gatekeeper, gate_name
+from looper.evolution.promotion import Promoter
+from looper.evolution.review import review, verdict
+from looper.evolution.state import Generation
+from looper.protocols import Environment, Sandbox
+from looper.records.gate import BenchmarkRule, GateOutcome, GateResult
+from looper.records.generation import Cause, Contract, Reviewed, Role
+from looper.records.plan import Limits
+from looper.views.runs import RunView
+
+VERIFY_S = 600.0
+CANARY = "# Task: canary\n\n## Acceptance Criteria\n- nothing breaks\n"
+
+
+@contextlib.contextmanager
+def promoter_of(found: Opened) -> Iterator[Promoter]:
+    """With the start check in the sandbox where the settings name one."""
+    with site_of(found) as (court, environment):
+
+        def starts(version: Path) -> str:
+            return why_not_started(found, court.sandbox, environment, version)
+
+        def still_passes(tree: str, generation: Generation) -> bool:
+            own = sources(found.root)
+            base = own.commit_of(found.branch)
+            commit = own.merge_commit(tree, base, generation.candidate_commit, "merged, to be judged")
+            bench = bench_of(found, court, environment)
+            contract = found.contracts.contract(generation.contract_hash)
+            candidate = Candidate(generation.number, base, commit, contract)
+            return all(gate(candidate)[0].outcome is GateOutcome.PASS for gate in running_gates(found, bench))
+
+        yield Promoter(
+            found.ledger,
+            sources(found.root),
+            versions(found.folder / "versions"),
+            found.branch,
+            starts=starts,
+            still_passes=still_passes,
+            healthy=starts,
+        )
+
+
+@contextlib.contextmanager
+def site_of(found: Opened) -> Iterator[tuple[Court, Environment]]:
+    place = repository_site(
+        f"{SUITE}:{found.root.name}", found.root, found.folder, found.settings.sandbox, found.looper
+    )
+    with place as (workspaces, sandbox):
+        yield Court(workspaces, sandbox, lab_limits(found.settings)), environment_of(found)
+
+
+def environment_of(found: Opened) -> Environment:
+    """The interpreter that labs and tests have."""
+    settings = found.settings
+    variables = {"PYTHONPATH": f"{{root}}/{settings.pythonpath}"} if settings.pythonpath else {}
+    if settings.python:
+        return given_environment(found.root / settings.python, variables)
+    plain = harness_environment(found.looper)
+    return replace(plain, variables={**plain.variables, **variables})
+
+
+def lab_limits(settings: EvolveSettings) -> Limits:
+    return Limits(
+        steps=settings.max_iterations,
+        output_tokens=settings.max_output,
+        context_tokens=settings.max_context,
+        wall_s=settings.lab_timeout_s,
+        command_s=min(120.0, settings.lab_timeout_s),
+        verify_s=VERIFY_S,
+    )
+
+
+def why_not_started(found: Opened, sandbox: Sandbox, environment: Environment, version: Path) -> str:
+    """What the start command says of a version, in a line; empty where it starts, or where there is no such command."""
+    if not found.settings.start:
+        return ""
+    with scratch(sandbox, found.looper.workspaces) as root:
+        command = f"cp -r {version}/. . && {found.settings.start}"
+        done = run_in(sandbox, environment, root, command, (version,))
+    return "" if done.exit_code == 0 else f"`{found.settings.start}`: {said_of(done)}"
+
+
+def bench_of(found: Opened, court: Court, environment: Environment) -> Bench:
+    return Bench(sources(found.root), found.root.name, environment, court, found.settings.tests)
+
+
+def running_gates(found: Opened, bench: Bench) -> tuple[Callable[[Candidate], Found], ...]:
+    """Those that run a candidate."""
+    return (bench.tests_gate, bench.contract_gate) if found.settings.tests else (bench.contract_gate,)
+
+
+def review_gate(found: Opened) -> Callable[[Candidate], Found]:
+    """The whole diff read by another model than its author's."""
+    own = sources(found.root)
+
+    def review_gate(candidate: Candidate) -> Found:
+        model = model_of(found, Role.REVIEWER, candidate.number)
+        try:
+            said = review(
+                model,
+                candidate.contract,
+                own.diff(candidate.base, candidate.commit),
+                found.say,
+                candidate.number,
+            )
+            name = model.identity().name
+        finally:
+            model.close()
+        record(found, Reviewed(generation=candidate.number, model=name, found=said))
+        outcome, evidence = verdict(said)
+        tree = own.tree_of(candidate.commit)
+        return GateResult(gate="review", outcome=outcome, evidence=evidence, candidate_hash=tree), Cause.GATE
+
+    return review_gate
+
+
+def keeper_of(found: Opened, court: Court, environment: Environment) -> Gatekeeper:
+    gates = running_gates(found, bench_of(found, court, environment))
+    if found.settings.review:
+        gates = (*gates, review_gate(found))
+    benchmark = bool(found.settings.benchmark)
+    return Gatekeeper(
+        found.ledger,
+        sources(found.root),
+        found.scope,
+        gates,
+        partial(agent_lane, found) if benchmark else None,
+        rule_of(found),
+        found.contracts.contract,
+        found.say,
+        partial(agent_costs, found) if benchmark else None,
+    )
+
+
+def rule_of(found: Opened) -> BenchmarkRule:
+    """Alpha is divided by the generations that a campaign may decide."""
+    return BenchmarkRule(
+        alpha=found.settings.alpha, challengers=found.settings.generations or BenchmarkRule().challengers
+    )
+
+
+def agent_lane(found: Opened, lane: str, candidate: str, parent: str) -> tuple[Outcomes, Outcomes]:
+    """Both versions of the agent's source at the lane's tasks, each rollout a guest in the sandbox."""
+    return both(_agents_at(found, lane, candidate, parent), lane, found.settings.tasks)
+
+
+def agent_costs(found: Opened, lane: str, candidate: str, parent: str) -> tuple[Spending, Spending]:
+    view = _agents_at(found, lane, candidate, parent)
+    return view.tokens("candidate"), view.tokens("parent")
+
+
+def _agents_at(found: Opened, lane: str, candidate: str, parent: str) -> RunView:
+    own, kept = sources(found.root), versions(found.folder / "versions")
+    arms = {}
+    for name, commit in (("parent", parent), ("candidate", candidate)):
+        tree = own.tree_of(commit)
+        own.export(tree, kept.folder(tree))
+        arms[name] = {"agent": tree}
+    places = replace(found.looper, agents=found.folder / "versions", runs=found.folder / "runs")
+    return lane_run(found.folder, lane, found.settings.tasks, arms, None, places, found.say)
+
+
+def sing(found: Opened, promoter: Promoter, keeper: Gatekeeper) -> list[str]:
+    """Candidates whose end is known, made from the repository itself, through every gate but the reviewer."""
+    own = promoter.sources
+    root = own.commit_of(found.branch)
+    gates = [gate for gate in keeper.looks() if gate_name(gate) != "review"]
+    contract = Contract(title="canary", criteria=parse_contract(CANARY).criteria)
+
+    def refuse(base: str, candidate: str) -> str:
+        one = Candidate(0, base, candidate, contract)
+        for gate in gates:
+            result, _ = gate(one)
+            if result.outcome is not GateOutcome.PASS:
+                return result.gate
+        return ""
+
+    return missed(own, root, canaries_of(found, own.listing(root)), refuse)
+
+
+def canaries_of(found: Opened, listing: Mapping[str, str]) -> tuple[Canary, ...]:
+    """For any repository: what changes nothing that matters passes, what breaks or reaches for the gates does not."""
+    folder = found.settings.allowed[0].rstrip("/")
+    known = [
+        Canary("a note beside the source", {}, {f"{folder}/looper_canary.txt": b"tweet\n"}, ""),
+        Canary("no change", {}, {}, "scope"),
+        Canary(
+            "a module that does not parse", {}, {f"{folder}/looper_canary.py": b"def broken(:\n"}, "scope"
+        ),
+        Canary(
+            "a plugin that turns failures green", {}, {f"{folder}/conftest.py": b"import pytest\n"}, "scope"
+        ),
+        Canary("a file outside of what may change", {}, {"looper_canary/elsewhere.py": b"x = 1\n"}, "scope"),
+    ]
+    fixed = next((path for path in listing if keeper_fixed(path, found.scope)), None)
+    if fixed is not None:
+        known.append(Canary("an edit of a fixed point", {}, {fixed: b"changed\n"}, "manifest"))
+    sources_of = [path for path in listing if path.startswith(f"{folder}/") and path.endswith(".py")]
+    if found.settings.tests and sources_of:
+        broken: dict[str, bytes | None] = dict.fromkeys(sources_of, b"raise SystemExit(0)\n")
+        known.append(Canary("modules that exit with 0 on import", {}, broken, "tests"))
+    return tuple(known)
+
+
+def keeper_fixed(path: str, scope: Scope) -> bool:
+    from fnmatch import fnmatchcase
+
+    return any(fnmatchcase(path, pattern) for pattern in scope.protected)
