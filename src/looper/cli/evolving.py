@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from looper.cli.campaigns import BRANCH, promoter_in
 from looper.cli.lanes import both, lane_run
@@ -21,7 +20,6 @@ from looper.evolution.costs import Spending
 from looper.evolution.cycle import Campaign, run
 from looper.evolution.gates import Scope
 from looper.evolution.judging import Gatekeeper
-from looper.evolution.promotion import Promoter
 from looper.evolution.search import (
     FILE,
     MOVES,
@@ -35,6 +33,7 @@ from looper.evolution.search import (
 from looper.evolution.search import Settings as ScaffoldSettings
 from looper.evolution.state import Generation
 from looper.journal import RunLock
+from looper.protocols import Sources
 from looper.records.gate import BenchmarkRule
 from looper.records.generation import Begun
 from looper.views.evolution import credit_line, tree_lines, unseen_line
@@ -75,8 +74,7 @@ def evolve(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str, l
     begin_repository(options.folder / "repository", {FILE: text_of(POOR), "README.md": README})
     lock = RunLock(options.folder / "campaign", "campaign")
     try:
-        say(design)
-        return _campaign(options, settings, say)
+        return _campaign(options, settings, say, design)
     finally:
         lock.close()
 
@@ -96,17 +94,17 @@ def _must_be_able_to_see(options: EvolveOptions) -> str:
     return design
 
 
-def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str, list[str]]:
+def _campaign(options: EvolveOptions, settings: Settings, say: Say, design: str) -> tuple[str, list[str]]:
     promoter = promoter_in(options.folder)
     asked = Begun(
         generations=options.generations, tasks=options.tasks, alpha=options.alpha, seed=options.seed
     )
     if promoter.ledger.state().begun != asked:
         promoter.ledger.record(lambda now: asked)
+    say(design)
     promoter.begin(promoter.sources.commit_of("refs/heads/main"))
-    own = replace(settings, runs=options.folder / "runs")
-    work = partial(_lane, promoter, options, own, say)
     sources = promoter.sources
+    lanes = _Lanes(sources, options, replace(settings, runs=options.folder / "runs"), say)
     contracts = Contracts(options.folder / "contracts")
     known = canaries({"tools": POOR["tools"]}, KNOWN_GOOD, "README.md")
     campaign = Campaign(
@@ -116,18 +114,18 @@ def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str
             sources,
             SCOPE,
             (),
-            work,
+            lanes.outcomes,
             BenchmarkRule(alpha=options.alpha, challengers=options.generations),
             contracts.contract,
             say,
-            partial(_costs, promoter, options, own, say),
+            lanes.costs,
         ),
-        SettingsSearch(
-            sources, BRANCH, partial(_screen, promoter, options, own, say), options.seed, options.parents
-        ),
+        SettingsSearch(sources, BRANCH, lanes.screen, options.seed, options.parents),
         SettingsAuthor(promoter.ledger, sources, BRANCH),
         contracts.keep,
-        lambda: missed(sources, sources.commit_of(BRANCH), known, partial(on_the_lane, sources, SCOPE, work)),
+        lambda: missed(
+            sources, sources.commit_of(BRANCH), known, partial(on_the_lane, sources, SCOPE, lanes.outcomes)
+        ),
         say,
         time.sleep,
         options.plateau,
@@ -136,96 +134,66 @@ def _campaign(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str
     state = promoter.ledger.state()
     lines = [f"ended: {reason}", *tree_lines(state)]
     if held := lineage(state):
-        lines += _worth(promoter, options, own, say, held)
+        lines += lanes.worth(held)
     return reason, lines
 
 
-def _worth(
-    promoter: Promoter, options: EvolveOptions, settings: Settings, say: Say, held: Sequence[Generation]
-) -> Iterator[str]:
-    """What the version that works is worth on tasks that the campaign has not used, and what each change in it: by leaving it out."""
-    sources = promoter.sources
-    first = settings_of(sources.file(sources.commit_of("refs/heads/main"), FILE))
-    arms = {"first": first, "active": settings_of(sources.file(sources.commit_of(BRANCH), FILE))}
-    names = {one.number: f"without_{one.number}" for one in held}
-    # Without the only change there is the first version once more, which is there already.
-    arms |= {names[one.number]: without(held, one.number, first) for one in held if len(held) > 1}
-    view = lane_run(options.folder, "unseen", options.tasks, _arms(arms), options.workers, settings, say)
-    active = view.outcomes("active")
+@dataclass(frozen=True)
+class _Lanes:
+    """The embedded suite's lanes for versions of one repository's scaffold."""
 
-    def of(arm: str) -> Outcomes:
-        return dict.fromkeys(active, False) if arm in view.failed_arms else view.outcomes(arm)
+    sources: Sources
+    options: EvolveOptions
+    settings: Settings
+    say: Say
 
-    yield unseen_line(active, of("first"))
-    for one in held if len(held) > 1 else ():
-        yield credit_line(one.title, active, of(names[one.number]))
+    def run(self, lane: str, arms: Mapping[str, ScaffoldSettings]) -> RunView:
+        found = {name: {"scaffold": dict(settings)} for name, settings in arms.items()}
+        return lane_run(
+            self.options.folder, lane, self.tasks(lane), found, self.options.workers, self.settings, self.say
+        )
 
+    def tasks(self, lane: str) -> int:
+        return {"canary": CANARY_TASKS, "screen": max(4, self.options.tasks // 4)}.get(
+            lane, self.options.tasks
+        )
 
-def _lane_view(
-    promoter: Promoter,
-    options: EvolveOptions,
-    settings: Settings,
-    say: Say,
-    lane: str,
-    candidate: str,
-    parent: str,
-) -> RunView:
-    found = {
-        name: settings_of(promoter.sources.file(commit, FILE))
-        for name, commit in (("parent", parent), ("candidate", candidate))
-    }
-    return lane_run(options.folder, lane, _tasks(options, lane), _arms(found), options.workers, settings, say)
+    def _compared(self, lane: str, candidate: str, parent: str) -> RunView:
+        return self.run(lane, {"parent": self.settings_at(parent), "candidate": self.settings_at(candidate)})
 
+    def settings_at(self, commit: str) -> ScaffoldSettings:
+        return settings_of(self.sources.file(commit, FILE))
 
-def _tasks(options: EvolveOptions, lane: str) -> int:
-    return CANARY_TASKS if lane == "canary" else options.tasks
+    def outcomes(self, lane: str, candidate: str, parent: str) -> tuple[Outcomes, Outcomes]:
+        """Both versions at the lane's tasks, with the same seeds."""
+        return both(self._compared(lane, candidate, parent), lane, self.tasks(lane))
 
+    def costs(self, lane: str, candidate: str, parent: str) -> tuple[Spending, Spending]:
+        """Of a lane that was run: its records are read once more."""
+        view = self._compared(lane, candidate, parent)
+        return view.tokens("candidate"), view.tokens("parent")
 
-def _lane(
-    promoter: Promoter,
-    options: EvolveOptions,
-    settings: Settings,
-    say: Say,
-    lane: str,
-    candidate: str,
-    parent: str,
-) -> tuple[Outcomes, Outcomes]:
-    """Both versions at the lane's tasks, with the same seeds."""
-    view = _lane_view(promoter, options, settings, say, lane, candidate, parent)
-    return both(view, lane, _tasks(options, lane))
+    def screen(self, parent: str, moves: Mapping[str, ScaffoldSettings]) -> dict[str, float]:
+        names = {name: f"move_{number}" for number, name in enumerate(moves)}
+        arms = {"parent": self.settings_at(parent)} | {names[name]: found for name, found in moves.items()}
+        view = self.run("screen", arms)
+        found = {name: view.outcomes(arm) for name, arm in names.items()}
+        # An arm that no longer speaks the protocol has no rate, so it is not proposed.
+        return {name: fmean(outcomes.values()) for name, outcomes in found.items() if outcomes}
 
+    def worth(self, held: Sequence[Generation]) -> Iterator[str]:
+        """What the version that works is worth on tasks that the campaign has not used, and what each change in it: by leaving it out."""
+        first = self.settings_at(self.sources.commit_of("refs/heads/main"))
+        arms = {"first": first, "active": self.settings_at(self.sources.commit_of(BRANCH))}
+        # Without the only change there is the first version once more, which is there already.
+        single = held if len(held) > 1 else ()
+        arms |= {f"without_{one.number}": without(held, one.number, first) for one in single}
+        view = self.run("unseen", arms)
+        active = view.outcomes("active")
 
-def _costs(
-    promoter: Promoter,
-    options: EvolveOptions,
-    settings: Settings,
-    say: Say,
-    lane: str,
-    candidate: str,
-    parent: str,
-) -> tuple[Spending, Spending]:
-    """Of a lane that was run: its records are read once more."""
-    view = _lane_view(promoter, options, settings, say, lane, candidate, parent)
-    return view.tokens("candidate"), view.tokens("parent")
+        def of(arm: str) -> Outcomes:
+            return dict.fromkeys(active, False) if arm in view.failed_arms else view.outcomes(arm)
 
-
-def _screen(
-    promoter: Promoter,
-    options: EvolveOptions,
-    settings: Settings,
-    say: Say,
-    parent: str,
-    moves: Mapping[str, ScaffoldSettings],
-) -> dict[str, float]:
-    names = {name: f"move_{number}" for number, name in enumerate(moves)}
-    arms = {"parent": settings_of(promoter.sources.file(parent, FILE))}
-    every = arms | {names[name]: found for name, found in moves.items()}
-    tasks = max(4, options.tasks // 4)
-    view = lane_run(options.folder, "screen", tasks, _arms(every), options.workers, settings, say)
-    found = {name: view.outcomes(arm) for name, arm in names.items()}
-    # An arm that no longer speaks the protocol has no rate, so it is not proposed.
-    return {name: fmean(outcomes.values()) for name, outcomes in found.items() if outcomes}
-
-
-def _arms(found: Mapping[str, ScaffoldSettings]) -> dict[str, dict[str, Any]]:
-    return {name: {"scaffold": dict(settings)} for name, settings in found.items()}
+        yield unseen_line(active, of("first"))
+        for one in single:
+            yield credit_line(one.title, active, of(f"without_{one.number}"))

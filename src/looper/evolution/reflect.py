@@ -5,16 +5,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from looper.errors import BadInput
+from looper.evolution.asking import RETRIES, NoAnswer, asked
 from looper.evolution.contract import contract_text, parse_contract
 from looper.evolution.state import Generation, State
-from looper.protocols import ChatModel, ChatRequest, Message
+from looper.protocols import ChatModel
 from looper.records.base import content_hash
 from looper.records.gate import Benchmarked, GateOutcome
 from looper.records.generation import Contract, Phase, Source
 
-RETRIES = 2
 OUTPUT_TOKENS = 3_000
-TIMEOUT_S = 300.0
 SOURCE_CHARS = 120_000
 """Of the source that is shown; what does not fit is listed by name and size, never cut in the middle of a file."""
 PRIORITIES = """1. Stability: what fails, or fails sometimes, is mended first.
@@ -76,40 +75,36 @@ class ProposalInvalid(BadInput):
 
 
 def reflect(
-    model: ChatModel, asked: Reflection, say: Callable[[str], None], seed: int = 0
+    model: ChatModel, of: Reflection, say: Callable[[str], None], seed: int = 0
 ) -> tuple[Contract, str]:
     """A contract and its text. Raises ProposalInvalid, and what the model raises."""
     failed = {
         found.contract_hash: found.number
-        for found in asked.state.generations.values()
+        for found in of.state.generations.values()
         if found.verdict in (Phase.REJECTED, Phase.ARCHIVED)
     }
-    messages: list[Message] = [("system", SYSTEM), ("user", prompt(asked))]
-    for attempt in range(RETRIES + 1):
-        reply = model.reply(
-            ChatRequest(
-                conversation=f"reflect-{asked.state.next_number}",
-                messages=tuple(messages),
-                max_output_tokens=OUTPUT_TOKENS,
-                context_tokens=1 << 20,
-                temperature=0.0,
-                seed=seed + attempt,
-                timeout_s=TIMEOUT_S,
-            )
+
+    def read(text: str) -> tuple[Contract, str]:
+        contract = parse_contract(_begin(text), of.allowed)
+        clean = contract_text(contract)
+        if (before := failed.get(content_hash(clean))) is not None:
+            raise BadInput(f"Generation {before} had this very contract and failed. Propose something else.")
+        return contract, clean
+
+    try:
+        return asked(
+            model,
+            f"reflect-{of.state.next_number}",
+            SYSTEM,
+            prompt(of),
+            read,
+            again="Answer with the contract alone.",
+            output_tokens=OUTPUT_TOKENS,
+            seed=seed,
+            say=say,
         )
-        try:
-            contract = parse_contract(_begin(reply.text), asked.allowed)
-            text = contract_text(contract)
-            if (before := failed.get(content_hash(text))) is not None:
-                raise BadInput(
-                    f"Generation {before} had this very contract and failed. Propose something else."
-                )
-            return contract, text
-        except BadInput as error:
-            problem = str(error)
-            say(f"the proposal is no contract: {problem}")
-            messages += [("assistant", reply.text), ("user", f"{problem} Answer with the contract alone.")]
-    raise ProposalInvalid(f"No contract came of {RETRIES + 1} answers; the last one: {problem}")
+    except NoAnswer as error:
+        raise ProposalInvalid(f"No contract came of {RETRIES + 1} answers; the last one: {error}") from error
 
 
 def _begin(text: str) -> str:

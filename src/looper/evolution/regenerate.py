@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from looper.errors import BadInput, BudgetSpent, InfrastructureError, ModelDenied, ModelUnpaid
+from looper.evolution.asking import NoAnswer, asked
 from looper.evolution.genome import Acceptance, Genome, mutated, parse_genome
 from looper.evolution.rig import Rig, artifact_hash, inside, read_files, rigged
 from looper.journal import Stream, read_stream, replace_file
@@ -181,14 +182,14 @@ def _born(of: Regeneration, writer: Writer, number: int, retry: int, found: Sequ
         manifest=None,
         rigged=None,
     )
-    asked = _Asked(of, writer, birth, found)
+    calls = _Calls(of, writer, birth, found)
     try:
-        files, diagnostics = asked.files(parent, failed)
+        files, diagnostics = calls.files(parent, failed)
         if files is None:
             assert diagnostics is not None
             return birth.model_copy(
                 update={
-                    **asked.tokens(),
+                    **calls.tokens(),
                     "rigged": Rigged(
                         viable=False, failed=Stage.PARSE, checks={}, passed={}, diagnostics=diagnostics
                     ),
@@ -205,16 +206,16 @@ def _born(of: Regeneration, writer: Writer, number: int, retry: int, found: Sequ
             seed=birth.seed,
             files=tuple(sorted(files)),
             entry=of.genome.entry,
-            **asked.tokens(),
+            **calls.tokens(),
         )
         replace_file(folder.parent / "manifest.json", manifest.to_json())
         at = program_folder(of.folder, parent.generation) if parent else None
         judged = rigged(of.rig, folder, manifest, of.genome, of.acceptance, at)
-        return birth.model_copy(update={**asked.tokens(), "manifest": manifest, "rigged": judged})
+        return birth.model_copy(update={**calls.tokens(), "manifest": manifest, "rigged": judged})
     except (ModelDenied, ModelUnpaid):
         raise
     except InfrastructureError as error:
-        return birth.model_copy(update={**asked.tokens(), "infra": f"{type(error).__name__}: {error}"})
+        return birth.model_copy(update={**calls.tokens(), "infra": f"{type(error).__name__}: {error}"})
 
 
 def program_folder(root: Path, number: int) -> Path:
@@ -234,7 +235,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
         part.chmod(0o755 if part.is_dir() else 0o644)
 
 
-class _Asked:
+class _Calls:
     """One generation's calls, with what they took."""
 
     def __init__(self, of: Regeneration, writer: Writer, birth: Birth, found: Sequence[Birth]) -> None:
@@ -411,24 +412,29 @@ def mutate(of: Regeneration, mutator: ChatModel, number: int) -> Mutation:
             if "<!-- FROZEN" not in genome.sections[name] and "```" not in genome.sections[name]
         ]
     )
-    messages: list[Message] = [("system", MUTATE), ("user", f"Section: {section}\n\n{genome.text}")]
-    for _ in range(REPAIRS + 1):
-        request = ChatRequest(
-            f"mutation-{number}", tuple(messages), 4_000, 200_000, 0.7, of.seed + number, TIMEOUT_S
-        )
-        text = mutator.reply(request).text
+
+    def read(text: str) -> tuple[Genome, Mutation]:
         try:
             said = json.loads(text[text.index("{") : text.rindex("}") + 1])
-            changed, mutation = mutated(genome, section, str(said["content"]), str(said["reason"]))
-            break
-        except (ValueError, KeyError, BadInput) as error:
-            problem = f"{type(error).__name__}: {error}"
-            messages += [
-                ("assistant", text),
-                ("user", f"That cannot be used: {problem}. Answer with the JSON object alone."),
-            ]
-    else:
-        raise BadInput(f"No mutation came of {REPAIRS + 1} answers; the last one: {problem}")
+            return mutated(genome, section, str(said["content"]), str(said["reason"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"That cannot be used: {type(error).__name__} {error}.") from error
+
+    try:
+        changed, mutation = asked(
+            mutator,
+            f"mutation-{number}",
+            MUTATE,
+            f"Section: {section}\n\n{genome.text}",
+            read,
+            again="Answer with the JSON object alone.",
+            output_tokens=4_000,
+            seed=of.seed + number,
+        )
+    except NoAnswer as error:
+        raise BadInput(
+            f"No change of the specification came of the model's answers; the last one: {error}"
+        ) from error
     place = of.folder / "genomes"
     place.mkdir(exist_ok=True)
     replace_file(place / f"{changed.hash}.md", changed.text.encode())
