@@ -278,14 +278,14 @@ BREAKS = (
         "evolution/budget.py",
         "if allowed.tokens is not None and wanted > allowed.tokens:",
         "if False:",
-        ("cli/test_evolve_repository.py::test_l26_the_call_that_does_not_fit_is_not_made",),
+        ("cli/test_evolve_models.py::test_l26_the_call_that_does_not_fit_is_not_made",),
     ),
     Break(
         "a change that speaks to its reviewer is refused",
         "evolution/review.py",
         "if found.injection:",
         "if False:",
-        ("cli/test_evolve_repository.py::test_a_review_is_a_value_and_decides_as_one",),
+        ("cli/test_evolve_models.py::test_a_review_is_a_value_and_decides_as_one",),
     ),
     Break(
         "a program that was not told what decides must do it all the same",

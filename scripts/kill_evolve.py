@@ -25,8 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
-from tests.cli.test_evolve_repository import CONTRACT, DONE, EDIT, Shop, new_shop, prime  # noqa: E402
 from tests.fakes.model_servers import WrittenModel  # noqa: E402
+from tests.fakes.shop import CONTRACT, DONE, EDIT, Shop, new_shop, prime  # noqa: E402
 
 from looper.cli.repository_steps import promote, roll_back, spawn, verify  # noqa: E402
 from looper.errors import LooperError  # noqa: E402

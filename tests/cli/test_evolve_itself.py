@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli.test_evolve_repository import git, verdict
 from tests.fakes.model_servers import WrittenModel
+from tests.fakes.shop import git, verdict
 
 from looper.cli.repositories import opened
 from looper.cli.repository_steps import campaign

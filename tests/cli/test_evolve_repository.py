@@ -4,175 +4,33 @@ in real sandboxes, with real git and real processes."""
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.cli.test_commands import looper, one_line
-from tests.fakes.model_servers import Answer, Fault, Slow, WrittenModel
+from tests.cli.test_commands import one_line
+from tests.fakes.model_servers import Fault, Slow
+from tests.fakes.shop import (
+    CONTRACT,
+    DONE,
+    EDIT,
+    Shop,
+    alive,
+    answers,
+    edit,
+    shop,
+    until,
+    verdict,
+)
 
 from looper.cli.campaigns import PLACE
-from looper.cli.repositories import Opened, opened
-from looper.cli.repository_steps import campaign, promote, roll_back, spawn, verify
-from looper.cli.settings import settings as looper_settings
-from looper.errors import BadInput, InfrastructureError, ModelDenied, ModelUnpaid
-from looper.evolution.state import Generation, NotAllowed
+from looper.cli.repository_steps import campaign, promote, roll_back, verify
+from looper.errors import BadInput, InfrastructureError
+from looper.evolution.state import NotAllowed
 from looper.journal import RunLock
 from looper.records.gate import GateOutcome
 from looper.records.generation import Cause, Phase, Source
 
-CONTRACT = """# Task: A discount
-
-## Requirements
-- discount(total, percent), in whole numbers
-
-## Acceptance Criteria
-- `python -c "import sys; sys.path.insert(0, 'src'); from price import discount; assert discount(100, 10) == 90"` exits with 0
-- nothing else changes
-
-## Files to Modify
-- src/price.py
-"""
-EDIT = """<edit path="src/price.py"><old>
-    return sum(prices)
-</old><new>
-    return sum(prices)
-
-
-def discount(total, percent):
-    return total - total * percent // 100
-</new></edit>"""
-DONE = "<done>there is a discount</done>"
-
-
-def verdict(**changed: Any) -> str:
-    met = [{"id": name, "met": True, "evidence": "seen"} for name in ("A1", "A2")]
-    whole = {
-        "approved": True,
-        "criteria": met,
-        "issues": [],
-        "injection": False,
-        "confidence": "high",
-        "summary": "as asked",
-    }
-    return json.dumps({**whole, **changed})
-
-
-def prime(said: str) -> str:
-    return CONTRACT if "You decide what a program's next change is" in said else verdict()
-
-
-class Shop:
-    """A small repository, its two model servers, and what was asked of them."""
-
-    def __init__(self, root: Path, state: Path, lab: WrittenModel, prime: WrittenModel) -> None:
-        self.root, self.state, self.lab, self.prime = root, state, lab, prime
-
-    def variables(self, **more: str) -> dict[str, str]:
-        return {
-            "LOOPER_HOME": str(self.state),
-            "LOOPER_EVOLVE_PRIME": "anthropic:written",
-            "LOOPER_EVOLVE_PRIME_ENDPOINT": self.prime.url,
-            "LOOPER_EVOLVE_PRIME_KEY": "the-key-of-prime",
-            "LOOPER_EVOLVE_LAB": "ollama:written",
-            "LOOPER_EVOLVE_LAB_ENDPOINT": self.lab.url,
-            "LOOPER_EVOLVE_LAB_KEY": "the-key-of-the-lab",
-            "LOOPER_EVOLVE_PATIENCE_S": "0",
-            **more,
-        }
-
-    def open(self, **chosen: Any) -> Opened:
-        return opened(self.root, chosen, looper_settings(), lambda line: None)
-
-    def spawn(self, text: str = CONTRACT, request: str = "r", **chosen: Any) -> Generation:
-        return spawn(self.open(**chosen), text, request, Source.CLI, detach=False)
-
-    def generation(self, number: int = 1) -> Generation:
-        return self.open().ledger.state().generation(number)
-
-    def git(self, *arguments: str) -> str:
-        return git(self.root, *arguments)
-
-    def begin(self, *arguments: str) -> "subprocess.Popen[bytes]":
-        """A command beside this process, with the contract as its input."""
-        command = [sys.executable, "-m", "looper.cli.main", "evolve", *arguments]
-        environment = {**os.environ, **self.variables()}
-        found = subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        assert found.stdin is not None
-        found.stdin.write(CONTRACT.encode())
-        found.stdin.close()
-        return found
-
-    def worker(self, number: int = 1) -> int:
-        """Process of a generation's lab."""
-        return int((self.root / PLACE / "labs" / f"gen-{number}" / "lock").read_text())
-
-    def looper(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
-        return looper("evolve", *arguments, cwd=self.root, **self.variables(**more))
-
-
-def until(seen: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for it, and fail where it does not come."""
-    end = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def git(root: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=a", "-c", "user.email=a@localhost"]
-    return subprocess.run(
-        ["git", *who, *arguments], cwd=root, check=True, capture_output=True, text=True
-    ).stdout
-
-
-def new_shop(root: Path) -> Path:
-    (root / "src").mkdir(parents=True)
-    (root / "tests").mkdir()
-    git(root, "init", "-q", "-b", "main")
-    (root / "src" / "price.py").write_text("def total(prices):\n    return sum(prices)\n")
-    (root / "tests" / "test_price.py").write_text(
-        "import sys\n\nsys.path.insert(0, 'src')\n\nfrom price import total\n\n\ndef test_total():\n    assert total([1, 2]) == 3\n"
-    )
-    (root / "pyproject.toml").write_text("")
-    git(root, "add", "-A")
-    git(root, "commit", "-qm", "first")
-    return root
-
-
-@pytest.fixture
-def shop(tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    with WrittenModel(EDIT, DONE) as lab, WrittenModel(prime) as first:
-        found = Shop(new_shop(tmp_path / "shop"), state, lab, first)
-        for name, value in found.variables().items():
-            monkeypatch.setenv(name, value)
-        yield found
-
-
-def answers(shop: Shop, *lab: Answer) -> None:
-    shop.lab.answers[:] = lab
-
-
-def edit(path: str, content: str) -> str:
-    return f'<write path="{path}">\n{content}\n</write>'
+__all__ = ["shop"]
 
 
 # The whole path
@@ -196,9 +54,7 @@ def test_from_a_proposal_to_a_promotion_and_back(shop: Shop, tmp_path: Path) -> 
         and shop.git("rev-parse", "--abbrev-ref", "HEAD").strip() == "main"
     )
     assert shop.git("tag").split() == ["gen-1"]
-    begun = time.monotonic()
     roll_back(shop.open(), None)
-    assert time.monotonic() - begun < 1
     assert "def discount" not in shop.git("show", "evolve/active:src/price.py")
     assert shop.git("rev-parse", "evolve/gen-1"), "the candidate is kept"
     report = json.loads((shop.root / PLACE / "programs" / "gen-1-report.json").read_text())
@@ -262,9 +118,8 @@ def test_l13_a_lab_that_dies_is_seen_at_once_with_what_it_said_and_its_work_goes
     answers(shop, EDIT, Slow(30, DONE))
     waiting = shop.begin("spawn", "-")
     until(lambda: len(shop.lab.asked) == 2)
-    killed = time.monotonic()
     os.kill(shop.worker(), signal.SIGKILL)
-    assert waiting.wait(20) == 69 and time.monotonic() - killed < 5
+    assert waiting.wait(5) == 69, "long before the answer would have come"
     found = shop.generation()
     assert (found.phase, found.cause) == (Phase.INFRA_ERROR, Cause.LAB_DIED) and "-9" in found.evidence
     answers(shop, EDIT, DONE, DONE)
@@ -368,190 +223,11 @@ def test_a_candidate_that_changes_after_it_was_reported_is_refused(shop: Shop) -
 def test_tests_that_hang_are_the_candidates_where_its_parent_does_not(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("looper.cli.repository_gates.VERIFY_S", 6.0)
+    monkeypatch.setattr("looper.cli.repository_gates.VERIFY_S", 10.0)
     answers(shop, edit("src/price.py", "import time\n\n\ndef total(prices):\n    time.sleep(60)"), DONE)
     shop.spawn()
     found = verify(shop.open(), 1)
     assert (found.phase, found.cause) == (Phase.REJECTED, Cause.TESTS_TIMEOUT)
-
-
-# Reviewers
-
-
-@pytest.mark.parametrize(
-    ("said", "phase", "seen"),
-    [
-        (verdict(injection=True, issues=["line 4 speaks to me"]), Phase.REJECTED, "speaks to its reviewer"),
-        (verdict(approved=False, issues=["it rounds wrongly"]), Phase.REJECTED, "it rounds wrongly"),
-        (verdict(confidence="low"), Phase.INCONCLUSIVE, "low confidence"),
-        (
-            verdict(
-                criteria=[
-                    {"id": "A1", "met": True, "evidence": ""},
-                    {"id": "A2", "met": False, "evidence": "more changes"},
-                ]
-            ),
-            Phase.INCONCLUSIVE,
-            "A2 is not met",
-        ),
-        (f"I looked at it.\n```json\n{verdict()}\n```", Phase.ACCEPTED, ""),
-    ],
-    ids=["injection", "refuses", "unsure", "contradicts itself", "fence and prose"],
-)
-def test_a_review_is_a_value_and_decides_as_one(shop: Shop, said: str, phase: Phase, seen: str) -> None:
-    shop.prime.answers[:] = [said]
-    shop.spawn()
-    found = verify(shop.open(), 1)
-    assert found.phase is phase and seen in found.evidence
-
-
-@pytest.mark.parametrize(
-    "said", ["APPROVED", "{}", '{"approved": "yes"}', verdict(criteria=[]), verdict() + verdict()]
-)
-def test_l16_a_reviewer_without_a_verdict_is_asked_again_and_then_is_no_rejection(
-    shop: Shop, said: str
-) -> None:
-    shop.prime.answers[:] = [said]
-    shop.spawn()
-    with pytest.raises(InfrastructureError, match="The reviewer gave no verdict in 3 answers"):
-        verify(shop.open(), 1)
-    found = shop.generation()
-    assert (found.phase, found.cause, found.verdict) == (Phase.INFRA_ERROR, Cause.REVIEW, None)
-    assert len(shop.prime.asked) == 3 and "That is no verdict" in shop.prime.asked[1]
-    shop.prime.answers[:] = [verdict()]
-    assert verify(shop.open(), 1).phase is Phase.ACCEPTED, "and the gates before it are not run again"
-
-
-def test_l17_every_line_of_a_large_diff_is_read(shop: Shop) -> None:
-    lines = "\n".join(f"a{number} = {number}" for number in range(4500))
-    answers(shop, EDIT, edit("src/many.py", f"{lines}\nHARM = 1"), DONE)
-    shop.prime.answers[:] = [
-        lambda said: verdict(approved=False, issues=["HARM"]) if "HARM" in said else verdict()
-    ]
-    shop.spawn(changed_lines=10_000, max_context=200_000)
-    found = verify(shop.open(changed_lines=10_000), 1)
-    assert found.phase is Phase.REJECTED and "HARM" in found.evidence and len(shop.prime.asked) > 1
-
-
-def test_the_author_does_not_review_itself(shop: Shop) -> None:
-    shop.spawn()
-    with pytest.raises(BadInput, match="would review its own work"):
-        verify(shop.open(reviewer="ollama:written"), 1)
-
-
-# The outside world
-
-
-@pytest.mark.parametrize(
-    ("fault", "raised", "cause"),
-    [
-        (Fault(401, "invalid x-api-key"), ModelDenied, "auth"),
-        (Fault(400, "Your credit balance is too low"), ModelUnpaid, "credit"),
-        (Fault(402, "payment required"), ModelUnpaid, "credit"),
-    ],
-)
-def test_l15_without_a_key_or_credit_a_campaign_stops_at_once(
-    shop: Shop, fault: Fault, raised: type[Exception], cause: str
-) -> None:
-    shop.prime.answers[:] = [fault]
-    with pytest.raises(raised):
-        campaign(shop.open(generations=1))
-    assert shop.open().ledger.state().stopped.startswith(cause) and len(shop.prime.asked) == 1
-    assert not shop.open().ledger.state().decided
-
-
-@pytest.mark.parametrize("status", [429, 529, 500])
-def test_l39_a_server_that_fails_for_a_while_costs_pauses_that_grow(
-    shop: Shop, status: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waited: list[float] = []
-    monkeypatch.setattr("looper.cli.repository_steps.pause", waited.append)
-    shop.prime.answers[:] = [Fault(status, "later"), Fault(status, "later"), prime]
-    assert campaign(shop.open(generations=1)) == "generations"
-    assert waited == [2.0, 4.0] and shop.generation().phase is Phase.PROMOTED
-    shop.prime.answers[:] = [Fault(status, "later")]
-    with pytest.raises(InfrastructureError):
-        campaign(shop.open(generations=2))
-    assert shop.open().ledger.state().stopped.startswith("model:") and len(waited) == 4
-
-
-def test_a_lab_whose_model_fails_part_way_goes_on_from_its_last_step(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("looper.cli.repository_steps.pause", lambda seconds: None)
-    answers(shop, EDIT, Fault(500, "broken"), DONE)
-    assert campaign(shop.open(generations=1)) == "generations"
-    found = shop.generation()
-    assert (
-        found.phase is Phase.PROMOTED and found.attempt == 2 and not found.cause and len(shop.lab.asked) == 3
-    )
-    assert found.reported and found.reported.steps == 2
-
-
-def test_proposals_that_are_no_contracts_are_asked_for_again_and_end_the_campaign(shop: Shop) -> None:
-    shop.prime.answers[:] = ["Let us improve things."]
-    assert campaign(shop.open(generations=5)).startswith("suspect the harness")
-    state = shop.open().ledger.state()
-    assert [found.cause for found in state.generations.values()] == [Cause.PROPOSAL_INVALID] * 3
-    assert len(shop.prime.asked) == 9 and "a title is missing" in shop.prime.asked[1]
-
-
-def test_l29_l30_a_proposal_is_told_what_the_gates_saw(shop: Shop) -> None:
-    answers(shop, edit("src/price.py", "def total(prices):\n    return 0"), DONE)
-    shop.spawn()
-    verify(shop.open(), 1)
-    (shop.root / "priorities.md").write_text("1. Prices are never negative.\n")
-    shop.looper("reflect")
-    told = shop.prime.asked[-1]
-    assert "1. Prices are never negative." in told
-    assert (
-        "gate tests: fail: 1 of 1 FAIL_TO_PASS tests did not pass: tests/test_price.py::test_total failed"
-        in told
-    )
-    assert "generation 1, A discount: tests: 1 of 1" in told, "as a lesson"
-    assert '"path": "src/price.py"' in told and 'tests/test_price.py"' not in told
-
-
-def test_a_contract_that_failed_is_not_proposed_again(shop: Shop) -> None:
-    answers(shop, DONE)
-    assert shop.spawn().cause is Cause.NO_CHANGE
-    said = shop.looper("reflect")
-    assert said.returncode == 2 and "Generation 1 had this very contract and failed" in said.stderr
-
-
-# Budgets
-
-
-def test_l26_the_call_that_does_not_fit_is_not_made(shop: Shop) -> None:
-    shop.spawn()
-    spent = shop.open().ledger.state().total_tokens
-    calls = len(shop.prime.asked)
-    said = shop.looper("reflect", "--set", f"token_budget={spent + 3000}")
-    assert (
-        said.returncode == 4
-        and "tokens are left" not in said.stdout
-        and "Raise --token-budget" in one_line(said)
-    )
-    assert len(shop.prime.asked) == calls
-    assert shop.open().ledger.state().total_tokens == spent
-
-
-def test_a_budget_that_ends_in_the_middle_of_the_work_keeps_what_was_done(shop: Shop) -> None:
-    answers(shop, EDIT, EDIT)
-    found = shop.spawn(token_budget=6_000)
-    assert (found.phase, found.cause) == (
-        Phase.REJECTED,
-        Cause.INCOMPLETE,
-    ) and "ended by budget" in found.evidence
-    assert shop.open().ledger.state().total_tokens <= 6_000
-    assert campaign(shop.open(generations=3, token_budget=6_000)).startswith("budget")
-
-
-def test_money_needs_a_price(shop: Shop) -> None:
-    said = shop.looper("reflect", "--set", "money_budget=1")
-    assert said.returncode == 4 and "nobody said what written costs" in one_line(said)
-    fine = shop.looper("reflect", "--set", "money_budget=1", "--set", "prime_price=3/15")
-    assert fine.returncode == 0 and (shop.open().ledger.state().cost_usd or 0) > 0
 
 
 # Ends, limits, and what a candidate reaches

@@ -1,7 +1,6 @@
 """Programs written anew from their specification, by models that say what is written here, judged by the real rig in the sandbox."""
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -210,7 +209,7 @@ def test_c02_a_program_that_reaches_for_its_judge_reaches_nothing(
 
 def test_what_failed_is_told_and_after_three_the_next_model_writes(campaign: Written) -> None:
     with WrittenModel(writes(STUB)) as bad, WrittenModel(writes(GOOD)) as good:
-        campaign(bad, good, generations=6, seed=1)
+        campaign(bad, good, generations=5, seed=1)
         found = births(campaign.folder)
     by = [one.model.endswith(bad.url) for one in found]
     run = next(number for number, is_bad in enumerate(by) if is_bad)
@@ -225,13 +224,13 @@ def test_c10_tokens_are_counted_whatever_became_of_them_and_the_call_that_does_n
     campaign: Written, model: WrittenModel
 ) -> None:
     model.answers[:] = ["no files at all", writes(GOOD)]
-    reasons, _ = campaign(model, generations=50, budget=8_000)
+    reasons, _ = campaign(model, generations=50, budget=4_500)
     assert reasons[0].startswith("whole: budget: no model has tokens left")
     found = births(campaign.folder)
     spent = sum(one.prompt_tokens + one.completion_tokens for one in found)
     # What a call takes is known when it has ended, so the last one may go beyond what was left, by no more than itself.
     dearest = max(one.prompt_tokens + one.completion_tokens for one in found)
-    assert 8_000 - dearest < spent <= 8_000 + dearest and len(model.asked) > len(found), (
+    assert 4_500 - dearest < spent <= 4_500 + dearest and len(model.asked) > len(found), (
         "answers without files were paid too"
     )
 
@@ -240,10 +239,10 @@ def test_a_lineage_without_a_balance_ends_and_viable_children_feed_it(
     campaign: Written, model: WrittenModel
 ) -> None:
     model.answers[:] = [writes(GOOD)]
-    reasons, _ = campaign(model, generations=50, balance=5_000)
+    reasons, _ = campaign(model, generations=50, balance=3_500)
     first = len(births(campaign.folder))
     assert reasons[0].startswith("whole: budget: the lineage has") and 0 < first < 10
-    campaign(model, generations=first + 2, balance=5_000, income=5_000)
+    campaign(model, generations=first + 2, balance=3_500, income=3_500)
     assert len(births(campaign.folder)) == first + 2
 
 
@@ -381,10 +380,3 @@ def test_bad_input_is_one_line(tmp_path: Path, state: Path) -> None:
     ):
         found = looper("evolve", "regenerate", *arguments, cwd=tmp_path, LOOPER_HOME=str(state))
         assert found.returncode == 2 and said in one_line(found)
-
-
-def test_offline_a_campaign_of_six_takes_seconds(campaign: Written) -> None:
-    begun = time.monotonic()
-    with WrittenModel(writes(GOOD), writes(STUB)) as first, WrittenModel(writes(GOOD)) as second:
-        campaign(first, second, generations=6)
-    assert len([one for one in births(campaign.folder) if one.rigged]) == 6 and time.monotonic() - begun < 60

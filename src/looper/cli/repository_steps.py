@@ -89,7 +89,8 @@ def spawn(found: Opened, text: str, request: str, source: Source, *, detach: boo
     """A generation from a contract, worked on until it is reported, or begun where it is detached. Raises what ended it."""
     contract = parse_contract(text, found.settings.allowed)
     model_of(found, Role.LAB, 0).close()
-    with promoter_of(found) as promoter, stoppable() as stop:
+    promoter = plain_promoter(found)
+    with stoppable() as stop:
         begin(found, promoter)
         campaign = campaign_of(found, promoter, None, stop.is_set)
         parent = found.ledger.state().versions[-1].generation
@@ -258,17 +259,21 @@ def roll_back(found: Opened, number: int | None) -> Generation:
     if one is not None and one.phase in (Phase.PREPARING, Phase.RUNNING):
         return cancel(found, one)
     # No site is needed, and none is asked for: this must work where nothing else does.
-    plain = Promoter(
+    ended = plain_promoter(found).roll_back(number)
+    reports(found)
+    return found.ledger.state().generation(ended.generation)
+
+
+def plain_promoter(found: Opened) -> Promoter:
+    """That begins, recovers and rolls back, and promotes nothing whose start would have to be seen."""
+    return Promoter(
         found.ledger,
         sources(found.root),
         versions(found.folder / "versions"),
         found.branch,
-        starts=lambda version: "",
+        starts=lambda version: "nothing is promoted from here",
         still_passes=lambda tree, generation: False,
     )
-    ended = plain.roll_back(number)
-    reports(found)
-    return found.ledger.state().generation(ended.generation)
 
 
 def cancel(found: Opened, one: Generation) -> Generation:

@@ -485,7 +485,7 @@ def repository_site(
     name: str, repository: Path, folder: Path, sandbox: str, settings: Settings
 ) -> Iterator[tuple[Workspaces, Sandbox]]:
     """Trees of one repository, and the sandbox that its candidates run in. Raises SandboxUnavailable."""
-    found = find_sandbox(sandbox)
+    found = sandbox_named(sandbox)
     place = settings.workspaces / content_hash(str(folder), str(os.getpid()))[:16]
     workspaces = GitWorkspaces({name: repository}, folder / "exports", place, found.owner)
     try:
@@ -531,8 +531,9 @@ def own_environment() -> Environment:
     return given_environment(Path(sys.executable), {})
 
 
+@cache
 def sandbox_named(name: str) -> Sandbox:
-    """Proven to hold. Raises SandboxUnavailable or BadInput."""
+    """Proven to hold, once in a process. Raises SandboxUnavailable or BadInput."""
     return find_sandbox(name)
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-POLL_S = 0.2
+POLL_S = 0.05
 GRACE_S = 10.0
 """From asking a process to end to ending it."""
 TAIL_BYTES = 2_000
