@@ -71,9 +71,9 @@ class EvolveOptions:
 def evolve(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str, list[str]]:
     """Why the campaign ended; its tree, and what its end is worth on tasks that it has not used."""
     design = _must_be_able_to_see(options)
-    begin_repository(options.folder / "repository", {FILE: text_of(POOR), "README.md": README})
     lock = RunLock(options.folder / "campaign", "campaign")
     try:
+        begin_repository(options.folder / "repository", {FILE: text_of(POOR), "README.md": README})
         return _campaign(options, settings, say, design)
     finally:
         lock.close()

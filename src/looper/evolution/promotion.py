@@ -24,6 +24,10 @@ from looper.records.generation import (
 )
 
 
+class _BegunElsewhere(Exception):
+    """Another process has made the first version active."""
+
+
 @dataclass(frozen=True)
 class Promoter:
     """What promotion works with."""
@@ -51,7 +55,16 @@ class Promoter:
         self.sources.export(tree, self.versions.folder(tree))
         self.sources.move(self.branch, commit, "")
         self.versions.activate(tree)
-        self._record(lambda now: Activated(version=tree, generation=0))
+
+        def first(now: State) -> Happened:
+            if now.active:
+                raise _BegunElsewhere
+            return Activated(version=tree, generation=0)
+
+        try:
+            self._record(first)
+        except _BegunElsewhere:
+            pass  # By a process that began at the same moment.
         return tree
 
     def promote(self, number: int, candidate_hash: str = "") -> Moved:

@@ -150,16 +150,23 @@ class GitSources:
     def export(self, tree: str, folder: Path) -> None:
         if folder.is_dir():
             return
-        temporary = folder.with_name(f".{folder.name}.part")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Of its own: several processes may write the same tree at once.
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:12]}-", dir=folder.parent))
+        temporary.chmod(0o755)
         try:
             with tarfile.open(fileobj=io.BytesIO(self._git("archive", "--format=tar", tree))) as archive:
                 # Links that leave the tree are refused: this is what an agent made.
                 archive.extractall(temporary, filter="data")
         except tarfile.FilterError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
             raise WorkspaceError(f"The tree {tree[:12]} holds what leaves it: {error}.") from error
-        temporary.rename(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if not folder.is_dir():
+                raise
 
 
 def new_repository(root: Path, files: Mapping[str, bytes]) -> None:
