@@ -50,8 +50,9 @@ def valid(shop: Shop, head: str) -> str:
     found = shop.open()
     pointer = found.folder / "versions" / "active"
     state = found.ledger.state()
-    if shop.git("status", "--porcelain") or shop.git("rev-parse", "HEAD") != head:
-        raise Wrong(f"the working tree changed: {shop.git('status', '--porcelain')}")
+    seen = shop.git("status", "--porcelain") + shop.git("rev-parse", "HEAD").replace(head, "")
+    if seen:
+        raise Wrong(f"the working tree changed: {seen}")
     if not pointer.is_symlink():
         if state.active:
             raise Wrong("a version is active by the ledger, and there is no pointer")
@@ -109,7 +110,7 @@ def main() -> int:
     options = parser.parse_args()
     rng = random.Random(options.seed)
     kills: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="looper-kill-") as name:
+    with tempfile.TemporaryDirectory(prefix="looper-kill-", ignore_cleanup_errors=True) as name:
         place = Path(name)
         place.chmod(0o755)
         with WrittenModel(author) as lab, WrittenModel(prime) as first:

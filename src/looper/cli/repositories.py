@@ -57,7 +57,10 @@ def opened(root: Path, chosen: Mapping[str, Any], looper: Settings, say: Say) ->
     sources(root)
     folder = root / PLACE
     folder.mkdir(parents=True, exist_ok=True)
-    (folder.parent / ".gitignore").write_text("*\n")
+    ignored = folder.parent / ".gitignore"
+    if not ignored.is_file():
+        # Whole or not there: a half-written one would show everything here as somebody's new files.
+        replace_file(ignored, b"*\n")
     found = evolve_settings(root, chosen)
     return Opened(
         root, folder, found, looper, chosen, Ledger(folder / "ledger"), Contracts(folder / "contracts"), say
