@@ -119,7 +119,7 @@ def test_l13_a_lab_that_dies_is_seen_at_once_with_what_it_said_and_its_work_goes
     waiting = shop.begin("spawn", "-")
     until(lambda: len(shop.lab.asked) == 2)
     os.kill(shop.worker(), signal.SIGKILL)
-    assert waiting.wait(5) == 69, "long before the answer would have come"
+    assert waiting.wait(15) == 69, "long before the answer would have come"
     found = shop.generation()
     assert (found.phase, found.cause) == (Phase.INFRA_ERROR, Cause.LAB_DIED) and "-9" in found.evidence
     answers(shop, EDIT, DONE, DONE)
