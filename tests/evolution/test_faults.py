@@ -23,10 +23,12 @@ from looper.evolution.benchmark import AlphaAccount, Outcomes, benchmarked
 from looper.evolution.cycle import judged, run
 from looper.evolution.judge import Candidate, Found
 from looper.evolution.lab import scaffold_of_labs
+from looper.evolution.ledger import Ledger
 from looper.evolution.moves import move
 from looper.evolution.state import folded
+from looper.journal import Stream
 from looper.records.gate import BenchmarkRule, GateOutcome, GateResult
-from looper.records.generation import Cause, Phase
+from looper.records.generation import Cause, Event, Phase
 from looper.records.genome import Mode
 from looper.records.trajectory import FinishReason
 
@@ -85,10 +87,14 @@ def test_l24_d09_after_a_restart_every_counter_is_what_the_events_say(tmp_path: 
     world = World(tmp_path)
     run(world.campaign, 4)
     events = world.promoter.ledger.events()
-    for end in range(len(events) + 1):
-        # A process that ended here, and one that was told everything since: both see the same.
-        state = folded(events[:end])
-        assert state == folded(folded_prefix for folded_prefix in events[:end])
+    again = tmp_path / "again"
+    again.mkdir()
+    stream = Stream(again, "events", Event)
+    for number, event in enumerate(events, 1):
+        # A process that ended here, and one that begins now: it knows what it reads.
+        stream.append(event)
+        assert Ledger(again).state() == folded(events[:number])
+    stream.close()
     assert World(tmp_path).promoter.ledger.state() == folded(events)
     assert World(tmp_path).promoter.ledger.state().tested == {"development": 4, "sealed": 3}
 

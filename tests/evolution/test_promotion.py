@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +224,30 @@ def test_l05_killed_at_every_step_one_valid_version_works_and_the_next_process_g
         assert survivor.versions.active() == first
         assert git(repo, "show", "evolve/active:agent/a.py") == "one\ntwo\nthree"
     assert point > 40
+
+
+def test_what_does_not_work_once_it_is_active_goes_back_by_itself(root: Path, tmp_path: Path) -> None:
+    one = promoter(tmp_path, root)
+    first = one.begin(one.sources.commit_of("main"))
+    sick = replace(one, healthy=lambda version: "it does not answer")
+    ended = sick.promote(accepted(one, "better\n"))
+    assert (ended.after, ended.cause) == (
+        Phase.ROLLED_BACK,
+        Cause.HEALTH,
+    ) and "does not answer" in ended.evidence
+    assert one.versions.active() == first and one.sources.tree_of(one.sources.commit_of(BRANCH)) == first
+
+
+def test_a_version_whose_health_nobody_saw_is_looked_at_by_the_next_who_can(
+    root: Path, tmp_path: Path
+) -> None:
+    """The process was killed between the promotion and the look; one that cannot look takes nothing for granted."""
+    blind = promoter(tmp_path, root)
+    first = blind.begin(blind.sources.commit_of("main"))
+    number = accepted(blind, "better\n")
+    blind.promote(number)
+    blind.recover()
+    assert blind.ledger.state().unchecked == number
+    ended = replace(blind, healthy=lambda version: "it does not answer").recover()
+    assert ended is not None and ended.cause is Cause.HEALTH and blind.versions.active() == first
+    assert blind.ledger.state().unchecked == 0

@@ -31,6 +31,7 @@ def promoter_in(folder: Path) -> Promoter:
         versions(folder / "versions"),
         BRANCH,
         starts=_why_not,
+        healthy=_why_not,
         # What the gates saw depends on the settings alone, and those are the candidate's.
         still_passes=lambda tree, generation: False,
     )

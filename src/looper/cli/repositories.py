@@ -77,12 +77,12 @@ def model_of(found: Opened, role: Role, generation: int) -> Metered:
     text = getattr(settings, source)
     if not text:
         raise BadInput(
-            f"No model is set for the {name}. Name one: --{name} anthropic:NAME, LOOPER_EVOLVE_{name.upper()}, or {name} in [evolve] of "
+            f"No model is set for the {name}. Name one: --set {name}=anthropic:NAME, LOOPER_EVOLVE_{name.upper()}, or {name} in [evolve] of "
             "looper.toml."
         )
     if role is Role.REVIEWER and text == settings.lab:
         raise BadInput(
-            f"{text} would review its own work. Give the reviewer another model: --reviewer, or the lab."
+            f"{text} would review its own work. Give one of them another model: --set reviewer=MODEL."
         )
     spec = parse_model(text)
     if endpoint := getattr(settings, f"{source}_endpoint"):

@@ -1,7 +1,7 @@
 """Everything that judges a candidate of a repository, put together from settings."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from looper.evolution.benchmark import Outcomes
 from looper.evolution.canaries import Canary, missed
 from looper.evolution.contract import parse_contract
 from looper.evolution.costs import Spending
-from looper.evolution.gates import Scope
+from looper.evolution.gates import frozen
 from looper.evolution.judge import SUITE, Bench, Candidate, Found, run_in, said_of
 from looper.evolution.judging import Gatekeeper, gate_name
 from looper.evolution.promotion import Promoter
@@ -205,10 +205,10 @@ def sing(found: Opened, promoter: Promoter, keeper: Gatekeeper) -> list[str]:
                 return result.gate
         return ""
 
-    return missed(own, root, canaries_of(found, own.listing(root)), refuse)
+    return missed(own, root, canaries_of(found, root), refuse)
 
 
-def canaries_of(found: Opened, listing: Mapping[str, str]) -> tuple[Canary, ...]:
+def canaries_of(found: Opened, commit: str) -> tuple[Canary, ...]:
     """For any repository: what changes nothing that matters passes, what breaks or reaches for the gates does not."""
     folder = found.settings.allowed[0].rstrip("/")
     known = [
@@ -222,17 +222,15 @@ def canaries_of(found: Opened, listing: Mapping[str, str]) -> tuple[Canary, ...]
         ),
         Canary("a file outside of what may change", {}, {"looper_canary/elsewhere.py": b"x = 1\n"}, "scope"),
     ]
-    fixed = next((path for path in listing if keeper_fixed(path, found.scope)), None)
+    fixed = next(iter(frozen(sources(found.root), commit, found.scope)), None)
     if fixed is not None:
         known.append(Canary("an edit of a fixed point", {}, {fixed: b"changed\n"}, "manifest"))
-    sources_of = [path for path in listing if path.startswith(f"{folder}/") and path.endswith(".py")]
+    sources_of = [
+        path
+        for path in sources(found.root).listing(commit)
+        if path.startswith(f"{folder}/") and path.endswith(".py")
+    ]
     if found.settings.tests and sources_of:
         broken: dict[str, bytes | None] = dict.fromkeys(sources_of, b"raise SystemExit(0)\n")
         known.append(Canary("modules that exit with 0 on import", {}, broken, "tests"))
     return tuple(known)
-
-
-def keeper_fixed(path: str, scope: Scope) -> bool:
-    from fnmatch import fnmatchcase
-
-    return any(fnmatchcase(path, pattern) for pattern in scope.protected)

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from looper.cli.evolve_settings import as_variables
 from looper.cli.repositories import (
@@ -38,6 +37,7 @@ from looper.journal import RunLock
 from looper.protocols import ChatRequest
 from looper.records.gate import BenchmarkRule, GateResult
 from looper.records.generation import Begun, Contract, Phase, Role, Source
+from looper.records.task import Task
 
 KINDS = {
     "ModelDenied": "bad key",
@@ -73,16 +73,21 @@ def begin(found: Opened, promoter: Promoter) -> None:
 def proposed(found: Opened, lookback: int | None) -> tuple[Contract, str]:
     """What the prime proposes now; nothing is begun."""
     with stoppable():
-        return Prime(
-            partial(model_of, found, Role.PRIME, 0),
-            found.contracts,
-            partial(changeable, found),
-            partial(priorities, found),
-            found.settings.allowed,
-            lookback or found.settings.lookback,
-            partial(budget_left, found),
-            found.say,
-        ).contract(found.ledger.state())
+        return prime_of(found, lookback).contract(found.ledger.state())
+
+
+def prime_of(found: Opened, lookback: int | None = None) -> Prime:
+    """Who proposes, told what is on record when it is asked."""
+    return Prime(
+        partial(model_of, found, Role.PRIME, 0),
+        found.contracts,
+        partial(changeable, found),
+        partial(priorities, found),
+        found.settings.allowed,
+        lookback or found.settings.lookback,
+        partial(budget_left, found),
+        found.say,
+    )
 
 
 def spawn(found: Opened, text: str, request: str, source: Source, *, detach: bool) -> Generation:
@@ -121,16 +126,6 @@ def start_lab(found: Opened, number: int) -> Process:
 def campaign_of(
     found: Opened, promoter: Promoter, keeper: Gatekeeper | None, cancelled: Callable[[], bool]
 ) -> Campaign:
-    prime = Prime(
-        lambda: model_of(found, Role.PRIME, 0),
-        found.contracts,
-        partial(changeable, found),
-        partial(priorities, found),
-        found.settings.allowed,
-        found.settings.lookback,
-        partial(budget_left, found),
-        found.say,
-    )
     author = LabAuthor(
         found.ledger,
         found.folder,
@@ -152,7 +147,7 @@ def campaign_of(
     return Campaign(
         promoter,
         keeper,
-        prime,
+        prime_of(found),
         author,
         found.contracts.keep,
         lambda: sing(found, promoter, keeper),
@@ -172,7 +167,7 @@ def work_in_lab(found: Opened, number: int) -> Generation:
         model = model_of(found, Role.LAB, number)
         text = found.contracts.text(one.contract_hash)
 
-        def make(base: str) -> tuple[Lab, Any]:
+        def make(base: str) -> tuple[Lab, Task]:
             task = bench.task(base, text)
             lab = Lab(
                 court.workspaces.create(task, f"gen-{number}"),
@@ -210,7 +205,10 @@ def verify(found: Opened, number: int) -> Generation:
     lock = RunLock(found.folder / "judging" / f"gen-{number}", "judging of")
     try:
         with site_of(found) as (court, environment):
-            one = judged(keeper_of(found, court, environment), one)
+            keeper = keeper_of(found, court, environment)
+            if keeper.lane:
+                _fix_rule(found, keeper.rule)
+            one = judged(keeper, one)
     finally:
         lock.close()
     reports(found)

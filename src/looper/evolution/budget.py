@@ -63,7 +63,7 @@ class Account:
             if allowed.usd is not None and self.usd + self._promised_usd + usd > allowed.usd:
                 raise BudgetSpent(
                     f"The next call may cost {usd:.4f} $, and of {allowed.usd:g} $ only "
-                    f"{max(0.0, allowed.usd - self.usd - self._promised_usd):.4f} are left. Raise --money-budget to go on."
+                    f"{max(0.0, allowed.usd - self.usd - self._promised_usd):.4f} are left. Raise it to go on: --set money_budget=DOLLARS."
                 )
             recent = [made for made in self.calls if now - made < allowed.window_s]
             if allowed.calls is not None and len(recent) >= allowed.calls:
@@ -100,7 +100,7 @@ class Metered:
         """`spent` is told after each call. Raises BudgetSpent where money is limited and the price is not known."""
         if account.allowance.usd is not None and price is None:
             raise BudgetSpent(
-                f"Money is limited and nobody said what {inner.identity().name} costs. Give a price, or limit tokens instead."
+                f"Money is limited and nobody said what {inner.identity().name} costs. Give a price, as in --set lab_price=3/15, or limit tokens instead."
             )
         self._inner, self._account, self._price = inner, account, price
         self._role, self._generation, self._spent = role, generation, spent

@@ -47,7 +47,7 @@ class Model:
         self._harness = harness
 
     def identity(self) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError("which model answers is the harness's to know")
 
     def count_tokens(self, messages: Any) -> int | None:
         return self._harness("count", messages=[list(one) for one in messages])  # type: ignore[no-any-return]
@@ -79,10 +79,10 @@ class Tree:
         self._harness("write", path=path, content=base64.b64encode(content).decode())
 
     def patch(self) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError("the harness makes the patch")
 
     def apply(self, patch: str) -> None:
-        raise NotImplementedError
+        raise NotImplementedError("the harness makes the patch")
 
     def close(self) -> None:
         pass

@@ -41,8 +41,9 @@ class Promoter:
     """Why a version does not start, in a line; empty where it does. Runs in the sandbox."""
     still_passes: Callable[[str, Generation], bool]
     """Whether the gates that depend on the tree pass on this one, which is not the judged one since the base has moved."""
-    healthy: Callable[[Path], str] = lambda version: ""
-    """Why the version that was just made active does not work, in a line; empty where it does. Then it is rolled back."""
+    healthy: Callable[[Path], str] | None = None
+    """Why the version that was just made active does not work, in a line; empty where it does. Then it is rolled back. None where nobody
+    can look: then it stays unchecked until somebody does."""
 
     def begin(self, commit: str) -> str:
         """Make a commit the version that a campaign begins with, where none is active yet; the active one."""
@@ -112,12 +113,12 @@ class Promoter:
         if folder := self.sources.checked_out(self.branch):
             raise NotAllowed(
                 f"{self.branch} is checked out in {folder}, where a promotion would make every file look changed. Check out another "
-                "branch there, or have promotions go to another one with --branch."
+                "branch there, or have promotions go to another one: --set branch=NAME."
             )
 
     def _look_after(self, ended: Moved) -> Moved:
         """What works now is looked at once more, and goes where it does not."""
-        if ended.after is not Phase.PROMOTED:
+        if ended.after is not Phase.PROMOTED or self.healthy is None:
             return ended
         if why := self.healthy(self.versions.folder(self.versions.active())):
             return self._roll_back(ended.generation, Cause.HEALTH, why)
@@ -173,7 +174,7 @@ class Promoter:
             done = self._finish_roll_back(state)
         elif state.active and self.versions.active() != state.active:
             self.versions.activate(state.active)
-        if number := self.ledger.state().unchecked:
+        if self.healthy is not None and (number := self.ledger.state().unchecked):
             done = self._look_after(Moved(generation=number, before=Phase.ACCEPTED, after=Phase.PROMOTED))
         return done
 
