@@ -24,12 +24,15 @@ MAY_IMPORT = {
         "evolution", "experiment", "agent", "bench", "metrics", "journal", "protocols", "records", "errors",
     },
     "views": {"views", "evolution", "metrics", "journal", "records", "errors"},
+    # The second door. What it may have done is handed to it, so no edge is known here.
+    "serve": {"serve", "views", "evolution", "journal", "records", "errors"},
     # The embedded model is trained on what the agent says in the embedded suite.
     "nano": {"nano", "agent", "bench", "records"},
     # Suites that arrive as foreign data are made into records by the bench's own pure functions.
     "edges": {"edges", "bench", "journal", "protocols", "records", "errors"},
     "cli": {
         "cli", "evolution", "experiment", "agent", "bench", "memory", "training", "metrics", "views", "edges", "journal", "protocols", "records", "errors",
+        "serve",
     },
 }  # fmt: skip
 
@@ -131,8 +134,8 @@ def outside_imports(path: Path) -> set[str]:
 
 
 def test_p07_nothing_asks_for_the_time_of_day() -> None:
-    """Limits and waits count awake, monotonic time, so a clock that jumps or a machine that slept ends nothing. Only the seal of
-    a run says on which day it ended, and nothing waits for it."""
+    """Limits and waits count awake, monotonic time, so a clock that jumps or a machine that slept ends nothing. Only records say when
+    they were made, and what is shown says how long ago a file was written; nothing waits for either."""
     wall_clock = {"time.time", "datetime.now", "datetime.utcnow", "time.localtime", "time.ctime"}
     for path in modules():
         calls = {
@@ -140,4 +143,4 @@ def test_p07_nothing_asks_for_the_time_of_day() -> None:
             for node in ast.walk(ast.parse(path.read_text("utf-8")))
             if isinstance(node, ast.Call)
         }
-        assert not calls & wall_clock or path.name == "ledger.py", path
+        assert not calls & wall_clock or path.name in ("ledger.py", "deeds.py", "live.py"), path

@@ -58,8 +58,9 @@ class _Unreadable(Exception):
     pass
 
 
-def _decode(line: bytes, kind: type[R], folder: Path) -> tuple[int, R]:
-    """Sequence number and record of one line, without its line break. Raises _Unreadable with the reason."""
+def _decode(line: bytes, kind: type[R], folder: Path, most: int = -1) -> tuple[int, R]:
+    """Sequence number and record of one line, without its line break; of long texts the first `most` bytes. Raises _Unreadable
+    with the reason."""
     at = line.find(_RECORD_KEY)
     if at < 0 or not line.endswith(b"}"):
         raise _Unreadable("not a journal line")
@@ -75,7 +76,7 @@ def _decode(line: bytes, kind: type[R], folder: Path) -> tuple[int, R]:
         raise _Unreadable(f"written by a newer version (schema {schema}); update Looper to read it")
     try:
         if b'"$text"' in body:
-            return sequence, kind.model_validate(_fetch_long_texts(json.loads(body), folder))
+            return sequence, kind.model_validate(_fetch_long_texts(json.loads(body), folder, most))
         return sequence, kind.from_json(body)
     except ValidationError as error:
         first = error.errors()[0]
@@ -95,13 +96,17 @@ def _move_long_texts(value: Any, folder: Path) -> Any:
     return value
 
 
-def _fetch_long_texts(value: Any, folder: Path) -> Any:
+def _fetch_long_texts(value: Any, folder: Path, most: int) -> Any:
     if isinstance(value, dict):
         if set(value) == {"$text"}:
-            return (folder / "texts" / value["$text"]).read_bytes().decode("utf-8", "surrogatepass")
-        return {key: _fetch_long_texts(item, folder) for key, item in value.items()}
+            with (folder / "texts" / value["$text"]).open("rb") as stream:
+                text = stream.read(most)
+                whole = most < 0 or not stream.read(1)
+            # A cut may fall into the middle of a character.
+            return text.decode("utf-8", "surrogatepass" if whole else "ignore")
+        return {key: _fetch_long_texts(item, folder, most) for key, item in value.items()}
     if isinstance(value, list):
-        return [_fetch_long_texts(item, folder) for item in value]
+        return [_fetch_long_texts(item, folder, most) for item in value]
     return value
 
 
@@ -292,6 +297,48 @@ def read_stream(folder: Path, name: str, kind: type[R], damage: list[Damage] | N
                     damage.append(Damage(path.name, number, str(reason)))
 
 
+class Tail(Generic[R]):
+    """A stream as it grows, for somebody who looks again and again: what was read before is not read again. Takes no lock."""
+
+    def __init__(self, folder: Path, name: str, kind: type[R]) -> None:
+        self._folder, self._name, self._kind = folder, name, kind
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._at, self._line, self._file = 0, 0, 0
+        self.records: list[R] = []
+        self.damage: list[Damage] = []
+
+    def refresh(self) -> bool:
+        """Read on to the last whole line; whether anything is different. A file that was replaced, as recovery does, is read anew."""
+        path = self._folder / f"{self._name}.jsonl"
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            changed = bool(self._file)
+            self._begin_anew()
+            return changed
+        replaced = self._file not in (0, found.st_ino) or found.st_size < self._at
+        if replaced:
+            self._begin_anew()
+        self._file = found.st_ino
+        if found.st_size == self._at:
+            return replaced
+        before = self._at
+        with path.open("rb") as stream:
+            stream.seek(self._at)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break
+                self._at += len(line)
+                self._line += 1
+                try:
+                    self.records.append(_decode(line[:-1], self._kind, self._folder)[1])
+                except _Unreadable as reason:
+                    self.damage.append(Damage(path.name, self._line, str(reason)))
+        return replaced or self._at > before
+
+
 def raw_lines(folder: Path, name: str, begin: int = 0) -> Iterator[tuple[int, int, bytes | None]]:
     """Place and length of every whole line from the byte `begin` on, which must be the first of a line, and its record as JSON
     with long texts left where they are; None for a line whose checksum does not match."""
@@ -315,13 +362,14 @@ def _checked(line: bytes) -> bytes | None:
     return body if at >= 0 and f"{zlib.crc32(body):08x}".encode() == crc else None
 
 
-def read_at(folder: Path, name: str, kind: type[R], places: Sequence[int]) -> Iterator[R]:
-    """The records whose lines begin at these bytes; what cannot be read is left out, as in `read_stream`."""
+def read_at(folder: Path, name: str, kind: type[R], places: Sequence[int], most: int = -1) -> Iterator[R]:
+    """The records whose lines begin at these bytes; what cannot be read is left out, as in `read_stream`. Of texts that lie beside
+    the file the first `most` bytes, or all."""
     with (folder / f"{name}.jsonl").open("rb") as stream:
         for place in places:
             stream.seek(place)
             try:
-                yield _decode(stream.readline().rstrip(b"\n"), kind, folder)[1]
+                yield _decode(stream.readline().rstrip(b"\n"), kind, folder, most)[1]
             except _Unreadable:
                 continue
 

@@ -119,17 +119,10 @@ def run(
 
 
 def _opened(repo: Path, chosen: list[str] | None, more: dict[str, int | None] | None = None) -> "Opened":
-    from looper.cli.options import chosen_settings, say
+    from looper.cli.options import chosen_settings, named_values, say
     from looper.cli.repositories import opened
-    from looper.errors import BadInput
 
-    wanted: dict[str, object] = dict(more or {})
-    for text in chosen or ():
-        name, mark, value = text.partition("=")
-        if not mark:
-            raise BadInput(f"--set {text}: write NAME=VALUE. See all names: looper evolve settings")
-        wanted[name] = value
-    return opened(repo, wanted, chosen_settings(), say)
+    return opened(repo, {**(more or {}), **named_values(chosen)}, chosen_settings(), say)
 
 
 @evolve.command()

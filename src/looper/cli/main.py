@@ -335,6 +335,58 @@ def status(
 
 
 @app.command()
+def watch(
+    every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="One screen, and end.")] = False,
+) -> None:
+    """Follow every run on one screen: progress, what is left, stalls, what the arms resolved. Ctrl-C ends looking, not the runs.
+
+    Example: looper watch
+    """
+    from looper.cli.watching import watch as follow
+
+    follow(chosen_settings().runs, every_s=every, once=once)
+
+
+@app.command()
+def serve(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="On this machine; 0 for any that is free.")
+    ] = 8400,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. Other than loopback: whoever can reach it may try.")
+    ] = "127.0.0.1",
+    name: Annotated[
+        list[str] | None,
+        typer.Option(help="Under which browsers find it beside 127.0.0.1 and localhost. Repeatable."),
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Campaign of the embedded agent.")] = Path("evolving"),
+    repo: Annotated[Path | None, typer.Option(help="Git repository that evolves, in its place.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="As for looper evolve. Repeatable.")
+    ] = None,
+    link: Annotated[
+        bool,
+        typer.Option("--link", help="Print another link that logs in, from the server that runs, and end."),
+    ] = False,
+) -> None:
+    """Show runs, trajectories and evolution in a browser, live, and let a person decide.
+
+    Reads what runs write, whoever started them, and takes no lock. Prints a link that logs one browser in, once.
+
+    Example: looper serve
+    """
+    from looper.cli.options import named_values
+    from looper.cli.serving import ServeOptions, another_link, serve_pages
+
+    if link:
+        print(another_link(port, chosen_settings()))
+        return
+    options = ServeOptions(host, port, tuple(name or ()), folder, repo, named_values(setting))
+    serve_pages(options, chosen_settings(), say)
+
+
+@app.command()
 def doctor(
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
 ) -> None:

@@ -33,3 +33,16 @@ def chosen_settings(data: str | None = None, mirrors: Path | None = None) -> "Se
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def named_values(texts: list[str] | None) -> dict[str, object]:
+    """NAME=VALUE → by name. Raises BadInput."""
+    from looper.errors import BadInput
+
+    found: dict[str, object] = {}
+    for text in texts or ():
+        name, mark, value = text.partition("=")
+        if not mark:
+            raise BadInput(f"--set {text}: write NAME=VALUE. See all names: looper evolve settings")
+        found[name] = value
+    return found

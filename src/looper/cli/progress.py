@@ -16,6 +16,7 @@ from rich.progress import Progress as Bar
 from looper.records.plan import Cell
 from looper.records.training import TrainingEvent
 from looper.records.verdict import Outcome, Verdict
+from looper.views.show import duration
 
 LOG_EVERY_S = 10.0
 
@@ -109,10 +110,3 @@ class TrainingProgress:
             self._say(f"training {what} with less memory: {event.said}")
         elif event.event == "finished" and what in self._loss:
             self._say(f"trained {what}: loss {self._loss[what]:.3f}, {duration(now - self._begun[what][0])}")
-
-
-def duration(seconds: float) -> str:
-    """As people say it: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -3,20 +3,19 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from looper.errors import BadInput
-from looper.records.trajectory import StopReason
 from looper.views.diff import arms_diff, rollouts_diff, runs_diff
 from looper.views.index import steps_of
+from looper.views.live import Projection, described
 from looper.views.memory import (
     delivery_lines,
     item_lines,
     why_lines,
 )
 from looper.views.questions import question_lines
-from looper.views.runs import RunView, read_run, read_runs, run_folders
-from looper.views.show import ending_text, step_text
+from looper.views.runs import RunView, read_run, run_folders
+from looper.views.show import duration, ending_text, step_text
 
 
 def chosen_run(runs: Path, folder: Path | None) -> RunView:
@@ -89,48 +88,25 @@ def memory_why(runs: Path, folder: Path | None, item: str) -> Iterator[str]:
 
 
 def status_lines(runs: Path, folder: Path | None, *, as_json: bool) -> Iterator[str]:
-    unreadable: list[str] = []
-    views = [chosen_run(runs, folder)] if folder is not None else read_runs(runs, unreadable.append)
-    described = [_described(view) for view in views]
+    if folder is None:
+        found = Projection(runs).status()
+    else:
+        found = {"runs": [described(chosen_run(runs, folder))], "unreadable": []}
     if as_json:
-        yield json.dumps({"runs": described, "unreadable": unreadable})
+        yield json.dumps(found)
         return
-    yield from unreadable
-    if not described:
+    yield from found["unreadable"]
+    if not found["runs"]:
         yield f"no runs below {runs}"
-    for run in described:
+    for run in found["runs"]:
         writer = f"process {run['writer']} is at it" if run["writer"] else "nobody is at it"
-        yield f"{run['run']}: {run['finished']} of {run['planned']} cells, {writer}"
+        yield f"{run['run']}: {run['finished']} of {run['planned']} cells, {run['standing']}, {writer}{_left(run['left_s'])}"
         for arm in run["arms"]:
             yield f"  {arm['arm']}: {arm['resolved']}/{arm['attempted']} resolved, {arm['infra_errors']} infra errors"
 
 
-def _described(view: RunView) -> dict[str, Any]:
-    arms = []
-    for arm in view.manifest.plan.arms:
-        found = view.figures(arm.name)
-        limited = [
-            end
-            for end in view.trajectories
-            if end.arm == arm.name and end.stop_reason is StopReason.TIME_LIMIT
-        ]
-        arms.append(
-            {
-                "arm": arm.name,
-                "cells": found.cells,
-                "resolved": found.resolved.numerator,
-                "attempted": found.resolved.denominator,
-                "infra_errors": found.infra_errors,
-                "time_limits": len(limited),
-            }
-        )
-    return {
-        "run": view.folder.name,
-        "experiment": view.manifest.plan.experiment,
-        "profile": view.manifest.plan.profile,
-        "finished": view.finished,
-        "planned": view.planned,
-        "writer": view.writer,
-        "damaged_records": len(view.damage),
-        "arms": arms,
-    }
+def _left(seconds: list[float] | None) -> str:
+    if seconds is None:
+        return ""
+    about, low, high = map(duration, seconds)
+    return f", about {about} left ({low} to {high})"

@@ -64,6 +64,8 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
         stack.callback(ledger.close)
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
+        workers = workers_for(plan, options.workers)
+        ledger.begin(workers)
         run_stages(
             Staging(
                 manifest=manifest,
@@ -77,7 +79,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
                 adapted=models.adapted,
                 trainer=lambda: models.trainer(plan.learners_base),
                 ledger=ledger,
-                engine=engine(workers_for(plan, options.workers)),
+                engine=engine(workers),
                 stop=stack.enter_context(site.occupied()),
                 show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
                 say=say,

@@ -22,6 +22,11 @@ def interruptible(stop: threading.Event) -> Iterator[None]:
     end with the process that started them, and workspaces are swept by the next run.
     """
 
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may say what a signal does, and where it serves others it has said so.
+        yield
+        return
+
     def later() -> None:
         time.sleep(GRACE_S)
         sys.stderr.write(f"\n{Cancelled()}\n")

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +18,16 @@ from looper.records.memory import MemoryItem, Reverted
 from looper.records.plan import Cell, RunManifest
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import Seal, SealedFile
+from looper.records.session import Session, Trained
+from looper.records.training import TrainingEvent
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Verdict
 
-LATER = ("seals", "reverted", "ratings")
+LATER = ("seals", "reverted", "ratings", "sessions")
 """Streams that may grow after a run was sealed: what people did with it."""
+TOLD_EVERY_S = 1.0
+"""A loss of one training is kept no more often; each costs a flush to the disk."""
 
 
 class Ledger:
@@ -52,6 +58,9 @@ class Ledger:
             self.likelihoods = self._open("likelihoods", Likelihood)
             self.attempt_likelihoods = self._open("attempt_likelihoods", AttemptLikelihood)
             self._seals = self._open("seals", Seal)
+            self._sessions = self._open("sessions", Session)
+            self._trainings = self._open("trainings", Trained)
+            self._told: dict[str, float] = {}
             self.sealed = bool(self._seals.recovered)
             """Whether the run had come to its end before this process."""
         except BaseException:
@@ -63,6 +72,26 @@ class Ledger:
         stream = Stream(self.folder, name, kind)
         self._streams.append(stream)
         return stream
+
+    def begin(self, workers: int) -> None:
+        """Say who is at it from now on."""
+        ended = {cell for cell, (verdict, _) in self._past.items() if verdict is not None}
+        self._sessions.append(
+            Session(
+                pid=os.getpid(),
+                workers=workers,
+                begun=datetime.now(UTC).isoformat(timespec="seconds"),
+                done_before=len(ended),
+            )
+        )
+
+    def trained(self, what: str, event: TrainingEvent) -> None:
+        """Keep how far a training is."""
+        now = time.monotonic()
+        if event.event == "loss" and now - self._told.get(what, -TOLD_EVERY_S) < TOLD_EVERY_S:
+            return
+        self._told[what] = now
+        self._trainings.append(Trained(what=what, event=event))
 
     @property
     def damage(self) -> list[Damage]:

@@ -205,6 +205,7 @@ def _stoppable(run: Staging) -> Callable[[str, TrainingEvent], None]:
     def tell(what: str, event: TrainingEvent) -> None:
         if run.stop.is_set():
             raise Cancelled
+        run.ledger.trained(what, event)
         run.tell(what, event)
 
     return tell

@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -113,6 +114,32 @@ def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
     yield from _patch_lines(ends.get(first), ends.get(second))
 
 
+@dataclass(frozen=True)
+class Pair:
+    """What stands beside each other; None where one rollout has nothing of the kind."""
+
+    left: Step | None
+    right: Step | None
+    same: bool
+    """The same action with the same result."""
+
+
+def aligned(ours: Sequence[Step], theirs: Sequence[Step]) -> list[Pair]:
+    """Steps of two rollouts, those with the same action beside each other; between them as they come."""
+    mine, other = ([_key(step) for step in steps] for steps in (ours, theirs))
+    found: list[Pair] = []
+    for _, a, a_end, b, b_end in difflib.SequenceMatcher(None, mine, other, autojunk=False).get_opcodes():
+        found += [
+            Pair(left, right, _same(left, right))
+            for left, right in zip_longest(ours[a:a_end], theirs[b:b_end])
+        ]
+    return found
+
+
+def _key(step: Step) -> str:
+    return step.reply.text if step.action is None else step.action.to_json().decode()
+
+
 def _same(left: Step | None, right: Step | None) -> bool:
     return (
         left is not None
@@ -127,14 +154,14 @@ def _side(steps: Sequence[Step], at: int) -> list[str]:
     if at >= len(steps):
         return ["–"]
     step = steps[at]
-    said = step.reply.text if step.action is None else _in_short(step.action)
+    said = step.reply.text if step.action is None else in_short(step.action)
     lines = harmless(said).splitlines() or [""]
     result = harmless(step.observation.text).strip().splitlines()
     told = [f"remembers {len(step.memory)} items"] if step.memory else []
     return [*lines, *told, *(f"→ {line}" for line in result[:3])]
 
 
-def _in_short(action: Action) -> str:
+def in_short(action: Action) -> str:
     fields = {key: value for key, value in action.model_dump().items() if key != "tool" and value is not None}
     return f"{action.tool} " + " ".join(
         f"{key}={value!r}" if key != "command" else str(value) for key, value in fields.items()

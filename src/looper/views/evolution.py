@@ -8,7 +8,7 @@ from looper.evolution.reflect import lessons
 from looper.evolution.state import Generation, State
 from looper.metrics.paired import paired_difference
 from looper.records.gate import Benchmarked, GateOutcome
-from looper.records.generation import Event, Moved, Phase
+from looper.records.generation import Cause, Event, Judged, Moved, Phase, Proposed, Reported, Spent, Stopped
 
 
 def tree_lines(state: State) -> Iterator[str]:
@@ -110,6 +110,47 @@ def described_generation(found: Generation) -> dict[str, Any]:
             "benchmark": {lane: one.model_dump(mode="json") for lane, one in found.tested.items()},
         },
     }
+
+
+def supervisor_event(event: Event) -> tuple[str, dict[str, Any]]:
+    """Name and fields under which one event of a ledger is told to whoever follows a campaign."""
+    match event.happened:
+        case Proposed() as one:
+            return "spawn", {
+                "generation": one.generation,
+                "status": "starting",
+                "branch": _ref(one.generation),
+            }
+        case Moved(after=Phase.RUNNING) as one:
+            return "spawn", {
+                "generation": one.generation,
+                "status": "spawned",
+                "branch": _ref(one.generation),
+            }
+        case Moved(after=Phase.PROMOTED) as one:
+            return "promote", {"generation": one.generation, "commit": one.candidate_commit}
+        case Moved(after=Phase.ROLLED_BACK) as one:
+            return "rollback", {"generation": one.generation}
+        case Moved(cause=Cause.TIMEOUT) as one:
+            return "timeout", {"generation": one.generation}
+        case Moved() as one:
+            status = {"generation": one.generation, "status": one.after.value, "progress": one.evidence}
+            return "lab_status", {**status, "error": one.evidence if one.cause.of_the_world else ""}
+        case Reported() as one:
+            done = {"generation": one.generation, "status": "done", "progress": f"{one.steps} steps"}
+            return "lab_done", {**done, "stop_reason": one.stop_reason}
+        case Judged() as one:
+            return "gate", {"generation": one.generation, **one.found.model_dump(mode="json")}
+        case Spent() as one:
+            return "budget", one.model_dump(mode="json", exclude={"kind"})
+        case Stopped() as one:
+            return "stop", {"reason": one.reason}
+        case other:
+            return other.kind, other.model_dump(mode="json", exclude={"kind"})
+
+
+def _ref(number: int) -> str:
+    return f"evolve/gen-{number}"
 
 
 def report_lines(found: Generation) -> Iterator[str]:

@@ -4,7 +4,7 @@ made again from them whenever it is not there or does not fit. It grows with the
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,22 +47,27 @@ class StepIndex:
 
 def step_index(folder: Path) -> StepIndex:
     """Up to the last whole line now. What was read before is not read again."""
-    path = folder / "steps.jsonl"
-    if not path.exists():
-        return StepIndex()
-    size = path.stat().st_size
-    found = _kept(folder / NAME)
-    if found.bytes > size:
-        found = StepIndex()
-    if found.bytes < size:
-        before = found.bytes
-        for place, length, body in raw_lines(folder, "steps", found.bytes):
-            if body is not None:
-                found.add(place, json.loads(body))
-            found.bytes = place + length
-        if found.bytes > before and os.access(folder, os.W_OK):
-            _keep(found, folder / NAME)
+    found = kept_index(folder)
+    before = found.bytes
+    read_on(found, folder)
+    if found.bytes > before and os.access(folder, os.W_OK):
+        _keep(found, folder / NAME)
     return found
+
+
+def kept_index(folder: Path) -> StepIndex:
+    """As far as somebody kept it; an empty one where that does not fit the file."""
+    path = folder / "steps.jsonl"
+    found = _kept(folder / NAME)
+    return found if path.exists() and found.bytes <= path.stat().st_size else StepIndex()
+
+
+def read_on(found: StepIndex, folder: Path) -> None:
+    """Up to the last whole line now; writes nothing."""
+    for place, length, body in raw_lines(folder, "steps", found.bytes):
+        if body is not None:
+            found.add(place, json.loads(body))
+        found.bytes = place + length
 
 
 def steps_of(folder: Path, cell: str) -> list[Step]:
@@ -76,6 +81,11 @@ def steps_of(folder: Path, cell: str) -> list[Step]:
 def steps_at(folder: Path, entry: Entry) -> list[Step]:
     """The steps of an attempt, by its entry of the index."""
     return list(read_at(folder, "steps", Step, entry.places))
+
+
+def some_steps(folder: Path, places: Sequence[int], most: int) -> Iterator[Step]:
+    """The steps whose lines begin there, one at a time; of texts that lie beside the file the first `most` bytes."""
+    return read_at(folder, "steps", Step, places, most)
 
 
 def _kept(path: Path) -> StepIndex:

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from looper.errors import BadInput
-from looper.journal import Damage, holder_of, read_stream
+from looper.journal import Damage, Tail, holder_of, read_stream
 from looper.metrics.arms import ArmFigures, Rate, arm_figures
 from looper.metrics.behaviour import (
     StepCounts,
@@ -22,13 +23,15 @@ from looper.metrics.choice import Made, can_choose, chosen, own_check
 from looper.metrics.continual import forgotten
 from looper.metrics.paired import MeanDifference, PairedDifference, mean_difference, paired_difference, rise
 from looper.metrics.registered import COVERED, Finding, Registered, judge
+from looper.records.base import Record
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.plan import ArmRole, Chooser, Contrast, Metric, RunManifest
 from looper.records.seal import Seal
+from looper.records.session import Session, Trained
 from looper.records.trajectory import Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict
-from looper.views.index import step_index, steps_at
+from looper.views.index import StepIndex, kept_index, read_on, step_index, steps_at
 from looper.views.questions import supported_shares
 
 
@@ -46,9 +49,13 @@ class RunView:
     proofs: tuple[Proof, ...]
     likelihoods: tuple[Likelihood, ...]
     attempt_likelihoods: tuple[AttemptLikelihood, ...]
+    sessions: tuple[Session, ...]
+    trainings: tuple[Trained, ...]
     damage: tuple[Damage, ...]
     writer: int | None
     """Process id of the run that is writing; None where none is."""
+    followed: Callable[[], StepIndex]
+    """Where each step stands."""
 
     def cells(self, arm: str) -> list[str]:
         plan = self.manifest.plan
@@ -74,7 +81,7 @@ class RunView:
     def behaviour(self) -> dict[str, tuple[dict[str, Rate], float | None, float | None]]:
         """For each arm its rates of steps, rollouts and verdicts, its share of target tests, its tokens per resolved task."""
         ends, final = self.ends, self.final
-        index = step_index(self.folder)
+        index = self.followed()
         found = {}
         for arm in self.manifest.plan.arms:
             verdicts = [final[cell] for cell in self.cells(arm.name) if cell in final]
@@ -103,7 +110,7 @@ class RunView:
         choice = next(found for found in self.manifest.plan.choices if found.name == name)
         final, ends = self.final, self.ends
         likely = {(found.cell, found.attempt): found.log_likelihood for found in self.attempt_likelihoods}
-        checked = step_index(self.folder).attempts if choice.by is Chooser.CHECKED else {}
+        checked = self.followed().attempts if choice.by is Chooser.CHECKED else {}
         picked = {}
         for where in self.outcomes(choice.of[0]):
             verdicts = [final.get(f"{arm}/{where}") for arm in choice.of]
@@ -128,7 +135,7 @@ class RunView:
     def share_of_steps(self, arm: str, hits: Callable[[StepCounts], int]) -> dict[str, float]:
         """Seed and task → share of the steps of its rollout, for cells with a verdict."""
         final = {verdict.cell: verdict for verdict in self.verdicts if verdict.outcome.is_verdict}
-        index, found = step_index(self.folder), {}
+        index, found = self.followed(), {}
         for cell in self.cells(arm):
             entry = index.attempts.get((cell, final[cell].attempt)) if cell in final else None
             if entry is not None and entry.counts.steps:
@@ -309,8 +316,9 @@ class RunView:
         """Arms that are not what they are called, and why: they have no rate."""
         return {proof.arm: proof.said for proof in self.proofs if proof.stops and not proof.passed}
 
-    @property
-    def _planned_cells(self) -> set[str]:
+    @cached_property
+    def planned_cells(self) -> set[str]:
+        """Names of all cells that the run will have; those that gather experience included."""
         plan = self.manifest.plan
         failed = self.failed_arms
         cells = {cell for arm in plan.arms if arm.name not in failed for cell in self.cells(arm.name)}
@@ -321,14 +329,14 @@ class RunView:
             for task in self.manifest.experience_tasks[source]
         }
 
-    @property
+    @cached_property
     def finished(self) -> int:
         """Cells with an end, verdict or not; those that gather experience included."""
-        return len({verdict.cell for verdict in self.verdicts} & self._planned_cells)
+        return len({verdict.cell for verdict in self.verdicts} & self.planned_cells)
 
     @property
     def planned(self) -> int:
-        return len(self._planned_cells)
+        return len(self.planned_cells)
 
 
 def _by_batch(found: Likelihood) -> list[float]:
@@ -346,26 +354,78 @@ def _by_seed(found: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, floa
     return {f"{seed}/{task}": value for seed, values in found for task, value in values.items()}
 
 
+class RunTail:
+    """A run folder as it grows, for those who look again and again: what was read is not read again, and nothing is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tails: dict[str, Tail[Any]] = {name: Tail(folder, name, kind) for name, kind in STREAMS.items()}
+        self._steps: StepIndex | None = None
+        self._view: RunView | None = None
+
+    def refresh(self) -> bool:
+        """Read on; whether anything is different from what was there before."""
+        changed = [tail.refresh() for tail in self._tails.values()]
+        if not any(changed):
+            return False
+        self._view = None
+        return True
+
+    def view(self) -> RunView:
+        """As far as was read. Raises BadInput where the folder is no run folder."""
+        writer = holder_of(self.folder)
+        if self._view is None or self._view.writer != writer:
+            self._view = self._made(writer)
+        return self._view
+
+    def steps(self) -> StepIndex:
+        """Where each step stands, up to now."""
+        if self._steps is None:
+            self._steps = kept_index(self.folder)
+        read_on(self._steps, self.folder)
+        return self._steps
+
+    def _made(self, writer: int | None) -> RunView:
+        manifests = self._tails["manifest"]
+        if not manifests.records:
+            damage = manifests.damage
+            what = f"its manifest cannot be read ({damage[0].reason})" if damage else "it has no manifest"
+            raise BadInput(
+                f"{self.folder} is no usable run folder: {what}. See the runs with: looper status."
+            )
+        manifest = manifests.records[0]
+        records = {name: tuple(tail.records) for name, tail in self._tails.items() if name != "manifest"}
+        return RunView(
+            folder=self.folder,
+            manifest=manifest,
+            tasks=manifest.tasks,
+            damage=tuple(found for tail in self._tails.values() for found in tail.damage),
+            writer=writer,
+            followed=self.steps,
+            **records,
+        )
+
+
+STREAMS: dict[str, type[Record]] = {
+    "manifest": RunManifest,
+    "trajectories": Trajectory,
+    "verdicts": Verdict,
+    "consolidations": Consolidation,
+    "proofs": Proof,
+    "likelihoods": Likelihood,
+    "attempt_likelihoods": AttemptLikelihood,
+    "sessions": Session,
+    "trainings": Trained,
+}
+"""What a view of a run is made of; steps are read where they are asked for."""
+
+
 def read_run(folder: Path) -> RunView:
     """Raises BadInput where the folder is no run folder."""
-    damage: list[Damage] = []
-    manifest = next(iter(read_stream(folder, "manifest", RunManifest, damage)), None)
-    if manifest is None:
-        what = f"its manifest cannot be read ({damage[0].reason})" if damage else "it has no manifest"
-        raise BadInput(f"{folder} is no usable run folder: {what}. See the runs with: looper status.")
-    return RunView(
-        folder=folder,
-        manifest=manifest,
-        tasks=manifest.tasks,
-        trajectories=tuple(read_stream(folder, "trajectories", Trajectory, damage)),
-        verdicts=tuple(read_stream(folder, "verdicts", Verdict, damage)),
-        consolidations=tuple(read_stream(folder, "consolidations", Consolidation, damage)),
-        proofs=tuple(read_stream(folder, "proofs", Proof, damage)),
-        likelihoods=tuple(read_stream(folder, "likelihoods", Likelihood, damage)),
-        attempt_likelihoods=tuple(read_stream(folder, "attempt_likelihoods", AttemptLikelihood, damage)),
-        damage=tuple(damage),
-        writer=holder_of(folder),
-    )
+    tail = RunTail(folder)
+    tail.refresh()
+    # What is read once keeps the index of its steps beside the records.
+    return replace(tail.view(), followed=lambda: step_index(folder))
 
 
 def run_folders(runs: Path) -> list[Path]:

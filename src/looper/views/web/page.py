@@ -1,7 +1,7 @@
 """One run as a page."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,6 +13,7 @@ from looper.metrics.registered import Registered
 from looper.records.learning import Treatment
 from looper.records.verdict import Outcome
 from looper.views import plots
+from looper.views.board import by_task, over_the_sequence
 from looper.views.figures import tables
 from looper.views.findings import (
     COLUMNS,
@@ -153,7 +154,7 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
     curves = {
         arm.name: shares
         for arm in run.manifest.plan.arms
-        if arm.name not in run.failed_arms and (shares := _curve(run, arm.name))
+        if arm.name not in run.failed_arms and (shares := over_the_sequence(run, arm.name))
     }
     if curves and max(map(len, curves.values())) > 1:
         note = "An arm that learns on the way climbs away from base; one that learned before lies above it."
@@ -172,26 +173,12 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
     return found
 
 
-def _curve(run: RunView, arm: str) -> list[float]:
-    """Share resolved of the first n tasks; tasks without a verdict are left out."""
-    by_task = _by_task(run.outcomes(arm))
-    values = [fmean(by_task[task]) for task in run.tasks if task in by_task]
-    return [fmean(values[: number + 1]) for number in range(len(values))]
-
-
-def _by_task(outcomes: Mapping[str, bool]) -> dict[str, list[bool]]:
-    found: dict[str, list[bool]] = {}
-    for where, resolved in outcomes.items():
-        found.setdefault(where.partition("/")[2], []).append(resolved)
-    return found
-
-
 def _grid(run: RunView) -> list[tuple[str, list[tuple[str, str]]]]:
     names = [*(arm.name for arm in run.manifest.plan.arms), *run.choice_names]
     found = []
     for name in names:
-        by_task = _by_task(run.outcomes(name))
-        found.append((name, [_mark(task, by_task.get(task, [])) for task in run.tasks]))
+        outcomes = by_task(run.outcomes(name))
+        found.append((name, [_mark(task, outcomes.get(task, [])) for task in run.tasks]))
     return found
 
 

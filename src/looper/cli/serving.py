@@ -1,0 +1,124 @@
+"""What `looper serve` does."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from looper.cli.adapters import card_reader
+from looper.cli.repositories import opened
+from looper.cli.served import Embedded, Repository
+from looper.cli.settings import Settings
+from looper.cli.wiring import examine
+from looper.errors import BadInput
+from looper.journal import read_stream, replace_file
+from looper.records.eligibility import Validation
+from looper.serve.app import application
+from looper.serve.deeds import Deeds
+from looper.serve.door import Door, loopback_origins
+from looper.serve.evolving import Evolving
+from looper.serve.pages import Finding, Sight
+from looper.serve.server import bound, serve
+from looper.views.live import Projection
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What was asked for."""
+
+    host: str
+    port: int
+    names: tuple[str, ...]
+    """Under which browsers reach it beside loopback."""
+    folder: Path
+    repo: Path | None
+    setting: dict[str, object]
+
+
+def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], None]) -> None:
+    """Until somebody ends it. Raises BadInput."""
+    if options.host not in LOOPBACK and not options.names:
+        raise BadInput(
+            f"{options.host} can be reached by others. Say under which name browsers will find this server: --name NAME. Whoever has a link "
+            "sees everything, and nothing is encrypted on the way."
+        )
+    campaign = _campaign(options, settings, say)
+    with contextlib.closing(bound(options.host.replace("localhost", "127.0.0.1"), options.port)) as listening:
+        port = int(listening.getsockname()[1])
+        door = Door(loopback_origins(port) | {f"http://{name}:{port}" for name in options.names})
+        sight = Sight(
+            Projection(settings.runs),
+            campaign,
+            door,
+            card_reader(settings),
+            lambda tasks: _eligible(tasks, settings),
+            lambda: [
+                Finding(found.level, found.what, found.found, found.fix)
+                for found in examine("auto", settings)
+            ],
+        )
+        with _token_file(settings, port, door.token):
+            shown = options.names[0] if options.names else "127.0.0.1"
+            say(f"runs below {settings.runs}" + (f", evolution of {campaign.name}" if campaign else ""))
+            say("Open this link, once, in a browser; Ctrl-C ends the server and touches no run:")
+            print(f"http://{shown}:{port}/login?code={door.new_code()}", flush=True)
+            serve(application(sight, Deeds(settings.state / "serve")), listening)
+
+
+def another_link(port: int, settings: Settings) -> str:
+    """That logs in one more browser, from a server that runs. Raises BadInput where none does."""
+    path = _token_path(settings, port)
+    try:
+        token = path.read_text("ascii")
+        answer = httpx.post(
+            f"http://127.0.0.1:{port}/codes", json={}, headers={"Authorization": f"Bearer {token}"}, timeout=5
+        )
+        answer.raise_for_status()
+    except (OSError, httpx.HTTPError) as error:
+        raise BadInput(
+            f"No server of yours answers on port {port}. Begin one: looper serve --port {port}"
+        ) from error
+    return str(answer.json()["link"])
+
+
+def _token_path(settings: Settings, port: int) -> Path:
+    return settings.state / "serve" / f"{port}.token"
+
+
+@contextlib.contextmanager
+def _token_file(settings: Settings, port: int, token: str) -> Iterator[None]:
+    """Readable by its owner alone, from its first moment on, and gone with the server."""
+    path = _token_path(settings, port)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    before = os.umask(0o077)
+    try:
+        replace_file(path, token.encode())
+    finally:
+        os.umask(before)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _campaign(options: ServeOptions, settings: Settings, say: Callable[[str], None]) -> Evolving | None:
+    if options.repo is not None:
+        return Repository(opened(options.repo, options.setting, settings, say))
+    if (options.folder / "repository").is_dir():
+        return Embedded(options.folder.absolute())
+    return None
+
+
+def _eligible(tasks: Iterable[str], settings: Settings) -> dict[str, str]:
+    """What `looper bench validate` found last of each of these tasks."""
+    wanted, found = set(tasks), dict[str, str]()
+    for each in read_stream(settings.validations, "validations", Validation):
+        if each.instance_id in wanted:
+            found[each.instance_id] = "valid" if each.valid else f"not valid: {each.cause}"
+    return found

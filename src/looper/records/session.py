@@ -1,0 +1,24 @@
+"""What a run says of itself while it goes on, for those who look: nothing is decided by it."""
+
+from looper.records.base import Record
+from looper.records.training import TrainingEvent
+
+
+class Session(Record):
+    """One process at work on a run, from here on."""
+
+    pid: int
+    workers: int
+    """Rollouts side by side."""
+    begun: str
+    """UTC, ISO 8601."""
+    done_before: int
+    """Cells that had an end when it began."""
+
+
+class Trained(Record):
+    """How far one training is."""
+
+    what: str
+    """Which, in words."""
+    event: TrainingEvent

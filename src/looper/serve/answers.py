@@ -1,0 +1,59 @@
+"""The forms that an answer has: JSON, a refusal for programs, a refusal for people."""
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import Scope
+
+from looper.views.show import duration, harmless
+
+
+def as_json(value: Any, status: int = 200) -> Response:
+    # ASCII keeps lone surrogates, which models do say, as escapes.
+    return Response(json.dumps(value), status, media_type="application/json")
+
+
+def refused(scope: Scope, status: int, kind: str, message: str, hint: str = "") -> Response:
+    """For a browser a page, for everything else JSON; both say what is wrong and what helps."""
+    if "text/html" in Headers(scope=scope).get("accept", ""):
+        return HTMLResponse(
+            template("refused").render(
+                status=status, message=message, hint=hint, title=message, path="", bare=status in (401, 403)
+            ),
+            status,
+        )
+    return as_json({"error": {"kind": kind, "message": message, "hint": hint}}, status)
+
+
+def page(request: Request, name: str, **values: Any) -> Response:
+    """A template as a page. Every value is escaped: what a model, a task or a file says is text and nothing else."""
+    text = template(name).render(
+        path=request.url.path, query=dict(request.query_params), bare=False, **values
+    )
+    return HTMLResponse(text.encode("utf-8", "replace"))
+
+
+@cache
+def _environment() -> Environment:
+    def load(name: str) -> str:
+        return (resources.files("looper.serve") / "templates" / f"{name}.html.j2").read_text("utf-8")
+
+    found = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(load),
+    )
+    found.filters.update(harmless=harmless, duration=duration)
+    return found
+
+
+def template(name: str) -> Any:
+    return _environment().get_template(name)

@@ -1,0 +1,81 @@
+"""The application: pages for people and answers for programs, behind one guard."""
+
+import time
+from importlib import resources
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from looper import __version__
+from looper.errors import BadInput, LooperError, ModelError, RunBusy
+from looper.evolution.state import NotAllowed
+from looper.serve.answers import refused
+from looper.serve.api import router
+from looper.serve.deeds import Deeds
+from looper.serve.guard import Guard
+from looper.serve.pages import Sight, routes
+from looper.serve.streams import Slots
+from looper.serve.watcher import Watcher
+
+KINDS = {401: "login", 404: "not_found", 405: "method", 409: "conflict", 422: "invalid", 503: "busy"}
+HINTS = {404: "See what there is on the first page.", 401: "Get another link: looper serve --link"}
+
+
+def application(sight: Sight, deeds: Deeds) -> ASGIApp:
+    app = FastAPI(
+        title="Looper",
+        version=__version__,
+        summary="Runs, trajectories and evolution, as they are right now.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.include_router(router(sight, Watcher(sight.projection), Slots(), deeds, time.monotonic()))
+    app.router.routes.extend(routes(sight))
+    static = resources.files("looper.serve") / "static"
+    app.mount("/static", StaticFiles(directory=str(static)), name="static")
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(LooperError, _looper)
+    app.add_exception_handler(Exception, _broken)
+    return Guard(app, sight.door)
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    said = error.detail if error.detail != "Not Found" else "There is no such page."
+    kind = KINDS.get(error.status_code, "refused")
+    return refused(request.scope, error.status_code, kind, said, HINTS.get(error.status_code, ""))
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return refused(request.scope, 400, "json", "The body is no JSON.", "Send one JSON object.")
+    where = ".".join(str(part) for part in first["loc"])
+    return refused(
+        request.scope, 422, "invalid", f"{where}: {first['msg']}", "See /openapi.json for what is expected."
+    )
+
+
+def _looper(request: Request, error: Exception) -> Response:
+    """Errors that name cause and fix, with the status that fits."""
+    if isinstance(error, NotAllowed | RunBusy):
+        status, kind = 409, "conflict"
+    elif isinstance(error, BadInput):
+        status, kind = 422, "invalid"
+    elif isinstance(error, ModelError):
+        status, kind = 502, "model"
+    else:
+        status, kind = 503, "unavailable"
+    return refused(request.scope, status, kind, str(error))
+
+
+def _broken(request: Request, error: Exception) -> Response:
+    return refused(request.scope, 500, "internal", f"Looper itself failed here: {type(error).__name__}.")

@@ -1,0 +1,70 @@
+"""What a person decides through the pages: one thing at a time, about exactly what was seen, on record before and after."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+
+from looper.errors import LooperError, RunBusy
+from looper.journal import RunLock, Stream
+from looper.records.deed import Deed, DeedKind, Stage
+
+NAME = "deeds"
+Done = TypeVar("Done")
+
+
+class Deeds:
+    """The record of one user's decisions. Another server of the same user waits in the same line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def do(
+        self,
+        kind: DeedKind,
+        target: str,
+        seen_hash: str,
+        work: Callable[[], Done],
+        said: Callable[[Done], str],
+    ) -> Done:
+        """Raises RunBusy while another deed is under way, and what `work` raises once that is on record."""
+        return await anyio.to_thread.run_sync(lambda: self._do(kind, target, seen_hash, work, said))
+
+    def _do(
+        self,
+        kind: DeedKind,
+        target: str,
+        seen_hash: str,
+        work: Callable[[], Done],
+        said: Callable[[Done], str],
+    ) -> Done:
+        try:
+            lock = RunLock(self.folder, "record of decisions in")
+        except RunBusy as error:
+            raise RunBusy(
+                "Another decision is being carried out. Wait for its end, then try again."
+            ) from error
+        try:
+            stream = Stream(self.folder, NAME, Deed)
+            try:
+
+                def note(stage: Stage, words: str) -> None:
+                    at = datetime.now(UTC).isoformat(timespec="seconds")
+                    stream.append(
+                        Deed(kind=kind, target=target, seen_hash=seen_hash, stage=stage, said=words, at=at)
+                    )
+
+                note(Stage.BEGUN, "")
+                try:
+                    done = work()
+                except LooperError as error:
+                    note(Stage.FAILED, str(error))
+                    raise
+                note(Stage.DONE, said(done))
+                return done
+            finally:
+                stream.close()
+        finally:
+            lock.close()

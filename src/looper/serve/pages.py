@@ -1,0 +1,356 @@
+"""What people look at: each page a projection of records, as it is at this moment."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from looper.errors import BadInput
+from looper.records.generation import Phase
+from looper.records.memory import MemoryItem
+from looper.records.training import AdapterRecord
+from looper.records.trajectory import TOOL_NAMES, Guard
+from looper.records.verdict import Outcome
+from looper.serve.answers import page
+from looper.serve.door import COOKIE, SESSION_S, Door
+from looper.serve.evolving import Evolving
+from looper.views.board import bars, cell_rows, squares, task_rows
+from looper.views.diff import aligned, in_short
+from looper.views.evolution import described_generation, outcome
+from looper.views.findings import (
+    COLUMNS,
+    arm_rows,
+    contrast_lines,
+    control_lines,
+    damage_lines,
+    registered_lines,
+    treatment_lines,
+)
+from looper.views.index import some_steps, steps_at
+from looper.views.lineage import lineage_lines
+from looper.views.live import Projection
+from looper.views.memory import memory_items, reverted_items
+from looper.views.runs import RunView
+from looper.views.trajectory import (
+    PAGE,
+    Filter,
+    Text,
+    cell_of,
+    passed,
+    steps_page,
+    target,
+    test_rows,
+    went_wrong,
+)
+
+DIFF_STEPS = 400
+"""Of each of two rollouts that are laid beside each other."""
+DIFF_CHARS = 1_500
+LINES = 4_000
+"""Of a patch that is shown."""
+PARTS = ("said", "thinking", "seen", "patch")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the doctor says of one thing."""
+
+    level: str
+    what: str
+    found: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Everything that pages are made from."""
+
+    projection: Projection
+    evolving: Evolving | None
+    door: Door
+    card_of: Callable[[str], AdapterRecord | None]
+    """Of an adapter, by its id. Raises ValueError for a damaged one."""
+    eligible: Callable[[Iterable[str]], Mapping[str, str]]
+    """Of tasks, by id: whether they can tell right from wrong on this machine; only those that were tried."""
+    examine: Callable[[], list[Finding]]
+
+
+def routes(sight: Sight) -> list[Route]:
+    """Every page. Handlers are plain functions, so each runs in a thread and none holds up the others."""
+
+    def run_of(request: Request) -> RunView:
+        try:
+            run = sight.projection.run(request.path_params["run"])
+        except BadInput as error:
+            raise HTTPException(409, str(error)) from error
+        if run is None:
+            raise HTTPException(404, "There is no such run.")
+        return run
+
+    def login(request: Request) -> Response:
+        session = sight.door.open(request.query_params.get("code", ""))
+        if session is None:
+            raise HTTPException(401, "This link was used before, or is too old.")
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, session, max_age=int(SESSION_S), httponly=True, samesite="strict")
+        return answer
+
+    def overview(request: Request) -> Response:
+        runs, unreadable = sight.projection.read()
+        evolving = sight.evolving
+        return page(
+            request,
+            "overview",
+            title="Runs",
+            runs=[(view, sight.projection.described(view)) for view in reversed(runs)],
+            unreadable=unreadable,
+            folder=sight.projection.runs,
+            campaign=evolving and (evolving.name, evolving.state()),
+        )
+
+    def run_page(request: Request) -> Response:
+        run = run_of(request)
+        asked = request.query_params
+        cells, count = cell_rows(run, asked.get("arm", ""), asked.get("outcome", ""), asked.get("find", ""))
+        rows, zero, edge = bars(run)
+        return page(
+            request,
+            "run",
+            title=f"{run.manifest.plan.experiment} {run.manifest.plan.profile}",
+            run=run,
+            now=sight.projection.described(run),
+            columns=COLUMNS,
+            rows=arm_rows(run),
+            map=list(squares(run)),
+            bars=rows,
+            zero=zero,
+            edge=edge,
+            registered=registered_lines(run),
+            lines=[*contrast_lines(run), *control_lines(run), *treatment_lines(run)],
+            damage=damage_lines(run),
+            cells=cells,
+            count=count,
+            outcomes=[*(found.value for found in Outcome), "to do"],
+        )
+
+    def tasks(request: Request) -> Response:
+        run = run_of(request)
+        rows = task_rows(run, sight.eligible(run.tasks))
+        return page(request, "tasks", title=f"Tasks of {run.folder.name}", run=run, rows=rows)
+
+    def learned(request: Request) -> Response:
+        run = run_of(request)
+        items: dict[str, MemoryItem] = memory_items(run)
+        cards = dict[str, AdapterRecord | str | None]()
+        for made in run.consolidations:
+            if made.adapter and made.adapter not in cards:
+                try:
+                    cards[made.adapter] = sight.card_of(made.adapter)
+                except ValueError as error:
+                    cards[made.adapter] = str(error)
+        return page(
+            request,
+            "learned",
+            title=f"What the arms of {run.folder.name} learned",
+            run=run,
+            lines=list(lineage_lines(run, None, lambda name: None)),
+            cards=cards,
+            items=items,
+            reverted=reverted_items(run),
+        )
+
+    def curves(request: Request) -> Response:
+        run = run_of(request)
+        return page(request, "curves", title=f"Curves of {run.folder.name}", run=run)
+
+    def trajectory(request: Request) -> Response:
+        run = run_of(request)
+        asked = request.query_params
+        cell = cell_of(run, request.path_params["cell"], _number(asked.get("attempt")))
+        if cell is None:
+            raise HTTPException(404, "This run has no such cell, or the cell no such attempt.")
+        guard = asked.get("guard", "")
+        wanted = Filter(
+            tool=asked.get("tool", "") if asked.get("tool") in TOOL_NAMES else "",
+            guard=guard if guard in list(Guard) else "",
+            errors=asked.get("errors") == "1",
+            text=asked.get("find", "")[:200],
+        )
+        found = steps_page(run, cell, wanted, _number(asked.get("page")) or 1, _number(asked.get("step")))
+        where, names = cell.name.partition("/")[2], [arm.name for arm in run.manifest.plan.arms]
+        mine = cell.name.partition("/")[0]
+        base = run.manifest.plan.base
+        others = [
+            f"{name}/{where}" for name in names if name != mine and f"{name}/{where}" in run.planned_cells
+        ]
+        if base is not None and f"{base.name}/{where}" in others:
+            others.remove(f"{base.name}/{where}")
+            others.insert(0, f"{base.name}/{where}")
+        patch = cell.end.patch if cell.end else ""
+        return page(
+            request,
+            "trajectory",
+            title=cell.name,
+            run=run,
+            cell=cell,
+            steps=found,
+            page_size=PAGE,
+            wanted=wanted,
+            others=others,
+            tools=TOOL_NAMES,
+            guards=[guard.value for guard in Guard],
+            patch=patch_lines(patch),
+            tests=test_rows(cell.verdict) if cell.verdict else [],
+            passed=passed,
+            items=memory_items(run) if cell.end and cell.end.memory else {},
+        )
+
+    def text(request: Request) -> Response:
+        """The whole of one text, as a file: never as something that a browser would run."""
+        run = run_of(request)
+        asked = request.query_params
+        cell = cell_of(run, request.path_params["cell"], _number(asked.get("attempt")))
+        part, number = asked.get("part", ""), _number(asked.get("step")) or 0
+        if cell is None or part not in PARTS:
+            raise HTTPException(404, "There is no such text.")
+        if part == "patch":
+            whole = cell.end.patch if cell.end else ""
+        else:
+            entry = run.followed().attempts.get((cell.name, cell.attempt))
+            places = entry.places[number - 1 : number] if entry and number > 0 else []
+            steps = list(some_steps(run.folder, places, -1))
+            if not steps:
+                raise HTTPException(404, "There is no such step.")
+            step = steps[0]
+            whole = {
+                "said": step.reply.text,
+                "thinking": step.reply.thinking,
+                "seen": step.observation.text,
+            }[part]
+        return PlainTextResponse(
+            whole.encode("utf-8", "replace"),
+            headers={"Content-Disposition": f'attachment; filename="{part}-{number}.txt"'},
+        )
+
+    def diff(request: Request) -> Response:
+        run = run_of(request)
+        names = [request.query_params.get(side, "") for side in ("a", "b")]
+        cells = [cell_of(run, name, None) for name in names]
+        left, right = cells
+        if left is None or right is None:
+            raise HTTPException(404, "Name two cells of this run: ?a=ARM/SEED/TASK&b=ARM/SEED/TASK")
+        if names[0].rpartition("/")[2] != names[1].rpartition("/")[2]:
+            raise HTTPException(422, "These are rollouts at different tasks; name two cells of one task.")
+        attempts = run.followed().attempts
+        sides = [
+            steps_at(run.folder, entry)[:DIFF_STEPS]
+            if (entry := attempts.get((cell.name, cell.attempt)))
+            else []
+            for cell in (left, right)
+        ]
+        pairs = aligned(*sides)
+        return page(
+            request,
+            "diff",
+            title=f"{left.name} and {right.name}",
+            run=run,
+            cells=(left, right),
+            pairs=pairs,
+            parted=next((at for at, pair in enumerate(pairs) if not pair.same), None),
+            short=lambda step: in_short(step.action) if step.action else step.reply.text,
+            cut=lambda words: Text(words[:DIFF_CHARS], len(words) > DIFF_CHARS),
+            wrong=went_wrong,
+            target=target,
+            patches=[patch_lines(cell.end.patch if cell.end else "") for cell in (left, right)],
+            same_patch=bool(left.end and right.end and left.end.patch_hash == right.end.patch_hash),
+            items=memory_items(run),
+        )
+
+    def evolution(request: Request) -> Response:
+        if sight.evolving is None:
+            return page(request, "evolution", title="Evolution", campaign=None)
+        state = sight.evolving.state()
+        below: dict[int, list[Any]] = {}
+        for found in state.generations.values():
+            below.setdefault(found.parent, []).append(found)
+        return page(
+            request,
+            "evolution",
+            title=f"Evolution of {sight.evolving.name}",
+            campaign=sight.evolving,
+            state=state,
+            below=below,
+            outcome=outcome,
+            active=state.versions[-1].generation if state.versions else None,
+        )
+
+    def generation(request: Request) -> Response:
+        if sight.evolving is None:
+            raise HTTPException(404, "Nothing evolves here.")
+        state = sight.evolving.state()
+        found = state.generations.get(request.path_params["number"])
+        if found is None:
+            raise HTTPException(404, "There is no such generation.")
+        active = state.versions[-1].generation if state.versions else 0
+        return page(
+            request,
+            "generation",
+            title=f"Generation {found.number}: {found.title}",
+            campaign=sight.evolving,
+            found=found,
+            described=described_generation(found),
+            outcome=outcome(found),
+            contract=sight.evolving.contract(found),
+            diff=patch_lines(sight.evolving.diff(found)),
+            can_promote=found.phase is Phase.ACCEPTED,
+            can_roll_back=found.phase is Phase.PROMOTED and found.number == active,
+            active=active,
+        )
+
+    def prime(request: Request) -> Response:
+        why = "Nothing evolves here. Serve a repository: looper serve --repo PATH"
+        if sight.evolving is not None:
+            why = sight.evolving.why_no_chat()
+        return page(request, "prime", title="Prime", why_not=why, campaign=sight.evolving)
+
+    def doctor(request: Request) -> Response:
+        return page(request, "doctor", title="Doctor", findings=sight.examine())
+
+    return [
+        Route("/login", login),
+        Route("/", overview),
+        Route("/runs/{run}", run_page),
+        Route("/runs/{run}/tasks", tasks),
+        Route("/runs/{run}/learned", learned),
+        Route("/runs/{run}/curves", curves),
+        Route("/runs/{run}/diff", diff),
+        Route("/runs/{run}/cells/{cell:path}", trajectory),
+        Route("/runs/{run}/text/{cell:path}", text),
+        Route("/evolution", evolution),
+        Route("/evolution/{number:int}", generation),
+        Route("/prime", prime),
+        Route("/doctor", doctor),
+    ]
+
+
+def _number(text: str | None) -> int | None:
+    """A number of steps or pages; None for anything else."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def patch_lines(patch: str) -> list[tuple[str, str]]:
+    """Kind and text of every line of a patch: add, del, at, file, or empty."""
+    found = []
+    for line in patch.splitlines()[:LINES]:
+        if line.startswith(("diff ", "+++", "---", "index ", "new file", "deleted file")):
+            kind = "file"
+        elif line.startswith("@@"):
+            kind = "at"
+        else:
+            kind = {"+": "add", "-": "del"}.get(line[:1], "")
+        found.append((kind, line))
+    return found

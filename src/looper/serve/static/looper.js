@@ -1,0 +1,292 @@
+// What pages do beside being read: follow, act after a confirmation, keys, charts, chat. Everything is set as text, never as markup,
+// except pages of this server that are swapped in: those were escaped where they were made.
+"use strict";
+
+const one = (selector, inside = document) => inside.querySelector(selector);
+const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
+
+function made(tag, text = "", classes = "") {
+  const node = document.createElement(tag);
+  node.textContent = text;
+  if (classes) node.className = classes;
+  return node;
+}
+
+// Theme -----------------------------------------------------------------------------------------------------------------------
+
+function dark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function switchTheme() {
+  const now = dark() ? "light" : "dark";
+  document.documentElement.dataset.theme = now;
+  localStorage.setItem("theme", now);
+  drawCharts();
+}
+
+// Following -------------------------------------------------------------------------------------------------------------------
+
+let swapping = false;
+let again = false;
+
+async function refresh() {
+  if (swapping) { again = true; return; }
+  swapping = true;
+  try {
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (!answer.ok) return;
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const old of all("[data-swap]")) {
+      const now = fresh.getElementById(old.id);
+      if (!now || now.innerHTML === old.innerHTML) continue;
+      const open = new Set(all("details[open]", old).map((node) => node.id).filter(Boolean));
+      const focused = old.contains(document.activeElement) ? document.activeElement : null;
+      const key = focused && (focused.id ? `#${CSS.escape(focused.id)}` : focused.getAttribute("href") ? `[href="${CSS.escape(focused.getAttribute("href"))}"]` : null);
+      const scrolled = all(".scroll", old).map((node) => node.scrollLeft);
+      old.replaceChildren(...document.importNode(now, true).childNodes);
+      for (const node of all("details", old)) if (open.has(node.id)) node.open = true;
+      all(".scroll", old).forEach((node, at) => { node.scrollLeft = scrolled[at] || 0; });
+      if (key) one(key, old)?.focus({ preventScroll: true });
+    }
+  } catch { /* The server is gone or comes back; the stream says so. */ } finally {
+    swapping = false;
+    if (again) { again = false; setTimeout(refresh, 300); }
+  }
+}
+
+function say(words) {
+  const live = one("#live");
+  if (!live) return;
+  live.hidden = !words;
+  live.textContent = words;
+}
+
+function follow() {
+  const runs = new Set(all("[data-follow]").map((node) => node.dataset.follow));
+  const logs = one("[data-logs]");
+  if (!runs.size && !logs) return;
+  const source = new EventSource(logs ? logs.dataset.logs : "/events");
+  source.onopen = () => say("live");
+  source.onerror = () => say(source.readyState === EventSource.CLOSED ? "not live: reload to follow" : "reconnecting …");
+  if (logs) {
+    const names = ["spawn", "lab_status", "lab_done", "gate", "promote", "rollback", "timeout", "stop", "challenged", "reviewed", "activated"];
+    let timer = 0;
+    for (const name of names) source.addEventListener(name, () => { clearTimeout(timer); timer = setTimeout(refresh, 200); });
+    return;
+  }
+  source.addEventListener("changed", (event) => {
+    const changed = JSON.parse(event.data);
+    const names = [...changed.runs.map((run) => run.run), ...changed.gone];
+    if (!runs.has("*") && !names.some((name) => runs.has(name))) return;
+    refresh();
+    if (one("#curves")) loadCurves();
+  });
+}
+
+// Acting ----------------------------------------------------------------------------------------------------------------------
+
+async function post(path, body) {
+  const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body });
+  const said = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(said.error ? `${said.error.message} ${said.error.hint}`.trim() : `The server said ${answer.status}.`);
+  return said;
+}
+
+function confirmed(question) {
+  return new Promise((resolve) => {
+    const dialog = made("dialog");
+    const form = made("form");
+    form.method = "dialog";
+    const yes = made("button", "Yes"), no = made("button", "No");
+    yes.value = "yes";
+    no.value = "no";
+    const row = made("p", "", "actions");
+    row.append(yes, no);
+    form.append(made("p", question), row);
+    dialog.append(form);
+    dialog.addEventListener("close", () => { const said = dialog.returnValue === "yes"; dialog.remove(); resolve(said); });
+    document.body.append(dialog);
+    dialog.showModal();
+    no.focus();
+  });
+}
+
+function told(near, words, bad) {
+  near.parentElement.querySelector(".told")?.remove();
+  const line = made("p", words, bad ? "told notice bad" : "told notice");
+  line.setAttribute("role", "status");
+  near.after(line);
+}
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.("[data-post]");
+  if (!button || !(await confirmed(button.dataset.ask))) return;
+  const row = button.closest(".actions");
+  button.disabled = true;
+  try {
+    const said = await post(button.dataset.post, button.dataset.body);
+    told(row, [said.status, said.evidence, said.goes_on_with && `Go on with: ${said.goes_on_with}`].filter(Boolean).join(". "));
+    setTimeout(refresh, 300);
+  } catch (error) {
+    told(row, error.message, true);
+    button.disabled = false;
+  }
+});
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.dataset.postForm && !form.dataset.chatForm) return;
+  event.preventDefault();
+  const row = one(".actions", form), button = one("button", row);
+  if (form.dataset.ask && !(await confirmed(form.dataset.ask))) return;
+  button.disabled = true;
+  try {
+    const said = await post(form.dataset.postForm || form.dataset.chatForm, JSON.stringify(Object.fromEntries(new FormData(form))));
+    if (form.dataset.postForm) told(row, `Generation ${said.generation} is ${said.status}.`);
+    else form.reset();
+  } catch (error) {
+    told(row, error.message, true);
+  }
+  button.disabled = false;
+});
+
+// Chat ------------------------------------------------------------------------------------------------------------------------
+
+function chat() {
+  const list = one("[data-chat]");
+  if (!list) return;
+  const source = new EventSource(list.dataset.chat);
+  source.onopen = () => say("live");
+  source.onerror = () => say("reconnecting …");
+  const shown = {
+    chat: (data) => ["you", data.message],
+    text: (data) => ["prime", data.text],
+    tool_calls: (data) => ["tool", `${data.tool} ${data.argument}`],
+    tool_result: (data) => [data.error ? "result bad" : "result", data.text],
+    error: (data) => ["result bad", data.message],
+    response: (data) => ["prime", data.text],
+  };
+  for (const [name, words] of Object.entries(shown)) source.addEventListener(name, (event) => {
+    // A connection that breaks has an event of the same name, without data.
+    if (!event.data) return;
+    const [who, text] = words(JSON.parse(event.data));
+    const item = made("li", "", who);
+    item.append(made("b", who.split(" ")[0]), made("pre", text, "text"));
+    list.append(item);
+    item.scrollIntoView({ block: "nearest" });
+  });
+}
+
+// Keys ------------------------------------------------------------------------------------------------------------------------
+
+function steps(forward) {
+  const items = all(".step, .pairs > .pair");
+  if (!items.length) return;
+  const at = items.indexOf(document.activeElement.closest?.(".step, .pairs > .pair"));
+  const next = at < 0 ? (forward ? 0 : items.length - 1) : at + (forward ? 1 : -1);
+  if (next < 0 || next >= items.length) {
+    const link = one(forward ? "a[rel=next]" : "a[rel=prev]");
+    if (link) { sessionStorage.setItem("land", forward ? "first" : "last"); link.click(); }
+    return;
+  }
+  land(items[next]);
+}
+
+function land(item) {
+  item.focus({ preventScroll: true });
+  item.scrollIntoView({ block: "start" });
+  if (item.id) history.replaceState(null, "", `#${item.id}`);
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const typing = event.target.closest?.("input, textarea, select, dialog");
+  if (typing) { if (event.key === "Escape" && !event.target.closest("dialog")) event.target.blur(); return; }
+  const square = event.target.closest?.(".map a");
+  if (square && event.key.startsWith("Arrow")) {
+    const row = square.closest("tr"), links = all("a", row), at = links.indexOf(square);
+    const rows = { ArrowUp: row.previousElementSibling, ArrowDown: row.nextElementSibling };
+    const to = event.key === "ArrowRight" ? links[at + 1] : event.key === "ArrowLeft" ? links[at - 1] : rows[event.key] && all("a", rows[event.key])[at];
+    if (to) { event.preventDefault(); to.focus(); }
+    return;
+  }
+  const keys = { j: () => steps(true), k: () => steps(false), t: switchTheme, p: () => one("#patch") && land(one("#patch")), "/": () => one("#find")?.focus() };
+  if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
+});
+
+// Charts ----------------------------------------------------------------------------------------------------------------------
+
+const COLOURS = ["#3b7dd8", "#d9662b", "#2f8f5b", "#a05bc4", "#c2458a", "#8a7a2e", "#2a9aa3", "#7a7f87"];
+let data = null;
+let charts = [];
+
+async function loadCurves() {
+  const answer = await fetch(one("#curves").dataset.curves);
+  if (!answer.ok) return;
+  data = await answer.json();
+  drawCharts();
+}
+
+function chart(where, x, series, label) {
+  const style = getComputedStyle(document.documentElement);
+  const ink = style.getPropertyValue("--soft").trim(), line = style.getPropertyValue("--line").trim();
+  const axis = { stroke: ink, grid: { stroke: line }, ticks: { stroke: line } };
+  const node = one(where);
+  node.replaceChildren();
+  charts.push(new uPlot({
+    width: Math.max(280, node.clientWidth), height: 280,
+    scales: { x: { time: false } },
+    axes: [{ ...axis, label }, axis],
+    series: [{ label }, ...series.map((one, at) => ({ label: one.name, stroke: COLOURS[at % COLOURS.length], width: 1.6, dash: at >= COLOURS.length ? [6, 4] : undefined, spanGaps: true, points: { show: one.values.filter((value) => value !== null).length < 3 } }))],
+  }, [x, ...series.map((one) => one.values)], node));
+}
+
+function drawCharts() {
+  if (!data || typeof uPlot === "undefined") return;
+  charts.forEach((each) => each.destroy());
+  charts = [];
+  const names = Object.keys(data.shares);
+  if (names.length) {
+    const longest = Math.max(...names.map((name) => data.shares[name].length));
+    const x = Array.from({ length: longest }, (_, at) => at + 1);
+    chart("#shares", x, names.map((name) => ({ name, values: x.map((_, at) => data.shares[name][at] ?? null) })), "tasks");
+    const table = made("table"), body = made("tbody");
+    for (const name of names) {
+      const row = made("tr"), head = made("th", name), values = data.shares[name];
+      head.scope = "row";
+      row.append(head, made("td", `${(100 * values[values.length - 1]).toFixed(0)} % of ${values.length} tasks`));
+      body.append(row);
+    }
+    table.append(body);
+    one("#shares-table").replaceChildren(table);
+  } else one("#shares").replaceChildren(made("p", "No task has a verdict yet.", "soft"));
+  const trainings = data.losses;
+  one("#no-losses").hidden = trainings.length > 0;
+  one("#pick").hidden = !trainings.length;
+  if (!trainings.length) return;
+  const select = one("#training"), before = select.value;
+  if (select.options.length !== trainings.length) {
+    select.replaceChildren(...trainings.map((each) => { const option = made("option", each.what); option.value = each.what; return option; }));
+    if (before) select.value = before;
+    select.onchange = drawCharts;
+  }
+  const chosen = trainings.find((each) => each.what === select.value) || trainings[0];
+  const at = [...new Set([...chosen.loss, ...chosen.validation].map((point) => point[0]))].sort((a, b) => a - b);
+  const along = (points) => { const known = new Map(points); return at.map((place) => known.get(place) ?? null); };
+  const series = [{ name: "loss", values: along(chosen.loss) }];
+  if (chosen.validation.length) series.push({ name: "validation", values: along(chosen.validation) });
+  chart("#losses", at, series, "iteration");
+}
+
+// -----------------------------------------------------------------------------------------------------------------------------
+
+one("#theme").addEventListener("click", switchTheme);
+if (one("#curves")) { loadCurves(); addEventListener("resize", drawCharts); }
+follow();
+chat();
+const landing = sessionStorage.getItem("land");
+sessionStorage.removeItem("land");
+if (landing) { const items = all(".step"); if (items.length) land(landing === "first" ? items[0] : items[items.length - 1]); }
+else if (location.hash) { try { one(location.hash)?.focus({ preventScroll: true }); } catch { /* No selector. */ } }

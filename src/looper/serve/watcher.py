@@ -1,0 +1,94 @@
+"""One look at all runs and campaigns for everybody who watches; none where nobody does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from looper.serve.streams import Event
+from looper.views.live import Projection
+
+LOOK_S = 1.0
+BEHIND = 100
+"""Events that wait for a slow reader; it is told to read everything anew after that."""
+CLOCKS = ("quiet_s", "left_s")
+"""What changes by itself as time goes by."""
+
+
+class Watcher:
+    """Tells its listeners which runs have changed."""
+
+    def __init__(self, projection: Projection) -> None:
+        self._projection = projection
+        self._listeners: set[asyncio.Queue[Event]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def listen(self) -> AsyncIterator[Event]:
+        """`status` with everything first, then `changed` with each run that is different."""
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        yield "", "status", await asyncio.to_thread(self._projection.status)
+        self._listeners.add(queue)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._look())
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._listeners.discard(queue)
+
+    async def _look(self) -> None:
+        before: dict[str, Any] = {}
+        while self._listeners:
+            status = await asyncio.to_thread(self._projection.status)
+            now = {run["run"]: run for run in status["runs"]}
+            changed = [run for name, run in now.items() if not _alike(run, before.get(name))]
+            gone = sorted(before.keys() - now.keys())
+            if before and (changed or gone):
+                self._tell(("", "changed", {"runs": changed, "gone": gone}))
+            before = now
+            await asyncio.sleep(LOOK_S)
+
+    def _tell(self, event: Event) -> None:
+        for queue in self._listeners:
+            if queue.qsize() > BEHIND:
+                while not queue.empty():
+                    queue.get_nowait()
+            queue.put_nowait(event)
+
+
+def _alike(now: dict[str, Any], before: dict[str, Any] | None) -> bool:
+    return before is not None and all(now[key] == before.get(key) for key in now if key not in CLOCKS)
+
+
+class Told:
+    """Events of a conversation, for those who listen now and those who come back."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._more = asyncio.Event()
+
+    def tell(self, name: str, data: dict[str, Any]) -> None:
+        """On the event loop's own thread."""
+        self._events.append((str(len(self._events) + 1), name, data))
+        self._more.set()
+        self._more = asyncio.Event()
+
+    async def since(self, seen: int) -> AsyncIterator[Event]:
+        yield "", "connected", {}
+        while True:
+            more = self._more
+            for event in self._events[seen:]:
+                seen += 1
+                yield event
+            if len(self._events) == seen:
+                await more.wait()
+
+
+async def growing(read: Callable[[], list[Event]], seen: int) -> AsyncIterator[Event]:
+    """What `read` gives, from the event after number `seen` on, without end; it gives all events so far, each time."""
+    yield "", "connected", {}
+    while True:
+        events = await asyncio.to_thread(read)
+        for event in events[seen:]:
+            yield event
+        seen = max(seen, len(events))
+        await asyncio.sleep(LOOK_S)

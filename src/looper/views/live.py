@@ -1,0 +1,189 @@
+"""How far every run is, right now: the one projection behind `looper status`, `looper watch` and the pages.
+
+It reads what runs write, whoever started them, takes no lock and writes nothing. Of a file it has seen, only what is new is read.
+"""
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from math import sqrt
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+from looper.errors import BadInput
+from looper.records.trajectory import StopReason
+from looper.views.runs import RunTail, RunView, run_folders
+
+QUIET_S = 60.0
+"""A run that writes nothing for so long may still be well; it is called stalled after that, or after `QUIET_CELLS` cells' time."""
+QUIET_CELLS = 3.0
+ENOUGH = 3
+"""Fewer cells say nothing about how long the rest will take."""
+
+
+class Standing(StrEnum):
+    """What a run is doing."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    STALLED = "stalled"
+    """Somebody is at it, and nothing was written for much longer than a cell takes."""
+    STOPPED = "stopped"
+    """Nobody is at it, and cells are left: the same command goes on."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """Seconds until the last cell has its end, with a 95 % interval."""
+
+    seconds: float
+    low: float
+    high: float
+
+
+def standing(run: RunView, now: float) -> Standing:
+    """`now` in seconds since 1970, the clock of the files."""
+    if run.writer is None:
+        return Standing.FINISHED if run.finished >= run.planned else Standing.STOPPED
+    return Standing.STALLED if quiet_s(run, now) > quiet_limit_s(run) else Standing.RUNNING
+
+
+def quiet_s(run: RunView, now: float) -> float:
+    """Since anything was written."""
+    return max(0.0, now - max(path.stat().st_mtime for path in run.folder.glob("*.jsonl")))
+
+
+def quiet_limit_s(run: RunView) -> float:
+    """Longer silence is a stall: a rollout says something at every step, and a training every second."""
+    return max(QUIET_S, QUIET_CELLS * median(_cell_seconds(run) or [0.0]))
+
+
+def left(run: RunView, now: float) -> Left | None:
+    """None where nobody is at it, or too little has ended since this process began."""
+    if run.writer is None or not run.sessions:
+        return None
+    session = run.sessions[-1]
+    done, rest = run.finished - session.done_before, run.planned - run.finished
+    if done < ENOUGH or rest <= 0:
+        return None
+    each = max(0.0, now - datetime.fromisoformat(session.begun).timestamp()) / done
+    seconds = _cell_seconds(run)[-done:]
+    spread = stdev(seconds) / fmean(seconds) if len(seconds) > 1 and fmean(seconds) else 1.0
+    off = min(0.95, 1.96 * spread / sqrt(done))
+    return Left(each * rest, each * rest * (1 - off), each * rest * (1 + off))
+
+
+def _cell_seconds(run: RunView) -> list[float]:
+    """Of each rollout with its verification, in the order of verdicts."""
+    return [
+        run.ends[key].wall_s + verdict.wall_s
+        for verdict in run.verdicts
+        if (key := (verdict.cell, verdict.attempt)) in run.ends
+    ]
+
+
+def described(run: RunView) -> dict[str, Any]:
+    """One run for machines, now: counts and times, nothing that a model or a task said."""
+    return {**_counts(run), **_clocks(run, time.time())}
+
+
+def _counts(run: RunView) -> dict[str, Any]:
+    return {
+        "run": run.folder.name,
+        "experiment": run.manifest.plan.experiment,
+        "profile": run.manifest.plan.profile,
+        "run_hash": run.manifest.run_hash(),
+        "finished": run.finished,
+        "planned": run.planned,
+        "tokens": _tokens(run),
+        "damaged_records": len(run.damage),
+        "arms": [_arm(run, arm.name) for arm in run.manifest.plan.arms],
+    }
+
+
+def _clocks(run: RunView, now: float) -> dict[str, Any]:
+    remaining = left(run, now)
+    seconds = remaining and (remaining.seconds, remaining.low, remaining.high)
+    return {
+        "standing": standing(run, now).value,
+        "writer": run.writer,
+        "quiet_s": round(quiet_s(run, now), 1),
+        "left_s": list(map(round, seconds)) if seconds else None,
+    }
+
+
+def _tokens(run: RunView) -> int | None:
+    """Prompts and replies of all rollouts together; None where some were not counted."""
+    counts = [(end.prompt_tokens, end.completion_tokens) for end in run.trajectories]
+    total = 0
+    for prompt, completion in counts:
+        if prompt is None or completion is None:
+            return None
+        total += prompt + completion
+    return total
+
+
+def _arm(run: RunView, arm: str) -> dict[str, Any]:
+    found = run.figures(arm)
+    limited = [end for end in run.trajectories if end.arm == arm and end.stop_reason is StopReason.TIME_LIMIT]
+    return {
+        "arm": arm,
+        "cells": found.cells,
+        "resolved": found.resolved.numerator,
+        "attempted": found.resolved.denominator,
+        "infra_errors": found.infra_errors,
+        "time_limits": len(limited),
+    }
+
+
+class Projection:
+    """All runs below a folder. Safe for several threads."""
+
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self._tails: dict[str, RunTail] = {}
+        self._counted: dict[str, tuple[RunView, dict[str, Any]]] = {}
+        self._lock = threading.Lock()
+
+    def read(self) -> tuple[list[RunView], list[str]]:
+        """Every run, the one written to last at the end, and what is wrong with those that cannot be read: a damaged one does not
+        hide the others."""
+        with self._lock:
+            found, unreadable = [], []
+            folders = run_folders(self.runs)
+            for gone in self._tails.keys() - {folder.name for folder in folders}:
+                del self._tails[gone]
+            for folder in folders:
+                try:
+                    found.append(self._read(folder))
+                except BadInput as error:
+                    unreadable.append(str(error))
+            return found, unreadable
+
+    def run(self, name: str) -> RunView | None:
+        """None where there is no such run. Raises BadInput for one that cannot be read."""
+        with self._lock:
+            # Looked up among what is there: no part of a name is ever joined to a path.
+            folder = next((path for path in run_folders(self.runs) if path.name == name), None)
+            return None if folder is None else self._read(folder)
+
+    def _read(self, folder: Path) -> RunView:
+        tail = self._tails.setdefault(folder.name, RunTail(folder))
+        tail.refresh()
+        return tail.view()
+
+    def status(self) -> dict[str, Any]:
+        """What `looper status --json` prints."""
+        views, unreadable = self.read()
+        return {"runs": [self.described(view) for view in views], "unreadable": unreadable}
+
+    def described(self, run: RunView) -> dict[str, Any]:
+        """One run now. What was counted of a view that is still the latest is not counted again."""
+        kept, counts = self._counted.get(run.folder.name, (None, {}))
+        if kept is not run:
+            counts = _counts(run)
+            self._counted[run.folder.name] = run, counts
+        return {**counts, **_clocks(run, time.time())}

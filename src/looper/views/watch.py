@@ -1,0 +1,73 @@
+"""Every run on one terminal screen, from the same projection as the pages."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from looper.views.show import duration, harmless
+
+COLOURS = {"running": "green", "stalled": "red", "stopped": "yellow", "finished": "dim"}
+BAR = 20
+"""Characters."""
+
+
+def screen(status: Mapping[str, Any], height: int) -> RenderableType:
+    """What fits into so many lines of 80 characters: the newest run with its arms, the runs before it, what cannot be read."""
+    runs = list(reversed(status["runs"]))
+    if not runs:
+        return Text("No runs yet. Begin one: looper run exp00")
+    parts: list[RenderableType] = [*_head(runs[0]), _arms(runs[0], max(3, height - 12))]
+    rest = runs[1 : max(2, height - 8 - min(len(runs[0]["arms"]), height - 12))]
+    if rest:
+        parts.append(Text())
+        parts += [_line(run) for run in rest]
+    parts += [
+        Text(harmless(said), style="red", overflow="ellipsis", no_wrap=True) for said in status["unreadable"]
+    ]
+    return Group(*parts)
+
+
+def _head(run: Mapping[str, Any]) -> Iterator[Text]:
+    yield _line(run)
+    words = [f"process {run['writer']}" if run["writer"] else "nobody is at it"]
+    if run["left_s"] is not None:
+        about, low, high = map(duration, run["left_s"])
+        words.append(f"about {about} left ({low} to {high})")
+    if run["writer"]:
+        words.append(f"last record {duration(run['quiet_s'])} ago")
+    if run["tokens"]:
+        words.append(f"{run['tokens'] / 1e6:.1f} M tokens")
+    if run["damaged_records"]:
+        words.append(f"{run['damaged_records']} damaged records")
+    yield Text(", ".join(words), style="dim")
+
+
+def _line(run: Mapping[str, Any]) -> Text:
+    share = run["finished"] / run["planned"] if run["planned"] else 0.0
+    filled = round(BAR * share)
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"{run['run'][:30]:30} ")
+    line.append("━" * filled, style="green").append("━" * (BAR - filled), style="dim")
+    line.append(f" {run['finished']:>5}/{run['planned']:<5} ")
+    line.append(run["standing"], style=COLOURS[run["standing"]])
+    return line
+
+
+def _arms(run: Mapping[str, Any], most: int) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("arm", "resolved", "of", "rate", "infra", "out of time"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
+    for arm in run["arms"][:most]:
+        rate = f"{100 * arm['resolved'] / arm['attempted']:.0f} %" if arm["attempted"] else "–"
+        table.add_row(
+            arm["arm"][:28],
+            *(str(arm[key]) for key in ("resolved", "attempted")),
+            rate,
+            *(str(arm[key]) for key in ("infra_errors", "time_limits")),
+        )
+    if len(run["arms"]) > most:
+        table.add_row(f"and {len(run['arms']) - most} more")
+    return table
