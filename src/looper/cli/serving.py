@@ -1,7 +1,9 @@
 """What `looper serve` does."""
 
+import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from looper.serve.deeds import Deeds
 from looper.serve.door import Door, loopback_origins
 from looper.serve.evolving import Evolving
 from looper.serve.pages import Finding, Sight
-from looper.serve.server import bound, serve
+from looper.serve.server import bound, server_of
 from looper.views.live import Projection
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -67,7 +69,12 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
             say(f"runs below {settings.runs}" + (f", evolution of {campaign.name}" if campaign else ""))
             say("Open this link, once, in a browser; Ctrl-C ends the server and touches no run:")
             print(f"http://{shown}:{port}/login?code={door.new_code()}", flush=True)
-            serve(application(sight, Deeds(settings.state / "serve")), listening)
+            server = server_of(application(sight, Deeds(settings.state / "serve")))
+            # uvicorn ends in order and then raises the signal once more, for whoever was asked before it: that is the end wanted.
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.default_int_handler)
+            with contextlib.suppress(KeyboardInterrupt):
+                asyncio.run(server.serve(sockets=[listening]))
 
 
 def another_link(port: int, settings: Settings) -> str:

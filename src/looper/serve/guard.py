@@ -59,6 +59,9 @@ class Guard:
                 )
             else:
                 receive = _again(body, receive)
+        if answer is not None and scope["method"] not in READS:
+            # What was sent and not read must not be taken for the next request.
+            answer.headers["Connection"] = "close"
         await (answer or self.app)(scope, receive, with_headers)
 
     def _refusal(self, scope: Scope) -> Response | None:

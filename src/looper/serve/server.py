@@ -1,6 +1,5 @@
 """The socket: bound before anything is printed, and closed to whoever begins a request and does not go on."""
 
-import asyncio
 import errno
 import socket
 from typing import Any
@@ -14,6 +13,7 @@ from looper.errors import BadInput
 HEAD_S = 5.0
 """From a connection to its first whole request head, and from one request to the next."""
 HEAD_BYTES = 16 * 1024
+BACKLOG = 512
 TRIED = 50
 """Ports after the one that is taken."""
 
@@ -55,6 +55,8 @@ def bound(host: str, port: int) -> socket.socket:
     except OverflowError as error:
         found.close()
         raise BadInput(f"There is no port {port}; take one from 1024 to 65535.") from error
+    # From here on nobody is turned away: who comes before the server runs waits for it.
+    found.listen(BACKLOG)
     return found
 
 
@@ -71,8 +73,8 @@ def _free(host: str, port: int, family: socket.AddressFamily) -> int:
         return int(tried.getsockname()[1])
 
 
-def serve(app: ASGIApp, listening: socket.socket) -> None:
-    """Until a signal ends it."""
+def server_of(app: ASGIApp) -> uvicorn.Server:
+    """Serves with `asyncio.run(server.serve(sockets=[...]))`, until a signal, or `should_exit`, ends it."""
     config = uvicorn.Config(
         app,
         http=Impatient,
@@ -85,6 +87,6 @@ def serve(app: ASGIApp, listening: socket.socket) -> None:
         timeout_keep_alive=int(HEAD_S),
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=HEAD_BYTES,
-        backlog=512,
+        backlog=BACKLOG,
     )
-    asyncio.run(uvicorn.Server(config).serve(sockets=[listening]))
+    return uvicorn.Server(config)

@@ -25,27 +25,27 @@ class Watcher:
     async def listen(self) -> AsyncIterator[Event]:
         """`status` with everything first, then `changed` with each run that is different."""
         queue: asyncio.Queue[Event] = asyncio.Queue()
-        yield "", "status", await asyncio.to_thread(self._projection.status)
+        # Listening comes first, or what changes in between would never be told.
         self._listeners.add(queue)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._look())
         try:
+            status = await asyncio.to_thread(self._projection.status)
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._look(_by_name(status)))
+            yield "", "status", status
             while True:
                 yield await queue.get()
         finally:
             self._listeners.discard(queue)
 
-    async def _look(self) -> None:
-        before: dict[str, Any] = {}
+    async def _look(self, before: dict[str, Any]) -> None:
         while self._listeners:
-            status = await asyncio.to_thread(self._projection.status)
-            now = {run["run"]: run for run in status["runs"]}
+            await asyncio.sleep(LOOK_S)
+            now = _by_name(await asyncio.to_thread(self._projection.status))
             changed = [run for name, run in now.items() if not _alike(run, before.get(name))]
             gone = sorted(before.keys() - now.keys())
-            if before and (changed or gone):
+            if changed or gone:
                 self._tell(("", "changed", {"runs": changed, "gone": gone}))
             before = now
-            await asyncio.sleep(LOOK_S)
 
     def _tell(self, event: Event) -> None:
         for queue in self._listeners:
@@ -53,6 +53,10 @@ class Watcher:
                 while not queue.empty():
                     queue.get_nowait()
             queue.put_nowait(event)
+
+
+def _by_name(status: dict[str, Any]) -> dict[str, Any]:
+    return {run["run"]: run for run in status["runs"]}
 
 
 def _alike(now: dict[str, Any], before: dict[str, Any] | None) -> bool:

@@ -1,0 +1,176 @@
+"""A run folder as a run would leave it, with whatever texts a test wants in it; no model is asked."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from looper.agent.scaffold import packaged_scaffold
+from looper.journal import Stream
+from looper.records.base import content_hash
+from looper.records.model import ModelSpec
+from looper.records.plan import Arm, ArmRole, Limits, Plan, RunManifest, TaskSelection
+from looper.records.trajectory import (
+    Bash,
+    Done,
+    FinishReason,
+    Guard,
+    ModelIdentity,
+    Observation,
+    ObservationKind,
+    Read,
+    Reply,
+    Step,
+    StopReason,
+    Trajectory,
+    Usage,
+)
+from looper.records.verdict import Outcome, TestOutcome, Verdict
+
+IDENTITY = ModelIdentity(
+    backend="scripted", backend_version="1", name="x", digest="x", quantisation="none", context_tokens=32768
+)
+USAGE = Usage(prompt_tokens=40, completion_tokens=20, counted_by="x")
+
+
+def step(cell: str, index: int, last: int, said: str, seen: str) -> Step:
+    """The last one ends; every third command failed, and the second step fired a guard."""
+    action = Done(message=said[:40]) if index == last else Bash(command=f"run {index}")
+    if index == 2:
+        action = Read(path=said[:40])
+    return Step(
+        cell=cell,
+        attempt=1,
+        index=index,
+        reply=Reply(text=f"{said} {index}", finish_reason=FinishReason.STOP, usage=USAGE, wall_s=0.1),
+        action=action,
+        problem=None,
+        observation=Observation(
+            kind=ObservationKind.END if index == last else ObservationKind.OK,
+            text=f"{seen} {index}",
+            exit_code=int(index % 3 == 0) if isinstance(action, Bash) else None,
+        ),
+        guards=(Guard.REPEATED_ACTION,) if index == 2 else (),
+        stop_reason=StopReason.DONE if index == last else None,
+        context_tokens=40,
+        pruned_messages=0,
+        tree="x",
+        wall_s=0.2,
+    )
+
+
+def write_run(
+    runs: Path,
+    *,
+    experiment: str = "written",
+    arms: Sequence[str] = ("base", "other"),
+    tasks: Sequence[str] = ("a__b-1", "a__b-2"),
+    steps: int = 5,
+    said: str = "said",
+    seen: str = "seen",
+    cause: str = "a test failed",
+    patch: str = "diff --git a/x b/x\n+one\n",
+    test: str = "tests/test_x.py::test_x",
+    judged: Callable[[str], bool] = lambda cell: True,
+) -> Path:
+    """Base resolves nothing, every other arm everything; cells that are not `judged` have no end yet."""
+    scaffold, model = packaged_scaffold("full"), ModelSpec(backend="scripted", name="x")
+    plan = Plan(
+        experiment=experiment,
+        profile="micro",
+        title="Written down",
+        hypothesis="h",
+        factor="the arm",
+        selection=TaskSelection(suite="swe-bench-cl"),
+        seeds=(0,),
+        arms=tuple(
+            Arm(
+                name=name,
+                role=ArmRole.BASE if name == "base" else ArmRole.TREATMENT,
+                model=model,
+                scaffold=scaffold,
+                temperature=0.2 * at,
+            )
+            for at, name in enumerate(arms)
+        ),
+        limits=Limits(
+            steps=30, output_tokens=400, context_tokens=8000, wall_s=60, command_s=10, verify_s=60
+        ),
+        order="parallel",
+    )
+    manifest = RunManifest(
+        plan=plan,
+        code_version="x",
+        tasks=tuple(tasks),
+        tasks_hash="x",
+        models={arm.name: IDENTITY for arm in plan.arms},
+        environments=("e",),
+        sandbox="none",
+        leaked=tuple(tasks[:1]),
+        left_out={"a__b-9": cause},
+    )
+    folder = runs / f"{experiment}-micro-{manifest.run_hash()}"
+    folder.mkdir(parents=True)
+    _write(folder, "manifest", [manifest])
+    cells = [(arm, task, f"{arm.name}/0/{task}") for arm in plan.arms for task in tasks]
+    _write(
+        folder, "steps", [step(cell, at + 1, steps, said, seen) for *_, cell in cells for at in range(steps)]
+    )
+    ended = [(arm, task, cell) for arm, task, cell in cells if judged(cell)]
+    _write(folder, "trajectories", [_end(cell, arm, task, patch, steps) for arm, task, cell in ended])
+    _write(folder, "verdicts", [_verdict(cell, arm, task, patch, cause, test) for arm, task, cell in ended])
+    return folder
+
+
+def _end(cell: str, arm: Arm, task: str, patch: str, steps: int) -> Trajectory:
+    return Trajectory(
+        cell=cell,
+        attempt=1,
+        instance_id=task,
+        arm=arm.name,
+        arm_hash=arm.config_hash(),
+        seed=0,
+        code_version="x",
+        prompt_hash="x",
+        model=IDENTITY,
+        environment="e",
+        sandbox="none",
+        workspace_clean_state="x",
+        steps=steps,
+        stop_reason=StopReason.DONE,
+        patch=patch,
+        patch_hash=content_hash(patch),
+        patch_at_limit=False,
+        flagged_paths=(),
+        prompt_tokens=40 * steps,
+        completion_tokens=20 * steps,
+        guards={},
+        wall_s=1.0,
+        model_s=0.5,
+    )
+
+
+def _verdict(cell: str, arm: Arm, task: str, patch: str, cause: str, test: str) -> Verdict:
+    good = arm.name != "base"
+    return Verdict(
+        cell=cell,
+        attempt=1,
+        instance_id=task,
+        outcome=Outcome.RESOLVED if good else Outcome.UNRESOLVED,
+        cause="" if good else cause,
+        f2p_only=False,
+        fail_to_pass={test: TestOutcome.PASSED if good else TestOutcome.FAILED},
+        pass_to_pass={},
+        stripped_paths=(),
+        tampering=(),
+        patch_hash=content_hash(patch),
+        environment="e",
+        sandbox="none",
+        verifier="1",
+        wall_s=1.0,
+    )
+
+
+def _write(folder: Path, name: str, records: Sequence[object]) -> None:
+    stream: Stream[object] = Stream(folder, name, type(records[0]) if records else Verdict)  # type: ignore[arg-type,type-var]
+    for record in records:
+        stream.append(record)
+    stream.close()

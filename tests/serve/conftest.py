@@ -1,0 +1,83 @@
+"""A server of pages on a port of its own, as `looper serve` puts it together, in a thread of the test."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from looper.serve.app import application
+from looper.serve.deeds import Deeds
+from looper.serve.door import Door, loopback_origins
+from looper.serve.evolving import Evolving
+from looper.serve.pages import Finding, Sight
+from looper.serve.server import bound, server_of
+from looper.views.live import Projection
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that runs."""
+
+    url: str
+    door: Door
+    deeds: Path
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def program(self) -> httpx.Client:
+        """A client with the token, as a program has it."""
+        return httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {self.door.token}"}, timeout=30
+        )
+
+    def browser(self) -> httpx.Client:
+        """A client that has logged in by a link, as a browser does; pages are what it asks for."""
+        entered = httpx.get(f"{self.url}/login?code={self.door.new_code()}")
+        assert entered.status_code == 303
+        return httpx.Client(
+            base_url=self.url, headers={"Accept": "text/html"}, cookies=dict(entered.cookies), timeout=30
+        )
+
+
+Serving = Callable[..., "contextlib.AbstractContextManager[Served]"]
+
+
+@contextlib.contextmanager
+def serving(runs: Path, deeds: Path, evolving: Evolving | None = None) -> Iterator[Served]:
+    listening = bound("127.0.0.1", 0)
+    port = int(listening.getsockname()[1])
+    door = Door(loopback_origins(port))
+    finding = Finding("ok", "sandbox", "bubblewrap", "")
+    sight = Sight(Projection(runs), evolving, door, lambda name: None, lambda tasks: {}, lambda: [finding])
+    server = server_of(application(sight, Deeds(deeds)))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield Served(f"http://127.0.0.1:{port}", door, deeds)
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listening.close()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def served(runs: Path, tmp_path: Path) -> Iterator[Served]:
+    with serving(runs, tmp_path / "deeds") as found:
+        yield found
