@@ -91,9 +91,7 @@ def write_run(
             )
             for at, name in enumerate(arms)
         ),
-        limits=Limits(
-            steps=30, output_tokens=400, context_tokens=8000, wall_s=60, command_s=10, verify_s=60
-        ),
+        limits=Limits(steps=30, output_tokens=400, context_tokens=8000, wall_s=60, command_s=10, verify_s=60),
         order="parallel",
     )
     manifest = RunManifest(

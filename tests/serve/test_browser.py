@@ -9,24 +9,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from looper.cli.repository_steps import verify
+from looper.cli.served import Repository
+from looper.records.generation import Phase
 from tests.experiment.test_run import Project
 from tests.fakes.shop import Shop, shop
 from tests.fakes.written_run import write_run
 from tests.serve.conftest import Served, serving
 from tests.serve.test_pages import HOSTILE
 
-from looper.cli.repository_steps import verify
-from looper.cli.served import Repository
-from looper.records.generation import Phase
-
 playwright = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
 __all__ = ["shop"]
 CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))), None
+    filter(
+        None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"))
+    ),
+    None,
 )
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine; Debian: apt-get install chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine; Debian: apt-get install chromium"
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +54,11 @@ def page_of(chromium: Browser, served: Served, width: int = 1200) -> Iterator[Pa
     page.on("dialog", lambda dialog: wrong.append(f"a script said {dialog.message}"))
     page.on(
         "request",
-        lambda asked: None
-        if asked.url.startswith((f"{served.url}/", "data:"))
-        else wrong.append(f"asked for {asked.url}"),
+        lambda asked: (
+            None
+            if asked.url.startswith((f"{served.url}/", "data:"))
+            else wrong.append(f"asked for {asked.url}")
+        ),
     )
     page.goto(f"{served.url}/login?code={served.door.new_code()}")
     yield page
@@ -135,7 +142,15 @@ def test_every_page_fits_a_phone(chromium: Browser, served: Served, runs: Path) 
         cell = f"/runs/{folder.name}/cells/base/0/a__b-1"
         beside = f"/runs/{folder.name}/diff?a=base/0/a__b-1&b=other/0/a__b-1"
         ends = ("", "/tasks", "/learned", "/curves")
-        for path in ("/", *(f"/runs/{folder.name}{end}" for end in ends), cell, beside, "/evolution", "/prime", "/doctor"):
+        for path in (
+            "/",
+            *(f"/runs/{folder.name}{end}" for end in ends),
+            cell,
+            beside,
+            "/evolution",
+            "/prime",
+            "/doctor",
+        ):
             page.goto(f"{served.url}{path}")
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
             unnamed = page.evaluate(
@@ -152,7 +167,10 @@ def test_a_candidate_is_promoted_and_rolled_back_by_a_person_who_was_asked(
     shop.spawn()
     verify(shop.open(), 1)
     campaign = Repository(shop.open())
-    with serving(tmp_path / "runs", tmp_path / "deeds", campaign) as served, page_of(chromium, served) as page:
+    with (
+        serving(tmp_path / "runs", tmp_path / "deeds", campaign) as served,
+        page_of(chromium, served) as page,
+    ):
         page.get_by_role("link", name="Evolution", exact=True).click()
         page.get_by_role("link", name="1 A discount").click()
         expect(page.locator(".patch")).to_contain_text("def discount")
@@ -176,7 +194,10 @@ def test_a_run_is_followed_to_its_end_and_says_what_the_command_says(
     running = project.start("run", "test", "--workers", "1")
 
     def told() -> dict[str, int]:
-        return {run["run"]: run["finished"] for run in json.loads(project.looper("status", "--json").stdout)["runs"]}
+        return {
+            run["run"]: run["finished"]
+            for run in json.loads(project.looper("status", "--json").stdout)["runs"]
+        }
 
     runs = project.folder / "runs"
     with serving(runs, tmp_path / "deeds") as served, page_of(chromium, served) as page:
@@ -196,6 +217,8 @@ def test_a_run_is_followed_to_its_end_and_says_what_the_command_says(
         expect(page.locator("#now .state")).to_have_text("finished", timeout=15_000)
         assert running.returncode == 0 and polls
         (final,) = told().values()
-        assert int(number.inner_text()) == final == int(page.locator("#now [data-number=planned]").inner_text())
+        assert (
+            int(number.inner_text()) == final == int(page.locator("#now [data-number=planned]").inner_text())
+        )
         rows = page.locator("#arms table.figures tbody tr")
         assert rows.count() == 3 and "4/4" in rows.first.inner_text()

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.fakes.model_servers import Fault, Slow
-from tests.fakes.shop import CONTRACT, Shop, prime, shop, until
-from tests.serve.conftest import Served, serving
-from tests.serve.test_pages import parsed
 
 from looper.cli.repository_steps import verify
 from looper.cli.served import Repository
 from looper.journal import read_stream
 from looper.records.deed import Deed
+from tests.fakes.model_servers import Fault, Slow
+from tests.fakes.shop import CONTRACT, Shop, prime, shop, until
+from tests.serve.conftest import Served, serving
+from tests.serve.test_pages import parsed
 
 __all__ = ["shop"]
 CHAT = "You are the prime"
@@ -62,7 +62,9 @@ def test_from_a_contract_to_a_promotion_and_back(shop: Shop, served_shop: Served
         twice = client.post("/promote", json={"generation": 1, "candidate_hash": seen})
         assert error(twice)[0] == 409
         page = client.get("/evolution/1", headers={"Accept": "text/html"}).text
-        assert "def discount" in page and "works now" in page and "Roll back" in page and ">Promote<" not in page
+        assert (
+            "def discount" in page and "works now" in page and "Roll back" in page and ">Promote<" not in page
+        )
         back = client.post("/rollback", json={"generation": 1, "candidate_hash": seen})
         assert back.json()["status"] == "rolled_back" and "def discount" not in shop.git(
             "show", "evolve/active:src/price.py"

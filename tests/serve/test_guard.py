@@ -11,14 +11,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.fakes.written_run import write_run
-from tests.serve.conftest import Served
 
 from looper.journal import RunLock, read_stream
 from looper.records.deed import Deed
 from looper.serve.door import Door, loopback_origins
 from looper.serve.guard import BODY_BYTES
 from looper.serve.streams import STREAMS
+from looper.views.live import Projection
+from tests.fakes.written_run import write_run
+from tests.serve.conftest import Served
 
 ACTING = "/codes"
 """A route that changes something: it makes a code that logs in."""
@@ -55,7 +56,10 @@ def test_h01_a_request_for_another_name_is_refused(served: Served, host: str | N
 
 def test_h01_two_names_are_refused(served: Served) -> None:
     head = f"GET /status HTTP/1.0\r\nHost: 127.0.0.1:{served.port}\r\nHost: evil\r\n"
-    assert status(raw(served, f"{head}Authorization: Bearer {served.door.token}\r\n\r\n".encode())) in (400, 403)
+    assert status(raw(served, f"{head}Authorization: Bearer {served.door.token}\r\n\r\n".encode())) in (
+        400,
+        403,
+    )
 
 
 def test_h01_its_own_names_are_answered(served: Served) -> None:
@@ -96,7 +100,9 @@ def test_a_link_logs_in_once_and_not_for_ever() -> None:
 # H03, H04
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
+)
 def test_h03_what_a_form_of_another_site_can_send_is_refused(served: Served, kind: str) -> None:
     with served.browser() as client:
         answer = client.post(ACTING, content=b"{}", headers={"Content-Type": kind, "Origin": served.url})
@@ -113,7 +119,9 @@ def test_h03_what_a_form_of_another_site_can_send_is_refused(served: Served, kin
         {"Origin": "http://127.0.0.1:1"},
     ],
 )
-def test_h04_another_site_acts_neither_by_cookie_nor_by_token(served: Served, headers: dict[str, str]) -> None:
+def test_h04_another_site_acts_neither_by_cookie_nor_by_token(
+    served: Served, headers: dict[str, str]
+) -> None:
     sent = {name: value.replace("OWN", served.url) for name, value in headers.items()}
     with served.browser() as browser, served.program() as program:
         for client in (browser, program):
@@ -149,7 +157,9 @@ def test_h05_nothing_is_done_by_get(served: Served, path: str) -> None:
         "/etc/passwd", "%2fetc%2fpasswd", ".", "..", "%c0%ae%c0%ae", "a" * 5000,
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("place", ["/runs/{}", "/runs/{}/status", "/runs/{}/curves", "/static/{}", "/runs/{}/cells/x"])
+@pytest.mark.parametrize(
+    "place", ["/runs/{}", "/runs/{}/status", "/runs/{}/curves", "/static/{}", "/runs/{}/cells/x"]
+)
 def test_h06_no_name_reaches_a_file_outside(served: Served, runs: Path, name: str, place: str) -> None:
     outside = runs.parent / "secret"
     outside.mkdir()
@@ -157,6 +167,12 @@ def test_h06_no_name_reaches_a_file_outside(served: Served, runs: Path, name: st
     request = f"GET {place.format(name)} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nConnection: close\r\n"
     answer = raw(served, f"{request}Authorization: Bearer {served.door.token}\r\n\r\n".encode())
     assert status(answer) in (400, 404, 409) and b"the secret" not in answer and b"Traceback" not in answer
+
+
+def test_h06_a_run_is_looked_up_among_what_is_there(runs: Path) -> None:
+    write_run(runs.parent / "outside")
+    (other,) = (runs.parent / "outside").iterdir()
+    assert Projection(runs).run(f"../outside/{other.name}") is None and Projection(runs).run("..") is None
 
 
 # H08, H09
@@ -232,7 +248,9 @@ def test_a_body_that_is_deeper_than_any_reader_is_no_error_of_ours(served: Serve
     with served.program() as client:
         deep = client.post(ACTING, content=b"[" * 60_000, headers={"Content-Type": "application/json"})
         long = client.post(
-            "/promote", content=b'{"generation": ' + b"9" * 50_000 + b"}", headers={"Content-Type": "application/json"}
+            "/promote",
+            content=b'{"generation": ' + b"9" * 50_000 + b"}",
+            headers={"Content-Type": "application/json"},
         )
     assert deep.status_code in (400, 422) and long.status_code in (400, 422)
 
@@ -283,7 +301,9 @@ time.sleep(60)
 """
 
 
-def test_h10_a_decision_about_something_else_than_what_was_seen_is_refused(served: Served, runs: Path) -> None:
+def test_h10_a_decision_about_something_else_than_what_was_seen_is_refused(
+    served: Served, runs: Path
+) -> None:
     folder = write_run(runs)
     lock = RunLock(folder)
     try:
@@ -335,7 +355,9 @@ def test_h11_h12_it_listens_on_loopback_and_its_token_is_nowhere_but_in_its_file
         assert listening(server.pid) == {"0100007F"}
         (file,) = (home / "serve").glob("*.token")
         token = file.read_text()
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600 and stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+        assert (
+            stat.S_IMODE(file.stat().st_mode) == 0o600 and stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+        )
         link = next(line for line in said.read_text().splitlines() if "/login?code=" in line)
         with httpx.Client(headers={"Accept": "text/html"}) as browser:
             entered = browser.get(link)
@@ -343,7 +365,9 @@ def test_h11_h12_it_listens_on_loopback_and_its_token_is_nowhere_but_in_its_file
             cookie = entered.headers["set-cookie"]
             assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
             base = link.partition("/login")[0]
-            pages = [browser.get(f"{base}{path}").text for path in ("/", "/evolution", "/prime", "/doctor", "/x")]
+            pages = [
+                browser.get(f"{base}{path}").text for path in ("/", "/evolution", "/prime", "/doctor", "/x")
+            ]
             assert browser.get(link).status_code == 401, "a link is good once"
         everywhere = [
             said.read_text(), Path(f"/proc/{server.pid}/cmdline").read_text(), Path(f"/proc/{server.pid}/environ").read_text(), str(entered.headers), *pages,

@@ -11,13 +11,13 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from tests.fakes.written_run import write_run
-from tests.serve.conftest import Served, serving
 
 from looper.cli.served import Embedded
 from looper.evolution.ledger import Ledger
 from looper.records.generation import Moved, Proposed, Source
 from looper.records.generation import Phase as Stand
+from tests.fakes.written_run import write_run
+from tests.serve.conftest import Served, serving
 
 OPERATIONS = {
     ("get", "/status"), ("get", "/runs/{run}/status"), ("get", "/runs/{run}/curves.json"), ("get", "/stats"), ("get", "/versions"),

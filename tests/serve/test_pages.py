@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.fakes.written_run import write_run
-from tests.serve.conftest import Served
 
 from looper.views.live import Projection
 from looper.views.trajectory import PAGE, TEXT_CHARS
+from tests.fakes.written_run import write_run
+from tests.serve.conftest import Served
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\'"--></pre>{{ 7*7 }}\x1b]0;title\x07\ud800'
 
@@ -36,7 +36,9 @@ def test_h07_hostile_text_in_every_field_is_text(served: Served, runs: Path) -> 
         for path in pages:
             answer = client.get(path)
             assert answer.status_code in (200, 404), path
-            assert not re.search(r"<script(?! src=\"/static/)|<img|<b>arm|onerror=alert\(1\)>\s*<|\x1b|\x07", answer.text), path
+            assert not re.search(
+                r"<script(?! src=\"/static/)|<img|<b>arm|onerror=alert\(1\)>\s*<|\x1b|\x07", answer.text
+            ), path
             assert "49" not in re.findall(r"\{\{ 7\*7 \}\}|49(?=\\x1b)", answer.text)
         shown = client.get(f"/runs/{folder.name}/cells/{cell}").text
         assert "&lt;script&gt;alert(" in shown and "\\x1b]0;title" in shown
@@ -132,7 +134,9 @@ def test_the_projection_reads_on_and_agrees_with_the_command(served: Served, run
     folder = write_run(runs, judged=lambda cell: cell.endswith("-1"))
     with served.program() as client:
         before = client.get("/status").json()
-        assert [run["finished"] for run in before["runs"]] == [2] and before["runs"][0]["standing"] == "stopped"
+        assert [run["finished"] for run in before["runs"]] == [2] and before["runs"][0][
+            "standing"
+        ] == "stopped"
         whole = write_run(runs.parent / "other")
         for name in ("verdicts", "trajectories"):
             lines = (whole / f"{name}.jsonl").read_bytes().splitlines(keepends=True)
@@ -170,7 +174,9 @@ def test_a_stream_tells_everything_first_and_then_what_changed(served: Served, r
         assert name == "status" and data["runs"][0]["finished"] == 0
         shutil.copy(whole / "verdicts.jsonl", folder / "verdicts.jsonl")
         name, data = next(events)
-        assert name == "changed" and [(run["run"], run["finished"]) for run in data["runs"]] == [(folder.name, 4)]
+        assert name == "changed" and [(run["run"], run["finished"]) for run in data["runs"]] == [
+            (folder.name, 4)
+        ]
 
 
 def parsed(lines):  # type: ignore[no-untyped-def]

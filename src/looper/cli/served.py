@@ -69,7 +69,7 @@ class Embedded:
         self._promoter = promoter_in(folder)
         self._folder = folder
         self.name = f"the embedded agent in {folder.name}"
-        self.ledger_file = self._promoter.ledger.folder / "events.jsonl"
+        self.takes_contracts = False
 
     def state(self) -> State:
         return self._promoter.ledger.state()
@@ -115,7 +115,7 @@ class Repository:
 
     def __post_init__(self) -> None:
         self.name = self.opened.root.name
-        self.ledger_file = self.opened.ledger.folder / "events.jsonl"
+        self.takes_contracts = True
         self._conversation = Conversation(partial(model_of, self.opened, Role.PRIME, 0), self._tools())
 
     def state(self) -> State:

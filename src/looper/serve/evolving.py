@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from looper.evolution.chat import Tell
@@ -28,8 +27,8 @@ class Evolving(Protocol):
     """One campaign. Whatever cannot be done raises a LooperError that says why."""
 
     name: str
-    ledger_file: Path
-    """That grows with every event."""
+    takes_contracts: bool
+    """Whether a person may have something of their own carried out."""
 
     def state(self) -> State: ...
 

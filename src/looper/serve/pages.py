@@ -146,18 +146,26 @@ def routes(sight: Sight) -> list[Route]:
         run = run_of(request)
         items: dict[str, MemoryItem] = memory_items(run)
         cards = dict[str, AdapterRecord | str | None]()
-        for made in run.consolidations:
-            if made.adapter and made.adapter not in cards:
-                try:
-                    cards[made.adapter] = sight.card_of(made.adapter)
-                except ValueError as error:
-                    cards[made.adapter] = str(error)
+        for name in {made.adapter: None for made in run.consolidations if made.adapter}:
+            try:
+                cards[name] = sight.card_of(name)
+            except ValueError as error:
+                cards[name] = str(error)
+
+        def known(name: str) -> AdapterRecord | None:
+            card = cards[name]
+            if isinstance(card, str):
+                raise ValueError(card)
+            return card
+
         return page(
             request,
             "learned",
             title=f"What the arms of {run.folder.name} learned",
             run=run,
-            lines=list(lineage_lines(run, None, lambda name: None)),
+            lineage={
+                arm.name: list(lineage_lines(run, arm.name, known))[1:] for arm in run.manifest.plan.arms
+            },
             cards=cards,
             items=items,
             reverted=reverted_items(run),

@@ -1,6 +1,7 @@
 """One look at all runs and campaigns for everybody who watches; none where nobody does."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -8,6 +9,8 @@ from looper.serve.streams import Event
 from looper.views.live import Projection
 
 LOOK_S = 1.0
+SHARE = 0.01
+"""Of one core: looking takes no more, however much there is to look at, so nobody's run is slower for being watched."""
 BEHIND = 100
 """Events that wait for a slow reader; it is told to read everything anew after that."""
 CLOCKS = ("quiet_s", "left_s")
@@ -38,14 +41,21 @@ class Watcher:
             self._listeners.discard(queue)
 
     async def _look(self, before: dict[str, Any]) -> None:
+        took = 0.0
         while self._listeners:
-            await asyncio.sleep(LOOK_S)
-            now = _by_name(await asyncio.to_thread(self._projection.status))
+            await asyncio.sleep(max(LOOK_S, took / SHARE))
+            now, took = await asyncio.to_thread(self._timed)
             changed = [run for name, run in now.items() if not _alike(run, before.get(name))]
             gone = sorted(before.keys() - now.keys())
             if changed or gone:
                 self._tell(("", "changed", {"runs": changed, "gone": gone}))
             before = now
+
+    def _timed(self) -> tuple[dict[str, Any], float]:
+        """Every run, and the processor's seconds that looking took."""
+        begun = time.thread_time()
+        found = _by_name(self._projection.status())
+        return found, time.thread_time() - begun
 
     def _tell(self, event: Event) -> None:
         for queue in self._listeners:

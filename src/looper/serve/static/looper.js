@@ -56,6 +56,42 @@ async function refresh() {
   }
 }
 
+// Numbers come with the event itself, at once. What is worked out of them is fetched more seldom the longer that takes, so that being
+// watched costs a run no more than a hundredth of a core.
+const SHARE = 0.01;
+let due = 0;
+let soonest = 0;
+
+function refreshLater(atOnce) {
+  if (due && !atOnce) return;
+  clearTimeout(due);
+  due = setTimeout(async () => {
+    const begun = performance.now();
+    await refresh();
+    soonest = performance.now() + (performance.now() - begun) / SHARE;
+    due = 0;
+  }, atOnce ? 0 : Math.max(1000, soonest - performance.now()));
+}
+
+function words(seconds) {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+function showNumbers(run) {
+  for (const place of all(`[data-run="${CSS.escape(run.run)}"]`)) {
+    for (const node of all("[data-number]", place)) node.textContent = run[node.dataset.number];
+    const bar = one("progress", place), state = one(".state", place), rest = one("[data-rest]", place);
+    if (bar) { bar.max = run.planned; bar.value = run.finished; }
+    if (state) { state.textContent = run.standing; state.className = `state ${run.standing}`; }
+    if (rest) rest.textContent = run.left_s ? `about ${words(run.left_s[0])} left (${words(run.left_s[1])} to ${words(run.left_s[2])})` : "";
+  }
+  for (const arm of run.arms) {
+    const cell = one(`#arms tr[data-arm="${CSS.escape(arm.arm)}"] td`);
+    if (cell && one(`#now[data-run="${CSS.escape(run.run)}"]`) && cell.textContent !== "failed arm") cell.textContent = `${arm.resolved}/${arm.attempted}`;
+  }
+}
+
 function say(words) {
   const live = one("#live");
   if (!live) return;
@@ -80,7 +116,10 @@ function follow() {
     const changed = JSON.parse(event.data);
     const names = [...changed.runs.map((run) => run.run), ...changed.gone];
     if (!runs.has("*") && !names.some((name) => runs.has(name))) return;
-    refresh();
+    changed.runs.forEach(showNumbers);
+    // A run that is new here, or has come to its end, is shown whole at once.
+    const known = (run) => one(`[data-run="${CSS.escape(run.run)}"]`) || !runs.has("*");
+    refreshLater(changed.gone.length > 0 || changed.runs.some((run) => run.standing !== "running" || !known(run)));
     if (one("#curves")) loadCurves();
   });
 }
@@ -113,7 +152,9 @@ function confirmed(question) {
   });
 }
 
-function told(near, words, bad) {
+function told(where, words, bad) {
+  // What was pressed may have been swapped for what came of it in the meantime.
+  const near = where.isConnected ? where : one("main h1");
   near.parentElement.querySelector(".told")?.remove();
   const line = made("p", words, bad ? "told notice bad" : "told notice");
   line.setAttribute("role", "status");
@@ -232,7 +273,7 @@ async function loadCurves() {
 function chart(where, x, series, label) {
   const style = getComputedStyle(document.documentElement);
   const ink = style.getPropertyValue("--soft").trim(), line = style.getPropertyValue("--line").trim();
-  const axis = { stroke: ink, grid: { stroke: line }, ticks: { stroke: line } };
+  const axis = { stroke: ink, grid: { stroke: line, width: 0.5 }, ticks: { stroke: line, width: 0.5 } };
   const node = one(where);
   node.replaceChildren();
   charts.push(new uPlot({

@@ -1,0 +1,179 @@
+"""Follows a real run in a real browser to its end, number by number, and takes a picture of every page.
+
+    python scripts/check_pages.py [--profile demo] [--folder FOLDER] [--pictures FOLDER]
+
+Begins `looper run exp00` and `looper serve` beside it, opens the run's page in headless Chromium, and at every poll compares what the page
+says with `looper status --json`, asked before and after: where both say the same, so must the page. At the end: every page in both
+themes, 390 and 1,440 pixels wide. Needs Chromium and the extra `dev`.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+LOOPER = [sys.executable, "-m", "looper.cli.main"]
+LATE_S = 5.0
+"""A page is at most a look, a fetch and a swap behind the records."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--folder", type=Path, help="To run in; else a new one, which is removed.")
+    parser.add_argument("--campaign", type=Path, help="Folder of a campaign, for pictures of its pages.")
+    parser.add_argument("--pictures", type=Path)
+    options = parser.parse_args()
+    place = (options.folder or Path(tempfile.mkdtemp(prefix="check-pages-"))).absolute()
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        return check(place, options.profile, options.pictures, options.campaign)
+    finally:
+        if options.folder is None:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def check(place: Path, profile: str, pictures: Path | None, campaign: Path | None) -> int:
+    running = subprocess.Popen(
+        [*LOOPER, "run", "exp00", "--profile", profile],
+        cwd=place,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wrong: list[str] = []
+    with served(place, campaign) as link, sync_playwright() as driver:
+        base = link.partition("/login")[0]
+        browser = driver.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
+        page = browser.new_page()
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request",
+            lambda asked: None if asked.url.startswith((base, "data:")) else wrong.append(asked.url),
+        )
+        page.goto(link)
+        page.wait_for_selector("#runs .card a", timeout=600_000)
+        page.locator("#runs .card a").first.click()
+        polls, equal, late = follow(page, place, running)
+        wrong += late
+        print(
+            f"{polls} polls, {equal} of them with the same words before and after, and the page said the same"
+        )
+        if pictures is not None:
+            take(browser, page, base, pictures, campaign is not None)
+        browser.close()
+    for line in wrong:
+        print(f"wrong: {line}")
+    return 1 if wrong or running.returncode else 0
+
+
+def follow(page: Page, place: Path, running: "subprocess.Popen[bytes]") -> tuple[int, int, list[str]]:
+    polls, equal, wrong, last = 0, 0, [], -1
+    while True:
+        ended = running.poll() is not None
+        before = status(place)
+        shown = numbers(page)
+        until = time.monotonic() + LATE_S
+        while (after := status(place)) == before and shown != after and time.monotonic() < until:
+            time.sleep(0.2)
+            shown = numbers(page)
+        polls += 1
+        if before == after:
+            equal += 1
+            if shown != after:
+                wrong.append(f"the page says {shown} and the command {after}")
+        if after[0] != last:
+            last = after[0]
+            print(f"  {after[0]} of {after[1]} cells", flush=True)
+        if ended and before == after:
+            return polls, equal, wrong
+        time.sleep(0.3)
+
+
+def numbers(page: Page) -> tuple[int, int, dict[str, str]]:
+    """Finished, planned, and what each arm resolved, as the page shows them at one moment."""
+    found = page.evaluate(
+        """() => [document.querySelector('#now [data-number=finished]').textContent, document.querySelector('#now [data-number=planned]').textContent,
+        Object.fromEntries([...document.querySelectorAll('#arms tr[data-arm]')].map((row) => [row.dataset.arm, row.children[1].textContent]))]"""
+    )
+    return int(found[0]), int(found[1]), found[2]
+
+
+def status(place: Path) -> tuple[int, int, dict[str, str]]:
+    said = subprocess.run(
+        [*LOOPER, "status", "--json"], cwd=place, capture_output=True, text=True, check=True
+    ).stdout
+    (run,) = json.loads(said)["runs"]
+    arms = {arm["arm"]: f"{arm['resolved']}/{arm['attempted']}" for arm in run["arms"]}
+    return run["finished"], run["planned"], arms
+
+
+def take(browser: Browser, page: Page, base: str, pictures: Path, campaign: bool) -> None:
+    pictures.mkdir(parents=True, exist_ok=True)
+    run = page.url.partition("?")[0]
+    page.goto(f"{run}?outcome=unresolved&arm=base")
+    failed = str(page.locator("#cells tbody a").first.get_attribute("href"))
+    page.goto(base + failed)
+    beside = str(page.locator(".chips a", has_text="lora").first.get_attribute("href"))
+    places = {
+        "runs": f"{base}/", "run": run, "tasks": f"{run}/tasks", "learned": f"{run}/learned", "curves": f"{run}/curves",
+        "trajectory": base + failed, "diff": base + beside, "evolution": f"{base}/evolution", "prime": f"{base}/prime",
+        "doctor": f"{base}/doctor", "missing": f"{base}/nowhere",
+        **({"generation": f"{base}/evolution/2"} if campaign else {}),
+    }  # fmt: skip
+    state = page.context.storage_state()
+    for theme in ("light", "dark"):
+        for width, height in ((390, 844), (1440, 900)):
+            context = browser.new_context(
+                storage_state=state,
+                viewport={"width": width, "height": height},
+                color_scheme=theme,  # type: ignore[arg-type]
+            )
+            at = context.new_page()
+            for name, where in places.items():
+                at.goto(where)
+                at.wait_for_timeout(300)
+                at.screenshot(path=pictures / f"{name}-{theme}-{width}.png")
+            context.close()
+    print(f"{4 * len(places)} pictures in {pictures}")
+
+
+@contextlib.contextmanager
+def served(place: Path, campaign: Path | None) -> Iterator[str]:
+    """The link that logs in."""
+    more = ["--folder", str(campaign.absolute())] if campaign else []
+    server = subprocess.Popen(
+        [*LOOPER, "serve", "--port", "0", *more],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert server.stdout is not None
+    try:
+        yield server.stdout.readline().strip()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def chromium() -> str:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return found
+    sys.exit("There is no Chromium. Debian: apt-get install chromium")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

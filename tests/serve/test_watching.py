@@ -1,0 +1,98 @@
+"""How far a run is, on a terminal and for programs."""
+
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from looper.journal import RunLock, Stream, Tail
+from looper.records.session import Session
+from looper.records.verdict import Verdict
+from looper.views.live import Standing, left, quiet_limit_s, standing
+from looper.views.runs import RunTail, read_run
+from tests.cli.test_commands import looper
+from tests.fakes.written_run import write_run
+
+
+def begun(folder: Path, seconds_ago: float, done_before: int = 0) -> None:
+    at = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    stream = Stream(folder, "sessions", Session)
+    stream.append(Session(pid=os.getpid(), workers=2, begun=at.isoformat(), done_before=done_before))
+    stream.close()
+
+
+def test_what_is_left_comes_from_what_this_process_has_done(runs: Path) -> None:
+    folder = write_run(
+        runs, tasks=[f"a__b-{number}" for number in range(10)], judged=lambda cell: cell.startswith("base")
+    )
+    assert left(read_run(folder), time.time()) is None, "nobody is at it"
+    begun(folder, 100)
+    lock = RunLock(folder)
+    try:
+        found = left(read_run(folder), time.time())
+        assert found is not None and found.low <= found.seconds <= found.high
+        assert found.seconds == pytest.approx(100, abs=5), "ten cells took 100 s, ten are left"
+        begun(folder, 100, done_before=8)
+        assert left(read_run(folder), time.time()) is None, "two cells say nothing"
+    finally:
+        lock.close()
+
+
+def test_silence_for_longer_than_cells_take_is_a_stall(runs: Path) -> None:
+    folder = write_run(runs, judged=lambda cell: cell.endswith("-1"))
+    assert standing(read_run(folder), time.time()) is Standing.STOPPED
+    lock = RunLock(folder)
+    try:
+        run = read_run(folder)
+        assert standing(run, time.time()) is Standing.RUNNING
+        assert standing(run, time.time() + quiet_limit_s(run) + 1) is Standing.STALLED
+    finally:
+        lock.close()
+
+
+def test_one_screen_fits_a_terminal_and_says_what_status_says(runs: Path) -> None:
+    for number in range(30):
+        write_run(runs, experiment=f"many{number}", arms=("base", *(f"arm_{at}" for at in range(20))))
+    (runs / "broken").mkdir()
+    (runs / "broken" / "manifest.jsonl").write_text("nothing\n")
+    size = {"COLUMNS": "80", "LINES": "24", "LOOPER_RUNS": str(runs)}
+    shown = looper("watch", "--once", cwd=runs.parent, **size)
+    lines = shown.stdout.splitlines()
+    assert shown.returncode == 0 and len(lines) <= 24 and max(map(len, lines)) <= 80, shown.stdout
+    assert "42/42" in lines[0] and "finished" in lines[0]
+    assert any(line.split()[:4] == ["arm_0", "2", "2", "100"] for line in lines)
+    assert "runs/b…" in lines[-1] or "broken" in lines[-1], "what cannot be read is named"
+    said = looper("status", cwd=runs.parent, **size).stdout
+    assert said.count("42 of 42 cells, finished, nobody is at it") == 30
+    empty = looper("watch", "--once", cwd=runs.parent, **{**size, "LOOPER_RUNS": str(runs.parent / "none")})
+    assert "looper run exp00" in empty.stdout
+
+
+def test_a_tail_reads_each_line_once_and_a_file_that_was_replaced_anew(runs: Path) -> None:
+    folder, other = write_run(runs), write_run(runs.parent / "other")
+    tail = Tail(folder, "verdicts", Verdict)
+    assert tail.refresh() and len(tail.records) == 4 and not tail.refresh()
+    line = (folder / "verdicts.jsonl").read_bytes().splitlines(keepends=True)[0]
+    with (folder / "verdicts.jsonl").open("ab") as stream:
+        stream.write(line[:50])
+    assert not tail.refresh() and not tail.damage
+    with (folder / "verdicts.jsonl").open("ab") as stream:
+        stream.write(line[50:])
+    first = tail.records[0]
+    assert tail.refresh() and len(tail.records) == 5 and tail.records[0] is first
+    (other / "verdicts.jsonl").replace(folder / "verdicts.jsonl")
+    assert tail.refresh() and len(tail.records) == 4
+    (folder / "verdicts.jsonl").unlink()
+    assert tail.refresh() and tail.records == []
+
+
+def test_a_view_stays_the_same_until_something_is_different(runs: Path) -> None:
+    folder = write_run(runs)
+    tail = RunTail(folder)
+    tail.refresh()
+    view = tail.view()
+    assert not tail.refresh() and tail.view() is view, "so nothing is counted twice"
+    begun(folder, 1)
+    assert tail.refresh() and tail.view() is not view
