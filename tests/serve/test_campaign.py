@@ -24,7 +24,9 @@ CHAT = "You are the prime"
 
 @pytest.fixture
 def served_shop(shop: Shop, tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path / "runs", tmp_path / "deeds", Repository(shop.open())) as found:
+    with serving(
+        tmp_path / "runs", tmp_path / "deeds", Repository(shop.open(token_budget=10_000_000))
+    ) as found:
         yield found
 
 
@@ -71,6 +73,10 @@ def test_from_a_contract_to_a_promotion_and_back(shop: Shop, served_shop: Served
         )
         stats = client.get("/stats").json()
         assert (stats["total_generations"], stats["active_generation"]) == (1, 0)
+        assert stats["budgets_left"] == {
+            "tokens": 10_000_000 - sum(stats["tokens"].values()),
+            "usd": None,
+        }
         with client.stream("GET", "/logs", headers={"Last-Event-ID": "2"}) as stream:
             told = parsed(stream.iter_lines())
             names = [next(told)[0] for _ in range(16)]

@@ -2,7 +2,7 @@
 
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -96,6 +96,9 @@ class Embedded:
     def roll_back(self, number: int) -> Generation:
         return self.state().generation(self._promoter.roll_back(number).generation)
 
+    def budget_left(self) -> Mapping[str, float | None]:
+        return {}
+
     def why_no_chat(self) -> str:
         return NO_CHAT
 
@@ -147,6 +150,15 @@ class Repository:
 
     def roll_back(self, number: int) -> Generation:
         return steps.roll_back(self.opened, number)
+
+    def budget_left(self) -> Mapping[str, float | None]:
+        chosen, state = self.opened.settings, self.state()
+        spent = {"tokens": state.total_tokens, "usd": state.cost_usd}
+        most = {"tokens": chosen.token_budget, "usd": chosen.money_budget}
+        return {
+            name: max(0.0, limit - used) if limit and (used := spent[name]) is not None else None
+            for name, limit in most.items()
+        }
 
     def why_no_chat(self) -> str:
         try:

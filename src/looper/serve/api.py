@@ -177,9 +177,10 @@ def router(sight: Sight, watcher: Watcher, slots: Slots, deeds: Deeds, begun: fl
     @found.get("/stats")
     def stats() -> dict[str, Any]:
         """How far the campaign is."""
-        state = evolving().state()
+        campaign = evolving()
         return {
-            **_stats(state),
+            **_stats(campaign.state()),
+            "budgets_left": campaign.budget_left(),
             "uptime_ms": round(1000 * (time.monotonic() - begun)),
             "version": __version__,
         }

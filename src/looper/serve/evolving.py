@@ -50,6 +50,10 @@ class Evolving(Protocol):
 
     def roll_back(self, number: int) -> Generation: ...
 
+    def budget_left(self) -> Mapping[str, float | None]:
+        """Of tokens and money, by name; None for what has no limit, nothing where nothing is spent."""
+        ...
+
     def why_no_chat(self) -> str:
         """Why there is no prime to talk to; empty where there is one."""
         ...

@@ -292,6 +292,11 @@ def routes(sight: Sight) -> list[Route]:
             campaign=sight.evolving,
             state=state,
             below=below,
+            budgets=[
+                f"{left:.0f} {name}" if name != "usd" else f"{left:.2f} $"
+                for name, left in sight.evolving.budget_left().items()
+                if left is not None
+            ],
             outcome=outcome,
             active=state.versions[-1].generation if state.versions else None,
         )
