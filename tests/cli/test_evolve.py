@@ -21,7 +21,7 @@ def test_a_campaign_runs_on_the_embedded_default_and_is_told_by_its_ledger(
         "--generations",
         "1",
         "--tasks",
-        "10",
+        "6",
         "--workers",
         "2",
         "--pilot",
@@ -33,11 +33,11 @@ def test_a_campaign_runs_on_the_embedded_default_and_is_told_by_its_ledger(
     assert "ended: generations" in ran.stdout and "0 the version that the campaign began with" in ran.stdout
     told = json.loads(looper("evolve", "status", "--json", cwd=tmp_path, **home).stdout)
     assert told["decided"] == 1 and told["tested"]["development"] == 1 and told["stopped"] == "generations"
-    again = looper("evolve", "run", "--generations", "1", "--tasks", "10", "--pilot", cwd=tmp_path, **home)
+    again = looper("evolve", "run", "--generations", "1", "--tasks", "6", "--pilot", cwd=tmp_path, **home)
     assert again.returncode == 0 and "ended: generations" in again.stdout
     assert looper("evolve", "tree", cwd=tmp_path, **home).stdout in ran.stdout
-    other = looper("evolve", "run", "--generations", "2", "--tasks", "10", "--pilot", cwd=tmp_path, **home)
-    assert other.returncode == 2 and "was begun with --generations 1 --tasks 10" in one_line(other)
+    other = looper("evolve", "run", "--generations", "2", "--tasks", "6", "--pilot", cwd=tmp_path, **home)
+    assert other.returncode == 2 and "was begun with --generations 1 --tasks 6" in one_line(other)
     back = looper("evolve", "rollback", "7", cwd=tmp_path, **home)
     assert back.returncode == 2 and "There is no generation 7" in one_line(back)
 

@@ -81,6 +81,7 @@ def models(state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WrittenMode
         yield lab
 
 
+@pytest.mark.proof
 def test_a_mend_of_the_agents_own_code_is_promoted_because_it_resolves_more(
     itself: Path, models: WrittenModel
 ) -> None:

@@ -183,7 +183,7 @@ def project(tmp_path: Path, state: Path) -> Project:
 @pytest.fixture
 def one_learner(project: Project) -> Project:
     """With base and the arms that are trained and told, and nothing gathered but base's own experience."""
-    (project.folder / "experiments" / "learn.toml").write_text(plan_of("base", "lora", "memory"))
+    (project.folder / "experiments" / "learn.toml").write_text(plan_of("base", "lora", "memory", per_repo=6))
     return project
 
 

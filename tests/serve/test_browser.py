@@ -13,6 +13,7 @@ import pytest
 from looper.cli.repository_steps import verify
 from looper.cli.served import Repository
 from looper.records.generation import Phase
+from looper.views.live import Projection
 from tests.experiment.test_run import Project
 from tests.fakes.shop import Shop, shop
 from tests.fakes.written_run import write_run
@@ -194,10 +195,7 @@ def test_a_run_is_followed_to_its_end_and_says_what_the_command_says(
     running = project.start("run", "test", "--workers", "1")
 
     def told() -> dict[str, int]:
-        return {
-            run["run"]: run["finished"]
-            for run in json.loads(project.looper("status", "--json").stdout)["runs"]
-        }
+        return {run["run"]: run["finished"] for run in Projection(runs).status()["runs"]}
 
     runs = project.folder / "runs"
     with serving(runs, tmp_path / "deeds") as served, page_of(chromium, served) as page:
@@ -217,6 +215,8 @@ def test_a_run_is_followed_to_its_end_and_says_what_the_command_says(
         expect(page.locator("#now .state")).to_have_text("finished", timeout=15_000)
         assert running.returncode == 0 and polls
         (final,) = told().values()
+        (said,) = json.loads(project.looper("status", "--json").stdout)["runs"]
+        assert said["finished"] == final
         assert (
             int(number.inner_text()) == final == int(page.locator("#now [data-number=planned]").inner_text())
         )

@@ -38,7 +38,7 @@ def run(
     generations: Annotated[
         int | None, typer.Option(min=0, help="To decide; alpha is divided among them. Else 12, or as set.")
     ] = None,
-    tasks: Annotated[int, typer.Option(min=10, max=200, help="Of each lane of the embedded suite.")] = 100,
+    tasks: Annotated[int, typer.Option(min=6, max=200, help="Of each lane of the embedded suite.")] = 100,
     alpha: Annotated[
         float, typer.Option(min=0.0001, max=0.49, help="Of a false promotion in the whole campaign.")
     ] = 0.05,
