@@ -3,8 +3,9 @@
     python scripts/check_pages.py [--profile demo] [--folder FOLDER] [--pictures FOLDER]
 
 Begins `looper run exp00` and `looper serve` beside it, opens the run's page in headless Chromium, and at every poll compares what the page
-says with `looper status --json`, asked before and after: where both say the same, so must the page. At the end: every page in both
-themes, 390 and 1,440 pixels wide. Needs Chromium and the extra `dev`.
+says with `looper status --json`, asked before and after: where both say the same, so must the page. Then what serving took of the
+processor, as a share of one core over the run, and every page in both themes, 390 and 1,440 pixels wide. Needs Chromium and the extra
+`dev`.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def check(place: Path, profile: str, pictures: Path | None, campaign: Path | Non
         stderr=subprocess.DEVNULL,
     )
     wrong: list[str] = []
-    with served(place, campaign) as link, sync_playwright() as driver:
+    with served(place, campaign) as (link, server), sync_playwright() as driver:
         base = link.partition("/login")[0]
         browser = driver.chromium.launch(
             executable_path=chromium(), args=["--no-sandbox"] if os.geteuid() == 0 else []
@@ -65,11 +66,15 @@ def check(place: Path, profile: str, pictures: Path | None, campaign: Path | Non
         page.goto(link)
         page.wait_for_selector("#runs .card a", timeout=600_000)
         page.locator("#runs .card a").first.click()
+        begun, before = time.monotonic(), processor_s(server)
         polls, equal, late = follow(page, place, running)
         wrong += late
         print(
             f"{polls} polls, {equal} of them with the same words before and after, and the page said the same"
         )
+        if before is not None:
+            share = (processor_s(server) - before) / (time.monotonic() - begun)  # type: ignore[operator]
+            print(f"serving took {100 * share:.2f} % of one core while the page followed")
         if pictures is not None:
             take(browser, page, base, pictures, campaign is not None)
         browser.close()
@@ -150,8 +155,8 @@ def take(browser: Browser, page: Page, base: str, pictures: Path, campaign: bool
 
 
 @contextlib.contextmanager
-def served(place: Path, campaign: Path | None) -> Iterator[str]:
-    """The link that logs in."""
+def served(place: Path, campaign: Path | None) -> Iterator[tuple[str, int]]:
+    """The link that logs in, and the server's process."""
     more = ["--folder", str(campaign.absolute())] if campaign else []
     server = subprocess.Popen(
         [*LOOPER, "serve", "--port", "0", *more],
@@ -162,10 +167,19 @@ def served(place: Path, campaign: Path | None) -> Iterator[str]:
     )
     assert server.stdout is not None
     try:
-        yield server.stdout.readline().strip()
+        yield server.stdout.readline().strip(), server.pid
     finally:
         server.terminate()
         server.wait()
+
+
+def processor_s(pid: int) -> float | None:
+    """Seconds of processor time that a process has taken; None where that cannot be read."""
+    path = Path(f"/proc/{pid}/stat")
+    if not path.exists():
+        return None
+    fields = path.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def chromium() -> str:

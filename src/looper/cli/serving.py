@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +71,20 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
             say("Open this link, once, in a browser; Ctrl-C ends the server and touches no run:")
             print(f"http://{shown}:{port}/login?code={door.new_code()}", flush=True)
             server = server_of(application(sight, Deeds(settings.state / "serve")))
+            threading.Thread(target=_warm, daemon=True).start()
             # uvicorn ends in order and then raises the signal once more, for whoever was asked before it: that is the end wanted.
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.default_int_handler)
             with contextlib.suppress(KeyboardInterrupt):
                 asyncio.run(server.serve(sockets=[listening]))
+
+
+def _warm() -> None:
+    """Load what the first page of a run needs, while nobody waits for it."""
+    import numpy
+    import scipy.special
+
+    del numpy, scipy
 
 
 def another_link(port: int, settings: Settings) -> str:

@@ -15,25 +15,33 @@ def power(pairs: int, discordance: float, effect: float, alpha: float = ALPHA) -
     number of discordant pairs and over the gains among them.
     """
     import numpy as np
-    from scipy.stats import binom
+    from scipy.special import bdtr, gammaln, xlog1py, xlogy
 
+    # Not scipy.stats: its import alone takes most of a second, and every page of a run asks for this.
     if discordance <= 0:
         return 0.0
     gain_share = (discordance + effect) / (2 * discordance)
-    discordant, most = range(pairs + 1), _critical(pairs, alpha)
-    rejected = binom.cdf(most, discordant, 1 - gain_share) + binom.cdf(most, discordant, gain_share)
-    return float(np.dot(binom.pmf(discordant, pairs, discordance), rejected))
+    discordant, most = np.arange(pairs + 1), np.array(_critical(pairs, alpha))
+    rejected = np.where(
+        most < 0,
+        0.0,
+        bdtr(np.maximum(most, 0), discordant, 1 - gain_share)
+        + bdtr(np.maximum(most, 0), discordant, gain_share),
+    )
+    ways = gammaln(pairs + 1) - gammaln(discordant + 1) - gammaln(pairs - discordant + 1)
+    chances = np.exp(ways + xlogy(discordant, discordance) + xlog1py(pairs - discordant, -discordance))
+    return float(np.dot(chances, rejected))
 
 
 @cache
 def _critical(pairs: int, alpha: float) -> tuple[int, ...]:
     """For each number of discordant pairs: most losses (or gains) with which the test still rejects; −1 where it never does."""
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
     found, losses = [], -1
     for discordant in range(pairs + 1):
         # One more pair never takes a loss away, and adds one at most.
-        while 2 * binom.cdf(losses + 1, discordant, 0.5) <= alpha:
+        while losses < discordant and 2 * bdtr(losses + 1, discordant, 0.5) <= alpha:
             losses += 1
         found.append(losses)
     return tuple(found)

@@ -230,8 +230,17 @@ class RunView:
         if base is None:
             return []
         others = [arm for arm in arms if arm.learning or arm.role in (ArmRole.AGAIN, ArmRole.TREATMENT)]
-        outcomes = self.outcomes(base.name)
-        return [(arm.name, base.name, paired_difference(self.outcomes(arm.name), outcomes)) for arm in others]
+        return [(arm.name, base.name, self.paired(arm.name, base.name)) for arm in others]
+
+    def paired(self, arm: str, against: str) -> PairedDifference | None:
+        """Of what two arms resolved. Worked out once: its resampling is what takes longest of all."""
+        if (arm, against) not in self._paired:
+            self._paired[arm, against] = paired_difference(self.outcomes(arm), self.outcomes(against))
+        return self._paired[arm, against]
+
+    @cached_property
+    def _paired(self) -> dict[tuple[str, str], PairedDifference | None]:
+        return {}
 
     def discordance(self) -> float | None:
         """Share of cells in which base and a repeat of it differ; None where there is no repeat, or no common cell."""
@@ -284,7 +293,7 @@ class RunView:
             return mean_difference(
                 self.measured(contrast.arm, contrast.metric), self.measured(contrast.against, contrast.metric)
             )
-        return paired_difference(self.outcomes(contrast.arm), self.outcomes(contrast.against))
+        return self.paired(contrast.arm, contrast.against)
 
     def same_as_base(self, arm: str) -> tuple[int, int]:
         """Cells in which an arm made the very patch that base made, and cells that both have."""
