@@ -352,9 +352,9 @@ BREAKS = (
     ),
     Break(
         "H05: nothing is done by GET",
-        "serve/api.py",
-        '@found.post("/codes", status_code=201)',
-        '@found.api_route("/codes", methods=["GET", "POST"], status_code=201)',
+        "serve/api_runs.py",
+        '"/codes", self.codes, methods=["POST"]',
+        '"/codes", self.codes, methods=["GET", "POST"]',
         ("serve/test_guard.py",),
     ),
     Break(
@@ -422,14 +422,14 @@ BREAKS = (
     ),
     Break(
         "H10: what is decided is what was seen",
-        "serve/api.py",
+        "serve/api_runs.py",
         "if run.manifest.run_hash() != asked.run_hash:",
         "if False:",
         ("serve/test_guard.py",),
     ),
     Break(
         "H10: a candidate is decided by the hash that was seen",
-        "serve/api.py",
+        "serve/api_campaign.py",
         "if not one.candidate_hash or not one.candidate_hash.startswith(seen):",
         "if False:",
         ("serve/test_campaign.py",),

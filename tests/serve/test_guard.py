@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from looper.journal import RunLock, read_stream
+from looper.journal import read_stream
 from looper.records.deed import Deed
 from looper.serve.door import Door, loopback_origins
 from looper.serve.guard import BODY_BYTES
@@ -291,11 +291,11 @@ def httpx_post(served: Served, path: str, body: dict[str, str]) -> int:
 
 
 HOLD = """
-import signal, sys, time
+import os, signal, time
 from pathlib import Path
 from looper.journal import RunLock
 lock = RunLock(Path({folder!r}))
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
 print("held", flush=True)
 time.sleep(60)
 """
@@ -305,13 +305,17 @@ def test_h10_a_decision_about_something_else_than_what_was_seen_is_refused(
     served: Served, runs: Path
 ) -> None:
     folder = write_run(runs)
-    lock = RunLock(folder)
+    begun = subprocess.Popen([sys.executable, "-c", HOLD.format(folder=str(folder))], stdout=subprocess.PIPE)
+    assert begun.stdout is not None and begun.stdout.readline() == b"held\n"
     try:
         with served.program() as client:
             other = client.post(f"/runs/{folder.name}/cancel", json={"run_hash": "abcdef123456"})
             assert other.status_code == 409 and "another run" in other.json()["error"]["message"]
+        with pytest.raises(subprocess.TimeoutExpired):
+            begun.wait(0.5)
     finally:
-        lock.close()
+        begun.kill()
+        begun.wait()
     with served.program() as client:
         mine = client.get(f"/runs/{folder.name}/status").json()["run_hash"]
         nobody = client.post(f"/runs/{folder.name}/pause", json={"run_hash": mine})

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,34 @@ def parsed(lines):  # type: ignore[no-untyped-def]
             name = line.removeprefix("event: ")
         elif line.startswith("data: "):
             yield name, json.loads(line.removeprefix("data: "))
+
+
+# To be read by everybody
+
+
+def colours(selector: str) -> dict[str, str]:
+    """The named colours of one theme."""
+    text = (resources.files("looper.serve") / "static" / "looper.css").read_text("utf-8")
+    block = text[text.index(selector) :].partition("}")[0]
+    return dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
+
+
+def luminance(colour: str) -> float:
+    """Relative, as WCAG 2.2 defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [":root {", ":root:not([data-theme=light]) {", ":root[data-theme=dark] {"])
+def test_every_colour_of_text_stands_out_from_what_it_stands_on(theme: str) -> None:
+    """4.5 to 1, WCAG 2.2 level AA; lines of a patch on their own grounds too."""
+    found = colours(theme)
+    pairs = [
+        (ink, ground)
+        for ink in ("ink", "soft", "good", "bad", "accent", "warn")
+        for ground in ("page", "box")
+    ]
+    for ink, ground in [*pairs, ("ink", "add"), ("ink", "del"), ("ink", "at")]:
+        high, low = sorted((luminance(found[ink]), luminance(found[ground])), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, f"{ink} on {ground}"

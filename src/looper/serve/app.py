@@ -1,6 +1,5 @@
 """The application: pages for people and answers for programs, behind one guard."""
 
-import time
 from importlib import resources
 
 from fastapi import FastAPI
@@ -15,10 +14,11 @@ from looper import __version__
 from looper.errors import BadInput, LooperError, ModelError, RunBusy
 from looper.evolution.state import NotAllowed
 from looper.serve.answers import refused
-from looper.serve.api import router
+from looper.serve.api_campaign import CampaignApi
+from looper.serve.api_runs import RunsApi
 from looper.serve.deeds import Deeds
 from looper.serve.guard import Guard
-from looper.serve.pages import Sight, routes
+from looper.serve.pages import Pages, Sight
 from looper.serve.streams import Slots
 from looper.serve.watcher import Watcher
 
@@ -35,8 +35,11 @@ def application(sight: Sight, deeds: Deeds) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.include_router(router(sight, Watcher(sight.projection), Slots(), deeds, time.monotonic()))
-    app.router.routes.extend(routes(sight))
+    slots = Slots()
+    watcher = Watcher(sight.projection)
+    app.include_router(RunsApi(sight.projection, watcher, slots, deeds, sight.door).router())
+    app.include_router(CampaignApi(sight.evolving, slots, deeds).router())
+    app.router.routes.extend(Pages(sight).routes())
     static = resources.files("looper.serve") / "static"
     app.mount("/static", StaticFiles(directory=str(static)), name="static")
     app.add_exception_handler(HTTPException, _http)

@@ -79,41 +79,61 @@ class Sight:
     examine: Callable[[], list[Finding]]
 
 
-def routes(sight: Sight) -> list[Route]:
+@dataclass(frozen=True)
+class Pages:
     """Every page. Handlers are plain functions, so each runs in a thread and none holds up the others."""
 
-    def run_of(request: Request) -> RunView:
+    sight: Sight
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/login", self.login),
+            Route("/", self.overview),
+            Route("/runs/{run}", self.run_page),
+            Route("/runs/{run}/tasks", self.tasks),
+            Route("/runs/{run}/learned", self.learned),
+            Route("/runs/{run}/curves", self.curves),
+            Route("/runs/{run}/diff", self.diff),
+            Route("/runs/{run}/cells/{cell:path}", self.trajectory),
+            Route("/runs/{run}/text/{cell:path}", self.text),
+            Route("/evolution", self.evolution),
+            Route("/evolution/{number:int}", self.generation),
+            Route("/prime", self.prime),
+            Route("/doctor", self.doctor),
+        ]
+
+    def run_of(self, request: Request) -> RunView:
         try:
-            run = sight.projection.run(request.path_params["run"])
+            run = self.sight.projection.run(request.path_params["run"])
         except BadInput as error:
             raise HTTPException(409, str(error)) from error
         if run is None:
             raise HTTPException(404, "There is no such run.")
         return run
 
-    def login(request: Request) -> Response:
-        session = sight.door.open(request.query_params.get("code", ""))
+    def login(self, request: Request) -> Response:
+        session = self.sight.door.open(request.query_params.get("code", ""))
         if session is None:
             raise HTTPException(401, "This link was used before, or is too old.")
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, session, max_age=int(SESSION_S), httponly=True, samesite="strict")
         return answer
 
-    def overview(request: Request) -> Response:
-        runs, unreadable = sight.projection.read()
-        evolving = sight.evolving
+    def overview(self, request: Request) -> Response:
+        runs, unreadable = self.sight.projection.read()
+        evolving = self.sight.evolving
         return page(
             request,
             "overview",
             title="Runs",
-            runs=[(view, sight.projection.described(view)) for view in reversed(runs)],
+            runs=[(view, self.sight.projection.described(view)) for view in reversed(runs)],
             unreadable=unreadable,
-            folder=sight.projection.runs,
+            folder=self.sight.projection.runs,
             campaign=evolving and (evolving.name, evolving.state()),
         )
 
-    def run_page(request: Request) -> Response:
-        run = run_of(request)
+    def run_page(self, request: Request) -> Response:
+        run = self.run_of(request)
         asked = request.query_params
         cells, count = cell_rows(run, asked.get("arm", ""), asked.get("outcome", ""), asked.get("find", ""))
         rows, zero, edge = bars(run)
@@ -122,7 +142,7 @@ def routes(sight: Sight) -> list[Route]:
             "run",
             title=f"{run.manifest.plan.experiment} {run.manifest.plan.profile}",
             run=run,
-            now=sight.projection.described(run),
+            now=self.sight.projection.described(run),
             columns=COLUMNS,
             rows=arm_rows(run),
             map=list(squares(run)),
@@ -137,18 +157,18 @@ def routes(sight: Sight) -> list[Route]:
             outcomes=[*(found.value for found in Outcome), "to do"],
         )
 
-    def tasks(request: Request) -> Response:
-        run = run_of(request)
-        rows = task_rows(run, sight.eligible(run.tasks))
+    def tasks(self, request: Request) -> Response:
+        run = self.run_of(request)
+        rows = task_rows(run, self.sight.eligible(run.tasks))
         return page(request, "tasks", title=f"Tasks of {run.folder.name}", run=run, rows=rows)
 
-    def learned(request: Request) -> Response:
-        run = run_of(request)
+    def learned(self, request: Request) -> Response:
+        run = self.run_of(request)
         items: dict[str, MemoryItem] = memory_items(run)
         cards = dict[str, AdapterRecord | str | None]()
         for name in {made.adapter: None for made in run.consolidations if made.adapter}:
             try:
-                cards[name] = sight.card_of(name)
+                cards[name] = self.sight.card_of(name)
             except ValueError as error:
                 cards[name] = str(error)
 
@@ -171,12 +191,12 @@ def routes(sight: Sight) -> list[Route]:
             reverted=reverted_items(run),
         )
 
-    def curves(request: Request) -> Response:
-        run = run_of(request)
+    def curves(self, request: Request) -> Response:
+        run = self.run_of(request)
         return page(request, "curves", title=f"Curves of {run.folder.name}", run=run)
 
-    def trajectory(request: Request) -> Response:
-        run = run_of(request)
+    def trajectory(self, request: Request) -> Response:
+        run = self.run_of(request)
         asked = request.query_params
         cell = cell_of(run, request.path_params["cell"], _number(asked.get("attempt")))
         if cell is None:
@@ -217,9 +237,9 @@ def routes(sight: Sight) -> list[Route]:
             items=memory_items(run) if cell.end and cell.end.memory else {},
         )
 
-    def text(request: Request) -> Response:
+    def text(self, request: Request) -> Response:
         """The whole of one text, as a file: never as something that a browser would run."""
-        run = run_of(request)
+        run = self.run_of(request)
         asked = request.query_params
         cell = cell_of(run, request.path_params["cell"], _number(asked.get("attempt")))
         part, number = asked.get("part", ""), _number(asked.get("step")) or 0
@@ -244,8 +264,8 @@ def routes(sight: Sight) -> list[Route]:
             headers={"Content-Disposition": f'attachment; filename="{part}-{number}.txt"'},
         )
 
-    def diff(request: Request) -> Response:
-        run = run_of(request)
+    def diff(self, request: Request) -> Response:
+        run = self.run_of(request)
         names = [request.query_params.get(side, "") for side in ("a", "b")]
         cells = [cell_of(run, name, None) for name in names]
         left, right = cells
@@ -278,33 +298,33 @@ def routes(sight: Sight) -> list[Route]:
             items=memory_items(run),
         )
 
-    def evolution(request: Request) -> Response:
-        if sight.evolving is None:
+    def evolution(self, request: Request) -> Response:
+        if self.sight.evolving is None:
             return page(request, "evolution", title="Evolution", campaign=None)
-        state = sight.evolving.state()
+        state = self.sight.evolving.state()
         below: dict[int, list[Any]] = {}
         for found in state.generations.values():
             below.setdefault(found.parent, []).append(found)
         return page(
             request,
             "evolution",
-            title=f"Evolution of {sight.evolving.name}",
-            campaign=sight.evolving,
+            title=f"Evolution of {self.sight.evolving.name}",
+            campaign=self.sight.evolving,
             state=state,
             below=below,
             budgets=[
                 f"{left:.0f} {name}" if name != "usd" else f"{left:.2f} $"
-                for name, left in sight.evolving.budget_left().items()
+                for name, left in self.sight.evolving.budget_left().items()
                 if left is not None
             ],
             outcome=outcome,
             active=state.versions[-1].generation if state.versions else None,
         )
 
-    def generation(request: Request) -> Response:
-        if sight.evolving is None:
+    def generation(self, request: Request) -> Response:
+        if self.sight.evolving is None:
             raise HTTPException(404, "Nothing evolves here.")
-        state = sight.evolving.state()
+        state = self.sight.evolving.state()
         found = state.generations.get(request.path_params["number"])
         if found is None:
             raise HTTPException(404, "There is no such generation.")
@@ -313,41 +333,25 @@ def routes(sight: Sight) -> list[Route]:
             request,
             "generation",
             title=f"Generation {found.number}: {found.title}",
-            campaign=sight.evolving,
+            campaign=self.sight.evolving,
             found=found,
             described=described_generation(found),
             outcome=outcome(found),
-            contract=sight.evolving.contract(found),
-            diff=patch_lines(sight.evolving.diff(found)),
+            contract=self.sight.evolving.contract(found),
+            diff=patch_lines(self.sight.evolving.diff(found)),
             can_promote=found.phase is Phase.ACCEPTED,
             can_roll_back=found.phase is Phase.PROMOTED and found.number == active,
             active=active,
         )
 
-    def prime(request: Request) -> Response:
+    def prime(self, request: Request) -> Response:
         why = "Nothing evolves here. Serve a repository: looper serve --repo PATH"
-        if sight.evolving is not None:
-            why = sight.evolving.why_no_chat()
-        return page(request, "prime", title="Prime", why_not=why, campaign=sight.evolving)
+        if self.sight.evolving is not None:
+            why = self.sight.evolving.why_no_chat()
+        return page(request, "prime", title="Prime", why_not=why, campaign=self.sight.evolving)
 
-    def doctor(request: Request) -> Response:
-        return page(request, "doctor", title="Doctor", findings=sight.examine())
-
-    return [
-        Route("/login", login),
-        Route("/", overview),
-        Route("/runs/{run}", run_page),
-        Route("/runs/{run}/tasks", tasks),
-        Route("/runs/{run}/learned", learned),
-        Route("/runs/{run}/curves", curves),
-        Route("/runs/{run}/diff", diff),
-        Route("/runs/{run}/cells/{cell:path}", trajectory),
-        Route("/runs/{run}/text/{cell:path}", text),
-        Route("/evolution", evolution),
-        Route("/evolution/{number:int}", generation),
-        Route("/prime", prime),
-        Route("/doctor", doctor),
-    ]
+    def doctor(self, request: Request) -> Response:
+        return page(request, "doctor", title="Doctor", findings=self.sight.examine())
 
 
 def _number(text: str | None) -> int | None:

@@ -1,0 +1,112 @@
+"""What programs ask of runs: how far they are, as it happens, and to stop one."""
+
+import asyncio
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from looper.errors import BadInput
+from looper.records.deed import DeedKind
+from looper.serve.bodies import REFUSALS, Asked, Halt, Halted, Login, RunName
+from looper.serve.deeds import Deeds
+from looper.serve.door import Door
+from looper.serve.streams import EventStream, Slots
+from looper.serve.watcher import Watcher
+from looper.views.board import curves
+from looper.views.live import Projection
+from looper.views.runs import RunView
+
+SECOND_SIGNAL_S = 0.2
+
+
+@dataclass(frozen=True)
+class RunsApi:
+    """Handlers that touch a disk are plain functions, and run in threads."""
+
+    projection: Projection
+    watcher: Watcher
+    slots: Slots
+    deeds: Deeds
+    door: Door
+
+    def router(self) -> APIRouter:
+        found = APIRouter(responses=REFUSALS)
+        found.add_api_route("/status", self.status)
+        found.add_api_route("/runs/{run}/status", self.run_status)
+        found.add_api_route("/runs/{run}/curves.json", self.run_curves)
+        found.add_api_route("/runs/{run}/pause", self.pause, methods=["POST"])
+        found.add_api_route("/runs/{run}/cancel", self.cancel, methods=["POST"])
+        found.add_api_route("/codes", self.codes, methods=["POST"], status_code=201)
+        found.add_api_route("/events", self.events, include_in_schema=False)
+        return found
+
+    def run_of(self, name: str) -> RunView:
+        try:
+            run = self.projection.run(name)
+        except BadInput as error:
+            raise HTTPException(409, str(error)) from error
+        if run is None:
+            raise HTTPException(404, "There is no such run.")
+        return run
+
+    def status(self) -> dict[str, Any]:
+        """Every run, as `looper status --json` says it."""
+        return self.projection.status()
+
+    def run_status(self, run: RunName) -> dict[str, Any]:
+        """One run."""
+        return self.projection.described(self.run_of(run))
+
+    def run_curves(self, run: RunName) -> dict[str, Any]:
+        """Share resolved over the sequence of tasks, by arm, and the losses of each training."""
+        return curves(self.run_of(run))
+
+    async def events(self) -> Response:
+        if not self.slots.take():
+            raise HTTPException(503, "Enough pages follow this server already. Close one of them.")
+        return EventStream(self.slots, self.watcher.listen())
+
+    async def pause(self, run: RunName, asked: Halt) -> Halted:
+        """Let a run end in order; its command goes on where it stopped."""
+        return await self._halt(run, asked, DeedKind.PAUSE, signals=1)
+
+    async def cancel(self, run: RunName, asked: Halt) -> Halted:
+        """End a run at once; what was being worked on is done again if somebody goes on."""
+        return await self._halt(run, asked, DeedKind.CANCEL, signals=2)
+
+    async def _halt(self, name: str, asked: Halt, kind: DeedKind, signals: int) -> Halted:
+        run = await asyncio.to_thread(self.run_of, name)
+        if run.manifest.run_hash() != asked.run_hash:
+            raise HTTPException(409, "This is another run than the one that was looked at.")
+        writer = run.writer
+        if not writer:
+            raise HTTPException(409, "Nobody is at this run.")
+
+        def work() -> None:
+            for number in range(signals):
+                if number:
+                    time.sleep(SECOND_SIGNAL_S)
+                try:
+                    os.kill(writer, signal.SIGTERM)
+                except ProcessLookupError:
+                    return  # It has ended by itself, or by the first signal.
+
+        await self.deeds.do(kind, name, asked.run_hash, work, lambda _: f"process {writer} was told")
+        plan = run.manifest.plan
+        return Halted(
+            run=name,
+            status="stopping",
+            goes_on_with=f"looper run {plan.experiment} --profile {plan.profile}",
+        )
+
+    def codes(self, request: Request, asked: Annotated[Asked, Body()]) -> Login:
+        """Another link that logs in, for another device."""
+        host = request.headers["host"]
+        return Login(link=f"{request.url.scheme}://{host}/login?code={self.door.new_code()}")
