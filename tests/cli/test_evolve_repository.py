@@ -4,6 +4,8 @@ in real sandboxes, with real git and real processes."""
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -368,3 +370,40 @@ def test_a_version_that_does_not_start_is_kept_aside_and_one_that_fails_later_go
     found = promote(shop.open(start=start), 1, "")
     assert (found.phase, found.cause) == (Phase.ARCHIVED, Cause.START_CHECK)
     assert "def discount" not in shop.git("show", "evolve/active:src/price.py")
+
+
+def test_c06_every_check_that_a_contract_stores_is_run_and_on_record(shop: Shop) -> None:
+    """Each in order, in a tree of its own; the last of three is the one that does not hold, and it is named."""
+    checks = "- `true` exits with 0\n- `test ! -e made && touch made` exits with 0\n- `test -e made` exits with 0\n"
+    shop.spawn(CONTRACT.replace("- nothing else changes\n", checks))
+    found = verify(shop.open(), 1)
+    (contract,) = (one for one in found.judged if one.gate == "contract")
+    assert contract.outcome is GateOutcome.FAIL and contract.evidence.startswith("A4, `test -e made`")
+
+
+def test_tree_events_and_probe_say_what_is_there(shop: Shop) -> None:
+    shop.spawn()
+    assert "1 A discount: reported" in shop.looper("tree", "--repo", ".").stdout
+    told = [
+        json.loads(line)["happened"]["kind"]
+        for line in shop.looper("events", "--repo", ".").stdout.splitlines()
+    ]
+    assert told == [event.happened.kind for event in shop.open().ledger.events()] and "reported" in told
+    asked = shop.looper("probe", "--repo", ".")
+    assert [line.partition(":")[0] for line in asked.stdout.splitlines()] == ["prime", "lab", "reviewer"]
+    assert asked.returncode == 0 and asked.stdout.count("OK") == 3
+
+
+def test_events_are_followed_as_they_happen(shop: Shop) -> None:
+    shop.spawn()
+    command = [sys.executable, "-m", "looper.cli.main", "evolve", "events", "--follow", "--repo", "."]
+    following = subprocess.Popen(command, cwd=shop.root, stdout=subprocess.PIPE, text=True)
+    try:
+        assert following.stdout is not None
+        before = [following.stdout.readline() for _ in shop.open().ledger.events()]
+        verify(shop.open(), 1)
+        assert json.loads(following.stdout.readline())["happened"]["after"] == "judging"
+        assert '"proposed"' in before[1] or '"proposed"' in before[0]
+    finally:
+        following.kill()
+        following.wait()

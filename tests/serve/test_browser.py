@@ -96,8 +96,8 @@ def test_a_failed_trajectory_is_found_stepped_through_searched_and_laid_beside_a
         page.keyboard.press("Enter")
         expect(page.locator("#count")).to_contain_text("1 of 90 steps")
         page.get_by_role("link", name="Link to step 77").click()
+        page.wait_for_url("**step=77#step-77")
         expect(page.locator("#step-77")).to_be_in_viewport()
-        assert "step=77#step-77" in page.url
         linked = page.url
         page.goto(f"{served.url}/")
         page.goto(linked)

@@ -14,7 +14,7 @@ from looper.cli.served import Repository
 from looper.journal import read_stream
 from looper.records.deed import Deed
 from tests.fakes.model_servers import Fault, Slow
-from tests.fakes.shop import CONTRACT, Shop, prime, shop, until
+from tests.fakes.shop import CONTRACT, DONE, Shop, answers, prime, shop, until
 from tests.serve.conftest import Served, serving
 from tests.serve.test_pages import parsed
 
@@ -85,6 +85,14 @@ def test_from_a_contract_to_a_promotion_and_back(shop: Shop, served_shop: Served
     assert noted[-6:] == [
         ("promote", "begun"), ("promote", "done"), ("promote", "begun"), ("promote", "failed"), ("roll_back", "begun"), ("roll_back", "done"),
     ]  # fmt: skip
+
+
+def test_l21_what_works_in_a_lab_cannot_reach_the_pages(shop: Shop, served_shop: Served) -> None:
+    """They listen on this machine alone (H11), and a lab has no network to ask them by."""
+    reach = f"<bash>exec 3<>/dev/tcp/127.0.0.1/{served_shop.port} && echo reached</bash>"
+    answers(shop, reach, DONE)
+    shop.spawn()
+    assert "\nreached" not in shop.lab.asked[1] and "dev/tcp" in shop.lab.asked[1]
 
 
 def says(*turns: str | Fault | Slow):  # type: ignore[no-untyped-def]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,20 @@ from looper.serve.guard import BODY_BYTES
 from looper.serve.streams import STREAMS
 from looper.views.live import Projection
 from tests.fakes.written_run import write_run
-from tests.serve.conftest import Served
+from tests.serve.conftest import Served, serving
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder and one server for all of these: what they send must change nothing."""
+    return tmp_path_factory.mktemp("guarded") / "runs"
+
+
+@pytest.fixture(scope="module")
+def served(runs: Path) -> Iterator[Served]:
+    with serving(runs, runs.parent / "deeds") as found:
+        yield found
+
 
 ACTING = "/codes"
 """A route that changes something: it makes a code that logs in."""
@@ -162,7 +176,7 @@ def test_h05_nothing_is_done_by_get(served: Served, path: str) -> None:
 )
 def test_h06_no_name_reaches_a_file_outside(served: Served, runs: Path, name: str, place: str) -> None:
     outside = runs.parent / "secret"
-    outside.mkdir()
+    outside.mkdir(exist_ok=True)
     (outside / "manifest.jsonl").write_text("the secret")
     request = f"GET {place.format(name)} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nConnection: close\r\n"
     answer = raw(served, f"{request}Authorization: Bearer {served.door.token}\r\n\r\n".encode())
@@ -278,7 +292,7 @@ def test_h10_of_two_decisions_at_once_one_waits(served: Served, runs: Path) -> N
                 thread.join()
         assert sorted(answers)[0] == 200 and set(answers) <= {200, 409}
         assert begun.wait(10) == 7, "the run was told to stop, and ended in its own way"
-        noted = list(read_stream(served.deeds, "deeds", Deed))
+        noted = [deed for deed in read_stream(served.deeds, "deeds", Deed) if deed.target == folder.name]
         assert [deed.stage.value for deed in noted] == ["begun", "done"] * answers.count(200)
         assert noted[0].seen_hash == shown["run_hash"] and noted[0].target == folder.name
     finally:
@@ -304,7 +318,7 @@ time.sleep(60)
 def test_h10_a_decision_about_something_else_than_what_was_seen_is_refused(
     served: Served, runs: Path
 ) -> None:
-    folder = write_run(runs)
+    folder = write_run(runs, experiment="seen")
     begun = subprocess.Popen([sys.executable, "-c", HOLD.format(folder=str(folder))], stdout=subprocess.PIPE)
     assert begun.stdout is not None and begun.stdout.readline() == b"held\n"
     try:
@@ -320,7 +334,8 @@ def test_h10_a_decision_about_something_else_than_what_was_seen_is_refused(
         mine = client.get(f"/runs/{folder.name}/status").json()["run_hash"]
         nobody = client.post(f"/runs/{folder.name}/pause", json={"run_hash": mine})
     assert nobody.status_code == 409 and "Nobody is at this run" in nobody.json()["error"]["message"]
-    assert not served.deeds.exists()
+    noted = read_stream(served.deeds, "deeds", Deed)
+    assert not any(deed.target == folder.name for deed in noted), "what was refused is no decision"
 
 
 # H11, H12

@@ -3,15 +3,17 @@
 import json
 import re
 import shutil
+import subprocess
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
+from looper.cli.served import Embedded
 from looper.views.live import Projection
 from looper.views.trajectory import PAGE, TEXT_CHARS
 from tests.fakes.written_run import write_run
-from tests.serve.conftest import Served
+from tests.serve.conftest import Served, serving
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\'"--></pre>{{ 7*7 }}\x1b]0;title\x07\ud800'
 
@@ -219,3 +221,18 @@ def test_every_colour_of_text_stands_out_from_what_it_stands_on(theme: str) -> N
     for ink, ground in [*pairs, ("ink", "add"), ("ink", "del"), ("ink", "at")]:
         high, low = sorted((luminance(found[ink]), luminance(found[ground])), reverse=True)
         assert (high + 0.05) / (low + 0.05) >= 4.5, f"{ink} on {ground}"
+
+
+def test_a_ledger_that_is_damaged_hides_no_run(runs: Path, tmp_path: Path) -> None:
+    folder = write_run(runs)
+    subprocess.run(["git", "init", "-q", str(tmp_path / "evolving" / "repository")], check=True)
+    (tmp_path / "evolving" / "ledger").mkdir()
+    (tmp_path / "evolving" / "ledger" / "events.jsonl").write_text("no event\n")
+    with (
+        serving(runs, tmp_path / "deeds", Embedded(tmp_path / "evolving")) as found,
+        found.browser() as client,
+    ):
+        first = client.get("/")
+        assert first.status_code == 200 and folder.name in first.text
+        assert "events.jsonl line 1 is damaged" in first.text
+        assert "events.jsonl line 1 is damaged" in client.get("/evolution").text

@@ -1,9 +1,8 @@
 """The campaign behind the pages: a repository that evolves, or the embedded agent."""
 
 import secrets
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from looper.cli import repository_steps as steps
 from looper.cli.campaigns import promoter_in
 from looper.cli.repositories import Opened, model_of
 from looper.cli.wiring import sources
-from looper.errors import BadInput, LooperError, RunBusy
+from looper.errors import BadInput, LooperError
 from looper.evolution.authors import lab_folder, running
 from looper.evolution.chat import Conversation, Tell, Tool, number
 from looper.evolution.lab import STEPS
@@ -114,7 +113,6 @@ class Repository:
     """A repository that evolves, with its prime to talk to."""
 
     opened: Opened
-    _one_chat: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.name = self.opened.root.name
@@ -168,13 +166,7 @@ class Repository:
         return ""
 
     def chat(self, message: str, tell: Tell) -> str:
-        """Raises RunBusy while another message is being answered."""
-        if not self._one_chat.acquire(blocking=False):
-            raise RunBusy("The prime is answering somebody. Wait for its answer.")
-        try:
-            return self._conversation.answer(message, tell)
-        finally:
-            self._one_chat.release()
+        return self._conversation.answer(message, tell)
 
     def chat_stats(self) -> dict[str, Any]:
         return {

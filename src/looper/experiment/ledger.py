@@ -61,6 +61,7 @@ class Ledger:
             self._sessions = self._open("sessions", Session)
             self._trainings = self._open("trainings", Trained)
             self._told: dict[str, float] = {}
+            self._untold: dict[str, TrainingEvent] = {}
             self.sealed = bool(self._seals.recovered)
             """Whether the run had come to its end before this process."""
         except BaseException:
@@ -86,12 +87,16 @@ class Ledger:
         )
 
     def trained(self, what: str, event: TrainingEvent) -> None:
-        """Keep how far a training is."""
-        now = time.monotonic()
-        if event.event == "loss" and now - self._told.get(what, -TOLD_EVERY_S) < TOLD_EVERY_S:
-            return
-        self._told[what] = now
-        self._trainings.append(Trained(what=what, event=event))
+        """Keep how far a training is: of its losses one a second, and the last."""
+        if event.event == "loss":
+            now = time.monotonic()
+            if now - self._told.get(what, -TOLD_EVERY_S) < TOLD_EVERY_S:
+                self._untold[what] = event
+                return
+            self._told[what] = now
+        late = self._untold.pop(what, None)
+        for each in (late, event) if late is not None and event.event != "loss" else (event,):
+            self._trainings.append(Trained(what=what, event=each))
 
     @property
     def damage(self) -> list[Damage]:

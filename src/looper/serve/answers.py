@@ -7,10 +7,14 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
+from looper.errors import BadInput
+from looper.views.live import Projection
+from looper.views.runs import RunView
 from looper.views.show import duration, harmless
 
 
@@ -29,6 +33,17 @@ def refused(scope: Scope, status: int, kind: str, message: str, hint: str = "") 
             status,
         )
     return as_json({"error": {"kind": kind, "message": message, "hint": hint}}, status)
+
+
+def known_run(projection: Projection, name: str) -> RunView:
+    """A run as it is now. Raises HTTPException where there is none of that name, or it cannot be read."""
+    try:
+        run = projection.run(name)
+    except BadInput as error:
+        raise HTTPException(409, str(error)) from error
+    if run is None:
+        raise HTTPException(404, "There is no such run.")
+    return run
 
 
 def page(request: Request, name: str, **values: Any) -> Response:

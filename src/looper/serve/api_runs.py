@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from looper.errors import BadInput
 from looper.records.deed import DeedKind
+from looper.serve.answers import known_run
 from looper.serve.bodies import REFUSALS, Asked, Halt, Halted, Login, RunName
 from looper.serve.deeds import Deeds
 from looper.serve.door import Door
@@ -21,7 +21,6 @@ from looper.serve.streams import EventStream, Slots
 from looper.serve.watcher import Watcher
 from looper.views.board import curves
 from looper.views.live import Projection
-from looper.views.runs import RunView
 
 SECOND_SIGNAL_S = 0.2
 
@@ -47,26 +46,17 @@ class RunsApi:
         found.add_api_route("/events", self.events, include_in_schema=False)
         return found
 
-    def run_of(self, name: str) -> RunView:
-        try:
-            run = self.projection.run(name)
-        except BadInput as error:
-            raise HTTPException(409, str(error)) from error
-        if run is None:
-            raise HTTPException(404, "There is no such run.")
-        return run
-
     def status(self) -> dict[str, Any]:
         """Every run, as `looper status --json` says it."""
         return self.projection.status()
 
     def run_status(self, run: RunName) -> dict[str, Any]:
         """One run."""
-        return self.projection.described(self.run_of(run))
+        return self.projection.described(known_run(self.projection, run))
 
     def run_curves(self, run: RunName) -> dict[str, Any]:
         """Share resolved over the sequence of tasks, by arm, and the losses of each training."""
-        return curves(self.run_of(run))
+        return curves(known_run(self.projection, run))
 
     async def events(self) -> Response:
         if not self.slots.take():
@@ -82,7 +72,7 @@ class RunsApi:
         return await self._halt(run, asked, DeedKind.CANCEL, signals=2)
 
     async def _halt(self, name: str, asked: Halt, kind: DeedKind, signals: int) -> Halted:
-        run = await asyncio.to_thread(self.run_of, name)
+        run = await asyncio.to_thread(known_run, self.projection, name)
         if run.manifest.run_hash() != asked.run_hash:
             raise HTTPException(409, "This is another run than the one that was looked at.")
         writer = run.writer

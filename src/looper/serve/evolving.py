@@ -58,7 +58,9 @@ class Evolving(Protocol):
         """Why there is no prime to talk to; empty where there is one."""
         ...
 
-    def chat(self, message: str, tell: Tell) -> str: ...
+    def chat(self, message: str, tell: Tell) -> str:
+        """What the prime answers. Called for one message at a time."""
+        ...
 
     def chat_stats(self) -> dict[str, Any]:
         """messages_count and tool_calls_count."""

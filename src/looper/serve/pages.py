@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from looper.errors import BadInput
+from looper.errors import LooperError
 from looper.records.generation import Phase
 from looper.records.memory import MemoryItem
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import TOOL_NAMES, Guard
 from looper.records.verdict import Outcome
-from looper.serve.answers import page
+from looper.serve.answers import known_run, page
 from looper.serve.door import COOKIE, SESSION_S, Door
 from looper.serve.evolving import Evolving
 from looper.views.board import bars, cell_rows, squares, task_rows
@@ -103,13 +103,7 @@ class Pages:
         ]
 
     def run_of(self, request: Request) -> RunView:
-        try:
-            run = self.sight.projection.run(request.path_params["run"])
-        except BadInput as error:
-            raise HTTPException(409, str(error)) from error
-        if run is None:
-            raise HTTPException(404, "There is no such run.")
-        return run
+        return known_run(self.sight.projection, request.path_params["run"])
 
     def login(self, request: Request) -> Response:
         session = self.sight.door.open(request.query_params.get("code", ""))
@@ -121,7 +115,11 @@ class Pages:
 
     def overview(self, request: Request) -> Response:
         runs, unreadable = self.sight.projection.read()
-        evolving = self.sight.evolving
+        evolving, state = self.sight.evolving, None
+        try:
+            state = evolving and evolving.state()
+        except LooperError as error:
+            unreadable.append(str(error))
         return page(
             request,
             "overview",
@@ -129,7 +127,7 @@ class Pages:
             runs=[(view, self.sight.projection.described(view)) for view in reversed(runs)],
             unreadable=unreadable,
             folder=self.sight.projection.runs,
-            campaign=evolving and (evolving.name, evolving.state()),
+            campaign=evolving and state and (evolving.name, state),
         )
 
     def run_page(self, request: Request) -> Response:

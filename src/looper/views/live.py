@@ -17,7 +17,7 @@ from typing import Any
 from looper.errors import BadInput
 from looper.records.trajectory import StopReason
 from looper.records.verdict import Outcome
-from looper.views.runs import RunTail, RunView, run_folders
+from looper.views.runs import RunTail, RunView, run_folders, written
 
 QUIET_S = 60.0
 """A run that writes nothing for so long may still be well; it is called stalled after that, or after `QUIET_CELLS` cells' time."""
@@ -55,7 +55,7 @@ def standing(run: RunView, now: float) -> Standing:
 
 def quiet_s(run: RunView, now: float) -> float:
     """Since anything was written."""
-    return max(0.0, now - max(path.stat().st_mtime for path in run.folder.glob("*.jsonl")))
+    return max(0.0, now - written(run.folder))
 
 
 def quiet_limit_s(run: RunView) -> float:
@@ -169,6 +169,8 @@ class Projection:
                     found.append(self._read(folder))
                 except BadInput as error:
                     unreadable.append(str(error))
+                except OSError as error:
+                    unreadable.append(f"{folder} cannot be read: {error.strerror}.")
             return found, unreadable
 
     def run(self, name: str) -> RunView | None:

@@ -312,7 +312,7 @@ class RunView:
         seals = list(read_stream(self.folder, "seals", Seal))
         if seals:
             return datetime.fromisoformat(seals[-1].ended)
-        return datetime.fromtimestamp(max(path.stat().st_mtime for path in self.folder.glob("*.jsonl")), UTC)
+        return datetime.fromtimestamp(written(self.folder), UTC)
 
     @property
     def energy_j(self) -> float | None:
@@ -440,7 +440,18 @@ def read_run(folder: Path) -> RunView:
 def run_folders(runs: Path) -> list[Path]:
     """Every run folder, the one written to last at the end."""
     found = [path.parent for path in runs.glob("*/manifest.jsonl")]
-    return sorted(found, key=lambda folder: max(path.stat().st_mtime for path in folder.glob("*.jsonl")))
+    return sorted(found, key=written)
+
+
+def written(folder: Path) -> float:
+    """When a record was last written, in seconds since 1970; 0 for a folder that has gone in the meantime."""
+    times = [0.0]
+    for path in folder.glob("*.jsonl"):
+        try:
+            times.append(path.stat().st_mtime)
+        except FileNotFoundError:
+            continue
+    return max(times)
 
 
 def read_runs(runs: Path, unreadable: Callable[[str], None] = lambda said: None) -> list[RunView]:
