@@ -1,16 +1,19 @@
 """How far a run is, on a terminal and for programs."""
 
+import asyncio
 import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from looper.journal import RunLock, Stream, Tail
 from looper.records.session import Session
 from looper.records.verdict import Verdict
-from looper.views.live import Standing, left, quiet_limit_s, standing
+from looper.serve.watcher import BEHIND, Watcher
+from looper.views.live import Projection, Standing, left, quiet_limit_s, standing
 from looper.views.runs import RunTail, read_run
 from tests.cli.test_commands import looper
 from tests.fakes.written_run import write_run
@@ -96,3 +99,36 @@ def test_a_view_stays_the_same_until_something_is_different(runs: Path) -> None:
     assert not tail.refresh() and tail.view() is view, "so nothing is counted twice"
     begun(folder, 1)
     assert tail.refresh() and tail.view() is not view
+
+
+def test_who_reads_too_slowly_is_told_everything_anew(runs: Path) -> None:
+    folder = write_run(runs, judged=lambda cell: False)
+
+    async def told() -> list[str]:
+        watcher = Watcher(Projection(runs))
+        events = watcher.listen()
+        names = [(await anext(events))[1]]
+        status = watcher._projection.status()
+        for _ in range(BEHIND + 3):
+            watcher._tell(("", "changed", {}), status)
+        names += [(await anext(events))[1] for _ in range(2)]
+        await events.aclose()
+        return names
+
+    assert folder.exists() and asyncio.run(told()) == ["status", "status", "changed"]
+
+
+def test_a_look_that_fails_ends_the_streams_so_that_browsers_come_back(runs: Path) -> None:
+    class Broken(Projection):
+        looks = 0
+
+        def status(self) -> dict[str, Any]:
+            self.looks += 1
+            if self.looks > 1:
+                raise RuntimeError("the disk is gone")
+            return super().status()
+
+    async def told() -> list[str]:
+        return [name async for _, name, _ in Watcher(Broken(runs)).listen()]
+
+    assert asyncio.run(asyncio.wait_for(told(), 10)) == ["status"]

@@ -8,6 +8,8 @@ from typing import Any
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from looper.errors import LooperError
+
 STREAMS = 8
 """At a time. A browser holds six connections to one server, and a page needs one."""
 HEARTBEAT_S = 15.0
@@ -69,6 +71,9 @@ async def _lines(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
             try:
                 event = pending.result()
             except StopAsyncIteration:
+                return
+            except LooperError as error:
+                yield encoded(("", "fault", {"message": str(error)}))
                 return
             pending = asyncio.ensure_future(anext(events))
             yield encoded(event)

@@ -112,6 +112,13 @@ function follow() {
     for (const name of names) source.addEventListener(name, () => { clearTimeout(timer); timer = setTimeout(refresh, 200); });
     return;
   }
+  // Everything comes first, and once more whenever the connection was lost in between.
+  let first = true;
+  source.addEventListener("status", (event) => {
+    JSON.parse(event.data).runs.forEach(showNumbers);
+    if (!first) refreshLater(true);
+    first = false;
+  });
   source.addEventListener("changed", (event) => {
     const changed = JSON.parse(event.data);
     const names = [...changed.runs.map((run) => run.run), ...changed.gone];
