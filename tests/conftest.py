@@ -18,9 +18,32 @@ from looper.records.model import ModelSpec
 from looper.records.plan import Arm, ArmRole, Limits
 from looper.records.task import Task
 
+LONG = (
+    "tests/experiment/test_learning.py",
+    "tests/views/",
+    "tests/cli/test_evolve_repository.py",
+    "tests/cli/test_evolve.py",
+    "tests/evolution/test_guest.py",
+    "tests/edges/test_torch_trainer.py",
+    "tests/cli/test_regenerate.py",
+    "tests/experiment/test_run.py",
+    "tests/edges/test_strategies.py",
+    "tests/serve/test_browser.py",
+)
+"""Files that take longest, begun first: a worker that is left alone with one at the end keeps everybody waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return next((at for at, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG))
+
+    items.sort(key=place)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    # In the order above, and not by the number of tests, which says little about their length.
+    config.option.loadscopereorder = False
     return _WhereTheRunIs(config, log)
 
 

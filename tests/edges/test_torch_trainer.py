@@ -90,6 +90,7 @@ def test_peft_reads_what_mlx_trained(trainer: MlxTrainer, nano: MlxModel, tmp_pa
 
 
 @installed
+@pytest.mark.proof
 def test_it_stops_early_at_the_best_weights_and_goes_on_after_a_kill(
     nano: MlxModel, trainer: MlxTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
