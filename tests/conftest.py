@@ -22,7 +22,6 @@ LONG = (
     "tests/experiment/test_learning.py",
     "tests/views/",
     "tests/cli/test_evolve_repository.py",
-    "tests/cli/test_evolve.py",
     "tests/evolution/test_guest.py",
     "tests/edges/test_torch_trainer.py",
     "tests/cli/test_regenerate.py",

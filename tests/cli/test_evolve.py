@@ -9,7 +9,7 @@ from tests.cli.test_commands import looper, one_line
 from looper.journal import RunLock
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 def test_a_campaign_runs_on_the_embedded_default_and_is_told_by_its_ledger(
     tmp_path: Path, state: Path
 ) -> None:

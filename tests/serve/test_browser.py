@@ -88,9 +88,9 @@ def test_a_failed_trajectory_is_found_stepped_through_searched_and_laid_beside_a
         assert focused(page) == "step-1" and page.url.endswith("#step-1")
         for _ in range(40):
             page.keyboard.press("j")
-        page.wait_for_function("document.activeElement?.id === 'step-41'")
+        expect(page.locator("#step-41")).to_be_focused()
         page.keyboard.press("k")
-        page.wait_for_function("document.activeElement?.id === 'step-40'")
+        expect(page.locator("#step-40")).to_be_focused()
         page.keyboard.press("/")
         page.keyboard.type("seen 77")
         page.keyboard.press("Enter")
