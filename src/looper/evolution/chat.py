@@ -74,9 +74,13 @@ class Conversation:
 
     def _asked(self, model: ChatModel) -> str:
         listed = "\n".join(f"<{name}>{tool.takes}</{name}>: {tool.does}" for name, tool in self.tools.items())
+        recent = self.messages[-KEPT:]
+        if recent[0][0] != "user":
+            # Servers want a conversation to begin with whoever asks.
+            recent = recent[1:]
         request = ChatRequest(
             conversation="prime",
-            messages=(("system", SYSTEM.format(tools=listed)), *self.messages[-KEPT:]),
+            messages=(("system", SYSTEM.format(tools=listed)), *recent),
             max_output_tokens=OUTPUT_TOKENS,
             context_tokens=CONTEXT_TOKENS,
             temperature=0.0,
