@@ -96,6 +96,7 @@ def test_a_mend_of_the_agents_own_code_is_promoted_because_it_resolves_more(
         campaign(opened(itself, {"generations": 2}, looper_settings(), lambda line: None))
 
 
+@pytest.mark.proof
 def test_an_agent_that_does_not_work_is_refused_by_the_benchmark(itself: Path, models: WrittenModel) -> None:
     models.answers[:] = [HARM, DONE]
     found = opened(itself, {"tests": (), "tasks": 4}, looper_settings(), lambda line: None)

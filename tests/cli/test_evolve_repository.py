@@ -222,6 +222,7 @@ def test_a_candidate_that_changes_after_it_was_reported_is_refused(shop: Shop) -
     ) and "its ref is at" in found.evidence
 
 
+@pytest.mark.proof
 def test_tests_that_hang_are_the_candidates_where_its_parent_does_not(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,6 +235,7 @@ def test_c10_tokens_are_counted_whatever_became_of_them_and_the_call_that_does_n
     )
 
 
+@pytest.mark.proof
 def test_a_lineage_without_a_balance_ends_and_viable_children_feed_it(
     campaign: Written, model: WrittenModel
 ) -> None:
@@ -276,6 +277,7 @@ def test_c03_it_goes_on_where_it_was(campaign: Written, model: WrittenModel) -> 
     assert [one.generation for one in births(campaign.folder)] == [1, 2, 3] and len(model.asked) == 3
 
 
+@pytest.mark.proof
 def test_patching_and_regenerating_are_two_arms_of_one_comparison(
     campaign: Written, model: WrittenModel
 ) -> None:

@@ -596,6 +596,7 @@ def test_a_child_that_ran_out_of_memory_is_begun_again_with_less(
     assert sum(event.event == "less_memory" for event in told) == 1
 
 
+@pytest.mark.proof
 def test_a_quantised_base_carries_a_trained_adapter(nano: MlxModel, tmp_path: Path) -> None:
     """QLoRA: the base stays in 4 bits, the factors are trained in full."""
     from mlx_lm.convert import convert

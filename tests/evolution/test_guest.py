@@ -74,6 +74,7 @@ def test_one_that_dies_resolves_nothing_and_ends_nothing(settings: Settings) -> 
     assert {end.stop_reason for end in ends(view, "candidate")} == {StopReason.CRASHED}
 
 
+@pytest.mark.proof
 def test_one_that_asks_without_end_is_stopped_at_the_limit_of_turns(settings: Settings) -> None:
     forever = (
         "        from looper.protocols import ChatRequest\n"

@@ -199,11 +199,11 @@ promote_and_roll_back(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
 def test_l05_killed_at_every_step_one_valid_version_works_and_the_next_process_goes_on(
     root: Path, tmp_path: Path
 ) -> None:
-    """Before and after calls on ledger, repository and versions, in promotion and in rolling back: here at every second of them;
+    """Before and after calls on ledger, repository and versions, in promotion and in rolling back: here at every fourth of them;
     scripts/kill_evolve.py takes them all."""
-    here, point, ended = Path(__file__).parents[2], -1, False
+    here, point, ended = Path(__file__).parents[2], -3, False
     while not ended:
-        point += 2
+        point += 4
         folder, repo = tmp_path / f"home{point}", tmp_path / f"repo{point}"
         subprocess.run(["cp", "-r", str(root), str(repo)], check=True)
         one = promoter(folder, repo)

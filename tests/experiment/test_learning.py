@@ -576,6 +576,7 @@ def small_profile(project: Project, **tasks: object) -> str:
     return str(path)
 
 
+@pytest.mark.proof
 def test_an_adapter_is_held_against_its_base_on_tasks_of_other_repositories(
     finished: tuple[Project, RunView, str], project: Project
 ) -> None:
