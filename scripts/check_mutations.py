@@ -278,7 +278,7 @@ BREAKS = (
         "evolution/budget.py",
         "if allowed.tokens is not None and wanted > allowed.tokens:",
         "if False:",
-        ("cli/test_evolve_models.py::test_l26_the_call_that_does_not_fit_is_not_made",),
+        ("cli/test_evolve_models.py::test_l26_d11_the_call_that_does_not_fit_is_not_made",),
     ),
     Break(
         "a change that speaks to its reviewer is refused",

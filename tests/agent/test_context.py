@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from looper.agent.context import SHORTENED, ContextFull, Conversation
 from looper.protocols import Message
@@ -56,3 +58,32 @@ def test_a_model_without_tokens_is_left_alone() -> None:
     conversation = talk(observations=6, keep_last=2)
     conversation.count = lambda messages: None
     assert conversation.fit(1) is None and not any(shortened(conversation))
+
+
+@given(
+    lengths=st.lists(st.integers(0, 300), max_size=12),
+    keep_last=st.integers(1, 4),
+    windows=st.lists(st.integers(50, 2000), min_size=1, max_size=4),
+)
+def test_l34_whatever_is_shortened_no_result_parts_from_what_it_answers(
+    lengths: list[int], keep_last: int, windows: list[int]
+) -> None:
+    """Any history, any windows one after the other: every message keeps its place, and what the model said its words."""
+    opening: list[Message] = [("system", "s" * 50), ("user", "t" * 50)]
+    turns: list[Message] = [
+        turn
+        for at, length in enumerate(lengths)
+        for turn in (("assistant", f"a{at}"), ("user", "x" * length))
+    ]
+    conversation = Conversation([*opening, *turns], characters, PruningSettings(keep_last=keep_last), 2)
+    for window in windows:
+        try:
+            conversation.fit(window)
+        except ContextFull:
+            pass
+        assert [role for role, _ in conversation.messages] == [role for role, _ in [*opening, *turns]]
+        assert [said for role, said in conversation.messages if role == "assistant"] == [
+            f"a{at}" for at in range(len(lengths))
+        ]
+        for before, now in zip([*opening, *turns], conversation.messages, strict=True):
+            assert now == before or now == ("user", SHORTENED)

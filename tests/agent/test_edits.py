@@ -32,7 +32,7 @@ def test_an_exact_place_is_replaced_and_its_line_named() -> None:
     assert (done.line, done.tolerant) == (4, False)
 
 
-def test_several_places_are_an_error_with_their_lines() -> None:
+def test_l32_several_places_are_an_error_with_their_lines() -> None:
     with pytest.raises(EditRefused, match="3 times, at lines 4, 5, 8"):
         replace_text(SOURCE, "return", "yield", None)
 
@@ -145,7 +145,7 @@ def test_a_shifted_old_text_gives_the_same_file_as_the_true_one(
     assert replace_text(source, shifted(old), shifted(new), None).text == exact
 
 
-def test_a_unique_text_is_replaced_as_python_would() -> None:
+def test_l32_a_unique_text_is_replaced_as_python_would() -> None:
     rng = random.Random(3)
     for _ in range(500):
         source = "".join(rng.choice("ab \n") for _ in range(60))

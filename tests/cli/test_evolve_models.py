@@ -159,7 +159,7 @@ def test_a_contract_that_failed_is_not_proposed_again(shop: Shop) -> None:
 # Budgets
 
 
-def test_l26_the_call_that_does_not_fit_is_not_made(shop: Shop) -> None:
+def test_l26_d11_the_call_that_does_not_fit_is_not_made(shop: Shop) -> None:
     shop.spawn()
     spent = shop.open().ledger.state().total_tokens
     calls = len(shop.prime.asked)

@@ -67,7 +67,7 @@ def test_from_a_proposal_to_a_promotion_and_back(shop: Shop, tmp_path: Path) -> 
     assert report["token_usage"]["lab"] > 0 and report["verification"]["review"]["approved"] is True
 
 
-def test_the_cycle_proposes_builds_judges_and_promotes_by_itself(shop: Shop) -> None:
+def test_l41_the_cycle_proposes_builds_judges_and_promotes_by_itself(shop: Shop) -> None:
     assert campaign(shop.open(generations=1)) == "generations"
     assert shop.generation().phase is Phase.PROMOTED and shop.generation().source is Source.REFLECT
     assert campaign(shop.open(generations=1)) == "generations", "and it goes on where it was"

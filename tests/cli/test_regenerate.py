@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.test_commands import looper, one_line
@@ -15,6 +16,7 @@ from looper.cli.settings import settings as looper_settings
 from looper.errors import BadInput, ModelUnpaid
 from looper.evolution.genome import mutated, parse_genome, read_acceptance
 from looper.evolution.regenerate import births, inherited_genome, marked, parse_files
+from looper.evolution.rig import Rig, inside, rigged
 from looper.journal import read_stream
 from looper.records.genome import Mode, Mutation, Stage
 
@@ -382,3 +384,28 @@ def test_bad_input_is_one_line(tmp_path: Path, state: Path) -> None:
     ):
         found = looper("evolve", "regenerate", *arguments, cwd=tmp_path, LOOPER_HOME=str(state))
         assert found.returncode == 2 and said in one_line(found)
+
+
+def test_c17_a_manifest_that_does_not_fit_its_program_or_this_version_is_refused(
+    campaign: Written, model: WrittenModel, tmp_path: Path
+) -> None:
+    """Before anything runs, so there is no rig to run it. Commands are whole lines of a shell here, so none has a wrong form."""
+    model.answers[:] = [writes(GOOD)]
+    campaign(model)
+    manifest = births(campaign.folder)[0].manifest
+    assert manifest is not None
+    genome = parse_genome(SPEC.read_text())
+    acceptance = read_acceptance(SPEC.with_suffix(".acceptance.jsonl"), genome)
+    for name, content in GOOD.items():
+        (tmp_path / "program" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "program" / name).write_text(content)
+    unused: Any = None
+    nothing = Rig(unused, unused, unused)
+    newer = manifest.model_copy(update={"layout": 99})
+    with pytest.raises(BadInput, match="has layout 99"):
+        rigged(nothing, tmp_path / "program", newer, genome, acceptance, None)
+    other = manifest.model_copy(update={"artifact_hash": "0" * 64})
+    found = rigged(nothing, tmp_path / "program", other, genome, acceptance, None)
+    assert found.failed is Stage.MANIFEST and found.diagnostics is not None
+    assert found.diagnostics.summary == "the artifact is not what the manifest says"
+    assert not any(inside(path) for path in ("/etc/passwd", "../x", "a/../../x", ".git/hooks/x", "", "a\0b"))

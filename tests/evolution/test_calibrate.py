@@ -12,7 +12,7 @@ def by_gate(world: Drawn, rule: BenchmarkRule, campaigns: int) -> dict[str, Cali
     return {found.gate: found for found in calibrated(world, rule, campaigns)}
 
 
-def test_a_campaign_without_any_gain_promotes_less_often_than_alpha() -> None:
+def test_d04_a_campaign_without_any_gain_promotes_less_often_than_alpha() -> None:
     found = by_gate(Drawn(gain=0.0), RULE, 300)
     assert found["this one"].with_promotion / 300 <= RULE.alpha
     assert found["keep all, leeway 0.1"].with_promotion == 300

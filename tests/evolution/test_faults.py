@@ -317,3 +317,18 @@ def test_l20_what_a_candidate_does_to_its_repository_is_not_done_to_ours(root: P
             path.write_text("overwritten\n")
     assert "missing" not in subprocess.run(["git", "fsck"], cwd=root, capture_output=True, text=True).stdout
     assert git(root, "show", "main:agent/a.py") == "one\ntwo\nthree"
+
+
+@pytest.mark.parametrize(("pairs", "outcome"), [(1, GateOutcome.UNDECIDED), (40, GateOutcome.PASS)])
+def test_d03_one_and_many_are_counted_as_what_they_are(pairs: int, outcome: GateOutcome) -> None:
+    """A list that was compared with a number was never equal to it; a lane of nothing is refused, one of one task decides nothing."""
+    better = {f"0/{task}": True for task in range(pairs)}
+    worse = {where: False for where in better}
+    found = benchmarked(better, worse, AlphaAccount(BenchmarkRule()))
+    assert (found.pairs, found.wins, found.losses) == (pairs, pairs, 0)
+    assert found.outcome is outcome or (pairs == 1 and found.outcome is not GateOutcome.PASS)
+
+
+def test_d03_a_lane_of_nothing_passes_nothing() -> None:
+    with pytest.raises(BadInput):
+        benchmarked({}, {}, AlphaAccount(BenchmarkRule()))

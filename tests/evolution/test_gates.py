@@ -58,7 +58,7 @@ def test_a_change_of_the_agent_passes(sources: GitSources) -> None:
         ("pyproject.toml", b"[project]\n[tool.pytest.ini_options]\n"),
     ],
 )
-def test_l22_every_fixed_point_is_held(sources: GitSources, path: str, content: bytes | None) -> None:
+def test_l22_d10_every_fixed_point_is_held(sources: GitSources, path: str, content: bytes | None) -> None:
     outcome, said = judged(sources, **{path: content, "agent/loop.py": b"STEPS = 9\n"})
     assert outcome is GateOutcome.FAIL and said == f"manifest: fixed points were changed: {path}"
 

@@ -172,7 +172,7 @@ def test_l11_spawns_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
     assert len({found.request for found in state.generations.values()}) == 40
 
 
-def test_a_step_that_cannot_follow_is_not_written(tmp_path: Path) -> None:
+def test_c16_a_step_that_cannot_follow_is_not_written(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.record(lambda state: proposed(state.next_number))
     with pytest.raises(NotAllowed):
