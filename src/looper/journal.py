@@ -284,17 +284,24 @@ def read_stream(folder: Path, name: str, kind: type[R], damage: list[Damage] | N
     A last line without line break is one that is being written. Lines that cannot be read are listed in `damage`.
     """
     path = folder / f"{name}.jsonl"
+    for number, line in enumerate(_whole_lines(path), 1):
+        try:
+            yield _decode(line[:-1], kind, folder)[1]
+        except _Unreadable as reason:
+            if damage is not None:
+                damage.append(Damage(path.name, number, str(reason)))
+
+
+def _whole_lines(path: Path, begin: int = 0) -> Iterator[bytes]:
+    """Every line with its break, from the byte `begin` on; nothing where there is no file."""
     if not path.exists():
         return
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
+        stream.seek(begin)
+        for line in stream:
             if not line.endswith(b"\n"):
                 return
-            try:
-                yield _decode(line[:-1], kind, folder)[1]
-            except _Unreadable as reason:
-                if damage is not None:
-                    damage.append(Damage(path.name, number, str(reason)))
+            yield line
 
 
 class Tail(Generic[R]):
@@ -325,34 +332,23 @@ class Tail(Generic[R]):
         if found.st_size == self._at:
             return replaced
         before = self._at
-        with path.open("rb") as stream:
-            stream.seek(self._at)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break
-                self._at += len(line)
-                self._line += 1
-                try:
-                    self.records.append(_decode(line[:-1], self._kind, self._folder)[1])
-                except _Unreadable as reason:
-                    self.damage.append(Damage(path.name, self._line, str(reason)))
+        for line in _whole_lines(path, self._at):
+            self._at += len(line)
+            self._line += 1
+            try:
+                self.records.append(_decode(line[:-1], self._kind, self._folder)[1])
+            except _Unreadable as reason:
+                self.damage.append(Damage(path.name, self._line, str(reason)))
         return replaced or self._at > before
 
 
 def raw_lines(folder: Path, name: str, begin: int = 0) -> Iterator[tuple[int, int, bytes | None]]:
     """Place and length of every whole line from the byte `begin` on, which must be the first of a line, and its record as JSON
     with long texts left where they are; None for a line whose checksum does not match."""
-    path = folder / f"{name}.jsonl"
-    if not path.exists():
-        return
-    with path.open("rb") as stream:
-        stream.seek(begin)
-        place = begin
-        for line in stream:
-            if not line.endswith(b"\n"):
-                return
-            yield place, len(line), _checked(line[:-1])
-            place += len(line)
+    place = begin
+    for line in _whole_lines(folder / f"{name}.jsonl", begin):
+        yield place, len(line), _checked(line[:-1])
+        place += len(line)
 
 
 def _checked(line: bytes) -> bytes | None:

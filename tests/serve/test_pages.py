@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from looper.cli.served import Embedded
+from looper.journal import read_stream
+from looper.records.deed import Deed, DeedKind
+from looper.serve.deeds import Deeds
+from looper.serve.pages import DIFF_STEPS
 from looper.views.live import Projection
 from looper.views.trajectory import PAGE, TEXT_CHARS
 from tests.fakes.written_run import write_run
@@ -117,6 +121,23 @@ def test_two_rollouts_stand_beside_each_other_from_where_they_part(served: Serve
         assert "The same 4 actions with the same results." in page and "The same patch." in page
         other = client.get(path.replace("other/0/a__b-1", "other/0/a__b-2"))
         assert other.status_code == 422 and "different tasks" in other.text
+
+
+def test_more_steps_than_are_compared_are_said_to_be_there(served: Served, runs: Path) -> None:
+    folder = write_run(runs, tasks=("a__b-1",), steps=DIFF_STEPS + 1)
+    with served.browser() as client:
+        page = client.get(f"/runs/{folder.name}/diff?a=base/0/a__b-1&b=other/0/a__b-1").text
+    assert f"Only the first {DIFF_STEPS} steps" in page and f'id="pair-{DIFF_STEPS + 1}"' not in page
+
+
+def test_a_decision_that_breaks_is_on_record_as_failed(tmp_path: Path) -> None:
+    def broken() -> str:
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError):
+        Deeds(tmp_path).do(DeedKind.PROMOTE, "1", "abcdef", broken, str)
+    noted = [(deed.stage.value, deed.said) for deed in read_stream(tmp_path, "deeds", Deed)]
+    assert noted == [("begun", ""), ("failed", "the disk is gone")]
 
 
 def test_h13_a_long_text_is_cut_and_can_be_had_whole(served: Served, runs: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,13 @@ def test_a_look_that_fails_ends_the_streams_so_that_browsers_come_back(runs: Pat
         return [name async for _, name, _ in Watcher(Broken(runs)).listen()]
 
     assert asyncio.run(asyncio.wait_for(told(), 10)) == ["status"]
+
+
+def test_pages_that_ask_at_once_read_each_step_once(runs: Path) -> None:
+    folder = write_run(runs, steps=300)
+    for _ in range(10):
+        tail = RunTail(folder)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: tail.steps(), range(8)))
+        counts = {len(entry.places) for entry in tail.steps().attempts.values()}
+        assert counts == {300}

@@ -89,7 +89,8 @@ class CampaignApi:
         except BadInput as error:
             raise HTTPException(422, str(error)) from error
         source, request = Source(asked.source), asked.request or os.urandom(8).hex()
-        one = await self.deeds.do(
+        one = await asyncio.to_thread(
+            self.deeds.do,
             DeedKind.SPAWN,
             request,
             "",
@@ -123,7 +124,8 @@ class CampaignApi:
             raise HTTPException(
                 409, f"Generation {one.number} is not {seen[:12]} any more. Look at it again."
             )
-        done = await self.deeds.do(
+        done = await asyncio.to_thread(
+            self.deeds.do,
             kind,
             str(one.number),
             seen,

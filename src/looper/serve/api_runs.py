@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from looper.errors import BadInput
 from looper.records.deed import DeedKind
 from looper.serve.answers import known_run
 from looper.serve.bodies import REFUSALS, Asked, Halt, Halted, Login, RunName
@@ -87,8 +88,12 @@ class RunsApi:
                     os.kill(writer, signal.SIGTERM)
                 except ProcessLookupError:
                     return  # It has ended by itself, or by the first signal.
+                except PermissionError as error:
+                    raise BadInput(f"Process {writer} is another user's; ask them to stop it.") from error
 
-        await self.deeds.do(kind, name, asked.run_hash, work, lambda _: f"process {writer} was told")
+        await asyncio.to_thread(
+            self.deeds.do, kind, name, asked.run_hash, work, lambda _: f"process {writer} was told"
+        )
         plan = run.manifest.plan
         return Halted(
             run=name,

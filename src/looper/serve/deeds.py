@@ -5,9 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-import anyio
-
-from looper.errors import LooperError, RunBusy
+from looper.errors import RunBusy
 from looper.journal import RunLock, Stream
 from looper.records.deed import Deed, DeedKind, Stage
 
@@ -21,7 +19,7 @@ class Deeds:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    async def do(
+    def do(
         self,
         kind: DeedKind,
         target: str,
@@ -30,16 +28,6 @@ class Deeds:
         said: Callable[[Done], str],
     ) -> Done:
         """Raises RunBusy while another deed is under way, and what `work` raises once that is on record."""
-        return await anyio.to_thread.run_sync(lambda: self._do(kind, target, seen_hash, work, said))
-
-    def _do(
-        self,
-        kind: DeedKind,
-        target: str,
-        seen_hash: str,
-        work: Callable[[], Done],
-        said: Callable[[Done], str],
-    ) -> Done:
         try:
             lock = RunLock(self.folder, "record of decisions in")
         except RunBusy as error:
@@ -59,7 +47,7 @@ class Deeds:
                 note(Stage.BEGUN, "")
                 try:
                     done = work()
-                except LooperError as error:
+                except Exception as error:
                     note(Stage.FAILED, str(error))
                     raise
                 note(Stage.DONE, said(done))

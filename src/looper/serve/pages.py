@@ -19,7 +19,7 @@ from looper.serve.answers import known_run, page
 from looper.serve.door import COOKIE, SESSION_S, Door
 from looper.serve.evolving import Evolving
 from looper.views.board import bars, cell_rows, squares, task_rows
-from looper.views.diff import aligned, in_short
+from looper.views.diff import aligned
 from looper.views.evolution import described_generation, outcome
 from looper.views.findings import (
     COLUMNS,
@@ -30,13 +30,12 @@ from looper.views.findings import (
     registered_lines,
     treatment_lines,
 )
-from looper.views.index import some_steps, steps_at
+from looper.views.index import some_steps
 from looper.views.lineage import lineage_lines
 from looper.views.live import Projection
 from looper.views.memory import memory_items, reverted_items
 from looper.views.runs import RunView
 from looper.views.trajectory import (
-    PAGE,
     Filter,
     Text,
     cell_of,
@@ -224,7 +223,6 @@ class Pages:
             run=run,
             cell=cell,
             steps=found,
-            page_size=PAGE,
             wanted=wanted,
             others=others,
             tools=TOOL_NAMES,
@@ -272,13 +270,11 @@ class Pages:
         if names[0].rpartition("/")[2] != names[1].rpartition("/")[2]:
             raise HTTPException(422, "These are rollouts at different tasks; name two cells of one task.")
         attempts = run.followed().attempts
-        sides = [
-            steps_at(run.folder, entry)[:DIFF_STEPS]
-            if (entry := attempts.get((cell.name, cell.attempt)))
-            else []
+        places = [
+            entry.places if (entry := attempts.get((cell.name, cell.attempt))) else []
             for cell in (left, right)
         ]
-        pairs = aligned(*sides)
+        pairs = aligned(*(list(some_steps(run.folder, each[:DIFF_STEPS], 4 * DIFF_CHARS)) for each in places))
         return page(
             request,
             "diff",
@@ -287,13 +283,13 @@ class Pages:
             cells=(left, right),
             pairs=pairs,
             parted=next((at for at, pair in enumerate(pairs) if not pair.same), None),
-            short=lambda step: in_short(step.action) if step.action else step.reply.text,
             cut=lambda words: Text(words[:DIFF_CHARS], len(words) > DIFF_CHARS),
             wrong=went_wrong,
             target=target,
             patches=[patch_lines(cell.end.patch if cell.end else "") for cell in (left, right)],
             same_patch=bool(left.end and right.end and left.end.patch_hash == right.end.patch_hash),
-            items=memory_items(run),
+            beyond=max(map(len, places)) > DIFF_STEPS,
+            most=DIFF_STEPS,
         )
 
     def evolution(self, request: Request) -> Response:

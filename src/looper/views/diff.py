@@ -154,14 +154,14 @@ def _side(steps: Sequence[Step], at: int) -> list[str]:
     if at >= len(steps):
         return ["–"]
     step = steps[at]
-    said = step.reply.text if step.action is None else in_short(step.action)
+    said = step.reply.text if step.action is None else _in_short(step.action)
     lines = harmless(said).splitlines() or [""]
     result = harmless(step.observation.text).strip().splitlines()
     told = [f"remembers {len(step.memory)} items"] if step.memory else []
     return [*lines, *told, *(f"→ {line}" for line in result[:3])]
 
 
-def in_short(action: Action) -> str:
+def _in_short(action: Action) -> str:
     fields = {key: value for key, value in action.model_dump().items() if key != "tool" and value is not None}
     return f"{action.tool} " + " ".join(
         f"{key}={value!r}" if key != "command" else str(value) for key, value in fields.items()

@@ -1,5 +1,6 @@
 """A run folder as it can be read by anybody at any time, without a lock."""
 
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -370,6 +371,7 @@ class RunTail:
         self.folder = folder
         self._tails: dict[str, Tail[Any]] = {name: Tail(folder, name, kind) for name, kind in STREAMS.items()}
         self._steps: StepIndex | None = None
+        self._reading = threading.Lock()
         self._view: RunView | None = None
 
     def refresh(self) -> bool:
@@ -388,11 +390,12 @@ class RunTail:
         return self._view
 
     def steps(self) -> StepIndex:
-        """Where each step stands, up to now."""
-        if self._steps is None:
-            self._steps = kept_index(self.folder)
-        read_on(self._steps, self.folder)
-        return self._steps
+        """Where each step stands, up to now. Asked for by several pages at once, each line is still read once."""
+        with self._reading:
+            if self._steps is None:
+                self._steps = kept_index(self.folder)
+            read_on(self._steps, self.folder)
+            return self._steps
 
     def _made(self, writer: int | None) -> RunView:
         manifests = self._tails["manifest"]

@@ -1,6 +1,6 @@
 """One rollout, a page of steps at a time: what was said, done and seen, filtered and searched. Of any length in the same memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from looper.records.trajectory import Edit, Guard, ObservationKind, Step, Trajectory, Write
@@ -79,8 +79,6 @@ class StepPage:
     total: int
     """Steps of the attempt."""
     matching: int
-    numbers: tuple[int, ...]
-    """Of the steps that match, where there is a filter; empty without."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ def steps_page(run: RunView, cell: Cell, wanted: Filter, page: int = 1, step: in
         found = [
             (place, one.index)
             for place in places
-            for one in _each(run, [place], -1 if wanted.text else TEXT_CHARS)
+            for one in some_steps(run.folder, [place], -1 if wanted.text else TEXT_CHARS)
             if wanted.takes(one)
         ]
         places, numbers = [place for place, _ in found], tuple(number for _, number in found)
@@ -132,17 +130,12 @@ def steps_page(run: RunView, cell: Cell, wanted: Filter, page: int = 1, step: in
     page = min(max(1, page), pages)
     shown = places[(page - 1) * PAGE : page * PAGE]
     return StepPage(
-        tuple(_shown(one) for one in _each(run, shown, 4 * TEXT_CHARS)),
+        tuple(_shown(one) for one in some_steps(run.folder, shown, 4 * TEXT_CHARS)),
         page,
         pages,
         total,
         len(places),
-        numbers,
     )
-
-
-def _each(run: RunView, places: Sequence[int], most: int) -> Iterator[Step]:
-    return some_steps(run.folder, places, most)
 
 
 def _shown(step: Step) -> ShownStep:
