@@ -11,7 +11,7 @@ from looper.agent.loop import Assignment, rollout
 from looper.agent.tools import Hands
 from looper.bench.gold import gold_actions
 from looper.bench.runners import CanaryFiles
-from looper.bench.verify import Court, Judgement, is_protected, judge, patch_paths, strip_protected, verify
+from looper.bench.verify import Court, Judgement, judge, verify
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
@@ -262,9 +262,7 @@ def test_a_patch_that_does_not_apply_is_unresolved_with_its_cause(verdict_of: Ju
 
 def test_text_that_changes_no_file_is_no_empty_patch(verdict_of: Judge) -> None:
     found = verdict_of("I would change ops.py like so.\n+++ b/ops.py\n")
-    assert (
-        found.outcome is Outcome.UNRESOLVED and found.cause == "the patch does not apply: it changes no file"
-    )
+    assert found.outcome is Outcome.UNRESOLVED and "does not apply: No valid patches in input" in found.cause
 
 
 def test_a_plain_unified_diff_is_judged_like_a_git_patch(task: Task, verdict_of: Judge) -> None:
@@ -310,32 +308,6 @@ def test_a_canary_that_lies_or_is_missing_is_seen() -> None:
     assert canaries.lies({}, 0) and not canaries.lies({}, None)
 
 
-@pytest.mark.parametrize(
-    ("path", "protected"),
-    [
-        ("tests/test_a.py", True), ("conftest.py", True), ("pkg/conftest.py", True), ("pytest.ini", True),
-        ("setup.cfg", True), ("sitecustomize.py", True), ("x.pth", True), ("pytest.py", True), ("_pytest/x.py", True),
-        ("json.py", True), ("src/json.py", True), ("lib/re.so", True), ("json/__init__.py", True), ("test_x.py", True),
-        ("pkg/json.py", False), ("ops.py", False), ("src/pkg/core.py", False), ("django/test/client.py", False),
-        ("docs/index.txt", False), ("contest.py", False),
-    ],
-)  # fmt: skip
-def test_what_a_patch_may_not_change(path: str, protected: bool) -> None:
-    assert is_protected(path) is protected
-
-
-def test_what_gold_touches_is_allowed() -> None:
-    patch = "diff --git a/setup.cfg b/setup.cfg\n--- a/setup.cfg\n+++ b/setup.cfg\n@@ -1 +1 @@\n-a\n+b\n"
-    assert strip_protected(patch, frozenset({"setup.cfg"})) == (patch, ())
-    assert strip_protected(patch, frozenset()) == ("", ("setup.cfg",))
-
-
-def test_paths_are_read_from_patches_however_git_writes_them() -> None:
-    quoted = 'diff --git "a/t\\303\\274.py" "b/t\\303\\274.py"\nnew file mode 100644\n--- /dev/null\n+++ "b/t\\303\\274.py"\n@@ -0,0 +1 @@\n+x\n'
-    mode = "diff --git a/run.sh b/run.sh\nold mode 100644\nnew mode 100755\n"
-    assert patch_paths(quoted + mode) == {"tü.py", "run.sh"}
-
-
 def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
     micro: tuple[tuple[Task, ...], dict[str, Path]],
     workspaces: GitWorkspaces,
@@ -345,7 +317,7 @@ def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
     arm: Arm,
 ) -> None:
     for task in micro[0][:3]:
-        actions = gold_actions(task.gold_patch, lambda path, task=task: workspaces.base_file(task, path))
+        actions = gold_actions(workspaces.effect(task, task.gold_patch))
         workspace = workspaces.create(task, "gold")
         hands = Hands(workspace, sandbox, environments.of(task), arm.scaffold, limits)
         model = ScriptedModel([render(action) for action in actions])

@@ -3,11 +3,11 @@
 import re
 from typing import Any
 
-from looper.bench.verify import patch_paths
 from looper.records.task import Runner, Task
 
 SUITE = "swe-bench-cl"
 OWN_RUNNERS = {"django/django": Runner.DJANGO, "sympy/sympy": Runner.SYMPY}
+_TEST_FILE = re.compile(r"^diff --git a/.* b/(.*)$", re.MULTILINE)
 _DATA_FILES = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 
 
@@ -48,8 +48,9 @@ def _corrected(names: list[str], corrections: dict[str, list[str]] | None, kind:
 
 
 def targets_of(test_patch: str, runner: Runner) -> tuple[str, ...]:
-    """What the official harness runs: every file of the test patch that is no data file; dotted labels for django."""
-    files = sorted(path for path in patch_paths(test_patch) if not path.endswith(_DATA_FILES))
+    """What the official harness runs: every file of the test patch that is no data file; dotted labels for django. Read from the
+    text as that harness reads it, since no tree is there yet."""
+    files = sorted({path for path in _TEST_FILE.findall(test_patch) if not path.endswith(_DATA_FILES)})
     if runner is Runner.DJANGO:
         return tuple(re.sub(r"\.py$", "", path.removeprefix("tests/")).replace("/", ".") for path in files)
     return tuple(files)

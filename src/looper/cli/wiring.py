@@ -189,7 +189,7 @@ class Models:
     def of(self, arm: Arm, task: Task, adapter: str = "") -> ChatModel:
         """`adapter` is the id of one that `trainer` made."""
         if arm.model.backend == "gold":
-            actions = gold_actions(task.gold_patch, lambda path: self._workspaces.base_file(task, path))
+            actions = gold_actions(self._workspaces.effect(task, task.gold_patch))
             return ScriptedModel([render(action) for action in actions], "gold")
         adapter = adapter or arm.model.adapter
         bare = arm.model.model_copy(update={"adapter": ""})

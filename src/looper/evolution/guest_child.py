@@ -81,9 +81,6 @@ class Tree:
     def patch(self) -> Any:
         raise NotImplementedError("the harness makes the patch")
 
-    def apply(self, patch: str) -> None:
-        raise NotImplementedError("the harness makes the patch")
-
     def close(self) -> None:
         pass
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.tools import Hands
-from looper.bench.verify import VERSION, Court, Judgement, file_recall, verify, without_tests
+from looper.bench.verify import VERSION, Court, Judgement, verify, without_tests
 from looper.errors import Cancelled, InfrastructureError, ModelFatal
 from looper.protocols import ChatModel, Environment, Environments, Judged, Sandbox, Workspaces
 from looper.records.base import content_hash
@@ -136,9 +136,7 @@ class _Attempt:
             )
         court = Court(world.workspaces, world.sandbox, self.job.limits, world.clock)
         found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
-        verdict = self._verdict(found, trajectory.patch_hash, environment.id).model_copy(
-            update={"file_recall": file_recall(trajectory.patch, task.gold_patch)}
-        )
+        verdict = self._verdict(found, trajectory.patch_hash, environment.id)
         outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
         if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
             world.judged.put(key, verdict)
@@ -218,6 +216,8 @@ class _Attempt:
             fail_to_pass=found.fail_to_pass,
             pass_to_pass=found.pass_to_pass,
             stripped_paths=found.stripped_paths,
+            applied=found.applied,
+            file_recall=found.file_recall,
             tampering=found.tampering,
             patch_hash=patch_hash,
             environment=environment,

@@ -51,7 +51,10 @@ class Verdict(Record):
     fail_to_pass: dict[str, TestOutcome]
     pass_to_pass: dict[str, TestOutcome]
     stripped_paths: tuple[str, ...]
-    """Files of the patch that were left out: tests, their configuration, what shadows the runner."""
+    """Changed files that were put back: tests, their configuration, what shadows the runner, what stood in their way."""
+    applied: str = ""
+    """How the patch was applied: the first of SWE-bench's attempts that took it, or one that is kinder, which says so; empty
+    where none did, nothing was to be applied, or an earlier version judged."""
     tampering: tuple[str, ...]
     """What showed that the test run was interfered with."""
     patch_hash: str

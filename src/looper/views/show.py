@@ -9,8 +9,9 @@ from looper.records.training import Example
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import TestOutcome, Verdict
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Escape sequences that a model or a tool printed could set titles, move the cursor or fill the clipboard."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Escape sequences that a model or a tool printed could set titles, move the cursor or fill the clipboard; half a character
+cannot be printed at all."""
 
 
 def harmless(text: str) -> str:
@@ -47,7 +48,7 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
         lines.append(harmless(end.patch) or "(empty patch)")
     if verdict is None:
         return "\n".join([*lines, "══ no verdict yet ══"])
-    lines.append(f"══ {verdict.outcome.value}{f': {verdict.cause}' if verdict.cause else ''} ══")
+    lines.append(f"══ {verdict.outcome.value}{f': {harmless(verdict.cause)}' if verdict.cause else ''} ══")
     for label, outcomes in (("FAIL_TO_PASS", verdict.fail_to_pass), ("PASS_TO_PASS", verdict.pass_to_pass)):
         lines += [f"{label} {_counts(list(outcomes.values()))}"]
         lines += [
@@ -55,8 +56,10 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
             for name, outcome in outcomes.items()
             if outcome is not TestOutcome.PASSED
         ]
+    if verdict.applied:
+        lines.append(f"applied by: {verdict.applied}")
     if verdict.stripped_paths:
-        lines.append(f"left out of the patch: {', '.join(verdict.stripped_paths)}")
+        lines.append(f"left out of the patch: {harmless(', '.join(verdict.stripped_paths))}")
     return "\n".join(lines)
 
 

@@ -1,23 +1,39 @@
 """Fresh one-commit repositories, exported from bare mirrors."""
 
+import contextlib
 import fcntl
 import io
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
 from looper.edges.workspaces.files import Tree
 from looper.edges.workspaces.git import git
-from looper.edges.workspaces.manifest import Entry, Manifest, Scanner, link_leaves_tree, manifest_hash
+from looper.edges.workspaces.manifest import (
+    Entry,
+    Manifest,
+    Scanner,
+    lasting,
+    link_leaves_tree,
+    manifest_hash,
+)
 from looper.errors import BadInput, BadPatch, DirtyWorkspace, WorkspaceError
+from looper.protocols import Change, Effect, TreeEntry
 from looper.records.task import Task
+
+NOTHING = "000000"
+"""Git's mode of what is not there."""
 
 
 class GitWorkspaces:
@@ -46,6 +62,12 @@ class GitWorkspaces:
     def base_file(self, task: Task, path: str) -> bytes | None:
         source = self._export(task).files / path
         return source.read_bytes() if source.is_file() and not source.is_symlink() else None
+
+    def effect(self, task: Task, patch: str) -> Effect:
+        export = self._export(task)
+        if patch not in export.effects:
+            export.effects[patch] = _effect(export.files, patch)
+        return export.effects[patch]
 
     def base_tree(self, task: Task) -> Path:
         """The files of a task's base commit, to be read and never written. Raises BadInput or WorkspaceError."""
@@ -84,6 +106,50 @@ class Export:
             os.fsdecode(bytes.fromhex(path)): Entry(**entry) for path, entry in entries.items()
         }
         self.state = manifest_hash(self.manifest)
+        self.effects: dict[str, Effect] = {}
+        """Of patches that were asked for: gold and tests of a task, again with every verdict."""
+
+
+def _effect(files: Path, patch: str) -> Effect:
+    """By applying it to the index of the export; index and objects are scratch, or a workspace would hold the fix."""
+    if not patch.strip():
+        return {}
+    with tempfile.TemporaryDirectory(prefix="looper-effect-") as folder:
+        scratch = Path(folder)
+        (scratch / "objects").mkdir()
+        shutil.copyfile(files / ".git/index", scratch / "index")
+        own = {
+            "GIT_INDEX_FILE": str(scratch / "index"),
+            "GIT_OBJECT_DIRECTORY": str(scratch / "objects"),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(files / ".git/objects"),
+        }
+        data = patch.encode("utf-8", "surrogateescape")
+        try:
+            git(["apply", "--cached", "--whitespace=nowarn", "-"], cwd=files, stdin=data, variables=own)
+        except WorkspaceError as error:
+            raise BadPatch(_said(error)) from error
+        asked = ["diff-index", "--cached", "--name-status", "-z", "--no-renames", "HEAD"]
+        fields = git(asked, cwd=files, variables=own).split(b"\0")
+        changed = dict(zip(fields[1::2], fields[::2], strict=False))
+        there = b"".join(path + b"\0" for path, status in changed.items() if status != b"D")
+        out = ["checkout-index", "--force", f"--prefix={scratch}/after/", "-z", "--stdin"]
+        git(out, cwd=files, stdin=there, variables=own)
+        names = [os.fsdecode(path) for path in changed]
+        return {name: (_entry(files / name), _entry(scratch / "after" / name)) for name in names}
+
+
+def _entry(place: Path) -> TreeEntry | None:
+    mode = _kind_of(place)
+    if stat.S_ISLNK(mode):
+        return TreeEntry("120000", os.fsencode(os.readlink(place)))
+    if not stat.S_ISREG(mode):
+        return None
+    return TreeEntry("100755" if mode & 0o100 else "100644", place.read_bytes())
+
+
+def _said(error: WorkspaceError) -> str:
+    """What git itself said."""
+    return re.sub(r"^git apply failed in .*?: (error: |fatal: )?", "", str(error))
 
 
 def _make_export(mirror: Path, commit: str, folder: Path) -> None:
@@ -144,7 +210,8 @@ class GitWorkspace:
         self._export, self._owner = export, owner
         self._files = Tree(root, owner)
         self._scanner = Scanner(root)
-        self.clean_state = manifest_hash(self._scanner.scan())
+        self._base = self._scanner.scan(everything=True)
+        self.clean_state = manifest_hash(lasting(self._base))
         self._must_be_clean()
 
     def _must_be_clean(self) -> None:
@@ -192,23 +259,90 @@ class GitWorkspace:
             return not link_leaves_tree(path, os.readlink(self.root / path))
         return entry.mode in ("100644", "100755") and entry.digest != "unreadable"
 
-    def apply(self, patch: str) -> None:
-        """For trees that no agent has worked in: git's apply refuses paths outside and through links."""
+    def apply(self, patch: str, *options: str) -> None:
+        """For trees that no agent has worked in: git's apply refuses paths outside, through links, and into its records."""
         if not patch.strip():
             return
         data = patch.encode("utf-8", "surrogateescape")
         try:
-            git(["apply", "--binary", "--whitespace=nowarn", "-"], cwd=self.root, stdin=data)
+            git(["apply", "--whitespace=nowarn", *options, "-"], cwd=self.root, stdin=data)
         except WorkspaceError as error:
-            raise BadPatch(f"The patch does not apply: {error}") from error
-        if self._owner is not None:
-            for folder, folders, names in os.walk(self.root):
-                for name in (*folders, *names):
-                    os.chown(os.path.join(folder, name), self._owner, self._owner, follow_symlinks=False)
+            raise BadPatch(_said(error)) from error
+        finally:
+            if self._owner is not None:
+                self._give(change.path for change in self.changes() if change.after != NOTHING)
+
+    def _give(self, paths: Iterable[str]) -> None:
+        """Entries that the harness made, and the folders above them, to the user that commands run as."""
+        if self._owner is None:
+            return
+        made = {place for path in paths for place in (path, *map(str, PurePosixPath(path).parents))}
+        for place in made:
+            os.chown(self.root / place, self._owner, self._owner, follow_symlinks=False)
+
+    def changes(self) -> tuple[Change, ...]:
+        base, final = self._base, self._scanner.scan(everything=True)
+        changed = sorted(path for path in base.keys() | final.keys() if base.get(path) != final.get(path))
+        return tuple(Change(path, _mode(base.get(path)), _mode(final.get(path))) for path in changed)
+
+    def base_paths(self) -> Collection[str]:
+        return self._base.keys()
+
+    @cached_property
+    def _base_folders(self) -> frozenset[PurePosixPath]:
+        return frozenset(folder for path in self._base for folder in PurePosixPath(path).parents)
+
+    def put_back(self, paths: Iterable[str]) -> None:
+        paths, there = set(paths), self._scanner.scan(everything=True)
+        for path in paths & there.keys():
+            _remove(self.root / path)
+            for folder in PurePosixPath(path).parents:
+                if folder in self._base_folders or os.listdir(self.root / folder):
+                    break
+                (self.root / folder).rmdir()
+        for path in paths & self._base.keys():
+            self._make_way(path)
+            _copy_entry(self._export.files / path, self.root / path, self._base[path])
+        self._give(paths & self._base.keys())
+
+    def place(self, path: str, entry: TreeEntry | None) -> None:
+        if entry is None:
+            if path in self._scanner.scan(everything=True):
+                _remove(self.root / path)
+            return
+        self._make_way(path)
+        target = self.root / path
+        if entry.mode == "120000":
+            os.symlink(entry.content, os.fsencode(target))
+        else:
+            target.write_bytes(entry.content)
+            target.chmod(0o755 if entry.mode == "100755" else 0o644)
+        self._give([path])
+
+    def _make_way(self, path: str) -> None:
+        """Folders above a path, real ones, and nothing at the path itself."""
+        for folder in reversed(PurePosixPath(path).parents[:-1]):
+            if not stat.S_ISDIR(_kind_of(self.root / folder)):
+                _remove(self.root / folder)
+                (self.root / folder).mkdir()
+        _remove(self.root / path)
+
+    @contextlib.contextmanager
+    def without_git(self) -> Iterator[None]:
+        (self.root / ".git").rename(self._git_aside)
+        try:
+            yield
+        finally:
+            _remove(self.root / ".git")
+            self._git_aside.rename(self.root / ".git")
+
+    @property
+    def _git_aside(self) -> Path:
+        return self.root.with_name(f"{self.root.name}.git")
 
     def close(self) -> None:
         """Remove the tree, whatever permissions and depth the agent gave it."""
-        for place in (self.root, self.root.with_name(f"{self.root.name}.tmp")):
+        for place in (self.root, self.root.with_name(f"{self.root.name}.tmp"), self._git_aside):
             remove_tree(place)
 
 
@@ -217,6 +351,27 @@ def remove_tree(folder: Path) -> None:
     for script in ('rm -rf -- "$1"', 'chmod -R u+rwx -- "$1"; rm -rf -- "$1"'):
         if os.path.lexists(folder):
             subprocess.run(["/bin/sh", "-c", script, "remove", str(folder)], capture_output=True)
+
+
+def _mode(entry: Entry | None) -> str:
+    return NOTHING if entry is None else entry.mode
+
+
+def _kind_of(place: Path) -> int:
+    """Mode of an entry, itself and not what it links to; 0 where nothing is."""
+    try:
+        return place.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _remove(place: Path) -> None:
+    """Whatever is there, which no process uses any more."""
+    mode = _kind_of(place)
+    if stat.S_ISDIR(mode):
+        remove_tree(place)
+    elif mode:
+        place.unlink()
 
 
 def _copy_entry(source: Path, target: Path, entry: Entry) -> None:

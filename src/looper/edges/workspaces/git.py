@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from looper.edges.sandboxes.process import program
@@ -44,9 +44,10 @@ def git(
     stdin: bytes | None = None,
     accept: Sequence[int] = (0,),
     timeout_s: float = 600,
-    index: Path | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Standard output of one git command, with an index of its own where one is named. Raises WorkspaceError, or MissingTool where git is not installed."""
+    """Standard output of one git command; `variables` are added to its environment, as for an index of its own. Raises
+    WorkspaceError, or MissingTool where git is not installed."""
     executable = program("git")
     if executable is None:
         raise MissingTool(
@@ -60,7 +61,7 @@ def git(
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            env=_ENVIRONMENT if index is None else {**_ENVIRONMENT, "GIT_INDEX_FILE": str(index)},
+            env={**_ENVIRONMENT, **(variables or {})},
             timeout=timeout_s,
         )
     except subprocess.TimeoutExpired as error:

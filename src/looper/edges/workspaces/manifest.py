@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ IGNORED_FOLDERS = frozenset(
 )
 """Git's own records at the root, and caches that tools leave everywhere."""
 IGNORED_SUFFIXES = (".pyc", ".pyo")
+_CACHE = re.compile(rf"(^|/)({'|'.join(map(re.escape, sorted(IGNORED_FOLDERS)))})/|\.py[co]$")
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,11 @@ class Scanner:
         self._root = os.fspath(root)
         self._known: dict[str, tuple[tuple[int, ...], str]] = {}
 
-    def scan(self) -> dict[str, Entry]:
+    def scan(self, *, everything: bool = False) -> dict[str, Entry]:
+        """With caches and byte code where `everything` is wanted: a patch may bring them, and Python would read them."""
         manifest: dict[str, Entry] = {}
         known: dict[str, tuple[tuple[int, ...], str]] = {}
-        for path, status in _walk(self._root):
+        for path, status in _walk(self._root, everything):
             if stat.S_ISREG(status.st_mode):
                 identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
                 before = self._known.get(path)
@@ -73,8 +76,8 @@ def _kind(mode: int) -> str:
     return "folder" if stat.S_ISDIR(mode) else "device"
 
 
-def _walk(root: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything but plain folders, in a fixed order. A nested repository is one entry of kind `folder`."""
+def _walk(root: str, everything: bool) -> Iterator[tuple[str, os.stat_result]]:
+    """All but plain folders, in a fixed order. A nested repository is one entry of kind `folder`."""
     waiting = [""]
     while waiting:
         folder = waiting.pop()
@@ -85,13 +88,19 @@ def _walk(root: str) -> Iterator[tuple[str, os.stat_result]]:
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             status = entry.stat(follow_symlinks=False)
-            if not stat.S_ISDIR(status.st_mode):
-                if not entry.name.endswith(IGNORED_SUFFIXES) and not (entry.name == ".git" and not folder):
+            if entry.name == ".git":
+                if folder:
                     yield path, status
-            elif entry.name not in IGNORED_FOLDERS:
+            elif not stat.S_ISDIR(status.st_mode):
+                if everything or not entry.name.endswith(IGNORED_SUFFIXES):
+                    yield path, status
+            elif everything or entry.name not in IGNORED_FOLDERS:
                 waiting.append(path)
-            elif entry.name == ".git" and folder:
-                yield path, status
+
+
+def lasting(manifest: Manifest) -> dict[str, Entry]:
+    """What counts as a tree's state: without caches and byte code, which running it leaves."""
+    return {path: entry for path, entry in manifest.items() if not _CACHE.search(path)}
 
 
 def manifest_hash(manifest: Manifest) -> str:

@@ -84,10 +84,10 @@ class GitSources:
     def _changed(self, base: str, message: str, *change: str, stdin: bytes) -> str:
         """A commit on top of `base`, made in an index of its own by one command."""
         with tempfile.TemporaryDirectory(prefix="looper-index-") as folder:
-            index = Path(folder) / "index"
-            self._git("read-tree", base, index=index)
-            self._git(*change, stdin=stdin, index=index)
-            tree = self._git("write-tree", index=index).decode().strip()
+            own = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
+            self._git("read-tree", base, variables=own)
+            self._git(*change, stdin=stdin, variables=own)
+            tree = self._git("write-tree", variables=own).decode().strip()
         return self._git("commit-tree", tree, "-p", base, "-m", message).decode().strip()
 
     def diff(self, base: str, candidate: str) -> str:
