@@ -14,7 +14,12 @@ LARGEST_BYTES = 32 << 20
 SECONDS = 60.0
 """For the program `patch`."""
 KINDER = "kinder than SWE-bench"
-GIT, REJECT, FUZZ, RECOUNT = "git apply", "git apply --reject", "patch --fuzz=5", "git apply --recount --unidiff-zero"
+GIT, REJECT, FUZZ, RECOUNT = (
+    "git apply",
+    "git apply --reject",
+    "patch --fuzz=5",
+    "git apply --recount --unidiff-zero",
+)
 _GNU_PATCH = """
 for program in gpatch patch; do
     case $("$program" --version 2>/dev/null) in

@@ -1,7 +1,7 @@
 """One cell from task to verdict."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
@@ -46,6 +46,8 @@ class World:
     judged: Judged = field(default_factory=JudgedHere)
     """What was judged once is not judged again: same task with its labels, patch, environment, sandbox and rules."""
     clock: Callable[[], float] = time.monotonic
+    made: Mapping[str, Trajectory] = field(default_factory=dict)
+    """Rollouts that were made elsewhere, by cell: every attempt judges them again, and none begins one."""
     rollout: Callable[[Arm, Assignment], Rollout] = lambda arm, assignment: rollout(assignment)
     """By the agent that is installed, or by another version of it."""
 
@@ -117,7 +119,12 @@ class _Attempt:
         environment = world.environments.of(task)
         trajectory = self.past.trajectory
         if trajectory is None:
-            trajectory = self._roll_out(environment)
+            made = world.made.get(self.job.cell.key)
+            trajectory = (
+                self._roll_out(environment)
+                if made is None
+                else made.model_copy(update={"attempt": self.past.attempt})
+            )
             self.recorder.trajectory(trajectory)
         if self.recorder.cancelled():
             raise Cancelled

@@ -13,7 +13,6 @@ from looper.edges.workspaces.git import git
 from looper.records.task import Runner, Task
 
 _FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
-_SECTION = re.compile(r"^diff --git .*?(?=^diff --git |\Z)", re.MULTILINE | re.DOTALL)
 Naming = Callable[[Project, int], str]
 """Id of the task of a number, from 1."""
 
@@ -57,13 +56,19 @@ def _write_project(project: Project, suite: str, folder: Path, name: Naming) -> 
     commits = dict(line.split() for line in marks.read_text().splitlines())
     marks.unlink()
     fixes = [commits[f":{2 * number}"] for number in range(1, len(project.changes) + 1)]
-    arguments = ["diff-tree", "--stdin", "-p", "-r", "--full-index", "--no-renames"]
-    diffs = git(arguments, cwd=mirror, stdin="".join(f"{fix}\n" for fix in fixes).encode()).decode()
-    patches = re.split(r"^[0-9a-f]{40}\n", diffs, flags=re.MULTILINE)[1:]
+    gold, tests = (_diffs(mirror, fixes, which) for which in (":(exclude)tests", "tests"))
     return [
-        _task(project, number, suite, name, commits[f":{2 * number - 1}"], patch)
-        for number, patch in enumerate(patches, 1)
+        _task(project, number, suite, name, commits[f":{2 * number - 1}"], gold[fix], tests[fix])
+        for number, fix in enumerate(fixes, 1)
     ]
+
+
+def _diffs(mirror: Path, commits: Sequence[str], which: str) -> dict[str, str]:
+    """What each commit changes in the files that a pathspec names."""
+    arguments = ["diff-tree", "--stdin", "--always", "-p", "-r", "--full-index", "--no-renames", "--", which]
+    diffs = git(arguments, cwd=mirror, stdin="".join(f"{commit}\n" for commit in commits).encode()).decode()
+    parts = re.split(r"^([0-9a-f]{40})\n", diffs, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
 def _history(project: Project) -> bytes:
@@ -92,11 +97,8 @@ def _data(content: bytes) -> bytes:
     return f"data {len(content)}\n".encode() + content + b"\n"
 
 
-def _task(project: Project, number: int, suite: str, name: Naming, base: str, patch: str) -> Task:
+def _task(project: Project, number: int, suite: str, name: Naming, base: str, gold: str, tests: str) -> Task:
     change = project.changes[number - 1]
-    sections = _SECTION.findall(patch)
-    gold = [section for section in sections if not section.startswith("diff --git a/tests/")]
-    tests = [section for section in sections if section.startswith("diff --git a/tests/")]
     return Task(
         instance_id=name(project, number),
         suite=suite,
@@ -112,8 +114,8 @@ def _task(project: Project, number: int, suite: str, name: Naming, base: str, pa
         environment="harness",
         runner=Runner.PYTEST,
         test_targets=tuple(sorted(change.tests)),
-        gold_patch="".join(gold),
-        test_patch="".join(tests),
+        gold_patch=gold,
+        test_patch=tests,
         fail_to_pass=change.fail_to_pass,
         pass_to_pass=change.pass_to_pass,
     )
