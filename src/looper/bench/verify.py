@@ -7,19 +7,17 @@ the run was interfered with. Limit: code under test runs in the same process as 
 who calls it can still deceive them; only unseen inputs catch that.
 """
 
-import json
 import re
-import secrets
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from looper.bench.runners import CanaryFiles, Invocation, invocation
+from looper.bench.testrun import Seen, run_tests
 from looper.errors import BadPatch, VerifierBroken
-from looper.protocols import Command, CommandResult, Environment, Sandbox, Workspace, Workspaces
+from looper.protocols import Environment, Sandbox, Workspace, Workspaces
 from looper.records.plan import Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
@@ -120,7 +118,7 @@ def passing(task: Task, environment: Environment, court: Court, name: str) -> tu
     """Ids of all tests of the base tree that pass, whatever the task names. Raises VerifierBroken where they cannot be run."""
     workspace = court.workspaces.create(task, name)
     try:
-        ran = _run_tests(task, workspace, environment, court)
+        ran = run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
     finally:
         workspace.close()
     if ran.result.killed_by or ran.finished is None:
@@ -134,38 +132,6 @@ def passing(task: Task, environment: Environment, court: Court, name: str) -> tu
     )
 
 
-@dataclass(frozen=True)
-class _Ran:
-    """One run of a task's tests."""
-
-    result: CommandResult
-    canaries: CanaryFiles
-    seen: "Seen"
-    finished: int | None
-    """Exit status that the runner announced."""
-    failure: str
-    started: bool
-
-
-def _run_tests(task: Task, workspace: Workspace, environment: Environment, court: Court) -> _Ran:
-    canaries = CanaryFiles.draw(secrets.token_hex(6))
-    call = invocation(task, canaries)
-    for path, source in call.files.items():
-        workspace.write_file(path, source.encode())
-    results = workspace.root.parent / f"{workspace.root.name}.results"
-    results.mkdir(mode=0o777)
-    results.chmod(0o777)
-    try:
-        report = results / f"{secrets.token_hex(8)}.jsonl"
-        result = court.sandbox.run(_command(call, workspace, environment, court, report))
-        lines = report.read_text("utf-8", "replace").splitlines() if report.exists() else []
-    finally:
-        for leftover in results.iterdir():
-            leftover.unlink()
-        results.rmdir()
-    return _Ran(result, canaries, *_read_report(lines), any(lines))
-
-
 def _run_and_judge(
     task: Task,
     workspace: Workspace,
@@ -174,7 +140,7 @@ def _run_and_judge(
     stripped: tuple[str, ...],
     begun: float,
 ) -> Judgement:
-    ran = _run_tests(task, workspace, environment, court)
+    ran = run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
     seconds = court.clock() - begun
     if ran.result.killed_by == "time":
         return without_tests(
@@ -197,55 +163,6 @@ def _run_and_judge(
         task, ran.seen, ran.finished, ran.result.exit_code, tampering, stripped, ran.failure, seconds
     )
     return replace(found, log=ran.result.text()) if court.log_bytes else found
-
-
-def _command(
-    call: Invocation, workspace: Workspace, environment: Environment, court: Court, report: Path
-) -> Command:
-    runners = Path(__file__).with_name("runners").resolve()
-    return Command(
-        argv=(str(environment.python), "-B", str(runners / call.program), str(report), *call.arguments),
-        root=workspace.root,
-        timeout_s=court.limits.verify_s,
-        env={
-            "PYTHONHASHSEED": "0",
-            "TZ": "UTC",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONIOENCODING": "utf-8",
-            "PATH": f"{environment.python.parent}:/usr/bin:/bin",
-            **environment.variables_in(workspace.root),
-            **call.variables,
-        },
-        readable=(*environment.readable, runners),
-        writable=(report.parent,),
-        memory_mb=max(court.limits.memory_mb, 2048),
-        image=environment.image,
-        **({"output_cap_bytes": court.log_bytes} if court.log_bytes else {}),
-    )
-
-
-Seen = dict[str, list[TestOutcome]]
-"""Test id → the outcomes of every test with that id."""
-
-
-def _read_report(lines: list[str]) -> tuple[Seen, int | None, str]:
-    """Outcomes by id, the exit status that the runner announced (None where it never came to its end), and what it
-    said went wrong outside of any test."""
-    seen: Seen = {}
-    finished, failure = None, ""
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            if "id" in entry:
-                for name in entry["id"]:
-                    seen.setdefault(name, []).append(TestOutcome(entry["outcome"]))
-            elif "exit" in entry:
-                finished = int(entry["exit"])
-            elif "error" in entry:
-                failure = str(entry["error"])
-        except (ValueError, KeyError, TypeError):
-            return {}, None, "the report is damaged"
-    return seen, finished, failure
 
 
 def judge(
