@@ -174,6 +174,10 @@ class Workspace(Protocol):
         """Raises BadPatch where it does not apply."""
         ...
 
+    def results(self) -> Path:
+        """A new folder beside the tree that commands may write to, removed with it."""
+        ...
+
     def close(self) -> None: ...
 
 

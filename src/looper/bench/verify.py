@@ -2,9 +2,9 @@
 
 Nothing of the agent's workspace enters but the patch, and of the patch nothing that belongs to the tests: test files,
 their configuration, and files that would stand in for the test runner or the standard library. Beside the real tests
-lie canaries with random names, one that must pass and one that must fail; a canary with the wrong outcome shows that
-the run was interfered with. Limit: code under test runs in the same process as its tests, so a product that looks at
-who calls it can still deceive them; only unseen inputs catch that.
+lie canaries, copies of them with another expectation (`testrun`); one with the wrong outcome shows that the run was
+interfered with. Limit: code under test runs in the same process as its tests, so a product that looks at who calls it
+can still deceive them; only unseen inputs, or tests in a process of their own, catch that.
 """
 
 import re
@@ -60,6 +60,8 @@ class Judgement:
     stripped_paths: tuple[str, ...]
     tampering: tuple[str, ...]
     wall_s: float
+    canaries: str = ""
+    """As in the verdict."""
     log: str = ""
     """What the test run printed, where the court keeps it."""
 
@@ -126,10 +128,7 @@ def passing(task: Task, environment: Environment, court: Court, name: str) -> tu
         raise VerifierBroken(
             f"The tests of {task.repo} at {task.base_commit[:12]} do not run to their end: {ran.result.killed_by or said}."
         )
-    canary = ran.canaries.module
-    return tuple(
-        sorted(key for key, found in ran.seen.items() if canary not in key and _outcome(found).passes)
-    )
+    return tuple(sorted(key for key, found in ran.seen.items() if _outcome(found).passes))
 
 
 def _run_and_judge(
@@ -142,27 +141,19 @@ def _run_and_judge(
 ) -> Judgement:
     ran = run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
     seconds = court.clock() - begun
-    if ran.result.killed_by == "time":
-        return without_tests(
-            task,
-            Outcome.UNRESOLVED,
-            f"the tests took more than {court.limits.verify_s:.0f} s",
-            stripped,
-            seconds,
-        )
     if ran.result.killed_by:
-        raise VerifierBroken(f"The test run of {task.instance_id} was killed: {ran.result.killed_by}.")
-    if not ran.started:
-        raise VerifierBroken(
-            f"The test runner of {task.instance_id} did not start: {ran.result.text()[-500:].strip()}"
+        cause = {
+            "time": f"the tests took more than {ran.limit_s:.0f} s",
+            "disk": "the tests filled the disk space that they are given",
+            "memory": "the tests took more memory than they are given",
+        }[ran.result.killed_by]
+        found = without_tests(task, Outcome.UNRESOLVED, cause, stripped, seconds)
+    else:
+        # Without an end of the report the run is simply not over; nothing in it counts as passed.
+        found = judge(
+            task, ran.seen, ran.finished, ran.result.exit_code, ran.tampering, stripped, ran.failure, seconds
         )
-    tampering = ran.canaries.lies(ran.seen, ran.finished)
-    if ran.finished is None:
-        tampering = ()  # Without an end of the report the run is simply not over; nothing in it counts as passed.
-    found = judge(
-        task, ran.seen, ran.finished, ran.result.exit_code, tampering, stripped, ran.failure, seconds
-    )
-    return replace(found, log=ran.result.text()) if court.log_bytes else found
+    return replace(found, canaries=ran.canaries, log=ran.result.text() if court.log_bytes else "")
 
 
 def judge(

@@ -84,6 +84,9 @@ class Tree:
     def apply(self, patch: str) -> None:
         raise NotImplementedError("the harness makes the patch")
 
+    def results(self) -> Any:
+        raise NotImplementedError("the harness runs the tests")
+
     def close(self) -> None:
         pass
 

@@ -18,6 +18,7 @@ from looper.edges.workspaces.git import git
 from looper.edges.workspaces.manifest import Entry, Manifest, Scanner, link_leaves_tree, manifest_hash
 from looper.errors import BadInput, BadPatch, DirtyWorkspace, WorkspaceError
 from looper.records.task import Task
+from looper.untrusted import remove_tree
 
 
 class GitWorkspaces:
@@ -206,17 +207,18 @@ class GitWorkspace:
                 for name in (*folders, *names):
                     os.chown(os.path.join(folder, name), self._owner, self._owner, follow_symlinks=False)
 
+    def results(self) -> Path:
+        folder = self.root.with_name(f"{self.root.name}.results")
+        folder.mkdir(mode=0o700)
+        if self._owner is not None:
+            os.chown(folder, self._owner, self._owner)
+        return folder
+
     def close(self) -> None:
         """Remove the tree, whatever permissions and depth the agent gave it."""
-        for place in (self.root, self.root.with_name(f"{self.root.name}.tmp")):
-            remove_tree(place)
-
-
-def remove_tree(folder: Path) -> None:
-    """By `rm`: Python's own removal ends at its recursion limit, and at folders without rights."""
-    for script in ('rm -rf -- "$1"', 'chmod -R u+rwx -- "$1"; rm -rf -- "$1"'):
-        if os.path.lexists(folder):
-            subprocess.run(["/bin/sh", "-c", script, "remove", str(folder)], capture_output=True)
+        remove_tree(
+            self.root, *(self.root.with_name(f"{self.root.name}.{end}") for end in ("tmp", "results"))
+        )
 
 
 def _copy_entry(source: Path, target: Path, entry: Entry) -> None:
