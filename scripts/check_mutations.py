@@ -89,9 +89,9 @@ BREAKS = (
     ),
     Break(
         "a canary that lies is tampering",
-        "bench/verify.py",
-        "tampering = ran.canaries.lies(ran.seen, ran.finished)",
-        "tampering = ()",
+        "bench/testrun.py",
+        "            tampering += lies\n",
+        "",
         ("bench/test_verify.py",),
     ),
     Break(

@@ -225,6 +225,10 @@ class PatchedWorkspace(Workspace, Protocol):
         """For as long as a program works that might write to git's own records, they are elsewhere."""
         ...
 
+    def results(self) -> Path:
+        """A new folder beside the tree that commands may write to, removed with it."""
+        ...
+
 
 class Workspaces(Protocol):
     """Makes fresh working trees."""

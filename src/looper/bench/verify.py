@@ -2,32 +2,26 @@
 
 Nothing of the agent's workspace enters but the patch, and of what it changes nothing that belongs to the tests: test files,
 their configuration, and files that would stand in for the test runner or the standard library. What it changes is what
-differs in the tree once it is applied, whatever its text looks like. Beside the real tests
-lie canaries with random names, one that must pass and one that must fail; a canary with the wrong outcome shows that
-the run was interfered with. Limit: code under test runs in the same process as its tests, so a product that looks at
-who calls it can still deceive them; only unseen inputs catch that.
+differs in the tree once it is applied, whatever its text looks like. Beside the real tests lie canaries, copies of them
+with another expectation (`testrun`); one with the wrong outcome shows that the run was interfered with. Limit: code under
+test runs in the same process as its tests, so a product that looks at who calls it can still deceive them; only unseen
+inputs, or tests in a process of their own, catch that.
 """
 
-import json
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from looper.bench import patches
 from looper.bench.protection import NOTHING, Protection, left_out, pytest_settings
-from looper.bench.runners import CanaryFiles, Invocation, invocation
+from looper.bench.testrun import Seen, run_tests
 from looper.errors import BadPatch, VerifierBroken
 from looper.protocols import (
     Change,
-    Command,
-    CommandResult,
     Effect,
     Environment,
     PatchedWorkspace,
     Sandbox,
-    Workspace,
     Workspaces,
 )
 from looper.records.plan import Limits
@@ -50,6 +44,8 @@ class Judgement:
     stripped_paths: tuple[str, ...]
     tampering: tuple[str, ...]
     wall_s: float
+    canaries: str = ""
+    """As in the verdict."""
     log: str = ""
     """What the test run printed, where the court keeps it."""
     applied: str = ""
@@ -125,7 +121,7 @@ def passing(task: Task, environment: Environment, court: Court, name: str) -> tu
     """Ids of all tests of the base tree that pass, whatever the task names. Raises VerifierBroken where they cannot be run."""
     workspace = court.workspaces.create(task, name)
     try:
-        ran = _run_tests(task, workspace, environment, court)
+        ran = run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
     finally:
         workspace.close()
     if ran.result.killed_by or ran.finished is None:
@@ -133,124 +129,32 @@ def passing(task: Task, environment: Environment, court: Court, name: str) -> tu
         raise VerifierBroken(
             f"The tests of {task.repo} at {task.base_commit[:12]} do not run to their end: {ran.result.killed_by or said}."
         )
-    canary = ran.canaries.module
-    return tuple(
-        sorted(key for key, found in ran.seen.items() if canary not in key and _outcome(found).passes)
-    )
-
-
-@dataclass(frozen=True)
-class _Ran:
-    """One run of a task's tests."""
-
-    result: CommandResult
-    canaries: CanaryFiles
-    seen: "Seen"
-    finished: int | None
-    """Exit status that the runner announced."""
-    failure: str
-    started: bool
-
-
-def _run_tests(task: Task, workspace: Workspace, environment: Environment, court: Court) -> _Ran:
-    canaries = CanaryFiles.draw(secrets.token_hex(6))
-    call = invocation(task, canaries)
-    for path, source in call.files.items():
-        workspace.write_file(path, source.encode())
-    results = workspace.root.parent / f"{workspace.root.name}.results"
-    results.mkdir(mode=0o777)
-    results.chmod(0o777)
-    try:
-        report = results / f"{secrets.token_hex(8)}.jsonl"
-        result = court.sandbox.run(_command(call, workspace, environment, court, report))
-        lines = report.read_text("utf-8", "replace").splitlines() if report.exists() else []
-    finally:
-        for leftover in results.iterdir():
-            leftover.unlink()
-        results.rmdir()
-    return _Ran(result, canaries, *_read_report(lines), any(lines))
+    return tuple(sorted(key for key, found in ran.seen.items() if _outcome(found).passes))
 
 
 def _run_and_judge(
     task: Task,
-    workspace: Workspace,
+    workspace: PatchedWorkspace,
     environment: Environment,
     court: Court,
     stripped: tuple[str, ...],
     begun: float,
 ) -> Judgement:
-    ran = _run_tests(task, workspace, environment, court)
+    ran = run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
     seconds = court.clock() - begun
-    if ran.result.killed_by == "time":
-        return without_tests(
-            task,
-            Outcome.UNRESOLVED,
-            f"the tests took more than {court.limits.verify_s:.0f} s",
-            stripped,
-            seconds,
-        )
     if ran.result.killed_by:
-        raise VerifierBroken(f"The test run of {task.instance_id} was killed: {ran.result.killed_by}.")
-    if not ran.started:
-        raise VerifierBroken(
-            f"The test runner of {task.instance_id} did not start: {ran.result.text()[-500:].strip()}"
+        cause = {
+            "time": f"the tests took more than {ran.limit_s:.0f} s",
+            "disk": "the tests filled the disk space that they are given",
+            "memory": "the tests took more memory than they are given",
+        }[ran.result.killed_by]
+        found = without_tests(task, Outcome.UNRESOLVED, cause, stripped, seconds)
+    else:
+        # Without an end of the report the run is simply not over; nothing in it counts as passed.
+        found = judge(
+            task, ran.seen, ran.finished, ran.result.exit_code, ran.tampering, stripped, ran.failure, seconds
         )
-    tampering = ran.canaries.lies(ran.seen, ran.finished)
-    if ran.finished is None:
-        tampering = ()  # Without an end of the report the run is simply not over; nothing in it counts as passed.
-    found = judge(
-        task, ran.seen, ran.finished, ran.result.exit_code, tampering, stripped, ran.failure, seconds
-    )
-    return replace(found, log=ran.result.text()) if court.log_bytes else found
-
-
-def _command(
-    call: Invocation, workspace: Workspace, environment: Environment, court: Court, report: Path
-) -> Command:
-    runners = Path(__file__).with_name("runners").resolve()
-    return Command(
-        argv=(str(environment.python), "-B", str(runners / call.program), str(report), *call.arguments),
-        root=workspace.root,
-        timeout_s=court.limits.verify_s,
-        env={
-            "PYTHONHASHSEED": "0",
-            "TZ": "UTC",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONIOENCODING": "utf-8",
-            "PATH": f"{environment.python.parent}:/usr/bin:/bin",
-            **environment.variables_in(workspace.root),
-            **call.variables,
-        },
-        readable=(*environment.readable, runners),
-        writable=(report.parent,),
-        memory_mb=max(court.limits.memory_mb, 2048),
-        image=environment.image,
-        **({"output_cap_bytes": court.log_bytes} if court.log_bytes else {}),
-    )
-
-
-Seen = dict[str, list[TestOutcome]]
-"""Test id → the outcomes of every test with that id."""
-
-
-def _read_report(lines: list[str]) -> tuple[Seen, int | None, str]:
-    """Outcomes by id, the exit status that the runner announced (None where it never came to its end), and what it
-    said went wrong outside of any test."""
-    seen: Seen = {}
-    finished, failure = None, ""
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            if "id" in entry:
-                for name in entry["id"]:
-                    seen.setdefault(name, []).append(TestOutcome(entry["outcome"]))
-            elif "exit" in entry:
-                finished = int(entry["exit"])
-            elif "error" in entry:
-                failure = str(entry["error"])
-        except (ValueError, KeyError, TypeError):
-            return {}, None, "the report is damaged"
-    return seen, finished, failure
+    return replace(found, canaries=ran.canaries, log=ran.result.text() if court.log_bytes else "")
 
 
 def judge(

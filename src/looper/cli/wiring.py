@@ -47,7 +47,7 @@ from looper.edges.trainers.mlx import MlxTrainer
 from looper.edges.trainers.peft import from_peft, to_peft
 from looper.edges.trainers.shelf import Shelf
 from looper.edges.verdicts import KeptVerdicts
-from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
+from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
@@ -74,6 +74,7 @@ from looper.records.model import ModelSpec
 from looper.records.plan import Arm, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, TrainingSettings, Turn
+from looper.untrusted import remove_tree
 
 
 def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:

@@ -231,6 +231,7 @@ class _Attempt:
             sandbox=self.world.sandbox.name,
             verifier=VERSION,
             wall_s=found.wall_s,
+            canaries=found.canaries,
         )
 
 

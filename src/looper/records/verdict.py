@@ -63,6 +63,10 @@ class Verdict(Record):
     verifier: str
     """Version of the rules and the runner that judged."""
     wall_s: float
+    canaries: str = ""
+    """What stood beside the tests and told that the run was honest: `varied`, with the tests of which a copy with another
+    expectation failed as it must, or `plain`, with why there was none; empty where the tests did not run to
+    their end."""
     file_recall: float | None = None
     """Share of the files that gold changes which the patch changes too; None where nothing was judged."""
     same_as: str = ""

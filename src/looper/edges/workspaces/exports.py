@@ -31,6 +31,7 @@ from looper.edges.workspaces.manifest import (
 from looper.errors import BadInput, BadPatch, DirtyWorkspace, WorkspaceError
 from looper.protocols import Change, Effect, TreeEntry
 from looper.records.task import Task
+from looper.untrusted import remove_tree
 
 NOTHING = "000000"
 """Git's mode of what is not there."""
@@ -340,17 +341,17 @@ class GitWorkspace:
     def _git_aside(self) -> Path:
         return self.root.with_name(f"{self.root.name}.git")
 
+    def results(self) -> Path:
+        folder = self.root.with_name(f"{self.root.name}.results")
+        folder.mkdir(mode=0o700)
+        if self._owner is not None:
+            os.chown(folder, self._owner, self._owner)
+        return folder
+
     def close(self) -> None:
         """Remove the tree, whatever permissions and depth the agent gave it."""
-        for place in (self.root, self.root.with_name(f"{self.root.name}.tmp"), self._git_aside):
-            remove_tree(place)
-
-
-def remove_tree(folder: Path) -> None:
-    """By `rm`: Python's own removal ends at its recursion limit, and at folders without rights."""
-    for script in ('rm -rf -- "$1"', 'chmod -R u+rwx -- "$1"; rm -rf -- "$1"'):
-        if os.path.lexists(folder):
-            subprocess.run(["/bin/sh", "-c", script, "remove", str(folder)], capture_output=True)
+        beside = (self.root.with_name(f"{self.root.name}.{end}") for end in ("tmp", "results"))
+        remove_tree(self.root, *beside, self._git_aside)
 
 
 def _mode(entry: Entry | None) -> str:
