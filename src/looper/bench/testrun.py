@@ -18,7 +18,7 @@ from random import Random, SystemRandom
 
 from looper.bench.canaries import WORDS, Module
 from looper.bench.official import PARSERS, pytest_log
-from looper.bench.runners import Place, beside, files_of, invocation, places, plain_place
+from looper.bench.runners import Place, beside, files_of, invocation, places, plain_place, programs
 from looper.errors import FileRefused, VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, PatchedWorkspace, Sandbox
 from looper.records.plan import FUNCTION_SUITES, Limits
@@ -153,7 +153,7 @@ def run_tests(
     limit_s = limits.verify_s * (WHOLE_SUITE if call.whole_suite else 1)
     key = secrets.token_hex(16)
     with _open_report(workspace.results(), key) as (place, descriptor):
-        runners = Path(__file__).with_name("runners").resolve()
+        runners = programs(workspace.root.parent)
         result = sandbox.run(
             Command(
                 argv=(

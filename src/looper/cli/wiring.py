@@ -18,6 +18,7 @@ from looper.agent.loop import Assignment, Rollout, rollout
 from looper.bench.gold import gold_actions
 from looper.cli.settings import Settings
 from looper.edges import doctor
+from looper.edges.access import shared_folder
 from looper.edges.datasets.foreign import read_foreign
 from looper.edges.datasets.functions import load_functions
 from looper.edges.datasets.micro import MicroSuite
@@ -28,6 +29,7 @@ from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments, supported_versions
+from looper.edges.environments.starting import must_start
 from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
@@ -337,8 +339,10 @@ class Site:
     ) -> None:
         """Raises SandboxUnavailable or BadInput."""
         self.sandbox = find_sandbox(sandbox)
+        if self.sandbox.owner is not None:
+            shared_folder(settings.state)
         self._place = settings.workspaces / content_hash(str(settings.runs), plan)[:16]
-        self._agents = settings.agents
+        self._settings = settings
         self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
         self.environments = EnvironmentsBySuite(
             HarnessEnvironment(settings.state / "environments"),
@@ -346,6 +350,15 @@ class Site:
             if sandbox == f"container:{OWN_IMAGES}"
             else PinnedEnvironments(settings.state / "environments", say, self.workspaces.base_tree),
         )
+
+    def must_start(self, tasks: Sequence[Task]) -> None:
+        """That the interpreters of these tasks start in the sandbox, seen before anything is recorded. Raises SandboxUnavailable
+        or EnvironmentBroken."""
+        for environment in {found.id: found for found in map(self.environments.of, tasks)}.values():
+            # Images bring interpreters of their own, and starting a container for each would take minutes.
+            if not environment.image:
+                with scratch(self.sandbox, self._settings.workspaces) as root:
+                    must_start(environment, self.sandbox, root)
 
     def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged) -> World:
         return World(
@@ -362,12 +375,12 @@ class Site:
         """By the agent that is installed; by another version of it, in the sandbox. Raises BadInput for one that is not here."""
         if not arm.agent:
             return rollout(assignment)
-        source = self._agents / arm.agent / "src" if self._agents else Path()
+        source = self._settings.agents / arm.agent / "src" if self._settings.agents else Path()
         if not source.is_dir():
             raise BadInput(
                 f"There is no version {arm.agent[:12]} of the agent's source for the arm {arm.name}."
             )
-        guests = Guests(self.sandbox, own_environment(), self._place / "guests")
+        guests = Guests(self.sandbox, own_environment(), shared_folder(self._place / "guests"))
         return guests.rollout(source, assignment)
 
     @contextlib.contextmanager
@@ -377,7 +390,7 @@ class Site:
         Whoever comes here holds the run folder's lock, so what lies in the place was left by a run that is no more.
         """
         remove_tree(self._place)
-        self._place.mkdir(parents=True)
+        shared_folder(self._place)
         stop = threading.Event()
         try:
             with awake(), interruptible(stop):
@@ -498,7 +511,7 @@ def repository_site(
 @contextlib.contextmanager
 def scratch(sandbox: Sandbox, parent: Path) -> Iterator[Path]:
     """An empty folder that commands in the sandbox may write to."""
-    parent.mkdir(parents=True, exist_ok=True)
+    shared_folder(parent)
     folder = Path(tempfile.mkdtemp(prefix="start-", dir=parent))
     try:
         if sandbox.owner is not None:

@@ -2,14 +2,13 @@
 
 import json
 import os
-import stat
 import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
+from looper.edges.access import closed_to_others
 from looper.edges.sandboxes import seccomp
 from looper.edges.sandboxes.bubblewrap import ETC, NOBODY, PROCESS_LIMIT, SYSTEM
 from looper.edges.sandboxes.landlock_child import MINIMUM_ABI, landlock_abi
@@ -47,11 +46,11 @@ class Landlock:
     def run(self, command: Command) -> CommandResult:
         """Raises SandboxUnavailable, also where the user whom commands run as cannot come to what they need: there is no mount that
         would bring it nearer."""
-        if self.owner is not None and (closed := _closed_to_others(command.readable)):
+        if self.owner is not None and (closed := closed_to_others((*command.readable, command.root))):
             raise SandboxUnavailable(
-                f"commands run as nobody, who may not enter {closed}, and {command.readable[0]} needs something there. Make a "
-                "virtual environment of a Python that lies elsewhere (PYTHON=/usr/bin/python3), run as another user than root, "
-                "or install bubblewrap, which mounts what is needed."
+                f"commands run as nobody, who may not enter {closed}, and {[*command.readable, command.root][0]} needs something there. "
+                "Make a virtual environment of a Python that lies elsewhere (PYTHON=/usr/bin/python3) and keep LOOPER_HOME "
+                "elsewhere, run as another user than root, or install bubblewrap, which mounts what is needed."
             )
         temporary = command.root.parent / f"{command.root.name}.tmp"
         temporary.mkdir(exist_ok=True)
@@ -79,15 +78,6 @@ class Landlock:
             raise SandboxUnavailable(f"the Landlock supervisor did not start: {error}.") from error
         finally:
             _remove(temporary)
-
-
-def _closed_to_others(paths: Iterable[Path]) -> Path | None:
-    """The first folder on the way to one of the paths that others than its owner may not enter."""
-    for path in paths:
-        for folder in reversed(path.resolve().parents):
-            if not folder.stat().st_mode & stat.S_IXOTH:
-                return folder
-    return None
 
 
 def _own_python() -> str:
