@@ -7,6 +7,7 @@ from looper.agent.edits import EditRefused, replace_text
 from looper.errors import FileRefused
 from looper.protocols import Command, Environment, Sandbox, Workspace
 from looper.records.plan import Limits, Scaffold
+from looper.records.text import bare_lines
 from looper.records.trajectory import (
     Action,
     Bash,
@@ -103,7 +104,7 @@ def _read(action: Read, hands: Hands) -> Observation:
     data = hands.workspace.read_file(action.path)
     if b"\0" in data[:8192]:
         return _refused(f"{action.path} is a binary file of {len(data)} bytes")
-    lines = data.decode("utf-8", "backslashreplace").splitlines()
+    lines = bare_lines(data.decode("utf-8", "backslashreplace"))
     first = max(1, action.start or 1)
     last = min(len(lines), action.end or len(lines), first + hands.scaffold.read_cap_lines - 1)
     if not lines:
