@@ -155,7 +155,7 @@ class Workspace(Protocol):
     """Hash of the tree as it was handed out."""
 
     def state(self) -> str:
-        """Hash of the tree as it is now."""
+        """Hash of the tree as it is now. Raises TreeUnreadable."""
         ...
 
     def read_file(self, path: str) -> bytes:
@@ -167,7 +167,7 @@ class Workspace(Protocol):
         ...
 
     def patch(self) -> tuple[str, tuple[str, ...]]:
-        """The change against the base tree as a git patch, and entries that a patch cannot hold."""
+        """The change against the base tree as a git patch, and entries that a patch cannot hold. Raises TreeUnreadable."""
         ...
 
     def apply(self, patch: str) -> None:

@@ -16,7 +16,8 @@ and may hold anything but its own closing tag. The renderer uses marks where the
 """
 
 import re
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from looper.records.trajectory import (
@@ -50,6 +51,7 @@ class _Unparsable(Exception):
         self.detail = detail
 
 
+DETAIL_CHARACTERS = 300
 _NAMES = "|".join(TOOL_NAMES)
 _BLANKS = r"(?:[^\S\n]|[\u200b-\u200f\u2060\ufeff])*"
 """What may stand before a tag in its line, invisible blanks too."""
@@ -61,7 +63,7 @@ _TAG_ANYWHERE = re.compile(rf"<({_NAMES})[\s>/]")
 _ANY_OF_OURS = re.compile(r"</?(?:bash|read|write|edit|old|new|done|think|thinking)\b")
 _ATTRIBUTE = re.compile(r"([a-z]+)=\"([^\"]*)\"")
 _FENCE_LINE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*$", re.MULTILINE)
-_WHOLE_FENCE = re.compile(r"\A\s*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:(?<=\n)|\A)[ \t]*\1[ \t]*\s*\Z", re.DOTALL)
+_WHOLE_FENCE = re.compile(r"\A\s*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:(?<=\n)|\A)[ \t]*\1\s*\Z", re.DOTALL)
 _THINK = re.compile(r"<think(?:ing)?>")
 _THINK_END = re.compile(r"</think(?:ing)?>")
 _NUMBER = "[0-9]{1,9}"
@@ -89,7 +91,7 @@ def parse(reply: str, finish_reason: FinishReason = FinishReason.STOP) -> Parsed
     try:
         return _parse_visible(text)
     except _Unparsable as problem:
-        return Parsed(None, problem.problem, problem.detail)
+        return Parsed(None, problem.problem, problem.detail[:DETAIL_CHARACTERS])
 
 
 def render(action: Action) -> str:
@@ -111,14 +113,17 @@ def render(action: Action) -> str:
 
 def _without_thinking(text: str) -> str:
     """The reply without its reasoning, which is looked for before the action only: a body may hold such tags."""
-    while True:
-        begin, action = _THINK.search(text), _OPENING.search(text)
-        if not begin or (action and action.start() < begin.start()):
+    at = 0
+    while begin := _THINK.search(text, at):
+        line = text.rfind("\n", 0, at) + 1
+        # Only from the beginning of a line on, or what was looked at before would be looked at again.
+        if _OPENING.search(text, at if text[line:at].strip() else line, begin.start()):
             break
         end = _THINK_END.search(text, begin.end())
         if not end:
             return text[: begin.start()]
-        text = text[: begin.start()] + text[end.end() :]
+        at = begin.start()
+        text = text[:at] + text[end.end() :]
     return _without_headless_thinking(text)
 
 
@@ -135,7 +140,7 @@ def _without_headless_thinking(text: str) -> str:
 
 def _parse_visible(text: str) -> Parsed:
     openings = list(_OPENING.finditer(text))
-    first = next((found for found in openings if not _inside_fence(text, found.start())), None)
+    first = _first_outside_fence(text, openings)
     if first is None:
         if openings:
             raise _Unparsable(ReplyProblem.FENCED_ACTION, "the action stands inside a code fence")
@@ -161,16 +166,19 @@ def _why_no_opening(tag: str, tool: str) -> str:
     return f'{tag[:60]} cannot be read; attributes are written name="value", in double quotes'
 
 
-def _inside_fence(text: str, position: int) -> bool:
-    """Whether a code fence is open at `position`. A fence closes with its own character, at least as long."""
-    fence = ""
-    for line in _FENCE_LINE.finditer(text, 0, position):
-        mark = line[1]
+def _first_outside_fence(text: str, openings: Sequence[re.Match[str]]) -> re.Match[str] | None:
+    """A fence closes with its own character, at least as long."""
+    fence, lines = "", deque(_FENCE_LINE.finditer(text))
+    for opening in openings:
+        while lines and lines[0].start() < opening.start():
+            mark = lines.popleft()[1]
+            if not fence:
+                fence = mark
+            elif mark[0] == fence[0] and len(mark) >= len(fence):
+                fence = ""
         if not fence:
-            fence = mark
-        elif mark[0] == fence[0] and len(mark) >= len(fence):
-            fence = ""
-    return bool(fence)
+            return opening
+    return None
 
 
 def _attributes(text: str) -> dict[str, str]:

@@ -3,14 +3,17 @@
 import bisect
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import accumulate, count, islice
 
 from looper.records.text import bare_lines, whole_lines
 
 NEAREST_LINES = 2_000
 NEAREST_CHARS = 200
 """Bounds of the search for a similar line: comparing long texts takes minutes."""
+NAMED = 20
+"""Places that a refusal names."""
 _CRLF = re.compile(r"\r\n")
 _LINE_END = re.compile(r"\r?\n")
 _LINE_END_AT_END = re.compile(r"\r?\n\Z")
@@ -108,7 +111,8 @@ def _places(text: str, old: str) -> list[int]:
 
 
 def _choose(text: str, starts: list[int], occurrence: int | None) -> int:
-    lines = ", ".join(str(_line_of(text, start)) for start in starts)
+    lines = ", ".join(str(_line_of(text, start)) for start in starts[:NAMED])
+    lines += ", …" if len(starts) > NAMED else ""
     if occurrence is not None:
         if occurrence > len(starts):
             raise EditRefused(
@@ -146,30 +150,37 @@ def _match_without_indentation(text: str, old: str, new: str) -> list[tuple[int,
 
     Whole lines only, in the same order, equal but for leading blanks, so that line structure cannot break.
     """
-    wanted = whole_lines(old)
-    if not "".join(wanted).strip():
+    wanted, have = whole_lines(old), whole_lines(text)
+    if not old.strip():
         return []
-    have = whole_lines(text)
-    open_end = not old.endswith("\n")
-    bare = [line.lstrip(" \t") for line in wanted]
-    found, offset = [], 0
-    for at, line in enumerate(have):
-        window = have[at : at + len(wanted)]
-        if len(window) == len(wanted) and _same_but_indentation(window, bare, open_end):
-            last = len(window[-1].removesuffix("\n")) if open_end else len(window[-1])
-            end = offset + sum(map(len, window[:-1])) + last
-            rebased = _rebase(new, wanted, window)
-            if rebased is not None:
-                found.append((offset, end, rebased))
-        offset += len(line)
+    starts = list(accumulate(map(len, have), initial=0))
+    found = []
+    for first in islice(_same_but_indentation(have, wanted), NAMED):
+        window = have[first : first + len(wanted)]
+        end = starts[first + len(wanted)] - (not old.endswith("\n") and window[-1].endswith("\n"))
+        rebased = _rebase(new, wanted, window)
+        if rebased is not None:
+            found.append((starts[first], end, rebased))
     return found
 
 
-def _same_but_indentation(window: list[str], bare: list[str], open_end: bool) -> bool:
-    stripped = [line.lstrip(" \t") for line in window]
-    if open_end:
-        stripped[-1] = stripped[-1].removesuffix("\n")
-    return stripped == bare
+def _same_but_indentation(have: list[str], wanted: list[str]) -> Iterator[int]:
+    """Numbers of the lines from which on the wanted ones stand. One search in one text: to compare line by line takes minutes where
+    many lines are equal."""
+    bare, sought = _unindented(have), "".join(_unindented(wanted))
+    text, starts = "".join(bare), list(accumulate(map(len, bare), initial=0))
+    at = text.find(sought)
+    while at >= 0:
+        first = bisect.bisect_left(starts, at)
+        if starts[first] == at and (
+            sought.endswith("\n") or text[at + len(sought) : at + len(sought) + 1] in ("", "\n")
+        ):
+            yield first
+        at = text.find(sought, at + 1)
+
+
+def _unindented(lines: list[str]) -> list[str]:
+    return [line.lstrip(" \t") for line in lines]
 
 
 def _rebase(new: str, wanted: list[str], window: list[str]) -> str | None:

@@ -14,6 +14,11 @@ def bare_lines(text: str) -> list[str]:
     return [line.removesuffix("\r\n").removesuffix("\n") for line in whole_lines(text)]
 
 
+def with_whole_characters(text: str) -> str:
+    """Halves of a character that follow each other, as a stream can tear them apart, as the character: JSON cannot keep them apart."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
 def encodable(text: str) -> str:
     """The text with lone surrogates, which no encoding holds, as escapes; in JSON they are JSON's own, so that nothing is lost."""
     return text.encode("utf-8", "backslashreplace").decode()

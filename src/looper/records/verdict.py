@@ -60,6 +60,8 @@ class Verdict(Record):
     verifier: str
     """Version of the rules and the runner that judged."""
     wall_s: float
+    fault: str = ""
+    """Traceback of a fault of Looper's own that ended this attempt and nothing else; empty for every other end."""
     file_recall: float | None = None
     """Share of the files that gold changes which the patch changes too; None where nothing was judged."""
     same_as: str = ""

@@ -9,15 +9,27 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from looper.edges.workspaces.files import Tree
 from looper.edges.workspaces.git import git
-from looper.edges.workspaces.manifest import Entry, Manifest, Scanner, link_leaves_tree, manifest_hash
-from looper.errors import BadInput, BadPatch, DirtyWorkspace, WorkspaceError
+from looper.edges.workspaces.manifest import (
+    LONGEST_PATH_BYTES,
+    Entry,
+    Manifest,
+    Scanner,
+    link_leaves_tree,
+    manifest_hash,
+)
+from looper.errors import BadInput, BadPatch, DirtyWorkspace, TreeUnreadable, WorkspaceError
 from looper.records.task import Task
+
+PATCH_BYTES = 256 << 20
+"""Of all changed files together."""
+FLAGGED = 100
+"""Entries that are named although a patch cannot hold them."""
 
 
 class GitWorkspaces:
@@ -162,15 +174,15 @@ class GitWorkspace:
         self._files.write(path, content)
 
     def patch(self) -> tuple[str, tuple[str, ...]]:
-        """By comparing trees: changed entries are copied to a clean place and compared there by git."""
+        """By comparing trees: changed entries are copied to a clean place and compared there by git. Raises TreeUnreadable."""
         base, final = self._export.manifest, self._scanner.scan()
         changed = sorted(path for path in base.keys() | final.keys() if base.get(path) != final.get(path))
-        flagged = tuple(
-            path for path in changed if path in final and not self._fits_a_patch(path, final[path])
-        )
-        wanted = [path for path in changed if path not in flagged]
+        unfit = {path for path in changed if path in final and not self._fits_a_patch(path, final[path])}
+        flagged = _shown(sorted(unfit))
+        wanted = [path for path in changed if path not in unfit]
         if not wanted:
             return "", flagged
+        self._must_be_comparable(path for path in wanted if path in final)
         place = self.root.with_name(f"{self.root.name}.diff")
         remove_tree(place)
         try:
@@ -183,14 +195,25 @@ class GitWorkspace:
             arguments = ["diff", "--no-index", "--binary", "--full-index", "--no-renames", "--no-prefix"]
             arguments += ["--no-ext-diff", "--no-textconv", "--no-color", "a", "b"]
             diff = git(arguments, cwd=place, accept=(0, 1))
+        except WorkspaceError as error:
+            raise TreeUnreadable(f"git cannot compare the tree with its base: {error}") from error
         finally:
             remove_tree(place)
         return diff.decode("utf-8", "surrogateescape"), flagged
 
     def _fits_a_patch(self, path: str, entry: Entry) -> bool:
-        if entry.mode == "120000":
-            return not link_leaves_tree(path, os.readlink(self.root / path))
-        return entry.mode in ("100644", "100755") and entry.digest != "unreadable"
+        if not entry.is_whole or len(os.fsencode(path)) > LONGEST_PATH_BYTES:
+            return False
+        if ".git" in path.lower().split("/"):
+            return False  # Git refuses a whole patch that holds such a name.
+        return entry.mode != "120000" or not link_leaves_tree(path, os.readlink(self.root / path))
+
+    def _must_be_comparable(self, paths: Iterable[str]) -> None:
+        total = sum(os.lstat(self.root / path).st_size for path in paths)
+        if total > PATCH_BYTES:
+            raise TreeUnreadable(
+                f"the changed files hold {total >> 20} MiB, more than a patch may ({PATCH_BYTES >> 20})"
+            )
 
     def apply(self, patch: str) -> None:
         """For trees that no agent has worked in: git's apply refuses paths outside and through links."""
@@ -217,6 +240,12 @@ def remove_tree(folder: Path) -> None:
     for script in ('rm -rf -- "$1"', 'chmod -R u+rwx -- "$1"; rm -rf -- "$1"'):
         if os.path.lexists(folder):
             subprocess.run(["/bin/sh", "-c", script, "remove", str(folder)], capture_output=True)
+
+
+def _shown(paths: Sequence[str]) -> tuple[str, ...]:
+    """For a record: names of any length and in any number are the agent's to choose."""
+    shown = [path if len(path) <= 200 else f"{path[:100]}…{path[-99:]}" for path in paths[:FLAGGED]]
+    return (*shown, *([f"and {len(paths) - FLAGGED} more"] if len(paths) > FLAGGED else []))
 
 
 def _copy_entry(source: Path, target: Path, entry: Entry) -> None:
