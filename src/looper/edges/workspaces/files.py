@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from looper.edges.workspaces.manifest import LONGEST_PATH_BYTES
 from looper.errors import FileRefused, is_of_what_was_made
 
 READ_CAP_BYTES = 16 << 20
@@ -98,7 +99,8 @@ def _parts(path: str) -> tuple[str, ...]:
     if "\0" in path:
         raise FileRefused("the path holds a NUL byte")
     try:
-        os.fsencode(path)
+        if len(os.fsencode(path)) > LONGEST_PATH_BYTES:
+            raise FileRefused(f"the path has {len(path)} characters, more than programs can be given")
     except UnicodeEncodeError as error:
         raise FileRefused(
             f"the path holds a character that no path can hold: {error.object[error.start]!a}"
