@@ -1,5 +1,7 @@
 """The error tree: every error of Looper's own names the cause and the fix."""
 
+import errno
+import re
 from enum import IntEnum
 
 
@@ -23,6 +25,10 @@ class ExitCode(IntEnum):
     """Another process holds the run folder or the accelerator."""
     INTERRUPTED = 130
     """Stopped by a signal; the same command goes on where it stopped."""
+
+
+MESSAGE_CHARACTERS = 500
+"""Of an error, in a record: whole files can stand in a message."""
 
 
 class LooperError(Exception):
@@ -203,3 +209,55 @@ class RefMoved(LooperError):
 
 class FileRefused(LooperError):
     """A file tool was asked for something that it must not or cannot touch; the agent is told."""
+
+
+class TreeUnreadable(LooperError):
+    """A tree that was worked in is too large to be read or compared."""
+
+
+_SHAPES = frozenset(
+    {
+        *(
+            errno.ENAMETOOLONG,
+            errno.ELOOP,
+            errno.ENOTDIR,
+            errno.EISDIR,
+            errno.EEXIST,
+            errno.ENOTEMPTY,
+            errno.EACCES,
+        ),
+        *(
+            errno.EPERM,
+            errno.EINVAL,
+            errno.EILSEQ,
+            errno.E2BIG,
+            errno.EFBIG,
+            errno.ENXIO,
+            errno.ENODEV,
+            errno.EBUSY,
+        ),
+        *(errno.EOPNOTSUPP, errno.EOVERFLOW, errno.ETXTBSY),
+    }
+)
+"""What the system says of the shape of a path, a file or an argument. A full disk, want of descriptors or memory, a broken device, and
+what is not there any more are not among them."""
+
+
+def is_of_what_was_made(error: BaseException) -> bool:
+    """Whether an error that was raised where a reply, a path, a tree or a patch is handled says something of that thing: whoever made it
+    bears it. Any other is the world's, or a fault of Looper's own."""
+    match error:
+        case BaseExceptionGroup():
+            return all(map(is_of_what_was_made, error.exceptions))
+        case LooperError():
+            return isinstance(error, FileRefused | BadPatch | TreeUnreadable)
+        case OSError():
+            return error.errno in _SHAPES
+        case _:
+            return isinstance(error, ValueError | ArithmeticError | MemoryError | RecursionError | re.error)
+
+
+def named(error: BaseException) -> str:
+    """Class and message of an error, in one line of bounded length that any encoding holds."""
+    said = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
+    return f"{type(error).__name__}: {said[:MESSAGE_CHARACTERS]}" if said else type(error).__name__

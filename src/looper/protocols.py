@@ -180,7 +180,7 @@ class Workspace(Protocol):
     """Hash of the tree as it was handed out."""
 
     def state(self) -> str:
-        """Hash of the tree as it is now."""
+        """Hash of the tree as it is now. Raises TreeUnreadable."""
         ...
 
     def read_file(self, path: str) -> bytes:
@@ -192,7 +192,7 @@ class Workspace(Protocol):
         ...
 
     def patch(self) -> tuple[str, tuple[str, ...]]:
-        """The change against the base tree as a git patch, and entries that a patch cannot hold."""
+        """The change against the base tree as a git patch, and entries that a patch cannot hold. Raises TreeUnreadable."""
         ...
 
     def close(self) -> None: ...

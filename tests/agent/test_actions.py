@@ -198,3 +198,56 @@ def test_f12_a_number_that_is_none_is_told_to_the_model(digits: str) -> None:
         assert parsed.action is None and parsed.problem is ReplyProblem.MALFORMED and len(parsed.detail) < 200
     read = parse(f"<read>a.py:{digits}-3x</read>", FinishReason.STOP).action
     assert isinstance(read, Read) and read.start is None
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "<|im_end|>",
+        "</s>",
+        "\n<|eot_id|>\n",
+        "<end_of_turn>",
+        "<｜end▁of▁sentence｜>",
+        "<|end|><|endoftext|>",
+        " <eos>",
+    ],
+)
+@pytest.mark.parametrize("action", [Done(message="x"), Write(path="p", content="<done>y</done>\n")])
+def test_m6_a_mark_that_ends_the_turn_may_stand_behind_an_action(mark: str, action: Action) -> None:
+    assert parse(render(action) + mark).action == action
+
+
+def test_m6_nothing_else_may() -> None:
+    for rest in ("<|im_end|>\nand more", "</s>\n<bash>ls</bash>", "<p>"):
+        assert parse(f"<done>x</done>{rest}").action is None
+
+
+@pytest.mark.parametrize("fence", ["```", "```bash", "~~~sh", "````"])
+def test_m7_a_fence_around_a_command_is_taken_off_and_reported(fence: str) -> None:
+    """To a shell it is a command substitution."""
+    end = fence.removesuffix("bash").removesuffix("sh")
+    parsed = parse(f"<bash>\n{fence}\nls -la\n{end}\n</bash>")
+    assert (parsed.action, parsed.fence_removed) == (Bash(command="ls -la\n"), True)
+    meant = Bash(command=f"{fence}\nls -la\n{end}\n")
+    assert parse(render(meant)).action == meant
+    inside = "cat > a.md <<'END'\n```\nx\n```\nEND\n"
+    assert parse(f"<bash>\n{inside}</bash>").action == Bash(command=inside)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ("<edit path='a.py'><old>a</old><new>b</new></edit>", "double quotes"),
+        ("I edit:\n  <write path=a.py>x</write>", "double quotes"),
+        ('<read path = "a.py"/>', "double quotes"),
+        ("<BASH>ls</BASH>", "lower case: <bash>"),
+    ],
+)
+def test_m8_a_tag_that_is_nearly_one_is_told_what_is_wrong_with_it(reply: str, reason: str) -> None:
+    parsed = parse(reply)
+    assert parsed.problem is ReplyProblem.MALFORMED and reason in parsed.detail
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\u00a0", "\ufeff", "\f", " \u2060\t", "\u2028"])
+def test_m8_blanks_that_nobody_sees_may_stand_before_a_tag(blank: str) -> None:
+    assert parse(f"So:\n{blank}<bash>ls</bash >").action == Bash(command="ls")

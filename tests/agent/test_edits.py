@@ -153,3 +153,54 @@ def test_l32_a_unique_text_is_replaced_as_python_would() -> None:
         old = source[at : at + rng.randrange(1, 10)]
         if sum(source.startswith(old, start) for start in range(len(source))) == 1 and old.strip():
             assert replace_text(source, old, "X", None).text == source.replace(old, "X")
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "after"),
+    [
+        ("a\nb\r\nc\nd\n", "c\nd\n", "c\nD\n", "a\nb\r\nc\nD\n"),
+        ("x = 1\ny = 2\r\nz = 3\n", "x = 1\n", "x = 1\nw = 0\n", "x = 1\nw = 0\ny = 2\r\nz = 3\n"),
+        ("a\nb\r\nc\n", "c", "one\ntwo", "a\nb\r\none\ntwo\n"),
+        ("a\nb\r\nc\n", "b", "one\ntwo", "a\none\r\ntwo\r\nc\n"),
+        ("a\nb\r\nc\n", "a\nb\n", "A\nB\n", "A\nB\r\nc\n"),
+        ("a\nb\r\nc", "c", "one\r\ntwo", "a\nb\r\none\ntwo"),
+        ("a\r\nb\r\n", "a\r\nb\r\n", "A\nb\n", "A\r\nb\r\n"),
+    ],
+)
+def test_m13_line_ends_stay_as_they_are_where_both_kinds_stand(
+    text: str, old: str, new: str, after: str
+) -> None:
+    assert replace_text(text, old, new, None).text == after
+
+
+def test_m13_a_line_end_that_the_last_line_lacks_keeps_nothing_from_being_found() -> None:
+    assert replace_text("a = 1", "a = 1\n", "a = 2\n", None).text == "a = 2"
+    assert replace_text("def f():\n    a = 1", "a = 1\n", "a = 2\nb = 3\n", None).text == (
+        "def f():\n    a = 2\nb = 3"
+    )
+    assert replace_text("b\na = 1", "a = 1\n", "", None).text == "b\n"
+
+
+def test_m13_the_indentation_of_a_closing_tag_is_no_text() -> None:
+    source = "def f():\n    x = 1\nz = 2\n"
+    assert replace_text(source, "    x = 1\n  ", "    x = 2\n  ", None).text == source.replace("1", "2", 1)
+    with pytest.raises(EditRefused):
+        replace_text(source, "    x = 1\n  ", "    x = 2\n  ", None, tolerant=False)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "\n", "\r\n", "\f", "\u2028", "\x85"]), max_size=30), st.data())
+@settings(max_examples=500, deadline=None)
+def test_m13_text_that_stands_there_once_is_always_found(pieces: list[str], data: st.DataObject) -> None:
+    text = "".join(pieces)
+    begin = data.draw(st.integers(0, len(text)))
+    old = text[begin : data.draw(st.integers(begin, len(text)))]
+    if old and sum(text.startswith(old, at) for at in range(len(text))) == 1:
+        assert replace_text(text, old, "X", None).text == text.replace(old, "X")
+
+
+def test_m5_lines_of_a_file_end_at_line_feeds_alone() -> None:
+    source = "a = 'x\u2028y'\n\f\nif b:\n        c = 1\n"
+    done = replace_text(source, "c = 1", "c = 2", None)
+    assert done.line == 4
+    moved = replace_text(source, "  a = 'x\u2028y'\n", "  a = 'z'\n", None)
+    assert moved.tolerant and moved.text == source.replace("x\u2028y", "z")

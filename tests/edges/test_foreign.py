@@ -136,3 +136,52 @@ def test_a_report_that_is_none_is_named(tmp_path: Path) -> None:
         read_foreign(f"{folder}={tmp_path / 'r.json'}")
     with pytest.raises(BadInput, match="There is no"):
         read_foreign(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085"])
+def test_m5_lines_of_a_run_end_at_line_feeds_alone(tmp_path: Path, mark: str) -> None:
+    patch = f"{PATCH}+a{mark}b\n"
+    row = {"instance_id": "t", "test_result": {"git_patch": patch}}
+    (tmp_path / "output.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\r\n", "utf-8")
+    assert read_foreign(str(tmp_path / "output.jsonl")).attempts[0].patch == patch
+
+
+def test_m12_a_byte_order_mark_the_other_models_name_and_a_sign_in_the_path_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "llm=one"
+    folder.mkdir()
+    row = {
+        "instance_id": "t",
+        "test_result": {"git_patch": PATCH},
+        "metadata": {"llm": {"model": "prov/coder"}},
+        "history": [{"source": "agent", "kind": "ActionEvent", "action": {"command": "ls"}}],
+    }
+    (folder / "output.jsonl").write_text(json.dumps(row), "utf-8-sig")
+    found = read_foreign(str(folder / "output.jsonl"))
+    assert (found.model, found.attempts[0].steps, found.attempts[0].patch) == ("prov/coder", 1, PATCH)
+    judged = report(tmp_path / "its=report.json", resolved_ids=["t"])
+    assert read_foreign(f"{folder / 'output.jsonl'}={judged}").attempts[0].resolved
+
+
+@pytest.mark.parametrize("content", ["{oops", "[1]", '{"info": "no"}', '{"info": {"submission": 3}}', "\xff"])
+def test_m12_one_bad_file_does_not_refuse_its_folder_and_is_named(tmp_path: Path, content: str) -> None:
+    folder = mini_swe_agent(tmp_path / "a", {"t-1": PATCH, "t-2": PATCH})
+    (folder / "t-1" / "t-1.traj.json").write_text(content, "latin-1")
+    said = "\n".join(import_lines([str(folder)], None))
+    assert "1 attempts" in said and "left out" in said and "t-1.traj.json" in said
+    (folder / "t-2" / "t-2.traj.json").write_text(content, "latin-1")
+    with pytest.raises(BadInput, match="t-1.traj.json"):
+        read_foreign(str(folder))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instance_id": "t", "model_patch": ["x"]},
+        {"instance_id": "t", "test_result": "none"},
+        {"instance_id": "t", "test_result": {}, "history": 3},
+    ],
+)
+def test_m12_a_row_of_another_shape_is_named(tmp_path: Path, row: dict[str, Any]) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps(row))
+    with pytest.raises(BadInput, match=r"p\.jsonl, line 1: not what it should hold"):
+        read_foreign(str(tmp_path / "p.jsonl"))

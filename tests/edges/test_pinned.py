@@ -41,6 +41,25 @@ def test_a_repository_that_is_not_known_is_named_with_those_that_are(tmp_path: P
         PinnedEnvironments(tmp_path, print).of(unknown)
 
 
+def test_j5_an_environment_that_cannot_be_made_is_tried_once(
+    tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    tried = tmp_path / "tried"
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho >> {tried}\necho no disk >&2\nexit 1\n")
+    (tmp_path / "python").chmod(0o755)
+    for version in ("3.5", "3.6", "3.7", "3.8", "3.9"):
+        monkeypatch.setenv(f"LOOPER_PYTHON_{version.replace('.', '_')}", str(tmp_path / "python"))
+    environments = PinnedEnvironments(tmp_path / "environments", print)
+    old = task.model_copy(update={"environment": "django/django@3.0"})
+    said = []
+    for _ in range(3):
+        with pytest.raises(EnvironmentBroken, match="not tried again before the next command") as error:
+            environments.of(old)
+        said.append(str(error.value))
+    assert len(set(said)) == 1 and tried.read_text().count("\n") == 1
+
+
 def test_programs_that_tests_call_are_named_with_their_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,6 +157,28 @@ def test_g37_an_action_that_fits_in_no_window_is_counted_and_never_cut(tokenizer
     assert all("python python" not in tokenizer.decode(window.tokens) for window in found)
 
 
+def test_c13_twice_as_long_a_conversation_costs_twice_as_much(tokenizer: Any) -> None:
+    class Counting:
+        """The tokenizer, with what it was given to read."""
+
+        characters = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tokenizer, name)
+
+        def __call__(self, text: str, **settings: Any) -> Any:
+            self.characters += len(text)
+            return tokenizer(text, **settings)
+
+    def cost(steps: int) -> int:
+        counting = Counting()
+        actions = [f"<bash>python check.py {number}</bash>" for number in range(steps)]
+        windows(counting, Example(source="s", instance_id="t", repo="r", turns=conversation(*actions)), 100)
+        return counting.characters
+
+    assert cost(120) < 2.5 * cost(60)
+
+
 def test_the_length_histogram_counts_every_example() -> None:
     assert length_histogram([5, 128, 129, 600]) == {"128": 2, "256": 1, "1024": 1}
 

@@ -9,13 +9,15 @@ A reply holds one action, as its last block, with the opening tag at the start o
     <done>message</done>
 
 What stands between the tags is taken byte for byte, with two exceptions that models need: one line break right after
-an opening tag is layout, and a code fence around the whole content of a write or an edit is taken off (and said so).
+an opening tag is layout, and a code fence around the whole of a command or a content is taken off (and said so). Marks
+that end a turn, which some servers leave in the text, may stand behind the action.
 A body that would be misread is written with a mark, `<write path="p" mark="1">…</write:1>`; a marked body is verbatim
 and may hold anything but its own closing tag. The renderer uses marks where they are needed; a model never has to.
 """
 
 import re
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from looper.records.trajectory import (
@@ -49,13 +51,19 @@ class _Unparsable(Exception):
         self.detail = detail
 
 
+DETAIL_CHARACTERS = 300
 _NAMES = "|".join(TOOL_NAMES)
-_OPENING = re.compile(rf"^[ \t]*<({_NAMES})((?:\s+[a-z]+=\"[^\"<>]*\")*)\s*(/?)>", re.MULTILINE)
+_BLANKS = r"(?:[^\S\n]|[\u200b-\u200f\u2060\ufeff])*"
+"""What may stand before a tag in its line, invisible blanks too."""
+_OPENING = re.compile(rf"^{_BLANKS}<({_NAMES})((?:\s+[a-z]+=\"[^\"<>]*\")*)\s*(/?)>", re.MULTILINE)
+_NEARLY_OPENING = re.compile(rf"^{_BLANKS}(<({_NAMES})(?=[\s>/])[^\n]*)", re.MULTILINE | re.IGNORECASE)
+_TURN_ENDS = re.compile(r"(?:\s*(?:<[|｜][^\s<>|｜]+[|｜]>|</s>|<(?:eos|eot|end_of_turn)>))+\s*\Z")
+"""Of ChatML, Llama, Mistral, Gemma, Phi, DeepSeek and others."""
 _TAG_ANYWHERE = re.compile(rf"<({_NAMES})[\s>/]")
 _ANY_OF_OURS = re.compile(r"</?(?:bash|read|write|edit|old|new|done|think|thinking)\b")
 _ATTRIBUTE = re.compile(r"([a-z]+)=\"([^\"]*)\"")
 _FENCE_LINE = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*$", re.MULTILINE)
-_WHOLE_FENCE = re.compile(r"\A\s*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:(?<=\n)|\A)[ \t]*\1[ \t]*\s*\Z", re.DOTALL)
+_WHOLE_FENCE = re.compile(r"\A\s*(`{3,}|~{3,})[^\n`]*\n(.*?)(?:(?<=\n)|\A)[ \t]*\1\s*\Z", re.DOTALL)
 _THINK = re.compile(r"<think(?:ing)?>")
 _THINK_END = re.compile(r"</think(?:ing)?>")
 _NUMBER = "[0-9]{1,9}"
@@ -83,7 +91,7 @@ def parse(reply: str, finish_reason: FinishReason = FinishReason.STOP) -> Parsed
     try:
         return _parse_visible(text)
     except _Unparsable as problem:
-        return Parsed(None, problem.problem, problem.detail)
+        return Parsed(None, problem.problem, problem.detail[:DETAIL_CHARACTERS])
 
 
 def render(action: Action) -> str:
@@ -105,14 +113,17 @@ def render(action: Action) -> str:
 
 def _without_thinking(text: str) -> str:
     """The reply without its reasoning, which is looked for before the action only: a body may hold such tags."""
-    while True:
-        begin, action = _THINK.search(text), _OPENING.search(text)
-        if not begin or (action and action.start() < begin.start()):
+    at = 0
+    while begin := _THINK.search(text, at):
+        line = text.rfind("\n", 0, at) + 1
+        # Only from the beginning of a line on, or what was looked at before would be looked at again.
+        if _OPENING.search(text, at if text[line:at].strip() else line, begin.start()):
             break
         end = _THINK_END.search(text, begin.end())
         if not end:
             return text[: begin.start()]
-        text = text[: begin.start()] + text[end.end() :]
+        at = begin.start()
+        text = text[:at] + text[end.end() :]
     return _without_headless_thinking(text)
 
 
@@ -129,10 +140,12 @@ def _without_headless_thinking(text: str) -> str:
 
 def _parse_visible(text: str) -> Parsed:
     openings = list(_OPENING.finditer(text))
-    first = next((found for found in openings if not _inside_fence(text, found.start())), None)
+    first = _first_outside_fence(text, openings)
     if first is None:
         if openings:
             raise _Unparsable(ReplyProblem.FENCED_ACTION, "the action stands inside a code fence")
+        if nearly := _NEARLY_OPENING.search(text):
+            raise _Unparsable(ReplyProblem.MALFORMED, _why_no_opening(*nearly.groups()))
         inline = _TAG_ANYWHERE.search(text)
         hint = f"<{inline[1]}> is not at the start of a line" if inline else "no action tag was found"
         raise _Unparsable(ReplyProblem.NO_ACTION, hint)
@@ -142,21 +155,30 @@ def _parse_visible(text: str) -> Parsed:
         verbatim = True
     else:
         body, rest, verbatim = _body(text[first.end() :], tool, attributes.pop("mark", None))
-    if rest.strip():
+    if rest.strip() and not _TURN_ENDS.match(rest):
         raise _after_action(rest, tool)
     return _BUILDERS[tool](body, attributes, verbatim)
 
 
-def _inside_fence(text: str, position: int) -> bool:
-    """Whether a code fence is open at `position`. A fence closes with its own character, at least as long."""
-    fence = ""
-    for line in _FENCE_LINE.finditer(text, 0, position):
-        mark = line[1]
+def _why_no_opening(tag: str, tool: str) -> str:
+    if tool != tool.lower():
+        return f"<{tool}> is no tag; tags are in lower case: <{tool.lower()}>"
+    return f'{tag[:60]} cannot be read; attributes are written name="value", in double quotes'
+
+
+def _first_outside_fence(text: str, openings: Sequence[re.Match[str]]) -> re.Match[str] | None:
+    """A fence closes with its own character, at least as long."""
+    fence, lines = "", deque(_FENCE_LINE.finditer(text))
+    for opening in openings:
+        while lines and lines[0].start() < opening.start():
+            mark = lines.popleft()[1]
+            if not fence:
+                fence = mark
+            elif mark[0] == fence[0] and len(mark) >= len(fence):
+                fence = ""
         if not fence:
-            fence = mark
-        elif mark[0] == fence[0] and len(mark) >= len(fence):
-            fence = ""
-    return bool(fence)
+            return opening
+    return None
 
 
 def _attributes(text: str) -> dict[str, str]:
@@ -169,22 +191,24 @@ def _body(text: str, tag: str, mark: str | None) -> tuple[str, str, bool]:
     Without a mark the last closing tag counts, so that a body may hold the tag itself; a body in which the tag is
     closed and another action begins is two actions and not a choice of ours.
     """
+    closings = list(_closing(tag, mark).finditer(text))
+    if not closings:
+        raise _Unparsable(ReplyProblem.UNCLOSED, _unclosed(tag, mark))
+    first, last = closings[0], closings[-1]
     if mark is not None:
-        closing = f"</{tag}:{mark}>"
-        end = text.find(closing)
-        if end < 0:
-            raise _Unparsable(ReplyProblem.UNCLOSED, f"<{tag}> has no {closing}")
-        return _without_layout_break(text[:end]), text[end + len(closing) :], True
-    closing = f"</{tag}>"
-    end = text.rfind(closing)
-    if end < 0:
-        raise _Unparsable(ReplyProblem.UNCLOSED, f"<{tag}> has no {closing}")
-    body = text[:end]
-    if closing in body:
-        following = _OPENING.search(body, body.index(closing))
-        if following:
-            raise _Unparsable(ReplyProblem.SEVERAL_ACTIONS, f"<{tag}> is followed by <{following[1]}>")
-    return _without_layout_break(body), text[end + len(closing) :], False
+        return _without_layout_break(text[: first.start()]), text[first.end() :], True
+    following = _OPENING.search(text, first.end(), last.start())
+    if following:
+        raise _Unparsable(ReplyProblem.SEVERAL_ACTIONS, f"<{tag}> is followed by <{following[1]}>")
+    return _without_layout_break(text[: last.start()]), text[last.end() :], False
+
+
+def _closing(tag: str, mark: str | None) -> re.Pattern[str]:
+    return re.compile(rf"</{tag}\s*>" if mark is None else re.escape(f"</{tag}:{mark}>"))
+
+
+def _unclosed(tag: str, mark: str | None) -> str:
+    return f"<{tag}> has no </{tag}>" if mark is None else f"<{tag}> has no </{tag}:{mark}>"
 
 
 def _after_action(rest: str, tool: str) -> _Unparsable:
@@ -208,9 +232,11 @@ def _without_fence(content: str, verbatim: bool) -> tuple[str, bool]:
 
 def _build_bash(body: str, attributes: dict[str, str], verbatim: bool) -> Parsed:
     _only(attributes, "bash")
-    if not body.strip():
+    # Left in place, a fence would be run: to a shell it is a command substitution.
+    command, fenced = _without_fence(body, verbatim)
+    if not command.strip():
         raise _Unparsable(ReplyProblem.MALFORMED, "<bash> is empty")
-    return Parsed(Bash(command=body))
+    return Parsed(Bash(command=command), fence_removed=fenced)
 
 
 def _build_read(body: str, attributes: dict[str, str], verbatim: bool) -> Parsed:
@@ -290,15 +316,14 @@ def _old_and_new(body: str) -> tuple[str, str, bool]:
 
 
 def _inner(text: str, tag: str, mark: str | None) -> tuple[str, str, bool]:
-    closing = f"</{tag}>" if mark is None else f"</{tag}:{mark}>"
-    end = text.find(closing)
-    if end < 0:
-        raise _Unparsable(ReplyProblem.UNCLOSED, f"<{tag}> has no {closing}")
-    if mark is None and _PART_TAG.search(text, 0, end):
+    closing = _closing(tag, mark).search(text)
+    if closing is None:
+        raise _Unparsable(ReplyProblem.UNCLOSED, _unclosed(tag, mark))
+    if mark is None and _PART_TAG.search(text, 0, closing.start()):
         raise _Unparsable(
             ReplyProblem.MALFORMED, f"<{tag}> holds another <old> or <new>; one edit replaces one text"
         )
-    return _without_layout_break(text[:end]), text[end + len(closing) :], mark is not None
+    return _without_layout_break(text[: closing.start()]), text[closing.end() :], mark is not None
 
 
 def _only(attributes: dict[str, str], tool: str, *known: str) -> None:
@@ -357,7 +382,7 @@ def _enclose(tag: str, attributes: dict[str, str], inner: str, mark: str | None)
 
 def _needs_mark(tag: str, body: str) -> bool:
     return bool(_ANY_OF_OURS.search(body)) or (
-        tag in ("write", "old", "new") and bool(_WHOLE_FENCE.match(body))
+        tag in ("bash", "write", "old", "new") and bool(_WHOLE_FENCE.match(body))
     )
 
 

@@ -1,12 +1,22 @@
 """Replacing text in a file: exact first, then indifferent to indentation, never a guess."""
 
+import bisect
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import accumulate, count, islice
+
+from looper.records.text import bare_lines, whole_lines
 
 NEAREST_LINES = 2_000
 NEAREST_CHARS = 200
 """Bounds of the search for a similar line: comparing long texts takes minutes."""
+NAMED = 20
+"""Places that a refusal names."""
+_CRLF = re.compile(r"\r\n")
+_LINE_END = re.compile(r"\r?\n")
+_LINE_END_AT_END = re.compile(r"\r?\n\Z")
 
 
 class EditRefused(Exception):
@@ -29,25 +39,67 @@ class Replaced:
 
 
 def replace_text(text: str, old: str, new: str, occurrence: int | None, *, tolerant: bool = True) -> Replaced:
-    """`text` with one place of `old` replaced by `new`; only where it stands exactly so unless `tolerant`. Raises EditRefused,
-    with what to do."""
-    if "\r\n" in text and "\r\n" not in old:
-        # Models write line feeds; a file with CRLF keeps its own line ends.
-        old, new = old.replace("\n", "\r\n"), new.replace("\r\n", "\n").replace("\n", "\r\n")
-    starts = _places(text, old)
-    if starts:
+    """`text` with one place of `old` replaced by `new`, in the line ends that the place has; only where it stands exactly so unless
+    `tolerant`. Raises EditRefused, with what to do."""
+    if starts := _places(text, old):
         start = _choose(text, starts, occurrence)
-        return Replaced(_splice(text, start, start + len(old), new), _line_of(text, start), tolerant=False)
-    found = _match_without_indentation(text, old, new) if tolerant else []
+        return _replaced(text, start, start + len(old), new)
+    if tolerant:
+        old, new = _without_tag_indentation(old), _without_tag_indentation(new)
+    as_seen = _AsSeen(text, old)
+    if starts := _places(as_seen.text, as_seen.old):
+        start = _choose(as_seen.text, starts, occurrence)
+        return as_seen.replaced(start, start + len(as_seen.old), new)
+    found = _match_without_indentation(as_seen.text, as_seen.old, new) if tolerant else []
     if not found:
         raise EditRefused("old text not found", _nearest(text, old))
     if len(found) > 1:
-        lines = ", ".join(str(_line_of(text, start)) for start, _, _ in found)
+        places = ", ".join(str(_line_of(as_seen.text, start)) for start, _, _ in found)
         raise EditRefused(
-            f"old text not found exactly, and {len(found)} times with other indentation, at lines {lines}"
+            f"old text not found exactly, and {len(found)} times with other indentation, at lines {places}"
         )
     start, end, rebased = found[0]
-    return Replaced(_splice(text, start, end, rebased), _line_of(text, start), tolerant=True)
+    return replace(as_seen.replaced(start, end, rebased), tolerant=True)
+
+
+class _AsSeen:
+    """A file as a model sees it: every line ends with a line feed alone, and the last one may be said to."""
+
+    def __init__(self, text: str, old: str) -> None:
+        self._file = text
+        # For each carriage return that is left out: where the line feed stands from then on.
+        self._left_out = [found.start() - number for number, found in enumerate(_CRLF.finditer(text))]
+        self.text, self.old = _CRLF.sub("\n", text), _CRLF.sub("\n", old)
+        self._open_end = self.old.endswith("\n") and not self.text.endswith("\n")
+        if self._open_end:
+            self.text += "\n"
+
+    def _in_file(self, at: int) -> int:
+        return min(len(self._file), at + bisect.bisect_left(self._left_out, at))
+
+    def replaced(self, start: int, end: int, new: str) -> Replaced:
+        if self._open_end and end == len(self.text):
+            new = _LINE_END_AT_END.sub("", new)
+        return _replaced(self._file, self._in_file(start), self._in_file(end), new)
+
+
+def _without_tag_indentation(part: str) -> str:
+    """A closing tag on a line of its own may be indented; its blanks are no text."""
+    return re.sub(r"(?<=\n)[ \t]+\Z", "", part)
+
+
+def _replaced(text: str, start: int, end: int, new: str) -> Replaced:
+    ends = _line_ends(text, start, end)
+    if ends:
+        number = count()
+        new = _LINE_END.sub(lambda _: ends[min(next(number), len(ends) - 1)], new)
+    return Replaced(_splice(text, start, end, new), _line_of(text, start), tolerant=False)
+
+
+def _line_ends(text: str, start: int, end: int) -> list[str]:
+    """Those of a place; of the line that it is a part of; else of the file's first line, and none where there is but one line."""
+    near = _LINE_END.search(text, end) or _LINE_END.search(text)
+    return _LINE_END.findall(text, start, end) or ([near[0]] if near else [])
 
 
 def _places(text: str, old: str) -> list[int]:
@@ -59,7 +111,8 @@ def _places(text: str, old: str) -> list[int]:
 
 
 def _choose(text: str, starts: list[int], occurrence: int | None) -> int:
-    lines = ", ".join(str(_line_of(text, start)) for start in starts)
+    lines = ", ".join(str(_line_of(text, start)) for start in starts[:NAMED])
+    lines += ", …" if len(starts) > NAMED else ""
     if occurrence is not None:
         if occurrence > len(starts):
             raise EditRefused(
@@ -97,30 +150,37 @@ def _match_without_indentation(text: str, old: str, new: str) -> list[tuple[int,
 
     Whole lines only, in the same order, equal but for leading blanks, so that line structure cannot break.
     """
-    wanted = old.splitlines(keepends=True)
-    if not "".join(wanted).strip():
+    wanted, have = whole_lines(old), whole_lines(text)
+    if not old.strip():
         return []
-    have = text.splitlines(keepends=True)
-    open_end = not old.endswith("\n")
-    bare = [line.lstrip(" \t") for line in wanted]
-    found, offset = [], 0
-    for at, line in enumerate(have):
-        window = have[at : at + len(wanted)]
-        if len(window) == len(wanted) and _same_but_indentation(window, bare, open_end):
-            last = len(window[-1].rstrip("\r\n")) if open_end else len(window[-1])
-            end = offset + sum(map(len, window[:-1])) + last
-            rebased = _rebase(new, wanted, window)
-            if rebased is not None:
-                found.append((offset, end, rebased))
-        offset += len(line)
+    starts = list(accumulate(map(len, have), initial=0))
+    found = []
+    for first in islice(_same_but_indentation(have, wanted), NAMED):
+        window = have[first : first + len(wanted)]
+        end = starts[first + len(wanted)] - (not old.endswith("\n") and window[-1].endswith("\n"))
+        rebased = _rebase(new, wanted, window)
+        if rebased is not None:
+            found.append((starts[first], end, rebased))
     return found
 
 
-def _same_but_indentation(window: list[str], bare: list[str], open_end: bool) -> bool:
-    stripped = [line.lstrip(" \t") for line in window]
-    if open_end:
-        stripped[-1] = stripped[-1].rstrip("\r\n")
-    return stripped == bare
+def _same_but_indentation(have: list[str], wanted: list[str]) -> Iterator[int]:
+    """Numbers of the lines from which on the wanted ones stand. One search in one text: to compare line by line takes minutes where
+    many lines are equal."""
+    bare, sought = _unindented(have), "".join(_unindented(wanted))
+    text, starts = "".join(bare), list(accumulate(map(len, bare), initial=0))
+    at = text.find(sought)
+    while at >= 0:
+        first = bisect.bisect_left(starts, at)
+        if starts[first] == at and (
+            sought.endswith("\n") or text[at + len(sought) : at + len(sought) + 1] in ("", "\n")
+        ):
+            yield first
+        at = text.find(sought, at + 1)
+
+
+def _unindented(lines: list[str]) -> list[str]:
+    return [line.lstrip(" \t") for line in lines]
 
 
 def _rebase(new: str, wanted: list[str], window: list[str]) -> str | None:
@@ -130,7 +190,7 @@ def _rebase(new: str, wanted: list[str], window: list[str]) -> str | None:
         if ours.strip() and known.setdefault(_indent(ours), _indent(theirs)) != _indent(theirs):
             return None
     lines = []
-    for line in new.splitlines(keepends=True):
+    for line in whole_lines(new):
         indent = _indent(line)
         if not line.strip():
             lines.append(line)
@@ -159,7 +219,7 @@ def _converted(extra: str, known: dict[str, str]) -> str:
 
 def _nearest(text: str, old: str) -> str:
     """Where a line like the first line of `old` stands, as a hint; empty where nothing is near."""
-    first = next((line.strip() for line in old.splitlines() if line.strip()), "")[:NEAREST_CHARS]
-    lines = [line.strip()[:NEAREST_CHARS] for line in text.splitlines()[:NEAREST_LINES]]
+    first = next((line.strip() for line in bare_lines(old) if line.strip()), "")[:NEAREST_CHARS]
+    lines = [line.strip()[:NEAREST_CHARS] for line in bare_lines(text)[:NEAREST_LINES]]
     near = difflib.get_close_matches(first, [line for line in lines if line], n=1, cutoff=0.7)
     return f"line {lines.index(near[0]) + 1} is similar: {near[0]}" if near else ""

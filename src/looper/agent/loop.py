@@ -11,16 +11,19 @@ from looper.agent.guards import Intervention, Watch
 from looper.agent.prompt import opening
 from looper.agent.recall import Recall
 from looper.agent.tools import Effect, Hands, execute
-from looper.errors import Cancelled
+from looper.errors import Cancelled, is_of_what_was_made, named
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.base import content_hash
 from looper.records.memory import Delivery, MemoryItem
 from looper.records.task import Task
+from looper.records.text import encodable, with_whole_characters
 from looper.records.trajectory import (
+    Action,
     Guard,
     Observation,
     ObservationKind,
     Reply,
+    ReplyProblem,
     Step,
     StopReason,
 )
@@ -70,6 +73,22 @@ class Rollout:
 def rollout(assignment: Assignment) -> Rollout:
     """Run until a stop reason. Raises what the world does wrong (ModelError, SandboxUnavailable), Cancelled, ReplayDiverged."""
     return _Rollout(assignment).run()
+
+
+NOTHING_YET = Observation(kind=ObservationKind.OK, text="")
+
+
+@dataclass
+class _Turn:
+    """What a reply led to, as far as it came."""
+
+    tree: str
+    guards: list[Guard]
+    action: Action | None = None
+    problem: ReplyProblem | None = None
+    observation: Observation = NOTHING_YET
+    told: Sequence[MemoryItem] = ()
+    stop: StopReason | None = None
 
 
 class _Rollout:
@@ -130,53 +149,65 @@ class _Rollout:
                 timeout_s=max(1.0, self.limits.wall_s - self._elapsed()),
             )
         )
+        reply = reply.model_copy(update={"text": with_whole_characters(reply.text)})
         self.waited_s += reply.waited_s
-        step = self._act(reply, length, pruned, begun)
-        self.of.record(step)
-        self._remember(step)
-        return step.stop_reason
-
-    def _act(self, reply: Reply, length: int | None, pruned: int, begun: float) -> Step:
-        """Read the reply, let the guards look, run the tool."""
-        parsed = parse(reply.text, reply.finish_reason)
-        action, problem, stop = parsed.action, parsed.problem, None
-        guards = [Guard.CONTEXT_PRUNED] * bool(pruned) + [Guard.FENCE_REMOVED] * parsed.fence_removed
-        tree, told = self.watch.tree, list[MemoryItem]()
-        if action is None:
-            observation = problem_observation(parsed, self.scaffold)
-            stop = self.watch.without_action()
-        elif action.tool not in self.scaffold.tools:
-            observation = unknown_tool(action.tool, self.scaffold)
-            stop = self.watch.without_action()
-        elif blocked := self.watch.before(action):
-            guards.append(blocked.guard)
-            observation = Observation(kind=ObservationKind.REFUSED, text=blocked.advice)
-            stop = blocked.stop
-        else:
-            effect = execute(action, self.of.hands, max(0.1, self.limits.wall_s - self._elapsed()))
-            tree = self.of.hands.workspace.state()
-            found = self.watch.after(action, effect.observation.text, tree)
-            guards += [*effect.guards, *(item.guard for item in found)]
-            told = self.recall.after(action, effect.observation)
-            observation = self.recall.told(told, self._with_advice(effect, found))
-            done = StopReason.DONE if effect.observation.kind is ObservationKind.END else None
-            stop = done or next((item.stop for item in found if item.stop), None)
-        return Step(
+        turn = self._act(reply, pruned)
+        step = Step(
             cell=self.of.cell,
             attempt=self.of.attempt,
             index=len(self.steps) + 1,
             reply=reply,
-            action=action,
-            problem=problem,
-            observation=observation,
-            guards=tuple(guards),
-            memory=tuple(item.id for item in told),
-            stop_reason=stop,
+            action=turn.action,
+            problem=turn.problem,
+            observation=turn.observation.model_copy(update={"text": encodable(turn.observation.text)}),
+            guards=tuple(turn.guards),
+            memory=tuple(item.id for item in turn.told),
+            stop_reason=turn.stop,
             context_tokens=length,
             pruned_messages=pruned,
-            tree=tree,
+            tree=turn.tree,
             wall_s=self.of.clock() - begun,
         )
+        self.of.record(step)
+        self._remember(step)
+        return step.stop_reason
+
+    def _act(self, reply: Reply, pruned: int) -> "_Turn":
+        """What came of a reply. What cannot be handled ends the rollout, and is told like everything else."""
+        turn = _Turn(self.watch.tree, [Guard.CONTEXT_PRUNED] * bool(pruned))
+        try:
+            self._carry_out(reply, turn)
+        except Exception as error:
+            if not is_of_what_was_made(error):
+                raise
+            turn.observation = Observation(kind=ObservationKind.REFUSED, text=f"error: {named(error)}")
+            turn.stop = StopReason.UNUSABLE
+        return turn
+
+    def _carry_out(self, reply: Reply, turn: "_Turn") -> None:
+        """Read the reply, let the guards look, run the tool."""
+        parsed = parse(reply.text, reply.finish_reason)
+        turn.action, turn.problem = parsed.action, parsed.problem
+        turn.guards += [Guard.FENCE_REMOVED] * parsed.fence_removed
+        if (action := parsed.action) is None:
+            turn.observation = problem_observation(parsed, self.scaffold)
+            turn.stop = self.watch.without_action()
+        elif action.tool not in self.scaffold.tools:
+            turn.observation = unknown_tool(action.tool, self.scaffold)
+            turn.stop = self.watch.without_action()
+        elif blocked := self.watch.before(action):
+            turn.guards.append(blocked.guard)
+            turn.observation = Observation(kind=ObservationKind.REFUSED, text=blocked.advice)
+            turn.stop = blocked.stop
+        else:
+            effect = execute(action, self.of.hands, max(0.1, self.limits.wall_s - self._elapsed()))
+            turn.tree = self.of.hands.workspace.state()
+            found = self.watch.after(action, effect.observation.text, turn.tree)
+            turn.guards += [*effect.guards, *(item.guard for item in found)]
+            turn.told = self.recall.after(action, effect.observation)
+            turn.observation = self.recall.told(turn.told, self._with_advice(effect, found))
+            done = StopReason.DONE if effect.observation.kind is ObservationKind.END else None
+            turn.stop = done or next((item.stop for item in found if item.stop), None)
 
     def _with_advice(self, effect: Effect, found: Sequence[Intervention]) -> Observation:
         advice = [item.advice for item in found if item.advice]
@@ -186,27 +217,39 @@ class _Rollout:
 
     def _remember(self, step: Step) -> None:
         self.steps.append(step)
-        self.conversation.messages += [("assistant", step.reply.text), ("user", step.observation.text)]
+        self.conversation.messages += [
+            ("assistant", encodable(step.reply.text)),
+            ("user", step.observation.text),
+        ]
 
     def _replay(self, recorded: Sequence[Step]) -> StopReason | None:
         """Rebuild conversation and workspace from records: what was said is kept, what was done is done again."""
         for step in recorded:
             if self.of.cancelled():
                 raise Cancelled
-            self.conversation.fit(self.limits.context_tokens - self.limits.output_tokens)
-            if step.action is None or step.action.tool not in self.scaffold.tools:
-                self.watch.without_action()
-            elif not self.watch.before(step.action):
-                effect = execute(step.action, self.of.hands, self.limits.wall_s)
-                tree = self.of.hands.workspace.state()
-                self.watch.after(step.action, effect.observation.text, tree)
-                self.recall.after(step.action, effect.observation)
-                if tree != step.tree:
-                    raise ReplayDiverged
+            try:
+                self._repeat(step)
+            except Exception as error:
+                if not (isinstance(error, ContextFull) or is_of_what_was_made(error)):
+                    raise
+                if step.stop_reason is not StopReason.UNUSABLE:
+                    raise ReplayDiverged from error
             self._remember(step)
         self.spent_before = sum(step.wall_s - step.reply.waited_s for step in recorded)
         self.begun = self.of.clock()
         return recorded[-1].stop_reason if recorded else None
+
+    def _repeat(self, step: Step) -> None:
+        self.conversation.fit(self.limits.context_tokens - self.limits.output_tokens)
+        if step.action is None or step.action.tool not in self.scaffold.tools:
+            self.watch.without_action()
+        elif not self.watch.before(step.action):
+            effect = execute(step.action, self.of.hands, self.limits.wall_s)
+            tree = self.of.hands.workspace.state()
+            self.watch.after(step.action, effect.observation.text, tree)
+            self.recall.after(step.action, effect.observation)
+            if tree != step.tree:
+                raise ReplayDiverged
 
     def _summary(self, stop: StopReason) -> Rollout:
         usages = [step.reply.usage for step in self.steps]

@@ -1,12 +1,14 @@
 """What the actions do to a workspace, and how the model is told."""
 
 import ast
+import re
 from dataclasses import dataclass, replace
 
 from looper.agent.edits import EditRefused, replace_text
-from looper.errors import FileRefused
+from looper.errors import FileRefused, is_of_what_was_made, named
 from looper.protocols import Command, Environment, Sandbox, Workspace
 from looper.records.plan import Limits, Scaffold
+from looper.records.text import bare_lines
 from looper.records.trajectory import (
     Action,
     Bash,
@@ -19,6 +21,12 @@ from looper.records.trajectory import (
     Write,
 )
 
+COMMAND_BYTES = 120 << 10
+"""The system takes 128 KiB in one argument, and the sandbox says something before the command."""
+CHECKED_BYTES = 1 << 20
+"""Of a Python file whose syntax is checked: some seconds of parsing."""
+MESSAGE_CHARACTERS = 2_000
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 SHRINK_SHARE = 0.5
 """A write that keeps less than this share of a file's bytes must be confirmed."""
 
@@ -45,6 +53,7 @@ class Effect:
 def execute(action: Action, hands: Hands, time_left_s: float) -> Effect:
     """Run one action. What the agent did wrong is an observation; what the world did wrong is raised."""
     try:
+        _must_be_text(action)
         match action:
             case Bash():
                 return _bash(action, hands, time_left_s)
@@ -58,9 +67,26 @@ def execute(action: Action, hands: Hands, time_left_s: float) -> Effect:
                 return Effect(Observation(kind=ObservationKind.END, text=""))
     except FileRefused as refusal:
         return Effect(_refused(str(refusal)))
+    except Exception as error:
+        if not is_of_what_was_made(error):
+            raise
+        return Effect(_refused(named(error)))
+
+
+def _must_be_text(action: Action) -> None:
+    """Raises FileRefused for what no file and no program can be given."""
+    for name, value in action:
+        if isinstance(value, str) and (found := _LONE_SURROGATE.search(value)):
+            raise FileRefused(f"the {name} holds a lone surrogate, {found[0]!a}, which is no character")
 
 
 def _bash(action: Bash, hands: Hands, time_left_s: float) -> Effect:
+    if "\0" in action.command:
+        raise FileRefused("the command holds a NUL byte, which no program can be given")
+    if (size := len(action.command.encode())) > COMMAND_BYTES:
+        raise FileRefused(
+            f"the command has {size} bytes, and {COMMAND_BYTES} are the most; put a script into a file with <write>, then run it"
+        )
     limit = min(hands.limits.command_s, time_left_s)
     environment = hands.environment
     result = hands.sandbox.run(
@@ -103,7 +129,7 @@ def _read(action: Read, hands: Hands) -> Observation:
     data = hands.workspace.read_file(action.path)
     if b"\0" in data[:8192]:
         return _refused(f"{action.path} is a binary file of {len(data)} bytes")
-    lines = data.decode("utf-8", "backslashreplace").splitlines()
+    lines = bare_lines(data.decode("utf-8", "backslashreplace"))
     first = max(1, action.start or 1)
     last = min(len(lines), action.end or len(lines), first + hands.scaffold.read_cap_lines - 1)
     if not lines:
@@ -172,8 +198,8 @@ def _with_syntax_check(
 
 
 def syntax_error(path: str, source: bytes) -> str | None:
-    """Why a Python file does not parse; None where it does, or is no Python file."""
-    if not path.endswith(".py"):
+    """Why a Python file does not parse; None where it does, is no Python file, or too long a one."""
+    if not path.endswith(".py") or len(source) > CHECKED_BYTES:
         return None
     try:
         ast.parse(source)
@@ -200,6 +226,8 @@ def _capped(text: str, cap_bytes: int) -> tuple[str, int]:
 
 
 def _refused(why: str) -> Observation:
+    if len(why) > MESSAGE_CHARACTERS:
+        why = f"{why[:MESSAGE_CHARACTERS]}…"  # A path may be as long as the reply.
     return Observation(kind=ObservationKind.REFUSED, text=f"error: {why}")
 
 
@@ -209,7 +237,4 @@ def _decode(data: bytes) -> str:
 
 
 def _encode(text: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
+    return text.encode("utf-8", "surrogateescape")

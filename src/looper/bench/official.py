@@ -7,6 +7,7 @@ results were made with (harness 4.1.0), so that a difference between the two is 
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from looper.records.text import bare_lines
 from looper.records.verdict import TestOutcome
 
 Statuses = dict[str, str]
@@ -18,7 +19,7 @@ _SYMPY_FAILURE = re.compile(r"^_+ (.*\.py:.*) _+$", re.MULTILINE)
 
 def pytest_log(log: str) -> Statuses:
     """Lines that begin with a status; the second word is the id."""
-    return _pytest(log.splitlines(), at_end=False)
+    return _pytest(bare_lines(log), at_end=False)
 
 
 def pytest_log_old(log: str) -> Statuses:
@@ -28,7 +29,7 @@ def pytest_log_old(log: str) -> Statuses:
 
 
 def _plain(log: str) -> list[str]:
-    return _COLOURS.sub("", log).splitlines()
+    return bare_lines(_COLOURS.sub("", log))
 
 
 def _pytest(lines: Iterable[str], *, at_end: bool) -> Statuses:
@@ -52,7 +53,7 @@ def matplotlib_log(log: str) -> Statuses:
 def sympy_log(log: str) -> Statuses:
     """Lines `test_name ok`, `F` or `E`; the heads of failures say file and name."""
     found = {match[1]: "FAILED" for match in _SYMPY_FAILURE.finditer(log)}
-    for line in log.splitlines():
+    for line in bare_lines(log):
         line = line.strip()
         if line.startswith("test_"):
             for ending, status in ((" E", "ERROR"), (" F", "FAILED"), (" ok", "PASSED")):
@@ -65,7 +66,7 @@ def django_log(log: str) -> Statuses:
     """Text before ` ... ` is the id; the word after it is the status, or a later `ok` on a line of its own."""
     found: Statuses = {}
     last = None
-    for line in log.splitlines():
+    for line in bare_lines(log):
         line = line.strip()
         before = line.split(" ... ")[0] if " ... " in line else None
         if before is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from looper.records.task import Task
+from looper.records.text import bare_lines
 
 LEAST_CHARACTERS = 10
 SIMILAR = 0.80
@@ -58,7 +59,7 @@ def telling_lines(patch: str) -> list[str]:
 
 
 def _changed(patch: str) -> Iterator[tuple[str, str]]:
-    for line in patch.splitlines():
+    for line in bare_lines(patch):
         if re.match(r"[+-](?!\+\+ |-- )", line):
             yield line[0], " ".join(line[1:].split())
 
@@ -93,7 +94,7 @@ def fix_stands_in(task: Task, read: Callable[[str], bytes | None]) -> bool | Non
     there. An agent that has worked on such a tree has seen the fix. None for patches without a telling line."""
     lines = set(telling_lines(task.gold_patch))
     texts = [(read(path) or b"").decode("utf-8", "replace") for path in task.modified_files]
-    there = {" ".join(line.split()) for text in texts for line in text.splitlines()}
+    there = {" ".join(line.split()) for text in texts for line in bare_lines(text)}
     return lines <= there if lines else None
 
 

@@ -9,6 +9,7 @@ from looper.cli.training import TrainOptions, examples_of, pairs_of
 from looper.cli.wiring import foreign_run
 from looper.errors import BadInput
 from looper.journal import replace_file
+from looper.records.text import encodable
 from looper.records.training import Example, SelectionSettings, TrainingSettings
 from looper.views.exports import atif_lines, csv_lines, write_parquet
 from looper.views.foreign import foreign_lines, foreign_predictions
@@ -39,12 +40,12 @@ def export_run(
     }
     if kind not in makes:
         raise BadInput(f"--format {kind}: use one of {', '.join([*makes, 'parquet'])}.")
-    lines = list(makes[kind]())
+    lines = [encodable(line) for line in makes[kind]()]
     if out is None:
         for line in lines:
             print(line)
         return
-    replace_file(out, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+    replace_file(out, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _messages(example: Example) -> list[dict[str, object]]:
@@ -88,6 +89,6 @@ def import_lines(sources: Sequence[str], predictions: Path | None) -> Iterator[s
     if predictions is not None:
         if predictions.exists():
             raise BadInput(f"{predictions} is there already. Name another file.")
-        lines = [line for run in runs for line in foreign_predictions(run)]
-        predictions.write_text("".join(f"{line}\n" for line in lines), "utf-8", "surrogateescape")
+        lines = [encodable(line) for run in runs for line in foreign_predictions(run)]
+        predictions.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         yield f"{predictions}: {len(lines)} predictions; judge them: looper bench verify {predictions} --suite swe-bench-cl"

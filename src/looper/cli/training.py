@@ -116,7 +116,7 @@ def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Exampl
     if len(selection.tasks) < options.selection.minimum_tasks:
         raise BadInput(
             f"{options.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
-            f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.outside} at "
+            f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.without_steps} without a step, {selection.outside} at "
             f"evaluated tasks); {options.selection.minimum_tasks} are the least. Gather more, or lower --minimum-tasks."
         )
     return found.examples(taken), selection
@@ -142,7 +142,7 @@ def train(
     say(
         f"{selection.seen} attempts: {selection.taken} taken, {selection.unresolved} unresolved, {selection.duplicates} "
         f"the same again, {selection.over_cap} over the cap, {selection.outside} at evaluated tasks, "
-        f"{selection.without_verdict} without a verdict; {selection.dropped_steps} steps without effect left out"
+        f"{selection.without_verdict} without a verdict, {selection.without_steps} without a step; {selection.dropped_steps} steps without effect left out"
     )
     if len(selection.tasks) < FEW_TASKS:
         say(f"{len(selection.tasks)} tasks are few: what is learned may be those tasks and nothing else")

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 from looper.errors import BadInput
 from looper.records.base import content_hash
 from looper.records.genome import Entry, Mutation, Reproduction, Vector
+from looper.records.text import bare_lines, whole_lines
 
 REQUIRED = ("Purpose", "Prompt")
 _HEAD = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
@@ -107,8 +108,7 @@ def parse_genome(text: str) -> Genome:
 
 def _fields(text: str) -> list[tuple[str, str]]:
     return [
-        (name.strip(), value.strip())
-        for name, _, value in (line.partition(":") for line in text.splitlines())
+        (name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in bare_lines(text))
     ]
 
 
@@ -118,7 +118,7 @@ def _sections(text: str) -> dict[str, str]:
 
 
 def _vectors(text: str) -> tuple[Vector, ...]:
-    found = [Vector.model_validate(json.loads(line)) for line in text.splitlines() if line.strip()]
+    found = [Vector.model_validate(json.loads(line)) for line in bare_lines(text) if line.strip()]
     names = [one.name for one in found]
     if len(set(names)) < len(names):
         raise ValueError("two vectors have one name")
@@ -143,7 +143,7 @@ def read_acceptance(path: Path, genome: Genome) -> Acceptance:
     reproduction = None
     lines = []
     try:
-        for line in text.splitlines():
+        for line in bare_lines(text):
             value = json.loads(line) if line.strip() else None
             if isinstance(value, dict) and "reproduction" in value:
                 reproduction = Reproduction.model_validate(value["reproduction"])
@@ -178,7 +178,7 @@ def mutated(genome: Genome, section: str, content: str, reason: str) -> tuple[Ge
         raise BadInput(f"The new words for {section} change what is frozen.")
     diff = "".join(
         difflib.unified_diff(
-            genome.text.splitlines(True), text.splitlines(True), genome.hash[:12], found.hash[:12], n=0
+            whole_lines(genome.text), whole_lines(text), genome.hash[:12], found.hash[:12], n=0
         )
     )
     return found, Mutation(

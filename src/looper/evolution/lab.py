@@ -14,6 +14,7 @@ from looper.records.generation import Cause, Reported, ToolUse
 from looper.records.memory import Delivery
 from looper.records.plan import Limits, Scaffold
 from looper.records.task import Task
+from looper.records.text import bare_lines
 from looper.records.trajectory import ObservationKind, Step, StopReason
 
 STEPS = "steps"
@@ -125,7 +126,7 @@ def _report(number: int, stop: str, steps: list[Step], patch: str) -> Reported:
                 step.observation.exit_code
             )
             tools[step.action.tool] = ToolUse(calls=before.calls + 1, errors=before.errors + wrong)
-    lines = [line for line in patch.splitlines() if not line.startswith(("+++", "---"))]
+    lines = [line for line in bare_lines(patch) if not line.startswith(("+++", "---"))]
     return Reported(
         generation=number,
         stop_reason=stop,

@@ -22,6 +22,7 @@ from looper.journal import Stream, read_stream, replace_file
 from looper.protocols import ChatModel, ChatRequest, Message
 from looper.records.base import content_hash
 from looper.records.genome import Birth, Diagnostics, Failure, Manifest, Mode, Mutation, Rigged, Stage
+from looper.records.text import whole_lines
 
 BIRTHS = "births"
 OUTPUT_TOKENS = 32_000
@@ -348,7 +349,7 @@ def parse_files(text: str, mark: str) -> dict[str, bytes]:
     or there is no file."""
     files: dict[str, bytes] = {}
     path, lines = "", list[str]()
-    for line in text.splitlines(keepends=True):
+    for line in whole_lines(text):
         found = re.fullmatch(rf"=== {mark} (FILE (.+?)|END)\s*", line)
         if found and found[2]:
             if path:

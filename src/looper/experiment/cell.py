@@ -3,16 +3,26 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from traceback import format_exception
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.tools import Hands
 from looper.bench.verify import VERSION, Court, Judgement, verify, without_tests
-from looper.errors import Cancelled, InfrastructureError, ModelFatal
-from looper.protocols import ChatModel, Environment, Environments, Judged, Sandbox, Workspaces
+from looper.errors import (
+    Cancelled,
+    InfrastructureError,
+    JournalError,
+    LooperError,
+    ModelFatal,
+    is_of_what_was_made,
+    named,
+)
+from looper.protocols import ChatModel, Environment, Environments, Judged, Sandbox, Workspace, Workspaces
 from looper.records.base import content_hash
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Limits
 from looper.records.task import Task
+from looper.records.text import encodable
 from looper.records.trajectory import Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 
@@ -86,9 +96,10 @@ class Job:
 
 
 def run_cell(job: Job, world: World, recorder: Recorder, past: Past) -> Verdict:
-    """Attempt a cell until it has a verdict or its attempts are used up.
+    """Attempt a cell until it has a verdict or its attempts are used up: the one place where what breaks in a cell becomes its end.
 
-    Raises Cancelled when the run is being stopped, and ModelFatal, which no other cell could survive either.
+    Raises Cancelled when the run is being stopped, and what no other cell could survive either: JournalError, ModelFatal, and what is
+    wrong with the plan.
     """
     last = past.attempt + job.attempts - 1
     while True:
@@ -97,10 +108,14 @@ def run_cell(job: Job, world: World, recorder: Recorder, past: Past) -> Verdict:
             verdict = attempt.run()
         except ReplayDiverged:
             verdict = attempt.broken("the interrupted rollout could not be repeated")
-        except ModelFatal:
+        except (JournalError, ModelFatal):
             raise
-        except InfrastructureError as error:
-            verdict = attempt.broken(f"{type(error).__name__}: {error}")
+        except (InfrastructureError, OSError) as error:
+            verdict = attempt.broken(named(error))
+        except LooperError:
+            raise
+        except Exception as error:
+            verdict = attempt.broken(named(error), fault=encodable("".join(format_exception(error))))
         recorder.verdict(verdict)
         if verdict.outcome.is_verdict or past.attempt >= last:
             return verdict
@@ -115,11 +130,10 @@ class _Attempt:
     past: Past
 
     def run(self) -> Verdict:
-        task, world = self.job.task, self.world
-        environment = world.environments.of(task)
+        environment = self.world.environments.of(self.job.task)
         trajectory = self.past.trajectory
         if trajectory is None:
-            made = world.made.get(self.job.cell.key)
+            made = self.world.made.get(self.job.cell.key)
             trajectory = (
                 self._roll_out(environment)
                 if made is None
@@ -128,6 +142,19 @@ class _Attempt:
             self.recorder.trajectory(trajectory)
         if self.recorder.cancelled():
             raise Cancelled
+        cause = trajectory.patch_error
+        if not cause:
+            try:
+                return self._judged(trajectory, environment)
+            except Exception as error:
+                if not is_of_what_was_made(error):
+                    raise
+                cause = f"the patch cannot be judged: {named(error)}"
+        found = without_tests(self.job.task, Outcome.UNRESOLVED, cause)
+        return self._verdict(found, trajectory.patch_hash, environment.id)
+
+    def _judged(self, trajectory: Trajectory, environment: Environment) -> Verdict:
+        task, world = self.job.task, self.world
         begun = world.clock()
         key = content_hash(task, trajectory.patch_hash, environment.id, world.sandbox.name, VERSION)
         known = world.judged.get(key)
@@ -149,10 +176,11 @@ class _Attempt:
             world.judged.put(key, verdict)
         return verdict
 
-    def broken(self, cause: str) -> Verdict:
+    def broken(self, cause: str, fault: str = "") -> Verdict:
         """The end of an attempt that failed outside of the agent."""
         found = without_tests(self.job.task, Outcome.INFRA_ERROR, cause)
-        return self._verdict(found, "", self.job.task.environment)
+        verdict = self._verdict(found, "", self.job.task.environment)
+        return verdict.model_copy(update={"fault": fault})
 
     def _roll_out(self, environment: Environment) -> Trajectory:
         job, world = self.job, self.world
@@ -178,7 +206,7 @@ class _Attempt:
         )
         try:
             done = world.rollout(arm, assignment)
-            patch, flagged = workspace.patch()
+            patch, flagged, patch_error = _patch_of(workspace)
             memory_tokens = _memory_tokens(model, memory, done)
         finally:
             model.forget(f"{cell.key}#{self.past.attempt}")
@@ -205,6 +233,7 @@ class _Attempt:
             patch_hash=content_hash(patch),
             patch_at_limit=bool(patch) and done.stop_reason is not StopReason.DONE,
             flagged_paths=flagged,
+            patch_error=patch_error,
             prompt_tokens=done.prompt_tokens,
             completion_tokens=done.completion_tokens,
             guards=done.guards,
@@ -218,7 +247,7 @@ class _Attempt:
             attempt=self.past.attempt,
             instance_id=self.job.cell.instance_id,
             outcome=found.outcome,
-            cause=found.cause,
+            cause=encodable(found.cause),
             f2p_only=found.f2p_only,
             fail_to_pass=found.fail_to_pass,
             pass_to_pass=found.pass_to_pass,
@@ -233,6 +262,16 @@ class _Attempt:
             wall_s=found.wall_s,
             canaries=found.canaries,
         )
+
+
+def _patch_of(workspace: Workspace) -> tuple[str, tuple[str, ...], str]:
+    """The patch and what it cannot hold, or why there is none."""
+    try:
+        return *workspace.patch(), ""
+    except Exception as error:
+        if not is_of_what_was_made(error):
+            raise
+        return "", (), f"the tree cannot be compared with its base: {named(error)}"
 
 
 def _memory_tokens(model: ChatModel, memory: Delivery, done: Rollout) -> int | None:

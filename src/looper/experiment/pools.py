@@ -123,7 +123,7 @@ def read_attempts(folder: Path) -> list[Attempt]:
     ends = {(end.cell, end.attempt): end for end in read_stream(folder, "trajectories", Trajectory)}
     verdicts = {found.cell: found for found in read_stream(folder, "verdicts", Verdict)}
     return [
-        Attempt(end, tuple(steps[end.cell, end.attempt]), verdict)
+        Attempt(end, tuple(steps.get((end.cell, end.attempt), ())), verdict)
         for verdict in verdicts.values()
         if (end := ends.get((verdict.cell, verdict.attempt))) is not None
     ]

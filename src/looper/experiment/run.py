@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError
+from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError, JournalError
 from looper.experiment.cell import Job, Past, Recorder, World, run_cell
 from looper.experiment.ledger import Ledger
 from looper.protocols import Engine, Item
@@ -135,7 +135,12 @@ def _until(stop: threading.Event, append: Callable[[Item], None]) -> Callable[[I
 
 
 def _must_have_space(folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise JournalError(
+            f"{folder} cannot be reached: {error.strerror}. Bring it back, then run the same command again."
+        ) from error
     if free < FREE_BYTES:
         raise DiskNearlyFull(
             f"Only {free >> 20} MiB are free where {folder} lies, and {FREE_BYTES >> 20} MiB are needed to begin another "
@@ -144,6 +149,8 @@ def _must_have_space(folder: Path) -> None:
 
 
 def _stop_if_hopeless(shared: _Shared, verdict: Verdict) -> None:
+    if verdict.fault:
+        return  # Looper's own, met on the way of one cell: it says nothing of the world that the others meet.
     with shared.lock:
         shared.failures = shared.failures + 1 if verdict.outcome is Outcome.INFRA_ERROR else 0
         if shared.failures >= INFRA_IN_A_ROW:

@@ -7,6 +7,7 @@ from textwrap import dedent
 from looper.records.base import content_hash
 from looper.records.memory import MemoryItem, MemoryKind
 from looper.records.task import Task
+from looper.records.text import bare_lines
 from looper.records.trajectory import Action, Edit, Read, Step, Trajectory
 
 _DEFINED = re.compile(r"\b(?:def|class) (\w+)")
@@ -92,7 +93,7 @@ def net_edits(patch: str) -> Iterator[Edit]:
         old.clear()
         new.clear()
 
-    for line in patch.splitlines():
+    for line in bare_lines(patch):
         if line.startswith("+++ "):
             found = _FILE.match(line)
             path = found.group(1) if found else ""

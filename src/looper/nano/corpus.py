@@ -22,6 +22,7 @@ from looper.bench.micro.level0 import (
     draw_bug,
 )
 from looper.bench.micro.names import NOUNS
+from looper.records.text import bare_lines
 from looper.records.trajectory import Action, Bash, Done, Edit, Read
 
 MAX_STEPS = 10
@@ -92,7 +93,7 @@ def expert(bug: Bug, rng: random.Random, *, knows: bool) -> tuple[Message, ...]:
     failed = f"FAIL {bug.function}"
     act(Bash(command=CHECK_COMMAND), failed)
     for path in [bug.path] if knows else rng.sample(list(bug.files), len(bug.files)):
-        act(_read(path), numbered_lines(bug.files[path].splitlines()[:READ_LINES], 1))
+        act(_read(path), numbered_lines(bare_lines(bug.files[path])[:READ_LINES], 1))
         if path == bug.path:
             break
     family = FAMILIES[bug.family]

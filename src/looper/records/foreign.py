@@ -24,6 +24,8 @@ class ForeignRun(Record):
     harness: str
     model: str
     attempts: tuple[ForeignAttempt, ...]
+    unread: tuple[str, ...] = ()
+    """Files beside them that could not be read, each with the reason."""
 
 
 class Prediction(Record):

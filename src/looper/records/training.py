@@ -64,6 +64,8 @@ class Selection(Record):
     seen: int
     unresolved: int
     without_verdict: int
+    without_steps: int = 0
+    """Resolved, and no step of it with an effect is on record, as of patches that were graded only."""
     outside: int
     """Of tasks that are not in the training split."""
     duplicates: int
@@ -80,6 +82,7 @@ class Selection(Record):
         parts = (
             self.unresolved
             + self.without_verdict
+            + self.without_steps
             + self.outside
             + self.duplicates
             + self.over_cap

@@ -162,6 +162,8 @@ class StopReason(StrEnum):
     CONTEXT_FULL = "context_full"
     CRASHED = "crashed"
     """The agent's own code ended without a word, which only a candidate's does."""
+    UNUSABLE = "unusable"
+    """What was said or made cannot be handled (a tree too large to be read); the last observation says why."""
     IMPORTED = "imported"
     """There was no rollout here: the patch came from a file."""
 
@@ -237,6 +239,8 @@ class Trajectory(Record):
     """A patch that exists although the rollout was ended from outside."""
     flagged_paths: tuple[str, ...]
     """Entries of the final tree that a patch cannot hold (links that leave the tree, devices, repositories)."""
+    patch_error: str = ""
+    """Why the final tree could not be compared with its base, so that there is no patch; empty where it could."""
     prompt_tokens: int | None
     completion_tokens: int | None
     guards: dict[Guard, int]

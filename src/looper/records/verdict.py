@@ -67,6 +67,8 @@ class Verdict(Record):
     """What stood beside the tests and told that the run was honest: `varied`, with the tests of which a copy with another
     expectation failed as it must, or `plain`, with why there was none; empty where the tests did not run to
     their end."""
+    fault: str = ""
+    """Traceback of a fault of Looper's own that ended this attempt and nothing else; empty for every other end."""
     file_recall: float | None = None
     """Share of the files that gold changes which the patch changes too; None where nothing was judged."""
     same_as: str = ""

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from looper.errors import LooperError
 from looper.records.generation import Phase
 from looper.records.memory import MemoryItem
+from looper.records.text import bare_lines
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import TOOL_NAMES, Guard
 from looper.records.verdict import Outcome
@@ -356,7 +357,7 @@ def _number(text: str | None) -> int | None:
 def patch_lines(patch: str) -> list[tuple[str, str]]:
     """Kind and text of every line of a patch: add, del, at, file, or empty."""
     found = []
-    for line in patch.splitlines()[:LINES]:
+    for line in bare_lines(patch)[:LINES]:
         if line.startswith(("diff ", "+++", "---", "index ", "new file", "deleted file")):
             kind = "file"
         elif line.startswith("@@"):

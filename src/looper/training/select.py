@@ -25,7 +25,9 @@ def select(
 
     What counts is the typed verdict: a patch that was made and not verified is no success.
     """
-    counts = dict.fromkeys(("unresolved", "without_verdict", "outside", "duplicates", "over_cap"), 0)
+    counts = dict.fromkeys(
+        ("unresolved", "without_verdict", "without_steps", "outside", "duplicates", "over_cap"), 0
+    )
     by_task: dict[str, list[Attempt]] = {}
     for attempt in attempts:
         if attempt.trajectory.instance_id not in training_tasks:
@@ -44,6 +46,9 @@ def select(
             by_task[task], key=lambda item: (len(item.steps), item.trajectory.cell, item.trajectory.attempt)
         ):
             cleaned = without_detours(attempt.steps) if settings.drop_detours else attempt.steps
+            if not cleaned:
+                counts["without_steps"] += 1
+                continue
             key = content_hash(*(step.action for step in cleaned if step.action is not None))
             if key in distinct:
                 counts["duplicates"] += 1

@@ -10,6 +10,7 @@ from typing import Any
 from looper.errors import BadInput
 from looper.metrics.paired import paired_difference
 from looper.records.plan import Arm
+from looper.records.text import bare_lines
 from looper.records.trajectory import Action, Step, Trajectory
 from looper.records.verdict import Verdict
 from looper.views.findings import difference_text
@@ -155,8 +156,8 @@ def _side(steps: Sequence[Step], at: int) -> list[str]:
         return ["–"]
     step = steps[at]
     said = step.reply.text if step.action is None else _in_short(step.action)
-    lines = harmless(said).splitlines() or [""]
-    result = harmless(step.observation.text).strip().splitlines()
+    lines = bare_lines(harmless(said)) or [""]
+    result = bare_lines(harmless(step.observation.text).strip())
     told = [f"remembers {len(step.memory)} items"] if step.memory else []
     return [*lines, *told, *(f"→ {line}" for line in result[:3])]
 
@@ -196,7 +197,7 @@ def _verdict(found: Verdict | None) -> str:
 
 
 def _patch_lines(ours: Trajectory | None, theirs: Trajectory | None) -> Iterator[str]:
-    left, right = (end.patch.splitlines() if end is not None else [] for end in (ours, theirs))
+    left, right = (bare_lines(end.patch) if end is not None else [] for end in (ours, theirs))
     if left == right:
         yield "the same patch"
         return

@@ -9,6 +9,7 @@ from typing import Any
 
 from looper.errors import BadInput, MissingTool
 from looper.journal import read_stream
+from looper.records.text import bare_lines
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Verdict
 from looper.views.runs import RunView
@@ -56,7 +57,7 @@ def csv_lines(run: RunView) -> Iterator[str]:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    yield from text.getvalue().splitlines()
+    yield from bare_lines(text.getvalue())
 
 
 def write_parquet(run: RunView, path: Path) -> None:

@@ -24,6 +24,7 @@ def _run_lines(run: ForeignRun) -> Iterator[str]:
     judged = [attempt for attempt in attempts if attempt.resolved is not None]
     model = f", {run.model}" if run.model else ""
     yield f"{run.name} ({run.harness}{model}): {len(attempts)} attempts, {sum(not attempt.patch.strip() for attempt in attempts)} without a patch"
+    yield from (f"  left out: {why}" for why in run.unread)
     if judged:
         resolved = sum(bool(attempt.resolved) for attempt in judged)
         low, high = wilson(resolved, len(judged))

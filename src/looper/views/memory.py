@@ -7,6 +7,7 @@ from statistics import fmean
 from looper.errors import BadInput
 from looper.journal import read_stream
 from looper.records.memory import MemoryItem, Reverted
+from looper.records.text import bare_lines
 from looper.records.trajectory import Edit, Step, Trajectory, Write
 from looper.records.verdict import Outcome
 from looper.views.runs import RunView
@@ -124,5 +125,5 @@ def item_lines(run: RunView) -> Iterator[str]:
     """Every item in a line."""
     gone = reverted_items(run)
     for item in memory_items(run).values():
-        first = harmless(item.text.splitlines()[0] if item.text else "")
+        first = harmless(bare_lines(item.text)[0] if item.text else "")
         yield f"{item.id}  {item.kind.value}  {item.instance_id}  {first}{'  (told no more)' if item.id in gone else ''}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from looper.records.text import bare_lines
 from looper.records.trajectory import Edit, Guard, ObservationKind, Step, Trajectory, Write
 from looper.records.verdict import TestOutcome, Verdict
 from looper.views.index import some_steps
@@ -161,7 +162,7 @@ def target(step: Step) -> str:
     said = str(
         getattr(action, "path", "") or getattr(action, "command", "") or getattr(action, "message", "")
     )
-    first = said.strip().splitlines()[0] if said.strip() else ""
+    first = bare_lines(said.strip())[0] if said.strip() else ""
     size = f" ({len(action.content)} characters)" if isinstance(action, Write) else ""
     return f"{first[:120]}{size}" + (" replaced" if isinstance(action, Edit) and not action.new else "")
 

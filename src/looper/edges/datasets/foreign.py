@@ -2,83 +2,127 @@
 `output.jsonl`), and predictions with the report of SWE-bench."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from looper.errors import BadInput
 from looper.records.foreign import ForeignAttempt, ForeignRun
+from looper.records.text import bare_lines
 
 
 def read_foreign(source: str) -> ForeignRun:
     """`PATH` or `PATH=REPORT`, the report being SWE-bench's. Raises BadInput, naming file and line."""
-    text, _, report = source.partition("=")
-    path = Path(text)
-    if not path.exists():
-        raise BadInput(f"There is no {path}.")
-    found = _mini_swe_agent_folder(path) if path.is_dir() else _file(path)
+    path, report = _path_and_report(source)
+    found = _folder(path) if path.is_dir() else _file(path)
     if not found.attempts:
-        raise BadInput(f"{path} holds no attempts.")
+        raise BadInput(found.unread[0] if found.unread else f"{path} holds no attempts.")
     names = [attempt.instance_id for attempt in found.attempts]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BadInput(f"{path}: {twice} is there twice; one attempt for each task can be compared.")
-    return found if not report else _with_report(found, Path(report))
+    return found if report is None else _with_report(found, report)
+
+
+def _path_and_report(source: str) -> tuple[Path, Path | None]:
+    """Paths may hold the sign that stands between the two."""
+    if Path(source).exists():
+        return Path(source), None
+    signs = [at for at, sign in enumerate(source) if sign == "="]
+    splits = [(Path(source[:at]), Path(source[at + 1 :])) for at in signs if Path(source[:at]).exists()]
+    if not splits:
+        raise BadInput(f"There is no {source[: signs[0]] if signs else source}.")
+    return next((split for split in splits if split[1].is_file()), splits[-1])
+
+
+@contextmanager
+def _shaped(where: str) -> Iterator[None]:
+    """What is not as these harnesses write it becomes BadInput that says where."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError, RecursionError, OSError) as error:
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise BadInput(f"{where}: not what it should hold: {said}.") from error
+
+
+def _text(path: Path) -> str:
+    with _shaped(str(path)):
+        return path.read_text("utf-8-sig", "surrogateescape")
 
 
 def _json(path: Path, text: str, line: int | None = None) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         where = f"{path}, line {line}" if line else str(path)
         raise BadInput(f"{where}: not JSON: {error}.") from error
 
 
-def _mini_swe_agent_folder(path: Path) -> ForeignRun:
-    attempts, model = [], ""
+def _folder(path: Path) -> ForeignRun:
+    """A file that cannot be read is named and leaves the others as they are."""
+    attempts, unread, model = [], [], ""
     for file in sorted(path.rglob("*.traj.json")):
-        found = _json(file, file.read_text("utf-8"))
-        info = _mapping(found, file).get("info") or {}
-        stats = info.get("model_stats") or {}
-        model = model or str(((info.get("config") or {}).get("model") or {}).get("model_name") or "")
-        attempts.append(
-            ForeignAttempt(
-                instance_id=str(found.get("instance_id") or file.name.removesuffix(".traj.json")),
-                patch=info.get("submission") or "",
-                ended=str(info.get("exit_status") or ""),
-                steps=stats.get("api_calls"),
-                cost=stats.get("instance_cost"),
-            )
-        )
-    if not attempts and (path / "preds.json").is_file():
+        try:
+            with _shaped(str(file)):
+                attempt, said = _mini_swe_agent(file)
+        except BadInput as error:
+            unread.append(str(error))
+            continue
+        attempts.append(attempt)
+        model = model or said
+    if not attempts and not unread and (path / "preds.json").is_file():
         return _file(path / "preds.json")
-    return ForeignRun(name=path.name, harness="mini-swe-agent", model=model, attempts=tuple(attempts))
+    return ForeignRun(
+        name=path.name, harness="mini-swe-agent", model=model, attempts=tuple(attempts), unread=tuple(unread)
+    )
+
+
+def _mini_swe_agent(file: Path) -> tuple[ForeignAttempt, str]:
+    """One attempt, and the name of its model."""
+    found = _mapping(_json(file, _text(file)), file)
+    info = found.get("info") or {}
+    stats = info.get("model_stats") or {}
+    attempt = ForeignAttempt(
+        instance_id=str(found.get("instance_id") or file.name.removesuffix(".traj.json")),
+        patch=info.get("submission") or "",
+        ended=str(info.get("exit_status") or ""),
+        steps=stats.get("api_calls"),
+        cost=stats.get("instance_cost"),
+    )
+    return attempt, str(((info.get("config") or {}).get("model") or {}).get("model_name") or "")
 
 
 def _file(path: Path) -> ForeignRun:
-    text = path.read_text("utf-8", "surrogateescape")
+    text = _text(path)
     if path.suffix == ".json":
         found = _json(path, text)
-        rows = list(found.values()) if isinstance(found, dict) else found
-        lines = [(number, _mapping(row, path)) for number, row in enumerate(rows, 1)]
+        rows = list(enumerate(found.values() if isinstance(found, dict) else found, 1))
     else:
-        lines = [
-            (number, _mapping(_json(path, line, number), path, number))
-            for number, line in enumerate(text.splitlines(), 1)
-            if line.strip()
-        ]
+        written = enumerate(bare_lines(text), 1)
+        rows = [(number, _json(path, line, number)) for number, line in written if line.strip()]
+    lines = [(number, _mapping(row, path, number)) for number, row in rows]
     if lines and "test_result" in lines[0][1]:
         attempts = tuple(_openhands(row, path, number) for number, row in lines)
-        config = (lines[0][1].get("metadata") or {}).get("llm_config") or {}
         return ForeignRun(
             name=path.parent.name or path.stem,
             harness="OpenHands",
-            model=str(config.get("model") or ""),
+            model=next((name for _, row in lines if (name := _openhands_model(row))), ""),
             attempts=attempts,
         )
     attempts = tuple(_prediction(row, path, number) for number, row in lines)
     model = str(lines[0][1].get("model_name_or_path") or "") if lines else ""
     return ForeignRun(name=path.stem, harness="predictions", model=model, attempts=attempts)
+
+
+def _openhands_model(row: Mapping[str, Any]) -> str:
+    """The first version writes `llm_config`, the second `llm`."""
+    metadata = row.get("metadata")
+    settings = [metadata.get(key) for key in ("llm_config", "llm")] if isinstance(metadata, dict) else []
+    names = [found.get("model") for found in settings if isinstance(found, dict)]
+    return str(next(filter(None, names), ""))
 
 
 def _mapping(found: Any, path: Path, line: int | None = None) -> Mapping[str, Any]:
@@ -90,16 +134,15 @@ def _mapping(found: Any, path: Path, line: int | None = None) -> Mapping[str, An
 
 
 def _openhands(row: Mapping[str, Any], path: Path, line: int) -> ForeignAttempt:
-    patch = (row.get("test_result") or {}).get("git_patch") or row.get("git_patch") or ""
-    report, metrics = row.get("report") or {}, row.get("metrics") or {}
-    return ForeignAttempt(
-        instance_id=_id(row, path, line),
-        patch=patch,
-        ended=str(row.get("error") or ""),
-        steps=sum(_is_action(event) for event in row.get("history") or []) or None,
-        cost=metrics.get("accumulated_cost"),
-        resolved=report.get("resolved"),
-    )
+    with _shaped(f"{path}, line {line}"):
+        return ForeignAttempt(
+            instance_id=_id(row, path, line),
+            patch=(row.get("test_result") or {}).get("git_patch") or row.get("git_patch") or "",
+            ended=str(row.get("error") or ""),
+            steps=sum(_is_action(event) for event in row.get("history") or []) or None,
+            cost=(row.get("metrics") or {}).get("accumulated_cost"),
+            resolved=(row.get("report") or {}).get("resolved"),
+        )
 
 
 def _is_action(event: Any) -> bool:
@@ -109,7 +152,8 @@ def _is_action(event: Any) -> bool:
 def _prediction(row: Mapping[str, Any], path: Path, line: int) -> ForeignAttempt:
     if "model_patch" not in row:
         raise BadInput(f"{path}, line {line}: without model_patch; this is no prediction of SWE-bench.")
-    return ForeignAttempt(instance_id=_id(row, path, line), patch=row["model_patch"] or "")
+    with _shaped(f"{path}, line {line}"):
+        return ForeignAttempt(instance_id=_id(row, path, line), patch=row["model_patch"] or "")
 
 
 def _id(row: Mapping[str, Any], path: Path, line: int) -> str:
@@ -122,11 +166,12 @@ def _with_report(found: ForeignRun, path: Path) -> ForeignRun:
     """The verdicts of SWE-bench's report; a task that it could not judge has none."""
     if not path.is_file():
         raise BadInput(f"There is no report {path}.")
-    report = _mapping(_json(path, path.read_text("utf-8")), path)
+    report = _mapping(_json(path, _text(path)), path)
     if "resolved_ids" not in report:
         raise BadInput(f"{path}: without resolved_ids; this is no report of SWE-bench.")
-    resolved = set(report["resolved_ids"])
-    judged = resolved | set(report.get("unresolved_ids") or []) | set(report.get("empty_patch_ids") or [])
+    with _shaped(str(path)):
+        resolved = set(report["resolved_ids"])
+        judged = resolved | set(report.get("unresolved_ids") or []) | set(report.get("empty_patch_ids") or [])
     return found.model_copy(
         update={
             "attempts": tuple(

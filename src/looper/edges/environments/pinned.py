@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterable
@@ -69,7 +70,8 @@ class PinnedEnvironments:
     ) -> None:
         """`tree_of` gives the files of a task's base commit, for repositories that have to be compiled."""
         self._folder, self._say, self._tree_of = folder, say, tree_of
-        self._known: dict[tuple[str, str], Environment] = {}
+        self._known: dict[tuple[str, str], Environment | EnvironmentBroken] = {}
+        self._making = threading.Lock()
 
     @staticmethod
     def missing_programs(repo: str) -> dict[str, str]:
@@ -84,9 +86,20 @@ class PinnedEnvironments:
         if not stamp and "compiled" in _entry(task):
             tree = self._tree_of(task)
             stamp = native_hash(tree)
-        if (task.environment, stamp) not in self._known:
-            self._known[task.environment, stamp] = self._make(task.environment, stamp, tree)
-        return self._known[task.environment, stamp]
+        found = self._known.get((task.environment, stamp)) or self._made_once(task.environment, stamp, tree)
+        if isinstance(found, EnvironmentBroken):
+            raise EnvironmentBroken(f"{found} It is not tried again before the next command.") from found
+        return found
+
+    def _made_once(self, key: str, stamp: str, tree: Path | None) -> Environment | EnvironmentBroken:
+        """What failed fails for every task of its version, after minutes each time."""
+        with self._making:
+            if (key, stamp) not in self._known:
+                try:
+                    self._known[key, stamp] = self._make(key, stamp, tree)
+                except EnvironmentBroken as error:
+                    self._known[key, stamp] = error
+            return self._known[key, stamp]
 
     def _make(self, key: str, stamp: str, tree: Path | None) -> Environment:
         """`tree` where something has to be compiled."""

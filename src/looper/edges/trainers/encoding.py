@@ -5,8 +5,9 @@ there, and nothing else is trained on. That holds for any template in which a co
 longer one; for others there is no such text, and they are refused.
 """
 
+import bisect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,29 +65,27 @@ def whole_conversation(tokenizer: Any, example: Example) -> Encoded:
     taught = [turn for turn in example.turns if turn.supervised]
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     weights, parts = [0.0] * len(found["input_ids"]), [-1] * len(found["input_ids"])
-    for (start, end), turn in zip(spans, taught, strict=True):
-        for at, (left, right) in enumerate(found["offset_mapping"]):
-            if left >= start and right <= end and right > left:
-                weights[at] = example.weight
-                parts[at] = -1 if turn.part is None else turn.part
+    starts = [start for start, _ in spans]
+    for at, (left, right) in enumerate(found["offset_mapping"]):
+        within = bisect.bisect_right(starts, left) - 1
+        if within >= 0 and left < right <= spans[within][1]:
+            weights[at] = example.weight
+            part = taught[within].part
+            parts[at] = -1 if part is None else part
     return Encoded(example.source, example.instance_id, list(found["input_ids"]), weights, len(taught), parts)
 
 
 def supervised_spans(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
     """The conversation as text, and where its supervised turns stand: from the first character of the reply to its
     end-of-turn mark, which the model has to say too."""
-    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-
-    def rendered(count: int, *, asked: bool) -> str:
-        return str(
-            tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=asked)
-        )
-
-    whole, spans = rendered(len(turns), asked=False), []
+    whole, spans = _rendered(tokenizer, turns), []
     for number, turn in enumerate(turns):
         if not turn.supervised:
             continue
-        before, after = rendered(number, asked=True), rendered(number + 1, asked=False)
+        before, after = (
+            _rendered(tokenizer, turns[:number], asked=True),
+            _rendered(tokenizer, turns[: number + 1]),
+        )
         if (
             not (whole.startswith(before) and whole.startswith(after))
             or turn.text not in after[len(before) :]
@@ -97,6 +96,11 @@ def supervised_spans(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, list[t
             )
         spans.append((len(before), len(after.rstrip())))
     return whole, spans
+
+
+def _rendered(tokenizer: Any, turns: Sequence[Turn], *, asked: bool = False) -> str:
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asked))
 
 
 def windows(tokenizer: Any, example: Example, max_tokens: int) -> tuple[list[Encoded], int]:
@@ -124,23 +128,43 @@ def _widest(
     tokenizer: Any, example: Example, taught: int, remaining: Sequence[int], max_tokens: int
 ) -> tuple[Encoded, int] | None:
     """The window that teaches most turns from the first remaining one on, with as much history before it as fits."""
+
+    def piece(start: int, last: int) -> tuple[Turn, ...]:
+        shown = enumerate(example.turns[start : last + 1], start)
+        known = (
+            turn if number >= taught else turn.model_copy(update={"supervised": False})
+            for number, turn in shown
+        )
+        return (*example.turns[:OPENING], *known)
+
+    def fits(start: int, last: int) -> bool:
+        text = _rendered(tokenizer, piece(start, last))
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) <= max_tokens
+
     starts = [
-        number for number in range(OPENING, remaining[0] + 1) if example.turns[number].role == "assistant"
+        number for number in range(remaining[0], OPENING - 1, -1) if example.turns[number].role == "assistant"
     ]
-    # With all history first; with less and less of it where not even the next turn fits.
-    for start in starts:
-        for last in reversed(remaining):
-            turns = (
-                *example.turns[:OPENING],
-                *(
-                    turn if number >= taught else turn.model_copy(update={"supervised": False})
-                    for number, turn in enumerate(example.turns[start : last + 1], start)
-                ),
-            )
-            found = whole_conversation(tokenizer, example.model_copy(update={"turns": turns}))
-            if len(found.tokens) <= max_tokens:
-                return found, last
-    return None
+    start = _furthest(starts, lambda start: fits(start, remaining[0]))
+    if start is None:
+        return None
+    last = _furthest(remaining, lambda last: fits(start, last))
+    assert last is not None
+    return whole_conversation(tokenizer, example.model_copy(update={"turns": piece(start, last)})), last
+
+
+def _furthest(numbers: Sequence[int], fits: Callable[[int], bool]) -> int | None:
+    """The last of some numbers that fits, where each makes longer what the one before it made. What is tried is at most twice as
+    long as what fits, so that a long conversation costs what its windows cost."""
+    if not fits(numbers[0]):
+        return None
+    good, stride = 0, 1
+    while good + stride < len(numbers) and fits(numbers[good + stride]):
+        good, stride = good + stride, stride * 2
+    bad = min(good + stride, len(numbers))
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(numbers[middle]) else (good, middle)
+    return numbers[good]
 
 
 def length_histogram(lengths: Sequence[int]) -> dict[str, int]:

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -21,6 +21,7 @@ from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.files import Tree
 from looper.edges.workspaces.git import git
 from looper.edges.workspaces.manifest import (
+    LONGEST_PATH_BYTES,
     Entry,
     Manifest,
     Scanner,
@@ -28,13 +29,18 @@ from looper.edges.workspaces.manifest import (
     link_leaves_tree,
     manifest_hash,
 )
-from looper.errors import BadInput, BadPatch, DirtyWorkspace, WorkspaceError
+from looper.errors import BadInput, BadPatch, DirtyWorkspace, TreeUnreadable, WorkspaceError
 from looper.protocols import Change, Effect, TreeEntry
 from looper.records.task import Task
 from looper.untrusted import remove_tree
 
 NOTHING = "000000"
 """Git's mode of what is not there."""
+
+PATCH_BYTES = 256 << 20
+"""Of all changed files together."""
+FLAGGED = 100
+"""Entries that are named although a patch cannot hold them."""
 
 
 class GitWorkspaces:
@@ -216,15 +222,15 @@ class GitWorkspace:
         self._files.write(path, content)
 
     def patch(self) -> tuple[str, tuple[str, ...]]:
-        """By comparing trees: changed entries are copied to a clean place and compared there by git."""
+        """By comparing trees: changed entries are copied to a clean place and compared there by git. Raises TreeUnreadable."""
         base, final = self._export.manifest, self._scanner.scan()
         changed = sorted(path for path in base.keys() | final.keys() if base.get(path) != final.get(path))
-        flagged = tuple(
-            path for path in changed if path in final and not self._fits_a_patch(path, final[path])
-        )
-        wanted = [path for path in changed if path not in flagged]
+        unfit = {path for path in changed if path in final and not self._fits_a_patch(path, final[path])}
+        flagged = _shown(sorted(unfit))
+        wanted = [path for path in changed if path not in unfit]
         if not wanted:
             return "", flagged
+        self._must_be_comparable(path for path in wanted if path in final)
         place = self.root.with_name(f"{self.root.name}.diff")
         remove_tree(place)
         try:
@@ -237,14 +243,25 @@ class GitWorkspace:
             arguments = ["diff", "--no-index", "--binary", "--full-index", "--no-renames", "--no-prefix"]
             arguments += ["--no-ext-diff", "--no-textconv", "--no-color", "a", "b"]
             diff = git(arguments, cwd=place, accept=(0, 1))
+        except WorkspaceError as error:
+            raise TreeUnreadable(f"git cannot compare the tree with its base: {error}") from error
         finally:
             remove_tree(place)
         return diff.decode("utf-8", "surrogateescape"), flagged
 
     def _fits_a_patch(self, path: str, entry: Entry) -> bool:
-        if entry.mode == "120000":
-            return not link_leaves_tree(path, os.readlink(self.root / path))
-        return entry.mode in ("100644", "100755") and entry.digest != "unreadable"
+        if not entry.is_whole or len(os.fsencode(path)) > LONGEST_PATH_BYTES:
+            return False
+        if ".git" in path.lower().split("/"):
+            return False  # Git refuses a whole patch that holds such a name.
+        return entry.mode != "120000" or not link_leaves_tree(path, os.readlink(self.root / path))
+
+    def _must_be_comparable(self, paths: Iterable[str]) -> None:
+        total = sum(os.lstat(self.root / path).st_size for path in paths)
+        if total > PATCH_BYTES:
+            raise TreeUnreadable(
+                f"the changed files hold {total >> 20} MiB, more than a patch may ({PATCH_BYTES >> 20})"
+            )
 
     def apply(self, patch: str, *options: str) -> None:
         """For trees that no agent has worked in: git's apply refuses paths outside, through links, and into its records."""
@@ -359,6 +376,12 @@ def _remove(place: Path) -> None:
         remove_tree(place)
     elif mode:
         place.unlink()
+
+
+def _shown(paths: Sequence[str]) -> tuple[str, ...]:
+    """For a record: names of any length and in any number are the agent's to choose."""
+    shown = [path if len(path) <= 200 else f"{path[:100]}…{path[-99:]}" for path in paths[:FLAGGED]]
+    return (*shown, *([f"and {len(paths) - FLAGGED} more"] if len(paths) > FLAGGED else []))
 
 
 def _copy_entry(source: Path, target: Path, entry: Entry) -> None:

@@ -8,7 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from looper.errors import FileRefused
+from looper.edges.workspaces.manifest import LONGEST_PATH_BYTES
+from looper.errors import FileRefused, is_of_what_was_made
 
 READ_CAP_BYTES = 16 << 20
 DEEPEST = 64
@@ -97,6 +98,13 @@ def _parts(path: str) -> tuple[str, ...]:
     """The path's components, checked as text before any of them reaches the system."""
     if "\0" in path:
         raise FileRefused("the path holds a NUL byte")
+    try:
+        if len(os.fsencode(path)) > LONGEST_PATH_BYTES:
+            raise FileRefused(f"the path has {len(path)} characters, more than programs can be given")
+    except UnicodeEncodeError as error:
+        raise FileRefused(
+            f"the path holds a character that no path can hold: {error.object[error.start]!a}"
+        ) from error
     if path.startswith(("/", "~")):
         raise FileRefused(f"{path} is an absolute path; paths are relative to the repository's root")
     parts = PurePosixPath(path).parts
@@ -132,4 +140,6 @@ def _reasons(path: str) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ELOOP:  # what O_NOFOLLOW says of a link
             raise FileRefused(f"{path} is a link; name the file itself") from error
+        if not is_of_what_was_made(error):
+            raise  # A full disk is nothing that an agent could mend.
         raise FileRefused(f"{path}: {error.strerror}") from error

@@ -1,12 +1,17 @@
 """What a tree holds, entry by entry, without running anything on it."""
 
+import errno
 import hashlib
 import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
+
+from looper.errors import TreeUnreadable, WorkspaceError, is_of_what_was_made
 
 IGNORED_FOLDERS = frozenset(
     {".git", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis"}
@@ -14,6 +19,14 @@ IGNORED_FOLDERS = frozenset(
 """Git's own records at the root, and caches that tools leave everywhere."""
 IGNORED_SUFFIXES = (".pyc", ".pyo")
 _CACHE = re.compile(rf"(^|/)({'|'.join(map(re.escape, sorted(IGNORED_FOLDERS)))})/|\.py[co]$")
+LONGEST_PATH_BYTES = 3_000
+"""Of a folder: programs are given no longer path than 4,096, names below it and folders above the tree included. A deeper folder is one
+entry, and what is in it is not looked at."""
+HASHED_BYTES = 64 << 20
+"""Of a file: a larger one is known by its size, its beginning and its end."""
+EDGE_BYTES = 1 << 20
+MOST_ENTRIES = 300_000
+"""Files and folders that are looked at: some seconds. The largest repository of the benchmark has 7,000."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,12 @@ class Entry:
     mode: str
     """As git writes it: 100644, 100755 or 120000; other kinds by name."""
     digest: str
-    """SHA-256 of the content, or of a link's target; empty for other kinds."""
+    """SHA-256 of the content, or of a link's target; empty for other kinds. One word for what cannot be read or is too large."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the digest says what the entry holds, to the last byte."""
+        return self.mode in ("100644", "100755", "120000") and len(self.digest) == 64
 
 
 Manifest = Mapping[str, Entry]
@@ -31,7 +49,7 @@ Manifest = Mapping[str, Entry]
 
 
 class Scanner:
-    """Lists a tree again and again, hashing only what changed since the last time.
+    """Lists a tree again and again, hashing only what changed since the last time. What is gone before it was looked at was not there.
 
     A file is unchanged if its inode, size, modification and change time are: the last of these cannot be set.
     """
@@ -41,7 +59,10 @@ class Scanner:
         self._known: dict[str, tuple[tuple[int, ...], str]] = {}
 
     def scan(self, *, everything: bool = False) -> dict[str, Entry]:
-        """With caches and byte code where `everything` is wanted: a patch may bring them, and Python would read them."""
+        """With caches and byte code where `everything` is wanted: a patch may bring them, and Python would read them.
+
+        Raises TreeUnreadable where there is too much to look at.
+        """
         manifest: dict[str, Entry] = {}
         known: dict[str, tuple[tuple[int, ...], str]] = {}
         for path, status in _walk(self._root, everything):
@@ -52,8 +73,7 @@ class Scanner:
                 known[path] = (identity, digest)
                 manifest[path] = Entry("100755" if status.st_mode & 0o100 else "100644", digest)
             elif stat.S_ISLNK(status.st_mode):
-                target = os.readlink(os.path.join(self._root, path))
-                manifest[path] = Entry("120000", hashlib.sha256(os.fsencode(target)).hexdigest())
+                manifest[path] = Entry("120000", self._target_digest(path))
             else:
                 manifest[path] = Entry(_kind(status.st_mode), "")
         self._known = known
@@ -62,10 +82,34 @@ class Scanner:
     def _digest(self, path: str) -> str:
         try:
             descriptor = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
+            with os.fdopen(descriptor, "rb") as stream:
+                return _content_digest(stream)
+        except OSError as error:
+            _must_be_its_own(error)
             return "unreadable"
-        with os.fdopen(descriptor, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def _target_digest(self, path: str) -> str:
+        try:
+            return hashlib.sha256(os.fsencode(os.readlink(os.path.join(self._root, path)))).hexdigest()
+        except OSError as error:
+            _must_be_its_own(error)
+            return "unreadable"
+
+
+def _content_digest(stream: BinaryIO) -> str:
+    status = os.fstat(stream.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        return "unreadable"
+    if status.st_size <= HASHED_BYTES:
+        digest = hashlib.sha256()
+        left = HASHED_BYTES
+        while left > 0 and (data := stream.read(EDGE_BYTES)):  # It may grow meanwhile.
+            digest.update(data)
+            left -= len(data)
+        return digest.hexdigest()
+    ends = stream.read(EDGE_BYTES)
+    stream.seek(status.st_size - EDGE_BYTES)
+    return f"large {status.st_size} {hashlib.sha256(ends + stream.read(EDGE_BYTES)).hexdigest()}"
 
 
 def _kind(mode: int) -> str:
@@ -77,30 +121,61 @@ def _kind(mode: int) -> str:
 
 
 def _walk(root: str, everything: bool) -> Iterator[tuple[str, os.stat_result]]:
-    """All but plain folders, in a fixed order. A nested repository is one entry of kind `folder`."""
-    waiting = [""]
+    """All but plain folders, in a fixed order. A nested repository is one entry of kind `folder`, and so is a folder too deep."""
+    if not os.path.isdir(root):
+        gone = f"the folder {os.path.basename(root)} is gone"
+        raise (
+            TreeUnreadable(gone)
+            if os.path.isdir(os.path.dirname(root))
+            else WorkspaceError(f"{root} is gone.")
+        )
+    waiting, seen = [""], 0
     while waiting:
         folder = waiting.pop()
-        try:
-            entries = sorted(os.scandir(os.path.join(root, folder)), key=lambda entry: entry.name)
-        except OSError:
-            continue  # Closed or gone: the agent's own doing, nothing of it can enter a patch.
-        for entry in entries:
+        for entry in _listed(os.path.join(root, folder)):
+            seen += 1
+            if seen > MOST_ENTRIES:
+                raise TreeUnreadable(f"the tree holds more than {MOST_ENTRIES} files and folders")
             path = f"{folder}/{entry.name}" if folder else entry.name
-            status = entry.stat(follow_symlinks=False)
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                _must_be_its_own(error)
+                continue
             if entry.name == ".git":
                 if folder:
                     yield path, status
             elif not stat.S_ISDIR(status.st_mode):
                 if everything or not entry.name.endswith(IGNORED_SUFFIXES):
                     yield path, status
-            elif everything or entry.name not in IGNORED_FOLDERS:
+            elif not everything and entry.name in IGNORED_FOLDERS:
+                continue
+            elif len(os.fsencode(path)) > LONGEST_PATH_BYTES:
+                yield path, status
+            else:
                 waiting.append(path)
 
 
 def lasting(manifest: Manifest) -> dict[str, Entry]:
     """What counts as a tree's state: without caches and byte code, which running it leaves."""
     return {path: entry for path, entry in manifest.items() if not _CACHE.search(path)}
+
+
+def _listed(folder: str) -> list["os.DirEntry[str]"]:
+    """In a fixed order; nothing of a folder that is closed or gone: that is the agent's own doing, and nothing of it can enter a patch."""
+    try:
+        with os.scandir(folder) as found:
+            entries = list(islice(found, MOST_ENTRIES + 1))
+    except OSError as error:
+        _must_be_its_own(error)
+        return []
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def _must_be_its_own(error: OSError) -> None:
+    """What the tree's own shape does not explain (no descriptors left, a broken disk) must not pass for what is not there."""
+    if error.errno != errno.ENOENT and not is_of_what_was_made(error):
+        raise error
 
 
 def manifest_hash(manifest: Manifest) -> str:

@@ -1,0 +1,24 @@
+"""What a line of text is: what ends with a line feed, as git, grep and JSON Lines have it."""
+
+import io
+
+
+def whole_lines(text: str) -> list[str]:
+    """Every line with its end. `str.splitlines` also ends lines at form feeds, U+0085, U+2028 and five others, which stand
+    inside of lines for every other program."""
+    return list(io.StringIO(text))
+
+
+def bare_lines(text: str) -> list[str]:
+    """Every line without its end, which is a line feed with or without a carriage return before it."""
+    return [line.removesuffix("\r\n").removesuffix("\n") for line in whole_lines(text)]
+
+
+def with_whole_characters(text: str) -> str:
+    """Halves of a character that follow each other, as a stream can tear them apart, as the character: JSON cannot keep them apart."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates, which no encoding holds, as escapes; in JSON they are JSON's own, so that nothing is lost."""
+    return text.encode("utf-8", "backslashreplace").decode()
