@@ -218,6 +218,7 @@ class _Killed:
 
     name = "killed"
     owner = None
+    loopback = False
 
     def run(self, command: Command) -> CommandResult:
         return CommandResult(None, b"", b"", 0, "memory", 1.0)

@@ -1,5 +1,6 @@
 """Fresh one-commit repositories, exported from bare mirrors."""
 
+import contextlib
 import fcntl
 import io
 import json
@@ -128,10 +129,23 @@ def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
     """Copy files with their times, links as links; sharing blocks on disk where the file system can copy on write."""
     # `chown` runs inside the same shell: starting two programs costs half of a small workspace.
     copy = 'cp -Rcp "$1" "$2"' if sys.platform == "darwin" else 'cp -a --reflink=auto -- "$1" "$2"'
-    script = copy if owner is None else f'{copy} && chown -R -h {owner}:{owner} -- "$2"'
+    _by_shell(copy if owner is None else f"{copy} && {_give(owner)}", source, target)
+
+
+def _give_tree(root: Path, owner: int) -> None:
+    """Let the user whom commands run as have a tree, however deep. Raises WorkspaceError."""
+    _by_shell(_give(owner), root, root)
+
+
+def _give(owner: int) -> str:
+    return f'chown -R -h {owner}:{owner} -- "$2"'
+
+
+def _by_shell(script: str, source: Path, target: Path) -> None:
     done = subprocess.run(["/bin/sh", "-c", script, "copy", str(source), str(target)], capture_output=True)
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip() or f"copying ended with {done.returncode}"
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        said = lines[-1] if lines else f"copying ended with {done.returncode}"
         raise WorkspaceError(f"Cannot make the workspace {target}: {said}.")
 
 
@@ -202,9 +216,7 @@ class GitWorkspace:
         except WorkspaceError as error:
             raise BadPatch(f"The patch does not apply: {error}") from error
         if self._owner is not None:
-            for folder, folders, names in os.walk(self.root):
-                for name in (*folders, *names):
-                    os.chown(os.path.join(folder, name), self._owner, self._owner, follow_symlinks=False)
+            _give_tree(self.root, self._owner)
 
     def close(self) -> None:
         """Remove the tree, whatever permissions and depth the agent gave it."""
@@ -214,6 +226,8 @@ class GitWorkspace:
 
 def remove_tree(folder: Path) -> None:
     """By `rm`: Python's own removal ends at its recursion limit, and at folders without rights."""
+    with contextlib.suppress(OSError):
+        return folder.rmdir()  # Without starting a program where it is empty.
     for script in ('rm -rf -- "$1"', 'chmod -R u+rwx -- "$1"; rm -rf -- "$1"'):
         if os.path.lexists(folder):
             subprocess.run(["/bin/sh", "-c", script, "remove", str(folder)], capture_output=True)
