@@ -11,7 +11,7 @@ from xdist.scheduler import LoadFileScheduling
 from looper.agent.scaffold import packaged_scaffold
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
-from looper.edges.sandboxes.check import candidates, find_sandbox
+from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.protocols import Sandbox
 from looper.records.model import ModelSpec
@@ -71,12 +71,6 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sandbox() -> Sandbox:
     """The sandbox that a user would get. Without one these tests fail: nothing may run bare."""
     return find_sandbox("auto")
-
-
-@pytest.fixture(scope="session", params=sorted(candidates()))
-def each_sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    """Every backend of this system, one after the other; one that does not work fails its tests."""
-    return find_sandbox(request.param)
 
 
 @pytest.fixture(scope="session")

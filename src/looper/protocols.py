@@ -142,9 +142,12 @@ class Sandbox(Protocol):
     name: str
     owner: int | None
     """User id that commands run as, where it is not the harness's own; files made for them must belong to it."""
+    loopback: bool
+    """Whether a server and a client inside meet on localhost, and nobody else."""
 
     def run(self, command: Command) -> CommandResult:
-        """Raises SandboxUnavailable where the sandbox itself did not start."""
+        """Raises SandboxUnavailable where the sandbox itself failed before the command began, and for nothing that a command
+        does. One that cannot be handed to a program, because it is too long or holds NUL, ends with exit code 126."""
         ...
 
 

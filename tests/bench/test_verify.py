@@ -229,6 +229,7 @@ class _Ended:
 
     name = "ended"
     owner = None
+    loopback = False
 
     def run(self, command: Command) -> CommandResult:
         return CommandResult(137, b"", b"", 0, "", 1.0)

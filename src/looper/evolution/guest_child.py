@@ -93,6 +93,7 @@ class Shell:
 
     name = "guest"
     owner: int | None = None
+    loopback = False
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness

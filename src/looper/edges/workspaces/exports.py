@@ -190,7 +190,8 @@ def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
     script = copy if owner is None else f'{copy} && chown -R -h {owner}:{owner} -- "$2"'
     done = subprocess.run(["/bin/sh", "-c", script, "copy", str(source), str(target)], capture_output=True)
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip() or f"copying ended with {done.returncode}"
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        said = lines[-1] if lines else f"copying ended with {done.returncode}"
         raise WorkspaceError(f"Cannot make the workspace {target}: {said}.")
 
 
