@@ -46,7 +46,7 @@ class CanaryFiles:
 def programs(place: Path) -> Path:
     """A folder with the runner programs below `place`, for whoever may enter that: the package itself may lie, or have been
     made, where the user whom commands run as cannot read."""
-    sources = sorted(Path(__file__).parent.glob("run_*.py"))
+    sources = sorted(set(Path(__file__).parent.glob("*.py")) - {Path(__file__)})
     folder = place / f"runners-{content_hash(*(source.read_text() for source in sources))[:12]}"
     if not folder.is_dir():
         temporary = Path(tempfile.mkdtemp(prefix=".runners-", dir=place))
