@@ -4,6 +4,7 @@ The official attempts are those of swebench 2.0 to 4.1, one upon what the other 
 patch where its program ends with status 0. Source: `GIT_APPLY_CMDS` and `run_instance` of swebench.harness.run_evaluation.
 """
 
+import errno
 from collections.abc import Callable
 
 from looper.errors import BadPatch, VerifierBroken
@@ -38,6 +39,15 @@ def apply(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> str:
     if not patch.strip():
         return ""
     _must_be_usable(patch)
+    try:
+        return _climb(patch, workspace, sandbox)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise BadPatch("it makes a path that is too long") from error
+
+
+def _climb(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> str:
     try:
         workspace.apply(patch)
         return GIT
