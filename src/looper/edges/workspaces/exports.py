@@ -32,6 +32,8 @@ from looper.errors import BadInput, BadPatch, DirtyWorkspace, WorkspaceError
 from looper.protocols import Change, Effect, TreeEntry
 from looper.records.task import Task
 
+APPLY_KIB = 2 << 20
+"""For `git apply`: a few bytes of a packed patch unfold to any size."""
 NOTHING = "000000"
 """Git's mode of what is not there."""
 
@@ -263,7 +265,8 @@ class GitWorkspace:
         """For trees that no agent has worked in: git's apply refuses paths outside, through links, and into its records."""
         data = patch.encode("utf-8", "surrogateescape")
         try:
-            git(["apply", "--whitespace=nowarn", *options, "-"], cwd=self.root, stdin=data)
+            arguments = ["apply", "--whitespace=nowarn", *options, "-"]
+            git(arguments, cwd=self.root, stdin=data, most_kib=APPLY_KIB)
         except WorkspaceError as error:
             raise BadPatch(_said(error)) from error
         finally:
