@@ -225,7 +225,7 @@ class PatchedWorkspace(Workspace, Protocol):
         ...
 
     def without_git(self) -> AbstractContextManager[None]:
-        """For as long as a program works that might write to git's own records, they are elsewhere."""
+        """For as long as a program works that might write to git's own records, an empty folder stands in for them."""
         ...
 
     def results(self) -> Path:

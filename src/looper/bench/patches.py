@@ -4,6 +4,8 @@ The official attempts are those of swebench 2.0 to 4.1, one upon what the other 
 patch where its program ends with status 0. Source: `GIT_APPLY_CMDS` and `run_instance` of swebench.harness.run_evaluation.
 """
 
+import errno
+import secrets
 from collections.abc import Callable
 
 from looper.errors import BadPatch, VerifierBroken
@@ -23,10 +25,14 @@ GIT, REJECT, FUZZ, RECOUNT = (
 _GNU_PATCH = """
 for program in gpatch patch; do
     case $("$program" --version 2>/dev/null) in
-    "GNU patch"*) exec "$program" --batch --fuzz=5 -p1 -i "$1" ;;
+    "GNU patch"*)
+        "$program" --batch --fuzz=5 -p1 -i "$1" >/dev/null 2>&1
+        echo "$2 $?"
+        exit
+        ;;
     esac
 done
-exit 127
+echo "$2 127"
 """
 _NOTHING = "000000"
 
@@ -38,6 +44,15 @@ def apply(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> str:
     if not patch.strip():
         return ""
     _must_be_usable(patch)
+    try:
+        return _climb(patch, workspace, sandbox)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise BadPatch("it makes a path that is too long") from error
+
+
+def _climb(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> str:
     try:
         workspace.apply(patch)
         return GIT
@@ -112,14 +127,14 @@ def _by_patch(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> bool
     folder = workspace.root.with_name(f"{workspace.root.name}.patch")
     folder.mkdir()
     folder.chmod(0o755)
-    file = folder / "patch.diff"
+    file, mark = folder / "patch.diff", secrets.token_hex(8)
     try:
         file.write_bytes(patch.encode("utf-8", "surrogateescape"))
         file.chmod(0o644)
         with workspace.without_git():
             result = sandbox.run(
                 Command(
-                    argv=("/bin/sh", "-c", _GNU_PATCH, "patch", str(file)),
+                    argv=("/bin/sh", "-c", _GNU_PATCH, "patch", str(file), mark),
                     root=workspace.root,
                     timeout_s=SECONDS,
                     readable=(folder,),
@@ -128,12 +143,20 @@ def _by_patch(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> bool
     finally:
         file.unlink(missing_ok=True)
         folder.rmdir()
-    if result.exit_code == 127:
+    if result.killed_by == "time":
+        raise BadPatch(f"the program patch took more than {SECONDS:.0f} s over it")
+    # The shell's own end says nothing: a machine that lets it begin no process ends it with the status of a bad patch.
+    said, _, status = result.text().strip().rpartition(" ")
+    if result.killed_by or said != mark:
+        raise VerifierBroken(
+            f"The program patch did not run: {result.killed_by or result.text()[-300:].strip()}."
+        )
+    if status == "127":
         raise VerifierBroken(
             "GNU patch is not installed, and SWE-bench tries it on this patch. "
             "Install it (Debian: apt-get install patch; macOS: brew install gpatch)."
         )
-    return result.exit_code == 0
+    return status == "0"
 
 
 def _leftovers(workspace: PatchedWorkspace) -> list[str]:

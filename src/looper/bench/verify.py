@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from looper.bench import patches
 from looper.bench.protection import NOTHING, Protection, left_out, pytest_settings
 from looper.bench.testrun import Seen, run_tests
-from looper.errors import BadPatch, VerifierBroken
+from looper.errors import BadPatch, FileRefused, VerifierBroken
 from looper.protocols import (
     Change,
     Effect,
@@ -69,31 +69,55 @@ class Court:
 def verify(task: Task, patch: str, environment: Environment, court: Court, name: str) -> Judgement:
     """Judge a patch. Raises VerifierBroken and other InfrastructureErrors, which are no verdicts."""
     begun = court.clock()
-    gold = _effect(task, task.gold_patch, "gold", court.workspaces)
-    tests = _effect(task, task.test_patch, "test", court.workspaces)
+    gold, tests = effects(task, court.workspaces)
     workspace = court.workspaces.create(task, name)
     try:
         try:
-            applied = patches.apply(patch, workspace, court.sandbox)
+            entered = enter(task, patch, workspace, court, gold, tests)
         except BadPatch as error:
             cause = f"the patch does not apply: {error}"
             found = without_tests(task, Outcome.UNRESOLVED, cause, wall_s=court.clock() - begun)
             return replace(found, file_recall=0.0 if gold else None)
-        changes = workspace.changes() if applied else ()
-        protection = Protection(
-            task,
-            workspace.base_paths(),
-            lambda change: _tells_pytest(change, task, workspace, court.workspaces),
-        )
-        stripped = left_out(changes, protection.covers, gold, tests, _places_of_tests(task, tests))
-        workspace.put_back(stripped)
-        for path, (_, pristine) in sorted(tests.items(), key=lambda found: found[1][1] is not None):
-            workspace.place(path, pristine)
-        judged = _run_and_judge(task, workspace, environment, court, stripped, begun)
-        recall = len(gold.keys() & {change.path for change in changes}) / len(gold) if gold else None
-        return replace(judged, applied=applied, file_recall=recall)
+        judged = _run_and_judge(task, workspace, environment, court, entered.stripped, begun)
+        return replace(judged, applied=entered.applied, file_recall=entered.file_recall)
     finally:
         workspace.close()
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What became of a patch in the tree that is judged."""
+
+    applied: str
+    stripped: tuple[str, ...]
+    file_recall: float | None
+
+
+def effects(task: Task, workspaces: Workspaces) -> tuple[Effect, Effect]:
+    """What the gold patch and the test patch do to the base tree. Raises VerifierBroken."""
+    gold, tests = (
+        _effect(task, patch, whose, workspaces)
+        for whose, patch in (("gold", task.gold_patch), ("test", task.test_patch))
+    )
+    return gold, tests
+
+
+def enter(
+    task: Task, patch: str, workspace: PatchedWorkspace, court: Court, gold: Effect, tests: Effect
+) -> Entered:
+    """Apply a patch to a base tree, put back what must not count, and bring the pristine tests. Raises BadPatch."""
+    applied = patches.apply(patch, workspace, court.sandbox)
+    changes = workspace.changes() if applied else ()
+    protection = Protection(
+        task, workspace.base_paths(), lambda change: _tells_pytest(change, task, workspace, court.workspaces)
+    )
+    stripped = left_out(changes, protection.covers, gold, tests, _places_of_tests(task, tests))
+    workspace.put_back(stripped)
+    # What the test patch removes may stand where it writes.
+    for path, (_, pristine) in sorted(tests.items(), key=lambda found: found[1][1] is not None):
+        workspace.place(path, pristine)
+    recall = len(gold.keys() & {change.path for change in changes}) / len(gold) if gold else None
+    return Entered(applied, stripped, recall)
 
 
 def _effect(task: Task, patch: str, whose: str, workspaces: Workspaces) -> Effect:
@@ -105,9 +129,10 @@ def _effect(task: Task, patch: str, whose: str, workspaces: Workspaces) -> Effec
 
 def _tells_pytest(change: Change, task: Task, workspace: PatchedWorkspace, workspaces: Workspaces) -> bool:
     """Whether a file that holds settings of pytest beside others holds other ones than in the base tree."""
-    if change.after not in ("100644", "100755", NOTHING):
+    try:
+        now = None if change.after == NOTHING else workspace.read_file(change.path)
+    except FileRefused:
         return True
-    now = None if change.after == NOTHING else workspace.read_file(change.path)
     return pytest_settings(now) != pytest_settings(workspaces.base_file(task, change.path))
 
 

@@ -34,6 +34,8 @@ from looper.protocols import Change, Effect, TreeEntry
 from looper.records.task import Task
 from looper.untrusted import remove_tree
 
+APPLY_KIB = 2 << 20
+"""For `git apply`: a few bytes of a packed patch unfold to any size."""
 NOTHING = "000000"
 """Git's mode of what is not there."""
 
@@ -266,16 +268,14 @@ class GitWorkspace:
 
     def apply(self, patch: str, *options: str) -> None:
         """For trees that no agent has worked in: git's apply refuses paths outside, through links, and into its records."""
-        if not patch.strip():
-            return
         data = patch.encode("utf-8", "surrogateescape")
         try:
-            git(["apply", "--whitespace=nowarn", *options, "-"], cwd=self.root, stdin=data)
+            arguments = ["apply", "--whitespace=nowarn", *options, "-"]
+            git(arguments, cwd=self.root, stdin=data, most_kib=APPLY_KIB)
         except WorkspaceError as error:
             raise BadPatch(_said(error)) from error
         finally:
-            if self._owner is not None:
-                self._give(change.path for change in self.changes() if change.after != NOTHING)
+            self._give_all()
 
     def _give(self, paths: Iterable[str]) -> None:
         """Entries that the harness made, and the folders above them, to the user that commands run as."""
@@ -284,6 +284,16 @@ class GitWorkspace:
         made = {place for path in paths for place in (path, *map(str, PurePosixPath(path).parents))}
         for place in made:
             os.chown(self.root / place, self._owner, self._owner, follow_symlinks=False)
+
+    def _give_all(self) -> None:
+        """With the empty folders that a failed attempt left: the next one must be able to write there."""
+        if self._owner is None:
+            return
+        for folder, folders, names in os.walk(self.root):
+            if folder == str(self.root):
+                folders.remove(".git")
+            for name in (*folders, *names):
+                os.chown(os.path.join(folder, name), self._owner, self._owner, follow_symlinks=False)
 
     def changes(self) -> tuple[Change, ...]:
         base, final = self._base, self._scanner.scan(everything=True)
@@ -298,7 +308,10 @@ class GitWorkspace:
         return frozenset(folder for path in self._base for folder in PurePosixPath(path).parents)
 
     def put_back(self, paths: Iterable[str]) -> None:
-        paths, there = set(paths), self._scanner.scan(everything=True)
+        paths = set(paths)
+        if not paths:
+            return
+        there = self._scanner.scan(everything=True)
         for path in paths & there.keys():
             _remove(self.root / path)
             for folder in PurePosixPath(path).parents:
@@ -336,6 +349,9 @@ class GitWorkspace:
     def without_git(self) -> Iterator[None]:
         (self.root / ".git").rename(self._git_aside)
         try:
+            # Empty, so that writing there does what it would have done, and is gone afterwards.
+            (self.root / ".git").mkdir()
+            self._give([".git"])
             yield
         finally:
             _remove(self.root / ".git")

@@ -45,9 +45,10 @@ def git(
     accept: Sequence[int] = (0,),
     timeout_s: float = 600,
     variables: Mapping[str, str] | None = None,
+    most_kib: int | None = None,
 ) -> bytes:
-    """Standard output of one git command; `variables` are added to its environment, as for an index of its own. Raises
-    WorkspaceError, or MissingTool where git is not installed."""
+    """Standard output of one git command; `variables` are added to its environment, as for an index of its own, and `most_kib` is
+    its address space, where the system has such a limit. Raises WorkspaceError, or MissingTool where git is not installed."""
     executable = program("git")
     if executable is None:
         raise MissingTool(
@@ -56,7 +57,7 @@ def git(
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     try:
         done = subprocess.run(
-            [executable, *settings, *arguments],
+            [*_limited(most_kib), executable, *settings, *arguments],
             cwd=cwd,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
@@ -70,3 +71,9 @@ def git(
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise WorkspaceError(f"git {arguments[0]} failed in {cwd}: {said[-1] if said else done.returncode}.")
     return done.stdout
+
+
+def _limited(most_kib: int | None) -> list[str]:
+    return (
+        [] if most_kib is None else ["/bin/sh", "-c", f'ulimit -v {most_kib} 2>/dev/null; exec "$@"', "git"]
+    )
