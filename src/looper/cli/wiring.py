@@ -169,6 +169,11 @@ def pinned_environments(
     return PinnedEnvironments(settings.state / "environments", say, base_tree)
 
 
+def missing_programs(repo: str) -> tuple[str, ...]:
+    """Programs of the system that a repository's tests call and that are not here."""
+    return tuple(sorted(PinnedEnvironments.missing_programs(repo)))
+
+
 @cache
 def code_version() -> str:
     """Hash over the package's own sources and data files, so that a changed harness never continues an old run."""

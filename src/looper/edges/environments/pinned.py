@@ -124,8 +124,11 @@ class PinnedEnvironments:
             name: value.replace("{site}", str(site)).replace("{release}", release)
             for name, value in entry["variables"].items()
         }
+        # What tests find on the system is a part of what a verdict was made with.
+        missing = sorted(self.missing_programs(repo))
+        parts = (stamp, *missing) if missing else (stamp,)
         return Environment(
-            content_hash(identity, stamp)[:16] if stamp else identity,
+            content_hash(identity, *parts)[:16] if any(parts) else identity,
             python,
             (target, *_behind(python)),
             variables,
