@@ -5,7 +5,7 @@
 Whole cells of the embedded suite with real workspaces, the real sandbox, real verification and real records, answered by a model that
 says anything: every kind of Unicode, NUL, lone surrogates, hundreds of thousands of characters, nested and broken tags, sound actions
 with hostile paths and contents, commands that leave odd trees. Of each batch the records are read again and compared with what was
-said; every fourth batch is then interrupted before its ends and repeated from its steps. Prints counts, seconds and the seed; ends
+said; every eighth batch is then interrupted before its ends and repeated from its steps. Prints counts, seconds and the seed; ends
 with 1 where anything was not as it should be.
 """
 
@@ -51,8 +51,6 @@ from looper.records.trajectory import (
 )
 from looper.records.verdict import Outcome, Verdict
 
-CELLS = 6
-"""Of one batch, two of each arm."""
 RANGES = (
     *((0x20, 0x7E),) * 4, (0x00, 0x1F), (0x7F, 0xFF), (0x100, 0x2FF), (0x2000, 0x206F), (0x4E00, 0x9FFF), (0xD800, 0xDFFF),
     (0xE000, 0xF8FF), (0xFE00, 0xFEFF), (0xFFF0, 0xFFFF), (0x1F300, 0x1FAFF), (0x10FF00, 0x10FFFF),
@@ -122,22 +120,17 @@ class Maker:
 
     def action(self) -> Action:
         number = self.rng.choice((None, 1, 2, 10**8))
-        match self.rng.randrange(4):
+        match self.rng.randrange(3):
             case 0:
                 return Read(path=self.path(), start=number, end=number and number + self.rng.randrange(9))
             case 1:
                 return Write(path=self.path(), content=self.hostile(), confirm_shrink=self.rng.random() < 0.5)
-            case 2:
-                old = self.rng.choice(("return", "\n", " ", "    return", "def", self.hostile()))
-                return Edit(path=self.path(), old=old, new=self.hostile(), occurrence=number)
             case _:
-                return Done(message=self.hostile())
+                old = self.rng.choice(("return", "\n", " ", "    return", "def", self.hostile() or "x"))
+                return Edit(path=self.path(), old=old, new=self.hostile(), occurrence=number)
 
     def file_action(self) -> str:
-        action = self.action()
-        while isinstance(action, Done):
-            action = self.action()
-        return self.rng.choice(("", "So:\n", "<think>x</think>\n")) + render(action)
+        return self.rng.choice(("", "So:\n", "<think>x</think>\n")) + render(self.action())
 
     def damaged(self) -> str:
         """An action with a few characters taken out, put in or said twice."""
@@ -223,14 +216,15 @@ class Fuzz:
     def batch(self, number: int) -> None:
         folder = self.folder / "runs" / str(number)
         task = self.tasks[number % len(self.tasks)]
+        names = ("base", "terse", *(("guarded",) if number % 4 == 0 else ()))
         cells = [
-            Cell(arm=arm.name, seed=seed, instance_id=task.instance_id)
-            for seed in range(number * CELLS, number * CELLS + CELLS // 3)
-            for arm in ARMS
+            Cell(arm=name, seed=seed, instance_id=task.instance_id)
+            for seed in (2 * number, 2 * number + 1)
+            for name in names
         ]
         self._run(folder, task, cells)
         self.replies += self._look(folder, cells)
-        if number % 4 == 0:
+        if number % 8 == 0:
             before = {end.cell: end for end in read_stream(folder, "trajectories", Trajectory)}
             for name in ("trajectories", "verdicts"):
                 (folder / f"{name}.jsonl").unlink()
