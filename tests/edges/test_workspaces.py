@@ -3,15 +3,17 @@
 import os
 import random
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from looper.edges.workspaces import manifest
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.git import git
 from looper.edges.workspaces.manifest import Scanner, manifest_hash
-from looper.errors import BadInput, BadPatch, DirtyWorkspace
+from looper.errors import BadInput, BadPatch, DirtyWorkspace, TreeUnreadable, WorkspaceError
 from looper.records.task import Runner, Task
 
 FIX = "the line that only the fix holds"
@@ -270,8 +272,6 @@ def test_g08_patches_that_leave_the_tree_are_refused(
 
 
 def test_g11_many_changed_files_are_extracted_quickly(workspaces: GitWorkspaces, task: Task) -> None:
-    import time
-
     worked = workspaces.create(task, "w")
     (worked.root / "many").mkdir()
     for number in range(3000):
@@ -323,3 +323,166 @@ def test_a_file_rewritten_within_the_same_tick_is_noticed(tmp_path: Path) -> Non
         os.utime(tmp_path / "f", ns=(times.st_atime_ns, times.st_mtime_ns))
         states.add(manifest_hash(scanner.scan()))
     assert len(states) == 21
+
+
+SHAPES: dict[str, Callable[[Path], object]] = {
+    "a name of 255 bytes": lambda root: (root / ("n" * 255)).write_text("x\n"),
+    "a path of 2,500 bytes": lambda root: (
+        (deep := root.joinpath(*["d" * 249] * 10)).mkdir(parents=True),
+        (deep / "f").write_text("x\n"),
+    ),
+    "a folder in place of a file": lambda root: (
+        (root / "a.py").unlink(),
+        (root / "a.py").mkdir(),
+        (root / "a.py" / "b").write_text("x\n"),
+    ),
+    "a file in place of a folder": lambda root: (
+        subprocess.run(["rm", "-r", "folder"], cwd=root, check=True),
+        (root / "folder").write_text("x\n"),
+    ),
+    "links that loop and dangle": lambda root: (
+        (root / "loop").symlink_to("loop"),
+        (root / "dangling").symlink_to("nowhere"),
+        (root / "self").symlink_to("."),
+    ),
+    "a second name": lambda root: os.link(root / "a.py", root / "again.py"),
+    "nothing left": lambda root: subprocess.run("rm -rf * .[!.]*", shell=True, cwd=root, check=True),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_c3_trees_of_any_shape_have_their_patch(workspaces: GitWorkspaces, task: Task, name: str) -> None:
+    worked = workspaces.create(task, "w")
+    SHAPES[name](worked.root)
+    patch, flagged = worked.patch()
+    fresh = workspaces.create(task, "w")
+    fresh.apply(patch)
+    assert patch and not flagged and fresh.state() == worked.state()
+    worked.close()
+    assert not worked.root.exists()
+
+
+def make_deep(root: Path, folders: int, name: str) -> None:
+    """Deeper than any path can say."""
+    at = os.open(root, os.O_RDONLY)
+    for _ in range(folders):
+        os.mkdir(name, dir_fd=at)
+        below = os.open(name, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = below
+    os.close(os.open("bottom", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+    os.close(at)
+
+
+@pytest.mark.parametrize(("folders", "name"), [(10_000, "d"), (300, "n" * 255)])
+def test_c3_what_is_too_deep_for_any_program_is_named_and_the_rest_is_in_the_patch(
+    workspaces: GitWorkspaces, task: Task, folders: int, name: str
+) -> None:
+    worked = workspaces.create(task, "w")
+    make_deep(worked.root, folders, name)
+    (worked.root / "a.py").write_text("changed\n")
+    patch, flagged = worked.patch()
+    assert "+changed" in patch and len(flagged) == 1 and len(flagged[0]) <= 200
+    worked.close()
+    assert not worked.root.exists()
+
+
+def test_c3_what_a_patch_cannot_hold_is_named_and_the_rest_is_in_the_patch(
+    workspaces: GitWorkspaces, task: Task
+) -> None:
+    import socket
+
+    worked = workspaces.create(task, "w")
+    (worked.root / "a.py").write_text("changed\n")
+    os.mkfifo(worked.root / "pipe")
+    (worked.root / "sub").mkdir()
+    (worked.root / "sub" / ".git").write_text("gitdir: /etc\n")
+    with (worked.root / "sparse").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    place = os.getcwd()
+    os.chdir(worked.root)
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind("socket")
+    os.chdir(place)
+    begun = time.monotonic()
+    patch, flagged = worked.patch()
+    assert time.monotonic() - begun < 30, "a terabyte is not read"
+    assert "+changed" in patch and set(flagged) == {"pipe", "socket", "sparse", "sub/.git"}
+    before = worked.state()
+    with (worked.root / "sparse").open("r+b") as sparse:
+        sparse.write(b"x")
+    assert worked.state() != before
+
+
+def test_c3_names_of_what_a_patch_cannot_hold_are_few_and_short(
+    workspaces: GitWorkspaces, task: Task
+) -> None:
+    worked = workspaces.create(task, "w")
+    for number in range(150):
+        os.mkfifo(worked.root / f"{number:03}{'p' * 250}")
+    _, flagged = worked.patch()
+    assert len(flagged) == 101 and flagged[-1] == "and 50 more" and max(map(len, flagged)) <= 200
+
+
+def test_c3_too_many_files_are_said_to_be_too_many(
+    workspaces: GitWorkspaces, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked = workspaces.create(task, "w")
+    monkeypatch.setattr(manifest, "MOST_ENTRIES", 50)
+    for number in range(60):
+        (worked.root / str(number)).touch()
+    for look in (worked.state, worked.patch):
+        with pytest.raises(TreeUnreadable, match="more than 50"):
+            look()
+
+
+def test_c3_a_tree_that_changes_while_it_is_looked_at_is_looked_at_all_the_same(
+    workspaces: GitWorkspaces, task: Task
+) -> None:
+    worked = workspaces.create(task, "w")
+    script = "while :; do mkdir -p x/y; touch x/y/f x/g; ln -sf f x/l; rm -rf x; done"
+    with subprocess.Popen(["/bin/sh", "-c", script], cwd=worked.root) as changing:
+        for _ in range(300):
+            worked.state()
+        changing.kill()
+
+
+def test_c3_a_folder_without_rights_shows_nothing_and_stops_nobody(
+    workspaces: GitWorkspaces, task: Task
+) -> None:
+    worked = workspaces.create(task, "w")
+    (worked.root / "closed" / "in").mkdir(parents=True)
+    (worked.root / "a.py").chmod(0)
+    for path in ("closed/in", "closed", "folder"):
+        (worked.root / path).chmod(0)
+    worked.state()
+    worked.patch()
+    worked.root.chmod(0)
+    worked.state()
+    worked.close()
+    assert not worked.root.exists()
+
+
+def test_c3_want_of_descriptors_does_not_pass_for_an_empty_tree(
+    workspaces: GitWorkspaces, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked = workspaces.create(task, "w")
+
+    def none_left(path: object) -> object:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "scandir", none_left)
+    with pytest.raises(OSError, match="Too many"):
+        worked.state()
+
+
+def test_c3_a_tree_that_is_gone_is_told_from_a_volume_that_is_gone(
+    workspaces: GitWorkspaces, task: Task
+) -> None:
+    worked = workspaces.create(task, "w")
+    worked.close()
+    with pytest.raises(TreeUnreadable, match="is gone"):
+        worked.state()
+    subprocess.run(["rm", "-rf", worked.root.parent], check=True)
+    with pytest.raises(WorkspaceError, match="is gone"):
+        worked.state()

@@ -95,8 +95,10 @@ def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
     if first.rpartition("/")[2] != second.rpartition("/")[2]:
         raise BadInput("These are rollouts at different tasks; name two cells of one task.")
     ours, theirs = (steps_of(run.folder, cell) for cell in (first, second))
-    if not ours or not theirs:
-        raise BadInput(f"{first if not ours else second} has no steps in {run.folder.name}. See: looper show")
+    ends = {end.cell: end for end in run.trajectories}
+    for cell, steps in ((first, ours), (second, theirs)):
+        if not steps and cell not in ends:
+            raise BadInput(f"{cell} has no steps in {run.folder.name}. See: looper show")
     parted = next((at for at, pair in enumerate(zip_longest(ours, theirs)) if not _same(*pair)), None)
     yield f"{first} | {second}"
     if parted is None:
@@ -106,7 +108,6 @@ def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
         for at in range(parted, max(len(ours), len(theirs))):
             left, right = (_side(steps, at) for steps in (ours, theirs))
             yield from _beside(f"{at + 1:3} ", left, right)
-    ends = {end.cell: end for end in run.trajectories}
     verdicts = {found.cell: found for found in run.verdicts}
     yield from _memory_lines(ends.get(first), ends.get(second))
     for label, find in (("ended", _end), ("verdict", None)):

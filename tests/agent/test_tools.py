@@ -1,0 +1,114 @@
+"""What the tools tell of files and commands of every kind."""
+
+from pathlib import Path
+
+import pytest
+
+from looper.agent.scaffold import packaged_scaffold
+from looper.agent.tools import COMMAND_BYTES, Hands, execute, syntax_error
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.errors import InfrastructureError
+from looper.protocols import Command, CommandResult, Sandbox
+from looper.records.plan import Limits
+from looper.records.task import Task
+from looper.records.trajectory import Bash, Edit, ObservationKind, Read, Write
+
+
+@pytest.fixture
+def hands(
+    task: Task,
+    workspaces: GitWorkspaces,
+    sandbox: Sandbox,
+    environments: HarnessEnvironment,
+    limits: Limits,
+) -> Hands:
+    workspace = workspaces.create(task, "tools")
+    return Hands(workspace, sandbox, environments.of(task), packaged_scaffold("full"), limits)
+
+
+@pytest.mark.parametrize("mark", ["\f", "\v", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_m5_lines_are_numbered_as_git_and_grep_number_them(hands: Hands, mark: str) -> None:
+    hands.workspace.write_file("m.py", f"a = 1\n{mark}\nb = '{mark}'\r\nc = 3".encode())
+    shown = execute(Read(path="m.py"), hands, 10).observation.text
+    assert shown == f"m.py, lines 1-4 of 4:\n1\ta = 1\n2\t{mark}\n3\tb = '{mark}'\n4\tc = 3"
+    assert execute(Read(path="m.py", start=3, end=3), hands, 10).observation.text.endswith(f"3\tb = '{mark}'")
+    assert "at line 4" in execute(Edit(path="m.py", old="c = 3", new="c = 4"), hands, 10).observation.text
+
+
+def test_c1_what_no_program_and_no_file_can_be_given_is_refused_with_the_reason(hands: Hands) -> None:
+    for action, reason in (
+        (Bash(command="echo a\0b"), "NUL byte"),
+        (Bash(command="echo \ud800"), "the command holds a lone surrogate"),
+        (Bash(command="x" * (COMMAND_BYTES + 1)), "put a script into a file"),
+        (Read(path="a\udcff"), "the path holds a lone surrogate"),
+        (Read(path="a\0"), "NUL byte"),
+        (Read(path="d/" * 2_000 + "x"), "more than programs can be given"),
+        (Write(path="a", content="\udfff"), "the content holds a lone surrogate"),
+        (Edit(path="ops.py", old="x", new="\ud800"), "the new holds a lone surrogate"),
+    ):
+        observation = execute(action, hands, 10).observation
+        assert observation.kind is ObservationKind.REFUSED and reason in observation.text, action
+
+
+def test_c1_a_refusal_is_never_as_long_as_what_it_refuses(hands: Hands) -> None:
+    for action in (
+        Read(path="n" * 100_000),
+        Edit(path="ops.py", old="n" * 100_000, new=""),
+        Edit(path="ops.py", old=" ", new=""),
+    ):
+        assert len(execute(action, hands, 10).observation.text) < 3_000
+
+
+def test_bytes_that_are_no_text_pass_through_an_edit_as_they_were(hands: Hands) -> None:
+    hands.workspace.write_file("latin", b"caf\xe9 = 1\n")
+    execute(Edit(path="latin", old="= 1", new="= 2"), hands, 10)
+    assert hands.workspace.read_file("latin") == b"caf\xe9 = 2\n"
+
+
+def test_the_syntax_of_what_is_too_long_to_be_parsed_in_passing_is_not_checked() -> None:
+    assert syntax_error("a.py", b"(" * 1000) is not None
+    assert syntax_error("a.py", b"(" * (2 << 20)) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(36, "File name too long"), "OSError: [Errno 36] File name too long"),
+        (OSError(7, "Argument list too long"), "Argument list too long"),
+        (UnicodeEncodeError("utf-8", "x\ud800", 1, 2, "surrogates not allowed"), "UnicodeEncodeError"),
+        (ExceptionGroup("both", [ValueError("a"), RecursionError("b")]), "ExceptionGroup"),
+        (OSError(28, "No space left on device"), None),
+        (OSError(24, "Too many open files"), None),
+        (InfrastructureError("gone"), None),
+        (KeyError("mine"), None),
+    ],
+)
+def test_c1_what_the_action_is_to_blame_for_is_told_and_all_else_is_raised(
+    hands: Hands, error: Exception, told: str | None
+) -> None:
+    class Breaking:
+        name, owner = "breaking", None
+
+        def run(self, command: Command) -> CommandResult:
+            raise error
+
+    broken = Hands(hands.workspace, Breaking(), hands.environment, hands.scaffold, hands.limits)
+    if told is None:
+        with pytest.raises(type(error)):
+            execute(Bash(command="ls"), broken, 10)
+    else:
+        assert told in execute(Bash(command="ls"), broken, 10).observation.text
+
+
+def test_a_full_disk_is_not_told_to_an_agent(
+    hands: Hands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import os
+
+    def full(*arguments: object, **settings: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        execute(Write(path="new", content="x"), hands, 10)
