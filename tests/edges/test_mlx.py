@@ -12,7 +12,7 @@ import pytest
 from looper.agent.prompt import opening
 from looper.agent.scaffold import packaged_scaffold
 from looper.edges.models.mlx import MlxModel, folder_digest, nano_folder
-from looper.errors import ModelMissing, ModelReplyBroken, ModelTimeout, ModelUnreachable
+from looper.errors import ModelMissing, ModelTimeout, ModelUnreachable, RequestRefused
 from looper.protocols import ChatRequest, Message
 from looper.records.task import Task
 from looper.records.trajectory import FinishReason, Reply
@@ -133,7 +133,7 @@ def test_l13_the_output_limit_is_reported(nano: MlxModel, request_: ChatRequest)
 def test_a_request_that_cannot_be_answered_is_an_error_and_the_next_one_works(
     nano: MlxModel, request_: ChatRequest
 ) -> None:
-    with pytest.raises(ModelReplyBroken):
+    with pytest.raises(RequestRefused):
         nano.reply(replace(request_, max_output_tokens=0))
     assert nano.reply(request_).text
 

@@ -11,7 +11,7 @@ from looper.agent.guards import Intervention, Watch
 from looper.agent.prompt import opening
 from looper.agent.recall import Recall
 from looper.agent.tools import Effect, Hands, execute
-from looper.errors import Cancelled
+from looper.errors import Cancelled, ContextOverflow, ModelError, ReplyLate, ReplyWithheld, RequestRefused
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.base import content_hash
 from looper.records.memory import Delivery, MemoryItem
@@ -24,6 +24,23 @@ from looper.records.trajectory import (
     Step,
     StopReason,
 )
+
+ENDS: dict[type[ModelError], StopReason] = {
+    ReplyLate: StopReason.TIME_LIMIT,
+    ContextOverflow: StopReason.CONTEXT_FULL,
+    ReplyWithheld: StopReason.REFUSED,
+    RequestRefused: StopReason.REFUSED,
+}
+"""Errors of a model that are the end of a rollout, and of nothing else."""
+
+
+def end_by(error: ModelError, steps: int) -> StopReason:
+    """How a rollout of so many steps ends by what its model's server said. Raises the error where it is the world's: what is
+    refused before the first step has nothing of the agent in it."""
+    found = ENDS.get(type(error))
+    if found is None or (isinstance(error, RequestRefused) and not steps):
+        raise error
+    return found
 
 
 class ReplayDiverged(Exception):
@@ -65,6 +82,8 @@ class Rollout:
     """Ids of the items that were told on the way."""
     wall_s: float
     model_s: float
+    cause: str = ""
+    """What the model's server said, where that ended the rollout."""
 
 
 def rollout(assignment: Assignment) -> Rollout:
@@ -87,6 +106,7 @@ class _Rollout:
         self.steps: list[Step] = []
         self.begun = assignment.clock()
         self.spent_before = self.waited_s = 0.0
+        self.cause = ""
 
     def run(self) -> Rollout:
         stop = self._replay(self.of.recorded)
@@ -118,7 +138,19 @@ class _Rollout:
         except ContextFull:
             return StopReason.CONTEXT_FULL
         pruned = len(self.conversation.pruned) - already_pruned
-        reply = self.of.model.reply(
+        try:
+            reply = self._reply()
+        except ModelError as error:
+            self.cause = f"{type(error).__name__}: {error}"
+            return end_by(error, len(self.steps))
+        self.waited_s += reply.waited_s
+        step = self._act(reply, length, pruned, begun)
+        self.of.record(step)
+        self._remember(step)
+        return step.stop_reason
+
+    def _reply(self) -> Reply:
+        return self.of.model.reply(
             ChatRequest(
                 conversation=f"{self.of.cell}#{self.of.attempt}",
                 messages=tuple(self.conversation.messages),
@@ -130,11 +162,6 @@ class _Rollout:
                 timeout_s=max(1.0, self.limits.wall_s - self._elapsed()),
             )
         )
-        self.waited_s += reply.waited_s
-        step = self._act(reply, length, pruned, begun)
-        self.of.record(step)
-        self._remember(step)
-        return step.stop_reason
 
     def _act(self, reply: Reply, length: int | None, pruned: int, begun: float) -> Step:
         """Read the reply, let the guards look, run the tool."""
@@ -212,6 +239,7 @@ class _Rollout:
         usages = [step.reply.usage for step in self.steps]
         return Rollout(
             stop_reason=stop,
+            cause=self.cause,
             steps=len(self.steps),
             prompt_hash=self.prompt_hash,
             prompt_tokens=total([usage.prompt_tokens for usage in usages]),

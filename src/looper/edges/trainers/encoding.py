@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from looper.edges.models.sendable import one_line, sendable
 from looper.errors import BadInput
 from looper.records.training import Example, Turn
 
+OTHER_TEMPLATE = "Give it a chat template with the roles system, user and assistant, or choose another model."
 OPENING = 2
 """System and task message: in every window."""
 
@@ -52,6 +54,18 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(str(folder))
 
 
+def templated(tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any) -> Any:
+    """Messages as the model's chat template puts them. Raises BadInput for a template that cannot, and without one."""
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(messages, **options)
+    except (TemplateError, ValueError) as error:
+        raise BadInput(
+            f"The chat template of this model cannot take our messages: {one_line(str(error))}. {OTHER_TEMPLATE}"
+        ) from error
+
+
 def encode(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[float]]:
     """Tokens and weights of a whole conversation. Raises BadInput for a template that rewrites its own past."""
     found = whole_conversation(tokenizer, Example(source="", instance_id="", repo="", turns=tuple(turns)))
@@ -75,12 +89,10 @@ def whole_conversation(tokenizer: Any, example: Example) -> Encoded:
 def supervised_spans(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
     """The conversation as text, and where its supervised turns stand: from the first character of the reply to its
     end-of-turn mark, which the model has to say too."""
-    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    messages = [{"role": turn.role, "content": sendable(turn.text)} for turn in turns]
 
     def rendered(count: int, *, asked: bool) -> str:
-        return str(
-            tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=asked)
-        )
+        return str(templated(tokenizer, messages[:count], tokenize=False, add_generation_prompt=asked))
 
     whole, spans = rendered(len(turns), asked=False), []
     for number, turn in enumerate(turns):
@@ -89,7 +101,7 @@ def supervised_spans(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, list[t
         before, after = rendered(number, asked=True), rendered(number + 1, asked=False)
         if (
             not (whole.startswith(before) and whole.startswith(after))
-            or turn.text not in after[len(before) :]
+            or messages[number]["content"] not in after[len(before) :]
         ):
             raise BadInput(
                 "The chat template of this model changes earlier turns as the conversation goes on, so what it was "
