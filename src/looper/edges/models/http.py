@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from typing import Any
 
 import httpx
@@ -87,6 +88,12 @@ class _Events:
             yield event
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Those that are trusted, read once: it takes longer than a short reply."""
+    return httpx.create_ssl_context()
+
+
 class Server:
     """One model server, whose faults are typed."""
 
@@ -100,14 +107,9 @@ class Server:
         self._url, self._headers = url, headers
         self._how_to_start, self._patience = how_to_start, patience
 
-    @cached_property
-    def _trusted(self) -> Any:
-        """Certificates, read once."""
-        return httpx.create_ssl_context()
-
     def get(self, path: str, missing: str = "") -> tuple[Any, httpx.Headers]:
         """A whole JSON answer that is well. Raises ModelError; `missing` is said where there is no such thing."""
-        with self.typed_faults(), httpx.Client(verify=self._trusted) as client:
+        with self.typed_faults(), httpx.Client(verify=_certificates()) as client:
             response = client.get(f"{self._url}{path}", headers=self._headers, timeout=GET_S)
             if response.status_code != 200:
                 raise fault(self.what, response.status_code, response.text, response.headers, missing=missing)
@@ -150,7 +152,7 @@ class Server:
         try:
             async with (
                 asyncio.timeout_at(min(end, now() + allowed_s)) as silence,
-                httpx.AsyncClient(verify=self._trusted, timeout=waits) as client,
+                httpx.AsyncClient(verify=_certificates(), timeout=waits) as client,
                 client.stream("POST", f"{self._url}{path}", content=data, headers=headers) as response,
             ):
                 if response.status_code != 200:

@@ -121,7 +121,12 @@ class MlxModel:
 
     def identity(self) -> ModelIdentity:
         if self._identity is None:
-            config = json.loads((self._folder / "config.json").read_text())
+            try:
+                config = json.loads((self._folder / "config.json").read_text("utf-8"))
+            except ValueError as error:
+                raise ModelMissing(
+                    f"There is no model in {self._folder}: config.json holds no JSON."
+                ) from error
             quantisation = config.get("quantization")
             self._identity = ModelIdentity(
                 backend="mlx",

@@ -61,8 +61,9 @@ def templated(tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any
     try:
         return tokenizer.apply_chat_template(messages, **options)
     except (TemplateError, ValueError) as error:
+        said = one_line(str(error)).partition("!")[0].rstrip(".")
         raise BadInput(
-            f"The chat template of this model cannot take our messages: {one_line(str(error))}. {OTHER_TEMPLATE}"
+            f"The chat template of this model cannot take our messages: {said}. {OTHER_TEMPLATE}"
         ) from error
 
 
