@@ -106,6 +106,10 @@ def run(
             help='Pass over a gate, for a reason that is recorded: data="a pilot". Can be repeated.'
         ),
     ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--run", help="Go on with this run and no other: its folder, or its name below runs/."),
+    ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
@@ -141,6 +145,9 @@ def run(
         overrides=tuple(parse_override(text) for text in override or ()),
         split=split,
         adapter=adapter,
+        data=data,
+        mirrors=mirrors,
+        run=folder,
     )
     console = Console(width=None if sys.stdout.isatty() else 150)
     found = {}

@@ -83,6 +83,23 @@ class RunProgress:
             self._bar.stop()
 
 
+class Waits:
+    """Says what a run waits for, once in a while however many rollouts wait for the same. Safe for several threads."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, why: str, seconds: float) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if now - self._said.get(why, -LOG_EVERY_S) < 0.9 * LOG_EVERY_S:
+                return
+            self._said[why] = now
+        self._say(f"{why} Asking again in {seconds:.0f} s.")
+
+
 class TrainingProgress:
     """A line every few seconds for each training, and one at its end."""
 

@@ -42,6 +42,7 @@ from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.sandboxes.container import OWN_IMAGES
+from looper.edges.signals import Stop as Stop
 from looper.edges.signals import interruptible
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
@@ -53,7 +54,7 @@ from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
-from looper.errors import BadInput
+from looper.errors import BadInput, Cancelled
 from looper.evolution.guest import Guests
 from looper.experiment.cell import JudgedHere, World
 from looper.experiment.run import FREE_BYTES
@@ -188,7 +189,11 @@ def code_version() -> str:
 class Models:
     """The models of a plan: one object per model, shared by its arms; scripts are made per task."""
 
-    def __init__(self, plan: Plan, workspaces: Workspaces, settings: Settings) -> None:
+    def __init__(
+        self, plan: Plan, workspaces: Workspaces, settings: Settings, waits: Callable[[str, float], None]
+    ) -> None:
+        """`waits` is told of every pause for a model, while it lasts."""
+        self._waits = waits
         self._plan, self._workspaces, self._settings = plan, workspaces, settings
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
         self._mlx: dict[ModelSpec, MlxModel] = {}
@@ -213,7 +218,8 @@ class Models:
             raise BadInput(
                 f"{spec.backend} serves no adapters that were trained here. Use nano or mlx:FOLDER for plans that train."
             )
-        return RetryingModel(base.adapted(shelf(self._settings).folder(adapter)), RetryPolicy())
+        adapted = base.adapted(shelf(self._settings).folder(adapter))
+        return RetryingModel(adapted, RetryPolicy(), tell=self._waits)
 
     def adapted(self, arm: Arm, task: Task, adapter: str) -> Fingerprinted:
         """As `of`, for models that show what they compute. Raises BadInput for others."""
@@ -249,7 +255,7 @@ class Models:
                 raise AssertionError(f"{spec.backend} is no model that answers")
             case _:
                 assert_never(spec.backend)
-        return RetryingModel(inner, RetryPolicy())
+        return RetryingModel(inner, RetryPolicy(), tell=self._waits)
 
     def close(self) -> None:
         for model in self._made.values():
@@ -389,17 +395,16 @@ class Site:
         return guests.rollout(source, assignment)
 
     @contextlib.contextmanager
-    def occupied(self) -> Iterator[threading.Event]:
-        """The machine stays awake, and the event is set when somebody wants the run to end.
+    def occupied(self, stop: Stop | None = None) -> Iterator[threading.Event]:
+        """The machine stays awake, and the event is set when somebody wants the run to end; `stop` is one that is already.
 
         Whoever comes here holds the run folder's lock, so what lies in the place was left by a run that is no more.
         """
         remove_tree(self._place)
         shared_folder(self._place)
-        stop = threading.Event()
         try:
-            with awake(), interruptible(stop):
-                yield stop
+            with awake(), contextlib.nullcontext(stop) if stop else stoppable() as found:
+                yield found
         finally:
             remove_tree(self._place)
 
@@ -527,9 +532,9 @@ def scratch(sandbox: Sandbox, parent: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[threading.Event]:
-    """An event that is set when somebody wants this process to end; a second signal ends it at once."""
-    stop = threading.Event()
+def stoppable(said: str = str(Cancelled()), *, heeded: bool = True) -> Iterator[Stop]:
+    """An event that is set when somebody wants this process to end, and is told so; a second signal ends it at once."""
+    stop = Stop(said, heeded=heeded)
     with interruptible(stop):
         yield stop
 

@@ -229,6 +229,7 @@ class _Attempt:
             workspace_clean_state=workspace.clean_state,
             steps=done.steps,
             stop_reason=done.stop_reason,
+            stop_cause=done.cause,
             patch=patch,
             patch_hash=content_hash(patch),
             patch_at_limit=bool(patch) and done.stop_reason is not StopReason.DONE,

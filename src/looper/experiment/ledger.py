@@ -74,8 +74,8 @@ class Ledger:
         self._streams.append(stream)
         return stream
 
-    def begin(self, workers: int) -> None:
-        """Say who is at it from now on."""
+    def begin(self, workers: int, command: str) -> None:
+        """Say who is at it from now on, and what goes on with it afterwards."""
         ended = {cell for cell, (verdict, _) in self._past.items() if verdict is not None}
         self._sessions.append(
             Session(
@@ -83,6 +83,8 @@ class Ledger:
                 workers=workers,
                 begun=datetime.now(UTC).isoformat(timespec="seconds"),
                 done_before=len(ended),
+                command=command,
+                where=str(Path.cwd()),
             )
         )
 
