@@ -48,7 +48,7 @@ def grade(
     plan = grading_plan(path, judged, suite, level, GRADING)
     chosen = select_tasks(tasks, plan.selection)
     with contextlib.ExitStack() as stack:
-        site = Site(plan, mirrors, settings, sandbox, say)
+        site = Site(mirrors, settings, sandbox, say)
         found = {task.instance_id: site.environments.of(task).id for task in chosen}
         manifest = RunManifest(
             plan=plan,
@@ -69,7 +69,7 @@ def grade(
                     begun.trajectories.append(end)
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
-        stop = stack.enter_context(site.occupied())
+        stop = stack.enter_context(site.occupied(folder))
         lanes = [(Cell(arm=end.arm, seed=0, instance_id=end.instance_id),) for end in ends]
         todo = sum(ledger.past(cell) is not None for lane in lanes for cell in lane)
         with RunProgress(folder, "verifications:", total=len(lanes), todo=todo) as shown:

@@ -50,7 +50,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
         say(line)
     with contextlib.ExitStack() as stack:
         joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
-        site = Site(plan, prepared.mirrors, settings, options.sandbox, say)
+        site = Site(prepared.mirrors, settings, options.sandbox, say)
         models = Models(plan, site.workspaces, settings)
         stack.callback(models.close)
         _adapters_fit(plan, models, prepared.tasks)
@@ -66,6 +66,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
         workers = workers_for(plan, options.workers)
         ledger.begin(workers)
+        stop = stack.enter_context(site.occupied(folder))
         run_stages(
             Staging(
                 manifest=manifest,
@@ -80,7 +81,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
                 trainer=lambda: models.trainer(plan.learners_base),
                 ledger=ledger,
                 engine=engine(workers),
-                stop=stack.enter_context(site.occupied()),
+                stop=stop,
                 show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
                 say=say,
                 tell=TrainingProgress(say),
@@ -184,7 +185,7 @@ def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool) -> Path:
     name = f"{stem}-{manifest.run_hash()}"
     mine = sorted(runs.glob(f"{name}*"), key=lambda path: (len(path.name), path.name))
     if fresh:
-        return runs / (f"{name}-{len(mine) + 1}" if mine else name)
+        return _new_folder(runs, name, len(mine))
     if mine:
         return mine[-1]
     for other in run_folders(runs):
@@ -197,6 +198,18 @@ def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool) -> Path:
                     "Restore that and run again to finish it, or begin a new run with --fresh."
                 )
     return runs / name
+
+
+def _new_folder(runs: Path, name: str, others: int) -> Path:
+    """Made here, so that of two runs that begin anew at the same moment each has its own."""
+    while True:
+        folder = runs / (f"{name}-{others + 1}" if others else name)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            others += 1
+        else:
+            return folder
 
 
 def workers_for(plan: Plan, wanted: int | None) -> int:

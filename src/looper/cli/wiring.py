@@ -324,11 +324,10 @@ def similarity(experience: Experience | None) -> Similarity | None:
 
 
 class Site:
-    """Where the cells of one plan run: sandbox, environments, and a folder of its own for workspaces."""
+    """Where the cells of one run run: sandbox, environments, and a folder of its own for workspaces."""
 
     def __init__(
         self,
-        plan: Plan,
         mirrors: dict[str, Path],
         settings: Settings,
         sandbox: str,
@@ -336,9 +335,12 @@ class Site:
     ) -> None:
         """Raises SandboxUnavailable or BadInput."""
         self.sandbox = find_sandbox(sandbox)
-        self._place = settings.workspaces / content_hash(str(settings.runs), plan)[:16]
-        self._agents = settings.agents
+        if not self.sandbox.loopback:
+            say(f"{self.sandbox.name}: a test with a server on localhost fails here, whatever the change")
+        self._settings = settings
+        self._place = settings.workspaces / "read"
         self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
+        """Trees to read; to be worked in once the site is occupied."""
         self.environments = EnvironmentsBySuite(
             HarnessEnvironment(settings.state / "environments"),
             ImageEnvironments(settings.state / "environments")
@@ -347,6 +349,7 @@ class Site:
         )
 
     def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged) -> World:
+        """Of a site that is occupied."""
         return World(
             self.workspaces,
             self.environments,
@@ -361,7 +364,8 @@ class Site:
         """By the agent that is installed; by another version of it, in the sandbox. Raises BadInput for one that is not here."""
         if not arm.agent:
             return rollout(assignment)
-        source = self._agents / arm.agent / "src" if self._agents else Path()
+        agents = self._settings.agents
+        source = agents / arm.agent / "src" if agents else Path()
         if not source.is_dir():
             raise BadInput(
                 f"There is no version {arm.agent[:12]} of the agent's source for the arm {arm.name}."
@@ -370,13 +374,15 @@ class Site:
         return guests.rollout(source, assignment)
 
     @contextlib.contextmanager
-    def occupied(self) -> Iterator[threading.Event]:
+    def occupied(self, locked: Path) -> Iterator[threading.Event]:
         """The machine stays awake, and the event is set when somebody wants the run to end.
 
-        Whoever comes here holds the run folder's lock, so what lies in the place was left by a run that is no more.
+        `locked` is the folder whose lock this process holds: it has a place of its own for workspaces, and what lies there was left
+        by a run that is no more.
         """
+        self._place = self._settings.workspaces / content_hash(str(locked.resolve()))[:16]
         remove_tree(self._place)
-        self._place.mkdir(parents=True)
+        self.workspaces = self.workspaces.at(self._place)
         stop = threading.Event()
         try:
             with awake(), interruptible(stop):
