@@ -401,3 +401,53 @@ def test_g07_an_arm_that_does_not_act_fails_and_has_no_rate(project: Project) ->
     assert "steps held no action" in run.failed_arms["base"]
     again = project.looper("run", "test", "--arm", "base")
     assert again.returncode == 0 and len(read_run(project.run).verdicts) == len(run.verdicts)
+
+
+def begun(project: Project, process: "subprocess.Popen[str]", runs: int = 1) -> None:
+    """Wait until that many runs have a verdict and the process is still at work."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        folders = (project.folder / "runs").glob("*") if (project.folder / "runs").exists() else []
+        if sum(bool(list(read_stream(folder, "verdicts", Verdict))) for folder in folders) == runs:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"it did not begin: {process.poll()}")
+
+
+def test_c10_two_runs_of_one_plan_side_by_side_do_not_touch_each_others_workspaces(
+    project: Project, undisturbed: dict[str, tuple[str, str, dict[str, str]]]
+) -> None:
+    with project.start("run", "test", "--workers", "1") as first:
+        begun(project, first)
+        with project.start("run", "test", "--workers", "1", "--fresh") as second:
+            ends = [process.communicate(timeout=600) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], ends
+    folders = sorted((project.folder / "runs").iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        found = {verdict.cell: verdict for verdict in read_stream(folder, "verdicts", Verdict)}
+        assert {cell: verdict.outcome.value for cell, verdict in found.items()} == {
+            cell: outcome for cell, (outcome, _, _) in undisturbed.items()
+        }
+        assert all(verdict.attempt == 1 for verdict in found.values())
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_c11_a_run_whose_folder_vanishes_ends_in_one_line_and_nothing_that_was_kept_is_lost(
+    project: Project, how: str
+) -> None:
+    with project.start("run", "test", "--workers", "1") as process:
+        begun(project, process)
+        folder = project.run
+        if how == "moved":
+            folder.rename(project.folder / "elsewhere")
+        else:
+            subprocess.run(["rm", "-rf", str(folder)], check=True)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 69 and "Traceback" not in said, said
+    assert "is not there any more" in said.strip().splitlines()[-1]
+    if how == "moved":
+        (project.folder / "elsewhere").rename(folder)
+        before = len(project.verdicts())
+        again = project.looper("run", "test")
+        assert again.returncode == 0 and before >= 1 and f"{12 - before} to do" in again.stderr, again.stderr

@@ -49,7 +49,7 @@ def grade(
     plan = grading_plan(path, judged, suite, level, GRADING)
     chosen = select_tasks(tasks, plan.selection)
     with contextlib.ExitStack() as stack:
-        site = Site(plan, mirrors, settings, sandbox, say)
+        site = Site(mirrors, settings, sandbox, say)
         found = {task.instance_id: _environment(task, site) for task in chosen}
         manifest = RunManifest(
             plan=plan,
@@ -65,7 +65,7 @@ def grade(
         ends = trajectories(plan, judged, code_version(), site.sandbox.name, found)
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
-        stop = stack.enter_context(site.occupied())
+        stop = stack.enter_context(site.occupied(folder))
         lanes = [(Cell(arm=end.arm, seed=0, instance_id=end.instance_id),) for end in ends]
         todo = sum(ledger.past(cell) is not None for lane in lanes for cell in lane)
         with RunProgress(folder, "verifications:", total=len(lanes), todo=todo) as shown:

@@ -73,7 +73,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
     for line in _about(prepared, options.overrides, settings):
         say(line)
     with contextlib.ExitStack() as stack:
-        site = Site(plan, prepared.mirrors, settings, options.sandbox, say)
+        site = Site(prepared.mirrors, settings, options.sandbox, say)
         models = Models(plan, site.workspaces, settings, Waits(say))
         stack.callback(models.close)
         _adapters_fit(plan, models, prepared.tasks)
@@ -93,6 +93,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
         workers = workers_for(plan, options.workers)
         command = options.going_on(str(options.run or folder.name))
         ledger.begin(workers, command)
+        stack.enter_context(site.occupied(folder, stop))
         stop.said, stop.heeded = f"Interrupted. Go on with: {command}", True
         try:
             run_stages(
@@ -109,7 +110,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
                     trainer=lambda: models.trainer(plan.learners_base),
                     ledger=ledger,
                     engine=engine(workers),
-                    stop=stack.enter_context(site.occupied(stop)),
+                    stop=stop,
                     show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
                     say=say,
                     tell=TrainingProgress(say),
@@ -220,7 +221,7 @@ def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool, named: Path | 
     name = f"{stem}-{manifest.run_hash()}"
     mine = sorted(runs.glob(f"{name}*"), key=lambda path: (len(path.name), path.name))
     if fresh:
-        return runs / (f"{name}-{len(mine) + 1}" if mine else name)
+        return _new_folder(runs, name, len(mine))
     if mine:
         return mine[-1]
     for other in run_folders(runs):
@@ -233,6 +234,18 @@ def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool, named: Path | 
                     "Restore that and run again to finish it, or begin a new run with --fresh."
                 )
     return runs / name
+
+
+def _new_folder(runs: Path, name: str, others: int) -> Path:
+    """Made here, so that of two runs that begin anew at the same moment each has its own."""
+    while True:
+        folder = runs / (f"{name}-{others + 1}" if others else name)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            others += 1
+        else:
+            return folder
 
 
 def workers_for(plan: Plan, wanted: int | None) -> int:

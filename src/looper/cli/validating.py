@@ -11,7 +11,6 @@ from looper.cli.grading import GRADING
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, engine, every_task, missing_programs
 from looper.errors import BadInput, InfrastructureError
-from looper.experiment.grading import grading_plan
 from looper.experiment.schedule import select_tasks
 from looper.journal import RunLock, Stream, replace_file
 from looper.records.base import content_hash
@@ -50,14 +49,8 @@ def run_validations(
         stack.callback(lock.close)
         stream = Stream(folder, "validations", Validation)
         stack.callback(stream.close)
-        site = Site(
-            grading_plan(Path("validate"), (), selection.suite, selection.level, GRADING),
-            mirrors,
-            settings,
-            sandbox,
-            say,
-        )
-        stop = stack.enter_context(site.occupied())
+        site = Site(mirrors, settings, sandbox, say)
+        stop = stack.enter_context(site.occupied(folder))
         known = {found.key: found for found in stream.recovered}
         missing = {repo: missing_programs(repo) for repo in {task.repo for task in tasks}}
         for repo, programs in sorted(missing.items()):

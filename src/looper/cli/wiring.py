@@ -338,11 +338,10 @@ def similarity(experience: Experience | None) -> Similarity | None:
 
 
 class Site:
-    """Where the cells of one plan run: sandbox, environments, and a folder of its own for workspaces."""
+    """Where the cells of one run run: sandbox, environments, and a folder of its own for workspaces."""
 
     def __init__(
         self,
-        plan: Plan,
         mirrors: dict[str, Path],
         settings: Settings,
         sandbox: str,
@@ -352,9 +351,12 @@ class Site:
         self.sandbox = find_sandbox(sandbox)
         if self.sandbox.owner is not None:
             shared_folder(settings.state)
-        self._place = settings.workspaces / content_hash(str(settings.runs), plan)[:16]
+        if not self.sandbox.loopback:
+            say(f"{self.sandbox.name}: a test with a server on localhost fails here, whatever the change")
         self._settings = settings
+        self._place = settings.workspaces / "read"
         self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
+        """Trees to read; to be worked in once the site is occupied."""
         self.environments = EnvironmentsBySuite(
             HarnessEnvironment(settings.state / "environments"),
             ImageEnvironments(settings.state / "environments")
@@ -372,6 +374,7 @@ class Site:
                     must_start(environment, self.sandbox, root)
 
     def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged) -> World:
+        """Of a site that is occupied."""
         return World(
             self.workspaces,
             self.environments,
@@ -386,7 +389,8 @@ class Site:
         """By the agent that is installed; by another version of it, in the sandbox. Raises BadInput for one that is not here."""
         if not arm.agent:
             return rollout(assignment)
-        source = self._settings.agents / arm.agent / "src" if self._settings.agents else Path()
+        agents = self._settings.agents
+        source = agents / arm.agent / "src" if agents else Path()
         if not source.is_dir():
             raise BadInput(
                 f"There is no version {arm.agent[:12]} of the agent's source for the arm {arm.name}."
@@ -395,13 +399,16 @@ class Site:
         return guests.rollout(source, assignment)
 
     @contextlib.contextmanager
-    def occupied(self, stop: Stop | None = None) -> Iterator[threading.Event]:
+    def occupied(self, locked: Path, stop: Stop | None = None) -> Iterator[threading.Event]:
         """The machine stays awake, and the event is set when somebody wants the run to end; `stop` is one that is already.
 
-        Whoever comes here holds the run folder's lock, so what lies in the place was left by a run that is no more.
+        `locked` is the folder whose lock this process holds: it has a place of its own for workspaces, and what lies there was left
+        by a run that is no more.
         """
+        self._place = self._settings.workspaces / content_hash(str(locked.resolve()))[:16]
         remove_tree(self._place)
         shared_folder(self._place)
+        self.workspaces = self.workspaces.at(self._place)
         try:
             with awake(), contextlib.nullcontext(stop) if stop else stoppable() as found:
                 yield found

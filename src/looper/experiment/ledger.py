@@ -70,7 +70,7 @@ class Ledger:
         self._past = _past(self.steps, self.trajectories, self.verdicts)
 
     def _open(self, name: str, kind: type[Any]) -> Stream[Any]:
-        stream = Stream(self.folder, name, kind)
+        stream = Stream(self.folder, name, kind, self._lock)
         self._streams.append(stream)
         return stream
 

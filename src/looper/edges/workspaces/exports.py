@@ -61,6 +61,10 @@ class GitWorkspaces:
         for folder in (exports, workspaces):
             shared_folder(folder)
 
+    def at(self, place: Path) -> "GitWorkspaces":
+        """As these, with new trees elsewhere."""
+        return GitWorkspaces(self._mirrors, self._exports, place, self._owner)
+
     def create(self, task: Task, name: str) -> "GitWorkspace":
         """Raises WorkspaceError, or DirtyWorkspace where the copy is not what was exported."""
         export = self._export(task)
