@@ -26,10 +26,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from looper.bench.verify import Court, effects, enter
+from looper.bench.verify import Court, Entered, effects, enter
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
-from looper.errors import BadPatch
+from looper.errors import BadPatch, InfrastructureError
 from looper.records.plan import Limits
 from looper.records.task import Runner, Task
 
@@ -89,6 +89,7 @@ PREFIXES = (
     ("c/", "i/"),
     ("1/", "2/"),
 )
+RETRIES = 30
 OFFICIAL = ("git apply", "git apply --reject", "patch --fuzz=5")
 REFERENCE = {
     **{**os.environ, "LC_ALL": "C", "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull},
@@ -524,10 +525,20 @@ class Bench:
             fault += traceback.format_exc()
         return Found(name, applied, fault, declared)
 
+    def _entered(self, text: str) -> Entered:
+        """Again where the machine let nothing begin, as a run's attempts do."""
+        for _ in range(RETRIES):
+            try:
+                return enter(self.task, text, self.workspace, self.court, self.gold, self.tests)
+            except InfrastructureError:
+                self.workspace.put_back([change.path for change in self.workspace.changes()])
+                time.sleep(1)
+        return enter(self.task, text, self.workspace, self.court, self.gold, self.tests)
+
     def _compare(self, patch: bytes) -> tuple[str, str, str]:
         text = patch.decode("utf-8", "surrogateescape")
         try:
-            entered = enter(self.task, text, self.workspace, self.court, self.gold, self.tests)
+            entered = self._entered(text)
             applied, stripped, recall = entered.applied, set(entered.stripped), entered.file_recall
         except BadPatch:
             applied, stripped, recall = "", set(), None

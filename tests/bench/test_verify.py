@@ -358,3 +358,60 @@ def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
         expected = workspaces.create(task, "expected")
         expected.apply(task.gold_patch)
         assert workspace.state() == expected.state()
+
+
+def test_gold_that_no_file_tool_can_play_goes_through_commands(
+    task: Task,
+    workspaces: GitWorkspaces,
+    environments: HarnessEnvironment,
+    sandbox: Sandbox,
+    limits: Limits,
+    arm: Arm,
+) -> None:
+    """Deletion, rename with an edit, mode, link, bytes, a folder where a file was, a name with a blank."""
+    product, second = sorted(
+        path for path in workspaces.create(task, "w").base_paths() if path.endswith(".py")
+    )[:2]
+
+    def change(root: Path) -> None:
+        (root / "renamed here.py").write_text((root / product).read_text() + "x = 1\n")
+        (root / product).unlink()
+        (root / product).mkdir()
+        (root / product / "b.bin").write_bytes(bytes(range(256)))
+        (root / "link").symlink_to(second)
+        (root / second).write_text("first = 1\n" + (root / second).read_text())
+        (root / second).chmod(0o755)
+        (root / "run.sh").write_text("#!/bin/sh\n")
+        (root / "run.sh").chmod(0o755)
+        (root / "empty").touch()
+
+    patch = patch_with(workspaces, task, change)
+    workspace = workspaces.create(task, "gold")
+    hands = Hands(workspace, sandbox, environments.of(task), arm.scaffold, limits)
+    actions = gold_actions(workspaces.effect(task, patch))
+    model = ScriptedModel([render(action) for action in actions])
+    longer = (
+        hands
+        if hands.limits.steps > len(actions)
+        else Hands(
+            workspace, sandbox, environments.of(task), arm.scaffold, limits.model_copy(update={"steps": 20})
+        )
+    )
+    rollout(
+        Assignment(
+            "c",
+            1,
+            task,
+            0,
+            0.0,
+            Delivery(candidates=0),
+            longer,
+            model,
+            lambda: 0.0,
+            lambda step: None,
+            lambda: False,
+        )
+    )
+    expected = workspaces.create(task, "expected")
+    expected.apply(patch)
+    assert workspace.state() == expected.state()

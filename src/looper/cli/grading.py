@@ -10,26 +10,15 @@ from looper.cli.progress import RunProgress
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, code_version, engine, judged_before, predictions
 from looper.errors import BadInput, EnvironmentBroken
-from looper.experiment.grading import grading_plan, identity_of, trajectories
+from looper.experiment.grading import GRADING, grading_plan, identity_of, trajectories
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import run_plan
 from looper.experiment.schedule import select_tasks
 from looper.protocols import ChatModel
 from looper.records.base import content_hash
-from looper.records.plan import SUITES, Arm, Cell, Limits, RunManifest, TaskSelection
+from looper.records.plan import SUITES, Arm, Cell, RunManifest, TaskSelection
 from looper.records.task import Task
 from looper.views.runs import RunView, read_run
-
-GRADING = Limits(
-    steps=1,
-    output_tokens=1,
-    context_tokens=2,
-    wall_s=1.0,
-    command_s=1.0,
-    verify_s=1800.0,
-    memory_mb=4096,
-)
-"""Of a run that only verifies; the last two count."""
 
 
 def grade(

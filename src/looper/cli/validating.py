@@ -7,10 +7,10 @@ from pathlib import Path
 
 from looper.bench.validate import validate
 from looper.bench.verify import VERSION, Court, Judgement, verify
-from looper.cli.grading import GRADING
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, engine, every_task, missing_programs
 from looper.errors import BadInput, InfrastructureError
+from looper.experiment.grading import GRADING
 from looper.experiment.schedule import select_tasks
 from looper.journal import RunLock, Stream, replace_file
 from looper.records.base import content_hash

@@ -49,6 +49,7 @@ def examine(
         lambda: _sandbox(sandbox),
         lambda: _start(sandbox, state),
         _git,
+        _gnu_patch,
         lambda: _disk({"state": state, "runs": runs}, needed_bytes),
         _mlx,
         _blas,
@@ -106,6 +107,17 @@ def _git() -> Iterator[Finding]:
     yield Finding(
         "ok", "git", subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
     )
+
+
+def _gnu_patch() -> Iterator[Finding]:
+    for name in ("gpatch", "patch"):
+        path = program(name)
+        said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout if path else ""
+        if said.startswith("GNU patch"):
+            yield Finding("ok", "GNU patch", said.splitlines()[0])
+            return
+    found = "not found; patches that git does not take, and SWE-bench's third attempt may, get no verdict"
+    yield Finding("note", "GNU patch", found, "apt-get install patch, or brew install gpatch")
 
 
 def _disk(folders: Mapping[str, Path], needed_bytes: int) -> Iterator[Finding]:
