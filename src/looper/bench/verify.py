@@ -15,15 +15,23 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from looper.bench.testrun import Seen, run_tests
+from looper.bench.testrun import Ran, Seen, run_tests
 from looper.errors import BadPatch, VerifierBroken
 from looper.protocols import Environment, Sandbox, Workspace, Workspaces
-from looper.records.plan import Limits
+from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
 
 VERSION = "4"
 """Of the rules below; part of every verdict."""
+
+
+def rules(isolation: Isolation) -> str:
+    """What a verdict names as its verifier."""
+    return (
+        VERSION if isolation is Isolation.SHARED else f"{VERSION}, tests in a {isolation.value} of their own"
+    )
+
 
 _TEST_CONFIGURATION = frozenset(
     {
@@ -76,6 +84,7 @@ class Court:
     clock: Callable[[], float] = time.monotonic
     log_bytes: int = 0
     """Of what test runs print, kept with the judgement; 0 for nothing."""
+    isolation: Isolation = Isolation.SHARED
 
 
 def verify(task: Task, patch: str, environment: Environment, court: Court, name: str) -> Judgement:
@@ -139,7 +148,11 @@ def _run_and_judge(
     stripped: tuple[str, ...],
     begun: float,
 ) -> Judgement:
-    ran = run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
+    ran = (
+        _ran_apart(task, workspace, environment, court)
+        if court.isolation is Isolation.PROCESS
+        else run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
+    )
     seconds = court.clock() - begun
     if ran.result.killed_by:
         cause = {
@@ -154,6 +167,16 @@ def _run_and_judge(
             task, ran.seen, ran.finished, ran.result.exit_code, ran.tampering, stripped, ran.failure, seconds
         )
     return replace(found, canaries=ran.canaries, log=ran.result.text() if court.log_bytes else "")
+
+
+def _ran_apart(task: Task, product: Workspace, environment: Environment, court: Court) -> Ran:
+    """In a second tree, of which nothing but the tests is run."""
+    tests = court.workspaces.create(task, f"{task.instance_id}.tests")
+    try:
+        _bring_tests(tests, task, court.workspaces)
+        return run_tests(task, tests, environment, court.sandbox, court.limits, court.log_bytes, product)
+    finally:
+        tests.close()
 
 
 def judge(

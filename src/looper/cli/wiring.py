@@ -344,6 +344,7 @@ class Site:
         self.sandbox = find_sandbox(sandbox)
         self._place = settings.workspaces / content_hash(str(settings.runs), plan)[:16]
         self._agents = settings.agents
+        self._isolation = plan.selection.isolation
         self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
         self.environments = EnvironmentsBySuite(
             HarnessEnvironment(settings.state / "environments"),
@@ -361,6 +362,7 @@ class Site:
             code_version(),
             judged=judged,
             rollout=self._roll_out,
+            isolation=self._isolation,
         )
 
     def _roll_out(self, arm: Arm, assignment: Assignment) -> Rollout:

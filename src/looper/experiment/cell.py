@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.tools import Hands
-from looper.bench.verify import VERSION, Court, Judgement, file_recall, verify, without_tests
+from looper.bench.verify import Court, Judgement, file_recall, rules, verify, without_tests
 from looper.errors import Cancelled, InfrastructureError, ModelFatal
 from looper.protocols import ChatModel, Environment, Environments, Judged, Sandbox, Workspaces
 from looper.records.base import content_hash
 from looper.records.memory import Delivery
-from looper.records.plan import Arm, Cell, Limits
+from looper.records.plan import Arm, Cell, Isolation, Limits
 from looper.records.task import Task
 from looper.records.trajectory import Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
@@ -48,6 +48,7 @@ class World:
     clock: Callable[[], float] = time.monotonic
     rollout: Callable[[Arm, Assignment], Rollout] = lambda arm, assignment: rollout(assignment)
     """By the agent that is installed, or by another version of it."""
+    isolation: Isolation = Isolation.SHARED
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,9 @@ class _Attempt:
         if self.recorder.cancelled():
             raise Cancelled
         begun = world.clock()
-        key = content_hash(task, trajectory.patch_hash, environment.id, world.sandbox.name, VERSION)
+        key = content_hash(
+            task, trajectory.patch_hash, environment.id, world.sandbox.name, rules(world.isolation)
+        )
         known = world.judged.get(key)
         # Arms that play a part are there to show that the tests run, so theirs always do.
         if known is not None and not self.job.arm.model.plays_a_part:
@@ -134,7 +137,9 @@ class _Attempt:
                     "wall_s": world.clock() - begun,
                 }
             )
-        court = Court(world.workspaces, world.sandbox, self.job.limits, world.clock)
+        court = Court(
+            world.workspaces, world.sandbox, self.job.limits, world.clock, isolation=world.isolation
+        )
         found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
         verdict = self._verdict(found, trajectory.patch_hash, environment.id).model_copy(
             update={"file_recall": file_recall(trajectory.patch, task.gold_patch)}
@@ -222,7 +227,7 @@ class _Attempt:
             patch_hash=patch_hash,
             environment=environment,
             sandbox=self.world.sandbox.name,
-            verifier=VERSION,
+            verifier=rules(self.world.isolation),
             wall_s=found.wall_s,
             canaries=found.canaries,
         )
