@@ -23,14 +23,14 @@ def connect(folder, tree, refuse):
     # Both ends: opening waits for nobody, and a process that is gone is told of by the harness.
     ask = os.open(os.path.join(folder, "ask"), flags)
     lines = Lines(os.read, os.open(os.path.join(folder, "answer"), flags))
-    sys.meta_path.insert(0, Finder(Product(ask, lines, refuse), tree))
+    sys.meta_path.insert(0, Finder(Product(ask, lines, refuse, tree), tree))
 
 
 class Product:
     """Asks, one question at a time."""
 
-    def __init__(self, ask, lines, refuse):
-        self._ask, self._lines, self._refuse = ask, lines, refuse
+    def __init__(self, ask, lines, refuse, tree):
+        self._ask, self._lines, self._refuse, self._tree = ask, lines, refuse, tree
         self._classes = {}
         self._gone = False
 
@@ -87,11 +87,12 @@ class Product:
         raise ValueError(kind)
 
     def _handed(self, value):
-        """What tests may hand over beside plain data: a function of the product, and a thing that only has plain attributes."""
+        """What tests may hand over beside plain data: a function of the product, and what they made of plain attributes alone."""
         if type(value) is Function:
             return ["function", value.module, value.name]
         kind = value if isinstance(value, type) else type(value)
-        if kind.__module__ != "builtins":
+        file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+        if file.startswith(self._tree + os.sep):
             has = {key: item for key, item in vars(value).items() if not key.startswith("_")}
             return ["thing", kind.__name__, {key: encoded(item, self._handed) for key, item in has.items()}]
         raise CannotCross("a %s is no plain data" % kind.__name__)
