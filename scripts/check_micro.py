@@ -1,6 +1,6 @@
 """Gold resolves and the empty patch does not, on every task of every level of the embedded suite.
 
-    python scripts/check_micro.py [--workers 2]
+    python scripts/check_micro.py [--workers 2] [--isolation process]
 
 960 tasks, 1,920 verifications: about ten minutes on two cores. The tests do a sample of this.
 """
@@ -16,7 +16,7 @@ from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.records.plan import Limits
+from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome
 
@@ -29,16 +29,21 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--level", type=int, action="append")
+    parser.add_argument("--isolation", type=Isolation, choices=list(Isolation), default=Isolation.SHARED)
     options = parser.parse_args()
     state, sandbox = settings().state, find_sandbox("auto")
     environments = HarnessEnvironment(state / "environments")
     failures = 0
-    for level in (0, 1, 2):
+    for level in options.level or (0, 1, 2):
         tasks, mirrors = MicroSuite(state / "suites", level, options.seed).load()
         with tempfile.TemporaryDirectory(dir=state) as place, ThreadPoolExecutor(options.workers) as pool:
             Path(place).chmod(0o755)
             court = Court(
-                GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner), sandbox, LIMITS
+                GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner),
+                sandbox,
+                LIMITS,
+                isolation=options.isolation,
             )
 
             def outcomes(task: Task, court: Court = court) -> tuple[bool, bool]:

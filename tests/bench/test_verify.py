@@ -1,24 +1,29 @@
 """Verdicts against cheats and faults: rows V01 to V24, guards G-21 to G-24."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.fakes.hostile_products import products
 
 from looper.agent.actions import render
 from looper.agent.loop import Assignment, rollout
 from looper.agent.tools import Hands
 from looper.bench.gold import gold_actions
+from looper.bench.runners import OWN_RUNNER, invocation
+from looper.bench.testrun import run_tests
 from looper.bench.verify import Court, Judgement, judge, verify
+from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, Sandbox
 from looper.records.memory import Delivery
-from looper.records.plan import Arm, Limits
-from looper.records.task import Task
+from looper.records.plan import Arm, Isolation, Limits
+from looper.records.task import Runner, Task
 from looper.records.verdict import Outcome, TestOutcome
 
 Judge = Callable[[str], Judgement]
@@ -415,3 +420,167 @@ def test_gold_that_no_file_tool_can_play_goes_through_commands(
     expected = workspaces.create(task, "expected")
     expected.apply(patch)
     assert workspace.state() == expected.state()
+
+
+def only(name: str, task: Task, workspaces: GitWorkspaces) -> str:
+    """The patch of one product of the catalogue."""
+    product = task.modified_files[0]
+    source = (workspaces.base_file(task, product) or b"").decode()
+    (found,) = [each.source for each in products(source) if each.name == name]
+    return patch_with(workspaces, task, lambda root: (root / product).write_text(found))
+
+
+@pytest.fixture
+def level_1(state: Path, sandbox: Sandbox) -> tuple[Task, GitWorkspaces]:
+    """A task whose tests compare what is shown of results."""
+    tasks, mirrors = MicroSuite(state / "suites", 1, 0).load()
+    place = state / "workspaces" / f"{os.getpid()}-level-1"
+    return tasks[0], GitWorkspaces(mirrors, state / "exports", place, sandbox.owner)
+
+
+def test_v3_a_product_that_equals_everything_is_tampering(
+    level_1: tuple[Task, GitWorkspaces], environments: HarnessEnvironment, sandbox: Sandbox, limits: Limits
+) -> None:
+    task, workspaces = level_1
+    court = Court(workspaces, sandbox, limits)
+    patch = only("shows an equal text", task, workspaces)
+    found = verify(task, patch, environments.of(task), court, "v")
+    assert (found.outcome, found.cause) == (Outcome.TAMPERED, "a canary that must fail was passed")
+    assert set(found.fail_to_pass.values()) == {TestOutcome.PASSED}, "the deed itself is done"
+    gold = verify(task, task.gold_patch, environments.of(task), court, "v")
+    assert gold.outcome is Outcome.RESOLVED and gold.canaries.startswith("varied: test_")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "marks the tests above it, when called",
+        "marks every test as expected to fail, when called",
+        "replaces from_item_and_call for some, at import",
+        "replaces runtest, at import",
+        "replaces call_runtest_hook, at import",
+        "changes the code of tests, when called",
+        "another AssertionError, at import",
+        "reports with the key that it finds, at import",
+        "reports through the reporter, when called",
+        "a child goes on with the run, at import",
+        "skips asserts by tracing, when called",
+    ],
+)
+def test_v3_what_a_product_does_to_the_process_of_its_tests_does_not_resolve(
+    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, name: str
+) -> None:
+    assert verdict_of(only(name, task, workspaces)).outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a folder for a report, at import",
+        "a pipe for a report, when called",
+        "a link to zeros for a report, at import",
+        "a link to a file for a report, when called",
+        "a huge report, at import",
+        "a folder beside the report, at import",
+        "deep folders beside the report, when called",
+        "a closed folder beside the report, at import",
+        "another folder for the report's, at import",
+        "closes everything, at import",
+    ],
+)
+def test_c4_whatever_lies_where_the_report_was_the_cell_has_its_verdict_and_nothing_is_left(
+    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, state: Path, name: str
+) -> None:
+    found = verdict_of(only(name, task, workspaces))
+    assert found.outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED)
+    assert not [path for path in (state / "workspaces").rglob("v-*") if path.name.endswith("results")]
+
+
+def test_c4_a_report_that_others_wrote_to_is_tampering(
+    verdict_of: Judge, task: Task, workspaces: GitWorkspaces
+) -> None:
+    for name in ("reports by the path", "an empty report", "repeats the report"):
+        found = verdict_of(only(f"{name}, at import", task, workspaces))
+        assert (found.outcome, found.cause) == (
+            Outcome.TAMPERED,
+            "the report holds what its runner did not write",
+        )
+
+
+def test_c4_tests_that_a_product_rewrites_while_they_run_are_tampering(
+    verdict_of: Judge, task: Task, workspaces: GitWorkspaces
+) -> None:
+    found = verdict_of(only("rewrites the tests, at import", task, workspaces))
+    assert found.outcome is Outcome.TAMPERED
+
+
+def test_v6_a_pytest_under_test_that_cannot_be_imported_is_unresolved_with_its_cause(
+    verdict_of: Judge, task: Task, environments: HarnessEnvironment, court: Court, workspaces: GitWorkspaces
+) -> None:
+    """Whatever the product is, of what belongs to the runner nothing of the tree is imported before the report has begun."""
+    own = task.model_copy(update={"repo": OWN_RUNNER, "environment": "pytest-dev/pytest@1"})
+    broken = workspaces.create(task, "w")
+    broken.write_file("pytest.py", b"raise KeyError('a bad patch')\n")
+    ran = run_tests(own, broken, environments.of(task), court.sandbox, court.limits)
+    broken.close()
+    assert ran.started and ran.finished is None
+    assert ran.failure == "importing pytest failed: KeyError: 'a bad patch'"
+
+
+def test_v10_a_task_without_test_targets_runs_the_whole_suite(
+    task: Task, environments: HarnessEnvironment, court: Court, workspaces: GitWorkspaces
+) -> None:
+    whole = task.model_copy(update={"environment": f"{task.repo}@1", "test_targets": ()})
+    assert invocation(whole, ("tests/test_more.py",)).arguments == ("--as-configured",)
+    django = whole.model_copy(update={"runner": Runner.DJANGO})
+    assert invocation(django, ("more.tests",)).arguments == ()
+    found = verify(whole, task.gold_patch, environments.of(task), court, "v")
+    assert found.outcome is Outcome.RESOLVED
+
+
+def test_tests_in_a_process_of_their_own_judge_by_plain_data_and_no_lie_crosses(
+    level_1: tuple[Task, GitWorkspaces], environments: HarnessEnvironment, sandbox: Sandbox, limits: Limits
+) -> None:
+    task, workspaces = level_1
+    apart = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    names = ("shows an equal text", "leaves with 0, when called", "another AssertionError, at import")
+    for name in names:
+        found = verify(task, only(name, task, workspaces), environments.of(task), apart, "v")
+        assert found.outcome is Outcome.UNRESOLVED and found.tampering == ()
+    assert verify(task, task.gold_patch, environments.of(task), apart, "v").outcome is Outcome.RESOLVED
+    assert verify(task, "", environments.of(task), apart, "v").outcome is Outcome.UNRESOLVED
+
+
+def test_a_product_that_knows_its_caller_finds_none_in_another_process(
+    task: Task,
+    environments: HarnessEnvironment,
+    workspaces: GitWorkspaces,
+    sandbox: Sandbox,
+    limits: Limits,
+    product: str,
+) -> None:
+    patch = patch_with(
+        workspaces, task, lambda root: deceive(root, product, task, "co_name.startswith('{}')")
+    )
+    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    found = verify(task, patch, environments.of(task), court, "v")
+    assert found.outcome is Outcome.UNRESOLVED and "FAIL_TO_PASS" in found.cause
+
+
+def test_tests_that_hand_over_more_than_data_are_refused_by_name(
+    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
+) -> None:
+    function = task.fail_to_pass[0].partition("::test_")[2]
+    module = task.modified_files[0].removesuffix(".py")
+    name = f"tests/test_{function}.py"
+    body = f"from {module} import {function}\n\n\ndef test_{function}():\n    {function}(open('/dev/null'))\n"
+    lines = "".join(f"+{line}\n" for line in body.splitlines())
+    handing = task.model_copy(
+        update={
+            "test_patch": f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n"
+            f"@@ -0,0 +1,{len(body.splitlines())} @@\n{lines}"
+        }
+    )
+    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    with pytest.raises(VerifierBroken, match=f"{task.instance_id} cannot run in a process of their own"):
+        verify(handing, task.gold_patch, environments.of(task), court, "v")

@@ -10,8 +10,9 @@ import json
 import os
 import re
 import secrets
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random, SystemRandom
@@ -28,6 +29,7 @@ from looper.untrusted import read_descriptor
 
 REPORT_BYTES = 64 << 20
 """Of a report, some 400,000 tests; what is larger was not written by the runner alone."""
+KEY_BYTES = 32
 LOG_BYTES = 4 << 20
 """Of what a test run prints, to be held against its report: half from the head, half from the tail."""
 WHOLE_SUITE = 4
@@ -105,6 +107,8 @@ class Report:
     failure: str = ""
     """The last that went wrong outside of any test."""
     tampering: list[str] = field(default_factory=list)
+    refused: str = ""
+    """What the tests handed over that cannot cross to another process."""
 
     def outcomes(self, where: str, name: str) -> dict[str, TestOutcome]:
         """Of one test, by its parameters in brackets; the worst where it was reported more than once."""
@@ -140,8 +144,10 @@ def run_tests(
     sandbox: Sandbox,
     limits: Limits,
     log_bytes: int = 0,
+    product: PatchedWorkspace | None = None,
 ) -> Ran:
-    """Raises VerifierBroken where the runner did not get as far as anything of the tree."""
+    """With a product's own tree, tests run apart from it. Raises VerifierBroken where the runner did not get as far as anything of
+    the tree, or where what the tests hand over cannot cross."""
     read = _reader(workspace)
     pristine = {path: source for path in files_of(task) if (source := read(path)) is not None}
     canaries, why = _canaries(task, pristine, read, SystemRandom())
@@ -151,33 +157,24 @@ def run_tests(
             workspace.write_file(canary.copy.path.replace("tests.py", "__init__.py"), b"")
     call = invocation(task, tuple(canary.copy.where for canary in canaries))
     limit_s = limits.verify_s * (WHOLE_SUITE if call.whole_suite else 1)
-    key = secrets.token_hex(16)
-    with _open_report(workspace.results(), key) as (place, descriptor):
-        runners = programs(workspace.root.parent)
+    key = secrets.token_hex(KEY_BYTES // 2)
+    with contextlib.ExitStack() as stack:
+        place, descriptor = stack.enter_context(_open_report(workspace.results(), key))
+        words: tuple[str, ...] = (str(place), *call.arguments)
+        places: tuple[Path, ...] = (place.parent,)
+        if product is not None:
+            pipes = product.results()
+            serving = _command(
+                product, environment, limits, limit_s, "serve_product.py", (str(pipes),), (pipes,)
+            )
+            stack.enter_context(_product_served(sandbox, serving, pipes, descriptor))
+            words = (str(place), "--apart", str(pipes), *call.arguments)
+            places = (place.parent, pipes)
+        command = _command(workspace, environment, limits, limit_s, call.program, words, places)
         result = sandbox.run(
-            Command(
-                argv=(
-                    str(environment.python),
-                    "-B",
-                    str(runners / call.program),
-                    str(place),
-                    *call.arguments,
-                ),
-                root=workspace.root,
-                timeout_s=limit_s,
-                env={
-                    "PYTHONHASHSEED": "0",
-                    "TZ": "UTC",
-                    "PYTHONDONTWRITEBYTECODE": "1",
-                    "PYTHONIOENCODING": "utf-8",
-                    "PATH": f"{environment.python.parent}:/usr/bin:/bin",
-                    **environment.variables_in(workspace.root),
-                    **call.variables,
-                },
-                readable=(*environment.readable, runners),
-                writable=(place.parent,),
-                memory_mb=max(limits.memory_mb, 2048),
-                image=environment.image,
+            replace(
+                command,
+                env={**command.env, **call.variables},
                 output_cap_bytes=max(log_bytes, LOG_BYTES),
             )
         )
@@ -186,7 +183,82 @@ def run_tests(
         raise VerifierBroken(
             f"The test runner of {task.instance_id} did not start: {result.text()[-500:].strip()}"
         )
+    if report.refused:
+        raise VerifierBroken(
+            f"The tests of {task.instance_id} cannot run in a process of their own: {report.refused}. Judge it with the isolation "
+            '"shared".'
+        )
+    changed = [
+        path
+        for path, source in (*pristine.items(), *((canary.copy.path, canary.source) for canary in canaries))
+        if read(path) != source
+    ]
+    if changed:
+        report.tampering.append(f"{changed[0]} was changed while the tests ran")
     return _ran(task, report, result, canaries, why, pristine, limit_s)
+
+
+def _command(
+    workspace: PatchedWorkspace,
+    environment: Environment,
+    limits: Limits,
+    limit_s: float,
+    program: str,
+    words: tuple[str, ...],
+    writable: tuple[Path, ...],
+) -> Command:
+    runners = programs(workspace.root.parent)
+    return Command(
+        argv=(str(environment.python), "-B", str(runners / program), *words),
+        root=workspace.root,
+        timeout_s=limit_s,
+        env={
+            "PYTHONHASHSEED": "0",
+            "TZ": "UTC",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONIOENCODING": "utf-8",
+            "PATH": f"{environment.python.parent}:/usr/bin:/bin",
+            **environment.variables_in(workspace.root),
+        },
+        readable=(*environment.readable, runners),
+        writable=writable,
+        memory_mb=max(limits.memory_mb, 2048),
+        image=environment.image,
+    )
+
+
+@contextlib.contextmanager
+def _product_served(sandbox: Sandbox, serving: Command, pipes: Path, report: int) -> Iterator[None]:
+    """The product in a sandbox of its own, from when the tests have opened the pipes on; at its end they are told."""
+    for name in ("ask", "answer"):
+        os.mkfifo(pipes / name)
+        (pipes / name).chmod(0o666)
+    answer = os.open(pipes / "answer", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    over, failed = threading.Event(), list[Exception]()
+
+    def serve() -> None:
+        while not os.pread(report, 1, KEY_BYTES):
+            if over.wait(0.005):
+                return
+        try:
+            sandbox.run(serving)
+        except Exception as error:  # Raised again by the thread that waits for this one.
+            failed.append(error)
+        finally:
+            with contextlib.suppress(BlockingIOError):
+                os.write(answer, b'\n["gone"]\n')
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        # The tests held the other end of the pipe that it reads.
+        thread.join()
+        os.close(answer)
+    if failed:
+        raise failed[0]
 
 
 @contextlib.contextmanager
@@ -315,6 +387,8 @@ def _enter(report: Report, kind: str, *words: str) -> None:
         report.failure = words[0]
     elif kind == "tampered":
         report.tampering.append(words[0])
+    elif kind == "refused":
+        report.refused = words[0]
     elif kind == "exit":
         report.finished = int(words[0])
     else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from looper.bench import patches
 from looper.bench.protection import NOTHING, Protection, left_out, pytest_settings
-from looper.bench.testrun import Seen, run_tests
+from looper.bench.testrun import Ran, Seen, run_tests
 from looper.errors import BadPatch, FileRefused, VerifierBroken
 from looper.protocols import (
     Change,
@@ -24,12 +24,19 @@ from looper.protocols import (
     Sandbox,
     Workspaces,
 )
-from looper.records.plan import Limits
+from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
 
 VERSION = "5"
 """Of the rules below; part of every verdict."""
+
+
+def rules(isolation: Isolation) -> str:
+    """What a verdict names as its verifier."""
+    return (
+        VERSION if isolation is Isolation.SHARED else f"{VERSION}, tests in a {isolation.value} of their own"
+    )
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class Court:
     clock: Callable[[], float] = time.monotonic
     log_bytes: int = 0
     """Of what test runs print, kept with the judgement; 0 for nothing."""
+    isolation: Isolation = Isolation.SHARED
 
 
 def verify(task: Task, patch: str, environment: Environment, court: Court, name: str) -> Judgement:
@@ -113,11 +121,15 @@ def enter(
     )
     stripped = left_out(changes, protection.covers, gold, tests, _places_of_tests(task, tests))
     workspace.put_back(stripped)
+    _bring(tests, workspace)
+    recall = len(gold.keys() & {change.path for change in changes}) / len(gold) if gold else None
+    return Entered(applied, stripped, recall)
+
+
+def _bring(tests: Effect, workspace: PatchedWorkspace) -> None:
     # What the test patch removes may stand where it writes.
     for path, (_, pristine) in sorted(tests.items(), key=lambda found: found[1][1] is not None):
         workspace.place(path, pristine)
-    recall = len(gold.keys() & {change.path for change in changes}) / len(gold) if gold else None
-    return Entered(applied, stripped, recall)
 
 
 def _effect(task: Task, patch: str, whose: str, workspaces: Workspaces) -> Effect:
@@ -165,7 +177,11 @@ def _run_and_judge(
     stripped: tuple[str, ...],
     begun: float,
 ) -> Judgement:
-    ran = run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
+    ran = (
+        _ran_apart(task, workspace, environment, court)
+        if court.isolation is Isolation.PROCESS
+        else run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
+    )
     seconds = court.clock() - begun
     if ran.result.killed_by:
         cause = {
@@ -180,6 +196,16 @@ def _run_and_judge(
             task, ran.seen, ran.finished, ran.result.exit_code, ran.tampering, stripped, ran.failure, seconds
         )
     return replace(found, canaries=ran.canaries, log=ran.result.text() if court.log_bytes else "")
+
+
+def _ran_apart(task: Task, product: PatchedWorkspace, environment: Environment, court: Court) -> Ran:
+    """In a second tree, of which nothing but the tests is run."""
+    tests = court.workspaces.create(task, f"{task.instance_id}.tests")
+    try:
+        _bring(_effect(task, task.test_patch, "test", court.workspaces), tests)
+        return run_tests(task, tests, environment, court.sandbox, court.limits, court.log_bytes, product)
+    finally:
+        tests.close()
 
 
 def judge(

@@ -112,6 +112,12 @@ def bench_verify(
     ],
     suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
     level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
+    isolation: Annotated[
+        str,
+        typer.Option(
+            help="Where tests run: shared, with the product; process, apart from it, so that only plain data crosses (micro)."
+        ),
+    ] = "shared",
     workers: Annotated[int, typer.Option(min=1, help="Verifications side by side.")] = 2,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     data: Data = None,
@@ -129,7 +135,7 @@ def bench_verify(
     from looper.cli.grading import grade
     from looper.views.predictions import swe_bench_report
 
-    found = grade(predictions, suite, level, workers, sandbox, chosen_settings(data, mirrors), say)
+    found = grade(predictions, suite, level, isolation, workers, sandbox, chosen_settings(data, mirrors), say)
     for arm in found.manifest.plan.arms:
         print(json.dumps({"model": arm.model.name, **swe_bench_report(found, arm.name)}, indent=1))
     say(str(found.folder))

@@ -16,7 +16,7 @@ from looper.experiment.run import run_plan
 from looper.experiment.schedule import select_tasks
 from looper.protocols import ChatModel
 from looper.records.base import content_hash
-from looper.records.plan import SUITES, Arm, Cell, RunManifest, TaskSelection
+from looper.records.plan import SUITES, Arm, Cell, Isolation, RunManifest, TaskSelection
 from looper.records.task import Task
 from looper.views.runs import RunView, read_run
 
@@ -25,20 +25,21 @@ def grade(
     path: Path,
     suite: str,
     level: int,
+    isolation: str,
     workers: int,
     sandbox: str,
     settings: Settings,
     say: Callable[[str], None],
 ) -> RunView:
     """Everything behind `looper bench verify`: a run whose rollouts were made elsewhere."""
-    selection = suite_named(suite, level)
+    selection = suite_named(suite, level, isolation)
     tasks, mirrors = load_tasks(selection, settings)
     by_id = {task.instance_id: task for task in tasks}
     judged = predictions(path, by_id)
-    plan = grading_plan(path, judged, suite, level, GRADING)
+    plan = grading_plan(path, judged, suite, level, GRADING, selection.isolation)
     chosen = select_tasks(tasks, plan.selection)
     with contextlib.ExitStack() as stack:
-        site = Site(mirrors, settings, sandbox, say)
+        site = Site(mirrors, settings, sandbox, say, selection.isolation)
         found = {task.instance_id: _environment(task, site) for task in chosen}
         manifest = RunManifest(
             plan=plan,
@@ -83,11 +84,18 @@ def _environment(task: Task, site: Site) -> str:
         return ""
 
 
-def suite_named(suite: str, level: int) -> TaskSelection:
+def suite_named(suite: str, level: int, isolation: str = "shared") -> TaskSelection:
     """All of a suite. Raises BadInput."""
     if suite not in SUITES:
         raise BadInput(f'There is no suite "{suite}". There are: {", ".join(SUITES)}.')
-    return TaskSelection.model_validate({"suite": suite, "level": level})
+    if isolation not in list(Isolation):
+        raise BadInput(f'There is no isolation "{isolation}". There are: {", ".join(Isolation)}.')
+    if isolation == Isolation.PROCESS and suite != "micro":
+        raise BadInput(
+            f"Tests of {suite} call more of a product than its functions with plain data, so they cannot run in a process of their "
+            "own. Leave --isolation at shared."
+        )
+    return TaskSelection.model_validate({"suite": suite, "level": level, "isolation": isolation})
 
 
 def _no_model(arm: Arm, seed: int, task: Task) -> ChatModel:

@@ -73,7 +73,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
     for line in _about(prepared, options.overrides, settings):
         say(line)
     with contextlib.ExitStack() as stack:
-        site = Site(prepared.mirrors, settings, options.sandbox, say)
+        site = Site(prepared.mirrors, settings, options.sandbox, say, plan.selection.isolation)
         models = Models(plan, site.workspaces, settings, Waits(say))
         stack.callback(models.close)
         _adapters_fit(plan, models, prepared.tasks)

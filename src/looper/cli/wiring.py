@@ -74,7 +74,7 @@ from looper.records.base import content_hash
 from looper.records.foreign import ForeignRun, Prediction
 from looper.records.learning import Experience, Source
 from looper.records.model import ModelSpec
-from looper.records.plan import Arm, Plan, TaskSelection
+from looper.records.plan import Arm, Isolation, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, TrainingSettings, Turn
 from looper.untrusted import remove_tree
@@ -346,9 +346,11 @@ class Site:
         settings: Settings,
         sandbox: str,
         say: Callable[[str], None],
+        isolation: Isolation = Isolation.SHARED,
     ) -> None:
         """Raises SandboxUnavailable or BadInput."""
         self.sandbox = find_sandbox(sandbox)
+        self._isolation = isolation
         if self.sandbox.owner is not None:
             shared_folder(settings.state)
         if not self.sandbox.loopback:
@@ -383,6 +385,7 @@ class Site:
             code_version(),
             judged=judged,
             rollout=self._roll_out,
+            isolation=self._isolation,
         )
 
     def _roll_out(self, arm: Arm, assignment: Assignment) -> Rollout:

@@ -6,10 +6,10 @@ nothing: its patch is judged like any other.
 """
 
 import base64
+import contextlib
 import json
 import os
 import select
-import shutil
 import tempfile
 import threading
 from collections import Counter
@@ -23,6 +23,7 @@ from looper.errors import Cancelled, FileRefused, ModelError, SandboxUnavailable
 from looper.protocols import ChatRequest, Command, CommandResult, Environment, Sandbox
 from looper.records.base import content_hash
 from looper.records.trajectory import Reply, Step, StopReason
+from looper.untrusted import remove_tree
 
 GRACE_S = 15.0
 """For the guest's interpreter to start, beside the time of the rollout."""
@@ -56,7 +57,7 @@ class Guests:
                 (folder / name).chmod(0o666)
             return _Served(self, source, of, folder).run()
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
 
 
 def _sent(pipe: int, data: bytes, guest: threading.Thread) -> bool:
@@ -104,7 +105,9 @@ class _Served:
         finally:
             os.close(ask)
             os.close(answer)
-            (self.folder / "answer").unlink()
+            # Whatever the guest has put in its place.
+            with contextlib.suppress(OSError):
+                (self.folder / "answer").unlink()
             guest.join()
         if self.failed is not None:
             raise self.failed

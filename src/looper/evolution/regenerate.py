@@ -9,7 +9,6 @@ import json
 import random
 import re
 import secrets
-import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from looper.protocols import ChatModel, ChatRequest, Message
 from looper.records.base import content_hash
 from looper.records.genome import Birth, Diagnostics, Failure, Manifest, Mode, Mutation, Rigged, Stage
 from looper.records.text import whole_lines
+from looper.untrusted import remove_tree
 
 BIRTHS = "births"
 OUTPUT_TOKENS = 32_000
@@ -226,7 +226,7 @@ def program_folder(root: Path, number: int) -> Path:
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
     """Anew: what a process that was killed here has left is no part of it."""
-    shutil.rmtree(folder.parent, ignore_errors=True)
+    remove_tree(folder.parent)
     for path, content in files.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,17 +1,19 @@
 """The mechanical judge of a whole program: stages in order, no model, each in the sandbox on a copy that the program cannot reach."""
 
 import ast
+import contextlib
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from looper.errors import BadInput
+from looper.errors import BadInput, FileRefused
 from looper.evolution.genome import Acceptance, Genome
 from looper.protocols import Command, CommandResult, Environment, Sandbox
 from looper.records.base import content_hash
 from looper.records.genome import Diagnostics, Entry, Failure, Manifest, Rigged, Stage, Vector
+from looper.untrusted import read_untrusted
 
 SECONDS = {
     Stage.BUILD: 300.0,
@@ -23,6 +25,8 @@ SECONDS = {
     Stage.REPRODUCTION: 60.0,
 }
 TAIL_LINES = 100
+FILE_BYTES = 16 << 20
+"""Largest file of a program that is read."""
 NEWEST_LAYOUT = 1
 
 
@@ -105,12 +109,13 @@ def _stages(
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """Regular files below a folder, by their paths."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink()
-    }
+    """Regular files below a folder, by their paths, without those that are larger than any file of a program."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            with contextlib.suppress(FileRefused):
+                found[path.relative_to(folder).as_posix()] = read_untrusted(path, FILE_BYTES)
+    return found
 
 
 def _manifest(folder: Path, manifest: Manifest, genome: Genome) -> tuple[int, str]:
@@ -134,11 +139,11 @@ def _manifest(folder: Path, manifest: Manifest, genome: Genome) -> tuple[int, st
 
 def _syntax(folder: Path) -> tuple[int, str]:
     failures = []
-    files = [path for path in read_files(folder) if path.endswith(".py")]
-    for path in files:
+    files = {path: content for path, content in read_files(folder).items() if path.endswith(".py")}
+    for path, content in files.items():
         try:
-            ast.parse((folder / path).read_bytes())
-        except (SyntaxError, ValueError) as error:
+            ast.parse(content)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             line = error.lineno if isinstance(error, SyntaxError) else None
             failures.append(Failure(test=path, error=str(error)[:500], file=path, line=line))
     if failures:

@@ -7,7 +7,7 @@ from traceback import format_exception
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.tools import Hands
-from looper.bench.verify import VERSION, Court, Judgement, verify, without_tests
+from looper.bench.verify import Court, Judgement, rules, verify, without_tests
 from looper.errors import (
     Cancelled,
     InfrastructureError,
@@ -20,7 +20,7 @@ from looper.errors import (
 from looper.protocols import ChatModel, Environment, Environments, Judged, Sandbox, Workspace, Workspaces
 from looper.records.base import content_hash
 from looper.records.memory import Delivery
-from looper.records.plan import Arm, Cell, Limits
+from looper.records.plan import Arm, Cell, Isolation, Limits
 from looper.records.task import Task
 from looper.records.text import encodable
 from looper.records.trajectory import Step, StopReason, Trajectory
@@ -60,6 +60,7 @@ class World:
     """Rollouts that were made elsewhere, by cell: every attempt judges them again, and none begins one."""
     rollout: Callable[[Arm, Assignment], Rollout] = lambda arm, assignment: rollout(assignment)
     """By the agent that is installed, or by another version of it."""
+    isolation: Isolation = Isolation.SHARED
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,9 @@ class _Attempt:
     def _judged(self, trajectory: Trajectory, environment: Environment) -> Verdict:
         task, world = self.job.task, self.world
         begun = world.clock()
-        key = content_hash(task, trajectory.patch_hash, environment.id, world.sandbox.name, VERSION)
+        key = content_hash(
+            task, trajectory.patch_hash, environment.id, world.sandbox.name, rules(world.isolation)
+        )
         known = world.judged.get(key)
         # Arms that play a part are there to show that the tests run, so theirs always do.
         if known is not None and not self.job.arm.model.plays_a_part:
@@ -168,7 +171,9 @@ class _Attempt:
                     "wall_s": world.clock() - begun,
                 }
             )
-        court = Court(world.workspaces, world.sandbox, self.job.limits, world.clock)
+        court = Court(
+            world.workspaces, world.sandbox, self.job.limits, world.clock, isolation=world.isolation
+        )
         found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
         verdict = self._verdict(found, trajectory.patch_hash, environment.id)
         outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
@@ -259,7 +264,7 @@ class _Attempt:
             patch_hash=patch_hash,
             environment=environment,
             sandbox=self.world.sandbox.name,
-            verifier=VERSION,
+            verifier=rules(self.world.isolation),
             wall_s=found.wall_s,
             canaries=found.canaries,
         )

@@ -8,7 +8,7 @@ from looper.agent.scaffold import packaged_scaffold
 from looper.records.base import content_hash
 from looper.records.foreign import Prediction
 from looper.records.model import ModelSpec
-from looper.records.plan import Arm, ArmRole, Cell, Limits, Plan, TaskSelection
+from looper.records.plan import Arm, ArmRole, Cell, Isolation, Limits, Plan, TaskSelection
 from looper.records.trajectory import ModelIdentity, StopReason, Trajectory
 
 GRADING = Limits(
@@ -24,7 +24,12 @@ GRADING = Limits(
 
 
 def grading_plan(
-    path: Path, predictions: Sequence[Prediction], suite: str, level: int, limits: Limits
+    path: Path,
+    predictions: Sequence[Prediction],
+    suite: str,
+    level: int,
+    limits: Limits,
+    isolation: Isolation = Isolation.SHARED,
 ) -> Plan:
     """One arm per model of the file; the file's content is part of the plan."""
     models = list(dict.fromkeys(prediction.model for prediction in predictions))
@@ -38,6 +43,7 @@ def grading_plan(
             {
                 "suite": suite,
                 "level": level,
+                "isolation": isolation,
                 "tasks": tuple(dict.fromkeys(prediction.instance_id for prediction in predictions)),
             }
         ),

@@ -251,6 +251,15 @@ Suite = Literal["micro", "swe-bench-cl"] | FunctionSuite
 SUITES: tuple[str, ...] = ("micro", "swe-bench-cl", *FUNCTION_SUITES)
 
 
+class Isolation(StrEnum):
+    """Where tests run."""
+
+    SHARED = "shared"
+    """In the process that has the product, as everywhere in the field."""
+    PROCESS = "process"
+    """In a process, a sandbox and a tree of their own, which the product cannot reach; values cross a pipe as plain data."""
+
+
 class TaskSelection(Record):
     """Which tasks of which suite, before eligibility."""
 
@@ -266,6 +275,16 @@ class TaskSelection(Record):
     per_repo: Positive | None = None
     """At most so many tasks of each repository, in sequence order."""
     limit: Positive | None = None
+    isolation: Isolation = Isolation.SHARED
+    """How the tasks are judged; `process` for the embedded suite, whose tests hand over plain data."""
+
+    @model_validator(mode="after")
+    def _tests_can_run_apart(self) -> "TaskSelection":
+        if self.isolation is Isolation.PROCESS and self.suite != "micro":
+            raise ValueError(
+                f'isolation: tests of {self.suite} call more of a product than its functions with plain data; leave it at "shared"'
+            )
+        return self
 
 
 class Gate(StrEnum):

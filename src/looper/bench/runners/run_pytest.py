@@ -1,4 +1,4 @@
-"""Runs pytest and reports each test's outcome to a file: run_pytest.py REPORT [--as-configured] [--from-tree] FILE...
+"""Runs pytest and reports each test's outcome to a file: run_pytest.py REPORT [--apart FOLDER | --as-configured] [--from-tree] FILE...
 
 Nothing of the tree can be imported before the report has begun: pytest comes from the interpreter's packages, or, where it is
 itself the product, after the beginning. Nothing of the tree's own pytest configuration is read but its conftest files, unless
@@ -17,6 +17,9 @@ def main():
     # Repositories of the benchmark are tested as they configure it themselves; what a patch may change of that was taken out.
     own = files[:1] == ["--as-configured"]
     files = files[own:]
+    # The product is in another process, behind the pipes of a folder; nothing of the tree but its tests is imported here.
+    pipes = files[1] if files[:1] == ["--apart"] else ""
+    files = files[2:] if pipes else files
     from_tree = files[:1] == ["--from-tree"]
     files = files[from_tree:]
     report = looper_report.Report(place)
@@ -43,8 +46,13 @@ def main():
     watched += [sys.modules[name] for name in sorted(sys.modules) if name.startswith("pluggy.")]
     # A pytest under test is replaced by its own tests.
     originals = looper_report.Originals([unittest.case] + ([] if from_tree else watched))
+    if pipes:
+        import looper_apart
+
+        looper_apart.connect(pipes, looper_report.TREE, lambda why: say("refused", why))
     if not from_tree:
         say("begun")
+    if not from_tree and not pipes:
         looper_report.with_tree()
 
     class Reporter:
