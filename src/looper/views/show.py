@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from looper.records.text import encodable
 from looper.records.training import Example
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import TestOutcome, Verdict
@@ -14,8 +15,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def harmless(text: str) -> str:
-    """Text with control characters made visible."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+    """Text with control characters, and halves of characters, made visible."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", encodable(text).replace("\r\n", "\n"))
 
 
 def duration(seconds: float) -> str:
