@@ -235,6 +235,8 @@ def test_c13_faults_of_one_kind_in_many_cells_stop_the_run_only_where_they_are_t
     monkeypatch.setattr(GitWorkspace, "state", lambda self: {}["nothing"])
     found = run.play(*many)
     assert all(verdict.outcome is Outcome.INFRA_ERROR and verdict.fault for verdict in found)
+    shown = "\n".join(show_cell(run.folder.parent, run.folder, found[0].cell, None))
+    assert "infra_error: KeyError: 'nothing'" in shown and "Traceback" in shown
     monkeypatch.setattr(GitWorkspace, "state", lambda self: 1 / 0)
     assert all(verdict.outcome is Outcome.UNRESOLVED for verdict in run.play(*many))
 

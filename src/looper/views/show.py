@@ -48,7 +48,8 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
         lines.append(harmless(end.patch) or "(empty patch)")
     if verdict is None:
         return "\n".join([*lines, "══ no verdict yet ══"])
-    lines.append(f"══ {verdict.outcome.value}{f': {verdict.cause}' if verdict.cause else ''} ══")
+    cause = f": {harmless(verdict.cause)}" if verdict.cause else ""
+    lines.append(f"══ {verdict.outcome.value}{cause} ══")
     for label, outcomes in (("FAIL_TO_PASS", verdict.fail_to_pass), ("PASS_TO_PASS", verdict.pass_to_pass)):
         lines += [f"{label} {_counts(list(outcomes.values()))}"]
         lines += [
@@ -57,7 +58,11 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
             if outcome is not TestOutcome.PASSED
         ]
     if verdict.stripped_paths:
-        lines.append(f"left out of the patch: {', '.join(verdict.stripped_paths)}")
+        lines.append(f"left out of the patch: {harmless(', '.join(verdict.stripped_paths))}")
+    if end is not None and end.flagged_paths:
+        lines.append(f"no patch can hold: {harmless(', '.join(end.flagged_paths))}")
+    if verdict.fault:
+        lines.append(harmless(verdict.fault).rstrip("\n"))
     return "\n".join(lines)
 
 
