@@ -68,13 +68,13 @@ PATHS = (
     "loop", "closed/in", "a\nb", "a\u2028b", "-rf", "*", "$(id)", "con", "ops.py/x", "sub/.git", "\u202e", " ", "x" * 60_000,
 )  # fmt: skip
 COMMANDS = (
-    "ls -la; python check.py", "echo x >> ops.py", "cat ops.py", "true", "false", "exit 126", "exit 255", "kill -9 $$", "kill -SEGV $$",
+    "ls -la; python check.py", "rm -rf d many* copy 0*", "echo x >> ops.py", "cat ops.py", "true", "false", "exit 126", "exit 255", "kill -9 $$", "kill -SEGV $$",
     "mkfifo pipe", "ln -s loop loop; ln -s / root; ln -s . self", "touch $'a\\nb' $'\\xff\\xfe' $'\\u2028' -- -rf '*'",
     "mkdir -p closed/in; echo x > closed/in/f; chmod 0 closed/in closed ops.py", "chmod -R 0 . ; true", "chmod -R u+rwX . ; true",
     "rm -rf -- * .[!.]*", "rm -rf .git; git init -q sub", "mv ops.py ops; mkdir ops.py; echo x > ops.py/y", "truncate -s 200M sparse",
     "head -c 3M /dev/urandom > random.bin", "head -c 300K /dev/urandom", "printf '\\000\\377\\355\\240\\200'", "yes | head -c 5M",
-    "touch many{1..800}", "for i in $(seq 40); do n=$(printf '%0250d' 0); mkdir $n && cd $n || break; done; touch deep",
-    "python -c \"import os\nfor i in range(1500): os.mkdir('d'); os.chdir('d')\nopen('f', 'w').write('x')\"",
+    "touch many{1..200}", "for i in $(seq 40); do n=$(printf '%0250d' 0); mkdir $n && cd $n || break; done; touch deep",
+    "python -c \"import os\nfor i in range(400): os.mkdir('d'); os.chdir('d')\nopen('f', 'w').write('x')\"",
     "python -c \"import socket; socket.socket(socket.AF_UNIX).bind('s')\"", "sleep 60 & disown; sleep 60 & echo on", "exec >&- 2>&- <&-",
     "ln ops.py hard; ln -s /etc/passwd out", "echo 'x = (' > ops.py", "python -c 'print(\"9\" * 200000)'", "ulimit -n 3; ls", "cd /; pwd; ls",
     "echo gitdir: /etc > .git/x; echo '* -text eol=crlf' > .gitattributes", "git config core.fsmonitor /bin/false; git status; git stash",
@@ -99,7 +99,7 @@ class Maker:
 
     def reply(self) -> tuple[str, FinishReason]:
         kinds: tuple[tuple[Callable[[], str], float], ...] = (
-            (self.text, 30), (self.soup, 28), (self.damaged, 20), (self.file_action, 14), (self.huge, 2), (self.command, 4), (self.done, 0.2),
+            (self.text, 32), (self.soup, 28), (self.damaged, 20), (self.file_action, 9), (self.huge, 2), (self.command, 2), (self.done, 0.2),
         )  # fmt: skip
         said = self.rng.choices([make for make, _ in kinds], [weight for _, weight in kinds])[0]()
         return said, FinishReason.LENGTH if self.rng.random() < 0.03 else FinishReason.STOP

@@ -1,5 +1,6 @@
 """Nothing that a model says or makes ends more than its own cell."""
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from looper.cli.reading import show_cell
 from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
@@ -15,14 +17,21 @@ from looper.edges.workspaces.exports import GitWorkspace, GitWorkspaces
 from looper.errors import InfrastructureError, JournalError
 from looper.experiment.cell import World
 from looper.experiment.ledger import Ledger
+from looper.experiment.pools import read_attempts
 from looper.experiment.run import INFRA_IN_A_ROW, run_plan
 from looper.journal import read_stream
-from looper.protocols import Sandbox
+from looper.protocols import Message, Sandbox
 from looper.records.plan import Arm, Cell, Limits, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
-from looper.records.text import with_whole_characters
+from looper.records.text import encodable, with_whole_characters
+from looper.records.training import SelectionSettings
 from looper.records.trajectory import ObservationKind, Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, Verdict
+from looper.training.select import Attempt, select
+from looper.views.diff import rollouts_diff
+from looper.views.exports import atif_lines, csv_lines
+from looper.views.runs import read_run
+from looper.views.show import step_text
 
 
 @dataclass
@@ -35,9 +44,9 @@ class Run:
     arm: Arm
     limits: Limits
 
-    def play(self, *scripts: Sequence[str]) -> list[Verdict]:
+    def play(self, *scripts: Sequence[str], model: type[ScriptedModel] = ScriptedModel) -> list[Verdict]:
         """The last verdict of each cell."""
-        models = [ScriptedModel(script) for script in scripts]
+        models = [model(script) for script in scripts]
         world = replace(self.world, model_of=lambda arm, seed, task: models[seed])
         seeds = tuple(range(len(scripts)))
         plan = Plan(
@@ -226,6 +235,8 @@ def test_c13_faults_of_one_kind_in_many_cells_stop_the_run_only_where_they_are_t
     monkeypatch.setattr(GitWorkspace, "state", lambda self: {}["nothing"])
     found = run.play(*many)
     assert all(verdict.outcome is Outcome.INFRA_ERROR and verdict.fault for verdict in found)
+    shown = "\n".join(show_cell(run.folder.parent, run.folder, found[0].cell, None))
+    assert "infra_error: KeyError: 'nothing'" in shown and "Traceback" in shown
     monkeypatch.setattr(GitWorkspace, "state", lambda self: 1 / 0)
     assert all(verdict.outcome is Outcome.UNRESOLVED for verdict in run.play(*many))
 
@@ -261,3 +272,36 @@ def test_c13_an_odd_step_on_record_is_repeated_and_keeps_its_cell_from_nothing(
         assert (after.outcome, after.attempt, after.cause) == (before.outcome, 1, before.cause)
         for path in run.folder.glob("*.jsonl"):
             path.unlink()
+
+
+def test_c5_a_rollout_without_a_step_is_shown_exported_and_learned_from_like_any_other(run: Run) -> None:
+    class Full(ScriptedModel):
+        """No prompt fits."""
+
+        def count_tokens(self, messages: Sequence[Message]) -> int:
+            return 10**6
+
+    (verdict,) = run.play([DONE], model=Full)
+    view = read_run(run.folder)
+    assert (view.trajectories[0].stop_reason, view.trajectories[0].steps) == (StopReason.CONTEXT_FULL, 0)
+    (attempt,) = read_attempts(run.folder)
+    _, counted = select([attempt], {run.task.instance_id}, SelectionSettings(minimum_tasks=1))
+    assert attempt.steps == () and counted.unresolved == 1
+    resolved = Attempt(attempt.trajectory, (), verdict.model_copy(update={"outcome": Outcome.RESOLVED}))
+    taken, counted = select([resolved], {run.task.instance_id}, SelectionSettings(minimum_tasks=1))
+    assert (taken, counted.without_steps) == ([], 1)
+    assert json.loads(next(atif_lines(view, "base")))["final_metrics"]["total_steps"] == 1
+    assert "context_full" in list(csv_lines(view))[1]
+    assert "context_full after 0 steps" in "\n".join(rollouts_diff(view, verdict.cell, verdict.cell))
+    assert "context_full after 0 steps" in "\n".join(
+        show_cell(run.folder.parent, run.folder, verdict.cell, None)
+    )
+
+
+def test_c1_exports_hold_any_text_that_was_said(run: Run) -> None:
+    run.play([f"\ud800 {ODD['a surrogate in a path']}", ODD["a surrogate in a path"], DONE, DONE])
+    view = read_run(run.folder)
+    said = [json.loads(encodable(line)) for line in atif_lines(view, "base")]
+    assert said[0]["steps"][1]["message"] == run.steps()[0].reply.text
+    for step in run.steps():
+        assert step_text(step).encode()

@@ -80,6 +80,7 @@ _ENTITIES = {
     "\r": "&#13;",
     "\t": "&#9;",
 }
+_TO_ENTITY = str.maketrans(_ENTITIES)
 _FROM_ENTITY = {entity: char for char, entity in _ENTITIES.items()}
 
 
@@ -339,7 +340,7 @@ def _path(attributes: dict[str, str], tool: str) -> str:
 
 
 def _escape(value: str) -> str:
-    return "".join(_ENTITIES.get(char, char) for char in value)
+    return value.translate(_TO_ENTITY)
 
 
 def _unescape(value: str) -> str:

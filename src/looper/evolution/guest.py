@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, total
-from looper.errors import Cancelled, FileRefused, ModelError, SandboxUnavailable
+from looper.errors import Cancelled, FileRefused, ModelError, SandboxUnavailable, is_of_what_was_made
 from looper.protocols import ChatRequest, Command, CommandResult, Environment, Sandbox
 from looper.records.base import content_hash
 from looper.records.trajectory import Reply, Step, StopReason
@@ -178,8 +178,10 @@ class _Served:
             return {"value": ask(**asked)}
         except FileRefused as error:
             return {"refused": str(error)}
-        except (TypeError, ValueError, KeyError) as error:
-            # Another shape than was agreed on: the guest's fault, and its end.
+        except Exception as error:
+            if not (isinstance(error, TypeError | KeyError) or is_of_what_was_made(error)):
+                raise
+            # Another shape than was agreed on, or a tree that cannot be handled: the guest's fault, and its end.
             raise _Ended from error
 
     def _begin(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from looper.agent.loop import Assignment, rollout
 from looper.agent.scaffold import packaged_scaffold
 from looper.agent.tools import Hands
-from looper.errors import BudgetSpent
+from looper.errors import BudgetSpent, TreeUnreadable
 from looper.journal import Stream, read_stream
 from looper.protocols import ChatModel, Environment, Sandbox, Workspace
 from looper.records.generation import Cause, Reported, ToolUse
@@ -113,7 +113,10 @@ def work(lab: Lab, number: int, attempt: int, seed: int, task: Task) -> Work:
     finally:
         stream.close()
         lab.model.forget(f"gen-{number}#{attempt}")
-    patch, flagged = lab.workspace.patch()
+    try:
+        patch, flagged = lab.workspace.patch()
+    except TreeUnreadable:
+        patch, flagged, stop = "", (), StopReason.UNUSABLE.value
     return Work(patch, flagged, _report(number, stop, steps, patch))
 
 

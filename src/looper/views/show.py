@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from looper.records.text import encodable
 from looper.records.training import Example
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import TestOutcome, Verdict
@@ -15,8 +16,8 @@ cannot be printed at all."""
 
 
 def harmless(text: str) -> str:
-    """Text with control characters made visible."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+    """Text with control characters, and halves of characters, made visible."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", encodable(text).replace("\r\n", "\n"))
 
 
 def duration(seconds: float) -> str:
@@ -49,7 +50,8 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
         lines.append(harmless(end.patch) or "(empty patch)")
     if verdict is None:
         return "\n".join([*lines, "══ no verdict yet ══"])
-    lines.append(f"══ {verdict.outcome.value}{f': {harmless(verdict.cause)}' if verdict.cause else ''} ══")
+    cause = f": {harmless(verdict.cause)}" if verdict.cause else ""
+    lines.append(f"══ {verdict.outcome.value}{cause} ══")
     for label, outcomes in (("FAIL_TO_PASS", verdict.fail_to_pass), ("PASS_TO_PASS", verdict.pass_to_pass)):
         lines += [f"{label} {_counts(list(outcomes.values()))}"]
         lines += [
@@ -61,6 +63,10 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
         lines.append(f"applied by: {verdict.applied}")
     if verdict.stripped_paths:
         lines.append(f"left out of the patch: {harmless(', '.join(verdict.stripped_paths))}")
+    if end is not None and end.flagged_paths:
+        lines.append(f"no patch can hold: {harmless(', '.join(end.flagged_paths))}")
+    if verdict.fault:
+        lines.append(harmless(verdict.fault).rstrip("\n"))
     return "\n".join(lines)
 
 
