@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.scripted import ScriptedModel
 from looper.errors import ModelMissing
+from looper.experiment.prove import SENTINEL
 from looper.journal import read_stream
-from looper.protocols import ChatModel
-from looper.records.trajectory import Step, Trajectory
+from looper.protocols import ChatModel, ChatRequest
+from looper.records.trajectory import Reply, Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, Verdict
 
 PROFILE = """
@@ -34,7 +36,7 @@ limit = 4
 steps = 6
 output_tokens = 80
 context_tokens = 4096
-wall_s = 60.0
+wall_s = {wall_s}
 command_s = 10.0
 verify_s = 60.0
 """
@@ -47,8 +49,10 @@ def nano() -> Iterator[ChatModel]:
     model.close()
 
 
-def run(folder: Path, state: Path, model: str, scaffold: str) -> "subprocess.CompletedProcess[str]":
-    (folder / "profile.toml").write_text(PROFILE.format(model=model, scaffold=scaffold))
+def run(
+    folder: Path, state: Path, model: str, scaffold: str, wall_s: float = 60.0
+) -> "subprocess.CompletedProcess[str]":
+    (folder / "profile.toml").write_text(PROFILE.format(model=model, scaffold=scaffold, wall_s=wall_s))
     argv = [
         sys.executable,
         "-m",
@@ -111,6 +115,37 @@ def test_l15_a_second_run_waits_for_nobody_and_names_the_holder(
             and str(os.getpid()) in refused.stderr
             and "--share-machine" in refused.stderr
         )
+
+
+def test_c14_a_wrong_name_is_said_before_anybody_waits_for_the_machine(
+    tmp_path: Path, state: Path, nano: ChatModel
+) -> None:
+    from looper.edges.machine import inference_lock
+
+    with FakeOllama("nano:latest", nano) as server, inference_lock(state / "ollama"):
+        refused = run(tmp_path, state, f"ollama:other@{server.url}", "terse")
+    assert refused.returncode == 2 and "ollama pull other" in refused.stderr
+
+
+class Slow(ScriptedModel):
+    """Works at once when it is only asked to repeat a word, and takes its time over a task."""
+
+    def reply(self, request: ChatRequest) -> Reply:
+        if SENTINEL not in request.messages[-1][1]:
+            time.sleep(3.0 * len(request.messages) - 6.0)
+        return super().reply(request)
+
+
+def test_c9_a_reply_that_takes_longer_than_is_left_is_the_rollouts_end(tmp_path: Path, state: Path) -> None:
+    model = Slow(['<write path="new.py">\nx = 1\n</write>', "<done></done>"])
+    with FakeOllama("slow:latest", model) as server:
+        done = run(tmp_path, state, f"ollama:slow@{server.url}", "full", wall_s=3.0)
+    assert done.returncode == 0, done.stderr
+    folder = next((tmp_path / "runs").iterdir())
+    ends = list(read_stream(folder, "trajectories", Trajectory))
+    assert {(end.stop_reason, end.steps) for end in ends} == {(StopReason.TIME_LIMIT, 1)}
+    assert all("new.py" in end.patch and end.stop_cause.startswith("ReplyLate") for end in ends)
+    assert {verdict.outcome for verdict in read_stream(folder, "verdicts", Verdict)} == {Outcome.UNRESOLVED}
 
 
 def test_the_fake_speaks_as_the_package_expects(nano: ChatModel) -> None:

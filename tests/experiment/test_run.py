@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.fakes.scripted_http import ScriptedServer
 
 from looper.experiment.ledger import Ledger
 from looper.journal import read_stream
@@ -195,6 +197,61 @@ def test_p02_a_second_signal_ends_it_at_once(project: Project) -> None:
     _, err = process.communicate(timeout=10)
     assert process.returncode == 130 and time.monotonic() - begun < 5
     assert "Interrupted. Go on with: looper run test" in err
+
+
+def test_c14_the_second_signal_is_answered_whenever_it_comes(project: Project) -> None:
+    """Between the end of the cells and the end of the process too."""
+    for pause in (0.0, 0.02, 0.1, 0.3):
+        process = project.start("run", "test", "--fresh")
+        while not (project.folder / "runs").exists() or not project.verdicts():
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(pause)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode == 130 and "Interrupted. Go on with: looper run test" in err
+        shutil.rmtree(project.folder / "runs")
+
+
+def test_j3_the_command_that_an_interrupted_run_names_goes_on_with_that_run(project: Project) -> None:
+    asked = ("--arm", "base", "--arm", "gold", "--limit", "3", "--master-seed", "5", "--workers", "1")
+    process = project.start("run", "test", "--fresh", *asked)
+    while not (project.folder / "runs").exists() or not project.verdicts():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    named = err.split("Go on with: ")[1].strip()
+    assert "--fresh" not in named and all(word in shlex.split(named) for word in asked)
+    status = json.loads(project.looper("status", "--json").stdout)["runs"][0]
+    assert status["goes_on_with"] == named and f"go on with: {named}" in project.looper("status").stdout
+    assert project.looper("run", "test", "--fresh", "--arm", "noop", *asked[4:]).returncode == 0, (
+        "a newer one"
+    )
+    on = project.looper(*shlex.split(named)[1:])
+    assert on.returncode == 0, on.stderr
+    folders = sorted((project.folder / "runs").iterdir(), key=lambda path: path.stat().st_ctime)
+    assert len(folders) == 2
+    mine = next(path for path in folders if path.name == shlex.split(named)[-1])
+    cells = [verdict.cell for verdict in read_stream(mine, "verdicts", Verdict)]
+    assert len(cells) == len(set(cells)) == 6
+
+
+def test_j3_a_run_that_is_named_must_be_there_and_is_no_fresh_one(project: Project) -> None:
+    missing = project.looper("run", "test", "--run", "nowhere")
+    assert missing.returncode == 2 and "Traceback" not in missing.stderr
+    both = project.looper("run", "test", "--run", "nowhere", "--fresh")
+    assert both.returncode == 2 and "Leave one of them out" in both.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_u11_an_interruption_in_preparation_says_so(project: Project, number: signal.Signals) -> None:
+    with ScriptedServer(["hang"]) as server:
+        process = project.start("run", "test", "--model", f"openai:m@{server.url}", "--arm", "base")
+        while not server.requests and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and "Interrupted in preparation" in err and "Traceback" not in err
 
 
 def test_p05_a_second_run_on_the_same_folder_is_refused_and_names_the_first(project: Project) -> None:

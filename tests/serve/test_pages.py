@@ -1,5 +1,6 @@
 """What pages show, of whatever is there: hostile texts, damage, nothing at all, very much."""
 
+import html
 import json
 import re
 import shutil
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from looper.cli.served import Embedded
-from looper.journal import read_stream
+from looper.journal import Stream, read_stream
 from looper.records.deed import Deed, DeedKind
+from looper.records.session import Session
 from looper.serve.deeds import Deeds
 from looper.serve.pages import DIFF_STEPS
 from looper.views.live import Projection
@@ -52,6 +54,17 @@ def test_h07_hostile_text_in_every_field_is_text(served: Served, runs: Path) -> 
         file = client.get(f"/runs/{folder.name}/text/{cell}?part=seen&step=1")
     assert file.headers["content-type"].startswith("text/plain") and "<script>" in file.text
     assert file.headers["content-disposition"].startswith("attachment")
+
+
+def test_j3_pages_repeat_the_command_that_was_recorded(served: Served, runs: Path) -> None:
+    folder = write_run(runs, judged=lambda cell: cell.startswith("base"))
+    command = f"looper run exp00 --arm 'a b' --limit 3 --master-seed 5 --run {folder.name}"
+    for where, said in (("/some where", f"cd '/some where' && {command}"), (str(Path.cwd()), command)):
+        stream = Stream(folder, "sessions", Session)
+        stream.append(Session(pid=1, workers=2, begun="x", done_before=0, command=command, where=where))
+        stream.close()
+        with served.browser() as client:
+            assert f"<code>{said}</code>" in html.unescape(client.get(f"/runs/{folder.name}").text)
 
 
 def test_no_runs_yet_says_how_to_make_one(served: Served) -> None:

@@ -28,8 +28,8 @@ class RunProgress:
         """`name` of the stage; empty for the evaluation itself."""
         self._total, self._todo, self._done = total, todo, 0
         self._counts: Counter[str] = Counter()
-        self._begun = self._logged = time.monotonic()
-        self._lock = threading.Lock()
+        self._begun = self._logged = self._ended = time.monotonic()
+        self._lock, self._over = threading.Lock(), threading.Event()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         console = Console(stderr=True)
@@ -54,33 +54,45 @@ class RunProgress:
         with self._lock:
             self._done += 1
             self._counts[verdict.outcome.value] += 1
-            now = time.monotonic()
+            self._ended = now = time.monotonic()
             if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, advance=1, description=self._state(now))
             elif now - self._logged >= LOG_EVERY_S or self._done == self._todo:
-                self._logged = now
-                before = self._total - self._todo
-                print(
-                    f"{before + self._done}/{self._total} cells, {self._state(now)}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                self._log(now)
+
+    def _log(self, now: float) -> None:
+        self._logged = now
+        before = self._total - self._todo
+        print(f"{before + self._done}/{self._total} cells, {self._state(now)}", file=sys.stderr, flush=True)
 
     def _state(self, now: float) -> str:
-        left = (now - self._begun) / self._done * (self._todo - self._done)
-        counts = ", ".join(
-            f"{self._counts[outcome]} {outcome}" for outcome in Outcome if self._counts[outcome]
-        )
-        return f"{counts}, about {duration(left)} left"
+        words = [f"{self._counts[outcome]} {outcome}" for outcome in Outcome if self._counts[outcome]]
+        if now - self._ended >= LOG_EVERY_S:
+            words.append(f"none ended for {duration(now - self._ended)}")
+        if self._done:
+            left = (now - self._begun) / self._done * (self._todo - self._done)
+            words.append(f"about {duration(left)} left")
+        return ", ".join(words)
+
+    def _keep_saying(self) -> None:
+        """A cell may take minutes; whoever looks at the lines sees that somebody is at it."""
+        while not self._over.wait(1.0):
+            with self._lock:
+                now = time.monotonic()
+                if now - self._logged >= LOG_EVERY_S:
+                    self._log(now)
 
     def __enter__(self) -> Self:
         if self._bar is not None:
             self._bar.start()
+        elif self._todo:
+            threading.Thread(target=self._keep_saying, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over.set()
         if self._bar is not None:
             self._bar.stop()
 
@@ -88,17 +100,19 @@ class RunProgress:
 class Waits:
     """Says what a run waits for, once in a while however many rollouts wait for the same. Safe for several threads."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._said: dict[str, float] = {}
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say, self._clock = say, clock
+        self._due: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def __call__(self, why: str, seconds: float) -> None:
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
-            if now - self._said.get(why, -LOG_EVERY_S) < 0.9 * LOG_EVERY_S:
+            if now < self._due.get(why, now):
                 return
-            self._said[why] = now
+            self._due[why] = (
+                now + 0.75 * LOG_EVERY_S
+            )  # Waits tell every few seconds, and no silence may be longer.
         self._say(f"{why} Asking again in {seconds:.0f} s.")
 
 

@@ -58,7 +58,6 @@ def interruptible(stop: Stop) -> Iterator[None]:
     try:
         yield
     finally:
-        # A process that was told to end stays with it: a second signal may come at any moment until it has.
-        if not stop.is_set():
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        # A process that is ending has no need of a second signal, which by default would end it without a word.
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if stop.is_set() else handler)

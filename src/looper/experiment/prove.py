@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from looper.agent.actions import parse
-from looper.errors import ContextOverflow, ModelUnfit, PromptCut, TreatmentMissing
+from looper.errors import ContextOverflow, ModelUnfit, PromptCut, ReplyLate, ReplyWithheld, TreatmentMissing
 from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
@@ -167,19 +167,22 @@ def _valid_share(model: ChatModel, prompts: Sequence[Sequence[Message]], limits:
     valid = 0
     for number, prompt in enumerate(prompts):
         name = f"proof of protocol {number}"
-        reply = model.reply(
-            ChatRequest(
-                conversation=name,
-                messages=tuple(prompt),
-                max_output_tokens=limits.output_tokens,
-                context_tokens=limits.context_tokens,
-                temperature=0.0,
-                seed=0,
-                timeout_s=limits.wall_s,
-            )
+        request = ChatRequest(
+            conversation=name,
+            messages=tuple(prompt),
+            max_output_tokens=limits.output_tokens,
+            context_tokens=limits.context_tokens,
+            temperature=0.0,
+            seed=0,
+            timeout_s=limits.wall_s,
         )
-        model.forget(name)
-        valid += parse(reply.text, reply.finish_reason).action is not None
+        try:
+            reply = model.reply(request)
+            valid += parse(reply.text, reply.finish_reason).action is not None
+        except (ReplyLate, ReplyWithheld, ContextOverflow):
+            pass  # In a rollout its end, and no action.
+        finally:
+            model.forget(name)
     return valid / len(prompts)
 
 

@@ -152,9 +152,11 @@ def typed_faults(server: str, how_to_start: str) -> Iterator[None]:
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise ModelMissing(f"{server} has no address that can be used: {one_line(str(error))}") from error
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-        raise ModelReplyBroken(f"{server} cut its reply: {one_line(str(error))}.") from error
+        said = one_line(str(error)) or type(error).__name__
+        raise ModelReplyBroken(f"{server} cut its reply: {said}.") from error
     except httpx.HTTPError as error:
-        raise ModelUnreachable(f"{server}: {one_line(str(error))}. {how_to_start}") from error
+        said = one_line(str(error)) or type(error).__name__
+        raise ModelUnreachable(f"{server}: {said}. {how_to_start}") from error
     except json.JSONDecodeError as error:
         raise ModelReplyBroken(f"{server} sent a line that is no JSON: {error}.") from error
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError) as error:

@@ -27,7 +27,7 @@ class RetryPolicy:
     """The same for what has never gone well yet, which is more likely set up wrongly than ill."""
 
 
-TELL_EVERY_S = 10.0
+TELL_EVERY_S = 2.0
 """Whoever waits is told of it so often."""
 
 

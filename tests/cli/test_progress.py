@@ -1,0 +1,32 @@
+"""What is said while nothing ends."""
+
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from looper.cli import progress
+from looper.cli.progress import LOG_EVERY_S, RunProgress, Waits
+
+
+def test_c8_a_wait_is_said_once_for_all_who_wait_and_again_before_long() -> None:
+    said: list[tuple[float, str]] = []
+    now = 0.0
+    waits = Waits(lambda line: said.append((now, line)), lambda: now)
+    while now < 60:
+        for _ in range(8):
+            waits("Nobody is there.", 60 - now)
+        now += 2.0
+    assert said[0] == (0.0, "Nobody is there. Asking again in 60 s.")
+    assert all(then - first <= LOG_EVERY_S for (first, _), (then, _) in pairwise(said)) and len(said) < 10
+
+
+def test_c8_a_run_says_that_it_is_alive_while_no_cell_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.5)
+    with RunProgress(Path("x"), "", total=5, todo=3):
+        time.sleep(2.5)
+    lines = capsys.readouterr().err.splitlines()[1:]
+    assert len(lines) >= 2 and all(line.startswith("2/5 cells, none ended for ") for line in lines)
