@@ -49,7 +49,7 @@ def grade(
     chosen = select_tasks(tasks, plan.selection)
     with contextlib.ExitStack() as stack:
         site = Site(mirrors, settings, sandbox, say)
-        found = {task.instance_id: site.environments.of(task).id for task in chosen}
+        found = site.environments_of(chosen)
         manifest = RunManifest(
             plan=plan,
             code_version=code_version(),

@@ -3,12 +3,13 @@
 import contextlib
 import hashlib
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import assert_never
@@ -38,7 +39,7 @@ from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
-from looper.edges.sandboxes.check import find_sandbox
+from looper.edges.sandboxes.check import find_sandbox, must_reach
 from looper.edges.sandboxes.container import OWN_IMAGES
 from looper.edges.signals import interruptible
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
@@ -348,6 +349,14 @@ class Site:
             else PinnedEnvironments(settings.state / "environments", say, self.workspaces.base_tree),
         )
 
+    def environments_of(self, tasks: Iterable[Task]) -> dict[str, str]:
+        """The environment of each task by its id; commands can run the interpreter of each. Raises what makes them, and
+        SandboxUnavailable."""
+        found = {task.instance_id: self.environments.of(task) for task in tasks}
+        for each in {each.id: each for each in found.values() if not each.image}.values():
+            must_reach(self.sandbox, str(each.python), each.readable)
+        return {name: each.id for name, each in found.items()}
+
     def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged) -> World:
         """Of a site that is occupied."""
         return World(
@@ -492,7 +501,7 @@ def repository_site(
 ) -> Iterator[tuple[Workspaces, Sandbox]]:
     """Trees of one repository, and the sandbox that its candidates run in. Raises SandboxUnavailable."""
     found = sandbox_named(sandbox)
-    place = settings.workspaces / content_hash(str(folder), str(os.getpid()))[:16]
+    place = settings.workspaces / secrets.token_hex(8)
     workspaces = GitWorkspaces({name: repository}, folder / "exports", place, found.owner)
     try:
         yield workspaces, found

@@ -15,7 +15,7 @@ from looper.edges.environments.pinned import find_interpreter
 from looper.edges.models.blas import find_openblas
 from looper.edges.models.mlx import nano_folder
 from looper.edges.models.ollama import DEFAULT_URL
-from looper.edges.sandboxes.check import candidates, find_sandbox, proven
+from looper.edges.sandboxes.check import candidates, find_sandbox, interpreters, must_reach, proven
 from looper.edges.sandboxes.process import program
 from looper.errors import LooperError
 
@@ -62,7 +62,8 @@ def _system() -> Iterator[Finding]:
 
 def _sandbox(choice: str) -> Iterator[Finding]:
     try:
-        yield Finding("ok", "sandbox", f"{find_sandbox(choice).name} holds")
+        found = find_sandbox(choice)
+        must_reach(found, *next(interpreters()))
     except LooperError as error:
         yield Finding(
             "missing",
@@ -71,6 +72,12 @@ def _sandbox(choice: str) -> Iterator[Finding]:
             "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap)",
         )
         return
+    yield Finding("ok", "sandbox", f"{found.name} holds")
+    if not found.loopback:
+        without = (
+            "a server on localhost cannot be reached inside, so a test that has one fails whatever the change"
+        )
+        yield Finding("note", "sandbox loopback", without, "install bubblewrap")
     for name, make in candidates().items():
         try:
             proven(make)

@@ -1,11 +1,9 @@
 """Commands under Landlock rules and a system call filter: for Linux machines without bubblewrap."""
 
-import json
+import marshal
 import socket
-import stat
 import subprocess
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from looper.edges.sandboxes import seccomp
@@ -14,6 +12,7 @@ from looper.edges.sandboxes.landlock_child import MINIMUM_ABI, SHARED_MEMORY, la
 from looper.edges.sandboxes.process import (
     PROCESS_LIMIT,
     TEMP_BYTES,
+    closed_to_others,
     give,
     kill_group,
     minimal_environment,
@@ -70,7 +69,7 @@ class Landlock:
     def run(self, command: Command) -> CommandResult:
         """Raises SandboxUnavailable, also where the user whom commands run as cannot come to what they need: there is no mount that
         would bring it nearer."""
-        if self.owner is not None and (closed := _closed_to_others(command.readable)):
+        if self.owner is not None and (closed := closed_to_others(command.readable)):
             raise SandboxUnavailable(
                 f"commands run as nobody, who may not enter {closed}, and {command.readable[0]} needs something there. Make a "
                 "virtual environment of a Python that lies elsewhere (PYTHON=/usr/bin/python3), run as another user than root, "
@@ -90,12 +89,12 @@ class Landlock:
             "read": [*SYSTEM, *READABLE, *map(str, command.readable)],
             "write": [str(command.root), temporary, "/dev/null", "/dev/tty", *map(str, command.writable)],
             "uid": self.owner,
-            "filter": self._filter.hex(),
+            "filter": self._filter,
             "memory": TEMP_BYTES if self._namespaces else 0,
         }
         return run_limited(
             self.name,
-            [*_supervisor(), json.dumps(rules)],
+            [*_supervisor(), marshal.dumps(rules).hex()],
             command,
             minimal_environment(command, temporary),
             processes=PROCESS_LIMIT,
@@ -105,15 +104,6 @@ class Landlock:
 
 def _supervisor() -> list[str]:
     return [own_interpreter(), "-I", "-S", str(CHILD)]
-
-
-def _closed_to_others(paths: Iterable[Path]) -> Path | None:
-    """The first folder on the way to one of the paths that others than its owner may not enter."""
-    for path in paths:
-        for folder in reversed(path.resolve().parents):
-            if not folder.stat().st_mode & stat.S_IXOTH:
-                return folder
-    return None
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
