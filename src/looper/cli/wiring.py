@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import assert_never
 
@@ -379,8 +379,14 @@ class Site:
             raise BadInput(
                 f"There is no version {arm.agent[:12]} of the agent's source for the arm {arm.name}."
             )
-        guests = Guests(self.sandbox, own_environment(), self._place / "guests")
-        return guests.rollout(source, assignment)
+        return self._guests.rollout(source, assignment)
+
+    @cached_property
+    def _guests(self) -> Guests:
+        """Of a site that is occupied. Raises SandboxUnavailable."""
+        own = own_environment()
+        must_reach(self.sandbox, str(own.python), own.readable)
+        return Guests(self.sandbox, own, self._place / "guests")
 
     @contextlib.contextmanager
     def occupied(self, locked: Path) -> Iterator[threading.Event]:
