@@ -78,7 +78,6 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
         stack.callback(models.close)
         _adapters_fit(plan, models, prepared.tasks)
         manifest = _manifest(prepared, site, models, options.overrides)
-        site.must_start(prepared.every_task)
         for source, share in manifest.drift.items():
             say(
                 f"{source.value}: {100 * share:.0f} % of the files that gold patches change have changed since"
@@ -148,7 +147,7 @@ def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[O
             ).identity()
             for arm, overseer in overseen
         },
-        environments=tuple(sorted({site.environments.of(task).id for task in prepared.every_task})),
+        environments=tuple(sorted(set(site.environments_of(prepared.every_task).values()))),
         sandbox=site.sandbox.name,
     )
 

@@ -3,13 +3,14 @@
 import contextlib
 import hashlib
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import assert_never
 
@@ -29,7 +30,6 @@ from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments, supported_versions
-from looper.edges.environments.starting import must_start
 from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
@@ -40,7 +40,7 @@ from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
-from looper.edges.sandboxes.check import find_sandbox
+from looper.edges.sandboxes.check import find_sandbox, must_reach
 from looper.edges.sandboxes.container import OWN_IMAGES
 from looper.edges.signals import Stop as Stop
 from looper.edges.signals import interruptible
@@ -366,14 +366,17 @@ class Site:
             else PinnedEnvironments(settings.state / "environments", say, self.workspaces.base_tree),
         )
 
-    def must_start(self, tasks: Sequence[Task]) -> None:
-        """That the interpreters of these tasks start in the sandbox, seen before anything is recorded. Raises SandboxUnavailable
-        or EnvironmentBroken."""
-        for environment in {found.id: found for found in map(self.environments.of, tasks)}.values():
-            # Images bring interpreters of their own, and starting a container for each would take minutes.
-            if not environment.image:
-                with scratch(self.sandbox, self._settings.workspaces) as root:
-                    must_start(environment, self.sandbox, root)
+    def environments_of(self, tasks: Iterable[Task]) -> dict[str, str]:
+        """The environment of each task by its id; commands can run the interpreter of each. Raises what makes them, and
+        SandboxUnavailable."""
+        found = {task.instance_id: self.environments.of(task) for task in tasks}
+        for each in {each.id: each for each in found.values() if not each.image}.values():
+            self._must_reach(each)
+        return {name: each.id for name, each in found.items()}
+
+    def _must_reach(self, environment: Environment) -> None:
+        place = shared_folder(self._settings.workspaces)
+        must_reach(self.sandbox, str(environment.python), environment.readable, place)
 
     def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged) -> World:
         """Of a site that is occupied."""
@@ -398,8 +401,14 @@ class Site:
             raise BadInput(
                 f"There is no version {arm.agent[:12]} of the agent's source for the arm {arm.name}."
             )
-        guests = Guests(self.sandbox, own_environment(), shared_folder(self._place / "guests"))
-        return guests.rollout(source, assignment)
+        return self._guests.rollout(source, assignment)
+
+    @cached_property
+    def _guests(self) -> Guests:
+        """Of a site that is occupied. Raises SandboxUnavailable."""
+        own = own_environment()
+        self._must_reach(own)
+        return Guests(self.sandbox, own, shared_folder(self._place / "guests"))
 
     @contextlib.contextmanager
     def occupied(self, locked: Path, stop: Stop | None = None) -> Iterator[threading.Event]:
@@ -520,7 +529,7 @@ def repository_site(
 ) -> Iterator[tuple[Workspaces, Sandbox]]:
     """Trees of one repository, and the sandbox that its candidates run in. Raises SandboxUnavailable."""
     found = sandbox_named(sandbox)
-    place = settings.workspaces / content_hash(str(folder), str(os.getpid()))[:16]
+    place = settings.workspaces / secrets.token_hex(8)
     workspaces = GitWorkspaces({name: repository}, folder / "exports", place, found.owner)
     try:
         yield workspaces, found

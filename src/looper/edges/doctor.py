@@ -5,7 +5,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,11 +14,10 @@ from typing import Literal
 from looper.edges.access import shared_folder
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.pinned import find_interpreter
-from looper.edges.environments.starting import must_start
 from looper.edges.models.blas import find_openblas
 from looper.edges.models.mlx import nano_folder
 from looper.edges.models.ollama import DEFAULT_URL
-from looper.edges.sandboxes.check import candidates, find_sandbox, proven
+from looper.edges.sandboxes.check import candidates, find_sandbox, interpreters, must_reach, proven
 from looper.edges.sandboxes.process import program
 from looper.errors import LooperError
 
@@ -68,7 +66,8 @@ def _system() -> Iterator[Finding]:
 
 def _sandbox(choice: str) -> Iterator[Finding]:
     try:
-        yield Finding("ok", "sandbox", f"{find_sandbox(choice).name} holds")
+        found = find_sandbox(choice)
+        must_reach(found, *next(interpreters()))
     except LooperError as error:
         yield Finding(
             "missing",
@@ -77,6 +76,12 @@ def _sandbox(choice: str) -> Iterator[Finding]:
             "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap)",
         )
         return
+    yield Finding("ok", "sandbox", f"{found.name} holds")
+    if not found.loopback:
+        without = (
+            "a server on localhost cannot be reached inside, so a test that has one fails whatever the change"
+        )
+        yield Finding("note", "sandbox loopback", without, "install bubblewrap")
     for name, make in candidates().items():
         try:
             proven(make)
@@ -89,10 +94,8 @@ def _start(choice: str, state: Path) -> Iterator[Finding]:
     try:
         sandbox = find_sandbox(choice)
         environment = HarnessEnvironment(state / "environments").made()
-        with tempfile.TemporaryDirectory(prefix="start-", dir=shared_folder(state / "workspaces")) as name:
-            if sandbox.owner is not None:
-                os.chown(name, sandbox.owner, sandbox.owner)
-            must_start(environment, sandbox, Path(name))
+        place = shared_folder(state / "workspaces")
+        must_reach(sandbox, str(environment.python), environment.readable, place)
     except LooperError as error:
         yield Finding("missing", "tests' interpreter", str(error), "see above")
         return

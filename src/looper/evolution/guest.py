@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, total
-from looper.errors import Cancelled, FileRefused, ModelError, SandboxUnavailable, is_of_what_was_made
+from looper.errors import Cancelled, FileRefused, ModelError, is_of_what_was_made
 from looper.protocols import ChatRequest, Command, CommandResult, Environment, Sandbox
 from looper.records.base import content_hash
 from looper.records.trajectory import Reply, Step, StopReason
@@ -39,7 +39,7 @@ class Guests:
 
     sandbox: Sandbox
     environment: Environment
-    """Interpreter that has what the agent's source imports."""
+    """Interpreter that has what the agent's source imports, and that commands can run: how a guest ends says nothing about that."""
     place: Path
     """For the pipes."""
 
@@ -285,13 +285,6 @@ class _Served:
     def _summary(self) -> Rollout:
         if self.result is not None and self.result.killed_by == "time":
             self.stop = StopReason.TIME_LIMIT
-        if (
-            self.stop is None
-            and not self.replies
-            and self.result is not None
-            and self.result.exit_code == 126
-        ):
-            raise SandboxUnavailable(f"a candidate's agent did not start: {self.result.text()[-300:]}")
         usages = [reply.usage for reply in self.replies]
         return Rollout(
             stop_reason=self.stop or StopReason.CRASHED,

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from looper.edges.access import closed_to_others
 from looper.edges.sandboxes.bare import Bare
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.container import Container
@@ -149,16 +150,25 @@ def interpreters() -> Iterator[tuple[str, tuple[Path, ...]]]:
         yield system, ()
 
 
-def must_reach(sandbox: Sandbox) -> None:
-    """That commands can run the interpreter behind this process, which the embedded suite needs. Raises SandboxUnavailable, naming the
-    folder that shuts them out."""
-    python, readable = next(interpreters())
-    with tempfile.TemporaryDirectory(prefix="looper-reach-", dir="/tmp") as name:
+def must_reach(sandbox: Sandbox, python: str, readable: tuple[Path, ...], place: Path = Path("/tmp")) -> None:
+    """That commands that work below `place` can run an interpreter, seeing these folders. Raises SandboxUnavailable, naming what
+    shuts them out."""
+    with tempfile.TemporaryDirectory(prefix="looper-reach-", dir=place) as name:
         Path(name).chmod(0o755)
         root = Path(name) / "workspace"
         root.mkdir()
         give(root, sandbox.owner)
-        _said(sandbox, (python, "-I", "-S", "-c", "print('here')"), root, "here", readable)
+        argv = (python, "-I", "-S", "-c", "print('here')")
+        said = sandbox.run(Command(argv=argv, root=root, timeout_s=60, readable=readable)).text()
+    if said != "here\n":
+        fix = f"Remove {readable[0]}, so that it is made anew." if readable else ""
+        if sandbox.owner is not None and (closed := closed_to_others((Path(python), *readable, place))):
+            fix = (
+                f"Commands run as the user {sandbox.owner}, who may not enter {closed}: chmod a+x it, or choose another place "
+                "with LOOPER_HOME."
+            )
+        last = (said.strip().splitlines() or ["no word"])[-1]
+        raise SandboxUnavailable(f"{python} does not start in the sandbox ({sandbox.name}): {last}. {fix}")
 
 
 def proven(make: Callable[[], Sandbox]) -> Sandbox:

@@ -1,6 +1,6 @@
 """Commands under Landlock rules and a system call filter: for Linux machines without bubblewrap."""
 
-import json
+import marshal
 import socket
 import subprocess
 import time
@@ -89,12 +89,12 @@ class Landlock:
             "read": [*SYSTEM, *READABLE, *map(str, command.readable)],
             "write": [str(command.root), temporary, "/dev/null", "/dev/tty", *map(str, command.writable)],
             "uid": self.owner,
-            "filter": self._filter.hex(),
+            "filter": self._filter,
             "memory": TEMP_BYTES if self._namespaces else 0,
         }
         return run_limited(
             self.name,
-            [*_supervisor(), json.dumps(rules)],
+            [*_supervisor(), marshal.dumps(rules).hex()],
             command,
             minimal_environment(command, temporary),
             processes=PROCESS_LIMIT,
