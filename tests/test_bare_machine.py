@@ -177,6 +177,44 @@ def table(said: Said) -> dict[str, str]:
     return dict(re.findall(r"^│ (\w+) +│ +(\d+/\d+) │", said.text, re.MULTILINE))
 
 
+def look(*changes: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """`scripts/look.py` on this machine, as if it were another."""
+    program = "\n".join(["import look", *changes, "look.main()"])
+    return subprocess.run(
+        [sys.executable, "-c", program, sys.executable],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "scripts"), **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_r1_an_interpreter_is_named_before_anything_is_installed() -> None:
+    found = look()
+    assert found.returncode == 0 and os.path.samefile(found.stdout.strip(), sys._base_executable)  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system brings its sandbox")
+def test_r1_without_any_sandbox_one_line_says_what_to_type() -> None:
+    found = look("look.bubblewrap_works = lambda: False", "look.landlock_abi = lambda: 4")
+    assert found.returncode == 1 and not found.stdout and len(found.stderr.splitlines()) == 1
+    assert "Landlock is version 4, needed 6" in found.stderr and "apt-get install bubblewrap" in found.stderr
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="root's commands alone have another user"
+)
+def test_r1_where_nobody_can_run_no_interpreter_and_no_copy_one_line_says_so(tmp_path: Path) -> None:
+    found = look(
+        "look.bubblewrap_works = lambda: False",
+        "look.landlock_abi = lambda: 7",
+        "look.nobody_runs = lambda python: False",
+        LOOPER_HOME=str(tmp_path),
+    )
+    assert found.returncode == 1 and "Traceback" not in found.stderr
+    assert "PYTHON=/path/to/python LOOPER_HOME=/path scripts/demo" in found.stderr.splitlines()[-1]
+    assert list((tmp_path / "pythons").glob("*/bin/python3*")), "a copy was tried"
+
+
 FEW = "--arm gold --arm noop --arm base --limit 2"
 
 
