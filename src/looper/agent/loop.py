@@ -11,7 +11,15 @@ from looper.agent.guards import Intervention, Watch
 from looper.agent.prompt import opening
 from looper.agent.recall import Recall
 from looper.agent.tools import Effect, Hands, execute
-from looper.errors import Cancelled, ContextOverflow, ModelError, ReplyLate, ReplyWithheld, RequestRefused
+from looper.errors import (
+    Cancelled,
+    ContextOverflow,
+    ModelError,
+    ModelUnfit,
+    ReplyLate,
+    ReplyWithheld,
+    RequestRefused,
+)
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.base import content_hash
 from looper.records.memory import Delivery, MemoryItem
@@ -30,15 +38,16 @@ ENDS: dict[type[ModelError], StopReason] = {
     ContextOverflow: StopReason.CONTEXT_FULL,
     ReplyWithheld: StopReason.REFUSED,
     RequestRefused: StopReason.REFUSED,
+    ModelUnfit: StopReason.REFUSED,
 }
 """Errors of a model that are the end of a rollout, and of nothing else."""
 
 
 def end_by(error: ModelError, steps: int) -> StopReason:
     """How a rollout of so many steps ends by what its model's server said. Raises the error where it is the world's: what is
-    refused before the first step has nothing of the agent in it."""
+    refused before the first step has nothing of the agent in it, and what every request says was taken before the second."""
     found = ENDS.get(type(error))
-    if found is None or (isinstance(error, RequestRefused) and not steps):
+    if found is None or (isinstance(error, RequestRefused | ModelUnfit) and not steps):
         raise error
     return found
 
