@@ -377,6 +377,7 @@ class Refusing(ScriptedModel):
         (ReplyLate("not within 3 s"), StopReason.TIME_LIMIT),
         (ReplyWithheld("content_filter"), StopReason.REFUSED),
         (RequestRefused("400"), StopReason.REFUSED),
+        (ModelUnfit("roles must alternate"), StopReason.REFUSED),
     ],
 )
 def test_c6_c7_c9_what_is_the_rollouts_own_ends_it_with_its_work_so_far(

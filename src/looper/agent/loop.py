@@ -15,6 +15,7 @@ from looper.errors import (
     Cancelled,
     ContextOverflow,
     ModelError,
+    ModelUnfit,
     ReplyLate,
     ReplyWithheld,
     RequestRefused,
@@ -42,15 +43,16 @@ ENDS: dict[type[ModelError], StopReason] = {
     ContextOverflow: StopReason.CONTEXT_FULL,
     ReplyWithheld: StopReason.REFUSED,
     RequestRefused: StopReason.REFUSED,
+    ModelUnfit: StopReason.REFUSED,
 }
 """Errors of a model that are the end of a rollout, and of nothing else."""
 
 
 def end_by(error: ModelError, steps: int) -> StopReason:
     """How a rollout of so many steps ends by what its model's server said. Raises the error where it is the world's: what is
-    refused before the first step has nothing of the agent in it."""
+    refused before the first step has nothing of the agent in it, and what every request says was taken before the second."""
     found = ENDS.get(type(error))
-    if found is None or (isinstance(error, RequestRefused) and not steps):
+    if found is None or (isinstance(error, RequestRefused | ModelUnfit) and not steps):
         raise error
     return found
 

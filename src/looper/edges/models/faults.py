@@ -105,7 +105,7 @@ def fault(
         case _ if status >= 500 or status in (408, 409, 425):
             return ModelServerFault(f"{server} failed ({status}): {said}")
         case _:
-            return ModelUnfit(f"{server} answers {status}: {said} Is the address that of a model server?")
+            return ModelMissing(f"{server} answers {status}: {said} Is the address that of a model server?")
 
 
 def fault_in_stream(server: str, error: Any) -> ModelError:
