@@ -102,7 +102,8 @@ def main():
 
     # Every outcome is printed as well, to be read as the benchmark's own harness does.
     options = ["-q", "-rA", "-p", "no:cacheprovider", "--rootdir", looper_report.TREE, "-c", os.devnull]
-    options += ["--tb=no", "--no-header", "--color=no"]
+    # What lies above the tree, which the sandbox may not let anybody list, is not looked through for configuration.
+    options += ["--tb=no", "--no-header", "--color=no", "--confcutdir", looper_report.TREE]
     # A test module that cannot be imported must not keep the others from running.
     options.append("--continue-on-collection-errors")
     if own:
