@@ -139,7 +139,7 @@ def main() -> None:
                     f"{end.trial.product.name}: {end.wrong or 'ends'}: {end.outcome}, {end.cause[:300]} ({end.seconds:.1f} s)",
                     flush=True,
                 )
-        left = [path.name for path in place.iterdir()]
+        left = [path.name for path in place.iterdir() if not path.name.startswith("runners-")]
     counts = Counter(end.outcome for end in ends)
     wrong = sum(bool(end.wrong) for end in ends)
     print(
