@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from looper.bench.verify import Court, Entered, effects, enter
+from looper.bench.verify import Court, Entered, effect_of_tests, enter
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
 from looper.errors import BadPatch, InfrastructureError
@@ -432,8 +432,9 @@ class Reference:
 
     def _reset(self) -> None:
         write_tree(self.root, BASE)
-        shutil.rmtree(self.root / ".git")
-        shutil.copytree(self._clean, self.root / ".git")
+        if b".git/" in (patch := self._file.read_bytes()) or b"way/" in patch:
+            shutil.rmtree(self.root / ".git")
+            shutil.copytree(self._clean, self.root / ".git")
 
 
 def expected_strips(tree: Tree) -> set[str]:
@@ -504,7 +505,7 @@ class Bench:
         )
         limits = Limits(steps=1, output_tokens=1, context_tokens=2, wall_s=1, command_s=1, verify_s=1)
         self.court = Court(workspaces, sandbox, limits)
-        self.gold, self.tests = effects(self.task, workspaces)
+        self.tests = effect_of_tests(self.task, workspaces)
         self.workspace = workspaces.create(self.task, "w")
 
     def _plain(self, rng: random.Random, tree: Tree) -> str:
@@ -529,11 +530,11 @@ class Bench:
         """Again where the machine let nothing begin, as a run's attempts do."""
         for _ in range(RETRIES):
             try:
-                return enter(self.task, text, self.workspace, self.court, self.gold, self.tests)
+                return enter(self.task, text, self.workspace, self.court, self.tests)
             except InfrastructureError:
                 self.workspace.put_back([change.path for change in self.workspace.changes()])
                 time.sleep(1)
-        return enter(self.task, text, self.workspace, self.court, self.gold, self.tests)
+        return enter(self.task, text, self.workspace, self.court, self.tests)
 
     def _compare(self, patch: bytes) -> tuple[str, str, str]:
         text = patch.decode("utf-8", "surrogateescape")

@@ -9,7 +9,7 @@ inputs, or tests in a process of their own, catch that.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from looper.bench import patches
@@ -77,15 +77,15 @@ class Court:
 def verify(task: Task, patch: str, environment: Environment, court: Court, name: str) -> Judgement:
     """Judge a patch. Raises VerifierBroken and other InfrastructureErrors, which are no verdicts."""
     begun = court.clock()
-    gold, tests = effects(task, court.workspaces)
+    tests = effect_of_tests(task, court.workspaces)
     workspace = court.workspaces.create(task, name)
     try:
         try:
-            entered = enter(task, patch, workspace, court, gold, tests)
+            entered = enter(task, patch, workspace, court, tests)
         except BadPatch as error:
             cause = f"the patch does not apply: {error}"
             found = without_tests(task, Outcome.UNRESOLVED, cause, wall_s=court.clock() - begun)
-            return replace(found, file_recall=0.0 if gold else None)
+            return replace(found, file_recall=_recall(task, court.workspaces, ()))
         judged = _run_and_judge(task, workspace, environment, court, entered.stripped, begun)
         return replace(judged, applied=entered.applied, file_recall=entered.file_recall)
     finally:
@@ -101,35 +101,41 @@ class Entered:
     file_recall: float | None
 
 
-def effects(task: Task, workspaces: Workspaces) -> tuple[Effect, Effect]:
-    """What the gold patch and the test patch do to the base tree. Raises VerifierBroken."""
-    gold, tests = (
-        _effect(task, patch, whose, workspaces)
-        for whose, patch in (("gold", task.gold_patch), ("test", task.test_patch))
-    )
-    return gold, tests
+def effect_of_tests(task: Task, workspaces: Workspaces) -> Effect:
+    """What the test patch does to the base tree. Raises VerifierBroken."""
+    return _effect(task, task.test_patch, "test", workspaces)
 
 
-def enter(
-    task: Task, patch: str, workspace: PatchedWorkspace, court: Court, gold: Effect, tests: Effect
-) -> Entered:
+def enter(task: Task, patch: str, workspace: PatchedWorkspace, court: Court, tests: Effect) -> Entered:
     """Apply a patch to a base tree, put back what must not count, and bring the pristine tests. Raises BadPatch."""
     applied = patches.apply(patch, workspace, court.sandbox)
     changes = workspace.changes() if applied else ()
     protection = Protection(
         task, workspace.base_paths(), lambda change: _tells_pytest(change, task, workspace, court.workspaces)
     )
+    gold = _gold(task, court.workspaces) if changes else frozenset[str]()
     stripped = left_out(changes, protection.covers, gold, tests, _places_of_tests(task, tests))
     workspace.put_back(stripped)
     _bring(tests, workspace)
-    recall = len(gold.keys() & {change.path for change in changes}) / len(gold) if gold else None
-    return Entered(applied, stripped, recall)
+    return Entered(applied, stripped, _recall(task, court.workspaces, changes))
 
 
 def _bring(tests: Effect, workspace: PatchedWorkspace) -> None:
     # What the test patch removes may stand where it writes.
     for path, (_, pristine) in sorted(tests.items(), key=lambda found: found[1][1] is not None):
         workspace.place(path, pristine)
+
+
+def _gold(task: Task, workspaces: Workspaces) -> Set[str]:
+    """Paths that the gold patch changes. Raises VerifierBroken."""
+    return _effect(task, task.gold_patch, "gold", workspaces).keys()
+
+
+def _recall(task: Task, workspaces: Workspaces, changes: Sequence[Change]) -> float | None:
+    if not changes:
+        return 0.0 if task.gold_patch.strip() else None
+    gold = _gold(task, workspaces)
+    return len(gold & {change.path for change in changes}) / len(gold) if gold else None
 
 
 def _effect(task: Task, patch: str, whose: str, workspaces: Workspaces) -> Effect:
