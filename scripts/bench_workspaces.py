@@ -28,7 +28,6 @@ from looper.cli.grading import GRADING
 from looper.cli.settings import Settings, settings
 from looper.cli.wiring import Site, every_task
 from looper.errors import BadInput
-from looper.experiment.grading import grading_plan
 from looper.records.plan import TaskSelection
 from looper.records.task import Task
 from looper.records.verdict import Outcome
@@ -70,9 +69,8 @@ def rows(selection: TaskSelection, found: Settings, options: argparse.Namespace)
         wanted = not options.repo or task.repo in options.repo
         if wanted and f"{task.suite}:{task.repo}" in mirrors and (selection.suite != "micro" or not first):
             first.setdefault(task.repo, task)
-    plan = grading_plan(Path("bench"), (), selection.suite, selection.level, GRADING)
-    site = Site(plan, mirrors, found, "auto", print)
-    with site.occupied():
+    site = Site(mirrors, found, "auto", print)
+    with site.occupied(found.workspaces / "bench"):
         return [row(task, mirrors[f"{task.suite}:{task.repo}"], site, options) for task in first.values()]
 
 

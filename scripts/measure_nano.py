@@ -42,7 +42,7 @@ def family(task: Task) -> str:
 
 def memory_item(task: Task, workspaces: GitWorkspaces) -> str:
     """In the one format that the model was trained on: title, read, edit reduced to the line that changed."""
-    edit = gold_actions(task.gold_patch, lambda path: workspaces.base_file(task, path))[0]
+    edit = gold_actions(workspaces.effect(task, task.gold_patch))[0]
     old = next(line[1:].strip() for line in task.gold_patch.splitlines() if line.startswith("-    return"))
     new = next(line[1:].strip() for line in task.gold_patch.splitlines() if line.startswith("+    return"))
     assert edit.tool == "edit"

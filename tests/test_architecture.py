@@ -10,10 +10,11 @@ PACKAGE = Path(__file__).parents[1] / "src" / "looper"
 MAY_IMPORT = {
     "records": {"records"},
     "errors": set(),
+    "untrusted": {"errors"},
     "protocols": {"records"},
     "journal": {"records", "errors"},
     "agent": {"agent", "protocols", "records", "errors"},
-    "bench": {"bench", "protocols", "records", "errors"},
+    "bench": {"bench", "protocols", "records", "errors", "untrusted"},
     "memory": {"memory", "records"},
     "training": {"training", "records"},
     "metrics": {"metrics", "records", "errors"},
@@ -21,7 +22,7 @@ MAY_IMPORT = {
         "experiment", "agent", "bench", "memory", "training", "metrics", "journal", "protocols", "records", "errors",
     },
     "evolution": {
-        "evolution", "experiment", "agent", "bench", "metrics", "journal", "protocols", "records", "errors",
+        "evolution", "experiment", "agent", "bench", "metrics", "journal", "protocols", "records", "errors", "untrusted",
     },
     "views": {"views", "evolution", "metrics", "journal", "records", "errors"},
     # The second door. What it may have done is handed to it, so no edge is known here.
@@ -29,10 +30,10 @@ MAY_IMPORT = {
     # The embedded model is trained on what the agent says in the embedded suite.
     "nano": {"nano", "agent", "bench", "records"},
     # Suites that arrive as foreign data are made into records by the bench's own pure functions.
-    "edges": {"edges", "bench", "journal", "protocols", "records", "errors"},
+    "edges": {"edges", "bench", "journal", "protocols", "records", "errors", "untrusted"},
     "cli": {
         "cli", "evolution", "experiment", "agent", "bench", "memory", "training", "metrics", "views", "edges", "journal", "protocols", "records", "errors",
-        "serve",
+        "serve", "untrusted",
     },
 }  # fmt: skip
 

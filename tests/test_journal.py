@@ -267,6 +267,79 @@ def test_s03_after_a_failed_write_the_stream_takes_no_more(tmp_path: Path) -> No
     assert numbers(tmp_path) == [0]
 
 
+@pytest.mark.parametrize("how", ["moved", "removed", "made anew", "only the file"])
+def test_c11_a_folder_that_vanished_takes_no_more_and_what_was_recorded_stays(
+    tmp_path: Path, how: str
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    stream = Stream(folder, "notes", Note)
+    stream.append(Note(number=0, text=""))
+    kept = folder.rename(tmp_path / "elsewhere") if how == "moved" else folder
+    if how == "only the file":
+        (folder / "notes.jsonl").rename(tmp_path / "notes.jsonl")
+        kept = tmp_path
+    elif how != "moved":
+        shutil.rmtree(folder)
+    if how == "made anew":
+        folder.mkdir()
+        (folder / "notes.jsonl").write_bytes(b"")
+    for text in ("", "long " * RECORD_CAP_BYTES):
+        with pytest.raises(JournalError) as error:
+            stream.append(Note(number=1, text=text))
+        assert "\n" not in str(error.value)
+    assert how in ("removed", "made anew") or numbers(kept) == [0]
+
+
+def test_c11_a_lock_that_was_removed_stops_the_writer_before_there_are_two(tmp_path: Path) -> None:
+    lock = RunLock(tmp_path)
+    stream = Stream(tmp_path, "notes", Note, lock)
+    stream.append(Note(number=0, text=""))
+    (tmp_path / "lock").unlink()
+    second = RunLock(tmp_path)
+    with pytest.raises(JournalError, match="lock .* was removed"):
+        stream.append(Note(number=1, text=""))
+    assert numbers(tmp_path) == [0]
+    second.close()
+
+
+def test_c11_an_unmounted_or_read_only_volume_is_a_journal_error(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import subprocess
+        from pathlib import Path
+        from looper.errors import JournalError
+        from looper.journal import RunLock, Stream
+        from tests.test_journal import Note
+        for end in (["umount", "-l", "/mnt"], ["mount", "-o", "remount,ro", "/mnt"]):
+            folder = Path("/mnt/run")
+            lock = RunLock(folder)
+            stream = Stream(folder, "notes", Note, lock)
+            stream.append(Note(number=0, text=""))
+            if "-l" not in end:
+                stream.close(), lock.close()
+            subprocess.run(end, check=True)
+            try:
+                stream.append(Note(number=1, text="")) if "-l" in end else RunLock(folder)
+            except JournalError as error:
+                print("JournalError", error)
+            subprocess.run(["mount", "-t", "tmpfs", "none", "/mnt"], check=True)
+        """
+    )
+    root = Path(__file__).parents[1]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    script = f'mount -t tmpfs none /mnt && exec {sys.executable} -c "$1"'
+    argv = ["unshare", "-Urm", "/bin/sh", "-c", script, "sh", program]
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=root, env=environment)
+    if "unshare" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    assert done.stdout.count("JournalError") == 2, done.stdout + done.stderr
+
+
 def test_s09_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "state"
     replace_file(target, b"old")

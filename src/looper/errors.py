@@ -139,7 +139,7 @@ class Drift(BadInput):
 class ModelError(InfrastructureError):
     """A model server did not give a complete reply.
 
-    `retryable` says whether asking again can help; `retry_after_s` is what the server asked for.
+    `retryable` says whether asking the same again can help; `retry_after_s` is what the server asked for.
     """
 
     retryable = True
@@ -154,7 +154,7 @@ class ModelUnreachable(ModelError):
 
 
 class ModelTimeout(ModelError):
-    """No first byte, no next byte, or no end within the time allowed."""
+    """No first byte, or no next byte, within the time allowed."""
 
 
 class ModelReplyBroken(ModelError):
@@ -166,11 +166,35 @@ class ModelOverloaded(ModelError):
 
 
 class ModelServerFault(ModelError):
-    """The server reported a fault of its own (5xx, an error line in the stream)."""
+    """The server reported a fault of its own (5xx, an error line in the stream, a reply that it gave up)."""
+
+
+class ReplyLate(ModelTimeout):
+    """The reply was not over when the time of its request was: the rollout's time is."""
+
+    retryable = False
+
+
+class ContextOverflow(ModelError):
+    """The server refuses a prompt, or ended its reply, because it does not fit its window."""
+
+    retryable = False
+
+
+class ReplyWithheld(ModelError):
+    """The model or a filter of its server refused to say the reply, or the rest of it."""
+
+    retryable = False
+
+
+class RequestRefused(ModelError):
+    """The server refuses what this very conversation has become; others it may answer."""
+
+    retryable = False
 
 
 class ModelFatal(ModelError):
-    """Asking again cannot help: the run must stop rather than burn its tasks."""
+    """Neither asking again nor another task can help: the run must stop rather than burn its tasks."""
 
     retryable = False
 
@@ -189,8 +213,12 @@ class ModelUnpaid(ModelFatal):
     """There is no credit left, or a spending limit is reached."""
 
 
-class ContextOverflow(ModelFatal):
-    """Prompt and output limit do not fit the context, or the server cut the prompt."""
+class ModelUnfit(ModelFatal):
+    """The model, or its server, cannot take what every request of a run has: roles, parameters, length."""
+
+
+class PromptCut(ModelFatal):
+    """The server read less than it was given, and did not say so."""
 
 
 class BadPatch(LooperError):

@@ -6,6 +6,7 @@ which the next opening cuts off and keeps beside the file. Damage in the middle 
 reported; it never hides the lines around it. Readers take no lock and see whole lines only.
 """
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -131,7 +132,8 @@ def replace_file(target: Path, content: bytes) -> None:
         temporary.replace(target)
         _sync_folder(target.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise JournalError(
             f"Cannot write {target}: {error.strerror}. Free disk space or check the disk."
         ) from error
@@ -156,18 +158,23 @@ def _sync_folder(folder: Path) -> None:
 class Stream(Generic[R]):
     """One kind of record in one file, open for appending. Safe for several threads of the writing process."""
 
-    def __init__(self, folder: Path, name: str, kind: type[R]) -> None:
+    def __init__(self, folder: Path, name: str, kind: type[R], lock: "RunLock | None" = None) -> None:
+        """`lock` is the folder's, which must still be held when something is appended. Raises JournalError."""
         self._path = folder / f"{name}.jsonl"
         self._folder = folder
+        self._held = lock
         self._lock = threading.Lock()
         self._broken = False
         self.recovered: list[R] = []
         """What stood in the file when it was opened."""
         self.damage: list[Damage] = []
         """What opening found and set aside, torn tail included."""
-        self._recover(kind)
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        _sync_folder(folder)
+        try:
+            self._recover(kind)
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            _sync_folder(folder)
+        except OSError as error:
+            raise JournalError(f"Cannot open {self._path}: {error.strerror}. Check the disk.") from error
 
     def _recover(self, kind: type[R]) -> None:
         """Cut a torn tail, quarantine damaged lines, and load the rest."""
@@ -210,10 +217,10 @@ class Stream(Generic[R]):
                 raise JournalError(
                     f"{self._path} failed before; stop, make room or check the disk, and run again."
                 )
-            line = _encode(self._next, record, self._folder)
+            self._must_be_there()
             end = os.fstat(self._descriptor).st_size
             try:
-                self._write(line)
+                self._write(_encode(self._next, record, self._folder))
                 _sync(self._descriptor)
             except OSError as error:
                 self._broken = True
@@ -222,7 +229,24 @@ class Stream(Generic[R]):
                     f"Cannot write {self._path}: {error.strerror}. What was recorded before is intact; "
                     "free disk space or check the disk, then run the same command again."
                 ) from error
+            # Once more, or a record would be called durable that went with the volume.
+            self._must_be_there()
             self._next += 1
+
+    def _must_be_there(self) -> None:
+        """What is written to must be what others find under its name: a removed file and an unmounted volume take every write."""
+        if not _is_still(self._descriptor, self._path):
+            self._broken = True
+            raise JournalError(
+                f"{self._path} is not there any more: its folder was moved or removed, or its disk is gone. What was recorded before "
+                "lies where that went; bring it back, then run the same command again."
+            )
+        if self._held is not None and not self._held.is_held():
+            self._broken = True
+            raise JournalError(
+                f"The lock of {self._folder} was removed, so another process may write there. What was recorded before is intact; "
+                "when no other process works on it, run the same command again."
+            )
 
     def _write(self, line: bytes) -> None:
         written = 0
@@ -248,14 +272,27 @@ class Stream(Generic[R]):
             os.close(self._descriptor)
 
 
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one that has this name."""
+    mine = os.fstat(descriptor)
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+
+
 class RunLock:
     """The right to write to a folder, held until closed or until the process dies."""
 
     def __init__(self, folder: Path, what: str = "run folder") -> None:
-        """Raises RunBusy, naming the holder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "lock"
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        """Raises RunBusy, naming the holder, and JournalError where the folder cannot be written to."""
+        self._path = folder / "lock"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise JournalError(f"Cannot write to the {what} {folder}: {error.strerror}.") from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -266,6 +303,10 @@ class RunLock:
             ) from error
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+
+    def is_held(self) -> bool:
+        """Whether others would still meet this lock."""
+        return _is_still(self._descriptor, self._path)
 
     def close(self) -> None:
         os.close(self._descriptor)

@@ -1,6 +1,7 @@
 """What the core asks of the world, in terms of what the core needs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -141,10 +142,37 @@ class Sandbox(Protocol):
     name: str
     owner: int | None
     """User id that commands run as, where it is not the harness's own; files made for them must belong to it."""
+    loopback: bool
+    """Whether a server and a client inside meet on localhost, and nobody else."""
 
     def run(self, command: Command) -> CommandResult:
-        """Raises SandboxUnavailable where the sandbox itself did not start."""
+        """Raises SandboxUnavailable where the sandbox itself failed before the command began, and for nothing that a command
+        does. One that cannot be handed to a program, because it is too long or holds NUL, ends with exit code 126."""
         ...
+
+
+@dataclass(frozen=True)
+class Change:
+    """One path that differs between two trees."""
+
+    path: str
+    before: str
+    """Mode in git's digits, 000000 where there was nothing; what git cannot hold by its kind."""
+    after: str
+
+
+@dataclass(frozen=True)
+class TreeEntry:
+    """A file or a link of a tree."""
+
+    mode: str
+    """In git's digits: 100644, 100755 or 120000."""
+    content: bytes
+    """Of a link its target."""
+
+
+Effect = Mapping[str, tuple[TreeEntry | None, TreeEntry | None]]
+"""Path → what a patch finds there and what it leaves there; None for nothing."""
 
 
 class Workspace(Protocol):
@@ -170,22 +198,54 @@ class Workspace(Protocol):
         """The change against the base tree as a git patch, and entries that a patch cannot hold. Raises TreeUnreadable."""
         ...
 
-    def apply(self, patch: str) -> None:
-        """Raises BadPatch where it does not apply."""
+    def close(self) -> None: ...
+
+
+class PatchedWorkspace(Workspace, Protocol):
+    """One in which a patch is judged, and nothing else ever worked."""
+
+    def apply(self, patch: str, *options: str) -> None:
+        """By `git apply` with these options. Raises BadPatch where it does not apply."""
         ...
 
-    def close(self) -> None: ...
+    def changes(self) -> tuple[Change, ...]:
+        """Every path that differs from the base tree, caches and byte code included, git's own records not."""
+        ...
+
+    def base_paths(self) -> Collection[str]:
+        """Files and links of the base tree."""
+        ...
+
+    def put_back(self, paths: Iterable[str]) -> None:
+        """Make these paths what they are in the base tree: content, mode, link, or not there, with the folders they left."""
+        ...
+
+    def place(self, path: str, entry: TreeEntry | None) -> None:
+        """Put an entry, or nothing, at a path, whatever stands there or in the way. No link is followed."""
+        ...
+
+    def without_git(self) -> AbstractContextManager[None]:
+        """For as long as a program works that might write to git's own records, an empty folder stands in for them."""
+        ...
+
+    def results(self) -> Path:
+        """A new folder beside the tree that commands may write to, removed with it."""
+        ...
 
 
 class Workspaces(Protocol):
     """Makes fresh working trees."""
 
-    def create(self, task: Task, name: str) -> Workspace:
+    def create(self, task: Task, name: str) -> PatchedWorkspace:
         """A one-commit repository of the task's base tree, proven clean. Raises WorkspaceError."""
         ...
 
     def base_file(self, task: Task, path: str) -> bytes | None:
         """Content at the base commit; None where there is no such file."""
+        ...
+
+    def effect(self, task: Task, patch: str) -> Effect:
+        """What a patch does to the base tree, by git's own account. Raises BadPatch where it does not apply."""
         ...
 
 
@@ -221,16 +281,6 @@ class Judged(Protocol):
     def get(self, key: str) -> Verdict | None: ...
 
     def put(self, key: str, verdict: Verdict) -> None: ...
-
-
-@dataclass(frozen=True)
-class Change:
-    """One path that differs between two commits."""
-
-    path: str
-    before: str
-    """Mode in git's digits, 000000 where there was nothing."""
-    after: str
 
 
 class Sources(Protocol):

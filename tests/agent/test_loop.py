@@ -12,7 +12,17 @@ from looper.agent.tools import Hands
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import CUT, ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.errors import Cancelled
+from looper.errors import (
+    Cancelled,
+    ContextOverflow,
+    ModelError,
+    ModelServerFault,
+    ModelTimeout,
+    ModelUnfit,
+    ReplyLate,
+    ReplyWithheld,
+    RequestRefused,
+)
 from looper.protocols import ChatRequest, Message, Sandbox
 from looper.records.memory import Delivery
 from looper.records.plan import GuardSettings, Limits, PruningSettings, Scaffold
@@ -344,3 +354,51 @@ def test_the_prompt_shows_the_issue_and_nothing_that_judges(bench: Bench, tmp_pa
 def test_an_agent_is_told_how_the_repository_runs_its_own_tests(task: Task, runner: Runner) -> None:
     asked = question(task.model_copy(update={"runner": runner}), packaged_scaffold("full"))
     assert f"`{OWN_TESTS[runner]} PATH`" in asked
+
+
+class Refusing(ScriptedModel):
+    """Says the replies of its list, and then what a server said in place of one."""
+
+    def __init__(self, error: ModelError, *replies: str) -> None:
+        super().__init__(replies or ("",))
+        self.error, self.left = error, len(replies)
+
+    def reply(self, request: ChatRequest) -> Reply:
+        if not self.left:
+            raise self.error
+        self.left -= 1
+        return super().reply(request)
+
+
+@pytest.mark.parametrize(
+    ("error", "stop"),
+    [
+        (ContextOverflow("no room"), StopReason.CONTEXT_FULL),
+        (ReplyLate("not within 3 s"), StopReason.TIME_LIMIT),
+        (ReplyWithheld("content_filter"), StopReason.REFUSED),
+        (RequestRefused("400"), StopReason.REFUSED),
+    ],
+)
+def test_c6_c7_c9_what_is_the_rollouts_own_ends_it_with_its_work_so_far(
+    bench: Bench, error: ModelError, stop: StopReason
+) -> None:
+    bench.model = Refusing(error, write("new.py", "x = 1\n"))
+    end = bench.run()
+    assert (end.stop_reason, end.steps) == (stop, 1)
+    assert end.cause == f"{type(error).__name__}: {error}"
+    assert "+x = 1" in bench.workspace.patch()[0]
+
+
+def test_c6_what_the_very_first_request_is_refused_for_is_not_the_agents(bench: Bench) -> None:
+    """But for its length: that is the task's, and was true before anybody was asked."""
+    for error in (
+        RequestRefused("400"),
+        ModelServerFault("500"),
+        ModelUnfit("template"),
+        ModelTimeout("silent"),
+    ):
+        bench.model = Refusing(error)
+        with pytest.raises(type(error)):
+            bench.run()
+    bench.model = Refusing(ContextOverflow("no room"))
+    assert (bench.run().stop_reason, bench.run().steps) == (StopReason.CONTEXT_FULL, 0)

@@ -6,6 +6,7 @@ import pytest
 
 from looper.bench.validate import eligible, validate
 from looper.bench.verify import Judgement
+from looper.errors import EnvironmentBroken
 from looper.records.eligibility import Validation
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
@@ -79,6 +80,27 @@ def test_a_validation_holds_for_the_labels_and_rules_it_was_made_with(labelled: 
     older = found.model_copy(update={"verifier": "0"})
     assert eligible([relabelled], [found])[0] == (relabelled,)
     assert eligible([labelled], [older])[0] == (labelled,)
+
+
+def test_v11_a_missing_program_is_no_verdict_about_a_task_and_part_of_what_a_validation_is_known_by(
+    labelled: Task,
+) -> None:
+    """Without it gold may fail, and what was found without it says nothing once it is installed."""
+
+    def without_dot(gold: Judgement) -> Validation:
+        return validate(
+            labelled,
+            "environment",
+            lambda task, patch: gold if patch else judged(FAILED, PASSED, PASSED),
+            ("dot",),
+        )
+
+    with pytest.raises(EnvironmentBroken, match="dot is not installed"):
+        without_dot(judged(FAILED, PASSED, PASSED))
+    found = without_dot(judged(PASSED, FAILED, PASSED))
+    assert found.valid and found.excluded and found.key[-1] == ("dot",)
+    assert eligible([labelled], [found], lambda repo: ("dot",))[0][0].pass_to_pass == ("q",)
+    assert eligible([labelled], [found])[0] == (labelled,), "installed by now"
 
 
 def test_the_table_counts_what_was_not_tried_and_gives_every_cause(labelled: Task) -> None:

@@ -10,8 +10,7 @@ from looper.agent.actions import render
 from looper.agent.loop import Assignment, rollout
 from looper.agent.tools import Hands
 from looper.bench.gold import gold_actions
-from looper.bench.runners import CanaryFiles
-from looper.bench.verify import Court, Judgement, is_protected, judge, patch_paths, strip_protected, verify
+from looper.bench.verify import Court, Judgement, judge, verify
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
@@ -166,30 +165,42 @@ def test_v01_to_v16_a_cheat_does_not_resolve(
     assert verdict_of(patch).outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED)
 
 
+def test_a_product_that_knows_the_test_by_its_name_is_caught_by_the_copy_of_another_name(
+    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str
+) -> None:
+    patch = patch_with(workspaces, task, lambda root: deceive(root, product, task, "co_name == '{}'"))
+    found = verdict_of(patch)
+    assert (found.outcome, found.cause) == (Outcome.TAMPERED, "a canary that must pass was failed")
+
+
+def deceive(root: Path, product: str, task: Task, caller_is: str) -> None:
+    """The product returns what one test expects where that test calls it."""
+    expected = next(
+        line for line in task.test_patch.splitlines() if "assert " in line and "==" in line
+    ).split("==")[1]
+    caller = caller_is.format(task.fail_to_pass[0].partition("::")[2])
+    trick = f"    import sys\n    if sys._getframe(1).f_code.{caller}:\n        return {expected}\n    return"
+    (root / product).write_text((root / product).read_text().replace("    return", trick))
+
+
 def test_a_forged_report_is_called_tampering(
     verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str
 ) -> None:
-    """The canary that must fail shows it."""
+    """What decides outcomes was replaced when the tests had run."""
     change = CHEATS["product replaces the report's hooks"]
     found = verdict_of(patch_with(workspaces, task, lambda root: change(root, product, "")))
-    assert found.outcome is Outcome.TAMPERED and "canary" in found.cause
+    assert found.outcome is Outcome.TAMPERED
+    assert found.cause == "_pytest.runner.pytest_runtest_makereport was replaced"
 
 
 def test_v17_a_product_that_looks_at_its_caller_is_the_stated_limit(
     verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str
 ) -> None:
-    """Not caught, by design stated in the docs: only unseen inputs would. If this ever fails, the docs have to change."""
-    expected = next(
-        line for line in task.test_patch.splitlines() if "assert " in line and "==" in line
-    ).split("==")[1]
-
-    def deceive(root: Path) -> None:
-        caller = task.fail_to_pass[0].partition("::")[2]
-        trick = f"    import sys\n    if sys._getframe(1).f_code.co_name == '{caller}':\n        return {expected}\n    return"
-        source = (root / product).read_text().replace("    return", trick)
-        (root / product).write_text(source)
-
-    patch = patch_with(workspaces, task, deceive)
+    """One that knows the test and what it expects. Not caught, by design stated in the docs: only unseen inputs would, or tests in
+    a process of their own. If this ever fails, the docs have to change."""
+    patch = patch_with(
+        workspaces, task, lambda root: deceive(root, product, task, "co_name.startswith('{}')")
+    )
     assert verdict_of(patch).outcome is Outcome.RESOLVED
 
 
@@ -213,23 +224,42 @@ def test_v19_the_harness_never_unpickles() -> None:
         assert "pickle" not in path.read_text("utf-8"), path
 
 
-class _Killed:
-    """A sandbox whose commands are killed for a reason that is not the patch's."""
+class _Ended:
+    """A sandbox in which the machine ends every command before it does anything."""
 
-    name = "killed"
+    name = "ended"
     owner = None
+    loopback = False
 
     def run(self, command: Command) -> CommandResult:
-        return CommandResult(None, b"", b"", 0, "memory", 1.0)
+        return CommandResult(137, b"", b"", 0, "", 1.0)
 
 
 def test_v21_a_run_that_the_machine_ended_is_no_verdict(
     task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
 ) -> None:
-    killed = _Killed()
-    killed.owner = sandbox.owner  # type: ignore[assignment]
-    with pytest.raises(VerifierBroken, match="memory"):
-        verify(task, "", environments.of(task), Court(workspaces, killed, limits), "v")
+    ended = _Ended()
+    ended.owner = sandbox.owner  # type: ignore[assignment]
+    with pytest.raises(VerifierBroken, match="did not start"):
+        verify(task, "", environments.of(task), Court(workspaces, ended, limits), "v")
+
+
+def test_c4_a_product_that_takes_too_much_memory_is_unresolved_with_that_cause(
+    task: Task,
+    environments: HarnessEnvironment,
+    workspaces: GitWorkspaces,
+    sandbox: Sandbox,
+    limits: Limits,
+    product: str,
+) -> None:
+    greedy = (
+        "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n"
+        "        held = bytearray(1_500_000_000)\n        held[::4096] = b'x' * len(held[::4096])\n        time.sleep(30)\n"
+        "time.sleep(30)\n"
+    )
+    patch = patch_with(workspaces, task, lambda root: (root / product).write_text(greedy))
+    found = verify(task, patch, environments.of(task), Court(workspaces, sandbox, limits), "v")
+    assert found.outcome is Outcome.UNRESOLVED and "more memory" in found.cause
 
 
 def test_g17_a_missing_interpreter_is_no_verdict(
@@ -262,9 +292,7 @@ def test_a_patch_that_does_not_apply_is_unresolved_with_its_cause(verdict_of: Ju
 
 def test_text_that_changes_no_file_is_no_empty_patch(verdict_of: Judge) -> None:
     found = verdict_of("I would change ops.py like so.\n+++ b/ops.py\n")
-    assert (
-        found.outcome is Outcome.UNRESOLVED and found.cause == "the patch does not apply: it changes no file"
-    )
+    assert found.outcome is Outcome.UNRESOLVED and "does not apply: No valid patches in input" in found.cause
 
 
 def test_a_plain_unified_diff_is_judged_like_a_git_patch(task: Task, verdict_of: Judge) -> None:
@@ -299,43 +327,6 @@ def test_g23_tests_that_share_an_id_pass_together_or_not_at_all(task: Task) -> N
     assert judge(task, seen, 1, 1, (), (), "", 0.1).outcome is Outcome.UNRESOLVED
 
 
-def test_a_canary_that_lies_or_is_missing_is_seen() -> None:
-    canaries = CanaryFiles("test_m", "test_m_a", "test_m_b")
-    honest = {
-        "tests/test_m.py::test_m_a": [TestOutcome.PASSED],
-        "tests/test_m.py::test_m_b": [TestOutcome.FAILED],
-    }
-    assert canaries.lies(honest, 1) == ()
-    assert canaries.lies({**honest, "tests/test_m.py::test_m_b": [TestOutcome.PASSED]}, 0)
-    assert canaries.lies({}, 0) and not canaries.lies({}, None)
-
-
-@pytest.mark.parametrize(
-    ("path", "protected"),
-    [
-        ("tests/test_a.py", True), ("conftest.py", True), ("pkg/conftest.py", True), ("pytest.ini", True),
-        ("setup.cfg", True), ("sitecustomize.py", True), ("x.pth", True), ("pytest.py", True), ("_pytest/x.py", True),
-        ("json.py", True), ("src/json.py", True), ("lib/re.so", True), ("json/__init__.py", True), ("test_x.py", True),
-        ("pkg/json.py", False), ("ops.py", False), ("src/pkg/core.py", False), ("django/test/client.py", False),
-        ("docs/index.txt", False), ("contest.py", False),
-    ],
-)  # fmt: skip
-def test_what_a_patch_may_not_change(path: str, protected: bool) -> None:
-    assert is_protected(path) is protected
-
-
-def test_what_gold_touches_is_allowed() -> None:
-    patch = "diff --git a/setup.cfg b/setup.cfg\n--- a/setup.cfg\n+++ b/setup.cfg\n@@ -1 +1 @@\n-a\n+b\n"
-    assert strip_protected(patch, frozenset({"setup.cfg"})) == (patch, ())
-    assert strip_protected(patch, frozenset()) == ("", ("setup.cfg",))
-
-
-def test_paths_are_read_from_patches_however_git_writes_them() -> None:
-    quoted = 'diff --git "a/t\\303\\274.py" "b/t\\303\\274.py"\nnew file mode 100644\n--- /dev/null\n+++ "b/t\\303\\274.py"\n@@ -0,0 +1 @@\n+x\n'
-    mode = "diff --git a/run.sh b/run.sh\nold mode 100644\nnew mode 100755\n"
-    assert patch_paths(quoted + mode) == {"tü.py", "run.sh"}
-
-
 def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
     micro: tuple[tuple[Task, ...], dict[str, Path]],
     workspaces: GitWorkspaces,
@@ -345,7 +336,7 @@ def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
     arm: Arm,
 ) -> None:
     for task in micro[0][:3]:
-        actions = gold_actions(task.gold_patch, lambda path, task=task: workspaces.base_file(task, path))
+        actions = gold_actions(workspaces.effect(task, task.gold_patch))
         workspace = workspaces.create(task, "gold")
         hands = Hands(workspace, sandbox, environments.of(task), arm.scaffold, limits)
         model = ScriptedModel([render(action) for action in actions])
@@ -367,3 +358,60 @@ def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
         expected = workspaces.create(task, "expected")
         expected.apply(task.gold_patch)
         assert workspace.state() == expected.state()
+
+
+def test_gold_that_no_file_tool_can_play_goes_through_commands(
+    task: Task,
+    workspaces: GitWorkspaces,
+    environments: HarnessEnvironment,
+    sandbox: Sandbox,
+    limits: Limits,
+    arm: Arm,
+) -> None:
+    """Deletion, rename with an edit, mode, link, bytes, a folder where a file was, a name with a blank."""
+    product, second = sorted(
+        path for path in workspaces.create(task, "w").base_paths() if path.endswith(".py")
+    )[:2]
+
+    def change(root: Path) -> None:
+        (root / "renamed here.py").write_text((root / product).read_text() + "x = 1\n")
+        (root / product).unlink()
+        (root / product).mkdir()
+        (root / product / "b.bin").write_bytes(bytes(range(256)))
+        (root / "link").symlink_to(second)
+        (root / second).write_text("first = 1\n" + (root / second).read_text())
+        (root / second).chmod(0o755)
+        (root / "run.sh").write_text("#!/bin/sh\n")
+        (root / "run.sh").chmod(0o755)
+        (root / "empty").touch()
+
+    patch = patch_with(workspaces, task, change)
+    workspace = workspaces.create(task, "gold")
+    hands = Hands(workspace, sandbox, environments.of(task), arm.scaffold, limits)
+    actions = gold_actions(workspaces.effect(task, patch))
+    model = ScriptedModel([render(action) for action in actions])
+    longer = (
+        hands
+        if hands.limits.steps > len(actions)
+        else Hands(
+            workspace, sandbox, environments.of(task), arm.scaffold, limits.model_copy(update={"steps": 20})
+        )
+    )
+    rollout(
+        Assignment(
+            "c",
+            1,
+            task,
+            0,
+            0.0,
+            Delivery(candidates=0),
+            longer,
+            model,
+            lambda: 0.0,
+            lambda step: None,
+            lambda: False,
+        )
+    )
+    expected = workspaces.create(task, "expected")
+    expected.apply(patch)
+    assert workspace.state() == expected.state()

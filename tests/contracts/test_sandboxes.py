@@ -1,11 +1,13 @@
-"""What every sandbox must hold, with real commands: rows A01 to A36 of the threat list."""
+"""What every sandbox must hold, with real commands: rows A01 to A36 of the threat list, and what was found since."""
 
+import contextlib
 import hashlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -18,8 +20,19 @@ import pytest
 from looper.edges.sandboxes import check
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.landlock import Landlock
+from looper.edges.sandboxes.process import TEMP_BYTES
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult, Sandbox
+
+BACKENDS = {name: f"check.candidates()[{name!r}]()" for name in check.candidates()}
+if "landlock" in BACKENDS:
+    BACKENDS["landlock without namespaces"] = "check.Landlock(namespaces=False)"
+
+
+@pytest.fixture(scope="session", params=sorted(BACKENDS))
+def each_sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    """Every backend of this system, one after the other; one that does not work fails its tests."""
+    return check.proven(lambda: eval(BACKENDS[request.param]))
 
 
 @pytest.fixture
@@ -283,9 +296,9 @@ def test_a30_a_killed_harness_leaves_nothing_behind(each_sandbox: Sandbox, root:
     program = textwrap.dedent(
         f"""
         from pathlib import Path
-        from looper.edges.sandboxes.check import candidates
+        from looper.edges.sandboxes import check
         from looper.protocols import Command
-        sandbox = candidates()[{each_sandbox.name!r}]()
+        sandbox = {BACKENDS[each_sandbox.name]}
         script = "setsid sleep {name} & sleep {name}"
         sandbox.run(Command(argv=("/bin/bash", "-c", script), root=Path({str(root)!r}), timeout_s=60))
         """
@@ -349,11 +362,254 @@ def test_commands_run_side_by_side_do_not_see_each_other(each_sandbox: Sandbox, 
     assert sorted(results) == ["left", "right"]
 
 
+def python(sandbox: Sandbox, root: Path, code: str, *arguments: str, **limits: int) -> CommandResult:
+    """Run by the first interpreter of this system that commands can come to."""
+    for program, readable in check.interpreters():
+        argv = (program, "-I", "-c", textwrap.dedent(code), *arguments)
+        command = Command(argv=argv, root=root, timeout_s=30, readable=readable, **limits)
+        with contextlib.suppress(SandboxUnavailable):
+            return sandbox.run(command)
+    raise AssertionError("no interpreter can be reached; install python3")
+
+
+SERVER_AND_CLIENT = """
+    import http.server, threading, urllib.request
+    server = http.server.ThreadingHTTPServer(("localhost", 0), http.server.SimpleHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(urllib.request.urlopen(f"http://localhost:{server.server_port}/page", timeout=5).read().decode())
+"""
+
+
+def test_v12_a_server_and_a_client_inside_meet_on_localhost(each_sandbox: Sandbox, root: Path) -> None:
+    (root / "page").write_text("hello from inside")
+    said = python(each_sandbox, root, SERVER_AND_CLIENT).text()
+    assert ("hello from inside" in said) == each_sandbox.loopback
+    assert each_sandbox.loopback or "without" in each_sandbox.name
+
+
+def test_v12_the_only_machine_that_has_a_name_is_localhost(each_sandbox: Sandbox, root: Path) -> None:
+    if not each_sandbox.loopback:
+        pytest.skip("there is no network to have names in")
+    result = bash(
+        each_sandbox, root, "cat /etc/hosts; hostname; getent ahosts $(hostname) > /dev/null && echo resolves"
+    )
+    assert result.text().splitlines() == ["127.0.0.1 localhost", "::1 localhost", "localhost", "resolves"]
+
+
+@pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_DGRAM", "SOCK_SEQPACKET"])
+def test_x1_no_unix_socket_of_this_machine_is_reached(
+    each_sandbox: Sandbox, root: Path, tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as name,
+        socket.socket(socket.AF_UNIX, getattr(socket, kind)) as server,
+    ):
+        Path(name).chmod(0o755)
+        server.bind(f"{name}/server")
+        Path(name, "server").chmod(0o777)
+        server.settimeout(0.2)
+        if kind != "SOCK_DGRAM":
+            server.listen()
+        code = """
+            import socket, sys
+            for make in (lambda kind: socket.socket(socket.AF_UNIX, kind), lambda kind: socket.socketpair(socket.AF_UNIX, kind)[0]):
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_RAW):
+                    for way in (lambda s: s.connect(sys.argv[1]), lambda s: s.sendto(b"promote", sys.argv[1])):
+                        try:
+                            way(make(kind))
+                        except OSError as error:
+                            pass
+            print("tried")
+        """
+        assert python(each_sandbox, root, code, f"{name}/server").text() == "tried\n"
+        with pytest.raises(TimeoutError):
+            server.recv(100) if kind == "SOCK_DGRAM" else server.accept()
+
+
+def test_x1_pairs_of_sockets_are_left_and_so_is_what_is_built_on_them(
+    each_sandbox: Sandbox, root: Path
+) -> None:
+    code = """
+        import asyncio, socket
+        left, right = socket.socketpair()
+        left.sendall(b"through")
+        print(right.recv(7).decode(), asyncio.run(asyncio.sleep(0, "and around")))
+    """
+    assert python(each_sandbox, root, code).text() == "through and around\n"
+
+
+@pytest.mark.parametrize("family", [17, 31, 38, 40], ids=["packet", "bluetooth", "alg", "vsock"])
+def test_x1_no_socket_leads_out_by_another_family(each_sandbox: Sandbox, root: Path, family: int) -> None:
+    """Onto the wire, into the kernel, to the host of a virtual machine: no network namespace holds these."""
+    code = f"""
+        import socket
+        try:
+            socket.socket({family}, socket.SOCK_STREAM)
+        except PermissionError:
+            print("refused")
+    """
+    assert python(each_sandbox, root, code).text() == "refused\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep temporary files on the disk")
+def test_x2_all_that_is_kept_in_memory_is_one_file_system_of_a_known_size(
+    each_sandbox: Sandbox, root: Path
+) -> None:
+    script = """
+        for place in /dev /.dev /dev/shm /tmp /var/tmp /run /; do
+            for part in 1 2 3; do head -c 240M /dev/zero > $place/part$part; done
+        done 2>/dev/null
+        du -scB1 /dev/part? /.dev/part? /dev/shm/part? /tmp/part? /var/tmp/part? /run/part? /part? 2>/dev/null | tail -1
+        stat -fc '%b %S' /dev/shm"""
+    result = bash(each_sandbox, root, script, timeout_s=60)
+    written, size = result.text().splitlines()[-2:]
+    blocks, block_bytes = map(int, size.split())
+    if each_sandbox.loopback:
+        assert blocks * block_bytes == TEMP_BYTES
+    assert int(written.split()[0]) <= TEMP_BYTES
+
+
+UNCOUNTED = """
+    import ctypes, os
+    libc = ctypes.CDLL(None, use_errno=True)
+    tried = {
+        "shmget": lambda: libc.shmget(0x1007, 4096, 0o1666),
+        "shmat": lambda: libc.shmat(0, None, 0),
+        "semget": lambda: libc.semget(0x1007, 1, 0o1666),
+        "msgget": lambda: libc.msgget(0x1007, 0o1666),
+        "mq_open": lambda: libc.mq_open(b"/looper", os.O_CREAT | os.O_RDWR, 0o666, None),
+        "memfd_create": lambda: libc.memfd_create(b"looper", 0),
+        "add_key": lambda: libc.syscall({add_key}, b"user", b"looper", b"left", 4, -4),
+    }
+    for name, call in tried.items():
+        print(name, "given" if call() != -1 else os.strerror(ctypes.get_errno()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has these")
+def test_x3_memory_that_no_limit_counts_is_refused(each_sandbox: Sandbox, root: Path) -> None:
+    """What outlives its command among it, so the next task's cannot read it."""
+    add_key = {"x86_64": 248, "aarch64": 217}[os.uname().machine]
+    said = python(each_sandbox, root, UNCOUNTED.replace("{add_key}", str(add_key))).text().splitlines()
+    assert len(said) == 7 and all(line.endswith("Operation not permitted") for line in said), said
+
+
+def test_x3_nothing_passes_from_one_command_to_the_next(each_sandbox: Sandbox, root: Path) -> None:
+    places = "/tmp /var/tmp /dev/shm $TMPDIR $HOME"
+    bash(each_sandbox, root, f"for place in {places}; do echo left > $place/left; done 2> /dev/null; true")
+    other = root / "other"
+    other.mkdir()
+    if each_sandbox.owner is not None:
+        os.chown(other, each_sandbox.owner, each_sandbox.owner)
+    assert (
+        bash(
+            each_sandbox, other, f"for place in {places}; do cat $place/left; done 2> /dev/null; true"
+        ).text()
+        == ""
+    )
+    assert not os.path.lexists(f"{root}.tmp")
+
+
+def test_x3_temporary_files_are_removed_however_they_are_nested(each_sandbox: Sandbox, root: Path) -> None:
+    script = """
+        { cd $TMPDIR; for i in $(seq 40); do d=$(printf 'd%.0s' $(seq 200)); mkdir $d && cd $d; done; } 2> /dev/null
+        chmod 0 $TMPDIR/d*
+        pwd | wc -c"""
+    assert int(bash(each_sandbox, root, script).text()) > 8000
+    assert not os.path.lexists(f"{root}.tmp")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has prlimit")
+def test_x3_limits_of_the_harness_cannot_be_lowered(each_sandbox: Sandbox, root: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as sibling:
+        bash(each_sandbox, root, f"prlimit --pid {sibling.pid} --core=7:7 --cpu=1:1; true")
+        assert " 7 " not in Path(f"/proc/{sibling.pid}/limits").read_text()
+        sibling.kill()
+
+
+@pytest.mark.parametrize(
+    ("script", "exit_code"),
+    [
+        ("exit 125", 125),
+        ("exit 126", 126),
+        ("exit 127", 127),
+        ("echo 'bwrap: execvp: no such file' >&2; exit 1", 1),
+        ("echo 'landlock: rule set: no'; exit 1", 1),
+        ("echo 'docker: Error response from daemon'; exit 125", 125),
+        ("if then", 2),
+        ("echo 'open", 2),
+        ("/etc", 126),
+        ("exec 1>&- 2>&-; exit 1", 1),
+        ("kill -9 $$", 137),
+    ],
+)
+def test_x4_how_a_command_ends_is_never_a_broken_sandbox(
+    each_sandbox: Sandbox, root: Path, script: str, exit_code: int
+) -> None:
+    assert bash(each_sandbox, root, script).exit_code == exit_code
+
+
+def test_x4_a_folder_that_the_command_closed_for_itself_is_its_own_matter(
+    each_sandbox: Sandbox, root: Path
+) -> None:
+    bash(each_sandbox, root, "chmod 0 .")
+    result = bash(each_sandbox, root, "echo unseen")
+    assert result.exit_code == 126 and "Permission denied" in result.text()
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("x" * 150_000, "too long"),
+        ("nul \0 byte", "NUL"),
+        ("lone \ud800 surrogate", "surrogates not allowed"),
+    ],
+)
+def test_x4_what_cannot_be_handed_to_a_program_is_said_and_is_no_broken_sandbox(
+    each_sandbox: Sandbox, root: Path, word: str, reason: str
+) -> None:
+    for argv in (("/bin/bash", "-c", f"echo {word}"), ("/bin/echo", word)):
+        result = each_sandbox.run(Command(argv=argv, root=root, timeout_s=5))
+        assert result.exit_code == 126 and reason in result.text()
+
+
+def test_x4_a_helper_that_fails_is_a_broken_sandbox_and_says_why_in_one_line(
+    each_sandbox: Sandbox, root: Path
+) -> None:
+    with pytest.raises(SandboxUnavailable) as error:
+        bash(each_sandbox, root / "gone", "echo unreached")
+    assert str(root / "gone") in str(error.value) and "\n" not in str(error.value)
+
+
+def test_x5_a_root_without_other_users_is_told_in_one_line() -> None:
+    program = "from looper.edges.sandboxes.check import find_sandbox; find_sandbox('auto')"
+    inside = ["unshare", "--user", "--map-root-user", sys.executable, "-c", program]
+    if subprocess.run([*inside[:3], "true"], capture_output=True).returncode != 0:
+        pytest.skip("user namespaces cannot be made here")
+    found = subprocess.run(inside, capture_output=True, text=True)
+    assert "SandboxUnavailable: No sandbox works here" in found.stderr.splitlines()[-1]
+    assert "no user nobody" in found.stderr.splitlines()[-1] and "chown" not in found.stderr
+
+
+def test_x6_settings_of_this_machine_do_not_reach_git(each_sandbox: Sandbox, root: Path) -> None:
+    result = bash(
+        each_sandbox,
+        root,
+        "git init -q . && git status --short && git config --list --show-scope | grep ^system",
+    )
+    assert (result.exit_code, result.text()) == (1, "")
+
+
+def test_where_the_harness_was_started_cannot_be_seen(each_sandbox: Sandbox, root: Path) -> None:
+    assert bash(each_sandbox, root, "echo $OLDPWD; env | grep -c ^GIT_; exec 9<&-").text() == "/\n2\n"
+
+
 class _Leaky:
     """A sandbox that protects nothing, to see that the proof finds it out."""
 
     name = "leaky"
     owner = None
+    loopback = True
 
     def run(self, command: Command) -> CommandResult:
         from looper.edges.sandboxes.bare import Bare

@@ -24,17 +24,15 @@ if words[:2] == ["image", "inspect"]:
     print("sha256:" + "ab" * 32) if words[-1] in there else sys.exit("No such image")
 elif words[0] == "run":
     flags = ["--rm", "--read-only", "--init"]
-    at, given, folder = 1, {{}}, "/"
+    at, given = 1, {{}}
     while words[at].startswith("--"):
         if words[at] == "--env":
             name, _, value = words[at + 1].partition("=")
             given[name] = value
-        if words[at] == "--workdir":
-            folder = words[at + 1]
         at += 1 if words[at] in flags else 2
     argv = words[at + 1:]
-    argv[0] = {{"{PYTHON}": sys.executable}}.get(argv[0], argv[0])
-    sys.exit(subprocess.run(argv, cwd=folder, env=given).returncode)
+    argv = [{{"{PYTHON}": sys.executable}}.get(word, word) for word in argv]
+    sys.exit(subprocess.run(argv, env=given).returncode)
 """
 
 

@@ -1,6 +1,7 @@
 """The embedded model through MLX: real weights, real batches, real caches."""
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ import pytest
 from looper.agent.prompt import opening
 from looper.agent.scaffold import packaged_scaffold
 from looper.edges.models.mlx import MlxModel, folder_digest, nano_folder
-from looper.errors import ModelMissing, ModelReplyBroken, ModelTimeout, ModelUnreachable
+from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
+from looper.errors import BadInput, ModelMissing, ModelTimeout, ModelUnfit, ModelUnreachable, RequestRefused
 from looper.protocols import ChatRequest, Message
 from looper.records.task import Task
+from looper.records.training import Turn
 from looper.records.trajectory import FinishReason, Reply
 
 
@@ -133,9 +136,63 @@ def test_l13_the_output_limit_is_reported(nano: MlxModel, request_: ChatRequest)
 def test_a_request_that_cannot_be_answered_is_an_error_and_the_next_one_works(
     nano: MlxModel, request_: ChatRequest
 ) -> None:
-    with pytest.raises(ModelReplyBroken):
+    with pytest.raises(RequestRefused):
         nano.reply(replace(request_, max_output_tokens=0))
     assert nano.reply(request_).text
+
+
+NO_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
+)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The embedded model, to be broken."""
+    return Path(shutil.copytree(nano_folder(), tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    ("template", "said"), [(NO_SYSTEM, "System role not supported"), (None, "chat_template is not set")]
+)
+def test_c8_a_template_that_cannot_take_our_messages_is_fatal(
+    copy: Path, request_: ChatRequest, template: str | None, said: str
+) -> None:
+    (copy / "chat_template.jinja").unlink()
+    if template is not None:
+        (copy / "chat_template.jinja").write_text(template)
+    model = MlxModel(copy, name="copy", context_tokens=2048)
+    try:
+        for ask in (lambda: model.reply(request_), lambda: model.count_tokens(request_.messages)):
+            with pytest.raises(ModelUnfit, match=said) as raised:
+                ask()
+            assert not raised.value.retryable and "Traceback" not in str(raised.value)
+    finally:
+        model.close()
+    turns = [Turn(role=role, text=text) for role, text in request_.messages]
+    with pytest.raises(BadInput, match=said):
+        supervised_spans(load_tokenizer(copy), turns)
+
+
+@pytest.mark.parametrize("broken", ["config.json", "model.safetensors"])
+def test_c8_a_model_that_does_not_load_is_no_model(copy: Path, request_: ChatRequest, broken: str) -> None:
+    content = (copy / broken).read_bytes()
+    (copy / broken).write_bytes(content[: len(content) // 2])
+    model = MlxModel(copy, name="copy", context_tokens=2048)
+    with pytest.raises(ModelMissing, match="did not start"):
+        model.reply(request_)
+    model.close()
+    if broken == "config.json":
+        with pytest.raises(ModelMissing, match="no JSON"):
+            model.identity()
+
+
+def test_c2_halves_of_characters_reach_the_tokenizer_as_something_it_can_read(
+    nano: MlxModel, request_: ChatRequest
+) -> None:
+    said = (*request_.messages, ("assistant", "a \ud83d b \0"), ("user", "\udc97"))
+    assert nano.count_tokens(said) and nano.reply(replace(request_, conversation="odd", messages=said))
 
 
 def test_p15_a_killed_model_process_is_named_and_started_again(request_: ChatRequest) -> None:
@@ -152,15 +209,13 @@ def test_p15_a_killed_model_process_is_named_and_started_again(request_: ChatReq
         threading.Timer(
             0.3, lambda: model._process.child and os.kill(model._process.child.pid, signal.SIGKILL)
         ).start()
-        with pytest.raises(ModelUnreachable, match="ended"):
+        with pytest.raises(ModelUnreachable, match="killed"):
             model.reply(request_)
     finally:
         model.close()
 
 
 def test_the_digest_changes_with_the_weights(tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(nano_folder(), tmp_path / "copy")
     assert folder_digest(tmp_path / "copy") == folder_digest(nano_folder())
     with (tmp_path / "copy" / "model.safetensors").open("r+b") as stream:

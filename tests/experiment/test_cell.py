@@ -1,7 +1,60 @@
 """What one cell of a plan is worked on with."""
 
-from looper.experiment.cell import sampling_seed
+from pathlib import Path
+
+import pytest
+
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.errors import SandboxUnavailable
+from looper.experiment.cell import Job, Past, Recorder, World, run_cell, sampling_seed
+from looper.experiment.grading import GRADING, arm_name, grading_plan, trajectories
+from looper.protocols import ChatModel, Command, CommandResult, Sandbox
+from looper.records.foreign import Prediction
 from looper.records.plan import Arm, Cell
+from looper.records.task import Task
+from looper.records.trajectory import Trajectory
+from looper.records.verdict import Outcome, Verdict
+
+
+class FailsAtFirst:
+    """A sandbox that does not start so many times."""
+
+    def __init__(self, inner: Sandbox, times: int) -> None:
+        self.name, self.owner, self._inner, self._times = inner.name, inner.owner, inner, times
+
+    def run(self, command: Command) -> CommandResult:
+        self._times -= 1
+        if self._times >= 0:
+            raise SandboxUnavailable("it did not start")
+        return self._inner.run(command)
+
+
+@pytest.mark.parametrize(("times", "outcome"), [(1, Outcome.RESOLVED), (9, Outcome.INFRA_ERROR)])
+def test_v5_another_attempt_judges_the_same_prediction_again(
+    task: Task,
+    workspaces: GitWorkspaces,
+    environments: HarnessEnvironment,
+    sandbox: Sandbox,
+    times: int,
+    outcome: Outcome,
+) -> None:
+    def no_model(arm: Arm, seed: int, task: Task) -> ChatModel:
+        raise AssertionError("a prediction has no model to ask")
+
+    prediction = Prediction(instance_id=task.instance_id, model="m", patch=task.gold_patch)
+    plan = grading_plan(Path("p.jsonl"), [prediction], "micro", 0, GRADING)
+    (made,) = trajectories(plan, [prediction], "test", "s", {task.instance_id: "e"})
+    world = World(
+        workspaces, environments, FailsAtFirst(sandbox, times), no_model, "test", made={made.cell: made}
+    )
+    ends: list[Trajectory] = []
+    verdicts: list[Verdict] = []
+    recorder = Recorder(lambda step: None, ends.append, verdicts.append, lambda: False)
+    cell = Cell(arm=arm_name("m", ["m"]), seed=0, instance_id=task.instance_id)
+    last = run_cell(Job(cell, plan.arms[0], task, GRADING, 2), world, recorder, Past(1))
+    assert last.outcome is outcome and [found.attempt for found in verdicts] == [1, 2]
+    assert [(end.attempt, end.patch) for end in ends] == [(1, task.gold_patch), (2, task.gold_patch)]
 
 
 def test_arms_of_one_seed_share_their_luck_and_repeats_do_not(arm: Arm) -> None:

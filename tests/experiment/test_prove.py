@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from looper.errors import ContextOverflow, TreatmentMissing
+from looper.errors import PromptCut, TreatmentMissing
 from looper.experiment.prove import (
     SENTINEL,
     prove_adapter,
@@ -92,7 +92,7 @@ def test_a_model_that_reads_its_whole_window_passes(wide: Limits) -> None:
 def test_g34_a_server_that_cuts_the_prompt_is_refused_before_the_first_task(
     server: Server, wide: Limits
 ) -> None:
-    with pytest.raises(ContextOverflow, match="cut"):
+    with pytest.raises(PromptCut, match="cut"):
         prove_context(server, "base", "server", wide)
 
 

@@ -176,8 +176,8 @@ def test_p01_p03_a_signal_ends_the_run_in_order_and_it_goes_on(
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and time.monotonic() - begun < 15
-    assert "The same command goes on from here" in err and "Traceback" not in err
-    assert 0 < len(project.verdicts()) < 12
+    assert f"Interrupted. Go on with: looper run test --profile micro --run {project.run.name}" in err
+    assert "Traceback" not in err and 0 < len(project.verdicts()) < 12
     assert project.looper("run", "test").returncode == 0 and len(project.verdicts()) == 12
 
 
@@ -192,8 +192,9 @@ def test_p02_a_second_signal_ends_it_at_once(project: Project) -> None:
     time.sleep(0.2)
     begun = time.monotonic()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    _, err = process.communicate(timeout=10)
     assert process.returncode == 130 and time.monotonic() - begun < 5
+    assert "Interrupted. Go on with: looper run test" in err
 
 
 def test_p05_a_second_run_on_the_same_folder_is_refused_and_names_the_first(project: Project) -> None:
@@ -219,6 +220,47 @@ def test_g44_an_unfinished_run_that_was_begun_otherwise_is_refused_with_the_diff
     assert "plan.limits.steps was 8 and is 9" in refused.stderr and "--fresh" in refused.stderr
     fresh = project.looper("run", "test", "--fresh", "--arm", "noop")
     assert fresh.returncode == 0 and len(list((project.folder / "runs").iterdir())) == 2
+
+
+def test_j4_a_run_in_which_nothing_was_done_is_begun_anew_and_one_with_a_step_is_not(
+    project: Project,
+) -> None:
+    """The environment cannot start at first; then another sandbox is chosen, as the message says."""
+    project.environment["LOOPER_HOME"] = str(project.folder / "home")
+    assert project.looper("run", "test", "--arm", "noop", "--limit", "1").returncode == 0
+    shutil.rmtree(project.folder / "runs")
+    python = next((project.folder / "home" / "environments").glob("micro-*/bin/python"))
+    there = os.readlink(python)
+    fail_the_runner(python)
+    project.looper("run", "test", "--arm", "gold")
+    refused = project.looper("run", "test", "--sandbox", "none")
+    assert refused.returncode == 2 and "sandbox was" in refused.stderr, "gold took its steps"
+    (project.run / "steps.jsonl").write_bytes(b"")
+    python.unlink()
+    python.symlink_to(there)
+    anew = project.looper("run", "test", "--sandbox", "none")
+    assert anew.returncode == 0 and "differently" not in anew.stderr
+    assert len(list((project.folder / "runs").iterdir())) == 2
+
+
+def test_r1_an_interpreter_that_does_not_start_is_named_before_anything_is_recorded(project: Project) -> None:
+    project.environment["LOOPER_HOME"] = str(project.folder / "home")
+    assert project.looper("run", "test", "--arm", "noop", "--limit", "1").returncode == 0
+    shutil.rmtree(project.folder / "runs")
+    python = next((project.folder / "home" / "environments").glob("micro-*/bin/python"))
+    python.unlink()
+    python.symlink_to("/nowhere/python")
+    refused = project.looper("run", "test")
+    assert refused.returncode == 69 and f"{python} does not start in the sandbox" in refused.stderr
+    assert "Traceback" not in refused.stderr and not (project.folder / "runs").exists()
+
+
+def fail_the_runner(python: Path) -> None:
+    """Make an environment's interpreter start, but no tests."""
+    there = os.path.realpath(python)
+    python.unlink()
+    python.write_text(f'#!/bin/sh\ncase "$*" in *run_pytest*) exit 1 ;; esac\nexec {there} "$@"\n')
+    python.chmod(0o755)
 
 
 def test_g44_another_script_is_another_model_and_another_run(project: Project) -> None:
@@ -276,13 +318,14 @@ def test_g14_infrastructure_errors_are_no_verdicts_are_retried_and_counted(
     environment = next((state / "broken" / "environments").glob("micro-*"))
     python = environment / "bin" / "python"
     target = os.readlink(python)
-    python.unlink()
+    fail_the_runner(python)
     broken = project.looper("run", "test", "--fresh", "--arm", "noop")
     found = json.loads(project_status(project))
     last = found["runs"][-1]
     arm = next(arm for arm in last["arms"] if arm["arm"] == "noop")
     assert arm["attempted"] == 0 and arm["infra_errors"] == 4, broken.stderr
     assert "infra_error" in broken.stderr
+    python.unlink()
     python.symlink_to(target)
     mended = project.looper("run", "test", "--arm", "noop")
     assert mended.returncode == 0
@@ -358,3 +401,53 @@ def test_g07_an_arm_that_does_not_act_fails_and_has_no_rate(project: Project) ->
     assert "steps held no action" in run.failed_arms["base"]
     again = project.looper("run", "test", "--arm", "base")
     assert again.returncode == 0 and len(read_run(project.run).verdicts) == len(run.verdicts)
+
+
+def begun(project: Project, process: "subprocess.Popen[str]", runs: int = 1) -> None:
+    """Wait until that many runs have a verdict and the process is still at work."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        folders = (project.folder / "runs").glob("*") if (project.folder / "runs").exists() else []
+        if sum(bool(list(read_stream(folder, "verdicts", Verdict))) for folder in folders) == runs:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"it did not begin: {process.poll()}")
+
+
+def test_c10_two_runs_of_one_plan_side_by_side_do_not_touch_each_others_workspaces(
+    project: Project, undisturbed: dict[str, tuple[str, str, dict[str, str]]]
+) -> None:
+    with project.start("run", "test", "--workers", "1") as first:
+        begun(project, first)
+        with project.start("run", "test", "--workers", "1", "--fresh") as second:
+            ends = [process.communicate(timeout=600) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0], ends
+    folders = sorted((project.folder / "runs").iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        found = {verdict.cell: verdict for verdict in read_stream(folder, "verdicts", Verdict)}
+        assert {cell: verdict.outcome.value for cell, verdict in found.items()} == {
+            cell: outcome for cell, (outcome, _, _) in undisturbed.items()
+        }
+        assert all(verdict.attempt == 1 for verdict in found.values())
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_c11_a_run_whose_folder_vanishes_ends_in_one_line_and_nothing_that_was_kept_is_lost(
+    project: Project, how: str
+) -> None:
+    with project.start("run", "test", "--workers", "1") as process:
+        begun(project, process)
+        folder = project.run
+        if how == "moved":
+            folder.rename(project.folder / "elsewhere")
+        else:
+            subprocess.run(["rm", "-rf", str(folder)], check=True)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 69 and "Traceback" not in said, said
+    assert "is not there any more" in said.strip().splitlines()[-1]
+    if how == "moved":
+        (project.folder / "elsewhere").rename(folder)
+        before = len(project.verdicts())
+        again = project.looper("run", "test")
+        assert again.returncode == 0 and before >= 1 and f"{12 - before} to do" in again.stderr, again.stderr

@@ -11,7 +11,16 @@ from looper.agent.guards import Intervention, Watch
 from looper.agent.prompt import opening
 from looper.agent.recall import Recall
 from looper.agent.tools import Effect, Hands, execute
-from looper.errors import Cancelled, is_of_what_was_made, named
+from looper.errors import (
+    Cancelled,
+    ContextOverflow,
+    ModelError,
+    ReplyLate,
+    ReplyWithheld,
+    RequestRefused,
+    is_of_what_was_made,
+    named,
+)
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.base import content_hash
 from looper.records.memory import Delivery, MemoryItem
@@ -27,6 +36,23 @@ from looper.records.trajectory import (
     Step,
     StopReason,
 )
+
+ENDS: dict[type[ModelError], StopReason] = {
+    ReplyLate: StopReason.TIME_LIMIT,
+    ContextOverflow: StopReason.CONTEXT_FULL,
+    ReplyWithheld: StopReason.REFUSED,
+    RequestRefused: StopReason.REFUSED,
+}
+"""Errors of a model that are the end of a rollout, and of nothing else."""
+
+
+def end_by(error: ModelError, steps: int) -> StopReason:
+    """How a rollout of so many steps ends by what its model's server said. Raises the error where it is the world's: what is
+    refused before the first step has nothing of the agent in it."""
+    found = ENDS.get(type(error))
+    if found is None or (isinstance(error, RequestRefused) and not steps):
+        raise error
+    return found
 
 
 class ReplayDiverged(Exception):
@@ -68,6 +94,8 @@ class Rollout:
     """Ids of the items that were told on the way."""
     wall_s: float
     model_s: float
+    cause: str = ""
+    """What the model's server said, where that ended the rollout."""
 
 
 def rollout(assignment: Assignment) -> Rollout:
@@ -106,6 +134,7 @@ class _Rollout:
         self.steps: list[Step] = []
         self.begun = assignment.clock()
         self.spent_before = self.waited_s = 0.0
+        self.cause = ""
 
     def run(self) -> Rollout:
         stop = self._replay(self.of.recorded)
@@ -137,18 +166,11 @@ class _Rollout:
         except ContextFull:
             return StopReason.CONTEXT_FULL
         pruned = len(self.conversation.pruned) - already_pruned
-        reply = self.of.model.reply(
-            ChatRequest(
-                conversation=f"{self.of.cell}#{self.of.attempt}",
-                messages=tuple(self.conversation.messages),
-                max_output_tokens=self.limits.output_tokens,
-                context_tokens=self.limits.context_tokens,
-                temperature=self.of.temperature,
-                # A seed per turn, so that a resumed rollout samples what an undisturbed one would have.
-                seed=int(content_hash(str(self.of.seed), str(len(self.steps)))[:8], 16),
-                timeout_s=max(1.0, self.limits.wall_s - self._elapsed()),
-            )
-        )
+        try:
+            reply = self._reply()
+        except ModelError as error:
+            self.cause = f"{type(error).__name__}: {error}"
+            return end_by(error, len(self.steps))
         reply = reply.model_copy(update={"text": with_whole_characters(reply.text)})
         self.waited_s += reply.waited_s
         turn = self._act(reply, pruned)
@@ -171,6 +193,20 @@ class _Rollout:
         self.of.record(step)
         self._remember(step)
         return step.stop_reason
+
+    def _reply(self) -> Reply:
+        return self.of.model.reply(
+            ChatRequest(
+                conversation=f"{self.of.cell}#{self.of.attempt}",
+                messages=tuple(self.conversation.messages),
+                max_output_tokens=self.limits.output_tokens,
+                context_tokens=self.limits.context_tokens,
+                temperature=self.of.temperature,
+                # A seed per turn, so that a resumed rollout samples what an undisturbed one would have.
+                seed=int(content_hash(str(self.of.seed), str(len(self.steps)))[:8], 16),
+                timeout_s=max(1.0, self.limits.wall_s - self._elapsed()),
+            )
+        )
 
     def _act(self, reply: Reply, pruned: int) -> "_Turn":
         """What came of a reply. What cannot be handled ends the rollout, and is told like everything else."""
@@ -255,6 +291,7 @@ class _Rollout:
         usages = [step.reply.usage for step in self.steps]
         return Rollout(
             stop_reason=stop,
+            cause=self.cause,
             steps=len(self.steps),
             prompt_hash=self.prompt_hash,
             prompt_tokens=total([usage.prompt_tokens for usage in usages]),

@@ -1,97 +1,81 @@
 """The gold patch as actions of the agent: the arm that must resolve everything."""
 
+import base64
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Iterator
+from difflib import SequenceMatcher
 
-from looper.bench.verify import patch_paths
+from looper.protocols import Effect, TreeEntry
 from looper.records.trajectory import Action, Bash, Done, Edit, Write
 
-BaseFile = Callable[[str], bytes | None]
-_SECTION = re.compile(r"^diff --git .*?(?=^diff --git |\Z)", re.MULTILINE | re.DOTALL)
-_HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+\d+(?:,\d+)? @@[^\n]*\n", re.MULTILINE)
+CONTEXT = 3
+"""Unchanged lines around a change, as git shows them."""
 
 
-def gold_actions(patch: str, base_file: BaseFile) -> tuple[Action, ...]:
-    """Edits, writes and commands that make the gold patch's change, and then done.
+def gold_actions(effect: Effect) -> tuple[Action, ...]:
+    """Edits, writes and commands that do what the gold patch does to the base tree, and then done.
 
-    Text hunks become edits that name their occurrence where the text is not unique; new files become writes; what is
-    deleted, renamed or binary goes through git in a command.
+    Changed text becomes edits that name their occurrence where the text is not unique, new text a write; what no file tool
+    makes (deletions, modes, links, bytes) becomes a command. What is removed goes first, as it may stand in the way.
     """
-    actions: list[Action] = []
-    for section in _SECTION.findall(patch):
-        actions += _section_actions(section, base_file)
-    return (*actions, Done(message="gold patch applied"))
+    removed = [
+        Bash(command=f"rm -- {shlex.quote(path)}") for path, (_, after) in effect.items() if after is None
+    ]
+    made = [
+        action
+        for path, (before, after) in effect.items()
+        if after is not None
+        for action in _made(path, before, after)
+    ]
+    return (*removed, *made, Done(message="gold patch applied"))
 
 
-def _section_actions(section: str, base_file: BaseFile) -> list[Action]:
-    head = section.split("\n@@", 1)[0]
-    paths = patch_paths(section)
-    special = re.search(r"^(deleted file|rename |copy |old mode|GIT binary|Binary )", head, re.MULTILINE)
-    if special or len(paths) != 1:
-        return [_through_git(section)]
-    path = next(iter(paths))
-    hunks = _hunks(section)
-    if re.search(r"^new file", head, re.MULTILINE):
-        if re.search(r"^new file mode 100755", head, re.MULTILINE):
-            return [_through_git(section)]
-        return [Write(path=path, content="".join(new for _, _, new in hunks))]
-    data = base_file(path)
-    if data is None:
-        return [_through_git(section)]
-    return _edits(path, hunks, data.decode("utf-8", "surrogateescape"))
+def _made(path: str, before: TreeEntry | None, after: TreeEntry) -> Iterator[Action]:
+    old, new = _text(before), _text(after)
+    if new is None or (before is not None and old is None):
+        yield Bash(command=_command(path, after))
+        return
+    if old is None or (not old and new):
+        yield Write(path=path, content=new)
+    else:
+        yield from _edits(path, old, new)
+    mode = "100644" if before is None else before.mode
+    if mode != after.mode:
+        yield Bash(command=f"chmod {'+x' if after.mode == '100755' else '-x'} -- {shlex.quote(path)}")
 
 
-def _through_git(section: str) -> Bash:
-    return Bash(
-        command=f"git apply --whitespace=nowarn - <<'LOOPER_GOLD_PATCH'\n{section}LOOPER_GOLD_PATCH\n"
-    )
+def _text(entry: TreeEntry | None) -> str | None:
+    """Of a file that the file tools can write; None for links and bytes."""
+    if entry is None or entry.mode == "120000":
+        return None
+    try:
+        return entry.content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
-def _hunks(section: str) -> list[tuple[int, str, str]]:
-    """Start line in the old file, old text and new text of each hunk."""
-    found = []
-    starts = list(_HUNK.finditer(section))
-    for at, hunk in enumerate(starts):
-        end = starts[at + 1].start() if at + 1 < len(starts) else len(section)
-        old, new = _sides(section[hunk.end() : end])
-        found.append((int(hunk[1]), old, new))
-    return found
+def _command(path: str, entry: TreeEntry) -> str:
+    name = shlex.quote(path)
+    folder = f"mkdir -p -- {shlex.quote(path.rpartition('/')[0] or '.')} && rm -f -- {name}"
+    if entry.mode == "120000":
+        return f"{folder} && ln -s -- {shlex.quote(entry.content.decode('utf-8', 'surrogateescape'))} {name}"
+    mode = "755" if entry.mode == "100755" else "644"
+    content = base64.encodebytes(entry.content).decode()
+    return f"{folder} && base64 -d > {name} <<'LOOPER_GOLD' && chmod {mode} -- {name}\n{content}LOOPER_GOLD\n"
 
 
-def _sides(body: str) -> tuple[str, str]:
-    old: list[str] = []
-    new: list[str] = []
-    last: list[list[str]] = []
-    for line in body.split("\n")[:-1] if body.endswith("\n") else body.split("\n"):
-        if line.startswith("\\"):
-            for side in last:
-                side[-1] = side[-1].removesuffix("\n")
-            continue
-        last = {"-": [old], "+": [new]}.get(line[:1], [old, new])
-        for side in last:
-            side.append(line[1:] + "\n")
-    return "".join(old), "".join(new)
-
-
-def _edits(path: str, hunks: list[tuple[int, str, str]], text: str) -> list[Action]:
-    """One edit per hunk, counted in the text as it stands when its turn comes."""
-    actions: list[Action] = []
+def _edits(path: str, old: str, new: str) -> Iterator[Action]:
+    """One edit for each group of changed lines, counted in the text as it stands when its turn comes."""
+    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    text = old
     shift = 0
-    for start, old, new in hunks:
-        if not old:
-            # Nothing to hold on to: an empty file that gets its first lines.
-            return [Write(path=path, content=new)]
-        position = _offset_of_line(text, start + shift)
-        places = [found.start() for found in re.finditer(f"(?={re.escape(old)})", text)]
+    for group in SequenceMatcher(None, before, after).get_grouped_opcodes(CONTEXT):
+        (_, first, _, start, _), (_, _, last, _, end) = group[0], group[-1]
+        was, becomes = "".join(before[first:last]), "".join(after[start:end])
+        position = len("".join(before[:first])) + shift
+        places = [found.start() for found in re.finditer(f"(?={re.escape(was)})", text)]
         which = places.index(position) + 1 if len(places) > 1 else None
-        actions.append(Edit(path=path, old=old, new=new, occurrence=which))
-        text = text[:position] + new + text[position + len(old) :]
-        shift += new.count("\n") - old.count("\n")
-    return actions
-
-
-def _offset_of_line(text: str, line: int) -> int:
-    offset = 0
-    for _ in range(line - 1):
-        offset = text.index("\n", offset) + 1
-    return offset
+        yield Edit(path=path, old=was, new=becomes, occurrence=which)
+        text = text[:position] + becomes + text[position + len(was) :]
+        shift += len(becomes) - len(was)

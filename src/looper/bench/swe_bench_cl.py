@@ -1,19 +1,24 @@
 """Rows of SWE-Bench-CL → task records."""
 
+import ast
+import json
 import re
 from typing import Any
 
-from looper.bench.verify import patch_paths
 from looper.records.task import Runner, Task
 
 SUITE = "swe-bench-cl"
 OWN_RUNNERS = {"django/django": Runner.DJANGO, "sympy/sympy": Runner.SYMPY}
+_ID = re.compile(r"\S(.*\S)+")
+_PYTEST_ID = re.compile(r".+(\.py|::.+)|\[ *\d+%\]", re.DOTALL)
+"""Two ids of the benchmark are a mark of progress, as the official parser took it for a test's name."""
+_TEST_FILE = re.compile(r"^diff --git a/.* b/(.*)$", re.MULTILINE)
 _DATA_FILES = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 
 
 def task_from_row(row: dict[str, Any]) -> Task:
-    """One row with the label corrections applied. Raises KeyError or TypeError where a field is missing or of a wrong
-    kind, pydantic.ValidationError where a value is."""
+    """One row with the label corrections applied. Raises KeyError, TypeError or ValueError where a field is missing, of a wrong
+    kind, or no list of what it should list."""
     meta, issue, checks = row["metadata"], row["task"], row["evaluation"]
     learning, harness, sequence = row["continual_learning"], row["swebench"], row["sequence"]
     corrections = harness["label_corrections_2026_08"]
@@ -28,28 +33,53 @@ def task_from_row(row: dict[str, Any]) -> Task:
         difficulty=learning["difficulty_score"],
         sequence_id=sequence["id"],
         sequence_position=learning["sequence_position"],
-        dependencies=tuple(sequence["dependencies_in_sequence"]),
-        modified_files=tuple(learning["modified_files"]),
+        dependencies=listed(sequence, "dependencies_in_sequence"),
+        modified_files=listed(learning, "modified_files"),
         environment=f"{meta['repo']}@{harness['version']}",
         runner=runner,
         test_targets=targets_of(checks["test_patch"], runner),
         gold_patch=checks["patch"],
         test_patch=checks["test_patch"],
-        fail_to_pass=_corrected(checks["FAIL_TO_PASS"], corrections, "FAIL_TO_PASS"),
-        pass_to_pass=_corrected(checks["PASS_TO_PASS"], corrections, "PASS_TO_PASS"),
+        fail_to_pass=_ids(checks, "FAIL_TO_PASS", corrections or {}, runner),
+        pass_to_pass=_ids(checks, "PASS_TO_PASS", corrections or {}, runner),
     )
 
 
-def _corrected(names: list[str], corrections: dict[str, list[str]] | None, kind: str) -> tuple[str, ...]:
-    """Ids after the correction of August 2026, where there is one."""
-    found = corrections or {}
-    removed = set(found.get(f"{kind}_removed", ()))
-    return (*(name for name in names if name not in removed), *found.get(f"{kind}_added", ()))
+def _ids(checks: dict[str, Any], kind: str, corrections: dict[str, Any], runner: Runner) -> tuple[str, ...]:
+    """Ids after the correction of August 2026, where there is one. Raises ValueError for what is no id of a test."""
+    names = listed(checks, kind)
+    removed, added = (
+        listed(corrections, f"{kind}_{how}") if f"{kind}_{how}" in corrections else ()
+        for how in ("removed", "added")
+    )
+    found = (*(name for name in names if name not in set(removed)), *added)
+    shape = _PYTEST_ID if runner is Runner.PYTEST else _ID
+    strange = next((name for name in found if not shape.fullmatch(name)), None)
+    if strange is not None:
+        raise ValueError(f"{kind} holds {strange!r}, which is no id of a test")
+    return found
+
+
+def listed(fields: dict[str, Any], name: str) -> tuple[str, ...]:
+    """A list of texts, as such or written as text: JSON, as SWE-bench has it, or Python. Raises KeyError, or ValueError for
+    anything else."""
+    value = fields[name]
+    if isinstance(value, str):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                value = read(value)
+                break
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{name} is no list of texts")
+    return tuple(value)
 
 
 def targets_of(test_patch: str, runner: Runner) -> tuple[str, ...]:
-    """What the official harness runs: every file of the test patch that is no data file; dotted labels for django."""
-    files = sorted(path for path in patch_paths(test_patch) if not path.endswith(_DATA_FILES))
+    """What the official harness runs: every file of the test patch that is no data file; dotted labels for django. Read from the
+    text as that harness reads it, since no tree is there yet."""
+    files = sorted({path for path in _TEST_FILE.findall(test_patch) if not path.endswith(_DATA_FILES)})
     if runner is Runner.DJANGO:
         return tuple(re.sub(r"\.py$", "", path.removeprefix("tests/")).replace("/", ".") for path in files)
     return tuple(files)

@@ -6,6 +6,7 @@ from statistics import median
 
 from looper.bench.official import disagreements
 from looper.bench.verify import VERSION, Judgement
+from looper.errors import EnvironmentBroken
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.task import Task
@@ -17,13 +18,21 @@ REPEATS = 3
 """Judgements with gold where the first is not clean, to tell what always fails from what flips."""
 
 
-def validate(task: Task, environment: str, judge: Judge) -> Validation:
-    """Judge gold, again where it is not clean, and the empty patch. Raises as verification does."""
+def validate(
+    task: Task, environment: str, judge: Judge, missing_programs: tuple[str, ...] = ()
+) -> Validation:
+    """Judge gold, again where it is not clean, and the empty patch. Raises as verification does, and EnvironmentBroken where gold
+    does not pass while programs are missing that the tests call: that says nothing of the task."""
     golds = [judge(task, task.gold_patch)]
     if golds[0].outcome is not Outcome.RESOLVED:
         golds += [judge(task, task.gold_patch) for _ in range(REPEATS - 1)]
     nothing = judge(task, "")
     cause = _cause(task, golds, nothing)
+    if cause and missing_programs:
+        raise EnvironmentBroken(
+            f"{', '.join(missing_programs)} is not installed, and the tests of {task.repo} call it: {cause}. Install it and "
+            "validate again."
+        )
     return Validation(
         instance_id=task.instance_id,
         repo=task.repo,
@@ -37,6 +46,7 @@ def validate(task: Task, environment: str, judge: Judge) -> Validation:
         repeats=len(golds),
         gold_s=median(found.wall_s for found in golds),
         empty_s=nothing.wall_s,
+        missing_programs=missing_programs,
     )
 
 
@@ -84,9 +94,18 @@ def _excluded(golds: Sequence[Judgement]) -> dict[str, str]:
     }
 
 
-def eligible(tasks: Sequence[Task], known: Sequence[Validation]) -> tuple[tuple[Task, ...], dict[str, str]]:
-    """Tasks without their excluded ids, and why others are not eligible, by id. A task that nobody validated stays."""
-    found = {(each.instance_id, each.task_hash): each for each in known if each.verifier == VERSION}
+def eligible(
+    tasks: Sequence[Task],
+    known: Sequence[Validation],
+    missing_programs: Callable[[str], tuple[str, ...]] = lambda repo: (),
+) -> tuple[tuple[Task, ...], dict[str, str]]:
+    """Tasks without their excluded ids, and why others are not eligible, by id. A task that nobody validated stays, by the rules
+    of today and with the programs that a repository's tests find today."""
+    found = {
+        (each.instance_id, each.task_hash): each
+        for each in known
+        if each.verifier == VERSION and each.missing_programs == missing_programs(each.repo)
+    }
     kept, left_out = [], {}
     for task in tasks:
         validation = found.get((task.instance_id, content_hash(task)))

@@ -106,7 +106,8 @@ def bench_verify(
     predictions: Annotated[
         Path,
         typer.Argument(
-            help="JSONL with instance_id, model_name_or_path and model_patch, as SWE-bench has it."
+            help="Predictions with instance_id, model_name_or_path and model_patch, as SWE-bench has them: JSONL, a JSON list, an "
+            "object by instance id (preds.json), or a folder of .pred files."
         ),
     ],
     suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
@@ -119,7 +120,7 @@ def bench_verify(
     """Judge patches that somebody else made, by the same rules and records as a run, and print SWE-bench's report.
 
     Safe to interrupt and to repeat: what was judged stays. A patch that is empty, broken, does not apply or edits tests is
-    judged as what it is and stops nothing.
+    judged as what it is and stops nothing. Patches are applied as SWE-bench applies them, or more kindly; looper show says how.
 
     Example: looper bench verify predictions.jsonl --suite micro
     """

@@ -106,6 +106,10 @@ def run(
             help='Pass over a gate, for a reason that is recorded: data="a pilot". Can be repeated.'
         ),
     ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--run", help="Go on with this run and no other: its folder, or its name below runs/."),
+    ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
@@ -141,6 +145,9 @@ def run(
         overrides=tuple(parse_override(text) for text in override or ()),
         split=split,
         adapter=adapter,
+        data=data,
+        mirrors=mirrors,
+        run=folder,
     )
     console = Console(width=None if sys.stdout.isatty() else 150)
     found = {}
@@ -150,7 +157,8 @@ def run(
             print("\n".join(running.dry_run(one, chosen)))
             continue
         found[each or ""] = running.run(one, chosen, say)
-        console.print(run_table(found[each or ""]))
+        # The run's folder is named whole, however long its path is.
+        console.print(run_table(found[each or ""]), crop=False)
     if len(found) > 1:
         for line in split_lines(found):
             print(line)
@@ -283,15 +291,14 @@ def train(
     console = Console()
     if show_mask:
         for example, text, spans in training.masks(options, chosen_settings(data)):
-            console.print(mask_text(example, text, spans))
+            console.print(mask_text(example, text, spans), soft_wrap=True)
         return
     card, where = training.train(options, chosen_settings(data), say)
     losses = [point.loss for point in card.train_losses]
-    console.print(
+    print(
         f"{where}\n{card.train_examples} examples of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
         f"{card.trained_tokens} trained in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; "
-        f"weights changed by {100 * card.relative_change:.1f} %",
-        highlight=False,
+        f"weights changed by {100 * card.relative_change:.1f} %"
     )
 
 

@@ -1,6 +1,7 @@
 """Where experiments are found, and what was asked for with them."""
 
 import difflib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,32 @@ class RunOptions:
     """Letter of a division of the tasks."""
     adapter: str | None = None
     """Id, or the beginning of it, for arms that carry an adapter."""
+    data: str | None = None
+    mirrors: Path | None = None
+    run: Path | None = None
+    """Folder of the run to go on with, or its name below runs/."""
+
+    def going_on(self, run: str) -> str:
+        """The command that goes on with a run, by the name of its folder: as this one, but never from the beginning."""
+        one_by_one: list[tuple[str, object]] = [
+            ("--profile", self.profile),
+            ("--model", self.model),
+            *(("--arm", arm) for arm in self.arms),
+            ("--limit", self.limit),
+            ("--workers", self.workers),
+            ("--sandbox", None if self.sandbox == "auto" else self.sandbox),
+            ("--master-seed", self.master_seed),
+            ("--split", self.split),
+            ("--adapter", self.adapter),
+            *(("--override", f"{found.gate.value}={found.reason}") for found in self.overrides),
+            ("--data", self.data),
+            ("--mirrors", self.mirrors),
+            ("--run", run),
+        ]
+        given = [str(word) for pair in one_by_one if pair[1] is not None for word in pair]
+        return shlex.join(
+            ["looper", "run", self.experiment, *given, *["--share-machine"] * self.share_machine]
+        )
 
 
 def parse_override(text: str) -> Override:

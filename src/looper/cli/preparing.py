@@ -6,7 +6,7 @@ from pathlib import Path
 
 from looper.bench.validate import eligible
 from looper.cli.settings import Settings
-from looper.cli.wiring import every_task, stale_tasks
+from looper.cli.wiring import every_task, missing_programs, stale_tasks
 from looper.errors import BadInput
 from looper.experiment.schedule import by_age, first_of_each, fit_to_learn_from, lanes, split_tasks
 from looper.journal import read_stream
@@ -72,7 +72,7 @@ def load_tasks(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task
     if selection.suite == "micro":
         return tasks, mirrors
     known = list(read_stream(settings.validations, "validations", Validation))
-    return eligible(tasks, known)[0], mirrors
+    return eligible(tasks, known, missing_programs)[0], mirrors
 
 
 def load_experience(

@@ -34,9 +34,11 @@ class RunProgress:
         self._task: TaskID | None = None
         console = Console(stderr=True)
         if todo:
-            console.print(
+            # Not by the console, which would break the line somewhere in a long path.
+            print(
                 f"{folder}: {name}{' ' * bool(name)}{total} cells, {total - todo} done before, {todo} to do",
-                highlight=False,
+                file=sys.stderr,
+                flush=True,
             )
         if todo and console.is_terminal:
             columns = (
@@ -81,6 +83,23 @@ class RunProgress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class Waits:
+    """Says what a run waits for, once in a while however many rollouts wait for the same. Safe for several threads."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, why: str, seconds: float) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if now - self._said.get(why, -LOG_EVERY_S) < 0.9 * LOG_EVERY_S:
+                return
+            self._said[why] = now
+        self._say(f"{why} Asking again in {seconds:.0f} s.")
 
 
 class TrainingProgress:

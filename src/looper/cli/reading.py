@@ -101,6 +101,8 @@ def status_lines(runs: Path, folder: Path | None, *, as_json: bool) -> Iterator[
     for run in found["runs"]:
         writer = f"process {run['writer']} is at it" if run["writer"] else "nobody is at it"
         yield f"{run['run']}: {run['finished']} of {run['planned']} cells, {run['standing']}, {writer}{_left(run['left_s'])}"
+        if run["goes_on_with"]:
+            yield f"  go on with: {run['goes_on_with']}"
         for arm in run["arms"]:
             yield f"  {arm['arm']}: {arm['resolved']}/{arm['attempted']} resolved, {arm['infra_errors']} infra errors"
 

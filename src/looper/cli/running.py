@@ -7,11 +7,22 @@ from pathlib import Path
 
 from looper.cli.plans import RunOptions, load_plan
 from looper.cli.preparing import FEW_TASKS, STALE, Prepared, prepare
-from looper.cli.progress import RunProgress, TrainingProgress
+from looper.cli.progress import RunProgress, TrainingProgress, Waits
+from looper.cli.reading import chosen_run
 from looper.cli.settings import Settings
-from looper.cli.wiring import Models, Site, code_version, engine, judged_before, machine_of, similarity
-from looper.errors import BadInput, Drift
-from looper.experiment.ledger import Ledger, differences
+from looper.cli.wiring import (
+    Models,
+    Site,
+    Stop,
+    code_version,
+    engine,
+    judged_before,
+    machine_of,
+    similarity,
+    stoppable,
+)
+from looper.errors import BadInput, Cancelled, Drift, InfrastructureError
+from looper.experiment.ledger import Ledger, differences, nothing_done
 from looper.experiment.prove import prove_split
 from looper.experiment.schedule import changed_since, quoting
 from looper.experiment.stages import run_stages
@@ -23,7 +34,10 @@ from looper.records.eligibility import Validation
 from looper.records.learning import Source
 from looper.records.plan import Override, Plan, RunManifest
 from looper.records.task import Task
+from looper.records.trajectory import Step
 from looper.views.runs import RunView, read_run, run_folders
+
+IN_PREPARATION = "Interrupted in preparation. The same command begins it again."
 
 
 def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
@@ -43,51 +57,71 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
 
 def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> RunView:
     """Everything behind `looper run`."""
+    with stoppable(IN_PREPARATION, heeded=False) as stop:
+        try:
+            return _run(options, settings, say, stop)
+        except Cancelled as error:
+            raise Cancelled(stop.said) from error
+
+
+def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], stop: Stop) -> RunView:
+    if options.fresh and options.run:
+        raise BadInput("--fresh begins a run and --run goes on with one. Leave one of them out.")
     plan = load_plan(options, settings)
     prepared = prepare(plan, settings)
     prepared.schedule(options.arms)
     for line in _about(prepared, options.overrides, settings):
         say(line)
     with contextlib.ExitStack() as stack:
-        joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
-        site = Site(plan, prepared.mirrors, settings, options.sandbox, say)
-        models = Models(plan, site.workspaces, settings)
+        site = Site(prepared.mirrors, settings, options.sandbox, say)
+        models = Models(plan, site.workspaces, settings, Waits(say))
         stack.callback(models.close)
         _adapters_fit(plan, models, prepared.tasks)
         manifest = _manifest(prepared, site, models, options.overrides)
+        site.must_start(prepared.every_task)
         for source, share in manifest.drift.items():
             say(
                 f"{source.value}: {100 * share:.0f} % of the files that gold patches change have changed since"
             )
-        folder = run_folder(manifest, settings.runs, fresh=options.fresh)
+        # What is named wrongly is said before anybody waits for the machine.
+        joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
+        folder = run_folder(manifest, settings.runs, fresh=options.fresh, named=options.run)
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
         workers = workers_for(plan, options.workers)
-        ledger.begin(workers)
-        run_stages(
-            Staging(
-                manifest=manifest,
-                tasks={task.instance_id: task for task in prepared.every_task},
-                arms=options.arms,
-                world=site.world(
-                    lambda arm, seed, task: models.of(arm, task),
-                    judged_before(plan, folder, settings, fresh=options.fresh),
-                ),
-                served=models.of,
-                adapted=models.adapted,
-                trainer=lambda: models.trainer(plan.learners_base),
-                ledger=ledger,
-                engine=engine(workers),
-                stop=stack.enter_context(site.occupied()),
-                show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
-                say=say,
-                tell=TrainingProgress(say),
-                energy_j=joules,
-                similar=similarity(plan.experience),
+        command = options.going_on(str(options.run or folder.name))
+        ledger.begin(workers, command)
+        stack.enter_context(site.occupied(folder, stop))
+        stop.said, stop.heeded = f"Interrupted. Go on with: {command}", True
+        try:
+            run_stages(
+                Staging(
+                    manifest=manifest,
+                    tasks={task.instance_id: task for task in prepared.every_task},
+                    arms=options.arms,
+                    world=site.world(
+                        lambda arm, seed, task: models.of(arm, task),
+                        judged_before(plan, folder, settings, fresh=options.fresh),
+                    ),
+                    served=models.of,
+                    adapted=models.adapted,
+                    trainer=lambda: models.trainer(plan.learners_base),
+                    ledger=ledger,
+                    engine=engine(workers),
+                    stop=stop,
+                    show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
+                    say=say,
+                    tell=TrainingProgress(say),
+                    energy_j=joules,
+                    similar=similarity(plan.experience),
+                )
             )
-        )
+        except InfrastructureError:
+            if any(True for _ in read_stream(folder, "steps", Step)):
+                say(f"What was recorded stays. Once it is mended, go on with: {command}")
+            raise
     return read_run(folder)
 
 
@@ -174,29 +208,44 @@ def _drift(
     return {source: share for source, share in found.items() if share is not None}
 
 
-def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool) -> Path:
-    """The folder of this very run, or a new one.
+def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool, named: Path | None = None) -> Path:
+    """The folder of this very run, or a new one, or the one that is named.
 
-    Raises Drift where an unfinished run of the same experiment and profile was begun with anything else: going on would
-    mix two runs, and beginning anew in silence would leave the old one for dead.
+    Raises BadInput where there is no such run, and Drift where an unfinished run of the same experiment and profile was begun with
+    anything else: going on would mix two runs, and beginning anew in silence would leave the old one for dead, unless nothing was
+    done in it.
     """
+    if named is not None:
+        return chosen_run(runs, named).folder
     stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}"
     name = f"{stem}-{manifest.run_hash()}"
     mine = sorted(runs.glob(f"{name}*"), key=lambda path: (len(path.name), path.name))
     if fresh:
-        return runs / (f"{name}-{len(mine) + 1}" if mine else name)
+        return _new_folder(runs, name, len(mine))
     if mine:
         return mine[-1]
     for other in run_folders(runs):
         if other.name.startswith(f"{stem}-"):
             view = read_run(other)
             same = view.manifest.plan.selection == manifest.plan.selection
-            if same and view.finished < view.planned:
+            if same and view.finished < view.planned and not nothing_done(other):
                 raise Drift(
                     f"The unfinished run {other} was begun differently: {differences(view.manifest, manifest)}. "
                     "Restore that and run again to finish it, or begin a new run with --fresh."
                 )
     return runs / name
+
+
+def _new_folder(runs: Path, name: str, others: int) -> Path:
+    """Made here, so that of two runs that begin anew at the same moment each has its own."""
+    while True:
+        folder = runs / (f"{name}-{others + 1}" if others else name)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            others += 1
+        else:
+            return folder
 
 
 def workers_for(plan: Plan, wanted: int | None) -> int:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from looper.bench.validate import validate
 from looper.bench.verify import VERSION, Court, Judgement, verify
-from looper.cli.grading import GRADING
 from looper.cli.settings import Settings
-from looper.cli.wiring import Site, engine, every_task
+from looper.cli.wiring import Site, engine, every_task, missing_programs
 from looper.errors import BadInput, InfrastructureError
-from looper.experiment.grading import grading_plan
+from looper.experiment.grading import GRADING
 from looper.experiment.schedule import select_tasks
 from looper.journal import RunLock, Stream, replace_file
 from looper.records.base import content_hash
@@ -37,11 +36,11 @@ def run_validations(
     record when it is done. Raises BadInput for names that do not exist and for mirrors that are not there."""
     every, mirrors = every_task(selection, settings)
     tasks = select_tasks(every, selection)
-    missing = sorted({task.repo for task in tasks if f"{task.suite}:{task.repo}" not in mirrors})
-    if missing:
+    absent = sorted({task.repo for task in tasks if f"{task.suite}:{task.repo}" not in mirrors})
+    if absent:
         raise BadInput(
-            f"There is no mirror of {', '.join(missing)} below {settings.mirrors}. Get it: looper bench fetch "
-            f"--repo {missing[0]}; or name a folder with --mirrors."
+            f"There is no mirror of {', '.join(absent)} below {settings.mirrors}. Get it: looper bench fetch "
+            f"--repo {absent[0]}; or name a folder with --mirrors."
         )
     folder = settings.validations
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,15 +49,15 @@ def run_validations(
         stack.callback(lock.close)
         stream = Stream(folder, "validations", Validation)
         stack.callback(stream.close)
-        site = Site(
-            grading_plan(Path("validate"), (), selection.suite, selection.level, GRADING),
-            mirrors,
-            settings,
-            sandbox,
-            say,
-        )
-        stop = stack.enter_context(site.occupied())
+        site = Site(mirrors, settings, sandbox, say)
+        stop = stack.enter_context(site.occupied(folder))
         known = {found.key: found for found in stream.recovered}
+        missing = {repo: missing_programs(repo) for repo in {task.repo for task in tasks}}
+        for repo, programs in sorted(missing.items()):
+            if programs:
+                say(
+                    f"{repo}: {', '.join(programs)} is not installed, and tests call it; looper bench prepare says how to get it"
+                )
         jobs = []
         for task in tasks:
             try:
@@ -66,7 +65,8 @@ def run_validations(
             except (BadInput, InfrastructureError) as error:
                 say(f"{task.instance_id}: not tried, {error}")
                 continue
-            if (task.instance_id, content_hash(task), environment, VERSION) not in known:
+            key = task.instance_id, content_hash(task), environment, VERSION, missing[task.repo]
+            if key not in known:
                 jobs.append(task)
         say(f"{len(tasks) - len(jobs)} of {len(tasks)} tasks need nothing more, {len(jobs)} to do")
 
@@ -78,7 +78,7 @@ def run_validations(
             if stop.is_set():
                 return f"{task.instance_id}: not tried, stopped"
             try:
-                return validate(task, site.environments.of(task).id, judge)
+                return validate(task, site.environments.of(task).id, judge, missing[task.repo])
             except InfrastructureError as error:
                 return f"{task.instance_id}: not tried, {type(error).__name__}: {error}"
 
@@ -96,7 +96,9 @@ def run_validations(
     latest = {
         found.instance_id: found
         for found in known.values()
-        if ids.get(found.instance_id) == found.task_hash and found.verifier == VERSION
+        if ids.get(found.instance_id) == found.task_hash
+        and found.verifier == VERSION
+        and found.missing_programs == missing[found.repo]
     }
     return dict(Counter(task.repo for task in tasks)), list(latest.values())
 

@@ -18,6 +18,7 @@ from looper.agent.loop import Assignment, Rollout, rollout
 from looper.bench.gold import gold_actions
 from looper.cli.settings import Settings
 from looper.edges import doctor
+from looper.edges.access import shared_folder
 from looper.edges.datasets.foreign import read_foreign
 from looper.edges.datasets.functions import load_functions
 from looper.edges.datasets.micro import MicroSuite
@@ -28,6 +29,7 @@ from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments, supported_versions
+from looper.edges.environments.starting import must_start
 from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
@@ -40,6 +42,7 @@ from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.sandboxes.container import OWN_IMAGES
+from looper.edges.signals import Stop as Stop
 from looper.edges.signals import interruptible
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
@@ -47,11 +50,11 @@ from looper.edges.trainers.mlx import MlxTrainer
 from looper.edges.trainers.peft import from_peft, to_peft
 from looper.edges.trainers.shelf import Shelf
 from looper.edges.verdicts import KeptVerdicts
-from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
+from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
-from looper.errors import BadInput
+from looper.errors import BadInput, Cancelled
 from looper.evolution.guest import Guests
 from looper.experiment.cell import JudgedHere, World
 from looper.experiment.run import FREE_BYTES
@@ -74,6 +77,7 @@ from looper.records.model import ModelSpec
 from looper.records.plan import Arm, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, TrainingSettings, Turn
+from looper.untrusted import remove_tree
 
 
 def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
@@ -166,6 +170,11 @@ def pinned_environments(
     return PinnedEnvironments(settings.state / "environments", say, base_tree)
 
 
+def missing_programs(repo: str) -> tuple[str, ...]:
+    """Programs of the system that a repository's tests call and that are not here."""
+    return tuple(sorted(PinnedEnvironments.missing_programs(repo)))
+
+
 @cache
 def code_version() -> str:
     """Hash over the package's own sources and data files, so that a changed harness never continues an old run."""
@@ -180,7 +189,11 @@ def code_version() -> str:
 class Models:
     """The models of a plan: one object per model, shared by its arms; scripts are made per task."""
 
-    def __init__(self, plan: Plan, workspaces: Workspaces, settings: Settings) -> None:
+    def __init__(
+        self, plan: Plan, workspaces: Workspaces, settings: Settings, waits: Callable[[str, float], None]
+    ) -> None:
+        """`waits` is told of every pause for a model, while it lasts."""
+        self._waits = waits
         self._plan, self._workspaces, self._settings = plan, workspaces, settings
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
         self._mlx: dict[ModelSpec, MlxModel] = {}
@@ -189,7 +202,7 @@ class Models:
     def of(self, arm: Arm, task: Task, adapter: str = "") -> ChatModel:
         """`adapter` is the id of one that `trainer` made."""
         if arm.model.backend == "gold":
-            actions = gold_actions(task.gold_patch, lambda path: self._workspaces.base_file(task, path))
+            actions = gold_actions(self._workspaces.effect(task, task.gold_patch))
             return ScriptedModel([render(action) for action in actions], "gold")
         adapter = adapter or arm.model.adapter
         bare = arm.model.model_copy(update={"adapter": ""})
@@ -205,7 +218,8 @@ class Models:
             raise BadInput(
                 f"{spec.backend} serves no adapters that were trained here. Use nano or mlx:FOLDER for plans that train."
             )
-        return RetryingModel(base.adapted(shelf(self._settings).folder(adapter)), RetryPolicy())
+        adapted = base.adapted(shelf(self._settings).folder(adapter))
+        return RetryingModel(adapted, RetryPolicy(), tell=self._waits)
 
     def adapted(self, arm: Arm, task: Task, adapter: str) -> Fingerprinted:
         """As `of`, for models that show what they compute. Raises BadInput for others."""
@@ -241,7 +255,7 @@ class Models:
                 raise AssertionError(f"{spec.backend} is no model that answers")
             case _:
                 assert_never(spec.backend)
-        return RetryingModel(inner, RetryPolicy())
+        return RetryingModel(inner, RetryPolicy(), tell=self._waits)
 
     def close(self) -> None:
         for model in self._made.values():
@@ -324,11 +338,10 @@ def similarity(experience: Experience | None) -> Similarity | None:
 
 
 class Site:
-    """Where the cells of one plan run: sandbox, environments, and a folder of its own for workspaces."""
+    """Where the cells of one run run: sandbox, environments, and a folder of its own for workspaces."""
 
     def __init__(
         self,
-        plan: Plan,
         mirrors: dict[str, Path],
         settings: Settings,
         sandbox: str,
@@ -336,9 +349,14 @@ class Site:
     ) -> None:
         """Raises SandboxUnavailable or BadInput."""
         self.sandbox = find_sandbox(sandbox)
-        self._place = settings.workspaces / content_hash(str(settings.runs), plan)[:16]
-        self._agents = settings.agents
+        if self.sandbox.owner is not None:
+            shared_folder(settings.state)
+        if not self.sandbox.loopback:
+            say(f"{self.sandbox.name}: a test with a server on localhost fails here, whatever the change")
+        self._settings = settings
+        self._place = settings.workspaces / "read"
         self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
+        """Trees to read; to be worked in once the site is occupied."""
         self.environments = EnvironmentsBySuite(
             HarnessEnvironment(settings.state / "environments"),
             ImageEnvironments(settings.state / "environments")
@@ -346,7 +364,17 @@ class Site:
             else PinnedEnvironments(settings.state / "environments", say, self.workspaces.base_tree),
         )
 
+    def must_start(self, tasks: Sequence[Task]) -> None:
+        """That the interpreters of these tasks start in the sandbox, seen before anything is recorded. Raises SandboxUnavailable
+        or EnvironmentBroken."""
+        for environment in {found.id: found for found in map(self.environments.of, tasks)}.values():
+            # Images bring interpreters of their own, and starting a container for each would take minutes.
+            if not environment.image:
+                with scratch(self.sandbox, self._settings.workspaces) as root:
+                    must_start(environment, self.sandbox, root)
+
     def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged) -> World:
+        """Of a site that is occupied."""
         return World(
             self.workspaces,
             self.environments,
@@ -361,26 +389,29 @@ class Site:
         """By the agent that is installed; by another version of it, in the sandbox. Raises BadInput for one that is not here."""
         if not arm.agent:
             return rollout(assignment)
-        source = self._agents / arm.agent / "src" if self._agents else Path()
+        agents = self._settings.agents
+        source = agents / arm.agent / "src" if agents else Path()
         if not source.is_dir():
             raise BadInput(
                 f"There is no version {arm.agent[:12]} of the agent's source for the arm {arm.name}."
             )
-        guests = Guests(self.sandbox, own_environment(), self._place / "guests")
+        guests = Guests(self.sandbox, own_environment(), shared_folder(self._place / "guests"))
         return guests.rollout(source, assignment)
 
     @contextlib.contextmanager
-    def occupied(self) -> Iterator[threading.Event]:
-        """The machine stays awake, and the event is set when somebody wants the run to end.
+    def occupied(self, locked: Path, stop: Stop | None = None) -> Iterator[threading.Event]:
+        """The machine stays awake, and the event is set when somebody wants the run to end; `stop` is one that is already.
 
-        Whoever comes here holds the run folder's lock, so what lies in the place was left by a run that is no more.
+        `locked` is the folder whose lock this process holds: it has a place of its own for workspaces, and what lies there was left
+        by a run that is no more.
         """
+        self._place = self._settings.workspaces / content_hash(str(locked.resolve()))[:16]
         remove_tree(self._place)
-        self._place.mkdir(parents=True)
-        stop = threading.Event()
+        shared_folder(self._place)
+        self.workspaces = self.workspaces.at(self._place)
         try:
-            with awake(), interruptible(stop):
-                yield stop
+            with awake(), contextlib.nullcontext(stop) if stop else stoppable() as found:
+                yield found
         finally:
             remove_tree(self._place)
 
@@ -497,7 +528,7 @@ def repository_site(
 @contextlib.contextmanager
 def scratch(sandbox: Sandbox, parent: Path) -> Iterator[Path]:
     """An empty folder that commands in the sandbox may write to."""
-    parent.mkdir(parents=True, exist_ok=True)
+    shared_folder(parent)
     folder = Path(tempfile.mkdtemp(prefix="start-", dir=parent))
     try:
         if sandbox.owner is not None:
@@ -508,9 +539,9 @@ def scratch(sandbox: Sandbox, parent: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[threading.Event]:
-    """An event that is set when somebody wants this process to end; a second signal ends it at once."""
-    stop = threading.Event()
+def stoppable(said: str = str(Cancelled()), *, heeded: bool = True) -> Iterator[Stop]:
+    """An event that is set when somebody wants this process to end, and is told so; a second signal ends it at once."""
+    stop = Stop(said, heeded=heeded)
     with interruptible(stop):
         yield stop
 

@@ -5,13 +5,17 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from looper.edges.access import shared_folder
+from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.pinned import find_interpreter
+from looper.edges.environments.starting import must_start
 from looper.edges.models.blas import find_openblas
 from looper.edges.models.mlx import nano_folder
 from looper.edges.models.ollama import DEFAULT_URL
@@ -43,7 +47,9 @@ def examine(
     looks: list[Callable[[], Iterator[Finding]]] = [
         _system,
         lambda: _sandbox(sandbox),
+        lambda: _start(sandbox, state),
         _git,
+        _gnu_patch,
         lambda: _disk({"state": state, "runs": runs}, needed_bytes),
         _mlx,
         _blas,
@@ -78,6 +84,21 @@ def _sandbox(choice: str) -> Iterator[Finding]:
             yield Finding("note", f"sandbox {name}", str(error))
 
 
+def _start(choice: str, state: Path) -> Iterator[Finding]:
+    """Whether the embedded suite's tests can be run at all by the user whom commands run as."""
+    try:
+        sandbox = find_sandbox(choice)
+        environment = HarnessEnvironment(state / "environments").made()
+        with tempfile.TemporaryDirectory(prefix="start-", dir=shared_folder(state / "workspaces")) as name:
+            if sandbox.owner is not None:
+                os.chown(name, sandbox.owner, sandbox.owner)
+            must_start(environment, sandbox, Path(name))
+    except LooperError as error:
+        yield Finding("missing", "tests' interpreter", str(error), "see above")
+        return
+    yield Finding("ok", "tests' interpreter", f"{environment.python} starts in the sandbox")
+
+
 def _git() -> Iterator[Finding]:
     path = program("git")
     if path is None:
@@ -86,6 +107,17 @@ def _git() -> Iterator[Finding]:
     yield Finding(
         "ok", "git", subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
     )
+
+
+def _gnu_patch() -> Iterator[Finding]:
+    for name in ("gpatch", "patch"):
+        path = program(name)
+        said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout if path else ""
+        if said.startswith("GNU patch"):
+            yield Finding("ok", "GNU patch", said.splitlines()[0])
+            return
+    found = "not found; patches that git does not take, and SWE-bench's third attempt may, get no verdict"
+    yield Finding("note", "GNU patch", found, "apt-get install patch, or brew install gpatch")
 
 
 def _disk(folders: Mapping[str, Path], needed_bytes: int) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,9 +13,20 @@ GRACE_S = 3.0
 """How long running steps may take to end after an interruption; what they would have recorded is repeated next time."""
 
 
+class Stop(threading.Event):
+    """Set when somebody wants this process to end."""
+
+    def __init__(self, said: str, *, heeded: bool) -> None:
+        super().__init__()
+        self.said = said
+        """What whoever asked is told."""
+        self.heeded = heeded
+        """Whether somebody looks at the event; where nobody does, a signal is raised in the main thread."""
+
+
 @contextlib.contextmanager
-def interruptible(stop: threading.Event) -> Iterator[None]:
-    """The first signal ends the run in order, within a few seconds; a second one at once.
+def interruptible(stop: Stop) -> Iterator[None]:
+    """The first signal ends the run in order, within a few seconds; a second one at once. Either way a line says so.
 
     Leaving in the middle of a step is safe: every record is on the disk when it is made, commands and model processes
     end with the process that started them, and workspaces are swept by the next run.
@@ -27,22 +37,28 @@ def interruptible(stop: threading.Event) -> Iterator[None]:
         yield
         return
 
+    def leave() -> None:
+        os.write(2, f"\nlooper: {stop.said}\n".encode())  # The main thread may be in the middle of a write.
+        os._exit(ExitCode.INTERRUPTED)
+
     def later() -> None:
         time.sleep(GRACE_S)
-        sys.stderr.write(f"\n{Cancelled()}\n")
-        sys.stderr.flush()
-        os._exit(ExitCode.INTERRUPTED)
+        leave()
 
     def handle(number: int, frame: object) -> None:
         if stop.is_set():
-            os._exit(ExitCode.INTERRUPTED)
+            leave()
         stop.set()
         threading.Thread(target=later, daemon=True).start()
+        if not stop.heeded:
+            raise Cancelled(stop.said)
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, handle) for number in signals}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # A process that was told to end stays with it: a second signal may come at any moment until it has.
+        if not stop.is_set():
+            for number, handler in before.items():
+                signal.signal(number, handler)

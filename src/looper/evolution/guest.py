@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from looper.agent.loop import Assignment, ReplayDiverged, Rollout, total
-from looper.errors import Cancelled, FileRefused, SandboxUnavailable, is_of_what_was_made
+from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, total
+from looper.errors import Cancelled, FileRefused, ModelError, SandboxUnavailable, is_of_what_was_made
 from looper.protocols import ChatRequest, Command, CommandResult, Environment, Sandbox
 from looper.records.base import content_hash
 from looper.records.trajectory import Reply, Step, StopReason
@@ -89,6 +89,7 @@ class _Served:
         self.steps: list[Step] = []
         self.prompt_hash = ""
         self.stop: StopReason | None = None
+        self.cause = ""
         self.result: CommandResult | None = None
         self.failed: Exception | None = None
 
@@ -207,18 +208,21 @@ class _Served:
             raise _Ended
         said = tuple((str(role), str(text)) for role, text in messages)
         self.prompt_hash = self.prompt_hash or content_hash(*(part for message in said for part in message))
-        reply = self.of.model.reply(
-            ChatRequest(
-                conversation=f"{self.of.cell}#{self.of.attempt}",
-                messages=said,
-                max_output_tokens=max(1, min(int(most), self.limits.output_tokens)),
-                context_tokens=self.limits.context_tokens,
-                temperature=self.of.temperature,
-                # As the harness's own loop draws it, so that arms share their luck and nobody draws until it fits.
-                seed=int(content_hash(str(self.of.seed), str(len(self.replies)))[:8], 16),
-                timeout_s=max(1.0, self._left()),
-            )
+        request = ChatRequest(
+            conversation=f"{self.of.cell}#{self.of.attempt}",
+            messages=said,
+            max_output_tokens=max(1, min(int(most), self.limits.output_tokens)),
+            context_tokens=self.limits.context_tokens,
+            temperature=self.of.temperature,
+            # As the harness's own loop draws it, so that arms share their luck and nobody draws until it fits.
+            seed=int(content_hash(str(self.of.seed), str(len(self.replies)))[:8], 16),
+            timeout_s=max(1.0, self._left()),
         )
+        try:
+            reply = self.of.model.reply(request)
+        except ModelError as error:
+            self.stop, self.cause = end_by(error, len(self.replies)), f"{type(error).__name__}: {error}"
+            raise _Ended from error
         self.replies.append(reply)
         return reply.model_dump(mode="json")
 
@@ -295,5 +299,6 @@ class _Served:
             guards=dict(Counter(guard for step in self.steps for guard in step.guards)),
             memory=(),
             wall_s=self.limits.wall_s - self._left(),
+            cause=self.cause,
             model_s=sum(reply.wall_s for reply in self.replies),
         )

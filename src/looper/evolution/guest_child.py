@@ -81,8 +81,8 @@ class Tree:
     def patch(self) -> Any:
         raise NotImplementedError("the harness makes the patch")
 
-    def apply(self, patch: str) -> None:
-        raise NotImplementedError("the harness makes the patch")
+    def results(self) -> Any:
+        raise NotImplementedError("the harness runs the tests")
 
     def close(self) -> None:
         pass
@@ -93,6 +93,7 @@ class Shell:
 
     name = "guest"
     owner: int | None = None
+    loopback = False
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness

@@ -1,13 +1,13 @@
 """One cell from task to verdict."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from traceback import format_exception
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.tools import Hands
-from looper.bench.verify import VERSION, Court, Judgement, file_recall, verify, without_tests
+from looper.bench.verify import VERSION, Court, Judgement, verify, without_tests
 from looper.errors import (
     Cancelled,
     InfrastructureError,
@@ -56,6 +56,8 @@ class World:
     judged: Judged = field(default_factory=JudgedHere)
     """What was judged once is not judged again: same task with its labels, patch, environment, sandbox and rules."""
     clock: Callable[[], float] = time.monotonic
+    made: Mapping[str, Trajectory] = field(default_factory=dict)
+    """Rollouts that were made elsewhere, by cell: every attempt judges them again, and none begins one."""
     rollout: Callable[[Arm, Assignment], Rollout] = lambda arm, assignment: rollout(assignment)
     """By the agent that is installed, or by another version of it."""
 
@@ -131,7 +133,12 @@ class _Attempt:
         environment = self.world.environments.of(self.job.task)
         trajectory = self.past.trajectory
         if trajectory is None:
-            trajectory = self._roll_out(environment)
+            made = self.world.made.get(self.job.cell.key)
+            trajectory = (
+                self._roll_out(environment)
+                if made is None
+                else made.model_copy(update={"attempt": self.past.attempt})
+            )
             self.recorder.trajectory(trajectory)
         if self.recorder.cancelled():
             raise Cancelled
@@ -163,9 +170,7 @@ class _Attempt:
             )
         court = Court(world.workspaces, world.sandbox, self.job.limits, world.clock)
         found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
-        verdict = self._verdict(found, trajectory.patch_hash, environment.id).model_copy(
-            update={"file_recall": file_recall(trajectory.patch, task.gold_patch)}
-        )
+        verdict = self._verdict(found, trajectory.patch_hash, environment.id)
         outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
         if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
             world.judged.put(key, verdict)
@@ -224,6 +229,7 @@ class _Attempt:
             workspace_clean_state=workspace.clean_state,
             steps=done.steps,
             stop_reason=done.stop_reason,
+            stop_cause=done.cause,
             patch=patch,
             patch_hash=content_hash(patch),
             patch_at_limit=bool(patch) and done.stop_reason is not StopReason.DONE,
@@ -247,12 +253,15 @@ class _Attempt:
             fail_to_pass=found.fail_to_pass,
             pass_to_pass=found.pass_to_pass,
             stripped_paths=found.stripped_paths,
+            applied=found.applied,
+            file_recall=found.file_recall,
             tampering=found.tampering,
             patch_hash=patch_hash,
             environment=environment,
             sandbox=self.world.sandbox.name,
             verifier=VERSION,
             wall_s=found.wall_s,
+            canaries=found.canaries,
         )
 
 

@@ -11,6 +11,17 @@ from looper.records.model import ModelSpec
 from looper.records.plan import Arm, ArmRole, Cell, Limits, Plan, TaskSelection
 from looper.records.trajectory import ModelIdentity, StopReason, Trajectory
 
+GRADING = Limits(
+    steps=1,
+    output_tokens=1,
+    context_tokens=2,
+    wall_s=1.0,
+    command_s=1.0,
+    verify_s=1800.0,
+    memory_mb=4096,
+)
+"""Of a run that only verifies; the last two count."""
+
 
 def grading_plan(
     path: Path, predictions: Sequence[Prediction], suite: str, level: int, limits: Limits

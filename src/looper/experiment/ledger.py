@@ -11,7 +11,7 @@ from typing import Any
 
 from looper.errors import Drift, JournalError
 from looper.experiment.cell import Past
-from looper.journal import Damage, RunLock, Stream, reserve_space
+from looper.journal import Damage, RunLock, Stream, holder_of, read_stream, reserve_space
 from looper.records.base import Record
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.memory import MemoryItem, Reverted
@@ -70,12 +70,12 @@ class Ledger:
         self._past = _past(self.steps, self.trajectories, self.verdicts)
 
     def _open(self, name: str, kind: type[Any]) -> Stream[Any]:
-        stream = Stream(self.folder, name, kind)
+        stream = Stream(self.folder, name, kind, self._lock)
         self._streams.append(stream)
         return stream
 
-    def begin(self, workers: int) -> None:
-        """Say who is at it from now on."""
+    def begin(self, workers: int, command: str) -> None:
+        """Say who is at it from now on, and what goes on with it afterwards."""
         ended = {cell for cell, (verdict, _) in self._past.items() if verdict is not None}
         self._sessions.append(
             Session(
@@ -83,6 +83,8 @@ class Ledger:
                 workers=workers,
                 begun=datetime.now(UTC).isoformat(timespec="seconds"),
                 done_before=len(ended),
+                command=command,
+                where=str(Path.cwd()),
             )
         )
 
@@ -131,6 +133,13 @@ class Ledger:
         for stream in self._streams:
             stream.close()
         self._lock.close()
+
+
+def nothing_done(folder: Path) -> bool:
+    """Whether a run that nobody is at has neither step nor verdict: it failed before its first attempt, or each of its attempts did
+    before its first step, so nothing is lost where it is begun anew."""
+    judged = any(verdict.outcome.is_verdict for verdict in read_stream(folder, "verdicts", Verdict))
+    return holder_of(folder) is None and not judged and next(read_stream(folder, "steps", Step), None) is None
 
 
 def revert(folder: Path, found: Reverted) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from looper.agent.actions import parse
-from looper.errors import ContextOverflow, TreatmentMissing
+from looper.errors import ContextOverflow, ModelUnfit, PromptCut, TreatmentMissing
 from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
@@ -32,24 +32,30 @@ def prove_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> P
 
     Two short prompts tell how many tokens a line has, so the count of the long one is known beforehand; and where the
     model can repeat the word at the head of a short prompt, it must find it in the long one too. A model that cannot is
-    held to its counts alone. Raises ContextOverflow.
+    held to its counts alone. Raises PromptCut, and ModelUnfit where the server refuses the long prompt.
     """
     identity = model.identity()
     short, longer = (_ask(model, lines, limits) for lines in SHORT_LINES)
     room = limits.context_tokens - limits.output_tokens
     lines, foretold = _lines_for(short, longer, room)
-    full = _ask(model, lines, limits)
+    try:
+        full = _ask(model, lines, limits)
+    except ContextOverflow as error:
+        raise ModelUnfit(
+            f"{error} The plan wants {limits.context_tokens} tokens: give the server a window of as many, or lower "
+            "context_tokens in the plan's limits."
+        ) from error
     if (
         foretold is not None
         and full.counted is not None
         and abs(full.counted - foretold) > max(16, COUNT_TOLERANCE * foretold)
     ):
-        raise ContextOverflow(
+        raise PromptCut(
             f"{identity.name} counted {full.counted} tokens in a prompt of about {foretold}: it was cut. Give the "
             f"server a window of {limits.context_tokens} tokens, or lower context_tokens in the plan's limits."
         )
     if short.found and longer.found and not full.found:
-        raise ContextOverflow(
+        raise PromptCut(
             f"{identity.name} repeats a word from the head of a short prompt, and not from one of {room} tokens: the head "
             f"was cut. Give the server a window of {limits.context_tokens} tokens, or lower context_tokens."
         )

@@ -23,7 +23,7 @@ from looper.records.treatment import Consolidation
 
 
 def run_stages(run: Staging) -> None:
-    """Returns when every cell has its end. Raises as `run_plan` does, and TreatmentMissing or ContextOverflow before the
+    """Returns when every cell has its end. Raises as `run_plan` does, and TreatmentMissing or ModelFatal before the
     evaluation where an arm would not be what it is called."""
     plan = run.manifest.plan
     run.proved.extend(run.ledger.proofs.recovered)

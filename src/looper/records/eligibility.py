@@ -27,6 +27,9 @@ class Validation(Record):
     """Median of these."""
     empty_s: float
 
+    missing_programs: tuple[str, ...] = ()
+    """Programs of the system that the repository's tests call and that were not there."""
+
     @property
-    def key(self) -> tuple[str, str, str, str]:
-        return self.instance_id, self.task_hash, self.environment, self.verifier
+    def key(self) -> tuple[str, str, str, str, tuple[str, ...]]:
+        return self.instance_id, self.task_hash, self.environment, self.verifier, self.missing_programs

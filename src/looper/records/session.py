@@ -14,6 +14,10 @@ class Session(Record):
     """UTC, ISO 8601."""
     done_before: int
     """Cells that had an end when it began."""
+    command: str = ""
+    """What goes on with this run, once the process is no more."""
+    where: str = ""
+    """The folder in which that command was given."""
 
 
 class Trained(Record):

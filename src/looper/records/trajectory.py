@@ -160,6 +160,8 @@ class StopReason(StrEnum):
     STALLED = "stalled"
     NO_ACTION = "no_action"
     CONTEXT_FULL = "context_full"
+    REFUSED = "refused"
+    """The model or its server would not answer what the conversation had become."""
     CRASHED = "crashed"
     """The agent's own code ended without a word, which only a candidate's does."""
     UNUSABLE = "unusable"
@@ -233,6 +235,8 @@ class Trajectory(Record):
     """Hash of the tree before the first step; equal to the base tree's."""
     steps: int
     stop_reason: StopReason
+    stop_cause: str = ""
+    """What the model's server said, where it was that which ended the rollout: class and words."""
     patch: str
     patch_hash: str
     patch_at_limit: bool

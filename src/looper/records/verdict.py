@@ -51,7 +51,10 @@ class Verdict(Record):
     fail_to_pass: dict[str, TestOutcome]
     pass_to_pass: dict[str, TestOutcome]
     stripped_paths: tuple[str, ...]
-    """Files of the patch that were left out: tests, their configuration, what shadows the runner."""
+    """Changed files that were put back: tests, their configuration, what shadows the runner, what stood in their way."""
+    applied: str = ""
+    """How the patch was applied: the first of SWE-bench's attempts that took it, or one that is kinder, which says so; empty
+    where none did, nothing was to be applied, or an earlier version judged."""
     tampering: tuple[str, ...]
     """What showed that the test run was interfered with."""
     patch_hash: str
@@ -60,6 +63,10 @@ class Verdict(Record):
     verifier: str
     """Version of the rules and the runner that judged."""
     wall_s: float
+    canaries: str = ""
+    """What stood beside the tests and told that the run was honest: `varied`, with the tests of which a copy with another
+    expectation failed as it must, or `plain`, with why there was none; empty where the tests did not run to
+    their end."""
     fault: str = ""
     """Traceback of a fault of Looper's own that ended this attempt and nothing else; empty for every other end."""
     file_recall: float | None = None

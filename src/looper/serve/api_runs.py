@@ -21,7 +21,7 @@ from looper.serve.door import Door
 from looper.serve.streams import EventStream, Slots
 from looper.serve.watcher import Watcher
 from looper.views.board import curves
-from looper.views.live import Projection
+from looper.views.live import Projection, goes_on_with
 
 SECOND_SIGNAL_S = 0.2
 
@@ -94,12 +94,7 @@ class RunsApi:
         await asyncio.to_thread(
             self.deeds.do, kind, name, asked.run_hash, work, lambda _: f"process {writer} was told"
         )
-        plan = run.manifest.plan
-        return Halted(
-            run=name,
-            status="stopping",
-            goes_on_with=f"looper run {plan.experiment} --profile {plan.profile}",
-        )
+        return Halted(run=name, status="stopping", goes_on_with=goes_on_with(run))
 
     def codes(self, request: Request, asked: Annotated[Asked, Body()]) -> Login:
         """Another link that logs in, for another device."""

@@ -37,6 +37,7 @@ def _measured(verdict: Verdict | None, end: Trajectory | None) -> dict[str, Any]
     return {
         "outcome": verdict.outcome.value if verdict else None,
         "cause": verdict.cause if verdict else None,
+        "applied": verdict.applied if verdict else None,
         "attempt": verdict.attempt if verdict else None,
         "steps": end.steps if end else None,
         "stop_reason": end.stop_reason.value if end else None,

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from math import sqrt
 from pathlib import Path
+from shlex import quote
 from statistics import fmean, median, stdev
 from typing import Any
 
@@ -34,7 +35,7 @@ class Standing(StrEnum):
     STALLED = "stalled"
     """Somebody is at it, and nothing was written for much longer than a cell takes."""
     STOPPED = "stopped"
-    """Nobody is at it, and cells are left: the same command goes on."""
+    """Nobody is at it, and cells are left: a command goes on with it."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,16 @@ def left(run: RunView, now: float) -> Left | None:
     return Left(each * rest, each * rest * (1 - off), each * rest * (1 + off))
 
 
+def goes_on_with(run: RunView) -> str:
+    """The command that goes on with a run, from the folder where this process is."""
+    plan = run.manifest.plan
+    if not run.sessions or not run.sessions[-1].command:  # Of a version that did not record it.
+        return f"looper run {quote(plan.experiment)} --profile {quote(plan.profile)}"
+    last = run.sessions[-1]
+    here = last.where == str(Path.cwd())
+    return last.command if here else f"cd {quote(last.where)} && {last.command}"
+
+
 def _cell_seconds(run: RunView) -> list[float]:
     """Of each rollout with its verification, in the order of verdicts."""
     return [
@@ -107,10 +118,11 @@ def _counts(run: RunView) -> dict[str, Any]:
 
 
 def _clocks(run: RunView, now: float) -> dict[str, Any]:
-    remaining = left(run, now)
+    remaining, stands = left(run, now), standing(run, now)
     seconds = remaining and (remaining.seconds, remaining.low, remaining.high)
     return {
-        "standing": standing(run, now).value,
+        "standing": stands.value,
+        "goes_on_with": goes_on_with(run) if stands is Standing.STOPPED else None,
         "writer": run.writer,
         "quiet_s": round(quiet_s(run, now), 1),
         "left_s": list(map(round, seconds)) if seconds else None,

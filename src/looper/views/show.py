@@ -10,8 +10,9 @@ from looper.records.training import Example
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import TestOutcome, Verdict
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Escape sequences that a model or a tool printed could set titles, move the cursor or fill the clipboard."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Escape sequences that a model or a tool printed could set titles, move the cursor or fill the clipboard; half a character
+cannot be printed at all."""
 
 
 def harmless(text: str) -> str:
@@ -44,12 +45,12 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
     """How a cell ended: stop reason, patch, verdict per test."""
     lines = []
     if end is not None:
-        lines.append(f"══ {end.stop_reason.value} after {end.steps} steps, {end.wall_s:.1f} s ══")
+        why = f": {harmless(end.stop_cause)}" if end.stop_cause else ""
+        lines.append(f"══ {end.stop_reason.value} after {end.steps} steps, {end.wall_s:.1f} s{why} ══")
         lines.append(harmless(end.patch) or "(empty patch)")
     if verdict is None:
         return "\n".join([*lines, "══ no verdict yet ══"])
-    cause = f": {harmless(verdict.cause)}" if verdict.cause else ""
-    lines.append(f"══ {verdict.outcome.value}{cause} ══")
+    lines.append(f"══ {verdict.outcome.value}{f': {harmless(verdict.cause)}' if verdict.cause else ''} ══")
     for label, outcomes in (("FAIL_TO_PASS", verdict.fail_to_pass), ("PASS_TO_PASS", verdict.pass_to_pass)):
         lines += [f"{label} {_counts(list(outcomes.values()))}"]
         lines += [
@@ -57,6 +58,8 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
             for name, outcome in outcomes.items()
             if outcome is not TestOutcome.PASSED
         ]
+    if verdict.applied:
+        lines.append(f"applied by: {verdict.applied}")
     if verdict.stripped_paths:
         lines.append(f"left out of the patch: {harmless(', '.join(verdict.stripped_paths))}")
     if end is not None and end.flagged_paths:

@@ -1,43 +1,52 @@
-"""How each test runner is called, and the canaries that are put beside the real tests.
+"""How each test runner is called, and where its tests and the canaries beside them lie.
 
-The programs in this folder run inside the sandbox on the task's own interpreter, Python 3.6 or newer, outside of the
-tree; they write one JSON line per test as it ends, and a last line with the exit status.
+The programs in this folder run inside the sandbox on the task's own interpreter, Python 3.6 or newer, outside of the tree; they
+report each test as it ends, and at the end the exit status.
 """
 
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from looper.records.base import content_hash
 from looper.records.task import Runner, Task
-from looper.records.verdict import TestOutcome
+
+OWN_RUNNER = "pytest-dev/pytest"
+"""The repository whose tests are run by what it is."""
+_DJANGO_ID = re.compile(r"(\w+) \(([\w.]+?)\.(\w+)(?:\.\1)?\)")
 
 
 @dataclass(frozen=True)
-class CanaryFiles:
-    """Names of one test that must pass and one that must fail, and of their module, drawn anew for each run."""
+class Place:
+    """A test, or a copy of one, as its runner reports it."""
 
-    module: str
-    passing: str
-    failing: str
+    path: str
+    """Its file in the tree."""
+    where: str
+    """Its file, for django its dotted module."""
+    name: str
+    """Its function, as `Class::method` where it is one; without parameters."""
 
-    @classmethod
-    def draw(cls, token: str) -> "CanaryFiles":
-        return cls(f"test_{token}", f"test_{token}_a", f"test_{token}_b")
 
-    def beside(self, folder: PurePosixPath) -> tuple[str, str]:
-        """Path and text of a module of plain functions."""
-        text = f"def {self.passing}():\n    assert True\n\n\ndef {self.failing}():\n    assert False\n"
-        return str(folder / f"{self.module}.py"), text
-
-    def lies(self, seen: dict[str, list[TestOutcome]], finished: int | None) -> tuple[str, ...]:
-        """What the canaries show to be wrong; a canary that did not run at all shows nothing here."""
-        found = []
-        for name, expected in ((self.passing, TestOutcome.PASSED), (self.failing, TestOutcome.FAILED)):
-            outcomes = [outcome for key, values in seen.items() if name in key for outcome in values]
-            if any(outcome is not expected for outcome in outcomes):
-                found.append(f"a canary that must be {expected.value} was {outcomes[0].value}")
-            elif not outcomes and finished is not None:
-                found.append("a canary did not run")
-        return tuple(found)
+def programs(place: Path) -> Path:
+    """A folder with the runner programs below `place`, for whoever may enter that: the package itself may lie, or have been
+    made, where the user whom commands run as cannot read."""
+    sources = sorted(Path(__file__).parent.glob("[!_]*.py"))
+    folder = place / f"runners-{content_hash(*(source.read_text() for source in sources))[:12]}"
+    if not folder.is_dir():
+        temporary = Path(tempfile.mkdtemp(prefix=".runners-", dir=place))
+        for source in sources:
+            shutil.copyfile(source, temporary / source.name)
+            (temporary / source.name).chmod(0o644)
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            shutil.rmtree(temporary)  # Another verification was faster.
+    return folder
 
 
 @dataclass(frozen=True)
@@ -47,52 +56,82 @@ class Invocation:
     program: str
     arguments: tuple[str, ...]
     variables: dict[str, str]
-    files: dict[str, str]
-    """Canaries, by the path in the tree where they must lie."""
+    whole_suite: bool = False
+    """Whether all tests of the repository are run, the canaries among them."""
 
 
-def invocation(task: Task, canaries: CanaryFiles) -> Invocation:
-    return {Runner.DJANGO: _django, Runner.SYMPY: _sympy, Runner.PYTEST: _pytest}[task.runner](task, canaries)
+def places(task: Task, ids: tuple[str, ...]) -> Iterator[Place]:
+    """Where the tests of these ids can be; ids that are docstrings say nothing of it."""
+    for name in ids:
+        if task.runner is Runner.DJANGO:
+            if found := _DJANGO_ID.fullmatch(name):
+                yield Place(django_path(found[2]), found[2], f"{found[3]}::{found[1]}")
+        elif task.runner is Runner.SYMPY:
+            for path in task.test_targets:
+                yield Place(path, path, name)
+        elif "::" in name:
+            path, _, rest = name.partition("::")
+            yield Place(path, path, rest.partition("[")[0])
 
 
-def _pytest(task: Task, canaries: CanaryFiles) -> Invocation:
-    if task.environment != "harness":
-        return _pytest_as_configured(task, canaries)
-    folder = PurePosixPath(task.test_targets[0]).parent if task.test_targets else PurePosixPath()
-    path, source = canaries.beside(folder)
-    files = _files_of(task)
-    return Invocation(
-        "run_pytest.py", (*files, path), {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, {path: source}
+def files_of(task: Task) -> tuple[str, ...]:
+    """Test files that the ids and targets of a task name."""
+    ids = _ids(task)
+    targets = (
+        map(django_path, task.test_targets)
+        if task.runner is Runner.DJANGO
+        else (name for name in task.test_targets if name.endswith(".py"))
     )
+    return tuple(dict.fromkeys([*(place.path for place in places(task, ids)), *targets]))
 
 
-def _pytest_as_configured(task: Task, canaries: CanaryFiles) -> Invocation:
+def django_path(module: str) -> str:
+    return f"tests/{module.replace('.', '/')}.py"
+
+
+def beside(task: Task, place: Place, word: str) -> Place:
+    """Where a copy of a test's module can lie, named like it."""
+    path = PurePosixPath(place.path)
+    stem = path.stem.removesuffix("s") if path.stem == "tests" else path.stem
+    copy = str(path.with_name(f"{stem}_{word}.py"))
+    return Place(copy, _where(task, copy), place.name)
+
+
+def plain_place(task: Task, word: str) -> Place:
+    """Where a module of tests that need no product can lie."""
+    if task.runner is Runner.DJANGO:
+        # A label of its own: an application folder below tests/ with one module.
+        return Place(f"tests/{word}_tests/tests.py", f"{word}_tests.tests", "")
     # Targets can be data of tests, so the place of a test that must be fixed is the one to be beside.
-    folder = PurePosixPath(task.fail_to_pass[0].partition("::")[0]).parent
-    path, source = canaries.beside(folder)
-    return Invocation("run_pytest.py", ("--as-configured", *task.test_targets, path), {}, {path: source})
+    beside = next((name.partition("::")[0] for name in task.fail_to_pass if "::" in name), "")
+    beside = beside or next((name for name in task.test_targets if name.endswith(".py")), "")
+    path = str(PurePosixPath(beside).parent / f"test_{word}.py")
+    return Place(path, path, "")
 
 
-def _sympy(task: Task, canaries: CanaryFiles) -> Invocation:
-    folder = PurePosixPath(task.test_targets[0]).parent
-    path, source = canaries.beside(folder)
-    return Invocation("run_sympy.py", (*task.test_targets, path), {}, {path: source})
+def _where(task: Task, path: str) -> str:
+    if task.runner is Runner.DJANGO:
+        return path.removeprefix("tests/").removesuffix(".py").replace("/", ".")
+    return path
 
 
-def _files_of(task: Task) -> tuple[str, ...]:
-    """Test files that hold the ids of a task."""
-    named = {name.partition("::")[0] for name in (*task.fail_to_pass, *task.pass_to_pass) if "::" in name}
-    return tuple(sorted(named.union(task.test_targets)))
+def invocation(task: Task, canaries: tuple[str, ...]) -> Invocation:
+    """How a task's tests are run together with canaries, which are named as their runner reports them."""
+    files: tuple[str, ...] = task.test_targets
+    if task.runner is Runner.PYTEST and task.environment == "harness":
+        files = tuple(sorted({*(place.path for place in places(task, _ids(task))), *files}))
+    # With no file the suite runs, and finds the canaries by itself.
+    files = (*files, *canaries) if files else ()
+    whole = not files
+    if task.runner is Runner.SYMPY:
+        return Invocation("run_sympy.py", files, {}, whole)
+    if task.runner is Runner.DJANGO:
+        return Invocation("run_django.py", files, {}, whole)
+    if task.environment == "harness":
+        return Invocation("run_pytest.py", files, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, whole)
+    own = ("--from-tree",) if task.repo == OWN_RUNNER else ()
+    return Invocation("run_pytest.py", ("--as-configured", *own, *files), {}, whole)
 
 
-def _django(task: Task, canaries: CanaryFiles) -> Invocation:
-    # A label of its own: an application folder below tests/ with one module.
-    label = canaries.module
-    source = (
-        "import unittest\n\n\n"
-        "class Canary(unittest.TestCase):\n"
-        f"    def {canaries.passing}(self):\n        self.assertTrue(True)\n\n"
-        f"    def {canaries.failing}(self):\n        self.assertTrue(False)\n"
-    )
-    files = {f"tests/{label}/__init__.py": "", f"tests/{label}/tests.py": source}
-    return Invocation("run_django.py", (*task.test_targets, label), {}, files)
+def _ids(task: Task) -> tuple[str, ...]:
+    return (*task.fail_to_pass, *task.pass_to_pass)

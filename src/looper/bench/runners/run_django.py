@@ -1,25 +1,31 @@
 """Runs django's own test suite and reports each test's outcome to a file: run_django.py REPORT LABEL...
 
 Ids are reported in both forms that the benchmark uses: `method (module.Class)`, and the first line of the docstring
-where a test has one. Works on every django and Python that the benchmark needs.
+where a test has one. Without labels the whole suite is run. Works on every django and Python that the benchmark needs.
 """
 
-import json
+import looper_report
+
 import os
 import sys
 import unittest
+import unittest.case
+import unittest.result
+import unittest.runner
 
 
 def main():
-    report, labels = sys.argv[1], sys.argv[2:]
-    out = open(report, "a", 1)
-
-    def say(**entry):
-        out.write(json.dumps(entry) + "\n")
+    place, labels = sys.argv[1], sys.argv[2:]
+    report = looper_report.Report(place)
+    say = report.say
 
     def names(test):
         doc = test.shortDescription() if hasattr(test, "shortDescription") else None
         return [str(test)] + ([doc] if doc else [])
+
+    def tell(test, outcome):
+        method = getattr(test, "_testMethodName", "")
+        say("test", outcome, type(test).__module__, "%s::%s" % (type(test).__name__, method), *names(test))
 
     class Reporter(unittest.TextTestResult):
         """Reports a test once, when it stops, with the worst that was said about it or its subtests."""
@@ -30,7 +36,7 @@ def main():
 
         def stopTest(self, test):
             super().stopTest(test)
-            say(id=names(test), outcome=self._worst or "missing")
+            tell(test, self._worst or "missing")
 
         def _say(self, outcome):
             order = [None, "passed", "xfailed", "skipped", "failed", "error"]
@@ -50,12 +56,12 @@ def main():
             if hasattr(self, "_worst") and hasattr(test, "_testMethodName"):
                 self._say("error")
             else:
-                say(error=f"{test}: {err[1]}")
+                say("error", "%s: %s" % (test, err[1]))
 
         def addSkip(self, test, reason):
             super().addSkip(test, reason)
             if getattr(self, "_worst", "outside") == "outside":
-                say(id=names(test), outcome="skipped")
+                tell(test, "skipped")
             else:
                 self._say("skipped")
 
@@ -73,11 +79,12 @@ def main():
                 self._say("failed" if issubclass(err[0], test.failureException) else "error")
 
     unittest.TextTestRunner.resultclass = Reporter
-    say(begun=True)
-    tree = os.getcwd()
-    tests = os.path.join(tree, "tests")
+    originals = looper_report.Originals([unittest.case, unittest.result, unittest.runner])
+    say("begun")
+    tests = os.path.join(looper_report.TREE, "tests")
     os.chdir(tests)
-    sys.path[0:1] = [tests, tree]
+    looper_report.with_tree(tests)
+    sys.path.insert(1, looper_report.TREE)
     script = os.path.join(tests, "runtests.py")
     sys.argv = [script, "--verbosity", "2", "--settings=test_sqlite", "--parallel", "1"] + labels
     with open(script, "rb") as stream:
@@ -87,10 +94,13 @@ def main():
         status = 0
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
-    say(exit=status)
-    out.close()
-    sys.stdout.flush()
-    os._exit(status)
+    except BaseException as error:
+        say("error", "the suite ended with %s: %s" % (type(error).__name__, error))
+        raise
+    replaced = originals.replaced()
+    if replaced:
+        say("tampered", "%s was replaced" % replaced[0])
+    report.end(status)
 
 
 main()

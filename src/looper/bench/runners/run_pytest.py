@@ -1,35 +1,64 @@
-"""Runs pytest and reports each test's outcome to a file: run_pytest.py REPORT [--as-configured] FILE...
+"""Runs pytest and reports each test's outcome to a file: run_pytest.py REPORT [--as-configured] [--from-tree] FILE...
 
-The folder of this program, not the tree, stands first on the module path while pytest is imported; the tree comes after
-that, for the product. Nothing of the tree's own pytest configuration is read but its conftest files, unless it is asked for.
+Nothing of the tree can be imported before the report has begun: pytest comes from the interpreter's packages, or, where it is
+itself the product, after the beginning. Nothing of the tree's own pytest configuration is read but its conftest files, unless
+it is asked for.
 """
 
-import json
+import looper_report
+
 import os
 import sys
 
 
 def main():
-    report, files = sys.argv[1], sys.argv[2:]
+    place, files = sys.argv[1], sys.argv[2:]
     del sys.argv[1:]
     # Repositories of the benchmark are tested as they configure it themselves; what a patch may change of that was taken out.
     own = files[:1] == ["--as-configured"]
-    out = open(report, "a", 1)
+    files = files[own:]
+    from_tree = files[:1] == ["--from-tree"]
+    files = files[from_tree:]
+    report = looper_report.Report(place)
+    say = report.say
+    if from_tree:
+        say("begun")
+        looper_report.with_tree()
+    try:
+        import pytest
+    except BaseException as error:
+        if not from_tree:
+            raise
+        say("error", "importing pytest failed: %s: %s" % (type(error).__name__, error))
+        raise
+    import unittest.case
 
-    def say(**entry):
-        out.write(json.dumps(entry) + "\n")
+    import _pytest.python
+    import _pytest.reports
+    import _pytest.runner
+    import _pytest.skipping
+    import _pytest.unittest
 
-    import pytest
-
-    say(begun=True)
-    tree = os.getcwd()
-    sys.path[0] = tree
+    watched = [_pytest.python, _pytest.reports, _pytest.runner, _pytest.skipping, _pytest.unittest]
+    watched += [sys.modules[name] for name in sorted(sys.modules) if name.startswith("pluggy.")]
+    # A pytest under test is replaced by its own tests.
+    originals = looper_report.Originals([unittest.case] + ([] if from_tree else watched))
+    if not from_tree:
+        say("begun")
+        looper_report.with_tree()
 
     class Reporter:
         """Collects the three phases of each test into one outcome."""
 
         def __init__(self):
             self.outcomes = {}
+            self.raised = set()
+
+        @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+        def pytest_runtest_makereport(self, item, call):
+            if call.excinfo is not None:
+                self.raised.add((item.nodeid, call.when))
+            yield
 
         @pytest.hookimpl(trylast=True)
         def pytest_runtest_logreport(self, report):
@@ -37,30 +66,44 @@ def main():
             if report.failed:
                 worse = "failed" if report.when == "call" else "error"
             elif report.skipped and worse == "passed":
-                # Marked in the test, not called for by the product.
-                marked = hasattr(report, "wasxfail") and "xfail" in report.keywords
+                # Called for while the test ran it is no mark.
+                said = str(getattr(report, "wasxfail", "reason: "))
+                marked = "xfail" in report.keywords and (
+                    not said.startswith("reason: ") or said.startswith("reason: [NOTRUN]")
+                )
                 worse = "xfailed" if marked else "skipped"
+            elif report.passed and (report.nodeid, report.when) in self.raised:
+                worse = "failed"
+                say("tampered", "%s raised and was reported as passed" % report.nodeid)
             self.outcomes[report.nodeid] = worse
             if report.when == "teardown":
+                where, _, name = report.nodeid.partition("::")
                 # The benchmark's ids end at the first blank, so several tests can share one.
-                say(id=list({report.nodeid, (report.nodeid.split() or [""])[0]}), outcome=worse)
+                ids = sorted({report.nodeid, (report.nodeid.split() or [""])[0]}, key=len, reverse=True)
+                say("test", worse, where, name, *ids)
+                look()
 
         def pytest_collectreport(self, report):
             if report.failed:
-                say(error=f"collecting {report.nodeid} failed: {str(report.longrepr)[-500:]}")
+                say("error", "collecting %s failed: %s" % (report.nodeid, str(report.longrepr)[-500:]))
 
-    options = ["-q", "-p", "no:cacheprovider", "--rootdir", tree, "-c", os.devnull, "--tb=no", "--no-header"]
+    def look():
+        replaced = originals.replaced()
+        if replaced:
+            say("tampered", "%s was replaced" % replaced[0])
+
+    # Every outcome is printed as well, to be read as the benchmark's own harness does.
+    options = ["-q", "-rA", "-p", "no:cacheprovider", "--rootdir", looper_report.TREE, "-c", os.devnull]
+    # What lies above the tree, which the sandbox may not let anybody list, is not looked through for configuration.
+    options += ["--tb=no", "--no-header", "--color=no", "--confcutdir", looper_report.TREE]
     # A test module that cannot be imported must not keep the others from running.
     options.append("--continue-on-collection-errors")
     if own:
         options = ["-rA", "-p", "no:cacheprovider"]
-    existing = [name for name in files if os.path.exists(os.path.join(tree, name))]
-    status = int(pytest.main([*options, *existing], plugins=[Reporter()]))
-    say(exit=status)
-    out.close()
-    sys.stdout.flush()
-    # Not sys.exit: an exit handler of the product could change the status.
-    os._exit(status)
+    existing = [name for name in files if os.path.exists(os.path.join(looper_report.TREE, name))]
+    status = int(pytest.main(options + existing, plugins=[Reporter()]))
+    look()
+    report.end(status)
 
 
 main()

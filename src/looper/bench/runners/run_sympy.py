@@ -4,24 +4,27 @@ Ids are bare function names, as in the benchmark; tests of one name in several f
 the benchmark needs: the program moved to another module in version 1.6.
 """
 
-import json
+import looper_report
+
 import os
 import sys
 
 
 def main():
-    report, files = sys.argv[1], sys.argv[2:]
-    out = open(report, "a", 1)
-
-    def say(**entry):
-        out.write(json.dumps(entry) + "\n")
-
-    say(begun=True)
-    sys.path[0] = os.getcwd()
+    place, files = sys.argv[1], sys.argv[2:]
+    report = looper_report.Report(place)
+    say = report.say
+    originals = looper_report.Originals([])
+    say("begun")
+    looper_report.with_tree()
     try:
-        from sympy.testing import runtests
-    except ImportError:
-        from sympy.utilities import runtests
+        try:
+            from sympy.testing import runtests
+        except ImportError:
+            from sympy.utilities import runtests
+    except BaseException as error:
+        say("error", "importing sympy's test program failed: %s: %s" % (type(error).__name__, error))
+        raise
 
     plain = runtests.PyTestReporter
 
@@ -29,6 +32,11 @@ def main():
         """Reports a test once, when its outcome is known; what goes wrong outside of any test is an error."""
 
         _test = None
+        _file = ""
+
+        def entering_filename(self, filename, n):
+            plain.entering_filename(self, filename, n)
+            self._file = os.path.relpath(filename, looper_report.TREE).replace(os.sep, "/")
 
         def entering_test(self, f):
             plain.entering_test(self, f)
@@ -36,7 +44,7 @@ def main():
 
         def _say(self, outcome):
             if self._test is not None:
-                say(id=[self._test], outcome=outcome)
+                say("test", outcome, self._file, self._test, self._test)
                 self._test = None
 
         def test_pass(self, *given):
@@ -66,22 +74,21 @@ def main():
         def test_exception(self, exc_info):
             plain.test_exception(self, exc_info)
             if self._test is None:
-                say(error="%s: %s" % (exc_info[0].__name__, exc_info[1]))
+                say("error", "%s: %s" % (exc_info[0].__name__, exc_info[1]))
             self._say("error")
 
         def import_error(self, filename, exc_info):
             plain.import_error(self, filename, exc_info)
-            say(error="importing %s failed: %s" % (filename, exc_info[1]))
+            say("error", "importing %s failed: %s" % (filename, exc_info[1]))
 
     runtests.PyTestReporter = Reporter
     existing = [name for name in files if os.path.exists(name)]
     # One process, as the benchmark's command has it. Files that are named are run even where sympy leaves them out of a whole run.
     passed = runtests.test(*existing, verbose=True, colors=False, subprocess=False, sort=True)
-    status = 0 if passed else 1
-    say(exit=status)
-    out.close()
-    sys.stdout.flush()
-    os._exit(status)
+    replaced = originals.replaced()
+    if replaced:
+        say("tampered", "%s was replaced" % replaced[0])
+    report.end(0 if passed else 1)
 
 
 main()

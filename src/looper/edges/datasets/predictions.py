@@ -1,55 +1,107 @@
-"""Predictions files, as SWE-bench defines them."""
+"""Files of predictions, in every shape that the field writes."""
 
+import codecs
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from looper.errors import BadInput
 from looper.records.foreign import Prediction
 from looper.records.task import Task
 
-FIELDS = ("instance_id", "model_name_or_path", "model_patch")
+NAMES = ("preds.json", "all_preds.jsonl")
+"""Of the one file in a folder that holds all: mini-swe-agent's and SWE-agent's."""
+NO_MODEL = "None"
+"""As SWE-bench calls the model of a prediction that names none."""
 
 
 def read_predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction, ...]:
-    """Raises BadInput that names every line that cannot be used; nothing is graded then."""
-    if not path.is_file():
-        raise BadInput(f"There is no predictions file {path}.")
-    found: dict[tuple[str, str], Prediction] = {}
+    """From a JSONL file, a JSON list, an object by instance id, or a folder of `.pred` files.
+
+    Raises BadInput that names every place that cannot be used; nothing is graded then.
+    """
+    found: dict[tuple[str, str], tuple[str, Prediction]] = {}
     problems = []
-    for number, line in enumerate(path.read_text("utf-8", "surrogateescape").splitlines(), 1):
-        if not line.strip():
-            continue
+    for place, row in _rows(path):
         try:
-            prediction = _prediction(line, tasks)
+            prediction = _prediction(row, tasks)
         except ValueError as error:
-            problems.append(f"line {number}: {error}")
+            problems.append(f"{place}: {error}")
             continue
-        if (prediction.model, prediction.instance_id) in found:
-            problems.append(f"line {number}: {prediction.instance_id} of {prediction.model} a second time")
-        found[prediction.model, prediction.instance_id] = prediction
+        key = (prediction.model, prediction.instance_id)
+        if key in found:
+            problems.append(
+                f"{place}: {prediction.instance_id} of {prediction.model} a second time, after {found[key][0]}"
+            )
+        found.setdefault(key, (place, prediction))
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise BadInput(f"{path}: {'; '.join(problems[:5])}{more}. Correct it and run again.")
     if not found:
         raise BadInput(f"{path} holds no predictions.")
-    return tuple(found.values())
+    return tuple(prediction for _, prediction in found.values())
 
 
-def _prediction(line: str, tasks: Mapping[str, Task]) -> Prediction:
-    """Raises ValueError with what is wrong."""
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Each prediction as it was read, or the ValueError that says why it was not, with its place."""
+    if path.is_dir():
+        whole = next((path / name for name in NAMES if (path / name).is_file()), None)
+        if whole is None:
+            for file in sorted(path.rglob("*.pred")):
+                yield str(file.relative_to(path)), _json(_text(file))
+            return
+        path = whole
+    if not path.is_file():
+        raise BadInput(f"There is no predictions file {path}.")
+    text = _text(path)
+    whole_text = _json(text)
+    if isinstance(whole_text, list):
+        yield from ((f"entry {number}", row) for number, row in enumerate(whole_text, 1))
+    elif isinstance(whole_text, dict) and not isinstance(whole_text.get("instance_id"), str):
+        for name, row in whole_text.items():
+            yield f'"{name}"', {"instance_id": name, **row} if isinstance(row, dict) else row
+    elif isinstance(whole_text, ValueError) and text.lstrip().partition("\n")[0].strip() in ("[", "{"):
+        raise BadInput(f"{path}: {whole_text}. Correct it and run again.")
+    else:
+        # Only a line feed ends a line: other breaks of Unicode stand unescaped inside of strings.
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip(" \t\r"):
+                yield f"line {number}", _json(line)
+
+
+def _text(path: Path) -> str:
+    """Bytes that are no UTF-8 are kept: a patch may hold them. Raises BadInput for other encodings."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BadInput(f"{path} is written in UTF-16. Write it in UTF-8.")
+    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+
+
+def _json(text: str) -> Any:
+    """What a JSON text holds, or the ValueError that it is none."""
     try:
-        row = json.loads(line)
+        return json.loads(text, strict=False)
     except ValueError as error:
-        raise ValueError("not JSON") from error
-    missing = [name for name in FIELDS if not isinstance(row, dict) or name not in row]
+        return ValueError(f"not JSON: {error}")
+    except RecursionError:
+        return ValueError("not JSON that can be read: too deeply nested")
+
+
+def _prediction(row: Any, tasks: Mapping[str, Task]) -> Prediction:
+    """Raises ValueError with what is wrong."""
+    if isinstance(row, ValueError):
+        raise row
+    if not isinstance(row, dict):
+        raise ValueError("no object with instance_id and model_patch")
+    missing = [name for name in ("instance_id", "model_patch") if name not in row]
     if missing:
         raise ValueError(f"without {', '.join(missing)}")
-    instance, patch = str(row["instance_id"]), row["model_patch"]
+    instance, patch, model = str(row["instance_id"]), row["model_patch"], row.get("model_name_or_path")
     if instance not in tasks:
         near = difflib.get_close_matches(instance, tasks, n=1)
         raise ValueError(f'unknown task "{instance}"{f", did you mean {near[0]}?" if near else ""}')
     if patch is not None and not isinstance(patch, str):
         raise ValueError("model_patch is no text")
-    return Prediction(instance_id=instance, model=str(row["model_name_or_path"]), patch=patch or "")
+    return Prediction(instance_id=instance, model=str(model or NO_MODEL), patch=patch or "")

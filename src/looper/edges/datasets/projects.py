@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from looper.bench.micro.project import Change, Project
+from looper.edges.access import shared_folder
 from looper.edges.workspaces.git import git
 from looper.records.task import Runner, Task
 
 _FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
-_SECTION = re.compile(r"^diff --git .*?(?=^diff --git |\Z)", re.MULTILINE | re.DOTALL)
 Naming = Callable[[Project, int], str]
 """Id of the task of a number, from 1."""
 
@@ -35,7 +35,7 @@ def written(
 
 
 def _write(folder: Path, suite: str, projects: Sequence[Project], name: Naming) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    shared_folder(folder.parent)
     with (folder.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():
@@ -57,13 +57,19 @@ def _write_project(project: Project, suite: str, folder: Path, name: Naming) -> 
     commits = dict(line.split() for line in marks.read_text().splitlines())
     marks.unlink()
     fixes = [commits[f":{2 * number}"] for number in range(1, len(project.changes) + 1)]
-    arguments = ["diff-tree", "--stdin", "-p", "-r", "--full-index", "--no-renames"]
-    diffs = git(arguments, cwd=mirror, stdin="".join(f"{fix}\n" for fix in fixes).encode()).decode()
-    patches = re.split(r"^[0-9a-f]{40}\n", diffs, flags=re.MULTILINE)[1:]
+    gold, tests = (_diffs(mirror, fixes, which) for which in (":(exclude)tests", "tests"))
     return [
-        _task(project, number, suite, name, commits[f":{2 * number - 1}"], patch)
-        for number, patch in enumerate(patches, 1)
+        _task(project, number, suite, name, commits[f":{2 * number - 1}"], gold[fix], tests[fix])
+        for number, fix in enumerate(fixes, 1)
     ]
+
+
+def _diffs(mirror: Path, commits: Sequence[str], which: str) -> dict[str, str]:
+    """What each commit changes in the files that a pathspec names."""
+    arguments = ["diff-tree", "--stdin", "--always", "-p", "-r", "--full-index", "--no-renames", "--", which]
+    diffs = git(arguments, cwd=mirror, stdin="".join(f"{commit}\n" for commit in commits).encode()).decode()
+    parts = re.split(r"^([0-9a-f]{40})\n", diffs, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
 def _history(project: Project) -> bytes:
@@ -92,11 +98,8 @@ def _data(content: bytes) -> bytes:
     return f"data {len(content)}\n".encode() + content + b"\n"
 
 
-def _task(project: Project, number: int, suite: str, name: Naming, base: str, patch: str) -> Task:
+def _task(project: Project, number: int, suite: str, name: Naming, base: str, gold: str, tests: str) -> Task:
     change = project.changes[number - 1]
-    sections = _SECTION.findall(patch)
-    gold = [section for section in sections if not section.startswith("diff --git a/tests/")]
-    tests = [section for section in sections if section.startswith("diff --git a/tests/")]
     return Task(
         instance_id=name(project, number),
         suite=suite,
@@ -112,8 +115,8 @@ def _task(project: Project, number: int, suite: str, name: Naming, base: str, pa
         environment="harness",
         runner=Runner.PYTEST,
         test_targets=tuple(sorted(change.tests)),
-        gold_patch="".join(gold),
-        test_patch="".join(tests),
+        gold_patch=gold,
+        test_patch=tests,
         fail_to_pass=change.fail_to_pass,
         pass_to_pass=change.pass_to_pass,
     )

@@ -28,7 +28,7 @@ def _from_file(path: Path, how_to_name: str) -> Iterator[tuple[int, dict[str, An
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     yield number, json.loads(line)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, RecursionError) as error:
             raise BadInput(
                 f"{path}, row {number + isinstance(error, OSError)}: {error}. Take the file anew."
             ) from error

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import ValidationError
-
 from looper.bench.swe_bench_cl import task_from_row
 from looper.edges.datasets.rows import read_rows
 from looper.errors import BadInput
@@ -20,7 +18,7 @@ def load_swe_bench_cl(source: str) -> tuple[Task, ...]:
     for number, row in _rows(source):
         try:
             tasks.append(task_from_row(row))
-        except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             what = f"field {error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
             raise BadInput(f"{source}, row {number}: {what}. Take the file anew.") from error
     seen: dict[str, int] = {}

@@ -1,16 +1,18 @@
 """Claude models, through Anthropic's messages API."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
+from looper.edges.models.heard import Heard, counted
 from looper.edges.models.http import Patience, Server, estimated_tokens
 from looper.errors import BadInput, ModelReplyBroken
 from looper.protocols import ChatRequest, Message
-from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
+from looper.records.trajectory import ModelIdentity, Reply
 
 DEFAULT_URL = "https://api.anthropic.com"
 VERSION = "2023-06-01"
+NOTHING = "(nothing)"
+"""In place of a message without words, which the API refuses."""
 HOW_TO_START = "Check the network, and ANTHROPIC_API_KEY."
 
 
@@ -33,8 +35,9 @@ class AnthropicModel:
         )
 
     def identity(self) -> ModelIdentity:
+        missing = f"{self._server.what} has no model {self._name}."
         with self._server.typed_faults():
-            found = self._server.get(f"/v1/models/{self._name}").json()
+            found, _ = self._server.get(f"/v1/models/{self._name}", missing)
             name, made = str(found["id"]), found.get("created_at", "unknown")
         return ModelIdentity(
             backend="anthropic",
@@ -49,43 +52,35 @@ class AnthropicModel:
         return estimated_tokens(messages)
 
     def reply(self, request: ChatRequest) -> Reply:
-        begun = time.monotonic()
-        text: list[str] = []
-        thinking: list[str] = []
-        finish, ended = "", False
-        usage: dict[str, Any] = {}
-        with self._server.typed_faults():
-            for event in self._server.events("/v1/messages", self._body(request), request.timeout_s):
-                kind, delta = event.get("type"), event.get("delta", {})
-                usage |= event.get("message", {}).get("usage", {}) | event.get("usage", {})
-                text.append(delta.get("text", ""))
-                thinking.append(delta.get("thinking", ""))
-                finish = delta.get("stop_reason") or finish
-                ended = ended or kind == "message_stop"
-        if not ended or not finish:
+        heard, usage = Heard(), dict[str, Any]()
+        ended = False
+
+        def hear(event: dict[str, Any]) -> bool:
+            nonlocal ended
+            delta = event.get("delta") or {}
+            usage.update((event.get("message") or {}).get("usage") or {})
+            usage.update(event.get("usage") or {})
+            heard.say(delta.get("text"), delta.get("thinking"))
+            heard.finish = delta.get("stop_reason") or heard.finish
+            ended = ended or event.get("type") == "message_stop"
+            return heard.has_words
+
+        self._server.stream("/v1/messages", self._body(request), request.timeout_s, hear)
+        if not ended:
             raise ModelReplyBroken(f"{self._server.what} ended its reply without its end mark.")
-        counted = sum(
-            usage.get(part) or 0
-            for part in ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-        )
-        return Reply(
-            text="".join(text),
-            thinking="".join(thinking),
-            finish_reason=FinishReason.LENGTH if finish == "max_tokens" else FinishReason.STOP,
-            usage=Usage(
-                prompt_tokens=counted or None,
-                completion_tokens=usage.get("output_tokens"),
-                counted_by=f"anthropic {self._name}",
-                backend_prompt_tokens=usage.get("input_tokens"),
-                backend_completion_tokens=usage.get("output_tokens"),
-            ),
-            wall_s=time.monotonic() - begun,
-        )
+        parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+        heard.prompt = sum(counted(usage.get(part)) or 0 for part in parts)
+        heard.completion = usage.get("output_tokens")
+        reply = heard.reply(self._server.what, f"anthropic {self._name}")
+        uncached = reply.usage.model_copy(update={"backend_prompt_tokens": counted(usage.get(parts[0]))})
+        return reply.model_copy(update={"usage": uncached})
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         system = "\n\n".join(text for role, text in request.messages if role == "system")
         turns = [
-            {"role": role, "content": text or " "} for role, text in request.messages if role != "system"
+            {"role": role, "content": text if text.strip() else NOTHING}
+            for role, text in request.messages
+            if role != "system"
         ]
         return {
             "model": self._name,
@@ -100,4 +95,4 @@ class AnthropicModel:
         pass
 
     def close(self) -> None:
-        self._server.close()
+        pass

@@ -1,37 +1,32 @@
-"""What all model servers have in common: a stream of lines, and many ways to end it wrongly."""
+"""What all model servers have in common: a stream of JSON, and many ways to end it wrongly."""
 
+import asyncio
 import json
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import ssl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpx
 
-from looper.errors import (
-    ModelDenied,
-    ModelError,
-    ModelFatal,
-    ModelMissing,
-    ModelOverloaded,
-    ModelReplyBroken,
-    ModelServerFault,
-    ModelTimeout,
-    ModelUnpaid,
-    ModelUnreachable,
-)
+from looper.edges.models.faults import fault, fault_in_stream, typed_faults
+from looper.edges.models.sendable import one_line, sendable
+from looper.errors import BadInput, ModelReplyBroken, ModelTimeout, ReplyLate
 from looper.protocols import Message
 
 FIRST_BYTE_S = 300.0
-"""A cold model is loaded from disk before its first token."""
+"""A cold model is loaded from disk before its first token, and a long prompt is read."""
 BETWEEN_BYTES_S = 60.0
 CONNECT_S = 10.0
 GET_S = 30.0
 BYTES_PER_TOKEN = 3.0
 """Cautious: English has about four, code about three and a half. Used where a server gives no tokenizer."""
-MOST_BYTES_PER_TOKEN = 16.0
-"""No tokenizer reads ordinary text with fewer tokens than this; a server that says so has cut the prompt."""
+MOST_BYTES = 64 << 20
+"""Of one object."""
+_FIELDS = ("event:", "id:", "retry:", ":")
+"""Lines of an event stream that hold no data: keep-alives among them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,9 @@ class Patience:
     """How long a server may be silent."""
 
     first_byte_s: float = FIRST_BYTE_S
+    """Until the first word of a reply."""
     between_s: float = BETWEEN_BYTES_S
+    """From then on."""
 
 
 def estimated_tokens(messages: Sequence[Message]) -> int:
@@ -47,94 +44,54 @@ def estimated_tokens(messages: Sequence[Message]) -> int:
     return sum(int(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN) + 8 for _, text in messages)
 
 
-def prompt_was_cut(messages: Sequence[Message], counted: int) -> bool:
-    """Whether a server counted fewer prompt tokens than the text can possibly have."""
-    size = sum(len(text.encode("utf-8", "replace")) for _, text in messages)
-    return counted < size / MOST_BYTES_PER_TOKEN
+class _Events:
+    """JSON objects of an answer that comes in pieces: an event stream, or one object a line, or a single one.
+
+    Lines end at `\\n` and nowhere else. Events are separated by blank lines, which some servers leave out, so what is a whole
+    object is one; what is none may go on in the next line.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._rest, self._begun = what, b"", ""
+
+    def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
+        """Raises ModelError for what is no JSON, and for the error that an object reports."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        for line in lines:
+            yield from self._line(line)
+        if len(self._rest) + len(self._begun) > MOST_BYTES:
+            raise ModelReplyBroken(f"{self._what} sent a line of more than {MOST_BYTES >> 20} MiB.")
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        yield from self._line(self._rest)
+        yield from self._line(b"")
+
+    def _line(self, line: bytes) -> Iterator[dict[str, Any]]:
+        text = line.decode("utf-8", "replace").strip()
+        if not text and self._begun:
+            raise ModelReplyBroken(f"{self._what} sent a line that is no JSON: {one_line(self._begun)[:80]}")
+        data = text.removeprefix("data:").strip()
+        if not data or data == "[DONE]" or text.startswith(_FIELDS):
+            return
+        self._begun = f"{self._begun}\n{data}".lstrip("\n")
+        if not data.endswith(("}", "]")):
+            return
+        try:
+            event = json.loads(self._begun)
+        except json.JSONDecodeError:
+            return
+        self._begun = ""
+        if isinstance(event, dict):
+            error = event.get("error") or (event if event.get("object") == "error" else None)
+            if error:
+                raise fault_in_stream(self._what, error)
+            yield event
 
 
-@contextmanager
-def typed_faults(server: str, how_to_start: str) -> Iterator[None]:
-    """Turn what the network does into Looper's model errors."""
-    try:
-        yield
-    except httpx.ConnectTimeout as error:
-        raise ModelUnreachable(f"{server} does not answer. {how_to_start}") from error
-    except httpx.TimeoutException as error:
-        raise ModelTimeout(f"{server} was silent for too long.") from error
-    except (httpx.ConnectError, ConnectionError) as error:
-        raise ModelUnreachable(f"{server} cannot be reached. {how_to_start}") from error
-    except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-        raise ModelReplyBroken(f"{server} cut its reply: {error}.") from error
-    except httpx.HTTPError as error:
-        raise ModelUnreachable(f"{server}: {error}. {how_to_start}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelReplyBroken(f"{server} sent a line that is no JSON: {error}.") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelReplyBroken(
-            f"{server} sent a reply of another shape: {type(error).__name__} {error}."
-        ) from error
-
-
-def status_error(server: str, status: int, body: str, headers: httpx.Headers | None = None) -> ModelError:
-    """The error that an HTTP status stands for."""
-    said = _said(body)
-    if status == 404:
-        return ModelMissing(f"{server}: {said}")
-    if status == 429 and headers is not None and "retry-after" not in headers and _is_spend_limit(said):
-        return ModelUnpaid(f"{server} has reached a spending limit: {said}")
-    if status in (429, 503, 529):
-        return ModelOverloaded(
-            f"{server} is overloaded ({status}): {said}", retry_after_s=_retry_after(headers)
-        )
-    if status in (401, 403):
-        return ModelDenied(f"{server} refused the key ({status}): {said}")
-    if status == 402 or (status == 400 and _is_spend_limit(said)):
-        return ModelUnpaid(f"{server} wants to be paid ({status}): {said}")
-    if status in (400, 413, 422):
-        return ModelFatal(f"{server} refused the request ({status}): {said}")
-    return ModelServerFault(f"{server} failed ({status}): {said}")
-
-
-def _is_spend_limit(said: str) -> bool:
-    return any(word in said.lower() for word in ("quota", "credit", "billing", "spend"))
-
-
-def _said(body: str) -> str:
-    try:
-        found = json.loads(body)
-        found = found.get("error", found) if isinstance(found, dict) else found
-        found = found.get("message", found) if isinstance(found, dict) else found
-        return str(found)[:300]
-    except ValueError:
-        return body.strip()[:300] or "no explanation"
-
-
-def _retry_after(headers: httpx.Headers | None) -> float | None:
-    value = headers.get("retry-after") if headers is not None else None
-    try:
-        return max(0.0, float(value)) if value else None
-    except ValueError:
-        return None
-
-
-class Deadline:
-    """The end of the time that a whole reply may take."""
-
-    def __init__(self, seconds: float, what: str) -> None:
-        self._until, self._seconds, self._what = time.monotonic() + seconds, seconds, what
-
-    def check(self) -> None:
-        if time.monotonic() > self._until:
-            raise ModelTimeout(f"{self._what} did not finish its reply within {self._seconds:.0f} s.")
-
-
-def timeouts(patience: Patience, total_s: float) -> httpx.Timeout:
-    return httpx.Timeout(
-        min(max(patience.first_byte_s, patience.between_s), total_s), connect=min(CONNECT_S, total_s)
-    )
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Those that are trusted, read once: it takes longer than a short reply."""
+    return httpx.create_ssl_context()
 
 
 class Server:
@@ -143,46 +100,73 @@ class Server:
     def __init__(
         self, what: str, url: str, headers: dict[str, str], how_to_start: str, patience: Patience
     ) -> None:
-        """`what` names it in messages."""
+        """`what` names it in messages. Raises BadInput for a key that no header can hold."""
+        if not all(value.isascii() for value in headers.values()):
+            raise BadInput(f"The key for {what[:1].lower()}{what[1:]} holds characters that no key has.")
         self.what = what
         self._url, self._headers = url, headers
         self._how_to_start, self._patience = how_to_start, patience
-        self._client = httpx.Client()
 
-    def get(self, path: str) -> httpx.Response:
-        """A whole answer that is well. Raises ModelError."""
-        with self.typed_faults():
-            response = self._client.get(f"{self._url}{path}", headers=self._headers, timeout=GET_S)
+    def get(self, path: str, missing: str = "") -> tuple[Any, httpx.Headers]:
+        """A whole JSON answer that is well. Raises ModelError; `missing` is said where there is no such thing."""
+        with self.typed_faults(), httpx.Client(verify=_certificates()) as client:
+            response = client.get(f"{self._url}{path}", headers=self._headers, timeout=GET_S)
             if response.status_code != 200:
-                raise status_error(self.what, response.status_code, response.text, response.headers)
-        return response
+                raise fault(self.what, response.status_code, response.text, response.headers, missing=missing)
+            return response.json(), response.headers
 
     def typed_faults(self) -> AbstractContextManager[None]:
         """Around whatever reads an answer."""
         return typed_faults(self.what, self._how_to_start)
 
-    def events(self, path: str, body: dict[str, Any], total_s: float) -> Iterator[dict[str, Any]]:
-        """JSON payloads of a server-sent event stream, `[DONE]` as an empty one. Raises ModelError."""
-        deadline = Deadline(total_s, self.what)
-        with self._client.stream(
-            "POST",
-            f"{self._url}{path}",
-            json=body,
-            headers=self._headers,
-            timeout=timeouts(self._patience, total_s),
-        ) as response:
-            if response.status_code != 200:
-                response.read()
-                raise status_error(self.what, response.status_code, response.text, response.headers)
-            for line in response.iter_lines():
-                deadline.check()
-                if not line.startswith("data:"):
-                    continue
-                data = line.removeprefix("data:").strip()
-                event = {} if data == "[DONE]" else json.loads(data)
-                if event.get("error"):
-                    raise ModelServerFault(f"{self.what} broke off: {_said(json.dumps(event))}")
-                yield event
+    def stream(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        total_s: float,
+        hear: Callable[[dict[str, Any]], bool],
+        missing: str = "",
+    ) -> None:
+        """Ask, and hand every JSON object of the answer to `hear` as it comes, which says whether words have come yet.
 
-    def close(self) -> None:
-        self._client.close()
+        Raises ModelError: ReplyLate where the answer is not over after `total_s`, ModelTimeout where the server was silent
+        for longer than is allowed before that.
+        """
+        with self.typed_faults():
+            asyncio.run(self._stream(path, body, total_s, hear, missing))
+
+    async def _stream(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        total_s: float,
+        hear: Callable[[dict[str, Any]], bool],
+        missing: str,
+    ) -> None:
+        # A client's own read timeout cannot change once an answer has begun, so the loop's clock keeps all of them.
+        now = asyncio.get_running_loop().time
+        end, allowed_s = now() + total_s, self._patience.first_byte_s
+        waits = httpx.Timeout(None, connect=min(CONNECT_S, total_s))
+        data = json.dumps(sendable(body), ensure_ascii=False).encode()
+        headers = {**self._headers, "Content-Type": "application/json"}
+        try:
+            async with (
+                asyncio.timeout_at(min(end, now() + allowed_s)) as silence,
+                httpx.AsyncClient(verify=_certificates(), timeout=waits) as client,
+                client.stream("POST", f"{self._url}{path}", content=data, headers=headers) as response,
+            ):
+                if response.status_code != 200:
+                    text = (await response.aread()).decode("utf-8", "replace")
+                    raise fault(self.what, response.status_code, text, response.headers, missing=missing)
+                events = _Events(self.what)
+                async for piece in response.aiter_bytes():
+                    for event in events.feed(piece):
+                        if hear(event):
+                            allowed_s = self._patience.between_s
+                    silence.reschedule(min(end, now() + allowed_s))
+                for event in events.end():
+                    hear(event)
+        except TimeoutError as error:
+            if now() >= end:
+                raise ReplyLate(f"{self.what} did not finish its reply within {total_s:.0f} s.") from error
+            raise ModelTimeout(f"{self.what} was silent for {allowed_s:.0f} s.") from error

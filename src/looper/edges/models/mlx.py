@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from looper.edges.models.blas import find_openblas
-from looper.errors import MissingTool, ModelMissing, ModelReplyBroken, ModelTimeout, ModelUnreachable
+from looper.edges.models.sendable import one_line, sendable
+from looper.errors import (
+    MissingTool,
+    ModelMissing,
+    ModelServerFault,
+    ModelUnfit,
+    ModelUnreachable,
+    ReplyLate,
+    RequestRefused,
+)
 from looper.protocols import ChatRequest, Message
 from looper.records.training import Example
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
@@ -111,7 +121,12 @@ class MlxModel:
 
     def identity(self) -> ModelIdentity:
         if self._identity is None:
-            config = json.loads((self._folder / "config.json").read_text())
+            try:
+                config = json.loads((self._folder / "config.json").read_text("utf-8"))
+            except ValueError as error:
+                raise ModelMissing(
+                    f"There is no model in {self._folder}: config.json holds no JSON."
+                ) from error
             quantisation = config.get("quantization")
             self._identity = ModelIdentity(
                 backend="mlx",
@@ -197,11 +212,14 @@ class _Process:
         self._waiting: dict[int, queue.Queue[dict[str, Any]]] = {}
         self.child: subprocess.Popen[str] | None = None
         self._stderr: deque[str] = deque(maxlen=20)
+        self._loaded = False
 
     def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
-        Raises ModelUnreachable, ModelTimeout or ModelReplyBroken, and ModelMissing for an adapter that cannot be used.
+        Raises ModelUnreachable where the process ended, ReplyLate, ModelServerFault for want of memory, RequestRefused for
+        what is wrong with this request alone, and ModelFatal: ModelUnfit for a model that cannot take our messages,
+        ModelMissing for one that does not load, or an adapter that cannot be used.
         """
         number = next(self._numbers)
         answer: queue.Queue[dict[str, Any]] = queue.Queue(1)
@@ -212,7 +230,7 @@ class _Process:
         try:
             found = answer.get(timeout=timeout_s)
         except queue.Empty as error:
-            raise ModelTimeout(f"{self._name} gave no reply within {timeout_s:.0f} s.") from error
+            raise ReplyLate(f"{self._name} gave no reply within {timeout_s:.0f} s.") from error
         finally:
             self._waiting.pop(number, None)
         if found.get("died"):
@@ -222,8 +240,13 @@ class _Process:
                 f"The adapter {found['adapter']} cannot be used with {self._name}: {found['error']}. It is damaged, or "
                 "was made for another model."
             )
-        if "error" in found:
-            raise ModelReplyBroken(f"{self._name} could not answer: {found['error']}")
+        match found:
+            case {"error": str(said), "kind": "unfit"}:
+                raise ModelUnfit(f"{self._name}: {said}")
+            case {"error": str(said), "kind": "memory"}:
+                raise ModelServerFault(f"{self._name} ran out of memory: {one_line(said)}")
+            case {"error": str(said)}:
+                raise RequestRefused(f"{self._name} could not answer: {one_line(said)}")
         return found
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -248,12 +271,11 @@ class _Process:
     def _send(self, message: dict[str, Any]) -> None:
         assert self.child is not None and self.child.stdin is not None
         try:
-            self.child.stdin.write(json.dumps(message) + "\n")
+            self.child.stdin.write(json.dumps(sendable(message)) + "\n")
             self.child.stdin.flush()
         except OSError as error:
-            raise ModelUnreachable(
-                f"The model process of {self._name} ended: {self._last_words()}"
-            ) from error
+            said = self._last_words(self.child.poll())
+            raise ModelUnreachable(f"The model process of {self._name} ended: {said}") from error
 
     def _running(self) -> None:
         """Make sure that the process runs; it has said that its model is loaded when this returns."""
@@ -276,7 +298,11 @@ class _Process:
         threading.Thread(target=self._collect_stderr, args=(self.child.stderr,), daemon=True).start()
         first = self.child.stdout.readline()
         if not first:
-            raise ModelUnreachable(f"The model process of {self._name} did not start: {self._last_words()}")
+            code = self.child.wait()
+            said = f"The model process of {self._name} did not start: {self._last_words(code)}"
+            # A model that loaded once loads again, when there is memory again; one that never did is none.
+            raise ModelUnreachable(said) if self._loaded else ModelMissing(said)
+        self._loaded = True
         threading.Thread(target=self._listen, args=(self.child, self.child.stdout), daemon=True).start()
 
     def _collect_stderr(self, stream: IO[str]) -> None:
@@ -289,14 +315,16 @@ class _Process:
             waiting = self._waiting.get(message["id"])
             if waiting is not None:
                 waiting.put(message)
-        process.wait()
+        code = process.wait()
         for waiting in list(self._waiting.values()):
             try:
-                waiting.put_nowait({"died": self._last_words()})
+                waiting.put_nowait({"died": self._last_words(code)})
             except queue.Full:
                 pass  # Its answer came before the end.
 
-    def _last_words(self) -> str:
+    def _last_words(self, code: int | None) -> str:
+        if code == -signal.SIGKILL:
+            return "it was killed (SIGKILL), as systems do that run out of memory"
         time.sleep(0.05)  # The thread that reads them may be one line behind.
         return next((line for line in reversed(self._stderr) if line.strip()), "without a word")
 

@@ -28,12 +28,15 @@ from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_p
 from mlx_lm.utils import load
 
 from looper.edges.models.mixture import load_adapter
-from looper.edges.trainers.encoding import whole_conversation
+from looper.edges.trainers.encoding import templated, whole_conversation
+from looper.errors import BadInput
 from looper.records.training import Example
 
 CACHE_BYTES = 2 << 30
 """Kept for conversations between their turns; the one that waited longest goes first."""
 BATCH = 32
+NO_MEMORY = ("[malloc]", "[metal::malloc]", "Unable to allocate", "out of memory", "Insufficient Memory")
+"""What MLX says when there is none left."""
 BASE = ""
 """In place of an adapter folder: the model as it is."""
 
@@ -118,8 +121,8 @@ class Server:
 
     def prompt_tokens(self, messages: list[list[str]], *, for_reply: bool = True) -> list[int]:
         turns = [{"role": role, "content": text} for role, text in messages]
-        ids = self.tokenizer.apply_chat_template(
-            turns, add_generation_prompt=for_reply, tokenize=True, return_dict=False
+        ids = templated(
+            self.tokenizer, turns, add_generation_prompt=for_reply, tokenize=True, return_dict=False
         )
         return list(ids)
 
@@ -290,7 +293,13 @@ def _cache_key(request: dict[str, Any]) -> str:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    return {"error": f"{type(error).__name__}: {error}"}
+    """What went wrong, and whether it is true of every request, or can pass."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, BadInput):
+        return {"error": str(error), "kind": "unfit"}
+    if isinstance(error, MemoryError) or any(sign in said for sign in NO_MEMORY):
+        return {"error": said, "kind": "memory"}
+    return {"error": said}
 
 
 def sampler(temperature: float, seed: int) -> Any:

@@ -4,27 +4,27 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
-
-from looper.edges.models.http import Patience, timeouts
+from looper.edges.models.http import Patience, Server
 from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
-from looper.errors import ModelMissing, ModelUnreachable
+from looper.errors import ModelReplyBroken
+
+WHOLE_S = 600.0
 
 
 class OllamaEmbeddings:
     """Cosines between a question and texts. Each text is embedded once."""
 
     def __init__(self, name: str, base_url: str = "") -> None:
-        import ollama
-
-        self._name, self._server = name, base_url or DEFAULT_URL
-        self._client: Any = ollama.Client(host=self._server, timeout=timeouts(Patience(), 600))
-        self._refused: Any = ollama.ResponseError
+        url = (base_url or DEFAULT_URL).rstrip("/")
+        self._name, self._server = name, Server(f"Ollama at {url}", url, {}, HOW_TO_START, Patience())
+        self._missing = (
+            f"{self._server.what} gives no embeddings with {name}. Get it with: ollama pull {name}"
+        )
         self._known: dict[str, Sequence[float]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, question: str, texts: Sequence[str]) -> list[float]:
-        """Raises ModelMissing or ModelUnreachable."""
+        """Raises ModelError."""
         with self._lock:
             new = [text for text in dict.fromkeys((question, *texts)) if text not in self._known]
             if new:
@@ -32,16 +32,16 @@ class OllamaEmbeddings:
             return [cosine(self._known[question], self._known[text]) for text in texts]
 
     def _embedded(self, texts: Sequence[str]) -> list[Sequence[float]]:
-        try:
-            found = self._client.embed(model=self._name, input=list(texts)).embeddings
-        except self._refused as error:
-            raise ModelMissing(
-                f"Ollama at {self._server} gives no embeddings with {self._name}: {error.error}. "
-                f"Get it with: ollama pull {self._name}"
-            ) from error
-        except (httpx.TransportError, ConnectionError) as error:
-            raise ModelUnreachable(f"Ollama at {self._server} cannot be reached. {HOW_TO_START}") from error
-        return list(found)
+        found: list[Sequence[float]] = []
+
+        def hear(answer: dict[str, Any]) -> bool:
+            found.extend(answer["embeddings"])
+            return True
+
+        self._server.stream("/api/embed", {"model": self._name, "input": texts}, WHOLE_S, hear, self._missing)
+        if len(found) != len(texts):
+            raise ModelReplyBroken(f"{self._server.what} embedded {len(found)} of {len(texts)} texts.")
+        return found
 
 
 def cosine(first: Sequence[float], second: Sequence[float]) -> float:

@@ -1,16 +1,18 @@
 """Models behind the chat-completions API that many servers share (vLLM, llama.cpp, mlx_lm.server, OpenAI)."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
-from looper.edges.models.http import Patience, Server, estimated_tokens, prompt_was_cut
-from looper.errors import ContextOverflow, ModelMissing, ModelReplyBroken
+from looper.edges.models.heard import Counts, Heard
+from looper.edges.models.http import Patience, Server, estimated_tokens
+from looper.errors import ModelMissing, ModelUnfit
 from looper.protocols import ChatRequest, Message
-from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
+from looper.records.trajectory import ModelIdentity, Reply
 
 DEFAULT_URL = "https://api.openai.com/v1"
 HOW_TO_START = "Start the server, or correct the address in the profile (openai:NAME@URL)."
+OTHER_LIMIT = "max_completion_tokens"
+"""What the limit of a reply is called where models that think first refuse `max_tokens`."""
 
 
 class OpenAICompatibleModel:
@@ -26,21 +28,28 @@ class OpenAICompatibleModel:
         self._server = Server(
             f"The model server at {url}", url, headers, HOW_TO_START, patience or Patience()
         )
+        self._limit, self._counts = "max_tokens", Counts()
 
     def identity(self) -> ModelIdentity:
+        what = self._server.what
         with self._server.typed_faults():
-            response = self._server.get("/models")
-            found = {str(entry["id"]): entry for entry in response.json()["data"]}
-        if self._name not in found:
+            listed, headers = self._server.get(
+                "/models", missing=f"{what} has no list of models. {HOW_TO_START}"
+            )
+            entries = listed.get("data") if isinstance(listed, dict) else listed
+            found = {str(entry["id"]): entry for entry in entries or []}
+        # Ollama's other door lists `m:latest` and answers to `m`.
+        entry = found.get(self._name) or found.get(f"{self._name}:latest")
+        if entry is None:
             raise ModelMissing(
-                f"{self._server.what} has no model {self._name}. It has: {', '.join(sorted(found)[:10])}."
+                f"{what} has no model {self._name}. It has: {', '.join(sorted(found)[:10]) or 'none'}."
             )
         return ModelIdentity(
             backend="openai",
-            backend_version=str(response.headers.get("server", "unknown")),
+            backend_version=str(headers.get("server", "unknown")),
             name=self._name,
             # Such servers give no digest; name and creation time are all there is to tell models apart.
-            digest=f"{self._name}@{found[self._name].get('created', 'unknown')}",
+            digest=f"{self._name}@{entry.get('created', 'unknown')}",
             quantisation="unknown",
             context_tokens=self._context_tokens,
         )
@@ -49,48 +58,51 @@ class OpenAICompatibleModel:
         return estimated_tokens(messages)
 
     def reply(self, request: ChatRequest) -> Reply:
-        begun = time.monotonic()
-        text: list[str] = []
-        thinking: list[str] = []
-        finish = ""
-        usage: dict[str, Any] = {}
+        try:
+            heard = self._heard(request)
+        except ModelUnfit as error:
+            if self._limit == OTHER_LIMIT or OTHER_LIMIT not in str(error):
+                raise
+            self._limit = OTHER_LIMIT
+            heard = self._heard(request)
+        reply = heard.reply(self._server.what, f"server of {self._name}")
+        self._counts.check(self._server.what, request, reply.usage.prompt_tokens)
+        return reply
+
+    def _heard(self, request: ChatRequest) -> Heard:
+        heard = Heard()
         body = {
             "model": self._name,
             "messages": [{"role": role, "content": content} for role, content in request.messages],
-            "max_tokens": request.max_output_tokens,
+            self._limit: request.max_output_tokens,
             "temperature": request.temperature,
             "seed": request.seed & 0x7FFFFFFF,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        with self._server.typed_faults():
-            for event in self._server.events("/chat/completions", body, request.timeout_s):
-                usage = event.get("usage") or usage
-                for choice in event.get("choices", [])[:1]:
-                    text.append(choice.get("delta", {}).get("content") or "")
-                    thinking.append(choice.get("delta", {}).get("reasoning_content") or "")
-                    finish = choice.get("finish_reason") or finish
-        if not finish:
-            raise ModelReplyBroken(f"{self._server.what} ended its reply without a finish reason.")
-        counted = usage.get("prompt_tokens")
-        if counted is not None and prompt_was_cut(request.messages, counted):
-            raise ContextOverflow(f"{self._server.what} read {counted} tokens of a longer prompt: it cut it.")
-        return Reply(
-            text="".join(text),
-            thinking="".join(thinking),
-            finish_reason=FinishReason.LENGTH if finish == "length" else FinishReason.STOP,
-            usage=Usage(
-                prompt_tokens=counted,
-                completion_tokens=usage.get("completion_tokens"),
-                counted_by=f"server of {self._name}",
-                backend_prompt_tokens=counted,
-                backend_completion_tokens=usage.get("completion_tokens"),
-            ),
-            wall_s=time.monotonic() - begun,
-        )
+
+        def hear(event: dict[str, Any]) -> bool:
+            usage = event.get("usage")
+            if isinstance(usage, dict):
+                heard.prompt, heard.completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+            for choice in event.get("choices") or []:
+                if choice.get("index") in (0, None):
+                    _hear_choice(heard, choice)
+            return heard.has_words
+
+        self._server.stream("/chat/completions", body, request.timeout_s, hear)
+        return heard
 
     def forget(self, conversation: str) -> None:
-        pass
+        self._counts.forget(conversation)
 
     def close(self) -> None:
-        self._server.close()
+        pass
+
+
+def _hear_choice(heard: Heard, choice: dict[str, Any]) -> None:
+    """A server that does not stream sends a message, one of plain completions a text, in place of what is new."""
+    said = choice.get("delta") or choice.get("message") or {}
+    thinking = said.get("reasoning_content") or said.get("reasoning") or said.get("reasoning_details")
+    heard.say(said.get("content") or choice.get("text"), thinking)
+    heard.finish = choice.get("finish_reason") or heard.finish

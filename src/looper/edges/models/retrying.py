@@ -4,12 +4,15 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import TypeVar, cast
 
-from looper.errors import BadInput, ModelError
+from looper.errors import BadInput, ModelError, ModelOverloaded, ModelUnreachable
 from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
 from looper.records.training import Example
 from looper.records.trajectory import ModelIdentity, Reply
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -20,45 +23,78 @@ class RetryPolicy:
     longest_wait_s: float = 60.0
     deadline_s: float = 600.0
     """From the first fault on; a longer wait that a server asks for ends the patience at once."""
+    untried_s: float = 30.0
+    """The same for what has never gone well yet, which is more likely set up wrongly than ill."""
+
+
+TELL_EVERY_S = 10.0
+"""Whoever waits is told of it so often."""
 
 
 class RetryingModel:
-    """Another model, asked again after faults that can pass. Replies are never asked for twice."""
+    """Another model, asked again after faults that can pass. Replies are never asked for twice.
+
+    A server that nobody listens for and that has never answered is reported at once. Patience is for what has been well:
+    `untried_s` for a kind of question that has never been answered, `deadline_s` where it has, and for a server that asks to
+    wait.
+    """
 
     def __init__(
         self,
         inner: ChatModel,
         policy: RetryPolicy,
         *,
+        tell: Callable[[str, float], None] = lambda why, seconds: None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
-        self._inner, self._policy = inner, policy
+        """`tell` hears why is waited and for how many seconds more, at the beginning and every `TELL_EVERY_S`."""
+        self._inner, self._policy, self._tell = inner, policy, tell
         self._sleep, self._clock, self._rng = sleep, clock, rng or random.Random()
+        self._well: set[str] = set()
+        """Kinds of questions that were answered."""
 
     def identity(self) -> ModelIdentity:
-        return self._inner.identity()
+        return self._answer("identity", self._inner.identity)[0]
 
     def count_tokens(self, messages: Sequence[Message]) -> int | None:
-        return self._inner.count_tokens(messages)
+        return self._answer("count", partial(self._inner.count_tokens, messages))[0]
 
     def reply(self, request: ChatRequest) -> Reply:
+        reply, faults, waited_s = self._answer("reply", partial(self._inner.reply, request))
+        return reply.model_copy(update={"retries": faults, "waited_s": waited_s}) if faults else reply
+
+    def _answer(self, kind: str, ask: Callable[[], Answer]) -> tuple[Answer, int, float]:
+        """An answer, the faults that came before it, and the seconds that they took."""
         begun, faults = self._clock(), 0
         while True:
             asked = self._clock()
             try:
-                reply = self._inner.reply(request)
+                answer = ask()
             except ModelError as error:
                 faults += 1
                 wait = self._wait(faults, error)
-                if not error.retryable or self._clock() + wait - begun > self._policy.deadline_s:
+                if not error.retryable or self._clock() + wait - begun > self._patience_s(kind, error):
                     raise
-                self._sleep(wait)
+                self._pause(wait, str(error))
                 continue
-            return (
-                reply.model_copy(update={"retries": faults, "waited_s": asked - begun}) if faults else reply
-            )
+            self._well.add(kind)
+            return answer, faults, asked - begun
+
+    def _patience_s(self, kind: str, error: ModelError) -> float:
+        if kind in self._well or isinstance(error, ModelOverloaded):
+            return self._policy.deadline_s
+        if not self._well and isinstance(error, ModelUnreachable):
+            return 0.0
+        return min(self._policy.untried_s, self._policy.deadline_s)
+
+    def _pause(self, seconds: float, why: str) -> None:
+        while seconds > 0:
+            self._tell(why, seconds)
+            part = min(TELL_EVERY_S, seconds)
+            self._sleep(part)
+            seconds -= part
 
     def first_logits(self, messages: Sequence[Message]) -> list[float]:
         """Raises BadInput for a model that does not show what it computes."""

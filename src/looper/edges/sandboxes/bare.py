@@ -1,6 +1,6 @@
 """No sandbox: a process group in a folder. Only on explicit request, and every verdict says so."""
 
-from looper.edges.sandboxes.process import kill_group, limited, run_process
+from looper.edges.sandboxes.process import kill_group, minimal_environment, run_limited, temporary_folder
 from looper.protocols import Command, CommandResult
 
 
@@ -11,10 +11,10 @@ class Bare:
     """
 
     name = "none"
+    loopback = True
     owner: int | None = None
 
     def run(self, command: Command) -> CommandResult:
-        temporary = command.root.parent / f"{command.root.name}.tmp"
-        temporary.mkdir(exist_ok=True)
-        env = {"HOME": str(temporary), "TMPDIR": str(temporary), "LANG": "C.UTF-8", **command.env}
-        return run_process(limited(command, processes=None), command, env, kill=kill_group)
+        temporary = temporary_folder(command)
+        env = minimal_environment(command, str(temporary))
+        return run_limited(self.name, [], command, env, processes=None, kill=kill_group)

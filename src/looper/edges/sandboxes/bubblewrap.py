@@ -1,41 +1,49 @@
 """Commands in namespaces of their own, by the `bwrap` program."""
 
+import contextlib
 import os
+import socket
 import subprocess
 import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from looper.edges.sandboxes import seccomp
-from looper.edges.sandboxes.process import kill_group, limited, program, run_process
+from looper.edges.sandboxes.process import (
+    NOBODY,
+    PROCESS_LIMIT,
+    TEMP_BYTES,
+    kill_group,
+    minimal_environment,
+    program,
+    run_limited,
+    user_of_commands,
+)
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
-NOBODY = 65534
-PROCESS_LIMIT = 400
-TEMP_BYTES = 256 << 20
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-ETC = (
-    "/etc/alternatives",
-    "/etc/group",
-    "/etc/ld.so.cache",
-    "/etc/ld.so.conf",
-    "/etc/ld.so.conf.d",
-    "/etc/localtime",
-    "/etc/mime.types",
-    "/etc/nsswitch.conf",
-    "/etc/passwd",
-    "/etc/timezone",
-)
+HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
+COPIED = ("/etc/ld.so.cache", "/etc/mime.types", "/etc/timezone", "/etc/localtime")
+DEVICES = "/.dev"
+"""Where bubblewrap makes its devices. `/dev` holds links to them, or its folder for shared memory would be a file system of its
+own beside `/tmp`."""
+DEVICE_NAMES = (
+    "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "fd", "stdin", "stdout", "stderr",
+)  # fmt: skip
+FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+"""What a network namespace keeps inside; others, like those to a virtual machine's host, it does not."""
 
 
 class Bubblewrap:
-    """An allow-list of folders, no network, no capabilities, no process left behind.
+    """An allow-list of folders, no network but its own loopback, no capabilities, no process left behind.
 
     Started by root, the helper keeps root's rights just long enough to build the mounts; the command then runs as
     nobody, so that limits on processes hold and a workspace below a closed home folder still works.
     """
 
     name = "bubblewrap"
+    loopback = True
 
     def __init__(self) -> None:
         """Raises SandboxUnavailable, with what to install."""
@@ -46,32 +54,28 @@ class Bubblewrap:
             )
         if not seccomp.supported():
             raise SandboxUnavailable("no system call filter is known for this processor.")
-        self.owner = NOBODY if os.geteuid() == 0 else None
+        self.owner = user_of_commands()
         self._setpriv = program("setpriv")
         if self.owner is not None and self._setpriv is None:
             raise SandboxUnavailable("setpriv is needed when started as root (package util-linux).")
-        with tempfile.NamedTemporaryFile(prefix="looper-seccomp-", delete=False) as stream:
-            stream.write(seccomp.filter_program(sockets=True))
-        # Opened once and then unlinked: no file is left behind whatever happens.
-        self._filter = os.open(stream.name, os.O_RDONLY | os.O_CLOEXEC)
-        Path(stream.name).unlink()
+        self._filter = _nameless(seccomp.filter_program(FAMILIES))
+        files = _own_files(self.owner)
+        self._files = {path: _nameless(content) for path, content in files.items()}
 
     def run(self, command: Command) -> CommandResult:
-        # Each reader of a descriptor moves its position, so every command gets an open file of its own.
-        descriptor = os.open(f"/proc/self/fd/{self._filter}", os.O_RDONLY)
-        try:
-            result = run_process(
-                self._argv(command, descriptor), command, {}, kill=_kill, pass_fds=(descriptor,)
+        # Each reader of a descriptor moves its position, so every command gets open files of its own.
+        with _reopened([self._filter, *self._files.values()]) as (filter_, *contents):
+            return run_limited(
+                self.name,
+                self._helper(command, filter_, dict(zip(self._files, contents, strict=True))),
+                command,
+                {},
+                processes=PROCESS_LIMIT,
+                kill=_kill,
+                pass_fds=(filter_, *contents),
             )
-        except OSError as error:
-            raise SandboxUnavailable(f"bubblewrap did not start: {error}.") from error
-        finally:
-            os.close(descriptor)
-        if result.exit_code == 1 and result.head.startswith(b"bwrap: "):
-            raise SandboxUnavailable(f"bubblewrap failed: {result.text().strip()}.")
-        return result
 
-    def _argv(self, command: Command, filter_descriptor: int) -> list[str]:
+    def _helper(self, command: Command, filter_: int, files: dict[str, int]) -> list[str]:
         assert self._bwrap is not None
         argv = [
             self._bwrap,
@@ -82,20 +86,22 @@ class Bubblewrap:
             "--unshare-cgroup-try",
         ]
         argv += [
+            "--hostname",
+            "localhost",
             "--die-with-parent",
             "--new-session",
             "--cap-drop",
             "ALL",
             "--seccomp",
-            str(filter_descriptor),
+            str(filter_),
         ]
         if self.owner is None:
             argv += ["--unshare-user"]
         else:
             argv += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
-        argv += _mounts(command)
+        argv += _mounts(command, files)
         argv += ["--clearenv"]
-        for name, value in {"HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8", **command.env}.items():
+        for name, value in minimal_environment(command).items():
             argv += ["--setenv", name, value]
         argv += ["--"]
         if self.owner is not None:
@@ -103,28 +109,70 @@ class Bubblewrap:
             uid = str(self.owner)
             argv += [self._setpriv, "--reuid", uid, "--regid", uid, "--clear-groups", "--bounding-set=-all"]
             argv += ["--inh-caps=-all", "--no-new-privs", "--"]
-        return [*argv, *limited(command, processes=PROCESS_LIMIT)]
+        return argv
 
 
-def _mounts(command: Command) -> list[str]:
-    """The whole visible file system: system folders and what the command names, with a size limit on all the rest."""
+def _own_files(owner: int | None) -> dict[str, bytes]:
+    """What the sandbox has below `/etc`: its own names of machines and users, and where this system finds libraries and kinds of
+    files."""
+    users = ["root:x:0:0::/root:/bin/bash", f"nobody:x:{NOBODY}:{NOBODY}::/tmp:/bin/bash"]
+    groups = ["root:x:0:", f"nogroup:x:{NOBODY}:"]
+    if owner is None:
+        users.append(f"user:x:{os.getuid()}:{os.getgid()}::/tmp:/bin/bash")
+        groups.append(f"user:x:{os.getgid()}:")
+    own = {
+        "/etc/hosts": HOSTS,
+        "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+        "/etc/passwd": "\n".join([*users, ""]),
+        "/etc/group": "\n".join([*groups, ""]),
+    }
+    copied = {path: Path(path).read_bytes() for path in COPIED if os.path.isfile(path)}
+    return {path: text.encode() for path, text in own.items()} | copied
+
+
+def _nameless(content: bytes) -> int:
+    """Descriptor of a file without a name, so that none is left behind whatever happens."""
+    with tempfile.TemporaryFile() as stream:
+        stream.write(content)
+        stream.flush()
+        return os.dup(stream.fileno())
+
+
+@contextlib.contextmanager
+def _reopened(descriptors: Iterable[int]) -> Iterator[list[int]]:
+    """Descriptors of the same files, each at its beginning."""
+    with contextlib.ExitStack() as stack:
+        opened = []
+        for descriptor in descriptors:
+            opened.append(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY))
+            stack.callback(os.close, opened[-1])
+        yield opened
+
+
+def _mounts(command: Command, files: Mapping[str, int]) -> list[str]:
+    """The whole visible file system: system folders and what the command names, read-only but for the command's folders and one
+    file system in memory."""
     argv: list[str] = []
     for folder in SYSTEM:
         if os.path.islink(folder):
             argv += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             argv += ["--ro-bind", folder, folder]
-    argv += ["--proc", "/proc", "--dev", "/dev"]
-    for folder in ("/dev/shm", "/tmp", "/var/tmp"):
-        argv += ["--perms", "1777", "--size", str(TEMP_BYTES), "--tmpfs", folder]
-    for above in _folders_above([Path("/etc/any"), *command.readable, command.root, *command.writable]):
+    argv += ["--proc", "/proc", "--dev", DEVICES, "--remount-ro", DEVICES]
+    argv += ["--perms", "1777", "--size", str(TEMP_BYTES), "--tmpfs", "/tmp"]
+    folders = [Path("/dev/any"), Path("/etc/any"), Path("/var/any")]
+    for above in _folders_above([*folders, *command.readable, command.root, *command.writable]):
         argv += ["--perms", "0755", "--dir", str(above)]
-    for name in ETC:
-        argv += ["--ro-bind-try", name, name]
-    for path in command.readable:
-        argv += ["--ro-bind", str(path), str(path)]
-    for path in (command.root, *command.writable):
-        argv += ["--bind", str(path), str(path)]
+    argv += ["--symlink", "/tmp", "/var/tmp", "--symlink", "/tmp", "/dev/shm"]
+    for name in DEVICE_NAMES:
+        argv += ["--symlink", f"{DEVICES}/{name}", f"/dev/{name}"]
+    for path, descriptor in files.items():
+        argv += ["--perms", "0644", "--file", str(descriptor), path]
+    argv += ["--ro-bind-try", "/etc/alternatives", "/etc/alternatives"]
+    for seen in command.readable:
+        argv += ["--ro-bind", str(seen), str(seen)]
+    for changed in (command.root, *command.writable):
+        argv += ["--bind", str(changed), str(changed)]
     return [*argv, "--remount-ro", "/"]
 
 

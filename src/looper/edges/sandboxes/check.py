@@ -1,17 +1,19 @@
 """Finding a sandbox that holds: each is proven by forbidden actions that must fail, before anything is trusted to it."""
 
+import contextlib
 import os
 import secrets
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from looper.edges.sandboxes.bare import Bare
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.container import Container
 from looper.edges.sandboxes.landlock import Landlock
+from looper.edges.sandboxes.process import give, own_interpreter, program
 from looper.edges.sandboxes.seatbelt import Seatbelt
 from looper.errors import BadInput, SandboxUnavailable
 from looper.protocols import Command, Sandbox
@@ -28,11 +30,55 @@ unshare -Ur true 2>/dev/null && echo "LEAK made a user namespace"
 echo inside > written && cat written
 echo checked
 """
+"""In bash, which each sandbox has."""
+SOCKETS = r"""
+import os, socket, sys
+
+def reached(sender, name):
+    try:
+        with sender() as opened:
+            os.chdir(sys.argv[1])
+            opened.connect(name)
+            return True
+    except OSError:
+        return False
+
+def plain(kind):
+    return lambda: socket.socket(socket.AF_UNIX, kind)
+
+def paired():
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0]
+
+for sender, name in ((plain(socket.SOCK_STREAM), "stream"), (plain(socket.SOCK_DGRAM), "datagrams"), (paired, "datagrams")):
+    if reached(sender, name):
+        print("LEAK reached a UNIX socket of this machine")
+try:
+    import ctypes
+    if ctypes.CDLL(None).shmget(0, 4096, 0o1600) >= 0:
+        print("LEAK took memory that no limit counts")
+except ImportError:
+    pass
+for address in ("localhost", "127.0.0.1"):
+    try:
+        with socket.create_server((address, 0)) as server:
+            with socket.create_connection(("localhost", server.getsockname()[1])) as client:
+                server.accept()[0].sendall(b"met")
+                print("met" if client.recv(3) == b"met" else "")
+    except OSError as error:
+        print("alone", error)
+print("tried")
+"""
+"""In the interpreter that runs this, or the system's where commands cannot come to that one."""
 
 
 def leaks(sandbox: Sandbox) -> list[str]:
-    """Forbidden things that worked; empty for a sandbox that holds. Raises SandboxUnavailable where it did not run."""
-    with tempfile.TemporaryDirectory(prefix="looper-probe-") as name, socket.socket() as server:
+    """Forbidden things that worked; empty for a sandbox that holds. Raises SandboxUnavailable where it did not run, or where what it
+    promises does not work in it."""
+    # The path of a UNIX socket has at most 107 bytes, and the folder for temporary files may have more.
+    with (
+        tempfile.TemporaryDirectory(prefix="looper-probe-", dir="/tmp") as name,
+        contextlib.ExitStack() as stack,
+    ):
         outside = Path(name).resolve()
         outside.chmod(0o777)
         secret = outside / "secret"
@@ -40,21 +86,79 @@ def leaks(sandbox: Sandbox) -> list[str]:
         secret.chmod(0o644)
         root = outside / "workspace"
         root.mkdir()
-        if sandbox.owner is not None:
-            os.chown(root, sandbox.owner, sandbox.owner)
-        server.bind(("127.0.0.1", 0))
-        server.listen()
+        give(root, sandbox.owner)
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        for kind, path in (
+            (socket.SOCK_STREAM, outside / "stream"),
+            (socket.SOCK_DGRAM, outside / "datagrams"),
+        ):
+            named = stack.enter_context(socket.socket(socket.AF_UNIX, kind))
+            named.bind(os.fspath(path))
+            path.chmod(0o777)
+            if kind is socket.SOCK_STREAM:
+                named.listen()
         arguments = (str(secret), str(outside), str(server.getsockname()[1]), str(os.getpid()))
-        argv = ("/bin/bash", "-c", PROBE, "probe", *arguments)
-        result = sandbox.run(Command(argv=argv, root=root, timeout_s=20))
+        lines = _said(sandbox, ("/bin/bash", "-c", PROBE, "probe", *arguments), root, "checked")
+        if "inside" not in lines:
+            raise SandboxUnavailable(f"{sandbox.name} started, but files cannot be written in it.")
+        if not isinstance(
+            sandbox, Container
+        ):  # Its image may have another C library than the interpreters here.
+            lines += _sockets(sandbox, root, outside)
         # Asked of the real folder: a sandbox may have one of the same name, of its own and in memory.
         written = ["wrote a file outside"] if (outside / "planted").exists() else []
-    lines = result.text().splitlines()
-    if "checked" not in lines or "inside" not in lines:
-        raise SandboxUnavailable(
-            f"{sandbox.name} started, but commands do not work in it: {result.text().strip()}."
-        )
     return [*written, *(line.removeprefix("LEAK ") for line in lines if line.startswith("LEAK "))]
+
+
+def _said(
+    sandbox: Sandbox, argv: tuple[str, ...], root: Path, last: str, readable: tuple[Path, ...] = ()
+) -> list[str]:
+    result = sandbox.run(Command(argv=argv, root=root, timeout_s=20, readable=readable))
+    lines = result.text().splitlines()
+    if lines[-1:] != [last]:
+        raise SandboxUnavailable(
+            f"{sandbox.name} started, but commands do not work in it: {lines[-1] if lines else 'no word'}."
+        )
+    return lines
+
+
+def _sockets(sandbox: Sandbox, root: Path, outside: Path) -> list[str]:
+    closed: SandboxUnavailable | None = None
+    for python, readable in interpreters():
+        try:
+            lines = _said(sandbox, (python, "-I", "-S", "-c", SOCKETS, str(outside)), root, "tried", readable)
+        except SandboxUnavailable as error:
+            closed = closed or error
+            continue
+        if sandbox.loopback and lines.count("met") < 2:
+            alone = next((line for line in lines if line.startswith("alone ")), "alone")
+            raise SandboxUnavailable(
+                f"{sandbox.name} started, but a server and a client on localhost do not meet in it: {alone.removeprefix('alone ')}."
+            )
+        return lines
+    raise closed or SandboxUnavailable("there is no interpreter to try the sandbox with.")
+
+
+def interpreters() -> Iterator[tuple[str, tuple[Path, ...]]]:
+    """The interpreter behind this process and the system's, each with what a command must see to run it."""
+    base = Path(sys.base_prefix).resolve()
+    own = own_interpreter()
+    yield own, () if base.is_relative_to("/usr") else (base,)
+    system = program("python3")
+    if system is not None and Path(system).resolve() != Path(own).resolve():
+        yield system, ()
+
+
+def must_reach(sandbox: Sandbox) -> None:
+    """That commands can run the interpreter behind this process, which the embedded suite needs. Raises SandboxUnavailable, naming the
+    folder that shuts them out."""
+    python, readable = next(interpreters())
+    with tempfile.TemporaryDirectory(prefix="looper-reach-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        root = Path(name) / "workspace"
+        root.mkdir()
+        give(root, sandbox.owner)
+        _said(sandbox, (python, "-I", "-S", "-c", "print('here')"), root, "here", readable)
 
 
 def proven(make: Callable[[], Sandbox]) -> Sandbox:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import uuid
 
-from looper.edges.sandboxes.process import kill_group, program, run_process
+from looper.edges.sandboxes.process import TEMP_BYTES, kill_group, minimal_environment, program, run_limited
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
@@ -21,6 +21,7 @@ class Container:
     The image must bring bash and a C library that the host's interpreters run on.
     """
 
+    loopback = True
     owner: int | None = None
 
     def __init__(self, image: str) -> None:
@@ -43,15 +44,11 @@ class Container:
                 subprocess.run([self._program, "kill", name], capture_output=True)
             kill_group(process)
 
-        try:
-            result = run_process(self._argv(command, name), command, dict(os.environ), kill=kill)
-        except OSError as error:
-            raise SandboxUnavailable(f"{self._kind} did not start: {error}.") from error
-        if result.exit_code in (125, 126) and not result.killed_by:
-            raise SandboxUnavailable(f"{self._kind} failed: {result.text().strip()}.")
-        return result
+        helper = self._helper(command, name)
+        # What all processes may take, shared memory included, is the engine's to limit.
+        return run_limited(self.name, helper, command, os.environ, processes=None, kill=kill, memory=False)
 
-    def _argv(self, command: Command, name: str) -> list[str]:
+    def _helper(self, command: Command, name: str) -> list[str]:
         argv = [
             self._program,
             "run",
@@ -75,7 +72,7 @@ class Container:
             ]
             argv += [
                 "--tmpfs",
-                "/tmp:rw,size=256m,mode=1777",
+                f"/tmp:rw,size={TEMP_BYTES},mode=1777",
                 "--user",
                 f"{os.getuid()}:{os.getgid()}",
                 "--init",
@@ -84,6 +81,6 @@ class Container:
             argv += ["--volume", f"{path}:{path}:ro"]
         for path in (command.root, *command.writable):
             argv += ["--volume", f"{path}:{path}"]
-        for key, value in {"HOME": "/tmp", "LANG": "C.UTF-8", **command.env}.items():
+        for key, value in minimal_environment(command).items():
             argv += ["--env", f"{key}={value}"]
-        return [*argv, "--workdir", str(command.root), command.image or self._image, *command.argv]
+        return [*argv, command.image or self._image]

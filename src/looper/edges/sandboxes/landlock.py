@@ -1,38 +1,54 @@
 """Commands under Landlock rules and a system call filter: for Linux machines without bubblewrap."""
 
 import json
-import os
-import stat
+import socket
 import subprocess
-import sys
-import sysconfig
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
+from looper.edges.access import closed_to_others
 from looper.edges.sandboxes import seccomp
-from looper.edges.sandboxes.bubblewrap import ETC, NOBODY, PROCESS_LIMIT, SYSTEM
-from looper.edges.sandboxes.landlock_child import MINIMUM_ABI, landlock_abi
-from looper.edges.sandboxes.process import kill_group, limited, run_process
+from looper.edges.sandboxes.bubblewrap import SYSTEM
+from looper.edges.sandboxes.landlock_child import MINIMUM_ABI, SHARED_MEMORY, landlock_abi
+from looper.edges.sandboxes.process import (
+    PROCESS_LIMIT,
+    TEMP_BYTES,
+    give,
+    kill_group,
+    minimal_environment,
+    own_interpreter,
+    run_limited,
+    temporary_folder,
+    user_of_commands,
+)
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
+from looper.untrusted import remove_tree
 
 GRACE_S = 5.0
 """How long the supervisor may take to end what it started, usually some milliseconds. Killed before it is done it would
 leave behind what had a session of its own, so a loaded machine is waited for."""
 
 
-class Landlock:
-    """File rules, no network sockets, no signals to the outside; a supervisor ends every descendant.
+CHILD = Path(__file__).with_name("landlock_child.py")
+READABLE = (
+    "/etc/alternatives", "/etc/group", "/etc/hosts", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+    "/etc/localtime", "/etc/mime.types", "/etc/nsswitch.conf", "/etc/passwd", "/etc/timezone",
+    "/dev/urandom", "/dev/random", "/dev/zero",
+)  # fmt: skip
 
-    There is no view of a file system of its own: other processes' names can be seen, their files cannot. Temporary
-    files go to a folder beside the workspace, removed after each command.
+
+class Landlock:
+    """File rules, no signals to the outside, no network but a loopback of its own; a supervisor ends every descendant.
+
+    Other processes' names can be seen, their files cannot. Temporary files go to shared memory of its own. Where the kernel gives no
+    namespaces (`sysctl user.max_user_namespaces`, many containers, a changed root) there is neither that nor loopback, since rules
+    know ports only and it would be the machine's: temporary files then go to a folder beside the workspace, removed after each
+    command, and modes and times of the user's own files can be changed everywhere.
     """
 
-    name = "landlock"
-
-    def __init__(self) -> None:
-        """Raises SandboxUnavailable where the kernel cannot do what is needed."""
+    def __init__(self, *, namespaces: bool = True) -> None:
+        """Without `namespaces` as on a kernel that gives none. Raises SandboxUnavailable where the kernel cannot do what is needed."""
         abi = landlock_abi()
         if abi < MINIMUM_ABI:
             found = f"version {abi}" if abi > 0 else "none"
@@ -41,59 +57,53 @@ class Landlock:
             )
         if not seccomp.supported():
             raise SandboxUnavailable("no system call filter is known for this processor.")
-        self.owner = NOBODY if os.geteuid() == 0 else None
-        self._filter = seccomp.filter_program(sockets=False)
+        self.owner = user_of_commands()
+        asked = [*_supervisor(), "namespaces"]
+        self._namespaces = namespaces and subprocess.run(asked, capture_output=True).returncode == 0
+        self.name = "landlock" if self._namespaces else "landlock without namespaces"
+        self.loopback = self._namespaces
+        # Named UNIX sockets of this machine could be reached: a filter cannot read their names.
+        families = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK) if self._namespaces else ()
+        self._filter = seccomp.filter_program(families)
 
     def run(self, command: Command) -> CommandResult:
         """Raises SandboxUnavailable, also where the user whom commands run as cannot come to what they need: there is no mount that
         would bring it nearer."""
-        if self.owner is not None and (closed := _closed_to_others(command.readable)):
+        if self.owner is not None and (closed := closed_to_others((*command.readable, command.root))):
             raise SandboxUnavailable(
-                f"commands run as nobody, who may not enter {closed}, and {command.readable[0]} needs something there. Make a "
-                "virtual environment of a Python that lies elsewhere (PYTHON=/usr/bin/python3), run as another user than root, "
-                "or install bubblewrap, which mounts what is needed."
+                f"commands run as nobody, who may not enter {closed}, and {[*command.readable, command.root][0]} needs something there. "
+                "Make a virtual environment of a Python that lies elsewhere (PYTHON=/usr/bin/python3) and keep LOOPER_HOME "
+                "elsewhere, run as another user than root, or install bubblewrap, which mounts what is needed."
             )
-        temporary = command.root.parent / f"{command.root.name}.tmp"
-        temporary.mkdir(exist_ok=True)
-        if self.owner is not None:
-            os.chown(temporary, self.owner, self.owner)
-        env = {"HOME": str(temporary), "TMPDIR": str(temporary), "LANG": "C.UTF-8", **command.env}
+        if self._namespaces:
+            return self._run(command, SHARED_MEMORY)
+        temporary = temporary_folder(command)
+        try:
+            give(temporary, self.owner)
+            return self._run(command, str(temporary))
+        finally:
+            remove_tree(temporary)
+
+    def _run(self, command: Command, temporary: str) -> CommandResult:
         rules = {
-            "read": [*SYSTEM, *ETC, "/dev/urandom", "/dev/random", "/dev/zero", *map(str, command.readable)],
-            "write": [
-                str(command.root),
-                str(temporary),
-                "/dev/null",
-                "/dev/tty",
-                *map(str, command.writable),
-            ],
+            "read": [*SYSTEM, *READABLE, *map(str, command.readable)],
+            "write": [str(command.root), temporary, "/dev/null", "/dev/tty", *map(str, command.writable)],
             "uid": self.owner,
             "filter": self._filter.hex(),
-            "argv": limited(command, processes=PROCESS_LIMIT),
+            "memory": TEMP_BYTES if self._namespaces else 0,
         }
-        child = Path(__file__).with_name("landlock_child.py")
-        argv = [_own_python(), "-I", "-S", str(child), json.dumps(rules)]
-        try:
-            return run_process(argv, command, env, kill=_kill)
-        except OSError as error:
-            raise SandboxUnavailable(f"the Landlock supervisor did not start: {error}.") from error
-        finally:
-            _remove(temporary)
+        return run_limited(
+            self.name,
+            [*_supervisor(), json.dumps(rules)],
+            command,
+            minimal_environment(command, temporary),
+            processes=PROCESS_LIMIT,
+            kill=_kill,
+        )
 
 
-def _closed_to_others(paths: Iterable[Path]) -> Path | None:
-    """The first folder on the way to one of the paths that others than its owner may not enter."""
-    for path in paths:
-        for folder in reversed(path.resolve().parents):
-            if not folder.stat().st_mode & stat.S_IXOTH:
-                return folder
-    return None
-
-
-def _own_python() -> str:
-    """The interpreter behind a virtual environment: the supervisor needs nothing but the standard library."""
-    name = f"python{sysconfig.get_python_version()}"
-    return os.path.join(sys.base_prefix, "bin", name) if sys.base_prefix != sys.prefix else sys.executable
+def _supervisor() -> list[str]:
+    return [own_interpreter(), "-I", "-S", str(CHILD)]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -104,13 +114,3 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         while process.poll() is None and time.monotonic() < until:
             time.sleep(0.005)
     kill_group(process)
-
-
-def _remove(folder: Path) -> None:
-    for path, folders, names in os.walk(folder, topdown=False):
-        for name in names:
-            os.unlink(os.path.join(path, name))
-        for name in folders:
-            entry = os.path.join(path, name)
-            os.unlink(entry) if os.path.islink(entry) else os.rmdir(entry)
-    os.rmdir(folder)

@@ -1,6 +1,7 @@
 """Supervisor of one command under Landlock: a program of its own, standard library only.
 
-    python -I -S landlock_child.py '{"read": [...], "write": [...], "uid": null, "filter": "...", "argv": [...]}'
+    python -I -S landlock_child.py '{"read": [...], "write": [...], "uid": null, "filter": "...", "memory": 0}' ARGV...
+    python -I -S landlock_child.py namespaces        (only whether they can be made: ends with status 0)
 
 It becomes the parent of every process that the command leaves behind, so that none survives: not one that started a
 session of its own, not one that forked twice. It ends with the command's exit status, 128 + signal where one ended it.
@@ -24,6 +25,12 @@ _ACCESS_FILE = 0b111 | 1 << 14 | 1 << 15
 _ACCESS_READ = 1 << 0 | 1 << 2 | 1 << 3
 _ACCESS_ALL = (1 << 16) - 1
 _NETWORK_ALL, _SCOPES_ALL = 0b11, 0b11
+_NEW_MOUNTS, _NEW_HOST_NAME, _NEW_USERS, _NEW_NETWORK = 0x20000, 0x4000000, 0x10000000, 0x40000000
+_MOUNT_SETATTR, _EVERYWHERE, _READ_ONLY = 442, 0x8000, 1
+_NOSUID, _NODEV, _BIND, _RECURSIVE, _PRIVATE = 2, 4, 4096, 16384, 1 << 18
+_AF_INET, _SOCK_DGRAM, _SET_FLAGS, _UP = 2, 2, 0x8914, 1
+SHARED_MEMORY = "/dev/shm"
+_HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -39,9 +46,9 @@ def _must(result: int, what: str) -> int:
     return result
 
 
-def _restrict(read: list[str], write: list[str], program: bytes) -> None:
+def _restrict(read: list[str], write: list[str], network: int, program: bytes) -> None:
     """Bind this process, and all that it starts, to the rules; there is no way back."""
-    attributes = struct.pack("QQQ", _ACCESS_ALL, _NETWORK_ALL, _SCOPES_ALL)
+    attributes = struct.pack("QQQ", _ACCESS_ALL, network, _SCOPES_ALL)
     ruleset = _must(
         _libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0), "rule set"
     )
@@ -61,6 +68,52 @@ def _restrict(read: list[str], write: list[str], program: bytes) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     filter_head = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
     _must(_libc.prctl(_PR_SET_SECCOMP, 2, filter_head, 0, 0), "system call filter")
+
+
+def _isolate(write: list[str], memory_bytes: int) -> None:
+    """Put this process into a network of its own, with loopback and a hosts file, and let it see all file systems read-only but
+    these folders and a shared memory of its own, so that not even modes and times can be changed elsewhere."""
+    uid, gid = os.geteuid(), os.getegid()
+    users = 0 if uid == 0 else _NEW_USERS
+    _must(_libc.unshare(_NEW_MOUNTS | _NEW_NETWORK | _NEW_HOST_NAME | users), "namespaces")
+    if users:
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
+            with open(f"/proc/self/{name}", "w") as stream:
+                stream.write(text)
+    _mount(None, "/", None, _RECURSIVE | _PRIVATE)
+    _mount(b"tmpfs", SHARED_MEMORY, b"tmpfs", _NOSUID | _NODEV, b"mode=1777,size=%d" % memory_bytes)
+    hosts = f"{SHARED_MEMORY}/hosts"
+    with open(hosts, "wb") as stream:
+        stream.write(_HOSTS)
+    os.chmod(hosts, 0o644)
+    _mount(hosts.encode(), "/etc/hosts", None, _BIND)
+    os.unlink(hosts)
+    folders = [path for path in write if os.path.isdir(path) and path != SHARED_MEMORY]
+    for path in folders:
+        _mount(path.encode(), path, None, _BIND)
+    _set_attributes("/", _EVERYWHERE, put=_READ_ONLY)
+    for path in [*folders, SHARED_MEMORY]:
+        _set_attributes(path, 0, clear=_READ_ONLY)
+    _must(_libc.sethostname(b"localhost", 9), "host name")
+    handle = _must(_libc.socket(_AF_INET, _SOCK_DGRAM, 0), "socket")
+    _must(_libc.ioctl(handle, _SET_FLAGS, struct.pack("16sH22x", b"lo", _UP)), "loopback")
+    os.close(handle)
+
+
+def _mount(
+    source: bytes | None, target: str, kind: bytes | None, flags: int, data: bytes | None = None
+) -> None:
+    _must(_libc.mount(source, os.fsencode(target), kind, ctypes.c_ulong(flags), data), f"mount on {target}")
+
+
+def _set_attributes(path: str, flags: int, put: int = 0, clear: int = 0) -> None:
+    attributes = struct.pack("QQQQ", put, clear, 0, 0)
+    call = (_MOUNT_SETATTR, -100, os.fsencode(path), flags, attributes, ctypes.c_size_t(len(attributes)))
+    _must(_libc.syscall(*call), f"mount attributes of {path}")
 
 
 def _descendants(pid: int) -> list[int]:
@@ -100,7 +153,9 @@ def _terminated(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    rules = json.loads(sys.argv[1])
+    if sys.argv[1] == "namespaces":
+        return _isolate([], 1 << 20)
+    rules, argv = json.loads(sys.argv[1]), sys.argv[2:]
     _must(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
     _must(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0), "death signal")
     signal.signal(signal.SIGTERM, _terminated)
@@ -108,12 +163,15 @@ def main() -> None:
     if child == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
+        if rules["memory"]:
+            _isolate(rules["write"], rules["memory"])
         if rules["uid"] is not None:
             os.setgroups([])
             os.setgid(rules["uid"])
             os.setuid(rules["uid"])
-        _restrict(rules["read"], rules["write"], bytes.fromhex(rules["filter"]))
-        os.execv(rules["argv"][0], rules["argv"])
+        network = 0 if rules["memory"] else _NETWORK_ALL
+        _restrict(rules["read"], rules["write"], network, bytes.fromhex(rules["filter"]))
+        os.execv(argv[0], argv)
     while True:
         pid, status = os.waitpid(-1, 0)
         if pid == child:

@@ -1,17 +1,24 @@
 """Running one command with bounded output, time, disk and memory, and ending all that it started."""
 
+import errno
 import os
+import secrets
 import select
 import shutil
 import signal
 import subprocess
+import sys
+import sysconfig
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
+NOBODY = 65534
+PROCESS_LIMIT = 400
 POLL_S = 0.1
 CHUNK_BYTES = 1 << 16
 FLOOD_BYTES = 64 << 20
@@ -22,20 +29,39 @@ so the end says that they are gone; one that no sandbox ends must not hold up th
 INODE_LIMIT = 150_000
 MEMORY_SHARE = 2
 """All processes of a command together may hold this many times the limit of one."""
+TEMP_BYTES = 512 << 20
+"""Of the file system in memory that `/tmp`, `/var/tmp` and `/dev/shm` share, where a sandbox has one of its own."""
+HELPER_BYTES = 4096
+"""Of what a helper says before the command begins, the last."""
+NOT_STARTED = 126
+"""Exit status of a command that no program could be started for, as shells have it."""
 
 Killed = Literal["", "time", "disk", "memory"]
 
 
-class _Capped:
-    """The first and the last half of a byte stream."""
+class _Output:
+    """What a command writes after the word that says that it begins: the first and the last half of it.
 
-    def __init__(self, cap_bytes: int) -> None:
+    The word is written when helper and limits are done, before the command has done anything. So it is missing only where the
+    command never began, whatever the command writes and however it ends; what stands before it is the helper's own.
+    """
+
+    def __init__(self, cap_bytes: int, word: bytes) -> None:
+        self._word = word
+        self.before: bytes | None = b""
+        """The helper's own words; None once the command has begun."""
         self.half = max(1, cap_bytes // 2)
         self.head = b""
         self.tail = b""
         self.total = 0
 
     def add(self, data: bytes) -> None:
+        if self.before is not None:
+            said, found, data = (self.before + data).partition(self._word)
+            if not found:
+                self.before = said[-HELPER_BYTES:]
+                return
+            self.before = None
         self.total += len(data)
         room = self.half - len(self.head)
         if room > 0:
@@ -49,32 +75,130 @@ class _Capped:
         return self.total - len(self.head) - len(self.tail)
 
 
-def run_process(
-    argv: Sequence[str],
+def user_of_commands() -> int | None:
+    """Whom commands run as where it is not the user who started this: nobody, for root. Raises SandboxUnavailable for a root that
+    cannot become anybody else: limits on processes do not hold for root."""
+    if os.geteuid() != 0:
+        return None
+    for kind in ("uid_map", "gid_map"):
+        lines = [list(map(int, line.split())) for line in Path("/proc/self", kind).read_text().splitlines()]
+        if not any(first <= NOBODY < first + count for first, _, count in lines):
+            raise SandboxUnavailable(
+                "this root is the root of a user namespace that has no user nobody, so commands cannot run as another user. "
+                "Start it as the ordinary user outside (without unshare -r, --map-root-user), or map 65536 ids into the namespace."
+            )
+    return NOBODY
+
+
+def give(path: Path, owner: int | None) -> None:
+    """Let the user whom commands run as have a file or folder. Raises SandboxUnavailable where that is forbidden."""
+    if owner is None:
+        return
+    try:
+        os.chown(path, owner, owner)
+    except OSError as error:
+        raise SandboxUnavailable(
+            f"{path} cannot be given to the user {owner}, as whom commands run: {error.strerror}. "
+            "Start as root with all of its rights, or as an ordinary user."
+        ) from error
+
+
+def own_interpreter() -> str:
+    """The interpreter behind a virtual environment: enough for what needs only the standard library."""
+    name = f"python{sysconfig.get_python_version()}"
+    return os.path.join(sys.base_prefix, "bin", name) if sys.base_prefix != sys.prefix else sys.executable
+
+
+def temporary_folder(command: Command) -> Path:
+    """For temporary files, beside the folder of a command that has no `/tmp` of its own."""
+    folder = _temporary_path(command)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise SandboxUnavailable(f"{folder} cannot be made: {error.strerror}.") from error
+    return folder
+
+
+def _temporary_path(command: Command) -> Path:
+    return command.root.with_name(f"{command.root.name}.tmp")
+
+
+def minimal_environment(command: Command, home: str = "/tmp", language: str = "C.UTF-8") -> dict[str, str]:
+    """All that a command finds in its environment: nothing of the harness's own, and no settings of this machine."""
+    own = {
+        "HOME": home,
+        "TMPDIR": home,
+        "LANG": language,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_ATTR_NOSYSTEM": "1",
+    }
+    return {**own, **command.env}
+
+
+def run_limited(
+    sandbox: str,
+    helper: Sequence[str],
     command: Command,
     env: Mapping[str, str],
     *,
+    processes: int | None,
     kill: Callable[[subprocess.Popen[bytes]], None],
+    memory: bool = True,
     pass_fds: Sequence[int] = (),
-    cwd: Path | None = None,
 ) -> CommandResult:
-    """Run argv in a session of its own; `kill` ends everything it started and is called on every way out.
+    """Run the command inside its limits, started by `helper` in a session of its own; `kill` ends everything that was started and is
+    called on every way out.
 
-    Raises OSError where the program itself cannot be started.
+    Raises SandboxUnavailable where the helper or the limits failed. What cannot be handed to any program, because it is too long
+    or no text, ends with the status NOT_STARTED.
     """
+    word = secrets.token_hex(8)
+    argv = [*helper, *_limited(command, word, processes, memory)]
+    output = _Output(command.output_cap_bytes, word.encode())
+    try:
+        if any(b"\0" in os.fsencode(argument) for argument in argv):
+            return _not_started("it holds a NUL byte")
+        result = _run(argv, command, env, output, kill, pass_fds)
+    except UnicodeEncodeError as error:
+        return _not_started(str(error))
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            return _not_started(os.strerror(errno.E2BIG))
+        raise SandboxUnavailable(f"{sandbox} failed: {error}.") from error
+    if output.before is not None and not result.killed_by:
+        lines = output.before.decode("utf-8", "backslashreplace").strip().splitlines()
+        raise SandboxUnavailable(
+            f"{sandbox} did not start a command: {lines[-1] if lines else f'exit status {result.exit_code}'}."
+        )
+    return result
+
+
+def _not_started(reason: str) -> CommandResult:
+    return CommandResult(NOT_STARTED, f"not started: {reason}\n".encode(), b"", 0, "", 0.0)
+
+
+def _run(
+    argv: Sequence[str],
+    command: Command,
+    env: Mapping[str, str],
+    output: _Output,
+    kill: Callable[[subprocess.Popen[bytes]], None],
+    pass_fds: Sequence[int],
+) -> CommandResult:
     begun = time.monotonic()
     process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        cwd=cwd,
+        # The shell remembers where it comes from; that is the same for all.
+        cwd="/",
         env=dict(env),
         start_new_session=True,
         pass_fds=tuple(pass_fds),
     )
     assert process.stdout is not None
-    output, killed = _Capped(command.output_cap_bytes), ""
+    killed: Killed = ""
     try:
         killed = _watch(process, command, output, begun)
     finally:
@@ -97,7 +221,7 @@ def _exit_code(code: int) -> int:
     return 128 - code if code < 0 else code
 
 
-def _watch(process: subprocess.Popen[bytes], command: Command, output: _Capped, begun: float) -> Killed:
+def _watch(process: subprocess.Popen[bytes], command: Command, output: _Output, begun: float) -> Killed:
     """Collect output until the command ends by itself; otherwise say which limit it reached."""
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
@@ -115,7 +239,7 @@ def _watch(process: subprocess.Popen[bytes], command: Command, output: _Capped, 
 
 
 def _collect(
-    process: subprocess.Popen[bytes], command: Command, output: _Capped, begun: float, poller: select.poll
+    process: subprocess.Popen[bytes], command: Command, output: _Output, begun: float, poller: select.poll
 ) -> Killed:
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
@@ -153,7 +277,7 @@ def _ends_soon(process: subprocess.Popen[bytes], deadline: float) -> bool:
     return True
 
 
-def _read(descriptor: int, output: _Capped) -> bool:
+def _read(descriptor: int, output: _Output) -> bool:
     """Take what is there; False at the end of the stream."""
     try:
         data = os.read(descriptor, CHUNK_BYTES)
@@ -163,7 +287,7 @@ def _read(descriptor: int, output: _Capped) -> bool:
     return bool(data)
 
 
-def _drain(process: subprocess.Popen[bytes], output: _Capped) -> None:
+def _drain(process: subprocess.Popen[bytes], output: _Output) -> None:
     assert process.stdout is not None
     if process.stdout.closed:
         return
@@ -185,7 +309,8 @@ def _disk_is_full(before: tuple[int, int], command: Command) -> bool:
     """Whether the tree has grown too much. Free space is cheap to ask for and may move for other reasons: then look."""
     space, inodes = _free(command.root)
     if before[0] - space > command.tree_mb << 20:
-        return _tree_bytes(command.root) > command.tree_mb << 20
+        places = (command.root, _temporary_path(command), *command.writable)
+        return sum(map(_tree_bytes, places)) > command.tree_mb << 20
     return before[1] - inodes > INODE_LIMIT
 
 
@@ -224,27 +349,30 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 _LIMITS = (
     # A hard limit of descriptors below ours is a limit too.
-    '{ ulimit -n 4096 2> /dev/null || :; } && ulimit -c 0 -f "$2" -v "$3" && { [ -z "$1" ] || ulimit -u "$1"; } && cd -- "$4" || exit 126'
+    '{ ulimit -n 4096 2> /dev/null || :; } && ulimit -c 0 -f "$2" -v "$3" && { [ -z "$1" ] || ulimit -u "$1"; } '
+    # Into one stream, where an engine keeps two, or what comes first could be read last.
+    '&& exec 2>&1 && printf %s "$5" || exit 126; cd -- "$4" || exit 126'
 )
-"""No core dumps; bounded descriptors, processes, file size and memory; then the folder, which only the command's own
-user may be able to enter."""
+"""No core dumps; bounded descriptors, processes, file size and memory; then the word, and the folder, which only the command's
+own user may be able to enter, and which it may have closed."""
 
 
-def limited(command: Command, *, processes: int | None, memory: bool = True) -> list[str]:
+def _limited(command: Command, word: str, processes: int | None, memory: bool) -> list[str]:
     """The command as bash starts it, inside its limits and its folder.
 
-    A bash script gets the limits as the beginning of its own first line, so that its line numbers stay and one program
-    less is started per command.
+    A bash script is evaluated by the bash that set the limits, one program less per command. It is parsed after the word is
+    written, so that a mistake in its first line is its own; its line numbers stay.
     """
     settings = [
         "" if processes is None else str(processes),
         str(command.file_mb << 10),
         str(command.memory_mb << 10) if memory else "unlimited",
         str(command.root),
+        word,
     ]
     if command.argv[:2] == ("/bin/bash", "-c") and len(command.argv) == 3:
-        return ["/bin/bash", "-c", f"{_LIMITS}; set --; {command.argv[2]}", "bash", *settings]
-    return ["/bin/bash", "-c", f'{_LIMITS}; shift 4; exec "$@"', "bash", *settings, *command.argv]
+        return ["/bin/bash", "-c", f'{_LIMITS}; eval "set --; $6"', "bash", *settings, command.argv[2]]
+    return ["/bin/bash", "-c", f'{_LIMITS}; shift 5; exec "$@"', "bash", *settings, *command.argv]
 
 
 def program(name: str) -> str | None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from looper.edges.sandboxes.process import kill_group, limited, run_process
+from looper.edges.sandboxes.process import kill_group, minimal_environment, run_limited, temporary_folder
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
@@ -32,6 +32,7 @@ class Seatbelt:
     """
 
     name = "seatbelt"
+    loopback = False
     owner: int | None = None
 
     def __init__(self) -> None:
@@ -40,21 +41,17 @@ class Seatbelt:
             raise SandboxUnavailable("sandbox-exec exists on macOS only.")
 
     def run(self, command: Command) -> CommandResult:
-        temporary = command.root.parent / f"{command.root.name}.tmp"
-        temporary.mkdir(exist_ok=True)
+        temporary = temporary_folder(command)
         marker = f"LOOPER_COMMAND={command.root.name}"
-        env = {"HOME": str(temporary), "TMPDIR": str(temporary), "LANG": "en_US.UTF-8", **command.env}
+        env = minimal_environment(command, str(temporary), "en_US.UTF-8")
         env["LOOPER_COMMAND"] = command.root.name
-        argv = [PROGRAM, "-p", _profile(command, temporary), *limited(command, processes=None, memory=False)]
+        helper = [PROGRAM, "-p", _profile(command, temporary)]
 
         def kill(process: subprocess.Popen[bytes]) -> None:
             kill_group(process)
             _kill_marked(marker)
 
-        try:
-            return run_process(argv, command, env, kill=kill)
-        except OSError as error:
-            raise SandboxUnavailable(f"sandbox-exec did not start: {error}.") from error
+        return run_limited(self.name, helper, command, env, processes=None, kill=kill, memory=False)
 
 
 def _profile(command: Command, temporary: Path) -> str:

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from looper.edges.models.sendable import one_line, sendable
 from looper.errors import BadInput
 from looper.records.training import Example, Turn
 
+OTHER_TEMPLATE = "Give it a chat template with the roles system, user and assistant, or choose another model."
 OPENING = 2
 """System and task message: in every window."""
 
@@ -53,6 +55,19 @@ def load_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(str(folder))
 
 
+def templated(tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any) -> Any:
+    """Messages as the model's chat template puts them. Raises BadInput for a template that cannot, and without one."""
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(messages, **options)
+    except (TemplateError, ValueError) as error:
+        said = one_line(str(error)).partition("!")[0].rstrip(".")
+        raise BadInput(
+            f"The chat template of this model cannot take our messages: {said}. {OTHER_TEMPLATE}"
+        ) from error
+
+
 def encode(tokenizer: Any, turns: Sequence[Turn]) -> tuple[list[int], list[float]]:
     """Tokens and weights of a whole conversation. Raises BadInput for a template that rewrites its own past."""
     found = whole_conversation(tokenizer, Example(source="", instance_id="", repo="", turns=tuple(turns)))
@@ -88,7 +103,7 @@ def supervised_spans(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, list[t
         )
         if (
             not (whole.startswith(before) and whole.startswith(after))
-            or turn.text not in after[len(before) :]
+            or sendable(turn.text) not in after[len(before) :]
         ):
             raise BadInput(
                 "The chat template of this model changes earlier turns as the conversation goes on, so what it was "
@@ -99,8 +114,8 @@ def supervised_spans(tokenizer: Any, turns: Sequence[Turn]) -> tuple[str, list[t
 
 
 def _rendered(tokenizer: Any, turns: Sequence[Turn], *, asked: bool = False) -> str:
-    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asked))
+    messages = [{"role": turn.role, "content": sendable(turn.text)} for turn in turns]
+    return str(templated(tokenizer, messages, tokenize=False, add_generation_prompt=asked))
 
 
 def windows(tokenizer: Any, example: Example, max_tokens: int) -> tuple[list[Encoded], int]:

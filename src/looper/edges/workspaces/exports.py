@@ -1,18 +1,23 @@
 """Fresh one-commit repositories, exported from bare mirrors."""
 
+import contextlib
 import fcntl
-import io
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 import subprocess
 import sys
-import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePosixPath
 
+from looper.edges.access import shared_folder
+from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.files import Tree
 from looper.edges.workspaces.git import git
 from looper.edges.workspaces.manifest import (
@@ -20,11 +25,19 @@ from looper.edges.workspaces.manifest import (
     Entry,
     Manifest,
     Scanner,
+    lasting,
     link_leaves_tree,
     manifest_hash,
 )
 from looper.errors import BadInput, BadPatch, DirtyWorkspace, TreeUnreadable, WorkspaceError
+from looper.protocols import Change, Effect, TreeEntry
 from looper.records.task import Task
+from looper.untrusted import remove_tree
+
+APPLY_KIB = 2 << 20
+"""For `git apply`: a few bytes of a packed patch unfold to any size."""
+NOTHING = "000000"
+"""Git's mode of what is not there."""
 
 PATCH_BYTES = 256 << 20
 """Of all changed files together."""
@@ -46,7 +59,11 @@ class GitWorkspaces:
         self._mirrors, self._exports, self._workspaces, self._owner = mirrors, exports, workspaces, owner
         self._loaded: dict[Path, Export] = {}
         for folder in (exports, workspaces):
-            folder.mkdir(parents=True, exist_ok=True)
+            shared_folder(folder)
+
+    def at(self, place: Path) -> "GitWorkspaces":
+        """As these, with new trees elsewhere."""
+        return GitWorkspaces(self._mirrors, self._exports, place, self._owner)
 
     def create(self, task: Task, name: str) -> "GitWorkspace":
         """Raises WorkspaceError, or DirtyWorkspace where the copy is not what was exported."""
@@ -58,6 +75,12 @@ class GitWorkspaces:
     def base_file(self, task: Task, path: str) -> bytes | None:
         source = self._export(task).files / path
         return source.read_bytes() if source.is_file() and not source.is_symlink() else None
+
+    def effect(self, task: Task, patch: str) -> Effect:
+        export = self._export(task)
+        if patch not in export.effects:
+            export.effects[patch] = _effect(export.files, patch)
+        return export.effects[patch]
 
     def base_tree(self, task: Task) -> Path:
         """The files of a task's base commit, to be read and never written. Raises BadInput or WorkspaceError."""
@@ -96,6 +119,50 @@ class Export:
             os.fsdecode(bytes.fromhex(path)): Entry(**entry) for path, entry in entries.items()
         }
         self.state = manifest_hash(self.manifest)
+        self.effects: dict[str, Effect] = {}
+        """Of patches that were asked for: gold and tests of a task, again with every verdict."""
+
+
+def _effect(files: Path, patch: str) -> Effect:
+    """By applying it to the index of the export; index and objects are scratch, or a workspace would hold the fix."""
+    if not patch.strip():
+        return {}
+    with tempfile.TemporaryDirectory(prefix="looper-effect-") as folder:
+        scratch = Path(folder)
+        (scratch / "objects").mkdir()
+        shutil.copyfile(files / ".git/index", scratch / "index")
+        own = {
+            "GIT_INDEX_FILE": str(scratch / "index"),
+            "GIT_OBJECT_DIRECTORY": str(scratch / "objects"),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(files / ".git/objects"),
+        }
+        data = patch.encode("utf-8", "surrogateescape")
+        try:
+            git(["apply", "--cached", "--whitespace=nowarn", "-"], cwd=files, stdin=data, variables=own)
+        except WorkspaceError as error:
+            raise BadPatch(_said(error)) from error
+        asked = ["diff-index", "--cached", "--name-status", "-z", "--no-renames", "HEAD"]
+        fields = git(asked, cwd=files, variables=own).split(b"\0")
+        changed = dict(zip(fields[1::2], fields[::2], strict=False))
+        there = b"".join(path + b"\0" for path, status in changed.items() if status != b"D")
+        out = ["checkout-index", "--force", f"--prefix={scratch}/after/", "-z", "--stdin"]
+        git(out, cwd=files, stdin=there, variables=own)
+        names = [os.fsdecode(path) for path in changed]
+        return {name: (_entry(files / name), _entry(scratch / "after" / name)) for name in names}
+
+
+def _entry(place: Path) -> TreeEntry | None:
+    mode = _kind_of(place)
+    if stat.S_ISLNK(mode):
+        return TreeEntry("120000", os.fsencode(os.readlink(place)))
+    if not stat.S_ISREG(mode):
+        return None
+    return TreeEntry("100755" if mode & 0o100 else "100644", place.read_bytes())
+
+
+def _said(error: WorkspaceError) -> str:
+    """What git itself said."""
+    return re.sub(r"^git apply failed in .*?: (error: |fatal: )?", "", str(error))
 
 
 def _make_export(mirror: Path, commit: str, folder: Path) -> None:
@@ -109,7 +176,7 @@ def _make_export(mirror: Path, commit: str, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     files = temporary / "files"
     files.mkdir(parents=True)
-    _unpack(git(["archive", "--format=tar", commit], cwd=mirror), files)
+    unpack(git(["archive", "--format=tar", commit], cwd=mirror), files, links_may_leave=True)
     manifest = Scanner(files).scan()
     git(["init", "--quiet", "--template="], cwd=files)
     # Forced: files that the repository's own ignore rules name are part of its base tree all the same.
@@ -122,20 +189,6 @@ def _make_export(mirror: Path, commit: str, folder: Path) -> None:
     temporary.rename(folder)
 
 
-def _unpack(archive: bytes, target: Path) -> None:
-    """Unpack git's own archive; entries that would leave the folder are refused by the filter."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(target, filter=_inside)
-    except tarfile.FilterError as error:
-        raise WorkspaceError(f"The base tree holds an entry that leaves it: {error}.") from error
-
-
-def _inside(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
-    # The stricter data filter drops links that point outside the tree; repositories may hold such links, unfollowed.
-    return tarfile.tar_filter(member, target)
-
-
 def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
     """Copy files with their times, links as links; sharing blocks on disk where the file system can copy on write."""
     # `chown` runs inside the same shell: starting two programs costs half of a small workspace.
@@ -143,7 +196,8 @@ def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
     script = copy if owner is None else f'{copy} && chown -R -h {owner}:{owner} -- "$2"'
     done = subprocess.run(["/bin/sh", "-c", script, "copy", str(source), str(target)], capture_output=True)
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip() or f"copying ended with {done.returncode}"
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        said = lines[-1] if lines else f"copying ended with {done.returncode}"
         raise WorkspaceError(f"Cannot make the workspace {target}: {said}.")
 
 
@@ -156,7 +210,8 @@ class GitWorkspace:
         self._export, self._owner = export, owner
         self._files = Tree(root, owner)
         self._scanner = Scanner(root)
-        self.clean_state = manifest_hash(self._scanner.scan())
+        self._base = self._scanner.scan(everything=True)
+        self.clean_state = manifest_hash(lasting(self._base))
         self._must_be_clean()
 
     def _must_be_clean(self) -> None:
@@ -215,31 +270,133 @@ class GitWorkspace:
                 f"the changed files hold {total >> 20} MiB, more than a patch may ({PATCH_BYTES >> 20})"
             )
 
-    def apply(self, patch: str) -> None:
-        """For trees that no agent has worked in: git's apply refuses paths outside and through links."""
-        if not patch.strip():
-            return
+    def apply(self, patch: str, *options: str) -> None:
+        """For trees that no agent has worked in: git's apply refuses paths outside, through links, and into its records."""
         data = patch.encode("utf-8", "surrogateescape")
         try:
-            git(["apply", "--binary", "--whitespace=nowarn", "-"], cwd=self.root, stdin=data)
+            arguments = ["apply", "--whitespace=nowarn", *options, "-"]
+            git(arguments, cwd=self.root, stdin=data, most_kib=APPLY_KIB)
         except WorkspaceError as error:
-            raise BadPatch(f"The patch does not apply: {error}") from error
+            raise BadPatch(_said(error)) from error
+        finally:
+            self._give_all()
+
+    def _give(self, paths: Iterable[str]) -> None:
+        """Entries that the harness made, and the folders above them, to the user that commands run as."""
+        if self._owner is None:
+            return
+        made = {place for path in paths for place in (path, *map(str, PurePosixPath(path).parents))}
+        for place in made:
+            os.chown(self.root / place, self._owner, self._owner, follow_symlinks=False)
+
+    def _give_all(self) -> None:
+        """With the empty folders that a failed attempt left: the next one must be able to write there."""
+        if self._owner is None:
+            return
+        for folder, folders, names in os.walk(self.root):
+            if folder == str(self.root):
+                folders.remove(".git")
+            for name in (*folders, *names):
+                os.chown(os.path.join(folder, name), self._owner, self._owner, follow_symlinks=False)
+
+    def changes(self) -> tuple[Change, ...]:
+        base, final = self._base, self._scanner.scan(everything=True)
+        changed = sorted(path for path in base.keys() | final.keys() if base.get(path) != final.get(path))
+        return tuple(Change(path, _mode(base.get(path)), _mode(final.get(path))) for path in changed)
+
+    def base_paths(self) -> Collection[str]:
+        return self._base.keys()
+
+    @cached_property
+    def _base_folders(self) -> frozenset[PurePosixPath]:
+        return frozenset(folder for path in self._base for folder in PurePosixPath(path).parents)
+
+    def put_back(self, paths: Iterable[str]) -> None:
+        paths = set(paths)
+        if not paths:
+            return
+        there = self._scanner.scan(everything=True)
+        for path in paths & there.keys():
+            _remove(self.root / path)
+            for folder in PurePosixPath(path).parents:
+                if folder in self._base_folders or os.listdir(self.root / folder):
+                    break
+                (self.root / folder).rmdir()
+        for path in paths & self._base.keys():
+            self._make_way(path)
+            _copy_entry(self._export.files / path, self.root / path, self._base[path])
+        self._give(paths & self._base.keys())
+
+    def place(self, path: str, entry: TreeEntry | None) -> None:
+        if entry is None:
+            if path in self._scanner.scan(everything=True):
+                _remove(self.root / path)
+            return
+        self._make_way(path)
+        target = self.root / path
+        if entry.mode == "120000":
+            os.symlink(entry.content, os.fsencode(target))
+        else:
+            target.write_bytes(entry.content)
+            target.chmod(0o755 if entry.mode == "100755" else 0o644)
+        self._give([path])
+
+    def _make_way(self, path: str) -> None:
+        """Folders above a path, real ones, and nothing at the path itself."""
+        for folder in reversed(PurePosixPath(path).parents[:-1]):
+            if not stat.S_ISDIR(_kind_of(self.root / folder)):
+                _remove(self.root / folder)
+                (self.root / folder).mkdir()
+        _remove(self.root / path)
+
+    @contextlib.contextmanager
+    def without_git(self) -> Iterator[None]:
+        (self.root / ".git").rename(self._git_aside)
+        try:
+            # Empty, so that writing there does what it would have done, and is gone afterwards.
+            (self.root / ".git").mkdir()
+            self._give([".git"])
+            yield
+        finally:
+            _remove(self.root / ".git")
+            self._git_aside.rename(self.root / ".git")
+
+    @property
+    def _git_aside(self) -> Path:
+        return self.root.with_name(f"{self.root.name}.git")
+
+    def results(self) -> Path:
+        folder = self.root.with_name(f"{self.root.name}.results")
+        folder.mkdir(mode=0o700)
         if self._owner is not None:
-            for folder, folders, names in os.walk(self.root):
-                for name in (*folders, *names):
-                    os.chown(os.path.join(folder, name), self._owner, self._owner, follow_symlinks=False)
+            os.chown(folder, self._owner, self._owner)
+        return folder
 
     def close(self) -> None:
         """Remove the tree, whatever permissions and depth the agent gave it."""
-        for place in (self.root, self.root.with_name(f"{self.root.name}.tmp")):
-            remove_tree(place)
+        beside = (self.root.with_name(f"{self.root.name}.{end}") for end in ("tmp", "results"))
+        remove_tree(self.root, *beside, self._git_aside)
 
 
-def remove_tree(folder: Path) -> None:
-    """By `rm`: Python's own removal ends at its recursion limit, and at folders without rights."""
-    for script in ('rm -rf -- "$1"', 'chmod -R u+rwx -- "$1"; rm -rf -- "$1"'):
-        if os.path.lexists(folder):
-            subprocess.run(["/bin/sh", "-c", script, "remove", str(folder)], capture_output=True)
+def _mode(entry: Entry | None) -> str:
+    return NOTHING if entry is None else entry.mode
+
+
+def _kind_of(place: Path) -> int:
+    """Mode of an entry, itself and not what it links to; 0 where nothing is."""
+    try:
+        return place.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _remove(place: Path) -> None:
+    """Whatever is there, which no process uses any more."""
+    mode = _kind_of(place)
+    if stat.S_ISDIR(mode):
+        remove_tree(place)
+    elif mode:
+        place.unlink()
 
 
 def _shown(paths: Sequence[str]) -> tuple[str, ...]:

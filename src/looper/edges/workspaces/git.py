@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from looper.edges.sandboxes.process import program
@@ -44,9 +44,11 @@ def git(
     stdin: bytes | None = None,
     accept: Sequence[int] = (0,),
     timeout_s: float = 600,
-    index: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+    most_kib: int | None = None,
 ) -> bytes:
-    """Standard output of one git command, with an index of its own where one is named. Raises WorkspaceError, or MissingTool where git is not installed."""
+    """Standard output of one git command; `variables` are added to its environment, as for an index of its own, and `most_kib` is
+    its address space, where the system has such a limit. Raises WorkspaceError, or MissingTool where git is not installed."""
     executable = program("git")
     if executable is None:
         raise MissingTool(
@@ -55,12 +57,12 @@ def git(
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     try:
         done = subprocess.run(
-            [executable, *settings, *arguments],
+            [*_limited(most_kib), executable, *settings, *arguments],
             cwd=cwd,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            env=_ENVIRONMENT if index is None else {**_ENVIRONMENT, "GIT_INDEX_FILE": str(index)},
+            env={**_ENVIRONMENT, **(variables or {})},
             timeout=timeout_s,
         )
     except subprocess.TimeoutExpired as error:
@@ -69,3 +71,9 @@ def git(
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise WorkspaceError(f"git {arguments[0]} failed in {cwd}: {said[-1] if said else done.returncode}.")
     return done.stdout
+
+
+def _limited(most_kib: int | None) -> list[str]:
+    return (
+        [] if most_kib is None else ["/bin/sh", "-c", f'ulimit -v {most_kib} 2>/dev/null; exec "$@"', "git"]
+    )

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ IGNORED_FOLDERS = frozenset(
 )
 """Git's own records at the root, and caches that tools leave everywhere."""
 IGNORED_SUFFIXES = (".pyc", ".pyo")
+_CACHE = re.compile(rf"(^|/)({'|'.join(map(re.escape, sorted(IGNORED_FOLDERS)))})/|\.py[co]$")
 LONGEST_PATH_BYTES = 3_000
 """Of a folder: programs are given no longer path than 4,096, names below it and folders above the tree included. A deeper folder is one
 entry, and what is in it is not looked at."""
@@ -56,11 +58,14 @@ class Scanner:
         self._root = os.fspath(root)
         self._known: dict[str, tuple[tuple[int, ...], str]] = {}
 
-    def scan(self) -> dict[str, Entry]:
-        """Raises TreeUnreadable where there is too much to look at."""
+    def scan(self, *, everything: bool = False) -> dict[str, Entry]:
+        """With caches and byte code where `everything` is wanted: a patch may bring them, and Python would read them.
+
+        Raises TreeUnreadable where there is too much to look at.
+        """
         manifest: dict[str, Entry] = {}
         known: dict[str, tuple[tuple[int, ...], str]] = {}
-        for path, status in _walk(self._root):
+        for path, status in _walk(self._root, everything):
             if stat.S_ISREG(status.st_mode):
                 identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
                 before = self._known.get(path)
@@ -115,8 +120,8 @@ def _kind(mode: int) -> str:
     return "folder" if stat.S_ISDIR(mode) else "device"
 
 
-def _walk(root: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything but plain folders, in a fixed order. A nested repository is one entry of kind `folder`, and so is a folder too deep."""
+def _walk(root: str, everything: bool) -> Iterator[tuple[str, os.stat_result]]:
+    """All but plain folders, in a fixed order. A nested repository is one entry of kind `folder`, and so is a folder too deep."""
     if not os.path.isdir(root):
         gone = f"the folder {os.path.basename(root)} is gone"
         raise (
@@ -137,16 +142,23 @@ def _walk(root: str) -> Iterator[tuple[str, os.stat_result]]:
             except OSError as error:
                 _must_be_its_own(error)
                 continue
-            if not stat.S_ISDIR(status.st_mode):
-                if not entry.name.endswith(IGNORED_SUFFIXES) and not (entry.name == ".git" and not folder):
+            if entry.name == ".git":
+                if folder:
                     yield path, status
-            elif entry.name in IGNORED_FOLDERS:
-                if entry.name == ".git" and folder:
+            elif not stat.S_ISDIR(status.st_mode):
+                if everything or not entry.name.endswith(IGNORED_SUFFIXES):
                     yield path, status
+            elif not everything and entry.name in IGNORED_FOLDERS:
+                continue
             elif len(os.fsencode(path)) > LONGEST_PATH_BYTES:
                 yield path, status
             else:
                 waiting.append(path)
+
+
+def lasting(manifest: Manifest) -> dict[str, Entry]:
+    """What counts as a tree's state: without caches and byte code, which running it leaves."""
+    return {path: entry for path, entry in manifest.items() if not _CACHE.search(path)}
 
 
 def _listed(folder: str) -> list["os.DirEntry[str]"]:

@@ -1,0 +1,295 @@
+"""Copies of real tests with another expectation, which honest code must fail, and without one, which it must pass.
+
+A test module becomes a copy that holds one of its tests twice: as it is, and with one assertion changed so that it cannot hold
+wherever the original holds. Both exercise the product as the original does, from a file that is named like its neighbours. What
+equals everything, marks tests while they run, or forges reports passes the changed one too.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+WORDS = (
+    "again",
+    "also",
+    "basic",
+    "cases",
+    "details",
+    "extra",
+    "further",
+    "more",
+    "part",
+    "plain",
+    "rest",
+    "second",
+)
+"""What names of copies end with."""
+_SWALLOWS = re.compile(r"raises|warns|suppress|assertRaises|assertWarns|deprecated", re.IGNORECASE)
+_FUZZY = re.compile(r"approx|\bANY\b|isclose|allclose|mock", re.IGNORECASE)
+_EQUALITIES = frozenset(
+    {
+        "assertEqual", "assertEquals", "assertSequenceEqual", "assertListEqual", "assertTupleEqual", "assertDictEqual",
+        "assertSetEqual", "assertMultiLineEqual",
+    }
+)  # fmt: skip
+_OPPOSITES = {
+    "assertTrue": "assertFalse",
+    "assertIs": "assertIsNot",
+    "assertIn": "assertNotIn",
+    "assertIsNone": "assertIsNotNone",
+    "assertIsInstance": "assertNotIsInstance",
+}
+_OPPOSITES |= {after: before for before, after in _OPPOSITES.items()}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A piece of source to be replaced, by bytes."""
+
+    begin: int
+    end: int
+    text: bytes
+
+
+@dataclass(frozen=True)
+class Varied:
+    """A module of one test twice."""
+
+    source: bytes
+    same: str
+    """Name of the copy that is as its original, as `Class::method` where it is one."""
+    changed: str
+
+
+class Module:
+    """The source of a test module. Raises SyntaxError or ValueError where it is none."""
+
+    def __init__(self, source: bytes) -> None:
+        # Places in the tree are counted in UTF-8, after the mark that may stand first.
+        self._source = source = source.removeprefix(b"\xef\xbb\xbf")
+        self._tree = ast.parse(source.decode("utf-8"))
+        self._lines = [0]
+        for line in source.splitlines(keepends=True):
+            self._lines.append(self._lines[-1] + len(line))
+
+    def function(self, name: str) -> Function | None:
+        """A test by `Class::method` or its bare name."""
+        body: list[ast.stmt] = self._tree.body
+        *classes, last = name.split("::")
+        for each in classes:
+            found = next(
+                (node for node in body if isinstance(node, ast.ClassDef) and node.name == each), None
+            )
+            if found is None:
+                return None
+            body = found.body
+        return next(
+            (
+                node
+                for node in body
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == last
+            ),
+            None,
+        )
+
+    def says(self, name: str, pattern: re.Pattern[str]) -> bool:
+        """Whether a mark of a test is in the source: in the test itself, on its class or module, in a fixture of the module
+        that it takes, or behind a name that one of these decorators has."""
+        function = self.function(name)
+        if function is None:
+            return False
+        pieces: list[ast.expr | ast.stmt] = [function]
+        body: list[ast.stmt] = self._tree.body
+        for each in name.split("::")[:-1]:
+            found = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == each)
+            pieces += found.decorator_list
+            pieces += [node for node in found.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+            body = found.body
+        taken = {argument.arg for argument in function.args.args}
+        named = {node.id for piece in pieces for node in ast.walk(piece) if isinstance(node, ast.Name)}
+        for node in self._tree.body:
+            if isinstance(node, Function) and node.name in taken:
+                pieces.append(node)
+            if isinstance(node, ast.Assign):
+                targets = {target.id for target in node.targets if isinstance(target, ast.Name)}
+                if targets & (named | {"pytestmark"}):
+                    pieces.append(node)
+        return any(pattern.search(self._text(piece)) for piece in pieces)
+
+    def varied(self, name: str, random: Random) -> Varied | None:
+        """The module with this test alone, as it is and changed; None where no assertion of it can be changed for certain."""
+        function = self.function(name)
+        if function is None or _comes_and_goes(function):
+            return None
+        choices = list(self._changes(function.body))
+        if not choices:
+            return None
+        best = min(rank for rank, _ in choices)
+        edit = random.choice([edit for rank, edit in choices if rank == best])
+        twin = f"{function.name}_{random.choice(WORDS)}"
+        begin, end = self._whole(function)
+        own = self._source[begin:end]
+        changed = own[: edit.begin - begin] + edit.text + own[edit.end - begin :]
+        same = re.sub(
+            rb"(\bdef\s+)" + re.escape(function.name.encode()) + rb"\b",
+            rb"\g<1>" + twin.encode(),
+            own,
+            count=1,
+        )
+        if not own.endswith(b"\n"):
+            same += b"\n"
+        edits = [*self._others(function), Edit(begin, end, same + b"\n" + changed)]
+        text = self._source
+        for each in sorted(edits, key=lambda found: found.begin, reverse=True):
+            text = text[: each.begin] + each.text + text[each.end :]
+        above = name.rpartition("::")[0]
+        return Varied(text, f"{above}::{twin}" if above else twin, name)
+
+    def _text(self, node: ast.expr | ast.stmt) -> str:
+        if isinstance(node, Function | ast.ClassDef):
+            begin, end = self._whole(node)
+            return self._source[begin:end].decode("utf-8", "replace")
+        return self._piece(node).decode("utf-8", "replace")
+
+    def _offset(self, line: int, column: int) -> int:
+        return self._lines[line - 1] + column
+
+    def _span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        end = self._offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
+        return self._offset(node.lineno, node.col_offset), end
+
+    def _piece(self, node: ast.expr | ast.stmt) -> bytes:
+        begin, end = self._span(node)
+        return self._source[begin:end]
+
+    def _whole(self, node: Function | ast.ClassDef) -> tuple[int, int]:
+        """A definition with its decorators, by whole lines."""
+        first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+        return self._lines[first - 1], self._lines[node.end_lineno or node.lineno]
+
+    def _others(self, kept: Function) -> Iterator[Edit]:
+        """The module's other tests, to be left out."""
+        for body in [
+            self._tree.body,
+            *(node.body for node in self._tree.body if isinstance(node, ast.ClassDef)),
+        ]:
+            for node in body:
+                if (
+                    isinstance(node, Function)
+                    and node is not kept
+                    and node.name.startswith("test")
+                    and not any("fixture" in self._text(each) for each in node.decorator_list)
+                ):
+                    begin, end = self._whole(node)
+                    yield Edit(begin, end, b" " * node.col_offset + b"pass\n")
+
+    def _changes(self, body: list[ast.stmt]) -> Iterator[tuple[int, Edit]]:
+        """Edits of assertions that are met on every way through a test, the surest to be seen through by nobody first."""
+        for node in body:
+            if isinstance(node, ast.With | ast.AsyncWith):
+                if not any(_SWALLOWS.search(self._text(item.context_expr)) for item in node.items):
+                    yield from self._changes(node.body)
+            elif isinstance(node, ast.Assert):
+                yield from self._of_assert(node.test)
+            elif (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Call)
+                and isinstance(node.value.func, ast.Attribute)
+                and isinstance(node.value.func.value, ast.Name)
+                and node.value.func.value.id == "self"
+            ):
+                yield from self._of_method(node.value, node.value.func)
+
+    def _of_assert(self, test: ast.expr) -> Iterator[tuple[int, Edit]]:
+        if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+            yield from self._of_equality(test.left, test.comparators[0])
+        elif not isinstance(test, ast.NamedExpr):
+            begin, end = self._span(test)
+            yield 2, Edit(begin, end, b"not (" + self._source[begin:end] + b")")
+
+    def _of_method(self, call: ast.Call, method: ast.Attribute) -> Iterator[tuple[int, Edit]]:
+        if method.attr in _EQUALITIES and len(call.args) >= 2 and not call.keywords:
+            for rank, edit in self._of_equality(call.args[0], call.args[1]):
+                if rank == 0 or method.attr == "assertEqual":
+                    yield rank, edit
+        elif method.attr in _OPPOSITES:
+            end = self._span(method)[1]
+            yield 2, Edit(end - len(method.attr), end, _OPPOSITES[method.attr].encode())
+
+    def _of_equality(self, left: ast.expr, right: ast.expr) -> Iterator[tuple[int, Edit]]:
+        if _FUZZY.search(self._text(left)) or _FUZZY.search(self._text(right)):
+            return
+        for side in (right, left):
+            if (edit := self._another_literal(side)) is not None:
+                yield 0, edit
+                return
+        # Two of different kinds, so that comparing it by elements is no way to equality either.
+        yield 1, Edit(*self._span(right), b"(" + self._piece(right) + b", None)")
+
+    def _another_literal(self, node: ast.expr) -> Edit | None:
+        """A literal's first constant replaced, so that the whole is another value; None for what is no literal."""
+        try:
+            value = ast.literal_eval(node)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return None
+        begin, end = self._span(node)
+        for leaf in ast.walk(node):
+            if isinstance(leaf, ast.Constant) and (new := _another(leaf.value)) is not None:
+                at, until = self._span(leaf)
+                break
+        else:
+            if value not in ([], {}, ()):
+                return None
+            at, until, new = (
+                begin,
+                end,
+                {"list": "[0]", "dict": "{0: 0}", "tuple": "(0,)"}[type(value).__name__],
+            )
+        text = self._source[begin:at] + new.encode() + self._source[until:end]
+        try:
+            different = ast.literal_eval(text.decode().strip()) != value
+        except (ValueError, SyntaxError):
+            return None
+        return Edit(begin, end, text) if different else None
+
+
+def _comes_and_goes(function: Function) -> bool:
+    """Whether a test may end before its assertions, or is run for what it yields."""
+    waiting: list[ast.AST] = list(function.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Return | ast.Yield | ast.YieldFrom):
+            return True
+        if not isinstance(node, Function | ast.ClassDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
+    return False
+
+
+def _another(value: object) -> str | None:
+    """Another constant of the same kind, as source."""
+    match value:
+        case bool():
+            return repr(not value)
+        case int():
+            return repr(value + 1)
+        case float() if value == value and abs(value) < 1e300:
+            return repr(value * 2 + 1)
+        case str():
+            return repr(_next_word(value))
+        case bytes():
+            return repr(value + b"x")
+        case None:
+            return "0"
+    return None
+
+
+def _next_word(text: str) -> str:
+    """The same text with its last letter or digit replaced by a neighbour; one more where there is none."""
+    found = re.search(r"[0-9a-zA-Z](?=[^0-9a-zA-Z]*\Z)", text)
+    if found is None:
+        return text + "x"
+    last = found[0]
+    return text[: found.start()] + chr(ord(last) + (-1 if last in "9zZ" else 1)) + text[found.end() :]

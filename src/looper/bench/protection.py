@@ -1,0 +1,144 @@
+"""What of a change decides how tests run rather than what the product does, so that it must not count."""
+
+import re
+import sys
+import tomllib
+from collections.abc import Callable, Collection, Iterable
+from pathlib import PurePosixPath
+
+from looper.protocols import Change
+from looper.records.task import Task
+
+NOTHING = "000000"
+_FILES_AND_LINKS = ("100644", "100755", "120000", NOTHING)
+_CONFIGURATION = frozenset(
+    {
+        "conftest.py",
+        "pytest.ini",
+        ".pytest.ini",
+        "pytest.toml",
+        ".pytest.toml",
+        "tox.ini",
+        "setup.cfg",
+        "sitecustomize.py",
+        "usercustomize.py",
+    }
+)
+SHARED_CONFIGURATION = "pyproject.toml"
+"""Holds settings of pytest beside others, and counts as its configuration where those change."""
+_IMPORTED = (".pth", ".pyc", ".pyo", ".so", ".pyd", ".egg-link", ".egg")
+"""Ends of names that Python loads or obeys in place of the sources."""
+_METADATA = re.compile(r"\.(egg|dist)-info/|(^|/)__pycache__/|(^|/)\.git(/|$)", re.IGNORECASE)
+"""Entry points, which load plugins; byte code, which can be marked so that it is never compared with its source; records of git."""
+_RUNNER_PACKAGES = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py"})
+# `django/test` and `sympy/testing` are products, `tests` is nobody's.
+_TEST_FILE = re.compile(r"(^|/)tests/|^(test|testing)/|(^|/)(test_[^/]*|[^/]*_tests?)\.py$|(^|/)tests?\.py$")
+_PRODUCT = {"django/django": ("django/",), "pytest-dev/pytest": ("src/",)}
+"""Folders that hold no tests, whatever their files are called."""
+_OWN_RUNNERS = {"sympy/sympy": re.compile(r"^bin/.*test")}
+
+
+class Protection:
+    """Of one task's tree."""
+
+    def __init__(
+        self, task: Task, base: Collection[str], pytest_settings_change: Callable[[Change], bool]
+    ) -> None:
+        """`pytest_settings_change` says of a shared configuration whether what it tells pytest is another now."""
+        self._task, self._base, self._settings_change = task, base, pytest_settings_change
+        self._roots = {"", "src", "lib", *(_import_root(path, base) for path in task.test_targets)}
+
+    def covers(self, change: Change) -> bool:
+        path = change.path
+        name = PurePosixPath(path).name.lower()
+        if change.after not in _FILES_AND_LINKS or name in _CONFIGURATION:
+            return True
+        if name == SHARED_CONFIGURATION:
+            return self._settings_change(change)
+        return (
+            name.endswith(_IMPORTED)
+            or _METADATA.search(path) is not None
+            or self._is_test(path)
+            or any(self._shadows(change, root) for root in self._roots)
+        )
+
+    def _is_test(self, path: str) -> bool:
+        own = _OWN_RUNNERS.get(self._task.repo)
+        if own is not None and own.search(path):
+            return True
+        if path.startswith(_PRODUCT.get(self._task.repo, ())) or not _TEST_FILE.search(path):
+            return False
+        # A command called `test` is a module of its package.
+        folder, _, name = path.rpartition("/")
+        return (
+            name != "test.py"
+            or _TEST_FILE.search(f"{folder}/") is not None
+            or f"{folder}/__init__.py" not in self._base
+        )
+
+    def _shadows(self, change: Change, root: str) -> bool:
+        """Whether a file at an import root would be found in place of the standard library or the runner. What the base tree
+        has there is the product's own."""
+        if root and not change.path.startswith(f"{root}/"):
+            return False
+        inside = change.path.removeprefix(f"{root}/")
+        top, _, below = inside.partition("/")
+        module = top if below else top.partition(".")[0]
+        if module not in _RUNNER_PACKAGES and module not in sys.stdlib_module_names:
+            return False
+        place = f"{root}/{module}" if root else module
+        if f"{place}.py" in self._base or f"{place}/__init__.py" in self._base:
+            return False
+        if not below:
+            return top == f"{module}.py" or change.after == "120000"
+        # Beside other files of a folder that is no package, only what makes a package of it would be found first.
+        known = any(other.startswith(f"{place}/") for other in self._base)
+        return not known or below.partition(".")[0] == "__init__"
+
+
+def _import_root(test: str, base: Collection[str]) -> str:
+    """The folder that pytest puts first on the module path for a test file: the first above it that is no package."""
+    for folder in PurePosixPath(test).parents:
+        if f"{folder}/__init__.py" not in base:
+            return "" if folder == PurePosixPath() else str(folder)
+    return ""
+
+
+def pytest_settings(content: bytes | None) -> object:
+    """What a pyproject.toml says to pytest; the content itself where it cannot be read."""
+    if content is None:
+        return {}
+    try:
+        tool = tomllib.loads(content.decode("utf-8")).get("tool", {})
+        return {name: value for name, value in tool.items() if name.startswith("pytest")}
+    except (ValueError, AttributeError, RecursionError):
+        return content
+
+
+def left_out(
+    changes: Iterable[Change],
+    covers: Callable[[Change], bool],
+    by_gold: Collection[str],
+    tests: Collection[str],
+    places: Collection[str],
+) -> tuple[str, ...]:
+    """Paths that must be as in the base tree before the tests run: what is protected and not changed by gold, what the test
+    patch writes, and what stands in the way of those, or of a folder in which tests lie (`places`)."""
+    changes = tuple(changes)
+    chosen = {
+        change.path
+        for change in changes
+        if change.path in tests or (change.path not in by_gold and covers(change))
+    }
+    needed = {
+        *tests,
+        *(change.path for change in changes if change.path in chosen and change.before != NOTHING),
+    }
+    above = {str(folder) for path in (*needed, *places) for folder in PurePosixPath(path).parents}
+    for change in changes:
+        if change.after != NOTHING and (
+            change.path in above
+            or any(str(folder) in needed for folder in PurePosixPath(change.path).parents)
+        ):
+            chosen.add(change.path)
+    return tuple(sorted(chosen))

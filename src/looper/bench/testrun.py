@@ -1,0 +1,427 @@
+"""One run of a task's tests in a sandbox, and what their runner reported of it.
+
+Beside the real tests lie canaries, of names like theirs. Where a test of the task can be varied it is: a copy that is as it was
+must end as the original does, and a copy with another expectation must fail wherever the original passes. Otherwise there are two
+tests that need no product, one to pass and one to fail.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random, SystemRandom
+
+from looper.bench.canaries import WORDS, Module
+from looper.bench.official import PARSERS, pytest_log
+from looper.bench.runners import Place, beside, files_of, invocation, places, plain_place, programs
+from looper.errors import FileRefused, VerifierBroken
+from looper.protocols import Command, CommandResult, Environment, PatchedWorkspace, Sandbox
+from looper.records.plan import FUNCTION_SUITES, Limits
+from looper.records.task import Runner, Task
+from looper.records.verdict import TestOutcome
+from looper.untrusted import read_descriptor
+
+REPORT_BYTES = 64 << 20
+"""Of a report, some 400,000 tests; what is larger was not written by the runner alone."""
+LOG_BYTES = 4 << 20
+"""Of what a test run prints, to be held against its report: half from the head, half from the tail."""
+WHOLE_SUITE = 4
+"""Times the limit of a verification, for a task that names no test files: all of the repository's tests are run."""
+VARIED_AT_MOST = 2
+"""Tests of one run that are varied: a copy costs what its original costs."""
+_TRIES = 12
+_XFAIL = re.compile("xfail|expectedFailure", re.IGNORECASE)
+_SKIP = re.compile("skip", re.IGNORECASE)
+
+Seen = dict[str, list[TestOutcome]]
+"""Test id → the outcomes of every test with that id."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """Two tests in a module of their own, and what their ends tell."""
+
+    copy: Place
+    source: bytes
+    same: str
+    """Name of the test that must end as its original; of one without an original: that must pass."""
+    changed: str
+    """Name of the test that must fail where the other passes."""
+    original: Place | None = None
+
+    def holds(self, entry: "Entry") -> bool:
+        return entry.where == self.copy.where
+
+    def told(self, report: "Report", strict: bool) -> tuple[tuple[str, ...], bool]:
+        """What is wrong with a run that came to its end, and whether the canary tells that nothing is.
+
+        Where not strict, a copy that does not run as its original does tells nothing: a file's own name can matter to a test.
+        """
+        same = report.outcomes(self.copy.where, self.same)
+        changed = report.outcomes(self.copy.where, self.changed)
+        if self.original is None:
+            originals = {"": TestOutcome.PASSED}
+        else:
+            originals = report.outcomes(self.original.where, self.original.name)
+        said, lies = False, []
+        for parameters, outcome in originals.items():
+            if outcome is not TestOutcome.PASSED:
+                continue
+            pair = same.get(parameters), changed.get(parameters)
+            if pair[0] is TestOutcome.PASSED and pair[1] in (TestOutcome.FAILED, TestOutcome.ERROR):
+                said = True
+            elif pair[0] is TestOutcome.PASSED and pair[1] is not None:
+                lies.append(f"a canary that must fail was {pair[1].value}")
+            elif strict and pair[0] not in (None, TestOutcome.PASSED):
+                lies.append(f"a canary that must pass was {pair[0].value}")
+            elif strict:
+                lies.append("a canary did not run")
+        return tuple(dict.fromkeys(lies)), said
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One test as its runner reported it."""
+
+    outcome: TestOutcome
+    where: str
+    name: str
+    ids: tuple[str, ...]
+
+
+@dataclass
+class Report:
+    """What the runner of one test run said."""
+
+    tests: list[Entry] = field(default_factory=list)
+    started: bool = False
+    finished: int | None = None
+    """Exit status that the runner announced; None where it never came to its end."""
+    failure: str = ""
+    """The last that went wrong outside of any test."""
+    tampering: list[str] = field(default_factory=list)
+
+    def outcomes(self, where: str, name: str) -> dict[str, TestOutcome]:
+        """Of one test, by its parameters in brackets; the worst where it was reported more than once."""
+        found: dict[str, TestOutcome] = {}
+        for entry in self.tests:
+            if entry.where == where and (entry.name == name or entry.name.startswith(f"{name}[")):
+                parameters = entry.name[len(name) :]
+                if parameters not in found or found[parameters].passes:
+                    found[parameters] = entry.outcome
+        return found
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of a task's tests."""
+
+    result: CommandResult
+    seen: Seen
+    """Without the canaries."""
+    finished: int | None
+    failure: str
+    started: bool
+    tampering: tuple[str, ...]
+    canaries: str
+    """What stood beside the tests, and what it told, in one line."""
+    limit_s: float
+
+
+def run_tests(
+    task: Task,
+    workspace: PatchedWorkspace,
+    environment: Environment,
+    sandbox: Sandbox,
+    limits: Limits,
+    log_bytes: int = 0,
+) -> Ran:
+    """Raises VerifierBroken where the runner did not get as far as anything of the tree."""
+    read = _reader(workspace)
+    pristine = {path: source for path in files_of(task) if (source := read(path)) is not None}
+    canaries, why = _canaries(task, pristine, read, SystemRandom())
+    for canary in canaries:
+        workspace.write_file(canary.copy.path, canary.source)
+        if task.runner is Runner.DJANGO and canary.original is None:
+            workspace.write_file(canary.copy.path.replace("tests.py", "__init__.py"), b"")
+    call = invocation(task, tuple(canary.copy.where for canary in canaries))
+    limit_s = limits.verify_s * (WHOLE_SUITE if call.whole_suite else 1)
+    key = secrets.token_hex(16)
+    with _open_report(workspace.results(), key) as (place, descriptor):
+        runners = programs(workspace.root.parent)
+        result = sandbox.run(
+            Command(
+                argv=(
+                    str(environment.python),
+                    "-B",
+                    str(runners / call.program),
+                    str(place),
+                    *call.arguments,
+                ),
+                root=workspace.root,
+                timeout_s=limit_s,
+                env={
+                    "PYTHONHASHSEED": "0",
+                    "TZ": "UTC",
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "PYTHONIOENCODING": "utf-8",
+                    "PATH": f"{environment.python.parent}:/usr/bin:/bin",
+                    **environment.variables_in(workspace.root),
+                    **call.variables,
+                },
+                readable=(*environment.readable, runners),
+                writable=(place.parent,),
+                memory_mb=max(limits.memory_mb, 2048),
+                image=environment.image,
+                output_cap_bytes=max(log_bytes, LOG_BYTES),
+            )
+        )
+        report = _read_report(descriptor, key)
+    if not report.started and not result.killed_by:
+        raise VerifierBroken(
+            f"The test runner of {task.instance_id} did not start: {result.text()[-500:].strip()}"
+        )
+    return _ran(task, report, result, canaries, why, pristine, limit_s)
+
+
+@contextlib.contextmanager
+def _open_report(folder: Path, key: str) -> Iterator[tuple[Path, int]]:
+    """A file with a key in it, opened before anything of the tree runs and never again by its name, which the product can give to
+    something else."""
+    place = folder / "report"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(place, flags, 0o666)
+    try:
+        os.fchmod(descriptor, 0o666)
+        os.write(descriptor, key.encode())
+        yield place, descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _reader(workspace: PatchedWorkspace) -> Callable[[str], bytes | None]:
+    def read(path: str) -> bytes | None:
+        try:
+            return workspace.read_file(path)
+        except FileRefused:
+            return None
+
+    return read
+
+
+def _canaries(
+    task: Task, pristine: dict[str, bytes], read: Callable[[str], bytes | None], random: Random
+) -> tuple[tuple[Canary, ...], str]:
+    """Of tests that must be fixed, or else of such as must stay; plain ones where none can be varied, and why then."""
+    modules: dict[str, Module | None] = {}
+    found: list[Canary] = []
+    taken: set[str] = set()
+    for ids in (task.fail_to_pass, task.pass_to_pass):
+        known = list(dict.fromkeys(place for place in places(task, ids) if place.path in pristine))
+        for place in random.sample(known, min(len(known), _TRIES)):
+            if place.path not in modules:
+                modules[place.path] = _parsed(pristine[place.path])
+            module = modules[place.path]
+            if module is None or module.says(place.name, _XFAIL):
+                continue
+            varied = module.varied(place.name, random)
+            copy = _free(partial(beside, task, place), read, taken, random)
+            if varied is not None and copy is not None:
+                found.append(Canary(copy, varied.source, varied.same, varied.changed, place))
+                taken.add(copy.path)
+            if len(found) == VARIED_AT_MOST:
+                break
+        if found:
+            break
+    why = "" if found else "no assertion of the task's tests can be changed for certain"
+    if not found or not _generated(task):
+        found.append(_plain(task, read, taken, random))
+    return tuple(random.sample(found, len(found))), why
+
+
+def _generated(task: Task) -> bool:
+    """Whether the tests were written here, so that what their files are called is nothing to them."""
+    return task.suite.startswith("micro") or task.suite in FUNCTION_SUITES
+
+
+def _parsed(source: bytes) -> Module | None:
+    try:
+        return Module(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+
+
+def _free(
+    at: Callable[[str], Place], read: Callable[[str], bytes | None], taken: set[str], random: Random
+) -> Place | None:
+    """A place for a copy where no file is."""
+    for word in random.sample(WORDS, len(WORDS)):
+        place = at(word)
+        if place.path not in taken and read(place.path) is None:
+            return place
+    return None
+
+
+def _plain(task: Task, read: Callable[[str], bytes | None], taken: set[str], random: Random) -> Canary:
+    place = _free(partial(plain_place, task), read, taken, random)
+    if place is None:
+        raise VerifierBroken(f"There is no name left for a canary beside the tests of {task.instance_id}.")
+    tests = (("test_sums", 3), ("test_totals", 4))
+    if task.runner is Runner.DJANGO:
+        methods = "\n".join(
+            f"    def {name}(self):\n        self.assertEqual(sum([1, 2]), {value})\n"
+            for name, value in tests
+        )
+        text = f"import unittest\n\n\nclass SumTests(unittest.TestCase):\n{methods}"
+        return Canary(place, text.encode(), "SumTests::test_sums", "SumTests::test_totals")
+    text = "\n\n".join(f"def {name}():\n    assert sum([1, 2]) == {value}\n" for name, value in tests)
+    return Canary(place, text.encode(), "test_sums", "test_totals")
+
+
+def _read_report(descriptor: int, key: str) -> Report:
+    """By lines that begin with the key and their number. What the runner did not write shows that somebody else wrote."""
+    try:
+        data = read_descriptor(descriptor, REPORT_BYTES, "the report")
+    except FileRefused as error:
+        return Report(started=True, tampering=[str(error)])
+    report = Report()
+    if data == key.encode():
+        return report
+    # A last line without its end is one that the run was ended in.
+    for number, line in enumerate(data.split(b"\n")[:-1]):
+        try:
+            found, at, said = line.decode("ascii").split(" ", 2)
+            if (found, at) != (key, str(number)):
+                raise ValueError
+            _enter(report, *json.loads(said))
+        except (ValueError, TypeError):
+            report.started = True
+            report.tampering.append("the report holds what its runner did not write")
+            break
+    return report
+
+
+def _enter(report: Report, kind: str, *words: str) -> None:
+    if kind == "begun":
+        report.started = True
+    elif kind == "test":
+        report.tests.append(Entry(TestOutcome(words[0]), words[1], words[2], words[3:]))
+    elif kind == "error":
+        report.failure = words[0]
+    elif kind == "tampered":
+        report.tampering.append(words[0])
+    elif kind == "exit":
+        report.finished = int(words[0])
+    else:
+        raise ValueError(kind)
+
+
+def _ran(
+    task: Task,
+    report: Report,
+    result: CommandResult,
+    canaries: tuple[Canary, ...],
+    why: str,
+    pristine: dict[str, bytes],
+    limit_s: float,
+) -> Ran:
+    tampering = list(report.tampering)
+    told = []
+    if report.finished is not None:
+        for canary in canaries:
+            strict = canary.original is None or _generated(task)
+            lies, said = canary.told(report, strict)
+            tampering += lies
+            if said and canary.original is not None:
+                told.append(canary.original.name)
+        failed = any(
+            entry.outcome in (TestOutcome.FAILED, TestOutcome.ERROR)
+            for entry in report.tests
+            if any(canary.holds(entry) for canary in canaries)
+        )
+        if failed and report.finished == 0:
+            tampering.append("the run ended with status 0, although tests failed")
+    real = [entry for entry in report.tests if not any(canary.holds(entry) for canary in canaries)]
+    seen = _Marks(task, pristine).believed(real)
+    if report.finished is not None:
+        tampering += _log_says_otherwise(task, result, seen)
+    if report.finished is None:
+        said_of = ""
+    elif told:
+        said_of = f"varied: {', '.join(sorted(set(told)))}"
+    else:
+        said_of = f"plain: {why or 'no varied copy ran beside an original that passed'}"
+    return Ran(
+        result,
+        seen,
+        report.finished,
+        report.failure,
+        report.started,
+        tuple(dict.fromkeys(tampering)),
+        said_of,
+        limit_s,
+    )
+
+
+class _Marks:
+    """What the pristine source says of expected failures and skips: such outcomes are believed where it does."""
+
+    def __init__(self, task: Task, pristine: dict[str, bytes]) -> None:
+        self._task, self._pristine = task, pristine
+        self._modules: dict[str, Module | None] = {}
+
+    def believed(self, entries: list[Entry]) -> Seen:
+        """Outcomes by id. An expected failure that the source does not call for is a failure; a skip that it does not call for
+        is no reason to pass over a test that shares its id with others."""
+        by_id: dict[str, list[Entry]] = {}
+        for entry in entries:
+            for name in entry.ids:
+                by_id.setdefault(name, []).append(entry)
+        return {
+            name: [self._of(entry, alone=len(found) == 1) for entry in found] for name, found in by_id.items()
+        }
+
+    def _of(self, entry: Entry, *, alone: bool) -> TestOutcome:
+        if entry.outcome is TestOutcome.XFAILED and not self._says(entry, _XFAIL):
+            return TestOutcome.FAILED
+        if entry.outcome is TestOutcome.SKIPPED and not alone and not self._says(entry, _SKIP):
+            return TestOutcome.MISSING
+        return entry.outcome
+
+    def _says(self, entry: Entry, pattern: re.Pattern[str]) -> bool:
+        path = entry.where
+        if self._task.runner is Runner.DJANGO:
+            path = f"tests/{path.replace('.', '/')}.py"
+        if path not in self._modules:
+            source = self._pristine.get(path)
+            self._modules[path] = None if source is None else _parsed(source)
+        module = self._modules[path]
+        return module is not None and module.says(entry.name.partition("[")[0], pattern)
+
+
+def _log_says_otherwise(task: Task, result: CommandResult, seen: Seen) -> list[str]:
+    """Tests that passed by the report, and not by the official reading of what the same run printed.
+
+    Where the options are the harness's own, each has a line there; elsewhere, as a repository configures its runner, a line may
+    be broken by other output, and only one that says the opposite counts.
+    """
+    own = task.environment == "harness" and task.runner is Runner.PYTEST
+    parser = pytest_log if own else PARSERS.get(task.repo)
+    if parser is None:
+        return []
+    said = parser(result.text())
+    whole = own and not result.omitted_bytes
+    for name in (*task.fail_to_pass, *task.pass_to_pass):
+        outcomes = seen.get(name, [])
+        # The official ids end at the first blank, and of several tests the last one counts.
+        if len(outcomes) != 1 or not outcomes[0].passes or (own and " " in name):
+            continue
+        there = said.get(name, "nothing" if whole else "PASSED")
+        if there not in ("PASSED", "XFAIL"):
+            return [f"the report says {outcomes[0].value} of {name}, the printed log {there}"]
+    return []

@@ -1,0 +1,34 @@
+"""Text as it can be sent: to a server, to another process, to a tokenizer, to a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SAID = 300
+"""Characters of somebody else's words in a message of ours, at most."""
+
+
+def sendable(value: Any) -> Any:
+    """The same with nothing in its texts that cannot be encoded, or that ends a text early in a server written in C.
+
+    Halves of a character that stand together become the character; a lone half, which models and tools do emit, and NUL
+    become the replacement character. What is on record stays as it was said.
+    """
+    match value:
+        case str():
+            return joined(value, "replace").replace("\0", "\ufffd")
+        case Mapping():
+            return {key: sendable(part) for key, part in value.items()}
+        case list() | tuple():
+            return [sendable(part) for part in value]
+        case _:
+            return value
+
+
+def joined(text: str, lone: str = "surrogatepass") -> str:
+    """Text whose characters were split in halves put together; `lone` says what becomes of halves alone, as a codec's errors."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", lone)
+
+
+def one_line(text: str) -> str:
+    """Somebody else's words, as a part of a message."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())[:SAID]

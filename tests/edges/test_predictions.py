@@ -1,0 +1,150 @@
+"""Predictions in every shape that the field writes: row V8."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from looper.edges.datasets.predictions import read_predictions
+from looper.errors import BadInput
+from looper.records.foreign import Prediction
+from looper.records.task import Task
+
+Suite = tuple[tuple[Task, ...], dict[str, Path]]
+
+
+@pytest.fixture
+def tasks(micro: Suite) -> dict[str, Task]:
+    return {task.instance_id: task for task in micro[0]}
+
+
+@pytest.fixture
+def rows(tasks: dict[str, Task]) -> list[dict[str, Any]]:
+    return [
+        {"instance_id": name, "model_name_or_path": "m", "model_patch": f"patch of {name}\n"}
+        for name in list(tasks)[:2]
+    ]
+
+
+def jsonl(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def by_id(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {row["instance_id"]: row for row in rows}
+
+
+SHAPES: dict[str, Callable[[list[dict[str, Any]]], str | bytes]] = {
+    "lines": jsonl,
+    "lines of Windows": lambda rows: jsonl(rows).replace("\n", "\r\n"),
+    "lines with blank ones": lambda rows: "\n" + jsonl(rows).replace("\n", "\n \n\t\n"),
+    "no final line end": lambda rows: jsonl(rows).rstrip(),
+    "list": json.dumps,
+    "list over lines": lambda rows: json.dumps(rows, indent=2),
+    "by id": lambda rows: json.dumps(by_id(rows)),
+    "by id over lines": lambda rows: json.dumps(by_id(rows), indent=4),
+    "by id, id said once": lambda rows: json.dumps(
+        {
+            row["instance_id"]: {key: value for key, value in row.items() if key != "instance_id"}
+            for row in rows
+        }
+    ),
+    "byte order mark": lambda rows: "\ufeff" + jsonl(rows),
+    "list behind a byte order mark": lambda rows: "\ufeff" + json.dumps(rows),
+}
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json", "p"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_v8_every_shape_holds_the_same_whatever_the_file_is_called(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]], shape: str, name: str
+) -> None:
+    written = SHAPES[shape](rows)
+    (tmp_path / name).write_bytes(written.encode() if isinstance(written, str) else written)
+    assert read_predictions(tmp_path / name, tasks) == expected(rows)
+
+
+def expected(rows: list[dict[str, Any]]) -> tuple[Prediction, ...]:
+    return tuple(
+        Prediction(instance_id=row["instance_id"], model="m", patch=row["model_patch"]) for row in rows
+    )
+
+
+def test_v8_folders_of_agents_are_read(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]]
+) -> None:
+    """SWE-agent's file for each task, or the one file that it or mini-swe-agent puts beside its trajectories."""
+    for row in rows:
+        (tmp_path / row["instance_id"]).mkdir()
+        (tmp_path / row["instance_id"] / f"{row['instance_id']}.pred").write_text(json.dumps(row, indent=1))
+    assert set(read_predictions(tmp_path, tasks)) == set(expected(rows))
+    (tmp_path / "all_preds.jsonl").write_text(jsonl(rows[:1]))
+    assert read_predictions(tmp_path, tasks) == expected(rows[:1])
+    (tmp_path / "preds.json").write_text(json.dumps(by_id(rows)))
+    assert read_predictions(tmp_path, tasks) == expected(rows)
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\x1e"])
+def test_v8_only_a_line_feed_ends_a_line(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]], odd: str
+) -> None:
+    rows[0]["model_patch"] = f"+one{odd}two\n"
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = text.replace(json.dumps(odd)[1:-1], odd)
+    assert odd in text
+    (tmp_path / "p.jsonl").write_text(text, "utf-8")
+    assert read_predictions(tmp_path / "p.jsonl", tasks) == expected(rows)
+
+
+def test_v8_a_model_without_a_name_is_called_as_swe_bench_calls_it(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]]
+) -> None:
+    del rows[0]["model_name_or_path"]
+    (tmp_path / "p.jsonl").write_text(jsonl(rows))
+    assert [found.model for found in read_predictions(tmp_path / "p.jsonl", tasks)] == ["None", "m"]
+
+
+def test_c2_bytes_and_half_characters_of_a_patch_are_kept(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]]
+) -> None:
+    text = jsonl(rows).replace("patch of", "\\ud83d", 1).encode().replace(b"patch of", b"\xff", 1)
+    (tmp_path / "p.jsonl").write_bytes(text)
+    first, second = read_predictions(tmp_path / "p.jsonl", tasks)
+    assert first.patch.startswith("\ud83d") and second.patch.startswith("\udcff")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (b"\xff\xfe{\x00", "UTF-16"),
+        (b"[1]", "entry 1: no object with instance_id and model_patch"),
+        (b'[{"instance_id": "x"}]', "entry 1: without model_patch"),
+        (b'{"a": {"model_patch": ""}}', '"a": unknown task "a"'),
+        (b'{"a": "diff"}', '"a": no object'),
+        (b'[\n  {"instance_id": 1,\n]', "not JSON"),
+        (b'{"instance_id": "x"}\nno\n', "line 2: not JSON"),
+        (b"[" * 100_000, "too deeply nested"),
+        (b"[]", "holds no predictions"),
+        (b"{}", "holds no predictions"),
+        (b"", "holds no predictions"),
+    ],
+)
+def test_v8_what_cannot_be_read_is_named_by_its_place_in_one_line(
+    tmp_path: Path, tasks: dict[str, Task], written: bytes, said: str
+) -> None:
+    (tmp_path / "p.json").write_bytes(written)
+    with pytest.raises(BadInput) as refused:
+        read_predictions(tmp_path / "p.json", tasks)
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_v8_a_second_one_for_a_task_is_named_with_the_first(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "p.json").write_text(json.dumps([*rows, rows[0]]))
+    with pytest.raises(
+        BadInput, match=f"entry 3: {rows[0]['instance_id']} of m a second time, after entry 1"
+    ):
+        read_predictions(tmp_path / "p.json", tasks)

@@ -1,0 +1,59 @@
+"""Rows of SWE-Bench-CL as the field writes them: row V9."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
+from looper.errors import BadInput
+from looper.records.task import Task
+
+IDS = ["testing/test_a.py::test_a", "testing/test_a.py::test_b[1-x]"]
+
+
+def load(folder: Path, fail_to_pass: Any, repo: str = "pytest-dev/pytest", **others: Any) -> Task:
+    row = {
+        "metadata": {"instance_id": "i-1", "repo": repo, "base_commit": "0" * 40, "created_at": "2019-05-14T00:00:00Z"},
+        "task": {"problem_statement": "p", "hints_text": None},
+        "evaluation": {"patch": "", "test_patch": "", "FAIL_TO_PASS": fail_to_pass, "PASS_TO_PASS": "[]"},
+        "continual_learning": {"difficulty_score": 1, "sequence_position": 1, "modified_files": ["a.py"], **others},
+        "sequence": {"id": "s", "dependencies_in_sequence": "[]"},
+        "swebench": {"version": "4.5", "label_corrections_2026_08": None},
+    }  # fmt: skip
+    path = folder / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    return load_swe_bench_cl(str(path))[0]
+
+
+@pytest.mark.parametrize("written", [IDS, json.dumps(IDS), repr(IDS), repr(tuple(IDS))])
+def test_v9_lists_of_ids_are_read_as_such_as_json_and_as_python(tmp_path: Path, written: Any) -> None:
+    found = load(tmp_path, written, modified_files="['a.py', 'b.py']")
+    assert found.fail_to_pass == tuple(IDS) and found.pass_to_pass == () == found.dependencies
+    assert found.modified_files == ("a.py", "b.py")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("testing/test_a.py::test_a", "FAIL_TO_PASS is no list of texts"),
+        ("__import__('os').getcwd()", "FAIL_TO_PASS is no list of texts"),
+        (None, "FAIL_TO_PASS is no list of texts"),
+        ({"a": 1}, "FAIL_TO_PASS is no list of texts"),
+        ([1], "FAIL_TO_PASS is no list of texts"),
+        (["[", '"', "t"], "FAIL_TO_PASS holds '[', which is no id of a test"),
+        (["test_a"], "FAIL_TO_PASS holds 'test_a', which is no id of a test"),
+    ],
+)
+def test_v9_what_is_no_list_of_ids_is_refused_by_its_row(tmp_path: Path, written: Any, said: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        load(tmp_path, written)
+    assert f"row 1: {said}" in str(refused.value)
+
+
+def test_v9_runners_of_their_own_have_ids_of_their_own(tmp_path: Path) -> None:
+    names = ["test_x (app.tests.Case)", "A docstring of a test."]
+    assert load(tmp_path, names, "django/django").fail_to_pass == tuple(names)
+    with pytest.raises(BadInput, match="no id of a test"):
+        load(tmp_path, ["t"], "django/django")
