@@ -111,8 +111,8 @@ BREAKS = (
     Break(
         "a prediction is judged again by the next attempt",
         "experiment/cell.py",
-        "made = world.made.get(self.job.cell.key)",
-        "made = world.made.get(self.job.cell.key) if self.past.attempt == 1 else None",
+        "made = self.world.made.get(self.job.cell.key)",
+        "made = self.world.made.get(self.job.cell.key) if self.past.attempt == 1 else None",
         ("experiment/test_cell.py",),
     ),
     Break(
@@ -139,10 +139,10 @@ BREAKS = (
     Break(
         "a record is on the disk when it is acknowledged",
         "journal.py",
-        """                self._write(line)
+        """                self._write(_encode(self._next, record, self._folder))
                 _sync(self._descriptor)
 """,
-        """                self._write(line)
+        """                self._write(_encode(self._next, record, self._folder))
 """,
         ("test_journal.py",),
     ),

@@ -1,6 +1,6 @@
 """Random replies through the real loop: every one ends as its own cell's verdict, and no run is stopped.
 
-    python scripts/fuzz_replies.py [--replies N] [--seed N] [--steps N] [--workers N]
+    python scripts/fuzz_replies.py [--replies N] [--seed N] [--steps N] [--workers N] [--seconds S]
 
 Whole cells of the embedded suite with real workspaces, the real sandbox, real verification and real records, answered by a model that
 says anything: every kind of Unicode, NUL, lone surrogates, hundreds of thousands of characters, nested and broken tags, sound actions
@@ -320,6 +320,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=500, help="limit of one rollout")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--seconds", type=float, default=1e9, help="end after the batch in which they are over"
+    )
     options = parser.parse_args()
     begun = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="looper-fuzz-"))
@@ -327,8 +330,10 @@ def main() -> int:
     try:
         fuzz = Fuzz(folder, options)
         number = 0
-        while fuzz.replies < options.replies:
+        while fuzz.replies < options.replies and time.monotonic() - begun < options.seconds:
+            known = len(fuzz.problems)
             fuzz.batch(number)
+            print("\n".join(fuzz.problems[known:]), end="", file=sys.stderr)
             number += 1
             print(
                 f"{fuzz.replies} replies, {sum(fuzz.outcomes.values())} cells, {time.monotonic() - begun:.0f} s",
