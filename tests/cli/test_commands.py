@@ -204,6 +204,7 @@ def test_doctor_finds_what_the_embedded_default_needs(project: Path, state: Path
     assert found.returncode == 0, found.stdout
     for what in (
         "sandbox",
+        "starts in the sandbox",
         "git",
         "disk for runs",
         "mlx",

@@ -221,6 +221,47 @@ def test_g44_an_unfinished_run_that_was_begun_otherwise_is_refused_with_the_diff
     assert fresh.returncode == 0 and len(list((project.folder / "runs").iterdir())) == 2
 
 
+def test_j4_a_run_in_which_nothing_was_done_is_begun_anew_and_one_with_a_step_is_not(
+    project: Project,
+) -> None:
+    """The environment cannot start at first; then another sandbox is chosen, as the message says."""
+    project.environment["LOOPER_HOME"] = str(project.folder / "home")
+    assert project.looper("run", "test", "--arm", "noop", "--limit", "1").returncode == 0
+    shutil.rmtree(project.folder / "runs")
+    python = next((project.folder / "home" / "environments").glob("micro-*/bin/python"))
+    there = os.readlink(python)
+    fail_the_runner(python)
+    project.looper("run", "test", "--arm", "gold")
+    refused = project.looper("run", "test", "--sandbox", "none")
+    assert refused.returncode == 2 and "sandbox was" in refused.stderr, "gold took its steps"
+    (project.run / "steps.jsonl").write_bytes(b"")
+    python.unlink()
+    python.symlink_to(there)
+    anew = project.looper("run", "test", "--sandbox", "none")
+    assert anew.returncode == 0 and "differently" not in anew.stderr
+    assert len(list((project.folder / "runs").iterdir())) == 2
+
+
+def test_r1_an_interpreter_that_does_not_start_is_named_before_anything_is_recorded(project: Project) -> None:
+    project.environment["LOOPER_HOME"] = str(project.folder / "home")
+    assert project.looper("run", "test", "--arm", "noop", "--limit", "1").returncode == 0
+    shutil.rmtree(project.folder / "runs")
+    python = next((project.folder / "home" / "environments").glob("micro-*/bin/python"))
+    python.unlink()
+    python.symlink_to("/nowhere/python")
+    refused = project.looper("run", "test")
+    assert refused.returncode == 69 and f"{python} does not start in the sandbox" in refused.stderr
+    assert "Traceback" not in refused.stderr and not (project.folder / "runs").exists()
+
+
+def fail_the_runner(python: Path) -> None:
+    """Make an environment's interpreter start, but no tests."""
+    there = os.path.realpath(python)
+    python.unlink()
+    python.write_text(f'#!/bin/sh\ncase "$*" in *run_pytest*) exit 1 ;; esac\nexec {there} "$@"\n')
+    python.chmod(0o755)
+
+
 def test_g44_another_script_is_another_model_and_another_run(project: Project) -> None:
     project.looper("run", "test")
     (project.folder / "script.txt").write_text("<done></done>")
@@ -276,13 +317,14 @@ def test_g14_infrastructure_errors_are_no_verdicts_are_retried_and_counted(
     environment = next((state / "broken" / "environments").glob("micro-*"))
     python = environment / "bin" / "python"
     target = os.readlink(python)
-    python.unlink()
+    fail_the_runner(python)
     broken = project.looper("run", "test", "--fresh", "--arm", "noop")
     found = json.loads(project_status(project))
     last = found["runs"][-1]
     arm = next(arm for arm in last["arms"] if arm["arm"] == "noop")
     assert arm["attempted"] == 0 and arm["infra_errors"] == 4, broken.stderr
     assert "infra_error" in broken.stderr
+    python.unlink()
     python.symlink_to(target)
     mended = project.looper("run", "test", "--arm", "noop")
     assert mended.returncode == 0

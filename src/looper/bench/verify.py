@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from looper.bench.runners import CanaryFiles, Invocation, invocation
+from looper.bench.runners import CanaryFiles, Invocation, invocation, programs
 from looper.errors import BadPatch, VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, Sandbox, Workspace, Workspaces
 from looper.records.plan import Limits
@@ -202,7 +202,7 @@ def _run_and_judge(
 def _command(
     call: Invocation, workspace: Workspace, environment: Environment, court: Court, report: Path
 ) -> Command:
-    runners = Path(__file__).with_name("runners").resolve()
+    runners = programs(workspace.root.parent)
     return Command(
         argv=(str(environment.python), "-B", str(runners / call.program), str(report), *call.arguments),
         root=workspace.root,

@@ -49,7 +49,8 @@ def grade(
     chosen = select_tasks(tasks, plan.selection)
     with contextlib.ExitStack() as stack:
         site = Site(mirrors, settings, sandbox, say)
-        found = site.environments_of(chosen)
+        found = {task.instance_id: site.environments.of(task).id for task in chosen}
+        site.must_start(chosen)
         manifest = RunManifest(
             plan=plan,
             code_version=code_version(),

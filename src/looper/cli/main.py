@@ -150,7 +150,8 @@ def run(
             print("\n".join(running.dry_run(one, chosen)))
             continue
         found[each or ""] = running.run(one, chosen, say)
-        console.print(run_table(found[each or ""]))
+        # The run's folder is named whole, however long its path is.
+        console.print(run_table(found[each or ""]), crop=False)
     if len(found) > 1:
         for line in split_lines(found):
             print(line)
@@ -283,15 +284,14 @@ def train(
     console = Console()
     if show_mask:
         for example, text, spans in training.masks(options, chosen_settings(data)):
-            console.print(mask_text(example, text, spans))
+            console.print(mask_text(example, text, spans), soft_wrap=True)
         return
     card, where = training.train(options, chosen_settings(data), say)
     losses = [point.loss for point in card.train_losses]
-    console.print(
+    print(
         f"{where}\n{card.train_examples} examples of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
         f"{card.trained_tokens} trained in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; "
-        f"weights changed by {100 * card.relative_change:.1f} %",
-        highlight=False,
+        f"weights changed by {100 * card.relative_change:.1f} %"
     )
 
 

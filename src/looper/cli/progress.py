@@ -34,9 +34,11 @@ class RunProgress:
         self._task: TaskID | None = None
         console = Console(stderr=True)
         if todo:
-            console.print(
+            # Not by the console, which would break the line somewhere in a long path.
+            print(
                 f"{folder}: {name}{' ' * bool(name)}{total} cells, {total - todo} done before, {todo} to do",
-                highlight=False,
+                file=sys.stderr,
+                flush=True,
             )
         if todo and console.is_terminal:
             columns = (

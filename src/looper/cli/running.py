@@ -11,7 +11,7 @@ from looper.cli.progress import RunProgress, TrainingProgress
 from looper.cli.settings import Settings
 from looper.cli.wiring import Models, Site, code_version, engine, judged_before, machine_of, similarity
 from looper.errors import BadInput, Drift
-from looper.experiment.ledger import Ledger, differences
+from looper.experiment.ledger import Ledger, differences, nothing_done
 from looper.experiment.prove import prove_split
 from looper.experiment.schedule import changed_since, quoting
 from looper.experiment.stages import run_stages
@@ -55,6 +55,7 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
         stack.callback(models.close)
         _adapters_fit(plan, models, prepared.tasks)
         manifest = _manifest(prepared, site, models, options.overrides)
+        site.must_start(prepared.every_task)
         for source, share in manifest.drift.items():
             say(
                 f"{source.value}: {100 * share:.0f} % of the files that gold patches change have changed since"
@@ -115,7 +116,7 @@ def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[O
             ).identity()
             for arm, overseer in overseen
         },
-        environments=tuple(sorted(set(site.environments_of(prepared.every_task).values()))),
+        environments=tuple(sorted({site.environments.of(task).id for task in prepared.every_task})),
         sandbox=site.sandbox.name,
     )
 
@@ -179,7 +180,7 @@ def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool) -> Path:
     """The folder of this very run, or a new one.
 
     Raises Drift where an unfinished run of the same experiment and profile was begun with anything else: going on would
-    mix two runs, and beginning anew in silence would leave the old one for dead.
+    mix two runs, and beginning anew in silence would leave the old one for dead, unless nothing was done in it.
     """
     stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}"
     name = f"{stem}-{manifest.run_hash()}"
@@ -192,7 +193,7 @@ def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool) -> Path:
         if other.name.startswith(f"{stem}-"):
             view = read_run(other)
             same = view.manifest.plan.selection == manifest.plan.selection
-            if same and view.finished < view.planned:
+            if same and view.finished < view.planned and not nothing_done(other):
                 raise Drift(
                     f"The unfinished run {other} was begun differently: {differences(view.manifest, manifest)}. "
                     "Restore that and run again to finish it, or begin a new run with --fresh."

@@ -2,14 +2,13 @@
 
 import contextlib
 import hashlib
-import os
 import secrets
 import subprocess
 import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import assert_never
@@ -19,6 +18,7 @@ from looper.agent.loop import Assignment, Rollout, rollout
 from looper.bench.gold import gold_actions
 from looper.cli.settings import Settings
 from looper.edges import doctor
+from looper.edges.access import shared_folder
 from looper.edges.datasets.foreign import read_foreign
 from looper.edges.datasets.functions import load_functions
 from looper.edges.datasets.micro import MicroSuite
@@ -29,6 +29,7 @@ from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments, supported_versions
+from looper.edges.environments.starting import must_start
 from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
@@ -39,8 +40,9 @@ from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
-from looper.edges.sandboxes.check import find_sandbox, must_reach
+from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.sandboxes.container import OWN_IMAGES
+from looper.edges.sandboxes.process import give
 from looper.edges.signals import interruptible
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
@@ -338,6 +340,8 @@ class Site:
         self.sandbox = find_sandbox(sandbox)
         if not self.sandbox.loopback:
             say(f"{self.sandbox.name}: a test with a server on localhost fails here, whatever the change")
+        if self.sandbox.owner is not None:
+            shared_folder(settings.state)
         self._settings = settings
         self._place = settings.workspaces / "read"
         self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
@@ -349,13 +353,14 @@ class Site:
             else PinnedEnvironments(settings.state / "environments", say, self.workspaces.base_tree),
         )
 
-    def environments_of(self, tasks: Iterable[Task]) -> dict[str, str]:
-        """The environment of each task by its id; commands can run the interpreter of each. Raises what makes them, and
-        SandboxUnavailable."""
-        found = {task.instance_id: self.environments.of(task) for task in tasks}
-        for each in {each.id: each for each in found.values() if not each.image}.values():
-            must_reach(self.sandbox, str(each.python), each.readable)
-        return {name: each.id for name, each in found.items()}
+    def must_start(self, tasks: Sequence[Task]) -> None:
+        """That the interpreters of these tasks start in the sandbox, seen before anything is recorded. Raises SandboxUnavailable
+        or EnvironmentBroken."""
+        for environment in {found.id: found for found in map(self.environments.of, tasks)}.values():
+            # Images bring interpreters of their own, and starting a container for each would take minutes.
+            if not environment.image:
+                with scratch(self.sandbox, self._settings.workspaces) as root:
+                    must_start(environment, self.sandbox, root)
 
     def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged) -> World:
         """Of a site that is occupied."""
@@ -383,10 +388,11 @@ class Site:
 
     @cached_property
     def _guests(self) -> Guests:
-        """Of a site that is occupied. Raises SandboxUnavailable."""
+        """Of a site that is occupied. Raises SandboxUnavailable or EnvironmentBroken."""
         own = own_environment()
-        must_reach(self.sandbox, str(own.python), own.readable)
-        return Guests(self.sandbox, own, self._place / "guests")
+        with scratch(self.sandbox, self._settings.workspaces) as root:
+            must_start(own, self.sandbox, root)
+        return Guests(self.sandbox, own, shared_folder(self._place / "guests"))
 
     @contextlib.contextmanager
     def occupied(self, locked: Path) -> Iterator[threading.Event]:
@@ -397,7 +403,7 @@ class Site:
         """
         self._place = self._settings.workspaces / content_hash(str(locked.resolve()))[:16]
         remove_tree(self._place)
-        self.workspaces = self.workspaces.at(self._place)
+        self.workspaces = self.workspaces.at(shared_folder(self._place))
         stop = threading.Event()
         try:
             with awake(), interruptible(stop):
@@ -518,11 +524,10 @@ def repository_site(
 @contextlib.contextmanager
 def scratch(sandbox: Sandbox, parent: Path) -> Iterator[Path]:
     """An empty folder that commands in the sandbox may write to."""
-    parent.mkdir(parents=True, exist_ok=True)
+    shared_folder(parent)
     folder = Path(tempfile.mkdtemp(prefix="start-", dir=parent))
     try:
-        if sandbox.owner is not None:
-            os.chown(folder, sandbox.owner, sandbox.owner)
+        give(folder, sandbox.owner)
         yield folder
     finally:
         remove_tree(folder)

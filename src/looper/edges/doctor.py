@@ -5,18 +5,22 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from looper.edges.access import shared_folder
+from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.pinned import find_interpreter
+from looper.edges.environments.starting import must_start
 from looper.edges.models.blas import find_openblas
 from looper.edges.models.mlx import nano_folder
 from looper.edges.models.ollama import DEFAULT_URL
-from looper.edges.sandboxes.check import candidates, find_sandbox, interpreters, must_reach, proven
-from looper.edges.sandboxes.process import program
+from looper.edges.sandboxes.check import candidates, find_sandbox, proven
+from looper.edges.sandboxes.process import give, program
 from looper.errors import LooperError
 
 Level = Literal["ok", "note", "missing"]
@@ -43,6 +47,7 @@ def examine(
     looks: list[Callable[[], Iterator[Finding]]] = [
         _system,
         lambda: _sandbox(sandbox),
+        lambda: _start(sandbox, state),
         _git,
         lambda: _disk({"state": state, "runs": runs}, needed_bytes),
         _mlx,
@@ -63,7 +68,6 @@ def _system() -> Iterator[Finding]:
 def _sandbox(choice: str) -> Iterator[Finding]:
     try:
         found = find_sandbox(choice)
-        must_reach(found, *next(interpreters()))
     except LooperError as error:
         yield Finding(
             "missing",
@@ -83,6 +87,20 @@ def _sandbox(choice: str) -> Iterator[Finding]:
             proven(make)
         except LooperError as error:
             yield Finding("note", f"sandbox {name}", str(error))
+
+
+def _start(choice: str, state: Path) -> Iterator[Finding]:
+    """Whether the embedded suite's tests can be run at all by the user whom commands run as."""
+    try:
+        sandbox = find_sandbox(choice)
+        environment = HarnessEnvironment(state / "environments").made()
+        with tempfile.TemporaryDirectory(prefix="start-", dir=shared_folder(state / "workspaces")) as name:
+            give(Path(name), sandbox.owner)
+            must_start(environment, sandbox, Path(name))
+    except LooperError as error:
+        yield Finding("missing", "tests' interpreter", str(error), "see above")
+        return
+    yield Finding("ok", "tests' interpreter", f"{environment.python} starts in the sandbox")
 
 
 def _git() -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from looper.errors import Drift, JournalError
 from looper.experiment.cell import Past
-from looper.journal import Damage, RunLock, Stream, reserve_space
+from looper.journal import Damage, RunLock, Stream, holder_of, read_stream, reserve_space
 from looper.records.base import Record
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.memory import MemoryItem, Reverted
@@ -131,6 +131,13 @@ class Ledger:
         for stream in self._streams:
             stream.close()
         self._lock.close()
+
+
+def nothing_done(folder: Path) -> bool:
+    """Whether a run that nobody is at has neither step nor verdict: it failed before its first attempt, or each of its attempts did
+    before its first step, so nothing is lost where it is begun anew."""
+    judged = any(verdict.outcome.is_verdict for verdict in read_stream(folder, "verdicts", Verdict))
+    return holder_of(folder) is None and not judged and next(read_stream(folder, "steps", Step), None) is None
 
 
 def revert(folder: Path, found: Reverted) -> None:

@@ -21,10 +21,11 @@ def run_table(run: RunView) -> RenderableType:
     """Arms with their figures, contrasts with intervals, and what the controls say."""
     plan = run.manifest.plan
     title = f"{plan.experiment} {plan.profile}: {plan.title}, {len(run.tasks)} tasks, sandbox {run.manifest.sandbox}"
-    table = Table(title=title, title_justify="left", caption=str(run.folder), caption_justify="left")
+    table = Table(title=title, title_justify="left")
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for row in arm_rows(run):
         table.add_row(*row)
     parts = (registered_lines, stratified_lines, contrast_lines, control_lines, treatment_lines, damage_lines)
-    return Group(table, *(Text(line) for part in parts for line in part(run)))
+    place = Text(str(run.folder), no_wrap=True, overflow="ignore")
+    return Group(table, place, *(Text(line) for part in parts for line in part(run)))

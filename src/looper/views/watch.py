@@ -1,6 +1,7 @@
 """Every run on one terminal screen, from the same projection as the pages."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -14,7 +15,7 @@ BAR = 20
 """Characters."""
 
 
-def screen(status: Mapping[str, Any], height: int) -> RenderableType:
+def screen(status: Mapping[str, Any], height: int, runs_folder: Path) -> RenderableType:
     """What fits into so many lines of 80 characters: the newest run with its arms, the runs before it, what cannot be read."""
     runs = list(reversed(status["runs"]))
     if not runs:
@@ -24,9 +25,9 @@ def screen(status: Mapping[str, Any], height: int) -> RenderableType:
     if rest:
         parts.append(Text())
         parts += [_line(run) for run in rest]
-    parts += [
-        Text(harmless(said), style="red", overflow="ellipsis", no_wrap=True) for said in status["unreadable"]
-    ]
+    # A line is cut at its end: names come first, and where all runs lie is known.
+    unreadable = [harmless(said.replace(f"{runs_folder}/", "")) for said in status["unreadable"]]
+    parts += [Text(said, style="red", overflow="ellipsis", no_wrap=True) for said in unreadable]
     return Group(*parts)
 
 

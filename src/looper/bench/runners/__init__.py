@@ -4,9 +4,12 @@ The programs in this folder run inside the sandbox on the task's own interpreter
 tree; they write one JSON line per test as it ends, and a last line with the exit status.
 """
 
+import shutil
+import tempfile
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+from looper.records.base import content_hash
 from looper.records.task import Runner, Task
 from looper.records.verdict import TestOutcome
 
@@ -38,6 +41,24 @@ class CanaryFiles:
             elif not outcomes and finished is not None:
                 found.append("a canary did not run")
         return tuple(found)
+
+
+def programs(place: Path) -> Path:
+    """A folder with the runner programs below `place`, for whoever may enter that: the package itself may lie, or have been
+    made, where the user whom commands run as cannot read."""
+    sources = sorted(set(Path(__file__).parent.glob("*.py")) - {Path(__file__)})
+    folder = place / f"runners-{content_hash(*(source.read_text() for source in sources))[:12]}"
+    if not folder.is_dir():
+        temporary = Path(tempfile.mkdtemp(prefix=".runners-", dir=place))
+        for source in sources:
+            shutil.copyfile(source, temporary / source.name)
+            (temporary / source.name).chmod(0o644)
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            shutil.rmtree(temporary)  # Another verification was faster.
+    return folder
 
 
 @dataclass(frozen=True)

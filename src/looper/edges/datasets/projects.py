@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from looper.bench.micro.project import Change, Project
+from looper.edges.access import shared_folder
 from looper.edges.workspaces.git import git
 from looper.records.task import Runner, Task
 
@@ -35,7 +36,7 @@ def written(
 
 
 def _write(folder: Path, suite: str, projects: Sequence[Project], name: Naming) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    shared_folder(folder.parent)
     with (folder.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.is_dir():

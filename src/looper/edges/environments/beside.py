@@ -6,6 +6,8 @@ nothing is written into a workspace, an environment serves every task of a versi
 
 from pathlib import Path
 
+from looper.edges.access import share, shared_folder
+
 STAMP = '''import sys
 from importlib.machinery import ModuleSpec
 
@@ -53,12 +55,13 @@ def stamped_site(target: Path, name: str, module: str, stamp: str) -> Path:
     """A folder that says a distribution's version in place of the installation, which reads it from tags: a workspace has one
     commit and none."""
     site = target / "stamps" / stamp
-    site.mkdir(parents=True, exist_ok=True)
+    shared_folder(site)
     numbers = tuple(int(part) for part in stamp.split(".")[:3] if part.isdigit())
     (site / "sitecustomize.py").write_text(STAMP.format(module=module, stamp=stamp, numbers=numbers))
     metadata = site / f"{name}-{stamp}.dist-info"
     metadata.mkdir(exist_ok=True)
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {stamp}\n")
+    share(site)
     return site
 
 
@@ -69,6 +72,7 @@ def grafted_site(release: Path, packages: tuple[str, ...]) -> Path:
 
 def site_for(site: Path, release: Path, packages: tuple[str, ...]) -> Path:
     """The same in a folder of one's own choice."""
-    site.mkdir(parents=True, exist_ok=True)
+    shared_folder(site)
     (site / "sitecustomize.py").write_text(GRAFT.format(packages=packages, release=str(release)))
+    share(site)
     return site

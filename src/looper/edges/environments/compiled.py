@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from looper.edges.access import share, shared_folder
 from looper.errors import EnvironmentBroken
 
 NATIVE = (".pyx", ".pxd", ".pxi", ".tp", ".c", ".cc", ".cpp", ".h", ".hpp")
@@ -47,10 +48,11 @@ def compiled_modules(
     say(f"compiling {what}, which takes minutes; once for these sources")
     begun, log = time.monotonic(), place / f"{folder.name}.log"
     shutil.rmtree(folder, ignore_errors=True)
-    place.mkdir(parents=True, exist_ok=True)
+    shared_folder(place)
     shutil.copytree(tree, folder, symlinks=True, ignore=shutil.ignore_patterns(".git"))
     _build(folder, log, [str(python), *command], what)
     _keep_compiled(folder)
+    share(folder)
     found = sum(1 for _ in folder.rglob("*.so"))
     if not found:
         raise EnvironmentBroken(f"Compiling {what} left no compiled module. The log: {log}")

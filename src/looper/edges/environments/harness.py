@@ -16,6 +16,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from looper.edges.access import share, shared_folder
 from looper.errors import EnvironmentBroken
 from looper.protocols import Environment
 from looper.records.base import content_hash
@@ -54,7 +55,7 @@ class HarnessEnvironment:
 
     def _build(self, target: Path, distributions: list[metadata.Distribution]) -> None:
         """Complete or not there at all. A venv does not survive a move, so it is built in place beside a mark."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        shared_folder(self._folder)
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         venv.create(temporary, symlinks=True, with_pip=False)
@@ -65,6 +66,7 @@ class HarnessEnvironment:
         compileall.compile_dir(
             packages, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
         )
+        share(temporary)
         try:
             temporary.rename(target)
         except OSError:

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from looper.edges.access import share, shared_folder
 from looper.edges.environments.beside import grafted_site, stamped_site
 from looper.edges.environments.compiled import compiled_modules, native_hash
 from looper.errors import BadInput, EnvironmentBroken
@@ -98,7 +99,7 @@ class PinnedEnvironments:
         packages = _table()["locks"][entry["lock"]]
         identity = content_hash(exact, *sorted(packages))[:16]
         target = self._folder / f"{repo.replace('/', '__')}-{identity}"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        shared_folder(self._folder)
         with (self._folder / f".{target.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (target / "complete.json").exists():
@@ -142,6 +143,7 @@ class PinnedEnvironments:
             shutil.rmtree(release, ignore_errors=True)
             for argv in _unpack_commands(target, release, f"{name}=={mark}"):
                 _run(argv, f"the compiled modules of {name} {mark}")
+            share(release.parent)
             (release.parent / f"{release.name}.complete").touch()
         return grafted_site(release, tuple(entry["graft"]["packages"]))
 
@@ -154,6 +156,7 @@ class PinnedEnvironments:
         lock.write_text("\n".join(packages) + "\n")
         for argv in _build_commands(interpreter, target, lock):
             _run(argv, f"the environment of {key}")
+        share(target)
         size = sum(path.lstat().st_size for path in target.rglob("*") if not path.is_symlink())
         done = {
             "key": key,

@@ -13,7 +13,7 @@ from looper.edges.sandboxes.bare import Bare
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.container import Container
 from looper.edges.sandboxes.landlock import Landlock
-from looper.edges.sandboxes.process import closed_to_others, give, own_interpreter, program
+from looper.edges.sandboxes.process import give, own_interpreter, program
 from looper.edges.sandboxes.seatbelt import Seatbelt
 from looper.errors import BadInput, SandboxUnavailable
 from looper.protocols import Command, Sandbox
@@ -147,22 +147,6 @@ def interpreters() -> Iterator[tuple[str, tuple[Path, ...]]]:
     system = program("python3")
     if system is not None and Path(system).resolve() != Path(own).resolve():
         yield system, ()
-
-
-def must_reach(sandbox: Sandbox, python: str, readable: tuple[Path, ...]) -> None:
-    """That commands can run an interpreter, seeing these folders. Raises SandboxUnavailable, naming what shuts them out."""
-    with tempfile.TemporaryDirectory(prefix="looper-reach-", dir="/tmp") as name:
-        Path(name).chmod(0o755)
-        root = Path(name) / "workspace"
-        root.mkdir()
-        give(root, sandbox.owner)
-        argv = (python, "-I", "-S", "-c", "print('here')")
-        said = sandbox.run(Command(argv=argv, root=root, timeout_s=60, readable=readable)).text()
-    if said != "here\n":
-        closed = closed_to_others((Path(python), *readable)) if sandbox.owner is not None else None
-        whom = f": the user {sandbox.owner}, as whom commands run, may not enter {closed}" if closed else ""
-        last = (said.strip().splitlines() or ["no word"])[-1]
-        raise SandboxUnavailable(f"{python} does not run in the sandbox {sandbox.name}{whom} ({last}).")
 
 
 def proven(make: Callable[[], Sandbox]) -> Sandbox:

@@ -6,13 +6,13 @@ import subprocess
 import time
 from pathlib import Path
 
+from looper.edges.access import closed_to_others
 from looper.edges.sandboxes import seccomp
 from looper.edges.sandboxes.bubblewrap import SYSTEM
 from looper.edges.sandboxes.landlock_child import MINIMUM_ABI, SHARED_MEMORY, landlock_abi
 from looper.edges.sandboxes.process import (
     PROCESS_LIMIT,
     TEMP_BYTES,
-    closed_to_others,
     give,
     kill_group,
     minimal_environment,
@@ -69,11 +69,11 @@ class Landlock:
     def run(self, command: Command) -> CommandResult:
         """Raises SandboxUnavailable, also where the user whom commands run as cannot come to what they need: there is no mount that
         would bring it nearer."""
-        if self.owner is not None and (closed := closed_to_others(command.readable)):
+        if self.owner is not None and (closed := closed_to_others((*command.readable, command.root))):
             raise SandboxUnavailable(
-                f"commands run as nobody, who may not enter {closed}, and {command.readable[0]} needs something there. Make a "
-                "virtual environment of a Python that lies elsewhere (PYTHON=/usr/bin/python3), run as another user than root, "
-                "or install bubblewrap, which mounts what is needed."
+                f"commands run as nobody, who may not enter {closed}, and {[*command.readable, command.root][0]} needs something there. "
+                "Make a virtual environment of a Python that lies elsewhere (PYTHON=/usr/bin/python3) and keep LOOPER_HOME "
+                "elsewhere, run as another user than root, or install bubblewrap, which mounts what is needed."
             )
         if self._namespaces:
             return self._run(command, SHARED_MEMORY)

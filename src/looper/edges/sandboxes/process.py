@@ -6,12 +6,11 @@ import secrets
 import select
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -102,15 +101,6 @@ def give(path: Path, owner: int | None) -> None:
             f"{path} cannot be given to the user {owner}, as whom commands run: {error.strerror}. "
             "Start as root with all of its rights, or as an ordinary user."
         ) from error
-
-
-def closed_to_others(paths: Iterable[Path]) -> Path | None:
-    """The first folder on the way to one of the paths that others than its owner may not enter."""
-    for path in paths:
-        for folder in reversed(path.resolve().parents):
-            if not folder.stat().st_mode & stat.S_IXOTH:
-                return folder
-    return None
 
 
 def own_interpreter() -> str:

@@ -2,18 +2,18 @@
 
 import contextlib
 import fcntl
-import io
 import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from looper.edges.access import shared_folder
+from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.files import Tree
 from looper.edges.workspaces.git import git
 from looper.edges.workspaces.manifest import Entry, Manifest, Scanner, link_leaves_tree, manifest_hash
@@ -35,7 +35,7 @@ class GitWorkspaces:
         self._mirrors, self._exports, self._workspaces, self._owner = mirrors, exports, workspaces, owner
         self._loaded: dict[Path, Export] = {}
         for folder in (exports, workspaces):
-            folder.mkdir(parents=True, exist_ok=True)
+            shared_folder(folder)
 
     def at(self, place: Path) -> "GitWorkspaces":
         """As these, with new trees elsewhere."""
@@ -102,7 +102,7 @@ def _make_export(mirror: Path, commit: str, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     files = temporary / "files"
     files.mkdir(parents=True)
-    _unpack(git(["archive", "--format=tar", commit], cwd=mirror), files)
+    unpack(git(["archive", "--format=tar", commit], cwd=mirror), files, links_may_leave=True)
     manifest = Scanner(files).scan()
     git(["init", "--quiet", "--template="], cwd=files)
     # Forced: files that the repository's own ignore rules name are part of its base tree all the same.
@@ -113,20 +113,6 @@ def _make_export(mirror: Path, commit: str, folder: Path) -> None:
     entries = {os.fsencode(path).hex(): asdict(entry) for path, entry in manifest.items()}
     (temporary / "manifest.json").write_text(json.dumps(entries))
     temporary.rename(folder)
-
-
-def _unpack(archive: bytes, target: Path) -> None:
-    """Unpack git's own archive; entries that would leave the folder are refused by the filter."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(target, filter=_inside)
-    except tarfile.FilterError as error:
-        raise WorkspaceError(f"The base tree holds an entry that leaves it: {error}.") from error
-
-
-def _inside(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
-    # The stricter data filter drops links that point outside the tree; repositories may hold such links, unfollowed.
-    return tarfile.tar_filter(member, target)
 
 
 def _copy_tree(source: Path, target: Path, owner: int | None) -> None:

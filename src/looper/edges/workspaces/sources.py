@@ -1,12 +1,11 @@
 """The repository whose source evolves, by its objects and refs alone: no checkout, no stash, no working tree."""
 
-import io
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.git import git
 from looper.errors import BadInput, MergeConflict, RefMoved, WorkspaceError
 from looper.protocols import Change
@@ -155,12 +154,11 @@ class GitSources:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:12]}-", dir=folder.parent))
         temporary.chmod(0o755)
         try:
-            with tarfile.open(fileobj=io.BytesIO(self._git("archive", "--format=tar", tree))) as archive:
-                # Links that leave the tree are refused: this is what an agent made.
-                archive.extractall(temporary, filter="data")
-        except tarfile.FilterError as error:
+            # Links that leave the tree are refused: this is what an agent made.
+            unpack(self._git("archive", "--format=tar", tree), temporary, links_may_leave=False)
+        except WorkspaceError:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise WorkspaceError(f"The tree {tree[:12]} holds what leaves it: {error}.") from error
+            raise
         try:
             temporary.rename(folder)
         except OSError:
