@@ -639,17 +639,14 @@ def test_a31_user_namespaces_switched_off_are_noticed(state: Path) -> None:
     outer = Bubblewrap()
     if outer.owner is not None:
         os.chown(root, outer.owner, outer.owner)
-    source = Path(check.__file__).parents[3]
-    prefixes = tuple(
-        path
-        for path in (Path(sys.prefix), Path(sys.base_prefix).resolve(), source)
-        if not path.is_relative_to("/usr")
-    )
+    imported = [Path(entry) for entry in sys.path if entry and Path(entry).is_dir()]
+    needed = (Path(sys.prefix), Path(sys.base_prefix).resolve(), Path(check.__file__).parents[3], *imported)
+    prefixes = tuple(dict.fromkeys(path for path in needed if not path.is_relative_to("/usr")))
     command = Command(
         argv=(sys.executable, "-c", program),
         root=root,
         timeout_s=30,
-        env={"PYTHONPATH": str(source)},
+        env={"PYTHONPATH": os.pathsep.join(map(str, needed[2:]))},
         readable=prefixes,
     )
     result = outer.run(command)

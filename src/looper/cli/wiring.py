@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import os
 import secrets
 import subprocess
 import sys
@@ -42,6 +41,7 @@ from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox, must_reach
 from looper.edges.sandboxes.container import OWN_IMAGES
+from looper.edges.sandboxes.process import give
 from looper.edges.signals import Stop as Stop
 from looper.edges.signals import interruptible
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
@@ -405,7 +405,7 @@ class Site:
 
     @cached_property
     def _guests(self) -> Guests:
-        """Of a site that is occupied. Raises SandboxUnavailable."""
+        """Of a site that is occupied. Raises SandboxUnavailable or EnvironmentBroken."""
         own = own_environment()
         self._must_reach(own)
         return Guests(self.sandbox, own, shared_folder(self._place / "guests"))
@@ -543,8 +543,7 @@ def scratch(sandbox: Sandbox, parent: Path) -> Iterator[Path]:
     shared_folder(parent)
     folder = Path(tempfile.mkdtemp(prefix="start-", dir=parent))
     try:
-        if sandbox.owner is not None:
-            os.chown(folder, sandbox.owner, sandbox.owner)
+        give(folder, sandbox.owner)
         yield folder
     finally:
         remove_tree(folder)

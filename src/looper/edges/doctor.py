@@ -17,7 +17,7 @@ from looper.edges.environments.pinned import find_interpreter
 from looper.edges.models.blas import find_openblas
 from looper.edges.models.mlx import nano_folder
 from looper.edges.models.ollama import DEFAULT_URL
-from looper.edges.sandboxes.check import candidates, find_sandbox, interpreters, must_reach, proven
+from looper.edges.sandboxes.check import candidates, find_sandbox, must_reach, proven
 from looper.edges.sandboxes.process import program
 from looper.errors import LooperError
 
@@ -67,7 +67,6 @@ def _system() -> Iterator[Finding]:
 def _sandbox(choice: str) -> Iterator[Finding]:
     try:
         found = find_sandbox(choice)
-        must_reach(found, *next(interpreters()))
     except LooperError as error:
         yield Finding(
             "missing",
