@@ -36,7 +36,7 @@ from looper.protocols import ChatRequest
 from looper.records.model import ModelSpec
 from looper.records.plan import Arm, ArmRole, Cell, Limits, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
-from looper.records.text import with_whole_characters
+from looper.records.text import joined
 from looper.records.trajectory import (
     Action,
     Bash,
@@ -266,7 +266,7 @@ class Fuzz:
         self.problems += [f"{found.file} line {found.line}: {found.reason}" for found in damage]
         for step in steps if before is None else ():
             said, _ = Maker(self.options.seed, step.cell, step.index - 1).reply()
-            if step.reply.text != with_whole_characters(said):
+            if step.reply.text != joined(said):
                 self.problems.append(f"{step.cell} step {step.index}: the record is not what was said")
             self.told[step.problem.value if step.problem else step.observation.kind.value] += 1
             self.slowest = max(self.slowest, (step.wall_s, f"{step.cell} step {step.index}"))

@@ -23,7 +23,7 @@ from looper.journal import read_stream
 from looper.protocols import Message, Sandbox
 from looper.records.plan import Arm, Cell, Limits, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
-from looper.records.text import encodable, with_whole_characters
+from looper.records.text import encodable, joined
 from looper.records.training import SelectionSettings
 from looper.records.trajectory import ObservationKind, Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, Verdict
@@ -129,9 +129,7 @@ def test_c1_odd_text_is_an_observation_and_the_rollout_goes_on(run: Run) -> None
     (verdict,) = run.play([*replies, DONE, DONE])
     steps = run.steps()
     assert verdict.outcome is Outcome.UNRESOLVED and verdict.attempt == 1 and len(steps) == len(replies) + 1
-    assert [step.reply.text for step in steps[:-1]] == list(map(with_whole_characters, replies)), (
-        "as it was said"
-    )
+    assert [step.reply.text for step in steps[:-1]] == list(map(joined, replies)), "as it was said"
     assert [step.observation.text for step in steps[1:-1:2]] == [str(number) for number in range(len(ODD))]
     for name, step in zip(ODD, steps[::2], strict=False):
         told = step.observation

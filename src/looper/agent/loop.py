@@ -26,7 +26,7 @@ from looper.protocols import ChatModel, ChatRequest
 from looper.records.base import content_hash
 from looper.records.memory import Delivery, MemoryItem
 from looper.records.task import Task
-from looper.records.text import encodable, with_whole_characters
+from looper.records.text import encodable, joined
 from looper.records.trajectory import (
     Action,
     Guard,
@@ -173,7 +173,7 @@ class _Rollout:
         except ModelError as error:
             self.cause = f"{type(error).__name__}: {error}"
             return end_by(error, len(self.steps))
-        reply = reply.model_copy(update={"text": with_whole_characters(reply.text)})
+        reply = reply.model_copy(update={"text": joined(reply.text)})
         self.waited_s += reply.waited_s
         turn = self._act(reply, pruned)
         step = Step(

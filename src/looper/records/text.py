@@ -14,9 +14,10 @@ def bare_lines(text: str) -> list[str]:
     return [line.removesuffix("\r\n").removesuffix("\n") for line in whole_lines(text)]
 
 
-def with_whole_characters(text: str) -> str:
-    """Halves of a character that follow each other, as a stream can tear them apart, as the character: JSON cannot keep them apart."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+def joined(text: str, lone: str = "surrogatepass") -> str:
+    """Halves of a character that follow each other, as a stream can tear them apart, as the character: JSON cannot keep them apart.
+    `lone` says what becomes of halves alone, as a codec's errors."""
+    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", lone)
 
 
 def encodable(text: str) -> str:

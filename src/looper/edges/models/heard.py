@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from looper.edges.models.sendable import joined
 from looper.errors import ContextOverflow, ModelReplyBroken, ModelServerFault, PromptCut, ReplyWithheld
 from looper.protocols import ChatRequest
+from looper.records.text import joined
 from looper.records.trajectory import FinishReason, Reply, Usage
 
 WHOLE = frozenset(

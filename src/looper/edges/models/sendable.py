@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from looper.records.text import joined
+
 SAID = 300
 """Characters of somebody else's words in a message of ours, at most."""
 
@@ -22,11 +24,6 @@ def sendable(value: Any) -> Any:
             return [sendable(part) for part in value]
         case _:
             return value
-
-
-def joined(text: str, lone: str = "surrogatepass") -> str:
-    """Text whose characters were split in halves put together; `lone` says what becomes of halves alone, as a codec's errors."""
-    return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", lone)
 
 
 def one_line(text: str) -> str:
