@@ -20,7 +20,7 @@ import pytest
 from looper.edges.sandboxes import check
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.landlock import Landlock
-from looper.edges.sandboxes.process import TEMP_BYTES
+from looper.edges.sandboxes.process import TEMP_BYTES, give
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult, Sandbox
 
@@ -200,6 +200,25 @@ def test_a12_to_a14_nothing_survives_its_command(each_sandbox: Sandbox, root: Pa
 def test_a15_a_fork_bomb_is_bounded_and_the_next_command_works(each_sandbox: Sandbox, root: Path) -> None:
     bash(each_sandbox, root, ":(){ :|:& };:; sleep 1", timeout_s=3)
     assert bash(each_sandbox, root, "echo alive").text() == "alive\n"
+
+
+def test_a15_a_fork_bomb_takes_no_processes_from_a_command_beside_it(
+    each_sandbox: Sandbox, root: Path
+) -> None:
+    """Or the tests of one task would fail for what another's product does."""
+    if not each_sandbox.loopback:
+        pytest.skip("without namespaces of their own all commands of a user are counted together")
+    places = [root / name for name in ("bomb", "beside")]
+    for place in places:
+        place.mkdir()
+        give(place, each_sandbox.owner)
+    bomb = "while :; do sleep 30 & done 2> /dev/null"
+    thread = threading.Thread(target=bash, args=(each_sandbox, places[0], bomb, 4))
+    thread.start()
+    time.sleep(2)
+    said = bash(each_sandbox, places[1], "for i in $(seq 20); do /bin/true; done; echo alive").text()
+    thread.join()
+    assert said == "alive\n"
 
 
 def test_a16_one_process_cannot_take_all_memory(each_sandbox: Sandbox, root: Path) -> None:

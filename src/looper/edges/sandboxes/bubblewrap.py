@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from looper.edges.sandboxes import seccomp
@@ -13,6 +15,7 @@ from looper.edges.sandboxes.process import (
     NOBODY,
     PROCESS_LIMIT,
     TEMP_BYTES,
+    id_maps,
     kill_group,
     minimal_environment,
     program,
@@ -31,6 +34,7 @@ own beside `/tmp`."""
 DEVICE_NAMES = (
     "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "fd", "stdin", "stdout", "stderr",
 )  # fmt: skip
+_CHILD = re.compile(rb'"child-pid": (\d+)\D')
 FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 """What a network namespace keeps inside; others, like those to a virtual machine's host, it does not."""
 
@@ -39,7 +43,9 @@ class Bubblewrap:
     """An allow-list of folders, no network but its own loopback, no capabilities, no process left behind.
 
     Started by root, the helper keeps root's rights just long enough to build the mounts; the command then runs as
-    nobody, so that limits on processes hold and a workspace below a closed home folder still works.
+    nobody, so that limits on processes hold and a workspace below a closed home folder still works. Where it can be, that is
+    the nobody of a user namespace of its own: processes are counted by user and namespace, and those of one command must
+    not use up the limit of another.
     """
 
     name = "bubblewrap"
@@ -61,21 +67,43 @@ class Bubblewrap:
         self._filter = _nameless(seccomp.filter_program(FAMILIES))
         files = _own_files(self.owner)
         self._files = {path: _nameless(content) for path, content in files.items()}
+        self._own_users = self.owner is not None and self._can_have_users()
+
+    def _can_have_users(self) -> bool:
+        """Not in a plain chroot, and not where an administrator forbids user namespaces."""
+        argv = [
+            str(self._bwrap),
+            "--unshare-user",
+            "--ro-bind",
+            "/",
+            "/",
+            "--proc",
+            "/proc",
+            "--",
+            "/bin/true",
+        ]
+        return subprocess.run(argv, capture_output=True, cwd="/").returncode == 0
 
     def run(self, command: Command) -> CommandResult:
         # Each reader of a descriptor moves its position, so every command gets open files of its own.
-        with _reopened([self._filter, *self._files.values()]) as (filter_, *contents):
+        with (
+            _reopened([self._filter, *self._files.values()]) as (filter_, *contents),
+            _mapped() if self._own_users else contextlib.nullcontext() as users,
+        ):
             return run_limited(
                 self.name,
-                self._helper(command, filter_, dict(zip(self._files, contents, strict=True))),
+                self._helper(command, filter_, dict(zip(self._files, contents, strict=True)), users),
                 command,
                 {},
                 processes=PROCESS_LIMIT,
                 kill=_kill,
-                pass_fds=(filter_, *contents),
+                pass_fds=(filter_, *contents, *(users.theirs if users else ())),
+                begun=users.map if users else lambda: None,
             )
 
-    def _helper(self, command: Command, filter_: int, files: dict[str, int]) -> list[str]:
+    def _helper(
+        self, command: Command, filter_: int, files: dict[str, int], users: "_Users | None"
+    ) -> list[str]:
         assert self._bwrap is not None
         argv = [
             self._bwrap,
@@ -99,6 +127,9 @@ class Bubblewrap:
             argv += ["--unshare-user"]
         else:
             argv += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"]
+        if users is not None:
+            told, waits = users.theirs
+            argv += ["--unshare-user", "--info-fd", str(told), "--userns-block-fd", str(waits)]
         argv += _mounts(command, files)
         argv += ["--clearenv"]
         for name, value in minimal_environment(command).items():
@@ -147,6 +178,44 @@ def _reopened(descriptors: Iterable[int]) -> Iterator[list[int]]:
             opened.append(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY))
             stack.callback(os.close, opened[-1])
         yield opened
+
+
+@dataclass
+class _Users:
+    """Two pipes to a helper: it tells its child's process and waits until that one's user namespace has its maps."""
+
+    told: int
+    ready: int
+    theirs: tuple[int, ...]
+
+    def map(self) -> None:
+        """Give the namespace this one's users. Nothing where the helper ended before; it says why by itself."""
+        self.close_theirs()
+        said = b""
+        while (found := _CHILD.search(said)) is None:
+            if not (part := os.read(self.told, 4096)):
+                return
+            said += part
+        for kind, text in id_maps().items():
+            Path("/proc", found[1].decode(), kind).write_text(text)
+        os.write(self.ready, b"1")
+
+    def close_theirs(self) -> None:
+        for descriptor in self.theirs:
+            os.close(descriptor)
+        self.theirs = ()
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[_Users]:
+    (told, tell), (wait, ready) = os.pipe(), os.pipe()
+    users = _Users(told, ready, (tell, wait))
+    try:
+        yield users
+    finally:
+        users.close_theirs()
+        os.close(told)
+        os.close(ready)
 
 
 def _mounts(command: Command, files: Mapping[str, int]) -> list[str]:

@@ -75,16 +75,12 @@ def _isolate(write: list[str], memory_bytes: int) -> None:
     """Put this process into a network of its own, with loopback and a hosts file, and let it see all file systems read-only but
     these folders and a shared memory of its own, so that not even modes and times can be changed elsewhere."""
     uid, gid = os.geteuid(), os.getegid()
-    users = 0 if uid == 0 else _NEW_USERS
-    _must(_libc.unshare(_NEW_MOUNTS | _NEW_NETWORK | _NEW_HOST_NAME | users), "namespaces")
-    if users:
-        for name, text in (
-            ("setgroups", "deny"),
-            ("uid_map", f"{uid} {uid} 1"),
-            ("gid_map", f"{gid} {gid} 1"),
-        ):
-            with open(f"/proc/self/{name}", "w") as stream:
-                stream.write(text)
+    others = _NEW_MOUNTS | _NEW_NETWORK | _NEW_HOST_NAME
+    if uid == 0:
+        _leave_users(others)
+    else:
+        _must(_libc.unshare(others | _NEW_USERS), "namespaces")
+        _write_maps("self", {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1"})
     _mount(None, "/", None, _RECURSIVE | _PRIVATE)
     _mount(b"tmpfs", SHARED_MEMORY, b"tmpfs", _NOSUID | _NODEV, b"mode=1777,size=%d" % memory_bytes)
     hosts = f"{SHARED_MEMORY}/hosts"
@@ -103,6 +99,36 @@ def _isolate(write: list[str], memory_bytes: int) -> None:
     handle = _must(_libc.socket(_AF_INET, _SOCK_DGRAM, 0), "socket")
     _must(_libc.ioctl(handle, _SET_FLAGS, struct.pack("16sH22x", b"lo", _UP)), "loopback")
     os.close(handle)
+
+
+def _leave_users(others: int) -> None:
+    """Root's processes into namespaces, with users of their own that are who they were: processes are counted by user and namespace,
+    and those of one command must not use up the limit of another. Only who stays outside may name all users, so a child does.
+    Without users of their own in a plain chroot, and where an administrator forbids such namespaces."""
+    maps = {}
+    for kind in ("uid_map", "gid_map"):
+        with open(f"/proc/self/{kind}") as stream:
+            maps[kind] = "".join("{0} {0} {2}\n".format(*line.split()) for line in stream)
+    this, (wait, tell) = os.getpid(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(tell)
+        if os.read(wait, 1):
+            _write_maps(str(this), maps)
+        os._exit(0)
+    os.close(wait)
+    if _libc.unshare(others | _NEW_USERS) == 0:
+        os.write(tell, b"1")
+    else:
+        _must(_libc.unshare(others), "namespaces")
+    os.close(tell)
+    os.waitpid(child, 0)
+
+
+def _write_maps(process: str, texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        with open(f"/proc/{process}/{name}", "w") as stream:
+            stream.write(text)
 
 
 def _mount(

@@ -90,6 +90,15 @@ def user_of_commands() -> int | None:
     return NOBODY
 
 
+def id_maps() -> dict[str, str]:
+    """Lines of a user namespace's maps that leave every user and group of this one what it is."""
+    found = {}
+    for kind in ("uid_map", "gid_map"):
+        ranges = [line.split() for line in Path("/proc/self", kind).read_text().splitlines()]
+        found[kind] = "".join(f"{first} {first} {count}\n" for first, _, count in ranges)
+    return found
+
+
 def give(path: Path, owner: int | None) -> None:
     """Let the user whom commands run as have a file or folder. Raises SandboxUnavailable where that is forbidden."""
     if owner is None:
@@ -145,9 +154,10 @@ def run_limited(
     kill: Callable[[subprocess.Popen[bytes]], None],
     memory: bool = True,
     pass_fds: Sequence[int] = (),
+    begun: Callable[[], None] = lambda: None,
 ) -> CommandResult:
     """Run the command inside its limits, started by `helper` in a session of its own; `kill` ends everything that was started and is
-    called on every way out.
+    called on every way out, `begun` as soon as the helper runs.
 
     Raises SandboxUnavailable where the helper or the limits failed. What cannot be handed to any program, because it is too long
     or no text, ends with the status NOT_STARTED.
@@ -158,7 +168,7 @@ def run_limited(
     try:
         if any(b"\0" in os.fsencode(argument) for argument in argv):
             return _not_started("it holds a NUL byte")
-        result = _run(argv, command, env, output, kill, pass_fds)
+        result = _run(argv, command, env, output, kill, pass_fds, begun)
     except UnicodeEncodeError as error:
         return _not_started(str(error))
     except OSError as error:
@@ -184,6 +194,7 @@ def _run(
     output: _Output,
     kill: Callable[[subprocess.Popen[bytes]], None],
     pass_fds: Sequence[int],
+    started: Callable[[], None],
 ) -> CommandResult:
     begun = time.monotonic()
     process = subprocess.Popen(
@@ -200,6 +211,7 @@ def _run(
     assert process.stdout is not None
     killed: Killed = ""
     try:
+        started()
         killed = _watch(process, command, output, begun)
     finally:
         kill(process)
