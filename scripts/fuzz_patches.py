@@ -520,6 +520,10 @@ class Bench:
             fault, applied, declared = traceback.format_exc(), "", ""
         try:
             self.workspace.put_back([change.path for change in self.workspace.changes()])
+            # A submodule leaves an empty folder, which no tree of git's holds; a real verdict's workspace is not used again.
+            for folder, _, _ in os.walk(self.workspace.root, topdown=False):
+                if ".git" not in Path(folder).parts and not os.listdir(folder):
+                    os.rmdir(folder)
             if self.workspace.state() != self.workspace.clean_state:
                 fault += "putting everything back does not give the base tree"
         except Exception:
