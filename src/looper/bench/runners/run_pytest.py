@@ -11,6 +11,27 @@ import os
 import sys
 
 
+def watched():
+    """What decides outcomes beside pytest's own hooks."""
+    import unittest.case
+
+    import _pytest.python
+    import _pytest.reports
+    import _pytest.runner
+    import _pytest.skipping
+    import _pytest.unittest
+
+    found = [
+        unittest.case,
+        _pytest.python,
+        _pytest.reports,
+        _pytest.runner,
+        _pytest.skipping,
+        _pytest.unittest,
+    ]
+    return found + [sys.modules[name] for name in sorted(sys.modules) if name.startswith("pluggy.")]
+
+
 def main():
     place, files = sys.argv[1], sys.argv[2:]
     del sys.argv[1:]
@@ -34,18 +55,8 @@ def main():
             raise
         say("error", "importing pytest failed: %s: %s" % (type(error).__name__, error))
         raise
-    import unittest.case
-
-    import _pytest.python
-    import _pytest.reports
-    import _pytest.runner
-    import _pytest.skipping
-    import _pytest.unittest
-
-    watched = [_pytest.python, _pytest.reports, _pytest.runner, _pytest.skipping, _pytest.unittest]
-    watched += [sys.modules[name] for name in sorted(sys.modules) if name.startswith("pluggy.")]
-    # A pytest under test is replaced by its own tests.
-    originals = looper_report.Originals([unittest.case] + ([] if from_tree else watched))
+    # A pytest under test is replaced by its own tests, and whether unittest was imported before them is seen by some.
+    originals = looper_report.Originals([] if from_tree else watched())
     if pipes:
         import looper_apart
 
