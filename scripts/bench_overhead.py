@@ -2,6 +2,7 @@
 
     python -m venv /tmp/peer && /tmp/peer/bin/pip install mini-swe-agent
     python scripts/bench_overhead.py --peer /tmp/peer/bin/python
+    python scripts/bench_overhead.py --before /tmp/older/src     (an older tree: what grading costs there and here, nothing else)
 
 Each turn is a scripted model that asks for `true`; every step of both systems is written to disk, Looper's with fsync.
 The systems take turns within one run, and the figures are medians over the rounds, so that a noisy machine bothers both.
@@ -52,6 +53,82 @@ begun = time.perf_counter()
 agent.run("fix it")
 print(json.dumps({"seconds": time.perf_counter() - begun, "calls": agent.n_calls}))
 """
+
+GRADING = """
+import sys, time
+from pathlib import Path
+from looper.bench.verify import Court, verify
+from looper.edges.datasets.micro import MicroSuite
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.sandboxes.check import find_sandbox
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.records.plan import Limits
+state, level, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+tasks, mirrors = MicroSuite(state / "suites", level, 0).load()
+sandbox = find_sandbox("auto")
+workspaces = GitWorkspaces(mirrors, state / "exports", state / "workspaces", sandbox.owner)
+limits = Limits(steps=8, output_tokens=256, context_tokens=4096, wall_s=60, command_s=10, verify_s=60)
+court, environments = Court(workspaces, sandbox, limits), HarnessEnvironment(state / "environments")
+for number, task in enumerate((tasks[0], *tasks[:count])):
+    if number == 1:
+        print("begun", flush=True)
+        sys.stdin.readline()
+    for patch, outcome in ((task.gold_patch, "resolved"), ("", "unresolved")):
+        assert verify(task, patch, environments.of(task), court, "v").outcome == outcome, task.instance_id
+print("over", flush=True)
+sys.stdin.readline()
+"""
+ACCOUNT = Path("/sys/fs/cgroup/cpuacct")
+"""Of CPU time by group: what runs inside bubblewrap is nobody's child in the end, so `getrusage` does not see it."""
+
+
+def grading_cpu_ms(source: Path, state: Path, level: int, tasks: int) -> float:
+    """Per verdict, of gold and of nothing on each of some tasks."""
+    group = ACCOUNT / f"looper-bench-{os.getpid()}"
+    group.mkdir()
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-c", GRADING, str(state), str(level), str(tasks)],
+            env={**os.environ, "PYTHONPATH": str(source)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        (group / "cgroup.procs").write_text(str(child.pid))
+        assert child.stdin is not None and child.stdout is not None
+        used = []
+        for word in ("begun", "over"):
+            assert child.stdout.readline().strip() == word, source
+            used.append(int((group / "cpuacct.usage").read_text()))
+            child.stdin.write("\n")
+            child.stdin.flush()
+        child.wait()
+    finally:
+        while (group / "cgroup.procs").read_text():
+            time.sleep(0.1)
+        group.rmdir()
+    return (used[1] - used[0]) / 1e6 / (2 * tasks)
+
+
+def compare_grading(before: Path, state: Path, rounds: int, tasks: int) -> None:
+    now = Path(__file__).parents[1] / "src"
+    print(f"CPU per verdict, gold and nothing on {tasks} tasks, medians of {rounds} rounds, taking turns:")
+    for level in (0, 1, 2):
+        figures: dict[str, list[float]] = {"before": [], "now": []}
+        for number in range(rounds):
+            order = (("before", before), ("now", now))
+            for name, source in order if number % 2 else reversed(order):
+                # States of their own: each version's exports are its own.
+                figures[name].append(grading_cpu_ms(source, state / f"grading-{name}", level, tasks))
+        middle = {name: statistics.median(values) for name, values in figures.items()}
+        spread = ", ".join(
+            f"{name} {min(values):.0f} to {max(values):.0f}" for name, values in figures.items()
+        )
+        print(
+            f"  level {level}: before {middle['before']:.1f} ms, now {middle['now']:.1f} ms, "
+            f"ratio {middle['now'] / middle['before']:.3f} ({spread})",
+            flush=True,
+        )
 
 
 def looper_turn_ms(sandbox: Sandbox, state: Path) -> float:
@@ -156,11 +233,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peer", type=Path, help="Python of an environment with mini-swe-agent")
+    parser.add_argument("--before", type=Path, help="`src` of an older version")
+    parser.add_argument("--tasks", type=int, default=12, help="to grade, with --before")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     state = settings().state
     state.mkdir(parents=True, exist_ok=True)
+    if options.before:
+        return compare_grading(options.before.resolve(), state, options.rounds, options.tasks)
     sandboxed, bare = find_sandbox("auto"), Bare()
     looper_turn_ms(bare, state)  # Makes suite, export and environment.
     figures: dict[str, list[float]] = {}

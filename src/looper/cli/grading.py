@@ -41,6 +41,7 @@ def grade(
     with contextlib.ExitStack() as stack:
         site = Site(mirrors, settings, sandbox, say, selection.isolation)
         found = {task.instance_id: _environment(task, site) for task in chosen}
+        site.environments_of(task for task in chosen if found[task.instance_id])
         manifest = RunManifest(
             plan=plan,
             code_version=code_version(),

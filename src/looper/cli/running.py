@@ -147,7 +147,7 @@ def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[O
             ).identity()
             for arm, overseer in overseen
         },
-        environments=tuple(sorted({site.environments.of(task).id for task in prepared.every_task})),
+        environments=tuple(sorted(set(site.environments_of(prepared.every_task).values()))),
         sandbox=site.sandbox.name,
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -94,6 +95,14 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One for all, in a thread of its own: whoever asks may be in a thread that runs a loop already."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="model-servers", daemon=True).start()
+    return loop
+
+
 class Server:
     """One model server, whose faults are typed."""
 
@@ -133,7 +142,14 @@ class Server:
         for longer than is allowed before that.
         """
         with self.typed_faults():
-            asyncio.run(self._stream(path, body, total_s, hear, missing))
+            answer = asyncio.run_coroutine_threadsafe(
+                self._stream(path, body, total_s, hear, missing), _loop()
+            )
+            try:
+                answer.result()
+            except BaseException:
+                answer.cancel()  # Whoever asked was interrupted.
+                raise
 
     async def _stream(
         self,
