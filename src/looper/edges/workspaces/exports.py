@@ -1,5 +1,6 @@
 """Fresh one-commit repositories, exported from bare mirrors."""
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -31,6 +32,7 @@ from looper.edges.workspaces.manifest import (
 )
 from looper.errors import BadInput, BadPatch, DirtyWorkspace, TreeUnreadable, WorkspaceError
 from looper.protocols import Change, Effect, TreeEntry
+from looper.records.base import content_hash
 from looper.records.task import Task
 from looper.untrusted import remove_tree
 
@@ -77,10 +79,7 @@ class GitWorkspaces:
         return source.read_bytes() if source.is_file() and not source.is_symlink() else None
 
     def effect(self, task: Task, patch: str) -> Effect:
-        export = self._export(task)
-        if patch not in export.effects:
-            export.effects[patch] = _effect(export.files, patch)
-        return export.effects[patch]
+        return self._export(task).effect(patch)
 
     def base_tree(self, task: Task) -> Path:
         """The files of a task's base commit, to be read and never written. Raises BadInput or WorkspaceError."""
@@ -113,14 +112,46 @@ class Export:
     """A base tree as files, its manifest, and a repository of one commit, all owned by the harness."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = folder / "files"
+        self._folder, self.files = folder, folder / "files"
         entries = json.loads((folder / "manifest.json").read_text())
         self.manifest: Manifest = {
             os.fsdecode(bytes.fromhex(path)): Entry(**entry) for path, entry in entries.items()
         }
         self.state = manifest_hash(self.manifest)
-        self.effects: dict[str, Effect] = {}
-        """Of patches that were asked for: gold and tests of a task, again with every verdict."""
+        self._effects: dict[str, Effect] = {}
+
+    def effect(self, patch: str) -> Effect:
+        """Of gold and tests of a task, asked for again with every verdict, and so kept beside the tree: git takes as long over them
+        as over the patch that is judged."""
+        if patch not in self._effects:
+            place = self._folder / "effects" / f"{content_hash(patch)}.json"
+            try:
+                self._effects[patch] = _read_effect(place)
+            except (OSError, ValueError):
+                self._effects[patch] = _effect(self.files, patch)
+                _keep_effect(self._effects[patch], place)
+        return self._effects[patch]
+
+
+def _read_effect(place: Path) -> Effect:
+    """Raises OSError or ValueError where none is kept."""
+
+    def entry(kept: tuple[str, str] | None) -> TreeEntry | None:
+        return kept and TreeEntry(kept[0], base64.b64decode(kept[1]))
+
+    rows = json.loads(place.read_text())
+    return {name: (entry(before), entry(after)) for name, (before, after) in rows.items()}
+
+
+def _keep_effect(effect: Effect, place: Path) -> None:
+    rows = {
+        name: [entry and (entry.mode, base64.b64encode(entry.content).decode()) for entry in sides]
+        for name, sides in effect.items()
+    }
+    place.parent.mkdir(exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    temporary.write_text(json.dumps(rows))
+    temporary.rename(place)
 
 
 def _effect(files: Path, patch: str) -> Effect:
