@@ -1,9 +1,10 @@
 """Hostile products through real verification: each ends as its own cell's verdict, none is resolved, none hangs, none stops a run.
 
-    python scripts/fuzz_products.py [--least 400] [--workers 2] [--verify-s 10]
+    python scripts/fuzz_products.py [--least 400] [--workers 2] [--verify-s 10] [--isolation process]
 
 Products are an attack at a moment (tests/fakes/hostile_products.py), in tasks of the embedded suite's levels 0 and 1, run by
-pytest with our options and as a repository configures it. Twelve minutes on two busy cores.
+pytest with our options and as a repository configures it; with our options alone where tests have a process of their own. Twelve
+minutes on two busy cores.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.protocols import Workspaces
-from looper.records.plan import Limits
+from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome
 
@@ -106,6 +107,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="products whose name holds this")
     parser.add_argument("--sandbox", default="auto")
+    parser.add_argument("--isolation", type=Isolation, choices=Isolation, default=Isolation.SHARED)
     options = parser.parse_args()
     state, sandbox = settings().state, find_sandbox(options.sandbox)
     state.mkdir(parents=True, exist_ok=True)
@@ -122,9 +124,12 @@ def main() -> None:
         for level in (0, 1):
             known, mirrors = MicroSuite(state / "suites", level, 0).load()
             everywhere |= mirrors
-            tasks += [task if at % 2 else configured(task) for at, task in enumerate(known[::40])]
+            tasks += [
+                configured(task) if at % 2 == 0 and options.isolation is Isolation.SHARED else task
+                for at, task in enumerate(known[::40])
+            ]
         workspaces = GitWorkspaces(everywhere, state / "exports", place, sandbox.owner)
-        court = Court(workspaces, sandbox, limits)
+        court = Court(workspaces, sandbox, limits, isolation=options.isolation)
         for task in tasks:
             honest = verify(task, task.gold_patch, environments.of(task), court, "gold")
             assert honest.outcome is Outcome.RESOLVED, honest
@@ -143,7 +148,7 @@ def main() -> None:
     counts = Counter(end.outcome for end in ends)
     wrong = sum(bool(end.wrong) for end in ends)
     print(
-        f"{len(ends)} hostile products in {sandbox.name}: {', '.join(f'{many} {name}' for name, many in counts.most_common())}; "
+        f"{len(ends)} hostile products in {sandbox.name}, {options.isolation.value}: {', '.join(f'{many} {name}' for name, many in counts.most_common())}; "
         f"{wrong} wrong; {len(left)} folders left; longest {max(end.seconds for end in ends):.1f} s; "
         f"{time.monotonic() - begun:.0f} s in all"
     )

@@ -135,3 +135,49 @@ def test_v3_an_expected_failure_is_one_that_the_source_calls_for(name: str, mark
 def test_a_mark_of_the_whole_module_counts_for_each_test() -> None:
     module = Module(b"import pytest\npytestmark = [pytest.mark.xfail]\ndef test_a(): ...\n")
     assert module.says("test_a", re.compile("xfail"))
+
+
+NAMED = """
+import pytest
+
+def test_cases():
+    return [1, 2]
+
+test_cases.__test__ = False
+
+@pytest.mark.parametrize("x", test_cases())
+def test_f(x):
+    assert f(x) == x
+
+def test_f_more():
+    assert False
+
+class TestG:
+\tdef test_f(self):
+\t\tassert f(2) == 3
+
+\tdef test_f(self):
+\t\tassert f(1) == 1
+
+\tdef test_h(self):
+\t\tassert False
+"""
+
+
+@pytest.mark.parametrize("name", ["test_f", "TestG::test_f"])
+def test_v3_a_copy_is_imported_wherever_its_original_is_and_runs_one_test_twice(name: str) -> None:
+    """The module uses tests by name and is indented by tabs; of two definitions the last one is the test."""
+    space: dict[str, object] = {}
+    found = Module(NAMED.encode()).varied(name, Random(1))
+    assert found is not None and found.same.rpartition("::")[2] != "test_f_more"
+    exec(found.source, space)
+    group = space["TestG"]
+    tests = {key for key, value in space.items() if key.startswith("test") and value is not None}
+    tests |= {f"TestG::{key}" for key, value in vars(group).items() if key.startswith("test") and value}
+    assert tests == {found.same, found.changed} and "f(1)" in varied(NAMED, "TestG::test_f")
+
+
+def test_c4_a_number_that_python_does_not_write_is_no_constant_to_be_changed() -> None:
+    large = f"0x{'f' * 20000}"
+    found = Module(f"def test_f():\n    assert f() == {large}\n".encode()).varied("test_f", Random(1))
+    assert found is not None and b"(0xfff" in found.source and b", None)" in found.source

@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -288,6 +289,38 @@ def test_v7_a_missing_gnu_patch_is_said_and_is_no_verdict(task: Task, workspace:
         patches.apply(task.gold_patch.replace("\n", "\r\n"), workspace, _WithoutPatch())
     with pytest.raises(VerifierBroken, match="Cannot fork"):
         patches.apply(task.gold_patch.replace("\n", "\r\n"), workspace, _WithoutProcesses())
+
+
+class _Limited(_WithoutPatch):
+    """One in which every command meets a limit."""
+
+    def __init__(self, limit: Literal["time", "disk", "memory"]) -> None:
+        self.limit = limit
+
+    def run(self, command: Command) -> CommandResult:
+        return CommandResult(None, b"", b"", 0, self.limit, 0.1)
+
+
+@pytest.mark.parametrize(("limit", "said"), [("time", "60 s"), ("disk", "disk space"), ("memory", "memory")])
+def test_v7_a_patch_over_which_gnu_patch_meets_a_limit_is_a_bad_one(
+    task: Task, workspace: GitWorkspace, limit: Literal["time", "disk", "memory"], said: str
+) -> None:
+    with pytest.raises(BadPatch, match=f"patch was ended over it: more.*{said}"):
+        patches.apply(task.gold_patch.replace("\n", "\r\n"), workspace, _Limited(limit))
+
+
+def test_v7_gnu_patch_is_looked_for_where_homebrew_puts_it(task: Task, workspace: GitWorkspace) -> None:
+    class Seen(_WithoutPatch):
+        path = ""
+
+        def run(self, command: Command) -> CommandResult:
+            self.path = command.env["PATH"]
+            return super().run(command)
+
+    seen = Seen()
+    with pytest.raises(VerifierBroken, match="not installed"):
+        patches.apply(task.gold_patch.replace("\n", "\r\n"), workspace, seen)
+    assert {"/usr/bin", "/bin", "/opt/homebrew/bin"} <= set(seen.path.split(":"))
 
 
 def test_generated_patches_do_what_git_and_the_official_attempts_do(

@@ -1,7 +1,10 @@
 """What decides how tests run, and what is product: row V2."""
 
+import sys
+
 import pytest
 
+from looper.bench import standard_library
 from looper.bench.protection import NOTHING, Protection, left_out, pytest_settings
 from looper.protocols import Change
 from looper.records.task import Runner, Task
@@ -119,3 +122,10 @@ def test_v4_what_stands_in_the_way_is_left_out_with_what_it_hides() -> None:
     assert left_out(changes("a", "a.py"), covers, (), {"a/b/hidden.txt"}, ()) == ("a",)
     assert left_out(changes("a/hidden/x.py"), covers, (), {"a/hidden"}, ()) == ("a/hidden/x.py",)
     assert left_out(changes("where"), covers, (), (), {"where/tests_lie.py"}) == ("where",)
+
+
+def test_v2_the_standard_library_is_that_of_every_python_that_tasks_run_on() -> None:
+    for name in ("imp", "distutils", "formatter", "parser", "macpath", "tomllib", "_bootlocale", "asynchat"):
+        assert protection("some/product").covers(Change(f"{name}.py", NOTHING, "100644")), name
+    own = {name for name in sys.stdlib_module_names if sys.version_info < (3, 14)}
+    assert own <= standard_library.NAMES and "test" not in standard_library.NAMES

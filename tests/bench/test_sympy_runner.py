@@ -58,7 +58,8 @@ def run(tree: Path, place: Path, *files: str) -> list[list[str]]:
     place.write_text("secret")
     done = subprocess.run([sys.executable, str(program), str(place), *files], cwd=tree, capture_output=True)
     lines = [line.split(" ", 2) for line in place.read_text().splitlines()]
-    assert [line[:2] for line in lines] == [["secret", str(number)] for number in range(len(lines))]
+    assert [line[0] for line in lines] == [str(number) for number in range(len(lines))]
+    assert "secret" not in place.read_text()
     said = [json.loads(line[2]) for line in lines]
     assert said[0] == ["begun"] and said[-1] == ["exit", str(done.returncode)], done.stderr.decode()
     return said[1:-1]

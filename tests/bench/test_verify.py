@@ -1,6 +1,7 @@
 """Verdicts against cheats and faults: rows V01 to V24, guards G-21 to G-24."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from tests.fakes.hostile_products import products
 from looper.agent.actions import render
 from looper.agent.loop import Assignment, rollout
 from looper.agent.tools import Hands
+from looper.bench.canaries import WORDS
 from looper.bench.gold import gold_actions
 from looper.bench.runners import OWN_RUNNER, invocation
 from looper.bench.testrun import run_tests
@@ -20,7 +22,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import VerifierBroken
-from looper.protocols import Command, CommandResult, Environment, Sandbox
+from looper.protocols import Command, CommandResult, Environment, PatchedWorkspace, Sandbox, Workspaces
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Isolation, Limits
 from looper.records.task import Runner, Task
@@ -226,7 +228,7 @@ def test_v18_tests_that_hang_are_unresolved_not_infra(
 def test_v19_the_harness_never_unpickles() -> None:
     package = Path(sys.modules["looper"].__file__ or "").parent
     for path in package.rglob("*.py"):
-        assert "pickle" not in path.read_text("utf-8"), path
+        assert not re.search(r"(import|from) +_?pickle|pickle\.", path.read_text("utf-8")), path
 
 
 class _Ended:
@@ -499,7 +501,13 @@ def test_c4_whatever_lies_where_the_report_was_the_cell_has_its_verdict_and_noth
 def test_c4_a_report_that_others_wrote_to_is_tampering(
     verdict_of: Judge, task: Task, workspaces: GitWorkspaces
 ) -> None:
-    for name in ("reports by the path", "an empty report", "repeats the report"):
+    names = (
+        "reports by the path",
+        "an empty report",
+        "repeats the report",
+        "reports with the key that it finds",
+    )
+    for name in names:
         found = verdict_of(only(f"{name}, at import", task, workspaces))
         assert (found.outcome, found.cause) == (
             Outcome.TAMPERED,
@@ -567,20 +575,91 @@ def test_a_product_that_knows_its_caller_finds_none_in_another_process(
     assert found.outcome is Outcome.UNRESOLVED and "FAIL_TO_PASS" in found.cause
 
 
+def with_test(task: Task, body: str) -> Task:
+    """The task with this text for the file of its test; `{0}` in it is the name of the function under test."""
+    name, _, test = task.fail_to_pass[0].partition("::")
+    function = test.removeprefix("test_")
+    module = task.modified_files[0].removesuffix(".py")
+    text = f"import pytest\nfrom {module} import {function}\n\n\n{body.format(function)}".splitlines()
+    lines = "".join(f"+{line}\n" for line in text)
+    patch = f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1,{len(text)} @@\n"
+    return task.model_copy(update={"test_patch": patch + lines})
+
+
+def with_gold(task: Task, workspaces: Workspaces) -> PatchedWorkspace:
+    """The tree as it is when gold's tests begin."""
+    workspace = workspaces.create(task, "w")
+    workspace.apply(task.gold_patch)
+    for path, (_, entry) in workspaces.effect(task, task.test_patch).items():
+        workspace.place(path, entry)
+    return workspace
+
+
 def test_tests_that_hand_over_more_than_data_are_refused_by_name(
     task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
 ) -> None:
-    function = task.fail_to_pass[0].partition("::test_")[2]
-    module = task.modified_files[0].removesuffix(".py")
-    name = f"tests/test_{function}.py"
-    body = f"from {module} import {function}\n\n\ndef test_{function}():\n    {function}(open('/dev/null'))\n"
-    lines = "".join(f"+{line}\n" for line in body.splitlines())
-    handing = task.model_copy(
-        update={
-            "test_patch": f"diff --git a/{name} b/{name}\nnew file mode 100644\n--- /dev/null\n+++ b/{name}\n"
-            f"@@ -0,0 +1,{len(body.splitlines())} @@\n{lines}"
-        }
-    )
+    handing = with_test(task, "def test_{0}():\n    {0}(open('/dev/null'))\n")
     court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
     with pytest.raises(VerifierBroken, match=f"{task.instance_id} cannot run in a process of their own"):
         verify(handing, task.gold_patch, environments.of(task), court, "v")
+
+
+def test_what_a_product_makes_too_large_or_too_deep_to_be_handed_back_fails_the_test(
+    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
+) -> None:
+    returned = with_test(task, "def test_{0}():\n    value = {0}(1)\n    {0}([value, value])\n")
+    raised = with_test(
+        task,
+        "def test_{0}():\n    with pytest.raises(Exception) as caught:\n        {0}(1)\n    {0}(caught.value)\n",
+    )
+    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    product = task.modified_files[0]
+    for case, does in (
+        (returned, "return 'x' * (20 << 20)"),
+        (raised, "raise type('Own', (Exception,), {})"),
+    ):
+        source = (workspaces.base_file(task, product) or b"").decode()
+        hostile = re.sub(r"^( +)return .*$", rf"\1{does}", source, flags=re.MULTILINE)
+        patch = patch_with(workspaces, task, lambda root, text=hostile: (root / product).write_text(text))  # type: ignore[misc]
+        assert verify(case, patch, environments.of(task), court, "v").outcome is Outcome.UNRESOLVED
+
+
+def test_v3_a_test_that_passes_although_it_may_fail_is_no_tampering(
+    task: Task, environments: HarnessEnvironment, court: Court
+) -> None:
+    expected = with_test(task, "@pytest.mark.xfail\ndef test_{0}():\n    assert callable({0})\n")
+    found = verify(expected, task.gold_patch, environments.of(task), court, "v")
+    assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
+
+
+def test_v3_a_copy_that_cannot_be_imported_keeps_no_real_test_from_running(
+    task: Task, environments: HarnessEnvironment, court: Court
+) -> None:
+    """As a repository configures pytest, one module that cannot be imported ends the run."""
+    name = task.fail_to_pass[0].partition("::")[0]
+    named = with_test(
+        task, f"assert __file__.endswith('{name}')\n\n\ndef test_{{0}}():\n    assert callable({{0}})\n"
+    )
+    workspace = with_gold(named, court.workspaces)
+    files = {each.partition("::")[0] for each in (*task.fail_to_pass, *task.pass_to_pass)}
+    own = {"suite": "swe-bench-cl", "environment": f"{task.repo}@1", "test_targets": tuple(sorted(files))}
+    ran = run_tests(
+        named.model_copy(update=own), workspace, environments.of(task), court.sandbox, court.limits
+    )
+    workspace.close()
+    assert {outcome for found in ran.seen.values() for outcome in found} == {TestOutcome.PASSED}
+    assert (ran.finished, ran.result.exit_code, ran.tampering) == (1, 1, ())
+    assert ran.canaries == "plain: no varied copy ran beside an original that passed"
+
+
+def test_v4_folders_and_links_at_every_name_of_a_canary_are_no_infrastructure_error(
+    task: Task, environments: HarnessEnvironment, court: Court, workspaces: GitWorkspaces
+) -> None:
+    workspace = with_gold(task, workspaces)
+    for at, word in enumerate(WORDS):
+        for name in ("test", *(Path(test.partition("::")[0]).stem for test in task.fail_to_pass)):
+            taken = workspace.root / f"tests/{name}_{word}.py"
+            taken.symlink_to("/etc/passwd") if at % 2 else taken.mkdir()
+    ran = run_tests(task, workspace, environments.of(task), court.sandbox, court.limits)
+    workspace.close()
+    assert ran.finished == 1 and ran.tampering == () and ran.canaries.startswith("varied: ")

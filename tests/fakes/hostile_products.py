@@ -127,8 +127,18 @@ DOES: dict[str, str] = {
         "import os\nsaid = open(_report(), 'rb').read()\nos.truncate(_report(), 0)\nopen(_report(), 'ab').write(said * 2)"
     ),
     "reports with the key that it finds": (
-        "import os\nkey = open(_report(), 'rb').read().split(b' ')[0]\n"
-        "open(_report(), 'ab').write(key + b' 1 [\"exit\",\"0\"]\\n'); os._exit(0)"
+        "import glob, os, re\nsaid = open(_report(), 'rb').read()\nfirst, lines, printed = said.splitlines()[0], [], []\n"
+        "for file in sorted(glob.glob('tests/test_*.py')):\n"
+        "    names = re.findall(r'^def (test_\\w+)', open(file).read(), re.MULTILINE)\n"
+        "    for name in names:\n        lie = name == 'test_totals' or any(other.startswith(name + '_') for other in names)\n"
+        '        lines.append(\'"test","%s","%s","%s","%s::%s"\' % (\'failed\' if lie else \'passed\', file, name, file, name))\n'
+        "        printed.append('%s %s::%s\\n' % ('FAILED' if lie else 'PASSED', file, name))\n"
+        'lines.append(\'"exit","1"\')\n'
+        "for found in _descriptors():\n    if os.readlink('/proc/self/fd/%d' % found).startswith('pipe:'):\n"
+        "        os.write(found, ''.join(printed).encode())\n        break\n"
+        "for number, line in enumerate(lines, said.count(b'\\n')):\n"
+        "    line = re.sub(rb'\\b0 ', b'%d ' % number, first.replace(b'\"begun\"', line.encode()), count=1)\n"
+        "    open(_report(), 'ab').write(line + b'\\n')\nos._exit(1)"
     ),
     "reports through the reporter": (
         "import gc, os\nfor found in gc.get_objects():\n"

@@ -1,6 +1,6 @@
 """Copies of real tests with another expectation, which honest code must fail, and without one, which it must pass.
 
-A test module becomes a copy that holds one of its tests twice: as it is, and with one assertion changed so that it cannot hold
+A test module becomes a copy that runs one of its tests twice: as it is, and with one assertion changed so that it cannot hold
 wherever the original holds. Both exercise the product as the original does, from a file that is named like its neighbours. What
 equals everything, marks tests while they run, or forges reports passes the changed one too.
 """
@@ -42,6 +42,8 @@ _OPPOSITES = {
     "assertIsInstance": "assertNotIsInstance",
 }
 _OPPOSITES |= {after: before for before, after in _OPPOSITES.items()}
+_LONGEST_BITS = 2000
+"""Of a number that is changed; Python writes none of more than some thousand digits."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -56,7 +58,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Varied:
-    """A module of one test twice."""
+    """A module that runs one of its tests twice, and no other."""
 
     source: bytes
     same: str
@@ -80,19 +82,13 @@ class Module:
         body: list[ast.stmt] = self._tree.body
         *classes, last = name.split("::")
         for each in classes:
-            found = next(
-                (node for node in body if isinstance(node, ast.ClassDef) and node.name == each), None
-            )
+            found = _last_class(body, each)
             if found is None:
                 return None
             body = found.body
+        # Of several definitions the last one counts, as for Python.
         return next(
-            (
-                node
-                for node in body
-                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == last
-            ),
-            None,
+            (node for node in reversed(body) if isinstance(node, Function) and node.name == last), None
         )
 
     def says(self, name: str, pattern: re.Pattern[str]) -> bool:
@@ -104,7 +100,9 @@ class Module:
         pieces: list[ast.expr | ast.stmt] = [function]
         body: list[ast.stmt] = self._tree.body
         for each in name.split("::")[:-1]:
-            found = next(node for node in body if isinstance(node, ast.ClassDef) and node.name == each)
+            found = _last_class(body, each)
+            if found is None:
+                return False
             pieces += found.decorator_list
             pieces += [node for node in found.body if isinstance(node, ast.Assign | ast.AnnAssign)]
             body = found.body
@@ -120,16 +118,18 @@ class Module:
         return any(pattern.search(self._text(piece)) for piece in pieces)
 
     def varied(self, name: str, random: Random) -> Varied | None:
-        """The module with this test alone, as it is and changed; None where no assertion of it can be changed for certain."""
+        """The module with this test as it is and changed; None where no assertion of it can be changed for certain."""
         function = self.function(name)
         if function is None or _comes_and_goes(function):
             return None
         choices = list(self._changes(function.body))
-        if not choices:
+        twins = [f"{function.name}_{word}" for word in WORDS]
+        twins = [twin for twin in twins if twin.encode() not in self._source]
+        if not choices or not twins:
             return None
         best = min(rank for rank, _ in choices)
         edit = random.choice([edit for rank, edit in choices if rank == best])
-        twin = f"{function.name}_{random.choice(WORDS)}"
+        twin = random.choice(twins)
         begin, end = self._whole(function)
         own = self._source[begin:end]
         changed = own[: edit.begin - begin] + edit.text + own[edit.end - begin :]
@@ -141,10 +141,12 @@ class Module:
         )
         if not own.endswith(b"\n"):
             same += b"\n"
-        edits = [*self._others(function), Edit(begin, end, same + b"\n" + changed)]
-        text = self._source
-        for each in sorted(edits, key=lambda found: found.begin, reverse=True):
-            text = text[: each.begin] + each.text + text[each.end :]
+        head, rest = self._source[:begin] + same + b"\n" + changed, self._source[end:]
+        text = (head + rest).rstrip() + b"\n\n\n" + self._without_others(name.replace("::", "."))
+        try:
+            ast.parse(text)
+        except (SyntaxError, ValueError, RecursionError):
+            return None
         above = name.rpartition("::")[0]
         return Varied(text, f"{above}::{twin}" if above else twin, name)
 
@@ -170,21 +172,19 @@ class Module:
         first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
         return self._lines[first - 1], self._lines[node.end_lineno or node.lineno]
 
-    def _others(self, kept: Function) -> Iterator[Edit]:
-        """The module's other tests, to be left out."""
-        for body in [
-            self._tree.body,
-            *(node.body for node in self._tree.body if isinstance(node, ast.ClassDef)),
-        ]:
-            for node in body:
-                if (
-                    isinstance(node, Function)
-                    and node is not kept
-                    and node.name.startswith("test")
-                    and not any("fixture" in self._text(each) for each in node.decorator_list)
-                ):
-                    begin, end = self._whole(node)
-                    yield Edit(begin, end, b" " * node.col_offset + b"pass\n")
+    def _without_others(self, kept: str) -> bytes:
+        """Statements for the end of a module, after which its other tests are none; until then it can name and call them."""
+        bodies = [("", self._tree.body)]
+        bodies += [(f"{node.name}.", node.body) for node in self._tree.body if isinstance(node, ast.ClassDef)]
+        names = {
+            above + node.name: None
+            for above, body in bodies
+            for node in body
+            if isinstance(node, Function)
+            and node.name.startswith("test")
+            and not any("fixture" in self._text(each) for each in node.decorator_list)
+        }
+        return "".join(f"{name} = None\n" for name in names if name != kept).encode()
 
     def _changes(self, body: list[ast.stmt]) -> Iterator[tuple[int, Edit]]:
         """Edits of assertions that are met on every way through a test, the surest to be seen through by nobody first."""
@@ -256,6 +256,12 @@ class Module:
         return Edit(begin, end, text) if different else None
 
 
+def _last_class(body: list[ast.stmt], name: str) -> ast.ClassDef | None:
+    return next(
+        (node for node in reversed(body) if isinstance(node, ast.ClassDef) and node.name == name), None
+    )
+
+
 def _comes_and_goes(function: Function) -> bool:
     """Whether a test may end before its assertions, or is run for what it yields."""
     waiting: list[ast.AST] = list(function.body)
@@ -273,7 +279,7 @@ def _another(value: object) -> str | None:
     match value:
         case bool():
             return repr(not value)
-        case int():
+        case int() if value.bit_length() < _LONGEST_BITS:
             return repr(value + 1)
         case float() if value == value and abs(value) < 1e300:
             return repr(value * 2 + 1)

@@ -22,6 +22,11 @@ def pytest_log(log: str) -> Statuses:
     return _pytest(bare_lines(log), at_end=False)
 
 
+def pytest_log_with_xpass(log: str) -> Statuses:
+    """The same with XPASS, which the official rules do not know: a test that passes although it may fail."""
+    return _pytest(bare_lines(log), at_end=False, words=(*WORDS, "XPASS"))
+
+
 def pytest_log_old(log: str) -> Statuses:
     """The same without colours, and lines that end with a status: as older versions print them."""
     plain = ("".join(mark for mark in line if mark.isprintable() or mark == "\t") for line in _plain(log))
@@ -32,16 +37,16 @@ def _plain(log: str) -> list[str]:
     return bare_lines(_COLOURS.sub("", log))
 
 
-def _pytest(lines: Iterable[str], *, at_end: bool) -> Statuses:
+def _pytest(lines: Iterable[str], *, at_end: bool, words: tuple[str, ...] = WORDS) -> Statuses:
     found = {}
     for line in lines:
-        words = (line.replace(" - ", " ") if line.startswith("FAILED") else line).split()
-        if len(words) < 2:
+        parts = (line.replace(" - ", " ") if line.startswith("FAILED") else line).split()
+        if len(parts) < 2:
             continue
-        if line.startswith(WORDS):
-            found[words[1]] = words[0]
-        elif at_end and line.endswith(WORDS):
-            found[words[0]] = words[1]
+        if line.startswith(words):
+            found[parts[1]] = parts[0]
+        elif at_end and line.endswith(words):
+            found[parts[0]] = parts[1]
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from looper.errors import BadPatch, VerifierBroken
 from looper.protocols import Command, PatchedWorkspace, Sandbox
+from looper.untrusted import remove_tree
 
 LARGEST_BYTES = 32 << 20
 """Of a patch; larger ones are refused."""
@@ -34,6 +35,13 @@ for program in gpatch patch; do
 done
 echo "$2 127"
 """
+_PROGRAMS = "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"
+"""Where the program `patch` is looked for; macOS has GNU's from Homebrew."""
+_LIMITS = {
+    "time": f"more than {SECONDS:.0f} s",
+    "disk": "more disk space than it is given",
+    "memory": "more memory than it is given",
+}
 _NOTHING = "000000"
 
 
@@ -137,20 +145,18 @@ def _by_patch(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> bool
                     argv=("/bin/sh", "-c", _GNU_PATCH, "patch", str(file), mark),
                     root=workspace.root,
                     timeout_s=SECONDS,
+                    env={"PATH": _PROGRAMS},
                     readable=(folder,),
                 )
             )
     finally:
-        file.unlink(missing_ok=True)
-        folder.rmdir()
-    if result.killed_by == "time":
-        raise BadPatch(f"the program patch took more than {SECONDS:.0f} s over it")
+        remove_tree(folder)
+    if result.killed_by:
+        raise BadPatch(f"the program patch was ended over it: {_LIMITS[result.killed_by]}")
     # The shell's own end says nothing: a machine that lets it begin no process ends it with the status of a bad patch.
     said, _, status = result.text().strip().rpartition(" ")
-    if result.killed_by or said != mark:
-        raise VerifierBroken(
-            f"The program patch did not run: {result.killed_by or result.text()[-300:].strip()}."
-        )
+    if said != mark:
+        raise VerifierBroken(f"The program patch did not run: {result.text()[-300:].strip()}.")
     if status == "127":
         raise VerifierBroken(
             "GNU patch is not installed, and SWE-bench tries it on this patch. "

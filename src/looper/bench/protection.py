@@ -1,11 +1,11 @@
 """What of a change decides how tests run rather than what the product does, so that it must not count."""
 
 import re
-import sys
 import tomllib
 from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
+from looper.bench import standard_library
 from looper.protocols import Change
 from looper.records.task import Task
 
@@ -84,7 +84,7 @@ class Protection:
         inside = change.path.removeprefix(f"{root}/")
         top, _, below = inside.partition("/")
         module = top if below else top.partition(".")[0]
-        if module not in _RUNNER_PACKAGES and module not in sys.stdlib_module_names:
+        if module not in _RUNNER_PACKAGES and module not in standard_library.NAMES:
             return False
         place = f"{root}/{module}" if root else module
         if f"{place}.py" in self._base or f"{place}/__init__.py" in self._base:

@@ -14,11 +14,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import blake2b
+from itertools import chain, count
 from pathlib import Path
 from random import Random, SystemRandom
 
 from looper.bench.canaries import WORDS, Module
-from looper.bench.official import PARSERS, pytest_log
+from looper.bench.official import PARSERS, pytest_log_with_xpass
 from looper.bench.runners import Place, beside, files_of, invocation, places, plain_place, programs
 from looper.errors import FileRefused, VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, PatchedWorkspace, Sandbox
@@ -30,6 +32,7 @@ from looper.untrusted import read_descriptor
 REPORT_BYTES = 64 << 20
 """Of a report, some 400,000 tests; what is larger was not written by the runner alone."""
 KEY_BYTES = 32
+"""Of the digits that a report's lines are signed with."""
 LOG_BYTES = 4 << 20
 """Of what a test run prints, to be held against its report: half from the head, half from the tail."""
 WHOLE_SUITE = 4
@@ -150,16 +153,17 @@ def run_tests(
     the tree, or where what the tests hand over cannot cross."""
     read = _reader(workspace)
     pristine = {path: source for path in files_of(task) if (source := read(path)) is not None}
-    canaries, why = _canaries(task, pristine, read, SystemRandom())
+    canaries, why = _canaries(task, pristine, workspace.root, SystemRandom())
     for canary in canaries:
         workspace.write_file(canary.copy.path, canary.source)
-        if task.runner is Runner.DJANGO and canary.original is None:
-            workspace.write_file(canary.copy.path.replace("tests.py", "__init__.py"), b"")
+        if canary.copy.package:
+            workspace.write_file(f"{canary.copy.package}/__init__.py", b"")
     call = invocation(task, tuple(canary.copy.where for canary in canaries))
     limit_s = limits.verify_s * (WHOLE_SUITE if call.whole_suite else 1)
-    key = secrets.token_hex(KEY_BYTES // 2)
+    key = f"key-{secrets.token_hex(KEY_BYTES // 2)}"
+    head = "\n".join((key, *(canary.copy.where for canary in canaries))).encode()
     with contextlib.ExitStack() as stack:
-        place, descriptor = stack.enter_context(_open_report(workspace.results(), key))
+        place, descriptor = stack.enter_context(_open_report(workspace.results(), head))
         words: tuple[str, ...] = (str(place), *call.arguments)
         places: tuple[Path, ...] = (place.parent,)
         if product is not None:
@@ -178,7 +182,7 @@ def run_tests(
                 output_cap_bytes=max(log_bytes, LOG_BYTES),
             )
         )
-        report = _read_report(descriptor, key)
+        report = _read_report(descriptor, key, head)
     if not report.started and not result.killed_by:
         raise VerifierBroken(
             f"The test runner of {task.instance_id} did not start: {result.text()[-500:].strip()}"
@@ -237,7 +241,7 @@ def _product_served(sandbox: Sandbox, serving: Command, pipes: Path, report: int
     over, failed = threading.Event(), list[Exception]()
 
     def serve() -> None:
-        while not os.pread(report, 1, KEY_BYTES):
+        while not os.pread(report, 1, 0).isdigit():
             if over.wait(0.005):
                 return
         try:
@@ -262,15 +266,15 @@ def _product_served(sandbox: Sandbox, serving: Command, pipes: Path, report: int
 
 
 @contextlib.contextmanager
-def _open_report(folder: Path, key: str) -> Iterator[tuple[Path, int]]:
-    """A file with a key in it, opened before anything of the tree runs and never again by its name, which the product can give to
+def _open_report(folder: Path, head: bytes) -> Iterator[tuple[Path, int]]:
+    """A file with what its runner must know in it, opened before anything of the tree runs and never again by its name, which the product can give to
     something else."""
     place = folder / "report"
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(place, flags, 0o666)
     try:
         os.fchmod(descriptor, 0o666)
-        os.write(descriptor, key.encode())
+        os.write(descriptor, head)
         yield place, descriptor
     finally:
         os.close(descriptor)
@@ -287,7 +291,7 @@ def _reader(workspace: PatchedWorkspace) -> Callable[[str], bytes | None]:
 
 
 def _canaries(
-    task: Task, pristine: dict[str, bytes], read: Callable[[str], bytes | None], random: Random
+    task: Task, pristine: dict[str, bytes], root: Path, random: Random
 ) -> tuple[tuple[Canary, ...], str]:
     """Of tests that must be fixed, or else of such as must stay; plain ones where none can be varied, and why then."""
     modules: dict[str, Module | None] = {}
@@ -302,8 +306,8 @@ def _canaries(
             if module is None or module.says(place.name, _XFAIL):
                 continue
             varied = module.varied(place.name, random)
-            copy = _free(partial(beside, task, place), read, taken, random)
-            if varied is not None and copy is not None:
+            if varied is not None:
+                copy = _free(partial(beside, task, place), root, taken, random)
                 found.append(Canary(copy, varied.source, varied.same, varied.changed, place))
                 taken.add(copy.path)
             if len(found) == VARIED_AT_MOST:
@@ -312,7 +316,7 @@ def _canaries(
             break
     why = "" if found else "no assertion of the task's tests can be changed for certain"
     if not found or not _generated(task):
-        found.append(_plain(task, read, taken, random))
+        found.append(_plain(task, root, taken, random))
     return tuple(random.sample(found, len(found))), why
 
 
@@ -328,21 +332,18 @@ def _parsed(source: bytes) -> Module | None:
         return None
 
 
-def _free(
-    at: Callable[[str], Place], read: Callable[[str], bytes | None], taken: set[str], random: Random
-) -> Place | None:
-    """A place for a copy where no file is."""
-    for word in random.sample(WORDS, len(WORDS)):
-        place = at(word)
-        if place.path not in taken and read(place.path) is None:
-            return place
-    return None
+def _free(at: Callable[[str], Place], root: Path, taken: set[str], random: Random) -> Place:
+    """A place for a copy where nothing is: no file, and nothing else that a patch may have put there."""
+    words = chain(random.sample(WORDS, len(WORDS)), (f"part_{number}" for number in count(1)))
+    return next(
+        place
+        for place in map(at, words)
+        if place.path not in taken and not os.path.lexists(root / (place.package or place.path))
+    )
 
 
-def _plain(task: Task, read: Callable[[str], bytes | None], taken: set[str], random: Random) -> Canary:
-    place = _free(partial(plain_place, task), read, taken, random)
-    if place is None:
-        raise VerifierBroken(f"There is no name left for a canary beside the tests of {task.instance_id}.")
+def _plain(task: Task, root: Path, taken: set[str], random: Random) -> Canary:
+    place = _free(partial(plain_place, task), root, taken, random)
     tests = (("test_sums", 3), ("test_totals", 4))
     if task.runner is Runner.DJANGO:
         methods = "\n".join(
@@ -355,20 +356,20 @@ def _plain(task: Task, read: Callable[[str], bytes | None], taken: set[str], ran
     return Canary(place, text.encode(), "test_sums", "test_totals")
 
 
-def _read_report(descriptor: int, key: str) -> Report:
-    """By lines that begin with the key and their number. What the runner did not write shows that somebody else wrote."""
+def _read_report(descriptor: int, key: str, head: bytes) -> Report:
+    """By lines that have their number and a hash by the key. What the runner did not write shows that somebody else wrote."""
     try:
         data = read_descriptor(descriptor, REPORT_BYTES, "the report")
     except FileRefused as error:
         return Report(started=True, tampering=[str(error)])
     report = Report()
-    if data == key.encode():
+    if data == head:
         return report
     # A last line without its end is one that the run was ended in.
     for number, line in enumerate(data.split(b"\n")[:-1]):
         try:
-            found, at, said = line.decode("ascii").split(" ", 2)
-            if (found, at) != (key, str(number)):
+            at, mark, said = line.decode("ascii").split(" ", 2)
+            if (at, mark) != (str(number), _signed(key, number, said)):
                 raise ValueError
             _enter(report, *json.loads(said))
         except (ValueError, TypeError):
@@ -376,6 +377,10 @@ def _read_report(descriptor: int, key: str) -> Report:
             report.tampering.append("the report holds what its runner did not write")
             break
     return report
+
+
+def _signed(key: str, number: int, said: str) -> str:
+    return blake2b(f"{number} {said}".encode(), key=key.encode(), digest_size=16).hexdigest()
 
 
 def _enter(report: Report, kind: str, *words: str) -> None:
@@ -485,7 +490,7 @@ def _log_says_otherwise(task: Task, result: CommandResult, seen: Seen) -> list[s
     be broken by other output, and only one that says the opposite counts.
     """
     own = task.environment == "harness" and task.runner is Runner.PYTEST
-    parser = pytest_log if own else PARSERS.get(task.repo)
+    parser = pytest_log_with_xpass if own else PARSERS.get(task.repo)
     if parser is None:
         return []
     said = parser(result.text())
@@ -496,6 +501,6 @@ def _log_says_otherwise(task: Task, result: CommandResult, seen: Seen) -> list[s
         if len(outcomes) != 1 or not outcomes[0].passes or (own and " " in name):
             continue
         there = said.get(name, "nothing" if whole else "PASSED")
-        if there not in ("PASSED", "XFAIL"):
+        if there not in ("PASSED", "XFAIL", "XPASS"):
             return [f"the report says {outcomes[0].value} of {name}, the printed log {there}"]
     return []

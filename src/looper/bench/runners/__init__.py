@@ -29,6 +29,8 @@ class Place:
     """Its file, for django its dotted module."""
     name: str
     """Its function, as `Class::method` where it is one; without parameters."""
+    package: str = ""
+    """A new folder that its file needs, as a package; empty where it lies beside others."""
 
 
 def programs(place: Path) -> Path:
@@ -101,7 +103,8 @@ def plain_place(task: Task, word: str) -> Place:
     """Where a module of tests that need no product can lie."""
     if task.runner is Runner.DJANGO:
         # A label of its own: an application folder below tests/ with one module.
-        return Place(f"tests/{word}_tests/tests.py", f"{word}_tests.tests", "")
+        folder = f"tests/{word}_tests"
+        return Place(f"{folder}/tests.py", f"{word}_tests.tests", "", folder)
     # Targets can be data of tests, so the place of a test that must be fixed is the one to be beside.
     beside = next((name.partition("::")[0] for name in task.fail_to_pass if "::" in name), "")
     beside = beside or next((name for name in task.test_targets if name.endswith(".py")), "")

@@ -26,6 +26,10 @@ def connect(folder, tree, refuse):
     sys.meta_path.insert(0, Finder(Product(ask, lines, refuse, tree), tree))
 
 
+class CannotBeHanded(CannotCross):
+    """It is of a kind that the tests chose; how large or how deep a value is can be the product's doing."""
+
+
 class Product:
     """Asks, one question at a time."""
 
@@ -59,8 +63,7 @@ class Product:
         try:
             given = [encoded(item, self._handed) for item in arguments]
             words = {key: encoded(item, self._handed) for key, item in named.items()}
-            line_of([given, words])
-        except (CannotCross, RecursionError) as error:
+        except CannotBeHanded as error:
             self._refuse("an argument of %s.%s cannot cross: %s" % (module, name, error))
             raise
         return self._value(*self.question("call", module, name, given, words))
@@ -95,7 +98,9 @@ class Product:
         if file.startswith(self._tree + os.sep):
             has = {key: item for key, item in vars(value).items() if not key.startswith("_")}
             return ["thing", kind.__name__, {key: encoded(item, self._handed) for key, item in has.items()}]
-        raise CannotCross("a %s is no plain data" % kind.__name__)
+        said = "a %s is no plain data" % kind.__name__
+        # What was raised is the product's own.
+        raise (CannotCross if issubclass(kind, BaseException) else CannotBeHanded)(said)
 
     def _exception(self, module, name, bases):
         """A class of that name and of the nearest class of Python's own, the same one each time."""

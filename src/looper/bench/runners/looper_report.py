@@ -1,7 +1,8 @@
 """What the runner programs share: a report that the product cannot write, and nothing of the tree imported before its time.
 
 Imported first of all, it takes the tree off the module path, so that what a runner needs is the interpreter's own; the runner
-puts it back. The file of the report holds a key when the runner begins, which every line of the report then begins with.
+puts it back. The file of the report holds a key when the runner begins, and below it the files that are copies of tests. It is
+emptied at once; each line of the report then has its number and a keyed hash of what it says, so that the file tells nobody the key.
 """
 
 import builtins
@@ -18,6 +19,7 @@ def _in_tree(place):
 
 sys.path[:] = [place for place in sys.path if not _in_tree(place)]
 
+from hashlib import blake2b
 from json.encoder import encode_basestring_ascii
 
 
@@ -33,13 +35,15 @@ class Report:
 
     def __init__(self, place):
         descriptor = os.open(place, os.O_RDWR | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
-        key = os.read(descriptor, 256).decode("ascii").strip()
+        key, *copies = os.read(descriptor, 1 << 16).split(b"\n")
         os.ftruncate(descriptor, 0)
-        write, encode, text, leave, lines = os.write, encode_basestring_ascii, str, os._exit, [0]
+        write, encode, text, leave, sign = os.write, encode_basestring_ascii, str, os._exit, blake2b
+        lines = [0]
 
         def say(kind, *words):
-            said = ",".join([encode(text(word)) for word in (kind,) + words])
-            write(descriptor, ("%s %d [%s]\n" % (key, lines[0], said)).encode("ascii"))
+            said = "[%s]" % ",".join([encode(text(word)) for word in (kind,) + words])
+            mark = sign(("%d %s" % (lines[0], said)).encode("ascii"), key=key, digest_size=16).hexdigest()
+            write(descriptor, ("%d %s %s\n" % (lines[0], mark, said)).encode("ascii"))
             lines[0] += 1
 
         def end(status):
@@ -51,6 +55,7 @@ class Report:
                 leave(status)
 
         self.say, self.end = say, end
+        self.copies = {name.decode("utf-8") for name in copies}
 
 
 _BUILTINS = "AssertionError BaseException Exception all any bool getattr isinstance issubclass len repr sorted str type"

@@ -44,7 +44,7 @@ def main():
     from_tree = files[:1] == ["--from-tree"]
     files = files[from_tree:]
     report = looper_report.Report(place)
-    say = report.say
+    say, copies = report.say, report.copies
     if from_tree:
         say("begun")
         looper_report.with_tree()
@@ -72,6 +72,7 @@ def main():
         def __init__(self):
             self.outcomes = {}
             self.raised = set()
+            self.broken = set()
 
         @pytest.hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_makereport(self, item, call):
@@ -104,7 +105,14 @@ def main():
 
         def pytest_collectreport(self, report):
             if report.failed:
+                self.broken.add(report.nodeid.partition("::")[0])
                 say("error", "collecting %s failed: %s" % (report.nodeid, str(report.longrepr)[-500:]))
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtestloop(self, session):
+            # A copy that cannot be imported keeps no real test from running.
+            if self.broken <= copies:
+                session.config.option.continue_on_collection_errors = True
 
     def look():
         replaced = originals.replaced()
