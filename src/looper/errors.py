@@ -285,6 +285,20 @@ def is_of_what_was_made(error: BaseException) -> bool:
             return isinstance(error, ValueError | ArithmeticError | MemoryError | RecursionError | re.error)
 
 
+def ends_everything(error: BaseException) -> bool:
+    """Whether an error that ended one of many tasks is the end of all: no other could survive it, or something is wrong with what was
+    asked for."""
+    match error:
+        case JournalError() | ModelFatal():
+            return True
+        case InfrastructureError():
+            return False
+        case LooperError():
+            return not is_of_what_was_made(error)
+        case _:
+            return not isinstance(error, Exception)
+
+
 def named(error: BaseException) -> str:
     """Class and message of an error, in one line of bounded length that any encoding holds."""
     said = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()

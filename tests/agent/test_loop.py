@@ -370,6 +370,19 @@ class Refusing(ScriptedModel):
         return super().reply(request)
 
 
+class Uncountable(Refusing):
+    """Is refused when it counts for a second time."""
+
+    most = 1
+
+    def count_tokens(self, messages: object) -> int | None:
+        self.most -= 1
+        if self.most < 0:
+            raise self.error
+        return None
+
+
+@pytest.mark.parametrize("refusing", [Refusing, Uncountable])
 @pytest.mark.parametrize(
     ("error", "stop"),
     [
@@ -381,13 +394,24 @@ class Refusing(ScriptedModel):
     ],
 )
 def test_c6_c7_c9_what_is_the_rollouts_own_ends_it_with_its_work_so_far(
-    bench: Bench, error: ModelError, stop: StopReason
+    bench: Bench, error: ModelError, stop: StopReason, refusing: type[Refusing]
 ) -> None:
-    bench.model = Refusing(error, write("new.py", "x = 1\n"))
+    bench.model = refusing(error, write("new.py", "x = 1\n"))
     end = bench.run()
     assert (end.stop_reason, end.steps) == (stop, 1)
     assert end.cause == f"{type(error).__name__}: {error}"
     assert "+x = 1" in bench.workspace.patch()[0]
+
+
+def test_c6_a_recorded_step_that_cannot_be_counted_now_is_no_replay(bench: Bench) -> None:
+    bench.run(write("new.py", "x = 1\n"), write("new.py", "x = 2\n"), DONE)
+    bench.recorded = tuple(bench.steps)
+    bench.model = Uncountable(ModelUnfit("roles must alternate"), DONE)
+    with pytest.raises(ReplayDiverged):
+        bench.run()
+    bench.model.most = 0
+    with pytest.raises(ModelUnfit):
+        bench.run()
 
 
 def test_c6_what_the_very_first_request_is_refused_for_is_not_the_agents(bench: Bench) -> None:

@@ -1,13 +1,19 @@
 """The models of a repository that evolves: reviewers without a verdict, servers that fail, authors without a budget."""
 
+from dataclasses import replace
+
 import pytest
 from tests.cli.test_commands import one_line
 from tests.fakes.model_servers import Fault
 from tests.fakes.shop import DONE, EDIT, Shop, answers, edit, prime, shop, verdict
 
+from looper.cli.repositories import model_of
 from looper.cli.repository_steps import campaign, verify
 from looper.errors import BadInput, InfrastructureError, ModelDenied, ModelUnpaid
-from looper.records.generation import Cause, Phase
+from looper.protocols import ChatRequest
+from looper.records.generation import Cause, Phase, Role
+
+REQUEST = ChatRequest("c", (("user", "Are you there?"),), 10, 100, 0.0, 1, 10.0)
 
 __all__ = ["shop"]
 
@@ -110,6 +116,15 @@ def test_l39_a_server_that_fails_for_a_while_costs_pauses_that_grow(
     with pytest.raises(InfrastructureError):
         campaign(shop.open(generations=2))
     assert shop.open().ledger.state().stopped.startswith("model:") and len(waited) == 4
+
+
+def test_l39_whoever_waits_for_a_role_is_told(shop: Shop) -> None:
+    told: list[str] = []
+    shop.prime.answers[:] = [Fault(429, "later", (("Retry-After", "0.2"),)), "ready"]
+    model = model_of(replace(shop.open(patience_s=5.0), say=told.append), Role.PRIME, 0)
+    assert model.reply(REQUEST).text == "ready" and len(told) == 1
+    assert "later" in told[0] and "Asking again in" in told[0]
+    model.close()
 
 
 def test_a_lab_whose_model_fails_part_way_goes_on_from_its_last_step(

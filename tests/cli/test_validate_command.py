@@ -1,9 +1,20 @@
 """`looper bench validate` as a user meets it, on the embedded suite."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from tests.cli.test_commands import looper, one_line
+
+from looper.bench.verify import Judgement
+from looper.cli import validating
+from looper.cli.settings import settings
+from looper.cli.wiring import every_task
+from looper.experiment.schedule import select_tasks
+from looper.records.plan import TaskSelection
+from looper.records.task import Task
 
 
 def test_a_task_is_validated_once_and_the_table_says_what_was_found(tmp_path: Path, state: Path) -> None:
@@ -18,6 +29,24 @@ def test_a_task_is_validated_once_and_the_table_says_what_was_found(tmp_path: Pa
     assert "| 2 | 2 | 0 | 0 | 0 | 0 |" in first.stdout
     again = looper(*asked, cwd=tmp_path, **home)
     assert "2 of 2 tasks need nothing more, 0 to do" in again.stderr and again.stdout == first.stdout
+
+
+def test_a_task_that_breaks_ends_no_other(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = replace(settings(), state=state, workspaces=state / "workspaces")
+    shutil.rmtree(at.validations, ignore_errors=True)
+    selection, told = TaskSelection(suite="micro", limit=2), list[str]()
+    tasks = select_tasks(every_task(selection, at)[0], selection)
+    real = validating.verify
+
+    def breaks(task: Task, *rest: Any) -> Judgement:
+        if task.instance_id == tasks[0].instance_id:
+            raise ValueError("something odd")
+        return real(task, *rest)
+
+    monkeypatch.setattr(validating, "verify", breaks)
+    _, found = validating.run_validations(selection, at, 1, "auto", told.append)
+    assert [each.instance_id for each in found] == [tasks[1].instance_id] and found[0].valid
+    assert f"{tasks[0].instance_id}: not tried, ValueError: something odd" in told
 
 
 def test_what_cannot_be_validated_is_one_line(tmp_path: Path, state: Path) -> None:

@@ -12,9 +12,19 @@ import pytest
 
 from looper.agent.prompt import opening
 from looper.agent.scaffold import packaged_scaffold
+from looper.edges.models import mlx
 from looper.edges.models.mlx import MlxModel, folder_digest, nano_folder
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
-from looper.errors import BadInput, ModelMissing, ModelTimeout, ModelUnfit, ModelUnreachable, RequestRefused
+from looper.errors import (
+    BadInput,
+    Cancelled,
+    ModelMissing,
+    ModelTimeout,
+    ModelUnfit,
+    ModelUnreachable,
+    ReplyLate,
+    RequestRefused,
+)
 from looper.protocols import ChatRequest, Message
 from looper.records.task import Task
 from looper.records.training import Turn
@@ -195,7 +205,9 @@ def test_c2_halves_of_characters_reach_the_tokenizer_as_something_it_can_read(
     assert nano.count_tokens(said) and nano.reply(replace(request_, conversation="odd", messages=said))
 
 
-def test_p15_a_killed_model_process_is_named_and_started_again(request_: ChatRequest) -> None:
+def test_p15_a_killed_model_process_is_named_and_started_again(
+    request_: ChatRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = MlxModel(nano_folder(), name="nano", context_tokens=2048)
     try:
         before = model.reply(request_).text
@@ -204,8 +216,12 @@ def test_p15_a_killed_model_process_is_named_and_started_again(request_: ChatReq
         model._process.child.wait()
         assert model.reply(request_).text == before
         os.kill(model._process.child.pid, signal.SIGSTOP)
-        with pytest.raises(ModelTimeout):
+        with pytest.raises(ReplyLate):
             model.reply(replace(request_, timeout_s=0.5))
+        monkeypatch.setattr(mlx, "START_TIMEOUT_S", 0.5)
+        with pytest.raises(ModelTimeout) as late:
+            model.count_tokens(request_.messages)
+        assert late.value.retryable, "the time of a count is no rollout's"
         threading.Timer(
             0.3, lambda: model._process.child and os.kill(model._process.child.pid, signal.SIGKILL)
         ).start()
@@ -213,6 +229,35 @@ def test_p15_a_killed_model_process_is_named_and_started_again(request_: ChatReq
             model.reply(request_)
     finally:
         model.close()
+
+
+def test_who_still_asks_after_the_end_starts_no_process(request_: ChatRequest) -> None:
+    model = MlxModel(nano_folder(), name="nano", context_tokens=2048)
+    assert model.reply(request_).text
+    model.close()
+    with pytest.raises(Cancelled):
+        model.reply(request_)
+    assert model._process.child is None and not model._process._waiting
+
+
+def test_a_process_that_dies_is_told_nothing_and_leaves_nobody_waiting(request_: ChatRequest) -> None:
+    class Dying:
+        """Still there when looked at, gone when written to."""
+
+        def __init__(self) -> None:
+            reading, writing = os.pipe()
+            os.close(reading)
+            self.stdin = os.fdopen(writing, "w")
+
+        def poll(self) -> None:
+            return None
+
+    model = MlxModel(nano_folder(), name="nano", context_tokens=2048)
+    model._process.child = Dying()  # type: ignore[assignment]
+    model.forget("x")
+    with pytest.raises(ModelUnreachable):
+        model.reply(request_)
+    assert not model._process._waiting
 
 
 def test_the_digest_changes_with_the_weights(tmp_path: Path) -> None:

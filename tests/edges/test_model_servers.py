@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.fakes.scripted_http import LAST_CHUNK, Answer, ScriptedServer, chunk, free_port, stream_head, whole
 
+from looper.edges.models import http
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.http import Patience
 from looper.edges.models.ollama import OllamaModel
@@ -644,6 +645,22 @@ def test_m5_an_event_may_take_several_lines_and_need_no_blank_one() -> None:
         b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\ndata: [DONE]\n',
     )
     assert found.text == "hi"
+
+
+def test_m5_a_reply_has_an_end_however_it_is_cut_into_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MOST_BYTES", 1 << 20)
+    for text in ("x" * 1000, "x" * 2_000_000):
+        with pytest.raises(ModelReplyBroken, match="more than 1 MiB for one reply"):
+            reply_to(*sse(*[delta(content=text)] * 2000)[: 2_000_000 // len(text) + 1])
+
+
+def test_m5_a_long_line_is_read_once() -> None:
+    """In pieces as the network cuts them; joined anew at each of them, this took a minute."""
+    line = json.dumps(delta(content="x" * (32 << 20))).encode()
+    events, begun = http._Events("m"), time.monotonic()
+    for at in range(0, len(line), 4096):
+        assert not list(events.feed(line[at : at + 4096]))
+    assert len(list(events.feed(b"\n"))) == 1 and time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize("kind", ["ollama", "openai"])

@@ -1,16 +1,29 @@
 """Another version of the agent's own source at work: in the sandbox, on the real suite with the real small model."""
 
+import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from looper.agent.loop import Assignment
+from looper.agent.tools import Hands
 from looper.cli.lanes import lane_run
 from looper.cli.settings import Settings
 from looper.cli.settings import settings as looper_settings
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.models.scripted import ScriptedModel
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.errors import PromptCut
+from looper.evolution.guest import Guests, _Ended, _Served
 from looper.journal import read_stream
-from looper.records.trajectory import Step, StopReason, Trajectory
+from looper.protocols import ChatRequest, Sandbox
+from looper.records.memory import Delivery
+from looper.records.plan import Arm, Limits
+from looper.records.task import Task
+from looper.records.trajectory import Reply, Step, StopReason, Trajectory
 from looper.views.runs import RunView
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -72,6 +85,34 @@ def test_one_that_dies_resolves_nothing_and_ends_nothing(settings: Settings) -> 
     view = at_work(settings, version(settings, "dies", RUN, f"        raise SystemExit(0)\n{RUN}"))
     assert not any(view.outcomes("candidate").values()) and len(view.outcomes("candidate")) == TASKS
     assert {end.stop_reason for end in ends(view, "candidate")} == {StopReason.CRASHED}
+
+
+class Cut(ScriptedModel):
+    """Its server reads less than it is given."""
+
+    def reply(self, request: ChatRequest) -> Reply:
+        raise PromptCut("it read 3 tokens of a longer prompt")
+
+
+@pytest.mark.parametrize(
+    ("role", "stop"), [("developer", None), ("user", StopReason.CONTEXT_FULL)], ids=["role", "length"]
+)
+def test_what_a_guest_sends_its_model_ends_the_guest_and_not_the_run(
+    role: str, stop: StopReason | None, arm: Arm, task: Task, sandbox: Sandbox, limits: Limits,
+    workspaces: GitWorkspaces, environments: HarnessEnvironment, tmp_path: Path,
+) -> None:  # fmt: skip
+    environment = environments.of(task)
+    workspace = workspaces.create(task, "guest")
+    of = Assignment(
+        "candidate/0/t", 1, task, 1, 0.0, Delivery(candidates=0),
+        Hands(workspace, sandbox, environment, arm.scaffold, limits), Cut([]),
+        time.monotonic, lambda step: None, lambda: False,
+    )  # fmt: skip
+    served = _Served(Guests(sandbox, environment, tmp_path), SOURCE, of, tmp_path)
+    with pytest.raises(_Ended):
+        served._answer(json.dumps({"operation": "reply", "messages": [[role, "x"]], "most": 9}).encode())
+    assert served.stop is stop and ("PromptCut" in served.cause) == (stop is not None)
+    workspace.close()
 
 
 @pytest.mark.proof

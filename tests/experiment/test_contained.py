@@ -14,13 +14,21 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces import exports, manifest
 from looper.edges.workspaces.exports import GitWorkspace, GitWorkspaces
-from looper.errors import InfrastructureError, JournalError
+from looper.errors import (
+    FileRefused,
+    InfrastructureError,
+    JournalError,
+    LooperError,
+    ModelUnfit,
+    ModelUnreachable,
+)
 from looper.experiment.cell import World
 from looper.experiment.ledger import Ledger
 from looper.experiment.pools import read_attempts
 from looper.experiment.run import INFRA_IN_A_ROW, run_plan
 from looper.journal import read_stream
 from looper.protocols import Message, Sandbox
+from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Limits, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
 from looper.records.text import encodable, joined
@@ -226,17 +234,62 @@ def test_c13_what_escapes_in_a_cell_becomes_its_end_with_class_and_cause(
     assert odd.attempt == (3 if outcome is Outcome.INFRA_ERROR else 1)
 
 
-def test_c13_faults_of_one_kind_in_many_cells_stop_the_run_only_where_they_are_the_worlds(
+@pytest.mark.parametrize(
+    "error", [ValueError, PermissionError, FileRefused], ids=lambda error: error.__name__
+)
+def test_c13_what_breaks_while_the_tests_are_run_is_not_the_patchs(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def breaks(self: GitWorkspace) -> Path:
+        raise error("something odd")
+
+    monkeypatch.setattr(GitWorkspace, "results", breaks)
+    (verdict,) = run.play(["<bash>echo x > even</bash>", DONE])
+    assert (verdict.outcome, verdict.attempt) == (Outcome.INFRA_ERROR, 3), verdict.cause
+    assert f"{error.__name__}: something odd" in verdict.cause
+    assert ("breaks" in verdict.fault) == (error is not PermissionError)
+
+
+def test_c13_faults_in_many_cells_stop_the_run_only_where_all_are_the_same(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = [["<bash>touch odd</bash>", DONE]] * (INFRA_IN_A_ROW + 2)
-    monkeypatch.setattr(GitWorkspace, "state", lambda self: {}["nothing"])
+    monkeypatch.setattr(GitWorkspace, "state", lambda self: {}[self.root.name])
     found = run.play(*many)
     assert all(verdict.outcome is Outcome.INFRA_ERROR and verdict.fault for verdict in found)
     shown = "\n".join(show_cell(run.folder.parent, run.folder, found[0].cell, None))
-    assert "infra_error: KeyError: 'nothing'" in shown and "Traceback" in shown
+    assert f"infra_error: {found[0].cause}" in shown and "Traceback" in shown
+    monkeypatch.setattr(GitWorkspace, "state", lambda self: {}["nothing"])
+    again = replace(run, folder=run.folder.with_name("again"))
+    with pytest.raises(LooperError, match="6 cells in a row met the same fault of Looper's own: KeyError"):
+        again.play(*many)
     monkeypatch.setattr(GitWorkspace, "state", lambda self: 1 / 0)
     assert all(verdict.outcome is Outcome.UNRESOLVED for verdict in run.play(*many))
+
+
+def test_c13_a_model_that_cannot_forget_leaves_no_workspace(run: Run, workspaces: GitWorkspaces) -> None:
+    class Dead(ScriptedModel):
+        def forget(self, conversation: str) -> None:
+            raise ModelUnreachable("it ended")
+
+    place = workspaces.create(run.task, "place")
+    before = set(place.root.parent.iterdir())
+    (verdict,) = run.play([DONE, DONE], model=Dead)
+    assert verdict.cause == "ModelUnreachable: it ended" and set(place.root.parent.iterdir()) == before
+    place.close()
+
+
+def test_c6_memory_that_cannot_be_counted_costs_no_rollout(run: Run) -> None:
+    class Uncounted(ScriptedModel):
+        def count_tokens(self, messages: Sequence[Message]) -> int | None:
+            if len(messages) == 1:
+                raise ModelUnfit("no conversation begins so")
+            return None
+
+    told = Delivery(candidates=1, text="Look twice.")
+    run = replace(run, world=replace(run.world, memory_of=lambda arm, seed, task: told))
+    (verdict,) = run.play(["<bash>touch x</bash>", DONE], model=Uncounted)
+    assert verdict.outcome is Outcome.UNRESOLVED and run.ends()[0].memory_tokens is None
 
 
 def test_c13_a_world_that_is_gone_still_stops_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,11 +165,10 @@ class _Rollout:
         begun, already_pruned = self.of.clock(), len(self.conversation.pruned)
         try:
             length = self.conversation.fit(self.limits.context_tokens - self.limits.output_tokens)
+            pruned = len(self.conversation.pruned) - already_pruned
+            reply = self._reply()
         except ContextFull:
             return StopReason.CONTEXT_FULL
-        pruned = len(self.conversation.pruned) - already_pruned
-        try:
-            reply = self._reply()
         except ModelError as error:
             self.cause = f"{type(error).__name__}: {error}"
             return end_by(error, len(self.steps))
@@ -267,6 +266,9 @@ class _Rollout:
                 raise Cancelled
             try:
                 self._repeat(step)
+            except ModelError as error:
+                end_by(error, len(self.steps))
+                raise ReplayDiverged from error  # It was answered then.
             except Exception as error:
                 if not (isinstance(error, ContextFull) or is_of_what_was_made(error)):
                     raise

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from looper.bench import patches
 from looper.bench.protection import NOTHING, Protection, left_out, pytest_settings
 from looper.bench.testrun import Ran, Seen, run_tests
-from looper.errors import BadPatch, FileRefused, VerifierBroken
+from looper.errors import BadPatch, FileRefused, VerifierBroken, is_of_what_was_made, named
 from looper.protocols import (
     Change,
     Effect,
@@ -75,15 +75,22 @@ class Court:
 
 
 def verify(task: Task, patch: str, environment: Environment, court: Court, name: str) -> Judgement:
-    """Judge a patch. Raises VerifierBroken and other InfrastructureErrors, which are no verdicts."""
+    """Judge a patch. What is raised is no verdict: only while the patch is entered can an error be the patch's."""
     begun = court.clock()
     tests = effect_of_tests(task, court.workspaces)
     workspace = court.workspaces.create(task, name)
     try:
         try:
             entered = enter(task, patch, workspace, court, tests)
-        except BadPatch as error:
-            cause = f"the patch does not apply: {error}"
+        except Exception as error:
+            if not is_of_what_was_made(error):
+                raise
+            applies = not isinstance(error, BadPatch)
+            cause = (
+                f"the patch cannot be judged: {named(error)}"
+                if applies
+                else f"the patch does not apply: {error}"
+            )
             found = without_tests(task, Outcome.UNRESOLVED, cause, wall_s=court.clock() - begun)
             return replace(found, file_recall=_recall(task, court.workspaces, ()))
         judged = _run_and_judge(task, workspace, environment, court, entered.stripped, begun)

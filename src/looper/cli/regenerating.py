@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from looper.cli.progress import Waits
 from looper.cli.settings import Settings
 from looper.cli.wiring import harness_environment, role_model, sandbox_named, scratch, stoppable
 from looper.errors import BadInput, Cancelled
@@ -71,8 +72,9 @@ def regenerate(
     options.folder.mkdir(parents=True, exist_ok=True)
     lock = RunLock(options.folder, "regeneration")
     writers: list[Writer] = []
+    waits = Waits(say)
     try:
-        writers += [_writer(text, settings) for text in options.models]
+        writers += [_writer(text, settings, waits) for text in options.models]
         sandbox, reasons = sandbox_named(options.sandbox), []
         rig = Rig(sandbox, harness_environment(settings), lambda: scratch(sandbox, settings.workspaces))
         with stoppable() as stop:
@@ -103,13 +105,14 @@ def regenerate(
         lock.close()
 
 
-def _writer(text: str, settings: Settings) -> Writer:
+def _writer(text: str, settings: Settings, waits: Waits) -> Writer:
     name, mark, budget = text.rpartition("=")
     if not mark or not budget.isdigit():
         name, budget = text, ""
     spec = parse_model(name)
     key = {"anthropic": settings.anthropic_key, "openai": settings.openai_key}.get(spec.backend, "")
-    return Writer(name, role_model(spec, key, CONTEXT_TOKENS, PATIENCE_S), int(budget) if budget else None)
+    model = role_model(spec, key, CONTEXT_TOKENS, PATIENCE_S, waits)
+    return Writer(name, model, int(budget) if budget else None)
 
 
 def _same_campaign(folder: Path, found: str) -> None:

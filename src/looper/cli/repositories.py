@@ -7,6 +7,7 @@ from typing import Any
 
 from looper.cli.campaigns import PLACE
 from looper.cli.evolve_settings import EvolveSettings, evolve_settings, price
+from looper.cli.progress import Waits
 from looper.cli.settings import Settings
 from looper.cli.wiring import (
     role_model,
@@ -92,7 +93,7 @@ def model_of(found: Opened, role: Role, generation: int) -> Metered:
     )
     key = getattr(settings, f"{source}_key").get_secret_value() or fallback
     context = settings.max_context if role is Role.LAB else CONTEXT_TOKENS
-    inner: ChatModel = role_model(spec, key, context, settings.patience_s)
+    inner: ChatModel = role_model(spec, key, context, settings.patience_s, Waits(found.say))
     cost = price(getattr(settings, f"{source}_price"))
     return Metered(
         inner,

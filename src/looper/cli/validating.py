@@ -9,7 +9,7 @@ from looper.bench.validate import validate
 from looper.bench.verify import VERSION, Court, Judgement, verify
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, engine, every_task, missing_programs
-from looper.errors import BadInput, InfrastructureError
+from looper.errors import BadInput, InfrastructureError, ends_everything, named
 from looper.experiment.grading import GRADING
 from looper.experiment.schedule import select_tasks
 from looper.journal import RunLock, Stream, replace_file
@@ -79,8 +79,10 @@ def run_validations(
                 return f"{task.instance_id}: not tried, stopped"
             try:
                 return validate(task, site.environments.of(task).id, judge, missing[task.repo])
-            except InfrastructureError as error:
-                return f"{task.instance_id}: not tried, {type(error).__name__}: {error}"
+            except Exception as error:
+                if ends_everything(error):
+                    raise
+                return f"{task.instance_id}: not tried, {named(error)}"
 
         for number, found in enumerate(engine(workers).map(one, jobs), 1):
             if isinstance(found, str):

@@ -479,8 +479,10 @@ def versions(root: Path) -> Versions:
     return VersionFolders(root)
 
 
-def role_model(spec: ModelSpec, key: str, context_tokens: int, deadline_s: float) -> ChatModel:
-    """A model for one role, asked again after faults that can pass. Raises BadInput."""
+def role_model(
+    spec: ModelSpec, key: str, context_tokens: int, deadline_s: float, tell: Callable[[str, float], None]
+) -> ChatModel:
+    """A model for one role, asked again after faults that can pass, and `tell` hears of each wait. Raises BadInput."""
     inner: ChatModel
     match spec.backend:
         case "anthropic":
@@ -497,7 +499,7 @@ def role_model(spec: ModelSpec, key: str, context_tokens: int, deadline_s: float
             raise BadInput(
                 f"{spec.backend} writes no programs. Use anthropic:NAME, openai:NAME or ollama:NAME for the roles of evolve."
             )
-    return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s))
+    return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s), tell=tell)
 
 
 def given_environment(python: Path, variables: Mapping[str, str]) -> Environment:

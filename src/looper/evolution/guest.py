@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, total
-from looper.errors import Cancelled, FileRefused, ModelError, is_of_what_was_made
-from looper.protocols import ChatRequest, Command, CommandResult, Environment, Sandbox
+from looper.errors import Cancelled, FileRefused, ModelError, PromptCut, is_of_what_was_made
+from looper.protocols import ChatRequest, Command, CommandResult, Environment, Message, Sandbox
 from looper.records.base import content_hash
 from looper.records.trajectory import Reply, Step, StopReason
 from looper.untrusted import remove_tree
@@ -30,7 +30,11 @@ GRACE_S = 15.0
 LINE_BYTES = 16 << 20
 """Longest request; a guest that sends more is ended."""
 POLL_MS = 100
+ROLES = frozenset({"system", "user", "assistant"})
 CHILD = Path(__file__).with_name("guest_child.py")
+
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,14 @@ def _sent(pipe: int, data: bytes, guest: threading.Thread) -> bool:
         except BlockingIOError:
             continue
     return True
+
+
+def _conversation(messages: list[list[str]]) -> tuple[Message, ...]:
+    """A guest's. Raises ValueError for a role that not every server knows: its refusal would pass for one of every request."""
+    said = tuple((str(role), str(text)) for role, text in messages)
+    if strange := {role for role, _ in said} - ROLES:
+        raise ValueError(f"no roles: {sorted(strange)}")
+    return said
 
 
 class _Ended(Exception):
@@ -203,13 +215,14 @@ class _Served:
         }
 
     def _count(self, messages: list[list[str]]) -> int | None:
-        return self.of.model.count_tokens([(role, text) for role, text in messages])
+        said = _conversation(messages)
+        return self._answered(lambda: self.of.model.count_tokens(said))
 
     def _reply(self, messages: list[list[str]], most: int) -> dict[str, Any]:
         if len(self.replies) >= self.limits.steps:
             self.stop = StopReason.STEP_LIMIT
             raise _Ended
-        said = tuple((str(role), str(text)) for role, text in messages)
+        said = _conversation(messages)
         self.prompt_hash = self.prompt_hash or content_hash(*(part for message in said for part in message))
         request = ChatRequest(
             conversation=f"{self.of.cell}#{self.of.attempt}",
@@ -221,13 +234,19 @@ class _Served:
             seed=int(content_hash(str(self.of.seed), str(len(self.replies)))[:8], 16),
             timeout_s=max(1.0, self._left()),
         )
-        try:
-            reply = self.of.model.reply(request)
-        except ModelError as error:
-            self.stop, self.cause = end_by(error, len(self.replies)), f"{type(error).__name__}: {error}"
-            raise _Ended from error
+        reply = self._answered(lambda: self.of.model.reply(request))
         self.replies.append(reply)
         return reply.model_dump(mode="json")
+
+    def _answered(self, ask: Callable[[], Answer]) -> Answer:
+        """What the model says; its refusals end the guest, who alone chose the words."""
+        try:
+            return ask()
+        except ModelError as error:
+            cut = isinstance(error, PromptCut)
+            self.stop = StopReason.CONTEXT_FULL if cut else end_by(error, len(self.replies))
+            self.cause = f"{type(error).__name__}: {error}"
+            raise _Ended from error
 
     def _left(self) -> float:
         waited = sum(reply.waited_s for reply in self.replies)

@@ -81,9 +81,6 @@ class Tree:
     def patch(self) -> Any:
         raise NotImplementedError("the harness makes the patch")
 
-    def results(self) -> Any:
-        raise NotImplementedError("the harness runs the tests")
-
     def close(self) -> None:
         pass
 

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from traceback import format_exception
 
-from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
+from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, rollout
 from looper.agent.tools import Hands
 from looper.bench.verify import Court, Judgement, rules, verify, without_tests
 from looper.errors import (
     Cancelled,
     InfrastructureError,
-    JournalError,
-    LooperError,
-    ModelFatal,
+    ModelError,
+    ends_everything,
     is_of_what_was_made,
     named,
 )
@@ -109,13 +109,13 @@ def run_cell(job: Job, world: World, recorder: Recorder, past: Past) -> Verdict:
             verdict = attempt.run()
         except ReplayDiverged:
             verdict = attempt.broken("the interrupted rollout could not be repeated")
-        except (JournalError, ModelFatal):
-            raise
         except (InfrastructureError, OSError) as error:
+            if ends_everything(error):
+                raise
             verdict = attempt.broken(named(error))
-        except LooperError:
-            raise
         except Exception as error:
+            if ends_everything(error):
+                raise
             verdict = attempt.broken(named(error), fault=encodable("".join(format_exception(error))))
         recorder.verdict(verdict)
         if verdict.outcome.is_verdict or past.attempt >= last:
@@ -143,15 +143,9 @@ class _Attempt:
             self.recorder.trajectory(trajectory)
         if self.recorder.cancelled():
             raise Cancelled
-        cause = trajectory.patch_error
-        if not cause:
-            try:
-                return self._judged(trajectory, environment)
-            except Exception as error:
-                if not is_of_what_was_made(error):
-                    raise
-                cause = f"the patch cannot be judged: {named(error)}"
-        found = without_tests(self.job.task, Outcome.UNRESOLVED, cause)
+        if not trajectory.patch_error:
+            return self._judged(trajectory, environment)
+        found = without_tests(self.job.task, Outcome.UNRESOLVED, trajectory.patch_error)
         return self._verdict(found, trajectory.patch_hash, environment.id)
 
     def _judged(self, trajectory: Trajectory, environment: Environment) -> Verdict:
@@ -209,13 +203,13 @@ class _Attempt:
             cancelled=self.recorder.cancelled,
             recorded=self.past.steps,
         )
-        try:
-            done = world.rollout(arm, assignment)
-            patch, flagged, patch_error = _patch_of(workspace)
-            memory_tokens = _memory_tokens(model, memory, done)
-        finally:
-            model.forget(f"{cell.key}#{self.past.attempt}")
-            workspace.close()
+        with closing(workspace):
+            try:
+                done = world.rollout(arm, assignment)
+                patch, flagged, patch_error = _patch_of(workspace)
+                memory_tokens = _memory_tokens(model, memory, done)
+            finally:
+                model.forget(f"{cell.key}#{self.past.attempt}")
         return Trajectory(
             cell=cell.key,
             attempt=self.past.attempt,
@@ -281,13 +275,19 @@ def _patch_of(workspace: Workspace) -> tuple[str, tuple[str, ...], str]:
 
 
 def _memory_tokens(model: ChatModel, memory: Delivery, done: Rollout) -> int | None:
-    """Length of what was told from memory, as the content of a message."""
+    """Length of what was told from memory, as the content of a message; None where it cannot be counted."""
     told = [text for _, text in memory.earlier] + [memory.text or ""]
     told += [item.text for item in memory.later if item.id in done.memory]
     text = "\n".join(part for part in told if part)
     if not text:
         return 0
-    with_it, without = (model.count_tokens([("user", said)]) for said in (text, ""))
+    try:
+        with_it, without = (model.count_tokens([("user", said)]) for said in (text, ""))
+    except ModelError as error:
+        end_by(
+            error, done.steps
+        )  # The rollout is over already, and what it says of its conversation stays true.
+        return None
     return None if with_it is None or without is None else with_it - without
 
 

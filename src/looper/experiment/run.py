@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError, JournalError
+from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError, JournalError, LooperError
 from looper.experiment.cell import Job, Past, Recorder, World, run_cell
 from looper.experiment.ledger import Ledger
 from looper.protocols import Engine, Item
@@ -26,7 +26,8 @@ STEPS_TO_JUDGE = 50
 DEGENERATE = 0.2
 """Share of steps without a readable action beyond which an arm is no agent any more: it stops and has no rate."""
 INFRA_IN_A_ROW = 6
-"""So many cells that end as infra_error one after the other stop the run: it would burn all its tasks."""
+"""So many cells that end as infra_error one after the other stop the run: it would burn all its tasks. Faults of Looper's own do so
+where all have the same cause."""
 
 
 class Progress(Protocol):
@@ -40,6 +41,10 @@ class _Shared:
     """What the lanes of one run share."""
 
     failures: int = 0
+    """Cells in a row that failed outside of the agent."""
+    faults: int = 0
+    """Cells in a row that met `fault`."""
+    fault: str = ""
     steps: Counter[str] = field(default_factory=Counter)
     """Of each arm, in this process."""
     without_action: Counter[str] = field(default_factory=Counter)
@@ -148,10 +153,23 @@ def _must_have_space(folder: Path) -> None:
         )
 
 
+def _count_fault(shared: _Shared, cause: str) -> None:
+    """Raises LooperError where cell after cell meets the same one."""
+    shared.faults = shared.faults + 1 if cause == shared.fault else 1
+    shared.fault = cause
+    if shared.faults >= INFRA_IN_A_ROW:
+        raise LooperError(
+            f"{shared.faults} cells in a row met the same fault of Looper's own: {cause}. `looper show` prints its traceback "
+            "below any of them. Mend it, or leave these tasks out."
+        )
+
+
 def _stop_if_hopeless(shared: _Shared, verdict: Verdict) -> None:
-    if verdict.fault:
-        return  # Looper's own, met on the way of one cell: it says nothing of the world that the others meet.
     with shared.lock:
+        if verdict.fault:
+            _count_fault(shared, verdict.cause)
+            return  # Looper's own, met on the way of one cell: it says nothing of the world that the others meet.
+        shared.faults = 0
         shared.failures = shared.failures + 1 if verdict.outcome is Outcome.INFRA_ERROR else 0
         if shared.failures >= INFRA_IN_A_ROW:
             raise InfrastructureError(

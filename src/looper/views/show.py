@@ -10,9 +10,8 @@ from looper.records.training import Example
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import TestOutcome, Verdict
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Escape sequences that a model or a tool printed could set titles, move the cursor or fill the clipboard; half a character
-cannot be printed at all."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Escape sequences that a model or a tool printed could set titles, move the cursor or fill the clipboard."""
 
 
 def harmless(text: str) -> str:

@@ -24,8 +24,8 @@ CONNECT_S = 10.0
 GET_S = 30.0
 BYTES_PER_TOKEN = 3.0
 """Cautious: English has about four, code about three and a half. Used where a server gives no tokenizer."""
-MOST_BYTES = 64 << 20
-"""Of one object."""
+MOST_BYTES = 256 << 20
+"""Of one answer, with all that stands around its words."""
 _FIELDS = ("event:", "id:", "retry:", ":")
 """Lines of an event stream that hold no data: keep-alives among them."""
 
@@ -53,18 +53,23 @@ class _Events:
     """
 
     def __init__(self, what: str) -> None:
-        self._what, self._rest, self._begun = what, b"", ""
+        self._what, self._begun = what, ""
+        self._bytes, self._rest = 0, [b""]
+        """All that came, and the pieces of the line that is not over."""
 
     def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
         """Raises ModelError for what is no JSON, and for the error that an object reports."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
+        self._bytes += len(piece)
+        if self._bytes > MOST_BYTES:
+            raise ModelReplyBroken(f"{self._what} sent more than {MOST_BYTES >> 20} MiB for one reply.")
+        more, *lines = piece.split(b"\n")
+        self._rest.append(more)
         for line in lines:
-            yield from self._line(line)
-        if len(self._rest) + len(self._begun) > MOST_BYTES:
-            raise ModelReplyBroken(f"{self._what} sent a line of more than {MOST_BYTES >> 20} MiB.")
+            yield from self._line(b"".join(self._rest))
+            self._rest = [line]
 
     def end(self) -> Iterator[dict[str, Any]]:
-        yield from self._line(self._rest)
+        yield from self._line(b"".join(self._rest))
         yield from self._line(b"")
 
     def _line(self, line: bytes) -> Iterator[dict[str, Any]]:

@@ -21,9 +21,11 @@ from typing import IO, Any
 from looper.edges.models.blas import find_openblas
 from looper.edges.models.sendable import one_line, sendable
 from looper.errors import (
+    Cancelled,
     MissingTool,
     ModelMissing,
     ModelServerFault,
+    ModelTimeout,
     ModelUnfit,
     ModelUnreachable,
     ReplyLate,
@@ -212,25 +214,27 @@ class _Process:
         self._waiting: dict[int, queue.Queue[dict[str, Any]]] = {}
         self.child: subprocess.Popen[str] | None = None
         self._stderr: deque[str] = deque(maxlen=20)
-        self._loaded = False
+        self._loaded = self._closed = False
 
     def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
-        Raises ModelUnreachable where the process ended, ReplyLate, ModelServerFault for want of memory, RequestRefused for
+        Raises Cancelled once this was closed, ModelUnreachable where the process ended, ReplyLate or ModelTimeout, ModelServerFault for want of memory, RequestRefused for
         what is wrong with this request alone, and ModelFatal: ModelUnfit for a model that cannot take our messages,
         ModelMissing for one that does not load, or an adapter that cannot be used.
         """
         number = next(self._numbers)
         answer: queue.Queue[dict[str, Any]] = queue.Queue(1)
-        with self._lock:
-            self._running()
-            self._waiting[number] = answer
-            self._send({**request, "id": number})
         try:
+            with self._lock:
+                self._running()
+                self._waiting[number] = answer
+                self._send({**request, "id": number})
             found = answer.get(timeout=timeout_s)
         except queue.Empty as error:
-            raise ReplyLate(f"{self._name} gave no reply within {timeout_s:.0f} s.") from error
+            # Only a reply has its time from its rollout.
+            late = ReplyLate if request["op"] == "reply" else ModelTimeout
+            raise late(f"{self._name} gave no answer within {timeout_s:.0f} s.") from error
         finally:
             self._waiting.pop(number, None)
         if found.get("died"):
@@ -253,11 +257,12 @@ class _Process:
         """Send what needs no answer, if there is anybody to hear it."""
         with self._lock:
             if self.child is not None and self.child.poll() is None:
-                self._send(message)
+                with contextlib.suppress(ModelUnreachable):  # It ended meanwhile, and remembers nothing.
+                    self._send(message)
 
     def close(self) -> None:
         with self._lock:
-            process, self.child = self.child, None
+            process, self.child, self._closed = self.child, None, True
         if process is None:
             return
         assert process.stdin is not None
@@ -278,7 +283,10 @@ class _Process:
             raise ModelUnreachable(f"The model process of {self._name} ended: {said}") from error
 
     def _running(self) -> None:
-        """Make sure that the process runs; it has said that its model is loaded when this returns."""
+        """Make sure that the process runs; it has said that its model is loaded when this returns. Raises Cancelled: who still asks
+        after the end must not start a process that nobody ends."""
+        if self._closed:
+            raise Cancelled
         if self.child is not None and self.child.poll() is None:
             return
         argv = [sys.executable, "-m", "looper.edges.models.mlx_child", str(self._folder)]
