@@ -70,7 +70,7 @@ def test_r6_the_first_closed_folder_on_the_way_is_named(state: Path) -> None:
     inner = shared_folder(state / "open" / "shut" / "inner")
     assert closed_to_others([inner, state / "missing" / "x"]) is None
     (state / "open" / "shut").chmod(0o700)
-    assert closed_to_others([state, inner]) == state / "open" / "shut"
+    assert closed_to_others([state, inner]) == (state / "open" / "shut", inner)
 
 
 def archive(*entries: tarfile.TarInfo) -> bytes:

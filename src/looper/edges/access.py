@@ -43,10 +43,10 @@ def share(tree: Path) -> None:
         raise EnvironmentBroken(f"{tree} cannot be opened to the user whom commands run as: {said[-1]}.")
 
 
-def closed_to_others(paths: Iterable[Path]) -> Path | None:
-    """The first folder on the way to one of the paths that others than its owner may not enter."""
+def closed_to_others(paths: Iterable[Path]) -> tuple[Path, Path] | None:
+    """The first folder on the way to one of the paths that others than its owner may not enter, and that path."""
     for path in paths:
         for folder in reversed(path.resolve().parents):
             if folder.exists() and not folder.stat().st_mode & stat.S_IXOTH:
-                return folder
+                return folder, path
     return None
