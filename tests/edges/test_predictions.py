@@ -130,8 +130,9 @@ def test_c2_bytes_and_half_characters_of_a_patch_are_kept(
         (b'{\n"a": {"model_patch": ""},\n"a": {}}', '"a" stands in one object twice'),
         (
             json.dumps({"instance_id": "x" * 1000, "model_patch": ""}).encode(),
-            f'entry 1: unknown task "{"x" * 100}"…. Correct',
+            f'line 1: unknown task "{"x" * 100}"…. Correct',
         ),
+        (b'\n{\n"instance_id": "x"\n}', "line 2: without model_patch"),
         (b"[]", "holds no predictions"),
         (b"{}", "holds no predictions"),
         (b"", "holds no predictions"),

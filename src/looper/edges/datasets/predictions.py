@@ -64,7 +64,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         for name, row in whole_text.items():
             yield quoted(name), {"instance_id": name, **row} if isinstance(row, dict) else row
     elif isinstance(whole_text, dict):
-        yield "entry 1", whole_text
+        above = text[: text.index("{")].count("\n")
+        yield f"line {above + 1}", whole_text
     elif isinstance(whole_text, ValueError) and text.lstrip().partition("\n")[0].strip() in ("[", "{"):
         raise BadInput(f"{path}: {whole_text}. Correct it and run again.")
     else:
