@@ -1,5 +1,6 @@
 """Records on the disk: rows S01 to S13, figure R11."""
 
+import errno
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
@@ -338,6 +340,23 @@ def test_c11_an_unmounted_or_read_only_volume_is_a_journal_error(tmp_path: Path)
     if "unshare" in done.stderr:
         pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
     assert done.stdout.count("JournalError") == 2, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3])
+def test_c11_a_volume_whose_open_files_are_stale_is_a_journal_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    stream = Stream(tmp_path, "notes", Note, RunLock(tmp_path))
+    calls = iter(range(1, 100))
+
+    def stale(descriptor: int, real: Callable[[int], os.stat_result] = os.fstat) -> os.stat_result:
+        if next(calls) >= asked:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(descriptor)
+
+    monkeypatch.setattr(os, "fstat", stale)
+    with pytest.raises(JournalError):
+        stream.append(Note(number=0, text=""))
 
 
 def test_s09_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -92,6 +92,10 @@ class WorkspaceError(InfrastructureError):
     """A workspace could not be made, or is not what it must be."""
 
 
+class GitRefused(WorkspaceError):
+    """Git itself says no to what it was asked: it was not ended from outside, and the machine lacked nothing."""
+
+
 class DirtyWorkspace(WorkspaceError):
     """A workspace that should equal its base tree does not."""
 

@@ -218,13 +218,15 @@ class Stream(Generic[R]):
                     f"{self._path} failed before; stop, make room or check the disk, and run again."
                 )
             self._must_be_there()
-            end = os.fstat(self._descriptor).st_size
+            end = None
             try:
+                end = os.fstat(self._descriptor).st_size
                 self._write(_encode(self._next, record, self._folder))
                 _sync(self._descriptor)
             except OSError as error:
                 self._broken = True
-                self._truncate(end)
+                if end is not None:
+                    self._truncate(end)
                 raise JournalError(
                     f"Cannot write {self._path}: {error.strerror}. What was recorded before is intact; "
                     "free disk space or check the disk, then run the same command again."
@@ -274,9 +276,8 @@ class Stream(Generic[R]):
 
 def _is_still(descriptor: int, path: Path) -> bool:
     """Whether the open file is the one that has this name."""
-    mine = os.fstat(descriptor)
     try:
-        found = path.stat()
+        mine, found = os.fstat(descriptor), path.stat()
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)

@@ -309,7 +309,7 @@ class Sources(Protocol):
         ...
 
     def with_patch(self, base: str, patch: str, message: str) -> str:
-        """A commit on top of `base` with a git patch applied. Raises WorkspaceError where it does not apply."""
+        """A commit on top of `base` with a git patch applied. Raises GitRefused where it does not apply."""
         ...
 
     def diff(self, base: str, candidate: str) -> str:

@@ -62,6 +62,22 @@ def test_the_page_of_experiments_is_what_the_plans_and_the_learnings_say() -> No
     assert TARGET.read_text("utf-8") == text(), "run: python scripts/write_experiments_doc.py"
 
 
+@pytest.mark.parametrize(
+    ("variable", "command"),
+    [
+        ("LOOPER_HOME", ("bench", "list")),
+        ("LOOPER_HOME", ("serve", "--port", "0")),
+        ("LOOPER_WORKSPACES", ("run", "exp00", "--limit", "1")),
+        ("LOOPER_RUNS", ("run", "exp00", "--limit", "1", "--fresh")),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_one_line(
+    project: Path, state: Path, variable: str, command: tuple[str, ...]
+) -> None:
+    found = looper(*command, cwd=project, **{"LOOPER_HOME": str(state), variable: "/dev/null/x"})
+    assert found.returncode and "/dev/null/x" in found.stderr and "Not a directory" in one_line(found)
+
+
 def test_help_and_version_import_nothing_heavy() -> None:
     program = "import sys; from looper.cli.main import app; print([n for n in ('mlx','pydantic','httpx','rich.table') if n in sys.modules])"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

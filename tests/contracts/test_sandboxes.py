@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from looper.edges.sandboxes import check
+from looper.edges.sandboxes import check, process
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.landlock import Landlock
 from looper.edges.sandboxes.process import TEMP_BYTES, give
@@ -277,6 +277,17 @@ def test_a25_the_tree_cannot_grow_without_limit(each_sandbox: Sandbox, root: Pat
     assert result.killed_by == "disk" and "complete" not in result.text()
 
 
+def test_a25_files_are_counted_in_the_places_of_the_command_alone(
+    each_sandbox: Sandbox, root: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "INODE_LIMIT", 500)
+    many = "for i in $(seq 900); do : > $i; done; sleep 1; echo complete"
+    with subprocess.Popen(["/bin/bash", "-c", f"sleep 0.3; {many}"], cwd=outside, stdout=subprocess.DEVNULL):
+        assert bash(each_sandbox, root, "sleep 1.2; echo complete").text() == "complete\n"
+    if os.statvfs(root).f_files:
+        assert bash(each_sandbox, root, many).killed_by == "disk"
+
+
 def test_a26_no_namespaces_or_mounts(each_sandbox: Sandbox, root: Path) -> None:
     script = "unshare -Ur true && echo user; unshare -m true && echo mount; mount -o remount,rw / && echo remount; true"
     text = bash(each_sandbox, root, script).text().splitlines()
@@ -314,7 +325,7 @@ def test_a30_a_killed_harness_leaves_nothing_behind(each_sandbox: Sandbox, root:
     program = textwrap.dedent(
         f"""
         from pathlib import Path
-        from looper.edges.sandboxes import check
+        from looper.edges.sandboxes import check, process
         from looper.protocols import Command
         sandbox = {BACKENDS[each_sandbox.name]}
         script = "setsid sleep {name} & sleep {name}"

@@ -15,7 +15,7 @@ from looper.edges.environments.beside import site_for, stamped_site
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.errors import WorkspaceError
+from looper.errors import BadInput, EnvironmentBroken, WorkspaceError
 
 
 @pytest.fixture
@@ -55,11 +55,22 @@ def test_r6_a_program_stays_one_and_no_other_file_becomes_one(tmp_path: Path) ->
     assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("program", "text")] == [0o755, 0o644]
 
 
+@pytest.mark.parametrize("below", ["/proc/nope", "/dev/null/x"])
+def test_a_folder_that_cannot_be_made_is_named_with_what_chooses_another(below: str) -> None:
+    with pytest.raises(BadInput, match=f"The folder {below}/suites cannot be made: .* LOOPER_HOME"):
+        shared_folder(Path(below) / "suites")
+
+
+def test_a_tree_that_cannot_be_opened_says_so_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentBroken, match="missing cannot be opened .*: No such file"):
+        share(tmp_path / "missing")
+
+
 def test_r6_the_first_closed_folder_on_the_way_is_named(state: Path) -> None:
     inner = shared_folder(state / "open" / "shut" / "inner")
     assert closed_to_others([inner, state / "missing" / "x"]) is None
     (state / "open" / "shut").chmod(0o700)
-    assert closed_to_others([state, inner]) == state / "open" / "shut"
+    assert closed_to_others([state, inner]) == (state / "open" / "shut", inner)
 
 
 def archive(*entries: tarfile.TarInfo) -> bytes:

@@ -185,3 +185,23 @@ def test_m12_a_row_of_another_shape_is_named(tmp_path: Path, row: dict[str, Any]
     (tmp_path / "p.jsonl").write_text(json.dumps(row))
     with pytest.raises(BadInput, match=r"p\.jsonl, line 1: not what it should hold"):
         read_foreign(str(tmp_path / "p.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("5", "an object is wanted, not int"),
+        ("null", "an object is wanted, not NoneType"),
+        ('"text"', "an object is wanted, not str"),
+        ('{"a": {"model_patch": ""}, "a": {"model_patch": ""}}', '"a" stands in one object twice'),
+    ],
+)
+def test_a_file_that_holds_something_else_says_so(tmp_path: Path, written: str, said: str) -> None:
+    (tmp_path / "x.json").write_text(written)
+    with pytest.raises(BadInput, match=f"x.json: {said}"):
+        read_foreign(str(tmp_path / "x.json"))
+
+
+def test_one_prediction_over_several_lines_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps({"instance_id": "a", "model_patch": PATCH}, indent=1))
+    assert [found.patch for found in read_foreign(str(tmp_path / "x.json")).attempts] == [PATCH]

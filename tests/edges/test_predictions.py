@@ -126,6 +126,13 @@ def test_c2_bytes_and_half_characters_of_a_patch_are_kept(
         (b'[\n  {"instance_id": 1,\n]', "not JSON"),
         (b'{"instance_id": "x"}\nno\n', "line 2: not JSON"),
         (b"[" * 100_000, "too deeply nested"),
+        (b'{"a": {"model_patch": ""}, "a": {"model_patch": "x"}}', 'line 1: "a" stands in one object twice'),
+        (b'{\n"a": {"model_patch": ""},\n"a": {}}', '"a" stands in one object twice'),
+        (
+            json.dumps({"instance_id": "x" * 1000, "model_patch": ""}).encode(),
+            f'line 1: unknown task "{"x" * 100}"…. Correct',
+        ),
+        (b'\n{\n"instance_id": "x"\n}', "line 2: without model_patch"),
         (b"[]", "holds no predictions"),
         (b"{}", "holds no predictions"),
         (b"", "holds no predictions"),
@@ -148,3 +155,10 @@ def test_v8_a_second_one_for_a_task_is_named_with_the_first(
         BadInput, match=f"entry 3: {rows[0]['instance_id']} of m a second time, after entry 1"
     ):
         read_predictions(tmp_path / "p.json", tasks)
+
+
+def test_v8_one_prediction_over_several_lines_is_read(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(rows[0], indent=2))
+    assert read_predictions(tmp_path / "p.json", tasks) == expected(rows[:1])

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from looper.edges.workspaces import git as git_module
 from looper.edges.workspaces import manifest
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.git import git
 from looper.edges.workspaces.manifest import Scanner, manifest_hash
-from looper.errors import BadInput, BadPatch, DirtyWorkspace, TreeUnreadable, WorkspaceError
+from looper.errors import BadInput, BadPatch, DirtyWorkspace, GitRefused, TreeUnreadable, WorkspaceError
 from looper.records.task import Runner, Task
 
 FIX = "the line that only the fix holds"
@@ -444,6 +445,7 @@ def test_c3_a_tree_that_changes_while_it_is_looked_at_is_looked_at_all_the_same(
     with subprocess.Popen(["/bin/sh", "-c", script], cwd=worked.root) as changing:
         for _ in range(300):
             worked.state()
+        assert changing.poll() is None, "it was changed to the end"
         changing.kill()
 
 
@@ -486,3 +488,29 @@ def test_c3_a_tree_that_is_gone_is_told_from_a_volume_that_is_gone(
     subprocess.run(["rm", "-rf", worked.root.parent], check=True)
     with pytest.raises(WorkspaceError, match="is gone"):
         worked.state()
+
+
+@pytest.mark.parametrize(
+    "end", ["kill -9 $$", "echo 'error: failed to write to x: No space left on device' >&2; exit 128"]
+)
+def test_a_git_that_the_machine_ends_says_nothing_of_tree_or_patch(
+    workspaces: GitWorkspaces, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    worked = workspaces.create(task, "w")
+    (worked.root / "a.py").write_text("changed\n")
+    patch, _ = worked.patch()
+    ended = tmp_path / "git"
+    ended.write_text(f"#!/bin/sh\n{end}\n")
+    ended.chmod(0o755)
+    monkeypatch.setattr(git_module, "program", lambda name: str(ended))
+    for asked in (worked.patch, lambda: worked.apply(patch), lambda: workspaces.effect(task, patch)):
+        with pytest.raises(WorkspaceError) as error:
+            asked()
+        assert not isinstance(error.value, GitRefused)
+
+
+def test_no_path_of_a_patch_passes_for_a_full_disk(workspaces: GitWorkspaces, task: Task) -> None:
+    name = "x: No space left on device"
+    patch = f"diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-a\n+b\n"
+    with pytest.raises(BadPatch, match="No space left on device: No such file"):
+        workspaces.create(task, "w").apply(patch)

@@ -10,6 +10,7 @@ import pytest
 
 from looper.records.task import Task
 from looper.records.verdict import Outcome
+from looper.views.live import goes_on_with
 from looper.views.runs import read_run
 
 Suite = tuple[tuple[Task, ...], dict[str, Path]]
@@ -79,6 +80,18 @@ def test_every_kind_of_patch_is_classed_right_and_none_stops_the_run(grader: Gra
     assert not (grader.folder / "evil.py").exists()
     again = grader.grade(rows)
     assert again.stdout == done.stdout and len(read_run(run.folder).verdicts) == 7, "nothing is judged twice"
+
+
+def test_the_command_that_goes_on_with_a_grading_is_recorded_as_it_was_given(
+    grader: Grader, micro: Suite
+) -> None:
+    grader.file = grader.folder / "two words.jsonl"
+    assert grader.grade([row(micro[0][0], "")]).returncode == 0
+    run = read_run(next((grader.folder / "runs").iterdir()))
+    said = f"cd {grader.folder} && looper bench verify '{grader.file}' --suite micro"
+    assert goes_on_with(run) == said and run.sessions[-1].workers == 2
+    (run.folder / "sessions.jsonl").unlink()
+    assert goes_on_with(read_run(run.folder)) == "looper bench verify 'two words.jsonl' --suite micro"
 
 
 def test_models_of_one_file_are_reported_apart(grader: Grader, micro: Suite) -> None:

@@ -131,11 +131,14 @@ def bench_verify(
     Example: looper bench verify predictions.jsonl --suite micro
     """
     import json
+    import shlex
+    import sys
 
     from looper.cli.grading import grade
     from looper.views.predictions import swe_bench_report
 
-    found = grade(predictions, suite, level, isolation, workers, sandbox, chosen_settings(data, mirrors), say)
+    settings, command = chosen_settings(data, mirrors), shlex.join(["looper", *sys.argv[1:]])
+    found = grade(predictions, suite, level, isolation, workers, sandbox, settings, command, say)
     for arm in found.manifest.plan.arms:
         print(json.dumps({"model": arm.model.name, **swe_bench_report(found, arm.name)}, indent=1))
     say(str(found.folder))

@@ -29,9 +29,10 @@ def grade(
     workers: int,
     sandbox: str,
     settings: Settings,
+    command: str,
     say: Callable[[str], None],
 ) -> RunView:
-    """Everything behind `looper bench verify`: a run whose rollouts were made elsewhere."""
+    """Everything behind `looper bench verify`: a run whose rollouts were made elsewhere. `command` goes on with it."""
     selection = suite_named(suite, level, isolation)
     tasks, mirrors = load_tasks(selection, settings)
     by_id = {task.instance_id: task for task in tasks}
@@ -56,6 +57,7 @@ def grade(
         ends = trajectories(plan, judged, code_version(), site.sandbox.name, found)
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
+        ledger.begin(workers, command)
         stop = stack.enter_context(site.occupied(folder))
         lanes = [(Cell(arm=end.arm, seed=0, instance_id=end.instance_id),) for end in ends]
         todo = sum(ledger.past(cell) is not None for lane in lanes for cell in lane)

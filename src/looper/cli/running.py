@@ -21,7 +21,7 @@ from looper.cli.wiring import (
     similarity,
     stoppable,
 )
-from looper.errors import BadInput, Cancelled, Drift, InfrastructureError
+from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError
 from looper.experiment.ledger import Ledger, differences, nothing_done
 from looper.experiment.prove import prove_split
 from looper.experiment.schedule import changed_since, quoting
@@ -243,6 +243,8 @@ def _new_folder(runs: Path, name: str, others: int) -> Path:
             folder.mkdir(parents=True)
         except FileExistsError:
             others += 1
+        except OSError as error:
+            raise JournalError(f"Cannot write to the run folder {folder}: {error.strerror}.") from error
         else:
             return folder
 

@@ -111,8 +111,13 @@ def _token_path(settings: Settings, port: int) -> Path:
 def _token_file(settings: Settings, port: int, token: str) -> Iterator[None]:
     """Readable by its owner alone, from its first moment on, and gone with the server."""
     path = _token_path(settings, port)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+    except OSError as error:
+        raise BadInput(
+            f"{path.parent} cannot be made: {error.strerror}. Name a place that can be written to with LOOPER_HOME."
+        ) from error
     before = os.umask(0o077)
     try:
         replace_file(path, token.encode())

@@ -43,7 +43,6 @@ def run_validations(
             f"--repo {absent[0]}; or name a folder with --mirrors."
         )
     folder = settings.validations
-    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         lock = RunLock(folder, "folder of validations")
         stack.callback(lock.close)

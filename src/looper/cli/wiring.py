@@ -151,7 +151,7 @@ def mirror(repo: str, tasks: Sequence[Task], settings: Settings) -> tuple[Path, 
     """A repository's mirror, cloned where it is not there, and the tasks whose base commit it lacks. Raises BadInput."""
     path = mirror_path(settings.mirrors, repo)
     if not path.is_dir():
-        settings.mirrors.mkdir(parents=True, exist_ok=True)
+        shared_folder(settings.mirrors)
         clone(repo, path)
     return path, missing_commits(path, tasks)
 

@@ -8,11 +8,11 @@ from typing import Protocol
 from looper.agent.loop import ReplayDiverged
 from looper.errors import (
     Cancelled,
+    GitRefused,
     InfrastructureError,
     ModelDenied,
     ModelServerFault,
     ModelUnpaid,
-    WorkspaceError,
 )
 from looper.evolution.cycle import cause_of
 from looper.evolution.lab import STEPS, Lab, Work, work
@@ -142,7 +142,7 @@ def _snapshot(ledger: Ledger, sources: Sources, found: Generation, done: Work) -
             if done.patch.strip()
             else found.base_commit
         )
-    except WorkspaceError as error:
+    except GitRefused as error:
         # Git refuses what would leave the tree.
         commit, cause = found.base_commit, Cause.UNSAFE_TREE
         done = Work(done.patch, (*done.flagged, str(error)), done.reported)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from looper.edges.datasets.objects import unique
 from looper.errors import BadInput
 from looper.records.foreign import ForeignAttempt, ForeignRun
 from looper.records.text import bare_lines
@@ -54,11 +55,13 @@ def _text(path: Path) -> str:
 
 
 def _json(path: Path, text: str, line: int | None = None) -> Any:
+    where = f"{path}, line {line}" if line else str(path)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        where = f"{path}, line {line}" if line else str(path)
+        return json.loads(text, object_pairs_hook=unique)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise BadInput(f"{where}: not JSON: {error}.") from error
+    except ValueError as error:
+        raise BadInput(f"{where}: {error}.") from error
 
 
 def _folder(path: Path) -> ForeignRun:
@@ -99,7 +102,9 @@ def _file(path: Path) -> ForeignRun:
     text = _text(path)
     if path.suffix == ".json":
         found = _json(path, text)
-        rows = list(enumerate(found.values() if isinstance(found, dict) else found, 1))
+        if not isinstance(found, list):
+            found = [found] if "instance_id" in _mapping(found, path) else list(found.values())
+        rows = list(enumerate(found, 1))
     else:
         written = enumerate(bare_lines(text), 1)
         rows = [(number, _json(path, line, number)) for number, line in written if line.strip()]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from looper.edges.datasets.objects import NAME_CHARACTERS, quoted, unique
 from looper.errors import BadInput
 from looper.records.foreign import Prediction
 from looper.records.task import Task
@@ -33,7 +34,7 @@ def read_predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction,
         key = (prediction.model, prediction.instance_id)
         if key in found:
             problems.append(
-                f"{place}: {prediction.instance_id} of {prediction.model} a second time, after {found[key][0]}"
+                f"{place}: {prediction.instance_id} of {prediction.model[:NAME_CHARACTERS]} a second time, after {found[key][0]}"
             )
         found.setdefault(key, (place, prediction))
     if problems:
@@ -61,7 +62,10 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield from ((f"entry {number}", row) for number, row in enumerate(whole_text, 1))
     elif isinstance(whole_text, dict) and not isinstance(whole_text.get("instance_id"), str):
         for name, row in whole_text.items():
-            yield f'"{name}"', {"instance_id": name, **row} if isinstance(row, dict) else row
+            yield quoted(name), {"instance_id": name, **row} if isinstance(row, dict) else row
+    elif isinstance(whole_text, dict):
+        above = text[: text.index("{")].count("\n")
+        yield f"line {above + 1}", whole_text
     elif isinstance(whole_text, ValueError) and text.lstrip().partition("\n")[0].strip() in ("[", "{"):
         raise BadInput(f"{path}: {whole_text}. Correct it and run again.")
     else:
@@ -82,9 +86,11 @@ def _text(path: Path) -> str:
 def _json(text: str) -> Any:
     """What a JSON text holds, or the ValueError that it is none."""
     try:
-        return json.loads(text, strict=False)
-    except ValueError as error:
+        return json.loads(text, strict=False, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
         return ValueError(f"not JSON: {error}")
+    except ValueError as error:
+        return error
     except RecursionError:
         return ValueError("not JSON that can be read: too deeply nested")
 
@@ -101,7 +107,7 @@ def _prediction(row: Any, tasks: Mapping[str, Task]) -> Prediction:
     instance, patch, model = str(row["instance_id"]), row["model_patch"], row.get("model_name_or_path")
     if instance not in tasks:
         near = difflib.get_close_matches(instance, tasks, n=1)
-        raise ValueError(f'unknown task "{instance}"{f", did you mean {near[0]}?" if near else ""}')
+        raise ValueError(f"unknown task {quoted(instance)}{f', did you mean {near[0]}?' if near else ''}")
     if patch is not None and not isinstance(patch, str):
         raise ValueError("model_patch is no text")
     return Prediction(instance_id=instance, model=str(model or NO_MODEL), patch=patch or "")

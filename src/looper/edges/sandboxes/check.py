@@ -164,7 +164,7 @@ def must_reach(sandbox: Sandbox, python: str, readable: tuple[Path, ...], place:
         fix = f"Remove {readable[0]}, so that it is made anew." if readable else ""
         if sandbox.owner is not None and (closed := closed_to_others((Path(python), *readable, place))):
             fix = (
-                f"Commands run as the user {sandbox.owner}, who may not enter {closed}: chmod a+x it, or choose another place "
+                f"Commands run as the user {sandbox.owner}, who may not enter {closed[0]}: chmod a+x it, or choose another place "
                 "with LOOPER_HOME."
             )
         last = (said.strip().splitlines() or ["no word"])[-1]

@@ -71,7 +71,7 @@ class Landlock:
         would bring it nearer."""
         if self.owner is not None and (closed := closed_to_others((*command.readable, command.root))):
             raise SandboxUnavailable(
-                f"commands run as nobody, who may not enter {closed}, and {[*command.readable, command.root][0]} needs something there. "
+                f"commands run as nobody, who may not enter {closed[0]}, where {closed[1]} lies. "
                 "Make a virtual environment of a Python that lies elsewhere (PYTHON=/usr/bin/python3) and keep LOOPER_HOME "
                 "elsewhere, run as another user than root, or install bubblewrap, which mounts what is needed."
             )

@@ -27,6 +27,7 @@ DRAIN_S = 0.3
 """How long the end of the output is waited for after the command has ended. Every process that it left holds the pipe,
 so the end says that they are gone; one that no sandbox ends must not hold up the run."""
 INODE_LIMIT = 150_000
+"""Files, folders and links that a command may leave in the places that it can write to."""
 MEMORY_SHARE = 2
 """All processes of a command together may hold this many times the limit of one."""
 TEMP_BYTES = 512 << 20
@@ -318,23 +319,26 @@ def _free(folder: Path) -> tuple[int, int]:
 
 
 def _disk_is_full(before: tuple[int, int], command: Command) -> bool:
-    """Whether the tree has grown too much. Free space is cheap to ask for and may move for other reasons: then look."""
+    """Whether the command's places hold too much. What is free is cheap to ask for and may move for other reasons: then look."""
     space, inodes = _free(command.root)
-    if before[0] - space > command.tree_mb << 20:
-        places = (command.root, _temporary_path(command), *command.writable)
-        return sum(map(_tree_bytes, places)) > command.tree_mb << 20
-    return before[1] - inodes > INODE_LIMIT
+    if before[0] - space <= command.tree_mb << 20 and before[1] - inodes <= INODE_LIMIT:
+        return False
+    places = (command.root, _temporary_path(command), *command.writable)
+    held, entries = map(sum, zip(*map(_held, places), strict=True))
+    return held > command.tree_mb << 20 or entries > INODE_LIMIT
 
 
-def _tree_bytes(root: Path) -> int:
-    total = 0
-    for folder, _, names in os.walk(root):
+def _held(root: Path) -> tuple[int, int]:
+    """Bytes of the files below a folder, and how many entries there are."""
+    held = entries = 0
+    for folder, folders, names in os.walk(root):
+        entries += len(folders) + len(names)
         for name in names:
             try:
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+                held += os.lstat(os.path.join(folder, name)).st_blocks * 512
             except OSError:
                 continue  # Gone since it was listed.
-    return total
+    return held, entries
 
 
 def _resident_mb(pid: int) -> int:

@@ -30,7 +30,7 @@ from looper.edges.workspaces.manifest import (
     link_leaves_tree,
     manifest_hash,
 )
-from looper.errors import BadInput, BadPatch, DirtyWorkspace, TreeUnreadable, WorkspaceError
+from looper.errors import BadInput, BadPatch, DirtyWorkspace, GitRefused, TreeUnreadable, WorkspaceError
 from looper.protocols import Change, Effect, TreeEntry
 from looper.records.base import content_hash
 from looper.records.task import Task
@@ -170,7 +170,7 @@ def _effect(files: Path, patch: str) -> Effect:
         data = patch.encode("utf-8", "surrogateescape")
         try:
             git(["apply", "--cached", "--whitespace=nowarn", "-"], cwd=files, stdin=data, variables=own)
-        except WorkspaceError as error:
+        except GitRefused as error:
             raise BadPatch(_said(error)) from error
         asked = ["diff-index", "--cached", "--name-status", "-z", "--no-renames", "HEAD"]
         fields = git(asked, cwd=files, variables=own).split(b"\0")
@@ -191,7 +191,7 @@ def _entry(place: Path) -> TreeEntry | None:
     return TreeEntry("100755" if mode & 0o100 else "100644", place.read_bytes())
 
 
-def _said(error: WorkspaceError) -> str:
+def _said(error: GitRefused) -> str:
     """What git itself said."""
     return re.sub(r"^git apply failed in .*?: (error: |fatal: )?", "", str(error))
 
@@ -199,7 +199,7 @@ def _said(error: WorkspaceError) -> str:
 def _make_export(mirror: Path, commit: str, folder: Path) -> None:
     try:
         git(["cat-file", "-e", f"{commit}^{{commit}}"], cwd=mirror)
-    except WorkspaceError as error:
+    except GitRefused as error:
         raise BadInput(
             f"The mirror {mirror} does not hold the base commit {commit}. Fetch it again, or use a complete one."
         ) from error
@@ -281,7 +281,7 @@ class GitWorkspace:
             arguments = ["diff", "--no-index", "--binary", "--full-index", "--no-renames", "--no-prefix"]
             arguments += ["--no-ext-diff", "--no-textconv", "--no-color", "a", "b"]
             diff = git(arguments, cwd=place, accept=(0, 1))
-        except WorkspaceError as error:
+        except GitRefused as error:
             raise TreeUnreadable(f"git cannot compare the tree with its base: {error}") from error
         finally:
             remove_tree(place)
@@ -307,7 +307,7 @@ class GitWorkspace:
         try:
             arguments = ["apply", "--whitespace=nowarn", *options, "-"]
             git(arguments, cwd=self.root, stdin=data, most_kib=APPLY_KIB)
-        except WorkspaceError as error:
+        except GitRefused as error:
             raise BadPatch(_said(error)) from error
         finally:
             self._give_all()

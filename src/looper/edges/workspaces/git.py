@@ -1,12 +1,14 @@
 """Runs git on what the harness owns, deaf to every configuration but its own."""
 
+import errno
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from looper.edges.sandboxes.process import program
-from looper.errors import MissingTool, WorkspaceError
+from looper.errors import GitRefused, MissingTool, WorkspaceError
 
 _ENVIRONMENT = {
     "PATH": "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin",
@@ -35,6 +37,13 @@ _SETTINGS = (
     "init.defaultBranch=main",
     "protocol.file.allow=always",
 )
+_OF_THE_MACHINE = tuple(
+    f": {os.strerror(code)}"
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
+)
+"""How the last line of an error ends that says nothing of what git was given; a path of a patch stands before it."""
+_CRASHES = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT)
+"""How a program ends that gets no more memory and does not say so."""
 
 
 def git(
@@ -48,7 +57,8 @@ def git(
     most_kib: int | None = None,
 ) -> bytes:
     """Standard output of one git command; `variables` are added to its environment, as for an index of its own, and `most_kib` is
-    its address space, where the system has such a limit. Raises WorkspaceError, or MissingTool where git is not installed."""
+    its address space, where the system has such a limit. Raises GitRefused for git's own no, WorkspaceError where it was ended from
+    outside, took too long or the machine lacked something, or MissingTool where git is not installed."""
     executable = program("git")
     if executable is None:
         raise MissingTool(
@@ -68,8 +78,11 @@ def git(
     except subprocess.TimeoutExpired as error:
         raise WorkspaceError(f"git {arguments[0]} took more than {timeout_s:.0f} s in {cwd}.") from error
     if done.returncode not in accept:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise WorkspaceError(f"git {arguments[0]} failed in {cwd}: {said[-1] if said else done.returncode}.")
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [str(done.returncode)]
+        crashed = most_kib is not None and done.returncode in _CRASHES
+        refused = (done.returncode > 0 or crashed) and not said[-1].endswith(_OF_THE_MACHINE)
+        kind = GitRefused if refused else WorkspaceError
+        raise kind(f"git {arguments[0]} failed in {cwd}: {said[-1]}.")
     return done.stdout
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.git import git
-from looper.errors import BadInput, MergeConflict, RefMoved, WorkspaceError
+from looper.errors import BadInput, GitRefused, MergeConflict, RefMoved, WorkspaceError
 from looper.protocols import Change
 
 NOTHING = "0" * 40
@@ -20,7 +20,7 @@ class GitSources:
         """Raises BadInput where there is no repository."""
         try:
             found = git(["rev-parse", "--absolute-git-dir"], cwd=root)
-        except (WorkspaceError, FileNotFoundError, NotADirectoryError) as error:
+        except (GitRefused, FileNotFoundError, NotADirectoryError) as error:
             raise BadInput(f"{root} is no git repository. Name one with --repo, or run: git init.") from error
         self._folder = Path(found.decode().strip())
 
@@ -126,7 +126,7 @@ class GitSources:
     def move(self, ref: str, commit: str, expected: str) -> None:
         try:
             self._git("update-ref", ref, commit, expected or NOTHING)
-        except WorkspaceError as error:
+        except GitRefused as error:
             now = self.at(ref)
             if now == commit:
                 return  # Done before, by a process that ended right after.
