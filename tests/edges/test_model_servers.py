@@ -647,11 +647,15 @@ def test_m5_an_event_may_take_several_lines_and_need_no_blank_one() -> None:
     assert found.text == "hi"
 
 
-def test_m5_a_reply_has_an_end_however_it_is_cut_into_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("characters", [1000, 2_000_000])
+def test_m5_a_reply_has_an_end_however_it_is_cut_into_lines(
+    characters: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(http, "MOST_BYTES", 1 << 20)
-    for text in ("x" * 1000, "x" * 2_000_000):
-        with pytest.raises(ModelReplyBroken, match="more than 1 MiB for one reply"):
-            reply_to(*sse(*[delta(content=text)] * 2000)[: 2_000_000 // len(text) + 1])
+    events, (piece,) = http._Events("m"), sse(delta(content="x" * characters))
+    with pytest.raises(ModelReplyBroken, match="more than 1 MiB for one reply"):
+        for _ in range(2_000_000 // characters):
+            list(events.feed(piece))
 
 
 def test_m5_a_long_line_is_read_once() -> None:
