@@ -1,5 +1,6 @@
 """Verdicts against cheats and faults: rows V01 to V24, guards G-21 to G-24."""
 
+import dataclasses
 import os
 import re
 import sys
@@ -453,9 +454,72 @@ def test_v3_a_product_that_equals_everything_is_tampering(
     assert gold.outcome is Outcome.RESOLVED and gold.canaries.startswith("varied: test_")
 
 
+def test_v3_what_is_lied_only_once_is_told_by_a_copy_that_comes_first(
+    level_1: tuple[Task, GitWorkspaces], environments: HarnessEnvironment, sandbox: Sandbox, limits: Limits
+) -> None:
+    task, workspaces = level_1
+    module, function = task.fail_to_pass[0].partition("::test_")[::2]
+    court = Court(workspaces, sandbox, limits)
+    source = (workspaces.base_file(task, task.modified_files[0]) or b"").decode()
+    lying = (
+        "_seen = {}\nclass _Text(str):\n    def __eq__(self, other):\n"
+        "        return _seen.setdefault(str(self), str(other)) == str(other)\n    __hash__ = str.__hash__\n"
+        f"class _Answer:\n    def __init__(self, given): self.given = given\n    def __repr__(self): return _Text(self.given)\n"
+        f"def {function}(*given): return _Answer(repr(given))\n"
+    )
+    patch = patch_with(
+        workspaces, task, lambda root: (root / task.modified_files[0]).write_text(f"{source}\n{lying}")
+    )
+    found = verify(task, patch, environments.of(task), court, "v")
+    assert found.outcome is Outcome.TAMPERED, found
+    assert set(found.fail_to_pass.values()) == {TestOutcome.PASSED} or found.tampering
+
+
+def test_with_tests_in_a_tree_of_their_own_the_product_finds_none_of_them(
+    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
+) -> None:
+    """Or it would answer what they expect."""
+    hidden = task.fail_to_pass[0].partition("::")[0]
+    function = task.fail_to_pass[0].partition("::test_")[2]
+    reading = f"\n\nimport os\n{function}_there = os.path.exists({hidden!r})\n"
+    reading += f"if {function}_there:\n    raise RuntimeError('the hidden tests are here')\n"
+    product = task.modified_files[0]
+    fixed = workspaces.effect(task, task.gold_patch)[product][1]
+    assert fixed is not None
+    patch = patch_with(
+        workspaces, task, lambda root: (root / product).write_text(fixed.content.decode() + reading)
+    )
+    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    assert verify(task, patch, environments.of(task), court, "v").outcome is Outcome.RESOLVED
+
+
+@pytest.mark.parametrize(
+    "package", ["sitecustomize", "usercustomize", "_virtualenv", "_distutils_hack", "encodings"]
+)
+def test_nothing_of_the_tree_is_found_by_the_interpreter_as_it_starts(
+    package: str, task: Task, environments: HarnessEnvironment, court: Court, workspaces: GitWorkspaces
+) -> None:
+    """In repositories of the benchmark the tree stands on the module path from the start."""
+    own = environments.of(task)
+    on_path = dataclasses.replace(own, variables={**own.variables, "PYTHONPATH": "{root}"})
+    begins = workspaces.create(task, "w")
+    begins.write_file(f"{package}/__init__.py", b"import os\nos._exit(3)\n")
+    ran = run_tests(
+        task.model_copy(update={"environment": f"{task.repo}@1"}),
+        begins,
+        on_path,
+        court.sandbox,
+        court.limits,
+    )
+    begins.close()
+    assert ran.started and ran.finished is not None, ran.result.text()
+
+
 @pytest.mark.parametrize(
     "name",
     [
+        "forgives the first failure of a name, at import",
+        "counts failures of the code that tests are run by, when called",
         "marks the tests above it, when called",
         "marks every test as expected to fail, when called",
         "replaces from_item_and_call for some, at import",
@@ -539,9 +603,9 @@ def test_v10_a_task_without_test_targets_runs_the_whole_suite(
     task: Task, environments: HarnessEnvironment, court: Court, workspaces: GitWorkspaces
 ) -> None:
     whole = task.model_copy(update={"environment": f"{task.repo}@1", "test_targets": ()})
-    assert invocation(whole, ("tests/test_more.py",)).arguments == ("--as-configured",)
+    assert invocation(whole, (), ("tests/test_more.py",)).arguments == ("--as-configured",)
     django = whole.model_copy(update={"runner": Runner.DJANGO})
-    assert invocation(django, ("more.tests",)).arguments == ()
+    assert invocation(django, (), ("more.tests",)).arguments == ()
     found = verify(whole, task.gold_patch, environments.of(task), court, "v")
     assert found.outcome is Outcome.RESOLVED
 

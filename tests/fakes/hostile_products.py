@@ -56,6 +56,18 @@ DOES: dict[str, str] = {
         "import os, sys\nclass Out:\n    def __getattr__(self, name): return lambda *given, **named: 0\n"
         "    def flush(self): os._exit(0)\nsys.stdout = Out()"
     ),
+    "forgives the first failure of a name": (
+        "seen = set()\ndef patient(call):\n    def pytest_pyfunc_call(pyfuncitem):\n        first = pyfuncitem.name not in seen\n"
+        "        seen.add(pyfuncitem.name)\n        try: return call(pyfuncitem)\n        except Exception:\n"
+        "            if not first: raise\n            return True\n    return pytest_pyfunc_call\n"
+        "for found in _each('HookImpl'):\n    if found.function.__name__ == 'pytest_pyfunc_call':\n"
+        "        found.function = patient(found.function)"
+    ),
+    "counts failures of the code that tests are run by": (
+        "import _pytest.python as python\nold = python.Function.runtest\nseen = set()\ndef runtest(self):\n    try: old(self)\n"
+        "    except Exception:\n        if self.name in seen: raise\n        seen.add(self.name)\n"
+        "for item in _each('Function'): item.runtest = runtest.__get__(item)"
+    ),
     # Time, processes, memory, space.
     "never ends": "while True: pass",
     "sleeps": "import time; time.sleep(10000)",
@@ -271,6 +283,10 @@ GIVES: dict[str, str] = {
         "class _Text(str):\n    def __eq__(self, other): return True\n    def __hash__(self): return 0\n"
         "class _Equal:\n    def __repr__(self): return _Text('x')\n    def __eq__(self, other): return True\n"
         "    def __hash__(self): return 0"
+    ),
+    "shows what it is first compared with": (
+        "_seen = {}\nclass _Text(str):\n    def __eq__(self, other): return _seen.setdefault(str(self), str(other)) == str(other)\n"
+        "    def __hash__(self): return 0\nclass _Equal:\n    def __repr__(self): return _Text('x')"
     ),
     "is always true": (
         "class _Truth:\n    def __bool__(self): return True\nclass _Equal:\n"

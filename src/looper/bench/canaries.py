@@ -117,7 +117,7 @@ class Module:
                     pieces.append(node)
         return any(pattern.search(self._text(piece)) for piece in pieces)
 
-    def varied(self, name: str, random: Random) -> Varied | None:
+    def varied(self, name: str, random: Random, *, changed_first: bool = False) -> Varied | None:
         """The module with this test as it is and changed; None where no assertion of it can be changed for certain."""
         function = self.function(name)
         if function is None or _comes_and_goes(function):
@@ -139,10 +139,13 @@ class Module:
             own,
             count=1,
         )
-        if not own.endswith(b"\n"):
-            same += b"\n"
-        head, rest = self._source[:begin] + same + b"\n" + changed, self._source[end:]
-        text = (head + rest).rstrip() + b"\n\n\n" + self._without_others(name.replace("::", "."))
+        pair = (changed, same) if changed_first else (same, changed)
+        both = b"\n\n".join(each.rstrip(b"\n") for each in pair) + b"\n"
+        text = (
+            (self._source[:begin] + both + self._source[end:]).rstrip()
+            + b"\n\n\n"
+            + self._without_others(name.replace("::", "."))
+        )
         try:
             ast.parse(text)
         except (SyntaxError, ValueError, RecursionError):

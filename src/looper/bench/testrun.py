@@ -29,6 +29,8 @@ from looper.records.task import Runner, Task
 from looper.records.verdict import TestOutcome
 from looper.untrusted import read_descriptor
 
+MODULE_PATH = "LOOPER_MODULE_PATH"
+"""PYTHONPATH as the environment says it, for the runner."""
 REPORT_BYTES = 64 << 20
 """Of a report, some 400,000 tests; what is larger was not written by the runner alone."""
 KEY_BYTES = 32
@@ -58,6 +60,8 @@ class Canary:
     changed: str
     """Name of the test that must fail where the other passes."""
     original: Place | None = None
+    before: bool = False
+    """Whether it runs before the tests, or after them."""
 
     def holds(self, entry: "Entry") -> bool:
         return entry.where == self.copy.where
@@ -158,7 +162,10 @@ def run_tests(
         workspace.write_file(canary.copy.path, canary.source)
         if canary.copy.package:
             workspace.write_file(f"{canary.copy.package}/__init__.py", b"")
-    call = invocation(task, tuple(canary.copy.where for canary in canaries))
+    before, after = (
+        tuple(canary.copy.where for canary in canaries if canary.before is side) for side in (True, False)
+    )
+    call = invocation(task, before, after)
     limit_s = limits.verify_s * (WHOLE_SUITE if call.whole_suite else 1)
     key = f"key-{secrets.token_hex(KEY_BYTES // 2)}"
     head = "\n".join((key, *(canary.copy.where for canary in canaries))).encode()
@@ -212,6 +219,11 @@ def _command(
     writable: tuple[Path, ...],
 ) -> Command:
     runners = programs(workspace.root.parent)
+    variables = environment.variables_in(workspace.root)
+    # Nothing of the tree may be found by the interpreter as it starts: its runner puts the path together, once it has begun.
+    whole = variables.get("PYTHONPATH", "")
+    outside = [part for part in whole.split(":") if not _within(part, workspace.root)]
+    variables |= {"PYTHONPATH": ":".join(outside), MODULE_PATH: whole}
     return Command(
         argv=(str(environment.python), "-B", str(runners / program), *words),
         root=workspace.root,
@@ -222,13 +234,17 @@ def _command(
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONIOENCODING": "utf-8",
             "PATH": f"{environment.python.parent}:/usr/bin:/bin",
-            **environment.variables_in(workspace.root),
+            **variables,
         },
         readable=(*environment.readable, runners),
         writable=writable,
         memory_mb=max(limits.memory_mb, 2048),
         image=environment.image,
     )
+
+
+def _within(part: str, root: Path) -> bool:
+    return not part or Path(os.path.normpath(part)).is_relative_to(root)
 
 
 @contextlib.contextmanager
@@ -305,19 +321,38 @@ def _canaries(
             module = modules[place.path]
             if module is None or module.says(place.name, _XFAIL):
                 continue
-            varied = module.varied(place.name, random)
-            if varied is not None:
-                copy = _free(partial(beside, task, place), root, taken, random)
-                found.append(Canary(copy, varied.source, varied.same, varied.changed, place))
-                taken.add(copy.path)
-            if len(found) == VARIED_AT_MOST:
+            found += _copies(task, module, place, root, taken, random, first=not found)
+            if len(found) >= VARIED_AT_MOST:
                 break
         if found:
             break
+    if found and _generated(task) and len(found) < VARIED_AT_MOST and found[0].original is not None:
+        original = found[0].original
+        module = modules[original.path]
+        assert module is not None
+        found += _copies(task, module, original, root, taken, random, first=False)
     why = "" if found else "no assertion of the task's tests can be changed for certain"
     if not found or not _generated(task):
         found.append(_plain(task, root, taken, random))
     return tuple(random.sample(found, len(found))), why
+
+
+def _copies(
+    task: Task, module: Module, place: Place, root: Path, taken: set[str], random: Random, *, first: bool
+) -> list[Canary]:
+    """A copy of a test, where it can be varied.
+
+    What fails a test once and forgives it later, or equals what it is first compared with, is told by which comes first: so the
+    first copy runs before its original, with its changed test before the other, and any more at either side. Only where the
+    tests were written here, for what a test of a repository leaves behind can decide how it ends the next time.
+    """
+    before = _generated(task) and (first or random.random() < 0.5)
+    varied = module.varied(place.name, random, changed_first=before and first)
+    if varied is None:
+        return []
+    copy = _free(partial(beside, task, place), root, taken, random)
+    taken.add(copy.path)
+    return [Canary(copy, varied.source, varied.same, varied.changed, place, before)]
 
 
 def _generated(task: Task) -> bool:

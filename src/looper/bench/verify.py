@@ -114,7 +114,8 @@ def effect_of_tests(task: Task, workspaces: Workspaces) -> Effect:
 
 
 def enter(task: Task, patch: str, workspace: PatchedWorkspace, court: Court, tests: Effect) -> Entered:
-    """Apply a patch to a base tree, put back what must not count, and bring the pristine tests. Raises BadPatch."""
+    """Apply a patch to a base tree, put back what must not count, and bring the pristine tests, where they run in this tree: of
+    tests in a tree of their own the product sees none. Raises BadPatch."""
     applied = patches.apply(patch, workspace, court.sandbox)
     changes = workspace.changes() if applied else ()
     protection = Protection(
@@ -123,7 +124,8 @@ def enter(task: Task, patch: str, workspace: PatchedWorkspace, court: Court, tes
     gold = _gold(task, court.workspaces) if changes else frozenset[str]()
     stripped = left_out(changes, protection.covers, gold, tests, _places_of_tests(task, tests))
     workspace.put_back(stripped)
-    _bring(tests, workspace)
+    if court.isolation is Isolation.SHARED:
+        _bring(tests, workspace)
     return Entered(applied, stripped, _recall(task, court.workspaces, changes))
 
 

@@ -118,13 +118,13 @@ def _where(task: Task, path: str) -> str:
     return path
 
 
-def invocation(task: Task, canaries: tuple[str, ...]) -> Invocation:
-    """How a task's tests are run together with canaries, which are named as their runner reports them."""
+def invocation(task: Task, before: tuple[str, ...], after: tuple[str, ...]) -> Invocation:
+    """How a task's tests are run between canaries, which are named as their runner reports them."""
     files: tuple[str, ...] = task.test_targets
     if task.runner is Runner.PYTEST and task.environment == "harness":
         files = tuple(sorted({*(place.path for place in places(task, _ids(task))), *files}))
     # With no file the suite runs, and finds the canaries by itself.
-    files = (*files, *canaries) if files else ()
+    files = (*before, *files, *after) if files else ()
     whole = not files
     if task.runner is Runner.SYMPY:
         return Invocation("run_sympy.py", files, {}, whole)

@@ -11,6 +11,7 @@ import sys
 
 TREE = os.getcwd()
 _WHOLE_PATH = list(sys.path)
+_ASKED = os.environ.pop("LOOPER_MODULE_PATH", "")
 
 
 def _in_tree(place):
@@ -24,8 +25,11 @@ from json.encoder import encode_basestring_ascii
 
 
 def with_tree(first=TREE):
-    """Put the module path back as it was given, with this folder in the place of the runner's own."""
-    sys.path[:] = [first] + _WHOLE_PATH[1:]
+    """Put the module path together as it was asked for, here and for children, with this folder in the place of the runner's own."""
+    asked = [place for place in _ASKED.split(os.pathsep) if place]
+    sys.path[:] = [first] + asked + [place for place in _WHOLE_PATH[1:] if place not in asked]
+    if asked:
+        os.environ["PYTHONPATH"] = _ASKED
     # No module of the product shall find this one in its place.
     sys.modules.pop(__name__, None)
 
@@ -69,6 +73,7 @@ class Originals:
         self._known = [
             (vars(builtins), "builtins", name, getattr(builtins, name)) for name in _BUILTINS.split()
         ]
+        self._hooks = []
         for module in modules:
             self._remember(vars(module), module.__name__)
             for name, value in list(vars(module).items()):
@@ -80,10 +85,17 @@ class Originals:
             if callable(value) or isinstance(value, (classmethod, staticmethod, property)):
                 self._known.append((namespace, place, name, value))
 
+    def remember_hooks(self, manager):
+        """Functions that pytest's own plugins hook in, before those of any tree are loaded."""
+        for caller in list(vars(manager.hook).values()):
+            for hook in getattr(caller, "get_hookimpls", list)():
+                self._hooks.append((hook, hook.function))
+
     def replaced(self):
         """Dotted names that mean something else now."""
         missing = self
-        return [
+        hooks = ["a hook of pytest" for hook, function in self._hooks if hook.function is not function]
+        return hooks + [
             place + "." + name
             for namespace, place, name, value in self._known
             if namespace.get(name, missing) is not value

@@ -74,6 +74,11 @@ def main():
             self.raised = set()
             self.broken = set()
 
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_load_initial_conftests(self, early_config):
+            if not from_tree:
+                originals.remember_hooks(early_config.pluginmanager)
+
         @pytest.hookimpl(hookwrapper=True, tryfirst=True)
         def pytest_runtest_makereport(self, item, call):
             if call.excinfo is not None:
