@@ -94,9 +94,9 @@ class Originals:
     def replaced(self):
         """Dotted names that mean something else now."""
         missing = self
-        hooks = ["a hook of pytest" for hook, function in self._hooks if hook.function is not function]
-        return hooks + [
+        named = [
             place + "." + name
             for namespace, place, name, value in self._known
             if namespace.get(name, missing) is not value
         ]
+        return named + ["a hook of pytest" for hook, function in self._hooks if hook.function is not function]
