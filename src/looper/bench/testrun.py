@@ -274,8 +274,12 @@ def _product_served(sandbox: Sandbox, serving: Command, pipes: Path, report: int
         yield
     finally:
         over.set()
-        # The tests held the other end of the pipe that it reads.
-        thread.join()
+        # The tests held the other end of the pipe that it reads; what it still writes is for nobody.
+        while thread.is_alive():
+            with contextlib.suppress(BlockingIOError):
+                while os.read(answer, 1 << 20):
+                    pass
+            thread.join(0.01)
         os.close(answer)
     if failed:
         raise failed[0]
