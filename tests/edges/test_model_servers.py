@@ -821,6 +821,15 @@ def test_c6_what_was_answered_and_is_refused_now_is_the_end_of_all(
         assert len(server.requests) == (2 if status in (401, 402) else 3)
 
 
+def test_c6_a_run_that_goes_on_with_the_refused_conversation_alone_is_not_ended_by_it() -> None:
+    listed = whole(200, b'{"data":[{"id":"m"}]}')
+    with ScriptedServer(listed, refusing(Client("openai"), 404, b'{"error":"x"}', b"Fix this")) as server:
+        model, _ = quick(Client("openai").make(server.url))
+        model.identity()
+        with pytest.raises(RequestRefused, match="answers others"):
+            model.reply(REQUEST)
+
+
 def test_c7_a_reply_that_always_comes_broken_is_waited_for_no_longer_than_for_a_whole_one() -> None:
     good = [*Client("openai").stream(*sse(delta(content="x"), delta("stop"))), LAST_CHUNK]
     broken = [*Client("openai").stream(*sse(delta(content=3), delta("stop"))), LAST_CHUNK]

@@ -35,6 +35,7 @@ class RetryPolicy:
     """The same for what has never gone well yet, which is more likely set up wrongly than ill."""
 
 
+ONE_WORD: tuple[Message, ...] = (("system", "You repeat what you are asked for."), ("user", "Say: yes"))
 TELL_EVERY_S = 2.0
 """Whoever waits is told of it so often."""
 
@@ -75,7 +76,7 @@ class RetryingModel:
         try:
             reply, faults, waited_s = self._replied(request)
         except ModelError as error:
-            if error.alone and self._answers_still(request.conversation):
+            if error.alone and self._answers_others(request):
                 raise RequestRefused(error.alone) from error
             raise
         if self._answered is None or _length(request) < _length(self._answered):
@@ -85,11 +86,15 @@ class RetryingModel:
     def _replied(self, request: ChatRequest) -> tuple[Reply, int, float]:
         return self._answer("reply", partial(self._inner.reply, request), request.timeout_s)
 
-    def _answers_still(self, conversation: str) -> bool:
-        """Whether the shortest request that was answered is answered again, so that a refusal was of `conversation` alone."""
-        if self._answered is None:
+    def _answers_others(self, refused: ChatRequest) -> bool:
+        """Whether the shortest request that was answered is answered again, so that a refusal was of one conversation alone.
+
+        A run that goes on may have nothing left but what is refused: a server that is known is then asked for one word.
+        """
+        if not self._well:
             return False
-        again = replace(self._answered, conversation=f"{conversation}, after a refusal")
+        other = self._answered or replace(refused, messages=ONE_WORD)
+        again = replace(other, conversation=f"{refused.conversation}, after a refusal")
         try:
             self._replied(again)
         except ModelError:
