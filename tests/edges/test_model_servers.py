@@ -772,3 +772,84 @@ def test_c7_lists_of_models_in_every_shape(listed: object, found: bool) -> None:
 def test_c7_a_deeply_nested_answer_is_a_broken_reply(client: Client) -> None:
     with pytest.raises(ModelReplyBroken):
         ask(client, [*client.stream(b"[" * 100_000 + b"]" * 100_000 + b"\n\n"), LAST_CHUNK])
+
+
+ONE_REFUSAL = [
+    (404, b'{"error":"list index out of range"}'),
+    (404, b"<html>not here</html>"),
+    (410, b""),
+    (418, b"teapot"),
+    (451, b"law"),
+    (302, b""),
+    (204, b""),
+    (299, b"x"),
+    (400, b'{"error":{"message":"Token id 151700 must be less than 151665"}}'),
+    (400, b'{"error":{"message":"System role not supported"}}'),
+    (403, b'{"error":{"message":"this content is not allowed"}}'),
+]
+
+
+def refusing(talk: Client, status: int, body: bytes, *words: bytes) -> Answer:
+    """Refuses whatever holds one of the words, and answers the rest."""
+    good = [*talk.stream(talk.text("x"), talk.end()), LAST_CHUNK]
+    return lambda request: whole(status, body) if any(word in request for word in words) else good
+
+
+@pytest.mark.parametrize(("status", "body"), ONE_REFUSAL)
+def test_c6_what_one_conversation_is_refused_is_not_the_end_of_all(
+    client: Client, status: int, body: bytes
+) -> None:
+    other = replace(REQUEST, conversation="d", messages=(*REQUEST.messages, ("user", "Now the fern.")))
+    with ScriptedServer(refusing(client, status, body, b"fern")) as server:
+        model, waits = quick(client.make(server.url))
+        with pytest.raises(ModelFatal):
+            model.reply(other)
+        model.reply(REQUEST)
+        for _ in range(2):
+            with pytest.raises(RequestRefused, match=rf"this conversation and answers others \({status}\): "):
+                model.reply(other)
+        assert model.reply(REQUEST).text == "x"
+        assert len(server.requests) == 7 and not waits
+
+
+@pytest.mark.parametrize(("status", "body"), [*ONE_REFUSAL, (401, b"{}"), (402, b"{}")])
+def test_c6_what_was_answered_and_is_refused_now_is_the_end_of_all(
+    client: Client, status: int, body: bytes
+) -> None:
+    good = [*client.stream(client.text("x"), client.end()), LAST_CHUNK]
+    with ScriptedServer(good, whole(status, body)) as server:
+        model, _ = quick(client.make(server.url))
+        model.reply(REQUEST)
+        with pytest.raises(ModelFatal):
+            model.reply(REQUEST)
+        assert len(server.requests) == (2 if status in (401, 402) else 3)
+
+
+def test_c6_a_run_that_goes_on_with_the_refused_conversation_alone_is_not_ended_by_it() -> None:
+    listed = whole(200, b'{"data":[{"id":"m"}]}')
+    with ScriptedServer(listed, refusing(Client("openai"), 404, b'{"error":"x"}', b"Fix this")) as server:
+        model, _ = quick(Client("openai").make(server.url))
+        model.identity()
+        with pytest.raises(RequestRefused, match="answers others"):
+            model.reply(REQUEST)
+
+
+def test_c7_a_reply_that_always_comes_broken_is_waited_for_no_longer_than_for_a_whole_one() -> None:
+    good = [*Client("openai").stream(*sse(delta(content="x"), delta("stop"))), LAST_CHUNK]
+    broken = [*Client("openai").stream(*sse(delta(content=3), delta("stop"))), LAST_CHUNK]
+    with ScriptedServer(good, broken) as server:
+        model, waits = quick(Client("openai").make(server.url))
+        model.reply(REQUEST)
+        with pytest.raises(ModelReplyBroken, match=r"another shape: [^.]*\.$"):
+            model.reply(REQUEST)
+        assert len(server.requests) > 2 and sum(waits) <= REQUEST.timeout_s
+
+
+def test_c6_a_servers_words_end_in_one_full_stop(client: Client) -> None:
+    with pytest.raises(ModelMissing, match=r"451: law\. Is the address"):
+        ask(client, whole(451, b"law."))
+    with pytest.raises(ModelMissing, match=r"451: law\. Is the address"):
+        ask(client, whole(451, b"law"))
+    with pytest.raises(ModelError, match=r"[^.]\.( |$)") as raised:
+        ask(client, ["close"])
+    assert ".." not in str(raised.value)

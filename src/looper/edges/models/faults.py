@@ -76,12 +76,15 @@ def fault(
     """The error that a status and the words beside it stand for. `missing` is said where the model is not there."""
     said, words = said_in(body), body.lower()
     about = said.lower()
+    alone = f"{server} refused this conversation and answers others ({status}): {said}"
     wants = headers is None or "retry-after" in headers
     match status:
         case 400 | 403 if _FLAGGED.search(words):
             return RequestRefused(f"{server} does not answer this conversation ({status}): {said}")
         case 401 | 403:
-            return ModelDenied(f"{server} refused the key ({status}): {said}")
+            return ModelDenied(
+                f"{server} refused the key ({status}): {said}", alone=alone if status == 403 else ""
+            )
         case 402:
             return ModelUnpaid(f"{server} wants to be paid ({status}): {said}")
         case 400 | 429 if _SPENDING.search(words) and not (status == 429 and wants):
@@ -95,17 +98,23 @@ def fault(
         case 400 | 404 | 422 | 500 if _OVERFLOW.search(words):
             return ContextOverflow(f"{server} has no room for this prompt ({status}): {said}")
         case 400 | 404 | 422 | 500 if _TEMPLATE.search(words):
-            return ModelUnfit(f"{server} cannot take our messages ({status}): {said} {OTHER_TEMPLATE}")
+            return ModelUnfit(
+                f"{server} cannot take our messages ({status}): {said.rstrip('.')}. {OTHER_TEMPLATE}",
+                alone=alone,
+            )
         case 404 | 410:
-            return ModelMissing(missing or f"{server}: {said}")
+            return ModelMissing(missing or f"{server}: {said}", alone=alone)
         case 400 | 422 if _PARAMETER.search(about) and not _MESSAGES.search(about):
-            return ModelUnfit(f"{server} refused what every request says ({status}): {said}")
+            return ModelUnfit(f"{server} refused what every request says ({status}): {said}", alone=alone)
         case 400 | 422:
             return RequestRefused(f"{server} refused the request ({status}): {said}")
         case _ if status >= 500 or status in (408, 409, 425):
             return ModelServerFault(f"{server} failed ({status}): {said}")
         case _:
-            return ModelMissing(f"{server} answers {status}: {said} Is the address that of a model server?")
+            return ModelMissing(
+                f"{server} answers {status}: {said.rstrip('.')}. Is the address that of a model server?",
+                alone=alone,
+            )
 
 
 def fault_in_stream(server: str, error: Any) -> ModelError:
@@ -152,14 +161,14 @@ def typed_faults(server: str, how_to_start: str) -> Iterator[None]:
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
         raise ModelMissing(f"{server} has no address that can be used: {one_line(str(error))}") from error
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-        said = one_line(str(error)) or type(error).__name__
+        said = one_line(str(error)).rstrip(".") or type(error).__name__
         raise ModelReplyBroken(f"{server} cut its reply: {said}.") from error
     except httpx.HTTPError as error:
-        said = one_line(str(error)) or type(error).__name__
+        said = one_line(str(error)).rstrip(".") or type(error).__name__
         raise ModelUnreachable(f"{server}: {said}. {how_to_start}") from error
     except json.JSONDecodeError as error:
         raise ModelReplyBroken(f"{server} sent a line that is no JSON: {error}.") from error
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError) as error:
         raise ModelReplyBroken(
-            f"{server} sent a reply of another shape: {type(error).__name__} {one_line(str(error))}."
+            f"{server} sent a reply of another shape: {type(error).__name__} {one_line(str(error)).rstrip('.')}."
         ) from error

@@ -1,13 +1,21 @@
 """Waiting out faults of a model server, so that a server that restarts costs seconds and not a task."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast
 
-from looper.errors import BadInput, ModelError, ModelOverloaded, ModelUnreachable
+from looper.errors import (
+    BadInput,
+    ModelError,
+    ModelOverloaded,
+    ModelReplyBroken,
+    ModelUnreachable,
+    RequestRefused,
+)
 from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
 from looper.records.training import Example
 from looper.records.trajectory import ModelIdentity, Reply
@@ -27,6 +35,7 @@ class RetryPolicy:
     """The same for what has never gone well yet, which is more likely set up wrongly than ill."""
 
 
+ONE_WORD: tuple[Message, ...] = (("system", "You repeat what you are asked for."), ("user", "Say: yes"))
 TELL_EVERY_S = 2.0
 """Whoever waits is told of it so often."""
 
@@ -36,7 +45,7 @@ class RetryingModel:
 
     A server that nobody listens for and that has never answered is reported at once. Patience is for what has been well:
     `untried_s` for a kind of question that has never been answered, `deadline_s` where it has, and for a server that asks to
-    wait.
+    wait. A reply that comes broken again and again is waited for no longer than its request allows a whole one.
     """
 
     def __init__(
@@ -54,6 +63,8 @@ class RetryingModel:
         self._sleep, self._clock, self._rng = sleep, clock, rng or random.Random()
         self._well: set[str] = set()
         """Kinds of questions that were answered."""
+        self._answered: ChatRequest | None = None
+        """The shortest request that was."""
 
     def identity(self) -> ModelIdentity:
         return self._answer("identity", self._inner.identity)[0]
@@ -62,12 +73,44 @@ class RetryingModel:
         return self._answer("count", partial(self._inner.count_tokens, messages))[0]
 
     def reply(self, request: ChatRequest) -> Reply:
-        reply, faults, waited_s = self._answer("reply", partial(self._inner.reply, request))
+        try:
+            reply, faults, waited_s = self._replied(request)
+        except ModelError as error:
+            if error.alone and self._answers_others(request):
+                raise RequestRefused(error.alone) from error
+            raise
+        if self._answered is None or _length(request) < _length(self._answered):
+            self._answered = request
         return reply.model_copy(update={"retries": faults, "waited_s": waited_s}) if faults else reply
 
-    def _answer(self, kind: str, ask: Callable[[], Answer]) -> tuple[Answer, int, float]:
-        """An answer, the faults that came before it, and the seconds that they took."""
-        begun, faults = self._clock(), 0
+    def _replied(self, request: ChatRequest) -> tuple[Reply, int, float]:
+        return self._answer("reply", partial(self._inner.reply, request), request.timeout_s)
+
+    def _answers_others(self, refused: ChatRequest) -> bool:
+        """Whether the shortest request that was answered is answered again, so that a refusal was of one conversation alone.
+
+        A run that goes on may have nothing left but what is refused: a server that is known is then asked for one word.
+        """
+        if not self._well:
+            return False
+        other = self._answered or replace(refused, messages=ONE_WORD)
+        again = replace(other, conversation=f"{refused.conversation}, after a refusal")
+        try:
+            self._replied(again)
+        except ModelError:
+            return False
+        finally:
+            self._inner.forget(again.conversation)
+        return True
+
+    def _answer(
+        self, kind: str, ask: Callable[[], Answer], broken_s: float = math.inf
+    ) -> tuple[Answer, int, float]:
+        """An answer, the faults that came before it, and the seconds that they took.
+
+        Waits no longer than `broken_s` in all for one that comes broken.
+        """
+        begun, faults, waited_s = self._clock(), 0, 0.0
         while True:
             asked = self._clock()
             try:
@@ -76,6 +119,9 @@ class RetryingModel:
                 faults += 1
                 wait = self._wait(faults, error)
                 if not error.retryable or self._clock() + wait - begun > self._patience_s(kind, error):
+                    raise
+                waited_s += wait
+                if isinstance(error, ModelReplyBroken) and waited_s > broken_s:
                     raise
                 self._pause(wait, str(error))
                 continue
@@ -123,3 +169,7 @@ class RetryingModel:
 
     def close(self) -> None:
         self._inner.close()
+
+
+def _length(request: ChatRequest) -> int:
+    return sum(len(text) for _, text in request.messages)
