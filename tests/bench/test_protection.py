@@ -15,8 +15,9 @@ BASES = {
     "sympy/sympy": ("sympy/__init__.py", "sympy/core/tests/test_a.py", "bin/test", "sympy/testing/runtests.py"),
     "some/product": (
         "pkg/__init__.py", "pkg/commands/__init__.py", "code/util.py", "email/__init__.py", "platform.py", "checks/test_it.py",
-        "pyproject.toml",
+        "pyproject.toml", "kept/setup.cfg",
     ),
+    "real/library": ("lib/__init__.py", "lib/core.py", "checks/test_it.py"),
 }  # fmt: skip
 
 
@@ -70,6 +71,22 @@ def protection(repo: str) -> Protection:
         ("some/product", "setup.cfg", True),
         ("some/product", "CONFTEST.py", True),
         ("some/product", "sitecustomize.py", True),
+        ("some/product", "sitecustomize/__init__.py", True),
+        ("some/product", "src/usercustomize/__init__.py", True),
+        ("some/product", "checks/_virtualenv.py", True),
+        ("some/product", "_distutils_hack/__init__.py", True),
+        ("some/product", "distutils-precedence.pth", True),
+        ("some/product", "site/sep.txt", False),
+        ("some/product", "packaging/sep.txt", False),
+        ("some/product", "py/data/sep.txt", False),
+        ("some/product", "py/__init__.py", True),
+        ("real/library", "lib/json.py", False),
+        ("real/library", "src/json.py", True),
+        ("some/product", "assets/setup.cfg", False),
+        ("some/product", "templates/tox.ini", False),
+        ("some/product", "kept/setup.cfg", True),
+        ("some/product", "checks/setup.cfg", True),
+        ("some/product", "assets/conftest.py", True),
         ("some/product", "x.pth", True),
         ("some/product", "pkg/x.so", True),
         ("some/product", "pkg/x.pyc", True),
