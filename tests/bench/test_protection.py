@@ -21,13 +21,13 @@ BASES = {
 }  # fmt: skip
 
 
-def protection(repo: str) -> Protection:
+def protection(repo: str, settings_change: bool = False) -> Protection:
     task = Task(
         instance_id="i", suite="swe-bench-cl", repo=repo, base_commit="0" * 40, created_at="2020-01-01", problem_statement="",
         difficulty=1, sequence_id="s", sequence_position=1, dependencies=(), modified_files=(), environment="harness",
         runner=Runner.PYTEST, test_targets=("checks/test_it.py",), gold_patch="", test_patch="", fail_to_pass=(), pass_to_pass=(),
     )  # fmt: skip
-    return Protection(task, BASES[repo], lambda change: False)
+    return Protection(task, BASES[repo], lambda change: settings_change)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,7 @@ def protection(repo: str) -> Protection:
         ("some/product", "templates/tox.ini", False),
         ("some/product", "kept/setup.cfg", True),
         ("some/product", "checks/setup.cfg", True),
+        ("some/product", "Checks/SETUP.cfg", True),
         ("some/product", "assets/conftest.py", True),
         ("some/product", "x.pth", True),
         ("some/product", "pkg/x.so", True),
@@ -121,6 +122,12 @@ def changes(*paths: str, base: tuple[str, ...] = ()) -> list[Change]:
     return [Change(path, NOTHING, "100644") for path in paths] + [
         Change(path, "100644", NOTHING) for path in base
     ]
+
+
+def test_v2_a_new_pyproject_counts_only_where_pytest_looks_for_it() -> None:
+    told = protection("some/product", settings_change=True)
+    assert told.covers(Change("checks/pyproject.toml", NOTHING, "100644"))
+    assert not told.covers(Change("assets/pyproject.toml", NOTHING, "100644"))
 
 
 def test_v2_what_gold_changes_is_allowed_and_what_the_test_patch_writes_never() -> None:

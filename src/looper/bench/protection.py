@@ -43,7 +43,7 @@ class Protection:
         usual = (folder for folder in ("src", "lib") if f"{folder}/__init__.py" not in base)
         self._roots = {"", *usual, *(_import_root(path, base) for path in task.test_targets)}
         ids = (name.partition("::")[0] for name in (*task.fail_to_pass, *task.pass_to_pass))
-        tests = [PurePosixPath(path) for path in (*task.test_targets, *ids)]
+        tests = [PurePosixPath(path.lower()) for path in (*task.test_targets, *ids)]
         self._searched = {PurePosixPath(), *(folder for test in tests for folder in (test, *test.parents))}
 
     def covers(self, change: Change) -> bool:
@@ -52,12 +52,11 @@ class Protection:
         if change.after not in _FILES_AND_LINKS or name in _LOADED:
             return True
         # A new file elsewhere is data: no option of the base tree can name it.
-        if name in _CONFIGURATION and (
-            change.before != NOTHING or PurePosixPath(path).parent in self._searched
-        ):
-            return True
+        searched = change.before != NOTHING or PurePosixPath(path.lower()).parent in self._searched
         if name == SHARED_CONFIGURATION:
-            return self._settings_change(change)
+            return searched and self._settings_change(change)
+        if name in _CONFIGURATION and searched:
+            return True
         return (
             name.endswith(_IMPORTED)
             or _METADATA.search(path) is not None
