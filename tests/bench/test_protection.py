@@ -15,18 +15,19 @@ BASES = {
     "sympy/sympy": ("sympy/__init__.py", "sympy/core/tests/test_a.py", "bin/test", "sympy/testing/runtests.py"),
     "some/product": (
         "pkg/__init__.py", "pkg/commands/__init__.py", "code/util.py", "email/__init__.py", "platform.py", "checks/test_it.py",
-        "pyproject.toml",
+        "pyproject.toml", "kept/setup.cfg",
     ),
+    "real/library": ("lib/__init__.py", "lib/core.py", "checks/test_it.py"),
 }  # fmt: skip
 
 
-def protection(repo: str) -> Protection:
+def protection(repo: str, settings_change: bool = False) -> Protection:
     task = Task(
         instance_id="i", suite="swe-bench-cl", repo=repo, base_commit="0" * 40, created_at="2020-01-01", problem_statement="",
         difficulty=1, sequence_id="s", sequence_position=1, dependencies=(), modified_files=(), environment="harness",
         runner=Runner.PYTEST, test_targets=("checks/test_it.py",), gold_patch="", test_patch="", fail_to_pass=(), pass_to_pass=(),
     )  # fmt: skip
-    return Protection(task, BASES[repo], lambda change: False)
+    return Protection(task, BASES[repo], lambda change: settings_change)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,23 @@ def protection(repo: str) -> Protection:
         ("some/product", "setup.cfg", True),
         ("some/product", "CONFTEST.py", True),
         ("some/product", "sitecustomize.py", True),
+        ("some/product", "sitecustomize/__init__.py", True),
+        ("some/product", "src/usercustomize/__init__.py", True),
+        ("some/product", "checks/_virtualenv.py", True),
+        ("some/product", "_distutils_hack/__init__.py", True),
+        ("some/product", "distutils-precedence.pth", True),
+        ("some/product", "site/sep.txt", False),
+        ("some/product", "packaging/sep.txt", False),
+        ("some/product", "py/data/sep.txt", False),
+        ("some/product", "py/__init__.py", True),
+        ("real/library", "lib/json.py", False),
+        ("real/library", "src/json.py", True),
+        ("some/product", "assets/setup.cfg", False),
+        ("some/product", "templates/tox.ini", False),
+        ("some/product", "kept/setup.cfg", True),
+        ("some/product", "checks/setup.cfg", True),
+        ("some/product", "Checks/SETUP.cfg", True),
+        ("some/product", "assets/conftest.py", True),
         ("some/product", "x.pth", True),
         ("some/product", "pkg/x.so", True),
         ("some/product", "pkg/x.pyc", True),
@@ -104,6 +122,12 @@ def changes(*paths: str, base: tuple[str, ...] = ()) -> list[Change]:
     return [Change(path, NOTHING, "100644") for path in paths] + [
         Change(path, "100644", NOTHING) for path in base
     ]
+
+
+def test_v2_a_new_pyproject_counts_only_where_pytest_looks_for_it() -> None:
+    told = protection("some/product", settings_change=True)
+    assert told.covers(Change("checks/pyproject.toml", NOTHING, "100644"))
+    assert not told.covers(Change("assets/pyproject.toml", NOTHING, "100644"))
 
 
 def test_v2_what_gold_changes_is_allowed_and_what_the_test_patch_writes_never() -> None:

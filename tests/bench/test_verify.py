@@ -298,6 +298,15 @@ def test_a_patch_that_does_not_apply_is_unresolved_with_its_cause(verdict_of: Ju
     assert found.outcome is Outcome.UNRESOLVED and "does not apply" in found.cause
 
 
+def test_c4_folders_too_deep_are_called_so(verdict_of: Judge) -> None:
+    path = "d/" * 2000 + "x"
+    found = verdict_of(
+        f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
+    )
+    assert found.outcome is Outcome.UNRESOLVED
+    assert found.cause == "the patch cannot be judged: its folders lie too deeply in one another"
+
+
 def test_text_that_changes_no_file_is_no_empty_patch(verdict_of: Judge) -> None:
     found = verdict_of("I would change ops.py like so.\n+++ b/ops.py\n")
     assert found.outcome is Outcome.UNRESOLVED and "does not apply: No valid patches in input" in found.cause

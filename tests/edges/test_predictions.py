@@ -1,6 +1,7 @@
 """Predictions in every shape that the field writes: row V8."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,8 @@ def test_c2_bytes_and_half_characters_of_a_patch_are_kept(
     ("written", "said"),
     [
         (b"\xff\xfe{\x00", "UTF-16"),
+        (b"\xff\xfe\0\0{\0\0\0", "UTF-32"),
+        (b'{"instance_id": 5, "model_name_or_path": "m", "model_patch": ""}', 'line 1: unknown task "5"'),
         (b"[1]", "entry 1: no object with instance_id and model_patch"),
         (b'[{"instance_id": "x"}]', "entry 1: without model_patch"),
         (b'{"a": {"model_patch": ""}}', '"a": unknown task "a"'),
@@ -162,3 +165,23 @@ def test_v8_one_prediction_over_several_lines_is_read(
 ) -> None:
     (tmp_path / "p.json").write_text(json.dumps(rows[0], indent=2))
     assert read_predictions(tmp_path / "p.json", tasks) == expected(rows[:1])
+
+
+def test_v8_files_that_each_begin_with_a_byte_order_mark_can_be_joined(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "p.jsonl").write_text("".join(f"\ufeff{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    assert read_predictions(tmp_path / "p.jsonl", tasks) == expected(rows)
+
+
+@pytest.mark.parametrize(
+    "put",
+    [lambda path: path.symlink_to("/nonexistent"), Path.mkdir, os.mkfifo],
+    ids=["a dead link", "a folder", "a pipe"],
+)
+def test_v8_what_is_no_file_is_named_in_one_line(
+    tmp_path: Path, tasks: dict[str, Task], put: Callable[[Path], None]
+) -> None:
+    put(tmp_path / "x.pred")
+    with pytest.raises(BadInput, match=r"/x\.pred (cannot be read|is no regular file)"):
+        read_predictions(tmp_path, tasks)

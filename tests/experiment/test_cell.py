@@ -8,7 +8,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import SandboxUnavailable
 from looper.experiment.cell import Job, Past, Recorder, World, run_cell, sampling_seed
-from looper.experiment.grading import GRADING, arm_name, grading_plan, trajectories
+from looper.experiment.grading import GRADING, arm_names, grading_plan, trajectories
 from looper.protocols import ChatModel, Command, CommandResult, Sandbox
 from looper.records.foreign import Prediction
 from looper.records.plan import Arm, Cell
@@ -51,7 +51,7 @@ def test_v5_another_attempt_judges_the_same_prediction_again(
     ends: list[Trajectory] = []
     verdicts: list[Verdict] = []
     recorder = Recorder(lambda step: None, ends.append, verdicts.append, lambda: False)
-    cell = Cell(arm=arm_name("m", ["m"]), seed=0, instance_id=task.instance_id)
+    cell = Cell(arm=arm_names(["m"])["m"], seed=0, instance_id=task.instance_id)
     last = run_cell(Job(cell, plan.arms[0], task, GRADING, 2), world, recorder, Past(1))
     assert last.outcome is outcome and [found.attempt for found in verdicts] == [1, 2]
     assert [(end.attempt, end.patch) for end in ends] == [(1, task.gold_patch), (2, task.gold_patch)]
@@ -69,3 +69,8 @@ def test_arms_of_one_seed_share_their_luck_and_repeats_do_not(arm: Arm) -> None:
         sampling_seed(cell.model_copy(update={"instance_id": "t-2"}), arm),
     ]
     assert len({mine, *different}) == 4
+
+
+def test_v8_arms_of_models_have_names_of_their_own_whatever_the_models_are_called() -> None:
+    assert arm_names(["x y", "x_y", "x_y_1"]) == {"x y": "m_x_y_2", "x_y": "m_x_y_3", "x_y_1": "m_x_y_1"}
+    assert arm_names(["A", "a"]) == {"A": "m_a_1", "a": "m_a_2"}

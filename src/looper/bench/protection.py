@@ -11,19 +11,11 @@ from looper.records.task import Task
 
 NOTHING = "000000"
 _FILES_AND_LINKS = ("100644", "100755", "120000", NOTHING)
+_LOADED = frozenset({"conftest.py", "sitecustomize.py", "usercustomize.py"})
 _CONFIGURATION = frozenset(
-    {
-        "conftest.py",
-        "pytest.ini",
-        ".pytest.ini",
-        "pytest.toml",
-        ".pytest.toml",
-        "tox.ini",
-        "setup.cfg",
-        "sitecustomize.py",
-        "usercustomize.py",
-    }
+    {"pytest.ini", ".pytest.ini", "pytest.toml", ".pytest.toml", "tox.ini", "setup.cfg"}
 )
+"""pytest looks for these beside the tests that it is given, and in the folders above."""
 SHARED_CONFIGURATION = "pyproject.toml"
 """Holds settings of pytest beside others, and counts as its configuration where those change."""
 _IMPORTED = (".pth", ".pyc", ".pyo", ".so", ".pyd", ".egg-link", ".egg")
@@ -31,6 +23,8 @@ _IMPORTED = (".pth", ".pyc", ".pyo", ".so", ".pyd", ".egg-link", ".egg")
 _METADATA = re.compile(r"\.(egg|dist)-info/|(^|/)__pycache__/|(^|/)\.git(/|$)", re.IGNORECASE)
 """Entry points, which load plugins; byte code, which can be marked so that it is never compared with its source; records of git."""
 _RUNNER_PACKAGES = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py"})
+_STARTUP = frozenset({"sitecustomize", "usercustomize", "_virtualenv", "_distutils_hack"})
+"""Python imports these before anything else, where there are any."""
 # `django/test` and `sympy/testing` are products, `tests` is nobody's.
 _TEST_FILE = re.compile(r"(^|/)tests/|^(test|testing)/|(^|/)(test_[^/]*|[^/]*_tests?)\.py$|(^|/)tests?\.py$")
 _PRODUCT = {"django/django": ("django/",), "pytest-dev/pytest": ("src/",)}
@@ -46,15 +40,23 @@ class Protection:
     ) -> None:
         """`pytest_settings_change` says of a shared configuration whether what it tells pytest is another now."""
         self._task, self._base, self._settings_change = task, base, pytest_settings_change
-        self._roots = {"", "src", "lib", *(_import_root(path, base) for path in task.test_targets)}
+        usual = (folder for folder in ("src", "lib") if f"{folder}/__init__.py" not in base)
+        self._roots = {"", *usual, *(_import_root(path, base) for path in task.test_targets)}
+        ids = (name.partition("::")[0] for name in (*task.fail_to_pass, *task.pass_to_pass))
+        tests = [PurePosixPath(path.lower()) for path in (*task.test_targets, *ids)]
+        self._searched = {PurePosixPath(), *(folder for test in tests for folder in (test, *test.parents))}
 
     def covers(self, change: Change) -> bool:
         path = change.path
         name = PurePosixPath(path).name.lower()
-        if change.after not in _FILES_AND_LINKS or name in _CONFIGURATION:
+        if change.after not in _FILES_AND_LINKS or name in _LOADED:
             return True
+        # A new file elsewhere is data: no option of the base tree can name it.
+        searched = change.before != NOTHING or PurePosixPath(path.lower()).parent in self._searched
         if name == SHARED_CONFIGURATION:
-            return self._settings_change(change)
+            return searched and self._settings_change(change)
+        if name in _CONFIGURATION and searched:
+            return True
         return (
             name.endswith(_IMPORTED)
             or _METADATA.search(path) is not None
@@ -84,6 +86,8 @@ class Protection:
         inside = change.path.removeprefix(f"{root}/")
         top, _, below = inside.partition("/")
         module = top if below else top.partition(".")[0]
+        if module in _STARTUP:
+            return bool(below) or top in (module, f"{module}.py")
         if module not in _RUNNER_PACKAGES and module not in standard_library.NAMES:
             return False
         place = f"{root}/{module}" if root else module
@@ -93,7 +97,8 @@ class Protection:
             return top == f"{module}.py" or change.after == "120000"
         # Beside other files of a folder that is no package, only what makes a package of it would be found first.
         known = any(other.startswith(f"{place}/") for other in self._base)
-        return not known or below.partition(".")[0] == "__init__"
+        package = below.partition(".")[0] == "__init__"
+        return package or (not known and (below.endswith(".py") or change.after == "120000"))
 
 
 def _import_root(test: str, base: Collection[str]) -> str:

@@ -87,7 +87,7 @@ def verify(task: Task, patch: str, environment: Environment, court: Court, name:
                 raise
             applies = not isinstance(error, BadPatch)
             cause = (
-                f"the patch cannot be judged: {named(error)}"
+                f"the patch cannot be judged: {_fault_of_patch(error)}"
                 if applies
                 else f"the patch does not apply: {error}"
             )
@@ -97,6 +97,16 @@ def verify(task: Task, patch: str, environment: Environment, court: Court, name:
         return replace(judged, applied=entered.applied, file_recall=entered.file_recall)
     finally:
         workspace.close()
+
+
+def _fault_of_patch(error: Exception) -> str:
+    match error:
+        case RecursionError():
+            return "its folders lie too deeply in one another"
+        case MemoryError():
+            return "it needs too much memory"
+        case _:
+            return named(error)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Patches that somebody else made → cells that only need their verdict."""
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from looper.agent.scaffold import packaged_scaffold
@@ -50,13 +52,13 @@ def grading_plan(
         seeds=(0,),
         arms=tuple(
             Arm(
-                name=arm_name(model, models),
+                name=name,
                 role=ArmRole.CONTROL,
                 model=ModelSpec(backend="predictions", name=model, base_url=_digest(model, predictions)),
                 scaffold=packaged_scaffold("full"),
                 temperature=0.0,
             )
-            for model in models
+            for model, name in arm_names(models).items()
         ),
         limits=limits,
         order="parallel",
@@ -68,14 +70,20 @@ def _digest(model: str, predictions: Sequence[Prediction]) -> str:
     return f"sha256:{content_hash(*parts)}"
 
 
-def arm_name(model: str, models: Sequence[str]) -> str:
-    """A model's name as an arm may be called; numbered where two become the same."""
-
-    def plain(name: str) -> str:
-        return "m_" + (re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "model")
-
-    same = [other for other in models if plain(other) == plain(model)]
-    return plain(model) + (f"_{same.index(model) + 1}" if len(same) > 1 else "")
+def arm_names(models: Iterable[str]) -> dict[str, str]:
+    """Each model's name as an arm may be called; numbered where several become the same, past the numbers in use."""
+    plain = {
+        model: "m_" + (re.sub(r"[^a-z0-9]+", "_", model.lower()).strip("_") or "model") for model in models
+    }
+    times = Counter(plain.values())
+    taken = {name for name, count in times.items() if count == 1}
+    names = {}
+    for model, name in plain.items():
+        if times[name] > 1:
+            name = next(free for n in itertools.count(1) if (free := f"{name}_{n}") not in taken)
+            taken.add(name)
+        names[model] = name
+    return names
 
 
 def identity_of(arm: Arm) -> ModelIdentity:
@@ -97,14 +105,13 @@ def trajectories(
     environment: Mapping[str, str],
 ) -> list[Trajectory]:
     """What stands in place of a rollout: the patch, and that nothing else is known of how it was made."""
-    models = [arm.model.name for arm in plan.arms]
     by_name = {arm.model.name: arm for arm in plan.arms}
     return [
         Trajectory(
-            cell=Cell(arm=arm_name(found.model, models), seed=0, instance_id=found.instance_id).key,
+            cell=Cell(arm=by_name[found.model].name, seed=0, instance_id=found.instance_id).key,
             attempt=1,
             instance_id=found.instance_id,
-            arm=arm_name(found.model, models),
+            arm=by_name[found.model].name,
             arm_hash=by_name[found.model].config_hash(),
             seed=0,
             code_version=code_version,

@@ -14,6 +14,13 @@ from looper.records.task import Task
 
 NAMES = ("preds.json", "all_preds.jsonl")
 """Of the one file in a folder that holds all: mini-swe-agent's and SWE-agent's."""
+BYTE_ORDER_MARK = "\ufeff"
+"""Stands before every file that some editors write, so also within files that were joined."""
+FOREIGN_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+"""UTF-32 first: its mark begins with that of UTF-16."""
 NO_MODEL = "None"
 """As SWE-bench calls the model of a prediction that names none."""
 
@@ -25,7 +32,11 @@ def read_predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction,
     """
     found: dict[tuple[str, str], tuple[str, Prediction]] = {}
     problems = []
-    for place, row in _rows(path):
+    try:
+        rows = list(_rows(path))
+    except OSError as error:
+        raise BadInput(f"{error.filename or path} cannot be read: {error.strerror}.") from error
+    for place, row in rows:
         try:
             prediction = _prediction(row, tasks)
         except ValueError as error:
@@ -54,13 +65,13 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
                 yield str(file.relative_to(path)), _json(_text(file))
             return
         path = whole
-    if not path.is_file():
+    if not path.exists():
         raise BadInput(f"There is no predictions file {path}.")
     text = _text(path)
     whole_text = _json(text)
     if isinstance(whole_text, list):
         yield from ((f"entry {number}", row) for number, row in enumerate(whole_text, 1))
-    elif isinstance(whole_text, dict) and not isinstance(whole_text.get("instance_id"), str):
+    elif isinstance(whole_text, dict) and isinstance(whole_text.get("instance_id", {}), dict):
         for name, row in whole_text.items():
             yield quoted(name), {"instance_id": name, **row} if isinstance(row, dict) else row
     elif isinstance(whole_text, dict):
@@ -72,15 +83,18 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         # Only a line feed ends a line: other breaks of Unicode stand unescaped inside of strings.
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip(" \t\r"):
-                yield f"line {number}", _json(line)
+                yield f"line {number}", _json(line.lstrip(BYTE_ORDER_MARK))
 
 
 def _text(path: Path) -> str:
-    """Bytes that are no UTF-8 are kept: a patch may hold them. Raises BadInput for other encodings."""
+    """Bytes that are no UTF-8 are kept: a patch may hold them. Raises BadInput for other encodings and OSError."""
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path} is no regular file. Put a file of predictions there.")
     data = path.read_bytes()
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise BadInput(f"{path} is written in UTF-16. Write it in UTF-8.")
-    return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    for encoding, marks in FOREIGN_MARKS.items():
+        if data.startswith(marks):
+            raise BadInput(f"{path} is written in {encoding}. Write it in UTF-8.")
+    return data.decode("utf-8", "surrogateescape").lstrip(BYTE_ORDER_MARK)
 
 
 def _json(text: str) -> Any:
