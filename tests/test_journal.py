@@ -354,9 +354,10 @@ def test_c11_a_volume_whose_open_files_are_stale_is_a_journal_error(
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return real(descriptor)
 
-    monkeypatch.setattr(os, "fstat", stale)
-    with pytest.raises(JournalError):
-        stream.append(Note(number=0, text=""))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fstat", stale)
+        with pytest.raises(JournalError):
+            stream.append(Note(number=0, text=""))
 
 
 def test_s09_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
