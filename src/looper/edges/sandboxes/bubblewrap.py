@@ -26,6 +26,8 @@ from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+LINKED = (Path("/var/tmp"), Path("/dev/shm"))
+"""Links to `/tmp`, so that all temporary files share its size."""
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 COPIED = ("/etc/ld.so.cache", "/etc/mime.types", "/etc/timezone", "/etc/localtime")
 DEVICES = "/.dev"
@@ -222,17 +224,24 @@ def _mounts(command: Command, files: Mapping[str, int]) -> list[str]:
     """The whole visible file system: system folders and what the command names, read-only but for the command's folders and one
     file system in memory."""
     argv: list[str] = []
-    for folder in SYSTEM:
-        if os.path.islink(folder):
-            argv += ["--symlink", os.readlink(folder), folder]
-        elif os.path.isdir(folder):
-            argv += ["--ro-bind", folder, folder]
+    for system in SYSTEM:
+        if os.path.islink(system):
+            argv += ["--symlink", os.readlink(system), system]
+        elif os.path.isdir(system):
+            argv += ["--ro-bind", system, system]
     argv += ["--proc", "/proc", "--dev", DEVICES, "--remount-ro", DEVICES]
-    argv += ["--perms", "1777", "--size", str(TEMP_BYTES), "--tmpfs", "/tmp"]
     folders = [Path("/dev/any"), Path("/etc/any"), Path("/var/any")]
-    for above in _folders_above([*folders, *command.readable, command.root, *command.writable]):
-        argv += ["--perms", "0755", "--dir", str(above)]
-    argv += ["--symlink", "/tmp", "/var/tmp", "--symlink", "/tmp", "/dev/shm"]
+    above = _folders_above([*folders, *command.readable, command.root, *command.writable])
+    # One that holds a folder of the command's can be no link to another.
+    temporary = [Path("/tmp"), *(place for place in LINKED if place in above)]
+    for place in temporary:
+        argv += ["--perms", "1777", "--size", str(TEMP_BYTES), "--tmpfs", str(place)]
+    for folder in above:
+        if folder not in temporary:
+            argv += ["--perms", "0755", "--dir", str(folder)]
+    for place in LINKED:
+        if place not in temporary:
+            argv += ["--symlink", "/tmp", str(place)]
     for name in DEVICE_NAMES:
         argv += ["--symlink", f"{DEVICES}/{name}", f"/dev/{name}"]
     for path, descriptor in files.items():

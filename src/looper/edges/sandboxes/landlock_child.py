@@ -71,7 +71,7 @@ def _restrict(read: list[str], write: list[str], network: int, program: bytes) -
     _must(_libc.prctl(_PR_SET_SECCOMP, 2, filter_head, 0, 0), "system call filter")
 
 
-def _isolate(write: list[str], memory_bytes: int) -> None:
+def _isolate(read: list[str], write: list[str], memory_bytes: int) -> None:
     """Put this process into a network of its own, with loopback and a hosts file, and let it see all file systems read-only but
     these folders and a shared memory of its own, so that not even modes and times can be changed elsewhere."""
     uid, gid = os.geteuid(), os.getegid()
@@ -82,7 +82,14 @@ def _isolate(write: list[str], memory_bytes: int) -> None:
         _must(_libc.unshare(others | _NEW_USERS), "namespaces")
         _write_maps("self", {"setgroups": "deny", "uid_map": f"{uid} {uid} 1", "gid_map": f"{gid} {gid} 1"})
     _mount(None, "/", None, _RECURSIVE | _PRIVATE)
+    below = [path for path in [*read, *write] if path.startswith(SHARED_MEMORY + "/") and os.path.isdir(path)]
+    # What the command needs of the folder that its own memory is mounted on is held, and put back into that.
+    held = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in below]
     _mount(b"tmpfs", SHARED_MEMORY, b"tmpfs", _NOSUID | _NODEV, b"mode=1777,size=%d" % memory_bytes)
+    for path, descriptor in held:
+        os.makedirs(path, mode=0o755, exist_ok=True)
+        _mount(b"/proc/self/fd/%d" % descriptor, path, None, _BIND)
+        os.close(descriptor)
     hosts = f"{SHARED_MEMORY}/hosts"
     with open(hosts, "wb") as stream:
         stream.write(_HOSTS)
@@ -181,7 +188,7 @@ def _terminated(number: int, frame: object) -> None:
 
 def main() -> None:
     if sys.argv[1] == "namespaces":
-        return _isolate([], 1 << 20)
+        return _isolate([], [], 1 << 20)
     rules, argv = marshal.loads(bytes.fromhex(sys.argv[1])), sys.argv[2:]
     _must(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "subreaper")
     _must(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0), "death signal")
@@ -191,7 +198,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
         if rules["memory"]:
-            _isolate(rules["write"], rules["memory"])
+            _isolate(rules["read"], rules["write"], rules["memory"])
         if rules["uid"] is not None:
             os.setgroups([])
             os.setgid(rules["uid"])
