@@ -73,8 +73,8 @@ PROTECTED = (
     "x.egg-info/entry_points.txt", "tests/\u00fc.py", "testing/x.py", "pkg/x.so", "sub/tests/data.txt",
 )  # fmt: skip
 ANYWHERE = (
-    "conftest.py", "tests/test_new.py", "tests/test_hidden.py", "test_x.py", "pkg/x_test.py", "pytest.ini", ".pytest.ini",
-    "pytest.toml", "sitecustomize.py", "lib/x.pth", "pkg/c.pyc", "pkg/x.so",
+    "conftest.py", "tests/test_new.py", "tests/test_hidden.py", "test_x.py", "pkg/x_test.py",
+    "sitecustomize.py", "lib/x.pth", "pkg/c.pyc", "pkg/x.so",
 )  # fmt: skip
 """Of these the name alone says it."""
 IN_BASE_PROTECTED = ("tests/__init__.py", "tests/test_a.py", "tests/helper.py", "setup.cfg", "tox.ini")
