@@ -456,7 +456,7 @@ def _named(path: str) -> bool:
         return True
     name, parts = PurePosixPath(path).name, PurePosixPath(path).parts
     return (
-        name in {PurePosixPath(other).name for other in (*ANYWHERE, "setup.cfg", "tox.ini", "test_a.py")}
+        name in {PurePosixPath(other).name for other in (*ANYWHERE, "test_a.py")}
         or name == "test.py"
         or (name in ("json.py", "re.py") and parts[:-1] in ((), ("src",), ("lib",)))
         or not {".git", "__pycache__", "x.egg-info", "tests"}.isdisjoint(part.lower() for part in parts[:-1])
