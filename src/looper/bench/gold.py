@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from difflib import SequenceMatcher
 
 from looper.protocols import Effect, TreeEntry
+from looper.records.text import whole_lines
 from looper.records.trajectory import Action, Bash, Done, Edit, Write
 
 CONTEXT = 3
@@ -67,7 +68,7 @@ def _command(path: str, entry: TreeEntry) -> str:
 
 def _edits(path: str, old: str, new: str) -> Iterator[Action]:
     """One edit for each group of changed lines, counted in the text as it stands when its turn comes."""
-    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    before, after = whole_lines(old), whole_lines(new)
     text = old
     shift = 0
     for group in SequenceMatcher(None, before, after).get_grouped_opcodes(CONTEXT):

@@ -30,7 +30,7 @@ def distil(
     `question` is the task as the agent was asked it, for successes that are told as a conversation.
     """
     edits = list(net_edits(trajectory.patch))
-    title = " ".join(_names(task.problem_statement, steps)) or task.problem_statement.strip().splitlines()[0]
+    title = " ".join(_names(task.problem_statement, steps)) or bare_lines(task.problem_statement.strip())[0]
     turns: tuple[tuple[str, str], ...] = ()
     match kind:
         case MemoryKind.RAW:
