@@ -88,6 +88,10 @@ class SandboxUnavailable(InfrastructureError):
     """No sandbox works here, or the one that started stopped working."""
 
 
+class SandboxUntried(SandboxUnavailable):
+    """The machine lacked something while a sandbox was tried, which says nothing of the sandbox: no other may be taken instead."""
+
+
 class WorkspaceError(InfrastructureError):
     """A workspace could not be made, or is not what it must be."""
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from looper.edges.sandboxes import check, process
+from looper.edges.sandboxes.bare import Bare
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.landlock import Landlock
 from looper.edges.sandboxes.process import TEMP_BYTES, give
-from looper.errors import SandboxUnavailable
+from looper.errors import SandboxUnavailable, SandboxUntried
 from looper.protocols import Command, CommandResult, Sandbox
 
 BACKENDS = {name: f"check.candidates()[{name!r}]()" for name in check.candidates()}
@@ -656,8 +657,6 @@ class _Leaky:
     loopback = True
 
     def run(self, command: Command) -> CommandResult:
-        from looper.edges.sandboxes.bare import Bare
-
         return Bare().run(command)
 
 
@@ -673,6 +672,30 @@ def test_a31_without_a_working_sandbox_everything_is_refused(monkeypatch: pytest
 
     monkeypatch.setattr(check, "candidates", lambda: {"first": broken, "second": broken})
     with pytest.raises(SandboxUnavailable, match=r"first: .* second: .*--sandbox none"):
+        check.find_sandbox("auto")
+
+
+@pytest.mark.parametrize("descriptors", range(16, 48, 4))
+def test_p11_a_lack_of_descriptors_never_chooses_another_sandbox(descriptors: int) -> None:
+    """Which sandbox holds is part of what a run measures, and the next command, under no lack, finds the best one again."""
+    program = (
+        "from looper.edges.sandboxes.check import find_sandbox\n"
+        "from looper.errors import SandboxUntried\n"
+        "try: print(find_sandbox('auto').name)\n"
+        "except (SandboxUntried, OSError) as error: print('lack', error)"
+    )
+    argv = ["bash", "-c", f'ulimit -n {descriptors}; exec "$@"', "bash", sys.executable, "-c", program]
+    said = subprocess.run(argv, capture_output=True, text=True).stdout
+    assert said == f"{check.find_sandbox('auto').name}\n" or "Too many open files" in said
+
+
+def test_p11_a_busy_machine_never_chooses_another_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Bare):
+        def run(self, command: Command) -> CommandResult:
+            return CommandResult(None, b"", b"", 0, "time", command.timeout_s)
+
+    monkeypatch.setattr(check, "candidates", lambda: {"slow": Slow, "quick": Bare})
+    with pytest.raises(SandboxUntried, match="gave no answer"):
         check.find_sandbox("auto")
 
 

@@ -21,6 +21,7 @@ from looper.edges.sandboxes.process import (
     program,
     run_limited,
     user_of_commands,
+    works,
 )
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
@@ -84,7 +85,7 @@ class Bubblewrap:
             "--",
             "/bin/true",
         ]
-        return subprocess.run(argv, capture_output=True, cwd="/").returncode == 0
+        return works(argv)
 
     def run(self, command: Command) -> CommandResult:
         # Each reader of a descriptor moves its position, so every command gets open files of its own.

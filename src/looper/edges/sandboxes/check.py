@@ -14,9 +14,9 @@ from looper.edges.sandboxes.bare import Bare
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.container import Container
 from looper.edges.sandboxes.landlock import Landlock
-from looper.edges.sandboxes.process import give, own_interpreter, program
+from looper.edges.sandboxes.process import give, own_interpreter, program, unavailable
 from looper.edges.sandboxes.seatbelt import Seatbelt
-from looper.errors import BadInput, SandboxUnavailable
+from looper.errors import BadInput, SandboxUnavailable, SandboxUntried
 from looper.protocols import Command, Sandbox
 
 PROBE = r"""
@@ -71,6 +71,9 @@ print("tried")
 """
 """In the interpreter that runs this, or the system's where commands cannot come to that one."""
 
+ANSWER_S = 60
+"""For a command of the proof, which takes milliseconds, on a machine that is busy."""
+
 
 def leaks(sandbox: Sandbox) -> list[str]:
     """Forbidden things that worked; empty for a sandbox that holds. Raises SandboxUnavailable where it did not run, or where what it
@@ -114,10 +117,14 @@ def leaks(sandbox: Sandbox) -> list[str]:
 def _said(
     sandbox: Sandbox, argv: tuple[str, ...], root: Path, last: str, readable: tuple[Path, ...] = ()
 ) -> list[str]:
-    result = sandbox.run(Command(argv=argv, root=root, timeout_s=20, readable=readable))
+    result = sandbox.run(Command(argv=argv, root=root, timeout_s=ANSWER_S, readable=readable))
+    if result.killed_by == "time":
+        raise SandboxUntried(
+            f"{sandbox.name} started, but a command gave no answer within {ANSWER_S} s. End other work, then run again."
+        )
     lines = result.text().splitlines()
     if lines[-1:] != [last]:
-        raise SandboxUnavailable(
+        raise unavailable(
             f"{sandbox.name} started, but commands do not work in it: {lines[-1] if lines else 'no word'}."
         )
     return lines
@@ -128,6 +135,8 @@ def _sockets(sandbox: Sandbox, root: Path, outside: Path) -> list[str]:
     for python, readable in interpreters():
         try:
             lines = _said(sandbox, (python, "-I", "-S", "-c", SOCKETS, str(outside)), root, "tried", readable)
+        except SandboxUntried:
+            raise
         except SandboxUnavailable as error:
             closed = closed or error
             continue
@@ -190,7 +199,8 @@ def candidates() -> dict[str, Callable[[], Sandbox]]:
 def find_sandbox(choice: str) -> Sandbox:
     """The sandbox that `choice` names: `auto`, a backend's name, `container:IMAGE`, `container:swe-bench`, or `none`.
 
-    `auto` takes the first that holds and never falls back to none. Raises SandboxUnavailable with every reason.
+    `auto` takes the first that holds and never falls back to none. Raises SandboxUnavailable with every reason, and SandboxUntried
+    where the machine lacked something meanwhile: a run's sandbox is part of what it measures, and must not follow from its load.
     """
     if choice == "none":
         return Bare()
@@ -206,6 +216,8 @@ def find_sandbox(choice: str) -> Sandbox:
         if choice in ("auto", name):
             try:
                 return proven(make)
+            except SandboxUntried:
+                raise
             except SandboxUnavailable as error:
                 reasons.append(f"{name}: {error}")
     raise SandboxUnavailable(

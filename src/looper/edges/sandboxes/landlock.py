@@ -20,6 +20,7 @@ from looper.edges.sandboxes.process import (
     run_limited,
     temporary_folder,
     user_of_commands,
+    works,
 )
 from looper.errors import SandboxUnavailable
 from looper.protocols import Command, CommandResult
@@ -58,8 +59,7 @@ class Landlock:
         if not seccomp.supported():
             raise SandboxUnavailable("no system call filter is known for this processor.")
         self.owner = user_of_commands()
-        asked = [*_supervisor(), "namespaces"]
-        self._namespaces = namespaces and subprocess.run(asked, capture_output=True).returncode == 0
+        self._namespaces = namespaces and works([*_supervisor(), "namespaces"])
         self.name = "landlock" if self._namespaces else "landlock without namespaces"
         self.loopback = self._namespaces
         # Named UNIX sockets of this machine could be reached: a filter cannot read their names.

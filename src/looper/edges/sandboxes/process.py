@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from looper.errors import SandboxUnavailable
+from looper.errors import SandboxUnavailable, SandboxUntried
 from looper.protocols import Command, CommandResult
 
 NOBODY = 65534
@@ -34,6 +34,8 @@ TEMP_BYTES = 512 << 20
 """Of the file system in memory that `/tmp`, `/var/tmp` and `/dev/shm` share, where a sandbox has one of its own."""
 HELPER_BYTES = 4096
 """Of what a helper says before the command begins, the last."""
+PASSING = tuple(os.strerror(code) for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN))
+"""What the machine says of a lack that passes. A full disk is not among them: the kernel says so of a forbidden namespace too."""
 NOT_STARTED = 126
 """Exit status of a command that no program could be started for, as shells have it."""
 
@@ -175,13 +177,31 @@ def run_limited(
     except OSError as error:
         if error.errno == errno.E2BIG:
             return _not_started(os.strerror(errno.E2BIG))
-        raise SandboxUnavailable(f"{sandbox} failed: {error}.") from error
+        raise unavailable(f"{sandbox} failed: {error}.") from error
     if output.before is not None and not result.killed_by:
         lines = output.before.decode("utf-8", "backslashreplace").strip().splitlines()
-        raise SandboxUnavailable(
+        raise unavailable(
             f"{sandbox} did not start a command: {lines[-1] if lines else f'exit status {result.exit_code}'}."
         )
     return result
+
+
+def unavailable(said: str) -> SandboxUnavailable:
+    """SandboxUntried where the words are those of a machine that lacks something for a while."""
+    if not any(lack in said for lack in PASSING):
+        return SandboxUnavailable(said)
+    return SandboxUntried(
+        f"{said} End other work or raise this shell's limits (ulimit -n 4096), then run again."
+    )
+
+
+def works(argv: Sequence[str]) -> bool:
+    """Whether a program that asks the system for something ends well. Raises SandboxUntried where it could not be asked."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, cwd="/")
+    said = (done.stdout + done.stderr).decode("utf-8", "backslashreplace").strip()
+    if done.returncode and isinstance(error := unavailable(f"{argv[0]} failed: {said}."), SandboxUntried):
+        raise error
+    return done.returncode == 0
 
 
 def _not_started(reason: str) -> CommandResult:
