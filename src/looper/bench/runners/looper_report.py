@@ -20,7 +20,11 @@ def _in_tree(place):
 
 sys.path[:] = [place for place in sys.path if not _in_tree(place)]
 
-from hashlib import blake2b
+try:
+    # Hashlib itself loads OpenSSL: 4 ms that every verdict would pay.
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
 from json.encoder import encode_basestring_ascii
 
 

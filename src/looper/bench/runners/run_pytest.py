@@ -128,6 +128,19 @@ def main():
     options = ["-q", "-rA", "-p", "no:cacheprovider", "--rootdir", looper_report.TREE, "-c", os.devnull]
     # What lies above the tree, which the sandbox may not let anybody list, is not looked through for configuration.
     options += ["--tb=no", "--no-header", "--color=no", "--confcutdir", looper_report.TREE]
+    # A tenth of what a verdict costs: plugins for what nobody asks of this run. One of them collects garbage five times at the end,
+    # to warn of what it finds; none has a say in how a test ends.
+    unused = (
+        "unraisableexception",
+        "debugging",
+        "doctest",
+        "junitxml",
+        "pastebin",
+        "setuponly",
+        "setupplan",
+        "stepwise",
+    )
+    options += [word for name in unused for word in ("-p", "no:" + name)]
     # A test module that cannot be imported must not keep the others from running.
     options.append("--continue-on-collection-errors")
     if own:
