@@ -675,6 +675,15 @@ def test_a31_without_a_working_sandbox_everything_is_refused(monkeypatch: pytest
         check.find_sandbox("auto")
 
 
+def test_r1_the_interpreter_behind_an_environment_may_have_any_of_its_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    assert process.own_interpreter() == str(tmp_path / "bin" / "python3")
+
+
 @pytest.mark.parametrize("descriptors", range(16, 48, 4))
 def test_p11_a_lack_of_descriptors_never_chooses_another_sandbox(descriptors: int) -> None:
     """Which sandbox holds is part of what a run measures, and the next command, under no lack, finds the best one again."""

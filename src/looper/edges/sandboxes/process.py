@@ -117,8 +117,12 @@ def give(path: Path, owner: int | None) -> None:
 
 def own_interpreter() -> str:
     """The interpreter behind a virtual environment: enough for what needs only the standard library."""
-    name = f"python{sysconfig.get_python_version()}"
-    return os.path.join(sys.base_prefix, "bin", name) if sys.base_prefix != sys.prefix else sys.executable
+    if sys.base_prefix == sys.prefix:
+        return sys.executable
+    # By the name that says its version where it has that: others beside it may be of another version.
+    names = (f"python{sysconfig.get_python_version()}", "python3", "python")
+    places = [os.path.join(sys.base_prefix, "bin", name) for name in names]
+    return next(filter(os.path.exists, places), places[0])
 
 
 def temporary_folder(command: Command) -> Path:
