@@ -72,6 +72,89 @@ def test_a_workspace_is_the_base_tree_in_a_repository_of_one_commit(
     assert git(["remote"], cwd=workspace.root) == b""
 
 
+def _plain(source: Path) -> None: ...
+
+
+def _ignored_and_written_anew(source: Path) -> None:
+    (source / "folder" / ".gitattributes").write_text("version.txt export-subst\nscript.sh export-ignore\n")
+    (source / "folder" / "version.txt").write_text("$Format:%s$\n")
+
+
+def _line_ends(source: Path) -> None:
+    (source / ".gitattributes").write_text("*.py text eol=crlf\n*.bin -text\n")
+    (source / "x.bin").write_bytes(b"a\r\nb\n\0")
+
+
+def _odd_names(source: Path) -> None:
+    for name in (b"tab\there", b"new\nline", b"caf\xe9", "größe".encode(), b"-x", b'quote"'):
+        (source / os.fsdecode(name)).write_bytes(name)
+    (source / "out").symlink_to("../../elsewhere")
+
+
+def _submodule(source: Path) -> None:
+    git(
+        ["update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},folder/sub"],
+        cwd=source,
+    )
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+@pytest.mark.parametrize(
+    "change",
+    [_plain, _ignored_and_written_anew, _line_ends, _odd_names, _submodule],
+    ids=lambda c: c.__name__,
+)
+def test_g01_a_base_tree_is_what_git_archives_and_nothing_else_can_be_reached(
+    tmp_path: Path, mirror: Path, task: Task, change: Callable[[Path], None], umask: int
+) -> None:
+    """Whatever way it is made by: by the mirror's own objects, or by adding an archive's files."""
+    source = tmp_path / "source"
+    git(["checkout", "--quiet", "--detach", "HEAD~1"], cwd=source)
+    change(source)
+    if change is not _submodule:
+        git(["add", "--all", "--force"], cwd=source)
+    git(["commit", "--quiet", "--allow-empty", "-m", "other base"], cwd=source)
+    git(["push", "--quiet", str(mirror), "HEAD:refs/heads/other"], cwd=source)
+    base = git(["rev-parse", "HEAD"], cwd=source).decode().strip()
+    expected = tmp_path / "expected"
+    expected.mkdir()
+    archive = git(["archive", "--format=tar", base], cwd=mirror)
+    subprocess.run(["tar", "x", "--no-same-owner", "-C", str(expected)], input=archive, check=True)
+    before = os.umask(umask)
+    try:
+        mirrors = {"swe-bench-cl:owner/name": mirror}
+        made = GitWorkspaces(mirrors, tmp_path / "exports", tmp_path / "workspaces", owner=None).create(
+            task.model_copy(update={"base_commit": base}), "w"
+        )
+    finally:
+        os.umask(before)
+    assert Scanner(made.root).scan() == Scanner(expected).scan()
+    assert git(["status", "--porcelain", "--ignored"], cwd=made.root) == b""
+    assert git(["fsck", "--unreachable", "--no-reflogs", "--no-progress"], cwd=made.root) == b""
+    assert git(["rev-list", "--all", "--count"], cwd=made.root).strip() == b"1"
+    files = [path for path in made.root.rglob("*") if path.is_file() and not path.is_symlink()]
+    modes = {path.stat().st_mode & 0o777 for path in files if ".git" not in path.parts}
+    assert modes <= {0o644, 0o755}
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_g01_a_mirror_with_another_object_in_the_place_of_one_exports_what_stands_there(
+    tmp_path: Path, mirror: Path, workspaces: GitWorkspaces, task: Task, gone: bool
+) -> None:
+    """So a mirror whose largest file was left out is completed."""
+    old = git(["rev-parse", "HEAD~1:a.py"], cwd=mirror).decode().strip()
+    new = git(["hash-object", "-w", "--stdin"], cwd=mirror, stdin=b"a = 1\n# replaced\n").decode().strip()
+    git(["update-ref", f"refs/replace/{old}", new], cwd=mirror)
+    if gone:
+        packs = [path.read_bytes() for path in (mirror / "objects" / "pack").glob("*.pack")]
+        for path in list((mirror / "objects" / "pack").iterdir()):
+            path.unlink()
+        for pack in packs:
+            git(["unpack-objects", "-q"], cwd=mirror, stdin=pack)
+        (mirror / "objects" / old[:2] / old[2:]).unlink()
+    assert "# replaced" in (workspaces.create(task, "w").root / "a.py").read_text()
+
+
 def test_g10_the_fix_is_in_no_object_of_the_workspace(
     workspaces: GitWorkspaces, task: Task, mirror: Path
 ) -> None:

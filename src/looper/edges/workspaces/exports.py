@@ -207,17 +207,52 @@ def _make_export(mirror: Path, commit: str, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     files = temporary / "files"
     files.mkdir(parents=True)
-    unpack(git(["archive", "--format=tar", commit], cwd=mirror), files, links_may_leave=True)
-    manifest = Scanner(files).scan()
     git(["init", "--quiet", "--template="], cwd=files)
-    # Forced: files that the repository's own ignore rules name are part of its base tree all the same.
-    git(["add", "--all", "--force"], cwd=files)
-    git(["commit", "--quiet", "--message", "base", "--no-verify"], cwd=files)
-    # One pack in place of an object per file: every workspace is a copy, and copying costs by the file.
-    git(["repack", "-a", "-d", "--quiet"], cwd=files)
-    entries = {os.fsencode(path).hex(): asdict(entry) for path, entry in manifest.items()}
+    if _take_objects(mirror, commit, files) and _is_plain(mirror, commit):
+        made = git(["commit-tree", _tree(mirror, commit), "-m", "base"], cwd=files)
+        git(["update-ref", "HEAD", made.decode().strip()], cwd=files)
+        git(["read-tree", "HEAD"], cwd=files)
+        git(["checkout-index", "--all", "--index"], cwd=files)
+    else:
+        unpack(git(["archive", "--format=tar", commit], cwd=mirror), files, links_may_leave=True)
+        # Forced: files that the repository's own ignore rules name are part of its base tree all the same.
+        git(["add", "--all", "--force"], cwd=files)
+        git(["commit", "--quiet", "--message", "base", "--no-verify"], cwd=files)
+        # One pack in place of an object per file, and nothing that the one commit does not reach.
+        git(["repack", "-a", "-d", "--quiet", "--window=0"], cwd=files)
+    entries = {os.fsencode(path).hex(): asdict(entry) for path, entry in Scanner(files).scan().items()}
     (temporary / "manifest.json").write_text(json.dumps(entries))
     temporary.rename(folder)
+
+
+def _tree(mirror: Path, commit: str) -> str:
+    return git(["rev-parse", f"{commit}^{{tree}}"], cwd=mirror).decode().strip()
+
+
+def _take_objects(mirror: Path, commit: str, files: Path) -> bool:
+    """The objects of the one tree as the mirror has packed them, which costs a fourth of hashing and packing its files anew. False
+    for a mirror that lacks one, or has another in its place."""
+    if git(["for-each-ref", "--count=1", "refs/replace/"], cwd=mirror):
+        return False
+    asked = ["pack-objects", "--quiet", "--revs", "--stdout", "--window=0"]
+    try:
+        pack = git(asked, cwd=mirror, stdin=f"{_tree(mirror, commit)}\n".encode())
+    except GitRefused:
+        return False
+    git(["index-pack", "--stdin"], cwd=files, stdin=pack)
+    return True
+
+
+def _is_plain(mirror: Path, commit: str) -> bool:
+    """Whether an archive of the tree holds what the tree holds: no submodule, and no attribute that leaves out or writes anew."""
+    rows = [
+        row.partition(b"\t")
+        for row in git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=mirror).split(b"\0")[:-1]
+    ]
+    attributes = [head.split()[2] for head, _, path in rows if path.split(b"/")[-1] == b".gitattributes"]
+    return not any(b" commit " in head for head, _, _ in rows) and not any(
+        b"export-" in git(["cat-file", "blob", name.decode()], cwd=mirror) for name in attributes
+    )
 
 
 def _copy_tree(source: Path, target: Path, owner: int | None) -> None:

@@ -74,6 +74,8 @@ def git(
             capture_output=True,
             env={**_ENVIRONMENT, **(variables or {})},
             timeout=timeout_s,
+            # Of what it makes others read: the user whom commands run as.
+            umask=0o022,
         )
     except subprocess.TimeoutExpired as error:
         raise WorkspaceError(f"git {arguments[0]} took more than {timeout_s:.0f} s in {cwd}.") from error
