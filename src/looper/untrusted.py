@@ -1,4 +1,5 @@
-"""Files and folders that a sandboxed process could write: read without following or waiting, removed whatever they hold."""
+"""Files and folders that somebody else made: what a sandboxed process could write is read without following or waiting and removed
+whatever it holds, and what a person names is read or named as what it is."""
 
 import contextlib
 import os
@@ -6,7 +7,7 @@ import stat
 import subprocess
 from pathlib import Path
 
-from looper.errors import FileRefused
+from looper.errors import BadInput, FileRefused
 
 
 def read_untrusted(path: Path, limit_bytes: int) -> bytes:
@@ -33,6 +34,18 @@ def read_descriptor(descriptor: int, limit_bytes: int, name: str) -> bytes:
         parts.append(part)
         at += len(part)
     return b"".join(parts)
+
+
+def named_text(path: Path) -> str:
+    """Text of a file that a person named, with any line ends as `\\n`. Raises BadInput where it cannot be had."""
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{path} is no text in UTF-8: byte {error.start} is {error.object[error.start]:#04x}."
+        ) from error
 
 
 def remove_tree(*places: Path) -> None:

@@ -122,6 +122,30 @@ def test_bad_input_is_one_line_and_an_exit_code(
     assert found.returncode == code and said in one_line(found)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"title = 'caf\xe9'\n", "no text in UTF-8: byte 12 is 0xe9"), (None, "cannot be read: Is a directory")],
+    ids=["bytes", "folder"],
+)
+def test_a_file_that_a_person_names_and_that_is_no_text_is_one_line(
+    project: Path, state: Path, content: bytes | None, said: str
+) -> None:
+    """Wherever a command takes one."""
+    odd = project / "odd.toml"
+    if content is None:
+        odd.mkdir()
+    else:
+        odd.write_bytes(content)
+    for arguments in (
+        ("run", "odd.toml"),
+        ("plan", "odd.toml"),
+        ("run", "exp00", "--profile", "odd.toml"),
+        ("run", "exp00", "--model", "scripted:odd.toml"),
+    ):
+        found = looper(*arguments, cwd=project, LOOPER_HOME=str(state))
+        assert found.returncode == 2 and said in one_line(found), arguments
+
+
 def test_a_malformed_experiment_is_named_by_file_and_line(project: Path, state: Path) -> None:
     path = project / "experiments" / "mine.toml"
     good = path.read_text()

@@ -684,6 +684,52 @@ def test_r1_the_interpreter_behind_an_environment_may_have_any_of_its_names(
     assert process.own_interpreter() == str(tmp_path / "bin" / "python3")
 
 
+def _helpers_at(place: Path) -> list[int]:
+    return [
+        int(status.parent.name)
+        for status in Path("/proc").glob("[0-9]*/cmdline")
+        if status.exists() and os.fsencode(f"{place}/") in status.read_bytes()
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's sandboxes alone wait for the maps of their users")
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "raise OSError('no map')"])
+def test_c13_nothing_is_left_of_a_sandbox_that_was_not_told_to_go_on(state: Path, end: str) -> None:
+    """Killed at that moment, a run leaves what the next one in its place ends; any error ends it at once."""
+    place = state / f"left-{len(end)}"
+    root = place / "cell"
+    root.mkdir(parents=True)
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from looper.edges.sandboxes import bubblewrap\n"
+        "from looper.protocols import Command\n"
+        f"def end(): {end}\n"
+        "bubblewrap.id_maps = end\n"
+        "root = Path(sys.argv[1])\n"
+        "bubblewrap.Bubblewrap().run(Command(argv=('/bin/true',), root=root, timeout_s=20))"
+    )
+    subprocess.run([sys.executable, "-c", program, str(root)], capture_output=True, timeout=30)
+    if "kill" in end:
+        assert _helpers_at(place), "bubblewrap waits by itself now, and nothing has to be ended any more"
+        process.end_left(place)
+    until = time.monotonic() + 10
+    while _helpers_at(place) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not _helpers_at(place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="says what a root with few rights is told")
+@pytest.mark.parametrize("lost", ["dac_override", "chown", "kill", "setuid"])
+def test_r1_a_root_without_the_rights_of_root_is_told_which_it_needs(lost: str) -> None:
+    program = "from looper.edges.sandboxes.check import find_sandbox; find_sandbox('auto')"
+    dropped = [f"--bounding-set=-{lost}", f"--inh-caps=-{lost}", "--", sys.executable, "-c", program]
+    before = set(Path("/tmp").glob("looper-probe-*"))
+    said = subprocess.run(["setpriv", *dropped], capture_output=True, text=True).stderr.splitlines()[-1]
+    assert f"has not the right CAP_{lost.upper()}" in said and "or as an ordinary user" in said
+    assert set(Path("/tmp").glob("looper-probe-*")) <= before
+
+
 @pytest.mark.parametrize("descriptors", range(16, 48, 4))
 def test_p11_a_lack_of_descriptors_never_chooses_another_sandbox(descriptors: int) -> None:
     """Which sandbox holds is part of what a run measures, and the next command, under no lack, finds the best one again."""

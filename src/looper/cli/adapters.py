@@ -8,7 +8,7 @@ from looper.cli.wiring import shelf
 from looper.errors import BadInput
 from looper.records.training import AdapterRecord
 from looper.views.lineage import lineage_lines
-from looper.views.runs import read_run
+from looper.views.runs import run_named
 
 
 def adapter_lines(settings: Settings) -> Iterator[str]:
@@ -45,6 +45,4 @@ def card_reader(settings: Settings) -> Callable[[str], AdapterRecord | None]:
 
 def lineage_of(settings: Settings, folder: Path, arm: str | None) -> Iterator[str]:
     """The treatment behind each arm of a run."""
-    return lineage_lines(
-        read_run(folder if folder.is_dir() else settings.runs / folder), arm, card_reader(settings)
-    )
+    return lineage_lines(run_named(settings.runs, folder), arm, card_reader(settings))

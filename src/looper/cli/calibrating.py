@@ -6,6 +6,7 @@ from pathlib import Path
 from looper.evolution.calibrate import calibrated
 from looper.journal import replace_file
 from looper.records.gate import BenchmarkRule, Drawn
+from looper.untrusted import named_text
 from looper.views.blocks import with_block
 from looper.views.calibration import calibration_lines
 
@@ -26,6 +27,6 @@ def calibration(campaigns: int, challengers: int, tasks: int, alpha: float, disc
 
 def write_calibration(file: Path, lines: Sequence[str]) -> str:
     """Raises BadInput for a file without marks."""
-    text = file.read_text("utf-8") if file.is_file() else ""
+    text = named_text(file) if file.is_file() else ""
     replace_file(file, with_block(text, "looper evolve calibrate", lines, str(file)).encode())
     return f"{file}: written"

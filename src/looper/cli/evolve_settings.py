@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from looper.errors import BadInput
+from looper.untrusted import named_text
 
 PREFIX = "LOOPER_EVOLVE_"
 FILE = "looper.toml"
@@ -136,8 +137,8 @@ def _table(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = tomllib.loads(path.read_text("utf-8")).get("evolve", {})
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        found = tomllib.loads(named_text(path)).get("evolve", {})
+    except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path}: {error}.") from error
     unknown = sorted(set(found) - set(EvolveSettings.model_fields))
     if unknown:

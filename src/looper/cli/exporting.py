@@ -14,7 +14,7 @@ from looper.records.training import Example, SelectionSettings, TrainingSettings
 from looper.views.exports import atif_lines, csv_lines, write_parquet
 from looper.views.foreign import foreign_lines, foreign_predictions
 from looper.views.predictions import prediction_lines
-from looper.views.runs import read_run
+from looper.views.runs import run_named
 
 ANY = TrainingSettings(learning_rate=1e-4, iterations=1, batch_size=1, max_tokens=1)
 """Examples do not depend on how they would be trained on."""
@@ -24,13 +24,13 @@ def export_run(
     settings: Settings, folder: Path, kind: str, arm: str | None, seed: int | None, out: Path | None
 ) -> None:
     """Raises BadInput, and leaves the file as it was where anything is wrong."""
-    run = read_run(folder)
+    run = run_named(settings.runs, folder)
     if kind == "parquet":
         if out is None:
             raise BadInput("Parquet is no text; name a file: --out FILE")
         write_parquet(run, out)
         return
-    options = TrainOptions(folder, (arm,) if arm else (), "nano", SelectionSettings(minimum_tasks=1), ANY)
+    options = TrainOptions(run.folder, (arm,) if arm else (), "nano", SelectionSettings(minimum_tasks=1), ANY)
     makes: dict[str, Callable[[], Iterator[str]]] = {
         "predictions": lambda: prediction_lines(run, arm, seed),
         "csv": lambda: csv_lines(run),

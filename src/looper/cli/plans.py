@@ -10,6 +10,7 @@ from looper.cli.wiring import shelf
 from looper.errors import BadInput
 from looper.experiment.plans import plan_from_text
 from looper.records.plan import Gate, Override, Plan
+from looper.untrusted import named_text
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def find_experiment(name: str) -> Path:
     """Raises BadInput that suggests names like the one asked for."""
     if name.endswith(".toml"):
         path = Path(name)
-        if path.is_file():
+        if path.exists():
             return path
         raise BadInput(f"There is no experiment file {path}.")
     known = {
@@ -99,7 +100,7 @@ def find_experiment(name: str) -> Path:
 def shared_profiles() -> dict[str, str]:
     """Texts of the profiles that experiments build on, by name."""
     return {
-        path.stem: path.read_text("utf-8")
+        path.stem: named_text(path)
         for folder in reversed(experiments_folders())
         for path in sorted((folder / "profiles").glob("*.toml"))
     }
@@ -109,10 +110,10 @@ def load_plan(options: RunOptions, settings: Settings) -> Plan:
     path = find_experiment(options.experiment)
     profile, profile_text = options.profile, None
     if profile.endswith(".toml"):
-        if not Path(profile).is_file():
+        if not Path(profile).exists():
             raise BadInput(f"There is no profile file {profile}.")
-        profile_text = Path(profile).read_text("utf-8")
-    text = path.read_text("utf-8")
+        profile_text = named_text(Path(profile))
+    text = named_text(path)
     return plan_from_text(
         path.stem,
         text,

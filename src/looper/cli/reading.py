@@ -14,13 +14,13 @@ from looper.views.memory import (
     why_lines,
 )
 from looper.views.questions import question_lines
-from looper.views.runs import RunView, read_run, run_folders
+from looper.views.runs import RunView, read_run, run_folders, run_named
 from looper.views.show import duration, ending_text, step_text
 
 
 def chosen_run(runs: Path, folder: Path | None) -> RunView:
     if folder is not None:
-        return read_run(folder if folder.is_dir() else runs / folder)
+        return run_named(runs, folder)
     found = run_folders(runs)
     if not found:
         raise BadInput(f"There is no run below {runs} yet. Begin with: looper run exp00")

@@ -10,6 +10,7 @@ from looper.cli.settings import Settings
 from looper.cli.wiring import code_version
 from looper.errors import BadInput, NotAsRecorded
 from looper.journal import replace_file
+from looper.untrusted import named_text
 from looper.views.audit import Outside, audit, unchecked
 from looper.views.history import read_history
 from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_history, with_runs
@@ -21,7 +22,7 @@ def report(runs: Path, wanted: Sequence[str], file: Path) -> Iterator[str]:
     """Write the newest finished run of each experiment into the file; what was done, in words. Raises BadInput."""
     if not file.is_file():
         raise BadInput(f"There is no file {file}. Make it, or name another one with --file.")
-    text = file.read_text("utf-8")
+    text = named_text(file)
     unreadable: list[str] = []
     newest = _newest(read_runs(runs, unreadable.append))
     yield from unreadable
@@ -73,7 +74,7 @@ def verify(settings: Settings, wanted: Sequence[str], file: Path) -> Iterator[st
     chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted]
     if not chosen and not unreadable:
         raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
-    text = file.read_text("utf-8") if file.is_file() else ""
+    text = named_text(file) if file.is_file() else ""
     found = len(unreadable)
     yield from unreadable
     for run in chosen:

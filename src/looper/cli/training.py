@@ -31,7 +31,7 @@ from looper.records.training import (
 )
 from looper.training.examples import trajectory_examples
 from looper.training.select import Attempt, preference_pairs, select
-from looper.views.runs import read_run
+from looper.views.runs import run_named
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _Gathered:
 
 
 def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
-    view = read_run(options.run)
+    view = run_named(settings.runs, options.run)
     plan = view.manifest.plan
     own, _ = load_tasks(plan.selection, settings)
     _, learning = split_tasks(own, plan.selection, plan.experience)

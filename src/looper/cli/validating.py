@@ -17,6 +17,7 @@ from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.plan import TaskSelection
 from looper.records.task import Task
+from looper.untrusted import named_text
 from looper.views.blocks import with_block
 from looper.views.eligibility import table_lines
 
@@ -108,7 +109,7 @@ def write_table(
     file: Path, selection: TaskSelection, settings: Settings, found: Sequence[Validation]
 ) -> Iterator[str]:
     """Put the table over a whole suite between the marks of a Markdown file. Raises BadInput where it has none."""
-    text = file.read_text("utf-8") if file.is_file() else ""
+    text = named_text(file) if file.is_file() else ""
     every = Counter(task.repo for task in every_task(selection, settings)[0])
     written = with_block(text, "looper bench validate", table_lines(every, found), str(file))
     replace_file(file, written.encode())

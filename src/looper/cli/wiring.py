@@ -41,7 +41,7 @@ from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox, must_reach
 from looper.edges.sandboxes.container import OWN_IMAGES
-from looper.edges.sandboxes.process import give
+from looper.edges.sandboxes.process import end_left, give
 from looper.edges.signals import Stop as Stop
 from looper.edges.signals import interruptible
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
@@ -77,7 +77,7 @@ from looper.records.model import ModelSpec
 from looper.records.plan import Arm, Isolation, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, TrainingSettings, Turn
-from looper.untrusted import remove_tree
+from looper.untrusted import named_text, remove_tree
 
 
 def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
@@ -95,7 +95,7 @@ def swe_bench_cl(settings: Settings) -> tuple[Task, ...]:
     if not settings.swe_data:
         raise BadInput(
             "SWE-Bench-CL is not configured. Set LOOPER_SWE_DATA (or --data) to its JSONL file or to hub:NAME; "
-            "the embedded suite needs nothing: --profile micro."
+            "the embedded suite needs nothing: --profile micro, or --suite micro where the command has that."
         )
     return load_swe_bench_cl(settings.swe_data)
 
@@ -264,9 +264,9 @@ class Models:
 
 def _script(path: Path) -> list[str]:
     """Replies from a text file, separated by lines that hold nothing but `---`."""
-    if not path.is_file():
+    if not path.exists():
         raise BadInput(f"There is no script {path} for the scripted model.")
-    return path.read_text("utf-8").split("\n---\n")
+    return named_text(path).split("\n---\n")
 
 
 def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
@@ -418,6 +418,7 @@ class Site:
         by a run that is no more.
         """
         self._place = self._settings.workspaces / content_hash(str(locked.resolve()))[:16]
+        end_left(self._place)
         remove_tree(self._place)
         shared_folder(self._place)
         self.workspaces = self.workspaces.at(self._place)

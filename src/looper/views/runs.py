@@ -457,6 +457,11 @@ def written(folder: Path) -> float:
     return max(times)
 
 
+def run_named(runs: Path, folder: Path) -> RunView:
+    """A run by its folder or by its name below `runs`, as `looper status` prints it. Raises BadInput."""
+    return read_run(folder if folder.is_dir() else runs / folder)
+
+
 def read_runs(runs: Path, unreadable: Callable[[str], None] = lambda said: None) -> list[RunView]:
     """Every run that can be read, the one written to last at the end; of the others `unreadable` is told, so that one damaged
     folder, or one of a newer version, does not hide the rest."""

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import socket
 import subprocess
 import tempfile
@@ -199,9 +200,16 @@ class _Users:
             if not (part := os.read(self.told, 4096)):
                 return
             said += part
-        for kind, text in id_maps().items():
-            Path("/proc", found[1].decode(), kind).write_text(text)
-        os.write(self.ready, b"1")
+        inner = int(found[1])
+        try:
+            for kind, text in id_maps().items():
+                Path(f"/proc/{inner}/{kind}").write_text(text)
+            os.write(self.ready, b"1")
+        except BaseException:
+            # It waits for a word, and would not die with the helper yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(inner, signal.SIGKILL)
+            raise
 
     def close_theirs(self) -> None:
         for descriptor in self.theirs:

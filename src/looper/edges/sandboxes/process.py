@@ -1,7 +1,9 @@
 """Running one command with bounded output, time, disk and memory, and ending all that it started."""
 
+import contextlib
 import errno
 import os
+import re
 import secrets
 import select
 import shutil
@@ -38,6 +40,9 @@ PASSING = tuple(os.strerror(code) for code in (errno.EMFILE, errno.ENFILE, errno
 """What the machine says of a lack that passes. A full disk is not among them: the kernel says so of a forbidden namespace too."""
 NOT_STARTED = 126
 """Exit status of a command that no program could be started for, as shells have it."""
+
+_RIGHTS = {"CHOWN": 0, "DAC_OVERRIDE": 1, "KILL": 5, "SETGID": 6, "SETUID": 7}
+"""Capabilities that root needs for commands of another user, by their bit (capability.h)."""
 
 Killed = Literal["", "time", "disk", "memory"]
 
@@ -78,11 +83,25 @@ class _Output:
         return self.total - len(self.head) - len(self.tail)
 
 
+def _effective_rights() -> int:
+    """Capabilities of this process, as bits; all where the system has none of that kind."""
+    try:
+        found = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except FileNotFoundError:
+        return -1
+    return int(found[1], 16) if found else -1
+
+
 def user_of_commands() -> int | None:
     """Whom commands run as where it is not the user who started this: nobody, for root. Raises SandboxUnavailable for a root that
     cannot become anybody else: limits on processes do not hold for root."""
     if os.geteuid() != 0:
         return None
+    if lacking := [name for name, bit in _RIGHTS.items() if not _effective_rights() >> bit & 1]:
+        raise SandboxUnavailable(
+            f"this root has not the right {', '.join(f'CAP_{name}' for name in lacking)}, so it cannot start, read or end what "
+            "commands do as another user. Start it with all rights of root, or as an ordinary user."
+        )
     for kind in ("uid_map", "gid_map"):
         lines = [list(map(int, line.split())) for line in Path("/proc/self", kind).read_text().splitlines()]
         if not any(first <= NOBODY < first + count for first, _, count in lines):
@@ -377,6 +396,17 @@ def _resident_mb(pid: int) -> int:
         except (OSError, IndexError, ValueError):
             continue  # Ended meanwhile, or no /proc.
     return pages * os.sysconf("SC_PAGE_SIZE") >> 20
+
+
+def end_left(place: Path) -> None:
+    """End what a killed run left of its sandboxes below `place`, where nothing is at work any more: killed between a sandbox's start
+    and the word that it may go on, bubblewrap's inner half waits for that word for ever, and dies with nobody."""
+    below = os.fsencode(place) + b"/"
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = status.read_bytes().split(b"\0")
+            if os.path.basename(words[0]) == b"bwrap" and any(below in word for word in words):
+                os.kill(int(status.parent.name), signal.SIGKILL)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

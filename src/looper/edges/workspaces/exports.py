@@ -356,14 +356,17 @@ class GitWorkspace:
             os.chown(self.root / place, self._owner, self._owner, follow_symlinks=False)
 
     def _give_all(self) -> None:
-        """With the empty folders that a failed attempt left: the next one must be able to write there."""
+        """With the empty folders that a failed attempt left: the next one must be able to write there. What is given already is left
+        alone: it would be hashed anew, since giving changes its times."""
         if self._owner is None:
             return
         for folder, folders, names in os.walk(self.root):
             if folder == str(self.root):
                 folders.remove(".git")
             for name in (*folders, *names):
-                os.chown(os.path.join(folder, name), self._owner, self._owner, follow_symlinks=False)
+                place = os.path.join(folder, name)
+                if os.lstat(place).st_uid != self._owner:
+                    os.chown(place, self._owner, self._owner, follow_symlinks=False)
 
     def changes(self) -> tuple[Change, ...]:
         base, final = self._base, self._scanner.scan(everything=True)
