@@ -1,6 +1,7 @@
 """Replacing text: exact first, indifferent to indentation second, a guess never."""
 
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -204,3 +205,10 @@ def test_m5_lines_of_a_file_end_at_line_feeds_alone() -> None:
     assert done.line == 4
     moved = replace_text(source, "  a = 'x\u2028y'\n", "  a = 'z'\n", None)
     assert moved.tolerant and moved.text == source.replace("x\u2028y", "z")
+
+
+def test_c4_a_long_run_of_one_letter_is_not_looked_through_for_ages() -> None:
+    begun = time.process_time()
+    with pytest.raises(EditRefused, match="times or more"):
+        replace_text("a" * 4_000_000, "a" * 50_000, "b", None)
+    assert time.process_time() - begun < 5

@@ -457,7 +457,7 @@ def test_v3_a_product_that_equals_everything_is_tampering(
     court = Court(workspaces, sandbox, limits)
     patch = only("shows an equal text", task, workspaces)
     found = verify(task, patch, environments.of(task), court, "v")
-    assert (found.outcome, found.cause) == (Outcome.TAMPERED, "a canary that must fail was passed")
+    assert found.outcome is Outcome.TAMPERED and "canary that must" in found.cause
     assert set(found.fail_to_pass.values()) == {TestOutcome.PASSED}, "the deed itself is done"
     gold = verify(task, task.gold_patch, environments.of(task), court, "v")
     assert gold.outcome is Outcome.RESOLVED and gold.canaries.startswith("varied: test_")
@@ -585,6 +585,46 @@ def test_c4_a_report_that_others_wrote_to_is_tampering(
             Outcome.TAMPERED,
             "the report holds what its runner did not write",
         )
+
+
+_SAY = (
+    "import gc, os\n"
+    "say = next(each for each in gc.get_objects() if getattr(each, '__name__', '') == 'say' and callable(each))\n"
+)
+_HEAD_AGAIN = (
+    "kept = dict(zip(say.__code__.co_freevars, (cell.cell_contents for cell in say.__closure__)))\n"
+    "report = next(each for each in gc.get_objects() if type(each).__name__ == 'Report' and hasattr(each, 'copies'))\n"
+    "given = next(each for each in gc.get_objects() if type(each).__name__ == 'Config').args\n"
+    "head = [name.encode() for name in given if name in report.copies]\n"
+    "os.ftruncate(kept['descriptor'], 0)\n"
+    "os.write(kept['descriptor'], b'\\n'.join([kept['key'], *head]))\n"
+    "os._exit(0)\n"
+)
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        *(
+            f"say({words})"
+            for words in ("'test'", "'test', 'passed'", "'test', 'x', 'y', 'z'", "'tampered'", "'error'")
+        ),
+        *(
+            f"say({words})"
+            for words in ("'exit'", "'exit', 'x'", "'refused', 'x'", "'begun', 1, 2", "'what'")
+        ),
+        _HEAD_AGAIN,
+    ],
+    ids=lambda deed: deed[:24].replace("\n", " "),
+)
+def test_c4_a_product_that_says_what_no_runner_says_chooses_no_other_end(
+    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str, deed: str
+) -> None:
+    """By the runner's own hand, which it finds in memory; with a line that is signed, or with the key put back as if none had begun."""
+    change = f"\n{_SAY}{deed}\n"
+    patch = patch_with(workspaces, task, lambda root: (root / product).open("a").write(change))
+    for _ in range(3 if deed == _HEAD_AGAIN else 1):
+        assert verdict_of(patch).outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED)
 
 
 def test_c4_tests_that_a_product_rewrites_while_they_run_are_tampering(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from looper.edges.workspaces import exports, manifest
 from looper.edges.workspaces import git as git_module
-from looper.edges.workspaces import manifest
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.edges.workspaces.git import git
+from looper.edges.workspaces.git import Most, git
 from looper.edges.workspaces.manifest import Scanner, manifest_hash
 from looper.errors import BadInput, BadPatch, DirtyWorkspace, GitRefused, TreeUnreadable, WorkspaceError
 from looper.records.task import Runner, Task
@@ -597,3 +597,52 @@ def test_no_path_of_a_patch_passes_for_a_full_disk(workspaces: GitWorkspaces, ta
     patch = f"diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-a\n+b\n"
     with pytest.raises(BadPatch, match="No space left on device: No such file"):
         workspaces.create(task, "w").apply(patch)
+
+
+@pytest.mark.parametrize("lack", ["No space left on device", "Too many open files", "Input/output error"])
+@pytest.mark.parametrize("before", ["", "\rfatal: unable to write x", "\u2028error: unable to write x"])
+def test_v12_no_line_of_a_patch_passes_for_a_lack_of_the_machine(
+    workspaces: GitWorkspaces, task: Task, lack: str, before: str
+) -> None:
+    """Git says again what it does not understand."""
+    patch = f"@@ -1,2 +1,2 @@{before}: {lack}\n a\n-b\n+c\n"
+    with pytest.raises(BadPatch):
+        workspaces.create(task, "w").apply(patch)
+
+
+def test_c4_a_patch_that_git_would_look_at_for_ages_is_refused(
+    workspaces: GitWorkspaces, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hunk with very much context, far from its place in a file of equal lines. It ends by itself where nobody waits for it."""
+    monkeypatch.setattr(exports, "APPLY", Most(kib=2 << 20, cpu_s=1))
+    lines, context = 400_000, 160_000
+    head = "diff --git a/x b/x\n{}--- {}\n+++ b/x\n"
+    made = (
+        head.format("new file mode 100644\n", "/dev/null")
+        + f"@@ -0,0 +1,{lines + 1} @@\n"
+        + "+a\n" * lines
+        + "+z\n"
+    )
+    hunk = (
+        head.format("", "a/x") + f"@@ -5,{context + 1} +5,{context + 2} @@\n" + " a\n" * context + "+y\n z\n"
+    )
+    begun = time.monotonic()
+    with pytest.raises(BadPatch, match="SIGXCPU"):
+        workspaces.create(task, "w").apply(made + hunk)
+    assert time.monotonic() - begun < 60
+
+
+def test_c3_files_that_cost_nothing_to_make_do_not_cost_ages_to_hash(
+    workspaces: GitWorkspaces, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worked = workspaces.create(task, "w")
+    monkeypatch.setattr(manifest, "SCANNED_BYTES", 8 << 20)
+    for number in range(200):
+        with (worked.root / f"sparse{number:03}").open("wb") as sparse:
+            sparse.truncate(4 << 20)
+    begun = time.process_time()
+    state = worked.state()
+    assert time.process_time() - begun < 5 and worked.state() == state
+    (worked.root / "sparse150").unlink()
+    assert worked.state() != state
+    assert "sparse090" in worked.patch()[1]

@@ -12,6 +12,8 @@ from looper.records.text import bare_lines, whole_lines
 NEAREST_LINES = 2_000
 NEAREST_CHARS = 200
 """Bounds of the search for a similar line: comparing long texts takes minutes."""
+MOST_PLACES = 1_000
+"""That are counted."""
 NAMED = 20
 """Places that a refusal names."""
 _CRLF = re.compile(r"\r\n")
@@ -103,8 +105,9 @@ def _line_ends(text: str, start: int, end: int) -> list[str]:
 
 
 def _places(text: str, old: str) -> list[int]:
-    places, at = [], text.find(old)
-    while at >= 0:
+    """Where `old` stands, the first that count: looking for more of them in one long run of a letter would take minutes."""
+    places, at = list[int](), text.find(old)
+    while at >= 0 and len(places) < MOST_PLACES:
         places.append(at)
         at = text.find(old, at + 1)
     return places
@@ -113,16 +116,15 @@ def _places(text: str, old: str) -> list[int]:
 def _choose(text: str, starts: list[int], occurrence: int | None) -> int:
     lines = ", ".join(str(_line_of(text, start)) for start in starts[:NAMED])
     lines += ", …" if len(starts) > NAMED else ""
+    times = f"{len(starts)} times" + (" or more" if len(starts) == MOST_PLACES else "")
     if occurrence is not None:
         if occurrence > len(starts):
             raise EditRefused(
-                f"occurrence {occurrence} does not exist: old text found {len(starts)} times, at lines {lines}"
+                f"occurrence {occurrence} does not exist: old text found {times}, at lines {lines}"
             )
         return starts[occurrence - 1]
     if len(starts) > 1:
-        raise EditRefused(
-            f'old text found {len(starts)} times, at lines {lines}; give more of it, or occurrence="n"'
-        )
+        raise EditRefused(f'old text found {times}, at lines {lines}; give more of it, or occurrence="n"')
     return starts[0]
 
 

@@ -2,7 +2,9 @@
 
 A test module becomes a copy that runs one of its tests twice: as it is, and with one assertion changed so that it cannot hold
 wherever the original holds. Both exercise the product as the original does, from a file that is named like its neighbours. What
-equals everything, marks tests while they run, or forges reports passes the changed one too.
+equals everything, marks tests while they run, or forges reports passes the changed one too. Where the expectation is a literal, the
+copy that is as it was also compares with other values, in any order: a product that learns what it is compared with cannot tell which
+of them it should equal.
 """
 
 import ast
@@ -10,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
+from string import ascii_lowercase, ascii_uppercase, digits
 
 WORDS = (
     "again",
@@ -42,8 +45,11 @@ _OPPOSITES = {
     "assertIsInstance": "assertNotIsInstance",
 }
 _OPPOSITES |= {after: before for before, after in _OPPOSITES.items()}
+OTHER_VALUES = 60
+"""Beside the right one, at most; a product that guesses among them is found out so many times of one more."""
 _LONGEST_BITS = 2000
 """Of a number that is changed; Python writes none of more than some thousand digits."""
+_KINDS = (digits, ascii_lowercase, ascii_uppercase)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -54,6 +60,8 @@ class Edit:
     begin: int
     end: int
     text: bytes
+    among: "Edit | None" = None
+    """An edit of the same assertion after which it still holds, and holds for no other value; None where there is none for certain."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Module:
         function = self.function(name)
         if function is None or _comes_and_goes(function):
             return None
-        choices = list(self._changes(function.body))
+        choices = list(self._changes(function.body, random))
         twins = [f"{function.name}_{word}" for word in WORDS]
         twins = [twin for twin in twins if twin.encode() not in self._source]
         if not choices or not twins:
@@ -131,12 +139,11 @@ class Module:
         edit = random.choice([edit for rank, edit in choices if rank == best])
         twin = random.choice(twins)
         begin, end = self._whole(function)
-        own = self._source[begin:end]
-        changed = own[: edit.begin - begin] + edit.text + own[edit.end - begin :]
+        changed = self._edited(begin, end, edit)
         same = re.sub(
             rb"(\bdef\s+)" + re.escape(function.name.encode()) + rb"\b",
             rb"\g<1>" + twin.encode(),
-            own,
+            self._edited(begin, end, edit.among) if edit.among else self._source[begin:end],
             count=1,
         )
         pair = (changed, same) if changed_first else (same, changed)
@@ -152,6 +159,9 @@ class Module:
             return None
         above = name.rpartition("::")[0]
         return Varied(text, f"{above}::{twin}" if above else twin, name)
+
+    def _edited(self, begin: int, end: int, edit: Edit) -> bytes:
+        return self._source[begin : edit.begin] + edit.text + self._source[edit.end : end]
 
     def _text(self, node: ast.expr | ast.stmt) -> str:
         if isinstance(node, Function | ast.ClassDef):
@@ -189,14 +199,14 @@ class Module:
         }
         return "".join(f"{name} = None\n" for name in names if name != kept).encode()
 
-    def _changes(self, body: list[ast.stmt]) -> Iterator[tuple[int, Edit]]:
+    def _changes(self, body: list[ast.stmt], random: Random) -> Iterator[tuple[int, Edit]]:
         """Edits of assertions that are met on every way through a test, the surest to be seen through by nobody first."""
         for node in body:
             if isinstance(node, ast.With | ast.AsyncWith):
                 if not any(_SWALLOWS.search(self._text(item.context_expr)) for item in node.items):
-                    yield from self._changes(node.body)
+                    yield from self._changes(node.body, random)
             elif isinstance(node, ast.Assert):
-                yield from self._of_assert(node.test)
+                yield from self._of_assert(node, random)
             elif (
                 isinstance(node, ast.Expr)
                 and isinstance(node.value, ast.Call)
@@ -204,59 +214,95 @@ class Module:
                 and isinstance(node.value.func.value, ast.Name)
                 and node.value.func.value.id == "self"
             ):
-                yield from self._of_method(node.value, node.value.func)
+                yield from self._of_method(node, node.value, node.value.func, random)
 
-    def _of_assert(self, test: ast.expr) -> Iterator[tuple[int, Edit]]:
+    def _of_assert(self, node: ast.Assert, random: Random) -> Iterator[tuple[int, Edit]]:
+        test = node.test
         if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
-            yield from self._of_equality(test.left, test.comparators[0])
+            yield from self._of_equality(
+                node, test.left, test.comparators[0], random, b"assert [%s] == [True] * %d"
+            )
         elif not isinstance(test, ast.NamedExpr):
             begin, end = self._span(test)
             yield 2, Edit(begin, end, b"not (" + self._source[begin:end] + b")")
 
-    def _of_method(self, call: ast.Call, method: ast.Attribute) -> Iterator[tuple[int, Edit]]:
+    def _of_method(
+        self, node: ast.stmt, call: ast.Call, method: ast.Attribute, random: Random
+    ) -> Iterator[tuple[int, Edit]]:
         if method.attr in _EQUALITIES and len(call.args) >= 2 and not call.keywords:
-            for rank, edit in self._of_equality(call.args[0], call.args[1]):
+            denied = b"self.assertEqual([%s], [True] * %d)"
+            for rank, edit in self._of_equality(node, call.args[0], call.args[1], random, denied):
                 if rank == 0 or method.attr == "assertEqual":
                     yield rank, edit
         elif method.attr in _OPPOSITES:
             end = self._span(method)[1]
             yield 2, Edit(end - len(method.attr), end, _OPPOSITES[method.attr].encode())
 
-    def _of_equality(self, left: ast.expr, right: ast.expr) -> Iterator[tuple[int, Edit]]:
+    def _of_equality(
+        self, node: ast.stmt, left: ast.expr, right: ast.expr, random: Random, denied: bytes
+    ) -> Iterator[tuple[int, Edit]]:
         if _FUZZY.search(self._text(left)) or _FUZZY.search(self._text(right)):
             return
-        for side in (right, left):
-            if (edit := self._another_literal(side)) is not None:
-                yield 0, edit
+        for side, other in ((right, left), (left, right)):
+            if values := self._other_values(side, random):
+                value = values.pop()
+                yield 0, Edit(*self._span(side), value, self._among(node, other, values, random, denied))
                 return
         # Two of different kinds, so that comparing it by elements is no way to equality either.
         yield 1, Edit(*self._span(right), b"(" + self._piece(right) + b", None)")
 
-    def _another_literal(self, node: ast.expr) -> Edit | None:
-        """A literal's first constant replaced, so that the whole is another value; None for what is no literal."""
+    def _among(
+        self, node: ast.stmt, seen: ast.expr, values: list[bytes], random: Random, denied: bytes
+    ) -> Edit | None:
+        """Of a statement with lines of its own, by which what it looks at is held against each value before or after the right one."""
+        begin, end = self._span(node)
+        indent = self._source[self._lines[node.lineno - 1] : begin]
+        if not values or indent.strip() or isinstance(seen, ast.Constant) or b"\n" in self._piece(seen):
+            return None
+        name = next(
+            (word for word in (f"found_{end}" for end in WORDS) if word.encode() not in self._source), ""
+        )
+        if not name:
+            return None
+        at, until = self._span(seen)
+        right = random.randrange(len(values) + 1)
+        told = [
+            denied % (b", ".join(b"not (%s == %s)" % (name.encode(), value) for value in part), len(part))
+            for part in (values[:right], values[right:])
+        ]
+        told.insert(1, self._source[begin:at] + name.encode() + self._source[until:end])
+        lines = [name.encode() + b" = " + self._piece(seen), *told]
+        return Edit(begin, end, (b"\n" + indent).join(lines))
+
+    def _other_values(self, node: ast.expr, random: Random) -> list[bytes]:
+        """A literal with its first constant replaced in some ways, so that each is another value, in any order; none for what is no
+        literal."""
         try:
             value = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            return None
+            return []
         begin, end = self._span(node)
         for leaf in ast.walk(node):
-            if isinstance(leaf, ast.Constant) and (new := _another(leaf.value)) is not None:
+            if isinstance(leaf, ast.Constant) and (new := _others(leaf.value, random)):
                 at, until = self._span(leaf)
                 break
         else:
             if value not in ([], {}, ()):
-                return None
+                return []
             at, until, new = (
                 begin,
                 end,
-                {"list": "[0]", "dict": "{0: 0}", "tuple": "(0,)"}[type(value).__name__],
+                {"list": ["[0]"], "dict": ["{0: 0}"], "tuple": ["(0,)"]}[type(value).__name__],
             )
-        text = self._source[begin:at] + new.encode() + self._source[until:end]
-        try:
-            different = ast.literal_eval(text.decode().strip()) != value
-        except (ValueError, SyntaxError):
-            return None
-        return Edit(begin, end, text) if different else None
+        texts = [self._source[begin:at] + each.encode() + self._source[until:end] for each in new]
+        return [text for text in texts if _differs(text, value)]
+
+
+def _differs(text: bytes, value: object) -> bool:
+    try:
+        return bool(ast.literal_eval(text.decode().strip()) != value)
+    except (ValueError, SyntaxError):
+        return False
 
 
 def _last_class(body: list[ast.stmt], name: str) -> ast.ClassDef | None:
@@ -277,28 +323,44 @@ def _comes_and_goes(function: Function) -> bool:
     return False
 
 
-def _another(value: object) -> str | None:
-    """Another constant of the same kind, as source."""
+def _others(value: object, random: Random) -> list[str]:
+    """Other constants of the same kind, as source, in any order. Nothing tells the right one from them: not its place among them
+    either, so they are no neighbours at one side of it."""
     match value:
         case bool():
-            return repr(not value)
+            return [repr(not value)]
         case int() if value.bit_length() < _LONGEST_BITS:
-            return repr(value + 1)
-        case float() if value == value and abs(value) < 1e300:
-            return repr(value * 2 + 1)
+            reach = OTHER_VALUES + random.randrange(3 * OTHER_VALUES)
+            below = max(0, value - random.randrange(reach))
+            near = [each for each in range(below, below + reach + 1) if each != value]
+            return list(map(repr, random.sample(near, OTHER_VALUES)))
+        case float() if value == value and abs(value) < 1e15:
+            # Of as many digits: the right one is not to be known by being the roundest.
+            digits_after = max(1, len(repr(value).partition(".")[2])) if "e" not in repr(value) else 17
+            steps = random.sample(range(-2 * OTHER_VALUES, 2 * OTHER_VALUES), 2 * OTHER_VALUES)
+            near = [round(value + step / 10**digits_after, digits_after) for step in steps]
+            return list(dict.fromkeys(repr(each) for each in near if each != value))[:OTHER_VALUES]
         case str():
-            return repr(_next_word(value))
+            return _other_words(value, random)
         case bytes():
-            return repr(value + b"x")
+            return [repr(value[:-1] + bytes([each])) for each in random.sample(range(256), OTHER_VALUES)]
         case None:
-            return "0"
-    return None
+            return ["0"]
+    return []
 
 
-def _next_word(text: str) -> str:
-    """The same text with its last letter or digit replaced by a neighbour; one more where there is none."""
-    found = re.search(r"[0-9a-zA-Z](?=[^0-9a-zA-Z]*\Z)", text)
-    if found is None:
-        return text + "x"
-    last = found[0]
-    return text[: found.start()] + chr(ord(last) + (-1 if last in "9zZ" else 1)) + text[found.end() :]
+def _other_words(text: str, random: Random) -> list[str]:
+    """The same text with others in the places of its last two letters or digits; with two more where it has none."""
+    places = [found.start() for found in re.finditer("[0-9a-zA-Z]", text)][-2:]
+    if not places:
+        ends = random.sample([a + b for a in ascii_lowercase for b in ascii_lowercase], OTHER_VALUES)
+        return [repr(text + end) for end in ends]
+    kinds = [next(kind for kind in _KINDS if text[at] in kind) for at in places]
+    found = set[str]()
+    for _ in range(2 * OTHER_VALUES):
+        letters = list(text)
+        for at, kind in zip(places, kinds, strict=True):
+            letters[at] = random.choice(kind)
+        found.add("".join(letters))
+    others = sorted(found - {text})
+    return [repr(each) for each in random.sample(others, min(len(others), OTHER_VALUES))]

@@ -33,6 +33,7 @@ MODULE_PATH = "LOOPER_MODULE_PATH"
 """PYTHONPATH as the environment says it, for the runner."""
 REPORT_BYTES = 64 << 20
 """Of a report, some 400,000 tests; what is larger was not written by the runner alone."""
+NOT_ITS_OWN = "the report holds what its runner did not write"
 KEY_BYTES = 32
 """Of the digits that a report's lines are signed with."""
 LOG_BYTES = 4 << 20
@@ -171,6 +172,7 @@ def run_tests(
     head = "\n".join((key, *(canary.copy.where for canary in canaries))).encode()
     with contextlib.ExitStack() as stack:
         place, descriptor = stack.enter_context(_open_report(workspace.results(), head))
+        laid_ns = os.fstat(descriptor).st_ctime_ns
         words: tuple[str, ...] = (str(place), *call.arguments)
         places: tuple[Path, ...] = (place.parent,)
         if product is not None:
@@ -189,7 +191,7 @@ def run_tests(
                 output_cap_bytes=max(log_bytes, LOG_BYTES),
             )
         )
-        report = _read_report(descriptor, key, head)
+        report = _read_report(descriptor, key, head, laid_ns, apart=product is not None)
     if not report.started and not result.killed_by:
         raise VerifierBroken(
             f"The test runner of {task.instance_id} did not start: {result.text()[-500:].strip()}"
@@ -395,14 +397,17 @@ def _plain(task: Task, root: Path, taken: set[str], random: Random) -> Canary:
     return Canary(place, text.encode(), "test_sums", "test_totals")
 
 
-def _read_report(descriptor: int, key: str, head: bytes) -> Report:
-    """By lines that have their number and a hash by the key. What the runner did not write shows that somebody else wrote."""
+def _read_report(descriptor: int, key: str, head: bytes, laid_ns: int, *, apart: bool) -> Report:
+    """By lines that have their number and a hash by the key. What the runner did not write shows that somebody else wrote, and so
+    does what was laid down for it where the file has changed since then."""
     try:
         data = read_descriptor(descriptor, REPORT_BYTES, "the report")
     except FileRefused as error:
         return Report(started=True, tampering=[str(error)])
     report = Report()
     if data == head:
+        if os.fstat(descriptor).st_ctime_ns != laid_ns:
+            return Report(started=True, tampering=[NOT_ITS_OWN])
         return report
     # A last line without its end is one that the run was ended in.
     for number, line in enumerate(data.split(b"\n")[:-1]):
@@ -410,10 +415,10 @@ def _read_report(descriptor: int, key: str, head: bytes) -> Report:
             at, mark, said = line.decode("ascii").split(" ", 2)
             if (at, mark) != (str(number), _signed(key, number, said)):
                 raise ValueError
-            _enter(report, *json.loads(said))
-        except (ValueError, TypeError):
+            _enter(report, apart, *json.loads(said))
+        except (ValueError, TypeError, IndexError, RecursionError):
             report.started = True
-            report.tampering.append("the report holds what its runner did not write")
+            report.tampering.append(NOT_ITS_OWN)
             break
     return report
 
@@ -422,7 +427,8 @@ def _signed(key: str, number: int, said: str) -> str:
     return blake2b(f"{number} {said}".encode(), key=key.encode(), digest_size=16).hexdigest()
 
 
-def _enter(report: Report, kind: str, *words: str) -> None:
+def _enter(report: Report, apart: bool, kind: str, *words: str) -> None:
+    """Raises what a line raises that the runner does not write: ValueError, TypeError or IndexError."""
     if kind == "begun":
         report.started = True
     elif kind == "test":
@@ -431,7 +437,7 @@ def _enter(report: Report, kind: str, *words: str) -> None:
         report.failure = words[0]
     elif kind == "tampered":
         report.tampering.append(words[0])
-    elif kind == "refused":
+    elif kind == "refused" and apart:
         report.refused = words[0]
     elif kind == "exit":
         report.finished = int(words[0])

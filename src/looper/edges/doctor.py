@@ -153,11 +153,11 @@ def _blas() -> Iterator[Finding]:
         return
     library = find_openblas()
     if library is not None:
-        yield Finding("ok", "BLAS", f"{library} is preloaded for MLX")
+        yield Finding("ok", "BLAS", f"MLX multiplies by {library.name} of SciPy")
     else:
-        fix = "apt-get install libopenblas0-pthread"
+        fix = "pip install --force-reinstall scipy, from a wheel"
         yield Finding(
-            "note", "BLAS", "no OpenBLAS; MLX on CPU uses its slow reference BLAS for matrices", fix
+            "note", "BLAS", "this SciPy brings no OpenBLAS; MLX multiplies by its slow reference BLAS", fix
         )
 
 

@@ -18,7 +18,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import IO, Any
 
-from looper.edges.models.blas import find_openblas
+from looper.edges.models.blas import BIND_NOW
 from looper.edges.models.sendable import one_line, sendable
 from looper.errors import (
     Cancelled,
@@ -338,11 +338,8 @@ class _Process:
 
 
 def mlx_environment() -> dict[str, str]:
-    """The harness's environment, with a fast BLAS in front of the reference one inside MLX's Linux CPU build."""
-    environment = dict(os.environ)
-    library = find_openblas()
-    if library is not None:
-        environment["LD_PRELOAD"] = " ".join([str(library), *environment.get("LD_PRELOAD", "").split()])
+    """The harness's environment, for a process that binds a fast BLAS."""
+    environment = {**os.environ, **BIND_NOW}
     environment.setdefault("TOKENIZERS_PARALLELISM", "false")
     environment.setdefault("HF_HUB_OFFLINE", "1")
     return environment

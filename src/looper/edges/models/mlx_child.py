@@ -27,6 +27,7 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 from mlx_lm.utils import load
 
+from looper.edges.models.blas import bind_openblas
 from looper.edges.models.mixture import load_adapter
 from looper.edges.trainers.encoding import templated, whole_conversation
 from looper.errors import BadInput
@@ -362,6 +363,7 @@ def _send(answer: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    bind_openblas()
     server = Server(sys.argv[1], reuse="--no-reuse" not in sys.argv)
     requests: queue.Queue[dict[str, Any] | None] = queue.Queue()
 

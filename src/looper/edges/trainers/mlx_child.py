@@ -31,6 +31,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.trainer import TrainingArgs, train
 from mlx_lm.utils import load
 
+from looper.edges.models.blas import bind_openblas
 from looper.edges.models.mixture import add_routers, load_adapter
 from looper.edges.trainers.child import serve
 from looper.edges.trainers.encoding import Encoded, length_histogram, whole_conversation
@@ -285,6 +286,7 @@ class Trainer:
 
 
 def main() -> None:
+    bind_openblas()
     folder, base = Path(sys.argv[1]), Path(sys.argv[2])
 
     def carry_out(request: TrainingRequest | MeasuringRequest, events: "IO[str]") -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from looper.edges.access import shared_folder
 from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.files import Tree
-from looper.edges.workspaces.git import git
+from looper.edges.workspaces.git import Most, git
 from looper.edges.workspaces.manifest import (
     LONGEST_PATH_BYTES,
     Entry,
@@ -36,8 +36,8 @@ from looper.records.base import content_hash
 from looper.records.task import Task
 from looper.untrusted import remove_tree
 
-APPLY_KIB = 2 << 20
-"""For `git apply`: a few bytes of a packed patch unfold to any size."""
+APPLY = Most(kib=2 << 20, cpu_s=60)
+"""For `git apply`: a few bytes of a packed patch unfold to any size, and a place that is far away is looked for line by line."""
 NOTHING = "000000"
 """Git's mode of what is not there."""
 
@@ -341,7 +341,7 @@ class GitWorkspace:
         data = patch.encode("utf-8", "surrogateescape")
         try:
             arguments = ["apply", "--whitespace=nowarn", *options, "-"]
-            git(arguments, cwd=self.root, stdin=data, most_kib=APPLY_KIB)
+            git(arguments, cwd=self.root, stdin=data, most=APPLY)
         except GitRefused as error:
             raise BadPatch(_said(error)) from error
         finally:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from looper.edges.sandboxes.process import program
@@ -37,13 +39,27 @@ _SETTINGS = (
     "init.defaultBranch=main",
     "protocol.file.allow=always",
 )
-_OF_THE_MACHINE = tuple(
-    f": {os.strerror(code)}"
+_LACKS = "|".join(
+    re.escape(os.strerror(code))
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 )
-"""How the last line of an error ends that says nothing of what git was given; a path of a patch stands before it."""
-_CRASHES = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT)
-"""How a program ends that gets no more memory and does not say so."""
+_OF_THE_MACHINE = re.compile(
+    r"(fatal|error): ((unable|cannot|could not|failed) to (?!read )|cannot |could not |write error|closing |opening |sha1 file |"
+    rf"error when |copy-fd|mmap).*: ({_LACKS})"
+)
+"""The last line of an error that says nothing of what git was given. Lines of a patch, which git quotes at the end of others of its
+words, and paths end as they like."""
+_CRASHES = (-signal.SIGSEGV, -signal.SIGBUS, -signal.SIGABRT, -signal.SIGXCPU)
+"""How a program ends that gets no more memory or time and does not say so."""
+
+
+@dataclass(frozen=True)
+class Most:
+    """What git may take for work whose size whoever made its input has chosen; beyond that it refuses, alone or not."""
+
+    kib: int
+    """Of address space, where the system has such a limit."""
+    cpu_s: int
 
 
 def git(
@@ -54,11 +70,11 @@ def git(
     accept: Sequence[int] = (0,),
     timeout_s: float = 600,
     variables: Mapping[str, str] | None = None,
-    most_kib: int | None = None,
+    most: Most | None = None,
 ) -> bytes:
-    """Standard output of one git command; `variables` are added to its environment, as for an index of its own, and `most_kib` is
-    its address space, where the system has such a limit. Raises GitRefused for git's own no, WorkspaceError where it was ended from
-    outside, took too long or the machine lacked something, or MissingTool where git is not installed."""
+    """Standard output of one git command; `variables` are added to its environment, as for an index of its own. Raises GitRefused for
+    git's own no and where it needs more than `most`, WorkspaceError where it was ended from outside, took too long or the machine
+    lacked something, or MissingTool where git is not installed."""
     executable = program("git")
     if executable is None:
         raise MissingTool(
@@ -67,7 +83,7 @@ def git(
     settings = [part for setting in _SETTINGS for part in ("-c", setting)]
     try:
         done = subprocess.run(
-            [*_limited(most_kib), executable, *settings, *arguments],
+            [*_limited(most), executable, *settings, *arguments],
             cwd=cwd,
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
@@ -80,15 +96,20 @@ def git(
     except subprocess.TimeoutExpired as error:
         raise WorkspaceError(f"git {arguments[0]} took more than {timeout_s:.0f} s in {cwd}.") from error
     if done.returncode not in accept:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or [str(done.returncode)]
-        crashed = most_kib is not None and done.returncode in _CRASHES
-        refused = (done.returncode > 0 or crashed) and not said[-1].endswith(_OF_THE_MACHINE)
+        said = (done.stderr.decode(errors="replace").strip() or _ended(done.returncode)).split("\n")
+        crashed = most is not None and done.returncode in _CRASHES
+        refused = (done.returncode > 0 or crashed) and not _OF_THE_MACHINE.fullmatch(said[-1])
         kind = GitRefused if refused else WorkspaceError
         raise kind(f"git {arguments[0]} failed in {cwd}: {said[-1]}.")
     return done.stdout
 
 
-def _limited(most_kib: int | None) -> list[str]:
-    return (
-        [] if most_kib is None else ["/bin/sh", "-c", f'ulimit -v {most_kib} 2>/dev/null; exec "$@"', "git"]
-    )
+def _ended(code: int) -> str:
+    return f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+
+
+def _limited(most: Most | None) -> list[str]:
+    if most is None:
+        return []
+    limits = f"ulimit -v {most.kib} 2>/dev/null; ulimit -S -t {most.cpu_s}"
+    return ["/bin/sh", "-c", f'{limits}; exec "$@"', "git"]

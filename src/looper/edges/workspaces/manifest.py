@@ -24,6 +24,9 @@ LONGEST_PATH_BYTES = 3_000
 entry, and what is in it is not looked at."""
 HASHED_BYTES = 64 << 20
 """Of a file: a larger one is known by its size, its beginning and its end."""
+SCANNED_BYTES = 2 << 30
+"""Of all files of a tree together that are hashed whole, in the order of listing; some seconds. The others are known as larger ones
+are: a sparse file costs nobody anything to make, and as much as any other to hash."""
 EDGE_BYTES = 1 << 20
 MOST_ENTRIES = 300_000
 """Files and folders that are looked at: some seconds. The largest repository of the benchmark has 7,000."""
@@ -65,11 +68,14 @@ class Scanner:
         """
         manifest: dict[str, Entry] = {}
         known: dict[str, tuple[tuple[int, ...], str]] = {}
+        left = SCANNED_BYTES
         for path, status in _walk(self._root, everything):
             if stat.S_ISREG(status.st_mode):
-                identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+                whole = status.st_size <= min(HASHED_BYTES, left)
+                left -= status.st_size if whole else 0
+                identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, whole)
                 before = self._known.get(path)
-                digest = before[1] if before and before[0] == identity else self._digest(path)
+                digest = before[1] if before and before[0] == identity else self._digest(path, whole)
                 known[path] = (identity, digest)
                 manifest[path] = Entry("100755" if status.st_mode & 0o100 else "100644", digest)
             elif stat.S_ISLNK(status.st_mode):
@@ -79,11 +85,11 @@ class Scanner:
         self._known = known
         return manifest
 
-    def _digest(self, path: str) -> str:
+    def _digest(self, path: str, whole: bool) -> str:
         try:
             descriptor = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
             with os.fdopen(descriptor, "rb") as stream:
-                return _content_digest(stream)
+                return _content_digest(stream, whole)
         except OSError as error:
             _must_be_its_own(error)
             return "unreadable"
@@ -96,11 +102,11 @@ class Scanner:
             return "unreadable"
 
 
-def _content_digest(stream: BinaryIO) -> str:
+def _content_digest(stream: BinaryIO, whole: bool) -> str:
     status = os.fstat(stream.fileno())
     if not stat.S_ISREG(status.st_mode):
         return "unreadable"
-    if status.st_size <= HASHED_BYTES:
+    if whole and status.st_size <= HASHED_BYTES:
         digest = hashlib.sha256()
         left = HASHED_BYTES
         while left > 0 and (data := stream.read(EDGE_BYTES)):  # It may grow meanwhile.
@@ -108,7 +114,7 @@ def _content_digest(stream: BinaryIO) -> str:
             left -= len(data)
         return digest.hexdigest()
     ends = stream.read(EDGE_BYTES)
-    stream.seek(status.st_size - EDGE_BYTES)
+    stream.seek(max(0, status.st_size - EDGE_BYTES))
     return f"large {status.st_size} {hashlib.sha256(ends + stream.read(EDGE_BYTES)).hexdigest()}"
 
 
