@@ -152,6 +152,10 @@ DOES: dict[str, str] = {
         "    line = re.sub(rb'\\b0 ', b'%d ' % number, first.replace(b'\"begun\"', line.encode()), count=1)\n"
         "    open(_report(), 'ab').write(line + b'\\n')\nos._exit(1)"
     ),
+    "has the reporter say what no runner says": (
+        "import gc\nfor found in gc.get_objects():\n"
+        "    if callable(found) and getattr(found, '__name__', '') == 'say': found('test'); found('refused', 'x')"
+    ),
     "reports through the reporter": (
         "import gc, os\nfor found in gc.get_objects():\n"
         "    if callable(found) and getattr(found, '__name__', '') == 'say': found('exit', 0); os._exit(0)"

@@ -28,7 +28,7 @@ from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
 
-VERSION = "5"
+VERSION = "6"
 """Of the rules below; part of every verdict."""
 
 
