@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import tomllib
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -71,7 +72,8 @@ class PinnedEnvironments:
         """`tree_of` gives the files of a task's base commit, for repositories that have to be compiled."""
         self._folder, self._say, self._tree_of = folder, say, tree_of
         self._known: dict[tuple[str, str], Environment | EnvironmentBroken] = {}
-        self._making = threading.Lock()
+        self._making: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+        """One for each environment: while one is built others are used, and built."""
 
     @staticmethod
     def missing_programs(repo: str) -> dict[str, str]:
@@ -93,7 +95,7 @@ class PinnedEnvironments:
 
     def _made_once(self, key: str, stamp: str, tree: Path | None) -> Environment | EnvironmentBroken:
         """What failed fails for every task of its version, after minutes each time."""
-        with self._making:
+        with self._making[key, stamp]:
             if (key, stamp) not in self._known:
                 try:
                     self._known[key, stamp] = self._make(key, stamp, tree)
