@@ -12,6 +12,7 @@ from looper.bench.verify import Judgement
 from looper.cli import validating
 from looper.cli.settings import settings
 from looper.cli.wiring import every_task
+from looper.errors import ExitCode
 from looper.experiment.schedule import select_tasks
 from looper.records.plan import TaskSelection
 from looper.records.task import Task
@@ -47,6 +48,21 @@ def test_a_task_that_breaks_ends_no_other(state: Path, monkeypatch: pytest.Monke
     found = validating.run_validations(selection, at, 1, "auto", told.append).found
     assert [each.instance_id for each in found] == [tasks[1].instance_id] and found[0].valid
     assert f"{tasks[0].instance_id}: not tried, ValueError: something odd" in told
+
+
+def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_exit_status(
+    tmp_path: Path, state: Path
+) -> None:
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    listed = looper("run", "exp00", "--dry-run", "--arm", "noop", "--limit", "1", cwd=tmp_path, **home).stdout
+    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("noop/0/")]
+    asked = ["bench", "validate", "--suite", "micro", "--task", name]
+    mirror = next((tmp_path / "home").rglob("*.git"))
+    for part in (mirror / "objects").iterdir():
+        shutil.rmtree(part)
+    broken = looper(*asked, cwd=tmp_path, **home)
+    assert broken.returncode == ExitCode.INFRASTRUCTURE and f"{name}: not tried, " in broken.stderr
+    assert "1 of 1 tasks were not tried" in broken.stderr and "Traceback" not in broken.stderr
 
 
 def test_what_cannot_be_validated_is_one_line(tmp_path: Path, state: Path) -> None:

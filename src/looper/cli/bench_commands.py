@@ -93,6 +93,7 @@ def bench_validate(
     """
     from looper.cli.grading import suite_named
     from looper.cli.validating import run_validations, save, write_table
+    from looper.errors import ExitCode
     from looper.views.eligibility import table_lines
 
     chosen = chosen_settings(data, mirrors)
@@ -107,6 +108,12 @@ def bench_validate(
         say(save(records, done.found))
     for line in write_table(file, selection, chosen, done.found) if file is not None else ():
         say(line)
+    untried = sum(done.counts.values()) - len(done.found)
+    if untried:
+        say(
+            f"{untried} of {sum(done.counts.values())} tasks were not tried; the same command goes on with them"
+        )
+        raise typer.Exit(ExitCode.INTERRUPTED if done.stopped else ExitCode.INFRASTRUCTURE)
 
 
 @bench.command("verify")

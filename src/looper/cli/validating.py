@@ -43,6 +43,8 @@ class Validated:
     """By today's rules, in the order of the suite."""
     differences: dict[str, str]
     """From what Looper ships, by id."""
+    stopped: bool
+    """By somebody, before all were tried."""
 
 
 def run_validations(
@@ -90,10 +92,11 @@ def run_validations(
                     return known[key]
                 found = validate(task, environment, judge, missing[task.repo])
             except Exception as error:
-                if ends_everything(error):
+                # A commit or an environment that is not there is one task's lack.
+                of_task = isinstance(error, BadInput | InfrastructureError)
+                if ends_everything(error) and not isinstance(error, BadInput):
                     raise
-                ours = isinstance(error, BadInput | InfrastructureError)
-                return f"{task.instance_id}: not tried, {error if ours else named(error)}"
+                return f"{task.instance_id}: not tried, {error if of_task else named(error)}"
             day = datetime.now(UTC).date().isoformat()
             return found.model_copy(
                 update={"environment_s": round(waited, 1), "machine": machine, "day": day}
@@ -136,6 +139,7 @@ def run_validations(
         dict(Counter(task.repo for task in tasks)),
         sorted(latest.values(), key=lambda found: order[found.instance_id]),
         {name: how for name, how in differing.items() if how},
+        stop.is_set(),
     )
 
 

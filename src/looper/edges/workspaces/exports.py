@@ -272,7 +272,7 @@ def _make_export(mirror: Path, commit: str, folder: Path) -> None:
         git(["read-tree", "HEAD"], cwd=files)
         git(["checkout-index", "--all", "--index"], cwd=files)
     else:
-        unpack(git(["archive", "--format=tar", commit], cwd=mirror), files, links_may_leave=True)
+        unpack(_archive(mirror, commit), files, links_may_leave=True)
         # Forced: files that the repository's own ignore rules name are part of its base tree all the same.
         git(["add", "--all", "--force"], cwd=files)
         git(["commit", "--quiet", "--message", "base", "--no-verify"], cwd=files)
@@ -280,6 +280,25 @@ def _make_export(mirror: Path, commit: str, folder: Path) -> None:
         git(["repack", "-a", "-d", "--quiet", "--window=0"], cwd=files)
     _keep_tree(temporary)
     temporary.rename(folder)
+
+
+def _archive(mirror: Path, commit: str) -> bytes:
+    """Raises WorkspaceError for a mirror that lacks an object of the commit's tree, naming it."""
+    try:
+        return git(["archive", "--format=tar", commit], cwd=mirror)
+    except GitRefused as error:
+        lacking = re.search(r"cannot read '?([0-9a-f]{40})", str(error))
+        if lacking is None:
+            raise
+        name = lacking[1]
+        rows = git(["ls-tree", "-r", "-t", "-z", commit], cwd=mirror, accept=(0, 128)).split(b"\0")
+        path = next(
+            (os.fsdecode(row.partition(b"\t")[2]) for row in rows if name.encode() in row), "a folder"
+        )
+        raise WorkspaceError(
+            f"The mirror {mirror} lacks the object {name}, {path} of the base commit {commit[:12]}. Fetch it again from a complete "
+            "repository, or put that file's content of the next release in its place: git hash-object -w, then git replace."
+        ) from error
 
 
 def _tree(mirror: Path, commit: str) -> str:
