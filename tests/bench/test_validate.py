@@ -6,6 +6,7 @@ import pytest
 
 from looper.bench.validate import difference, eligible, in_force, shipped, validate
 from looper.bench.verify import Judgement
+from looper.cli.validating import TimeLeft
 from looper.errors import EnvironmentBroken
 from looper.records.eligibility import Validation
 from looper.records.task import Task
@@ -150,3 +151,21 @@ def test_two_validations_differ_by_what_they_say_of_the_task_and_not_by_seconds(
     assert difference(partly, clean) == "1 ids left out here only, p"
     assert difference(clean, partly) == "1 ids left out there only, p"
     assert difference(clean, bad) == f"valid here, invalid ({bad.cause}) there"
+
+
+def test_what_takes_longest_is_judged_first_and_the_time_left_is_reckoned_from_what_it_took_elsewhere(
+    labelled: Task,
+) -> None:
+    clean, _ = validated(labelled, [judged(PASSED, PASSED, PASSED)], judged(FAILED, PASSED, PASSED))
+
+    def timed(name: str, environment_s: float) -> Validation:
+        return clean.model_copy(update={"instance_id": name, "environment_s": environment_s})
+
+    tasks = [labelled.model_copy(update={"instance_id": name}) for name in ("short", "long", "new")]
+    short, long, new = timed("short", 0.0), timed("long", 96.0), timed("new", 46.0)
+    left = TimeLeft(tasks, [short, long])
+    assert [task.instance_id for task in left.longest_first()] == ["new", "long", "short"]
+    assert left.after(long, 50.0) == "", "nobody knows of the new one"
+    left = TimeLeft(tasks, [short, long, new])
+    assert [task.instance_id for task in left.longest_first()] == ["long", "new", "short"]
+    assert left.after(long, 50.0) == ", about 27 s left", "54 s of 100 + 50 + 4, at half of their speed"

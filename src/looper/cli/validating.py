@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,7 +102,7 @@ def run_validations(
                 update={"environment_s": round(waited, 1), "machine": machine, "day": day}
             )
 
-        left = TimeLeft(tasks)
+        left = TimeLeft(tasks, shipped())
         begun, before = time.monotonic(), 0
         for number, found in enumerate(engine(workers).map(one, left.longest_first()), 1):
             if isinstance(found, str):
@@ -151,8 +151,8 @@ def described_machine() -> str:
 class TimeLeft:
     """What validating tasks takes, by what it took where Looper was made."""
 
-    def __init__(self, tasks: Sequence[Task]) -> None:
-        known = {found.instance_id: found for found in shipped()}
+    def __init__(self, tasks: Sequence[Task], timed: Iterable[Validation]) -> None:
+        known = {found.instance_id: found for found in timed}
         self._took = {
             task.instance_id: found.environment_s + found.repeats * found.gold_s + found.empty_s
             for task in tasks
