@@ -36,7 +36,7 @@ def grade(
     """Everything behind `looper bench verify`: a run whose rollouts were made elsewhere. `command` goes on with it."""
     selection = suite_named(suite, level, isolation)
     every, mirrors = every_task(selection, settings)
-    tasks, unfit = eligible(every, validations_of(every, settings))
+    tasks, unfit = eligible(every, validations_of(selection, every, settings))
     by_id = {task.instance_id: task for task in tasks}
     judged = []
     for prediction in predictions(path, {task.instance_id: task for task in every}):

@@ -49,7 +49,7 @@ class Prepared:
 def prepare(plan: Plan, settings: Settings) -> Prepared:
     """Raises BadInput for what cannot be run."""
     every, mirrors = every_task(plan.selection, settings)
-    validations = validations_of(every, settings)
+    validations = validations_of(plan.selection, every, settings)
     every, _ = eligible(every, validations)
     tasks, learning = split_tasks(every, plan.selection, plan.experience)
     experience, more_mirrors = load_experience(plan, learning, settings)
@@ -73,12 +73,14 @@ def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:
 def load_tasks(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
     """All tasks of the selection's suite that nobody found to be no tasks here, and the mirrors of their repositories."""
     tasks, mirrors = every_task(selection, settings)
-    return eligible(tasks, validations_of(tasks, settings))[0], mirrors
+    return eligible(tasks, validations_of(selection, tasks, settings))[0], mirrors
 
 
-def validations_of(tasks: Sequence[Task], settings: Settings) -> dict[str, Validation]:
+def validations_of(
+    selection: TaskSelection, tasks: Sequence[Task], settings: Settings
+) -> dict[str, Validation]:
     """The validation that counts for each task, by id. Tasks of the embedded suite are made so that they can be told."""
-    if all(task.suite == "micro" for task in tasks):
+    if selection.suite == "micro":
         return {}
     own = read_stream(settings.validations, "validations", Validation)
     return in_force(tasks, own, shipped(), missing_programs)

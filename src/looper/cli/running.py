@@ -182,7 +182,9 @@ def _adapters_fit(plan: Plan, models: Models, tasks: Sequence[Task]) -> None:
 
 def _about_eligibility(prepared: Prepared) -> Iterator[str]:
     """Of real tasks: which are not taken because they cannot tell right from wrong, and on whose word the others are."""
-    real = [task for task in prepared.tasks if task.suite != "micro"]
+    if prepared.plan.selection.suite == "micro":
+        return
+    real = prepared.tasks
     repos = {task.repo for task in real}
     for found in prepared.validations.values():
         if not found.valid and found.repo in repos:

@@ -1,6 +1,7 @@
 """Environments of old repositories: an interpreter by version, packages from a frozen list, built once and shared."""
 
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -267,7 +268,7 @@ def find_interpreter(version: str) -> Path:
     named = os.environ.get(f"LOOPER_PYTHON_{version.replace('.', '_')}")
     candidates = [Path(named)] if named else [*_pyenv(version), *_on_path(version), *_from_uv(version)]
     for candidate in candidates:
-        if candidate.exists() and _is_version(candidate, version):
+        if os.path.exists(candidate) and _is_version(candidate, version):
             return candidate
     raise EnvironmentBroken(
         f"There is no Python {version} here. Install one: uv python install {version}, or pyenv install {version}; "
@@ -276,11 +277,10 @@ def find_interpreter(version: str) -> Path:
 
 
 def _pyenv(version: str) -> list[Path]:
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    found = sorted(
-        root.glob(f"versions/{version}.*/bin/python"), key=lambda path: _patch_number(path.parts[-3])
-    )
-    return found[::-1]
+    root = os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv"
+    # By the module: a `Path` fails at what it may not read, and another user's folder can be named.
+    found = [Path(name) for name in glob.glob(f"{glob.escape(str(root))}/versions/{version}.*/bin/python")]
+    return sorted(found, key=lambda path: _patch_number(path.parts[-3]), reverse=True)
 
 
 def _patch_number(name: str) -> int:

@@ -36,7 +36,7 @@ from looper.journal import replace_file
 from looper.protocols import Change, Effect, TreeEntry
 from looper.records.base import content_hash
 from looper.records.task import Task
-from looper.untrusted import remove_tree
+from looper.untrusted import folders_below, remove_tree
 
 APPLY = Most(kib=2 << 20, cpu_s=60)
 """For `git apply`: a few bytes of a packed patch unfold to any size, and a place that is far away is looked for line by line."""
@@ -184,12 +184,11 @@ def _keep_tree(folder: Path) -> Manifest:
 
 def _folders(files: Path) -> dict[str, int]:
     """With their rights."""
-    found = {}
-    for place, names, _ in os.walk(files):
-        if place == str(files):
-            names.remove(".git")
-        path = os.path.relpath(place, files) if place != str(files) else ""
-        found[path] = stat.S_IMODE(os.lstat(place).st_mode)
+    root, found = str(files), {}
+    for folder, entries in folders_below(root):
+        if folder == root:
+            entries[:] = [entry for entry in entries if entry.name != ".git"]
+        found[folder[len(root) + 1 :]] = stat.S_IMODE(os.lstat(folder).st_mode)
     return found
 
 
@@ -439,17 +438,18 @@ class GitWorkspace:
         alone: it would be hashed anew, since giving changes its times."""
         if self._owner is None:
             return
-        for folder, folders, names in os.walk(self.root):
+        for folder, entries in folders_below(str(self.root)):
             if folder == str(self.root):
-                folders.remove(".git")
-            for name in (*folders, *names):
-                place = os.path.join(folder, name)
-                if os.lstat(place).st_uid != self._owner:
-                    os.chown(place, self._owner, self._owner, follow_symlinks=False)
+                entries[:] = [entry for entry in entries if entry.name != ".git"]
+            for entry in entries:
+                if entry.stat(follow_symlinks=False).st_uid != self._owner:
+                    os.chown(entry.path, self._owner, self._owner, follow_symlinks=False)
 
     def changes(self) -> tuple[Change, ...]:
         base, final = self._base, self._scanner.scan(everything=True)
         changed = sorted(path for path in base.keys() | final.keys() if base.get(path) != final.get(path))
+        if any(len(os.fsencode(path)) > LONGEST_PATH_BYTES for path in changed):
+            raise TreeUnreadable("its folders lie too deeply in one another")
         return tuple(Change(path, _mode(base.get(path)), _mode(final.get(path))) for path in changed)
 
     def base_paths(self) -> Collection[str]:

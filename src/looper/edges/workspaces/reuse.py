@@ -16,7 +16,7 @@ from pathlib import Path
 
 from looper.edges.workspaces.manifest import Entry, Manifest, Scanner
 from looper.errors import WorkspaceError
-from looper.untrusted import remove_tree
+from looper.untrusted import folders_below, remove_tree
 
 MOST_IDLE = 8
 """Trees that wait to be used again; the oldest is removed."""
@@ -102,12 +102,16 @@ def make_equal(tree: Left, base: Base, give: Callable[[Path], None]) -> None:
 
 def _mend_folders(root: Path, folders: Mapping[str, int], give: Callable[[Path], None]) -> None:
     foreign: list[Path] = []
-    for place, names, _ in os.walk(root, onerror=_raise):
-        here = os.path.relpath(place, root) if place != str(root) else ""
-        _mend_folder(Path(place), folders[here], give)
-        real = [name for name in names if not os.path.islink(os.path.join(place, name))]
-        names[:] = [name for name in real if os.path.join(here, name) in folders]
-        foreign += [Path(place, name) for name in real if os.path.join(here, name) not in folders]
+    _mend_folder(root, folders[""], give)
+    for _, entries in folders_below(str(root)):
+        for entry in [entry for entry in entries if entry.is_dir(follow_symlinks=False)]:
+            path = os.path.relpath(entry.path, root)
+            if path in folders:
+                # Before it is listed: it may be closed.
+                _mend_folder(Path(entry.path), folders[path], give)
+            else:
+                foreign.append(Path(entry.path))
+                entries.remove(entry)
     for start in range(0, len(foreign), AT_ONCE):
         remove_tree(*foreign[start : start + AT_ONCE])
     if left := next((place for place in foreign if os.path.lexists(place)), None):
@@ -130,7 +134,3 @@ def _bring(source: Path, target: Path, entry: Entry, give: Callable[[Path], None
     else:
         shutil.copy2(source, target)
     give(target)
-
-
-def _raise(error: OSError) -> None:
-    raise error
