@@ -1,6 +1,6 @@
 """Builds every environment of SWE-Bench-CL from an empty cache, and records what each took.
 
-    nice python scripts/check_locks.py [--lock NAME ...] [--place FOLDER] [--file docs/swe_bench_cl.md]
+    nice python scripts/check_locks.py [--lock NAME ...] [--missing] [--place FOLDER] [--file docs/swe_bench_cl.md]
 
 Every frozen list is installed into a folder of its own with an empty cache of uv's, and each release that its tasks borrow compiled
 modules of beside it. What is installed then must be what the list says: `looper bench prepare` compares that with every build. The
@@ -32,32 +32,41 @@ KEPT = Path(known.__file__).with_name("measured.json")
 
 
 def main() -> None:
+    lists = recipes_by_list()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--lock", action="append", default=[])
+    parser.add_argument("--lock", action="append", default=[], choices=[*lists])
+    parser.add_argument("--missing", action="store_true", help="only lists that have no figures yet")
     parser.add_argument("--place", type=Path)
     parser.add_argument("--file", type=Path)
     options = parser.parse_args()
-    lists = recipes_by_list()
-    costs: dict[str, Any] = json.loads(KEPT.read_text("utf-8"))["costs"]
+    valid = {key for recipes in lists.values() for key, _, _ in parts(recipes)}
+    load = f"load {os.getloadavg()[2]:.0f}" if os.getloadavg()[2] > 1 else "quiet"
+    where = f"{date.today()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores, {load}"
     failed = False
     for name, recipes in lists.items():
-        if options.lock and name not in options.lock:
+        known_here = all(key in kept()["costs"] for key, _, _ in parts(recipes))
+        if (options.lock and name not in options.lock) or (options.missing and known_here):
             continue
         with tempfile.TemporaryDirectory(dir=options.place, prefix="check-locks-") as place:
             try:
-                costs |= measured(recipes, Path(place))
+                found = measured(recipes, Path(place))
             except LooperError as error:
                 failed = True
                 print(f"{name}: {error}", file=sys.stderr, flush=True)
-    valid = {key for recipes in lists.values() for key, _, _ in parts(recipes)}
-    where = f"{date.today()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    kept = {"where": where, "costs": {key: cost for key, cost in costs.items() if key in valid}}
-    KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+                continue
+        costs = {key: cost for key, cost in (kept()["costs"] | found).items() if key in valid}
+        KEPT.write_text(json.dumps({"where": where, "costs": costs}, indent=1, sort_keys=True) + "\n")
     if options.file:
-        lines = list(table(lists, kept))
+        lines = list(table(lists, kept()))
         text = options.file.read_text("utf-8")
         options.file.write_text(with_block(text, "scripts/check_locks.py", lines, str(options.file)))
     sys.exit(failed)
+
+
+def kept() -> dict[str, Any]:
+    """Read anew each time: several of these may run side by side."""
+    found: dict[str, Any] = json.loads(KEPT.read_text("utf-8"))
+    return found
 
 
 def recipes_by_list() -> dict[str, list[Recipe]]:
@@ -106,14 +115,14 @@ def measured(recipes: list[Recipe], place: Path) -> dict[str, Any]:
     return found
 
 
-def table(lists: dict[str, list[Recipe]], kept: dict[str, Any]) -> Iterator[str]:
-    yield f"Measured {kept['where']}, each from an empty cache; other work beside."
+def table(lists: dict[str, list[Recipe]], measured: dict[str, Any]) -> Iterator[str]:
+    yield f"Measured {measured['where']}; each from an empty cache."
     yield ""
     yield "| list | versions | Python | packages | from sources | MiB | s | releases beside it | MiB | s |"
     yield "|---|---|---|---:|---|---:|---:|---|---:|---:|"
     totals = [0.0, 0.0, 0.0, 0.0]
     for name, recipes in lists.items():
-        first, *releases = (kept["costs"].get(key) for key, _, _ in parts(recipes))
+        first, *releases = (measured["costs"].get(key) for key, _, _ in parts(recipes))
         if first is None or None in releases:
             yield f"| {name} | NOT MEASURED |"
             continue

@@ -202,8 +202,8 @@ class PinnedEnvironments:
                 self._say(f"unpacking {what} for its compiled modules")
                 begun, log = time.monotonic(), self._folder / f"{base.target.name}-{release.name}.log"
                 with _whole(release):
-                    wanted = ["--no-deps", "--only-binary", ":all:", "--target", release]
-                    asked = ["pip", "install", "--python", base.python, *wanted, what.replace(" ", "==")]
+                    wanted = ["--no-deps", "--only-binary", ":all:", "--target", str(release)]
+                    asked = ["pip", "install", "--python", str(base.python), *wanted, what.replace(" ", "==")]
                     run_uv(asked, log, f"Unpacking the compiled modules of {what}")
                     share(release.parent)
                     replace_file(done, _cost(release, begun).to_json())

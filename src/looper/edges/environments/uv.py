@@ -11,8 +11,8 @@ from uv import find_uv_bin
 from looper.errors import EnvironmentBroken
 
 TIMEOUT_S = 1800
-LAST_LINES = 3
-"""Of what it said, shown where it failed."""
+LINE_CHARACTERS = 200
+"""Of a line that it said, where it failed."""
 FULL = "The disk is full: make room, or name another place with LOOPER_HOME and, for uv's cache, with UV_CACHE_DIR."
 _ADVICE = (
     (r"No space left on device|os error 28\b|[Dd]isk quota|os error 122\b", FULL),
@@ -51,16 +51,24 @@ def run_uv(
                 timeout=TIMEOUT_S,
             )
         except subprocess.TimeoutExpired as error:
-            raise EnvironmentBroken(f"{what} took more than {TIMEOUT_S} s. The whole log: {log}") from error
+            raise EnvironmentBroken(f"{what} took more than {TIMEOUT_S} s. The whole log: {log}.") from error
     if done.returncode != 0:
         said = log.read_bytes()[begin:].decode("utf-8", "replace")
-        raise EnvironmentBroken(f"{what} failed: {_last_of(said)} {advice(said)}The whole log: {log}")
+        raise EnvironmentBroken(f"{what} failed: {_told(said)} {advice(said)}The whole log: {log}.")
     return done.stdout.decode("utf-8", "replace")
 
 
-def _last_of(said: str) -> str:
+def _told(said: str) -> str:
+    """The first and the last line of an error: what failed, and the cause below all others."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return " / ".join(lines[-LAST_LINES:])[-500:].rstrip(".") + "."
+    begin = next((at for at, line in enumerate(lines) if line.startswith(("error", "×"))), 0)
+    first, *others = lines[begin:] or ["uv ended without a word"]
+    return (
+        " / ".join(
+            line[:LINE_CHARACTERS].removeprefix("error: ").rstrip(".") for line in (first, *others[-1:])
+        )
+        + "."
+    )
 
 
 def advice(said: str) -> str:
