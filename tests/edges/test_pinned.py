@@ -1,21 +1,80 @@
-"""Environments of old repositories: what is known, and versions that an installation would read from tags."""
+"""Environments of old repositories: built once from frozen lists, each fault with its cause and what to do."""
 
+import functools
+import http.server
+import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from looper.edges.environments import known
 from looper.edges.environments.beside import grafted_site, stamped_site
-from looper.edges.environments.pinned import (
-    PinnedEnvironments,
-    find_interpreter,
+from looper.edges.environments.interpreters import find_interpreter, get_interpreter
+from looper.edges.environments.known import (
+    Recipe,
+    expected_cost,
+    install_line,
+    known_keys,
+    missing_programs,
+    recipe_of,
     supported_versions,
 )
+from looper.edges.environments.pinned import PinnedEnvironments
 from looper.errors import BadInput, EnvironmentBroken
 from looper.records.task import Task
+
+HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
+VARIABLE = f"LOOPER_PYTHON_{HERE.replace('.', '_')}"
+
+
+def recipe(*packages: str) -> Recipe:
+    return Recipe(
+        key=f"owner/{packages[0][:4]}@1", python=HERE, lock=packages[0], packages=packages, variables={}
+    )
+
+
+def wheel(folder: Path, name: str, version: str) -> None:
+    """A package with one module."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"version = {version!r}\n",
+        f"{about}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+        archive.writestr(f"{about}/RECORD", "".join(f"{path},,\n" for path in (*files, f"{about}/RECORD")))
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A package index that has `ship` 1.0, and this interpreter as the one that is wanted."""
+    wheel(tmp_path / "index" / "ship", "ship", "1.0")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(tmp_path / "index"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("UV_DEFAULT_INDEX", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    monkeypatch.setenv(VARIABLE, sys.executable)
+    yield os.environ["UV_DEFAULT_INDEX"]
+    server.shutdown()
+    server.server_close()
 
 
 def test_eight_repositories_are_known_and_their_lists_pin_every_package() -> None:
@@ -31,6 +90,7 @@ def test_eight_repositories_are_known_and_their_lists_pin_every_package() -> Non
     }
     assert {repo: len(supported_versions(repo)) for repo in counts} == counts
     assert supported_versions("nobody/nothing") == ()
+    assert all("==" in package for key in known_keys() for package in recipe_of(key).packages)
 
 
 def test_a_repository_that_is_not_known_is_named_with_those_that_are(tmp_path: Path, task: Task) -> None:
@@ -41,44 +101,156 @@ def test_a_repository_that_is_not_known_is_named_with_those_that_are(tmp_path: P
         PinnedEnvironments(tmp_path, print).of(unknown)
 
 
-def test_j5_an_environment_that_cannot_be_made_is_tried_once(
+def test_an_environment_is_built_once_and_holds_its_list_and_what_it_took(tmp_path: Path, index: str) -> None:
+    said: list[str] = []
+    base = PinnedEnvironments(tmp_path / "here", said.append).base(recipe("ship==1.0"))
+    asked = [str(base.python), "-c", "import ship; print(ship.version)"]
+    assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout == "1.0\n"
+    kept = json.loads((base.target / "complete.json").read_text())
+    assert kept["packages"] == ["ship==1.0"] and kept["seconds"] > 0 and kept["mib"] >= 0
+    assert len(said) == 2 and "MiB in" in said[1]
+    assert PinnedEnvironments(tmp_path / "here", said.append).base(recipe("ship==1.0")) == base
+    assert len(said) == 2
+
+
+def test_r3_uv_is_the_one_that_came_with_looper(
+    tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither uv nor pyenv is on the search path."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert shutil.which("uv") is None
+    assert PinnedEnvironments(tmp_path / "here", print).base(recipe("ship==1.0")).python.exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "at", "said"),
+    [
+        ("ship==1.0", "http://127.0.0.1:9", "package index does not answer.*UV_DEFAULT_INDEX"),
+        ("boat==1.0", "", "index does not have all of the frozen list"),
+        ("ship==2.0", "", "index does not have all of the frozen list"),
+        ("ship==1.0.0", "", "installed other packages than its list has: ship==1.0, ship==1.0.0"),
+    ],
+    ids=["no index", "no such package", "no such version", "another list"],
+)
+def test_what_cannot_be_built_is_one_line_with_what_to_do_and_its_log_and_the_others_are_built(
+    tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch, package: str, at: str, said: str
+) -> None:
+    environments = PinnedEnvironments(tmp_path / "here", lambda line: None)
+    good = environments.base(recipe("ship==1.0")) if not at else None
+    monkeypatch.setenv("UV_DEFAULT_INDEX", at or index)
+    with pytest.raises(EnvironmentBroken, match=said) as broken:
+        environments.base(recipe(package))
+    assert "\n" not in str(broken.value)
+    built = [path.parent for path in (tmp_path / "here").glob("*/complete.json")]
+    assert built == ([good.target] if good else []), "nothing half is left, and nothing whole is gone"
+    if "whole log" in str(broken.value):
+        assert Path(str(broken.value).partition("The whole log: ")[2].split()[0].rstrip(".")).read_text()
+
+
+def test_a_full_disk_is_named_and_what_was_built_stays(tmp_path: Path, index: str) -> None:
+    wheel(tmp_path / "index" / "boat", "boat", "1.0")
+    first = PinnedEnvironments(tmp_path / "here", lambda line: None).base(recipe("boat==1.0"))
+    (tmp_path / "here" / f"{first.target.name}.txt").unlink()
+    shutil.rmtree(first.target)
+    (tmp_path / "here" / f"{first.target.name}.txt").symlink_to("/dev/full")
+    full = PinnedEnvironments(tmp_path / "here", lambda line: None)
+    with pytest.raises(EnvironmentBroken, match=r"No space left on device.*make room.*UV_CACHE_DIR"):
+        full.base(recipe("boat==1.0"))
+    assert full.base(recipe("ship==1.0")).python.exists() and not first.target.exists()
+
+
+def test_j5_what_fails_is_tried_once_by_all_threads_and_for_all_versions_that_share_it(
     tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
     tried = tmp_path / "tried"
-    (tmp_path / "python").write_text(f"#!/bin/sh\necho >> {tried}\necho no disk >&2\nexit 1\n")
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho >> {tried}\nsleep 0.2\nexit 1\n")
     (tmp_path / "python").chmod(0o755)
-    for version in ("3.5", "3.6", "3.7", "3.8", "3.9"):
-        monkeypatch.setenv(f"LOOPER_PYTHON_{version.replace('.', '_')}", str(tmp_path / "python"))
+    monkeypatch.setenv("LOOPER_PYTHON_3_9", str(tmp_path / "python"))
     environments = PinnedEnvironments(tmp_path / "environments", print)
-    old = task.model_copy(update={"environment": "django/django@3.0"})
-    said = []
-    for _ in range(3):
-        with pytest.raises(EnvironmentBroken, match="not tried again before the next command") as error:
-            environments.of(old)
-        said.append(str(error.value))
-    assert len(set(said)) == 1 and tried.read_text().count("\n") == 1
+
+    def answer(version: str) -> str:
+        with pytest.raises(EnvironmentBroken) as broken:
+            environments.of(task.model_copy(update={"environment": f"sympy/sympy@{version}"}))
+        return str(broken.value)
+
+    with ThreadPoolExecutor(8) as pool:
+        said = set(pool.map(answer, supported_versions("sympy/sympy") * 2))
+    (only,) = said
+    assert only.count("not tried again before the next command") == 1
+    assert tried.read_text().count("\n") == 1
 
 
-def test_programs_that_tests_call_are_named_with_their_package(
+def test_programs_that_tests_call_are_named_and_so_is_what_installs_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert PinnedEnvironments.missing_programs("matplotlib/matplotlib") == {"gs": "ghostscript"}
-    assert PinnedEnvironments.missing_programs("django/django") == {}
-    (tmp_path / "gs").write_text("#!/bin/sh\n")
-    (tmp_path / "gs").chmod(0o755)
-    assert PinnedEnvironments.missing_programs("matplotlib/matplotlib") == {}
+
+    def program(name: str) -> None:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+
+    assert "gs" in missing_programs("matplotlib/matplotlib") and missing_programs("django/django") == ()
+    with pytest.raises(BadInput, match=r"Neither apt-get nor brew is here. Install gs, cc with"):
+        install_line(["gs", "cc"])
+    program("brew")
+    assert install_line(["dot", "libcairo"]) == "brew install cairo graphviz"
+    program("apt-get")
+    assert install_line(["cc", "c++", "dot"]).endswith("apt-get install -y build-essential graphviz")
+    program("gs")
+    assert "gs" not in missing_programs("matplotlib/matplotlib")
 
 
-def test_an_interpreter_that_is_not_there_is_named_with_how_to_get_it(
-    monkeypatch: pytest.MonkeyPatch,
+def test_every_program_has_a_name_in_every_package_manager() -> None:
+    table = known._table()
+    called = {name for kind in ("programs", "compilers") for names in table[kind].values() for name in names}
+    assert all(called <= set(names) for names in table["packages"].values())
+
+
+def test_what_building_takes_is_known_for_the_very_lists_that_were_measured_and_for_no_other() -> None:
+    keys = {
+        known.cost_key(each.python, packages)
+        for each in map(recipe_of, known_keys())
+        for packages in (
+            each.packages,
+            *((f"{each.graft['name']}=={version}",) for version in each.releases.values()),
+        )
+    }
+    assert set(known._measured()["costs"]) == keys, "scripts/check_locks.py measures them anew"
+    django = recipe_of("django/django@3.0")
+    assert expected_cost(django.python, django.packages) is not None
+    assert expected_cost(django.python, (*django.packages[1:], "pytz==2000.1")) is None
+    assert expected_cost("3.7", django.packages) is None
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("/no/such/python", "no Python that runs"),
+        (sys.executable, f"cpython {HERE}"),
+        ("/", "no Python that runs"),
+    ],
+)
+def test_an_interpreter_that_is_named_and_is_another_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, said: str
 ) -> None:
-    monkeypatch.setenv("LOOPER_PYTHON_2_3", "/no/such/python")
+    monkeypatch.setenv("LOOPER_PYTHON_2_3", named)
     with pytest.raises(
-        EnvironmentBroken, match=r"no Python 2\.3 here.*uv python install 2\.3.*LOOPER_PYTHON_2_3"
+        EnvironmentBroken, match=f"LOOPER_PYTHON_2_3 names {named}, which is {said}: name a CPython 2.3"
     ):
-        find_interpreter("2.3")
+        find_interpreter("2.3", tmp_path)
+
+
+def test_an_interpreter_that_is_nowhere_is_named_with_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("PATH", "PYENV_ROOT", "HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    with pytest.raises(
+        EnvironmentBroken,
+        match=r"no Python 3\.6 here. uv has none so old.*pyenv install 3\.6.*LOOPER_PYTHON_3_6=",
+    ):
+        get_interpreter("3.6", tmp_path, print)
 
 
 def test_a_version_is_said_in_place_of_the_installation_and_the_tree_stays_as_it_is(tmp_path: Path) -> None:

@@ -34,33 +34,42 @@ def bench_fetch(
 ) -> None:
     """Clone bare mirrors of the benchmark's repositories, or check those that --mirrors names.
 
-    A mirror must hold the base commit of every task; what is missing is said. Django takes about 250 MB.
+    A mirror must hold everything that tasks begin with; which object is missing is said. Django takes about 250 MB.
 
     Example: looper bench fetch --repo django/django
     """
     from looper.cli.fetching import fetch
 
     for line in fetch(chosen_settings(data, mirrors), tuple(repo or ())):
-        print(line)
+        print(line, flush=True)
 
 
 @bench.command("prepare")
 def bench_prepare(
     repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix",
+            help="Build nothing; print the one line that installs what is missing of the system, for sh.",
+        ),
+    ] = False,
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
     """Build the environments of real tasks: interpreter by version, packages from a frozen list, once for all runs.
 
-    Django's five take about 500 MB and a few minutes, xarray's one 700 MB, the others a few MB each. Most tasks of scikit-learn
-    have to be compiled, minutes for each state of its native sources; for that their mirror must be there.
+    A table says beforehand what each takes, as it was measured, and afterwards what it took. Interpreters that are not here are
+    installed with uv; Python 3.6 and 3.7, which uv does not have, come from pyenv or conda. Most tasks of scikit-learn have to be compiled, minutes for each
+    state of its native sources; for that their mirror must be there.
 
     Example: looper bench prepare --repo django/django
     """
-    from looper.cli.fetching import prepare
+    from looper.cli.fetching import installation, prepare
 
-    for line in prepare(chosen_settings(data, mirrors), tuple(repo or ()), say):
-        print(line)
+    settings, repos = chosen_settings(data, mirrors), tuple(repo or ())
+    for line in installation(settings, repos, say) if fix else prepare(settings, repos, say):
+        print(line, flush=True)
 
 
 @bench.command("validate")

@@ -1,11 +1,24 @@
 """What `looper bench fetch` and `looper bench prepare` do."""
 
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from looper.cli.settings import Settings
-from looper.cli.wiring import base_trees, mirror, pinned_environments, swe_bench_cl
-from looper.errors import BadInput, EnvironmentBroken
+from looper.cli.wiring import (
+    base_trees,
+    install_line,
+    mirror,
+    missing_compilers,
+    missing_objects,
+    missing_programs,
+    pinned_environments,
+    swe_bench_cl,
+)
+from looper.errors import BadInput, EnvironmentBroken, WorkspaceError
 from looper.records.task import Task
+from looper.views.environments import environment_lines
+
+Say = Callable[[str], None]
 
 
 def tasks_by_repo(settings: Settings, repos: Sequence[str]) -> dict[str, list[Task]]:
@@ -20,43 +33,82 @@ def tasks_by_repo(settings: Settings, repos: Sequence[str]) -> dict[str, list[Ta
 
 
 def fetch(settings: Settings, repos: Sequence[str]) -> Iterator[str]:
-    """Clone what is not there, then say for each mirror whether every base commit is in it."""
+    """Clone what is not there, then say for each mirror whether everything that tasks begin with is in it. Raises BadInput at the end
+    where something is not."""
+    wrong = []
     for repo, tasks in tasks_by_repo(settings, repos).items():
-        folder, missing = mirror(repo, tasks, settings)
-        if missing:
-            raise BadInput(
-                f"The mirror {folder} lacks the base commit of {len(missing)} of {len(tasks)} tasks, the first is "
-                f"{missing[0].base_commit} of {missing[0].instance_id}. Remove the folder and fetch again."
-            )
-        yield f"{repo}: {folder} holds all {len(tasks)} base commits"
+        try:
+            yield _fetched(repo, tasks, settings)
+        except (BadInput, WorkspaceError) as error:
+            wrong.append(str(error))
+    if wrong:
+        raise BadInput(" ".join(wrong))
 
 
-def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]) -> Iterator[str]:
-    """Build every environment that the tasks need, one line each; what cannot be built is named, and the rest is built all the
-    same. Raises EnvironmentBroken at the end where something could not."""
+def _fetched(repo: str, tasks: Sequence[Task], settings: Settings) -> str:
+    folder, missing = mirror(repo, tasks, settings)
+    if missing:
+        raise BadInput(
+            f"The mirror {folder} lacks the base commit of {len(missing)} of {len(tasks)} tasks, the first is "
+            f"{missing[0].base_commit} of {missing[0].instance_id}. Remove the folder and fetch again."
+        )
+    objects = missing_objects(folder, tasks)
+    if objects:
+        (first, path), *others = objects.items()
+        raise BadInput(
+            f"The mirror {folder} lacks the object {first}{f', which is {path}' if path else ''}"
+            f"{f', and {len(others)} others' if others else ''}. Remove the folder and fetch again, or name complete mirrors with "
+            "--mirrors."
+        )
+    return f"{repo}: {folder} holds all that {len(tasks)} tasks begin with"
+
+
+def installation(settings: Settings, repos: Sequence[str], say: Say) -> Iterator[str]:
+    """The one line that installs what repositories need of the system and what is not here; none where all is."""
     chosen = tasks_by_repo(settings, repos)
+    missing = sorted(
+        {name for repo in chosen for name in (*missing_programs(repo), *missing_compilers(repo))}
+    )
+    if missing:
+        yield install_line(missing)
+    else:
+        say(f"Nothing is missing of the system for {', '.join(chosen)}.")
+
+
+def prepare(settings: Settings, repos: Sequence[str], say: Say) -> Iterator[str]:
+    """Say what is needed, build every environment that is not there, and say what that took; what cannot be built is named, and the
+    rest is built all the same. Raises EnvironmentBroken at the end where something could not."""
+    chosen = tasks_by_repo(settings, repos)
+    every = [task for tasks in chosen.values() for task in tasks]
     trees = {repo: base_trees(tasks, settings) for repo, tasks in chosen.items()}
     environments = pinned_environments(lambda task: trees[task.repo].base_tree(task), settings, say)
-    failed: dict[str, str] = {}
-    for repo, tasks in chosen.items():
-        for name, package in environments.missing_programs(repo).items():
-            yield f"{repo}: {name} is not installed, so its tests will be skipped: apt-get install {package}"
-        made: dict[tuple[str, str], int] = {}
-        for task in tasks:
-            try:
-                found = environments.of(task)
-            except (BadInput, EnvironmentBroken) as error:
-                failed[task.instance_id] = str(error)
-                continue
-            key = task.environment, f"{found.python}, {found.id}"
-            made[key] = made.get(key, 0) + 1
-        for (name, what), count in sorted(made.items()):
-            yield f"{name}: {what}, for {count} task{'s' if count > 1 else ''}"
-    for why in dict.fromkeys(failed.values()):
-        names = [name for name, said in failed.items() if said == why]
+    needed = environments.needed(every)
+    yield from environment_lines(needed, shutil.disk_usage(settings.state).free)
+    yield from _missing_lines(chosen)
+    failed: dict[str, list[str]] = {}
+    for task in every:
+        try:
+            environments.of(task)
+        except (BadInput, EnvironmentBroken) as error:
+            why = str(error).replace(f" for {task.instance_id}", "")
+            failed.setdefault(why, []).append(task.instance_id)
+    if not all(each.ready for each in needed):
+        yield from environment_lines(environments.needed(every), shutil.disk_usage(settings.state).free)
+    for why, names in failed.items():
         yield f"NOT BUILT for {', '.join(names[:5])}{' …' if len(names) > 5 else ''}: {why}"
     if failed:
         raise EnvironmentBroken(
-            f"{len(failed)} tasks have no environment, for the reasons above; the others are ready. Mend that and run the same "
-            "command again: what is built stays."
+            f"{sum(map(len, failed.values()))} tasks have no environment, for the reasons above; the others are ready. Mend that and "
+            "run the same command again: what is built stays."
         )
+
+
+def _missing_lines(repos: Iterable[str]) -> Iterator[str]:
+    for repo in repos:
+        fix = f"looper bench prepare --repo {repo} --fix prints what installs it"
+        for names, what in (
+            (missing_programs(repo), "its tests call it"),
+            (missing_compilers(repo), "packages of it are compiled"),
+        ):
+            if names:
+                yield f"{repo}: {', '.join(names)} is not here, and {what}; {fix}"

@@ -28,7 +28,11 @@ from looper.edges.energy import metered
 from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
-from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments, supported_versions
+from looper.edges.environments.known import install_line as install_line
+from looper.edges.environments.known import missing_compilers as missing_compilers
+from looper.edges.environments.known import missing_programs as missing_programs
+from looper.edges.environments.known import supported_versions
+from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments
 from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
@@ -52,6 +56,7 @@ from looper.edges.trainers.shelf import Shelf
 from looper.edges.verdicts import KeptVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
+from looper.edges.workspaces.mirrors import missing_objects as missing_objects
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import BadInput, Cancelled
@@ -168,11 +173,6 @@ def pinned_environments(
 ) -> PinnedEnvironments:
     """Those of real tasks, built when they are asked for."""
     return PinnedEnvironments(settings.state / "environments", say, base_tree)
-
-
-def missing_programs(repo: str) -> tuple[str, ...]:
-    """Programs of the system that a repository's tests call and that are not here."""
-    return tuple(sorted(PinnedEnvironments.missing_programs(repo)))
 
 
 @cache

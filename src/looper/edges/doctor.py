@@ -13,7 +13,7 @@ from typing import Literal
 
 from looper.edges.access import shared_folder
 from looper.edges.environments.harness import HarnessEnvironment
-from looper.edges.environments.pinned import find_interpreter
+from looper.edges.environments.interpreters import find_interpreter, how_to_get
 from looper.edges.models.blas import find_openblas
 from looper.edges.models.mlx import nano_folder
 from looper.edges.models.ollama import DEFAULT_URL
@@ -52,7 +52,7 @@ def examine(
         _mlx,
         _blas,
         _ollama,
-        _interpreters,
+        lambda: _interpreters(state / "environments" / "pythons"),
         lambda: _swe(swe_data, mirrors),
     ]
     return [finding for look in looks for finding in look()]
@@ -194,13 +194,18 @@ def _ollama_context(name: str) -> str:
     return str(next((value for key, value in found.items() if key.endswith(".context_length")), "unknown"))
 
 
-def _interpreters() -> Iterator[Finding]:
+def _interpreters(place: Path) -> Iterator[Finding]:
     for version in ("3.6", "3.8"):
         try:
-            yield Finding("ok", f"Python {version}", f"{find_interpreter(version)} (for django tasks)")
-        except LooperError:
-            fix = f"uv python install {version}, or pyenv install {version}"
-            yield Finding("note", f"Python {version}", "not found; django tasks of SWE-Bench-CL need it", fix)
+            found = find_interpreter(version, place)
+        except LooperError as error:
+            yield Finding("note", f"Python {version}", str(error))
+            continue
+        if found is not None:
+            yield Finding("ok", f"Python {version}", f"{found} (for django tasks)")
+        else:
+            said = "not found; django tasks of SWE-Bench-CL need it"
+            yield Finding("note", f"Python {version}", said, how_to_get(version).removesuffix("."))
 
 
 def _swe(data: str, folder: Path) -> Iterator[Finding]:

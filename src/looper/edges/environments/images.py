@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from looper.edges.environments.beside import site_for
-from looper.edges.environments.pinned import needs_of
+from looper.edges.environments.known import needs_of
 from looper.edges.sandboxes.container import PROGRAMS
 from looper.edges.sandboxes.process import program
 from looper.errors import BadInput, EnvironmentBroken

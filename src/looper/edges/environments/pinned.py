@@ -1,67 +1,42 @@
 """Environments of old repositories: an interpreter by version, packages from a frozen list, built once and shared."""
 
+import contextlib
 import fcntl
-import glob
 import json
-import os
 import shutil
 import subprocess
-import sys
-import threading
 import time
-import tomllib
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from looper.edges.access import share, shared_folder
 from looper.edges.environments.beside import grafted_site, stamped_site
 from looper.edges.environments.compiled import compiled_modules, native_hash
+from looper.edges.environments.interpreters import find_interpreter, get_interpreter
+from looper.edges.environments.known import Recipe, expected_cost, missing_programs, recipe_of
+from looper.edges.environments.once import Once
+from looper.edges.environments.uv import run_uv
 from looper.errors import BadInput, EnvironmentBroken
+from looper.journal import replace_file
 from looper.protocols import Environment, Environments
 from looper.records.base import content_hash
+from looper.records.environment import Cost, Needed
 from looper.records.task import Task
 
 Say = Callable[[str], None]
-_BUILD_TIMEOUT_S = 1800
-
-
-@cache
-def _table() -> dict[str, Any]:
-    text = (resources.files("looper.edges.environments") / "swe_bench_cl.toml").read_text("utf-8")
-    return tomllib.loads(text)
-
-
-def supported_versions(repo: str) -> tuple[str, ...]:
-    """Versions of a repository whose environments are known here."""
-    return tuple(_table().get(repo, {}))
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a repository needs beside an interpreter and its packages."""
+class _Base:
+    """A virtual environment with the packages of one list."""
 
-    variables: dict[str, str]
-    """`{root}`, `{site}` and `{release}` stand for the tree, the folder after it on the module path, and an installation."""
-    packages: tuple[str, ...]
-    """Whose compiled or generated modules an installation has and a tree has not."""
-    source_root: str
-    """Folder of a tree that stands on the module path; empty for its root."""
+    target: Path
+    identity: str
 
-
-def needs_of(task: Task) -> Needs:
-    """Raises BadInput for a repository whose environments are not known."""
-    entry = _entry(task)
-    if not entry:
-        raise _unknown(task.environment)
-    stamped = entry.get("stamped", {}).get("module", "").partition(".")[0]
-    packages = tuple(entry.get("graft", {}).get("packages", ())) or ((stamped,) if stamped else ())
-    first = entry["variables"]["PYTHONPATH"].partition(":")[0]
-    return Needs(entry["variables"], packages, first.removeprefix("{root}").strip("/"))
+    @property
+    def python(self) -> Path:
+        return self.target / "bin" / "python"
 
 
 class PinnedEnvironments:
@@ -72,244 +47,209 @@ class PinnedEnvironments:
     ) -> None:
         """`tree_of` gives the files of a task's base commit, for repositories that have to be compiled."""
         self._folder, self._say, self._tree_of = folder, say, tree_of
-        self._known: dict[tuple[str, str], Environment | EnvironmentBroken] = {}
-        self._making: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
-        """One for each environment: while one is built others are used, and built."""
-
-    @staticmethod
-    def missing_programs(repo: str) -> dict[str, str]:
-        """Programs that tests of a repository call and that are not here, with the Debian packages that bring them."""
-        wanted: dict[str, str] = _table()["programs"].get(repo, {})
-        return {name: package for name, package in wanted.items() if shutil.which(name) is None}
+        self._once = Once()
 
     def of(self, task: Task) -> Environment:
         """Raises EnvironmentBroken, or BadInput for a repository whose environments are not known."""
-        stamp = _stamp(task)
-        tree = None
-        if not stamp and "compiled" in _entry(task):
+        recipe = recipe_of(task.environment)
+        base = self.base(recipe)
+        mark, tree = recipe.mark(task), None
+        if not mark and recipe.compiled:
             tree = self._tree_of(task)
-            stamp = native_hash(tree)
-        found = self._known.get((task.environment, stamp)) or self._made_once(task.environment, stamp, tree)
-        if isinstance(found, EnvironmentBroken):
-            raise EnvironmentBroken(f"{found} It is not tried again before the next command.") from found
-        return found
+            mark = native_hash(tree)
+        return self._once.get(
+            (recipe.key, mark),
+            lambda: self._environment(recipe, base, mark, self._site(recipe, base, mark, tree)),
+        )
 
-    def _made_once(self, key: str, stamp: str, tree: Path | None) -> Environment | EnvironmentBroken:
-        """What failed fails for every task of its version, after minutes each time."""
-        with self._making[key, stamp]:
-            if (key, stamp) not in self._known:
-                try:
-                    self._known[key, stamp] = self._make(key, stamp, tree)
-                except EnvironmentBroken as error:
-                    self._known[key, stamp] = error
-            return self._known[key, stamp]
-
-    def _make(self, key: str, stamp: str, tree: Path | None) -> Environment:
-        """`tree` where something has to be compiled."""
-        repo, _, version = key.partition("@")
-        entry = _table().get(repo, {}).get(version)
-        if entry is None:
-            raise _unknown(key)
-        interpreter = find_interpreter(entry["python"])
-        exact = _output([str(interpreter), "-c", "import sys; print(sys.version)"])
-        packages = _table()["locks"][entry["lock"]]
-        identity = content_hash(exact, *sorted(packages))[:16]
-        target = self._folder / f"{repo.replace('/', '__')}-{identity}"
-        shared_folder(self._folder)
-        with (self._folder / f".{target.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (target / "complete.json").exists():
-                self._build(key, target, interpreter, packages)
-            site = self._compiled(key, target, entry, tree) if tree else self._beside(target, entry, stamp)
-        python = target / "bin" / "python"
+    def _environment(self, recipe: Recipe, base: _Base, mark: str, site: Path) -> Environment:
         release = str(site).removesuffix(".site")
         variables = {
             name: value.replace("{site}", str(site)).replace("{release}", release)
-            for name, value in entry["variables"].items()
+            for name, value in recipe.variables.items()
         }
         # What tests find on the system is a part of what a verdict was made with.
-        missing = sorted(self.missing_programs(repo))
-        parts = (stamp, *missing) if missing else (stamp,)
+        missing = missing_programs(recipe.repo)
+        parts = (mark, *missing) if missing else (mark,)
         return Environment(
-            content_hash(identity, *parts)[:16] if any(parts) else identity,
-            python,
-            (target, *_behind(python)),
+            content_hash(base.identity, *parts)[:16] if any(parts) else base.identity,
+            base.python,
+            (base.target, *_behind(base.python)),
             variables,
         )
 
-    def _compiled(self, key: str, target: Path, entry: dict[str, Any], tree: Path) -> Path:
-        """The folder that has imports find what was compiled of a tree."""
-        found = compiled_modules(
-            target / "compiled",
-            tree,
-            target / "bin" / "python",
-            entry["compiled"]["command"],
-            f"the modules of {key}",
-            self._say,
+    def base(self, recipe: Recipe) -> _Base:
+        """The interpreter with the packages of a recipe, for all versions that have the same. Raises EnvironmentBroken."""
+        return self._once.get((recipe.python, recipe.lock), lambda: self._base(recipe))
+
+    def release(self, recipe: Recipe, version: str) -> Path:
+        """The folder with the compiled modules of a release. Raises EnvironmentBroken."""
+        base = self.base(recipe)
+        return self._once.get(("release", base, version), lambda: self._release(recipe, base, version))
+
+    def needed(self, tasks: Sequence[Task]) -> list[Needed]:
+        """The environments of tasks, in their order. Raises BadInput for a repository whose environments are not known."""
+        groups: dict[tuple[str, str], list[tuple[Task, Recipe]]] = {}
+        for task in tasks:
+            recipe = recipe_of(task.environment)
+            groups.setdefault((recipe.python, recipe.lock), []).append((task, recipe))
+        return [self._needed(group) for group in groups.values()]
+
+    def _needed(self, group: Sequence[tuple[Task, Recipe]]) -> Needed:
+        task, recipe = group[0]
+        releases = {each.mark(of) for of, each in group if each.graft} - {""}
+        parts = [
+            recipe.packages,
+            *((f"{recipe.graft['name']}=={version}",) for version in sorted(releases)),
+        ]
+        try:
+            python = find_interpreter(recipe.python, self._pythons)
+            target = self._named(recipe, python) if python else None
+        except EnvironmentBroken:
+            target = None
+        marks = (
+            [target / "complete.json", *(_mark(target, recipe, each) for each in sorted(releases))]
+            if target
+            else []
         )
-        return grafted_site(found, tuple(entry["compiled"]["packages"]))
+        return Needed(
+            lock=recipe.lock,
+            repo=task.repo,
+            python=recipe.python,
+            tasks=len(group),
+            compiled=sum(bool(each.compiled) and not each.mark(of) for of, each in group),
+            ready=bool(marks) and all(mark.exists() for mark in marks),
+            expected=_sum([expected_cost(recipe.python, packages) for packages in parts]),
+            measured=_sum([_read_cost(mark) for mark in marks]),
+        )
 
-    def _beside(self, target: Path, entry: dict[str, Any], mark: str) -> Path:
-        """The folder that stands on the module path after the tree; the environment itself where nothing has to."""
-        if mark and "stamped" in entry:
-            return stamped_site(target, entry["stamped"]["name"], entry["stamped"]["module"], mark)
-        if not mark:
-            return target
-        name = entry["graft"]["name"]
-        release = target / "releases" / f"{name}-{mark}"
-        if not (release.parent / f"{release.name}.complete").exists():
-            self._say(f"unpacking {name} {mark} for its compiled modules")
-            shutil.rmtree(release, ignore_errors=True)
-            for argv in _unpack_commands(target, release, f"{name}=={mark}"):
-                _run(argv, f"the compiled modules of {name} {mark}")
-            share(release.parent)
-            (release.parent / f"{release.name}.complete").touch()
-        return grafted_site(release, tuple(entry["graft"]["packages"]))
+    @property
+    def _pythons(self) -> Path:
+        return self._folder / "pythons"
 
-    def _build(self, key: str, target: Path, interpreter: Path, packages: list[str]) -> None:
+    def _named(self, recipe: Recipe, python: Path) -> Path:
+        exact = _output([str(python), "-c", "import sys; print(sys.version)"])
+        identity = content_hash(exact, *sorted(recipe.packages))[:16]
+        return self._folder / f"{recipe.repo.replace('/', '__')}-{identity}"
+
+    def _base(self, recipe: Recipe) -> _Base:
+        shared_folder(self._folder)
+        python = self._once.get(
+            recipe.python, lambda: get_interpreter(recipe.python, self._pythons, self._say)
+        )
+        target = self._named(recipe, python)
+        with self._alone(target.name):
+            if not (target / "complete.json").exists():
+                self._build(recipe, target, python)
+        return _Base(target, target.name.rpartition("-")[2])
+
+    @contextlib.contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """Other processes that would make the same wait."""
+        with (self._folder / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _build(self, recipe: Recipe, target: Path, interpreter: Path) -> None:
         """In place, because a virtual environment does not survive a move; the mark at the end makes it count."""
-        self._say(f"building the environment of {key} ({len(packages)} packages, {interpreter})")
+        what = f"the environment {recipe.lock}"
+        self._say(f"building {what} of {recipe.key} ({len(recipe.packages)} packages, {interpreter})")
         begun = time.monotonic()
-        shutil.rmtree(target, ignore_errors=True)
-        lock = self._folder / f"{target.name}.txt"
-        lock.write_text("\n".join(packages) + "\n")
-        for argv in _build_commands(interpreter, target, lock):
-            _run(argv, f"the environment of {key}")
-        share(target)
-        size = sum(path.lstat().st_size for path in target.rglob("*") if not path.is_symlink())
-        done = {
-            "key": key,
-            "seconds": round(time.monotonic() - begun, 1),
-            "mib": size >> 20,
-            "packages": packages,
-        }
-        (target / "complete.json").write_text(json.dumps(done, indent=1) + "\n")
-        self._say(f"built the environment of {key}: {done['mib']} MiB in {done['seconds']} s")
+        lock, log = (self._folder / f"{target.name}.{end}" for end in ("txt", "log"))
+        python = target / "bin" / "python"
+        with _whole(target):
+            log.unlink(missing_ok=True)
+            lock.write_text("\n".join(recipe.packages) + "\n")
+            run_uv(["venv", "--python", interpreter, target], log, f"Building {what}")
+            run_uv(["pip", "install", "--no-deps", "--python", python, "-r", lock], log, f"Building {what}")
+            installed = run_uv(["pip", "freeze", "--python", python], log, f"Building {what}").split()
+            if set(installed) != set(recipe.packages):
+                other = ", ".join(sorted(set(installed) ^ set(recipe.packages)))
+                raise EnvironmentBroken(
+                    f"Building {what} installed other packages than its list has: {other}."
+                )
+            share(target)
+            cost = _cost(target, begun)
+            done = {"key": recipe.key, **cost.model_dump(), "packages": recipe.packages}
+            replace_file(target / "complete.json", json.dumps(done, indent=1).encode() + b"\n")
+        self._say(f"built {what}: {cost.mib} MiB in {cost.seconds} s")
+
+    def _site(self, recipe: Recipe, base: _Base, mark: str, tree: Path | None) -> Path:
+        """The folder that stands on the module path after a tree; the environment itself where nothing has to."""
+        if tree is not None:
+            with self._alone(f"{base.target.name}-{mark}"):
+                found = compiled_modules(
+                    base.target / "compiled",
+                    tree,
+                    base.python,
+                    recipe.compiled["command"],
+                    f"the modules of {recipe.key}",
+                    self._say,
+                )
+                return grafted_site(found, tuple(recipe.compiled["packages"]))
+        if mark and recipe.stamped:
+            return stamped_site(base.target, recipe.stamped["name"], recipe.stamped["module"], mark)
+        if mark:
+            return grafted_site(self.release(recipe, mark), tuple(recipe.graft["packages"]))
+        return base.target
+
+    def _release(self, recipe: Recipe, base: _Base, version: str) -> Path:
+        """A release wheel for the interpreter of an environment, in a folder of its own."""
+        done = _mark(base.target, recipe, version)
+        release, what = done.with_suffix(""), f"{recipe.graft['name']} {version}"
+        with self._alone(f"{base.target.name}-{release.name}"):
+            if not done.exists():
+                self._say(f"unpacking {what} for its compiled modules")
+                begun, log = time.monotonic(), self._folder / f"{base.target.name}-{release.name}.log"
+                with _whole(release):
+                    wanted = ["--no-deps", "--only-binary", ":all:", "--target", str(release)]
+                    asked = ["pip", "install", "--python", str(base.python), *wanted, what.replace(" ", "==")]
+                    run_uv(asked, log, f"Unpacking the compiled modules of {what}")
+                    share(release.parent)
+                    replace_file(done, _cost(release, begun).to_json())
+        return release
 
 
-def _entry(task: Task) -> dict[str, Any]:
-    repo, _, version = task.environment.partition("@")
-    found: dict[str, Any] = _table().get(repo, {}).get(version, {})
-    return found
+def _mark(target: Path, recipe: Recipe, version: str) -> Path:
+    """The file beside an unpacked release that makes it count."""
+    return target / "releases" / f"{recipe.graft['name']}-{version}.complete"
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Made anew, or not there: half of one would hold the room that it failed for want of."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield
+    except (EnvironmentBroken, OSError):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _cost(folder: Path, begun: float) -> Cost:
+    size = sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_symlink())
+    return Cost(mib=size >> 20, seconds=round(time.monotonic() - begun, 1))
+
+
+def _read_cost(mark: Path) -> Cost | None:
+    """What a mark says; nothing where it is not there or of a time when marks said nothing."""
+    try:
+        found = json.loads(mark.read_text("utf-8"))
+        return Cost(mib=found["mib"], seconds=found["seconds"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _sum(costs: Sequence[Cost | None]) -> Cost | None:
+    """Nothing where one is not known."""
+    known = [cost for cost in costs if cost]
+    if not known or len(known) < len(costs):
+        return None
+    return Cost(mib=sum(cost.mib for cost in known), seconds=round(sum(cost.seconds for cost in known), 1))
 
 
 def _no_tree(task: Task) -> Path:
     raise BadInput(f"{task.repo} has to be compiled from its base tree, which is not at hand here.")
-
-
-def _stamp(task: Task) -> str:
-    """The version that a task's tree is to go by, or the release whose compiled modules it gets; empty where it needs
-    neither."""
-    entry = _entry(task)
-    return str({**entry.get("stamps", {}), **entry.get("releases", {})}.get(task.instance_id, ""))
-
-
-def _unpack_commands(target: Path, release: Path, what: str) -> Iterable[list[str]]:
-    """A release wheel for the interpreter of an environment, into a folder of its own."""
-    python = str(target / "bin" / "python")
-    wanted = ["--no-deps", "--only-binary", ":all:", "--target", str(release), what]
-    uv = _uv()
-    yield (
-        [uv, "pip", "install", "--quiet", "--python", python, *wanted]
-        if uv
-        else [python, "-m", "pip", "install", "--quiet", *wanted]
-    )
-
-
-def _uv() -> str | None:
-    found = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    return found if Path(found).exists() else None
-
-
-def _unknown(key: str) -> BadInput:
-    return BadInput(
-        f"No environment is known for {key.replace('@', ' ')}. Known: {', '.join(_known_keys())}."
-    )
-
-
-def _known_keys() -> list[str]:
-    return [f"{repo}@{version}" for repo, versions in _table().items() if "/" in repo for version in versions]
-
-
-def _build_commands(interpreter: Path, target: Path, lock: Path) -> Iterable[list[str]]:
-    uv = _uv()
-    if uv is not None:
-        yield [uv, "venv", "--quiet", "--python", str(interpreter), str(target)]
-        yield [
-            uv,
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--python",
-            str(target / "bin" / "python"),
-            "-r",
-            str(lock),
-        ]
-    else:
-        yield [str(interpreter), "-m", "venv", str(target)]
-        yield [
-            str(target / "bin" / "python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "-r",
-            str(lock),
-        ]
-
-
-def find_interpreter(version: str) -> Path:
-    """A CPython of a minor version: LOOPER_PYTHON_3_6 names one, then pyenv, the search path, uv's own.
-
-    Raises EnvironmentBroken with how to get one.
-    """
-    named = os.environ.get(f"LOOPER_PYTHON_{version.replace('.', '_')}")
-    candidates = [Path(named)] if named else [*_pyenv(version), *_on_path(version), *_from_uv(version)]
-    for candidate in candidates:
-        if os.path.exists(candidate) and _is_version(candidate, version):
-            return candidate
-    raise EnvironmentBroken(
-        f"There is no Python {version} here. Install one: uv python install {version}, or pyenv install {version}; "
-        f"or name it with LOOPER_PYTHON_{version.replace('.', '_')}=/path/to/python."
-    )
-
-
-def _pyenv(version: str) -> list[Path]:
-    root = os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv"
-    # By the module: a `Path` fails at what it may not read, and another user's folder can be named.
-    found = [Path(name) for name in glob.glob(f"{glob.escape(str(root))}/versions/{version}.*/bin/python")]
-    return sorted(found, key=lambda path: _patch_number(path.parts[-3]), reverse=True)
-
-
-def _patch_number(name: str) -> int:
-    last = name.rpartition(".")[2]
-    return int(last) if last.isdigit() else -1
-
-
-def _on_path(version: str) -> list[Path]:
-    found = shutil.which(f"python{version}")
-    # pyenv's shims answer for versions that are not switched on.
-    return [Path(found).resolve()] if found and "shims" not in found else []
-
-
-def _from_uv(version: str) -> list[Path]:
-    uv = shutil.which("uv")
-    if not uv:
-        return []
-    done = subprocess.run([uv, "python", "find", version], capture_output=True, text=True)
-    return [Path(done.stdout.strip())] if done.returncode == 0 else []
-
-
-def _is_version(python: Path, version: str) -> bool:
-    try:
-        return (
-            _output([str(python), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).strip()
-            == version
-        )
-    except EnvironmentBroken:
-        return False
 
 
 def _behind(python: Path) -> tuple[Path, ...]:
@@ -323,18 +263,6 @@ def _output(argv: list[str]) -> str:
     if done.returncode != 0:
         raise EnvironmentBroken(f"{argv[0]} does not run: {done.stderr.strip()[-300:]}")
     return done.stdout
-
-
-def _run(argv: list[str], what: str) -> None:
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=_BUILD_TIMEOUT_S)
-    except subprocess.TimeoutExpired as error:
-        raise EnvironmentBroken(
-            f"Building {what} took more than {_BUILD_TIMEOUT_S} s: {' '.join(argv[:4])}."
-        ) from error
-    if done.returncode != 0:
-        lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
-        raise EnvironmentBroken(f"Building {what} failed: {' '.join(lines[-3:])[:600]}")
 
 
 class EnvironmentsBySuite:

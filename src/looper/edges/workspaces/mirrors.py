@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from looper.edges.workspaces.git import git
-from looper.errors import BadInput, WorkspaceError
+from looper.errors import BadInput, GitRefused, WorkspaceError
 from looper.records.task import Task
 
 SOURCES = {
@@ -51,3 +51,21 @@ def missing_commits(mirror: Path, tasks: Sequence[Task]) -> list[Task]:
     asked = "".join(f"{task.base_commit}^{{tree}}\n" for task in tasks).encode()
     answers = git(["cat-file", "--batch-check"], cwd=mirror, stdin=asked).decode().splitlines()
     return [task for task, answer in zip(tasks, answers, strict=True) if answer.endswith("missing")]
+
+
+def missing_objects(mirror: Path, tasks: Sequence[Task]) -> dict[str, str]:
+    """Files and folders of the base trees that a mirror does not hold, with their paths as far as they are known: one that was made with a
+    limit of size lacks its largest. The base commits must be there."""
+    bases = sorted({task.base_commit for task in tasks})
+    asked = ["rev-list", "--objects", "--no-walk", "--missing=print", "--stdin"]
+    found = git(asked, cwd=mirror, stdin="\n".join(bases).encode()).decode(errors="replace").splitlines()
+    missing = dict.fromkeys((line[1:] for line in found if line.startswith("?")), "")
+    for base in bases if missing else ():
+        try:
+            listed = git(["ls-tree", "-r", "-t", base], cwd=mirror).decode(errors="replace").splitlines()
+        except GitRefused:
+            continue  # A folder of it is missing itself.
+        for name, path in (line.split(" ", 2)[2].split("\t", 1) for line in listed):
+            if missing.get(name) == "":
+                missing[name] = path
+    return missing
