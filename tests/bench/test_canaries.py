@@ -239,4 +239,20 @@ def test_v3_a_copy_is_imported_wherever_its_original_is_and_runs_one_test_twice(
 def test_c4_a_number_that_python_does_not_write_is_no_constant_to_be_changed() -> None:
     large = f"0x{'f' * 20000}"
     found = Module(f"def test_f():\n    assert f() == {large}\n".encode()).varied("test_f", Random(1))
-    assert found is not None and b"(0xfff" in found.source and b", None)" in found.source
+    assert found is not None and b"[(0xfff" in found.source and b", None)]" in found.source
+
+
+def test_what_takes_a_pair_of_itself_and_none_for_itself_is_not_wronged() -> None:
+    """As numpy's kinds do, which take a kind and a shape."""
+
+    class Kind:
+        def __eq__(self, other: object) -> bool:
+            return other is int or other == (int, None)
+
+    space: dict[str, Any] = {"kind": Kind()}
+    found = Module(b"def test_kind():\n    assert kind == int\n").varied("test_kind", Random(1))
+    assert found is not None
+    exec(found.source, space)
+    space[found.same]()
+    with pytest.raises(AssertionError):
+        space[found.changed]()

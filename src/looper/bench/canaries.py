@@ -248,8 +248,9 @@ class Module:
                 value = values.pop()
                 yield 0, Edit(*self._span(side), value, self._among(node, other, values, random, denied))
                 return
-        # Two of different kinds, so that comparing it by elements is no way to equality either.
-        yield 1, Edit(*self._span(right), b"(" + self._piece(right) + b", None)")
+        # Two of different kinds, so that comparing it by elements is no way to equality either; in a list, since a pair of a kind and
+        # None is that kind to numpy.
+        yield 1, Edit(*self._span(right), b"[(" + self._piece(right) + b", None)]")
 
     def _among(
         self, node: ast.stmt, seen: ast.expr, values: list[bytes], random: Random, denied: bytes

@@ -28,7 +28,7 @@ from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
 
-VERSION = "6"
+VERSION = "7"
 """Of the rules below; part of every verdict."""
 
 
