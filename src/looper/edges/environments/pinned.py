@@ -274,7 +274,7 @@ def find_interpreter(version: str) -> Path:
 
 
 def _pyenv(version: str) -> list[Path]:
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    root = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"))
     found = sorted(
         root.glob(f"versions/{version}.*/bin/python"), key=lambda path: _patch_number(path.parts[-3])
     )
