@@ -1,5 +1,7 @@
 """Logs as the official harness reads them."""
 
+import time
+
 import pytest
 
 from looper.bench.official import (
@@ -49,6 +51,15 @@ def test_sympy_prints_bare_names_and_heads_of_failures() -> None:
         "test_c": "ERROR",
         "sympy/core/tests/test_x.py:test_b": "FAILED",
     }
+
+
+def test_a_line_that_is_nearly_the_head_of_a_failure_is_read_at_once() -> None:
+    """A product prints what it likes: megabytes of it took hours, in which nothing else of the run went on."""
+    begun = time.monotonic()
+    assert sympy_log("_ " + ".py:" * 100_000 + "\n___ a.py:test_b ___\n____ no failure ____\n") == {
+        "a.py:test_b": "FAILED"
+    }
+    assert time.monotonic() - begun < 5
 
 
 def test_django_prints_the_status_after_three_dots_or_later() -> None:

@@ -1,6 +1,7 @@
 """What decides how tests run, and what is product: row V2."""
 
 import sys
+import time
 
 import pytest
 
@@ -115,6 +116,17 @@ def test_v2_a_pyproject_counts_as_far_as_pytest_reads_it() -> None:
     assert pytest_settings(plain) == pytest_settings(None) == pytest_settings(plain + b"[tool.ruff]\n")
     for told in (b"[tool.pytest.ini_options]\naddopts = '-p x'\n", b"[tool.pytest]\nx = 1\n", b"no toml ["):
         assert pytest_settings(told) != pytest_settings(plain)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a." * 100_000 + b"a = 1\n", b"[" + b"a." * 100_000 + b"a]\n", b"# some words\n" * 100_000],
+    ids=["key", "table", "size"],
+)
+def test_c4_a_pyproject_that_takes_hours_to_read_counts_as_one_that_cannot_be_read(content: bytes) -> None:
+    begun = time.monotonic()
+    assert pytest_settings(content) == content
+    assert time.monotonic() - begun < 5
 
 
 def changes(*paths: str, base: tuple[str, ...] = ()) -> list[Change]:

@@ -605,6 +605,17 @@ def test_a_git_that_the_machine_ends_says_nothing_of_tree_or_patch(
         assert not isinstance(error.value, GitRefused)
 
 
+def test_what_gold_and_tests_do_is_known_where_it_cannot_be_kept(
+    workspaces: GitWorkspaces, task: Task
+) -> None:
+    """Exports that belong to somebody else, a full disk: a patch bears no blame for it."""
+    worked = workspaces.create(task, "w")
+    (worked.root / "a.py").write_text("changed\n")
+    patch, _ = worked.patch()
+    (workspaces.base_tree(task).parent / "effects").write_text("in the way of a folder")
+    assert workspaces.effect(task, patch).keys() == {"a.py"}
+
+
 def test_no_path_of_a_patch_passes_for_a_full_disk(workspaces: GitWorkspaces, task: Task) -> None:
     name = "x: No space left on device"
     patch = f"diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-a\n+b\n"

@@ -219,9 +219,7 @@ class Module:
     def _of_assert(self, node: ast.Assert, random: Random) -> Iterator[tuple[int, Edit]]:
         test = node.test
         if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
-            yield from self._of_equality(
-                node, test.left, test.comparators[0], random, b"assert [%s] == [True] * %d"
-            )
+            yield from self._of_equality(node, test.left, test.comparators[0], random, b"assert [%s] == [%s]")
         elif not isinstance(test, ast.NamedExpr):
             begin, end = self._span(test)
             yield 2, Edit(begin, end, b"not (" + self._source[begin:end] + b")")
@@ -230,8 +228,8 @@ class Module:
         self, node: ast.stmt, call: ast.Call, method: ast.Attribute, random: Random
     ) -> Iterator[tuple[int, Edit]]:
         if method.attr in _EQUALITIES and len(call.args) >= 2 and not call.keywords:
-            denied = b"self.assertEqual([%s], [True] * %d)"
-            for rank, edit in self._of_equality(node, call.args[0], call.args[1], random, denied):
+            told = b"self.assertEqual([%s], [%s])"
+            for rank, edit in self._of_equality(node, call.args[0], call.args[1], random, told):
                 if rank == 0 or method.attr == "assertEqual":
                     yield rank, edit
         elif method.attr in _OPPOSITES:
@@ -239,23 +237,31 @@ class Module:
             yield 2, Edit(end - len(method.attr), end, _OPPOSITES[method.attr].encode())
 
     def _of_equality(
-        self, node: ast.stmt, left: ast.expr, right: ast.expr, random: Random, denied: bytes
+        self, node: ast.stmt, left: ast.expr, right: ast.expr, random: Random, told: bytes
     ) -> Iterator[tuple[int, Edit]]:
         if _FUZZY.search(self._text(left)) or _FUZZY.search(self._text(right)):
             return
         for side, other in ((right, left), (left, right)):
             if values := self._other_values(side, random):
                 value = values.pop()
-                yield 0, Edit(*self._span(side), value, self._among(node, other, values, random, denied))
+                among = self._among(node, other, side, values, random, told)
+                yield 0, Edit(*self._span(side), value, among)
                 return
         # Two of different kinds, so that comparing it by elements is no way to equality either; in a list, since a pair of a kind and
         # None is that kind to numpy.
         yield 1, Edit(*self._span(right), b"[(" + self._piece(right) + b", None)]")
 
     def _among(
-        self, node: ast.stmt, seen: ast.expr, values: list[bytes], random: Random, denied: bytes
+        self,
+        node: ast.stmt,
+        seen: ast.expr,
+        side: ast.expr,
+        values: list[bytes],
+        random: Random,
+        told: bytes,
     ) -> Edit | None:
-        """Of a statement with lines of its own, by which what it looks at is held against each value before or after the right one."""
+        """Of a statement with lines of its own, by which what it looks at is held against each value and, at any place among them,
+        the right one: in one list, so that no comparison is made otherwise than the others."""
         begin, end = self._span(node)
         indent = self._source[self._lines[node.lineno - 1] : begin]
         if not values or indent.strip() or isinstance(seen, ast.Constant) or b"\n" in self._piece(seen):
@@ -265,14 +271,14 @@ class Module:
         )
         if not name:
             return None
-        at, until = self._span(seen)
         right = random.randrange(len(values) + 1)
-        told = [
-            denied % (b", ".join(b"not (%s == %s)" % (name.encode(), value) for value in part), len(part))
-            for part in (values[:right], values[right:])
+        every = [*values[:right], self._piece(side), *values[right:]]
+        differ = (b"not (%s == %s)" % (name.encode(), value) for value in every)
+        expected = (repr(at != right).encode() for at in range(len(every)))
+        lines = [
+            name.encode() + b" = " + self._piece(seen),
+            told % (b", ".join(differ), b", ".join(expected)),
         ]
-        told.insert(1, self._source[begin:at] + name.encode() + self._source[until:end])
-        lines = [name.encode() + b" = " + self._piece(seen), *told]
         return Edit(begin, end, (b"\n" + indent).join(lines))
 
     def _other_values(self, node: ast.expr, random: Random) -> list[bytes]:

@@ -18,6 +18,9 @@ _CONFIGURATION = frozenset(
 """pytest looks for these beside the tests that it is given, and in the folders above."""
 SHARED_CONFIGURATION = "pyproject.toml"
 """Holds settings of pytest beside others, and counts as its configuration where those change."""
+SETTINGS_BYTES = 1 << 20
+KEY_DOTS = 100
+"""Of a shared configuration that is read, and of each of its lines: the reader takes hours over a key of some 100,000 parts."""
 _IMPORTED = (".pth", ".pyc", ".pyo", ".so", ".pyd", ".egg-link", ".egg")
 """Ends of names that Python loads or obeys in place of the sources."""
 _METADATA = re.compile(r"\.(egg|dist)-info/|(^|/)__pycache__/|(^|/)\.git(/|$)", re.IGNORECASE)
@@ -110,9 +113,11 @@ def _import_root(test: str, base: Collection[str]) -> str:
 
 
 def pytest_settings(content: bytes | None) -> object:
-    """What a pyproject.toml says to pytest; the content itself where it cannot be read."""
+    """What a pyproject.toml says to pytest; the content itself where it cannot be read, or not soon."""
     if content is None:
         return {}
+    if len(content) > SETTINGS_BYTES or any(line.count(b".") > KEY_DOTS for line in content.split(b"\n")):
+        return content
     try:
         tool = tomllib.loads(content.decode("utf-8")).get("tool", {})
         return {name: value for name, value in tool.items() if name.startswith("pytest")}

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from looper.errors import BadInput
 from looper.records.plan import FUNCTION_SUITES
 
 
@@ -42,14 +43,15 @@ class Settings:
 
 
 def settings() -> Settings:
-    state = Path(os.environ.get("LOOPER_HOME") or _default_state()).expanduser().absolute()
+    """Raises BadInput."""
+    state = _place(os.environ.get("LOOPER_HOME") or _default_state())
     return Settings(
         state=state,
-        runs=Path(os.environ.get("LOOPER_RUNS") or "runs").expanduser().absolute(),
+        runs=_place(os.environ.get("LOOPER_RUNS") or "runs"),
         swe_data=os.environ.get("LOOPER_SWE_DATA", ""),
         functions={name: os.environ.get(f"LOOPER_{name.upper()}", "") for name in FUNCTION_SUITES},
-        workspaces=Path(os.environ.get("LOOPER_WORKSPACES") or state / "workspaces").expanduser().absolute(),
-        mirrors=Path(os.environ.get("LOOPER_MIRRORS") or state / "mirrors").expanduser().absolute(),
+        workspaces=_place(os.environ.get("LOOPER_WORKSPACES") or state / "workspaces"),
+        mirrors=_place(os.environ.get("LOOPER_MIRRORS") or state / "mirrors"),
         openai_key=os.environ.get("OPENAI_API_KEY", ""),
         anthropic_key=os.environ.get("ANTHROPIC_API_KEY", ""),
     )
@@ -59,4 +61,18 @@ def _default_state() -> Path:
     if os.geteuid() == 0:
         # Commands run as nobody, who cannot look into root's home.
         return Path("/var/cache/looper")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "looper"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "looper"
+
+
+def _place(named: str | Path) -> Path:
+    """Raises BadInput for a home that nobody has, and for what is relative to a folder that is gone."""
+    try:
+        return Path(named).expanduser().absolute()
+    except RuntimeError as error:
+        raise BadInput(
+            f"{named} is below a home folder that the system does not know. Set HOME, or LOOPER_HOME to a whole path."
+        ) from error
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"The current folder is gone, and {named} is meant from there. Go to another."
+        ) from error

@@ -75,9 +75,9 @@ def _candidates(version: str, place: Path) -> Iterator[Path]:
 
 
 def _pyenv(version: str) -> list[Path]:
-    root = os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv"
+    root = os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")
     # By the module: a `Path` fails at what it may not read, and another user's folder can be named.
-    found = [Path(name) for name in glob.glob(f"{glob.escape(str(root))}/versions/{version}.*/bin/python")]
+    found = [Path(name) for name in glob.glob(f"{glob.escape(root)}/versions/{version}.*/bin/python")]
     return sorted(found, key=lambda path: _patch_number(path.parts[-3]), reverse=True)
 
 

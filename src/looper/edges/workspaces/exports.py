@@ -163,7 +163,10 @@ class Export:
                 self._effects[patch] = _read_effect(place)
             except (OSError, ValueError):
                 self._effects[patch] = _effect(self.files, patch)
-                _keep_effect(self._effects[patch], place)
+                with contextlib.suppress(
+                    OSError
+                ):  # Exports of somebody else's, a full disk: it is found again.
+                    _keep_effect(self._effects[patch], place)
         return self._effects[patch]
 
 
