@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from looper.bench.canaries import Module
+from looper.bench.canaries import OTHER_VALUES, Module
 
 
 def varied(source: str, name: str) -> str:
@@ -256,3 +256,18 @@ def test_what_takes_a_pair_of_itself_and_none_for_itself_is_not_wronged() -> Non
     space[found.same]()
     with pytest.raises(AssertionError):
         space[found.changed]()
+
+
+def test_v3_all_values_are_compared_in_one_list_so_that_none_is_known_by_how_it_is_compared() -> None:
+    found = Module(b"def test_f():\n    assert f(3) == 12\n").varied("test_f", Random(1))
+    assert found is not None
+    same = next(
+        node
+        for node in ast.parse(found.source).body
+        if isinstance(node, ast.FunctionDef) and node.name == found.same
+    )
+    (asked,) = (node.test for node in same.body if isinstance(node, ast.Assert))
+    assert isinstance(asked, ast.Compare) and isinstance(asked.left, ast.List)
+    expected = ast.literal_eval(asked.comparators[0])
+    assert expected.count(False) == 1 and len(expected) == len(asked.left.elts) == OTHER_VALUES
+    assert ast.unparse(asked.left.elts[expected.index(False)]).endswith("== 12")

@@ -202,7 +202,10 @@ def test_v7_a_patch_that_nothing_takes_leaves_the_base_tree(
         ("\0" * 50, "No valid patches"),
         ("\ufeff", "No valid patches"),
         ("x" * (patches.LARGEST_BYTES + 1), f"{patches.LARGEST_BYTES} are read"),
-        (new_file("/".join("d" * 200 for _ in range(19)) + "/conftest.py"), "too long|File name|unable"),
+        (
+            new_file("/".join("d" * 200 for _ in range(19)) + "/conftest.py"),
+            "too long|File name|unable|too deeply",
+        ),
     ],
     ids=["surrogate", "NUL", "mark", "large", "long path"],
 )

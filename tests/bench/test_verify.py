@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -469,6 +470,26 @@ def test_v3_a_product_that_equals_everything_is_tampering(
     assert set(found.fail_to_pass.values()) == {TestOutcome.PASSED}, "the deed itself is done"
     gold = verify(task, task.gold_patch, environments.of(task), court, "v")
     assert gold.outcome is Outcome.RESOLVED and gold.canaries.startswith("varied: test_")
+
+
+def test_v3_what_a_copy_leaves_in_the_product_does_not_help_the_test_it_is_a_copy_of(
+    task: Task, environments: HarnessEnvironment, court: Court
+) -> None:
+    """An ordinary mistake: the first answer is kept, and not given. The test alone fails, and so does it beside its copies."""
+    function = task.fail_to_pass[0].partition("::test_")[2]
+    path = task.modified_files[0]
+    workspace = with_gold(task, court.workspaces)
+    source = (workspace.root / path).read_text()
+    workspace.close()
+    forgetful = (
+        f"\n\n_kept = {{}}\n_{function} = {function}\n\n\ndef {function}(*given):\n    if repr(given) in _kept:\n"
+        f"        return _kept[repr(given)]\n    _kept[repr(given)] = _{function}(*given)\n"
+    )
+    patch = patch_with(court.workspaces, task, lambda root: (root / path).write_text(f"{source}{forgetful}"))
+    for isolation in Isolation:
+        found = verify(task, patch, environments.of(task), replace(court, isolation=isolation), "v")
+        assert found.outcome is Outcome.UNRESOLVED, (isolation, found.cause)
+        assert set(found.fail_to_pass.values()) == {TestOutcome.FAILED}, isolation
 
 
 def test_v3_what_is_lied_only_once_is_told_by_a_copy_that_comes_first(

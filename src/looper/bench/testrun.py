@@ -158,7 +158,7 @@ def run_tests(
     the tree, or where what the tests hand over cannot cross."""
     read = _reader(workspace)
     pristine = {path: source for path in files_of(task) if (source := read(path)) is not None}
-    canaries, why = _canaries(task, pristine, workspace.root, SystemRandom())
+    canaries, why = _canaries(task, pristine, workspace.root, SystemRandom(), apart=product is not None)
     for canary in canaries:
         workspace.write_file(canary.copy.path, canary.source)
         if canary.copy.package:
@@ -313,7 +313,7 @@ def _reader(workspace: PatchedWorkspace) -> Callable[[str], bytes | None]:
 
 
 def _canaries(
-    task: Task, pristine: dict[str, bytes], root: Path, random: Random
+    task: Task, pristine: dict[str, bytes], root: Path, random: Random, *, apart: bool
 ) -> tuple[tuple[Canary, ...], str]:
     """Of tests that must be fixed, or else of such as must stay; plain ones where none can be varied, and why then."""
     modules: dict[str, Module | None] = {}
@@ -327,7 +327,7 @@ def _canaries(
             module = modules[place.path]
             if module is None or module.says(place.name, _XFAIL):
                 continue
-            found += _copies(task, module, place, root, taken, random, first=not found)
+            found += _copies(task, module, place, root, taken, random, first=not found, apart=apart)
             if len(found) >= VARIED_AT_MOST:
                 break
         if found:
@@ -336,7 +336,7 @@ def _canaries(
         original = found[0].original
         module = modules[original.path]
         assert module is not None
-        found += _copies(task, module, original, root, taken, random, first=False)
+        found += _copies(task, module, original, root, taken, random, first=False, apart=apart)
     why = "" if found else "no assertion of the task's tests can be changed for certain"
     if not found or not _generated(task):
         found.append(_plain(task, root, taken, random))
@@ -344,15 +344,25 @@ def _canaries(
 
 
 def _copies(
-    task: Task, module: Module, place: Place, root: Path, taken: set[str], random: Random, *, first: bool
+    task: Task,
+    module: Module,
+    place: Place,
+    root: Path,
+    taken: set[str],
+    random: Random,
+    *,
+    first: bool,
+    apart: bool,
 ) -> list[Canary]:
     """A copy of a test, where it can be varied.
 
     What fails a test once and forgives it later, or equals what it is first compared with, is told by which comes first: so the
-    first copy runs before its original, with its changed test before the other, and any more at either side. Only where the
-    tests were written here, for what a test of a repository leaves behind can decide how it ends the next time.
+    first copy runs before its original, with its changed test before the other, and any more at either side. Before means in a
+    process of its own, or the copy would warm what its original must meet cold. Only where the tests were written here, for what a
+    test of a repository leaves behind can decide how it ends the next time; and not where the product is `apart`, which sees no
+    comparison.
     """
-    before = _generated(task) and (first or random.random() < 0.5)
+    before = _generated(task) and not apart and (first or random.random() < 0.5)
     varied = module.varied(place.name, random, changed_first=before and first)
     if varied is None:
         return []

@@ -62,7 +62,38 @@ class Report:
                 # Not sys.exit: an exit handler of the product could change the status.
                 leave(status)
 
-        self.say, self.end = say, end
+        fork, pipe, close, read, wait, flush = (
+            os.fork,
+            os.pipe,
+            os.close,
+            os.read,
+            os.waitpid,
+            sys.stdout.flush,
+        )
+
+        def aside(work):
+            """Do something in a process of its own, which goes on with this report; the number that it returns, or None where it never
+            came to its end."""
+            told, tell = pipe()
+            flush()
+            child = fork()
+            if not child:
+                try:
+                    number = work()
+                    flush()
+                    write(tell, ("%d %d" % (lines[0], number)).encode("ascii"))
+                finally:
+                    leave(0)
+            close(tell)
+            said = read(told, 100)
+            close(told)
+            wait(child, 0)
+            if not said:
+                return None
+            lines[0], number = map(int, said.split())
+            return number
+
+        self.say, self.end, self.aside = say, end, aside
         self.copies = {name.decode("utf-8") for name in copies}
 
 

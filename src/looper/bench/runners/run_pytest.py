@@ -7,8 +7,10 @@ it is asked for.
 
 import looper_report
 
+import itertools
 import os
 import sys
+import threading
 
 
 def watched():
@@ -38,7 +40,9 @@ def main():
     from_tree = files[:1] == ["--from-tree"]
     files = files[from_tree:]
     report = looper_report.Report(place)
-    say, copies = report.say, report.copies
+    say, copies, alone, leave = report.say, report.copies, threading.active_count, os._exit
+    # Copies that are to run before the tests.
+    early = set(itertools.takewhile(copies.__contains__, files))
     if from_tree:
         say("begun")
         looper_report.with_tree()
@@ -112,6 +116,25 @@ def main():
             # A copy that cannot be imported keeps no real test from running.
             if self.broken <= copies:
                 session.config.option.continue_on_collection_errors = True
+            # In a process of their own: what they leave in the product must not help the tests. A thread of the product's would not be
+            # there.
+            chosen = [item for item in session.items if item.nodeid.partition("::")[0] in early]
+            if chosen and alone() == 1:
+
+                def run_early():
+                    try:
+                        for at, item in enumerate(chosen, 1):
+                            following = chosen[at] if at < len(chosen) else None
+                            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                    finally:
+                        look()
+                    return session.testsfailed
+
+                failed = report.aside(run_early)
+                if failed is None:
+                    leave(1)
+                session.testsfailed = failed
+                session.items[:] = [item for item in session.items if item not in chosen]
 
     def look():
         replaced = originals.replaced()

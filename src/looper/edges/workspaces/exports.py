@@ -31,7 +31,15 @@ from looper.edges.workspaces.manifest import (
     manifest_hash,
 )
 from looper.edges.workspaces.reuse import CAN_BE_SEEN, Base, Idle, Left, make_equal
-from looper.errors import BadInput, BadPatch, DirtyWorkspace, GitRefused, TreeUnreadable, WorkspaceError
+from looper.errors import (
+    BadInput,
+    BadPatch,
+    DirtyWorkspace,
+    GitRefused,
+    JournalError,
+    TreeUnreadable,
+    WorkspaceError,
+)
 from looper.journal import replace_file
 from looper.protocols import Change, Effect, TreeEntry
 from looper.records.base import content_hash
@@ -163,9 +171,8 @@ class Export:
                 self._effects[patch] = _read_effect(place)
             except (OSError, ValueError):
                 self._effects[patch] = _effect(self.files, patch)
-                with contextlib.suppress(
-                    OSError
-                ):  # Exports of somebody else's, a full disk: it is found again.
+                # Exports of somebody else's, a full disk: it is found again.
+                with contextlib.suppress(OSError, JournalError):
                     _keep_effect(self._effects[patch], place)
         return self._effects[patch]
 
