@@ -30,8 +30,8 @@ class _Finder(MetaPathFinder):
 class _Loader(SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        if hasattr(module, "define_import_structure"):
-            module.define_import_structure = partial(_kept, module.define_import_structure)
+        if look := vars(module).get("define_import_structure"):
+            vars(module)["define_import_structure"] = partial(_kept, look)
 
 
 def _kept(look: Callable[[str, str | None], Table], path: str, prefix: str | None = None) -> Table:
