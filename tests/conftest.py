@@ -20,6 +20,8 @@ from looper.records.task import Task
 
 LONG = (
     "tests/experiment/test_learning.py",
+    # Waits more than it computes, which costs nothing beside those that compute.
+    "tests/contracts/test_sandboxes.py",
     "tests/views/",
     "tests/cli/test_evolve_repository.py",
     "tests/evolution/test_guest.py",

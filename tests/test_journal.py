@@ -18,15 +18,7 @@ from hypothesis import strategies as st
 
 from looper.errors import JournalError, RunBusy
 from looper.journal import RECORD_CAP_BYTES, Damage, RunLock, Stream, holder_of, read_stream, replace_file
-from looper.records.base import Record
-
-
-class Note(Record):
-    """A record for these tests."""
-
-    number: int
-    text: str
-    value: float = 0.0
+from tests.fakes.notes import Note
 
 
 def numbers(folder: Path) -> list[int]:
@@ -126,7 +118,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from looper.journal import Stream
-from tests.test_journal import Note
+from tests.fakes.notes import Note
 stream = Stream(Path(sys.argv[1]), "notes", Note)
 begin = len(stream.recovered)
 for number in range(begin, begin + 6):
@@ -226,7 +218,7 @@ def test_s04_the_last_record_still_fits_when_the_disk_fills_up(tmp_path: Path) -
         from pathlib import Path
         from looper.errors import JournalError
         from looper import journal
-        from tests.test_journal import Note
+        from tests.fakes.notes import Note
         journal.RESERVE_BYTES = 16 << 10
         folder = Path("/mnt")
         stream = journal.Stream(folder, "notes", Note)
@@ -312,7 +304,7 @@ def test_c11_an_unmounted_or_read_only_volume_is_a_journal_error(tmp_path: Path)
         from pathlib import Path
         from looper.errors import JournalError
         from looper.journal import RunLock, Stream
-        from tests.test_journal import Note
+        from tests.fakes.notes import Note
         for end in (["umount", "-l", "/mnt"], ["mount", "-o", "remount,bind,ro", "/mnt"]):
             folder = Path("/mnt/run")
             lock = RunLock(folder)

@@ -20,6 +20,10 @@ if __name__ == "__main__":
     # transformers imports PyTorch wherever that is installed: three seconds and 250 MB in every process, for nothing.
     sys.modules["torch"] = None  # type: ignore[assignment]
 
+from looper.edges.models.structure import quick_transformers
+
+quick_transformers()
+
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_map

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from looper.edges.models.sendable import one_line, sendable
+from looper.edges.models.structure import quick_transformers
 from looper.errors import BadInput
 from looper.records.training import Example, Turn
 
@@ -50,6 +51,7 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder, with its chat template."""
     # Without PyTorch, which is not needed for tokenizers, the package says so on every import.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    quick_transformers()
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(str(folder))

@@ -26,6 +26,10 @@ if __name__ == "__main__":
     # transformers imports PyTorch wherever that is installed: three seconds and 250 MB in every process, for nothing.
     sys.modules["torch"] = None  # type: ignore[assignment]
 
+from looper.edges.models.structure import quick_transformers
+
+quick_transformers()
+
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.trainer import TrainingArgs, train
