@@ -7,21 +7,30 @@ import typer
 
 from looper.cli.options import Data, Mirrors, chosen_settings, say
 
+RealSuite = Annotated[str, typer.Option(help="swe-bench-cl, or swe-bench for rows in that shape.")]
 bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
 
 
 @bench.command("list")
-def bench_list(data: Data = None, mirrors: Mirrors = None) -> None:
-    """List suites with their repositories and tasks, and what is ready to run.
+def bench_list(
+    suite: Annotated[
+        str | None, typer.Option(help="Only this one, whose rows --data names: swe-bench-cl, swe-bench, …")
+    ] = None,
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
+    """List suites with their repositories and tasks, what is ready to run, and which versions no environment is known for.
 
-    Example: looper bench list
+    Example: looper bench list --suite swe-bench --data rows.jsonl
     """
     from looper.cli import wiring
+    from looper.cli.grading import suite_named
+    from looper.views.suites import suite_lines
 
-    for name, counts, state in wiring.suites(chosen_settings(data, mirrors)):
-        print(f"{name}: {sum(counts.values())} tasks, {state}")
-        for repo, count in counts.items():
-            print(f"  {repo} {count}")
+    settings = chosen_settings(data, mirrors, suite or "swe-bench-cl")
+    for name, tasks, state in wiring.suites(settings, suite and suite_named(suite, 0).suite):
+        lines = suite_lines(name, tasks, state, wiring.unserved, coupled=name == "swe-bench")
+        print("\n".join(lines))
 
 
 @bench.command("fetch")
@@ -29,6 +38,7 @@ def bench_fetch(
     repo: Annotated[
         list[str] | None, typer.Option(help="Only this repository, owner/name; can be repeated.")
     ] = None,
+    suite: RealSuite = "swe-bench-cl",
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
@@ -40,13 +50,14 @@ def bench_fetch(
     """
     from looper.cli.fetching import fetch
 
-    for line in fetch(chosen_settings(data, mirrors), tuple(repo or ())):
+    for line in fetch(chosen_settings(data, mirrors), tuple(repo or ()), suite):
         print(line)
 
 
 @bench.command("prepare")
 def bench_prepare(
     repo: Annotated[list[str] | None, typer.Option(help="Only this repository; can be repeated.")] = None,
+    suite: RealSuite = "swe-bench-cl",
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
@@ -59,7 +70,7 @@ def bench_prepare(
     """
     from looper.cli.fetching import prepare
 
-    for line in prepare(chosen_settings(data, mirrors), tuple(repo or ()), say):
+    for line in prepare(chosen_settings(data, mirrors), tuple(repo or ()), say, suite):
         print(line)
 
 
@@ -73,7 +84,9 @@ def bench_validate(
     file: Annotated[
         Path | None, typer.Option(help="Markdown file to write the table to, between its marks.")
     ] = None,
-    suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
+    suite: Annotated[
+        str, typer.Option(help="swe-bench-cl, swe-bench, micro, humaneval or mbpp.")
+    ] = "swe-bench-cl",
     level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     data: Data = None,
@@ -110,7 +123,9 @@ def bench_verify(
             "object by instance id (preds.json), or a folder of .pred files."
         ),
     ],
-    suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
+    suite: Annotated[
+        str, typer.Option(help="swe-bench-cl, swe-bench, micro, humaneval or mbpp.")
+    ] = "swe-bench-cl",
     level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
     isolation: Annotated[
         str,

@@ -2,26 +2,36 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from looper.cli.grading import suite_named
+from looper.cli.preparing import served
 from looper.cli.settings import Settings
-from looper.cli.wiring import base_trees, mirror, pinned_environments, swe_bench_cl
+from looper.cli.wiring import base_trees, every_task, mirror, pinned_environments
 from looper.errors import BadInput, EnvironmentBroken
+from looper.experiment.schedule import select_tasks
+from looper.records.plan import REAL_SUITES
 from looper.records.task import Task
 
 
-def tasks_by_repo(settings: Settings, repos: Sequence[str]) -> dict[str, list[Task]]:
-    """Tasks by repository. Raises BadInput for repositories that the benchmark does not have."""
+def tasks_by_repo(
+    settings: Settings, repos: Sequence[str], suite: str = "swe-bench-cl"
+) -> dict[str, list[Task]]:
+    """Tasks that can be run here by repository. Raises BadInput for repositories that the suite does not have, or where none can."""
+    if suite not in REAL_SUITES:
+        raise BadInput(
+            f'The suite "{suite}" has no repositories to get. These have: {", ".join(REAL_SUITES)}.'
+        )
+    selection = suite_named(suite, 0).model_copy(update={"repos": tuple(repos)})
+    every, _ = every_task(selection, settings)
+    chosen, _ = served(select_tasks(every, selection), selection)
     found: dict[str, list[Task]] = {}
-    for task in swe_bench_cl(settings):
+    for task in chosen:
         found.setdefault(task.repo, []).append(task)
-    unknown = [repo for repo in repos if repo not in found]
-    if unknown:
-        raise BadInput(f"SWE-Bench-CL has no repository {', '.join(unknown)}. It has: {', '.join(found)}.")
-    return {repo: tasks for repo, tasks in found.items() if not repos or repo in repos}
+    return found
 
 
-def fetch(settings: Settings, repos: Sequence[str]) -> Iterator[str]:
+def fetch(settings: Settings, repos: Sequence[str], suite: str = "swe-bench-cl") -> Iterator[str]:
     """Clone what is not there, then say for each mirror whether every base commit is in it."""
-    for repo, tasks in tasks_by_repo(settings, repos).items():
+    for repo, tasks in tasks_by_repo(settings, repos, suite).items():
         folder, missing = mirror(repo, tasks, settings)
         if missing:
             raise BadInput(
@@ -31,10 +41,12 @@ def fetch(settings: Settings, repos: Sequence[str]) -> Iterator[str]:
         yield f"{repo}: {folder} holds all {len(tasks)} base commits"
 
 
-def prepare(settings: Settings, repos: Sequence[str], say: Callable[[str], None]) -> Iterator[str]:
+def prepare(
+    settings: Settings, repos: Sequence[str], say: Callable[[str], None], suite: str = "swe-bench-cl"
+) -> Iterator[str]:
     """Build every environment that the tasks need, one line each; what cannot be built is named, and the rest is built all the
     same. Raises EnvironmentBroken at the end where something could not."""
-    chosen = tasks_by_repo(settings, repos)
+    chosen = tasks_by_repo(settings, repos, suite)
     trees = {repo: base_trees(tasks, settings) for repo, tasks in chosen.items()}
     environments = pinned_environments(lambda task: trees[task.repo].base_tree(task), settings, say)
     failed: dict[str, str] = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from looper.bench.validate import eligible
 from looper.cli.settings import Settings
-from looper.cli.wiring import every_task, missing_programs, stale_tasks
+from looper.cli.wiring import every_task, missing_programs, stale_tasks, unserved
 from looper.errors import BadInput
 from looper.experiment.schedule import by_age, first_of_each, fit_to_learn_from, lanes, split_tasks
 from looper.journal import read_stream
@@ -15,6 +15,7 @@ from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
 from looper.records.plan import Cell, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
+from looper.views.suites import unserved_lines
 
 FEW_TASKS = 100
 """Fewer tasks than this to learn from are worth a warning."""
@@ -34,6 +35,8 @@ class Prepared:
     left_out: dict[str, str]
     """Tasks that could have been learned from and are not, and why."""
     mirrors: dict[str, Path]
+    unserved: tuple[str, ...] = ()
+    """What of the suite no environment is known for, in lines."""
 
     @property
     def every_task(self) -> tuple[Task, ...]:
@@ -47,6 +50,7 @@ class Prepared:
 def prepare(plan: Plan, settings: Settings) -> Prepared:
     """Raises BadInput for what cannot be run."""
     every, mirrors = load_tasks(plan.selection, settings)
+    every, unserved = served(every, plan.selection)
     tasks, learning = split_tasks(every, plan.selection, plan.experience)
     experience, more_mirrors = load_experience(plan, learning, settings)
     kept: dict[Source, tuple[Task, ...]] = {}
@@ -55,7 +59,24 @@ def prepare(plan: Plan, settings: Settings) -> Prepared:
         assert plan.experience is not None
         kept[source], why = fit_to_learn_from(found, tasks, plan.experience.selection)
         left_out |= why
-    return Prepared(plan, tasks, kept, left_out, mirrors | more_mirrors)
+    return Prepared(plan, tasks, kept, left_out, mirrors | more_mirrors, unserved)
+
+
+def served(tasks: Sequence[Task], selection: TaskSelection) -> tuple[tuple[Task, ...], tuple[str, ...]]:
+    """Tasks that an environment is known for, and lines that say which of the chosen ones are none of them. Raises BadInput where a
+    task was chosen by its name, or where no chosen one is left."""
+    chosen = [
+        task
+        for task in tasks
+        if (not selection.repos or task.repo in selection.repos)
+        and (not selection.tasks or task.instance_id in selection.tasks)
+    ]
+    without = [task for task in chosen if unserved(task)]
+    lines = tuple(unserved_lines(without, unserved))
+    if without and (selection.tasks or len(without) == len(chosen)):
+        names = ", ".join(task.instance_id for task in without[:5]) + (" …" if len(without) > 5 else "")
+        raise BadInput(f"{names} cannot be run here. {'; '.join(lines)}. Choose others.")
+    return tuple(task for task in tasks if not unserved(task)), lines
 
 
 def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:

@@ -24,7 +24,7 @@ from looper.cli.wiring import (
 from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError
 from looper.experiment.ledger import Ledger, differences, nothing_done
 from looper.experiment.prove import prove_split
-from looper.experiment.schedule import changed_since, quoting
+from looper.experiment.schedule import changed_since, difficulties, quoting
 from looper.experiment.stages import run_stages
 from looper.experiment.staging import Staging
 from looper.journal import read_stream
@@ -32,7 +32,7 @@ from looper.protocols import Workspaces
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.learning import Source
-from looper.records.plan import Override, Plan, RunManifest
+from looper.records.plan import REAL_SUITES, Override, Plan, RunManifest
 from looper.records.task import Task
 from looper.records.trajectory import Step
 from looper.views.runs import RunView, read_run, run_folders
@@ -131,7 +131,7 @@ def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[O
         plan=plan,
         code_version=code_version(),
         tasks=tuple(task.instance_id for task in tasks),
-        difficulty={task.instance_id: task.difficulty for task in tasks},
+        difficulty=difficulties(tasks),
         leaked=quoting(tasks),
         experience_tasks={
             source: tuple(task.instance_id for task in found) for source, found in prepared.experience.items()
@@ -154,6 +154,7 @@ def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[O
 
 def _about(prepared: Prepared, overrides: Sequence[Override], settings: Settings) -> Iterator[str]:
     """What somebody who waits for the run should know of it before."""
+    yield from (f"not run, {line}" for line in prepared.unserved)
     yield from _about_eligibility(prepared.tasks, settings)
     for name, why in prepared.left_out.items():
         yield f"{name} is not learned from: {why}"
@@ -181,7 +182,7 @@ def _adapters_fit(plan: Plan, models: Models, tasks: Sequence[Task]) -> None:
 
 def _about_eligibility(tasks: Sequence[Task], settings: Settings) -> Iterator[str]:
     """Of real tasks: which are not taken because they cannot tell right from wrong here, and how many nobody looked at."""
-    repos = {task.repo for task in tasks if task.suite == "swe-bench-cl"}
+    repos = {task.repo for task in tasks if task.suite in REAL_SUITES}
     known = read_stream(settings.validations, "validations", Validation) if repos else ()
     of_repos = {found.instance_id: found for found in known if found.repo in repos}
     for found in of_repos.values():

@@ -18,6 +18,8 @@ class Settings:
     """Run folders. LOOPER_RUNS, else `runs` in the current folder."""
     swe_data: str
     """SWE-Bench-CL: a JSONL file or hub:NAME. LOOPER_SWE_DATA; empty where it is not set."""
+    swe_bench_data: str
+    """Rows in SWE-bench's shape: a file, a folder or hub:NAME. LOOPER_SWE_BENCH_DATA; empty where it is not set."""
     functions: Mapping[str, str]
     """Suites of single functions, in the same way, by name. LOOPER_HUMANEVAL, LOOPER_MBPP."""
     workspaces: Path
@@ -47,6 +49,7 @@ def settings() -> Settings:
         state=state,
         runs=Path(os.environ.get("LOOPER_RUNS") or "runs").expanduser().absolute(),
         swe_data=os.environ.get("LOOPER_SWE_DATA", ""),
+        swe_bench_data=os.environ.get("LOOPER_SWE_BENCH_DATA", ""),
         functions={name: os.environ.get(f"LOOPER_{name.upper()}", "") for name in FUNCTION_SUITES},
         workspaces=Path(os.environ.get("LOOPER_WORKSPACES") or state / "workspaces").expanduser().absolute(),
         mirrors=Path(os.environ.get("LOOPER_MIRRORS") or state / "mirrors").expanduser().absolute(),

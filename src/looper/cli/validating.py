@@ -7,6 +7,7 @@ from pathlib import Path
 
 from looper.bench.validate import validate
 from looper.bench.verify import VERSION, Court, Judgement, verify
+from looper.cli.preparing import served
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, engine, every_task, missing_programs
 from looper.errors import BadInput, InfrastructureError, ends_everything, named
@@ -36,7 +37,10 @@ def run_validations(
     """Validate what is not validated yet; how many tasks were chosen of each repository, and what is known of them then. Safe to interrupt: each task is on
     record when it is done. Raises BadInput for names that do not exist and for mirrors that are not there."""
     every, mirrors = every_task(selection, settings)
-    tasks = select_tasks(every, selection)
+    chosen = select_tasks(every, selection)
+    tasks, unserved = served(chosen, selection)
+    for line in unserved:
+        say(f"not tried, {line}")
     absent = sorted({task.repo for task in tasks if f"{task.suite}:{task.repo}" not in mirrors})
     if absent:
         raise BadInput(
@@ -102,7 +106,7 @@ def run_validations(
         and found.verifier == VERSION
         and found.missing_programs == missing[found.repo]
     }
-    return dict(Counter(task.repo for task in tasks)), list(latest.values())
+    return dict(Counter(task.repo for task in chosen)), list(latest.values())
 
 
 def write_table(

@@ -39,6 +39,26 @@ def supported_versions(repo: str) -> tuple[str, ...]:
     return tuple(_table().get(repo, {}))
 
 
+def unserved(task: Task) -> str:
+    """Why no environment is known for a task; empty where one is."""
+    if task.environment == "harness":
+        return ""
+    repo, _, version = task.environment.partition("@")
+    known = supported_versions(repo)
+    if not known:
+        return "no environment is known for this repository"
+    if not version:
+        return "its rows do not say which version they are of"
+    if version not in known:
+        return "no environment is known for this version"
+    entry = _entry(task)
+    if _stamp(task) or "compiled" in entry or not {"stamped", "graft"} & entry.keys():
+        return ""
+    return (
+        f"no {'version to go by' if 'stamped' in entry else 'release with compiled modules'} is known for it"
+    )
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a repository needs beside an interpreter and its packages."""
@@ -342,4 +362,7 @@ class EnvironmentsBySuite:
         self._harness, self._real = harness, real
 
     def of(self, task: Task) -> Environment:
+        """Raises as they do, and EnvironmentBroken where none is known."""
+        if why := unserved(task):
+            raise EnvironmentBroken(f"{task.environment.replace('@', ' ').strip()}: {why}.")
         return (self._harness if task.environment == "harness" else self._real).of(task)
