@@ -19,7 +19,9 @@ def bench_list(
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
-    """List suites with their repositories and tasks, what is ready to run, and which versions no environment is known for.
+    """List suites with their repositories and tasks, and what is ready to run.
+
+    Versions of repositories that no environment is known for are named, with their tasks counted.
 
     Example: looper bench list --suite swe-bench --data rows.jsonl
     """
