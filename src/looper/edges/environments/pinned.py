@@ -1,6 +1,7 @@
 """Environments of old repositories: an interpreter by version, packages from a frozen list, built once and shared."""
 
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 import tomllib
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -91,7 +93,8 @@ class PinnedEnvironments:
         """`tree_of` gives the files of a task's base commit, for repositories that have to be compiled."""
         self._folder, self._say, self._tree_of = folder, say, tree_of
         self._known: dict[tuple[str, str], Environment | EnvironmentBroken] = {}
-        self._making = threading.Lock()
+        self._making: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+        """One for each environment: while one is built others are used, and built."""
 
     @staticmethod
     def missing_programs(repo: str) -> dict[str, str]:
@@ -113,7 +116,7 @@ class PinnedEnvironments:
 
     def _made_once(self, key: str, stamp: str, tree: Path | None) -> Environment | EnvironmentBroken:
         """What failed fails for every task of its version, after minutes each time."""
-        with self._making:
+        with self._making[key, stamp]:
             if (key, stamp) not in self._known:
                 try:
                     self._known[key, stamp] = self._make(key, stamp, tree)
@@ -285,7 +288,7 @@ def find_interpreter(version: str) -> Path:
     named = os.environ.get(f"LOOPER_PYTHON_{version.replace('.', '_')}")
     candidates = [Path(named)] if named else [*_pyenv(version), *_on_path(version), *_from_uv(version)]
     for candidate in candidates:
-        if candidate.exists() and _is_version(candidate, version):
+        if os.path.exists(candidate) and _is_version(candidate, version):
             return candidate
     raise EnvironmentBroken(
         f"There is no Python {version} here. Install one: uv python install {version}, or pyenv install {version}; "
@@ -294,11 +297,10 @@ def find_interpreter(version: str) -> Path:
 
 
 def _pyenv(version: str) -> list[Path]:
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    found = sorted(
-        root.glob(f"versions/{version}.*/bin/python"), key=lambda path: _patch_number(path.parts[-3])
-    )
-    return found[::-1]
+    root = os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv"
+    # By the module: a `Path` fails at what it may not read, and another user's folder can be named.
+    found = [Path(name) for name in glob.glob(f"{glob.escape(str(root))}/versions/{version}.*/bin/python")]
+    return sorted(found, key=lambda path: _patch_number(path.parts[-3]), reverse=True)
 
 
 def _patch_number(name: str) -> int:
