@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from tests.fakes.swe_bench_rows import relation, row, written
 
+from looper.edges.datasets.swe_bench import load_swe_bench
 from looper.errors import BadInput
 from looper.experiment.plans import parse_model, plan_from_text
 from looper.experiment.schedule import by_age, changed_since, lanes, select_tasks, split_tasks
-from looper.records.learning import Source, Split, TrainingChange, Treatment
+from looper.records.learning import Experience, Source, Split, TrainingChange, Treatment
 from looper.records.plan import ArmRole, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import TrainingSettings
@@ -267,7 +269,7 @@ def test_a_choice_takes_from_arms_that_exist_and_can_be_compared() -> None:
         load_small(arms.replace('"both"', '"other"'))
 
 
-@pytest.mark.parametrize("split", list(Split))
+@pytest.mark.parametrize("split", [split for split in Split if split is not Split.COUPLED])
 def test_every_split_keeps_tasks_to_learn_from_apart(
     split: Split, micro: tuple[tuple[Task, ...], object]
 ) -> None:
@@ -394,3 +396,19 @@ def test_a_share_of_the_plan_s_iterations_is_at_least_one() -> None:
     assert TrainingChange(share=0.2).of(settings).iterations == 6
     assert TrainingChange(share=0.001).of(settings).iterations == 1
     assert TrainingChange(iterations=10, share=0.5).of(settings).iterations == 5
+
+
+def test_a_coupled_split_learns_from_what_others_depend_on_and_evaluates_those(tmp_path: Path) -> None:
+    rows = [row(number) for number in range(1, 7)]
+    links = [relation(rows[1], rows[4]), relation(rows[2], rows[4]), relation(rows[5], rows[3])]
+    tasks = load_swe_bench(written(tmp_path / "rows.jsonl", [*rows, *links]))
+    experience = Experience(per_repo=9, split=Split.COUPLED, samples=1, temperature=0.0)
+    selection = TaskSelection(suite="swe-bench")
+    evaluated, learning = split_tasks(tasks, selection, experience)
+    assert [task.instance_id[-1] for task in learning] == ["4", "5"]
+    assert [task.instance_id[-1] for task in evaluated] == ["2", "3", "6"]
+    places = {task.instance_id: task.sequence_position for task in tasks}
+    for task in evaluated:
+        assert all(places[name] < task.sequence_position for name in task.dependencies)
+    evaluated, learning = split_tasks(tasks, selection, experience.model_copy(update={"per_repo": 1}))
+    assert [task.instance_id[-1] for task in (*learning, *evaluated)] == ["4", "6"]

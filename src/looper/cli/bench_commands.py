@@ -7,21 +7,32 @@ import typer
 
 from looper.cli.options import Data, Mirrors, chosen_settings, say
 
+RealSuite = Annotated[str, typer.Option(help="swe-bench-cl, or swe-bench for rows in that shape.")]
 bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
 
 
 @bench.command("list")
-def bench_list(data: Data = None, mirrors: Mirrors = None) -> None:
+def bench_list(
+    suite: Annotated[
+        str | None, typer.Option(help="Only this one, whose rows --data names: swe-bench-cl, swe-bench, …")
+    ] = None,
+    data: Data = None,
+    mirrors: Mirrors = None,
+) -> None:
     """List suites with their repositories and tasks, and what is ready to run.
 
-    Example: looper bench list
+    Versions of repositories that no environment is known for are named, with their tasks counted.
+
+    Example: looper bench list --suite swe-bench --data rows.jsonl
     """
     from looper.cli import wiring
+    from looper.cli.grading import suite_named
+    from looper.views.suites import suite_lines
 
-    for name, counts, state in wiring.suites(chosen_settings(data, mirrors)):
-        print(f"{name}: {sum(counts.values())} tasks, {state}")
-        for repo, count in counts.items():
-            print(f"  {repo} {count}")
+    settings = chosen_settings(data, mirrors, suite or "swe-bench-cl")
+    for name, tasks, state in wiring.suites(settings, suite and suite_named(suite, 0).suite):
+        lines = suite_lines(name, tasks, state, wiring.unserved, coupled=name == "swe-bench")
+        print("\n".join(lines))
 
 
 @bench.command("fetch")
@@ -29,6 +40,7 @@ def bench_fetch(
     repo: Annotated[
         list[str] | None, typer.Option(help="Only this repository, owner/name; can be repeated.")
     ] = None,
+    suite: RealSuite = "swe-bench-cl",
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
@@ -40,7 +52,7 @@ def bench_fetch(
     """
     from looper.cli.fetching import fetch
 
-    for line in fetch(chosen_settings(data, mirrors), tuple(repo or ())):
+    for line in fetch(chosen_settings(data, mirrors), tuple(repo or ()), suite):
         print(line, flush=True)
 
 
@@ -54,6 +66,7 @@ def bench_prepare(
             help="Build nothing; print the one line that installs what is missing of the system, for sh.",
         ),
     ] = False,
+    suite: RealSuite = "swe-bench-cl",
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
@@ -68,7 +81,7 @@ def bench_prepare(
     from looper.cli.fetching import installation, prepare
 
     settings, repos = chosen_settings(data, mirrors), tuple(repo or ())
-    for line in installation(settings, repos, say) if fix else prepare(settings, repos, say):
+    for line in installation(settings, repos, say, suite) if fix else prepare(settings, repos, say, suite):
         print(line, flush=True)
 
 
@@ -85,7 +98,9 @@ def bench_validate(
     records: Annotated[
         Path | None, typer.Option(help="File to write what was found to, a JSON object a line.")
     ] = None,
-    suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
+    suite: Annotated[
+        str, typer.Option(help="swe-bench-cl, swe-bench, micro, humaneval or mbpp.")
+    ] = "swe-bench-cl",
     level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     data: Data = None,
@@ -134,7 +149,9 @@ def bench_verify(
             "object by instance id (preds.json), or a folder of .pred files."
         ),
     ],
-    suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
+    suite: Annotated[
+        str, typer.Option(help="swe-bench-cl, swe-bench, micro, humaneval or mbpp.")
+    ] = "swe-bench-cl",
     level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
     isolation: Annotated[
         str,

@@ -3,40 +3,50 @@
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from looper.cli.grading import suite_named
+from looper.cli.preparing import served
 from looper.cli.settings import Settings
 from looper.cli.wiring import (
     base_trees,
+    every_task,
     install_line,
     mirror,
     missing_compilers,
     missing_objects,
     missing_programs,
     pinned_environments,
-    swe_bench_cl,
 )
 from looper.errors import BadInput, EnvironmentBroken, WorkspaceError
+from looper.experiment.schedule import select_tasks
+from looper.records.plan import REAL_SUITES
 from looper.records.task import Task
 from looper.views.environments import environment_lines
 
 Say = Callable[[str], None]
 
 
-def tasks_by_repo(settings: Settings, repos: Sequence[str]) -> dict[str, list[Task]]:
-    """Tasks by repository. Raises BadInput for repositories that the benchmark does not have."""
+def tasks_by_repo(
+    settings: Settings, repos: Sequence[str], suite: str = "swe-bench-cl"
+) -> dict[str, list[Task]]:
+    """Tasks that can be run here by repository. Raises BadInput for repositories that the suite does not have, or where none can."""
+    if suite not in REAL_SUITES:
+        raise BadInput(
+            f'The suite "{suite}" has no repositories to get. These have: {", ".join(REAL_SUITES)}.'
+        )
+    selection = suite_named(suite, 0).model_copy(update={"repos": tuple(repos)})
+    every, _ = every_task(selection, settings)
+    chosen, _ = served(select_tasks(every, selection), selection)
     found: dict[str, list[Task]] = {}
-    for task in swe_bench_cl(settings):
+    for task in chosen:
         found.setdefault(task.repo, []).append(task)
-    unknown = [repo for repo in repos if repo not in found]
-    if unknown:
-        raise BadInput(f"SWE-Bench-CL has no repository {', '.join(unknown)}. It has: {', '.join(found)}.")
-    return {repo: tasks for repo, tasks in found.items() if not repos or repo in repos}
+    return found
 
 
-def fetch(settings: Settings, repos: Sequence[str]) -> Iterator[str]:
+def fetch(settings: Settings, repos: Sequence[str], suite: str = "swe-bench-cl") -> Iterator[str]:
     """Clone what is not there, then say for each mirror whether everything that tasks begin with is in it. Raises BadInput at the end
     where something is not."""
     wrong = []
-    for repo, tasks in tasks_by_repo(settings, repos).items():
+    for repo, tasks in tasks_by_repo(settings, repos, suite).items():
         try:
             yield _fetched(repo, tasks, settings)
         except (BadInput, WorkspaceError) as error:
@@ -63,9 +73,11 @@ def _fetched(repo: str, tasks: Sequence[Task], settings: Settings) -> str:
     return f"{repo}: {folder} holds all that {len(tasks)} tasks begin with"
 
 
-def installation(settings: Settings, repos: Sequence[str], say: Say) -> Iterator[str]:
+def installation(
+    settings: Settings, repos: Sequence[str], say: Say, suite: str = "swe-bench-cl"
+) -> Iterator[str]:
     """The one line that installs what repositories need of the system and what is not here; none where all is."""
-    chosen = tasks_by_repo(settings, repos)
+    chosen = tasks_by_repo(settings, repos, suite)
     missing = sorted(
         {name for repo in chosen for name in (*missing_programs(repo), *missing_compilers(repo))}
     )
@@ -75,10 +87,10 @@ def installation(settings: Settings, repos: Sequence[str], say: Say) -> Iterator
         say(f"Nothing is missing of the system for {', '.join(chosen)}.")
 
 
-def prepare(settings: Settings, repos: Sequence[str], say: Say) -> Iterator[str]:
+def prepare(settings: Settings, repos: Sequence[str], say: Say, suite: str = "swe-bench-cl") -> Iterator[str]:
     """Say what is needed, build every environment that is not there, and say what that took; what cannot be built is named, and the
     rest is built all the same. Raises EnvironmentBroken at the end where something could not."""
-    chosen = tasks_by_repo(settings, repos)
+    chosen = tasks_by_repo(settings, repos, suite)
     every = [task for tasks in chosen.values() for task in tasks]
     trees = {repo: base_trees(tasks, settings) for repo, tasks in chosen.items()}
     environments = pinned_environments(lambda task: trees[task.repo].base_tree(task), settings, say)

@@ -9,17 +9,26 @@ from looper.bench.validate import eligible
 from looper.cli.preparing import validations_of
 from looper.cli.progress import RunProgress
 from looper.cli.settings import Settings
-from looper.cli.wiring import Site, code_version, engine, every_task, judged_before, predictions
+from looper.cli.wiring import (
+    Site,
+    code_version,
+    engine,
+    every_task,
+    judged_before,
+    predictions,
+    unserved,
+)
 from looper.errors import BadInput, EnvironmentBroken
 from looper.experiment.grading import GRADING, grading_plan, identity_of, trajectories
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import run_plan
-from looper.experiment.schedule import select_tasks
+from looper.experiment.schedule import difficulties, select_tasks
 from looper.protocols import ChatModel
 from looper.records.base import content_hash
 from looper.records.plan import SUITES, Arm, Cell, Isolation, RunManifest, TaskSelection
 from looper.records.task import Task
 from looper.views.runs import RunView, read_run
+from looper.views.suites import unserved_lines
 
 
 def grade(
@@ -50,6 +59,8 @@ def grade(
         raise BadInput(f"{path}: none of its tasks is eligible here; looper bench validate says why.")
     plan = grading_plan(path, judged, suite, level, GRADING, selection.isolation)
     chosen = select_tasks(tasks, plan.selection)
+    for line in unserved_lines(chosen, unserved):
+        say(f"no verdict, {line}")
     with contextlib.ExitStack() as stack:
         site = Site(mirrors, settings, sandbox, say, selection.isolation)
         found = {task.instance_id: _environment(task, site) for task in chosen}
@@ -58,7 +69,7 @@ def grade(
             plan=plan,
             code_version=code_version(),
             tasks=tuple(task.instance_id for task in chosen),
-            difficulty={task.instance_id: task.difficulty for task in chosen},
+            difficulty=difficulties(chosen),
             tasks_hash=content_hash(*chosen),
             models={arm.name: identity_of(arm) for arm in plan.arms},
             environments=tuple(sorted({*found.values()} - {""})),

@@ -14,7 +14,10 @@ RunFolder = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option("--data", help="SWE-Bench-CL as a JSONL file or hub:NAME; else LOOPER_SWE_DATA."),
+    typer.Option(
+        "--data",
+        help="Rows of the suite, a JSONL file or hub:NAME; else LOOPER_SWE_DATA, for swe-bench LOOPER_SWE_BENCH_DATA.",
+    ),
 ]
 Mirrors = Annotated[
     Path | None,
@@ -22,13 +25,21 @@ Mirrors = Annotated[
 ]
 
 
-def chosen_settings(data: str | None = None, mirrors: Path | None = None) -> "Settings":
+def chosen_settings(
+    data: str | None = None, mirrors: Path | None = None, suite: str | None = None
+) -> "Settings":
+    """`data` are the rows of `suite`, or of whichever one the command then works with."""
     from dataclasses import replace
 
     from looper.cli.settings import settings
 
     found = settings()
-    return replace(found, swe_data=data or found.swe_data, mirrors=(mirrors or found.mirrors).absolute())
+    return replace(
+        found,
+        swe_data=(suite != "swe-bench" and data) or found.swe_data,
+        swe_bench_data=(suite != "swe-bench-cl" and data) or found.swe_bench_data,
+        mirrors=(mirrors or found.mirrors).absolute(),
+    )
 
 
 def say(line: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from looper.bench.validate import eligible, in_force, shipped
 from looper.cli.settings import Settings
-from looper.cli.wiring import every_task, missing_programs, stale_tasks
+from looper.cli.wiring import every_task, missing_programs, stale_tasks, unserved
 from looper.errors import BadInput
 from looper.experiment.schedule import by_age, first_of_each, fit_to_learn_from, lanes, split_tasks
 from looper.journal import read_stream
@@ -15,6 +15,7 @@ from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
 from looper.records.plan import Cell, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
+from looper.views.suites import unserved_lines
 
 FEW_TASKS = 100
 """Fewer tasks than this to learn from are worth a warning."""
@@ -36,6 +37,8 @@ class Prepared:
     validations: dict[str, Validation]
     """Of all real tasks of the suite that were validated, here or where Looper was made, by id."""
     mirrors: dict[str, Path]
+    unserved: tuple[str, ...] = ()
+    """What of the suite no environment is known for, in lines."""
 
     @property
     def every_task(self) -> tuple[Task, ...]:
@@ -51,6 +54,7 @@ def prepare(plan: Plan, settings: Settings) -> Prepared:
     every, mirrors = every_task(plan.selection, settings)
     validations = validations_of(plan.selection, every, settings)
     every, _ = eligible(every, validations)
+    every, unserved = served(every, plan.selection)
     tasks, learning = split_tasks(every, plan.selection, plan.experience)
     experience, more_mirrors = load_experience(plan, learning, settings)
     kept: dict[Source, tuple[Task, ...]] = {}
@@ -59,7 +63,24 @@ def prepare(plan: Plan, settings: Settings) -> Prepared:
         assert plan.experience is not None
         kept[source], why = fit_to_learn_from(found, tasks, plan.experience.selection)
         left_out |= why
-    return Prepared(plan, tasks, kept, left_out, validations, mirrors | more_mirrors)
+    return Prepared(plan, tasks, kept, left_out, validations, mirrors | more_mirrors, unserved)
+
+
+def served(tasks: Sequence[Task], selection: TaskSelection) -> tuple[tuple[Task, ...], tuple[str, ...]]:
+    """Tasks that an environment is known for, and lines that say which of the chosen ones are none of them. Raises BadInput where a
+    task was chosen by its name, or where no chosen one is left."""
+    chosen = [
+        task
+        for task in tasks
+        if (not selection.repos or task.repo in selection.repos)
+        and (not selection.tasks or task.instance_id in selection.tasks)
+    ]
+    without = [task for task in chosen if unserved(task)]
+    lines = tuple(unserved_lines(without, unserved))
+    if without and (selection.tasks or len(without) == len(chosen)):
+        names = ", ".join(task.instance_id for task in without[:5]) + (" …" if len(without) > 5 else "")
+        raise BadInput(f"{names} cannot be run here. {'; '.join(lines)}. Choose others.")
+    return tuple(task for task in tasks if not unserved(task)), lines
 
 
 def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:

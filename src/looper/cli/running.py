@@ -26,7 +26,7 @@ from looper.cli.wiring import (
 from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError
 from looper.experiment.ledger import Ledger, differences, nothing_done
 from looper.experiment.prove import prove_split
-from looper.experiment.schedule import changed_since, quoting
+from looper.experiment.schedule import changed_since, difficulties, quoting
 from looper.experiment.stages import run_stages
 from looper.experiment.staging import Staging
 from looper.journal import read_stream
@@ -132,7 +132,7 @@ def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[O
         plan=plan,
         code_version=code_version(),
         tasks=tuple(task.instance_id for task in tasks),
-        difficulty={task.instance_id: task.difficulty for task in tasks},
+        difficulty=difficulties(tasks),
         leaked=quoting(tasks),
         experience_tasks={
             source: tuple(task.instance_id for task in found) for source, found in prepared.experience.items()
@@ -155,6 +155,7 @@ def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[O
 
 def _about(prepared: Prepared, overrides: Sequence[Override], settings: Settings) -> Iterator[str]:
     """What somebody who waits for the run should know of it before."""
+    yield from (f"not run, {line}" for line in prepared.unserved)
     yield from _about_eligibility(prepared)
     for name, why in prepared.left_out.items():
         yield f"{name} is not learned from: {why}"

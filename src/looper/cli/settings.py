@@ -19,6 +19,8 @@ class Settings:
     """Run folders. LOOPER_RUNS, else `runs` in the current folder."""
     swe_data: str
     """SWE-Bench-CL: a JSONL file or hub:NAME. LOOPER_SWE_DATA; empty where it is not set."""
+    swe_bench_data: str
+    """Rows in SWE-bench's shape: a file, a folder or hub:NAME. LOOPER_SWE_BENCH_DATA; empty where it is not set."""
     functions: Mapping[str, str]
     """Suites of single functions, in the same way, by name. LOOPER_HUMANEVAL, LOOPER_MBPP."""
     workspaces: Path
@@ -49,6 +51,7 @@ def settings() -> Settings:
         state=state,
         runs=_place(os.environ.get("LOOPER_RUNS") or "runs"),
         swe_data=os.environ.get("LOOPER_SWE_DATA", ""),
+        swe_bench_data=os.environ.get("LOOPER_SWE_BENCH_DATA", ""),
         functions={name: os.environ.get(f"LOOPER_{name.upper()}", "") for name in FUNCTION_SUITES},
         workspaces=_place(os.environ.get("LOOPER_WORKSPACES") or state / "workspaces"),
         mirrors=_place(os.environ.get("LOOPER_MIRRORS") or state / "mirrors"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from looper.bench.validate import difference, shipped, validate
 from looper.bench.verify import VERSION, Court, Judgement, verify
+from looper.cli.preparing import served
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, engine, every_task, missing_programs
 from looper.errors import BadInput, InfrastructureError, ends_everything, named
@@ -53,7 +54,10 @@ def run_validations(
     """Validate what is not validated yet, what takes longest first. Safe to interrupt: each task is on record when it is done.
     Raises BadInput for names that do not exist and for mirrors that are not there."""
     every, mirrors = every_task(selection, settings)
-    tasks = select_tasks(every, selection)
+    chosen = select_tasks(every, selection)
+    tasks, unserved = served(chosen, selection)
+    for line in unserved:
+        say(f"not tried, {line}")
     absent = sorted({task.repo for task in tasks if f"{task.suite}:{task.repo}" not in mirrors})
     if absent:
         raise BadInput(
@@ -136,7 +140,7 @@ def run_validations(
         if name in elsewhere and elsewhere[name].task_hash == found.task_hash
     }
     return Validated(
-        dict(Counter(task.repo for task in tasks)),
+        dict(Counter(task.repo for task in chosen)),
         sorted(latest.values(), key=lambda found: order[found.instance_id]),
         {name: how for name, how in differing.items() if how},
         stop.is_set(),

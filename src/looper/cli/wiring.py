@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from looper.edges.datasets.foreign import read_foreign
 from looper.edges.datasets.functions import load_functions
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.datasets.predictions import read_predictions
+from looper.edges.datasets.swe_bench import HOW, load_swe_bench
 from looper.edges.datasets.swe_bench_cl import load_hints, load_swe_bench_cl
 from looper.edges.energy import metered
 from looper.edges.engines.local import LocalEngine
@@ -31,7 +31,7 @@ from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.known import install_line as install_line
 from looper.edges.environments.known import missing_compilers as missing_compilers
 from looper.edges.environments.known import missing_programs as missing_programs
-from looper.edges.environments.known import supported_versions
+from looper.edges.environments.known import unserved as unserved
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments
 from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
@@ -79,7 +79,7 @@ from looper.records.base import content_hash
 from looper.records.foreign import ForeignRun, Prediction
 from looper.records.learning import Experience, Source
 from looper.records.model import ModelSpec
-from looper.records.plan import Arm, Isolation, Plan, TaskSelection
+from looper.records.plan import REAL_SUITES, Arm, Isolation, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, TrainingSettings, Turn
 from looper.untrusted import named_text, remove_tree
@@ -89,13 +89,13 @@ def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task
     """All tasks of the selection's suite as they are labelled, and the mirrors of their repositories."""
     if selection.suite == "micro":
         return MicroSuite(settings.state / "suites", selection.level, selection.suite_seed).load()
-    if selection.suite != "swe-bench-cl":
+    if selection.suite not in REAL_SUITES:
         return load_functions(selection.suite, settings.functions[selection.suite], settings.state / "suites")
-    tasks = swe_bench_cl(settings)
+    tasks = _swe_bench_cl(settings) if selection.suite == "swe-bench-cl" else _swe_bench(settings)
     return tasks, mirrors_of(tasks, settings.mirrors)
 
 
-def swe_bench_cl(settings: Settings) -> tuple[Task, ...]:
+def _swe_bench_cl(settings: Settings) -> tuple[Task, ...]:
     """The benchmark's tasks, whether their repositories are here or not. Raises BadInput."""
     if not settings.swe_data:
         raise BadInput(
@@ -103,6 +103,13 @@ def swe_bench_cl(settings: Settings) -> tuple[Task, ...]:
             "the embedded suite needs nothing: --profile micro, or --suite micro where the command has that."
         )
     return load_swe_bench_cl(settings.swe_data)
+
+
+def _swe_bench(settings: Settings) -> tuple[Task, ...]:
+    """Tasks from rows in SWE-bench's shape, whether they can be run here or not. Raises BadInput."""
+    if not settings.swe_bench_data:
+        raise BadInput(f"SWE-bench is not configured. {HOW}")
+    return load_swe_bench(settings.swe_bench_data)
 
 
 def issue_hints(settings: Settings) -> dict[str, str]:
@@ -127,29 +134,34 @@ def stale_tasks(
     return MicroSuite(settings.state / "suites", 0, selection.suite_seed, source.value).load()
 
 
-def suites(settings: Settings) -> Iterator[tuple[str, Counter[str], str]]:
-    """Name, tasks by repository and state of every suite."""
-    for level in (0, 1, 2):
-        tasks, _ = MicroSuite(settings.state / "suites", level, 0).load()
-        yield f"micro level {level}", _counts(tasks), "ready"
+def suites(settings: Settings, only: str | None = None) -> Iterator[tuple[str, tuple[Task, ...], str]]:
+    """Name, tasks and state of every suite, or of one."""
+    for level in (0, 1, 2) if only in (None, "micro") else ():
+        yield f"micro level {level}", MicroSuite(settings.state / "suites", level, 0).load()[0], "ready"
     for name, source in settings.functions.items():
+        if only not in (None, name):
+            continue
         if source:
-            tasks, _ = load_functions(name, source, settings.state / "suites")
-            yield name, _counts(tasks), "ready"
+            yield name, load_functions(name, source, settings.state / "suites")[0], "ready"
         else:
-            yield name, Counter(), f"not configured: set LOOPER_{name.upper()}"
-    if not settings.swe_data:
-        yield "swe-bench-cl", Counter(), "not configured: set LOOPER_SWE_DATA"
-        return
-    tasks = load_swe_bench_cl(settings.swe_data)
+            yield name, (), f"not configured: set LOOPER_{name.upper()}"
+    for name, source, load, variable in (
+        ("swe-bench-cl", settings.swe_data, load_swe_bench_cl, "LOOPER_SWE_DATA"),
+        ("swe-bench", settings.swe_bench_data, load_swe_bench, "LOOPER_SWE_BENCH_DATA"),
+    ):
+        if only not in (None, name):
+            continue
+        if source:
+            tasks = load(source)
+            yield name, tasks, _real_state(tasks, settings)
+        else:
+            yield name, (), f"not configured: set {variable}"
+
+
+def _real_state(tasks: Sequence[Task], settings: Settings) -> str:
     present = mirrors_of(tasks, settings.mirrors)
-    counts = _counts(tasks)
-    ready = [repo for repo in counts if f"swe-bench-cl:{repo}" in present and supported_versions(repo)]
-    yield "swe-bench-cl", counts, f"ready: {', '.join(ready) or 'none; run looper bench fetch'}"
-
-
-def _counts(tasks: Sequence[Task]) -> Counter[str]:
-    return Counter(task.repo for task in tasks)
+    ready = [task.repo for task in tasks if not unserved(task) and f"{task.suite}:{task.repo}" in present]
+    return f"ready: {', '.join(dict.fromkeys(ready)) or 'none; run looper bench fetch'}"
 
 
 def mirror(repo: str, tasks: Sequence[Task], settings: Settings) -> tuple[Path, list[Task]]:
@@ -437,7 +449,7 @@ def engine(workers: int) -> Engine:
 def judged_before(plan: Plan, folder: Path, settings: Settings, *, fresh: bool = False) -> Judged:
     """Verdicts of all runs on real tasks, whose tests take minutes; those of the embedded suite are faster judged than kept, and
     a fresh run judges anew."""
-    if plan.selection.suite != "swe-bench-cl" or fresh:
+    if plan.selection.suite not in REAL_SUITES or fresh:
         return JudgedHere()
     return KeptVerdicts(settings.state / "verdicts", folder.name)
 

@@ -51,7 +51,10 @@ def split_tasks(
         return select_tasks(tasks, selection), ()
     kept = [task for of_repo in _by_repo(tasks) for task in _for_learning(of_repo, experience)]
     names = {task.instance_id for task in kept}
-    evaluated = select_tasks([task for task in tasks if task.instance_id not in names], selection)
+    left = [task for task in tasks if task.instance_id not in names]
+    if experience.split is Split.COUPLED:
+        left = [task for task in left if names.intersection(task.dependencies)]
+    evaluated = select_tasks(left, selection)
     repos = {task.repo for task in evaluated}
     return evaluated, tuple(task for task in kept if task.repo in repos)
 
@@ -74,6 +77,9 @@ def _for_learning(tasks: Sequence[Task], experience: Experience) -> list[Task]:
             order = list(tasks[::2])
         case Split.DRAWN:
             order = random.Random(f"{experience.split_seed}/{tasks[0].repo}").sample(tasks, len(tasks))
+        case Split.COUPLED:
+            built_on = {name for task in tasks for name in task.dependencies}
+            order = [task for task in tasks if task.instance_id in built_on]
     names = {task.instance_id for task in order[: experience.per_repo]}
     return [task for task in tasks if task.instance_id in names]
 
@@ -96,6 +102,11 @@ def quoting(tasks: Sequence[Task]) -> tuple[str, ...]:
     return tuple(
         task.instance_id for task in tasks if leak_score(task.gold_patch, task.problem_statement).flagged
     )
+
+
+def difficulties(tasks: Sequence[Task]) -> dict[str, int]:
+    """Of the tasks whose difficulty somebody said, by id."""
+    return {task.instance_id: task.difficulty for task in tasks if task.difficulty is not None}
 
 
 def by_age(tasks: Sequence[Task]) -> dict[Source, tuple[Task, ...]]:

@@ -238,6 +238,8 @@ class Split(StrEnum):
     """The first, third, fifth …"""
     DRAWN = "drawn"
     """By chance, the same with the same seed."""
+    COUPLED = "coupled"
+    """The first that others depend on; those others are what is evaluated."""
 
 
 SPLITS: dict[str, tuple[Split, int]] = {

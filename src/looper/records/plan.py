@@ -247,8 +247,11 @@ class Price(Record):
 
 FunctionSuite = Literal["humaneval", "mbpp"]
 FUNCTION_SUITES: tuple[FunctionSuite, ...] = get_args(FunctionSuite)
-Suite = Literal["micro", "swe-bench-cl"] | FunctionSuite
-SUITES: tuple[str, ...] = ("micro", "swe-bench-cl", *FUNCTION_SUITES)
+RealSuite = Literal["swe-bench-cl", "swe-bench"]
+REAL_SUITES: tuple[str, ...] = get_args(RealSuite)
+"""Of issues of real repositories, whose tests take minutes and may not tell right from wrong on a machine."""
+Suite = Literal["micro"] | RealSuite | FunctionSuite
+SUITES: tuple[str, ...] = ("micro", *REAL_SUITES, *FUNCTION_SUITES)
 
 
 class Isolation(StrEnum):
@@ -522,7 +525,7 @@ class RunManifest(Record):
     tasks: tuple[str, ...]
     """Ids of the selected tasks, in order."""
     difficulty: dict[str, int] = Field(default_factory=dict)
-    """Of each task, 1 to 4 as in its record."""
+    """Of each task that has one, 1 to 4 as in its record."""
     experience_tasks: dict[Source, tuple[str, ...]] = Field(default_factory=dict)
     """Ids of the tasks to learn from, by where they come from."""
     leaked: tuple[str, ...] = ()

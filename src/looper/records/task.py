@@ -28,18 +28,19 @@ class Task(Record):
 
     instance_id: str
     suite: str
-    """Where the task comes from: `micro-0`, `micro-1`, `micro-2`, `swe-bench-cl`, `humaneval`, `mbpp`."""
+    """Where the task comes from: `micro-0`, `micro-1`, `micro-2`, `swe-bench-cl`, `swe-bench`, `humaneval`, `mbpp`."""
     repo: str
     base_commit: str
     created_at: str
     problem_statement: str
-    difficulty: int
-    """1 to 4, as in SWE-Bench-CL: under 15 minutes, under 1 hour, under 4 hours, longer."""
+    difficulty: int | None
+    """1 to 4, as in SWE-Bench-CL: under 15 minutes, under 1 hour, under 4 hours, longer; None where nobody said."""
     sequence_id: str
     sequence_position: int
     """From 1, within its sequence."""
     dependencies: tuple[str, ...]
-    """Earlier-created tasks of the repository that touch a file which the gold patch touches."""
+    """Earlier-created tasks of the repository that touch a file which the gold patch touches; of coupled rows the tasks that their
+    issues and changes refer to."""
     modified_files: tuple[str, ...]
     environment: str
     """Key of the environment that runs the repository: `harness`, or repository@version."""

@@ -39,12 +39,12 @@ def swe_bench_report(run: RunView, arm: str) -> dict[str, object]:
     cells = run.cells(arm)
     final = {verdict.cell: verdict for verdict in run.verdicts}
     ends = {end.cell: end for end in run.trajectories}
-    submitted = [cell for cell in cells if cell in ends]
+    submitted = [cell for cell in cells if cell in ends or cell in final]
 
     def ids(chosen: list[str]) -> list[str]:
         return sorted(cell.rpartition("/")[2] for cell in chosen)
 
-    empty = [cell for cell in submitted if not ends[cell].patch.strip()]
+    empty = [cell for cell in submitted if cell in ends and not ends[cell].patch.strip()]
     graded = [cell for cell in submitted if cell in final and cell not in empty]
     completed = [cell for cell in graded if final[cell].outcome.is_verdict]
     resolved = [cell for cell in completed if final[cell].outcome is Outcome.RESOLVED]

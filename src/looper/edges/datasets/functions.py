@@ -5,7 +5,7 @@ from pathlib import Path
 from looper.bench.functions import human_eval_change, mbpp_change
 from looper.bench.micro.project import Project
 from looper.edges.datasets.projects import written
-from looper.edges.datasets.rows import read_rows
+from looper.edges.datasets.rows import made_of, read_rows
 from looper.errors import BadInput
 from looper.records.base import content_hash
 from looper.records.task import Task
@@ -32,13 +32,7 @@ def load_functions(suite: str, source: str, folder: Path) -> tuple[tuple[Task, .
     how = f"Set LOOPER_{suite.upper()} to its JSONL file, or to {hub}."
     if not source:
         raise BadInput(f"{name} is not configured. {how}")
-    changes = []
-    for number, row in read_rows(source, how, splits):
-        try:
-            changes.append(change_of(row))
-        except (KeyError, TypeError, AttributeError, ValueError, SyntaxError) as error:
-            what = f"field {error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
-            raise BadInput(f"{source}, row {number}: {what}. Take the file anew.") from error
+    changes = [made_of(change_of, row, place) for place, row in read_rows(source, how, splits)]
     titles = [change.title for change in changes]
     if again := {title for title in titles if titles.count(title) > 1}:
         raise BadInput(f"{source} has {', '.join(sorted(again))} more than once. Take the file anew.")

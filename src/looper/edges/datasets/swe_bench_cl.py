@@ -1,10 +1,9 @@
-"""SWE-Bench-CL from a local file, or from the hub through the `datasets` package."""
+"""SWE-Bench-CL from local files, or from the hub through the `datasets` package."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from looper.bench.swe_bench_cl import task_from_row
-from looper.edges.datasets.rows import read_rows
+from looper.edges.datasets.rows import Placed, made_of, note, read_rows
 from looper.errors import BadInput
 from looper.records.task import Task
 
@@ -15,19 +14,12 @@ def load_swe_bench_cl(source: str) -> tuple[Task, ...]:
     Raises BadInput, naming the row where one is broken.
     """
     tasks: list[Task] = []
-    for number, row in _rows(source):
-        try:
-            tasks.append(task_from_row(row))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            what = f"field {error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
-            raise BadInput(f"{source}, row {number}: {what}. Take the file anew.") from error
-    seen: dict[str, int] = {}
-    for number, task in enumerate(tasks, 1):
-        if task.instance_id in seen:
-            raise BadInput(
-                f"{source}, row {number}: {task.instance_id} stands in row {seen[task.instance_id]} already."
-            )
-        seen[task.instance_id] = number
+    places: dict[str, str] = {}
+    for place, row in _rows(source):
+        if "instance_id" in row:
+            raise BadInput(f"{place}: a row in SWE-bench's own shape. Say --suite swe-bench.")
+        tasks.append(made_of(task_from_row, row, place))
+        note(places, tasks[-1].instance_id, place)
     return tuple(tasks)
 
 
@@ -37,7 +29,7 @@ def load_hints(source: str) -> dict[str, str]:
     return {row["metadata"]["instance_id"]: row["task"].get("hints_text") or "" for _, row in _rows(source)}
 
 
-def _rows(source: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(source: str) -> Iterator[Placed]:
     return read_rows(
         source, "Name the JSONL file of SWE-Bench-CL with --data or LOOPER_SWE_DATA.", ("train",)
     )

@@ -87,6 +87,24 @@ def supported_versions(repo: str) -> tuple[str, ...]:
     return tuple(_table().get(repo, {}))
 
 
+def unserved(task: Task) -> str:
+    """Why no environment is known for a task; empty where one is."""
+    if task.environment == "harness":
+        return ""
+    repo, _, version = task.environment.partition("@")
+    known = supported_versions(repo)
+    if not known:
+        return "no environment is known for this repository"
+    if not version:
+        return "its rows do not say which version they are of"
+    if version not in known:
+        return "no environment is known for this version"
+    recipe = recipe_of(task.environment)
+    if recipe.mark(task) or recipe.compiled or not (recipe.stamped or recipe.graft):
+        return ""
+    return f"no {'version to go by' if recipe.stamped else 'release with compiled modules'} is known for it"
+
+
 @dataclass(frozen=True)
 class Needs:
     """What a repository needs beside an interpreter and its packages."""

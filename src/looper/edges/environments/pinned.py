@@ -14,7 +14,7 @@ from looper.edges.access import share, shared_folder
 from looper.edges.environments.beside import grafted_site, stamped_site
 from looper.edges.environments.compiled import compiled_modules, native_hash
 from looper.edges.environments.interpreters import find_interpreter, get_interpreter
-from looper.edges.environments.known import Recipe, expected_cost, missing_programs, recipe_of
+from looper.edges.environments.known import Recipe, expected_cost, missing_programs, recipe_of, unserved
 from looper.edges.environments.once import Once
 from looper.edges.environments.uv import run_uv
 from looper.errors import BadInput, EnvironmentBroken
@@ -272,4 +272,7 @@ class EnvironmentsBySuite:
         self._harness, self._real = harness, real
 
     def of(self, task: Task) -> Environment:
+        """Raises as they do, and EnvironmentBroken where none is known."""
+        if why := unserved(task):
+            raise EnvironmentBroken(f"{task.environment.replace('@', ' ').strip()}: {why}.")
         return (self._harness if task.environment == "harness" else self._real).of(task)
