@@ -76,6 +76,8 @@ class Report:
             came to its end."""
             told, tell = pipe()
             flush()
+            # What is frozen is not gone through for garbage, and so not copied for it.
+            freeze()
             child = fork()
             if not child:
                 try:
@@ -84,6 +86,7 @@ class Report:
                     write(tell, ("%d %d" % (lines[0], number)).encode("ascii"))
                 finally:
                     leave(0)
+            thaw()
             close(tell)
             said = read(told, 100)
             close(told)
