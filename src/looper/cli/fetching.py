@@ -57,7 +57,7 @@ def _fetched(repo: str, tasks: Sequence[Task], settings: Settings) -> str:
         (first, path), *others = objects.items()
         raise BadInput(
             f"The mirror {folder} lacks the object {first}{f', which is {path}' if path else ''}"
-            f"{f', and {len(others)} others' if others else ''}. Remove the folder and fetch again, or name complete mirrors with "
+            f"{f', and {len(others)} more' if others else ''}. Remove the folder and fetch again, or name complete mirrors with "
             "--mirrors."
         )
     return f"{repo}: {folder} holds all that {len(tasks)} tasks begin with"
