@@ -67,6 +67,8 @@ state, level, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 tasks, mirrors = MicroSuite(state / "suites", level, 0).load()
 sandbox = find_sandbox("auto")
 workspaces = GitWorkspaces(mirrors, state / "exports", state / "workspaces", sandbox.owner)
+if hasattr(workspaces, "at"):  # As a run has them.
+    workspaces = workspaces.at(state / "workspaces")
 limits = Limits(steps=8, output_tokens=256, context_tokens=4096, wall_s=60, command_s=10, verify_s=60)
 court, environments = Court(workspaces, sandbox, limits), HarnessEnvironment(state / "environments")
 for number, task in enumerate((tasks[0], *tasks[:count])):

@@ -3,8 +3,8 @@
     python scripts/bench_workspaces.py [--repo NAME ...] [--repeats N] [--verify]
 
 For the first task of each repository of SWE-Bench-CL whose mirror is there (LOOPER_SWE_DATA, LOOPER_MIRRORS), and of the embedded
-suite: a fresh workspace against `git clone --shared` and checkout, in turns, medians of wall and CPU seconds; commits that can
-be reached in it. With --verify also a whole verification of the gold patch against the repository's own test program, run bare
+suite, in turns, medians of wall and CPU seconds of making a tree, applying gold and removing it: a workspace that is used again, one
+that is copied anew, a plain copy of the base tree's files, and `git clone --shared` with checkout; commits that can be reached in a workspace. With --verify also a whole verification of the gold patch against the repository's own test program, run bare
 on the same targets in a tree that is ready.
 """
 
@@ -12,7 +12,6 @@ import argparse
 import os
 import resource
 import shlex
-import shutil
 import subprocess
 import tempfile
 import time
@@ -27,10 +26,13 @@ from looper.bench.verify import Court, verify
 from looper.cli.grading import GRADING
 from looper.cli.settings import Settings, settings
 from looper.cli.wiring import Site, every_task
+from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import BadInput
 from looper.records.plan import TaskSelection
 from looper.records.task import Task
 from looper.records.verdict import Outcome
+
+WAYS = ("used again", "copied anew", "plain copy", "clone + checkout")
 
 
 def main() -> None:
@@ -43,10 +45,8 @@ def main() -> None:
     for head in (
         "repository",
         "files",
-        "workspace s / CPU s",
-        "clone + checkout s / CPU s",
-        "ratio",
         "commits",
+        *(f"{name}, s / CPU s" for name in WAYS),
     ):
         table.add_column(head)
     if options.verify:
@@ -70,11 +70,19 @@ def rows(selection: TaskSelection, found: Settings, options: argparse.Namespace)
         if wanted and f"{task.suite}:{task.repo}" in mirrors and (selection.suite != "micro" or not first):
             first.setdefault(task.repo, task)
     site = Site(mirrors, found, "auto", print)
-    with site.occupied(found.workspaces / "bench"):
-        return [row(task, mirrors[f"{task.suite}:{task.repo}"], site, options) for task in first.values()]
+    with (
+        site.occupied(found.workspaces / "bench"),
+        tempfile.TemporaryDirectory(dir=found.workspaces) as place,
+    ):
+        anew = GitWorkspaces(mirrors, found.state / "exports", Path(place), site.sandbox.owner)
+        return [
+            row(task, mirrors[f"{task.suite}:{task.repo}"], site, anew, options) for task in first.values()
+        ]
 
 
-def row(task: Task, mirror: Path, site: Site, options: argparse.Namespace) -> tuple[str, ...]:
+def row(
+    task: Task, mirror: Path, site: Site, anew: GitWorkspaces, options: argparse.Namespace
+) -> tuple[str, ...]:
     probe = site.workspaces.create(task, "probe")
     # The tree may belong to the user whom commands run as.
     commits = subprocess.run(
@@ -85,21 +93,20 @@ def row(task: Task, mirror: Path, site: Site, options: argparse.Namespace) -> tu
     ).stdout.count(" commit ")
     files = sum(1 for path in probe.root.rglob("*") if path.is_file() and ".git" not in path.parts)
     probe.close()
-    ours, theirs = [], []
+    work: dict[str, Callable[[], None]] = {
+        "used again": lambda: worked_in(site.workspaces, task),
+        "copied anew": lambda: worked_in(anew, task),
+        "plain copy": lambda: plain_copy(site.workspaces.base_tree(task), task),
+        "clone + checkout": lambda: clone(mirror, task),
+    }
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
     for _ in range(options.repeats):
-        made = []
-        ours.append(timed(lambda made=made: made.append(site.workspaces.create(task, "bench"))))
-        made[0].close()
-        theirs.append(timed(lambda: clone(mirror, task.base_commit)))
-    wall, cpu = ([median(each) for each in zip(*side, strict=True)] for side in (ours, theirs))
-    cells = [
-        task.repo,
-        str(files),
-        f"{wall[0]:.2f} / {wall[1]:.2f}",
-        f"{cpu[0]:.2f} / {cpu[1]:.2f}",
-        f"{wall[0] / cpu[0]:.2f}",
-        str(commits),
-    ]
+        for name in WAYS:
+            taken[name].append(timed(work[name]))
+    cells = [task.repo, str(files), str(commits)]
+    for name in WAYS:
+        wall, cpu = (median(each) for each in zip(*taken[name], strict=True))
+        cells.append(f"{wall:.2f} / {cpu:.2f}")
     if options.verify:
         judged, bare = verdict_and_bare(task, site, options.repeats)
         over = f"{100 * (judged / bare - 1):+.0f} %" if bare else "–"
@@ -107,14 +114,33 @@ def row(task: Task, mirror: Path, site: Site, options: argparse.Namespace) -> tu
     return tuple(cells)
 
 
-def clone(mirror: Path, commit: str) -> None:
+def worked_in(workspaces: GitWorkspaces, task: Task) -> None:
+    workspace = workspaces.create(task, "bench")
+    workspace.apply(task.gold_patch)
+    workspace.close()
+
+
+def plain_copy(files: Path, task: Task) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        target = Path(place) / "tree"
+        subprocess.run(["cp", "-a", str(files), str(target)], check=True)
+        applied(target, task)
+        subprocess.run(["rm", "-rf", str(target)], check=True)
+
+
+def clone(mirror: Path, task: Task) -> None:
     with tempfile.TemporaryDirectory() as place:
         target = Path(place) / "tree"
         subprocess.run(
             ["git", "clone", "--quiet", "--shared", "--no-checkout", str(mirror), str(target)], check=True
         )
-        subprocess.run(["git", "checkout", "--quiet", "--detach", commit], cwd=target, check=True)
-        shutil.rmtree(target)
+        subprocess.run(["git", "checkout", "--quiet", "--detach", task.base_commit], cwd=target, check=True)
+        applied(target, task)
+        subprocess.run(["rm", "-rf", str(target)], check=True)
+
+
+def applied(tree: Path, task: Task) -> None:
+    subprocess.run(["git", "apply", "-"], cwd=tree, input=task.gold_patch.encode(), check=True)
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:

@@ -76,7 +76,7 @@ BREAKS = (
     Break(
         "a workspace that is not its base tree is refused",
         "edges/workspaces/exports.py",
-        "if self.clean_state != self._export.state:",
+        "if self._base != self._export.base.tree:",
         "if False:",
         ("edges/test_workspaces.py",),
     ),

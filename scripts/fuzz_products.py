@@ -128,13 +128,16 @@ def main() -> None:
                 configured(task) if at % 2 == 0 and options.isolation is Isolation.SHARED else task
                 for at, task in enumerate(known[::40])
             ]
-        workspaces = GitWorkspaces(everywhere, state / "exports", place, sandbox.owner)
+        # As a run has them: one product's tree is the next one's.
+        workspaces = GitWorkspaces(everywhere, state / "exports", place, sandbox.owner).at(place)
         court = Court(workspaces, sandbox, limits, isolation=options.isolation)
         for task in tasks:
             honest = verify(task, task.gold_patch, environments.of(task), court, "gold")
             assert honest.outcome is Outcome.RESOLVED, honest
         every = trials(tasks, workspaces, options.least, options.seed)
         chosen = [trial for trial in every if options.only in trial.product.name]
+        if not chosen:
+            raise SystemExit(f"None of {options.least} products is called {options.only}: more with --least.")
         ends = []
         for end in pool.map(lambda trial: judged(trial, court, environments), chosen):
             ends.append(end)
@@ -144,7 +147,11 @@ def main() -> None:
                     f"{end.trial.product.name}: {end.wrong or 'ends'}: {end.outcome}, {end.cause[:300]} ({end.seconds:.1f} s)",
                     flush=True,
                 )
-        left = [path.name for path in place.iterdir() if not path.name.startswith("runners-")]
+        left = [
+            path.name
+            for path in place.iterdir()
+            if not path.name.startswith("runners-") and path.suffix != ".idle"
+        ]
     counts = Counter(end.outcome for end in ends)
     wrong = sum(bool(end.wrong) for end in ends)
     print(

@@ -313,7 +313,7 @@ def test_c11_an_unmounted_or_read_only_volume_is_a_journal_error(tmp_path: Path)
         from looper.errors import JournalError
         from looper.journal import RunLock, Stream
         from tests.test_journal import Note
-        for end in (["umount", "-l", "/mnt"], ["mount", "-o", "remount,ro", "/mnt"]):
+        for end in (["umount", "-l", "/mnt"], ["mount", "-o", "remount,bind,ro", "/mnt"]):
             folder = Path("/mnt/run")
             lock = RunLock(folder)
             stream = Stream(folder, "notes", Note, lock)

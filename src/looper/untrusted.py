@@ -5,6 +5,7 @@ import contextlib
 import os
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from looper.errors import BadInput, FileRefused
@@ -34,6 +35,21 @@ def read_descriptor(descriptor: int, limit_bytes: int, name: str) -> bytes:
         parts.append(part)
         at += len(part)
     return b"".join(parts)
+
+
+def folders_below(root: str) -> Iterator[tuple[str, list["os.DirEntry[str]"]]]:
+    """Each folder with its entries, the outermost first and without recursion, which a tree can be too deep for. What cannot be listed
+    is passed over. A caller that removes an entry from the list keeps out of it."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = list(found)
+        except OSError:
+            continue
+        yield folder, entries
+        waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def named_text(path: Path) -> str:

@@ -62,6 +62,27 @@ def test_gold_resolves_every_function_and_nothing_does_not(
     assert name in listed and "ready" in listed
 
 
+def test_a_patch_for_a_task_that_is_not_eligible_is_named_and_not_judged(tmp_path: Path, state: Path) -> None:
+    """Its verdict would say nothing of the patch; those of the others stand."""
+    project = Project(tmp_path, state)
+    broken = {**HUMAN_EVAL[1], "canonical_solution": "    return None\n"}
+    project.environment["LOOPER_HUMANEVAL"] = written(tmp_path / "rows.jsonl", [HUMAN_EVAL[0], broken])
+    project.environment["LOOPER_HOME"] = str(tmp_path / "home")
+    validated = project.looper("bench", "validate", "--suite", "humaneval")
+    names = [line.split()[1].rstrip(":") for line in validated.stderr.splitlines() if line[1:3] == "/2"]
+    fit = next(line for line in validated.stderr.splitlines() if ": valid" in line).split()[1].rstrip(":")
+    patches = [{"instance_id": name, "model_name_or_path": "m", "model_patch": ""} for name in names]
+    predictions = written(tmp_path / "preds.jsonl", patches)
+    found = project.looper("bench", "verify", predictions, "--suite", "humaneval")
+    (unfit,) = set(names) - {fit}
+    assert found.returncode == 0, found.stderr
+    assert f"{unfit} of m is not judged, the task is not eligible: 1 of 1 FAIL_TO_PASS" in found.stderr
+    assert '"total_instances": 1' in found.stdout
+    alone = written(tmp_path / "alone.jsonl", [each for each in patches if each["instance_id"] == unfit])
+    nothing = project.looper("bench", "verify", alone, "--suite", "humaneval")
+    assert nothing.returncode == 2 and "none of its tasks is eligible here" in nothing.stderr
+
+
 def test_an_agent_is_told_what_to_write_and_never_the_answer(tmp_path: Path) -> None:
     tasks, mirrors = load_functions("mbpp", written(tmp_path / "rows.jsonl", MBPP), tmp_path / "suites")
     assert [task.instance_id for task in tasks] == ["MBPP-2", "MBPP-3"] and set(mirrors) == {"mbpp:MBPP"}

@@ -1,11 +1,12 @@
 """Which tasks can tell right from wrong: judged with gold and with nothing, before any model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from looper.bench.validate import eligible, validate
+from looper.bench.validate import difference, eligible, in_force, shipped, validate
 from looper.bench.verify import Judgement
+from looper.cli.validating import TimeLeft
 from looper.errors import EnvironmentBroken
 from looper.records.eligibility import Validation
 from looper.records.task import Task
@@ -44,6 +45,12 @@ def validated(task: Task, golds: Sequence[Judgement], nothing: Judgement) -> tup
     return validate(task, "environment", judge), asked.count("gold")
 
 
+def taken(
+    task: Task, found: Validation, missing: Callable[[str], tuple[str, ...]] = lambda repo: ()
+) -> tuple[tuple[Task, ...], dict[str, str]]:
+    return eligible([task], in_force([task], [found], (), missing))
+
+
 def test_a_clean_task_is_judged_once_with_gold(labelled: Task) -> None:
     found, golds = validated(labelled, [judged(PASSED, PASSED, PASSED)], judged(FAILED, PASSED, PASSED))
     assert (found.valid, found.cause, found.excluded, golds) == (True, "", {}, 1)
@@ -54,7 +61,7 @@ def test_ids_that_gold_does_not_always_keep_are_left_out_with_how_often(labelled
     found, asked = validated(labelled, golds, judged(FAILED, PASSED, PASSED))
     assert found.valid and asked == 3
     assert found.excluded == {"p": "failed with gold, 3 of 3 times", "q": "missing with gold, 1 of 3 times"}
-    kept, left_out = eligible([labelled], [found])
+    kept, left_out = taken(labelled, found)
     assert kept[0].pass_to_pass == () and not left_out
 
 
@@ -62,7 +69,7 @@ def test_a_fix_that_flips_is_no_task(labelled: Task) -> None:
     golds = [judged(FAILED, PASSED, PASSED), judged(PASSED, PASSED, PASSED), judged(PASSED, PASSED, PASSED)]
     found, _ = validated(labelled, golds, judged(FAILED, PASSED, PASSED))
     assert not found.valid and "f failed in 1 of 3 runs" in found.cause
-    assert eligible([labelled], [found]) == ((), {labelled.instance_id: found.cause})
+    assert taken(labelled, found) == ((), {labelled.instance_id: found.cause})
 
 
 def test_a_task_that_nothing_resolves_or_that_cannot_be_believed_is_no_task(labelled: Task) -> None:
@@ -78,8 +85,8 @@ def test_a_validation_holds_for_the_labels_and_rules_it_was_made_with(labelled: 
     found, _ = validated(labelled, [judged(FAILED)] * 3, judged(FAILED))
     relabelled = labelled.model_copy(update={"fail_to_pass": ("g",)})
     older = found.model_copy(update={"verifier": "0"})
-    assert eligible([relabelled], [found])[0] == (relabelled,)
-    assert eligible([labelled], [older])[0] == (labelled,)
+    assert taken(relabelled, found)[0] == (relabelled,)
+    assert taken(labelled, older)[0] == (labelled,)
 
 
 def test_v11_a_missing_program_is_no_verdict_about_a_task_and_part_of_what_a_validation_is_known_by(
@@ -99,8 +106,8 @@ def test_v11_a_missing_program_is_no_verdict_about_a_task_and_part_of_what_a_val
         without_dot(judged(FAILED, PASSED, PASSED))
     found = without_dot(judged(PASSED, FAILED, PASSED))
     assert found.valid and found.excluded and found.key[-1] == ("dot",)
-    assert eligible([labelled], [found], lambda repo: ("dot",))[0][0].pass_to_pass == ("q",)
-    assert eligible([labelled], [found])[0] == (labelled,), "installed by now"
+    assert taken(labelled, found, lambda repo: ("dot",))[0][0].pass_to_pass == ("q",)
+    assert taken(labelled, found)[0] == (labelled,), "installed by now"
 
 
 def test_the_table_counts_what_was_not_tried_and_gives_every_cause(labelled: Task) -> None:
@@ -114,3 +121,51 @@ def test_the_table_counts_what_was_not_tried_and_gives_every_cause(labelled: Tas
     assert f"| {labelled.repo} | 5 | 1 | 1 | 1 | 3 | 0 | 2.0 | 2.0 |" in lines
     assert any(line.startswith(f"- {labelled.instance_id}: 1 of 1 FAIL_TO_PASS") for line in lines)
     assert any("r-2: `p` (failed with gold, 3 of 3 times)" in line for line in lines)
+
+
+def test_what_was_found_elsewhere_holds_until_this_machine_found_out_itself(labelled: Task) -> None:
+    """By whatever rules it was found there; but not for other labels, nor where a program is missing that was there."""
+    bad, _ = validated(labelled, [judged(FAILED)] * 3, judged(FAILED))
+    clean, _ = validated(labelled, [judged(PASSED, PASSED, PASSED)], judged(FAILED, PASSED, PASSED))
+    there, name = bad.model_copy(update={"verifier": "0"}), labelled.instance_id
+    assert in_force([labelled], [], [there]) == {name: there}
+    assert in_force([labelled], [clean], [there]) == {name: clean}
+    assert in_force([labelled], [clean.model_copy(update={"verifier": "0"})], [there]) == {name: there}
+    assert in_force([labelled.model_copy(update={"fail_to_pass": ("g",)})], [], [there]) == {}
+    assert in_force([labelled], [], [there], lambda repo: ("dot",)) == {}
+
+
+def test_what_is_shipped_says_where_and_when_each_task_was_judged_once() -> None:
+    names = [found.instance_id for found in shipped()]
+    assert len(names) == len(set(names))
+    for found in shipped():
+        assert found.machine and found.day and found.gold_s > 0 and not found.missing_programs
+        assert found.valid == (not found.cause)
+
+
+def test_two_validations_differ_by_what_they_say_of_the_task_and_not_by_seconds(labelled: Task) -> None:
+    clean, _ = validated(labelled, [judged(PASSED, PASSED, PASSED)], judged(FAILED, PASSED, PASSED))
+    partly, _ = validated(labelled, [judged(PASSED, FAILED, PASSED)] * 3, judged(FAILED, PASSED, PASSED))
+    bad, _ = validated(labelled, [judged(FAILED)] * 3, judged(FAILED))
+    assert difference(clean, clean.model_copy(update={"gold_s": 99.0, "machine": "another"})) == ""
+    assert difference(partly, clean) == "1 ids left out here only, p"
+    assert difference(clean, partly) == "1 ids left out there only, p"
+    assert difference(clean, bad) == f"valid here, invalid ({bad.cause}) there"
+
+
+def test_what_takes_longest_is_judged_first_and_the_time_left_is_reckoned_from_what_it_took_elsewhere(
+    labelled: Task,
+) -> None:
+    clean, _ = validated(labelled, [judged(PASSED, PASSED, PASSED)], judged(FAILED, PASSED, PASSED))
+
+    def timed(name: str, environment_s: float) -> Validation:
+        return clean.model_copy(update={"instance_id": name, "environment_s": environment_s})
+
+    tasks = [labelled.model_copy(update={"instance_id": name}) for name in ("short", "long", "new")]
+    short, long, new = timed("short", 0.0), timed("long", 96.0), timed("new", 46.0)
+    left = TimeLeft(tasks, [short, long])
+    assert [task.instance_id for task in left.longest_first()] == ["new", "long", "short"]
+    assert left.after(long, 50.0) == "", "nobody knows of the new one"
+    left = TimeLeft(tasks, [short, long, new])
+    assert [task.instance_id for task in left.longest_first()] == ["long", "new", "short"]
+    assert left.after(long, 50.0) == ", about 27 s left", "54 s of 100 + 50 + 4, at half of their speed"

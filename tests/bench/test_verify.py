@@ -307,6 +307,14 @@ def test_c4_folders_too_deep_are_called_so(verdict_of: Judge) -> None:
     assert found.cause == "the patch cannot be judged: its folders lie too deeply in one another"
 
 
+def test_c4_folders_as_deep_as_python_s_stack_are_judged_whoever_owns_them(
+    verdict_of: Judge, task: Task
+) -> None:
+    path = "d/" * 1200 + "x"
+    added = f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
+    assert verdict_of(task.gold_patch + added).outcome is Outcome.RESOLVED
+
+
 def test_text_that_changes_no_file_is_no_empty_patch(verdict_of: Judge) -> None:
     found = verdict_of("I would change ops.py like so.\n+++ b/ops.py\n")
     assert found.outcome is Outcome.UNRESOLVED and "does not apply: No valid patches in input" in found.cause

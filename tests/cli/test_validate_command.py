@@ -12,6 +12,7 @@ from looper.bench.verify import Judgement
 from looper.cli import validating
 from looper.cli.settings import settings
 from looper.cli.wiring import every_task
+from looper.errors import ExitCode
 from looper.experiment.schedule import select_tasks
 from looper.records.plan import TaskSelection
 from looper.records.task import Task
@@ -25,10 +26,10 @@ def test_a_task_is_validated_once_and_the_table_says_what_was_found(tmp_path: Pa
     asked = ["bench", "validate", "--suite", "micro", *(word for name in names for word in ("--task", name))]
     first = looper(*asked, cwd=tmp_path, **home)
     assert first.returncode == 0, first.stderr
-    assert "0 of 2 tasks need nothing more, 2 to do" in first.stderr and first.stderr.count(": valid, ") == 2
+    assert "0 of 2 tasks needed nothing more" in first.stderr and first.stderr.count(": valid, ") == 2
     assert "| 2 | 2 | 0 | 0 | 0 | 0 |" in first.stdout
     again = looper(*asked, cwd=tmp_path, **home)
-    assert "2 of 2 tasks need nothing more, 0 to do" in again.stderr and again.stdout == first.stdout
+    assert "2 of 2 tasks needed nothing more" in again.stderr and again.stdout == first.stdout
 
 
 def test_a_task_that_breaks_ends_no_other(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,9 +45,24 @@ def test_a_task_that_breaks_ends_no_other(state: Path, monkeypatch: pytest.Monke
         return real(task, *rest)
 
     monkeypatch.setattr(validating, "verify", breaks)
-    _, found = validating.run_validations(selection, at, 1, "auto", told.append)
+    found = validating.run_validations(selection, at, 1, "auto", told.append).found
     assert [each.instance_id for each in found] == [tasks[1].instance_id] and found[0].valid
     assert f"{tasks[0].instance_id}: not tried, ValueError: something odd" in told
+
+
+def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_exit_status(
+    tmp_path: Path, state: Path
+) -> None:
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    listed = looper("run", "exp00", "--dry-run", "--arm", "noop", "--limit", "1", cwd=tmp_path, **home).stdout
+    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("noop/0/")]
+    asked = ["bench", "validate", "--suite", "micro", "--task", name]
+    mirror = next((tmp_path / "home").rglob("*.git"))
+    for part in (mirror / "objects").iterdir():
+        shutil.rmtree(part)
+    broken = looper(*asked, cwd=tmp_path, **home)
+    assert broken.returncode == ExitCode.INFRASTRUCTURE and f"{name}: not tried, " in broken.stderr
+    assert "1 of 1 tasks were not tried" in broken.stderr and "Traceback" not in broken.stderr
 
 
 def test_what_cannot_be_validated_is_one_line(tmp_path: Path, state: Path) -> None:

@@ -72,6 +72,19 @@ def test_a_workspace_is_the_base_tree_in_a_repository_of_one_commit(
     assert git(["remote"], cwd=workspace.root) == b""
 
 
+def test_a_mirror_that_lacks_a_file_of_the_base_tree_is_told_with_object_and_path(
+    workspaces: GitWorkspaces, mirror: Path, task: Task
+) -> None:
+    """And is complete again once something stands in its place."""
+    name = git(["rev-parse", f"{task.base_commit}:folder/script.sh"], cwd=mirror).decode().strip()
+    (mirror / "objects" / name[:2] / name[2:]).unlink()
+    with pytest.raises(WorkspaceError, match=f"lacks the object {name}, folder/script.sh of the base commit"):
+        workspaces.create(task, "w")
+    other = git(["hash-object", "-w", "--stdin"], cwd=mirror, stdin=b"echo of a release\n").decode().strip()
+    git(["update-ref", f"refs/replace/{name}", other], cwd=mirror)
+    assert (workspaces.create(task, "w").root / "folder" / "script.sh").read_text() == "echo of a release\n"
+
+
 def _plain(source: Path) -> None: ...
 
 

@@ -1,5 +1,6 @@
 """An HTTP server whose every answer is a list of moves: send these bytes, wait, reset, close."""
 
+import contextlib
 import socket
 import struct
 import threading
@@ -26,11 +27,16 @@ class ScriptedServer:
         self._stopped = threading.Event()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """A thread left waiting would, once anything interrupts it, take connections of whichever socket has the number by then."""
         self._stopped.set()
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        self._thread.join()
         self._socket.close()
 
     def _serve(self) -> None:
@@ -39,7 +45,10 @@ class ScriptedServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+            if self._stopped.is_set():
+                connection.close()
+            else:
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
         with connection:

@@ -1,7 +1,9 @@
 """Gold must resolve and nothing must not: a task that fails this measures its environment, not an agent."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
 from statistics import median
 
 from looper.bench.official import disagreements
@@ -94,21 +96,37 @@ def _excluded(golds: Sequence[Judgement]) -> dict[str, str]:
     }
 
 
-def eligible(
+@cache
+def shipped() -> tuple[Validation, ...]:
+    """What was found of the benchmark's tasks where Looper was made, so that nobody needs a night before the first run."""
+    text = (resources.files("looper.bench") / "validated.jsonl").read_text("utf-8")
+    return tuple(Validation.from_json(line) for line in text.splitlines())
+
+
+def in_force(
     tasks: Sequence[Task],
-    known: Sequence[Validation],
+    own: Iterable[Validation],
+    elsewhere: Iterable[Validation] = (),
     missing_programs: Callable[[str], tuple[str, ...]] = lambda repo: (),
-) -> tuple[tuple[Task, ...], dict[str, str]]:
-    """Tasks without their excluded ids, and why others are not eligible, by id. A task that nobody validated stays, by the rules
-    of today and with the programs that a repository's tests find today."""
-    found = {
-        (each.instance_id, each.task_hash): each
-        for each in known
-        if each.verifier == VERSION and each.missing_programs == missing_programs(each.repo)
+) -> dict[str, Validation]:
+    """The validation that counts for each task here, by id: of its labels, and with the programs that are here. What this machine
+    found by the rules of today comes before what was found `elsewhere`, by whatever rules."""
+    hashes = {task.instance_id: content_hash(task) for task in tasks}
+    return {
+        each.instance_id: each
+        for each in (*elsewhere, *(each for each in own if each.verifier == VERSION))
+        if hashes.get(each.instance_id) == each.task_hash
+        and each.missing_programs == missing_programs(each.repo)
     }
+
+
+def eligible(
+    tasks: Sequence[Task], validations: Mapping[str, Validation]
+) -> tuple[tuple[Task, ...], dict[str, str]]:
+    """Tasks without their excluded ids, and why others are not eligible, by id. A task that nobody validated stays."""
     kept, left_out = [], {}
     for task in tasks:
-        validation = found.get((task.instance_id, content_hash(task)))
+        validation = validations.get(task.instance_id)
         if validation is None:
             kept.append(task)
         elif validation.valid:
@@ -117,3 +135,21 @@ def eligible(
         else:
             left_out[task.instance_id] = validation.cause
     return tuple(kept), left_out
+
+
+def difference(here: Validation, elsewhere: Validation) -> str:
+    """How two validations of one task differ in what they say of it, in one line; empty where they do not."""
+    if here.valid != elsewhere.valid:
+        return f"{_said(here)} here, {_said(elsewhere)} there"
+    only = sorted(here.excluded.keys() - elsewhere.excluded.keys())
+    gone = sorted(elsewhere.excluded.keys() - here.excluded.keys())
+    parts = [
+        f"{len(names)} ids left out {where} only, {names[0]}"
+        for names, where in ((only, "here"), (gone, "there"))
+        if names
+    ]
+    return "; ".join(parts)
+
+
+def _said(found: Validation) -> str:
+    return "valid" if found.valid else f"invalid ({found.cause})"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from looper.bench import patches
 from looper.bench.protection import NOTHING, Protection, left_out, pytest_settings
 from looper.bench.testrun import Ran, Seen, run_tests
-from looper.errors import BadPatch, FileRefused, VerifierBroken, is_of_what_was_made, named
+from looper.errors import BadPatch, FileRefused, TreeUnreadable, VerifierBroken, is_of_what_was_made, named
 from looper.protocols import (
     Change,
     Effect,
@@ -101,6 +101,8 @@ def verify(task: Task, patch: str, environment: Environment, court: Court, name:
 
 def _fault_of_patch(error: Exception) -> str:
     match error:
+        case TreeUnreadable():
+            return str(error)
         case RecursionError():
             return "its folders lie too deeply in one another"
         case MemoryError():

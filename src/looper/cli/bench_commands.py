@@ -82,6 +82,9 @@ def bench_validate(
     file: Annotated[
         Path | None, typer.Option(help="Markdown file to write the table to, between its marks.")
     ] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="File to write what was found to, a JSON object a line.")
+    ] = None,
     suite: Annotated[str, typer.Option(help="swe-bench-cl, micro, humaneval or mbpp.")] = "swe-bench-cl",
     level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
@@ -92,22 +95,34 @@ def bench_validate(
 
     Gold must pass every FAIL_TO_PASS id each time, and nothing must not. PASS_TO_PASS ids that gold does not pass in three
     runs are left out from then on, and tasks that are not valid are no longer taken by any plan; the table says which and why.
-    Safe to interrupt and to repeat: what was validated with the same labels, environment and rules is not judged again.
+    Safe to interrupt and to repeat: what was validated with the same labels, environment and rules is not judged again. Looper
+    ships what was found where it was made; plans go by that for tasks that were not validated here, and every difference is named.
 
     Example: looper bench validate --repo sympy/sympy --workers 2
     """
     from looper.cli.grading import suite_named
-    from looper.cli.validating import run_validations, write_table
+    from looper.cli.validating import run_validations, save, write_table
+    from looper.errors import ExitCode
     from looper.views.eligibility import table_lines
 
     chosen = chosen_settings(data, mirrors)
     selection = suite_named(suite, level).model_copy(
         update={"repos": tuple(repo or ()), "tasks": tuple(tasks or ())}
     )
-    counts, found = run_validations(selection, chosen, workers, sandbox, say)
-    print("\n".join(table_lines(counts, found)))
-    for line in write_table(file, selection, chosen, found) if file is not None else ():
+    done = run_validations(selection, chosen, workers, sandbox, say)
+    print("\n".join(table_lines(done.counts, done.found)))
+    for name, how in done.differences.items():
+        print(f"{name}: not as shipped: {how}")
+    if records is not None:
+        say(save(records, done.found))
+    for line in write_table(file, selection, chosen, done.found) if file is not None else ():
         say(line)
+    untried = sum(done.counts.values()) - len(done.found)
+    if untried:
+        say(
+            f"{untried} of {sum(done.counts.values())} tasks were not tried; the same command goes on with them"
+        )
+        raise typer.Exit(ExitCode.INTERRUPTED if done.stopped else ExitCode.INFRASTRUCTURE)
 
 
 @bench.command("verify")

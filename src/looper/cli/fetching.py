@@ -57,8 +57,8 @@ def _fetched(repo: str, tasks: Sequence[Task], settings: Settings) -> str:
         (first, path), *others = objects.items()
         raise BadInput(
             f"The mirror {folder} lacks the object {first}{f', which is {path}' if path else ''}"
-            f"{f', and {len(others)} more' if others else ''}. Remove the folder and fetch again, or name complete mirrors with "
-            "--mirrors."
+            f"{f', and {len(others)} more' if others else ''}. Remove the folder and fetch again, name complete mirrors with "
+            "--mirrors, or put that file's content of the next release in its place: git hash-object -w, then git replace."
         )
     return f"{repo}: {folder} holds all that {len(tasks)} tasks begin with"
 

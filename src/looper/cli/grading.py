@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from looper.cli.preparing import load_tasks
+from looper.bench.validate import eligible
+from looper.cli.preparing import validations_of
 from looper.cli.progress import RunProgress
 from looper.cli.settings import Settings
-from looper.cli.wiring import Site, code_version, engine, judged_before, predictions
+from looper.cli.wiring import Site, code_version, engine, every_task, judged_before, predictions
 from looper.errors import BadInput, EnvironmentBroken
 from looper.experiment.grading import GRADING, grading_plan, identity_of, trajectories
 from looper.experiment.ledger import Ledger
@@ -34,9 +35,19 @@ def grade(
 ) -> RunView:
     """Everything behind `looper bench verify`: a run whose rollouts were made elsewhere. `command` goes on with it."""
     selection = suite_named(suite, level, isolation)
-    tasks, mirrors = load_tasks(selection, settings)
+    every, mirrors = every_task(selection, settings)
+    tasks, unfit = eligible(every, validations_of(selection, every, settings))
     by_id = {task.instance_id: task for task in tasks}
-    judged = predictions(path, by_id)
+    judged = []
+    for prediction in predictions(path, {task.instance_id: task for task in every}):
+        if why := unfit.get(prediction.instance_id):
+            say(
+                f"{prediction.instance_id} of {prediction.model} is not judged, the task is not eligible: {why}"
+            )
+        else:
+            judged.append(prediction)
+    if not judged:
+        raise BadInput(f"{path}: none of its tasks is eligible here; looper bench validate says why.")
     plan = grading_plan(path, judged, suite, level, GRADING, selection.isolation)
     chosen = select_tasks(tasks, plan.selection)
     with contextlib.ExitStack() as stack:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from looper.bench.validate import eligible
+from looper.bench.validate import eligible, in_force, shipped
 from looper.cli.settings import Settings
 from looper.cli.wiring import every_task, missing_programs, stale_tasks
 from looper.errors import BadInput
@@ -33,6 +33,8 @@ class Prepared:
     """To learn from."""
     left_out: dict[str, str]
     """Tasks that could have been learned from and are not, and why."""
+    validations: dict[str, Validation]
+    """Of all real tasks of the suite that were validated, here or where Looper was made, by id."""
     mirrors: dict[str, Path]
 
     @property
@@ -46,7 +48,9 @@ class Prepared:
 
 def prepare(plan: Plan, settings: Settings) -> Prepared:
     """Raises BadInput for what cannot be run."""
-    every, mirrors = load_tasks(plan.selection, settings)
+    every, mirrors = every_task(plan.selection, settings)
+    validations = validations_of(plan.selection, every, settings)
+    every, _ = eligible(every, validations)
     tasks, learning = split_tasks(every, plan.selection, plan.experience)
     experience, more_mirrors = load_experience(plan, learning, settings)
     kept: dict[Source, tuple[Task, ...]] = {}
@@ -55,7 +59,7 @@ def prepare(plan: Plan, settings: Settings) -> Prepared:
         assert plan.experience is not None
         kept[source], why = fit_to_learn_from(found, tasks, plan.experience.selection)
         left_out |= why
-    return Prepared(plan, tasks, kept, left_out, mirrors | more_mirrors)
+    return Prepared(plan, tasks, kept, left_out, validations, mirrors | more_mirrors)
 
 
 def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:
@@ -69,10 +73,17 @@ def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:
 def load_tasks(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
     """All tasks of the selection's suite that nobody found to be no tasks here, and the mirrors of their repositories."""
     tasks, mirrors = every_task(selection, settings)
+    return eligible(tasks, validations_of(selection, tasks, settings))[0], mirrors
+
+
+def validations_of(
+    selection: TaskSelection, tasks: Sequence[Task], settings: Settings
+) -> dict[str, Validation]:
+    """The validation that counts for each task, by id. Tasks of the embedded suite are made so that they can be told."""
     if selection.suite == "micro":
-        return tasks, mirrors
-    known = list(read_stream(settings.validations, "validations", Validation))
-    return eligible(tasks, known, missing_programs)[0], mirrors
+        return {}
+    own = read_stream(settings.validations, "validations", Validation)
+    return in_force(tasks, own, shipped(), missing_programs)
 
 
 def load_experience(

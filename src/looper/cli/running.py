@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from looper.bench.validate import shipped
+from looper.bench.verify import VERSION
 from looper.cli.plans import RunOptions, load_plan
 from looper.cli.preparing import FEW_TASKS, STALE, Prepared, prepare
 from looper.cli.progress import RunProgress, TrainingProgress, Waits
@@ -30,7 +32,6 @@ from looper.experiment.staging import Staging
 from looper.journal import read_stream
 from looper.protocols import Workspaces
 from looper.records.base import content_hash
-from looper.records.eligibility import Validation
 from looper.records.learning import Source
 from looper.records.plan import Override, Plan, RunManifest
 from looper.records.task import Task
@@ -154,7 +155,7 @@ def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[O
 
 def _about(prepared: Prepared, overrides: Sequence[Override], settings: Settings) -> Iterator[str]:
     """What somebody who waits for the run should know of it before."""
-    yield from _about_eligibility(prepared.tasks, settings)
+    yield from _about_eligibility(prepared)
     for name, why in prepared.left_out.items():
         yield f"{name} is not learned from: {why}"
     for found in overrides:
@@ -179,17 +180,31 @@ def _adapters_fit(plan: Plan, models: Models, tasks: Sequence[Task]) -> None:
             )
 
 
-def _about_eligibility(tasks: Sequence[Task], settings: Settings) -> Iterator[str]:
-    """Of real tasks: which are not taken because they cannot tell right from wrong here, and how many nobody looked at."""
-    repos = {task.repo for task in tasks if task.suite == "swe-bench-cl"}
-    known = read_stream(settings.validations, "validations", Validation) if repos else ()
-    of_repos = {found.instance_id: found for found in known if found.repo in repos}
-    for found in of_repos.values():
-        if not found.valid:
+def _about_eligibility(prepared: Prepared) -> Iterator[str]:
+    """Of real tasks: which are not taken because they cannot tell right from wrong, and on whose word the others are."""
+    if prepared.plan.selection.suite == "micro":
+        return
+    real = prepared.tasks
+    repos = {task.repo for task in real}
+    for found in prepared.validations.values():
+        if not found.valid and found.repo in repos:
             yield f"{found.instance_id} is not eligible: {found.cause}"
-    unknown = sum(task.repo in repos and task.instance_id not in of_repos for task in tasks)
-    if unknown:
-        yield f"{unknown} of {len(tasks)} tasks were not validated here; before a model is asked: looper bench validate"
+    known = [
+        prepared.validations[task.instance_id] for task in real if task.instance_id in prepared.validations
+    ]
+    of_looper = {id(found) for found in shipped()}
+    elsewhere = [found for found in known if id(found) in of_looper]
+    if elsewhere:
+        rules = sorted({found.verifier for found in elsewhere} - {VERSION})
+        older = f" by the rules {', '.join(rules)}, and today's are {VERSION}" if rules else ""
+        yield (
+            f"{len(elsewhere)} of {len(real)} tasks were validated where Looper was made ({max(found.day for found in elsewhere)})"
+            f"{older}, and not here; looper bench validate shows whether it is the same here"
+        )
+    if len(known) < len(real):
+        yield (
+            f"{len(real) - len(known)} of {len(real)} tasks were not validated; before a model is asked: looper bench validate"
+        )
 
 
 def _drift(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from looper.bench.validate import shipped
 from looper.cli.adapters import card_reader
 from looper.cli.repositories import opened
 from looper.cli.served import Embedded, Repository
@@ -140,7 +141,7 @@ def _campaign(options: ServeOptions, settings: Settings, say: Callable[[str], No
 def _eligible(tasks: Iterable[str], settings: Settings) -> dict[str, str]:
     """What `looper bench validate` found last of each of these tasks."""
     wanted, found = set(tasks), dict[str, str]()
-    for each in read_stream(settings.validations, "validations", Validation):
+    for each in (*shipped(), *read_stream(settings.validations, "validations", Validation)):
         if each.instance_id in wanted:
             found[each.instance_id] = "valid" if each.valid else f"not valid: {each.cause}"
     return found

@@ -1,11 +1,17 @@
 """What `looper bench validate` does."""
 
 import contextlib
+import math
+import os
+import platform
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from looper.bench.validate import validate
+from looper.bench.validate import difference, shipped, validate
 from looper.bench.verify import VERSION, Court, Judgement, verify
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, engine, every_task, missing_programs
@@ -20,21 +26,32 @@ from looper.records.task import Task
 from looper.untrusted import named_text
 from looper.views.blocks import with_block
 from looper.views.eligibility import table_lines
+from looper.views.show import duration
 
 LOG_BYTES = 64 << 20
 """Of a test run's log, to be read as the official harness does."""
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Validated:
+    """What is known of the chosen tasks in the end."""
+
+    counts: dict[str, int]
+    """How many tasks were chosen of each repository."""
+    found: list[Validation]
+    """By today's rules, in the order of the suite."""
+    differences: dict[str, str]
+    """From what Looper ships, by id."""
+    stopped: bool
+    """By somebody, before all were tried."""
+
+
 def run_validations(
-    selection: TaskSelection,
-    settings: Settings,
-    workers: int,
-    sandbox: str,
-    say: Say,
-) -> tuple[dict[str, int], list[Validation]]:
-    """Validate what is not validated yet; how many tasks were chosen of each repository, and what is known of them then. Safe to interrupt: each task is on
-    record when it is done. Raises BadInput for names that do not exist and for mirrors that are not there."""
+    selection: TaskSelection, settings: Settings, workers: int, sandbox: str, say: Say
+) -> Validated:
+    """Validate what is not validated yet, what takes longest first. Safe to interrupt: each task is on record when it is done.
+    Raises BadInput for names that do not exist and for mirrors that are not there."""
     every, mirrors = every_task(selection, settings)
     tasks = select_tasks(every, selection)
     absent = sorted({task.repo for task in tasks if f"{task.suite}:{task.repo}" not in mirrors})
@@ -43,7 +60,13 @@ def run_validations(
             f"There is no mirror of {', '.join(absent)} below {settings.mirrors}. Get it: looper bench fetch "
             f"--repo {absent[0]}; or name a folder with --mirrors."
         )
-    folder = settings.validations
+    missing = {repo: missing_programs(repo) for repo in {task.repo for task in tasks}}
+    for repo, programs in sorted(missing.items()):
+        if programs:
+            say(
+                f"{repo}: {', '.join(programs)} is not installed, and tests call it; looper bench prepare says how to get it"
+            )
+    folder, machine = settings.validations, described_machine()
     with contextlib.ExitStack() as stack:
         lock = RunLock(folder, "folder of validations")
         stack.callback(lock.close)
@@ -52,23 +75,6 @@ def run_validations(
         site = Site(mirrors, settings, sandbox, say)
         stop = stack.enter_context(site.occupied(folder))
         known = {found.key: found for found in stream.recovered}
-        missing = {repo: missing_programs(repo) for repo in {task.repo for task in tasks}}
-        for repo, programs in sorted(missing.items()):
-            if programs:
-                say(
-                    f"{repo}: {', '.join(programs)} is not installed, and tests call it; looper bench prepare says how to get it"
-                )
-        jobs = []
-        for task in tasks:
-            try:
-                environment = site.environments.of(task).id
-            except (BadInput, InfrastructureError) as error:
-                say(f"{task.instance_id}: not tried, {error}")
-                continue
-            key = task.instance_id, content_hash(task), environment, VERSION, missing[task.repo]
-            if key not in known:
-                jobs.append(task)
-        say(f"{len(tasks) - len(jobs)} of {len(tasks)} tasks need nothing more, {len(jobs)} to do")
 
         def judge(task: Task, patch: str) -> Judgement:
             court = Court(site.workspaces, site.sandbox, GRADING, log_bytes=LOG_BYTES)
@@ -77,32 +83,93 @@ def run_validations(
         def one(task: Task) -> Validation | str:
             if stop.is_set():
                 return f"{task.instance_id}: not tried, stopped"
+            begun = time.monotonic()
             try:
-                return validate(task, site.environments.of(task).id, judge, missing[task.repo])
+                environment = site.environments.of(task).id
+                waited = time.monotonic() - begun
+                key = task.instance_id, content_hash(task), environment, VERSION, missing[task.repo]
+                if key in known:
+                    return known[key]
+                found = validate(task, environment, judge, missing[task.repo])
             except Exception as error:
-                if ends_everything(error):
+                # A commit or an environment that is not there is one task's lack.
+                of_task = isinstance(error, BadInput | InfrastructureError)
+                if ends_everything(error) and not isinstance(error, BadInput):
                     raise
-                return f"{task.instance_id}: not tried, {named(error)}"
+                return f"{task.instance_id}: not tried, {error if of_task else named(error)}"
+            day = datetime.now(UTC).date().isoformat()
+            return found.model_copy(
+                update={"environment_s": round(waited, 1), "machine": machine, "day": day}
+            )
 
-        for number, found in enumerate(engine(workers).map(one, jobs), 1):
+        left = TimeLeft(tasks, shipped())
+        begun, before = time.monotonic(), 0
+        for number, found in enumerate(engine(workers).map(one, left.longest_first()), 1):
             if isinstance(found, str):
                 say(found)
-                continue
-            stream.append(found)
-            known[found.key] = found
-            state = "valid" if found.valid else f"INVALID, {found.cause}"
-            less = f", {len(found.excluded)} PASS_TO_PASS ids left out" if found.excluded else ""
-            say(f"{number}/{len(jobs)} {found.instance_id}: {state}{less}, {found.gold_s:.1f} s")
-    ids = {task.instance_id: content_hash(task) for task in tasks}
+            elif found.key in known:
+                before += 1
+            else:
+                stream.append(found)
+                known[found.key] = found
+                state = "valid" if found.valid else f"INVALID, {found.cause}"
+                less = f", {len(found.excluded)} PASS_TO_PASS ids left out" if found.excluded else ""
+                say(
+                    f"{number}/{len(tasks)} {found.instance_id}: {state}{less}, {found.gold_s:.1f} s"
+                    f"{left.after(found, time.monotonic() - begun)}"
+                )
+        say(f"{before} of {len(tasks)} tasks needed nothing more")
+    order = {task.instance_id: (number, content_hash(task)) for number, task in enumerate(tasks)}
     # One for each task, by the rules of today: what older ones said was said before.
     latest = {
         found.instance_id: found
         for found in known.values()
-        if ids.get(found.instance_id) == found.task_hash
+        if found.instance_id in order
+        and order[found.instance_id][1] == found.task_hash
         and found.verifier == VERSION
         and found.missing_programs == missing[found.repo]
     }
-    return dict(Counter(task.repo for task in tasks)), list(latest.values())
+    elsewhere = {found.instance_id: found for found in shipped()}
+    differing = {
+        name: difference(found, elsewhere[name])
+        for name, found in latest.items()
+        if name in elsewhere and elsewhere[name].task_hash == found.task_hash
+    }
+    return Validated(
+        dict(Counter(task.repo for task in tasks)),
+        sorted(latest.values(), key=lambda found: order[found.instance_id]),
+        {name: how for name, how in differing.items() if how},
+        stop.is_set(),
+    )
+
+
+def described_machine() -> str:
+    """System, architecture and processors, without a name."""
+    return f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} processors"
+
+
+class TimeLeft:
+    """What validating tasks takes, by what it took where Looper was made."""
+
+    def __init__(self, tasks: Sequence[Task], timed: Iterable[Validation]) -> None:
+        known = {found.instance_id: found for found in timed}
+        self._took = {
+            task.instance_id: found.environment_s + found.repeats * found.gold_s + found.empty_s
+            for task in tasks
+            if (found := known.get(task.instance_id))
+        }
+        self._tasks, self._done = tasks, 0.0
+
+    def longest_first(self) -> list[Task]:
+        """Those that nobody timed before all others."""
+        return sorted(self._tasks, key=lambda task: -self._took.get(task.instance_id, math.inf))
+
+    def after(self, found: Validation, elapsed_s: float) -> str:
+        """To be added to what is said of a task that is done; nothing where a task was never timed."""
+        self._done += self._took.get(found.instance_id, 0.0)
+        if not self._done or len(self._took) < len(self._tasks):
+            return ""
+        return f", about {duration(elapsed_s / self._done * (sum(self._took.values()) - self._done))} left"
 
 
 def write_table(
@@ -114,3 +181,9 @@ def write_table(
     written = with_block(text, "looper bench validate", table_lines(every, found), str(file))
     replace_file(file, written.encode())
     yield f"{file}: {len(found)} validations"
+
+
+def save(file: Path, found: Sequence[Validation]) -> str:
+    """As lines of JSON, to be shipped or compared elsewhere."""
+    replace_file(file, b"".join(each.to_json() + b"\n" for each in found))
+    return f"{file}: {len(found)} validations"

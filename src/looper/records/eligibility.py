@@ -29,6 +29,12 @@ class Validation(Record):
 
     missing_programs: tuple[str, ...] = ()
     """Programs of the system that the repository's tests call and that were not there."""
+    environment_s: float = 0.0
+    """Waited for the environment: to be built, or compiled, by this task or by another one that was first."""
+    machine: str = ""
+    """System, architecture and processors that it was judged on."""
+    day: str = ""
+    """When, in UTC, as 2026-11-28."""
 
     @property
     def key(self) -> tuple[str, str, str, str, tuple[str, ...]]:

@@ -64,12 +64,17 @@ def compiled_modules(
 
 def _build(folder: Path, log: Path, argv: list[str], what: str) -> None:
     cores = str(os.cpu_count() or 1)
+    search = [str(Path(argv[0]).parent), os.environ["PATH"]]
+    if cache := shutil.which("ccache"):
+        search.insert(0, str(_compilers_through(cache, folder.parent / "through-ccache")))
     environment = {
         **os.environ,
         # Debug information triples time and size, and nobody reads it.
         "CFLAGS": "-g0",
         "CXXFLAGS": "-g0",
-        "PATH": f"{Path(argv[0]).parent}{os.pathsep}{os.environ['PATH']}",
+        "CCACHE_DIR": str(folder.parent / "ccache"),
+        "CCACHE_NOHASHDIR": "1",
+        "PATH": os.pathsep.join(search),
     }
     argv = [word.replace("{cores}", cores) for word in argv]
     try:
@@ -85,6 +90,16 @@ def _build(folder: Path, log: Path, argv: list[str], what: str) -> None:
         raise EnvironmentBroken(
             f"Compiling {what} failed: {' / '.join(lines[-LAST_LINES:])[:600]}. The whole log: {log}"
         )
+
+
+def _compilers_through(cache: str, folder: Path) -> Path:
+    """Under the compilers' own names, or the linker is called through it as well: build programs derive one from the other. Most
+    native sources of two commits are the same."""
+    shared_folder(folder)
+    for name in ("cc", "gcc", "c++", "g++"):
+        if shutil.which(name) and not (folder / name).is_symlink():
+            (folder / name).symlink_to(cache)
+    return folder
 
 
 def _keep_compiled(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Interpreters of old versions: what is here, and what uv installs where nothing is."""
 
+import glob
 import os
 import shutil
 import subprocess
@@ -74,11 +75,10 @@ def _candidates(version: str, place: Path) -> Iterator[Path]:
 
 
 def _pyenv(version: str) -> list[Path]:
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    found = sorted(
-        root.glob(f"versions/{version}.*/bin/python"), key=lambda path: _patch_number(path.parts[-3])
-    )
-    return found[::-1]
+    root = os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv"
+    # By the module: a `Path` fails at what it may not read, and another user's folder can be named.
+    found = [Path(name) for name in glob.glob(f"{glob.escape(str(root))}/versions/{version}.*/bin/python")]
+    return sorted(found, key=lambda path: _patch_number(path.parts[-3]), reverse=True)
 
 
 def _patch_number(name: str) -> int:

@@ -18,6 +18,7 @@ from typing import Literal
 
 from looper.errors import SandboxUnavailable, SandboxUntried
 from looper.protocols import Command, CommandResult
+from looper.untrusted import folders_below
 
 NOBODY = 65534
 PROCESS_LIMIT = 400
@@ -374,13 +375,12 @@ def _disk_is_full(before: tuple[int, int], command: Command) -> bool:
 def _held(root: Path) -> tuple[int, int]:
     """Bytes of the files below a folder, and how many entries there are."""
     held = entries = 0
-    for folder, folders, names in os.walk(root):
-        entries += len(folders) + len(names)
-        for name in names:
-            try:
-                held += os.lstat(os.path.join(folder, name)).st_blocks * 512
-            except OSError:
-                continue  # Gone since it was listed.
+    for _, found in folders_below(str(root)):
+        entries += len(found)
+        for entry in found:
+            with contextlib.suppress(OSError):  # Gone since it was listed.
+                if not entry.is_dir(follow_symlinks=False):
+                    held += entry.stat(follow_symlinks=False).st_blocks * 512
     return held, entries
 
 

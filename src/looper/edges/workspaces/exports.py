@@ -12,9 +12,9 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 
 from looper.edges.access import shared_folder
@@ -30,11 +30,13 @@ from looper.edges.workspaces.manifest import (
     link_leaves_tree,
     manifest_hash,
 )
+from looper.edges.workspaces.reuse import CAN_BE_SEEN, Base, Idle, Left, make_equal
 from looper.errors import BadInput, BadPatch, DirtyWorkspace, GitRefused, TreeUnreadable, WorkspaceError
+from looper.journal import replace_file
 from looper.protocols import Change, Effect, TreeEntry
 from looper.records.base import content_hash
 from looper.records.task import Task
-from looper.untrusted import remove_tree
+from looper.untrusted import folders_below, remove_tree
 
 APPLY = Most(kib=2 << 20, cpu_s=60)
 """For `git apply`: a few bytes of a packed patch unfold to any size, and a place that is far away is looked for line by line."""
@@ -47,6 +49,9 @@ FLAGGED = 100
 """Entries that are named although a patch cannot hold them."""
 
 
+GiveBack = Callable[[Left], None]
+
+
 class GitWorkspaces:
     """Working trees from bare mirrors, `NAME.git` with `/` in repository names written as `__`.
 
@@ -55,24 +60,55 @@ class GitWorkspaces:
     """
 
     def __init__(
-        self, mirrors: Mapping[str, Path], exports: Path, workspaces: Path, owner: int | None
+        self,
+        mirrors: Mapping[str, Path],
+        exports: Path,
+        workspaces: Path,
+        owner: int | None,
+        idle: Idle | None = None,
     ) -> None:
-        """`mirrors` by suite and repository name, `SUITE:REPO`."""
+        """`mirrors` by suite and repository name, `SUITE:REPO`. With `idle` trees are used again, and stay in `workspaces`."""
         self._mirrors, self._exports, self._workspaces, self._owner = mirrors, exports, workspaces, owner
         self._loaded: dict[Path, Export] = {}
+        self._idle = idle
         for folder in (exports, workspaces):
             shared_folder(folder)
 
     def at(self, place: Path) -> "GitWorkspaces":
-        """As these, with new trees elsewhere."""
-        return GitWorkspaces(self._mirrors, self._exports, place, self._owner)
+        """As these, with new trees elsewhere: in a folder that its owner removes as a whole."""
+        idle = Idle() if CAN_BE_SEEN else None
+        return GitWorkspaces(self._mirrors, self._exports, place, self._owner, idle)
 
     def create(self, task: Task, name: str) -> "GitWorkspace":
         """Raises WorkspaceError, or DirtyWorkspace where the copy is not what was exported."""
         export = self._export(task)
         root = self._workspaces / f"{name}-{secrets.token_hex(4)}"
+        if self._idle is None:
+            return self._copied(export, root, None)
+        repository = f"{task.suite}:{task.repo}"
+        give_back = partial(self._idle.give, repository)
+        left = self._idle.take(repository, export.base)
+        return (left and self._used_again(left, export, root, give_back)) or self._copied(
+            export, root, give_back
+        )
+
+    def _copied(self, export: "Export", root: Path, give_back: "GiveBack | None") -> "GitWorkspace":
         _copy_tree(export.files, root, self._owner)
-        return GitWorkspace(root, export, self._owner)
+        return GitWorkspace(root, export, self._owner, Scanner(root), give_back)
+
+    def _used_again(
+        self, left: Left, export: "Export", root: Path, give_back: "GiveBack"
+    ) -> "GitWorkspace | None":
+        """None for a tree that cannot be made what it should be."""
+        try:
+            tree = left.moved(root)
+            if left.base is not export.base:
+                make_equal(tree, export.base, partial(_give_one, self._owner))
+            _copy_tree(export.files / ".git", root / ".git", self._owner)
+            return GitWorkspace(root, export, self._owner, tree.scanner, give_back)
+        except (OSError, TreeUnreadable, WorkspaceError):
+            remove_tree(left.root, root)
+            return None
 
     def base_file(self, task: Task, path: str) -> bytes | None:
         source = self._export(task).files / path
@@ -113,10 +149,8 @@ class Export:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self.files = folder, folder / "files"
-        entries = json.loads((folder / "manifest.json").read_text())
-        self.manifest: Manifest = {
-            os.fsdecode(bytes.fromhex(path)): Entry(**entry) for path, entry in entries.items()
-        }
+        self.base = Base(self.files, _read_tree(folder), _folders(self.files))
+        self.manifest: Manifest = lasting(self.base.tree)
         self.state = manifest_hash(self.manifest)
         self._effects: dict[str, Effect] = {}
 
@@ -131,6 +165,31 @@ class Export:
                 self._effects[patch] = _effect(self.files, patch)
                 _keep_effect(self._effects[patch], place)
         return self._effects[patch]
+
+
+def _read_tree(folder: Path) -> Manifest:
+    try:
+        entries = json.loads((folder / "tree.json").read_text())
+    except FileNotFoundError:
+        return _keep_tree(folder)  # An export of an earlier version of Looper.
+    return {os.fsdecode(bytes.fromhex(path)): Entry(**entry) for path, entry in entries.items()}
+
+
+def _keep_tree(folder: Path) -> Manifest:
+    tree = Scanner(folder / "files").scan(everything=True)
+    rows = {os.fsencode(path).hex(): asdict(entry) for path, entry in tree.items()}
+    replace_file(folder / "tree.json", json.dumps(rows).encode())
+    return tree
+
+
+def _folders(files: Path) -> dict[str, int]:
+    """With their rights."""
+    root, found = str(files), {}
+    for folder, entries in folders_below(root):
+        if folder == root:
+            entries[:] = [entry for entry in entries if entry.name != ".git"]
+        found[folder[len(root) + 1 :]] = stat.S_IMODE(os.lstat(folder).st_mode)
+    return found
 
 
 def _read_effect(place: Path) -> Effect:
@@ -149,9 +208,7 @@ def _keep_effect(effect: Effect, place: Path) -> None:
         for name, sides in effect.items()
     }
     place.parent.mkdir(exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
-    temporary.write_text(json.dumps(rows))
-    temporary.rename(place)
+    replace_file(place, json.dumps(rows).encode())
 
 
 def _effect(files: Path, patch: str) -> Effect:
@@ -214,15 +271,33 @@ def _make_export(mirror: Path, commit: str, folder: Path) -> None:
         git(["read-tree", "HEAD"], cwd=files)
         git(["checkout-index", "--all", "--index"], cwd=files)
     else:
-        unpack(git(["archive", "--format=tar", commit], cwd=mirror), files, links_may_leave=True)
+        unpack(_archive(mirror, commit), files, links_may_leave=True)
         # Forced: files that the repository's own ignore rules name are part of its base tree all the same.
         git(["add", "--all", "--force"], cwd=files)
         git(["commit", "--quiet", "--message", "base", "--no-verify"], cwd=files)
         # One pack in place of an object per file, and nothing that the one commit does not reach.
         git(["repack", "-a", "-d", "--quiet", "--window=0"], cwd=files)
-    entries = {os.fsencode(path).hex(): asdict(entry) for path, entry in Scanner(files).scan().items()}
-    (temporary / "manifest.json").write_text(json.dumps(entries))
+    _keep_tree(temporary)
     temporary.rename(folder)
+
+
+def _archive(mirror: Path, commit: str) -> bytes:
+    """Raises WorkspaceError for a mirror that lacks an object of the commit's tree, naming it."""
+    try:
+        return git(["archive", "--format=tar", commit], cwd=mirror)
+    except GitRefused as error:
+        lacking = re.search(r"cannot read '?([0-9a-f]{40})", str(error))
+        if lacking is None:
+            raise
+        name = lacking[1]
+        rows = git(["ls-tree", "-r", "-t", "-z", commit], cwd=mirror, accept=(0, 128)).split(b"\0")
+        path = next(
+            (os.fsdecode(row.partition(b"\t")[2]) for row in rows if name.encode() in row), "a folder"
+        )
+        raise WorkspaceError(
+            f"The mirror {mirror} lacks the object {name}, {path} of the base commit {commit[:12]}. Fetch it again from a complete "
+            "repository, or put that file's content of the next release in its place: git hash-object -w, then git replace."
+        ) from error
 
 
 def _tree(mirror: Path, commit: str) -> str:
@@ -270,19 +345,22 @@ def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
 class GitWorkspace:
     """One working tree. Nothing that the agent could have written is ever read as configuration."""
 
-    def __init__(self, root: Path, export: Export, owner: int | None) -> None:
-        """Raises DirtyWorkspace."""
+    def __init__(
+        self, root: Path, export: Export, owner: int | None, scanner: Scanner, give_back: "GiveBack | None"
+    ) -> None:
+        """`give_back` takes a tree that may be used again. Raises DirtyWorkspace."""
         self.root = root
-        self._export, self._owner = export, owner
+        self._export, self._owner, self._give_back = export, owner, give_back
         self._files = Tree(root, owner)
-        self._scanner = Scanner(root)
+        self._scanner = scanner
         self._base = self._scanner.scan(everything=True)
-        self.clean_state = manifest_hash(lasting(self._base))
+        self._identities = self._scanner.identities()
+        self.clean_state = export.state
         self._must_be_clean()
 
     def _must_be_clean(self) -> None:
         """The tree equals the base tree, ignored and cached files included, and its repository holds one commit."""
-        if self.clean_state != self._export.state:
+        if self._base != self._export.base.tree:
             raise DirtyWorkspace(f"{self.root} does not equal its base tree. Remove it and run again.")
 
     def state(self) -> str:
@@ -360,17 +438,18 @@ class GitWorkspace:
         alone: it would be hashed anew, since giving changes its times."""
         if self._owner is None:
             return
-        for folder, folders, names in os.walk(self.root):
+        for folder, entries in folders_below(str(self.root)):
             if folder == str(self.root):
-                folders.remove(".git")
-            for name in (*folders, *names):
-                place = os.path.join(folder, name)
-                if os.lstat(place).st_uid != self._owner:
-                    os.chown(place, self._owner, self._owner, follow_symlinks=False)
+                entries[:] = [entry for entry in entries if entry.name != ".git"]
+            for entry in entries:
+                if entry.stat(follow_symlinks=False).st_uid != self._owner:
+                    os.chown(entry.path, self._owner, self._owner, follow_symlinks=False)
 
     def changes(self) -> tuple[Change, ...]:
         base, final = self._base, self._scanner.scan(everything=True)
         changed = sorted(path for path in base.keys() | final.keys() if base.get(path) != final.get(path))
+        if any(len(os.fsencode(path)) > LONGEST_PATH_BYTES for path in changed):
+            raise TreeUnreadable("its folders lie too deeply in one another")
         return tuple(Change(path, _mode(base.get(path)), _mode(final.get(path))) for path in changed)
 
     def base_paths(self) -> Collection[str]:
@@ -442,9 +521,26 @@ class GitWorkspace:
         return folder
 
     def close(self) -> None:
-        """Remove the tree, whatever permissions and depth the agent gave it."""
+        """Remove the tree, whatever permissions and depth the agent gave it, or make it what it was for whoever is next."""
         beside = (self.root.with_name(f"{self.root.name}.{end}") for end in ("tmp", "results"))
-        remove_tree(self.root, *beside, self._git_aside)
+        remove_tree(*beside, self._git_aside)
+        if self._give_back is None:
+            remove_tree(self.root)
+            return
+        place = self.root.with_name(f".{secrets.token_hex(8)}.idle")
+        try:
+            left = Left(self.root, self._scanner, self._export.base, self._identities).moved(place)
+            make_equal(left, self._export.base, partial(_give_one, self._owner))
+            _remove(place / ".git")
+        except (OSError, TreeUnreadable, WorkspaceError):
+            remove_tree(self.root, place)
+        else:
+            self._give_back(left)
+
+
+def _give_one(owner: int | None, place: Path) -> None:
+    if owner is not None and place.lstat().st_uid != owner:
+        os.chown(place, owner, owner, follow_symlinks=False)
 
 
 def _mode(entry: Entry | None) -> str:

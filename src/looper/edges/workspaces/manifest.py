@@ -85,6 +85,16 @@ class Scanner:
         self._known = known
         return manifest
 
+    def identities(self) -> dict[str, tuple[int, ...]]:
+        """Of the files of the last scan: what stays the same only while nobody touches a file in any way."""
+        return {path: identity for path, (identity, _) in self._known.items()}
+
+    def moved(self, root: Path) -> "Scanner":
+        """For the same tree, which was moved as a whole."""
+        scanner = Scanner(root)
+        scanner._known = self._known
+        return scanner
+
     def _digest(self, path: str, whole: bool) -> str:
         try:
             descriptor = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
