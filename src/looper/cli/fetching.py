@@ -7,6 +7,7 @@ from looper.cli.settings import Settings
 from looper.cli.wiring import (
     base_trees,
     install_line,
+    measured_where,
     mirror,
     missing_compilers,
     missing_objects,
@@ -83,7 +84,7 @@ def prepare(settings: Settings, repos: Sequence[str], say: Say) -> Iterator[str]
     trees = {repo: base_trees(tasks, settings) for repo, tasks in chosen.items()}
     environments = pinned_environments(lambda task: trees[task.repo].base_tree(task), settings, say)
     needed = environments.needed(every)
-    yield from environment_lines(needed, shutil.disk_usage(settings.state).free)
+    yield from environment_lines(needed, shutil.disk_usage(settings.state).free, measured_where())
     yield from _missing_lines(chosen)
     failed: dict[str, list[str]] = {}
     for task in every:
@@ -93,7 +94,8 @@ def prepare(settings: Settings, repos: Sequence[str], say: Say) -> Iterator[str]
             why = str(error).replace(f" for {task.instance_id}", "")
             failed.setdefault(why, []).append(task.instance_id)
     if not all(each.ready for each in needed):
-        yield from environment_lines(environments.needed(every), shutil.disk_usage(settings.state).free)
+        needed = environments.needed(every)
+        yield from environment_lines(needed, shutil.disk_usage(settings.state).free, measured_where())
     for why, names in failed.items():
         yield f"NOT BUILT for {', '.join(names[:5])}{' …' if len(names) > 5 else ''}: {why}"
     if failed:
