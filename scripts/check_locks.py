@@ -124,7 +124,7 @@ def table(lists: dict[str, list[Recipe]], measured: dict[str, Any]) -> Iterator[
     for name, recipes in lists.items():
         first, *releases = (measured["costs"].get(key) for key, _, _ in parts(recipes))
         if first is None or None in releases:
-            yield f"| {name} | NOT MEASURED |"
+            yield f"| {name} | not measured yet | | {len(recipes[0].packages)} | | | | | | |"
             continue
         versions = ", ".join(each.key.partition("@")[2] for each in recipes)
         borrowed = ", ".join(each["what"].partition("==")[2] for each in releases)
