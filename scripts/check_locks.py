@@ -124,7 +124,7 @@ def table(lists: dict[str, list[Recipe]], measured: dict[str, Any]) -> Iterator[
     for name, recipes in lists.items():
         first, *releases = (measured["costs"].get(key) for key, _, _ in parts(recipes))
         if first is None or None in releases:
-            yield f"| {name} | NOT MEASURED |"
+            yield f"| {name} | not measured yet | | {len(recipes[0].packages)} | | | | | | |"
             continue
         versions = ", ".join(each.key.partition("@")[2] for each in recipes)
         borrowed = ", ".join(each["what"].partition("==")[2] for each in releases)
@@ -140,7 +140,8 @@ def table(lists: dict[str, list[Recipe]], measured: dict[str, Any]) -> Iterator[
             f"| {name} | {versions} | {first['python']} | {len(recipes[0].packages)} | {', '.join(first['from_sources'])} | "
             f"{figures[0]} | {figures[1]:.1f} | {beside} |"
         )
-    yield f"| all | | | | | {totals[0]:.0f} | {totals[1]:.0f} | | {totals[2]:.0f} | {totals[3]:.0f} |"
+    whole = all(key in measured["costs"] for recipes in lists.values() for key, _, _ in parts(recipes))
+    yield f"| {'all' if whole else 'those measured'} | | | | | {totals[0]:.0f} | {totals[1]:.0f} | | {totals[2]:.0f} | {totals[3]:.0f} |"
 
 
 if __name__ == "__main__":

@@ -209,7 +209,7 @@ BREAKS = (
     Break(
         "what was learned from is never evaluated",
         "experiment/schedule.py",
-        "evaluated = select_tasks([task for task in tasks if task.instance_id not in names], selection)",
+        "evaluated = select_tasks(left, selection)",
         "evaluated = select_tasks(tasks, selection)",
         ("experiment/test_plans.py",),
     ),

@@ -216,7 +216,7 @@ def test_what_building_takes_is_known_for_the_very_lists_that_were_measured_and_
             *((f"{each.graft['name']}=={version}",) for version in each.releases.values()),
         )
     }
-    assert set(known._measured()["costs"]) == keys, "scripts/check_locks.py measures them anew"
+    assert set(known._measured()["costs"]) <= keys, "scripts/check_locks.py measures them anew"
     django = recipe_of("django/django@3.0")
     assert expected_cost(django.python, django.packages) is not None
     assert expected_cost(django.python, (*django.packages[1:], "pytz==2000.1")) is None

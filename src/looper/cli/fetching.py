@@ -10,6 +10,7 @@ from looper.cli.wiring import (
     base_trees,
     every_task,
     install_line,
+    measured_where,
     mirror,
     missing_compilers,
     missing_objects,
@@ -67,8 +68,8 @@ def _fetched(repo: str, tasks: Sequence[Task], settings: Settings) -> str:
         (first, path), *others = objects.items()
         raise BadInput(
             f"The mirror {folder} lacks the object {first}{f', which is {path}' if path else ''}"
-            f"{f', and {len(others)} others' if others else ''}. Remove the folder and fetch again, or name complete mirrors with "
-            "--mirrors."
+            f"{f', and {len(others)} more' if others else ''}. Remove the folder and fetch again, name complete mirrors with "
+            "--mirrors, or put that file's content of the next release in its place: git hash-object -w, then git replace."
         )
     return f"{repo}: {folder} holds all that {len(tasks)} tasks begin with"
 
@@ -95,7 +96,7 @@ def prepare(settings: Settings, repos: Sequence[str], say: Say, suite: str = "sw
     trees = {repo: base_trees(tasks, settings) for repo, tasks in chosen.items()}
     environments = pinned_environments(lambda task: trees[task.repo].base_tree(task), settings, say)
     needed = environments.needed(every)
-    yield from environment_lines(needed, shutil.disk_usage(settings.state).free)
+    yield from environment_lines(needed, shutil.disk_usage(settings.state).free, measured_where())
     yield from _missing_lines(chosen)
     failed: dict[str, list[str]] = {}
     for task in every:
@@ -105,7 +106,8 @@ def prepare(settings: Settings, repos: Sequence[str], say: Say, suite: str = "sw
             why = str(error).replace(f" for {task.instance_id}", "")
             failed.setdefault(why, []).append(task.instance_id)
     if not all(each.ready for each in needed):
-        yield from environment_lines(environments.needed(every), shutil.disk_usage(settings.state).free)
+        needed = environments.needed(every)
+        yield from environment_lines(needed, shutil.disk_usage(settings.state).free, measured_where())
     for why, names in failed.items():
         yield f"NOT BUILT for {', '.join(names[:5])}{' …' if len(names) > 5 else ''}: {why}"
     if failed:

@@ -29,6 +29,7 @@ from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.known import install_line as install_line
+from looper.edges.environments.known import measured_where as measured_where
 from looper.edges.environments.known import missing_compilers as missing_compilers
 from looper.edges.environments.known import missing_programs as missing_programs
 from looper.edges.environments.known import unserved as unserved

@@ -6,6 +6,7 @@ emptied at once; each line of the report then has its number and a keyed hash of
 """
 
 import builtins
+import gc
 import os
 import sys
 
@@ -70,6 +71,8 @@ class Report:
             os.waitpid,
             sys.stdout.flush,
         )
+        # Not before Python 3.7.
+        freeze, thaw = (getattr(gc, name, lambda: None) for name in ("freeze", "unfreeze"))
 
         def aside(work):
             """Do something in a process of its own, which goes on with this report; the number that it returns, or None where it never
@@ -86,6 +89,7 @@ class Report:
                     write(tell, ("%d %d" % (lines[0], number)).encode("ascii"))
                 finally:
                     leave(0)
+            thaw()
             thaw()
             close(tell)
             said = read(told, 100)

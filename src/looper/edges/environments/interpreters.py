@@ -99,7 +99,8 @@ def _from_uv(version: str, place: Path) -> Iterator[Path]:
         variables = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", **own}
         done = subprocess.run(asked, env=variables, capture_output=True, text=True)
         if done.returncode == 0:
-            yield Path(done.stdout.strip())
+            # uv names a link to the newest of a minor version, which a sandbox would not show.
+            yield Path(done.stdout.strip()).resolve()
 
 
 def _own(place: Path) -> dict[str, str]:

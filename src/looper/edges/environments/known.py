@@ -133,6 +133,11 @@ def expected_cost(python: str, packages: Iterable[str]) -> Cost | None:
     return found and Cost(mib=found["mib"], seconds=found["seconds"])
 
 
+def measured_where() -> str:
+    """Day and machine of these figures."""
+    return str(_measured()["where"])
+
+
 def cost_key(python: str, packages: Iterable[str]) -> str:
     """Of a minor version and a list: another list, another key."""
     return content_hash(python, *sorted(packages))[:12]

@@ -11,6 +11,8 @@ from uv import find_uv_bin
 from looper.errors import EnvironmentBroken
 
 TIMEOUT_S = 1800
+HTTP_TIMEOUT_S = "300"
+"""Of one read; a machine that is busy with tests does not read for longer than uv's own 30 s."""
 LINE_CHARACTERS = 200
 """Of a line that it said, where it failed."""
 FULL = "The disk is full: make room, or name another place with LOOPER_HOME and, for uv's cache, with UV_CACHE_DIR."
@@ -37,7 +39,13 @@ def run_uv(
 ) -> str:
     """Standard output; all else is added to `log`. Raises EnvironmentBroken, in one line with what to do and where the log lies."""
     argv = [find_uv_bin(), *map(str, arguments)]
-    environment = {**os.environ, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", **(variables or {})}
+    environment = {
+        "UV_HTTP_TIMEOUT": HTTP_TIMEOUT_S,
+        **os.environ,
+        "NO_COLOR": "1",
+        "UV_NO_PROGRESS": "1",
+        **(variables or {}),
+    }
     with log.open("ab") as stream:
         begin = stream.tell()
         try:

@@ -59,7 +59,12 @@ def missing_objects(mirror: Path, tasks: Sequence[Task]) -> dict[str, str]:
     bases = sorted({task.base_commit for task in tasks})
     asked = ["rev-list", "--objects", "--no-walk", "--missing=print", "--stdin"]
     found = git(asked, cwd=mirror, stdin="\n".join(bases).encode()).decode(errors="replace").splitlines()
-    missing = dict.fromkeys((line[1:] for line in found if line.startswith("?")), "")
+    replaced = (
+        git(["for-each-ref", "--format=%(refname:lstrip=2)", "refs/replace/"], cwd=mirror).decode().split()
+    )
+    missing = dict.fromkeys(
+        (line[1:] for line in found if line.startswith("?") and line[1:] not in replaced), ""
+    )
     for base in bases if missing else ():
         try:
             listed = git(["ls-tree", "-r", "-t", base], cwd=mirror).decode(errors="replace").splitlines()
