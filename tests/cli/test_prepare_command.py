@@ -45,7 +45,7 @@ def mirror(tmp_path: Path) -> Path:
 
 def asked(tmp_path: Path, commit: str) -> dict[str, str]:
     data = tmp_path / "rows.jsonl"
-    data.write_text(row("pytest-dev__pytest-1", "pytest-dev/pytest", "4.5", commit))
+    data.write_text(row("pytest-dev__pytest-5262", "pytest-dev/pytest", "4.5", commit))
     return {
         "LOOPER_HOME": str(tmp_path / "home"),
         "LOOPER_SWE_DATA": str(data),
@@ -80,7 +80,7 @@ def test_what_prepare_is_going_to_do_is_said_beforehand_and_what_cannot_be_done_
     assert lines[0].split() == ["environment", "Python", "tasks", "MiB", "seconds", "state"]
     assert lines[1].split()[:3] == ["pytest-4.5", "3.9", "1"] and lines[1].endswith("to be built")
     assert lines[2].startswith("1 of 1 environments to be built") and "free on the disk" in lines[2]
-    assert "NOT BUILT for pytest-dev__pytest-1: LOOPER_PYTHON_3_9 names /dev/null" in lines[-1]
+    assert "NOT BUILT for pytest-dev__pytest-5262: LOOPER_PYTHON_3_9 names /dev/null" in lines[-1]
     assert found.returncode == 69 and "1 tasks have no environment" in one_line(found)
     assert "has no repository nobody/x. It has: pytest-dev/pytest" in one_line(
         looper("bench", "prepare", "--repo", "nobody/x", cwd=tmp_path, **wrong)

@@ -90,7 +90,6 @@ class Report:
                 finally:
                     leave(0)
             thaw()
-            thaw()
             close(tell)
             said = read(told, 100)
             close(told)
