@@ -16,19 +16,16 @@ def watched():
     import unittest.case
 
     import _pytest.python
-    import _pytest.reports
     import _pytest.runner
     import _pytest.skipping
     import _pytest.unittest
 
-    found = [
-        unittest.case,
-        _pytest.python,
-        _pytest.reports,
-        _pytest.runner,
-        _pytest.skipping,
-        _pytest.unittest,
-    ]
+    try:
+        import _pytest.reports as reports
+    except ImportError:
+        # Before pytest 3.6 they are the runner's.
+        reports = _pytest.runner
+    found = [unittest.case, _pytest.python, reports, _pytest.runner, _pytest.skipping, _pytest.unittest]
     return found + [sys.modules[name] for name in sorted(sys.modules) if name.startswith("pluggy.")]
 
 
@@ -151,4 +148,5 @@ def main():
     report.end(status)
 
 
-main()
+if __name__ == "__main__":
+    main()
