@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from tests.fakes.hostile_products import products
 from looper.agent.actions import render
 from looper.agent.loop import Assignment, rollout
 from looper.agent.tools import Hands
+from looper.bench import runners
 from looper.bench.canaries import WORDS
 from looper.bench.gold import gold_actions
 from looper.bench.runners import OWN_RUNNER, invocation
@@ -804,3 +806,19 @@ def test_v4_folders_and_links_at_every_name_of_a_canary_are_no_infrastructure_er
     ran = run_tests(task, workspace, environments.of(task), court.sandbox, court.limits)
     workspace.close()
     assert ran.finished == 1 and ran.tampering == () and ran.canaries.startswith("varied: ")
+
+
+def test_what_decides_outcomes_is_watched_in_an_old_pytest_too(tmp_path: Path) -> None:
+    """pytest before 3.6, with which astropy 1.3 is tested, has its reports in `_pytest.runner` and no `_pytest.reports`."""
+    old = (
+        "import sys, _pytest.skipping, _pytest.unittest; sys.modules['_pytest.reports'] = None; import run_pytest; "
+        "assert _pytest.runner in run_pytest.watched()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", old],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(runners.__file__).parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

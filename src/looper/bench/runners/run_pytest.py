@@ -171,4 +171,5 @@ def main():
     report.end(status)
 
 
-main()
+if __name__ == "__main__":
+    main()
