@@ -149,6 +149,9 @@ def main():
     # to warn of what it finds; none has a say in how a test ends.
     unused = (
         "unraisableexception",
+        "threadexception",
+        "faulthandler",
+        "legacypath",
         "debugging",
         "doctest",
         "junitxml",
