@@ -43,6 +43,8 @@ def run_uv(
         "UV_HTTP_TIMEOUT": HTTP_TIMEOUT_S,
         **os.environ,
         "NO_COLOR": "1",
+        # What it says is read by lines, and it breaks them at the width of a terminal.
+        "COLUMNS": "1000",
         "UV_NO_PROGRESS": "1",
         **(variables or {}),
     }
