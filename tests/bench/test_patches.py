@@ -338,3 +338,14 @@ def test_generated_patches_do_what_git_and_the_official_attempts_do(
     found = fuzz["work"]((7, 150, str(folder)))
     assert [one.fault for one in found if one.fault] == []
     assert len({one.applied for one in found}) >= 4
+
+
+def test_c2_a_program_that_a_signal_ends_over_a_patch_does_not_take_it(
+    task: Task, workspace: GitWorkspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shell says so before it says anything else."""
+    ended = "sh -c 'kill -SEGV $$' 2>&1; status=$?; echo Segmentation fault; echo \"$2 $status\""
+    monkeypatch.setattr(patches, "_GNU_PATCH", ended)
+    wrong = task.gold_patch.replace("-    return", "-    give back")
+    with pytest.raises(BadPatch):
+        patches.apply(wrong, workspace, sandbox)

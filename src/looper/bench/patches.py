@@ -154,7 +154,8 @@ def _by_patch(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> bool
     if result.killed_by:
         raise BadPatch(f"the program patch was ended over it: {_LIMITS[result.killed_by]}")
     # The shell's own end says nothing: a machine that lets it begin no process ends it with the status of a bad patch.
-    said, _, status = result.text().strip().rpartition(" ")
+    # It also says there what ended the program, where a signal did.
+    said, _, status = result.text().strip().rpartition("\n")[2].rpartition(" ")
     if said != mark:
         raise VerifierBroken(f"The program patch did not run: {result.text()[-300:].strip()}.")
     if status == "127":
