@@ -84,6 +84,10 @@ def test_the_tests_of_equal_patches_run_once_over_all_runs(
     assert not new("third").judge(relabelled).same_as and counting.runs == 2, (
         "other labels, another judgement"
     )
+    roomier = new("larger")
+    roomier.limits = limits.model_copy(update={"memory_mb": 2 * limits.memory_mb})
+    assert not roomier.judge(task).same_as and counting.runs == 3, "more memory, another judgement"
+    counting.runs = 2
     assert arm.model.backend == "noop"
     assert not new("fourth").judge(task, arm).same_as and counting.runs == 3, "a control shows that tests run"
     for path in (tmp_path / "verdicts").glob("*/*.json"):

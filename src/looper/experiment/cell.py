@@ -151,8 +151,10 @@ class _Attempt:
     def _judged(self, trajectory: Trajectory, environment: Environment) -> Verdict:
         task, world = self.job.task, self.world
         begun = world.clock()
+        # A test can fail for want of memory; one that time ends has no outcome, and is not kept.
+        memory = str(self.job.limits.memory_mb)
         key = content_hash(
-            task, trajectory.patch_hash, environment.id, world.sandbox.name, rules(world.isolation)
+            task, trajectory.patch_hash, environment.id, world.sandbox.name, rules(world.isolation), memory
         )
         known = world.judged.get(key)
         # Arms that play a part are there to show that the tests run, so theirs always do.
