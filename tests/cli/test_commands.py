@@ -42,6 +42,21 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_a_standard_stream_that_is_closed_ends_nothing(project: Path, state: Path, closed: str) -> None:
+    asked = f"{sys.executable} -m looper.cli.main run exp00 --limit 1 --arm noop --fresh {closed}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", asked],
+        cwd=project,
+        env={**os.environ, "LOOPER_HOME": str(state)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    (run,) = (project / "runs").iterdir()
+    assert len((run / "verdicts.jsonl").read_text().splitlines()) == 1
+
+
 def test_the_reference_page_equals_the_help() -> None:
     from write_cli_reference import PAGE, reference
 

@@ -1,6 +1,7 @@
 """The `looper` command. Everything heavy is imported when a command needs it, so that help comes at once."""
 
 import errno
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -542,6 +543,17 @@ def options(
     pass
 
 
+def _with_standard_streams() -> None:
+    """Where whoever started this closed one, nothing stands in its place: or a record's file would, and a child would print into it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            stream = os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
+
+
 def main() -> None:
     """Entry point: every error of Looper's own is one readable line and an exit code."""
     import gc
@@ -551,6 +563,7 @@ def main() -> None:
     gc.set_threshold(50_000, 20, 50)
     # Parsing somebody's source must not print that source's warnings.
     warnings.filterwarnings("ignore", category=SyntaxWarning)
+    _with_standard_streams()
     try:
         app()
     except LooperError as error:
