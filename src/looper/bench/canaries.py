@@ -271,7 +271,8 @@ class Module:
         )
         if not name:
             return None
-        right = random.randrange(len(values) + 1)
+        # Never the first: what takes the first for the right one is to be found out each time.
+        right = random.randrange(1, len(values) + 1)
         every = [*values[:right], self._piece(side), *values[right:]]
         differ = (b"not (%s == %s)" % (name.encode(), value) for value in every)
         expected = (repr(at != right).encode() for at in range(len(every)))

@@ -340,7 +340,9 @@ def _canaries(
     why = "" if found else "no assertion of the task's tests can be changed for certain"
     if not found or not _generated(task):
         found.append(_plain(task, root, taken, random))
-    return tuple(random.sample(found, len(found))), why
+    # The first copy comes before all others: its changed test is what a product meets first.
+    before, after = ([each for each in found if each.before is side] for side in (True, False))
+    return (*before, *random.sample(after, len(after))), why
 
 
 def _copies(
