@@ -146,6 +146,35 @@ def _records_exchanged(root: Path) -> None:
     (root / ".git").write_text("gitdir: /tmp\n")
 
 
+def _records_quietly(root: Path) -> None:
+    config = root / ".git" / "config"
+    times = config.stat()
+    config.write_text(config.read_text().replace("false", "true ", 1))
+    os.utime(config, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _records_by_a_name_alone(root: Path) -> None:
+    (root / ".git" / "refs" / "note").mkdir()
+    times = (root / ".git" / "refs" / "note").stat()
+    (root / ".git" / "refs" / "note").rmdir()
+    (root / ".git" / "refs" / "other").mkdir()
+    os.utime(root / ".git" / "refs", ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def _records_by_attributes_and_rights(root: Path) -> None:
+    os.setxattr(root / ".git", "user.note", b"for whoever is next")
+    os.setxattr(root / ".git" / "HEAD", "user.note", b"for whoever is next")
+
+
+def _records_closed(root: Path) -> None:
+    (root / ".git" / "objects").chmod(0)
+    (root / ".git").chmod(0)
+
+
+def _records_gone(root: Path) -> None:
+    shutil.rmtree(root / ".git")
+
+
 def _too_deep(root: Path) -> None:
     place = os.open(root, os.O_RDONLY)
     for _ in range(40):
@@ -167,6 +196,11 @@ DEEDS = (
     _attributes,
     _records,
     _records_exchanged,
+    _records_quietly,
+    _records_by_a_name_alone,
+    _records_by_attributes_and_rights,
+    _records_closed,
+    _records_gone,
     _too_deep,
 )
 
@@ -188,7 +222,7 @@ def test_whatever_was_done_to_a_tree_the_next_one_is_the_base_tree(
             found = again.create(task_at(commit), "w")
             assert everything(found.root) == expected[commit]
             assert found.changes() == () and found.patch() == ("", ())
-            assert git(["status", "--porcelain", "--ignored"], cwd=found.root) == b""
+            assert git(["--no-optional-locks", "status", "--porcelain", "--ignored"], cwd=found.root) == b""
             deed(found.root)
             found.close()
             assert [place.suffix for place in (tmp_path / "again").iterdir()] == [".idle"], "used again"
@@ -204,6 +238,10 @@ def test_what_nobody_touched_is_not_made_again_and_what_was_touched_is(
     again = GitWorkspaces(mirrors, tmp_path / "exports", tmp_path / "fresh", None).at(tmp_path / "again")
     first = again.create(task_at(one), "w")
     inodes = {name: (first.root / name).stat().st_ino for name in ("same.py", "a.py", "package/run.sh")}
+    records = (first.root / ".git" / "HEAD").stat().st_ino
+    first.close()
+    first = again.create(task_at(one), "w")
+    assert (first.root / ".git" / "HEAD").stat().st_ino == records
     (first.root / "package" / "run.sh").chmod(0o700)
     first.close()
     second = again.create(task_at(two), "w")

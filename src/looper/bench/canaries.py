@@ -9,8 +9,11 @@ of them it should equal.
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from operator import itemgetter
 from random import Random
 from string import ascii_lowercase, ascii_uppercase, digits
 
@@ -62,6 +65,10 @@ class Edit:
     text: bytes
     among: "Edit | None" = None
     """An edit of the same assertion after which it still holds, and holds for no other value; None where there is none for certain."""
+
+
+Choice = tuple[int, Callable[[], Edit | None]]
+"""How sure the edit of one assertion is, 0 the surest, and what makes it; it makes None where no other value can be written."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +138,13 @@ class Module:
         if function is None or _comes_and_goes(function):
             return None
         choices = list(self._changes(function.body, random))
+        random.shuffle(choices)
+        # Values are drawn for the one that is taken: drawn for each assertion they cost a verdict 5 %.
+        edit = next((made for _, make in sorted(choices, key=itemgetter(0)) if (made := make())), None)
         twins = [f"{function.name}_{word}" for word in WORDS]
         twins = [twin for twin in twins if twin.encode() not in self._source]
-        if not choices or not twins:
+        if edit is None or not twins:
             return None
-        best = min(rank for rank, _ in choices)
-        edit = random.choice([edit for rank, edit in choices if rank == best])
         twin = random.choice(twins)
         begin, end = self._whole(function)
         changed = self._edited(begin, end, edit)
@@ -199,7 +207,7 @@ class Module:
         }
         return "".join(f"{name} = None\n" for name in names if name != kept).encode()
 
-    def _changes(self, body: list[ast.stmt], random: Random) -> Iterator[tuple[int, Edit]]:
+    def _changes(self, body: list[ast.stmt], random: Random) -> Iterator[Choice]:
         """Edits of assertions that are met on every way through a test, the surest to be seen through by nobody first."""
         for node in body:
             if isinstance(node, ast.With | ast.AsyncWith):
@@ -216,40 +224,53 @@ class Module:
             ):
                 yield from self._of_method(node, node.value, node.value.func, random)
 
-    def _of_assert(self, node: ast.Assert, random: Random) -> Iterator[tuple[int, Edit]]:
+    def _of_assert(self, node: ast.Assert, random: Random) -> Iterator[Choice]:
         test = node.test
         if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
             yield from self._of_equality(node, test.left, test.comparators[0], random, b"assert [%s] == [%s]")
         elif not isinstance(test, ast.NamedExpr):
             begin, end = self._span(test)
-            yield 2, Edit(begin, end, b"not (" + self._source[begin:end] + b")")
+            yield 2, partial(Edit, begin, end, b"not (" + self._source[begin:end] + b")")
 
     def _of_method(
         self, node: ast.stmt, call: ast.Call, method: ast.Attribute, random: Random
-    ) -> Iterator[tuple[int, Edit]]:
+    ) -> Iterator[Choice]:
         if method.attr in _EQUALITIES and len(call.args) >= 2 and not call.keywords:
             told = b"self.assertEqual([%s], [%s])"
-            for rank, edit in self._of_equality(node, call.args[0], call.args[1], random, told):
+            for rank, make in self._of_equality(node, call.args[0], call.args[1], random, told):
                 if rank == 0 or method.attr == "assertEqual":
-                    yield rank, edit
+                    yield rank, make
         elif method.attr in _OPPOSITES:
             end = self._span(method)[1]
-            yield 2, Edit(end - len(method.attr), end, _OPPOSITES[method.attr].encode())
+            yield 2, partial(Edit, end - len(method.attr), end, _OPPOSITES[method.attr].encode())
 
     def _of_equality(
         self, node: ast.stmt, left: ast.expr, right: ast.expr, random: Random, told: bytes
-    ) -> Iterator[tuple[int, Edit]]:
+    ) -> Iterator[Choice]:
         if _FUZZY.search(self._text(left)) or _FUZZY.search(self._text(right)):
             return
         for side, other in ((right, left), (left, right)):
-            if values := self._other_values(side, random):
-                value = values.pop()
-                among = self._among(node, other, side, values, random, told)
-                yield 0, Edit(*self._span(side), value, among)
+            if draw := self._other_values(side):
+                yield 0, partial(self._of_values, draw, node, other, side, random, told)
                 return
         # Two of different kinds, so that comparing it by elements is no way to equality either; in a list, since a pair of a kind and
         # None is that kind to numpy.
-        yield 1, Edit(*self._span(right), b"[(" + self._piece(right) + b", None)]")
+        yield 1, partial(Edit, *self._span(right), b"[(" + self._piece(right) + b", None)]")
+
+    def _of_values(
+        self,
+        draw: Callable[[Random], list[bytes]],
+        node: ast.stmt,
+        seen: ast.expr,
+        side: ast.expr,
+        random: Random,
+        told: bytes,
+    ) -> Edit | None:
+        values = draw(random)
+        if not values:
+            return None
+        value = values.pop()
+        return Edit(*self._span(side), value, self._among(node, seen, side, values, random, told))
 
     def _among(
         self,
@@ -282,35 +303,40 @@ class Module:
         ]
         return Edit(begin, end, (b"\n" + indent).join(lines))
 
-    def _other_values(self, node: ast.expr, random: Random) -> list[bytes]:
-        """A literal with its first constant replaced in some ways, so that each is another value, in any order; none for what is no
-        literal."""
+    def _other_values(self, node: ast.expr) -> Callable[[Random], list[bytes]] | None:
+        """Draws a literal with its first constant replaced in some ways, so that each is another value, in any order; None for what
+        is no literal."""
         try:
             value = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            return []
+            return None
         begin, end = self._span(node)
         for leaf in ast.walk(node):
-            if isinstance(leaf, ast.Constant) and (new := _others(leaf.value, random)):
+            if isinstance(leaf, ast.Constant) and (others := _others(leaf.value)):
                 at, until = self._span(leaf)
                 break
         else:
             if value not in ([], {}, ()):
-                return []
-            at, until, new = (
-                begin,
-                end,
-                {"list": ["[0]"], "dict": ["{0: 0}"], "tuple": ["(0,)"]}[type(value).__name__],
-            )
-        texts = [self._source[begin:at] + each.encode() + self._source[until:end] for each in new]
-        return [text for text in texts if _differs(text, value)]
+                return None
+            at, until, others = begin, end, partial(_not_empty, value)
+
+        def draw(random: Random) -> list[bytes]:
+            texts = [
+                self._source[begin:at] + each.encode() + self._source[until:end] for each in others(random)
+            ]
+            return [text for text, other in zip(texts, _read_literals(texts), strict=False) if other != value]
+
+        return draw
 
 
-def _differs(text: bytes, value: object) -> bool:
+def _read_literals(texts: list[bytes]) -> list[object]:
+    """Their values; none at all where one of them is no literal. Read at once: reading each costs a verdict 2 ms."""
     try:
-        return bool(ast.literal_eval(text.decode().strip()) != value)
+        # Each may hold a comment, and lines of any indent.
+        every = ",".join(f"({text.decode()}\n)" for text in texts)
+        return list(ast.literal_eval(f"[{every}]"))
     except (ValueError, SyntaxError):
-        return False
+        return []
 
 
 def _last_class(body: list[ast.stmt], name: str) -> ast.ClassDef | None:
@@ -331,30 +357,44 @@ def _comes_and_goes(function: Function) -> bool:
     return False
 
 
-def _others(value: object, random: Random) -> list[str]:
-    """Other constants of the same kind, as source, in any order. Nothing tells the right one from them: not its place among them
-    either, so they are no neighbours at one side of it."""
+def _others(value: object) -> Callable[[Random], list[str]] | None:
+    """Draws other constants of the same kind, as source, in any order. Nothing tells the right one from them: not its place among
+    them either, so they are no neighbours at one side of it."""
     match value:
         case bool():
-            return [repr(not value)]
+            return lambda random: [repr(not value)]
         case int() if value.bit_length() < _LONGEST_BITS:
-            reach = OTHER_VALUES + random.randrange(3 * OTHER_VALUES)
-            below = max(0, value - random.randrange(reach))
-            near = [each for each in range(below, below + reach + 1) if each != value]
-            return list(map(repr, random.sample(near, OTHER_VALUES)))
+            return partial(_other_integers, value)
         case float() if value == value and abs(value) < 1e15:
-            # Of as many digits: the right one is not to be known by being the roundest.
-            digits_after = max(1, len(repr(value).partition(".")[2])) if "e" not in repr(value) else 17
-            steps = random.sample(range(-2 * OTHER_VALUES, 2 * OTHER_VALUES), 2 * OTHER_VALUES)
-            near = [round(value + step / 10**digits_after, digits_after) for step in steps]
-            return list(dict.fromkeys(repr(each) for each in near if each != value))[:OTHER_VALUES]
+            return partial(_other_floats, value)
         case str():
-            return _other_words(value, random)
+            return partial(_other_words, value)
         case bytes():
-            return [repr(value[:-1] + bytes([each])) for each in random.sample(range(256), OTHER_VALUES)]
+            return lambda random: [
+                repr(value[:-1] + bytes([each])) for each in random.sample(range(256), OTHER_VALUES)
+            ]
         case None:
-            return ["0"]
-    return []
+            return lambda random: ["0"]
+    return None
+
+
+def _other_integers(value: int, random: Random) -> list[str]:
+    reach = OTHER_VALUES + random.randrange(3 * OTHER_VALUES)
+    below = max(0, value - random.randrange(reach))
+    near = [each for each in range(below, below + reach + 1) if each != value]
+    return list(map(repr, random.sample(near, OTHER_VALUES)))
+
+
+def _other_floats(value: float, random: Random) -> list[str]:
+    # Of as many digits: the right one is not to be known by being the roundest.
+    digits_after = max(1, len(repr(value).partition(".")[2])) if "e" not in repr(value) else 17
+    steps = random.sample(range(-2 * OTHER_VALUES, 2 * OTHER_VALUES), 2 * OTHER_VALUES)
+    near = [round(value + step / 10**digits_after, digits_after) for step in steps]
+    return list(dict.fromkeys(repr(each) for each in near if each != value))[:OTHER_VALUES]
+
+
+def _not_empty(value: object, random: Random) -> list[str]:
+    return [{"list": "[0]", "dict": "{0: 0}", "tuple": "(0,)"}[type(value).__name__]]
 
 
 def _other_words(text: str, random: Random) -> list[str]:
@@ -364,11 +404,11 @@ def _other_words(text: str, random: Random) -> list[str]:
         ends = random.sample([a + b for a in ascii_lowercase for b in ascii_lowercase], OTHER_VALUES)
         return [repr(text + end) for end in ends]
     kinds = [next(kind for kind in _KINDS if text[at] in kind) for at in places]
-    found = set[str]()
-    for _ in range(2 * OTHER_VALUES):
+    every = list(product(*kinds))
+    others = []
+    for drawn in random.sample(every, min(len(every), OTHER_VALUES + 1)):
         letters = list(text)
-        for at, kind in zip(places, kinds, strict=True):
-            letters[at] = random.choice(kind)
-        found.add("".join(letters))
-    others = sorted(found - {text})
-    return [repr(each) for each in random.sample(others, min(len(others), OTHER_VALUES))]
+        for at, letter in zip(places, drawn, strict=True):
+            letters[at] = letter
+        others.append("".join(letters))
+    return [repr(other) for other in others if other != text][:OTHER_VALUES]

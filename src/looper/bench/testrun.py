@@ -13,7 +13,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 from itertools import chain, count
 from pathlib import Path
@@ -300,6 +300,9 @@ def _open_report(folder: Path, head: bytes) -> Iterator[tuple[Path, int]]:
         yield place, descriptor
     finally:
         os.close(descriptor)
+        # Whatever has its name now; an empty folder is removed without starting a program.
+        with contextlib.suppress(OSError):
+            place.unlink()
 
 
 def _reader(workspace: PatchedWorkspace) -> Callable[[str], bytes | None]:
@@ -316,15 +319,12 @@ def _canaries(
     task: Task, pristine: dict[str, bytes], root: Path, random: Random, *, apart: bool
 ) -> tuple[tuple[Canary, ...], str]:
     """Of tests that must be fixed, or else of such as must stay; plain ones where none can be varied, and why then."""
-    modules: dict[str, Module | None] = {}
     found: list[Canary] = []
     taken: set[str] = set()
     for ids in (task.fail_to_pass, task.pass_to_pass):
         known = list(dict.fromkeys(place for place in places(task, ids) if place.path in pristine))
         for place in random.sample(known, min(len(known), _TRIES)):
-            if place.path not in modules:
-                modules[place.path] = _parsed(pristine[place.path])
-            module = modules[place.path]
+            module = _parsed(pristine[place.path])
             if module is None or module.says(place.name, _XFAIL):
                 continue
             found += _copies(task, module, place, root, taken, random, first=not found, apart=apart)
@@ -334,7 +334,7 @@ def _canaries(
             break
     if found and _generated(task) and len(found) < VARIED_AT_MOST and found[0].original is not None:
         original = found[0].original
-        module = modules[original.path]
+        module = _parsed(pristine[original.path])
         assert module is not None
         found += _copies(task, module, original, root, taken, random, first=False, apart=apart)
     why = "" if found else "no assertion of the task's tests can be changed for certain"
@@ -378,6 +378,7 @@ def _generated(task: Task) -> bool:
     return task.suite.startswith("micro") or task.suite in FUNCTION_SUITES
 
 
+@lru_cache(maxsize=64)
 def _parsed(source: bytes) -> Module | None:
     try:
         return Module(source)
@@ -510,7 +511,6 @@ class _Marks:
 
     def __init__(self, task: Task, pristine: dict[str, bytes]) -> None:
         self._task, self._pristine = task, pristine
-        self._modules: dict[str, Module | None] = {}
 
     def believed(self, entries: list[Entry]) -> Seen:
         """Outcomes by id. An expected failure that the source does not call for is a failure; a skip that it does not call for
@@ -534,10 +534,8 @@ class _Marks:
         path = entry.where
         if self._task.runner is Runner.DJANGO:
             path = f"tests/{path.replace('.', '/')}.py"
-        if path not in self._modules:
-            source = self._pristine.get(path)
-            self._modules[path] = None if source is None else _parsed(source)
-        module = self._modules[path]
+        source = self._pristine.get(path)
+        module = None if source is None else _parsed(source)
         return module is not None and module.says(entry.name.partition("[")[0], pattern)
 
 

@@ -30,7 +30,15 @@ from looper.edges.workspaces.manifest import (
     link_leaves_tree,
     manifest_hash,
 )
-from looper.edges.workspaces.reuse import CAN_BE_SEEN, Base, Idle, Left, make_equal
+from looper.edges.workspaces.reuse import (
+    CAN_BE_SEEN,
+    GIT,
+    Base,
+    Idle,
+    Left,
+    identities_of_records,
+    make_equal,
+)
 from looper.errors import (
     BadInput,
     BadPatch,
@@ -112,7 +120,9 @@ class GitWorkspaces:
             tree = left.moved(root)
             if left.base is not export.base:
                 make_equal(tree, export.base, partial(_give_one, self._owner))
-            _copy_tree(export.files / ".git", root / ".git", self._owner)
+            if not tree.records_are_whole():
+                remove_tree(root / GIT)
+                _copy_tree(export.files / GIT, root / GIT, self._owner)
             return GitWorkspace(root, export, self._owner, tree.scanner, give_back)
         except (OSError, TreeUnreadable, WorkspaceError):
             remove_tree(left.root, root)
@@ -197,7 +207,7 @@ def _folders(files: Path) -> dict[str, int]:
     root, found = str(files), {}
     for folder, entries in folders_below(root):
         if folder == root:
-            entries[:] = [entry for entry in entries if entry.name != ".git"]
+            entries[:] = [entry for entry in entries if entry.name != GIT]
         found[folder[len(root) + 1 :]] = stat.S_IMODE(os.lstat(folder).st_mode)
     return found
 
@@ -365,6 +375,7 @@ class GitWorkspace:
         self._scanner = scanner
         self._base = self._scanner.scan(everything=True)
         self._identities = self._scanner.identities()
+        self._records = identities_of_records(root)
         self.clean_state = export.state
         self._must_be_clean()
 
@@ -450,7 +461,7 @@ class GitWorkspace:
             return
         for folder, entries in folders_below(str(self.root)):
             if folder == str(self.root):
-                entries[:] = [entry for entry in entries if entry.name != ".git"]
+                entries[:] = [entry for entry in entries if entry.name != GIT]
             for entry in entries:
                 if entry.stat(follow_symlinks=False).st_uid != self._owner:
                     os.chown(entry.path, self._owner, self._owner, follow_symlinks=False)
@@ -509,15 +520,15 @@ class GitWorkspace:
 
     @contextlib.contextmanager
     def without_git(self) -> Iterator[None]:
-        (self.root / ".git").rename(self._git_aside)
+        (self.root / GIT).rename(self._git_aside)
         try:
             # Empty, so that writing there does what it would have done, and is gone afterwards.
-            (self.root / ".git").mkdir()
-            self._give([".git"])
+            (self.root / GIT).mkdir()
+            self._give([GIT])
             yield
         finally:
-            _remove(self.root / ".git")
-            self._git_aside.rename(self.root / ".git")
+            _remove(self.root / GIT)
+            self._git_aside.rename(self.root / GIT)
 
     @property
     def _git_aside(self) -> Path:
@@ -539,9 +550,10 @@ class GitWorkspace:
             return
         place = self.root.with_name(f".{secrets.token_hex(8)}.idle")
         try:
-            left = Left(self.root, self._scanner, self._export.base, self._identities).moved(place)
+            left = Left(self.root, self._scanner, self._export.base, self._identities, self._records).moved(
+                place
+            )
             make_equal(left, self._export.base, partial(_give_one, self._owner))
-            _remove(place / ".git")
         except (OSError, TreeUnreadable, WorkspaceError):
             remove_tree(self.root, place)
         else:

@@ -10,7 +10,7 @@ import shutil
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from looper.edges.workspaces.manifest import Entry, Manifest, Scanner
 from looper.errors import WorkspaceError
 from looper.untrusted import folders_below, remove_tree
 
+GIT = ".git"
 MOST_IDLE = 8
 """Trees that wait to be used again; the oldest is removed."""
 AT_ONCE = 500
@@ -39,7 +40,7 @@ class Base:
 
 @dataclass(frozen=True, eq=False)
 class Left:
-    """A tree that nobody works in, without git's records."""
+    """A tree that nobody works in; git's records are in it only where nobody touched them."""
 
     root: Path
     scanner: Scanner
@@ -47,11 +48,48 @@ class Left:
     """That it was made equal to last."""
     identities: Mapping[str, tuple[int, ...]]
     """Of its files, when it was found equal to that."""
+    records: Mapping[str, tuple[int, ...]]
+    """Identities of what git keeps there, when it was copied."""
 
     def moved(self, root: Path) -> "Left":
         """Elsewhere, as a whole. Raises OSError."""
         self.root.rename(root)
         return replace(self, root=root, scanner=self.scanner.moved(root))
+
+    def records_are_whole(self) -> bool:
+        """Whether git's records are what they were when they were copied, with nothing in any attribute of their folder either."""
+        folder, seen = self.root / GIT, 0
+        try:
+            for path, identity in _identities(folder):
+                if self.records.get(path) != identity:
+                    return False
+                seen += 1
+            return seen == len(self.records) and not _attributes(folder)
+        except OSError:
+            return False
+
+
+def identities_of_records(root: Path) -> dict[str, tuple[int, ...]]:
+    """Of the folder that git keeps in a tree, and all that is in it."""
+    return dict(_identities(root / GIT))
+
+
+def _identities(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+    # Without the time of change, which moving it sets.
+    top = os.lstat(folder)
+    yield "", (top.st_ino, top.st_mode, top.st_uid, top.st_mtime_ns)
+    for _, entries in folders_below(str(folder)):
+        for entry in entries:
+            found = entry.stat(follow_symlinks=False)
+            identity = (
+                found.st_ino,
+                found.st_mode,
+                found.st_uid,
+                found.st_size,
+                found.st_mtime_ns,
+                found.st_ctime_ns,
+            )
+            yield os.path.relpath(entry.path, folder), identity
 
 
 class Idle:
@@ -82,6 +120,8 @@ class Idle:
 def make_equal(tree: Left, base: Base, give: Callable[[Path], None]) -> None:
     """Make a tree equal to another base, or to its own again. `give` gives an entry to the user that commands run as. Raises OSError,
     TreeUnreadable or WorkspaceError where that cannot be done: then nothing can be said of it."""
+    if tree.base is not base or not tree.records_are_whole():
+        remove_tree(tree.root / GIT)
     _mend_folders(tree.root, base.folders, give)
     found, identities = tree.scanner.scan(everything=True), tree.scanner.identities()
     kept = {
@@ -103,7 +143,9 @@ def make_equal(tree: Left, base: Base, give: Callable[[Path], None]) -> None:
 def _mend_folders(root: Path, folders: Mapping[str, int], give: Callable[[Path], None]) -> None:
     foreign: list[Path] = []
     _mend_folder(root, folders[""], give)
-    for _, entries in folders_below(str(root)):
+    for folder, entries in folders_below(str(root)):
+        if folder == str(root):
+            entries[:] = [entry for entry in entries if entry.name != GIT]
         for entry in [entry for entry in entries if entry.is_dir(follow_symlinks=False)]:
             path = os.path.relpath(entry.path, root)
             if path in folders:
@@ -123,9 +165,13 @@ def _mend_folder(folder: Path, rights: int, give: Callable[[Path], None]) -> Non
     if stat.S_IMODE(folder.lstat().st_mode) != rights:
         folder.chmod(rights)
     give(folder)
-    for name in os.listxattr(folder):
-        if name.startswith(("user.", "system.")):
-            os.removexattr(folder, name)
+    for name in _attributes(folder):
+        os.removexattr(folder, name)
+
+
+def _attributes(folder: Path) -> list[str]:
+    """Those that a user can set."""
+    return [name for name in os.listxattr(folder) if name.startswith(("user.", "system."))]
 
 
 def _bring(source: Path, target: Path, entry: Entry, give: Callable[[Path], None]) -> None:
