@@ -71,68 +71,79 @@ if hasattr(workspaces, "at"):  # As a run has them.
     workspaces = workspaces.at(state / "workspaces")
 limits = Limits(steps=8, output_tokens=256, context_tokens=4096, wall_s=60, command_s=10, verify_s=60)
 court, environments = Court(workspaces, sandbox, limits), HarnessEnvironment(state / "environments")
-for number, task in enumerate((tasks[0], *tasks[:count])):
-    if number == 1:
-        print("begun", flush=True)
-        sys.stdin.readline()
-    for patch, outcome in ((task.gold_patch, "resolved"), ("", "unresolved")):
-        assert verify(task, patch, environments.of(task), court, "v").outcome == outcome, task.instance_id
-print("over", flush=True)
-sys.stdin.readline()
+def judge(task, patch, outcome):
+    assert verify(task, patch, environments.of(task), court, "v").outcome == outcome, task.instance_id
+judge(tasks[0], tasks[0].gold_patch, "resolved")
+wanted = [(task, patch, outcome) for task in tasks[:count] for patch, outcome in ((task.gold_patch, "resolved"), ("", "unresolved"))]
+print("ready", flush=True)
+for number, _ in enumerate(sys.stdin):
+    judge(*wanted[number % len(wanted)])
+    print("judged", flush=True)
 """
 ACCOUNT = Path("/sys/fs/cgroup/cpuacct")
 """Of CPU time by group: what runs inside bubblewrap is nobody's child in the end, so `getrusage` does not see it."""
 
 
-def grading_cpu_ms(source: Path, state: Path, level: int, tasks: int) -> float:
-    """Per verdict, of gold and of nothing on each of some tasks."""
-    group = ACCOUNT / f"looper-bench-{os.getpid()}"
-    group.mkdir()
-    try:
-        child = subprocess.Popen(
-            [sys.executable, "-c", GRADING, str(state), str(level), str(tasks)],
+class Grader:
+    """Judges one patch after another, when it is told to, in a group of its own."""
+
+    def __init__(self, name: str, source: Path, state: Path, level: int, tasks: int) -> None:
+        self._group = ACCOUNT / f"looper-bench-{os.getpid()}-{name}"
+        self._group.mkdir()
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", GRADING, str(state / f"grading-{name}"), str(level), str(tasks)],
             env={**os.environ, "PYTHONPATH": str(source)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        (group / "cgroup.procs").write_text(str(child.pid))
-        assert child.stdin is not None and child.stdout is not None
-        used = []
-        for word in ("begun", "over"):
-            assert child.stdout.readline().strip() == word, source
-            used.append(int((group / "cpuacct.usage").read_text()))
-            child.stdin.write("\n")
-            child.stdin.flush()
-        child.wait()
-    finally:
-        while (group / "cgroup.procs").read_text():
+        (self._group / "cgroup.procs").write_text(str(self._child.pid))
+        self._wait_for("ready")
+
+    def _wait_for(self, word: str) -> None:
+        assert self._child.stdout is not None
+        assert self._child.stdout.readline().strip() == word
+
+    def judge(self) -> float:
+        """Milliseconds of CPU time of the next verdict."""
+        assert self._child.stdin is not None
+        before = int((self._group / "cpuacct.usage").read_text())
+        self._child.stdin.write("\n")
+        self._child.stdin.flush()
+        self._wait_for("judged")
+        return (int((self._group / "cpuacct.usage").read_text()) - before) / 1e6
+
+    def close(self) -> None:
+        self._child.communicate()
+        while (self._group / "cgroup.procs").read_text():
             time.sleep(0.1)
-        group.rmdir()
-    return (used[1] - used[0]) / 1e6 / (2 * tasks)
+        self._group.rmdir()
 
 
 def compare_grading(before: Path, state: Path, rounds: int, tasks: int) -> None:
+    """Verdict by verdict in turn: a machine's speed changes by a third within seconds."""
     now = Path(__file__).parents[1] / "src"
-    print(f"CPU per verdict, gold and nothing on {tasks} tasks, medians of {rounds} rounds, taking turns:")
+    print(
+        f"CPU per verdict, gold and nothing on {tasks} tasks, {rounds} rounds, the two versions in turn:",
+        flush=True,
+    )
     for level in (0, 1, 2):
-        figures: dict[str, list[float]] = {"before": [], "now": []}
-        for number in range(rounds):
-            order = (("before", before), ("now", now))
-            for name, source in order if number % 2 else reversed(order):
-                # States of their own: each version's exports are its own.
-                figures[name].append(grading_cpu_ms(source, state / f"grading-{name}", level, tasks))
-        middle = {name: statistics.median(values) for name, values in figures.items()}
-        # Of the two of one round, which ran under the same load.
-        ratio = statistics.median(
-            now_ms / before_ms for before_ms, now_ms in zip(figures["before"], figures["now"], strict=True)
-        )
-        spread = ", ".join(
-            f"{name} {min(values):.0f} to {max(values):.0f}" for name, values in figures.items()
-        )
+        # States of their own: each version's exports are its own.
+        graders = [
+            Grader(name, source, state, level, tasks) for name, source in (("before", before), ("now", now))
+        ]
+        pairs = []
+        for number in range(2 * tasks * rounds):
+            order = graders if number % 2 else graders[::-1]
+            used = {grader: grader.judge() for grader in order}
+            pairs.append([used[grader] for grader in graders])
+        for grader in graders:
+            grader.close()
+        old, new = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
+        ratio = statistics.median(pair[1] / pair[0] for pair in pairs)
+        sums = sum(pair[1] for pair in pairs) / sum(pair[0] for pair in pairs)
         print(
-            f"  level {level}: before {middle['before']:.1f} ms, now {middle['now']:.1f} ms, "
-            f"ratio {ratio:.3f} ({spread})",
+            f"  level {level}: before {old:.1f} ms, now {new:.1f} ms, median ratio of a pair {ratio:.3f}, ratio of sums {sums:.3f}",
             flush=True,
         )
 

@@ -89,7 +89,7 @@ def _identities(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
                 found.st_mtime_ns,
                 found.st_ctime_ns,
             )
-            yield os.path.relpath(entry.path, folder), identity
+            yield entry.path.removeprefix(f"{folder}/"), identity
 
 
 class Idle:
