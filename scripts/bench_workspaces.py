@@ -4,8 +4,8 @@
 
 For the first task of each repository of SWE-Bench-CL whose mirror is there (LOOPER_SWE_DATA, LOOPER_MIRRORS), and of the embedded
 suite, in turns, medians of wall and CPU seconds of making a tree, applying gold and removing it: a workspace that is used again, one
-that is copied anew, a plain copy of the base tree's files, and `git clone --shared` with checkout; commits that can be reached in a workspace. With --verify also a whole verification of the gold patch against the repository's own test program, run bare
-on the same targets in a tree that is ready.
+that is copied anew, a plain copy of the base tree's files, and `git clone --shared` with checkout; commits that can be reached in a workspace. With --verify also a whole verification of the gold patch, what it costs beside the command that
+runs the tests, and the repository's own test program, run bare on the same targets in a tree that is ready.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from looper.cli.settings import Settings, settings
 from looper.cli.wiring import Site, every_task
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import BadInput
+from looper.protocols import Command, CommandResult, Sandbox
 from looper.records.plan import TaskSelection
 from looper.records.task import Task
 from looper.records.verdict import Outcome
@@ -50,7 +51,7 @@ def main() -> None:
     ):
         table.add_column(head)
     if options.verify:
-        for head in ("verify s", "bare tests s", "overhead"):
+        for head in ("verify s", "beside the tests, CPU s", "bare tests s", "overhead"):
             table.add_column(head)
     for suite in ("micro", "swe-bench-cl"):
         for row in rows(TaskSelection(suite=suite), settings(), options):
@@ -108,9 +109,9 @@ def row(
         wall, cpu = (median(each) for each in zip(*taken[name], strict=True))
         cells.append(f"{wall:.2f} / {cpu:.2f}")
     if options.verify:
-        judged, bare = verdict_and_bare(task, site, options.repeats)
+        judged, beside, bare = verdict_and_bare(task, site, options.repeats)
         over = f"{100 * (judged / bare - 1):+.0f} %" if bare else "–"
-        cells += [f"{judged:.2f}", f"{bare:.2f}" if bare else "–", over]
+        cells += [f"{judged:.2f}", f"{beside:.2f}", f"{bare:.2f}" if bare else "–", over]
     return tuple(cells)
 
 
@@ -143,25 +144,43 @@ def applied(tree: Path, task: Task) -> None:
     subprocess.run(["git", "apply", "-"], cwd=tree, input=task.gold_patch.encode(), check=True)
 
 
+def cpu_s() -> float:
+    """Of this process and of its children that ended."""
+    return sum(
+        used.ru_utime + used.ru_stime
+        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
 def timed(work: Callable[[], object]) -> tuple[float, float]:
     """Wall and CPU seconds, children included."""
-
-    def cpu() -> float:
-        return sum(
-            used.ru_utime + used.ru_stime
-            for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        )
-
-    wall, before = time.monotonic(), cpu()
+    wall, before = time.monotonic(), cpu_s()
     work()
-    return time.monotonic() - wall, cpu() - before
+    return time.monotonic() - wall, cpu_s() - before
 
 
-def verdict_and_bare(task: Task, site: Site, repeats: int) -> tuple[float, float | None]:
-    """Median seconds of a verification of gold, and of the repository's own test program in a tree with gold and tests; None for a
+class Counted:
+    """A sandbox, and the CPU seconds of what it ran as far as they are counted as this process's."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.name, self.owner, self.loopback = sandbox.name, sandbox.owner, sandbox.loopback
+        self.inside_s = 0.0
+        self._sandbox = sandbox
+
+    def run(self, command: Command) -> CommandResult:
+        before = cpu_s()
+        try:
+            return self._sandbox.run(command)
+        finally:
+            self.inside_s += cpu_s() - before
+
+
+def verdict_and_bare(task: Task, site: Site, repeats: int) -> tuple[float, float, float | None]:
+    """Median seconds of a verification of gold, CPU seconds of it beside the test command, and seconds of the repository's own test program in a tree with gold and tests; None for a
     tree that does not bring it, as a source release may."""
     environment = site.environments.of(task)
-    court = Court(site.workspaces, site.sandbox, GRADING)
+    counted = Counted(site.sandbox)
+    court = Court(site.workspaces, counted, GRADING)
     ready = site.workspaces.create(task, "bare")
     ready.apply(task.gold_patch)
     ready.apply(task.test_patch)
@@ -169,11 +188,12 @@ def verdict_and_bare(task: Task, site: Site, repeats: int) -> tuple[float, float
     argv = [str(environment.python), *program[1:], *task.test_targets]
     variables = {**os.environ, **environment.variables_in(ready.root)}
     there = program[1].startswith("-") or (ready.root / program[1]).exists()
-    judged, bare = [], []
+    judged, beside, bare = [], [], []
     for _ in range(repeats):
-        begun = time.monotonic()
+        begun, before, inside = time.monotonic(), cpu_s(), counted.inside_s
         found = verify(task, task.gold_patch, environment, court, "judged")
         judged.append(time.monotonic() - begun)
+        beside.append(cpu_s() - before - (counted.inside_s - inside))
         if found.outcome is not Outcome.RESOLVED:
             print(f"{task.instance_id}: gold is {found.outcome.value}, {found.cause}")
         if not there:
@@ -186,7 +206,7 @@ def verdict_and_bare(task: Task, site: Site, repeats: int) -> tuple[float, float
             )
         bare.append(time.monotonic() - begun)
     ready.close()
-    return median(judged), median(bare) if bare else None
+    return median(judged), median(beside), median(bare) if bare else None
 
 
 if __name__ == "__main__":

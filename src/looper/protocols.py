@@ -151,13 +151,17 @@ class Sandbox(Protocol):
         ...
 
 
+NOTHING = "000000"
+"""The mode of a path where there is nothing."""
+
+
 @dataclass(frozen=True)
 class Change:
     """One path that differs between two trees."""
 
     path: str
     before: str
-    """Mode in git's digits, 000000 where there was nothing; what git cannot hold by its kind."""
+    """Mode in git's digits, NOTHING where there was nothing; what git cannot hold by its kind."""
     after: str
 
 

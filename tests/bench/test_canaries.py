@@ -87,13 +87,13 @@ def test_what_may_not_be_met_or_is_no_plain_equality_is_left_alone(body: str) ->
 
 
 @pytest.mark.parametrize(
-    "value", ["0", "7", "123456", "-3", "1.5", "'id5'", "''", "b'x'", "[3, 'a']", "{'k': 2}", "(1,)"]
+    "value", ["0", "7", "123456", "-3", "1.5", "-0.25", "'id5'", "''", "b'x'", "[3, 'a']", "{'k': 2}", "(1,)"]
 )
 @pytest.mark.parametrize("wrap", ["assert f() == {}", "assert {} == f()", "self.assertEqual(f(), {})"])
 def test_v3_the_copy_that_is_as_it_was_holds_for_the_right_value_alone_among_many(
     value: str, wrap: str
 ) -> None:
-    """Whatever learns what it is compared with meets them in any order, and the right one at any place of them."""
+    """Whatever learns what it is compared with meets them in any order, and the right one at any place of them but the first."""
     method = wrap.startswith("self")
     body = wrap.format(value)
     source = (
@@ -141,7 +141,12 @@ def test_v3_the_copy_that_is_as_it_was_holds_for_the_right_value_alone_among_man
         places.add(place)
         if isinstance(right, int | float) and (right > 5 or right == 1.5):
             ranks.add(sorted(met).index(right))  # type: ignore[type-var]
-    assert len(places) > 5 and (not ranks or len(ranks) > 3)
+    assert 0 not in places and len(places) > 5 and (not ranks or len(ranks) > 3)
+
+
+def test_of_an_assertion_that_names_what_it_looks_at_the_changed_copy_is_made_all_the_same() -> None:
+    source = varied("def test_f():\n    assert (x := f()) == 3\n", "test_f")
+    assert re.search(r"assert \(x := f\(\)\) == (?!3\b)\d+", source)
 
 
 def test_what_equals_everything_passes_the_changed_copy_and_honest_code_does_not() -> None:

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from looper.bench import standard_library
-from looper.bench.protection import NOTHING, Protection, left_out, pytest_settings
-from looper.protocols import Change
+from looper.bench.protection import Protection, left_out, pytest_settings
+from looper.protocols import NOTHING, Change
 from looper.records.task import Runner, Task
 
 BASES = {

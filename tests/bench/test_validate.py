@@ -1,6 +1,7 @@
 """Which tasks can tell right from wrong: judged with gold and with nothing, before any model."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -76,6 +77,9 @@ def test_a_task_that_nothing_resolves_or_that_cannot_be_believed_is_no_task(labe
     good = judged(PASSED, PASSED, PASSED)
     found, _ = validated(labelled, [good], good)
     assert not found.valid and found.cause == "every FAIL_TO_PASS id passes without a patch"
+    broken = replace(good, outcome=Outcome.UNRESOLVED, cause="the test run ended", complete=False)
+    found, _ = validated(labelled, [broken, good, good], judged(FAILED))
+    assert found.cause == "with gold the test run does not come to its end in 1 of 3 runs: the test run ended"
     lies = judged(PASSED, PASSED, PASSED, tampering=("a canary did not run",))
     found, _ = validated(labelled, [lies] * 3, judged(FAILED))
     assert not found.valid and "a canary did not run" in found.cause
@@ -166,6 +170,8 @@ def test_what_takes_longest_is_judged_first_and_the_time_left_is_reckoned_from_w
     left = TimeLeft(tasks, [short, long])
     assert [task.instance_id for task in left.longest_first()] == ["new", "long", "short"]
     assert left.after(long, 50.0) == "", "nobody knows of the new one"
+    left.without(tasks[2])
+    assert left.after(short, 50.0) == ", about 0 s left", "nothing is left, the new one was judged before"
     left = TimeLeft(tasks, [short, long, new])
     assert [task.instance_id for task in left.longest_first()] == ["long", "new", "short"]
     assert left.after(long, 50.0) == ", about 27 s left", "54 s of 100 + 50 + 4, at half of their speed"

@@ -747,6 +747,76 @@ def test_tests_that_hand_over_more_than_data_are_refused_by_name(
         verify(handing, task.gold_patch, environments.of(task), court, "v")
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "import collections\nP = collections.namedtuple('P', 'x')\nmade = P(1)",
+        "import enum\nclass E(enum.Enum):\n    A = 1\nmade = E.A",
+        "class S:\n    __slots__ = ('x',)\nmade = S()",
+        "class Does:\n    def __init__(self):\n        self.x = 1\n    def more(self):\n        return 2\nmade = Does()",
+    ],
+    ids=["named tuple", "enumeration", "slots", "a method"],
+)
+def test_what_tests_made_that_is_more_than_its_attributes_is_refused_too(
+    task: Task,
+    environments: HarnessEnvironment,
+    workspaces: GitWorkspaces,
+    sandbox: Sandbox,
+    limits: Limits,
+    made: str,
+) -> None:
+    handing = with_test(task, made.replace("{", "{{") + "\n\ndef test_{0}():\n    {0}(made)\n")
+    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    with pytest.raises(VerifierBroken, match="cannot cross"):
+        verify(handing, task.gold_patch, environments.of(task), court, "v")
+
+
+OTHER_PEOPLES = """
+import unittest
+
+class A(unittest.TestCase):
+    def test_a(self):
+        self.assertEqual(1, 1)
+
+def test_b(tmpdir, record_property, doctest_namespace):
+    record_property("x", 1)
+    assert tmpdir.isdir()
+
+def test_c():
+    try:
+        assert 1 == 2
+    except AssertionError as error:
+        assert "1 == 2" in str(error)
+"""
+
+
+def test_tests_that_were_not_written_here_have_all_that_pytest_offers(
+    task: Task,
+    environments: HarnessEnvironment,
+    workspaces: GitWorkspaces,
+    court: Court,
+    state: Path,
+) -> None:
+    """A gate of evolution runs a repository's own tests in the harness's environment."""
+
+    def add(root: Path) -> None:
+        (root / "tests" / "test_own.py").write_text(OTHER_PEOPLES)
+
+    own = task.model_copy(
+        update={
+            "suite": "evolve", "test_patch": patch_with(workspaces, task, add), "test_targets": ("tests/test_own.py",),
+            "fail_to_pass": tuple(f"tests/test_own.py::{name}" for name in ("A::test_a", "test_b", "test_c")),
+            "pass_to_pass": (),
+        }
+    )  # fmt: skip
+    mirrors = {f"evolve:{task.repo}": workspaces._mirrors[f"{task.suite}:{task.repo}"]}
+    trees = GitWorkspaces(
+        mirrors, state / "exports", state / "workspaces" / f"{os.getpid()}-own", court.sandbox.owner
+    )
+    found = verify(own, "", environments.of(own), replace(court, workspaces=trees), "v")
+    assert found.outcome is Outcome.RESOLVED, found.cause
+
+
 def test_what_a_product_makes_too_large_or_too_deep_to_be_handed_back_fails_the_test(
     task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
 ) -> None:

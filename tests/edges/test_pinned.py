@@ -17,7 +17,7 @@ import pytest
 
 from looper.edges.environments import known
 from looper.edges.environments.beside import grafted_site, stamped_site
-from looper.edges.environments.interpreters import find_interpreter, get_interpreter
+from looper.edges.environments.interpreters import find_interpreter, get_interpreter, how_to_get
 from looper.edges.environments.known import (
     Recipe,
     expected_cost,
@@ -251,6 +251,14 @@ def test_an_interpreter_that_is_nowhere_is_named_with_how_to_get_it(
         match=r"no Python 3\.6 here. uv has none so old.*pyenv install 3\.6.*LOOPER_PYTHON_3_6=",
     ):
         get_interpreter("3.6", tmp_path, print)
+
+
+def test_a_project_s_own_settings_of_uv_say_nothing_of_interpreters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.uv]\nrequired-version = "<0.5"\n')
+    monkeypatch.chdir(tmp_path)
+    assert "looper bench prepare installs one with uv" in how_to_get("3.12")
 
 
 def test_a_version_is_said_in_place_of_the_installation_and_the_tree_stays_as_it_is(tmp_path: Path) -> None:

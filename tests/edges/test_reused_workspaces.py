@@ -1,8 +1,12 @@
 """Trees that are used again: whatever was done to one, the next that is given it finds the base tree and nothing else."""
 
+import contextlib
+import fcntl
+import mmap
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +15,8 @@ import pytest
 from looper.edges.workspaces import reuse
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.git import git
+from looper.edges.workspaces.reuse import changes_show
 from looper.records.task import Runner, Task
-
-pytestmark = pytest.mark.skipif(
-    not reuse.CAN_BE_SEEN, reason="attributes of folders cannot be looked at here"
-)
 
 
 @pytest.fixture
@@ -62,8 +63,23 @@ def task_at(commit: str) -> Task:
     )  # fmt: skip
 
 
+def flags_of(folder: Path) -> bytes:
+    """As `chattr` sets them; empty where the file system has none."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return fcntl.ioctl(descriptor, GET_FLAGS, bytes(8))
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+GET_FLAGS, SET_FLAGS, NO_DUMP = 0x80086601, 0x40086602, 0x40
+CHOSEN_S = 1_234_567_891
+
+
 def everything(root: Path) -> dict[str, tuple[object, ...]]:
-    """Kind, rights, owner, attributes and content of every entry, git's records among them, the index's times of files apart."""
+    """Kind, rights, owner, time of change, attributes and content of every entry, git's records among them, the index's times of files apart."""
     found: dict[str, tuple[object, ...]] = {}
     for place in [root, *root.rglob("*")]:
         status = place.lstat()
@@ -72,8 +88,12 @@ def everything(root: Path) -> dict[str, tuple[object, ...]]:
             content = os.readlink(place)
         elif place.is_file() and place.name != "index":
             content = place.read_bytes()
-        attributes = tuple(os.listxattr(place, follow_symlinks=False))
-        found[str(place.relative_to(root))] = (status.st_mode, status.st_uid, attributes, content)
+        attributes: tuple[object, ...] = tuple(os.listxattr(place, follow_symlinks=False))
+        if place.is_dir():
+            attributes += (status.st_size, flags_of(place))
+        # Files that two commits share may be of either's export.
+        when = status.st_mtime_ns if place.is_dir() else status.st_mtime_ns // 10**9 == CHOSEN_S
+        found[str(place.relative_to(root))] = (status.st_mode, status.st_uid, when, attributes, content)
     return found
 
 
@@ -129,9 +149,30 @@ def _linked(root: Path) -> None:
     os.link(root / "same.py", root / "a.py")
 
 
+def _times(root: Path) -> None:
+    for place in (root, root / "package", root / ".git" / "refs", root / "same.py"):
+        os.utime(place, ns=(7, CHOSEN_S * 10**9 + len(place.name)))
+
+
 def _attributes(root: Path) -> None:
     os.setxattr(root / "same.py", "user.note", b"for whoever is next")
     os.setxattr(root / "package" / "deep", "user.note", b"for whoever is next")
+
+
+def _a_folder_that_was_large(root: Path) -> None:
+    for number in range(2000):
+        (root / "package" / f"{'long' * 20}{number}").touch()
+    for number in range(2000):
+        (root / "package" / f"{'long' * 20}{number}").unlink()
+
+
+def _flags(root: Path) -> None:
+    for place in (root, root / "package", root / "package" / "deep"):
+        descriptor = os.open(place, os.O_RDONLY)
+        with contextlib.suppress(OSError):
+            flags = int.from_bytes(flags_of(place), "little") | NO_DUMP
+            fcntl.ioctl(descriptor, SET_FLAGS, flags.to_bytes(8, "little"))
+        os.close(descriptor)
 
 
 def _records(root: Path) -> None:
@@ -194,6 +235,9 @@ DEEDS = (
     _exchanged,
     _linked,
     _attributes,
+    _times,
+    _a_folder_that_was_large,
+    _flags,
     _records,
     _records_exchanged,
     _records_quietly,
@@ -238,16 +282,43 @@ def test_what_nobody_touched_is_not_made_again_and_what_was_touched_is(
     again = GitWorkspaces(mirrors, tmp_path / "exports", tmp_path / "fresh", None).at(tmp_path / "again")
     first = again.create(task_at(one), "w")
     inodes = {name: (first.root / name).stat().st_ino for name in ("same.py", "a.py", "package/run.sh")}
-    records = (first.root / ".git" / "HEAD").stat().st_ino
-    first.close()
-    first = again.create(task_at(one), "w")
-    assert (first.root / ".git" / "HEAD").stat().st_ino == records
     (first.root / "package" / "run.sh").chmod(0o700)
     first.close()
     second = again.create(task_at(two), "w")
     kept = {name for name, inode in inodes.items() if (second.root / name).stat().st_ino == inode}
     assert "same.py" in kept
     assert (second.root / "a.py").read_text() == "a = 2\n"
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no file system in memory here")
+def test_where_a_write_to_mapped_memory_does_not_show_no_tree_is_used_again_and_every_file_is_looked_at(
+    commits: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    mirror, one, _ = commits
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        assert not changes_show(Path(memory)) and changes_show(tmp_path)
+        mirrors = {"swe-bench-cl:owner/name": mirror}
+        trees = GitWorkspaces(mirrors, tmp_path / "exports", tmp_path / "fresh", None).at(Path(memory))
+        tree = trees.create(task_at(one), "w")
+        with (tree.root / "same.py").open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as mapped:
+            assert mapped[7:8] == b"1"
+            mapped[7:8] = b"7"
+        assert [change.path for change in tree.changes()] == ["same.py"] and "+same = 7" in tree.patch()[0]
+        tree.close()
+        assert not os.listdir(memory)
+
+
+def test_programs_that_the_records_of_a_tree_name_are_not_run_when_a_patch_is_applied(
+    commits: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    mirror, one, _ = commits
+    trees = GitWorkspaces({"swe-bench-cl:owner/name": mirror}, tmp_path / "exports", tmp_path / "w", None)
+    tree = trees.create(task_at(one), "w")
+    git(["config", "filter.own.clean", f"touch {tmp_path / 'ran'}; cat"], cwd=tree.root)
+    (tree.root / ".git" / "info").mkdir(exist_ok=True)
+    (tree.root / ".git" / "info" / "attributes").write_text("* filter=own\n")
+    tree.apply("--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-a = 1\n+a = 3\n")
+    assert (tree.root / "a.py").read_text() == "a = 3\n" and not (tmp_path / "ran").exists()
 
 
 def test_two_at_once_are_two_trees_and_no_more_wait_than_are_allowed(

@@ -60,7 +60,11 @@ def test_a_table_is_looked_for_once_by_folder_or_by_file(folder: Path) -> None:
     assert _kept(look, str(folder), None) != first and look.times == 2, "each prefix has its own"
 
 
-@pytest.mark.parametrize("content", [b"", b"nothing", b"i\x00\x00\x00\x00"], ids=["empty", "text", "number"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"nothing", b"i\x00\x00\x00\x00", b")\x00", b"{0"],
+    ids=["empty", "text", "number", "tuple", "dict"],
+)
 def test_what_is_damaged_or_of_other_files_is_looked_for_again(folder: Path, content: bytes) -> None:
     look = Looked()
     _kept(look, str(folder), "models")
@@ -71,6 +75,12 @@ def test_what_is_damaged_or_of_other_files_is_looked_for_again(folder: Path, con
     (folder / "new").mkdir()
     _kept(look, str(folder), "models")
     assert look.times == 3
+
+
+def test_a_table_of_what_cannot_be_kept_is_looked_for_each_time_and_leaves_nothing(folder: Path) -> None:
+    table: Table = {frozenset(): {"name": {Path}}}
+    assert _kept(lambda path, prefix: table, str(folder), "models") is table
+    assert not list((folder / "__pycache__").iterdir())
 
 
 def test_where_nothing_can_be_kept_it_is_looked_for_each_time(folder: Path, tmp_path: Path) -> None:

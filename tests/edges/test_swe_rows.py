@@ -13,9 +13,17 @@ from looper.records.task import Task
 IDS = ["testing/test_a.py::test_a", "testing/test_a.py::test_b[1-x]"]
 
 
-def load(folder: Path, fail_to_pass: Any, repo: str = "pytest-dev/pytest", **others: Any) -> Task:
+def load(
+    folder: Path, fail_to_pass: Any, repo: str = "pytest-dev/pytest", metadata: Any = None, **others: Any
+) -> Task:
+    known = {
+        "instance_id": "i-1",
+        "repo": repo,
+        "base_commit": "0" * 40,
+        "created_at": "2019-05-14T00:00:00Z",
+    }
     row = {
-        "metadata": {"instance_id": "i-1", "repo": repo, "base_commit": "0" * 40, "created_at": "2019-05-14T00:00:00Z"},
+        "metadata": known | (metadata or {}),
         "task": {"problem_statement": "p", "hints_text": None},
         "evaluation": {"patch": "", "test_patch": "", "FAIL_TO_PASS": fail_to_pass, "PASS_TO_PASS": "[]"},
         "continual_learning": {"difficulty_score": 1, "sequence_position": 1, "modified_files": ["a.py"], **others},
@@ -50,6 +58,22 @@ def test_v9_what_is_no_list_of_ids_is_refused_by_its_row(tmp_path: Path, written
     with pytest.raises(BadInput) as refused:
         load(tmp_path, written)
     assert f"row 1: {said}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("repo", "others", "said"),
+    [
+        ("../evil", {}, "repo"),
+        ("pytest-dev/pytest", {"instance_id": "../../x"}, "instance_id"),
+        ("pytest-dev/pytest", {"base_commit": "--output=/tmp/x"}, "base_commit"),
+        ("pytest-dev/pytest", {"created_at": 7}, "created_at"),
+    ],
+)
+def test_what_folders_and_commands_are_named_by_is_looked_at(
+    tmp_path: Path, repo: str, others: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(BadInput, match=f"row 1: {said} is not what SWE-bench has there"):
+        load(tmp_path, IDS, repo, metadata=others)
 
 
 def test_v9_runners_of_their_own_have_ids_of_their_own(tmp_path: Path) -> None:

@@ -281,11 +281,13 @@ class Module:
         random: Random,
         told: bytes,
     ) -> Edit | None:
-        """Of a statement with lines of its own, by which what it looks at is held against each value and, at any place among them,
-        the right one: in one list, so that no comparison is made otherwise than the others."""
+        """Of a statement with lines of its own, by which what it looks at is held against each value and, at any place among them
+        but the first, the right one: in one list, so that no comparison is made otherwise than the others."""
         begin, end = self._span(node)
         indent = self._source[self._lines[node.lineno - 1] : begin]
-        if not values or indent.strip() or isinstance(seen, ast.Constant) or b"\n" in self._piece(seen):
+        if not values or indent.strip() or b"\n" in self._piece(seen):
+            return None
+        if isinstance(seen, ast.Constant | ast.NamedExpr):
             return None
         name = next(
             (word for word in (f"found_{end}" for end in WORDS) if word.encode() not in self._source), ""
@@ -389,7 +391,8 @@ def _other_floats(value: float, random: Random) -> list[str]:
     # Of as many digits: the right one is not to be known by being the roundest.
     digits_after = max(1, len(repr(value).partition(".")[2])) if "e" not in repr(value) else 17
     steps = random.sample(range(-2 * OTHER_VALUES, 2 * OTHER_VALUES), 2 * OTHER_VALUES)
-    near = [round(value + step / 10**digits_after, digits_after) for step in steps]
+    # A minus stands before the constant, and two of them are no literal.
+    near = [abs(round(value + step / 10**digits_after, digits_after)) for step in steps]
     return list(dict.fromkeys(repr(each) for each in near if each != value))[:OTHER_VALUES]
 
 

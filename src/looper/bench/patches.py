@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 
 from looper.errors import BadPatch, VerifierBroken
-from looper.protocols import Command, PatchedWorkspace, Sandbox
+from looper.protocols import NOTHING, Command, PatchedWorkspace, Sandbox
 from looper.untrusted import remove_tree
 
 LARGEST_BYTES = 32 << 20
@@ -42,7 +42,6 @@ _LIMITS = {
     "disk": "more disk space than it is given",
     "memory": "more memory than it is given",
 }
-_NOTHING = "000000"
 
 
 def apply(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> str:
@@ -173,7 +172,7 @@ def _leftovers(workspace: PatchedWorkspace) -> list[str]:
     return [
         path
         for path, change in changes.items()
-        if change.before == _NOTHING
+        if change.before == NOTHING
         and path.endswith((".rej", ".orig"))
         and (path.rpartition(".")[0] in base or path.rpartition(".")[0] in changes)
     ]

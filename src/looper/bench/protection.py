@@ -6,10 +6,9 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
 from looper.bench import standard_library
-from looper.protocols import Change
+from looper.protocols import NOTHING, Change
 from looper.records.task import Task
 
-NOTHING = "000000"
 _FILES_AND_LINKS = ("100644", "100755", "120000", NOTHING)
 _LOADED = frozenset({"conftest.py", "sitecustomize.py", "usercustomize.py"})
 _CONFIGURATION = frozenset(

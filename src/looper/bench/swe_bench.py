@@ -7,19 +7,12 @@ from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from typing import Any
 
-from looper.bench.swe_bench_cl import OWN_RUNNERS, files_of_patch, listed, targets_of
+from looper.bench.rows import OWN_RUNNERS, files_of_patch, listed, must_have_its_shapes, targets_of
 from looper.records.task import Runner, Task
 
 SUITE = "swe-bench"
 DIFFICULTIES = {"<15 min fix": 1, "15 min - 1 hour": 2, "1-4 hours": 3, ">4 hours": 4}
 """As SWE-bench Verified says them; the other sets say none."""
-_SHAPES = {
-    "instance_id": re.compile(r"[\w.-]+"),
-    "repo": re.compile(r"[\w.-]+/[\w.-]+"),
-    "base_commit": re.compile(r"[0-9a-f]{40}"),
-    **dict.fromkeys(("created_at", "problem_statement", "patch", "test_patch"), re.compile(".*", re.DOTALL)),
-}
-"""Folders and commands are named by the first three."""
 _DJANGO_AS_PYTEST = re.compile(r"tests/([\w/]+)\.py::(\w+)::(\w+)")
 _SYMPY_AS_PYTEST = re.compile(r"[\w/]+\.py::(\w+)")
 
@@ -27,9 +20,10 @@ _SYMPY_AS_PYTEST = re.compile(r"[\w/]+\.py::(\w+)")
 def task_from_row(row: dict[str, Any]) -> Task:
     """One row as it is labelled, in no sequence yet. Raises KeyError, TypeError or ValueError where a field is missing or of a wrong
     kind."""
-    for name, shape in _SHAPES.items():
-        if not isinstance(row[name], str) or not shape.fullmatch(row[name]):
-            raise ValueError(f"{name} is not what SWE-bench has there")
+    must_have_its_shapes(row)
+    difficulty = row.get("difficulty") or None
+    if difficulty is not None and difficulty not in DIFFICULTIES:
+        raise ValueError(f"difficulty is none of {', '.join(DIFFICULTIES)}")
     runner = OWN_RUNNERS.get(row["repo"], Runner.PYTEST)
     return Task(
         instance_id=row["instance_id"],
@@ -38,7 +32,7 @@ def task_from_row(row: dict[str, Any]) -> Task:
         base_commit=row["base_commit"],
         created_at=_utc(row["created_at"]),
         problem_statement=row["problem_statement"],
-        difficulty=DIFFICULTIES.get(row.get("difficulty", "")),
+        difficulty=difficulty and DIFFICULTIES[difficulty],
         sequence_id=f"{SUITE}:{row['repo']}",
         sequence_position=1,
         dependencies=(),

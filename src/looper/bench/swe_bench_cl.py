@@ -1,21 +1,15 @@
 """Rows of SWE-Bench-CL → task records."""
 
-import ast
-import io
-import json
 import re
-import tokenize
 from typing import Any
 
+from looper.bench.rows import OWN_RUNNERS, listed, must_have_its_shapes, targets_of
 from looper.records.task import Runner, Task
 
 SUITE = "swe-bench-cl"
-OWN_RUNNERS = {"django/django": Runner.DJANGO, "sympy/sympy": Runner.SYMPY}
 _ID = re.compile(r"\S.*\S")
 _PYTEST_ID = re.compile(r".+(\.py|::.+)|\[ *\d+%\]", re.DOTALL)
 """Two ids of the benchmark are a mark of progress, as the official parser took it for a test's name."""
-_FILE = re.compile(r"^diff --git a/.* b/(.*)$", re.MULTILINE)
-_DATA_FILES = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 
 
 def task_from_row(row: dict[str, Any]) -> Task:
@@ -23,6 +17,7 @@ def task_from_row(row: dict[str, Any]) -> Task:
     kind, or no list of what it should list."""
     meta, issue, checks = row["metadata"], row["task"], row["evaluation"]
     learning, harness, sequence = row["continual_learning"], row["swebench"], row["sequence"]
+    must_have_its_shapes({**meta, **issue, **checks})
     corrections = harness["label_corrections_2026_08"]
     runner = OWN_RUNNERS.get(meta["repo"], Runner.PYTEST)
     return Task(
@@ -60,43 +55,3 @@ def _ids(checks: dict[str, Any], kind: str, corrections: dict[str, Any], runner:
     if strange is not None:
         raise ValueError(f"{kind} holds {strange!r}, which is no id of a test")
     return found
-
-
-def listed(fields: dict[str, Any], name: str) -> tuple[str, ...]:
-    """A list of texts, as such or written as text: JSON, as SWE-bench has it, Python, or numpy. Raises KeyError, or ValueError
-    for anything else."""
-    value = fields[name]
-    if isinstance(value, str):
-        for read in (json.loads, _python_list):
-            try:
-                value = read(value)
-                break
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                continue
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise ValueError(f"{name} is no list of texts")
-    return tuple(value)
-
-
-def _python_list(text: str) -> Any:
-    """As Python reads it; numpy prints no commas, and Python makes one text of two that have none between them."""
-    value = ast.literal_eval(text)
-    if not isinstance(value, list):
-        return value
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    texts = [ast.literal_eval(token.string) for token in tokens if token.type == tokenize.STRING]
-    return texts if all(isinstance(item, str) for item in value) else value
-
-
-def files_of_patch(patch: str) -> tuple[str, ...]:
-    """Files that a patch of git's names, as they are called after it."""
-    return tuple(sorted(set(_FILE.findall(patch))))
-
-
-def targets_of(test_patch: str, runner: Runner) -> tuple[str, ...]:
-    """What the official harness runs: every file of the test patch that is no data file; dotted labels for django. Read from the
-    text as that harness reads it, since no tree is there yet."""
-    files = [path for path in files_of_patch(test_patch) if not path.endswith(_DATA_FILES)]
-    if runner is Runner.DJANGO:
-        return tuple(re.sub(r"\.py$", "", path.removeprefix("tests/")).replace("/", ".") for path in files)
-    return tuple(files)

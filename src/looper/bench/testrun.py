@@ -21,10 +21,19 @@ from random import Random, SystemRandom
 
 from looper.bench.canaries import WORDS, Module
 from looper.bench.official import PARSERS, pytest_log_with_xpass
-from looper.bench.runners import Place, beside, files_of, invocation, places, plain_place, programs
+from looper.bench.runners import (
+    Place,
+    beside,
+    files_of,
+    invocation,
+    places,
+    plain_place,
+    programs,
+    written_here,
+)
 from looper.errors import FileRefused, VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, PatchedWorkspace, Sandbox
-from looper.records.plan import FUNCTION_SUITES, Limits
+from looper.records.plan import Limits
 from looper.records.task import Runner, Task
 from looper.records.verdict import TestOutcome
 from looper.untrusted import read_descriptor
@@ -332,13 +341,13 @@ def _canaries(
                 break
         if found:
             break
-    if found and _generated(task) and len(found) < VARIED_AT_MOST and found[0].original is not None:
+    if found and written_here(task) and len(found) < VARIED_AT_MOST and found[0].original is not None:
         original = found[0].original
         module = _parsed(pristine[original.path])
         assert module is not None
         found += _copies(task, module, original, root, taken, random, first=False, apart=apart)
     why = "" if found else "no assertion of the task's tests can be changed for certain"
-    if not found or not _generated(task):
+    if not found or not written_here(task):
         found.append(_plain(task, root, taken, random))
     # The first copy comes before all others: its changed test is what a product meets first.
     before, after = ([each for each in found if each.before is side] for side in (True, False))
@@ -364,7 +373,7 @@ def _copies(
     test of a repository leaves behind can decide how it ends the next time; and not where the product is `apart`, which sees no
     comparison.
     """
-    before = _generated(task) and not apart and (first or random.random() < 0.5)
+    before = written_here(task) and not apart and (first or random.random() < 0.5)
     varied = module.varied(place.name, random, changed_first=before and first)
     if varied is None:
         return []
@@ -373,12 +382,7 @@ def _copies(
     return [Canary(copy, varied.source, varied.same, varied.changed, place, before)]
 
 
-def _generated(task: Task) -> bool:
-    """Whether the tests were written here, so that what their files are called is nothing to them."""
-    return task.suite.startswith("micro") or task.suite in FUNCTION_SUITES
-
-
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)
 def _parsed(source: bytes) -> Module | None:
     try:
         return Module(source)
@@ -472,7 +476,7 @@ def _ran(
     # Where no test at all has an outcome none passed; a runner that is itself the product may be too broken to run any.
     if report.finished is not None and report.tests:
         for canary in canaries:
-            strict = canary.original is None or _generated(task)
+            strict = canary.original is None or written_here(task)
             lies, said = canary.told(report, strict)
             tampering += lies
             if said and canary.original is not None:

@@ -71,6 +71,8 @@ def _cause(task: Task, golds: Sequence[Judgement], nothing: Judgement) -> str:
         return f"{len(failing)} of {len(task.fail_to_pass)} FAIL_TO_PASS ids do not pass with gold, {name} {seen} {times} ({why})".replace(
             "  ", " "
         )
+    if broken := [found.cause for found in golds if not found.complete]:
+        return f"with gold the test run does not come to its end in {len(broken)} of {len(golds)} runs: {broken[0]}"
     if nothing.fail_to_pass and all(test.passes for test in nothing.fail_to_pass.values()):
         return "every FAIL_TO_PASS id passes without a patch"
     return ""

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from looper.bench import patches
-from looper.bench.protection import NOTHING, Protection, left_out, pytest_settings
+from looper.bench.protection import Protection, left_out, pytest_settings
 from looper.bench.testrun import Ran, Seen, run_tests
 from looper.errors import BadPatch, FileRefused, TreeUnreadable, VerifierBroken, is_of_what_was_made, named
 from looper.protocols import (
+    NOTHING,
     Change,
     Effect,
     Environment,
@@ -59,6 +60,8 @@ class Judgement:
     """The attempt that applied the patch; empty where none did, or nothing was to be applied."""
     file_recall: float | None = None
     """Share of the files that gold changes which the patch changed too; None where gold changes none."""
+    complete: bool = True
+    """Whether the test run came to its end."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,15 @@ def judge(
         outcome = Outcome.UNRESOLVED
         cause = failure if finished is None and failure else _why(finished, fail_to_pass, pass_to_pass)
     return Judgement(
-        outcome, cause, fixed and not resolved, fail_to_pass, pass_to_pass, stripped, tampering, wall_s
+        outcome,
+        cause,
+        fixed and not resolved,
+        fail_to_pass,
+        pass_to_pass,
+        stripped,
+        tampering,
+        wall_s,
+        complete=finished is not None,
     )
 
 
@@ -309,4 +320,5 @@ def without_tests(
         stripped_paths=stripped,
         tampering=(),
         wall_s=wall_s,
+        complete=False,
     )

@@ -84,7 +84,10 @@ def run_validations(
             court = Court(site.workspaces, site.sandbox, GRADING, log_bytes=LOG_BYTES)
             return verify(task, patch, site.environments.of(task), court, f"{task.instance_id}.validate")
 
-        def one(task: Task) -> Validation | str:
+        def one(task: Task) -> tuple[Task, Validation | str]:
+            return task, validation_or_why(task)
+
+        def validation_or_why(task: Task) -> Validation | str:
             if stop.is_set():
                 return f"{task.instance_id}: not tried, stopped"
             begun = time.monotonic()
@@ -108,10 +111,15 @@ def run_validations(
 
         left = TimeLeft(tasks, shipped())
         begun, before = time.monotonic(), 0
-        for number, found in enumerate(engine(workers).map(one, left.longest_first()), 1):
+        # Those first that were judged before, in whatever environment: they take no time as a rule.
+        judged = {name for name, *_ in known}
+        order = sorted(left.longest_first(), key=lambda task: task.instance_id not in judged)
+        for number, (task, found) in enumerate(engine(workers).map(one, order), 1):
             if isinstance(found, str):
+                left.without(task)
                 say(found)
             elif found.key in known:
+                left.without(task)
                 before += 1
             else:
                 stream.append(found)
@@ -123,13 +131,13 @@ def run_validations(
                     f"{left.after(found, time.monotonic() - begun)}"
                 )
         say(f"{before} of {len(tasks)} tasks needed nothing more")
-    order = {task.instance_id: (number, content_hash(task)) for number, task in enumerate(tasks)}
+    places = {task.instance_id: (number, content_hash(task)) for number, task in enumerate(tasks)}
     # One for each task, by the rules of today: what older ones said was said before.
     latest = {
         found.instance_id: found
         for found in known.values()
-        if found.instance_id in order
-        and order[found.instance_id][1] == found.task_hash
+        if found.instance_id in places
+        and places[found.instance_id][1] == found.task_hash
         and found.verifier == VERSION
         and found.missing_programs == missing[found.repo]
     }
@@ -141,7 +149,7 @@ def run_validations(
     }
     return Validated(
         dict(Counter(task.repo for task in chosen)),
-        sorted(latest.values(), key=lambda found: order[found.instance_id]),
+        sorted(latest.values(), key=lambda found: places[found.instance_id]),
         {name: how for name, how in differing.items() if how},
         stop.is_set(),
     )
@@ -163,15 +171,21 @@ class TimeLeft:
             if (found := known.get(task.instance_id))
         }
         self._tasks, self._done = tasks, 0.0
+        self._never_timed = {task.instance_id for task in tasks} - self._took.keys()
 
     def longest_first(self) -> list[Task]:
         """Those that nobody timed before all others."""
         return sorted(self._tasks, key=lambda task: -self._took.get(task.instance_id, math.inf))
 
+    def without(self, task: Task) -> None:
+        """Leave out one that took no time: it was judged before, or could not be."""
+        self._took.pop(task.instance_id, None)
+        self._never_timed.discard(task.instance_id)
+
     def after(self, found: Validation, elapsed_s: float) -> str:
         """To be added to what is said of a task that is done; nothing where a task was never timed."""
         self._done += self._took.get(found.instance_id, 0.0)
-        if not self._done or len(self._took) < len(self._tasks):
+        if not self._done or self._never_timed:
             return ""
         return f", about {duration(elapsed_s / self._done * (sum(self._took.values()) - self._done))} left"
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from looper.protocols import Change, Sources
+from looper.protocols import NOTHING, Change, Sources
 from looper.records.gate import GateOutcome, GateResult
 
 REGULAR = ("100644", "100755")
@@ -83,7 +83,7 @@ def _problems(sources: Sources, candidate: str, change: Change, scope: Scope) ->
         yield f"{path} lies outside of {', '.join(scope.allowed)}"
     if name in SPECIAL or name.endswith(".pth") or ".git" in path.split("/"):
         yield f"{path} changes how the tree is read or tested"
-    if change.after == "000000":
+    if change.after == NOTHING:
         return
     if change.after not in REGULAR:
         kind = {"120000": "a link", "160000": "a submodule"}.get(change.after, change.after)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from looper.records.base import content_hash
+from looper.records.plan import FUNCTION_SUITES
 from looper.records.task import Runner, Task
 
 OWN_RUNNER = "pytest-dev/pytest"
@@ -118,6 +119,11 @@ def _where(task: Task, path: str) -> str:
     return path
 
 
+def written_here(task: Task) -> bool:
+    """Whether the tests were written for Looper, so that what their files are called and what pytest offers is nothing to them."""
+    return task.suite.startswith("micro") or task.suite in FUNCTION_SUITES
+
+
 def invocation(task: Task, before: tuple[str, ...], after: tuple[str, ...]) -> Invocation:
     """How a task's tests are run between canaries, which are named as their runner reports them."""
     files: tuple[str, ...] = task.test_targets
@@ -131,7 +137,8 @@ def invocation(task: Task, before: tuple[str, ...], after: tuple[str, ...]) -> I
     if task.runner is Runner.DJANGO:
         return Invocation("run_django.py", files, {}, whole)
     if task.environment == "harness":
-        return Invocation("run_pytest.py", files, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, whole)
+        bare = ("--bare",) if written_here(task) else ()
+        return Invocation("run_pytest.py", (*bare, *files), {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, whole)
     own = ("--from-tree",) if task.repo == OWN_RUNNER else ()
     return Invocation("run_pytest.py", ("--as-configured", *own, *files), {}, whole)
 

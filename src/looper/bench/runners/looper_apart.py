@@ -95,7 +95,7 @@ class Product:
             return ["function", value.module, value.name]
         kind = value if isinstance(value, type) else type(value)
         file = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
-        if file.startswith(self._tree + os.sep):
+        if file.startswith(self._tree + os.sep) and _is_plain(kind) and hasattr(value, "__dict__"):
             has = {key: item for key, item in vars(value).items() if not key.startswith("_")}
             return ["thing", kind.__name__, {key: encoded(item, self._handed) for key, item in has.items()}]
         said = "a %s is no plain data" % kind.__name__
@@ -113,6 +113,13 @@ class Product:
             own = module == "builtins" and base.__name__ == name
             self._classes[module, name] = base if own else type(str(name), (base,), {"__module__": module})
         return self._classes[module, name]
+
+
+def _is_plain(kind):
+    """Whether what a class's objects are is said by their attributes: it derives from nothing, and does nothing."""
+    own = [item for name, item in vars(kind).items() if name not in ("__init__", "__dict__", "__weakref__")]
+    does = (property, classmethod, staticmethod)
+    return kind.__bases__ == (object,) and not any(callable(item) or isinstance(item, does) for item in own)
 
 
 class Function:

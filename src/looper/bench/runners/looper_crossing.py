@@ -66,12 +66,15 @@ class Lines:
 
     def next(self):
         """The next message; None at the end, and for what is none."""
-        while b"\n" not in self._waiting:
+        # Each piece is looked through once, however many a line has.
+        pieces, size = [self._waiting], len(self._waiting)
+        while b"\n" not in pieces[-1]:
             data = self._read(self._descriptor, 1 << 16)
-            if not data or len(self._waiting) > LINE_BYTES:
+            if not data or size > LINE_BYTES:
                 return None
-            self._waiting += data
-        line, _, self._waiting = self._waiting.partition(b"\n")
+            pieces.append(data)
+            size += len(data)
+        line, _, self._waiting = b"".join(pieces).partition(b"\n")
         try:
             return json.loads(line.decode("ascii"))
         except ValueError:

@@ -1,4 +1,4 @@
-"""Runs pytest and reports each test's outcome to a file: run_pytest.py REPORT [--apart FOLDER | --as-configured] [--from-tree] FILE...
+"""Runs pytest and reports each test's outcome to a file: run_pytest.py REPORT [--apart FOLDER | --as-configured] [--from-tree | --bare] FILE...
 
 Nothing of the tree can be imported before the report has begun: pytest comes from the interpreter's packages, or, where it is
 itself the product, after the beginning. Nothing of the tree's own pytest configuration is read but its conftest files, unless
@@ -40,6 +40,9 @@ def main():
     files = files[2:] if pipes else files
     from_tree = files[:1] == ["--from-tree"]
     files = files[from_tree:]
+    # Written for Looper: such tests ask for no fixture but their own.
+    bare = files[:1] == ["--bare"]
+    files = files[bare:]
     report = looper_report.Report(place)
     say, copies, alone, leave = report.say, report.copies, threading.active_count, os._exit
     # Copies that are to run before the tests.
@@ -48,7 +51,7 @@ def main():
         say("begun")
         looper_report.with_tree()
     else:
-        # Until the tests are collected: what pytest makes while it starts stays, and going through it is 7 % of what a verdict costs.
+        # Until tests are collected: what pytest makes while it starts stays, and going through it is 7 % of what a verdict costs.
         gc.disable()
     try:
         import pytest
@@ -153,24 +156,12 @@ def main():
     options = ["-q", "-rA", "-p", "no:cacheprovider", "--rootdir", looper_report.TREE, "-c", os.devnull]
     # What lies above the tree, which the sandbox may not let anybody list, is not looked through for configuration.
     options += ["--tb=no", "--no-header", "--color=no", "--confcutdir", looper_report.TREE]
-    # Nobody reads here what an assertion says, and these tests were written for Looper: writing them anew, to say more, costs 12 %.
-    options.append("--assert=plain")
-    # A tenth of what a verdict costs: plugins for what nobody asks of this run. One of them collects garbage five times at the end,
-    # to warn of what it finds; none has a say in how a test ends.
-    unused = (
-        "unraisableexception",
-        "threadexception",
-        "faulthandler",
-        "legacypath",
-        "debugging",
-        "doctest",
-        "junitxml",
-        "pastebin",
-        "setuponly",
-        "setupplan",
-        "stepwise",
-    )
-    options += [word for name in unused for word in ("-p", "no:" + name)]
+    if bare:
+        # Nobody reads here what an assertion says, and writing tests anew, to say more, is 12 % of what a verdict costs. A tenth are plugins
+        # that bring fixtures and options, or that collect garbage five times at the end to warn of what they find.
+        options.append("--assert=plain")
+        unused = "unraisableexception threadexception faulthandler legacypath debugging doctest junitxml pastebin setuponly setupplan"
+        options += [word for name in (unused + " stepwise").split() for word in ("-p", "no:" + name)]
     # A test module that cannot be imported must not keep the others from running.
     options.append("--continue-on-collection-errors")
     if own:

@@ -7,6 +7,7 @@ nothing is written into a workspace, an environment serves every task of a versi
 from pathlib import Path
 
 from looper.edges.access import share, shared_folder
+from looper.journal import replace_file
 
 STAMP = '''import sys
 from importlib.machinery import ModuleSpec
@@ -57,10 +58,10 @@ def stamped_site(target: Path, name: str, module: str, stamp: str) -> Path:
     site = target / "stamps" / stamp
     shared_folder(site)
     numbers = tuple(int(part) for part in stamp.split(".")[:3] if part.isdigit())
-    (site / "sitecustomize.py").write_text(STAMP.format(module=module, stamp=stamp, numbers=numbers))
+    _keep(site / "sitecustomize.py", STAMP.format(module=module, stamp=stamp, numbers=numbers))
     metadata = site / f"{name}-{stamp}.dist-info"
     metadata.mkdir(exist_ok=True)
-    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {stamp}\n")
+    _keep(metadata / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {stamp}\n")
     share(site)
     return site
 
@@ -73,6 +74,12 @@ def grafted_site(release: Path, packages: tuple[str, ...]) -> Path:
 def site_for(site: Path, release: Path, packages: tuple[str, ...]) -> Path:
     """The same in a folder of one's own choice."""
     shared_folder(site)
-    (site / "sitecustomize.py").write_text(GRAFT.format(packages=packages, release=str(release)))
+    _keep(site / "sitecustomize.py", GRAFT.format(packages=packages, release=str(release)))
     share(site)
     return site
+
+
+def _keep(file: Path, text: str) -> None:
+    """Whole at any time: tests of another process may be reading it."""
+    if not file.is_file() or file.read_text() != text:
+        replace_file(file, text.encode())

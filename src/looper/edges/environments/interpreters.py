@@ -60,8 +60,22 @@ def how_to_get(version: str) -> str:
 
 def _uv_has(version: str) -> bool:
     """Whether this uv knows where to get one for this machine."""
-    asked = [find_uv_bin(), "python", "list", "--only-downloads", f"cpython@{version}"]
-    return bool(subprocess.run(asked, capture_output=True, text=True).stdout.strip())
+    done = _asked_of_uv(["list", "--only-downloads", f"cpython@{version}"], {})
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
+        raise EnvironmentBroken(f"uv does not tell which Pythons it has; it said: {said[0]}")
+    return bool(done.stdout.strip())
+
+
+def _asked_of_uv(words: list[str], variables: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    # At the root: a project's own settings of uv, wherever somebody happens to be, say nothing of this.
+    return subprocess.run(
+        [find_uv_bin(), "python", *words],
+        cwd="/",
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+    )
 
 
 def _variable(version: str) -> str:
@@ -94,10 +108,9 @@ def _on_path(version: str) -> list[Path]:
 
 def _from_uv(version: str, place: Path) -> Iterator[Path]:
     """The user's own, then those that were installed here."""
-    asked = [find_uv_bin(), "python", "find", "--system", "--no-project", f"cpython@{version}"]
+    asked = ["find", "--system", "--no-project", f"cpython@{version}"]
     for own in ({}, _own(place)):
-        variables = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", **own}
-        done = subprocess.run(asked, env=variables, capture_output=True, text=True)
+        done = _asked_of_uv(asked, {"UV_PYTHON_DOWNLOADS": "never", **own})
         if done.returncode == 0:
             # uv names a link to the newest of a minor version, which a sandbox would not show.
             yield Path(done.stdout.strip()).resolve()

@@ -221,7 +221,7 @@ def _whole(folder: Path) -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         yield
-    except (EnvironmentBroken, OSError):
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 

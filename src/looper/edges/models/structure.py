@@ -42,15 +42,19 @@ def _kept(look: Callable[[str, str | None], Table], path: str, prefix: str | Non
     version = getattr(sys.modules.get("transformers"), "__version__", "")
     place = folder / "__pycache__" / f"looper-{prefix}.{sys.implementation.cache_tag}"
     of = f"{version} {folder.stat().st_mtime_ns}"
-    with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
+    with contextlib.suppress(OSError, ValueError, EOFError, TypeError, LookupError):
         kept: tuple[str, Table] = marshal.loads(place.read_bytes())
         if kept[0] == of:
             return kept[1]
     found = look(path, prefix)
-    with contextlib.suppress(OSError):  # Others own the packages, or keep no byte code beside them.
-        part = place.with_name(f"{place.name}.{os.getpid()}")
-        part.write_bytes(marshal.dumps((of, found)))
-        part.replace(place)
+    part = place.with_name(f"{place.name}.{os.getpid()}")
+    # Others own the packages, or keep no byte code beside them; or another version has a table of something else.
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            part.write_bytes(marshal.dumps((of, found)))
+            part.replace(place)
+        finally:
+            part.unlink(missing_ok=True)
     return found
 
 

@@ -31,13 +31,14 @@ from looper.edges.workspaces.manifest import (
     manifest_hash,
 )
 from looper.edges.workspaces.reuse import (
-    CAN_BE_SEEN,
     GIT,
     Base,
     Idle,
     Left,
-    identities_of_records,
+    changes_show,
+    identities_of_folders,
     make_equal,
+    set_times,
 )
 from looper.errors import (
     BadInput,
@@ -49,14 +50,13 @@ from looper.errors import (
     WorkspaceError,
 )
 from looper.journal import replace_file
-from looper.protocols import Change, Effect, TreeEntry
+from looper.protocols import NOTHING, Change, Effect, TreeEntry
 from looper.records.base import content_hash
 from looper.records.task import Task
 from looper.untrusted import folders_below, remove_tree
 
 APPLY = Most(kib=2 << 20, cpu_s=60)
 """For `git apply`: a few bytes of a packed patch unfold to any size, and a place that is far away is looked for line by line."""
-NOTHING = "000000"
 """Git's mode of what is not there."""
 
 PATCH_BYTES = 256 << 20
@@ -86,14 +86,15 @@ class GitWorkspaces:
         """`mirrors` by suite and repository name, `SUITE:REPO`. With `idle` trees are used again, and stay in `workspaces`."""
         self._mirrors, self._exports, self._workspaces, self._owner = mirrors, exports, workspaces, owner
         self._loaded: dict[Path, Export] = {}
-        self._idle = idle
         for folder in (exports, workspaces):
             shared_folder(folder)
+        self._changes_show = changes_show(workspaces)
+        self._idle = idle if self._changes_show else None
 
-    def at(self, place: Path) -> "GitWorkspaces":
-        """As these, with new trees elsewhere: in a folder that its owner removes as a whole."""
-        idle = Idle() if CAN_BE_SEEN else None
-        return GitWorkspaces(self._mirrors, self._exports, place, self._owner, idle)
+    def at(self, place: Path, *, again: bool = True) -> "GitWorkspaces":
+        """As these, with new trees elsewhere: in a folder that its owner removes as a whole. A tree may be used `again` where no
+        process outlives its command, and where the file system shows what was touched."""
+        return GitWorkspaces(self._mirrors, self._exports, place, self._owner, Idle() if again else None)
 
     def create(self, task: Task, name: str) -> "GitWorkspace":
         """Raises WorkspaceError, or DirtyWorkspace where the copy is not what was exported."""
@@ -110,7 +111,7 @@ class GitWorkspaces:
 
     def _copied(self, export: "Export", root: Path, give_back: "GiveBack | None") -> "GitWorkspace":
         _copy_tree(export.files, root, self._owner)
-        return GitWorkspace(root, export, self._owner, Scanner(root), give_back)
+        return GitWorkspace(root, export, self._owner, Scanner(root, self._changes_show), give_back)
 
     def _used_again(
         self, left: Left, export: "Export", root: Path, give_back: "GiveBack"
@@ -119,10 +120,9 @@ class GitWorkspaces:
         try:
             tree = left.moved(root)
             if left.base is not export.base:
-                make_equal(tree, export.base, partial(_give_one, self._owner))
-            if not tree.records_are_whole():
-                remove_tree(root / GIT)
-                _copy_tree(export.files / GIT, root / GIT, self._owner)
+                tree = make_equal(tree, export.base, partial(_give_one, self._owner))
+            _copy_tree(export.files / GIT, root / GIT, self._owner)
+            set_times(root, export.base)
             return GitWorkspace(root, export, self._owner, tree.scanner, give_back)
         except (OSError, TreeUnreadable, WorkspaceError):
             remove_tree(left.root, root)
@@ -202,13 +202,14 @@ def _keep_tree(folder: Path) -> Manifest:
     return tree
 
 
-def _folders(files: Path) -> dict[str, int]:
-    """With their rights."""
+def _folders(files: Path) -> dict[str, tuple[int, int]]:
+    """With their rights, and when they were changed."""
     root, found = str(files), {}
     for folder, entries in folders_below(root):
         if folder == root:
             entries[:] = [entry for entry in entries if entry.name != GIT]
-        found[folder[len(root) + 1 :]] = stat.S_IMODE(os.lstat(folder).st_mode)
+        status = os.lstat(folder)
+        found[folder[len(root) + 1 :]] = stat.S_IMODE(status.st_mode), status.st_mtime_ns
     return found
 
 
@@ -374,13 +375,13 @@ class GitWorkspace:
         self._files = Tree(root, owner)
         self._scanner = scanner
         self._base = self._scanner.scan(everything=True)
-        self._identities = self._scanner.identities()
-        self._records = identities_of_records(root)
+        self._scanned = self._scanner.identities()
+        self._folders = identities_of_folders(root, export.base.folders) if give_back else {}
         self.clean_state = export.state
         self._must_be_clean()
 
     def _must_be_clean(self) -> None:
-        """The tree equals the base tree, ignored and cached files included, and its repository holds one commit."""
+        """The tree equals the base tree, ignored and cached files included."""
         if self._base != self._export.base.tree:
             raise DirtyWorkspace(f"{self.root} does not equal its base tree. Remove it and run again.")
 
@@ -440,7 +441,9 @@ class GitWorkspace:
         data = patch.encode("utf-8", "surrogateescape")
         try:
             arguments = ["apply", "--whitespace=nowarn", *options, "-"]
-            git(arguments, cwd=self.root, stdin=data, most=APPLY)
+            # By the harness's own records: those in the tree belong to whoever works in it, and their settings name programs.
+            own = {"GIT_DIR": str(self._export.files / GIT), "GIT_WORK_TREE": str(self.root)}
+            git(arguments, cwd=self.root, stdin=data, variables=own, most=APPLY)
         except GitRefused as error:
             raise BadPatch(_said(error)) from error
         finally:
@@ -550,10 +553,9 @@ class GitWorkspace:
             return
         place = self.root.with_name(f".{secrets.token_hex(8)}.idle")
         try:
-            left = Left(self.root, self._scanner, self._export.base, self._identities, self._records).moved(
-                place
-            )
-            make_equal(left, self._export.base, partial(_give_one, self._owner))
+            base = self._export.base
+            left = Left(self.root, self._scanner, base, self._scanned, self._folders).moved(place)
+            left = make_equal(left, base, partial(_give_one, self._owner))
         except (OSError, TreeUnreadable, WorkspaceError):
             remove_tree(self.root, place)
         else:

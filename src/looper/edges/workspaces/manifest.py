@@ -5,7 +5,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -54,11 +54,12 @@ Manifest = Mapping[str, Entry]
 class Scanner:
     """Lists a tree again and again, hashing only what changed since the last time. What is gone before it was looked at was not there.
 
-    A file is unchanged if its inode, size, modification and change time are: the last of these cannot be set.
+    A file is unchanged if its inode, size, modification and change time are: the last of these cannot be set. Where changes do not
+    show in it, every file is hashed each time.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = os.fspath(root)
+    def __init__(self, root: Path, changes_show: bool = True) -> None:
+        self._root, self._changes_show = os.fspath(root), changes_show
         self._known: dict[str, tuple[tuple[int, ...], str]] = {}
 
     def scan(self, *, everything: bool = False) -> dict[str, Entry]:
@@ -74,7 +75,7 @@ class Scanner:
                 whole = status.st_size <= min(HASHED_BYTES, left)
                 left -= status.st_size if whole else 0
                 identity = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns, whole)
-                before = self._known.get(path)
+                before = self._known.get(path) if self._changes_show else None
                 digest = before[1] if before and before[0] == identity else self._digest(path, whole)
                 known[path] = (identity, digest)
                 manifest[path] = Entry("100755" if status.st_mode & 0o100 else "100644", digest)
@@ -89,9 +90,19 @@ class Scanner:
         """Of the files of the last scan: what stays the same only while nobody touches a file in any way."""
         return {path: identity for path, (identity, _) in self._known.items()}
 
+    def forgive(self, paths: Iterable[str]) -> None:
+        """Take files for what they were whose change time alone is another: the harness moved them."""
+        for path in paths:
+            if path in self._known:
+                identity, digest = self._known[path]
+                status = os.lstat(os.path.join(self._root, path))
+                now = status.st_ino, status.st_size, status.st_mtime_ns
+                if now == identity[:3]:
+                    self._known[path] = (*now, status.st_ctime_ns, *identity[4:]), digest
+
     def moved(self, root: Path) -> "Scanner":
         """For the same tree, which was moved as a whole."""
-        scanner = Scanner(root)
+        scanner = Scanner(root, self._changes_show)
         scanner._known = self._known
         return scanner
 

@@ -1,16 +1,20 @@
 """Working trees that are used again: what was left of one becomes the next by what differs.
 
-Making and removing thousands of files costs more than most tests do. Whatever a process did to a file changes the file's change time,
-which no process can set; a file that was not touched since it was compared with its base is that file still, and every other
-one is replaced. Folders hold nothing but their names, rights and attributes, which are set.
+Making and removing thousands of files costs more than most tests do. Whatever a process does to a file or a folder changes its
+change time, which no process can set; what was not touched since it was compared with its base is that still, and everything else is
+made anew. On a file system where that does not hold, as on those in memory, no tree is used again.
 """
 
+import mmap
 import os
+import secrets
 import shutil
 import stat
+import tempfile
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,8 +27,27 @@ MOST_IDLE = 8
 """Trees that wait to be used again; the oldest is removed."""
 AT_ONCE = 500
 """Places that are named to one call of a program."""
-CAN_BE_SEEN = hasattr(os, "listxattr")
-"""Whether attributes of folders can be looked at here; without that no tree is used again."""
+TICK_S = 0.02
+"""Longer than the clock of any file system stands still."""
+
+Folders = Mapping[str, tuple[int, int]]
+"""Path, the root's empty → rights, and when the folder was changed, in nanoseconds."""
+Identities = Mapping[str, tuple[int, ...]]
+"""Path → what stays the same only while nobody touches what is there."""
+
+
+def changes_show(folder: Path) -> bool:
+    """Whether every write to a file here changes its change time. Those to mapped memory do not on Linux's tmpfs."""
+    with tempfile.TemporaryFile(dir=folder) as stream:
+        stream.write(bytes(mmap.PAGESIZE))
+        stream.flush()
+        with mmap.mmap(stream.fileno(), mmap.PAGESIZE) as memory:
+            _ = memory[0]  # Mapped by being read, it may be written without anybody being told.
+            before = os.fstat(stream.fileno()).st_ctime_ns
+            time.sleep(TICK_S)
+            memory[0] = 1
+            memory.flush()
+        return os.fstat(stream.fileno()).st_ctime_ns != before
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,62 +57,36 @@ class Base:
     files: Path
     tree: Manifest
     """Every file."""
-    folders: Mapping[str, int]
-    """With their rights; the root is the empty path."""
+    folders: Folders
 
 
 @dataclass(frozen=True, eq=False)
 class Left:
-    """A tree that nobody works in; git's records are in it only where nobody touched them."""
+    """A tree that nobody works in, without git's records."""
 
     root: Path
     scanner: Scanner
     base: Base
     """That it was made equal to last."""
-    identities: Mapping[str, tuple[int, ...]]
+    files: Identities
     """Of its files, when it was found equal to that."""
-    records: Mapping[str, tuple[int, ...]]
-    """Identities of what git keeps there, when it was copied."""
+    folders: Identities
+    """Of its folders, then."""
 
     def moved(self, root: Path) -> "Left":
         """Elsewhere, as a whole. Raises OSError."""
         self.root.rename(root)
         return replace(self, root=root, scanner=self.scanner.moved(root))
 
-    def records_are_whole(self) -> bool:
-        """Whether git's records are what they were when they were copied, with nothing in any attribute of their folder either."""
-        folder, seen = self.root / GIT, 0
-        try:
-            for path, identity in _identities(folder):
-                if self.records.get(path) != identity:
-                    return False
-                seen += 1
-            return seen == len(self.records) and not _attributes(folder)
-        except OSError:
-            return False
+
+def identities_of_folders(root: Path, folders: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Raises OSError where one is not there."""
+    return {path: _identity(root / path) for path in folders}
 
 
-def identities_of_records(root: Path) -> dict[str, tuple[int, ...]]:
-    """Of the folder that git keeps in a tree, and all that is in it."""
-    return dict(_identities(root / GIT))
-
-
-def _identities(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    # Without the time of change, which moving it sets.
-    top = os.lstat(folder)
-    yield "", (top.st_ino, top.st_mode, top.st_uid, top.st_mtime_ns)
-    for _, entries in folders_below(str(folder)):
-        for entry in entries:
-            found = entry.stat(follow_symlinks=False)
-            identity = (
-                found.st_ino,
-                found.st_mode,
-                found.st_uid,
-                found.st_size,
-                found.st_mtime_ns,
-                found.st_ctime_ns,
-            )
-            yield entry.path.removeprefix(f"{folder}/"), identity
+def _identity(folder: Path) -> tuple[int, ...]:
+    status = folder.lstat()
+    return status.st_ino, status.st_ctime_ns
 
 
 class Idle:
@@ -117,61 +114,76 @@ class Idle:
             remove_tree(oldest.root)
 
 
-def make_equal(tree: Left, base: Base, give: Callable[[Path], None]) -> None:
-    """Make a tree equal to another base, or to its own again. `give` gives an entry to the user that commands run as. Raises OSError,
+def make_equal(tree: Left, base: Base, give: Callable[[Path], None]) -> Left:
+    """The tree made equal to another base, or to its own again. `give` gives an entry to the user that commands run as. Raises OSError,
     TreeUnreadable or WorkspaceError where that cannot be done: then nothing can be said of it."""
-    if tree.base is not base or not tree.records_are_whole():
-        remove_tree(tree.root / GIT)
-    _mend_folders(tree.root, base.folders, give)
+    remove_tree(tree.root / GIT)
+    touched = _opened(tree, base.folders)
     found, identities = tree.scanner.scan(everything=True), tree.scanner.identities()
     kept = {
         path
         for path, entry in found.items()
         if base.tree.get(path) == entry == tree.base.tree.get(path)
-        and identities.get(path) == tree.identities.get(path)
+        and identities.get(path) == tree.files.get(path)
     }
     for path in found.keys() - kept:
         os.unlink(tree.root / path)
+    for folder in touched:
+        _make_anew(tree.root / folder)
+    tree.scanner.forgive({path for path in kept if path.rpartition("/")[0] in set(touched)})
     for folder in sorted(base.folders):
-        if not os.path.isdir(tree.root / folder):
-            (tree.root / folder).mkdir()
-            _mend_folder(tree.root / folder, base.folders[folder], give)
+        place = tree.root / folder
+        if not os.path.isdir(place):
+            place.mkdir()
+        if stat.S_IMODE(place.lstat().st_mode) != base.folders[folder][0]:
+            place.chmod(base.folders[folder][0])
+        give(place)
     for path in base.tree.keys() - kept:
         _bring(base.files / path, tree.root / path, base.tree[path], give)
+    # Last: what is made or removed in a folder changes them.
+    for folder in base.folders:
+        set_times(tree.root, base, folder)
+    files = {path: identity for path, identity in tree.scanner.identities().items() if path in kept}
+    return replace(tree, base=base, files=files, folders=identities_of_folders(tree.root, base.folders))
 
 
-def _mend_folders(root: Path, folders: Mapping[str, int], give: Callable[[Path], None]) -> None:
-    foreign: list[Path] = []
-    _mend_folder(root, folders[""], give)
-    for folder, entries in folders_below(str(root)):
-        if folder == str(root):
-            entries[:] = [entry for entry in entries if entry.name != GIT]
+def set_times(root: Path, base: Base, folder: str = "") -> None:
+    """Of a folder, which say when its names changed, or anything that its owner likes."""
+    place, when = root / folder, base.folders[folder][1]
+    if place.lstat().st_mtime_ns != when:
+        os.utime(place, ns=(when, when))
+
+
+def _opened(tree: Left, folders: Folders) -> list[str]:
+    """Folders that anybody touched, the outermost first, the root among them; all that a base knows can be listed then, and no others
+    are there any more."""
+    touched, foreign = [""], list[Path]()
+    os.chmod(tree.root, folders[""][0])
+    for _, entries in folders_below(str(tree.root)):
         for entry in [entry for entry in entries if entry.is_dir(follow_symlinks=False)]:
-            path = os.path.relpath(entry.path, root)
-            if path in folders:
-                # Before it is listed: it may be closed.
-                _mend_folder(Path(entry.path), folders[path], give)
-            else:
+            path = os.path.relpath(entry.path, tree.root)
+            if path not in folders:
                 foreign.append(Path(entry.path))
                 entries.remove(entry)
+            elif _identity(Path(entry.path)) != tree.folders.get(path):
+                touched.append(path)
+                # Before it is listed: it may be closed.
+                os.chmod(entry.path, folders[path][0])
     for start in range(0, len(foreign), AT_ONCE):
         remove_tree(*foreign[start : start + AT_ONCE])
     if left := next((place for place in foreign if os.path.lexists(place)), None):
         raise WorkspaceError(f"{left} cannot be removed.")
+    return sorted(touched)
 
 
-def _mend_folder(folder: Path, rights: int, give: Callable[[Path], None]) -> None:
-    """Rights as in the base tree, owner, and no attribute: whatever could tell the next task something."""
-    if stat.S_IMODE(folder.lstat().st_mode) != rights:
-        folder.chmod(rights)
-    give(folder)
-    for name in _attributes(folder):
-        os.removexattr(folder, name)
-
-
-def _attributes(folder: Path) -> list[str]:
-    """Those that a user can set."""
-    return [name for name in os.listxattr(folder) if name.startswith(("user.", "system."))]
+def _make_anew(folder: Path) -> None:
+    """With what is in it: its size, flags, attributes and times could tell the next task something."""
+    fresh = folder.with_name(f".{secrets.token_hex(8)}")
+    fresh.mkdir()
+    for name in os.listdir(folder):
+        (folder / name).rename(fresh / name)
+    folder.rmdir()
+    fresh.rename(folder)
 
 
 def _bring(source: Path, target: Path, entry: Entry, give: Callable[[Path], None]) -> None:

@@ -1,0 +1,69 @@
+"""What rows of SWE-bench and of SWE-Bench-CL share: shapes of fields, lists written as text, files and targets of patches."""
+
+import ast
+import io
+import json
+import re
+import tokenize
+from collections.abc import Mapping
+from typing import Any
+
+from looper.records.task import Runner
+
+OWN_RUNNERS = {"django/django": Runner.DJANGO, "sympy/sympy": Runner.SYMPY}
+_SHAPES = {
+    "instance_id": re.compile(r"\w[\w.-]*"),
+    "repo": re.compile(r"\w[\w.-]*/\w[\w.-]*"),
+    "base_commit": re.compile(r"[0-9a-f]{40}"),
+    **dict.fromkeys(("created_at", "problem_statement", "patch", "test_patch"), re.compile(".*", re.DOTALL)),
+}
+"""Folders and commands are named by the first three."""
+_FILE = re.compile(r"^diff --git a/.* b/(.*)$", re.MULTILINE)
+_DATA_FILES = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
+
+
+def must_have_its_shapes(fields: Mapping[str, Any]) -> None:
+    """Raises KeyError or ValueError."""
+    for name, shape in _SHAPES.items():
+        if not isinstance(fields[name], str) or not shape.fullmatch(fields[name]):
+            raise ValueError(f"{name} is not what SWE-bench has there")
+
+
+def listed(fields: dict[str, Any], name: str) -> tuple[str, ...]:
+    """A list of texts, as such or written as text: JSON, as SWE-bench has it, Python, or numpy. Raises KeyError, or ValueError
+    for anything else."""
+    value = fields[name]
+    if isinstance(value, str):
+        for read in (json.loads, _python_list):
+            try:
+                value = read(value)
+                break
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f"{name} is no list of texts")
+    return tuple(value)
+
+
+def _python_list(text: str) -> Any:
+    """As Python reads it; numpy prints no commas, and Python makes one text of two that have none between them."""
+    value = ast.literal_eval(text)
+    if not isinstance(value, list):
+        return value
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    texts = [ast.literal_eval(token.string) for token in tokens if token.type == tokenize.STRING]
+    return texts if all(isinstance(item, str) for item in value) else value
+
+
+def files_of_patch(patch: str) -> tuple[str, ...]:
+    """Files that a patch of git's names, as they are called after it."""
+    return tuple(sorted(set(_FILE.findall(patch))))
+
+
+def targets_of(test_patch: str, runner: Runner) -> tuple[str, ...]:
+    """What the official harness runs: every file of the test patch that is no data file; dotted labels for django. Read from the
+    text as that harness reads it, since no tree is there yet."""
+    files = [path for path in files_of_patch(test_patch) if not path.endswith(_DATA_FILES)]
+    if runner is Runner.DJANGO:
+        return tuple(re.sub(r"\.py$", "", path.removeprefix("tests/")).replace("/", ".") for path in files)
+    return tuple(files)
