@@ -9,7 +9,7 @@ of them it should equal.
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -52,6 +52,9 @@ OTHER_VALUES = 60
 """Beside the right one, at most; a product that guesses among them is found out so many times of one more."""
 _LONGEST_BITS = 2000
 """Of a number that is changed; Python writes none of more than some thousand digits."""
+_LIKELY_NUMBERS = (-1, 0, 1, 2, 3, 4, 5, 10, 100)
+_LIKELY_WORDS = ("", "True", "False", "None", "a", "b", "x", "0", "1")
+"""Expected by so many tests that what equals just these would often be right."""
 _KINDS = (digits, ascii_lowercase, ascii_uppercase)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -314,7 +317,8 @@ class Module:
             return None
         begin, end = self._span(node)
         for leaf in ast.walk(node):
-            if isinstance(leaf, ast.Constant) and (others := _others(leaf.value)):
+            # A number below zero is a constant after a minus; its other values may be above.
+            if isinstance(leaf, ast.Constant | ast.UnaryOp) and (others := _others(ast.literal_eval(leaf))):
                 at, until = self._span(leaf)
                 break
         else:
@@ -361,16 +365,17 @@ def _comes_and_goes(function: Function) -> bool:
 
 def _others(value: object) -> Callable[[Random], list[str]] | None:
     """Draws other constants of the same kind, as source, in any order. Nothing tells the right one from them: not its place among
-    them either, so they are no neighbours at one side of it."""
+    them, and not that it alone is one of those which anybody would guess."""
     match value:
         case bool():
             return lambda random: [repr(not value)]
         case int() if value.bit_length() < _LONGEST_BITS:
-            return partial(_other_integers, value)
+            return partial(_mixed, value, _LIKELY_NUMBERS, partial(_near_integers, value))
         case float() if value == value and abs(value) < 1e15:
-            return partial(_other_floats, value)
+            likely = tuple(float(number) for number in _LIKELY_NUMBERS)
+            return partial(_mixed, value, likely, partial(_near_floats, value))
         case str():
-            return partial(_other_words, value)
+            return partial(_mixed, value, _LIKELY_WORDS, partial(_near_words, value))
         case bytes():
             return lambda random: [
                 repr(value[:-1] + bytes([each])) for each in random.sample(range(256), OTHER_VALUES)
@@ -380,38 +385,44 @@ def _others(value: object) -> Callable[[Random], list[str]] | None:
     return None
 
 
-def _other_integers(value: int, random: Random) -> list[str]:
+def _mixed(
+    value: object, likely: Sequence[object], near: Callable[[Random], list[object]], random: Random
+) -> list[str]:
+    """What many a test expects, and what looks like the right value."""
+    found = [each for each in dict.fromkeys((*likely, *near(random))) if each != value][:OTHER_VALUES]
+    return list(map(repr, random.sample(found, len(found))))
+
+
+def _near_integers(value: int, random: Random) -> list[object]:
     reach = OTHER_VALUES + random.randrange(3 * OTHER_VALUES)
-    below = max(0, value - random.randrange(reach))
-    near = [each for each in range(below, below + reach + 1) if each != value]
-    return list(map(repr, random.sample(near, OTHER_VALUES)))
+    below = value - random.randrange(reach)
+    return list(random.sample(range(below, below + reach), OTHER_VALUES))
 
 
-def _other_floats(value: float, random: Random) -> list[str]:
+def _near_floats(value: float, random: Random) -> list[object]:
     # Of as many digits: the right one is not to be known by being the roundest.
     digits_after = max(1, len(repr(value).partition(".")[2])) if "e" not in repr(value) else 17
-    steps = random.sample(range(-2 * OTHER_VALUES, 2 * OTHER_VALUES), 2 * OTHER_VALUES)
-    # A minus stands before the constant, and two of them are no literal.
-    near = [abs(round(value + step / 10**digits_after, digits_after)) for step in steps]
-    return list(dict.fromkeys(repr(each) for each in near if each != value))[:OTHER_VALUES]
+    reach = 4 * OTHER_VALUES
+    below = -random.randrange(reach)
+    steps = random.sample(range(below, below + reach), OTHER_VALUES)
+    return [round(value + step / 10**digits_after, digits_after) for step in steps]
 
 
 def _not_empty(value: object, random: Random) -> list[str]:
     return [{"list": "[0]", "dict": "{0: 0}", "tuple": "(0,)"}[type(value).__name__]]
 
 
-def _other_words(text: str, random: Random) -> list[str]:
+def _near_words(text: str, random: Random) -> list[object]:
     """The same text with others in the places of its last two letters or digits; with two more where it has none."""
     places = [found.start() for found in re.finditer("[0-9a-zA-Z]", text)][-2:]
     if not places:
-        ends = random.sample([a + b for a in ascii_lowercase for b in ascii_lowercase], OTHER_VALUES)
-        return [repr(text + end) for end in ends]
-    kinds = [next(kind for kind in _KINDS if text[at] in kind) for at in places]
-    every = list(product(*kinds))
-    others = []
-    for drawn in random.sample(every, min(len(every), OTHER_VALUES + 1)):
+        pairs = product(ascii_lowercase, repeat=2)
+        return [text + "".join(pair) for pair in random.sample(list(pairs), OTHER_VALUES)]
+    every = list(product(*(next(kind for kind in _KINDS if text[at] in kind) for at in places)))
+    others: list[object] = []
+    for drawn in random.sample(every, min(len(every), OTHER_VALUES)):
         letters = list(text)
         for at, letter in zip(places, drawn, strict=True):
             letters[at] = letter
         others.append("".join(letters))
-    return [repr(other) for other in others if other != text][:OTHER_VALUES]
+    return others
