@@ -771,6 +771,35 @@ def test_what_tests_made_that_is_more_than_its_attributes_is_refused_too(
         verify(handing, task.gold_patch, environments.of(task), court, "v")
 
 
+OF_ITS_PROCESS = {
+    "says that it was forked": ("own = os.getpid()", "assert os.getpid() == own"),
+    "makes a folder at first use": ("made = []", "made or made.append(os.mkdir('made'))"),
+    "reads at first use what it opened": (
+        "data, read = open(__file__), []",
+        "read or read.append(data.read())\n    assert read[0]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OF_ITS_PROCESS)
+def test_right_code_that_minds_a_fork_or_what_an_earlier_run_left_is_resolved(
+    task: Task, workspaces: GitWorkspaces, product: str, verdict_of: Judge, case: str
+) -> None:
+    """Where a copy and its original end otherwise, each is run again in a fresh process and a fresh tree."""
+    function = task.fail_to_pass[0].partition("::test_")[2]
+    at_import, in_each_call = OF_ITS_PROCESS[case]
+
+    def minding(root: Path) -> None:
+        (root / product).write_text(
+            gold_sources(task, workspaces)[product]
+            + f"\n\nimport os\n{at_import}\nplain = {function}\n\n\n"
+            + f"def {function}(*given):\n    {in_each_call}\n    return plain(*given)\n"
+        )
+
+    found = verdict_of(patch_with(workspaces, task, minding))
+    assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
+
+
 OTHER_PEOPLES = """
 import unittest
 

@@ -13,6 +13,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import lru_cache, partial
 from hashlib import blake2b
 from itertools import chain, count
@@ -138,6 +139,14 @@ class Report:
         return found
 
 
+class Early(Enum):
+    """Where the copies run that a product is to meet before the tests."""
+
+    FORKED = "in a process forked from that of the tests"
+    ALONE = "in a run without the tests"
+    NOWHERE = "after the tests, like all others"
+
+
 @dataclass(frozen=True)
 class Ran:
     """One run of a task's tests."""
@@ -152,6 +161,27 @@ class Ran:
     canaries: str
     """What stood beside the tests, and what it told, in one line."""
     limit_s: float
+    report: Report
+    early: tuple[Canary, ...]
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether a copy that came before its original ended otherwise, which a fork can do to honest code: it shares files, locks and
+        children with the process that it was forked from."""
+        for canary in self.early:
+            assert canary.original is not None
+            same = self.report.outcomes(canary.copy.where, canary.same)
+            originals = self.report.outcomes(canary.original.where, canary.original.name)
+            if any(name in same and same[name].passes != found.passes for name, found in originals.items()):
+                return True
+        return False
+
+
+def in_turn(alone: Ran, tests: Ran) -> Ran:
+    """What a run of the early copies alone and one of the tests say together, each in a fresh process and a fresh tree."""
+    both = Report([*alone.report.tests, *tests.report.tests])
+    lies = [lie for canary in alone.early for lie in canary.told(both, strict=True)[0]]
+    return replace(tests, tampering=tuple(dict.fromkeys((*tests.tampering, *alone.tampering, *lies))))
 
 
 def run_tests(
@@ -162,12 +192,17 @@ def run_tests(
     limits: Limits,
     log_bytes: int = 0,
     product: PatchedWorkspace | None = None,
+    early: Early = Early.FORKED,
 ) -> Ran:
     """With a product's own tree, tests run apart from it. Raises VerifierBroken where the runner did not get as far as anything of
     the tree, or where what the tests hand over cannot cross."""
     read = _reader(workspace)
     pristine = {path: source for path in files_of(task) if (source := read(path)) is not None}
     canaries, why = _canaries(task, pristine, workspace.root, SystemRandom(), apart=product is not None)
+    if early is Early.NOWHERE:
+        canaries = tuple(replace(canary, before=False) for canary in canaries)
+    elif early is Early.ALONE:
+        canaries = tuple(canary for canary in canaries if canary.before)
     for canary in canaries:
         workspace.write_file(canary.copy.path, canary.source)
         if canary.copy.package:
@@ -176,9 +211,13 @@ def run_tests(
         tuple(canary.copy.where for canary in canaries if canary.before is side) for side in (True, False)
     )
     call = invocation(task, before, after)
+    if early is Early.ALONE:
+        call = replace(call, arguments=(*(word for word in call.arguments if word.startswith("--")), *before))
     limit_s = limits.verify_s * (WHOLE_SUITE if call.whole_suite else 1)
     key = f"key-{secrets.token_hex(KEY_BYTES // 2)}"
-    head = "\n".join((key, *(canary.copy.where for canary in canaries))).encode()
+    # The runner forks for copies that come first.
+    known = () if early is Early.ALONE else tuple(canary.copy.where for canary in canaries)
+    head = "\n".join((key, *known)).encode()
     with contextlib.ExitStack() as stack:
         place, descriptor = stack.enter_context(_open_report(workspace.results(), head))
         laid_ns = os.fstat(descriptor).st_ctime_ns
@@ -507,6 +546,8 @@ def _ran(
         tuple(dict.fromkeys(tampering)),
         said_of,
         limit_s,
+        report,
+        tuple(canary for canary in canaries if canary.before),
     )
 
 
