@@ -57,6 +57,24 @@ def test_a_standard_stream_that_is_closed_ends_nothing(project: Path, state: Pat
     assert len((run / "verdicts.jsonl").read_text().splitlines()) == 1
 
 
+def test_a_run_has_one_name_for_every_command_and_a_reader_that_goes_away_is_met_in_silence(
+    project: Path, state: Path
+) -> None:
+    begun = looper("run", "exp00", "--limit", "1", "--arm", "noop", cwd=project, LOOPER_HOME=str(state))
+    assert begun.returncode == 0, begun.stderr
+    (run,) = (project / "runs").iterdir()
+    for name in (run.name, f"runs/{run.name}"):
+        learned = looper("train", name, "--arm", "noop", cwd=project, LOOPER_HOME=str(state))
+        assert "0 resolved tasks to learn from, of 1 attempts" in one_line(learned)
+    shown = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m looper.cli.main show | true"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+    )
+    assert shown.stderr == ""
+
+
 def test_the_reference_page_equals_the_help() -> None:
     from write_cli_reference import PAGE, reference
 

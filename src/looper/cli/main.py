@@ -554,6 +554,14 @@ def _with_standard_streams() -> None:
             setattr(sys, name, stream)
 
 
+def _end_output() -> None:
+    """Written now, while a reader that went away before the end (`| head`) can be met in silence; Python would speak of it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Entry point: every error of Looper's own is one readable line and an exit code."""
     import gc
@@ -565,7 +573,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=SyntaxWarning)
     _with_standard_streams()
     try:
-        app()
+        try:
+            app()
+        finally:
+            _end_output()
     except LooperError as error:
         sys.stderr.write(f"looper: {error}\n")
         sys.exit(error.exit_code)

@@ -105,7 +105,7 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     wanted = options.arms or tuple(name for name in arms if not arms[name].model.plays_a_part)
     # Where the run set tasks aside to learn from, nothing else is learned from.
     split = {name for found in view.manifest.experience_tasks.values() for name in found} or set(tasks)
-    attempts = [attempt for attempt in read_attempts(options.run) if attempt.trajectory.arm in wanted]
+    attempts = [attempt for attempt in read_attempts(view.folder) if attempt.trajectory.arm in wanted]
     return _Gathered(tasks, arms, attempts, split)
 
 
