@@ -13,7 +13,6 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from functools import lru_cache, partial
 from hashlib import blake2b
 from itertools import chain, count
@@ -139,14 +138,6 @@ class Report:
         return found
 
 
-class Early(Enum):
-    """Where the copies run that a product is to meet before the tests."""
-
-    FORKED = "in a process forked from that of the tests"
-    ALONE = "in a run without the tests"
-    NOWHERE = "after the tests, like all others"
-
-
 @dataclass(frozen=True)
 class Ran:
     """One run of a task's tests."""
@@ -192,17 +183,16 @@ def run_tests(
     limits: Limits,
     log_bytes: int = 0,
     product: PatchedWorkspace | None = None,
-    early: Early = Early.FORKED,
+    early: bool = True,
+    alone: tuple[Canary, ...] = (),
 ) -> Ran:
-    """With a product's own tree, tests run apart from it. Raises VerifierBroken where the runner did not get as far as anything of
-    the tree, or where what the tests hand over cannot cross."""
+    """With a product's own tree, tests run apart from it. Unless `early`, all copies come after the tests; where copies are to run
+    `alone`, nothing else does. Raises VerifierBroken where the runner did not get as far as anything of the tree, or where what the
+    tests hand over cannot cross."""
     read = _reader(workspace)
     pristine = {path: source for path in files_of(task) if (source := read(path)) is not None}
     canaries, why = _canaries(task, pristine, workspace.root, SystemRandom(), apart=product is not None)
-    if early is Early.NOWHERE:
-        canaries = tuple(replace(canary, before=False) for canary in canaries)
-    elif early is Early.ALONE:
-        canaries = tuple(canary for canary in canaries if canary.before)
+    canaries = alone or tuple(replace(canary, before=canary.before and early) for canary in canaries)
     for canary in canaries:
         workspace.write_file(canary.copy.path, canary.source)
         if canary.copy.package:
@@ -211,12 +201,12 @@ def run_tests(
         tuple(canary.copy.where for canary in canaries if canary.before is side) for side in (True, False)
     )
     call = invocation(task, before, after)
-    if early is Early.ALONE:
+    if alone:
         call = replace(call, arguments=(*(word for word in call.arguments if word.startswith("--")), *before))
     limit_s = limits.verify_s * (WHOLE_SUITE if call.whole_suite else 1)
     key = f"key-{secrets.token_hex(KEY_BYTES // 2)}"
     # The runner forks for copies that come first.
-    known = () if early is Early.ALONE else tuple(canary.copy.where for canary in canaries)
+    known = () if alone else tuple(canary.copy.where for canary in canaries)
     head = "\n".join((key, *known)).encode()
     with contextlib.ExitStack() as stack:
         place, descriptor = stack.enter_context(_open_report(workspace.results(), head))

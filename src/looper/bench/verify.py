@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from looper.bench import patches
 from looper.bench.protection import Protection, left_out, pytest_settings
-from looper.bench.testrun import Early, Ran, Seen, in_turn, run_tests
+from looper.bench.testrun import Canary, Ran, Seen, in_turn, run_tests
 from looper.errors import BadPatch, FileRefused, TreeUnreadable, VerifierBroken, is_of_what_was_made, named
 from looper.protocols import (
     NOTHING,
@@ -97,13 +97,12 @@ def verify(task: Task, patch: str, environment: Environment, court: Court, name:
             found = without_tests(task, Outcome.UNRESOLVED, cause, wall_s=court.clock() - begun)
             return replace(found, file_recall=_recall(task, court.workspaces, ()))
 
-        def again(early: Early) -> Ran:
+        def again(*alone: Canary) -> Ran:
             tree = court.workspaces.create(task, name)
             try:
                 enter(task, patch, tree, court, tests)
-                return run_tests(
-                    task, tree, environment, court.sandbox, court.limits, court.log_bytes, early=early
-                )
+                given = task, tree, environment, court.sandbox, court.limits, court.log_bytes
+                return run_tests(*given, early=False, alone=alone)
             finally:
                 tree.close()
 
@@ -217,15 +216,15 @@ def _run_and_judge(
     court: Court,
     stripped: tuple[str, ...],
     begun: float,
-    again: Callable[[Early], Ran],
+    again: Callable[..., Ran],
 ) -> Judgement:
     ran = (
         _ran_apart(task, workspace, environment, court)
         if court.isolation is Isolation.PROCESS
         else run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
     )
-    if ran.is_divided and (alone := again(Early.ALONE)).finished is not None:
-        ran = in_turn(alone, again(Early.NOWHERE))
+    if ran.is_divided and (alone := again(*ran.early)).finished is not None:
+        ran = in_turn(alone, again())
     seconds = court.clock() - begun
     if ran.result.killed_by:
         cause = {
