@@ -37,17 +37,21 @@ Identities = Mapping[str, tuple[int, ...]]
 
 
 def changes_show(folder: Path) -> bool:
-    """Whether every write to a file here changes its change time. Those to mapped memory do not on Linux's tmpfs."""
-    with tempfile.TemporaryFile(dir=folder) as stream:
-        stream.write(bytes(mmap.PAGESIZE))
-        stream.flush()
-        with mmap.mmap(stream.fileno(), mmap.PAGESIZE) as memory:
-            _ = memory[0]  # Mapped by being read, it may be written without anybody being told.
-            before = os.fstat(stream.fileno()).st_ctime_ns
-            time.sleep(TICK_S)
-            memory[0] = 1
-            memory.flush()
-        return os.fstat(stream.fileno()).st_ctime_ns != before
+    """Whether every write to a file here changes its change time. Those to mapped memory do not on Linux's tmpfs; where it cannot be
+    tried, they may not."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(bytes(mmap.PAGESIZE))
+            stream.flush()
+            with mmap.mmap(stream.fileno(), mmap.PAGESIZE) as memory:
+                _ = memory[0]  # Mapped by being read, it may be written without anybody being told.
+                before = os.fstat(stream.fileno()).st_ctime_ns
+                time.sleep(TICK_S)
+                memory[0] = 1
+                memory.flush()
+            return os.fstat(stream.fileno()).st_ctime_ns != before
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +134,8 @@ def make_equal(tree: Left, base: Base, give: Callable[[Path], None]) -> Left:
         os.unlink(tree.root / path)
     for folder in touched:
         _make_anew(tree.root / folder)
-    tree.scanner.forgive({path for path in kept if path.rpartition("/")[0] in set(touched)})
+    anew = set(touched)
+    tree.scanner.forgive(path for path in kept if path.rpartition("/")[0] in anew)
     for folder in sorted(base.folders):
         place = tree.root / folder
         if not os.path.isdir(place):
