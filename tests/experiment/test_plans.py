@@ -210,6 +210,21 @@ def test_a_profile_builds_on_a_shared_one_and_differs_where_it_says() -> None:
         load_small('like = "micro"\n[profiles.mine.limits]\nstepz = 5')
 
 
+def test_a_profile_in_a_file_of_its_own_builds_on_a_shared_one_too() -> None:
+    def load_file(profile: str) -> Plan:
+        return plan_from_text("exp00", text(), "exp00.toml", "one.toml", profile_text=profile, shared=SHARED)
+
+    plan = load_file('like = "controls"\n[tasks]\nrepos = ["django/django"]')
+    assert plan.selection.repos == ("django/django",) and [arm.name for arm in plan.arms] == ["gold", "noop"]
+    with pytest.raises(BadInput, match=r"one.toml, like: there is no shared profile 'macro'"):
+        load_file('like = "macro"')
+
+
+def test_the_controls_of_the_real_benchmark_ask_no_model_and_leave_out_no_repository() -> None:
+    plan = plan_from_text("exp00", text(), "exp00.toml", "controls", shared=SHARED)
+    assert {arm.model.backend for arm in plan.arms} == {"gold", "noop"} and not plan.selection.repos
+
+
 def test_a_shared_profile_needs_no_mention() -> None:
     text = 'title = "t"\nhypothesis = "h"\nfactor = "f"\n[[arms]]\nname = "base"\nrole = "base"\n'
     assert plan_from_text("t", text, "t.toml", "micro", shared=SHARED).limits.steps == 8

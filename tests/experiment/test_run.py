@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.fakes.ollama_server import FakeOllama
 from tests.fakes.scripted_http import ScriptedServer
 
+from looper.edges.models.scripted import ScriptedModel
 from looper.experiment.ledger import Ledger
 from looper.journal import read_stream
 from looper.records.trajectory import Step, Trajectory
@@ -133,6 +135,25 @@ def test_a_run_prints_its_table_and_runs_nothing_twice(project: Project) -> None
     again = project.looper("run", "test")
     assert again.returncode == 0 and again.stdout == first.stdout
     assert len(project.verdicts()) == 12 and len(list(read_stream(project.run, "steps", Step))) == steps
+
+
+def test_an_arm_that_does_not_run_needs_no_server_and_the_run_goes_on_with_one_and_without(
+    project: Project,
+) -> None:
+    controls = ("run", "test", "--arm", "gold", "--arm", "noop")
+    with FakeOllama("m", ScriptedModel(["<done></done>"])) as server:
+        plan = project.folder / "experiments" / "test.toml"
+        plan.write_text(PLAN.replace("scripted:script.txt", f"ollama:m@{server.url}"))
+    away = project.looper(*controls, "--limit", "1")
+    assert away.returncode == 0 and "2 cells, 0 done before, 2 to do" in away.stderr, away.stderr
+    needed = project.looper("run", "test", "--arm", "base", "--limit", "1")
+    assert needed.returncode == 69 and "ollama serve" in needed.stderr and "Traceback" not in needed.stderr
+    with FakeOllama("m", ScriptedModel(["<done></done>"]), port=int(server.url.rpartition(":")[2])):
+        assert project.looper(*controls, "--limit", "1").returncode == 0
+        assert project.looper(*controls, "--limit", "2").returncode == 0
+    assert project.looper(*controls, "--limit", "2").returncode == 0
+    folders = sorted((project.folder / "runs").glob("test-*"))
+    assert sorted(len(list(read_stream(folder, "verdicts", Verdict))) for folder in folders) == [2, 4]
 
 
 def test_the_records_hold_what_an_audit_needs(project: Project) -> None:

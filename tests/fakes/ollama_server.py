@@ -12,9 +12,9 @@ from looper.protocols import ChatModel, ChatRequest
 class FakeOllama:
     """Speaks /api/chat (streamed), /api/tags, /api/show and /api/version as Ollama does, error cases included."""
 
-    def __init__(self, name: str, model: ChatModel) -> None:
+    def __init__(self, name: str, model: ChatModel, port: int = 0) -> None:
         handler = type("Handler", (_Handler,), {"model_name": name, "model": model})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:

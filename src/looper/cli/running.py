@@ -23,7 +23,7 @@ from looper.cli.wiring import (
     similarity,
     stoppable,
 )
-from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError
+from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError, ModelError
 from looper.experiment.ledger import Ledger, differences, nothing_done
 from looper.experiment.prove import prove_split
 from looper.experiment.schedule import changed_since, difficulties, quoting
@@ -33,9 +33,10 @@ from looper.journal import read_stream
 from looper.protocols import Workspaces
 from looper.records.base import content_hash
 from looper.records.learning import Source
-from looper.records.plan import Override, Plan, RunManifest
+from looper.records.model import ModelSpec
+from looper.records.plan import Arm, Override, Plan, RunManifest
 from looper.records.task import Task
-from looper.records.trajectory import Step
+from looper.records.trajectory import ModelIdentity, Step
 from looper.views.runs import RunView, read_run, run_folders
 
 IN_PREPARATION = "Interrupted in preparation. The same command begins it again."
@@ -78,13 +79,15 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
         models = Models(plan, site.workspaces, settings, Waits(say))
         stack.callback(models.close)
         _adapters_fit(plan, models, prepared.tasks)
-        manifest = _manifest(prepared, site, models, options.overrides)
+        manifest = _manifest(prepared, site, models, options)
         for source, share in manifest.drift.items():
             say(
                 f"{source.value}: {100 * share:.0f} % of the files that gold patches change have changed since"
             )
         # What is named wrongly is said before anybody waits for the machine.
         joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
+        if options.arms and not options.fresh:
+            manifest = _as_begun(manifest, options, settings.runs)
         folder = run_folder(manifest, settings.runs, fresh=options.fresh, named=options.run)
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
@@ -125,9 +128,19 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
     return read_run(folder)
 
 
-def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[Override, ...]) -> RunManifest:
+def _manifest(prepared: Prepared, site: Site, models: Models, options: RunOptions) -> RunManifest:
+    """Raises ModelError where a model that is to run cannot be asked what it is."""
     plan, tasks = prepared.plan, prepared.tasks
     overseen = [(arm, arm.learning.overseer) for arm in plan.arms if arm.learning and arm.learning.overseer]
+
+    def identity(arm: Arm) -> ModelIdentity:
+        try:
+            return models.of(arm, tasks[0]).identity()
+        except ModelError:
+            if not options.arms or arm.name in options.arms:
+                raise
+            return _not_asked(arm.model)
+
     return RunManifest(
         plan=plan,
         code_version=code_version(),
@@ -139,18 +152,48 @@ def _manifest(prepared: Prepared, site: Site, models: Models, overrides: tuple[O
         },
         left_out=prepared.left_out,
         drift=_drift(plan, prepared.experience, tasks, site.workspaces),
-        overrides=overrides,
+        overrides=options.overrides,
         tasks_hash=content_hash(*prepared.every_task),
-        models={arm.name: models.of(arm, tasks[0]).identity() for arm in plan.arms}
+        models={arm.name: identity(arm) for arm in plan.arms}
         | {
-            f"{arm.name}, overseer": models.of(
-                arm.model_copy(update={"model": overseer}), tasks[0]
-            ).identity()
+            f"{arm.name}, overseer": identity(arm.model_copy(update={"model": overseer}))
             for arm, overseer in overseen
         },
         environments=tuple(sorted(set(site.environments_of(prepared.every_task).values()))),
         sandbox=site.sandbox.name,
     )
+
+
+def _not_asked(spec: ModelSpec) -> ModelIdentity:
+    return ModelIdentity(
+        backend=spec.backend,
+        backend_version="",
+        name=spec.name,
+        digest="not asked",
+        quantisation="",
+        context_tokens=None,
+    )
+
+
+def _as_begun(manifest: RunManifest, options: RunOptions, runs: Path) -> RunManifest:
+    """The manifest of the run to go on with that differs only in what the models of arms are which do not run now: their
+    server may have been away, or be away now. The given one where there is none."""
+
+    def without_others(found: RunManifest) -> RunManifest:
+        asked = {name: of for name, of in found.models.items() if name.partition(",")[0] in options.arms}
+        return found.model_copy(update={"models": asked})
+
+    stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}-"
+    folders = (
+        [chosen_run(runs, options.run).folder]
+        if options.run
+        else [folder for folder in run_folders(runs) if folder.name.startswith(stem)]
+    )
+    begun = [read_run(folder).manifest for folder in folders]
+    if manifest in begun:
+        return manifest
+    same = [found for found in begun if without_others(found) == without_others(manifest)]
+    return same[-1] if same else manifest
 
 
 def _about(prepared: Prepared, overrides: Sequence[Override], settings: Settings) -> Iterator[str]:

@@ -129,13 +129,16 @@ def plan_from_text(
     Raises BadInput that lists every problem.
     """
     file = _validated(_ExperimentText, _toml(text, source), text, source)
-    own = {name: _profile(name, found, shared, text, source) for name, found in file.profiles.items()}
+    own = {
+        name: _profile(found, shared, text, source, ("profiles", name))
+        for name, found in file.profiles.items()
+    }
     if profile_text is not None:
-        chosen = _validated(_ProfileText, _toml(profile_text, profile), profile_text, profile)
+        chosen = _profile(_toml(profile_text, profile), shared, profile_text, profile)
     elif profile in own:
         chosen = own[profile]
     elif profile in shared:
-        chosen = _profile(profile, {"like": profile}, shared, text, source)
+        chosen = _profile({"like": profile}, shared, text, source, ("profiles", profile))
     else:
         there = ", ".join(dict.fromkeys([*file.profiles, *shared]))
         raise BadInput(f'{source} has no profile "{profile}". It has: {there}; or name a TOML file with one.')
@@ -213,19 +216,19 @@ def _names_exist(file: _ExperimentText, source: str) -> None:
 
 
 def _profile(
-    name: str, found: dict[str, Any], shared: Mapping[str, str], text: str, source: str
+    found: dict[str, Any], shared: Mapping[str, str], text: str, source: str, at: tuple[str, ...] = ()
 ) -> _ProfileText:
-    """A profile as it stands, or over the shared one that it names."""
+    """A profile as it stands, or over the shared one that it names; `at` are the keys that lead to it."""
     like = found.get("like")
     own = {key: value for key, value in found.items() if key != "like"}
     if like is not None:
         if like not in shared:
             known = ", ".join(shared) or "none"
             raise BadInput(
-                f"{source}, profiles.{name}.like: there is no shared profile {like!r}. There are: {known}."
+                f"{source}, {'.'.join((*at, 'like'))}: there is no shared profile {like!r}. There are: {known}."
             )
         own = _merged(_toml(shared[like], f"profiles/{like}.toml"), own)
-    return _validated(_ProfileText, own, text, source, ("profiles", name))
+    return _validated(_ProfileText, own, text, source, at)
 
 
 def _chosen_arms(file: _ExperimentText, profile: _ProfileText, source: str) -> list[_ArmText]:
