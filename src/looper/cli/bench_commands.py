@@ -102,6 +102,9 @@ def bench_validate(
         str, typer.Option(help="swe-bench-cl, swe-bench, micro, humaneval or mbpp.")
     ] = "swe-bench-cl",
     level: Annotated[int, typer.Option(min=0, max=2, help="Of the micro suite.")] = 0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Judge again what was validated before; the last one counts.")
+    ] = False,
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     data: Data = None,
     mirrors: Mirrors = None,
@@ -124,7 +127,7 @@ def bench_validate(
     selection = suite_named(suite, level).model_copy(
         update={"repos": tuple(repo or ()), "tasks": tuple(tasks or ())}
     )
-    done = run_validations(selection, chosen, workers, sandbox, say)
+    done = run_validations(selection, chosen, workers, sandbox, say, fresh=fresh)
     print("\n".join(table_lines(done.counts, done.found)))
     for name, how in done.differences.items():
         print(f"{name}: not as shipped: {how}")

@@ -49,9 +49,9 @@ class Validated:
 
 
 def run_validations(
-    selection: TaskSelection, settings: Settings, workers: int, sandbox: str, say: Say
+    selection: TaskSelection, settings: Settings, workers: int, sandbox: str, say: Say, *, fresh: bool = False
 ) -> Validated:
-    """Validate what is not validated yet, what takes longest first. Safe to interrupt: each task is on record when it is done.
+    """Validate what is not validated yet, with `fresh` all again, what takes longest first. Safe to interrupt: each task is on record when it is done.
     Raises BadInput for names that do not exist and for mirrors that are not there."""
     every, mirrors = every_task(selection, settings)
     chosen = select_tasks(every, selection)
@@ -79,6 +79,7 @@ def run_validations(
         site = Site(mirrors, settings, sandbox, say)
         stop = stack.enter_context(site.occupied(folder))
         known = {found.key: found for found in stream.recovered}
+        kept = {} if fresh else dict(known)
 
         def judge(task: Task, patch: str) -> Judgement:
             court = Court(site.workspaces, site.sandbox, GRADING, log_bytes=LOG_BYTES)
@@ -95,8 +96,8 @@ def run_validations(
                 environment = site.environments.of(task).id
                 waited = time.monotonic() - begun
                 key = task.instance_id, content_hash(task), environment, VERSION, missing[task.repo]
-                if key in known:
-                    return known[key]
+                if key in kept:
+                    return kept[key]
                 found = validate(task, environment, judge, missing[task.repo])
             except Exception as error:
                 # A commit or an environment that is not there is one task's lack.
@@ -112,13 +113,13 @@ def run_validations(
         left = TimeLeft(tasks, shipped())
         begun, before = time.monotonic(), 0
         # Those first that were judged before, in whatever environment: they take no time as a rule.
-        judged = {name for name, *_ in known}
+        judged = {name for name, *_ in kept}
         order = sorted(left.longest_first(), key=lambda task: task.instance_id not in judged)
         for number, (task, found) in enumerate(engine(workers).map(one, order), 1):
             if isinstance(found, str):
                 left.without(task)
                 say(found)
-            elif found.key in known:
+            elif found.key in kept:
                 left.without(task)
                 before += 1
             else:
