@@ -104,27 +104,29 @@ class Module:
             if found is None:
                 return None
             body = found.body
-        # Of several definitions the last one counts, as for Python.
-        return next(
-            (node for node in reversed(body) if isinstance(node, Function) and node.name == last), None
-        )
+        return _last_function(body, last)
 
     def says(self, name: str, pattern: re.Pattern[str]) -> bool:
-        """Whether a mark of a test is in the source: in the test itself, on its class or module, in a fixture of the module
-        that it takes, or behind a name that one of these decorators has."""
-        function = self.function(name)
-        if function is None:
+        """Whether a mark of a test is in the source: in the test itself, on its class, on one of this module that it inherits, or
+        on the module, in a fixture of the module that it takes, or behind a name that one of these decorators has."""
+        *outer, last = name.split("::")
+        classes = [_last_class(self._tree.body, outer[0])] if outer else []
+        for each in outer[1:]:
+            classes.append(classes[-1] and _last_class(classes[-1].body, each))
+        known = [each for each in classes if each is not None]
+        if len(known) < len(classes):
             return False
-        pieces: list[ast.expr | ast.stmt] = [function]
-        body: list[ast.stmt] = self._tree.body
-        for each in name.split("::")[:-1]:
-            found = _last_class(body, each)
-            if found is None:
-                return False
+        known += self._inherited(known[-1]) if known else []
+        function = self.function(name) or next(
+            (found for each in known if (found := _last_function(each.body, last)) is not None), None
+        )
+        if function is None and not known:
+            return False
+        pieces: list[ast.expr | ast.stmt] = [function] if function else []
+        for found in known:
             pieces += found.decorator_list
             pieces += [node for node in found.body if isinstance(node, ast.Assign | ast.AnnAssign)]
-            body = found.body
-        taken = {argument.arg for argument in function.args.args}
+        taken = {argument.arg for argument in function.args.args} if function else set[str]()
         named = {node.id for piece in pieces for node in ast.walk(piece) if isinstance(node, ast.Name)}
         for node in self._tree.body:
             if isinstance(node, Function) and node.name in taken:
@@ -134,6 +136,15 @@ class Module:
                 if targets & (named | {"pytestmark"}):
                     pieces.append(node)
         return any(pattern.search(self._text(piece)) for piece in pieces)
+
+    def _inherited(self, of: ast.ClassDef) -> list[ast.ClassDef]:
+        """Classes at the head of the module that a class has its tests from, the nearest first."""
+        found = [of]
+        for each in found:
+            names = [base.id for base in each.bases if isinstance(base, ast.Name)]
+            bases = [base for name in names if (base := _last_class(self._tree.body, name)) is not None]
+            found += [base for base in bases if base not in found]
+        return found[1:]
 
     def varied(self, name: str, random: Random, *, changed_first: bool = False) -> Varied | None:
         """The module with this test as it is and changed; None where no assertion of it can be changed for certain."""
@@ -343,6 +354,11 @@ def _read_literals(texts: list[bytes]) -> list[object]:
         return list(ast.literal_eval(f"[{every}]"))
     except (ValueError, SyntaxError):
         return []
+
+
+# Of several definitions the last one counts, as for Python.
+def _last_function(body: list[ast.stmt], name: str) -> Function | None:
+    return next((node for node in reversed(body) if isinstance(node, Function) and node.name == name), None)
 
 
 def _last_class(body: list[ast.stmt], name: str) -> ast.ClassDef | None:
