@@ -3,9 +3,9 @@
     python scripts/bench_workspaces.py [--repo NAME ...] [--repeats N] [--verify]
 
 For the first task of each repository of SWE-Bench-CL whose mirror is there (LOOPER_SWE_DATA, LOOPER_MIRRORS), and of the embedded
-suite, in turns, medians of wall and CPU seconds of making a tree, applying gold and removing it: a workspace that is used again, one
-that is copied anew, a plain copy of the base tree's files, and `git clone --shared` with checkout; commits that can be reached in a workspace. With --verify also a whole verification of the gold patch, what it costs beside the command that
-runs the tests, and the repository's own test program, run bare on the same targets in a tree that is ready.
+suite, in turns, medians of wall and CPU seconds of making a tree, applying gold and removing it: a workspace, a plain copy of the base
+tree's files, and `git clone --shared` with checkout; commits that can be reached in a workspace. With --verify also a whole
+verification of the gold patch, what it costs beside the command that runs the tests, and the repository's own test program, run bare on the same targets in a tree that is ready.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from looper.records.plan import TaskSelection
 from looper.records.task import Task
 from looper.records.verdict import Outcome
 
-WAYS = ("used again", "copied anew", "plain copy", "clone + checkout")
+WAYS = ("workspace", "plain copy", "clone + checkout")
 
 
 def main() -> None:
@@ -71,19 +71,11 @@ def rows(selection: TaskSelection, found: Settings, options: argparse.Namespace)
         if wanted and f"{task.suite}:{task.repo}" in mirrors and (selection.suite != "micro" or not first):
             first.setdefault(task.repo, task)
     site = Site(mirrors, found, "auto", print)
-    with (
-        site.occupied(found.workspaces / "bench"),
-        tempfile.TemporaryDirectory(dir=found.workspaces) as place,
-    ):
-        anew = GitWorkspaces(mirrors, found.state / "exports", Path(place), site.sandbox.owner)
-        return [
-            row(task, mirrors[f"{task.suite}:{task.repo}"], site, anew, options) for task in first.values()
-        ]
+    with site.occupied(found.workspaces / "bench"):
+        return [row(task, mirrors[f"{task.suite}:{task.repo}"], site, options) for task in first.values()]
 
 
-def row(
-    task: Task, mirror: Path, site: Site, anew: GitWorkspaces, options: argparse.Namespace
-) -> tuple[str, ...]:
+def row(task: Task, mirror: Path, site: Site, options: argparse.Namespace) -> tuple[str, ...]:
     probe = site.workspaces.create(task, "probe")
     # The tree may belong to the user whom commands run as.
     commits = subprocess.run(
@@ -95,8 +87,7 @@ def row(
     files = sum(1 for path in probe.root.rglob("*") if path.is_file() and ".git" not in path.parts)
     probe.close()
     work: dict[str, Callable[[], None]] = {
-        "used again": lambda: worked_in(site.workspaces, task),
-        "copied anew": lambda: worked_in(anew, task),
+        "workspace": lambda: worked_in(site.workspaces, task),
         "plain copy": lambda: plain_copy(site.workspaces.base_tree(task), task),
         "clone + checkout": lambda: clone(mirror, task),
     }

@@ -1,8 +1,10 @@
 """Fresh trees and patches by comparing them: rows G01 to G14, guards G-01, G-25, G-27."""
 
+import mmap
 import os
 import random
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ from looper.edges.workspaces import exports, manifest
 from looper.edges.workspaces import git as git_module
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.git import Most, git
-from looper.edges.workspaces.manifest import Scanner, manifest_hash
+from looper.edges.workspaces.manifest import Scanner, changes_show, manifest_hash
 from looper.errors import BadInput, BadPatch, DirtyWorkspace, GitRefused, TreeUnreadable, WorkspaceError
 from looper.records.task import Runner, Task
 
@@ -670,3 +672,39 @@ def test_c3_files_that_cost_nothing_to_make_do_not_cost_ages_to_hash(
     (worked.root / "sparse150").unlink()
     assert worked.state() != state
     assert "sparse090" in worked.patch()[1]
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no file system in memory here")
+def test_where_a_write_to_mapped_memory_does_not_show_every_file_is_looked_at(
+    workspaces: GitWorkspaces, task: Task, tmp_path: Path
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        assert not changes_show(Path(memory)) and changes_show(tmp_path)
+        tree = workspaces.at(Path(memory)).create(task, "w")
+        with (tree.root / "a.py").open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as mapped:
+            assert mapped[-2:-1] == b"2"
+            mapped[-2:-1] = b"7"
+        assert [change.path for change in tree.changes()] == ["a.py"] and "7" in tree.patch()[0]
+
+
+def test_programs_that_the_records_of_a_tree_name_are_not_run_when_a_patch_is_applied(
+    workspaces: GitWorkspaces, task: Task, tmp_path: Path
+) -> None:
+    tree = workspaces.create(task, "w")
+    git(["config", "filter.own.clean", f"touch {tmp_path / 'ran'}; cat"], cwd=tree.root)
+    (tree.root / ".git" / "info").mkdir(exist_ok=True)
+    (tree.root / ".git" / "info" / "attributes").write_text("* filter=own\n")
+    tree.apply("--- a/new.py\n+++ b/new.py\n@@ -0,0 +1 @@\n+a = 3\n")
+    assert (tree.root / "new.py").read_text() == "a = 3\n" and not (tmp_path / "ran").exists()
+
+
+def test_x3_nothing_of_a_tree_is_older_than_the_tree(workspaces: GitWorkspaces, task: Task) -> None:
+    """What was read, changed or made anew in an earlier tree shows in the times of its entries, and would tell the next one."""
+    earlier = workspaces.create(task, "w")
+    os.utime(earlier.root / "a.py", ns=(1, 1))
+    earlier.close()
+    time.sleep(0.02)
+    now = time.time_ns() - 10_000_000
+    later = workspaces.create(task, "w")
+    entries = [path.lstat() for path in later.root.rglob("*")]
+    assert entries and all(entry.st_ctime_ns > now and entry.st_atime_ns != 1 for entry in entries)

@@ -123,9 +123,9 @@ class Module:
         if function is None and not known:
             return False
         pieces: list[ast.expr | ast.stmt] = [function] if function else []
-        for found in known:
-            pieces += found.decorator_list
-            pieces += [node for node in found.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+        for of in known:
+            pieces += of.decorator_list
+            pieces += [node for node in of.body if isinstance(node, ast.Assign | ast.AnnAssign)]
         taken = {argument.arg for argument in function.args.args} if function else set[str]()
         named = {node.id for piece in pieces for node in ast.walk(piece) if isinstance(node, ast.Name)}
         for node in self._tree.body:

@@ -434,7 +434,7 @@ class Site:
         end_left(self._place)
         remove_tree(self._place)
         shared_folder(self._place)
-        self.workspaces = self.workspaces.at(self._place, again=self.sandbox.name != "none")
+        self.workspaces = self.workspaces.at(self._place)
         try:
             with awake(), contextlib.nullcontext(stop) if stop else stoppable() as found:
                 yield found

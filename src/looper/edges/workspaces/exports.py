@@ -12,9 +12,9 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from looper.edges.access import shared_folder
@@ -26,19 +26,10 @@ from looper.edges.workspaces.manifest import (
     Entry,
     Manifest,
     Scanner,
+    changes_show,
     lasting,
     link_leaves_tree,
     manifest_hash,
-)
-from looper.edges.workspaces.reuse import (
-    GIT,
-    Base,
-    Idle,
-    Left,
-    changes_show,
-    identities_of_folders,
-    make_equal,
-    set_times,
 )
 from looper.errors import (
     BadInput,
@@ -55,6 +46,7 @@ from looper.records.base import content_hash
 from looper.records.task import Task
 from looper.untrusted import folders_below, remove_tree
 
+GIT = ".git"
 APPLY = Most(kib=2 << 20, cpu_s=60)
 """For `git apply`: a few bytes of a packed patch unfold to any size, and a place that is far away is looked for line by line."""
 """Git's mode of what is not there."""
@@ -63,9 +55,6 @@ PATCH_BYTES = 256 << 20
 """Of all changed files together."""
 FLAGGED = 100
 """Entries that are named although a patch cannot hold them."""
-
-
-GiveBack = Callable[[Left], None]
 
 
 class GitWorkspaces:
@@ -81,52 +70,24 @@ class GitWorkspaces:
         exports: Path,
         workspaces: Path,
         owner: int | None,
-        idle: Idle | None = None,
     ) -> None:
-        """`mirrors` by suite and repository name, `SUITE:REPO`. With `idle` trees are used again, and stay in `workspaces`."""
+        """`mirrors` by suite and repository name, `SUITE:REPO`."""
         self._mirrors, self._exports, self._workspaces, self._owner = mirrors, exports, workspaces, owner
         self._loaded: dict[Path, Export] = {}
         for folder in (exports, workspaces):
             shared_folder(folder)
         self._changes_show = changes_show(workspaces)
-        self._idle = idle if self._changes_show else None
 
-    def at(self, place: Path, *, again: bool = True) -> "GitWorkspaces":
-        """As these, with new trees elsewhere: in a folder that its owner removes as a whole. A tree may be used `again` where no
-        process outlives its command, and where the file system shows what was touched."""
-        return GitWorkspaces(self._mirrors, self._exports, place, self._owner, Idle() if again else None)
+    def at(self, place: Path) -> "GitWorkspaces":
+        """As these, with new trees elsewhere: in a folder that its owner removes as a whole."""
+        return GitWorkspaces(self._mirrors, self._exports, place, self._owner)
 
     def create(self, task: Task, name: str) -> "GitWorkspace":
         """Raises WorkspaceError, or DirtyWorkspace where the copy is not what was exported."""
         export = self._export(task)
         root = self._workspaces / f"{name}-{secrets.token_hex(4)}"
-        if self._idle is None:
-            return self._copied(export, root, None)
-        repository = f"{task.suite}:{task.repo}"
-        give_back = partial(self._idle.give, repository)
-        left = self._idle.take(repository, export.base)
-        return (left and self._used_again(left, export, root, give_back)) or self._copied(
-            export, root, give_back
-        )
-
-    def _copied(self, export: "Export", root: Path, give_back: "GiveBack | None") -> "GitWorkspace":
         _copy_tree(export.files, root, self._owner)
-        return GitWorkspace(root, export, self._owner, Scanner(root, self._changes_show), give_back)
-
-    def _used_again(
-        self, left: Left, export: "Export", root: Path, give_back: "GiveBack"
-    ) -> "GitWorkspace | None":
-        """None for a tree that cannot be made what it should be."""
-        try:
-            tree = left.moved(root)
-            if left.base is not export.base:
-                tree = make_equal(tree, export.base, partial(_give_one, self._owner))
-            _copy_tree(export.files / GIT, root / GIT, self._owner)
-            set_times(root, export.base)
-            return GitWorkspace(root, export, self._owner, tree.scanner, give_back)
-        except (OSError, TreeUnreadable, WorkspaceError):
-            remove_tree(left.root, root)
-            return None
+        return GitWorkspace(root, export, self._owner, Scanner(root, self._changes_show))
 
     def base_file(self, task: Task, path: str) -> bytes | None:
         source = self._export(task).files / path
@@ -167,8 +128,8 @@ class Export:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self.files = folder, folder / "files"
-        self.base = Base(self.files, _read_tree(folder), _folders(self.files))
-        self.manifest: Manifest = lasting(self.base.tree)
+        self.tree = _read_tree(folder)
+        self.manifest: Manifest = lasting(self.tree)
         self.state = manifest_hash(self.manifest)
         self._effects: dict[str, Effect] = {}
 
@@ -200,17 +161,6 @@ def _keep_tree(folder: Path) -> Manifest:
     rows = {os.fsencode(path).hex(): asdict(entry) for path, entry in tree.items()}
     replace_file(folder / "tree.json", json.dumps(rows).encode())
     return tree
-
-
-def _folders(files: Path) -> dict[str, tuple[int, int]]:
-    """With their rights, and when they were changed."""
-    root, found = str(files), {}
-    for folder, entries in folders_below(root):
-        if folder == root:
-            entries[:] = [entry for entry in entries if entry.name != GIT]
-        status = os.lstat(folder)
-        found[folder[len(root) + 1 :]] = stat.S_IMODE(status.st_mode), status.st_mtime_ns
-    return found
 
 
 def _read_effect(place: Path) -> Effect:
@@ -366,23 +316,19 @@ def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
 class GitWorkspace:
     """One working tree. Nothing that the agent could have written is ever read as configuration."""
 
-    def __init__(
-        self, root: Path, export: Export, owner: int | None, scanner: Scanner, give_back: "GiveBack | None"
-    ) -> None:
-        """`give_back` takes a tree that may be used again. Raises DirtyWorkspace."""
+    def __init__(self, root: Path, export: Export, owner: int | None, scanner: Scanner) -> None:
+        """Raises DirtyWorkspace."""
         self.root = root
-        self._export, self._owner, self._give_back = export, owner, give_back
+        self._export, self._owner = export, owner
         self._files = Tree(root, owner)
         self._scanner = scanner
         self._base = self._scanner.scan(everything=True)
-        self._scanned = self._scanner.identities()
-        self._folders = identities_of_folders(root, export.base.folders) if give_back else {}
         self.clean_state = export.state
         self._must_be_clean()
 
     def _must_be_clean(self) -> None:
         """The tree equals the base tree, ignored and cached files included."""
-        if self._base != self._export.base.tree:
+        if self._base != self._export.tree:
             raise DirtyWorkspace(f"{self.root} does not equal its base tree. Remove it and run again.")
 
     def state(self) -> str:
@@ -545,26 +491,9 @@ class GitWorkspace:
         return folder
 
     def close(self) -> None:
-        """Remove the tree, whatever permissions and depth the agent gave it, or make it what it was for whoever is next."""
+        """Remove the tree, whatever permissions and depth the agent gave it."""
         beside = (self.root.with_name(f"{self.root.name}.{end}") for end in ("tmp", "results"))
-        remove_tree(*beside, self._git_aside)
-        if self._give_back is None:
-            remove_tree(self.root)
-            return
-        place = self.root.with_name(f".{secrets.token_hex(8)}.idle")
-        try:
-            base = self._export.base
-            left = Left(self.root, self._scanner, base, self._scanned, self._folders).moved(place)
-            left = make_equal(left, base, partial(_give_one, self._owner))
-        except (OSError, TreeUnreadable, WorkspaceError):
-            remove_tree(self.root, place)
-        else:
-            self._give_back(left)
-
-
-def _give_one(owner: int | None, place: Path) -> None:
-    if owner is not None and place.lstat().st_uid != owner:
-        os.chown(place, owner, owner, follow_symlinks=False)
+        remove_tree(self.root, *beside, self._git_aside)
 
 
 def _mode(entry: Entry | None) -> str:

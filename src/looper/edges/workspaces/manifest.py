@@ -2,10 +2,13 @@
 
 import errno
 import hashlib
+import mmap
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,6 +31,8 @@ SCANNED_BYTES = 2 << 30
 """Of all files of a tree together that are hashed whole, in the order of listing; some seconds. The others are known as larger ones
 are: a sparse file costs nobody anything to make, and as much as any other to hash."""
 EDGE_BYTES = 1 << 20
+TICK_S = 0.02
+"""Longer than the clock of any file system stands still."""
 MOST_ENTRIES = 300_000
 """Files and folders that are looked at: some seconds. The largest repository of the benchmark has 7,000."""
 
@@ -86,26 +91,6 @@ class Scanner:
         self._known = known
         return manifest
 
-    def identities(self) -> dict[str, tuple[int, ...]]:
-        """Of the files of the last scan: what stays the same only while nobody touches a file in any way."""
-        return {path: identity for path, (identity, _) in self._known.items()}
-
-    def forgive(self, paths: Iterable[str]) -> None:
-        """Take files for what they were whose change time alone is another: the harness moved them."""
-        for path in paths:
-            if path in self._known:
-                identity, digest = self._known[path]
-                status = os.lstat(os.path.join(self._root, path))
-                now = status.st_ino, status.st_size, status.st_mtime_ns
-                if now == identity[:3]:
-                    self._known[path] = (*now, status.st_ctime_ns, *identity[4:]), digest
-
-    def moved(self, root: Path) -> "Scanner":
-        """For the same tree, which was moved as a whole."""
-        scanner = Scanner(root, self._changes_show)
-        scanner._known = self._known
-        return scanner
-
     def _digest(self, path: str, whole: bool) -> str:
         try:
             descriptor = os.open(os.path.join(self._root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -121,6 +106,24 @@ class Scanner:
         except OSError as error:
             _must_be_its_own(error)
             return "unreadable"
+
+
+def changes_show(folder: Path) -> bool:
+    """Whether every write to a file here changes its change time. Those to mapped memory do not on Linux's tmpfs; where it cannot be
+    tried, they may not."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(bytes(mmap.PAGESIZE))
+            stream.flush()
+            with mmap.mmap(stream.fileno(), mmap.PAGESIZE) as memory:
+                _ = memory[0]  # Mapped by being read, it may be written without anybody being told.
+                before = os.fstat(stream.fileno()).st_ctime_ns
+                time.sleep(TICK_S)
+                memory[0] = 1
+                memory.flush()
+            return os.fstat(stream.fileno()).st_ctime_ns != before
+    except OSError:
+        return False
 
 
 def _content_digest(stream: BinaryIO, whole: bool) -> str:
