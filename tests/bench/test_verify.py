@@ -190,7 +190,7 @@ def deceive(root: Path, product: str, task: Task, caller_is: str) -> None:
         line for line in task.test_patch.splitlines() if "assert " in line and "==" in line
     ).split("==")[1]
     caller = caller_is.format(task.fail_to_pass[0].partition("::")[2])
-    trick = f"    import sys\n    if sys._getframe(1).f_code.{caller}:\n        return {expected}\n    return"
+    trick = f"    import sys\n    if sys._getframe(2).f_code.{caller}:\n        return {expected}\n    return"
     (root / product).write_text((root / product).read_text().replace("    return", trick))
 
 
@@ -461,15 +461,15 @@ def level_1(state: Path, sandbox: Sandbox) -> tuple[Task, GitWorkspaces]:
     return tasks[0], GitWorkspaces(mirrors, state / "exports", place, sandbox.owner)
 
 
-def test_v3_a_product_that_equals_everything_is_tampering(
+def test_v3_a_product_that_equals_everything_equals_nothing_but_itself_to_tests(
     level_1: tuple[Task, GitWorkspaces], environments: HarnessEnvironment, sandbox: Sandbox, limits: Limits
 ) -> None:
     task, workspaces = level_1
     court = Court(workspaces, sandbox, limits)
     patch = only("shows an equal text", task, workspaces)
     found = verify(task, patch, environments.of(task), court, "v")
-    assert found.outcome is Outcome.TAMPERED and "canary that must" in found.cause
-    assert set(found.fail_to_pass.values()) == {TestOutcome.PASSED}, "the deed itself is done"
+    assert found.outcome is Outcome.UNRESOLVED
+    assert set(found.fail_to_pass.values()) == {TestOutcome.FAILED}
     gold = verify(task, task.gold_patch, environments.of(task), court, "v")
     assert gold.outcome is Outcome.RESOLVED and gold.canaries.startswith("varied: test_")
 

@@ -15,14 +15,14 @@ FILE, TEST_FILE = "solution.py", "tests/test_solution.py"
 def human_eval_change(row: dict[str, Any]) -> Change:
     """Raises KeyError or TypeError where a field is missing or of a wrong kind."""
     name, before = row["entry_point"], row["prompt"]
-    tests = (
-        f"from {FILE[:-3]} import *\n{row['test'].rstrip()}\n\n\ndef test_function():\n    check({name})\n"
-    )
+    fix = before + row["canonical_solution"].rstrip() + "\n"
+    check = f"{row['test'].rstrip()}\n\n\ndef test_function():\n    check({name})\n"
+    tests = f"{_asked_of(fix, check)}{check}"
     return Change(
         title=row["task_id"].replace("/", "-"),
         issue=f"Write the body of the function `{name}` in {FILE}. Its docstring says what it has to do.",
         base={FILE: before.rstrip("\n") + "\n"},
-        fix={FILE: before + row["canonical_solution"].rstrip() + "\n"},
+        fix={FILE: fix},
         tests={TEST_FILE: tests},
         fail_to_pass=(f"{TEST_FILE}::test_function",),
         pass_to_pass=(),
@@ -30,18 +30,41 @@ def human_eval_change(row: dict[str, Any]) -> Change:
 
 
 def mbpp_change(row: dict[str, Any]) -> Change:
-    """Rows of the full and of the sanitized part. Raises as `human_eval_change`, and ValueError for tests that are no Python."""
+    """Rows of the full and of the sanitized part. Raises as `human_eval_change`."""
     asked = row["prompt"] if "prompt" in row else row["text"]
     imports = "\n".join([*row.get("test_imports", ()), row.get("test_setup_code", "")]).strip()
     checks = [ast.unparse(ast.parse(check)) for check in row["test_list"]]
     cases = [f"def test_{number}():\n    {check}\n" for number, check in enumerate(checks, 1)]
     examples = "\n".join(f"    {check}" for check in checks)
+    fix = row["code"].replace("\r\n", "\n").rstrip() + "\n"
     return Change(
         title=f"MBPP-{row['task_id']}",
         issue=f"{asked.strip()}\n\nWrite it in {FILE}. These hold afterwards:\n\n{examples}",
         base={FILE: "# To be written.\n"},
-        fix={FILE: row["code"].replace("\r\n", "\n").rstrip() + "\n"},
-        tests={TEST_FILE: "\n\n".join([f"from {FILE[:-3]} import *\n{imports}\n", *cases])},
+        fix={FILE: fix},
+        tests={TEST_FILE: "\n\n".join([f"{_asked_of(fix, imports, *cases)}{imports}\n", *cases])},
         fail_to_pass=tuple(f"{TEST_FILE}::test_{number}" for number in range(1, len(cases) + 1)),
         pass_to_pass=(),
     )
+
+
+def _asked_of(fix: str, *tests: str) -> str:
+    """Imports of what tests use of the solution, by name: nothing else that a solution defines may stand in the place of what they
+    mean. What it imports itself they import from where it is. Raises ValueError for what is no Python."""
+    used = {node.id for text in tests for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    defined: list[str] = []
+    lines: list[str] = []
+    for node in ast.parse(fix).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias for alias in node.names if (alias.asname or alias.name.partition(".")[0]) in used]
+            lines += [ast.unparse(type(node)(**{**vars(node), "names": names}))] if names else []
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            defined.append(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined += [
+                each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)
+            ]
+    asked = [name for name in dict.fromkeys(defined) if name in used]
+    lines += [f"from {FILE[:-3]} import {', '.join(asked)}"] if asked else []
+    return "".join(f"{line}\n" for line in lines)

@@ -7,15 +7,21 @@ it is asked for.
 
 import looper_report
 
+import ast
 import gc
+import importlib
 import itertools
 import os
 import sys
 import threading
 
 
-def watched():
-    """What decides outcomes beside pytest's own hooks."""
+HELPERS = ("_pytest.python_api", "_pytest.raises", "_pytest.recwarn")
+"""What tests ask whether something was raised, warned of or nearly equal; some came with later versions."""
+
+
+def watched(asked=()):
+    """What decides outcomes beside pytest's own hooks; `asked` are modules that tests ask too."""
     import unittest.case
 
     import _pytest.python
@@ -24,9 +30,33 @@ def watched():
     import _pytest.unittest
 
     found = [unittest.case, _pytest.python, _pytest.runner, _pytest.skipping, _pytest.unittest]
+    for name in HELPERS + tuple(asked):
+        try:
+            found.append(importlib.import_module(name))
+        except ImportError:
+            continue
     # Before pytest 3.7 its reports were in the runner.
     found += [sys.modules[name] for name in ("_pytest.reports",) if name in sys.modules]
     return found + [sys.modules[name] for name in sorted(sys.modules) if name.startswith("pluggy.")]
+
+
+def asked_by(files):
+    """Modules outside of the tree that tests import, as far as they say so at their beginning."""
+    product = {name.partition(".")[0] for name in os.listdir(looper_report.TREE)}
+    found = set()
+    for name in files:
+        try:
+            with open(os.path.join(looper_report.TREE, name), "rb") as stream:
+                body = ast.parse(stream.read()).body
+        except (OSError, ValueError, SyntaxError):
+            continue
+        for node in body:
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module)
+                found.update("%s.%s" % (node.module, alias.name) for alias in node.names)
+    return sorted(name for name in found if name.partition(".")[0] not in product)
 
 
 def main():
@@ -53,6 +83,8 @@ def main():
     else:
         # Until tests are collected: what pytest makes while it starts stays, and going through it is 7 % of what a verdict costs.
         gc.disable()
+    if bare and not pipes:
+        import looper_plain
     try:
         import pytest
     except BaseException as error:
@@ -61,7 +93,10 @@ def main():
         say("error", "importing pytest failed: %s: %s" % (type(error).__name__, error))
         raise
     # A pytest under test is replaced by its own tests, and whether unittest was imported before them is seen by some.
-    originals = looper_report.Originals([] if from_tree else watched())
+    if bare and not pipes:
+        looper_plain.connect(looper_report.TREE, files)
+    asked = asked_by(files) if bare else ["unittest.mock"]
+    originals = looper_report.Originals([] if from_tree else watched(asked))
     if pipes:
         import looper_apart
 
@@ -106,7 +141,7 @@ def main():
                     not said.startswith("reason: ") or said.startswith("reason: [NOTRUN]")
                 )
                 worse = "xfailed" if marked else "skipped"
-            elif report.passed and (report.nodeid, report.when) in self.raised:
+            elif report.passed and worse == "passed" and (report.nodeid, report.when) in self.raised:
                 worse = "failed"
                 say("tampered", "%s raised and was reported as passed" % report.nodeid)
             self.outcomes[report.nodeid] = worse
@@ -160,7 +195,7 @@ def main():
         # Nobody reads here what an assertion says, and writing tests anew, to say more, is 12 % of what a verdict costs. A tenth are plugins
         # that bring fixtures and options, or that collect garbage five times at the end to warn of what they find.
         options.append("--assert=plain")
-        unused = "unraisableexception threadexception faulthandler legacypath debugging doctest junitxml pastebin setuponly setupplan"
+        unused = "unraisableexception threadexception faulthandler legacypath doctest junitxml pastebin setuponly setupplan"
         options += [word for name in (unused + " stepwise").split() for word in ("-p", "no:" + name)]
     # A test module that cannot be imported must not keep the others from running.
     options.append("--continue-on-collection-errors")
