@@ -1,5 +1,6 @@
 """What the core asks of the world, in terms of what the core needs."""
 
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -112,6 +113,8 @@ class Command:
     """Of a container, where the command needs one of its own."""
     tree_mb: int = 1024
     """Largest loss of free space while the command runs; beyond it the command is killed."""
+    over: threading.Event | None = None
+    """Set when nobody wants anything of the command any more: it is ended as one whose time is up."""
 
 
 @dataclass(frozen=True)

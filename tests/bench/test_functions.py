@@ -11,6 +11,7 @@ from tests.experiment.test_run import Project
 
 from looper.edges.datasets.functions import load_functions
 from looper.errors import BadInput
+from looper.views.runs import read_run
 
 HUMAN_EVAL = [
     {
@@ -60,6 +61,34 @@ def test_gold_resolves_every_function_and_nothing_does_not(
     assert f"| {name} | 2 | 2 | 0 | 0 | 0 | 0 |" in found.stdout
     listed = project.looper("bench", "list").stdout
     assert name in listed and "ready" in listed
+
+
+@pytest.mark.parametrize(("suite", "rows"), [("humaneval", HUMAN_EVAL), ("mbpp", MBPP)])
+def test_what_a_solution_defines_beside_takes_no_name_of_the_tests(
+    suite: str, rows: list[dict[str, Any]], tmp_path: Path, state: Path
+) -> None:
+    """A wrong one that says what numbers, lists and texts are."""
+    project = Project(tmp_path, state)
+    project.environment[f"LOOPER_{suite.upper()}"] = written(tmp_path / "rows.jsonl", rows)
+    listed = project.looper("bench", "validate", "--suite", suite, "--fresh").stderr.splitlines()
+    name = next(line.split()[1].rstrip(":") for line in listed if ": valid" in line)
+    lines = [
+        "class Same:",
+        "    def __eq__(self, other): return True",
+        "sqrt = sorted = set = abs = lambda *given: Same()",
+    ]
+    lines += [f"def {each}(*given): return Same()" for each in ("root", "twice", "shared", "double")]
+    lines += ["class math: inf, pi = 0, 4", "check = print"]
+    first = {"humaneval": "import math", "mbpp": "# To be written."}[suite]
+    patch = f"--- a/solution.py\n+++ b/solution.py\n@@ -1 +1,{len(lines) + 1} @@\n {first}\n"
+    patch += "".join(f"+{line}\n" for line in lines)
+    predictions = written(
+        tmp_path / "preds.jsonl", [{"instance_id": name, "model_name_or_path": "m", "model_patch": patch}]
+    )
+    found = project.looper("bench", "verify", predictions, "--suite", suite)
+    assert found.returncode == 0 and '"resolved_instances": 0' in found.stdout, found.stderr + found.stdout
+    (verdict,) = read_run(Path(found.stderr.splitlines()[-1])).verdicts
+    assert verdict.applied and "tests did not pass" in verdict.cause
 
 
 def test_a_patch_for_a_task_that_is_not_eligible_is_named_and_not_judged(tmp_path: Path, state: Path) -> None:

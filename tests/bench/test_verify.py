@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -798,6 +799,50 @@ def test_right_code_that_minds_a_fork_or_what_an_earlier_run_left_is_resolved(
 
     found = verdict_of(patch_with(workspaces, task, minding))
     assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
+
+
+CHILDREN = {
+    "keeps none": "signal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    "waits for all": (
+        "def reap(*_):\n    try:\n        while os.waitpid(-1, os.WNOHANG)[0]: pass\n    except ChildProcessError: pass\n"
+        "signal.signal(signal.SIGCHLD, reap)"
+    ),
+    "has no more processes": "import resource; resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))",
+}
+
+
+@pytest.mark.parametrize("case", CHILDREN)
+def test_right_code_that_minds_its_children_is_resolved(
+    task: Task, workspaces: GitWorkspaces, product: str, verdict_of: Judge, case: str
+) -> None:
+    def minding(root: Path) -> None:
+        own = f"\n\nimport os, signal\n{CHILDREN[case]}\n"
+        (root / product).write_text(gold_sources(task, workspaces)[product] + own)
+
+    found = verdict_of(patch_with(workspaces, task, minding))
+    assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
+
+
+def test_a_product_apart_holds_no_verdict_up_when_its_tests_are_over(
+    task: Task,
+    environments: HarnessEnvironment,
+    workspaces: GitWorkspaces,
+    sandbox: Sandbox,
+    limits: Limits,
+    product: str,
+) -> None:
+    def lingers(root: Path) -> None:
+        own = "\n\nimport looper_crossing, time\nplain = looper_crossing.Lines.next\n\ndef late(self):\n"
+        own += "    found = plain(self)\n    while found is None: time.sleep(1)\n    return found\n\nlooper_crossing.Lines.next = late\n"
+        (root / product).write_text(gold_sources(task, workspaces)[product] + own)
+
+    patch = patch_with(workspaces, task, lingers)
+    court = Court(
+        workspaces, sandbox, limits.model_copy(update={"verify_s": 60.0}), isolation=Isolation.PROCESS
+    )
+    begun = time.monotonic()
+    assert verify(task, patch, environments.of(task), court, "v").outcome is Outcome.RESOLVED
+    assert time.monotonic() - begun < 30, "half of what the limit allows"
 
 
 OTHER_PEOPLES = """

@@ -155,3 +155,21 @@ def test_a_file_that_cannot_be_graded_is_refused_in_one_line(
 def test_no_file_and_no_such_suite_are_named(grader: Grader) -> None:
     assert "no predictions file" in grader("bench", "verify", "nowhere.jsonl", "--suite", "micro").stderr
     assert 'no suite "macro"' in grader("bench", "verify", "nowhere.jsonl", "--suite", "macro").stderr
+
+
+def test_a_file_may_be_called_as_long_as_a_name_can_be(grader: Grader, micro: Suite) -> None:
+    grader.file = grader.folder / f"{'é' * 120}.jsonl"
+    done = grader.grade([row(micro[0][0], "")])
+    assert done.returncode == 0 and '"submitted_instances": 1' in done.stdout, done.stderr
+
+
+def test_a_link_to_nothing_in_a_folder_of_predictions_is_not_passed_over(grader: Grader) -> None:
+    (grader.folder / "preds").mkdir()
+    (grader.folder / "preds" / "preds.json").symlink_to("gone.json")
+    (grader.folder / "preds" / "a.pred").write_text("{}")
+    found = grader("bench", "verify", str(grader.folder / "preds"), "--suite", "micro")
+    assert (
+        found.returncode == 2
+        and "There is no predictions file" in found.stderr
+        and "preds.json" in found.stderr
+    )

@@ -288,6 +288,14 @@ GIVES: dict[str, str] = {
         "class _Equal:\n    def __repr__(self): return _Text('x')\n    def __eq__(self, other): return True\n"
         "    def __hash__(self): return 0"
     ),
+    "is equal to what has the same letters": (
+        "class _Equal(str):\n    def __eq__(self, other): return sorted(str(self).lower()) == sorted(str(other).lower())\n"
+        "    def __hash__(self): return 0"
+    ),
+    "holds everything": (
+        "class _Equal:\n    __contains__ = __gt__ = __lt__ = __ge__ = __le__ = __eq__ = lambda self, other: True\n"
+        "    __len__ = lambda self: 10 ** 6\n    __hash__ = lambda self: 0"
+    ),
     "shows what it is first compared with": (
         "_seen = {}\nclass _Text(str):\n    def __eq__(self, other): return _seen.setdefault(str(self), str(other)) == str(other)\n"
         "    def __hash__(self): return 0\nclass _Equal:\n    def __repr__(self): return _Text('x')"

@@ -301,7 +301,7 @@ def _product_served(sandbox: Sandbox, serving: Command, pipes: Path, report: int
             if over.wait(0.005):
                 return
         try:
-            sandbox.run(serving)
+            sandbox.run(replace(serving, over=over))
         except Exception as error:  # Raised again by the thread that waits for this one.
             failed.append(error)
         finally:

@@ -1,6 +1,7 @@
 """What `looper bench verify` does."""
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,9 @@ from looper.records.plan import SUITES, Arm, Cell, Isolation, RunManifest, TaskS
 from looper.records.task import Task
 from looper.views.runs import RunView, read_run
 from looper.views.suites import unserved_lines
+
+STEM_BYTES = 100
+"""Of a predictions file's name, in that of the folder with its verdicts."""
 
 
 def grade(
@@ -75,7 +79,9 @@ def grade(
             environments=tuple(sorted({*found.values()} - {""})),
             sandbox=site.sandbox.name,
         )
-        folder = settings.runs / f"grade-{path.stem}-{manifest.run_hash()}"
+        # A file may be called as long as a name can be.
+        stem = os.fsdecode(os.fsencode(path.stem)[:STEM_BYTES])
+        folder = settings.runs / f"grade-{stem}-{manifest.run_hash()}"
         ends = trajectories(plan, judged, code_version(), site.sandbox.name, found)
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)

@@ -3,6 +3,7 @@
 import codecs
 import difflib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def read_predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction,
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     """Each prediction as it was read, or the ValueError that says why it was not, with its place."""
     if path.is_dir():
-        whole = next((path / name for name in NAMES if (path / name).is_file()), None)
+        whole = next((path / name for name in NAMES if os.path.lexists(path / name)), None)
         if whole is None:
             for file in sorted(path.rglob("*.pred")):
                 yield str(file.relative_to(path)), _json(_text(file))

@@ -307,7 +307,7 @@ def _collect(
     pause_s = POLL_S if hasattr(os, "pidfd_open") else 0.005
     while process.poll() is None:
         now = time.monotonic()
-        if now >= deadline:
+        if now >= deadline or (command.over is not None and command.over.is_set()):
             return "time"
         if now - checked >= POLL_S:
             checked = now
