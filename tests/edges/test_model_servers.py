@@ -423,6 +423,21 @@ def test_texts_are_embedded_once_and_compared_by_their_cosine() -> None:
         OllamaEmbeddings("m", server.url)("q", ["x"])
 
 
+@pytest.mark.parametrize(
+    "vector", [[float("nan"), 1.0], [float("inf"), 1.0], [10**4000, 1.0], ["x", 1.0], [1.0], None, 3]
+)
+def test_embeddings_that_are_no_vectors_are_a_broken_reply(vector: object) -> None:
+    body = json.dumps({"embeddings": [[1.0, 0.0], vector]}).encode()
+    with ScriptedServer(whole(200, body)) as server, pytest.raises(ModelReplyBroken):
+        OllamaEmbeddings("m", server.url)("q", ["x"])
+
+
+def test_embeddings_of_any_size_have_a_cosine() -> None:
+    body = json.dumps({"embeddings": [[1e308, 1e308], [1e-308, 0.0], [10**300, 10**300]]}).encode()
+    with ScriptedServer(whole(200, body)) as server:
+        assert OllamaEmbeddings("m", server.url)("q", ["x", "y"]) == pytest.approx([0.5**0.5, 1.0])
+
+
 LONE = "half \ud83d done \udc97 and \0 end"
 
 
@@ -579,13 +594,81 @@ def test_c7_text_that_is_no_text_is_a_broken_reply(content: object) -> None:
         ((None, None), (None, None)),
         ((-3, True), (None, None)),
         (("many", [5]), (None, None)),
+        ((1e308, 10**4000), (None, None)),
+        (("1e308", "9" * 4000), (None, None)),
+        ((10**12, 10**12 + 1), (10**12, None)),
+        ((40.5, "5.0"), (None, 5)),
     ],
 )
-def test_c7_counts_are_numbers_or_absent(
+def test_c7_counts_are_numbers_of_tokens_or_absent(
     counts: tuple[object, object], found: tuple[int | None, int | None]
 ) -> None:
     reply = reply_to(*sse(delta(content="hi"), delta("stop"), usage(*counts)))
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == found
+
+
+def test_c7_an_anthropic_count_in_parts_is_bounded_too() -> None:
+    talk = Client("anthropic")
+    parts = {"input_tokens": 10**12, "cache_read_input_tokens": 10**12, "output_tokens": 1e308}
+    start = b"data: " + json.dumps({"type": "message_start", "message": {"usage": parts}}).encode() + b"\n\n"
+    end = talk.end().partition(b"\n\n")[2].replace(b'"usage": {"output_tokens": 5}', b'"usage": {}')
+    found = ask(talk, [*talk.stream(start, talk.text("hi"), end), LAST_CHUNK])
+    assert found.usage.prompt_tokens is None and found.usage.completion_tokens is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits_s"),
+    [("1e400", float("inf")), ("9" * 400, float("inf")), ("-5", 0.0), ("nan", None), ("soon", None)],
+)
+def test_l09_a_wait_that_is_asked_for_is_a_time_or_none(
+    client: Client, asked: str, waits_s: float | None
+) -> None:
+    """One without an end ends the patience at once, as every longer one does."""
+    with ScriptedServer(whole(429, b"{}", f"Retry-After: {asked}")) as server:
+        with pytest.raises(ModelOverloaded) as raised:
+            client.make(server.url).reply(REQUEST)
+        assert raised.value.retry_after_s == waits_s
+        model, waits = quick(client.make(server.url))
+        model._clock = lambda: sum(waits)
+        with pytest.raises(ModelOverloaded):
+            model.reply(REQUEST)
+    assert not waits or waits_s != float("inf")
+
+
+def deep(levels: int) -> list[Any]:
+    return [deep(levels - 1)] if levels else []
+
+
+@pytest.mark.parametrize(
+    "created", [10**4000, float("inf"), "9" * 5000, "a\nb", deep(500), None, ""], ids=range(7)
+)
+def test_c7_whenever_a_model_was_made_its_identity_is_one_line(created: object) -> None:
+    listed = json.dumps({"data": [{"id": "m", "created": created}]}).encode()
+    with ScriptedServer(whole(200, listed, f"Server: {'x' * 5000}")) as server:
+        found = Client("openai").make(server.url).identity()
+    assert found.digest.startswith("m@") and len(found.digest) <= 310 and "\n" not in found.digest
+    assert len(found.backend_version) <= 300
+
+
+def test_c7_names_of_models_that_are_there_are_said_in_one_line() -> None:
+    listed = {"data": [{"id": "a\nb"}, {"id": "x" * 5000}]}
+    tags = {"models": [{"model": f"a\nb{number}"} for number in range(1000)]}
+    for kind, found in (("openai", listed), ("ollama", tags)):
+        with ScriptedServer(whole(200, json.dumps(found).encode())) as server:
+            with pytest.raises(ModelMissing, match="a b") as raised:
+                Client(kind).make(server.url).identity()
+        assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize("reason", [{"a": 1}, deep(500), True, 7])
+def test_c7_a_reason_that_is_no_word_is_none(reason: object) -> None:
+    with pytest.raises(ModelReplyBroken, match="without saying why"):
+        reply_to(*sse({"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": reason}]}))
+
+
+def test_c7_a_reason_for_withholding_is_said_in_one_line() -> None:
+    with pytest.raises(ReplyWithheld, match=r"\(a b\)"):
+        reply_to(*sse(delta("a\nb")))
 
 
 @pytest.mark.parametrize(
