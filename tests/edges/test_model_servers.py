@@ -1,5 +1,6 @@
 """Model servers that fail: rows L01 to L16, on every client, against scripted servers on loopback."""
 
+import gzip
 import json
 import random
 import threading
@@ -748,6 +749,92 @@ def test_m5_a_long_line_is_read_once() -> None:
     for at in range(0, len(line), 4096):
         assert not list(events.feed(line[at : at + 4096]))
     assert len(list(events.feed(b"\n"))) == 1 and time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("line", [b"data: ,[]\n", b"data: ,1\n", b',{"a":"]"}\n', b': "]"\n', b'"}\n'])
+def test_m5_an_event_that_never_ends_is_read_once(line: bytes) -> None:
+    """Tried anew at each line that may be its last, this took minutes, in which nobody else was heard."""
+    events, begun = http._Events("m"), time.monotonic()
+    assert not list(events.feed(b"data: [[]\n"))
+    for _ in range(40):
+        assert not list(events.feed(line * 2000))
+    with pytest.raises(ModelReplyBroken, match="no JSON"):
+        list(events.end())
+    assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize("kind", ["openai", "ollama"])
+def test_m5_who_never_ends_an_event_keeps_nobody_else_waiting(kind: str) -> None:
+    talk, lines = Client(kind), [chunk(b",[]\n" * 2000)] * 40
+    good = [*talk.stream(talk.text("x"), talk.end()), LAST_CHUNK]
+    faults: list[type[Exception]] = []
+
+    def hostile(url: str) -> None:
+        try:
+            talk.make(url).reply(REQUEST)
+        except ModelError as error:
+            faults.append(type(error))
+
+    with ScriptedServer([*talk.stream(b"[[]\n"), *lines, LAST_CHUNK]) as first, ScriptedServer(good) as other:
+        thread = threading.Thread(target=hostile, args=(first.url,))
+        thread.start()
+        begun, answered = time.monotonic(), 0
+        while thread.is_alive() or not answered:
+            assert talk.make(other.url).reply(REQUEST).text == "x"
+            answered += 1
+        thread.join()
+    assert faults == [ModelReplyBroken] and time.monotonic() - begun < 3
+
+
+def test_m5_a_body_that_is_printed_over_many_lines_is_read_once() -> None:
+    body = {"more": [[at, "]}"] for at in range(20_000)], **delta(content="hi ]}")}
+    events, begun = http._Events("m"), time.monotonic()
+    found = [*events.feed(json.dumps(body, indent=1).encode()), *events.end()]
+    assert found == [body] and time.monotonic() - begun < 2
+
+
+def test_m5_brackets_in_texts_are_no_brackets() -> None:
+    texts = ['{"', "\\", '\\"', "]}]}", '"[', "\\\\{", "}\n{"]
+    events = http._Events("m")
+    for text in texts:
+        event = {"a": [text], text: {"b": text}}
+        cut = json.dumps(event, indent=1).encode().replace(b"\n", b"\ndata: ")
+        assert list(events.feed(b"data: " + cut + b"\n")) == [event]
+
+
+def test_m5_words_are_not_looked_for_again_and_again() -> None:
+    """Who says nothing a hundred thousand times is heard in time that grows with it, not with its square."""
+    begun = time.monotonic()
+    nothing = b"".join(sse(delta(content="", reasoning=[{"text": ""}]))) * 1000
+    found = reply_to(*[nothing] * 30, *sse(delta(content="hi"), delta("stop")))
+    assert found.text == "hi" and time.monotonic() - begun < 3
+
+
+def packed(data: bytes, status: int = 200) -> Answer:
+    return whole(status, gzip.compress(data, 1), "Content-Encoding: gzip")
+
+
+def test_m5_a_packed_reply_is_unpacked_though_nobody_asks_for_one(client: Client) -> None:
+    with ScriptedServer(packed(client.text("hi") + client.end())) as server:
+        assert client.make(server.url).reply(REQUEST).text == "hi"
+    assert b"accept-encoding: identity" in server.requests[0].lower()
+
+
+@pytest.mark.parametrize("how", ["br", "gzip, gzip", "gzip"])
+def test_m5_a_reply_that_cannot_be_unpacked_is_a_broken_one(client: Client, how: str) -> None:
+    with pytest.raises(ModelReplyBroken, match="packed"):
+        ask(client, whole(200, b"not packed", f"Content-Encoding: {how}"))
+
+
+def test_m5_a_packed_reply_is_unpacked_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time and size are looked at between the pieces: each hundred bytes here may become a hundred thousand."""
+    client, bomb, begun = Client("openai"), packed(b"\n" * (32 << 20)), time.monotonic()
+    with ScriptedServer(bomb) as server, pytest.raises(ReplyLate):
+        client.make(server.url).reply(replace(REQUEST, timeout_s=0.3))
+    monkeypatch.setattr(http, "MOST_BYTES", 1 << 20)
+    with pytest.raises(ModelReplyBroken, match="more than 1 MiB"):
+        ask(client, bomb)
+    assert time.monotonic() - begun < 4
 
 
 @pytest.mark.parametrize("kind", ["ollama", "openai"])

@@ -61,6 +61,8 @@ class Heard:
             match part:
                 case None:
                     pass
+                case "" | {"text": ""}:
+                    pass  # Kept, they would be looked through at each event for a first word.
                 case str():
                     self.text.append(part)
                 case {"thinking": thought}:
@@ -78,7 +80,7 @@ class Heard:
 
     @property
     def has_words(self) -> bool:
-        return any(self.text) or any(self.thinking)
+        return bool(self.text or self.thinking)
 
     def ended(self, server: str) -> FinishReason:
         """Why the model stopped, where the reply is whole or was cut at our limit. Raises ModelError for all else."""

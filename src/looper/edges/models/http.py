@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +15,7 @@ from typing import Any
 import httpx
 
 from looper.edges.models.faults import fault, fault_in_stream, typed_faults
-from looper.edges.models.sendable import one_line, sendable
+from looper.edges.models.sendable import SAID, one_line, sendable
 from looper.errors import BadInput, ModelReplyBroken, ModelTimeout, ReplyLate
 from looper.protocols import Message
 
@@ -26,8 +28,12 @@ BYTES_PER_TOKEN = 3.0
 """Cautious: English has about four, code about three and a half. Used where a server gives no tokenizer."""
 MOST_BYTES = 256 << 20
 """Of one answer, with all that stands around its words."""
-_FIELDS = ("event:", "id:", "retry:", ":")
+PIECE = 64 << 10
+"""Bytes of a packed body that are unpacked at a time."""
+_FIELDS = (b"event:", b"id:", b"retry:", b":")
 """Lines of an event stream that hold no data: keep-alives among them."""
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?')
+"""A text of JSON, or one that its line cuts: as long as it goes, without a second try."""
 
 
 @dataclass(frozen=True)
@@ -48,50 +54,87 @@ def estimated_tokens(messages: Sequence[Message]) -> int:
 class _Events:
     """JSON objects of an answer that comes in pieces: an event stream, or one object a line, or a single one.
 
-    Lines end at `\\n` and nowhere else. Events are separated by blank lines, which some servers leave out, so what is a whole
-    object is one; what is none may go on in the next line.
+    Lines end at `\\n` and nowhere else. Events are separated by blank lines, which some servers leave out, so one is over
+    where all its brackets are closed. Each byte is looked at a fixed number of times, however an answer is cut into lines
+    and pieces: all that ask share the thread that reads.
     """
 
     def __init__(self, what: str) -> None:
-        self._what, self._begun = what, ""
-        self._bytes, self._rest = 0, [b""]
-        """All that came, and the pieces of the line that is not over."""
+        self._what = what
+        self._begun, self._open = bytearray(), 0
+        """Of the event that is not over, and how many of its brackets are open."""
+        self._bytes, self._rest = 0, bytearray()
+        """All that came, counted, and the line that is not over."""
 
     def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
         """Raises ModelError for what is no JSON, and for the error that an object reports."""
         self._bytes += len(piece)
         if self._bytes > MOST_BYTES:
             raise ModelReplyBroken(f"{self._what} sent more than {MOST_BYTES >> 20} MiB for one reply.")
-        more, *lines = piece.split(b"\n")
-        self._rest.append(more)
-        for line in lines:
-            yield from self._line(b"".join(self._rest))
-            self._rest = [line]
+        first, *more = piece.split(b"\n")
+        self._rest += first
+        if more:
+            lines, self._rest = [bytes(self._rest), *more[:-1]], bytearray(more[-1])
+            for line in lines:
+                yield from self._line(line)
 
     def end(self) -> Iterator[dict[str, Any]]:
-        yield from self._line(b"".join(self._rest))
+        yield from self._line(bytes(self._rest))
         yield from self._line(b"")
 
     def _line(self, line: bytes) -> Iterator[dict[str, Any]]:
-        text = line.decode("utf-8", "replace").strip()
-        if not text and self._begun:
-            raise ModelReplyBroken(f"{self._what} sent a line that is no JSON: {one_line(self._begun)[:80]}")
-        data = text.removeprefix("data:").strip()
-        if not data or data == "[DONE]" or text.startswith(_FIELDS):
+        line = line.strip()
+        if not line and self._begun:
+            raise self._no_json()
+        data = line.removeprefix(b"data:").strip()
+        if not data or data == b"[DONE]" or line.startswith(_FIELDS):
             return
-        self._begun = f"{self._begun}\n{data}".lstrip("\n")
-        if not data.endswith(("}", "]")):
+        self._begun += b"\n" + data
+        # A text of JSON goes over no line's end, so brackets in texts are known for what they are line by line.
+        outside = _TEXT.sub(b"", data) if b'"' in data else data
+        self._open += outside.count(b"[") + outside.count(b"{") - outside.count(b"]") - outside.count(b"}")
+        if self._open > 0:
             return
         try:
-            event = json.loads(self._begun)
-        except json.JSONDecodeError:
-            return
-        self._begun = ""
+            event = json.loads(self._begun.decode("utf-8", "replace"))
+        except json.JSONDecodeError as unread:
+            raise self._no_json() from unread
+        self._begun, self._open = bytearray(), 0
         if isinstance(event, dict):
             error = event.get("error") or (event if event.get("object") == "error" else None)
             if error:
                 raise fault_in_stream(self._what, error)
             yield event
+
+    def _no_json(self) -> ModelReplyBroken:
+        begin = one_line(self._begun[:SAID].decode("utf-8", "replace"))[:80]
+        return ModelReplyBroken(f"{self._what} sent a line that is no JSON: {begin}")
+
+
+async def _pieces(what: str, response: httpx.Response) -> AsyncIterator[bytes]:
+    """A body as it comes, unpacked, in pieces between which others have their turn. Raises ModelError.
+
+    A packed body can be a thousand times larger than what was sent, and packed again a million times.
+    """
+    packed = response.headers.get("content-encoding", "").strip().lower()
+    if packed not in ("", "identity", "gzip", "deflate"):
+        raise ModelReplyBroken(
+            f"{what} sent a body that is packed ({one_line(packed)[:60]}), and was asked not to. Turn that off there."
+        )
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed in ("gzip", "deflate") else None
+    try:
+        async for piece in response.aiter_raw():
+            if unpacking is None:
+                yield piece
+                continue
+            while piece:
+                yield unpacking.decompress(piece, PIECE)
+                piece = unpacking.unconsumed_tail
+                await asyncio.sleep(0)
+        if unpacking is not None:
+            yield unpacking.flush()
+    except zlib.error as error:
+        raise ModelReplyBroken(f"{what} sent a packed body that is damaged: {error}.") from error
 
 
 @cache
@@ -169,7 +212,7 @@ class Server:
         end, allowed_s = now() + total_s, self._patience.first_byte_s
         waits = httpx.Timeout(None, connect=min(CONNECT_S, total_s))
         data = json.dumps(sendable(body), ensure_ascii=False).encode()
-        headers = {**self._headers, "Content-Type": "application/json"}
+        headers = {**self._headers, "Content-Type": "application/json", "Accept-Encoding": "identity"}
         try:
             async with (
                 asyncio.timeout_at(min(end, now() + allowed_s)) as silence,
@@ -180,7 +223,7 @@ class Server:
                     text = (await response.aread()).decode("utf-8", "replace")
                     raise fault(self.what, response.status_code, text, response.headers, missing=missing)
                 events = _Events(self.what)
-                async for piece in response.aiter_bytes():
+                async for piece in _pieces(self.what, response):
                     for event in events.feed(piece):
                         if hear(event):
                             allowed_s = self._patience.between_s
