@@ -5,7 +5,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -835,6 +835,64 @@ def test_m5_a_packed_reply_is_unpacked_a_piece_at_a_time(monkeypatch: pytest.Mon
     with pytest.raises(ModelReplyBroken, match="more than 1 MiB"):
         ask(client, bomb)
     assert time.monotonic() - begun < 4
+
+
+def refused_without_end(status: int, begin: bytes, wait_s: float = 0.0) -> Callable[[bytes], Iterator[Any]]:
+    def answer(_: bytes) -> Iterator[Any]:
+        yield f"HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\nRetry-After: 7\r\n\r\n".encode()
+        yield chunk(begin)
+        while True:
+            yield chunk(b"x" * 60_000 if not wait_s else b"x")
+            yield wait_s
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(500, ModelServerFault), (429, ModelOverloaded), (403, ModelDenied)]
+)
+def test_c6_a_refusal_without_end_is_told_by_its_beginning(
+    client: Client, status: int, error: type[ModelError]
+) -> None:
+    begun = time.monotonic()
+    with pytest.raises(error, match="slow down") as raised:
+        ask(client, refused_without_end(status, b"slow down "))
+    assert time.monotonic() - begun < 2 and len(str(raised.value)) < 500
+
+
+def test_c6_a_refusal_that_drips_is_told_by_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "REFUSAL_S", 0.5)
+    begun = time.monotonic()
+    with pytest.raises(ModelOverloaded, match="slow down"):
+        ask(Client("openai"), refused_without_end(429, b"slow down ", 0.1))
+    assert time.monotonic() - begun < 2
+
+
+def test_c6_a_packed_refusal_is_unpacked_as_far_as_it_is_read() -> None:
+    begun = time.monotonic()
+    bomb = gzip.compress(b"slow down " + b"x" * (64 << 20), 1)
+    with pytest.raises(ModelServerFault, match="slow down"):
+        ask(Client("openai"), whole(500, bomb, "Content-Encoding: gzip"))
+    for how, body in (("gzip", b"not packed"), ("br", bomb), ("gzip, gzip", gzip.compress(bomb))):
+        with pytest.raises(ModelServerFault, match="no explanation"):
+            ask(Client("openai"), whole(500, body, f"Content-Encoding: {how}"))
+    assert time.monotonic() - begun < 2
+
+
+def test_c6_a_refusal_that_is_cut_is_one() -> None:
+    head = b"HTTP/1.1 429 X\r\nContent-Length: 1000\r\n\r\nslow down"
+    for move in ("close", "reset"):
+        with pytest.raises(ModelOverloaded):
+            ask(Client("openai"), [head, 0.1, move])
+
+
+def test_c6_a_deep_or_long_error_is_told_by_its_beginning() -> None:
+    for told in ("x" * 5_000_000, [["x"] * 100_000], deep(900)):
+        with pytest.raises(ModelServerFault) as raised:
+            reply_to(*sse({"error": told}))
+        assert len(str(raised.value)) < 500
+    with pytest.raises(ModelServerFault):
+        ask(Client("openai"), whole(500, b'{"error":' * 3000 + b"1" + b"}" * 3000))
 
 
 @pytest.mark.parametrize("kind", ["ollama", "openai"])

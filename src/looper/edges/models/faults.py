@@ -30,6 +30,8 @@ from looper.errors import (
     RequestRefused,
 )
 
+MOST_WORDS = 32 << 10
+"""Of a refusal: what came of it is said by its beginning."""
 _OVERFLOW = re.compile(
     r"context[ _](length|window|size|limit)|(maximum|max)[ _](model|prompt|input|context)[ _]len"
     r"|(prompt|input) is too long|too many (input )?tokens|reduce the length|maximum number of tokens"
@@ -125,7 +127,7 @@ def fault_in_stream(server: str, error: Any) -> ModelError:
     for value in (told.get(key) for key in ("code", "status", "status_code", "type")):
         named = str(value).lower()
         found = found or _STATUS_OF.get(named, int(named) if named.isdecimal() and len(named) == 3 else 0)
-    return fault(server, found if found >= 400 else 500, json.dumps({"error": error}))
+    return fault(server, found if found >= 400 else 500, json.dumps({"error": error})[:MOST_WORDS])
 
 
 def said_in(body: str) -> str:

@@ -6,17 +6,17 @@ import re
 import ssl
 import threading
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import httpx
 
-from looper.edges.models.faults import fault, fault_in_stream, typed_faults
+from looper.edges.models.faults import MOST_WORDS, fault, fault_in_stream, typed_faults
 from looper.edges.models.sendable import SAID, one_line, sendable
-from looper.errors import BadInput, ModelReplyBroken, ModelTimeout, ReplyLate
+from looper.errors import BadInput, ModelError, ModelReplyBroken, ModelTimeout, ReplyLate
 from looper.protocols import Message
 
 FIRST_BYTE_S = 300.0
@@ -28,6 +28,8 @@ BYTES_PER_TOKEN = 3.0
 """Cautious: English has about four, code about three and a half. Used where a server gives no tokenizer."""
 MOST_BYTES = 256 << 20
 """Of one answer, with all that stands around its words."""
+REFUSAL_S = 10.0
+"""For the words of a refusal, whose status is what counts."""
 PIECE = 64 << 10
 """Bytes of a packed body that are unpacked at a time."""
 _FIELDS = (b"event:", b"id:", b"retry:", b":")
@@ -111,7 +113,7 @@ class _Events:
         return ModelReplyBroken(f"{self._what} sent a line that is no JSON: {begin}")
 
 
-async def _pieces(what: str, response: httpx.Response) -> AsyncIterator[bytes]:
+async def _pieces(what: str, response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """A body as it comes, unpacked, in pieces between which others have their turn. Raises ModelError.
 
     A packed body can be a thousand times larger than what was sent, and packed again a million times.
@@ -199,6 +201,18 @@ class Server:
                 answer.cancel()  # Whoever asked was interrupted.
                 raise
 
+    async def _refusal(self, response: httpx.Response, missing: str) -> ModelError:
+        """What an answer that is not well says, by its status and the beginning of its words, however these end."""
+        said = bytearray()
+        with suppress(TimeoutError, httpx.HTTPError, ModelError):
+            async with asyncio.timeout(REFUSAL_S), aclosing(_pieces(self.what, response)) as pieces:
+                async for piece in pieces:
+                    said += piece
+                    if len(said) >= MOST_WORDS:
+                        break
+        words = said[:MOST_WORDS].decode("utf-8", "replace")
+        return fault(self.what, response.status_code, words, response.headers, missing=missing)
+
     async def _stream(
         self,
         path: str,
@@ -220,8 +234,7 @@ class Server:
                 client.stream("POST", f"{self._url}{path}", content=data, headers=headers) as response,
             ):
                 if response.status_code != 200:
-                    text = (await response.aread()).decode("utf-8", "replace")
-                    raise fault(self.what, response.status_code, text, response.headers, missing=missing)
+                    raise await self._refusal(response, missing)
                 events = _Events(self.what)
                 async for piece in _pieces(self.what, response):
                     for event in events.feed(piece):
