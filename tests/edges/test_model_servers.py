@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from tests.fakes.scripted_http import LAST_CHUNK, Answer, ScriptedServer, chunk, free_port, stream_head, whole
 
+from looper.edges import doctor
 from looper.edges.models import http
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.http import Patience
@@ -995,6 +998,112 @@ def test_c7_lists_of_models_in_every_shape(listed: object, found: bool) -> None:
         else:
             with pytest.raises(ModelMissing, match="It has: "):
                 model.identity()
+
+
+def whole_without_end(part: bytes, wait_s: float) -> Callable[[bytes], Iterator[Any]]:
+    def answer(_: bytes) -> Iterator[Any]:
+        yield stream_head("application/json")
+        while True:
+            yield chunk(part)
+            yield wait_s
+
+    return answer
+
+
+def test_c8_what_a_model_is_is_not_waited_for_without_end(client: Client) -> None:
+    """A sign of life is no answer here: nothing has to be thought out for it."""
+    with ScriptedServer(whole_without_end(b" ", 0.1)) as server:
+        model = client.make(server.url)
+        model._server._patience = replace(PATIENCE, first_byte_s=0.5)  # type: ignore[attr-defined]
+        begun = time.monotonic()
+        with pytest.raises(ModelTimeout, match="did not finish") as raised:
+            model.identity()
+    assert time.monotonic() - begun < 2 and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_c8_what_a_model_is_takes_no_memory_without_end(client: Client, packing: bool) -> None:
+    endless = whole_without_end(b" " * (1 << 20), 0.0)
+    bomb = whole(200, gzip.compress(b" " * (64 << 20), 1), "Content-Encoding: gzip")
+    with ScriptedServer(bomb if packing else endless) as server:
+        with pytest.raises(ModelReplyBroken, match="more than 16 MiB"):
+            client.make(server.url).identity()
+
+
+def test_c8_a_fault_of_what_a_model_is_is_waited_out_and_told() -> None:
+    listed, told = whole(200, b'{"data":[{"id":"m"}]}'), list[str]()
+    with ScriptedServer(listed, whole_without_end(b" ", 0.1), listed) as server:
+        inner = Client("openai").make(server.url)
+        inner._server._patience = replace(PATIENCE, first_byte_s=0.4)  # type: ignore[attr-defined]
+        model, waits = quick(inner, tell=lambda why, seconds: told.append(why))
+        model.identity()
+        assert model.identity().name == "m" and sum(waits) > 0
+    assert told and "did not finish" in told[0]
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_c6_a_refusal_to_say_what_a_model_is_has_an_end(client: Client, status: int) -> None:
+    with ScriptedServer(refused_without_end(status, b"slow down ")) as server, pytest.raises(ModelError):
+        client.make(server.url).identity()
+
+
+class Interrupted(BaseException):
+    """What a signal raises."""
+
+
+@pytest.mark.parametrize("ask_it", [lambda model: model.identity(), lambda model: model.reply(REQUEST)])
+def test_c8_whoever_waits_for_an_answer_can_be_interrupted(
+    client: Client, ask_it: Callable[[ChatModel], object]
+) -> None:
+    gone = threading.Event()
+
+    def answer(_: bytes) -> Iterator[Any]:
+        try:
+            yield from whole_without_end(b" " * 100_000, 0.02)(b"")
+        finally:
+            gone.set()
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with ScriptedServer(answer) as server:
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            begun = time.monotonic()
+            with pytest.raises(Interrupted):
+                ask_it(client.make(server.url))
+            assert time.monotonic() - begun < 1
+            assert gone.wait(1.5), "and the server sees that nobody listens"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+SHOWN = whole(200, b'{"license":"x","model_info":{"general.name":"m","qwen2.context_length":4096}}')
+
+
+@pytest.mark.parametrize(
+    ("listed", "shown", "said"),
+    [
+        (whole(200, b'{"models":[{"name":"m"}]}'), SHOWN, "up to 4096 tokens"),
+        (whole(200, b'{"models":[{"name":"m"}]}'), whole(404, b"{}"), "up to unknown tokens"),
+        (whole(200, b'{"models":[{"name":"m"}]}'), whole(200, b"[]"), "up to unknown tokens"),
+        (whole(200, b'{"models":[{"name":"m"}]}'), whole(200, b'{"model_info":3}'), "up to unknown tokens"),
+        (whole(200, b'{"models":[3]}'), SHOWN, "nothing answers"),
+        (whole(200, b'{"models":3}'), SHOWN, "nothing answers"),
+        (whole_without_end(b" ", 0.1), SHOWN, "nothing answers"),
+        (whole_without_end(b" " * (1 << 20), 0.0), SHOWN, "nothing answers"),
+    ],
+    ids=range(8),
+)
+def test_c8_the_doctor_says_what_an_ollama_server_is_or_that_none_answers(
+    listed: Answer, shown: Answer, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedServer(listed, shown) as server:
+        monkeypatch.setattr(doctor, "DEFAULT_URL", server.url)
+        begun = time.monotonic()
+        findings = list(doctor._ollama())
+        assert time.monotonic() - begun < 2 and said in findings[-1].found
 
 
 def test_c7_a_deeply_nested_answer_is_a_broken_reply(client: Client) -> None:

@@ -6,11 +6,11 @@ import re
 import ssl
 import threading
 import zlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -19,11 +19,16 @@ from looper.edges.models.sendable import SAID, one_line, sendable
 from looper.errors import BadInput, ModelError, ModelReplyBroken, ModelTimeout, ReplyLate
 from looper.protocols import Message
 
+Answer = TypeVar("Answer")
+
 FIRST_BYTE_S = 300.0
 """A cold model is loaded from disk before its first token, and a long prompt is read."""
 BETWEEN_BYTES_S = 60.0
 CONNECT_S = 10.0
 GET_S = 30.0
+"""For the whole of an answer that nothing has to be thought out for."""
+MOST_LISTED = 16 << 20
+"""Bytes of such an answer. The longest lists of models take less than one mebibyte."""
 BYTES_PER_TOKEN = 3.0
 """Cautious: English has about four, code about three and a half. Used where a server gives no tokenizer."""
 MOST_BYTES = 256 << 20
@@ -153,6 +158,16 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def _asked(asking: Coroutine[Any, Any, Answer]) -> Answer:
+    """What comes of it, on the loop of all; it ends where whoever asks is interrupted."""
+    answer = asyncio.run_coroutine_threadsafe(asking, _loop())
+    try:
+        return answer.result()
+    except BaseException:
+        answer.cancel()
+        raise
+
+
 class Server:
     """One model server, whose faults are typed."""
 
@@ -163,16 +178,14 @@ class Server:
         if not all(value.isascii() for value in headers.values()):
             raise BadInput(f"The key for {what[:1].lower()}{what[1:]} holds characters that no key has.")
         self.what = what
-        self._url, self._headers = url, headers
+        self._url, self._headers = url, {**headers, "Accept-Encoding": "identity"}
         self._how_to_start, self._patience = how_to_start, patience
 
-    def get(self, path: str, missing: str = "") -> tuple[Any, httpx.Headers]:
+    def get(self, path: str, missing: str = "", total_s: float = GET_S) -> tuple[Any, httpx.Headers]:
         """A whole JSON answer that is well. Raises ModelError; `missing` is said where there is no such thing."""
-        with self.typed_faults(), httpx.Client(verify=_certificates()) as client:
-            response = client.get(f"{self._url}{path}", headers=self._headers, timeout=GET_S)
-            if response.status_code != 200:
-                raise fault(self.what, response.status_code, response.text, response.headers, missing=missing)
-            return response.json(), response.headers
+        with self.typed_faults():
+            body, headers = _asked(self._whole(path, missing, min(total_s, self._patience.first_byte_s)))
+            return json.loads(body), headers
 
     def typed_faults(self) -> AbstractContextManager[None]:
         """Around whatever reads an answer."""
@@ -192,14 +205,28 @@ class Server:
         for longer than is allowed before that.
         """
         with self.typed_faults():
-            answer = asyncio.run_coroutine_threadsafe(
-                self._stream(path, body, total_s, hear, missing), _loop()
-            )
-            try:
-                answer.result()
-            except BaseException:
-                answer.cancel()  # Whoever asked was interrupted.
-                raise
+            _asked(self._stream(path, body, total_s, hear, missing))
+
+    async def _whole(self, path: str, missing: str, total_s: float) -> tuple[bytes, httpx.Headers]:
+        waits, body = httpx.Timeout(None, connect=min(CONNECT_S, total_s)), bytearray()
+        try:
+            async with (
+                asyncio.timeout(total_s),
+                httpx.AsyncClient(verify=_certificates(), timeout=waits) as client,
+                client.stream("GET", f"{self._url}{path}", headers=self._headers) as response,
+            ):
+                if response.status_code != 200:
+                    raise await self._refusal(response, missing)
+                async for piece in _pieces(self.what, response):
+                    body += piece
+                    if len(body) > MOST_LISTED:
+                        raise ModelReplyBroken(
+                            f"{self.what} sent more than {MOST_LISTED >> 20} MiB for {path}. Is the address that of a model "
+                            "server?"
+                        )
+                return bytes(body), response.headers
+        except TimeoutError as error:
+            raise ModelTimeout(f"{self.what} did not finish {path} within {total_s:.0f} s.") from error
 
     async def _refusal(self, response: httpx.Response, missing: str) -> ModelError:
         """What an answer that is not well says, by its status and the beginning of its words, however these end."""
@@ -226,7 +253,7 @@ class Server:
         end, allowed_s = now() + total_s, self._patience.first_byte_s
         waits = httpx.Timeout(None, connect=min(CONNECT_S, total_s))
         data = json.dumps(sendable(body), ensure_ascii=False).encode()
-        headers = {**self._headers, "Content-Type": "application/json", "Accept-Encoding": "identity"}
+        headers = {**self._headers, "Content-Type": "application/json"}
         try:
             async with (
                 asyncio.timeout_at(min(end, now() + allowed_s)) as silence,
