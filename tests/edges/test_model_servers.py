@@ -1,10 +1,13 @@
 """Model servers that fail: rows L01 to L16, on every client, against scripted servers on loopback."""
 
+import gzip
 import json
+import os
 import random
+import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 from tests.fakes.scripted_http import LAST_CHUNK, Answer, ScriptedServer, chunk, free_port, stream_head, whole
 
+from looper.edges import doctor
 from looper.edges.models import http
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.http import Patience
@@ -423,6 +427,21 @@ def test_texts_are_embedded_once_and_compared_by_their_cosine() -> None:
         OllamaEmbeddings("m", server.url)("q", ["x"])
 
 
+@pytest.mark.parametrize(
+    "vector", [[float("nan"), 1.0], [float("inf"), 1.0], [10**4000, 1.0], ["x", 1.0], [1.0], None, 3]
+)
+def test_embeddings_that_are_no_vectors_are_a_broken_reply(vector: object) -> None:
+    body = json.dumps({"embeddings": [[1.0, 0.0], vector]}).encode()
+    with ScriptedServer(whole(200, body)) as server, pytest.raises(ModelReplyBroken):
+        OllamaEmbeddings("m", server.url)("q", ["x"])
+
+
+def test_embeddings_of_any_size_have_a_cosine() -> None:
+    body = json.dumps({"embeddings": [[1e308, 1e308], [1e-308, 0.0], [10**300, 10**300]]}).encode()
+    with ScriptedServer(whole(200, body)) as server:
+        assert OllamaEmbeddings("m", server.url)("q", ["x", "y"]) == pytest.approx([0.5**0.5, 1.0])
+
+
 LONE = "half \ud83d done \udc97 and \0 end"
 
 
@@ -579,13 +598,81 @@ def test_c7_text_that_is_no_text_is_a_broken_reply(content: object) -> None:
         ((None, None), (None, None)),
         ((-3, True), (None, None)),
         (("many", [5]), (None, None)),
+        ((1e308, 10**4000), (None, None)),
+        (("1e308", "9" * 4000), (None, None)),
+        ((10**12, 10**12 + 1), (10**12, None)),
+        ((40.5, "5.0"), (None, 5)),
     ],
 )
-def test_c7_counts_are_numbers_or_absent(
+def test_c7_counts_are_numbers_of_tokens_or_absent(
     counts: tuple[object, object], found: tuple[int | None, int | None]
 ) -> None:
     reply = reply_to(*sse(delta(content="hi"), delta("stop"), usage(*counts)))
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == found
+
+
+def test_c7_an_anthropic_count_in_parts_is_bounded_too() -> None:
+    talk = Client("anthropic")
+    parts = {"input_tokens": 10**12, "cache_read_input_tokens": 10**12, "output_tokens": 1e308}
+    start = b"data: " + json.dumps({"type": "message_start", "message": {"usage": parts}}).encode() + b"\n\n"
+    end = talk.end().partition(b"\n\n")[2].replace(b'"usage": {"output_tokens": 5}', b'"usage": {}')
+    found = ask(talk, [*talk.stream(start, talk.text("hi"), end), LAST_CHUNK])
+    assert found.usage.prompt_tokens is None and found.usage.completion_tokens is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("asked", "waits_s"),
+    [("1e400", float("inf")), ("9" * 400, float("inf")), ("-5", 0.0), ("nan", None), ("soon", None)],
+)
+def test_l09_a_wait_that_is_asked_for_is_a_time_or_none(
+    client: Client, asked: str, waits_s: float | None
+) -> None:
+    """One without an end ends the patience at once, as every longer one does."""
+    with ScriptedServer(whole(429, b"{}", f"Retry-After: {asked}")) as server:
+        with pytest.raises(ModelOverloaded) as raised:
+            client.make(server.url).reply(REQUEST)
+        assert raised.value.retry_after_s == waits_s
+        model, waits = quick(client.make(server.url))
+        model._clock = lambda: sum(waits)
+        with pytest.raises(ModelOverloaded):
+            model.reply(REQUEST)
+    assert not waits or waits_s != float("inf")
+
+
+def deep(levels: int) -> list[Any]:
+    return [deep(levels - 1)] if levels else []
+
+
+@pytest.mark.parametrize(
+    "created", [10**4000, float("inf"), "9" * 5000, "a\nb", deep(500), None, ""], ids=range(7)
+)
+def test_c7_whenever_a_model_was_made_its_identity_is_one_line(created: object) -> None:
+    listed = json.dumps({"data": [{"id": "m", "created": created}]}).encode()
+    with ScriptedServer(whole(200, listed, f"Server: {'x' * 5000}")) as server:
+        found = Client("openai").make(server.url).identity()
+    assert found.digest.startswith("m@") and len(found.digest) <= 310 and "\n" not in found.digest
+    assert len(found.backend_version) <= 300
+
+
+def test_c7_names_of_models_that_are_there_are_said_in_one_line() -> None:
+    listed = {"data": [{"id": "a\nb"}, {"id": "x" * 5000}]}
+    tags = {"models": [{"model": f"a\nb{number}"} for number in range(1000)]}
+    for kind, found in (("openai", listed), ("ollama", tags)):
+        with ScriptedServer(whole(200, json.dumps(found).encode())) as server:
+            with pytest.raises(ModelMissing, match="a b") as raised:
+                Client(kind).make(server.url).identity()
+        assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize("reason", [{"a": 1}, deep(500), True, 7])
+def test_c7_a_reason_that_is_no_word_is_none(reason: object) -> None:
+    with pytest.raises(ModelReplyBroken, match="without saying why"):
+        reply_to(*sse({"choices": [{"index": 0, "delta": {"content": "hi"}, "finish_reason": reason}]}))
+
+
+def test_c7_a_reason_for_withholding_is_said_in_one_line() -> None:
+    with pytest.raises(ReplyWithheld, match=r"\(a b\)"):
+        reply_to(*sse(delta("a\nb")))
 
 
 @pytest.mark.parametrize(
@@ -665,6 +752,150 @@ def test_m5_a_long_line_is_read_once() -> None:
     for at in range(0, len(line), 4096):
         assert not list(events.feed(line[at : at + 4096]))
     assert len(list(events.feed(b"\n"))) == 1 and time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("line", [b"data: ,[]\n", b"data: ,1\n", b',{"a":"]"}\n', b': "]"\n', b'"}\n'])
+def test_m5_an_event_that_never_ends_is_read_once(line: bytes) -> None:
+    """Tried anew at each line that may be its last, this took minutes, in which nobody else was heard."""
+    events, begun = http._Events("m"), time.monotonic()
+    assert not list(events.feed(b"data: [[]\n"))
+    for _ in range(40):
+        assert not list(events.feed(line * 2000))
+    with pytest.raises(ModelReplyBroken, match="no JSON"):
+        list(events.end())
+    assert time.monotonic() - begun < 3
+
+
+@pytest.mark.parametrize("kind", ["openai", "ollama"])
+def test_m5_who_never_ends_an_event_keeps_nobody_else_waiting(kind: str) -> None:
+    talk, lines = Client(kind), [chunk(b",[]\n" * 2000)] * 40
+    good = [*talk.stream(talk.text("x"), talk.end()), LAST_CHUNK]
+    faults: list[type[Exception]] = []
+
+    def hostile(url: str) -> None:
+        try:
+            talk.make(url).reply(REQUEST)
+        except ModelError as error:
+            faults.append(type(error))
+
+    with ScriptedServer([*talk.stream(b"[[]\n"), *lines, LAST_CHUNK]) as first, ScriptedServer(good) as other:
+        thread = threading.Thread(target=hostile, args=(first.url,))
+        thread.start()
+        begun, answered = time.monotonic(), 0
+        while thread.is_alive() or not answered:
+            assert talk.make(other.url).reply(REQUEST).text == "x"
+            answered += 1
+        thread.join()
+    assert faults == [ModelReplyBroken] and time.monotonic() - begun < 3
+
+
+def test_m5_a_body_that_is_printed_over_many_lines_is_read_once() -> None:
+    body = {"more": [[at, "]}"] for at in range(20_000)], **delta(content="hi ]}")}
+    events, begun = http._Events("m"), time.monotonic()
+    found = [*events.feed(json.dumps(body, indent=1).encode()), *events.end()]
+    assert found == [body] and time.monotonic() - begun < 2
+
+
+def test_m5_brackets_in_texts_are_no_brackets() -> None:
+    texts = ['{"', "\\", '\\"', "]}]}", '"[', "\\\\{", "}\n{"]
+    events = http._Events("m")
+    for text in texts:
+        event = {"a": [text], text: {"b": text}}
+        cut = json.dumps(event, indent=1).encode().replace(b"\n", b"\ndata: ")
+        assert list(events.feed(b"data: " + cut + b"\n")) == [event]
+
+
+def test_m5_words_are_not_looked_for_again_and_again() -> None:
+    """Who says nothing a hundred thousand times is heard in time that grows with it, not with its square."""
+    begun = time.monotonic()
+    nothing = b"".join(sse(delta(content="", reasoning=[{"text": ""}]))) * 1000
+    found = reply_to(*[nothing] * 30, *sse(delta(content="hi"), delta("stop")))
+    assert found.text == "hi" and time.monotonic() - begun < 3
+
+
+def packed(data: bytes, status: int = 200) -> Answer:
+    return whole(status, gzip.compress(data, 1), "Content-Encoding: gzip")
+
+
+def test_m5_a_packed_reply_is_unpacked_though_nobody_asks_for_one(client: Client) -> None:
+    with ScriptedServer(packed(client.text("hi") + client.end())) as server:
+        assert client.make(server.url).reply(REQUEST).text == "hi"
+    assert b"accept-encoding: identity" in server.requests[0].lower()
+
+
+@pytest.mark.parametrize("how", ["br", "gzip, gzip", "gzip"])
+def test_m5_a_reply_that_cannot_be_unpacked_is_a_broken_one(client: Client, how: str) -> None:
+    with pytest.raises(ModelReplyBroken, match="packed"):
+        ask(client, whole(200, b"not packed", f"Content-Encoding: {how}"))
+
+
+def test_m5_a_packed_reply_is_unpacked_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time and size are looked at between the pieces: each hundred bytes here may become a hundred thousand."""
+    client, bomb, begun = Client("openai"), packed(b"\n" * (32 << 20)), time.monotonic()
+    with ScriptedServer(bomb) as server, pytest.raises(ReplyLate):
+        client.make(server.url).reply(replace(REQUEST, timeout_s=0.3))
+    monkeypatch.setattr(http, "MOST_BYTES", 1 << 20)
+    with pytest.raises(ModelReplyBroken, match="more than 1 MiB"):
+        ask(client, bomb)
+    assert time.monotonic() - begun < 4
+
+
+def refused_without_end(status: int, begin: bytes, wait_s: float = 0.0) -> Callable[[bytes], Iterator[Any]]:
+    def answer(_: bytes) -> Iterator[Any]:
+        yield f"HTTP/1.1 {status} X\r\nTransfer-Encoding: chunked\r\nRetry-After: 7\r\n\r\n".encode()
+        yield chunk(begin)
+        while True:
+            yield chunk(b"x" * 60_000 if not wait_s else b"x")
+            yield wait_s
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(500, ModelServerFault), (429, ModelOverloaded), (403, ModelDenied)]
+)
+def test_c6_a_refusal_without_end_is_told_by_its_beginning(
+    client: Client, status: int, error: type[ModelError]
+) -> None:
+    begun = time.monotonic()
+    with pytest.raises(error, match="slow down") as raised:
+        ask(client, refused_without_end(status, b"slow down "))
+    assert time.monotonic() - begun < 2 and len(str(raised.value)) < 500
+
+
+def test_c6_a_refusal_that_drips_is_told_by_what_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "REFUSAL_S", 0.5)
+    begun = time.monotonic()
+    with pytest.raises(ModelOverloaded, match="slow down"):
+        ask(Client("openai"), refused_without_end(429, b"slow down ", 0.1))
+    assert time.monotonic() - begun < 2
+
+
+def test_c6_a_packed_refusal_is_unpacked_as_far_as_it_is_read() -> None:
+    begun = time.monotonic()
+    bomb = gzip.compress(b"slow down " + b"x" * (64 << 20), 1)
+    with pytest.raises(ModelServerFault, match="slow down"):
+        ask(Client("openai"), whole(500, bomb, "Content-Encoding: gzip"))
+    for how, body in (("gzip", b"not packed"), ("br", bomb), ("gzip, gzip", gzip.compress(bomb))):
+        with pytest.raises(ModelServerFault, match="no explanation"):
+            ask(Client("openai"), whole(500, body, f"Content-Encoding: {how}"))
+    assert time.monotonic() - begun < 2
+
+
+def test_c6_a_refusal_that_is_cut_is_one() -> None:
+    head = b"HTTP/1.1 429 X\r\nContent-Length: 1000\r\n\r\nslow down"
+    for move in ("close", "reset"):
+        with pytest.raises(ModelOverloaded):
+            ask(Client("openai"), [head, 0.1, move])
+
+
+def test_c6_a_deep_or_long_error_is_told_by_its_beginning() -> None:
+    for told in ("x" * 5_000_000, [["x"] * 100_000], deep(900)):
+        with pytest.raises(ModelServerFault) as raised:
+            reply_to(*sse({"error": told}))
+        assert len(str(raised.value)) < 500
+    with pytest.raises(ModelServerFault):
+        ask(Client("openai"), whole(500, b'{"error":' * 3000 + b"1" + b"}" * 3000))
 
 
 @pytest.mark.parametrize("kind", ["ollama", "openai"])
@@ -767,6 +998,112 @@ def test_c7_lists_of_models_in_every_shape(listed: object, found: bool) -> None:
         else:
             with pytest.raises(ModelMissing, match="It has: "):
                 model.identity()
+
+
+def whole_without_end(part: bytes, wait_s: float) -> Callable[[bytes], Iterator[Any]]:
+    def answer(_: bytes) -> Iterator[Any]:
+        yield stream_head("application/json")
+        while True:
+            yield chunk(part)
+            yield wait_s
+
+    return answer
+
+
+def test_c8_what_a_model_is_is_not_waited_for_without_end(client: Client) -> None:
+    """A sign of life is no answer here: nothing has to be thought out for it."""
+    with ScriptedServer(whole_without_end(b" ", 0.1)) as server:
+        model = client.make(server.url)
+        model._server._patience = replace(PATIENCE, first_byte_s=0.5)  # type: ignore[attr-defined]
+        begun = time.monotonic()
+        with pytest.raises(ModelTimeout, match="did not finish") as raised:
+            model.identity()
+    assert time.monotonic() - begun < 2 and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_c8_what_a_model_is_takes_no_memory_without_end(client: Client, packing: bool) -> None:
+    endless = whole_without_end(b" " * (1 << 20), 0.0)
+    bomb = whole(200, gzip.compress(b" " * (64 << 20), 1), "Content-Encoding: gzip")
+    with ScriptedServer(bomb if packing else endless) as server:
+        with pytest.raises(ModelReplyBroken, match="more than 16 MiB"):
+            client.make(server.url).identity()
+
+
+def test_c8_a_fault_of_what_a_model_is_is_waited_out_and_told() -> None:
+    listed, told = whole(200, b'{"data":[{"id":"m"}]}'), list[str]()
+    with ScriptedServer(listed, whole_without_end(b" ", 0.1), listed) as server:
+        inner = Client("openai").make(server.url)
+        inner._server._patience = replace(PATIENCE, first_byte_s=0.4)  # type: ignore[attr-defined]
+        model, waits = quick(inner, tell=lambda why, seconds: told.append(why))
+        model.identity()
+        assert model.identity().name == "m" and sum(waits) > 0
+    assert told and "did not finish" in told[0]
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_c6_a_refusal_to_say_what_a_model_is_has_an_end(client: Client, status: int) -> None:
+    with ScriptedServer(refused_without_end(status, b"slow down ")) as server, pytest.raises(ModelError):
+        client.make(server.url).identity()
+
+
+class Interrupted(BaseException):
+    """What a signal raises."""
+
+
+@pytest.mark.parametrize("ask_it", [lambda model: model.identity(), lambda model: model.reply(REQUEST)])
+def test_c8_whoever_waits_for_an_answer_can_be_interrupted(
+    client: Client, ask_it: Callable[[ChatModel], object]
+) -> None:
+    gone = threading.Event()
+
+    def answer(_: bytes) -> Iterator[Any]:
+        try:
+            yield from whole_without_end(b" " * 100_000, 0.02)(b"")
+        finally:
+            gone.set()
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with ScriptedServer(answer) as server:
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            begun = time.monotonic()
+            with pytest.raises(Interrupted):
+                ask_it(client.make(server.url))
+            assert time.monotonic() - begun < 1
+            assert gone.wait(1.5), "and the server sees that nobody listens"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+SHOWN = whole(200, b'{"license":"x","model_info":{"general.name":"m","qwen2.context_length":4096}}')
+
+
+@pytest.mark.parametrize(
+    ("listed", "shown", "said"),
+    [
+        (whole(200, b'{"models":[{"name":"m"}]}'), SHOWN, "up to 4096 tokens"),
+        (whole(200, b'{"models":[{"name":"m"}]}'), whole(404, b"{}"), "up to unknown tokens"),
+        (whole(200, b'{"models":[{"name":"m"}]}'), whole(200, b"[]"), "up to unknown tokens"),
+        (whole(200, b'{"models":[{"name":"m"}]}'), whole(200, b'{"model_info":3}'), "up to unknown tokens"),
+        (whole(200, b'{"models":[3]}'), SHOWN, "nothing answers"),
+        (whole(200, b'{"models":3}'), SHOWN, "nothing answers"),
+        (whole_without_end(b" ", 0.1), SHOWN, "nothing answers"),
+        (whole_without_end(b" " * (1 << 20), 0.0), SHOWN, "nothing answers"),
+    ],
+    ids=range(8),
+)
+def test_c8_the_doctor_says_what_an_ollama_server_is_or_that_none_answers(
+    listed: Answer, shown: Answer, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ScriptedServer(listed, shown) as server:
+        monkeypatch.setattr(doctor, "DEFAULT_URL", server.url)
+        begun = time.monotonic()
+        findings = list(doctor._ollama())
+        assert time.monotonic() - begun < 2 and said in findings[-1].found
 
 
 def test_c7_a_deeply_nested_answer_is_a_broken_reply(client: Client) -> None:

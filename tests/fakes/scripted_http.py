@@ -5,12 +5,12 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 Move = bytes | float | str
 """Bytes to send, seconds to wait, or `reset` / `close` / `hang`."""
-Answer = Sequence[Move] | Callable[[bytes], Sequence[Move]]
+Answer = Sequence[Move] | Callable[[bytes], Iterable[Move]]
 
 
 class ScriptedServer:

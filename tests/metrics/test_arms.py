@@ -1,8 +1,13 @@
 """What an arm's rates count."""
 
+import json
+
+import pytest
 from tests.training.test_select import CHECK, FIX, attempt
 
 from looper.metrics.arms import arm_figures
+from looper.metrics.behaviour import tokens_per_resolved
+from looper.records.trajectory import Trajectory, Usage
 from looper.records.verdict import Outcome
 
 
@@ -28,3 +33,19 @@ def test_the_last_verdict_of_a_cell_counts() -> None:
     again = failed.model_copy(update={"attempt": 2, "outcome": Outcome.RESOLVED})
     figures = arm_figures("base", [failed.cell], [failed, again], [])
     assert figures.resolved.numerator == 1 and figures.infra_errors == 0
+
+
+@pytest.mark.parametrize("recorded", [int(1e308), 10**400], ids=["as large as a float", "larger"])
+def test_c7_a_recorded_count_that_is_none_is_read_as_not_counted(recorded: int) -> None:
+    found = attempt("a", Outcome.RESOLVED, CHECK, FIX)
+    fields = json.loads(found.trajectory.to_json())
+    line = json.dumps(
+        {**fields, "prompt_tokens": recorded, "completion_tokens": recorded, "memory_tokens": recorded}
+    )
+    end, cell = Trajectory.from_json(line), found.verdict.cell
+    figures = arm_figures("base", [cell], [found.verdict], [end])
+    assert figures.prompt_tokens is None and figures.completion_tokens is None and figures.steps is not None
+    assert tokens_per_resolved([found.verdict], {(end.cell, end.attempt): end}) is None
+    assert end.memory_tokens is None and Trajectory.from_json(end.to_json()) == end
+    usage = {"prompt_tokens": recorded, "completion_tokens": 5, "counted_by": "x"}
+    assert Usage.from_json(json.dumps(usage)).completion_tokens == 5

@@ -9,17 +9,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from looper.edges.access import shared_folder
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.interpreters import find_interpreter, how_to_get
 from looper.edges.models.blas import find_openblas
+from looper.edges.models.heard import counted
+from looper.edges.models.http import Patience, Server
 from looper.edges.models.mlx import nano_folder
-from looper.edges.models.ollama import DEFAULT_URL
+from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
+from looper.edges.models.sendable import one_line
 from looper.edges.sandboxes.check import candidates, find_sandbox, must_reach, proven
 from looper.edges.sandboxes.process import program
-from looper.errors import LooperError
+from looper.errors import LooperError, ModelError
 
 Level = Literal["ok", "note", "missing"]
 
@@ -162,11 +165,12 @@ def _blas() -> Iterator[Finding]:
 
 
 def _ollama() -> Iterator[Finding]:
-    import httpx
-
+    server = Server(f"Ollama at {DEFAULT_URL}", DEFAULT_URL, {}, HOW_TO_START, Patience())
     try:
-        models = httpx.get(f"{DEFAULT_URL}/api/tags", timeout=1).json()["models"]
-    except (httpx.HTTPError, ValueError, KeyError):
+        with server.typed_faults():
+            listed, _ = server.get("/api/tags", total_s=1.0)
+            models = [one_line(str(entry["name"])) for entry in listed["models"] or []]
+    except ModelError:
         yield Finding(
             "note",
             "Ollama",
@@ -176,22 +180,29 @@ def _ollama() -> Iterator[Finding]:
         return
     yield Finding("ok", "Ollama", f"{len(models)} models at {DEFAULT_URL}")
     for model in models:
-        context = _ollama_context(model["name"])
+        context = _ollama_context(server, model)
         yield Finding(
             "ok",
-            f"Ollama model {model['name']}",
+            f"Ollama model {model}",
             f"context up to {context} tokens; Looper sets it with every request",
         )
 
 
-def _ollama_context(name: str) -> str:
-    import httpx
+def _ollama_context(server: Server, name: str) -> str:
+    lengths: list[int] = []
+
+    def hear(shown: dict[str, Any]) -> bool:
+        known = shown["model_info"].items()
+        lengths.extend(
+            length for key, value in known if key.endswith(".context_length") and (length := counted(value))
+        )
+        return False
 
     try:
-        found = httpx.post(f"{DEFAULT_URL}/api/show", json={"model": name}, timeout=5).json()["model_info"]
-    except (httpx.HTTPError, ValueError, KeyError):
+        server.stream("/api/show", {"model": name}, 5.0, hear)
+    except ModelError:
         return "unknown"
-    return str(next((value for key, value in found.items() if key.endswith(".context_length")), "unknown"))
+    return str(lengths[0]) if lengths else "unknown"
 
 
 def _interpreters(place: Path) -> Iterator[Finding]:

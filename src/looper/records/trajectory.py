@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from looper.records.base import Record
 
@@ -102,6 +102,18 @@ class FinishReason(StrEnum):
     LENGTH = "length"
 
 
+MOST_TOKENS = 10**12
+"""Of a reply, or of a whole rollout: a number beyond it counts nothing."""
+
+
+def _believable(count: object) -> object:
+    return None if isinstance(count, int) and count > MOST_TOKENS else count
+
+
+Tokens = Annotated[int | None, BeforeValidator(_believable)]
+"""None where nobody counted, and where what is recorded is no count."""
+
+
 class Usage(Record):
     """Tokens of one reply, prompt and completion apart.
 
@@ -109,13 +121,13 @@ class Usage(Record):
     compared; what the backend itself reported stands beside it, absent where it reported nothing.
     """
 
-    prompt_tokens: int | None
-    completion_tokens: int | None
+    prompt_tokens: Tokens
+    completion_tokens: Tokens
     counted_by: str
     """The tokenizer that counted, or `none` for models without tokens."""
-    backend_prompt_tokens: int | None = None
-    backend_completion_tokens: int | None = None
-    processed_prompt_tokens: int | None = None
+    backend_prompt_tokens: Tokens = None
+    backend_completion_tokens: Tokens = None
+    processed_prompt_tokens: Tokens = None
     """Prompt tokens that were computed rather than taken from a cache."""
 
 
@@ -226,7 +238,7 @@ class Trajectory(Record):
     """Ids of the memory items that were told, at the start or on the way."""
     memory_candidates: int = 0
     """Items that could have been."""
-    memory_tokens: int | None = 0
+    memory_tokens: Tokens = 0
     """Of all that was told from memory, by the model's own tokenizer; None where it has none."""
     model: ModelIdentity
     environment: str
@@ -245,8 +257,8 @@ class Trajectory(Record):
     """Entries of the final tree that a patch cannot hold (links that leave the tree, devices, repositories)."""
     patch_error: str = ""
     """Why the final tree could not be compared with its base, so that there is no patch; empty where it could."""
-    prompt_tokens: int | None
-    completion_tokens: int | None
+    prompt_tokens: Tokens
+    completion_tokens: Tokens
     guards: dict[Guard, int]
     wall_s: float
     model_s: float

@@ -5,6 +5,7 @@ from typing import Any
 
 from looper.edges.models.heard import Heard, counted
 from looper.edges.models.http import Patience, Server, estimated_tokens
+from looper.edges.models.sendable import one_line
 from looper.errors import BadInput, ModelReplyBroken
 from looper.protocols import ChatRequest, Message
 from looper.records.trajectory import ModelIdentity, Reply
@@ -38,7 +39,7 @@ class AnthropicModel:
         missing = f"{self._server.what} has no model {self._name}."
         with self._server.typed_faults():
             found, _ = self._server.get(f"/v1/models/{self._name}", missing)
-            name, made = str(found["id"]), found.get("created_at", "unknown")
+            name, made = (one_line(str(part)) for part in (found["id"], found.get("created_at", "unknown")))
         return ModelIdentity(
             backend="anthropic",
             backend_version=VERSION,

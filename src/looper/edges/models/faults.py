@@ -6,6 +6,7 @@ or without a code. So words decide where a status leaves open what was meant.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from looper.errors import (
     RequestRefused,
 )
 
+MOST_WORDS = 32 << 10
+"""Of a refusal: what came of it is said by its beginning."""
 _OVERFLOW = re.compile(
     r"context[ _](length|window|size|limit)|(maximum|max)[ _](model|prompt|input|context)[ _]len"
     r"|(prompt|input) is too long|too many (input )?tokens|reduce the length|maximum number of tokens"
@@ -124,27 +127,28 @@ def fault_in_stream(server: str, error: Any) -> ModelError:
     for value in (told.get(key) for key in ("code", "status", "status_code", "type")):
         named = str(value).lower()
         found = found or _STATUS_OF.get(named, int(named) if named.isdecimal() and len(named) == 3 else 0)
-    return fault(server, found if found >= 400 else 500, json.dumps({"error": error}))
+    return fault(server, found if found >= 400 else 500, json.dumps({"error": error})[:MOST_WORDS])
 
 
 def said_in(body: str) -> str:
     """What a server says went wrong, in one line that can be printed."""
     try:
         found = json.loads(body)
+        for key in ("error", "detail", "message"):
+            if isinstance(found, dict) and found.get(key):
+                found = found[key]
+        return one_line(found if isinstance(found, str) else json.dumps(found))
     except (ValueError, RecursionError):
         return one_line(body) or "no explanation"
-    for key in ("error", "detail", "message"):
-        if isinstance(found, dict) and found.get(key):
-            found = found[key]
-    return one_line(found if isinstance(found, str) else json.dumps(found))
 
 
 def _retry_after(headers: Mapping[str, str] | None) -> float | None:
     value = headers.get("retry-after") if headers is not None else None
     try:
-        return max(0.0, float(value)) if value else None
+        seconds = float(value or "nan")
     except ValueError:
         return None
+    return None if math.isnan(seconds) else max(0.0, seconds)
 
 
 @contextmanager
@@ -168,7 +172,15 @@ def typed_faults(server: str, how_to_start: str) -> Iterator[None]:
         raise ModelUnreachable(f"{server}: {said}. {how_to_start}") from error
     except json.JSONDecodeError as error:
         raise ModelReplyBroken(f"{server} sent a line that is no JSON: {error}.") from error
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError) as error:
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        IndexError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise ModelReplyBroken(
             f"{server} sent a reply of another shape: {type(error).__name__} {one_line(str(error)).rstrip('.')}."
         ) from error

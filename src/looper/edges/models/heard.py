@@ -1,15 +1,15 @@
 """One reply as it comes in, whichever server says it, and whether it is whole."""
 
-import math
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from looper.edges.models.sendable import one_line
 from looper.errors import ContextOverflow, ModelReplyBroken, ModelServerFault, PromptCut, ReplyWithheld
 from looper.protocols import ChatRequest
 from looper.records.text import joined
-from looper.records.trajectory import FinishReason, Reply, Usage
+from looper.records.trajectory import MOST_TOKENS, FinishReason, Reply, Usage
 
 WHOLE = frozenset(
     {
@@ -49,7 +49,7 @@ class Heard:
 
     text: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
-    finish: str = ""
+    finish: Any = ""
     prompt: Any = None
     """Tokens, as the server counted them, in whatever form."""
     completion: Any = None
@@ -61,6 +61,8 @@ class Heard:
             match part:
                 case None:
                     pass
+                case "" | {"text": ""}:
+                    pass  # Kept, they would be looked through at each event for a first word.
                 case str():
                     self.text.append(part)
                 case {"thinking": thought}:
@@ -78,11 +80,11 @@ class Heard:
 
     @property
     def has_words(self) -> bool:
-        return any(self.text) or any(self.thinking)
+        return bool(self.text or self.thinking)
 
     def ended(self, server: str) -> FinishReason:
         """Why the model stopped, where the reply is whole or was cut at our limit. Raises ModelError for all else."""
-        reason = str(self.finish).lower()
+        reason = self.finish.lower() if isinstance(self.finish, str) else ""
         if not reason:
             raise ModelReplyBroken(f"{server} ended its reply without saying why.")
         if reason in WHOLE:
@@ -93,7 +95,7 @@ class Heard:
             raise ContextOverflow(f"{server} ended its reply where its window was full ({reason}).")
         if reason in GIVEN_UP:
             raise ModelServerFault(f"{server} gave its reply up ({reason}).")
-        raise ReplyWithheld(f"{server} withheld the rest of its reply ({reason[:60]}).")
+        raise ReplyWithheld(f"{server} withheld the rest of its reply ({one_line(reason)[:60]}).")
 
     def reply(self, server: str, counted_by: str) -> Reply:
         """Raises ModelError where this is none."""
@@ -118,12 +120,12 @@ class Heard:
 
 
 def counted(value: Any) -> int | None:
-    """A number of tokens in any form that says one; None for what is none."""
+    """A number of tokens in any form that says one; None for what is none, among it more than anybody can have read."""
     try:
         found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return int(found) if math.isfinite(found) and found >= 0 else None
+    return int(found) if 0 <= found <= MOST_TOKENS and found.is_integer() else None
 
 
 class Counts:

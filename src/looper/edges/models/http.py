@@ -2,32 +2,45 @@
 
 import asyncio
 import json
+import re
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+import zlib
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
-from looper.edges.models.faults import fault, fault_in_stream, typed_faults
-from looper.edges.models.sendable import one_line, sendable
-from looper.errors import BadInput, ModelReplyBroken, ModelTimeout, ReplyLate
+from looper.edges.models.faults import MOST_WORDS, fault, fault_in_stream, typed_faults
+from looper.edges.models.sendable import SAID, one_line, sendable
+from looper.errors import BadInput, ModelError, ModelReplyBroken, ModelTimeout, ReplyLate
 from looper.protocols import Message
+
+Answer = TypeVar("Answer")
 
 FIRST_BYTE_S = 300.0
 """A cold model is loaded from disk before its first token, and a long prompt is read."""
 BETWEEN_BYTES_S = 60.0
 CONNECT_S = 10.0
 GET_S = 30.0
+"""For the whole of an answer that nothing has to be thought out for."""
+MOST_LISTED = 16 << 20
+"""Bytes of such an answer. The longest lists of models take less than one mebibyte."""
 BYTES_PER_TOKEN = 3.0
 """Cautious: English has about four, code about three and a half. Used where a server gives no tokenizer."""
 MOST_BYTES = 256 << 20
 """Of one answer, with all that stands around its words."""
-_FIELDS = ("event:", "id:", "retry:", ":")
+REFUSAL_S = 10.0
+"""For the words of a refusal, whose status is what counts."""
+PIECE = 64 << 10
+"""Bytes of a packed body that are unpacked at a time."""
+_FIELDS = (b"event:", b"id:", b"retry:", b":")
 """Lines of an event stream that hold no data: keep-alives among them."""
+_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?')
+"""A text of JSON, or one that its line cuts: as long as it goes, without a second try."""
 
 
 @dataclass(frozen=True)
@@ -48,50 +61,87 @@ def estimated_tokens(messages: Sequence[Message]) -> int:
 class _Events:
     """JSON objects of an answer that comes in pieces: an event stream, or one object a line, or a single one.
 
-    Lines end at `\\n` and nowhere else. Events are separated by blank lines, which some servers leave out, so what is a whole
-    object is one; what is none may go on in the next line.
+    Lines end at `\\n` and nowhere else. Events are separated by blank lines, which some servers leave out, so one is over
+    where all its brackets are closed. Each byte is looked at a fixed number of times, however an answer is cut into lines
+    and pieces: all that ask share the thread that reads.
     """
 
     def __init__(self, what: str) -> None:
-        self._what, self._begun = what, ""
-        self._bytes, self._rest = 0, [b""]
-        """All that came, and the pieces of the line that is not over."""
+        self._what = what
+        self._begun, self._open = bytearray(), 0
+        """Of the event that is not over, and how many of its brackets are open."""
+        self._bytes, self._rest = 0, bytearray()
+        """All that came, counted, and the line that is not over."""
 
     def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
         """Raises ModelError for what is no JSON, and for the error that an object reports."""
         self._bytes += len(piece)
         if self._bytes > MOST_BYTES:
             raise ModelReplyBroken(f"{self._what} sent more than {MOST_BYTES >> 20} MiB for one reply.")
-        more, *lines = piece.split(b"\n")
-        self._rest.append(more)
-        for line in lines:
-            yield from self._line(b"".join(self._rest))
-            self._rest = [line]
+        first, *more = piece.split(b"\n")
+        self._rest += first
+        if more:
+            lines, self._rest = [bytes(self._rest), *more[:-1]], bytearray(more[-1])
+            for line in lines:
+                yield from self._line(line)
 
     def end(self) -> Iterator[dict[str, Any]]:
-        yield from self._line(b"".join(self._rest))
+        yield from self._line(bytes(self._rest))
         yield from self._line(b"")
 
     def _line(self, line: bytes) -> Iterator[dict[str, Any]]:
-        text = line.decode("utf-8", "replace").strip()
-        if not text and self._begun:
-            raise ModelReplyBroken(f"{self._what} sent a line that is no JSON: {one_line(self._begun)[:80]}")
-        data = text.removeprefix("data:").strip()
-        if not data or data == "[DONE]" or text.startswith(_FIELDS):
+        line = line.strip()
+        if not line and self._begun:
+            raise self._no_json()
+        data = line.removeprefix(b"data:").strip()
+        if not data or data == b"[DONE]" or line.startswith(_FIELDS):
             return
-        self._begun = f"{self._begun}\n{data}".lstrip("\n")
-        if not data.endswith(("}", "]")):
+        self._begun += b"\n" + data
+        # A text of JSON goes over no line's end, so brackets in texts are known for what they are line by line.
+        outside = _TEXT.sub(b"", data) if b'"' in data else data
+        self._open += outside.count(b"[") + outside.count(b"{") - outside.count(b"]") - outside.count(b"}")
+        if self._open > 0:
             return
         try:
-            event = json.loads(self._begun)
-        except json.JSONDecodeError:
-            return
-        self._begun = ""
+            event = json.loads(self._begun.decode("utf-8", "replace"))
+        except json.JSONDecodeError as unread:
+            raise self._no_json() from unread
+        self._begun, self._open = bytearray(), 0
         if isinstance(event, dict):
             error = event.get("error") or (event if event.get("object") == "error" else None)
             if error:
                 raise fault_in_stream(self._what, error)
             yield event
+
+    def _no_json(self) -> ModelReplyBroken:
+        begin = one_line(self._begun[:SAID].decode("utf-8", "replace"))[:80]
+        return ModelReplyBroken(f"{self._what} sent a line that is no JSON: {begin}")
+
+
+async def _pieces(what: str, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """A body as it comes, unpacked, in pieces between which others have their turn. Raises ModelError.
+
+    A packed body can be a thousand times larger than what was sent, and packed again a million times.
+    """
+    packed = response.headers.get("content-encoding", "").strip().lower()
+    if packed not in ("", "identity", "gzip", "deflate"):
+        raise ModelReplyBroken(
+            f"{what} sent a body that is packed ({one_line(packed)[:60]}), and was asked not to. Turn that off there."
+        )
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed in ("gzip", "deflate") else None
+    try:
+        async for piece in response.aiter_raw():
+            if unpacking is None:
+                yield piece
+                continue
+            while piece:
+                yield unpacking.decompress(piece, PIECE)
+                piece = unpacking.unconsumed_tail
+                await asyncio.sleep(0)
+        if unpacking is not None:
+            yield unpacking.flush()
+    except zlib.error as error:
+        raise ModelReplyBroken(f"{what} sent a packed body that is damaged: {error}.") from error
 
 
 @cache
@@ -108,6 +158,16 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def _asked(asking: Coroutine[Any, Any, Answer]) -> Answer:
+    """What comes of it, on the loop of all; it ends where whoever asks is interrupted."""
+    answer = asyncio.run_coroutine_threadsafe(asking, _loop())
+    try:
+        return answer.result()
+    except BaseException:
+        answer.cancel()
+        raise
+
+
 class Server:
     """One model server, whose faults are typed."""
 
@@ -118,16 +178,14 @@ class Server:
         if not all(value.isascii() for value in headers.values()):
             raise BadInput(f"The key for {what[:1].lower()}{what[1:]} holds characters that no key has.")
         self.what = what
-        self._url, self._headers = url, headers
+        self._url, self._headers = url, {**headers, "Accept-Encoding": "identity"}
         self._how_to_start, self._patience = how_to_start, patience
 
-    def get(self, path: str, missing: str = "") -> tuple[Any, httpx.Headers]:
+    def get(self, path: str, missing: str = "", total_s: float = GET_S) -> tuple[Any, httpx.Headers]:
         """A whole JSON answer that is well. Raises ModelError; `missing` is said where there is no such thing."""
-        with self.typed_faults(), httpx.Client(verify=_certificates()) as client:
-            response = client.get(f"{self._url}{path}", headers=self._headers, timeout=GET_S)
-            if response.status_code != 200:
-                raise fault(self.what, response.status_code, response.text, response.headers, missing=missing)
-            return response.json(), response.headers
+        with self.typed_faults():
+            body, headers = _asked(self._whole(path, missing, min(total_s, self._patience.first_byte_s)))
+            return json.loads(body), headers
 
     def typed_faults(self) -> AbstractContextManager[None]:
         """Around whatever reads an answer."""
@@ -147,14 +205,40 @@ class Server:
         for longer than is allowed before that.
         """
         with self.typed_faults():
-            answer = asyncio.run_coroutine_threadsafe(
-                self._stream(path, body, total_s, hear, missing), _loop()
-            )
-            try:
-                answer.result()
-            except BaseException:
-                answer.cancel()  # Whoever asked was interrupted.
-                raise
+            _asked(self._stream(path, body, total_s, hear, missing))
+
+    async def _whole(self, path: str, missing: str, total_s: float) -> tuple[bytes, httpx.Headers]:
+        waits, body = httpx.Timeout(None, connect=min(CONNECT_S, total_s)), bytearray()
+        try:
+            async with (
+                asyncio.timeout(total_s),
+                httpx.AsyncClient(verify=_certificates(), timeout=waits) as client,
+                client.stream("GET", f"{self._url}{path}", headers=self._headers) as response,
+            ):
+                if response.status_code != 200:
+                    raise await self._refusal(response, missing)
+                async for piece in _pieces(self.what, response):
+                    body += piece
+                    if len(body) > MOST_LISTED:
+                        raise ModelReplyBroken(
+                            f"{self.what} sent more than {MOST_LISTED >> 20} MiB for {path}. Is the address that of a model "
+                            "server?"
+                        )
+                return bytes(body), response.headers
+        except TimeoutError as error:
+            raise ModelTimeout(f"{self.what} did not finish {path} within {total_s:.0f} s.") from error
+
+    async def _refusal(self, response: httpx.Response, missing: str) -> ModelError:
+        """What an answer that is not well says, by its status and the beginning of its words, however these end."""
+        said = bytearray()
+        with suppress(TimeoutError, httpx.HTTPError, ModelError):
+            async with asyncio.timeout(REFUSAL_S), aclosing(_pieces(self.what, response)) as pieces:
+                async for piece in pieces:
+                    said += piece
+                    if len(said) >= MOST_WORDS:
+                        break
+        words = said[:MOST_WORDS].decode("utf-8", "replace")
+        return fault(self.what, response.status_code, words, response.headers, missing=missing)
 
     async def _stream(
         self,
@@ -177,10 +261,9 @@ class Server:
                 client.stream("POST", f"{self._url}{path}", content=data, headers=headers) as response,
             ):
                 if response.status_code != 200:
-                    text = (await response.aread()).decode("utf-8", "replace")
-                    raise fault(self.what, response.status_code, text, response.headers, missing=missing)
+                    raise await self._refusal(response, missing)
                 events = _Events(self.what)
-                async for piece in response.aiter_bytes():
+                async for piece in _pieces(self.what, response):
                     for event in events.feed(piece):
                         if hear(event):
                             allowed_s = self._patience.between_s

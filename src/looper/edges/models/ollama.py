@@ -5,6 +5,7 @@ from typing import Any
 
 from looper.edges.models.heard import Counts, Heard
 from looper.edges.models.http import Patience, Server, estimated_tokens
+from looper.edges.models.sendable import one_line
 from looper.errors import ModelMissing
 from looper.protocols import ChatRequest, Message
 from looper.records.trajectory import ModelIdentity, Reply
@@ -35,12 +36,12 @@ class OllamaModel:
             found = {str(entry["model"]): entry for entry in listed["models"] or []}
             entry = found.get(self._name) or found.get(f"{self._name}:latest")
             if entry is None:
-                names = ", ".join(sorted(found)) or "none"
+                names = one_line(", ".join(sorted(found))) or "none"
                 raise ModelMissing(
                     f"{self._server.what} has no model {self._name} (it has: {names}). Get it with: ollama pull {self._name}"
                 )
             version, _ = self._server.get("/api/version")
-            digest, details = str(entry["digest"]), entry.get("details") or {}
+            digest, details = one_line(str(entry["digest"])), entry.get("details") or {}
             if self._digest and digest != self._digest:
                 raise ModelMissing(
                     f"{self._server.what} now has another {self._name} ({digest[:12]}) than when the run began."
@@ -48,10 +49,10 @@ class OllamaModel:
             self._digest = digest
             return ModelIdentity(
                 backend="ollama",
-                backend_version=str(version.get("version", "unknown")),
+                backend_version=one_line(str(version.get("version", "unknown"))),
                 name=self._name,
                 digest=digest,
-                quantisation=str(details.get("quantization_level") or "unknown"),
+                quantisation=one_line(str(details.get("quantization_level") or "unknown")),
                 context_tokens=self._context_tokens,
             )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from looper.edges.models.heard import Counts, Heard
 from looper.edges.models.http import Patience, Server, estimated_tokens
+from looper.edges.models.sendable import one_line
 from looper.errors import ModelMissing, ModelUnfit
 from looper.protocols import ChatRequest, Message
 from looper.records.trajectory import ModelIdentity, Reply
@@ -37,19 +38,20 @@ class OpenAICompatibleModel:
                 "/models", missing=f"{what} has no list of models. {HOW_TO_START}"
             )
             entries = listed.get("data") if isinstance(listed, dict) else listed
-            found = {str(entry["id"]): entry for entry in entries or []}
+            found = {
+                str(entry["id"]): one_line(str(entry.get("created", "unknown"))) for entry in entries or []
+            }
         # Ollama's other door lists `m:latest` and answers to `m`.
-        entry = found.get(self._name) or found.get(f"{self._name}:latest")
-        if entry is None:
-            raise ModelMissing(
-                f"{what} has no model {self._name}. It has: {', '.join(sorted(found)[:10]) or 'none'}."
-            )
+        created = found.get(self._name, found.get(f"{self._name}:latest"))
+        if created is None:
+            names = one_line(", ".join(sorted(found)[:10])) or "none"
+            raise ModelMissing(f"{what} has no model {self._name}. It has: {names}.")
         return ModelIdentity(
             backend="openai",
-            backend_version=str(headers.get("server", "unknown")),
+            backend_version=one_line(headers.get("server", "unknown")),
             name=self._name,
             # Such servers give no digest; name and creation time are all there is to tell models apart.
-            digest=f"{self._name}@{entry.get('created', 'unknown')}",
+            digest=f"{self._name}@{created}",
             quantisation="unknown",
             context_tokens=self._context_tokens,
         )
