@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import zlib
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from looper.errors import JournalError, RunBusy
-from looper.journal import RECORD_CAP_BYTES, Damage, RunLock, Stream, holder_of, read_stream, replace_file
+from looper.journal import (
+    RECORD_CAP_BYTES,
+    Damage,
+    RunLock,
+    Stream,
+    Tail,
+    holder_of,
+    raw_lines,
+    read_at,
+    read_stream,
+    replace_file,
+)
 from tests.fakes.notes import Note
 
 
@@ -80,6 +92,54 @@ def test_s06_damage_in_the_middle_is_set_aside_reported_and_hides_nothing_else(t
     assert [note.number for note in stream.recovered] == [n for n in range(20) if n not in (3, 11)]
     assert len(stream.damage) == 2
     assert (tmp_path / "notes.jsonl.damaged").read_bytes() == lines[3] + lines[11]
+
+
+def line(body: bytes, sequence: bytes = b"2", schema: bytes = b"1") -> bytes:
+    """A journal line whose checksum is right, whatever its record is."""
+    return b'{"seq":%s,"schema":%s,"crc":"%08x","record":%s}\n' % (sequence, schema, zlib.crc32(body), body)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"[" * 200_000 + b'"record":{}}\n',
+        line(b"{}", sequence=b"Infinity"),
+        line(b"{}", schema=b"1e999"),
+        line(b"{}", sequence=b"null"),
+        line(b"{}", sequence=b"9" * 4000),
+        line(b"{}", schema=b"9" * 4000),
+        line(b'{"a":' * 200_000 + b"1" + b"}" * 200_000),
+        line(b'{"$text":' * 200_000 + b"1" + b"}" * 200_000),
+        *(line(b'{"number":1,"text":{"$text":%s}}' % name) for name in (b"5", b"null", b'["x"]', b'{"a":1}')),
+        line(b'{"number":1,"text":"","\\u001b[31m\\ud800 newer version":1}'),
+        line(b"null"),
+        line(b"[1]"),
+        line(b"\xff\xfe"),
+        b"\0" * 1000 + b"\n",
+    ],
+    ids=lambda bad: str(bad[:48]),
+)
+def test_s06_whatever_stands_in_a_line_every_reader_sets_it_aside_and_says_why(
+    tmp_path: Path, bad: bytes
+) -> None:
+    write(tmp_path, 2)
+    path = tmp_path / "notes.jsonl"
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + bad + second)
+    found: list[Damage] = []
+    assert [note.number for note in read_stream(tmp_path, "notes", Note, found)] == [0, 1]
+    tail = Tail(tmp_path, "notes", Note)
+    assert tail.refresh() and [note.number for note in tail.records] == [0, 1]
+    places = [place for place, _, _ in raw_lines(tmp_path, "notes")]
+    assert [note.number for note in read_at(tmp_path, "notes", Note, places)] == [0, 1]
+    stream = Stream(tmp_path, "notes", Note)
+    assert [note.number for note in stream.recovered] == [0, 1]
+    assert found == tail.damage == stream.damage and [damage.line for damage in found] == [2]
+    assert found[0].reason.isprintable() and found[0].reason.isascii() and len(found[0].reason) <= 300
+    assert (tmp_path / "notes.jsonl.damaged").read_bytes() == bad
+    stream.append(Note(number=2, text=""))
+    stream.close()
+    assert numbers(tmp_path) == [0, 1, 2]
 
 
 def test_every_flipped_bit_of_a_line_is_noticed(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from looper.errors import JournalError, RunBusy
+from looper.errors import EXHAUSTED, JournalError, RunBusy
 from looper.records.base import SCHEMA_VERSION, Record, content_hash
 
 RECORD_CAP_BYTES = 256 * 1024
@@ -55,36 +55,67 @@ def _encode(sequence: int, record: Record, folder: Path) -> bytes:
 _RECORD_KEY = b'"record":'
 
 
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What Python raises where something that was parsed is not what it should be."""
+LARGEST_NUMBER = 2**53
+"""No sequence number and no schema is larger: a float holds it exactly, and its text is short."""
+REASON_CHARACTERS = 300
+
+
 class _Unreadable(Exception):
-    pass
+    """Why a line is no record, in one line that any terminal can show."""
+
+    def __init__(self, reason: str) -> None:
+        text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in reason)
+        super().__init__(text[:REASON_CHARACTERS])
+
+
+class _Newer(_Unreadable):
+    """A later version will read it."""
 
 
 def _decode(line: bytes, kind: type[R], folder: Path, most: int = -1) -> tuple[int, R]:
-    """Sequence number and record of one line, without its line break; of long texts the first `most` bytes. Raises _Unreadable
-    with the reason."""
-    at = line.find(_RECORD_KEY)
-    if at < 0 or not line.endswith(b"}"):
-        raise _Unreadable("not a journal line")
-    body = line[at + len(_RECORD_KEY) : -1]
+    """Sequence number and record of one line, without its line break; of long texts the first `most` bytes. Whatever stands in the
+    line, it raises _Unreadable with the reason; OSError only where the machine has run out of something, which says nothing of it."""
     try:
-        head = json.loads(line[:at].rstrip(b",") + b"}")
-        sequence, schema, checksum = int(head["seq"]), int(head["schema"]), str(head["crc"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _Unreadable("damaged line head") from error
-    if f"{zlib.crc32(body):08x}" != checksum:
-        raise _Unreadable("checksum does not match")
-    if schema > SCHEMA_VERSION:
-        raise _Unreadable(f"written by a newer version (schema {schema}); update Looper to read it")
-    try:
-        if b'"$text"' in body:
-            return sequence, kind.model_validate(_fetch_long_texts(json.loads(body), folder, most))
-        return sequence, kind.from_json(body)
+        return _parse(line, kind, folder, most)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise _Unreadable(f"not a {kind.__name__}: {where}: {first['msg']}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         raise _Unreadable(f"not a {kind.__name__}: {error}") from error
+    except UNREADABLE as error:
+        raise _Unreadable(f"not a {kind.__name__}: {error}") from error
+
+
+def _parse(line: bytes, kind: type[R], folder: Path, most: int) -> tuple[int, R]:
+    at = line.find(_RECORD_KEY)
+    if at < 0 or not line.endswith(b"}"):
+        raise _Unreadable("not a journal line")
+    body = line[at + len(_RECORD_KEY) : -1]
+    sequence, schema, checksum = _head(line[:at].rstrip(b",") + b"}")
+    if f"{zlib.crc32(body):08x}" != checksum:
+        raise _Unreadable("checksum does not match")
+    if schema > SCHEMA_VERSION:
+        raise _Newer(f"written by a newer version (schema {schema}); update Looper to read it")
+    if b'"$text"' in body:
+        return sequence, kind.model_validate(_fetch_long_texts(json.loads(body), folder, most))
+    return sequence, kind.from_json(body)
+
+
+def _head(text: bytes) -> tuple[int, int, str]:
+    """Sequence number, schema and checksum."""
+    try:
+        head = json.loads(text)
+        numbers = head["seq"], head["schema"]
+        if all(type(number) is int and 0 <= number <= LARGEST_NUMBER for number in numbers):
+            return *numbers, str(head["crc"])
+    except UNREADABLE as error:
+        raise _Unreadable("damaged line head") from error
+    raise _Unreadable("damaged line head")
 
 
 def _move_long_texts(value: Any, folder: Path) -> Any:
@@ -189,10 +220,10 @@ class Stream(Generic[R]):
         for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
             try:
                 sequence, record = _decode(line, kind, self._folder)
+            except _Newer as reason:
+                raise JournalError(f"{self._path} line {number}: {reason}.") from reason
             except _Unreadable as reason:
                 self.damage.append(Damage(self._path.name, number, str(reason)))
-                if "newer version" in str(reason):
-                    raise JournalError(f"{self._path} line {number}: {reason}.") from reason
                 self._set_aside("damaged", line + b"\n")
                 continue
             kept.append(line + b"\n")

@@ -1,8 +1,10 @@
 """The index of steps: right after every append, and never trusted over the records."""
 
 import json
+import zlib
 from pathlib import Path
 
+import pytest
 from tests.training.test_select import CHECK, FIX, LOOK, REFUSED, step
 
 from looper.journal import Stream
@@ -11,6 +13,7 @@ from looper.views.index import NAME, step_index, steps_of
 
 
 def folder_with(tmp_path: Path, steps: list[Step]) -> Path:
+    tmp_path.mkdir(exist_ok=True)
     stream = Stream(tmp_path, "steps", Step)
     for found in steps:
         stream.append(found)
@@ -40,6 +43,17 @@ def test_it_grows_with_the_file_and_the_last_attempt_counts(tmp_path: Path) -> N
     assert step_index(folder).bytes > before and steps_of(folder, "a/0/t") == LATER
     kept = json.loads((folder / NAME).read_text())
     assert kept["bytes"] == (folder / "steps.jsonl").stat().st_size
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"null", b'{"cell":["x"]}', b'{"a":' * 100_000 + b"1" + b"}" * 100_000]
+)
+def test_what_is_no_step_is_passed_over(tmp_path: Path, body: bytes) -> None:
+    folder = folder_with(tmp_path, FIRST)
+    with (folder / "steps.jsonl").open("ab") as stream:
+        stream.write(b'{"seq":4,"schema":1,"crc":"%08x","record":%s}\n' % (zlib.crc32(body), body))
+    folder_with(tmp_path / "alike", FIRST)
+    assert step_index(folder).attempts == step_index(tmp_path / "alike").attempts
 
 
 def test_it_can_be_deleted_damaged_or_of_another_file(tmp_path: Path) -> None:

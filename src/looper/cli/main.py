@@ -1,6 +1,5 @@
 """The `looper` command. Everything heavy is imported when a command needs it, so that help comes at once."""
 
-import errno
 import os
 import sys
 from enum import StrEnum
@@ -15,19 +14,7 @@ from looper.cli.bench_commands import bench
 from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.options import Data, Mirrors, RunFolder, chosen_settings, say
-from looper.errors import ExitCode, LooperError
-
-EXHAUSTED = (
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.EAGAIN,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.EROFS,
-)
-"""What the machine itself runs out of, anywhere; nothing that was recorded is touched by it."""
+from looper.errors import EXHAUSTED, ExitCode, LooperError
 
 app = typer.Typer(
     name="looper",

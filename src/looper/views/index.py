@@ -2,6 +2,7 @@
 made again from them whenever it is not there or does not fit. It grows with the file.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -9,8 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from looper.journal import raw_lines, read_at, replace_file
+from pydantic import ConfigDict
+
+from looper.journal import UNREADABLE, raw_lines, read_at, replace_file
 from looper.metrics.behaviour import StepCounts
+from looper.records.base import Record
 from looper.records.trajectory import Step
 
 NAME = "steps.index.json"
@@ -33,16 +37,44 @@ class StepIndex:
     bytes: int = 0
     attempts: dict[tuple[str, int], Entry] = field(default_factory=dict)
 
-    def add(self, place: int, step: dict[str, Any]) -> None:
-        entry = self.attempts.setdefault((step["cell"], step["attempt"]), Entry())
+    def add(self, place: int, step: "_Counted") -> None:
+        entry = self.attempts.setdefault((step.cell, step.attempt), Entry())
         entry.places.append(place)
         entry.counts.add(
-            tool=(step["action"] or {}).get("tool"),
-            problem=step["problem"],
-            kind=step["observation"]["kind"],
-            overseen=step["reply"].get("overseen", False),
-            tolerant=step["observation"].get("tolerant", False),
+            tool=step.action.tool if step.action is not None else None,
+            problem=step.problem,
+            kind=step.observation.kind,
+            overseen=step.reply.overseen,
+            tolerant=step.observation.tolerant,
         )
+
+
+class _Part(Record):
+    """What counting looks at; the rest of a step, texts that lie beside it among it, is not read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Action(_Part):
+    tool: str
+
+
+class _Observation(_Part):
+    kind: str
+    tolerant: bool = False
+
+
+class _Reply(_Part):
+    overseen: bool = False
+
+
+class _Counted(_Part):
+    cell: str
+    attempt: int
+    action: _Action | None
+    problem: str | None
+    observation: _Observation
+    reply: _Reply
 
 
 def step_index(folder: Path) -> StepIndex:
@@ -66,7 +98,9 @@ def read_on(found: StepIndex, folder: Path) -> None:
     """Up to the last whole line now; writes nothing."""
     for place, length, body in raw_lines(folder, "steps", found.bytes):
         if body is not None:
-            found.add(place, json.loads(body))
+            # What is no step is damage, which who reads the steps is told of.
+            with contextlib.suppress(*UNREADABLE):
+                found.add(place, _Counted.from_json(body))
         found.bytes = place + length
 
 
