@@ -1,6 +1,7 @@
 """The index of steps: right after every append, and never trusted over the records."""
 
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -64,12 +65,25 @@ def test_it_can_be_deleted_damaged_or_of_another_file(tmp_path: Path) -> None:
         "{",
         '{"version": 0}',
         '{"version": 1, "bytes": 3, "attempts": [[1]]}',
-        json.dumps({"version": 1, "bytes": 10**9, "attempts": []}),
+        json.dumps({"version": 2, "bytes": 10**9, "attempts": []}),
+        json.dumps({"version": 2, "bytes": -1, "attempts": []}),
+        json.dumps({"version": 2, "bytes": 3, "attempts": [["a/0/t", 1, [7], [0] * 9]]}),
+        json.dumps({"version": 2, "bytes": 3, "attempts": [["a/0/t", 1, ["x"], [0] * 9]]}),
+        "[" * 100_000,
     ):
         (folder / NAME).write_text(text)
         assert step_index(folder) == found
     (folder / NAME).unlink()
     assert step_index(folder) == found
+
+
+def test_a_pipe_or_a_folder_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, FIRST)
+    (folder / NAME).mkdir()
+    assert steps_of(folder, "a/0/t") == [FIRST[0], FIRST[2]]
+    (folder / NAME).rmdir()
+    os.mkfifo(folder / NAME)
+    assert steps_of(folder, "a/0/t") == [FIRST[0], FIRST[2]]
 
 
 def test_a_torn_last_line_and_a_damaged_one_are_left_out(tmp_path: Path) -> None:

@@ -113,11 +113,9 @@ class Ledger:
         """Say what the files are, now that every cell has its end; `adapters` are hashes of weights by id, `energy_j` is what
         this process has seen."""
         files = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
-            if path.stem in LATER:
-                continue
-            data = path.read_bytes()
-            files[path.stem] = SealedFile(
+        for name in sorted({stream.name for stream in self._streams} - {*LATER}):
+            data = (self.folder / f"{name}.jsonl").read_bytes()
+            files[name] = SealedFile(
                 lines=data.count(b"\n"), bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
             )
         self._seals.append(

@@ -8,17 +8,21 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, NonNegativeInt
 
+from looper.errors import FileRefused, JournalError
 from looper.journal import UNREADABLE, raw_lines, read_at, replace_file
 from looper.metrics.behaviour import StepCounts
 from looper.records.base import Record
 from looper.records.trajectory import Step
+from looper.untrusted import read_untrusted
 
 NAME = "steps.index.json"
 VERSION = 2
+INDEX_BYTES = 1 << 28
+"""A longer one is made again each time."""
 
 
 @dataclass
@@ -83,7 +87,9 @@ def step_index(folder: Path) -> StepIndex:
     before = found.bytes
     read_on(found, folder)
     if found.bytes > before and os.access(folder, os.W_OK):
-        _keep(found, folder / NAME)
+        # It is derived: a reader goes on without it where it cannot be kept.
+        with contextlib.suppress(JournalError):
+            _keep(found, folder / NAME)
     return found
 
 
@@ -122,20 +128,26 @@ def some_steps(folder: Path, places: Sequence[int], most: int) -> Iterator[Step]
     return read_at(folder, "steps", Step, places, most)
 
 
+class _Kept(Record):
+    version: Literal[2]
+    bytes: NonNegativeInt
+    attempts: list[tuple[str, int, list[NonNegativeInt], list[int]]]
+
+
 def _kept(path: Path) -> StepIndex:
     """The index as it was kept; an empty one where there is none that can be read."""
     try:
-        found = json.loads(path.read_bytes())
-        if found["version"] != VERSION:
+        found = _Kept.from_json(read_untrusted(path, INDEX_BYTES))
+        if any(place >= found.bytes for _, _, places, _ in found.attempts for place in places):
             return StepIndex()
         return StepIndex(
-            found["bytes"],
+            found.bytes,
             {
                 (cell, attempt): Entry(places, StepCounts(*counts))
-                for cell, attempt, places, counts in found["attempts"]
+                for cell, attempt, places, counts in found.attempts
             },
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileRefused, *UNREADABLE):
         return StepIndex()
 
 
