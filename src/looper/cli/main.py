@@ -1,5 +1,6 @@
 """The `looper` command. Everything heavy is imported when a command needs it, so that help comes at once."""
 
+import io
 import os
 import sys
 from enum import StrEnum
@@ -531,7 +532,8 @@ def options(
 
 
 def _with_standard_streams() -> None:
-    """Where whoever started this closed one, nothing stands in its place: or a record's file would, and a child would print into it."""
+    """Where whoever started this closed one, nothing stands in its place: or a record's file would, and a child would print into it.
+    None of them raises for a text that it cannot encode."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
@@ -539,6 +541,10 @@ def _with_standard_streams() -> None:
         if getattr(sys, name) is None:
             stream = os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False)
             setattr(sys, name, stream)
+    # What a terminal has no sign for is shown as a question mark, rather than a run's table not at all.
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="replace")
 
 
 def _end_output() -> None:
