@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "metrics": {"metrics", "records", "errors"},
     "experiment": {
         "experiment", "agent", "bench", "memory", "training", "metrics", "journal", "protocols", "records", "errors",
+        "untrusted",
     },
     "evolution": {
         "evolution", "experiment", "agent", "bench", "metrics", "journal", "protocols", "records", "errors", "untrusted",

@@ -106,3 +106,11 @@ def remove_tree(*places: Path) -> None:
     for script in ('rm -rf -- "$@"', 'chmod -R u+rwx -- "$@"; rm -rf -- "$@"'):
         if left := [str(place) for place in places if os.path.lexists(place)]:
             subprocess.run(["/bin/sh", "-c", script, "remove", *left], capture_output=True)
+
+
+def current_folder() -> str:
+    """Empty where it was removed while somebody is in it."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""

@@ -73,6 +73,20 @@ def test_a_stream_that_cannot_encode_a_sign_shows_another_and_ends_nothing(
     assert (shown.returncode, shown.stderr) == (0, "") and "? 5" in shown.stdout
 
 
+@pytest.mark.parametrize("command", ["run {}/mine.toml --dry-run --limit 1", "status"])
+def test_in_a_folder_that_was_removed_a_command_works(project: Path, state: Path, command: str) -> None:
+    write_run(project / "runs", judged=lambda cell: False)
+    asked = f"mkdir gone && cd gone && rmdir ../gone && exec {sys.executable} -m looper.cli.main "
+    done = subprocess.run(
+        ["/bin/sh", "-c", asked + command.format(project / "experiments")],
+        cwd=project,
+        env={**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": str(project / "runs")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_run_has_one_name_for_every_command_and_a_reader_that_goes_away_is_met_in_silence(
     project: Path, state: Path
 ) -> None:

@@ -16,6 +16,7 @@ from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.options import Data, Mirrors, RunFolder, chosen_settings, say
 from looper.errors import EXHAUSTED, ExitCode, LooperError
+from looper.untrusted import current_folder
 
 app = typer.Typer(
     name="looper",
@@ -582,6 +583,11 @@ def main() -> None:
         )
         sys.exit(ExitCode.INFRASTRUCTURE)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not current_folder():
+            sys.stderr.write(
+                "looper: the current folder is gone. Go to another, then run the same command again.\n"
+            )
+            sys.exit(ExitCode.USAGE)
         if error.errno not in EXHAUSTED:
             raise
         what = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"

@@ -23,6 +23,7 @@ from looper.records.training import TrainingEvent
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Verdict
+from looper.untrusted import current_folder
 
 LATER = ("seals", "reverted", "ratings", "sessions")
 """Streams that may grow after a run was sealed: what people did with it."""
@@ -84,7 +85,7 @@ class Ledger:
                 begun=datetime.now(UTC).isoformat(timespec="seconds"),
                 done_before=len(ended),
                 command=command,
-                where=str(Path.cwd()),
+                where=current_folder(),
             )
         )
 
