@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "errors": set(),
     "untrusted": {"errors"},
     "protocols": {"records"},
-    "journal": {"records", "errors"},
+    "journal": {"records", "errors", "untrusted"},
     "agent": {"agent", "protocols", "records", "errors"},
     "bench": {"bench", "protocols", "records", "errors", "untrusted"},
     "memory": {"memory", "records"},
@@ -20,11 +20,12 @@ MAY_IMPORT = {
     "metrics": {"metrics", "records", "errors"},
     "experiment": {
         "experiment", "agent", "bench", "memory", "training", "metrics", "journal", "protocols", "records", "errors",
+        "untrusted",
     },
     "evolution": {
         "evolution", "experiment", "agent", "bench", "metrics", "journal", "protocols", "records", "errors", "untrusted",
     },
-    "views": {"views", "evolution", "metrics", "journal", "records", "errors"},
+    "views": {"views", "evolution", "metrics", "journal", "records", "errors", "untrusted"},
     # The second door. What it may have done is handed to it, so no edge is known here.
     "serve": {"serve", "views", "evolution", "journal", "records", "errors"},
     # The embedded model is trained on what the agent says in the embedded suite.

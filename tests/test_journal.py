@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
 import textwrap
+import zlib
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -17,7 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from looper.errors import JournalError, RunBusy
-from looper.journal import RECORD_CAP_BYTES, Damage, RunLock, Stream, holder_of, read_stream, replace_file
+from looper.journal import (
+    RECORD_CAP_BYTES,
+    Damage,
+    RunLock,
+    Stream,
+    Tail,
+    holder_of,
+    must_be_records,
+    raw_lines,
+    read_at,
+    read_stream,
+    replace_file,
+)
+from looper.records.base import content_hash
 from tests.fakes.notes import Note
 
 
@@ -80,6 +95,180 @@ def test_s06_damage_in_the_middle_is_set_aside_reported_and_hides_nothing_else(t
     assert [note.number for note in stream.recovered] == [n for n in range(20) if n not in (3, 11)]
     assert len(stream.damage) == 2
     assert (tmp_path / "notes.jsonl.damaged").read_bytes() == lines[3] + lines[11]
+
+
+def line(body: bytes, sequence: bytes = b"2", schema: bytes = b"1") -> bytes:
+    """A journal line whose checksum is right, whatever its record is."""
+    return b'{"seq":%s,"schema":%s,"crc":"%08x","record":%s}\n' % (sequence, schema, zlib.crc32(body), body)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"[" * 200_000 + b'"record":{}}\n',
+        line(b"{}", sequence=b"Infinity"),
+        line(b"{}", schema=b"1e999"),
+        line(b"{}", sequence=b"null"),
+        line(b"{}", sequence=b"9" * 4000),
+        line(b"{}", schema=b"9" * 4000),
+        line(b'{"a":' * 200_000 + b"1" + b"}" * 200_000),
+        line(b'{"$text":' * 200_000 + b"1" + b"}" * 200_000),
+        *(line(b'{"number":1,"text":{"$text":%s}}' % name) for name in (b"5", b"null", b'["x"]', b'{"a":1}')),
+        line(b'{"number":1,"text":"","\\u001b[31m\\ud800 newer version":1}'),
+        line(b"null"),
+        line(b"[1]"),
+        line(b"\xff\xfe"),
+        b"\0" * 1000 + b"\n",
+    ],
+    ids=lambda bad: str(bad[:48]),
+)
+def test_s06_whatever_stands_in_a_line_every_reader_sets_it_aside_and_says_why(
+    tmp_path: Path, bad: bytes
+) -> None:
+    write(tmp_path, 2)
+    path = tmp_path / "notes.jsonl"
+    first, second = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + bad + second)
+    found: list[Damage] = []
+    assert [note.number for note in read_stream(tmp_path, "notes", Note, found)] == [0, 1]
+    tail = Tail(tmp_path, "notes", Note)
+    assert tail.refresh() and [note.number for note in tail.records] == [0, 1]
+    places = [place for place, _, _ in raw_lines(tmp_path, "notes")]
+    assert [note.number for note in read_at(tmp_path, "notes", Note, places)] == [0, 1]
+    stream = Stream(tmp_path, "notes", Note)
+    assert [note.number for note in stream.recovered] == [0, 1]
+    assert found == tail.damage == stream.damage and [damage.line for damage in found] == [2]
+    assert found[0].reason.isprintable() and found[0].reason.isascii() and len(found[0].reason) <= 300
+    assert (tmp_path / "notes.jsonl.damaged").read_bytes() == bad
+    stream.append(Note(number=2, text=""))
+    stream.close()
+    assert numbers(tmp_path) == [0, 1, 2]
+
+
+def folder_in(place: Path) -> None:
+    place.mkdir()
+
+
+def link_to_zeros(place: Path) -> None:
+    place.symlink_to("/dev/zero")
+
+
+IRREGULAR: list[tuple[str, Callable[[Path], None]]] = [
+    ("a pipe", os.mkfifo),
+    ("a folder", folder_in),
+    ("a link", link_to_zeros),
+]
+
+
+@pytest.mark.parametrize(("what", "make"), IRREGULAR)
+def test_a_file_of_records_that_is_no_regular_file_is_named_by_every_reader_and_never_waited_for(
+    tmp_path: Path, what: str, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "notes.jsonl")
+    readers: list[Callable[[], object]] = [
+        lambda: Stream(tmp_path, "notes", Note),
+        Tail(tmp_path, "notes", Note).refresh,
+        lambda: numbers(tmp_path),
+        lambda: list(raw_lines(tmp_path, "notes")),
+        lambda: list(read_at(tmp_path, "notes", Note, [0])),
+        lambda: must_be_records(tmp_path),
+    ]
+    for read in readers:
+        with pytest.raises(JournalError, match=f"notes.jsonl is {what}, not a regular file. Move that away"):
+            read()
+
+
+@pytest.mark.parametrize(("what", "make"), IRREGULAR)
+def test_a_lock_that_is_no_regular_file_is_named_by_who_writes_and_who_looks(
+    tmp_path: Path, what: str, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "lock")
+    for look in (RunLock, holder_of):
+        with pytest.raises(JournalError, match=f"lock is {what}, not a regular file"):
+            look(tmp_path)
+
+
+@pytest.mark.parametrize(("what", "make"), IRREGULAR)
+def test_what_is_set_aside_goes_into_a_regular_file_or_stays(
+    tmp_path: Path, what: str, make: Callable[[Path], None]
+) -> None:
+    (tmp_path / "notes.jsonl").write_bytes(b"damaged\n")
+    make(tmp_path / "notes.jsonl.damaged")
+    with pytest.raises(JournalError, match=f"notes.jsonl.damaged is {what}"):
+        Stream(tmp_path, "notes", Note)
+    assert (tmp_path / "notes.jsonl").read_bytes() == b"damaged\n"
+
+
+def test_a_tail_goes_on_once_a_file_of_records_is_in_its_place_again(tmp_path: Path) -> None:
+    write(tmp_path, 2)
+    tail = Tail(tmp_path, "notes", Note)
+    assert tail.refresh()
+    kept = (tmp_path / "notes.jsonl").rename(tmp_path / "kept")
+    os.mkfifo(tmp_path / "notes.jsonl")
+    with pytest.raises(JournalError):
+        tail.refresh()
+    kept.rename(tmp_path / "notes.jsonl")
+    assert tail.refresh() and [note.number for note in tail.records] == [0, 1]
+
+
+OUTSIDE = "f" * 64
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/dev/zero", "../outside", f"../{OUTSIDE}", "pipe", "", ".", "x\0y", "a" * 300, "\ud800", OUTSIDE],
+)
+@pytest.mark.parametrize("most", [-1, 10])
+def test_a_long_text_is_a_regular_file_of_the_name_that_was_given_to_it_and_nothing_else(
+    tmp_path: Path, name: str, most: int
+) -> None:
+    (tmp_path / "texts").mkdir()
+    for secret in (tmp_path / "outside", tmp_path / OUTSIDE):
+        secret.write_text("secret")
+    (tmp_path / "texts" / OUTSIDE).symlink_to(tmp_path / OUTSIDE)
+    os.mkfifo(tmp_path / "texts" / "pipe")
+    (tmp_path / "notes.jsonl").write_bytes(line(json.dumps({"number": 1, "text": {"$text": name}}).encode()))
+    assert not list(read_at(tmp_path, "notes", Note, [0], most))
+    found: list[Damage] = []
+    assert not list(read_stream(tmp_path, "notes", Note, found)) and len(found) == 1
+
+
+@pytest.mark.parametrize(("what", "make"), [IRREGULAR[0], IRREGULAR[2]])
+def test_a_long_text_is_written_over_what_is_no_regular_file(
+    tmp_path: Path, what: str, make: Callable[[Path], None]
+) -> None:
+    text = "x" * 2 * RECORD_CAP_BYTES
+    (tmp_path / "texts").mkdir()
+    make(tmp_path / "texts" / content_hash(text))
+    Stream(tmp_path, "notes", Note).append(Note(number=1, text=text))
+    assert [note.text == text for note in read_stream(tmp_path, "notes", Note)] == [True]
+
+
+def test_a_longer_text_than_is_ever_written_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    with (tmp_path / "texts" / OUTSIDE).open("wb") as stream:
+        stream.truncate(1 << 40)
+    (tmp_path / "notes.jsonl").write_bytes(line(b'{"number":1,"text":{"$text":"%s"}}' % OUTSIDE.encode()))
+    found: list[Damage] = []
+    assert not list(read_stream(tmp_path, "notes", Note, found)) and "are allowed" in found[0].reason
+
+
+def test_a_machine_without_descriptors_says_nothing_of_a_record(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    stream = Stream(tmp_path, "notes", Note)
+    stream.append(Note(number=1, text="x" * 2 * RECORD_CAP_BYTES))
+    stream.close()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found: list[Damage] = []
+    reading = read_stream(tmp_path, "notes", Note, found)
+    assert next(reading).number == 0
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        with pytest.raises(OSError, match="Too many open files"):
+            next(reading)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not found and numbers(tmp_path) == [0, 1]
 
 
 def test_every_flipped_bit_of_a_line_is_noticed(tmp_path: Path) -> None:

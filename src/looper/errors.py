@@ -252,6 +252,18 @@ class TreeUnreadable(LooperError):
     """A tree that was worked in is too large to be read or compared."""
 
 
+EXHAUSTED = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EAGAIN,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EROFS,
+)
+"""What the machine itself runs out of, anywhere; nothing that was recorded is touched by it."""
+
 _SHAPES = frozenset(
     {
         *(

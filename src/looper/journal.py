@@ -11,6 +11,8 @@ import errno
 import fcntl
 import json
 import os
+import re
+import stat
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,13 +22,16 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from looper.errors import JournalError, RunBusy
+from looper.errors import EXHAUSTED, FileRefused, JournalError, RunBusy
 from looper.records.base import SCHEMA_VERSION, Record, content_hash
+from looper.untrusted import must_be_regular, open_regular, read_descriptor
 
 RECORD_CAP_BYTES = 256 * 1024
 """A longer record hands its long texts to side files."""
 SIDE_TEXT_CHARS = 16 * 1024
 """Texts at least this long move to side files when a record is over the cap."""
+SIDE_TEXT_BYTES = 1 << 30
+"""No longer text is read."""
 RESERVE_BYTES = 1024 * 1024
 """Freed when the disk is full, so that the record at hand can still be written."""
 
@@ -55,36 +60,67 @@ def _encode(sequence: int, record: Record, folder: Path) -> bytes:
 _RECORD_KEY = b'"record":'
 
 
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What Python raises where something that was parsed is not what it should be."""
+LARGEST_NUMBER = 2**53
+"""No sequence number and no schema is larger: a float holds it exactly, and its text is short."""
+REASON_CHARACTERS = 300
+
+
 class _Unreadable(Exception):
-    pass
+    """Why a line is no record, in one line that any terminal can show."""
+
+    def __init__(self, reason: str) -> None:
+        text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in reason)
+        super().__init__(text[:REASON_CHARACTERS])
+
+
+class _Newer(_Unreadable):
+    """A later version will read it."""
 
 
 def _decode(line: bytes, kind: type[R], folder: Path, most: int = -1) -> tuple[int, R]:
-    """Sequence number and record of one line, without its line break; of long texts the first `most` bytes. Raises _Unreadable
-    with the reason."""
-    at = line.find(_RECORD_KEY)
-    if at < 0 or not line.endswith(b"}"):
-        raise _Unreadable("not a journal line")
-    body = line[at + len(_RECORD_KEY) : -1]
+    """Sequence number and record of one line, without its line break; of long texts the first `most` bytes. Whatever stands in the
+    line, it raises _Unreadable with the reason; OSError only where the machine has run out of something, which says nothing of it."""
     try:
-        head = json.loads(line[:at].rstrip(b",") + b"}")
-        sequence, schema, checksum = int(head["seq"]), int(head["schema"]), str(head["crc"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _Unreadable("damaged line head") from error
-    if f"{zlib.crc32(body):08x}" != checksum:
-        raise _Unreadable("checksum does not match")
-    if schema > SCHEMA_VERSION:
-        raise _Unreadable(f"written by a newer version (schema {schema}); update Looper to read it")
-    try:
-        if b'"$text"' in body:
-            return sequence, kind.model_validate(_fetch_long_texts(json.loads(body), folder, most))
-        return sequence, kind.from_json(body)
+        return _parse(line, kind, folder, most)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise _Unreadable(f"not a {kind.__name__}: {where}: {first['msg']}") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
         raise _Unreadable(f"not a {kind.__name__}: {error}") from error
+    except (FileRefused, *UNREADABLE) as error:
+        raise _Unreadable(f"not a {kind.__name__}: {error}") from error
+
+
+def _parse(line: bytes, kind: type[R], folder: Path, most: int) -> tuple[int, R]:
+    at = line.find(_RECORD_KEY)
+    if at < 0 or not line.endswith(b"}"):
+        raise _Unreadable("not a journal line")
+    body = line[at + len(_RECORD_KEY) : -1]
+    sequence, schema, checksum = _head(line[:at].rstrip(b",") + b"}")
+    if f"{zlib.crc32(body):08x}" != checksum:
+        raise _Unreadable("checksum does not match")
+    if schema > SCHEMA_VERSION:
+        raise _Newer(f"written by a newer version (schema {schema}); update Looper to read it")
+    if b'"$text"' in body:
+        return sequence, kind.model_validate(_fetch_long_texts(json.loads(body), folder, most))
+    return sequence, kind.from_json(body)
+
+
+def _head(text: bytes) -> tuple[int, int, str]:
+    """Sequence number, schema and checksum."""
+    try:
+        head = json.loads(text)
+        numbers = head["seq"], head["schema"]
+        if all(type(number) is int and 0 <= number <= LARGEST_NUMBER for number in numbers):
+            return *numbers, str(head["crc"])
+    except UNREADABLE as error:
+        raise _Unreadable("damaged line head") from error
+    raise _Unreadable("damaged line head")
 
 
 def _move_long_texts(value: Any, folder: Path) -> Any:
@@ -100,25 +136,46 @@ def _move_long_texts(value: Any, folder: Path) -> Any:
 def _fetch_long_texts(value: Any, folder: Path, most: int) -> Any:
     if isinstance(value, dict):
         if set(value) == {"$text"}:
-            with (folder / "texts" / value["$text"]).open("rb") as stream:
-                text = stream.read(most)
-                whole = most < 0 or not stream.read(1)
-            # A cut may fall into the middle of a character.
-            return text.decode("utf-8", "surrogatepass" if whole else "ignore")
+            return _side_text(value["$text"], folder, most)
         return {key: _fetch_long_texts(item, folder, most) for key, item in value.items()}
     if isinstance(value, list):
         return [_fetch_long_texts(item, folder, most) for item in value]
     return value
 
 
+_SIDE_TEXT_NAME = re.compile("[0-9a-f]{64}")
+
+
+def _side_text(name: Any, folder: Path, most: int) -> str:
+    """Raises FileRefused for what this module did not write, and OSError."""
+    if not isinstance(name, str) or not _SIDE_TEXT_NAME.fullmatch(name):
+        raise FileRefused("what it names as a long text is none")
+    descriptor = open_regular(folder / "texts" / name)
+    try:
+        if most < 0:
+            return read_descriptor(descriptor, SIDE_TEXT_BYTES, name).decode("utf-8", "surrogatepass")
+        whole = os.fstat(descriptor).st_size <= most
+        # A cut may fall into the middle of a character.
+        return os.pread(descriptor, most, 0).decode("utf-8", "surrogatepass" if whole else "ignore")
+    finally:
+        os.close(descriptor)
+
+
 def _write_side_text(text: str, folder: Path) -> str:
     """Store a text under its hash, complete or not at all; returns the hash."""
     name = content_hash(text)
     target = folder / "texts" / name
-    if not target.exists():
+    if not _is_regular(target):
         target.parent.mkdir(exist_ok=True)
         replace_file(target, text.encode("utf-8", "surrogatepass"))
     return name
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def replace_file(target: Path, content: bytes) -> None:
@@ -155,11 +212,47 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+def _open(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Descriptor of a file of a run folder. Raises JournalError for what is no regular file or may not be opened, one of ABSENT where
+    there is none, and OSError where the machine has run out of something."""
+    try:
+        return open_regular(path, flags)
+    except ABSENT:
+        raise
+    except (FileRefused, OSError) as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: FileRefused | OSError) -> Exception:
+    if isinstance(error, FileRefused):
+        return JournalError(
+            f"{path.parent} cannot be used: {error}. Move that away, then run the same command again."
+        )
+    if error.errno in EXHAUSTED:
+        return error
+    return JournalError(
+        f"Cannot open {path}: {error.strerror}. Mend its rights or its disk, then run the same command again."
+    )
+
+
+def must_be_records(folder: Path) -> None:
+    """Raises JournalError where something that is called like a file of records is none that can be read."""
+    for path in sorted(folder.glob("*.jsonl")):
+        try:
+            must_be_regular(path)
+        except FileRefused as error:
+            raise _unusable(path, error) from error
+
+
 class Stream(Generic[R]):
     """One kind of record in one file, open for appending. Safe for several threads of the writing process."""
 
     def __init__(self, folder: Path, name: str, kind: type[R], lock: "RunLock | None" = None) -> None:
         """`lock` is the folder's, which must still be held when something is appended. Raises JournalError."""
+        self.name = name
         self._path = folder / f"{name}.jsonl"
         self._folder = folder
         self._held = lock
@@ -171,14 +264,14 @@ class Stream(Generic[R]):
         """What opening found and set aside, torn tail included."""
         try:
             self._recover(kind)
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self._descriptor = _open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             _sync_folder(folder)
         except OSError as error:
             raise JournalError(f"Cannot open {self._path}: {error.strerror}. Check the disk.") from error
 
     def _recover(self, kind: type[R]) -> None:
         """Cut a torn tail, quarantine damaged lines, and load the rest."""
-        data = self._path.read_bytes() if self._path.exists() else b""
+        data = b"".join(_lines(self._path))
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             self._set_aside("torn", data[whole:])
@@ -189,10 +282,10 @@ class Stream(Generic[R]):
         for number, line in enumerate(data[:whole].split(b"\n")[:-1], 1):
             try:
                 sequence, record = _decode(line, kind, self._folder)
+            except _Newer as reason:
+                raise JournalError(f"{self._path} line {number}: {reason}.") from reason
             except _Unreadable as reason:
                 self.damage.append(Damage(self._path.name, number, str(reason)))
-                if "newer version" in str(reason):
-                    raise JournalError(f"{self._path} line {number}: {reason}.") from reason
                 self._set_aside("damaged", line + b"\n")
                 continue
             kept.append(line + b"\n")
@@ -202,7 +295,8 @@ class Stream(Generic[R]):
             replace_file(self._path, b"".join(kept))
 
     def _set_aside(self, label: str, data: bytes) -> None:
-        with self._path.with_name(f"{self._path.name}.{label}").open("ab") as stream:
+        beside = self._path.with_name(f"{self._path.name}.{label}")
+        with os.fdopen(_open(beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as stream:
             stream.write(data)
             stream.flush()
             _sync(stream.fileno())
@@ -291,7 +385,7 @@ class RunLock:
         self._path = folder / "lock"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = _open(self._path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise JournalError(f"Cannot write to the {what} {folder}: {error.strerror}.") from error
         try:
@@ -336,14 +430,22 @@ def read_stream(folder: Path, name: str, kind: type[R], damage: list[Damage] | N
 
 def _whole_lines(path: Path, begin: int = 0) -> Iterator[bytes]:
     """Every line with its break, from the byte `begin` on; nothing where there is no file."""
-    if not path.exists():
+    for line in _lines(path, begin):
+        # What follows of a line that is being written would be taken for one of its own.
+        if not line.endswith(b"\n"):
+            return
+        yield line
+
+
+def _lines(path: Path, begin: int = 0) -> Iterator[bytes]:
+    """The same with a last line that has no break."""
+    try:
+        descriptor = _open(path)
+    except ABSENT:
         return
-    with path.open("rb") as stream:
+    with os.fdopen(descriptor, "rb") as stream:
         stream.seek(begin)
-        for line in stream:
-            if not line.endswith(b"\n"):
-                return
-            yield line
+        yield from stream
 
 
 class Tail(Generic[R]):
@@ -362,16 +464,18 @@ class Tail(Generic[R]):
         """Read on to the last whole line; whether anything is different. A file that was replaced, as recovery does, is read anew."""
         path = self._folder / f"{self._name}.jsonl"
         try:
-            found = path.stat()
-        except FileNotFoundError:
+            found = path.lstat()
+        except ABSENT:
             changed = bool(self._file)
             self._begin_anew()
             return changed
+        except OSError as error:
+            raise _unusable(path, error) from error
         replaced = self._file not in (0, found.st_ino) or found.st_size < self._at
         if replaced:
             self._begin_anew()
         self._file = found.st_ino
-        if found.st_size == self._at:
+        if found.st_size == self._at and stat.S_ISREG(found.st_mode):
             return replaced
         before = self._at
         for line in _whole_lines(path, self._at):
@@ -403,7 +507,11 @@ def _checked(line: bytes) -> bytes | None:
 def read_at(folder: Path, name: str, kind: type[R], places: Sequence[int], most: int = -1) -> Iterator[R]:
     """The records whose lines begin at these bytes; what cannot be read is left out, as in `read_stream`. Of texts that lie beside
     the file the first `most` bytes, or all."""
-    with (folder / f"{name}.jsonl").open("rb") as stream:
+    try:
+        descriptor = _open(folder / f"{name}.jsonl")
+    except ABSENT:
+        return
+    with os.fdopen(descriptor, "rb") as stream:
         for place in places:
             stream.seek(place)
             try:
@@ -414,13 +522,14 @@ def read_at(folder: Path, name: str, kind: type[R], places: Sequence[int], most:
 
 def holder_of(folder: Path) -> int | None:
     """Process id of the writer of a run folder; None where nobody writes. Takes no lock that outlives the call."""
-    path = folder / "lock"
-    if not path.exists():
+    try:
+        descriptor = _open(folder / "lock")
+    except ABSENT:
         return None
-    with path.open("rb") as stream:
+    with os.fdopen(descriptor, "rb") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            text = stream.read(100).decode(errors="replace").strip()
-            return int(text) if text.isdigit() else 0
+            text = stream.read(100).strip()
+            return int(text) if text.isdigit() and len(text) < 20 else 0
     return None

@@ -10,11 +10,46 @@ from pathlib import Path
 
 from looper.errors import BadInput, FileRefused
 
+_KINDS = {
+    stat.S_IFREG: "",
+    stat.S_IFLNK: "a link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Descriptor of a regular file, opened without following a link or waiting for whoever is at the other end of a pipe. Raises
+    FileRefused for anything else, and OSError where there is none or it cannot be opened."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError:
+        must_be_regular(path)
+        raise
+    try:
+        _must_be_regular(os.fstat(descriptor), path.name)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def must_be_regular(path: Path) -> None:
+    """Raises FileRefused, which says what it is, where something else stands there; nothing at all may."""
+    with contextlib.suppress(OSError):
+        _must_be_regular(path.lstat(), path.name)
+
+
+def _must_be_regular(status: os.stat_result, name: str) -> None:
+    if what := _KINDS.get(stat.S_IFMT(status.st_mode), "a device"):
+        raise FileRefused(f"{name} is {what}, not a regular file")
+
 
 def read_untrusted(path: Path, limit_bytes: int) -> bytes:
     """A regular file of at most so many bytes. Raises FileRefused for anything else, a link and a pipe among it."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_regular(path)
     except OSError as error:
         raise FileRefused(f"{path.name}: {error.strerror}") from error
     try:
@@ -26,8 +61,7 @@ def read_untrusted(path: Path, limit_bytes: int) -> bytes:
 def read_descriptor(descriptor: int, limit_bytes: int, name: str) -> bytes:
     """The same of a file that is open, from its first byte on."""
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise FileRefused(f"{name} is not a regular file")
+    _must_be_regular(status, name)
     if status.st_size > limit_bytes:
         raise FileRefused(f"{name} has {status.st_size} bytes, and {limit_bytes} are allowed")
     parts, at = [], 0
@@ -72,3 +106,11 @@ def remove_tree(*places: Path) -> None:
     for script in ('rm -rf -- "$@"', 'chmod -R u+rwx -- "$@"; rm -rf -- "$@"'):
         if left := [str(place) for place in places if os.path.lexists(place)]:
             subprocess.run(["/bin/sh", "-c", script, "remove", *left], capture_output=True)
+
+
+def current_folder() -> str:
+    """Empty where it was removed while somebody is in it."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.fakes.written_run import write_run
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -55,6 +56,35 @@ def test_a_standard_stream_that_is_closed_ends_nothing(project: Path, state: Pat
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     (run,) = (project / "runs").iterdir()
     assert len((run / "verdicts.jsonl").read_text().splitlines()) == 1
+
+
+ASCII_ALONE: list[dict[str, str]] = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+]
+
+
+@pytest.mark.parametrize("environment", ASCII_ALONE)
+def test_a_stream_that_cannot_encode_a_sign_shows_another_and_ends_nothing(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    write_run(tmp_path / "runs", seen="Δ")
+    shown = looper("show", "base/0/a__b-1", cwd=tmp_path, **environment)
+    assert (shown.returncode, shown.stderr) == (0, "") and "? 5" in shown.stdout
+
+
+@pytest.mark.parametrize("command", ["run {}/mine.toml --dry-run --limit 1", "status"])
+def test_in_a_folder_that_was_removed_a_command_works(project: Path, state: Path, command: str) -> None:
+    write_run(project / "runs", judged=lambda cell: False)
+    asked = f"mkdir gone && cd gone && rmdir ../gone && exec {sys.executable} -m looper.cli.main "
+    done = subprocess.run(
+        ["/bin/sh", "-c", asked + command.format(project / "experiments")],
+        cwd=project,
+        env={**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": str(project / "runs")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_run_has_one_name_for_every_command_and_a_reader_that_goes_away_is_met_in_silence(

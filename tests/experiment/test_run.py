@@ -9,13 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
 from tests.fakes.ollama_server import FakeOllama
 from tests.fakes.scripted_http import ScriptedServer
+from tests.fakes.written_run import write_run
 
+from looper.cli.reading import show_cell, status_lines
+from looper.cli.running import run_folder
 from looper.edges.models.scripted import ScriptedModel
+from looper.errors import BadInput, JournalError
 from looper.experiment.ledger import Ledger
 from looper.journal import read_stream
 from looper.records.trajectory import Step, Trajectory
@@ -358,6 +363,45 @@ def test_a_damaged_verdict_is_set_aside_and_only_its_cell_runs_again(project: Pr
     again = project.looper("run", "test")
     assert again.returncode == 0 and "1 to do" in again.stderr and "checksum" in again.stderr
     assert project.facts() == before
+
+
+def test_a_line_that_python_itself_fails_at_is_damage_to_every_command(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    manifest = read_run(run).manifest
+    body = b'{"$text":' * 200_000 + b"1" + b"}" * 200_000
+    for name in ("manifest", "steps", "trajectories", "verdicts", "sessions"):
+        with (run / f"{name}.jsonl").open("ab") as stream:
+            stream.write(b"[" * 200_000 + b'"record":{}}\n')
+            stream.write(b'{"seq":Infinity,"schema":1,"crc":"a3830348","record":{}}\n')
+            stream.write(b'{"seq":9,"schema":1,"crc":"%08x","record":%s}\n' % (zlib.crc32(body), body))
+    assert len(list(show_cell(tmp_path, run, "base/0/a__b-1", None))) == 6
+    (status,) = json.loads(next(status_lines(tmp_path, None, as_json=True)))["runs"]
+    assert (status["finished"], status["planned"], status["damaged_records"]) == (4, 4, 12)
+    ledger = Ledger(run, manifest)
+    assert len(ledger.damage) == 15
+    ledger.close()
+    assert not read_run(run).damage and read_run(run).finished == 4
+
+
+@pytest.mark.parametrize("name", ["manifest", "steps", "verdicts", "sessions", "memory"])
+def test_a_run_folder_with_a_pipe_for_a_file_is_refused_and_stops_no_other(tmp_path: Path, name: str) -> None:
+    other = write_run(tmp_path, judged=lambda cell: "1" in cell)
+    run = write_run(tmp_path, cause="another")
+    manifest = read_run(run).manifest
+    (run / f"{name}.jsonl").unlink(missing_ok=True)
+    os.mkfifo(run / f"{name}.jsonl")
+    with pytest.raises(JournalError, match=rf"{run.name} cannot be used: {name}.jsonl is a pipe"):
+        Ledger(run, manifest)
+    with pytest.raises(BadInput, match=rf"{name}.jsonl is a pipe, not a regular file. Move that away"):
+        read_run(run)
+    status = json.loads(next(status_lines(tmp_path, None, as_json=True)))
+    assert [found["run"] for found in status["runs"]] == [other.name]
+    assert [run.name in said for said in status["unreadable"]] == [True]
+    (other / "manifest.jsonl").unlink()
+    said: list[str] = []
+    new = manifest.model_copy(update={"code_version": "y"})
+    assert run_folder(new, tmp_path, said.append, fresh=False).parent == tmp_path
+    assert len(said) == 1 and f"{name}.jsonl is a pipe" in said[0]
 
 
 def test_a_run_folder_without_its_manifest_is_refused(project: Project) -> None:

@@ -1,8 +1,11 @@
 """The index of steps: right after every append, and never trusted over the records."""
 
 import json
+import os
+import zlib
 from pathlib import Path
 
+import pytest
 from tests.training.test_select import CHECK, FIX, LOOK, REFUSED, step
 
 from looper.journal import Stream
@@ -11,6 +14,7 @@ from looper.views.index import NAME, step_index, steps_of
 
 
 def folder_with(tmp_path: Path, steps: list[Step]) -> Path:
+    tmp_path.mkdir(exist_ok=True)
     stream = Stream(tmp_path, "steps", Step)
     for found in steps:
         stream.append(found)
@@ -42,6 +46,17 @@ def test_it_grows_with_the_file_and_the_last_attempt_counts(tmp_path: Path) -> N
     assert kept["bytes"] == (folder / "steps.jsonl").stat().st_size
 
 
+@pytest.mark.parametrize(
+    "body", [b"{}", b"null", b'{"cell":["x"]}', b'{"a":' * 100_000 + b"1" + b"}" * 100_000]
+)
+def test_what_is_no_step_is_passed_over(tmp_path: Path, body: bytes) -> None:
+    folder = folder_with(tmp_path, FIRST)
+    with (folder / "steps.jsonl").open("ab") as stream:
+        stream.write(b'{"seq":4,"schema":1,"crc":"%08x","record":%s}\n' % (zlib.crc32(body), body))
+    folder_with(tmp_path / "alike", FIRST)
+    assert step_index(folder).attempts == step_index(tmp_path / "alike").attempts
+
+
 def test_it_can_be_deleted_damaged_or_of_another_file(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, [*FIRST, *LATER])
     found = step_index(folder)
@@ -50,12 +65,25 @@ def test_it_can_be_deleted_damaged_or_of_another_file(tmp_path: Path) -> None:
         "{",
         '{"version": 0}',
         '{"version": 1, "bytes": 3, "attempts": [[1]]}',
-        json.dumps({"version": 1, "bytes": 10**9, "attempts": []}),
+        json.dumps({"version": 2, "bytes": 10**9, "attempts": []}),
+        json.dumps({"version": 2, "bytes": -1, "attempts": []}),
+        json.dumps({"version": 2, "bytes": 3, "attempts": [["a/0/t", 1, [7], [0] * 9]]}),
+        json.dumps({"version": 2, "bytes": 3, "attempts": [["a/0/t", 1, ["x"], [0] * 9]]}),
+        "[" * 100_000,
     ):
         (folder / NAME).write_text(text)
         assert step_index(folder) == found
     (folder / NAME).unlink()
     assert step_index(folder) == found
+
+
+def test_a_pipe_or_a_folder_in_its_place_is_not_waited_for(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, FIRST)
+    (folder / NAME).mkdir()
+    assert steps_of(folder, "a/0/t") == [FIRST[0], FIRST[2]]
+    (folder / NAME).rmdir()
+    os.mkfifo(folder / NAME)
+    assert steps_of(folder, "a/0/t") == [FIRST[0], FIRST[2]]
 
 
 def test_a_torn_last_line_and_a_damaged_one_are_left_out(tmp_path: Path) -> None:

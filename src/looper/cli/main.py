@@ -1,6 +1,6 @@
 """The `looper` command. Everything heavy is imported when a command needs it, so that help comes at once."""
 
-import errno
+import io
 import os
 import sys
 from enum import StrEnum
@@ -15,19 +15,8 @@ from looper.cli.bench_commands import bench
 from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.options import Data, Mirrors, RunFolder, chosen_settings, say
-from looper.errors import ExitCode, LooperError
-
-EXHAUSTED = (
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-    errno.EAGAIN,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-    errno.EROFS,
-)
-"""What the machine itself runs out of, anywhere; nothing that was recorded is touched by it."""
+from looper.errors import EXHAUSTED, ExitCode, LooperError
+from looper.untrusted import current_folder
 
 app = typer.Typer(
     name="looper",
@@ -544,7 +533,8 @@ def options(
 
 
 def _with_standard_streams() -> None:
-    """Where whoever started this closed one, nothing stands in its place: or a record's file would, and a child would print into it."""
+    """Where whoever started this closed one, nothing stands in its place: or a record's file would, and a child would print into it.
+    None of them raises for a text that it cannot encode."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)
@@ -552,6 +542,10 @@ def _with_standard_streams() -> None:
         if getattr(sys, name) is None:
             stream = os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False)
             setattr(sys, name, stream)
+    # What a terminal has no sign for is shown as a question mark, rather than a run's table not at all.
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="replace")
 
 
 def _end_output() -> None:
@@ -589,6 +583,11 @@ def main() -> None:
         )
         sys.exit(ExitCode.INFRASTRUCTURE)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not current_folder():
+            sys.stderr.write(
+                "looper: the current folder is gone. Go to another, then run the same command again.\n"
+            )
+            sys.exit(ExitCode.USAGE)
         if error.errno not in EXHAUSTED:
             raise
         what = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"

@@ -74,7 +74,7 @@ def parse_override(text: str) -> Override:
 def experiments_folders() -> list[Path]:
     """Where experiment files are looked for: the current folder's, the source tree's, the installed package's."""
     package = Path(__file__).resolve().parents[1]
-    return [Path.cwd() / "experiments", package.parents[1] / "experiments", package / "experiments"]
+    return [Path("experiments"), package.parents[1] / "experiments", package / "experiments"]
 
 
 def find_experiment(name: str) -> Path:

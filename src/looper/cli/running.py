@@ -88,7 +88,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
         joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
         if options.arms and not options.fresh:
             manifest = _as_begun(manifest, options, settings.runs)
-        folder = run_folder(manifest, settings.runs, fresh=options.fresh, named=options.run)
+        folder = run_folder(manifest, settings.runs, say, fresh=options.fresh, named=options.run)
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
         for found in ledger.damage:
@@ -184,12 +184,8 @@ def _as_begun(manifest: RunManifest, options: RunOptions, runs: Path) -> RunMani
         return found.model_copy(update={"models": asked})
 
     stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}-"
-    folders = (
-        [chosen_run(runs, options.run).folder]
-        if options.run
-        else [folder for folder in run_folders(runs) if folder.name.startswith(stem)]
-    )
-    begun = [read_run(folder).manifest for folder in folders]
+    views = [chosen_run(runs, options.run)] if options.run else _begun(runs, stem, lambda said: None)
+    begun = [view.manifest for view in views]
     if manifest in begun:
         return manifest
     same = [found for found in begun if without_others(found) == without_others(manifest)]
@@ -266,7 +262,26 @@ def _drift(
     return {source: share for source, share in found.items() if share is not None}
 
 
-def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool, named: Path | None = None) -> Path:
+def _begun(runs: Path, stem: str, say: Callable[[str], None]) -> Iterator[RunView]:
+    """Runs whose names begin so, the one written to last at the end; one that cannot be read is passed over, and said."""
+    for folder in run_folders(runs):
+        if folder.name.startswith(stem):
+            try:
+                view = read_run(folder)
+            except BadInput as error:
+                say(f"another run is passed over: {error}")
+            else:
+                yield view
+
+
+def run_folder(
+    manifest: RunManifest,
+    runs: Path,
+    say: Callable[[str], None],
+    *,
+    fresh: bool,
+    named: Path | None = None,
+) -> Path:
     """The folder of this very run, or a new one, or the one that is named.
 
     Raises BadInput where there is no such run, and Drift where an unfinished run of the same experiment and profile was begun with
@@ -282,15 +297,13 @@ def run_folder(manifest: RunManifest, runs: Path, *, fresh: bool, named: Path | 
         return _new_folder(runs, name, len(mine))
     if mine:
         return mine[-1]
-    for other in run_folders(runs):
-        if other.name.startswith(f"{stem}-"):
-            view = read_run(other)
-            same = view.manifest.plan.selection == manifest.plan.selection
-            if same and view.finished < view.planned and not nothing_done(other):
-                raise Drift(
-                    f"The unfinished run {other} was begun differently: {differences(view.manifest, manifest)}. "
-                    "Restore that and run again to finish it, or begin a new run with --fresh."
-                )
+    for view in _begun(runs, f"{stem}-", say):
+        same = view.manifest.plan.selection == manifest.plan.selection
+        if same and view.finished < view.planned and not nothing_done(view.folder):
+            raise Drift(
+                f"The unfinished run {view.folder} was begun differently: {differences(view.manifest, manifest)}. "
+                "Restore that and run again to finish it, or begin a new run with --fresh."
+            )
     return runs / name
 
 

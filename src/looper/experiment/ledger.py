@@ -23,6 +23,7 @@ from looper.records.training import TrainingEvent
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Verdict
+from looper.untrusted import current_folder
 
 LATER = ("seals", "reverted", "ratings", "sessions")
 """Streams that may grow after a run was sealed: what people did with it."""
@@ -84,7 +85,7 @@ class Ledger:
                 begun=datetime.now(UTC).isoformat(timespec="seconds"),
                 done_before=len(ended),
                 command=command,
-                where=str(Path.cwd()),
+                where=current_folder(),
             )
         )
 
@@ -113,11 +114,9 @@ class Ledger:
         """Say what the files are, now that every cell has its end; `adapters` are hashes of weights by id, `energy_j` is what
         this process has seen."""
         files = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
-            if path.stem in LATER:
-                continue
-            data = path.read_bytes()
-            files[path.stem] = SealedFile(
+        for name in sorted({stream.name for stream in self._streams} - {*LATER}):
+            data = (self.folder / f"{name}.jsonl").read_bytes()
+            files[name] = SealedFile(
                 lines=data.count(b"\n"), bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
             )
         self._seals.append(

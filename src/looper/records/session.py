@@ -17,7 +17,7 @@ class Session(Record):
     command: str = ""
     """What goes on with this run, once the process is no more."""
     where: str = ""
-    """The folder in which that command was given."""
+    """The folder in which that command was given; empty where it was gone."""
 
 
 class Trained(Record):

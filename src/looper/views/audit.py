@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from looper.journal import raw_lines, read_stream
+from looper.journal import UNREADABLE, raw_lines, read_stream
 from looper.records.base import content_hash
 from looper.records.plan import Arm, RunManifest
 from looper.records.seal import Seal
@@ -149,7 +149,7 @@ def _missing_lines(folder: Path) -> Iterator[str]:
 def _number(line: bytes) -> int | None:
     try:
         return int(json.loads(line[: line.index(b",")] + b"}")["seq"])
-    except (ValueError, KeyError):
+    except UNREADABLE:
         return None
 
 

@@ -2,19 +2,27 @@
 made again from them whenever it is not there or does not fit. It grows with the file.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from looper.journal import raw_lines, read_at, replace_file
+from pydantic import ConfigDict, NonNegativeInt
+
+from looper.errors import FileRefused, JournalError
+from looper.journal import UNREADABLE, raw_lines, read_at, replace_file
 from looper.metrics.behaviour import StepCounts
+from looper.records.base import Record
 from looper.records.trajectory import Step
+from looper.untrusted import read_untrusted
 
 NAME = "steps.index.json"
 VERSION = 2
+INDEX_BYTES = 1 << 28
+"""A longer one is made again each time."""
 
 
 @dataclass
@@ -33,16 +41,44 @@ class StepIndex:
     bytes: int = 0
     attempts: dict[tuple[str, int], Entry] = field(default_factory=dict)
 
-    def add(self, place: int, step: dict[str, Any]) -> None:
-        entry = self.attempts.setdefault((step["cell"], step["attempt"]), Entry())
+    def add(self, place: int, step: "_Counted") -> None:
+        entry = self.attempts.setdefault((step.cell, step.attempt), Entry())
         entry.places.append(place)
         entry.counts.add(
-            tool=(step["action"] or {}).get("tool"),
-            problem=step["problem"],
-            kind=step["observation"]["kind"],
-            overseen=step["reply"].get("overseen", False),
-            tolerant=step["observation"].get("tolerant", False),
+            tool=step.action.tool if step.action is not None else None,
+            problem=step.problem,
+            kind=step.observation.kind,
+            overseen=step.reply.overseen,
+            tolerant=step.observation.tolerant,
         )
+
+
+class _Part(Record):
+    """What counting looks at; the rest of a step, texts that lie beside it among it, is not read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Action(_Part):
+    tool: str
+
+
+class _Observation(_Part):
+    kind: str
+    tolerant: bool = False
+
+
+class _Reply(_Part):
+    overseen: bool = False
+
+
+class _Counted(_Part):
+    cell: str
+    attempt: int
+    action: _Action | None
+    problem: str | None
+    observation: _Observation
+    reply: _Reply
 
 
 def step_index(folder: Path) -> StepIndex:
@@ -51,7 +87,9 @@ def step_index(folder: Path) -> StepIndex:
     before = found.bytes
     read_on(found, folder)
     if found.bytes > before and os.access(folder, os.W_OK):
-        _keep(found, folder / NAME)
+        # It is derived: a reader goes on without it where it cannot be kept.
+        with contextlib.suppress(JournalError):
+            _keep(found, folder / NAME)
     return found
 
 
@@ -66,7 +104,9 @@ def read_on(found: StepIndex, folder: Path) -> None:
     """Up to the last whole line now; writes nothing."""
     for place, length, body in raw_lines(folder, "steps", found.bytes):
         if body is not None:
-            found.add(place, json.loads(body))
+            # What is no step is damage, which who reads the steps is told of.
+            with contextlib.suppress(*UNREADABLE):
+                found.add(place, _Counted.from_json(body))
         found.bytes = place + length
 
 
@@ -88,20 +128,26 @@ def some_steps(folder: Path, places: Sequence[int], most: int) -> Iterator[Step]
     return read_at(folder, "steps", Step, places, most)
 
 
+class _Kept(Record):
+    version: Literal[2]
+    bytes: NonNegativeInt
+    attempts: list[tuple[str, int, list[NonNegativeInt], list[int]]]
+
+
 def _kept(path: Path) -> StepIndex:
     """The index as it was kept; an empty one where there is none that can be read."""
     try:
-        found = json.loads(path.read_bytes())
-        if found["version"] != VERSION:
+        found = _Kept.from_json(read_untrusted(path, INDEX_BYTES))
+        if any(place >= found.bytes for _, _, places, _ in found.attempts for place in places):
             return StepIndex()
         return StepIndex(
-            found["bytes"],
+            found.bytes,
             {
                 (cell, attempt): Entry(places, StepCounts(*counts))
-                for cell, attempt, places, counts in found["attempts"]
+                for cell, attempt, places, counts in found.attempts
             },
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileRefused, *UNREADABLE):
         return StepIndex()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from looper.errors import BadInput
 from looper.records.trajectory import StopReason
 from looper.records.verdict import Outcome
+from looper.untrusted import current_folder
 from looper.views.runs import RunTail, RunView, run_folders, written
 
 QUIET_S = 60.0
@@ -87,7 +88,7 @@ def goes_on_with(run: RunView) -> str:
             return f"looper bench verify {quote(plan.profile)} --suite {plan.selection.suite}"
         return f"looper run {quote(plan.experiment)} --profile {quote(plan.profile)}"
     last = run.sessions[-1]
-    here = last.where == str(Path.cwd())
+    here = last.where in ("", current_folder())
     return last.command if here else f"cd {quote(last.where)} && {last.command}"
 
 

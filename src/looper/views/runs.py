@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from looper.errors import BadInput
-from looper.journal import Damage, Tail, holder_of, read_stream
+from looper.errors import BadInput, JournalError
+from looper.journal import Damage, Tail, holder_of, must_be_records, read_stream
 from looper.metrics.arms import ArmFigures, Rate, arm_figures
 from looper.metrics.behaviour import (
     StepCounts,
@@ -375,8 +375,13 @@ class RunTail:
         self._view: RunView | None = None
 
     def refresh(self) -> bool:
-        """Read on; whether anything is different from what was there before."""
-        changed = [tail.refresh() for tail in self._tails.values()]
+        """Read on; whether anything is different from what was there before. Raises BadInput where the folder cannot be read."""
+        try:
+            must_be_records(self.folder)
+            changed = [tail.refresh() for tail in self._tails.values()]
+        except JournalError as error:
+            self._view = None
+            raise BadInput(str(error)) from error
         if not any(changed):
             return False
         self._view = None
@@ -384,7 +389,10 @@ class RunTail:
 
     def view(self) -> RunView:
         """As far as was read. Raises BadInput where the folder is no run folder."""
-        writer = holder_of(self.folder)
+        try:
+            writer = holder_of(self.folder)
+        except JournalError as error:
+            raise BadInput(str(error)) from error
         if self._view is None or self._view.writer != writer:
             self._view = self._made(writer)
         return self._view
@@ -451,7 +459,7 @@ def written(folder: Path) -> float:
     times = [0.0]
     for path in folder.glob("*.jsonl"):
         try:
-            times.append(path.stat().st_mtime)
+            times.append(path.lstat().st_mtime)
         except FileNotFoundError:
             continue
     return max(times)
