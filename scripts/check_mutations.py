@@ -76,7 +76,7 @@ BREAKS = (
     Break(
         "a workspace that is not its base tree is refused",
         "edges/workspaces/exports.py",
-        "if self._base != self._export.base.tree:",
+        "if self._base != self._export.tree:",
         "if False:",
         ("edges/test_workspaces.py",),
     ),
@@ -195,7 +195,7 @@ BREAKS = (
     Break(
         "an unfinished run that was begun otherwise is refused",
         "cli/running.py",
-        "if same and view.finished < view.planned and not nothing_done(other):",
+        "if same and view.finished < view.planned and not nothing_done(view.folder):",
         "if False:",
         ("experiment/test_run.py",),
     ),
