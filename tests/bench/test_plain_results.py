@@ -64,17 +64,63 @@ class Meta(type):
 class Made(int, metaclass=Meta): ...
 
 
+class Same(type):
+    """Its classes equal each of Python's."""
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    __hash__ = type.__hash__
+
+
+class Raised(Exception, metaclass=Same): ...
+
+
+class OfAll(metaclass=Same):
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = object.__hash__
+
+
+class Pretends(Always):
+    __class__ = type  # type: ignore[assignment]
+    __bases__ = (BaseException,)
+
+
 Pair = collections.namedtuple("Pair", "a b")
 OWN = [
     None, True, 3, 1.5, 2j, "a", b"a", bytearray(b"a"), range(3), [1, [2]], (1, "a"), {1, 2}, frozenset({1}), {"a": [1]},
     collections.OrderedDict(a=1), collections.Counter("aab"), collections.deque([1, 2], 3), {"a": 1}.keys(), decimal.Decimal("1.5"),
-    datetime.date(2020, 1, 1), datetime.timedelta(1), Quiet(3), collections.defaultdict(int, a=1),
+    datetime.date(2020, 1, 1), datetime.timedelta(1), collections.defaultdict(int, a=1),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", OWN, ids=lambda value: type(value).__name__)
 def test_what_python_s_own_types_hold_is_seen_as_it_is(value: object) -> None:
     assert plain(value) == value and type(plain(value)) is type(value)
+
+
+def test_what_derives_from_one_without_a_word_is_equal_to_the_same_and_still_no_plain_one() -> None:
+    class Names(list[str]): ...
+
+    for value, is_equal in ((Quiet(3), 3), (Names(["a"]), ["a"])):
+        seen = plain(value)
+        assert (
+            seen == is_equal
+            and repr(seen) == repr(is_equal)
+            and type(seen) not in (type(value), type(is_equal))
+        )
+
+
+def test_what_is_shared_or_holds_itself_is_gone_through_once() -> None:
+    shared: list[Any] = []
+    for _ in range(60):
+        shared = [shared, shared]
+    seen = plain(shared)
+    assert seen[0] is seen[1]
+    shared.append(shared)
+    assert (seen := plain(shared))[2] is seen
 
 
 @pytest.mark.parametrize(
@@ -133,6 +179,44 @@ def test_however_a_test_compares_an_object_that_equals_everything_does_not_pass(
     assert _outcomes(tmp_path / "right", RIGHT, WAYS[way]) == {"passed"}
     said = _outcomes(tmp_path / "hostile", HOSTILE, WAYS[way])
     assert "tampered" in said or "passed" not in said
+
+
+REACHES = {
+    "its name": "import sys\nsys.modules['looper_plain'].plain = lambda value, known=None: value\n",
+    "the import": "import builtins\nbuiltins.__import__.__globals__['plain'] = lambda value, known=None: value\n",
+    "its cells": "import builtins\nfor cell in builtins.__import__.__closure__:\n"
+    "    if isinstance(cell.cell_contents, frozenset): cell.cell_contents = frozenset()\n",
+    "collections": "import collections\ncollections.deque = E\n",
+    "a builtin": "import builtins\nbuiltins.abs = lambda x: 0\n",
+    "a module's name": "import math, sys, types\nfake = types.ModuleType('math')\nfake.isclose = lambda *given, **named: True\n"
+    "sys.modules['math'] = fake\n",
+    "a name that it has not": "import sys\nsys.modules['product.f'] = f\nsys.modules['x.f'] = f\n__name__ = 'x'\ndel f\n",
+    "a profile": "import sys\nclass N(int): pass\ndef evil(frame, event, arg):\n"
+    "    if type(arg) is N: N.__eq__ = lambda self, other: True\ndef f(x):\n    sys.setprofile(evil)\n    return N(0)\n",
+}
+EACH = (
+    "def test_f():\n    assert abs(f(2) - 4) < 1e-6\n    assert f(2) == 4\n    assert math.isclose(f(2), 4)\n"
+)
+
+
+@pytest.mark.parametrize("reaches", REACHES)
+def test_what_a_product_does_to_how_it_is_seen_does_not_make_it_pass(tmp_path: Path, reaches: str) -> None:
+    hostile = HOSTILE.replace("math.isclose = lambda *given, **named: True\n", "")
+    hostile = hostile.replace(
+        "    __len__",
+        "    __sub__ = lambda self, other: self\n    __abs__ = lambda self: self\n    __lt__ = __eq__\n    __len__",
+    )
+    said = _outcomes(tmp_path / "hostile", hostile + REACHES[reaches], EACH)
+    assert "tampered" in said or "passed" not in said
+
+
+def test_what_tests_hand_over_is_theirs_when_it_comes_back_and_when_it_is_changed(tmp_path: Path) -> None:
+    product = "import functools\nclass P: pass\nP.K = K = P()\ndef f(x): return x\ndef g(x, y=None):\n    x.append(y or E())\n"
+    product += "class E:\n    __eq__ = lambda self, other: True\ndef h(): return functools.partial(f, 3)\ndef k(): return K\n"
+    test = "def test_f():\n    own = object()\n    assert f(own) is own and f([own])[0] is own\n    held = []\n    g(held)\n"
+    test += "    assert held != [3] and h()() == 3 and k() is k() and f(k()) is k()\n    things = [k()]\n    g(things, k())\n"
+    test += "    assert things == [k(), k()]\n"
+    assert _outcomes(tmp_path / "back", product, test, names="f, g, h, k") == {"passed"}
 
 
 def test_things_of_the_product_are_handed_back_to_it_and_its_functions_too(tmp_path: Path) -> None:

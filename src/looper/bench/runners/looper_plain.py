@@ -12,8 +12,26 @@ import operator
 import os
 import types
 
-SCALARS = (type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented))
-WHOLE = SCALARS + (
+# Bound here: what a module or the builtins mean by these names later is the product's to say.
+from builtins import (
+    all,
+    any,
+    bytearray,
+    callable,
+    getattr,
+    hasattr,
+    id,
+    issubclass,
+    map,
+    object,
+    setattr,
+    type,
+    vars,
+)
+from collections import deque, defaultdict
+
+WHOLE = (type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented))
+WHOLE += (
     decimal.Decimal,
     datetime.date,
     datetime.datetime,
@@ -25,7 +43,15 @@ WHOLE = SCALARS + (
 HOLDING = (list, tuple, set, frozenset)
 MAPPINGS = (dict, collections.OrderedDict, collections.Counter)
 VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
-CALLED = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+# By identity: a metaclass of the product's own can equal all of them.
+IS_WHOLE, IS_HOLDING, IS_MAPPING, IS_VIEW = (
+    frozenset(map(id, kinds)) for kinds in (WHOLE, HOLDING, MAPPINGS, VIEWS)
+)
+IS_TYPE = IS_WHOLE | IS_HOLDING | IS_MAPPING
+DERIVED = {
+    id(kind): type("Derived", (kind,), {}) for kind in (int, float, complex, str, bytes) + HOLDING + MAPPINGS
+}
+"""For what derives from a type without a word on what it is equal to: no class that the product could say it of later."""
 SAYS_NOTHING = frozenset(
     [
         "__module__",
@@ -46,63 +72,83 @@ SAYS_NOTHING = frozenset(
 def connect(tree, files):
     """What these files of tests import from the root of the tree is handed to them so, from now on."""
     genuine = builtins.__import__
-    names = {name.partition(".")[0] for name in os.listdir(tree)} - {"tests", "conftest", ""}
-    inside = {os.path.join(tree, name) for name in files}
+    names = frozenset(name.partition(".")[0] for name in os.listdir(tree)) - {"tests", "conftest", ""}
+    inside = frozenset(os.path.join(tree, name) for name in files)
 
     def imported(name, globals=None, locals=None, fromlist=(), level=0):
         found = genuine(name, globals, locals, fromlist, level)
-        of_tests = isinstance(globals, dict) and globals.get("__file__") in inside
+        of_tests = type(globals) is dict and globals.get("__file__") in inside
         return Module(found) if of_tests and not level and name.partition(".")[0] in names else found
 
     builtins.__import__ = imported
 
 
-def plain(value):
+def plain(value, known=None):
+    """`known` has, by identity, what something was seen as already, with the thing itself."""
     kind = type(value)
-    if kind in WHOLE:
+    at = id(kind)
+    if at in IS_WHOLE or id(value) in IS_TYPE:
         return value
-    if kind in HOLDING:
-        return kind([plain(item) for item in value])
-    if kind in MAPPINGS:
-        return kind({plain(key): plain(item) for key, item in value.items()})
+    known = {} if known is None else known
+    if id(value) not in known:
+        # What holds itself is known before it is gone through.
+        if kind is list:
+            known[id(value)] = found, _ = [], value
+            found.extend([plain(item, known) for item in value])
+        elif at in IS_MAPPING:
+            known[id(value)] = found, _ = kind(), value
+            for key, item in value.items():
+                found[plain(key, known)] = plain(item, known)
+        else:
+            known[id(value)] = _made(value, kind, known), value
+    return known[id(value)][0]
+
+
+def _made(value, kind, known):
+    at = id(kind)
+    if at in IS_HOLDING:
+        return kind([plain(item, known) for item in value])
     if kind is bytearray:
         return bytearray(value)
-    if kind is collections.deque:
-        return collections.deque([plain(item) for item in value], value.maxlen)
-    if kind is collections.defaultdict:
-        pairs = {plain(key): plain(item) for key, item in value.items()}
-        return collections.defaultdict(value.default_factory, pairs)
-    if kind in VIEWS:
-        return value if all(_is_plain(item) for item in value) else Thing(value)
-    if kind in CALLED:
-        return Function(value)
-    if isinstance(value, type):
-        return value if issubclass(value, BaseException) else Class(value)
+    if kind is deque:
+        return deque([plain(item, known) for item in value], value.maxlen)
+    if kind is defaultdict:
+        found = defaultdict(plain(value.default_factory, known))
+        found.update({plain(key, known): plain(item, known) for key, item in value.items()})
+        return found
+    if at in IS_VIEW:
+        return value if all(id(type(item)) in IS_WHOLE for item in value) else thing(value)
     if hasattr(kind, "__next__"):
         return (plain(item) for item in value)
-    return value if _is_plain(value) else Thing(value)
+    return _derived(value, known)
 
 
-def _is_plain(value):
-    """Whether it is one of Python's own, or derives from one and leaves to it what it is equal to and how it is shown."""
-    kind = type(value)
-    if kind in WHOLE:
-        return True
-    if type(kind) is not type:
-        return False
-    for base in kind.__mro__:
-        if base in WHOLE:
-            return True
-        if base in HOLDING or base in MAPPINGS:
-            held = (
-                base.__iter__(value)
-                if base in HOLDING
-                else (each for pair in base.items(value) for each in pair)
+def _derived(value, known):
+    """Of what derives from one of Python's own types and leaves to it what it is equal to and how it is shown."""
+    for base in type.mro(type(value)) if type(type(value)) is type else ():
+        at = id(base)
+        if at in DERIVED:
+            if at in IS_MAPPING:
+                return DERIVED[at]({plain(key, known): plain(item, known) for key, item in base.items(value)})
+            if at in IS_HOLDING:
+                return DERIVED[at]([plain(item, known) for item in base.__iter__(value)])
+            return DERIVED[at](
+                base.__getnewargs__(value)[0] if at != id(complex) else complex.__add__(value, 0)
             )
-            return all(_is_plain(item) for item in held)
         if any(name.startswith("__") and name not in SAYS_NOTHING for name in vars(base)):
-            return False
-    return False
+            break
+    return thing(value)
+
+
+THINGS = {}
+
+
+def thing(of):
+    """The same one for the same object each time."""
+    if id(of) not in THINGS:
+        kind = type(of)
+        THINGS[id(of)] = Class(of) if issubclass(kind, type) else Function(of) if callable(of) else Thing(of)
+    return THINGS[id(of)]
 
 
 class Thing:
@@ -121,9 +167,16 @@ class Thing:
 class Function(Thing):
     def __call__(self, *arguments, **named):
         given = [handed(item) for item in arguments]
-        return plain(
-            object.__getattribute__(self, "_of")(*given, **{key: handed(named[key]) for key in named})
-        )
+        known = {}
+        for item in arguments:
+            # What tests handed over is theirs when it comes back.
+            for own in [item] + (list(item) if type(item) is list else []):
+                known[id(own)] = own, own
+        found = object.__getattribute__(self, "_of")(*given, **{key: handed(named[key]) for key in named})
+        for item, was in zip(arguments, given):  # noqa: B905 - on old Pythons, too
+            if type(item) is list:
+                item[:] = [plain(each, known) for each in was]
+        return plain(found, known)
 
 
 class Class(Function):
@@ -134,27 +187,32 @@ class Module(types.ModuleType):
     """A module of the product."""
 
     def __init__(self, of):
-        super().__init__(getattr(of, "__name__", ""))
-        self.__dict__["__of__"] = of
+        types.ModuleType.__init__(self, "")
+        # Without a name nothing is looked for in sys.modules that it has not.
+        self.__dict__.update(__of__=of, __name__=None)
 
     def __getattr__(self, name):
         found = getattr(self.__dict__["__of__"], name)
+        kind = type(found)
         if name == "__all__":
             return found
-        if isinstance(found, types.ModuleType):
+        if kind is types.ModuleType:
             return Module(found)
-        return Function(found) if callable(found) and not isinstance(found, type) else plain(found)
+        if issubclass(kind, type):
+            # What tests say that it is raised. Whoever says what its classes are equal to does not get so far.
+            return found if kind is type and issubclass(found, BaseException) else thing(found)
+        return plain(found)
 
 
 def handed(value):
     """What a test hands to the product: things are what they are of, in lists and the like too."""
     kind = type(value)
-    if kind in (Thing, Function, Class):
+    if kind is Thing or kind is Function or kind is Class:
         return object.__getattribute__(value, "_of")
-    if kind in HOLDING and any(type(item) not in WHOLE for item in value):
+    if id(kind) in IS_HOLDING and any(id(type(item)) not in IS_WHOLE for item in value):
         changed = [handed(item) for item in value]
         return value if all(map(operator.is_, changed, value)) else kind(changed)
-    if kind is dict and any(type(item) not in WHOLE for item in value.values()):
+    if kind is dict and any(id(type(item)) not in IS_WHOLE for item in value.values()):
         changed = {key: handed(item) for key, item in value.items()}
         return changed if any(changed[key] is not value[key] for key in value) else value
     return value

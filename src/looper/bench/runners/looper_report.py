@@ -121,22 +121,31 @@ _BUILTINS = "__import__ AssertionError BaseException Exception all any bool geta
 class Originals:
     """What decides outcomes, as it was before the product was imported; honest products leave it alone."""
 
-    def __init__(self, modules):
+    def __init__(self, modules, builtin=(), own=None):
+        """Of `modules` what can be called, and what else of `builtin` names tests use; of `own`, which no name leads to, everything."""
         # By position and not by name: comparing is done after each test.
         self._known = [
-            (vars(builtins), "builtins", name, getattr(builtins, name)) for name in _BUILTINS.split()
+            (vars(builtins), "builtins", name, getattr(builtins, name))
+            for name in _BUILTINS.split() + list(builtin)
         ]
         self._hooks = []
+        self._cells = []
         for module in modules:
-            self._remember(vars(module), module.__name__)
-            for name, value in list(vars(module).items()):
-                if isinstance(value, type) and value.__module__ == module.__name__:
-                    self._remember(vars(value), module.__name__ + "." + name)
+            self._known.append((sys.modules, "sys.modules", module.__name__, module))
+            self._remember(module)
+        if own is not None:
+            self._remember(own, every=True)
+            self._cells = [(cell, cell.cell_contents) for cell in builtins.__import__.__closure__]
 
-    def _remember(self, namespace, place):
-        for name, value in list(namespace.items()):
-            if callable(value) or isinstance(value, (classmethod, staticmethod, property)):
-                self._known.append((namespace, place, name, value))
+    def _remember(self, module, every=False):
+        spaces = [(vars(module), module.__name__)]
+        for name, value in spaces[0][0].items():
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                spaces.append((vars(value), module.__name__ + "." + name))
+        for space, place in spaces:
+            for name, value in list(space.items()):
+                if every or callable(value) or isinstance(value, (classmethod, staticmethod, property)):
+                    self._known.append((space, place, name, value))
 
     def remember_hooks(self, manager):
         """Functions that pytest's own plugins hook in, before those of any tree are loaded."""
@@ -152,4 +161,7 @@ class Originals:
             for namespace, place, name, value in self._known
             if namespace.get(name, missing) is not value
         ]
-        return named + ["a hook of pytest" for hook, function in self._hooks if hook.function is not function]
+        named += ["a hook of pytest" for hook, function in self._hooks if hook.function is not function]
+        return named + [
+            "what tests import by" for cell, held in self._cells if cell.cell_contents is not held
+        ]

@@ -8,6 +8,7 @@ it is asked for.
 import looper_report
 
 import ast
+import builtins
 import gc
 import importlib
 import itertools
@@ -41,22 +42,24 @@ def watched(asked=()):
 
 
 def asked_by(files):
-    """Modules outside of the tree that tests import, as far as they say so at their beginning."""
+    """Modules outside of the tree that tests import, as far as they say so at their beginning, and the builtins that they name."""
     product = {name.partition(".")[0] for name in os.listdir(looper_report.TREE)}
-    found = set()
+    found, names = set(), set()
     for name in files:
         try:
             with open(os.path.join(looper_report.TREE, name), "rb") as stream:
-                body = ast.parse(stream.read()).body
+                tree = ast.parse(stream.read())
         except (OSError, ValueError, SyntaxError):
             continue
-        for node in body:
+        names.update(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+        for node in tree.body:
             if isinstance(node, ast.Import):
                 found.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module)
                 found.update("%s.%s" % (node.module, alias.name) for alias in node.names)
-    return sorted(name for name in found if name.partition(".")[0] not in product)
+    outside = sorted(name for name in found if name.partition(".")[0] not in product)
+    return outside, sorted(name for name in names if hasattr(builtins, name))
 
 
 def main():
@@ -93,10 +96,14 @@ def main():
         say("error", "importing pytest failed: %s: %s" % (type(error).__name__, error))
         raise
     # A pytest under test is replaced by its own tests, and whether unittest was imported before them is seen by some.
+    asked, named = asked_by(files) if bare else (["unittest.mock"], [])
+    decide = [] if from_tree else watched(asked)
+    own = None
     if bare and not pipes:
-        looper_plain.connect(looper_report.TREE, files)
-    asked = asked_by(files) if bare else ["unittest.mock"]
-    originals = looper_report.Originals([] if from_tree else watched(asked))
+        own = looper_plain
+        own.connect(looper_report.TREE, files)
+        del sys.modules[own.__name__]
+    originals = looper_report.Originals(decide, named, own)
     if pipes:
         import looper_apart
 
