@@ -1190,3 +1190,11 @@ def test_c6_a_servers_words_end_in_one_full_stop(client: Client) -> None:
     with pytest.raises(ModelError, match=r"[^.]\.( |$)") as raised:
         ask(client, ["close"])
     assert ".." not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["sk-sécret", "sk-secret\n", "sk-\x00secret"])
+def test_a_key_that_no_header_can_hold_is_refused_without_being_said(key: str) -> None:
+    for make in (OpenAICompatibleModel, AnthropicModel):
+        with pytest.raises(BadInput) as refused:
+            make("m", key, base_url="http://127.0.0.1:9", context_tokens=100)
+        assert "key" in str(refused.value) and "cret" not in str(refused.value)

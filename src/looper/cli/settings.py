@@ -55,8 +55,8 @@ def settings() -> Settings:
         functions={name: os.environ.get(f"LOOPER_{name.upper()}", "") for name in FUNCTION_SUITES},
         workspaces=_place(os.environ.get("LOOPER_WORKSPACES") or state / "workspaces"),
         mirrors=_place(os.environ.get("LOOPER_MIRRORS") or state / "mirrors"),
-        openai_key=os.environ.get("OPENAI_API_KEY", ""),
-        anthropic_key=os.environ.get("ANTHROPIC_API_KEY", ""),
+        openai_key=os.environ.get("OPENAI_API_KEY", "").strip(),
+        anthropic_key=os.environ.get("ANTHROPIC_API_KEY", "").strip(),
     )
 
 

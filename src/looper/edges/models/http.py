@@ -175,7 +175,7 @@ class Server:
         self, what: str, url: str, headers: dict[str, str], how_to_start: str, patience: Patience
     ) -> None:
         """`what` names it in messages. Raises BadInput for a key that no header can hold."""
-        if not all(value.isascii() for value in headers.values()):
+        if not all(value.isascii() and value.isprintable() for value in headers.values()):
             raise BadInput(f"The key for {what[:1].lower()}{what[1:]} holds characters that no key has.")
         self.what = what
         self._url, self._headers = url, {**headers, "Accept-Encoding": "identity"}
