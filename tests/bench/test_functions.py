@@ -63,30 +63,38 @@ def test_gold_resolves_every_function_and_nothing_does_not(
     assert name in listed and "ready" in listed
 
 
-@pytest.mark.parametrize(("suite", "rows"), [("humaneval", HUMAN_EVAL), ("mbpp", MBPP)])
+NEARLY = {
+    **HUMAN_EVAL[0],
+    "task_id": "HumanEval/7",
+    "test": "\n\ndef check(candidate):\n    assert abs(candidate(9) - 3) < 1e-6\n",
+}
+OF_TWO = {**MBPP[1], "task_id": 7, "test_list": ["assert abs(double(N) - 8) < 1e-6"]}
+
+
+@pytest.mark.parametrize(
+    ("suite", "row", "hunk"),
+    [
+        ("humaneval", NEARLY, '@@ -5 +5,3 @@\n     """ The root of x. """\n+    return 100\n'),
+        ("mbpp", OF_TWO, "@@ -1 +1,3 @@\n # To be written.\n+def double(x): return 100\n"),
+    ],
+    ids=["humaneval", "mbpp"],
+)
 def test_what_a_solution_defines_beside_takes_no_name_of_the_tests(
-    suite: str, rows: list[dict[str, Any]], tmp_path: Path, state: Path
+    suite: str, row: dict[str, Any], hunk: str, tmp_path: Path, state: Path
 ) -> None:
-    """A wrong one that says what numbers, lists and texts are."""
+    """A wrong one, beside which `abs` is what it says."""
     project = Project(tmp_path, state)
-    project.environment[f"LOOPER_{suite.upper()}"] = written(tmp_path / "rows.jsonl", rows)
-    listed = project.looper("bench", "validate", "--suite", suite, "--fresh").stderr.splitlines()
-    name = next(line.split()[1].rstrip(":") for line in listed if ": valid" in line)
-    lines = [
-        "class Same:",
-        "    def __eq__(self, other): return True",
-        "sqrt = sorted = set = abs = lambda *given: Same()",
-    ]
-    lines += [f"def {each}(*given): return Same()" for each in ("root", "twice", "shared", "double")]
-    lines += ["class math: inf, pi = 0, 4", "check = print"]
-    first = {"humaneval": "import math", "mbpp": "# To be written."}[suite]
-    patch = f"--- a/solution.py\n+++ b/solution.py\n@@ -1 +1,{len(lines) + 1} @@\n {first}\n"
-    patch += "".join(f"+{line}\n" for line in lines)
-    predictions = written(
-        tmp_path / "preds.jsonl", [{"instance_id": name, "model_name_or_path": "m", "model_patch": patch}]
+    project.environment[f"LOOPER_{suite.upper()}"] = written(tmp_path / "rows.jsonl", [row])
+    patch = f"--- a/solution.py\n+++ b/solution.py\n{hunk}+def abs(x): return 0\n"
+    prediction = {
+        "instance_id": f"{'MBPP' if suite == 'mbpp' else 'HumanEval'}-7",
+        "model_name_or_path": "m",
+        "model_patch": patch,
+    }
+    found = project.looper(
+        "bench", "verify", written(tmp_path / "preds.jsonl", [prediction]), "--suite", suite
     )
-    found = project.looper("bench", "verify", predictions, "--suite", suite)
-    assert found.returncode == 0 and '"resolved_instances": 0' in found.stdout, found.stderr + found.stdout
+    assert found.returncode == 0 and '"resolved_instances": 0' in found.stdout, found.stderr
     (verdict,) = read_run(Path(found.stderr.splitlines()[-1])).verdicts
     assert verdict.applied and "tests did not pass" in verdict.cause
 

@@ -52,20 +52,12 @@ DERIVED = {
     id(kind): type("Derived", (kind,), {}) for kind in (int, float, complex, str, bytes) + HOLDING + MAPPINGS
 }
 """For what derives from a type without a word on what it is equal to: no class that the product could say it of later."""
-SAYS_NOTHING = frozenset(
-    [
-        "__module__",
-        "__doc__",
-        "__dict__",
-        "__weakref__",
-        "__slots__",
-        "__new__",
-        "__init__",
-        "__qualname__",
-        "__annotations__",
-    ]
-    + ["__firstlineno__", "__static_attributes__", "__orig_bases__", "__parameters__"]
-)
+# fmt: off
+SAYS_NOTHING = frozenset((
+    "__module__", "__doc__", "__dict__", "__weakref__", "__slots__", "__new__", "__init__", "__qualname__", "__annotations__",
+    "__firstlineno__", "__static_attributes__", "__orig_bases__", "__parameters__",
+))
+# fmt: on
 """What a class may say that derives from one of these types, and still be that to whoever compares it."""
 
 
@@ -146,8 +138,7 @@ THINGS = {}
 def thing(of):
     """The same one for the same object each time."""
     if id(of) not in THINGS:
-        kind = type(of)
-        THINGS[id(of)] = Class(of) if issubclass(kind, type) else Function(of) if callable(of) else Thing(of)
+        THINGS[id(of)] = Function(of) if callable(of) else Thing(of)
     return THINGS[id(of)]
 
 
@@ -179,10 +170,6 @@ class Function(Thing):
         return plain(found, known)
 
 
-class Class(Function):
-    """To be called; what it makes is a thing."""
-
-
 class Module(types.ModuleType):
     """A module of the product."""
 
@@ -207,7 +194,7 @@ class Module(types.ModuleType):
 def handed(value):
     """What a test hands to the product: things are what they are of, in lists and the like too."""
     kind = type(value)
-    if kind is Thing or kind is Function or kind is Class:
+    if kind is Thing or kind is Function:
         return object.__getattribute__(value, "_of")
     if id(kind) in IS_HOLDING and any(id(type(item)) not in IS_WHOLE for item in value):
         changed = [handed(item) for item in value]
