@@ -95,7 +95,8 @@ def test_g41_arms_are_compared_on_common_cells_only() -> None:
     found = paired_difference(first, second)
     assert found is not None
     assert (found.pairs, found.gains, found.losses) == (3, 1, 0)
-    assert found.difference == pytest.approx(1 / 3) and found.low < found.difference < found.high
+    low, high = found.interval()
+    assert found.difference == pytest.approx(1 / 3) and low < found.difference < high
     assert paired_difference(first, {"nothing": True}) is None
 
 
@@ -106,7 +107,7 @@ def test_swapping_the_arms_flips_the_sign_and_nothing_else() -> None:
     there, back = paired_difference(first, second), paired_difference(second, first)
     assert there is not None and back is not None
     assert there.difference == -back.difference and there.p_value == back.p_value
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert there.interval() == pytest.approx(tuple(-end for end in reversed(back.interval())))
 
 
 def test_a_rate_of_nothing_has_no_value() -> None:
@@ -119,7 +120,7 @@ def test_a_rise_is_that_of_the_straight_line_through_all_arms() -> None:
     arms = [dict.fromkeys(tasks, value) for value in (0.0, 1.0, 1.0)]
     found = rise(arms)
     assert found is not None and found.difference == pytest.approx(1.0) and found.pairs == 8
-    assert found.p_by_task == pytest.approx(2 / 2**8), "every sign pattern but two is less extreme"
+    assert found.p_flip == pytest.approx(2 / 2**8), "every sign pattern but two is less extreme"
     back = rise(arms[::-1])
     assert back is not None and back.difference == pytest.approx(-1.0)
     two = mean_difference(arms[1], arms[0])

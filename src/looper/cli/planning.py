@@ -9,6 +9,8 @@ from looper.cli.settings import Settings
 from looper.cli.wiring import training_memory
 from looper.errors import BadInput
 from looper.experiment.schedule import quoting
+from looper.metrics.design import unit_of
+from looper.metrics.paired import repository_of
 from looper.metrics.registered import ALPHA
 from looper.records.plan import Expect
 from looper.views.forecast import discordance, measured, power_lines, time_lines
@@ -36,7 +38,9 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
         plan, cells + gathering, workers_for(plan, options.workers), measured(settings.runs, plan)
     )
     yield from _memory_lines(prepared, settings)
-    yield from power_lines(plan, len(prepared.tasks), discordance(settings.runs, plan))
+    yield from power_lines(
+        plan, [task.instance_id for task in prepared.tasks], discordance(settings.runs, plan)
+    )
     yield from _decision_lines(prepared)
     yield from _gate_lines(prepared)
 
@@ -69,9 +73,10 @@ def _decision_lines(prepared: Prepared) -> Iterator[str]:
     if not contrasts:
         return
     tested = sum(found.expect is Expect.MORE for found in contrasts)
+    repositories = len({repository_of(task.instance_id) for task in prepared.tasks})
     yield (
-        f"decided: once, when every cell has its end; differences ({tested}) by paired permutation over tasks, two-sided at "
-        f"{ALPHA}, adjusted together (Holm); margins ({len(contrasts) - tested}) by 90 % intervals"
+        f"decided: once, when every cell has its end, by {unit_of(prepared.plan, repositories).value}; "
+        f"{tested} differences and {len(contrasts) - tested} margins in one family at {ALPHA} (Holm), each by its interval"
     )
 
 

@@ -2,39 +2,90 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from math import comb, sqrt
+from enum import StrEnum
+from functools import cache, cached_property
+from math import comb, exp, fsum, inf, log, sqrt
 from statistics import NormalDist, fmean
+from typing import Protocol
 
-from looper.metrics.clustered import cluster_bootstrap, sign_flip
-from looper.metrics.continuous import bca
+from looper.metrics.clustered import TOLERANCE, sign_flip
+
+LEAST_P, MOST_P = 1e-15, 0.999
+
+
+class Unit(StrEnum):
+    """What was drawn, or treated, independently of the rest: the level at which a difference is decided."""
+
+    TASK = "task"
+    REPOSITORY = "repository"
+
+
+ENOUGH_REPOSITORIES = 10
+"""With fewer, nothing is said about repositories that were not looked at. Source: Cameron, Gelbach and Miller 2008, whose
+clustered tests mislead below about ten clusters."""
+
+
+class Difference(Protocol):
+    """One arm less another, on common cells, decided by unit."""
+
+    @property
+    def pairs(self) -> int: ...
+    @property
+    def difference(self) -> float: ...
+    @property
+    def unit(self) -> Unit: ...
+    @property
+    def units(self) -> int: ...
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of no difference; below alpha exactly where `interval(1 - alpha)` leaves out 0."""
+        ...
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """None where the data carry none."""
+        ...
 
 
 @dataclass(frozen=True)
 class PairedDifference:
     """Resolve rate of one arm minus that of another, on common cells."""
 
-    pairs: int
+    both: int
     gains: int
     """Resolved by the first arm only."""
     losses: int
     """Resolved by the second arm only."""
-    difference: float
-    low: float
-    high: float
-    """95 % interval by Newcombe's method 10 for paired proportions."""
-    within_margin: tuple[float, float]
-    """The same at 90 %: inside a margin it is equivalence."""
-    p_value: float
-    """Exact McNemar test, two-sided. Takes cells for independent; with several seeds see `p_by_task`."""
-    mid_p: float
-    """The same test's mid-p value."""
-    p_by_task: float
-    """Paired permutation test over tasks, each with the mean over its seeds."""
-    clusters: int
-    """Repositories."""
-    by_cluster: tuple[float, float] | None
-    """95 % interval when whole repositories are drawn anew; None for a single one."""
+    neither: int
+    unit: Unit
+    units: int
+    effective: float
+    """So many independent pairs would say as much: pairs over the design effect, no fewer than units. Source: Kish 1965."""
+    p_flip: float
+    """Exact sign-flip test over units, two-sided."""
+
+    @property
+    def pairs(self) -> int:
+        return self.both + self.gains + self.losses + self.neither
+
+    @property
+    def difference(self) -> float:
+        return (self.gains - self.losses) / self.pairs
+
+    @property
+    def discordance(self) -> float:
+        """Share of the pairs in which the arms differ."""
+        return (self.gains + self.losses) / self.pairs
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Newcombe's method 10 for as many pairs as are effective, with Student's quantile for the units; wide enough to hold 0
+        where the exact test does not leave it out. It has a width even where all pairs agree."""
+        table = (self.both, self.gains, self.losses, self.neither)
+        low, high = newcombe_paired(*table, confidence, effective=self.effective, units=self.units)
+        return (min(low, 0.0), max(high, 0.0)) if self.p_flip > 1 - confidence else (low, high)
+
+    @cached_property
+    def p_value(self) -> float:
+        return max(self.p_flip, least_alpha(lambda alpha: _leaves_out(self.interval(1 - alpha), 0.0)))
 
 
 @dataclass(frozen=True)
@@ -43,34 +94,79 @@ class MeanDifference:
 
     pairs: int
     difference: float
-    low: float
-    high: float
-    """95 % interval: bias-corrected and accelerated bootstrap over tasks."""
-    within_margin: tuple[float, float]
-    """The same at 90 %."""
-    p_by_task: float
-    """Paired permutation test over tasks, each with the mean over its seeds."""
+    error: float
+    """Standard error, from sums over units (CR1 in the literature of clustered data)."""
+    unit: Unit
+    units: int
+    p_flip: float
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
+        """By Student's t over units; None for a single unit, or where all units agree: that they vary by nothing is not known
+        from their not having done so."""
+        if self.error == 0.0 or self.units < 2:
+            return None
+        half = student(confidence, self.units) * self.error
+        low, high = self.difference - half, self.difference + half
+        return (min(low, 0.0), max(high, 0.0)) if self.p_flip > 1 - confidence else (low, high)
+
+    @cached_property
+    def p_value(self) -> float:
+        return max(self.p_flip, least_alpha(lambda alpha: _leaves_out(self.interval(1 - alpha), 0.0)))
 
 
-def mean_difference(first: Mapping[str, float], second: Mapping[str, float]) -> MeanDifference | None:
-    """Keys as in `paired_difference`. None where the arms have no cell in common."""
+def _leaves_out(interval: tuple[float, float] | None, value: float) -> bool:
+    return interval is not None and not interval[0] <= value <= interval[1]
+
+
+def least_alpha(decided: Callable[[float], bool]) -> float:
+    """The smallest level at which something is decided that is decided at every higher one; 1 where it never is."""
+    low, high = log(LEAST_P), log(MOST_P)
+    if not decided(MOST_P):
+        return 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if decided(exp(middle)) else (middle, high)
+    return exp(high)
+
+
+def student(confidence: float, units: int) -> float:
+    """Quantile of Student's t, two-sided, of a mean over so many units; infinite for a single one."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(units - 1, (1 + confidence) / 2)) if units > 1 else inf
+
+
+def mean_difference(
+    first: Mapping[str, float], second: Mapping[str, float], unit: Unit = Unit.TASK
+) -> MeanDifference | None:
+    """Keys as in `paired_difference`; every task counts as one, with the mean over its seeds. None where the arms have no cell
+    in common."""
     common = sorted(first.keys() & second.keys())
     if not common:
         return None
-    tasks = [fmean(values) for values in _grouped({key: first[key] - second[key] for key in common}, _task)]
-    found = fmean(tasks)
-    low, high = bca(tasks) or (found, found)
+    moved = _grouped({key: first[key] - second[key] for key in common}, task_of)
+    tasks = {task: fmean(values) for task, values in moved.items()}
+    groups = list(_grouped(tasks, repository_of if unit is Unit.REPOSITORY else str).values())
     return MeanDifference(
         pairs=len(common),
-        difference=found,
-        low=low,
-        high=high,
-        within_margin=bca(tasks, confidence=0.9) or (found, found),
-        p_by_task=sign_flip(tasks),
+        difference=fmean(tasks.values()),
+        error=sqrt(clustered_variance(groups)) if len(groups) > 1 else 0.0,
+        unit=unit,
+        units=len(groups),
+        p_flip=sign_flip([fsum(values) for values in groups]),
     )
 
 
-def rise(arms: Sequence[Mapping[str, float]]) -> MeanDifference | None:
+def clustered_variance(groups: Sequence[Sequence[float]]) -> float:
+    """Of the mean over all members, where whole groups are independent; two groups or more."""
+    count = sum(map(len, groups))
+    mean = fsum(fsum(values) for values in groups) / count
+    spread = fsum((fsum(values) - len(values) * mean) ** 2 for values in groups)
+    # What rounding leaves of equal values is no spread.
+    return 0.0 if spread < TOLERANCE**2 * count else spread * len(groups) / (len(groups) - 1) / count**2
+
+
+def rise(arms: Sequence[Mapping[str, float]], unit: Unit = Unit.TASK) -> MeanDifference | None:
     """How much a straight line through the arms rises from the first to the last, the arms being evenly apart; keys as in
     `paired_difference`. None where they have no cell in common.
 
@@ -79,7 +175,7 @@ def rise(arms: Sequence[Mapping[str, float]]) -> MeanDifference | None:
     """
     common = set(arms[0]).intersection(*arms[1:])
     lines = {key: line_rise([arm[key] for arm in arms]) for key in common}
-    return mean_difference(lines, dict.fromkeys(common, 0.0))
+    return mean_difference(lines, dict.fromkeys(common, 0.0), unit)
 
 
 def line_rise(values: Sequence[float]) -> float:
@@ -90,7 +186,9 @@ def line_rise(values: Sequence[float]) -> float:
     return (len(values) - 1) * slope / sum(weight * weight for weight in weights)
 
 
-def paired_difference(first: Mapping[str, bool], second: Mapping[str, bool]) -> PairedDifference | None:
+def paired_difference(
+    first: Mapping[str, bool], second: Mapping[str, bool], unit: Unit = Unit.TASK
+) -> PairedDifference | None:
     """Keys are SEED/REPOSITORY-NUMBER, a cell but for its arm. None where the arms have no cell in common."""
     common = first.keys() & second.keys()
     if not common:
@@ -98,35 +196,41 @@ def paired_difference(first: Mapping[str, bool], second: Mapping[str, bool]) -> 
     gains = sum(first[key] and not second[key] for key in common)
     losses = sum(second[key] and not first[key] for key in common)
     both = sum(first[key] and second[key] for key in common)
-    table = both, gains, losses, len(common) - both - gains - losses
-    low, high = newcombe_paired(*table)
+    pairs = len(common)
     moved = {key: int(first[key]) - int(second[key]) for key in sorted(common)}
-    tasks, repos = _grouped(moved, _task), _grouped(moved, lambda key: _task(key).rpartition("-")[0])
+    level = (lambda key: repository_of(task_of(key))) if unit is Unit.REPOSITORY else task_of
+    groups = list(_grouped(moved, level).values())
+    independent = ((gains + losses) / pairs - ((gains - losses) / pairs) ** 2) / pairs
+    varies = clustered_variance(groups) if len(groups) > 1 else 0.0
+    # Where nothing varies, nothing says that members of a unit are independent of each other.
+    effect = varies / independent if independent > 0 else pairs / len(groups)
     return PairedDifference(
-        pairs=len(common),
+        both=both,
         gains=gains,
         losses=losses,
-        difference=(gains - losses) / len(common),
-        low=low,
-        high=high,
-        within_margin=newcombe_paired(*table, confidence=0.9),
-        p_value=mcnemar_exact(gains, losses),
-        mid_p=mcnemar_mid_p(gains, losses),
-        p_by_task=sign_flip([fmean(values) for values in tasks]),
-        clusters=len(repos),
-        by_cluster=cluster_bootstrap(repos),
+        neither=pairs - both - gains - losses,
+        unit=unit,
+        units=len(groups),
+        effective=pairs / min(max(effect, 1.0), pairs / len(groups)),
+        p_flip=sign_flip([sum(values) for values in groups]),
     )
 
 
-def _task(key: str) -> str:
-    return key.partition("/")[2]
+def task_of(where: str) -> str:
+    """Of SEED/TASK."""
+    return where.partition("/")[2]
 
 
-def _grouped(moved: Mapping[str, float], group: Callable[[str], str]) -> list[list[float]]:
+def repository_of(task: str) -> str:
+    """Of the id of a task, which is its repository's with a number behind it."""
+    return task.rpartition("-")[0]
+
+
+def _grouped(moved: Mapping[str, float], group: Callable[[str], str]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for key, value in moved.items():
         found.setdefault(group(key), []).append(value)
-    return list(found.values())
+    return found
 
 
 @cache
@@ -139,23 +243,26 @@ def mcnemar_exact(gains: int, losses: int) -> float:
 
 
 def mcnemar_mid_p(gains: int, losses: int) -> float:
-    """As `mcnemar_exact`, with half of what is as likely as what was seen; nearer to its level on small runs."""
+    """As `mcnemar_exact`, with half of what is as likely as what was seen; nearer to its level on small runs. Source:
+    Fagerland, Lydersen and Laake 2013, whose value of a tie is 1 less half of its probability."""
     discordant = gains + losses
     if discordant == 0:
         return 1.0
-    return mcnemar_exact(gains, losses) - comb(discordant, gains) / 2.0**discordant * (
-        1.0 if gains != losses else 0.0
-    )
+    seen = comb(discordant, gains) / 2.0**discordant
+    return 1.0 - seen / 2 if gains == losses else mcnemar_exact(gains, losses) - seen
 
 
 @cache
 def wilson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of one proportion. Source: Wilson 1927."""
-    share, z = successes / total, NormalDist().inv_cdf((1 + confidence) / 2)
+    return _wilson(successes / total, total, NormalDist().inv_cdf((1 + confidence) / 2))
+
+
+def _wilson(share: float, total: float, z: float) -> tuple[float, float]:
     middle = share + z * z / (2 * total)
     half = z * sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
     below, above = ((middle + side) / (1 + z * z / total) for side in (-half, half))
-    return (below if successes else 0.0, above if successes < total else 1.0)
+    return (below if share else 0.0, above if share < 1 else 1.0)
 
 
 @cache
@@ -170,34 +277,40 @@ def clopper_pearson(successes: int, total: int, confidence: float = 0.95) -> tup
 
 
 def newcombe_paired(
-    both: int, first_only: int, second_only: int, neither: int, confidence: float = 0.95
+    both: int,
+    first_only: int,
+    second_only: int,
+    neither: int,
+    confidence: float = 0.95,
+    *,
+    effective: float | None = None,
+    units: int | None = None,
 ) -> tuple[float, float]:
-    """Interval of the difference of two paired proportions. Source: Newcombe 1998, method 10."""
+    """Interval of the difference of two paired proportions. Source: Newcombe 1998, method 10.
+
+    Of pairs that are not independent: as if there were `effective` of them, with Student's quantile for so many `units` in the
+    place of the normal one, which is how surveys use Wilson's interval (Korn and Graubard 1998).
+    """
     total = both + first_only + second_only + neither
+    counted = total if effective is None else effective
+    z = NormalDist().inv_cdf((1 + confidence) / 2) if units is None else student(confidence, units)
+    if z == inf:
+        return -1.0, 1.0
     first, second = (both + first_only) / total, (both + second_only) / total
-    low_1, high_1 = wilson(both + first_only, total, confidence)
-    low_2, high_2 = wilson(both + second_only, total, confidence)
-    phi = _correlation(both, first_only, second_only, neither)
+    (low_1, high_1), (low_2, high_2) = (_wilson(share, counted, z) for share in (first, second))
+    phi = _correlation(*(counted * cell / total for cell in (both, first_only, second_only, neither)))
+    down = (first - low_1) ** 2 - 2 * phi * (first - low_1) * (high_2 - second) + (high_2 - second) ** 2
+    up = (second - low_2) ** 2 - 2 * phi * (second - low_2) * (high_1 - first) + (high_1 - first) ** 2
     difference = first - second
-    down = sqrt(
-        max(
-            0.0, (first - low_1) ** 2 - 2 * phi * (first - low_1) * (high_2 - second) + (high_2 - second) ** 2
-        )
-    )
-    up = sqrt(
-        max(
-            0.0, (second - low_2) ** 2 - 2 * phi * (second - low_2) * (high_1 - first) + (high_1 - first) ** 2
-        )
-    )
-    return max(-1.0, difference - down), min(1.0, difference + up)
+    return max(-1.0, difference - sqrt(max(0.0, down))), min(1.0, difference + sqrt(max(0.0, up)))
 
 
-def _correlation(both: int, first_only: int, second_only: int, neither: int) -> float:
+def _correlation(both: float, first_only: float, second_only: float, neither: float) -> float:
     """Newcombe's phi, with his continuity correction where it is positive."""
     total = both + first_only + second_only + neither
     margins = (both + first_only) * (second_only + neither) * (both + second_only) * (first_only + neither)
-    if margins == 0:
+    if margins <= 0:
         return 0.0
     determinant = both * neither - first_only * second_only
     corrected = max(0.0, determinant - total / 2) if determinant > 0 else determinant
-    return float(corrected / sqrt(margins))
+    return corrected / sqrt(margins)

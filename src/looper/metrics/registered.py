@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from looper.metrics.family import holm
-from looper.metrics.paired import MeanDifference, PairedDifference
+from looper.metrics.paired import Difference, least_alpha
 from looper.records.plan import Contrast, Expect
 
 ALPHA = 0.05
+"""Chance that anything false is said of all that a plan registers."""
 COVERED = 0.95
 """Share of the cells of both arms that must have a verdict."""
-Difference = PairedDifference | MeanDifference
 
 
 class Finding(StrEnum):
@@ -20,6 +20,8 @@ class Finding(StrEnum):
     SHOWN = "shown"
     REFUTED = "refuted"
     OPEN = "open"
+    PILOT = "pilot"
+    """The plan could not have seen what it is about: figures, and no decision."""
     NOT_MEASURED = "not measured"
     INDECISIVE = "indecisive"
     """Too many cells are without a verdict."""
@@ -33,9 +35,15 @@ class Registered:
 
     contrast: Contrast
     difference: Difference | None
-    p_adjusted: float | None
-    """By task, adjusted for all registered differences (Holm); None for a margin, which an interval decides."""
+    p_adjusted: float
+    """Over all that the plan registers (Holm): the least level of the whole family at which this one is decided."""
+    confidence: float
+    """Of the interval that decides: with it, and with no other, interval and decision agree."""
     finding: Finding
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return None if self.difference is None else self.difference.interval(self.confidence)
 
     @property
     def sentence(self) -> str:
@@ -47,6 +55,8 @@ class Registered:
                 return self.contrast.refuted
             case Finding.OPEN:
                 return self.contrast.open
+            case Finding.PILOT:
+                return "An estimate; the plan is too small to decide it."
             case Finding.INDECISIVE:
                 return f"Fewer than {100 * COVERED:.0f} % of the cells have a verdict: nothing is concluded."
             case Finding.NOT_EXERCISED:
@@ -57,34 +67,50 @@ class Registered:
                 )
 
 
-def judge(pairs: Sequence[tuple[Contrast, Difference | None]]) -> list[Registered]:
-    """Differences are tested at 0.05 over the family of all that are registered; margins by the 90 % interval, which is two
-    one-sided tests at 0.05."""
-    tested = [found for contrast, found in pairs if contrast.expect is Expect.MORE and found is not None]
-    adjusted = iter(holm([found.p_by_task for found in tested]))
+def judge(found: Sequence[tuple[Contrast, Difference | None, Finding | None]]) -> list[Registered]:
+    """Each contrast with its difference and with what forbids a conclusion, where something does.
+
+    Every contrast that was registered is in the family, differences and margins alike, measured or not: what was not measured,
+    or must not be concluded from, has p = 1. A difference is tested two-sided; a margin by two one-sided tests (Schuirmann
+    1987), each at the level of its step in Holm's order, which also is the level of the interval.
+    """
+    p_values = [
+        1.0 if difference is None or veto is not None else _decided_at(contrast, difference)
+        for contrast, difference, veto in found
+    ]
+    adjusted = holm(p_values)
+    rejected = sum(p < ALPHA for p in adjusted)
+    order = sorted(range(len(found)), key=lambda at: p_values[at])
     results = []
-    for contrast, found in pairs:
-        p = next(adjusted) if contrast.expect is Expect.MORE and found is not None else None
-        finding = Finding.NOT_MEASURED if found is None else _finding(contrast, found, p)
-        results.append(Registered(contrast, found, p, finding))
+    for at, (contrast, difference, veto) in enumerate(found):
+        # What is not decided was not decided at the step where Holm's order stopped.
+        alpha = ALPHA / (len(found) - min(order.index(at), rejected))
+        confidence = 1 - alpha if contrast.expect is Expect.MORE else 1 - 2 * alpha
+        finding = veto or Finding.NOT_MEASURED
+        if veto is None and difference is not None:
+            interval = difference.interval(confidence)
+            finding = _finding(contrast, interval) if adjusted[at] < ALPHA else Finding.OPEN
+        results.append(Registered(contrast, difference, adjusted[at], confidence, finding))
     return results
 
 
-def _finding(contrast: Contrast, found: Difference, p: float | None) -> Finding:
+def _decided_at(contrast: Contrast, found: Difference) -> float:
+    """The least level at which a contrast is decided, either way."""
     if contrast.expect is Expect.MORE:
-        if p is None or p >= ALPHA:
-            return Finding.OPEN
-        return Finding.SHOWN if found.difference > 0 else Finding.REFUTED
-    low, high = found.within_margin
-    above, below = high < contrast.margin, low > -contrast.margin
-    inside = {
-        Expect.SAME: above and below,
-        Expect.NOT_MORE: above,
-        Expect.NOT_LESS: below,
-    }[contrast.expect]
-    outside = {
-        Expect.SAME: low > contrast.margin or high < -contrast.margin,
-        Expect.NOT_MORE: low > contrast.margin,
-        Expect.NOT_LESS: high < -contrast.margin,
+        return found.p_value
+    half = least_alpha(lambda alpha: _finding(contrast, found.interval(1 - alpha)) is not Finding.OPEN)
+    return min(1.0, half / 2)
+
+
+def _finding(contrast: Contrast, interval: tuple[float, float] | None) -> Finding:
+    """By where an interval lies; open where there is none."""
+    if interval is None:
+        return Finding.OPEN
+    (low, high), margin = interval, contrast.margin
+    inside, outside = {
+        Expect.MORE: (low > 0, high < 0),
+        Expect.SAME: (-margin < low and high < margin, low > margin or high < -margin),
+        Expect.NOT_MORE: (high < margin, low > margin),
+        Expect.NOT_LESS: (low > -margin, high < -margin),
     }[contrast.expect]
     return Finding.SHOWN if inside else Finding.REFUTED if outside else Finding.OPEN

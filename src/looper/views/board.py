@@ -106,7 +106,7 @@ def bars(run: RunView) -> tuple[list[Bar], float, float]:
     ]
     if not rows:
         return [], 50.0, 0.0
-    edge = max(0.1, *(max(abs(found.low), abs(found.high)) for *_, found in rows))
+    edge = max(0.1, *(abs(end) for *_, found in rows for end in found.interval()))
 
     def place(share: float) -> float:
         return round(50 + 50 * share / edge, 2)
@@ -115,12 +115,13 @@ def bars(run: RunView) -> tuple[list[Bar], float, float]:
         Bar(
             f"{arm} − {base}",
             place(found.difference),
-            place(found.low),
-            place(found.high),
-            f"{100 * found.difference:+.1f} points, 95 % {100 * found.low:+.1f} to {100 * found.high:+.1f}, {found.pairs} pairs",
+            place(low),
+            place(high),
+            f"{100 * found.difference:+.1f} points, 95 % {100 * low:+.1f} to {100 * high:+.1f}, {found.pairs} pairs",
             (arm, base) in registered,
         )
         for arm, base, found in rows
+        for low, high in [found.interval()]
     ]
     return found_bars, 50.0, 100 * edge
 

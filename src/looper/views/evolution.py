@@ -9,6 +9,7 @@ from looper.evolution.state import Generation, State
 from looper.metrics.paired import paired_difference
 from looper.records.gate import Benchmarked, GateOutcome
 from looper.records.generation import Cause, Event, Judged, Moved, Phase, Proposed, Reported, Spent, Stopped
+from looper.views.findings import gain_text
 
 
 def tree_lines(state: State) -> Iterator[str]:
@@ -49,7 +50,7 @@ def unseen_line(active: Mapping[str, bool], first: Mapping[str, bool]) -> str:
         return "on unseen tasks: not measured"
     return (
         f"on {found.pairs} unseen tasks the active version resolves {sum(active.values())}, the first one {sum(first.values())}: "
-        f"{100 * found.difference:+.1f} points, 95 % {100 * found.low:+.1f} to {100 * found.high:+.1f}, p = {found.p_value:.2g}"
+        f"{gain_text(found)}"
     )
 
 
@@ -58,10 +59,7 @@ def credit_line(title: str, active: Mapping[str, bool], without: Mapping[str, bo
     found = paired_difference(active, without)
     if found is None:
         return f"  {title}: not measured"
-    return (
-        f"  {title} is worth {100 * found.difference:+.1f} points of that, 95 % {100 * found.low:+.1f} to {100 * found.high:+.1f}, "
-        f"p = {found.p_value:.2g}"
-    )
+    return f"  {title} is worth {gain_text(found)}"
 
 
 def described(state: State) -> dict[str, Any]:

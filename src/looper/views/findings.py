@@ -4,11 +4,11 @@ from dataclasses import replace
 from statistics import fmean
 
 from looper.metrics.arms import ArmFigures, Rate
-from looper.metrics.paired import PairedDifference, clopper_pearson, wilson
-from looper.metrics.power import smallest_detectable
-from looper.metrics.registered import Registered
+from looper.metrics.design import ENOUGH, Design, smallest_visible
+from looper.metrics.paired import ENOUGH_REPOSITORIES, PairedDifference, Unit, clopper_pearson, wilson
+from looper.metrics.registered import ALPHA, Registered
 from looper.records.learning import Treatment
-from looper.records.plan import ArmRole, Expect, Gate, Metric
+from looper.records.plan import ArmRole, Contrast, Expect, Gate, Metric
 from looper.records.treatment import ProofKind
 from looper.views.questions import question_lines
 from looper.views.runs import RunView
@@ -81,16 +81,44 @@ def registered_lines(run: RunView) -> list[str]:
     found = run.registered
     if not found or run.finished < run.planned:
         return []
-    lines = [*pilot_lines(run)]
+    lines = [*pilot_lines(run), scope_line(run)]
     for number, result in enumerate(found):
         name = "primary" if number == 0 else "secondary"
-        p = f", p = {result.p_adjusted:.2g} adjusted" if result.p_adjusted is not None else ""
-        contrast = result.contrast
         lines.append(
-            f"{name}: {contrast.name}{in_units(result)}, {result.finding.value}{p}: "
+            f"{name}: {result.contrast.name}{in_units(result)}, {p_text(result)}{result.finding.value}: "
             f"{' '.join(result.sentence.split())}"
         )
     return lines
+
+
+def p_text(result: Registered) -> str:
+    """The p-value within the family, where something was measured."""
+    return "" if result.difference is None else f"p = {result.p_adjusted:.2g} adjusted, "
+
+
+def scope_line(run: RunView) -> str:
+    """What every difference of the run is about, its unit, and its family."""
+    design, plan = run.design, run.manifest.plan
+    counts = f"{design.tasks} tasks of {design.repositories} repositories, {counted(design.seeds, 'seed')}"
+    if run.unit is Unit.REPOSITORY:
+        about = f"about repositories like these: {counts}; the unit is the repository"
+    elif any(arm.learning is not None for arm in plan.arms):
+        about = (
+            f"about these repositories and no others, since what is learned is learned for each and {ENOUGH_REPOSITORIES} are "
+            f"the fewest to generalise from: {counts}; the unit is the task"
+        )
+    else:
+        about = f"about tasks like these of these repositories: {counts}; the unit is the task"
+    if not plan.contrasts:
+        return about
+    return (
+        f"{about}; {counted(len(plan.contrasts), 'contrast')} in one family, decided at {ALPHA} together (Holm), each by the "
+        "interval beside it"
+    )
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def stratified_lines(run: RunView) -> list[str]:
@@ -109,44 +137,59 @@ def stratified_lines(run: RunView) -> list[str]:
 
 
 def pilot_lines(run: RunView) -> list[str]:
-    """Whether the run could have found what its primary contrast expects; tasks are counted once, whatever their seeds."""
-    # What is no yes or no has a power of its own, which nobody has measured.
-    wanted = next(
-        (
-            found
-            for found in run.manifest.plan.contrasts
-            if found.expect is Expect.MORE and found.metric is Metric.RESOLVED
-        ),
-        None,
-    )
-    differ = run.discordance()
-    if wanted is None or differ is None or not run.tasks:
+    """Whether the run could have shown what its primary contrast is about."""
+    if run.sight is None or run.sight >= ENOUGH:
         return []
-    least = smallest_detectable(len(run.tasks), differ)
-    if least is not None and least <= wanted.expected:
-        return []
-    could = "none" if least is None else f"{100 * least:.0f} points"
-    why = (
-        f"with {len(run.tasks)} tasks and equal arms that differ in {100 * differ:.0f} % of cells, the smallest difference "
-        f"found with 80 % power is {could}; {100 * wanted.expected:.0f} are expected"
-    )
+    why = sight_text(run.design, run.manifest.plan.contrasts[0], run.sight, run.discordance() is not None)
     reason = next((found.reason for found in run.manifest.overrides if found.gate is Gate.POWER), None)
     if reason is not None:
         return [f"underpowered, and called confirmatory for a reason ({reason}): {why}"]
-    return [f"a PILOT, which confirms nothing: {why}"]
+    return [f"a PILOT, which decides nothing: {why}"]
+
+
+def sight_text(design: Design, primary: Contrast, sight: float, measured: bool) -> str:
+    """How likely a design shows its primary contrast, and what it could see."""
+    effect = "0" if primary.expect is not Expect.MORE else _in_unit(primary.expected, primary.metric, "+")
+    text = f"{primary.name} is shown with a chance of {100 * sight:.0f} % where it is {effect}"
+    if primary.metric is not Metric.RESOLVED:
+        return f"{text}, by the spread that was measured"
+    least = smallest_visible(design)
+    could = (
+        f"no difference is shown in {100 * ENOUGH:.0f} % of runs"
+        if least is None
+        else f"the smallest difference that is shown in {100 * ENOUGH:.0f} % of runs is {100 * least:.0f} points"
+    )
+    share = f"{100 * design.discordance:.0f} % of cells differ between equal arms{'' if measured else ', assumed'}"
+    spread = (
+        f", differences vary by {100 * design.spread:.0f} points between repositories, assumed"
+        if design.unit is Unit.REPOSITORY
+        else ""
+    )
+    return f"{text}, and {could} ({share}{spread})"
 
 
 def in_units(result: Registered) -> str:
-    """The difference with its interval, in the unit of its metric."""
+    """The difference with the interval that decides it, in the unit of its metric."""
     found, contrast = result.difference, result.contrast
     if found is None:
         return ""
     what = "" if contrast.metric is Metric.RESOLVED else f" of {contrast.metric.value.replace('_', ' ')}"
-    low, high = found.within_margin if contrast.expect is not Expect.MORE else (found.low, found.high)
-    share = "90 %" if contrast.expect is not Expect.MORE else "95 %"
-    if contrast.metric.is_share:
-        return f": {100 * found.difference:+.1f} points{what}, {share} {100 * low:+.1f} to {100 * high:+.1f}"
-    return f": {found.difference:+.3f} nats per token{what}, {share} {low:+.3f} to {high:+.3f}"
+    said = f": {_in_unit(found.difference, contrast.metric, sign='+')}{what}, "
+    if result.interval is None:
+        return f"{said}no interval, since nothing varies"
+    low, high = (_in_unit(end, contrast.metric, sign="+", bare=True) for end in result.interval)
+    return f"{said}{share_text(result.confidence)} {low} to {high}"
+
+
+def share_text(confidence: float) -> str:
+    """95 %, 99.3 %: as many digits as a level has that is no round one."""
+    return f"{100 * confidence:.3g} %"
+
+
+def _in_unit(value: float, metric: Metric, sign: str = "", *, bare: bool = False) -> str:
+    if metric.is_share:
+        return f"{100 * value:{sign}.1f}" if bare else f"{100 * value:{sign}.1f} points"
+    return f"{value:{sign}.3f}" if bare else f"{value:{sign}.3f} nats per token"
 
 
 def contrast_lines(run: RunView) -> list[str]:
@@ -166,21 +209,13 @@ def contrast_lines(run: RunView) -> list[str]:
 
 
 def difference_text(found: PairedDifference) -> str:
-    return (
-        f"{100 * found.difference:+.1f} points, 95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}, "
-        f"{found.pairs} pairs, {found.gains} gained, {found.losses} lost, exact McNemar p = {found.p_value:.2g} "
-        f"(mid-p {found.mid_p:.2g})"
-        f"{_clustered_text(found)}"
-    )
+    """One difference by itself, without the family that a registered one is in."""
+    return f"{gain_text(found)} by {found.unit.value} ({found.units}), {found.pairs} pairs, {found.gains} gained, {found.losses} lost"
 
 
-def _clustered_text(found: PairedDifference) -> str:
-    """What remains when seeds of a task, and tasks of a repository, are not taken for independent."""
-    text = f"; by task p = {found.p_by_task:.2g}"
-    if found.by_cluster is not None:
-        low, high = found.by_cluster
-        text += f"; by repository {100 * low:+.1f} to {100 * high:+.1f}, {found.clusters} of them"
-    return text
+def gain_text(found: PairedDifference) -> str:
+    low, high = found.interval()
+    return f"{100 * found.difference:+.1f} points, 95 % {100 * low:+.1f} to {100 * high:+.1f}, p = {found.p_value:.2g}"
 
 
 def control_lines(run: RunView) -> list[str]:

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-from looper.metrics.power import smallest_detectable
-from looper.records.plan import Arm, Plan
+from looper.metrics.design import ENOUGH, design_of, effect_of_interest, power_of
+from looper.records.plan import Arm, Metric, Plan
+from looper.views.findings import sight_text
 from looper.views.runs import RunView, read_runs
-
-DISCORDANCES = (0.1, 0.2, 0.3)
-"""Shown where no run has measured how often equal arms differ."""
 
 
 @dataclass(frozen=True)
@@ -90,22 +88,18 @@ def time_lines(plan: Plan, cells: int, workers: int, found: Measured | None) -> 
         yield f"tokens: about {cells * found.tokens / 1e6:.1f} million, at {found.tokens:.0f} a cell"
 
 
-def power_lines(plan: Plan, tasks: int, known: tuple[str, float] | None) -> Iterator[str]:
-    """The smallest difference that the exact McNemar test would find with 80 % power."""
-    shares: Sequence[float] = DISCORDANCES
+def power_lines(plan: Plan, tasks: Sequence[str], known: tuple[str, float] | None) -> Iterator[str]:
+    """What the plan could see if it were run as it is, decided as it will be."""
     if known is not None:
         yield f"equal arms differed in {100 * known[1]:.0f} % of cells in {known[0]}"
-        shares = [known[1]]
-    else:
+    elif plan.contrasts:
         yield "how often equal arms differ is not measured here; a run with an arm of the role again measures it"
-    seeds = len(plan.seeds)
-    for share in shares:
-        found = [f"{tasks} tasks: {_points(smallest_detectable(tasks, share))}"]
-        if seeds > 1:
-            most = smallest_detectable(tasks * seeds, share)
-            found.append(f"if {seeds} seeds of a task were independent: {_points(most)}")
-        yield f"smallest difference seen with 80 % power, {100 * share:.0f} % of pairs discordant: {'; '.join(found)}"
-
-
-def _points(effect: float | None) -> str:
-    return "none" if effect is None else f"{100 * effect:.1f} points"
+    if not plan.contrasts or not tasks:
+        return
+    primary, design = plan.contrasts[0], design_of(plan, tasks, known and known[1])
+    if primary.metric is not Metric.RESOLVED:
+        yield f"power: not known before the data, since how {primary.metric.value.replace('_', ' ')} varies was not measured"
+        return
+    sight = power_of(design, primary, effect_of_interest(primary))
+    text = sight_text(design, primary, sight, known is not None)
+    yield f"power: {text}" if sight >= ENOUGH else f"power, a PILOT, which decides nothing: {text}"

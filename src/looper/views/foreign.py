@@ -50,7 +50,7 @@ def _against(run: ForeignRun, first: ForeignRun) -> Iterator[str]:
         yield f"{run.name} − {first.name}: no task is judged in both"
         return
     yield f"{run.name} − {first.name}: {difference_text(found)}"
-    least = smallest_detectable(found.pairs, max(0.01, (found.gains + found.losses) / found.pairs))
+    least = smallest_detectable(found.pairs, max(0.01, found.discordance))
     could = "no difference at all" if least is None else f"{100 * least:.0f} points"
     yield f"  smallest difference that {found.pairs} such tasks show with 80 % power: {could}"
 

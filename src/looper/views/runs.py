@@ -22,11 +22,29 @@ from looper.metrics.behaviour import (
 )
 from looper.metrics.choice import Made, can_choose, chosen, own_check
 from looper.metrics.continual import forgotten
-from looper.metrics.paired import MeanDifference, PairedDifference, mean_difference, paired_difference, rise
+from looper.metrics.design import (
+    ENOUGH,
+    Design,
+    design_of,
+    effect_of_interest,
+    power_at_error,
+    power_of,
+    unit_of,
+)
+from looper.metrics.paired import (
+    Difference,
+    MeanDifference,
+    PairedDifference,
+    Unit,
+    mean_difference,
+    paired_difference,
+    repository_of,
+    rise,
+)
 from looper.metrics.registered import COVERED, Finding, Registered, judge
 from looper.records.base import Record
 from looper.records.likelihood import AttemptLikelihood, Likelihood
-from looper.records.plan import ArmRole, Chooser, Contrast, Metric, RunManifest
+from looper.records.plan import ArmRole, Chooser, Contrast, Gate, Metric, RunManifest
 from looper.records.seal import Seal
 from looper.records.session import Session, Trained
 from looper.records.trajectory import Trajectory
@@ -236,7 +254,8 @@ class RunView:
     def paired(self, arm: str, against: str) -> PairedDifference | None:
         """Of what two arms resolved. Worked out once: its resampling is what takes longest of all."""
         if (arm, against) not in self._paired:
-            self._paired[arm, against] = paired_difference(self.outcomes(arm), self.outcomes(against))
+            found = paired_difference(self.outcomes(arm), self.outcomes(against), self.unit)
+            self._paired[arm, against] = found
         return self._paired[arm, against]
 
     @cached_property
@@ -254,19 +273,52 @@ class RunView:
         common = first.keys() & second.keys()
         return sum(first[key] != second[key] for key in common) / len(common) if common else None
 
+    @property
+    def unit(self) -> Unit:
+        """Of everything that is compared."""
+        return unit_of(self.manifest.plan, len({repository_of(task) for task in self.tasks}))
+
+    @cached_property
+    def design(self) -> Design:
+        """With the discordance that its equal arms have, where it has such arms."""
+        return design_of(self.manifest.plan, self.tasks, self.discordance())
+
+    @cached_property
+    def sight(self) -> float | None:
+        """Chance that the run shows its primary contrast, were the difference as large as the plan expects; of a margin, were
+        there none. None where nothing is registered or measured."""
+        contrasts = self.manifest.plan.contrasts
+        found = self._compared(contrasts[0]) if contrasts else None
+        if found is None:
+            return None
+        if isinstance(found, MeanDifference) and contrasts[0].metric is not Metric.RESOLVED:
+            return power_at_error(contrasts[0], found.error, found.units, len(contrasts))
+        return power_of(self.design, contrasts[0], effect_of_interest(contrasts[0]))
+
+    @property
+    def pilot(self) -> bool:
+        """Whether the run is too small for what it is about; nothing of it is decided, unless a person said why it may be."""
+        return self.sight is not None and self.sight < ENOUGH and self.manifest.stops(Gate.POWER)
+
     @cached_property
     def registered(self) -> list[Registered]:
         """The plan's own contrasts, with what was found. A failed arm has no rate, so nothing is found."""
-        found = judge([(one, self._compared(one)) for one in self.manifest.plan.contrasts])
+        found = judge(
+            [
+                (one, each := self._compared(one), self._veto(one, each))
+                for one in self.manifest.plan.contrasts
+            ]
+        )
+        decided = (Finding.SHOWN, Finding.REFUTED, Finding.OPEN)
         return [
-            each
-            if each.difference is None
-            else replace(each, finding=self._veto(each.contrast) or each.finding)
+            replace(each, finding=Finding.PILOT) if self.pilot and each.finding in decided else each
             for each in found
         ]
 
-    def _veto(self, contrast: Contrast) -> Finding | None:
+    def _veto(self, contrast: Contrast, found: Difference | None) -> Finding | None:
         """Why nothing may be concluded of what was compared; None where it may."""
+        if found is None:
+            return None
         if self._covered(contrast) < COVERED:
             return Finding.INDECISIVE
         fired = {
@@ -289,10 +341,12 @@ class RunView:
         if self._run_for(contrast) & self.failed_arms.keys():
             return None
         if contrast.through:
-            return rise([self.measured(name, contrast.metric) for name in contrast.arms])
+            return rise([self.measured(name, contrast.metric) for name in contrast.arms], self.unit)
         if contrast.metric is not Metric.RESOLVED:
             return mean_difference(
-                self.measured(contrast.arm, contrast.metric), self.measured(contrast.against, contrast.metric)
+                self.measured(contrast.arm, contrast.metric),
+                self.measured(contrast.against, contrast.metric),
+                self.unit,
             )
         return self.paired(contrast.arm, contrast.against)
 

@@ -23,7 +23,9 @@ from looper.views.findings import (
     control_lines,
     damage_lines,
     in_units,
+    p_text,
     pilot_lines,
+    scope_line,
     stratified_lines,
     treatment_lines,
 )
@@ -76,7 +78,9 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
         hypothesis=plan.hypothesis,
         sections=sections,
-        pilot=[*pilot_lines(run), *stratified_lines(run)] if run.finished == run.planned else [],
+        pilot=[*pilot_lines(run), scope_line(run), *stratified_lines(run)]
+        if run.finished == run.planned
+        else [],
         registered=_registered(run),
         unfinished=_nothing_registered(run),
         deviations=_deviations(run),
@@ -110,8 +114,7 @@ def _registered(run: RunView) -> list[dict[str, str]]:
 
 
 def _figures_of(found: Registered) -> str:
-    p = f", p = {found.p_adjusted:.2g} adjusted over the family" if found.p_adjusted is not None else ""
-    return in_units(found) + p
+    return f"{in_units(found)}, {p_text(found)}".removesuffix(", ")
 
 
 def _nothing_registered(run: RunView) -> str:
@@ -141,15 +144,19 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
         plots.Interval(
             name=f"{arm} − {base}",
             difference=100 * one.difference,
-            low=100 * one.low,
-            high=100 * one.high,
+            low=100 * low,
+            high=100 * high,
             emphasis=(arm, base) in registered,
         )
         for arm, base, one in run.contrasts
         if one is not None and arm not in run.failed_arms
+        for low, high in [one.interval()]
     ]
     if rows:
-        note = "Filled: registered before the data. Intervals by Newcombe, cells taken for independent."
+        note = (
+            f"Filled: registered before the data. Intervals of 95 %, each by itself; the unit is the {run.unit.value}. "
+            "What decides a registered one stands with it."
+        )
         found.append((plots.forest(rows), "Differences from base", note))
     curves = {
         arm.name: shares
