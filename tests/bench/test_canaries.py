@@ -15,8 +15,8 @@ def varied(source: str, name: str) -> str:
     found = Module(source.encode()).varied(name, Random(1))
     assert found is not None
     whole = Module(found.source)
-    assert whole.function(found.same) is not None and found.changed == name
-    function = whole.function(name)
+    assert whole.function(found.same) is not None
+    function = whole.function(found.changed)
     assert function is not None
     return ast.unparse(function)
 
@@ -182,16 +182,24 @@ def test_of_an_assertion_that_names_what_it_looks_at_the_changed_copy_is_made_al
 
 def test_what_equals_everything_passes_the_changed_copy_and_honest_code_does_not() -> None:
     found = Module(b"def test_f():\n    assert f(3) == 180\n").varied("test_f", Random(1))
-    assert found is not None
+    assert found is not None and found.among
 
     class Equal:
         def __eq__(self, other: object) -> bool:
             return True
 
     source = found.source.decode()
-    assert outcome(source, "test_f", f=lambda n: Equal()) == "passed", "a lie that the canary shows"
+    assert outcome(source, found.changed, f=lambda n: Equal()) == "passed", "a lie that the canary shows"
     honest = {name: outcome(source, name, f=lambda n: 180) for name in (found.same, found.changed)}
-    assert honest == {found.same: "passed", "test_f": "failed"}
+    assert honest == {found.same: "passed", found.changed: "failed"}
+
+
+def test_no_name_tells_which_of_two_copies_must_fail() -> None:
+    source = Module(b"def test_f():\n    assert f(3) == 180\n")
+    drawn = [source.varied("test_f", Random(number)) for number in range(40)]
+    names = [(found.same, found.changed) for found in drawn if found is not None]
+    assert len(names) == 40 and not any("test_f" in pair for pair in names)
+    assert {same for same, _ in names} & {changed for _, changed in names}
 
 
 MARKED = """

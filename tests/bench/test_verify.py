@@ -690,6 +690,84 @@ def test_v10_a_task_without_test_targets_runs_the_whole_suite(
     assert found.outcome is Outcome.RESOLVED
 
 
+def of_a_repository(task: Task, tests: dict[str, str], ids: tuple[str, ...]) -> Task:
+    """The task as one of a repository that configures its tests itself, with these test files."""
+    patch = "".join(
+        f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1,{len(text.splitlines())} @@\n"
+        + "".join(f"+{line}\n" for line in text.splitlines())
+        for path, text in tests.items()
+    )
+    return task.model_copy(
+        update={
+            "environment": f"{task.repo}@1",
+            "test_patch": patch,
+            "test_targets": tuple(path for path in tests if path.endswith(".py")),
+            "fail_to_pass": ids,
+            "pass_to_pass": (),
+        }
+    )
+
+
+def test_v10_a_repository_is_tested_as_it_configures_its_runner(
+    task: Task, environments: HarnessEnvironment, court: Court
+) -> None:
+    function = task.fail_to_pass[0].partition("::test_")[2]
+    text = f"import {task.modified_files[0].removesuffix('.py')} as product\n\n\ndef check_it():\n    assert product.{function}\n"
+    tests = {"pytest.ini": "[pytest]\npython_functions = check_*\n", "tests/test_units.py": text}
+    own = of_a_repository(task, tests, ("tests/test_units.py::check_it",))
+    assert verify(own, task.gold_patch, environments.of(task), court, "v").outcome is Outcome.RESOLVED
+
+
+@pytest.mark.parametrize("kind", ["str", "int", "object"])
+def test_v3_in_a_repository_of_its_own_what_equals_everything_is_tampering(
+    state: Path, sandbox: Sandbox, environments: HarnessEnvironment, court: Court, kind: str
+) -> None:
+    """However many other values the copy that must pass compares with: that it fails then tells nothing, and the other one does."""
+    tasks, mirrors = MicroSuite(state / "suites", 0, 0).load()
+    task = tasks[0]
+    place = state / "workspaces" / f"{os.getpid()}-own"
+    own_mirrors = {f"own:{task.repo}": mirrors[f"{task.suite}:{task.repo}"]}
+    court = replace(court, workspaces=GitWorkspaces(own_mirrors, state / "own-exports", place, sandbox.owner))
+    function = task.fail_to_pass[0].partition("::test_")[2]
+    product = task.modified_files[0]
+    text = f"from {product.removesuffix('.py')} import {function}\n\n\ndef test_it():\n    assert {function}(1) == 'seven'\n"
+    own = of_a_repository(task, {"tests/test_units.py": text}, ("tests/test_units.py::test_it",))
+    own = own.model_copy(update={"suite": "own"})
+    source = (
+        f"class Equal({kind}):\n    def __eq__(self, other):\n        return True\n    __hash__ = None\n\n\n"
+        f"def {function}(*given):\n    return Equal()\n"
+    )
+    patch = patch_with(court.workspaces, own, lambda root: (root / product).write_text(source))
+    assert verify(own, patch, environments.of(task), court, "v").outcome is Outcome.TAMPERED
+    honest = patch_with(
+        court.workspaces,
+        own,
+        lambda root: (root / product).write_text(f"def {function}(*given):\n    return 'seven'\n"),
+    )
+    assert verify(own, honest, environments.of(task), court, "v").outcome is Outcome.RESOLVED
+
+
+@pytest.mark.parametrize(
+    "swapped",
+    [
+        "import _pytest.python as at\nat.pytest_pyfunc_call.__code__ = (lambda pyfuncitem: True).__code__\n",
+        "import unittest.case as at\nat.TestCase.assertEqual.__code__ = (lambda self, first, second, msg=None: None).__code__\n",
+        "import _pytest.runner as at\nat.check_interactive_exception.__defaults__ = (1,)\n",
+    ],
+    ids=("code of a hook", "code of a method", "defaults"),
+)
+def test_v3_what_a_function_of_the_runner_s_does_is_watched_and_not_only_which_it_is(
+    task: Task, environments: HarnessEnvironment, court: Court, swapped: str
+) -> None:
+    product = task.modified_files[0]
+    patch = patch_with(
+        court.workspaces,
+        task,
+        lambda root: (root / product).write_text(f"{swapped}{(root / product).read_text()}"),
+    )
+    assert verify(task, patch, environments.of(task), court, "v").outcome is Outcome.TAMPERED
+
+
 def test_tests_in_a_process_of_their_own_judge_by_plain_data_and_no_lie_crosses(
     level_1: tuple[Task, GitWorkspaces], environments: HarnessEnvironment, sandbox: Sandbox, limits: Limits
 ) -> None:

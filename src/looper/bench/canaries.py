@@ -82,6 +82,8 @@ class Varied:
     same: str
     """Name of the copy that is as its original, as `Class::method` where it is one."""
     changed: str
+    among: bool
+    """Whether the copy that is as its original compares with other values too; the changed one is then equal to none."""
 
 
 class Module:
@@ -157,16 +159,22 @@ class Module:
         edit = next((made for _, make in sorted(choices, key=itemgetter(0)) if (made := make())), None)
         twins = [f"{function.name}_{word}" for word in WORDS]
         twins = [twin for twin in twins if twin.encode() not in self._source]
-        if edit is None or not twins:
+        if edit is None or len(twins) < 2:
             return None
-        twin = random.choice(twins)
         begin, end = self._whole(function)
-        changed = self._edited(begin, end, edit)
-        same = re.sub(
-            rb"(\bdef\s+)" + re.escape(function.name.encode()) + rb"\b",
-            rb"\g<1>" + twin.encode(),
-            self._edited(begin, end, edit.among) if edit.among else self._source[begin:end],
-            count=1,
+        head = re.compile(rb"(\bdef\s+)" + re.escape(function.name.encode()) + rb"\b")
+        # Neither has the original's name: a product that goes by it answers neither, and none can tell by name which must fail.
+        names = random.sample(twins, 2)
+        same, changed = (
+            head.sub(rb"\g<1>" + twin.encode(), text, count=1)
+            for twin, text in zip(
+                names,
+                (
+                    self._edited(begin, end, edit.among) if edit.among else self._source[begin:end],
+                    self._edited(begin, end, edit),
+                ),
+                strict=True,
+            )
         )
         pair = (changed, same) if changed_first else (same, changed)
         both = b"\n\n".join(each.rstrip(b"\n") for each in pair) + b"\n"
@@ -180,7 +188,8 @@ class Module:
         except (SyntaxError, ValueError, RecursionError):
             return None
         above = name.rpartition("::")[0]
-        return Varied(text, f"{above}::{twin}" if above else twin, name)
+        same_name, changed_name = (f"{above}::{twin}" if above else twin for twin in names)
+        return Varied(text, same_name, changed_name, among=edit.among is not None)
 
     def _edited(self, begin: int, end: int, edit: Edit) -> bytes:
         return self._source[begin : edit.begin] + edit.text + self._source[edit.end : end]
@@ -211,15 +220,17 @@ class Module:
         """Statements for the end of a module, after which its other tests are none; until then it can name and call them."""
         bodies = [("", self._tree.body)]
         bodies += [(f"{node.name}.", node.body) for node in self._tree.body if isinstance(node, ast.ClassDef)]
-        names = {
-            above + node.name: None
+        names = [
+            above + node.name
             for above, body in bodies
             for node in body
             if isinstance(node, Function)
             and node.name.startswith("test")
             and not any("fixture" in self._text(each) for each in node.decorator_list)
-        }
-        return "".join(f"{name} = None\n" for name in names if name != kept).encode()
+        ]
+        # Its copies have other names, so what has its own is a definition before it.
+        others = dict.fromkeys(name for name in names if name != kept or names.count(name) > 1)
+        return "".join(f"{name} = None\n" for name in others).encode()
 
     def _changes(self, body: list[ast.stmt], random: Random) -> Iterator[Choice]:
         """Edits of assertions that are met on every way through a test, the surest to be seen through by nobody first."""

@@ -16,7 +16,7 @@ def human_eval_change(row: dict[str, Any]) -> Change:
     """Raises KeyError or TypeError where a field is missing or of a wrong kind."""
     name, before = row["entry_point"], row["prompt"]
     fix = before + row["canonical_solution"].rstrip() + "\n"
-    check = f"{row['test'].rstrip()}\n\n\ndef test_function():\n    check({name})\n"
+    check = _as_test(row["test"].rstrip(), name)
     tests = f"{_asked_of(fix, check)}{check}"
     return Change(
         title=row["task_id"].replace("/", "-"),
@@ -27,6 +27,28 @@ def human_eval_change(row: dict[str, Any]) -> Change:
         fail_to_pass=(f"{TEST_FILE}::test_function",),
         pass_to_pass=(),
     )
+
+
+def _as_test(tests: str, name: str) -> str:
+    """HumanEval's `check(candidate)` as a test of the function with this name, whose assertions can be varied; where `check` is
+    something else, a test that calls it."""
+    calling = f"{tests}\n\n\ndef test_function():\n    check({name})\n"
+    try:
+        found = next(
+            node
+            for node in reversed(ast.parse(tests).body)
+            if isinstance(node, ast.FunctionDef) and node.name == "check"
+        )
+        (argument,) = found.args.args
+        first = found.body[0]
+    except (SyntaxError, ValueError, StopIteration, RecursionError):
+        return calling
+    lines = tests.split("\n")
+    indent = lines[first.lineno - 1][: first.col_offset]
+    if indent.strip() or found.lineno == first.lineno or found.decorator_list or "\r" in tests:
+        return calling
+    head = ["def test_function():", f"{indent}{argument.arg} = {name}"]
+    return "\n".join([*lines[: found.lineno - 1], *head, *lines[first.lineno - 1 :]]) + "\n"
 
 
 def mbpp_change(row: dict[str, Any]) -> Change:

@@ -25,6 +25,8 @@ _IMPORTED = (".pth", ".pyc", ".pyo", ".so", ".pyd", ".egg-link", ".egg")
 _METADATA = re.compile(r"\.(egg|dist)-info/|(^|/)__pycache__/|(^|/)\.git(/|$)", re.IGNORECASE)
 """Entry points, which load plugins; byte code, which can be marked so that it is never compared with its source; records of git."""
 _RUNNER_PACKAGES = frozenset({"pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py"})
+_PLUGINS = re.compile(r"pytest_\w+|_?hypothesis\w*|xdist|execnet|coverage|psutil")
+"""What an environment may have beside pytest is loaded where pytest starts, when the tree is on the module path already."""
 _STARTUP = frozenset({"sitecustomize", "usercustomize", "_virtualenv", "_distutils_hack"})
 """Python imports these before anything else, where there are any."""
 # `django/test` and `sympy/testing` are products, `tests` is nobody's.
@@ -90,7 +92,8 @@ class Protection:
         module = top if below else top.partition(".")[0]
         if module in _STARTUP:
             return bool(below) or top in (module, f"{module}.py")
-        if module not in _RUNNER_PACKAGES and module not in standard_library.NAMES:
+        runner = module in _RUNNER_PACKAGES or _PLUGINS.fullmatch(module) is not None
+        if not runner and module not in standard_library.NAMES:
             return False
         place = f"{root}/{module}" if root else module
         if f"{place}.py" in self._base or f"{place}/__init__.py" in self._base:

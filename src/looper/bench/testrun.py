@@ -72,6 +72,8 @@ class Canary:
     original: Place | None = None
     before: bool = False
     """Whether it runs before the tests, or after them."""
+    among: bool = False
+    """As of `canaries.Varied`."""
 
     def holds(self, entry: "Entry") -> bool:
         return entry.where == self.copy.where
@@ -79,7 +81,8 @@ class Canary:
     def told(self, report: "Report", strict: bool) -> tuple[tuple[str, ...], bool]:
         """What is wrong with a run that came to its end, and whether the canary tells that nothing is.
 
-        Where not strict, a copy that does not run as its original does tells nothing: a file's own name can matter to a test.
+        Where not strict, a copy that does not run as its original does tells nothing: a file's own name can matter to a test. But
+        what is held against one other value, and equals that, is no honest value whatever its neighbour does.
         """
         same = report.outcomes(self.copy.where, self.same)
         changed = report.outcomes(self.copy.where, self.changed)
@@ -94,7 +97,9 @@ class Canary:
             pair = same.get(parameters), changed.get(parameters)
             if pair[0] is TestOutcome.PASSED and pair[1] in (TestOutcome.FAILED, TestOutcome.ERROR):
                 said = True
-            elif pair[0] is TestOutcome.PASSED and pair[1] is not None:
+            elif (pair[0] is TestOutcome.PASSED and pair[1] is not None) or (
+                self.among and pair[1] is TestOutcome.PASSED
+            ):
                 lies.append(f"a canary that must fail was {pair[1].value}")
             elif strict and pair[0] not in (None, TestOutcome.PASSED):
                 lies.append(f"a canary that must pass was {pair[0].value}")
@@ -408,7 +413,7 @@ def _copies(
         return []
     copy = _free(partial(beside, task, place), root, taken, random)
     taken.add(copy.path)
-    return [Canary(copy, varied.source, varied.same, varied.changed, place, before)]
+    return [Canary(copy, varied.source, varied.same, varied.changed, place, before, varied.among)]
 
 
 @lru_cache(maxsize=8)
@@ -431,16 +436,17 @@ def _free(at: Callable[[str], Place], root: Path, taken: set[str], random: Rando
 
 def _plain(task: Task, root: Path, taken: set[str], random: Random) -> Canary:
     place = _free(partial(plain_place, task), root, taken, random)
-    tests = (("test_sums", 3), ("test_totals", 4))
+    same, changed = random.sample(("test_sums", "test_totals"), 2)
+    tests = random.sample(((same, 3), (changed, 4)), 2)
     if task.runner is Runner.DJANGO:
         methods = "\n".join(
             f"    def {name}(self):\n        self.assertEqual(sum([1, 2]), {value})\n"
             for name, value in tests
         )
         text = f"import unittest\n\n\nclass SumTests(unittest.TestCase):\n{methods}"
-        return Canary(place, text.encode(), "SumTests::test_sums", "SumTests::test_totals")
+        return Canary(place, text.encode(), f"SumTests::{same}", f"SumTests::{changed}")
     text = "\n\n".join(f"def {name}():\n    assert sum([1, 2]) == {value}\n" for name, value in tests)
-    return Canary(place, text.encode(), "test_sums", "test_totals")
+    return Canary(place, text.encode(), same, changed)
 
 
 def _read_report(descriptor: int, key: str, head: bytes, laid_ns: int, *, apart: bool) -> Report:

@@ -18,6 +18,8 @@ from builtins import (
     any,
     bytearray,
     callable,
+    dict,
+    frozenset,
     getattr,
     hasattr,
     id,
@@ -48,17 +50,37 @@ IS_WHOLE, IS_HOLDING, IS_MAPPING, IS_VIEW = (
     frozenset(map(id, kinds)) for kinds in (WHOLE, HOLDING, MAPPINGS, VIEWS)
 )
 IS_TYPE = IS_WHOLE | IS_HOLDING | IS_MAPPING
-DERIVED = {
-    id(kind): type("Derived", (kind,), {}) for kind in (int, float, complex, str, bytes) + HOLDING + MAPPINGS
+ORDERS = vars(type)["__mro__"].__get__
+"""The bases of a class as they are, whatever its metaclass says of them."""
+
+
+def _derived_of(kind):
+    """A class that derives from a type and has from it what it is equal to; what the product's own has beside that is asked there."""
+
+    def attribute(value, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return plain(getattr(vars(value)["_of"], name))
+
+    says = {
+        name: getattr(kind, name)
+        for name in ("__eq__", "__ne__", "__hash__", "__repr__", "__len__")
+        if hasattr(kind, name)
+    }
+    return type("Derived", (kind,), dict(says, __getattr__=attribute))
+
+
+KINDS = (int, float, complex, str, bytes) + HOLDING + MAPPINGS
+DERIVED = {id(kind): _derived_of(kind) for kind in KINDS}
+IS_DERIVED = frozenset(map(id, DERIVED.values()))
+LIKE = {
+    id(types.MappingProxyType): dict,
+    id(collections.ChainMap): dict,
+    id(collections.UserDict): dict,
+    id(collections.UserList): list,
+    id(collections.UserString): str,
 }
-"""For what derives from a type without a word on what it is equal to: no class that the product could say it of later."""
-# fmt: off
-SAYS_NOTHING = frozenset((
-    "__module__", "__doc__", "__dict__", "__weakref__", "__slots__", "__new__", "__init__", "__qualname__", "__annotations__",
-    "__firstlineno__", "__static_attributes__", "__orig_bases__", "__parameters__",
-))
-# fmt: on
-"""What a class may say that derives from one of these types, and still be that to whoever compares it."""
+"""Of Python's own kinds that are equal to what they wrap: what that is."""
 
 
 def connect(tree, files):
@@ -110,25 +132,27 @@ def _made(value, kind, known):
         return found
     if at in IS_VIEW:
         return value if all(id(type(item)) in IS_WHOLE for item in value) else thing(value)
+    if at in LIKE:
+        return plain(LIKE[at](value), known)
     if hasattr(kind, "__next__"):
         return (plain(item) for item in value)
     return _derived(value, known)
 
 
 def _derived(value, known):
-    """Of what derives from one of Python's own types and leaves to it what it is equal to and how it is shown."""
-    for base in type.mro(type(value)) if type(type(value)) is type else ():
+    """Of what derives from one of Python's own types: what it holds, equal to what that is equal to, whatever its class says."""
+    for base in ORDERS(type(value)):
         at = id(base)
         if at in DERIVED:
             if at in IS_MAPPING:
-                return DERIVED[at]({plain(key, known): plain(item, known) for key, item in base.items(value)})
-            if at in IS_HOLDING:
-                return DERIVED[at]([plain(item, known) for item in base.__iter__(value)])
-            return DERIVED[at](
-                base.__getnewargs__(value)[0] if at != id(complex) else complex.__add__(value, 0)
-            )
-        if any(name.startswith("__") and name not in SAYS_NOTHING for name in vars(base)):
-            break
+                held = {plain(key, known): plain(item, known) for key, item in base.items(value)}
+            elif at in IS_HOLDING:
+                held = [plain(item, known) for item in base.__iter__(value)]
+            else:
+                held = base.__getnewargs__(value)[0] if at != id(complex) else complex.__add__(value, 0)
+            found = DERIVED[at](held)
+            vars(found)["_of"] = value
+            return found
     return thing(value)
 
 
@@ -157,17 +181,49 @@ class Thing:
 
 class Function(Thing):
     def __call__(self, *arguments, **named):
+        own = {}
+        for item in arguments + tuple(named.values()):
+            owned(item, own)
         given = [handed(item) for item in arguments]
-        known = {}
-        for item in arguments:
-            # What tests handed over is theirs when it comes back.
-            for own in [item] + (list(item) if type(item) is list else []):
-                known[id(own)] = own, own
         found = object.__getattribute__(self, "_of")(*given, **{key: handed(named[key]) for key in named})
         for item, was in zip(arguments, given):  # noqa: B905 - on old Pythons, too
-            if type(item) is list:
-                item[:] = [plain(each, known) for each in was]
+            if type(item) is list and item is not was:
+                item[:] = was
+        # What tests handed over is theirs when it comes back, but for what was put into it.
+        known = {at: (item, item) for at, item in own.items()}
+        for item in own.values():
+            emptied(item, known)
         return plain(found, known)
+
+
+def owned(value, own):
+    """What a test hands over, by identity, with what that holds."""
+    kind = type(value)
+    if id(kind) in IS_WHOLE or id(value) in own:
+        return
+    own[id(value)] = value
+    if id(kind) in IS_HOLDING or kind is deque:
+        for item in value:
+            owned(item, own)
+    elif id(kind) in IS_MAPPING or kind is defaultdict:
+        for item in value.values():
+            owned(item, own)
+
+
+def emptied(value, known):
+    """Of what a product may have put into something that holds others, in its place plain data."""
+    kind = type(value)
+    if kind is list or kind is deque or kind is set:
+        if any(id(type(item)) not in IS_WHOLE for item in value):
+            items = [plain(item, known) for item in value]
+            value.clear()
+            (value.update if kind is set else value.extend)(items)
+    elif (id(kind) in IS_MAPPING or kind is defaultdict) and any(
+        id(type(item)) not in IS_WHOLE for pair in value.items() for item in pair
+    ):
+        items = [(plain(key, known), plain(item, known)) for key, item in value.items()]
+        value.clear()
+        value.update(dict(items))
 
 
 class Module(types.ModuleType):
@@ -196,6 +252,8 @@ def handed(value):
     kind = type(value)
     if kind is Thing or kind is Function:
         return object.__getattribute__(value, "_of")
+    if id(kind) in IS_DERIVED:
+        return vars(value)["_of"]
     if id(kind) in IS_HOLDING and any(id(type(item)) not in IS_WHOLE for item in value):
         changed = [handed(item) for item in value]
         return value if all(map(operator.is_, changed, value)) else kind(changed)

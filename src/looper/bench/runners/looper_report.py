@@ -11,6 +11,7 @@ import os
 import sys
 
 TREE = os.getcwd()
+FUNCTION = type(lambda: None)
 _WHOLE_PATH = list(sys.path)
 _ASKED = os.environ.pop("LOOPER_MODULE_PATH", "")
 
@@ -130,6 +131,8 @@ class Originals:
         ]
         self._hooks = []
         self._cells = []
+        self._code = []
+        self._sizes = []
         for module in modules:
             self._known.append((sys.modules, "sys.modules", module.__name__, module))
             self._remember(module)
@@ -143,15 +146,29 @@ class Originals:
             if isinstance(value, type) and value.__module__ == module.__name__:
                 spaces.append((vars(value), module.__name__ + "." + name))
         for space, place in spaces:
+            if every:
+                self._sizes.append((space, place, len(space)))
             for name, value in list(space.items()):
                 if every or callable(value) or isinstance(value, (classmethod, staticmethod, property)):
                     self._known.append((space, place, name, value))
+                    self._remember_code(place + "." + name, value)
+
+    def _remember_code(self, name, value):
+        """What a function does, which can be put in its place while it stays the same function."""
+        if isinstance(value, (classmethod, staticmethod)):
+            value = value.__func__
+        elif isinstance(value, property):
+            value = value.fget
+        while type(value) is FUNCTION:
+            self._code.append((name, value, value.__code__, value.__defaults__))
+            value = vars(value).get("__wrapped__")
 
     def remember_hooks(self, manager):
         """Functions that pytest's own plugins hook in, before those of any tree are loaded."""
         for caller in list(vars(manager.hook).values()):
             for hook in getattr(caller, "get_hookimpls", list)():
                 self._hooks.append((hook, hook.function))
+                self._remember_code("a hook of pytest", hook.function)
 
     def replaced(self):
         """Dotted names that mean something else now."""
@@ -162,6 +179,12 @@ class Originals:
             if namespace.get(name, missing) is not value
         ]
         named += ["a hook of pytest" for hook, function in self._hooks if hook.function is not function]
+        named += [
+            name
+            for name, function, code, defaults in self._code
+            if function.__code__ is not code or function.__defaults__ is not defaults
+        ]
+        named += [place for space, place, size in self._sizes if len(space) != size]
         return named + [
             "what tests import by" for cell, held in self._cells if cell.cell_contents is not held
         ]

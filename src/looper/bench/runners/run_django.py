@@ -98,7 +98,7 @@ def main():
         exec(code, {"__name__": "__main__", "__file__": script, "__builtins__": __builtins__})
         status = 0
     except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        status = int(stop.code if isinstance(stop.code, int) else bool(stop.code))
     except BaseException as error:
         say("error", "the suite ended with %s: %s" % (type(error).__name__, error))
         raise

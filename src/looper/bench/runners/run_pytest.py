@@ -66,8 +66,8 @@ def main():
     place, files = sys.argv[1], sys.argv[2:]
     del sys.argv[1:]
     # Repositories of the benchmark are tested as they configure it themselves; what a patch may change of that was taken out.
-    own = files[:1] == ["--as-configured"]
-    files = files[own:]
+    as_configured = files[:1] == ["--as-configured"]
+    files = files[as_configured:]
     # The product is in another process, behind the pipes of a folder; nothing of the tree but its tests is imported here.
     pipes = files[1] if files[:1] == ["--apart"] else ""
     files = files[2:] if pipes else files
@@ -98,12 +98,12 @@ def main():
     # A pytest under test is replaced by its own tests, and whether unittest was imported before them is seen by some.
     asked, named = asked_by(files) if bare else (["unittest.mock"], [])
     decide = [] if from_tree else watched(asked)
-    own = None
+    plain = None
     if bare and not pipes:
-        own = looper_plain
-        own.connect(looper_report.TREE, files)
-        del sys.modules[own.__name__]
-    originals = looper_report.Originals(decide, named, own)
+        plain = looper_plain
+        plain.connect(looper_report.TREE, files)
+        del sys.modules[plain.__name__]
+    originals = looper_report.Originals(decide, named, plain)
     if pipes:
         import looper_apart
 
@@ -206,7 +206,7 @@ def main():
         options += [word for name in (unused + " stepwise").split() for word in ("-p", "no:" + name)]
     # A test module that cannot be imported must not keep the others from running.
     options.append("--continue-on-collection-errors")
-    if own:
+    if as_configured:
         options = ["-rA", "-p", "no:cacheprovider"]
         if pytest.__version__.startswith("3."):
             # Whose -rA names no test that passed; so the benchmark's command has it print every test.
