@@ -519,8 +519,8 @@ def test_g07_an_arm_that_does_not_act_fails_and_has_no_rate(project: Project) ->
     assert "failed arm" in done.stdout and "0/" not in done.stdout.split("base")[1].split("\n")[0]
     run = read_run(project.run)
     steps = sum(end.steps for end in run.trajectories)
-    assert 50 <= steps <= 60, "it stopped soon after it could be judged"
-    assert "steps held no action" in run.failed_arms["base"]
+    assert 10 <= steps <= 60, "it stopped soon after it could be judged"
+    assert "steps held no action that could be read, in" in run.failed_arms["base"]
     again = project.looper("run", "test", "--arm", "base")
     assert again.returncode == 0 and len(read_run(project.run).verdicts) == len(run.verdicts)
 

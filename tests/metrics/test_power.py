@@ -58,7 +58,15 @@ def test_holm_has_its_known_values() -> None:
 
 @pytest.mark.parametrize(
     ("gains", "losses", "p"),
-    [(0, 0, 1.0), (1, 0, 0.5), (6, 0, 0.015625), (3, 3, 0.84375), (6, 6, 0.887207), (5, 1, 0.125), (9, 2, 0.038574219)],
+    [
+        (0, 0, 1.0),
+        (1, 0, 0.5),
+        (6, 0, 0.015625),
+        (3, 3, 0.84375),
+        (6, 6, 0.887207),
+        (5, 1, 0.125),
+        (9, 2, 0.038574219),
+    ],
 )
 def test_the_mid_p_value_has_its_known_values(gains: int, losses: int, p: float) -> None:
     assert mcnemar_mid_p(gains, losses) == pytest.approx(p)

@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,18 @@ LATER = ("seals", "reverted", "ratings", "sessions")
 """Streams that may grow after a run was sealed: what people did with it."""
 TOLD_EVERY_S = 1.0
 """A loss of one training is kept no more often; each costs a flush to the disk."""
+
+
+@dataclass(frozen=True)
+class Acted:
+    """Steps of a cell's last attempt."""
+
+    steps: int = 0
+    without: int = 0
+    """Without an action that could be read."""
+
+    def and_one(self, step: Step) -> "Acted":
+        return Acted(self.steps + 1, self.without + (step.action is None))
 
 
 class Ledger:
@@ -68,6 +81,8 @@ class Ledger:
         except BaseException:
             self.close()
             raise
+        self.acted = _acted(self.steps.recovered)
+        """Of each cell that has steps."""
         self._past = _past(self.steps, self.trajectories, self.verdicts)
 
     def _open(self, name: str, kind: type[Any]) -> Stream[Any]:
@@ -104,6 +119,11 @@ class Ledger:
     @property
     def damage(self) -> list[Damage]:
         return [found for stream in self._streams for found in stream.damage]
+
+    @property
+    def over(self) -> set[str]:
+        """Cells that had their verdict before this process."""
+        return {cell for cell, (verdict, _) in self._past.items() if verdict and verdict.outcome.is_verdict}
 
     def past(self, cell: Cell) -> Past | None:
         """Where to go on with a cell; None where it has its verdict. What ended as infra_error is tried again."""
@@ -159,6 +179,16 @@ def _add(folder: Path, name: str, found: Record) -> None:
         stream.close()
     finally:
         lock.close()
+
+
+def _acted(steps: Iterable[Step]) -> dict[str, Acted]:
+    found: dict[str, tuple[int, Acted]] = {}
+    for step in steps:
+        attempt, acted = found.get(step.cell, (0, Acted()))
+        if step.attempt > attempt:
+            attempt, acted = step.attempt, Acted()
+        found[step.cell] = attempt, acted.and_one(step)
+    return {cell: acted for cell, (_, acted) in found.items()}
 
 
 def _past(

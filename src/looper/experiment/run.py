@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +10,8 @@ from typing import Protocol
 
 from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError, JournalError, LooperError
 from looper.experiment.cell import Job, Past, Recorder, World, run_cell
-from looper.experiment.ledger import Ledger
+from looper.experiment.ledger import Acted, Ledger
+from looper.metrics.sequential import evidence
 from looper.protocols import Engine, Item
 from looper.records.plan import Arm, Cell, Plan
 from looper.records.task import Task
@@ -21,10 +21,11 @@ from looper.records.verdict import Outcome, Verdict
 
 FREE_BYTES = 2 << 30
 """Least free space to begin another attempt with."""
-STEPS_TO_JUDGE = 50
-"""Of an arm, before it can be called degenerate."""
 DEGENERATE = 0.2
-"""Share of steps without a readable action beyond which an arm is no agent any more: it stops and has no rate."""
+"""Share of a rollout's steps without a readable action beyond which, on the average, an arm is no agent any more: it stops and has
+no rate."""
+DEGENERATE_ALPHA = 0.01
+"""Chance that an arm is called so which is not, over the whole of a run and however often it is interrupted."""
 INFRA_IN_A_ROW = 6
 """So many cells that end as infra_error one after the other stop the run: it would burn all its tasks. Faults of Looper's own do so
 where all have the same cause."""
@@ -40,30 +41,41 @@ class Progress(Protocol):
 class _Shared:
     """What the lanes of one run share."""
 
+    acted: dict[str, Acted]
+    """Of each cell, those of earlier processes included."""
+    over: set[str]
+    """Cells that have their end."""
     failures: int = 0
     """Cells in a row that failed outside of the agent."""
     faults: int = 0
     """Cells in a row that met `fault`."""
     fault: str = ""
-    steps: Counter[str] = field(default_factory=Counter)
-    """Of each arm, in this process."""
-    without_action: Counter[str] = field(default_factory=Counter)
     failed_arms: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, arm: str, step: Step) -> None:
+    def count(self, step: Step) -> None:
         with self.lock:
-            self.steps[arm] += 1
-            self.without_action[arm] += step.action is None
+            # Another attempt at a cell takes the place of the one before.
+            known = self.acted.get(step.cell)
+            self.acted[step.cell] = (known if known and step.index > 1 else Acted()).and_one(step)
 
-    def degenerate(self, arm: str) -> str:
-        """Why the arm has just failed, in words; empty where it has not, or had before."""
+    def degenerate(self, cell: Cell) -> str:
+        """Why the arm of a cell that has just come to its end has failed, in words; empty where it has not, or had before."""
+        arm = cell.arm
         with self.lock:
-            steps, bad = self.steps[arm], self.without_action[arm]
-            if arm in self.failed_arms or steps < STEPS_TO_JUDGE or bad <= DEGENERATE * steps:
+            self.over.add(cell.key)
+            found = [
+                self.acted[key] for key in self.over if key.partition("/")[0] == arm and key in self.acted
+            ]
+            shares = [acted.without / acted.steps for acted in found]
+            if arm in self.failed_arms or evidence(shares, DEGENERATE) < 1 / DEGENERATE_ALPHA:
                 return ""
             self.failed_arms.add(arm)
-            return f"{bad} of {steps} steps held no action that could be read"
+            bad, steps = (sum(numbers) for numbers in ([a.without for a in found], [a.steps for a in found]))
+            return (
+                f"{bad} of {steps} steps held no action that could be read, in {len(found)} rollouts: more than "
+                f"{100 * DEGENERATE:.0f} % of an arm's, at {DEGENERATE_ALPHA}"
+            )
 
 
 def run_plan(
@@ -86,7 +98,7 @@ def run_plan(
     open_lanes = [
         [(cell, past) for cell in lane if (past := ledger.past(cell)) is not None] for lane in lanes
     ]
-    shared = _Shared()
+    shared = _Shared(dict(ledger.acted), set(ledger.acted.keys() & ledger.over))
     by_name = {arm.name: arm for arm in arms}
 
     def work(lane: Sequence[tuple[Cell, Past]]) -> None:
@@ -97,7 +109,7 @@ def run_plan(
                 continue
             _must_have_space(ledger.folder)
             recorder = Recorder(
-                _until(stop, partial(_counted, shared, cell.arm, ledger.steps.append)),
+                _until(stop, partial(_counted, shared, ledger.steps.append)),
                 _until(stop, ledger.trajectories.append),
                 _until(stop, ledger.verdicts.append),
                 stop.is_set,
@@ -105,7 +117,7 @@ def run_plan(
             job = Job(cell, by_name[cell.arm], tasks[cell.instance_id], plan.limits, plan.attempts)
             verdict = run_cell(job, world, recorder, past)
             progress.finished(cell, verdict)
-            if degenerate_stops and (why := shared.degenerate(cell.arm)):
+            if degenerate_stops and (why := shared.degenerate(cell)):
                 ledger.proofs.append(
                     Proof(kind=ProofKind.ACTS, arm=cell.arm, subject="", passed=False, said=why)
                 )
@@ -119,9 +131,9 @@ def run_plan(
         raise
 
 
-def _counted(shared: _Shared, arm: str, append: Callable[[Step], None], step: Step) -> None:
+def _counted(shared: _Shared, append: Callable[[Step], None], step: Step) -> None:
     append(step)
-    shared.count(arm, step)
+    shared.count(step)
 
 
 def _until(stop: threading.Event, append: Callable[[Item], None]) -> Callable[[Item], None]:

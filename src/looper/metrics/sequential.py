@@ -1,0 +1,19 @@
+"""A test that may be looked at after every observation, and still errs as rarely as it says."""
+
+from collections.abc import Iterable
+from math import exp, fsum, log
+from statistics import fmean
+
+STAKES = (0.1, 0.25, 0.5, 0.75, 0.95)
+"""Shares of what may be lost at each observation; no one of them is best for all that may be true."""
+
+
+def evidence(shares: Iterable[float], bound: float) -> float:
+    """How much a bet against "their mean is at most `bound`" has grown from 1; each share is from 0 to 1, in any order.
+
+    Where the claim is true this exceeds 1/alpha, at any time, with a chance of at most alpha, however the shares are spread.
+    Source: Waudby-Smith and Ramdas 2024, the mean of capital processes of fixed stakes; Ville 1939 for the bound.
+    """
+    seen = list(shares)
+    grown = (fsum(log(1 + stake * (share - bound) / bound) for share in seen) for stake in STAKES)
+    return fmean(exp(min(each, 700.0)) for each in grown)
