@@ -1,0 +1,213 @@
+"""What a run says: what it is about, what decides it, and nothing where it could not have seen it."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scripts.bench_report import IDENTITY, verdict
+
+from looper.experiment.plans import plan_from_text
+from looper.metrics.design import Design, power_of, smallest_visible
+from looper.metrics.paired import Unit
+from looper.metrics.registered import Finding
+from looper.records.plan import Contrast, Expect, Gate, Override, RunManifest
+from looper.views.findings import pilot_lines, registered_lines, scope_line
+from looper.views.forecast import power_lines
+from looper.views.index import StepIndex
+from looper.views.runs import RunView
+
+BASE = """
+title = "t"
+hypothesis = "h"
+factor = "f"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "again"
+role = "again"
+repetition = 1
+[[arms]]
+name = "memory"
+role = "treatment"
+learning = { treatment = "memory" }
+"""
+DIFFERENCE = """
+[[contrasts]]
+arm = "memory"
+against = "base"
+expected = 0.3
+shown = "It helped."
+refuted = "It harmed."
+open = "It is open."
+"""
+MARGIN = """
+[[contrasts]]
+arm = "again"
+against = "base"
+expect = "same"
+shown = "Equal arms do not differ."
+refuted = "Equal arms differ."
+open = "It is open whether they do."
+"""
+PROFILE = """
+[profiles.micro]
+model = "nano"
+scaffold = "terse"
+temperature = 0.7
+seeds = [0]
+order = "parallel"
+[profiles.micro.tasks]
+suite = "micro"
+[profiles.micro.limits]
+steps = 8
+output_tokens = 80
+context_tokens = 2048
+wall_s = 120.0
+command_s = 10.0
+verify_s = 120.0
+[profiles.micro.experience]
+per_repo = 15
+temperature = 1.0
+samples = 1
+selection = { minimum_tasks = 1 }
+training = { learning_rate = 1e-4, iterations = 4, batch_size = 4, max_tokens = 512 }
+"""
+
+
+def run_of(
+    contrasts: str,
+    repositories: int,
+    each: int,
+    resolved: Callable[[str, int, random.Random], bool],
+    overrides: tuple[Override, ...] = (),
+) -> RunView:
+    """Every cell has its verdict; `resolved` says of arm, repository and luck how it came out."""
+    plan = plan_from_text("x", BASE + contrasts + PROFILE, "x.toml", "micro")
+    tasks = tuple(f"r{repo}-{number}" for repo in range(repositories) for number in range(each))
+    manifest = RunManifest(
+        plan=plan,
+        code_version="x",
+        tasks=tasks,
+        tasks_hash="x",
+        models={arm.name: IDENTITY for arm in plan.arms},
+        environments=("e",),
+        sandbox="none",
+        experience_tasks={source: () for source in plan.sources},
+        overrides=overrides,
+    )
+    rng = random.Random(1)
+    verdicts = tuple(
+        verdict(f"{arm.name}/0/{task}", task, "p", resolved(arm.name, int(task[1:].split("-")[0]), rng))
+        for task in tasks
+        for arm in plan.arms
+    )
+    return RunView(
+        folder=Path("gone"),
+        manifest=manifest,
+        tasks=tasks,
+        trajectories=(),
+        verdicts=verdicts,
+        consolidations=(),
+        proofs=(),
+        likelihoods=(),
+        attempt_likelihoods=(),
+        sessions=(),
+        trainings=(),
+        damage=(),
+        writer=None,
+        followed=StepIndex,
+    )
+
+
+def helped(arm: str, repo: int, rng: random.Random) -> bool:
+    return rng.random() < (0.95 if arm == "memory" else 0.4)
+
+
+def steady(arm: str, repo: int, rng: random.Random) -> bool:
+    return arm == "memory" or repo % 2 == 0
+
+
+def test_what_is_learned_per_repository_is_decided_by_repository_where_there_are_enough() -> None:
+    run = run_of(DIFFERENCE + MARGIN, 24, 6, helped)
+    assert run.unit is Unit.REPOSITORY and not run.pilot
+    assert scope_line(run).startswith("about repositories like these: 144 tasks of 24 repositories, 1 seed;")
+    assert "2 contrasts in one family" in scope_line(run)
+    first, second = run.registered
+    assert first.difference is not None and first.difference.units == 24
+    assert second.difference is not None and second.difference.unit is Unit.REPOSITORY, "D2: one unit for all"
+    assert first.finding is Finding.SHOWN and first.confidence >= 0.95
+    assert (
+        "primary: memory − base: +" in registered_lines(run)[-2]
+        and "shown: It helped." in registered_lines(run)[-2]
+    )
+
+
+def test_d1_on_a_few_repositories_nothing_is_said_of_others() -> None:
+    run = run_of(DIFFERENCE, 5, 24, helped)
+    assert run.unit is Unit.TASK
+    assert scope_line(run).startswith(
+        "about these repositories and no others, since what is learned is learned for each"
+    )
+
+
+def test_d7_a_run_that_could_not_have_seen_its_own_effect_decides_nothing() -> None:
+    """Twelve tasks of which the treatment resolves each and base none are still a pilot where 30 points were expected."""
+    run = run_of(DIFFERENCE + MARGIN, 2, 6, lambda arm, repo, rng: arm == "memory" or rng.random() < 0.3)
+    assert run.pilot and [found.finding for found in run.registered] == [Finding.PILOT] * 2
+    said = registered_lines(run)
+    assert said[0].startswith("a PILOT, which decides nothing: memory − base is shown with a chance of")
+    assert "It helped." not in "\n".join(said) and "shown:" not in "\n".join(said)
+    assert all("pilot: An estimate" in line for line in said[2:])
+
+
+def test_d7_a_plan_of_margins_alone_can_be_a_pilot_too() -> None:
+    small = run_of(MARGIN, 2, 6, steady)
+    assert small.pilot and pilot_lines(small)[0].startswith("a PILOT")
+    assert "where it is 0" in pilot_lines(small)[0]
+    assert not run_of(MARGIN, 24, 12, steady).pilot
+
+
+def test_who_calls_a_small_run_confirmatory_says_why_and_has_its_decision() -> None:
+    reason = Override(gate=Gate.POWER, reason="all that there are")
+    run = run_of(DIFFERENCE, 2, 6, steady, (reason,))
+    assert not run.pilot and pilot_lines(run)[0].startswith(
+        "underpowered, and called confirmatory for a reason (all"
+    )
+    assert run.registered[0].finding in (Finding.SHOWN, Finding.OPEN)
+
+
+def test_d9_no_interval_of_repositories_is_printed_where_they_are_few() -> None:
+    assert "by repository" not in "\n".join(registered_lines(run_of(DIFFERENCE, 5, 24, helped)))
+
+
+def test_d8_power_is_that_of_the_decision_that_will_be_made() -> None:
+    """At the first step of Holm's order, with what a treatment adds to the cells that differ anyway."""
+    said = {"shown": "", "refuted": "", "open": ""}
+    more = Contrast(arm="a", against="b", **said)
+    alone = Design(tasks=120, seeds=1, repositories=5, unit=Unit.TASK, family=1, discordance=0.2)
+    among_seven = Design(tasks=120, seeds=1, repositories=5, unit=Unit.TASK, family=7, discordance=0.2)
+    by_repository = Design(
+        tasks=120, seeds=1, repositories=20, unit=Unit.REPOSITORY, family=1, discordance=0.2, spread=0.15
+    )
+    assert power_of(alone, more, 0.15) > power_of(among_seven, more, 0.15) + 0.1
+    assert power_of(alone, more, 0.15) > power_of(by_repository, more, 0.15)
+    assert power_of(alone, more, 0.0) <= 0.05
+    assert (smallest_visible(among_seven) or 1) > (smallest_visible(alone) or 1)
+    same = more.model_copy(update={"expect": Expect.SAME})
+    assert power_of(alone, same, 0.0) > power_of(among_seven, same, 0.0)
+    few = Design(tasks=12, seeds=1, repositories=2, unit=Unit.TASK, family=4, discordance=0.3)
+    assert smallest_visible(few) is None or (smallest_visible(few) or 0) > 0.7
+
+
+@pytest.mark.parametrize(("repositories", "each", "pilot"), [(2, 6, True), (24, 8, False)])
+def test_a_plan_says_before_anything_runs_whether_it_is_a_pilot(
+    repositories: int, each: int, pilot: bool
+) -> None:
+    plan = plan_from_text("x", BASE + DIFFERENCE + PROFILE, "x.toml", "micro")
+    tasks = [f"r{repo}-{number}" for repo in range(repositories) for number in range(each)]
+    lines = "\n".join(power_lines(plan, tasks, ("earlier", 0.2)))
+    assert "memory − base is shown with a chance of" in lines and "+30.0 points" in lines
+    assert ("a PILOT, which decides nothing" in lines) is pilot
+    assert "assumed" in "\n".join(power_lines(plan, tasks, None))
