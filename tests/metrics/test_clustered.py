@@ -2,13 +2,11 @@
 
 import random
 import statistics
-from collections import Counter
-from fractions import Fraction
 
 import pytest
 from scipy.stats import permutation_test
 
-from looper.metrics.clustered import cluster_bootstrap, resampled_means, sign_flip
+from looper.metrics.clustered import sign_flip
 from looper.metrics.paired import mcnemar_exact
 
 
@@ -55,29 +53,3 @@ def test_sign_flip_keeps_its_size_when_nothing_differs() -> None:
     rng = random.Random(2)
     hits = sum(sign_flip([rng.choice((-1, 1, 0)) for _ in range(12)]) <= 0.05 for _ in range(400))
     assert hits / 400 <= 0.075
-
-
-def test_the_cluster_bootstrap_draws_whole_clusters() -> None:
-    clusters = [(1, 0), (0, 0, 1), (-1,)]
-    means = resampled_means(clusters)
-    assert len(means) == 27 and statistics.pstdev(means) == pytest.approx(0.314645, abs=1e-6)
-    found = Counter(Fraction(value).limit_denominator(100) for value in means)
-    expected = {
-        "-1": 1,
-        "-1/4": 3,
-        "-1/5": 3,
-        "1/7": 3,
-        "1/6": 6,
-        "1/5": 3,
-        "1/3": 1,
-        "3/8": 3,
-        "3/7": 3,
-        "1/2": 1,
-    }
-    assert found == {Fraction(key): count for key, count in expected.items()}
-    low, high = cluster_bootstrap(clusters) or (0, 0)
-    assert low == -1 and high == pytest.approx(1 / 2)
-
-
-def test_one_cluster_has_no_interval() -> None:
-    assert cluster_bootstrap([(1, 0)]) is None
