@@ -135,3 +135,11 @@ def test_tasks_of_a_variant_are_named_apart(tmp_path: Path) -> None:
         task.instance_id for variant in VARIANTS for task in MicroSuite(tmp_path, 0, 0, variant).load()[0]
     ]
     assert len(set(names)) == len(names)
+
+
+def test_more_repositories_begin_with_the_same_ones() -> None:
+    few, many = projects(0, 3), projects(0, 3, repositories=11)
+    assert len(many) == 11 and [found.name for found in many[: len(few)]] == [found.name for found in few]
+    assert many[0].changes == few[0].changes
+    redrawn = projects(0, 3, "redrawn", 11)
+    assert [found.name for found in redrawn] == [found.name for found in many]

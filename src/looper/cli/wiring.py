@@ -89,7 +89,12 @@ from looper.untrusted import named_text, remove_tree
 def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
     """All tasks of the selection's suite as they are labelled, and the mirrors of their repositories."""
     if selection.suite == "micro":
-        return MicroSuite(settings.state / "suites", selection.level, selection.suite_seed).load()
+        return MicroSuite(
+            settings.state / "suites",
+            selection.level,
+            selection.suite_seed,
+            repositories=selection.repositories,
+        ).load()
     if selection.suite not in REAL_SUITES:
         return load_functions(selection.suite, settings.functions[selection.suite], settings.state / "suites")
     tasks = _swe_bench_cl(settings) if selection.suite == "swe-bench-cl" else _swe_bench(settings)
@@ -132,7 +137,9 @@ def stale_tasks(
     selection: TaskSelection, source: Source, settings: Settings
 ) -> tuple[tuple[Task, ...], dict[str, Path]]:
     """Tasks of the embedded suite as its repositories were before, or of others like them, and their mirrors."""
-    return MicroSuite(settings.state / "suites", 0, selection.suite_seed, source.value).load()
+    return MicroSuite(
+        settings.state / "suites", 0, selection.suite_seed, source.value, selection.repositories
+    ).load()
 
 
 def suites(settings: Settings, only: str | None = None) -> Iterator[tuple[str, tuple[Task, ...], str]]:

@@ -72,8 +72,8 @@ def design_of(plan: Plan, tasks: Sequence[str], discordance: float | None) -> De
 def power_of(design: Design, contrast: Contrast, effect: float) -> float:
     """Chance that a run shows what `contrast` registers, where the true difference is `effect`; to about 0.02.
 
-    Equal arms differ in `discordance` of the cells, gains and losses alike; a difference adds gains or losses. Seeds of a task
-    are independent, and differences vary between repositories by `spread` where these are the unit.
+    Equal arms differ in `discordance` of the cells, gains and losses alike; a difference adds gains or losses, and varies
+    between repositories by `spread` where these are the unit. Seeds of a task are independent.
     """
     import numpy as np
 
@@ -82,7 +82,9 @@ def power_of(design: Design, contrast: Contrast, effect: float) -> float:
     rng = np.random.default_rng(0)
     repository = design.unit is Unit.REPOSITORY
     members = max(1, round(design.tasks * design.seeds / design.units))
-    true = effect + (design.spread * rng.standard_normal((DRAWS, design.units, 1)) if repository else 0.0)
+    # What is equal everywhere does not vary; a difference does.
+    between = design.spread if repository and contrast.expect is Expect.MORE else 0.0
+    true = effect + between * rng.standard_normal((DRAWS, design.units, 1))
     gain = np.clip(design.discordance / 2 + np.maximum(true, 0), 0, 1)
     loss = np.clip(design.discordance / 2 + np.maximum(-true, 0), 0, 1 - gain)
     drawn = rng.random((DRAWS, design.units, members))

@@ -271,6 +271,8 @@ class TaskSelection(Record):
     """Of the embedded suite."""
     suite_seed: int = 0
     """Of the embedded suite: another seed gives other repositories."""
+    repositories: Annotated[int, Field(gt=0, le=200)] = 8
+    """Of the embedded suite: so many are made; the first of more are the same."""
     repos: tuple[str, ...] = ()
     """Names of repositories; empty for all."""
     tasks: tuple[str, ...] = ()

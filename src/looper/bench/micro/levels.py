@@ -15,21 +15,23 @@ CHANGED = {"stale_minor": 1, "stale_moderate": 3, "stale_major": 7}
 VARIANTS = ("", "redrawn", *CHANGED)
 
 
-def projects(level: int, seed: int, variant: str = "") -> tuple[Project, ...]:
-    """Eight repositories of forty tasks, the same for the same level and seed on every machine.
+def projects(
+    level: int, seed: int, variant: str = "", repositories: int = REPOSITORIES
+) -> tuple[Project, ...]:
+    """Repositories of forty tasks, the same for the same level and seed on every machine; the first of more are those of fewer.
 
     Variants are level-0 repositories of the same names and shape: `redrawn`, in which every task has conventions of its
     own, and the stale ones, which are older states of the same repositories.
     """
     if variant == "redrawn":
-        names = [project.name for project in projects(0, seed)]
+        names = [project.name for project in projects(0, seed, repositories=repositories)]
         return tuple(
             level0.generate_redrawn(random.Random(f"micro/redrawn/{seed}/{name}"), TASKS_PER_REPOSITORY, name)
             for name in names
         )
     found: dict[str, Project] = {}
     number = 0
-    while len(found) < REPOSITORIES:
+    while len(found) < repositories:
         rng = random.Random(f"micro/{level}/{seed}/{number}")
         project = (
             level0.generate(rng, TASKS_PER_REPOSITORY, CHANGED[variant])

@@ -3,7 +3,7 @@
 from functools import partial
 from pathlib import Path
 
-from looper.bench.micro.levels import projects
+from looper.bench.micro.levels import REPOSITORIES, projects
 from looper.bench.micro.project import Project
 from looper.edges.datasets.projects import written
 from looper.records.base import content_hash
@@ -13,14 +13,17 @@ from looper.records.task import Task
 class MicroSuite:
     """Tasks and bare mirrors under `folder`."""
 
-    def __init__(self, folder: Path, level: int, seed: int, variant: str = "") -> None:
+    def __init__(
+        self, folder: Path, level: int, seed: int, variant: str = "", repositories: int = REPOSITORIES
+    ) -> None:
         """`variant` is one of `levels.VARIANTS`."""
         self.name = f"micro-{level}" + (f"-{variant}" if variant else "")
         self._folder, self._level, self._seed, self._variant = folder, level, seed, variant
+        self._repositories = repositories
 
     def load(self) -> tuple[tuple[Task, ...], dict[str, Path]]:
         """Tasks in sequence order, and mirrors by suite and repository name."""
-        generated = projects(self._level, self._seed, self._variant)
+        generated = projects(self._level, self._seed, self._variant, self._repositories)
         identity = content_hash(*(repr(project.changes) for project in generated))[:12]
         folder = self._folder / f"{self.name}-seed{self._seed}-{identity}"
         return written(folder, self.name, generated, partial(_instance_id, self._variant))
