@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
-from tests.experiment.test_run import Project
 
-from looper.cli.reporting import history_files
+from looper.cli.reporting import history_files, report, summarise, verify
+from looper.cli.settings import Settings, settings
+from looper.errors import BadInput, NotAsRecorded
 from looper.views.history import read_history
 from looper.views.markdown import with_history
 from looper.views.results import RESULTS, not_checked, written_blocks
@@ -94,6 +95,35 @@ def test_what_is_shown_in_few_repositories_is_shown_of_these() -> None:
     assert row()[6] == "shown, on these repositories"
 
 
+SCOPE = "about {}: 200 tasks of 20 repositories, 2 seeds; the unit is the {}; 1 contrast in one family"
+
+
+@pytest.mark.parametrize(
+    ("said", "row"),
+    [
+        (
+            "a PILOT, which decides nothing: lora − base is shown with a chance of 9 % where it is +10.0 points, and the smallest "
+            "difference that is shown in 80 % of runs is 31 points (30 % of cells differ between equal arms)\n"
+            f"- {SCOPE.format('these repositories and no others', 'task')}",
+            ["20", "*pilot*", "31 points"],
+        ),
+        (
+            "a PILOT, which decides nothing: lora − base is shown with a chance of 9 % where it is +10.0 points, and no difference is "
+            f"shown in 80 % of runs (50 % of cells differ)\n- {SCOPE.format('these', 'task')}",
+            ["20", "*pilot*", "none"],
+        ),
+        (SCOPE.format("repositories like these", "repository"), ["20", "shown", "–"]),
+    ],
+    ids=["says its power", "sees nothing", "repositories"],
+)
+def test_a_block_that_says_its_unit_and_power_is_taken_at_its_word(said: str, row: list[str]) -> None:
+    a_page(pilot=f"- {said}\n", repositories=5)
+    page = RESULTS / "exp50.md"
+    page.write_text(page.read_text().replace(", shown, p = 0.01 adjusted: ", ", p = 0.01 adjusted, shown: "))
+    cells = table()[2].strip("| ").split(" | ")
+    assert [cells[4], *cells[6:]] == row and cells[5] == "+20.0 points, 95 % +11.0 to +29.0"
+
+
 def test_an_arm_that_was_not_measured_has_no_difference() -> None:
     a_page()
     page = RESULTS / "exp50.md"
@@ -116,44 +146,53 @@ def test_a_block_whose_run_is_not_here_is_named() -> None:
     a_page("exp50")
     a_page("exp51")
     assert not_checked(written_blocks(None), {"exp51-micro-0123"}) == [
-        "docs/results/exp50.md: not checked, the block of exp50 micro: its run is not here"
+        "docs/results/exp50.md: the block of exp50 micro: its run is not here"
     ]
 
 
-def test_without_any_run_the_blocks_are_still_named(here: Path, state: Path) -> None:
+@pytest.fixture
+def mine(here: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Of a person who has pages and no run."""
+    monkeypatch.setenv("LOOPER_HOME", str(state))
+    monkeypatch.setenv("LOOPER_RUNS", str(here / "runs"))
+    return settings()
+
+
+def test_without_any_run_the_blocks_are_still_named(mine: Settings) -> None:
+    with pytest.raises(BadInput, match="No run of anything"):
+        list(verify(mine, [], None))
     a_page()
-    found = Project(here, state).looper("report", "--verify")
-    assert found.returncode == 2 and "No run of anything" in found.stderr
-    assert "not checked, the block of exp50 micro" in found.stdout
+    assert list(verify(mine, [], None)) == [
+        "not checked, docs/results/exp50.md: the block of exp50 micro: its run is not here"
+    ]
+    with pytest.raises(BadInput, match="No run of exp51"):
+        list(verify(mine, ["exp51"], None))
 
 
-def test_the_table_is_written_between_its_marks_and_nothing_else_changes(here: Path, state: Path) -> None:
-    project = Project(here, state)
+def test_the_table_is_written_between_its_marks_and_nothing_else_changes(here: Path) -> None:
     learned = here / "LEARNINGS.md"
     learned.write_text(
         "# Mine\n\n<!-- looper report --summary -->\n<!-- end of looper report --summary -->\n\nWords.\n"
     )
-    nothing = project.looper("report", "--summary")
-    assert nothing.returncode == 2 and "There is nothing in docs/results yet" in nothing.stderr
+    with pytest.raises(BadInput, match="There is nothing in docs/results yet"):
+        list(summarise(None))
     a_page()
-    done = project.looper("report", "--summary")
-    assert done.stdout == "LEARNINGS.md: 1 results\n", done.stderr
+    assert list(summarise(None)) == ["LEARNINGS.md: rows in the table: 1"]
     head, _, rest = learned.read_text().partition("<!-- looper report --summary -->\n")
     assert head == "# Mine\n\n" and rest.endswith("\n\nWords.\n") and rest.startswith("| experiment | ")
     learned.write_text("# No marks\n")
-    refused = project.looper("report", "--summary")
-    assert refused.returncode == 2 and "has no marks to write between" in refused.stderr
+    with pytest.raises(BadInput, match="has no marks to write between"):
+        list(summarise(None))
 
 
-def test_earlier_experiments_have_a_page_whose_figures_nobody_changes_unseen(here: Path, state: Path) -> None:
-    project = Project(here, state)
-    project.looper("run", "exp00", "--arm", "noop", "--limit", "1")
-    assert project.looper("report", "history").returncode == 0
+def test_earlier_experiments_have_a_page_whose_figures_nobody_changes_unseen(mine: Settings) -> None:
+    list(report(mine.runs, ["history"], None))
     (name, path), *_ = history_files().items()
     page = RESULTS / "history.md"
     assert page.read_text() == with_history("", name, read_history(path))
+    assert list(verify(mine, [], None)) == []
     page.write_text(page.read_text().replace("| 2/25 |", "| 5/25 |"))
-    found = project.looper("report", "--verify")
-    assert (
-        found.returncode == 1 and f"the block of history {name} is not what {path.name} says" in found.stdout
-    )
+    said = verify(mine, [], None)
+    assert next(said) == f"docs/results/history.md: the block of history {name} is not what {path.name} says"
+    with pytest.raises(NotAsRecorded, match="1 findings"):
+        list(said)

@@ -210,8 +210,11 @@ def report(
     """
     from looper.cli import reporting
     from looper.cli.reporting import report as write
+    from looper.errors import BadInput
 
     if summary:
+        if experiments or verify:
+            raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
         for line in reporting.summarise(file):
             print(line)
         return

@@ -62,7 +62,7 @@ def summarise(file: Path | None) -> Iterator[str]:
         raise BadInput(f"There is nothing in {RESULTS} yet. Begin with: looper report exp00")
     text = with_block(named_text(target), SUMMARY, summary_lines(rows), str(target))
     _write(target, text)
-    yield f"{target}: {len(rows)} results"
+    yield f"{target}: rows in the table: {len(rows)}"
 
 
 def _write(page: Path, text: str) -> None:
@@ -97,8 +97,7 @@ def verify(settings: Settings, wanted: Sequence[str], file: Path | None) -> Iter
     blocks = {
         name: found for name, found in written_blocks(file).items() if not wanted or name.split()[0] in wanted
     }
-    if not chosen and not unreadable:
-        yield from not_checked(blocks, set())
+    if not chosen and not unreadable and not blocks:
         raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
     found = len(unreadable)
     yield from unreadable
@@ -116,7 +115,7 @@ def verify(settings: Settings, wanted: Sequence[str], file: Path | None) -> Iter
     for line in _history_amiss(blocks):
         found += 1
         yield line
-    yield from not_checked(blocks, {run.folder.name for run in chosen})
+    yield from (f"not checked, {line}" for line in not_checked(blocks, {run.folder.name for run in chosen}))
     if found:
         raise NotAsRecorded(
             f"{found} findings in {len(chosen) + len(unreadable)} runs: do not trust what they say."

@@ -50,7 +50,7 @@ def with_run(text: str, run: RunView) -> str:
 def not_checked(blocks: dict[str, tuple[Path, str]], folders: set[str]) -> list[str]:
     """By name: blocks that come from none of these run folders, so that nothing here can say whether they are true."""
     return [
-        f"{page}: not checked, the block of {name}: its run is not here"
+        f"{page}: the block of {name}: its run is not here"
         for name, (page, block) in blocks.items()
         if not name.startswith(HISTORY) and not any(f"`{folder}`" in block for folder in folders)
     ]

@@ -12,6 +12,7 @@ LEARNINGS = Path("LEARNINGS.md")
 SUMMARY = "looper report --summary"
 PILOT = "pilot"
 UNKNOWN = "–"
+DECISIONS = ("shown", "refuted", "open")
 GENERAL = 10
 """Fewer repositories say nothing of others, whatever their tasks say."""
 COLUMNS = (
@@ -19,18 +20,21 @@ COLUMNS = (
     "smallest visible",
 )  # fmt: skip
 
-_HEAD = re.compile(r"(\d+) tasks(?: (?:in|of) (\d+) repositories)?, seeds ([\d, ]+),")
+# Blocks are data: those that older versions wrote are read too, which say their repositories elsewhere, and their power less.
+_HEAD = re.compile(r"(\d+) tasks, seeds ([\d, ]+),")
+_SCOPE = re.compile(r"\d+ tasks of (\d+) repositories.*; the unit is the (task|repository)")
 _PRIMARY = re.compile(
     r"- primary: (?P<contrast>[^:]*?)"
-    r"(?:: (?P<figure>[-+][\d.]+ (?:points|nats per token)[^,]*, \d+ % [-+][\d.]+ to [-+][\d.]+))?"
-    r"(?:, [^:,]+)*?, (?P<decision>shown|refuted|open|pilot|not exercised|not measured|indecisive)\b"
+    r"(?:: (?P<figure>[-+][\d.]+ (?:points|nats per token)[^,]*, (?:[\d.]+ % [-+][\d.]+ to [-+][\d.]+|no interval)))?"
+    r"(?:, [^:]+?)?, (?P<decision>shown|refuted|open|pilot|not exercised|not measured|indecisive)\b"
 )
-_SEEN = re.compile(r"found with 80 % power is (none|\d+ points)")
+_SEEN = re.compile(r"(?:found with 80 % power is|shown in \d+ % of runs is) (none|\d+ points)")
+_BLIND = re.compile(r"no difference is shown in \d+ % of runs")
 _AGAIN = re.compile(r"\(A/A, expected 0\): .*? (\d+) pairs, (\d+) gained, (\d+) lost")
 _REPOSITORIES = re.compile(r"; by repository .*?, (\d+) of them")
 _CONTROL = re.compile(
-    r"- (\w+) − base \((?:A/A, expected 0|control, no gain expected)\): ([-+][\d.]+) points, 95 % interval "
-    r"([-+][\d.]+ to [-+][\d.]+), (\d+) pairs"
+    r"- (\w+) − base \((?:A/A, expected 0|control, no gain expected)\): ([-+][\d.]+) points, 95 % (?:interval )?"
+    r"([-+][\d.]+ to [-+][\d.]+), (?:p = .*?, )?(\d+) pairs"
 )
 _MUST = re.compile(r"- control (\w+) must (.*): (.*)")
 
@@ -52,21 +56,23 @@ class Result:
     @property
     def seeds(self) -> int | None:
         found = _HEAD.search(self.block)
-        return len(found[3].split(",")) if found else None
+        return len(found[2].split(",")) if found else None
 
     @property
     def repositories(self) -> int | None:
-        head, counted = _HEAD.search(self.block), _REPOSITORIES.search(self.block)
-        known = (head[2] if head else None) or (counted[1] if counted else None)
-        return int(known) if known else None
+        found = _SCOPE.search(self.block) or _REPOSITORIES.search(self.block)
+        return int(found[1]) if found else None
 
     @property
     def least(self) -> str:
-        """Smallest difference of verdicts found with 80 % power, were tasks independent; `none` where not even the largest is."""
+        """Smallest difference of verdicts seen with 80 % power; `none` where not even the largest is. What the block does not say is
+        worked out as if tasks were independent, and not where the repository is the unit."""
         said, again = _SEEN.search(self.block), _AGAIN.search(self.block)
         if said:
             return said[1]
-        if again is None or self.tasks is None:
+        if _BLIND.search(self.block):
+            return "none"
+        if again is None or self.tasks is None or self._unit == "repository":
             return UNKNOWN
         pairs, gained, lost = map(int, again.groups())
         least = smallest_detectable(self.tasks, (gained + lost) / pairs)
@@ -81,14 +87,19 @@ class Result:
         return found["contrast"], found["figure"] or UNKNOWN, found["decision"]
 
     @property
+    def _unit(self) -> str | None:
+        """What the block says is its unit; blocks that do not say it do not say either whether a plan of margins is a pilot."""
+        found = _SCOPE.search(self.block)
+        return found[2] if found else None
+
+    @property
     def decision(self) -> str:
         """A run that says itself that it is a pilot, or could have seen no difference at all, decides nothing."""
         said = self.primary[2]
-        if "PILOT" in self.block or (
-            said in ("shown", "refuted", "open") and self.least in ("none", UNKNOWN)
-        ):
+        blind = self._unit is None and self.least in ("none", UNKNOWN)
+        if "PILOT" in self.block or (said in DECISIONS and blind):
             return PILOT
-        few = self.repositories is not None and self.repositories < GENERAL
+        few = self._unit != "repository" and (self.repositories or 0) < GENERAL
         return f"{said}, on these repositories" if few and said in ("shown", "refuted") else said
 
 
