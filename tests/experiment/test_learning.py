@@ -163,6 +163,10 @@ iterations = 6
 batch_size = 4
 max_tokens = 512
 """
+# No contrast is about most of these arms: each is there to be seen at work.
+PLAN = re.sub(
+    r'((?:role = "(?:control|treatment)"|by = "\w+")\n)', r'\1reason = "to be seen at work"\n', PLAN
+)
 
 
 def plan_of(*names: str, per_repo: int = 12) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from statistics import fmean
 
-from looper.bench.screen import leak_score, near_duplicates
+from looper.bench.screen import gives_away, near_duplicates
 from looper.errors import BadInput
 from looper.records.learning import AGES, Experience, Source, Split
 from looper.records.plan import Arm, Cell, Plan, TaskSelection
@@ -99,9 +99,7 @@ def fit_to_learn_from(
 
 def quoting(tasks: Sequence[Task]) -> tuple[str, ...]:
     """Ids of the tasks whose issue gives half of their fix away, or more."""
-    return tuple(
-        task.instance_id for task in tasks if leak_score(task.gold_patch, task.problem_statement).flagged
-    )
+    return tuple(task.instance_id for task in tasks if gives_away(task.gold_patch, task.problem_statement))
 
 
 def difficulties(tasks: Sequence[Task]) -> dict[str, int]:
