@@ -143,9 +143,8 @@ def consolidate(
         return Treatments(plan, (), ())
     repos = sorted({tasks[name].repo for name in manifest.tasks})
     pools = Pools(manifest, tasks, folder)
-    overridden = any(found.gate is Gate.DATA for found in manifest.overrides)
     # Nothing at all cannot be learned from, whatever the reason.
-    minimum = 1 if overridden else plan.experience.selection.minimum_tasks
+    minimum = plan.experience.selection.minimum_tasks if manifest.stops(Gate.DATA) else 1
     measure = school.trainer.measure if school.trainer else lambda adapter, examples: ()
     library = Library(plan, pools, tasks, repos, minimum, school.ask, school.similar, measure)
     done = {found.key: found for found in past if _still_there(found, school.trainer)}
