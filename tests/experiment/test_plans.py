@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.fakes.swe_bench_rows import relation, row, written
 
+from looper.cli.training import train_options
 from looper.edges.datasets.swe_bench import load_swe_bench
 from looper.errors import BadInput
 from looper.experiment.claims import Settings
@@ -612,3 +613,11 @@ def test_a_contrast_in_what_an_arm_never_has_is_refused() -> None:
         BadInput, match=r"contrasts.0.metric: lora has no retention: that is measured after the batches"
     ):
         registered("exp02", 'against = "buffer_random"', 'against = "lora"')
+
+
+def test_a_setting_of_looper_train_that_cannot_be_used_is_named_in_plain_words() -> None:
+    plain = {"learning_rate": 1e-4, "iterations": 1, "batch_size": 1, "max_tokens": 9}
+    with pytest.raises(BadInput, match=r"^--batch-size: must be greater than 0, found 0\.$"):
+        train_options(Path("run"), (), "nano", {}, plain | {"batch_size": 0})
+    with pytest.raises(BadInput, match=r"^--per-task: must be a whole number, found \"x\"\.$"):
+        train_options(Path("run"), (), "nano", {"per_task": "x"}, plain)

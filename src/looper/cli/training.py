@@ -15,6 +15,7 @@ from looper.cli.progress import TrainingProgress
 from looper.cli.settings import Settings
 from looper.cli.wiring import mlx_model, supervision_of, trainer_of
 from looper.errors import BadInput
+from looper.experiment.mistakes import plain_words
 from looper.experiment.plans import parse_model
 from looper.experiment.pools import read_attempts
 from looper.experiment.schedule import split_tasks
@@ -59,10 +60,8 @@ def train_options(
         )
     except ValidationError as error:
         problem = error.errors()[0]
-        option = (
-            f"--{str(problem['loc'][0]).replace('_', '-')} {problem['input']}: " if problem["loc"] else ""
-        )
-        raise BadInput(f"{option}{problem['msg']}.") from error
+        option = f"--{str(problem['loc'][0]).replace('_', '-')}: " if problem["loc"] else ""
+        raise BadInput(f"{option}{plain_words(problem, TrainingSettings)}.") from error
 
 
 @dataclass(frozen=True)

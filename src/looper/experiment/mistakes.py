@@ -32,8 +32,8 @@ BOUNDS = {
     "greater_than_equal": "must be {ge} or more",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be {le} or less",
-    "too_short": "needs {min_length} or more",
-    "too_long": "takes {max_length} or fewer",
+    "too_short": "needs {min_length} or more of them",
+    "too_long": "takes {max_length} of them or fewer",
     "string_too_short": "must not be empty",
     "finite_number": "must be a finite number",
     "int_from_float": "must be a whole number",
@@ -95,7 +95,7 @@ def problems(
     hand. `moved` gives the keys of the file for those of the input."""
     said: dict[Path, list[str]] = {}
     for problem in error.errors():
-        field, words = moved(_path(problem, data)), _words(problem, kind)
+        field, words = moved(_path(problem, data)), plain_words(problem, kind)
         if words not in said.setdefault(field, []):
             said[field].append(words)
     return "; ".join(
@@ -140,8 +140,8 @@ def _path(problem: Mapping[str, Any], data: object) -> Path:
     return tuple(found)
 
 
-def _words(problem: Mapping[str, Any], kind: Any) -> str:
-    """One problem in plain words."""
+def plain_words(problem: Mapping[str, Any], kind: Any) -> str:
+    """One of pydantic's problems with an input that was to be of a kind, without pydantic's words."""
     name, about = problem["type"], problem.get("ctx") or {}
     if name == "extra_forbidden":
         known = allowed(kind, problem["loc"][:-1])
