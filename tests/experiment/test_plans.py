@@ -621,3 +621,15 @@ def test_a_setting_of_looper_train_that_cannot_be_used_is_named_in_plain_words()
         train_options(Path("run"), (), "nano", {}, plain | {"batch_size": 0})
     with pytest.raises(BadInput, match=r"^--per-task: must be a whole number, found \"x\"\.$"):
         train_options(Path("run"), (), "nano", {"per_task": "x"}, plain)
+
+
+def test_a_contrast_whose_guards_are_off_in_both_arms_is_refused() -> None:
+    with pytest.raises(
+        BadInput,
+        match=r"contrasts.3.exercised: bare − minus_done_check means nothing unless premature_done fires",
+    ):
+        registered(
+            "exp15",
+            'arm = "full"\nagainst = "minus_done_check"',
+            'arm = "bare"\nagainst = "minus_done_check"',
+        )

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from looper.experiment.places import Path
 from looper.records.base import content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
-from looper.records.plan import Arm, ArmRole, Metric, Plan
+from looper.records.plan import Arm, ArmRole, Metric, Plan, Scaffold
 from looper.records.training import Format
+from looper.records.trajectory import Guard
 
 
 def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
     """Keys of what is wrong, and what is wrong with it."""
     yield from _without_purpose(plan)
     yield from _never_measured(plan)
+    yield from _never_fires(plan)
     yield from _made_from_nothing(plan)
     yield from _the_same_in_the_end(plan)
 
@@ -60,6 +62,45 @@ def _lacks(arm: Arm, metric: Metric) -> str:
         case Metric.INTERVENTIONS if not arm.has_overseer:
             return "it works under no overseer"
     return ""
+
+
+def _never_fires(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Contrasts that count only where a guard fires, and whose guards are switched off in every arm of theirs."""
+    scaffolds = {arm.name: arm.scaffold for arm in plan.arms}
+    for at, contrast in enumerate(plan.contrasts):
+        there = [scaffolds[name] for name in contrast.arms if name in scaffolds]
+        if contrast.exercised and not any(
+            _fires(guard, each) for guard in contrast.exercised for each in there
+        ):
+            names = ", ".join(guard.value for guard in contrast.exercised)
+            yield (
+                ("contrasts", at, "exercised"),
+                f"{contrast.name} means nothing unless {names} fires, and that is switched off in all of its arms",
+            )
+
+
+def _fires(guard: Guard, scaffold: Scaffold) -> bool:
+    """Whether a guard can fire at all."""
+    guards = scaffold.guards
+    match guard:
+        case Guard.REPEATED_ACTION:
+            return any((guards.repeat_nudge, guards.repeat_refuse, guards.repeat_stop))
+        case Guard.READ_ONLY_STREAK:
+            return guards.read_only_nudge is not None
+        case Guard.NO_PROGRESS:
+            return guards.no_progress_stop is not None
+        case Guard.VERIFICATION_LOOP:
+            return guards.verification_nudge is not None
+        case Guard.PREMATURE_DONE:
+            return guards.refuse_empty_done
+        case Guard.SHRINKING_WRITE:
+            return guards.confirm_shrink
+        case Guard.BROKEN_PYTHON:
+            return guards.check_python
+        case Guard.CONTEXT_PRUNED:
+            return scaffold.pruning.mode != "none"
+        case Guard.FENCE_REMOVED:
+            return True
 
 
 def _made_from_nothing(plan: Plan) -> Iterator[tuple[Path, str]]:

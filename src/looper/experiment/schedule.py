@@ -50,9 +50,8 @@ def split_tasks(
     No task is in both. Raises BadInput as `select_tasks` does, and where learning leaves a repository that is named without any.
     """
     kept, left = _divided(tasks, experience)
-    for repo, why in used_up(tasks, experience).items():
-        if repo in selection.repos:
-            raise BadInput(f"{why}. Set fewer aside, or leave the repository out (tasks.repos).")
+    if gone := [why for repo, why in used_up(tasks, experience).items() if repo in selection.repos]:
+        raise BadInput(f"{'; '.join(gone)}. Set fewer aside, or leave the repository out (tasks.repos).")
     evaluated = select_tasks(left, selection)
     repos = {task.repo for task in evaluated}
     return evaluated, tuple(task for task in kept if task.repo in repos)
