@@ -73,7 +73,7 @@ def test_a_stream_that_cannot_encode_a_sign_shows_another_and_ends_nothing(
     assert (shown.returncode, shown.stderr) == (0, "") and "? 5" in shown.stdout
 
 
-@pytest.mark.parametrize("command", ["run {}/mine.toml --dry-run --limit 1", "status"])
+@pytest.mark.parametrize("command", ["run {}/mine.toml --dry-run --arm noop --limit 1", "status"])
 def test_in_a_folder_that_was_removed_a_command_works(project: Path, state: Path, command: str) -> None:
     write_run(project / "runs", judged=lambda cell: False)
     asked = f"mkdir gone && cd gone && rmdir ../gone && exec {sys.executable} -m looper.cli.main "
@@ -130,8 +130,8 @@ def test_the_page_of_experiments_is_what_the_plans_and_the_learnings_say() -> No
     [
         ("LOOPER_HOME", ("bench", "list")),
         ("LOOPER_HOME", ("serve", "--port", "0")),
-        ("LOOPER_WORKSPACES", ("run", "exp00", "--limit", "1")),
-        ("LOOPER_RUNS", ("run", "exp00", "--limit", "1", "--fresh")),
+        ("LOOPER_WORKSPACES", ("run", "exp00", "--arm", "noop", "--limit", "1")),
+        ("LOOPER_RUNS", ("run", "exp00", "--arm", "noop", "--limit", "1", "--fresh")),
     ],
 )
 def test_a_folder_that_cannot_be_made_is_one_line(

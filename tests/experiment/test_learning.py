@@ -532,7 +532,7 @@ def test_p1_more_tasks_than_there_are_to_learn_from_are_not_waited_for(project: 
     line = text.splitlines().index("minimum_tasks = 17") + 1
     refused = project.looper("run", "learn")
     assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
-    said = f"learn.toml:{line}:1: profiles.micro.experience.selection.minimum_tasks: 17 resolved tasks of each repository"
+    said = f"learn.toml:{line}:1: experience.selection.minimum_tasks: 17 resolved tasks of each repository"
     assert said in refused.stderr and "has 3 (of 3 set aside) to learn from" in refused.stderr
     assert not list((project.folder / "runs").glob("learn-*"))
 
