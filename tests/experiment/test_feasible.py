@@ -100,7 +100,7 @@ def test_p1_a_gate_of_more_tasks_than_there_are_is_refused_with_the_numbers(
         ("exp13", "episodes = 8", "episodes = 80", "arms.4.learning.episodes", "learns from 80 successes .* cannot have more than 15"),
         ("exp10", "recovered = 5", "recovered = 50", "arms.7.learning.recovered", "50 of its own successes, and .* 15 tasks"),
         ("exp02", "buffer = 8", "buffer = 30", "arms.8.learning.strategy.buffer", "keeps 30 successes, and there are 30 at most"),
-        ("ways", "expert_rank = 4 }", "expert_rank = 4, experts = 55 }", "arms.22.learning.strategy.experts", "has 55 experts, and there are 54"),
+        ("ways", "expert_rank = 4 }", "expert_rank = 4, experts = 55 }", "arms.25.learning.strategy.experts", "has 55 experts, and there are 54"),
         ("exp01", "batches = 1", "batches = 4", "arms.2.learning.batches", "stops after 4, and 30 successes at most are 4 batches"),
         ("exp17", "samples = 2", "samples = 1", "arms.2.learning.objective", "each task is tried once"),
         ("exp09", "limit = 12", "limit = 6", "arms.4.learning.memory.draw", "is told of another repository, and .* is the only one"),
