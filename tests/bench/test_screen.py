@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from looper.bench.screen import fix_stands_in, leak_score, near_duplicates, similarity, telling_lines
+from looper.bench.screen import (
+    fix_stands_in,
+    gives_away,
+    leak_score,
+    near_duplicates,
+    similarity,
+    telling_lines,
+)
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
 from looper.experiment.schedule import fit_to_learn_from
 from looper.records.task import Task
@@ -42,6 +49,7 @@ def test_lines_that_tell_nothing_are_not_scored() -> None:
 )
 def test_g08_an_issue_that_holds_the_fix_is_flagged(issue: str, flagged: bool, share: float) -> None:
     score = leak_score(PATCH, issue)
+    assert gives_away(PATCH, issue) is flagged
     assert score.flagged is flagged and score.covered_share == share and score.scored_lines == 1
 
 

@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from looper.bench.validate import difference, eligible, in_force, shipped, validate
+from looper.bench.validate import (
+    cannot_be_a_test,
+    difference,
+    eligible,
+    in_force,
+    shipped,
+    validate,
+)
 from looper.bench.verify import Judgement
 from looper.cli.validating import TimeLeft
 from looper.errors import EnvironmentBroken
@@ -175,3 +182,40 @@ def test_what_takes_longest_is_judged_first_and_the_time_left_is_reckoned_from_w
     left = TimeLeft(tasks, [short, long, new])
     assert [task.instance_id for task in left.longest_first()] == ["long", "new", "short"]
     assert left.after(long, 50.0) == ", about 27 s left", "54 s of 100 + 50 + 4, at half of their speed"
+
+
+def test_p8_what_cannot_be_a_test_is_left_out_before_a_task_was_ever_run(labelled: Task) -> None:
+    """A runner's progress, and a parametrised id that a blank has cut off; ids of every kind that did pass stay."""
+    cut = "sklearn/tests/test_text.py::test_callable_analyzer_error[file-AttributeError-'str'"
+    whole = (
+        "a.py::test_x[1-[2]]",
+        "a.py::test_x",
+        "test_a (x.Tests)",
+        "Nothing is lost.",
+        "a.py::test_x[100%]",
+    )
+    task = labelled.model_copy(update={"pass_to_pass": ("[100%]", "[ 12%]", cut, *whole)})
+    (kept,), left_out = eligible([task], {})
+    assert kept.pass_to_pass == whole and not left_out
+    assert [cannot_be_a_test(name) for name in task.pass_to_pass] == [True] * 3 + [False] * 5
+
+
+def test_p8_a_task_that_is_not_validated_here_goes_by_the_ids_that_gold_did_not_pass_elsewhere(
+    labelled: Task,
+) -> None:
+    """Whatever its labels are here: a docstring's line that is no test on one machine is none on another."""
+    known = next(each for each in shipped() if each.instance_id == "django__django-13089")
+    lines = tuple(known.excluded)
+    task = labelled.model_copy(update={"instance_id": known.instance_id, "pass_to_pass": ("p", *lines)})
+    assert in_force([task], [], shipped()) == {}, "other labels"
+    (kept,), _ = eligible([task], {})
+    assert lines and kept.pass_to_pass == ("p",)
+
+
+def test_p8_nothing_that_ships_keeps_an_id_that_cannot_be_a_test() -> None:
+    assert not [
+        name
+        for each in shipped()
+        for name in each.disagreements
+        if cannot_be_a_test(name) and name not in each.excluded
+    ]

@@ -336,7 +336,7 @@ def test_bad_input_is_one_line_and_begins_nothing(shop: Shop, tmp_path: Path) ->
         (
             ("spawn", str(program), "--set", "lab_timeout_s=nan"),
             2,
-            "lab_timeout_s: Input should be a finite number",
+            "lab_timeout_s: must be a finite number",
         ),
         (("spawn", str(program), "--set", "max_iterations=-1"), 2, "max_iterations"),
         (("spawn", str(program), "--set", "nothing"), 2, "write NAME=VALUE"),

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from tests.experiment.test_run import Project
 
+from looper.cli.settings import settings
+from looper.cli.training import TrainOptions, examples_of
 from looper.journal import read_stream
 from looper.records.base import content_hash
 from looper.records.memory import MemoryItem
 from looper.records.plan import Metric
+from looper.records.training import SelectionSettings, TrainingSettings
 from looper.records.trajectory import Read, Step, Trajectory
 from looper.records.treatment import ProofKind
 from looper.views.questions import questions, to_rate
@@ -163,6 +166,10 @@ iterations = 6
 batch_size = 4
 max_tokens = 512
 """
+# No contrast is about most of these arms: each is there to be seen at work.
+PLAN = re.sub(
+    r'((?:role = "(?:control|treatment)"|by = "\w+")\n)', r'\1reason = "to be seen at work"\n', PLAN
+)
 
 
 def plan_of(*names: str, per_repo: int = 12) -> str:
@@ -498,15 +505,49 @@ def test_a_finished_learning_run_does_nothing_again(finished: tuple[Project, Run
 
 
 def test_g10_too_few_successes_train_nothing_and_what_was_gathered_stays(project: Project) -> None:
+    """Enough tasks to learn from, so that the plan may begin, and too few of them resolved."""
     plan = project.folder / "experiments" / "learn.toml"
     plan.write_text(
-        PLAN.replace("minimum_tasks = 2", "minimum_tasks = 17").replace("per_repo = 12", "per_repo = 3")
+        plan_of("base", "lora", per_repo=6)
+        .replace("minimum_tasks = 2", "minimum_tasks = 6")
+        .replace("steps = 6", "steps = 1")
     )
     refused = project.looper("run", "learn", "--arm", "lora")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
-    assert re.search(r"has \d resolved training tasks with seed 0, and the plan wants 17", refused.stderr)
+    assert re.search(r"has \d resolved training tasks with seed 0, and the plan wants 6", refused.stderr)
     assert "--override data" in refused.stderr
-    assert len(project.verdicts()) == 3 * 2 * 3, "three tasks, two samples, three sources"
+    assert len(project.verdicts()) == 6 * 2, "six tasks, two samples"
+
+
+def test_p6_a_run_that_gathered_with_the_gold_patch_alone_can_be_trained_on(
+    project: Project, state: Path
+) -> None:
+    told = (
+        '[[arms]]\nname = "told"\nrole = "treatment"\nlearning = { treatment = "memory", source = "gold" }\n'
+    )
+    text = plan_of("base", per_repo=3).replace("[profiles.micro]\n", f"{told}[profiles.micro]\n", 1)
+    (project.folder / "experiments" / "learn.toml").write_text(text)
+    # Whether the memory has something to say to the one task does not matter here: what was gathered stays.
+    project.looper("run", "learn", "--limit", "1")
+    selection, training = (
+        SelectionSettings(minimum_tasks=3),
+        TrainingSettings(learning_rate=1e-4, iterations=1, batch_size=1, max_tokens=512),
+    )
+    here = replace(settings(), state=state, runs=project.folder / "runs")
+    examples, found = examples_of(TrainOptions(project.run, (), "nano", selection, training), here)
+    assert found.taken == len(examples) == 3 and all("experience_gold_1/" in each.source for each in examples)
+
+
+def test_p1_more_tasks_than_there_are_to_learn_from_are_not_waited_for(project: Project) -> None:
+    plan = project.folder / "experiments" / "learn.toml"
+    text = plan_of("base", "lora", per_repo=3).replace("minimum_tasks = 2", "minimum_tasks = 17")
+    plan.write_text(text)
+    line = text.splitlines().index("minimum_tasks = 17") + 1
+    refused = project.looper("run", "learn")
+    assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1
+    said = f"learn.toml:{line}:1: experience.selection.minimum_tasks: 17 resolved tasks of each repository"
+    assert said in refused.stderr and "has 3 (of 3 set aside) to learn from" in refused.stderr
+    assert not list((project.folder / "runs").glob("learn-*"))
 
 
 def test_a_gate_is_passed_over_for_a_reason_that_stands_in_the_record(project: Project) -> None:

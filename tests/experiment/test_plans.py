@@ -1,12 +1,18 @@
 """Experiment files: what they say, and what is wrong with them."""
 
+import re
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.fakes.swe_bench_rows import relation, row, written
 
+from looper.cli.training import train_options
 from looper.edges.datasets.swe_bench import load_swe_bench
 from looper.errors import BadInput
+from looper.experiment.claims import Settings
+from looper.experiment.places import places
 from looper.experiment.plans import parse_model, plan_from_text
 from looper.experiment.schedule import by_age, changed_since, lanes, select_tasks, split_tasks
 from looper.records.learning import Experience, Source, Split, TrainingChange, Treatment
@@ -37,21 +43,41 @@ def test_exp00_has_its_controls_in_every_profile() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('title = "Controls"', 'title = "Controls', r"exp00.toml is not valid TOML: .*line 3"),
+        (
+            'title = "Controls"',
+            'title = "Controls',
+            r"exp00.toml:3:18: this is not valid TOML: Illegal character",
+        ),
         (
             'factor = "what the arm has learned; for gold and noop the agent itself"',
             'factor = 3\ncolour = "red"',
-            r"factor: .*string.*; .*colour: unknown key",
+            r"exp00.toml:9:1: factor: must be text, found 3; exp00.toml:10:1: colour: unknown key. Allowed here: title, .*asserts",
         ),
-        ("steps = 8", "steps = 0", r"exp00.toml, line \d+, profiles.micro.limits.steps: .*greater than 0"),
-        ("steps = 8", "stepz = 6", r"line \d+, profiles.micro.limits.stepz: unknown key"),
-        ('role = "base"', 'role = "hero"', r"arms.2.role: .*'base', 'again'"),
+        (
+            "steps = 8",
+            "steps = 0",
+            r"exp00.toml:\d+:1: profiles.micro.limits.steps: must be greater than 0, found 0",
+        ),
+        (
+            "steps = 8",
+            "stepz = 6",
+            r"exp00.toml:\d+:1: profiles.micro.limits.stepz: unknown key; did you mean steps\? Allowed here: steps, ",
+        ),
+        (
+            'role = "base"',
+            'role = "hero"',
+            r"exp00.toml:\d+:1: arms.2.role: must be one of base, again, control, .* found \"hero\"",
+        ),
         ("repetition = 1", "", "needs a repetition of its own"),
         ("repetition = 1", "repetition = 1\ntemperature = 0.9", "must equal base in everything"),
         ('scaffold = "terse"', 'scaffold = "fancy"', 'no scaffold "fancy". Use one of: full, terse'),
         ('model = "nano"', 'model = "gpt"', "names no model"),
         ("level = 0", "level = 9", "profiles.micro.tasks.level"),
-        ("[profiles.micro.limits]", "[profiles.micro.limit]", "profiles.micro.limit: unknown key"),
+        (
+            "[profiles.micro.limits]",
+            "[profiles.micro.limit]",
+            r"exp00.toml:\d+:17: profiles.micro.limit: unknown key; did you mean limits",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_by_file_line_and_field(old: str, new: str, said: str) -> None:
@@ -63,7 +89,7 @@ def test_what_is_wrong_is_named_by_file_line_and_field(old: str, new: str, said:
 
 def test_the_line_of_a_wrong_value_is_its_own() -> None:
     line = text().splitlines().index("verify_s = 900.0") + 1
-    with pytest.raises(BadInput, match=rf"line {line}, profiles.swe.limits.verify_s"):
+    with pytest.raises(BadInput, match=rf"exp00.toml:{line}:1: profiles.swe.limits.verify_s"):
         load(text().replace("verify_s = 900.0", "verify_s = -1.0"), profile="swe")
 
 
@@ -135,7 +161,10 @@ def test_g33_arms_alternate_and_every_cell_comes_once(micro: tuple[tuple[Task, .
 
 def test_a_profile_may_run_some_of_the_arms_and_must_name_them_right() -> None:
     changed = text().replace('arms = ["gold", "noop", "base", "base_again", "positive"', 'arms = ["bass"')
-    with pytest.raises(BadInput, match="has no arm bass. It has: gold, noop"):
+    with pytest.raises(
+        BadInput,
+        match=r"exp00.toml:\d+:9: profiles.swe.arms.0: there is no arm bass; did you mean base.* There are: gold, noop",
+    ):
         load(changed, profile="swe")
 
 
@@ -162,7 +191,9 @@ def test_an_arm_can_be_run_with_the_first_seeds_only() -> None:
 def test_a_contrast_names_arms_that_exist_and_goes_with_them() -> None:
     demo = plan_from_text("exp00", text(), "exp00.toml", "demo")
     assert [found.arm for found in demo.contrasts] == ["lora", "memory", "base_again", "lora_redrawn"]
-    with pytest.raises(BadInput, match="contrasts: there is no arm lorra"):
+    with pytest.raises(
+        BadInput, match=r"exp00.toml:\d+:1: contrasts.0.arm: there is no arm lorra; did you mean lora"
+    ):
         plan_from_text("exp00", text().replace('arm = "lora"', 'arm = "lorra"', 1), "exp00.toml", "micro")
 
 
@@ -203,10 +234,11 @@ def test_a_profile_builds_on_a_shared_one_and_differs_where_it_says() -> None:
     plan = load_small('like = "micro"\nlimits = { steps = 5 }')
     assert plan.limits.steps == 5 and plan.limits.output_tokens == 80 and plan.model_dump()["seeds"] == (0,)
     with pytest.raises(
-        BadInput, match=r"profiles.mine.like: there is no shared profile 'macro'. There are: .*micro"
+        BadInput,
+        match=r"profiles.mine.like: there is no shared profile 'macro'; did you mean micro. There are: .*micro",
     ):
         load_small('like = "macro"')
-    with pytest.raises(BadInput, match=r"t.toml, line \d+, profiles.mine.limits.stepz: unknown key"):
+    with pytest.raises(BadInput, match=r"t.toml:\d+:1: profiles.mine.limits.stepz: unknown key"):
         load_small('like = "micro"\n[profiles.mine.limits]\nstepz = 5')
 
 
@@ -216,7 +248,7 @@ def test_a_profile_in_a_file_of_its_own_builds_on_a_shared_one_too() -> None:
 
     plan = load_file('like = "controls"\n[tasks]\nrepos = ["django/django"]')
     assert plan.selection.repos == ("django/django",) and [arm.name for arm in plan.arms] == ["gold", "noop"]
-    with pytest.raises(BadInput, match=r"one.toml, like: there is no shared profile 'macro'"):
+    with pytest.raises(BadInput, match=r"one.toml:1:1: like: there is no shared profile 'macro'"):
         load_file('like = "macro"')
 
 
@@ -276,7 +308,7 @@ def test_a_choice_takes_from_arms_that_exist_and_can_be_compared() -> None:
     assert plan.choices[0].of == ("base", "other") and plan.contrasts[0].arm == "both"
     left = load_small(arms, 'like = "micro"\narms = ["base"]')
     assert not left.choices and not left.contrasts
-    with pytest.raises(BadInput, match="choices: there is no arm nobody"):
+    with pytest.raises(BadInput, match=r"choices.0.of.1: there is no arm nobody"):
         load_small(arms.replace('"base", "other"', '"base", "nobody"'))
     with pytest.raises(BadInput, match="both is a choice, which has no steps"):
         load_small(arms.replace('against = "base"', 'against = "base"\nmetric = "valid_actions"'))
@@ -427,3 +459,177 @@ def test_a_coupled_split_learns_from_what_others_depend_on_and_evaluates_those(t
         assert all(places[name] < task.sequence_position for name in task.dependencies)
     evaluated, learning = split_tasks(tasks, selection, experience.model_copy(update={"per_repo": 1}))
     assert [task.instance_id[-1] for task in (*learning, *evaluated)] == ["4", "6"]
+
+
+def registered(name: str, old: str = "", new: str = "", profile: str = "micro") -> Plan:
+    """An experiment as it is registered, or with something planted."""
+    text = FILE.with_name(f"{name}.toml").read_text("utf-8")
+    assert old in text
+    return plan_from_text(name, text.replace(old, new, 1), f"{name}.toml", profile, shared=SHARED)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("exp04", 'pull = "equal"', 'pul = "equal"', r"exp04.toml:\d+:\d\d: arms.6.learning.strategy.anchor.pul: unknown key"),
+        ("exp04", 'name = "anchored"', 'name = "anchord"', r"arms.2.learning.strategy.name: .*found \"anchord\"; did you mean anchored"),
+        ("exp01", "shuffled = true", "shuffeld = true", r"arms.7.learning.shuffeld: unknown key; did you mean shuffled"),
+        ("exp02", 'priority = "random"', 'priority = "randm"', r"priority: must be one of recency, .* did you mean random"),
+        ("exp15", 'repeat_nudge = "off"', 'repeat_nudgee = "off"', r"arms.2.scaffold.guards.repeat_nudgee: unknown key"),
+        ("exp08", 'writer = "self"', 'writer = "self", source = "gold"', r"arms.2.learning.rounds: are for an arm's own"),
+        ("exp01", 'like = "micro"', 'like = "micr"', r"profiles.micro.like: .*'micr'; did you mean micro"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_at_the_very_key_with_near_names_and_the_keys_there_are(
+    name: str, old: str, new: str, said: str
+) -> None:
+    """Also in the seventh of many tables of one name, within a line, and in no library's words."""
+    with pytest.raises(BadInput, match=said) as error:
+        registered(name, old, new)
+    text = FILE.with_name(f"{name}.toml").read_text("utf-8").replace(old, new, 1)
+    wrong = next(number for number, line in enumerate(text.splitlines(), 1) if new in line)
+    assert str(error.value).startswith(f"{name}.toml:{wrong}:")
+    assert not re.search(r"Input should|Extra inputs|Value error|type=|validation error", str(error.value))
+
+
+def test_a_mistake_in_a_shared_profile_is_named_in_its_own_file() -> None:
+    wrong = SHARED | {"micro": SHARED["micro"].replace("steps = 8", 'steps = "many"')}
+    line = SHARED["micro"].splitlines().index("steps = 8") + 1
+    text = FILE.with_name("exp01.toml").read_text("utf-8")
+    with pytest.raises(
+        BadInput, match=rf"^profiles/micro.toml:{line}:1: profiles.micro.limits.steps: must be a whole"
+    ):
+        plan_from_text("exp01", text, "exp01.toml", "micro", shared=wrong)
+
+
+def test_every_key_of_every_plan_has_its_place() -> None:
+    def paths(found: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+        inner = (
+            found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+        )
+        for key, value in inner:
+            yield (*path, key)
+            yield from paths(value, (*path, key))
+
+    for path in [*EXPERIMENTS, *FILE.parent.glob("profiles/*.toml")]:
+        text = path.read_text("utf-8")
+        assert places(text).keys() == set(paths(tomllib.loads(text))), path
+
+
+def test_p2_numbers_in_sentences_are_those_of_the_settings_in_both_profiles() -> None:
+    for profile in ("micro", "swe"):
+        sweep = registered("exp19", profile=profile)
+        trained, large = (
+            next(arm for arm in sweep.arms if arm.name == name) for name in ("trained", "multiplier_x16")
+        )
+        assert sweep.experience is not None and sweep.experience.training is not None
+        assert (
+            large.learning is not None
+            and large.learning.training is not None
+            and trained.learning is not None
+        )
+        ratio = (
+            large.learning.training.of(sweep.experience.training).multiplier
+            / sweep.experience.training.multiplier
+        )
+        assert ratio == 16 and sweep.contrasts[0].shown == "16 times the multiplier costs valid actions."
+        settings = Settings(registered("exp03", profile=profile))
+        assert settings.value("mixture.parameters") == settings.value("single.parameters") == 12
+        assert settings.value("mixture_by_tool.parameters") == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        (
+            "exp19",
+            "{multiplier_x16.multiplier / trained.multiplier} times the multiplier costs",
+            "Sixty times the multiplier costs",
+            r'contrasts.0.shown: says "Sixty" of its own, .*multiplier 160 against 10',
+        ),
+        ("exp03", "rank = 12", "rank = 8", r"asserts.0: mixture.parameters == single.parameters is not so: 12 against 8"),
+        ("exp03", "expert_rank = 4, division", "expert_rank = 5, division", r"asserts.1: mixture_by_tool.* 15 against 12"),
+        ("exp13", "{unique_2.iterations}", "30", r'hypothesis: says "30" of its own'),
+        ("exp13", "{unique_2.iterations}", "{unique_2.iteration}", r"hypothesis: .*no iteration; did you mean iterations"),
+        ("exp19", "random_4.times ==", "random_4.tim ==", r"asserts.0: random_4 has no tim"),
+    ],
+)  # fmt: skip
+def test_p2_a_planted_false_sentence_is_refused_with_file_line_and_number(
+    name: str, old: str, new: str, said: str
+) -> None:
+    with pytest.raises(BadInput, match=rf"^{name}.toml:\d+:\d+: {said}"):
+        registered(name, old, new)
+
+
+def test_p3_every_arm_is_in_a_contrast_or_says_why_it_is_there() -> None:
+    reason = (
+        'reason = "form without sense: printed beside lora, whose difference from it is exploratory here"\n'
+    )
+    with pytest.raises(
+        BadInput, match=r"exp04.toml:\d+:1: arms.13.name: no contrast is about shuffled_targets"
+    ):
+        registered("exp04", reason, "")
+    for path in EXPERIMENTS:
+        for profile in ("micro", "swe"):
+            plan = plan_from_text(path.stem, path.read_text("utf-8"), path.name, profile, shared=SHARED)
+            compared = {name for found in plan.contrasts for name in found.arms}
+            compared |= {name for choice in plan.choices for name in choice.of}
+            assert all(
+                arm.reason or arm.name in compared for arm in plan.arms if arm.role is not ArmRole.BASE
+            )
+
+
+def test_p3_an_arm_that_a_profile_makes_a_copy_of_another_is_refused_with_its_settings() -> None:
+    with pytest.raises(
+        BadInput,
+        match=r"exp19.toml:\d+:1: arms.10.learning: multiplier_x0_2 learns what trained learns: .*multiplier 2,",
+    ):
+        registered("exp19", "multiplier_times = 0.2 }", "multiplier = 2.0 }", "swe")
+
+
+def test_p6_what_is_made_from_another_adapter_has_that_other_or_is_refused_before_anything_runs() -> None:
+    arms = (
+        '[[arms]]\nname = "base"\nrole = "base"\n[[arms]]\nname = "gold"\nrole = "treatment"\n'
+        'learning = { treatment = "adapter", source = "gold" }\n[[arms]]\nname = "noise"\nrole = "control"\n'
+        'learning = { treatment = "random_adapter", source = "gold" }\n'
+    )
+    plan = plan_from_text("t", small('like = "micro"', arms=arms), "t.toml", "mine", shared=SHARED)
+    assert plan.made_from(plan.arms[2]) == plan.arms[1]
+    with pytest.raises(
+        BadInput,
+        match=r"t.toml:14:1: arms.2.learning: noise is made from .* own experience.*gold learns from gold: give it the same source",
+    ):
+        plan_from_text(
+            "t",
+            small('like = "micro"', arms=arms.replace('random_adapter", source = "gold"', 'random_adapter"')),
+            "t.toml",
+            "mine",
+            shared=SHARED,
+        )
+
+
+def test_a_contrast_in_what_an_arm_never_has_is_refused() -> None:
+    with pytest.raises(
+        BadInput, match=r"contrasts.0.metric: lora has no retention: that is measured after the batches"
+    ):
+        registered("exp02", 'against = "buffer_random"', 'against = "lora"')
+
+
+def test_a_setting_of_looper_train_that_cannot_be_used_is_named_in_plain_words() -> None:
+    plain = {"learning_rate": 1e-4, "iterations": 1, "batch_size": 1, "max_tokens": 9}
+    with pytest.raises(BadInput, match=r"^--batch-size: must be greater than 0, found 0\.$"):
+        train_options(Path("run"), (), "nano", {}, plain | {"batch_size": 0})
+    with pytest.raises(BadInput, match=r"^--per-task: must be a whole number, found \"x\"\.$"):
+        train_options(Path("run"), (), "nano", {"per_task": "x"}, plain)
+
+
+def test_a_contrast_whose_guards_are_off_in_both_arms_is_refused() -> None:
+    with pytest.raises(
+        BadInput,
+        match=r"contrasts.3.exercised: bare − minus_done_check means nothing unless premature_done fires",
+    ):
+        registered(
+            "exp15",
+            'arm = "full"\nagainst = "minus_done_check"',
+            'arm = "bare"\nagainst = "minus_done_check"',
+        )

@@ -246,3 +246,13 @@ def test_shuffled_targets_are_the_same_actions_in_other_places() -> None:
         if before[0] == "read"
     ]
     assert all(before != after and after[0] == "read" for before, after in reads)
+
+
+@pytest.mark.parametrize("division", [Division.BATCH, Division.RANDOM])
+def test_p2_a_mixture_has_as_many_experts_as_its_plan_says_whatever_the_batches_are(
+    division: Division, course: Course, school: School
+) -> None:
+    """So that its parameters are known before there are data: three experts of rank 4 are as many as one adapter of rank 12."""
+    learn(Mixture(expert_rank=4, experts=3, division=division), [A, B[:1]], course)
+    *experts, joined = school.asked
+    assert [request.settings.rank for request in experts] == [4, 4, 4] and len(joined.parts) == 3

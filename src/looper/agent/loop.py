@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from looper.agent.actions import parse
 from looper.agent.context import ContextFull, Conversation
@@ -98,6 +99,8 @@ class Rollout:
     model_s: float
     cause: str = ""
     """What the model's server said, where that ended the rollout."""
+    in_flight: float | None = None
+    """Median over the replies of the requests on their way to the model's server; None where nobody counted."""
 
 
 def rollout(assignment: Assignment) -> Rollout:
@@ -304,6 +307,7 @@ class _Rollout:
             memory=tuple(key for step in self.steps for key in step.memory),
             wall_s=self._elapsed(),
             model_s=sum(step.reply.wall_s for step in self.steps),
+            in_flight=middle([step.reply.in_flight for step in self.steps]),
         )
 
 
@@ -311,3 +315,9 @@ def total(counts: list[int | None]) -> int | None:
     """The sum, or None where any part was not measured."""
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(counts) else None
+
+
+def middle(counts: list[int | None]) -> float | None:
+    """The median of what was counted, or None."""
+    known = [count for count in counts if count is not None]
+    return median(known) if known else None

@@ -48,6 +48,14 @@ def leak_score(patch: str, text: str) -> LeakScore:
     return LeakScore(len(lines), max(score for _, score in found), given / sum(length for length, _ in found))
 
 
+def gives_away(patch: str, text: str) -> bool:
+    """Whether `leak_score` flags the two, without looking for the best of what is too unlike to count."""
+    lines = telling_lines(patch)
+    normal = " ".join(text.split())
+    given = sum(len(line) for line in lines if _stands_in(line, normal))
+    return bool(lines) and given / sum(map(len, lines)) >= FLAGGED
+
+
 def telling_lines(patch: str) -> list[str]:
     """Added lines with single blanks, without comments, short ones, and lines that the patch also removes."""
     removed = {line for sign, line in _changed(patch) if sign == "-"}
@@ -70,23 +78,40 @@ def similarity(line: str, text: str) -> float:
     The longest common subsequence bounds the ratio of a window from above and is found quickly, so windows are compared in
     earnest by falling bound, and few of them.
     """
+    best = 0.0
+    for bound, ratio in _windows(line, text):
+        if bound <= best - ROUNDING:
+            break
+        best = max(best, ratio())
+    return best
+
+
+def _stands_in(line: str, text: str) -> bool:
+    """Whether `similarity` is large enough to count: nothing whose bound is smaller need be compared."""
+    for bound, ratio in _windows(line, text):
+        if bound < SIMILAR - ROUNDING:
+            return False
+        if ratio() >= SIMILAR:
+            return True
+    return False
+
+
+def _windows(line: str, text: str) -> Iterator[tuple[float, Callable[[], float]]]:
+    """Every window of the line's length in the text: what its ratio cannot pass, falling, and the ratio itself."""
     from rapidfuzz.distance import Indel
     from rapidfuzz.process import cdist
 
     if line in text:
-        return 1.0
+        yield 1.0, lambda: 1.0
+        return
     size = min(len(line), len(text))
     windows = list(dict.fromkeys(text[start : start + size] for start in range(len(text) - size + 1)))
     bounds = cdist([line], windows, scorer=Indel.normalized_similarity)[0]
     matcher = SequenceMatcher(autojunk=False)
     matcher.set_seq2(line)
-    best = 0.0
     for at in bounds.argsort()[::-1]:
-        if bounds[at] <= best - ROUNDING:
-            break
         matcher.set_seq1(windows[at])
-        best = max(best, matcher.ratio())
-    return best
+        yield float(bounds[at]), matcher.ratio
 
 
 def fix_stands_in(task: Task, read: Callable[[str], bytes | None]) -> bool | None:

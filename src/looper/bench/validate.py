@@ -1,7 +1,8 @@
 """Gold must resolve and nothing must not: a task that fails this measures its environment, not an agent."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from statistics import median
@@ -122,21 +123,39 @@ def in_force(
     }
 
 
+PROGRESS = re.compile(r"\[ *\d+%\]")
+
+
+def cannot_be_a_test(name: str) -> bool:
+    """Whether an id is a piece of a test run's output: a runner's progress, or a parametrised test cut off at a blank."""
+    _, found, test = name.rpartition("::")
+    return bool(PROGRESS.fullmatch(name) or (found and "[" in test and not test.endswith("]")))
+
+
 def eligible(
     tasks: Sequence[Task], validations: Mapping[str, Validation]
 ) -> tuple[tuple[Task, ...], dict[str, str]]:
-    """Tasks without their excluded ids, and why others are not eligible, by id. A task that nobody validated stays."""
+    """Tasks without their excluded ids, and why others are not eligible, by id.
+
+    A task that nobody validated stays, without the ids that cannot be a test and those that gold did not pass where Looper was made.
+    """
+    elsewhere = {each.instance_id: each.excluded for each in shipped() if each.valid}
     kept, left_out = [], {}
     for task in tasks:
         validation = validations.get(task.instance_id)
         if validation is None:
-            kept.append(task)
+            known = elsewhere.get(task.instance_id, {})
+            kept.append(_without(task, {*known, *filter(cannot_be_a_test, task.pass_to_pass)}))
         elif validation.valid:
-            names = tuple(name for name in task.pass_to_pass if name not in validation.excluded)
-            kept.append(task.model_copy(update={"pass_to_pass": names}) if validation.excluded else task)
+            kept.append(_without(task, validation.excluded))
         else:
             left_out[task.instance_id] = validation.cause
     return tuple(kept), left_out
+
+
+def _without(task: Task, excluded: Collection[str]) -> Task:
+    names = tuple(name for name in task.pass_to_pass if name not in excluded)
+    return task if names == task.pass_to_pass else task.model_copy(update={"pass_to_pass": names})
 
 
 def difference(here: Validation, elsewhere: Validation) -> str:

@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from looper.errors import BadInput
+from looper.experiment.mistakes import plain_words
 from looper.untrusted import named_text
 
 PREFIX = "LOOPER_EVOLVE_"
@@ -127,7 +128,10 @@ def evolve_settings(repository: Path, chosen: Mapping[str, Any]) -> EvolveSettin
     try:
         return EvolveSettings(**given)
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, one['loc'][:1]))}: {one['msg']}" for one in error.errors())
+        said = "; ".join(
+            f"{'.'.join(map(str, one['loc'][:1]))}: {plain_words(one, EvolveSettings)}"
+            for one in error.errors()
+        )
         raise BadInput(
             f"These settings cannot be used: {said}. They come from the command line, {PREFIX}NAME, .env or [evolve] of {FILE}."
         ) from error

@@ -162,20 +162,32 @@ def plan(
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; can be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Rollouts side by side.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option(help="Pass over a gate, as looper run would. Can be repeated.")
+    ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
     """Print what EXPERIMENT would take and what it could see, and run nothing.
 
+    A plan whose gates its own tasks cannot pass is refused, with the numbers, where it is written and what to change.
     Time and tokens come from the newest run here with the same model and limits, and so does how often equal arms differ,
     which decides the smallest difference that the run could see.
 
     Example: looper plan exp00
     """
     from looper.cli.planning import plan_lines
-    from looper.cli.plans import RunOptions
+    from looper.cli.plans import RunOptions, parse_override
 
-    options = RunOptions(experiment, profile, model, arms=tuple(arm or ()), limit=limit, workers=workers)
+    options = RunOptions(
+        experiment,
+        profile,
+        model,
+        arms=tuple(arm or ()),
+        limit=limit,
+        workers=workers,
+        overrides=tuple(parse_override(text) for text in override or ()),
+    )
     for line in plan_lines(options, chosen_settings(data, mirrors)):
         print(line)
 

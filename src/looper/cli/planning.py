@@ -2,32 +2,43 @@
 
 from collections.abc import Iterator
 
-from looper.cli.plans import RunOptions, load_plan
-from looper.cli.preparing import Prepared, prepare
+from looper.cli.plans import RunOptions, load_written
+from looper.cli.preparing import Prepared, prepare, refuse_impossible
 from looper.cli.running import workers_for
 from looper.cli.settings import Settings
 from looper.cli.wiring import training_memory
 from looper.errors import BadInput
+from looper.experiment.claims import in_metric
 from looper.experiment.schedule import quoting
 from looper.metrics.design import unit_of
 from looper.metrics.paired import repository_of
 from looper.metrics.registered import ALPHA
-from looper.records.plan import Expect
+from looper.records.plan import Expect, Plan
 from looper.views.forecast import discordance, measured, power_lines, time_lines
 
 
 def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
     """Cells, time, memory, what could be seen, what will be asked before the tasks."""
-    plan = load_plan(options, settings)
+    written = load_written(options, settings)
+    plan = written.plan
     prepared = prepare(plan, settings)
     schedule = prepared.schedule(options.arms)
+    refuse_impossible(prepared, written, options.overrides, options.arms)
     gathering = sum(
         len(plan.seeds_of(arm)) * len(prepared.experience[source]) for source, arm in plan.all_experience()
     )
     cells = sum(map(len, schedule))
     arms = len({cell.arm for lane in schedule for cell in lane})
-    yield f"{plan.experiment} {plan.profile}: {plan.title}"
+    tasks = [task.instance_id for task in prepared.tasks]
+    power = list(power_lines(plan, tasks, discordance(settings.runs, plan)))
+    # Whoever reads one line must not take a pilot for more.
+    pilot = (
+        " (a PILOT: too few to see its own smallest effect of interest)" if "PILOT" in " ".join(power) else ""
+    )
+    yield f"{plan.experiment} {plan.profile}: {plan.title}{pilot}"
     yield f"factor: {plan.factor}"
+    yield from _interest_lines(plan)
+    yield from power
     yield (
         f"cells: {cells} ({len(prepared.tasks)} tasks, {arms} arms, {len(plan.seeds)} seeds)"
         + (f" and {gathering} to gather experience" if gathering else "")
@@ -38,14 +49,24 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
         plan, cells + gathering, workers_for(plan, options.workers), measured(settings.runs, plan)
     )
     yield from _memory_lines(prepared, settings)
-    yield from power_lines(
-        plan, [task.instance_id for task in prepared.tasks], discordance(settings.runs, plan)
-    )
     yield from _decision_lines(prepared)
     yield from _gate_lines(prepared)
 
 
+def _interest_lines(plan: Plan) -> Iterator[str]:
+    """The smallest effect of interest of the primary contrast: what the power is asked for."""
+    if not plan.contrasts:
+        return
+    primary = plan.contrasts[0]
+    effect = primary.expected if primary.expect is Expect.MORE else primary.margin
+    yield (
+        f"smallest effect of interest: {in_metric(primary, effect)} of {primary.metric.value.replace('_', ' ')} "
+        f"(primary: {primary.name}, {primary.expect.value.replace('_', ' ')})"
+    )
+
+
 def _task_lines(prepared: Prepared) -> Iterator[str]:
+    yield from (f"not evaluated: {line}" for line in prepared.unserved)
     yield f"tasks: {len(prepared.tasks)} to evaluate, {len(quoting(prepared.tasks))} of them quote their fix in the issue"
     for source, tasks in prepared.experience.items():
         yield f"experience, {source.value}: {len(tasks)} tasks to learn from"
@@ -85,9 +106,12 @@ def _gate_lines(prepared: Prepared) -> Iterator[str]:
     yield "gates: a prompt of full length is read whole; no arm answers without actions"
     plan = prepared.plan
     learners = [arm for arm in plan.arms if arm.learning is not None]
-    if not learners or plan.experience is None:
+    if not learners or plan.experience is None or not prepared.experience:
         return
-    yield f"gates: at least {plan.experience.selection.minimum_tasks} resolved tasks of each repository to learn from"
+    yield (
+        f"gates: at least {plan.experience.selection.minimum_tasks} resolved tasks of each repository to learn from; there are "
+        f"{_to_learn_from(prepared)}"
+    )
     if any(arm.learning and arm.learning.treatment.is_adapter for arm in learners):
         yield (
             "gates: every adapter is in the model that is served, has seen no evaluated task and leaves valid actions "
@@ -95,3 +119,15 @@ def _gate_lines(prepared: Prepared) -> Iterator[str]:
         )
     if any(arm.learning and arm.learning.remembers for arm in learners):
         yield "gates: every memory has something to say"
+
+
+def _to_learn_from(prepared: Prepared) -> str:
+    """How many tasks each repository has for the gate of data, in the poorest source."""
+    repos = sorted({task.repo for task in prepared.tasks})
+    counts = {
+        repo: min(sum(task.repo == repo for task in tasks) for tasks in prepared.experience.values())
+        for repo in repos
+    }
+    if len(set(counts.values())) == 1:
+        return f"{counts[repos[0]]} to try"
+    return ", ".join(f"{count} of {repo}" for repo, count in counts.items())

@@ -8,8 +8,8 @@ from pathlib import Path
 from looper.cli.settings import Settings
 from looper.cli.wiring import shelf
 from looper.errors import BadInput
-from looper.experiment.plans import plan_from_text
-from looper.records.plan import Gate, Override, Plan
+from looper.experiment.plans import Written, written_plan
+from looper.records.plan import Gate, Override
 from looper.untrusted import named_text
 
 
@@ -106,7 +106,8 @@ def shared_profiles() -> dict[str, str]:
     }
 
 
-def load_plan(options: RunOptions, settings: Settings) -> Plan:
+def load_written(options: RunOptions, settings: Settings) -> Written:
+    """The plan that is asked for, and where its settings are written."""
     path = find_experiment(options.experiment)
     profile, profile_text = options.profile, None
     if profile.endswith(".toml"):
@@ -114,7 +115,7 @@ def load_plan(options: RunOptions, settings: Settings) -> Plan:
             raise BadInput(f"There is no profile file {profile}.")
         profile_text = named_text(Path(profile))
     text = named_text(path)
-    return plan_from_text(
+    return written_plan(
         path.stem,
         text,
         path.name if path.parent.name == "experiments" else str(path),

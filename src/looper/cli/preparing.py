@@ -1,24 +1,36 @@
 """A plan with its tasks, before anything is run."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from looper.bench.validate import eligible, in_force, shipped
 from looper.cli.settings import Settings
 from looper.cli.wiring import every_task, missing_programs, stale_tasks, unserved
 from looper.errors import BadInput
-from looper.experiment.schedule import by_age, first_of_each, fit_to_learn_from, lanes, split_tasks
+from looper.experiment.feasible import Selected, data_stops, impossible
+from looper.experiment.plans import Written
+from looper.experiment.schedule import (
+    by_age,
+    first_of_each,
+    fit_to_learn_from,
+    lanes,
+    split_tasks,
+    used_up,
+)
+from looper.experiment.stages import learners_of
 from looper.journal import read_stream
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
-from looper.records.plan import Cell, Plan, RunManifest, TaskSelection
+from looper.records.plan import Cell, Override, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
 from looper.views.suites import unserved_lines
 
 FEW_TASKS = 100
 """Fewer tasks than this to learn from are worth a warning."""
+OF_THE_SUITE = (Source.OWN, Source.GOLD, Source.GUIDED)
+"""Experience at the very tasks that were set aside."""
 STALE = AGES[:-1]
 """Experience that is older than the tasks it is to help with."""
 
@@ -38,7 +50,9 @@ class Prepared:
     """Of all real tasks of the suite that were validated, here or where Looper was made, by id."""
     mirrors: dict[str, Path]
     unserved: tuple[str, ...] = ()
-    """What of the suite no environment is known for, in lines."""
+    """What of the suite is not evaluated, and why, in lines: no environment is known for it, or all of it is learned from."""
+    set_aside: dict[Source, tuple[Task, ...]] = field(default_factory=dict)
+    """To learn from, before any was left out."""
 
     @property
     def every_task(self) -> tuple[Task, ...]:
@@ -53,9 +67,14 @@ def prepare(plan: Plan, settings: Settings) -> Prepared:
     """Raises BadInput for what cannot be run."""
     every, mirrors = every_task(plan.selection, settings)
     validations = validations_of(plan.selection, every, settings)
-    every, _ = eligible(every, validations)
-    every, unserved = served(every, plan.selection)
-    tasks, learning = split_tasks(every, plan.selection, plan.experience)
+    fit, unfit = eligible(every, validations)
+    _some_are_fit(plan.selection, every, fit, unfit)
+    every, unserved = served(fit, plan.selection)
+    # Nothing is set aside for nobody.
+    split = plan.experience if plan.sources else None
+    tasks, learning = split_tasks(every, plan.selection, split)
+    if not plan.selection.repos:
+        unserved += tuple(used_up(every, split).values())
     experience, more_mirrors = load_experience(plan, learning, settings)
     kept: dict[Source, tuple[Task, ...]] = {}
     left_out: dict[str, str] = {}
@@ -63,7 +82,39 @@ def prepare(plan: Plan, settings: Settings) -> Prepared:
         assert plan.experience is not None
         kept[source], why = fit_to_learn_from(found, tasks, plan.experience.selection)
         left_out |= why
-    return Prepared(plan, tasks, kept, left_out, validations, mirrors | more_mirrors, unserved)
+    return Prepared(plan, tasks, kept, left_out, validations, mirrors | more_mirrors, unserved, experience)
+
+
+def _some_are_fit(
+    selection: TaskSelection, every: Sequence[Task], fit: Sequence[Task], unfit: Mapping[str, str]
+) -> None:
+    """Raises BadInput where a repository is named of which no task can tell right from wrong here."""
+    for repo in selection.repos:
+        mine = [task.instance_id for task in every if task.repo == repo]
+        if mine and not any(task.repo == repo for task in fit):
+            raise BadInput(
+                f"{repo} has {len(mine)} tasks, and none of them is eligible here: {mine[0]}, {unfit.get(mine[0], 'not known why')}. "
+                "Leave the repository out (tasks.repos), or see: looper bench validate."
+            )
+
+
+def refuse_impossible(
+    prepared: Prepared, written: Written, overrides: Sequence[Override], arms: Sequence[str] = ()
+) -> None:
+    """Raises BadInput, in one line, for every gate of a plan that its tasks cannot pass."""
+    plan = written.plan
+    wanted = [arm for arm in plan.arms if not arms or arm.name in arms]
+    selected = Selected(
+        plan,
+        learners_of(plan, wanted),
+        prepared.tasks,
+        prepared.experience,
+        prepared.left_out,
+        prepared.set_aside,
+        data_stops(plan, [found.gate for found in overrides]),
+    )
+    if found := [written.said(said, *path) for path, said in impossible(selected)]:
+        raise BadInput(f"{'; '.join(found)}.")
 
 
 def served(tasks: Sequence[Task], selection: TaskSelection) -> tuple[tuple[Task, ...], tuple[str, ...]]:
@@ -85,8 +136,18 @@ def served(tasks: Sequence[Task], selection: TaskSelection) -> tuple[tuple[Task,
 
 def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:
     """Hash of the tasks of a run, loaded again; None where the suite is not here."""
+    plan = manifest.plan
     try:
-        return content_hash(*prepare(manifest.plan, settings).every_task)
+        own, _ = load_tasks(plan.selection, settings)
+        known = {task.instance_id: task for task in own}
+        found = [known[name] for name in manifest.tasks if name in known]
+        for source, names in manifest.experience_tasks.items():
+            there = known
+            if plan.selection.suite == "micro" and source not in OF_THE_SUITE:
+                others, _ = stale_tasks(plan.selection, source, settings)
+                there = {task.instance_id: task for task in others}
+            found += [there[name] for name in names if name in there]
+        return content_hash(*found)
     except BadInput:
         return None
 
@@ -119,7 +180,7 @@ def load_experience(
         if source in ages:
             found[source] = ages[source]
             continue
-        if source in (Source.OWN, Source.GOLD, Source.GUIDED):
+        if source in OF_THE_SUITE:
             found[source] = tuple(learning)
             continue
         if plan.selection.suite != "micro" or plan.selection.level != 0:

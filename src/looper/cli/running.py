@@ -7,8 +7,8 @@ from pathlib import Path
 
 from looper.bench.validate import shipped
 from looper.bench.verify import VERSION
-from looper.cli.plans import RunOptions, load_plan
-from looper.cli.preparing import FEW_TASKS, STALE, Prepared, prepare
+from looper.cli.plans import RunOptions, load_written
+from looper.cli.preparing import FEW_TASKS, STALE, Prepared, prepare, refuse_impossible
 from looper.cli.progress import RunProgress, TrainingProgress, Waits
 from looper.cli.reading import chosen_run
 from looper.cli.settings import Settings
@@ -44,8 +44,10 @@ IN_PREPARATION = "Interrupted in preparation. The same command begins it again."
 
 def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     """What would be run, cell by cell."""
-    plan = load_plan(options, settings)
+    written = load_written(options, settings)
+    plan = written.plan
     prepared = prepare(plan, settings)
+    refuse_impossible(prepared, written, options.overrides, options.arms)
     yield from _about(prepared, options.overrides, settings)
     seeds = len(plan.seeds)
     yield f"{plan.experiment} {plan.profile}: {len(prepared.tasks)} tasks × {len(plan.arms)} arms × {seeds} seeds"
@@ -69,9 +71,11 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
 def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], stop: Stop) -> RunView:
     if options.fresh and options.run:
         raise BadInput("--fresh begins a run and --run goes on with one. Leave one of them out.")
-    plan = load_plan(options, settings)
+    written = load_written(options, settings)
+    plan = written.plan
     prepared = prepare(plan, settings)
     prepared.schedule(options.arms)
+    refuse_impossible(prepared, written, options.overrides, options.arms)
     for line in _about(prepared, options.overrides, settings):
         say(line)
     with contextlib.ExitStack() as stack:

@@ -15,10 +15,11 @@ from looper.cli.progress import TrainingProgress
 from looper.cli.settings import Settings
 from looper.cli.wiring import mlx_model, supervision_of, trainer_of
 from looper.errors import BadInput
+from looper.experiment.mistakes import plain_words
 from looper.experiment.plans import parse_model
 from looper.experiment.pools import read_attempts
 from looper.experiment.schedule import split_tasks
-from looper.records.plan import Arm
+from looper.records.plan import Arm, Plan
 from looper.records.task import Task
 from looper.records.training import (
     AdapterRecord,
@@ -59,10 +60,8 @@ def train_options(
         )
     except ValidationError as error:
         problem = error.errors()[0]
-        option = (
-            f"--{str(problem['loc'][0]).replace('_', '-')} {problem['input']}: " if problem["loc"] else ""
-        )
-        raise BadInput(f"{option}{problem['msg']}.") from error
+        option = f"--{str(problem['loc'][0]).replace('_', '-')}: " if problem["loc"] else ""
+        raise BadInput(f"{option}{plain_words(problem, TrainingSettings)}.") from error
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,19 @@ class _Gathered:
         )
 
 
+def _worth_learning_from(plan: Plan) -> tuple[str, ...]:
+    """Arms that a model drives; where nothing was gathered but with the gold patch, what that gathered too."""
+    gathered = [arm for _, arm in plan.all_experience()]
+    driven = [arm for arm in (*plan.arms, *gathered) if not arm.model.plays_a_part]
+    only_gold = not any(arm in driven for arm in gathered)
+    return tuple(arm.name for arm in (*driven, *(gathered if only_gold else ())))
+
+
 def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     view = run_named(settings.runs, options.run)
     plan = view.manifest.plan
     own, _ = load_tasks(plan.selection, settings)
-    _, learning = split_tasks(own, plan.selection, plan.experience)
+    _, learning = split_tasks(own, plan.selection, plan.experience if plan.sources else None)
     experience, _ = load_experience(plan, learning, settings)
     tasks = {
         task.instance_id: task for task in (*own, *(task for found in experience.values() for task in found))
@@ -102,7 +109,7 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     unknown = [name for name in options.arms if name not in arms]
     if unknown:
         raise BadInput(f"The run has no arm {', '.join(unknown)}. It has: {', '.join(arms)}.")
-    wanted = options.arms or tuple(name for name in arms if not arms[name].model.plays_a_part)
+    wanted = options.arms or _worth_learning_from(plan)
     # Where the run set tasks aside to learn from, nothing else is learned from.
     split = {name for found in view.manifest.experience_tasks.values() for name in found} or set(tasks)
     attempts = [attempt for attempt in read_attempts(view.folder) if attempt.trajectory.arm in wanted]

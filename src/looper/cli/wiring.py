@@ -37,6 +37,7 @@ from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironm
 from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
+from looper.edges.models.flights import Flights
 from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
 from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.ollama_adapters import register
@@ -217,6 +218,8 @@ class Models:
         self._plan, self._workspaces, self._settings = plan, workspaces, settings
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
         self._mlx: dict[ModelSpec, MlxModel] = {}
+        self._flights: dict[tuple[str, str], Flights] = {}
+        """By server."""
         self._lock = threading.Lock()
 
     def of(self, arm: Arm, task: Task, adapter: str = "") -> ChatModel:
@@ -239,7 +242,13 @@ class Models:
                 f"{spec.backend} serves no adapters that were trained here. Use nano or mlx:FOLDER for plans that train."
             )
         adapted = base.adapted(shelf(self._settings).folder(adapter))
-        return RetryingModel(adapted, RetryPolicy(), tell=self._waits)
+        return self._retrying(spec, adapted)
+
+    def _retrying(self, spec: ModelSpec, inner: ChatModel) -> RetryingModel:
+        # A model in MLX has a process of its own; other servers answer for all their models.
+        server = (spec.backend, spec.name if spec.shows_losses else spec.base_url or "")
+        flights = self._flights.setdefault(server, Flights())
+        return RetryingModel(inner, RetryPolicy(), tell=self._waits, flights=flights)
 
     def adapted(self, arm: Arm, task: Task, adapter: str) -> Fingerprinted:
         """As `of`, for models that show what they compute. Raises BadInput for others."""
@@ -275,7 +284,7 @@ class Models:
                 raise AssertionError(f"{spec.backend} is no model that answers")
             case _:
                 assert_never(spec.backend)
-        return RetryingModel(inner, RetryPolicy(), tell=self._waits)
+        return self._retrying(spec, inner)
 
     def close(self) -> None:
         for model in self._made.values():

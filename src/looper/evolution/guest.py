@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, total
+from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, middle, total
 from looper.errors import Cancelled, FileRefused, ModelError, PromptCut, is_of_what_was_made
 from looper.protocols import ChatRequest, Command, CommandResult, Environment, Message, Sandbox
 from looper.records.base import content_hash
@@ -316,4 +316,5 @@ class _Served:
             wall_s=self.limits.wall_s - self._left(),
             cause=self.cause,
             model_s=sum(reply.wall_s for reply in self.replies),
+            in_flight=middle([reply.in_flight for reply in self.replies]),
         )

@@ -241,6 +241,7 @@ class _Attempt:
             guards=done.guards,
             wall_s=done.wall_s,
             model_s=done.model_s,
+            in_flight=done.in_flight,
         )
 
     def _verdict(self, found: Judgement, patch_hash: str, environment: str) -> Verdict:

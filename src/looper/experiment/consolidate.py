@@ -13,7 +13,7 @@ from looper.journal import read_stream
 from looper.memory.deliver import deliver
 from looper.memory.retrieve import Similarity
 from looper.protocols import Engine, Message, Trainer
-from looper.records.learning import Experience, Learning, TrainingChange, Treatment, Writer
+from looper.records.learning import Experience, TrainingChange, Treatment, Writer
 from looper.records.memory import Delivery, MemoryItem, MemoryKind, Reverted
 from looper.records.plan import Arm, Gate, Plan, RunManifest
 from looper.records.question import AnsweredQuestion
@@ -143,9 +143,8 @@ def consolidate(
         return Treatments(plan, (), ())
     repos = sorted({tasks[name].repo for name in manifest.tasks})
     pools = Pools(manifest, tasks, folder)
-    overridden = any(found.gate is Gate.DATA for found in manifest.overrides)
     # Nothing at all cannot be learned from, whatever the reason.
-    minimum = 1 if overridden else plan.experience.selection.minimum_tasks
+    minimum = plan.experience.selection.minimum_tasks if manifest.stops(Gate.DATA) else 1
     measure = school.trainer.measure if school.trainer else lambda adapter, examples: ()
     library = Library(plan, pools, tasks, repos, minimum, school.ask, school.similar, measure)
     done = {found.key: found for found in past if _still_there(found, school.trainer)}
@@ -188,15 +187,8 @@ def consolidate(
 
 def _waves(arms: Sequence[Arm]) -> tuple[list[Arm], list[Arm]]:
     """What is made from a trained adapter comes after it."""
-    later = [arm for arm in arms if arm.learning and made_from_another(arm.learning)]
+    later = [arm for arm in arms if arm.learning and arm.learning.made_from_another]
     return [arm for arm in arms if arm not in later], later
-
-
-def made_from_another(learning: Learning) -> bool:
-    """Whether an arm's adapter is made from that of the arm that is plainly trained."""
-    return learning.treatment is Treatment.RANDOM_ADAPTER or (
-        learning.treatment is Treatment.ADAPTER and learning.times is not None
-    )
 
 
 def _held_out(
@@ -314,9 +306,13 @@ class _Work:
             )
         if treatment is Treatment.ZERO_ADAPTER:
             return TrainingRequest(base=self.school.base, make=Make.ZERO, settings=settings)
-        like = self.done.get((_model_for(self.plan), seed, repo, 1))
+        plain = self.plan.made_from(arm)
+        like = self.done.get((plain.name, seed, repo, 1)) if plain is not None else None
         if like is None:
-            raise BadInput(f"{arm.name}: is made from a trained adapter, so the plan needs an arm with one.")
+            raise BadInput(
+                f"{arm.name} is made from the adapter of an arm that is plainly trained on {arm.learning.source.value} "
+                "experience, and none was: the plan needs such an arm, and it has to run."
+            )
         return TrainingRequest(
             base=self.school.base,
             make=Make.RANDOM if treatment is Treatment.RANDOM_ADAPTER else Make.SCALED,
@@ -324,9 +320,3 @@ class _Work:
             parts=(like.adapter,),
             times=arm.learning.times,
         )
-
-
-def _model_for(plan: Plan) -> str:
-    """Name of the arm whose trained adapters the random ones are made like."""
-    plain = (arm.name for arm in plan.arms if arm.learning == Learning(treatment=Treatment.ADAPTER))
-    return next(plain, "")

@@ -1,8 +1,11 @@
-"""The text of an experiment file → the plan that runs, with every mistake named by file, line and field."""
+"""The text of an experiment file → the plan that runs, with every mistake named by file, line, column and key."""
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -11,6 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
+from looper.experiment.claims import Settings, Unclear, plainly
+from looper.experiment.coherent import faults
+from looper.experiment.mistakes import Layers, Text, did_you_mean, named, problems
+from looper.experiment.places import Path as Keys
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
 from looper.records.model import Backend, ModelSpec
 from looper.records.plan import (
@@ -51,6 +58,8 @@ class _ArmText(_Closed):
     only_seeds: Positive | None = None
     learning: Learning | None = None
     agent: str = ""
+    reason: str = ""
+    """Why it is there, where no contrast is about it."""
 
 
 class _ProfileText(_Closed):
@@ -80,6 +89,8 @@ class _ExperimentText(_Closed):
     contrasts: tuple[Contrast, ...] = ()
     choices: tuple[Choice, ...] = ()
     measured_only: tuple[Gate, ...] = ()
+    asserts: tuple[str, ...] = ()
+    """What sentences claim of the settings in words, as comparisons: `wide.rank == narrow.rank`."""
     profiles: dict[str, dict[str, Any]] = {}
     """Whole ones, or `like` and the name of a shared profile with what differs from it."""
 
@@ -106,7 +117,33 @@ def parse_model(text: str) -> ModelSpec:
     return ModelSpec.model_validate({"backend": backend, "name": name, "base_url": url})
 
 
-def plan_from_text(
+@dataclass(frozen=True)
+class Written:
+    """A plan, and where each of its settings is written."""
+
+    plan: Plan
+    experiment: Layers
+    profile: Layers
+    places: Mapping[str, Sequence[int]]
+    """Of the plan's arms, choices and contrasts: which of the file's they are."""
+
+    def where(self, *path: str | int) -> str:
+        """`FILE:LINE:COLUMN` of a key of the plan, `arms`, `contrasts` and `choices` by their number in the plan; of other keys
+        as a profile has them."""
+        of_experiment = path[0] in (*self.places, "title", "hypothesis", "factor", "asserts", "measured_only")
+        return (self.experiment if of_experiment else self.profile).where(_in_file(self.places, path))
+
+    def said(self, wrong: str, *path: str | int) -> str:
+        """What is wrong with a key, behind its place and its name."""
+        return f"{self.where(*path)}: {named(_in_file(self.places, path))}{wrong}"
+
+
+def plan_from_text(experiment: str, text: str, source: str, profile: str, **options: Any) -> Plan:
+    """The plan alone of `written_plan`, whose options it takes."""
+    return written_plan(experiment, text, source, profile, **options).plan
+
+
+def written_plan(
     experiment: str,
     text: str,
     source: str,
@@ -119,7 +156,7 @@ def plan_from_text(
     master_seed: int | None = None,
     split: str | None = None,
     adapter: str | None = None,
-) -> Plan:
+) -> Written:
     """Resolve an experiment under a profile of its own, under a `shared` one (texts by name), or under `profile_text` from
     another file.
 
@@ -128,69 +165,137 @@ def plan_from_text(
     all become part of the plan, and the split of its profile's name.
     Raises BadInput that lists every problem.
     """
-    file = _validated(_ExperimentText, _toml(text, source), text, source)
+    whole = Layers((Text(source, text),))
+    data = _toml(text, source)
+    file = _validated(_ExperimentText, data, whole)
     own = {
-        name: _profile(found, shared, text, source, ("profiles", name))
+        name: _profile(found, shared, Text(source, text, ("profiles", name)))
         for name, found in file.profiles.items()
     }
     if profile_text is not None:
-        chosen = _profile(_toml(profile_text, profile), shared, profile_text, profile)
+        chosen, layers = _profile(_toml(profile_text, profile), shared, Text(profile, profile_text))
     elif profile in own:
-        chosen = own[profile]
+        chosen, layers = own[profile]
     elif profile in shared:
-        chosen = _profile({"like": profile}, shared, text, source, ("profiles", profile))
+        chosen, layers = _profile({"like": profile}, shared, Text(source, text, ("profiles", profile)))
     else:
         there = ", ".join(dict.fromkeys([*file.profiles, *shared]))
         raise BadInput(f'{source} has no profile "{profile}". It has: {there}; or name a TOML file with one.')
-    if model is not None:
-        chosen = chosen.model_copy(update={"model": model})
-    if adapter is not None:
-        if not any(arm.adapted for arm in file.arms):
-            raise BadInput(
-                f"{experiment} has no arm that carries an adapter; capability has: looper run capability."
-            )
-        chosen = chosen.model_copy(update={"adapter": adapter})
+    if adapter is not None and not any(arm.adapted for arm in file.arms):
+        raise BadInput(
+            f"{experiment} has no arm that carries an adapter; capability has: looper run capability."
+        )
+    changed = chosen.model_copy(
+        update={key: value for key, value in (("model", model), ("adapter", adapter)) if value is not None}
+    )
     if limit is not None:
-        chosen = chosen.model_copy(update={"tasks": chosen.tasks.model_copy(update={"limit": limit})})
+        changed = changed.model_copy(update={"tasks": changed.tasks.model_copy(update={"limit": limit})})
     if master_seed is not None:
-        chosen = chosen.model_copy(
+        changed = changed.model_copy(
             update={
-                "tasks": chosen.tasks.model_copy(update={"suite_seed": master_seed}),
-                "seeds": tuple(SEEDS_APART * master_seed + seed for seed in chosen.seeds),
+                "tasks": changed.tasks.model_copy(update={"suite_seed": master_seed}),
+                "seeds": tuple(SEEDS_APART * master_seed + seed for seed in changed.seeds),
             }
         )
     if split is not None:
-        if chosen.experience is None or not any(arm.learning for arm in file.arms):
+        if changed.experience is None or not any(arm.learning for arm in file.arms):
             raise BadInput(f"Nothing is learned in {experiment} {profile}, so there is nothing to split.")
-        chosen = chosen.model_copy(update={"experience": _divided(chosen.experience, split)})
+        changed = changed.model_copy(update={"experience": _divided(changed.experience, split)})
         profile = f"{Path(profile).stem}-{split}"
-    arms = _chosen_arms(file, chosen, source)
-    here = {arm.name for arm in arms}
+    _names_exist(file, changed, whole, layers)
+    arms = [at for at, arm in enumerate(file.arms) if not changed.arms or arm.name in changed.arms]
+    here = {file.arms[at].name for at in arms}
     # A profile that leaves an arm out leaves out what is chosen from it, and the contrasts of both.
-    choices = tuple(found for found in file.choices if set(found.of) <= here)
-    here |= {found.name for found in choices}
-    _names_exist(file, source)
+    choices = [at for at, found in enumerate(file.choices) if set(found.of) <= here]
+    here |= {file.choices[at].name for at in choices}
+    contrasts = [at for at, found in enumerate(file.contrasts) if set(found.arms) <= here]
+    places = {"arms": arms, "choices": choices, "contrasts": contrasts}
+    made = _Making(changed, model is not None, whole, layers)
     try:
-        return Plan(
+        plan = Plan(
             experiment=experiment,
             profile=profile,
             title=file.title,
             hypothesis=" ".join(file.hypothesis.split()),
             factor=file.factor,
-            selection=chosen.tasks,
-            seeds=chosen.seeds,
-            arms=tuple(_arm(arm, chosen) for arm in arms),
-            choices=choices,
+            selection=changed.tasks,
+            seeds=changed.seeds,
+            arms=tuple(made.arm(file.arms[at], at) for at in arms),
+            choices=tuple(file.choices[at] for at in choices),
             measured_only=file.measured_only,
-            contrasts=tuple(found for found in file.contrasts if set(found.arms) <= here),
-            limits=chosen.limits,
-            order=chosen.order,
-            experience=chosen.experience,
-            attempts=chosen.attempts,
-            price=chosen.price,
+            contrasts=tuple(file.contrasts[at] for at in contrasts),
+            limits=changed.limits,
+            order=changed.order,
+            experience=changed.experience,
+            attempts=changed.attempts,
+            price=changed.price,
         )
     except ValidationError as error:
-        raise BadInput(_problems(error, text, source)) from error
+        both = Layers((*whole.texts, *layers.texts))
+        raise BadInput(problems(error, data, Plan, both, partial(_in_file, places))) from error
+    written = Written(plan, whole, layers, places)
+    _means_what_it_says(written, file.asserts)
+    return Written(_spoken(written), whole, layers, places)
+
+
+def _in_file(places: Mapping[str, Sequence[int]], path: Keys) -> Keys:
+    """The keys of an arm, a choice or a contrast of a plan in the file, which may have more of them."""
+    match path:
+        case (str(part), int(number), *rest) if part in places:
+            return (part, places[part][number], *rest)
+    return path
+
+
+def _means_what_it_says(written: Written, asserts: Sequence[str]) -> None:
+    """Raises BadInput that names every part of a plan that cannot be what it is called, and every claim that is not so."""
+    found = [written.said(said, *path) for path, said in faults(written.plan)]
+    settings = Settings(written.plan)
+    present = {arm.name for arm in written.plan.arms} | {choice.name for choice in written.plan.choices}
+    for number, claim in enumerate(asserts):
+        # Of arms that the profile leaves out nothing is claimed.
+        if not set(re.findall(r"([A-Za-z_]\w*)\s*\.", claim)) <= present:
+            continue
+        try:
+            sides = settings.sides(claim)
+            if not settings.value(claim):
+                values = " against ".join(map(plainly, sides))
+                found.append(written.said(f"{claim} is not so: {values}", "asserts", number))
+        except (Unclear, SyntaxError) as error:
+            found.append(written.said(str(error), "asserts", number))
+    if found:
+        raise BadInput("; ".join(found))
+
+
+def _spoken(written: Written) -> Plan:
+    """The plan with every sentence filled in. Raises BadInput that names every one that cannot be."""
+    plan, settings, wrong = written.plan, Settings(written.plan), []
+
+    def filled(sentence: str, *path: str | int, contrast: Contrast | None = None) -> str:
+        try:
+            return settings.filled(sentence, contrast)
+        except Unclear as error:
+            wrong.append(written.said(str(error), *path))
+            return sentence
+
+    spoken = plan.model_copy(
+        update={
+            "title": filled(plan.title, "title"),
+            "hypothesis": filled(plan.hypothesis, "hypothesis"),
+            "factor": filled(plan.factor, "factor"),
+            "contrasts": tuple(
+                found.model_copy(
+                    update={
+                        key: filled(getattr(found, key), "contrasts", number, key, contrast=found)
+                        for key in ("shown", "refuted", "open")
+                    }
+                )
+                for number, found in enumerate(plan.contrasts)
+            ),
+        }
+    )
+    if wrong:
+        raise BadInput("; ".join(wrong))
+    return spoken
 
 
 def _divided(experience: Experience, split: str) -> Experience:
@@ -201,71 +306,124 @@ def _divided(experience: Experience, split: str) -> Experience:
     return experience.model_copy(update={"split": how, "split_seed": seed})
 
 
-def _names_exist(file: _ExperimentText, source: str) -> None:
-    arms = {arm.name for arm in file.arms}
-    named = {
-        "choices": ({name for found in file.choices for name in found.of}, arms),
-        "contrasts": (
-            {name for found in file.contrasts for name in found.arms},
-            arms | {found.name for found in file.choices},
+def _names_exist(file: _ExperimentText, profile: _ProfileText, whole: Layers, layers: Layers) -> None:
+    """Raises BadInput for names of arms, in choices, contrasts and the profile, that no arm has."""
+    arms = [arm.name for arm in file.arms]
+    any_of = [*arms, *(found.name for found in file.choices)]
+    asked: list[tuple[Layers, Keys, str, list[str]]] = [
+        *(
+            (whole, ("choices", at, "of", number), name, arms)
+            for at, choice in enumerate(file.choices)
+            for number, name in enumerate(choice.of)
         ),
-    }
-    for part, (names, known) in named.items():
-        if names - known:
-            raise BadInput(f"{source}, {part}: there is no arm {', '.join(sorted(names - known))}.")
+        *(
+            (whole, ("contrasts", at, *keys), name, any_of)
+            for at, found in enumerate(file.contrasts)
+            for keys, name in (
+                (("arm",), found.arm),
+                (("against",), found.against),
+                *((("through", number), each) for number, each in enumerate(found.through)),
+            )
+        ),
+        *((layers, ("arms", number), name, arms) for number, name in enumerate(profile.arms)),
+    ]
+    wrong = [
+        f"{where.where(path)}: {where.named(path)}there is no arm {name}{did_you_mean(name, known) or '.'} There are: {', '.join(known)}"
+        for where, path, name, known in asked
+        if name not in known
+    ]
+    if wrong:
+        raise BadInput("; ".join(wrong))
 
 
-def _profile(
-    found: dict[str, Any], shared: Mapping[str, str], text: str, source: str, at: tuple[str, ...] = ()
-) -> _ProfileText:
-    """A profile as it stands, or over the shared one that it names; `at` are the keys that lead to it."""
+def _profile(found: dict[str, Any], shared: Mapping[str, str], own: Text) -> tuple[_ProfileText, Layers]:
+    """A profile as it stands, or over the shared one that it names, and the files that it comes from."""
     like = found.get("like")
-    own = {key: value for key, value in found.items() if key != "like"}
+    data = {key: value for key, value in found.items() if key != "like"}
+    layers = Layers((own,))
     if like is not None:
         if like not in shared:
-            known = ", ".join(shared) or "none"
+            known = list(shared)
             raise BadInput(
-                f"{source}, {'.'.join((*at, 'like'))}: there is no shared profile {like!r}. There are: {known}."
+                f"{layers.where(('like',))}: {layers.named(('like',))}there is no shared profile {like!r}"
+                f"{did_you_mean(str(like), known) or '.'} There are: {', '.join(known) or 'none'}."
             )
-        own = _merged(_toml(shared[like], f"profiles/{like}.toml"), own)
-    return _validated(_ProfileText, own, text, source, at)
+        name = f"profiles/{like}.toml"
+        layers = Layers((own, Text(name, shared[like])))
+        data = _merged(_toml(shared[like], name), data)
+    return _validated(_ProfileText, data, layers), layers
 
 
-def _chosen_arms(file: _ExperimentText, profile: _ProfileText, source: str) -> list[_ArmText]:
-    names = [arm.name for arm in file.arms]
-    unknown = [name for name in profile.arms if name not in names]
-    if unknown:
-        raise BadInput(f"{source} has no arm {', '.join(unknown)}. It has: {', '.join(names)}.")
-    return [arm for arm in file.arms if not profile.arms or arm.name in profile.arms]
+@dataclass(frozen=True)
+class _Making:
+    """What every arm of a plan is made with."""
 
+    profile: _ProfileText
+    model_was_asked_for: bool
+    """On the command line, so that no file is to blame."""
+    whole: Layers
+    layers: Layers
 
-def _arm(arm: _ArmText, profile: _ProfileText) -> Arm:
-    """An arm as written, with the profile's model, scaffold, temperature and overseer where it names none. The model
-    `overseer` is the profile's."""
-    learning = arm.learning
-    overseer = parse_model(profile.overseer) if profile.overseer else None
-    if learning is not None and learning.treatment is Treatment.OVERSIGHT and learning.overseer is None:
-        learning = learning.model_copy(update={"overseer": overseer})
-    model = parse_model(arm.model or profile.model) if arm.model != OVERSEER else overseer
-    if model is None:
-        raise BadInput(f"{arm.name}: its model is the overseer, so the profile needs one: overseer = NAME.")
-    if arm.adapted and not profile.adapter:
-        raise BadInput(
-            f"{arm.name}: carries an adapter, so name one: --adapter ID. See them with: looper adapter list."
+    def arm(self, arm: _ArmText, at: int) -> Arm:
+        """An arm as written, with the profile's model, scaffold, temperature and overseer where it names none. The model
+        `overseer` is the profile's."""
+        learning, profile = arm.learning, self.profile
+        overseer = None
+        if profile.overseer:
+            with _at(self.layers, ("overseer",)):
+                overseer = parse_model(profile.overseer)
+        if learning is not None and learning.treatment is Treatment.OVERSIGHT and learning.overseer is None:
+            learning = learning.model_copy(update={"overseer": overseer})
+        with self._of("model", arm.model, at):
+            model = parse_model(arm.model or profile.model) if arm.model != OVERSEER else overseer
+            if model is None:
+                raise BadInput(
+                    f"{arm.name}: its model is the overseer, so the profile needs one: overseer = NAME."
+                )
+        if arm.adapted and not profile.adapter:
+            raise BadInput(
+                f"{arm.name}: carries an adapter, so name one: --adapter ID. See them with: looper adapter list."
+            )
+        if arm.adapted:
+            model = model.model_copy(update={"adapter": profile.adapter})
+        with self._of("scaffold", arm.scaffold, at):
+            scaffold = scaffold_of(arm.scaffold or profile.scaffold, profile.scaffold)
+        return Arm(
+            name=arm.name,
+            role=arm.role,
+            model=model,
+            scaffold=scaffold,
+            temperature=profile.temperature if arm.temperature is None else arm.temperature,
+            repetition=arm.repetition,
+            only_seeds=arm.only_seeds,
+            learning=learning,
+            agent=arm.agent,
+            reason=" ".join(arm.reason.split()),
         )
-    if arm.adapted:
-        model = model.model_copy(update={"adapter": profile.adapter})
-    return Arm(
-        name=arm.name,
-        role=arm.role,
-        model=model,
-        scaffold=scaffold_of(arm.scaffold or profile.scaffold, profile.scaffold),
-        temperature=profile.temperature if arm.temperature is None else arm.temperature,
-        repetition=arm.repetition,
-        only_seeds=arm.only_seeds,
-        learning=learning,
-        agent=arm.agent,
-    )
+
+    @contextmanager
+    def _of(self, key: str, written: object, at: int) -> Iterator[None]:
+        """A mistake in what an arm says, or the profile where it says nothing, is named with its place."""
+        if key == "model" and written is None and self.model_was_asked_for:
+            yield
+        elif written is None:
+            with _at(self.layers, (key,)):
+                yield
+        else:
+            with _at(self.whole, ("arms", at, key)):
+                yield
+
+
+@contextmanager
+def _at(layers: Layers, path: Keys) -> Iterator[None]:
+    """What goes wrong in here is named with the place of a key."""
+    try:
+        yield
+    except ValidationError as error:
+        within = Layers(tuple(Text(each.source, each.text, (*each.below, *path)) for each in layers.texts))
+        raise BadInput(problems(error, None, Scaffold, within)) from error
+    except BadInput as error:
+        raise BadInput(f"{layers.where(path)}: {layers.named(path)}{error}") from error
 
 
 def scaffold_of(chosen: str | dict[str, Any], usual: str | dict[str, Any]) -> Scaffold:
@@ -295,42 +453,14 @@ def _toml(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{source} is not valid TOML: {error}.") from error
+        found = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
+        at = f":{found[1]}:{found[2]}" if found else f":{text.count(chr(10)) + 1}"
+        said = str(error)[: found.start()] if found else str(error)
+        raise BadInput(f"{source}{at}: this is not valid TOML: {said}.") from error
 
 
-def _validated(kind: type[T], data: dict[str, Any], text: str, source: str, below: tuple[str, ...] = ()) -> T:
+def _validated(kind: type[T], data: dict[str, Any], layers: Layers) -> T:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        raise BadInput(_problems(error, text, source, below)) from error
-
-
-def _problems(error: ValidationError, text: str, source: str, below: tuple[str, ...] = ()) -> str:
-    """Every problem of one input in one line: file, line, field, what is wrong."""
-    found = []
-    for problem in error.errors():
-        place = (*below, *problem["loc"])
-        field = ".".join(map(str, place))
-        said = "unknown key" if problem["type"] == "extra_forbidden" else problem["msg"]
-        line = _line_of(place, text)
-        found.append(f"{source}{f', line {line}' if line else ''}{f', {field}' if field else ''}: {said}")
-    return "; ".join(found)
-
-
-def _line_of(location: tuple[int | str, ...], text: str) -> int | None:
-    """The line where the innermost named key of a location stands; None where it is missing from the text.
-
-    Keys of the tables on the way are looked for in order, so that the same key elsewhere is not taken for it.
-    """
-    at, found = 0, None
-    for part in location:
-        if isinstance(part, int):
-            continue
-        pattern = re.compile(
-            rf"^\s*(?:\[+[^\]\n]*\b{re.escape(part)}\b[^\]\n]*\]+|{re.escape(part)}\s*=)", re.MULTILINE
-        )
-        match = pattern.search(text, at)
-        if match is None:
-            return found if part != location[-1] else None
-        at, found = match.start(), text.count("\n", 0, match.end()) + 1
-    return found
+        raise BadInput(problems(error, data, kind, layers)) from error

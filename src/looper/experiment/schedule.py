@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from statistics import fmean
 
-from looper.bench.screen import leak_score, near_duplicates
+from looper.bench.screen import gives_away, near_duplicates
 from looper.errors import BadInput
 from looper.records.learning import AGES, Experience, Source, Split
 from looper.records.plan import Arm, Cell, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import SelectionSettings
 
+QUOTES = "its issue quotes the fix"
+"""Why a task is left out of learning that could be learned from if a plan says so."""
 BLOCK = 4
 """Tasks that one arm runs before the next arm takes its turn."""
 
@@ -45,18 +47,43 @@ def split_tasks(
 ) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
     """Tasks to evaluate, as the plan selects them, and tasks of the same repositories to learn from, by the plan's split.
 
-    No task is in both. Raises BadInput as `select_tasks` does.
+    No task is in both. Raises BadInput as `select_tasks` does, and where learning leaves a repository that is named without any.
     """
+    kept, left = _divided(tasks, experience)
+    if gone := [why for repo, why in used_up(tasks, experience).items() if repo in selection.repos]:
+        raise BadInput(f"{'; '.join(gone)}. Set fewer aside, or leave the repository out (tasks.repos).")
+    evaluated = select_tasks(left, selection)
+    repos = {task.repo for task in evaluated}
+    return evaluated, tuple(task for task in kept if task.repo in repos)
+
+
+def used_up(tasks: Sequence[Task], experience: Experience | None) -> dict[str, str]:
+    """Repositories that have no task left to evaluate once some are set aside to learn from, and how that comes."""
+    kept, left = _divided(tasks, experience)
+    there = {task.repo for task in left}
+    found: dict[str, str] = {}
+    for of_repo in _by_repo(tasks):
+        repo, aside = of_repo[0].repo, sum(task.repo == of_repo[0].repo for task in kept)
+        if repo in there or experience is None:
+            continue
+        why = "no other one builds on those" if aside < len(of_repo) else "so none is left to evaluate"
+        found[repo] = (
+            f"{repo} has {len(of_repo)} tasks, of which {aside} are set aside to learn from (experience.per_repo = "
+            f"{experience.per_repo}), {why}"
+        )
+    return found
+
+
+def _divided(tasks: Sequence[Task], experience: Experience | None) -> tuple[list[Task], list[Task]]:
+    """Those to learn from, and those that may be evaluated."""
     if experience is None:
-        return select_tasks(tasks, selection), ()
+        return [], list(tasks)
     kept = [task for of_repo in _by_repo(tasks) for task in _for_learning(of_repo, experience)]
     names = {task.instance_id for task in kept}
     left = [task for task in tasks if task.instance_id not in names]
     if experience.split is Split.COUPLED:
         left = [task for task in left if names.intersection(task.dependencies)]
-    evaluated = select_tasks(left, selection)
-    repos = {task.repo for task in evaluated}
-    return evaluated, tuple(task for task in kept if task.repo in repos)
+    return kept, left
 
 
 def _by_repo(tasks: Sequence[Task]) -> list[list[Task]]:
@@ -93,15 +120,13 @@ def fit_to_learn_from(
         name: f"nearly the same as {other}" for name, other in near_duplicates(learning, evaluated).items()
     }
     if not settings.leaked:
-        left_out |= dict.fromkeys(quoting(learning), "its issue quotes the fix")
+        left_out |= dict.fromkeys(quoting(learning), QUOTES)
     return tuple(task for task in learning if task.instance_id not in left_out), left_out
 
 
 def quoting(tasks: Sequence[Task]) -> tuple[str, ...]:
     """Ids of the tasks whose issue gives half of their fix away, or more."""
-    return tuple(
-        task.instance_id for task in tasks if leak_score(task.gold_patch, task.problem_statement).flagged
-    )
+    return tuple(task.instance_id for task in tasks if gives_away(task.gold_patch, task.problem_statement))
 
 
 def difficulties(tasks: Sequence[Task]) -> dict[str, int]:

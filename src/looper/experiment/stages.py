@@ -8,13 +8,13 @@ from looper.agent.oversight import Overseen
 from looper.agent.prompt import opening
 from looper.errors import Cancelled
 from looper.experiment.cell import World
-from looper.experiment.consolidate import School, Treatments, consolidate, made_from_another
+from looper.experiment.consolidate import School, Treatments, consolidate
 from looper.experiment.likelihood import ask_arms, ask_of_attempts
 from looper.experiment.proofs_owed import prove_contexts, prove_treatments
 from looper.experiment.schedule import experience_lanes, lanes
 from looper.experiment.staging import Staging
 from looper.protocols import ChatModel, ChatRequest, Message, Trainer
-from looper.records.learning import Learning, Source, Treatment
+from looper.records.learning import Source
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, ArmRole, Plan
 from looper.records.task import Task
@@ -165,8 +165,11 @@ def gather_again(run: Staging, arm: Arm, number: int, treatments: Treatments) ->
 def learners_of(plan: Plan, wanted: Sequence[Arm]) -> tuple[Arm, ...]:
     """The arms that learn, and those that what they learn comes from."""
     named = {arm.name for arm in wanted if arm.learning and arm.learning.needs_experience}
-    if any(arm.learning and made_from_another(arm.learning) for arm in wanted):
-        named |= {arm.name for arm in plan.arms if arm.learning == Learning(treatment=Treatment.ADAPTER)}
+    named |= {
+        plain.name
+        for arm in wanted
+        if arm.learning and arm.learning.made_from_another and (plain := plan.made_from(arm)) is not None
+    }
     if plan.overseen and any(
         arm.learning and (arm.learning.source is Source.GUIDED or arm.learning.overseen) for arm in wanted
     ):

@@ -11,6 +11,14 @@ SCHEMA_VERSION = 1
 """Version of the record shapes. Each journal line carries it, so that a newer line is kept unread, not dropped."""
 
 
+class Misplaced(ValueError):
+    """A record whose parts do not fit together. `at` are the keys that lead to the part that is to blame, numbers for places in a list."""
+
+    def __init__(self, said: str, *at: str | int) -> None:
+        super().__init__(said)
+        self.at = at
+
+
 class Record(BaseModel):
     """A fact that crosses a boundary or reaches the disk. Changing one means making another."""
 

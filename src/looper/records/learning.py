@@ -73,13 +73,24 @@ class TrainingChange(Record):
 
     rank: Positive | None = None
     multiplier: PositiveFloat | None = None
+    multiplier_times: PositiveFloat | None = None
+    """So many times the plan's multiplier."""
     learning_rate: PositiveFloat | None = None
     iterations: Positive | None = None
     share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of the plan's iterations."""
 
+    @model_validator(mode="after")
+    def _one_multiplier(self) -> "TrainingChange":
+        if self.multiplier is not None and self.multiplier_times is not None:
+            raise ValueError("multiplier_times: takes the place of multiplier; leave one of them out")
+        return self
+
     def of(self, settings: TrainingSettings) -> TrainingSettings:
-        changed = settings.model_copy(update=self.model_dump(exclude_none=True, exclude={"share"}))
+        own = self.model_dump(exclude_none=True, exclude={"share", "multiplier_times"})
+        if self.multiplier_times is not None:
+            own["multiplier"] = self.multiplier_times * settings.multiplier
+        changed = settings.model_copy(update=own)
         if self.share is None:
             return changed
         return changed.model_copy(update={"iterations": max(1, round(self.share * changed.iterations))})
@@ -137,6 +148,13 @@ class Learning(Record):
     @property
     def needs_experience(self) -> bool:
         return self.memory is None or self.memory.kind is not MemoryKind.GOLD
+
+    @property
+    def made_from_another(self) -> bool:
+        """Whether its adapter is made from that of an arm that is plainly trained."""
+        return self.treatment is Treatment.RANDOM_ADAPTER or (
+            self.treatment is Treatment.ADAPTER and self.times is not None
+        )
 
     @property
     def has_overseer(self) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from looper.records.base import Record, content_hash
+from looper.records.base import Misplaced, Record, content_hash
 from looper.records.learning import Experience, Learning, Source, Treatment
 from looper.records.model import ModelSpec
 from looper.records.trajectory import TOOL_NAMES, Guard, ModelIdentity, ToolName
@@ -125,6 +125,8 @@ class Arm(Record):
     learning: Learning | None = None
     agent: str = ""
     """Version of the agent's own source that works, by the hash of its tree; empty for the one that is installed."""
+    reason: str = ""
+    """Why it is there, where no contrast is about it."""
 
     @property
     def has_overseer(self) -> bool:
@@ -235,6 +237,8 @@ class Choice(Record):
     of: Annotated[tuple[str, ...], Field(min_length=2)]
     """Names of arms."""
     by: Chooser
+    reason: str = ""
+    """Why it is there, where no contrast is about it."""
 
 
 class Price(Record):
@@ -332,82 +336,114 @@ class Plan(Record):
     @model_validator(mode="after")
     def _arms_are_comparable(self) -> "Plan":
         names = [arm.name for arm in self.arms]
-        if len(set(names)) != len(names):
-            raise ValueError(f"arms: names must differ, found {', '.join(names)}")
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                raise Misplaced(f"names must differ, found {', '.join(names)}", "arms", at, "name")
         bases = [arm for arm in self.arms if arm.role is ArmRole.BASE]
         if len(bases) > 1:
-            raise ValueError(f"arms: one arm has the role base, found {len(bases)}")
-        again = [arm for arm in self.arms if arm.role is ArmRole.AGAIN]
-        if again and not bases:
-            raise ValueError("arms: an arm with the role again needs one with the role base")
-        for arm in again:
-            if arm.model_copy(update=_labels(bases[0])).to_json() != bases[0].to_json():
-                raise ValueError(
-                    f"arms: {arm.name} must equal {bases[0].name} in everything but its repetition"
-                )
-            if arm.repetition == bases[0].repetition:
-                raise ValueError(
-                    f"arms: {arm.name} needs a repetition of its own, or it would copy {bases[0].name}"
-                )
-        for arm in self.arms:
+            raise Misplaced(
+                f"one arm has the role base, found {len(bases)}", "arms", names.index(bases[1].name), "role"
+            )
+        for at, arm in enumerate(self.arms):
+            if arm.role is ArmRole.AGAIN:
+                self._is_a_repeat(arm, at, bases)
             differs = [
                 name
                 for name in ("model", "scaffold", "temperature", "agent")
                 if bases and getattr(arm, name) != getattr(bases[0], name)
             ]
             if arm.role is ArmRole.TREATMENT and arm.learning is None and len(differs) != 1:
-                raise ValueError(
-                    f"arms: {arm.name} must differ from {bases[0].name if bases else 'a base'} in one thing, found "
-                    f"{', '.join(differs) or 'none'}"
+                raise Misplaced(
+                    f"{arm.name} must differ from {bases[0].name if bases else 'a base'} in one thing, found "
+                    f"{', '.join(differs) or 'none'}",
+                    "arms",
+                    at,
                 )
         self._learning_is_possible(bases)
-        for choice in self.choices:
+        for at, choice in enumerate(self.choices):
             if unknown := [name for name in choice.of if name not in names]:
-                raise ValueError(f"choices: there is no arm {', '.join(unknown)}")
+                raise Misplaced(f"there is no arm {', '.join(unknown)}", "choices", at, "of")
             if choice.name in names:
-                raise ValueError(f"choices: the name {choice.name} is an arm's")
-        names += [choice.name for choice in self.choices]
-        for contrast in self.contrasts:
-            if len(set(contrast.arms)) < len(contrast.arms):
-                raise ValueError(f"contrasts: {contrast.name} names an arm twice")
-            for name in contrast.arms:
-                if name not in names:
-                    raise ValueError(f"contrasts: there is no arm {name}")
-                if contrast.metric is not Metric.RESOLVED and any(
-                    found.name == name for found in self.choices
-                ):
-                    raise ValueError(
-                        f"contrasts: {name} is a choice, which has no steps of its own to compare"
-                    )
+                raise Misplaced(f"the name {choice.name} is an arm's", "choices", at, "name")
+        self._contrasts_name_what_is_there(names)
         return self
 
+    def _is_a_repeat(self, arm: Arm, at: int, bases: list[Arm]) -> None:
+        if not bases:
+            raise Misplaced("an arm with the role again needs one with the role base", "arms", at, "role")
+        if arm.model_copy(update=_labels(bases[0])).to_json() != bases[0].to_json():
+            raise Misplaced(
+                f"{arm.name} must equal {bases[0].name} in everything but its repetition", "arms", at
+            )
+        if arm.repetition == bases[0].repetition:
+            raise Misplaced(
+                f"{arm.name} needs a repetition of its own, or it would copy {bases[0].name}", "arms", at
+            )
+
+    def _contrasts_name_what_is_there(self, arms: list[str]) -> None:
+        choices = [choice.name for choice in self.choices]
+        for at, contrast in enumerate(self.contrasts):
+            if len(set(contrast.arms)) < len(contrast.arms):
+                raise Misplaced(f"{contrast.name} names an arm twice", "contrasts", at, "arm")
+            for name in contrast.arms:
+                if name not in (*arms, *choices):
+                    raise Misplaced(f"there is no arm {name}", "contrasts", at)
+                if contrast.metric is not Metric.RESOLVED and name in choices:
+                    raise Misplaced(
+                        f"{name} is a choice, which has no steps of its own to compare",
+                        "contrasts",
+                        at,
+                        "metric",
+                    )
+
     def _learning_is_possible(self, bases: list[Arm]) -> None:
-        learners = [arm for arm in self.arms if arm.learning is not None]
+        learners = [(at, arm, arm.learning) for at, arm in enumerate(self.arms) if arm.learning is not None]
         if not learners:
             return
-        needs = any(arm.learning.needs_experience for arm in learners if arm.learning)
+        needs = any(learning.needs_experience for _, _, learning in learners)
         if not bases or (needs and self.experience is None):
-            raise ValueError(
-                f"arms: {learners[0].name} learns, so there must be a base arm and, in the profile, an experience; or "
-                "list the arms to run without it: arms = [...]"
+            first, arm, _ = learners[0]
+            raise Misplaced(
+                f"{arm.name} learns, so there must be a base arm and, in the profile, an experience; or "
+                "list the arms to run without it: arms = [...]",
+                "arms",
+                first,
+                "learning",
             )
-        for arm in learners:
+        for at, arm, learning in learners:
             plain = arm.model_copy(update={**_labels(bases[0]), "learning": None})
             if plain.to_json() != bases[0].to_json():
-                raise ValueError(f"arms: {arm.name} must differ from {bases[0].name} in its learning only")
-            if (
-                arm.learning
-                and arm.learning.treatment.is_adapter
-                and self.experience
-                and self.experience.training is None
-            ):
-                raise ValueError(f"arms: {arm.name} needs an adapter, so the experience needs its training")
-        if Source.GUIDED in self.sources and self.overseen is None:
-            raise ValueError("arms: guided experience needs an arm with oversight")
-        if self.overseen is None and any(arm.learning.overseen for arm in learners if arm.learning):
-            raise ValueError("arms: to work under an overseer the plan needs an arm with oversight")
-        if len({content_hash(arm.learning) for arm in learners if arm.learning}) < len(learners):
-            raise ValueError("arms: two arms learn the same; repeat base with the role again instead")
+                raise Misplaced(
+                    f"{arm.name} must differ from {bases[0].name} in its learning only", "arms", at
+                )
+            if learning.treatment.is_adapter and self.experience and self.experience.training is None:
+                raise Misplaced(
+                    f"{arm.name} needs an adapter, so the experience needs its training",
+                    "arms",
+                    at,
+                    "learning",
+                )
+            if learning.source is Source.GUIDED and self.overseen is None:
+                raise Misplaced(
+                    "guided experience needs an arm with oversight", "arms", at, "learning", "source"
+                )
+            if learning.overseen and self.overseen is None:
+                raise Misplaced(
+                    "to work under an overseer the plan needs an arm with oversight",
+                    "arms",
+                    at,
+                    "learning",
+                    "overseen",
+                )
+        seen: dict[str, str] = {}
+        for at, arm, learning in learners:
+            if (other := seen.setdefault(content_hash(learning), arm.name)) != arm.name:
+                raise Misplaced(
+                    f"two arms learn the same, {other} and {arm.name}; repeat base with the role again instead",
+                    "arms",
+                    at,
+                    "learning",
+                )
 
     @property
     def base(self) -> Arm | None:
@@ -418,6 +454,13 @@ class Plan(Record):
         """Base, of a plan that learns: such a plan always has one."""
         assert self.base is not None
         return self.base
+
+    def made_from(self, arm: Arm) -> Arm | None:
+        """The arm, plainly trained on the same source, whose adapters another one's are made from; None where there is none."""
+        if arm.learning is None:
+            return None
+        plain = Learning(treatment=Treatment.ADAPTER, source=arm.learning.source)
+        return next((other for other in self.arms if other.learning == plain), None)
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
         """The seeds that an arm is run with."""
@@ -496,6 +539,7 @@ def _labels(arm: Arm) -> dict[str, object]:
         "role": arm.role,
         "repetition": arm.repetition,
         "only_seeds": arm.only_seeds,
+        "reason": arm.reason,
     }
 
 

@@ -99,6 +99,9 @@ class Mixture(Record):
     name: Literal["mixture"] = "mixture"
     division: Division = Division.BATCH
     expert_rank: Positive
+    experts: Positive | None = None
+    """So many, each with as many successes in a row, or with actions dealt out by chance; None for one for each batch. By tool there
+    is one for each kind of tool."""
     router: Literal["trained", "random", "none"] = "trained"
     """`none` merges: the mean of the products B·A, which is not the product of the means."""
     top: Positive | None = None

@@ -146,6 +146,8 @@ class Reply(Record):
     """Time lost to them; it does not count against the task's limit."""
     overseen: bool = False
     """An overseer stepped in: this is not what the agent said first."""
+    in_flight: int | None = None
+    """Requests of the run on their way to the model's server when this one was asked, itself among them; None where nobody counted."""
 
 
 class Guard(StrEnum):
@@ -262,3 +264,5 @@ class Trajectory(Record):
     guards: dict[Guard, int]
     wall_s: float
     model_s: float
+    in_flight: float | None = None
+    """Median over its replies of the requests on their way to the model's server; None where nobody counted."""

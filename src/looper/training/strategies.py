@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, cycle, islice
+from itertools import chain, cycle, islice, pairwise
 from math import dist
 
 from looper.records.base import content_hash
@@ -183,7 +183,7 @@ def farthest(pool: Sequence[Example], places: Sequence[Sequence[float]], size: i
 
 
 def _mixture(strategy: Mixture, batches: Sequence[Batch], course: Course) -> Learned:
-    examples = divided(strategy.division, batches, course.settings.seed)
+    examples = divided(strategy.division, batches, course.settings.seed, strategy.experts)
     numbers = sorted({turn.part for example in examples for turn in example.turns if turn.part is not None})
     experts = [
         _train(course, taught, rank=strategy.expert_rank)
@@ -209,9 +209,15 @@ def _mixture(strategy: Mixture, batches: Sequence[Batch], course: Course) -> Lea
     return Learned([*experts, mixture], [mixture])
 
 
-def divided(division: Division, batches: Sequence[Batch], seed: int) -> list[Example]:
-    """All examples, each supervised turn with the number of the expert that it belongs to."""
+def divided(
+    division: Division, batches: Sequence[Batch], seed: int, experts: int | None = None
+) -> list[Example]:
+    """All examples, each supervised turn with the number of the expert that it belongs to; one for each batch, or so many `experts`."""
     rng = random.Random(seed)
+    if experts is not None:
+        every = list(chain.from_iterable(batches))
+        ends = [round(len(every) * number / experts) for number in range(experts + 1)]
+        batches = [every[first:last] for first, last in pairwise(ends)]
 
     def part(turn: Turn, batch: int) -> int:
         match division:

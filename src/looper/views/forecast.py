@@ -75,7 +75,8 @@ def time_lines(plan: Plan, cells: int, workers: int, found: Measured | None) -> 
     """How long, and how many tokens."""
     if found is None:
         yield (
-            "time: not measured; no run here had this model and these limits. A few tasks measure it: run it with --limit 4"
+            "time: not measured; no run here had this model and these limits. A few tasks measure it: run it with "
+            f"--arm {_main_arm(plan).name} --limit 4"
         )
         return
     hours = cells * found.rollout_s / workers / 3600

@@ -3,6 +3,7 @@
 import re
 
 from looper.records.history import History
+from looper.views.concurrency import concurrency_lines
 from looper.views.figures import behaviour, likelihoods
 from looper.views.findings import (
     COLUMNS,
@@ -108,7 +109,10 @@ def _sections(run: RunView) -> list[str]:
     for head, found in (
         ("Registered before the data:", [*registered_lines(run), *stratified_lines(run)]),
         ("Every arm against base; what is not registered is exploratory:", contrast_lines(run)),
-        ("Controls and provenance:", [*control_lines(run), *treatment_lines(run), *damage_lines(run)]),
+        (
+            "Controls and provenance:",
+            [*control_lines(run), *treatment_lines(run), *concurrency_lines(run), *damage_lines(run)],
+        ),
     ):
         if found:
             lines += ["", head, "", *(f"- {line}" for line in found)]

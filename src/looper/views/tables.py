@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from looper.views.concurrency import concurrency_lines
 from looper.views.findings import (
     COLUMNS,
     arm_rows,
@@ -26,6 +27,14 @@ def run_table(run: RunView) -> RenderableType:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for row in arm_rows(run):
         table.add_row(*row)
-    parts = (registered_lines, stratified_lines, contrast_lines, control_lines, treatment_lines, damage_lines)
+    parts = (
+        registered_lines,
+        stratified_lines,
+        contrast_lines,
+        control_lines,
+        treatment_lines,
+        concurrency_lines,
+        damage_lines,
+    )
     place = Text(str(run.folder), no_wrap=True, overflow="ignore")
     return Group(table, place, *(Text(line) for part in parts for line in part(run)))

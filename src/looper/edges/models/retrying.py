@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast
 
+from looper.edges.models.flights import Flights
 from looper.errors import (
     BadInput,
     ModelError,
@@ -57,8 +58,11 @@ class RetryingModel:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        flights: Flights | None = None,
     ) -> None:
-        """`tell` hears why is waited and for how many seconds more, at the beginning and every `TELL_EVERY_S`."""
+        """`tell` hears why is waited and for how many seconds more, at the beginning and every `TELL_EVERY_S`. `flights` are those of
+        the model's server, shared with all that ask it; None for a server of its own."""
+        self._flights = flights or Flights()
         self._inner, self._policy, self._tell = inner, policy, tell
         self._sleep, self._clock, self._rng = sleep, clock, rng or random.Random()
         self._well: set[str] = set()
@@ -84,7 +88,11 @@ class RetryingModel:
         return reply.model_copy(update={"retries": faults, "waited_s": waited_s}) if faults else reply
 
     def _replied(self, request: ChatRequest) -> tuple[Reply, int, float]:
-        return self._answer("reply", partial(self._inner.reply, request), request.timeout_s)
+        return self._answer("reply", partial(self._asked, request), request.timeout_s)
+
+    def _asked(self, request: ChatRequest) -> Reply:
+        with self._flights.one_more() as in_flight:
+            return self._inner.reply(request).model_copy(update={"in_flight": in_flight})
 
     def _answers_others(self, refused: ChatRequest) -> bool:
         """Whether the shortest request that was answered is answered again, so that a refusal was of one conversation alone.

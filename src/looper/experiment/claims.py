@@ -1,0 +1,193 @@
+"""What the sentences of a plan say about its settings, computed from the settings themselves.
+
+A sentence has no number of its own. Braces are filled in when a plan is read: `{trained.multiplier}` is a setting of an arm,
+`{wide.rank / narrow.rank}` a ratio of two, `{margin}` what its contrast takes for nothing, `{2}` a number that is no setting.
+What a sentence claims in words stands in `asserts`, as `mixture.parameters == single.parameters`.
+"""
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from looper.experiment.mistakes import did_you_mean
+from looper.records.learning import Learning, TrainingChange
+from looper.records.plan import Arm, Contrast, Plan
+from looper.records.strategy import AdaptiveRank, Anchored, Division, Mixture, PartialReplay
+
+OPERATORS: dict[type[ast.AST], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+RELATIONS: dict[type[ast.AST], Callable[[float, float], bool]] = {
+    ast.Eq: lambda first, second: abs(first - second) <= 1e-9 * max(abs(first), abs(second)),
+    ast.NotEq: lambda first, second: first != second,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+TOOLS = 3
+"""Parts that actions are divided into by tool: commands, reads, changes."""
+BRACES = re.compile(r"\{([^{}]*)\}")
+NUMBER = re.compile(
+    r"(?<![\w.])(?:\d+(?:\.\d+)?%?(?!\w)"
+    r"|(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
+    r"|nineteen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundreds?|thousands?|twice|thrice|dozens?"
+    r"|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|quarters?|a third)\b)",
+    re.IGNORECASE,
+)
+
+
+class Unclear(ValueError):
+    """What stands in braces or in an assertion cannot be computed."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a plan, by the name of an arm or a choice and of a setting."""
+
+    plan: Plan
+
+    def of(self, name: str) -> dict[str, float]:
+        """Every setting of an arm or a choice that is a number. Raises Unclear for names that are none."""
+        for choice in self.plan.choices:
+            if choice.name == name:
+                return {"attempts": len(choice.of)}
+        for arm in self.plan.arms:
+            if arm.name == name:
+                return dict(_settings(self.plan, arm))
+        known = [*(arm.name for arm in self.plan.arms), *(choice.name for choice in self.plan.choices)]
+        raise Unclear(f'there is no arm "{name}"{did_you_mean(name, known)}')
+
+    def value(self, text: str, named: Mapping[str, float] = MappingProxyType({})) -> float | bool:
+        """Of an expression; `named` are words of their own. Raises Unclear."""
+        try:
+            tree = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError) as error:
+            raise Unclear(
+                f"{text} cannot be read; write ARM.SETTING, numbers, + - * / and one comparison"
+            ) from error
+        try:
+            return self._value(tree, named)
+        except ZeroDivisionError as error:
+            raise Unclear(f"{text} divides by 0") from error
+
+    def sides(self, text: str) -> tuple[float, ...]:
+        """Both sides of a comparison. Raises Unclear where it is none."""
+        tree = ast.parse(text.strip(), mode="eval").body
+        if not isinstance(tree, ast.Compare) or len(tree.ops) != 1:
+            raise Unclear(f"{text} compares nothing; write one of == != < <= > >= between two settings")
+        return tuple(float(self._value(side, {})) for side in (tree.left, tree.comparators[0]))
+
+    def _value(self, tree: ast.AST, named: Mapping[str, float]) -> float | bool:
+        match tree:
+            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+                return float(number)
+            case ast.Name(id=name) if name in named:
+                return named[name]
+            case ast.Attribute(value=ast.Name(id=name), attr=setting):
+                found = self.of(name)
+                if setting not in found:
+                    known = did_you_mean(setting, list(found)) or f"; it has {', '.join(found) or 'none'}"
+                    raise Unclear(f"{name} has no {setting}{known}")
+                return found[setting]
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
+                return OPERATORS[type(op)](self._value(left, named), self._value(right, named))
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in RELATIONS:
+                return RELATIONS[type(op)](self._value(left, named), self._value(right, named))
+        raise Unclear(f"{ast.unparse(tree)} is no setting; write ARM.SETTING{_words(named)}")
+
+    def filled(self, sentence: str, contrast: Contrast | None = None) -> str:
+        """A sentence with its braces computed. Raises Unclear, also for a number that the sentence has of its own."""
+        named = {} if contrast is None else {"margin": contrast.margin, "expected": contrast.expected}
+        if own := NUMBER.search(BRACES.sub(" ", sentence)):
+            raise Unclear(
+                f'says "{own.group()}" of its own, and nothing holds it to the settings'
+                f"{self._difference(contrast)}. Write the number as {{ARM.SETTING}}, {{margin}} or a ratio, or {{2}} for one that is no setting"
+            )
+
+        def said(found: re.Match[str]) -> str:
+            word = found[1].strip()
+            if contrast is not None and word in named:
+                return in_metric(contrast, named[word])
+            return plainly(self.value(word, named))
+
+        return BRACES.sub(said, sentence)
+
+    def _difference(self, contrast: Contrast | None) -> str:
+        """What the two arms of a contrast differ in, with its numbers."""
+        if contrast is None:
+            return ""
+        first, second = self.of(contrast.arm), self.of(contrast.against)
+        differing = [
+            f"{name} {plainly(second[name])} against {plainly(first[name])}"
+            for name in first
+            if name in second and first[name] != second[name]
+        ]
+        return f" ({', '.join(differing)})" if differing else ""
+
+
+def _words(named: Mapping[str, float]) -> str:
+    return f", or {' or '.join(named)}" if named else ""
+
+
+def plainly(value: float) -> str:
+    """A number as it is written in a sentence."""
+    return f"{value:.6g}"
+
+
+def in_metric(contrast: Contrast, value: float) -> str:
+    """A difference in the unit of what a contrast compares."""
+    return (
+        f"{plainly(100 * value)} points" if contrast.metric.is_share else f"{plainly(value)} nats per token"
+    )
+
+
+def _settings(plan: Plan, arm: Arm) -> Iterator[tuple[str, float]]:
+    yield "temperature", arm.temperature
+    if arm.model.backend == "nano" and arm.model.name.endswith("bit"):
+        yield "bits", float(arm.model.name.removesuffix("bit"))
+    learning = arm.learning
+    if learning is None:
+        return
+    yield "rounds", learning.rounds
+    yield "times", learning.times or 1.0
+    for name in ("episodes", "pairs", "recovered", "batches", "failure_weight"):
+        if (value := getattr(learning, name)) is not None:
+            yield name, value
+    match learning.strategy:
+        case PartialReplay(buffer=buffer):
+            yield "buffer", buffer
+        case Anchored(anchor=anchor):
+            yield "strength", anchor.strength
+    if not learning.treatment.is_adapter or plan.experience is None or plan.experience.training is None:
+        return
+    training = (learning.training or TrainingChange()).of(plan.experience.training)
+    yield "multiplier", training.multiplier
+    yield "learning_rate", training.learning_rate
+    yield "iterations", training.iterations
+    yield "batch_size", training.batch_size
+    yield from _ranks(learning, training.rank)
+
+
+def _ranks(learning: Learning, rank: int) -> Iterator[tuple[str, float]]:
+    """Of what is served. A rank costs as many parameters in one adapter as in another, so their sum counts parameters; a router's
+    own are not among them. Nothing where it depends on how many batches there are."""
+    match learning.strategy:
+        case Mixture(division=division, expert_rank=each, experts=wanted):
+            experts = TOOLS if division is Division.TOOL else wanted
+            yield "rank", each
+            if experts is not None:
+                yield "experts", experts
+                yield "parameters", experts * each
+        case AdaptiveRank(budget=budget):
+            yield "rank", budget
+            yield "parameters", budget
+        case _:
+            yield "rank", rank
+            yield "parameters", rank

@@ -1,0 +1,144 @@
+"""Whether a plan can be what it says before any task is looked at: every arm has its purpose, every contrast can be measured,
+every adapter that is made from another has that other."""
+
+from collections.abc import Iterator
+
+from looper.experiment.places import Path
+from looper.records.base import content_hash
+from looper.records.learning import Learning, TrainingChange, Treatment
+from looper.records.plan import Arm, ArmRole, Metric, Plan, Scaffold
+from looper.records.training import Format
+from looper.records.trajectory import Guard
+
+
+def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Keys of what is wrong, and what is wrong with it."""
+    yield from _without_purpose(plan)
+    yield from _never_measured(plan)
+    yield from _never_fires(plan)
+    yield from _made_from_nothing(plan)
+    yield from _the_same_in_the_end(plan)
+
+
+def _without_purpose(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Arms and choices of a plan with contrasts that no contrast is about and that do not say why they are there."""
+    if not plan.contrasts:
+        return
+    compared = {name for found in plan.contrasts for name in found.arms}
+    taken = {
+        name for choice in plan.choices if choice.name in compared or choice.reason for name in choice.of
+    }
+    for at, arm in enumerate(plan.arms):
+        if arm.role is not ArmRole.BASE and not arm.reason and arm.name not in compared | taken:
+            yield (
+                ("arms", at, "name"),
+                f'no contrast is about {arm.name}; register one, or say why it is there: reason = "…"',
+            )
+    for at, choice in enumerate(plan.choices):
+        if not choice.reason and choice.name not in compared:
+            yield (
+                ("choices", at, "name"),
+                f'no contrast is about {choice.name}; register one, or say why it is there: reason = "…"',
+            )
+
+
+def _never_measured(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Contrasts in what one of their arms never has."""
+    arms = {arm.name: arm for arm in plan.arms}
+    for at, contrast in enumerate(plan.contrasts):
+        for name in contrast.arms:
+            arm = arms.get(name)
+            if arm is not None and (why := _lacks(arm, contrast.metric)):
+                yield ("contrasts", at, "metric"), f"{name} has no {contrast.metric.value}: {why}"
+
+
+def _lacks(arm: Arm, metric: Metric) -> str:
+    learning = arm.learning
+    match metric:
+        case Metric.RETENTION | Metric.FORGETTING if learning is None or learning.strategy is None:
+            return "that is measured after the batches of a strategy"
+        case Metric.ANSWERS if learning is None or learning.format is not Format.SELF_QA:
+            return 'it is trained on no questions that a model answered (format = "self_qa")'
+        case Metric.INTERVENTIONS if not arm.has_overseer:
+            return "it works under no overseer"
+    return ""
+
+
+def _never_fires(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Contrasts that count only where a guard fires, and whose guards are switched off in every arm of theirs."""
+    scaffolds = {arm.name: arm.scaffold for arm in plan.arms}
+    for at, contrast in enumerate(plan.contrasts):
+        there = [scaffolds[name] for name in contrast.arms if name in scaffolds]
+        if contrast.exercised and not any(
+            _fires(guard, each) for guard in contrast.exercised for each in there
+        ):
+            names = ", ".join(guard.value for guard in contrast.exercised)
+            yield (
+                ("contrasts", at, "exercised"),
+                f"{contrast.name} means nothing unless {names} fires, and that is switched off in all of its arms",
+            )
+
+
+def _fires(guard: Guard, scaffold: Scaffold) -> bool:
+    """Whether a guard can fire at all."""
+    guards = scaffold.guards
+    match guard:
+        case Guard.REPEATED_ACTION:
+            return any((guards.repeat_nudge, guards.repeat_refuse, guards.repeat_stop))
+        case Guard.READ_ONLY_STREAK:
+            return guards.read_only_nudge is not None
+        case Guard.NO_PROGRESS:
+            return guards.no_progress_stop is not None
+        case Guard.VERIFICATION_LOOP:
+            return guards.verification_nudge is not None
+        case Guard.PREMATURE_DONE:
+            return guards.refuse_empty_done
+        case Guard.SHRINKING_WRITE:
+            return guards.confirm_shrink
+        case Guard.BROKEN_PYTHON:
+            return guards.check_python
+        case Guard.CONTEXT_PRUNED:
+            return scaffold.pruning.mode != "none"
+        case Guard.FENCE_REMOVED:
+            return True
+
+
+def _made_from_nothing(plan: Plan) -> Iterator[tuple[Path, str]]:
+    for at, arm in enumerate(plan.arms):
+        if arm.learning is None or not arm.learning.made_from_another or plan.made_from(arm) is not None:
+            continue
+        others = [
+            f"{other.name} learns from {other.learning.source.value}"
+            for other in plan.arms
+            if other.learning
+            == Learning(
+                treatment=Treatment.ADAPTER,
+                source=other.learning.source if other.learning else arm.learning.source,
+            )
+            and other.learning is not None
+        ]
+        told = f"; {', '.join(others)}: give it the same source" if others else ""
+        yield (
+            ("arms", at, "learning"),
+            f"{arm.name} is made from the adapter of an arm that is plainly trained on {arm.learning.source.value} experience "
+            f'(learning = {{ treatment = "adapter" }}), and there is none{told}',
+        )
+
+
+def _the_same_in_the_end(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Arms whose own training settings are those of another arm, once they are resolved."""
+    training = plan.experience.training if plan.experience else None
+    if training is None:
+        return
+    seen: dict[str, str] = {}
+    for at, arm in enumerate(plan.arms):
+        if arm.learning is None or not arm.learning.treatment.is_adapter:
+            continue
+        settings = (arm.learning.training or TrainingChange()).of(training)
+        key = content_hash(arm.learning.model_copy(update={"training": None}), settings)
+        if (other := seen.setdefault(key, arm.name)) != arm.name:
+            yield (
+                ("arms", at, "learning"),
+                f"{arm.name} learns what {other} learns: under this profile their training is the same (rank {settings.rank}, "
+                f"multiplier {settings.multiplier:g}, learning rate {settings.learning_rate:g}, {settings.iterations} iterations)",
+            )

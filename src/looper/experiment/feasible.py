@@ -1,0 +1,241 @@
+"""Whether a plan's gates can be passed at all with the tasks that it selects, before anything runs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from looper.experiment.places import Path
+from looper.experiment.schedule import QUOTES
+from looper.records.learning import Experience, Learning, Source
+from looper.records.memory import Draw
+from looper.records.plan import Arm, Gate, Metric, Plan
+from looper.records.strategy import Mixture, PartialReplay
+from looper.records.task import Task
+from looper.records.training import Objective
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A plan's tasks, as they are known before a run."""
+
+    plan: Plan
+    learners: tuple[Arm, ...]
+    """Those that this run needs."""
+    evaluated: tuple[Task, ...]
+    experience: Mapping[Source, Sequence[Task]]
+    """What is left to learn from."""
+    left_out: Mapping[str, str]
+    """What of it was set aside and is not learned from, and why, by id."""
+    set_aside: Mapping[Source, Sequence[Task]]
+    data_stops: bool = True
+    """Whether too little to learn from ends an arm; otherwise one success of a repository is enough."""
+
+    @property
+    def repos(self) -> list[str]:
+        return sorted({task.repo for task in self.evaluated})
+
+    def count(self, source: Source, repo: str) -> int:
+        return sum(task.repo == repo for task in self.experience.get(source, ()))
+
+    def most(self, repo: str) -> int:
+        """Successes of a repository that an arm may learn from at most: every task resolved, in the poorest source."""
+        experience = self.plan.experience
+        assert experience is not None
+        per_task = min(experience.selection.per_task, experience.samples)
+        return min(
+            (
+                self.count(source, repo) * (1 if source is Source.GOLD else per_task)
+                for source in self.plan.sources
+                if source is not Source.GUIDED
+            ),
+            default=0,
+        )
+
+
+def impossible(found: Selected) -> Iterator[tuple[Path, str]]:
+    """Keys of gates and settings that cannot be met whatever the model does, the numbers, and what to change."""
+    experience = found.plan.experience
+    learners = [arm for arm in found.learners if arm.learning and arm.learning.needs_experience]
+    if experience is None or not learners:
+        return
+    short = list(_too_few_tasks(found, experience, learners))
+    yield from short
+    yield from _needs_another_repository(found, learners)
+    if short:
+        return
+    yield from _doses(found, learners)
+    yield from _samples(found, experience, learners)
+    yield from _batches(found, experience, learners)
+
+
+def _too_few_tasks(
+    found: Selected, experience: Experience, learners: Sequence[Arm]
+) -> Iterator[tuple[Path, str]]:
+    """The gate of data against the tasks that are left to learn from."""
+    least = max(1, experience.selection.minimum_tasks) if found.data_stops else 1
+    sources = dict.fromkeys(arm.learning.source for arm in learners if arm.learning)
+    poor = [
+        (source, repo, found.count(source, repo))
+        for source in sources
+        for repo in found.repos
+        if found.count(source, repo) < least
+    ]
+    if not poor:
+        return
+    told = ", ".join(
+        f"{repo} has {count}{_of_source(source)}{_lost(found, source, repo)}" for source, repo, count in poor
+    )
+    fewest = min(count for _, _, count in poor)
+    quoting = any(why == QUOTES for why in found.left_out.values())
+    ways = [
+        *([f"set it to {fewest} or less"] if fewest and found.data_stops else []),
+        f"set more tasks aside (experience.per_repo, now {experience.per_repo})",
+        *(["learn from issues that quote their fix (leaked = true)"] if quoting else []),
+        "leave the repository out (tasks.repos)",
+        *(['go on for a reason: --override data="…"'] if fewest and found.data_stops else []),
+    ]
+    yield (
+        ("experience", "selection", "minimum_tasks"),
+        f"{least} resolved task{'s' * (least != 1)} of each repository are wanted, and {told} to learn from. "
+        f"Either {', or '.join(ways)}",
+    )
+
+
+def _of_source(source: Source) -> str:
+    return "" if source is Source.OWN else f" of {source.value} experience"
+
+
+def _lost(found: Selected, source: Source, repo: str) -> str:
+    """What became of the tasks that were set aside."""
+    aside = [task.instance_id for task in found.set_aside.get(source, ()) if task.repo == repo]
+    gone = [found.left_out[name] for name in aside if name in found.left_out]
+    if not gone:
+        return f" (of {len(aside)} set aside)" if aside else ""
+    quoting = sum(why == QUOTES for why in gone)
+    why = [
+        *([f"{quoting} whose issue quotes the fix"] if quoting else []),
+        *([f"{len(gone) - quoting} nearly the same as an evaluated one"] if len(gone) > quoting else []),
+    ]
+    return f" (of {len(aside)} set aside, without {' and '.join(why)})"
+
+
+def _needs_another_repository(found: Selected, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
+    if len(found.repos) != 1:
+        return
+    for arm in learners:
+        learning = arm.learning
+        assert learning is not None
+        told = learning.remembers
+        for needs, keys, what in (
+            (learning.elsewhere, ("elsewhere",), "works with what was learned in another repository"),
+            (
+                told is not None and told.draw is Draw.PLACEBO,
+                ("memory", "draw"),
+                "is told of another repository",
+            ),
+            (
+                learning.teacher is not None and learning.teacher.draw is Draw.PLACEBO,
+                ("teacher", "draw"),
+                "has a teacher that is told of another repository",
+            ),
+        ):
+            if needs:
+                yield (
+                    ("arms", found.plan.arms.index(arm), "learning", *keys),
+                    f"{arm.name} {what}, and {found.repos[0]} is the only one of {len(found.evaluated)} tasks. Name a second "
+                    "one in tasks.repos, raise tasks.limit, or leave the arm out",
+                )
+
+
+def _doses(found: Selected, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
+    """Doses that are larger than all there is."""
+    for arm in learners:
+        learning = arm.learning
+        assert learning is not None
+        at = found.plan.arms.index(arm)
+        for repo in found.repos:
+            most = found.most(repo)
+            if learning.episodes is not None and learning.episodes > most:
+                yield (
+                    ("arms", at, "learning", "episodes"),
+                    f"{arm.name} learns from {learning.episodes} successes of each repository, and {repo} cannot have more than "
+                    f"{most}. Lower it, or set more tasks aside (experience.per_repo)",
+                )
+                break
+            if learning.recovered is not None and learning.recovered > found.count(Source.OWN, repo):
+                yield (
+                    ("arms", at, "learning", "recovered"),
+                    f"{arm.name} learns from {learning.recovered} of its own successes, and {repo} has "
+                    f"{found.count(Source.OWN, repo)} tasks for them. Lower it, or set more tasks aside (experience.per_repo)",
+                )
+                break
+
+
+def _samples(found: Selected, experience: Experience, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
+    per_task = experience.selection.per_task
+    if per_task > experience.samples:
+        yield (
+            ("experience", "selection", "per_task"),
+            f"up to {per_task} histories of one task are to be learned from, and it is tried {experience.samples} times. Lower it, or "
+            "raise experience.samples",
+        )
+    for arm in learners:
+        learning = arm.learning
+        assert learning is not None
+        if learning.objective is Objective.PREFERENCE and experience.samples < 2:
+            yield (
+                ("arms", found.plan.arms.index(arm), "learning", "objective"),
+                f"{arm.name} prefers a success to a failure at the same task, and each task is tried once. Set experience.samples to 2 "
+                "or more",
+            )
+
+
+def _batches(found: Selected, experience: Experience, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
+    """Strategies that would have nothing to come one after another."""
+    successes = [found.most(repo) for repo in found.repos]
+    size = experience.batch
+    batches = sum(-(-most // size) if size else 1 for most in successes)
+    told = f"{sum(successes)} successes at most are {batches} batch{'es' * (batches != 1)}"
+    forgets = {
+        name
+        for contrast in found.plan.contrasts
+        if contrast.metric is Metric.FORGETTING
+        for name in contrast.arms
+    }
+    for arm in learners:
+        learning = arm.learning
+        assert learning is not None
+        if learning.strategy is None:
+            continue
+        at = found.plan.arms.index(arm)
+        if learning.batches is not None and learning.batches >= batches:
+            yield (
+                ("arms", at, "learning", "batches"),
+                f"{arm.name} stops after {learning.batches}, and {told}. Make them smaller (experience.batch), or set more tasks aside",
+            )
+        elif arm.name in forgets and batches < 2:
+            yield (
+                ("experience", "batch") if size else ("experience",),
+                f"{arm.name} is to forget an earlier batch, and {told}. Make them smaller (experience.batch), or set more tasks aside",
+            )
+        yield from _of_strategy(learning, at, arm.name, sum(successes))
+
+
+def _of_strategy(learning: Learning, at: int, name: str, successes: int) -> Iterator[tuple[Path, str]]:
+    match learning.strategy:
+        case PartialReplay(buffer=buffer) if buffer >= successes:
+            yield (
+                ("arms", at, "learning", "strategy", "buffer"),
+                f"{name} keeps {buffer} successes, and there are {successes} at most: that is full replay. Lower it, or set more "
+                "tasks aside (experience.per_repo)",
+            )
+        case Mixture(experts=int() as experts) if experts > successes:
+            yield (
+                ("arms", at, "learning", "strategy", "experts"),
+                f"{name} has {experts} experts, and there are {successes} successes at most. Lower it, or set more tasks aside "
+                "(experience.per_repo)",
+            )
+
+
+def data_stops(plan: Plan, overridden: Sequence[Gate]) -> bool:
+    """Whether the gate of data ends what does not pass it."""
+    return Gate.DATA not in (*plan.measured_only, *overridden)

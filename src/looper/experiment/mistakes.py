@@ -1,0 +1,202 @@
+"""What is wrong with a file that a person wrote: where it stands, in plain words, with what would be right."""
+
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from looper.experiment.places import Path, Place, nearest, places
+from looper.records.base import Misplaced
+
+SHOWN = 40
+"""Characters of a wrong value that are shown."""
+TYPES = {
+    "string": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "tuple": "a list",
+    "list": "a list",
+    "dict": "a table",
+    "model": "a table",
+    "enum": "a word",
+}
+"""By the first part of pydantic's name for a mistake."""
+BOUNDS = {
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be {ge} or more",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be {le} or less",
+    "too_short": "needs {min_length} or more of them",
+    "too_long": "takes {max_length} of them or fewer",
+    "string_too_short": "must not be empty",
+    "finite_number": "must be a finite number",
+    "int_from_float": "must be a whole number",
+    "string_pattern_mismatch": "must be written like {pattern}",
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """One file, or the part of it below some keys."""
+
+    source: str
+    """Name of the file, as it is shown."""
+    text: str
+    below: Path = ()
+
+    @cached_property
+    def places(self) -> dict[Path, Place]:
+        return places(self.text)
+
+    def where(self, path: Path) -> str | None:
+        """`FILE:LINE:COLUMN` of the very key; None where the file does not have it."""
+        found = self.places.get((*self.below, *path))
+        return f"{self.source}:{found.line}:{found.column}" if found else None
+
+    def near(self, path: Path) -> str:
+        """The same of what is written of the tables around it; the file alone where nothing is."""
+        found = nearest(self.places, (*self.below, *path))
+        return f"{self.source}:{found.line}:{found.column}" if found else self.source
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Files that make one table together, what counts first at the beginning."""
+
+    texts: tuple[Text, ...]
+
+    def where(self, path: Path) -> str:
+        """The very key in the first file that has it, else the tables around it."""
+        for size in range(len(path), 0, -1):
+            for text in self.texts:
+                if found := text.where(path[:size]):
+                    return found
+        return self.texts[0].near(())
+
+    def named(self, path: Path) -> str:
+        """Keys as they begin a message, from the top of the first file."""
+        return named((*self.texts[0].below, *path))
+
+
+def problems(
+    error: ValidationError,
+    data: object,
+    kind: Any,
+    layers: Layers,
+    moved: Callable[[Path], Path] = lambda path: path,
+) -> str:
+    """Every problem of one input: place, key, what is wrong, what would be right. `data` is what was read; None where it is not at
+    hand. `moved` gives the keys of the file for those of the input."""
+    said: dict[Path, list[str]] = {}
+    for problem in error.errors():
+        field, words = moved(_path(problem, data)), plain_words(problem, kind)
+        if words not in said.setdefault(field, []):
+            said[field].append(words)
+    return "; ".join(
+        f"{layers.where(field)}: {layers.named(field)}{' or '.join(words)}" for field, words in said.items()
+    )
+
+
+def named(path: Path) -> str:
+    """A path as it begins a message."""
+    return f"{'.'.join(map(str, path))}: " if path else ""
+
+
+def did_you_mean(wrong: str, known: Sequence[str]) -> str:
+    """`; did you mean X?`, or nothing."""
+    near = difflib.get_close_matches(wrong, known, n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _path(problem: Mapping[str, Any], data: object) -> Path:
+    """Where a problem is, in what was written: without the names that pydantic gives to choices on the way."""
+    found: list[str | int] = []
+    here: Any = data
+    for number, part in enumerate(problem["loc"]):
+        inside = (isinstance(here, dict) and part in here) or (
+            isinstance(here, list | tuple) and isinstance(part, int) and part < len(here)
+        )
+        if inside:
+            here = here[part]
+        elif data is not None and (number < len(problem["loc"]) - 1 or problem["type"] != "missing"):
+            continue
+        found.append(part)
+    about = problem.get("ctx") or {}
+    if problem["type"] == "union_tag_invalid":
+        found.append(str(about["discriminator"]).strip("'"))
+    error = about.get("error")
+    if isinstance(error, Misplaced):
+        found += error.at
+    elif isinstance(error, ValueError) and isinstance(here, dict):
+        # Records say which of their fields is wrong before a colon.
+        field = str(error).partition(":")[0]
+        found += [field] if field in here else []
+    return tuple(found)
+
+
+def plain_words(problem: Mapping[str, Any], kind: Any) -> str:
+    """One of pydantic's problems with an input that was to be of a kind, without pydantic's words."""
+    name, about = problem["type"], problem.get("ctx") or {}
+    if name == "extra_forbidden":
+        known = allowed(kind, problem["loc"][:-1])
+        near = did_you_mean(str(problem["loc"][-1]), known) or "."
+        return f"unknown key{near} Allowed here: {', '.join(known)}"
+    if name == "missing":
+        return "is missing"
+    if name == "value_error":
+        field, _, said = str(about.get("error", "")).partition(": ")
+        return said if said and " " not in field else str(about.get("error", ""))
+    value = problem.get("input")
+    shown = (
+        f'"{value}"' if isinstance(value, str) else repr(value) if not isinstance(value, dict) else "a table"
+    )
+    found = f", found {shown if len(shown) <= SHOWN else shown[:SHOWN] + '…'}"
+    if name in ("literal_error", "enum"):
+        known = [each.strip(" '") for each in str(about["expected"]).replace(" or ", ", ").split(",")]
+        return f"must be one of {', '.join(known)}{found}{did_you_mean(str(value), known)}"
+    if name == "union_tag_invalid":
+        known = [each.strip(" '") for each in str(about["expected_tags"]).split(",")]
+        near = did_you_mean(str(about["tag"]), known)
+        return f'must be one of {", ".join(known)}, found "{about["tag"]}"{near}'
+    if name == "union_tag_not_found":
+        return f"needs its {about['discriminator']}".replace("'", "")
+    if name in BOUNDS:
+        return BOUNDS[name].format(**about) + found
+    if (first := name.partition("_")[0]) in TYPES:
+        return f"must be {TYPES[first]}{found}"
+    return f"cannot be used{found}"
+
+
+def allowed(kind: Any, path: Sequence[str | int]) -> list[str]:
+    """Names of the keys that a table at a path may have, by the type that it is read into."""
+    kinds = list(_models(kind))
+    for part in path:
+        deeper = [
+            found
+            for each in kinds
+            if isinstance(part, str) and (field := each.model_fields.get(part)) is not None
+            for found in _models(field.annotation)
+        ]
+        tagged = [each for each in kinds if part in _names(each)]
+        kinds = deeper or tagged or kinds
+    return list(dict.fromkeys(name for each in kinds for name in each.model_fields))
+
+
+def _models(kind: Any) -> Iterator[type[BaseModel]]:
+    """Every record in a type."""
+    if isinstance(kind, type) and not isinstance(kind, types.GenericAlias) and issubclass(kind, BaseModel):
+        yield kind
+    for part in typing.get_args(kind):
+        yield from _models(part)
+
+
+def _names(kind: type[BaseModel]) -> tuple[object, ...]:
+    """What the field `name` of one of several kinds of a record may hold."""
+    field = kind.model_fields.get("name")
+    return typing.get_args(field.annotation) if field is not None else ()
