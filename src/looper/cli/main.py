@@ -192,13 +192,24 @@ def report(
             "--verify", help="Write nothing; look whether records and file still say what they said."
         ),
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --verify: what could not be looked at is a failure too.")
+    ] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write nothing but the hash of each run's seal, to this file or as a tag of this git repository; with --verify "
+            "compare what stands there."
+        ),
+    ] = None,
     data: Data = None,
 ) -> None:
     """Write tables and findings of the newest runs into FILE, between markers that name experiment and profile.
 
     Everything comes from the records below runs/. Text outside of the markers is left alone; an experiment without markers
     gets a section at the end. With --verify everything is computed again and compared: plan, tasks, verdicts, rollouts,
-    adapters, tables; the exit status is 1 where something does not fit.
+    adapters, tables, pages; the exit status is 1 where something does not fit. What could not be looked at is listed and counted. Who
+    owns the run folders can write everything anew, seal included: with --sign its hash stands where they cannot change it.
 
     Example: looper report exp00
     """
@@ -206,7 +217,13 @@ def report(
     from looper.cli.reporting import report as write
 
     if verify:
-        for line in reporting.verify(chosen_settings(data), experiments or [], file):
+        for line in reporting.verify(
+            chosen_settings(data), experiments or [], file, strict=strict, sign=sign
+        ):
+            print(line)
+        return
+    if sign is not None:
+        for line in reporting.sign_runs(chosen_settings(data), experiments or [], sign):
             print(line)
         return
 

@@ -10,7 +10,6 @@ from looper.cli.wiring import every_task, missing_programs, stale_tasks, unserve
 from looper.errors import BadInput
 from looper.experiment.schedule import by_age, first_of_each, fit_to_learn_from, lanes, split_tasks
 from looper.journal import read_stream
-from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
 from looper.records.plan import Cell, Plan, RunManifest, TaskSelection
@@ -83,12 +82,9 @@ def served(tasks: Sequence[Task], selection: TaskSelection) -> tuple[tuple[Task,
     return tuple(task for task in tasks if not unserved(task)), lines
 
 
-def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:
-    """Hash of the tasks of a run, loaded again; None where the suite is not here."""
-    try:
-        return content_hash(*prepare(manifest.plan, settings).every_task)
-    except BadInput:
-        return None
+def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> tuple[Task, ...]:
+    """The tasks of a run, loaded again. Raises BadInput where they cannot be had."""
+    return prepare(manifest.plan, settings).every_task
 
 
 def load_tasks(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
