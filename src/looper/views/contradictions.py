@@ -462,6 +462,8 @@ def _as_on_the_card(records: Records, one: Consolidation, name: str, found: Foun
         return
     if sum(card.trained_tokens for card in whole) != one.trained_tokens:
         found.add("adapters that were trained on other tokens than recorded", name)
+    if not isclose(sum(card.seconds for card in whole), one.training_s, rel_tol=1e-6, abs_tol=1e-6):
+        found.add("adapters that were trained for another time than recorded", name)
     planned = manifest.models.get(manifest.plan.learners_base.name)
     for card in whole:
         if planned is not None and card.base.digest != planned.digest:
@@ -550,6 +552,8 @@ def _asked(records: Records, found: Found) -> None:
 def _sessions(records: Records, found: Found) -> None:
     """That no process saw more ends than there are, or went on with another run."""
     run, before = records.run, 0
+    if not run.sessions and (run.folder / "sessions.jsonl").exists():
+        found.add("no session is there, and somebody must have worked on it", run.folder.name)
     # What was damaged and set aside is done again, and was an end once.
     whole = not run.damage and not any(run.folder.glob("*.damaged"))
     for number, session in enumerate(run.sessions, 1):
