@@ -1,9 +1,8 @@
-"""Writes docs/experiments.md: what every plan in experiments/ says, and what LEARNINGS.md has of its runs.
+"""Writes docs/experiments.md: what every plan in experiments/ says. What came of it stands in docs/results.
 
 python scripts/write_experiments_doc.py
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,13 +19,11 @@ EXPECTED = {
 }
 HEAD = """# Experiments
 
-Written from the plans in `experiments/` and from LEARNINGS.md by `python scripts/write_experiments_doc.py`; change those, not
-this. A plan says what is asked, in which arms, what will be compared and what will be said of each outcome, before there are
-data; the run folder is named by the hash of all that. `looper plan exp09` says what a run takes and what it could see, `looper run
-exp09` runs it on the embedded default, `--profile swe --model mlx:FOLDER` on real issues; `looper report exp09` writes what came of it.
-
-On the embedded default twelve tasks and one seed show that everything works and what it costs; nearly every finding there is
-"open", and the report says how large an effect would have had to be.
+Written from the plans in `experiments/` by `python scripts/write_experiments_doc.py`; change those, not this. A plan says what is
+asked, in which arms, what will be compared and what will be said of each outcome, before there are data; the run folder is named by
+the hash of all that. No result stands here. `looper plan exp09` says what a run takes and what it could see, `looper run exp09` runs
+it on the embedded default, `--profile swe --model mlx:FOLDER` on real issues; `looper report exp09` writes what came of it to
+`docs/results/exp09.md`. All results in one table, and what is known by them: [LEARNINGS.md](../LEARNINGS.md).
 
 All are decided alike. Differences are tested by a paired permutation over tasks, two-sided at 0.05, adjusted over all that the plan
 registers (Holm); margins by the 90 % interval, which is two one-sided tests at 0.05. The stop rule is to run every cell: nothing that
@@ -42,15 +39,14 @@ def text() -> str:
     shared = {
         path.stem: path.read_text("utf-8") for path in sorted((ROOT / "experiments/profiles").glob("*.toml"))
     }
-    learned = (ROOT / "LEARNINGS.md").read_text("utf-8")
     parts = [HEAD]
     for path in sorted((ROOT / "experiments").glob("exp*.toml")):
         plan = plan_from_text(path.stem, path.read_text("utf-8"), path.name, "micro", shared=shared)
-        parts.append("\n".join(_section(plan, learned)))
+        parts.append("\n".join(_section(plan)))
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _section(plan: Plan, learned: str) -> Iterator[str]:
+def _section(plan: Plan) -> Iterator[str]:
     yield f"## {plan.experiment}: {plan.title}"
     yield ""
     yield plan.hypothesis
@@ -65,7 +61,7 @@ def _section(plan: Plan, learned: str) -> Iterator[str]:
     for choice in plan.choices:
         yield f"| `{choice.name}` | choice | one of {', '.join(choice.of)}, by {choice.by.value} |"
     yield ""
-    yield "| registered | expected | shown | refuted | open |"
+    yield "| registered | expected | said where shown | said where refuted | said where open |"
     yield "|---|---|---|---|---|"
     for number, found in enumerate(plan.contrasts):
         what = "" if found.metric is Metric.RESOLVED else f", {found.metric.value.replace('_', ' ')}"
@@ -73,7 +69,10 @@ def _section(plan: Plan, learned: str) -> Iterator[str]:
         mark = "**primary** " if number == 0 else ""
         yield f"| {mark}{found.name}{what} | {expected} | {found.shown} | {found.refuted} | {found.open} |"
     yield ""
-    yield from _results(plan, learned)
+    page = f"results/{plan.experiment}.md"
+    written = (TARGET.parent / page).is_file()
+    yield f"Results: [{page}]({page})." if written else "No run of it is written down yet."
+    yield ""
 
 
 def _what(arm: Arm, base: Arm) -> str:
@@ -111,22 +110,6 @@ def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "off" if value is None else str(value)
-
-
-def _results(plan: Plan, learned: str) -> Iterator[str]:
-    """The findings of the newest run that LEARNINGS.md has."""
-    name = re.escape(f"{plan.experiment} micro")
-    block = re.search(rf"<!-- looper report {name} -->\n(.*?)<!-- end of {name} -->", learned, re.DOTALL)
-    if block is None or not block[1].strip():
-        yield "No run of it stands in LEARNINGS.md."
-        yield ""
-        return
-    head = block[1].splitlines()[0]
-    registered = re.search(r"Registered before the data:\n\n((?:- .*\n)+)", block[1])
-    yield f"**Embedded default**, {head}"
-    yield ""
-    yield registered[1].rstrip() if registered else "The run is unfinished."
-    yield ""
 
 
 if __name__ == "__main__":

@@ -175,6 +175,7 @@ def test_every_command_shows_an_example() -> None:
         (("bench", "validate"), 2, "SWE-Bench-CL is not configured"),
         (("bench", "validate", "--suite", "mini"), 2, 'no suite "mini"'),
         (("show",), 2, "looper run exp00"),
+        (("report", "exp00", "--summary"), 2, "leave names and --verify out"),
         (("show", "--run", "nowhere"), 2, "no usable run folder"),
     ],
 )

@@ -3,9 +3,15 @@
 import re
 from pathlib import Path
 
+import pytest
 from tests.experiment.test_run import Project
 
+from looper.views.results import written_blocks
+from looper.views.summary import SUMMARY, read_results, summary_lines
+
 DOCS = Path(__file__).parents[2] / "docs"
+LEARNINGS = DOCS.parent / "LEARNINGS.md"
+DECIDED = re.compile(r"^- (?:primary|secondary): .*, (?:shown|refuted)\b", re.MULTILINE)
 
 
 def test_the_plan_in_the_page_on_own_experiments_is_one(tmp_path: Path, state: Path) -> None:
@@ -19,7 +25,10 @@ def test_the_plan_in_the_page_on_own_experiments_is_one(tmp_path: Path, state: P
 
 
 def test_every_link_between_the_documents_leads_somewhere() -> None:
-    pages = [*DOCS.glob("*.md"), *(DOCS.parent / name for name in ("README.md", "LEARNINGS.md", "CLAUDE.md"))]
+    pages = [
+        *DOCS.rglob("*.md"),
+        *(DOCS.parent / name for name in ("README.md", "LEARNINGS.md", "CLAUDE.md")),
+    ]
     broken = [
         f"{page.name}: {target}"
         for page in pages
@@ -27,3 +36,33 @@ def test_every_link_between_the_documents_leads_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_the_table_of_all_results_is_what_their_pages_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DOCS.parent)
+    table = "\n".join(summary_lines(read_results(written_blocks(None))))
+    written = f"<!-- {SUMMARY} -->\n{table}\n<!-- end of {SUMMARY} -->"
+    assert written in LEARNINGS.read_text("utf-8"), "run: looper report --summary"
+
+
+def test_every_registered_experiment_has_a_page_of_results_and_no_page_a_pilot_that_decides_unsaid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Blocks are data and stay as they were written; what an earlier version called shown is named a pilot's above it."""
+    monkeypatch.chdir(DOCS.parent)
+    results = read_results(written_blocks(None))
+    plans = {path.stem for path in Path("experiments").glob("exp*.toml")}
+    assert {one.page.removesuffix(".md") for one in results} == plans
+    decided = [one for one in results if one.decision == "pilot" and DECIDED.search(one.block)]
+    for one in decided:
+        above = (DOCS / "results" / one.page).read_text("utf-8").split("<!-- looper report")[0]
+        assert "**A pilot**" in above, one.page
+
+
+def test_what_is_known_fits_on_pages_that_a_person_reads() -> None:
+    """Blocks of runs stand elsewhere, and so do plans' results: neither page holds what the other is for."""
+    text = LEARNINGS.read_text("utf-8")
+    assert len(text.encode()) <= 40_000
+    assert "Registered before the data" not in text
+    plans = (DOCS / "experiments.md").read_text("utf-8")
+    assert not re.search(r"[-+]\d+\.\d points", plans)

@@ -416,31 +416,44 @@ def test_memory_that_comes_with_an_opened_file_stands_in_its_step(
     assert all(end.prompt_hash == base[end.instance_id] for end in ends.values())
 
 
-def test_a_report_is_written_between_its_markers_and_again_the_same(
+def test_a_report_is_written_to_a_page_of_its_experiment_and_again_the_same(
     finished: tuple[Project, RunView, str],
 ) -> None:
     project, run, _ = finished
-    file = project.folder / "LEARNINGS.md"
-    missing = project.looper("report", "learn")
-    assert missing.returncode == 2 and "There is no file" in missing.stderr
-    file.write_text("# Learnings\n\nMy own words.\n")
+    page = project.folder / "docs" / "results" / "learn.md"
     first = project.looper("report", "learn")
     assert first.returncode == 0 and first.stdout.splitlines() == [
-        f"learn micro: {run.folder.name}",
+        f"learn micro: {run.folder.name}, in docs/results/learn.md",
         f"learn micro: {run.folder / 'report.html'}",
     ], first.stderr
-    text = file.read_text()
-    assert text.startswith(
-        "# Learnings\n\nMy own words.\n\n## learn: Learning\n\n<!-- looper report learn micro -->"
-    )
+    text = page.read_text()
+    asked = " ".join(run.manifest.plan.hypothesis.split())
+    assert text.startswith(f"# learn: Learning\n\n{asked}\n\n<!-- looper report learn micro -->\n")
     assert "| lora | " in text and "- control zero must make base's patch in every cell: 4 of 4, does" in text
-    file.write_text(text.replace("| lora | ", "| lora | 99/4 ") + "\nMore of mine.\n")
+    page.write_text(text.replace("| lora | ", "| lora | 99/4 ") + "\nMore of mine.\n")
     assert project.looper("report").returncode == 0
-    assert file.read_text() == text + "\nMore of mine.\n", (
+    assert page.read_text() == text + "\nMore of mine.\n", (
         "what was written by hand inside is gone, outside it stays"
     )
     refused = project.looper("report", "exp77")
     assert refused.returncode == 2 and "No run of exp77" in refused.stderr
+
+
+def test_a_report_into_a_file_that_a_person_names_leaves_the_rest_of_it_alone(
+    finished: tuple[Project, RunView, str],
+) -> None:
+    project, _, _ = finished
+    file = project.folder / "mine.md"
+    missing = project.looper("report", "learn", "--file", "mine.md")
+    assert missing.returncode == 2 and "There is no file mine.md" in missing.stderr
+    file.write_text("# Mine\n\nMy own words.\n")
+    assert project.looper("report", "learn", "--file", "mine.md").returncode == 0
+    text = file.read_text()
+    assert text.startswith(
+        "# Mine\n\nMy own words.\n\n## learn: Learning\n\n<!-- looper report learn micro -->"
+    )
+    again = project.looper("report", "--file", "mine.md")
+    assert again.returncode == 0 and file.read_text() == text
 
 
 def test_adapters_are_listed_and_handed_on(finished: tuple[Project, RunView, str], tmp_path: Path) -> None:

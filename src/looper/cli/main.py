@@ -183,13 +183,15 @@ def plan(
 @app.command()
 def report(
     experiments: Annotated[
-        list[str] | None, typer.Argument(help="Names of experiments; else all that the file has a block for.")
+        list[str] | None, typer.Argument(help="Names of experiments; else all that have a block already.")
     ] = None,
-    file: Annotated[Path, typer.Option(help="Markdown file to write to.")] = Path("LEARNINGS.md"),
+    file: Annotated[
+        Path | None, typer.Option(help="One Markdown file for all of them, in place of docs/results.")
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Write nothing; look whether records and file still say what they said."
+            "--verify", help="Write nothing; look whether records and pages still say what they said."
         ),
     ] = False,
     strict: Annotated[
@@ -202,20 +204,31 @@ def report(
             "compare what stands there."
         ),
     ] = None,
+    summary: Annotated[
+        bool,
+        typer.Option("--summary", help="Write one table of all that docs/results has into LEARNINGS.md."),
+    ] = False,
     data: Data = None,
 ) -> None:
-    """Write tables and findings of the newest runs into FILE, between markers that name experiment and profile.
+    """Write tables and findings of the newest runs into docs/results, a page for each experiment.
 
-    Everything comes from the records below runs/. Text outside of the markers is left alone; an experiment without markers
-    gets a section at the end. With --verify everything is computed again and compared: plan, tasks, verdicts, rollouts,
-    adapters, tables, pages; the exit status is 1 where something does not fit. What could not be looked at is listed and counted. Who
-    owns the run folders can write everything anew, seal included: with --sign its hash stands where they cannot change it.
+    Everything comes from the records below runs/ and stands between markers that name experiment and profile. Text outside of
+    them is left alone; what is missing is made. With --verify everything is computed again and compared: plan, tasks, verdicts, rollouts,
+    adapters, tables, pages; the exit status is 1 where something does not fit, and what could not be looked at is listed and counted.
+    Who owns the run folders can write everything anew, seal included: with --sign its hash stands where they cannot change it.
 
     Example: looper report exp00
     """
     from looper.cli import reporting
     from looper.cli.reporting import report as write
+    from looper.errors import BadInput
 
+    if summary:
+        if experiments or verify:
+            raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
+        for line in reporting.summarise(file):
+            print(line)
+        return
     if verify:
         for line in reporting.verify(
             chosen_settings(data), experiments or [], file, strict=strict, sign=sign

@@ -1,6 +1,6 @@
 """What `looper report` does, and `looper report --verify`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from looper.cli.plans import experiments_folders
@@ -10,42 +10,64 @@ from looper.cli.wiring import code_version
 from looper.errors import BadInput, NotAsRecorded
 from looper.journal import replace_file
 from looper.untrusted import named_text
+from looper.views.blocks import with_block
 from looper.views.history import read_history
-from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_history, with_runs
+from looper.views.markdown import history_block, name_of, run_block, with_history
+from looper.views.results import HISTORY, RESULTS, not_checked, page_of, page_text, with_run, written_blocks
 from looper.views.runs import RunView, read_runs
+from looper.views.summary import LEARNINGS, SUMMARY, read_results, summary_lines
 from looper.views.web.page import write_page
 
 
-def report(runs: Path, wanted: Sequence[str], file: Path) -> Iterator[str]:
-    """Write the newest finished run of each experiment into the file; what was done, in words. Raises BadInput."""
-    if not file.is_file():
-        raise BadInput(f"There is no file {file}. Make it, or name another one with --file.")
-    text = named_text(file)
+def report(runs: Path, wanted: Sequence[str], file: Path | None) -> Iterator[str]:
+    """Write the newest finished run of each experiment into its page, or all into the file; what was done, in words. Raises BadInput."""
+    known = written_blocks(file)
+    if file is not None:
+        page_text(file, file)
     unreadable: list[str] = []
     newest = _newest(read_runs(runs, unreadable.append))
     yield from unreadable
-    past = history_files()
     for name in wanted:
-        if name != "history" and not any(key.split()[0] == name for key in newest):
+        if name != HISTORY and not any(key.split()[0] == name for key in newest):
             raise BadInput(f"No run of {name} below {runs}. Begin with: looper run {name}")
-    known = named_blocks(text)
     if not wanted and not known:
-        raise BadInput(f"{file} has no block of a run yet, so name experiments: looper report exp00")
+        raise BadInput(
+            f"{file or RESULTS} has no block of a run yet, so name experiments: looper report exp00"
+        )
     chosen = [run for key, run in newest.items() if (key.split()[0] in wanted if wanted else key in known)]
     for key in known:
-        if key not in newest and not key.startswith("history ") and (not wanted or key.split()[0] in wanted):
+        if key not in newest and key.split()[0] != HISTORY and (not wanted or key.split()[0] in wanted):
             yield f"{key}: no run below {runs}, left as it is"
-    written = with_runs(text, chosen)
-    for name, path in past.items():
-        if "history" in wanted or (not wanted and f"history {name}" in known):
-            written = with_history(written, name, read_history(path))
-            yield f"history {name}: {path.name}"
-    if written != text:
-        replace_file(file, written.encode())
+    for name, path in history_files().items():
+        key = f"{HISTORY} {name}"
+        if HISTORY in wanted or (not wanted and key in known):
+            page = page_of(key, file)
+            _write(page, with_history(page_text(page, file), name, read_history(path)))
+            yield f"{key}: {path.name}"
     for run in chosen:
+        page = page_of(name_of(run), file)
+        _write(page, with_run(page_text(page, file), run))
         state = "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
-        yield f"{name_of(run)}: {run.folder.name}{state}"
+        yield f"{name_of(run)}: {run.folder.name}{state}, in {page}"
         yield f"{name_of(run)}: {write_page(run, code_version())}"
+
+
+def summarise(file: Path | None) -> Iterator[str]:
+    """Write all results into one table of LEARNINGS.md, or of the file. Raises BadInput where there are none, or no place for it."""
+    target = file or LEARNINGS
+    rows = read_results(written_blocks(None))
+    if not rows:
+        raise BadInput(f"There is nothing in {RESULTS} yet. Begin with: looper report exp00")
+    text = with_block(named_text(target), SUMMARY, summary_lines(rows), str(target))
+    _write(target, text)
+    yield f"{target}: rows in the table: {len(rows)}"
+
+
+def _write(page: Path, text: str) -> None:
+    if page.is_file() and named_text(page) == text:
+        return
+    page.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(page, text.encode())
 
 
 def history_files() -> dict[str, Path]:
@@ -65,9 +87,15 @@ def _newest(runs: Sequence[RunView]) -> dict[str, RunView]:
 
 
 def verify(
-    settings: Settings, wanted: Sequence[str], file: Path, *, strict: bool = False, sign: Path | None = None
+    settings: Settings,
+    wanted: Sequence[str],
+    file: Path | None,
+    *,
+    strict: bool = False,
+    sign: Path | None = None,
 ) -> Iterator[str]:
-    """Look at every run of the experiments, and at the blocks of the file; what does not fit, and what could not be looked at.
+    """Look at every run of the experiments, and at the written blocks that come from one of them; what does not fit, and what could
+    not be looked at.
 
     Raises NotAsRecorded where anything does not fit, and with `strict` where anything was not looked at. `sign` is where hashes of seals
     were put.
@@ -75,28 +103,33 @@ def verify(
     unreadable: list[str] = []
     runs = read_runs(settings.runs, unreadable.append)
     chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted]
-    text = named_text(file) if file.is_file() else ""
+    blocks = {
+        name: found for name, found in written_blocks(file).items() if not wanted or name.split()[0] in wanted
+    }
     signed = signed_at(sign) if sign is not None else None
     unseen = [
-        *_blocks_without_runs(file, text, wanted, chosen),
-        *_runs_without_blocks(file, text, chosen),
-        *(f"{sign}: {name}, which was signed, is not here" for name in _gone(signed, wanted, runs)),
+        *not_checked(blocks, {run.folder.name for run in chosen}),
+        *_not_written(blocks, chosen, file),
+        *(f"{sign}: {name} was signed and is not here" for name in _gone(signed, wanted, runs)),
     ]
-    if not chosen and not unreadable and not unseen:
+    if not chosen and not unreadable and not blocks and not unseen:
         raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
     found = len(unreadable)
     yield from unreadable
     verifier = Verifier(settings, signed)
     for run in chosen:
         lines, not_seen = verifier.look(run)
-        block = block_of(text, name_of(run))
-        if block is not None and f"`{run.folder.name}`" in block and block != run_block(run):
-            lines.append(f"{file}: the block of {name_of(run)} is not what the records say")
+        page, block = blocks.get(name_of(run), (None, ""))
+        if f"`{run.folder.name}`" in block and block != run_block(run):
+            lines.append(f"{page}: the block of {name_of(run)} is not what the records say")
         found += len(lines)
         yield from (f"{run.folder.name}: {line}" for line in lines)
         if not lines:
             yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing amiss"
         unseen += [f"{run.folder.name}: {what}" for what in not_seen]
+    for line in _history_amiss(blocks):
+        found += 1
+        yield line
     yield from (f"not checked, {what}" for what in unseen)
     yield f"{len(chosen) + len(unreadable)} runs, {found} findings, {len(unseen)} not checked"
     if found:
@@ -109,25 +142,13 @@ def verify(
         )
 
 
-def _blocks_without_runs(
-    file: Path, text: str, wanted: Sequence[str], runs: Sequence[RunView]
+def _not_written(
+    blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView], file: Path | None
 ) -> Iterator[str]:
-    """Blocks that come from no run here, so that nothing can say whether they are true."""
-    folders = {run.folder.name for run in runs}
-    for name in named_blocks(text):
-        if name.startswith("history ") or (wanted and name.split()[0] not in wanted):
-            continue
-        block = block_of(text, name) or ""
-        if not any(f"`{folder}`" in block for folder in folders):
-            yield f"{file}: the block of {name}: its run is not here"
-
-
-def _runs_without_blocks(file: Path, text: str, runs: Sequence[RunView]) -> Iterator[str]:
-    """Experiments with a finished run of which the file says nothing: never written, or taken out."""
-    known = {*named_blocks(text)}
+    """Experiments with a finished run of which nothing is written: it never was, or was taken out."""
     for name in dict.fromkeys(name_of(run) for run in runs if run.finished == run.planned):
-        if name not in known and not name.startswith("grade "):
-            yield f"{file} has no block of {name}"
+        if name not in blocks and not name.startswith("grade "):
+            yield f"{page_of(name, file)}: there is no block of {name}"
 
 
 def _gone(signed: Signed | None, wanted: Sequence[str], runs: Sequence[RunView]) -> list[str]:
@@ -146,3 +167,10 @@ def sign_runs(settings: Settings, wanted: Sequence[str], place: Path) -> Iterato
     if not runs:
         raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
     return sign_seals(settings, runs, place)
+
+
+def _history_amiss(blocks: dict[str, tuple[Path, str]]) -> Iterator[str]:
+    for name, path in history_files().items():
+        page, block = blocks.get(f"{HISTORY} {name}", (None, ""))
+        if block and block != history_block(name, read_history(path)):
+            yield f"{page}: the block of {HISTORY} {name} is not what {path.name} says"

@@ -1,7 +1,6 @@
 """Runs as sections of a Markdown file, between markers, so that they can be written again from the records."""
 
 import re
-from collections.abc import Sequence
 
 from looper.records.history import History
 from looper.views.figures import behaviour, likelihoods
@@ -36,25 +35,25 @@ def block_of(text: str, name: str) -> str | None:
     return next((found[0] for found in _BLOCK.finditer(text) if found["name"] == name), None)
 
 
-def with_runs(text: str, runs: Sequence[RunView]) -> str:
-    """The text with the block of each run written anew; runs without one get a section at the end."""
-    for run in runs:
-        plan = run.manifest.plan
-        text = _with_block(text, name_of(run), run_block(run), f"{plan.experiment}: {plan.title}")
-    return text
-
-
 def with_history(text: str, name: str, found: History) -> str:
     """The text with the block of earlier experiments written anew; at the end where it has none."""
-    block = "\n".join(
+    return with_block_at_end(text, f"history {name}", history_block(name, found), found.title)
+
+
+def history_block(name: str, found: History) -> str:
+    """Everything that is known of earlier experiments, between the markers of this file of them."""
+    return "\n".join(
         [f"<!-- looper report history {name} -->", *history_lines(found), f"<!-- end of history {name} -->"]
     )
-    return _with_block(text, f"history {name}", block, found.title)
 
 
-def _with_block(text: str, name: str, block: str, title: str) -> str:
+def with_block_at_end(text: str, name: str, block: str, title: str) -> str:
+    """The text with the block written anew in its place; under a title at the end where it has none."""
     old = block_of(text, name)
-    return text.replace(old, block) if old is not None else f"{text.rstrip()}\n\n## {title}\n\n{block}\n"
+    if old is not None:
+        return text.replace(old, block)
+    before = f"{text.rstrip()}\n\n## " if text else "# "
+    return f"{before}{title}\n\n{block}\n"
 
 
 def run_block(run: RunView) -> str:

@@ -1,0 +1,187 @@
+"""All written results in one table, read from their blocks: what was asked, of how much, what came of it, and what could have been seen."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from looper.metrics.power import smallest_detectable
+
+LEARNINGS = Path("LEARNINGS.md")
+SUMMARY = "looper report --summary"
+PILOT = "pilot"
+UNKNOWN = "–"
+DECISIONS = ("shown", "refuted", "open")
+GENERAL = 10
+"""Fewer repositories say nothing of others, whatever their tasks say."""
+COLUMNS = (
+    "experiment", "asks whether", "design: primary contrast", "tasks × seeds", "repositories", "difference", "decision",
+    "smallest visible",
+)  # fmt: skip
+
+# Blocks are data: those that older versions wrote are read too, which say their repositories elsewhere, and their power less.
+_HEAD = re.compile(r"(\d+) tasks, seeds ([\d, ]+),")
+_SCOPE = re.compile(r"\d+ tasks of (\d+) repositories.*; the unit is the (task|repository)")
+_PRIMARY = re.compile(
+    r"- primary: (?P<contrast>[^:]*?)"
+    r"(?:: (?P<figure>[-+][\d.]+ (?:points|nats per token)[^,]*, (?:[\d.]+ % [-+][\d.]+ to [-+][\d.]+|no interval)))?"
+    r"(?:, [^:]+?)?, (?P<decision>shown|refuted|open|pilot|not exercised|not measured|indecisive)\b"
+)
+_SEEN = re.compile(r"(?:found with 80 % power is|shown in \d+ % of runs is) (none|\d+ points)")
+_BLIND = re.compile(r"no difference is shown in \d+ % of runs")
+_AGAIN = re.compile(r"\(A/A, expected 0\): .*? (\d+) pairs, (\d+) gained, (\d+) lost")
+_REPOSITORIES = re.compile(r"; by repository .*?, (\d+) of them")
+_CONTROL = re.compile(
+    r"- (\w+) − base \((?:A/A, expected 0|control, no gain expected)\): ([-+][\d.]+) points, 95 % (?:interval )?"
+    r"([-+][\d.]+ to [-+][\d.]+), (?:p = .*?, )?(\d+) pairs"
+)
+_MUST = re.compile(r"- control (\w+) must (.*): (.*)")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One block of results, as its table row says it."""
+
+    name: str
+    page: str
+    asked: str
+    block: str
+
+    @property
+    def tasks(self) -> int | None:
+        found = _HEAD.search(self.block)
+        return int(found[1]) if found else None
+
+    @property
+    def seeds(self) -> int | None:
+        found = _HEAD.search(self.block)
+        return len(found[2].split(",")) if found else None
+
+    @property
+    def repositories(self) -> int | None:
+        found = _SCOPE.search(self.block) or _REPOSITORIES.search(self.block)
+        return int(found[1]) if found else None
+
+    @property
+    def least(self) -> str:
+        """Smallest difference of verdicts seen with 80 % power; `none` where not even the largest is. What the block does not say is
+        worked out as if tasks were independent, and not where the repository is the unit."""
+        said, again = _SEEN.search(self.block), _AGAIN.search(self.block)
+        if said:
+            return said[1]
+        if _BLIND.search(self.block):
+            return "none"
+        if again is None or self.tasks is None or self._unit == "repository":
+            return UNKNOWN
+        pairs, gained, lost = map(int, again.groups())
+        least = smallest_detectable(self.tasks, (gained + lost) / pairs)
+        return "none" if least is None else f"{100 * least:.0f} points"
+
+    @property
+    def primary(self) -> tuple[str, str, str]:
+        """The first registered contrast, its difference with interval, and what was decided."""
+        found = _PRIMARY.search(self.block)
+        if found is None:
+            return UNKNOWN, UNKNOWN, "unfinished" if "UNFINISHED" in self.block else UNKNOWN
+        return found["contrast"], found["figure"] or UNKNOWN, found["decision"]
+
+    @property
+    def _unit(self) -> str | None:
+        """What the block says is its unit; blocks that do not say it do not say either whether a plan of margins is a pilot."""
+        found = _SCOPE.search(self.block)
+        return found[2] if found else None
+
+    @property
+    def decision(self) -> str:
+        """A run that says itself that it is a pilot, or could have seen no difference at all, decides nothing."""
+        said = self.primary[2]
+        blind = self._unit is None and self.least in ("none", UNKNOWN)
+        if "PILOT" in self.block or (said in DECISIONS and blind):
+            return PILOT
+        few = self._unit != "repository" and (self.repositories or 0) < GENERAL
+        return f"{said}, on these repositories" if few and said in ("shown", "refuted") else said
+
+
+def read_results(blocks: Mapping[str, tuple[Path, str]]) -> list[Result]:
+    """By the name of experiment and profile: its page and its block. What is asked stands under the page's title."""
+    return [
+        Result(name, page.name, _asked(page.read_text("utf-8")), block)
+        for name, (page, block) in blocks.items()
+        if not name.startswith("history ")
+    ]
+
+
+def _asked(text: str) -> str:
+    """The first sentence under the title."""
+    parts = [part for part in text.split("\n\n") if part and not part.startswith(("#", "<!--"))]
+    return re.split(r"(?<=\.) ", " ".join(parts[0].split()))[0] if parts else UNKNOWN
+
+
+def summary_lines(results: Iterable[Result], folder: str = "docs/results") -> list[str]:
+    """As Markdown: a row for each result, then the controls that several of them share."""
+    found = list(results)
+    return [
+        f"| {' | '.join(COLUMNS)} |",
+        "|---" * len(COLUMNS) + "|",
+        *(f"| {' | '.join(_row(one, folder))} |" for one in found),
+        *_control_lines(found),
+    ]
+
+
+def _row(one: Result, folder: str) -> tuple[str, ...]:
+    contrast, figure, _ = one.primary
+    name = one.name.removesuffix(" micro")
+    return (
+        f"[{name}]({folder}/{one.page})",
+        one.asked,
+        contrast,
+        f"{_number(one.tasks)} × {_number(one.seeds)}",
+        _number(one.repositories),
+        figure,
+        f"*{PILOT}*" if one.decision == PILOT else one.decision,
+        one.least,
+    )
+
+
+def _number(found: int | None) -> str:
+    return UNKNOWN if found is None else str(found)
+
+
+def _control_lines(results: list[Result]) -> Iterator[str]:
+    """Each figure of a control that several results share, once, with the results that it stands in."""
+    said = [(what, one.name.split()[0]) for one in results for what in _controls(one.block)]
+    used: dict[str, set[str]] = {}
+    for (arm, _), name in said:
+        used.setdefault(arm, set()).add(name)
+    said = [found for found in said if len(used[found[0][0]]) > 1]
+    if not said:
+        return
+    yield ""
+    yield "| control | against base, or what it must do | stands in |"
+    yield "|---|---|---|"
+    for (arm, what), group in groupby(sorted(said), key=lambda row: row[0]):
+        yield f"| `{arm}` | {what} | {_spans([name for _, name in group])} |"
+
+
+def _controls(block: str) -> Iterator[tuple[str, str]]:
+    for arm, points, interval, pairs in _CONTROL.findall(block):
+        yield arm, f"{points} points, 95 % {interval}, {pairs} pairs"
+    for arm, must, does in _MUST.findall(block):
+        yield arm, f"must {must}: {does}"
+
+
+def _spans(names: list[str]) -> str:
+    """exp01, exp02, exp03, exp05 as `exp01 to exp03, exp05`; names without a number stay as they are."""
+    runs: list[list[str]] = []
+    for name in dict.fromkeys(names):
+        if runs and _next(runs[-1][-1]) == name:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+    return ", ".join(run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+
+
+def _next(name: str) -> str:
+    found = re.fullmatch(r"(.*?)(\d+)", name)
+    return f"{found[1]}{int(found[2]) + 1:0{len(found[2])}d}" if found else ""
