@@ -76,7 +76,7 @@ def main() -> None:
         show("index, made", index, f"step_index(Path({str(run)!r}))")
         show("index, there already", index, f"step_index(Path({str(run)!r}))")
         page = "from looper.views.web.page import write_page; from looper.views.runs import read_run"
-        show("report.html", page, f"write_page(read_run(Path({str(run)!r})))")
+        show("report.html", page, f"write_page(read_run(Path({str(run)!r})), 'x')")
         print(f"  report.html: {(run / 'report.html').stat().st_size / 1e6:.2f} MB")
         verify = "from looper.views.audit import Outside, audit; from looper.views.runs import read_run"
         show("verify", verify, f"audit(read_run(Path({str(run)!r})), Outside(None, lambda name: None, 'x'))")

@@ -332,7 +332,7 @@ BREAKS = (
     Break(
         "a verdict that was changed after the fact is found",
         "views/audit.py",
-        "        *_seals(run.folder),\n",
+        "        *_seals(run),\n",
         "",
         ("views/test_audit.py",),
     ),

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from looper.errors import EXHAUSTED, FileRefused, JournalError, RunBusy
 from looper.records.base import SCHEMA_VERSION, Record, content_hash
-from looper.untrusted import must_be_regular, open_regular, read_descriptor
+from looper.untrusted import must_be_regular, open_regular, read_descriptor, read_untrusted
 
 RECORD_CAP_BYTES = 256 * 1024
 """A longer record hands its long texts to side files."""
@@ -166,18 +166,18 @@ def _side_text(name: Any, folder: Path, most: int) -> str:
 
 def _write_side_text(text: str, folder: Path) -> str:
     """Store a text under its hash, complete or not at all; returns the hash."""
-    name = content_hash(text)
+    name, content = content_hash(text), text.encode("utf-8", "surrogatepass")
     target = folder / "texts" / name
-    if not _is_regular(target):
+    if not _holds(target, content):
         target.parent.mkdir(exist_ok=True)
-        replace_file(target, text.encode("utf-8", "surrogatepass"))
+        replace_file(target, content)
     return name
 
 
-def _is_regular(path: Path) -> bool:
+def _holds(path: Path, content: bytes) -> bool:
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
+        return read_untrusted(path, len(content)) == content
+    except FileRefused:
         return False
 
 

@@ -163,8 +163,11 @@ def test_without_any_run_the_blocks_are_still_named(mine: Settings) -> None:
         list(verify(mine, [], None))
     a_page()
     assert list(verify(mine, [], None)) == [
-        "not checked, docs/results/exp50.md: the block of exp50 micro: its run is not here"
+        "not checked, docs/results/exp50.md: the block of exp50 micro: its run is not here",
+        "0 runs, 0 findings, 1 not checked",
     ]
+    with pytest.raises(NotAsRecorded, match="1 things could not be checked"):
+        list(verify(mine, [], None, strict=True))
     with pytest.raises(BadInput, match="No run of exp51"):
         list(verify(mine, ["exp51"], None))
 
