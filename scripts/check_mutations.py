@@ -201,7 +201,7 @@ BREAKS = (
     ),
     Break(
         "arms of one seed share their luck",
-        "experiment/cell.py",
+        "records/luck.py",
         "str(cell.seed), str(arm.repetition), cell.instance_id",
         "str(cell.seed), arm.name, cell.instance_id",
         ("experiment/test_cell.py",),
