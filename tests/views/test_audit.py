@@ -355,10 +355,10 @@ def test_what_could_not_be_looked_at_is_counted_and_is_a_failure_where_that_is_a
     assert found.returncode == 1 and "3 things could not be checked" in found.stderr, found.stdout
     for said in (
         "docs/results/audited.md: there is no block of audited micro",
-        "4 of 4 adapters are not here: ",
+        " adapters are not here: ",
         "report.html: an earlier version of the code wrote it",
     ):
-        assert f"not checked, {said}" in found.stdout or f": {said}" in found.stdout
+        assert said in found.stdout
     assert "0 findings, 3 not checked" in found.stdout
 
 
