@@ -17,10 +17,12 @@ from pathlib import Path
 from looper.agent.scaffold import packaged_scaffold
 from looper.journal import Stream, _encode
 from looper.records.base import Record, content_hash
+from looper.records.luck import sampling_seed
 from looper.records.model import ModelSpec
 from looper.records.plan import (
     Arm,
     ArmRole,
+    Cell,
     Contrast,
     Limits,
     Plan,
@@ -76,7 +78,7 @@ def main() -> None:
         show("index, made", index, f"step_index(Path({str(run)!r}))")
         show("index, there already", index, f"step_index(Path({str(run)!r}))")
         page = "from looper.views.web.page import write_page; from looper.views.runs import read_run"
-        show("report.html", page, f"write_page(read_run(Path({str(run)!r})))")
+        show("report.html", page, f"write_page(read_run(Path({str(run)!r})), 'x')")
         print(f"  report.html: {(run / 'report.html').stat().st_size / 1e6:.2f} MB")
         verify = "from looper.views.audit import Outside, audit; from looper.views.runs import read_run"
         show("verify", verify, f"audit(read_run(Path({str(run)!r})), Outside(None, lambda name: None, 'x'))")
@@ -220,7 +222,7 @@ def end(cell: str, arm: Arm, task: str, patch: str, steps: list[Step]) -> Trajec
         instance_id=task,
         arm=arm.name,
         arm_hash=arm.config_hash(),
-        seed=0,
+        seed=sampling_seed(Cell(arm=arm.name, seed=0, instance_id=task), arm),
         code_version="x",
         prompt_hash="p",
         model=IDENTITY,
@@ -237,7 +239,7 @@ def end(cell: str, arm: Arm, task: str, patch: str, steps: list[Step]) -> Trajec
         completion_tokens=60 * len(steps),
         guards={},
         wall_s=120.0,
-        model_s=100.0,
+        model_s=3.0 * len(steps),
     )
 
 

@@ -201,7 +201,7 @@ BREAKS = (
     ),
     Break(
         "arms of one seed share their luck",
-        "experiment/cell.py",
+        "records/luck.py",
         "str(cell.seed), str(arm.repetition), cell.instance_id",
         "str(cell.seed), arm.name, cell.instance_id",
         ("experiment/test_cell.py",),
@@ -332,7 +332,7 @@ BREAKS = (
     Break(
         "a verdict that was changed after the fact is found",
         "views/audit.py",
-        "        *_seals(run.folder),\n",
+        "        *_seals(run),\n",
         "",
         ("views/test_audit.py",),
     ),

@@ -244,6 +244,19 @@ def test_a_long_text_is_written_over_what_is_no_regular_file(
     assert [note.text == text for note in read_stream(tmp_path, "notes", Note)] == [True]
 
 
+def test_a_long_text_that_was_changed_is_damage_and_is_written_again(tmp_path: Path) -> None:
+    text = "x" * 2 * RECORD_CAP_BYTES
+    stream = Stream(tmp_path, "notes", Note)
+    stream.append(Note(number=1, text=text))
+    (tmp_path / "texts" / content_hash(text)).write_text("y" * 2 * RECORD_CAP_BYTES)
+    found: list[Damage] = []
+    assert not list(read_stream(tmp_path, "notes", Note, found))
+    assert "is not the text that was put there" in found[0].reason
+    stream.append(Note(number=2, text=text))
+    stream.close()
+    assert [note.text == text for note in read_stream(tmp_path, "notes", Note)] == [True, True]
+
+
 def test_a_longer_text_than_is_ever_written_is_damage(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     with (tmp_path / "texts" / OUTSIDE).open("wb") as stream:

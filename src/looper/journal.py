@@ -24,7 +24,7 @@ from pydantic import ValidationError
 
 from looper.errors import EXHAUSTED, FileRefused, JournalError, RunBusy
 from looper.records.base import SCHEMA_VERSION, Record, content_hash
-from looper.untrusted import must_be_regular, open_regular, read_descriptor
+from looper.untrusted import must_be_regular, open_regular, read_descriptor, read_untrusted
 
 RECORD_CAP_BYTES = 256 * 1024
 """A longer record hands its long texts to side files."""
@@ -147,13 +147,16 @@ _SIDE_TEXT_NAME = re.compile("[0-9a-f]{64}")
 
 
 def _side_text(name: Any, folder: Path, most: int) -> str:
-    """Raises FileRefused for what this module did not write, and OSError."""
+    """Raises FileRefused for what this module did not write, where it is read whole, and OSError."""
     if not isinstance(name, str) or not _SIDE_TEXT_NAME.fullmatch(name):
         raise FileRefused("what it names as a long text is none")
     descriptor = open_regular(folder / "texts" / name)
     try:
         if most < 0:
-            return read_descriptor(descriptor, SIDE_TEXT_BYTES, name).decode("utf-8", "surrogatepass")
+            text = read_descriptor(descriptor, SIDE_TEXT_BYTES, name)
+            if content_hash(text) != name:
+                raise FileRefused(f"texts/{name} is not the text that was put there")
+            return text.decode("utf-8", "surrogatepass")
         whole = os.fstat(descriptor).st_size <= most
         # A cut may fall into the middle of a character.
         return os.pread(descriptor, most, 0).decode("utf-8", "surrogatepass" if whole else "ignore")
@@ -163,18 +166,18 @@ def _side_text(name: Any, folder: Path, most: int) -> str:
 
 def _write_side_text(text: str, folder: Path) -> str:
     """Store a text under its hash, complete or not at all; returns the hash."""
-    name = content_hash(text)
+    name, content = content_hash(text), text.encode("utf-8", "surrogatepass")
     target = folder / "texts" / name
-    if not _is_regular(target):
+    if not _holds(target, content):
         target.parent.mkdir(exist_ok=True)
-        replace_file(target, text.encode("utf-8", "surrogatepass"))
+        replace_file(target, content)
     return name
 
 
-def _is_regular(path: Path) -> bool:
+def _holds(path: Path, content: bytes) -> bool:
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
+        return read_untrusted(path, len(content)) == content
+    except FileRefused:
         return False
 
 
@@ -419,13 +422,22 @@ def read_stream(folder: Path, name: str, kind: type[R], damage: list[Damage] | N
 
     A last line without line break is one that is being written. Lines that cannot be read are listed in `damage`.
     """
-    path = folder / f"{name}.jsonl"
+    for _, record in placed_records(folder, name, kind, damage):
+        yield record
+
+
+def placed_records(
+    folder: Path, name: str, kind: type[R], damage: list[Damage] | None = None
+) -> Iterator[tuple[int, R]]:
+    """The same, each with the byte at which its line begins."""
+    path, place = folder / f"{name}.jsonl", 0
     for number, line in enumerate(_whole_lines(path), 1):
         try:
-            yield _decode(line[:-1], kind, folder)[1]
+            yield place, _decode(line[:-1], kind, folder)[1]
         except _Unreadable as reason:
             if damage is not None:
                 damage.append(Damage(path.name, number, str(reason)))
+        place += len(line)
 
 
 def _whole_lines(path: Path, begin: int = 0) -> Iterator[bytes]:
@@ -453,11 +465,14 @@ class Tail(Generic[R]):
 
     def __init__(self, folder: Path, name: str, kind: type[R]) -> None:
         self._folder, self._name, self._kind = folder, name, kind
+        self.file = f"{name}.jsonl"
         self._begin_anew()
 
     def _begin_anew(self) -> None:
         self._at, self._line, self._file = 0, 0, 0
         self.records: list[R] = []
+        self.lines: list[int] = []
+        """Of each record its line, from 1."""
         self.damage: list[Damage] = []
 
     def refresh(self) -> bool:
@@ -483,6 +498,7 @@ class Tail(Generic[R]):
             self._line += 1
             try:
                 self.records.append(_decode(line[:-1], self._kind, self._folder)[1])
+                self.lines.append(self._line)
             except _Unreadable as reason:
                 self.damage.append(Damage(path.name, self._line, str(reason)))
         return replaced or self._at > before

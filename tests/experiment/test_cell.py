@@ -7,10 +7,11 @@ import pytest
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import SandboxUnavailable
-from looper.experiment.cell import Job, Past, Recorder, World, run_cell, sampling_seed
+from looper.experiment.cell import Job, Past, Recorder, World, run_cell
 from looper.experiment.grading import GRADING, arm_names, grading_plan, trajectories
 from looper.protocols import ChatModel, Command, CommandResult, Sandbox
 from looper.records.foreign import Prediction
+from looper.records.luck import sampling_seed
 from looper.records.plan import Arm, Cell
 from looper.records.task import Task
 from looper.records.trajectory import Trajectory

@@ -1,6 +1,7 @@
 """Records that were changed after the fact: each kind of tampering is found, and named. Written with valid checksums, as
 somebody who knows the format would."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -15,9 +16,11 @@ from safetensors.numpy import load_file, save_file
 from tests.experiment.test_run import Project
 
 from looper.edges.trainers.shelf import CARD, weights_hash
+from looper.experiment.pools import read_attempts
 from looper.journal import Stream, read_stream
 from looper.records.base import Record
 from looper.records.plan import RunManifest
+from looper.records.seal import Seal
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
@@ -66,7 +69,7 @@ def first(
 def test_a_run_that_nobody_touched_verifies(finished: Project) -> None:
     found = finished.looper("report", "--verify")
     assert found.returncode == 0 and "nothing amiss" in found.stdout, found.stdout
-    assert "not checked" not in found.stdout
+    assert found.stdout.endswith("1 runs, 0 findings, 0 not checked\n")
 
 
 def test_what_could_not_be_looked_at_is_said(copy: Copy) -> None:
@@ -224,9 +227,10 @@ def test_infra_errors_under_another_name_are_named(copy: Copy) -> None:
 
 def test_cells_that_are_there_twice_are_named(copy: Copy) -> None:
     copy.rewrite("verdicts", Verdict, lambda found: [*found, found[-1]])
-    assert "verdicts that are there twice" in copy.verify()
     copy.rewrite("trajectories", Trajectory, lambda found: [*found, found[-1]])
-    assert "rollouts that are there twice" in copy.verify()
+    said = copy.verify()
+    assert " had its verdict before: verdicts.jsonl line " in said
+    assert " had its rollout before: trajectories.jsonl line " in said
 
 
 def test_a_report_that_was_edited_by_hand_is_named(copy: Copy) -> None:
@@ -274,3 +278,128 @@ def test_a_run_that_cannot_be_read_is_named_and_hides_no_other(finished: Project
     assert json.loads(looper("status", "--json").stdout)["unreadable"]
     verified = looper("report", "--verify")
     assert verified.returncode == 1 and "newer is no usable run folder" in verified.stdout
+
+
+def tamper() -> Any:
+    """The script that plants every kind; the whole of it is a proof of minutes."""
+    place = Path(__file__).parents[2] / "scripts" / "tamper.py"
+    spec = importlib.util.spec_from_file_location("tamper", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tamper"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+FEW = (
+    "second attempts after the verdicts",
+    "first attempts as infra errors",
+    "a planned cell is gone",
+    "a verdict without the tests that failed",
+    "a rollout by another model",
+    "a rollout without its arm's adapter",
+    "two steps are exchanged",
+    "a text beside the steps is forged",
+    "what was learned names another arm's adapter",
+    "a proof of another adapter",
+    "the index of the steps counts otherwise",
+    "another hypothesis",
+)
+
+
+def test_what_was_changed_is_named_with_a_new_seal_too_where_another_record_contradicts_it(
+    finished: Project, tmp_path: Path
+) -> None:
+    script = tamper()
+    base = script.Base(finished.folder, Path(finished.environment["LOOPER_HOME"]))
+    kinds = [kind for kind in script.in_runs() if kind.name.startswith(FEW)]
+    assert len(kinds) == len(FEW) and len({kind.name for kind in script.in_runs()}) >= 40
+    for kind, kept, anew in script.look(base, kinds, tmp_path):
+        assert kept.planted and not script.wrong(kind, kept, anew), (kind.name, kept, anew)
+
+
+def test_an_attempt_after_the_verdict_counts_for_nothing(copy: Copy) -> None:
+    """The reader takes the first verdict of a cell, and says what came after it."""
+    before = read_run(copy.run)
+    script = tamper()
+    script.second_attempts(script.Copy(copy.run, copy.project.folder, Path(".")))
+    after = read_run(copy.run)
+    assert len(list(read_stream(copy.run, "verdicts", Verdict))) > len(after.verdicts)
+    assert (after.verdicts, after.trajectories) == (before.verdicts, before.trajectories)
+    assert after.outcomes("lora") == before.outcomes("lora")
+    assert any("had its verdict before" in found.reason for found in after.damage)
+    assert all(found.verdict in before.verdicts for found in read_attempts(copy.run))
+
+
+@pytest.mark.parametrize("left", [b"", None])
+def test_a_finished_run_without_its_seal_is_no_run_to_trust(copy: Copy, left: bytes | None) -> None:
+    (copy.run / "seals.jsonl").unlink()
+    if left is not None:
+        (copy.run / "seals.jsonl").write_bytes(left)
+    assert "it is finished and has no seal" in copy.verify()
+
+
+def test_a_page_that_was_edited_by_hand_is_named(copy: Copy) -> None:
+    page = copy.run / "report.html"
+    page.write_text(page.read_text().replace("</h1>", " (shown)</h1>", 1))
+    assert "report.html is not what the records say" in copy.verify()
+
+
+def test_what_could_not_be_looked_at_is_counted_and_is_a_failure_where_that_is_asked(copy: Copy) -> None:
+    """Adapters that are gone, a block that was taken out, a page of an earlier version."""
+    shutil.rmtree(Path(copy.project.environment["LOOPER_HOME"]) / "adapters")
+    shutil.rmtree(copy.project.folder / "docs")
+    page = copy.run / "report.html"
+    page.write_text(page.read_text().replace('name="generator"', 'name="author"'))
+    found = copy.project.looper("report", "--verify", "--strict")
+    assert found.returncode == 1 and "3 things could not be checked" in found.stderr, found.stdout
+    for said in (
+        "docs/results/audited.md: there is no block of audited micro",
+        " adapters are not here: ",
+        "report.html: an earlier version of the code wrote it",
+    ):
+        assert said in found.stdout
+    assert "0 findings, 3 not checked" in found.stdout
+
+
+def test_a_seal_whose_hash_stands_elsewhere_cannot_be_made_anew(copy: Copy, tmp_path: Path) -> None:
+    """In a file, and as a tag of a repository."""
+    repository, notes = tmp_path / "repository", tmp_path / "signed.txt"
+    for words in (
+        ("init", "-q", str(repository)),
+        ("-C", str(repository), "commit", "-q", "--allow-empty", "-mx"),
+    ):
+        who = ("-c", "user.name=x", "-c", "user.email=x@localhost")
+        subprocess.run(["git", *who, *words], check=True)
+    for key, value in (("user.name", "x"), ("user.email", "x@localhost")):
+        subprocess.run(["git", "-C", str(repository), "config", key, value], check=True)
+    for place in (notes, repository):
+        signed = copy.project.looper("report", "--sign", str(place))
+        assert signed.returncode == 0 and f"looper-seal {copy.run.name} " in signed.stdout, signed.stderr
+        again = copy.project.looper("report", "--sign", str(place))
+        assert f"{copy.run.name}: signed before" in again.stdout
+        fits = copy.project.looper("report", "--verify", "--strict", "--sign", str(place))
+        assert fits.returncode == 0, fits.stdout
+    tamper().Copy(copy.run, copy.project.folder, Path(".")).change(Seal, lambda one: True, energy_j=1.0)
+    for place in (notes, repository):
+        found = copy.project.looper("report", "--verify", "--sign", str(place))
+        assert found.returncode == 1 and "its seal is not the one of " in found.stdout, found.stdout
+    shutil.rmtree(copy.run)
+    gone = copy.project.looper("report", "--verify", "--sign", str(notes))
+    assert (
+        gone.returncode == 0
+        and f"not checked, {notes}: {copy.run.name} was signed and is not here" in gone.stdout
+    )
+    below = copy.project.looper("report", "--sign", str(copy.run.parent / "notes"))
+    assert below.returncode == 2 and len(below.stderr.strip().splitlines()) == 1
+
+
+def test_a_task_of_the_suite_that_was_damaged_is_one_line(copy: Copy) -> None:
+    (tasks,) = (Path(copy.project.environment["LOOPER_HOME"]) / "suites").glob("micro-0-seed0-*/tasks.jsonl")
+    tasks.write_text("{\n" + tasks.read_text())
+    verified = copy.project.looper("report", "--verify", "--strict")
+    assert verified.returncode == 1 and "tasks.jsonl is damaged: line 1 is no task" in verified.stdout
+    for words in (("plan", "audited"), ("run", "audited"), ("bench", "list")):
+        done = copy.project.looper(*words)
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, (words, done.stderr)
+        assert "tasks.jsonl is damaged: line 1 is no task" in done.stderr

@@ -163,8 +163,11 @@ def test_without_any_run_the_blocks_are_still_named(mine: Settings) -> None:
         list(verify(mine, [], None))
     a_page()
     assert list(verify(mine, [], None)) == [
-        "not checked, docs/results/exp50.md: the block of exp50 micro: its run is not here"
+        "not checked, docs/results/exp50.md: the block of exp50 micro: its run is not here",
+        "0 runs, 0 findings, 1 not checked",
     ]
+    with pytest.raises(NotAsRecorded, match="1 things could not be checked"):
+        list(verify(mine, [], None, strict=True))
     with pytest.raises(BadInput, match="No run of exp51"):
         list(verify(mine, ["exp51"], None))
 
@@ -190,7 +193,7 @@ def test_earlier_experiments_have_a_page_whose_figures_nobody_changes_unseen(min
     (name, path), *_ = history_files().items()
     page = RESULTS / "history.md"
     assert page.read_text() == with_history("", name, read_history(path))
-    assert list(verify(mine, [], None)) == []
+    assert list(verify(mine, [], None)) == ["0 runs, 0 findings, 0 not checked"]
     page.write_text(page.read_text().replace("| 2/25 |", "| 5/25 |"))
     said = verify(mine, [], None)
     assert next(said) == f"docs/results/history.md: the block of history {name} is not what {path.name} says"

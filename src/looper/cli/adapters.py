@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from looper.cli.settings import Settings
-from looper.cli.wiring import shelf
+from looper.cli.wiring import folder_digest, shelf
 from looper.errors import BadInput
 from looper.records.training import AdapterRecord
 from looper.views.lineage import lineage_lines
@@ -39,6 +39,19 @@ def card_reader(settings: Settings) -> Callable[[str], AdapterRecord | None]:
             return kept.load(adapter)
         except BadInput as error:
             raise ValueError(str(error)) from error
+
+    return read
+
+
+def served_hash(settings: Settings) -> Callable[[str], str | None]:
+    """Gives the hash by which a rollout names an adapter that it was served with, by the adapter's id; None where it is not here."""
+    kept = shelf(settings)
+    known: dict[str, str | None] = {}
+
+    def read(adapter: str) -> str | None:
+        if adapter not in known:
+            known[adapter] = folder_digest(kept.folder(adapter)) if kept.has(adapter) else None
+        return known[adapter]
 
     return read
 

@@ -104,6 +104,8 @@ def grade(
                 stop,
                 shown,
             )
+        if todo or not ledger.sealed:
+            ledger.seal({})
     return read_run(folder)
 
 

@@ -206,6 +206,16 @@ def report(
             "--verify", help="Write nothing; look whether records and pages still say what they said."
         ),
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --verify: what could not be looked at is a failure too.")
+    ] = False,
+    sign: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write nothing but the hash of each run's seal, to this file or as a tag of this git repository; with --verify "
+            "compare what stands there."
+        ),
+    ] = None,
     summary: Annotated[
         bool,
         typer.Option("--summary", help="Write one table of all that docs/results has into LEARNINGS.md."),
@@ -216,7 +226,8 @@ def report(
 
     Everything comes from the records below runs/ and stands between markers that name experiment and profile. Text outside of
     them is left alone; what is missing is made. With --verify everything is computed again and compared: plan, tasks, verdicts, rollouts,
-    adapters, tables; the exit status is 1 where something does not fit.
+    adapters, tables, pages; the exit status is 1 where something does not fit, and what could not be looked at is listed and counted.
+    Who owns the run folders can write everything anew, seal included: with --sign its hash stands where they cannot change it.
 
     Example: looper report exp00
     """
@@ -231,7 +242,13 @@ def report(
             print(line)
         return
     if verify:
-        for line in reporting.verify(chosen_settings(data), experiments or [], file):
+        for line in reporting.verify(
+            chosen_settings(data), experiments or [], file, strict=strict, sign=sign
+        ):
+            print(line)
+        return
+    if sign is not None:
+        for line in reporting.sign_runs(chosen_settings(data), experiments or [], sign):
             print(line)
         return
 

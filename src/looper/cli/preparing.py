@@ -20,7 +20,6 @@ from looper.experiment.schedule import (
 )
 from looper.experiment.stages import learners_of
 from looper.journal import read_stream
-from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
 from looper.records.plan import Cell, Override, Plan, RunManifest, TaskSelection
@@ -134,22 +133,19 @@ def served(tasks: Sequence[Task], selection: TaskSelection) -> tuple[tuple[Task,
     return tuple(task for task in tasks if not unserved(task)), lines
 
 
-def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> str | None:
-    """Hash of the tasks of a run, loaded again; None where the suite is not here."""
+def tasks_as_they_are(manifest: RunManifest, settings: Settings) -> tuple[Task, ...]:
+    """The tasks of a run, loaded again, as far as they are there. Raises BadInput where the suite cannot be had."""
     plan = manifest.plan
-    try:
-        own, _ = load_tasks(plan.selection, settings)
-        known = {task.instance_id: task for task in own}
-        found = [known[name] for name in manifest.tasks if name in known]
-        for source, names in manifest.experience_tasks.items():
-            there = known
-            if plan.selection.suite == "micro" and source not in OF_THE_SUITE:
-                others, _ = stale_tasks(plan.selection, source, settings)
-                there = {task.instance_id: task for task in others}
-            found += [there[name] for name in names if name in there]
-        return content_hash(*found)
-    except BadInput:
-        return None
+    own, _ = load_tasks(plan.selection, settings)
+    known = {task.instance_id: task for task in own}
+    found = [known[name] for name in manifest.tasks if name in known]
+    for source, names in manifest.experience_tasks.items():
+        there = known
+        if plan.selection.suite == "micro" and source not in OF_THE_SUITE:
+            others, _ = stale_tasks(plan.selection, source, settings)
+            there = {task.instance_id: task for task in others}
+        found += [there[name] for name in names if name in there]
+    return tuple(found)
 
 
 def load_tasks(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:

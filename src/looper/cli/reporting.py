@@ -1,17 +1,15 @@
 """What `looper report` does, and `looper report --verify`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from looper.cli.adapters import card_reader
 from looper.cli.plans import experiments_folders
-from looper.cli.preparing import tasks_as_they_are
 from looper.cli.settings import Settings
+from looper.cli.verifying import Signed, Verifier, sign_seals, signed_at
 from looper.cli.wiring import code_version
 from looper.errors import BadInput, NotAsRecorded
 from looper.journal import replace_file
 from looper.untrusted import named_text
-from looper.views.audit import Outside, audit, unchecked
 from looper.views.blocks import with_block
 from looper.views.history import read_history
 from looper.views.markdown import history_block, name_of, run_block, with_history
@@ -51,7 +49,7 @@ def report(runs: Path, wanted: Sequence[str], file: Path | None) -> Iterator[str
         _write(page, with_run(page_text(page, file), run))
         state = "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
         yield f"{name_of(run)}: {run.folder.name}{state}, in {page}"
-        yield f"{name_of(run)}: {write_page(run)}"
+        yield f"{name_of(run)}: {write_page(run, code_version())}"
 
 
 def summarise(file: Path | None) -> Iterator[str]:
@@ -88,22 +86,39 @@ def _newest(runs: Sequence[RunView]) -> dict[str, RunView]:
     return found
 
 
-def verify(settings: Settings, wanted: Sequence[str], file: Path | None) -> Iterator[str]:
-    """Look at every run of the experiments, and at the written blocks that come from one of them; what does not fit, and which
-    blocks have no run here. Raises NotAsRecorded where anything does not fit."""
+def verify(
+    settings: Settings,
+    wanted: Sequence[str],
+    file: Path | None,
+    *,
+    strict: bool = False,
+    sign: Path | None = None,
+) -> Iterator[str]:
+    """Look at every run of the experiments, and at the written blocks that come from one of them; what does not fit, and what could
+    not be looked at.
+
+    Raises NotAsRecorded where anything does not fit, and with `strict` where anything was not looked at. `sign` is where hashes of seals
+    were put.
+    """
     unreadable: list[str] = []
     runs = read_runs(settings.runs, unreadable.append)
     chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted]
     blocks = {
         name: found for name, found in written_blocks(file).items() if not wanted or name.split()[0] in wanted
     }
-    if not chosen and not unreadable and not blocks:
+    signed = signed_at(sign) if sign is not None else None
+    unseen = [
+        *not_checked(blocks, {run.folder.name for run in chosen}),
+        *_not_written(blocks, chosen, file),
+        *(f"{sign}: {name} was signed and is not here" for name in _gone(signed, wanted, runs)),
+    ]
+    if not chosen and not unreadable and not blocks and not unseen:
         raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
     found = len(unreadable)
     yield from unreadable
+    verifier = Verifier(settings, signed)
     for run in chosen:
-        outside = Outside(tasks_as_they_are(run.manifest, settings), card_reader(settings), code_version())
-        lines = audit(run, outside)
+        lines, not_seen = verifier.look(run)
         page, block = blocks.get(name_of(run), (None, ""))
         if f"`{run.folder.name}`" in block and block != run_block(run):
             lines.append(f"{page}: the block of {name_of(run)} is not what the records say")
@@ -111,15 +126,47 @@ def verify(settings: Settings, wanted: Sequence[str], file: Path | None) -> Iter
         yield from (f"{run.folder.name}: {line}" for line in lines)
         if not lines:
             yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing amiss"
-        yield from (f"{run.folder.name}: not checked, {what}" for what in unchecked(run, outside))
+        unseen += [f"{run.folder.name}: {what}" for what in not_seen]
     for line in _history_amiss(blocks):
         found += 1
         yield line
-    yield from (f"not checked, {line}" for line in not_checked(blocks, {run.folder.name for run in chosen}))
+    yield from (f"not checked, {what}" for what in unseen)
+    yield f"{len(chosen) + len(unreadable)} runs, {found} findings, {len(unseen)} not checked"
     if found:
         raise NotAsRecorded(
             f"{found} findings in {len(chosen) + len(unreadable)} runs: do not trust what they say."
         )
+    if strict and unseen:
+        raise NotAsRecorded(
+            f"{len(unseen)} things could not be checked, and --strict takes that for a failure. Bring them here, or leave --strict out."
+        )
+
+
+def _not_written(
+    blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView], file: Path | None
+) -> Iterator[str]:
+    """Experiments with a finished run of which nothing is written: it never was, or was taken out."""
+    for name in dict.fromkeys(name_of(run) for run in runs if run.finished == run.planned):
+        if name not in blocks and not name.startswith("grade "):
+            yield f"{page_of(name, file)}: there is no block of {name}"
+
+
+def _gone(signed: Signed | None, wanted: Sequence[str], runs: Sequence[RunView]) -> list[str]:
+    """Runs that were signed and are not here."""
+    here = {run.folder.name for run in runs}
+    return [
+        name
+        for name in (signed.of if signed else {})
+        if name not in here and (not wanted or name.split("-")[0] in wanted)
+    ]
+
+
+def sign_runs(settings: Settings, wanted: Sequence[str], place: Path) -> Iterator[str]:
+    """Put the hashes of the seals of all runs of the experiments elsewhere. Raises BadInput."""
+    runs = [run for run in read_runs(settings.runs) if not wanted or run.manifest.plan.experiment in wanted]
+    if not runs:
+        raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
+    return sign_seals(settings, runs, place)
 
 
 def _history_amiss(blocks: dict[str, tuple[Path, str]]) -> Iterator[str]:

@@ -39,12 +39,15 @@ from looper.edges.machine import awake, inference_lock
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.flights import Flights
 from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
+from looper.edges.models.mlx import folder_digest as folder_digest
 from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.ollama_adapters import register
 from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
+from looper.edges.notary import put_at as put_at
+from looper.edges.notary import texts_at as texts_at
 from looper.edges.sandboxes.check import find_sandbox, must_reach
 from looper.edges.sandboxes.container import OWN_IMAGES
 from looper.edges.sandboxes.process import end_left, give

@@ -19,6 +19,7 @@ from looper.errors import (
 )
 from looper.protocols import ChatModel, Environment, Environments, Judged, Sandbox, Workspace, Workspaces
 from looper.records.base import content_hash
+from looper.records.luck import sampling_seed
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Isolation, Limits
 from looper.records.task import Task
@@ -292,8 +293,3 @@ def _memory_tokens(model: ChatModel, memory: Delivery, done: Rollout) -> int | N
         )  # The rollout is over already, and what it says of its conversation stays true.
         return None
     return None if with_it is None or without is None else with_it - without
-
-
-def sampling_seed(cell: Cell, arm: Arm) -> int:
-    """Differs by task, plan seed and repetition, never by the arm's name: arms of one seed share their luck."""
-    return int(content_hash(str(cell.seed), str(arm.repetition), cell.instance_id)[:8], 16)

@@ -18,16 +18,14 @@ from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.memory import MemoryItem, Reverted
 from looper.records.plan import Cell, RunManifest
 from looper.records.question import AnsweredQuestion, Rating
-from looper.records.seal import Seal, SealedFile
+from looper.records.seal import LATER, Seal, SealedFile
 from looper.records.session import Session, Trained
 from looper.records.training import TrainingEvent
 from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Consolidation, Proof
-from looper.records.verdict import Verdict
+from looper.records.verdict import Verdict, final_verdicts
 from looper.untrusted import current_folder
 
-LATER = ("seals", "reverted", "ratings", "sessions")
-"""Streams that may grow after a run was sealed: what people did with it."""
 TOLD_EVERY_S = 1.0
 """A loss of one training is kept no more often; each costs a flush to the disk."""
 
@@ -133,9 +131,10 @@ class Ledger:
     def seal(self, adapters: Mapping[str, str], energy_j: float | None = None) -> None:
         """Say what the files are, now that every cell has its end; `adapters` are hashes of weights by id, `energy_j` is what
         this process has seen."""
-        files = {}
-        for name in sorted({stream.name for stream in self._streams} - {*LATER}):
-            data = (self.folder / f"{name}.jsonl").read_bytes()
+        files: dict[str, SealedFile] = {}
+        for name in sorted({stream.name for stream in self._streams} | {*LATER}):
+            path = self.folder / f"{name}.jsonl"
+            data = path.read_bytes() if path.exists() else b""
             files[name] = SealedFile(
                 lines=data.count(b"\n"), bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
             )
@@ -194,8 +193,8 @@ def _acted(steps: Iterable[Step]) -> dict[str, Acted]:
 def _past(
     steps: Stream[Step], trajectories: Stream[Trajectory], verdicts: Stream[Verdict]
 ) -> dict[str, tuple[Verdict | None, Past]]:
-    """For each cell its last verdict record, and where its next attempt begins."""
-    last = {verdict.cell: verdict for verdict in verdicts.recovered}
+    """For each cell its end so far, and where its next attempt begins."""
+    last = final_verdicts(verdicts.recovered)
     over = {(end.cell, end.attempt): end for end in trajectories.recovered}
     of: dict[str, list[Step]] = {}
     for step in steps.recovered:

@@ -10,7 +10,7 @@ from looper.records.plan import Arm, Plan, RunManifest
 from looper.records.task import Task
 from looper.records.training import Selection
 from looper.records.trajectory import Step, Trajectory
-from looper.records.verdict import Outcome, Verdict
+from looper.records.verdict import Outcome, Verdict, final_verdicts
 from looper.training.select import Attempt, preference_pairs, select
 
 HELD_OUT = 12
@@ -116,12 +116,12 @@ def combined(selections: Iterable[Selection]) -> Selection:
 
 
 def read_attempts(folder: Path) -> list[Attempt]:
-    """The last attempt of every cell of a run that has both a rollout and an end."""
+    """The attempt that ended each cell of a run, where it has both a rollout and an end."""
     steps: dict[tuple[str, int], list[Step]] = {}
     for step in read_stream(folder, "steps", Step):
         steps.setdefault((step.cell, step.attempt), []).append(step)
     ends = {(end.cell, end.attempt): end for end in read_stream(folder, "trajectories", Trajectory)}
-    verdicts = {found.cell: found for found in read_stream(folder, "verdicts", Verdict)}
+    verdicts = final_verdicts(read_stream(folder, "verdicts", Verdict))
     return [
         Attempt(end, tuple(steps.get((end.cell, end.attempt), ())), verdict)
         for verdict in verdicts.values()

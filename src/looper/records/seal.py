@@ -2,9 +2,12 @@
 
 from looper.records.base import Record
 
+LATER = ("seals", "reverted", "ratings", "sessions")
+"""Streams that may grow after a run was sealed: what people did with it. Of these the beginning is sealed, of all others the end too."""
+
 
 class SealedFile(Record):
-    """The beginning of a record file, up to where it was written then; later records may follow."""
+    """A record file, up to where it was written then."""
 
     lines: int
     bytes: int
@@ -12,12 +15,13 @@ class SealedFile(Record):
 
 
 class Seal(Record):
-    """Made when every cell has its end. What was changed afterwards is found by anybody who looks."""
+    """Made when every cell has its end. What was changed afterwards is found by anybody who looks. Texts that lie beside the records
+    are named by their hashes, so they are sealed with what names them; seals before this one are a file like any other."""
 
     ended: str
     """UTC, ISO 8601."""
     files: dict[str, SealedFile]
-    """By stream."""
+    """By stream. An earlier version did not seal the beginnings of those that may grow."""
     adapters: dict[str, str]
     """Id → hash of the weights, of all that an arm was served with."""
     energy_j: float | None = None

@@ -1,5 +1,6 @@
 """Whether a patch resolves its task, and how we know."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from looper.records.base import Record
@@ -74,3 +75,14 @@ class Verdict(Record):
     same_as: str = ""
     """Cell and attempt whose test run this verdict takes over, since task, patch, environment and rules are the same;
     empty where the tests ran for this one. With the name of its run before a colon where that is another."""
+
+
+def final_verdicts(verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
+    """The end of each cell, by its name: its first record that is a verdict, since nothing is tried after one; while it has none,
+    its last record."""
+    found: dict[str, Verdict] = {}
+    for verdict in verdicts:
+        known = found.get(verdict.cell)
+        if known is None or not known.outcome.is_verdict:
+            found[verdict.cell] = verdict
+    return found

@@ -1,27 +1,35 @@
 """Whether the records of a run still say what they said when it ended, and agree with each other.
 
 A line that was edited without its checksum is damage, and seen by every reader. This looks for the rest: lines that were
-written again as if they had always been so. Whoever rewrites everything, the seal included, is found by a copy only.
+written again as if they had always been so. Whoever rewrites everything, the seal included, so that no record contradicts another,
+is found by a copy only, or where the seal's hash was put beforehand (`views/signatures`).
 """
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from looper.journal import UNREADABLE, raw_lines, read_stream
-from looper.records.base import content_hash
-from looper.records.plan import Arm, RunManifest
-from looper.records.seal import Seal
+from looper.journal import UNREADABLE, Damage, raw_lines, read_stream
+from looper.records.base import Record, content_hash
+from looper.records.memory import MemoryItem, Reverted
+from looper.records.plan import RunManifest
+from looper.records.question import AnsweredQuestion, Rating
+from looper.records.seal import LATER, Seal
+from looper.records.task import Task
 from looper.records.training import AdapterRecord
-from looper.records.trajectory import Step
-from looper.records.verdict import Outcome, TestOutcome, Verdict
+from looper.views.contradictions import Found, Records, contradictions
 from looper.views.runs import RunView
 
-SHOWN = 3
-"""So many cells are named in one finding."""
+ELSEWHERE: dict[str, type[Record]] = {
+    "memory": MemoryItem,
+    "questions": AnsweredQuestion,
+    "reverted": Reverted,
+    "ratings": Rating,
+    "seals": Seal,
+}
+"""Streams that a view of a run does not read."""
 
 
 @dataclass(frozen=True)
@@ -35,37 +43,33 @@ class Outside:
     that is damaged."""
     code_version: str
     """Of the code that looks. What another version recorded may have fewer fields, so hashes of records cannot be made again."""
-
-
-@dataclass
-class _Found:
-    """Findings by what was found, with the cells that show it."""
-
-    cells: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, what: str, cell: str) -> None:
-        self.cells.setdefault(what, []).append(cell)
-
-    def lines(self) -> Iterator[str]:
-        for what, cells in self.cells.items():
-            more = f" and {len(cells) - SHOWN} more" if len(cells) > SHOWN else ""
-            yield f"{what}: {', '.join(cells[:SHOWN])}{more}"
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    """The tasks themselves, by id."""
+    why_no_tasks: str = ""
+    """In words, where they cannot be had."""
+    served: Callable[[str], str | None] = lambda adapter: None
+    """The hash by which a rollout names an adapter that it was served with; None for one that is not here."""
 
 
 def audit(run: RunView, outside: Outside) -> list[str]:
     """Everything that does not fit, in words; nothing where all fits. Reads every record, step by step."""
-    arms = {
-        arm.name: arm
-        for arm in (*run.manifest.plan.arms, *(found for _, found in run.manifest.plan.all_experience()))
-    }
+    same_tasks = outside.tasks_hash == run.manifest.tasks_hash
+    records = Records(
+        run=run,
+        tasks=outside.tasks if same_tasks else {},
+        adapter=outside.adapter,
+        served=outside.served,
+        same_code=run.manifest.code_version == outside.code_version,
+        sealed=_is_sealed(run),
+    )
+    against = contradictions(records)
     return [
-        *(f"damaged record: {found.file} line {found.line}, {found.reason}" for found in run.damage),
+        *_damage([*run.damage, *records.damage, *_elsewhere(run.folder)]),
         *_manifest(run.folder, run.manifest),
-        *_seals(run.folder),
+        *_seals(run),
         *_missing_lines(run.folder),
         *_tasks(run.manifest, outside),
-        *_rollouts(run, arms, same_code=run.manifest.code_version == outside.code_version),
-        *_verdicts(run, arms),
+        *against,
         *_coverage(run),
         *_adapters(run, outside),
     ]
@@ -73,53 +77,141 @@ def audit(run: RunView, outside: Outside) -> list[str]:
 
 def unchecked(run: RunView, outside: Outside) -> list[str]:
     """What could not be looked at, in words: nothing amiss says nothing about it."""
-    used = {found.adapter for found in run.consolidations if found.adapter}
-    gone = 0
+    used = sorted({name for found in run.consolidations for name in (found.adapter,) if name})
+    gone = []
     for name in used:
         try:
-            gone += outside.adapter(name) is None
+            if outside.adapter(name) is None:
+                gone.append(name)
         except ValueError:
             continue  # Damage is a finding.
-    return [
-        *(["its tasks are not here"] if outside.tasks_hash is None else []),
-        *(
-            [
-                "whether its arms are configured as their rollouts were: another version of the code recorded them"
-            ]
-            if run.manifest.code_version != outside.code_version
-            else []
-        ),
-        *([f"{gone} of {len(used)} adapters are not here"] if gone else []),
-        *(
-            []
-            if (run.folder / "seals.jsonl").exists() and (run.folder / "seals.jsonl").stat().st_size
-            else ["it has no seal"]
-        ),
-    ]
+    lines = []
+    if outside.tasks_hash is None:
+        lines.append("its tasks are not here" + (f": {outside.why_no_tasks}" if outside.why_no_tasks else ""))
+    if run.manifest.code_version != outside.code_version:
+        lines.append(
+            "whether its arms are configured as their rollouts were: another version of the code recorded them"
+        )
+    if gone:
+        lines.append(f"{len(gone)} of {len(used)} adapters are not here: {', '.join(gone)}")
+    seal = _last_seal(run.folder)
+    if seal is None and not _must_be_sealed(run, outside):
+        lines.append("it has no seal" + ("" if run.finished == run.planned else ": it is not finished"))
+    if seal is not None and not {*LATER} <= seal.files.keys():
+        lines.append(
+            "the beginnings of its sessions, ratings and earlier seals: an earlier version sealed it"
+        )
+    if went_on := _went_on(run):
+        lines.append(went_on)
+    if idle := _not_run(run):
+        lines.append(f"arms that were not run, as a session asked: {', '.join(idle)}")
+    return lines
+
+
+def _damage(damage: list[Damage]) -> Iterator[str]:
+    found = Found()
+    for one in dict.fromkeys(damage):
+        found.add(f"damaged record, {one.reason}", f"{one.file} line {one.line}")
+    yield from found.lines()
+
+
+def _elsewhere(folder: Path) -> list[Damage]:
+    damage: list[Damage] = []
+    for name, kind in ELSEWHERE.items():
+        for _ in read_stream(folder, name, kind, damage):
+            pass
+    return damage
 
 
 def _manifest(folder: Path, manifest: RunManifest) -> Iterator[str]:
     # Of the text as it was written, too: a record that has got a new field since gives another hash.
-    written = next((body for _, _, body in raw_lines(folder, "manifest") if body is not None), b"")
-    if not any(found in folder.name for found in (manifest.run_hash(), content_hash(written)[:12])):
+    written = [body for _, _, body in raw_lines(folder, "manifest") if body is not None]
+    known = {manifest.run_hash(), *(content_hash(body)[:12] for body in written[:1])}
+    if not any(found in folder.name for found in known):
         yield (
             f"the plan, or what else stands in the manifest, was changed: it gives {manifest.run_hash()}, and the folder is "
             f"named {folder.name}"
         )
+    if len(written) > 1:
+        yield f"manifest.jsonl has {len(written)} plans; a run has one"
 
 
-def _seals(folder: Path) -> Iterator[str]:
+def _last_seal(folder: Path) -> Seal | None:
+    seals = list(read_stream(folder, "seals", Seal))
+    return seals[-1] if seals else None
+
+
+def _is_sealed(run: RunView) -> bool:
+    """Whether it came to its end, and nothing was begun since."""
+    return _last_seal(run.folder) is not None and not _went_on(run)
+
+
+def _must_be_sealed(run: RunView, outside: Outside) -> bool:
+    """Whether it is finished, so that there must be a seal: an earlier version made none of patches that were graded."""
+    graded = any(model.backend == "predictions" for model in run.manifest.models.values())
+    older = graded and run.manifest.code_version != outside.code_version
+    return run.finished == run.planned and run.writer is None and not older
+
+
+def _went_on(run: RunView) -> str:
+    """In words, where a session began after the last seal and has left cells without a verdict, so that it may go on; else empty."""
+    seal = _last_seal(run.folder)
+    later = [found for found in run.sessions if seal is not None and found.begun >= seal.ended]
+    open_cells = [
+        cell
+        for cell in run.planned_cells
+        if (verdict := run.final.get(cell)) is None or not verdict.outcome.is_verdict
+    ]
+    if seal is None or not later or not _beyond(run.folder, seal) or not (open_cells or run.writer):
+        return ""
+    names = ", ".join(f"{name}.jsonl" for name in _beyond(run.folder, seal))
+    return f"what was recorded after its seal, in {names}: it went on and has not come to its end"
+
+
+def _beyond(folder: Path, seal: Seal) -> list[str]:
+    """Streams with more in them than was sealed, which may not grow."""
+    names = {path.stem: path.stat().st_size for path in sorted(folder.glob("*.jsonl")) if path.is_file()}
+    return [
+        name
+        for name, size in names.items()
+        if name not in LATER and size > (seal.files[name].bytes if name in seal.files else 0)
+    ]
+
+
+def _seals(run: RunView) -> Iterator[str]:
+    folder = run.folder
+    seals = list(read_stream(folder, "seals", Seal))
     changed = dict[str, int]()
-    for seal in read_stream(folder, "seals", Seal):
+    for seal in seals:
         for name, then in seal.files.items():
             path = folder / f"{name}.jsonl"
-            if not path.exists() or _hash_of_beginning(path, then.bytes) != then.sha256:
+            length = path.stat().st_size if path.is_file() else 0
+            if length < then.bytes or (then.bytes and _hash_of_beginning(path, then.bytes) != then.sha256):
                 changed[name] = then.lines
     for name, lines in changed.items():
-        path = folder / f"{name}.jsonl"
-        left = sum(1 for _ in path.open("rb")) if path.exists() else 0
+        left = _lines_of(folder / f"{name}.jsonl")
         fewer = f": {left} of {lines} lines are left, the others were taken out" if left < lines else ""
         yield f"{name}.jsonl is not what it was when the run ended{fewer}"
+    if not seals:
+        if run.finished == run.planned and run.writer is None:
+            yield (
+                f"it is finished and has no seal. Where nobody took it away, run its command again, which makes it: "
+                f"{run.sessions[-1].command if run.sessions else 'looper run'}"
+            )
+        return
+    if not _went_on(run):
+        for name in _beyond(folder, seals[-1]):
+            if name not in changed:
+                before = seals[-1].files[name].lines if name in seals[-1].files else 0
+                more = _lines_of(folder / f"{name}.jsonl") - before
+                yield f"{name}.jsonl has {more} lines that were added after the run ended"
+
+
+def _lines_of(path: Path) -> int:
+    if not path.is_file():
+        return 0
+    with path.open("rb") as stream:
+        return sum(1 for _ in stream)
 
 
 def _hash_of_beginning(path: Path, length: int) -> str:
@@ -158,115 +250,40 @@ def _tasks(manifest: RunManifest, outside: Outside) -> Iterator[str]:
         yield "the tasks are not the ones that were run: their records have another hash than the manifest's"
 
 
-def _rollouts(run: RunView, arms: Mapping[str, Arm], *, same_code: bool) -> Iterator[str]:
-    found = _Found()
-    hashes: dict[str, str] = {}
-    recorded = _sums(run.folder)
-    times = Counter((end.cell, end.attempt) for end in run.trajectories)
-    for key, count in times.items():
-        if count > 1:
-            found.add("rollouts that are there twice", key[0])
-    for end in run.trajectories:
-        key = (end.cell, end.attempt)
-        arm_name, _, where = end.cell.partition("/")
-        if (arm_name, where.partition("/")[2]) != (end.arm, end.instance_id):
-            found.add("rollouts whose cell is not theirs", end.cell)
-        count, tokens = recorded.get(key, (0, None))
-        if count != end.steps:
-            found.add("rollouts with more or fewer steps than they ended with", end.cell)
-        elif end.prompt_tokens is not None and tokens not in (None, end.prompt_tokens):
-            found.add("rollouts whose steps do not add up to their tokens", end.cell)
-        if content_hash(end.patch) != end.patch_hash:
-            found.add("patches that are not what their hash says", end.cell)
-        if end.code_version != run.manifest.code_version:
-            found.add("rollouts of another code than the manifest's", end.cell)
-        arm = arms.get(end.arm)
-        configured = arm.config_hash() if arm is not None and same_code else end.arm_hash
-        if end.arm_hash != hashes.setdefault(end.arm, configured):
-            found.add(f"the arm {end.arm} is configured otherwise than its rollouts were", end.cell)
-    yield from found.lines()
-
-
-def _sums(folder: Path) -> dict[tuple[str, int], tuple[int, int | None]]:
-    """Steps of each attempt, and their prompt tokens; None where a step has none. One pass, a step at a time."""
-    sums: dict[tuple[str, int], tuple[int, int | None]] = {}
-    for step in read_stream(folder, "steps", Step):
-        key, more = (step.cell, step.attempt), step.reply.usage.prompt_tokens
-        count, before = sums.get(key, (0, 0))
-        sums[key] = count + 1, None if before is None or more is None else before + more
-    return sums
-
-
-def _verdicts(run: RunView, arms: Mapping[str, Arm]) -> Iterator[str]:
-    found = _Found()
-    ends = {(end.cell, end.attempt): end for end in run.trajectories}
-    by_key = {f"{verdict.cell}#{verdict.attempt}": verdict for verdict in run.verdicts}
-    for key, count in Counter((verdict.cell, verdict.attempt) for verdict in run.verdicts).items():
-        if count > 1:
-            found.add("verdicts that are there twice", key[0])
-    for verdict in run.verdicts:
-        said = _as_tests_say(verdict)
-        if said:
-            found.add(said, verdict.cell)
-        end = ends.get((verdict.cell, verdict.attempt))
-        if verdict.outcome.is_verdict and end is None:
-            found.add("verdicts without a rollout", verdict.cell)
-        elif verdict.outcome.is_verdict and end is not None and end.patch_hash != verdict.patch_hash:
-            found.add("verdicts on another patch than the rollout made", verdict.cell)
-        # What another run judged stands there, and is audited with it.
-        here = verdict.same_as if ":" not in verdict.same_as else ""
-        if here and not _takes_over(verdict, by_key.get(verdict.same_as)):
-            found.add("verdicts that are not the same as the one they take over", verdict.cell)
-        if not _belongs(verdict, arms):
-            found.add("verdicts on another task than their cell's", verdict.cell)
-    yield from found.lines()
-
-
-def _as_tests_say(verdict: Verdict) -> str:
-    """What is wrong with an outcome, by the outcomes of its tests; empty where nothing is."""
-    fixed, kept = verdict.fail_to_pass.values(), verdict.pass_to_pass.values()
-    ran = any(test is not TestOutcome.MISSING for test in (*fixed, *kept))
-    passed = bool(fixed) and all(test.passes for test in (*fixed, *kept))
-    match verdict.outcome:
-        case Outcome.RESOLVED if not passed or verdict.cause or verdict.tampering:
-            return "verdicts that say resolved while their tests do not"
-        case Outcome.UNRESOLVED if passed and not verdict.cause:
-            return "verdicts that say unresolved while every test passed"
-        case Outcome.TAMPERED if not verdict.tampering:
-            return "verdicts that say tampered and do not say how"
-        case Outcome.INFRA_ERROR if ran:
-            return "infra errors in which tests ran"
-        case Outcome.UNRESOLVED if not ran and not verdict.patch_hash:
-            return "verdicts that say unresolved where nothing was judged: infra errors under another name"
-    return ""
-
-
-def _takes_over(verdict: Verdict, other: Verdict | None) -> bool:
-    same = ("outcome", "cause", "fail_to_pass", "pass_to_pass", "patch_hash", "environment", "verifier")
-    return other is not None and all(getattr(verdict, name) == getattr(other, name) for name in same)
-
-
-def _belongs(verdict: Verdict, arms: Mapping[str, Arm]) -> bool:
-    arm, _, rest = verdict.cell.partition("/")
-    return arm in arms and rest.partition("/")[2] == verdict.instance_id
-
-
 def _coverage(run: RunView) -> Iterator[str]:
-    """Cells with records that the plan does not have: a seed, an arm or a task was taken out of it."""
-    plan, found = run.manifest.plan, _Found()
+    """Cells with records that the plan does not have: a seed, an arm or a task was taken out of it. And the other way round."""
+    plan, found = run.manifest.plan, Found()
     learning = {name for names in run.manifest.experience_tasks.values() for name in names}
     tasks = {*run.manifest.tasks, *learning}
     seeds = {arm.name: set(plan.seeds_of(arm)) for arm in plan.arms}
     seeds |= {arm.name: set(plan.seeds_of(arm)) for _, arm in plan.all_experience()}
-    for verdict in run.verdicts:
-        arm, seed, task = verdict.cell.split("/", 2)
+    for cell in dict.fromkeys([*(end.cell for end in run.trajectories), *run.final]):
+        arm, seed, task = cell.split("/", 2) if cell.count("/") > 1 else ("", "", "")
         if arm not in seeds:
-            found.add("cells of an arm that the plan does not have", verdict.cell)
+            found.add("cells of an arm that the plan does not have", cell)
         elif not seed.isdigit() or int(seed) not in seeds[arm]:
-            found.add("cells of a seed that the plan does not have", verdict.cell)
+            found.add("cells of a seed that the plan does not have", cell)
         elif task not in tasks:
-            found.add("cells of a task that the plan does not have", verdict.cell)
+            found.add("cells of a task that the plan does not have", cell)
+    for cell in sorted(_gone(run)):
+        found.add("planned cells without any end, although the run was sealed", cell)
     yield from found.lines()
+
+
+def _gone(run: RunView) -> set[str]:
+    """Planned cells that a run which came to its end must have, and has not."""
+    if not _is_sealed(run):
+        return set()
+    idle = {*_not_run(run)}
+    return {cell for cell in run.planned_cells - run.final.keys() if cell.partition("/")[0] not in idle}
+
+
+def _not_run(run: RunView) -> list[str]:
+    """Arms without any end in a run of which each session asked for some arms only."""
+    if not _is_sealed(run) or not all(" --arm " in found.command for found in run.sessions):
+        return []
+    at_work = {cell.partition("/")[0] for cell in run.final}
+    return sorted({cell.partition("/")[0] for cell in run.planned_cells} - at_work)
 
 
 def _adapters(run: RunView, outside: Outside) -> Iterator[str]:

@@ -41,7 +41,7 @@ class StepIndex:
     bytes: int = 0
     attempts: dict[tuple[str, int], Entry] = field(default_factory=dict)
 
-    def add(self, place: int, step: "_Counted") -> None:
+    def add(self, place: int, step: "_Counted | Step") -> None:
         entry = self.attempts.setdefault((step.cell, step.attempt), Entry())
         entry.places.append(place)
         entry.counts.add(

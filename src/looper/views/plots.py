@@ -144,7 +144,10 @@ def inline(figure: Figure) -> str:
 def save(figure: Figure, folder: Path) -> None:
     """The drawing in black on white, as an SVG and a PNG file of its own."""
     folder.mkdir(exist_ok=True)
-    # The ink that stands for the page's colours is nearly black itself.
     figure.canvas.savefig(folder / f"{figure.name}.png", format="png", dpi=150, facecolor="white")
-    svg = figure.svg.replace(INK, "#222222").replace(FAINT, "#999999")
-    (folder / f"{figure.name}.svg").write_text(svg, "utf-8")
+    (folder / f"{figure.name}.svg").write_text(on_white(figure), "utf-8")
+
+
+def on_white(figure: Figure) -> str:
+    """The drawing as a file of its own: the ink that stands for the page's colours is nearly black itself."""
+    return figure.svg.replace(INK, "#222222").replace(FAINT, "#999999")

@@ -49,7 +49,7 @@ from looper.records.seal import Seal
 from looper.records.session import Session, Trained
 from looper.records.trajectory import Trajectory
 from looper.records.treatment import Consolidation, Proof
-from looper.records.verdict import Outcome, Verdict
+from looper.records.verdict import Outcome, Verdict, final_verdicts
 from looper.views.index import StepIndex, kept_index, read_on, step_index, steps_at
 from looper.views.questions import supported_shares
 
@@ -64,6 +64,7 @@ class RunView:
     """Ids of the selected tasks."""
     trajectories: tuple[Trajectory, ...]
     verdicts: tuple[Verdict, ...]
+    """Up to the one that ended their cell: what was recorded after it is no attempt, and stands among the damage."""
     consolidations: tuple[Consolidation, ...]
     proofs: tuple[Proof, ...]
     likelihoods: tuple[Likelihood, ...]
@@ -88,8 +89,8 @@ class RunView:
 
     @cached_property
     def final(self) -> dict[str, Verdict]:
-        """The last verdict of each cell."""
-        return {verdict.cell: verdict for verdict in self.verdicts}
+        """The end of each cell."""
+        return final_verdicts(self.verdicts)
 
     @cached_property
     def ends(self) -> dict[tuple[str, int], Trajectory]:
@@ -468,16 +469,54 @@ class RunTail:
                 f"{self.folder} is no usable run folder: {what}. See the runs with: looper status."
             )
         manifest = manifests.records[0]
-        records = {name: tuple(tail.records) for name, tail in self._tails.items() if name != "manifest"}
+        records: dict[str, Any] = {
+            name: tuple(tail.records) for name, tail in self._tails.items() if name != "manifest"
+        }
+        records["verdicts"], late = _until_ended(self._tails["verdicts"])
+        records["trajectories"], too_late = _of_attempts(
+            self._tails["trajectories"], final_verdicts(records["verdicts"])
+        )
         return RunView(
             folder=self.folder,
             manifest=manifest,
             tasks=manifest.tasks,
-            damage=tuple(found for tail in self._tails.values() for found in tail.damage),
+            damage=(*(found for tail in self._tails.values() for found in tail.damage), *late, *too_late),
             writer=writer,
             followed=self.steps,
             **records,
         )
+
+
+def _until_ended(tail: Tail[Verdict]) -> tuple[tuple[Verdict, ...], list[Damage]]:
+    """Verdicts without those that came after the end of their cell, and these."""
+    kept, late, ended = list[Verdict](), list[Damage](), set[str]()
+    for verdict, line in zip(tail.records, tail.lines, strict=True):
+        if verdict.cell in ended:
+            late.append(Damage(tail.file, line, f"{verdict.cell} had its verdict before"))
+            continue
+        kept.append(verdict)
+        if verdict.outcome.is_verdict:
+            ended.add(verdict.cell)
+    return tuple(kept), late
+
+
+def _of_attempts(
+    tail: Tail[Trajectory], final: Mapping[str, Verdict]
+) -> tuple[tuple[Trajectory, ...], list[Damage]]:
+    """One rollout for each attempt up to the one that ended its cell, and what else is there."""
+    kept, late, seen = list[Trajectory](), list[Damage](), set[tuple[str, int]]()
+    for end, line in zip(tail.records, tail.lines, strict=True):
+        verdict = final.get(end.cell)
+        if (end.cell, end.attempt) in seen:
+            late.append(
+                Damage(tail.file, line, f"attempt {end.attempt} of {end.cell} had its rollout before")
+            )
+        elif verdict is not None and verdict.outcome.is_verdict and end.attempt > verdict.attempt:
+            late.append(Damage(tail.file, line, f"{end.cell} had its verdict before"))
+        else:
+            kept.append(end)
+            seen.add((end.cell, end.attempt))
+    return tuple(kept), late
 
 
 STREAMS: dict[str, type[Record]] = {

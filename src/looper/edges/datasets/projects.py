@@ -8,9 +8,13 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from looper.bench.micro.project import Change, Project
 from looper.edges.access import shared_folder
 from looper.edges.workspaces.git import git
+from looper.errors import BadInput
+from looper.journal import UNREADABLE
 from looper.records.task import Runner, Task
 
 _FIRST_DAY = datetime(2024, 1, 1, tzinfo=UTC)
@@ -29,9 +33,29 @@ def written(
     """
     if not folder.is_dir():
         _write(folder, suite, projects, name)
-    lines = (folder / "tasks.jsonl").read_bytes().splitlines()
-    tasks = tuple(Task.from_json(line) for line in lines)
-    return tasks, {f"{suite}:{project.name}": folder / f"{project.name}.git" for project in projects}
+    return _read(folder / "tasks.jsonl"), {
+        f"{suite}:{project.name}": folder / f"{project.name}.git" for project in projects
+    }
+
+
+def _read(path: Path) -> tuple[Task, ...]:
+    """Raises BadInput where a line is no task."""
+    tasks: list[Task] = []
+    try:
+        *lines, rest = path.read_bytes().split(b"\n")
+        for line in lines:
+            tasks.append(Task.from_json(line))
+    except OSError as error:
+        why = error.strerror or str(error)
+    except UNREADABLE as error:
+        said = error.errors()[0] if isinstance(error, ValidationError) else None
+        what = f"{'.'.join(map(str, said['loc']))}: {said['msg']}" if said else str(error)
+        why = f"line {len(tasks) + 1} is no task ({what})"
+    else:
+        if tasks and not rest:
+            return tuple(tasks)
+        why = "its last line was cut off" if rest else "it is empty"
+    raise BadInput(f"{path} is damaged: {why}. Remove the folder {path.parent}; it is made again.")
 
 
 def _write(folder: Path, suite: str, projects: Sequence[Project], name: Naming) -> None:

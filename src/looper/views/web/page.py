@@ -1,6 +1,7 @@
 """One run as a page."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -8,10 +9,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from looper.errors import FileRefused
 from looper.journal import replace_file
 from looper.metrics.registered import Registered
 from looper.records.learning import Treatment
 from looper.records.verdict import Outcome
+from looper.untrusted import read_untrusted
 from looper.views import plots
 from looper.views.board import by_task, over_the_sequence
 from looper.views.figures import tables
@@ -32,6 +35,8 @@ from looper.views.findings import (
 from looper.views.runs import RunView
 
 NAME = "report.html"
+PAGE_BYTES = 1 << 28
+_WRITTEN_BY = re.compile(r'<meta name="generator" content="looper ([0-9a-f]*)">')
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,45 @@ class Flip:
     lost: list[str]
 
 
-def write_page(run: RunView) -> Path:
-    """The page, and its drawings as files beside it; where the page lies."""
+def write_page(run: RunView, by: str) -> Path:
+    """The page, and its drawings as files beside it; where the page lies. `by` is the version of the code that writes."""
     figures = _figures(run)
     for figure, _, _ in figures:
         plots.save(figure, run.folder / "plots")
     path = run.folder / NAME
-    replace_file(path, page(run, figures).encode())
+    replace_file(path, page(run, figures, by).encode())
     return path
 
 
-def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None" = None) -> str:
+@dataclass(frozen=True)
+class PageLook:
+    """What comes of holding the page of a run against its records."""
+
+    amiss: tuple[str, ...] = ()
+    unchecked: str = ""
+
+
+def look_at_page(run: RunView, by: str) -> PageLook:
+    """Whether page and drawings are what the records say: made again by the same version of the code."""
+    path = run.folder / NAME
+    try:
+        there = read_untrusted(path, PAGE_BYTES).decode("utf-8", "replace")
+    except FileRefused as error:
+        return PageLook((f"{error}",)) if path.exists() else PageLook()
+    writer = _WRITTEN_BY.search(there)
+    if writer is None or writer[1] != by:
+        which = "an earlier version" if writer is None else f"another version ({writer[1]})"
+        return PageLook(unchecked=f"{NAME}: {which} of the code wrote it; looper report writes it anew")
+    figures = _figures(run)
+    amiss = [] if there == page(run, figures, by) else [NAME]
+    for figure, _, _ in figures:
+        drawing = run.folder / "plots" / f"{figure.name}.svg"
+        if drawing.is_file() and drawing.read_text("utf-8", "replace") != plots.on_white(figure):
+            amiss.append(f"plots/{drawing.name}")
+    return PageLook(tuple(f"{name} is not what the records say" for name in amiss))
+
+
+def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None" = None, by: str = "") -> str:
     """The run as one HTML file that needs nothing else."""
     from jinja2 import Environment, StrictUndefined
 
@@ -74,6 +107,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         ("provenance", "Provenance"),
     ]
     return template.render(
+        by=by,
         title=f"{plan.experiment} {plan.profile}: {plan.title}",
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
         hypothesis=plan.hypothesis,

@@ -1,0 +1,852 @@
+"""Which changes of a finished run `looper report --verify` names: makes one, changes a copy in each way, and looks.
+
+    python scripts/tamper.py [--run FOLDER --home FOLDER] [--only WORDS]
+
+Each kind is planted twice: by somebody who leaves the seal alone, and by the owner of the folder, who makes a new seal (and names the
+folder anew where the plan was changed). All of the first must be named; of the second all that another record contradicts. What is
+then left, `out of reach`, is what a hash of the seal elsewhere is for: `looper report --sign`. Ends with status 1 where that does not
+hold, or where anything ends with a traceback.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from looper.journal import Stream, _encode, read_stream
+from looper.records.base import Record, content_hash
+from looper.records.likelihood import Likelihood
+from looper.records.memory import MemoryItem
+from looper.records.plan import Expect, RunManifest
+from looper.records.seal import Seal, SealedFile
+from looper.records.session import Session, Trained
+from looper.records.training import AdapterRecord
+from looper.records.trajectory import Guard, Step, StopReason, Trajectory
+from looper.records.treatment import Consolidation, Proof, ProofKind
+from looper.records.verdict import Outcome, TestOutcome, Verdict
+
+PLAN = """
+title = "Audited"
+hypothesis = "h"
+factor = "what the arm has learned"
+[[arms]]
+name = "noop"
+role = "control"
+model = "noop"
+only_seeds = 1
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "lora"
+role = "treatment"
+learning = { treatment = "adapter" }
+[[arms]]
+name = "in_batches"
+role = "treatment"
+learning = { treatment = "adapter", strategy = { name = "sequential" } }
+[[arms]]
+name = "memory"
+role = "treatment"
+learning = { treatment = "memory" }
+[[contrasts]]
+arm = "lora"
+against = "base"
+shown = "It helped."
+refuted = "It harmed."
+open = "It is open."
+[profiles.micro]
+like = "micro"
+seeds = [0, 1]
+[profiles.micro.tasks]
+per_repo = 3
+limit = 3
+[profiles.micro.experience]
+per_repo = 8
+batch = 3
+delivered = 0.1
+samples = 1
+temperature = 0.7
+selection = { minimum_tasks = 1 }
+training = { learning_rate = 1e-4, iterations = 2, batch_size = 2 }
+"""
+KINDS: dict[type[Record], str] = {
+    RunManifest: "manifest",
+    Verdict: "verdicts",
+    Trajectory: "trajectories",
+    Step: "steps",
+    Consolidation: "consolidations",
+    Proof: "proofs",
+    Likelihood: "likelihoods",
+    MemoryItem: "memory",
+    Session: "sessions",
+    Trained: "trainings",
+    Seal: "seals",
+}
+Records = list[Any]
+
+
+class NothingToChange(Exception):
+    """This run has no record of that kind."""
+
+
+@dataclass
+class Copy:
+    """A finished run to be tampered with, among other copies or with a project of its own."""
+
+    run: Path
+    project: Path
+    home: Path
+
+    def records(self, kind: type[Record]) -> Records:
+        return list(read_stream(self.run, KINDS[kind], kind))
+
+    def write(self, kind: type[Record], records: Sequence[Any]) -> None:
+        """Numbered and with checksums, as if it had always been so."""
+        path = self.run / f"{KINDS[kind]}.jsonl"
+        path.write_bytes(b"".join(_encode(at, one, self.run) for at, one in enumerate(records, 1)))
+
+    def change(self, kind: type[Record], which: Callable[[Any], bool], **values: Any) -> None:
+        """The first that fits; a value may be made of the record."""
+        records = self.records(kind)
+        at = next((number for number, one in enumerate(records) if which(one)), None)
+        if at is None:
+            raise NothingToChange
+        new = {name: value(records[at]) if callable(value) else value for name, value in values.items()}
+        records[at] = records[at].model_copy(update=new)
+        self.write(kind, records)
+
+    def drop(self, kind: type[Record], which: Callable[[Any], bool]) -> None:
+        records = self.records(kind)
+        left = [one for one in records if not which(one)]
+        if len(left) == len(records):
+            raise NothingToChange
+        self.write(kind, left)
+
+    def add(self, *records: Any) -> None:
+        for one in records:
+            stream = Stream(self.run, KINDS[type(one)], type(one))
+            stream.append(one)
+            stream.close()
+
+    def reseal(self) -> None:
+        """As the owner of the folder can: the hashes of what is there now, and the folder named by its plan."""
+        seals = self.records(Seal)
+        if not seals:
+            return
+        files = {}
+        for name in seals[-1].files:
+            path = self.run / f"{name}.jsonl"
+            data = path.read_bytes() if path.exists() and name != "seals" else b""
+            files[name] = SealedFile(
+                lines=data.count(b"\n"), bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+            )
+        self.write(Seal, [seals[-1].model_copy(update={"files": files})])
+        before = self.run.name.split("-")
+        before[2] = self.records(RunManifest)[0].run_hash()
+        self.run = self.run.rename(self.run.with_name("-".join(before)))
+
+
+def passed(names: Any) -> dict[str, TestOutcome]:
+    return dict.fromkeys(names, TestOutcome.PASSED)
+
+
+def of(arm: str) -> Callable[[Any], bool]:
+    return lambda one: (
+        (one.arm if isinstance(one, Consolidation | Proof | Likelihood) else one.cell.split("/")[0]) == arm
+    )
+
+
+def failed(one: Any) -> bool:
+    return one.outcome is Outcome.UNRESOLVED and not of("noop")(one)
+
+
+def flip(copy: Copy) -> None:
+    copy.change(Verdict, failed, outcome=Outcome.RESOLVED, cause="")
+
+
+def flip_with_tests(copy: Copy) -> None:
+    """All verdicts of one patch, so that none contradicts the other."""
+    one = next(found for found in copy.records(Verdict) if failed(found) and of("lora")(found))
+    records = [
+        found.model_copy(
+            update={
+                "outcome": Outcome.RESOLVED,
+                "cause": "",
+                "f2p_only": False,
+                "fail_to_pass": passed(found.fail_to_pass),
+                "pass_to_pass": passed(found.pass_to_pass),
+            }
+        )
+        if (found.instance_id, found.patch_hash) == (one.instance_id, one.patch_hash)
+        else found
+        for found in copy.records(Verdict)
+    ]
+    copy.write(Verdict, records)
+
+
+def flip_experience(copy: Copy) -> None:
+    copy.change(
+        Verdict,
+        lambda one: one.cell.startswith("experience") and one.outcome is Outcome.UNRESOLVED,
+        outcome=Outcome.RESOLVED,
+        cause="",
+        f2p_only=False,
+        same_as="",
+        fail_to_pass=lambda one: passed(one.fail_to_pass),
+        pass_to_pass=lambda one: passed(one.pass_to_pass),
+    )
+
+
+def second_attempts(copy: Copy) -> None:
+    """A rollout and a verdict after those that there are, which turn what did not work out."""
+    for verdict in [one for one in copy.records(Verdict) if failed(one)]:
+        end = next(
+            one
+            for one in copy.records(Trajectory)
+            if (one.cell, one.attempt) == (verdict.cell, verdict.attempt)
+        )
+        steps = [
+            one for one in copy.records(Step) if (one.cell, one.attempt) == (verdict.cell, verdict.attempt)
+        ]
+        copy.add(*(step.model_copy(update={"attempt": 2}) for step in steps))
+        copy.add(end.model_copy(update={"attempt": 2}))
+        copy.add(
+            verdict.model_copy(
+                update={
+                    "attempt": 2,
+                    "outcome": Outcome.RESOLVED,
+                    "cause": "",
+                    "same_as": "",
+                    "fail_to_pass": passed(verdict.fail_to_pass),
+                    "pass_to_pass": passed(verdict.pass_to_pass),
+                }
+            )
+        )
+
+
+def first_as_error(copy: Copy) -> None:
+    """What did not work out becomes an infra error, and a second attempt its verdict."""
+    second_attempts(copy)
+    records = [
+        one.model_copy(
+            update={
+                "outcome": Outcome.INFRA_ERROR,
+                "cause": "the server was down",
+                "patch_hash": "",
+                "f2p_only": False,
+                "fail_to_pass": dict.fromkeys(one.fail_to_pass, TestOutcome.MISSING),
+                "pass_to_pass": dict.fromkeys(one.pass_to_pass, TestOutcome.MISSING),
+            }
+        )
+        if failed(one)
+        else one
+        for one in copy.records(Verdict)
+    ]
+    copy.write(Verdict, records)
+
+
+def hide_tests(copy: Copy) -> None:
+    """The tests that failed are not among the verdict's any more."""
+    verdict = next(one for one in copy.records(Verdict) if failed(one) and _some_pass(one))
+    kept = {
+        name: {test: seen for test, seen in getattr(verdict, name).items() if seen.passes}
+        for name in ("fail_to_pass", "pass_to_pass")
+    }
+    if not kept["fail_to_pass"]:
+        kept["fail_to_pass"] = dict([kept["pass_to_pass"].popitem()])
+    copy.change(
+        Verdict,
+        lambda one: one == verdict,
+        outcome=Outcome.RESOLVED,
+        cause="",
+        same_as="",
+        f2p_only=False,
+        **kept,
+    )
+
+
+def _some_pass(verdict: Verdict) -> bool:
+    tests = (*verdict.fail_to_pass.values(), *verdict.pass_to_pass.values())
+    return sum(test.passes for test in tests) > 1
+
+
+def planned_cell_gone(copy: Copy) -> None:
+    """With everything that was recorded of it."""
+    cell = next(one.cell for one in copy.records(Verdict) if of("base")(one) and failed(one))
+    for kind in (Verdict, Trajectory, Step):
+        copy.drop(kind, lambda one: one.cell == cell)
+
+
+def arm_gone(copy: Copy) -> None:
+    for kind in (Verdict, Trajectory, Step, Consolidation, Proof, Likelihood):
+        copy.drop(kind, of("in_batches"))
+    copy.drop(Trained, lambda one: one.what.startswith("in_batches"))
+
+
+def plan_changed(**values: Any) -> Callable[[Copy], None]:
+    def change(copy: Copy) -> None:
+        copy.change(RunManifest, lambda one: True, plan=lambda one: one.plan.model_copy(update=values))
+
+    return change
+
+
+def another_margin(copy: Copy) -> None:
+    def plan(one: RunManifest) -> Any:
+        first = one.plan.contrasts[0].model_copy(update={"expect": Expect.SAME})
+        return one.plan.model_copy(update={"contrasts": (first, *one.plan.contrasts[1:])})
+
+    copy.change(RunManifest, lambda one: True, plan=plan)
+
+
+def everything_anew(copy: Copy) -> None:
+    """Another hypothesis, and every record that names the run says so."""
+    plan_changed(hypothesis="what came out")(copy)
+    name = "-".join([*copy.run.name.split("-")[:2], copy.records(RunManifest)[0].run_hash()])
+    copy.write(
+        Session,
+        [
+            one.model_copy(update={"command": f"{one.command.partition(' --run ')[0]} --run {name}"})
+            for one in copy.records(Session)
+        ],
+    )
+
+
+def swap_steps(copy: Copy) -> None:
+    records = copy.records(Step)
+    at = next(n for n in range(len(records) - 1) if records[n].cell == records[n + 1].cell)
+    records[at], records[at + 1] = records[at + 1], records[at]
+    copy.write(Step, records)
+
+
+def last_step_gone(copy: Copy) -> None:
+    end = max(copy.records(Trajectory), key=lambda one: one.steps)
+    copy.drop(Step, lambda one: (one.cell, one.index) == (end.cell, end.steps))
+
+
+def middle_step_gone(copy: Copy) -> None:
+    """And the rollout says that it has one less."""
+    end = max(copy.records(Trajectory), key=lambda one: one.steps)
+    copy.drop(Step, lambda one: (one.cell, one.index) == (end.cell, 2))
+    copy.change(Trajectory, lambda one: one == end, steps=end.steps - 1)
+
+
+def exchange_adapters(copy: Copy) -> None:
+    other = next(one for one in copy.records(Consolidation) if of("in_batches")(one))
+    copy.change(Consolidation, of("lora"), adapter=other.adapter, made=other.made, after=other.after)
+
+
+def model_of(**values: Any) -> dict[str, Any]:
+    return {"model": lambda one: one.model.model_copy(update=values)}
+
+
+def selection_of(**values: Any) -> dict[str, Any]:
+    return {"selection": lambda one: one.selection.model_copy(update=values)}
+
+
+def fewer_failed(one: Consolidation) -> Any:
+    found = one.selection
+    return found.model_copy(update={"seen": found.seen - found.unresolved, "unresolved": 0})
+
+
+def forged_index(copy: Copy) -> None:
+    path = copy.run / "steps.index.json"
+    index = json.loads(path.read_text())
+    index["attempts"][0][3] = [0] * len(index["attempts"][0][3])
+    path.write_text(json.dumps(index))
+
+
+def beside(copy: Copy, text: str) -> None:
+    """A step whose observation lies beside the file, which was then changed there, or never was."""
+    records = copy.records(Step)
+    long = "x" * 300_000
+    records[0] = records[0].model_copy(
+        update={"observation": records[0].observation.model_copy(update={"text": long})}
+    )
+    copy.write(Step, records)
+    path = copy.run / "texts" / content_hash(long)
+    if text:
+        path.write_text(text)
+    else:
+        path.unlink()
+
+
+def told_of(path: str) -> Callable[[Copy], None]:
+    """A text that is said to lie anywhere on this machine."""
+
+    def plant(copy: Copy) -> None:
+        file = copy.run / "steps.jsonl"
+        lines = file.read_bytes().split(b"\n")
+        body = json.loads(lines[0])["record"]
+        body["observation"]["text"] = {"$text": path}
+
+        class Raw(Record):
+            def to_json(self) -> bytes:
+                return json.dumps(body).encode()
+
+        lines[0] = _encode(1, Raw(), copy.run).rstrip(b"\n")
+        file.write_bytes(b"\n".join(lines))
+
+    return plant
+
+
+def seal_file(content: bytes | None) -> Callable[[Copy], None]:
+    def change(copy: Copy) -> None:
+        path = copy.run / "seals.jsonl"
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+
+    return change
+
+
+def lines_out(copy: Copy) -> None:
+    path = copy.run / "verdicts.jsonl"
+    path.write_bytes(b"".join(line for line in path.read_bytes().splitlines(True) if b'"lora/1/' not in line))
+
+
+def edited_without_checksum(copy: Copy) -> None:
+    path = copy.run / "verdicts.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"unresolved"', b'"resolved"', 1))
+
+
+def doubled(kind: type[Record]) -> Callable[[Copy], None]:
+    return lambda copy: copy.add(copy.records(kind)[-1])
+
+
+def reply_changed(copy: Copy) -> None:
+    copy.change(
+        Step, lambda one: True, reply=lambda one: one.reply.model_copy(update={"text": "<done></done>"})
+    )
+
+
+def tokens_changed(copy: Copy) -> None:
+    def cheaper(one: Step) -> Any:
+        usage = one.reply.usage.model_copy(update={"completion_tokens": 1})
+        return one.reply.model_copy(update={"usage": usage})
+
+    copy.change(Step, lambda one: (one.reply.usage.completion_tokens or 0) > 1, reply=cheaper)
+
+
+def likelier(copy: Copy) -> None:
+    copy.change(
+        Likelihood,
+        lambda one: one.last and bool(one.held_out),
+        held_out=lambda one: dict.fromkeys(one.held_out, -0.001),
+    )
+
+
+def resolved_elsewhere(copy: Copy) -> None:
+    """A success of base which likelihoods were asked about becomes a failure."""
+    for verdict in copy.records(Verdict):
+        if verdict.cell.split("/")[0] != "base" or verdict.outcome is not Outcome.RESOLVED:
+            continue
+        copy.change(
+            Verdict,
+            lambda one, cell=verdict.cell: one.cell == cell,  # type: ignore[misc]
+            outcome=Outcome.UNRESOLVED,
+            cause="a test failed",
+            same_as="",
+            fail_to_pass=lambda one: dict.fromkeys(one.fail_to_pass, TestOutcome.FAILED),
+        )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way to change a run."""
+
+    name: str
+    plant: Callable[[Copy], None]
+    reach: bool = True
+    """Whether another record contradicts it, so that it is named with a new seal too."""
+    alone: bool = False
+    """Whether it needs a project of its own, as what lies outside of the run folder does."""
+    sealable: bool = True
+    """Whether there is any sense in a new seal."""
+
+
+def in_runs() -> list[Kind]:
+    return [
+        Kind("a verdict is edited, its checksum left alone", edited_without_checksum),
+        Kind("a verdict says resolved", flip),
+        Kind("a verdict says resolved, and its tests too", flip_with_tests, reach=False),
+        Kind("a verdict of experience says resolved, and its tests too", flip_experience),
+        Kind("a success of base that arms were asked about fails", resolved_elsewhere),
+        Kind("a verdict says tampered", lambda c: c.change(Verdict, failed, outcome=Outcome.TAMPERED)),
+        Kind("a verdict becomes an infra error", lambda c: c.change(Verdict, failed, outcome=Outcome.INFRA_ERROR)),
+        Kind("a verdict without the tests that failed", hide_tests),
+        Kind("a verdict on another patch", lambda c: c.change(Verdict, failed, patch_hash="0" * 64)),
+        Kind("a verdict on another task", lambda c: c.change(Verdict, failed, instance_id="another-01")),
+        Kind("a verdict in another environment", lambda c: c.change(Verdict, failed, environment="other")),
+        Kind("a verdict in another sandbox", lambda c: c.change(Verdict, failed, sandbox="none")),
+        Kind("a verdict takes over another one's outcome", lambda c: c.change(Verdict, failed, same_as="base/0/x#1")),
+        Kind("a verdict says that only kept tests broke", lambda c: c.change(Verdict, failed, f2p_only=True, fail_to_pass=lambda one: dict.fromkeys(one.fail_to_pass, TestOutcome.FAILED), same_as="")),
+        Kind("second attempts after the verdicts", second_attempts),
+        Kind("first attempts as infra errors, second ones put in", first_as_error),
+        Kind("a verdict twice", doubled(Verdict)),
+        Kind("a rollout twice", doubled(Trajectory)),
+        Kind("a verdict is gone", lambda c: c.drop(Verdict, lambda one: one.cell.startswith("lora/1/"))),
+        Kind("lines are cut out of the verdicts", lines_out),
+        Kind("a rollout is gone", lambda c: c.drop(Trajectory, lambda one: one.cell.startswith("lora/1/"))),
+        Kind("a planned cell is gone, with all of it", planned_cell_gone),
+        Kind("a planned arm is gone, with all of it", arm_gone),
+        Kind("a cell that was never planned", lambda c: c.add(c.records(Verdict)[-1].model_copy(update={"cell": "base/7/" + c.records(Verdict)[-1].instance_id}))),
+        Kind("a patch is exchanged", lambda c: c.change(Trajectory, of("base"), patch="diff")),
+        Kind("a patch is exchanged, and its hash", lambda c: c.change(Trajectory, of("base"), patch="diff", patch_hash=content_hash("diff"))),
+        Kind("a rollout by another model", lambda c: c.change(Trajectory, of("base"), **model_of(digest="0" * 64))),
+        Kind("a rollout by a model of another name", lambda c: c.change(Trajectory, of("base"), **model_of(name="larger"))),
+        Kind("a rollout without its arm's adapter", lambda c: c.change(Trajectory, of("lora"), **model_of(adapter=""))),
+        Kind("a rollout with another adapter", lambda c: c.change(Trajectory, of("lora"), **model_of(adapter="0" * 64))),
+        Kind("base with an adapter", lambda c: c.change(Trajectory, of("base"), **model_of(adapter="0" * 64))),
+        Kind("a rollout of other code", lambda c: c.change(Trajectory, of("base"), code_version="other")),
+        Kind("a rollout of an arm that was configured otherwise", lambda c: c.change(Trajectory, of("base"), arm_hash="0" * 64)),
+        Kind("a rollout with another luck", lambda c: c.change(Trajectory, of("base"), seed=1)),
+        Kind("a rollout that began with another tree", lambda c: c.change(Trajectory, of("base"), workspace_clean_state="0" * 64)),
+        Kind("a rollout in another sandbox", lambda c: c.change(Trajectory, of("base"), sandbox="none")),
+        Kind("a rollout of fewer tokens", lambda c: c.change(Trajectory, of("base"), completion_tokens=1)),
+        Kind("a rollout in which no guard fired, or one more", lambda c: c.change(Trajectory, of("base"), guards={Guard.FENCE_REMOVED: 7})),
+        Kind("a rollout that took less of the model's time", lambda c: c.change(Trajectory, of("base"), model_s=0.001)),
+        Kind("a rollout that ended otherwise", lambda c: c.change(Trajectory, lambda one: one.patch_at_limit, stop_reason=StopReason.DONE)),
+        Kind("a rollout of base that was told memories", lambda c: c.change(Trajectory, of("base"), memory=("x",))),
+        Kind("a rollout that took less wall time", lambda c: c.change(Trajectory, of("base"), wall_s=0.1), reach=False),
+        Kind("a step is gone", last_step_gone),
+        Kind("a step in the middle is gone, and the rollout says so", middle_step_gone),
+        Kind("two steps are exchanged", swap_steps),
+        Kind("a step twice", doubled(Step)),
+        Kind("a step of fewer tokens", tokens_changed),
+        Kind("a reply is rewritten", reply_changed, reach=False),
+        Kind("the index of the steps counts otherwise", forged_index),
+        Kind("a text beside the steps is forged", lambda c: beside(c, "y" * 300_000)),
+        Kind("a text beside the steps is gone", lambda c: beside(c, "")),
+        Kind("a text that lies elsewhere on this machine", told_of("/etc/passwd")),
+        Kind("a text that lies above the run folder", told_of("../../seals.jsonl")),
+        Kind("what was learned names another arm's adapter", exchange_adapters),
+        Kind("what was learned names an adapter that nobody made", lambda c: c.change(Consolidation, of("lora"), adapter="0" * 16, made=("0" * 16,), after=("0" * 16,))),
+        Kind("what was learned says that fewer attempts failed", lambda c: c.change(Consolidation, of("lora"), selection=fewer_failed)),
+        Kind("what was learned names a success that is none", lambda c: c.change(Consolidation, of("lora"), **selection_of(tasks=("another-01",)))),
+        Kind("what was learned took fewer tokens", lambda c: c.change(Consolidation, of("lora"), trained_tokens=1)),
+        Kind("what was learned took less time", lambda c: c.change(Consolidation, of("lora"), training_s=0.1)),
+        Kind("what was learned is gone", lambda c: c.drop(Consolidation, of("lora"))),
+        Kind("a memory that was told is gone", lambda c: c.write(MemoryItem, [])),
+        Kind("a proof of another adapter", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.ADAPTER_ARRIVED, subject="0" * 16)),
+        Kind("the proofs of an arm are gone", lambda c: c.drop(Proof, of("lora"))),
+        Kind("a proof that did not pass", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.ADAPTER_ARRIVED, passed=False)),
+        Kind("a likelihood is gone", lambda c: c.drop(Likelihood, lambda one: one.arm == "lora" and one.seed == 1)),
+        Kind("a likelihood with another arm's adapter", lambda c: c.change(Likelihood, of("lora"), adapters=("0" * 16,))),
+        Kind("a likelihood of a success that is none", lambda c: c.change(Likelihood, of("lora"), held_out={"another-01": -0.1})),
+        Kind("a likelihood is better", likelier, reach=False),
+        Kind("a session that found more done", lambda c: c.change(Session, lambda one: True, done_before=500)),
+        Kind("a session is gone", lambda c: c.write(Session, [])),
+        Kind("a training of an arm that there is not", lambda c: c.change(Trained, lambda one: True, what="other, seed 0")),
+        Kind("a training's loss is lower", lambda c: c.change(Trained, lambda one: one.event.loss is not None, event=lambda one: one.event.model_copy(update={"loss": 0.001})), reach=False),
+        Kind("another hypothesis", plan_changed(hypothesis="what came out")),
+        Kind("a seed is taken out of the plan", plan_changed(seeds=(0,))),
+        Kind("another contrast is registered", another_margin),
+        Kind("everything is written anew", everything_anew, reach=False),
+        Kind("a second plan beside the first", doubled(RunManifest)),
+        Kind("tasks of another hash", lambda c: c.change(RunManifest, lambda one: True, tasks_hash="0" * 64)),
+        Kind("the seal is emptied", seal_file(b""), sealable=False),
+        Kind("the seal is gone", seal_file(None), sealable=False),
+        Kind("the seal is no record", seal_file(b"{}\n"), sealable=False),
+        Kind("the seal names other weights", lambda c: c.change(Seal, lambda one: True, adapters=lambda one: dict.fromkeys(one.adapters, "0" * 64))),
+        Kind("the seal names an adapter that no arm learned", lambda c: c.change(Seal, lambda one: True, adapters=lambda one: {**one.adapters, "0" * 16: "0" * 64})),
+    ]  # fmt: skip
+
+
+def page_edited(copy: Copy) -> None:
+    path = copy.run / "report.html"
+    path.write_text(path.read_text().replace("</h1>", " (shown)</h1>", 1))
+
+
+def drawing_edited(copy: Copy) -> None:
+    path = next((copy.run / "plots").glob("*.svg"))
+    path.write_text(path.read_text().replace("</svg>", "<!-- -->\n</svg>"))
+
+
+def written(copy: Copy) -> Path:
+    """The file that has the run's block."""
+    places = [copy.project / "LEARNINGS.md", *sorted((copy.project / "docs" / "results").glob("*.md"))]
+    return next(path for path in places if path.exists() and "<!-- looper report " in path.read_text())
+
+
+def block_edited(copy: Copy) -> None:
+    path = written(copy)
+    path.write_text(path.read_text().replace("| lora | ", "| lora | 9", 1))
+
+
+def block_of_nothing(copy: Copy) -> None:
+    path = written(copy)
+    path.write_text(path.read_text().replace(copy.run.name, "audited-micro-000000000000"))
+
+
+def block_gone(copy: Copy) -> None:
+    written(copy).write_text("# Learnings\n")
+
+
+def adapters(copy: Copy) -> Iterator[Path]:
+    for one in copy.records(Consolidation):
+        if one.adapter:
+            yield copy.home / "adapters" / one.adapter
+
+
+def weights_replaced(copy: Copy) -> None:
+    path = next(adapters(copy)) / "adapters.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def weights_and_card_replaced(copy: Copy) -> None:
+    weights_replaced(copy)
+    folder = next(adapters(copy))
+    card = AdapterRecord.from_json((folder / "adapter.json").read_bytes())
+    digest = hashlib.sha256()
+    for name in ("adapter_config.json", "adapters.safetensors"):
+        digest.update((folder / name).read_bytes())
+    (folder / "adapter.json").write_bytes(
+        card.model_copy(update={"weights_hash": digest.hexdigest()}).to_json()
+    )
+
+
+def adapters_gone(copy: Copy) -> None:
+    shutil.rmtree(copy.home / "adapters")
+
+
+def tasks_of(copy: Copy) -> Path:
+    return next((copy.home / "suites").glob("micro-0-*/tasks.jsonl"))
+
+
+def task_changed(copy: Copy) -> None:
+    path = tasks_of(copy)
+    path.write_text(path.read_text().replace(" is wrong", " is broken").replace(" must ", " has to "))
+
+
+def task_damaged(copy: Copy) -> None:
+    path = tasks_of(copy)
+    path.write_text("{\n" + path.read_text())
+
+
+def elsewhere() -> list[Kind]:
+    return [
+        Kind("the page is edited", page_edited, alone=True),
+        Kind("a drawing of the page is edited", drawing_edited, alone=True),
+        Kind("the block of the run is edited", block_edited, alone=True),
+        Kind("the block names a run that is not here", block_of_nothing, alone=True),
+        Kind("the block is taken out", block_gone, alone=True),
+        Kind("an adapter's weights are exchanged", weights_replaced, alone=True),
+        Kind("an adapter's weights and card are exchanged", weights_and_card_replaced, alone=True),
+        Kind("the adapters are gone", adapters_gone, alone=True),
+        Kind("a task of the suite is changed", task_changed, alone=True),
+        Kind("a task of the suite is damaged", task_damaged, alone=True),
+    ]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A finished run that nobody touched, with the project that reported it and Looper's state."""
+
+    project: Path
+    home: Path
+
+    @property
+    def run(self) -> Path:
+        return next((self.project / "runs").iterdir())
+
+
+def looper(project: Path, home: Path, runs: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    where = {**os.environ, "LOOPER_HOME": str(home), "LOOPER_RUNS": str(runs)}
+    command = [sys.executable, "-m", "looper.cli.main", *words]
+    return subprocess.run(command, cwd=project, env=where, capture_output=True, text=True)
+
+
+def made(place: Path) -> Base:
+    """The run, made by the command that makes every run."""
+    base = Base(place / "project", place / "home")
+    (base.project / "experiments").mkdir(parents=True)
+    (base.project / "experiments" / "audited.toml").write_text(PLAN)
+    (base.project / "LEARNINGS.md").write_text("# Learnings\n")
+    for words in (("run", "audited", "--workers", "2"), ("report", "audited")):
+        done = looper(base.project, base.home, base.project / "runs", *words)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+    return base
+
+
+def alone(base: Base, place: Path) -> Copy:
+    """A project of its own, with a state whose suites and adapters are its own too."""
+    shutil.copytree(base.project, place / "project")
+    for path in base.home.iterdir():
+        target = place / "home" / path.name
+        if path.name in ("suites", "adapters"):
+            shutil.copytree(path, target)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(path)
+    (run,) = (place / "project" / "runs").iterdir()
+    return Copy(run, place / "project", place / "home")
+
+
+def among(base: Base, runs: Path, name: str) -> Copy:
+    """One run folder of many; its page would say another folder's name, so it has none."""
+    target = runs / f"{base.run.name}-{name}"
+    shutil.copytree(base.run, target, ignore=shutil.ignore_patterns("report.html", "plots", "reserve"))
+    return Copy(target, base.project, base.home)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the command said of one copy."""
+
+    named: str
+    """The first finding, or what it says that it could not check; empty where it says nothing."""
+    traceback: bool = False
+    planted: bool = True
+    """False where the run has nothing of that kind to change."""
+
+
+def findings(said: str, folder: str) -> list[str]:
+    """What was found amiss in a run folder."""
+    lines = [line.removeprefix(f"{folder}: ") for line in said.splitlines() if line.startswith(f"{folder}: ")]
+    return [line for line in lines if not line.endswith("nothing amiss")]
+
+
+def look_at_many(base: Base, kinds: Sequence[Kind], place: Path, *, seal: bool) -> list[Seen]:
+    """All copies beside each other, looked at by one command."""
+    runs = place / f"runs-{'resealed' if seal else 'sealed'}"
+    copies = []
+    for number, kind in enumerate(kinds):
+        copy = among(base, runs, f"k{number}x")
+        try:
+            kind.plant(copy)
+        except NothingToChange:
+            shutil.rmtree(copy.run)
+        else:
+            if seal:
+                copy.reseal()
+        copies.append(copy.run.name)
+    done = looper(base.project, base.home, runs, "report", "--verify")
+    crashed = "Traceback" in done.stdout + done.stderr
+    if crashed:
+        print(done.stderr, file=sys.stderr)
+    seen = []
+    for name in copies:
+        if not (runs / name).exists():
+            seen.append(Seen("", planted=False))
+            continue
+        lines = findings(done.stdout, name)
+        unreadable = [line for line in done.stdout.splitlines() if name in line and "no usable run" in line]
+        seen.append(Seen(next(iter([*lines, *unreadable]), "") if done.returncode else "", crashed))
+    return seen
+
+
+def look_alone(base: Base, kind: Kind, place: Path, *, seal: bool) -> Seen:
+    """In a project of its own, with --strict: what is gone cannot be checked, and that is said by name."""
+    copy = alone(base, place)
+    kind.plant(copy)
+    if seal:
+        copy.reseal()
+    done = looper(copy.project, copy.home, copy.project / "runs", "report", "--verify", "--strict")
+    shutil.rmtree(place)
+    said = [
+        line
+        for line in done.stdout.splitlines()
+        if not line.endswith(("nothing amiss", " not checked")) and "runs, " not in line
+    ]
+    named = next(iter(said), "") if done.returncode == 1 else ""
+    return Seen(named.removeprefix(f"{copy.run.name}: "), "Traceback" in done.stdout + done.stderr)
+
+
+def look(base: Base, kinds: Sequence[Kind], place: Path) -> Iterator[tuple[Kind, Seen, Seen | None]]:
+    """Each kind with what was said of it without and with a new seal."""
+    many = [kind for kind in kinds if not kind.alone]
+    kept = look_at_many(base, many, place, seal=False) if many else []
+    again = [kind for kind in many if kind.sealable]
+    anew = dict(
+        zip(
+            [kind.name for kind in again],
+            look_at_many(base, again, place, seal=True) if again else [],
+            strict=True,
+        )
+    )
+    for kind, seen in zip(many, kept, strict=True):
+        yield kind, seen, anew.get(kind.name)
+    for kind in kinds:
+        if kind.alone:
+            yield (
+                kind,
+                look_alone(base, kind, place / "one", seal=False),
+                look_alone(base, kind, place / "one", seal=True),
+            )
+
+
+def wrong(kind: Kind, kept: Seen, anew: Seen | None) -> str:
+    """What does not hold of a kind; empty where all does."""
+    if not kept.planted:
+        return ""
+    if kept.traceback or (anew is not None and anew.traceback):
+        return "a traceback"
+    if not kept.named:
+        return "not named although the seal was left alone"
+    if anew is not None and kind.reach and not anew.named:
+        return "not named although another record contradicts it"
+    return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--base", type=Path, help="folder with project/ and home/ of an earlier call")
+    parser.add_argument(
+        "--keep", type=Path, help="where the run is made and kept, for later calls with --base"
+    )
+    parser.add_argument("--only", default="", help="kinds whose name has these words")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tamper-") as folder:
+        place = Path(folder)
+        found = options.base and Base(options.base / "project", options.base / "home")
+        base = found or made(options.keep or place / "base")
+        clean = looper(base.project, base.home, base.project / "runs", "report", "--verify", "--strict")
+        print(clean.stdout.strip())
+        if clean.returncode:
+            raise SystemExit(f"The run itself does not verify: {clean.stderr.strip()}")
+        kinds = [kind for kind in [*in_runs(), *elsewhere()] if options.only in kind.name]
+        bad, counts = [], {"planted": 0, "named": 0, "anew": 0, "out": 0}
+        for kind, kept, anew in look(base, kinds, place):
+            state = (
+                "–"
+                if anew is None
+                else "named"
+                if anew.named
+                else "out of reach"
+                if not kind.reach
+                else "not named"
+            )
+            print(
+                f"{kind.name:62} {'named' if kept.named else 'not named':10} {state:13} {(anew or kept).named[:90]}"
+            )
+            counts["planted"] += kept.planted
+            counts["named"] += bool(kept.named)
+            counts["anew"] += state == "named"
+            counts["out"] += state == "out of reach"
+            if said := wrong(kind, kept, anew):
+                bad.append(f"{kind.name}: {said}")
+        print(
+            f"{counts['planted']} kinds: {counts['named']} named without a new seal; with one {counts['anew']} named, "
+            f"{counts['out']} out of reach"
+        )
+        for line in bad:
+            print(line)
+        raise SystemExit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()

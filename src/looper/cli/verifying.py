@@ -1,0 +1,97 @@
+"""What `looper report --verify` and `looper report --sign` look at, run by run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from looper.cli.adapters import card_reader, served_hash
+from looper.cli.preparing import tasks_as_they_are
+from looper.cli.settings import Settings
+from looper.cli.wiring import code_version, put_at, texts_at
+from looper.errors import BadInput
+from looper.journal import read_stream
+from looper.records.base import content_hash
+from looper.records.plan import RunManifest
+from looper.records.seal import Seal
+from looper.records.task import Task
+from looper.views.audit import Outside, audit, unchecked
+from looper.views.runs import RunView
+from looper.views.signatures import Signature, signature_of, signatures_in, signed_amiss
+from looper.views.web.page import look_at_page
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What was put elsewhere, by run."""
+
+    place: Path
+    of: Mapping[str, list[Signature]]
+
+
+@dataclass
+class Verifier:
+    """Looks at runs, one after the other; what they share is had once."""
+
+    settings: Settings
+    signed: Signed | None = None
+
+    def look(self, run: RunView) -> tuple[list[str], list[str]]:
+        """What does not fit, and what could not be looked at."""
+        outside = self._outside(run.manifest)
+        page = look_at_page(run, code_version())
+        amiss = [*audit(run, outside), *page.amiss]
+        unseen = [*unchecked(run, outside), *([page.unchecked] if page.unchecked else [])]
+        if self.signed is not None:
+            if run.folder.name in self.signed.of:
+                amiss += signed_amiss(run.folder, self.signed.of, str(self.signed.place))
+            else:
+                unseen.append(f"its seal was not signed in {self.signed.place}")
+        return amiss, unseen
+
+    def _outside(self, manifest: RunManifest) -> Outside:
+        tasks: tuple[Task, ...] = ()
+        why = ""
+        try:
+            tasks = tasks_as_they_are(manifest, self.settings)
+        except BadInput as error:
+            why = str(error)
+        return Outside(
+            tasks_hash=None if why else content_hash(*tasks),
+            adapter=card_reader(self.settings),
+            code_version=code_version(),
+            tasks={task.instance_id: task for task in tasks},
+            why_no_tasks=why,
+            served=served_hash(self.settings),
+        )
+
+
+def signed_at(place: Path) -> Signed:
+    """Raises BadInput where nothing was signed there."""
+    found: dict[str, list[Signature]] = {}
+    for one in signatures_in(texts_at(place)):
+        found.setdefault(one.run, []).append(one)
+    if not found:
+        raise BadInput(f"{place} has no signature of a run. Put some there: looper report --sign {place}")
+    return Signed(place, found)
+
+
+def sign_seals(settings: Settings, runs: Sequence[RunView], place: Path) -> Iterator[str]:
+    """Put the hash of each run's seals where it is not there yet; what was done, in words. Raises BadInput."""
+    if place.resolve().is_relative_to(settings.runs.resolve()):
+        raise BadInput(
+            f"{place} lies below {settings.runs}: who changes a run there can change it too. Name a place elsewhere."
+        )
+    known = {(one.run, one.sha256) for one in signatures_in(texts_at(place))}
+    new: dict[str, str] = {}
+    for run in runs:
+        seals = list(read_stream(run.folder, "seals", Seal))
+        if not seals:
+            yield f"{run.folder.name}: not signed, it has no seal"
+            continue
+        one = signature_of(run.folder, seals[-1].ended)
+        if (one.run, one.sha256) in known:
+            yield f"{one.run}: signed before"
+            continue
+        new[f"{one.run}-{one.sha256[:12]}"] = one.line()
+    put_at(place, new)
+    yield from (f"{place}: {line}" for line in new.values())

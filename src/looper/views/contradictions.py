@@ -1,0 +1,583 @@
+"""Records of one run that contradict each other: what one of them says, another one knows."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import isclose
+
+from looper.journal import Damage, placed_records, read_stream
+from looper.records.base import content_hash
+from looper.records.learning import Source
+from looper.records.luck import sampling_seed
+from looper.records.memory import MemoryItem
+from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell
+from looper.records.seal import Seal
+from looper.records.task import Task
+from looper.records.training import AdapterRecord
+from looper.records.trajectory import ModelIdentity, Step, StopReason, Trajectory
+from looper.records.treatment import Consolidation, ProofKind
+from looper.records.verdict import Outcome, TestOutcome, Verdict
+from looper.views.index import StepIndex, kept_index
+from looper.views.runs import RunView
+
+SHOWN = 3
+"""So many cells are named in one finding."""
+
+
+@dataclass
+class Found:
+    """Findings by what was found, with the cells, or other names, that show it."""
+
+    cells: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, what: str, cell: str) -> None:
+        self.cells.setdefault(what, []).append(cell)
+
+    def lines(self) -> Iterator[str]:
+        for what, cells in self.cells.items():
+            more = f" and {len(cells) - SHOWN} more" if len(cells) > SHOWN else ""
+            yield f"{what}: {', '.join(cells[:SHOWN])}{more}"
+
+
+@dataclass
+class AttemptSteps:
+    """What the steps of one attempt say together."""
+
+    count: int = 0
+    in_order: bool = True
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    """None where a step has none."""
+    model_s: float = 0.0
+    guards: Counter[str] = field(default_factory=Counter)
+    memory: set[str] = field(default_factory=set)
+    stopped: StopReason | None = None
+    went_on: bool = False
+    """Past a step that ended the rollout."""
+
+    def add(self, step: Step) -> None:
+        self.count += 1
+        self.in_order &= step.index == self.count
+        usage = step.reply.usage
+        self.prompt_tokens = _sum(self.prompt_tokens, usage.prompt_tokens)
+        self.completion_tokens = _sum(self.completion_tokens, usage.completion_tokens)
+        self.model_s += step.reply.wall_s
+        self.guards.update(step.guards)
+        self.memory.update(step.memory)
+        self.went_on |= self.stopped is not None
+        self.stopped = step.stop_reason
+
+
+def _sum(before: int | None, more: int | None) -> int | None:
+    return None if before is None or more is None else before + more
+
+
+@dataclass(frozen=True)
+class Records:
+    """One run, with what else is known of its tasks and adapters."""
+
+    run: RunView
+    tasks: Mapping[str, Task]
+    """By id; empty where they cannot be had."""
+    adapter: Callable[[str], AdapterRecord | None]
+    """The card of an adapter; None for one that is not here. Raises ValueError where it is damaged."""
+    served: Callable[[str], str | None]
+    """The hash by which a rollout names an adapter that it was served with, by the adapter's id; None for one that is not here."""
+    same_code: bool
+    """Whether the code that looks is the one that recorded."""
+    sealed: bool
+    damage: list[Damage] = field(default_factory=list)
+    """Lines of steps and of memory that cannot be read."""
+
+    @cached_property
+    def arms(self) -> dict[str, Arm]:
+        plan = self.run.manifest.plan
+        return {arm.name: arm for arm in (*plan.arms, *(found for _, found in plan.all_experience()))}
+
+    @cached_property
+    def _read(self) -> tuple[dict[tuple[str, int], AttemptSteps], bool]:
+        """One pass, a step at a time: the attempts, and whether the index beside the steps says the same."""
+        kept, again = kept_index(self.run.folder), StepIndex()
+        found: dict[tuple[str, int], AttemptSteps] = {}
+        for place, step in placed_records(self.run.folder, "steps", Step, self.damage):
+            found.setdefault((step.cell, step.attempt), AttemptSteps()).add(step)
+            if place < kept.bytes:
+                again.add(place, step)
+        return found, bool(self.damage) or again.attempts == kept.attempts
+
+    @property
+    def steps(self) -> dict[tuple[str, int], AttemptSteps]:
+        return self._read[0]
+
+    @property
+    def index_fits(self) -> bool:
+        return self._read[1]
+
+    @cached_property
+    def items(self) -> dict[str, MemoryItem]:
+        return {item.id: item for item in read_stream(self.run.folder, "memory", MemoryItem, self.damage)}
+
+    @cached_property
+    def learned(self) -> dict[tuple[str, int], list[Consolidation]]:
+        """By arm and seed, the last of each repository and round."""
+        found: dict[tuple[str, int], list[Consolidation]] = {}
+        for one in {each.key: each for each in self.run.consolidations}.values():
+            found.setdefault((one.arm, one.seed), []).append(one)
+        return found
+
+    def card(self, name: str) -> AdapterRecord | None:
+        """Damage is told where the adapters are looked at."""
+        try:
+            return self.adapter(name)
+        except ValueError:
+            return None
+
+    def repo_of(self, instance_id: str) -> str:
+        """Repository of a task; what stands before the last hyphen of its id where the task is not here."""
+        task = self.tasks.get(instance_id)
+        return task.repo if task else instance_id.rpartition("-")[0].replace("__", "/")
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the same patch has the same verdict each time: tests of real repositories may not."""
+        return self.run.manifest.plan.selection.suite not in REAL_SUITES
+
+
+def contradictions(records: Records) -> list[str]:
+    """Each in words, with the cells or names that show it."""
+    found = Found()
+    for look in (_rollouts, _attempts, _verdicts, _served, _learned, _proved, _asked, _sessions):
+        look(records, found)
+    lines = list(found.lines())
+    if not records.index_fits:
+        lines.append("steps.index.json is not what the steps say. Remove it; it is made again")
+    return lines
+
+
+def _rollouts(records: Records, found: Found) -> None:
+    run, manifest = records.run, records.run.manifest
+    hashes: dict[str, str] = {}
+    trees: dict[str, str] = {}
+    for end in run.trajectories:
+        cell, arm = end.cell, records.arms.get(end.arm)
+        name, seed, task = cell.split("/", 2) if cell.count("/") >= 2 else ("", "", "")
+        if (name, task) != (end.arm, end.instance_id):
+            found.add("rollouts whose cell is not theirs", cell)
+        steps = records.steps.get((cell, end.attempt), AttemptSteps())
+        _of_its_steps(end, steps, found)
+        # What another version of the agent says of its own end and time is its own word.
+        if arm is not None and not arm.agent and steps.count == end.steps:
+            _ended_as_its_steps(end, steps, found)
+        if content_hash(end.patch) != end.patch_hash:
+            found.add("patches that are not what their hash says", cell)
+        if end.patch_at_limit != (
+            bool(end.patch) and end.stop_reason not in (StopReason.DONE, StopReason.IMPORTED)
+        ):
+            found.add("rollouts whose end and whose patch contradict each other", cell)
+        if end.code_version != manifest.code_version:
+            found.add("rollouts of another code than the manifest's", cell)
+        configured = arm.config_hash() if arm is not None and records.same_code else end.arm_hash
+        if end.arm_hash != hashes.setdefault(end.arm, configured):
+            found.add(f"the arm {end.arm} is configured otherwise than its rollouts were", cell)
+        if end.sandbox != manifest.sandbox or (
+            end.environment and end.environment not in manifest.environments
+        ):
+            found.add("rollouts in another sandbox or environment than the manifest's", cell)
+        if end.workspace_clean_state != trees.setdefault(end.instance_id, end.workspace_clean_state):
+            found.add("rollouts that began with another tree than others at their task", cell)
+        if arm is not None and seed.isdigit() and end.stop_reason is not StopReason.IMPORTED:
+            planned = Cell(arm=end.arm, seed=int(seed), instance_id=end.instance_id)
+            if end.seed != sampling_seed(planned, arm):
+                found.add("rollouts that were not sampled with their cell's luck", cell)
+        _told(end, arm, records, found)
+
+
+def _of_its_steps(end: Trajectory, steps: AttemptSteps, found: Found) -> None:
+    cell = end.cell
+    if steps.count != end.steps:
+        found.add("rollouts with more or fewer steps than they ended with", cell)
+        return
+    if not steps.in_order:
+        found.add("rollouts whose steps are not in order", cell)
+    for ours, theirs in (
+        (end.prompt_tokens, steps.prompt_tokens),
+        (end.completion_tokens, steps.completion_tokens),
+    ):
+        if None not in (ours, theirs) and ours != theirs:
+            found.add("rollouts whose steps do not add up to their tokens", cell)
+            break
+    if Counter(end.guards) != steps.guards:
+        found.add("rollouts whose guards fired otherwise than in their steps", cell)
+
+
+def _ended_as_its_steps(end: Trajectory, steps: AttemptSteps, found: Found) -> None:
+    if steps.went_on or (steps.stopped is not None and steps.stopped is not end.stop_reason):
+        found.add("rollouts that ended otherwise than their steps", end.cell)
+    if end.steps and not isclose(end.model_s, steps.model_s, rel_tol=1e-6, abs_tol=1e-6):
+        found.add("rollouts whose steps do not add up to their model's time", end.cell)
+
+
+def _told(end: Trajectory, arm: Arm | None, records: Records, found: Found) -> None:
+    """That what was told from memory is there, and that only who remembers was told anything."""
+    steps = records.steps.get((end.cell, end.attempt), AttemptSteps())
+    if not steps.memory <= {*end.memory}:
+        found.add("rollouts that were told other memories than their steps", end.cell)
+    if not end.memory:
+        return
+    if arm is not None and (arm.learning is None or arm.learning.remembers is None):
+        found.add("rollouts that were told memories although their arm has none", end.cell)
+    if not {*end.memory} <= records.items.keys():
+        found.add("rollouts that were told memories that are not there", end.cell)
+
+
+def _attempts(records: Records, found: Found) -> None:
+    """That attempts are numbered from 1, each with its end."""
+    run = records.run
+    ends = {(verdict.cell, verdict.attempt): verdict for verdict in run.verdicts}
+    numbers: dict[str, list[int]] = {}
+    for cell, attempt in ends:
+        numbers.setdefault(cell, []).append(attempt)
+    for cell, of_cell in numbers.items():
+        if of_cell != list(range(1, len(of_cell) + 1)):
+            found.add("cells with an attempt that is gone, or was put in", cell)
+    if not records.sealed:
+        return
+    for end in run.trajectories:
+        if (end.cell, end.attempt) not in ends:
+            found.add("rollouts without a verdict", end.cell)
+    for (cell, attempt), steps in records.steps.items():
+        verdict = ends.get((cell, attempt))
+        judged = verdict is not None and verdict.outcome.is_verdict
+        if steps.count and (cell, attempt) not in run.ends and (verdict is None or judged):
+            found.add("steps of an attempt that has no end", cell)
+
+
+def _verdicts(records: Records, found: Found) -> None:
+    run, manifest = records.run, records.run.manifest
+    by_key = {f"{verdict.cell}#{verdict.attempt}": verdict for verdict in run.verdicts}
+    tests: dict[str, tuple[frozenset[str], frozenset[str]]] = {
+        name: (frozenset(task.fail_to_pass), frozenset(task.pass_to_pass))
+        for name, task in records.tasks.items()
+    }
+    outcomes: dict[tuple[str, str, str, str], Outcome] = {}
+    for verdict in run.verdicts:
+        cell = verdict.cell
+        if said := as_tests_say(verdict):
+            found.add(said, cell)
+        end = run.ends.get((cell, verdict.attempt))
+        judged = verdict.outcome.is_verdict
+        if judged and end is None:
+            found.add("verdicts without a rollout", cell)
+        elif judged and end is not None and end.patch_hash != verdict.patch_hash:
+            found.add("verdicts on another patch than the rollout made", cell)
+        elif judged and end is not None and end.environment != verdict.environment:
+            found.add("verdicts in another environment than the rollout's", cell)
+        if verdict.sandbox != manifest.sandbox:
+            found.add("verdicts in another sandbox than the manifest's", cell)
+        # What another run judged stands there, and is audited with it.
+        here = verdict.same_as if ":" not in verdict.same_as else ""
+        if here and not _takes_over(verdict, by_key.get(verdict.same_as)):
+            found.add("verdicts that are not the same as the one they take over", cell)
+        if not _belongs(verdict, records.arms):
+            found.add("verdicts on another task than their cell's", cell)
+        named = frozenset(verdict.fail_to_pass), frozenset(verdict.pass_to_pass)
+        if named != tests.setdefault(verdict.instance_id, named):
+            found.add("verdicts with other tests than their task's", cell)
+        # A run of tests that time ended has no outcome for some, and is made again for the next cell.
+        whole = TestOutcome.MISSING not in (*verdict.fail_to_pass.values(), *verdict.pass_to_pass.values())
+        if judged and whole and records.deterministic and verdict.outcome is not Outcome.TAMPERED:
+            key = verdict.instance_id, verdict.patch_hash, verdict.environment, verdict.verifier
+            if verdict.outcome is not outcomes.setdefault(key, verdict.outcome):
+                found.add("verdicts that differ from others on the same patch", cell)
+
+
+def as_tests_say(verdict: Verdict) -> str:
+    """What is wrong with an outcome, by the outcomes of its tests; empty where nothing is."""
+    fixed, kept = verdict.fail_to_pass.values(), verdict.pass_to_pass.values()
+    ran = any(test is not TestOutcome.MISSING for test in (*fixed, *kept))
+    passed = bool(fixed) and all(test.passes for test in (*fixed, *kept))
+    match verdict.outcome:
+        case Outcome.RESOLVED if not passed or verdict.cause or verdict.tampering:
+            return "verdicts that say resolved while their tests do not"
+        case Outcome.UNRESOLVED if passed and not verdict.cause:
+            return "verdicts that say unresolved while every test passed"
+        case Outcome.UNRESOLVED if not verdict.cause:
+            return "verdicts that say unresolved and do not say why"
+        case Outcome.TAMPERED if not verdict.tampering:
+            return "verdicts that say tampered and do not say how"
+        case Outcome.INFRA_ERROR if ran:
+            return "infra errors in which tests ran"
+        case Outcome.UNRESOLVED if not ran and not verdict.patch_hash:
+            return "verdicts that say unresolved where nothing was judged: infra errors under another name"
+    if verdict.f2p_only and (not all(test.passes for test in fixed) or all(test.passes for test in kept)):
+        return "verdicts that say that only kept tests broke while their tests do not"
+    return ""
+
+
+def _takes_over(verdict: Verdict, other: Verdict | None) -> bool:
+    same = ("outcome", "cause", "fail_to_pass", "pass_to_pass", "patch_hash", "environment", "verifier")
+    return other is not None and all(getattr(verdict, name) == getattr(other, name) for name in same)
+
+
+def _belongs(verdict: Verdict, arms: Mapping[str, Arm]) -> bool:
+    arm, _, rest = verdict.cell.partition("/")
+    return arm in arms and rest.partition("/")[2] == verdict.instance_id
+
+
+def _served(records: Records, found: Found) -> None:
+    """That each arm was served by the model that was planned, with the adapter that it has and no other."""
+    known: dict[str, str] = {}
+    """Adapter → the hash that it was served by."""
+    for end in records.run.trajectories:
+        arm = records.arms.get(end.arm)
+        if arm is None:
+            continue
+        planned = _planned(records, arm)
+        if planned is not None and planned.digest != "not asked" and _bare(end.model) != _bare(planned):
+            found.add("rollouts of another model than the manifest's", end.cell)
+        _right_adapter(records, arm, planned, end, known, found)
+
+
+def _bare(identity: ModelIdentity) -> ModelIdentity:
+    return identity.model_copy(update={"adapter": ""})
+
+
+def _planned(records: Records, arm: Arm) -> ModelIdentity | None:
+    """What the manifest says that an arm is served by; None for what it does not say."""
+    models, base = records.run.manifest.models, records.run.manifest.plan.base
+    if arm.role is not ArmRole.EXPERIENCE:
+        return models.get(arm.name)
+    return models.get(base.name) if base is not None and arm.model == base.model else None
+
+
+def _right_adapter(
+    records: Records,
+    arm: Arm,
+    planned: ModelIdentity | None,
+    end: Trajectory,
+    known: dict[str, str],
+    found: Found,
+) -> None:
+    learns = arm.learning is not None and arm.learning.treatment.is_adapter
+    gathers = arm.role is ArmRole.EXPERIENCE
+    if not learns:
+        if planned is not None and end.model.adapter != planned.adapter:
+            found.add("rollouts with an adapter that their arm does not have", end.cell)
+        return
+    if not end.model.adapter:
+        found.add("rollouts without the adapter of their arm", end.cell)
+        return
+    learner = _learner(records, arm) if gathers else arm.name
+    seed = end.cell.split("/")[1]
+    of_seed = records.learned.get((learner, int(seed)), []) if seed.isdigit() else []
+    rounds = max((one.round for one in of_seed), default=1)
+    mine = [
+        one.adapter
+        for one in of_seed
+        if one.adapter
+        and (gathers or one.round == rounds)
+        and one.repo in ("", records.repo_of(end.instance_id))
+    ] or [one.adapter for one in of_seed if one.adapter and (gathers or one.round == rounds)]
+    if not mine:
+        found.add("rollouts with an adapter that nobody recorded the making of", end.cell)
+        return
+    here = [records.served(name) for name in mine]
+    if None not in here:
+        if end.model.adapter not in here:
+            found.add("rollouts with another adapter than their arm's", end.cell)
+        return
+    if len(mine) == 1 and end.model.adapter != known.setdefault(mine[0], end.model.adapter):
+        found.add("rollouts with another adapter than their arm's", end.cell)
+
+
+def _learner(records: Records, gathering: Arm) -> str:
+    """The arm that gathers experience under another name, before a later round of its own."""
+    arms = records.run.manifest.plan.arms
+    return next((arm.name for arm in arms if arm.learning == gathering.learning), "")
+
+
+def _learned(records: Records, found: Found) -> None:
+    """That what was learned is made of successes which are there, and is what the card of its adapter says."""
+    run, manifest = records.run, records.run.manifest
+    by_name = {arm.name: arm for arm in manifest.plan.arms}
+    gathering = {arm.name for _, arm in manifest.plan.all_experience()}
+    resolved = {
+        (cell.split("/")[1], verdict.instance_id)
+        for cell, verdict in run.final.items()
+        if cell.partition("/")[0] in gathering and verdict.outcome is Outcome.RESOLVED
+    }
+    owners: dict[str, str] = {}
+    for one in {each.key: each for each in run.consolidations}.values():
+        name, arm = f"{one.arm}, seed {one.seed}, {one.repo or 'all repositories'}", by_name.get(one.arm)
+        if arm is None or arm.learning is None or arm.learning.treatment is not one.treatment:
+            found.add("what was learned by an arm that does not learn that", name)
+            continue
+        if one.seed not in manifest.plan.seeds_of(arm):
+            found.add("what was learned with a seed that the plan does not have", name)
+        if one.adapter and (one.adapter not in one.made or not {*one.after} <= {*one.made}):
+            found.add("adapters that are none of those that were made on the way to them", name)
+        if one.adapter and owners.setdefault(one.adapter, one.arm) != one.arm:
+            _shared(records, one, owners[one.adapter], found)
+        if any((str(one.seed), task) not in resolved for task in one.selection.tasks):
+            found.add("what was learned from successes that are none", name)
+        elif one.round == 1 and not arm.learning.elsewhere and (said := _counts(records, arm, one)):
+            found.add(said, name)
+        if not {*one.items} <= records.items.keys():
+            found.add("what was learned from memories that are not there", name)
+        _as_on_the_card(records, one, name, found)
+    sealed = [seal for seal in read_stream(run.folder, "seals", Seal) if seal.adapters]
+    used = {one.adapter for one in run.consolidations if one.adapter}
+    for adapter in sorted(sealed[-1].adapters.keys() - used) if sealed else ():
+        found.add("adapters that were served and that no arm learned", adapter)
+
+
+def _shared(records: Records, one: Consolidation, other: str, found: Found) -> None:
+    """One adapter of two arms is what both made of the same, or a name that was exchanged: whoever has it was proved to have it."""
+    proved = {proof.arm for proof in records.run.proofs if proof.subject == one.adapter}
+    for arm in {one.arm, other} - proved:
+        found.add("adapters of another arm", f"{one.adapter} of {arm}")
+
+
+def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
+    """What is wrong with how many attempts were seen, and how many of them failed; empty where nothing is."""
+    assert arm.learning is not None
+    plan, run = records.run.manifest.plan, records.run
+    names = {found.name for found in plan.experience_arms(arm.learning.source)}
+    tasks = set(run.manifest.experience_tasks.get(arm.learning.source, ()))
+    evaluated = {records.repo_of(task) for task in run.manifest.tasks}
+    verdicts = [
+        verdict
+        for cell, verdict in run.final.items()
+        if cell.split("/")[0] in names
+        and cell.split("/")[1] == str(one.seed)
+        and verdict.instance_id in tasks
+        and (cell, verdict.attempt) in run.ends
+        and records.repo_of(verdict.instance_id) in ((one.repo,) if one.repo else evaluated)
+    ]
+    # What failed outside of the agent may have been tried again, after it was learned from.
+    if not verdicts or arm.learning.source is Source.GUIDED or one.selection.without_verdict:
+        return ""
+    failed = sum(found.outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED) for found in verdicts)
+    if (one.selection.seen, one.selection.unresolved) != (len(verdicts), failed):
+        return "what was learned from other attempts than there are"
+    return ""
+
+
+def _as_on_the_card(records: Records, one: Consolidation, name: str, found: Found) -> None:
+    manifest = records.run.manifest
+    cards = [records.card(adapter) for adapter in one.made]
+    whole = [card for card in cards if card is not None]
+    if not one.made or len(whole) < len(cards):
+        return
+    if sum(card.trained_tokens for card in whole) != one.trained_tokens:
+        found.add("adapters that were trained on other tokens than recorded", name)
+    if not isclose(sum(card.seconds for card in whole), one.training_s, rel_tol=1e-6, abs_tol=1e-6):
+        found.add("adapters that were trained for another time than recorded", name)
+    planned = manifest.models.get(manifest.plan.learners_base.name)
+    for card in whole:
+        if planned is not None and card.base.digest != planned.digest:
+            found.add("adapters that were trained on another model than the manifest's", name)
+        if {*card.tasks} & {*manifest.tasks}:
+            found.add("adapters that have seen tasks that they are judged on", name)
+        elif not {*card.tasks} <= {task for of in manifest.experience_tasks.values() for task in of}:
+            found.add("adapters that were trained on tasks that the plan does not learn from", name)
+
+
+def _proved(records: Records, found: Found) -> None:
+    """That what was proved is what was served, and that nobody worked without a proof."""
+    run = records.run
+    kinds = (ProofKind.ADAPTER_ARRIVED, ProofKind.ZERO_IS_BASE)
+    of_adapters = (*kinds, ProofKind.VALID_ACTIONS, ProofKind.RETENTION)
+    proved: dict[str, set[str]] = {}
+    for proof in run.proofs:
+        if proof.arm not in records.arms:
+            found.add("proofs of an arm that the plan does not have", proof.arm)
+        if proof.kind in of_adapters:
+            made = {
+                one.adapter
+                for (arm, _), all_of in records.learned.items()
+                if arm == proof.arm
+                for one in all_of
+            }
+            if proof.subject not in made:
+                found.add("proofs of an adapter that is not the arm's", f"{proof.subject} of {proof.arm}")
+        if proof.kind in kinds and proof.passed:
+            proved.setdefault(proof.arm, set()).add(proof.subject)
+    at_work = {verdict.cell.partition("/")[0] for verdict in run.verdicts}
+    remembered = {proof.arm for proof in run.proofs if proof.kind is ProofKind.MEMORY_DELIVERED}
+    for arm in run.manifest.plan.arms:
+        if arm.learning is None or arm.name not in at_work:
+            continue
+        if arm.learning.remembers is not None and arm.name not in remembered:
+            found.add("arms that worked without the proof of their memory", arm.name)
+        if not arm.learning.treatment.is_adapter:
+            continue
+        for seed in run.manifest.plan.seeds_of(arm):
+            mine = records.learned.get((arm.name, seed), [])
+            rounds = max((one.round for one in mine), default=1)
+            for one in mine:
+                if one.round == rounds and one.adapter not in proved.get(arm.name, set()):
+                    found.add(
+                        "arms that worked without the proof of their adapter", f"{arm.name}, {one.adapter}"
+                    )
+            if not mine:
+                found.add("arms that worked without having learned", f"{arm.name}, seed {seed}")
+
+
+def _asked(records: Records, found: Found) -> None:
+    """That arms were asked about successes that are some, with adapters of theirs, and all about the same."""
+    run, plan = records.run, records.run.manifest.plan
+    bases = {arm.name for arm in plan.arms if arm.role in (ArmRole.BASE, ArmRole.AGAIN)}
+    resolved = {
+        verdict.instance_id
+        for cell, verdict in run.final.items()
+        if cell.partition("/")[0] in bases and verdict.outcome is Outcome.RESOLVED
+    }
+    last = [one for one in run.likelihoods if one.last]
+    about = {*last[0].held_out} if last else set()
+    for one in run.likelihoods:
+        name = f"{one.arm}, seed {one.seed}, after {one.batches} batches"
+        made = {adapter for found_ in records.learned.get((one.arm, one.seed), []) for adapter in found_.made}
+        if one.arm not in records.arms or not {*one.adapters} <= made:
+            found.add("likelihoods with an adapter that is not the arm's", name)
+        if not {*one.held_out} <= resolved:
+            found.add("likelihoods of successes that are none", name)
+        elif one.last and {*one.held_out} != about and len(run.sessions) == 1:
+            # A later session may have had more successes to ask about.
+            found.add("likelihoods of other successes than the other arms were asked about", name)
+    for key, count in Counter(one.key for one in run.likelihoods).items():
+        if count > 1:
+            found.add("likelihoods that are there twice", f"{key[0]}, seed {key[1]}")
+    asked = {(one.arm, one.seed) for one in last}
+    if records.sealed:
+        for arm in plan.arms:
+            seeds = {seed for seed in plan.seeds_of(arm) if (arm.name, seed) in asked}
+            for seed in {*plan.seeds_of(arm)} - seeds if seeds else ():
+                found.add("likelihoods that are gone", f"{arm.name}, seed {seed}")
+    for attempt in run.attempt_likelihoods:
+        if (attempt.cell, attempt.attempt) not in run.ends:
+            found.add("likelihoods of attempts that are not there", attempt.cell)
+
+
+def _sessions(records: Records, found: Found) -> None:
+    """That no process saw more ends than there are, or went on with another run."""
+    run, before = records.run, 0
+    if not run.sessions and (run.folder / "sessions.jsonl").exists():
+        found.add("no session is there, and somebody must have worked on it", run.folder.name)
+    # What was damaged and set aside is done again, and was an end once.
+    whole = not run.damage and not any(run.folder.glob("*.damaged"))
+    for number, session in enumerate(run.sessions, 1):
+        done = session.done_before
+        if whole and (not before <= done <= len(run.final) or (number == 1 and done)):
+            found.add("sessions that found other cells ended than there are", f"session {number}")
+        before = done
+        named = session.command.partition(" --run ")[2].split(" ")[0].strip("'\"").rpartition("/")[2]
+        if named and named != run.folder.name and run.manifest.run_hash() not in named:
+            found.add("sessions that went on with another run", named)
+    arms = {arm.name for arm in run.manifest.plan.arms}
+    for trained in run.trainings:
+        if trained.event.iteration > trained.event.iterations > 0:
+            found.add("trainings that went on past their end", trained.what)
+        if trained.what.partition(",")[0] not in arms:
+            found.add("trainings of an arm that the plan does not have", trained.what)
