@@ -28,10 +28,12 @@ role = "base"
 name = "again"
 role = "again"
 repetition = 1
+reason = "equal arms"
 [[arms]]
 name = "memory"
 role = "treatment"
 learning = { treatment = "memory" }
+reason = "what it may do"
 """
 DIFFERENCE = """
 [[contrasts]]
