@@ -25,8 +25,11 @@ the hash of all that. No result stands here. `looper plan exp09` says what a run
 it on the embedded default, `--profile swe --model mlx:FOLDER` on real issues; `looper report exp09` writes what came of it to
 `docs/results/exp09.md`. All results in one table, and what is known by them: [LEARNINGS.md](../LEARNINGS.md).
 
-All are decided alike. Differences are tested by a paired permutation over tasks, two-sided at 0.05, adjusted over all that the plan
-registers (Holm); margins by the 90 % interval, which is two one-sided tests at 0.05. The stop rule is to run every cell: nothing that
+All are decided alike. All that a plan registers, differences and margins, is one family at 0.05 (Holm); a difference is tested
+two-sided, a margin by two one-sided tests, and the interval beside a decision is the one that decides it. The unit is the repository
+where a plan learns and has ten of them or more, and then it speaks of repositories like these; else the task, and it speaks of these
+repositories. A plan with less than 80 % of a chance to show its primary contrast is a pilot: its figures are estimates, and decide
+nothing. How such decisions err is simulated in [statistics.md](statistics.md). The stop rule is to run every cell: nothing that
 was registered is said before the last one has its end, and less than 95 % of verdicts conclude nothing.
 """
 
