@@ -13,7 +13,8 @@ from looper.experiment.schedule import quoting
 from looper.metrics.design import unit_of
 from looper.metrics.paired import repository_of
 from looper.metrics.registered import ALPHA
-from looper.records.plan import Expect, Plan
+from looper.records.plan import Expect, Metric, Plan
+from looper.views.findings import counted
 from looper.views.forecast import discordance, measured, power_lines, time_lines
 
 
@@ -40,7 +41,7 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
     yield from _interest_lines(plan)
     yield from power
     yield (
-        f"cells: {cells} ({len(prepared.tasks)} tasks, {arms} arms, {len(plan.seeds)} seeds)"
+        f"cells: {cells} ({counted(len(prepared.tasks), 'task')}, {counted(arms, 'arm')}, {counted(len(plan.seeds), 'seed')})"
         + (f" and {gathering} to gather experience" if gathering else "")
         + f", {plan.order}"
     )
@@ -59,8 +60,9 @@ def _interest_lines(plan: Plan) -> Iterator[str]:
         return
     primary = plan.contrasts[0]
     effect = primary.expected if primary.expect is Expect.MORE else primary.margin
+    what = "tasks resolved" if primary.metric is Metric.RESOLVED else primary.metric.value.replace("_", " ")
     yield (
-        f"smallest effect of interest: {in_metric(primary, effect)} of {primary.metric.value.replace('_', ' ')} "
+        f"smallest effect of interest: {in_metric(primary, effect)} of {what} "
         f"(primary: {primary.name}, {primary.expect.value.replace('_', ' ')})"
     )
 
