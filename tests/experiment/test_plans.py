@@ -633,3 +633,23 @@ def test_a_contrast_whose_guards_are_off_in_both_arms_is_refused() -> None:
             'arm = "full"\nagainst = "minus_done_check"',
             'arm = "bare"\nagainst = "minus_done_check"',
         )
+
+
+@pytest.mark.parametrize(
+    ("metric", "written", "said"),
+    [
+        ("resolved", "10", 'must say its unit, as in "10 points", found 10'),
+        ("resolved", '"0.2 nats"', 'must say its unit, as in "10 points", found "0.2 nats"'),
+        ("retention", "0.2", 'must say its unit, as in "0.2 nats", found 0.2'),
+        ("retention", '"20 points"', 'must say its unit, as in "0.2 nats", found "20 points"'),
+        ("resolved", '"ten points"', 'must say its unit, as in "10 points", found "ten points"'),
+        ("resolved", '"500 points"', "must be less than 1.0, found 5.0"),
+    ],
+)
+def test_a_margin_says_its_unit(metric: str, written: str, said: str) -> None:
+    contrast = f'expect = "same"\nmetric = "{metric}"\nmargin = {written}'
+    changed = text().replace('expect = "same"', contrast, 1)
+    line = changed[: changed.index("margin = ")].count("\n") + 1
+    with pytest.raises(BadInput) as caught:
+        load(changed)
+    assert said in str(caught.value) and f"exp00.toml:{line}:" in str(caught.value)

@@ -39,7 +39,7 @@ DIFFERENCE = """
 [[contrasts]]
 arm = "memory"
 against = "base"
-expected = 0.3
+expected = "30 points"
 shown = "It helped."
 refuted = "It harmed."
 open = "It is open."

@@ -1,5 +1,6 @@
 """The text of an experiment file → the plan that runs, with every mistake named by file, line, column and key."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
@@ -27,6 +28,7 @@ from looper.records.plan import (
     Contrast,
     Gate,
     Limits,
+    Metric,
     Plan,
     Positive,
     Price,
@@ -81,12 +83,34 @@ class _ProfileText(_Closed):
     price: Price | None = None
 
 
+UNITS = {True: ("points", 100.0), False: ("nats", 1.0)}
+"""By whether a metric is a share: in what its differences are written, and how many of it are 1."""
+
+
+def _measured(value: Any, info: ValidationInfo) -> float:
+    """`"10 points"` or `"0.2 nats"`: a difference in the unit of its metric, which nobody has to guess."""
+    unit, whole = UNITS[info.data.get("metric", Metric.RESOLVED).is_share]
+    number, _, said = str(value).partition(" ")
+    try:
+        if isinstance(value, str) and said == unit:
+            return float(number) / whole
+    except ValueError:
+        pass
+    example = "10 points" if whole > 1 else "0.2 nats"
+    raise ValueError(f'must say its unit, as in "{example}", found {json.dumps(value, default=str)}')
+
+
+class _ContrastText(Contrast):
+    margin: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_measured)] = 0.1
+    expected: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_measured)] = 0.1
+
+
 class _ExperimentText(_Closed):
     title: str
     hypothesis: str
     factor: str
     arms: Annotated[tuple[_ArmText, ...], Field(min_length=1)]
-    contrasts: tuple[Contrast, ...] = ()
+    contrasts: tuple[_ContrastText, ...] = ()
     choices: tuple[Choice, ...] = ()
     measured_only: tuple[Gate, ...] = ()
     asserts: tuple[str, ...] = ()
@@ -223,7 +247,7 @@ def written_plan(
             arms=tuple(made.arm(file.arms[at], at) for at in arms),
             choices=tuple(file.choices[at] for at in choices),
             measured_only=file.measured_only,
-            contrasts=tuple(file.contrasts[at] for at in contrasts),
+            contrasts=tuple(Contrast(**dict(file.contrasts[at])) for at in contrasts),
             limits=changed.limits,
             order=changed.order,
             experience=changed.experience,
