@@ -175,24 +175,34 @@ class Runs:
     def differences(
         self, rng: np.random.Generator, effects: Sequence[float], between: float, within: float
     ) -> list[PairedDifference]:
-        """One for each true effect, against one base arm."""
+        """One for each true effect, against one base arm.
+
+        Half of the tasks are hard and half easy, so that equal arms differ in `discordance` of the cells. What helps helps at hard
+        tasks and what harms harms at easy ones, twice as much as on the whole.
+        """
         shape = (self.repositories, self.each, self.seeds)
-        base = rng.random(shape) < rng.choice([0.2, 0.5, 0.8], size=(*shape[:2], 1))
-        return [self._one(rng, base, effect, between, within) for effect in effects]
+        easy = rng.random((*shape[:2], 1)) < 0.5
+        least = (1 - sqrt(1 - 2 * self.discordance)) / 2
+        chance = np.where(easy, 1 - least, least)
+        base = rng.random(shape) < chance
+        return [self._one(rng, base, easy, chance, effect, between, within) for effect in effects]
 
     def _one(
-        self, rng: np.random.Generator, base: Array, effect: float, between: float, within: float
+        self,
+        rng: np.random.Generator,
+        base: Array,
+        easy: Array,
+        chance: Array,
+        effect: float,
+        between: float,
+        within: float,
     ) -> PairedDifference:
         shift = between * rng.standard_normal((self.repositories, 1, 1))
         shift = shift + within * rng.standard_normal((self.repositories, self.each, 1))
         if self.unit is Unit.TASK:
             shift -= shift.mean()
         true = effect + shift
-        rate = base.mean()
-        gain = (self.discordance / 2 + np.maximum(true, 0)) / max(1 - rate, 0.01)
-        loss = (self.discordance / 2 + np.maximum(-true, 0)) / max(rate, 0.01)
-        luck = rng.random(base.shape)
-        arm = np.where(base, luck >= loss, luck < gain)
+        arm = rng.random(base.shape) < chance + 2 * np.where(easy, np.minimum(true, 0), np.maximum(true, 0))
         units = base.size // self.seeds if self.unit is Unit.TASK else self.repositories
         return _difference(arm.reshape(units, -1), base.reshape(units, -1), self.unit)
 
