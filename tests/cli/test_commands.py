@@ -116,7 +116,7 @@ def test_a_plan_is_laid_out_without_its_model(project: Path, state: Path) -> Non
     assert (
         found.returncode == 0 and "memory: not estimated; The model in nowhere cannot be read" in found.stdout
     )
-    assert "smallest difference seen with 80 % power" in found.stdout
+    assert "the smallest difference that is shown in 80 % of runs is" in found.stdout
 
 
 def test_the_page_of_experiments_is_what_the_plans_and_the_learnings_say() -> None:

@@ -56,8 +56,8 @@ def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_
     tmp_path: Path, state: Path
 ) -> None:
     home = {"LOOPER_HOME": str(tmp_path / "home")}
-    listed = looper("run", "exp00", "--dry-run", "--arm", "noop", "--limit", "1", cwd=tmp_path, **home).stdout
-    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("noop/0/")]
+    listed = looper("run", "exp01", "--dry-run", "--arm", "base", "--limit", "1", cwd=tmp_path, **home).stdout
+    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
     asked = ["bench", "validate", "--suite", "micro", "--task", name]
     mirror = next((tmp_path / "home").rglob("*.git"))
     for part in (mirror / "objects").iterdir():
@@ -69,8 +69,8 @@ def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_
 
 def test_what_cannot_be_validated_is_one_line(tmp_path: Path, state: Path) -> None:
     home = {"LOOPER_HOME": str(state)}
-    listed = looper("run", "exp00", "--dry-run", "--arm", "noop", "--limit", "1", cwd=tmp_path, **home).stdout
-    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("noop/0/")]
+    listed = looper("run", "exp01", "--dry-run", "--arm", "base", "--limit", "1", cwd=tmp_path, **home).stdout
+    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
     near = looper("bench", "validate", "--suite", "micro", "--task", f"{name}x", cwd=tmp_path, **home)
     assert f"Did you mean {name}" in one_line(near) and near.returncode == 2
     table = looper(

@@ -97,7 +97,11 @@ def test_two_runs_are_compared_on_the_tasks_that_both_were_judged_on(tmp_path: P
     )
     said = "\n".join(import_lines([str(first), str(second)], tmp_path / "p.jsonl"))
     assert "a (OpenHands, other/model): 10 attempts" in said and "resolved 3 of 10, 30 %" in said
-    assert "b − a: +55.6 points" in said and "9 pairs, 5 gained, 0 lost" in said and "p = 0.062" in said
+    assert (
+        "b − a: +55.6 points" in said
+        and "9 pairs, 5 gained, 0 lost" in said
+        and "p = 0.062 by task (9)" in said
+    )
     assert "smallest difference that 9 such tasks show" in said
     lines = (tmp_path / "p.jsonl").read_text().splitlines()
     assert len(lines) == 19 and json.loads(lines[0])["model_patch"] == PATCH

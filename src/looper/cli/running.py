@@ -76,14 +76,14 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
     prepared = prepare(plan, settings)
     prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, options.arms)
-    for line in _about(prepared, options.overrides, settings):
-        say(line)
     with contextlib.ExitStack() as stack:
         site = Site(prepared.mirrors, settings, options.sandbox, say, plan.selection.isolation)
         models = Models(plan, site.workspaces, settings, Waits(say))
         stack.callback(models.close)
         _adapters_fit(plan, models, prepared.tasks)
         manifest = _manifest(prepared, site, models, options)
+        for line in _about(prepared, options.overrides, settings):
+            say(line)
         for source, share in manifest.drift.items():
             say(
                 f"{source.value}: {100 * share:.0f} % of the files that gold patches change have changed since"
