@@ -19,11 +19,12 @@ import numpy as np
 
 from looper.metrics.clustered import sign_flip
 from looper.metrics.continuous import bca
-from looper.metrics.design import ASSUMED_SPREAD, Design, power_of, smallest_visible
+from looper.metrics.design import Design, power_of, smallest_visible
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
     PairedDifference,
     Unit,
+    effective_pairs,
     line_rise,
     mcnemar_exact,
     mcnemar_mid_p,
@@ -210,11 +211,10 @@ class Runs:
 def _difference(arm: Array, base: Array, unit: Unit) -> PairedDifference:
     """As `paired_difference` makes it of the same cells, which `agrees` holds it against; a row is a unit."""
     moved = arm.astype(int) - base
-    units, members = moved.shape
+    units = len(moved)
     pairs, gains, losses = moved.size, int((moved > 0).sum()), int((moved < 0).sum())
     both = int((arm & base).sum())
-    independent = ((gains + losses) / pairs - ((gains - losses) / pairs) ** 2) / pairs
-    effect = float(moved.mean(axis=1).var(ddof=1)) / units / independent if independent > 0 else members
+    varies = float(moved.mean(axis=1).var(ddof=1)) / units
     return PairedDifference(
         both=both,
         gains=gains,
@@ -222,7 +222,7 @@ def _difference(arm: Array, base: Array, unit: Unit) -> PairedDifference:
         neither=pairs - both - gains - losses,
         unit=unit,
         units=units,
-        effective=pairs / min(max(effect, 1.0), float(members)),
+        effective=effective_pairs(pairs, gains, losses, units, varies),
         p_flip=sign_flip([float(value) for value in moved.sum(axis=1)]),
     )
 
@@ -311,7 +311,7 @@ def _power_rows(design: Runs, runs: int) -> Iterator[Row]:
         least = smallest_visible(promised_for)
         if least is None or least > 0.3:  # More than that leaves base no room to fail in.
             continue
-        between = ASSUMED_SPREAD if design.unit is Unit.REPOSITORY else 0.0
+        between = promised_for.spread if design.unit is Unit.REPOSITORY else 0.0
         rng = np.random.default_rng(family)
         shown = 0
         for _ in range(runs):

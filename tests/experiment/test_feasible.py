@@ -151,7 +151,7 @@ def test_p4_the_first_screen_has_the_smallest_effect_of_interest_and_the_power_f
     lines = list(plan_lines(RunOptions("exp12", "micro"), here))
     assert (
         lines[2]
-        == "smallest effect of interest: 5 points of resolved (primary: trajectories − base, not less)"
+        == "smallest effect of interest: 5 points of tasks resolved (primary: trajectories − base, not less)"
     )
     assert "equal arms differ" in lines[3] and any("power" in line for line in lines[4:6])
 

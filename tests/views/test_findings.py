@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from scripts.bench_report import IDENTITY, verdict
 
 from looper.experiment.plans import plan_from_text
-from looper.metrics.design import Design, power_of, smallest_visible
+from looper.metrics.design import Design, Scope, power_of, scope_of, smallest_visible, unit_of
 from looper.metrics.paired import Unit
 from looper.metrics.registered import Finding
 from looper.records.plan import Contrast, Expect, Gate, Override, RunManifest
@@ -149,9 +150,7 @@ def test_what_is_learned_per_repository_is_decided_by_repository_where_there_are
 def test_d1_on_a_few_repositories_nothing_is_said_of_others() -> None:
     run = run_of(DIFFERENCE, 5, 24, helped)
     assert run.unit is Unit.TASK
-    assert scope_line(run).startswith(
-        "about these repositories and no others, since what is learned is learned for each"
-    )
+    assert scope_line(run).startswith("about these repositories as they were learned here, and no others")
 
 
 def test_d7_a_run_that_could_not_have_seen_its_own_effect_decides_nothing() -> None:
@@ -212,4 +211,46 @@ def test_a_plan_says_before_anything_runs_whether_it_is_a_pilot(
     lines = "\n".join(power_lines(plan, tasks, ("earlier", 0.2)))
     assert "memory − base is shown with a chance of" in lines and "+30.0 points" in lines
     assert ("a PILOT, which decides nothing" in lines) is pilot
-    assert "assumed" in "\n".join(power_lines(plan, tasks, None))
+    assert "the plan takes 30 %" in lines, "what was measured is told, and decides nothing"
+    assert power_lines(plan, tasks, None).__next__() == lines.split("\n")[1]
+
+
+def test_what_was_learned_once_for_all_repositories_is_about_that_learning_alone() -> None:
+    text = BASE.replace(
+        '{ treatment = "memory" }', '{ treatment = "adapter", strategy = { name = "full_replay" } }'
+    )
+    plan = plan_from_text(
+        "x", text + DIFFERENCE + PROFILE.replace("max_tokens = 512", "max_tokens = 512"), "x.toml", "micro"
+    )
+    tasks = [f"r{repo}-{number}" for repo in range(24) for number in range(6)]
+    assert scope_of(plan, tasks) is Scope.ONE and unit_of(plan, tasks) is Unit.TASK
+
+
+def test_twelve_repositories_of_which_two_hold_most_tasks_are_too_few_to_generalise_from() -> None:
+    plan = plan_from_text("x", BASE + DIFFERENCE + PROFILE, "x.toml", "micro")
+    sizes = (231, 75, 44, 34, 32, 22, 22, 19, 10, 8, 2, 1)
+    tasks = [f"r{repo}-{number}" for repo, size in enumerate(sizes) for number in range(size)]
+    assert scope_of(plan, tasks) is Scope.THESE
+    assert (
+        scope_of(plan, [f"r{repo}-{number}" for repo in range(12) for number in range(20)])
+        is Scope.REPOSITORIES
+    )
+
+
+def test_whether_a_run_is_a_pilot_is_known_before_its_data() -> None:
+    """However often its equal arms turn out to differ, and whether or not its primary contrast was measured."""
+    for luck in (helped, steady, lambda arm, repo, rng: rng.random() < 0.5):
+        assert not run_of(DIFFERENCE, 24, 8, luck).pilot and run_of(DIFFERENCE, 2, 6, luck).pilot
+    small = run_of(DIFFERENCE + MARGIN, 2, 6, steady)
+    unmeasured = replace(small, verdicts=tuple(v for v in small.verdicts if not v.cell.startswith("memory/")))
+    found = unmeasured.registered
+    assert found[0].finding is Finding.NOT_MEASURED and found[1].finding is Finding.PILOT
+
+
+def test_an_arm_that_lost_a_tenth_of_its_cells_decides_nothing_however_whole_the_other_one_is() -> None:
+    run = run_of(DIFFERENCE, 24, 8, helped)
+    lost = {f"memory/0/r{repo}-0" for repo in range(20)}
+    assert len(lost) / len(run.cells("memory")) > 0.1
+    part = replace(run, verdicts=tuple(v for v in run.verdicts if v.cell not in lost))
+    assert part.registered[0].finding is Finding.INDECISIVE
+    assert run.registered[0].finding is Finding.SHOWN

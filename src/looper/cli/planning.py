@@ -11,7 +11,6 @@ from looper.errors import BadInput
 from looper.experiment.claims import in_metric
 from looper.experiment.schedule import quoting
 from looper.metrics.design import unit_of
-from looper.metrics.paired import repository_of
 from looper.metrics.registered import ALPHA
 from looper.records.plan import Expect, Metric, Plan
 from looper.views.findings import counted
@@ -96,9 +95,8 @@ def _decision_lines(prepared: Prepared) -> Iterator[str]:
     if not contrasts:
         return
     tested = sum(found.expect is Expect.MORE for found in contrasts)
-    repositories = len({repository_of(task.instance_id) for task in prepared.tasks})
     yield (
-        f"decided: once, when every cell has its end, by {unit_of(prepared.plan, repositories).value}; "
+        f"decided: once, when every cell has its end, by {unit_of(prepared.plan, [task.instance_id for task in prepared.tasks]).value}; "
         f"{tested} differences and {len(contrasts) - tested} margins in one family at {ALPHA} (Holm), each by its interval"
     )
 

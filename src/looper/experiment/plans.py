@@ -81,6 +81,8 @@ class _ProfileText(_Closed):
     limits: Limits
     experience: Experience | None = None
     price: Price | None = None
+    discordance: Annotated[float, Field(gt=0, le=1)] = 0.3
+    spread: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 
 UNITS = {True: ("points", 100.0), False: ("nats", 1.0)}
@@ -253,6 +255,8 @@ def written_plan(
             experience=changed.experience,
             attempts=changed.attempts,
             price=changed.price,
+            discordance=changed.discordance,
+            spread=changed.spread,
         )
     except ValidationError as error:
         both = Layers((*whole.texts, *layers.texts))

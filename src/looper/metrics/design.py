@@ -1,23 +1,38 @@
 """What a design could see, by drawing runs of it and deciding them as they will be decided."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
+from statistics import variance
 
-from looper.metrics.paired import ENOUGH_REPOSITORIES, PairedDifference, Unit, repository_of, student
+from looper.metrics.clustered import sign_flip
+from looper.metrics.paired import (
+    ENOUGH_REPOSITORIES,
+    PairedDifference,
+    Unit,
+    effective_pairs,
+    repository_of,
+)
 from looper.metrics.registered import ALPHA
 from looper.records.learning import Treatment
-from looper.records.plan import Contrast, Expect, Plan
+from looper.records.plan import Contrast, Expect, Metric, Plan
 
 ENOUGH = 0.8
 """Chance to see what a plan is about, below which it is a pilot."""
-ASSUMED_DISCORDANCE = 0.3
-"""Share of cells in which equal arms differ, where no run has measured it."""
-ASSUMED_SPREAD = 0.1
-"""Standard deviation of the true difference from repository to repository, where repositories are the unit."""
-DRAWS = 1000
+DRAWS = 500
 STEP = 0.01
 """Of the differences that are tried, in shares."""
+
+
+class Scope(StrEnum):
+    """What the differences of a plan can be about."""
+
+    REPOSITORIES = "repositories like these"
+    THESE = "these repositories as they were learned here, and no others"
+    ONE = "these tasks with what was learned here once for all repositories, and no other learning of it"
+    TASKS = "tasks like these of these repositories"
 
 
 @dataclass(frozen=True)
@@ -26,28 +41,43 @@ class Design:
 
     tasks: int
     seeds: int
+    """Of the arms of the primary contrast."""
     repositories: int
     unit: Unit
     family: int
     """Contrasts that are registered. A difference is counted at the first step of Holm's order, the hardest."""
     discordance: float
-    spread: float = ASSUMED_SPREAD
+    spread: float = 0.1
 
     @property
     def units(self) -> int:
         return self.repositories if self.unit is Unit.REPOSITORY else self.tasks
 
 
-def unit_of(plan: Plan, repositories: int) -> Unit:
-    """The unit of all that a plan decides.
+def scope_of(plan: Plan, tasks: Sequence[str]) -> Scope:
+    """`tasks` are ids.
 
-    What is learned is learned per repository, so tasks of one repository share its luck; with too few repositories to carry
-    that, the plan speaks of these repositories alone, and tasks are the unit.
+    What is learned for each repository shares its luck with all tasks of it; with too few repositories to carry that, or with
+    most tasks in a few of them (Kish's effective number), the plan speaks of these alone. What is learned once for all repositories
+    has been tried once.
     """
-    learned = any(
-        arm.learning is not None and arm.learning.treatment is not Treatment.OVERSIGHT for arm in plan.arms
-    )
-    return Unit.REPOSITORY if learned and repositories >= ENOUGH_REPOSITORIES else Unit.TASK
+    learned = [
+        arm.learning
+        for arm in plan.arms
+        if arm.learning is not None and arm.learning.treatment is not Treatment.OVERSIGHT
+    ]
+    if not learned:
+        return Scope.TASKS
+    if any(found.strategy is not None for found in learned):
+        return Scope.ONE
+    sizes = Counter(map(repository_of, tasks)).values()
+    enough = sum(sizes) ** 2 >= ENOUGH_REPOSITORIES * sum(size * size for size in sizes)
+    return Scope.REPOSITORIES if sizes and enough else Scope.THESE
+
+
+def unit_of(plan: Plan, tasks: Sequence[str]) -> Unit:
+    """The unit of all that a plan decides."""
+    return Unit.REPOSITORY if scope_of(plan, tasks) is Scope.REPOSITORIES else Unit.TASK
 
 
 def effect_of_interest(contrast: Contrast) -> float:
@@ -55,17 +85,33 @@ def effect_of_interest(contrast: Contrast) -> float:
     return contrast.expected if contrast.expect is Expect.MORE else 0.0
 
 
-def design_of(plan: Plan, tasks: Sequence[str], discordance: float | None) -> Design:
-    """`tasks` are ids; `discordance` is None where no run has measured it."""
-    repositories = len({repository_of(task) for task in tasks})
+def design_of(plan: Plan, tasks: Sequence[str]) -> Design:
+    """`tasks` are ids. All of it is known before the data, so that no data decide what they may say."""
+    arms = {arm.name: arm for arm in plan.arms}
+    compared = [arms[name] for name in (plan.contrasts[0].arms if plan.contrasts else ()) if name in arms]
     return Design(
         tasks=len(tasks),
-        seeds=len(plan.seeds),
-        repositories=repositories,
-        unit=unit_of(plan, repositories),
+        seeds=min((len(plan.seeds_of(arm)) for arm in compared), default=len(plan.seeds)),
+        repositories=len(set(map(repository_of, tasks))),
+        unit=unit_of(plan, tasks),
         family=max(1, len(plan.contrasts)),
-        discordance=ASSUMED_DISCORDANCE if discordance is None else discordance,
+        discordance=plan.discordance,
+        spread=plan.spread,
     )
+
+
+def sight(plan: Plan, tasks: Sequence[str]) -> float | None:
+    """Chance that a plan shows its primary contrast, were the difference as large as it expects, or, of a margin, were there none;
+    None where how the metric varies is not known before the data, or where nothing is registered."""
+    if not plan.contrasts or plan.contrasts[0].metric is not Metric.RESOLVED or not tasks:
+        return None
+    return power_of(design_of(plan, tasks), plan.contrasts[0], effect_of_interest(plan.contrasts[0]))
+
+
+def is_pilot(plan: Plan, tasks: Sequence[str]) -> bool:
+    """Whether a plan is too small for what it is about, or cannot know it."""
+    found = sight(plan, tasks)
+    return bool(plan.contrasts) and (found is None or found < ENOUGH)
 
 
 @cache
@@ -82,28 +128,25 @@ def power_of(design: Design, contrast: Contrast, effect: float) -> float:
     rng = np.random.default_rng(0)
     repository = design.unit is Unit.REPOSITORY
     members = max(1, round(design.tasks * design.seeds / design.units))
-    # What is equal everywhere does not vary; a difference does.
-    between = design.spread if repository and contrast.expect is Expect.MORE else 0.0
+    # What is equal everywhere does not vary.
+    between = design.spread if repository and contrast.expect is not Expect.SAME else 0.0
     true = effect + between * rng.standard_normal((DRAWS, design.units, 1))
     gain = np.clip(design.discordance / 2 + np.maximum(true, 0), 0, 1)
     loss = np.clip(design.discordance / 2 + np.maximum(-true, 0), 0, 1 - gain)
     drawn = rng.random((DRAWS, design.units, members))
     gains, losses = drawn < gain, drawn > 1 - loss
-    means = (gains.astype(float) - losses).mean(axis=2)
+    sums = (gains.astype(int) - losses).sum(axis=2)
     shown = 0
-    for each, ups, downs in zip(means, gains.sum(axis=(1, 2)), losses.sum(axis=(1, 2)), strict=True):
-        found = _found(design.unit, members, float(each.var(ddof=1)), len(each), int(ups), int(downs))
+    for each, ups, downs in zip(sums, gains.sum(axis=(1, 2)), losses.sum(axis=(1, 2)), strict=True):
+        found = _found(design.unit, members, each.tolist(), int(ups), int(downs))
         shown += _shown(contrast, found, design.family)
     return shown / DRAWS
 
 
-def _found(
-    unit: Unit, members: int, variance: float, units: int, gains: int, losses: int
-) -> PairedDifference:
+def _found(unit: Unit, members: int, sums: list[int], gains: int, losses: int) -> PairedDifference:
+    units = len(sums)
     pairs = units * members
     same = pairs - gains - losses
-    independent = ((gains + losses) / pairs - ((gains - losses) / pairs) ** 2) / pairs
-    effect = variance / units / independent if independent > 0 else float(members)
     return PairedDifference(
         both=same // 2,
         gains=gains,
@@ -111,9 +154,8 @@ def _found(
         neither=same - same // 2,
         unit=unit,
         units=units,
-        effective=pairs / min(max(effect, 1.0), float(members)),
-        # The least that the exact test can give; what it gives hardly ever is larger than where the interval touches 0.
-        p_flip=2.0 ** (1 - units),
+        effective=effective_pairs(pairs, gains, losses, units, variance(sums) / units / members**2),
+        p_flip=sign_flip(sums),
     )
 
 
@@ -129,19 +171,6 @@ def _shown(contrast: Contrast, found: PairedDifference, family: int) -> bool:
             return high < contrast.margin
         case Expect.NOT_LESS:
             return low > -contrast.margin
-
-
-def power_at_error(contrast: Contrast, error: float, units: int, family: int) -> float:
-    """As `power_of`, of what is no yes or no, where a run has measured its standard error: by the noncentral t."""
-    from scipy.special import nctdtr
-
-    if error <= 0 or units < 2:
-        return 0.0
-    alpha = ALPHA / family
-    if contrast.expect is Expect.MORE:
-        return 1 - float(nctdtr(units - 1, contrast.expected / error, student(1 - alpha, units)))
-    missed = float(nctdtr(units - 1, contrast.margin / error, student(1 - 2 * alpha, units)))
-    return max(0.0, 1 - (2 if contrast.expect is Expect.SAME else 1) * missed)
 
 
 @cache

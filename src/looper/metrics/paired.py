@@ -208,10 +208,7 @@ def paired_difference(
     moved = {key: int(first[key]) - int(second[key]) for key in sorted(common)}
     level = (lambda key: repository_of(task_of(key))) if unit is Unit.REPOSITORY else task_of
     groups = list(_grouped(moved, level).values())
-    independent = ((gains + losses) / pairs - ((gains - losses) / pairs) ** 2) / pairs
     varies = clustered_variance(groups) if len(groups) > 1 else 0.0
-    # Where nothing varies, nothing says that members of a unit are independent of each other.
-    effect = varies / independent if independent > 0 else pairs / len(groups)
     return PairedDifference(
         both=both,
         gains=gains,
@@ -219,9 +216,17 @@ def paired_difference(
         neither=pairs - both - gains - losses,
         unit=unit,
         units=len(groups),
-        effective=pairs / min(max(effect, 1.0), pairs / len(groups)),
+        effective=effective_pairs(pairs, gains, losses, len(groups), varies),
         p_flip=sign_flip([sum(values) for values in groups]),
     )
+
+
+def effective_pairs(pairs: int, gains: int, losses: int, units: int, varies: float) -> float:
+    """So many independent pairs would say as much; `varies` is the variance of the difference, by units."""
+    independent = ((gains + losses) / pairs - ((gains - losses) / pairs) ** 2) / pairs
+    # Where nothing varies, nothing says that members of a unit are independent of each other.
+    effect = varies / independent if independent > 0 else pairs / units
+    return pairs / min(max(effect, 1.0), pairs / units)
 
 
 def task_of(where: str) -> str:

@@ -11,7 +11,8 @@ STAKES = (0.1, 0.25, 0.5, 0.75, 0.95)
 def evidence(shares: Iterable[float], bound: float) -> float:
     """How much a bet against "their mean is at most `bound`" has grown from 1; each share is from 0 to 1, in any order.
 
-    Where the claim is true this exceeds 1/alpha, at any time, with a chance of at most alpha, however the shares are spread.
+    Where no share is expected to exceed the bound, whatever came before it, this exceeds 1/alpha, at any time, with a chance of at
+    most alpha, however the shares are spread. That their mean over a whole list is below it is not enough: bad ones could come first.
     Source: Waudby-Smith and Ramdas 2024, the mean of capital processes of fixed stakes; Ville 1939 for the bound.
     """
     seen = list(shares)

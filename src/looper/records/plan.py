@@ -332,6 +332,11 @@ class Plan(Record):
     """None for models that cost nothing but time."""
     attempts: Positive = 3
     """Attempts of a cell that may end as infra_error before it is left without a verdict."""
+    discordance: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Share of cells in which equal arms are taken to differ: with this, and with nothing that is measured, it is worked out before
+    the data whether the plan is a pilot."""
+    spread: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Standard deviation of a true difference from repository to repository, likewise."""
 
     @model_validator(mode="after")
     def _arms_are_comparable(self) -> "Plan":

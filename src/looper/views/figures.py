@@ -175,7 +175,11 @@ def sequence(run: RunView) -> Table:
         moved = [[ours - theirs for ours, theirs in zip(*pair, strict=True)] for pair in pairs]
         buckets = [_buckets(run, found, each) for found, each in zip(sequences.values(), moved, strict=True)]
         ends = _ends(run, arm)
-        resolved = [ends[f"{arm}/{where}"] for where, done in run.outcomes(arm).items() if done]
+        resolved = [
+            ends[cell]
+            for where, done in run.outcomes(arm).items()
+            if done and (cell := f"{arm}/{where}") in ends
+        ]
         steps = sum(end.steps for end in ends.values())
         rows.append(
             (

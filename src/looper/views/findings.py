@@ -1,14 +1,22 @@
 """What a run says, in rows and sentences, for every kind of view."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
 from looper.metrics.arms import ArmFigures, Rate
-from looper.metrics.design import ENOUGH, Design, smallest_visible
-from looper.metrics.paired import ENOUGH_REPOSITORIES, PairedDifference, Unit, clopper_pearson, wilson
-from looper.metrics.registered import ALPHA, Registered
+from looper.metrics.design import ENOUGH, Scope, design_of, is_pilot, scope_of, sight, smallest_visible
+from looper.metrics.paired import (
+    ENOUGH_REPOSITORIES,
+    PairedDifference,
+    Unit,
+    clopper_pearson,
+    repository_of,
+    wilson,
+)
+from looper.metrics.registered import ALPHA, Finding, Registered
 from looper.records.learning import Treatment
-from looper.records.plan import ArmRole, Contrast, Expect, Gate, Metric
+from looper.records.plan import ArmRole, Expect, Gate, Metric, Plan
 from looper.records.treatment import ProofKind
 from looper.views.questions import question_lines
 from looper.views.runs import RunView
@@ -92,23 +100,20 @@ def registered_lines(run: RunView) -> list[str]:
 
 
 def p_text(result: Registered) -> str:
-    """The p-value within the family, where something was measured."""
-    return "" if result.difference is None else f"p = {result.p_adjusted:.2g} adjusted, "
+    """The p-value within the family, where one was worked out."""
+    decided = (Finding.SHOWN, Finding.REFUTED, Finding.OPEN, Finding.PILOT)
+    return f"p = {result.p_adjusted:.2g} adjusted, " if result.finding in decided else ""
 
 
 def scope_line(run: RunView) -> str:
     """What every difference of the run is about, its unit, and its family."""
-    design, plan = run.design, run.manifest.plan
-    counts = f"{design.tasks} tasks of {design.repositories} repositories, {counted(design.seeds, 'seed')}"
-    if run.unit is Unit.REPOSITORY:
-        about = f"about repositories like these: {counts}; the unit is the repository"
-    elif any(arm.learning is not None for arm in plan.arms):
-        about = (
-            f"about these repositories and no others, since what is learned is learned for each and {ENOUGH_REPOSITORIES} are "
-            f"the fewest to generalise from: {counts}; the unit is the task"
-        )
-    else:
-        about = f"about tasks like these of these repositories: {counts}; the unit is the task"
+    plan, repositories = run.manifest.plan, len(set(map(repository_of, run.tasks)))
+    scope = scope_of(plan, run.tasks)
+    why = f" ({ENOUGH_REPOSITORIES} of them, alike in size, are the fewest to generalise from)"
+    about = (
+        f"about {scope.value}{why if scope is Scope.THESE else ''}: {counted(len(run.tasks), 'task')} of "
+        f"{_repositories(repositories)}, {counted(len(plan.seeds), 'seed')}; the unit is the {run.unit.value}"
+    )
     if not plan.contrasts:
         return about
     return (
@@ -117,12 +122,17 @@ def scope_line(run: RunView) -> str:
     )
 
 
+def _repositories(number: int) -> str:
+    return "1 repository" if number == 1 else f"{number} repositories"
+
+
 def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def stratified_lines(run: RunView) -> list[str]:
-    """The registered contrasts again, without the tasks whose issue quotes their fix: the headline, where there are such tasks."""
+    """The registered contrasts again, without the tasks whose issue quotes their fix, where there are such tasks: described, for
+    only the whole was registered to decide."""
     leaked = set(run.manifest.leaked) & set(run.tasks)
     if not leaked or run.finished < run.planned or not run.manifest.plan.contrasts:
         return []
@@ -130,42 +140,43 @@ def stratified_lines(run: RunView) -> list[str]:
     if not rest.tasks:
         return ["every task quotes its fix in its issue: nothing here is a headline"]
     return [
-        f"headline, without {len(leaked)} of {len(run.tasks)} tasks that quote their fix: {result.contrast.name}"
-        f"{in_units(result)}, {result.finding.value}"
+        f"headline, described and not decided: without {len(leaked)} of {len(run.tasks)} tasks that quote their fix "
+        f"{result.contrast.name}{in_units(result)}, by {rest.unit.value}"
         for result in rest.registered
     ]
 
 
 def pilot_lines(run: RunView) -> list[str]:
     """Whether the run could have shown what its primary contrast is about."""
-    if run.sight is None or run.sight >= ENOUGH:
+    plan = run.manifest.plan
+    if not is_pilot(plan, run.tasks):
         return []
-    why = sight_text(run.design, run.manifest.plan.contrasts[0], run.sight, run.discordance() is not None)
+    why = sight_text(plan, run.tasks)
     reason = next((found.reason for found in run.manifest.overrides if found.gate is Gate.POWER), None)
     if reason is not None:
         return [f"underpowered, and called confirmatory for a reason ({reason}): {why}"]
     return [f"a PILOT, which decides nothing: {why}"]
 
 
-def sight_text(design: Design, primary: Contrast, sight: float, measured: bool) -> str:
-    """How likely a design shows its primary contrast, and what it could see."""
+def sight_text(plan: Plan, tasks: Sequence[str]) -> str:
+    """How likely a plan shows its primary contrast, what it could see, and what was assumed for that before the data."""
+    primary, seen, design = plan.contrasts[0], sight(plan, tasks), design_of(plan, tasks)
+    if seen is None:
+        return f"how {primary.metric.value.replace('_', ' ')} varies is not known before the data, so neither is the power"
     effect = "0" if primary.expect is not Expect.MORE else _in_unit(primary.expected, primary.metric, "+")
-    text = f"{primary.name} is shown with a chance of {100 * sight:.0f} % where it is {effect}"
-    if primary.metric is not Metric.RESOLVED:
-        return f"{text}, by the spread that was measured"
+    text = f"{primary.name} is shown with a chance of {100 * seen:.0f} % where it is {effect}"
     least = smallest_visible(design)
     could = (
         f"no difference is shown in {100 * ENOUGH:.0f} % of runs"
         if least is None
         else f"the smallest difference that is shown in {100 * ENOUGH:.0f} % of runs is {100 * least:.0f} points"
     )
-    share = f"{100 * design.discordance:.0f} % of cells differ between equal arms{'' if measured else ', assumed'}"
     spread = (
-        f", differences vary by {100 * design.spread:.0f} points between repositories, assumed"
+        f" and true differences vary by {100 * design.spread:.0f} points between repositories"
         if design.unit is Unit.REPOSITORY
         else ""
     )
-    return f"{text}, and {could} ({share}{spread})"
+    return f"{text}, and {could}, if equal arms differ in {100 * design.discordance:.0f} % of cells{spread}"
 
 
 def in_units(result: Registered) -> str:
@@ -176,7 +187,7 @@ def in_units(result: Registered) -> str:
     what = "" if contrast.metric is Metric.RESOLVED else f" of {contrast.metric.value.replace('_', ' ')}"
     said = f": {_in_unit(found.difference, contrast.metric, sign='+')}{what}, "
     if result.interval is None:
-        return f"{said}no interval, since nothing varies"
+        return f"{said}no interval, since {'nothing varies' if found.units > 1 else 'it is of one unit'}"
     low, high = (_in_unit(end, contrast.metric, sign="+", bare=True) for end in result.interval)
     return f"{said}{share_text(result.confidence)} {low} to {high}"
 
@@ -243,13 +254,13 @@ def control_lines(run: RunView) -> list[str]:
             )
             lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole)}")
     repeats = [
-        abs(one.difference)
+        max(map(abs, one.interval()))
         for arm, _, one in run.contrasts
         if one is not None and roles[arm] is ArmRole.AGAIN and arm not in run.failed_arms
     ]
     if repeats:
         lines.append(
-            f"A/A spread: equal arms differ by up to {100 * max(repeats):.1f} points here; no smaller effect is a headline"
+            f"A/A: by these data equal arms may differ by up to {100 * max(repeats):.1f} points (95 %); no smaller effect is a headline"
         )
     if run.manifest.plan.selection.suite == "micro" and any(run.consolidations):
         lines.append(

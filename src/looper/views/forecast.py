@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-from looper.metrics.design import ENOUGH, design_of, effect_of_interest, power_of
-from looper.records.plan import Arm, Metric, Plan
+from looper.metrics.design import is_pilot
+from looper.records.plan import Arm, Plan
 from looper.views.findings import sight_text
 from looper.views.runs import RunView, read_runs
 
@@ -90,17 +90,10 @@ def time_lines(plan: Plan, cells: int, workers: int, found: Measured | None) -> 
 
 
 def power_lines(plan: Plan, tasks: Sequence[str], known: tuple[str, float] | None) -> Iterator[str]:
-    """What the plan could see if it were run as it is, decided as it will be."""
+    """What the plan could see if it were run as it is, decided as it will be; `known` is how often equal arms differed, and in
+    which run, to be held against what the plan takes for it."""
     if known is not None:
-        yield f"equal arms differed in {100 * known[1]:.0f} % of cells in {known[0]}"
-    elif plan.contrasts:
-        yield "how often equal arms differ is not measured here; a run with an arm of the role again measures it"
-    if not plan.contrasts or not tasks:
-        return
-    primary, design = plan.contrasts[0], design_of(plan, tasks, known and known[1])
-    if primary.metric is not Metric.RESOLVED:
-        yield f"power: not known before the data, since how {primary.metric.value.replace('_', ' ')} varies was not measured"
-        return
-    sight = power_of(design, primary, effect_of_interest(primary))
-    text = sight_text(design, primary, sight, known is not None)
-    yield f"power: {text}" if sight >= ENOUGH else f"power, a PILOT, which decides nothing: {text}"
+        yield f"equal arms differed in {100 * known[1]:.0f} % of cells in {known[0]}; the plan takes {100 * plan.discordance:.0f} %"
+    if plan.contrasts and tasks:
+        pilot = ", a PILOT, which decides nothing" if is_pilot(plan, tasks) else ""
+        yield f"power{pilot}: {sight_text(plan, tasks)}"

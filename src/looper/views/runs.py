@@ -22,15 +22,7 @@ from looper.metrics.behaviour import (
 )
 from looper.metrics.choice import Made, can_choose, chosen, own_check
 from looper.metrics.continual import forgotten
-from looper.metrics.design import (
-    ENOUGH,
-    Design,
-    design_of,
-    effect_of_interest,
-    power_at_error,
-    power_of,
-    unit_of,
-)
+from looper.metrics.design import is_pilot, unit_of
 from looper.metrics.paired import (
     Difference,
     MeanDifference,
@@ -38,7 +30,6 @@ from looper.metrics.paired import (
     Unit,
     mean_difference,
     paired_difference,
-    repository_of,
     rise,
 )
 from looper.metrics.registered import COVERED, Finding, Registered, judge
@@ -52,6 +43,9 @@ from looper.records.treatment import Consolidation, Proof
 from looper.records.verdict import Outcome, Verdict, final_verdicts
 from looper.views.index import StepIndex, kept_index, read_on, step_index, steps_at
 from looper.views.questions import supported_shares
+
+OF_EACH_CELL = (Metric.VALID_ACTIONS, Metric.INTERVENTIONS, Metric.TARGET_TESTS, Metric.FILE_RECALL)
+"""Metrics that every cell with a verdict should have."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +247,7 @@ class RunView:
         return [(arm.name, base.name, self.paired(arm.name, base.name)) for arm in others]
 
     def paired(self, arm: str, against: str) -> PairedDifference | None:
-        """Of what two arms resolved. Worked out once: its resampling is what takes longest of all."""
+        """Of what two arms resolved, worked out once."""
         if (arm, against) not in self._paired:
             found = paired_difference(self.outcomes(arm), self.outcomes(against), self.unit)
             self._paired[arm, against] = found
@@ -277,29 +271,12 @@ class RunView:
     @property
     def unit(self) -> Unit:
         """Of everything that is compared."""
-        return unit_of(self.manifest.plan, len({repository_of(task) for task in self.tasks}))
-
-    @cached_property
-    def design(self) -> Design:
-        """With the discordance that its equal arms have, where it has such arms."""
-        return design_of(self.manifest.plan, self.tasks, self.discordance())
-
-    @cached_property
-    def sight(self) -> float | None:
-        """Chance that the run shows its primary contrast, were the difference as large as the plan expects; of a margin, were
-        there none. None where nothing is registered or measured."""
-        contrasts = self.manifest.plan.contrasts
-        found = self._compared(contrasts[0]) if contrasts else None
-        if found is None:
-            return None
-        if isinstance(found, MeanDifference) and contrasts[0].metric is not Metric.RESOLVED:
-            return power_at_error(contrasts[0], found.error, found.units, len(contrasts))
-        return power_of(self.design, contrasts[0], effect_of_interest(contrasts[0]))
+        return unit_of(self.manifest.plan, self.tasks)
 
     @property
     def pilot(self) -> bool:
         """Whether the run is too small for what it is about; nothing of it is decided, unless a person said why it may be."""
-        return self.sight is not None and self.sight < ENOUGH and self.manifest.stops(Gate.POWER)
+        return is_pilot(self.manifest.plan, self.tasks) and self.manifest.stops(Gate.POWER)
 
     @cached_property
     def registered(self) -> list[Registered]:
@@ -320,18 +297,20 @@ class RunView:
         """Why nothing may be concluded of what was compared; None where it may."""
         if found is None:
             return None
-        if self._covered(contrast) < COVERED:
+        if self._covered(contrast, found) < COVERED:
             return Finding.INDECISIVE
         fired = {
             guard for end in self.trajectories if end.arm in self._run_for(contrast) for guard in end.guards
         }
         return Finding.NOT_EXERCISED if contrast.exercised and not fired & {*contrast.exercised} else None
 
-    def _covered(self, contrast: Contrast) -> float:
-        """Share of the cells of a contrast's arms that have a verdict."""
+    def _covered(self, contrast: Contrast, found: Difference) -> float:
+        """Share of an arm's cells that have a verdict, of the arm that has fewest; of a figure of each cell the share in which both
+        arms have it, if that is less."""
         judged = {verdict.cell for verdict in self.verdicts if verdict.outcome.is_verdict}
-        cells = [cell for name in self._run_for(contrast) for cell in self.cells(name)]
-        return sum(cell in judged for cell in cells) / len(cells)
+        arms = [self.cells(name) for name in self._run_for(contrast)]
+        least = min(sum(cell in judged for cell in cells) / len(cells) for cells in arms)
+        return min(least, found.pairs / min(map(len, arms))) if contrast.metric in OF_EACH_CELL else least
 
     def _run_for(self, contrast: Contrast) -> set[str]:
         """The arms whose cells a contrast takes, those that a choice is made from among them."""

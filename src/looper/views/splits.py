@@ -27,6 +27,9 @@ def split_lines(runs: Mapping[str, RunView]) -> Iterator[str]:
     if measured < len(runs) or not measured:
         yield f"{measured} of {len(runs)} splits were measured: how robust this is cannot be said"
         return
+    if any(run.pilot or run.finished < run.planned for run in runs.values()):
+        yield f"above 0 in {above} of {measured} splits, of which some are pilots or unfinished: how robust this is cannot be said"
+        return
     share = above / measured
     word = "robust" if share >= ROBUST else "weak" if share >= WEAK else "not seen"
     yield f"above 0 in {above} of {measured} splits, which share their tasks: {word}"
