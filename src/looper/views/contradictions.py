@@ -417,7 +417,9 @@ def _learned(records: Records, found: Found) -> None:
             found.add("what was learned with a seed that the plan does not have", name)
         if one.adapter and (one.adapter not in one.made or not {*one.after} <= {*one.made}):
             found.add("adapters that are none of those that were made on the way to them", name)
-        if one.adapter and owners.setdefault(one.adapter, one.arm) != one.arm:
+        # Of an arm that learns in rounds the last one is what it works with.
+        last = one.round == arm.learning.rounds
+        if one.adapter and last and owners.setdefault(one.adapter, one.arm) != one.arm:
             _shared(records, one, owners[one.adapter], found)
         if any((str(one.seed), task) not in resolved for task in one.selection.tasks):
             found.add("what was learned from successes that are none", name)
