@@ -11,6 +11,7 @@ from looper.errors import BadInput
 from looper.journal import replace_file
 from looper.records.text import encodable
 from looper.records.training import Example, SelectionSettings, TrainingSettings
+from looper.views.decided import registered_text
 from looper.views.exports import atif_lines, csv_lines, write_parquet
 from looper.views.foreign import foreign_lines, foreign_predictions
 from looper.views.predictions import prediction_lines
@@ -35,6 +36,7 @@ def export_run(
         "predictions": lambda: prediction_lines(run, arm, seed),
         "csv": lambda: csv_lines(run),
         "atif": lambda: atif_lines(run, arm or ""),
+        "registered": lambda: iter([registered_text(run)]),
         "sft": lambda: map(_sft, examples_of(options, settings)[0]),
         "dpo": lambda: (_dpo(*pair) for pair in pairs_of(options, settings)),
     }
