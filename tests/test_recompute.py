@@ -8,20 +8,26 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripts.bench_report import IDENTITY, verdict
 from scripts.recompute import compare
 
 from looper.experiment.plans import plan_from_text
-from looper.journal import Stream, read_stream
+from looper.journal import _encode, read_stream
 from looper.metrics import design, paired, registered
+from looper.metrics.registered import Finding
 from looper.records.base import Record
-from looper.records.plan import Gate, Override, RunManifest
+from looper.records.likelihood import AttemptLikelihood, Likelihood
+from looper.records.plan import Gate, Metric, Override, Plan, RunManifest
+from looper.records.question import AnsweredQuestion
+from looper.records.trajectory import Guard, Step, Trajectory, Write
 from looper.records.treatment import Proof, ProofKind
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 from looper.views.decided import registered_text
 from looper.views.runs import read_run
+from tests.fakes.written_run import ended_rollout, step
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "recompute.py"
@@ -118,11 +124,8 @@ def rewritten(folder: Path, kind: type[Record], name: str, change: Callable[[lis
     """With checksums, as if it had always been so."""
     records: list[Record] = list(read_stream(folder, name, kind))
     change(records)
-    (folder / f"{name}.jsonl").unlink(missing_ok=True)
-    stream = Stream[Record](folder, name, kind)
-    for record in records:
-        stream.append(record)
-    stream.close()
+    lines = [_encode(at, record, folder) for at, record in enumerate(records, 1)]
+    (folder / f"{name}.jsonl").write_bytes(b"".join(lines))
 
 
 def test_every_figure_of_the_shipped_run_is_recomputed_and_agrees(shipped: Path) -> None:
@@ -315,6 +318,142 @@ def test_runs_of_every_shape_agree(
     table = compare(folder, json.loads(registered_text(read_run(folder))))
     assert len(table.rows) > 60
     assert [row for row in table.rows if row[3] != "equal"] == []
+
+
+OTHERWISE = """
+title = "t"
+hypothesis = "h"
+factor = "f"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "again"
+role = "again"
+repetition = 1
+reason = "equal arms"
+[[arms]]
+name = "third"
+role = "again"
+repetition = 2
+reason = "equal arms"
+"""
+SAID = 'shown = "s"\nrefuted = "r"\nopen = "o"\n'
+CHOOSERS = ("majority", "checked", "likeliest", "random", "any")
+METRICS = (
+    "valid_actions", "interventions", "answers_supported", "file_recall", "action_log_likelihood", "retention",
+    "forgetting.standard",
+)  # fmt: skip
+
+
+def test_choices_guards_and_every_other_metric_are_read_from_the_records_too(tmp_path: Path) -> None:
+    """Choices of attempts by each chooser, a contrast whose guard never fired and one whose did, and each metric, the first of them
+    primary, so that its power is measured."""
+    contrasts = ['arm = "again"\nagainst = "base"\n'] * len(METRICS)
+    contrasts += [f'arm = "by_{name}"\nagainst = "base"\n' for name in CHOOSERS]
+    contrasts += [
+        f'arm = "again"\nagainst = "base"\nexercised = ["{guard}"]\n'
+        for guard in ("repeated_action", "broken_python")
+    ]
+    choices = "".join(
+        f'[[choices]]\nname = "by_{name}"\nof = ["base", "again", "third"]\nby = "{name}"\n'
+        for name in CHOOSERS
+    )
+    text = OTHERWISE + choices + "".join(f"[[contrasts]]\n{one}{SAID}" for one in contrasts)
+    plan = plan_from_text("x", text + '[profiles.micro]\nlike = "micro"\n', "x.toml", "micro", shared=PROFILE)
+    # What these arms cannot have by their plan the records say they have.
+    metrics = [*map(Metric, METRICS), *[Metric.RESOLVED] * (len(plan.contrasts) - len(METRICS))]
+    changed = tuple(
+        one.model_copy(update={"metric": metric}) for one, metric in zip(plan.contrasts, metrics, strict=True)
+    )
+    folder = measured_otherwise(
+        tmp_path / "run", plan.model_copy(update={"seeds": (0, 1), "contrasts": changed})
+    )
+    run = read_run(folder)
+    assert all(each.difference is not None for each in run.registered), "all of it is measured"
+    assert run.registered[-1].finding is Finding.NOT_EXERCISED
+    table = compare(folder, json.loads(registered_text(run)))
+    assert [row for row in table.rows if row[3] != "equal"] == []
+
+
+def measured_otherwise(folder: Path, plan: Plan) -> Path:
+    """A finished run of which steps, rollouts, questions and likelihoods are there, all drawn."""
+    tasks = tuple(f"r{repo}-{number}" for repo in range(3) for number in range(4))
+    manifest = RunManifest(
+        plan=plan,
+        code_version="x",
+        tasks=tasks,
+        tasks_hash="x",
+        models={arm.name: IDENTITY for arm in plan.arms},
+        environments=("e",),
+        sandbox="none",
+    )
+    folder.mkdir()
+    rng = random.Random(3)
+    cells = [(arm, seed, task) for arm in plan.arms for seed in plan.seeds for task in tasks]
+    steps, rollouts, verdicts, likely, asked = [], [], [], [], []
+    for arm, seed, task in cells:
+        cell, count = f"{arm.name}/{seed}/{task}", rng.randint(3, 6)
+        for at in range(1, count + 1):
+            one = step(cell, at, count, "said", "seen")
+            reply = one.reply.model_copy(update={"overseen": rng.random() < 0.3})
+            action = (
+                None
+                if rng.random() < 0.2
+                else Write(path="x", content="y")
+                if rng.random() < 0.2
+                else one.action
+            )
+            steps.append(one.model_copy(update={"reply": reply, "action": action}))
+        patch = rng.choice(["", "one", "two"])
+        guards = {Guard.REPEATED_ACTION: 1} if rng.random() < 0.2 else {}
+        rollout = ended_rollout(cell, arm, task, patch, count)
+        rollouts.append(rollout.model_copy(update={"seed": seed, "guards": guards}))
+        found = verdict(cell, task, patch, bool(patch) and rng.random() < 0.7)
+        verdicts.append(found.model_copy(update={"file_recall": rng.choice([None, 0.0, 0.5, 1.0])}))
+        likely.append(AttemptLikelihood(cell=cell, attempt=1, log_likelihood=-rng.random()))
+        for number in range(3):
+            asked.append(
+                AnsweredQuestion(
+                    arm=arm.name,
+                    seed=seed,
+                    repo="r",
+                    round=rng.randint(1, 2),
+                    source=f"{cell}#{number}",
+                    question="q",
+                    answer="a",
+                    key="k",
+                    supported=rng.random() < 0.6,
+                )
+            )
+    batch_of = {task: 1 + at % 3 for at, task in enumerate(tasks)}
+    likelihoods = [
+        Likelihood(
+            arm=arm.name,
+            seed=seed,
+            batches=batches,
+            last=batches == 3,
+            adapters=(),
+            batch_of=batch_of,
+            held_out={task: -rng.random() for task in tasks},
+            learned={task: -rng.random() for task in tasks},
+        )
+        for arm in plan.arms
+        for seed in plan.seeds
+        for batches in (1, 2, 3)
+    ]
+    every: dict[str, tuple[type[Record], list[Any]]] = {
+        "manifest": (RunManifest, [manifest]),
+        "steps": (Step, steps),
+        "trajectories": (Trajectory, rollouts),
+        "verdicts": (Verdict, verdicts),
+        "attempt_likelihoods": (AttemptLikelihood, likely),
+        "questions": (AnsweredQuestion, asked),
+        "likelihoods": (Likelihood, likelihoods),
+    }
+    for name, (kind, records) in every.items():
+        rewritten(folder, kind, name, lambda there, new=records: there.extend(new))  # type: ignore[misc]
+    return folder
 
 
 @pytest.mark.parametrize("what", ["empty", "unfinished"])

@@ -36,9 +36,9 @@ def export_run(
         "predictions": lambda: prediction_lines(run, arm, seed),
         "csv": lambda: csv_lines(run),
         "atif": lambda: atif_lines(run, arm or ""),
-        "registered": lambda: iter([registered_text(run)]),
         "sft": lambda: map(_sft, examples_of(options, settings)[0]),
         "dpo": lambda: (_dpo(*pair) for pair in pairs_of(options, settings)),
+        "registered": lambda: iter([registered_text(run)]),
     }
     if kind not in makes:
         raise BadInput(f"--format {kind}: use one of {', '.join([*makes, 'parquet'])}.")
