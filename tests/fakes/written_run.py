@@ -113,12 +113,14 @@ def write_run(
         folder, "steps", [step(cell, at + 1, steps, said, seen) for *_, cell in cells for at in range(steps)]
     )
     ended = [(arm, task, cell) for arm, task, cell in cells if judged(cell)]
-    _write(folder, "trajectories", [_end(cell, arm, task, patch, steps) for arm, task, cell in ended])
+    _write(
+        folder, "trajectories", [ended_rollout(cell, arm, task, patch, steps) for arm, task, cell in ended]
+    )
     _write(folder, "verdicts", [_verdict(cell, arm, task, patch, cause, test) for arm, task, cell in ended])
     return folder
 
 
-def _end(cell: str, arm: Arm, task: str, patch: str, steps: int) -> Trajectory:
+def ended_rollout(cell: str, arm: Arm, task: str, patch: str, steps: int) -> Trajectory:
     return Trajectory(
         cell=cell,
         attempt=1,

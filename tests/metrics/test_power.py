@@ -1,10 +1,14 @@
 """Power, size and families of tests, against values that were worked out elsewhere."""
 
+import numpy as np
 import pytest
 
+from looper.metrics.clustered import sign_flip
+from looper.metrics.design import Design, power_of, sign_flips
 from looper.metrics.family import holm
-from looper.metrics.paired import mcnemar_mid_p
+from looper.metrics.paired import Unit, mcnemar_mid_p
 from looper.metrics.power import power, smallest_detectable
+from looper.records.plan import Contrast
 
 
 @pytest.mark.parametrize(
@@ -71,3 +75,13 @@ def test_holm_has_its_known_values() -> None:
 def test_the_mid_p_value_has_its_known_values(gains: int, losses: int, p: float) -> None:
     assert mcnemar_mid_p(gains, losses) == pytest.approx(p)
     assert mcnemar_mid_p(losses, gains) == pytest.approx(p)
+
+
+def test_power_counts_what_the_exact_test_refuses() -> None:
+    """Twenty tasks of which eight are gained are not decided where the sign flip does not reach its level, so such a run is a pilot."""
+    contrast = Contrast(arm="a", against="b", shown="", refuted="", open="")
+    few = Design(tasks=20, seeds=1, repositories=4, unit=Unit.TASK, family=1, discordance=0.1)
+    assert power_of(few, contrast, 0.4) == pytest.approx(0.69, abs=0.03)
+    drawn = np.random.default_rng(0).integers(-3, 4, (50, 9))
+    assert sign_flips(drawn) == pytest.approx([sign_flip(list(map(int, row))) for row in drawn], abs=1e-12)
+    assert sign_flips(np.zeros((2, 3), int)) == pytest.approx([1.0, 1.0])

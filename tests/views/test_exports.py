@@ -80,7 +80,7 @@ def test_rollouts_in_the_common_format_say_every_action_and_result(finished: Pro
 
 def test_a_format_that_nobody_knows_is_one_line(finished: Project) -> None:
     for arguments, what in (
-        (("--format", "xml"), "use one of predictions, csv, atif, sft, dpo, parquet"),
+        (("--format", "xml"), "use one of predictions, csv, atif, sft, dpo, registered, parquet"),
         (("--format", "parquet"), "--out FILE"),
         (("--format", "atif"), "Name one arm with --arm: base, lora"),
         ((), "Name one arm with --arm"),

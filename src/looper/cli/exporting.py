@@ -11,6 +11,7 @@ from looper.errors import BadInput
 from looper.journal import replace_file
 from looper.records.text import encodable
 from looper.records.training import Example, SelectionSettings, TrainingSettings
+from looper.views.decided import registered_text
 from looper.views.exports import atif_lines, csv_lines, write_parquet
 from looper.views.foreign import foreign_lines, foreign_predictions
 from looper.views.predictions import prediction_lines
@@ -37,6 +38,7 @@ def export_run(
         "atif": lambda: atif_lines(run, arm or ""),
         "sft": lambda: map(_sft, examples_of(options, settings)[0]),
         "dpo": lambda: (_dpo(*pair) for pair in pairs_of(options, settings)),
+        "registered": lambda: iter([registered_text(run)]),
     }
     if kind not in makes:
         raise BadInput(f"--format {kind}: use one of {', '.join([*makes, 'parquet'])}.")

@@ -487,7 +487,7 @@ def export(
     arm: Annotated[str | None, typer.Option(help="The arm, where the run has several.")] = None,
     seed: Annotated[int | None, typer.Option(help="The seed, where the run has several.")] = None,
     kind: Annotated[
-        str, typer.Option("--format", help="predictions, csv, parquet, sft, dpo or atif.")
+        str, typer.Option("--format", help="predictions, csv, parquet, sft, dpo, atif or registered.")
     ] = "predictions",
     out: Annotated[Path | None, typer.Option(help="File to write to; else standard output.")] = None,
     data: Data = None,
@@ -496,7 +496,7 @@ def export(
 
     predictions: patches of an arm, as SWE-bench reads them. csv, parquet: a row for each cell. sft, dpo: conversations
     from verified successes, with what the loss counts marked; pairs of a success and a failure. atif: rollouts in the
-    Agent Trajectory Interchange Format.
+    Agent Trajectory Interchange Format. registered: one JSON object with every figure of what the plan registered.
 
     Example: looper export runs/exp00-demo-0123456789ab --arm base > predictions.jsonl
     """
