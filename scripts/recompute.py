@@ -41,6 +41,7 @@ from scipy.stats import t
 
 LEVEL = 0.05
 COVERAGE = 0.95
+OF_EACH_CELL = ("valid_actions", "interventions", "f2p_fraction", "file_recall")
 FEWEST_REPOSITORIES = 10
 POWER = 0.8
 TAKEN_DISCORDANCE, TAKEN_SPREAD = 0.3, 0.1
@@ -508,11 +509,15 @@ def p_of_decision(contrast: Json, found: Found) -> float:
     return min(inside, max(outside, found.p_flip)) / 2
 
 
-def veto_of(run: Run, contrast: Json) -> str:
+def veto_of(run: Run, contrast: Json, pairs: int) -> str:
     """What forbids a conclusion; empty where nothing does."""
     arms = run.workers(arms_of(contrast))
-    cells = [cell for arm in arms for cell in run.cells(arm)]
-    if np.mean([run.ends.get(cell, {}).get("outcome") in JUDGED for cell in cells]) < COVERAGE:
+    whole = [run.cells(arm) for arm in arms]
+    shares = [np.mean([run.ends.get(cell, {}).get("outcome") in JUDGED for cell in cells]) for cells in whole]
+    if contrast.get("metric") in OF_EACH_CELL:
+        # A figure that every cell should have must be there in nearly all.
+        shares.append(pairs / min(map(len, whole)))
+    if min(shares) < COVERAGE:
         return "indecisive"
     fired = {guard for each in run.rollouts.values() if each["arm"] in arms for guard in each["guards"]}
     wanted = set(contrast.get("exercised", ()))
@@ -524,7 +529,7 @@ def decide(run: Run) -> list[Decided]:
     results = []
     for contrast in run.plan.get("contrasts", ()):
         found = compared(run, contrast)
-        veto = "not measured" if found is None else veto_of(run, contrast)
+        veto = "not measured" if found is None else veto_of(run, contrast, found.pairs)
         p = 1.0 if found is None or veto else p_of_decision(contrast, found)
         results.append(Decided(contrast, found, veto, p))
     count = len(results)
@@ -762,9 +767,11 @@ def compare_printed(table: Table, decided: Sequence[Decided], printed: Sequence[
             table.add(f"{name}difference", number(figures), scale * each.found.difference, half)
             # Nothing else of a line is preceded by p and an equals sign.
             p = re.search(rf"p = {NUMBER} adjusted", said)
-            table.add(f"{name}p", number(p), each.adjusted, 0.051 * each.adjusted + each.found.slack * 10)
+            # Where a conclusion is forbidden no p-value was worked out.
+            ours = None if each.finding in ("indecisive", "not exercised") else each.adjusted
+            table.add(f"{name}p", number(p), ours, 0.051 * each.adjusted + each.found.slack * 10)
         if each.interval is not None:
-            ends = re.search(rf"{NUMBER} % {NUMBER} to {NUMBER}, p = ", said)
+            ends = re.search(rf"{NUMBER} % {NUMBER} to {NUMBER}, ", said)
             table.add(f"{name}confidence", number(ends), 100 * each.confidence, 0.0501)
             for at, end in enumerate(each.interval):
                 table.add(f"{name}{('low', 'high')[at]} end", number(ends, at + 2), scale * end, half)

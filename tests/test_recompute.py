@@ -31,7 +31,7 @@ from tests.fakes.written_run import ended_rollout, step
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "recompute.py"
-SHIPPED = ROOT / "tests" / "data" / "small-micro-0464b8818174"
+SHIPPED = ROOT / "tests" / "data" / "small-micro-ac66498b4214"
 
 PLAN = """
 title = "t"
@@ -59,7 +59,7 @@ reason = "what it may not do"
 [[contrasts]]
 arm = "memory"
 against = "base"
-expected = 0.6
+expected = "60 points"
 shown = "It helped."
 refuted = "It harmed."
 open = "It is open."
@@ -67,7 +67,7 @@ open = "It is open."
 arm = "again"
 against = "base"
 expect = "same"
-margin = 0.3
+margin = "30 points"
 shown = "Equal arms do not differ."
 refuted = "Equal arms differ."
 open = "It is open whether they do."
@@ -75,7 +75,7 @@ open = "It is open whether they do."
 arm = "placebo"
 against = "base"
 expect = "not_more"
-margin = 0.2
+margin = "20 points"
 shown = "It does not help."
 refuted = "It helps."
 open = "It is open whether it helps."
@@ -91,7 +91,7 @@ arm = "memory"
 against = "base"
 expect = "not_less"
 metric = "f2p_fraction"
-margin = 0.05
+margin = "5 points"
 shown = "No fewer tests pass."
 refuted = "Fewer tests pass, by the margin."
 open = "It is open whether as many tests pass."
