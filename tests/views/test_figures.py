@@ -9,7 +9,7 @@ from tests.experiment.test_run import Project
 from looper.metrics.continual import forgetting_standard
 from looper.metrics.registered import Finding
 from looper.records.likelihood import Likelihood
-from looper.records.plan import ArmRole, Contrast, Metric, Price
+from looper.records.plan import ArmRole, Contrast, Gate, Metric, Override, Price
 from looper.records.trajectory import Guard, Trajectory
 from looper.records.verdict import Outcome, Verdict
 from looper.views.figures import behaviour, effort_table, likelihoods, repeats, sequence, tables
@@ -135,7 +135,9 @@ def test_the_headline_leaves_out_what_quotes_its_fix(run: RunView) -> None:
     marked = replace(run, manifest=run.manifest.model_copy(update={"leaked": (quoted, "elsewhere-1")}))
     lines = stratified_lines(marked)
     assert len(lines) == len(run.manifest.plan.contrasts)
-    assert lines[0].startswith(f"headline, without 1 of {len(run.tasks)} tasks that quote their fix: ")
+    assert lines[0].startswith(
+        f"headline, described and not decided: without 1 of {len(run.tasks)} tasks that quote"
+    )
     rest = replace(run, tasks=run.tasks[1:])
     assert rest.registered[0].difference != run.registered[0].difference or len(run.tasks) == 1
     assert in_units(rest.registered[0]) in lines[0]
@@ -205,7 +207,9 @@ def test_splits_are_described_together(run: RunView) -> None:
             )
             for found in run.verdicts
         )
-        return replace(run, manifest=run.manifest.model_copy(update={"plan": plan}), verdicts=verdicts)
+        decides = Override(gate=Gate.POWER, reason="three tasks, to describe them")
+        manifest = run.manifest.model_copy(update={"plan": plan, "overrides": (decides,)})
+        return replace(run, manifest=manifest, verdicts=verdicts)
 
     up, down = with_difference(1), with_difference(-1)
     lines = list(split_lines(dict(zip("ABCDE", (up, up, up, down, up), strict=True))))
@@ -214,18 +218,20 @@ def test_splits_are_described_together(run: RunView) -> None:
     )
     assert lines[-1] == "above 0 in 4 of 5 splits, which share their tasks: robust"
     assert list(split_lines(dict(zip("ABCDE", (up, up, down, down, down), strict=True))))[-1].endswith("weak")
+    pilot = replace(up, manifest=up.manifest.model_copy(update={"overrides": ()}))
+    assert list(split_lines({"A": pilot, "B": up}))[-1].endswith("how robust this is cannot be said")
     lost = replace(up, verdicts=())
     assert "1 of 2 splits were measured" in list(split_lines({"A": up, "B": lost}))[-1]
 
 
 def test_the_spread_of_equal_arms_is_said_as_the_floor_of_any_headline(run: RunView) -> None:
-    assert not any("A/A spread" in line for line in control_lines(run)), "no arm repeats base here"
+    assert not any("A/A: " in line for line in control_lines(run)), "no arm repeats base here"
     arms = tuple(
         arm.model_copy(update={"role": ArmRole.AGAIN}) if arm.name == "lora" else arm
         for arm in run.manifest.plan.arms
     )
     plan = run.manifest.plan.model_copy(update={"arms": arms})
     repeated = replace(run, manifest=run.manifest.model_copy(update={"plan": plan}))
-    (moved,) = (abs(one.difference) for arm, _, one in run.contrasts if arm == "lora" and one is not None)
-    (line,) = (line for line in control_lines(repeated) if "A/A spread" in line)
-    assert f"up to {100 * moved:.1f} points" in line
+    (one,) = (one for arm, _, one in run.contrasts if arm == "lora" and one is not None)
+    (line,) = (line for line in control_lines(repeated) if "A/A: " in line)
+    assert f"may differ by up to {100 * max(map(abs, one.interval())):.1f} points (95 %)" in line
