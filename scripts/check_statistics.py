@@ -109,7 +109,7 @@ def main() -> None:
         + "\n## Intervals of 95 %\n\n"
         + table(coverages, "holds the truth")
         + "\nThe exact test is far below its level on small runs, which is what exact means; the mid-p value comes nearer.\n\n"
-        "The binomial tests and intervals (exact McNemar, Wilson, Clopper-Pearson, power) and the signed-rank test are scipy's. "
+        "The binomial tests and intervals (exact McNemar, Wilson, power) and the signed-rank test are scipy's. "
         "What scipy does not have, or has without the exact enumeration of small samples, is Looper's own, and its tests hold it "
         "against scipy and against published values.\n",
         "utf-8",

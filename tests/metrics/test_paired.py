@@ -6,11 +6,12 @@ import pytest
 
 from looper.metrics.arms import Rate
 from looper.metrics.paired import (
-    clopper_pearson,
+    Unit,
     mcnemar_exact,
     mean_difference,
     newcombe_paired,
     paired_difference,
+    rate_interval,
     rise,
     wilson,
 )
@@ -41,14 +42,6 @@ def test_wilson_interval_equals_newcombe_1998_table(
     successes: int, total: int, low: float, high: float
 ) -> None:
     assert wilson(successes, total) == pytest.approx((low, high), abs=5e-5)
-
-
-@pytest.mark.parametrize(
-    ("successes", "total", "low", "high"),
-    [(0, 1, 0, 0.975), (2, 25, 0.009840, 0.260306), (4, 15, 0.077872, 0.551003), (7, 7, 0.590384, 1)],
-)
-def test_clopper_pearson_has_its_known_values(successes: int, total: int, low: float, high: float) -> None:
-    assert clopper_pearson(successes, total) == pytest.approx((low, high), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -126,3 +119,32 @@ def test_a_rise_is_that_of_the_straight_line_through_all_arms() -> None:
     two = mean_difference(arms[1], arms[0])
     assert rise(arms[:2]) == two, "a line through two arms is their difference"
     assert rise([arms[0], {"0/other-1": 1.0}, arms[1]]) is None
+
+
+def test_a_rate_is_as_sure_as_its_units_are_many() -> None:
+    """Twelve repositories that are resolved whole or not at all say as much as twelve cells; cells that are independent as much as
+    there are."""
+    alike = {
+        f"{seed}/r{repo}-{task}": repo < 8 for repo in range(12) for task in range(6) for seed in range(2)
+    }
+    low, high = rate_interval(alike, Unit.REPOSITORY)
+    assert low < 0.37 and high > 0.86, "Student's quantile for twelve units"
+    rng = random.Random(2)
+    mixed = {key: rng.random() < 2 / 3 for key in alike}
+    narrow = rate_interval(mixed, Unit.REPOSITORY)
+    assert narrow[1] - narrow[0] < 0.22 < high - low
+    assert rate_interval({"0/r-1": True}) == (0.0, 1.0), "one unit says nothing of others"
+
+
+def test_the_interval_of_a_rate_holds_it_where_repositories_differ() -> None:
+    rng, held, draws = random.Random(3), 0, 400
+    for _ in range(draws):
+        outcomes = {}
+        for repo in range(16):
+            chance = min(1.0, max(0.0, rng.gauss(0.5, 0.2)))
+            outcomes |= {
+                f"{seed}/r{repo}-{task}": rng.random() < chance for task in range(6) for seed in range(2)
+            }
+        low, high = rate_interval(outcomes, Unit.REPOSITORY)
+        held += low <= 0.5 <= high
+    assert held / draws >= 0.93

@@ -224,9 +224,27 @@ def paired_difference(
 def effective_pairs(pairs: int, gains: int, losses: int, units: int, varies: float) -> float:
     """So many independent pairs would say as much; `varies` is the variance of the difference, by units."""
     independent = ((gains + losses) / pairs - ((gains - losses) / pairs) ** 2) / pairs
+    return _effective(pairs, units, varies, independent)
+
+
+def _effective(count: int, units: int, varies: float, independent: float) -> float:
     # Where nothing varies, nothing says that members of a unit are independent of each other.
-    effect = varies / independent if independent > 0 else pairs / units
-    return pairs / min(max(effect, 1.0), pairs / units)
+    effect = varies / independent if independent > 0 else count / units
+    return count / min(max(effect, 1.0), count / units)
+
+
+def rate_interval(
+    outcomes: Mapping[str, bool], unit: Unit = Unit.TASK, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Of the rate of one arm, by unit: Wilson's interval for as many cells as are effective, with Student's quantile. Keys as in
+    `paired_difference`; not empty."""
+    level = (lambda key: repository_of(task_of(key))) if unit is Unit.REPOSITORY else task_of
+    groups = list(_grouped({key: float(value) for key, value in outcomes.items()}, level).values())
+    if len(groups) < 2:
+        return 0.0, 1.0
+    count, rate = len(outcomes), sum(outcomes.values()) / len(outcomes)
+    effective = _effective(count, len(groups), clustered_variance(groups), rate * (1 - rate) / count)
+    return _wilson(rate, effective, student(confidence, len(groups)))
 
 
 def task_of(where: str) -> str:
@@ -276,17 +294,6 @@ def _wilson(share: float, total: float, z: float) -> tuple[float, float]:
     half = z * sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
     below, above = ((middle + side) / (1 + z * z / total) for side in (-half, half))
     return (below if share else 0.0, above if share < 1 else 1.0)
-
-
-@cache
-def clopper_pearson(successes: int, total: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of one proportion that covers at least so often, whatever the proportion. Source: Clopper and Pearson 1934."""
-    from scipy.special import betaincinv
-
-    tail, failures = (1 - confidence) / 2, total - successes
-    below = betaincinv(successes, failures + 1, tail) if successes else 0.0
-    above = betaincinv(successes + 1, failures, 1 - tail) if failures else 1.0
-    return float(below), float(above)
 
 
 def newcombe_paired(

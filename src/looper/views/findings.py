@@ -1,18 +1,17 @@
 """What a run says, in rows and sentences, for every kind of view."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from looper.metrics.arms import ArmFigures, Rate
+from looper.metrics.arms import ArmFigures
 from looper.metrics.design import ENOUGH, Scope, design_of, is_pilot, scope_of, sight, smallest_visible
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
     PairedDifference,
     Unit,
-    clopper_pearson,
+    rate_interval,
     repository_of,
-    wilson,
 )
 from looper.metrics.registered import ALPHA, Finding, Registered
 from looper.records.learning import Treatment
@@ -22,8 +21,6 @@ from looper.views.questions import question_lines
 from looper.views.runs import RunView
 
 NOT_MEASURED = "–"
-FEW = 30
-"""Below so many the interval that is sure to cover stands beside the usual one."""
 COLUMNS = (
     "arm",
     "resolved",
@@ -40,22 +37,27 @@ COLUMNS = (
 def arm_rows(run: RunView) -> list[tuple[str, ...]]:
     """One row of `COLUMNS` for each arm."""
     figures = [run.figures(arm.name) for arm in run.manifest.plan.arms]
-    rows = [_failed_row(found) if found.arm in run.failed_arms else _row(found) for found in figures]
+    rows = [_failed_row(found) if found.arm in run.failed_arms else _row(found, run) for found in figures]
     return [*rows, *(_choice_row(run, name) for name in run.choice_names)]
 
 
 def _choice_row(run: RunView, name: str) -> tuple[str, ...]:
     """A choice has no rollout of its own; what it cost stands with the arms that it takes from."""
     found = run.chosen(name)
-    rate = Rate(sum(found.values()), len(found), frozenset())
-    return (name, f"{rate.numerator}/{rate.denominator}", _rate(rate), *[NOT_MEASURED] * 5, NOT_MEASURED)
+    return (
+        name,
+        f"{sum(found.values())}/{len(found)}",
+        _rate(found, run.unit),
+        *[NOT_MEASURED] * 5,
+        NOT_MEASURED,
+    )
 
 
-def _row(found: ArmFigures) -> tuple[str, ...]:
+def _row(found: ArmFigures, run: RunView) -> tuple[str, ...]:
     return (
         found.arm,
         f"{found.resolved.numerator}/{found.resolved.denominator}",
-        _rate(found.resolved),
+        _rate(run.outcomes(found.arm), run.unit),
         f"{100 * found.patched.value:.0f} %" if found.patched.value is not None else NOT_MEASURED,
         _number(found.steps, 1),
         _number(found.prompt_tokens, 0),
@@ -69,15 +71,12 @@ def _failed_row(found: ArmFigures) -> tuple[str, ...]:
     return (found.arm, "failed arm", *[NOT_MEASURED] * 6, str(found.infra_errors))
 
 
-def _rate(rate: Rate) -> str:
-    if rate.value is None:
+def _rate(outcomes: Mapping[str, bool], unit: Unit) -> str:
+    """With its interval, by the unit that differences have too."""
+    if not outcomes:
         return NOT_MEASURED
-    low, high = wilson(rate.numerator, rate.denominator)
-    found = f"{100 * low:.0f} to {100 * high:.0f}"
-    if rate.denominator < FEW:
-        low, high = clopper_pearson(rate.numerator, rate.denominator)
-        found += f"; exact {100 * low:.0f} to {100 * high:.0f}"
-    return f"{100 * rate.value:.0f} % ({found})"
+    low, high = rate_interval(outcomes, unit)
+    return f"{100 * sum(outcomes.values()) / len(outcomes):.0f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -249,10 +248,10 @@ def control_lines(run: RunView) -> list[str]:
         lines.append(f"control {found.arm} must {must}: {said}")
     for found in figures:
         if found.infra_errors and found.resolved.denominator:
-            whole = Rate(
-                found.resolved.numerator, found.resolved.denominator + found.infra_errors, frozenset()
-            )
-            lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole)}")
+            ended = {verdict.cell for verdict in run.verdicts}
+            lost = {cell.partition("/")[2]: False for cell in run.cells(found.arm) if cell in ended}
+            whole = {**lost, **run.outcomes(found.arm)}
+            lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole, run.unit)}")
     repeats = [
         max(map(abs, one.interval()))
         for arm, _, one in run.contrasts
