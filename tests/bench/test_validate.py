@@ -204,7 +204,7 @@ def test_p8_a_task_that_is_not_validated_here_goes_by_the_ids_that_gold_did_not_
     labelled: Task,
 ) -> None:
     """Whatever its labels are here: a docstring's line that is no test on one machine is none on another."""
-    known = next(each for each in shipped() if each.instance_id == "django__django-13089")
+    known = next(each for each in shipped() if each.valid and each.excluded)
     lines = tuple(known.excluded)
     task = labelled.model_copy(update={"instance_id": known.instance_id, "pass_to_pass": ("p", *lines)})
     assert in_force([task], [], shipped()) == {}, "other labels"
