@@ -12,7 +12,7 @@ from looper.experiment.plans import plan_from_text
 from looper.metrics.design import Design, Scope, power_of, scope_of, smallest_visible, unit_of
 from looper.metrics.paired import Unit
 from looper.metrics.registered import Finding
-from looper.records.plan import Contrast, Expect, Gate, Override, RunManifest
+from looper.records.plan import Contrast, Expect, Gate, Override, Plan, RunManifest
 from looper.views.findings import pilot_lines, registered_lines, scope_line
 from looper.views.forecast import power_lines
 from looper.views.index import StepIndex
@@ -56,27 +56,13 @@ open = "It is open whether they do."
 """
 PROFILE = """
 [profiles.micro]
-model = "nano"
-scaffold = "terse"
-temperature = 0.7
-seeds = [0]
-order = "parallel"
-[profiles.micro.tasks]
-suite = "micro"
-[profiles.micro.limits]
-steps = 8
-output_tokens = 80
-context_tokens = 2048
-wall_s = 120.0
-command_s = 10.0
-verify_s = 120.0
-[profiles.micro.experience]
-per_repo = 15
-temperature = 1.0
-samples = 1
-selection = { minimum_tasks = 1 }
-training = { learning_rate = 1e-4, iterations = 4, batch_size = 4, max_tokens = 512 }
+like = "micro"
 """
+SHARED = {"micro": (Path(__file__).parents[2] / "experiments/profiles/micro.toml").read_text("utf-8")}
+
+
+def plan_with(text: str) -> Plan:
+    return plan_from_text("x", text + PROFILE, "x.toml", "micro", shared=SHARED)
 
 
 def run_of(
@@ -87,7 +73,7 @@ def run_of(
     overrides: tuple[Override, ...] = (),
 ) -> RunView:
     """Every cell has its verdict; `resolved` says of arm, repository and luck how it came out."""
-    plan = plan_from_text("x", BASE + contrasts + PROFILE, "x.toml", "micro")
+    plan = plan_with(BASE + contrasts)
     tasks = tuple(f"r{repo}-{number}" for repo in range(repositories) for number in range(each))
     manifest = RunManifest(
         plan=plan,
@@ -206,7 +192,7 @@ def test_d8_power_is_that_of_the_decision_that_will_be_made() -> None:
 def test_a_plan_says_before_anything_runs_whether_it_is_a_pilot(
     repositories: int, each: int, pilot: bool
 ) -> None:
-    plan = plan_from_text("x", BASE + DIFFERENCE + PROFILE, "x.toml", "micro")
+    plan = plan_with(BASE + DIFFERENCE)
     tasks = [f"r{repo}-{number}" for repo in range(repositories) for number in range(each)]
     lines = "\n".join(power_lines(plan, tasks, ("earlier", 0.2)))
     assert "memory − base is shown with a chance of" in lines and "+30.0 points" in lines
@@ -219,15 +205,13 @@ def test_what_was_learned_once_for_all_repositories_is_about_that_learning_alone
     text = BASE.replace(
         '{ treatment = "memory" }', '{ treatment = "adapter", strategy = { name = "full_replay" } }'
     )
-    plan = plan_from_text(
-        "x", text + DIFFERENCE + PROFILE.replace("max_tokens = 512", "max_tokens = 512"), "x.toml", "micro"
-    )
+    plan = plan_with(text + DIFFERENCE)
     tasks = [f"r{repo}-{number}" for repo in range(24) for number in range(6)]
     assert scope_of(plan, tasks) is Scope.ONE and unit_of(plan, tasks) is Unit.TASK
 
 
 def test_twelve_repositories_of_which_two_hold_most_tasks_are_too_few_to_generalise_from() -> None:
-    plan = plan_from_text("x", BASE + DIFFERENCE + PROFILE, "x.toml", "micro")
+    plan = plan_with(BASE + DIFFERENCE)
     sizes = (231, 75, 44, 34, 32, 22, 22, 19, 10, 8, 2, 1)
     tasks = [f"r{repo}-{number}" for repo, size in enumerate(sizes) for number in range(size)]
     assert scope_of(plan, tasks) is Scope.THESE

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from looper.metrics.paired import ENOUGH_REPOSITORIES
 from looper.metrics.power import smallest_detectable
 
 LEARNINGS = Path("LEARNINGS.md")
@@ -13,8 +14,6 @@ SUMMARY = "looper report --summary"
 PILOT = "pilot"
 UNKNOWN = "–"
 DECISIONS = ("shown", "refuted", "open")
-GENERAL = 10
-"""Fewer repositories say nothing of others, whatever their tasks say."""
 COLUMNS = (
     "experiment", "asks whether", "design: primary contrast", "tasks × seeds", "repositories", "difference", "decision",
     "smallest visible",
@@ -22,7 +21,7 @@ COLUMNS = (
 
 # Blocks are data: those that older versions wrote are read too, which say their repositories elsewhere, and their power less.
 _HEAD = re.compile(r"(\d+) tasks, seeds ([\d, ]+),")
-_SCOPE = re.compile(r"\d+ tasks of (\d+) repositories.*; the unit is the (task|repository)")
+_SCOPE = re.compile(r"\d+ tasks? of (\d+) repositor.*; the unit is the (task|repository)")
 _PRIMARY = re.compile(
     r"- primary: (?P<contrast>[^:]*?)"
     r"(?:: (?P<figure>[-+][\d.]+ (?:points|nats per token)[^,]*, (?:[\d.]+ % [-+][\d.]+ to [-+][\d.]+|no interval)))?"
@@ -99,7 +98,7 @@ class Result:
         blind = self._unit is None and self.least in ("none", UNKNOWN)
         if "PILOT" in self.block or (said in DECISIONS and blind):
             return PILOT
-        few = self._unit != "repository" and (self.repositories or 0) < GENERAL
+        few = self._unit != "repository" and (self.repositories or 0) < ENOUGH_REPOSITORIES
         return f"{said}, on these repositories" if few and said in ("shown", "refuted") else said
 
 
