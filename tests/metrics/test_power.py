@@ -6,7 +6,7 @@ import pytest
 from looper.metrics.clustered import sign_flip
 from looper.metrics.design import Design, power_of, sign_flips
 from looper.metrics.family import holm
-from looper.metrics.paired import Unit, mcnemar_mid_p
+from looper.metrics.paired import Unit
 from looper.metrics.power import power, smallest_detectable
 from looper.records.plan import Contrast
 
@@ -58,23 +58,6 @@ def test_holm_has_its_known_values() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.02] * 3) == pytest.approx([0.06] * 3)
     assert holm([0.5, 0.6, 0.7]) == [1.0, 1.0, 1.0] and holm([0.04]) == [0.04] and holm([]) == []
-
-
-@pytest.mark.parametrize(
-    ("gains", "losses", "p"),
-    [
-        (0, 0, 1.0),
-        (1, 0, 0.5),
-        (6, 0, 0.015625),
-        (3, 3, 0.84375),
-        (6, 6, 0.887207),
-        (5, 1, 0.125),
-        (9, 2, 0.038574219),
-    ],
-)
-def test_the_mid_p_value_has_its_known_values(gains: int, losses: int, p: float) -> None:
-    assert mcnemar_mid_p(gains, losses) == pytest.approx(p)
-    assert mcnemar_mid_p(losses, gains) == pytest.approx(p)
 
 
 def test_power_counts_what_the_exact_test_refuses() -> None:

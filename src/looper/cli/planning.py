@@ -10,7 +10,7 @@ from looper.cli.wiring import training_memory
 from looper.errors import BadInput
 from looper.experiment.claims import in_metric
 from looper.experiment.schedule import quoting
-from looper.metrics.design import unit_of
+from looper.metrics.design import is_pilot, unit_of
 from looper.metrics.registered import ALPHA
 from looper.records.plan import Expect, Metric, Plan
 from looper.views.findings import counted
@@ -95,8 +95,10 @@ def _decision_lines(prepared: Prepared) -> Iterator[str]:
     if not contrasts:
         return
     tested = sum(found.expect is Expect.MORE for found in contrasts)
+    pilot = is_pilot(prepared.plan, [task.instance_id for task in prepared.tasks])
+    verb = "estimated and, as a pilot, not decided" if pilot else "decided"
     yield (
-        f"decided: once, when every cell has its end, by {unit_of(prepared.plan, [task.instance_id for task in prepared.tasks]).value}; "
+        f"{verb}: once, when every cell has its end, by {unit_of(prepared.plan, [task.instance_id for task in prepared.tasks]).value}; "
         f"{tested} differences and {len(contrasts) - tested} margins in one family at {ALPHA} (Holm), each by its interval"
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from looper.experiment.places import Path
 from looper.records.base import content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
-from looper.records.plan import Arm, ArmRole, Metric, Plan, Scaffold
+from looper.records.plan import Arm, ArmRole, Chooser, Expect, Metric, Plan, Scaffold
 from looper.records.training import Format
 from looper.records.trajectory import Guard
 
@@ -15,6 +15,7 @@ def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
     """Keys of what is wrong, and what is wrong with it."""
     yield from _without_purpose(plan)
     yield from _never_measured(plan)
+    yield from _foregone(plan)
     yield from _never_fires(plan)
     yield from _made_from_nothing(plan)
     yield from _the_same_in_the_end(plan)
@@ -62,6 +63,23 @@ def _lacks(arm: Arm, metric: Metric) -> str:
         case Metric.INTERVENTIONS if not arm.has_overseer:
             return "it works under no overseer"
     return ""
+
+
+def _foregone(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Contrasts of one of several attempts with the best of them, which hidden tests tell: it cannot resolve less."""
+    best = {choice.name: choice.of for choice in plan.choices if choice.by is Chooser.ANY}
+    for at, contrast in enumerate(plan.contrasts):
+        over, under = contrast.arm, contrast.against
+        if contrast.expect is Expect.NOT_MORE:
+            continue
+        for ceiling, member in ((over, under), (under, over)):
+            if member in best.get(ceiling, ()):
+                yield (
+                    ("contrasts", at, "against"),
+                    f"{contrast.name} has its answer before the data: {ceiling} takes whichever of {', '.join(best[ceiling])} is "
+                    f"resolved, so it never resolves less than {member}; by how much at most is a question, "
+                    'expect = "not_more" with a margin',
+                )
 
 
 def _never_fires(plan: Plan) -> Iterator[tuple[Path, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, cached_property
-from math import comb, exp, fsum, inf, log, sqrt
+from math import exp, fsum, inf, log, sqrt
 from statistics import NormalDist, fmean
 from typing import Protocol
 
@@ -271,16 +271,6 @@ def mcnemar_exact(gains: int, losses: int) -> float:
 
     # Not `scipy.stats`, whose import takes twice as long as a small table.
     return min(1.0, 2 * float(bdtr(min(gains, losses), gains + losses, 0.5)))
-
-
-def mcnemar_mid_p(gains: int, losses: int) -> float:
-    """As `mcnemar_exact`, with half of what is as likely as what was seen; nearer to its level on small runs. Source:
-    Fagerland, Lydersen and Laake 2013, whose value of a tie is 1 less half of its probability."""
-    discordant = gains + losses
-    if discordant == 0:
-        return 1.0
-    seen = comb(discordant, gains) / 2.0**discordant
-    return 1.0 - seen / 2 if gains == losses else mcnemar_exact(gains, losses) - seen
 
 
 @cache

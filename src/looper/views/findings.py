@@ -107,11 +107,15 @@ def p_text(result: Registered) -> str:
 def scope_line(run: RunView) -> str:
     """What every difference of the run is about, its unit, and its family."""
     plan, repositories = run.manifest.plan, len(set(map(repository_of, run.tasks)))
+    compared = {name for found in plan.contrasts for name in found.arms}
+    seeds = {len(plan.seeds_of(arm)) for arm in plan.arms if arm.name in compared or not compared}
+    least, most = min(seeds, default=len(plan.seeds)), max(seeds, default=len(plan.seeds))
+    many = counted(most, "seed") if least == most else f"{least} to {counted(most, 'seed')}, by arm"
     scope = scope_of(plan, run.tasks)
     why = f" ({ENOUGH_REPOSITORIES} of them, alike in size, are the fewest to generalise from)"
     about = (
         f"about {scope.value}{why if scope is Scope.THESE else ''}: {counted(len(run.tasks), 'task')} of "
-        f"{_repositories(repositories)}, {counted(len(plan.seeds), 'seed')}; the unit is the {run.unit.value}"
+        f"{_repositories(repositories)}, {many}; the unit is the {run.unit.value}"
     )
     if not plan.contrasts:
         return about
@@ -225,7 +229,7 @@ def difference_text(found: PairedDifference) -> str:
 
 def gain_text(found: PairedDifference) -> str:
     low, high = found.interval()
-    return f"{100 * found.difference:+.1f} points, 95 % {100 * low:+.1f} to {100 * high:+.1f}, p = {found.p_value:.2g}"
+    return f"{100 * found.difference:+.1f} points, 95 % {100 * low:+.1f} to {100 * high:+.1f}, p = {found.p_value:.2g} unadjusted"
 
 
 def control_lines(run: RunView) -> list[str]:
