@@ -216,6 +216,7 @@ def _difference(arm: Array, base: Array, unit: Unit) -> PairedDifference:
         unit=unit,
         units=units,
         effective=effective_pairs(pairs, gains, losses, units, varies),
+        degrees=units - 1,
         p_flip=sign_flip([float(value) for value in moved.sum(axis=1)]),
     )
 

@@ -8,9 +8,9 @@ where that was written before. Ends with status 0 where all agrees, 1 where anyt
 
 How each figure is found here:
 - difference: gains less losses over pairs; of what is no yes or no, the mean over tasks of the mean over seeds
-- effective pairs: pairs over Kish's design effect, with the variance of a regression on nothing but a constant, robust to clusters (CR1)
+- effective pairs: pairs over Kish's design effect, with the variance of a regression on nothing but a constant, robust to clusters (CR2)
 - interval: of rates, Newcombe 1998, method 10, on effective pairs and with Student's quantile (Korn and Graubard 1998); of means,
-  Student's t; it holds 0 where the exact sign-flip test does not leave it out
+  Student's t; its degrees are Satterthwaite's; it holds 0 where the exact sign-flip test does not leave it out
 - p: of rates, the root of the interval's end as a function of its level; of means, the tail of t; never less than the sign-flip test's,
   which is a convolution of its signs; of margins, two one-sided tests (Schuirmann 1987), of which one half and more count as one half
 - family: Holm 1979 over all that is registered; what is not measured, or must not be concluded from, has p = 1
@@ -108,8 +108,13 @@ class Run:
         learns = [found for found in learns if found["treatment"] != "oversight"]
         if not learns or any(found.get("strategy") for found in learns):
             return False
+        return self.worth >= FEWEST_REPOSITORIES
+
+    @property
+    def worth(self) -> float:
+        """So many repositories of one size would say as much (Kish)."""
         _, sizes = np.unique([repository(task) for task in self.tasks], return_counts=True)
-        return bool(sizes.sum() ** 2 >= FEWEST_REPOSITORIES * (sizes**2).sum())
+        return float(sizes.sum() ** 2 / (sizes**2).sum()) if self.tasks else 0.0
 
     def unit(self, task: str) -> str:
         return repository(task) if self.by_repository else task
@@ -295,20 +300,31 @@ METRICS: dict[str, Callable[[Run, str], Values]] = {
 
 
 @cache
-def quantile(tail: float, freedom: int) -> float:
+def quantile(tail: float, freedom: float) -> float:
     """Of Student's t, that leaves `tail` above it."""
     return float(t.isf(tail, freedom))
 
 
-def cluster_variance(values: Sequence[float], clusters: Sequence[str]) -> float:
-    """Of the constant in a regression of the values on nothing else, robust to clusters (CR1)."""
+def clustered(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, float]:
+    """Of the constant in a regression of the values on nothing else: its variance (CR2, by the roots of the clusters' blocks of the
+    residual maker), and Satterthwaite's degrees of freedom where members of a cluster are one."""
     y = np.asarray(values, float)
     names, at = np.unique(np.asarray(clusters), return_inverse=True)
     if len(names) < 2:
-        return 0.0
-    scores = np.bincount(at, weights=y - y.mean())
-    meat = float(scores @ scores)
-    return 0.0 if meat < 1e-18 * len(y) else len(names) / (len(names) - 1) * meat / len(y) ** 2
+        return 0.0, 0.0
+    members = (at == np.arange(len(names))[:, None]).astype(float)
+    maker = np.eye(len(y)) - 1 / len(y)
+    rows = []
+    for mine in members.astype(bool):
+        values_of, vectors = np.linalg.eigh(maker[np.ix_(mine, mine)])
+        root = vectors @ np.diag(values_of**-0.5) @ vectors.T
+        rows.append(root.sum(axis=0) @ maker[mine] / len(y))
+    found = np.asarray(rows)
+    spread = found @ members.T
+    shape = spread @ spread.T
+    variance = float(((found @ y) ** 2).sum())
+    # What rounding leaves of equal values is no variance.
+    return (0.0 if variance < 1e-18 / len(y) else variance), float(np.trace(shape) ** 2 / (shape**2).sum())
 
 
 def sign_flip(values: Sequence[float]) -> tuple[float, float]:
@@ -342,6 +358,7 @@ class Rates:
     """Resolved by both, by the first, by the second, by none."""
     units: int
     effective: float
+    freedom: float
     p_flip: float
     slack: float = 0.0
 
@@ -358,7 +375,7 @@ class Rates:
         if self.units < 2:
             return -1.0, 1.0
         a, b, c, d = (cell / self.pairs for cell in self.cells)
-        n, z = self.effective, quantile(tail, self.units - 1)
+        n, z = self.effective, quantile(tail, self.freedom)
 
         def score(share: float) -> tuple[float, float]:
             # The roots of (p - share)² = z² p (1 - p) / n.
@@ -398,6 +415,7 @@ class Means:
     pairs: int
     difference: float
     error: float
+    freedom: float
     units: int
     p_flip: float
     slack: float
@@ -405,14 +423,14 @@ class Means:
     def ends(self, tail: float) -> tuple[float, float] | None:
         if self.error == 0 or self.units < 2:
             return None
-        half = quantile(tail, self.units - 1) * self.error
+        half = quantile(tail, self.freedom) * self.error
         return self.difference - half, self.difference + half
 
     def level_where(self, end: int, value: float) -> float:
         if self.error == 0 or self.units < 2:
             return 1.0
         far = (self.difference - value) / self.error * (1 if end == 0 else -1)
-        level = 2 * float(t.sf(far, self.units - 1))
+        level = 2 * float(t.sf(far, self.freedom))
         return 1.0 if level > MOST_P else max(level, LEAST_P)
 
 
@@ -452,10 +470,11 @@ def rates(run: Run, moved: Mapping[str, float], both: int) -> Rates:
         sums[unit] += value
     simple = float(d.var()) / pairs
     most = pairs / len(sums)
-    effect = cluster_variance(list(d), units) / simple if simple > 1e-18 else most
+    variance, freedom = clustered(list(d), units)
+    effect = variance / simple if simple > 1e-18 else most
     p, slack = sign_flip(list(sums.values()))
     cells = (both, gains, losses, pairs - both - gains - losses)
-    return Rates(cells, len(sums), pairs / float(np.clip(effect, 1.0, most)), p, slack)
+    return Rates(cells, len(sums), pairs / float(np.clip(effect, 1.0, most)), freedom, p, slack)
 
 
 def means(run: Run, moved: Mapping[str, float]) -> Means:
@@ -467,9 +486,11 @@ def means(run: Run, moved: Mapping[str, float]) -> Means:
     sums = defaultdict[str, float](float)
     for task, value in tasks.items():
         sums[run.unit(task)] += value
-    variance = cluster_variance(list(tasks.values()), [run.unit(task) for task in tasks])
+    variance, freedom = clustered(list(tasks.values()), [run.unit(task) for task in tasks])
     p, slack = sign_flip(list(sums.values()))
-    return Means(len(moved), float(np.mean(list(tasks.values()))), variance**0.5, len(sums), p, slack)
+    return Means(
+        len(moved), float(np.mean(list(tasks.values()))), variance**0.5, freedom, len(sums), p, slack
+    )
 
 
 # Decisions
@@ -595,7 +616,7 @@ def power_of(run: Run) -> tuple[float, float] | None:
         return None
     contrast, level = contrasts[0], LEVEL / len(contrasts)
     differs = contrast.get("expect", "more") == "more"
-    units = run.repositories if run.by_repository else len(run.tasks)
+    units = round(run.worth) if run.by_repository else len(run.tasks)
     if units < 2:
         return 0.0, 0.0
     members = max(1, round(len(run.tasks) * seeds_of_primary(run) / units))
@@ -628,10 +649,10 @@ def _would_show(contrast: Json, drawn: Any, members: int, level: float) -> bool:
     sums = drawn[:, 0] - drawn[:, 1]
     d = (gains - losses) / pairs
     simple = ((gains + losses) / pairs - d * d) / pairs
-    clustered = float(sums.var(ddof=1)) * units / pairs**2
-    effect = clustered / simple if simple > 1e-18 else members
+    varies = float(sums.var(ddof=1)) * units / pairs**2
+    effect = varies / simple if simple > 1e-18 else members
     cells = (rest // 2, gains, losses, rest - rest // 2)
-    found = Rates(cells, units, pairs / min(max(effect, 1.0), members), 0.0)
+    found = Rates(cells, units, pairs / min(max(effect, 1.0), members), units - 1, 0.0)
     differs = contrast.get("expect", "more") == "more"
     if outcome(contrast, interval_of(found, level if differs else 2 * level)) != "shown":
         return False

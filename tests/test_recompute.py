@@ -350,7 +350,11 @@ def test_choices_guards_and_every_other_metric_are_read_from_the_records_too(tmp
     """Choices of attempts by each chooser, a contrast whose guard never fired and one whose did, and each metric, the first of them
     primary, so that its power is measured."""
     contrasts = ['arm = "again"\nagainst = "base"\n'] * len(METRICS)
-    contrasts += [f'arm = "by_{name}"\nagainst = "base"\n' for name in CHOOSERS]
+    contrasts += [
+        f'arm = "by_{name}"\nagainst = "base"\n'
+        + 'expect = "not_more"\nmargin = "20 points"\n' * (name == "any")
+        for name in CHOOSERS
+    ]
     contrasts += [
         f'arm = "again"\nagainst = "base"\nexercised = ["{guard}"]\n'
         for guard in ("repeated_action", "broken_python")

@@ -3,10 +3,11 @@
 import random
 import statistics
 
+import numpy as np
 import pytest
 from scipy.stats import permutation_test
 
-from looper.metrics.clustered import sign_flip
+from looper.metrics.clustered import clustered, degrees_of, sign_flip
 from looper.metrics.paired import mcnemar_exact
 
 
@@ -53,3 +54,27 @@ def test_sign_flip_keeps_its_size_when_nothing_differs() -> None:
     rng = random.Random(2)
     hits = sum(sign_flip([rng.choice((-1, 1, 0)) for _ in range(12)]) <= 0.05 for _ in range(400))
     assert hits / 400 <= 0.075
+
+
+def test_groups_of_one_size_vary_as_their_means_do_with_one_degree_less() -> None:
+    groups = [[1.0, 0.0, 1.0], [0.0, 0.0, 0.5], [1.0, 1.0, 1.0], [0.0, 0.5, 0.0]]
+    means = [statistics.fmean(values) for values in groups]
+    assert clustered(groups) == pytest.approx((statistics.variance(means) / 4, 3))
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 40), (2, 4, 6, 12) * 6, (1, 2)])
+def test_groups_of_unlike_sizes_have_the_degrees_of_bell_and_mccaffrey_and_no_bias(
+    sizes: tuple[int, ...],
+) -> None:
+    """By the matrices that their paper writes down, where members of a group are alike."""
+    count, groups = sum(sizes), len(sizes)
+    member = np.repeat(np.eye(groups), sizes, axis=0)
+    residual = np.eye(count) - 1 / count
+    scale = np.diag([1 / np.sqrt(1 - size / count) for size in sizes])
+    shape = scale @ member.T @ residual @ member / count
+    gram = shape @ shape.T
+    assert degrees_of(sizes) == pytest.approx(np.trace(gram) ** 2 / (gram**2).sum())
+    assert degrees_of(sizes) <= groups - 1 + 1e-9
+    # Independent members of variance 1: the mean has variance 1 / count, and so is what is expected of the estimate.
+    own = scale @ member.T @ residual / count
+    assert np.trace(own @ own.T) == pytest.approx(1 / count)

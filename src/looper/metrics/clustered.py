@@ -2,13 +2,52 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from math import comb
+from math import comb, fsum
 
 EXACT_SUMS = 20_000
 """Up to so many distinct sums of sign patterns the test is exact."""
 SIGN_DRAWS, BATCHES = 100_000, 20
 TOLERANCE = 1e-9
 """Sums that differ by rounding are equal."""
+
+
+def clustered(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Variance of the mean over all members, where whole groups are independent, and its degrees of freedom; two groups or more.
+
+    Bias-reduced (CR2) with Satterthwaite's degrees, as if members of a group were alike: of groups of one size the usual variance of
+    their means, and one degree less than groups. Source: Bell and McCaffrey 2002.
+    """
+    count = sum(map(len, groups))
+    mean = fsum(fsum(values) for values in groups) / count
+    spread = fsum((fsum(values) - len(values) * mean) ** 2 / (1 - len(values) / count) for values in groups)
+    # What rounding leaves of equal values is no spread.
+    variance = 0.0 if spread < TOLERANCE**2 * count else spread / count**2
+    return variance, degrees_of([len(values) for values in groups])
+
+
+def degrees_of(sizes: Sequence[int]) -> float:
+    """Of `clustered`, for groups of such sizes."""
+    count = sum(sizes)
+    shares = [size / count for size in sizes]
+    squares = fsum(share * share for share in shares)
+    weights = [share * share / (1 - share) for share in shares]
+    # Of the matrix whose trace and squares Satterthwaite asks for, by what its entries have in common.
+    trace = fsum(weight * (1 - 2 * share + squares) for weight, share in zip(weights, shares, strict=True))
+    moments = [
+        fsum(weight * share**power for weight, share in zip(weights, shares, strict=True))
+        for power in range(3)
+    ]
+    everywhere = (
+        squares**2 * moments[0] ** 2
+        + 2 * moments[0] * moments[2]
+        - 4 * squares * moments[0] * moments[1]
+        + 2 * moments[1] ** 2
+    )
+    diagonal = fsum(
+        weight * weight * (1 + 2 * (squares - 2 * share))
+        for weight, share in zip(weights, shares, strict=True)
+    )
+    return trace * trace / (everywhere + diagonal)
 
 
 def sign_flip(differences: Sequence[float], seed: int = 0) -> float:

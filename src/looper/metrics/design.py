@@ -45,6 +45,7 @@ class Design:
     seeds: int
     """Of the arms of the primary contrast."""
     repositories: int
+    """As many of one size as those of the plan are worth."""
     unit: Unit
     family: int
     """Contrasts that are registered. A difference is counted at the first step of Holm's order, the hardest."""
@@ -72,9 +73,13 @@ def scope_of(plan: Plan, tasks: Sequence[str]) -> Scope:
         return Scope.TASKS
     if any(found.strategy is not None for found in learned):
         return Scope.ONE
+    return Scope.REPOSITORIES if worth_repositories(tasks) >= ENOUGH_REPOSITORIES else Scope.THESE
+
+
+def worth_repositories(tasks: Sequence[str]) -> float:
+    """Kish's effective number: so many repositories of one size would say as much. `tasks` are ids."""
     sizes = Counter(map(repository_of, tasks)).values()
-    enough = sum(sizes) ** 2 >= ENOUGH_REPOSITORIES * sum(size * size for size in sizes)
-    return Scope.REPOSITORIES if sizes and enough else Scope.THESE
+    return sum(sizes) ** 2 / sum(size * size for size in sizes) if sizes else 0.0
 
 
 def unit_of(plan: Plan, tasks: Sequence[str]) -> Unit:
@@ -94,7 +99,7 @@ def design_of(plan: Plan, tasks: Sequence[str]) -> Design:
     return Design(
         tasks=len(tasks),
         seeds=min((len(plan.seeds_of(arm)) for arm in compared), default=len(plan.seeds)),
-        repositories=len(set(map(repository_of, tasks))),
+        repositories=round(worth_repositories(tasks)),
         unit=unit_of(plan, tasks),
         family=max(1, len(plan.contrasts)),
         discordance=plan.discordance,
@@ -177,6 +182,7 @@ def _found(
         unit=design.unit,
         units=design.units,
         effective=effective_pairs(pairs, gains, losses, design.units, varies),
+        degrees=design.units - 1,
         p_flip=p_flip,
     )
 

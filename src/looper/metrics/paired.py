@@ -8,7 +8,7 @@ from math import exp, fsum, inf, log, sqrt
 from statistics import NormalDist, fmean
 from typing import Protocol
 
-from looper.metrics.clustered import TOLERANCE, sign_flip
+from looper.metrics.clustered import clustered, sign_flip
 
 LEAST_P, MOST_P = 1e-15, 0.999
 
@@ -60,6 +60,8 @@ class PairedDifference:
     units: int
     effective: float
     """So many independent pairs would say as much: pairs over the design effect, no fewer than units. Source: Kish 1965."""
+    degrees: float
+    """Of freedom, of the variance by units; one less than units where these are of one size."""
     p_flip: float
     """Exact sign-flip test over units, two-sided."""
 
@@ -77,14 +79,14 @@ class PairedDifference:
         return (self.gains + self.losses) / self.pairs
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Newcombe's method 10 for as many pairs as are effective, with Student's quantile for the units; wide enough to hold 0
+        """Newcombe's method 10 for as many pairs as are effective, with Student's quantile; wide enough to hold 0
         where the exact test does not leave it out. It has a width even where all pairs agree."""
         low, high = self._newcombe(confidence)
         return (min(low, 0.0), max(high, 0.0)) if self.p_flip > 1 - confidence else (low, high)
 
     def _newcombe(self, confidence: float) -> tuple[float, float]:
         table = (self.both, self.gains, self.losses, self.neither)
-        return newcombe_paired(*table, confidence, effective=self.effective, units=self.units)
+        return newcombe_paired(*table, confidence, effective=self.effective, degrees=self.degrees)
 
     @cached_property
     def p_value(self) -> float:
@@ -98,7 +100,9 @@ class MeanDifference:
     pairs: int
     difference: float
     error: float
-    """Standard error, from sums over units (CR1 in the literature of clustered data)."""
+    """Standard error, from sums over units."""
+    degrees: float
+    """Of freedom, of the error."""
     unit: Unit
     units: int
     p_flip: float
@@ -108,7 +112,7 @@ class MeanDifference:
         from their not having done so."""
         if self.error == 0.0 or self.units < 2:
             return None
-        half = student(confidence, self.units) * self.error
+        half = student(confidence, self.degrees) * self.error
         low, high = self.difference - half, self.difference + half
         return (min(low, 0.0), max(high, 0.0)) if self.p_flip > 1 - confidence else (low, high)
 
@@ -119,7 +123,7 @@ class MeanDifference:
 
         if self.error == 0.0 or self.units < 2:
             return 1.0
-        return max(self.p_flip, 2 * float(stdtr(self.units - 1, -abs(self.difference) / self.error)))
+        return max(self.p_flip, 2 * float(stdtr(self.degrees, -abs(self.difference) / self.error)))
 
 
 def _leaves_out(interval: tuple[float, float] | None, value: float) -> bool:
@@ -137,11 +141,11 @@ def least_alpha(decided: Callable[[float], bool]) -> float:
     return exp(high)
 
 
-def student(confidence: float, units: int) -> float:
-    """Quantile of Student's t, two-sided, of a mean over so many units; infinite for a single one."""
+def student(confidence: float, degrees: float) -> float:
+    """Quantile of Student's t, two-sided; infinite without a degree of freedom."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(units - 1, (1 + confidence) / 2)) if units > 1 else inf
+    return float(stdtrit(degrees, (1 + confidence) / 2)) if degrees > 0 else inf
 
 
 def mean_difference(
@@ -155,23 +159,16 @@ def mean_difference(
     moved = _grouped({key: first[key] - second[key] for key in common}, task_of)
     tasks = {task: fmean(values) for task, values in moved.items()}
     groups = list(_grouped(tasks, repository_of if unit is Unit.REPOSITORY else str).values())
+    variance, degrees = clustered(groups) if len(groups) > 1 else (0.0, 0.0)
     return MeanDifference(
         pairs=len(common),
         difference=fmean(tasks.values()),
-        error=sqrt(clustered_variance(groups)) if len(groups) > 1 else 0.0,
+        error=sqrt(variance),
+        degrees=degrees,
         unit=unit,
         units=len(groups),
         p_flip=sign_flip([fsum(values) for values in groups]),
     )
-
-
-def clustered_variance(groups: Sequence[Sequence[float]]) -> float:
-    """Of the mean over all members, where whole groups are independent; two groups or more."""
-    count = sum(map(len, groups))
-    mean = fsum(fsum(values) for values in groups) / count
-    spread = fsum((fsum(values) - len(values) * mean) ** 2 for values in groups)
-    # What rounding leaves of equal values is no spread.
-    return 0.0 if spread < TOLERANCE**2 * count else spread * len(groups) / (len(groups) - 1) / count**2
 
 
 def rise(arms: Sequence[Mapping[str, float]], unit: Unit = Unit.TASK) -> MeanDifference | None:
@@ -208,7 +205,7 @@ def paired_difference(
     moved = {key: int(first[key]) - int(second[key]) for key in sorted(common)}
     level = (lambda key: repository_of(task_of(key))) if unit is Unit.REPOSITORY else task_of
     groups = list(_grouped(moved, level).values())
-    varies = clustered_variance(groups) if len(groups) > 1 else 0.0
+    varies, degrees = clustered(groups) if len(groups) > 1 else (0.0, 0.0)
     return PairedDifference(
         both=both,
         gains=gains,
@@ -217,6 +214,7 @@ def paired_difference(
         unit=unit,
         units=len(groups),
         effective=effective_pairs(pairs, gains, losses, len(groups), varies),
+        degrees=degrees,
         p_flip=sign_flip([sum(values) for values in groups]),
     )
 
@@ -243,8 +241,9 @@ def rate_interval(
     if len(groups) < 2:
         return 0.0, 1.0
     count, rate = len(outcomes), sum(outcomes.values()) / len(outcomes)
-    effective = _effective(count, len(groups), clustered_variance(groups), rate * (1 - rate) / count)
-    return _wilson(rate, effective, student(confidence, len(groups)))
+    varies, degrees = clustered(groups)
+    effective = _effective(count, len(groups), varies, rate * (1 - rate) / count)
+    return _wilson(rate, effective, student(confidence, degrees))
 
 
 def task_of(where: str) -> str:
@@ -294,16 +293,16 @@ def newcombe_paired(
     confidence: float = 0.95,
     *,
     effective: float | None = None,
-    units: int | None = None,
+    degrees: float | None = None,
 ) -> tuple[float, float]:
     """Interval of the difference of two paired proportions. Source: Newcombe 1998, method 10.
 
-    Of pairs that are not independent: as if there were `effective` of them, with Student's quantile for so many `units` in the
-    place of the normal one, which is how surveys use Wilson's interval (Korn and Graubard 1998).
+    Of pairs that are not independent: as if there were `effective` of them, with Student's quantile of so many `degrees` in
+    the place of the normal one, which is how surveys use Wilson's interval (Korn and Graubard 1998).
     """
     total = both + first_only + second_only + neither
     counted = total if effective is None else effective
-    z = NormalDist().inv_cdf((1 + confidence) / 2) if units is None else student(confidence, units)
+    z = NormalDist().inv_cdf((1 + confidence) / 2) if degrees is None else student(confidence, degrees)
     if z == inf:
         return -1.0, 1.0
     first, second = (both + first_only) / total, (both + second_only) / total
