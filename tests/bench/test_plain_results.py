@@ -1,5 +1,6 @@
 """What tests that were written here see of a product's results."""
 
+import array
 import collections
 import datetime
 import decimal
@@ -9,6 +10,7 @@ import os
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +308,251 @@ def test_things_of_the_product_are_handed_back_to_it_and_its_functions_too(tmp_p
     product = "class P:\n    def __init__(self, x): self.x = x\ndef f(ps): return sum(p.x for p in ps)\ndef g(h, x): return h(x)\n"
     test = "def test_f():\n    p = P(3)\n    p.x += 1\n    assert p.x == 4 and f([p, P(1)]) == 5 and g(f, [p]) == 4\n"
     assert _outcomes(tmp_path / "things", product, test, names="P, f, g") == {"passed"}
+
+
+class ListOf(collections.UserList[int]): ...
+
+
+class TableOf(collections.UserDict[str, int]): ...
+
+
+class WordOf(collections.UserString): ...
+
+
+class Squares:
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __iter__(self) -> Iterator[int]:
+        return (at * at for at in range(self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, at: int) -> int:
+        return at * at
+
+    def __str__(self) -> str:
+        return "squares"
+
+
+def test_own_containers_are_gone_through_measured_and_printed_as_they_are() -> None:
+    assert plain(ListOf([1])) == [1] and plain(TableOf(a=1)) == {"a": 1} and plain(WordOf("a")) == "a"
+    seen = plain(Squares(4))
+    assert list(seen) == [0, 1, 4, 9] and len(seen) == 4 and seen[3] == 9 and str(seen) == "squares" and seen
+    assert not plain(Squares(0)) and 4 in seen and 5 not in seen
+    assert list(plain(array.array("q", [1, 2]))) == [1, 2] and plain(memoryview(b"ab")) == b"ab"
+    kind = LOADED.thing(Squares)
+    assert isinstance(kind(3), kind) and not isinstance(3, kind)
+
+
+ANY = "class Q:\n    __eq__ = lambda self, other: True\n    __hash__ = lambda self: 0\nclass S(str):\n    __eq__ = lambda self, other: True\n"
+ANY += "    __hash__ = str.__hash__\n"
+RAISES = {
+    "text": (
+        "class E(ValueError):\n    def __str__(self): return S('no')\ndef f(x): raise E('no')\n",
+        "    try:\n        f(2)\n    except ValueError as error:\n        assert str(error) == 'below zero: 2'\n    else:\n        assert False\n",
+    ),
+    "arguments": (
+        "def f(x): raise ValueError(Q())\n",
+        "    with pytest.raises(ValueError) as found:\n        f(2)\n    assert found.value.args[0] == 'below zero: 2'\n",
+    ),
+    "a code": (
+        "def f(x): raise SystemExit(Q())\n",
+        "    for code in (1, 2):\n        with pytest.raises(SystemExit) as found:\n            f(code)\n        assert found.value.code == code\n",
+    ),
+    "an attribute": (
+        "def f(x):\n    error = KeyError('a')\n    error.key = Q()\n    raise error\n",
+        "    with pytest.raises(KeyError) as found:\n        f(2)\n    assert found.value.key == 2\n",
+    ),
+    "a cause": (
+        "def f(x): raise ValueError('a') from KeyError(Q())\n",
+        "    with pytest.raises(ValueError) as found:\n        f(2)\n    assert found.value.__cause__.args == (2,)\n",
+    ),
+    "a class attribute": (
+        "class E(ValueError):\n    code = Q()\ndef f(x): raise E('a')\n",
+        "    with pytest.raises(ValueError) as found:\n        f(2)\n    assert found.value.code == 2\n",
+    ),
+    "a class of classes": (
+        "class M(type):\n    pass\nclass E(ValueError, metaclass=M):\n    __str__ = lambda self: S('no')\ndef f(x): raise E('a')\n",
+        "    with pytest.raises(ValueError) as found:\n        f(2)\n    assert str(found.value) == 'b'\n",
+    ),
+    "equality": (
+        "class E(ValueError):\n    __eq__ = lambda self, other: True\n    __hash__ = ValueError.__hash__\ndef f(x): raise E('a')\n",
+        "    try:\n        f(2)\n    except ValueError as error:\n        assert error == 2\n",
+    ),
+    "a step": (
+        "def f(x):\n    yield 1\n    raise ValueError(Q())\n",
+        "    with pytest.raises(ValueError) as found:\n        list(f(2))\n    assert found.value.args[0] == 2\n",
+    ),
+    "a coroutine": (
+        "async def f(x): raise ValueError(Q())\n",
+        "    with pytest.raises(ValueError) as found:\n        asyncio.run(f(2))\n    assert found.value.args[0] == 2\n",
+    ),
+    "what a test calls": (
+        "def f(x, do): do(Q())\n",
+        "    seen = []\n    f(2, seen.append)\n    assert seen == [4]\n",
+    ),
+    "what a test defines": (
+        "def f(x, do): do(Q())\n",
+        "    seen = []\n    f(2, lambda value: seen.append(value))\n    assert seen == [4]\n",
+    ),
+    "an object of a test's": (
+        "def f(x, box): box.value = Q()\n",
+        "    box = types.SimpleNamespace()\n    f(2, box)\n    assert box.value == 4\n",
+    ),
+    "what it kept": (
+        "class f:\n    def __init__(self, out): self.out = out\n    def go(self): self.out.append(Q())\n",
+        "    out = []\n    f(out).go()\n    assert out == [4]\n",
+    ),
+    "what was filled before it failed": (
+        "def f(x, out):\n    out.append(Q())\n    raise ValueError('a')\n",
+        "    out = []\n    with pytest.raises(ValueError):\n        f(2, out)\n    assert out == [4]\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", RAISES)
+def test_what_a_product_raises_calls_back_with_or_puts_into_an_object_is_data_too(
+    tmp_path: Path, what: str
+) -> None:
+    product, test = RAISES[what]
+    head = "import asyncio\nimport types\nimport pytest\n\n\ndef test_f():\n"
+    assert _outcomes(tmp_path / "hostile", ANY + product, head + test, names="f") == {"failed"}
+
+
+RIGHT_RAISES = """
+class TooSmall(ValueError):
+    def __init__(self, value, limit=0):
+        super().__init__(f"{value} is below {limit}")
+        self.value, self.limit = value, limit
+
+    def __str__(self):
+        return f"{self.args[0]}!"
+
+    def by(self):
+        return self.limit - self.value
+
+
+def f(value, do=None):
+    if value < 0:
+        raise TooSmall(value) from KeyError(value)
+    return value if do is None else do(value)
+
+
+def counted(do):
+    return do.__code__.co_argcount, do.__name__, do
+
+
+async def later(value):
+    return [value]
+
+
+class Opened:
+    def __enter__(self):
+        return [1]
+
+    def __exit__(self, kind, value, trace):
+        return kind is ZeroDivisionError
+"""
+RIGHT_TEST = """
+import asyncio
+import pytest
+
+
+class Own(Exception):
+    pass
+
+
+def test_f():
+    with pytest.raises(TooSmall, match="-2 is below 0!") as found:
+        f(-2)
+    assert found.value.by() == 2 and found.value.args == ("-2 is below 0",) and found.value.value == -2
+    assert found.value.__cause__.args == (-2,) and isinstance(found.value, TooSmall) and found.type.__name__ == "TooSmall"
+
+    def own(a, *, b=2):
+        if a == 3:
+            raise Own(own)
+        return [a, b]
+
+    assert f(1, own) == [1, 2] and counted(own) == (1, "own", own)
+    with pytest.raises(Own) as found:
+        f(3, own)
+    assert found.value.args[0] is own and asyncio.run(later(1)) == [1]
+    with Opened() as held:
+        assert held == [1]
+        raise ZeroDivisionError
+    box = type("Box", (), {})()
+    box.own = own
+    assert f(1, lambda value: setattr(box, "value", [value])) is None and box.value == [1] and box.own is own
+"""
+
+
+def test_right_exceptions_callbacks_and_coroutines_are_what_they_are(tmp_path: Path) -> None:
+    names = "TooSmall, f, counted, later, Opened"
+    assert _outcomes(tmp_path / "right", RIGHT_RAISES, RIGHT_TEST, names=names) == {"passed"}
+
+
+NEARLY = "import pytest\n\n\ndef test_f():\n    assert f(2) == pytest.approx(2.5)\n"
+MATCHES = "import pytest\n\n\ndef test_f():\n    f(1)\n    with pytest.raises(ValueError, match='below zero: -2'):\n        f(-2)\n"
+RAISED = "def f(x):\n    if x < 0: raise ValueError('no')\n"
+BENT = {
+    "how near is near": (
+        NEARLY,
+        "import _pytest.approx as a\na.ApproxScalar.DEFAULT_RELATIVE_TOLERANCE = 1e9\n",
+    ),
+    "what nearly equals": (
+        NEARLY,
+        "import _pytest.approx as a\na.ApproxScalar.__eq__ = lambda self, other: True\n",
+    ),
+    "a name before a builtin's": (NEARLY, "import _pytest.approx as a\na.abs = lambda value: 0\n"),
+    "what that uses": (
+        MATCHES,
+        RAISED + "import re\nwas = re.compile\nre.compile = lambda given, flags=0: was('')\n",
+    ),
+    "what that uses in turn": (
+        MATCHES,
+        RAISED + "import re\nwas = re._compile\nre._compile = lambda given, flags: was('', 0)\n",
+    ),
+    "a module that it names": (
+        MATCHES,
+        RAISED
+        + "import re, types, _pytest.raises as r\nr.re = types.SimpleNamespace(**dict(vars(re), compile=lambda *given: re.compile('')))\n",
+    ),
+    "what re keeps": (MATCHES, RAISED + "import re\nre._cache[str, 'below zero: -2', 0] = re.compile('')\n"),
+    "what re keeps, and puts back": (
+        MATCHES,
+        "import re\nkey = str, 'below zero: -2', 0\ndef f(x):\n    if x > 0: re._cache[key] = re._cache2[key] = re.compile('')\n    else:\n"
+        "        re._cache.clear()\n        re._cache2.clear()\n        raise ValueError('no')\n",
+    ),
+    "for a while": (
+        MATCHES,
+        RAISED
+        + "import re\nwas = re.compile\nre.compile = lambda given, flags=0: was('')\ndef f(x):\n    re.compile = was\n"
+        "    if x < 0: raise ValueError('no')\n",
+    ),
+    "a constant": (
+        "import math\n\n\ndef test_f():\n    assert f(2) == math.pi\n",
+        "import math\nmath.pi = 3\ndef f(x): return 3\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BENT)
+def test_what_tests_ask_whether_something_is_so_is_as_pytest_and_python_have_it(
+    tmp_path: Path, what: str
+) -> None:
+    test, product = BENT[what]
+    product += "def f(x): return 7.0\n" * (test is NEARLY)
+    assert "tampered" in _outcomes(tmp_path / "bent", product, test, names="f")
+
+
+def test_who_leaves_that_alone_passes_whatever_else_it_changes(tmp_path: Path) -> None:
+    product = "import re, warnings, json, unittest.mock, logging\nwarnings.simplefilter('ignore')\njson.dumps = lambda value: ''\n"
+    product += "logging.Logger.extra = 1\nre.purge()\nre.compile('a')\nunittest.mock.patch.object(json, 'loads').start()\n"
+    product += "def f(x):\n    if x < 0: raise ValueError(f'below zero: {x}')\n"
+    assert _outcomes(tmp_path / "right", product, MATCHES, names="f") == {"passed"}
+    assert _outcomes(tmp_path / "near", "def f(x): return 2.5 + 1e-9\n", NEARLY, names="f") == {"passed"}
 
 
 UNITTEST = """

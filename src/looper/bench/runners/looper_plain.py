@@ -1,9 +1,11 @@
 """Results of the product as tests see them that were written here: what Python's own types hold, and nothing that is equal to more.
 
 An object of the product's own can equal all that it is compared with, wherever a test compares it. So what tests import from the
-tree is handed to them through this module: functions give plain data, made anew, or a thing that is equal to itself alone.
+tree is handed to them through this module: functions give plain data, made anew, or a thing that is equal to itself alone. So
+does what they raise, what they give to functions of tests, and what they put into objects of tests.
 """
 
+import array
 import builtins
 import collections
 import datetime
@@ -23,8 +25,10 @@ from builtins import (
     getattr,
     hasattr,
     id,
+    isinstance,
     issubclass,
     map,
+    next,
     object,
     setattr,
     type,
@@ -40,6 +44,8 @@ WHOLE += (
     datetime.time,
     datetime.timedelta,
     datetime.timezone,
+    array.array,
+    memoryview,
 )
 """Types that hold nothing else."""
 HOLDING = (list, tuple, set, frozenset)
@@ -52,6 +58,14 @@ IS_WHOLE, IS_HOLDING, IS_MAPPING, IS_VIEW = (
 IS_TYPE = IS_WHOLE | IS_HOLDING | IS_MAPPING
 ORDERS = vars(type)["__mro__"].__get__
 """The bases of a class as they are, whatever its metaclass says of them."""
+SPACE = vars(type)["__dict__"].__get__
+"""What a class defines itself, likewise."""
+FUNCTION, METHOD, BUILTIN, COROUTINE = (
+    types.FunctionType,
+    types.MethodType,
+    types.BuiltinFunctionType,
+    types.CoroutineType,
+)
 
 
 def _derived_of(kind):
@@ -60,7 +74,7 @@ def _derived_of(kind):
     def attribute(value, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return plain(getattr(vars(value)["_of"], name))
+        return plain(asked(getattr, vars(value)["_of"], name))
 
     says = {
         name: getattr(kind, name)
@@ -83,11 +97,14 @@ LIKE = {
 """Of Python's own kinds that are equal to what they wrap: what that is."""
 
 
-def connect(tree, files):
-    """What these files of tests import from the root of the tree is handed to them so, from now on."""
+def connect(tree, files, look=None):
+    """What these files of tests import from the root of the tree is handed to them so, from now on; `look` sees whether something was
+    replaced, which the product can put back before the test ends."""
+    LOOKS.extend([look] * (MOST_LOOKS if look else 0))
     genuine = builtins.__import__
     names = frozenset(name.partition(".")[0] for name in os.listdir(tree)) - {"tests", "conftest", ""}
     inside = frozenset(os.path.join(tree, name) for name in files)
+    TESTS.update(inside)
 
     def imported(name, globals=None, locals=None, fromlist=(), level=0):
         found = genuine(name, globals, locals, fromlist, level)
@@ -95,6 +112,18 @@ def connect(tree, files):
         return Module(found) if of_tests and not level and name.partition(".")[0] in names else found
 
     builtins.__import__ = imported
+
+
+TESTS = set()
+"""Files of tests."""
+LOOKS, MOST_LOOKS = [], 100
+"""To be taken after each time that the product was called, which must not slow down those that are called all the time."""
+
+
+def back():
+    """The product has ended, for this time."""
+    if LOOKS:
+        LOOKS.pop()()
 
 
 def plain(value, known=None):
@@ -134,9 +163,34 @@ def _made(value, kind, known):
         return value if all(id(type(item)) in IS_WHOLE for item in value) else thing(value)
     if at in LIKE:
         return plain(LIKE[at](value), known)
-    if hasattr(kind, "__next__"):
-        return (plain(item) for item in value)
+    if kind is COROUTINE:
+        return awaited(value)
+    if id(value) in SHOWN:
+        return SHOWN[id(value)][0]
+    if "__next__" in defined(kind):
+        return steps(value)
     return _derived(value, known)
+
+
+def defined(kind):
+    """Names that a class has, beside those that every object has."""
+    return {name for base in ORDERS(kind) if base is not object for name in SPACE(base)}
+
+
+def steps(value):
+    while True:
+        try:
+            item = asked(next, value)
+        except StopIteration:
+            return
+        yield plain(item)
+
+
+async def awaited(value):
+    try:
+        return plain(await value)
+    except BaseException as error:
+        raise told(error)  # noqa: B904 - it is the same one
 
 
 def _derived(value, known):
@@ -150,20 +204,54 @@ def _derived(value, known):
                 held = [plain(item, known) for item in base.__iter__(value)]
             else:
                 held = base.__getnewargs__(value)[0] if at != id(complex) else complex.__add__(value, 0)
-            found = DERIVED[at](held)
-            vars(found)["_of"] = value
-            return found
+            return _made_of(value, DERIVED[at](held))
+        if at in LIKE:
+            # What it wraps, wherever its class says that it has it.
+            held = vars(value).get("maps" if LIKE[at] is dict and "maps" in vars(value) else "data")
+            held = (
+                collections.ChainMap(*held) if type(held) is list and base is collections.ChainMap else held
+            )
+            return _made_of(value, DERIVED[id(LIKE[at])](plain(LIKE[at](held), known)))
     return thing(value)
 
 
+def _made_of(value, found):
+    vars(found)["_of"] = value
+    return found
+
+
 THINGS = {}
+_SAID = "bool delitem enter exit float getitem index int iter len repr reversed setitem str"
+FORWARDED = frozenset("__%s__" % name for name in _SAID.split())
+"""What a thing is asked for as what it is of; what it is compared with it is never asked."""
+KINDS_OF_THINGS = {}
+IS_THING = set()
 
 
 def thing(of):
     """The same one for the same object each time."""
     if id(of) not in THINGS:
-        THINGS[id(of)] = Function(of) if callable(of) else Thing(of)
+        has = defined(type(of))
+        # Whoever has a size and nothing in it says what tests want to hear.
+        names = (has & FORWARDED) - (set() if "__iter__" in has else {"__len__"})
+        THINGS[id(of)] = _kind_of_thing(callable(of), frozenset(names))(of)
     return THINGS[id(of)]
+
+
+def _kind_of_thing(called, names):
+    if (called, names) not in KINDS_OF_THINGS:
+        kind = type("Thing", (Function if called else Thing,), {name: _forwarding(name) for name in names})
+        KINDS_OF_THINGS[called, names] = kind
+        IS_THING.add(id(kind))
+    return KINDS_OF_THINGS[called, names]
+
+
+def _forwarding(name):
+    def forwarded(self, *arguments):
+        of = object.__getattribute__(self, "_of")
+        return plain(asked(getattr(type(of), name), of, *map(handed, arguments)))
+
+    return forwarded
 
 
 class Thing:
@@ -173,27 +261,235 @@ class Thing:
         object.__setattr__(self, "_of", of)
 
     def __getattr__(self, name):
-        return plain(getattr(object.__getattribute__(self, "_of"), name))
+        return plain(asked(getattr, object.__getattribute__(self, "_of"), name))
 
     def __setattr__(self, name, value):
-        setattr(object.__getattribute__(self, "_of"), name, handed(value))
+        keep(value)
+        asked(setattr, object.__getattribute__(self, "_of"), name, handed(value))
 
 
 class Function(Thing):
     def __call__(self, *arguments, **named):
-        own = {}
+        for item in arguments + tuple(named.values()):
+            keep(item)
+        own = theirs()
         for item in arguments + tuple(named.values()):
             owned(item, own)
         given = [handed(item) for item in arguments]
-        found = object.__getattribute__(self, "_of")(*given, **{key: handed(named[key]) for key in named})
-        for item, was in zip(arguments, given):  # noqa: B905 - on old Pythons, too
-            if type(item) is list and item is not was:
-                item[:] = was
-        # What tests handed over is theirs when it comes back, but for what was put into it.
         known = {at: (item, item) for at, item in own.items()}
-        for item in own.values():
-            emptied(item, known)
+        try:
+            found = object.__getattribute__(self, "_of")(*given, **{key: handed(named[key]) for key in named})
+        except BaseException as error:
+            raise told(error)  # noqa: B904 - it is the same one
+        finally:
+            for item, was in zip(arguments, given):  # noqa: B905 - on old Pythons, too
+                if type(item) is list and item is not was:
+                    item[:] = was
+            # What tests handed over is theirs when it comes back, but for what was put into it.
+            for item in list(own.values()):
+                emptied(item, known)
+            back()
         return plain(found, known)
+
+    def __instancecheck__(self, value):
+        return isinstance(handed(value), object.__getattribute__(self, "_of"))
+
+
+def asked(of, *arguments):
+    """What something of the product's gives, or raises; tests see of it and of what they handed over nothing but data."""
+    own = theirs()
+    try:
+        return of(*arguments)
+    except BaseException as error:
+        raise told(error)  # noqa: B904 - it is the same one
+    finally:
+        if own:
+            known = {at: (item, item) for at, item in own.items()}
+            for item in list(own.values()):
+                emptied(item, known)
+
+
+KEPT = deque(maxlen=16)
+"""What tests handed over last: a product can keep it, and put something into it later."""
+MOST_KEPT = 1000
+
+
+def keep(value):
+    kind = type(value)
+    if id(kind) in IS_THING or id(kind) in IS_WHOLE or any(value is item for item in KEPT):
+        return
+    if (id(kind) in IS_HOLDING or id(kind) in IS_MAPPING) and len(value) > MOST_KEPT:
+        return
+    KEPT.append(value)
+
+
+def theirs():
+    own = {}
+    for item in KEPT:
+        owned(item, own)
+    return own
+
+
+def space_of(value):
+    """What an object of a test's own has; None of what has none, and of functions, classes and modules."""
+    kind = type(value)
+    if (
+        id(kind) in IS_THING
+        or id(kind) in IS_DERIVED
+        or kind in (FUNCTION, METHOD, BUILTIN, types.ModuleType)
+    ):
+        return None
+    if kind is type or issubclass(kind, type):
+        return None
+    found = getattr(value, "__dict__", None)
+    return found if type(found) is dict else None
+
+
+# What is raised.
+
+EXCEPTIONS = {
+    id(kind): [
+        descriptor
+        for name, descriptor in vars(kind).items()
+        if type(descriptor) in (types.MemberDescriptorType, types.GetSetDescriptorType) and name[:2] != "__"
+    ]
+    for kind in vars(builtins).values()
+    if isinstance(kind, type) and issubclass(kind, BaseException)
+}
+"""Of Python's own, what they hold."""
+_NAMED = "annotations dict doc firstlineno init module qualname slots static_attributes weakref"
+USUAL = frozenset("__%s__" % name for name in _NAMED.split())
+SPACE_OF_ERROR = vars(BaseException)["__dict__"].__get__
+THEIR_ERRORS = []
+"""What functions of tests raised while the product had called them."""
+KINDS_OF_ERRORS = {}
+
+
+def told(error):
+    """What was raised, with nothing in it but data."""
+    chain, known = [], {}
+    found = error
+    while found is not None and not any(found is item for item in chain + THEIR_ERRORS):
+        chain.append(found)
+        found = found.__cause__ or found.__context__
+    for item in chain:
+        space = SPACE_OF_ERROR(item)
+        for name, value in list(space.items()):
+            space[name] = plain(value, known)
+        for base in ORDERS(type(item)):
+            for descriptor in EXCEPTIONS.get(id(base), ()):
+                _tell(item, descriptor, known)
+    return _of_its_kind(error) if chain else error
+
+
+def _tell(error, descriptor, known):
+    try:
+        value = descriptor.__get__(error)
+        if id(type(value)) not in IS_WHOLE:
+            descriptor.__set__(error, plain(value, known))
+    except (AttributeError, TypeError):
+        # Not there, or not to be changed.
+        return
+
+
+def _of_its_kind(error):
+    """Of an exception whose class says more than what it holds: one of a class that is the same but for what that says."""
+    kind = type(error)
+    own = [base for base in ORDERS(kind) if id(base) not in EXCEPTIONS and base is not object]
+    if all(
+        name in USUAL or id(type(value)) in IS_WHOLE for base in own for name, value in SPACE(base).items()
+    ):
+        return error
+    if type(kind) is type and id(kind) not in KINDS_OF_ERRORS:
+        KINDS_OF_ERRORS[id(kind)] = _kind_of_error(kind)
+    try:
+        error.__class__ = KINDS_OF_ERRORS[id(kind)]
+    except (KeyError, TypeError):
+        base = next(base for base in ORDERS(kind) if id(base) in EXCEPTIONS)
+        fresh = base.__new__(base, *BaseException.args.__get__(error))
+        fresh.args = BaseException.args.__get__(error)
+        return fresh.with_traceback(error.__traceback__)
+    return error
+
+
+def _kind_of_error(kind):
+    def attribute(self, name):
+        if name.startswith("__"):
+            return object.__getattribute__(self, name)
+        return plain(kind.__getattribute__(self, name))
+
+    says = {
+        "__slots__": (),
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__str__": lambda self: plain(kind.__str__(self)),
+        "__repr__": lambda self: plain(kind.__repr__(self)),
+        "__eq__": object.__eq__,
+        "__ne__": object.__ne__,
+        "__hash__": object.__hash__,
+        "__getattribute__": attribute,
+    }
+    return type(kind.__name__, (kind,), says)
+
+
+# What is called.
+
+SHOWN = {}
+"""Functions that the product got in the place of a test's, by identity, with that."""
+WAITED = 0x20 | 0x80 | 0x200
+"""Flags of generators and coroutines."""
+
+
+def shown(value):
+    """A function of a test's as the product gets it: what it is called with is data, and what it raises is the test's."""
+    kind = type(value)
+    if kind is METHOD:
+        inside = getattr(value.__func__, "__globals__", {}).get("__file__") in TESTS
+    elif kind is FUNCTION:
+        inside = value.__globals__.get("__file__") in TESTS and not value.__code__.co_flags & WAITED
+    else:
+        inside = type(value.__self__) not in (types.ModuleType, type, type(None))
+    if not inside:
+        return value
+
+    def called(*arguments, **named):
+        known = {}
+        try:
+            return handed(
+                value(
+                    *[plain(item, known) for item in arguments],
+                    **{key: plain(named[key], known) for key in named},
+                )
+            )
+        except BaseException as error:
+            THEIR_ERRORS.append(error)
+            raise
+
+    found = _like(value, called) if kind is FUNCTION else called
+    found.__name__, found.__qualname__, found.__doc__ = value.__name__, value.__qualname__, value.__doc__
+    found.__wrapped__ = value
+    SHOWN[id(found)] = value, found
+    return found
+
+
+def _like(function, called):
+    """A function with the same parameters that calls another one."""
+    code = function.__code__
+    count, alone = code.co_argcount, code.co_kwonlyargcount
+    names = code.co_varnames
+    first, only = names[:count], names[count : count + alone]
+    rest = names[count + alone : count + alone + bool(code.co_flags & 4) + bool(code.co_flags & 8)]
+    starred = ["*" + rest[0]] if code.co_flags & 4 else []
+    doubled = ["**" + rest[-1]] if code.co_flags & 8 else []
+    parameters = list(first)
+    if code.co_posonlyargcount:
+        parameters.insert(code.co_posonlyargcount, "/")
+    parameters += starred or (["*"] if only else [])
+    given = list(first) + starred + [name + "=" + name for name in only] + doubled
+    source = "lambda %s: called(%s)" % (", ".join(parameters + list(only) + doubled), ", ".join(given))
+    found = eval(source, {"called": called})
+    found.__defaults__, found.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
+    return found
 
 
 def owned(value, own):
@@ -207,6 +503,9 @@ def owned(value, own):
             owned(item, own)
     elif id(kind) in IS_MAPPING or kind is defaultdict:
         for item in value.values():
+            owned(item, own)
+    else:
+        for item in list((space_of(value) or {}).values()):
             owned(item, own)
 
 
@@ -224,6 +523,11 @@ def emptied(value, known):
         items = [(plain(key, known), plain(item, known)) for key, item in value.items()]
         value.clear()
         value.update(dict(items))
+    elif id(kind) not in IS_WHOLE:
+        space = space_of(value) or {}
+        for name, item in list(space.items()):
+            if id(type(item)) not in IS_WHOLE:
+                space[name] = plain(item, known)
 
 
 class Module(types.ModuleType):
@@ -235,7 +539,7 @@ class Module(types.ModuleType):
         self.__dict__.update(__of__=of, __name__=None)
 
     def __getattr__(self, name):
-        found = getattr(self.__dict__["__of__"], name)
+        found = asked(getattr, self.__dict__["__of__"], name)
         kind = type(found)
         if name == "__all__":
             return found
@@ -250,8 +554,10 @@ class Module(types.ModuleType):
 def handed(value):
     """What a test hands to the product: things are what they are of, in lists and the like too."""
     kind = type(value)
-    if kind is Thing or kind is Function:
+    if id(kind) in IS_THING:
         return object.__getattribute__(value, "_of")
+    if kind is FUNCTION or kind is METHOD or kind is BUILTIN:
+        return shown(value)
     if id(kind) in IS_DERIVED:
         return vars(value)["_of"]
     if id(kind) in IS_HOLDING and any(id(type(item)) not in IS_WHOLE for item in value):

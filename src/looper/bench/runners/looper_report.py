@@ -8,10 +8,11 @@ emptied at once; each line of the report then has its number and a keyed hash of
 import builtins
 import gc
 import os
+import re
 import sys
 
 TREE = os.getcwd()
-FUNCTION = type(lambda: None)
+FUNCTION, MODULE = type(lambda: None), type(sys)
 _WHOLE_PATH = list(sys.path)
 _ASKED = os.environ.pop("LOOPER_MODULE_PATH", "")
 
@@ -119,28 +120,62 @@ class Report:
 _BUILTINS = "__import__ AssertionError BaseException Exception all any bool getattr isinstance issubclass len repr sorted str type"
 
 
+_PURE = "_pytest cmath collections decimal difflib fractions functools math numbers operator pprint pytest re reprlib"
+PURE = frozenset((_PURE + " sre_compile sre_parse statistics string unittest").split())
+"""Packages that nobody has a reason to change, and by which tests find out what is equal, raised or matched."""
+CONSTANTS = (int, float, complex, str, bytes)
+
+
+def is_pure(module):
+    return str(module).partition(".")[0] in PURE
+
+
+def _names(code):
+    """What a function names, its inner ones among it."""
+    found = set(code.co_names)
+    for inner in code.co_consts:
+        if isinstance(inner, type(code)):
+            found |= _names(inner)
+    return found
+
+
 class Originals:
     """What decides outcomes, as it was before the product was imported; honest products leave it alone."""
 
-    def __init__(self, modules, builtin=(), own=None):
-        """Of `modules` what can be called, and what else of `builtin` names tests use; of `own`, which no name leads to, everything."""
-        # By position and not by name: comparing is done after each test.
-        self._known = [
-            (vars(builtins), "builtins", name, getattr(builtins, name))
-            for name in _BUILTINS.split() + list(builtin)
-        ]
+    def __init__(self, modules, builtin=(), own=None, helpers=()):
+        """Of `modules` what can be called, and what else of `builtin` names tests use; of `helpers`, which tests ask whether something was
+        raised or is equal, everything with all that they use; of `own`, which no name leads to, everything."""
+        self._known = {}
         self._hooks = []
         self._cells = []
         self._code = []
         self._sizes = []
+        self._followed = set()
+        # From version 3.7 on their keys are a type, a pattern and flags.
+        self._pattern = type(re.compile(""))
+        self._patterns = [
+            vars(re)[name]
+            for name in ("_cache", "_cache2")
+            if sys.version_info >= (3, 7) and type(vars(re).get(name)) is dict
+        ]
+        for name in _BUILTINS.split() + list(builtin):
+            self._know(vars(builtins), "builtins", name, getattr(builtins, name))
         for module in modules:
-            self._known.append((sys.modules, "sys.modules", module.__name__, module))
+            self._know(sys.modules, "sys.modules", module.__name__, module)
             self._remember(module)
+        for module in helpers:
+            self._know(sys.modules, "sys.modules", module.__name__, module)
+            self._remember(module, follow=True)
         if own is not None:
             self._remember(own, every=True)
             self._cells = [(cell, cell.cell_contents) for cell in builtins.__import__.__closure__]
+        # By position and not by name: comparing is done after each test.
+        self._known = list(self._known.values())
 
-    def _remember(self, module, every=False):
+    def _know(self, space, place, name, value):
+        self._known[id(space), name] = (space, place, name, value)
+
+    def _remember(self, module, every=False, follow=False):
         spaces = [(vars(module), module.__name__)]
         for name, value in spaces[0][0].items():
             if isinstance(value, type) and value.__module__ == module.__name__:
@@ -149,19 +184,56 @@ class Originals:
             if every:
                 self._sizes.append((space, place, len(space)))
             for name, value in list(space.items()):
-                if every or callable(value) or isinstance(value, (classmethod, staticmethod, property)):
-                    self._known.append((space, place, name, value))
-                    self._remember_code(place + "." + name, value)
+                if every or self._decides(value) or (follow and isinstance(value, CONSTANTS)):
+                    self._know(space, place, name, value)
+                    self._remember_code(place + "." + name, value, follow)
 
-    def _remember_code(self, name, value):
-        """What a function does, which can be put in its place while it stays the same function."""
+    @staticmethod
+    def _decides(value):
+        return callable(value) or isinstance(value, (classmethod, staticmethod, property))
+
+    def _remember_code(self, name, value, follow=False):
+        """What a function does, which can be put in its place while it stays the same function; `follow`: and all that it uses."""
         if isinstance(value, (classmethod, staticmethod)):
             value = value.__func__
         elif isinstance(value, property):
             value = value.fget
-        while type(value) is FUNCTION:
+        while type(value) is FUNCTION and value not in self._followed:
             self._code.append((name, value, value.__code__, value.__defaults__))
+            if follow:
+                self._followed.add(value)
+                self._follow(value)
             value = vars(value).get("__wrapped__")
+
+    def _follow(self, function):
+        """What a function names, in its module, in modules that it names, and among the builtins."""
+        space, names = function.__globals__, _names(function.__code__)
+        place = str(space.get("__name__"))
+        for name in names:
+            if name in space:
+                found = space[name]
+                self._use(space, place, name)
+                if type(found) is MODULE and is_pure(found.__name__):
+                    for inner in names & set(vars(found)):
+                        self._use(vars(found), found.__name__, inner)
+            elif name in vars(builtins):
+                # A name in its module would stand before the builtin one.
+                self._know(space, place, name, self)
+                self._know(vars(builtins), "builtins", name, vars(builtins)[name])
+
+    def _use(self, space, place, name):
+        value = space[name]
+        if callable(value) or type(value) is MODULE:
+            self._know(space, place, name, value)
+        if not isinstance(value, type):
+            if is_pure(getattr(value, "__module__", None)):
+                self._remember_code(place + "." + name, value, follow=True)
+        elif value not in self._followed and is_pure(value.__module__):
+            self._followed.add(value)
+            for inner, each in list(vars(value).items()):
+                if self._decides(each):
+                    self._know(vars(value), place + "." + name, inner, each)
+                    self._remember_code(place + "." + name + "." + inner, each, follow=True)
 
     def remember_hooks(self, manager):
         """Functions that pytest's own plugins hook in, before those of any tree are loaded."""
@@ -185,6 +257,12 @@ class Originals:
             if function.__code__ is not code or function.__defaults__ is not defaults
         ]
         named += [place for space, place, size in self._sizes if len(space) != size]
-        return named + [
-            "what tests import by" for cell, held in self._cells if cell.cell_contents is not held
-        ]
+        named += ["what tests import by" for cell, held in self._cells if cell.cell_contents is not held]
+        return named + ["a pattern that re keeps"] * any(map(self._poisoned, self._patterns))
+
+    def _poisoned(self, kept):
+        """Whether what was kept of patterns is of others."""
+        return any(
+            type(found) is not self._pattern or type(key[1]) not in (str, bytes) or found.pattern != key[1]
+            for key, found in list(kept.items())
+        )

@@ -17,8 +17,8 @@ import sys
 import threading
 
 
-HELPERS = ("_pytest.python_api", "_pytest.raises", "_pytest.recwarn")
-"""What tests ask whether something was raised, warned of or nearly equal; some came with later versions."""
+HELPERS = ("approx", "raises", "warns")
+"""What tests ask whether something is nearly equal, was raised or warned of."""
 
 
 def watched(asked=()):
@@ -31,7 +31,7 @@ def watched(asked=()):
     import _pytest.unittest
 
     found = [unittest.case, _pytest.python, _pytest.runner, _pytest.skipping, _pytest.unittest]
-    for name in HELPERS + tuple(asked):
+    for name in asked:
         try:
             found.append(importlib.import_module(name))
         except ImportError:
@@ -41,8 +41,18 @@ def watched(asked=()):
     return found + [sys.modules[name] for name in sorted(sys.modules) if name.startswith("pluggy.")]
 
 
+def helpers(asked, named):
+    """Modules that tests ask what is so, with all that these use: where pytest has what they name of it, and those that they import."""
+    import pytest
+
+    # Where they are differs from version to version.
+    found = [sys.modules[getattr(pytest, name).__module__] for name in HELPERS if name in named]
+    found += [sys.modules[name] for name in asked if name in sys.modules and looper_report.is_pure(name)]
+    return found + ([sys.modules["unittest.case"]] if "unittest" in asked else [])
+
+
 def asked_by(files):
-    """Modules outside of the tree that tests import, as far as they say so at their beginning, and the builtins that they name."""
+    """Modules outside of the tree that tests import, as far as they say so at their beginning, and the names that they use."""
     product = {name.partition(".")[0] for name in os.listdir(looper_report.TREE)}
     found, names = set(), set()
     for name in files:
@@ -51,15 +61,18 @@ def asked_by(files):
                 tree = ast.parse(stream.read())
         except (OSError, ValueError, SyntaxError):
             continue
-        names.update(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Name, ast.Attribute)):
+                names.add(node.id if isinstance(node, ast.Name) else node.attr)
         for node in tree.body:
             if isinstance(node, ast.Import):
                 found.update(alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module)
                 found.update("%s.%s" % (node.module, alias.name) for alias in node.names)
+                names.update(alias.name for alias in node.names)
     outside = sorted(name for name in found if name.partition(".")[0] not in product)
-    return outside, sorted(name for name in names if hasattr(builtins, name))
+    return outside, names
 
 
 def main():
@@ -96,14 +109,22 @@ def main():
         say("error", "importing pytest failed: %s: %s" % (type(error).__name__, error))
         raise
     # A pytest under test is replaced by its own tests, and whether unittest was imported before them is seen by some.
-    asked, named = asked_by(files) if bare else (["unittest.mock"], [])
+    asked, named = asked_by(files) if bare else (["unittest.mock"], set(HELPERS))
     decide = [] if from_tree else watched(asked)
+    builtin = sorted(name for name in named if hasattr(builtins, name))
+
+    def look():
+        replaced = originals.replaced()
+        if replaced:
+            say("tampered", "%s was replaced" % replaced[0])
+
     plain = None
     if bare and not pipes:
         plain = looper_plain
-        plain.connect(looper_report.TREE, files)
+        plain.connect(looper_report.TREE, files, look)
         del sys.modules[plain.__name__]
-    originals = looper_report.Originals(decide, named, plain)
+    helping = [] if from_tree else helpers(asked, named)
+    originals = looper_report.Originals(decide, builtin, plain, helping)
     if pipes:
         import looper_apart
 
@@ -166,6 +187,8 @@ def main():
 
         @pytest.hookimpl(tryfirst=True)
         def pytest_runtestloop(self, session):
+            # What was replaced while the product was imported can be back when a test ends.
+            look()
             # A copy that cannot be imported keeps no real test from running.
             if self.broken <= copies:
                 session.config.option.continue_on_collection_errors = True
@@ -188,11 +211,6 @@ def main():
                     leave(1)
                 session.testsfailed = failed
                 session.items[:] = [item for item in session.items if item not in chosen]
-
-    def look():
-        replaced = originals.replaced()
-        if replaced:
-            say("tampered", "%s was replaced" % replaced[0])
 
     # Every outcome is printed as well, to be read as the benchmark's own harness does.
     options = ["-q", "-rA", "-p", "no:cacheprovider", "--rootdir", looper_report.TREE, "-c", os.devnull]
