@@ -27,6 +27,9 @@ class ExitCode(IntEnum):
     """Stopped by a signal; the same command goes on where it stopped."""
 
 
+NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
+"""What Python's own parser raises for a text of somebody else: nesting alone ends it as surely as a wrong sign does."""
+
 MESSAGE_CHARACTERS = 500
 """Of an error, in a record: whole files can stand in a message."""
 

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from looper.bench.canaries import OTHER_VALUES, Module
+from looper.bench.testrun import _parsed
 
 
 def varied(source: str, name: str) -> str:
@@ -325,3 +326,10 @@ def test_v3_all_values_are_compared_in_one_list_so_that_none_is_known_by_how_it_
     expected = ast.literal_eval(asked.comparators[0])
     assert expected.count(False) == 1 and len(expected) == len(asked.left.elts) == OTHER_VALUES
     assert ast.unparse(asked.left.elts[expected.index(False)]).endswith("== 12")
+
+
+@pytest.mark.parametrize(
+    "deep", ["-" * 100_000 + "1", "1" + "+1" * 6000, "lambda: " * 7000 + "1", "(" * 1000]
+)
+def test_tests_that_are_nested_too_deeply_to_be_read_are_left_as_they_are(deep: str) -> None:
+    assert _parsed(f"def test_f():\n    assert f() == {deep}\n".encode()) is None

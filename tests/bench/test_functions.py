@@ -144,6 +144,53 @@ def test_a_broken_data_set_is_named_by_its_row(rows: list[dict[str, Any]], said:
         load_functions("humaneval", written(tmp_path / "rows.jsonl", rows), tmp_path / "suites")
 
 
+DEEP = "1" + "+1" * 6000
+UNARY = "-" * 100_000 + "1"
+
+
+@pytest.mark.parametrize(
+    ("suite", "row"),
+    [
+        ("humaneval", {**HUMAN_EVAL[0], "test": f"def check(c):\n    assert c() == {DEEP}\n"}),
+        ("humaneval", {**HUMAN_EVAL[0], "canonical_solution": f"    return {UNARY}\n"}),
+        ("mbpp", {**MBPP[0], "test_list": [f"assert shared() == {DEEP}"]}),
+        ("mbpp", {**MBPP[0], "code": f"shared = {UNARY}"}),
+    ],
+)
+def test_code_that_is_nested_too_deeply_is_named_by_its_row(
+    suite: str, row: dict[str, Any], tmp_path: Path
+) -> None:
+    rows = written(tmp_path / "rows.jsonl", [row])
+    with pytest.raises(BadInput, match=r"rows.jsonl, row 1: it is nested too deeply to be read\. Take"):
+        load_functions(suite, rows, tmp_path / "suites")
+
+
+@pytest.mark.parametrize(
+    ("suite", "row", "name"),
+    [
+        *(
+            ("humaneval", HUMAN_EVAL[0], name)
+            for name in ("a\0b", "", "a\nb", "\x1b[31m", "../../x", "x" * 201)
+        ),
+        *(("mbpp", MBPP[0], name) for name in ("a\0b", "", "\ud800", "../x", None, [1])),
+    ],
+)
+def test_an_id_that_can_name_no_file_is_refused_as_its_row_is_read(
+    suite: str, row: dict[str, Any], name: object, tmp_path: Path
+) -> None:
+    rows = written(tmp_path / "rows.jsonl", [{**row, "task_id": name}])
+    with pytest.raises(BadInput, match=r"rows.jsonl, row 1: task_id is ") as refused:
+        load_functions(suite, rows, tmp_path / "suites")
+    assert str(refused.value).isprintable()
+
+
+def test_a_function_to_write_has_a_name_of_python(tmp_path: Path) -> None:
+    for name in (3, "", "a b", "f)\nimport os\n("):
+        rows = written(tmp_path / "rows.jsonl", [{**HUMAN_EVAL[0], "entry_point": name}])
+        with pytest.raises(BadInput, match="row 1: entry_point names no function"):
+            load_functions("humaneval", rows, tmp_path / "suites")
+
+
 def test_a_data_set_that_is_not_there_says_how_to_name_one(tmp_path: Path) -> None:
     with pytest.raises(
         BadInput, match=r"MBPP is not configured. Set LOOPER_MBPP to its JSONL file, or to hub:"

@@ -797,6 +797,37 @@ def test_a_product_that_knows_its_caller_finds_none_in_another_process(
     assert found.outcome is Outcome.UNRESOLVED and "FAIL_TO_PASS" in found.cause
 
 
+def test_what_right_code_puts_in_the_place_of_json_changes_nothing_of_what_crosses(
+    task: Task,
+    environments: HarnessEnvironment,
+    workspaces: GitWorkspaces,
+    sandbox: Sandbox,
+    limits: Limits,
+    product: str,
+) -> None:
+    own = """
+
+import json, json.decoder, json.encoder
+
+json.dumps = lambda *a, **k: "x"
+json.loads = lambda *a, **k: None
+json._default_encoder = json._default_decoder = None
+json.encoder.c_make_encoder = json.encoder.encode_basestring_ascii = None
+for name in ("encode", "iterencode", "default"):
+    setattr(json.JSONEncoder, name, lambda *a, **k: ["x"])
+for name in ("decode", "raw_decode"):
+    setattr(json.JSONDecoder, name, lambda *a, **k: None)
+"""
+    patch = patch_with(
+        workspaces,
+        task,
+        lambda root: (root / product).write_text(gold_sources(task, workspaces)[product] + own),
+    )
+    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    found = verify(task, patch, environments.of(task), court, "v")
+    assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
+
+
 def with_test(task: Task, body: str) -> Task:
     """The task with this text for the file of its test; `{0}` in it is the name of the function under test."""
     name, _, test = task.fail_to_pass[0].partition("::")

@@ -209,3 +209,14 @@ def test_a_file_that_holds_something_else_says_so(tmp_path: Path, written: str, 
 def test_one_prediction_over_several_lines_is_imported(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps({"instance_id": "a", "model_patch": PATCH}, indent=1))
     assert [found.patch for found in read_foreign(str(tmp_path / "x.json")).attempts] == [PATCH]
+
+
+def test_predictions_under_the_name_of_another_task_or_of_no_model_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "preds.json"
+    row = {"instance_id": "t-2", "model_patch": PATCH}
+    path.write_text(json.dumps({"t-1": row}))
+    with pytest.raises(BadInput, match='preds.json: what stands under "t-1" is for "t-2"; one of the two'):
+        read_foreign(str(path))
+    path.write_text(json.dumps({"t-2": row | {"model_name_or_path": ["m"]}}))
+    with pytest.raises(BadInput, match="line 1: model_name_or_path is no text"):
+        read_foreign(str(path))

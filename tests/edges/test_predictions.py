@@ -81,10 +81,64 @@ def test_v8_folders_of_agents_are_read(
         (tmp_path / row["instance_id"]).mkdir()
         (tmp_path / row["instance_id"] / f"{row['instance_id']}.pred").write_text(json.dumps(row, indent=1))
     assert set(read_predictions(tmp_path, tasks)) == set(expected(rows))
-    (tmp_path / "all_preds.jsonl").write_text(jsonl(rows[:1]))
-    assert read_predictions(tmp_path, tasks) == expected(rows[:1])
     (tmp_path / "preds.json").write_text(json.dumps(by_id(rows)))
     assert read_predictions(tmp_path, tasks) == expected(rows)
+    (tmp_path / "all_preds.jsonl").write_text(jsonl(rows[::-1]))
+    assert read_predictions(tmp_path, tasks) == expected(rows)
+
+
+@pytest.mark.parametrize("whole", ["preds.json", "all_preds.jsonl"])
+def test_v8_of_two_files_in_a_folder_that_say_different_things_none_is_passed_over(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]], whole: str
+) -> None:
+    (tmp_path / whole).write_text(jsonl(rows[:1]))
+    other = tmp_path / f"{rows[1]['instance_id']}.pred"
+    other.write_text(json.dumps(rows[1]))
+    with pytest.raises(BadInput, match=rf"{whole} beside {other.name}, and these are not .* Name the one"):
+        read_predictions(tmp_path, tasks)
+    other.unlink()
+    assert read_predictions(tmp_path, tasks) == expected(rows[:1])
+    another = {"preds.json": "all_preds.jsonl", "all_preds.jsonl": "preds.json"}[whole]
+    (tmp_path / another).write_text(jsonl([rows[0] | {"model_patch": "another"}]))
+    with pytest.raises(BadInput, match=r"preds\.json beside all_preds\.jsonl, and these are not") as refused:
+        read_predictions(tmp_path, tasks)
+    assert "\n" not in str(refused.value)
+
+
+def test_v8_a_prediction_that_stands_under_the_name_of_another_task_is_given_to_neither(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]]
+) -> None:
+    first, second = (row["instance_id"] for row in rows)
+    said = f'what stands there is for "{second}"; one of the two names is wrong'
+    (tmp_path / "p.json").write_text(json.dumps({first: rows[1]}))
+    with pytest.raises(BadInput, match=f'p.json: "{first}": {said}'):
+        read_predictions(tmp_path / "p.json", tasks)
+    (tmp_path / "apart").mkdir()
+    (tmp_path / "apart" / f"{first}.pred").write_text(json.dumps(rows[1]))
+    with pytest.raises(BadInput, match=f"{first}.pred: {said}"):
+        read_predictions(tmp_path / "apart", tasks)
+    (tmp_path / "apart" / f"{first}.pred").rename(tmp_path / "apart" / "mine.pred")
+    assert read_predictions(tmp_path / "apart", tasks) == expected(rows[1:])
+
+
+@pytest.mark.parametrize("model", [{"a": 1}, ["m"], 5, True])
+def test_v8_a_model_whose_name_is_no_text_is_refused(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]], model: object
+) -> None:
+    (tmp_path / "p.jsonl").write_text(jsonl([rows[0] | {"model_name_or_path": model}]))
+    with pytest.raises(BadInput, match="line 1: model_name_or_path is no text. Correct it"):
+        read_predictions(tmp_path / "p.jsonl", tasks)
+
+
+def test_v8_an_unknown_task_is_named_with_the_one_that_may_be_meant(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]]
+) -> None:
+    name = rows[0]["instance_id"]
+    (tmp_path / "p.jsonl").write_text(jsonl([rows[0] | {"instance_id": f"{name} "}]))
+    with pytest.raises(
+        BadInput, match=rf'line 1: unknown task "{name} " \(did you mean {name}\?\)\. Correct'
+    ):
+        read_predictions(tmp_path / "p.jsonl", tasks)
 
 
 @pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\x1e"])
@@ -122,6 +176,7 @@ def test_c2_bytes_and_half_characters_of_a_patch_are_kept(
         (b"\xff\xfe{\x00", "UTF-16"),
         (b"\xff\xfe\0\0{\0\0\0", "UTF-32"),
         (b'{"instance_id": 5, "model_name_or_path": "m", "model_patch": ""}', 'line 1: unknown task "5"'),
+        (b'{"instance_id": ["a"], "model_patch": ""}', "line 1: instance_id is no text"),
         (b"[1]", "entry 1: no object with instance_id and model_patch"),
         (b'[{"instance_id": "x"}]', "entry 1: without model_patch"),
         (b'{"a": {"model_patch": ""}}', '"a": unknown task "a"'),

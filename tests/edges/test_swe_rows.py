@@ -52,6 +52,9 @@ def test_v9_lists_of_ids_are_read_as_such_as_json_and_as_python(tmp_path: Path, 
         ([1], "FAIL_TO_PASS is no list of texts"),
         (["[", '"', "t"], "FAIL_TO_PASS holds '[', which is no id of a test"),
         (["test_a"], "FAIL_TO_PASS holds 'test_a', which is no id of a test"),
+        (["a.py::test_\0"], "FAIL_TO_PASS holds a NUL"),
+        ("{[]: 1}", "FAIL_TO_PASS is no list of texts"),
+        ("[" * 100_000, "FAIL_TO_PASS is no list of texts"),
     ],
 )
 def test_v9_what_is_no_list_of_ids_is_refused_by_its_row(tmp_path: Path, written: Any, said: str) -> None:
@@ -66,6 +69,7 @@ def test_v9_what_is_no_list_of_ids_is_refused_by_its_row(tmp_path: Path, written
         ("../evil", {}, "repo"),
         ("pytest-dev/pytest", {"instance_id": "../../x"}, "instance_id"),
         ("pytest-dev/pytest", {"base_commit": "--output=/tmp/x"}, "base_commit"),
+        ("pytest-dev/pytest", {"instance_id": "a\0b"}, "instance_id"),
         ("pytest-dev/pytest", {"created_at": 7}, "created_at"),
     ],
 )
@@ -74,6 +78,12 @@ def test_what_folders_and_commands_are_named_by_is_looked_at(
 ) -> None:
     with pytest.raises(BadInput, match=f"row 1: {said} is not what SWE-bench has there"):
         load(tmp_path, IDS, repo, metadata=others)
+
+
+def test_an_id_that_is_too_long_for_a_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="row 1: instance_id has more than 200 bytes"):
+        load(tmp_path, IDS, metadata={"instance_id": "é" * 101})
+    assert load(tmp_path, IDS, metadata={"instance_id": "é" * 100}).instance_id == "é" * 100
 
 
 def test_v9_runners_of_their_own_have_ids_of_their_own(tmp_path: Path) -> None:

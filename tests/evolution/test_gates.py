@@ -83,6 +83,16 @@ def test_what_a_candidate_may_not_be_is_named(
     assert outcome is GateOutcome.FAIL and said in found
 
 
+@pytest.mark.parametrize("deep", [b"-" * 90_000 + b"1\n", b"1" + b"+1" * 40_000 + b"\n"])
+def test_a_candidate_that_is_nested_too_deeply_to_be_parsed_is_named(
+    sources: GitSources, deep: bytes
+) -> None:
+    base = sources.commit_of("main")
+    candidate = sources.with_files(base, {"agent/loop.py": deep}, "deep")
+    found = scope_gate(sources, base, candidate, SCOPE.__class__(**{**vars(SCOPE), "file_bytes": 100_000}))
+    assert found.outcome is GateOutcome.FAIL and "agent/loop.py does not parse: " in found.evidence
+
+
 def test_links_and_nothing_at_all_are_refused(sources: GitSources, tmp_path: Path) -> None:
     base = sources.commit_of("main")
     nothing = sources.with_files(base, {}, "nothing")

@@ -574,6 +574,10 @@ def test_p2_numbers_in_sentences_are_those_of_the_settings_in_both_profiles() ->
         ("exp13", "{unique_2.iterations}", "30", r'hypothesis: says "30" of its own'),
         ("exp13", "{unique_2.iterations}", "{unique_2.iteration}", r"hypothesis: .*no iteration; did you mean iterations"),
         ("exp19", "random_4.times ==", "random_4.tim ==", r"asserts.0: random_4 has no tim"),
+        ("exp19", "random_4.times ==", "random_4.times / 0 ==", r"asserts.0: random_4.times / 0 == .* divides by 0"),
+        ("exp19", "random_4.times ==", f"{'-' * 20_000}random_4.times ==", r"asserts.0: -{120}… is too long or too large"),
+        ("exp19", "random_4.times ==", f"random_4.times{' + 1' * 6000} ==", r"asserts.0: random_4.times .*… is too long or too"),
+        ("exp19", "random_4.times ==", f"1{'0' * 400} ==", r"asserts.0: 1000*… is too long or too large"),
     ],
 )  # fmt: skip
 def test_p2_a_planted_false_sentence_is_refused_with_file_line_and_number(

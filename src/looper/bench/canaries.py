@@ -17,6 +17,8 @@ from operator import itemgetter
 from random import Random
 from string import ascii_lowercase, ascii_uppercase, digits
 
+from looper.errors import NOT_PYTHON
+
 WORDS = (
     "again",
     "also",
@@ -87,7 +89,7 @@ class Varied:
 
 
 class Module:
-    """The source of a test module. Raises SyntaxError or ValueError where it is none."""
+    """The source of a test module. Raises one of NOT_PYTHON where it is none."""
 
     def __init__(self, source: bytes) -> None:
         # Places in the tree are counted in UTF-8, after the mark that may stand first.
@@ -185,7 +187,7 @@ class Module:
         )
         try:
             ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError):
+        except NOT_PYTHON:
             return None
         above = name.rpartition("::")[0]
         same_name, changed_name = (f"{above}::{twin}" if above else twin for twin in names)
@@ -335,7 +337,7 @@ class Module:
         is no literal."""
         try:
             value = ast.literal_eval(node)
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        except (TypeError, *NOT_PYTHON):
             return None
         begin, end = self._span(node)
         for leaf in ast.walk(node):
@@ -363,7 +365,7 @@ def _read_literals(texts: list[bytes]) -> list[object]:
         # Each may hold a comment, and lines of any indent.
         every = ",".join(f"({text.decode()}\n)" for text in texts)
         return list(ast.literal_eval(f"[{every}]"))
-    except (ValueError, SyntaxError):
+    except (TypeError, *NOT_PYTHON):
         return []
 
 

@@ -8,18 +8,24 @@ import ast
 from typing import Any
 
 from looper.bench.micro.project import Change
+from looper.bench.rows import must_name_a_task
+from looper.errors import NOT_PYTHON
 
 FILE, TEST_FILE = "solution.py", "tests/test_solution.py"
 
 
 def human_eval_change(row: dict[str, Any]) -> Change:
-    """Raises KeyError or TypeError where a field is missing or of a wrong kind."""
+    """Raises KeyError, TypeError or ValueError where a field is missing or of a wrong kind, and NOT_PYTHON where its code is none."""
     name, before = row["entry_point"], row["prompt"]
+    title = row["task_id"].replace("/", "-")
+    must_name_a_task(title)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError("entry_point names no function")
     fix = before + row["canonical_solution"].rstrip() + "\n"
     check = _as_test(row["test"].rstrip(), name)
     tests = f"{_asked_of(fix, check)}{check}"
     return Change(
-        title=row["task_id"].replace("/", "-"),
+        title=title,
         issue=f"Write the body of the function `{name}` in {FILE}. Its docstring says what it has to do.",
         base={FILE: before.rstrip("\n") + "\n"},
         fix={FILE: fix},
@@ -41,7 +47,7 @@ def _as_test(tests: str, name: str) -> str:
         )
         (argument,) = found.args.args
         first = found.body[0]
-    except (SyntaxError, ValueError, StopIteration, RecursionError):
+    except (StopIteration, *NOT_PYTHON):
         return calling
     lines = tests.split("\n")
     indent = lines[first.lineno - 1][: first.col_offset]
@@ -53,6 +59,10 @@ def _as_test(tests: str, name: str) -> str:
 
 def mbpp_change(row: dict[str, Any]) -> Change:
     """Rows of the full and of the sanitized part. Raises as `human_eval_change`."""
+    if not isinstance(row["task_id"], int | str):
+        raise TypeError("task_id is no number or text")
+    title = f"MBPP-{row['task_id']}".replace("/", "-")
+    must_name_a_task(title.removeprefix("MBPP-"))
     asked = row["prompt"] if "prompt" in row else row["text"]
     imports = "\n".join([*row.get("test_imports", ()), row.get("test_setup_code", "")]).strip()
     checks = [ast.unparse(ast.parse(check)) for check in row["test_list"]]
@@ -60,7 +70,7 @@ def mbpp_change(row: dict[str, Any]) -> Change:
     examples = "\n".join(f"    {check}" for check in checks)
     fix = row["code"].replace("\r\n", "\n").rstrip() + "\n"
     return Change(
-        title=f"MBPP-{row['task_id']}",
+        title=title,
         issue=f"{asked.strip()}\n\nWrite it in {FILE}. These hold afterwards:\n\n{examples}",
         base={FILE: "# To be written.\n"},
         fix={FILE: fix},
@@ -72,7 +82,7 @@ def mbpp_change(row: dict[str, Any]) -> Change:
 
 def _asked_of(fix: str, *tests: str) -> str:
     """Imports of what tests use of the solution, by name: nothing else that a solution defines may stand in the place of what they
-    mean. What it imports itself they import from where it is. Raises ValueError for what is no Python."""
+    mean. What it imports itself they import from where it is. Raises one of NOT_PYTHON for what is none."""
     used = {node.id for text in tests for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
     defined: list[str] = []
     lines: list[str] = []

@@ -8,6 +8,7 @@ import tokenize
 from collections.abc import Mapping
 from typing import Any
 
+from looper.errors import NOT_PYTHON
 from looper.records.task import Runner
 
 OWN_RUNNERS = {"django/django": Runner.DJANGO, "sympy/sympy": Runner.SYMPY}
@@ -18,6 +19,8 @@ _SHAPES = {
     **dict.fromkeys(("created_at", "problem_statement", "patch", "test_patch"), re.compile(".*", re.DOTALL)),
 }
 """Folders and commands are named by the first three."""
+NAME_BYTES = 200
+"""Of a task's id: a file's name has at most 255, and other words are put to it."""
 _FILE = re.compile(r"^diff --git a/.* b/(.*)$", re.MULTILINE)
 _DATA_FILES = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 
@@ -27,6 +30,18 @@ def must_have_its_shapes(fields: Mapping[str, Any]) -> None:
     for name, shape in _SHAPES.items():
         if not isinstance(fields[name], str) or not shape.fullmatch(fields[name]):
             raise ValueError(f"{name} is not what SWE-bench has there")
+    if len(fields["instance_id"].encode()) > NAME_BYTES:
+        raise ValueError(f"instance_id has more than {NAME_BYTES} bytes, and files are named by it")
+
+
+def must_name_a_task(name: str) -> None:
+    """Files and commands are named by it. Raises ValueError, without the name where it cannot be shown."""
+    if not name or not name.isprintable():
+        raise ValueError("task_id is empty, or holds a character that cannot be printed")
+    if not re.match(r"\w", name) or len(name.encode()) > NAME_BYTES:
+        raise ValueError(
+            f"task_id is {name[:40]!a}; it must begin with a letter or a digit and have at most {NAME_BYTES} bytes"
+        )
 
 
 def listed(fields: dict[str, Any], name: str) -> tuple[str, ...]:
@@ -38,10 +53,12 @@ def listed(fields: dict[str, Any], name: str) -> tuple[str, ...]:
             try:
                 value = read(value)
                 break
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
+            except (TypeError, *NOT_PYTHON):
                 continue
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"{name} is no list of texts")
+    if any("\0" in item for item in value):
+        raise ValueError(f"{name} holds a NUL, which no name of a file or a test has")
     return tuple(value)
 
 
@@ -62,8 +79,10 @@ def files_of_patch(patch: str) -> tuple[str, ...]:
 
 def targets_of(test_patch: str, runner: Runner) -> tuple[str, ...]:
     """What the official harness runs: every file of the test patch that is no data file; dotted labels for django. Read from the
-    text as that harness reads it, since no tree is there yet."""
+    text as that harness reads it, since no tree is there yet. Raises ValueError for what is no name."""
     files = [path for path in files_of_patch(test_patch) if not path.endswith(_DATA_FILES)]
+    if any("\0" in path for path in files):
+        raise ValueError("test_patch names a file with a NUL in it")
     if runner is Runner.DJANGO:
         return tuple(re.sub(r"\.py$", "", path.removeprefix("tests/")).replace("/", ".") for path in files)
     return tuple(files)

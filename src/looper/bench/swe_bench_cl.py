@@ -17,7 +17,7 @@ def task_from_row(row: dict[str, Any]) -> Task:
     kind, or no list of what it should list."""
     meta, issue, checks = row["metadata"], row["task"], row["evaluation"]
     learning, harness, sequence = row["continual_learning"], row["swebench"], row["sequence"]
-    must_have_its_shapes({**meta, **issue, **checks})
+    must_have_its_shapes({**checks, **issue, **meta})
     corrections = harness["label_corrections_2026_08"]
     runner = OWN_RUNNERS.get(meta["repo"], Runner.PYTEST)
     return Task(

@@ -31,7 +31,7 @@ from looper.bench.runners import (
     programs,
     written_here,
 )
-from looper.errors import FileRefused, VerifierBroken
+from looper.errors import NOT_PYTHON, FileRefused, VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, PatchedWorkspace, Sandbox
 from looper.records.plan import Limits
 from looper.records.task import Runner, Task
@@ -420,7 +420,7 @@ def _copies(
 def _parsed(source: bytes) -> Module | None:
     try:
         return Module(source)
-    except (SyntaxError, ValueError, RecursionError):
+    except NOT_PYTHON:
         return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from looper.errors import NOT_PYTHON
 from looper.protocols import NOTHING, Change, Sources
 from looper.records.gate import GateOutcome, GateResult
 
@@ -95,8 +96,8 @@ def _problems(sources: Sources, candidate: str, change: Change, scope: Scope) ->
     elif path.endswith(".py"):
         try:
             ast.parse(content)
-        except (SyntaxError, ValueError) as error:
-            yield f"{path} does not parse: {str(error).splitlines()[0]}"
+        except NOT_PYTHON as error:
+            yield f"{path} does not parse: {(str(error) or type(error).__name__).splitlines()[0]}"
 
 
 def _new_packages(sources: Sources, base: str, candidate: str, changes: Collection[Change]) -> Iterable[str]:
@@ -117,7 +118,7 @@ def _new_packages(sources: Sources, base: str, candidate: str, changes: Collecti
 def _imported(sources: Sources, commit: str, path: str) -> set[str]:
     try:
         tree = ast.parse(sources.file(commit, path) or b"")
-    except (SyntaxError, ValueError):
+    except NOT_PYTHON:
         return set()
     found: set[str] = set()
     for node in ast.walk(tree):

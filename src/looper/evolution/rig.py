@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from looper.errors import BadInput, FileRefused
+from looper.errors import NOT_PYTHON, BadInput, FileRefused
 from looper.evolution.genome import Acceptance, Genome
 from looper.protocols import Command, CommandResult, Environment, Sandbox
 from looper.records.base import content_hash
@@ -143,7 +143,7 @@ def _syntax(folder: Path) -> tuple[int, str]:
     for path, content in files.items():
         try:
             ast.parse(content)
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        except NOT_PYTHON as error:
             line = error.lineno if isinstance(error, SyntaxError) else None
             failures.append(Failure(test=path, error=str(error)[:500], file=path, line=line))
     if failures:

@@ -9,9 +9,11 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from looper.errors import NOT_PYTHON
 from looper.experiment.mistakes import did_you_mean
 from looper.records.learning import Learning, TrainingChange
 from looper.records.plan import Arm, Contrast, Plan
@@ -31,6 +33,8 @@ RELATIONS: dict[type[ast.AST], Callable[[float, float], bool]] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
+SHOWN = 120
+"""Characters of an expression, in an error."""
 TOOLS = 3
 """Parts that actions are divided into by tool: commands, reads, changes."""
 BRACES = re.compile(r"\{([^{}]*)\}")
@@ -66,23 +70,18 @@ class Settings:
 
     def value(self, text: str, named: Mapping[str, float] = MappingProxyType({})) -> float | bool:
         """Of an expression; `named` are words of their own. Raises Unclear."""
-        try:
-            tree = ast.parse(text.strip(), mode="eval").body
-        except (SyntaxError, ValueError) as error:
-            raise Unclear(
-                f"{text} cannot be read; write ARM.SETTING, numbers, + - * / and one comparison"
-            ) from error
-        try:
-            return self._value(tree, named)
-        except ZeroDivisionError as error:
-            raise Unclear(f"{text} divides by 0") from error
+        with _reckoned(text):
+            return self._value(ast.parse(text.strip(), mode="eval").body, named)
 
     def sides(self, text: str) -> tuple[float, ...]:
         """Both sides of a comparison. Raises Unclear where it is none."""
-        tree = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(tree, ast.Compare) or len(tree.ops) != 1:
-            raise Unclear(f"{text} compares nothing; write one of == != < <= > >= between two settings")
-        return tuple(float(self._value(side, {})) for side in (tree.left, tree.comparators[0]))
+        with _reckoned(text):
+            tree = ast.parse(text.strip(), mode="eval").body
+            if not isinstance(tree, ast.Compare) or len(tree.ops) != 1:
+                raise Unclear(
+                    f"{_shown(text)} compares nothing; write one of == != < <= > >= between two settings"
+                )
+            return tuple(float(self._value(side, {})) for side in (tree.left, tree.comparators[0]))
 
     def _value(self, tree: ast.AST, named: Mapping[str, float]) -> float | bool:
         match tree:
@@ -130,6 +129,27 @@ class Settings:
             if name in second and first[name] != second[name]
         ]
         return f" ({', '.join(differing)})" if differing else ""
+
+
+@contextmanager
+def _reckoned(text: str) -> Iterator[None]:
+    """What keeps an expression from having a value becomes Unclear, which shows it."""
+    try:
+        yield
+    except Unclear:
+        raise
+    except ZeroDivisionError as error:
+        raise Unclear(f"{_shown(text)} divides by 0") from error
+    except (OverflowError, RecursionError, MemoryError) as error:
+        raise Unclear(f"{_shown(text)} is too long or too large to be reckoned") from error
+    except NOT_PYTHON as error:
+        raise Unclear(
+            f"{_shown(text)} cannot be read; write ARM.SETTING, numbers, + - * / and one comparison"
+        ) from error
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _words(named: Mapping[str, float]) -> str:

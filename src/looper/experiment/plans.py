@@ -288,7 +288,7 @@ def _means_what_it_says(written: Written, asserts: Sequence[str]) -> None:
             if not settings.value(claim):
                 values = " against ".join(map(plainly, sides))
                 found.append(written.said(f"{claim} is not so: {values}", "asserts", number))
-        except (Unclear, SyntaxError) as error:
+        except Unclear as error:
             found.append(written.said(str(error), "asserts", number))
     if found:
         raise BadInput("; ".join(found))

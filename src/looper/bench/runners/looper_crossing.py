@@ -3,8 +3,22 @@
 One JSON value a line. What is a scalar stays one; what holds others is a list that begins with its kind.
 """
 
-import json
+import sys
 
+
+def _own_json():
+    """A copy of the package for this module alone: what a product puts in the place of functions, or of how they do it, in the one that
+    everybody imports changes nothing of what crosses."""
+    kept = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "json"}
+    import json
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "json"]:
+        del sys.modules[name]
+    sys.modules.update(kept)
+    return json
+
+
+json = _own_json()
 LINE_BYTES = 32 << 20
 SCALARS = (type(None), bool, int, float, str)
 HOLDING = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
@@ -77,5 +91,5 @@ class Lines:
         line, _, self._waiting = b"".join(pieces).partition(b"\n")
         try:
             return json.loads(line.decode("ascii"))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None

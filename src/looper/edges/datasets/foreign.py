@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from looper.edges.datasets.objects import unique
+from looper.edges.datasets.objects import quoted, unique
 from looper.errors import BadInput
 from looper.records.foreign import ForeignAttempt, ForeignRun
 from looper.records.text import bare_lines
@@ -103,7 +103,7 @@ def _file(path: Path) -> ForeignRun:
     if path.suffix == ".json":
         found = _json(path, text)
         if not isinstance(found, list):
-            found = [found] if "instance_id" in _mapping(found, path) else list(found.values())
+            found = [found] if "instance_id" in _mapping(found, path) else _by_id(found, path)
         rows = list(enumerate(found, 1))
     else:
         written = enumerate(bare_lines(text), 1)
@@ -118,8 +118,20 @@ def _file(path: Path) -> ForeignRun:
             attempts=attempts,
         )
     attempts = tuple(_prediction(row, path, number) for number, row in lines)
-    model = str(lines[0][1].get("model_name_or_path") or "") if lines else ""
+    model = (lines[0][1].get("model_name_or_path") or "") if lines else ""
+    if not isinstance(model, str):
+        raise BadInput(f"{path}, line {lines[0][0]}: model_name_or_path is no text.")
     return ForeignRun(name=path.stem, harness="predictions", model=model, attempts=attempts)
+
+
+def _by_id(found: Mapping[str, Any], path: Path) -> list[Any]:
+    for name, row in found.items():
+        instance = row.get("instance_id", name) if isinstance(row, dict) else name
+        if instance != name:
+            raise BadInput(
+                f"{path}: what stands under {quoted(name)} is for {quoted(str(instance))}; one of the two names is wrong."
+            )
+    return list(found.values())
 
 
 def _openhands_model(row: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import codecs
 import difflib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from looper.records.task import Task
 
 NAMES = ("preds.json", "all_preds.jsonl")
 """Of the one file in a folder that holds all: mini-swe-agent's and SWE-agent's."""
+FIELDS = ("instance_id", "model_patch", "model_name_or_path")
 BYTE_ORDER_MARK = "\ufeff"
 """Stands before every file that some editors write, so also within files that were joined."""
 FOREIGN_MARKS = {
@@ -34,7 +35,7 @@ def read_predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction,
     found: dict[tuple[str, str], tuple[str, Prediction]] = {}
     problems = []
     try:
-        rows = list(_rows(path))
+        rows = list(_rows(path, tasks))
     except OSError as error:
         raise BadInput(f"{error.filename or path} cannot be read: {error.strerror}.") from error
     for place, row in rows:
@@ -57,15 +58,56 @@ def read_predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction,
     return tuple(prediction for _, prediction in found.values())
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+def _rows(path: Path, tasks: Mapping[str, Task]) -> Iterator[tuple[str, Any]]:
     """Each prediction as it was read, or the ValueError that says why it was not, with its place."""
     if path.is_dir():
-        whole = next((path / name for name in NAMES if os.path.lexists(path / name)), None)
-        if whole is None:
-            for file in sorted(path.rglob("*.pred")):
-                yield str(file.relative_to(path)), _json(_text(file))
-            return
-        path = whole
+        yield from _of_folder(path, tasks)
+    else:
+        yield from _of_file(path)
+
+
+def _of_folder(folder: Path, tasks: Mapping[str, Task]) -> list[tuple[str, Any]]:
+    """Of the file that holds all, or of those of each task. Raises BadInput where both are there and do not say the same."""
+    found = {name: list(_of_file(folder / name)) for name in NAMES if os.path.lexists(folder / name)}
+    if apart := sorted(folder.rglob("*.pred")):
+        names = [str(file.relative_to(folder)) for file in apart]
+        shown = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+        found[shown] = [(name, _of_its_file(file, tasks)) for name, file in zip(names, apart, strict=True)]
+    first, *others = found.values() or [[]]
+    if any(_said(other) != _said(first) for other in others):
+        raise BadInput(
+            f"{folder} holds {' beside '.join(found)}, and these are not the same predictions. Name the one file that is meant, "
+            "or a folder that holds no others."
+        )
+    return first
+
+
+def _said(rows: Sequence[tuple[str, Any]]) -> list[str]:
+    """What rows predict, whatever their order and their other fields, so that they can be compared."""
+    return sorted(
+        repr([_plain(row.get(name)) for name in FIELDS] if isinstance(row, dict) else _plain(row))
+        for _, row in rows
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Nothing is as good as an empty text; what is no text at all cannot be used, and says only what it is."""
+    return value or None if isinstance(value, str | int | ValueError | None) else type(value).__name__
+
+
+def _of_its_file(file: Path, tasks: Mapping[str, Task]) -> Any:
+    """Of a file that is called as a task it must be the prediction for that one."""
+    row = _json(_text(file))
+    if file.stem in tasks and isinstance(row, dict) and row.get("instance_id", file.stem) != file.stem:
+        return _of_another(row["instance_id"])
+    return row
+
+
+def _of_another(instance: Any) -> ValueError:
+    return ValueError(f"what stands there is for {quoted(str(instance))}; one of the two names is wrong")
+
+
+def _of_file(path: Path) -> Iterator[tuple[str, Any]]:
     if not path.exists():
         raise BadInput(f"There is no predictions file {path}.")
     text = _text(path)
@@ -74,7 +116,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield from ((f"entry {number}", row) for number, row in enumerate(whole_text, 1))
     elif isinstance(whole_text, dict) and isinstance(whole_text.get("instance_id", {}), dict):
         for name, row in whole_text.items():
-            yield quoted(name), {"instance_id": name, **row} if isinstance(row, dict) else row
+            yield quoted(name), _by_id(name, row)
     elif isinstance(whole_text, dict):
         above = text[: text.index("{")].count("\n")
         yield f"line {above + 1}", whole_text
@@ -85,6 +127,13 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip(" \t\r"):
                 yield f"line {number}", _json(line.lstrip(BYTE_ORDER_MARK))
+
+
+def _by_id(name: str, row: Any) -> Any:
+    if not isinstance(row, dict):
+        return row
+    instance = row.get("instance_id", name)
+    return {"instance_id": name, **row} if str(instance) == name else _of_another(instance)
 
 
 def _text(path: Path) -> str:
@@ -119,10 +168,15 @@ def _prediction(row: Any, tasks: Mapping[str, Task]) -> Prediction:
     missing = [name for name in ("instance_id", "model_patch") if name not in row]
     if missing:
         raise ValueError(f"without {', '.join(missing)}")
-    instance, patch, model = str(row["instance_id"]), row["model_patch"], row.get("model_name_or_path")
+    instance, patch, model = (row.get(name) for name in FIELDS)
+    if not isinstance(instance, str | int):
+        raise ValueError("instance_id is no text")
+    instance = str(instance)
     if instance not in tasks:
         near = difflib.get_close_matches(instance, tasks, n=1)
-        raise ValueError(f"unknown task {quoted(instance)}{f', did you mean {near[0]}?' if near else ''}")
+        raise ValueError(f"unknown task {quoted(instance)}{f' (did you mean {near[0]}?)' if near else ''}")
     if patch is not None and not isinstance(patch, str):
         raise ValueError("model_patch is no text")
-    return Prediction(instance_id=instance, model=str(model or NO_MODEL), patch=patch or "")
+    if model is not None and not isinstance(model, str):
+        raise ValueError("model_name_or_path is no text")
+    return Prediction(instance_id=instance, model=model or NO_MODEL, patch=patch or "")

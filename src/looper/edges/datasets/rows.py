@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from looper.errors import BadInput, MissingTool
+from looper.errors import NOT_PYTHON, BadInput, MissingTool
 
 HUB = "hub:"
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -41,9 +41,16 @@ def made_of(make: Callable[[dict[str, Any]], T], row: dict[str, Any], place: str
         first = error.errors()[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise BadInput(f"{place}: {what}. Take the file anew.") from error
-    except (KeyError, TypeError, AttributeError, ValueError, SyntaxError) as error:
-        what = f"field {error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+    except (LookupError, TypeError, AttributeError, ArithmeticError, *NOT_PYTHON) as error:
+        if isinstance(error, RecursionError | MemoryError):
+            what = "it is nested too deeply to be read"
+        else:
+            what = f"field {error} is missing" if isinstance(error, KeyError) else _first_line(error)
         raise BadInput(f"{place}: {what}. Take the file anew.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def note(places: dict[str, str], name: str, place: str) -> None:
