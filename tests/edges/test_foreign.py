@@ -100,7 +100,7 @@ def test_two_runs_are_compared_on_the_tasks_that_both_were_judged_on(tmp_path: P
     assert (
         "b − a: +55.6 points" in said
         and "9 pairs, 5 gained, 0 lost" in said
-        and "p = 0.062 by task (9)" in said
+        and "p = 0.062 unadjusted by task (9)" in said
     )
     assert "smallest difference that 9 such tasks show" in said
     lines = (tmp_path / "p.jsonl").read_text().splitlines()

@@ -59,7 +59,7 @@ def asked_by(files):
         try:
             with open(os.path.join(looper_report.TREE, name), "rb") as stream:
                 tree = ast.parse(stream.read())
-        except (OSError, ValueError, SyntaxError):
+        except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         for node in ast.walk(tree):
             if isinstance(node, (ast.Name, ast.Attribute)):
