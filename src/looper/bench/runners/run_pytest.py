@@ -11,6 +11,7 @@ import ast
 import builtins
 import gc
 import importlib
+import importlib.util
 import itertools
 import os
 import sys
@@ -124,6 +125,8 @@ def main():
         plain.connect(looper_report.TREE, files, look)
         del sys.modules[plain.__name__]
     helping = [] if from_tree else helpers(asked, named)
+    # Which puts functions of its own into unittest.mock while tests run, for shorter messages, unless it is asked not to.
+    mocks = as_configured and importlib.util.find_spec("pytest_mock") is not None
     originals = looper_report.Originals(decide, builtin, plain, helping)
     if pipes:
         import looper_apart
@@ -229,6 +232,8 @@ def main():
         if pytest.__version__.startswith("3."):
             # Whose -rA names no test that passed; so the benchmark's command has it print every test.
             options += ["-vv", "-o", "console_output_style=classic", "--tb=no"]
+        if mocks:
+            options += ["-o", "mock_traceback_monkeypatch=false"]
     existing = [name for name in files if os.path.exists(os.path.join(looper_report.TREE, name))]
     status = int(pytest.main(options + existing, plugins=[Reporter()]))
     look()
