@@ -1075,3 +1075,18 @@ def test_what_decides_outcomes_is_watched_in_an_old_pytest_too(tmp_path: Path) -
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_plugin_that_changes_unittest_mock_while_tests_run_is_no_tampering(tmp_path: Path) -> None:
+    """pytest-mock, which astropy's environments have, puts its own functions there to shorten what failures say."""
+    (tmp_path / "test_a.py").write_text(
+        "from unittest import mock\n\n\ndef test_a():\n    called = mock.Mock()\n    called(1)\n    called.assert_called_with(1)\n"
+    )
+    report = tmp_path / "report"
+    report.write_text("key")
+    run = Path(runners.__file__).with_name("run_pytest.py")
+    argv = [sys.executable, "-B", str(run), str(report), "--as-configured", "test_a.py"]
+    own = {name: value for name, value in os.environ.items() if name != "PYTEST_DISABLE_PLUGIN_AUTOLOAD"}
+    subprocess.run(argv, cwd=tmp_path, env=own, capture_output=True, timeout=60)
+    said = report.read_text()
+    assert '"test","passed"' in said and "tampered" not in said

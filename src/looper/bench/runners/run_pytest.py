@@ -233,7 +233,8 @@ def main():
             # Whose -rA names no test that passed; so the benchmark's command has it print every test.
             options += ["-vv", "-o", "console_output_style=classic", "--tb=no"]
         if mocks:
-            options += ["-o", "mock_traceback_monkeypatch=false"]
+            # First: before pytest 3.7 all that follows it, up to the next option, is taken for more of it.
+            options = ["-o", "mock_traceback_monkeypatch=false"] + options
     existing = [name for name in files if os.path.exists(os.path.join(looper_report.TREE, name))]
     status = int(pytest.main(options + existing, plugins=[Reporter()]))
     look()
