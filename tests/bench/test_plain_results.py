@@ -381,6 +381,31 @@ RAISES = {
         "class E(ValueError):\n    __eq__ = lambda self, other: True\n    __hash__ = ValueError.__hash__\ndef f(x): raise E('a')\n",
         "    try:\n        f(2)\n    except ValueError as error:\n        assert error == 2\n",
     ),
+    "a cause's text": (
+        "class E(ValueError):\n    __str__ = lambda self: S('no')\n    __len__ = lambda self: 0\ndef f(x): raise ValueError('a') from E('b')\n",
+        "    with pytest.raises(ValueError) as found:\n        f(2)\n    assert str(found.value.__cause__) == 'c'\n",
+    ),
+    "what it was raised in": (
+        "def f(x):\n    try:\n        raise KeyError(Q())\n    except KeyError:\n        raise ValueError('a') from IndexError('b')\n",
+        "    with pytest.raises(ValueError) as found:\n        f(2)\n    assert found.value.__context__.args == (2,)\n",
+    ),
+    "a group": (
+        "def f(x): raise ExceptionGroup('a', [ValueError(Q())])\n",
+        "    with pytest.raises(ExceptionGroup) as found:\n        f(2)\n    assert found.value.exceptions[0].args == (2,)\n",
+    ),
+    "itself as a result": (
+        "class E(ValueError):\n    __eq__ = lambda self, other: True\n    __hash__ = ValueError.__hash__\ndef f(x): return E(Q())\n",
+        "    assert isinstance(f(2), ValueError)\n    assert f(2).args == (2,) or f(2) == 2\n",
+    ),
+    "a view that is filled later": (
+        "held = {'a': 1}\ndef f(x):\n    if x: held['a'] = Q()\n    return held.values()\n",
+        "    values = f(0)\n    f(1)\n    assert list(values) == [4]\n",
+    ),
+    "a zone": (
+        "import datetime\nclass Z(datetime.tzinfo):\n    utcoffset = lambda self, at: datetime.timedelta(hours=9)\n"
+        "def f(x): return datetime.datetime(2000, 1, 1, 9, tzinfo=Z())\n",
+        "    import datetime\n    assert f(2) == datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc)\n",
+    ),
     "a step": (
         "def f(x):\n    yield 1\n    raise ValueError(Q())\n",
         "    with pytest.raises(ValueError) as found:\n        list(f(2))\n    assert found.value.args[0] == 2\n",
@@ -553,6 +578,21 @@ def test_who_leaves_that_alone_passes_whatever_else_it_changes(tmp_path: Path) -
     product += "def f(x):\n    if x < 0: raise ValueError(f'below zero: {x}')\n"
     assert _outcomes(tmp_path / "right", product, MATCHES, names="f") == {"passed"}
     assert _outcomes(tmp_path / "near", "def f(x): return 2.5 + 1e-9\n", NEARLY, names="f") == {"passed"}
+
+
+LEFT_ALONE = {
+    "what modules have of objects": "def test_f():\n    assert f(2).__class__ is int and f.__doc__ is None\n",
+    "what pytest changes itself": "import warnings, logging, sys\n\n\ndef test_f():\n    assert f(2) == 4\n",
+    "who is said to warn": "import pytest\n\n\ndef test_f():\n    with pytest.warns(DeprecationWarning):\n        assert f(2) == 4\n",
+    "what a test replaces for a while": "import time\nfrom unittest import mock\n\n\ndef test_f():\n    with mock.patch('time.time', lambda: 5), mock.patch('builtins.print'):\n"
+    "        assert f(2) == 4 and time.time() == 5\n        print(1)\n",
+}
+
+
+@pytest.mark.parametrize("what", LEFT_ALONE)
+def test_what_tests_and_pytest_change_for_a_while_is_no_tampering(tmp_path: Path, what: str) -> None:
+    product = "import warnings\n\n\ndef f(x):\n    warnings.warn('old', DeprecationWarning, stacklevel=2)\n    return x * x\n"
+    assert _outcomes(tmp_path / "right", product, LEFT_ALONE[what], names="f") == {"passed"}
 
 
 UNITTEST = """

@@ -127,7 +127,7 @@ def test_what_a_run_exports_is_graded_as_the_run_was(grader: Grader, micro: Suit
         (["not json"], "line 1: not JSON"),
         (
             ['{"instance_id": "NEAR", "model_name_or_path": "m", "model_patch": ""}'],
-            'unknown task "NEAR", did you mean ID?',
+            'unknown task "NEAR" (did you mean ID?). Correct',
         ),
         (
             ['{"instance_id": "ID", "model_name_or_path": "m", "model_patch": ""}'] * 2,

@@ -106,9 +106,10 @@ by = "any"
 [[contrasts]]
 arm = "either"
 against = "base"
-expect = "not_less"
-shown = "A ceiling is no lower."
-refuted = "A ceiling is lower."
+expect = "not_more"
+margin = "60 points"
+shown = "A ceiling is not much higher."
+refuted = "A ceiling is much higher."
 open = "Open."
 [[contrasts]]
 arm = "lora"

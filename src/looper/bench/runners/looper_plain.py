@@ -55,6 +55,8 @@ VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
 IS_WHOLE, IS_HOLDING, IS_MAPPING, IS_VIEW = (
     frozenset(map(id, kinds)) for kinds in (WHOLE, HOLDING, MAPPINGS, VIEWS)
 )
+IS_OF_ZONE = frozenset((id(datetime.datetime), id(datetime.time)))
+"""Their zone can be of the product's own, and is asked whenever they are compared."""
 IS_TYPE = IS_WHOLE | IS_HOLDING | IS_MAPPING
 ORDERS = vars(type)["__mro__"].__get__
 """The bases of a class as they are, whatever its metaclass says of them."""
@@ -131,7 +133,7 @@ def plain(value, known=None):
     kind = type(value)
     at = id(kind)
     if at in IS_WHOLE or id(value) in IS_TYPE:
-        return value
+        return value if at not in IS_OF_ZONE or id(type(value.tzinfo)) in IS_WHOLE else thing(value)
     known = {} if known is None else known
     if id(value) not in known:
         # What holds itself is known before it is gone through.
@@ -160,13 +162,20 @@ def _made(value, kind, known):
         found.update({plain(key, known): plain(item, known) for key, item in value.items()})
         return found
     if at in IS_VIEW:
-        return value if all(id(type(item)) in IS_WHOLE for item in value) else thing(value)
+        # Of a dict of their own: what comes into the product's later they do not show.
+        items = [plain(item, known) for item in value]
+        keys, values, _ = VIEWS
+        if kind is values:
+            return dict(enumerate(items)).values()
+        return dict.fromkeys(items).keys() if kind is keys else dict(items).items()
     if at in LIKE:
         return plain(LIKE[at](value), known)
     if kind is COROUTINE:
         return awaited(value)
     if id(value) in SHOWN:
         return SHOWN[id(value)][0]
+    if issubclass(kind, BaseException):
+        return value if id(value) in TELLING else told(value)
     if "__next__" in defined(kind):
         return steps(value)
     return _derived(value, known)
@@ -325,8 +334,11 @@ def keep(value):
 
 def theirs():
     own = {}
-    for item in KEPT:
+    for item in list(KEPT):
+        before = len(own)
         owned(item, own)
+        if len(own) - before > MOST_KEPT:
+            KEPT.remove(item)
     return own
 
 
@@ -359,19 +371,29 @@ EXCEPTIONS = {
 """Of Python's own, what they hold."""
 _NAMED = "annotations dict doc firstlineno init module qualname slots static_attributes weakref"
 USUAL = frozenset("__%s__" % name for name in _NAMED.split())
+CAUSE_OF, CONTEXT_OF = (vars(BaseException)[name].__get__ for name in ("__cause__", "__context__"))
+GROUPS = getattr(builtins, "BaseExceptionGroup", ())
+GROUPED_BY = vars(GROUPS)["exceptions"] if GROUPS else None
+GROUPED = GROUPED_BY.__get__ if GROUPS else None
 SPACE_OF_ERROR = vars(BaseException)["__dict__"].__get__
 THEIR_ERRORS = []
 """What functions of tests raised while the product had called them."""
+TELLING = set()
+"""By identity, what holds itself."""
 KINDS_OF_ERRORS = {}
 
 
 def told(error):
-    """What was raised, with nothing in it but data."""
-    chain, known = [], {}
-    found = error
-    while found is not None and not any(found is item for item in chain + THEIR_ERRORS):
+    """What was raised, with nothing in it but data; likewise what it came from, and what it is a group of."""
+    chain, known, waiting = [], {}, [error]
+    while waiting:
+        found = waiting.pop()
+        if found is None or any(found is item for item in chain + THEIR_ERRORS):
+            continue
         chain.append(found)
-        found = found.__cause__ or found.__context__
+        waiting += [CAUSE_OF(found), CONTEXT_OF(found)]
+        waiting += GROUPED(found) if issubclass(type(found), GROUPS) else ()
+    TELLING.update(map(id, chain))
     for item in chain:
         space = SPACE_OF_ERROR(item)
         for name, value in list(space.items()):
@@ -379,13 +401,16 @@ def told(error):
         for base in ORDERS(type(item)):
             for descriptor in EXCEPTIONS.get(id(base), ()):
                 _tell(item, descriptor, known)
+        if item is not error:
+            _of_its_kind(item)
+    TELLING.difference_update(map(id, chain))
     return _of_its_kind(error) if chain else error
 
 
 def _tell(error, descriptor, known):
     try:
         value = descriptor.__get__(error)
-        if id(type(value)) not in IS_WHOLE:
+        if id(type(value)) not in IS_WHOLE and descriptor is not GROUPED_BY:
             descriptor.__set__(error, plain(value, known))
     except (AttributeError, TypeError):
         # Not there, or not to be changed.

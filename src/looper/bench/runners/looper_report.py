@@ -166,13 +166,17 @@ class Originals:
         for module in modules:
             self._know(sys.modules, "sys.modules", module.__name__, module)
             self._remember(module)
+        others = set(self._known)
         for module in helpers:
             self._know(sys.modules, "sys.modules", module.__name__, module)
             self._remember(module, follow=True)
+        # By position and not by name: comparing is done after each test.
+        self._used = [
+            found for key, found in self._known.items() if key not in others and found[1] != "builtins"
+        ]
         if own is not None:
             self._remember(own, every=True)
             self._cells = [(cell, cell.cell_contents) for cell in builtins.__import__.__closure__]
-        # By position and not by name: comparing is done after each test.
         self._known = list(self._known.values())
 
     def _know(self, space, place, name, value):
@@ -245,21 +249,28 @@ class Originals:
                 self._hooks.append((hook, hook.function))
                 self._remember_code("a hook of pytest", hook.function)
 
-    def replaced(self):
-        """Dotted names that mean something else now."""
+    def replaced(self, helpers=False):
+        """Dotted names that mean something else now; only what helpers use, which no test replaces while it calls the product."""
         missing = self
         named = [
             place + "." + name
-            for namespace, place, name, value in self._known
+            for namespace, place, name, value in (self._used if helpers else self._known)
             if namespace.get(name, missing) is not value
         ]
+        if helpers:
+            return named + ["a pattern that re keeps"] * any(map(self._poisoned, self._patterns))
         named += ["a hook of pytest" for hook, function in self._hooks if hook.function is not function]
         named += [
             name
             for name, function, code, defaults in self._code
             if function.__code__ is not code or function.__defaults__ is not defaults
         ]
-        named += [place for space, place, size in self._sizes if len(space) != size]
+        # Who warns leaves a registry of it in the module that is said to warn.
+        named += [
+            place
+            for space, place, size in self._sizes
+            if len(space) - ("__warningregistry__" in space) != size
+        ]
         named += ["what tests import by" for cell, held in self._cells if cell.cell_contents is not held]
         return named + ["a pattern that re keeps"] * any(map(self._poisoned, self._patterns))
 

@@ -18,6 +18,8 @@ import sys
 import threading
 
 
+CHANGED = {"logging", "sys", "warnings"}
+"""Modules that pytest changes while a test runs, or that are there to be changed."""
 HELPERS = ("approx", "raises", "warns")
 """What tests ask whether something is nearly equal, was raised or warned of."""
 
@@ -53,7 +55,7 @@ def helpers(asked, named):
 
 
 def asked_by(files):
-    """Modules outside of the tree that tests import, as far as they say so at their beginning, and the names that they use."""
+    """Modules outside of the tree that tests import, as far as they say so at their beginning, and the names and attributes that they use."""
     product = {name.partition(".")[0] for name in os.listdir(looper_report.TREE)}
     found, names = set(), set()
     for name in files:
@@ -72,7 +74,7 @@ def asked_by(files):
                 found.add(node.module)
                 found.update("%s.%s" % (node.module, alias.name) for alias in node.names)
                 names.update(alias.name for alias in node.names)
-    outside = sorted(name for name in found if name.partition(".")[0] not in product)
+    outside = sorted(name for name in found if name.partition(".")[0] not in product | CHANGED)
     return outside, names
 
 
@@ -112,17 +114,17 @@ def main():
     # A pytest under test is replaced by its own tests, and whether unittest was imported before them is seen by some.
     asked, named = asked_by(files) if bare else (["unittest.mock"], set(HELPERS))
     decide = [] if from_tree else watched(asked)
-    builtin = sorted(name for name in named if hasattr(builtins, name))
+    builtin = sorted(name for name in named if name in vars(builtins) and not name.startswith("__"))
 
-    def look():
-        replaced = originals.replaced()
+    def look(helpers=False):
+        replaced = originals.replaced(helpers)
         if replaced:
             say("tampered", "%s was replaced" % replaced[0])
 
     plain = None
     if bare and not pipes:
         plain = looper_plain
-        plain.connect(looper_report.TREE, files, look)
+        plain.connect(looper_report.TREE, files, lambda: look(helpers=True))
         del sys.modules[plain.__name__]
     helping = [] if from_tree else helpers(asked, named)
     # Which puts functions of its own into unittest.mock while tests run, for shorter messages, unless it is asked not to.
