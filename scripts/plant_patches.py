@@ -10,6 +10,7 @@ Without --task it is the task of each repository whose validation took least tim
 import argparse
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from looper.records.plan import TaskSelection
 from looper.records.task import Task
 from looper.views.predictions import prediction_line
 
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? ")
 NEW = "/dev/null"
 PASSES = "def test_it():\n    pass\n"
 HOOKS = {
@@ -60,10 +62,17 @@ def patches(task: Task, trees: GitWorkspaces) -> Iterator[tuple[str, str, bool]]
 
 
 def _stale(patch: str) -> Iterator[str]:
-    """The patch as if it had been made for other lines."""
+    """The patch as if it had been made for another version: each hunk takes away a line that is not there. Other context would not
+    do, since GNU patch, which SWE-bench tries last, lets it pass (`--fuzz=5`)."""
+    begun = False
     for line in patch.splitlines(keepends=True):
-        keeps = line[:1] not in "- " or line.startswith("--- ")
-        yield line if keeps else f"{line[0]}{line[1:].strip()} as it was in another version\n"
+        if head := _HUNK.match(line):
+            begun = True
+            line = f"@@ -{head[1]},{int(head[2] or 1) + 1} {line[head.end() :]}"
+        elif begun and line[:1] in "+-":
+            yield "-a line that only another version has\n"
+            begun = False
+        yield line
 
 
 def _diff(path: str, before: bytes | None, after: str) -> str:
