@@ -399,7 +399,7 @@ def _power_rows(design: Runs, runs: int) -> Iterator[Row]:
         promised_for = Design(
             tasks=design.repositories * design.each,
             seeds=design.seeds,
-            repositories=design.repositories,
+            worth=design.repositories,
             unit=design.unit,
             family=family,
             discordance=design.discordance,

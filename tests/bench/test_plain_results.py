@@ -460,7 +460,7 @@ class TooSmall(ValueError):
 
 
 def f(value, do=None):
-    if value < 0:
+    if isinstance(value, int) and value < 0:
         raise TooSmall(value) from KeyError(value)
     return value if do is None else do(value)
 
@@ -471,6 +471,27 @@ def counted(do):
 
 async def later(value):
     return [value]
+
+
+class Bus:
+    def __init__(self):
+        self.held, self.kept = [], {}
+
+    def on(self, do):
+        self.held.append(do)
+
+    def off(self, do):
+        self.held.remove(do)
+
+    def __setitem__(self, key, value):
+        self.kept[key] = value
+
+    def fill(self, value):
+        for items in self.kept.values():
+            items.append(value)
+
+    def all(self):
+        yield from self.held
 
 
 class Opened:
@@ -507,6 +528,15 @@ def test_f():
     with Opened() as held:
         assert held == [1]
         raise ZeroDivisionError
+    bus, items, table = Bus(), [], {own: 1}
+    for do in (own, items.append, found.match):
+        bus.on(do)
+        bus.off(do)
+    bus.on(own)
+    bus["a"] = items
+    bus.fill([1])
+    assert list(bus.all()) == [own] and items == [[1]] and f(table) is table and table[own] == 1
+    assert f(own, lambda given: given is own) is True
     box = type("Box", (), {})()
     box.own = own
     assert f(1, lambda value: setattr(box, "value", [value])) is None and box.value == [1] and box.own is own
@@ -514,7 +544,7 @@ def test_f():
 
 
 def test_right_exceptions_callbacks_and_coroutines_are_what_they_are(tmp_path: Path) -> None:
-    names = "TooSmall, f, counted, later, Opened"
+    names = "TooSmall, f, counted, later, Opened, Bus"
     assert _outcomes(tmp_path / "right", RIGHT_RAISES, RIGHT_TEST, names=names) == {"passed"}
 
 
@@ -556,6 +586,25 @@ BENT = {
         + "import re\nwas = re.compile\nre.compile = lambda given, flags=0: was('')\ndef f(x):\n    re.compile = was\n"
         "    if x < 0: raise ValueError('no')\n",
     ),
+    "all that re keeps": (
+        MATCHES,
+        RAISED
+        + "import re\nre._cache = {(str, 'below zero: -2', 0): re.compile('')}\nre._cache2 = dict(re._cache)\n",
+    ),
+    "flags of what re keeps": (
+        "import pytest\n\n\ndef test_f():\n    with pytest.raises(ValueError, match='below zero'):\n        f(-2)\n",
+        "import re\nre._cache[str, 'below zero', 0] = re.compile('below zero', re.VERBOSE)\ndef f(x): raise ValueError('belowzero')\n",
+    ),
+    "code for a while": (
+        "import pytest\n\n\ndef test_f():\n    f(1)\n    assert f(2) == pytest.approx(2.5)\n    f(0)\n",
+        "import _pytest.approx as a\nheld = a.ApproxScalar.__eq__\nwas = held.__code__\ndef f(x):\n"
+        "    held.__code__ = was if x == 0 else (lambda self, actual: True).__code__\n    return 7\n",
+    ),
+    "while it gives one by one": (
+        "import pytest\n\n\ndef test_f():\n    for item in f(2):\n        assert item == pytest.approx(2.5)\n",
+        "import _pytest.approx as a\nwas = a.ApproxScalar.__eq__\ndef f(x):\n    a.ApproxScalar.__eq__ = lambda self, other: True\n    yield 7\n"
+        "    a.ApproxScalar.__eq__ = was\n",
+    ),
     "a constant": (
         "import math\n\n\ndef test_f():\n    assert f(2) == math.pi\n",
         "import math\nmath.pi = 3\ndef f(x): return 3\n",
@@ -574,6 +623,7 @@ def test_what_tests_ask_whether_something_is_so_is_as_pytest_and_python_have_it(
 
 def test_who_leaves_that_alone_passes_whatever_else_it_changes(tmp_path: Path) -> None:
     product = "import re, warnings, json, unittest.mock, logging\nwarnings.simplefilter('ignore')\njson.dumps = lambda value: ''\n"
+    product += "class P(str): pass\nre.compile(P('a'))\nre.compile(P('(?i)a'), re.M)\n"
     product += "logging.Logger.extra = 1\nre.purge()\nre.compile('a')\nunittest.mock.patch.object(json, 'loads').start()\n"
     product += "def f(x):\n    if x < 0: raise ValueError(f'below zero: {x}')\n"
     assert _outcomes(tmp_path / "right", product, MATCHES, names="f") == {"passed"}

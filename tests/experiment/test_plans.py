@@ -318,24 +318,34 @@ def test_a_choice_takes_from_arms_that_exist_and_can_be_compared() -> None:
 
 @pytest.mark.parametrize(
     ("arm", "against", "expect"),
-    [("best", "base", "more"), ("base", "best", "not_less"), ("best", "other", "same")],
+    [
+        ("best", "base", "more"),
+        ("base", "best", "not_more"),
+        ("best", "other", "same"),
+        ("best", "voted", "not_less"),
+    ],
 )
 def test_a_contrast_of_an_attempt_with_the_best_of_several_is_refused_since_it_has_its_answer(
     arm: str, against: str, expect: str
 ) -> None:
-    other = '[[arms]]\nname = "other"\nrole = "again"\nrepetition = 1\n'
-    choice = '[[choices]]\nname = "best"\nof = ["base", "other"]\nby = "any"\n'
-    contrast = f'[[contrasts]]\narm = "{arm}"\nagainst = "{against}"\nexpect = "{expect}"\nshown = "a"\nrefuted = "b"\nopen = "c"\n'
-    if expect != "more":
-        contrast += 'margin = "10 points"\n'
-    text = f'[[arms]]\nname = "base"\nrole = "base"\n{other}{choice}{contrast}'
+    def plan_with(expect: str) -> Plan:
+        other = '[[arms]]\nname = "other"\nrole = "again"\nrepetition = 1\n'
+        of = 'of = ["base", "other"]\nreason = "r"\n'
+        choices = (
+            f'[[choices]]\nname = "best"\nby = "any"\n{of}[[choices]]\nname = "voted"\nby = "majority"\n{of}'
+        )
+        margin = "" if expect == "more" else 'margin = "10 points"\n'
+        contrast = f'[[contrasts]]\narm = "{arm}"\nagainst = "{against}"\nexpect = "{expect}"\n{margin}'
+        said = 'shown = "a"\nrefuted = "b"\nopen = "c"\n'
+        text = f'[[arms]]\nname = "base"\nrole = "base"\n{other}{choices}{contrast}{said}'
+        return plan_from_text("t", small('like = "micro"', arms=text), "t.toml", "mine", shared=SHARED)
+
     with pytest.raises(
         BadInput, match=r"has its answer before the data: best takes whichever of base, other is resolved"
     ):
-        plan_from_text("t", small('like = "micro"', arms=text), "t.toml", "mine", shared=SHARED)
-    bounded = text.replace(f'expect = "{expect}"', 'expect = "not_more"')
-    if expect != "more":
-        plan_from_text("t", small('like = "micro"', arms=bounded), "t.toml", "mine", shared=SHARED)
+        plan_with(expect)
+    asked = "not_more" if arm == "best" else "not_less"
+    assert plan_with(asked).contrasts[0].expect.value == asked, "by how much more at most"
 
 
 @pytest.mark.parametrize("split", [split for split in Split if split is not Split.COUPLED])

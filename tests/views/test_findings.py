@@ -173,10 +173,10 @@ def test_d8_power_is_that_of_the_decision_that_will_be_made() -> None:
     """At the first step of Holm's order, with what a treatment adds to the cells that differ anyway."""
     said = {"shown": "", "refuted": "", "open": ""}
     more = Contrast(arm="a", against="b", **said)
-    alone = Design(tasks=120, seeds=1, repositories=5, unit=Unit.TASK, family=1, discordance=0.2)
-    among_seven = Design(tasks=120, seeds=1, repositories=5, unit=Unit.TASK, family=7, discordance=0.2)
+    alone = Design(tasks=120, seeds=1, worth=5, unit=Unit.TASK, family=1, discordance=0.2)
+    among_seven = Design(tasks=120, seeds=1, worth=5, unit=Unit.TASK, family=7, discordance=0.2)
     by_repository = Design(
-        tasks=120, seeds=1, repositories=20, unit=Unit.REPOSITORY, family=1, discordance=0.2, spread=0.15
+        tasks=120, seeds=1, worth=20, unit=Unit.REPOSITORY, family=1, discordance=0.2, spread=0.15
     )
     assert power_of(alone, more, 0.15) > power_of(among_seven, more, 0.15) + 0.1
     assert power_of(alone, more, 0.15) > power_of(by_repository, more, 0.15)
@@ -184,7 +184,7 @@ def test_d8_power_is_that_of_the_decision_that_will_be_made() -> None:
     assert (smallest_visible(among_seven) or 1) > (smallest_visible(alone) or 1)
     same = more.model_copy(update={"expect": Expect.SAME})
     assert power_of(alone, same, 0.0) > power_of(among_seven, same, 0.0)
-    few = Design(tasks=12, seeds=1, repositories=2, unit=Unit.TASK, family=4, discordance=0.3)
+    few = Design(tasks=12, seeds=1, worth=2, unit=Unit.TASK, family=4, discordance=0.3)
     assert smallest_visible(few) is None or (smallest_visible(few) or 0) > 0.7
 
 

@@ -38,7 +38,7 @@ def must_name_a_task(name: str) -> None:
     """Files and commands are named by it. Raises ValueError, without the name where it cannot be shown."""
     if not name or not name.isprintable():
         raise ValueError("task_id is empty, or holds a character that cannot be printed")
-    if not re.match(r"\w", name) or len(name.encode()) > NAME_BYTES:
+    if not re.match(r"[^\W_]", name) or len(name.encode()) > NAME_BYTES:
         raise ValueError(
             f"task_id is {name[:40]!a}; it must begin with a letter or a digit and have at most {NAME_BYTES} bytes"
         )

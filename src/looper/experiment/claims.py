@@ -70,12 +70,12 @@ class Settings:
 
     def value(self, text: str, named: Mapping[str, float] = MappingProxyType({})) -> float | bool:
         """Of an expression; `named` are words of their own. Raises Unclear."""
-        with _reckoned(text):
+        with _calculated(text):
             return self._value(ast.parse(text.strip(), mode="eval").body, named)
 
     def sides(self, text: str) -> tuple[float, ...]:
         """Both sides of a comparison. Raises Unclear where it is none."""
-        with _reckoned(text):
+        with _calculated(text):
             tree = ast.parse(text.strip(), mode="eval").body
             if not isinstance(tree, ast.Compare) or len(tree.ops) != 1:
                 raise Unclear(
@@ -132,7 +132,7 @@ class Settings:
 
 
 @contextmanager
-def _reckoned(text: str) -> Iterator[None]:
+def _calculated(text: str) -> Iterator[None]:
     """What keeps an expression from having a value becomes Unclear, which shows it."""
     try:
         yield
@@ -141,7 +141,7 @@ def _reckoned(text: str) -> Iterator[None]:
     except ZeroDivisionError as error:
         raise Unclear(f"{_shown(text)} divides by 0") from error
     except (OverflowError, RecursionError, MemoryError) as error:
-        raise Unclear(f"{_shown(text)} is too long or too large to be reckoned") from error
+        raise Unclear(f"{_shown(text)} is too long or too large to be calculated") from error
     except NOT_PYTHON as error:
         raise Unclear(
             f"{_shown(text)} cannot be read; write ARM.SETTING, numbers, + - * / and one comparison"

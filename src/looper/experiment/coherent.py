@@ -66,19 +66,24 @@ def _lacks(arm: Arm, metric: Metric) -> str:
 
 
 def _foregone(plan: Plan) -> Iterator[tuple[Path, str]]:
-    """Contrasts of one of several attempts with the best of them, which hidden tests tell: it cannot resolve less."""
-    best = {choice.name: choice.of for choice in plan.choices if choice.by is Chooser.ANY}
+    """Contrasts of the best of several attempts, which hidden tests tell, with one that is taken of the same: it cannot resolve less.
+    By how much it resolves more at most can be asked, from either side."""
+    best = {choice.name: set(choice.of) for choice in plan.choices if choice.by is Chooser.ANY}
+    taken = {arm.name: {arm.name} for arm in plan.arms} | {
+        choice.name: set(choice.of) for choice in plan.choices
+    }
     for at, contrast in enumerate(plan.contrasts):
-        over, under = contrast.arm, contrast.against
-        if contrast.expect is Expect.NOT_MORE:
-            continue
-        for ceiling, member in ((over, under), (under, over)):
-            if member in best.get(ceiling, ()):
+        sides = (
+            (contrast.arm, contrast.against, Expect.NOT_MORE),
+            (contrast.against, contrast.arm, Expect.NOT_LESS),
+        )
+        for ceiling, other, asked in sides:
+            if contrast.expect is not asked and ceiling in best and taken.get(other, {""}) <= best[ceiling]:
                 yield (
                     ("contrasts", at, "against"),
-                    f"{contrast.name} has its answer before the data: {ceiling} takes whichever of {', '.join(best[ceiling])} is "
-                    f"resolved, so it never resolves less than {member}; by how much at most is a question, "
-                    'expect = "not_more" with a margin',
+                    f"{contrast.name} has its answer before the data: {ceiling} takes whichever of {', '.join(sorted(best[ceiling]))} "
+                    f"is resolved, so it never resolves less than {other}; by how much more at most is a question, "
+                    f'expect = "{asked.value}" with a margin',
                 )
 
 

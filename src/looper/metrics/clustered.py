@@ -14,8 +14,9 @@ TOLERANCE = 1e-9
 def clustered(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Variance of the mean over all members, where whole groups are independent, and its degrees of freedom; two groups or more.
 
-    Bias-reduced (CR2) with Satterthwaite's degrees, as if members of a group were alike: of groups of one size the usual variance of
-    their means, and one degree less than groups. Source: Bell and McCaffrey 2002.
+    The variance is CR2, without bias where members are independent; the degrees are Satterthwaite's where members of a group are alike,
+    which gives fewer. Of groups of one size that is the usual variance of their means, and one degree less than groups. Sources:
+    Bell and McCaffrey 2002; Imbens and Kolesár 2016.
     """
     count = sum(map(len, groups))
     mean = fsum(fsum(values) for values in groups) / count
@@ -47,7 +48,8 @@ def degrees_of(sizes: Sequence[int]) -> float:
         weight * weight * (1 + 2 * (squares - 2 * share))
         for weight, share in zip(weights, shares, strict=True)
     )
-    return trace * trace / (everywhere + diagonal)
+    # What is left by cancellation of one group beside which the others are nothing.
+    return max(1.0, trace * trace / max(everywhere + diagonal, TOLERANCE))
 
 
 def sign_flip(differences: Sequence[float], seed: int = 0) -> float:

@@ -44,8 +44,8 @@ class Design:
     tasks: int
     seeds: int
     """Of the arms of the primary contrast."""
-    repositories: int
-    """As many of one size as those of the plan are worth."""
+    worth: int
+    """So many repositories of one size would say as much as those of the plan."""
     unit: Unit
     family: int
     """Contrasts that are registered. A difference is counted at the first step of Holm's order, the hardest."""
@@ -54,7 +54,7 @@ class Design:
 
     @property
     def units(self) -> int:
-        return self.repositories if self.unit is Unit.REPOSITORY else self.tasks
+        return self.worth if self.unit is Unit.REPOSITORY else self.tasks
 
 
 def scope_of(plan: Plan, tasks: Sequence[str]) -> Scope:
@@ -99,7 +99,7 @@ def design_of(plan: Plan, tasks: Sequence[str]) -> Design:
     return Design(
         tasks=len(tasks),
         seeds=min((len(plan.seeds_of(arm)) for arm in compared), default=len(plan.seeds)),
-        repositories=round(worth_repositories(tasks)),
+        worth=round(worth_repositories(tasks)),
         unit=unit_of(plan, tasks),
         family=max(1, len(plan.contrasts)),
         discordance=plan.discordance,

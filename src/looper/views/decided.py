@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from looper.metrics.design import design_of, sight
-from looper.metrics.paired import PairedDifference
+from looper.metrics.paired import PairedDifference, repository_of
 from looper.metrics.registered import Registered
 from looper.views.findings import registered_lines, stratified_lines
 from looper.views.runs import RunView
@@ -34,7 +34,7 @@ def _decided(run: RunView) -> dict[str, Any]:
     design = design_of(plan, run.tasks)
     return {
         "tasks": design.tasks,
-        "repositories": design.repositories,
+        "repositories": len(set(map(repository_of, run.tasks))),
         "seeds": design.seeds,
         "unit": run.unit.value,
         "discordance": run.discordance(),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 
 from looper.metrics.design import Design, smallest_visible
-from looper.metrics.paired import Unit, paired_difference, repository_of, wilson
+from looper.metrics.paired import Unit, paired_difference, wilson
 from looper.records.foreign import ForeignRun
 from looper.views.findings import NOT_MEASURED, difference_text
 from looper.views.predictions import prediction_line
@@ -50,12 +50,11 @@ def _against(run: ForeignRun, first: ForeignRun) -> Iterator[str]:
         yield f"{run.name} − {first.name}: no task is judged in both"
         return
     yield f"{run.name} − {first.name}: {difference_text(found)}"
-    repositories = len({repository_of(attempt.instance_id) for attempt in run.attempts})
     least = smallest_visible(
         Design(
             tasks=found.pairs,
             seeds=1,
-            repositories=repositories,
+            worth=0,
             unit=Unit.TASK,
             family=1,
             discordance=max(0.01, found.discordance),

@@ -76,7 +76,7 @@ def _derived_of(kind):
     def attribute(value, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return plain(asked(getattr, vars(value)["_of"], name))
+        return asked(getattr, vars(value)["_of"], name)
 
     says = {
         name: getattr(kind, name)
@@ -176,7 +176,7 @@ def _made(value, kind, known):
         return SHOWN[id(value)][0]
     if issubclass(kind, BaseException):
         return value if id(value) in TELLING else told(value)
-    if "__next__" in defined(kind):
+    if "__next__" in defined(kind) and kind.__module__ in ("builtins", "itertools"):
         return steps(value)
     return _derived(value, known)
 
@@ -187,12 +187,13 @@ def defined(kind):
 
 
 def steps(value):
+    given = None
     while True:
         try:
-            item = asked(next, value)
-        except StopIteration:
-            return
-        yield plain(item)
+            item = asked(next, value) if given is None else asked(value.send, handed(given))
+        except StopIteration as end:
+            return end.value
+        given = yield item
 
 
 async def awaited(value):
@@ -230,15 +231,19 @@ def _made_of(value, found):
 
 
 THINGS = {}
-_SAID = "bool delitem enter exit float getitem index int iter len repr reversed setitem str"
+_SAID = "bool delitem enter exit float getitem index int iter len next repr reversed setitem str"
 FORWARDED = frozenset("__%s__" % name for name in _SAID.split())
 """What a thing is asked for as what it is of; what it is compared with it is never asked."""
 KINDS_OF_THINGS = {}
 IS_THING = set()
+"""By identity."""
 
 
 def thing(of):
     """The same one for the same object each time."""
+    if type(of) is METHOD:
+        # A new one each time that it is asked for.
+        return Function(of)
     if id(of) not in THINGS:
         has = defined(type(of))
         # Whoever has a size and nothing in it says what tests want to hear.
@@ -258,7 +263,9 @@ def _kind_of_thing(called, names):
 def _forwarding(name):
     def forwarded(self, *arguments):
         of = object.__getattribute__(self, "_of")
-        return plain(asked(getattr(type(of), name), of, *map(handed, arguments)))
+        for item in arguments:
+            keep(item)
+        return asked(getattr(type(of), name), of, *map(handed, arguments))
 
     return forwarded
 
@@ -270,7 +277,7 @@ class Thing:
         object.__setattr__(self, "_of", of)
 
     def __getattr__(self, name):
-        return plain(asked(getattr, object.__getattribute__(self, "_of"), name))
+        return asked(getattr, object.__getattribute__(self, "_of"), name)
 
     def __setattr__(self, name, value):
         keep(value)
@@ -291,7 +298,7 @@ class Function(Thing):
         except BaseException as error:
             raise told(error)  # noqa: B904 - it is the same one
         finally:
-            for item, was in zip(arguments, given):  # noqa: B905 - on old Pythons, too
+            for item, was in zip(arguments, given, strict=True):
                 if type(item) is list and item is not was:
                     item[:] = was
             # What tests handed over is theirs when it comes back, but for what was put into it.
@@ -306,16 +313,21 @@ class Function(Thing):
 
 def asked(of, *arguments):
     """What something of the product's gives, or raises; tests see of it and of what they handed over nothing but data."""
+    return plain(*_asked(of, arguments))
+
+
+def _asked(of, arguments):
+    """What it gives as it is, and what is the tests' own in it."""
     own = theirs()
+    known = {at: (item, item) for at, item in own.items()}
     try:
-        return of(*arguments)
+        return of(*arguments), known
     except BaseException as error:
         raise told(error)  # noqa: B904 - it is the same one
     finally:
-        if own:
-            known = {at: (item, item) for at, item in own.items()}
-            for item in list(own.values()):
-                emptied(item, known)
+        for item in list(own.values()):
+            emptied(item, known)
+        back()
 
 
 KEPT = deque(maxlen=16)
@@ -376,7 +388,7 @@ GROUPS = getattr(builtins, "BaseExceptionGroup", ())
 GROUPED_BY = vars(GROUPS)["exceptions"] if GROUPS else None
 GROUPED = GROUPED_BY.__get__ if GROUPS else None
 SPACE_OF_ERROR = vars(BaseException)["__dict__"].__get__
-THEIR_ERRORS = []
+THEIR_ERRORS = deque(maxlen=16)
 """What functions of tests raised while the product had called them."""
 TELLING = set()
 """By identity, what holds itself."""
@@ -388,7 +400,7 @@ def told(error):
     chain, known, waiting = [], {}, [error]
     while waiting:
         found = waiting.pop()
-        if found is None or any(found is item for item in chain + THEIR_ERRORS):
+        if found is None or any(found is item for item in (*chain, *THEIR_ERRORS)):
             continue
         chain.append(found)
         waiting += [CAUSE_OF(found), CONTEXT_OF(found)]
@@ -459,8 +471,8 @@ def _kind_of_error(kind):
 
 # What is called.
 
-SHOWN = {}
-"""Functions that the product got in the place of a test's, by identity, with that."""
+SHOWN, SHOWN_FOR = {}, {}
+"""Functions that the product got in the place of a test's: that by its own identity, and it by that of the test's."""
 WAITED = 0x20 | 0x80 | 0x200
 """Flags of generators and coroutines."""
 
@@ -476,24 +488,28 @@ def shown(value):
         inside = type(value.__self__) not in (types.ModuleType, type, type(None))
     if not inside:
         return value
+    # One for each, or the product could not find again what it was given.
+    at = (id(value.__self__), value.__name__) if kind is not FUNCTION else id(value)
+    if at in SHOWN_FOR:
+        return SHOWN_FOR[at]
 
     def called(*arguments, **named):
-        known = {}
+        known = {at: (item, item) for at, item in theirs().items()}
+        given = [plain(item, known) for item in arguments]
         try:
-            return handed(
-                value(
-                    *[plain(item, known) for item in arguments],
-                    **{key: plain(named[key], known) for key in named},
-                )
-            )
+            result = value(*given, **{key: plain(named[key], known) for key in named})
+            keep(result)
+            return handed(result)
         except BaseException as error:
             THEIR_ERRORS.append(error)
             raise
 
     found = _like(value, called) if kind is FUNCTION else called
     found.__name__, found.__qualname__, found.__doc__ = value.__name__, value.__qualname__, value.__doc__
+    found.__module__, found.__annotations__ = value.__module__, getattr(value, "__annotations__", {})
+    vars(found).update(getattr(value, "__dict__", {}))
     found.__wrapped__ = value
-    SHOWN[id(found)] = value, found
+    SHOWN[id(found)], SHOWN_FOR[at] = (value, found), found
     return found
 
 
@@ -511,8 +527,11 @@ def _like(function, called):
         parameters.insert(code.co_posonlyargcount, "/")
     parameters += starred or (["*"] if only else [])
     given = list(first) + starred + [name + "=" + name for name in only] + doubled
-    source = "lambda %s: called(%s)" % (", ".join(parameters + list(only) + doubled), ", ".join(given))
-    found = eval(source, {"called": called})
+    name = "called"
+    while name in names:
+        name += "_"
+    source = "lambda %s: %s(%s)" % (", ".join(parameters + list(only) + doubled), name, ", ".join(given))
+    found = eval(source, {name: called})
     found.__defaults__, found.__kwdefaults__ = function.__defaults__, function.__kwdefaults__
     return found
 
@@ -527,8 +546,9 @@ def owned(value, own):
         for item in value:
             owned(item, own)
     elif id(kind) in IS_MAPPING or kind is defaultdict:
-        for item in value.values():
-            owned(item, own)
+        for pair in value.items():
+            for item in pair:
+                owned(item, own)
     else:
         for item in list((space_of(value) or {}).values()):
             owned(item, own)
@@ -564,7 +584,7 @@ class Module(types.ModuleType):
         self.__dict__.update(__of__=of, __name__=None)
 
     def __getattr__(self, name):
-        found = asked(getattr, self.__dict__["__of__"], name)
+        found, known = _asked(getattr, (self.__dict__["__of__"], name))
         kind = type(found)
         if name == "__all__":
             return found
@@ -573,7 +593,7 @@ class Module(types.ModuleType):
         if issubclass(kind, type):
             # What tests say that it is raised. Whoever says what its classes are equal to does not get so far.
             return found if kind is type and issubclass(found, BaseException) else thing(found)
-        return plain(found)
+        return plain(found, known)
 
 
 def handed(value):

@@ -161,12 +161,17 @@ class Originals:
             for name in ("_cache", "_cache2")
             if sys.version_info >= (3, 7) and type(vars(re).get(name)) is dict
         ]
+        for name in ("_cache", "_cache2") if self._patterns else ():
+            self._know(vars(re), "re", name, vars(re).get(name, self))
         for name in _BUILTINS.split() + list(builtin):
             self._know(vars(builtins), "builtins", name, getattr(builtins, name))
         for module in modules:
             self._know(sys.modules, "sys.modules", module.__name__, module)
             self._remember(module)
-        others = set(self._known)
+        others, codes = (
+            set(self._known) - {(id(vars(re)), "_cache"), (id(vars(re)), "_cache2")},
+            len(self._code),
+        )
         for module in helpers:
             self._know(sys.modules, "sys.modules", module.__name__, module)
             self._remember(module, follow=True)
@@ -174,6 +179,7 @@ class Originals:
         self._used = [
             found for key, found in self._known.items() if key not in others and found[1] != "builtins"
         ]
+        self._used_code = self._code[codes:]
         if own is not None:
             self._remember(own, every=True)
             self._cells = [(cell, cell.cell_contents) for cell in builtins.__import__.__closure__]
@@ -191,7 +197,13 @@ class Originals:
             if every:
                 self._sizes.append((space, place, len(space)))
             for name, value in list(space.items()):
-                if every or self._decides(value) or (follow and isinstance(value, CONSTANTS)):
+                # Test classes of unittest are there to be told how much to print.
+                constant = (
+                    follow
+                    and isinstance(value, CONSTANTS)
+                    and (space is spaces[0][0] or module.__name__.startswith(PYTEST))
+                )
+                if every or self._decides(value) or constant:
                     self._know(space, place, name, value)
                     self._remember_code(place + "." + name, value, follow)
 
@@ -205,8 +217,13 @@ class Originals:
             value = value.__func__
         elif isinstance(value, property):
             value = value.fget
+        if type(value) is not FUNCTION:
+            # Such as what keeps results.
+            value = getattr(value, "__wrapped__", None)
         while type(value) is FUNCTION and value not in self._followed:
-            self._code.append((name, value, value.__code__, value.__defaults__))
+            self._code.append(
+                (name, value, value.__code__, value.__defaults__, dict(value.__kwdefaults__ or {}))
+            )
             if follow:
                 self._followed.add(value)
                 self._follow(value)
@@ -257,26 +274,37 @@ class Originals:
             for namespace, place, name, value in (self._used if helpers else self._known)
             if namespace.get(name, missing) is not value
         ]
-        if helpers:
-            return named + ["a pattern that re keeps"] * any(map(self._poisoned, self._patterns))
-        named += ["a hook of pytest" for hook, function in self._hooks if hook.function is not function]
         named += [
             name
-            for name, function, code, defaults in self._code
-            if function.__code__ is not code or function.__defaults__ is not defaults
+            for name, function, code, defaults, others in (self._used_code if helpers else self._code)
+            if function.__code__ is not code
+            or function.__defaults__ is not defaults
+            or (function.__kwdefaults__ or {}) != others
         ]
+        named += ["a pattern that re keeps"] * any(map(self._poisoned, self._patterns))
+        if helpers:
+            return named
+        named += ["a hook of pytest" for hook, function in self._hooks if hook.function is not function]
         # Who warns leaves a registry of it in the module that is said to warn.
         named += [
             place
             for space, place, size in self._sizes
             if len(space) - ("__warningregistry__" in space) != size
         ]
-        named += ["what tests import by" for cell, held in self._cells if cell.cell_contents is not held]
-        return named + ["a pattern that re keeps"] * any(map(self._poisoned, self._patterns))
+        return named + [
+            "what tests import by" for cell, held in self._cells if cell.cell_contents is not held
+        ]
 
     def _poisoned(self, kept):
         """Whether what was kept of patterns is of others."""
-        return any(
-            type(found) is not self._pattern or type(key[1]) not in (str, bytes) or found.pattern != key[1]
-            for key, found in list(kept.items())
-        )
+        for (_, text, flags), found in list(kept.items()):
+            kind = str if isinstance(text, str) else bytes
+            if type(found) is not self._pattern or kind.__eq__(found.pattern, text) is not True:
+                return True
+            # A pattern can have flags within itself.
+            if (
+                found.flags & ~(flags | re.UNICODE)
+                and (b"(?" if kind is bytes else "(?") not in found.pattern
+            ):
+                return True
+        return False

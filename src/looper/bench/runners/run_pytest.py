@@ -45,11 +45,15 @@ def watched(asked=()):
 
 
 def helpers(asked, named):
-    """Modules that tests ask what is so, with all that these use: where pytest has what they name of it, and those that they import."""
+    """Modules whose word tests take for what is equal, raised or matched: where pytest has what they name of it, and those that they import."""
     import pytest
 
     # Where they are differs from version to version.
-    found = [sys.modules[getattr(pytest, name).__module__] for name in HELPERS if name in named]
+    found = [
+        sys.modules[getattr(pytest, name).__module__]
+        for name in HELPERS
+        if name in named and hasattr(pytest, name)
+    ]
     found += [sys.modules[name] for name in asked if name in sys.modules and looper_report.is_pure(name)]
     return found + ([sys.modules["unittest.case"]] if "unittest" in asked else [])
 
