@@ -243,10 +243,13 @@ def written(
     failed: str = "",
     leaked: int = 0,
     override: bool = False,
+    unlike: bool = False,
 ) -> Path:
     """A finished run as it would lie there; `share` says of arm and repository the chance that a test passes."""
     plan = plan_from_text("x", PLAN, "x.toml", "micro", shared=PROFILE).model_copy(update={"seeds": (0, 1)})
-    tasks = tuple(f"r{repo}-{number}" for repo in range(repositories) for number in range(each))
+    # Unlike: every third repository has one task alone, so that they are worth fewer than there are.
+    sizes = [1 if unlike and repo % 3 == 0 else each for repo in range(repositories)]
+    tasks = tuple(f"r{repo}-{number}" for repo, size in enumerate(sizes) for number in range(size))
     manifest = RunManifest(
         plan=plan,
         code_version="x",
@@ -308,6 +311,7 @@ def decides_by_itself(arm: str, repo: int, rng: random.Random) -> float:
         ((12, 2), helps, {"lost": 0.2}),
         ((12, 2), helps, {"failed": "memory"}),
         ((13, 3), helps, {"leaked": 7}),
+        ((18, 4), harms_here_and_there, {"unlike": True}),
     ],
 )
 def test_runs_of_every_shape_agree(
