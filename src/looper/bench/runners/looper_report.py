@@ -159,7 +159,7 @@ class Originals:
         self._patterns = [
             vars(re)[name]
             for name in ("_cache", "_cache2")
-            if sys.version_info >= (3, 7) and type(vars(re).get(name)) is dict
+            if helpers and sys.version_info >= (3, 7) and type(vars(re).get(name)) is dict
         ]
         for name in ("_cache", "_cache2") if self._patterns else ():
             self._know(vars(re), "re", name, vars(re).get(name, self))
@@ -221,9 +221,8 @@ class Originals:
             # Such as what keeps results.
             value = getattr(value, "__wrapped__", None)
         while type(value) is FUNCTION and value not in self._followed:
-            self._code.append(
-                (name, value, value.__code__, value.__defaults__, dict(value.__kwdefaults__ or {}))
-            )
+            named = value.__kwdefaults__ and dict(value.__kwdefaults__)
+            self._code.append((name, value, value.__code__, value.__defaults__, named))
             if follow:
                 self._followed.add(value)
                 self._follow(value)
@@ -279,7 +278,7 @@ class Originals:
             for name, function, code, defaults, others in (self._used_code if helpers else self._code)
             if function.__code__ is not code
             or function.__defaults__ is not defaults
-            or (function.__kwdefaults__ or {}) != others
+            or function.__kwdefaults__ != others
         ]
         named += ["a pattern that re keeps"] * any(map(self._poisoned, self._patterns))
         if helpers:

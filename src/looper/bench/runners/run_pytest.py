@@ -125,12 +125,13 @@ def main():
         if replaced:
             say("tampered", "%s was replaced" % replaced[0])
 
+    helping = [] if from_tree else helpers(asked, named)
     plain = None
     if bare and not pipes:
         plain = looper_plain
-        plain.connect(looper_report.TREE, files, lambda: look(helpers=True))
+        # Tests that ask nobody but themselves need no look in between.
+        plain.connect(looper_report.TREE, files, helping and (lambda: look(helpers=True)))
         del sys.modules[plain.__name__]
-    helping = [] if from_tree else helpers(asked, named)
     # Which puts functions of its own into unittest.mock while tests run, for shorter messages, unless it is asked not to.
     mocks = as_configured and importlib.util.find_spec("pytest_mock") is not None
     originals = looper_report.Originals(decide, builtin, plain, helping)
