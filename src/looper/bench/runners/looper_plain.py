@@ -122,8 +122,10 @@ LOOKS, MOST_LOOKS = [], 100
 """To be taken after each time that the product was called, which must not slow down those that are called all the time."""
 
 
-def back():
-    """The product has ended, for this time."""
+def back(own, known):
+    """The product has ended, for this time: what tests handed over is theirs, but for what was put into it."""
+    for item in list(own.values()):
+        emptied(item, known)
     if LOOKS:
         LOOKS.pop()()
 
@@ -288,11 +290,10 @@ class Function(Thing):
     def __call__(self, *arguments, **named):
         for item in arguments + tuple(named.values()):
             keep(item)
-        own = theirs()
-        for item in arguments + tuple(named.values()):
-            owned(item, own)
+        own = theirs(arguments + tuple(named.values()))
         given = [handed(item) for item in arguments]
         known = {at: (item, item) for at, item in own.items()}
+        # Called here: another frame in between would be one more that whoever asks for its caller meets.
         try:
             found = object.__getattribute__(self, "_of")(*given, **{key: handed(named[key]) for key in named})
         except BaseException as error:
@@ -301,10 +302,7 @@ class Function(Thing):
             for item, was in zip(arguments, given, strict=True):
                 if type(item) is list and item is not was:
                     item[:] = was
-            # What tests handed over is theirs when it comes back, but for what was put into it.
-            for item in list(own.values()):
-                emptied(item, known)
-            back()
+            back(own, known)
         return plain(found, known)
 
     def __instancecheck__(self, value):
@@ -325,9 +323,7 @@ def _asked(of, arguments):
     except BaseException as error:
         raise told(error)  # noqa: B904 - it is the same one
     finally:
-        for item in list(own.values()):
-            emptied(item, known)
-        back()
+        back(own, known)
 
 
 KEPT = deque(maxlen=16)
@@ -344,8 +340,11 @@ def keep(value):
     KEPT.append(value)
 
 
-def theirs():
+def theirs(over=()):
+    """By identity, what tests kept or hand over now, with what it holds."""
     own = {}
+    for item in over:
+        owned(item, own)
     for item in list(KEPT):
         before = len(own)
         owned(item, own)
