@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from looper.edges.sandboxes import check, process
+from looper.edges.sandboxes import check, landlock, process
 from looper.edges.sandboxes.bare import Bare
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.landlock import Landlock
@@ -198,6 +198,29 @@ def test_a12_to_a14_nothing_survives_its_command(each_sandbox: Sandbox, root: Pa
     assert gone(name)
 
 
+def test_a12_what_changes_its_parent_while_it_is_looked_for_does_not_hold_the_result_up() -> None:
+    """The supervisor's first look misses it, as one of thousands does; the process asked for here would live for a minute."""
+    if "landlock" not in BACKENDS:
+        pytest.skip("this system has no supervisor of its own")
+    script = f"""
+        import sys; sys.path.insert(0, {os.path.dirname(landlock.CHILD)!r})
+        import os, landlock_child
+        looks, look = [], landlock_child._descendants
+        landlock_child._descendants = lambda pid: look(pid) if looks else looks.append(pid) or []
+        if not (child := os.fork()):
+            os.execvp("sleep", ["sleep", "60"])
+        landlock_child._end_all()
+        print("ended", len(looks))
+    """
+    done = subprocess.run(
+        [process.own_interpreter(), "-I", "-S", "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.stdout == "ended 1\n", done.stderr
+
+
 def test_a15_a_fork_bomb_is_bounded_and_the_next_command_works(each_sandbox: Sandbox, root: Path) -> None:
     bash(each_sandbox, root, ":(){ :|:& };:; sleep 1", timeout_s=3)
     assert bash(each_sandbox, root, "echo alive").text() == "alive\n"
@@ -326,7 +349,7 @@ def test_a30_a_killed_harness_leaves_nothing_behind(each_sandbox: Sandbox, root:
     program = textwrap.dedent(
         f"""
         from pathlib import Path
-        from looper.edges.sandboxes import check, process
+        from looper.edges.sandboxes import check, landlock, process
         from looper.protocols import Command
         sandbox = {BACKENDS[each_sandbox.name]}
         script = "setsid sleep {name} & sleep {name}"

@@ -14,6 +14,7 @@ import os
 import signal
 import struct
 import sys
+import time
 
 MINIMUM_ABI = 6
 """The first version that keeps signals inside (Linux 6.12); before it a command could kill the harness."""
@@ -31,6 +32,7 @@ _MOUNT_SETATTR, _EVERYWHERE, _READ_ONLY = 442, 0x8000, 1
 _NOSUID, _NODEV, _BIND, _RECURSIVE, _PRIVATE = 2, 4, 4096, 16384, 1 << 18
 _AF_INET, _SOCK_DGRAM, _SET_FLAGS, _UP = 2, 2, 0x8914, 1
 SHARED_MEMORY = "/dev/shm"
+ROUND_S = 0.001
 _HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -166,7 +168,8 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _end_all() -> None:
-    """Kill and reap until there is no child left; a process that forks while it is killed is met in the next round."""
+    """Kill and reap until there is no child left. What forks while it is killed, or moves to another parent while the lists of
+    children are read, stands in none of them and is met in the next round: so no round may wait for an end."""
     while True:
         for pid in _descendants(os.getpid()):
             try:
@@ -176,9 +179,9 @@ def _end_all() -> None:
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
-            os.waitpid(-1, 0)
         except ChildProcessError:
             return
+        time.sleep(ROUND_S)
 
 
 def _terminated(number: int, frame: object) -> None:
