@@ -26,6 +26,8 @@ ENOUGH = 0.8
 DRAWS = 500
 STEP = 0.01
 """Of the differences that are tried, in shares."""
+MORE = Contrast(arm="a", against="b", shown="", refuted="", open="")
+"""Any contrast that expects a difference."""
 
 
 class Scope(StrEnum):
@@ -47,7 +49,7 @@ class Design:
     worth: int
     """So many repositories of one size would say as much as those of the plan."""
     unit: Unit
-    family: int
+    family: float
     """Contrasts that are registered. A difference is counted at the first step of Holm's order, the hardest."""
     discordance: float
     spread: float = 0.1
@@ -187,7 +189,7 @@ def _found(
     )
 
 
-def _shown(contrast: Contrast, found: PairedDifference, family: int) -> bool:
+def _shown(contrast: Contrast, found: PairedDifference, family: float) -> bool:
     alpha = ALPHA / family
     low, high = found.interval(1 - alpha if contrast.expect is Expect.MORE else 1 - 2 * alpha)
     match contrast.expect:
@@ -204,14 +206,27 @@ def _shown(contrast: Contrast, found: PairedDifference, family: int) -> bool:
 @cache
 def smallest_visible(design: Design) -> float | None:
     """Smallest true difference that a run shows with a chance of 80 %, to a point; None where not even 100 points are."""
-    contrast = Contrast(arm="a", against="b", shown="", refuted="", open="")
     low, high = 1, round(1 / STEP)
-    if power_of(design, contrast, high * STEP) < ENOUGH:
+    if power_of(design, MORE, high * STEP) < ENOUGH:
         return None
     while low < high:
         middle = (low + high) // 2
-        if power_of(design, contrast, middle * STEP) >= ENOUGH:
+        if power_of(design, MORE, middle * STEP) >= ENOUGH:
             high = middle
         else:
             low = middle + 1
     return high * STEP
+
+
+def power_of_tasks(tasks: int, discordance: float, effect: float, alpha: float) -> float:
+    """As `power_of`, of one difference by itself, two-sided at `alpha`, whose tasks were tried once and share nothing."""
+    return power_of(_of_tasks(tasks, discordance, ALPHA / alpha), MORE, effect)
+
+
+def smallest_of_tasks(tasks: int, discordance: float) -> float | None:
+    """As `smallest_visible`, of one difference by itself whose tasks share nothing."""
+    return smallest_visible(_of_tasks(tasks, discordance, 1))
+
+
+def _of_tasks(tasks: int, discordance: float, family: float) -> Design:
+    return Design(tasks, seeds=1, worth=tasks, unit=Unit.TASK, family=family, discordance=discordance)

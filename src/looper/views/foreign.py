@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 
-from looper.metrics.design import Design, smallest_visible
-from looper.metrics.paired import Unit, paired_difference, wilson
+from looper.metrics.design import smallest_of_tasks
+from looper.metrics.paired import paired_difference, wilson
 from looper.records.foreign import ForeignRun
 from looper.views.findings import NOT_MEASURED, difference_text
 from looper.views.predictions import prediction_line
@@ -50,16 +50,7 @@ def _against(run: ForeignRun, first: ForeignRun) -> Iterator[str]:
         yield f"{run.name} − {first.name}: no task is judged in both"
         return
     yield f"{run.name} − {first.name}: {difference_text(found)}"
-    least = smallest_visible(
-        Design(
-            tasks=found.pairs,
-            seeds=1,
-            worth=0,
-            unit=Unit.TASK,
-            family=1,
-            discordance=max(0.01, found.discordance),
-        )
-    )
+    least = smallest_of_tasks(found.pairs, max(0.01, found.discordance))
     could = "no difference at all" if least is None else f"{100 * least:.0f} points"
     yield f"  smallest difference that {found.pairs} such tasks show with 80 % power: {could}"
 
