@@ -207,7 +207,8 @@ def _in_unit(value: float, metric: Metric, sign: str = "", *, bare: bool = False
 
 
 def contrast_lines(run: RunView) -> list[str]:
-    labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control, no gain expected"}
+    # Whether a control must not gain, or is what a treatment could reach at most, the plan's sentences say.
+    labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control"}
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
     failed = run.failed_arms
     contrasts = [found for found in run.contrasts if found[0] not in failed]
