@@ -553,6 +553,16 @@ def decide(run: Run) -> list[Decided]:
         veto = "not measured" if found is None else veto_of(run, contrast, found.pairs)
         p = 1.0 if found is None or veto else p_of_decision(contrast, found)
         results.append(Decided(contrast, found, veto, p))
+    step_down(results)
+    while doubtful := [each for each in results if hangs_on_missing(run, each)]:
+        for each in doubtful:
+            each.veto, each.p = "indecisive", 1.0
+        step_down(results)
+    return results
+
+
+def step_down(results: list[Decided]) -> None:
+    """Holm's procedure: sets what each contrast is decided by, and how it comes out."""
     count = len(results)
     order = np.argsort([each.p for each in results], kind="stable")
     steps = np.minimum(1.0, [(count - rank) * results[at].p for rank, at in enumerate(order)])
@@ -566,7 +576,28 @@ def decide(run: Run) -> list[Decided]:
         each.confidence = 1 - sides * level
         each.interval = interval_of(each.found, sides * level)
         each.finding = each.veto or outcome(each.contrast, each.interval if rank < stop else None)
-    return results
+
+
+def hangs_on_missing(run: Run, each: Decided) -> bool:
+    """Of rates: whether cells without a verdict could have made it another finding, had all gone for one arm and against the other."""
+    plain = each.contrast.get("metric", "resolved") == "resolved" and not each.contrast.get("through")
+    if each.finding not in ("shown", "refuted") or not plain:
+        return False
+    against, arm = each.contrast["against"], each.contrast["arm"]
+    for luck in (0.0, 1.0):
+        ours, theirs = supposing(run, arm, luck), supposing(run, against, 1 - luck)
+        moved = {key: ours[key] - theirs[key] for key in sorted(ours.keys() & theirs.keys())}
+        other = rates(run, moved, both=sum(ours[key] + theirs[key] == 2 for key in moved))
+        if outcome(each.contrast, interval_of(other, 1 - each.confidence)) != each.finding:
+            return True
+    return False
+
+
+def supposing(run: Run, name: str, luck: float) -> dict[str, float]:
+    cells = [cell for arm in run.workers([name]) for cell in run.cells(arm)]
+    return {cell.split("/", 1)[1]: luck for cell in cells} | {
+        k: float(v) for k, v in resolved(run, name).items()
+    }
 
 
 def interval_of(found: Found | None, level: float) -> tuple[float, float] | None:

@@ -309,6 +309,7 @@ def decides_by_itself(arm: str, repo: int, rng: random.Random) -> float:
         ((2, 2), helps, {}),
         ((1, 1), decides_by_itself, {"override": True}),
         ((12, 2), helps, {"lost": 0.2}),
+        ((12, 3), helps, {"lost": 0.02}),
         ((12, 2), helps, {"failed": "memory"}),
         ((13, 3), helps, {"leaked": 7}),
         ((18, 4), harms_here_and_there, {"unlike": True}),
@@ -317,7 +318,8 @@ def decides_by_itself(arm: str, repo: int, rng: random.Random) -> float:
 def test_runs_of_every_shape_agree(
     tmp_path: Path, shape: tuple[int, int], share: Judge, options: dict[str, object]
 ) -> None:
-    """Several tasks and seeds, rates, means, margins and rises; few repositories, lost cells, a failed arm, quoted fixes."""
+    """Several tasks and seeds, rates, means, margins and rises; few repositories, lost cells, of which a few
+    turn a decision, a failed arm, quoted fixes."""
     folder = written(tmp_path / "run", *shape, share, **options)  # type: ignore[arg-type]
     table = compare(folder, json.loads(registered_text(read_run(folder))))
     assert len(table.rows) > 60

@@ -24,7 +24,7 @@ class Finding(StrEnum):
     """The plan could not have seen what it is about: figures, and no decision."""
     NOT_MEASURED = "not measured"
     INDECISIVE = "indecisive"
-    """Too many cells are without a verdict."""
+    """Too many cells are without a verdict, or those that are could turn the decision."""
     NOT_EXERCISED = "not exercised"
     """What differs never came into play."""
 
@@ -58,7 +58,10 @@ class Registered:
             case Finding.PILOT:
                 return "An estimate; the plan is too small to decide it."
             case Finding.INDECISIVE:
-                return f"Fewer than {100 * COVERED:.0f} % of the cells have a verdict: nothing is concluded."
+                return (
+                    f"Fewer than {100 * COVERED:.0f} % of the cells have a verdict, or those without one could turn the decision: "
+                    "nothing is concluded."
+                )
             case Finding.NOT_EXERCISED:
                 return "What differs never came into play at these tasks: nothing is concluded."
             case Finding.NOT_MEASURED:
@@ -89,7 +92,7 @@ def judge(found: Sequence[tuple[Contrast, Difference | None, Finding | None]]) -
         finding = veto or Finding.NOT_MEASURED
         if veto is None and difference is not None:
             interval = difference.interval(confidence)
-            finding = _finding(contrast, interval) if adjusted[at] < ALPHA else Finding.OPEN
+            finding = decided(contrast, interval) if adjusted[at] < ALPHA else Finding.OPEN
         results.append(Registered(contrast, difference, adjusted[at], confidence, finding))
     return results
 
@@ -98,12 +101,12 @@ def _decided_at(contrast: Contrast, found: Difference) -> float:
     """The least level at which a contrast is decided, either way."""
     if contrast.expect is Expect.MORE:
         return found.p_value
-    half = least_alpha(lambda alpha: _finding(contrast, found.interval(1 - alpha)) is not Finding.OPEN)
+    half = least_alpha(lambda alpha: decided(contrast, found.interval(1 - alpha)) is not Finding.OPEN)
     return min(1.0, half / 2)
 
 
-def _finding(contrast: Contrast, interval: tuple[float, float] | None) -> Finding:
-    """By where an interval lies; open where there is none."""
+def decided(contrast: Contrast, interval: tuple[float, float] | None) -> Finding:
+    """What a contrast shows, by where an interval lies; open where there is none."""
     if interval is None:
         return Finding.OPEN
     (low, high), margin = interval, contrast.margin

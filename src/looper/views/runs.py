@@ -32,7 +32,7 @@ from looper.metrics.paired import (
     paired_difference,
     rise,
 )
-from looper.metrics.registered import COVERED, Finding, Registered, judge
+from looper.metrics.registered import COVERED, Finding, Registered, decided, judge
 from looper.records.base import Record
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.plan import ArmRole, Chooser, Contrast, Gate, Metric, RunManifest
@@ -281,15 +281,20 @@ class RunView:
     @cached_property
     def registered(self) -> list[Registered]:
         """The plan's own contrasts, with what was found. A failed arm has no rate, so nothing is found."""
-        found = judge(
-            [
-                (one, each := self._compared(one), self._veto(one, each))
-                for one in self.manifest.plan.contrasts
+        compared = [
+            (one, each := self._compared(one), self._veto(one, each)) for one in self.manifest.plan.contrasts
+        ]
+        found = judge(compared)
+        # What is taken back leaves the others of the family less than it had left them, so all are decided anew.
+        while any(turned := [self._could_turn(each) for each in found]):
+            compared = [
+                (one, each, Finding.INDECISIVE if turns else veto)
+                for (one, each, veto), turns in zip(compared, turned, strict=True)
             ]
-        )
-        decided = (Finding.SHOWN, Finding.REFUTED, Finding.OPEN)
+            found = judge(compared)
+        final = (Finding.SHOWN, Finding.REFUTED, Finding.OPEN)
         return [
-            replace(each, finding=Finding.PILOT) if self.pilot and each.finding in decided else each
+            replace(each, finding=Finding.PILOT) if self.pilot and each.finding in final else each
             for each in found
         ]
 
@@ -304,6 +309,30 @@ class RunView:
         }
         return Finding.NOT_EXERCISED if contrast.exercised and not fired & {*contrast.exercised} else None
 
+    def _could_turn(self, found: Registered) -> bool:
+        """Whether a decision about what was resolved would be another one, had the cells without a verdict all gone one way or the
+        other: a cell may lack it because of how it went."""
+        contrast = found.contrast
+        if (
+            found.finding not in (Finding.SHOWN, Finding.REFUTED)
+            or contrast.metric is not Metric.RESOLVED
+            or contrast.through
+        ):
+            return False
+        for best in (True, False):
+            ours, theirs = self._supposing(contrast.arm, best), self._supposing(contrast.against, not best)
+            other = paired_difference(ours, theirs, self.unit)
+            if other is None or decided(contrast, other.interval(found.confidence)) is not found.finding:
+                return True
+        return False
+
+    def _supposing(self, name: str, resolved: bool) -> dict[str, bool]:
+        """What an arm, or a choice, resolved, supposing this of the cells that have no verdict."""
+        planned = dict.fromkeys(
+            (cell.partition("/")[2] for arm in self._members(name) for cell in self.cells(arm)), resolved
+        )
+        return planned | self.outcomes(name)
+
     def _covered(self, contrast: Contrast, found: Difference) -> float:
         """Share of an arm's cells that have a verdict, of the arm that has fewest; of a figure of each cell the share in which both
         arms have it, if that is less."""
@@ -314,8 +343,12 @@ class RunView:
 
     def _run_for(self, contrast: Contrast) -> set[str]:
         """The arms whose cells a contrast takes, those that a choice is made from among them."""
+        return {arm for name in contrast.arms for arm in self._members(name)}
+
+    def _members(self, name: str) -> tuple[str, ...]:
+        """An arm, or those that a choice is made from."""
         of = {found.name: found.of for found in self.manifest.plan.choices}
-        return {arm for name in contrast.arms for arm in of.get(name, (name,))}
+        return tuple(of.get(name, (name,)))
 
     def _compared(self, contrast: Contrast) -> PairedDifference | MeanDifference | None:
         if self._run_for(contrast) & self.failed_arms.keys():
