@@ -30,7 +30,8 @@ two-sided, a margin by two one-sided tests, and the interval beside a decision i
 where a plan learns and has ten of them or more, and then it speaks of repositories like these; else the task, and it speaks of these
 repositories. A plan with less than 80 % of a chance to show its primary contrast is a pilot: its figures are estimates, and decide
 nothing. How such decisions err is simulated in [statistics.md](statistics.md). The stop rule is to run every cell: nothing that
-was registered is said before the last one has its end, and less than 95 % of verdicts conclude nothing.
+was registered is said before the last one has its end, and less than 95 % of verdicts conclude nothing, nor
+does a difference of resolve rates that the cells without a verdict could turn, had they all gone for one arm and against the other.
 """
 
 
