@@ -52,8 +52,8 @@ the plan has. Margins lie at what they must rule out, differences at 0; reposito
 deviation) in what a treatment does to them, tasks by 10. Where the unit is the repository, the truth is that of all repositories; else
 that of those in the run. `exp00` has two differences, one equality and four bounds; in `half failed` three of its arms have no figures.
 
-Not in these draws, and not covered by what they show: cells whose verdicts are missing for a reason that has to do with their outcome; a
-treatment that harms few repositories much (of ten repositories, one in three runs meets none where each has a chance of a tenth, and no
+Not in these draws, and not covered by what they show: figures other than verdicts that are missing for a reason that has to
+do with them (a decision that missing verdicts could turn is taken back); a treatment that harms few repositories much (of ten repositories, one in three runs meets none where each has a chance of a tenth, and no
 bound can then hold); what is learned once for all repositories, whose luck one run cannot know, so that such a plan speaks of that learning
 alone. Repositories of unlike sizes, means, and lines through arms have rows of their own, of a family of one difference and two bounds;
 a pilot decides nothing, whatever is drawn.
@@ -113,7 +113,7 @@ def main() -> None:
         + "\n## Intervals of 95 %\n\n"
         + table(coverages, "holds the truth")
         + "\nThe exact test is far below its level on small runs, which is what exact means.\n\n"
-        "The binomial tests and intervals (exact McNemar, Wilson, power) and the signed-rank test are scipy's. "
+        "The binomial tests and intervals (exact McNemar, Wilson, power) are scipy's. "
         "What scipy does not have, or has without the exact enumeration of small samples, is Looper's own, and its tests hold it "
         "against scipy and against published values.\n",
         "utf-8",

@@ -7,8 +7,9 @@ import pytest
 from scipy.stats import bootstrap
 
 from looper.metrics.attempts import pass_all_k, pass_at_k
-from looper.metrics.continuous import bca, rank_biserial, wilcoxon
+from looper.metrics.continuous import bca, rank_biserial
 from looper.metrics.effort import effort
+from looper.metrics.paired import Unit
 
 
 @pytest.mark.parametrize(
@@ -59,11 +60,6 @@ def test_the_bca_interval_is_that_of_scipy() -> None:
     assert bca(values) == pytest.approx((theirs.low, theirs.high), abs=0.03)
 
 
-def test_the_signed_rank_test_has_its_known_value() -> None:
-    assert wilcoxon([3, -1, 2, 5, -4]) == pytest.approx(0.625)
-    assert wilcoxon([0, 0]) == 1.0 and wilcoxon([]) == 1.0
-
-
 def test_effort_is_compared_task_by_task_over_what_both_have() -> None:
     base = {"0/a": 4.0, "1/a": 6.0, "0/b": 3.0, "0/c": 8.0, "0/d": 1.0}
     arm = {"0/a": 2.0, "1/a": 2.0, "0/b": 1.0, "0/c": 9.0, "0/e": 1.0}
@@ -72,3 +68,12 @@ def test_effort_is_compared_task_by_task_over_what_both_have() -> None:
     assert (found.tasks, found.base, found.arm) == (3, 5.0, 2.0)
     assert found.effect == pytest.approx((1 - 3 - 2) / 6) and found.p == pytest.approx(0.5)
     assert effort({"0/a": 1.0}, {"0/b": 1.0}) is None
+
+
+def test_the_effort_of_repositories_is_no_evidence_of_each_of_their_tasks() -> None:
+    """Two repositories of ten tasks, each quicker at all of them: twenty tasks would say so, two repositories cannot."""
+    base = {f"0/r{repo}-{task}": 8.0 for repo in range(2) for task in range(10)}
+    arm = {where: 5.0 + 0.1 * number for number, where in enumerate(base)}
+    by_task, by_repository = effort(arm, base), effort(arm, base, Unit.REPOSITORY)
+    assert by_task is not None and by_task.p < 0.001
+    assert by_repository is not None and by_repository.p == pytest.approx(0.5)

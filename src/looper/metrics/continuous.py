@@ -27,15 +27,6 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return [fmean(at for at, other in enumerate(ordered, 1) if other == value) for value in values]
 
 
-def wilcoxon(differences: Sequence[float]) -> float:
-    """Two-sided p-value of the signed-rank test, zeros left out; exact for few differences without ties. 1 where nothing
-    differs."""
-    from scipy.stats import wilcoxon as test
-
-    moved = [value for value in differences if value]
-    return float(test(moved).pvalue) if moved else 1.0
-
-
 def bca(
     values: Sequence[float],
     statistic: Callable[[Sequence[float]], float] = fmean,

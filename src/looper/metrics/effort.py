@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from looper.metrics.continuous import rank_biserial, wilcoxon
+from looper.metrics.continuous import rank_biserial
+from looper.metrics.paired import Unit, mean_difference
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,14 @@ class Effort:
     effect: float | None
     """Rank-biserial correlation, from −1 (always less than base) to 1; None where nothing differs."""
     p: float
-    """Wilcoxon signed-rank test, two-sided."""
+    """Two-sided, of no mean difference, by unit."""
 
 
-def effort(arm: Mapping[str, float], base: Mapping[str, float]) -> Effort | None:
+def effort(arm: Mapping[str, float], base: Mapping[str, float], unit: Unit = Unit.TASK) -> Effort | None:
     """Keys are SEED/TASK. None where the arms have no cell in common."""
     ours, theirs = _by_task(arm, arm.keys() & base.keys()), _by_task(base, arm.keys() & base.keys())
-    if not ours:
+    found = mean_difference(arm, base, unit)
+    if found is None:
         return None
     differences = [ours[task] - theirs[task] for task in sorted(ours)]
     return Effort(
@@ -32,7 +34,7 @@ def effort(arm: Mapping[str, float], base: Mapping[str, float]) -> Effort | None
         base=median(theirs.values()),
         arm=median(ours.values()),
         effect=rank_biserial(differences),
-        p=wilcoxon(differences),
+        p=found.p_value,
     )
 
 

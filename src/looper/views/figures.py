@@ -78,7 +78,7 @@ def effort_table(run: RunView) -> Table:
             continue
         texts = []
         for quantity in (_steps, _tokens, _seconds):
-            found = effort(_quantity(run, arm, quantity), _quantity(run, against, quantity))
+            found = effort(_quantity(run, arm, quantity), _quantity(run, against, quantity), run.unit)
             if found is None:
                 texts += [NOT_MEASURED] * 3
                 continue
@@ -88,9 +88,7 @@ def effort_table(run: RunView) -> Table:
     columns = ["arm"]
     for name in ("steps", "tokens", "seconds"):
         columns += [f"{name}, median of {base} → arm", "rank-biserial", "p"]
-    note = (
-        "Over tasks, each with the mean over its seeds. Wilcoxon signed-rank test, not adjusted: exploratory."
-    )
+    note = f"Over tasks, each with the mean over its seeds; p of no mean difference by {run.unit}, not adjusted: exploratory."
     return Table("effort", "What it took", note, tuple(columns), tuple(rows))
 
 
