@@ -49,12 +49,6 @@ class Cancelled(LooperError):
         super().__init__(message)
 
 
-class Refused(LooperError):
-    """A candidate is not to be promoted."""
-
-    exit_code = ExitCode.REFUSED
-
-
 class BudgetSpent(LooperError):
     """A call does not fit what is left of a budget; it was not made."""
 

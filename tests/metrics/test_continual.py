@@ -6,14 +6,9 @@ from statistics import fmean
 import pytest
 
 from looper.metrics.continual import (
-    Weights,
     accuracy,
     area_under_learning_curve,
     backward_transfer_paper,
-    cl_f,
-    cl_score_dataset,
-    cl_score_paper,
-    cl_score_v1,
     forgetting_chaudhry,
     forgetting_paper,
     forgetting_standard,
@@ -39,43 +34,31 @@ CASES = {
         matrix("1 0 0 1/ 1 1 0 0/ 0 1 1 0/ 1 0 1 1"),
         [0, 0, 1, 0],
         ("3/4", "1", "1", ("1/3", "1/3", "1/3", "1/3"), "-1/3", "-1/3"),
-        ("10/11", "4/5", "5/7"),
-        ("31/20", "3/4"),
     ),
     "M2": (
         matrix("0 1 0/ 1 0 0/ 0 1 1"),
         [0, 1, 0],
         ("2/3", "1/3", "1/9", ("0", "0", "1/2", "-1/2"), "0", "1/2"),
-        ("5/13", "1/2", "5/7"),
-        ("16/9", "16/9"),
     ),
     "M3": (
         matrix("1 1 0/ 1 0 1/ 0 0 1"),
         [0, 0, 1],
         ("1/3", "2/3", "13/18", ("1", "1/2", "1", "1/2"), "1/2", "-1/2"),
-        ("0", "0", "0"),
-        ("1/18", "5/9"),
     ),
     "M4": (
         matrix("1/2 0 0/ 1/2 1 1/4/ 1/4 1 3/4"),
         [0, 0.5, 0],
         ("2/3", "3/4", "2/3", ("1/8", "1/8", "1/8", "1/8"), "-1/8", "-1/8"),
-        ("105/136", "21/26", "105/124"),
-        ("551/312", "23/24"),
     ),
     "all fail": (
         matrix("0 0 0/ 0 0 0/ 0 0 0"),
         [0, 0, 0],
         ("0", "0", "0", ("0",) * 4, "0", "0"),
-        ("0", "0", "0"),
-        ("0", "0"),
     ),
     "all pass": (
         matrix("1 1 1/ 1 1 1/ 1 1 1"),
         [1, 1, 1],
         ("1", "1", "1", ("0",) * 4, "0", "0"),
-        ("1", "1", "1"),
-        ("3", "2"),
     ),
 }
 
@@ -86,18 +69,12 @@ def near(text: str) -> object:
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_variant_has_its_known_value(name: str) -> None:
-    scores, zero_shot, (acc, plastic, curve, losses, forward, backward), balance, totals = CASES[name]
+    scores, zero_shot, (acc, plastic, curve, losses, forward, backward) = CASES[name]
     assert accuracy(scores) == near(acc) and plasticity(scores) == near(plastic)
     assert area_under_learning_curve(scores) == near(curve)
     assert [found(scores) for found in FORGETTING] == [near(value) for value in losses]
     assert forward_transfer_paper(scores, zero_shot) == near(forward)
     assert backward_transfer_paper(scores) == near(backward)
-    kept = forgetting_paper(scores)
-    assert [cl_f(plasticity(scores), kept, beta) for beta in (0.5, 1, 2)] == [
-        near(value) for value in balance
-    ]
-    assert cl_score_paper(scores, zero_shot, Weights()) == near(totals[0])
-    assert cl_score_v1(scores, zero_shot) == near(totals[1])
 
 
 def test_what_is_forgotten_of_each_task_adds_up_to_the_usual_forgetting() -> None:
@@ -128,14 +105,8 @@ def test_tool_use_efficiency_of_the_paper_is_a_quotient_of_times() -> None:
     assert tool_use_efficiency_paper([], [30, 50]) is None
 
 
-def test_the_data_sets_own_score_has_its_known_value() -> None:
-    assert cl_score_dataset(2 / 5, 1 / 2, 1 / 10, -1 / 5, 3 / 4) == pytest.approx(57 / 250)
-    assert cl_score_dataset(2 / 5, 0, 0, 0, 1) is None
-
-
 def test_with_one_task_there_is_nothing_to_forget_and_nothing_to_transfer_to() -> None:
     scores, zero_shot = [[1.0]], [0.0]
     assert [found(scores) for found in FORGETTING] == [None] * 4
     assert forward_transfer_paper(scores, zero_shot) is None and backward_transfer_paper(scores) is None
-    assert cl_score_paper(scores, zero_shot, Weights()) is None and cl_score_v1(scores, zero_shot) is None
-    assert cl_f(1.0, None) is None and (accuracy(scores), plasticity(scores)) == (1.0, 1.0)
+    assert (accuracy(scores), plasticity(scores)) == (1.0, 1.0)

@@ -5,11 +5,10 @@ score on it with memory or adapter off. Both have N rows or entries, N the lengt
 worked out is None, never 0: without re-tests there is no forgetting, with one task nothing to transfer to.
 
 Sources: Joshi, Chowdhury and Uysal 2025, §7 ("paper"), their first evaluator ("v1"), Chaudhry et al. 2018, Lopez-Paz and
-Ranzato 2017. There is no plain "CL-Score": its variants differ, and a table names the one it shows.
+Ranzato 2017. There is no "CL-Score" here: it adds up quantities of unlike meaning, and three published variants of it differ.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 
 Matrix = Sequence[Sequence[float]]
@@ -77,51 +76,6 @@ def backward_transfer_paper(scores: Matrix) -> float | None:
     return None if forgotten is None else -forgotten
 
 
-def cl_f(plastic: float, forgotten: float | None, beta: float = 1.0) -> float | None:
-    """Weighted harmonic mean of plasticity and stability, stability = 1 − forgetting; beta above 1 stresses stability."""
-    if forgotten is None:
-        return None
-    stable = 1 - forgotten
-    below = beta**2 * plastic + stable
-    return (1 + beta**2) * plastic * stable / below if below else 0.0
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Of the paper's score."""
-
-    forgetting: float = 1.0
-    forward: float = 1.0
-    backward: float = 1.0
-    curve: float = 1.0
-    beta: float = 1.0
-
-
-def cl_score_paper(scores: Matrix, zero_shot: Sequence[float], weights: Weights) -> float | None:
-    """Accuracy, forgetting, both transfers, the learning curve and CL-F in one sum."""
-    forgotten, forward = forgetting_paper(scores), forward_transfer_paper(scores, zero_shot)
-    backward = backward_transfer_paper(scores)
-    balance = cl_f(plasticity(scores), forgotten, weights.beta)
-    if forgotten is None or forward is None or backward is None or balance is None:
-        return None
-    return (
-        accuracy(scores)
-        - weights.forgetting * forgotten
-        + weights.forward * forward
-        + weights.backward * backward
-        + weights.curve * area_under_learning_curve(scores)
-        + balance
-    )
-
-
-def cl_score_v1(scores: Matrix, zero_shot: Sequence[float]) -> float | None:
-    """The first evaluator's sum: no CL-F, and forgetting counted twice, once as backward transfer."""
-    forgotten, forward = forgetting_v1(scores), forward_transfer_paper(scores, zero_shot)
-    if forgotten is None or forward is None:
-        return None
-    return accuracy(scores) - forgotten + forward - forgotten + area_under_learning_curve(scores)
-
-
 def learning_slope(differences: Sequence[float]) -> float | None:
     """Slope of treatment − base on the position of the task, per position; None for fewer than two tasks."""
     return learning_slope_within([differences])
@@ -147,14 +101,3 @@ def forward_transfer_stream(own: Sequence[float], zero_shot: Sequence[float]) ->
 def tool_use_efficiency_paper(resolved_s: Sequence[float], all_s: Sequence[float]) -> float | None:
     """Median time of the resolved attempts over that of all; None without a success. A time, whatever its name."""
     return median(resolved_s) / median(all_s) if resolved_s else None
-
-
-def cl_score_dataset(
-    success: float, recent: float, forward: float, backward: float, calls: float
-) -> float | None:
-    """As the data set's card has it: `recent` and `success` are two success rates, `calls` the share of tool calls that
-    succeeded; None where nothing was resolved recently. The transfers are the paper's."""
-    if not recent:
-        return None
-    kept = 1 - (recent - success) / recent
-    return success * kept * (1 + 0.5 * forward + 0.5 * backward) * calls
