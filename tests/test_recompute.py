@@ -27,29 +27,16 @@ from looper.records.treatment import Proof, ProofKind
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 from looper.views.decided import registered_text
 from looper.views.runs import read_run
-from tests.fakes.written_run import ended_rollout, step
+from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE, ended_rollout, step
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "recompute.py"
 SHIPPED = ROOT / "tests" / "data" / "small-micro-ac66498b4214"
 
-PLAN = """
-title = "t"
-hypothesis = "h"
-factor = "f"
-[[arms]]
-name = "base"
-role = "base"
-[[arms]]
-name = "again"
-role = "again"
-repetition = 1
-reason = "equal arms"
-[[arms]]
-name = "memory"
-role = "treatment"
-learning = { treatment = "memory" }
-reason = "what it may do"
+PLAN = (
+    TWO_ALIKE
+    + AND_MEMORY
+    + """
 [[arms]]
 name = "placebo"
 role = "control"
@@ -105,6 +92,7 @@ open = "It is open whether it rises."
 [profiles.micro]
 like = "micro"
 """
+)
 PROFILE = {"micro": (ROOT / "experiments" / "profiles" / "micro.toml").read_text("utf-8")}
 
 
@@ -326,24 +314,16 @@ def test_runs_of_every_shape_agree(
     assert [row for row in table.rows if row[3] != "equal"] == []
 
 
-OTHERWISE = """
-title = "t"
-hypothesis = "h"
-factor = "f"
-[[arms]]
-name = "base"
-role = "base"
-[[arms]]
-name = "again"
-role = "again"
-repetition = 1
-reason = "equal arms"
+OTHERWISE = (
+    TWO_ALIKE
+    + """
 [[arms]]
 name = "third"
 role = "again"
 repetition = 2
 reason = "equal arms"
 """
+)
 SAID = 'shown = "s"\nrefuted = "r"\nopen = "o"\n'
 CHOOSERS = ("majority", "checked", "likeliest", "random", "any")
 METRICS = (

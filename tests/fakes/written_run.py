@@ -30,6 +30,28 @@ IDENTITY = ModelIdentity(
 )
 USAGE = Usage(prompt_tokens=40, completion_tokens=20, counted_by="x")
 
+TWO_ALIKE = """
+title = "t"
+hypothesis = "h"
+factor = "f"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "again"
+role = "again"
+repetition = 1
+reason = "equal arms"
+"""
+AND_MEMORY = """
+[[arms]]
+name = "memory"
+role = "treatment"
+learning = { treatment = "memory" }
+reason = "what it may do"
+"""
+"""Plans in TOML, to which contrasts, arms and profiles are added."""
+
 
 def step(cell: str, index: int, last: int, said: str, seen: str) -> Step:
     """The last one ends; every third command failed, and the second step fired a guard."""

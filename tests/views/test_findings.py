@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from scripts.bench_report import IDENTITY, verdict
+from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE
 
 from looper.experiment.plans import plan_from_text
 from looper.metrics.design import Design, Scope, power_of, scope_of, smallest_visible, unit_of
@@ -18,24 +19,6 @@ from looper.views.forecast import power_lines
 from looper.views.index import StepIndex
 from looper.views.runs import RunView
 
-BASE = """
-title = "t"
-hypothesis = "h"
-factor = "f"
-[[arms]]
-name = "base"
-role = "base"
-[[arms]]
-name = "again"
-role = "again"
-repetition = 1
-reason = "equal arms"
-[[arms]]
-name = "memory"
-role = "treatment"
-learning = { treatment = "memory" }
-reason = "what it may do"
-"""
 DIFFERENCE = """
 [[contrasts]]
 arm = "memory"
@@ -73,7 +56,7 @@ def run_of(
     overrides: tuple[Override, ...] = (),
 ) -> RunView:
     """Every cell has its verdict; `resolved` says of arm, repository and luck how it came out."""
-    plan = plan_with(BASE + contrasts)
+    plan = plan_with(TWO_ALIKE + AND_MEMORY + contrasts)
     tasks = tuple(f"r{repo}-{number}" for repo in range(repositories) for number in range(each))
     manifest = RunManifest(
         plan=plan,
@@ -192,7 +175,7 @@ def test_d8_power_is_that_of_the_decision_that_will_be_made() -> None:
 def test_a_plan_says_before_anything_runs_whether_it_is_a_pilot(
     repositories: int, each: int, pilot: bool
 ) -> None:
-    plan = plan_with(BASE + DIFFERENCE)
+    plan = plan_with(TWO_ALIKE + AND_MEMORY + DIFFERENCE)
     tasks = [f"r{repo}-{number}" for repo in range(repositories) for number in range(each)]
     lines = "\n".join(power_lines(plan, tasks, ("earlier", 0.2)))
     assert "memory − base is shown with a chance of" in lines and "+30.0 points" in lines
@@ -202,7 +185,7 @@ def test_a_plan_says_before_anything_runs_whether_it_is_a_pilot(
 
 
 def test_what_was_learned_once_for_all_repositories_is_about_that_learning_alone() -> None:
-    text = BASE.replace(
+    text = (TWO_ALIKE + AND_MEMORY).replace(
         '{ treatment = "memory" }', '{ treatment = "adapter", strategy = { name = "full_replay" } }'
     )
     plan = plan_with(text + DIFFERENCE)
@@ -211,7 +194,7 @@ def test_what_was_learned_once_for_all_repositories_is_about_that_learning_alone
 
 
 def test_twelve_repositories_of_which_two_hold_most_tasks_are_too_few_to_generalise_from() -> None:
-    plan = plan_with(BASE + DIFFERENCE)
+    plan = plan_with(TWO_ALIKE + AND_MEMORY + DIFFERENCE)
     sizes = (231, 75, 44, 34, 32, 22, 22, 19, 10, 8, 2, 1)
     tasks = [f"r{repo}-{number}" for repo, size in enumerate(sizes) for number in range(size)]
     assert scope_of(plan, tasks) is Scope.THESE
