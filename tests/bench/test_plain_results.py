@@ -397,6 +397,27 @@ RAISES = {
         "class E(ValueError):\n    __eq__ = lambda self, other: True\n    __hash__ = ValueError.__hash__\ndef f(x): return E(Q())\n",
         "    assert isinstance(f(2), ValueError)\n    assert f(2).args == (2,) or f(2) == 2\n",
     ),
+    "what an exception's class makes": (
+        "class L(list):\n    __eq__ = lambda self, other: True\nclass f(Exception):\n    def __new__(cls, x): return L()\n",
+        "    assert f(2) == [4]\n",
+    ),
+    "an exception that is made": (
+        "class f(Exception):\n    __eq__ = lambda self, other: True\n    __hash__ = Exception.__hash__\n",
+        "    assert f(2) == [4]\n",
+    ),
+    "an exception's class that says something later": (
+        "class f(Exception):\n    pass\ndef later():\n    f.__new__ = lambda cls, x: Q()\n"
+        "import sys\nsys.modules['product'].__class__ = type('M', (type(sys),), {'go': property(lambda self: later())})\n",
+        "    import product\n    product.go\n    assert f(2) == [4]\n",
+    ),
+    "what a class of exceptions has": (
+        "class f(Exception):\n    @staticmethod\n    def of(x): return Q()\n",
+        "    assert f.of(2) == [4]\n",
+    ),
+    "who hears of classes that are derived": (
+        "class f(Exception):\n    def __init_subclass__(cls, **named): cls.__eq__ = lambda self, other: True\n    code = Q()\n",
+        "    assert f(2) == 4\n",
+    ),
     "a view that is filled later": (
         "held = {'a': 1}\ndef f(x):\n    if x: held['a'] = Q()\n    return held.values()\n",
         "    values = f(0)\n    f(1)\n    assert list(values) == [4]\n",
@@ -458,6 +479,25 @@ class TooSmall(ValueError):
     def by(self):
         return self.limit - self.value
 
+    @classmethod
+    def of(cls, value):
+        return cls(value, limit=1)
+
+
+class Far(TooSmall):
+    '''Far too small.'''
+
+
+class Plain(Exception):
+    pass
+
+
+def tried(do, errors):
+    try:
+        return do()
+    except errors as error:
+        return type(error).__name__
+
 
 def f(value, do=None):
     if isinstance(value, int) and value < 0:
@@ -516,6 +556,24 @@ def test_f():
     assert found.value.by() == 2 and found.value.args == ("-2 is below 0",) and found.value.value == -2
     assert found.value.__cause__.args == (-2,) and isinstance(found.value, TooSmall) and found.type.__name__ == "TooSmall"
 
+    with pytest.raises(TooSmall):
+        raise Far(1)
+    made = TooSmall.of(0)
+    assert isinstance(made, TooSmall) and made.limit == 1 and str(TooSmall(3, 4)) == "3 is below 4!"
+    assert issubclass(Far, TooSmall) and issubclass(Far, ValueError) and Plain(1).args == (1,)
+    assert Far.__doc__ == "Far too small." and type(Plain(1)) is Plain
+
+    class Further(Far):
+        pass
+
+    def fails(error):
+        raise error
+
+    assert tried(lambda: fails(Far(1)), TooSmall) == "Far" and tried(lambda: f(-1), (KeyError, TooSmall)) == "TooSmall"
+    assert tried(lambda: fails(Further(1)), (Far,)) == "Further" and tried(lambda: fails(Own()), Own) == "Own"
+    with pytest.raises(Plain):
+        tried(lambda: fails(Plain(1)), TooSmall)
+
     def own(a, *, b=2):
         if a == 3:
             raise Own(own)
@@ -544,7 +602,7 @@ def test_f():
 
 
 def test_right_exceptions_callbacks_and_coroutines_are_what_they_are(tmp_path: Path) -> None:
-    names = "TooSmall, f, counted, later, Opened, Bus"
+    names = "TooSmall, Far, Plain, f, tried, counted, later, Opened, Bus"
     assert _outcomes(tmp_path / "right", RIGHT_RAISES, RIGHT_TEST, names=names) == {"passed"}
 
 
@@ -655,6 +713,27 @@ class A(unittest.TestCase):
             with self.subTest(given=given):
                 self.assertEqual(f(given), given * given)
 """
+
+
+SPAWNS = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+
+def double(x):
+    return 2 * x
+
+
+def f(x):
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(double, x).result(timeout=30)
+"""
+
+
+def test_a_product_may_start_processes_of_its_own_that_import_it_anew(tmp_path: Path) -> None:
+    assert _outcomes(tmp_path / "right", SPAWNS, "def test_f():\n    assert f(2) == 4\n", names="f") == {
+        "passed"
+    }
 
 
 def test_subtests_pass_and_fail_as_they_are(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
 
-VERSION = "10"
+VERSION = "11"
 """Of the rules below; part of every verdict."""
 
 

@@ -104,6 +104,11 @@ def connect(tree, files, look=None):
     replaced, which the product can put back before the test ends."""
     LOOKS.extend([look] * (MOST_LOOKS if look else 0))
     genuine = builtins.__import__
+    waiting = [BaseException]
+    while waiting:
+        found = waiting.pop()
+        NOT_THEIRS[id(found)] = found
+        waiting += type.__subclasses__(found)
     names = frozenset(name.partition(".")[0] for name in os.listdir(tree)) - {"tests", "conftest", ""}
     inside = frozenset(os.path.join(tree, name) for name in files)
     TESTS.update(inside)
@@ -391,7 +396,10 @@ THEIR_ERRORS = deque(maxlen=16)
 """What functions of tests raised while the product had called them."""
 TELLING = set()
 """By identity, what holds itself."""
-KINDS_OF_ERRORS = {}
+KINDS_OF_ERRORS, MADE_OF = {}, {}
+"""Classes that tests see in the place of the product's, by its identity; and the product's, by that of these."""
+NOT_THEIRS = {}
+"""By identity, classes of exceptions that were there before the product, or that tests handed to it."""
 
 
 def told(error):
@@ -428,19 +436,23 @@ def _tell(error, descriptor, known):
         return
 
 
+def _says_nothing(kind):
+    """Whether a class of exceptions is none of the product's, and its exceptions are no more than what they hold."""
+    own = [base for base in ORDERS(kind) if id(base) not in EXCEPTIONS and base is not object]
+    # Of the product's own it could say something later.
+    return (not own or id(kind) in NOT_THEIRS) and all(
+        name in USUAL or id(type(value)) in IS_WHOLE for base in own for name, value in SPACE(base).items()
+    )
+
+
 def _of_its_kind(error):
     """Of an exception whose class says more than what it holds: one of a class that is the same but for what that says."""
     kind = type(error)
-    own = [base for base in ORDERS(kind) if id(base) not in EXCEPTIONS and base is not object]
-    if all(
-        name in USUAL or id(type(value)) in IS_WHOLE for base in own for name, value in SPACE(base).items()
-    ):
+    if id(kind) in MADE_OF or _says_nothing(kind):
         return error
-    if type(kind) is type and id(kind) not in KINDS_OF_ERRORS:
-        KINDS_OF_ERRORS[id(kind)] = _kind_of_error(kind)
     try:
-        error.__class__ = KINDS_OF_ERRORS[id(kind)]
-    except (KeyError, TypeError):
+        error.__class__ = kind_of_error(kind)
+    except TypeError:
         base = next(base for base in ORDERS(kind) if id(base) in EXCEPTIONS)
         fresh = base.__new__(base, *BaseException.args.__get__(error))
         fresh.args = BaseException.args.__get__(error)
@@ -448,16 +460,48 @@ def _of_its_kind(error):
     return error
 
 
-def _kind_of_error(kind):
+class _KindOfError(type):
+    """Of classes that tests get in the place of the product's exceptions: called or asked for what they have, they give data."""
+
+    def __call__(cls, *arguments, **named):
+        of = MADE_OF.get(id(cls))
+        if of is None:
+            return type.__call__(cls, *arguments, **named)
+        return Function(of)(*arguments, **named)
+
+    def __getattribute__(cls, name):
+        of = MADE_OF.get(id(cls))
+        if of is None or name.startswith("__"):
+            return type.__getattribute__(cls, name)
+        return asked(getattr, of, name)
+
+
+def kind_of_error(kind):
+    """The class that tests see in the place of an exception of the product's; its bases' are bases of it, so that tests catch it by
+    them. Raises TypeError for classes of classes of the product's own."""
+    if type(kind) is not type:
+        raise TypeError("a class of a class of its own")
+    if id(kind) not in KINDS_OF_ERRORS:
+        errors = [base for base in kind.__bases__ if issubclass(base, BaseException)]
+        above = [kind_of_error(base) for base in errors if not _says_nothing(base)]
+        # The product's is not told that a class is derived from it.
+        still = type("Still", (), {"__slots__": (), "__init_subclass__": lambda cls, **named: None})
+        found = _KindOfError(kind.__name__, (still, kind, *above), _what_it_says(kind))
+        KINDS_OF_ERRORS[id(kind)], MADE_OF[id(found)] = found, kind
+    return KINDS_OF_ERRORS[id(kind)]
+
+
+def _what_it_says(kind):
     def attribute(self, name):
         if name.startswith("__"):
             return object.__getattribute__(self, name)
         return plain(kind.__getattribute__(self, name))
 
-    says = {
+    return {
         "__slots__": (),
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
+        "__doc__": plain(kind.__doc__),
         "__str__": lambda self: plain(kind.__str__(self)),
         "__repr__": lambda self: plain(kind.__repr__(self)),
         "__eq__": object.__eq__,
@@ -465,7 +509,6 @@ def _kind_of_error(kind):
         "__hash__": object.__hash__,
         "__getattribute__": attribute,
     }
-    return type(kind.__name__, (kind,), says)
 
 
 # What is called.
@@ -591,7 +634,9 @@ class Module(types.ModuleType):
             return Module(found)
         if issubclass(kind, type):
             # What tests say that it is raised. Whoever says what its classes are equal to does not get so far.
-            return found if kind is type and issubclass(found, BaseException) else thing(found)
+            if kind is not type or not issubclass(found, BaseException):
+                return thing(found)
+            return found if _says_nothing(found) else kind_of_error(found)
         return plain(found, known)
 
 
@@ -600,6 +645,11 @@ def handed(value):
     kind = type(value)
     if id(kind) in IS_THING:
         return object.__getattribute__(value, "_of")
+    if kind is _KindOfError:
+        return MADE_OF.get(id(value), value)
+    if issubclass(kind, type):
+        NOT_THEIRS[id(value)] = value
+        return value
     if kind is FUNCTION or kind is METHOD or kind is BUILTIN:
         return shown(value)
     if id(kind) in IS_DERIVED:

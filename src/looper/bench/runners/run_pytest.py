@@ -115,6 +115,9 @@ def main():
             raise
         say("error", "importing pytest failed: %s: %s" % (type(error).__name__, error))
         raise
+    # A process that the product starts by itself (multiprocessing's spawn) runs the main program once more: pytest's, as elsewhere.
+    own = os.path.join(os.path.dirname(pytest.__file__), "__main__.py")
+    sys.modules["__main__"].__file__ = own if os.path.exists(own) else pytest.__file__
     # A pytest under test is replaced by its own tests, and whether unittest was imported before them is seen by some.
     asked, named = asked_by(files) if bare else (["unittest.mock"], set(HELPERS))
     decide = [] if from_tree else watched(asked)

@@ -14,6 +14,8 @@ from looper_crossing import CannotCross, Lines, decoded, encoded, line_of
 def main():
     folder = sys.argv[1]
     del sys.argv[1:]
+    # A process that the product starts by itself (multiprocessing's spawn) would run this once more.
+    del sys.modules["__main__"].__file__
     write, leave = os.write, os._exit
     # Not waiting to open it: where the tests are over by now, it is at its end.
     ask = os.open(os.path.join(folder, "ask"), os.O_RDONLY | os.O_NONBLOCK)
@@ -47,7 +49,7 @@ def answer(kind, module, *said):
             value = value(*arguments, **{key: decoded(item, made) for key, item in said[2].items()})
         elif isinstance(value, type) and issubclass(value, BaseException):
             return ["class", names_of(value)[2]]
-        elif callable(value) and not isinstance(value, type):
+        elif callable(value):
             return ["function"]
         return ["value", encoded(value, cannot)]
     except CannotCross:
