@@ -319,7 +319,8 @@ class RunView:
             or contrast.through
         ):
             return False
-        for best in (True, False):
+        whole = [self._supposing(name, True).keys() == self.outcomes(name).keys() for name in contrast.arms]
+        for best in () if all(whole) else (True, False):
             ours, theirs = self._supposing(contrast.arm, best), self._supposing(contrast.against, not best)
             other = paired_difference(ours, theirs, self.unit)
             if other is None or decided(contrast, other.interval(found.confidence)) is not found.finding:

@@ -33,6 +33,7 @@ _NOSUID, _NODEV, _BIND, _RECURSIVE, _PRIVATE = 2, 4, 4096, 16384, 1 << 18
 _AF_INET, _SOCK_DGRAM, _SET_FLAGS, _UP = 2, 2, 0x8914, 1
 SHARED_MEMORY = "/dev/shm"
 ROUND_S = 0.001
+"""Between two looks for what is left to end."""
 _HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
 
 _libc = ctypes.CDLL(None, use_errno=True)
