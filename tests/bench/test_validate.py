@@ -1,5 +1,6 @@
 """Which tasks can tell right from wrong: judged with gold and with nothing, before any model."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -62,6 +63,16 @@ def taken(
 def test_a_clean_task_is_judged_once_with_gold(labelled: Task) -> None:
     found, golds = validated(labelled, [judged(PASSED, PASSED, PASSED)], judged(FAILED, PASSED, PASSED))
     assert (found.valid, found.cause, found.excluded, golds) == (True, "", {}, 1)
+
+
+def test_gold_and_nothing_are_judged_side_by_side(labelled: Task) -> None:
+    both = threading.Barrier(2)
+
+    def judge(task: Task, patch: str) -> Judgement:
+        both.wait(timeout=20.0)
+        return judged(PASSED if patch else FAILED, PASSED, PASSED)
+
+    assert validate(labelled, "environment", judge).valid
 
 
 def test_ids_that_gold_does_not_always_keep_are_left_out_with_how_often(labelled: Task) -> None:

@@ -1,8 +1,10 @@
 """Gold must resolve and nothing must not: a task that fails this measures its environment, not an agent."""
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import cache
 from importlib import resources
 from statistics import median
@@ -24,12 +26,15 @@ REPEATS = 3
 def validate(
     task: Task, environment: str, judge: Judge, missing_programs: tuple[str, ...] = ()
 ) -> Validation:
-    """Judge gold, again where it is not clean, and the empty patch. Raises as verification does, and EnvironmentBroken where gold
-    does not pass while programs are missing that the tests call: that says nothing of the task."""
+    """Judge gold, again where it is not clean, and side by side with it the empty patch, by a `judge` that bears two threads. Raises
+    as verification does, and EnvironmentBroken where gold does not pass while programs are missing that the tests call: that says
+    nothing of the task."""
+    # A suite of ten minutes would else be judged twice in a row while every other worker has nothing left to do.
+    judging_nothing = _begun(lambda: judge(task, ""))
     golds = [judge(task, task.gold_patch)]
     if golds[0].outcome is not Outcome.RESOLVED:
         golds += [judge(task, task.gold_patch) for _ in range(REPEATS - 1)]
-    nothing = judge(task, "")
+    nothing = judging_nothing.result()
     cause = _cause(task, golds, nothing)
     if cause and missing_programs:
         raise EnvironmentBroken(
@@ -51,6 +56,20 @@ def validate(
         empty_s=nothing.wall_s,
         missing_programs=missing_programs,
     )
+
+
+def _begun(judging: Callable[[], Judgement]) -> Future[Judgement]:
+    """In a daemon thread: whoever stops the command does not wait for it, as an executor would."""
+    future: Future[Judgement] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(judging())
+        except BaseException as error:  # Raised again where the result is asked for.
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def _cause(task: Task, golds: Sequence[Judgement], nothing: Judgement) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import platform
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -81,9 +82,13 @@ def run_validations(
         known = {found.key: found for found in stream.recovered}
         kept = {} if fresh else dict(known)
 
+        # A task has two judgements side by side, and no more than `workers` of all run at once.
+        slots = threading.BoundedSemaphore(workers)
+
         def judge(task: Task, patch: str) -> Judgement:
             court = Court(site.workspaces, site.sandbox, GRADING, log_bytes=LOG_BYTES)
-            return verify(task, patch, site.environments.of(task), court, f"{task.instance_id}.validate")
+            with slots:
+                return verify(task, patch, site.environments.of(task), court, f"{task.instance_id}.validate")
 
         def one(task: Task) -> tuple[Task, Validation | str]:
             return task, validation_or_why(task)
@@ -115,6 +120,9 @@ def run_validations(
         # Those first that were judged before, in whatever environment: they take no time as a rule.
         judged = {name for name, *_ in kept}
         order = sorted(left.longest_first(), key=lambda task: task.instance_id not in judged)
+        say(
+            f"validating {len(order)} tasks with {workers} workers, the longest first; each is told when it is done"
+        )
         for number, (task, found) in enumerate(engine(workers).map(one, order), 1):
             if isinstance(found, str):
                 left.without(task)
