@@ -50,9 +50,9 @@ def read_header(file: Path) -> Header:
             return _Reader(file, data).header()
     except (OSError, ValueError) as error:  # An empty file cannot be mapped.
         raise BadInput(f"{file} cannot be read: {error}. Name a GGUF file.") from error
-    except (struct.error, OverflowError, MemoryError, KeyError) as error:
+    except (struct.error, ArithmeticError, LookupError, TypeError, MemoryError, RecursionError) as error:
         raise BadInput(
-            f"{file} is cut short or damaged: its header does not end. Download it again."
+            f"{file} is cut short or damaged: its header cannot be read to the end. Download it again."
         ) from error
 
 
