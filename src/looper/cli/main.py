@@ -14,6 +14,7 @@ from looper.cli.adapter_commands import adapter
 from looper.cli.bench_commands import bench
 from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
+from looper.cli.model_commands import model as model_group
 from looper.cli.options import Data, Mirrors, RunFolder, chosen_settings, say
 from looper.errors import EXHAUSTED, ExitCode, LooperError
 from looper.untrusted import current_folder
@@ -43,6 +44,7 @@ class _Said(StrEnum):
 app.add_typer(memory, name="memory")
 
 app.add_typer(adapter, name="adapter")
+app.add_typer(model_group, name="model")
 app.add_typer(evolve, name="evolve")
 
 
@@ -54,7 +56,9 @@ def run(
     ] = "micro",
     model: Annotated[
         str | None,
-        typer.Option(help="In place of the profile's: nano, ollama:NAME, mlx:FOLDER, openai:NAME@URL."),
+        typer.Option(
+            help="In place of the profile's: nano, ollama:NAME, mlx:FOLDER or mlx:NAME (looper model), openai:NAME@URL."
+        ),
     ] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm's cells; can be repeated.")] = None,
     limit: Annotated[

@@ -39,6 +39,11 @@ class Settings:
         return self.state / "adapters"
 
     @property
+    def models(self) -> Path:
+        """Models for MLX by name: what `looper model add` made, and the embedded one with fewer bits."""
+        return self.state / "models"
+
+    @property
     def validations(self) -> Path:
         """What `looper bench validate` found."""
         return self.state / "validations"

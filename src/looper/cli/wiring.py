@@ -36,6 +36,7 @@ from looper.edges.environments.known import unserved as unserved
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments
 from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
+from looper.edges.models import kept as kept_models
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.flights import Flights
 from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
@@ -308,9 +309,9 @@ def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
             f"{spec.backend} models cannot be trained here. Use nano or mlx:FOLDER for plans that train."
         )
     if spec.backend == "mlx":
-        return Path(spec.name).expanduser()
+        return kept_models.named_folder(spec.name, settings.models)
     if spec.name.endswith("bit"):
-        return quantised_nano(settings.state / "models", spec.name)
+        return quantised_nano(settings.models, spec.name)
     return nano_folder(spec.name)
 
 
@@ -318,6 +319,21 @@ def mlx_model(spec: ModelSpec, settings: Settings, context_tokens: int) -> MlxMo
     """Raises BadInput for models of other backends."""
     name = spec.name if spec.backend == "mlx" else f"nano {spec.name}".strip()
     return MlxModel(trained_folder(spec, settings), name=name, context_tokens=context_tokens)
+
+
+def add_model(source: str, name: str, settings: Settings) -> Path:
+    """Make a folder for MLX of a packaged model or a GGUF file. Raises BadInput or MissingTool."""
+    return kept_models.add_model(source, name, settings.models)
+
+
+def added_models(settings: Settings) -> Iterator[tuple[str, int, str]]:
+    """Name, bytes and description of every model that was added."""
+    return kept_models.added_models(settings.models)
+
+
+def remove_model(name: str, settings: Settings) -> None:
+    """Raises BadInput where there is none of that name."""
+    kept_models.remove_model(name, settings.models)
 
 
 def shelf(settings: Settings) -> Shelf:

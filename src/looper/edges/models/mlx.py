@@ -96,7 +96,8 @@ class MlxModel:
         """Raises ModelMissing where a folder holds no model or no adapter, MissingTool without mlx-lm."""
         if not (folder / "config.json").is_file():
             raise ModelMissing(
-                f"There is no model in {folder}: config.json is missing. Name a folder in mlx-lm's format."
+                f"There is no model in {folder}: config.json is missing. Name a folder in mlx-lm's format, or a "
+                "model of looper model list."
             )
         if adapter is not None:
             for file in ADAPTER_FILES:

