@@ -20,7 +20,7 @@ from pathlib import Path
 
 from looper.agent.loop import Assignment, rollout
 from looper.agent.scaffold import packaged_scaffold
-from looper.agent.tools import Hands
+from looper.agent.tools import ToolContext
 from looper.cli.settings import settings
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
@@ -57,7 +57,8 @@ print(json.dumps({"seconds": time.perf_counter() - begun, "calls": agent.n_calls
 GRADING = """
 import sys, time
 from pathlib import Path
-from looper.bench.verify import Court, verify
+from looper.bench import verify as judging  # The version before may have it by its older name.
+VerifierContext, verify = getattr(judging, "VerifierContext", None) or judging.Court, judging.verify
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.sandboxes.check import find_sandbox
@@ -70,9 +71,9 @@ workspaces = GitWorkspaces(mirrors, state / "exports", state / "workspaces", san
 if hasattr(workspaces, "at"):  # As a run has them.
     workspaces = workspaces.at(state / "workspaces")
 limits = Limits(steps=8, output_tokens=256, context_tokens=4096, wall_s=60, command_s=10, verify_s=60)
-court, environments = Court(workspaces, sandbox, limits), HarnessEnvironment(state / "environments")
+verifier_context, environments = VerifierContext(workspaces, sandbox, limits), HarnessEnvironment(state / "environments")
 def judge(task, patch, outcome):
-    assert verify(task, patch, environments.of(task), court, "v").outcome == outcome, task.instance_id
+    assert verify(task, patch, environments.of(task), verifier_context, "v").outcome == outcome, task.instance_id
 judge(tasks[0], tasks[0].gold_patch, "resolved")
 wanted = [(task, patch, outcome) for task in tasks[:count] for patch, outcome in ((task.gold_patch, "resolved"), ("", "unresolved"))]
 print("ready", flush=True)
@@ -170,7 +171,7 @@ def looper_turn_ms(sandbox: Sandbox, state: Path) -> float:
             seed=0,
             temperature=0.0,
             memory=Delivery(candidates=0),
-            hands=Hands(
+            tool_context=ToolContext(
                 workspace, sandbox, HarnessEnvironment(state / "environments").of(tasks[0]), scaffold, limits
             ),
             model=ScriptedModel(["<bash>true</bash>"]),

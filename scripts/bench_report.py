@@ -17,7 +17,6 @@ from pathlib import Path
 from looper.agent.scaffold import packaged_scaffold
 from looper.journal import Stream, _encode
 from looper.records.base import Record, content_hash
-from looper.records.luck import sampling_seed
 from looper.records.model import ModelSpec
 from looper.records.plan import (
     Arm,
@@ -29,6 +28,7 @@ from looper.records.plan import (
     RunManifest,
     TaskSelection,
 )
+from looper.records.sampling import sampling_seed
 from looper.records.trajectory import (
     Bash,
     Done,
@@ -80,8 +80,12 @@ def main() -> None:
         page = "from looper.views.web.page import write_page; from looper.views.runs import read_run"
         show("report.html", page, f"write_page(read_run(Path({str(run)!r})), 'x')")
         print(f"  report.html: {(run / 'report.html').stat().st_size / 1e6:.2f} MB")
-        verify = "from looper.views.audit import Outside, audit; from looper.views.runs import read_run"
-        show("verify", verify, f"audit(read_run(Path({str(run)!r})), Outside(None, lambda name: None, 'x'))")
+        verify = "from looper.views.audit import ExternalFacts, audit; from looper.views.runs import read_run"
+        show(
+            "verify",
+            verify,
+            f"audit(read_run(Path({str(run)!r})), ExternalFacts(None, lambda name: None, 'x'))",
+        )
         long_one(place / "long")
         steps = "from looper.views.index import steps_of"
         show(

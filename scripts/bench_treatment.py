@@ -15,7 +15,7 @@ from bench_training import conversations
 
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.trainers.mlx import MlxTrainer
-from looper.experiment.prove import measure_retention, prove_adapter
+from looper.experiment.checks import check_adapter, measure_retention
 from looper.records.training import Make, TrainingRequest, TrainingSettings
 
 SETTINGS = TrainingSettings(
@@ -46,7 +46,7 @@ def main() -> None:
         prompts = [[("user", item.turns[1].text)] for item in elsewhere]
         base.first_logits(prompts[0])
         done("model process up")
-        proof = prove_adapter(served, base, prompts, "lora", card.id, zero=False)
+        proof = check_adapter(served, base, prompts, "lora", card.id, zero=False)
         done(f"served and told apart: {proof.said}")
         own = measure_retention(served, base, learned, "lora", card.id)
         done(f"learned: {own.before:.3f} → {own.after:.3f} nats per token")

@@ -22,7 +22,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from looper.bench.verify import Court, verify
+from looper.bench.verify import VerifierContext, verify
 from looper.cli.grading import GRADING
 from looper.cli.settings import Settings, settings
 from looper.cli.wiring import Site, every_task
@@ -171,7 +171,7 @@ def verdict_and_bare(task: Task, site: Site, repeats: int) -> tuple[float, float
     tree that does not bring it, as a source release may."""
     environment = site.environments.of(task)
     counted = Counted(site.sandbox)
-    court = Court(site.workspaces, counted, GRADING)
+    verifier_context = VerifierContext(site.workspaces, counted, GRADING)
     ready = site.workspaces.create(task, "bare")
     ready.apply(task.gold_patch)
     ready.apply(task.test_patch)
@@ -182,7 +182,7 @@ def verdict_and_bare(task: Task, site: Site, repeats: int) -> tuple[float, float
     judged, beside, bare = [], [], []
     for _ in range(repeats):
         begun, before, inside = time.monotonic(), cpu_s(), counted.inside_s
-        found = verify(task, task.gold_patch, environment, court, "judged")
+        found = verify(task, task.gold_patch, environment, verifier_context, "judged")
         judged.append(time.monotonic() - begun)
         beside.append(cpu_s() - before - (counted.inside_s - inside))
         if found.outcome is not Outcome.RESOLVED:

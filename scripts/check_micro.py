@@ -10,7 +10,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from looper.bench.verify import Court, verify
+from looper.bench.verify import VerifierContext, verify
 from looper.cli.settings import settings
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
@@ -39,17 +39,22 @@ def main() -> None:
         tasks, mirrors = MicroSuite(state / "suites", level, options.seed).load()
         with tempfile.TemporaryDirectory(dir=state) as place, ThreadPoolExecutor(options.workers) as pool:
             Path(place).chmod(0o755)
-            court = Court(
+            verifier_context = VerifierContext(
                 GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner),
                 sandbox,
                 LIMITS,
                 isolation=options.isolation,
             )
 
-            def outcomes(task: Task, court: Court = court) -> tuple[bool, bool]:
+            def outcomes(
+                task: Task, verifier_context: VerifierContext = verifier_context
+            ) -> tuple[bool, bool]:
                 environment = environments.of(task)
-                gold = verify(task, task.gold_patch, environment, court, "gold").outcome is Outcome.RESOLVED
-                empty = verify(task, "", environment, court, "empty").outcome is Outcome.UNRESOLVED
+                gold = (
+                    verify(task, task.gold_patch, environment, verifier_context, "gold").outcome
+                    is Outcome.RESOLVED
+                )
+                empty = verify(task, "", environment, verifier_context, "empty").outcome is Outcome.UNRESOLVED
                 return gold, empty
 
             found = list(pool.map(outcomes, tasks))

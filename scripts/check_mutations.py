@@ -201,7 +201,7 @@ BREAKS = (
     ),
     Break(
         "arms of one seed share their luck",
-        "records/luck.py",
+        "records/sampling.py",
         "str(cell.seed), str(arm.repetition), cell.instance_id",
         "str(cell.seed), arm.name, cell.instance_id",
         ("experiment/test_cell.py",),
@@ -261,14 +261,14 @@ BREAKS = (
     ),
     Break(
         "an adapter that changes nothing stops its arm",
-        "experiment/prove.py",
+        "experiment/checks.py",
         "if not zero and furthest == 0:",
         "if False:",
         ("experiment/test_prove.py",),
     ),
     Break(
         "a prompt that was cut is found before the first task",
-        "experiment/prove.py",
+        "experiment/checks.py",
         "abs(full.counted - foretold) > max(16, COUNT_TOLERANCE * foretold)",
         "False",
         ("experiment/test_prove.py",),
@@ -485,7 +485,7 @@ BREAKS = (
     ),
     Break(
         "H10: one decision at a time",
-        "serve/deeds.py",
+        "serve/audit_log.py",
         'lock = RunLock(self.folder, "record of decisions in")',
         'lock = RunLock(self.folder / str(id(work)), "x")',
         ("serve/test_guard.py",),
@@ -520,7 +520,7 @@ BREAKS = (
     ),
     Break(
         "H12: a link is good once",
-        "serve/door.py",
+        "serve/authenticator.py",
         "until = self._codes.pop(_same(code, self._codes), None)",
         "until = self._codes.get(_same(code, self._codes))",
         ("serve/test_guard.py",),

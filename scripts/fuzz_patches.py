@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from looper.bench.verify import Court, Entered, effect_of_tests, enter
+from looper.bench.verify import AppliedPatch, VerifierContext, apply_candidate, effect_of_tests
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
 from looper.errors import BadPatch, InfrastructureError
@@ -504,7 +504,7 @@ class Bench:
             {"swe-bench-cl:fuzz/tree": mirror}, place / "exports", place / "workspaces", sandbox.owner
         )
         limits = Limits(steps=1, output_tokens=1, context_tokens=2, wall_s=1, command_s=1, verify_s=1)
-        self.court = Court(workspaces, sandbox, limits)
+        self.verifier_context = VerifierContext(workspaces, sandbox, limits)
         self.tests = effect_of_tests(self.task, workspaces)
         self.workspace = workspaces.create(self.task, "w")
 
@@ -530,15 +530,15 @@ class Bench:
             fault += traceback.format_exc()
         return Found(name, applied, fault, declared)
 
-    def _entered(self, text: str) -> Entered:
+    def _entered(self, text: str) -> AppliedPatch:
         """Again where the machine let nothing begin, as a run's attempts do."""
         for _ in range(RETRIES):
             try:
-                return enter(self.task, text, self.workspace, self.court, self.tests)
+                return apply_candidate(self.task, text, self.workspace, self.verifier_context, self.tests)
             except InfrastructureError:
                 self.workspace.put_back([change.path for change in self.workspace.changes()])
                 time.sleep(1)
-        return enter(self.task, text, self.workspace, self.court, self.tests)
+        return apply_candidate(self.task, text, self.workspace, self.verifier_context, self.tests)
 
     def _compare(self, patch: bytes) -> tuple[str, str, str]:
         text = patch.decode("utf-8", "surrogateescape")

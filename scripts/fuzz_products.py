@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.fakes.hostile_products import Hostile, products
 
-from looper.bench.verify import Court, Judgement, verify
+from looper.bench.verify import TestReport, VerifierContext, verify
 from looper.cli.settings import settings
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
@@ -72,13 +72,17 @@ def trials(tasks: Sequence[Task], workspaces: Workspaces, least: int, seed: int)
         yield Trial(task, found[number % len(found)])
 
 
-def judged(trial: Trial, court: Court, environments: HarnessEnvironment) -> End:
+def judged(trial: Trial, verifier_context: VerifierContext, environments: HarnessEnvironment) -> End:
     begun = time.monotonic()
     task = trial.task
-    limit = court.limits.verify_s + GRACE_S
+    limit = verifier_context.limits.verify_s + GRACE_S
     try:
-        found: Judgement = verify(
-            task, _patch(trial, court), environments.of(task), court, f"{task.instance_id}.fuzz"
+        found: TestReport = verify(
+            task,
+            _patch(trial, verifier_context),
+            environments.of(task),
+            verifier_context,
+            f"{task.instance_id}.fuzz",
         )
         outcome, cause = found.outcome.value, found.cause
         wrong = "" if found.outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED) else "is resolved"
@@ -88,8 +92,8 @@ def judged(trial: Trial, court: Court, environments: HarnessEnvironment) -> End:
     return End(trial, outcome, cause, seconds, wrong or ("hangs" if seconds > limit else ""))
 
 
-def _patch(trial: Trial, court: Court) -> str:
-    workspace = court.workspaces.create(trial.task, "make")
+def _patch(trial: Trial, verifier_context: VerifierContext) -> str:
+    workspace = verifier_context.workspaces.create(trial.task, "make")
     try:
         workspace.write_file(trial.task.modified_files[0], trial.product.source.encode())
         return workspace.patch()[0]
@@ -130,16 +134,16 @@ def main() -> None:
             ]
         # As a run has them: one product's tree is the next one's.
         workspaces = GitWorkspaces(everywhere, state / "exports", place, sandbox.owner).at(place)
-        court = Court(workspaces, sandbox, limits, isolation=options.isolation)
+        verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=options.isolation)
         for task in tasks:
-            honest = verify(task, task.gold_patch, environments.of(task), court, "gold")
+            honest = verify(task, task.gold_patch, environments.of(task), verifier_context, "gold")
             assert honest.outcome is Outcome.RESOLVED, honest
         every = trials(tasks, workspaces, options.least, options.seed)
         chosen = [trial for trial in every if options.only in trial.product.name]
         if not chosen:
             raise SystemExit(f"None of {options.least} products is called {options.only}: more with --least.")
         ends = []
-        for end in pool.map(lambda trial: judged(trial, court, environments), chosen):
+        for end in pool.map(lambda trial: judged(trial, verifier_context, environments), chosen):
             ends.append(end)
             if end.wrong or options.only:
                 print(

@@ -28,7 +28,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.experiment.cell import World
+from looper.experiment.cell import RunContext
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import run_plan
 from looper.journal import Damage, read_stream
@@ -195,7 +195,9 @@ class Fuzz:
         workspaces = GitWorkspaces(mirrors, folder / "exports", folder / "workspaces", self.sandbox.owner)
         environments = HarnessEnvironment(folder / "environments")
         model = Babbler(options.seed)
-        self.world = World(workspaces, environments, self.sandbox, lambda arm, seed, task: model, "fuzz")
+        self.run_context = RunContext(
+            workspaces, environments, self.sandbox, lambda arm, seed, task: model, "fuzz"
+        )
         self.limits = Limits(
             steps=options.steps,
             output_tokens=1,
@@ -248,7 +250,7 @@ class Fuzz:
         lanes = [[cell] for cell in cells]
         try:
             run_plan(
-                plan, plan.arms, {task.instance_id: task}, lanes, self.world, ledger, LocalEngine(self.options.workers),
+                plan, plan.arms, {task.instance_id: task}, lanes, self.run_context, ledger, LocalEngine(self.options.workers),
                 threading.Event(), self, degenerate_stops=False,
             )  # fmt: skip
         except Exception as error:

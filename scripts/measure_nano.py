@@ -21,7 +21,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.experiment.cell import Job, Past, Recorder, World, run_cell
+from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
 from looper.metrics.paired import wilson
 from looper.records.memory import Delivery
 from looper.records.model import ModelSpec
@@ -81,7 +81,7 @@ def main() -> None:
             steps=options.steps, output_tokens=80, context_tokens=2048, wall_s=120, command_s=10, verify_s=120
         )
         for name, memories in (("without memory", {}), ("with a fitting memory", items)):
-            world = World(
+            run_context = RunContext(
                 workspaces,
                 HarnessEnvironment(state / "environments"),
                 sandbox,
@@ -91,11 +91,11 @@ def main() -> None:
                     candidates=0, text=known.get(task.instance_id)
                 ),
             )
-            report(name, chosen, limits, world)
+            report(name, chosen, limits, run_context)
         model.close()
 
 
-def report(name: str, tasks: list[Task], limits: Limits, world: World) -> None:
+def report(name: str, tasks: list[Task], limits: Limits, run_context: RunContext) -> None:
     arm = Arm(
         name="base",
         role=ArmRole.BASE,
@@ -107,7 +107,10 @@ def report(name: str, tasks: list[Task], limits: Limits, world: World) -> None:
 
     def one(task: Task) -> bool:
         cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
-        return run_cell(Job(cell, arm, task, limits, 1), world, recorder, Past(1)).outcome is Outcome.RESOLVED
+        return (
+            run_cell(Job(cell, arm, task, limits, 1), run_context, recorder, ResumeState(1)).outcome
+            is Outcome.RESOLVED
+        )
 
     with ThreadPoolExecutor(4) as pool:
         resolved = list(pool.map(one, tasks))

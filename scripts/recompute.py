@@ -277,9 +277,9 @@ def forgetting(run: Run, arm: str) -> Values:
         if not after or sorted(after) != list(range(1, len(after) + 1)):
             continue
         for task, batch in after[len(after)]["batch_of"].items():
-            course = [float(after[at]["learned"][task]) for at in range(batch, len(after) + 1)]
-            if len(course) > 1:
-                found[f"{seed}/{task}"] = max(course[:-1]) - course[-1]
+            training_context = [float(after[at]["learned"][task]) for at in range(batch, len(after) + 1)]
+            if len(training_context) > 1:
+                found[f"{seed}/{task}"] = max(training_context[:-1]) - training_context[-1]
     return found
 
 

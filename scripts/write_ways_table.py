@@ -11,13 +11,13 @@ from pathlib import Path
 from statistics import fmean
 
 from looper.records.treatment import ProofKind
-from looper.views.memory import told_by
+from looper.views.memory import memory_uses
 from looper.views.runs import RunView, read_run
 
 
 def rows(run: RunView) -> list[list[str]]:
     differences = {arm: found for arm, _, found in run.contrasts}
-    told = told_by(run)
+    told = memory_uses(run)
     found = []
     for arm in run.manifest.plan.arms:
         rate = run.figures(arm.name).resolved

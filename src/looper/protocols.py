@@ -64,7 +64,7 @@ class Fingerprinted(ChatModel, Protocol):
         """What the model makes of conversations: nats per supervised token of each."""
         ...
 
-    def compared(self, examples: Sequence[Example]) -> list[tuple[float, float]]:
+    def loss_and_kl(self, examples: Sequence[Example]) -> list[tuple[float, float]]:
         """Of each: the loss, and KL(model ‖ model without its adapter) over the vocabulary, nats per supervised token."""
         ...
 
@@ -282,7 +282,7 @@ class Environments(Protocol):
         ...
 
 
-class Judged(Protocol):
+class VerdictCache(Protocol):
     """Verdicts by what decides them. Safe to call from several threads."""
 
     def get(self, key: str) -> Verdict | None: ...

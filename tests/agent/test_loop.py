@@ -8,7 +8,7 @@ from looper.agent.context import SHORTENED
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, rollout
 from looper.agent.prompt import question
 from looper.agent.scaffold import packaged_scaffold
-from looper.agent.tools import Hands
+from looper.agent.tools import ToolContext
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import CUT, ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
@@ -58,7 +58,9 @@ class Bench:
                 seed=1,
                 temperature=0.0,
                 memory=Delivery(candidates=0),
-                hands=Hands(self.workspace, self.sandbox, self.environment, self.scaffold, self.limits),
+                tool_context=ToolContext(
+                    self.workspace, self.sandbox, self.environment, self.scaffold, self.limits
+                ),
                 model=self.model or ScriptedModel(replies),
                 clock=self.clock,
                 record=self.steps.append,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from looper.agent.oversight import CALLS, Overseen
+from looper.agent.oversight import CALLS, SupervisedModel
 from looper.protocols import ChatRequest, Message
 from looper.records.trajectory import FinishReason, ModelIdentity, Reply, Usage
 
@@ -45,20 +45,20 @@ def request(step: int) -> ChatRequest:
 
 def test_the_overseer_sees_what_the_agent_sees_and_its_memory_besides() -> None:
     agent, overseer = Says(LOOK), Says(LOOK)
-    Overseen(agent, overseer, TOLD, UNTOLD).reply(request(1))
+    SupervisedModel(agent, overseer, TOLD, UNTOLD).reply(request(1))
     assert agent.asked[0].messages == request(1).messages
     assert overseer.asked[0].messages == (*TOLD, *request(1).messages[2:])
     assert overseer.asked[0].conversation != agent.asked[0].conversation
 
 
 def test_where_both_mean_the_same_the_agent_s_words_stand_and_both_are_paid_for() -> None:
-    found = Overseen(Says(LOOK), Says(f" {LOOK}"), TOLD, UNTOLD).reply(request(1))
+    found = SupervisedModel(Says(LOOK), Says(f" {LOOK}"), TOLD, UNTOLD).reply(request(1))
     assert found.text == LOOK and not found.overseen
     assert (found.usage.prompt_tokens, found.usage.completion_tokens, found.wall_s) == (20, 4, 2.0)
 
 
 def test_another_action_takes_the_place_of_the_agent_s_at_most_so_often() -> None:
-    overseen = Overseen(Says(LOOK), Says(FIX), TOLD, UNTOLD)
+    overseen = SupervisedModel(Says(LOOK), Says(FIX), TOLD, UNTOLD)
     found = [overseen.reply(request(step)) for step in range(CALLS + 2)]
     assert [reply.text for reply in found] == [FIX] * CALLS + [LOOK] * 2
     assert [reply.overseen for reply in found] == [True] * CALLS + [False] * 2
@@ -66,21 +66,21 @@ def test_another_action_takes_the_place_of_the_agent_s_at_most_so_often() -> Non
 
 
 def test_an_overseer_without_an_action_leaves_the_agent_alone() -> None:
-    found = Overseen(Says(LOOK), Says("hm"), TOLD, UNTOLD).reply(request(1))
+    found = SupervisedModel(Says(LOOK), Says("hm"), TOLD, UNTOLD).reply(request(1))
     assert found.text == LOOK and not found.overseen
 
 
 def test_a_blind_overseer_steps_in_as_often_and_has_the_agent_think_again() -> None:
     agent = Says(LOOK, "<read>util.py</read>")
-    overseen = Overseen(agent, Says(FIX), TOLD, UNTOLD, blind=True)
+    overseen = SupervisedModel(agent, Says(FIX), TOLD, UNTOLD, blind=True)
     found = [overseen.reply(request(step)) for step in range(40)]
     assert sum(reply.overseen for reply in found) == CALLS
     assert all(FIX not in reply.text for reply in found)
-    calm = Overseen(Says(LOOK), Says(LOOK), TOLD, UNTOLD, blind=True)
+    calm = SupervisedModel(Says(LOOK), Says(LOOK), TOLD, UNTOLD, blind=True)
     assert not any(calm.reply(request(step)).overseen for step in range(40))
 
 
 def test_both_conversations_are_forgotten() -> None:
     agent, overseer = Says(LOOK), Says(LOOK)
-    Overseen(agent, overseer, TOLD, UNTOLD).forget("c")
+    SupervisedModel(agent, overseer, TOLD, UNTOLD).forget("c")
     assert agent.asked == ["c"] and overseer.asked == ["c overseer"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from looper.agent.scaffold import packaged_scaffold
-from looper.agent.tools import COMMAND_BYTES, Hands, execute, syntax_error
+from looper.agent.tools import COMMAND_BYTES, ToolContext, execute, syntax_error
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import InfrastructureError
@@ -16,27 +16,33 @@ from looper.records.trajectory import Bash, Edit, ObservationKind, Read, Write
 
 
 @pytest.fixture
-def hands(
+def tool_context(
     task: Task,
     workspaces: GitWorkspaces,
     sandbox: Sandbox,
     environments: HarnessEnvironment,
     limits: Limits,
-) -> Hands:
+) -> ToolContext:
     workspace = workspaces.create(task, "tools")
-    return Hands(workspace, sandbox, environments.of(task), packaged_scaffold("full"), limits)
+    return ToolContext(workspace, sandbox, environments.of(task), packaged_scaffold("full"), limits)
 
 
 @pytest.mark.parametrize("mark", ["\f", "\v", "\x1c", "\x85", "\u2028", "\u2029"])
-def test_m5_lines_are_numbered_as_git_and_grep_number_them(hands: Hands, mark: str) -> None:
-    hands.workspace.write_file("m.py", f"a = 1\n{mark}\nb = '{mark}'\r\nc = 3".encode())
-    shown = execute(Read(path="m.py"), hands, 10).observation.text
+def test_m5_lines_are_numbered_as_git_and_grep_number_them(tool_context: ToolContext, mark: str) -> None:
+    tool_context.workspace.write_file("m.py", f"a = 1\n{mark}\nb = '{mark}'\r\nc = 3".encode())
+    shown = execute(Read(path="m.py"), tool_context, 10).observation.text
     assert shown == f"m.py, lines 1-4 of 4:\n1\ta = 1\n2\t{mark}\n3\tb = '{mark}'\n4\tc = 3"
-    assert execute(Read(path="m.py", start=3, end=3), hands, 10).observation.text.endswith(f"3\tb = '{mark}'")
-    assert "at line 4" in execute(Edit(path="m.py", old="c = 3", new="c = 4"), hands, 10).observation.text
+    assert execute(Read(path="m.py", start=3, end=3), tool_context, 10).observation.text.endswith(
+        f"3\tb = '{mark}'"
+    )
+    assert (
+        "at line 4" in execute(Edit(path="m.py", old="c = 3", new="c = 4"), tool_context, 10).observation.text
+    )
 
 
-def test_c1_what_no_program_and_no_file_can_be_given_is_refused_with_the_reason(hands: Hands) -> None:
+def test_c1_what_no_program_and_no_file_can_be_given_is_refused_with_the_reason(
+    tool_context: ToolContext,
+) -> None:
     for action, reason in (
         (Bash(command="echo a\0b"), "NUL byte"),
         (Bash(command="echo \ud800"), "the command holds a lone surrogate"),
@@ -47,23 +53,23 @@ def test_c1_what_no_program_and_no_file_can_be_given_is_refused_with_the_reason(
         (Write(path="a", content="\udfff"), "the content holds a lone surrogate"),
         (Edit(path="ops.py", old="x", new="\ud800"), "the new holds a lone surrogate"),
     ):
-        observation = execute(action, hands, 10).observation
+        observation = execute(action, tool_context, 10).observation
         assert observation.kind is ObservationKind.REFUSED and reason in observation.text, action
 
 
-def test_c1_a_refusal_is_never_as_long_as_what_it_refuses(hands: Hands) -> None:
+def test_c1_a_refusal_is_never_as_long_as_what_it_refuses(tool_context: ToolContext) -> None:
     for action in (
         Read(path="n" * 100_000),
         Edit(path="ops.py", old="n" * 100_000, new=""),
         Edit(path="ops.py", old=" ", new=""),
     ):
-        assert len(execute(action, hands, 10).observation.text) < 3_000
+        assert len(execute(action, tool_context, 10).observation.text) < 3_000
 
 
-def test_bytes_that_are_no_text_pass_through_an_edit_as_they_were(hands: Hands) -> None:
-    hands.workspace.write_file("latin", b"caf\xe9 = 1\n")
-    execute(Edit(path="latin", old="= 1", new="= 2"), hands, 10)
-    assert hands.workspace.read_file("latin") == b"caf\xe9 = 2\n"
+def test_bytes_that_are_no_text_pass_through_an_edit_as_they_were(tool_context: ToolContext) -> None:
+    tool_context.workspace.write_file("latin", b"caf\xe9 = 1\n")
+    execute(Edit(path="latin", old="= 1", new="= 2"), tool_context, 10)
+    assert tool_context.workspace.read_file("latin") == b"caf\xe9 = 2\n"
 
 
 def test_the_syntax_of_what_is_too_long_to_be_parsed_in_passing_is_not_checked() -> None:
@@ -85,7 +91,7 @@ def test_the_syntax_of_what_is_too_long_to_be_parsed_in_passing_is_not_checked()
     ],
 )
 def test_c1_what_the_action_is_to_blame_for_is_told_and_all_else_is_raised(
-    hands: Hands, error: Exception, told: str | None
+    tool_context: ToolContext, error: Exception, told: str | None
 ) -> None:
     class Breaking:
         name, owner = "breaking", None
@@ -93,7 +99,13 @@ def test_c1_what_the_action_is_to_blame_for_is_told_and_all_else_is_raised(
         def run(self, command: Command) -> CommandResult:
             raise error
 
-    broken = Hands(hands.workspace, Breaking(), hands.environment, hands.scaffold, hands.limits)
+    broken = ToolContext(
+        tool_context.workspace,
+        Breaking(),
+        tool_context.environment,
+        tool_context.scaffold,
+        tool_context.limits,
+    )
     if told is None:
         with pytest.raises(type(error)):
             execute(Bash(command="ls"), broken, 10)
@@ -102,7 +114,7 @@ def test_c1_what_the_action_is_to_blame_for_is_told_and_all_else_is_raised(
 
 
 def test_a_full_disk_is_not_told_to_an_agent(
-    hands: Hands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tool_context: ToolContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     import os
 
@@ -111,4 +123,4 @@ def test_a_full_disk_is_not_told_to_an_agent(
 
     monkeypatch.setattr(os, "rename", full)
     with pytest.raises(OSError, match="No space left"):
-        execute(Write(path="new", content="x"), hands, 10)
+        execute(Write(path="new", content="x"), tool_context, 10)

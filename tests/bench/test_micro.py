@@ -7,7 +7,7 @@ import pytest
 
 from looper.bench.micro import level0, level1
 from looper.bench.micro.levels import CHANGED, REPOSITORIES, TASKS_PER_REPOSITORY, VARIANTS, projects
-from looper.bench.verify import Court, verify
+from looper.bench.verify import VerifierContext, verify
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.workspaces.exports import GitWorkspaces
@@ -38,12 +38,15 @@ def test_gold_resolves_and_empty_does_not(
     """Here on a sample; `scripts/check_micro.py` does all 960."""
     tasks, mirrors = MicroSuite(state / "suites", level, 0).load()
     workspaces = GitWorkspaces(mirrors, state / "exports", state / "micro", sandbox.owner)
-    court = Court(workspaces, sandbox, limits)
+    verifier_context = VerifierContext(workspaces, sandbox, limits)
     for task in random.Random(level).sample(tasks, 12):
         assert (
-            verify(task, task.gold_patch, environments.of(task), court, "gold").outcome is Outcome.RESOLVED
+            verify(task, task.gold_patch, environments.of(task), verifier_context, "gold").outcome
+            is Outcome.RESOLVED
         ), task
-        assert verify(task, "", environments.of(task), court, "empty").outcome is Outcome.UNRESOLVED, task
+        assert (
+            verify(task, "", environments.of(task), verifier_context, "empty").outcome is Outcome.UNRESOLVED
+        ), task
 
 
 def test_the_mirror_holds_the_future_and_the_record_has_dependencies(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 
 from looper.bench import patches
-from looper.bench.verify import Court, Judgement, verify
+from looper.bench.verify import TestReport, VerifierContext, verify
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.workspaces.exports import GitWorkspace, GitWorkspaces
 from looper.errors import BadPatch, VerifierBroken
@@ -21,7 +21,7 @@ from looper.records.plan import Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome
 
-Judge = Callable[[str], Judgement]
+Judge = Callable[[str], TestReport]
 CONFTEST = "--- /dev/null\n+++ {}conftest.py\n@@ -0,0 +1 @@\n+x = 1\n"
 
 
@@ -29,8 +29,8 @@ CONFTEST = "--- /dev/null\n+++ {}conftest.py\n@@ -0,0 +1 @@\n+x = 1\n"
 def verdict_of(
     task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
 ) -> Judge:
-    court = Court(workspaces, sandbox, limits)
-    return lambda patch: verify(task, patch, environments.of(task), court, "v")
+    verifier_context = VerifierContext(workspaces, sandbox, limits)
+    return lambda patch: verify(task, patch, environments.of(task), verifier_context, "v")
 
 
 @pytest.fixture

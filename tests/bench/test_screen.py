@@ -15,7 +15,7 @@ from looper.bench.screen import (
     telling_lines,
 )
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
-from looper.experiment.schedule import fit_to_learn_from
+from looper.experiment.schedule import learnable
 from looper.records.task import Task
 from looper.records.training import SelectionSettings
 
@@ -136,9 +136,9 @@ def test_what_must_not_be_learned_from_is_named(task: Task) -> None:
     quoted = task.model_copy(
         update={"instance_id": "quoted", "gold_patch": line, "problem_statement": f"It should say {line[1:]}"}
     )
-    kept, left_out = fit_to_learn_from([task, quoted], [], settings)
+    kept, left_out = learnable([task, quoted], [], settings)
     assert kept == (task,) and left_out == {"quoted": "its issue quotes the fix"}
-    assert fit_to_learn_from([quoted], [], settings.model_copy(update={"leaked": True})) == ((quoted,), {})
+    assert learnable([quoted], [], settings.model_copy(update={"leaked": True})) == ((quoted,), {})
     same = task.model_copy(update={"instance_id": "same"})
-    kept, left_out = fit_to_learn_from([same], [task], settings)
+    kept, left_out = learnable([same], [task], settings)
     assert kept == () and left_out == {"same": f"nearly the same as {task.instance_id}"}

@@ -14,7 +14,7 @@ from looper.bench.validate import (
     shipped,
     validate,
 )
-from looper.bench.verify import Judgement
+from looper.bench.verify import TestReport
 from looper.cli.validating import TimeLeft
 from looper.errors import EnvironmentBroken
 from looper.records.eligibility import Validation
@@ -30,9 +30,9 @@ def labelled(task: Task) -> Task:
     return task.model_copy(update={"gold_patch": "gold", "fail_to_pass": ("f",), "pass_to_pass": ("p", "q")})
 
 
-def judged(fixed: TestOutcome, *kept: TestOutcome, tampering: tuple[str, ...] = ()) -> Judgement:
+def judged(fixed: TestOutcome, *kept: TestOutcome, tampering: tuple[str, ...] = ()) -> TestReport:
     passed = all(test.passes for test in (fixed, *kept)) and not tampering
-    return Judgement(
+    return TestReport(
         outcome=Outcome.TAMPERED if tampering else Outcome.RESOLVED if passed else Outcome.UNRESOLVED,
         cause="" if passed else "said by the tests",
         f2p_only=False,
@@ -44,10 +44,10 @@ def judged(fixed: TestOutcome, *kept: TestOutcome, tampering: tuple[str, ...] = 
     )
 
 
-def validated(task: Task, golds: Sequence[Judgement], nothing: Judgement) -> tuple[Validation, int]:
+def validated(task: Task, golds: Sequence[TestReport], nothing: TestReport) -> tuple[Validation, int]:
     asked = []
 
-    def judge(found: Task, patch: str) -> Judgement:
+    def judge(found: Task, patch: str) -> TestReport:
         asked.append(patch)
         return nothing if not patch else golds[asked.count("gold") - 1]
 
@@ -68,7 +68,7 @@ def test_a_clean_task_is_judged_once_with_gold(labelled: Task) -> None:
 def test_gold_and_nothing_are_judged_side_by_side(labelled: Task) -> None:
     both = threading.Barrier(2)
 
-    def judge(task: Task, patch: str) -> Judgement:
+    def judge(task: Task, patch: str) -> TestReport:
         both.wait(timeout=20.0)
         return judged(PASSED if patch else FAILED, PASSED, PASSED)
 
@@ -116,7 +116,7 @@ def test_v11_a_missing_program_is_no_verdict_about_a_task_and_part_of_what_a_val
 ) -> None:
     """Without it gold may fail, and what was found without it says nothing once it is installed."""
 
-    def without_dot(gold: Judgement) -> Validation:
+    def without_dot(gold: TestReport) -> Validation:
         return validate(
             labelled,
             "environment",

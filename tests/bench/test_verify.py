@@ -15,13 +15,13 @@ from tests.fakes.hostile_products import products
 
 from looper.agent.actions import render
 from looper.agent.loop import Assignment, rollout
-from looper.agent.tools import Hands
+from looper.agent.tools import ToolContext
 from looper.bench import runners
 from looper.bench.canaries import WORDS
 from looper.bench.gold import gold_actions
 from looper.bench.runners import OWN_RUNNER, invocation
 from looper.bench.testrun import run_tests
-from looper.bench.verify import Court, Judgement, judge, verify
+from looper.bench.verify import TestReport, VerifierContext, judge, verify
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
@@ -33,17 +33,17 @@ from looper.records.plan import Arm, Isolation, Limits
 from looper.records.task import Runner, Task
 from looper.records.verdict import Outcome, TestOutcome
 
-Judge = Callable[[str], Judgement]
+Judge = Callable[[str], TestReport]
 
 
 @pytest.fixture
-def court(workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits) -> Court:
-    return Court(workspaces, sandbox, limits)
+def verifier_context(workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits) -> VerifierContext:
+    return VerifierContext(workspaces, sandbox, limits)
 
 
 @pytest.fixture
-def verdict_of(task: Task, environments: HarnessEnvironment, court: Court) -> Judge:
-    return lambda patch: verify(task, patch, environments.of(task), court, "v")
+def verdict_of(task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext) -> Judge:
+    return lambda patch: verify(task, patch, environments.of(task), verifier_context, "v")
 
 
 @pytest.fixture
@@ -225,8 +225,8 @@ def test_v18_tests_that_hang_are_unresolved_not_infra(
     product: str,
 ) -> None:
     hang = patch_with(workspaces, task, lambda root: (root / product).write_text("while True:\n    pass\n"))
-    court = Court(workspaces, sandbox, limits.model_copy(update={"verify_s": 2.0}))
-    found = verify(task, hang, environments.of(task), court, "v")
+    verifier_context = VerifierContext(workspaces, sandbox, limits.model_copy(update={"verify_s": 2.0}))
+    found = verify(task, hang, environments.of(task), verifier_context, "v")
     assert found.outcome is Outcome.UNRESOLVED and "more than 2 s" in found.cause
 
 
@@ -253,7 +253,7 @@ def test_v21_a_run_that_the_machine_ended_is_no_verdict(
     ended = _Ended()
     ended.owner = sandbox.owner  # type: ignore[assignment]
     with pytest.raises(VerifierBroken, match="did not start"):
-        verify(task, "", environments.of(task), Court(workspaces, ended, limits), "v")
+        verify(task, "", environments.of(task), VerifierContext(workspaces, ended, limits), "v")
 
 
 def test_c4_a_product_that_takes_too_much_memory_is_unresolved_with_that_cause(
@@ -270,7 +270,7 @@ def test_c4_a_product_that_takes_too_much_memory_is_unresolved_with_that_cause(
         "time.sleep(30)\n"
     )
     patch = patch_with(workspaces, task, lambda root: (root / product).write_text(greedy))
-    found = verify(task, patch, environments.of(task), Court(workspaces, sandbox, limits), "v")
+    found = verify(task, patch, environments.of(task), VerifierContext(workspaces, sandbox, limits), "v")
     assert found.outcome is Outcome.UNRESOLVED and "more memory" in found.cause
 
 
@@ -279,11 +279,11 @@ def test_g17_a_missing_interpreter_is_no_verdict(
 ) -> None:
     broken = Environment("x", Path("/usr/bin/no-such-python"), (), {})
     with pytest.raises(VerifierBroken, match="did not start"):
-        verify(task, task.gold_patch, broken, Court(workspaces, sandbox, limits), "v")
+        verify(task, task.gold_patch, broken, VerifierContext(workspaces, sandbox, limits), "v")
 
 
 def test_g22_a_test_patch_that_does_not_apply_is_no_verdict(
-    task: Task, environments: HarnessEnvironment, court: Court
+    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext
 ) -> None:
     broken = task.model_copy(
         update={
@@ -293,7 +293,7 @@ def test_g22_a_test_patch_that_does_not_apply_is_no_verdict(
         }
     )
     with pytest.raises(VerifierBroken, match="test patch"):
-        verify(broken, "", environments.of(task), court, "v")
+        verify(broken, "", environments.of(task), verifier_context, "v")
 
 
 def test_a_patch_that_does_not_apply_is_unresolved_with_its_cause(verdict_of: Judge) -> None:
@@ -367,7 +367,7 @@ def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
     for task in micro[0][:3]:
         actions = gold_actions(workspaces.effect(task, task.gold_patch))
         workspace = workspaces.create(task, "gold")
-        hands = Hands(workspace, sandbox, environments.of(task), arm.scaffold, limits)
+        tool_context = ToolContext(workspace, sandbox, environments.of(task), arm.scaffold, limits)
         model = ScriptedModel([render(action) for action in actions])
         rollout(
             Assignment(
@@ -377,7 +377,7 @@ def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
                 0,
                 0.0,
                 Delivery(candidates=0),
-                hands,
+                tool_context,
                 model,
                 lambda: 0.0,
                 lambda step: None,
@@ -416,13 +416,13 @@ def test_gold_that_no_file_tool_can_play_goes_through_commands(
 
     patch = patch_with(workspaces, task, change)
     workspace = workspaces.create(task, "gold")
-    hands = Hands(workspace, sandbox, environments.of(task), arm.scaffold, limits)
+    tool_context = ToolContext(workspace, sandbox, environments.of(task), arm.scaffold, limits)
     actions = gold_actions(workspaces.effect(task, patch))
     model = ScriptedModel([render(action) for action in actions])
     longer = (
-        hands
-        if hands.limits.steps > len(actions)
-        else Hands(
+        tool_context
+        if tool_context.limits.steps > len(actions)
+        else ToolContext(
             workspace, sandbox, environments.of(task), arm.scaffold, limits.model_copy(update={"steps": 20})
         )
     )
@@ -466,31 +466,35 @@ def test_v3_a_product_that_equals_everything_equals_nothing_but_itself_to_tests(
     level_1: tuple[Task, GitWorkspaces], environments: HarnessEnvironment, sandbox: Sandbox, limits: Limits
 ) -> None:
     task, workspaces = level_1
-    court = Court(workspaces, sandbox, limits)
+    verifier_context = VerifierContext(workspaces, sandbox, limits)
     patch = only("shows an equal text", task, workspaces)
-    found = verify(task, patch, environments.of(task), court, "v")
+    found = verify(task, patch, environments.of(task), verifier_context, "v")
     assert found.outcome is Outcome.UNRESOLVED
     assert set(found.fail_to_pass.values()) == {TestOutcome.FAILED}
-    gold = verify(task, task.gold_patch, environments.of(task), court, "v")
+    gold = verify(task, task.gold_patch, environments.of(task), verifier_context, "v")
     assert gold.outcome is Outcome.RESOLVED and gold.canaries.startswith("varied: test_")
 
 
 def test_v3_what_a_copy_leaves_in_the_product_does_not_help_the_test_it_is_a_copy_of(
-    task: Task, environments: HarnessEnvironment, court: Court
+    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext
 ) -> None:
     """An ordinary mistake: the first answer is kept, and not given. The test alone fails, and so does it beside its copies."""
     function = task.fail_to_pass[0].partition("::test_")[2]
     path = task.modified_files[0]
-    workspace = with_gold(task, court.workspaces)
+    workspace = with_gold(task, verifier_context.workspaces)
     source = (workspace.root / path).read_text()
     workspace.close()
     forgetful = (
         f"\n\n_kept = {{}}\n_{function} = {function}\n\n\ndef {function}(*given):\n    if repr(given) in _kept:\n"
         f"        return _kept[repr(given)]\n    _kept[repr(given)] = _{function}(*given)\n"
     )
-    patch = patch_with(court.workspaces, task, lambda root: (root / path).write_text(f"{source}{forgetful}"))
+    patch = patch_with(
+        verifier_context.workspaces, task, lambda root: (root / path).write_text(f"{source}{forgetful}")
+    )
     for isolation in Isolation:
-        found = verify(task, patch, environments.of(task), replace(court, isolation=isolation), "v")
+        found = verify(
+            task, patch, environments.of(task), replace(verifier_context, isolation=isolation), "v"
+        )
         assert found.outcome is Outcome.UNRESOLVED, (isolation, found.cause)
         assert set(found.fail_to_pass.values()) == {TestOutcome.FAILED}, isolation
 
@@ -500,7 +504,7 @@ def test_v3_what_is_lied_only_once_is_told_by_a_copy_that_comes_first(
 ) -> None:
     task, workspaces = level_1
     function = task.fail_to_pass[0].partition("::test_")[2]
-    court = Court(workspaces, sandbox, limits)
+    verifier_context = VerifierContext(workspaces, sandbox, limits)
     source = (workspaces.base_file(task, task.modified_files[0]) or b"").decode()
     lying = (
         "_seen = {}\nclass _Text(str):\n    def __eq__(self, other):\n"
@@ -511,7 +515,7 @@ def test_v3_what_is_lied_only_once_is_told_by_a_copy_that_comes_first(
     patch = patch_with(
         workspaces, task, lambda root: (root / task.modified_files[0]).write_text(f"{source}\n{lying}")
     )
-    found = verify(task, patch, environments.of(task), court, "v")
+    found = verify(task, patch, environments.of(task), verifier_context, "v")
     assert found.outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED), found
 
 
@@ -529,15 +533,19 @@ def test_with_tests_in_a_tree_of_their_own_the_product_finds_none_of_them(
     patch = patch_with(
         workspaces, task, lambda root: (root / product).write_text(fixed.content.decode() + reading)
     )
-    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
-    assert verify(task, patch, environments.of(task), court, "v").outcome is Outcome.RESOLVED
+    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    assert verify(task, patch, environments.of(task), verifier_context, "v").outcome is Outcome.RESOLVED
 
 
 @pytest.mark.parametrize(
     "package", ["sitecustomize", "usercustomize", "_virtualenv", "_distutils_hack", "encodings"]
 )
 def test_nothing_of_the_tree_is_found_by_the_interpreter_as_it_starts(
-    package: str, task: Task, environments: HarnessEnvironment, court: Court, workspaces: GitWorkspaces
+    package: str,
+    task: Task,
+    environments: HarnessEnvironment,
+    verifier_context: VerifierContext,
+    workspaces: GitWorkspaces,
 ) -> None:
     """In repositories of the benchmark the tree stands on the module path from the start."""
     own = environments.of(task)
@@ -548,8 +556,8 @@ def test_nothing_of_the_tree_is_found_by_the_interpreter_as_it_starts(
         task.model_copy(update={"environment": f"{task.repo}@1"}),
         begins,
         on_path,
-        court.sandbox,
-        court.limits,
+        verifier_context.sandbox,
+        verifier_context.limits,
     )
     begins.close()
     assert ran.started and ran.finished is not None, ran.result.text()
@@ -667,26 +675,30 @@ def test_c4_tests_that_a_product_rewrites_while_they_run_are_tampering(
 
 
 def test_v6_a_pytest_under_test_that_cannot_be_imported_is_unresolved_with_its_cause(
-    verdict_of: Judge, task: Task, environments: HarnessEnvironment, court: Court, workspaces: GitWorkspaces
+    verdict_of: Judge,
+    task: Task,
+    environments: HarnessEnvironment,
+    verifier_context: VerifierContext,
+    workspaces: GitWorkspaces,
 ) -> None:
     """Whatever the product is, of what belongs to the runner nothing of the tree is imported before the report has begun."""
     own = task.model_copy(update={"repo": OWN_RUNNER, "environment": "pytest-dev/pytest@1"})
     broken = workspaces.create(task, "w")
     broken.write_file("pytest.py", b"raise KeyError('a bad patch')\n")
-    ran = run_tests(own, broken, environments.of(task), court.sandbox, court.limits)
+    ran = run_tests(own, broken, environments.of(task), verifier_context.sandbox, verifier_context.limits)
     broken.close()
     assert ran.started and ran.finished is None
     assert ran.failure == "importing pytest failed: KeyError: 'a bad patch'"
 
 
 def test_v10_a_task_without_test_targets_runs_the_whole_suite(
-    task: Task, environments: HarnessEnvironment, court: Court, workspaces: GitWorkspaces
+    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext, workspaces: GitWorkspaces
 ) -> None:
     whole = task.model_copy(update={"environment": f"{task.repo}@1", "test_targets": ()})
     assert invocation(whole, (), ("tests/test_more.py",)).arguments == ("--as-configured",)
     django = whole.model_copy(update={"runner": Runner.DJANGO})
     assert invocation(django, (), ("more.tests",)).arguments == ()
-    found = verify(whole, task.gold_patch, environments.of(task), court, "v")
+    found = verify(whole, task.gold_patch, environments.of(task), verifier_context, "v")
     assert found.outcome is Outcome.RESOLVED
 
 
@@ -709,25 +721,33 @@ def of_a_repository(task: Task, tests: dict[str, str], ids: tuple[str, ...]) -> 
 
 
 def test_v10_a_repository_is_tested_as_it_configures_its_runner(
-    task: Task, environments: HarnessEnvironment, court: Court
+    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext
 ) -> None:
     function = task.fail_to_pass[0].partition("::test_")[2]
     text = f"import {task.modified_files[0].removesuffix('.py')} as product\n\n\ndef check_it():\n    assert product.{function}\n"
     tests = {"pytest.ini": "[pytest]\npython_functions = check_*\n", "tests/test_units.py": text}
     own = of_a_repository(task, tests, ("tests/test_units.py::check_it",))
-    assert verify(own, task.gold_patch, environments.of(task), court, "v").outcome is Outcome.RESOLVED
+    assert (
+        verify(own, task.gold_patch, environments.of(task), verifier_context, "v").outcome is Outcome.RESOLVED
+    )
 
 
 @pytest.mark.parametrize("kind", ["str", "int", "object"])
 def test_v3_in_a_repository_of_its_own_what_equals_everything_is_tampering(
-    state: Path, sandbox: Sandbox, environments: HarnessEnvironment, court: Court, kind: str
+    state: Path,
+    sandbox: Sandbox,
+    environments: HarnessEnvironment,
+    verifier_context: VerifierContext,
+    kind: str,
 ) -> None:
     """However many other values the copy that must pass compares with: that it fails then tells nothing, and the other one does."""
     tasks, mirrors = MicroSuite(state / "suites", 0, 0).load()
     task = tasks[0]
     place = state / "workspaces" / f"{os.getpid()}-own"
     own_mirrors = {f"own:{task.repo}": mirrors[f"{task.suite}:{task.repo}"]}
-    court = replace(court, workspaces=GitWorkspaces(own_mirrors, state / "own-exports", place, sandbox.owner))
+    verifier_context = replace(
+        verifier_context, workspaces=GitWorkspaces(own_mirrors, state / "own-exports", place, sandbox.owner)
+    )
     function = task.fail_to_pass[0].partition("::test_")[2]
     product = task.modified_files[0]
     text = f"from {product.removesuffix('.py')} import {function}\n\n\ndef test_it():\n    assert {function}(1) == 'seven'\n"
@@ -737,14 +757,14 @@ def test_v3_in_a_repository_of_its_own_what_equals_everything_is_tampering(
         f"class Equal({kind}):\n    def __eq__(self, other):\n        return True\n    __hash__ = None\n\n\n"
         f"def {function}(*given):\n    return Equal()\n"
     )
-    patch = patch_with(court.workspaces, own, lambda root: (root / product).write_text(source))
-    assert verify(own, patch, environments.of(task), court, "v").outcome is Outcome.TAMPERED
+    patch = patch_with(verifier_context.workspaces, own, lambda root: (root / product).write_text(source))
+    assert verify(own, patch, environments.of(task), verifier_context, "v").outcome is Outcome.TAMPERED
     honest = patch_with(
-        court.workspaces,
+        verifier_context.workspaces,
         own,
         lambda root: (root / product).write_text(f"def {function}(*given):\n    return 'seven'\n"),
     )
-    assert verify(own, honest, environments.of(task), court, "v").outcome is Outcome.RESOLVED
+    assert verify(own, honest, environments.of(task), verifier_context, "v").outcome is Outcome.RESOLVED
 
 
 @pytest.mark.parametrize(
@@ -757,22 +777,22 @@ def test_v3_in_a_repository_of_its_own_what_equals_everything_is_tampering(
     ids=("code of a hook", "code of a method", "defaults"),
 )
 def test_v3_what_a_function_of_the_runner_s_does_is_watched_and_not_only_which_it_is(
-    task: Task, environments: HarnessEnvironment, court: Court, swapped: str
+    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext, swapped: str
 ) -> None:
     product = task.modified_files[0]
     patch = patch_with(
-        court.workspaces,
+        verifier_context.workspaces,
         task,
         lambda root: (root / product).write_text(f"{swapped}{(root / product).read_text()}"),
     )
-    assert verify(task, patch, environments.of(task), court, "v").outcome is Outcome.TAMPERED
+    assert verify(task, patch, environments.of(task), verifier_context, "v").outcome is Outcome.TAMPERED
 
 
 def test_tests_in_a_process_of_their_own_judge_by_plain_data_and_no_lie_crosses(
     level_1: tuple[Task, GitWorkspaces], environments: HarnessEnvironment, sandbox: Sandbox, limits: Limits
 ) -> None:
     task, workspaces = level_1
-    apart = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    apart = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
     names = ("shows an equal text", "leaves with 0, when called", "another AssertionError, at import")
     for name in names:
         found = verify(task, only(name, task, workspaces), environments.of(task), apart, "v")
@@ -792,8 +812,8 @@ def test_a_product_that_knows_its_caller_finds_none_in_another_process(
     patch = patch_with(
         workspaces, task, lambda root: deceive(root, product, task, "co_name.startswith('{}')")
     )
-    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
-    found = verify(task, patch, environments.of(task), court, "v")
+    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    found = verify(task, patch, environments.of(task), verifier_context, "v")
     assert found.outcome is Outcome.UNRESOLVED and "FAIL_TO_PASS" in found.cause
 
 
@@ -823,8 +843,8 @@ for name in ("decode", "raw_decode"):
         task,
         lambda root: (root / product).write_text(gold_sources(task, workspaces)[product] + own),
     )
-    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
-    found = verify(task, patch, environments.of(task), court, "v")
+    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    found = verify(task, patch, environments.of(task), verifier_context, "v")
     assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
 
 
@@ -852,9 +872,9 @@ def test_tests_that_hand_over_more_than_data_are_refused_by_name(
     task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
 ) -> None:
     handing = with_test(task, "def test_{0}():\n    {0}(open('/dev/null'))\n")
-    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
     with pytest.raises(VerifierBroken, match=f"{task.instance_id} cannot run in a process of their own"):
-        verify(handing, task.gold_patch, environments.of(task), court, "v")
+        verify(handing, task.gold_patch, environments.of(task), verifier_context, "v")
 
 
 @pytest.mark.parametrize(
@@ -876,9 +896,9 @@ def test_what_tests_made_that_is_more_than_its_attributes_is_refused_too(
     made: str,
 ) -> None:
     handing = with_test(task, made.replace("{", "{{") + "\n\ndef test_{0}():\n    {0}(made)\n")
-    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
     with pytest.raises(VerifierBroken, match="cannot cross"):
-        verify(handing, task.gold_patch, environments.of(task), court, "v")
+        verify(handing, task.gold_patch, environments.of(task), verifier_context, "v")
 
 
 OF_ITS_PROCESS = {
@@ -946,11 +966,11 @@ def test_a_product_apart_holds_no_verdict_up_when_its_tests_are_over(
         (root / product).write_text(gold_sources(task, workspaces)[product] + own)
 
     patch = patch_with(workspaces, task, lingers)
-    court = Court(
+    verifier_context = VerifierContext(
         workspaces, sandbox, limits.model_copy(update={"verify_s": 60.0}), isolation=Isolation.PROCESS
     )
     begun = time.monotonic()
-    assert verify(task, patch, environments.of(task), court, "v").outcome is Outcome.RESOLVED
+    assert verify(task, patch, environments.of(task), verifier_context, "v").outcome is Outcome.RESOLVED
     assert time.monotonic() - begun < 30, "half of what the limit allows"
 
 
@@ -977,7 +997,7 @@ def test_tests_that_were_not_written_here_have_all_that_pytest_offers(
     task: Task,
     environments: HarnessEnvironment,
     workspaces: GitWorkspaces,
-    court: Court,
+    verifier_context: VerifierContext,
     state: Path,
 ) -> None:
     """A gate of evolution runs a repository's own tests in the harness's environment."""
@@ -994,9 +1014,12 @@ def test_tests_that_were_not_written_here_have_all_that_pytest_offers(
     )  # fmt: skip
     mirrors = {f"evolve:{task.repo}": workspaces._mirrors[f"{task.suite}:{task.repo}"]}
     trees = GitWorkspaces(
-        mirrors, state / "exports", state / "workspaces" / f"{os.getpid()}-own", court.sandbox.owner
+        mirrors,
+        state / "exports",
+        state / "workspaces" / f"{os.getpid()}-own",
+        verifier_context.sandbox.owner,
     )
-    found = verify(own, "", environments.of(own), replace(court, workspaces=trees), "v")
+    found = verify(own, "", environments.of(own), replace(verifier_context, workspaces=trees), "v")
     assert found.outcome is Outcome.RESOLVED, found.cause
 
 
@@ -1008,7 +1031,7 @@ def test_what_a_product_makes_too_large_or_too_deep_to_be_handed_back_fails_the_
         task,
         "def test_{0}():\n    with pytest.raises(Exception) as caught:\n        {0}(1)\n    {0}(caught.value)\n",
     )
-    court = Court(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
     product = task.modified_files[0]
     for case, does in (
         (returned, "return 'x' * (20 << 20)"),
@@ -1017,30 +1040,34 @@ def test_what_a_product_makes_too_large_or_too_deep_to_be_handed_back_fails_the_
         source = (workspaces.base_file(task, product) or b"").decode()
         hostile = re.sub(r"^( +)return .*$", rf"\1{does}", source, flags=re.MULTILINE)
         patch = patch_with(workspaces, task, lambda root, text=hostile: (root / product).write_text(text))  # type: ignore[misc]
-        assert verify(case, patch, environments.of(task), court, "v").outcome is Outcome.UNRESOLVED
+        assert verify(case, patch, environments.of(task), verifier_context, "v").outcome is Outcome.UNRESOLVED
 
 
 def test_v3_a_test_that_passes_although_it_may_fail_is_no_tampering(
-    task: Task, environments: HarnessEnvironment, court: Court
+    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext
 ) -> None:
     expected = with_test(task, "@pytest.mark.xfail\ndef test_{0}():\n    assert callable({0})\n")
-    found = verify(expected, task.gold_patch, environments.of(task), court, "v")
+    found = verify(expected, task.gold_patch, environments.of(task), verifier_context, "v")
     assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
 
 
 def test_v3_a_copy_that_cannot_be_imported_keeps_no_real_test_from_running(
-    task: Task, environments: HarnessEnvironment, court: Court
+    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext
 ) -> None:
     """As a repository configures pytest, one module that cannot be imported ends the run."""
     name = task.fail_to_pass[0].partition("::")[0]
     named = with_test(
         task, f"assert __file__.endswith('{name}')\n\n\ndef test_{{0}}():\n    assert callable({{0}})\n"
     )
-    workspace = with_gold(named, court.workspaces)
+    workspace = with_gold(named, verifier_context.workspaces)
     files = {each.partition("::")[0] for each in (*task.fail_to_pass, *task.pass_to_pass)}
     own = {"suite": "swe-bench-cl", "environment": f"{task.repo}@1", "test_targets": tuple(sorted(files))}
     ran = run_tests(
-        named.model_copy(update=own), workspace, environments.of(task), court.sandbox, court.limits
+        named.model_copy(update=own),
+        workspace,
+        environments.of(task),
+        verifier_context.sandbox,
+        verifier_context.limits,
     )
     workspace.close()
     assert {outcome for found in ran.seen.values() for outcome in found} == {TestOutcome.PASSED}
@@ -1049,14 +1076,14 @@ def test_v3_a_copy_that_cannot_be_imported_keeps_no_real_test_from_running(
 
 
 def test_v4_folders_and_links_at_every_name_of_a_canary_are_no_infrastructure_error(
-    task: Task, environments: HarnessEnvironment, court: Court, workspaces: GitWorkspaces
+    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext, workspaces: GitWorkspaces
 ) -> None:
     workspace = with_gold(task, workspaces)
     for at, word in enumerate(WORDS):
         for name in ("test", *(Path(test.partition("::")[0]).stem for test in task.fail_to_pass)):
             taken = workspace.root / f"tests/{name}_{word}.py"
             taken.symlink_to("/etc/passwd") if at % 2 else taken.mkdir()
-    ran = run_tests(task, workspace, environments.of(task), court.sandbox, court.limits)
+    ran = run_tests(task, workspace, environments.of(task), verifier_context.sandbox, verifier_context.limits)
     workspace.close()
     assert ran.finished == 1 and ran.tampering == () and ran.canaries.startswith("varied: ")
 

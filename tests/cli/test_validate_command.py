@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.cli.test_commands import looper, one_line
 
-from looper.bench.verify import Judgement
+from looper.bench.verify import TestReport
 from looper.cli import validating
 from looper.cli.settings import settings
 from looper.cli.wiring import every_task
@@ -41,7 +41,7 @@ def test_a_task_that_breaks_ends_no_other(state: Path, monkeypatch: pytest.Monke
     tasks = select_tasks(every_task(selection, at)[0], selection)
     real = validating.verify
 
-    def breaks(task: Task, *rest: Any) -> Judgement:
+    def breaks(task: Task, *rest: Any) -> TestReport:
         if task.instance_id == tasks[0].instance_id:
             raise ValueError("something odd")
         return real(task, *rest)

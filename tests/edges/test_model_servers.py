@@ -18,8 +18,8 @@ from tests.fakes.scripted_http import LAST_CHUNK, Answer, ScriptedServer, chunk,
 from looper.edges import doctor
 from looper.edges.models import http
 from looper.edges.models.anthropic import AnthropicModel
-from looper.edges.models.flights import Flights
-from looper.edges.models.http import Patience
+from looper.edges.models.flights import RequestsInFlight
+from looper.edges.models.http import Timeouts
 from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
@@ -47,7 +47,7 @@ from looper.errors import (
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.trajectory import FinishReason, Reply
 
-PATIENCE = Patience(first_byte_s=2.0, between_s=1.0)
+PATIENCE = Timeouts(first_byte_s=2.0, between_s=1.0)
 REQUEST = ChatRequest(
     conversation="c",
     messages=(("system", "You fix things."), ("user", "Fix this.")),
@@ -68,11 +68,11 @@ class Client:
     def make(self, url: str) -> ChatModel:
         match self.name:
             case "ollama":
-                return OllamaModel("m", base_url=url, context_tokens=2048, patience=PATIENCE)
+                return OllamaModel("m", base_url=url, context_tokens=2048, timeouts=PATIENCE)
             case "openai":
-                return OpenAICompatibleModel("m", "", base_url=url, context_tokens=2048, patience=PATIENCE)
+                return OpenAICompatibleModel("m", "", base_url=url, context_tokens=2048, timeouts=PATIENCE)
             case _:
-                return AnthropicModel("m", "a key", base_url=url, context_tokens=2048, patience=PATIENCE)
+                return AnthropicModel("m", "a key", base_url=url, context_tokens=2048, timeouts=PATIENCE)
 
     def text(self, text: str) -> bytes:
         match self.name:
@@ -282,7 +282,7 @@ def test_l11_a_model_that_was_replaced_stops_the_run() -> None:
         version,
     ]
     with ScriptedServer(*answers) as server:
-        model = OllamaModel("m", base_url=server.url, context_tokens=2048, patience=PATIENCE)
+        model = OllamaModel("m", base_url=server.url, context_tokens=2048, timeouts=PATIENCE)
         found = model.identity()
         assert (found.digest, found.quantisation, found.backend_version) == ("d1", "Q4_K_M", "0.9.9")
         with pytest.raises(ModelMissing, match="another m"):
@@ -292,7 +292,7 @@ def test_l11_a_model_that_was_replaced_stops_the_run() -> None:
 def test_a_model_that_was_not_pulled_is_named_with_the_command_that_gets_it() -> None:
     with ScriptedServer(whole(200, b'{"models":[]}')) as server:
         with pytest.raises(ModelMissing, match="ollama pull qwen:7b"):
-            OllamaModel("qwen:7b", base_url=server.url, context_tokens=2048, patience=PATIENCE).identity()
+            OllamaModel("qwen:7b", base_url=server.url, context_tokens=2048, timeouts=PATIENCE).identity()
 
 
 def quick(model: ChatModel, **options: Any) -> tuple[RetryingModel, list[float]]:
@@ -948,12 +948,12 @@ def test_ollama_refuses_what_does_not_fit_instead_of_dropping_its_middle() -> No
 
 def test_m14_a_server_may_think_long_and_not_pause_long(client: Client) -> None:
     """The first word may take `first_byte_s`, each one after it `between_s`; a sign of life counts, a head does not."""
-    patience = Patience(first_byte_s=2.0, between_s=0.4)
+    timeouts = Timeouts(first_byte_s=2.0, between_s=0.4)
     slow = [client.stream()[0], 1.0, *client.stream(client.text("a"))[1:]]
     end = [chunk(client.text("b")), chunk(client.end()), LAST_CHUNK]
     with ScriptedServer([*slow, 0.2, *end], [*slow, 1.0, *end]) as server:
         model = client.make(server.url)
-        model._server._patience = patience  # type: ignore[attr-defined]
+        model._server._patience = timeouts  # type: ignore[attr-defined]
         assert model.reply(REQUEST).text == "ab"
         begun = time.monotonic()
         with pytest.raises(ModelTimeout, match="silent"):
@@ -1203,7 +1203,7 @@ def test_a_key_that_no_header_can_hold_is_refused_without_being_said(key: str) -
 
 
 def test_requests_on_their_way_to_one_server_are_counted_with_each_reply() -> None:
-    flights = Flights()
+    flights = RequestsInFlight()
     first, second = (
         RetryingModel(ScriptedModel(["<done></done>"] * 2), RetryPolicy(), flights=flights) for _ in range(2)
     )

@@ -13,8 +13,8 @@ from tests.edges.test_trainer import PROMPT, SETTINGS, experience, request_for
 
 from looper.edges.models.mlx import MlxModel
 from looper.edges.trainers.mlx import MlxTrainer
-from looper.edges.trainers.mlx_optimizer import gathered, with_mean_one
-from looper.edges.trainers.mlx_weights import cut, grown, in_no_direction, side_by_side
+from looper.edges.trainers.mlx_optimizer import accumulated, with_mean_one
+from looper.edges.trainers.mlx_weights import concatenated, random_like, truncated, widened
 from looper.errors import BadInput
 from looper.records.strategy import Anchor, Gathering, Pull
 from looper.records.training import AdapterKind, AdapterRecord, Example, Make, Objective, Turn
@@ -82,9 +82,9 @@ def test_an_endless_pull_freezes_and_a_strong_one_holds_what_mattered(
 
 def test_fisher_information_is_gathered_as_asked() -> None:
     before, now = {"w": mx.array([1.0, 3.0])}, {"w": mx.array([2.0, 0.0])}
-    found = {how: gathered(before, now, 1, how)["w"].tolist() for how in Gathering}
+    found = {how: accumulated(before, now, 1, how)["w"].tolist() for how in Gathering}
     assert found == {Gathering.LATEST: [2, 0], Gathering.SUM: [3, 3], Gathering.MEAN: [1.5, 1.5]}
-    assert gathered({}, now, 0, Gathering.SUM)["w"].tolist() == [2, 0]
+    assert accumulated({}, now, 0, Gathering.SUM)["w"].tolist() == [2, 0]
     assert with_mean_one({"w": mx.array([1.0, 3.0]), "v": mx.array([0.0, 0.0])})["w"].tolist() == [1.0, 3.0]
 
 
@@ -107,9 +107,9 @@ def test_a_cut_is_exact_at_full_rank_and_loses_the_smallest_singular_values(
     nano: MlxModel, trainer: MlxTrainer, old: AdapterRecord
 ) -> None:
     found = arrays(trainer, old)
-    whole, error = cut(found, 8)
+    whole, error = truncated(found, 8)
     assert error < 1e-6 and np.allclose(change(whole, LAYER), change(found, LAYER), atol=1e-6)
-    half, _ = cut({key: value for key, value in found.items() if key.startswith(LAYER)}, 4)
+    half, _ = truncated({key: value for key, value in found.items() if key.startswith(LAYER)}, 4)
     values = np.linalg.svd(change(found, LAYER), compute_uv=False)
     lost = np.linalg.norm(change(half, LAYER) - change(found, LAYER))
     assert lost == pytest.approx(np.sqrt((values[4:8] ** 2).sum()), rel=1e-3)
@@ -128,7 +128,7 @@ def test_grown_factors_stand_beside_old_ones_that_do_not_move(
     assert bool((after[f"{LAYER}.lora_a"][:, :8] == before[f"{LAYER}.lora_a"]).all().item())
     assert bool((after[f"{LAYER}.lora_b"][:8] == before[f"{LAYER}.lora_b"]).all().item())
     assert float(mx.abs(after[f"{LAYER}.lora_b"][8:]).max().item()) > 0
-    start, masks = grown(
+    start, masks = widened(
         before, {key: mx.zeros(value.shape) for key, value in after.items() if "lora" in key}
     )
     assert np.allclose(change(start, LAYER), change(before, LAYER), atol=1e-7), "at first nothing changes"
@@ -137,7 +137,7 @@ def test_grown_factors_stand_beside_old_ones_that_do_not_move(
 
 def test_noise_keeps_the_norm_of_every_change(trainer: MlxTrainer, old: AdapterRecord) -> None:
     found = arrays(trainer, old)
-    noise = in_no_direction(found, seed=1)
+    noise = random_like(found, seed=1)
     for name in (LAYER, "model.layers.0.mlp.up_proj"):
         ours, theirs = change(noise, name), change(found, name)
         assert np.linalg.norm(ours) == pytest.approx(np.linalg.norm(theirs), rel=1e-4)
@@ -207,7 +207,7 @@ def test_a_router_that_holds_all_alike_is_the_merge(
     (even / "adapter_config.json").write_text(config)
     ours = nano.adapted(even).first_logits(PROMPT)
     assert ours == pytest.approx(nano.adapted(trainer.folder(merged.id)).first_logits(PROMPT), abs=1e-3)
-    assert np.allclose(change(side_by_side([found], 1.0), LAYER), change(found, LAYER)), (
+    assert np.allclose(change(concatenated([found], 1.0), LAYER), change(found, LAYER)), (
         "one alone stays what it is"
     )
 

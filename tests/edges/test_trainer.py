@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.fakes.scripted_http import ScriptedServer, free_port
-from tests.fakes.scripted_http import whole as reply
+from tests.fakes.scripted_http import must_be_complete as reply
 
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.models.ollama_adapters import register
@@ -26,7 +26,7 @@ from looper.edges.trainers.encoding import (
     windows,
 )
 from looper.edges.trainers.estimate import memory_bytes
-from looper.edges.trainers.mlx import MlxTrainer, believable, whole
+from looper.edges.trainers.mlx import MlxTrainer, must_be_complete, must_have_learned
 from looper.edges.trainers.peft import from_peft, to_peft
 from looper.errors import BadInput, ModelMissing, ModelUnreachable, TrainingFailed
 from looper.nano.corpus import SLIP, episodes
@@ -419,7 +419,7 @@ def test_killed_at_any_moment_nothing_half_made_is_listed_and_the_rerun_goes_on(
     nano: MlxModel, tmp_path: Path
 ) -> None:
     request = request_for(nano)
-    whole = MlxTrainer(nano_folder(), tmp_path / "whole").train(request)
+    must_be_complete = MlxTrainer(nano_folder(), tmp_path / "whole").train(request)
     trainer = MlxTrainer(nano_folder(), tmp_path / "killed")
     begun: list[int] = []
 
@@ -435,7 +435,7 @@ def test_killed_at_any_moment_nothing_half_made_is_listed_and_the_rerun_goes_on(
         assert not trainer.folder(request.adapter_id()).exists()
     card = trainer.train(request, kill_after)
     assert begun == [0, 4, 8]
-    ours, theirs = ([point.loss for point in found.train_losses] for found in (card, whole))
+    ours, theirs = ([point.loss for point in found.train_losses] for found in (card, must_be_complete))
     assert ours == pytest.approx(theirs, rel=1e-3)
 
 
@@ -490,15 +490,15 @@ def test_g02_a_training_without_believable_figures_makes_no_adapter(
     outcome: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(TrainingFailed, match=named):
-        believable(outcome)
+        must_have_learned(outcome)
 
 
 def test_g36_a_mask_that_lost_turns_makes_no_adapter(nano: MlxModel) -> None:
     request = request_for(nano)
     asked = sum(turn.supervised for example in request.examples for turn in example.turns)
-    whole({"supervised_turns": asked - 2, "too_long": 2}, request)
+    must_be_complete({"supervised_turns": asked - 2, "too_long": 2}, request)
     with pytest.raises(TrainingFailed, match=f"10 of {asked} actions were trained on"):
-        whole({"supervised_turns": 10, "too_long": 0}, request)
+        must_be_complete({"supervised_turns": 10, "too_long": 0}, request)
 
 
 def test_a_training_that_does_not_fit_is_refused_with_the_estimate(

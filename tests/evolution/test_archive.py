@@ -17,13 +17,13 @@ from looper.records.generation import Phase
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> World:
-    world = World(tmp_path_factory.mktemp("grown"))
-    run(world.campaign, 12)
-    return world
+    run_context = World(tmp_path_factory.mktemp("grown"))
+    run(run_context.campaign, 12)
+    return run_context
 
 
-def state_of(world: World) -> State:
-    return world.promoter.ledger.state()
+def state_of(run_context: World) -> State:
+    return run_context.promoter.ledger.state()
 
 
 def test_refused_candidates_are_nobodys_parents(grown: World) -> None:
@@ -67,12 +67,12 @@ def test_parents_are_drawn_from_all_and_more_often_from_those_whose_line_wins(gr
 
 
 def test_a_campaign_with_other_parents_promotes_what_is_better_too(tmp_path: Path) -> None:
-    world = World(tmp_path, replace_rule := RULE.model_copy(update={"challengers": 40}))
-    search = replace(world.campaign.proposer, parents=ParentChoice.CLADE)  # type: ignore[type-var]
-    run(replace(world.campaign, proposer=search), replace_rule.challengers)
-    state = state_of(world)
+    run_context = World(tmp_path, replace_rule := RULE.model_copy(update={"challengers": 40}))
+    search = replace(run_context.campaign.proposer, parents=ParentChoice.CLADE)  # type: ignore[type-var]
+    run(replace(run_context.campaign, proposer=search), replace_rule.challengers)
+    state = state_of(run_context)
     assert any(found.parent != 0 for found in state.generations.values())
-    assert sum(resolved(world.active(), "unseen").values()) == 60
+    assert sum(resolved(run_context.active(), "unseen").values()) == 60
 
 
 def test_what_the_active_version_holds_and_what_it_is_without_each(grown: World, tmp_path: Path) -> None:
@@ -84,11 +84,11 @@ def test_what_the_active_version_holds_and_what_it_is_without_each(grown: World,
         without(held, held[0].number, POOR) != everything
         and "edit" not in without(held, held[0].number, POOR)["tools"]
     )
-    world = World(tmp_path)
-    run(world.campaign, 8)
-    world.promoter.roll_back()
-    assert len(lineage(state_of(world))) == sum(
-        found.phase is Phase.PROMOTED for found in state_of(world).generations.values()
+    run_context = World(tmp_path)
+    run(run_context.campaign, 8)
+    run_context.promoter.roll_back()
+    assert len(lineage(state_of(run_context))) == sum(
+        found.phase is Phase.PROMOTED for found in state_of(run_context).generations.values()
     )
 
 

@@ -8,8 +8,8 @@ from looper.records.gate import BenchmarkRule, Calibrated, Drawn
 RULE = BenchmarkRule()
 
 
-def by_gate(world: Drawn, rule: BenchmarkRule, campaigns: int) -> dict[str, Calibrated]:
-    return {found.gate: found for found in calibrated(world, rule, campaigns)}
+def by_gate(run_context: Drawn, rule: BenchmarkRule, campaigns: int) -> dict[str, Calibrated]:
+    return {found.gate: found for found in calibrated(run_context, rule, campaigns)}
 
 
 def test_d04_a_campaign_without_any_gain_promotes_less_often_than_alpha() -> None:

@@ -114,34 +114,36 @@ class World:
 
 
 def test_real_improvements_are_promoted_in_turn_and_harm_is_not(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    assert run(world.campaign, 12) == "generations"
-    state = world.promoter.ledger.state()
+    run_context = World(tmp_path)
+    assert run(run_context.campaign, 12) == "generations"
+    state = run_context.promoter.ledger.state()
     promoted = [found.title for found in state.generations.values() if found.phase is Phase.PROMOTED]
     assert promoted[0] == "edit tool" and len(promoted) == 3
     assert set(promoted) <= {"edit tool", "whole output", "room", "patience"}
-    assert sum(resolved(world.active(), "unseen").values()) == 60
+    assert sum(resolved(run_context.active(), "unseen").values()) == 60
     for harmful in ("no shell", "more words", "short output"):
-        assert world.ends().get(harmful, Phase.ARCHIVED) is Phase.ARCHIVED
-    assert {"no shell", "more words", "short output"} & set(world.ends()), "harm was tried, and refused"
+        assert run_context.ends().get(harmful, Phase.ARCHIVED) is Phase.ARCHIVED
+    assert {"no shell", "more words", "short output"} & set(run_context.ends()), "harm was tried, and refused"
     assert state.tested["development"] == 12 and state.tested["sealed"] == 3, (
         "the sealed lane is asked once by each"
     )
 
 
 def test_every_candidate_is_kept_under_its_ref_with_why_it_ended(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    run(world.campaign, 5)
-    for found in world.promoter.ledger.state().generations.values():
-        assert world.promoter.sources.at(f"refs/heads/evolve/gen-{found.number}") == found.candidate_commit
+    run_context = World(tmp_path)
+    run(run_context.campaign, 5)
+    for found in run_context.promoter.ledger.state().generations.values():
+        assert (
+            run_context.promoter.sources.at(f"refs/heads/evolve/gen-{found.number}") == found.candidate_commit
+        )
         assert found.evidence or found.phase is Phase.PROMOTED
 
 
 def test_a_campaign_ends_when_its_alpha_is_spent(tmp_path: Path) -> None:
-    world = World(tmp_path, BenchmarkRule(challengers=2))
-    assert run(world.campaign, 12) == "alpha spent" and world.asked.count("development") == 2
-    assert run(world.campaign, 12) == "alpha spent", "and stays so"
-    assert world.promoter.ledger.state().stopped == "alpha spent"
+    run_context = World(tmp_path, BenchmarkRule(challengers=2))
+    assert run(run_context.campaign, 12) == "alpha spent" and run_context.asked.count("development") == 2
+    assert run(run_context.campaign, 12) == "alpha spent", "and stays so"
+    assert run_context.promoter.ledger.state().stopped == "alpha spent"
 
 
 def interrupted(at: int) -> Callable[[Path], World]:
@@ -167,15 +169,17 @@ def test_what_the_world_breaks_is_no_decision_and_the_campaign_goes_on_as_if_not
 
 
 def test_a_move_is_tried_once_from_each_parent(tmp_path: Path) -> None:
-    world = World(tmp_path, BenchmarkRule(challengers=60))
-    run(world.campaign, 60)
-    tried = [(found.title, found.parent) for found in world.promoter.ledger.state().generations.values()]
+    run_context = World(tmp_path, BenchmarkRule(challengers=60))
+    run(run_context.campaign, 60)
+    tried = [
+        (found.title, found.parent) for found in run_context.promoter.ledger.state().generations.values()
+    ]
     assert len(tried) == len(set(tried))
 
 
 def test_a_move_changes_one_setting_and_can_take_it_back() -> None:
-    patience = next(move for move in MOVES if move.name == "patience")
-    assert "guards" not in moved(POOR, patience)
+    timeouts = next(move for move in MOVES if move.name == "patience")
+    assert "guards" not in moved(POOR, timeouts)
     careless = next(move for move in MOVES if move.name == "empty done")
     assert moved(POOR, careless)["guards"] == {**POOR["guards"], "refuse_empty_done": False}
     assert settings_of(text_of(moved(POOR, careless))) == moved(POOR, careless)
@@ -185,13 +189,15 @@ EDIT = next(move for move in MOVES if move.name == "edit tool")
 
 
 def test_canaries_go_first_and_once(tmp_path: Path) -> None:
-    world = World(tmp_path, known=canaries(POOR, EDIT, "README.md"))
-    run(world.campaign, 1)
-    assert world.asked[:2] == ["canary", "canary"] and world.promoter.ledger.state().canaries == {JUDGE: ()}
+    run_context = World(tmp_path, known=canaries(POOR, EDIT, "README.md"))
+    run(run_context.campaign, 1)
+    assert run_context.asked[:2] == ["canary", "canary"] and run_context.promoter.ledger.state().canaries == {
+        JUDGE: ()
+    }
     again = World(tmp_path, known=canaries(POOR, EDIT, "README.md"))
     run(again.campaign, 2)
     assert "canary" not in again.asked
-    assert world.promoter.ledger.state().tested["development"] == 2, "and they spend no alpha"
+    assert run_context.promoter.ledger.state().tested["development"] == 2, "and they spend no alpha"
 
 
 @pytest.mark.parametrize("name", [found.name for found in canaries(POOR, EDIT, "README.md")])
@@ -199,24 +205,24 @@ def test_a_campaign_whose_canaries_fail_does_not_start(tmp_path: Path, name: str
     """Each of them, with another end than it must have."""
     found = next(one for one in canaries(POOR, EDIT, "README.md") if one.name == name)
     wrong = replace(found, caught_by="" if found.caught_by else "benchmark")
-    world = World(tmp_path, known=(wrong,))
+    run_context = World(tmp_path, known=(wrong,))
     for _ in range(2):
         with pytest.raises(GatesUnfit, match=name):
-            run(world.campaign, 3)
-    assert not world.promoter.ledger.state().generations
+            run(run_context.campaign, 3)
+    assert not run_context.promoter.ledger.state().generations
 
 
 def test_without_a_promotion_for_long_a_campaign_ends(tmp_path: Path) -> None:
-    world = World(tmp_path, plateau=3)
-    assert run(world.campaign, 12) == "plateau"
-    phases = [found.phase for found in world.promoter.ledger.state().generations.values()]
+    run_context = World(tmp_path, plateau=3)
+    assert run(run_context.campaign, 12) == "plateau"
+    phases = [found.phase for found in run_context.promoter.ledger.state().generations.values()]
     assert Phase.PROMOTED not in phases[-3:] and Phase.PROMOTED in phases[:-3]
 
 
 def test_failures_that_are_all_alike_are_the_harness_and_end_the_campaign(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    run_context = World(tmp_path)
     scope = Scope(allowed=("somewhere",), protected=())
-    keeper = replace(world.campaign.keeper, scope=scope)
-    ended = run(replace(world.campaign, keeper=keeper), 12)
+    keeper = replace(run_context.campaign.keeper, scope=scope)
+    ended = run(replace(run_context.campaign, keeper=keeper), 12)
     assert ended.startswith("suspect the harness: 3 candidates in a row ended with: scope")
-    assert len(world.promoter.ledger.state().generations) == 3
+    assert len(run_context.promoter.ledger.state().generations) == 3

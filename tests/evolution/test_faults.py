@@ -84,9 +84,9 @@ def test_l08_stash_index_and_untracked_files_of_a_person_are_as_they_were(root: 
 
 
 def test_l24_d09_after_a_restart_every_counter_is_what_the_events_say(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    run(world.campaign, 4)
-    events = world.promoter.ledger.events()
+    run_context = World(tmp_path)
+    run(run_context.campaign, 4)
+    events = run_context.promoter.ledger.events()
     again = tmp_path / "again"
     again.mkdir()
     stream = Stream(again, "events", Event)
@@ -126,10 +126,10 @@ class Series(World):
     ids=["flat", "falling", "noisy", "rising"],
 )
 def test_l27_a_plateau_is_what_does_not_rise(tmp_path: Path, gains: Callable[[int], int], ended: str) -> None:
-    world = Series(tmp_path, gains)
-    assert run(world.campaign, 6) == ended
+    run_context = Series(tmp_path, gains)
+    assert run(run_context.campaign, 6) == ended
     if ended == "plateau":
-        assert len(world.promoter.ledger.state().generations) == 3
+        assert len(run_context.promoter.ledger.state().generations) == 3
 
 
 NUMBERS = [
@@ -215,20 +215,20 @@ def test_d05_a_task_without_a_verdict_is_no_failure_of_one_side(tmp_path: Path) 
 
 
 def test_c04_a_score_of_nothing_is_a_score_and_no_score_is_none(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    search = world.campaign.proposer
+    run_context = World(tmp_path)
+    search = run_context.campaign.proposer
     only = replace(search, screen=lambda parent, moves: {"short output": 0.0})  # type: ignore[type-var]
-    proposal = only.propose(world.promoter.ledger.state())
+    proposal = only.propose(run_context.promoter.ledger.state())
     assert proposal is not None and proposal.title == "short output"
     none = replace(search, screen=lambda parent, moves: {})  # type: ignore[type-var]
-    assert none.propose(world.promoter.ledger.state()) is None
+    assert none.propose(run_context.promoter.ledger.state()) is None
 
 
 def test_d02_what_is_chosen_has_no_better_beside_it(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    run_context = World(tmp_path)
     rates = {"short output": 0.2, "whole output": 0.8, "room": 0.5}
-    search = replace(world.campaign.proposer, screen=lambda parent, moves: rates)  # type: ignore[type-var]
-    proposal = search.propose(world.promoter.ledger.state())
+    search = replace(run_context.campaign.proposer, screen=lambda parent, moves: rates)  # type: ignore[type-var]
+    proposal = search.propose(run_context.promoter.ledger.state())
     assert proposal is not None and rates[proposal.title] == max(rates.values())
 
 
@@ -239,52 +239,53 @@ def test_d01_every_option_of_a_closed_set_is_a_name_of_its_own() -> None:
         )
 
 
-def reported_generation(world: World) -> int:
+def reported_generation(run_context: World) -> int:
     """One generation of the search, before it is judged."""
     from looper.evolution.cycle import admitted, carry_on
 
-    state = world.promoter.ledger.state()
-    proposal = world.campaign.proposer.propose(state)
+    state = run_context.promoter.ledger.state()
+    proposal = run_context.campaign.proposer.propose(state)
     assert proposal is not None
-    found = admitted(world.campaign, proposal)
+    found = admitted(run_context.campaign, proposal)
     while found.phase is not Phase.REPORTED:
-        carry_on(world.campaign, found)
-        found = world.promoter.ledger.state().generation(found.number)
-    move(world.promoter.ledger, found, Phase.JUDGING)
+        carry_on(run_context.campaign, found)
+        found = run_context.promoter.ledger.state().generation(found.number)
+    move(run_context.promoter.ledger, found, Phase.JUDGING)
     return found.number
 
 
 def test_c15_a_gate_that_breaks_is_an_error_and_no_verdict(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    number = reported_generation(world)
+    run_context = World(tmp_path)
+    number = reported_generation(run_context)
 
     def style_gate(candidate: Candidate) -> Found:
         raise TypeError("style_gate() got an unexpected keyword argument")
 
-    keeper = replace(world.campaign.keeper, gates=(style_gate,))
+    keeper = replace(run_context.campaign.keeper, gates=(style_gate,))
     with pytest.raises(VerifierBroken, match="The style gate broke: TypeError"):
-        judged(keeper, world.promoter.ledger.state().generation(number))
-    found = world.promoter.ledger.state().generation(number)
+        judged(keeper, run_context.promoter.ledger.state().generation(number))
+    found = run_context.promoter.ledger.state().generation(number)
     assert (found.phase, found.cause, found.verdict) == (Phase.INFRA_ERROR, Cause.JUDGE, None)
     assert found.judged[-1].outcome is GateOutcome.ERROR
 
 
 def test_l09_every_gate_sees_the_commit_that_was_reported(tmp_path: Path) -> None:
-    world = World(tmp_path)
-    number = reported_generation(world)
+    run_context = World(tmp_path)
+    number = reported_generation(run_context)
     seen: list[str] = []
 
     def first_gate(candidate: Candidate) -> Found:
         seen.append(candidate.commit)
-        tree = world.promoter.sources.tree_of(candidate.commit)
+        tree = run_context.promoter.sources.tree_of(candidate.commit)
         return GateResult(
             gate="first", outcome=GateOutcome.PASS, evidence="", candidate_hash=tree
         ), Cause.NONE
 
     judged(
-        replace(world.campaign.keeper, gates=(first_gate,)), world.promoter.ledger.state().generation(number)
+        replace(run_context.campaign.keeper, gates=(first_gate,)),
+        run_context.promoter.ledger.state().generation(number),
     )
-    found = world.promoter.ledger.state().generation(number)
+    found = run_context.promoter.ledger.state().generation(number)
     assert seen == [found.candidate_commit] and all(
         one.candidate_hash == found.candidate_hash for one in found.judged
     )
@@ -293,9 +294,9 @@ def test_l09_every_gate_sees_the_commit_that_was_reported(tmp_path: Path) -> Non
 def test_reports_are_made_anew_from_the_ledger(tmp_path: Path) -> None:
     from looper.views.evolution import derived
 
-    world = World(tmp_path)
-    run(world.campaign, 3)
-    ledger = world.promoter.ledger
+    run_context = World(tmp_path)
+    run(run_context.campaign, 3)
+    ledger = run_context.promoter.ledger
     once = dict(derived(ledger.events(), ledger.state(), lambda key: "text"))
     assert once == dict(derived(ledger.events(), ledger.state(), lambda key: "text"))
     assert {"programs/gen-1.md", "programs/gen-1-report.json", "fitness-log.jsonl", "lessons.jsonl"} <= set(

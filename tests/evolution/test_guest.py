@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from looper.agent.loop import Assignment
-from looper.agent.tools import Hands
+from looper.agent.tools import ToolContext
 from looper.cli.lanes import lane_run
 from looper.cli.settings import Settings
 from looper.cli.settings import settings as looper_settings
@@ -105,7 +105,7 @@ def test_what_a_guest_sends_its_model_ends_the_guest_and_not_the_run(
     workspace = workspaces.create(task, "guest")
     of = Assignment(
         "candidate/0/t", 1, task, 1, 0.0, Delivery(candidates=0),
-        Hands(workspace, sandbox, environment, arm.scaffold, limits), Cut([]),
+        ToolContext(workspace, sandbox, environment, arm.scaffold, limits), Cut([]),
         time.monotonic, lambda step: None, lambda: False,
     )  # fmt: skip
     served = _Served(Guests(sandbox, environment, tmp_path), SOURCE, of, tmp_path)

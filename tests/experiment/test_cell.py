@@ -7,12 +7,12 @@ import pytest
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import SandboxUnavailable
-from looper.experiment.cell import Job, Past, Recorder, World, run_cell
+from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
 from looper.experiment.grading import GRADING, arm_names, grading_plan, trajectories
 from looper.protocols import ChatModel, Command, CommandResult, Sandbox
 from looper.records.foreign import Prediction
-from looper.records.luck import sampling_seed
 from looper.records.plan import Arm, Cell
+from looper.records.sampling import sampling_seed
 from looper.records.task import Task
 from looper.records.trajectory import Trajectory
 from looper.records.verdict import Outcome, Verdict
@@ -46,14 +46,14 @@ def test_v5_another_attempt_judges_the_same_prediction_again(
     prediction = Prediction(instance_id=task.instance_id, model="m", patch=task.gold_patch)
     plan = grading_plan(Path("p.jsonl"), [prediction], "micro", 0, GRADING)
     (made,) = trajectories(plan, [prediction], "test", "s", {task.instance_id: "e"})
-    world = World(
+    run_context = RunContext(
         workspaces, environments, FailsAtFirst(sandbox, times), no_model, "test", made={made.cell: made}
     )
     ends: list[Trajectory] = []
     verdicts: list[Verdict] = []
     recorder = Recorder(lambda step: None, ends.append, verdicts.append, lambda: False)
     cell = Cell(arm=arm_names(["m"])["m"], seed=0, instance_id=task.instance_id)
-    last = run_cell(Job(cell, plan.arms[0], task, GRADING, 2), world, recorder, Past(1))
+    last = run_cell(Job(cell, plan.arms[0], task, GRADING, 2), run_context, recorder, ResumeState(1))
     assert last.outcome is outcome and [found.attempt for found in verdicts] == [1, 2]
     assert [(end.attempt, end.patch) for end in ends] == [(1, task.gold_patch), (2, task.gold_patch)]
 

@@ -22,7 +22,7 @@ from looper.errors import (
     ModelUnfit,
     ModelUnreachable,
 )
-from looper.experiment.cell import World
+from looper.experiment.cell import RunContext
 from looper.experiment.ledger import Ledger
 from looper.experiment.pools import read_attempts
 from looper.experiment.run import INFRA_IN_A_ROW, run_plan
@@ -48,14 +48,14 @@ class Run:
 
     folder: Path
     task: Task
-    world: World
+    run_context: RunContext
     arm: Arm
     limits: Limits
 
     def play(self, *scripts: Sequence[str], model: type[ScriptedModel] = ScriptedModel) -> list[Verdict]:
         """The last verdict of each cell."""
         models = [model(script) for script in scripts]
-        world = replace(self.world, model_of=lambda arm, seed, task: models[seed])
+        run_context = replace(self.run_context, model_of=lambda arm, seed, task: models[seed])
         seeds = tuple(range(len(scripts)))
         plan = Plan(
             experiment="contained", profile="test", title="Contained", hypothesis="A cell ends alone.", factor="none",
@@ -63,14 +63,14 @@ class Run:
         )  # fmt: skip
         about = RunManifest(
             plan=plan, code_version="test", tasks=(self.task.instance_id,), tasks_hash="",
-            models={"base": models[0].identity()}, environments=("micro",), sandbox=self.world.sandbox.name,
+            models={"base": models[0].identity()}, environments=("micro",), sandbox=self.run_context.sandbox.name,
         )  # fmt: skip
         ledger = Ledger(self.folder, about)
         cells = [Cell(arm="base", seed=seed, instance_id=self.task.instance_id) for seed in seeds]
         tasks = {self.task.instance_id: self.task}
         try:
             run_plan(
-                plan, plan.arms, tasks, [[cell] for cell in cells], world, ledger, LocalEngine(2), threading.Event(), Silent()
+                plan, plan.arms, tasks, [[cell] for cell in cells], run_context, ledger, LocalEngine(2), threading.Event(), Silent()
             )  # fmt: skip
         finally:
             ledger.close()
@@ -99,8 +99,10 @@ def run(
     arm: Arm,
     limits: Limits,
 ) -> Run:
-    world = World(workspaces, environments, sandbox, lambda arm, seed, task: ScriptedModel([]), "test")
-    return Run(tmp_path / "run", task, world, arm, limits)
+    run_context = RunContext(
+        workspaces, environments, sandbox, lambda arm, seed, task: ScriptedModel([]), "test"
+    )
+    return Run(tmp_path / "run", task, run_context, arm, limits)
 
 
 DONE = "<done></done>"
@@ -170,7 +172,7 @@ TREES = {
 
 
 def test_c3_a_tree_of_any_shape_is_its_own_cells_matter(run: Run) -> None:
-    places = run.world.workspaces.create(run.task, "place").root.parent  # type: ignore[attr-defined]
+    places = run.run_context.workspaces.create(run.task, "place").root.parent  # type: ignore[attr-defined]
     before = set(places.iterdir())
     new = '<write path="new.py">x = 1\n</write>'
     found = run.play(*[[f"<bash>{command}</bash>", new, DONE, DONE] for command in TREES.values()])
@@ -287,7 +289,7 @@ def test_c6_memory_that_cannot_be_counted_costs_no_rollout(run: Run) -> None:
             return None
 
     told = Delivery(candidates=1, text="Look twice.")
-    run = replace(run, world=replace(run.world, memory_of=lambda arm, seed, task: told))
+    run = replace(run, run_context=replace(run.run_context, memory_of=lambda arm, seed, task: told))
     (verdict,) = run.play(["<bash>touch x</bash>", DONE], model=Uncounted)
     assert verdict.outcome is Outcome.UNRESOLVED and run.ends()[0].memory_tokens is None
 

@@ -10,7 +10,7 @@ import pytest
 
 from looper.records.task import Task
 from looper.records.verdict import Outcome
-from looper.views.live import goes_on_with
+from looper.views.live import resume_command
 from looper.views.runs import read_run
 
 Suite = tuple[tuple[Task, ...], dict[str, Path]]
@@ -89,9 +89,9 @@ def test_the_command_that_goes_on_with_a_grading_is_recorded_as_it_was_given(
     assert grader.grade([row(micro[0][0], "")]).returncode == 0
     run = read_run(next((grader.folder / "runs").iterdir()))
     said = f"cd {grader.folder} && looper bench verify '{grader.file}' --suite micro"
-    assert goes_on_with(run) == said and run.sessions[-1].workers == 2
+    assert resume_command(run) == said and run.sessions[-1].workers == 2
     (run.folder / "sessions.jsonl").unlink()
-    assert goes_on_with(read_run(run.folder)) == "looper bench verify 'two words.jsonl' --suite micro"
+    assert resume_command(read_run(run.folder)) == "looper bench verify 'two words.jsonl' --suite micro"
 
 
 def test_models_of_one_file_are_reported_apart(grader: Grader, micro: Suite) -> None:

@@ -15,7 +15,7 @@ from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.scripted import ScriptedModel
 from looper.errors import ModelMissing
-from looper.experiment.prove import SENTINEL
+from looper.experiment.checks import SENTINEL
 from looper.journal import read_stream
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.trajectory import Reply, Step, StopReason, Trajectory

@@ -12,9 +12,9 @@ from looper.cli.training import train_options
 from looper.edges.datasets.swe_bench import load_swe_bench
 from looper.errors import BadInput
 from looper.experiment.claims import Settings
-from looper.experiment.places import places
 from looper.experiment.plans import parse_model, plan_from_text
 from looper.experiment.schedule import by_age, changed_since, lanes, select_tasks, split_tasks
+from looper.experiment.toml_positions import places
 from looper.records.learning import Experience, Source, Split, TrainingChange, Treatment
 from looper.records.plan import ArmRole, Plan, TaskSelection
 from looper.records.task import Task

@@ -486,9 +486,13 @@ def test_the_ledger_gives_back_interrupted_cells(project: Project) -> None:
     ledger = Ledger(project.run, view.manifest)
     from looper.records.plan import Cell
 
-    past = ledger.past(Cell(arm="base", seed=0, instance_id=view.tasks[0]))
+    resume = ledger.resume(Cell(arm="base", seed=0, instance_id=view.tasks[0]))
     ledger.close()
-    assert past is not None and past.attempt == 1 and [step.index for step in past.steps] == [1, 2, 3, 4, 5]
+    assert (
+        resume is not None
+        and resume.attempt == 1
+        and [step.index for step in resume.steps] == [1, 2, 3, 4, 5]
+    )
 
 
 @pytest.mark.parametrize("descriptors", [16, 32, 64])

@@ -11,7 +11,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import Cancelled
-from looper.experiment.cell import World
+from looper.experiment.cell import RunContext
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import run_plan
 from looper.journal import read_stream
@@ -83,7 +83,7 @@ def test_p01_what_ends_after_the_run_was_stopped_is_not_recorded(
     )
     stop = threading.Event()
     model = ScriptedModel(["<bash>echo new > new.txt</bash>", "<done></done>"])
-    world = World(
+    run_context = RunContext(
         workspaces,
         environments,
         Interrupting(sandbox, during, stop.set),
@@ -99,7 +99,7 @@ def test_p01_what_ends_after_the_run_was_stopped_is_not_recorded(
                 plan.arms,
                 {task.instance_id: task},
                 [[cell]],
-                world,
+                run_context,
                 ledger,
                 LocalEngine(1),
                 stop,

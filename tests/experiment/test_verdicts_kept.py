@@ -6,9 +6,9 @@ import pytest
 
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
-from looper.edges.verdicts import KeptVerdicts
+from looper.edges.verdicts import StoredVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.experiment.cell import Job, Past, Recorder, World, run_cell
+from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
 from looper.protocols import Command, CommandResult, Sandbox
 from looper.records.model import ModelSpec
 from looper.records.plan import Arm, Cell, Limits
@@ -31,13 +31,15 @@ class Counting:
 class Bench:
     """Cells of one task whose agent writes a file and is done."""
 
-    def __init__(self, world: World, arm: Arm, limits: Limits) -> None:
-        self.world, self.arm, self.limits = world, arm, limits
+    def __init__(self, run_context: RunContext, arm: Arm, limits: Limits) -> None:
+        self.run_context, self.arm, self.limits = run_context, arm, limits
 
     def judge(self, task: Task, arm: Arm | None = None) -> Verdict:
         recorder = Recorder(lambda step: None, lambda end: None, lambda verdict: None, lambda: False)
         cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
-        return run_cell(Job(cell, arm or self.arm, task, self.limits, 1), self.world, recorder, Past(1))
+        return run_cell(
+            Job(cell, arm or self.arm, task, self.limits, 1), self.run_context, recorder, ResumeState(1)
+        )
 
 
 @pytest.fixture
@@ -55,9 +57,9 @@ def bench(
     run: str,
 ) -> Bench:
     model = ScriptedModel(['<write path="new.txt">\nnew\n</write>', "<done></done>"])
-    kept = KeptVerdicts(folder, run)
+    kept = StoredVerdicts(folder, run)
     return Bench(
-        World(workspaces, environments, counting, lambda arm, seed, task: model, "test", judged=kept),
+        RunContext(workspaces, environments, counting, lambda arm, seed, task: model, "test", judged=kept),
         arm.model_copy(update={"model": ModelSpec(backend="scripted", name="script")}),
         limits,
     )
@@ -96,7 +98,7 @@ def test_the_tests_of_equal_patches_run_once_over_all_runs(
 
 
 def test_a_damaged_verdict_was_never_judged(tmp_path: Path) -> None:
-    kept = KeptVerdicts(tmp_path, "run")
+    kept = StoredVerdicts(tmp_path, "run")
     (tmp_path / "ab").mkdir()
     (tmp_path / "ab" / "abc.json").write_text('{"cell": ')
     assert kept.get("abc") is None and kept.get("abd") is None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from looper.cli.campaigns import PLACE
-from looper.cli.repositories import Opened, opened
+from looper.cli.repositories import OpenRepository, opened
 from looper.cli.repository_steps import spawn
 from looper.cli.settings import settings as looper_settings
 from looper.evolution.state import Generation
@@ -80,7 +80,7 @@ class Shop:
             **more,
         }
 
-    def open(self, **chosen: Any) -> Opened:
+    def open(self, **chosen: Any) -> OpenRepository:
         return opened(self.root, chosen, looper_settings(), lambda line: None)
 
     def spawn(self, text: str = CONTRACT, request: str = "r", **chosen: Any) -> Generation:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from looper.agent.actions import parse
 from looper.agent.scaffold import packaged_scaffold
-from looper.agent.tools import Hands, execute
+from looper.agent.tools import ToolContext, execute
 from looper.bench.micro.level0 import _check_script
 from looper.bench.micro.levels import projects
 from looper.bench.micro.names import is_training_name
@@ -62,9 +62,11 @@ def test_simulated_observations_are_what_the_real_tools_say(
             (root / name).write_text(text)
         if sandbox.owner is not None:
             os.chown(root, sandbox.owner, sandbox.owner)
-        hands = Hands(_PlainTree(root), Owned(), environments.of(task), packaged_scaffold("terse"), limits)  # type: ignore[arg-type]
+        tool_context = ToolContext(
+            _PlainTree(root), Owned(), environments.of(task), packaged_scaffold("terse"), limits
+        )  # type: ignore[arg-type]
         turns = episode.messages[2:]
         for (_, said), (_, observed) in zip(turns[::2], turns[1::2], strict=False):
             action = parse(said).action
             assert action is not None
-            assert execute(action, hands, 10).observation.text == observed
+            assert execute(action, tool_context, 10).observation.text == observed

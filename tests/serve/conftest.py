@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from looper.serve.app import application
-from looper.serve.deeds import Deeds
-from looper.serve.door import Door, loopback_origins
+from looper.serve.audit_log import AuditLog
+from looper.serve.authenticator import Authenticator, loopback_origins
 from looper.serve.evolving import Evolving
-from looper.serve.pages import Finding, Sight
+from looper.serve.pages import Finding, PageContext
 from looper.serve.server import bound, server_of
 from looper.views.live import Projection
 
@@ -25,7 +25,7 @@ class Served:
     """A server that runs."""
 
     url: str
-    door: Door
+    auth: Authenticator
     deeds: Path
 
     @property
@@ -35,12 +35,12 @@ class Served:
     def program(self) -> httpx.Client:
         """A client with the token, as a program has it."""
         return httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {self.door.token}"}, timeout=30
+            base_url=self.url, headers={"Authorization": f"Bearer {self.auth.token}"}, timeout=30
         )
 
     def browser(self) -> httpx.Client:
         """A client that has logged in by a link, as a browser does; pages are what it asks for."""
-        entered = httpx.get(f"{self.url}/login?code={self.door.new_code()}")
+        entered = httpx.get(f"{self.url}/login?code={self.auth.new_code()}")
         assert entered.status_code == 303
         return httpx.Client(
             base_url=self.url, headers={"Accept": "text/html"}, cookies=dict(entered.cookies), timeout=30
@@ -54,16 +54,18 @@ Serving = Callable[..., "contextlib.AbstractContextManager[Served]"]
 def serving(runs: Path, deeds: Path, evolving: Evolving | None = None) -> Iterator[Served]:
     listening = bound("127.0.0.1", 0)
     port = int(listening.getsockname()[1])
-    door = Door(loopback_origins(port))
+    auth = Authenticator(loopback_origins(port))
     finding = Finding("ok", "sandbox", "bubblewrap", "")
-    sight = Sight(Projection(runs), evolving, door, lambda name: None, lambda tasks: {}, lambda: [finding])
-    server = server_of(application(sight, Deeds(deeds)))
+    page_context = PageContext(
+        Projection(runs), evolving, auth, lambda name: None, lambda tasks: {}, lambda: [finding]
+    )
+    server = server_of(application(page_context, AuditLog(deeds)))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
     try:
-        yield Served(f"http://127.0.0.1:{port}", door, deeds)
+        yield Served(f"http://127.0.0.1:{port}", auth, deeds)
     finally:
         server.should_exit = True
         thread.join(10)

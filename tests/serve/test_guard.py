@@ -15,7 +15,7 @@ import pytest
 
 from looper.journal import read_stream
 from looper.records.deed import Deed
-from looper.serve.door import Door, loopback_origins
+from looper.serve.authenticator import Authenticator, loopback_origins
 from looper.serve.guard import BODY_BYTES
 from looper.serve.streams import STREAMS
 from looper.views.live import Projection
@@ -63,14 +63,14 @@ def status(answer: bytes) -> int:
 def test_h01_a_request_for_another_name_is_refused(served: Served, host: str | None) -> None:
     line = f"Host: {host.replace('PORT', str(served.port))}\r\n" if host else ""
     answer = raw(
-        served, f"GET /status HTTP/1.0\r\n{line}Authorization: Bearer {served.door.token}\r\n\r\n".encode()
+        served, f"GET /status HTTP/1.0\r\n{line}Authorization: Bearer {served.auth.token}\r\n\r\n".encode()
     )
     assert status(answer) in (400, 403) and b'"runs"' not in answer
 
 
 def test_h01_two_names_are_refused(served: Served) -> None:
     head = f"GET /status HTTP/1.0\r\nHost: 127.0.0.1:{served.port}\r\nHost: evil\r\n"
-    assert status(raw(served, f"{head}Authorization: Bearer {served.door.token}\r\n\r\n".encode())) in (
+    assert status(raw(served, f"{head}Authorization: Bearer {served.auth.token}\r\n\r\n".encode())) in (
         400,
         403,
     )
@@ -87,7 +87,7 @@ def test_h01_its_own_names_are_answered(served: Served) -> None:
 
 @pytest.mark.parametrize("token", ["", "wrong", "Bearer", "Bearer wrong", "Basic TOKEN", "Bearer TOKENx"])
 def test_h02_without_the_token_nothing_is_told_or_done(served: Served, token: str) -> None:
-    header = {"Authorization": token.replace("TOKEN", served.door.token)}
+    header = {"Authorization": token.replace("TOKEN", served.auth.token)}
     for answer in (
         httpx.get(f"{served.url}/status", headers=header),
         httpx.post(f"{served.url}{ACTING}", headers=header, json={}),
@@ -101,14 +101,14 @@ def test_h02_a_session_that_was_made_up_is_none(served: Served) -> None:
 
 def test_a_link_logs_in_once_and_not_for_ever() -> None:
     now = [0.0]
-    door = Door(loopback_origins(1), lambda: now[0])
-    code, late = door.new_code(), door.new_code()
-    session = door.open(code)
-    assert session and door.knows_session(session) and door.open(code) is None
+    auth = Authenticator(loopback_origins(1), lambda: now[0])
+    code, late = auth.new_code(), auth.new_code()
+    session = auth.open(code)
+    assert session and auth.knows_session(session) and auth.open(code) is None
     now[0] = 601
-    assert door.open(late) is None and door.knows_session(session)
+    assert auth.open(late) is None and auth.knows_session(session)
     now[0] = 8 * 86400
-    assert not door.knows_session(session)
+    assert not auth.knows_session(session)
 
 
 # H03, H04
@@ -179,7 +179,7 @@ def test_h06_no_name_reaches_a_file_outside(served: Served, runs: Path, name: st
     outside.mkdir(exist_ok=True)
     (outside / "manifest.jsonl").write_text("the secret")
     request = f"GET {place.format(name)} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nConnection: close\r\n"
-    answer = raw(served, f"{request}Authorization: Bearer {served.door.token}\r\n\r\n".encode())
+    answer = raw(served, f"{request}Authorization: Bearer {served.auth.token}\r\n\r\n".encode())
     assert status(answer) in (400, 404, 409) and b"the secret" not in answer and b"Traceback" not in answer
 
 
@@ -196,7 +196,7 @@ def test_h08_a_hundred_idle_streams_are_refused_politely_and_a_post_still_answer
     kept: list[socket.socket] = []
     answers: list[int] = []
     request = (
-        f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {served.door.token}\r\n\r\n"
+        f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {served.auth.token}\r\n\r\n"
     ).encode()
     try:
         for _ in range(200):
@@ -228,7 +228,7 @@ def test_h09_requests_that_do_not_go_on_are_closed(served: Served) -> None:
         b"GET /status HT",
         f"GET /status HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nX: ".encode(),
         (
-            f"POST {ACTING} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {served.door.token}\r\n"
+            f"POST {ACTING} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {served.auth.token}\r\n"
             "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         ).encode(),
         b"",
@@ -246,7 +246,7 @@ def test_h09_requests_that_do_not_go_on_are_closed(served: Served) -> None:
 
 def test_h09_a_large_body_is_refused_before_it_is_read(served: Served) -> None:
     head = (
-        f"POST {ACTING} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {served.door.token}\r\n"
+        f"POST {ACTING} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nAuthorization: Bearer {served.auth.token}\r\n"
         "Content-Type: application/json\r\n"
     )
     huge = raw(served, f"{head}Content-Length: 100000000\r\n\r\n".encode() + b"x" * 1000, 1)

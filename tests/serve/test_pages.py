@@ -14,7 +14,7 @@ from looper.cli.served import Embedded
 from looper.journal import Stream, read_stream
 from looper.records.deed import Deed, DeedKind
 from looper.records.session import Session
-from looper.serve.deeds import Deeds
+from looper.serve.audit_log import AuditLog
 from looper.serve.pages import DIFF_STEPS
 from looper.views.live import Projection
 from looper.views.trajectory import PAGE, TEXT_CHARS
@@ -148,7 +148,7 @@ def test_a_decision_that_breaks_is_on_record_as_failed(tmp_path: Path) -> None:
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError):
-        Deeds(tmp_path).do(DeedKind.PROMOTE, "1", "abcdef", broken, str)
+        AuditLog(tmp_path).do(DeedKind.PROMOTE, "1", "abcdef", broken, str)
     noted = [(deed.stage.value, deed.said) for deed in read_stream(tmp_path, "deeds", Deed)]
     assert noted == [("begun", ""), ("failed", "the disk is gone")]
 

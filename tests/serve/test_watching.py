@@ -14,7 +14,7 @@ from looper.journal import RunLock, Stream, Tail
 from looper.records.session import Session
 from looper.records.verdict import Verdict
 from looper.serve.watcher import BEHIND, Watcher
-from looper.views.live import Projection, Standing, left, quiet_limit_s, standing
+from looper.views.live import Projection, RunStatus, quiet_limit_s, standing, time_left
 from looper.views.runs import RunTail, read_run
 from tests.cli.test_commands import looper
 from tests.fakes.written_run import write_run
@@ -31,27 +31,27 @@ def test_what_is_left_comes_from_what_this_process_has_done(runs: Path) -> None:
     folder = write_run(
         runs, tasks=[f"a__b-{number}" for number in range(10)], judged=lambda cell: cell.startswith("base")
     )
-    assert left(read_run(folder), time.time()) is None, "nobody is at it"
+    assert time_left(read_run(folder), time.time()) is None, "nobody is at it"
     begun(folder, 100)
     lock = RunLock(folder)
     try:
-        found = left(read_run(folder), time.time())
+        found = time_left(read_run(folder), time.time())
         assert found is not None and found.low <= found.seconds <= found.high
         assert found.seconds == pytest.approx(100, abs=5), "ten cells took 100 s, ten are left"
         begun(folder, 100, done_before=8)
-        assert left(read_run(folder), time.time()) is None, "two cells say nothing"
+        assert time_left(read_run(folder), time.time()) is None, "two cells say nothing"
     finally:
         lock.close()
 
 
 def test_silence_for_longer_than_cells_take_is_a_stall(runs: Path) -> None:
     folder = write_run(runs, judged=lambda cell: cell.endswith("-1"))
-    assert standing(read_run(folder), time.time()) is Standing.STOPPED
+    assert standing(read_run(folder), time.time()) is RunStatus.STOPPED
     lock = RunLock(folder)
     try:
         run = read_run(folder)
-        assert standing(run, time.time()) is Standing.RUNNING
-        assert standing(run, time.time() + quiet_limit_s(run) + 1) is Standing.STALLED
+        assert standing(run, time.time()) is RunStatus.RUNNING
+        assert standing(run, time.time() + quiet_limit_s(run) + 1) is RunStatus.STALLED
     finally:
         lock.close()
 
@@ -124,8 +124,8 @@ def test_a_look_that_fails_ends_the_streams_so_that_browsers_come_back(runs: Pat
         looks = 0
 
         def status(self) -> dict[str, Any]:
-            self.looks += 1
-            if self.looks > 1:
+            self.gates_in_order += 1
+            if self.gates_in_order > 1:
                 raise RuntimeError("the disk is gone")
             return super().status()
 

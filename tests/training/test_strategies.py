@@ -28,7 +28,7 @@ from looper.records.training import (
     Turn,
 )
 from looper.training.examples import shuffled_targets
-from looper.training.strategies import Course, learn, mixed
+from looper.training.strategies import TrainingContext, learn, mixed
 from tests.fakes.cards import BASE, SETTINGS
 from tests.fakes.cards import card as made
 
@@ -98,8 +98,8 @@ def school() -> School:
 
 
 @pytest.fixture
-def course(school: School) -> Course:
-    return Course(BASE, SETTINGS, school.train, school.measure)
+def training_context(school: School) -> TrainingContext:
+    return TrainingContext(BASE, SETTINGS, school.train, school.measure)
 
 
 def shown(request: TrainingRequest) -> list[str]:
@@ -107,26 +107,28 @@ def shown(request: TrainingRequest) -> list[str]:
 
 
 def test_full_replay_learns_everything_anew_with_the_iterations_of_all_batches(
-    course: Course, school: School
+    training_context: TrainingContext, school: School
 ) -> None:
-    learn(FullReplay(), [A, B], course)
+    learn(FullReplay(), [A, B], training_context)
     (only,) = school.asked
     assert shown(only) == ["a0", "a1", "a2", "b0", "b1", "b2"] and only.start == ""
     assert only.settings.iterations == 20
 
 
 def test_sequential_training_goes_on_from_the_batch_before_and_sees_it_no_more(
-    course: Course, school: School
+    training_context: TrainingContext, school: School
 ) -> None:
-    adapters = learn(Sequential(), [A, B], course).after
+    adapters = learn(Sequential(), [A, B], training_context).after
     first, second = school.asked
     assert (first.start, second.start) == ("", adapters[0].id) and shown(second) == ["b0", "b1", "b2"]
     assert adapters[-1].id == second.adapter_id()
 
 
-def test_an_anchored_training_takes_its_anchor_to_every_batch(course: Course, school: School) -> None:
+def test_an_anchored_training_takes_its_anchor_to_every_batch(
+    training_context: TrainingContext, school: School
+) -> None:
     anchor = Anchor(pull=Pull.FISHER, strength=10)
-    learn(Anchored(anchor=anchor), [A, B], course)
+    learn(Anchored(anchor=anchor), [A, B], training_context)
     assert [request.anchor for request in school.asked] == [anchor, anchor]
 
 
@@ -140,18 +142,20 @@ def test_an_anchored_training_takes_its_anchor_to_every_batch(course: Course, sc
     ],
 )
 def test_g46_a_buffer_keeps_what_its_priority_says(
-    priority: Priority, expected: set[str], course: Course, school: School
+    priority: Priority, expected: set[str], training_context: TrainingContext, school: School
 ) -> None:
-    learn(PartialReplay(buffer=2, priority=priority), [A, B], course)
+    learn(PartialReplay(buffer=2, priority=priority), [A, B], training_context)
     assert set(shown(school.asked[1])) == expected | {"b0", "b1", "b2"}
 
 
-def test_g46_priorities_order_the_same_pool_differently(course: Course, school: School) -> None:
+def test_g46_priorities_order_the_same_pool_differently(
+    training_context: TrainingContext, school: School
+) -> None:
     """A priority that is a constant, like the number of messages, would keep the same examples as any other."""
     kept = {}
     for priority in Priority:
         school.asked.clear()
-        learn(PartialReplay(buffer=2, priority=priority), [[*A, *B], B], course)
+        learn(PartialReplay(buffer=2, priority=priority), [[*A, *B], B], training_context)
         kept[priority] = frozenset(Counter(shown(school.asked[1])) - Counter(["b0", "b1", "b2"]))
     chosen = {
         Priority.RECENCY: {"b1", "b2"},
@@ -162,16 +166,20 @@ def test_g46_priorities_order_the_same_pool_differently(course: Course, school: 
     assert {name: kept[name] for name in chosen} == chosen
 
 
-def test_difficulty_asks_the_current_adapter_and_confidence_asks_base(course: Course, school: School) -> None:
-    adapters = learn(PartialReplay(buffer=2, priority=Priority.DIFFICULTY), [A, B], course).after
+def test_difficulty_asks_the_current_adapter_and_confidence_asks_base(
+    training_context: TrainingContext, school: School
+) -> None:
+    adapters = learn(PartialReplay(buffer=2, priority=Priority.DIFFICULTY), [A, B], training_context).after
     assert school.measured == [card.id for card in adapters]
     school.measured.clear()
-    learn(PartialReplay(buffer=2, priority=Priority.CONFIDENCE), [A, B], course)
+    learn(PartialReplay(buffer=2, priority=Priority.CONFIDENCE), [A, B], training_context)
     assert school.measured == ["", ""]
 
 
-def test_a_random_buffer_is_a_draw_from_all_that_was_seen(course: Course, school: School) -> None:
-    learn(PartialReplay(buffer=4, priority=Priority.RANDOM), [A, B, A], course)
+def test_a_random_buffer_is_a_draw_from_all_that_was_seen(
+    training_context: TrainingContext, school: School
+) -> None:
+    learn(PartialReplay(buffer=4, priority=Priority.RANDOM), [A, B, A], training_context)
     held = set(shown(school.asked[2])[3:])
     assert len(held) == 4 and held <= LOSSES.keys()
 
@@ -183,8 +191,10 @@ def test_old_and_new_examples_stand_as_the_plan_says(ratio: float, old: int, new
     assert (found["a"], found["b"]) == (old, new)
 
 
-def test_experts_of_batches_are_trained_apart_and_the_router_on_all(course: Course, school: School) -> None:
-    learn(Mixture(expert_rank=4), [A, B], course)
+def test_experts_of_batches_are_trained_apart_and_the_router_on_all(
+    training_context: TrainingContext, school: School
+) -> None:
+    learn(Mixture(expert_rank=4), [A, B], training_context)
     first, second, joined = school.asked
     assert (shown(first), shown(second)) == (["a0", "a1", "a2"], ["b0", "b1", "b2"])
     assert joined.make is Make.MIXTURE and joined.parts == (first.adapter_id(), second.adapter_id())
@@ -194,9 +204,9 @@ def test_experts_of_batches_are_trained_apart_and_the_router_on_all(course: Cour
 
 
 def test_experts_of_tools_learn_the_same_conversations_each_its_own_turns(
-    course: Course, school: School
+    training_context: TrainingContext, school: School
 ) -> None:
-    learn(Mixture(expert_rank=4, division=Division.TOOL, router="none"), [A, B], course)
+    learn(Mixture(expert_rank=4, division=Division.TOOL, router="none"), [A, B], training_context)
     commands, reads, merged = school.asked
     said = [
         {turn.tool for item in request.examples for turn in item.turns if turn.supervised}
@@ -207,9 +217,9 @@ def test_experts_of_tools_learn_the_same_conversations_each_its_own_turns(
 
 
 def test_the_smallest_rank_that_helps_is_taken_and_the_old_is_cut_to_the_budget(
-    course: Course, school: School
+    training_context: TrainingContext, school: School
 ) -> None:
-    found = learn(AdaptiveRank(ranks=(2, 4, 8), budget=10), [A, B, A], course)
+    found = learn(AdaptiveRank(ranks=(2, 4, 8), budget=10), [A, B, A], training_context)
     kept = found.after
     assert len(found.made) > len(kept), "ranks that were tried are on record too"
     assert [card.settings.rank for card in kept] == [4, 4, 4], "8 is no better than 4"
@@ -219,16 +229,16 @@ def test_the_smallest_rank_that_helps_is_taken_and_the_old_is_cut_to_the_budget(
     assert school.asked[-1].start == cut.adapter_id() and school.asked[-1].grow
 
 
-def test_drawn_ranks_try_nothing(course: Course, school: School) -> None:
-    learn(AdaptiveRank(ranks=(2, 4), budget=6, drawn=True), [A, B], course)
+def test_drawn_ranks_try_nothing(training_context: TrainingContext, school: School) -> None:
+    learn(AdaptiveRank(ranks=(2, 4), budget=6, drawn=True), [A, B], training_context)
     assert not any(request.settings.validation_share for request in school.asked)
 
 
 @pytest.mark.parametrize("strategy", [FullReplay(), Mixture(expert_rank=4)])
 def test_what_learns_all_batches_together_stands_once(
-    strategy: Strategy, course: Course, school: School
+    strategy: Strategy, training_context: TrainingContext, school: School
 ) -> None:
-    found = learn(strategy, [A, B], course)
+    found = learn(strategy, [A, B], training_context)
     assert [card.id for card in found.after] == [school.asked[-1].adapter_id()]
 
 
@@ -250,9 +260,9 @@ def test_shuffled_targets_are_the_same_actions_in_other_places() -> None:
 
 @pytest.mark.parametrize("division", [Division.BATCH, Division.RANDOM])
 def test_p2_a_mixture_has_as_many_experts_as_its_plan_says_whatever_the_batches_are(
-    division: Division, course: Course, school: School
+    division: Division, training_context: TrainingContext, school: School
 ) -> None:
     """So that its parameters are known before there are data: three experts of rank 4 are as many as one adapter of rank 12."""
-    learn(Mixture(expert_rank=4, experts=3, division=division), [A, B[:1]], course)
+    learn(Mixture(expert_rank=4, experts=3, division=division), [A, B[:1]], training_context)
     *experts, joined = school.asked
     assert [request.settings.rank for request in experts] == [4, 4, 4] and len(joined.parts) == 3

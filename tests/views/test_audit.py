@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tests.experiment.test_run import Project
 
-from looper.edges.trainers.shelf import CARD, weights_hash
+from looper.edges.trainers.adapter_store import CARD, weights_hash
 from looper.experiment.pools import read_attempts
 from looper.journal import Stream, read_stream
 from looper.records.base import Record
@@ -24,7 +24,7 @@ from looper.records.seal import Seal
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
-from looper.views.audit import Outside, audit, unchecked
+from looper.views.audit import ExternalFacts, audit, unchecked
 from looper.views.runs import read_run
 
 
@@ -246,7 +246,7 @@ def test_a_run_of_another_version_of_the_code_is_not_accused_of_what_the_version
 ) -> None:
     """A record that has got a field since hashes otherwise; that the rollouts of an arm agree is still looked at."""
     run = read_run(finished.run)
-    outside = Outside(None, lambda name: None, "another")
+    outside = ExternalFacts(None, lambda name: None, "another")
     older = [end.model_copy(update={"arm_hash": f"older {end.arm}"}) for end in run.trajectories]
     aged = replace(run, trajectories=tuple(older))
     assert not any("configured otherwise" in line for line in audit(aged, outside))

@@ -18,7 +18,7 @@ class Intervention:
 
 
 @dataclass
-class Watch:
+class GuardState:
     """What the guards remember of one rollout. A change of the tree makes every action new again."""
 
     settings: GuardSettings

@@ -8,10 +8,10 @@ from statistics import median
 from looper.agent.actions import parse
 from looper.agent.context import ContextFull, Conversation
 from looper.agent.feedback import problem_observation, unknown_tool
-from looper.agent.guards import Intervention, Watch
+from looper.agent.guards import GuardState, Intervention
 from looper.agent.prompt import opening
 from looper.agent.recall import Recall
-from looper.agent.tools import Effect, Hands, execute
+from looper.agent.tools import Effect, ToolContext, execute
 from looper.errors import (
     Cancelled,
     ContextOverflow,
@@ -72,7 +72,7 @@ class Assignment:
     seed: int
     temperature: float
     memory: Delivery
-    hands: Hands
+    tool_context: ToolContext
     model: ChatModel
     clock: Callable[[], float]
     """Seconds of awake time, monotonic."""
@@ -127,15 +127,15 @@ class _Turn:
 class _Rollout:
     def __init__(self, assignment: Assignment) -> None:
         self.of = assignment
-        self.scaffold, self.limits = assignment.hands.scaffold, assignment.hands.limits
+        self.scaffold, self.limits = assignment.tool_context.scaffold, assignment.tool_context.limits
         messages = opening(assignment.task, self.scaffold, assignment.memory)
         self.prompt_hash = content_hash(*(part for message in messages for part in message))
         self.conversation = Conversation(
             list(messages), assignment.model.count_tokens, self.scaffold.pruning, len(messages)
         )
         self.recall = Recall(assignment.memory, self.scaffold)
-        tree = assignment.hands.workspace.clean_state
-        self.watch = Watch(self.scaffold.guards, tree, tree)
+        tree = assignment.tool_context.workspace.clean_state
+        self.watch = GuardState(self.scaffold.guards, tree, tree)
         self.steps: list[Step] = []
         self.begun = assignment.clock()
         self.spent_before = self.waited_s = 0.0
@@ -240,8 +240,8 @@ class _Rollout:
             turn.observation = Observation(kind=ObservationKind.REFUSED, text=blocked.advice)
             turn.stop = blocked.stop
         else:
-            effect = execute(action, self.of.hands, max(0.1, self.limits.wall_s - self._elapsed()))
-            turn.tree = self.of.hands.workspace.state()
+            effect = execute(action, self.of.tool_context, max(0.1, self.limits.wall_s - self._elapsed()))
+            turn.tree = self.of.tool_context.workspace.state()
             found = self.watch.after(action, effect.observation.text, turn.tree)
             turn.guards += [*effect.guards, *(item.guard for item in found)]
             turn.told = self.recall.after(action, effect.observation)
@@ -287,8 +287,8 @@ class _Rollout:
         if step.action is None or step.action.tool not in self.scaffold.tools:
             self.watch.without_action()
         elif not self.watch.before(step.action):
-            effect = execute(step.action, self.of.hands, self.limits.wall_s)
-            tree = self.of.hands.workspace.state()
+            effect = execute(step.action, self.of.tool_context, self.limits.wall_s)
+            tree = self.of.tool_context.workspace.state()
             self.watch.after(step.action, effect.observation.text, tree)
             self.recall.after(step.action, effect.observation)
             if tree != step.tree:

@@ -20,7 +20,7 @@ RELEASE = 0.5
 """Chance at each step that a blind overseer steps in, once a seeing one would have by then."""
 
 
-class Overseen:
+class SupervisedModel:
     """The agent's model under an overseer, in one rollout. What was used up before an interruption is not counted after it."""
 
     def __init__(

@@ -32,7 +32,7 @@ SHRINK_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Hands:
+class ToolContext:
     """What the tools of one rollout work with."""
 
     workspace: Workspace
@@ -50,19 +50,19 @@ class Effect:
     guards: tuple[Guard, ...] = ()
 
 
-def execute(action: Action, hands: Hands, time_left_s: float) -> Effect:
+def execute(action: Action, tool_context: ToolContext, time_left_s: float) -> Effect:
     """Run one action. What the agent did wrong is an observation; what the world did wrong is raised."""
     try:
         _must_be_text(action)
         match action:
             case Bash():
-                return _bash(action, hands, time_left_s)
+                return _bash(action, tool_context, time_left_s)
             case Read():
-                return Effect(_read(action, hands))
+                return Effect(_read(action, tool_context))
             case Edit():
-                return _edit(action, hands)
+                return _edit(action, tool_context)
             case Write():
-                return _write(action, hands)
+                return _write(action, tool_context)
             case Done():
                 return Effect(Observation(kind=ObservationKind.END, text=""))
     except FileRefused as refusal:
@@ -80,27 +80,27 @@ def _must_be_text(action: Action) -> None:
             raise FileRefused(f"the {name} holds a lone surrogate, {found[0]!a}, which is no character")
 
 
-def _bash(action: Bash, hands: Hands, time_left_s: float) -> Effect:
+def _bash(action: Bash, tool_context: ToolContext, time_left_s: float) -> Effect:
     if "\0" in action.command:
         raise FileRefused("the command holds a NUL byte, which no program can be given")
     if (size := len(action.command.encode())) > COMMAND_BYTES:
         raise FileRefused(
             f"the command has {size} bytes, and {COMMAND_BYTES} are the most; put a script into a file with <write>, then run it"
         )
-    limit = min(hands.limits.command_s, time_left_s)
-    environment = hands.environment
-    result = hands.sandbox.run(
+    limit = min(tool_context.limits.command_s, time_left_s)
+    environment = tool_context.environment
+    result = tool_context.sandbox.run(
         Command(
             argv=("/bin/bash", "-c", action.command),
-            root=hands.workspace.root,
+            root=tool_context.workspace.root,
             timeout_s=limit,
             env={
-                **environment.variables_in(hands.workspace.root),
+                **environment.variables_in(tool_context.workspace.root),
                 "PATH": f"{environment.python.parent}:/usr/local/bin:/usr/bin:/bin",
             },
             readable=environment.readable,
-            output_cap_bytes=hands.scaffold.output_cap_bytes,
-            memory_mb=hands.limits.memory_mb,
+            output_cap_bytes=tool_context.scaffold.output_cap_bytes,
+            memory_mb=tool_context.limits.memory_mb,
             image=environment.image,
         )
     )
@@ -116,7 +116,7 @@ def _bash(action: Bash, hands: Hands, time_left_s: float) -> Effect:
         return Effect(Observation(kind=kind, text=text, omitted_bytes=result.omitted_bytes))
     if not text:
         text = "ok" if result.exit_code == 0 else f"exit code {result.exit_code}"
-    elif result.exit_code != 0 and not hands.scaffold.terse:
+    elif result.exit_code != 0 and not tool_context.scaffold.terse:
         text += f"\n[exit code {result.exit_code}]"
     return Effect(
         Observation(
@@ -125,65 +125,72 @@ def _bash(action: Bash, hands: Hands, time_left_s: float) -> Effect:
     )
 
 
-def _read(action: Read, hands: Hands) -> Observation:
-    data = hands.workspace.read_file(action.path)
+def _read(action: Read, tool_context: ToolContext) -> Observation:
+    data = tool_context.workspace.read_file(action.path)
     if b"\0" in data[:8192]:
         return _refused(f"{action.path} is a binary file of {len(data)} bytes")
     lines = bare_lines(data.decode("utf-8", "backslashreplace"))
     first = max(1, action.start or 1)
-    last = min(len(lines), action.end or len(lines), first + hands.scaffold.read_cap_lines - 1)
+    last = min(len(lines), action.end or len(lines), first + tool_context.scaffold.read_cap_lines - 1)
     if not lines:
         return Observation(kind=ObservationKind.OK, text=f"{action.path} is empty")
     if first > len(lines) or last < first:
         return _refused(f"{action.path} has {len(lines)} lines; there is no {action.start}-{action.end}")
-    shown, omitted = _capped(numbered_lines(lines[first - 1 : last], first), hands.scaffold.output_cap_bytes)
+    shown, omitted = _capped(
+        numbered_lines(lines[first - 1 : last], first), tool_context.scaffold.output_cap_bytes
+    )
     asked_to = min(action.end or len(lines), len(lines))
-    if not hands.scaffold.terse:
+    if not tool_context.scaffold.terse:
         shown = f"{action.path}, lines {first}-{last} of {len(lines)}:\n{shown}"
         if last < asked_to:
             shown += f"\n[... {asked_to - last} more lines; read {action.path}:{last + 1}-{asked_to} ...]"
     return Observation(kind=ObservationKind.OK, text=shown, omitted_bytes=omitted)
 
 
-def _edit(action: Edit, hands: Hands) -> Effect:
-    before = hands.workspace.read_file(action.path)
+def _edit(action: Edit, tool_context: ToolContext) -> Effect:
+    before = tool_context.workspace.read_file(action.path)
     try:
         done = replace_text(
             _decode(before),
             action.old,
             action.new,
             action.occurrence,
-            tolerant=hands.scaffold.tolerant_edits,
+            tolerant=tool_context.scaffold.tolerant_edits,
         )
     except EditRefused as refusal:
-        terse = hands.scaffold.terse
+        terse = tool_context.scaffold.terse
         return Effect(
             _refused(str(refusal) if terse else f"{action.path}: {refusal}. {refusal.hint}".rstrip(". "))
         )
     after = _encode(done.text)
-    hands.workspace.write_file(action.path, after)
+    tool_context.workspace.write_file(action.path, after)
     how = ", matched without its indentation" if done.tolerant else ""
-    said = "ok" if hands.scaffold.terse else f"edited {action.path} at line {done.line}{how}"
-    effect = _with_syntax_check(said, action.path, before, after, hands.scaffold)
+    said = "ok" if tool_context.scaffold.terse else f"edited {action.path} at line {done.line}{how}"
+    effect = _with_syntax_check(said, action.path, before, after, tool_context.scaffold)
     return replace(effect, observation=effect.observation.model_copy(update={"tolerant": done.tolerant}))
 
 
-def _write(action: Write, hands: Hands) -> Effect:
+def _write(action: Write, tool_context: ToolContext) -> Effect:
     after = _encode(action.content)
     try:
-        before: bytes | None = hands.workspace.read_file(action.path)
+        before: bytes | None = tool_context.workspace.read_file(action.path)
     except FileRefused:
         before = None  # Writing refuses by itself what may not be written.
     shrinks = before is not None and len(after) < len(before) * SHRINK_SHARE
-    if shrinks and before is not None and hands.scaffold.guards.confirm_shrink and not action.confirm_shrink:
+    if (
+        shrinks
+        and before is not None
+        and tool_context.scaffold.guards.confirm_shrink
+        and not action.confirm_shrink
+    ):
         refused = _refused(
             f"{action.path} has {len(before)} bytes and would have {len(after)}. Change a part of it with <edit>, or "
             f'say that this is meant: <write path="{action.path}" confirm="shrink">'
         )
         return Effect(refused, (Guard.SHRINKING_WRITE,))
-    hands.workspace.write_file(action.path, after)
-    said = "ok" if hands.scaffold.terse else f"wrote {action.path}, {len(after)} bytes"
-    return _with_syntax_check(said, action.path, before, after, hands.scaffold)
+    tool_context.workspace.write_file(action.path, after)
+    said = "ok" if tool_context.scaffold.terse else f"wrote {action.path}, {len(after)} bytes"
+    return _with_syntax_check(said, action.path, before, after, tool_context.scaffold)
 
 
 def _with_syntax_check(

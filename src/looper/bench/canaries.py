@@ -77,7 +77,7 @@ Choice = tuple[int, Callable[[], Edit | None]]
 
 
 @dataclass(frozen=True)
-class Varied:
+class MutatedTests:
     """A module that runs one of its tests twice, and no other."""
 
     source: bytes
@@ -150,7 +150,7 @@ class Module:
             found += [base for base in bases if base not in found]
         return found[1:]
 
-    def varied(self, name: str, random: Random, *, changed_first: bool = False) -> Varied | None:
+    def varied(self, name: str, random: Random, *, changed_first: bool = False) -> MutatedTests | None:
         """The module with this test as it is and changed; None where no assertion of it can be changed for certain."""
         function = self.function(name)
         if function is None or _comes_and_goes(function):
@@ -191,7 +191,7 @@ class Module:
             return None
         above = name.rpartition("::")[0]
         same_name, changed_name = (f"{above}::{twin}" if above else twin for twin in names)
-        return Varied(text, same_name, changed_name, among=edit.among is not None)
+        return MutatedTests(text, same_name, changed_name, among=edit.among is not None)
 
     def _edited(self, begin: int, end: int, edit: Edit) -> bytes:
         return self._source[begin : edit.begin] + edit.text + self._source[edit.end : end]

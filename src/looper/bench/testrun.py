@@ -73,7 +73,7 @@ class Canary:
     before: bool = False
     """Whether it runs before the tests, or after them."""
     among: bool = False
-    """As of `canaries.Varied`."""
+    """As of `canaries.MutatedTests`."""
 
     def holds(self, entry: "Entry") -> bool:
         return entry.where == self.copy.where
@@ -144,7 +144,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Ran:
+class TestRun:
     """One run of a task's tests."""
 
     result: CommandResult
@@ -173,7 +173,7 @@ class Ran:
         return False
 
 
-def in_turn(alone: Ran, tests: Ran) -> Ran:
+def in_turn(alone: TestRun, tests: TestRun) -> TestRun:
     """What a run of the early copies alone and one of the tests say together, each in a fresh process and a fresh tree."""
     both = Report([*alone.report.tests, *tests.report.tests])
     lies = [lie for canary in alone.early for lie in canary.told(both, strict=True)[0]]
@@ -190,7 +190,7 @@ def run_tests(
     product: PatchedWorkspace | None = None,
     early: bool = True,
     alone: tuple[Canary, ...] = (),
-) -> Ran:
+) -> TestRun:
     """With a product's own tree, tests run apart from it. Unless `early`, all copies come after the tests; where copies are to run
     `alone`, nothing else does. Raises VerifierBroken where the runner did not get as far as anything of the tree, or where what the
     tests hand over cannot cross."""
@@ -505,7 +505,7 @@ def _ran(
     why: str,
     pristine: dict[str, bytes],
     limit_s: float,
-) -> Ran:
+) -> TestRun:
     tampering = list(report.tampering)
     told = []
     # Where no test at all has an outcome none passed; a runner that is itself the product may be too broken to run any.
@@ -524,7 +524,7 @@ def _ran(
         if failed and report.finished == 0:
             tampering.append("the run ended with status 0, although tests failed")
     real = [entry for entry in report.tests if not any(canary.holds(entry) for canary in canaries)]
-    seen = _Marks(task, pristine).believed(real)
+    seen = _DeclaredOutcomes(task, pristine).believed(real)
     if report.finished is not None:
         tampering += _log_says_otherwise(task, result, seen)
     if report.finished is None:
@@ -533,7 +533,7 @@ def _ran(
         said_of = f"varied: {', '.join(sorted(set(told)))}"
     else:
         said_of = f"plain: {why or 'no varied copy ran beside an original that passed'}"
-    return Ran(
+    return TestRun(
         result,
         seen,
         report.finished,
@@ -547,7 +547,7 @@ def _ran(
     )
 
 
-class _Marks:
+class _DeclaredOutcomes:
     """What the pristine source says of expected failures and skips: such outcomes are believed where it does."""
 
     def __init__(self, task: Task, pristine: dict[str, bytes]) -> None:

@@ -10,14 +10,14 @@ from importlib import resources
 from statistics import median
 
 from looper.bench.official import disagreements
-from looper.bench.verify import VERSION, Judgement
+from looper.bench.verify import VERSION, TestReport
 from looper.errors import EnvironmentBroken
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.task import Task
 from looper.records.verdict import Outcome
 
-Judge = Callable[[Task, str], Judgement]
+Judge = Callable[[Task, str], TestReport]
 """What a task's tests say of a patch."""
 REPEATS = 3
 """Judgements with gold where the first is not clean, to tell what always fails from what flips."""
@@ -58,9 +58,9 @@ def validate(
     )
 
 
-def _begun(judging: Callable[[], Judgement]) -> Future[Judgement]:
+def _begun(judging: Callable[[], TestReport]) -> Future[TestReport]:
     """In a daemon thread: whoever stops the command does not wait for it, as an executor would."""
-    future: Future[Judgement] = Future()
+    future: Future[TestReport] = Future()
 
     def run() -> None:
         try:
@@ -72,7 +72,7 @@ def _begun(judging: Callable[[], Judgement]) -> Future[Judgement]:
     return future
 
 
-def _cause(task: Task, golds: Sequence[Judgement], nothing: Judgement) -> str:
+def _cause(task: Task, golds: Sequence[TestReport], nothing: TestReport) -> str:
     tampered = next((found.tampering[0] for found in golds if found.tampering), "")
     if tampered:
         return f"with gold the test run cannot be believed: {tampered}"
@@ -98,14 +98,14 @@ def _cause(task: Task, golds: Sequence[Judgement], nothing: Judgement) -> str:
     return ""
 
 
-def _disagreements(task: Task, gold: Judgement) -> dict[str, str]:
+def _disagreements(task: Task, gold: TestReport) -> dict[str, str]:
     """Between our report and the official reading of the same run's log."""
     if not gold.log:
         return {}
     return disagreements(task.repo, gold.log, {**gold.fail_to_pass, **gold.pass_to_pass})
 
 
-def _excluded(golds: Sequence[Judgement]) -> dict[str, str]:
+def _excluded(golds: Sequence[TestReport]) -> dict[str, str]:
     """PASS_TO_PASS ids that failed with gold at least once: always, or now and then."""
     failed: dict[str, list[str]] = {}
     for found in golds:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from looper.bench import patches
 from looper.bench.protection import Protection, left_out, pytest_settings
-from looper.bench.testrun import Canary, Ran, Seen, in_turn, run_tests
+from looper.bench.testrun import Canary, Seen, TestRun, in_turn, run_tests
 from looper.errors import BadPatch, FileRefused, TreeUnreadable, VerifierBroken, is_of_what_was_made, named
 from looper.protocols import (
     NOTHING,
@@ -41,7 +41,7 @@ def rules(isolation: Isolation) -> str:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class TestReport:
     """A verdict's findings, before it is tied to a cell."""
 
     outcome: Outcome
@@ -65,7 +65,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Court:
+class VerifierContext:
     """What verification works with."""
 
     workspaces: Workspaces
@@ -77,14 +77,16 @@ class Court:
     isolation: Isolation = Isolation.SHARED
 
 
-def verify(task: Task, patch: str, environment: Environment, court: Court, name: str) -> Judgement:
+def verify(
+    task: Task, patch: str, environment: Environment, verifier_context: VerifierContext, name: str
+) -> TestReport:
     """Judge a patch. What is raised is no verdict: only while the patch is entered can an error be the patch's."""
-    begun = court.clock()
-    tests = effect_of_tests(task, court.workspaces)
-    workspace = court.workspaces.create(task, name)
+    begun = verifier_context.clock()
+    tests = effect_of_tests(task, verifier_context.workspaces)
+    workspace = verifier_context.workspaces.create(task, name)
     try:
         try:
-            entered = enter(task, patch, workspace, court, tests)
+            entered = apply_candidate(task, patch, workspace, verifier_context, tests)
         except Exception as error:
             if not is_of_what_was_made(error):
                 raise
@@ -94,19 +96,28 @@ def verify(task: Task, patch: str, environment: Environment, court: Court, name:
                 if applies
                 else f"the patch does not apply: {error}"
             )
-            found = without_tests(task, Outcome.UNRESOLVED, cause, wall_s=court.clock() - begun)
-            return replace(found, file_recall=_recall(task, court.workspaces, ()))
+            found = without_tests(task, Outcome.UNRESOLVED, cause, wall_s=verifier_context.clock() - begun)
+            return replace(found, file_recall=_recall(task, verifier_context.workspaces, ()))
 
-        def again(*alone: Canary) -> Ran:
-            tree = court.workspaces.create(task, name)
+        def again(*alone: Canary) -> TestRun:
+            tree = verifier_context.workspaces.create(task, name)
             try:
-                enter(task, patch, tree, court, tests)
-                given = task, tree, environment, court.sandbox, court.limits, court.log_bytes
+                apply_candidate(task, patch, tree, verifier_context, tests)
+                given = (
+                    task,
+                    tree,
+                    environment,
+                    verifier_context.sandbox,
+                    verifier_context.limits,
+                    verifier_context.log_bytes,
+                )
                 return run_tests(*given, early=False, alone=alone)
             finally:
                 tree.close()
 
-        judged = _run_and_judge(task, workspace, environment, court, entered.stripped, begun, again)
+        judged = _run_and_judge(
+            task, workspace, environment, verifier_context, entered.stripped, begun, again
+        )
         return replace(judged, applied=entered.applied, file_recall=entered.file_recall)
     finally:
         workspace.close()
@@ -125,7 +136,7 @@ def _fault_of_patch(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Entered:
+class AppliedPatch:
     """What became of a patch in the tree that is judged."""
 
     applied: str
@@ -138,20 +149,24 @@ def effect_of_tests(task: Task, workspaces: Workspaces) -> Effect:
     return _effect(task, task.test_patch, "test", workspaces)
 
 
-def enter(task: Task, patch: str, workspace: PatchedWorkspace, court: Court, tests: Effect) -> Entered:
+def apply_candidate(
+    task: Task, patch: str, workspace: PatchedWorkspace, verifier_context: VerifierContext, tests: Effect
+) -> AppliedPatch:
     """Apply a patch to a base tree, put back what must not count, and bring the pristine tests, where they run in this tree: of
     tests in a tree of their own the product sees none. Raises BadPatch."""
-    applied = patches.apply(patch, workspace, court.sandbox)
+    applied = patches.apply(patch, workspace, verifier_context.sandbox)
     changes = workspace.changes() if applied else ()
     protection = Protection(
-        task, workspace.base_paths(), lambda change: _tells_pytest(change, task, workspace, court.workspaces)
+        task,
+        workspace.base_paths(),
+        lambda change: _tells_pytest(change, task, workspace, verifier_context.workspaces),
     )
-    gold = _gold(task, court.workspaces) if changes else frozenset[str]()
+    gold = _gold(task, verifier_context.workspaces) if changes else frozenset[str]()
     stripped = left_out(changes, protection.covers, gold, tests, _places_of_tests(task, tests))
     workspace.put_back(stripped)
-    if court.isolation is Isolation.SHARED:
+    if verifier_context.isolation is Isolation.SHARED:
         _bring(tests, workspace)
-    return Entered(applied, stripped, _recall(task, court.workspaces, changes))
+    return AppliedPatch(applied, stripped, _recall(task, verifier_context.workspaces, changes))
 
 
 def _bring(tests: Effect, workspace: PatchedWorkspace) -> None:
@@ -194,11 +209,20 @@ def _places_of_tests(task: Task, tests: Effect) -> set[str]:
     return {*tests, *task.test_targets, *named}
 
 
-def passing(task: Task, environment: Environment, court: Court, name: str) -> tuple[str, ...]:
+def passing(
+    task: Task, environment: Environment, verifier_context: VerifierContext, name: str
+) -> tuple[str, ...]:
     """Ids of all tests of the base tree that pass, whatever the task names. Raises VerifierBroken where they cannot be run."""
-    workspace = court.workspaces.create(task, name)
+    workspace = verifier_context.workspaces.create(task, name)
     try:
-        ran = run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
+        ran = run_tests(
+            task,
+            workspace,
+            environment,
+            verifier_context.sandbox,
+            verifier_context.limits,
+            verifier_context.log_bytes,
+        )
     finally:
         workspace.close()
     if ran.result.killed_by or ran.finished is None:
@@ -213,19 +237,26 @@ def _run_and_judge(
     task: Task,
     workspace: PatchedWorkspace,
     environment: Environment,
-    court: Court,
+    verifier_context: VerifierContext,
     stripped: tuple[str, ...],
     begun: float,
-    again: Callable[..., Ran],
-) -> Judgement:
+    again: Callable[..., TestRun],
+) -> TestReport:
     ran = (
-        _ran_apart(task, workspace, environment, court)
-        if court.isolation is Isolation.PROCESS
-        else run_tests(task, workspace, environment, court.sandbox, court.limits, court.log_bytes)
+        _ran_apart(task, workspace, environment, verifier_context)
+        if verifier_context.isolation is Isolation.PROCESS
+        else run_tests(
+            task,
+            workspace,
+            environment,
+            verifier_context.sandbox,
+            verifier_context.limits,
+            verifier_context.log_bytes,
+        )
     )
     if ran.is_divided and (alone := again(*ran.early)).finished is not None:
         ran = in_turn(alone, again())
-    seconds = court.clock() - begun
+    seconds = verifier_context.clock() - begun
     if ran.result.killed_by:
         cause = {
             "time": f"the tests took more than {ran.limit_s:.0f} s",
@@ -238,15 +269,25 @@ def _run_and_judge(
         found = judge(
             task, ran.seen, ran.finished, ran.result.exit_code, ran.tampering, stripped, ran.failure, seconds
         )
-    return replace(found, canaries=ran.canaries, log=ran.result.text() if court.log_bytes else "")
+    return replace(found, canaries=ran.canaries, log=ran.result.text() if verifier_context.log_bytes else "")
 
 
-def _ran_apart(task: Task, product: PatchedWorkspace, environment: Environment, court: Court) -> Ran:
+def _ran_apart(
+    task: Task, product: PatchedWorkspace, environment: Environment, verifier_context: VerifierContext
+) -> TestRun:
     """In a second tree, of which nothing but the tests is run."""
-    tests = court.workspaces.create(task, f"{task.instance_id}.tests")
+    tests = verifier_context.workspaces.create(task, f"{task.instance_id}.tests")
     try:
-        _bring(_effect(task, task.test_patch, "test", court.workspaces), tests)
-        return run_tests(task, tests, environment, court.sandbox, court.limits, court.log_bytes, product)
+        _bring(_effect(task, task.test_patch, "test", verifier_context.workspaces), tests)
+        return run_tests(
+            task,
+            tests,
+            environment,
+            verifier_context.sandbox,
+            verifier_context.limits,
+            verifier_context.log_bytes,
+            product,
+        )
     finally:
         tests.close()
 
@@ -260,7 +301,7 @@ def judge(
     stripped: tuple[str, ...],
     failure: str,
     wall_s: float,
-) -> Judgement:
+) -> TestReport:
     """The rule: every FAIL_TO_PASS and every PASS_TO_PASS id ran and passed, in a run that came to its end, whose exit
     status agrees with its report, and whose canaries behaved."""
     if finished is not None and exit_code != finished:
@@ -277,7 +318,7 @@ def judge(
     else:
         outcome = Outcome.UNRESOLVED
         cause = failure if finished is None and failure else _why(finished, fail_to_pass, pass_to_pass)
-    return Judgement(
+    return TestReport(
         outcome,
         cause,
         fixed and not resolved,
@@ -322,9 +363,9 @@ def _why(
 
 def without_tests(
     task: Task, outcome: Outcome, cause: str, stripped: tuple[str, ...] = (), wall_s: float = 0.0
-) -> Judgement:
+) -> TestReport:
     """A judgement for which no test was run to its end."""
-    return Judgement(
+    return TestReport(
         outcome=outcome,
         cause=cause,
         f2p_only=False,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from looper.cli.settings import Settings
-from looper.cli.wiring import folder_digest, shelf
+from looper.cli.wiring import adapter_store, folder_digest
 from looper.errors import BadInput
 from looper.records.training import AdapterRecord
 from looper.views.lineage import lineage_lines
@@ -13,7 +13,7 @@ from looper.views.runs import run_named
 
 def adapter_lines(settings: Settings) -> Iterator[str]:
     """Every adapter in a line; one that is damaged says so."""
-    kept = shelf(settings)
+    kept = adapter_store(settings)
     for name in kept.ids():
         try:
             card = kept.load(name)
@@ -30,7 +30,7 @@ def adapter_lines(settings: Settings) -> Iterator[str]:
 def card_reader(settings: Settings) -> Callable[[str], AdapterRecord | None]:
     """Gives the card of an adapter, or None where there is none of that id; raises ValueError where it is damaged."""
 
-    kept = shelf(settings)
+    kept = adapter_store(settings)
 
     def read(adapter: str) -> AdapterRecord | None:
         if not kept.has(adapter):
@@ -45,7 +45,7 @@ def card_reader(settings: Settings) -> Callable[[str], AdapterRecord | None]:
 
 def served_hash(settings: Settings) -> Callable[[str], str | None]:
     """Gives the hash by which a rollout names an adapter that it was served with, by the adapter's id; None where it is not here."""
-    kept = shelf(settings)
+    kept = adapter_store(settings)
     known: dict[str, str | None] = {}
 
     def read(adapter: str) -> str | None:

@@ -7,7 +7,7 @@ from looper.errors import BadInput
 from looper.experiment.ledger import rate, revert
 from looper.records.memory import Reverted
 from looper.records.question import AnsweredQuestion, Rating
-from looper.views.memory import one_item, reverted_items, told_by
+from looper.views.memory import memory_uses, one_item, reverted_items
 from looper.views.questions import questions, to_rate
 
 
@@ -38,7 +38,7 @@ def memory_revert(runs: Path, folder: Path | None, wanted: str, reason: str) -> 
     if item.id in reverted_items(view):
         raise BadInput(f"{item.id} is told no more already.")
     revert(view.folder, Reverted(item=item.id, reason=reason))
-    told = sum(item.id in found.end.memory for found in told_by(view))
+    told = sum(item.id in found.end.memory for found in memory_uses(view))
     left = (
         "the cells that are still to do go without it"
         if view.finished < view.planned

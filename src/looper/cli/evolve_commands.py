@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from looper.cli.repositories import Opened
+    from looper.cli.repositories import OpenRepository
     from looper.evolution.state import Generation
 
 evolve = typer.Typer(no_args_is_help=True, help="Changes of the agent's own source, behind gates that hold.")
@@ -118,7 +118,9 @@ def run(
     raise typer.Exit(code)
 
 
-def _opened(repo: Path, chosen: list[str] | None, more: dict[str, int | None] | None = None) -> "Opened":
+def _opened(
+    repo: Path, chosen: list[str] | None, more: dict[str, int | None] | None = None
+) -> "OpenRepository":
     from looper.cli.options import chosen_settings, named_values, say
     from looper.cli.repositories import opened
 

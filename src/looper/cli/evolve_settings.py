@@ -15,7 +15,7 @@ from pydantic_settings import (
 )
 
 from looper.errors import BadInput
-from looper.experiment.mistakes import plain_words
+from looper.experiment.plan_errors import plain_words
 from looper.untrusted import named_text
 
 PREFIX = "LOOPER_EVOLVE_"

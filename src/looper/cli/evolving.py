@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from looper.cli.campaigns import BRANCH, promoter_in
-from looper.cli.lanes import both, lane_run
+from looper.cli.lanes import lane_run, paired_verdicts
 from looper.cli.settings import Settings
 from looper.cli.wiring import begin_repository
 from looper.errors import BadInput
@@ -166,7 +166,7 @@ class _Lanes:
 
     def outcomes(self, lane: str, candidate: str, parent: str) -> tuple[Outcomes, Outcomes]:
         """Both versions at the lane's tasks, with the same seeds."""
-        return both(self._compared(lane, candidate, parent), lane, self.tasks(lane))
+        return paired_verdicts(self._compared(lane, candidate, parent), lane, self.tasks(lane))
 
     def costs(self, lane: str, candidate: str, parent: str) -> tuple[Spending, Spending]:
         """Of a lane that was run: its records are read once more."""

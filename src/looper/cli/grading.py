@@ -88,7 +88,7 @@ def grade(
         ledger.begin(workers, command)
         stop = stack.enter_context(site.occupied(folder))
         lanes = [(Cell(arm=end.arm, seed=0, instance_id=end.instance_id),) for end in ends]
-        todo = sum(ledger.past(cell) is not None for lane in lanes for cell in lane)
+        todo = sum(ledger.resume(cell) is not None for lane in lanes for cell in lane)
         with RunProgress(folder, "verifications:", total=len(lanes), todo=todo) as shown:
             run_plan(
                 plan,
@@ -96,7 +96,7 @@ def grade(
                 by_id,
                 lanes,
                 replace(
-                    site.world(_no_model, judged_before(plan, folder, settings)),
+                    site.run_context(_no_model, judged_before(plan, folder, settings)),
                     made={end.cell: end for end in ends},
                 ),
                 ledger,

@@ -50,7 +50,7 @@ def lane_run(
     return run_experiment(RunOptions(str(path), "micro", workers=workers), settings, say)
 
 
-def both(view: RunView, lane: str, count: int) -> tuple[Outcomes, Outcomes]:
+def paired_verdicts(view: RunView, lane: str, count: int) -> tuple[Outcomes, Outcomes]:
     """Of the arms `candidate` and `parent`. Raises InfrastructureError where a task of the lane has no verdict."""
     candidate, parent = view.outcomes("candidate"), view.outcomes("parent")
     if "candidate" in view.failed_arms:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from looper.cli.plans import RunOptions, load_written
-from looper.cli.preparing import Prepared, prepare, refuse_impossible
+from looper.cli.preparing import PreparedPlan, prepare, refuse_impossible
 from looper.cli.running import workers_for
 from looper.cli.settings import Settings
 from looper.cli.wiring import training_memory
 from looper.errors import BadInput
 from looper.experiment.claims import in_metric
-from looper.experiment.schedule import quoting
+from looper.experiment.schedule import leaking_tasks
 from looper.metrics.design import is_pilot, unit_of
 from looper.metrics.registered import ALPHA
 from looper.records.plan import Expect, Metric, Plan
@@ -66,16 +66,16 @@ def _interest_lines(plan: Plan) -> Iterator[str]:
     )
 
 
-def _task_lines(prepared: Prepared) -> Iterator[str]:
+def _task_lines(prepared: PreparedPlan) -> Iterator[str]:
     yield from (f"not evaluated: {line}" for line in prepared.unserved)
-    yield f"tasks: {len(prepared.tasks)} to evaluate, {len(quoting(prepared.tasks))} of them quote their fix in the issue"
+    yield f"tasks: {len(prepared.tasks)} to evaluate, {len(leaking_tasks(prepared.tasks))} of them quote their fix in the issue"
     for source, tasks in prepared.experience.items():
         yield f"experience, {source.value}: {len(tasks)} tasks to learn from"
     if prepared.left_out:
         yield f"left out of learning: {len(prepared.left_out)}, {', '.join(list(prepared.left_out)[:5])}"
 
 
-def _memory_lines(prepared: Prepared, settings: Settings) -> Iterator[str]:
+def _memory_lines(prepared: PreparedPlan, settings: Settings) -> Iterator[str]:
     experience = prepared.plan.experience
     trained = any(arm.learning and arm.learning.treatment.is_adapter for arm in prepared.plan.arms)
     if experience is None or experience.training is None or not trained:
@@ -89,7 +89,7 @@ def _memory_lines(prepared: Prepared, settings: Settings) -> Iterator[str]:
     yield f"memory: training takes up to {wanted / 2**20:.0f} MiB, {free / 2**20:.0f} MiB are free"
 
 
-def _decision_lines(prepared: Prepared) -> Iterator[str]:
+def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
     """How and when it is decided what the plan shows."""
     contrasts = prepared.plan.contrasts
     if not contrasts:
@@ -103,7 +103,7 @@ def _decision_lines(prepared: Prepared) -> Iterator[str]:
     )
 
 
-def _gate_lines(prepared: Prepared) -> Iterator[str]:
+def _gate_lines(prepared: PreparedPlan) -> Iterator[str]:
     """What is asked before an arm's first task, or while it works."""
     yield "gates: a prompt of full length is read whole; no arm answers without actions"
     plan = prepared.plan
@@ -123,7 +123,7 @@ def _gate_lines(prepared: Prepared) -> Iterator[str]:
         yield "gates: every memory has something to say"
 
 
-def _to_learn_from(prepared: Prepared) -> str:
+def _to_learn_from(prepared: PreparedPlan) -> str:
     """How many tasks each repository has for the gate of data, in the poorest source."""
     repos = sorted({task.repo for task in prepared.tasks})
     counts = {

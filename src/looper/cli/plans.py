@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from looper.cli.settings import Settings
-from looper.cli.wiring import shelf
+from looper.cli.wiring import adapter_store
 from looper.errors import BadInput
 from looper.experiment.plans import Written, written_plan
 from looper.records.plan import Gate, Override
@@ -126,5 +126,5 @@ def load_written(options: RunOptions, settings: Settings) -> Written:
         limit=options.limit,
         master_seed=options.master_seed,
         split=options.split,
-        adapter=options.adapter and shelf(settings).named(options.adapter),
+        adapter=options.adapter and adapter_store(settings).named(options.adapter),
     )

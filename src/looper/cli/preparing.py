@@ -8,15 +8,15 @@ from looper.bench.validate import eligible, in_force, shipped
 from looper.cli.settings import Settings
 from looper.cli.wiring import every_task, missing_programs, stale_tasks, unserved
 from looper.errors import BadInput
-from looper.experiment.feasible import Selected, data_stops, impossible
+from looper.experiment.feasibility import Selected, data_stops, impossible
 from looper.experiment.plans import Written
 from looper.experiment.schedule import (
     by_age,
+    exhausted_repositories,
     first_of_each,
-    fit_to_learn_from,
     lanes,
+    learnable,
     split_tasks,
-    used_up,
 )
 from looper.experiment.stages import learners_of
 from looper.journal import read_stream
@@ -35,7 +35,7 @@ STALE = AGES[:-1]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedPlan:
     """A plan with its tasks."""
 
     plan: Plan
@@ -62,7 +62,7 @@ class Prepared:
         return lanes(self.plan, self.tasks, arms)
 
 
-def prepare(plan: Plan, settings: Settings) -> Prepared:
+def prepare(plan: Plan, settings: Settings) -> PreparedPlan:
     """Raises BadInput for what cannot be run."""
     every, mirrors = every_task(plan.selection, settings)
     validations = validations_of(plan.selection, every, settings)
@@ -73,15 +73,17 @@ def prepare(plan: Plan, settings: Settings) -> Prepared:
     split = plan.experience if plan.sources else None
     tasks, learning = split_tasks(every, plan.selection, split)
     if not plan.selection.repos:
-        unserved += tuple(used_up(every, split).values())
+        unserved += tuple(exhausted_repositories(every, split).values())
     experience, more_mirrors = load_experience(plan, learning, settings)
     kept: dict[Source, tuple[Task, ...]] = {}
     left_out: dict[str, str] = {}
     for source, found in experience.items():
         assert plan.experience is not None
-        kept[source], why = fit_to_learn_from(found, tasks, plan.experience.selection)
+        kept[source], why = learnable(found, tasks, plan.experience.selection)
         left_out |= why
-    return Prepared(plan, tasks, kept, left_out, validations, mirrors | more_mirrors, unserved, experience)
+    return PreparedPlan(
+        plan, tasks, kept, left_out, validations, mirrors | more_mirrors, unserved, experience
+    )
 
 
 def _some_are_fit(
@@ -98,7 +100,7 @@ def _some_are_fit(
 
 
 def refuse_impossible(
-    prepared: Prepared, written: Written, overrides: Sequence[Override], arms: Sequence[str] = ()
+    prepared: PreparedPlan, written: Written, overrides: Sequence[Override], arms: Sequence[str] = ()
 ) -> None:
     """Raises BadInput, in one line, for every gate of a plan that its tasks cannot pass."""
     plan = written.plan

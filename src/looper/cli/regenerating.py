@@ -10,8 +10,8 @@ from looper.cli.wiring import harness_environment, role_model, sandbox_named, sc
 from looper.errors import BadInput, Cancelled
 from looper.evolution.genome import parse_genome, read_acceptance
 from looper.evolution.regenerate import (
-    Economy,
     Regeneration,
+    TokenEconomy,
     Writer,
     births,
     identity,
@@ -86,7 +86,7 @@ def regenerate(
                     writers,
                     rig,
                     mode,
-                    Economy(options.balance, options.income),
+                    TokenEconomy(options.balance, options.income),
                     options.seed,
                     say,
                     stop.is_set,

@@ -29,7 +29,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenRepository:
     """A repository that evolves, with everything that its commands need and no model yet."""
 
     root: Path
@@ -52,7 +52,7 @@ class Opened:
         return Scope(found.allowed, found.protected, found.file_bytes, found.changed_lines)
 
 
-def opened(root: Path, chosen: Mapping[str, Any], looper: Settings, say: Say) -> Opened:
+def opened(root: Path, chosen: Mapping[str, Any], looper: Settings, say: Say) -> OpenRepository:
     """Raises BadInput where there is no repository, or where settings cannot be used."""
     root = root.absolute()
     sources(root)
@@ -63,12 +63,12 @@ def opened(root: Path, chosen: Mapping[str, Any], looper: Settings, say: Say) ->
         # Whole or not there: a half-written one would show everything here as somebody's new files.
         replace_file(ignored, b"*\n")
     found = evolve_settings(root, chosen)
-    return Opened(
+    return OpenRepository(
         root, folder, found, looper, chosen, Ledger(folder / "ledger"), Contracts(folder / "contracts"), say
     )
 
 
-def model_of(found: Opened, role: Role, generation: int) -> Metered:
+def model_of(found: OpenRepository, role: Role, generation: int) -> Metered:
     """The model of a role, within the campaign's budget. Raises BadInput where none is set, BudgetSpent."""
     settings = found.settings
     name = role.value
@@ -105,11 +105,11 @@ def model_of(found: Opened, role: Role, generation: int) -> Metered:
     )
 
 
-def record(found: Opened, happened: Happened) -> None:
+def record(found: OpenRepository, happened: Happened) -> None:
     found.ledger.record(lambda now: happened)
 
 
-def account_of(found: Opened) -> Account:
+def account_of(found: OpenRepository) -> Account:
     """What is left, by what the ledger says was spent."""
     settings, state = found.settings, found.ledger.state()
     allowance = Allowance(
@@ -135,7 +135,7 @@ def _seconds(at: str) -> float:
     return datetime.fromisoformat(at).timestamp()
 
 
-def changeable(found: Opened) -> dict[str, str]:
+def changeable(found: OpenRepository) -> dict[str, str]:
     """The source that a candidate may change, as it is now."""
     own = sources(found.root)
     state = found.ledger.state()
@@ -149,19 +149,19 @@ def changeable(found: Opened) -> dict[str, str]:
     return texts
 
 
-def priorities(found: Opened) -> str:
+def priorities(found: OpenRepository) -> str:
     path = found.root / "priorities.md"
     return path.read_text("utf-8", "replace") if path.is_file() else ""
 
 
-def budget_left(found: Opened) -> str:
+def budget_left(found: OpenRepository) -> str:
     settings, state = found.settings, found.ledger.state()
     if not settings.token_budget:
         return ""
     return f"{max(0, settings.token_budget - state.total_tokens)} of {settings.token_budget} tokens"
 
 
-def reports(found: Opened) -> None:
+def reports(found: OpenRepository) -> None:
     """Everything that is derived from the ledger, written anew."""
     events, state = found.ledger.events(), found.ledger.state()
     for path, text in derived(events, state, found.contracts.text):

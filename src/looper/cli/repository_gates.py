@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from looper.bench.verify import Court
+from looper.bench.verify import VerifierContext
 from looper.cli.evolve_settings import EvolveSettings
-from looper.cli.lanes import both, lane_run
+from looper.cli.lanes import lane_run, paired_verdicts
 from looper.cli.repositories import (
-    Opened,
+    OpenRepository,
     model_of,
     record,
 )
@@ -43,18 +43,18 @@ CANARY = "# Task: canary\n\n## Acceptance Criteria\n- nothing breaks\n"
 
 
 @contextlib.contextmanager
-def promoter_of(found: Opened) -> Iterator[Promoter]:
+def promoter_of(found: OpenRepository) -> Iterator[Promoter]:
     """With the start check in the sandbox where the settings name one."""
-    with site_of(found) as (court, environment):
+    with site_of(found) as (verifier_context, environment):
 
         def starts(version: Path) -> str:
-            return why_not_started(found, court.sandbox, environment, version)
+            return why_not_started(found, verifier_context.sandbox, environment, version)
 
         def still_passes(tree: str, generation: Generation) -> bool:
             own = sources(found.root)
             base = own.commit_of(found.branch)
             commit = own.merge_commit(tree, base, generation.candidate_commit, "merged, to be judged")
-            bench = bench_of(found, court, environment)
+            bench = bench_of(found, verifier_context, environment)
             contract = found.contracts.contract(generation.contract_hash)
             candidate = Candidate(generation.number, base, commit, contract)
             return all(gate(candidate)[0].outcome is GateOutcome.PASS for gate in running_gates(found, bench))
@@ -71,15 +71,15 @@ def promoter_of(found: Opened) -> Iterator[Promoter]:
 
 
 @contextlib.contextmanager
-def site_of(found: Opened) -> Iterator[tuple[Court, Environment]]:
+def site_of(found: OpenRepository) -> Iterator[tuple[VerifierContext, Environment]]:
     place = repository_site(
         f"{SUITE}:{found.root.name}", found.root, found.folder, found.settings.sandbox, found.looper
     )
     with place as (workspaces, sandbox):
-        yield Court(workspaces, sandbox, lab_limits(found.settings)), environment_of(found)
+        yield VerifierContext(workspaces, sandbox, lab_limits(found.settings)), environment_of(found)
 
 
-def environment_of(found: Opened) -> Environment:
+def environment_of(found: OpenRepository) -> Environment:
     """The interpreter that labs and tests have."""
     settings = found.settings
     variables = {"PYTHONPATH": f"{{root}}/{settings.pythonpath}"} if settings.pythonpath else {}
@@ -100,7 +100,7 @@ def lab_limits(settings: EvolveSettings) -> Limits:
     )
 
 
-def why_not_started(found: Opened, sandbox: Sandbox, environment: Environment, version: Path) -> str:
+def why_not_started(found: OpenRepository, sandbox: Sandbox, environment: Environment, version: Path) -> str:
     """What the start command says of a version, in a line; empty where it starts, or where there is no such command."""
     if not found.settings.start:
         return ""
@@ -110,16 +110,16 @@ def why_not_started(found: Opened, sandbox: Sandbox, environment: Environment, v
     return "" if done.exit_code == 0 else f"`{found.settings.start}`: {said_of(done)}"
 
 
-def bench_of(found: Opened, court: Court, environment: Environment) -> Bench:
-    return Bench(sources(found.root), found.root.name, environment, court, found.settings.tests)
+def bench_of(found: OpenRepository, verifier_context: VerifierContext, environment: Environment) -> Bench:
+    return Bench(sources(found.root), found.root.name, environment, verifier_context, found.settings.tests)
 
 
-def running_gates(found: Opened, bench: Bench) -> tuple[Callable[[Candidate], Found], ...]:
+def running_gates(found: OpenRepository, bench: Bench) -> tuple[Callable[[Candidate], Found], ...]:
     """Those that run a candidate."""
     return (bench.tests_gate, bench.contract_gate) if found.settings.tests else (bench.contract_gate,)
 
 
-def review_gate(found: Opened) -> Callable[[Candidate], Found]:
+def review_gate(found: OpenRepository) -> Callable[[Candidate], Found]:
     """The whole diff read by another model than its author's."""
     own = sources(found.root)
 
@@ -144,8 +144,10 @@ def review_gate(found: Opened) -> Callable[[Candidate], Found]:
     return review_gate
 
 
-def keeper_of(found: Opened, court: Court, environment: Environment) -> Gatekeeper:
-    gates = running_gates(found, bench_of(found, court, environment))
+def keeper_of(
+    found: OpenRepository, verifier_context: VerifierContext, environment: Environment
+) -> Gatekeeper:
+    gates = running_gates(found, bench_of(found, verifier_context, environment))
     if found.settings.review:
         gates = (*gates, review_gate(found))
     benchmark = bool(found.settings.benchmark)
@@ -162,24 +164,24 @@ def keeper_of(found: Opened, court: Court, environment: Environment) -> Gatekeep
     )
 
 
-def rule_of(found: Opened) -> BenchmarkRule:
+def rule_of(found: OpenRepository) -> BenchmarkRule:
     """Alpha is divided by the generations that a campaign may decide."""
     return BenchmarkRule(
         alpha=found.settings.alpha, challengers=found.settings.generations or BenchmarkRule().challengers
     )
 
 
-def agent_lane(found: Opened, lane: str, candidate: str, parent: str) -> tuple[Outcomes, Outcomes]:
+def agent_lane(found: OpenRepository, lane: str, candidate: str, parent: str) -> tuple[Outcomes, Outcomes]:
     """Both versions of the agent's source at the lane's tasks, each rollout a guest in the sandbox."""
-    return both(_agents_at(found, lane, candidate, parent), lane, found.settings.tasks)
+    return paired_verdicts(_agents_at(found, lane, candidate, parent), lane, found.settings.tasks)
 
 
-def agent_costs(found: Opened, lane: str, candidate: str, parent: str) -> tuple[Spending, Spending]:
+def agent_costs(found: OpenRepository, lane: str, candidate: str, parent: str) -> tuple[Spending, Spending]:
     view = _agents_at(found, lane, candidate, parent)
     return view.tokens("candidate"), view.tokens("parent")
 
 
-def _agents_at(found: Opened, lane: str, candidate: str, parent: str) -> RunView:
+def _agents_at(found: OpenRepository, lane: str, candidate: str, parent: str) -> RunView:
     own, kept = sources(found.root), versions(found.folder / "versions")
     arms = {}
     for name, commit in (("parent", parent), ("candidate", candidate)):
@@ -190,11 +192,11 @@ def _agents_at(found: Opened, lane: str, candidate: str, parent: str) -> RunView
     return lane_run(found.folder, lane, found.settings.tasks, arms, None, places, found.say)
 
 
-def sing(found: Opened, promoter: Promoter, keeper: Gatekeeper) -> list[str]:
+def run_canaries(found: OpenRepository, promoter: Promoter, keeper: Gatekeeper) -> list[str]:
     """Candidates whose end is known, made from the repository itself, through every gate but the reviewer."""
     own = promoter.sources
     root = own.commit_of(found.branch)
-    gates = [gate for gate in keeper.looks() if gate_name(gate) != "review"]
+    gates = [gate for gate in keeper.gates_in_order() if gate_name(gate) != "review"]
     contract = Contract(title="canary", criteria=parse_contract(CANARY).criteria)
 
     def refuse(base: str, candidate: str) -> str:
@@ -208,7 +210,7 @@ def sing(found: Opened, promoter: Promoter, keeper: Gatekeeper) -> list[str]:
     return missed(own, root, canaries_of(found, root), refuse)
 
 
-def canaries_of(found: Opened, commit: str) -> tuple[Canary, ...]:
+def canaries_of(found: OpenRepository, commit: str) -> tuple[Canary, ...]:
     """For any repository: what changes nothing that matters passes, what breaks or reaches for the gates does not."""
     folder = found.settings.allowed[0].rstrip("/")
     known = [

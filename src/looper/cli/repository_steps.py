@@ -6,7 +6,7 @@ from functools import partial
 
 from looper.cli.evolve_settings import as_variables
 from looper.cli.repositories import (
-    Opened,
+    OpenRepository,
     budget_left,
     changeable,
     model_of,
@@ -14,7 +14,7 @@ from looper.cli.repositories import (
     record,
     reports,
 )
-from looper.cli.repository_gates import bench_of, keeper_of, promoter_of, sing, site_of
+from looper.cli.repository_gates import bench_of, keeper_of, promoter_of, run_canaries, site_of
 from looper.cli.wiring import (
     end_lab,
     lab_process,
@@ -54,7 +54,7 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def begin(found: Opened, promoter: Promoter) -> None:
+def begin(found: OpenRepository, promoter: Promoter) -> None:
     """The first version: what the base branch holds. Raises BadInput where it is missing, or is not what is committed."""
     own = promoter.sources
     promoter.recover()
@@ -70,13 +70,13 @@ def begin(found: Opened, promoter: Promoter) -> None:
     promoter.begin(commit)
 
 
-def proposed(found: Opened, lookback: int | None) -> tuple[Contract, str]:
+def proposed(found: OpenRepository, lookback: int | None) -> tuple[Contract, str]:
     """What the prime proposes now; nothing is begun."""
     with stoppable():
         return prime_of(found, lookback).contract(found.ledger.state())
 
 
-def prime_of(found: Opened, lookback: int | None = None) -> Prime:
+def prime_of(found: OpenRepository, lookback: int | None = None) -> Prime:
     """Who proposes, told what is on record when it is asked."""
     return Prime(
         partial(model_of, found, Role.PRIME, 0),
@@ -90,7 +90,7 @@ def prime_of(found: Opened, lookback: int | None = None) -> Prime:
     )
 
 
-def spawn(found: Opened, text: str, request: str, source: Source, *, detach: bool) -> Generation:
+def spawn(found: OpenRepository, text: str, request: str, source: Source, *, detach: bool) -> Generation:
     """A generation from a contract, worked on until it is reported, or begun where it is detached. Raises what ended it."""
     contract = parse_contract(text, found.settings.allowed)
     model_of(found, Role.LAB, 0).close()
@@ -114,7 +114,7 @@ def spawn(found: Opened, text: str, request: str, source: Source, *, detach: boo
     return one
 
 
-def start_lab(found: Opened, number: int) -> Process:
+def start_lab(found: OpenRepository, number: int) -> Process:
     """The process that works on a generation; what was chosen on this command line it is told through its environment."""
     return lab_process(
         ["evolve", "lab", str(number), "--repo", str(found.root)],
@@ -124,7 +124,7 @@ def start_lab(found: Opened, number: int) -> Process:
 
 
 def campaign_of(
-    found: Opened, promoter: Promoter, keeper: Gatekeeper | None, cancelled: Callable[[], bool]
+    found: OpenRepository, promoter: Promoter, keeper: Gatekeeper | None, cancelled: Callable[[], bool]
 ) -> Campaign:
     author = LabAuthor(
         found.ledger,
@@ -150,7 +150,7 @@ def campaign_of(
         prime_of(found),
         author,
         found.contracts.keep,
-        lambda: sing(found, promoter, keeper),
+        lambda: run_canaries(found, promoter, keeper),
         found.say,
         pause,
         found.settings.plateau_window,
@@ -158,10 +158,10 @@ def campaign_of(
     )
 
 
-def work_in_lab(found: Opened, number: int) -> Generation:
+def work_in_lab(found: OpenRepository, number: int) -> Generation:
     """Inside a lab's own process."""
-    with site_of(found) as (court, environment), stoppable() as stop:
-        bench = bench_of(found, court, environment)
+    with site_of(found) as (verifier_context, environment), stoppable() as stop:
+        bench = bench_of(found, verifier_context, environment)
         state = found.ledger.state()
         one = state.generation(number)
         model = model_of(found, Role.LAB, number)
@@ -170,11 +170,11 @@ def work_in_lab(found: Opened, number: int) -> Generation:
         def make(base: str) -> tuple[Lab, Task]:
             task = bench.task(base, text)
             lab = Lab(
-                court.workspaces.create(task, f"gen-{number}"),
-                court.sandbox,
+                verifier_context.workspaces.create(task, f"gen-{number}"),
+                verifier_context.sandbox,
                 environment,
                 model,
-                court.limits,
+                verifier_context.limits,
                 0.0,
                 found.settings.allowed,
                 lab_folder(found.folder, number),
@@ -189,7 +189,7 @@ def work_in_lab(found: Opened, number: int) -> Generation:
             model.close()
 
 
-def verify(found: Opened, number: int) -> Generation:
+def verify(found: OpenRepository, number: int) -> Generation:
     """Judge a reported generation; one that was judged before is as it was. Raises NotAllowed, and what the world does wrong."""
     one = found.ledger.state().generation(number)
     if one.verdict is not None:
@@ -204,8 +204,8 @@ def verify(found: Opened, number: int) -> Generation:
         )
     lock = RunLock(found.folder / "judging" / f"gen-{number}", "judging of")
     try:
-        with site_of(found) as (court, environment):
-            keeper = keeper_of(found, court, environment)
+        with site_of(found) as (verifier_context, environment):
+            keeper = keeper_of(found, verifier_context, environment)
             if keeper.lane:
                 _fix_rule(found, keeper.rule)
             one = judged(keeper, one)
@@ -215,22 +215,24 @@ def verify(found: Opened, number: int) -> Generation:
     return one
 
 
-def looked_at(found: Opened, number: int, wanted: Sequence[str]) -> Iterator[GateResult]:
+def looked_at(found: OpenRepository, number: int, wanted: Sequence[str]) -> Iterator[GateResult]:
     """What single gates say of a generation; nothing is recorded. Raises BadInput for a gate that is not there."""
     one = found.ledger.state().generation(number)
     if not one.candidate_commit:
         raise NotAllowed(f"Generation {number} is {one.phase.value}; there is nothing to look at yet.")
     contract = found.contracts.contract(one.contract_hash)
     candidate = Candidate(number, one.base_commit, one.candidate_commit, contract)
-    with site_of(found) as (court, environment):
-        gates = {gate_name(gate): gate for gate in keeper_of(found, court, environment).looks()}
+    with site_of(found) as (verifier_context, environment):
+        gates = {
+            gate_name(gate): gate for gate in keeper_of(found, verifier_context, environment).gates_in_order()
+        }
         for name in wanted:
             if name not in gates:
                 raise BadInput(f"There is no gate {name}. There are: {', '.join(gates)}.")
             yield gates[name](candidate)[0]
 
 
-def probed(found: Opened) -> Iterator[tuple[str, str, bool]]:
+def probed(found: OpenRepository) -> Iterator[tuple[str, str, bool]]:
     """Role, what its model said, and whether that is well."""
     for role in (Role.PRIME, Role.LAB, Role.REVIEWER):
         try:
@@ -244,14 +246,14 @@ def probed(found: Opened) -> Iterator[tuple[str, str, bool]]:
             yield role.value, f"{KINDS.get(type(error).__name__, 'failed')}: {error}", False
 
 
-def promote(found: Opened, number: int, candidate_hash: str) -> Generation:
+def promote(found: OpenRepository, number: int, candidate_hash: str) -> Generation:
     with promoter_of(found) as promoter:
         promoter.promote(number, candidate_hash)
     reports(found)
     return found.ledger.state().generation(number)
 
 
-def roll_back(found: Opened, number: int | None) -> Generation:
+def roll_back(found: OpenRepository, number: int | None) -> Generation:
     """Back to the version before; a generation that is still worked on is ended in its place."""
     one = found.ledger.state().generation(number) if number is not None else None
     if one is not None and one.phase in (Phase.PREPARING, Phase.RUNNING):
@@ -262,7 +264,7 @@ def roll_back(found: Opened, number: int | None) -> Generation:
     return found.ledger.state().generation(ended.generation)
 
 
-def plain_promoter(found: Opened) -> Promoter:
+def plain_promoter(found: OpenRepository) -> Promoter:
     """That begins, recovers and rolls back, and promotes nothing whose start would have to be seen."""
     return Promoter(
         found.ledger,
@@ -274,7 +276,7 @@ def plain_promoter(found: Opened) -> Promoter:
     )
 
 
-def cancel(found: Opened, one: Generation) -> Generation:
+def cancel(found: OpenRepository, one: Generation) -> Generation:
     """End the work on a generation, once that is on record."""
     pid = running(found.folder, one.number)
     one = move(found.ledger, one, Phase.CANCELLED, evidence="cancelled by a person")
@@ -283,15 +285,19 @@ def cancel(found: Opened, one: Generation) -> Generation:
     return one
 
 
-def campaign(found: Opened) -> str:
+def campaign(found: OpenRepository) -> str:
     """The autonomous cycle; the reason of its end."""
     lock = RunLock(found.folder / "campaign", "campaign")
     try:
         for role in (Role.PRIME, Role.LAB, *([Role.REVIEWER] if found.settings.review else [])):
             model_of(found, role, 0).close()
-        with promoter_of(found) as promoter, stoppable() as stop, site_of(found) as (court, environment):
+        with (
+            promoter_of(found) as promoter,
+            stoppable() as stop,
+            site_of(found) as (verifier_context, environment),
+        ):
             begin(found, promoter)
-            keeper = keeper_of(found, court, environment)
+            keeper = keeper_of(found, verifier_context, environment)
             if keeper.lane:
                 _fix_rule(found, keeper.rule)
             try:
@@ -303,7 +309,7 @@ def campaign(found: Opened) -> str:
         lock.close()
 
 
-def _fix_rule(found: Opened, rule: BenchmarkRule) -> None:
+def _fix_rule(found: OpenRepository, rule: BenchmarkRule) -> None:
     """What alpha is divided by does not change once a campaign has begun. Raises NotAllowed."""
     asked = Begun(generations=rule.challengers, tasks=found.settings.tasks, alpha=rule.alpha, seed=0)
     if found.ledger.state().begun != asked:

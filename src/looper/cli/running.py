@@ -8,7 +8,7 @@ from pathlib import Path
 from looper.bench.validate import shipped
 from looper.bench.verify import VERSION
 from looper.cli.plans import RunOptions, load_written
-from looper.cli.preparing import FEW_TASKS, STALE, Prepared, prepare, refuse_impossible
+from looper.cli.preparing import FEW_TASKS, STALE, PreparedPlan, prepare, refuse_impossible
 from looper.cli.progress import RunProgress, TrainingProgress, Waits
 from looper.cli.reading import chosen_run
 from looper.cli.settings import Settings
@@ -24,9 +24,9 @@ from looper.cli.wiring import (
     stoppable,
 )
 from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError, ModelError
+from looper.experiment.checks import check_split
 from looper.experiment.ledger import Ledger, differences, nothing_done
-from looper.experiment.prove import prove_split
-from looper.experiment.schedule import changed_since, difficulties, quoting
+from looper.experiment.schedule import changed_since, difficulties, leaking_tasks
 from looper.experiment.stages import run_stages
 from looper.experiment.staging import Staging
 from looper.journal import read_stream
@@ -108,7 +108,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
                     manifest=manifest,
                     tasks={task.instance_id: task for task in prepared.every_task},
                     arms=options.arms,
-                    world=site.world(
+                    run_context=site.run_context(
                         lambda arm, seed, task: models.of(arm, task),
                         judged_before(plan, folder, settings, fresh=options.fresh),
                     ),
@@ -132,7 +132,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
     return read_run(folder)
 
 
-def _manifest(prepared: Prepared, site: Site, models: Models, options: RunOptions) -> RunManifest:
+def _manifest(prepared: PreparedPlan, site: Site, models: Models, options: RunOptions) -> RunManifest:
     """Raises ModelError where a model that is to run cannot be asked what it is."""
     plan, tasks = prepared.plan, prepared.tasks
     overseen = [(arm, arm.learning.overseer) for arm in plan.arms if arm.learning and arm.learning.overseer]
@@ -150,7 +150,7 @@ def _manifest(prepared: Prepared, site: Site, models: Models, options: RunOption
         code_version=code_version(),
         tasks=tuple(task.instance_id for task in tasks),
         difficulty=difficulties(tasks),
-        leaked=quoting(tasks),
+        leaked=leaking_tasks(tasks),
         experience_tasks={
             source: tuple(task.instance_id for task in found) for source, found in prepared.experience.items()
         },
@@ -196,7 +196,7 @@ def _as_begun(manifest: RunManifest, options: RunOptions, runs: Path) -> RunMani
     return same[-1] if same else manifest
 
 
-def _about(prepared: Prepared, overrides: Sequence[Override], settings: Settings) -> Iterator[str]:
+def _about(prepared: PreparedPlan, overrides: Sequence[Override], settings: Settings) -> Iterator[str]:
     """What somebody who waits for the run should know of it before."""
     yield from (f"not run, {line}" for line in prepared.unserved)
     yield from _about_eligibility(prepared)
@@ -216,7 +216,7 @@ def _adapters_fit(plan: Plan, models: Models, tasks: Sequence[Task]) -> None:
         if not arm.model.adapter:
             continue
         card, identity = models.trainer(arm).load(arm.model.adapter), models.of(arm, tasks[0]).identity()
-        prove_split(card, [task.instance_id for task in tasks], arm.name)
+        check_split(card, [task.instance_id for task in tasks], arm.name)
         if card.base.digest != identity.digest:
             raise BadInput(
                 f"{arm.name}: the adapter {card.id} was trained on {card.base.name} {card.base.digest[:12]}, and the model "
@@ -224,7 +224,7 @@ def _adapters_fit(plan: Plan, models: Models, tasks: Sequence[Task]) -> None:
             )
 
 
-def _about_eligibility(prepared: Prepared) -> Iterator[str]:
+def _about_eligibility(prepared: PreparedPlan) -> Iterator[str]:
     """Of real tasks: which are not taken because they cannot tell right from wrong, and on whose word the others are."""
     if prepared.plan.selection.suite == "micro":
         return

@@ -9,7 +9,7 @@ from typing import Any
 
 from looper.cli import repository_steps as steps
 from looper.cli.campaigns import promoter_in
-from looper.cli.repositories import Opened, model_of
+from looper.cli.repositories import OpenRepository, model_of
 from looper.cli.wiring import sources
 from looper.errors import BadInput, LooperError
 from looper.evolution.authors import lab_folder, running
@@ -112,7 +112,7 @@ class Embedded:
 class Repository:
     """A repository that evolves, with its prime to talk to."""
 
-    opened: Opened
+    opened: OpenRepository
 
     def __post_init__(self) -> None:
         self.name = self.opened.root.name

@@ -21,10 +21,10 @@ from looper.errors import BadInput
 from looper.journal import read_stream, replace_file
 from looper.records.eligibility import Validation
 from looper.serve.app import application
-from looper.serve.deeds import Deeds
-from looper.serve.door import Door, loopback_origins
+from looper.serve.audit_log import AuditLog
+from looper.serve.authenticator import Authenticator, loopback_origins
 from looper.serve.evolving import Evolving
-from looper.serve.pages import Finding, Sight
+from looper.serve.pages import Finding, PageContext
 from looper.serve.server import bound, server_of
 from looper.views.live import Projection
 
@@ -54,11 +54,11 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
     campaign = _campaign(options, settings, say)
     with contextlib.closing(bound(options.host.replace("localhost", "127.0.0.1"), options.port)) as listening:
         port = int(listening.getsockname()[1])
-        door = Door(loopback_origins(port) | {f"http://{name}:{port}" for name in options.names})
-        sight = Sight(
+        auth = Authenticator(loopback_origins(port) | {f"http://{name}:{port}" for name in options.names})
+        page_context = PageContext(
             Projection(settings.runs),
             campaign,
-            door,
+            auth,
             card_reader(settings),
             lambda tasks: _eligible(tasks, settings),
             lambda: [
@@ -66,12 +66,12 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
                 for found in examine("auto", settings)
             ],
         )
-        with _token_file(settings, port, door.token):
+        with _token_file(settings, port, auth.token):
             shown = options.names[0] if options.names else "127.0.0.1"
             say(f"runs below {settings.runs}" + (f", evolution of {campaign.name}" if campaign else ""))
             say("Open this link, once, in a browser; Ctrl-C ends the server and touches no run:")
-            print(f"http://{shown}:{port}/login?code={door.new_code()}", flush=True)
-            server = server_of(application(sight, Deeds(settings.state / "serve")))
+            print(f"http://{shown}:{port}/login?code={auth.new_code()}", flush=True)
+            server = server_of(application(page_context, AuditLog(settings.state / "serve")))
             threading.Thread(target=_warm, daemon=True).start()
             # uvicorn ends in order and then raises the signal once more, for whoever was asked before it: that is the end wanted.
             for number in (signal.SIGTERM, signal.SIGHUP):

@@ -15,7 +15,7 @@ from looper.cli.progress import TrainingProgress
 from looper.cli.settings import Settings
 from looper.cli.wiring import mlx_model, supervision_of, trainer_of
 from looper.errors import BadInput
-from looper.experiment.mistakes import plain_words
+from looper.experiment.plan_errors import plain_words
 from looper.experiment.plans import parse_model
 from looper.experiment.pools import read_attempts
 from looper.experiment.schedule import split_tasks
@@ -91,7 +91,7 @@ class _Gathered:
 def _worth_learning_from(plan: Plan) -> tuple[str, ...]:
     """Arms that a model drives; where nothing was gathered but with the gold patch, what that gathered too."""
     gathered = [arm for _, arm in plan.all_experience()]
-    driven = [arm for arm in (*plan.arms, *gathered) if not arm.model.plays_a_part]
+    driven = [arm for arm in (*plan.arms, *gathered) if not arm.model.is_control]
     only_gold = not any(arm in driven for arm in gathered)
     return tuple(arm.name for arm in (*driven, *(gathered if only_gold else ())))
 

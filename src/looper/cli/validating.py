@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from looper.bench.validate import difference, shipped, validate
-from looper.bench.verify import VERSION, Court, Judgement, verify
+from looper.bench.verify import VERSION, TestReport, VerifierContext, verify
 from looper.cli.preparing import served
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, engine, every_task, missing_programs
@@ -85,10 +85,12 @@ def run_validations(
         # A task has two judgements side by side, and no more than `workers` of all run at once.
         slots = threading.BoundedSemaphore(workers)
 
-        def judge(task: Task, patch: str) -> Judgement:
-            court = Court(site.workspaces, site.sandbox, GRADING, log_bytes=LOG_BYTES)
+        def judge(task: Task, patch: str) -> TestReport:
+            verifier_context = VerifierContext(site.workspaces, site.sandbox, GRADING, log_bytes=LOG_BYTES)
             with slots:
-                return verify(task, patch, site.environments.of(task), court, f"{task.instance_id}.validate")
+                return verify(
+                    task, patch, site.environments.of(task), verifier_context, f"{task.instance_id}.validate"
+                )
 
         def one(task: Task) -> tuple[Task, Validation | str]:
             return task, validation_or_why(task)

@@ -14,7 +14,7 @@ from looper.records.base import content_hash
 from looper.records.plan import RunManifest
 from looper.records.seal import Seal
 from looper.records.task import Task
-from looper.views.audit import Outside, audit, unchecked
+from looper.views.audit import ExternalFacts, audit, unchecked
 from looper.views.runs import RunView
 from looper.views.signatures import Signature, signature_of, signatures_in, signed_amiss
 from looper.views.web.page import look_at_page
@@ -48,14 +48,14 @@ class Verifier:
                 unseen.append(f"its seal was not signed in {self.signed.place}")
         return amiss, unseen
 
-    def _outside(self, manifest: RunManifest) -> Outside:
+    def _outside(self, manifest: RunManifest) -> ExternalFacts:
         tasks: tuple[Task, ...] = ()
         why = ""
         try:
             tasks = tasks_as_they_are(manifest, self.settings)
         except BadInput as error:
             why = str(error)
-        return Outside(
+        return ExternalFacts(
             tasks_hash=None if why else content_hash(*tasks),
             adapter=card_reader(self.settings),
             code_version=code_version(),

@@ -34,11 +34,13 @@ from looper.edges.environments.known import missing_compilers as missing_compile
 from looper.edges.environments.known import missing_programs as missing_programs
 from looper.edges.environments.known import unserved as unserved
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments
+from looper.edges.git_notes import put_at as put_at
+from looper.edges.git_notes import texts_at as texts_at
 from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models import kept as kept_models
 from looper.edges.models.anthropic import AnthropicModel
-from looper.edges.models.flights import Flights
+from looper.edges.models.flights import RequestsInFlight
 from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
 from looper.edges.models.mlx import folder_digest as folder_digest
 from looper.edges.models.ollama import OllamaModel
@@ -47,19 +49,17 @@ from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
-from looper.edges.notary import put_at as put_at
-from looper.edges.notary import texts_at as texts_at
 from looper.edges.sandboxes.check import find_sandbox, must_reach
 from looper.edges.sandboxes.container import OWN_IMAGES
 from looper.edges.sandboxes.process import end_left, give
 from looper.edges.signals import Stop as Stop
 from looper.edges.signals import interruptible
+from looper.edges.trainers.adapter_store import AdapterStore
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
 from looper.edges.trainers.mlx import MlxTrainer
 from looper.edges.trainers.peft import from_peft, to_peft
-from looper.edges.trainers.shelf import Shelf
-from looper.edges.verdicts import KeptVerdicts
+from looper.edges.verdicts import StoredVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
 from looper.edges.workspaces.mirrors import missing_objects as missing_objects
@@ -67,7 +67,7 @@ from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import BadInput, Cancelled
 from looper.evolution.guest import Guests
-from looper.experiment.cell import JudgedHere, World
+from looper.experiment.cell import ProcessVerdicts, RunContext
 from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
 from looper.protocols import (
@@ -75,9 +75,9 @@ from looper.protocols import (
     Engine,
     Environment,
     Fingerprinted,
-    Judged,
     Sandbox,
     Sources,
+    VerdictCache,
     Versions,
     Workspaces,
 )
@@ -222,7 +222,7 @@ class Models:
         self._plan, self._workspaces, self._settings = plan, workspaces, settings
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
         self._mlx: dict[ModelSpec, MlxModel] = {}
-        self._flights: dict[tuple[str, str], Flights] = {}
+        self._flights: dict[tuple[str, str], RequestsInFlight] = {}
         """By server."""
         self._lock = threading.Lock()
 
@@ -245,13 +245,13 @@ class Models:
             raise BadInput(
                 f"{spec.backend} serves no adapters that were trained here. Use nano or mlx:FOLDER for plans that train."
             )
-        adapted = base.adapted(shelf(self._settings).folder(adapter))
+        adapted = base.adapted(adapter_store(self._settings).folder(adapter))
         return self._retrying(spec, adapted)
 
     def _retrying(self, spec: ModelSpec, inner: ChatModel) -> RetryingModel:
         # A model in MLX has a process of its own; other servers answer for all their models.
         server = (spec.backend, spec.name if spec.shows_losses else spec.base_url or "")
-        flights = self._flights.setdefault(server, Flights())
+        flights = self._flights.setdefault(server, RequestsInFlight())
         return RetryingModel(inner, RetryPolicy(), tell=self._waits, flights=flights)
 
     def adapted(self, arm: Arm, task: Task, adapter: str) -> Fingerprinted:
@@ -336,9 +336,9 @@ def remove_model(name: str, settings: Settings) -> None:
     kept_models.remove_model(name, settings.models)
 
 
-def shelf(settings: Settings) -> Shelf:
+def adapter_store(settings: Settings) -> AdapterStore:
     """The adapters that were made here."""
-    return Shelf(settings.adapters)
+    return AdapterStore(settings.adapters)
 
 
 def trainer_of(spec: ModelSpec, settings: Settings) -> MlxTrainer:
@@ -360,7 +360,7 @@ def training_memory(spec: ModelSpec, settings: Settings, training: TrainingSetti
 
 def export_adapter(wanted: str, out: Path, settings: Settings) -> AdapterRecord:
     """Write an adapter in PEFT's layout. Raises BadInput."""
-    kept = shelf(settings)
+    kept = adapter_store(settings)
     card = kept.load(kept.named(wanted))
     to_peft(kept.folder(card.id), card, out)
     return card
@@ -373,7 +373,7 @@ def import_adapter(folder: Path, settings: Settings) -> AdapterRecord:
 
 def register_adapter(wanted: str, base: str, name: str, url: str, settings: Settings) -> AdapterRecord:
     """Make a model of an Ollama server with an adapter. Raises BadInput or ModelError."""
-    kept = shelf(settings)
+    kept = adapter_store(settings)
     card = kept.load(kept.named(wanted))
     register(kept.folder(card.id), card, base, name, url)
     return card
@@ -426,9 +426,11 @@ class Site:
         place = shared_folder(self._settings.workspaces)
         must_reach(self.sandbox, str(environment.python), environment.readable, place)
 
-    def world(self, model_of: Callable[[Arm, int, Task], ChatModel], judged: Judged) -> World:
+    def run_context(
+        self, model_of: Callable[[Arm, int, Task], ChatModel], judged: VerdictCache
+    ) -> RunContext:
         """Of a site that is occupied."""
-        return World(
+        return RunContext(
             self.workspaces,
             self.environments,
             self.sandbox,
@@ -482,12 +484,12 @@ def engine(workers: int) -> Engine:
     return LocalEngine(workers)
 
 
-def judged_before(plan: Plan, folder: Path, settings: Settings, *, fresh: bool = False) -> Judged:
+def judged_before(plan: Plan, folder: Path, settings: Settings, *, fresh: bool = False) -> VerdictCache:
     """Verdicts of all runs on real tasks, whose tests take minutes; those of the embedded suite are faster judged than kept, and
     a fresh run judges anew."""
     if plan.selection.suite not in REAL_SUITES or fresh:
-        return JudgedHere()
-    return KeptVerdicts(settings.state / "verdicts", folder.name)
+        return ProcessVerdicts()
+    return StoredVerdicts(settings.state / "verdicts", folder.name)
 
 
 @contextlib.contextmanager

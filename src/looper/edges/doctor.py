@@ -16,7 +16,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.interpreters import find_interpreter, how_to_get
 from looper.edges.models.blas import find_openblas
 from looper.edges.models.heard import counted
-from looper.edges.models.http import Patience, Server
+from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.mlx import nano_folder
 from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
 from looper.edges.models.sendable import one_line
@@ -165,7 +165,7 @@ def _blas() -> Iterator[Finding]:
 
 
 def _ollama() -> Iterator[Finding]:
-    server = Server(f"Ollama at {DEFAULT_URL}", DEFAULT_URL, {}, HOW_TO_START, Patience())
+    server = Server(f"Ollama at {DEFAULT_URL}", DEFAULT_URL, {}, HOW_TO_START, Timeouts())
     try:
         with server.typed_faults():
             listed, _ = server.get("/api/tags", total_s=1.0)

@@ -8,7 +8,7 @@ from looper.journal import replace_file
 from looper.records.verdict import Verdict
 
 
-class KeptVerdicts:
+class StoredVerdicts:
     """One file for each judgement, in folders by the first two letters of its key. Safe for several processes and threads: files
     are replaced whole, and equal keys have equal content."""
 

@@ -20,7 +20,7 @@ from looper.evolution.promotion import Promoter
 from looper.evolution.reflect import ProposalInvalid
 from looper.evolution.review import ReviewFailed
 from looper.evolution.state import Generation, State
-from looper.records.generation import CanariesSang, Cause, Paused, Phase, Proposed, Source, Stopped
+from looper.records.generation import CanariesChecked, Cause, Paused, Phase, Proposed, Source, Stopped
 
 ALARM = 3
 """Equal failures in a row that end a campaign."""
@@ -81,7 +81,7 @@ class Campaign:
 def run(campaign: Campaign, generations: int) -> str:
     """Go on until so many generations are decided, or something ends it earlier; the reason. Safe to interrupt and to repeat."""
     campaign.promoter.recover()
-    _sing(campaign)
+    _run_canaries(campaign)
     while True:
         if campaign.cancelled():
             raise Cancelled
@@ -110,13 +110,13 @@ def _stopped(campaign: Campaign, reason: str) -> str:
     return reason
 
 
-def _sing(campaign: Campaign) -> None:
+def _run_canaries(campaign: Campaign) -> None:
     """Once for each version of the gates. Raises GatesUnfit where a canary ends otherwise than it must."""
     ledger = campaign.promoter.ledger
     sung = ledger.state().canaries.get(JUDGE)
     if sung is None:
         sung = tuple(campaign.canaries())
-        found = CanariesSang(judge=JUDGE, missed=sung)
+        found = CanariesChecked(judge=JUDGE, missed=sung)
         ledger.record(lambda now: found)
         campaign.say(
             "the canaries ended as they must"

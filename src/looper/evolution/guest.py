@@ -96,7 +96,7 @@ class _Served:
 
     def __init__(self, guests: Guests, source: Path, of: Assignment, folder: Path) -> None:
         self.guests, self.source, self.of, self.folder = guests, source, of, folder
-        self.limits = of.hands.limits
+        self.limits = of.tool_context.limits
         self.begun = of.clock()
         self.replies: list[Reply] = []
         self.steps: list[Step] = []
@@ -208,10 +208,10 @@ class _Served:
         }
         return {
             "task": self.of.task.model_copy(update=bare).model_dump(mode="json"),
-            "scaffold": self.of.hands.scaffold.model_dump(mode="json"),
+            "scaffold": self.of.tool_context.scaffold.model_dump(mode="json"),
             "limits": self.limits.model_dump(mode="json"),
             "memory": self.of.memory.model_dump(mode="json"),
-            "clean_state": self.of.hands.workspace.clean_state,
+            "clean_state": self.of.tool_context.workspace.clean_state,
         }
 
     def _count(self, messages: list[list[str]]) -> int | None:
@@ -253,14 +253,14 @@ class _Served:
         return self.limits.wall_s - (self.of.clock() - self.begun - waited)
 
     def _run(self, command: str, timeout_s: float, cap: int) -> dict[str, Any]:
-        hands, environment = self.of.hands, self.of.hands.environment
-        result = hands.sandbox.run(
+        tool_context, environment = self.of.tool_context, self.of.tool_context.environment
+        result = tool_context.sandbox.run(
             Command(
                 argv=("/bin/bash", "-c", str(command)),
-                root=hands.workspace.root,
+                root=tool_context.workspace.root,
                 timeout_s=max(0.1, min(float(timeout_s), self.limits.command_s, self._left())),
                 env={
-                    **environment.variables_in(hands.workspace.root),
+                    **environment.variables_in(tool_context.workspace.root),
                     "PATH": f"{environment.python.parent}:/usr/local/bin:/usr/bin:/bin",
                 },
                 readable=environment.readable,
@@ -274,13 +274,13 @@ class _Served:
         return coded | {name: getattr(result, name) for name in rest}
 
     def _read(self, path: str) -> str:
-        return base64.b64encode(self.of.hands.workspace.read_file(str(path))).decode()
+        return base64.b64encode(self.of.tool_context.workspace.read_file(str(path))).decode()
 
     def _write(self, path: str, content: str) -> None:
-        self.of.hands.workspace.write_file(str(path), base64.b64decode(content))
+        self.of.tool_context.workspace.write_file(str(path), base64.b64decode(content))
 
     def _state(self) -> str:
-        return self.of.hands.workspace.state()
+        return self.of.tool_context.workspace.state()
 
     def _step(self, step: dict[str, Any]) -> None:
         """Its word, but for the reply, which was given here."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from looper.agent.loop import Assignment, rollout
-from looper.agent.tools import Hands
+from looper.agent.tools import ToolContext
 from looper.errors import FileRefused
 from looper.protocols import ChatRequest, Command, CommandResult, Environment
 from looper.records.memory import Delivery
@@ -106,7 +106,7 @@ class Shell:
 def main() -> None:
     harness = Harness(Path(sys.argv[1]))
     given = harness("begin")
-    hands = Hands(
+    tool_context = ToolContext(
         Tree(harness, given["clean_state"]),
         Shell(harness),
         Environment("guest", Path("/guest/bin/python"), (), {}),
@@ -125,7 +125,7 @@ def main() -> None:
             seed=0,
             temperature=0.0,
             memory=Delivery.model_validate(given["memory"]),
-            hands=hands,
+            tool_context=tool_context,
             model=Model(harness),
             clock=time.monotonic,
             record=record,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from looper.bench.verify import Court, Judgement, passing, verify
+from looper.bench.verify import TestReport, VerifierContext, passing, verify
 from looper.errors import VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, Sandbox, Sources
 from looper.records.gate import GateOutcome, GateResult
@@ -43,7 +43,7 @@ class Bench:
     sources: Sources
     repository: str
     environment: Environment
-    court: Court
+    verifier_context: VerifierContext
     tests: tuple[str, ...]
     """Trusted test files; empty where the repository has none, so that a reviewer and a benchmark decide alone."""
 
@@ -73,7 +73,7 @@ class Bench:
     def tests_gate(self, candidate: Candidate) -> Found:
         """Every test that passes with the parent passes with the candidate: run from the trusted tree, by a runner outside of it, with
         canaries. What the candidate changed in tests is left out. Raises VerifierBroken where the parent does not pass either."""
-        expected = passing(self.task(candidate.base), self.environment, self.court, "parent")
+        expected = passing(self.task(candidate.base), self.environment, self.verifier_context, "parent")
         if not expected:
             return self._says(
                 candidate, "tests", GateOutcome.UNDECIDED, "no trusted test passes with the parent"
@@ -100,23 +100,29 @@ class Bench:
         said = f"{len(expected)} of {len(expected)} trusted tests pass{left_out}"
         return self._says(candidate, "tests", GateOutcome.PASS, said), Cause.NONE
 
-    def _judged(self, candidate: Candidate, expected: tuple[str, ...]) -> Judgement:
+    def _judged(self, candidate: Candidate, expected: tuple[str, ...]) -> TestReport:
         patch = self.sources.diff(candidate.base, candidate.commit)
         return verify(
-            self.task(candidate.base, "", expected), patch, self.environment, self.court, "candidate"
+            self.task(candidate.base, "", expected),
+            patch,
+            self.environment,
+            self.verifier_context,
+            "candidate",
         )
 
     def _control(self, candidate: Candidate) -> None:
         """Raises VerifierBroken where the parent's tests do not run now."""
-        passing(self.task(candidate.base), self.environment, self.court, "control")
+        passing(self.task(candidate.base), self.environment, self.verifier_context, "control")
 
     def contract_gate(self, candidate: Candidate) -> Found:
         """Every criterion with a command exits with 0."""
         wanted = [found for found in candidate.contract.criteria if found.command]
         for criterion in wanted:
-            workspace = self.court.workspaces.create(self.task(candidate.commit), "contract")
+            workspace = self.verifier_context.workspaces.create(self.task(candidate.commit), "contract")
             try:
-                done = run_in(self.court.sandbox, self.environment, workspace.root, criterion.command)
+                done = run_in(
+                    self.verifier_context.sandbox, self.environment, workspace.root, criterion.command
+                )
             finally:
                 workspace.close()
             if done.exit_code != 0:

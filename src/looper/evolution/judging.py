@@ -43,7 +43,7 @@ class Gatekeeper:
     dearest: float = 4.0
     """Tokens of a candidate for one of its parent, at most."""
 
-    def looks(self) -> tuple[Gate, ...]:
+    def gates_in_order(self) -> tuple[Gate, ...]:
         """In the order in which they are asked."""
         return (self._manifest, self._scope, *self.gates)
 
@@ -53,7 +53,7 @@ class Gatekeeper:
             found.number, found.base_commit, found.candidate_commit, self.contract_of(found.contract_hash)
         )
         known = {one.gate for one in found.judged if one.outcome is GateOutcome.PASS}
-        for gate in self.looks():
+        for gate in self.gates_in_order():
             if now := self._moved(found):
                 return self._decided(found, Phase.REJECTED, now, Cause.TAMPERED)
             if (name := gate_name(gate)) in known:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from looper.agent.loop import Assignment, rollout
 from looper.agent.scaffold import packaged_scaffold
-from looper.agent.tools import Hands
+from looper.agent.tools import ToolContext
 from looper.errors import BudgetSpent, TreeUnreadable
 from looper.journal import Stream, read_stream
 from looper.protocols import ChatModel, Environment, Sandbox, Workspace
@@ -99,7 +99,9 @@ def work(lab: Lab, number: int, attempt: int, seed: int, task: Task) -> Work:
         seed=seed,
         temperature=lab.temperature,
         memory=Delivery(candidates=0),
-        hands=Hands(lab.workspace, lab.sandbox, lab.environment, scaffold_of_labs(lab.allowed), lab.limits),
+        tool_context=ToolContext(
+            lab.workspace, lab.sandbox, lab.environment, scaffold_of_labs(lab.allowed), lab.limits
+        ),
         model=lab.model,
         clock=lab.clock,
         record=record,

@@ -55,7 +55,7 @@ class Writer:
 
 
 @dataclass(frozen=True)
-class Economy:
+class TokenEconomy:
     """What a lineage lives on, in tokens."""
 
     balance: int | None = None
@@ -74,7 +74,7 @@ class Regeneration:
     writers: Sequence[Writer]
     rig: Rig
     mode: Mode
-    economy: Economy
+    economy: TokenEconomy
     seed: int
     say: Callable[[str], None]
     cancelled: Callable[[], bool]

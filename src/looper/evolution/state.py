@@ -9,7 +9,7 @@ from looper.records.generation import (
     NEXT,
     Activated,
     Begun,
-    CanariesSang,
+    CanariesChecked,
     Cause,
     Challenged,
     Checked,
@@ -164,7 +164,7 @@ def after(state: State, event: Event) -> State:
                     "or begin another one in another folder: its alpha was divided beforehand."
                 )
             return replace(state, begun=found)
-        case CanariesSang(judge=judge, missed=missed):
+        case CanariesChecked(judge=judge, missed=missed):
             return replace(state, canaries={**state.canaries, judge: missed})
         case Paused():
             return replace(state, paused=state.paused + 1)

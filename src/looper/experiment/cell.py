@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from traceback import format_exception
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, rollout
-from looper.agent.tools import Hands
-from looper.bench.verify import Court, Judgement, rules, verify, without_tests
+from looper.agent.tools import ToolContext
+from looper.bench.verify import TestReport, VerifierContext, rules, verify, without_tests
 from looper.errors import (
     Cancelled,
     InfrastructureError,
@@ -17,11 +17,19 @@ from looper.errors import (
     is_of_what_was_made,
     named,
 )
-from looper.protocols import ChatModel, Environment, Environments, Judged, Sandbox, Workspace, Workspaces
+from looper.protocols import (
+    ChatModel,
+    Environment,
+    Environments,
+    Sandbox,
+    VerdictCache,
+    Workspace,
+    Workspaces,
+)
 from looper.records.base import content_hash
-from looper.records.luck import sampling_seed
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Isolation, Limits
+from looper.records.sampling import sampling_seed
 from looper.records.task import Task
 from looper.records.text import encodable
 from looper.records.trajectory import Step, StopReason, Trajectory
@@ -30,7 +38,7 @@ from looper.records.verdict import Outcome, TestOutcome, Verdict
 NOTHING = Delivery(candidates=0)
 
 
-class JudgedHere:
+class ProcessVerdicts:
     """Verdicts of this process."""
 
     def __init__(self) -> None:
@@ -44,7 +52,7 @@ class JudgedHere:
 
 
 @dataclass(frozen=True)
-class World:
+class RunContext:
     """What a cell needs of the outside, handed in by the wiring."""
 
     workspaces: Workspaces
@@ -54,7 +62,7 @@ class World:
     """For an arm, a seed and a task: an arm that learned has an adapter per seed and repository."""
     code_version: str
     memory_of: Callable[[Arm, int, Task], Delivery] = lambda arm, seed, task: NOTHING
-    judged: Judged = field(default_factory=JudgedHere)
+    judged: VerdictCache = field(default_factory=ProcessVerdicts)
     """What was judged once is not judged again: same task with its labels, patch, environment, sandbox and rules."""
     clock: Callable[[], float] = time.monotonic
     made: Mapping[str, Trajectory] = field(default_factory=dict)
@@ -65,7 +73,7 @@ class World:
 
 
 @dataclass(frozen=True)
-class Past:
+class ResumeState:
     """What an earlier run left of a cell that has no verdict yet."""
 
     attempt: int
@@ -97,15 +105,15 @@ class Job:
     """At most so many, from the past one on, where something outside of the agent fails."""
 
 
-def run_cell(job: Job, world: World, recorder: Recorder, past: Past) -> Verdict:
+def run_cell(job: Job, run_context: RunContext, recorder: Recorder, resume: ResumeState) -> Verdict:
     """Attempt a cell until it has a verdict or its attempts are used up: the one place where what breaks in a cell becomes its end.
 
     Raises Cancelled when the run is being stopped, and what no other cell could survive either: JournalError, ModelFatal, and what is
     wrong with the plan.
     """
-    last = past.attempt + job.attempts - 1
+    last = resume.attempt + job.attempts - 1
     while True:
-        attempt = _Attempt(job, world, recorder, past)
+        attempt = _Attempt(job, run_context, recorder, resume)
         try:
             verdict = attempt.run()
         except ReplayDiverged:
@@ -119,27 +127,27 @@ def run_cell(job: Job, world: World, recorder: Recorder, past: Past) -> Verdict:
                 raise
             verdict = attempt.broken(named(error), fault=encodable("".join(format_exception(error))))
         recorder.verdict(verdict)
-        if verdict.outcome.is_verdict or past.attempt >= last:
+        if verdict.outcome.is_verdict or resume.attempt >= last:
             return verdict
-        past = Past(past.attempt + 1)
+        resume = ResumeState(resume.attempt + 1)
 
 
 @dataclass(frozen=True)
 class _Attempt:
     job: Job
-    world: World
+    run_context: RunContext
     recorder: Recorder
-    past: Past
+    resume: ResumeState
 
     def run(self) -> Verdict:
-        environment = self.world.environments.of(self.job.task)
-        trajectory = self.past.trajectory
+        environment = self.run_context.environments.of(self.job.task)
+        trajectory = self.resume.trajectory
         if trajectory is None:
-            made = self.world.made.get(self.job.cell.key)
+            made = self.run_context.made.get(self.job.cell.key)
             trajectory = (
                 self._roll_out(environment)
                 if made is None
-                else made.model_copy(update={"attempt": self.past.attempt})
+                else made.model_copy(update={"attempt": self.resume.attempt})
             )
             self.recorder.trajectory(trajectory)
         if self.recorder.cancelled():
@@ -150,32 +158,41 @@ class _Attempt:
         return self._verdict(found, trajectory.patch_hash, environment.id)
 
     def _judged(self, trajectory: Trajectory, environment: Environment) -> Verdict:
-        task, world = self.job.task, self.world
-        begun = world.clock()
+        task, run_context = self.job.task, self.run_context
+        begun = run_context.clock()
         # A test can fail for want of memory; one that time ends has no outcome, and is not kept.
         memory = str(self.job.limits.memory_mb)
         key = content_hash(
-            task, trajectory.patch_hash, environment.id, world.sandbox.name, rules(world.isolation), memory
+            task,
+            trajectory.patch_hash,
+            environment.id,
+            run_context.sandbox.name,
+            rules(run_context.isolation),
+            memory,
         )
-        known = world.judged.get(key)
+        known = run_context.judged.get(key)
         # Arms that play a part are there to show that the tests run, so theirs always do.
-        if known is not None and not self.job.arm.model.plays_a_part:
+        if known is not None and not self.job.arm.model.is_control:
             return known.model_copy(
                 update={
                     "cell": self.job.cell.key,
-                    "attempt": self.past.attempt,
+                    "attempt": self.resume.attempt,
                     "same_as": f"{known.cell}#{known.attempt}",
-                    "wall_s": world.clock() - begun,
+                    "wall_s": run_context.clock() - begun,
                 }
             )
-        court = Court(
-            world.workspaces, world.sandbox, self.job.limits, world.clock, isolation=world.isolation
+        verifier_context = VerifierContext(
+            run_context.workspaces,
+            run_context.sandbox,
+            self.job.limits,
+            run_context.clock,
+            isolation=run_context.isolation,
         )
-        found = verify(task, trajectory.patch, environment, court, f"{task.instance_id}.verify")
+        found = verify(task, trajectory.patch, environment, verifier_context, f"{task.instance_id}.verify")
         verdict = self._verdict(found, trajectory.patch_hash, environment.id)
         outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
         if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
-            world.judged.put(key, verdict)
+            run_context.judged.put(key, verdict)
         return verdict
 
     def broken(self, cause: str, fault: str = "") -> Verdict:
@@ -185,49 +202,49 @@ class _Attempt:
         return verdict.model_copy(update={"fault": fault})
 
     def _roll_out(self, environment: Environment) -> Trajectory:
-        job, world = self.job, self.world
+        job, run_context = self.job, self.run_context
         cell, arm, task = job.cell, job.arm, job.task
-        model = world.model_of(arm, cell.seed, task)
-        memory = world.memory_of(arm, cell.seed, task)
+        model = run_context.model_of(arm, cell.seed, task)
+        memory = run_context.memory_of(arm, cell.seed, task)
         identity = model.identity()
-        workspace = world.workspaces.create(task, task.instance_id)
+        workspace = run_context.workspaces.create(task, task.instance_id)
         seed = sampling_seed(cell, arm)
         assignment = Assignment(
             cell=cell.key,
-            attempt=self.past.attempt,
+            attempt=self.resume.attempt,
             task=task,
             seed=seed,
             temperature=arm.temperature,
             memory=memory,
-            hands=Hands(workspace, world.sandbox, environment, arm.scaffold, job.limits),
+            tool_context=ToolContext(workspace, run_context.sandbox, environment, arm.scaffold, job.limits),
             model=model,
-            clock=world.clock,
+            clock=run_context.clock,
             record=self.recorder.step,
             cancelled=self.recorder.cancelled,
-            recorded=self.past.steps,
+            recorded=self.resume.steps,
         )
         with closing(workspace):
             try:
-                done = world.rollout(arm, assignment)
+                done = run_context.rollout(arm, assignment)
                 patch, flagged, patch_error = _patch_of(workspace)
                 memory_tokens = _memory_tokens(model, memory, done)
             finally:
-                model.forget(f"{cell.key}#{self.past.attempt}")
+                model.forget(f"{cell.key}#{self.resume.attempt}")
         return Trajectory(
             cell=cell.key,
-            attempt=self.past.attempt,
+            attempt=self.resume.attempt,
             instance_id=task.instance_id,
             arm=arm.name,
             arm_hash=arm.config_hash(),
             seed=seed,
-            code_version=world.code_version,
+            code_version=run_context.code_version,
             prompt_hash=done.prompt_hash,
             memory=(*memory.items, *done.memory),
             memory_candidates=memory.candidates,
             memory_tokens=memory_tokens,
             model=identity,
             environment=environment.id,
-            sandbox=world.sandbox.name,
+            sandbox=run_context.sandbox.name,
             workspace_clean_state=workspace.clean_state,
             steps=done.steps,
             stop_reason=done.stop_reason,
@@ -245,10 +262,10 @@ class _Attempt:
             in_flight=done.in_flight,
         )
 
-    def _verdict(self, found: Judgement, patch_hash: str, environment: str) -> Verdict:
+    def _verdict(self, found: TestReport, patch_hash: str, environment: str) -> Verdict:
         return Verdict(
             cell=self.job.cell.key,
-            attempt=self.past.attempt,
+            attempt=self.resume.attempt,
             instance_id=self.job.cell.instance_id,
             outcome=found.outcome,
             cause=encodable(found.cause),
@@ -261,8 +278,8 @@ class _Attempt:
             tampering=found.tampering,
             patch_hash=patch_hash,
             environment=environment,
-            sandbox=self.world.sandbox.name,
-            verifier=rules(self.world.isolation),
+            sandbox=self.run_context.sandbox.name,
+            verifier=rules(self.run_context.isolation),
             wall_s=found.wall_s,
             canaries=found.canaries,
         )

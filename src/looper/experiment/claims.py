@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from looper.errors import NOT_PYTHON
-from looper.experiment.mistakes import did_you_mean
+from looper.experiment.plan_errors import did_you_mean
 from looper.records.learning import Learning, TrainingChange
 from looper.records.plan import Arm, Contrast, Plan
 from looper.records.strategy import AdaptiveRank, Anchored, Division, Mixture, PartialReplay
@@ -47,7 +47,7 @@ NUMBER = re.compile(
 )
 
 
-class Unclear(ValueError):
+class UnresolvedExpression(ValueError):
     """What stands in braces or in an assertion cannot be computed."""
 
 
@@ -58,7 +58,7 @@ class Settings:
     plan: Plan
 
     def of(self, name: str) -> dict[str, float]:
-        """Every setting of an arm or a choice that is a number. Raises Unclear for names that are none."""
+        """Every setting of an arm or a choice that is a number. Raises UnresolvedExpression for names that are none."""
         for choice in self.plan.choices:
             if choice.name == name:
                 return {"attempts": len(choice.of)}
@@ -66,19 +66,19 @@ class Settings:
             if arm.name == name:
                 return dict(_settings(self.plan, arm))
         known = [*(arm.name for arm in self.plan.arms), *(choice.name for choice in self.plan.choices)]
-        raise Unclear(f'there is no arm "{name}"{did_you_mean(name, known)}')
+        raise UnresolvedExpression(f'there is no arm "{name}"{did_you_mean(name, known)}')
 
     def value(self, text: str, named: Mapping[str, float] = MappingProxyType({})) -> float | bool:
-        """Of an expression; `named` are words of their own. Raises Unclear."""
+        """Of an expression; `named` are words of their own. Raises UnresolvedExpression."""
         with _calculated(text):
             return self._value(ast.parse(text.strip(), mode="eval").body, named)
 
     def sides(self, text: str) -> tuple[float, ...]:
-        """Both sides of a comparison. Raises Unclear where it is none."""
+        """Both sides of a comparison. Raises UnresolvedExpression where it is none."""
         with _calculated(text):
             tree = ast.parse(text.strip(), mode="eval").body
             if not isinstance(tree, ast.Compare) or len(tree.ops) != 1:
-                raise Unclear(
+                raise UnresolvedExpression(
                     f"{_shown(text)} compares nothing; write one of == != < <= > >= between two settings"
                 )
             return tuple(float(self._value(side, {})) for side in (tree.left, tree.comparators[0]))
@@ -93,19 +93,19 @@ class Settings:
                 found = self.of(name)
                 if setting not in found:
                     known = did_you_mean(setting, list(found)) or f"; it has {', '.join(found) or 'none'}"
-                    raise Unclear(f"{name} has no {setting}{known}")
+                    raise UnresolvedExpression(f"{name} has no {setting}{known}")
                 return found[setting]
             case ast.BinOp(left=left, op=op, right=right) if type(op) in OPERATORS:
                 return OPERATORS[type(op)](self._value(left, named), self._value(right, named))
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in RELATIONS:
                 return RELATIONS[type(op)](self._value(left, named), self._value(right, named))
-        raise Unclear(f"{ast.unparse(tree)} is no setting; write ARM.SETTING{_words(named)}")
+        raise UnresolvedExpression(f"{ast.unparse(tree)} is no setting; write ARM.SETTING{_words(named)}")
 
     def filled(self, sentence: str, contrast: Contrast | None = None) -> str:
-        """A sentence with its braces computed. Raises Unclear, also for a number that the sentence has of its own."""
+        """A sentence with its braces computed. Raises UnresolvedExpression, also for a number that the sentence has of its own."""
         named = {} if contrast is None else {"margin": contrast.margin, "expected": contrast.expected}
         if own := NUMBER.search(BRACES.sub(" ", sentence)):
-            raise Unclear(
+            raise UnresolvedExpression(
                 f'says "{own.group()}" of its own, and nothing holds it to the settings'
                 f"{self._difference(contrast)}. Write the number as {{ARM.SETTING}}, {{margin}} or a ratio, or {{2}} for one that is no setting"
             )
@@ -133,17 +133,17 @@ class Settings:
 
 @contextmanager
 def _calculated(text: str) -> Iterator[None]:
-    """What keeps an expression from having a value becomes Unclear, which shows it."""
+    """What keeps an expression from having a value becomes UnresolvedExpression, which shows it."""
     try:
         yield
-    except Unclear:
+    except UnresolvedExpression:
         raise
     except ZeroDivisionError as error:
-        raise Unclear(f"{_shown(text)} divides by 0") from error
+        raise UnresolvedExpression(f"{_shown(text)} divides by 0") from error
     except (OverflowError, RecursionError, MemoryError) as error:
-        raise Unclear(f"{_shown(text)} is too long or too large to be calculated") from error
+        raise UnresolvedExpression(f"{_shown(text)} is too long or too large to be calculated") from error
     except NOT_PYTHON as error:
-        raise Unclear(
+        raise UnresolvedExpression(
             f"{_shown(text)} cannot be read; write ARM.SETTING, numbers, + - * / and one comparison"
         ) from error
 

@@ -21,7 +21,7 @@ from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Make, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity
 from looper.records.treatment import Consolidation
-from looper.training.strategies import Course, Learned, learn
+from looper.training.strategies import TrainingContext, TrainingOutcome, learn
 
 ALL = ""
 """In place of a repository: one adapter serves them all."""
@@ -31,7 +31,7 @@ Tell = Callable[[str, TrainingEvent], None]
 
 
 @dataclass(frozen=True)
-class School:
+class ConsolidationContext:
     """What consolidation needs of the outside."""
 
     arms: tuple[Arm, ...]
@@ -130,8 +130,8 @@ def consolidate(
     manifest: RunManifest,
     tasks: Mapping[str, Task],
     folder: Path,
-    past: Sequence[Consolidation],
-    school: School,
+    resume: Sequence[Consolidation],
+    school: ConsolidationContext,
     number: int = 1,
 ) -> Treatments:
     """Make what is not there yet of the records in `folder`, for the arms' round `number`.
@@ -147,7 +147,7 @@ def consolidate(
     minimum = plan.experience.selection.minimum_tasks if manifest.stops(Gate.DATA) else 1
     measure = school.trainer.measure if school.trainer else lambda adapter, examples: ()
     library = Library(plan, pools, tasks, repos, minimum, school.ask, school.similar, measure)
-    done = {found.key: found for found in past if _still_there(found, school.trainer)}
+    done = {found.key: found for found in resume if _still_there(found, school.trainer)}
     items = {item.id: item for item in read_stream(folder, "memory", MemoryItem)}
     work = _Work(plan, plan.experience, library, school, number, done)
     for wave in _waves(school.arms):
@@ -217,7 +217,7 @@ class _Work:
     plan: Plan
     experience: Experience
     library: Library
-    school: School
+    school: ConsolidationContext
     number: int
     done: Mapping[Key, Consolidation]
 
@@ -227,7 +227,7 @@ class _Work:
         begun = time.monotonic()
         items: list[MemoryItem] = []
         learned_in: Sequence[str]
-        learned = Learned()
+        learned = TrainingOutcome()
         if repo == ALL:
             learned_in = self.library.repos
             materials = [self.library.of(arm, seed, each) for each in learned_in]
@@ -274,10 +274,10 @@ class _Work:
         what = f"{arm.name}{f', {repo}' if repo else ''}, seed {seed}"
         return self.school.trainer.train(request, lambda event: self.school.tell(what, event))
 
-    def _by_strategy(self, arm: Arm, seed: int, batches: Sequence[Sequence[Example]]) -> Learned:
+    def _by_strategy(self, arm: Arm, seed: int, batches: Sequence[Sequence[Example]]) -> TrainingOutcome:
         assert self.school.trainer is not None and self.experience.training is not None
         assert arm.learning is not None and arm.learning.strategy is not None
-        course = Course(
+        training_context = TrainingContext(
             base=self.school.base,
             settings=(arm.learning.training or TrainingChange()).of(
                 self.experience.training.model_copy(update={"seed": seed})
@@ -285,7 +285,7 @@ class _Work:
             train=lambda request: self._train(arm, ALL, seed, request),
             measure=self.school.trainer.measure,
         )
-        return learn(arm.learning.strategy, batches, course)
+        return learn(arm.learning.strategy, batches, training_context)
 
     def _request(self, arm: Arm, seed: int, repo: str, material: Material) -> TrainingRequest:
         assert arm.learning is not None and self.experience.training is not None

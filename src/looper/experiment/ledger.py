@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from looper.errors import Drift, JournalError
-from looper.experiment.cell import Past
+from looper.experiment.cell import ResumeState
 from looper.journal import Damage, RunLock, Stream, holder_of, read_stream, reserve_space
 from looper.records.base import Record
 from looper.records.likelihood import AttemptLikelihood, Likelihood
@@ -123,10 +123,10 @@ class Ledger:
         """Cells that had their verdict before this process."""
         return {cell for cell, (verdict, _) in self._past.items() if verdict and verdict.outcome.is_verdict}
 
-    def past(self, cell: Cell) -> Past | None:
+    def resume(self, cell: Cell) -> ResumeState | None:
         """Where to go on with a cell; None where it has its verdict. What ended as infra_error is tried again."""
-        verdict, past = self._past.get(cell.key, (None, Past(1)))
-        return None if verdict is not None and verdict.outcome.is_verdict else past
+        verdict, resume = self._past.get(cell.key, (None, ResumeState(1)))
+        return None if verdict is not None and verdict.outcome.is_verdict else resume
 
     def seal(self, adapters: Mapping[str, str], energy_j: float | None = None) -> None:
         """Say what the files are, now that every cell has its end; `adapters` are hashes of weights by id, `energy_j` is what
@@ -192,21 +192,21 @@ def _acted(steps: Iterable[Step]) -> dict[str, Acted]:
 
 def _past(
     steps: Stream[Step], trajectories: Stream[Trajectory], verdicts: Stream[Verdict]
-) -> dict[str, tuple[Verdict | None, Past]]:
+) -> dict[str, tuple[Verdict | None, ResumeState]]:
     """For each cell its end so far, and where its next attempt begins."""
     last = final_verdicts(verdicts.recovered)
     over = {(end.cell, end.attempt): end for end in trajectories.recovered}
     of: dict[str, list[Step]] = {}
     for step in steps.recovered:
         of.setdefault(step.cell, []).append(step)
-    found: dict[str, tuple[Verdict | None, Past]] = {}
+    found: dict[str, tuple[Verdict | None, ResumeState]] = {}
     for cell in of.keys() | last.keys() | {cell for cell, _ in over}:
         verdict = last.get(cell)
         attempt = verdict.attempt + 1 if verdict is not None else 1
         kept = tuple(step for step in of.get(cell, []) if step.attempt == attempt)
         # A step that was recorded twice would be replayed twice.
         unbroken = tuple(step for number, step in enumerate(kept, 1) if step.index == number)
-        found[cell] = verdict, Past(attempt, unbroken, over.get((cell, attempt)))
+        found[cell] = verdict, ResumeState(attempt, unbroken, over.get((cell, attempt)))
     steps.recovered.clear()
     return found
 

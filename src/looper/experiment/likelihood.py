@@ -28,7 +28,7 @@ seconds."""
 
 
 @dataclass(frozen=True)
-class Asking:
+class LikelihoodScorer:
     """What the questions are put with."""
 
     tasks: Mapping[str, Task]
@@ -101,7 +101,7 @@ class Asking:
                 likely |= _by_task(examples, [-loss for loss in model.losses(examples)])
                 continue
             used[adapter] = None
-            compared = model.compared(examples)
+            compared = model.loss_and_kl(examples)
             likely |= _by_task(examples, [-loss for loss, _ in compared])
             divergent |= _by_task(examples, [apart for _, apart in compared])
         return Likelihood(
@@ -150,13 +150,13 @@ def successes_of_base(plan: Plan, attempts: Sequence[Attempt]) -> list[Attempt]:
     return list(found.values())[: ASKED if compared else SHOWN]
 
 
-def ask_arms(run: Staging, arms: Sequence[Arm], treatments: Treatments) -> None:
+def score_arms(run: Staging, arms: Sequence[Arm], treatments: Treatments) -> None:
     """What base and the arms that learned make of successes, where something was learned and the model shows it."""
     base = run.manifest.plan.base
     if base is None or not base.model.shows_losses or not any(arm.learning for arm in arms):
         return
     successes = successes_of_base(run.manifest.plan, read_attempts(run.ledger.folder))
-    asking = Asking(run.tasks, treatments, run.adapted, successes)
+    asking = LikelihoodScorer(run.tasks, treatments, run.adapted, successes)
     known = {found.key for found in run.ledger.likelihoods.recovered}
     for arm in arms:
         if arm is not base and (arm.learning is None or arm.has_overseer):
@@ -169,7 +169,7 @@ def ask_arms(run: Staging, arms: Sequence[Arm], treatments: Treatments) -> None:
                     run.ledger.likelihoods.append(ask())
 
 
-def ask_of_attempts(run: Staging) -> None:
+def score_attempts(run: Staging) -> None:
     """What base makes of the attempts that are chosen from by their likelihood."""
     plan = run.manifest.plan
     names = {name for choice in plan.choices if choice.by is Chooser.LIKELIEST for name in choice.of}

@@ -15,10 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
-from looper.experiment.claims import Settings, Unclear, plainly
-from looper.experiment.coherent import faults
-from looper.experiment.mistakes import Layers, Text, did_you_mean, named, problems
-from looper.experiment.places import Path as Keys
+from looper.experiment.claims import Settings, UnresolvedExpression, plainly
+from looper.experiment.coherence import faults
+from looper.experiment.plan_errors import Layers, Text, did_you_mean, named, problems
+from looper.experiment.toml_positions import Path as Keys
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
 from looper.records.model import Backend, ModelSpec
 from looper.records.plan import (
@@ -288,7 +288,7 @@ def _means_what_it_says(written: Written, asserts: Sequence[str]) -> None:
             if not settings.value(claim):
                 values = " against ".join(map(plainly, sides))
                 found.append(written.said(f"{claim} is not so: {values}", "asserts", number))
-        except Unclear as error:
+        except UnresolvedExpression as error:
             found.append(written.said(str(error), "asserts", number))
     if found:
         raise BadInput("; ".join(found))
@@ -301,7 +301,7 @@ def _spoken(written: Written) -> Plan:
     def filled(sentence: str, *path: str | int, contrast: Contrast | None = None) -> str:
         try:
             return settings.filled(sentence, contrast)
-        except Unclear as error:
+        except UnresolvedExpression as error:
             wrong.append(written.said(str(error), *path))
             return sentence
 

@@ -52,7 +52,9 @@ class Pools:
             arms = list(plan.experience_arms(source))
             if learner is not None:
                 arms += [
-                    arm for past in range(2, number + 1) for arm in plan.later_experience_arms(learner, past)
+                    arm
+                    for resume in range(2, number + 1)
+                    for arm in plan.later_experience_arms(learner, resume)
                 ]
             names = self._manifest.experience_tasks.get(source, ())
             attempts = [

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError, JournalError, LooperError
-from looper.experiment.cell import Job, Past, Recorder, World, run_cell
+from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
 from looper.experiment.ledger import Acted, Ledger
 from looper.metrics.sequential import evidence
 from looper.protocols import Engine, Item
@@ -83,7 +83,7 @@ def run_plan(
     arms: Sequence[Arm],
     tasks: Mapping[str, Task],
     lanes: Sequence[Sequence[Cell]],
-    world: World,
+    run_context: RunContext,
     ledger: Ledger,
     engine: Engine,
     stop: threading.Event,
@@ -96,13 +96,13 @@ def run_plan(
     Raises Cancelled where `stop` was set, and the error where going on makes no sense; what was recorded stays.
     """
     open_lanes = [
-        [(cell, past) for cell in lane if (past := ledger.past(cell)) is not None] for lane in lanes
+        [(cell, resume) for cell in lane if (resume := ledger.resume(cell)) is not None] for lane in lanes
     ]
     shared = _Shared(dict(ledger.acted), set(ledger.acted.keys() & ledger.over))
     by_name = {arm.name: arm for arm in arms}
 
-    def work(lane: Sequence[tuple[Cell, Past]]) -> None:
-        for cell, past in lane:
+    def work(lane: Sequence[tuple[Cell, ResumeState]]) -> None:
+        for cell, resume in lane:
             if stop.is_set():
                 raise Cancelled
             if cell.arm in shared.failed_arms:
@@ -115,7 +115,7 @@ def run_plan(
                 stop.is_set,
             )
             job = Job(cell, by_name[cell.arm], tasks[cell.instance_id], plan.limits, plan.attempts)
-            verdict = run_cell(job, world, recorder, past)
+            verdict = run_cell(job, run_context, recorder, resume)
             progress.finished(cell, verdict)
             if degenerate_stops and (why := shared.degenerate(cell)):
                 ledger.proofs.append(

@@ -50,14 +50,16 @@ def split_tasks(
     No task is in both. Raises BadInput as `select_tasks` does, and where learning leaves a repository that is named without any.
     """
     kept, left = _divided(tasks, experience)
-    if gone := [why for repo, why in used_up(tasks, experience).items() if repo in selection.repos]:
+    if gone := [
+        why for repo, why in exhausted_repositories(tasks, experience).items() if repo in selection.repos
+    ]:
         raise BadInput(f"{'; '.join(gone)}. Set fewer aside, or leave the repository out (tasks.repos).")
     evaluated = select_tasks(left, selection)
     repos = {task.repo for task in evaluated}
     return evaluated, tuple(task for task in kept if task.repo in repos)
 
 
-def used_up(tasks: Sequence[Task], experience: Experience | None) -> dict[str, str]:
+def exhausted_repositories(tasks: Sequence[Task], experience: Experience | None) -> dict[str, str]:
     """Repositories that have no task left to evaluate once some are set aside to learn from, and how that comes."""
     kept, left = _divided(tasks, experience)
     there = {task.repo for task in left}
@@ -111,7 +113,7 @@ def _for_learning(tasks: Sequence[Task], experience: Experience) -> list[Task]:
     return [task for task in tasks if task.instance_id in names]
 
 
-def fit_to_learn_from(
+def learnable(
     learning: Sequence[Task], evaluated: Sequence[Task], settings: SelectionSettings
 ) -> tuple[tuple[Task, ...], dict[str, str]]:
     """The tasks that may be learned from, and why the others may not, by id: what nearly is an evaluated task would be
@@ -120,11 +122,11 @@ def fit_to_learn_from(
         name: f"nearly the same as {other}" for name, other in near_duplicates(learning, evaluated).items()
     }
     if not settings.leaked:
-        left_out |= dict.fromkeys(quoting(learning), QUOTES)
+        left_out |= dict.fromkeys(leaking_tasks(learning), QUOTES)
     return tuple(task for task in learning if task.instance_id not in left_out), left_out
 
 
-def quoting(tasks: Sequence[Task]) -> tuple[str, ...]:
+def leaking_tasks(tasks: Sequence[Task]) -> tuple[str, ...]:
     """Ids of the tasks whose issue gives half of their fix away, or more."""
     return tuple(task.instance_id for task in tasks if gives_away(task.gold_patch, task.problem_statement))
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from looper.agent.oversight import Overseen
+from looper.agent.oversight import SupervisedModel
 from looper.agent.prompt import opening
 from looper.errors import Cancelled
-from looper.experiment.cell import World
-from looper.experiment.consolidate import School, Treatments, consolidate
-from looper.experiment.likelihood import ask_arms, ask_of_attempts
-from looper.experiment.proofs_owed import prove_contexts, prove_treatments
+from looper.experiment.cell import RunContext
+from looper.experiment.consolidate import ConsolidationContext, Treatments, consolidate
+from looper.experiment.likelihood import score_arms, score_attempts
+from looper.experiment.preflight import check_contexts, check_treatments
 from looper.experiment.schedule import experience_lanes, lanes
 from looper.experiment.staging import Staging
 from looper.protocols import ChatModel, ChatRequest, Message, Trainer
@@ -29,23 +29,23 @@ def run_stages(run: Staging) -> None:
     run.proved.extend(run.ledger.proofs.recovered)
     schedule = lanes(plan, [run.tasks[name] for name in run.manifest.tasks], run.arms)
     wanted = [arm for arm in plan.arms if not run.arms or arm.name in run.arms]
-    if run.ledger.sealed and not any(run.ledger.past(cell) for lane in schedule for cell in lane):
-        run.work("", schedule, plan.arms, run.world)
+    if run.ledger.sealed and not any(run.ledger.resume(cell) for lane in schedule for cell in lane):
+        run.work("", schedule, plan.arms, run.run_context)
         return
     treatments = Treatments(plan, (), ())
-    prove_contexts(run, wanted)
+    check_contexts(run, wanted)
     learners, trainer = learners_of(plan, wanted), None
     if learners:
         # Asked for first: what cannot be trained should not have gathered experience for an hour.
         needed = any(arm.learning and arm.learning.treatment.is_adapter for arm in learners)
         trainer = run.trainer() if needed else None
-        past = list(run.ledger.consolidations.recovered)
+        resume = list(run.ledger.consolidations.recovered)
 
         def record(found: Consolidation) -> None:
             run.ledger.consolidations.append(found)
-            past.append(found)
+            resume.append(found)
 
-        school = School(
+        school = ConsolidationContext(
             arms=learners,
             trainer=trainer,
             base=run.manifest.models[plan.learners_base.name],
@@ -57,17 +57,17 @@ def run_stages(run: Staging) -> None:
             ask=partial(_ask_base, run),
             similar=run.similar,
         )
-        gather(run, school, past)
-        treatments = learn_in_rounds(run, school, past)
-    failed = prove_treatments(run, wanted, treatments, trainer)
+        collect_experience(run, school, resume)
+        treatments = learn_in_rounds(run, school, resume)
+    failed = check_treatments(run, wanted, treatments, trainer)
     failed |= {proof.arm for proof in run.ledger.proofs.recovered if proof.stops and not proof.passed}
-    world = replace(
-        run.world, model_of=partial(_at_work, run, treatments), memory_of=partial(_told, treatments)
+    run_context = replace(
+        run.run_context, model_of=partial(_at_work, run, treatments), memory_of=partial(_told, treatments)
     )
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
-    run.work("", kept, plan.arms, world)
-    ask_arms(run, [arm for arm in wanted if arm.name not in failed], treatments)
-    ask_of_attempts(run)
+    run.work("", kept, plan.arms, run_context)
+    score_arms(run, [arm for arm in wanted if arm.name not in failed], treatments)
+    score_attempts(run)
     run.ledger.seal(_weights_served(run, learners, treatments, trainer), run.energy_j())
 
 
@@ -97,7 +97,7 @@ def _at_work(run: Staging, treatments: Treatments, arm: Arm, seed: int, task: Ta
     assert holder is not None and holder.learning is not None
     overseer = holder.model_copy(update={"model": holder.learning.overseer or holder.model})
     told = treatments.memory(holder, seed, task)
-    return Overseen(
+    return SupervisedModel(
         model,
         run.served(overseer, task, ""),
         opening(task, arm.scaffold, told),
@@ -131,20 +131,22 @@ def _ask_base(run: Staging, conversation: str, messages: Sequence[Message], adap
     return reply.text
 
 
-def learn_in_rounds(run: Staging, school: School, past: Sequence[Consolidation]) -> Treatments:
-    """The first round from base's experience; each later one also from what the arm itself did before it. `past` grows with
+def learn_in_rounds(
+    run: Staging, school: ConsolidationContext, resume: Sequence[Consolidation]
+) -> Treatments:
+    """The first round from base's experience; each later one also from what the arm itself did before it. `resume` grows with
     every consolidation."""
-    treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, school)
+    treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, resume, school)
     rounds = max(arm.learning.rounds for arm in school.arms if arm.learning is not None)
     for number in range(2, rounds + 1):
         for arm in school.arms:
             if arm.learning is not None and arm.learning.rounds >= number:
-                gather_again(run, arm, number, treatments)
-        treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, school, number)
+                collect_round(run, arm, number, treatments)
+        treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, resume, school, number)
     return treatments
 
 
-def gather_again(run: Staging, arm: Arm, number: int, treatments: Treatments) -> None:
+def collect_round(run: Staging, arm: Arm, number: int, treatments: Treatments) -> None:
     """An arm at work on the training tasks, with what it learned in the round before."""
     plan = run.manifest.plan
     arms = plan.later_experience_arms(arm, number)
@@ -153,12 +155,12 @@ def gather_again(run: Staging, arm: Arm, number: int, treatments: Treatments) ->
     def model_of(_: Arm, seed: int, task: Task) -> ChatModel:
         return run.served(arm, task, treatments.adapter(arm, seed, task.repo, number - 1))
 
-    world = replace(run.world, model_of=model_of)
+    run_context = replace(run.run_context, model_of=model_of)
     run.work(
         f"{arm.name} before round {number}",
         experience_lanes(plan.seeds_of(arm), arms, tasks),
         arms,
-        world,
+        run_context,
     )
 
 
@@ -177,18 +179,18 @@ def learners_of(plan: Plan, wanted: Sequence[Arm]) -> tuple[Arm, ...]:
     return tuple(arm for arm in plan.arms if arm.name in named)
 
 
-def gather(run: Staging, school: School, past: Sequence[Consolidation]) -> None:
+def collect_experience(run: Staging, school: ConsolidationContext, resume: Sequence[Consolidation]) -> None:
     """Base at work on the training tasks: alone first, then with an overseer that remembers what was gathered so far."""
     plan = run.manifest.plan
-    _gather(run, [source for source in plan.sources if source is not Source.GUIDED], run.world)
+    _collect(run, [source for source in plan.sources if source is not Source.GUIDED], run.run_context)
     if not any(arm.learning and arm.learning.source is Source.GUIDED for arm in school.arms):
         return
     overseen = replace(school, arms=tuple(arm for arm in school.arms if arm == plan.overseen))
-    treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, past, overseen)
-    _gather(run, [Source.GUIDED], replace(run.world, model_of=partial(_at_work, run, treatments)))
+    treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, resume, overseen)
+    _collect(run, [Source.GUIDED], replace(run.run_context, model_of=partial(_at_work, run, treatments)))
 
 
-def _gather(run: Staging, sources: Sequence[Source], world: World) -> None:
+def _collect(run: Staging, sources: Sequence[Source], run_context: RunContext) -> None:
     plan = run.manifest.plan
     schedule = tuple(
         lane
@@ -201,7 +203,7 @@ def _gather(run: Staging, sources: Sequence[Source], world: World) -> None:
     )
     name = "guided experience" if Source.GUIDED in sources else "experience"
     arms = [arm for source in sources for arm in plan.experience_arms(source)]
-    run.work(name, schedule, arms, world)
+    run.work(name, schedule, arms, run_context)
 
 
 def _stoppable(run: Staging) -> Callable[[str, TrainingEvent], None]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from looper.experiment.cell import World
+from looper.experiment.cell import RunContext
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import Progress, run_plan
 from looper.memory.retrieve import Similarity
@@ -25,7 +25,7 @@ class Staging:
     """All of them, to learn from and to evaluate, by id."""
     arms: tuple[str, ...]
     """Arms to run; empty for all."""
-    world: World
+    run_context: RunContext
     served: Callable[[Arm, Task, str], ChatModel]
     """An arm's model with an adapter, by its id; with none where that is empty."""
     adapted: Callable[[Arm, Task, str], Fingerprinted]
@@ -46,17 +46,19 @@ class Staging:
     proved: list[Proof] = field(default_factory=list)
     """What needs no second proof."""
 
-    def work(self, name: str, schedule: Sequence[Sequence[Cell]], arms: Sequence[Arm], world: World) -> None:
+    def work(
+        self, name: str, schedule: Sequence[Sequence[Cell]], arms: Sequence[Arm], run_context: RunContext
+    ) -> None:
         """Run the cells that have no end yet; `name` is shown."""
         cells = [cell for lane in schedule for cell in lane]
-        todo = sum(self.ledger.past(cell) is not None for cell in cells)
+        todo = sum(self.ledger.resume(cell) is not None for cell in cells)
         with self.show(name, cells, todo) as progress:
             run_plan(
                 self.manifest.plan,
                 arms,
                 self.tasks,
                 schedule,
-                world,
+                run_context,
                 self.ledger,
                 self.engine,
                 self.stop,

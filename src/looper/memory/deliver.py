@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from looper.memory.distil import net_edits
 from looper.memory.playbook import playbook
-from looper.memory.retrieve import Similarity, at_random, candidates, placebo, retrieved, with_hindsight
+from looper.memory.retrieve import Similarity, candidates, oracle_items, placebo, random_items, retrieved
 from looper.records.memory import Delivery, Draw, MemoryItem, MemoryKind, Moment, Remembering
 from looper.records.task import Task
 
@@ -46,12 +46,12 @@ def _chosen(
         case Draw.RETRIEVED:
             return real
         case Draw.RANDOM:
-            return at_random(task, items, len(real), seed)
+            return random_items(task, items, len(real), seed)
         case Draw.PLACEBO:
             return placebo(task, items, real, seed)
         case Draw.ORACLE:
             fix = "\n".join(f"{edit.path}\n{edit.new}" for edit in net_edits(task.gold_patch))
-            return with_hindsight(task, items, len(real), fix)
+            return oracle_items(task, items, len(real), fix)
 
 
 def _fitting(items: Sequence[MemoryItem], budget_bytes: int | None) -> list[MemoryItem]:

@@ -29,7 +29,7 @@ def retrieved(
     return [item for score, item in ranked[:count] if score > 0]
 
 
-def with_hindsight(task: Task, items: Sequence[MemoryItem], count: int, fix: str) -> list[MemoryItem]:
+def oracle_items(task: Task, items: Sequence[MemoryItem], count: int, fix: str) -> list[MemoryItem]:
     """So many items of the repository, those first whose changes are most like `fix`, the code that the gold patch writes:
     what retrieval could be worth if it knew the answer. Nothing of the fix itself is told."""
     found = candidates(task, items)
@@ -38,7 +38,7 @@ def with_hindsight(task: Task, items: Sequence[MemoryItem], count: int, fix: str
     return [item for _, item in ranked[:count]]
 
 
-def at_random(task: Task, items: Sequence[MemoryItem], count: int, seed: int) -> list[MemoryItem]:
+def random_items(task: Task, items: Sequence[MemoryItem], count: int, seed: int) -> list[MemoryItem]:
     """So many items of the repository, drawn without looking at the issue: what retrieval is worth beyond presence."""
     rng = random.Random(f"{seed}/{task.instance_id}")
     return rng.sample(sorted(candidates(task, items), key=lambda item: item.id), count)

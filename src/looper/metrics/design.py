@@ -109,7 +109,7 @@ def design_of(plan: Plan, tasks: Sequence[str]) -> Design:
     )
 
 
-def sight(plan: Plan, tasks: Sequence[str]) -> float | None:
+def power_at_interest(plan: Plan, tasks: Sequence[str]) -> float | None:
     """Chance that a plan shows its primary contrast, were the difference as large as it expects, or, of a margin, were there none;
     None where how the metric varies is not known before the data, or where nothing is registered."""
     if not plan.contrasts or plan.contrasts[0].metric is not Metric.RESOLVED or not tasks:
@@ -119,7 +119,7 @@ def sight(plan: Plan, tasks: Sequence[str]) -> float | None:
 
 def is_pilot(plan: Plan, tasks: Sequence[str]) -> bool:
     """Whether a plan is too small for what it is about, or cannot know it."""
-    found = sight(plan, tasks)
+    found = power_at_interest(plan, tasks)
     return bool(plan.contrasts) and (found is None or found < ENOUGH)
 
 

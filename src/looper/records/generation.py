@@ -301,7 +301,7 @@ class Begun(Record):
     seed: int
 
 
-class CanariesSang(Record):
+class CanariesChecked(Record):
     """Candidates whose end is known went through the gates."""
 
     kind: Literal["canaries"] = "canaries"
@@ -338,7 +338,7 @@ Happened = Annotated[
     | Activated
     | Checked
     | Begun
-    | CanariesSang
+    | CanariesChecked
     | Paused
     | Stopped,
     Field(discriminator="kind"),

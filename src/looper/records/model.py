@@ -19,14 +19,14 @@ class ModelSpec(Record):
     """Of the server; empty for the backend's own default."""
 
     @property
-    def plays_a_part(self) -> bool:
+    def is_control(self) -> bool:
         """Whether it is there to show that the tests run, and decides nothing."""
         return self.backend in ("gold", "noop")
 
     @property
     def reads(self) -> bool:
         """Whether what it says depends on its prompt."""
-        return not self.plays_a_part and self.backend not in ("scripted", "predictions")
+        return not self.is_control and self.backend not in ("scripted", "predictions")
 
     @property
     def shows_losses(self) -> bool:

@@ -18,11 +18,11 @@ from looper.evolution.contract import parse_contract
 from looper.evolution.state import Generation, NotAllowed, State
 from looper.records.deed import DeedKind
 from looper.records.generation import Source
+from looper.serve.audit_log import AuditLog
 from looper.serve.bodies import REFUSALS, Answer, Chat, Decide, Decided, Spawn, Spawned
-from looper.serve.deeds import Deeds
 from looper.serve.evolving import Evolving
 from looper.serve.streams import Event, EventStream, Slots
-from looper.serve.watcher import Told, growing
+from looper.serve.watcher import EventBuffer, growing
 from looper.views.evolution import described_generation, supervisor_event
 
 
@@ -32,9 +32,9 @@ class CampaignApi:
 
     campaign: Evolving | None
     slots: Slots
-    deeds: Deeds
+    deeds: AuditLog
     begun: float = field(default_factory=time.monotonic)
-    told: Told = field(default_factory=Told)
+    told: EventBuffer = field(default_factory=EventBuffer)
     answering: bool = False
     """Whether the prime is answering somebody. Looked at and set on the event loop's own thread."""
 

@@ -15,13 +15,13 @@ from starlette.responses import Response
 from looper.errors import BadInput
 from looper.records.deed import DeedKind
 from looper.serve.answers import known_run
+from looper.serve.audit_log import AuditLog
+from looper.serve.authenticator import Authenticator
 from looper.serve.bodies import REFUSALS, Asked, Halt, Halted, Login, RunName
-from looper.serve.deeds import Deeds
-from looper.serve.door import Door
 from looper.serve.streams import EventStream, Slots
 from looper.serve.watcher import Watcher
 from looper.views.board import curves
-from looper.views.live import Projection, goes_on_with
+from looper.views.live import Projection, resume_command
 
 SECOND_SIGNAL_S = 0.2
 
@@ -33,8 +33,8 @@ class RunsApi:
     projection: Projection
     watcher: Watcher
     slots: Slots
-    deeds: Deeds
-    door: Door
+    deeds: AuditLog
+    auth: Authenticator
 
     def router(self) -> APIRouter:
         found = APIRouter(responses=REFUSALS)
@@ -94,9 +94,9 @@ class RunsApi:
         await asyncio.to_thread(
             self.deeds.do, kind, name, asked.run_hash, work, lambda _: f"process {writer} was told"
         )
-        return Halted(run=name, status="stopping", goes_on_with=goes_on_with(run))
+        return Halted(run=name, status="stopping", goes_on_with=resume_command(run))
 
     def codes(self, request: Request, asked: Annotated[Asked, Body()]) -> Login:
         """Another link that logs in, for another device."""
         host = request.headers["host"]
-        return Login(link=f"{request.url.scheme}://{host}/login?code={self.door.new_code()}")
+        return Login(link=f"{request.url.scheme}://{host}/login?code={self.auth.new_code()}")

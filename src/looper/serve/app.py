@@ -16,9 +16,9 @@ from looper.evolution.state import NotAllowed
 from looper.serve.answers import refused
 from looper.serve.api_campaign import CampaignApi
 from looper.serve.api_runs import RunsApi
-from looper.serve.deeds import Deeds
+from looper.serve.audit_log import AuditLog
 from looper.serve.guard import Guard
-from looper.serve.pages import Pages, Sight
+from looper.serve.pages import PageContext, Pages
 from looper.serve.streams import Slots
 from looper.serve.watcher import Watcher
 
@@ -26,7 +26,7 @@ KINDS = {401: "login", 404: "not_found", 405: "method", 409: "conflict", 422: "i
 HINTS = {404: "See what there is on the first page.", 401: "Get another link: looper serve --link"}
 
 
-def application(sight: Sight, deeds: Deeds) -> ASGIApp:
+def application(page_context: PageContext, deeds: AuditLog) -> ASGIApp:
     app = FastAPI(
         title="Looper",
         version=__version__,
@@ -36,17 +36,17 @@ def application(sight: Sight, deeds: Deeds) -> ASGIApp:
         redirect_slashes=False,
     )
     slots = Slots()
-    watcher = Watcher(sight.projection)
-    app.include_router(RunsApi(sight.projection, watcher, slots, deeds, sight.door).router())
-    app.include_router(CampaignApi(sight.evolving, slots, deeds).router())
-    app.router.routes.extend(Pages(sight).routes())
+    watcher = Watcher(page_context.projection)
+    app.include_router(RunsApi(page_context.projection, watcher, slots, deeds, page_context.auth).router())
+    app.include_router(CampaignApi(page_context.evolving, slots, deeds).router())
+    app.router.routes.extend(Pages(page_context).routes())
     static = resources.files("looper.serve") / "static"
     app.mount("/static", StaticFiles(directory=str(static)), name="static")
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(LooperError, _looper)
     app.add_exception_handler(Exception, _broken)
-    return Guard(app, sight.door)
+    return Guard(app, page_context.auth)
 
 
 def _http(request: Request, error: Exception) -> Response:

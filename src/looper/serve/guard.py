@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from looper.serve.answers import refused
-from looper.serve.door import COOKIE, Door
+from looper.serve.authenticator import COOKIE, Authenticator
 
 BODY_BYTES = 64 * 1024
 BODY_S = 5.0
@@ -34,8 +34,8 @@ READS = ("GET", "HEAD")
 class Guard:
     """Around the whole application."""
 
-    def __init__(self, app: ASGIApp, door: Door) -> None:
-        self.app, self.door = app, door
+    def __init__(self, app: ASGIApp, auth: Authenticator) -> None:
+        self.app, self.auth = app, auth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,7 +68,7 @@ class Guard:
         """None where a request may be looked at."""
         headers, path, reads = Headers(scope=scope), scope["path"], scope["method"] in READS
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or hosts[0].lower() not in self.door.hosts:
+        if len(hosts) != 1 or hosts[0].lower() not in self.auth.hosts:
             return refused(
                 scope,
                 403,
@@ -78,7 +78,7 @@ class Guard:
             )
         login = path == "/login" and reads
         origins, site = headers.getlist("origin"), headers.get("sec-fetch-site", "none")
-        if any(origin not in self.door.origins for origin in origins) or len(origins) > 1:
+        if any(origin not in self.auth.origins for origin in origins) or len(origins) > 1:
             return refused(scope, 403, "origin", "The request comes from another site.")
         if site not in ("none", "same-origin") and not login:
             return refused(scope, 403, "origin", "The request comes from another site.")
@@ -88,10 +88,10 @@ class Guard:
             return None
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            known = self.door.knows_token(token.strip())
+            known = self.auth.knows_token(token.strip())
         else:
             # A cookie comes along by itself, so what it asks for must be seen to come from our own page.
-            known = (reads or bool(origins)) and any(map(self.door.knows_session, _sessions(headers)))
+            known = (reads or bool(origins)) and any(map(self.auth.knows_session, _sessions(headers)))
         if known:
             return None
         return refused(

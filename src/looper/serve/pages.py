@@ -17,7 +17,7 @@ from looper.records.training import AdapterRecord
 from looper.records.trajectory import TOOL_NAMES, Guard
 from looper.records.verdict import Outcome
 from looper.serve.answers import known_run, page
-from looper.serve.door import COOKIE, SESSION_S, Door
+from looper.serve.authenticator import COOKIE, SESSION_S, Authenticator
 from looper.serve.evolving import Evolving
 from looper.views.board import bars, cell_rows, squares, task_rows
 from looper.views.diff import aligned
@@ -66,12 +66,12 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Sight:
+class PageContext:
     """Everything that pages are made from."""
 
     projection: Projection
     evolving: Evolving | None
-    door: Door
+    auth: Authenticator
     card_of: Callable[[str], AdapterRecord | None]
     """Of an adapter, by its id. Raises ValueError for a damaged one."""
     eligible: Callable[[Iterable[str]], Mapping[str, str]]
@@ -83,7 +83,7 @@ class Sight:
 class Pages:
     """Every page. Handlers are plain functions, so each runs in a thread and none holds up the others."""
 
-    sight: Sight
+    page_context: PageContext
 
     def routes(self) -> list[Route]:
         return [
@@ -103,10 +103,10 @@ class Pages:
         ]
 
     def run_of(self, request: Request) -> RunView:
-        return known_run(self.sight.projection, request.path_params["run"])
+        return known_run(self.page_context.projection, request.path_params["run"])
 
     def login(self, request: Request) -> Response:
-        session = self.sight.door.open(request.query_params.get("code", ""))
+        session = self.page_context.auth.open(request.query_params.get("code", ""))
         if session is None:
             raise HTTPException(401, "This link was used before, or is too old.")
         answer = RedirectResponse("/", 303)
@@ -114,8 +114,8 @@ class Pages:
         return answer
 
     def overview(self, request: Request) -> Response:
-        runs, unreadable = self.sight.projection.read()
-        evolving, state = self.sight.evolving, None
+        runs, unreadable = self.page_context.projection.read()
+        evolving, state = self.page_context.evolving, None
         try:
             state = evolving and evolving.state()
         except LooperError as error:
@@ -124,9 +124,9 @@ class Pages:
             request,
             "overview",
             title="Runs",
-            runs=[(view, self.sight.projection.described(view)) for view in reversed(runs)],
+            runs=[(view, self.page_context.projection.described(view)) for view in reversed(runs)],
             unreadable=unreadable,
-            folder=self.sight.projection.runs,
+            folder=self.page_context.projection.runs,
             campaign=evolving and state and (evolving.name, state),
         )
 
@@ -140,7 +140,7 @@ class Pages:
             "run",
             title=f"{run.manifest.plan.experiment} {run.manifest.plan.profile}",
             run=run,
-            now=self.sight.projection.described(run),
+            now=self.page_context.projection.described(run),
             columns=COLUMNS,
             rows=arm_rows(run),
             map=list(squares(run)),
@@ -157,7 +157,7 @@ class Pages:
 
     def tasks(self, request: Request) -> Response:
         run = self.run_of(request)
-        rows = task_rows(run, self.sight.eligible(run.tasks))
+        rows = task_rows(run, self.page_context.eligible(run.tasks))
         return page(request, "tasks", title=f"Tasks of {run.folder.name}", run=run, rows=rows)
 
     def learned(self, request: Request) -> Response:
@@ -166,7 +166,7 @@ class Pages:
         cards = dict[str, AdapterRecord | str | None]()
         for name in {made.adapter: None for made in run.consolidations if made.adapter}:
             try:
-                cards[name] = self.sight.card_of(name)
+                cards[name] = self.page_context.card_of(name)
             except ValueError as error:
                 cards[name] = str(error)
 
@@ -294,22 +294,22 @@ class Pages:
         )
 
     def evolution(self, request: Request) -> Response:
-        if self.sight.evolving is None:
+        if self.page_context.evolving is None:
             return page(request, "evolution", title="Evolution", campaign=None)
-        state = self.sight.evolving.state()
+        state = self.page_context.evolving.state()
         below: dict[int, list[Any]] = {}
         for found in state.generations.values():
             below.setdefault(found.parent, []).append(found)
         return page(
             request,
             "evolution",
-            title=f"Evolution of {self.sight.evolving.name}",
-            campaign=self.sight.evolving,
+            title=f"Evolution of {self.page_context.evolving.name}",
+            campaign=self.page_context.evolving,
             state=state,
             below=below,
             budgets=[
                 f"{left:.0f} {name}" if name != "usd" else f"{left:.2f} $"
-                for name, left in self.sight.evolving.budget_left().items()
+                for name, left in self.page_context.evolving.budget_left().items()
                 if left is not None
             ],
             outcome=outcome,
@@ -317,9 +317,9 @@ class Pages:
         )
 
     def generation(self, request: Request) -> Response:
-        if self.sight.evolving is None:
+        if self.page_context.evolving is None:
             raise HTTPException(404, "Nothing evolves here.")
-        state = self.sight.evolving.state()
+        state = self.page_context.evolving.state()
         found = state.generations.get(request.path_params["number"])
         if found is None:
             raise HTTPException(404, "There is no such generation.")
@@ -328,12 +328,12 @@ class Pages:
             request,
             "generation",
             title=f"Generation {found.number}: {found.title}",
-            campaign=self.sight.evolving,
+            campaign=self.page_context.evolving,
             found=found,
             described=described_generation(found),
             outcome=outcome(found),
-            contract=self.sight.evolving.contract(found),
-            diff=patch_lines(self.sight.evolving.diff(found)),
+            contract=self.page_context.evolving.contract(found),
+            diff=patch_lines(self.page_context.evolving.diff(found)),
             can_promote=found.phase is Phase.ACCEPTED,
             can_roll_back=found.phase is Phase.PROMOTED and found.number == active,
             active=active,
@@ -341,12 +341,12 @@ class Pages:
 
     def prime(self, request: Request) -> Response:
         why = "Nothing evolves here. Serve a repository: looper serve --repo PATH"
-        if self.sight.evolving is not None:
-            why = self.sight.evolving.why_no_chat()
-        return page(request, "prime", title="Prime", why_not=why, campaign=self.sight.evolving)
+        if self.page_context.evolving is not None:
+            why = self.page_context.evolving.why_no_chat()
+        return page(request, "prime", title="Prime", why_not=why, campaign=self.page_context.evolving)
 
     def doctor(self, request: Request) -> Response:
-        return page(request, "doctor", title="Doctor", findings=self.sight.examine())
+        return page(request, "doctor", title="Doctor", findings=self.page_context.examine())
 
 
 def _number(text: str | None) -> int | None:

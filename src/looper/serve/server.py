@@ -18,7 +18,7 @@ TRIED = 50
 """Ports after the one that is taken."""
 
 
-class Impatient(H11Protocol):
+class RequestHeadTimeout(H11Protocol):
     """Closes a connection whose request head does not arrive. uvicorn's own limit begins after the first answer only."""
 
     def connection_made(self, transport: Any) -> None:
@@ -77,7 +77,7 @@ def server_of(app: ASGIApp) -> uvicorn.Server:
     """Serves with `asyncio.run(server.serve(sockets=[...]))`, until a signal, or `should_exit`, ends it."""
     config = uvicorn.Config(
         app,
-        http=Impatient,
+        http=RequestHeadTimeout,
         ws="none",
         log_level="warning",
         # A request line may hold the code of a login link.

@@ -90,7 +90,7 @@ def _alike(now: dict[str, Any], before: dict[str, Any] | None) -> bool:
     return before is not None and all(now[key] == before.get(key) for key in now if key not in CLOCKS)
 
 
-class Told:
+class EventBuffer:
     """Events of a conversation, for those who listen now and those who come back."""
 
     def __init__(self) -> None:

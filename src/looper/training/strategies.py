@@ -38,7 +38,7 @@ PARTS = {"bash": 0, "done": 0, "read": 1, "write": 2, "edit": 2}
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingContext:
     """What a strategy is carried out with."""
 
     base: ModelIdentity
@@ -50,7 +50,7 @@ class Course:
 
 
 @dataclass
-class Learned:
+class TrainingOutcome:
     """What a strategy made of its batches."""
 
     made: list[AdapterRecord] = field(default_factory=list)
@@ -71,30 +71,34 @@ class Learned:
         self.after.append(card)
 
 
-def learn(strategy: Strategy, batches: Sequence[Batch], course: Course) -> Learned:
+def learn(strategy: Strategy, batches: Sequence[Batch], training_context: TrainingContext) -> TrainingOutcome:
     """One batch after another, or all together, as the strategy has it."""
     assert batches
     match strategy:
         case FullReplay():
             # As many iterations as all batches have with the others.
             every = tuple(chain.from_iterable(batches))
-            found = Learned()
-            found.stands(_train(course, every, iterations=len(batches) * course.settings.iterations))
+            found = TrainingOutcome()
+            found.stands(
+                _train(
+                    training_context, every, iterations=len(batches) * training_context.settings.iterations
+                )
+            )
             return found
         case Sequential():
-            return _one_after_another(batches, course)
+            return _one_after_another(batches, training_context)
         case Anchored(anchor=anchor):
-            return _one_after_another(batches, course, anchor)
+            return _one_after_another(batches, training_context, anchor)
         case PartialReplay():
-            return _with_buffer(strategy, batches, course)
+            return _with_buffer(strategy, batches, training_context)
         case Mixture():
-            return _mixture(strategy, batches, course)
+            return _mixture(strategy, batches, training_context)
         case AdaptiveRank():
-            return _adaptive(strategy, batches, course)
+            return _adaptive(strategy, batches, training_context)
 
 
 def _train(
-    course: Course,
+    training_context: TrainingContext,
     examples: Batch,
     *,
     start: str = "",
@@ -102,11 +106,11 @@ def _train(
     anchor: Anchor | None = None,
     **changes: object,
 ) -> AdapterRecord:
-    return course.train(
+    return training_context.train(
         TrainingRequest(
-            base=course.base,
+            base=training_context.base,
             make=Make.TRAINED,
-            settings=course.settings.model_copy(update=changes),
+            settings=training_context.settings.model_copy(update=changes),
             examples=tuple(examples),
             start=start,
             grow=grow,
@@ -115,22 +119,26 @@ def _train(
     )
 
 
-def _one_after_another(batches: Sequence[Batch], course: Course, anchor: Anchor | None = None) -> Learned:
-    found = Learned()
+def _one_after_another(
+    batches: Sequence[Batch], training_context: TrainingContext, anchor: Anchor | None = None
+) -> TrainingOutcome:
+    found = TrainingOutcome()
     for batch in batches:
-        found.stands(_train(course, batch, start=found.last_id, anchor=anchor))
+        found.stands(_train(training_context, batch, start=found.last_id, anchor=anchor))
     return found
 
 
-def _with_buffer(strategy: PartialReplay, batches: Sequence[Batch], course: Course) -> Learned:
-    found = Learned()
+def _with_buffer(
+    strategy: PartialReplay, batches: Sequence[Batch], training_context: TrainingContext
+) -> TrainingOutcome:
+    found = TrainingOutcome()
     buffer: list[Example] = []
     seen: list[Example] = []
     for batch in batches:
         shown = mixed(batch, buffer, strategy.old_per_new)
-        found.stands(_train(course, shown, start=found.last_id))
+        found.stands(_train(training_context, shown, start=found.last_id))
         seen += batch
-        buffer = kept(strategy, [*buffer, *batch], seen, found.last_id, course)
+        buffer = kept(strategy, [*buffer, *batch], seen, found.last_id, training_context)
     return found
 
 
@@ -145,7 +153,11 @@ def mixed(new: Batch, old: Batch, old_per_new: float) -> list[Example]:
 
 
 def kept(
-    strategy: PartialReplay, pool: Sequence[Example], seen: Sequence[Example], adapter: str, course: Course
+    strategy: PartialReplay,
+    pool: Sequence[Example],
+    seen: Sequence[Example],
+    adapter: str,
+    training_context: TrainingContext,
 ) -> list[Example]:
     """What of `pool` stays in the buffer; the newest stand at its end. A random buffer draws from all that was `seen`."""
     size = strategy.buffer
@@ -154,16 +166,18 @@ def kept(
             return list(pool[-size:])
         case Priority.RANDOM:
             # The same draw for an example in every round, as a reservoir has it.
-            drawn = sorted(seen, key=lambda item: content_hash(str(course.settings.seed), item.source))
+            drawn = sorted(
+                seen, key=lambda item: content_hash(str(training_context.settings.seed), item.source)
+            )
             return drawn[:size]
         case Priority.DIFFICULTY:
-            losses = _losses(course.measure(adapter, pool))
+            losses = _losses(training_context.measure(adapter, pool))
             return sorted(pool, key=lambda item: -losses[item.source])[:size]
         case Priority.CONFIDENCE:
-            losses = _losses(course.measure("", pool))
+            losses = _losses(training_context.measure("", pool))
             return sorted(pool, key=lambda item: losses[item.source])[:size]
         case Priority.DIVERSITY:
-            places = {found.source: found.place for found in course.measure("", pool)}
+            places = {found.source: found.place for found in training_context.measure("", pool)}
             return farthest(pool, [places[item.source] for item in pool], size)
 
 
@@ -182,31 +196,33 @@ def farthest(pool: Sequence[Example], places: Sequence[Sequence[float]], size: i
     return [pool[at] for at in chosen]
 
 
-def _mixture(strategy: Mixture, batches: Sequence[Batch], course: Course) -> Learned:
-    examples = divided(strategy.division, batches, course.settings.seed, strategy.experts)
+def _mixture(
+    strategy: Mixture, batches: Sequence[Batch], training_context: TrainingContext
+) -> TrainingOutcome:
+    examples = divided(strategy.division, batches, training_context.settings.seed, strategy.experts)
     numbers = sorted({turn.part for example in examples for turn in example.turns if turn.part is not None})
     experts = [
-        _train(course, taught, rank=strategy.expert_rank)
+        _train(training_context, taught, rank=strategy.expert_rank)
         for number in numbers
         if (taught := [found for example in examples if (found := only(example, number)) is not None])
     ]
     make = {"trained": Make.MIXTURE, "random": Make.ROUTED_BY_CHANCE, "none": Make.MERGED}[strategy.router]
-    settings = course.settings.model_copy(
+    settings = training_context.settings.model_copy(
         update={
             "rank": strategy.expert_rank,
             **({"iterations": strategy.router_iterations} if make is Make.MIXTURE else {}),
         }
     )
     joined = TrainingRequest(
-        base=course.base,
+        base=training_context.base,
         make=make,
         settings=settings,
         examples=tuple(renumbered(examples, numbers)) if make is Make.MIXTURE else (),
         parts=tuple(card.id for card in experts),
         top=strategy.top if make is not Make.MERGED else None,
     )
-    mixture = course.train(joined)
-    return Learned([*experts, mixture], [mixture])
+    mixture = training_context.train(joined)
+    return TrainingOutcome([*experts, mixture], [mixture])
 
 
 def divided(
@@ -266,39 +282,47 @@ def renumbered(examples: Batch, numbers: Sequence[int]) -> list[Example]:
     ]
 
 
-def _adaptive(strategy: AdaptiveRank, batches: Sequence[Batch], course: Course) -> Learned:
-    found = Learned()
-    rng = random.Random(course.settings.seed)
+def _adaptive(
+    strategy: AdaptiveRank, batches: Sequence[Batch], training_context: TrainingContext
+) -> TrainingOutcome:
+    found = TrainingOutcome()
+    rng = random.Random(training_context.settings.seed)
     for batch in batches:
         last = found.last
         ranks = [rank for rank in strategy.ranks if rank < strategy.budget] or [strategy.budget]
         if strategy.drawn:
             rank = rng.choice(ranks)
         else:
-            probes = _probed(strategy, ranks, batch, last, course)
+            probes = _probed(strategy, ranks, batch, last, training_context)
             found.made += probes
             rank = _knee(probes, strategy.knee)
         if last is not None and last.rank + rank > strategy.budget:
-            settings = course.settings.model_copy(update={"rank": strategy.budget - rank})
-            last = course.train(
-                TrainingRequest(base=course.base, make=Make.CUT, settings=settings, parts=(last.id,))
+            settings = training_context.settings.model_copy(update={"rank": strategy.budget - rank})
+            last = training_context.train(
+                TrainingRequest(
+                    base=training_context.base, make=Make.CUT, settings=settings, parts=(last.id,)
+                )
             )
             found.made.append(last)
         start = last.id if last else ""
-        found.stands(_train(course, batch, start=start, grow=last is not None, rank=rank))
+        found.stands(_train(training_context, batch, start=start, grow=last is not None, rank=rank))
     return found
 
 
 def _probed(
-    strategy: AdaptiveRank, ranks: Sequence[int], batch: Batch, last: AdapterRecord | None, course: Course
+    strategy: AdaptiveRank,
+    ranks: Sequence[int],
+    batch: Batch,
+    last: AdapterRecord | None,
+    training_context: TrainingContext,
 ) -> list[AdapterRecord]:
     """One adapter for each rank that was tried; the last one tried no longer helped, unless there was no larger rank."""
     found: list[AdapterRecord] = []
-    share = course.settings.validation_share or PROBE_SHARE
+    share = training_context.settings.validation_share or PROBE_SHARE
     for rank in ranks:
         found.append(
             _train(
-                course,
+                training_context,
                 batch,
                 start=last.id if last else "",
                 grow=last is not None,

@@ -19,7 +19,7 @@ from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import LATER, Seal
 from looper.records.task import Task
 from looper.records.training import AdapterRecord
-from looper.views.contradictions import Found, Records, contradictions
+from looper.views.contradictions import Contradictions, Records, contradictions
 from looper.views.runs import RunView
 
 ELSEWHERE: dict[str, type[Record]] = {
@@ -33,7 +33,7 @@ ELSEWHERE: dict[str, type[Record]] = {
 
 
 @dataclass(frozen=True)
-class Outside:
+class ExternalFacts:
     """What a run folder does not hold itself."""
 
     tasks_hash: str | None
@@ -51,7 +51,7 @@ class Outside:
     """The hash by which a rollout names an adapter that it was served with; None for one that is not here."""
 
 
-def audit(run: RunView, outside: Outside) -> list[str]:
+def audit(run: RunView, outside: ExternalFacts) -> list[str]:
     """Everything that does not fit, in words; nothing where all fits. Reads every record, step by step."""
     same_tasks = outside.tasks_hash == run.manifest.tasks_hash
     records = Records(
@@ -75,7 +75,7 @@ def audit(run: RunView, outside: Outside) -> list[str]:
     ]
 
 
-def unchecked(run: RunView, outside: Outside) -> list[str]:
+def unchecked(run: RunView, outside: ExternalFacts) -> list[str]:
     """What could not be looked at, in words: nothing amiss says nothing about it."""
     used = sorted({name for found in run.consolidations for name in (found.adapter,) if name})
     gone = []
@@ -109,7 +109,7 @@ def unchecked(run: RunView, outside: Outside) -> list[str]:
 
 
 def _damage(damage: list[Damage]) -> Iterator[str]:
-    found = Found()
+    found = Contradictions()
     for one in dict.fromkeys(damage):
         found.add(f"damaged record, {one.reason}", f"{one.file} line {one.line}")
     yield from found.lines()
@@ -146,7 +146,7 @@ def _is_sealed(run: RunView) -> bool:
     return _last_seal(run.folder) is not None and not _went_on(run)
 
 
-def _must_be_sealed(run: RunView, outside: Outside) -> bool:
+def _must_be_sealed(run: RunView, outside: ExternalFacts) -> bool:
     """Whether it is finished, so that there must be a seal: an earlier version made none of patches that were graded."""
     graded = any(model.backend == "predictions" for model in run.manifest.models.values())
     older = graded and run.manifest.code_version != outside.code_version
@@ -245,14 +245,14 @@ def _number(line: bytes) -> int | None:
         return None
 
 
-def _tasks(manifest: RunManifest, outside: Outside) -> Iterator[str]:
+def _tasks(manifest: RunManifest, outside: ExternalFacts) -> Iterator[str]:
     if outside.tasks_hash is not None and outside.tasks_hash != manifest.tasks_hash:
         yield "the tasks are not the ones that were run: their records have another hash than the manifest's"
 
 
 def _coverage(run: RunView) -> Iterator[str]:
     """Cells with records that the plan does not have: a seed, an arm or a task was taken out of it. And the other way round."""
-    plan, found = run.manifest.plan, Found()
+    plan, found = run.manifest.plan, Contradictions()
     learning = {name for names in run.manifest.experience_tasks.values() for name in names}
     tasks = {*run.manifest.tasks, *learning}
     seeds = {arm.name: set(plan.seeds_of(arm)) for arm in plan.arms}
@@ -286,7 +286,7 @@ def _not_run(run: RunView) -> list[str]:
     return sorted({cell.partition("/")[0] for cell in run.planned_cells} - at_work)
 
 
-def _adapters(run: RunView, outside: Outside) -> Iterator[str]:
+def _adapters(run: RunView, outside: ExternalFacts) -> Iterator[str]:
     then = {
         name: value
         for seal in read_stream(run.folder, "seals", Seal)

@@ -9,9 +9,9 @@ from math import isclose
 from looper.journal import Damage, placed_records, read_stream
 from looper.records.base import content_hash
 from looper.records.learning import Source
-from looper.records.luck import sampling_seed
 from looper.records.memory import MemoryItem
 from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell
+from looper.records.sampling import sampling_seed
 from looper.records.seal import Seal
 from looper.records.task import Task
 from looper.records.training import AdapterRecord
@@ -26,7 +26,7 @@ SHOWN = 3
 
 
 @dataclass
-class Found:
+class Contradictions:
     """Findings by what was found, with the cells, or other names, that show it."""
 
     cells: dict[str, list[str]] = field(default_factory=dict)
@@ -146,7 +146,7 @@ class Records:
 
 def contradictions(records: Records) -> list[str]:
     """Each in words, with the cells or names that show it."""
-    found = Found()
+    found = Contradictions()
     for look in (_rollouts, _attempts, _verdicts, _served, _learned, _proved, _asked, _sessions):
         look(records, found)
     lines = list(found.lines())
@@ -155,7 +155,7 @@ def contradictions(records: Records) -> list[str]:
     return lines
 
 
-def _rollouts(records: Records, found: Found) -> None:
+def _rollouts(records: Records, found: Contradictions) -> None:
     run, manifest = records.run, records.run.manifest
     hashes: dict[str, str] = {}
     trees: dict[str, str] = {}
@@ -193,7 +193,7 @@ def _rollouts(records: Records, found: Found) -> None:
         _told(end, arm, records, found)
 
 
-def _of_its_steps(end: Trajectory, steps: AttemptSteps, found: Found) -> None:
+def _of_its_steps(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
     cell = end.cell
     if steps.count != end.steps:
         found.add("rollouts with more or fewer steps than they ended with", cell)
@@ -211,14 +211,14 @@ def _of_its_steps(end: Trajectory, steps: AttemptSteps, found: Found) -> None:
         found.add("rollouts whose guards fired otherwise than in their steps", cell)
 
 
-def _ended_as_its_steps(end: Trajectory, steps: AttemptSteps, found: Found) -> None:
+def _ended_as_its_steps(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
     if steps.went_on or (steps.stopped is not None and steps.stopped is not end.stop_reason):
         found.add("rollouts that ended otherwise than their steps", end.cell)
     if end.steps and not isclose(end.model_s, steps.model_s, rel_tol=1e-6, abs_tol=1e-6):
         found.add("rollouts whose steps do not add up to their model's time", end.cell)
 
 
-def _told(end: Trajectory, arm: Arm | None, records: Records, found: Found) -> None:
+def _told(end: Trajectory, arm: Arm | None, records: Records, found: Contradictions) -> None:
     """That what was told from memory is there, and that only who remembers was told anything."""
     steps = records.steps.get((end.cell, end.attempt), AttemptSteps())
     if not steps.memory <= {*end.memory}:
@@ -231,7 +231,7 @@ def _told(end: Trajectory, arm: Arm | None, records: Records, found: Found) -> N
         found.add("rollouts that were told memories that are not there", end.cell)
 
 
-def _attempts(records: Records, found: Found) -> None:
+def _attempts(records: Records, found: Contradictions) -> None:
     """That attempts are numbered from 1, each with its end."""
     run = records.run
     ends = {(verdict.cell, verdict.attempt): verdict for verdict in run.verdicts}
@@ -253,7 +253,7 @@ def _attempts(records: Records, found: Found) -> None:
             found.add("steps of an attempt that has no end", cell)
 
 
-def _verdicts(records: Records, found: Found) -> None:
+def _verdicts(records: Records, found: Contradictions) -> None:
     run, manifest = records.run, records.run.manifest
     by_key = {f"{verdict.cell}#{verdict.attempt}": verdict for verdict in run.verdicts}
     tests: dict[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -325,7 +325,7 @@ def _belongs(verdict: Verdict, arms: Mapping[str, Arm]) -> bool:
     return arm in arms and rest.partition("/")[2] == verdict.instance_id
 
 
-def _served(records: Records, found: Found) -> None:
+def _served(records: Records, found: Contradictions) -> None:
     """That each arm was served by the model that was planned, with the adapter that it has and no other."""
     known: dict[str, str] = {}
     """Adapter → the hash that it was served by."""
@@ -357,7 +357,7 @@ def _right_adapter(
     planned: ModelIdentity | None,
     end: Trajectory,
     known: dict[str, str],
-    found: Found,
+    found: Contradictions,
 ) -> None:
     learns = arm.learning is not None and arm.learning.treatment.is_adapter
     gathers = arm.role is ArmRole.EXPERIENCE
@@ -397,7 +397,7 @@ def _learner(records: Records, gathering: Arm) -> str:
     return next((arm.name for arm in arms if arm.learning == gathering.learning), "")
 
 
-def _learned(records: Records, found: Found) -> None:
+def _learned(records: Records, found: Contradictions) -> None:
     """That what was learned is made of successes which are there, and is what the card of its adapter says."""
     run, manifest = records.run, records.run.manifest
     by_name = {arm.name: arm for arm in manifest.plan.arms}
@@ -434,7 +434,7 @@ def _learned(records: Records, found: Found) -> None:
         found.add("adapters that were served and that no arm learned", adapter)
 
 
-def _shared(records: Records, one: Consolidation, other: str, found: Found) -> None:
+def _shared(records: Records, one: Consolidation, other: str, found: Contradictions) -> None:
     """One adapter of two arms is what both made of the same, or a name that was exchanged: whoever has it was proved to have it."""
     proved = {proof.arm for proof in records.run.proofs if proof.subject == one.adapter}
     for arm in {one.arm, other} - proved:
@@ -466,7 +466,7 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     return ""
 
 
-def _as_on_the_card(records: Records, one: Consolidation, name: str, found: Found) -> None:
+def _as_on_the_card(records: Records, one: Consolidation, name: str, found: Contradictions) -> None:
     manifest = records.run.manifest
     cards = [records.card(adapter) for adapter in one.made]
     whole = [card for card in cards if card is not None]
@@ -486,7 +486,7 @@ def _as_on_the_card(records: Records, one: Consolidation, name: str, found: Foun
             found.add("adapters that were trained on tasks that the plan does not learn from", name)
 
 
-def _proved(records: Records, found: Found) -> None:
+def _proved(records: Records, found: Contradictions) -> None:
     """That what was proved is what was served, and that nobody worked without a proof."""
     run = records.run
     kinds = (ProofKind.ADAPTER_ARRIVED, ProofKind.ZERO_IS_BASE)
@@ -527,7 +527,7 @@ def _proved(records: Records, found: Found) -> None:
                 found.add("arms that worked without having learned", f"{arm.name}, seed {seed}")
 
 
-def _asked(records: Records, found: Found) -> None:
+def _asked(records: Records, found: Contradictions) -> None:
     """That arms were asked about successes that are some, with adapters of theirs, and all about the same."""
     run, plan = records.run, records.run.manifest.plan
     bases = {arm.name for arm in plan.arms if arm.role in (ArmRole.BASE, ArmRole.AGAIN)}
@@ -562,7 +562,7 @@ def _asked(records: Records, found: Found) -> None:
             found.add("likelihoods of attempts that are not there", attempt.cell)
 
 
-def _sessions(records: Records, found: Found) -> None:
+def _sessions(records: Records, found: Contradictions) -> None:
     """That no process saw more ends than there are, or went on with another run."""
     run, before = records.run, 0
     if not run.sessions and (run.folder / "sessions.jsonl").exists():

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from looper.metrics.design import design_of, sight
+from looper.metrics.design import design_of, power_at_interest
 from looper.metrics.paired import PairedDifference, repository_of
 from looper.metrics.registered import Registered
 from looper.views.findings import registered_lines, stratified_lines
@@ -38,7 +38,7 @@ def _decided(run: RunView) -> dict[str, Any]:
         "seeds": design.seeds,
         "unit": run.unit.value,
         "discordance": run.discordance(),
-        "power": sight(plan, run.tasks),
+        "power": power_at_interest(plan, run.tasks),
         "pilot": run.pilot,
         "contrasts": [_contrast(found) for found in run.registered],
     }

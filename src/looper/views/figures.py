@@ -288,7 +288,7 @@ def _driven(run: RunView) -> list[str]:
     return [
         arm.name
         for arm in run.manifest.plan.arms
-        if not arm.model.plays_a_part and arm.name not in run.failed_arms
+        if not arm.model.is_control and arm.name not in run.failed_arms
     ]
 
 

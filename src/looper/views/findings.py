@@ -5,7 +5,15 @@ from dataclasses import replace
 from statistics import fmean
 
 from looper.metrics.arms import ArmFigures
-from looper.metrics.design import ENOUGH, Scope, design_of, is_pilot, scope_of, sight, smallest_visible
+from looper.metrics.design import (
+    ENOUGH,
+    Scope,
+    design_of,
+    is_pilot,
+    power_at_interest,
+    scope_of,
+    smallest_visible,
+)
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
     PairedDifference,
@@ -154,16 +162,16 @@ def pilot_lines(run: RunView) -> list[str]:
     plan = run.manifest.plan
     if not is_pilot(plan, run.tasks):
         return []
-    why = sight_text(plan, run.tasks)
+    why = power_text(plan, run.tasks)
     reason = next((found.reason for found in run.manifest.overrides if found.gate is Gate.POWER), None)
     if reason is not None:
         return [f"underpowered, and called confirmatory for a reason ({reason}): {why}"]
     return [f"a PILOT, which decides nothing: {why}"]
 
 
-def sight_text(plan: Plan, tasks: Sequence[str]) -> str:
+def power_text(plan: Plan, tasks: Sequence[str]) -> str:
     """How likely a plan shows its primary contrast, what it could see, and what was assumed for that before the data."""
-    primary, seen, design = plan.contrasts[0], sight(plan, tasks), design_of(plan, tasks)
+    primary, seen, design = plan.contrasts[0], power_at_interest(plan, tasks), design_of(plan, tasks)
     if seen is None:
         return f"how {primary.metric.value.replace('_', ' ')} varies is not known before the data, so neither is the power"
     effect = "0" if primary.expect is not Expect.MORE else _in_unit(primary.expected, primary.metric, "+")

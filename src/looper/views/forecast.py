@@ -7,7 +7,7 @@ from statistics import fmean, median
 
 from looper.metrics.design import is_pilot
 from looper.records.plan import Arm, Plan
-from looper.views.findings import sight_text
+from looper.views.findings import power_text
 from looper.views.runs import RunView, read_runs
 
 
@@ -96,4 +96,4 @@ def power_lines(plan: Plan, tasks: Sequence[str], known: tuple[str, float] | Non
         yield f"equal arms differed in {100 * known[1]:.0f} % of cells in {known[0]}; the plan takes {100 * plan.discordance:.0f} %"
     if plan.contrasts and tasks:
         pilot = ", a PILOT, which decides nothing" if is_pilot(plan, tasks) else ""
-        yield f"power{pilot}: {sight_text(plan, tasks)}"
+        yield f"power{pilot}: {power_text(plan, tasks)}"

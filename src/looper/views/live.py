@@ -28,7 +28,7 @@ ENOUGH = 3
 """Fewer cells say nothing about how long the rest will take."""
 
 
-class Standing(StrEnum):
+class RunStatus(StrEnum):
     """What a run is doing."""
 
     FINISHED = "finished"
@@ -40,7 +40,7 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Left:
+class TimeLeft:
     """Seconds until the last cell has its end, with a 95 % interval."""
 
     seconds: float
@@ -48,11 +48,11 @@ class Left:
     high: float
 
 
-def standing(run: RunView, now: float) -> Standing:
+def standing(run: RunView, now: float) -> RunStatus:
     """`now` in seconds since 1970, the clock of the files."""
     if run.writer is None:
-        return Standing.FINISHED if run.finished >= run.planned else Standing.STOPPED
-    return Standing.STALLED if quiet_s(run, now) > quiet_limit_s(run) else Standing.RUNNING
+        return RunStatus.FINISHED if run.finished >= run.planned else RunStatus.STOPPED
+    return RunStatus.STALLED if quiet_s(run, now) > quiet_limit_s(run) else RunStatus.RUNNING
 
 
 def quiet_s(run: RunView, now: float) -> float:
@@ -65,7 +65,7 @@ def quiet_limit_s(run: RunView) -> float:
     return max(QUIET_S, QUIET_CELLS * median(_cell_seconds(run) or [0.0]))
 
 
-def left(run: RunView, now: float) -> Left | None:
+def time_left(run: RunView, now: float) -> TimeLeft | None:
     """None where nobody is at it, or too little has ended since this process began."""
     if run.writer is None or not run.sessions:
         return None
@@ -77,10 +77,10 @@ def left(run: RunView, now: float) -> Left | None:
     seconds = _cell_seconds(run)[-done:]
     spread = stdev(seconds) / fmean(seconds) if len(seconds) > 1 and fmean(seconds) else 1.0
     off = min(0.95, 1.96 * spread / sqrt(done))
-    return Left(each * rest, each * rest * (1 - off), each * rest * (1 + off))
+    return TimeLeft(each * rest, each * rest * (1 - off), each * rest * (1 + off))
 
 
-def goes_on_with(run: RunView) -> str:
+def resume_command(run: RunView) -> str:
     """The command that goes on with a run, from the folder where this process is."""
     plan = run.manifest.plan
     if not run.sessions or not run.sessions[-1].command:  # Of a version that did not record it.
@@ -121,11 +121,11 @@ def _counts(run: RunView) -> dict[str, Any]:
 
 
 def _clocks(run: RunView, now: float) -> dict[str, Any]:
-    remaining, stands = left(run, now), standing(run, now)
+    remaining, stands = time_left(run, now), standing(run, now)
     seconds = remaining and (remaining.seconds, remaining.low, remaining.high)
     return {
         "standing": stands.value,
-        "goes_on_with": goes_on_with(run) if stands is Standing.STOPPED else None,
+        "goes_on_with": resume_command(run) if stands is RunStatus.STOPPED else None,
         "writer": run.writer,
         "quiet_s": round(quiet_s(run, now), 1),
         "left_s": list(map(round, seconds)) if seconds else None,

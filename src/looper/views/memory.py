@@ -15,7 +15,7 @@ from looper.views.show import harmless
 
 
 @dataclass(frozen=True)
-class Told:
+class MemoryUse:
     """One rollout of an arm that remembers."""
 
     end: Trajectory
@@ -32,7 +32,7 @@ def reverted_items(run: RunView) -> dict[str, str]:
     return {found.item: found.reason for found in read_stream(run.folder, "reverted", Reverted)}
 
 
-def told_by(run: RunView) -> list[Told]:
+def memory_uses(run: RunView) -> list[MemoryUse]:
     """The last rollout of every evaluated cell whose arm remembers."""
     arms = {arm.name for arm in run.manifest.plan.arms if arm.learning and arm.learning.remembers}
     ends = {end.cell: end for end in run.trajectories if end.arm in arms}
@@ -42,7 +42,7 @@ def told_by(run: RunView) -> list[Told]:
         if end is not None and step.attempt == end.attempt:
             written.setdefault(step.cell, []).extend(_code(step))
     return [
-        Told(
+        MemoryUse(
             end,
             tuple(
                 key
@@ -67,7 +67,7 @@ def _cites(changes: Sequence[str], written: Sequence[str]) -> bool:
 
 def delivery_lines(run: RunView) -> Iterator[str]:
     """One line for each arm that remembers. Raises BadInput where there is none."""
-    found = told_by(run)
+    found = memory_uses(run)
     if not found:
         raise BadInput(f"No arm of {run.folder.name} remembers anything, or none has run yet.")
     yield "arm: tasks asked, with something to give, told, items and tokens each, agent wrote what it was told"
@@ -102,7 +102,7 @@ def why_lines(run: RunView, wanted: str) -> Iterator[str]:
         yield f"told no more: {reason}"
     yield harmless(item.text)
     outcomes = {verdict.cell: verdict.outcome for verdict in run.verdicts}
-    told = [found for found in told_by(run) if item.id in found.end.memory]
+    told = [found for found in memory_uses(run) if item.id in found.end.memory]
     resolved = sum(outcomes.get(found.end.cell) is Outcome.RESOLVED for found in told)
     yield f"told in {len(told)} rollouts, {resolved} of them resolved:"
     for found in told:

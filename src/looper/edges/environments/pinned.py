@@ -15,7 +15,7 @@ from looper.edges.environments.beside import grafted_site, stamped_site
 from looper.edges.environments.compiled import compiled_modules, native_hash
 from looper.edges.environments.interpreters import find_interpreter, get_interpreter
 from looper.edges.environments.known import Recipe, expected_cost, missing_programs, recipe_of, unserved
-from looper.edges.environments.once import Once
+from looper.edges.environments.single_flight import SingleFlight
 from looper.edges.environments.uv import run_uv
 from looper.errors import BadInput, EnvironmentBroken
 from looper.journal import replace_file
@@ -47,7 +47,7 @@ class PinnedEnvironments:
     ) -> None:
         """`tree_of` gives the files of a task's base commit, for repositories that have to be compiled."""
         self._folder, self._say, self._tree_of = folder, say, tree_of
-        self._once = Once()
+        self._once = SingleFlight()
 
     def of(self, task: Task) -> Environment:
         """Raises EnvironmentBroken, or BadInput for a repository whose environments are not known."""

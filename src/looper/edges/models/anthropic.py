@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from looper.edges.models.heard import Heard, counted
-from looper.edges.models.http import Patience, Server, estimated_tokens
+from looper.edges.models.heard import ReplyBuilder, counted
+from looper.edges.models.http import Server, Timeouts, estimated_tokens
 from looper.edges.models.sendable import one_line
 from looper.errors import BadInput, ModelReplyBroken
 from looper.protocols import ChatRequest, Message
@@ -21,7 +21,7 @@ class AnthropicModel:
     """Streams one model. The API has no seed: repeats differ by its own sampling."""
 
     def __init__(
-        self, name: str, key: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
+        self, name: str, key: str, *, base_url: str, context_tokens: int, timeouts: Timeouts | None = None
     ) -> None:
         """Raises BadInput without a key."""
         if not key:
@@ -32,7 +32,7 @@ class AnthropicModel:
         url = (base_url or DEFAULT_URL).rstrip("/")
         headers = {"x-api-key": key, "anthropic-version": VERSION}
         self._server = Server(
-            f"The Anthropic API at {url}", url, headers, HOW_TO_START, patience or Patience()
+            f"The Anthropic API at {url}", url, headers, HOW_TO_START, timeouts or Timeouts()
         )
 
     def identity(self) -> ModelIdentity:
@@ -53,7 +53,7 @@ class AnthropicModel:
         return estimated_tokens(messages)
 
     def reply(self, request: ChatRequest) -> Reply:
-        heard, usage = Heard(), dict[str, Any]()
+        heard, usage = ReplyBuilder(), dict[str, Any]()
         ended = False
 
         def hear(event: dict[str, Any]) -> bool:

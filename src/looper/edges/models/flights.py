@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Flights:
+class RequestsInFlight:
     """Requests of one run to one server; shared by everything that asks it, in any thread."""
 
     def __init__(self) -> None:

@@ -44,7 +44,7 @@ WORDS_PER_TOKEN = 2
 
 
 @dataclass
-class Heard:
+class ReplyBuilder:
     """What has come of one reply so far."""
 
     text: list[str] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Heard:
                     pass  # A picture, say: nothing that an agent here reads.
                 case _:
                     raise TypeError(f"{type(part).__name__} for text")
-        inner = Heard()
+        inner = ReplyBuilder()
         if thinking:
             inner.say(thinking)
         self.thinking += inner.text

@@ -44,7 +44,7 @@ _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?')
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long a server may be silent."""
 
     first_byte_s: float = FIRST_BYTE_S
@@ -172,14 +172,14 @@ class Server:
     """One model server, whose faults are typed."""
 
     def __init__(
-        self, what: str, url: str, headers: dict[str, str], how_to_start: str, patience: Patience
+        self, what: str, url: str, headers: dict[str, str], how_to_start: str, timeouts: Timeouts
     ) -> None:
         """`what` names it in messages. Raises BadInput for a key that no header can hold."""
         if not all(value.isascii() and value.isprintable() for value in headers.values()):
             raise BadInput(f"The key for {what[:1].lower()}{what[1:]} holds characters that no key has.")
         self.what = what
         self._url, self._headers = url, {**headers, "Accept-Encoding": "identity"}
-        self._how_to_start, self._patience = how_to_start, patience
+        self._how_to_start, self._patience = how_to_start, timeouts
 
     def get(self, path: str, missing: str = "", total_s: float = GET_S) -> tuple[Any, httpx.Headers]:
         """A whole JSON answer that is well. Raises ModelError; `missing` is said where there is no such thing."""

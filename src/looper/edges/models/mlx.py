@@ -159,7 +159,7 @@ class MlxModel:
         """What the model makes of conversations: nats per supervised token of each."""
         return list(self._of_examples("losses", examples))
 
-    def compared(self, examples: Sequence[Example]) -> list[tuple[float, float]]:
+    def loss_and_kl(self, examples: Sequence[Example]) -> list[tuple[float, float]]:
         """Loss and KL from the model without its adapter: nats per supervised token of each conversation."""
         return [(loss, apart) for loss, apart in self._of_examples("compared", examples)]
 

@@ -89,7 +89,7 @@ COMPARED_AT_ONCE = 8
 
 
 @dataclass
-class Kept:
+class CachedConversation:
     """What is kept of a conversation between turns."""
 
     tokens: list[int]
@@ -98,7 +98,7 @@ class Kept:
 
 
 @dataclass
-class Running:
+class ActiveRequest:
     """A request that is being generated."""
 
     request: dict[str, Any]
@@ -117,8 +117,8 @@ class Server:
         self.reuse = reuse
         self.waiting: deque[dict[str, Any]] = deque()
         """Requests that came while another adapter was at work, in order."""
-        self.kept: OrderedDict[str, Kept] = OrderedDict()
-        self.running: dict[int, Running] = {}
+        self.kept: OrderedDict[str, CachedConversation] = OrderedDict()
+        self.running: dict[int, ActiveRequest] = {}
         stop = [[token] for token in sorted(self.tokenizer.eos_token_ids)]
         self.batch = BatchGenerator(
             self.model, stop_tokens=stop, completion_batch_size=BATCH, prefill_batch_size=BATCH
@@ -162,7 +162,7 @@ class Server:
             if request["op"] == "losses":
                 return {"losses": [self.loss(example) for example in request["examples"]]}
             if request["op"] == "compared":
-                return {"compared": self.compared(request["examples"], request["adapter"])}
+                return {"compared": self.loss_and_kl(request["examples"], request["adapter"])}
             self._join(request)
         except AdapterBroken as error:
             return {"error": str(error), "adapter": request["adapter"]}
@@ -185,7 +185,7 @@ class Server:
         said = nn.losses.cross_entropy(self.model(tokens[:, :-1]), tokens[:, 1:]).astype(mx.float32)
         return float(((said[0] * weights).sum() / weights.sum()).item())
 
-    def compared(self, examples: list[dict[str, Any]], adapter: str) -> list[tuple[float, float]]:
+    def loss_and_kl(self, examples: list[dict[str, Any]], adapter: str) -> list[tuple[float, float]]:
         """Of each conversation the loss, and the KL of the model from itself without the adapter: mean nats over the supervised
         tokens. A few conversations at a time, because changing adapters takes longer than reading one."""
         found = []
@@ -227,7 +227,7 @@ class Server:
             all_tokens=[prompt[:known]],
             samplers=[sampler(request["temperature"], request["seed"])],
         )[0]
-        self.running[uid] = Running(request, prompt, len(prompt) - known, [])
+        self.running[uid] = ActiveRequest(request, prompt, len(prompt) - known, [])
 
     def _cache_for(self, conversation: str, prompt: list[int]) -> tuple[list[Any], int]:
         """A cache for the longest beginning of the prompt that is known from the turns before, and its length.
@@ -262,7 +262,7 @@ class Server:
                 finished.append(self._reply(entry, response.finish_reason))
         return finished
 
-    def _reply(self, entry: Running, finish_reason: str) -> dict[str, Any]:
+    def _reply(self, entry: ActiveRequest, finish_reason: str) -> dict[str, Any]:
         return {
             "id": entry.request["id"],
             "text": self.tokenizer.decode(entry.generated),
@@ -272,14 +272,14 @@ class Server:
             "processed_prompt_tokens": entry.processed,
         }
 
-    def _keep(self, entry: Running, cache: list[Any], fed: list[int]) -> None:
+    def _keep(self, entry: ActiveRequest, cache: list[Any], fed: list[int]) -> None:
         """`fed` is all that the model has read of this conversation, the end-of-turn token included."""
         if not self.reuse:
             return
         length = cache[0].offset
         tokens = list(fed)[:length]
         if len(tokens) == length:
-            self.kept[_cache_key(entry.request)] = Kept(tokens, detached(cache))
+            self.kept[_cache_key(entry.request)] = CachedConversation(tokens, detached(cache))
         while sum(part.nbytes for kept in self.kept.values() for part in kept.cache) > CACHE_BYTES:
             self.kept.popitem(last=False)
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from looper.edges.models.heard import Counts, Heard
-from looper.edges.models.http import Patience, Server, estimated_tokens
+from looper.edges.models.heard import Counts, ReplyBuilder
+from looper.edges.models.http import Server, Timeouts, estimated_tokens
 from looper.edges.models.sendable import one_line
 from looper.errors import ModelMissing
 from looper.protocols import ChatRequest, Message
@@ -21,11 +21,11 @@ class OllamaModel:
     """One model of one server. The window is sent with every request: the server's own default is 4,096 tokens."""
 
     def __init__(
-        self, name: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
+        self, name: str, *, base_url: str, context_tokens: int, timeouts: Timeouts | None = None
     ) -> None:
         url = (base_url or DEFAULT_URL).rstrip("/")
         self._name, self._context_tokens = name, context_tokens
-        self._server = Server(f"Ollama at {url}", url, {}, HOW_TO_START, patience or Patience())
+        self._server = Server(f"Ollama at {url}", url, {}, HOW_TO_START, timeouts or Timeouts())
         self._missing = f"{self._server.what} has no model {name}. Get it with: ollama pull {name}"
         self._digest, self._counts = "", Counts()
 
@@ -60,7 +60,7 @@ class OllamaModel:
         return estimated_tokens(messages)
 
     def reply(self, request: ChatRequest) -> Reply:
-        heard = Heard()
+        heard = ReplyBuilder()
         body = {
             "model": self._name,
             "messages": [{"role": role, "content": text} for role, text in request.messages],

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 
 from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
+from looper.edges.trainers.adapter_store import CARD
 from looper.edges.trainers.peft import to_peft
-from looper.edges.trainers.shelf import CARD
 from looper.errors import BadInput, ModelMissing, ModelUnreachable
 from looper.records.training import AdapterRecord
 

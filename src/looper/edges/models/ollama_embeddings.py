@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from looper.edges.models.http import Patience, Server
+from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
 from looper.errors import ModelReplyBroken
 
@@ -18,7 +18,7 @@ class OllamaEmbeddings:
 
     def __init__(self, name: str, base_url: str = "") -> None:
         url = (base_url or DEFAULT_URL).rstrip("/")
-        self._name, self._server = name, Server(f"Ollama at {url}", url, {}, HOW_TO_START, Patience())
+        self._name, self._server = name, Server(f"Ollama at {url}", url, {}, HOW_TO_START, Timeouts())
         self._missing = (
             f"{self._server.what} gives no embeddings with {name}. Get it with: ollama pull {name}"
         )

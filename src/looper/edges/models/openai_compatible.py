@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from looper.edges.models.heard import Counts, Heard
-from looper.edges.models.http import Patience, Server, estimated_tokens
+from looper.edges.models.heard import Counts, ReplyBuilder
+from looper.edges.models.http import Server, Timeouts, estimated_tokens
 from looper.edges.models.sendable import one_line
 from looper.errors import ModelMissing, ModelUnfit
 from looper.protocols import ChatRequest, Message
@@ -20,14 +20,14 @@ class OpenAICompatibleModel:
     """Streams one model of one server. Its window cannot be set from here, only stated."""
 
     def __init__(
-        self, name: str, key: str, *, base_url: str, context_tokens: int, patience: Patience | None = None
+        self, name: str, key: str, *, base_url: str, context_tokens: int, timeouts: Timeouts | None = None
     ) -> None:
         """`key` may be empty: servers of one's own ask for none."""
         self._name, self._context_tokens = name, context_tokens
         url = (base_url or DEFAULT_URL).rstrip("/")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._server = Server(
-            f"The model server at {url}", url, headers, HOW_TO_START, patience or Patience()
+            f"The model server at {url}", url, headers, HOW_TO_START, timeouts or Timeouts()
         )
         self._limit, self._counts = "max_tokens", Counts()
 
@@ -71,8 +71,8 @@ class OpenAICompatibleModel:
         self._counts.check(self._server.what, request, reply.usage.prompt_tokens)
         return reply
 
-    def _heard(self, request: ChatRequest) -> Heard:
-        heard = Heard()
+    def _heard(self, request: ChatRequest) -> ReplyBuilder:
+        heard = ReplyBuilder()
         body = {
             "model": self._name,
             "messages": [{"role": role, "content": content} for role, content in request.messages],
@@ -102,7 +102,7 @@ class OpenAICompatibleModel:
         pass
 
 
-def _hear_choice(heard: Heard, choice: dict[str, Any]) -> None:
+def _hear_choice(heard: ReplyBuilder, choice: dict[str, Any]) -> None:
     """A server that does not stream sends a message, one of plain completions a text, in place of what is new."""
     said = choice.get("delta") or choice.get("message") or {}
     thinking = said.get("reasoning_content") or said.get("reasoning") or said.get("reasoning_details")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar, cast
 
-from looper.edges.models.flights import Flights
+from looper.edges.models.flights import RequestsInFlight
 from looper.errors import (
     BadInput,
     ModelError,
@@ -58,11 +58,11 @@ class RetryingModel:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
-        flights: Flights | None = None,
+        flights: RequestsInFlight | None = None,
     ) -> None:
         """`tell` hears why is waited and for how many seconds more, at the beginning and every `TELL_EVERY_S`. `flights` are those of
         the model's server, shared with all that ask it; None for a server of its own."""
-        self._flights = flights or Flights()
+        self._flights = flights or RequestsInFlight()
         self._inner, self._policy, self._tell = inner, policy, tell
         self._sleep, self._clock, self._rng = sleep, clock, rng or random.Random()
         self._well: set[str] = set()
@@ -158,9 +158,9 @@ class RetryingModel:
         """Raises BadInput for a model that does not show what it computes."""
         return self._shown().losses(examples)
 
-    def compared(self, examples: Sequence[Example]) -> list[tuple[float, float]]:
+    def loss_and_kl(self, examples: Sequence[Example]) -> list[tuple[float, float]]:
         """Raises BadInput for a model that does not show what it computes."""
-        return self._shown().compared(examples)
+        return self._shown().loss_and_kl(examples)
 
     def _shown(self) -> Fingerprinted:
         if not hasattr(self._inner, "first_logits"):

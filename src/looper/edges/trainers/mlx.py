@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from looper.edges.machine import awake
 from looper.edges.models.mlx import mlx_environment
+from looper.edges.trainers.adapter_store import CARD, AdapterStore, weights_hash
 from looper.edges.trainers.estimate import DoesNotFit, less_memory, must_fit
-from looper.edges.trainers.shelf import CARD, Shelf, weights_hash
 from looper.errors import BadInput, TrainingFailed
 from looper.records.base import content_hash
 from looper.records.training import (
@@ -54,7 +54,7 @@ FISHER = "fisher.safetensors"
 """Of an anchored adapter: what the next training is to hold."""
 
 
-class MlxTrainer(Shelf):
+class MlxTrainer(AdapterStore):
     """Makes adapters for one base model."""
 
     def __init__(self, base: Path, adapters: Path) -> None:
@@ -79,7 +79,7 @@ class MlxTrainer(Shelf):
             work = self._adapters / f".work-{name}"
             work.mkdir(exist_ok=True)
             with awake():
-                fitted, outcome = self._down_the_ladder(request, work, tell)
+                fitted, outcome = self._train_with_fallback(request, work, tell)
             card = _card(name, fitted, outcome, work, origins)
             (work / CARD).write_bytes(card.to_json())
             for leftover in ("request.json", "outcome.json", "checkpoint.safetensors"):
@@ -90,7 +90,7 @@ class MlxTrainer(Shelf):
         tell(TrainingEvent(event="finished"))
         return card
 
-    def _down_the_ladder(
+    def _train_with_fallback(
         self, request: TrainingRequest, work: Path, tell: Callable[[TrainingEvent], None]
     ) -> tuple[TrainingRequest, dict[str, Any]]:
         """Train as asked, or with less memory where that does not fit; the request as it was carried out, and its outcome.
@@ -237,8 +237,8 @@ def _card(
 ) -> AdapterRecord:
     """The card, where what was measured can be believed. Raises TrainingFailed, naming the figure that cannot."""
     if request.make in (Make.TRAINED, Make.MIXTURE):
-        believable(outcome)
-        whole(outcome, request)
+        must_have_learned(outcome)
+        must_be_complete(outcome, request)
     try:
         return AdapterRecord(
             id=name,
@@ -277,7 +277,7 @@ def _card(
         raise TrainingFailed(f"The training process reported no usable {error}.") from error
 
 
-def believable(outcome: dict[str, Any]) -> None:
+def must_have_learned(outcome: dict[str, Any]) -> None:
     """A training that reported no loss, the same loss for ever or no change has not happened. Raises TrainingFailed."""
     points = outcome.get("train_losses")
     if points is None:
@@ -293,7 +293,7 @@ def believable(outcome: dict[str, Any]) -> None:
         raise TrainingFailed("relative_change is not above zero: the adapter changes nothing.")
 
 
-def whole(outcome: dict[str, Any], request: TrainingRequest) -> None:
+def must_be_complete(outcome: dict[str, Any], request: TrainingRequest) -> None:
     """Every action of every example was trained on, or reported as too long. Raises TrainingFailed."""
     examples = (*request.examples, *request.rejected)
     asked = sum(turn.supervised for example in examples for turn in example.turns)

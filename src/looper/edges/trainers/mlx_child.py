@@ -42,20 +42,20 @@ from looper.edges.trainers.encoding import Encoded, length_histogram, whole_conv
 from looper.edges.trainers.mlx import FISHER
 from looper.edges.trainers.mlx_batches import padded
 from looper.edges.trainers.mlx_losses import weighted_loss
-from looper.edges.trainers.mlx_objectives import aim_of, place_of, router_accuracy
-from looper.edges.trainers.mlx_optimizer import Clipped, Hold, fisher, gathered
+from looper.edges.trainers.mlx_objectives import objective_of, place_of, router_accuracy
+from looper.edges.trainers.mlx_optimizer import Clipped, Regularizer, accumulated, fisher
 from looper.edges.trainers.mlx_weights import (
     adapt,
-    cut,
-    grown,
-    in_no_direction,
+    concatenated,
     load_arrays,
+    random_like,
     rank_of,
     relative_change,
-    side_by_side,
+    truncated,
+    widened,
     write_adapter,
 )
-from looper.edges.trainers.order import in_two
+from looper.edges.trainers.order import train_validation_split
 from looper.errors import BadInput
 from looper.records.strategy import Pull
 from looper.records.training import (
@@ -82,7 +82,7 @@ class Trainer:
 
     def __init__(self, folder: Path, base: Path, request: TrainingRequest, tell: "IO[str]") -> None:
         self.folder, self.settings, self._tell_to = folder, request.settings, tell
-        self.request, self.aim = request, aim_of(request)
+        self.request, self.aim = request, objective_of(request)
         mx.random.seed(self.settings.seed)
         self.model, self.tokenizer = load(str(base))[:2]
         self.parameters = adapt(self.model, self.settings, _rank(folder, request))
@@ -110,19 +110,19 @@ class Trainer:
         """Windows for training and for validation, no task on both sides; and the number of actions too long for any."""
         tokenizer = getattr(self.tokenizer, "_tokenizer", self.tokenizer)
         found, too_long = self.aim.encode(tokenizer, self.request)
-        return (*in_two(found, self.request), too_long)
+        return (*train_validation_split(found, self.request), too_long)
 
-    def _loaded(self) -> Hold:
+    def _loaded(self) -> Regularizer:
         """Put the weights in that training begins with, and say which of them are held."""
         if self.request.make is Make.MIXTURE:
             load_mixture(self.model, self.folder, self.request)
-            return Hold()
+            return Regularizer()
         if not self.request.start:
-            return Hold()
+            return Regularizer()
         start = load_arrays(self.folder.parent / self.request.start)
         kept: dict[str, Any] = {}
         if self.request.grow:
-            start, kept = grown(start, dict(tree_flatten(self.model.trainable_parameters())))
+            start, kept = widened(start, dict(tree_flatten(self.model.trainable_parameters())))
         self.model.load_weights(list(start.items()), strict=False)
         strength = {}
         if self.request.anchor is not None:
@@ -132,7 +132,7 @@ class Trainer:
         # Copies: the arrays in the model are inputs of the compiled step, and these are constants in it.
         towards = {name: mx.array(value) for name, value in start.items()}
         mx.eval(towards, strength, kept)
-        return Hold(towards=towards, strength=strength, kept=kept)
+        return Regularizer(towards=towards, strength=strength, kept=kept)
 
     def _fisher_of_start(self) -> tuple[dict[str, Any], int]:
         """Fisher information of the batches before, and how many they are; empty where nothing was learned before."""
@@ -149,7 +149,7 @@ class Trainer:
             return
         before, batches = self._fisher_of_start()
         now = fisher(self.model, self.train_set, anchor.samples)
-        found = gathered(before, now, batches, anchor.gathering)
+        found = accumulated(before, now, batches, anchor.gathering)
         mx.save_safetensors(str(self.folder / FISHER), found, {"batches": str(batches + 1)})
 
     def run(self) -> None:
@@ -234,7 +234,7 @@ class Trainer:
         )
         if self.best is None or loss < self.best[0]:
             self.best = loss, self.done, dict(tree_flatten(self.model.trainable_parameters()))
-        elif len(self._since_best()) >= self.settings.patience:
+        elif len(self._since_best()) >= self.settings.timeouts:
             raise Stop
 
     def _since_best(self) -> list[LossPoint]:
@@ -315,7 +315,7 @@ def load_mixture(model: Any, folder: Path, request: TrainingRequest) -> None:
     parts = [load_arrays(folder.parent / part) for part in request.parts]
     if len({rank_of(part) for part in parts}) > 1:
         raise BadInput("The experts of a mixture must have the same rank.")
-    model.load_weights(list(side_by_side(parts).items()), strict=False)
+    model.load_weights(list(concatenated(parts).items()), strict=False)
     add_routers(model, len(parts), request.top)
     model.freeze()
     model.unfreeze(keys=["router"], strict=False)
@@ -337,15 +337,15 @@ def _computed(folder: Path, base: Path, request: TrainingRequest) -> dict[str, A
     mixture, rank = None, _rank(folder, request)
     match request.make:
         case Make.RANDOM:
-            arrays = in_no_direction(parts[0], settings.seed)
+            arrays = random_like(parts[0], settings.seed)
             if request.times is not None:
-                arrays = side_by_side([arrays], request.times)
+                arrays = concatenated([arrays], request.times)
         case Make.SCALED:
-            arrays = side_by_side(parts, request.times or 1.0)
+            arrays = concatenated(parts, request.times or 1.0)
         case Make.MERGED:
-            arrays = side_by_side(parts, 1 / len(parts))
+            arrays = concatenated(parts, 1 / len(parts))
         case Make.CUT:
-            arrays, found["cut_error"] = cut(parts[0], settings.rank)
+            arrays, found["cut_error"] = truncated(parts[0], settings.rank)
             rank = min(settings.rank, rank_of(parts[0]))
     mx.random.seed(settings.seed)
     model = load(str(base))[0]

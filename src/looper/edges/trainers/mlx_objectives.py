@@ -25,7 +25,7 @@ TEACHER_TOKENS = 64
 """Tokens that a teacher's word on one place is kept for, the likeliest; what is left is shared out among them."""
 
 
-class Aim(Protocol):
+class LossObjective(Protocol):
     """One objective."""
 
     def encode(self, tokenizer: Any, request: TrainingRequest) -> tuple[list[Encoded], int]:
@@ -47,7 +47,7 @@ class Aim(Protocol):
     def mean_loss(self, model: Any, examples: Sequence[Encoded], settings: TrainingSettings) -> float: ...
 
 
-def aim_of(request: TrainingRequest) -> Aim:
+def objective_of(request: TrainingRequest) -> LossObjective:
     if request.make is Make.MIXTURE:
         return Routing()
     match request.settings.objective:
@@ -176,14 +176,14 @@ def _likely(model: Any, teacher: Encoded) -> list[tuple[Any, Any]]:
     return list(zip(ids, kept / kept.sum(axis=1, keepdims=True), strict=True))
 
 
-class Ear:
+class RouterRecorder:
     """Hears what the routers of one pass say. No list: MLX would take one for parameters."""
 
     def __init__(self, model: Any) -> None:
         self._layers = [module for module in model.modules() if isinstance(module, MixtureLinear)]
         self.votes: tuple[Any, ...] = ()
 
-    def __enter__(self) -> "Ear":
+    def __enter__(self) -> "RouterRecorder":
         for layer in self._layers:
             layer.ear = self
         return self
@@ -204,7 +204,7 @@ class Routing(Imitation):
 
     def loss(self, model: Any, *batch: Any) -> tuple[Any, Any]:
         tokens, weights, parts = batch
-        with Ear(model) as ear:
+        with RouterRecorder(model) as ear:
             loss, counted = weighted_loss(model, tokens, weights)
         known = (parts[:, 1:] >= 0) * weights[:, 1:]
         named = mx.maximum(parts[:, 1:], 0)[..., None]
@@ -231,7 +231,7 @@ def router_accuracy(model: Any, examples: Sequence[Encoded]) -> float:
     right = counted = 0.0
     for item in examples:
         tokens, weights, parts = _with_parts([item])
-        with Ear(model) as ear:
+        with RouterRecorder(model) as ear:
             model(tokens[:, :-1])
         chosen = mx.argmax(sum(ear.votes), axis=-1)
         known = (parts[:, 1:] >= 0) * weights[:, 1:]

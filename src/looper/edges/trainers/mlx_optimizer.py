@@ -18,7 +18,7 @@ Arrays = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Hold:
+class Regularizer:
     """What becomes of each array after a step; arrays that are not named move freely."""
 
     towards: Arrays = field(default_factory=dict)
@@ -43,9 +43,9 @@ class Hold:
 class Clipped(optim.AdamW):  # type: ignore[misc,unused-ignore]
     """AdamW on gradients whose norm is clipped."""
 
-    def __init__(self, learning_rate: float, norm: float, hold: Hold | None = None) -> None:
+    def __init__(self, learning_rate: float, norm: float, hold: Regularizer | None = None) -> None:
         super().__init__(learning_rate=learning_rate, betas=[0.9, 0.95], weight_decay=0.01)
-        self._norm, self._hold = norm, hold or Hold()
+        self._norm, self._hold = norm, hold or Regularizer()
 
     def update(self, model: Any, gradients: Any) -> None:
         flat = dict(tree_flatten(gradients))
@@ -79,7 +79,7 @@ def with_mean_one(values: Arrays) -> dict[str, Any]:
     return {name: value / mean if mean > 0 else value for name, value in values.items()}
 
 
-def gathered(before: Arrays, now: Arrays, batches: int, how: Gathering) -> dict[str, Any]:
+def accumulated(before: Arrays, now: Arrays, batches: int, how: Gathering) -> dict[str, Any]:
     """Fisher information of `batches` earlier batches and of the one just learned."""
     match how:
         case Gathering.LATEST:

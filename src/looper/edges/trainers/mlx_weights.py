@@ -141,7 +141,7 @@ def load_arrays(folder: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def in_no_direction(arrays: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def random_like(arrays: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Noise in place of every array; the change of each matrix keeps its norm ‖A·B‖."""
     draw = np.random.default_rng(seed)
     found = {
@@ -167,7 +167,7 @@ def _product_norm(a: Any, b: Any) -> float:
     return math.sqrt(max(0.0, float(((a.T @ a) * (b @ b.T)).sum().item())))
 
 
-def side_by_side(parts: Sequence[Mapping[str, Any]], weight: float = 1.0) -> dict[str, Any]:
+def concatenated(parts: Sequence[Mapping[str, Any]], weight: float = 1.0) -> dict[str, Any]:
     """The factors of several adapters as one of the summed rank, whose change is `weight` times the sum of theirs.
 
     That is the sum of the products AᵢBᵢ. The product of summed factors would hold every Aᵢ with every Bⱼ.
@@ -180,7 +180,7 @@ def side_by_side(parts: Sequence[Mapping[str, Any]], weight: float = 1.0) -> dic
     return found
 
 
-def cut(arrays: Mapping[str, Any], rank: int) -> tuple[dict[str, Any], float]:
+def truncated(arrays: Mapping[str, Any], rank: int) -> tuple[dict[str, Any], float]:
     """Factors of a lower rank whose product is as near as possible to that of the given ones, and how near:
     ‖AB − A′B′‖ / ‖AB‖ over all matrices. Lengths of the singular values are shared evenly between A and B."""
     found, lost, whole = {}, 0.0, 0.0
@@ -199,7 +199,7 @@ def cut(arrays: Mapping[str, Any], rank: int) -> tuple[dict[str, Any], float]:
     return found, math.sqrt(lost / whole) if whole else 0.0
 
 
-def grown(old: Mapping[str, Any], fresh: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def widened(old: Mapping[str, Any], fresh: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fresh factors of a larger rank with the old ones in their first places, and which numbers are the old ones."""
     found, masks = {}, {}
     for name, value in old.items():

@@ -29,7 +29,7 @@ def groups(examples: Sequence[Encoded], rows: int, seed: int, begin: int = 0) ->
         epoch += 1
 
 
-def kept_aside(request: TrainingRequest) -> set[str]:
+def validation_tasks(request: TrainingRequest) -> set[str]:
     """Ids of the tasks for validation: whole ones, drawn by the seed, until their share is reached; none where it is 0."""
     share = request.settings.validation_share
     tasks = sorted({example.instance_id for example in request.examples})
@@ -43,9 +43,11 @@ def kept_aside(request: TrainingRequest) -> set[str]:
     return set(random.Random(request.settings.seed).sample(tasks, count))
 
 
-def in_two(found: Sequence[Encoded], request: TrainingRequest) -> tuple[list[Encoded], list[Encoded]]:
+def train_validation_split(
+    found: Sequence[Encoded], request: TrainingRequest
+) -> tuple[list[Encoded], list[Encoded]]:
     """Windows for training and for validation, no task on both sides. Raises BadInput where either has none."""
-    aside = kept_aside(request)
+    aside = validation_tasks(request)
     train_set = [item for item in found if item.instance_id not in aside]
     validation_set = [item for item in found if item.instance_id in aside]
     if not train_set:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from looper.edges.models.mlx import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from looper.edges.trainers.shelf import CARD, weights_hash
+from looper.edges.trainers.adapter_store import CARD, weights_hash
 from looper.errors import BadInput
 from looper.records.training import AdapterKind, AdapterRecord, Make
 

@@ -29,7 +29,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from looper.edges.trainers.child import serve
 from looper.edges.trainers.encoding import Encoded, length_histogram, load_tokenizer, windows
-from looper.edges.trainers.order import groups, in_two
+from looper.edges.trainers.order import groups, train_validation_split
 from looper.edges.trainers.peft import write_mlx_layout
 from looper.errors import BadInput
 from looper.records.training import (
@@ -45,7 +45,7 @@ IGNORED = -100
 """The label that transformers' loss does not count."""
 
 
-class Windows(Dataset[Encoded]):  # type: ignore[misc]
+class WindowDataset(Dataset[Encoded]):  # type: ignore[misc]
     def __init__(self, found: list[Encoded]) -> None:
         self.found = found
 
@@ -56,7 +56,7 @@ class Windows(Dataset[Encoded]):  # type: ignore[misc]
         return self.found[at]
 
 
-class InOrder(Sampler[list[int]]):  # type: ignore[misc]
+class OrderedBatchSampler(Sampler[list[int]]):  # type: ignore[misc]
     """Batches by `order.groups`, as positions among the windows."""
 
     def __init__(self, found: list[Encoded], settings: TrainingSettings) -> None:
@@ -86,19 +86,21 @@ def collated(group: list[Encoded]) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
 
-class OwnOrder(Trainer):  # type: ignore[misc]
+class OrderedTrainer(Trainer):  # type: ignore[misc]
     """transformers' trainer with our batches."""
 
     def __init__(self, settings: TrainingSettings, train_set: list[Encoded], **given: Any) -> None:
-        super().__init__(train_dataset=Windows(train_set), data_collator=collated, **given)
+        super().__init__(train_dataset=WindowDataset(train_set), data_collator=collated, **given)
         self._settings, self._train_set = settings, train_set
 
     def get_train_dataloader(self) -> Any:
-        order = InOrder(self._train_set, self._settings)
-        return torch.utils.data.DataLoader(Windows(self._train_set), batch_sampler=order, collate_fn=collated)
+        order = OrderedBatchSampler(self._train_set, self._settings)
+        return torch.utils.data.DataLoader(
+            WindowDataset(self._train_set), batch_sampler=order, collate_fn=collated
+        )
 
 
-class Told(TrainerCallback):  # type: ignore[misc]
+class EventCallback(TrainerCallback):  # type: ignore[misc]
     """Passes on what the trainer logs, as events."""
 
     def __init__(self, to: "IO[str]", iterations: int) -> None:
@@ -168,16 +170,16 @@ def work(folder: Path, base: Path, request: TrainingRequest, events: "IO[str]") 
     tokenizer = load_tokenizer(base)
     cut = [windows(tokenizer, example, settings.max_tokens) for example in request.examples]
     every = [item for found, _ in cut for item in found]
-    train_set, validation_set = in_two(every, request)
-    told = Told(events, settings.iterations)
+    train_set, validation_set = train_validation_split(every, request)
+    told = EventCallback(events, settings.iterations)
     validated = bool(validation_set)
-    trainer = OwnOrder(
+    trainer = OrderedTrainer(
         settings,
         train_set,
         model=wrapped(base, settings),
-        eval_dataset=Windows(validation_set) if validated else None,
+        eval_dataset=WindowDataset(validation_set) if validated else None,
         args=_arguments(folder, settings, validated),
-        callbacks=[told, *([EarlyStoppingCallback(settings.patience)] if validated else [])],
+        callbacks=[told, *([EarlyStoppingCallback(settings.timeouts)] if validated else [])],
     )
     told.tell(TrainingEvent(event="loaded", iterations=settings.iterations))
     begun = time.perf_counter()

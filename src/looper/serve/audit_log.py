@@ -13,7 +13,7 @@ NAME = "deeds"
 Done = TypeVar("Done")
 
 
-class Deeds:
+class AuditLog:
     """The record of one user's decisions. Another server of the same user waits in the same line."""
 
     def __init__(self, folder: Path) -> None:

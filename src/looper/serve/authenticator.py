@@ -15,7 +15,7 @@ BYTES = 32
 
 
 @dataclass
-class Door:
+class Authenticator:
     """One server's. Nothing of it is kept: with the process every session ends."""
 
     origins: frozenset[str]

@@ -27,7 +27,7 @@ VALID_MARGIN = 0.05
 REPLY_TOKENS = 48
 
 
-def prove_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> Proof:
+def check_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> Proof:
     """That a prompt as long as the plan allows is read whole.
 
     Two short prompts tell how many tokens a line has, so the count of the long one is known beforehand; and where the
@@ -108,7 +108,7 @@ def _lines_for(short: _Asked, longer: _Asked, room: int) -> tuple[int, int | Non
     return lines, round(short.counted + per_line * (lines - short.lines))
 
 
-def prove_adapter(
+def check_adapter(
     model: Fingerprinted,
     base: Fingerprinted,
     prompts: Sequence[Sequence[Message]],
@@ -140,7 +140,7 @@ def prove_adapter(
     return Proof(kind=kind, arm=arm, subject=adapter, passed=True, said=said)
 
 
-def prove_valid_actions(
+def check_valid_actions(
     model: ChatModel,
     base: ChatModel,
     prompts: Sequence[Sequence[Message]],
@@ -202,7 +202,7 @@ def measure_retention(
     )
 
 
-def prove_memory(deliveries: Sequence[Delivery], arm: str, least: float) -> Proof:
+def check_memory(deliveries: Sequence[Delivery], arm: str, least: float) -> Proof:
     """That an arm's memory has something to say to at least this share of its tasks. Raises TreatmentMissing."""
     given = sum(found.says for found in deliveries)
     if given < least * len(deliveries):
@@ -215,7 +215,7 @@ def prove_memory(deliveries: Sequence[Delivery], arm: str, least: float) -> Proo
     return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm, subject="memory", passed=True, said=said)
 
 
-def prove_split(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> None:
+def check_split(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> None:
     """That an adapter has seen none of the tasks it is judged on. Raises TreatmentMissing."""
     seen = sorted(set(adapter.tasks) & set(evaluated))
     if seen:

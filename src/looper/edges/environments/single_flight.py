@@ -11,7 +11,7 @@ T = TypeVar("T")
 _ONCE = " It is not tried again before the next command."
 
 
-class Once:
+class SingleFlight:
     """Who asks for what is being made waits for it; who asks for something else does not. For several threads."""
 
     def __init__(self) -> None:

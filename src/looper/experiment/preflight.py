@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from looper.errors import Cancelled
-from looper.experiment.consolidate import Treatments
-from looper.experiment.prove import (
+from looper.experiment.checks import (
+    check_adapter,
+    check_context,
+    check_memory,
+    check_split,
+    check_valid_actions,
     measure_retention,
-    prove_adapter,
-    prove_context,
-    prove_memory,
-    prove_split,
-    prove_valid_actions,
 )
+from looper.experiment.consolidate import Treatments
 from looper.experiment.staging import Staging
 from looper.protocols import Trainer
 from looper.records.learning import Treatment
@@ -20,7 +20,7 @@ from looper.records.plan import Arm, Gate
 from looper.records.treatment import Proof, ProofKind
 
 
-def prove_contexts(run: Staging, arms: Sequence[Arm]) -> None:
+def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
     """Once per model: adapters change no window."""
     seen = set()
     for arm in arms:
@@ -30,7 +30,7 @@ def prove_contexts(run: Staging, arms: Sequence[Arm]) -> None:
         model = run.served(arm, run.tasks[run.manifest.tasks[0]], "")
         identity = model.identity()
         subject = f"{identity.name} {identity.digest[:12]}"
-        prove = partial(prove_context, model, arm.name, subject, run.manifest.plan.limits)
+        prove = partial(check_context, model, arm.name, subject, run.manifest.plan.limits)
         _once(run, ProofKind.CONTEXT, arm.name, subject, prove)
 
 
@@ -47,7 +47,7 @@ def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable
     return proof
 
 
-def prove_treatments(
+def check_treatments(
     run: Staging, arms: Sequence[Arm], treatments: Treatments, trainer: Trainer | None
 ) -> frozenset[str]:
     """Names of the arms that failed: they run no task and have no rate. Raises TreatmentMissing."""
@@ -56,24 +56,24 @@ def prove_treatments(
         if arm.learning is None:
             continue
         if arm.learning.remembers is not None:
-            _prove_memory(run, arm, treatments)
+            _check_memory(run, arm, treatments)
         if (
             arm.learning.treatment.is_adapter
             and trainer is not None
-            and not _prove_adapters(run, arm, treatments, trainer)
+            and not _check_adapters(run, arm, treatments, trainer)
         ):
             failed.add(arm.name)
     return frozenset(failed)
 
 
-def _prove_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
+def _check_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
     experience = run.manifest.plan.experience
     # Without experience it is the gold patch that is told, of which every task has one.
     least = experience.delivered if experience is not None else 1.0
 
     def prove() -> Proof:
         tasks = [run.tasks[name] for name in run.manifest.tasks]
-        return prove_memory(
+        return check_memory(
             [
                 treatments.memory(arm, seed, task)
                 for seed in run.manifest.plan.seeds_of(arm)
@@ -86,7 +86,7 @@ def _prove_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
     _once(run, ProofKind.MEMORY_DELIVERED, arm.name, "memory", prove)
 
 
-def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer) -> bool:
+def _check_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer) -> bool:
     """Whether the arm may run: each of its adapters is in the model, and the model still speaks the protocol."""
     assert arm.learning is not None
     plan = run.manifest.plan
@@ -97,10 +97,10 @@ def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Tra
         for repo in sorted({run.tasks[name].repo for name in run.manifest.tasks}):
             task = next(run.tasks[name] for name in run.manifest.tasks if run.tasks[name].repo == repo)
             adapter = treatments.adapter(arm, seed, repo)
-            prove_split(trainer.load(adapter), run.manifest.tasks, arm.name)
+            check_split(trainer.load(adapter), run.manifest.tasks, arm.name)
             model, base = run.adapted(arm, task, adapter), run.adapted(arm, task, "")
             prompts = treatments.prompts(seed, repo)
-            arrived = partial(prove_adapter, model, base, prompts, arm.name, adapter, zero=zero)
+            arrived = partial(check_adapter, model, base, prompts, arm.name, adapter, zero=zero)
             _once(run, kind, arm.name, adapter, arrived)
             elsewhere = treatments.elsewhere(arm, seed, repo)
             if elsewhere and not zero:
@@ -108,7 +108,7 @@ def _prove_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Tra
                 _once(run, ProofKind.RETENTION, arm.name, adapter, kept)
             if not zero and seed == plan.seeds[0]:
                 valid = partial(
-                    prove_valid_actions,
+                    check_valid_actions,
                     model,
                     base,
                     prompts,

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from looper.experiment.places import Path
 from looper.experiment.schedule import QUOTES
+from looper.experiment.toml_positions import Path
 from looper.records.learning import Experience, Learning, Source
 from looper.records.memory import Draw
 from looper.records.plan import Arm, Gate, Metric, Plan

@@ -3,7 +3,7 @@ every adapter that is made from another has that other."""
 
 from collections.abc import Iterator
 
-from looper.experiment.places import Path
+from looper.experiment.toml_positions import Path
 from looper.records.base import content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
 from looper.records.plan import Arm, ArmRole, Chooser, Expect, Metric, Plan, Scaffold

@@ -13,9 +13,9 @@ from looper.cli.preparing import prepare
 from looper.cli.running import dry_run, run
 from looper.cli.settings import Settings, settings
 from looper.errors import BadInput
-from looper.experiment.feasible import Selected, data_stops, impossible
+from looper.experiment.feasibility import Selected, data_stops, impossible
 from looper.experiment.plans import plan_from_text
-from looper.experiment.schedule import fit_to_learn_from, split_tasks, used_up
+from looper.experiment.schedule import exhausted_repositories, learnable, split_tasks
 from looper.experiment.stages import learners_of
 from looper.records.learning import Experience, Split
 from looper.records.plan import Gate, Override, Plan, TaskSelection
@@ -173,11 +173,11 @@ def test_p7_a_repository_that_learning_uses_up_is_told_with_its_numbers(task: Ta
         match=r"p/small has 19 tasks, of which 19 are set aside to learn from \(experience.per_repo = 25\)",
     ):
         split_tasks(small, TaskSelection(suite="swe-bench-cl", repos=("p/small",)), experience)
-    assert list(used_up(small, experience)) == ["p/small"]
+    assert list(exhausted_repositories(small, experience)) == ["p/small"]
     evaluated, _ = split_tasks(small, TaskSelection(suite="swe-bench-cl"), experience)
     assert {found.repo for found in evaluated} == {"p/large"}
     coupled = experience.model_copy(update={"split": Split.COUPLED})
-    assert "no other one builds on those" in used_up(small, coupled)["p/large"]
+    assert "no other one builds on those" in exhausted_repositories(small, coupled)["p/large"]
 
 
 def test_p7_what_is_used_up_of_a_whole_suite_is_said(tmp_path: Path, here: Settings) -> None:
@@ -195,7 +195,7 @@ def test_p7_what_is_used_up_of_a_whole_suite_is_said(tmp_path: Path, here: Setti
 
 
 def test_leaks_are_told_from_likeness(sequences: tuple[Task, ...]) -> None:
-    kept, why = fit_to_learn_from(
+    kept, why = learnable(
         sequences[:3], sequences[2:4], Experience(per_repo=1, samples=1, temperature=0).selection
     )
     assert len(kept) == 2 and list(why.values()) == [f"nearly the same as {sequences[2].instance_id}"]

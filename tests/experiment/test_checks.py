@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import pytest
 
 from looper.errors import PromptCut, TreatmentMissing
-from looper.experiment.prove import (
+from looper.experiment.checks import (
     SENTINEL,
-    prove_adapter,
-    prove_context,
-    prove_memory,
-    prove_valid_actions,
+    check_adapter,
+    check_context,
+    check_memory,
+    check_valid_actions,
 )
 from looper.protocols import ChatRequest, Message
 from looper.records.memory import Delivery
@@ -73,7 +73,7 @@ def wide(limits: Limits) -> Limits:
 
 
 def test_a_model_that_reads_its_whole_window_passes(wide: Limits) -> None:
-    proof = prove_context(Server(2000), "base", "server", wide)
+    proof = check_context(Server(2000), "base", "server", wide)
     assert proof.kind is ProofKind.CONTEXT and proof.passed and "found the word" in proof.said
     counted = int(proof.said.split("counted ")[1].split()[0])
     assert 1800 <= counted <= 1900, "the prompt fills the window but for the reply"
@@ -93,11 +93,11 @@ def test_g34_a_server_that_cuts_the_prompt_is_refused_before_the_first_task(
     server: Server, wide: Limits
 ) -> None:
     with pytest.raises(PromptCut, match="cut"):
-        prove_context(server, "base", "server", wide)
+        check_context(server, "base", "server", wide)
 
 
 def test_g34_a_model_that_cannot_repeat_words_is_held_to_its_counts(wide: Limits) -> None:
-    proof = prove_context(Server(2000, clever=False), "base", "server", wide)
+    proof = check_context(Server(2000, clever=False), "base", "server", wide)
     assert proof.passed and "only counts were compared" in proof.said
 
 
@@ -106,10 +106,10 @@ PROMPTS = [(("user", "x"),), (("user", "y"),)]
 
 def test_an_adapter_path_that_the_server_ignores_is_found() -> None:
     with pytest.raises(TreatmentMissing, match="did not reach the model"):
-        prove_adapter(Server(9), Server(9), PROMPTS, "lora", "abc", zero=False)
+        check_adapter(Server(9), Server(9), PROMPTS, "lora", "abc", zero=False)
     changed = Server(9)
     changed.shift = 0.25
-    proof = prove_adapter(changed, Server(9), PROMPTS, "lora", "abc", zero=False)
+    proof = check_adapter(changed, Server(9), PROMPTS, "lora", "abc", zero=False)
     assert proof.passed and "0.25" in proof.said and proof.kind is ProofKind.ADAPTER_ARRIVED
 
 
@@ -117,14 +117,14 @@ def test_g12_a_zero_adapter_that_changes_anything_shows_that_arms_are_served_dif
     changed = Server(9)
     changed.shift = 1e-6
     with pytest.raises(TreatmentMissing, match="not served alike"):
-        prove_adapter(changed, Server(9), PROMPTS, "zero", "abc", zero=True)
-    assert prove_adapter(Server(9), Server(9), PROMPTS, "zero", "abc", zero=True).passed
+        check_adapter(changed, Server(9), PROMPTS, "zero", "abc", zero=True)
+    assert check_adapter(Server(9), Server(9), PROMPTS, "zero", "abc", zero=True).passed
 
 
 def test_g06_an_adapter_that_forgot_the_protocol_is_a_failed_arm(limits: Limits) -> None:
     base, broken = Server(9, says="<bash>ls</bash>"), Server(9, says="I would list the files.")
-    assert prove_valid_actions(base, base, PROMPTS, "lora", "abc", limits).passed
-    proof = prove_valid_actions(broken, base, PROMPTS, "lora", "abc", limits)
+    assert check_valid_actions(base, base, PROMPTS, "lora", "abc", limits).passed
+    proof = check_valid_actions(broken, base, PROMPTS, "lora", "abc", limits)
     assert not proof.passed and "0 % valid actions on 2 prompts, base 100 %" in proof.said
 
 
@@ -132,5 +132,5 @@ def test_g47_a_memory_that_says_too_little_is_no_arm() -> None:
     nothing, given = Delivery(candidates=3), Delivery(candidates=3, items=("a",), text="x")
     for least, deliveries, count in ((0.9, [nothing, given], 1), (0.1, [nothing, nothing], 0)):
         with pytest.raises(TreatmentMissing, match=f"something to say to {count} of 2 tasks"):
-            prove_memory(deliveries, "memory", least)
-    assert prove_memory([nothing, given], "memory", 0.5).said == "1 of 2 tasks are told something"
+            check_memory(deliveries, "memory", least)
+    assert check_memory([nothing, given], "memory", 0.5).said == "1 of 2 tasks are told something"

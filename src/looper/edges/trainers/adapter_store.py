@@ -10,7 +10,7 @@ from looper.records.training import AdapterRecord
 CARD = "adapter.json"
 
 
-class Shelf:
+class AdapterStore:
     """Adapters by id. Folders that begin with a dot are still being made."""
 
     def __init__(self, adapters: Path) -> None:

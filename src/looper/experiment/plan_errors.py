@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from looper.experiment.places import Path, Place, nearest, places
+from looper.experiment.toml_positions import Path, Place, nearest, places
 from looper.records.base import Misplaced
 
 SHOWN = 40
