@@ -196,7 +196,7 @@ class Fuzz:
         environments = HarnessEnvironment(folder / "environments")
         model = Babbler(options.seed)
         self.run_context = RunContext(
-            workspaces, environments, self.sandbox, lambda arm, seed, task: model, "fuzz"
+            workspaces, environments, self.sandbox, lambda arm, task, adapter: model, "fuzz"
         )
         self.limits = Limits(
             steps=options.steps,

@@ -23,6 +23,7 @@ from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
 from looper.metrics.paired import wilson
+from looper.records.job import CellTreatment
 from looper.records.memory import Delivery
 from looper.records.model import ModelSpec
 from looper.records.plan import Arm, ArmRole, Cell, Limits
@@ -85,17 +86,16 @@ def main() -> None:
                 workspaces,
                 HarnessEnvironment(state / "environments"),
                 sandbox,
-                lambda arm, seed, task: model,
+                lambda arm, task, adapter: model,
                 "measure",
-                memory_of=lambda arm, seed, task, known=memories: Delivery(
-                    candidates=0, text=known.get(task.instance_id)
-                ),
             )
-            report(name, chosen, limits, run_context)
+            report(name, chosen, limits, run_context, memories)
         model.close()
 
 
-def report(name: str, tasks: list[Task], limits: Limits, run_context: RunContext) -> None:
+def report(
+    name: str, tasks: list[Task], limits: Limits, run_context: RunContext, memories: dict[str, str]
+) -> None:
     arm = Arm(
         name="base",
         role=ArmRole.BASE,
@@ -107,10 +107,9 @@ def report(name: str, tasks: list[Task], limits: Limits, run_context: RunContext
 
     def one(task: Task) -> bool:
         cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
-        return (
-            run_cell(Job(cell, arm, task, limits, 1), run_context, recorder, ResumeState(1)).outcome
-            is Outcome.RESOLVED
-        )
+        memory = Delivery(candidates=0, text=memories.get(task.instance_id))
+        job = Job(cell, arm, task, limits, 1, CellTreatment(memory=memory))
+        return run_cell(job, run_context, recorder, ResumeState(1)).outcome is Outcome.RESOLVED
 
     with ThreadPoolExecutor(4) as pool:
         resolved = list(pool.map(one, tasks))

@@ -40,7 +40,7 @@ def test_v5_another_attempt_judges_the_same_prediction_again(
     times: int,
     outcome: Outcome,
 ) -> None:
-    def no_model(arm: Arm, seed: int, task: Task) -> ChatModel:
+    def no_model(arm: Arm, task: Task, adapter: str) -> ChatModel:
         raise AssertionError("a prediction has no model to ask")
 
     prediction = Prediction(instance_id=task.instance_id, model="m", patch=task.gold_patch)

@@ -28,6 +28,7 @@ from looper.experiment.pools import read_attempts
 from looper.experiment.run import INFRA_IN_A_ROW, run_plan
 from looper.journal import read_stream
 from looper.protocols import Message, Sandbox
+from looper.records.job import UNTREATED, CellTreatment
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Limits, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
@@ -51,11 +52,12 @@ class Run:
     run_context: RunContext
     arm: Arm
     limits: Limits
+    memory: Delivery = UNTREATED.memory
 
     def play(self, *scripts: Sequence[str], model: type[ScriptedModel] = ScriptedModel) -> list[Verdict]:
         """The last verdict of each cell."""
         models = [model(script) for script in scripts]
-        run_context = replace(self.run_context, model_of=lambda arm, seed, task: models[seed])
+        run_context = replace(self.run_context, served=lambda arm, task, adapter: models[int(adapter)])
         seeds = tuple(range(len(scripts)))
         plan = Plan(
             experiment="contained", profile="test", title="Contained", hypothesis="A cell ends alone.", factor="none",
@@ -70,7 +72,8 @@ class Run:
         tasks = {self.task.instance_id: self.task}
         try:
             run_plan(
-                plan, plan.arms, tasks, [[cell] for cell in cells], run_context, ledger, LocalEngine(2), threading.Event(), Silent()
+                plan, plan.arms, tasks, [[cell] for cell in cells], run_context, ledger, LocalEngine(2), threading.Event(), Silent(),
+                lambda arm, seed, task: CellTreatment(adapter=str(seed), memory=self.memory),
             )  # fmt: skip
         finally:
             ledger.close()
@@ -100,7 +103,7 @@ def run(
     limits: Limits,
 ) -> Run:
     run_context = RunContext(
-        workspaces, environments, sandbox, lambda arm, seed, task: ScriptedModel([]), "test"
+        workspaces, environments, sandbox, lambda arm, task, adapter: ScriptedModel([]), "test"
     )
     return Run(tmp_path / "run", task, run_context, arm, limits)
 
@@ -289,7 +292,7 @@ def test_c6_memory_that_cannot_be_counted_costs_no_rollout(run: Run) -> None:
             return None
 
     told = Delivery(candidates=1, text="Look twice.")
-    run = replace(run, run_context=replace(run.run_context, memory_of=lambda arm, seed, task: told))
+    run = replace(run, memory=told)
     (verdict,) = run.play(["<bash>touch x</bash>", DONE], model=Uncounted)
     assert verdict.outcome is Outcome.UNRESOLVED and run.ends()[0].memory_tokens is None
 

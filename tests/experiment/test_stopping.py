@@ -87,7 +87,7 @@ def test_p01_what_ends_after_the_run_was_stopped_is_not_recorded(
         workspaces,
         environments,
         Interrupting(sandbox, during, stop.set),
-        lambda arm, seed, task: model,
+        lambda arm, task, adapter: model,
         "test",
     )
     ledger = Ledger(tmp_path, manifest)

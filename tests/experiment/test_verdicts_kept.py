@@ -59,7 +59,7 @@ def bench(
     model = ScriptedModel(['<write path="new.txt">\nnew\n</write>', "<done></done>"])
     kept = StoredVerdicts(folder, run)
     return Bench(
-        RunContext(workspaces, environments, counting, lambda arm, seed, task: model, "test", judged=kept),
+        RunContext(workspaces, environments, counting, lambda arm, task, adapter: model, "test", judged=kept),
         arm.model_copy(update={"model": ModelSpec(backend="scripted", name="script")}),
         limits,
     )

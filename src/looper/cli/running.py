@@ -109,10 +109,9 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
                     tasks={task.instance_id: task for task in prepared.every_task},
                     arms=options.arms,
                     run_context=site.run_context(
-                        lambda arm, seed, task: models.of(arm, task),
+                        models.of,
                         judged_before(plan, folder, settings, fresh=options.fresh),
                     ),
-                    served=models.of,
                     adapted=models.adapted,
                     trainer=lambda: models.trainer(plan.learners_base),
                     ledger=ledger,

@@ -426,15 +426,13 @@ class Site:
         place = shared_folder(self._settings.workspaces)
         must_reach(self.sandbox, str(environment.python), environment.readable, place)
 
-    def run_context(
-        self, model_of: Callable[[Arm, int, Task], ChatModel], judged: VerdictCache
-    ) -> RunContext:
+    def run_context(self, served: Callable[[Arm, Task, str], ChatModel], judged: VerdictCache) -> RunContext:
         """Of a site that is occupied."""
         return RunContext(
             self.workspaces,
             self.environments,
             self.sandbox,
-            model_of,
+            served,
             code_version(),
             judged=judged,
             rollout=self._roll_out,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from traceback import format_exception
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, rollout
+from looper.agent.oversight import SupervisedModel
+from looper.agent.prompt import opening
 from looper.agent.tools import ToolContext
 from looper.bench.verify import TestReport, VerifierContext, rules, verify, without_tests
 from looper.errors import (
@@ -27,6 +29,7 @@ from looper.protocols import (
     Workspaces,
 )
 from looper.records.base import content_hash
+from looper.records.job import UNTREATED, CellTreatment
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Isolation, Limits
 from looper.records.sampling import sampling_seed
@@ -34,8 +37,6 @@ from looper.records.task import Task
 from looper.records.text import encodable
 from looper.records.trajectory import Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
-
-NOTHING = Delivery(candidates=0)
 
 
 class ProcessVerdicts:
@@ -58,10 +59,9 @@ class RunContext:
     workspaces: Workspaces
     environments: Environments
     sandbox: Sandbox
-    model_of: Callable[[Arm, int, Task], ChatModel]
-    """For an arm, a seed and a task: an arm that learned has an adapter per seed and repository."""
+    served: Callable[[Arm, Task, str], ChatModel]
+    """An arm's model for a task, with an adapter by its id; with none where that is empty."""
     code_version: str
-    memory_of: Callable[[Arm, int, Task], Delivery] = lambda arm, seed, task: NOTHING
     judged: VerdictCache = field(default_factory=ProcessVerdicts)
     """What was judged once is not judged again: same task with its labels, patch, environment, sandbox and rules."""
     clock: Callable[[], float] = time.monotonic
@@ -103,6 +103,7 @@ class Job:
     limits: Limits
     attempts: int
     """At most so many, from the past one on, where something outside of the agent fails."""
+    treatment: CellTreatment = UNTREATED
 
 
 def run_cell(job: Job, run_context: RunContext, recorder: Recorder, resume: ResumeState) -> Verdict:
@@ -204,8 +205,7 @@ class _Attempt:
     def _roll_out(self, environment: Environment) -> Trajectory:
         job, run_context = self.job, self.run_context
         cell, arm, task = job.cell, job.arm, job.task
-        model = run_context.model_of(arm, cell.seed, task)
-        memory = run_context.memory_of(arm, cell.seed, task)
+        model, memory = self._model(), job.treatment.memory
         identity = model.identity()
         workspace = run_context.workspaces.create(task, task.instance_id)
         seed = sampling_seed(cell, arm)
@@ -260,6 +260,21 @@ class _Attempt:
             wall_s=done.wall_s,
             model_s=done.model_s,
             in_flight=done.in_flight,
+        )
+
+    def _model(self) -> ChatModel:
+        """The arm's with what it has learned; under its overseer where it has one."""
+        job, served = self.job, self.run_context.served
+        model = served(job.arm, job.task, job.treatment.adapter)
+        overseer = job.treatment.overseer
+        if overseer is None:
+            return model
+        return SupervisedModel(
+            model,
+            served(overseer.arm, job.task, ""),
+            opening(job.task, job.arm.scaffold, overseer.memory),
+            opening(job.task, job.arm.scaffold),
+            blind=overseer.blind,
         )
 
     def _verdict(self, found: TestReport, patch_hash: str, environment: str) -> Verdict:

@@ -13,6 +13,7 @@ from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_c
 from looper.experiment.ledger import Acted, Ledger
 from looper.metrics.sequential import evidence
 from looper.protocols import Engine, Item
+from looper.records.job import UNTREATED, CellTreatment
 from looper.records.plan import Arm, Cell, Plan
 from looper.records.task import Task
 from looper.records.trajectory import Step
@@ -35,6 +36,14 @@ class Progress(Protocol):
     """What a view shows of a running run. Called from several threads."""
 
     def finished(self, cell: Cell, verdict: Verdict) -> None: ...
+
+
+TreatmentOf = Callable[[Arm, int, Task], CellTreatment]
+"""Of an arm, a seed and a task: an arm that learned has an adapter for each seed and repository."""
+
+
+def untreated(arm: Arm, seed: int, task: Task) -> CellTreatment:
+    return UNTREATED
 
 
 @dataclass
@@ -88,6 +97,7 @@ def run_plan(
     engine: Engine,
     stop: threading.Event,
     progress: Progress,
+    treatment_of: TreatmentOf = untreated,
     *,
     degenerate_stops: bool = True,
 ) -> None:
@@ -114,7 +124,8 @@ def run_plan(
                 _until(stop, ledger.verdicts.append),
                 stop.is_set,
             )
-            job = Job(cell, by_name[cell.arm], tasks[cell.instance_id], plan.limits, plan.attempts)
+            arm, task = by_name[cell.arm], tasks[cell.instance_id]
+            job = Job(cell, arm, task, plan.limits, plan.attempts, treatment_of(arm, cell.seed, task))
             verdict = run_cell(job, run_context, recorder, resume)
             progress.finished(cell, verdict)
             if degenerate_stops and (why := shared.degenerate(cell)):

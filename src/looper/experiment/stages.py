@@ -4,18 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from looper.agent.oversight import SupervisedModel
-from looper.agent.prompt import opening
 from looper.errors import Cancelled
-from looper.experiment.cell import RunContext
 from looper.experiment.consolidate import ConsolidationContext, Treatments, consolidate
 from looper.experiment.likelihood import score_arms, score_attempts
 from looper.experiment.preflight import check_contexts, check_treatments
+from looper.experiment.run import TreatmentOf, untreated
 from looper.experiment.schedule import experience_lanes, lanes
 from looper.experiment.staging import Staging
-from looper.protocols import ChatModel, ChatRequest, Message, Trainer
+from looper.protocols import ChatRequest, Message, Trainer
+from looper.records.job import CellTreatment, Overseer
 from looper.records.learning import Source
-from looper.records.memory import Delivery
 from looper.records.plan import Arm, ArmRole, Plan
 from looper.records.task import Task
 from looper.records.training import TrainingEvent
@@ -30,7 +28,7 @@ def run_stages(run: Staging) -> None:
     schedule = lanes(plan, [run.tasks[name] for name in run.manifest.tasks], run.arms)
     wanted = [arm for arm in plan.arms if not run.arms or arm.name in run.arms]
     if run.ledger.sealed and not any(run.ledger.resume(cell) for lane in schedule for cell in lane):
-        run.work("", schedule, plan.arms, run.run_context)
+        run.work("", schedule, plan.arms)
         return
     treatments = Treatments(plan, (), ())
     check_contexts(run, wanted)
@@ -61,11 +59,8 @@ def run_stages(run: Staging) -> None:
         treatments = learn_in_rounds(run, school, resume)
     failed = check_treatments(run, wanted, treatments, trainer)
     failed |= {proof.arm for proof in run.ledger.proofs.recovered if proof.stops and not proof.passed}
-    run_context = replace(
-        run.run_context, model_of=partial(_at_work, run, treatments), memory_of=partial(_told, treatments)
-    )
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
-    run.work("", kept, plan.arms, run_context)
+    run.work("", kept, plan.arms, partial(treatment_of, plan, treatments))
     score_arms(run, [arm for arm in wanted if arm.name not in failed], treatments)
     score_attempts(run)
     run.ledger.seal(_weights_served(run, learners, treatments, trainer), run.energy_j())
@@ -86,36 +81,28 @@ def _weights_served(
     return {name: trainer.load(name).weights_hash for name in sorted(used - {""})}
 
 
-def _at_work(run: Staging, treatments: Treatments, arm: Arm, seed: int, task: Task) -> ChatModel:
-    """An arm's model with what it has learned; under its overseer where it has one."""
-    model = run.served(arm, task, treatments.adapter(arm, seed, task.repo))
+def treatment_of(plan: Plan, treatments: Treatments, arm: Arm, seed: int, task: Task) -> CellTreatment:
+    """What an arm has learned, and its overseer where it has one. What the overseer knows is not for the agent itself."""
+    adapter = treatments.adapter(arm, seed, task.repo)
     if not arm.has_overseer:
-        return model
+        return CellTreatment(adapter=adapter, memory=treatments.memory(arm, seed, task))
     # Experience, and arms that have been trained, are guided by the overseer of the arm that has one.
     own = arm.role is not ArmRole.EXPERIENCE and arm.learning and not arm.learning.overseen
-    holder = arm if own else run.manifest.plan.overseen
+    holder = arm if own else plan.overseen
     assert holder is not None and holder.learning is not None
-    overseer = holder.model_copy(update={"model": holder.learning.overseer or holder.model})
-    told = treatments.memory(holder, seed, task)
-    return SupervisedModel(
-        model,
-        run.served(overseer, task, ""),
-        opening(task, arm.scaffold, told),
-        opening(task, arm.scaffold),
+    overseer = Overseer(
+        arm=holder.model_copy(update={"model": holder.learning.overseer or holder.model}),
+        memory=treatments.memory(holder, seed, task),
         blind=holder.learning.blind,
     )
-
-
-def _told(treatments: Treatments, arm: Arm, seed: int, task: Task) -> Delivery:
-    """What the agent itself is told; what its overseer knows is not for it."""
-    return Delivery(candidates=0) if arm.has_overseer else treatments.memory(arm, seed, task)
+    return CellTreatment(adapter=adapter, overseer=overseer)
 
 
 def _ask_base(run: Staging, conversation: str, messages: Sequence[Message], adapter: str) -> str:
     """What base, or base with an adapter, says at temperature 0."""
     plan = run.manifest.plan
     base = plan.learners_base
-    model = run.served(base, run.tasks[run.manifest.tasks[0]], adapter)
+    model = run.run_context.served(base, run.tasks[run.manifest.tasks[0]], adapter)
     reply = model.reply(
         ChatRequest(
             conversation=f"question {conversation}",
@@ -152,15 +139,14 @@ def collect_round(run: Staging, arm: Arm, number: int, treatments: Treatments) -
     arms = plan.later_experience_arms(arm, number)
     tasks = [run.tasks[name] for name in run.manifest.experience_tasks[Source.OWN]]
 
-    def model_of(_: Arm, seed: int, task: Task) -> ChatModel:
-        return run.served(arm, task, treatments.adapter(arm, seed, task.repo, number - 1))
+    def before(_: Arm, seed: int, task: Task) -> CellTreatment:
+        return CellTreatment(adapter=treatments.adapter(arm, seed, task.repo, number - 1))
 
-    run_context = replace(run.run_context, model_of=model_of)
     run.work(
         f"{arm.name} before round {number}",
         experience_lanes(plan.seeds_of(arm), arms, tasks),
         arms,
-        run_context,
+        before,
     )
 
 
@@ -182,15 +168,15 @@ def learners_of(plan: Plan, wanted: Sequence[Arm]) -> tuple[Arm, ...]:
 def collect_experience(run: Staging, school: ConsolidationContext, resume: Sequence[Consolidation]) -> None:
     """Base at work on the training tasks: alone first, then with an overseer that remembers what was gathered so far."""
     plan = run.manifest.plan
-    _collect(run, [source for source in plan.sources if source is not Source.GUIDED], run.run_context)
+    _collect(run, [source for source in plan.sources if source is not Source.GUIDED])
     if not any(arm.learning and arm.learning.source is Source.GUIDED for arm in school.arms):
         return
     overseen = replace(school, arms=tuple(arm for arm in school.arms if arm == plan.overseen))
     treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, resume, overseen)
-    _collect(run, [Source.GUIDED], replace(run.run_context, model_of=partial(_at_work, run, treatments)))
+    _collect(run, [Source.GUIDED], partial(treatment_of, plan, treatments))
 
 
-def _collect(run: Staging, sources: Sequence[Source], run_context: RunContext) -> None:
+def _collect(run: Staging, sources: Sequence[Source], treated: TreatmentOf = untreated) -> None:
     plan = run.manifest.plan
     schedule = tuple(
         lane
@@ -203,7 +189,7 @@ def _collect(run: Staging, sources: Sequence[Source], run_context: RunContext) -
     )
     name = "guided experience" if Source.GUIDED in sources else "experience"
     arms = [arm for source in sources for arm in plan.experience_arms(source)]
-    run.work(name, schedule, arms, run_context)
+    run.work(name, schedule, arms, treated)
 
 
 def _stoppable(run: Staging) -> Callable[[str, TrainingEvent], None]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from looper.experiment.cell import RunContext
 from looper.experiment.ledger import Ledger
-from looper.experiment.run import Progress, run_plan
+from looper.experiment.run import Progress, TreatmentOf, run_plan, untreated
 from looper.memory.retrieve import Similarity
-from looper.protocols import ChatModel, Engine, Fingerprinted, Trainer
+from looper.protocols import Engine, Fingerprinted, Trainer
 from looper.records.plan import Arm, Cell, Gate, RunManifest
 from looper.records.task import Task
 from looper.records.training import TrainingEvent
@@ -26,10 +26,8 @@ class Staging:
     arms: tuple[str, ...]
     """Arms to run; empty for all."""
     run_context: RunContext
-    served: Callable[[Arm, Task, str], ChatModel]
-    """An arm's model with an adapter, by its id; with none where that is empty."""
     adapted: Callable[[Arm, Task, str], Fingerprinted]
-    """The same for models that carry adapters. Raises BadInput for others."""
+    """As `run_context.served`, for models that carry adapters. Raises BadInput for others."""
     trainer: Callable[[], Trainer]
     """Raises BadInput where the plan's model cannot be trained."""
     ledger: Ledger
@@ -47,7 +45,11 @@ class Staging:
     """What needs no second proof."""
 
     def work(
-        self, name: str, schedule: Sequence[Sequence[Cell]], arms: Sequence[Arm], run_context: RunContext
+        self,
+        name: str,
+        schedule: Sequence[Sequence[Cell]],
+        arms: Sequence[Arm],
+        treatment_of: TreatmentOf = untreated,
     ) -> None:
         """Run the cells that have no end yet; `name` is shown."""
         cells = [cell for lane in schedule for cell in lane]
@@ -58,10 +60,11 @@ class Staging:
                 arms,
                 self.tasks,
                 schedule,
-                run_context,
+                self.run_context,
                 self.ledger,
                 self.engine,
                 self.stop,
                 progress,
+                treatment_of,
                 degenerate_stops=self.manifest.stops(Gate.ACTION),
             )
