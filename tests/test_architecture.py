@@ -145,6 +145,9 @@ def test_p07_nothing_asks_for_the_time_of_day() -> None:
             for node in ast.walk(ast.parse(path.read_text("utf-8")))
             if isinstance(node, ast.Call)
         }
-        assert not calls & wall_clock or path.name in ("ledger.py", "audit_log.py", "live.py", "validating.py"), (
-            path
-        )
+        assert not calls & wall_clock or path.name in (
+            "ledger.py",
+            "audit_log.py",
+            "live.py",
+            "validating.py",
+        ), path

@@ -506,6 +506,7 @@ def examine(sandbox: str, settings: Settings) -> list[doctor.Finding]:
         sandbox,
         state=settings.state,
         runs=settings.runs,
+        workspaces=settings.workspaces,
         needed_bytes=FREE_BYTES,
         swe_data=settings.swe_data,
         mirrors=settings.mirrors,

@@ -5,6 +5,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -25,6 +27,12 @@ from looper.edges.sandboxes.process import program
 from looper.errors import LooperError, ModelError
 
 Level = Literal["ok", "note", "missing"]
+MEMORY = Path("/dev/shm")
+"""A file system in memory, where Linux has one."""
+FILES = 300
+"""Made and removed to tell what a tree costs: of the benchmark's the smallest has 413 files, the largest 6145."""
+SLOW_MS = 0.2
+"""To make and remove one file. A tree of django then takes longer than most of its tasks' tests."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,14 @@ class Finding:
 
 
 def examine(
-    sandbox: str, *, state: Path, runs: Path, needed_bytes: int, swe_data: str, mirrors: Path
+    sandbox: str,
+    *,
+    state: Path,
+    runs: Path,
+    workspaces: Path,
+    needed_bytes: int,
+    swe_data: str,
+    mirrors: Path,
 ) -> list[Finding]:
     """`needed_bytes` of disk must be free to begin an attempt."""
     looks: list[Callable[[], Iterator[Finding]]] = [
@@ -52,6 +67,7 @@ def examine(
         _git,
         _gnu_patch,
         lambda: _disk({"state": state, "runs": runs}, needed_bytes),
+        lambda: working_trees(workspaces, MEMORY),
         _mlx,
         _blas,
         _ollama,
@@ -132,6 +148,38 @@ def _disk(folders: Mapping[str, Path], needed_bytes: int) -> Iterator[Finding]:
         level: Level = "ok" if free >= needed_bytes else "missing"
         fix = "" if level == "ok" else f"make room; {needed_bytes >> 30} GiB are needed to begin an attempt"
         yield Finding(level, f"disk for {what}", f"{free >> 30} GiB free at {folder}", fix)
+
+
+def working_trees(workspaces: Path, memory: Path, slow_ms: float = SLOW_MS) -> Iterator[Finding]:
+    """What making and removing a file takes where working trees are made, beside a file system in memory."""
+    there = next(parent for parent in (workspaces, *workspaces.parents) if parent.exists())
+    try:
+        here = _file_ms(there)
+        if here < slow_ms or not memory.is_dir() or (quick := _file_ms(memory)) > here / 2:
+            yield Finding("ok", "working trees", f"{here:.2f} ms to make and remove a file at {workspaces}")
+            return
+    except OSError as error:
+        yield Finding("note", "working trees", f"{there} cannot be written to: {error.strerror}", "see above")
+        return
+    found = f"{here:.2f} ms to make and remove a file at {workspaces}, {quick:.2f} ms in memory"
+    yield Finding(
+        "note", "working trees", found, f"export LOOPER_WORKSPACES={memory}/looper, where memory is plenty"
+    )
+
+
+def _file_ms(folder: Path) -> float:
+    """Milliseconds for each of so many small files."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        begun = time.perf_counter()
+        for number in range(FILES):
+            Path(place, str(number)).write_bytes(b"x" * 4096)
+        written = time.perf_counter()
+        # A tree has come to the disk by the time it is removed, and a file system that discards blocks at once waits for each.
+        os.sync()
+        removing = time.perf_counter()
+        for number in range(FILES):
+            os.unlink(f"{place}/{number}")
+        return (time.perf_counter() - removing + written - begun) * 1000 / FILES
 
 
 def _mlx() -> Iterator[Finding]:
