@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from looper.errors import BadInput
 from looper.experiment.plan_errors import plain_words
+from looper.records.plan import Price
 from looper.untrusted import named_text
 
 PREFIX = "LOOPER_EVOLVE_"
@@ -152,14 +153,14 @@ def _table(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def price(text: str) -> tuple[float, float] | None:
+def price(text: str) -> Price | None:
     """`3/15` → dollars for a million tokens of prompt and of completion; None for no text. Raises ValueError."""
     if not text:
         return None
     parts = [float(part) for part in text.split("/")]
     if len(parts) != 2 or not all(0 <= part < 10_000 for part in parts):
         raise ValueError(f'"{text}" is no price; write PROMPT/COMPLETION for a million tokens, as 3/15')
-    return parts[0], parts[1]
+    return Price(input=parts[0], output=parts[1])
 
 
 def template(found: EvolveSettings) -> list[str]:

@@ -14,7 +14,7 @@ from looper.cli.wiring import (
     sources,
 )
 from looper.errors import BadInput
-from looper.evolution.budget import Account, Allowance, Metered, Price
+from looper.evolution.budget import Account, Allowance, Metered
 from looper.evolution.contract import Contracts
 from looper.evolution.gates import Scope
 from looper.evolution.ledger import Ledger
@@ -94,11 +94,10 @@ def model_of(found: OpenRepository, role: Role, generation: int) -> Metered:
     key = getattr(settings, f"{source}_key").get_secret_value() or fallback
     context = settings.max_context if role is Role.LAB else CONTEXT_TOKENS
     inner: ChatModel = role_model(spec, key, context, settings.patience_s, Waits(found.say))
-    cost = price(getattr(settings, f"{source}_price"))
     return Metered(
         inner,
         account_of(found),
-        Price(*cost) if cost else None,
+        price(getattr(settings, f"{source}_price")),
         role,
         generation,
         lambda spent: record(found, spent),

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from looper.errors import BudgetSpent
 from looper.protocols import ChatModel, ChatRequest, Message
 from looper.records.generation import Role, Spent
+from looper.records.plan import Price
+from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
-
-CHARS_PER_TOKEN = 3
-"""For models that do not count; on the cautious side for code."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +22,6 @@ class Allowance:
     """Within `window_s`."""
     window_s: float = 5 * 3600.0
     usd: float | None = None
-
-
-@dataclass(frozen=True)
-class Price:
-    """US dollars for a million tokens."""
-
-    prompt: float
-    completion: float
-
-    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
-        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
 @dataclass
@@ -115,7 +103,7 @@ class Metered:
         """Raises BudgetSpent before the call, and what the model raises."""
         prompt = self._inner.count_tokens(request.messages)
         if prompt is None:
-            prompt = sum(len(text) for _, text in request.messages) // CHARS_PER_TOKEN
+            prompt = estimated_tokens(*(text for _, text in request.messages))
         most = prompt + request.max_output_tokens
         dearest = self._usd(prompt, request.max_output_tokens)
         self._account.reserve(most, dearest)

@@ -21,7 +21,7 @@ from looper.journal import Stream, read_stream, replace_file
 from looper.protocols import ChatModel, ChatRequest, Message
 from looper.records.base import content_hash
 from looper.records.genome import Birth, Diagnostics, Failure, Manifest, Mode, Mutation, Rigged, Stage
-from looper.records.text import whole_lines
+from looper.records.text import estimated_tokens, whole_lines
 from looper.untrusted import remove_tree
 
 BIRTHS = "births"
@@ -275,7 +275,7 @@ class _Calls:
     def _reply(self, messages: tuple[Message, ...]) -> str:
         model, budget = self.writer.model, self.writer.budget
         prompt = model.count_tokens(messages)
-        prompt = sum(len(text) for _, text in messages) // 3 if prompt is None else prompt
+        prompt = estimated_tokens(*(text for _, text in messages)) if prompt is None else prompt
         most = OUTPUT_TOKENS
         spent = tokens_of(self.found, self.writer.name) + self.prompt_tokens + self.completion_tokens
         if budget is not None:
@@ -298,7 +298,7 @@ class _Calls:
         usage = reply.usage
         self.prompt_tokens += usage.prompt_tokens if usage.prompt_tokens is not None else prompt
         self.completion_tokens += (
-            usage.completion_tokens if usage.completion_tokens is not None else len(reply.text) // 3
+            usage.completion_tokens if usage.completion_tokens is not None else estimated_tokens(reply.text)
         )
         return reply.text
 

@@ -1,5 +1,6 @@
 """Every proof that a run owes before its first task: contexts of models, memories and adapters of arms."""
 
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -47,11 +48,31 @@ def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable
     return proof
 
 
+SAID_EVERY_S = 10.0
+
+
+class _Counted:
+    """How many of the adapters have been checked, said now and then: with many repositories it takes minutes."""
+
+    def __init__(self, total: int, say: Callable[[str], None]) -> None:
+        self._total, self._say, self._done = total, say, 0
+        self._said = time.monotonic()
+
+    def one_more(self) -> None:
+        self._done += 1
+        if time.monotonic() - self._said >= SAID_EVERY_S:
+            self._said = time.monotonic()
+            self._say(f"adapters checked: {self._done} of {self._total}")
+
+
 def check_treatments(
     run: Staging, arms: Sequence[Arm], treatments: Treatments, trainer: Trainer | None
 ) -> frozenset[str]:
     """Names of the arms that failed: they run no task and have no rate. Raises TreatmentMissing."""
     failed = set()
+    repos = len({run.tasks[name].repo for name in run.manifest.tasks})
+    adapted = [arm for arm in arms if arm.learning and arm.learning.treatment.is_adapter]
+    counted = _Counted(sum(len(run.manifest.plan.seeds_of(arm)) * repos for arm in adapted), run.say)
     for arm in arms:
         if arm.learning is None:
             continue
@@ -60,7 +81,7 @@ def check_treatments(
         if (
             arm.learning.treatment.is_adapter
             and trainer is not None
-            and not _check_adapters(run, arm, treatments, trainer)
+            and not _check_adapters(run, arm, treatments, trainer, counted)
         ):
             failed.add(arm.name)
     return frozenset(failed)
@@ -86,7 +107,9 @@ def _check_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
     _once(run, ProofKind.MEMORY_DELIVERED, arm.name, "memory", prove)
 
 
-def _check_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer) -> bool:
+def _check_adapters(
+    run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer, counted: _Counted
+) -> bool:
     """Whether the arm may run: each of its adapters is in the model, and the model still speaks the protocol."""
     assert arm.learning is not None
     plan = run.manifest.plan
@@ -121,4 +144,5 @@ def _check_adapters(run: Staging, arm: Arm, treatments: Treatments, trainer: Tra
                 if proof.stops and not proof.passed:
                     run.say(f"{arm.name} is a failed arm and runs no task: {proof.said}")
                     passed = False
+            counted.one_more()
     return passed

@@ -242,11 +242,15 @@ class Choice(Record):
 
 
 class Price(Record):
-    """What the plan's model costs, for a million tokens."""
+    """What a model costs, for a million tokens."""
 
     input: Annotated[float, Field(ge=0)]
     output: Annotated[float, Field(ge=0)]
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+
+    def of(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """In its currency."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
 
 
 FunctionSuite = Literal["humaneval", "mbpp"]

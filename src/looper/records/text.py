@@ -2,6 +2,11 @@
 
 import io
 
+BYTES_PER_TOKEN = 3
+"""Cautious: English has about four, code about three and a half."""
+BYTES_PER_MESSAGE = 8 * BYTES_PER_TOKEN
+"""What a template puts around it."""
+
 
 def whole_lines(text: str) -> list[str]:
     """Every line with its end. `str.splitlines` also ends lines at form feeds, U+0085, U+2028 and five others, which stand
@@ -12,6 +17,11 @@ def whole_lines(text: str) -> list[str]:
 def bare_lines(text: str) -> list[str]:
     """Every line without its end, which is a line feed with or without a carriage return before it."""
     return [line.removesuffix("\r\n").removesuffix("\n") for line in whole_lines(text)]
+
+
+def estimated_tokens(*texts: str) -> int:
+    """An upper estimate of the length of a prompt, a text for each message, where nobody counts it."""
+    return sum(len(text.encode("utf-8", "replace")) + BYTES_PER_MESSAGE for text in texts) // BYTES_PER_TOKEN
 
 
 def joined(text: str, lone: str = "surrogatepass") -> str:

@@ -62,11 +62,8 @@ def _cost(run: RunView, arm: str) -> str:
     resolved = sum(run.outcomes(arm).values())
     if price is None or not resolved or any(end.prompt_tokens is None for end in ends.values()):
         return NOT_MEASURED
-    spent = sum(
-        price.input * (end.prompt_tokens or 0) + price.output * (end.completion_tokens or 0)
-        for end in ends.values()
-    )
-    return f"{spent / 1e6 / resolved:.4f}"
+    spent = sum(price.of(end.prompt_tokens or 0, end.completion_tokens or 0) for end in ends.values())
+    return f"{spent / resolved:.4f}"
 
 
 def effort_table(run: RunView) -> Table:

@@ -6,7 +6,7 @@ import re
 import ssl
 import threading
 import zlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, aclosing, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +17,6 @@ import httpx
 from looper.edges.models.faults import MOST_WORDS, fault, fault_in_stream, typed_faults
 from looper.edges.models.sendable import SAID, one_line, sendable
 from looper.errors import BadInput, ModelError, ModelReplyBroken, ModelTimeout, ReplyLate
-from looper.protocols import Message
 
 Answer = TypeVar("Answer")
 
@@ -29,8 +28,6 @@ GET_S = 30.0
 """For the whole of an answer that nothing has to be thought out for."""
 MOST_LISTED = 16 << 20
 """Bytes of such an answer. The longest lists of models take less than one mebibyte."""
-BYTES_PER_TOKEN = 3.0
-"""Cautious: English has about four, code about three and a half. Used where a server gives no tokenizer."""
 MOST_BYTES = 256 << 20
 """Of one answer, with all that stands around its words."""
 REFUSAL_S = 10.0
@@ -51,11 +48,6 @@ class Timeouts:
     """Until the first word of a reply."""
     between_s: float = BETWEEN_BYTES_S
     """From then on."""
-
-
-def estimated_tokens(messages: Sequence[Message]) -> int:
-    """An upper estimate of the prompt's length for servers that do not count beforehand."""
-    return sum(int(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN) + 8 for _, text in messages)
 
 
 class _Events:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from looper.edges.models.heard import Counts, ReplyBuilder
-from looper.edges.models.http import Server, Timeouts, estimated_tokens
+from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.sendable import one_line
 from looper.errors import ModelMissing
 from looper.protocols import ChatRequest, Message
+from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
 
 DEFAULT_URL = "http://127.0.0.1:11434"
@@ -57,7 +58,7 @@ class OllamaModel:
             )
 
     def count_tokens(self, messages: Sequence[Message]) -> int | None:
-        return estimated_tokens(messages)
+        return estimated_tokens(*(text for _, text in messages))
 
     def reply(self, request: ChatRequest) -> Reply:
         heard = ReplyBuilder()
