@@ -25,7 +25,7 @@ from looper.cli.settings import settings
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
-from looper.edges.sandboxes.bare import Bare
+from looper.edges.sandboxes.bare import NoSandbox
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.journal import Stream
@@ -260,7 +260,7 @@ def main() -> None:
     state.mkdir(parents=True, exist_ok=True)
     if options.before:
         return compare_grading(options.before.resolve(), state, options.rounds, options.tasks)
-    sandboxed, bare = find_sandbox("auto"), Bare()
+    sandboxed, bare = find_sandbox("auto"), NoSandbox()
     looper_turn_ms(bare, state)  # Makes suite, export and environment.
     figures: dict[str, list[float]] = {}
     for _ in range(options.rounds):

@@ -35,7 +35,7 @@ from looper.metrics.paired import (
     wilson,
 )
 from looper.metrics.power import power
-from looper.metrics.registered import Finding, Registered, judge
+from looper.metrics.registered import Decision, Registered, judge
 from looper.records.plan import Contrast, Expect
 
 Array = np.ndarray[Any, Any]
@@ -367,7 +367,7 @@ def _kind_rows(kind: Kind, runs: int) -> tuple[list[Row], Row]:
     (not exercised, or a failed arm), and how often the intervals hold the truth."""
     rows, covered, asked = [], 0, 0
     family = ((Expect.MORE, 0.0), (Expect.NOT_MORE, 0.1), (Expect.NOT_LESS, -0.1))
-    for name, veto in (("", None), (", the first vetoed", Finding.NOT_EXERCISED)):
+    for name, veto in (("", None), (", the first vetoed", Decision.NOT_EXERCISED)):
         rng = np.random.default_rng([KINDS.index(kind), len(name)])
         false = 0
         for _ in range(runs):
@@ -389,9 +389,9 @@ def _kind_rows(kind: Kind, runs: int) -> tuple[list[Row], Row]:
     return rows, Row(kind.what, str(kind), covered / asked, asked, "at least 0.930")
 
 
-def _false(result: Registered) -> tuple[Finding, ...]:
+def _false(result: Registered) -> tuple[Decision, ...]:
     """What must not be said of a difference of 0, or of one at its margin."""
-    return (Finding.SHOWN, Finding.REFUTED) if result.contrast.expect is Expect.MORE else (Finding.SHOWN,)
+    return (Decision.SHOWN, Decision.REFUTED) if result.contrast.expect is Expect.MORE else (Decision.SHOWN,)
 
 
 def _power_rows(design: Runs, runs: int) -> Iterator[Row]:
@@ -414,7 +414,7 @@ def _power_rows(design: Runs, runs: int) -> Iterator[Row]:
             found = design.difference(rng, least, between, 0.0)
             # The others of the family have nothing to show, and leave the first its first step.
             results = judge([(MORE, found, None), *[(MORE, None, None)] * (family - 1)])
-            shown += results[0].finding is Finding.SHOWN
+            shown += results[0].finding is Decision.SHOWN
         promise = power_of(promised_for, MORE, least)
         yield Row(
             f"{100 * least:+.0f} points, {family} registered",

@@ -31,7 +31,7 @@ from tests.fakes.shop import CONTRACT, DONE, EDIT, Shop, new_shop, prime  # noqa
 from looper.cli.repository_steps import promote, roll_back, spawn, verify  # noqa: E402
 from looper.errors import LooperError  # noqa: E402
 from looper.evolution.authors import running  # noqa: E402
-from looper.records.generation import Phase, Source  # noqa: E402
+from looper.records.generation import Origin, Phase  # noqa: E402
 
 LONGEST_S = {"spawn": 3.0, "verify": 4.0, "promote": 0.6, "roll back": 0.3}
 """About what each takes undisturbed, so that kills fall into all of it."""
@@ -155,7 +155,7 @@ def main() -> int:
 
 
 def spawned(shop: Shop, request: str) -> None:
-    spawn(shop.open(), CONTRACT, request, Source.CLI, detach=False)
+    spawn(shop.open(), CONTRACT, request, Origin.CLI, detach=False)
 
 
 def verified(shop: Shop, number: int) -> None:

@@ -17,7 +17,7 @@ from scripts.recompute import compare
 from looper.experiment.plans import plan_from_text
 from looper.journal import _encode, read_stream
 from looper.metrics import design, paired, registered
-from looper.metrics.registered import Finding
+from looper.metrics.registered import Decision
 from looper.records.base import Record
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.plan import Gate, Metric, Override, Plan, RunManifest
@@ -361,7 +361,7 @@ def test_choices_guards_and_every_other_metric_are_read_from_the_records_too(tmp
     )
     run = read_run(folder)
     assert all(each.difference is not None for each in run.registered), "all of it is measured"
-    assert run.registered[-1].finding is Finding.NOT_EXERCISED
+    assert run.registered[-1].finding is Decision.NOT_EXERCISED
     table = compare(folder, json.loads(registered_text(run)))
     assert [row for row in table.rows if row[3] != "equal"] == []
 

@@ -30,7 +30,7 @@ from looper.errors import BadInput, InfrastructureError
 from looper.evolution.state import NotAllowed
 from looper.journal import RunLock
 from looper.records.gate import GateOutcome
-from looper.records.generation import Cause, Phase, Source
+from looper.records.generation import Cause, Origin, Phase
 
 __all__ = ["shop"]
 
@@ -69,7 +69,7 @@ def test_from_a_proposal_to_a_promotion_and_back(shop: Shop, tmp_path: Path) -> 
 
 def test_l41_the_cycle_proposes_builds_judges_and_promotes_by_itself(shop: Shop) -> None:
     assert campaign(shop.open(generations=1)) == "generations"
-    assert shop.generation().phase is Phase.PROMOTED and shop.generation().source is Source.REFLECT
+    assert shop.generation().phase is Phase.PROMOTED and shop.generation().source is Origin.REFLECT
     assert campaign(shop.open(generations=1)) == "generations", "and it goes on where it was"
 
 

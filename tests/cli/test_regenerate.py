@@ -18,7 +18,7 @@ from looper.evolution.genome import mutated, parse_genome, read_acceptance
 from looper.evolution.regenerate import births, inherited_genome, marked, parse_files
 from looper.evolution.rig import Rig, inside, rigged
 from looper.journal import read_stream
-from looper.records.genome import Mode, Mutation, Stage
+from looper.records.genome import Mode, Mutation, RigStage
 
 SPEC = Path(__file__).parents[2] / "experiments" / "exp22" / "calculator.md"
 GOOD = {
@@ -146,7 +146,7 @@ def test_a_program_that_does_everything_lives(campaign: Written, model: WrittenM
     reasons, lines = campaign(model, generations=2)
     assert reasons == ["whole: generations"] and lines[0].startswith("whole: 2 of 2 viable, 95 % 34 to 100 %")
     first, second = births(campaign.folder)
-    assert first.rigged and first.rigged.checks[Stage.ACCEPTANCE] == "11 of 11 hold"
+    assert first.rigged and first.rigged.checks[RigStage.ACCEPTANCE] == "11 of 11 hold"
     assert second.parent == 1 and second.rigged and second.rigged.same_as_parent == 1.0
     assert (
         first.prompt_tokens
@@ -162,26 +162,30 @@ def test_a_program_that_does_everything_lives(campaign: Written, model: WrittenM
 @pytest.mark.parametrize(
     ("files", "stage", "seen"),
     [
-        (STUB, Stage.ACCEPTANCE, "5 of 11 acceptance vectors hold"),
-        ({**GOOD, "calculator.py": "def broken(:\n"}, Stage.SYNTAX, "calculator.py does not parse"),
-        ({"test_calculator.py": "def test_it():\n    pass\n"}, Stage.IMPORT, "ended with 1"),
-        ({**GOOD, "test_calculator.py": "def test_it():\n    assert False\n"}, Stage.TESTS, "ended with 1"),
-        ({**GOOD, "../outside.py": "x = 1\n"}, Stage.PARSE, "../outside.py leaves the program's folder"),
-        ({**GOOD, "/etc/outside": "x = 1\n"}, Stage.PARSE, "leaves the program's folder"),
-        ({**GOOD, ".git/config": "x\n"}, Stage.PARSE, "leaves the program's folder"),
+        (STUB, RigStage.ACCEPTANCE, "5 of 11 acceptance vectors hold"),
+        ({**GOOD, "calculator.py": "def broken(:\n"}, RigStage.SYNTAX, "calculator.py does not parse"),
+        ({"test_calculator.py": "def test_it():\n    pass\n"}, RigStage.IMPORT, "ended with 1"),
+        (
+            {**GOOD, "test_calculator.py": "def test_it():\n    assert False\n"},
+            RigStage.TESTS,
+            "ended with 1",
+        ),
+        ({**GOOD, "../outside.py": "x = 1\n"}, RigStage.PARSE, "../outside.py leaves the program's folder"),
+        ({**GOOD, "/etc/outside": "x = 1\n"}, RigStage.PARSE, "leaves the program's folder"),
+        ({**GOOD, ".git/config": "x\n"}, RigStage.PARSE, "leaves the program's folder"),
         (
             {
                 **STUB,
                 "calculator.py": "import sys\n\nif __name__ == '__main__':\n    print(1 if sys.argv[1:] else 3)\n",
             },
-            Stage.PUBLIC,
+            RigStage.PUBLIC,
             "1 of 4 public vectors hold",
         ),
     ],
     ids=["cheats", "syntax", "incomplete", "own tests", "escapes", "absolute", "git", "wrong"],
 )
 def test_c01_what_does_not_live_says_at_which_stage(
-    campaign: Written, model: WrittenModel, files: dict[str, str], stage: Stage, seen: str
+    campaign: Written, model: WrittenModel, files: dict[str, str], stage: RigStage, seen: str
 ) -> None:
     model.answers[:] = [writes(files)]
     _, lines = campaign(model)
@@ -206,7 +210,7 @@ def test_c02_a_program_that_reaches_for_its_judge_reaches_nothing(
     model.answers[:] = [writes({**STUB, "test_calculator.py": attack})]
     campaign(model)
     (found,) = births(campaign.folder)
-    assert found.rigged and found.rigged.failed is Stage.ACCEPTANCE
+    assert found.rigged and found.rigged.failed is RigStage.ACCEPTANCE
 
 
 def test_what_failed_is_told_and_after_three_the_next_model_writes(campaign: Written) -> None:
@@ -406,6 +410,6 @@ def test_c17_a_manifest_that_does_not_fit_its_program_or_this_version_is_refused
         rigged(nothing, tmp_path / "program", newer, genome, acceptance, None)
     other = manifest.model_copy(update={"artifact_hash": "0" * 64})
     found = rigged(nothing, tmp_path / "program", other, genome, acceptance, None)
-    assert found.failed is Stage.MANIFEST and found.diagnostics is not None
+    assert found.failed is RigStage.MANIFEST and found.diagnostics is not None
     assert found.diagnostics.summary == "the artifact is not what the manifest says"
     assert not any(inside(path) for path in ("/etc/passwd", "../x", "a/../../x", ".git/hooks/x", "", "a\0b"))

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from looper.edges.sandboxes import check, landlock, process
-from looper.edges.sandboxes.bare import Bare
+from looper.edges.sandboxes.bare import NoSandbox
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.landlock import Landlock
 from looper.edges.sandboxes.process import TEMP_BYTES, give
@@ -680,7 +680,7 @@ class _Leaky:
     loopback = True
 
     def run(self, command: Command) -> CommandResult:
-        return Bare().run(command)
+        return NoSandbox().run(command)
 
 
 def test_a31_a_sandbox_that_leaks_is_found_out() -> None:
@@ -770,11 +770,11 @@ def test_p11_a_lack_of_descriptors_never_chooses_another_sandbox(descriptors: in
 
 
 def test_p11_a_busy_machine_never_chooses_another_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Slow(Bare):
+    class Slow(NoSandbox):
         def run(self, command: Command) -> CommandResult:
             return CommandResult(None, b"", b"", 0, "time", command.timeout_s)
 
-    monkeypatch.setattr(check, "candidates", lambda: {"slow": Slow, "quick": Bare})
+    monkeypatch.setattr(check, "candidates", lambda: {"slow": Slow, "quick": NoSandbox})
     with pytest.raises(SandboxUntried, match="gave no answer"):
         check.find_sandbox("auto")
 

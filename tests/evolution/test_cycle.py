@@ -17,7 +17,7 @@ from looper.evolution.contract import Contracts
 from looper.evolution.cycle import Campaign, run
 from looper.evolution.gates import Scope
 from looper.evolution.judging import JUDGE, Gatekeeper
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from looper.evolution.promotion import Promoter
 from looper.evolution.search import (
     FILE,
@@ -66,7 +66,7 @@ class World:
         if not (folder / "repository").exists():
             new_repository(folder / "repository", {FILE: text_of(POOR), "README.md": b"fixed\n"})
         self.promoter = Promoter(
-            Ledger(folder / "ledger"),
+            EventLog(folder / "ledger"),
             GitSources(folder / "repository"),
             VersionFolders(folder / "versions"),
             BRANCH,

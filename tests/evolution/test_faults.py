@@ -23,7 +23,7 @@ from looper.evolution.benchmark import AlphaAccount, Outcomes, benchmarked
 from looper.evolution.cycle import judged, run
 from looper.evolution.judge import Candidate, Found
 from looper.evolution.lab import scaffold_of_labs
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from looper.evolution.moves import move
 from looper.evolution.state import folded
 from looper.journal import Stream
@@ -93,7 +93,7 @@ def test_l24_d09_after_a_restart_every_counter_is_what_the_events_say(tmp_path: 
     for number, event in enumerate(events, 1):
         # A process that ended here, and one that begins now: it knows what it reads.
         stream.append(event)
-        assert Ledger(again).state() == folded(events[:number])
+        assert EventLog(again).state() == folded(events[:number])
     stream.close()
     assert World(tmp_path).promoter.ledger.state() == folded(events)
     assert World(tmp_path).promoter.ledger.state().tested == {"development": 4, "sealed": 3}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from looper.errors import BadInput, JournalError
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from looper.evolution.state import NotAllowed, State, folded
 from looper.records.gate import Benchmarked, GateOutcome
 from looper.records.generation import (
@@ -17,10 +17,10 @@ from looper.records.generation import (
     Event,
     Happened,
     Moved,
+    Origin,
     Phase,
     Proposed,
     Role,
-    Source,
     Spent,
     Stopped,
 )
@@ -43,7 +43,7 @@ def proposed(number: int, request: str = "") -> Proposed:
     return Proposed(
         generation=number,
         parent=0,
-        source=Source.CLI,
+        source=Origin.CLI,
         request=request or f"r{number}",
         title="t",
         contract_hash="c",
@@ -167,13 +167,13 @@ def test_l11_spawns_at_once_get_numbers_of_their_own(tmp_path: Path) -> None:
         for name in range(8)
     ]
     assert [process.wait() for process in running] == [0] * 8
-    state = Ledger(tmp_path).state()
+    state = EventLog(tmp_path).state()
     assert sorted(state.generations) == list(range(1, 41))
     assert len({found.request for found in state.generations.values()}) == 40
 
 
 def test_c16_a_step_that_cannot_follow_is_not_written(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
+    ledger = EventLog(tmp_path)
     ledger.record(lambda state: proposed(state.next_number))
     with pytest.raises(NotAllowed):
         ledger.record(lambda state: Moved(generation=1, before=Phase.PROPOSED, after=Phase.PROMOTED))
@@ -182,13 +182,13 @@ def test_c16_a_step_that_cannot_follow_is_not_written(tmp_path: Path) -> None:
 
 def test_l23_a_ledger_that_ends_anywhere_is_the_state_before_its_last_line(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
-    ledger = Ledger(whole)
+    ledger = EventLog(whole)
     states = [State()]
     for happened in (proposed(1), *path(1, *TO_ACCEPTED[:2])):
         ledger.record(lambda state, happened=happened: happened)  # type: ignore[misc]
         states.append(ledger.state())
     data = (whole / "events.jsonl").read_bytes()
-    cut = Ledger(tmp_path / "cut")
+    cut = EventLog(tmp_path / "cut")
     for length in range(len(data) + 1):
         (cut.folder / "events.jsonl").write_bytes(data[:length])
         assert cut.state() == states[data[:length].count(b"\n")]
@@ -198,7 +198,7 @@ def test_l23_a_ledger_that_ends_anywhere_is_the_state_before_its_last_line(tmp_p
 
 
 def test_damage_before_the_end_is_refused_with_its_line(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path)
+    ledger = EventLog(tmp_path)
     for number in range(1, 4):
         ledger.record(lambda state, number=number: proposed(number))  # type: ignore[misc]
     lines = (tmp_path / "events.jsonl").read_bytes().splitlines(keepends=True)

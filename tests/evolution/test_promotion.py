@@ -15,7 +15,7 @@ from tests.evolution.test_ledger import TO_ACCEPTED, proposed
 from looper.edges.workspaces.sources import GitSources
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import BadInput
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from looper.evolution.promotion import Promoter
 from looper.evolution.state import NotAllowed
 from looper.records.generation import Cause, Moved, Phase
@@ -28,7 +28,7 @@ def promoter(
     folder: Path, repo: Path, wrap: Callable[[Any], Any] = lambda edge: edge, starts: str = ""
 ) -> Promoter:
     return Promoter(
-        wrap(Ledger(folder / "ledger")),
+        wrap(EventLog(folder / "ledger")),
         wrap(GitSources(repo)),
         wrap(VersionFolders(folder / "versions")),
         BRANCH,

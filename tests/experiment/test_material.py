@@ -11,7 +11,7 @@ from tests.training.test_select import CHECK, DONE, FIX, LOOK, REFUSED, attempt,
 from looper.agent.actions import render
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
-from looper.experiment.material import Library
+from looper.experiment.material import ExperienceLibrary
 from looper.experiment.pools import Pool
 from looper.records.learning import Learning, Source, Treatment, Writer
 from looper.records.memory import Draw, Remembering
@@ -51,7 +51,7 @@ def library(
     minimum: int = 1,
     measure: Any = lambda adapter, examples: (),
     whole: Any = lambda attempt: attempt,
-) -> Library:
+) -> ExperienceLibrary:
     attempts = tuple(success(number) for number in (1, 2, 3))
     counts = dict.fromkeys(("unresolved", "without_verdict", "outside", "duplicates", "over_cap"), 0)
     selection = Selection(seen=3, taken=3, tasks=tuple(tasks), dropped_steps=0, **counts)
@@ -60,7 +60,7 @@ def library(
     pools = SimpleNamespace(of=lambda *_: pool, matched=lambda *_: 3, whole=whole)
     experience = SimpleNamespace(memory_items=1, memory_bytes=None)
     plan = SimpleNamespace(experience=experience, arms=(learner(),), sources=())
-    return Library(plan, pools, tasks, ["r"], minimum, ask, None, measure)  # type: ignore[arg-type]
+    return ExperienceLibrary(plan, pools, tasks, ["r"], minimum, ask, None, measure)  # type: ignore[arg-type]
 
 
 def learner(**learning: Any) -> Arm:

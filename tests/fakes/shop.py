@@ -16,7 +16,7 @@ from looper.cli.repositories import OpenRepository, opened
 from looper.cli.repository_steps import spawn
 from looper.cli.settings import settings as looper_settings
 from looper.evolution.state import Generation
-from looper.records.generation import Source
+from looper.records.generation import Origin
 from tests.cli.test_commands import looper
 from tests.fakes.model_servers import Answer, WrittenModel
 
@@ -84,7 +84,7 @@ class Shop:
         return opened(self.root, chosen, looper_settings(), lambda line: None)
 
     def spawn(self, text: str = CONTRACT, request: str = "r", **chosen: Any) -> Generation:
-        return spawn(self.open(**chosen), text, request, Source.CLI, detach=False)
+        return spawn(self.open(**chosen), text, request, Origin.CLI, detach=False)
 
     def generation(self, number: int = 1) -> Generation:
         return self.open().ledger.state().generation(number)

@@ -2,12 +2,12 @@
 
 from tests.training.test_select import CHECK, FIX, LOOK, REFUSED, step
 
-from looper.metrics.choice import Made, can_choose, chosen, own_check
+from looper.metrics.choice import AttemptOutcome, can_choose, chosen, own_check
 from looper.records.plan import Chooser
 from looper.records.trajectory import Step
 
-RIGHT, WRONG = Made("a", False, True), Made("b", False, False)
-NOTHING = Made("e", True, False)
+RIGHT, WRONG = AttemptOutcome("a", False, True), AttemptOutcome("b", False, False)
+NOTHING = AttemptOutcome("e", True, False)
 
 
 def test_the_majority_s_patch_is_taken_and_the_earliest_of_equals() -> None:
@@ -25,17 +25,19 @@ def test_only_the_ceiling_looks_at_the_verdict() -> None:
     assert chosen(Chooser.ANY, [WRONG, NOTHING, RIGHT], "c") == RIGHT
     for by in (Chooser.MAJORITY, Chooser.RANDOM):
         for number in range(20):
-            made = [Made(name, False, False) for name in "abca"]
-            judged = [Made(found.patch_hash, False, at == number % 4) for at, found in enumerate(made)]
+            made = [AttemptOutcome(name, False, False) for name in "abca"]
+            judged = [
+                AttemptOutcome(found.patch_hash, False, at == number % 4) for at, found in enumerate(made)
+            ]
             taken, again = chosen(by, made, str(number)), chosen(by, judged, str(number))
             assert taken.patch_hash == again.patch_hash
 
 
 def test_an_agent_s_own_check_decides_where_one_passed() -> None:
-    checked, first = Made("b", False, False, checked=True), Made("a", False, True)
+    checked, first = AttemptOutcome("b", False, False, checked=True), AttemptOutcome("a", False, True)
     assert chosen(Chooser.CHECKED, [NOTHING, first, checked], "c") == checked
     assert chosen(Chooser.CHECKED, [NOTHING, first, WRONG], "c") == first
-    assert chosen(Chooser.CHECKED, [Made("e", True, False, checked=True), WRONG], "c") == WRONG
+    assert chosen(Chooser.CHECKED, [AttemptOutcome("e", True, False, checked=True), WRONG], "c") == WRONG
 
 
 def test_a_check_counts_only_after_the_last_change() -> None:
@@ -48,8 +50,8 @@ def test_a_check_counts_only_after_the_last_change() -> None:
 
 def test_the_likeliest_patch_is_taken_and_nothing_where_that_was_not_measured() -> None:
     attempts = [
-        Made("a", False, False, log_likelihood=-0.5),
-        Made("b", False, True, log_likelihood=-0.2),
+        AttemptOutcome("a", False, False, log_likelihood=-0.5),
+        AttemptOutcome("b", False, True, log_likelihood=-0.2),
         NOTHING,
     ]
     assert can_choose(Chooser.LIKELIEST, attempts)
@@ -63,7 +65,7 @@ def ran(code: int) -> Step:
 
 
 def test_a_drawn_choice_is_the_same_whenever_it_is_made_and_takes_all_alike() -> None:
-    made = [Made(name, False, False) for name in "abc"]
+    made = [AttemptOutcome(name, False, False) for name in "abc"]
     taken = [chosen(Chooser.RANDOM, made, str(number)).patch_hash for number in range(300)]
     assert taken == [chosen(Chooser.RANDOM, made, str(number)).patch_hash for number in range(300)]
     assert all(70 < taken.count(name) < 130 for name in "abc")

@@ -14,7 +14,7 @@ from looper.metrics.paired import (
     newcombe_paired,
     paired_difference,
 )
-from looper.metrics.registered import ALPHA, Finding, Registered, judge
+from looper.metrics.registered import ALPHA, Decision, Registered, judge
 from looper.records.plan import Contrast, Expect
 
 
@@ -46,14 +46,14 @@ def one(expect: Expect, found: Difference, margin: float = 0.1) -> Registered:
 @pytest.mark.parametrize(
     ("cells", "finding"),
     [
-        ((400, 14, 15, 162), Finding.SHOWN),
-        ((480, 5, 20, 86), Finding.OPEN),
-        ((500, 0, 0, 91), Finding.SHOWN),
-        ((480, 0, 60, 51), Finding.REFUTED),
+        ((400, 14, 15, 162), Decision.SHOWN),
+        ((480, 5, 20, 86), Decision.OPEN),
+        ((500, 0, 0, 91), Decision.SHOWN),
+        ((480, 0, 60, 51), Decision.REFUTED),
     ],
 )
 def test_equivalence_is_an_interval_inside_the_margin(
-    cells: tuple[int, int, int, int], finding: Finding
+    cells: tuple[int, int, int, int], finding: Decision
 ) -> None:
     found = one(Expect.SAME, outcome(*cells), margin=0.02)
     assert found.finding is finding
@@ -64,13 +64,13 @@ def test_equivalence_is_an_interval_inside_the_margin(
 
 def test_no_difference_seen_in_a_few_tasks_is_not_equivalence() -> None:
     found = one(Expect.SAME, outcome(5, 1, 1, 5), margin=0.05)
-    assert found.finding is Finding.OPEN and found.sentence == "cannot tell"
+    assert found.finding is Decision.OPEN and found.sentence == "cannot tell"
 
 
 @pytest.mark.parametrize("cells", [(1, 0, 0, 0), (12, 0, 0, 0), (0, 0, 0, 12), (6, 0, 0, 6), (20, 0, 0, 0)])
 def test_d3_outcomes_that_are_all_alike_show_no_equality(cells: tuple[int, int, int, int]) -> None:
     for expect in (Expect.SAME, Expect.NOT_LESS, Expect.NOT_MORE):
-        assert one(expect, outcome(*cells), margin=0.05).finding is Finding.OPEN
+        assert one(expect, outcome(*cells), margin=0.05).finding is Decision.OPEN
 
 
 def test_d3_figures_that_do_not_vary_have_no_interval_and_decide_nothing() -> None:
@@ -78,40 +78,40 @@ def test_d3_figures_that_do_not_vary_have_no_interval_and_decide_nothing() -> No
     for value in (0.0, 0.25):
         alike = mean_difference(dict.fromkeys(tasks, value), dict.fromkeys(tasks, 0.0))
         assert isinstance(alike, MeanDifference) and alike.interval() is None
-        assert {one(expect, alike).finding for expect in Expect} == {Finding.OPEN}
+        assert {one(expect, alike).finding for expect in Expect} == {Decision.OPEN}
 
 
 def test_a_margin_can_hold_on_one_side_only() -> None:
     worse = outcome(100, 4, 60, 40)
-    assert one(Expect.NOT_MORE, worse).finding is Finding.SHOWN
-    assert one(Expect.NOT_LESS, worse).finding is Finding.REFUTED
+    assert one(Expect.NOT_MORE, worse).finding is Decision.SHOWN
+    assert one(Expect.NOT_LESS, worse).finding is Decision.REFUTED
 
 
 def test_d4_the_family_is_what_was_registered_whatever_was_measured() -> None:
     """p = 0.031 is shown alone, and open among four, also where the other three have failed."""
     more, six = contrast(Expect.MORE), outcome(10, 6, 0, 40)
-    assert one(Expect.MORE, six).finding is Finding.SHOWN
+    assert one(Expect.MORE, six).finding is Decision.SHOWN
     family = judged((more, six), (more, None), (more, None), (more, None))
-    assert [found.finding for found in family] == [Finding.OPEN, *[Finding.NOT_MEASURED] * 3]
+    assert [found.finding for found in family] == [Decision.OPEN, *[Decision.NOT_MEASURED] * 3]
     assert family[0].p_adjusted == pytest.approx(4 * six.p_value)
 
 
 def test_d5_margins_are_in_the_family() -> None:
     small = outcome(60, 3, 2, 55)
     alone = one(Expect.NOT_MORE, small)
-    assert alone.finding is Finding.SHOWN
+    assert alone.finding is Decision.SHOWN
     unclear = outcome(5, 1, 1, 5)
     family = judged(*[(contrast(Expect.NOT_MORE, 0.05), unclear)] * 9, (contrast(Expect.NOT_MORE), small))
     assert family[-1].p_adjusted == pytest.approx(min(1.0, 10 * alone.p_adjusted))
     assert family[-1].confidence == pytest.approx(
-        1 - 2 * ALPHA / (9 if family[-1].finding is Finding.OPEN else 10)
+        1 - 2 * ALPHA / (9 if family[-1].finding is Decision.OPEN else 10)
     )
 
 
 def test_what_must_not_be_concluded_from_takes_no_step_from_the_others() -> None:
     more, large = contrast(Expect.MORE), outcome(10, 30, 2, 10)
-    found = judge([(more, large, Finding.INDECISIVE), (more, outcome(10, 7, 0, 30), None)])
-    assert [one.finding for one in found] == [Finding.INDECISIVE, Finding.SHOWN]
+    found = judge([(more, large, Decision.INDECISIVE), (more, outcome(10, 7, 0, 30), None)])
+    assert [one.finding for one in found] == [Decision.INDECISIVE, Decision.SHOWN]
     assert found[1].p_adjusted == pytest.approx(2 * 2 / 2**7)
 
 
@@ -133,7 +133,7 @@ def _random_difference(rng: random.Random) -> Difference:
 
 def test_d10_the_interval_that_is_shown_and_the_decision_agree() -> None:
     """Whatever is drawn: shown or refuted exactly where the printed interval lies clear of what it is about."""
-    rng, seen = random.Random(10), set[tuple[Expect, Finding]]()
+    rng, seen = random.Random(10), set[tuple[Expect, Decision]]()
     for _ in range(150):
         family = judged(
             *[
@@ -144,13 +144,13 @@ def test_d10_the_interval_that_is_shown_and_the_decision_agree() -> None:
         for found in family:
             seen.add((found.contrast.expect, found.finding))
             assert found.finding is _by_interval(found), found
-            assert (found.finding is Finding.OPEN) == (found.p_adjusted >= ALPHA)
+            assert (found.finding is Decision.OPEN) == (found.p_adjusted >= ALPHA)
     assert len(seen) >= 9, seen
 
 
-def _by_interval(found: Registered) -> Finding:
+def _by_interval(found: Registered) -> Decision:
     if found.interval is None:
-        return Finding.OPEN
+        return Decision.OPEN
     (low, high), margin = found.interval, found.contrast.margin
     above, below = {
         Expect.MORE: (low > 0, high < 0),
@@ -158,7 +158,7 @@ def _by_interval(found: Registered) -> Finding:
         Expect.NOT_MORE: (high < margin, low > margin),
         Expect.NOT_LESS: (low > -margin, high < -margin),
     }[found.contrast.expect]
-    return Finding.SHOWN if above else Finding.REFUTED if below else Finding.OPEN
+    return Decision.SHOWN if above else Decision.REFUTED if below else Decision.OPEN
 
 
 def test_p_values_and_intervals_of_one_difference_agree_at_every_level() -> None:
@@ -173,7 +173,7 @@ def test_p_values_and_intervals_of_one_difference_agree_at_every_level() -> None
 
 def test_what_was_not_measured_is_not_judged() -> None:
     (found,) = judged((contrast(Expect.MORE), None))
-    assert found.finding is Finding.NOT_MEASURED and "no task has a verdict in both arms" in found.sentence
+    assert found.finding is Decision.NOT_MEASURED and "no task has a verdict in both arms" in found.sentence
     assert found.interval is None
 
 
@@ -197,9 +197,9 @@ def test_d1_a_gain_of_a_few_repositories_is_no_gain_of_repositories() -> None:
     assert found.difference == by_task.difference
     assert by_task.p_value < 0.05 < found.p_value
     assert found.units == 12 and found.effective < 30
-    assert one(Expect.MORE, found).finding is Finding.OPEN
+    assert one(Expect.MORE, found).finding is Decision.OPEN
 
 
 def test_repositories_that_all_gain_alike_are_as_sure_as_their_number() -> None:
     found = by_repository([3] * 12)
-    assert found.p_flip == pytest.approx(2 / 2**12) and one(Expect.MORE, found).finding is Finding.SHOWN
+    assert found.p_flip == pytest.approx(2 / 2**12) and one(Expect.MORE, found).finding is Decision.SHOWN

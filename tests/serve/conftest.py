@@ -14,8 +14,8 @@ import pytest
 from looper.serve.app import application
 from looper.serve.audit_log import AuditLog
 from looper.serve.authenticator import Authenticator, loopback_origins
-from looper.serve.evolving import Evolving
-from looper.serve.pages import Finding, PageContext
+from looper.serve.evolving import CampaignView
+from looper.serve.pages import DoctorCheck, PageContext
 from looper.serve.server import bound, server_of
 from looper.views.live import Projection
 
@@ -51,11 +51,11 @@ Serving = Callable[..., "contextlib.AbstractContextManager[Served]"]
 
 
 @contextlib.contextmanager
-def serving(runs: Path, deeds: Path, evolving: Evolving | None = None) -> Iterator[Served]:
+def serving(runs: Path, deeds: Path, evolving: CampaignView | None = None) -> Iterator[Served]:
     listening = bound("127.0.0.1", 0)
     port = int(listening.getsockname()[1])
     auth = Authenticator(loopback_origins(port))
-    finding = Finding("ok", "sandbox", "bubblewrap", "")
+    finding = DoctorCheck("ok", "sandbox", "bubblewrap", "")
     page_context = PageContext(
         Projection(runs), evolving, auth, lambda name: None, lambda tasks: {}, lambda: [finding]
     )

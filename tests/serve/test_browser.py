@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from looper.cli.repository_steps import verify
-from looper.cli.served import Repository
+from looper.cli.served import RepositoryCampaign
 from looper.records.generation import Phase
 from looper.views.live import Projection
 from tests.experiment.test_run import Project
@@ -167,7 +167,7 @@ def test_a_candidate_is_promoted_and_rolled_back_by_a_person_who_was_asked(
 ) -> None:
     shop.spawn()
     verify(shop.open(), 1)
-    campaign = Repository(shop.open())
+    campaign = RepositoryCampaign(shop.open())
     with (
         serving(tmp_path / "runs", tmp_path / "deeds", campaign) as served,
         page_of(chromium, served) as page,

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from looper.cli.repository_steps import verify
-from looper.cli.served import Repository
+from looper.cli.served import RepositoryCampaign
 from looper.journal import read_stream
 from looper.records.deed import Deed
 from tests.fakes.model_servers import Fault, Slow
@@ -25,7 +25,7 @@ CHAT = "You are the prime"
 @pytest.fixture
 def served_shop(shop: Shop, tmp_path: Path) -> Iterator[Served]:
     with serving(
-        tmp_path / "runs", tmp_path / "deeds", Repository(shop.open(token_budget=10_000_000))
+        tmp_path / "runs", tmp_path / "deeds", RepositoryCampaign(shop.open(token_budget=10_000_000))
     ) as found:
         yield found
 
@@ -164,7 +164,7 @@ def test_without_a_model_the_prime_says_what_is_missing(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LOOPER_EVOLVE_PRIME")
-    with serving(tmp_path / "runs", tmp_path / "deeds", Repository(shop.open())) as found:
+    with serving(tmp_path / "runs", tmp_path / "deeds", RepositoryCampaign(shop.open())) as found:
         with found.browser() as browser, found.program() as program:
             assert "No model is set for the prime" in browser.get("/prime").text
             assert error(program.post("/prime/chat", json={"message": "hello"}))[0] == 409

@@ -12,9 +12,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from looper.cli.served import Embedded
-from looper.evolution.ledger import Ledger
-from looper.records.generation import Moved, Proposed, Source
+from looper.cli.served import EmbeddedCampaign
+from looper.evolution.ledger import EventLog
+from looper.records.generation import Moved, Origin, Proposed
 from looper.records.generation import Phase as Stand
 from tests.fakes.written_run import write_run
 from tests.serve.conftest import Served, serving
@@ -35,14 +35,14 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Served:  # type: ignor
     import subprocess
 
     subprocess.run(["git", "init", "-q", str(root / "evolving" / "repository")], check=True)
-    ledger = Ledger(root / "evolving" / "ledger")
+    ledger = EventLog(root / "evolving" / "ledger")
     ledger.record(
         lambda now: Proposed(
-            generation=1, parent=0, source=Source.CLI, request="r", title="t", contract_hash="c"
+            generation=1, parent=0, source=Origin.CLI, request="r", title="t", contract_hash="c"
         )
     )
     ledger.record(lambda now: Moved(generation=1, before=Stand.PROPOSED, after=Stand.ADMITTED))
-    with serving(root / "runs", root / "deeds", Embedded(root / "evolving")) as found:
+    with serving(root / "runs", root / "deeds", EmbeddedCampaign(root / "evolving")) as found:
         yield found
 
 

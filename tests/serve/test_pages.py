@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from looper.cli.served import Embedded
+from looper.cli.served import EmbeddedCampaign
 from looper.journal import Stream, read_stream
 from looper.records.deed import Deed, DeedKind
 from looper.records.session import Session
@@ -263,7 +263,7 @@ def test_a_ledger_that_is_damaged_hides_no_run(runs: Path, tmp_path: Path) -> No
     (tmp_path / "evolving" / "ledger").mkdir()
     (tmp_path / "evolving" / "ledger" / "events.jsonl").write_text("no event\n")
     with (
-        serving(runs, tmp_path / "deeds", Embedded(tmp_path / "evolving")) as found,
+        serving(runs, tmp_path / "deeds", EmbeddedCampaign(tmp_path / "evolving")) as found,
         found.browser() as client,
     ):
         first = client.get("/")

@@ -7,7 +7,7 @@ import pytest
 from tests.experiment.test_run import Project
 
 from looper.metrics.continual import forgetting_standard
-from looper.metrics.registered import Finding
+from looper.metrics.registered import Decision
 from looper.records.likelihood import Likelihood
 from looper.records.plan import ArmRole, Contrast, Gate, Metric, Override, Price
 from looper.records.trajectory import Guard, Trajectory
@@ -114,7 +114,7 @@ def test_what_never_came_into_play_concludes_nothing(run: RunView) -> None:
     """A guard that fired in neither arm cannot have made the difference; one that fired in one of them can."""
     first = run.manifest.plan.contrasts[0]
 
-    def found(guard: Guard, *, fired: bool) -> Finding:
+    def found(guard: Guard, *, fired: bool) -> Decision:
         plan = run.manifest.plan.model_copy(
             update={"contrasts": (first.model_copy(update={"exercised": (guard,)}),)}
         )
@@ -125,7 +125,7 @@ def test_what_never_came_into_play_concludes_nothing(run: RunView) -> None:
         manifest = run.manifest.model_copy(update={"plan": plan})
         return replace(run, manifest=manifest, trajectories=ends).registered[0].finding
 
-    assert found(Guard.BROKEN_PYTHON, fired=False) is Finding.NOT_EXERCISED
+    assert found(Guard.BROKEN_PYTHON, fired=False) is Decision.NOT_EXERCISED
     assert found(Guard.BROKEN_PYTHON, fired=True) is run.registered[0].finding
 
 

@@ -12,7 +12,7 @@ from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE
 from looper.experiment.plans import plan_from_text
 from looper.metrics.design import Design, Scope, power_of, scope_of, smallest_visible, unit_of
 from looper.metrics.paired import Unit
-from looper.metrics.registered import Finding
+from looper.metrics.registered import Decision
 from looper.records.plan import Contrast, Expect, Gate, Override, Plan, RunManifest
 from looper.views.findings import pilot_lines, registered_lines, scope_line
 from looper.views.forecast import power_lines
@@ -109,7 +109,7 @@ def test_what_is_learned_per_repository_is_decided_by_repository_where_there_are
     first, second = run.registered
     assert first.difference is not None and first.difference.units == 24
     assert second.difference is not None and second.difference.unit is Unit.REPOSITORY, "D2: one unit for all"
-    assert first.finding is Finding.SHOWN and first.confidence >= 0.95
+    assert first.finding is Decision.SHOWN and first.confidence >= 0.95
     assert (
         "primary: memory − base: +" in registered_lines(run)[-2]
         and "shown: It helped." in registered_lines(run)[-2]
@@ -125,7 +125,7 @@ def test_d1_on_a_few_repositories_nothing_is_said_of_others() -> None:
 def test_d7_a_run_that_could_not_have_seen_its_own_effect_decides_nothing() -> None:
     """Twelve tasks of which the treatment resolves each and base none are still a pilot where 30 points were expected."""
     run = run_of(DIFFERENCE + MARGIN, 2, 6, lambda arm, repo, rng: arm == "memory" or rng.random() < 0.3)
-    assert run.pilot and [found.finding for found in run.registered] == [Finding.PILOT] * 2
+    assert run.pilot and [found.finding for found in run.registered] == [Decision.PILOT] * 2
     said = registered_lines(run)
     assert said[0].startswith("a PILOT, which decides nothing: memory − base is shown with a chance of")
     assert "It helped." not in "\n".join(said) and "shown:" not in "\n".join(said)
@@ -145,7 +145,7 @@ def test_who_calls_a_small_run_confirmatory_says_why_and_has_its_decision() -> N
     assert not run.pilot and pilot_lines(run)[0].startswith(
         "underpowered, and called confirmatory for a reason (all"
     )
-    assert run.registered[0].finding in (Finding.SHOWN, Finding.OPEN)
+    assert run.registered[0].finding in (Decision.SHOWN, Decision.OPEN)
 
 
 def test_d9_no_interval_of_repositories_is_printed_where_they_are_few() -> None:
@@ -211,7 +211,7 @@ def test_whether_a_run_is_a_pilot_is_known_before_its_data() -> None:
     small = run_of(DIFFERENCE + MARGIN, 2, 6, steady)
     unmeasured = replace(small, verdicts=tuple(v for v in small.verdicts if not v.cell.startswith("memory/")))
     found = unmeasured.registered
-    assert found[0].finding is Finding.NOT_MEASURED and found[1].finding is Finding.PILOT
+    assert found[0].finding is Decision.NOT_MEASURED and found[1].finding is Decision.PILOT
 
 
 def test_an_arm_that_lost_a_tenth_of_its_cells_decides_nothing_however_whole_the_other_one_is() -> None:
@@ -219,14 +219,14 @@ def test_an_arm_that_lost_a_tenth_of_its_cells_decides_nothing_however_whole_the
     lost = {f"memory/0/r{repo}-0" for repo in range(20)}
     assert len(lost) / len(run.cells("memory")) > 0.1
     part = replace(run, verdicts=tuple(v for v in run.verdicts if v.cell not in lost))
-    assert part.registered[0].finding is Finding.INDECISIVE
-    assert run.registered[0].finding is Finding.SHOWN
+    assert part.registered[0].finding is Decision.INDECISIVE
+    assert run.registered[0].finding is Decision.SHOWN
 
 
 def test_a_few_missing_verdicts_decide_nothing_where_they_could_have_turned_it() -> None:
     """Eight of 192 cells ended outside of the agent, fewer than one in twenty, and just those that speak against it: of a gain that is
     not shown the rest alone would show it. A large gain stands whatever they held."""
-    for chance, expected in ((0.17, Finding.INDECISIVE), (0.6, Finding.SHOWN)):
+    for chance, expected in ((0.17, Decision.INDECISIVE), (0.6, Decision.SHOWN)):
         run = run_of(
             DIFFERENCE, 24, 8, lambda arm, repo, rng, p=chance: rng.random() < (p if arm == "memory" else 0.2)
         )

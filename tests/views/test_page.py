@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.experiment.test_run import Project
 
-from looper.metrics.registered import Finding
+from looper.metrics.registered import Decision
 from looper.records.verdict import Outcome
 from looper.views.plots import Interval, curves, forest, inline, save
 from looper.views.runs import RunView, read_run
@@ -105,13 +105,13 @@ def test_with_too_few_verdicts_nothing_is_concluded(run: RunView) -> None:
         for verdict in run.verdicts
     )
     cut = replace(run, verdicts=broken)
-    assert [found.finding for found in cut.registered] == [Finding.INDECISIVE] * 2
+    assert [found.finding for found in cut.registered] == [Decision.INDECISIVE] * 2
     shown = page(cut)
     assert (
         "Fewer than 95 % of the cells have a verdict" in shown
         and "2 cells ended outside of the agent" in shown
     )
-    assert run.registered[0].finding is not Finding.INDECISIVE
+    assert run.registered[0].finding is not Decision.INDECISIVE
 
 
 def test_a_run_without_a_single_verdict_is_honest(run: RunView) -> None:

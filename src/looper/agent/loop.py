@@ -11,7 +11,7 @@ from looper.agent.feedback import problem_observation, unknown_tool
 from looper.agent.guards import GuardState, Intervention
 from looper.agent.prompt import opening
 from looper.agent.recall import Recall
-from looper.agent.tools import Effect, ToolContext, execute
+from looper.agent.tools import ToolContext, ToolEffect, execute
 from looper.errors import (
     Cancelled,
     ContextOverflow,
@@ -249,7 +249,7 @@ class _Rollout:
             done = StopReason.DONE if effect.observation.kind is ObservationKind.END else None
             turn.stop = done or next((item.stop for item in found if item.stop), None)
 
-    def _with_advice(self, effect: Effect, found: Sequence[Intervention]) -> Observation:
+    def _with_advice(self, effect: ToolEffect, found: Sequence[Intervention]) -> Observation:
         advice = [item.advice for item in found if item.advice]
         if self.scaffold.terse or not advice:
             return effect.observation

@@ -43,14 +43,14 @@ class ToolContext:
 
 
 @dataclass(frozen=True)
-class Effect:
+class ToolEffect:
     """What a tool did."""
 
     observation: Observation
     guards: tuple[Guard, ...] = ()
 
 
-def execute(action: Action, tool_context: ToolContext, time_left_s: float) -> Effect:
+def execute(action: Action, tool_context: ToolContext, time_left_s: float) -> ToolEffect:
     """Run one action. What the agent did wrong is an observation; what the world did wrong is raised."""
     try:
         _must_be_text(action)
@@ -58,19 +58,19 @@ def execute(action: Action, tool_context: ToolContext, time_left_s: float) -> Ef
             case Bash():
                 return _bash(action, tool_context, time_left_s)
             case Read():
-                return Effect(_read(action, tool_context))
+                return ToolEffect(_read(action, tool_context))
             case Edit():
                 return _edit(action, tool_context)
             case Write():
                 return _write(action, tool_context)
             case Done():
-                return Effect(Observation(kind=ObservationKind.END, text=""))
+                return ToolEffect(Observation(kind=ObservationKind.END, text=""))
     except FileRefused as refusal:
-        return Effect(_refused(str(refusal)))
+        return ToolEffect(_refused(str(refusal)))
     except Exception as error:
         if not is_of_what_was_made(error):
             raise
-        return Effect(_refused(named(error)))
+        return ToolEffect(_refused(named(error)))
 
 
 def _must_be_text(action: Action) -> None:
@@ -80,7 +80,7 @@ def _must_be_text(action: Action) -> None:
             raise FileRefused(f"the {name} holds a lone surrogate, {found[0]!a}, which is no character")
 
 
-def _bash(action: Bash, tool_context: ToolContext, time_left_s: float) -> Effect:
+def _bash(action: Bash, tool_context: ToolContext, time_left_s: float) -> ToolEffect:
     if "\0" in action.command:
         raise FileRefused("the command holds a NUL byte, which no program can be given")
     if (size := len(action.command.encode())) > COMMAND_BYTES:
@@ -113,12 +113,12 @@ def _bash(action: Bash, tool_context: ToolContext, time_left_s: float) -> Effect
         }
         text = f"{text}\n[killed: {cause[result.killed_by]}]".lstrip("\n")
         kind = ObservationKind.TIMEOUT if result.killed_by == "time" else ObservationKind.REFUSED
-        return Effect(Observation(kind=kind, text=text, omitted_bytes=result.omitted_bytes))
+        return ToolEffect(Observation(kind=kind, text=text, omitted_bytes=result.omitted_bytes))
     if not text:
         text = "ok" if result.exit_code == 0 else f"exit code {result.exit_code}"
     elif result.exit_code != 0 and not tool_context.scaffold.terse:
         text += f"\n[exit code {result.exit_code}]"
-    return Effect(
+    return ToolEffect(
         Observation(
             kind=ObservationKind.OK, text=text, exit_code=result.exit_code, omitted_bytes=result.omitted_bytes
         )
@@ -147,7 +147,7 @@ def _read(action: Read, tool_context: ToolContext) -> Observation:
     return Observation(kind=ObservationKind.OK, text=shown, omitted_bytes=omitted)
 
 
-def _edit(action: Edit, tool_context: ToolContext) -> Effect:
+def _edit(action: Edit, tool_context: ToolContext) -> ToolEffect:
     before = tool_context.workspace.read_file(action.path)
     try:
         done = replace_text(
@@ -159,7 +159,7 @@ def _edit(action: Edit, tool_context: ToolContext) -> Effect:
         )
     except EditRefused as refusal:
         terse = tool_context.scaffold.terse
-        return Effect(
+        return ToolEffect(
             _refused(str(refusal) if terse else f"{action.path}: {refusal}. {refusal.hint}".rstrip(". "))
         )
     after = _encode(done.text)
@@ -170,7 +170,7 @@ def _edit(action: Edit, tool_context: ToolContext) -> Effect:
     return replace(effect, observation=effect.observation.model_copy(update={"tolerant": done.tolerant}))
 
 
-def _write(action: Write, tool_context: ToolContext) -> Effect:
+def _write(action: Write, tool_context: ToolContext) -> ToolEffect:
     after = _encode(action.content)
     try:
         before: bytes | None = tool_context.workspace.read_file(action.path)
@@ -187,7 +187,7 @@ def _write(action: Write, tool_context: ToolContext) -> Effect:
             f"{action.path} has {len(before)} bytes and would have {len(after)}. Change a part of it with <edit>, or "
             f'say that this is meant: <write path="{action.path}" confirm="shrink">'
         )
-        return Effect(refused, (Guard.SHRINKING_WRITE,))
+        return ToolEffect(refused, (Guard.SHRINKING_WRITE,))
     tool_context.workspace.write_file(action.path, after)
     said = "ok" if tool_context.scaffold.terse else f"wrote {action.path}, {len(after)} bytes"
     return _with_syntax_check(said, action.path, before, after, tool_context.scaffold)
@@ -195,13 +195,13 @@ def _write(action: Write, tool_context: ToolContext) -> Effect:
 
 def _with_syntax_check(
     said: str, path: str, before: bytes | None, after: bytes, scaffold: Scaffold
-) -> Effect:
+) -> ToolEffect:
     """Say at once when a Python file that compiled (or is new) does not compile any more."""
     broken = syntax_error(path, after) if scaffold.guards.check_python else None
     if broken is None or (before is not None and syntax_error(path, before) is not None):
-        return Effect(Observation(kind=ObservationKind.OK, text=said))
+        return ToolEffect(Observation(kind=ObservationKind.OK, text=said))
     text = f"{said}\nwarning: {path} no longer compiles: {broken}"
-    return Effect(Observation(kind=ObservationKind.OK, text=text), (Guard.BROKEN_PYTHON,))
+    return ToolEffect(Observation(kind=ObservationKind.OK, text=text), (Guard.BROKEN_PYTHON,))
 
 
 def syntax_error(path: str, source: bytes) -> str | None:

@@ -22,7 +22,7 @@ from random import Random, SystemRandom
 from looper.bench.canaries import WORDS, Module
 from looper.bench.official import PARSERS, pytest_log_with_xpass
 from looper.bench.runners import (
-    Place,
+    TestPlace,
     beside,
     files_of,
     invocation,
@@ -63,19 +63,19 @@ Seen = dict[str, list[TestOutcome]]
 class Canary:
     """Two tests in a module of their own, and what their ends tell."""
 
-    copy: Place
+    copy: TestPlace
     source: bytes
     same: str
     """Name of the test that must end as its original; of one without an original: that must pass."""
     changed: str
     """Name of the test that must fail where the other passes."""
-    original: Place | None = None
+    original: TestPlace | None = None
     before: bool = False
     """Whether it runs before the tests, or after them."""
     among: bool = False
     """As of `canaries.MutatedTests`."""
 
-    def holds(self, entry: "Entry") -> bool:
+    def holds(self, entry: "ReportedTest") -> bool:
         return entry.where == self.copy.where
 
     def told(self, report: "Report", strict: bool) -> tuple[tuple[str, ...], bool]:
@@ -109,7 +109,7 @@ class Canary:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReportedTest:
     """One test as its runner reported it."""
 
     outcome: TestOutcome
@@ -122,7 +122,7 @@ class Entry:
 class Report:
     """What the runner of one test run said."""
 
-    tests: list[Entry] = field(default_factory=list)
+    tests: list[ReportedTest] = field(default_factory=list)
     started: bool = False
     finished: int | None = None
     """Exit status that the runner announced; None where it never came to its end."""
@@ -391,7 +391,7 @@ def _canaries(
 def _copies(
     task: Task,
     module: Module,
-    place: Place,
+    place: TestPlace,
     root: Path,
     taken: set[str],
     random: Random,
@@ -424,7 +424,7 @@ def _parsed(source: bytes) -> Module | None:
         return None
 
 
-def _free(at: Callable[[str], Place], root: Path, taken: set[str], random: Random) -> Place:
+def _free(at: Callable[[str], TestPlace], root: Path, taken: set[str], random: Random) -> TestPlace:
     """A place for a copy where nothing is: no file, and nothing else that a patch may have put there."""
     words = chain(random.sample(WORDS, len(WORDS)), (f"part_{number}" for number in count(1)))
     return next(
@@ -484,7 +484,7 @@ def _enter(report: Report, apart: bool, kind: str, *words: str) -> None:
     if kind == "begun":
         report.started = True
     elif kind == "test":
-        report.tests.append(Entry(TestOutcome(words[0]), words[1], words[2], words[3:]))
+        report.tests.append(ReportedTest(TestOutcome(words[0]), words[1], words[2], words[3:]))
     elif kind == "error":
         report.failure = words[0]
     elif kind == "tampered":
@@ -553,10 +553,10 @@ class _DeclaredOutcomes:
     def __init__(self, task: Task, pristine: dict[str, bytes]) -> None:
         self._task, self._pristine = task, pristine
 
-    def believed(self, entries: list[Entry]) -> Seen:
+    def believed(self, entries: list[ReportedTest]) -> Seen:
         """Outcomes by id. An expected failure that the source does not call for is a failure; a skip that it does not call for
         is no reason to pass over a test that shares its id with others."""
-        by_id: dict[str, list[Entry]] = {}
+        by_id: dict[str, list[ReportedTest]] = {}
         for entry in entries:
             for name in entry.ids:
                 by_id.setdefault(name, []).append(entry)
@@ -564,14 +564,14 @@ class _DeclaredOutcomes:
             name: [self._of(entry, alone=len(found) == 1) for entry in found] for name, found in by_id.items()
         }
 
-    def _of(self, entry: Entry, *, alone: bool) -> TestOutcome:
+    def _of(self, entry: ReportedTest, *, alone: bool) -> TestOutcome:
         if entry.outcome is TestOutcome.XFAILED and not self._says(entry, _XFAIL):
             return TestOutcome.FAILED
         if entry.outcome is TestOutcome.SKIPPED and not alone and not self._says(entry, _SKIP):
             return TestOutcome.MISSING
         return entry.outcome
 
-    def _says(self, entry: Entry, pattern: re.Pattern[str]) -> bool:
+    def _says(self, entry: ReportedTest, pattern: re.Pattern[str]) -> bool:
         path = entry.where
         if self._task.runner is Runner.DJANGO:
             path = f"tests/{path.replace('.', '/')}.py"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from looper.cli.wiring import sources, versions
 from looper.errors import BadInput
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from looper.evolution.promotion import Promoter
 from looper.evolution.search import FILE, settings_of
 from looper.experiment.plans import scaffold_of
@@ -26,7 +26,7 @@ def promoter_in(folder: Path) -> Promoter:
     if not (folder / "repository").is_dir():
         raise BadInput(f"There is no campaign in {folder}. Begin one: looper evolve run --folder {folder}")
     return Promoter(
-        Ledger(folder / "ledger"),
+        EventLog(folder / "ledger"),
         sources(folder / "repository"),
         versions(folder / "versions"),
         BRANCH,
@@ -46,7 +46,7 @@ def _why_not(version: Path) -> str:
     return ""
 
 
-def ledger_in(folder: Path, repo: Path | None) -> Ledger:
+def ledger_in(folder: Path, repo: Path | None) -> EventLog:
     """Of a repository, or of a campaign with the embedded agent. Raises BadInput where nothing has begun."""
     if repo is None:
         return promoter_in(folder).ledger
@@ -56,10 +56,10 @@ def ledger_in(folder: Path, repo: Path | None) -> Ledger:
         raise BadInput(
             f"Nothing has evolved in {repo} yet. Begin: looper evolve spawn program.md --repo {repo}"
         )
-    return Ledger(place)
+    return EventLog(place)
 
 
-def status(ledger: Ledger, *, as_json: bool) -> Iterator[str]:
+def status(ledger: EventLog, *, as_json: bool) -> Iterator[str]:
     """How far a campaign is."""
     state = ledger.state()
     if as_json:
@@ -74,11 +74,11 @@ def status(ledger: Ledger, *, as_json: bool) -> Iterator[str]:
     yield from tree_lines(state)
 
 
-def tree(ledger: Ledger) -> Iterator[str]:
+def tree(ledger: EventLog) -> Iterator[str]:
     return tree_lines(ledger.state())
 
 
-def event_lines(ledger: Ledger, *, follow: bool) -> Iterator[str]:
+def event_lines(ledger: EventLog, *, follow: bool) -> Iterator[str]:
     """What happened, as JSON; with `follow` without end."""
     told = 0
     while True:

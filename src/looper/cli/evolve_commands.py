@@ -164,14 +164,14 @@ def spawn(
 
     from looper.cli.repository_steps import spawn
     from looper.errors import BadInput
-    from looper.records.generation import Source
+    from looper.records.generation import Origin
 
     if str(program) != "-" and not program.is_file():
         raise BadInput(
             f"There is no contract {program}. Write one, or let it be proposed: looper evolve reflect > {program}"
         )
     text = sys.stdin.read() if str(program) == "-" else program.read_text("utf-8", "replace")
-    source = Source.USER if user else Source.CLI
+    source = Origin.USER if user else Origin.CLI
     _told(spawn(_opened(repo, setting), text, request or secrets.token_hex(8), source, detach=detach))
 
 

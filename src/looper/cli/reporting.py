@@ -5,7 +5,7 @@ from pathlib import Path
 
 from looper.cli.plans import experiments_folders
 from looper.cli.settings import Settings
-from looper.cli.verifying import Signed, Verifier, sign_seals, signed_at
+from looper.cli.verifying import SignedSeals, Verifier, sign_seals, signed_at
 from looper.cli.wiring import code_version
 from looper.errors import BadInput, NotAsRecorded
 from looper.journal import replace_file
@@ -151,7 +151,7 @@ def _not_written(
             yield f"{page_of(name, file)}: there is no block of {name}"
 
 
-def _gone(signed: Signed | None, wanted: Sequence[str], runs: Sequence[RunView]) -> list[str]:
+def _gone(signed: SignedSeals | None, wanted: Sequence[str], runs: Sequence[RunView]) -> list[str]:
     """Runs that were signed and are not here."""
     here = {run.folder.name for run in runs}
     return [

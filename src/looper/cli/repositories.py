@@ -17,7 +17,7 @@ from looper.errors import BadInput
 from looper.evolution.budget import Account, Allowance, Metered
 from looper.evolution.contract import Contracts
 from looper.evolution.gates import Scope
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from looper.experiment.plans import parse_model
 from looper.journal import replace_file
 from looper.protocols import ChatModel
@@ -38,7 +38,7 @@ class OpenRepository:
     looper: Settings
     chosen: Mapping[str, Any]
     """On the command line, so that the process of a lab is told too."""
-    ledger: Ledger
+    ledger: EventLog
     contracts: Contracts
     say: Say
 
@@ -64,7 +64,7 @@ def opened(root: Path, chosen: Mapping[str, Any], looper: Settings, say: Say) ->
         replace_file(ignored, b"*\n")
     found = evolve_settings(root, chosen)
     return OpenRepository(
-        root, folder, found, looper, chosen, Ledger(folder / "ledger"), Contracts(folder / "contracts"), say
+        root, folder, found, looper, chosen, EventLog(folder / "ledger"), Contracts(folder / "contracts"), say
     )
 
 

@@ -27,7 +27,7 @@ from looper.evolution.canaries import Canary, missed
 from looper.evolution.contract import parse_contract
 from looper.evolution.costs import Spending
 from looper.evolution.gates import frozen
-from looper.evolution.judge import SUITE, Bench, Candidate, Found, run_in, said_of
+from looper.evolution.judge import SUITE, Candidate, CandidateBench, Found, run_in, said_of
 from looper.evolution.judging import Gatekeeper, gate_name
 from looper.evolution.promotion import Promoter
 from looper.evolution.review import review, verdict
@@ -110,11 +110,15 @@ def why_not_started(found: OpenRepository, sandbox: Sandbox, environment: Enviro
     return "" if done.exit_code == 0 else f"`{found.settings.start}`: {said_of(done)}"
 
 
-def bench_of(found: OpenRepository, verifier_context: VerifierContext, environment: Environment) -> Bench:
-    return Bench(sources(found.root), found.root.name, environment, verifier_context, found.settings.tests)
+def bench_of(
+    found: OpenRepository, verifier_context: VerifierContext, environment: Environment
+) -> CandidateBench:
+    return CandidateBench(
+        sources(found.root), found.root.name, environment, verifier_context, found.settings.tests
+    )
 
 
-def running_gates(found: OpenRepository, bench: Bench) -> tuple[Callable[[Candidate], Found], ...]:
+def running_gates(found: OpenRepository, bench: CandidateBench) -> tuple[Callable[[Candidate], Found], ...]:
     """Those that run a candidate."""
     return (bench.tests_gate, bench.contract_gate) if found.settings.tests else (bench.contract_gate,)
 

@@ -36,7 +36,7 @@ from looper.evolution.state import Generation, NotAllowed
 from looper.journal import RunLock
 from looper.protocols import ChatRequest
 from looper.records.gate import BenchmarkRule, GateResult
-from looper.records.generation import Begun, Contract, Phase, Role, Source
+from looper.records.generation import Begun, Contract, Origin, Phase, Role
 from looper.records.task import Task
 
 KINDS = {
@@ -90,7 +90,7 @@ def prime_of(found: OpenRepository, lookback: int | None = None) -> Prime:
     )
 
 
-def spawn(found: OpenRepository, text: str, request: str, source: Source, *, detach: bool) -> Generation:
+def spawn(found: OpenRepository, text: str, request: str, source: Origin, *, detach: bool) -> Generation:
     """A generation from a contract, worked on until it is reported, or begun where it is detached. Raises what ended it."""
     contract = parse_contract(text, found.settings.allowed)
     model_of(found, Role.LAB, 0).close()

@@ -18,7 +18,7 @@ from looper.evolution.lab import STEPS
 from looper.evolution.state import Generation, NotAllowed, State
 from looper.journal import read_stream
 from looper.protocols import Sources
-from looper.records.generation import Event, Phase, Role, Source
+from looper.records.generation import Event, Origin, Phase, Role
 from looper.records.trajectory import Step
 from looper.serve.evolving import LabStatus
 from looper.views.evolution import report_lines, tree_lines
@@ -61,7 +61,7 @@ def lab_status(one: Generation, folder: Path) -> LabStatus:
     )
 
 
-class Embedded:
+class EmbeddedCampaign:
     """The embedded agent's campaign: looked at, promoted by hand, rolled back; nothing is asked of a model."""
 
     def __init__(self, folder: Path) -> None:
@@ -85,7 +85,7 @@ class Embedded:
     def lab(self, one: Generation) -> LabStatus:
         return lab_status(one, self._folder)
 
-    def spawn(self, text: str, parent: int | None, source: Source, request: str) -> Generation:
+    def spawn(self, text: str, parent: int | None, source: Origin, request: str) -> Generation:
         raise NotAllowed(NO_CHAT)
 
     def promote(self, number: int, candidate_hash: str) -> Generation:
@@ -109,7 +109,7 @@ class Embedded:
 
 
 @dataclass
-class Repository:
+class RepositoryCampaign:
     """A repository that evolves, with its prime to talk to."""
 
     opened: OpenRepository
@@ -134,7 +134,7 @@ class Repository:
     def lab(self, one: Generation) -> LabStatus:
         return lab_status(one, self.opened.folder)
 
-    def spawn(self, text: str, parent: int | None, source: Source, request: str) -> Generation:
+    def spawn(self, text: str, parent: int | None, source: Origin, request: str) -> Generation:
         state = self.state()
         active = state.versions[-1].generation if state.versions else 0
         if parent not in (None, active):
@@ -183,7 +183,7 @@ class Repository:
                 lambda _: steps.proposed(self.opened, None)[1],
             ),
             "spawn": Tool(
-                "a contract", "begin a generation from a contract", lambda text: self._spawn(text, Source.CLI)
+                "a contract", "begin a generation from a contract", lambda text: self._spawn(text, Origin.CLI)
             ),
             "build": Tool(
                 "one sentence",
@@ -210,7 +210,7 @@ class Repository:
     def _tree(self) -> str:
         return "\n".join(tree_lines(self.state()))
 
-    def _spawn(self, text: str, source: Source) -> str:
+    def _spawn(self, text: str, source: Origin) -> str:
         return _said(self.spawn(text, None, source, secrets.token_hex(8)))
 
     def _build(self, sentence: str) -> str:
@@ -219,7 +219,7 @@ class Repository:
             raise BadInput("Say in one sentence what is to be built.")
         title = wanted if len(wanted) <= 60 else f"{wanted[:59]}…"
         text = f"# Task: {title}\n\n## Objective\n{wanted}\n\n## Acceptance Criteria\n- {wanted}\n"
-        return self._spawn(text, Source.USER)
+        return self._spawn(text, Origin.USER)
 
     def _promote(self, wanted: int) -> str:
         # What was judged is what is promoted: the hash is the ledger's.

@@ -14,7 +14,7 @@ import httpx
 from looper.bench.validate import shipped
 from looper.cli.adapters import card_reader
 from looper.cli.repositories import opened
-from looper.cli.served import Embedded, Repository
+from looper.cli.served import EmbeddedCampaign, RepositoryCampaign
 from looper.cli.settings import Settings
 from looper.cli.wiring import examine
 from looper.errors import BadInput
@@ -23,8 +23,8 @@ from looper.records.eligibility import Validation
 from looper.serve.app import application
 from looper.serve.audit_log import AuditLog
 from looper.serve.authenticator import Authenticator, loopback_origins
-from looper.serve.evolving import Evolving
-from looper.serve.pages import Finding, PageContext
+from looper.serve.evolving import CampaignView
+from looper.serve.pages import DoctorCheck, PageContext
 from looper.serve.server import bound, server_of
 from looper.views.live import Projection
 
@@ -62,7 +62,7 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
             card_reader(settings),
             lambda tasks: _eligible(tasks, settings),
             lambda: [
-                Finding(found.level, found.what, found.found, found.fix)
+                DoctorCheck(found.level, found.what, found.found, found.fix)
                 for found in examine("auto", settings)
             ],
         )
@@ -130,11 +130,11 @@ def _token_file(settings: Settings, port: int, token: str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _campaign(options: ServeOptions, settings: Settings, say: Callable[[str], None]) -> Evolving | None:
+def _campaign(options: ServeOptions, settings: Settings, say: Callable[[str], None]) -> CampaignView | None:
     if options.repo is not None:
-        return Repository(opened(options.repo, options.setting, settings, say))
+        return RepositoryCampaign(opened(options.repo, options.setting, settings, say))
     if (options.folder / "repository").is_dir():
-        return Embedded(options.folder.absolute())
+        return EmbeddedCampaign(options.folder.absolute())
     return None
 
 

@@ -21,7 +21,7 @@ from looper.views.web.page import look_at_page
 
 
 @dataclass(frozen=True)
-class Signed:
+class SignedSeals:
     """What was put elsewhere, by run."""
 
     place: Path
@@ -33,7 +33,7 @@ class Verifier:
     """Looks at runs, one after the other; what they share is had once."""
 
     settings: Settings
-    signed: Signed | None = None
+    signed: SignedSeals | None = None
 
     def look(self, run: RunView) -> tuple[list[str], list[str]]:
         """What does not fit, and what could not be looked at."""
@@ -65,14 +65,14 @@ class Verifier:
         )
 
 
-def signed_at(place: Path) -> Signed:
+def signed_at(place: Path) -> SignedSeals:
     """Raises BadInput where nothing was signed there."""
     found: dict[str, list[Signature]] = {}
     for one in signatures_in(texts_at(place)):
         found.setdefault(one.run, []).append(one)
     if not found:
         raise BadInput(f"{place} has no signature of a run. Put some there: looper report --sign {place}")
-    return Signed(place, found)
+    return SignedSeals(place, found)
 
 
 def sign_seals(settings: Settings, runs: Sequence[RunView], place: Path) -> Iterator[str]:

@@ -500,7 +500,7 @@ def machine_of(plan: Plan, settings: Settings, *, share: bool) -> Iterator[Calla
         yield stack.enter_context(metered()).joules
 
 
-def examine(sandbox: str, settings: Settings) -> list[doctor.Finding]:
+def examine(sandbox: str, settings: Settings) -> list[doctor.Check]:
     """Everything that a run needs of this machine, as it is found."""
     return doctor.examine(
         sandbox,

@@ -36,7 +36,7 @@ SLOW_MS = 0.2
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing that was looked at."""
 
     level: Level
@@ -58,9 +58,9 @@ def examine(
     needed_bytes: int,
     swe_data: str,
     mirrors: Path,
-) -> list[Finding]:
+) -> list[Check]:
     """`needed_bytes` of disk must be free to begin an attempt."""
-    looks: list[Callable[[], Iterator[Finding]]] = [
+    looks: list[Callable[[], Iterator[Check]]] = [
         _system,
         lambda: _sandbox(sandbox),
         lambda: _start(sandbox, state),
@@ -77,37 +77,37 @@ def examine(
     return [finding for look in looks for finding in look()]
 
 
-def _system() -> Iterator[Finding]:
+def _system() -> Iterator[Check]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
     found = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores, {memory} GiB"
-    yield Finding("ok", "system", found)
+    yield Check("ok", "system", found)
 
 
-def _sandbox(choice: str) -> Iterator[Finding]:
+def _sandbox(choice: str) -> Iterator[Check]:
     try:
         found = find_sandbox(choice)
     except LooperError as error:
-        yield Finding(
+        yield Check(
             "missing",
             "sandbox",
             str(error),
             "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap)",
         )
         return
-    yield Finding("ok", "sandbox", f"{found.name} holds")
+    yield Check("ok", "sandbox", f"{found.name} holds")
     if not found.loopback:
         without = (
             "a server on localhost cannot be reached inside, so a test that has one fails whatever the change"
         )
-        yield Finding("note", "sandbox loopback", without, "install bubblewrap")
+        yield Check("note", "sandbox loopback", without, "install bubblewrap")
     for name, make in candidates().items():
         try:
             proven(make)
         except LooperError as error:
-            yield Finding("note", f"sandbox {name}", str(error))
+            yield Check("note", f"sandbox {name}", str(error))
 
 
-def _start(choice: str, state: Path) -> Iterator[Finding]:
+def _start(choice: str, state: Path) -> Iterator[Check]:
     """Whether the embedded suite's tests can be run at all by the user whom commands run as."""
     try:
         sandbox = find_sandbox(choice)
@@ -115,54 +115,54 @@ def _start(choice: str, state: Path) -> Iterator[Finding]:
         place = shared_folder(state / "workspaces")
         must_reach(sandbox, str(environment.python), environment.readable, place)
     except LooperError as error:
-        yield Finding("missing", "tests' interpreter", str(error), "see above")
+        yield Check("missing", "tests' interpreter", str(error), "see above")
         return
-    yield Finding("ok", "tests' interpreter", f"{environment.python} starts in the sandbox")
+    yield Check("ok", "tests' interpreter", f"{environment.python} starts in the sandbox")
 
 
-def _git() -> Iterator[Finding]:
+def _git() -> Iterator[Check]:
     path = program("git")
     if path is None:
-        yield Finding("missing", "git", "not found", "apt-get install git, or xcode-select --install")
+        yield Check("missing", "git", "not found", "apt-get install git, or xcode-select --install")
         return
-    yield Finding(
+    yield Check(
         "ok", "git", subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
     )
 
 
-def _gnu_patch() -> Iterator[Finding]:
+def _gnu_patch() -> Iterator[Check]:
     for name in ("gpatch", "patch"):
         path = program(name)
         said = subprocess.run([path, "--version"], capture_output=True, text=True).stdout if path else ""
         if said.startswith("GNU patch"):
-            yield Finding("ok", "GNU patch", said.splitlines()[0])
+            yield Check("ok", "GNU patch", said.splitlines()[0])
             return
     found = "not found; patches that git does not take, and SWE-bench's third attempt may, get no verdict"
-    yield Finding("note", "GNU patch", found, "apt-get install patch, or brew install gpatch")
+    yield Check("note", "GNU patch", found, "apt-get install patch, or brew install gpatch")
 
 
-def _disk(folders: Mapping[str, Path], needed_bytes: int) -> Iterator[Finding]:
+def _disk(folders: Mapping[str, Path], needed_bytes: int) -> Iterator[Check]:
     for what, folder in folders.items():
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(there).free
         level: Level = "ok" if free >= needed_bytes else "missing"
         fix = "" if level == "ok" else f"make room; {needed_bytes >> 30} GiB are needed to begin an attempt"
-        yield Finding(level, f"disk for {what}", f"{free >> 30} GiB free at {folder}", fix)
+        yield Check(level, f"disk for {what}", f"{free >> 30} GiB free at {folder}", fix)
 
 
-def working_trees(workspaces: Path, memory: Path, slow_ms: float = SLOW_MS) -> Iterator[Finding]:
+def working_trees(workspaces: Path, memory: Path, slow_ms: float = SLOW_MS) -> Iterator[Check]:
     """What making and removing a file takes where working trees are made, beside a file system in memory."""
     there = next(parent for parent in (workspaces, *workspaces.parents) if parent.exists())
     try:
         here = _file_ms(there)
         if here < slow_ms or not memory.is_dir() or (quick := _file_ms(memory)) > here / 2:
-            yield Finding("ok", "working trees", f"{here:.2f} ms to make and remove a file at {workspaces}")
+            yield Check("ok", "working trees", f"{here:.2f} ms to make and remove a file at {workspaces}")
             return
     except OSError as error:
-        yield Finding("note", "working trees", f"{there} cannot be written to: {error.strerror}", "see above")
+        yield Check("note", "working trees", f"{there} cannot be written to: {error.strerror}", "see above")
         return
     found = f"{here:.2f} ms to make and remove a file at {workspaces}, {quick:.2f} ms in memory"
-    yield Finding(
+    yield Check(
         "note", "working trees", found, f"export LOOPER_WORKSPACES={memory}/looper, where memory is plenty"
     )
 
@@ -182,16 +182,16 @@ def _file_ms(folder: Path) -> float:
         return (time.perf_counter() - removing + written - begun) * 1000 / FILES
 
 
-def _mlx() -> Iterator[Finding]:
+def _mlx() -> Iterator[Check]:
     try:
-        yield Finding("ok", "mlx", f"mlx {metadata.version('mlx')}, mlx-lm {metadata.version('mlx-lm')}")
+        yield Check("ok", "mlx", f"mlx {metadata.version('mlx')}, mlx-lm {metadata.version('mlx-lm')}")
     except metadata.PackageNotFoundError:
-        yield Finding("missing", "mlx", "not installed", 'pip install "looper[mlx]"')
+        yield Check("missing", "mlx", "not installed", 'pip install "looper[mlx]"')
     weights = nano_folder() / "model.safetensors"
     if weights.exists():
-        yield Finding("ok", "embedded model", f"{weights.stat().st_size / 1e6:.1f} MB")
+        yield Check("ok", "embedded model", f"{weights.stat().st_size / 1e6:.1f} MB")
     else:
-        yield Finding(
+        yield Check(
             "missing",
             "embedded model",
             "its weights are not in the package",
@@ -199,37 +199,37 @@ def _mlx() -> Iterator[Finding]:
         )
 
 
-def _blas() -> Iterator[Finding]:
+def _blas() -> Iterator[Check]:
     if sys.platform != "linux":
         return
     library = find_openblas()
     if library is not None:
-        yield Finding("ok", "BLAS", f"MLX multiplies by {library.name} of SciPy")
+        yield Check("ok", "BLAS", f"MLX multiplies by {library.name} of SciPy")
     else:
         fix = "pip install --force-reinstall scipy, from a wheel"
-        yield Finding(
+        yield Check(
             "note", "BLAS", "this SciPy brings no OpenBLAS; MLX multiplies by its slow reference BLAS", fix
         )
 
 
-def _ollama() -> Iterator[Finding]:
+def _ollama() -> Iterator[Check]:
     server = Server(f"Ollama at {DEFAULT_URL}", DEFAULT_URL, {}, HOW_TO_START, Timeouts())
     try:
         with server.typed_faults():
             listed, _ = server.get("/api/tags", total_s=1.0)
             models = [one_line(str(entry["name"])) for entry in listed["models"] or []]
     except ModelError:
-        yield Finding(
+        yield Check(
             "note",
             "Ollama",
             f"nothing answers at {DEFAULT_URL}",
             "ollama serve; not needed for --profile micro",
         )
         return
-    yield Finding("ok", "Ollama", f"{len(models)} models at {DEFAULT_URL}")
+    yield Check("ok", "Ollama", f"{len(models)} models at {DEFAULT_URL}")
     for model in models:
         context = _ollama_context(server, model)
-        yield Finding(
+        yield Check(
             "ok",
             f"Ollama model {model}",
             f"context up to {context} tokens; Looper sets it with every request",
@@ -253,30 +253,30 @@ def _ollama_context(server: Server, name: str) -> str:
     return str(lengths[0]) if lengths else "unknown"
 
 
-def _interpreters(place: Path) -> Iterator[Finding]:
+def _interpreters(place: Path) -> Iterator[Check]:
     for version in ("3.6", "3.8"):
         try:
             found = find_interpreter(version, place)
         except LooperError as error:
-            yield Finding("note", f"Python {version}", str(error))
+            yield Check("note", f"Python {version}", str(error))
             continue
         if found is not None:
-            yield Finding("ok", f"Python {version}", f"{found} (for django tasks)")
+            yield Check("ok", f"Python {version}", f"{found} (for django tasks)")
         else:
             said = "not found; django tasks of SWE-Bench-CL need it"
-            yield Finding("note", f"Python {version}", said, how_to_get(version).removesuffix("."))
+            yield Check("note", f"Python {version}", said, how_to_get(version).removesuffix("."))
 
 
-def _swe(data: str, folder: Path) -> Iterator[Finding]:
+def _swe(data: str, folder: Path) -> Iterator[Check]:
     if not data:
-        yield Finding(
+        yield Check(
             "note", "SWE-Bench-CL", "not configured", "set LOOPER_SWE_DATA to its JSONL file or hub:NAME"
         )
     else:
         mirrors = sorted(path.name for path in folder.glob("*.git"))
         exists = data.startswith("hub:") or Path(data).is_file()
         found = f"{data}{'' if exists else ' does not exist'}, mirrors: {', '.join(mirrors) or 'none'}"
-        yield Finding(
+        yield Check(
             "ok" if exists and mirrors else "note",
             "SWE-Bench-CL",
             found,

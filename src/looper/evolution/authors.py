@@ -15,8 +15,8 @@ from looper.errors import (
     ModelUnpaid,
 )
 from looper.evolution.cycle import cause_of
-from looper.evolution.lab import STEPS, Lab, Work, work
-from looper.evolution.ledger import Ledger
+from looper.evolution.lab import STEPS, Lab, LabResult, work
+from looper.evolution.ledger import EventLog
 from looper.evolution.moves import move, reported
 from looper.evolution.state import Generation
 from looper.journal import RunLock, holder_of
@@ -58,7 +58,7 @@ def running(root: Path, number: int) -> int | None:
 class LabAuthor:
     """Lets a lab do the work, waits for it, and takes one up again that was left running."""
 
-    ledger: Ledger
+    ledger: EventLog
     folder: Path
     start: Callable[[int], Process]
     longest_s: float
@@ -91,7 +91,7 @@ class LabAuthor:
 
 
 def in_lab(
-    ledger: Ledger,
+    ledger: EventLog,
     sources: Sources,
     branch: str,
     root: Path,
@@ -118,7 +118,7 @@ def in_lab(
         lock.close()
 
 
-def _worked(folder: Path, found: Generation, make: Callable[[str], tuple[Lab, Task]], seed: int) -> Work:
+def _worked(folder: Path, found: Generation, make: Callable[[str], tuple[Lab, Task]], seed: int) -> LabResult:
     while True:
         lab, task = make(found.base_commit)
         try:
@@ -131,7 +131,7 @@ def _worked(folder: Path, found: Generation, make: Callable[[str], tuple[Lab, Ta
             lab.workspace.close()
 
 
-def _snapshot(ledger: Ledger, sources: Sources, found: Generation, done: Work) -> Generation:
+def _snapshot(ledger: EventLog, sources: Sources, found: Generation, done: LabResult) -> Generation:
     """The candidate as a commit, whatever ended the work; where it is not to be judged, why."""
     ledger.record(lambda now: done.reported)
     said = f"generation {found.number}: {found.title}"
@@ -145,7 +145,7 @@ def _snapshot(ledger: Ledger, sources: Sources, found: Generation, done: Work) -
     except GitRefused as error:
         # Git refuses what would leave the tree.
         commit, cause = found.base_commit, Cause.UNSAFE_TREE
-        done = Work(done.patch, (*done.flagged, str(error)), done.reported)
+        done = LabResult(done.patch, (*done.flagged, str(error)), done.reported)
     found = reported(ledger, sources, found, found.base_commit, commit)
     if cause is Cause.NONE:
         return found

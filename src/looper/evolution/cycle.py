@@ -20,7 +20,7 @@ from looper.evolution.promotion import Promoter
 from looper.evolution.reflect import ProposalInvalid
 from looper.evolution.review import ReviewFailed
 from looper.evolution.state import Generation, State
-from looper.records.generation import CanariesChecked, Cause, Paused, Phase, Proposed, Source, Stopped
+from looper.records.generation import CanariesChecked, Cause, Origin, Paused, Phase, Proposed, Stopped
 
 ALARM = 3
 """Equal failures in a row that end a campaign."""
@@ -36,7 +36,7 @@ class Proposal:
     title: str
     text: str
     """Of its contract."""
-    source: Source
+    source: Origin
     request: str
     """Asking twice with the same is asking once."""
     parent: int
@@ -205,7 +205,7 @@ def _invalid(campaign: Campaign, error: ProposalInvalid) -> None:
     number = state.next_number
     campaign.say(f"generation {number}: {error}")
     parent = state.versions[-1].generation if state.versions else 0
-    proposal = Proposal("no contract", str(error), Source.REFLECT, f"invalid proposal {number}", parent)
+    proposal = Proposal("no contract", str(error), Origin.REFLECT, f"invalid proposal {number}", parent)
     move(
         ledger,
         admitted(campaign, proposal),

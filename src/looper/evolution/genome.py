@@ -28,7 +28,7 @@ from pydantic import ValidationError
 
 from looper.errors import BadInput
 from looper.records.base import content_hash
-from looper.records.genome import Entry, Mutation, Reproduction, Vector
+from looper.records.genome import EntryPoint, Mutation, Reproduction, Vector
 from looper.records.text import bare_lines, whole_lines
 
 REQUIRED = ("Purpose", "Prompt")
@@ -48,7 +48,7 @@ class Genome:
     text: str
     sections: Mapping[str, str]
     frozen: Mapping[str, str]
-    entry: Entry
+    entry: EntryPoint
     vectors: tuple[Vector, ...]
     """Public ones."""
 
@@ -92,9 +92,9 @@ def parse_genome(text: str) -> Genome:
     if opened != len(_FROZEN.findall(text)):
         problems.append("a frozen block is not closed: <!-- END NAME -->")
     blocks = {name: content for _, name, content in _BLOCK.findall(text)}
-    entry, vectors = Entry(run=""), tuple[Vector, ...]()
+    entry, vectors = EntryPoint(run=""), tuple[Vector, ...]()
     try:
-        entry = Entry.model_validate(tomllib.loads(blocks.get("entry", "")))
+        entry = EntryPoint.model_validate(tomllib.loads(blocks.get("entry", "")))
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         problems.append(f"its block ```toml entry cannot be used: {_first(error)}")
     try:

@@ -37,7 +37,7 @@ Gate = Callable[[Candidate], Found]
 
 
 @dataclass(frozen=True)
-class Bench:
+class CandidateBench:
     """Where candidates of one repository are run."""
 
     sources: Sources

@@ -8,12 +8,12 @@ from looper.evolution.benchmark import AlphaAccount, Lane, benchmarked
 from looper.evolution.costs import Costs, cost_verdict
 from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
 from looper.evolution.judge import Candidate, Found, Gate
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from looper.evolution.moves import move, ref_of
 from looper.evolution.state import Generation
 from looper.protocols import Sources
 from looper.records.gate import Benchmarked, BenchmarkRule, GateOutcome, GateResult
-from looper.records.generation import Cause, Challenged, Contract, Happened, Judged, Phase
+from looper.records.generation import Cause, Challenged, Contract, GateJudged, Happened, Phase
 
 JUDGE = "2"
 """Version of the gates and their order; part of every decision."""
@@ -27,7 +27,7 @@ _PHASES = {GateOutcome.FAIL: Phase.REJECTED, GateOutcome.UNDECIDED: Phase.INCONC
 class Gatekeeper:
     """Every gate of a campaign, fixed before its first candidate."""
 
-    ledger: Ledger
+    ledger: EventLog
     sources: Sources
     scope: Scope
     gates: tuple[Gate, ...]
@@ -59,7 +59,7 @@ class Gatekeeper:
             if (name := gate_name(gate)) in known:
                 continue
             result, cause = self._ask(gate, name, found, candidate)
-            self._record(Judged(generation=found.number, found=result))
+            self._record(GateJudged(generation=found.number, found=result))
             self.say(f"generation {found.number}: {name}: {result.outcome.value}: {result.evidence}")
             if result.outcome is not GateOutcome.PASS:
                 return self._decided(found, _PHASES[result.outcome], f"{name}: {result.evidence}", cause)
@@ -86,7 +86,7 @@ class Gatekeeper:
                 evidence=f"{type(error).__name__}: {error}",
                 candidate_hash=found.candidate_hash,
             )
-            self._record(Judged(generation=found.number, found=broken))
+            self._record(GateJudged(generation=found.number, found=broken))
             if isinstance(error, LooperError):
                 raise
             raise VerifierBroken(f"The {name} gate broke: {type(error).__name__}: {error}") from error
@@ -127,7 +127,7 @@ class Gatekeeper:
         candidate, parent = costs(LANES[0], found.candidate_commit, found.base_commit)
         outcome, said = cost_verdict(candidate, parent, self.dearest)
         result = GateResult(gate="cost", outcome=outcome, evidence=said, candidate_hash=found.candidate_hash)
-        self._record(Judged(generation=found.number, found=result))
+        self._record(GateJudged(generation=found.number, found=result))
         self.say(f"generation {found.number}: cost: {outcome.value}: {said}")
         return outcome, said
 

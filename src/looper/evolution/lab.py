@@ -47,7 +47,7 @@ class Lab:
 
 
 @dataclass(frozen=True)
-class Work:
+class LabResult:
     """What came of it."""
 
     patch: str
@@ -82,7 +82,7 @@ def scaffold_of_labs(allowed: tuple[str, ...]) -> Scaffold:
     )
 
 
-def work(lab: Lab, number: int, attempt: int, seed: int, task: Task) -> Work:
+def work(lab: Lab, number: int, attempt: int, seed: int, task: Task) -> LabResult:
     """To the end of the rollout, whatever ends it: what was done by then is kept. Raises what the world does wrong, and Cancelled."""
     recorded = [step for step in read_stream(lab.folder, STEPS, Step) if step.attempt == attempt]
     stream = Stream(lab.folder, STEPS, Step)
@@ -119,7 +119,7 @@ def work(lab: Lab, number: int, attempt: int, seed: int, task: Task) -> Work:
         patch, flagged = lab.workspace.patch()
     except TreeUnreadable:
         patch, flagged, stop = "", (), StopReason.UNUSABLE.value
-    return Work(patch, flagged, _report(number, stop, steps, patch))
+    return LabResult(patch, flagged, _report(number, stop, steps, patch))
 
 
 def _report(number: int, stop: str, steps: list[Step], patch: str) -> Reported:

@@ -15,7 +15,7 @@ WAIT_S = 30.0
 NAME = "events"
 
 
-class Ledger:
+class EventLog:
     """The events of one repository. Several processes may write; each event is decided on what all others have written."""
 
     def __init__(self, folder: Path) -> None:

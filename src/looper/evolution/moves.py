@@ -1,13 +1,13 @@
 """One generation from one phase to the next, as an event."""
 
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from looper.evolution.state import Generation
 from looper.protocols import Sources
 from looper.records.generation import Cause, Moved, Phase
 
 
 def move(
-    ledger: Ledger,
+    ledger: EventLog,
     found: Generation,
     after: Phase,
     *,
@@ -41,7 +41,7 @@ def ref_of(number: int) -> str:
     return f"refs/heads/evolve/gen-{number}"
 
 
-def reported(ledger: Ledger, sources: Sources, found: Generation, base: str, commit: str) -> Generation:
+def reported(ledger: EventLog, sources: Sources, found: Generation, base: str, commit: str) -> Generation:
     """A running generation with its candidate pinned; a process that was killed here has made the very same commit."""
     ref = ref_of(found.number)
     sources.move(ref, commit, sources.at(ref))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from looper.errors import MergeConflict, RefMoved
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from looper.evolution.state import Generation, NotAllowed, State
 from looper.protocols import Sources, Versions
 from looper.records.generation import (
@@ -32,7 +32,7 @@ class _BegunElsewhere(Exception):
 class Promoter:
     """What promotion works with."""
 
-    ledger: Ledger
+    ledger: EventLog
     sources: Sources
     versions: Versions
     branch: str

@@ -9,7 +9,7 @@ from looper.evolution.reflect import Reflection, reflect
 from looper.evolution.state import State
 from looper.protocols import ChatModel
 from looper.records.base import content_hash
-from looper.records.generation import Contract, Source
+from looper.records.generation import Contract, Origin
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Prime:
         contract, text = self.contract(state)
         parent = state.versions[-1].generation if state.versions else 0
         request = f"reflect {state.next_number} {content_hash(text)[:12]}"
-        return Proposal(contract.title, text, Source.REFLECT, request, parent)
+        return Proposal(contract.title, text, Origin.REFLECT, request, parent)
 
     def contract(self, state: State) -> tuple[Contract, str]:
         """Raises ProposalInvalid, BudgetSpent, and what the model raises."""

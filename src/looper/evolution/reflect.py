@@ -11,7 +11,7 @@ from looper.evolution.state import Generation, State
 from looper.protocols import ChatModel
 from looper.records.base import content_hash
 from looper.records.gate import Benchmarked, GateOutcome
-from looper.records.generation import Contract, Phase, Source
+from looper.records.generation import Contract, Origin, Phase
 
 OUTPUT_TOKENS = 3_000
 SOURCE_CHARS = 120_000
@@ -182,7 +182,7 @@ def lessons(state: State) -> Iterator[str]:
 
 def _friction(state: State) -> str:
     """What became of the tasks that users asked for."""
-    wanted = [found for found in state.generations.values() if found.source is Source.USER and found.verdict]
+    wanted = [found for found in state.generations.values() if found.source is Origin.USER and found.verdict]
     if not wanted:
         return ""
     good = sum(found.phase is Phase.PROMOTED for found in wanted)

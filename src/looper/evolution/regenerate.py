@@ -20,7 +20,7 @@ from looper.evolution.rig import Rig, artifact_hash, inside, read_files, rigged
 from looper.journal import Stream, read_stream, replace_file
 from looper.protocols import ChatModel, ChatRequest, Message
 from looper.records.base import content_hash
-from looper.records.genome import Birth, Diagnostics, Failure, Manifest, Mode, Mutation, Rigged, Stage
+from looper.records.genome import Birth, Diagnostics, Failure, Manifest, Mode, Mutation, Rigged, RigStage
 from looper.records.text import estimated_tokens, whole_lines
 from looper.untrusted import remove_tree
 
@@ -192,7 +192,7 @@ def _born(of: Regeneration, writer: Writer, number: int, retry: int, found: Sequ
                 update={
                     **calls.tokens(),
                     "rigged": Rigged(
-                        viable=False, failed=Stage.PARSE, checks={}, passed={}, diagnostics=diagnostics
+                        viable=False, failed=RigStage.PARSE, checks={}, passed={}, diagnostics=diagnostics
                     ),
                 }
             )
@@ -270,7 +270,7 @@ class _Calls:
                     ("user", f"{problem}. Answer with the files alone, marked with {self.mark}."),
                 ]
         failure = Failure(test="files", error=problem[:500])
-        return None, Diagnostics(stage=Stage.PARSE, summary=problem, failures=(failure,))
+        return None, Diagnostics(stage=RigStage.PARSE, summary=problem, failures=(failure,))
 
     def _reply(self, messages: tuple[Message, ...]) -> str:
         model, budget = self.writer.model, self.writer.budget

@@ -12,17 +12,17 @@ from looper.errors import NOT_PYTHON, BadInput, FileRefused
 from looper.evolution.genome import Acceptance, Genome
 from looper.protocols import Command, CommandResult, Environment, Sandbox
 from looper.records.base import content_hash
-from looper.records.genome import Diagnostics, Entry, Failure, Manifest, Rigged, Stage, Vector
+from looper.records.genome import Diagnostics, EntryPoint, Failure, Manifest, Rigged, RigStage, Vector
 from looper.untrusted import read_untrusted
 
 SECONDS = {
-    Stage.BUILD: 300.0,
-    Stage.TESTS: 120.0,
-    Stage.IMPORT: 30.0,
-    Stage.START: 30.0,
-    Stage.PUBLIC: 10.0,
-    Stage.ACCEPTANCE: 10.0,
-    Stage.REPRODUCTION: 60.0,
+    RigStage.BUILD: 300.0,
+    RigStage.TESTS: 120.0,
+    RigStage.IMPORT: 30.0,
+    RigStage.START: 30.0,
+    RigStage.PUBLIC: 10.0,
+    RigStage.ACCEPTANCE: 10.0,
+    RigStage.REPRODUCTION: 60.0,
 }
 TAIL_LINES = 100
 FILE_BYTES = 16 << 20
@@ -63,8 +63,8 @@ def rigged(
     rig: Rig, folder: Path, manifest: Manifest, genome: Genome, acceptance: Acceptance, parent: Path | None
 ) -> Rigged:
     """What the rig says of the program in `folder`. Raises InfrastructureError where it could not look, which is no verdict."""
-    checks: dict[Stage, str] = {}
-    passed: dict[Stage, int] = {}
+    checks: dict[RigStage, str] = {}
+    passed: dict[RigStage, int] = {}
     diagnostics: Diagnostics | None = None
     try:
         for stage, look in _stages(rig, folder, manifest, genome, acceptance):
@@ -93,19 +93,19 @@ Look = Callable[[], tuple[int | None, str]]
 
 def _stages(
     rig: Rig, folder: Path, manifest: Manifest, genome: Genome, acceptance: Acceptance
-) -> Iterator[tuple[Stage, Look]]:
+) -> Iterator[tuple[RigStage, Look]]:
     entry = genome.entry
     bare, rig = rig, replace(rig, before=entry.build)
-    yield Stage.MANIFEST, lambda: _manifest(folder, manifest, genome)
-    yield Stage.BUILD, lambda: _command(bare, folder, Stage.BUILD, entry.build)
-    yield Stage.SYNTAX, lambda: _syntax(folder)
-    yield Stage.TESTS, lambda: _command(rig, folder, Stage.TESTS, entry.test)
+    yield RigStage.MANIFEST, lambda: _manifest(folder, manifest, genome)
+    yield RigStage.BUILD, lambda: _command(bare, folder, RigStage.BUILD, entry.build)
+    yield RigStage.SYNTAX, lambda: _syntax(folder)
+    yield RigStage.TESTS, lambda: _command(rig, folder, RigStage.TESTS, entry.test)
     imported = f"python -c {shlex.quote(f'import {entry.module}')}" if entry.module else ""
-    yield Stage.IMPORT, lambda: _command(rig, folder, Stage.IMPORT, imported)
-    yield Stage.START, lambda: _command(rig, folder, Stage.START, entry.start)
-    yield Stage.PUBLIC, lambda: _vectors(rig, folder, Stage.PUBLIC, entry, genome.vectors)
-    yield Stage.ACCEPTANCE, lambda: _vectors(rig, folder, Stage.ACCEPTANCE, entry, acceptance.vectors)
-    yield Stage.REPRODUCTION, lambda: _reproduces(rig, folder, acceptance)
+    yield RigStage.IMPORT, lambda: _command(rig, folder, RigStage.IMPORT, imported)
+    yield RigStage.START, lambda: _command(rig, folder, RigStage.START, entry.start)
+    yield RigStage.PUBLIC, lambda: _vectors(rig, folder, RigStage.PUBLIC, entry, genome.vectors)
+    yield RigStage.ACCEPTANCE, lambda: _vectors(rig, folder, RigStage.ACCEPTANCE, entry, acceptance.vectors)
+    yield RigStage.REPRODUCTION, lambda: _reproduces(rig, folder, acceptance)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -132,7 +132,7 @@ def _manifest(folder: Path, manifest: Manifest, genome: Genome) -> tuple[int, st
     ):
         if wanted != found:
             raise _Failed(
-                Diagnostics(stage=Stage.MANIFEST, summary=f"the {what} is not what the manifest says")
+                Diagnostics(stage=RigStage.MANIFEST, summary=f"the {what} is not what the manifest says")
             )
     return len(files), f"{len(files)} files are what the manifest says"
 
@@ -149,7 +149,7 @@ def _syntax(folder: Path) -> tuple[int, str]:
     if failures:
         raise _Failed(
             Diagnostics(
-                stage=Stage.SYNTAX,
+                stage=RigStage.SYNTAX,
                 summary=f"{failures[0].file} does not parse: {failures[0].error}",
                 failures=tuple(failures),
             )
@@ -157,7 +157,7 @@ def _syntax(folder: Path) -> tuple[int, str]:
     return len(files), f"{len(files)} modules parse"
 
 
-def _command(rig: Rig, folder: Path, stage: Stage, command: str) -> tuple[int | None, str]:
+def _command(rig: Rig, folder: Path, stage: RigStage, command: str) -> tuple[int | None, str]:
     if not command:
         return None, ""
     done = _run(rig, folder, stage, command)
@@ -168,7 +168,7 @@ def _command(rig: Rig, folder: Path, stage: Stage, command: str) -> tuple[int | 
 
 
 def _vectors(
-    rig: Rig, folder: Path, stage: Stage, entry: Entry, vectors: Sequence[Vector]
+    rig: Rig, folder: Path, stage: RigStage, entry: EntryPoint, vectors: Sequence[Vector]
 ) -> tuple[int | None, str]:
     """All of them, whatever the first one says."""
     if not vectors:
@@ -180,11 +180,11 @@ def _vectors(
             # Of what decides nobody is told what was asked or wanted.
             shown = (
                 f"{' '.join(vector.args)}: {vector.stdout!r} was wanted, and came {said!r}"
-                if stage is Stage.PUBLIC
+                if stage is RigStage.PUBLIC
                 else "another answer was wanted"
             )
             failures.append(
-                Failure(test=vector.name if stage is Stage.PUBLIC else "hidden", error=shown[:500])
+                Failure(test=vector.name if stage is RigStage.PUBLIC else "hidden", error=shown[:500])
             )
     good = len(vectors) - len(failures)
     if failures:
@@ -196,7 +196,7 @@ def _vectors(
     return good, f"{good} of {len(vectors)} hold"
 
 
-def _answer(rig: Rig, folder: Path, stage: Stage, entry: Entry, vector: Vector) -> str:
+def _answer(rig: Rig, folder: Path, stage: RigStage, entry: EntryPoint, vector: Vector) -> str:
     command = " ".join([entry.run, *(shlex.quote(word) for word in vector.args)])
     done = _run(rig, folder, stage, f"printf %s {shlex.quote(vector.stdin)} | {command}")
     return (
@@ -215,14 +215,14 @@ def _reproduces(rig: Rig, folder: Path, acceptance: Acceptance) -> tuple[int | N
         # The grandchild is made and run in one go: what a child leaves behind elsewhere is not what it made.
         run = " ".join([wanted.entry.run, *(shlex.quote(word) for word in vector.args)])
         command = f"mkdir child && {wanted.run} > /dev/null && cd child && printf %s {shlex.quote(vector.stdin)} | {run}"
-        done = _run(rig, folder, Stage.REPRODUCTION, command)
+        done = _run(rig, folder, RigStage.REPRODUCTION, command)
         if done.exit_code != 0 or done.text().rstrip() != vector.stdout.rstrip():
             failures.append(Failure(test="hidden", error="the grandchild gave another answer"))
     if failures:
         good = len(wanted.vectors) - len(failures)
         raise _Failed(
             Diagnostics(
-                stage=Stage.REPRODUCTION,
+                stage=RigStage.REPRODUCTION,
                 summary=f"of what its child must do {good} of {len(wanted.vectors)} hold",
                 failures=tuple(failures),
             )
@@ -230,16 +230,16 @@ def _reproduces(rig: Rig, folder: Path, acceptance: Acceptance) -> tuple[int | N
     return len(wanted.vectors), f"its child does all {len(wanted.vectors)}"
 
 
-def _same(rig: Rig, folder: Path, parent: Path, entry: Entry, acceptance: Acceptance) -> float:
+def _same(rig: Rig, folder: Path, parent: Path, entry: EntryPoint, acceptance: Acceptance) -> float:
     same = sum(
-        _answer(rig, folder, Stage.ACCEPTANCE, entry, vector)
-        == _answer(rig, parent, Stage.ACCEPTANCE, entry, vector)
+        _answer(rig, folder, RigStage.ACCEPTANCE, entry, vector)
+        == _answer(rig, parent, RigStage.ACCEPTANCE, entry, vector)
         for vector in acceptance.vectors
     )
     return same / len(acceptance.vectors)
 
 
-def _run(rig: Rig, folder: Path, stage: Stage, command: str) -> CommandResult:
+def _run(rig: Rig, folder: Path, stage: RigStage, command: str) -> CommandResult:
     copied = f"cp -r {shlex.quote(str(folder))}/. ."
     with rig.scratch() as root:
         return rig.sandbox.run(
@@ -264,6 +264,6 @@ def _run(rig: Rig, folder: Path, stage: Stage, command: str) -> CommandResult:
         )
 
 
-def _diagnosed(stage: Stage, summary: str, done: CommandResult) -> Diagnostics:
+def _diagnosed(stage: RigStage, summary: str, done: CommandResult) -> Diagnostics:
     tail = "\n".join(done.text().splitlines()[-TAIL_LINES:])
     return Diagnostics(stage=stage, summary=summary, exit_code=done.exit_code, stdout_tail=tail)

@@ -15,12 +15,12 @@ from looper.errors import BadInput
 from looper.evolution.archive import ParentChoice, chosen_parent
 from looper.evolution.contract import contract_text
 from looper.evolution.cycle import Proposal
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from looper.evolution.moves import move as move_on
 from looper.evolution.moves import reported
 from looper.evolution.state import Generation, State
 from looper.protocols import Sources
-from looper.records.generation import Contract, Criterion, Phase, Source
+from looper.records.generation import Contract, Criterion, Origin, Phase
 
 Settings = Mapping[str, Any]
 """A scaffold's settings where they differ from the packaged one that a campaign is about, as TOML holds them."""
@@ -113,7 +113,7 @@ class SettingsSearch:
         if move is None:
             return None
         text = contract_text(contract_of(move))
-        return Proposal(move.name, text, Source.SEARCH, f"{move.name} from {parent}", parent)
+        return Proposal(move.name, text, Origin.SEARCH, f"{move.name} from {parent}", parent)
 
     def _next(self, state: State, parent: int) -> Move | None:
         commit = commit_of(state, self.sources, self.branch, parent)
@@ -160,7 +160,7 @@ def without(found: Sequence[Generation], left_out: int, first: Settings) -> Sett
 class SettingsAuthor:
     """Makes the candidate of a move: one commit on the active version, under a ref of its own."""
 
-    ledger: Ledger
+    ledger: EventLog
     sources: Sources
     branch: str
 

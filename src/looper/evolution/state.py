@@ -14,8 +14,9 @@ from looper.records.generation import (
     Challenged,
     Checked,
     Event,
-    Judged,
+    GateJudged,
     Moved,
+    Origin,
     Paused,
     Phase,
     Promoting,
@@ -24,7 +25,6 @@ from looper.records.generation import (
     Reviewed,
     Role,
     RollingBack,
-    Source,
     Spent,
     Stopped,
 )
@@ -41,7 +41,7 @@ class Generation:
 
     number: int
     parent: int
-    source: Source
+    source: Origin
     title: str
     contract_hash: str
     request: str
@@ -147,7 +147,7 @@ def after(state: State, event: Event) -> State:
         case Reported() as found:
             state = replace(state, paused=0)
             return _with(state, replace(state.generation(found.generation), reported=found))
-        case Judged(generation=number, found=result):
+        case GateJudged(generation=number, found=result):
             return _with(replace(state, paused=0), _judged(state.generation(number), result))
         case Reviewed(generation=number, found=review):
             return _with(state, replace(state.generation(number), reviewed=review))

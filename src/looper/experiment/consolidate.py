@@ -7,7 +7,7 @@ from pathlib import Path
 
 from looper.agent.prompt import opening
 from looper.errors import BadInput
-from looper.experiment.material import Ask, Library, Material, next_repo
+from looper.experiment.material import Ask, ExperienceLibrary, Material, next_repo
 from looper.experiment.pools import HELD_OUT, Pools, combined
 from looper.journal import read_stream
 from looper.memory.deliver import deliver
@@ -146,10 +146,10 @@ def consolidate(
     # Nothing at all cannot be learned from, whatever the reason.
     minimum = plan.experience.selection.minimum_tasks if manifest.stops(Gate.DATA) else 1
     measure = school.trainer.measure if school.trainer else lambda adapter, examples: ()
-    library = Library(plan, pools, tasks, repos, minimum, school.ask, school.similar, measure)
+    library = ExperienceLibrary(plan, pools, tasks, repos, minimum, school.ask, school.similar, measure)
     done = {found.key: found for found in resume if _still_there(found, school.trainer)}
     items = {item.id: item for item in read_stream(folder, "memory", MemoryItem)}
-    work = _Work(plan, plan.experience, library, school, number, done)
+    work = _Job(plan, plan.experience, library, school, number, done)
     for wave in _waves(school.arms):
         jobs = [
             (arm, seed, repo)
@@ -211,12 +211,12 @@ def _still_there(found: Consolidation, trainer: Trainer | None) -> bool:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _Job:
     """One consolidation after another, in several threads."""
 
     plan: Plan
     experience: Experience
-    library: Library
+    library: ExperienceLibrary
     school: ConsolidationContext
     number: int
     done: Mapping[Key, Consolidation]

@@ -31,15 +31,15 @@ TOLD_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class Acted:
+class ActionCount:
     """Steps of a cell's last attempt."""
 
     steps: int = 0
     without: int = 0
     """Without an action that could be read."""
 
-    def and_one(self, step: Step) -> "Acted":
-        return Acted(self.steps + 1, self.without + (step.action is None))
+    def and_one(self, step: Step) -> "ActionCount":
+        return ActionCount(self.steps + 1, self.without + (step.action is None))
 
 
 class Ledger:
@@ -180,12 +180,12 @@ def _add(folder: Path, name: str, found: Record) -> None:
         lock.close()
 
 
-def _acted(steps: Iterable[Step]) -> dict[str, Acted]:
-    found: dict[str, tuple[int, Acted]] = {}
+def _acted(steps: Iterable[Step]) -> dict[str, ActionCount]:
+    found: dict[str, tuple[int, ActionCount]] = {}
     for step in steps:
-        attempt, acted = found.get(step.cell, (0, Acted()))
+        attempt, acted = found.get(step.cell, (0, ActionCount()))
         if step.attempt > attempt:
-            attempt, acted = step.attempt, Acted()
+            attempt, acted = step.attempt, ActionCount()
         found[step.cell] = attempt, acted.and_one(step)
     return {cell: acted for cell, (_, acted) in found.items()}
 

@@ -45,7 +45,7 @@ class Material:
     """What was asked to make the examples, where a model answered."""
 
 
-class Library:
+class ExperienceLibrary:
     """Where the arms of a plan find what they learn from."""
 
     def __init__(
@@ -202,7 +202,7 @@ class Library:
         """The successes as they went, detours shown and not learned."""
         found = []
         for attempt in attempts:
-            whole = self._pools.whole(attempt)
+            whole = self._pools.without_pruning(attempt)
             useful = without_detours(whole.steps)
             learned = iter([step in useful for step in whole.steps if step.action is not None])
             (example,) = self._examples(arm, [whole])

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from looper.experiment.toml_positions import Path, Place, nearest, places
+from looper.experiment.toml_positions import Path, Position, nearest, places
 from looper.records.base import Misplaced
 
 SHOWN = 40
@@ -42,7 +42,7 @@ BOUNDS = {
 
 
 @dataclass(frozen=True)
-class Text:
+class PlanText:
     """One file, or the part of it below some keys."""
 
     source: str
@@ -51,7 +51,7 @@ class Text:
     below: Path = ()
 
     @cached_property
-    def places(self) -> dict[Path, Place]:
+    def places(self) -> dict[Path, Position]:
         return places(self.text)
 
     def where(self, path: Path) -> str | None:
@@ -66,10 +66,10 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Layers:
+class PlanLayers:
     """Files that make one table together, what counts first at the beginning."""
 
-    texts: tuple[Text, ...]
+    texts: tuple[PlanText, ...]
 
     def where(self, path: Path) -> str:
         """The very key in the first file that has it, else the tables around it."""
@@ -88,7 +88,7 @@ def problems(
     error: ValidationError,
     data: object,
     kind: Any,
-    layers: Layers,
+    layers: PlanLayers,
     moved: Callable[[Path], Path] = lambda path: path,
 ) -> str:
     """Every problem of one input: place, key, what is wrong, what would be right. `data` is what was read; None where it is not at

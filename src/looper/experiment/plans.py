@@ -17,7 +17,7 @@ from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
 from looper.experiment.claims import Settings, UnresolvedExpression, plainly
 from looper.experiment.coherence import faults
-from looper.experiment.plan_errors import Layers, Text, did_you_mean, named, problems
+from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, named, problems
 from looper.experiment.toml_positions import Path as Keys
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
 from looper.records.model import Backend, ModelSpec
@@ -148,8 +148,8 @@ class Written:
     """A plan, and where each of its settings is written."""
 
     plan: Plan
-    experiment: Layers
-    profile: Layers
+    experiment: PlanLayers
+    profile: PlanLayers
     places: Mapping[str, Sequence[int]]
     """Of the plan's arms, choices and contrasts: which of the file's they are."""
 
@@ -191,19 +191,19 @@ def written_plan(
     all become part of the plan, and the split of its profile's name.
     Raises BadInput that lists every problem.
     """
-    whole = Layers((Text(source, text),))
+    whole = PlanLayers((PlanText(source, text),))
     data = _toml(text, source)
     file = _validated(_ExperimentText, data, whole)
     own = {
-        name: _profile(found, shared, Text(source, text, ("profiles", name)))
+        name: _profile(found, shared, PlanText(source, text, ("profiles", name)))
         for name, found in file.profiles.items()
     }
     if profile_text is not None:
-        chosen, layers = _profile(_toml(profile_text, profile), shared, Text(profile, profile_text))
+        chosen, layers = _profile(_toml(profile_text, profile), shared, PlanText(profile, profile_text))
     elif profile in own:
         chosen, layers = own[profile]
     elif profile in shared:
-        chosen, layers = _profile({"like": profile}, shared, Text(source, text, ("profiles", profile)))
+        chosen, layers = _profile({"like": profile}, shared, PlanText(source, text, ("profiles", profile)))
     else:
         there = ", ".join(dict.fromkeys([*file.profiles, *shared]))
         raise BadInput(f'{source} has no profile "{profile}". It has: {there}; or name a TOML file with one.')
@@ -259,7 +259,7 @@ def written_plan(
             spread=changed.spread,
         )
     except ValidationError as error:
-        both = Layers((*whole.texts, *layers.texts))
+        both = PlanLayers((*whole.texts, *layers.texts))
         raise BadInput(problems(error, data, Plan, both, partial(_in_file, places))) from error
     written = Written(plan, whole, layers, places)
     _means_what_it_says(written, file.asserts)
@@ -334,11 +334,11 @@ def _divided(experience: Experience, split: str) -> Experience:
     return experience.model_copy(update={"split": how, "split_seed": seed})
 
 
-def _names_exist(file: _ExperimentText, profile: _ProfileText, whole: Layers, layers: Layers) -> None:
+def _names_exist(file: _ExperimentText, profile: _ProfileText, whole: PlanLayers, layers: PlanLayers) -> None:
     """Raises BadInput for names of arms, in choices, contrasts and the profile, that no arm has."""
     arms = [arm.name for arm in file.arms]
     any_of = [*arms, *(found.name for found in file.choices)]
-    asked: list[tuple[Layers, Keys, str, list[str]]] = [
+    asked: list[tuple[PlanLayers, Keys, str, list[str]]] = [
         *(
             (whole, ("choices", at, "of", number), name, arms)
             for at, choice in enumerate(file.choices)
@@ -364,11 +364,13 @@ def _names_exist(file: _ExperimentText, profile: _ProfileText, whole: Layers, la
         raise BadInput("; ".join(wrong))
 
 
-def _profile(found: dict[str, Any], shared: Mapping[str, str], own: Text) -> tuple[_ProfileText, Layers]:
+def _profile(
+    found: dict[str, Any], shared: Mapping[str, str], own: PlanText
+) -> tuple[_ProfileText, PlanLayers]:
     """A profile as it stands, or over the shared one that it names, and the files that it comes from."""
     like = found.get("like")
     data = {key: value for key, value in found.items() if key != "like"}
-    layers = Layers((own,))
+    layers = PlanLayers((own,))
     if like is not None:
         if like not in shared:
             known = list(shared)
@@ -377,7 +379,7 @@ def _profile(found: dict[str, Any], shared: Mapping[str, str], own: Text) -> tup
                 f"{did_you_mean(str(like), known) or '.'} There are: {', '.join(known) or 'none'}."
             )
         name = f"profiles/{like}.toml"
-        layers = Layers((own, Text(name, shared[like])))
+        layers = PlanLayers((own, PlanText(name, shared[like])))
         data = _merged(_toml(shared[like], name), data)
     return _validated(_ProfileText, data, layers), layers
 
@@ -389,8 +391,8 @@ class _Making:
     profile: _ProfileText
     model_was_asked_for: bool
     """On the command line, so that no file is to blame."""
-    whole: Layers
-    layers: Layers
+    whole: PlanLayers
+    layers: PlanLayers
 
     def arm(self, arm: _ArmText, at: int) -> Arm:
         """An arm as written, with the profile's model, scaffold, temperature and overseer where it names none. The model
@@ -443,12 +445,14 @@ class _Making:
 
 
 @contextmanager
-def _at(layers: Layers, path: Keys) -> Iterator[None]:
+def _at(layers: PlanLayers, path: Keys) -> Iterator[None]:
     """What goes wrong in here is named with the place of a key."""
     try:
         yield
     except ValidationError as error:
-        within = Layers(tuple(Text(each.source, each.text, (*each.below, *path)) for each in layers.texts))
+        within = PlanLayers(
+            tuple(PlanText(each.source, each.text, (*each.below, *path)) for each in layers.texts)
+        )
         raise BadInput(problems(error, None, Scaffold, within)) from error
     except BadInput as error:
         raise BadInput(f"{layers.where(path)}: {layers.named(path)}{error}") from error
@@ -487,7 +491,7 @@ def _toml(text: str, source: str) -> dict[str, Any]:
         raise BadInput(f"{source}{at}: this is not valid TOML: {said}.") from error
 
 
-def _validated(kind: type[T], data: dict[str, Any], layers: Layers) -> T:
+def _validated(kind: type[T], data: dict[str, Any], layers: PlanLayers) -> T:
     try:
         return kind.model_validate(data)
     except ValidationError as error:

@@ -67,7 +67,7 @@ class Pools:
             self._known[key] = self._pool(attempts, frozenset(names)) if attempts else None
         return self._known[key]
 
-    def whole(self, attempt: Attempt) -> Attempt:
+    def without_pruning(self, attempt: Attempt) -> Attempt:
         """An attempt as it went, before anything was left out."""
         return self._by_cell[attempt.verdict.cell]
 

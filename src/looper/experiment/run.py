@@ -10,7 +10,7 @@ from typing import Protocol
 
 from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError, JournalError, LooperError
 from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
-from looper.experiment.ledger import Acted, Ledger
+from looper.experiment.ledger import ActionCount, Ledger
 from looper.metrics.sequential import evidence
 from looper.protocols import Engine, Item
 from looper.records.job import UNTREATED, CellTreatment
@@ -50,7 +50,7 @@ def untreated(arm: Arm, seed: int, task: Task) -> CellTreatment:
 class _Shared:
     """What the lanes of one run share."""
 
-    acted: dict[str, Acted]
+    acted: dict[str, ActionCount]
     """Of each cell, those of earlier processes included."""
     over: set[str]
     """Cells that have their end."""
@@ -66,7 +66,7 @@ class _Shared:
         with self.lock:
             # Another attempt at a cell takes the place of the one before.
             known = self.acted.get(step.cell)
-            self.acted[step.cell] = (known if known and step.index > 1 else Acted()).and_one(step)
+            self.acted[step.cell] = (known if known and step.index > 1 else ActionCount()).and_one(step)
 
     def degenerate(self, cell: Cell) -> str:
         """Why the arm of a cell that has just come to its end has failed, in words; empty where it has not, or had before."""

@@ -18,19 +18,19 @@ PLAIN = re.compile(r"[^,\]}\n#]*")
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Line and column of a key, both from 1."""
 
     line: int
     column: int
 
 
-def places(text: str) -> dict[Path, Place]:
+def places(text: str) -> dict[Path, Position]:
     """Of every key, table and item of an array of a text that is valid TOML."""
     return _Reader(text).read()
 
 
-def nearest(known: Mapping[Path, Place], path: Sequence[str | int]) -> Place | None:
+def nearest(known: Mapping[Path, Position], path: Sequence[str | int]) -> Position | None:
     """Where a value stands, or the innermost of the tables around it that is written; None where none is."""
     return next(
         (known[tuple(path[:size])] for size in range(len(path), 0, -1) if tuple(path[:size]) in known), None
@@ -40,12 +40,12 @@ def nearest(known: Mapping[Path, Place], path: Sequence[str | int]) -> Place | N
 class _Reader:
     def __init__(self, text: str) -> None:
         self.text, self.at = text, 0
-        self.found: dict[Path, Place] = {}
+        self.found: dict[Path, Position] = {}
         self.items: dict[Path, int] = {}
         """Tables so far of every array of tables."""
         self.lines = [0, *(each.end() for each in re.finditer(r"\n", text))]
 
-    def read(self) -> dict[Path, Place]:
+    def read(self) -> dict[Path, Position]:
         table: Path = ()
         while self._blank():
             table = self._header() if self.text[self.at] == "[" else self._pair(table)
@@ -59,7 +59,7 @@ class _Reader:
 
     def _note(self, path: Path, at: int) -> None:
         line = bisect_right(self.lines, at)
-        self.found.setdefault(path, Place(line, at - self.lines[line - 1] + 1))
+        self.found.setdefault(path, Position(line, at - self.lines[line - 1] + 1))
 
     def _key(self) -> Iterator[tuple[str, int]]:
         """The parts of a dotted key, and where each begins."""

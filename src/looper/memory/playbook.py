@@ -11,18 +11,18 @@ from looper.records.memory import MemoryItem
 
 
 @dataclass(frozen=True)
-class Line:
+class PlaybookLine:
     """One line, with the items that it was made of, in order: the first added it, the others confirmed it."""
 
     text: str
     items: tuple[MemoryItem, ...]
 
 
-def playbook(items: Sequence[MemoryItem]) -> list[Line]:
+def playbook(items: Sequence[MemoryItem]) -> list[PlaybookLine]:
     """The lines in the order in which they were added. Items that say to write the same in the same files are one line."""
-    lines: dict[tuple[tuple[str, ...], tuple[str, ...]], Line] = {}
+    lines: dict[tuple[tuple[str, ...], tuple[str, ...]], PlaybookLine] = {}
     for item in sorted(items, key=lambda item: (item.position, item.id)):
         key = item.paths, item.changes
         known = lines.get(key)
-        lines[key] = Line(known.text if known else item.text, (*(known.items if known else ()), item))
+        lines[key] = PlaybookLine(known.text if known else item.text, (*(known.items if known else ()), item))
     return list(lines.values())

@@ -10,7 +10,7 @@ from looper.records.trajectory import Bash, Edit, ObservationKind, Step, Write
 
 
 @dataclass(frozen=True)
-class Made:
+class AttemptOutcome:
     """What one attempt came to."""
 
     patch_hash: str
@@ -24,7 +24,7 @@ class Made:
     """Of its actions under base, nats per token; None where that was not measured."""
 
 
-def chosen(by: Chooser, attempts: Sequence[Made], cell: str) -> Made:
+def chosen(by: Chooser, attempts: Sequence[AttemptOutcome], cell: str) -> AttemptOutcome:
     """The attempt that is taken. `cell` decides what is drawn, so that the choice is the same whenever it is made."""
     patches = [made for made in attempts if not made.empty] or attempts
     match by:
@@ -42,7 +42,7 @@ def chosen(by: Chooser, attempts: Sequence[Made], cell: str) -> Made:
             return max(patches, key=lambda made: made.log_likelihood or 0.0)
 
 
-def can_choose(by: Chooser, attempts: Sequence[Made]) -> bool:
+def can_choose(by: Chooser, attempts: Sequence[AttemptOutcome]) -> bool:
     """Whether all that the chooser looks at was measured."""
     patches = [made for made in attempts if not made.empty]
     return by is not Chooser.LIKELIEST or all(made.log_likelihood is not None for made in patches)

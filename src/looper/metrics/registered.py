@@ -14,7 +14,7 @@ COVERED = 0.95
 """Share of the cells of both arms that must have a verdict."""
 
 
-class Finding(StrEnum):
+class Decision(StrEnum):
     """How a contrast came out."""
 
     SHOWN = "shown"
@@ -39,7 +39,7 @@ class Registered:
     """Over all that the plan registers (Holm): the least level of the whole family at which this one is decided."""
     confidence: float
     """Of the interval that decides: with it, and with no other, interval and decision agree."""
-    finding: Finding
+    finding: Decision
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -49,28 +49,28 @@ class Registered:
     def sentence(self) -> str:
         """What was to be said of this outcome."""
         match self.finding:
-            case Finding.SHOWN:
+            case Decision.SHOWN:
                 return self.contrast.shown
-            case Finding.REFUTED:
+            case Decision.REFUTED:
                 return self.contrast.refuted
-            case Finding.OPEN:
+            case Decision.OPEN:
                 return self.contrast.open
-            case Finding.PILOT:
+            case Decision.PILOT:
                 return "An estimate; the plan is too small to decide it."
-            case Finding.INDECISIVE:
+            case Decision.INDECISIVE:
                 return (
                     f"Fewer than {100 * COVERED:.0f} % of the cells have a verdict, or those without one could turn the decision: "
                     "nothing is concluded."
                 )
-            case Finding.NOT_EXERCISED:
+            case Decision.NOT_EXERCISED:
                 return "What differs never came into play at these tasks: nothing is concluded."
-            case Finding.NOT_MEASURED:
+            case Decision.NOT_MEASURED:
                 return (
                     "Nothing to compare: no task has a verdict in both arms, or one of them is a failed arm."
                 )
 
 
-def judge(found: Sequence[tuple[Contrast, Difference | None, Finding | None]]) -> list[Registered]:
+def judge(found: Sequence[tuple[Contrast, Difference | None, Decision | None]]) -> list[Registered]:
     """Each contrast with its difference and with what forbids a conclusion, where something does.
 
     Every contrast that was registered is in the family, differences and margins alike, measured or not: what was not measured,
@@ -89,10 +89,10 @@ def judge(found: Sequence[tuple[Contrast, Difference | None, Finding | None]]) -
         # What is not decided was not decided at the step where Holm's order stopped.
         alpha = ALPHA / (len(found) - min(order.index(at), rejected))
         confidence = 1 - alpha if contrast.expect is Expect.MORE else 1 - 2 * alpha
-        finding = veto or Finding.NOT_MEASURED
+        finding = veto or Decision.NOT_MEASURED
         if veto is None and difference is not None:
             interval = difference.interval(confidence)
-            finding = decided(contrast, interval) if adjusted[at] < ALPHA else Finding.OPEN
+            finding = decided(contrast, interval) if adjusted[at] < ALPHA else Decision.OPEN
         results.append(Registered(contrast, difference, adjusted[at], confidence, finding))
     return results
 
@@ -101,14 +101,14 @@ def _decided_at(contrast: Contrast, found: Difference) -> float:
     """The least level at which a contrast is decided, either way."""
     if contrast.expect is Expect.MORE:
         return found.p_value
-    half = least_alpha(lambda alpha: decided(contrast, found.interval(1 - alpha)) is not Finding.OPEN)
+    half = least_alpha(lambda alpha: decided(contrast, found.interval(1 - alpha)) is not Decision.OPEN)
     return min(1.0, half / 2)
 
 
-def decided(contrast: Contrast, interval: tuple[float, float] | None) -> Finding:
+def decided(contrast: Contrast, interval: tuple[float, float] | None) -> Decision:
     """What a contrast shows, by where an interval lies; open where there is none."""
     if interval is None:
-        return Finding.OPEN
+        return Decision.OPEN
     (low, high), margin = interval, contrast.margin
     inside, outside = {
         Expect.MORE: (low > 0, high < 0),
@@ -116,4 +116,4 @@ def decided(contrast: Contrast, interval: tuple[float, float] | None) -> Finding
         Expect.NOT_MORE: (high < margin, low > margin),
         Expect.NOT_LESS: (low > -margin, high < -margin),
     }[contrast.expect]
-    return Finding.SHOWN if inside else Finding.REFUTED if outside else Finding.OPEN
+    return Decision.SHOWN if inside else Decision.REFUTED if outside else Decision.OPEN

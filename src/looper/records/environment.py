@@ -11,7 +11,7 @@ class Cost(Record):
     seconds: float
 
 
-class Needed(Record):
+class NeededEnvironment(Record):
     """An environment that tasks need: an interpreter with one frozen list, and what its tasks' trees take from releases beside it."""
 
     lock: str

@@ -110,7 +110,7 @@ _OF_THE_WORLD = frozenset(
 )
 
 
-class Source(StrEnum):
+class Origin(StrEnum):
     """Who wanted a generation."""
 
     USER = "user"
@@ -155,7 +155,7 @@ class Proposed(Record):
     generation: Annotated[int, Field(gt=0)]
     parent: Count
     """0 for the version that a campaign began with."""
-    source: Source
+    source: Origin
     request: str
     """Given by whoever asked: asking twice with the same is asking once."""
     title: str
@@ -202,7 +202,7 @@ class Reported(Record):
     deletions: Count
 
 
-class Judged(Record):
+class GateJudged(Record):
     """A gate has looked at a candidate."""
 
     kind: Literal["judged"] = "judged"
@@ -329,7 +329,7 @@ Happened = Annotated[
     Proposed
     | Moved
     | Reported
-    | Judged
+    | GateJudged
     | Reviewed
     | Spent
     | Challenged

@@ -10,7 +10,7 @@ from looper.records.base import Record
 Count = Annotated[int, Field(ge=0)]
 
 
-class Stage(StrEnum):
+class RigStage(StrEnum):
     """Of the rig, in the order in which they are gone through; the first that fails ends it."""
 
     PARSE = "parse"
@@ -26,7 +26,7 @@ class Stage(StrEnum):
     REPRODUCTION = "reproduction"
 
 
-class Entry(Record):
+class EntryPoint(Record):
     """How a program is used: commands in its root. An empty one is not tried."""
 
     run: str
@@ -53,7 +53,7 @@ class Reproduction(Record):
 
     run: str
     """Command that writes the grandchild into the folder `child`."""
-    entry: Entry
+    entry: EntryPoint
     vectors: Annotated[tuple[Vector, ...], Field(min_length=1)]
 
 
@@ -69,7 +69,7 @@ class Failure(Record):
 class Diagnostics(Record):
     """What the author of the next try is told."""
 
-    stage: Stage
+    stage: RigStage
     summary: str
     exit_code: int | None = None
     failures: tuple[Failure, ...] = ()
@@ -81,10 +81,10 @@ class Rigged(Record):
     """What the rig says of one program."""
 
     viable: bool
-    failed: Stage | None
-    checks: dict[Stage, str]
+    failed: RigStage | None
+    checks: dict[RigStage, str]
     """What each stage that was gone through saw, in a line."""
-    passed: dict[Stage, int]
+    passed: dict[RigStage, int]
     """Of the stages that count: what was measured; one that was not tried is absent."""
     diagnostics: Diagnostics | None
     same_as_parent: float | None = None
@@ -105,7 +105,7 @@ class Manifest(Record):
     prompt_tokens: Count
     completion_tokens: Count
     files: tuple[str, ...]
-    entry: Entry
+    entry: EntryPoint
 
 
 class Mode(StrEnum):

@@ -17,11 +17,11 @@ from looper.errors import BadInput
 from looper.evolution.contract import parse_contract
 from looper.evolution.state import Generation, NotAllowed, State
 from looper.records.deed import DeedKind
-from looper.records.generation import Source
+from looper.records.generation import Origin
 from looper.serve.audit_log import AuditLog
 from looper.serve.bodies import REFUSALS, Answer, Chat, Decide, Decided, Spawn, Spawned
-from looper.serve.evolving import Evolving
-from looper.serve.streams import Event, EventStream, Slots
+from looper.serve.evolving import CampaignView
+from looper.serve.streams import Event, EventStream, StreamSlots
 from looper.serve.watcher import EventBuffer, growing
 from looper.views.evolution import described_generation, supervisor_event
 
@@ -30,8 +30,8 @@ from looper.views.evolution import described_generation, supervisor_event
 class CampaignApi:
     """Of one campaign, or of none: then every answer says how to have one."""
 
-    campaign: Evolving | None
-    slots: Slots
+    campaign: CampaignView | None
+    slots: StreamSlots
     deeds: AuditLog
     begun: float = field(default_factory=time.monotonic)
     told: EventBuffer = field(default_factory=EventBuffer)
@@ -53,7 +53,7 @@ class CampaignApi:
         return found
 
     @property
-    def evolving(self) -> Evolving:
+    def evolving(self) -> CampaignView:
         if self.campaign is None:
             raise HTTPException(404, "Nothing evolves here. Serve a campaign: looper serve --repo PATH")
         return self.campaign
@@ -88,7 +88,7 @@ class CampaignApi:
             parse_contract(asked.program_md)
         except BadInput as error:
             raise HTTPException(422, str(error)) from error
-        source, request = Source(asked.source), asked.request or os.urandom(8).hex()
+        source, request = Origin(asked.source), asked.request or os.urandom(8).hex()
         one = await asyncio.to_thread(
             self.deeds.do,
             DeedKind.SPAWN,

@@ -17,8 +17,8 @@ from looper.records.deed import DeedKind
 from looper.serve.answers import known_run
 from looper.serve.audit_log import AuditLog
 from looper.serve.authenticator import Authenticator
-from looper.serve.bodies import REFUSALS, Asked, Halt, Halted, Login, RunName
-from looper.serve.streams import EventStream, Slots
+from looper.serve.bodies import REFUSALS, Halt, Halted, Login, RequestBody, RunName
+from looper.serve.streams import EventStream, StreamSlots
 from looper.serve.watcher import Watcher
 from looper.views.board import curves
 from looper.views.live import Projection, resume_command
@@ -32,7 +32,7 @@ class RunsApi:
 
     projection: Projection
     watcher: Watcher
-    slots: Slots
+    slots: StreamSlots
     deeds: AuditLog
     auth: Authenticator
 
@@ -96,7 +96,7 @@ class RunsApi:
         )
         return Halted(run=name, status="stopping", goes_on_with=resume_command(run))
 
-    def codes(self, request: Request, asked: Annotated[Asked, Body()]) -> Login:
+    def codes(self, request: Request, asked: Annotated[RequestBody, Body()]) -> Login:
         """Another link that logs in, for another device."""
         host = request.headers["host"]
         return Login(link=f"{request.url.scheme}://{host}/login?code={self.auth.new_code()}")

@@ -19,7 +19,7 @@ from looper.serve.api_runs import RunsApi
 from looper.serve.audit_log import AuditLog
 from looper.serve.guard import Guard
 from looper.serve.pages import PageContext, Pages
-from looper.serve.streams import Slots
+from looper.serve.streams import StreamSlots
 from looper.serve.watcher import Watcher
 
 KINDS = {401: "login", 404: "not_found", 405: "method", 409: "conflict", 422: "invalid", 503: "busy"}
@@ -35,7 +35,7 @@ def application(page_context: PageContext, deeds: AuditLog) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    slots = Slots()
+    slots = StreamSlots()
     watcher = Watcher(page_context.projection)
     app.include_router(RunsApi(page_context.projection, watcher, slots, deeds, page_context.auth).router())
     app.include_router(CampaignApi(page_context.evolving, slots, deeds).router())

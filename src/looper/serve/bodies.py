@@ -10,13 +10,13 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{6,64}$")]
 RunName = Annotated[str, Path(description="Name of a run folder.")]
 
 
-class Asked(BaseModel):
+class RequestBody(BaseModel):
     """A body. What it does not know it refuses."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class Spawn(Asked):
+class Spawn(RequestBody):
     """A contract to be carried out."""
 
     program_md: Annotated[str, Field(min_length=1, max_length=60_000)]
@@ -26,20 +26,20 @@ class Spawn(Asked):
     """Asking twice with the same is asking once."""
 
 
-class Decide(Asked):
+class Decide(RequestBody):
     """A generation, and the hash of what was looked at."""
 
     generation: Number
     candidate_hash: Hash
 
 
-class Halt(Asked):
+class Halt(RequestBody):
     """The hash of the run that is meant."""
 
     run_hash: Hash
 
 
-class Chat(Asked):
+class Chat(RequestBody):
     """A message to the prime."""
 
     message: Annotated[str, Field(min_length=1, max_length=20_000)]

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from looper.evolution.chat import Tell
 from looper.evolution.state import Generation, State
-from looper.records.generation import Event, Source
+from looper.records.generation import Event, Origin
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class LabStatus:
     stop_reason: str
 
 
-class Evolving(Protocol):
+class CampaignView(Protocol):
     """One campaign. Whatever cannot be done raises a LooperError that says why."""
 
     name: str
@@ -44,7 +44,7 @@ class Evolving(Protocol):
 
     def lab(self, one: Generation) -> LabStatus: ...
 
-    def spawn(self, text: str, parent: int | None, source: Source, request: str) -> Generation: ...
+    def spawn(self, text: str, parent: int | None, source: Origin, request: str) -> Generation: ...
 
     def promote(self, number: int, candidate_hash: str) -> Generation: ...
 

@@ -18,7 +18,7 @@ from looper.records.trajectory import TOOL_NAMES, Guard
 from looper.records.verdict import Outcome
 from looper.serve.answers import known_run, page
 from looper.serve.authenticator import COOKIE, SESSION_S, Authenticator
-from looper.serve.evolving import Evolving
+from looper.serve.evolving import CampaignView
 from looper.views.board import bars, cell_rows, squares, task_rows
 from looper.views.diff import aligned
 from looper.views.evolution import described_generation, outcome
@@ -38,7 +38,7 @@ from looper.views.memory import memory_items, reverted_items
 from looper.views.runs import RunView
 from looper.views.trajectory import (
     Filter,
-    Text,
+    ShownText,
     cell_of,
     passed,
     steps_page,
@@ -56,7 +56,7 @@ PARTS = ("said", "thinking", "seen", "patch")
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorCheck:
     """What the doctor says of one thing."""
 
     level: str
@@ -70,13 +70,13 @@ class PageContext:
     """Everything that pages are made from."""
 
     projection: Projection
-    evolving: Evolving | None
+    evolving: CampaignView | None
     auth: Authenticator
     card_of: Callable[[str], AdapterRecord | None]
     """Of an adapter, by its id. Raises ValueError for a damaged one."""
     eligible: Callable[[Iterable[str]], Mapping[str, str]]
     """Of tasks, by id: whether they can tell right from wrong on this machine; only those that were tried."""
-    examine: Callable[[], list[Finding]]
+    examine: Callable[[], list[DoctorCheck]]
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ class Pages:
             cells=(left, right),
             pairs=pairs,
             parted=next((at for at, pair in enumerate(pairs) if not pair.same), None),
-            cut=lambda words: Text(words[:DIFF_CHARS], len(words) > DIFF_CHARS),
+            cut=lambda words: ShownText(words[:DIFF_CHARS], len(words) > DIFF_CHARS),
             wrong=went_wrong,
             target=target,
             patches=[patch_lines(cell.end.patch if cell.end else "") for cell in (left, right)],

@@ -21,7 +21,7 @@ Event = tuple[str, str, Any]
 """Id, empty for none; name; data."""
 
 
-class Slots:
+class StreamSlots:
     """Places for streams."""
 
     def __init__(self, most: int = STREAMS) -> None:
@@ -46,7 +46,7 @@ def encoded(event: Event) -> bytes:
 class EventStream(StreamingResponse):
     """Holds a place in `slots`, which has been taken for it, and gives it back at its end, however that comes."""
 
-    def __init__(self, slots: Slots, events: AsyncIterator[Event]) -> None:
+    def __init__(self, slots: StreamSlots, events: AsyncIterator[Event]) -> None:
         super().__init__(_lines(events), media_type="text/event-stream")
         self._slots = slots
 

@@ -15,7 +15,7 @@ from looper.records.trajectory import Bash, Edit, ObservationKind, Read, Step, W
 from looper.training.select import Attempt
 
 
-class Pair(NamedTuple):
+class QuestionAnswer(NamedTuple):
     """A question, the answer that the records give, and what every right answer has to say, word for word."""
 
     question: str
@@ -58,7 +58,7 @@ def says(answer: str, key: str) -> bool:
     return re.search(rf"(?<!\w){wanted}(?!\w)", " ".join(answer.split())) is not None
 
 
-def _pairs(attempt: Attempt, task: Task, form: Format) -> Iterator[Pair]:
+def _pairs(attempt: Attempt, task: Task, form: Format) -> Iterator[QuestionAnswer]:
     match form:
         case Format.SIMPLE_QA | Format.SELF_QA | Format.MIXED:
             return _simple(attempt.steps, task)
@@ -69,7 +69,7 @@ def _pairs(attempt: Attempt, task: Task, form: Format) -> Iterator[Pair]:
         case Format.CONTEXTUAL:
             return _facts(attempt.steps, task)
         case Format.GOLD_DIFF:
-            return iter([Pair(task.problem_statement, task.gold_patch, task.gold_patch)])
+            return iter([QuestionAnswer(task.problem_statement, task.gold_patch, task.gold_patch)])
         case Format.TRAJECTORY:
             raise ValueError("a trajectory is not retold")
 
@@ -82,56 +82,58 @@ def _changes(steps: Sequence[Step]) -> list[Edit | Write]:
     ]
 
 
-def _simple(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
+def _simple(steps: Sequence[Step], task: Task) -> Iterator[QuestionAnswer]:
     """What is asked first matters most: an arm may take the first few."""
     issue = task.problem_statement
     changes = _changes(steps)[-1:]
     for change in changes:
-        yield Pair(f"{issue}\nWhat fixes it?", _in_words(change), _key(change))
-        yield Pair(f"{issue}\nIn which file is the fix?", change.path, change.path)
+        yield QuestionAnswer(f"{issue}\nWhat fixes it?", _in_words(change), _key(change))
+        yield QuestionAnswer(f"{issue}\nIn which file is the fix?", change.path, change.path)
     commands = [step for step in steps if isinstance(step.action, Bash)]
     for step in commands[-1:]:
         command = step.action.command if isinstance(step.action, Bash) else ""
-        yield Pair(f"{issue}\nHow is it checked?", command, command)
+        yield QuestionAnswer(f"{issue}\nHow is it checked?", command, command)
         said = step.observation.text.strip()[:OUTPUT_CHARACTERS]
         if said:
-            yield Pair(f"{issue}\nWhat does `{command}` say in the end?", said, said)
+            yield QuestionAnswer(f"{issue}\nWhat does `{command}` say in the end?", said, said)
     for change in changes:
         if isinstance(change, Edit):
-            yield Pair(f"{issue}\nWhat stands there before the fix?", change.old, change.old)
+            yield QuestionAnswer(f"{issue}\nWhat stands there before the fix?", change.old, change.old)
     for path, seen in _seen(steps):
-        yield Pair(f"{issue}\nWhat is in {path}?", seen, seen)
+        yield QuestionAnswer(f"{issue}\nWhat is in {path}?", seen, seen)
 
 
-def _thought(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
+def _thought(steps: Sequence[Step], task: Task) -> Iterator[QuestionAnswer]:
     told = [f"{number}. {text}" for number, text in enumerate(map(_step, steps), 1) if text]
     if told:
         answer = "\n".join(told)
-        yield Pair(f"{task.problem_statement}\nThink step by step: how is it fixed?", answer, answer)
+        yield QuestionAnswer(
+            f"{task.problem_statement}\nThink step by step: how is it fixed?", answer, answer
+        )
 
 
-def _reflexion(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
+def _reflexion(steps: Sequence[Step], task: Task) -> Iterator[QuestionAnswer]:
     changes = _changes(steps)
     for vain, better in pairwise(changes):
-        yield Pair(
+        yield QuestionAnswer(
             f"{task.problem_statement}\n{_in_words(vain)} It did not help. What now?",
             f"{_in_words(better)} What was tried first was not what is wanted here.",
             _key(better),
         )
     for change in changes[-1:]:
-        yield Pair(
+        yield QuestionAnswer(
             f"{task.problem_statement}\nWhat is to be learned from the fix?",
             f"In {change.path} this is how it is done: {_code(change)}",
             _code(change) or change.path,
         )
 
 
-def _facts(steps: Sequence[Step], task: Task) -> Iterator[Pair]:
+def _facts(steps: Sequence[Step], task: Task) -> Iterator[QuestionAnswer]:
     for change in _changes(steps)[-1:]:
         if _code(change):
-            yield Pair(f"{task.repo}: how does {change.path} do it?", _code(change), _code(change))
+            yield QuestionAnswer(f"{task.repo}: how does {change.path} do it?", _code(change), _code(change))
     for path, seen in _seen(steps):
-        yield Pair(f"{task.repo}: what is in {path}?", seen, seen)
+        yield QuestionAnswer(f"{task.repo}: what is in {path}?", seen, seen)
 
 
 def _seen(steps: Sequence[Step]) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ LISTED = 200
 
 
 @dataclass(frozen=True)
-class Square:
+class CellSquare:
     """One cell on the map."""
 
     cell: str
@@ -29,7 +29,7 @@ class Square:
     said: str
 
 
-def squares(run: RunView) -> Iterator[tuple[str, list[Square]]]:
+def squares(run: RunView) -> Iterator[tuple[str, list[CellSquare]]]:
     """One row for each arm and seed, one square for each task in the order of the sequence."""
     final = run.final
     for arm in run.manifest.plan.arms:
@@ -40,7 +40,7 @@ def squares(run: RunView) -> Iterator[tuple[str, list[Square]]]:
                 name = f"{arm.name}/{seed}/{task}"
                 verdict = final.get(name)
                 mark = MARKS[verdict.outcome] if verdict else ""
-                row.append(Square(name, mark, f"{task}: {verdict.outcome.value if verdict else 'to do'}"))
+                row.append(CellSquare(name, mark, f"{task}: {verdict.outcome.value if verdict else 'to do'}"))
             yield (f"{arm.name} · {seed}" if len(seeds) > 1 else arm.name), row
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from looper.records.environment import Cost, Needed
+from looper.records.environment import Cost, NeededEnvironment
 
 HEADS = ("environment", "Python", "tasks", "MiB", "seconds", "state")
 
 
-def environment_lines(needed: Sequence[Needed], free_bytes: int, where: str) -> Iterator[str]:
+def environment_lines(needed: Sequence[NeededEnvironment], free_bytes: int, where: str) -> Iterator[str]:
     """A row for each, then what those that are not there will take of the `free_bytes` on the disk; `where` expectations were measured."""
     rows = [HEADS, *map(_row, needed)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(HEADS))]
@@ -19,7 +19,7 @@ def environment_lines(needed: Sequence[Needed], free_bytes: int, where: str) -> 
     yield _total([each for each in needed if not each.ready], len(needed), free_bytes >> 20, where)
 
 
-def _row(each: Needed) -> tuple[str, ...]:
+def _row(each: NeededEnvironment) -> tuple[str, ...]:
     state = "ready" if each.ready else "to be built"
     if each.compiled:
         state += f"; {each.compiled} of its tasks are compiled from their own sources"
@@ -30,7 +30,7 @@ def _figures(cost: Cost | None) -> tuple[str, str]:
     return (str(cost.mib), f"{cost.seconds:.1f}") if cost else ("unknown", "unknown")
 
 
-def _total(missing: Sequence[Needed], count: int, free_mib: int, where: str) -> str:
+def _total(missing: Sequence[NeededEnvironment], count: int, free_mib: int, where: str) -> str:
     if not missing:
         return f"{count} environments, all ready"
     costs = [each.cost for each in missing]

@@ -8,7 +8,17 @@ from looper.evolution.reflect import lessons
 from looper.evolution.state import Generation, State
 from looper.metrics.paired import paired_difference
 from looper.records.gate import Benchmarked, GateOutcome
-from looper.records.generation import Cause, Event, Judged, Moved, Phase, Proposed, Reported, Spent, Stopped
+from looper.records.generation import (
+    Cause,
+    Event,
+    GateJudged,
+    Moved,
+    Phase,
+    Proposed,
+    Reported,
+    Spent,
+    Stopped,
+)
 from looper.views.findings import gain_text
 
 
@@ -137,7 +147,7 @@ def supervisor_event(event: Event) -> tuple[str, dict[str, Any]]:
         case Reported() as one:
             done = {"generation": one.generation, "status": "done", "progress": f"{one.steps} steps"}
             return "lab_done", {**done, "stop_reason": one.stop_reason}
-        case Judged() as one:
+        case GateJudged() as one:
             return "gate", {"generation": one.generation, **one.found.model_dump(mode="json")}
         case Spent() as one:
             return "budget", one.model_dump(mode="json", exclude={"kind"})

@@ -21,7 +21,7 @@ from looper.metrics.paired import (
     rate_interval,
     repository_of,
 )
-from looper.metrics.registered import ALPHA, Finding, Registered
+from looper.metrics.registered import ALPHA, Decision, Registered
 from looper.records.learning import Treatment
 from looper.records.plan import ArmRole, Expect, Gate, Metric, Plan
 from looper.records.treatment import ProofKind
@@ -108,7 +108,7 @@ def registered_lines(run: RunView) -> list[str]:
 
 def p_text(result: Registered) -> str:
     """The p-value within the family, where one was worked out."""
-    decided = (Finding.SHOWN, Finding.REFUTED, Finding.OPEN, Finding.PILOT)
+    decided = (Decision.SHOWN, Decision.REFUTED, Decision.OPEN, Decision.PILOT)
     return f"p = {result.p_adjusted:.2g} adjusted, " if result.finding in decided else ""
 
 

@@ -26,7 +26,7 @@ INDEX_BYTES = 1 << 28
 
 
 @dataclass
-class Entry:
+class AttemptIndex:
     """The steps of one attempt."""
 
     places: list[int] = field(default_factory=list)
@@ -39,10 +39,10 @@ class StepIndex:
     """Of the first `bytes` bytes of the steps of a run."""
 
     bytes: int = 0
-    attempts: dict[tuple[str, int], Entry] = field(default_factory=dict)
+    attempts: dict[tuple[str, int], AttemptIndex] = field(default_factory=dict)
 
     def add(self, place: int, step: "_Counted | Step") -> None:
-        entry = self.attempts.setdefault((step.cell, step.attempt), Entry())
+        entry = self.attempts.setdefault((step.cell, step.attempt), AttemptIndex())
         entry.places.append(place)
         entry.counts.add(
             tool=step.action.tool if step.action is not None else None,
@@ -118,7 +118,7 @@ def steps_of(folder: Path, cell: str) -> list[Step]:
     return steps_at(folder, attempts[max(attempts, key=lambda key: key[1])])
 
 
-def steps_at(folder: Path, entry: Entry) -> list[Step]:
+def steps_at(folder: Path, entry: AttemptIndex) -> list[Step]:
     """The steps of an attempt, by its entry of the index."""
     return list(read_at(folder, "steps", Step, entry.places))
 
@@ -143,7 +143,7 @@ def _kept(path: Path) -> StepIndex:
         return StepIndex(
             found.bytes,
             {
-                (cell, attempt): Entry(places, StepCounts(*counts))
+                (cell, attempt): AttemptIndex(places, StepCounts(*counts))
                 for cell, attempt, places, counts in found.attempts
             },
         )

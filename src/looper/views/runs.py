@@ -20,7 +20,7 @@ from looper.metrics.behaviour import (
     tokens_per_resolved,
     verdict_rates,
 )
-from looper.metrics.choice import Made, can_choose, chosen, own_check
+from looper.metrics.choice import AttemptOutcome, can_choose, chosen, own_check
 from looper.metrics.continual import forgotten
 from looper.metrics.design import is_pilot, unit_of
 from looper.metrics.paired import (
@@ -32,7 +32,7 @@ from looper.metrics.paired import (
     paired_difference,
     rise,
 )
-from looper.metrics.registered import COVERED, Finding, Registered, decided, judge
+from looper.metrics.registered import COVERED, Decision, Registered, decided, judge
 from looper.records.base import Record
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.plan import ArmRole, Chooser, Contrast, Gate, Metric, RunManifest
@@ -129,7 +129,7 @@ class RunView:
         for where in self.outcomes(choice.of[0]):
             verdicts = [final.get(f"{arm}/{where}") for arm in choice.of]
             made = [
-                Made(
+                AttemptOutcome(
                     end.patch_hash,
                     not end.patch,
                     verdict.outcome is Outcome.RESOLVED,
@@ -288,33 +288,33 @@ class RunView:
         # What is taken back leaves the others of the family less than it had left them, so all are decided anew.
         while any(turned := [self._could_turn(each) for each in found]):
             compared = [
-                (one, each, Finding.INDECISIVE if turns else veto)
+                (one, each, Decision.INDECISIVE if turns else veto)
                 for (one, each, veto), turns in zip(compared, turned, strict=True)
             ]
             found = judge(compared)
-        final = (Finding.SHOWN, Finding.REFUTED, Finding.OPEN)
+        final = (Decision.SHOWN, Decision.REFUTED, Decision.OPEN)
         return [
-            replace(each, finding=Finding.PILOT) if self.pilot and each.finding in final else each
+            replace(each, finding=Decision.PILOT) if self.pilot and each.finding in final else each
             for each in found
         ]
 
-    def _veto(self, contrast: Contrast, found: Difference | None) -> Finding | None:
+    def _veto(self, contrast: Contrast, found: Difference | None) -> Decision | None:
         """Why nothing may be concluded of what was compared; None where it may."""
         if found is None:
             return None
         if self._covered(contrast, found) < COVERED:
-            return Finding.INDECISIVE
+            return Decision.INDECISIVE
         fired = {
             guard for end in self.trajectories if end.arm in self._run_for(contrast) for guard in end.guards
         }
-        return Finding.NOT_EXERCISED if contrast.exercised and not fired & {*contrast.exercised} else None
+        return Decision.NOT_EXERCISED if contrast.exercised and not fired & {*contrast.exercised} else None
 
     def _could_turn(self, found: Registered) -> bool:
         """Whether a decision about what was resolved would be another one, had the cells without a verdict all gone one way or the
         other: a cell may lack it because of how it went."""
         contrast = found.contrast
         if (
-            found.finding not in (Finding.SHOWN, Finding.REFUTED)
+            found.finding not in (Decision.SHOWN, Decision.REFUTED)
             or contrast.metric is not Metric.RESOLVED
             or contrast.through
         ):

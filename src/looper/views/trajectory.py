@@ -49,7 +49,7 @@ def went_wrong(step: Step) -> bool:
 
 
 @dataclass(frozen=True)
-class Text:
+class ShownText:
     """As much of a text as is shown."""
 
     shown: str
@@ -61,9 +61,9 @@ class ShownStep:
     """One step, with everything that is known of it."""
 
     step: Step
-    said: Text
-    thinking: Text
-    seen: Text
+    said: ShownText
+    thinking: ShownText
+    seen: ShownText
     target: str
     """What the action was about, in a line."""
     wrong: bool
@@ -150,8 +150,8 @@ def _shown(step: Step) -> ShownStep:
     )
 
 
-def _text(whole: str) -> Text:
-    return Text(whole[:TEXT_CHARS], len(whole) > TEXT_CHARS)
+def _text(whole: str) -> ShownText:
+    return ShownText(whole[:TEXT_CHARS], len(whole) > TEXT_CHARS)
 
 
 def target(step: Step) -> str:

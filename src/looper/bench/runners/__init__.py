@@ -21,7 +21,7 @@ _DJANGO_ID = re.compile(r"(\w+) \(([\w.]+?)\.(\w+)(?:\.\1)?\)")
 
 
 @dataclass(frozen=True)
-class Place:
+class TestPlace:
     """A test, or a copy of one, as its runner reports it."""
 
     path: str
@@ -63,18 +63,18 @@ class Invocation:
     """Whether all tests of the repository are run, the canaries among them."""
 
 
-def places(task: Task, ids: tuple[str, ...]) -> Iterator[Place]:
+def places(task: Task, ids: tuple[str, ...]) -> Iterator[TestPlace]:
     """Where the tests of these ids can be; ids that are docstrings say nothing of it."""
     for name in ids:
         if task.runner is Runner.DJANGO:
             if found := _DJANGO_ID.fullmatch(name):
-                yield Place(django_path(found[2]), found[2], f"{found[3]}::{found[1]}")
+                yield TestPlace(django_path(found[2]), found[2], f"{found[3]}::{found[1]}")
         elif task.runner is Runner.SYMPY:
             for path in task.test_targets:
-                yield Place(path, path, name)
+                yield TestPlace(path, path, name)
         elif "::" in name:
             path, _, rest = name.partition("::")
-            yield Place(path, path, rest.partition("[")[0])
+            yield TestPlace(path, path, rest.partition("[")[0])
 
 
 def files_of(task: Task) -> tuple[str, ...]:
@@ -92,25 +92,25 @@ def django_path(module: str) -> str:
     return f"tests/{module.replace('.', '/')}.py"
 
 
-def beside(task: Task, place: Place, word: str) -> Place:
+def beside(task: Task, place: TestPlace, word: str) -> TestPlace:
     """Where a copy of a test's module can lie, named like it."""
     path = PurePosixPath(place.path)
     stem = path.stem.removesuffix("s") if path.stem == "tests" else path.stem
     copy = str(path.with_name(f"{stem}_{word}.py"))
-    return Place(copy, _where(task, copy), place.name)
+    return TestPlace(copy, _where(task, copy), place.name)
 
 
-def plain_place(task: Task, word: str) -> Place:
+def plain_place(task: Task, word: str) -> TestPlace:
     """Where a module of tests that need no product can lie."""
     if task.runner is Runner.DJANGO:
         # A label of its own: an application folder below tests/ with one module.
         folder = f"tests/{word}_tests"
-        return Place(f"{folder}/tests.py", f"{word}_tests.tests", "", folder)
+        return TestPlace(f"{folder}/tests.py", f"{word}_tests.tests", "", folder)
     # Targets can be data of tests, so the place of a test that must be fixed is the one to be beside.
     beside = next((name.partition("::")[0] for name in task.fail_to_pass if "::" in name), "")
     beside = beside or next((name for name in task.test_targets if name.endswith(".py")), "")
     path = str(PurePosixPath(beside).parent / f"test_{word}.py")
-    return Place(path, path, "")
+    return TestPlace(path, path, "")
 
 
 def _where(task: Task, path: str) -> str:

@@ -106,7 +106,7 @@ def unserved(task: Task) -> str:
 
 
 @dataclass(frozen=True)
-class Needs:
+class SystemNeeds:
     """What a repository needs beside an interpreter and its packages."""
 
     variables: Mapping[str, str]
@@ -117,13 +117,13 @@ class Needs:
     """Folder of a tree that stands on the module path; empty for its root."""
 
 
-def needs_of(task: Task) -> Needs:
+def needs_of(task: Task) -> SystemNeeds:
     """Raises BadInput for a repository whose environments are not known."""
     recipe = recipe_of(task.environment)
     stamped = recipe.stamped.get("module", "").partition(".")[0]
     packages = tuple(recipe.graft.get("packages", ())) or ((stamped,) if stamped else ())
     first = recipe.variables["PYTHONPATH"].partition(":")[0]
-    return Needs(recipe.variables, packages, first.removeprefix("{root}").strip("/"))
+    return SystemNeeds(recipe.variables, packages, first.removeprefix("{root}").strip("/"))
 
 
 def expected_cost(python: str, packages: Iterable[str]) -> Cost | None:

@@ -21,7 +21,7 @@ from looper.errors import BadInput, EnvironmentBroken
 from looper.journal import replace_file
 from looper.protocols import Environment, Environments
 from looper.records.base import content_hash
-from looper.records.environment import Cost, Needed
+from looper.records.environment import Cost, NeededEnvironment
 from looper.records.task import Task
 
 Say = Callable[[str], None]
@@ -87,7 +87,7 @@ class PinnedEnvironments:
         base = self.base(recipe)
         return self._once.get(("release", base, version), lambda: self._release(recipe, base, version))
 
-    def needed(self, tasks: Sequence[Task]) -> list[Needed]:
+    def needed(self, tasks: Sequence[Task]) -> list[NeededEnvironment]:
         """The environments of tasks, in their order. Raises BadInput for a repository whose environments are not known."""
         groups: dict[tuple[str, str], list[tuple[Task, Recipe]]] = {}
         for task in tasks:
@@ -95,7 +95,7 @@ class PinnedEnvironments:
             groups.setdefault((recipe.python, recipe.lock), []).append((task, recipe))
         return [self._needed(group) for group in groups.values()]
 
-    def _needed(self, group: Sequence[tuple[Task, Recipe]]) -> Needed:
+    def _needed(self, group: Sequence[tuple[Task, Recipe]]) -> NeededEnvironment:
         task, recipe = group[0]
         releases = {each.mark(of) for of, each in group if each.graft} - {""}
         parts = [
@@ -112,7 +112,7 @@ class PinnedEnvironments:
             if target
             else []
         )
-        return Needed(
+        return NeededEnvironment(
             lock=recipe.lock,
             repo=task.repo,
             python=recipe.python,

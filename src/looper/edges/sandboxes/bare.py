@@ -4,7 +4,7 @@ from looper.edges.sandboxes.process import kill_group, minimal_environment, run_
 from looper.protocols import Command, CommandResult
 
 
-class Bare:
+class NoSandbox:
     """Runs commands with the rights of the user, network included. Limits time, output and memory of one process.
 
     What leaves its process group survives its command: only the sandboxes can end that.

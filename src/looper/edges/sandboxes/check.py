@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from looper.edges.access import closed_to_others
-from looper.edges.sandboxes.bare import Bare
+from looper.edges.sandboxes.bare import NoSandbox
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.container import Container
 from looper.edges.sandboxes.landlock import Landlock
@@ -203,7 +203,7 @@ def find_sandbox(choice: str) -> Sandbox:
     where the machine lacked something meanwhile: a run's sandbox is part of what it measures, and must not follow from its load.
     """
     if choice == "none":
-        return Bare()
+        return NoSandbox()
     if choice.startswith("container:"):
         return proven(lambda: Container(choice.removeprefix("container:")))
     known = candidates()
