@@ -5,9 +5,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.fakes.written_run import write_run
 
 from looper.cli import progress
 from looper.cli.progress import LOG_EVERY_S, RunProgress, Waits
+from looper.journal import read_stream
+from looper.records.plan import Cell
+from looper.records.verdict import Verdict
 
 
 def test_c8_a_wait_is_said_once_for_all_who_wait_and_again_before_long() -> None:
@@ -20,6 +24,16 @@ def test_c8_a_wait_is_said_once_for_all_who_wait_and_again_before_long() -> None
         now += 2.0
     assert said[0] == (0.0, "Nobody is there. Asking again in 60 s.")
     assert all(then - first <= LOG_EVERY_S for (first, _), (then, _) in pairwise(said)) and len(said) < 10
+
+
+def test_what_is_counted_after_an_interruption_says_since_when(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = Cell(arm="base", seed=0, instance_id="task")
+    (verdict, *_) = read_stream(write_run(tmp_path / "run"), "verdicts", Verdict)
+    with RunProgress(Path("x"), "", total=5, todo=1) as shown:
+        shown.finished(cell, verdict)
+    assert "5/5 cells, since it was resumed 1 unresolved" in capsys.readouterr().err
 
 
 def test_c8_a_run_says_that_it_is_alive_while_no_cell_ends(

@@ -67,6 +67,8 @@ class RunProgress:
 
     def _state(self, now: float) -> str:
         words = [f"{self._counts[outcome]} {outcome}" for outcome in Outcome if self._counts[outcome]]
+        if words and self._todo < self._total:
+            words[0] = f"since it was resumed {words[0]}"
         if now - self._ended >= LOG_EVERY_S:
             words.append(f"none ended for {duration(now - self._ended)}")
         if self._done:
