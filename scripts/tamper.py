@@ -42,6 +42,7 @@ name = "noop"
 role = "control"
 model = "noop"
 only_seeds = 1
+reason = "an arm without a model"
 [[arms]]
 name = "base"
 role = "base"
@@ -53,10 +54,12 @@ learning = { treatment = "adapter" }
 name = "in_batches"
 role = "treatment"
 learning = { treatment = "adapter", strategy = { name = "sequential" } }
+reason = "adapters that are made of others"
 [[arms]]
 name = "memory"
 role = "treatment"
 learning = { treatment = "memory" }
+reason = "items of memory"
 [[contrasts]]
 arm = "lora"
 against = "base"

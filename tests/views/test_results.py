@@ -1,15 +1,18 @@
 """What runs say is written to a page for each experiment, and all pages into one table in which a pilot decides nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.fakes.written_run import write_run
 
 from looper.cli.reporting import history_files, report, summarise, verify
 from looper.cli.settings import Settings, settings
 from looper.errors import BadInput, NotAsRecorded
 from looper.views.history import read_history
 from looper.views.markdown import with_history
-from looper.views.results import RESULTS, not_checked, written_blocks
+from looper.views.results import RESULTS, not_checked, with_run, written_blocks
+from looper.views.runs import read_run
 from looper.views.summary import read_results, summary_lines
 
 PAGE = """# {name}: A title
@@ -199,3 +202,16 @@ def test_earlier_experiments_have_a_page_whose_figures_nobody_changes_unseen(min
     assert next(said) == f"docs/results/history.md: the block of history {name} is not what {path.name} says"
     with pytest.raises(NotAsRecorded, match="1 findings"):
         list(said)
+
+
+def test_other_repositories_have_a_block_of_their_own_beside_those_of_the_plan(here: Path) -> None:
+    run = read_run(write_run(here / "runs", experiment="exp50"))
+    plan = run.manifest.plan
+    elsewhere = plan.model_copy(update={"selection": plan.selection.model_copy(update={"suite_seed": 1})})
+    other = replace(run, manifest=run.manifest.model_copy(update={"plan": elsewhere}))
+    RESULTS.mkdir(parents=True)
+    page = RESULTS / "exp50.md"
+    page.write_text(with_run(with_run("", run), other))
+    assert list(written_blocks(None)) == [f"exp50 {plan.profile}", f"exp50 {plan.profile}@1"]
+    assert with_run(page.read_text(), other) == page.read_text()
+    assert [line.split("]")[0] for line in table()[2:4]] == ["| [exp50", "| [exp50, master seed 1"]

@@ -22,8 +22,11 @@ _BLOCK = re.compile(r"<!-- looper report (?P<name>\S+ \S+) -->\n.*?<!-- end of (
 
 
 def name_of(run: RunView) -> str:
-    """Experiment and profile, as a marker names them."""
-    return f"{run.manifest.plan.experiment} {run.manifest.plan.profile}"
+    """Experiment and profile, as a marker names them. Of other repositories than a plan's own, `--master-seed 1`, the results stand
+    beside those of the plan, as `exp00 micro@1`."""
+    plan = run.manifest.plan
+    seed = plan.selection.suite_seed
+    return f"{plan.experiment} {plan.profile}{f'@{seed}' if seed else ''}"
 
 
 def named_blocks(text: str) -> list[str]:

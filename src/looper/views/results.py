@@ -4,7 +4,7 @@ from pathlib import Path
 
 from looper.errors import BadInput
 from looper.untrusted import named_text
-from looper.views.markdown import block_of, named_blocks, run_block, with_block_at_end
+from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_block_at_end
 from looper.views.runs import RunView
 
 RESULTS = Path("docs/results")
@@ -40,9 +40,11 @@ def written_blocks(file: Path | None) -> dict[str, tuple[Path, str]]:
 def with_run(text: str, run: RunView) -> str:
     """The page with the run's block written anew. An empty one gets the plan's title and question first."""
     plan = run.manifest.plan
-    name = f"{plan.experiment} {plan.profile}"
+    name = name_of(run)
     if text:
-        return with_block_at_end(text, name, run_block(run), f"{plan.experiment}: {plan.title}")
+        seed = plan.selection.suite_seed
+        other = f", with other repositories (master seed {seed})" if seed else ""
+        return with_block_at_end(text, name, run_block(run), f"{plan.experiment}: {plan.title}{other}")
     asked = " ".join(plan.hypothesis.split())
     return f"# {plan.experiment}: {plan.title}\n\n{asked}\n\n{run_block(run)}\n"
 

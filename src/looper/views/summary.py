@@ -130,7 +130,7 @@ def summary_lines(results: Iterable[Result], folder: str = "docs/results") -> li
 
 def _row(one: Result, folder: str) -> tuple[str, ...]:
     contrast, figure, _ = one.primary
-    name = one.name.removesuffix(" micro")
+    name = one.name.removesuffix(" micro").replace(" micro@", ", master seed ")
     return (
         f"[{name}]({folder}/{one.page})",
         one.asked,
