@@ -7,6 +7,7 @@ import pytest
 from looper.errors import PromptCut, TreatmentMissing
 from looper.experiment.checks import (
     SENTINEL,
+    check_action_gate,
     check_adapter,
     check_context,
     check_memory,
@@ -121,11 +122,22 @@ def test_g12_a_zero_adapter_that_changes_anything_shows_that_arms_are_served_dif
     assert check_adapter(Server(9), Server(9), PROMPTS, "zero", "abc", zero=True).passed
 
 
-def test_g06_an_adapter_that_forgot_the_protocol_is_a_failed_arm(limits: Limits) -> None:
+def test_g06_an_arm_whose_adapters_forgot_the_protocol_is_a_failed_arm(limits: Limits) -> None:
     base, broken = Server(9, says="<bash>ls</bash>"), Server(9, says="I would list the files.")
-    assert check_valid_actions(base, base, PROMPTS, "lora", "abc", limits).passed
+    well = check_valid_actions(base, base, PROMPTS, "lora", "abc", limits)
     proof = check_valid_actions(broken, base, PROMPTS, "lora", "abc", limits)
-    assert not proof.passed and "0 % valid actions on 2 prompts, base 100 %" in proof.said
+    assert well.passed and not proof.passed and not proof.stops
+    assert "0 % valid actions on 2 prompts, base 100 %" in proof.said
+    gate = check_action_gate([proof, proof], "lora", stops=True)
+    assert not gate.passed and gate.stops
+    assert gate.said == "0 % valid actions, the mean over 2 adapters; base 100 %"
+
+
+def test_one_odd_adapter_among_many_fails_no_arm_and_a_share_of_them_does(limits: Limits) -> None:
+    base, broken = Server(9, says="<bash>ls</bash>"), Server(9, says="I would list the files.")
+    well, badly = (check_valid_actions(one, base, PROMPTS, "lora", "abc", limits) for one in (base, broken))
+    assert check_action_gate([badly, *[well] * 23], "lora", stops=True).passed
+    assert not check_action_gate([badly, badly, *[well] * 22], "lora", stops=True).passed
 
 
 def test_g47_a_memory_that_says_too_little_is_no_arm() -> None:

@@ -234,7 +234,9 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
     assert len(set(adapters.values())) == 11, "arms that learn the same share what was made"
     kinds = {(proof.arm, proof.kind) for proof in run.proofs}
     assert ("base", ProofKind.CONTEXT) in kinds and ("zero", ProofKind.ZERO_IS_BASE) in kinds
-    assert {("lora", ProofKind.ADAPTER_ARRIVED), ("lora", ProofKind.VALID_ACTIONS)} <= kinds
+    assert {
+        ("lora", kind) for kind in (ProofKind.ADAPTER_ARRIVED, ProofKind.VALID_ACTIONS, ProofKind.ACTION_GATE)
+    } <= kinds
     assert ("memory", ProofKind.MEMORY_DELIVERED) in kinds
     keys = [found.key for found in run.consolidations]
     assert len(set(keys)) == len(keys), "nothing is learned twice"

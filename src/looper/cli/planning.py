@@ -116,8 +116,8 @@ def _gate_lines(prepared: PreparedPlan) -> Iterator[str]:
     )
     if any(arm.learning and arm.learning.treatment.is_adapter for arm in learners):
         yield (
-            "gates: every adapter is in the model that is served, has seen no evaluated task and leaves valid actions "
-            "within 5 points of base's"
+            "gates: every adapter is in the model that is served and has seen no evaluated task; those of an arm leave valid "
+            "actions within 5 points of base's, on the average"
         )
     if any(arm.learning and arm.learning.remembers for arm in learners):
         yield "gates: every memory has something to say"

@@ -147,19 +147,35 @@ def check_valid_actions(
     arm: str,
     adapter: str,
     limits: Limits,
-    *,
-    stops: bool = True,
 ) -> Proof:
-    """Whether the changed model still speaks the protocol. One that does not is a failed arm, not an arm with a rate, but
-    where the plan wants to see what becomes of it."""
+    """Whether the changed model still speaks the protocol: of one adapter, which alone fails no arm."""
     ours, theirs = (_valid_share(one, prompts, limits) for one in (model, base))
     return Proof(
         kind=ProofKind.VALID_ACTIONS,
         arm=arm,
         subject=adapter,
         passed=ours >= theirs - VALID_MARGIN,
-        stops=stops,
+        stops=False,
         said=f"{100 * ours:.0f} % valid actions on {len(prompts)} prompts, base {100 * theirs:.0f} %",
+        before=theirs,
+        after=ours,
+    )
+
+
+def check_action_gate(adapters: Sequence[Proof], arm: str, *, stops: bool) -> Proof:
+    """Whether an arm still speaks the protocol, by the mean over its adapters: of many, each asked a dozen prompts, one would
+    fail by a single odd reply. An arm that does not is failed, not an arm with a rate, but where the plan wants to see what
+    becomes of it."""
+    ours, theirs = (
+        fmean(share) for share in zip(*((one.after or 0, one.before or 0) for one in adapters), strict=True)
+    )
+    return Proof(
+        kind=ProofKind.ACTION_GATE,
+        arm=arm,
+        subject="",
+        passed=ours >= theirs - VALID_MARGIN,
+        stops=stops,
+        said=f"{100 * ours:.0f} % valid actions, the mean over {len(adapters)} adapters; base {100 * theirs:.0f} %",
     )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from looper.errors import Cancelled
 from looper.experiment.checks import (
+    check_action_gate,
     check_adapter,
     check_context,
     check_memory,
@@ -110,12 +111,12 @@ def _check_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
 def _check_adapters(
     run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer, counted: _Counted
 ) -> bool:
-    """Whether the arm may run: each of its adapters is in the model, and the model still speaks the protocol."""
+    """Whether the arm may run: each of its adapters is in the model, and with them the model still speaks the protocol."""
     assert arm.learning is not None
     plan = run.manifest.plan
     zero = arm.learning.treatment is Treatment.ZERO_ADAPTER
     kind = ProofKind.ZERO_IS_BASE if zero else ProofKind.ADAPTER_ARRIVED
-    passed = True
+    speaks: list[Proof] = []
     for seed in plan.seeds_of(arm):
         for repo in sorted({run.tasks[name].repo for name in run.manifest.tasks}):
             task = next(run.tasks[name] for name in run.manifest.tasks if run.tasks[name].repo == repo)
@@ -138,11 +139,14 @@ def _check_adapters(
                     arm.name,
                     adapter,
                     plan.limits,
-                    stops=run.manifest.stops(Gate.ACTION),
                 )
-                proof = _once(run, ProofKind.VALID_ACTIONS, arm.name, adapter, valid)
-                if proof.stops and not proof.passed:
-                    run.say(f"{arm.name} is a failed arm and runs no task: {proof.said}")
-                    passed = False
+                speaks.append(_once(run, ProofKind.VALID_ACTIONS, arm.name, adapter, valid))
             counted.one_more()
-    return passed
+    if not speaks:
+        return True
+    gate = partial(check_action_gate, speaks, arm.name, stops=run.manifest.stops(Gate.ACTION))
+    proof = _once(run, ProofKind.ACTION_GATE, arm.name, "", gate)
+    if proof.stops and not proof.passed:
+        run.say(f"{arm.name} is a failed arm and runs no task: {proof.said}")
+        return False
+    return True
