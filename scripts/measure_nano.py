@@ -108,7 +108,7 @@ def report(
     def one(task: Task) -> bool:
         cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
         memory = Delivery(candidates=0, text=memories.get(task.instance_id))
-        job = Job(cell, arm, task, limits, 1, CellTreatment(memory=memory))
+        job = Job(cell, arm, task, limits, 1, lambda: CellTreatment(memory=memory))
         return run_cell(job, run_context, recorder, ResumeState(1)).outcome is Outcome.RESOLVED
 
     with ThreadPoolExecutor(4) as pool:

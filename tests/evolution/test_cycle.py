@@ -178,8 +178,8 @@ def test_a_move_is_tried_once_from_each_parent(tmp_path: Path) -> None:
 
 
 def test_a_move_changes_one_setting_and_can_take_it_back() -> None:
-    timeouts = next(move for move in MOVES if move.name == "patience")
-    assert "guards" not in moved(POOR, timeouts)
+    patience = next(move for move in MOVES if move.name == "patience")
+    assert "guards" not in moved(POOR, patience)
     careless = next(move for move in MOVES if move.name == "empty done")
     assert moved(POOR, careless)["guards"] == {**POOR["guards"], "refuse_empty_done": False}
     assert settings_of(text_of(moved(POOR, careless))) == moved(POOR, careless)

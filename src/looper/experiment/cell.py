@@ -103,7 +103,8 @@ class Job:
     limits: Limits
     attempts: int
     """At most so many, from the past one on, where something outside of the agent fails."""
-    treatment: CellTreatment = UNTREATED
+    treatment: Callable[[], CellTreatment] = lambda: UNTREATED
+    """Asked for where the rollout begins: it may search a memory, whose model may fail."""
 
 
 def run_cell(job: Job, run_context: RunContext, recorder: Recorder, resume: ResumeState) -> Verdict:
@@ -205,7 +206,8 @@ class _Attempt:
     def _roll_out(self, environment: Environment) -> Trajectory:
         job, run_context = self.job, self.run_context
         cell, arm, task = job.cell, job.arm, job.task
-        model, memory = self._model(), job.treatment.memory
+        treatment = job.treatment()
+        model, memory = self._model(treatment), treatment.memory
         identity = model.identity()
         workspace = run_context.workspaces.create(task, task.instance_id)
         seed = sampling_seed(cell, arm)
@@ -262,11 +264,11 @@ class _Attempt:
             in_flight=done.in_flight,
         )
 
-    def _model(self) -> ChatModel:
+    def _model(self, treatment: CellTreatment) -> ChatModel:
         """The arm's with what it has learned; under its overseer where it has one."""
         job, served = self.job, self.run_context.served
-        model = served(job.arm, job.task, job.treatment.adapter)
-        overseer = job.treatment.overseer
+        model = served(job.arm, job.task, treatment.adapter)
+        overseer = treatment.overseer
         if overseer is None:
             return model
         return SupervisedModel(

@@ -125,7 +125,8 @@ def run_plan(
                 stop.is_set,
             )
             arm, task = by_name[cell.arm], tasks[cell.instance_id]
-            job = Job(cell, arm, task, plan.limits, plan.attempts, treatment_of(arm, cell.seed, task))
+            treatment = partial(treatment_of, arm, cell.seed, task)
+            job = Job(cell, arm, task, plan.limits, plan.attempts, treatment)
             verdict = run_cell(job, run_context, recorder, resume)
             progress.finished(cell, verdict)
             if degenerate_stops and (why := shared.degenerate(cell)):

@@ -162,7 +162,7 @@ class TrainingSettings(Record):
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the tasks that are kept aside to see when to stop; 0 trains on all and stops at `iterations`."""
     evaluate_every: Positive = 25
-    timeouts: Positive = 4
+    patience: Positive = 4
     """Evaluations in a row without a better validation loss, after which training stops."""
     checkpoint_every: Positive = 25
     grad_checkpoint: bool = False

@@ -234,7 +234,7 @@ class Trainer:
         )
         if self.best is None or loss < self.best[0]:
             self.best = loss, self.done, dict(tree_flatten(self.model.trainable_parameters()))
-        elif len(self._since_best()) >= self.settings.timeouts:
+        elif len(self._since_best()) >= self.settings.patience:
             raise Stop
 
     def _since_best(self) -> list[LossPoint]:

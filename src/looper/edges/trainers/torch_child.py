@@ -179,7 +179,7 @@ def work(folder: Path, base: Path, request: TrainingRequest, events: "IO[str]") 
         model=wrapped(base, settings),
         eval_dataset=WindowDataset(validation_set) if validated else None,
         args=_arguments(folder, settings, validated),
-        callbacks=[told, *([EarlyStoppingCallback(settings.timeouts)] if validated else [])],
+        callbacks=[told, *([EarlyStoppingCallback(settings.patience)] if validated else [])],
     )
     told.tell(TrainingEvent(event="loaded", iterations=settings.iterations))
     begun = time.perf_counter()
