@@ -111,8 +111,8 @@ BREAKS = (
     Break(
         "a prediction is judged again by the next attempt",
         "experiment/cell.py",
-        "made = self.world.made.get(self.job.cell.key)",
-        "made = self.world.made.get(self.job.cell.key) if self.past.attempt == 1 else None",
+        "made = self.run_context.made.get(self.job.cell.key)",
+        "made = self.run_context.made.get(self.job.cell.key) if self.resume.attempt == 1 else None",
         ("experiment/test_cell.py",),
     ),
     Break(
@@ -246,8 +246,8 @@ BREAKS = (
     Break(
         "a training that reports no loss has failed",
         "edges/trainers/mlx.py",
-        """        believable(outcome)
-        whole(outcome, request)
+        """        must_have_learned(outcome)
+        must_be_complete(outcome, request)
 """,
         "        pass\n",
         ("edges/test_trainer.py",),
@@ -264,14 +264,14 @@ BREAKS = (
         "experiment/checks.py",
         "if not zero and furthest == 0:",
         "if False:",
-        ("experiment/test_prove.py",),
+        ("experiment/test_checks.py",),
     ),
     Break(
         "a prompt that was cut is found before the first task",
         "experiment/checks.py",
         "abs(full.counted - foretold) > max(16, COUNT_TOLERANCE * foretold)",
         "False",
-        ("experiment/test_prove.py",),
+        ("experiment/test_checks.py",),
     ),
     Break(
         "memory tells of earlier tasks only",
@@ -381,7 +381,7 @@ BREAKS = (
     Break(
         "H01: a server answers to its own names only",
         "serve/guard.py",
-        "if len(hosts) != 1 or hosts[0].lower() not in self.door.hosts:",
+        "if len(hosts) != 1 or hosts[0].lower() not in self.auth.hosts:",
         "if False:",
         ("serve/test_guard.py",),
     ),
@@ -402,7 +402,7 @@ BREAKS = (
     Break(
         "H04: another site does not act",
         "serve/guard.py",
-        "if any(origin not in self.door.origins for origin in origins) or len(origins) > 1:",
+        "if any(origin not in self.auth.origins for origin in origins) or len(origins) > 1:",
         "if False:",
         ("serve/test_guard.py",),
     ),
@@ -528,8 +528,8 @@ BREAKS = (
     Break(
         "H13: long texts are cut on a page",
         "views/trajectory.py",
-        "return Text(whole[:TEXT_CHARS], len(whole) > TEXT_CHARS)",
-        "return Text(whole, False)",
+        "return ShownText(whole[:TEXT_CHARS], len(whole) > TEXT_CHARS)",
+        "return ShownText(whole, False)",
         ("serve/test_pages.py",),
     ),
     Break(

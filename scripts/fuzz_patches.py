@@ -3,7 +3,7 @@
     python scripts/fuzz_patches.py --number 20000 --seed 1
     python scripts/fuzz_patches.py --parity
 
-Each patch is applied twice: by `bench.verify.enter`, and by the programs themselves (`git apply`, `git apply --reject`,
+Each patch is applied twice: by `bench.verify.apply_candidate`, and by the programs themselves (`git apply`, `git apply --reject`,
 `patch --batch --fuzz=5 -p1`) in a repository of its own, where `git status` says what changed. Which attempt applied it, what was
 put back, the share of gold's files, and every entry of the tree must be the same. Which of the names used here are protected
 stands in a list made by hand. `--parity` prints what was applied how, and the differences that are declared.

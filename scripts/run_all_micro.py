@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from looper.cli.settings import settings
-from looper.views.markdown import name_of
 from looper.views.runs import RunView, read_runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +31,7 @@ def main() -> None:
         rows.append((name, ended, time.monotonic() - started))
         if ended == 130:
             break
-    console.print(summary(rows))
+    console.print(summary(rows, asked_seed(options)))
     hours = (time.monotonic() - begun) / 3600
     console.print(f"{len(rows)} of {len(names)} experiments, {hours:.2f} hours")
     sys.exit(max((ended for _, ended, _ in rows), default=0))
@@ -44,15 +43,21 @@ def given(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:at], words[at + 1 :]
 
 
-def summary(rows: list[tuple[str, int, float]]) -> Table:
+def asked_seed(options: list[str]) -> int:
+    at = options.index("--master-seed") + 1 if "--master-seed" in options else len(options)
+    return int(options[at]) if at < len(options) else 0
+
+
+def summary(rows: list[tuple[str, int, float]], seed: int) -> Table:
     table = Table(title="All experiments, profile micro", title_justify="left")
     for head in ("experiment", "cells", "minutes", "primary contrast", "finding"):
         table.add_column(head, justify="right" if head in ("cells", "minutes") else "left")
-    newest: dict[str, RunView] = {}
-    for run in read_runs(settings().runs, print):
-        newest[name_of(run)] = run
+    newest: dict[tuple[str, str, int], RunView] = {}
+    for known in read_runs(settings().runs, print):
+        plan = known.manifest.plan
+        newest[plan.experiment, plan.profile, plan.master_seed] = known
     for name, ended, seconds in rows:
-        run = newest.get(f"{name} micro")
+        run = newest.get((name, "micro", seed))
         if ended or run is None:
             table.add_row(name, "–", f"{seconds / 60:.1f}", "–", f"ended with {ended}")
             continue

@@ -542,6 +542,7 @@ def in_runs() -> list[Kind]:
         Kind("a proof of another adapter", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.ADAPTER_ARRIVED, subject="0" * 16)),
         Kind("the proofs of an arm are gone", lambda c: c.drop(Proof, of("lora"))),
         Kind("a proof that did not pass", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.ADAPTER_ARRIVED, passed=False)),
+        Kind("adapters that forgot the protocol", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.VALID_ACTIONS, after=0.0)),
         Kind("a likelihood is gone", lambda c: c.drop(Likelihood, lambda one: one.arm == "lora" and one.seed == 1)),
         Kind("a likelihood with another arm's adapter", lambda c: c.change(Likelihood, of("lora"), adapters=("0" * 16,))),
         Kind("a likelihood of a success that is none", lambda c: c.change(Likelihood, of("lora"), held_out={"another-01": -0.1})),

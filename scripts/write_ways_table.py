@@ -36,7 +36,7 @@ def rows(run: RunView) -> list[list[str]]:
                 "failed: " + failed.partition(" on ")[0]
                 if failed
                 else f"{rate.numerator}/{rate.denominator}",
-                f"{100 * difference.difference:+.0f} ({100 * difference.low:+.0f} to {100 * difference.high:+.0f})"
+                f"{100 * difference.difference:+.0f} ({100 * difference.interval()[0]:+.0f} to {100 * difference.interval()[1]:+.0f})"
                 if difference and not failed
                 else "–",
                 str(sum(len(item.made) for item in made)) if any(item.made for item in made) else "–",

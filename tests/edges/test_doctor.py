@@ -17,6 +17,11 @@ def test_memory_that_is_no_quicker_is_not_recommended(tmp_path: Path) -> None:
     assert found.level == "ok" and not found.fix
 
 
+def test_memory_that_cannot_be_written_to_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
+    (found,) = working_trees(tmp_path, Path("/proc"), slow_ms=0.0)
+    assert found.level == "ok" and not found.fix
+
+
 def test_a_place_that_cannot_be_written_to_is_named() -> None:
     (found,) = working_trees(Path("/proc/looper"), Path("/proc"), slow_ms=0.0)
     assert found.level == "note" and "/proc" in found.found

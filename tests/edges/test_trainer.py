@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.fakes.scripted_http import ScriptedServer, free_port
-from tests.fakes.scripted_http import must_be_complete as reply
+from tests.fakes.scripted_http import whole as reply
 
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.models.ollama_adapters import register
@@ -419,7 +419,7 @@ def test_killed_at_any_moment_nothing_half_made_is_listed_and_the_rerun_goes_on(
     nano: MlxModel, tmp_path: Path
 ) -> None:
     request = request_for(nano)
-    must_be_complete = MlxTrainer(nano_folder(), tmp_path / "whole").train(request)
+    unbroken = MlxTrainer(nano_folder(), tmp_path / "whole").train(request)
     trainer = MlxTrainer(nano_folder(), tmp_path / "killed")
     begun: list[int] = []
 
@@ -435,7 +435,7 @@ def test_killed_at_any_moment_nothing_half_made_is_listed_and_the_rerun_goes_on(
         assert not trainer.folder(request.adapter_id()).exists()
     card = trainer.train(request, kill_after)
     assert begun == [0, 4, 8]
-    ours, theirs = ([point.loss for point in found.train_losses] for found in (card, must_be_complete))
+    ours, theirs = ([point.loss for point in found.train_losses] for found in (card, unbroken))
     assert ours == pytest.approx(theirs, rel=1e-3)
 
 

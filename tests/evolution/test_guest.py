@@ -160,7 +160,7 @@ def test_one_that_looks_around_finds_no_answers_and_no_harness(settings: Setting
         "            seen += 'reached'\n"
         "        except OSError as error:\n"
         "            seen += type(error).__name__ if not isinstance(error, ConnectionRefusedError) else 'nobody'\n"
-        "        self.of.hands.workspace.write_file('seen.txt', seen.encode())\n"
+        "        self.of.tool_context.workspace.write_file('seen.txt', seen.encode())\n"
     )
     view = at_work(settings, version(settings, "looks", RUN, look + RUN))
     for end in ends(view, "candidate"):
@@ -172,7 +172,7 @@ def test_paths_outside_of_the_workspace_are_refused(settings: Settings) -> None:
         "        from looper.errors import FileRefused\n"
         "        for path in ('../outside.txt', '/tmp/outside.txt'):\n"
         "            try:\n"
-        "                self.of.hands.workspace.write_file(path, b'x')\n"
+        "                self.of.tool_context.workspace.write_file(path, b'x')\n"
         "                raise SystemExit(9)\n"
         "            except FileRefused:\n"
         "                pass\n"

@@ -19,6 +19,7 @@ from looper.errors import (
     InfrastructureError,
     JournalError,
     LooperError,
+    ModelReplyBroken,
     ModelUnfit,
     ModelUnreachable,
 )
@@ -28,7 +29,7 @@ from looper.experiment.pools import read_attempts
 from looper.experiment.run import INFRA_IN_A_ROW, run_plan
 from looper.journal import read_stream
 from looper.protocols import Message, Sandbox
-from looper.records.job import UNTREATED, CellTreatment
+from looper.records.job import CellTreatment
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Limits, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
@@ -52,7 +53,8 @@ class Run:
     run_context: RunContext
     arm: Arm
     limits: Limits
-    memory: Delivery = UNTREATED.memory
+    treatment: Callable[[int], CellTreatment] = lambda seed: CellTreatment(adapter=str(seed))
+    """Of a seed; the adapter says which script is played."""
 
     def play(self, *scripts: Sequence[str], model: type[ScriptedModel] = ScriptedModel) -> list[Verdict]:
         """The last verdict of each cell."""
@@ -73,7 +75,7 @@ class Run:
         try:
             run_plan(
                 plan, plan.arms, tasks, [[cell] for cell in cells], run_context, ledger, LocalEngine(2), threading.Event(), Silent(),
-                lambda arm, seed, task: CellTreatment(adapter=str(seed), memory=self.memory),
+                lambda arm, seed, task: self.treatment(seed),
             )  # fmt: skip
         finally:
             ledger.close()
@@ -292,9 +294,20 @@ def test_c6_memory_that_cannot_be_counted_costs_no_rollout(run: Run) -> None:
             return None
 
     told = Delivery(candidates=1, text="Look twice.")
-    run = replace(run, memory=told)
+    run = replace(run, treatment=lambda seed: CellTreatment(adapter=str(seed), memory=told))
     (verdict,) = run.play(["<bash>touch x</bash>", DONE], model=Uncounted)
     assert verdict.outcome is Outcome.UNRESOLVED and run.ends()[0].memory_tokens is None
+
+
+def test_a_memory_that_cannot_be_searched_ends_its_own_cell_and_no_other(run: Run) -> None:
+    def searched(seed: int) -> CellTreatment:
+        if seed == 0:
+            raise ModelReplyBroken("no embedding came")
+        return CellTreatment(adapter=str(seed))
+
+    broken, other = replace(run, treatment=searched).play([DONE], ["<bash>touch x</bash>", DONE])
+    assert broken.outcome is Outcome.INFRA_ERROR and "no embedding came" in broken.cause
+    assert other.outcome is Outcome.UNRESOLVED
 
 
 def test_c13_a_world_that_is_gone_still_stops_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def page_of(chromium: Browser, served: Served, width: int = 1200) -> Iterator[Pa
             else wrong.append(f"asked for {asked.url}")
         ),
     )
-    page.goto(f"{served.url}/login?code={served.door.new_code()}")
+    page.goto(f"{served.url}/login?code={served.auth.new_code()}")
     yield page
     page.context.close()
     assert wrong == []

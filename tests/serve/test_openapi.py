@@ -54,7 +54,7 @@ def test_the_document_lists_every_operation(campaign: Served) -> None:
 
 @pytest.mark.parametrize(("method", "path"), sorted(OPERATIONS))
 def test_no_request_makes_it_fail(campaign: Served, method: str, path: str) -> None:
-    head = {"Authorization": f"Bearer {campaign.door.token}"}
+    head = {"Authorization": f"Bearer {campaign.auth.token}"}
     schema = schemathesis.openapi.from_url(f"{campaign.url}/openapi.json", headers=head)
     operation = schema[path][method.upper()]
 

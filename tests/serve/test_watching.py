@@ -124,8 +124,8 @@ def test_a_look_that_fails_ends_the_streams_so_that_browsers_come_back(runs: Pat
         looks = 0
 
         def status(self) -> dict[str, Any]:
-            self.gates_in_order += 1
-            if self.gates_in_order > 1:
+            self.looks += 1
+            if self.looks > 1:
                 raise RuntimeError("the disk is gone")
             return super().status()
 

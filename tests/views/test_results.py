@@ -207,8 +207,9 @@ def test_earlier_experiments_have_a_page_whose_figures_nobody_changes_unseen(min
 def test_other_repositories_have_a_block_of_their_own_beside_those_of_the_plan(here: Path) -> None:
     run = read_run(write_run(here / "runs", experiment="exp50"))
     plan = run.manifest.plan
-    elsewhere = plan.model_copy(update={"selection": plan.selection.model_copy(update={"suite_seed": 1})})
+    elsewhere = plan.model_copy(update={"master_seed": 1})
     other = replace(run, manifest=run.manifest.model_copy(update={"plan": elsewhere}))
+    assert "with other repositories (master seed 1)" in with_run("", other)
     RESULTS.mkdir(parents=True)
     page = RESULTS / "exp50.md"
     page.write_text(with_run(with_run("", run), other))

@@ -147,6 +147,8 @@ class Report:
 class TestRun:
     """One run of a task's tests."""
 
+    __test__ = False
+
     result: CommandResult
     seen: Seen
     """Without the canaries."""

@@ -4,7 +4,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import cache
 from importlib import resources
 from statistics import median
@@ -31,9 +31,12 @@ def validate(
     nothing of the task."""
     # A suite of ten minutes would else be judged twice in a row while every other worker has nothing left to do.
     judging_nothing = _begun(lambda: judge(task, ""))
-    golds = [judge(task, task.gold_patch)]
-    if golds[0].outcome is not Outcome.RESOLVED:
-        golds += [judge(task, task.gold_patch) for _ in range(REPEATS - 1)]
+    try:
+        golds = [judge(task, task.gold_patch)]
+        if golds[0].outcome is not Outcome.RESOLVED:
+            golds += [judge(task, task.gold_patch) for _ in range(REPEATS - 1)]
+    finally:
+        wait([judging_nothing])  # Its tree must not be removed under it.
     nothing = judging_nothing.result()
     cause = _cause(task, golds, nothing)
     if cause and missing_programs:

@@ -44,6 +44,8 @@ def rules(isolation: Isolation) -> str:
 class TestReport:
     """A verdict's findings, before it is tied to a cell."""
 
+    __test__ = False
+
     outcome: Outcome
     cause: str
     f2p_only: bool
@@ -55,7 +57,7 @@ class TestReport:
     canaries: str = ""
     """As in the verdict."""
     log: str = ""
-    """What the test run printed, where the court keeps it."""
+    """What the test run printed, where whoever asked keeps it."""
     applied: str = ""
     """The attempt that applied the patch; empty where none did, or nothing was to be applied."""
     file_recall: float | None = None

@@ -14,7 +14,7 @@ from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
 from looper.records.training import AdapterRecord, Example
-from looper.records.treatment import Proof, ProofKind
+from looper.records.treatment import VALID_MARGIN, Proof, ProofKind
 
 SENTINEL = "keel-4417-amber"
 """A word that no text holds by chance."""
@@ -22,8 +22,6 @@ LINE = "The tide was out and the boats lay on the sand until the evening wind ca
 SHORT_LINES = (8, 24)
 COUNT_TOLERANCE = 0.03
 """Of a full prompt: how far the server's count may be from the one that two short prompts foretell."""
-VALID_MARGIN = 0.05
-"""How much lower than base's the share of valid actions may be."""
 REPLY_TOKENS = 48
 
 

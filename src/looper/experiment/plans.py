@@ -257,6 +257,7 @@ def written_plan(
             price=changed.price,
             discordance=changed.discordance,
             spread=changed.spread,
+            master_seed=master_seed or 0,
         )
     except ValidationError as error:
         both = PlanLayers((*whole.texts, *layers.texts))

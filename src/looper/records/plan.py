@@ -341,6 +341,13 @@ class Plan(Record):
     the data whether the plan is a pilot."""
     spread: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Standard deviation of a true difference from repository to repository, likewise."""
+    master_seed: int = 0
+    """Where it is not 0, other repositories and other seeds were asked for than those that the plan names."""
+
+    @property
+    def name(self) -> str:
+        """Experiment and profile; with other repositories than the plan's, `exp00 micro@1`."""
+        return f"{self.experiment} {self.profile}{f'@{self.master_seed}' if self.master_seed else ''}"
 
     @model_validator(mode="after")
     def _arms_are_comparable(self) -> "Plan":

@@ -60,6 +60,10 @@ class ProofKind(StrEnum):
     """At work the model answers with actions. Recorded when an arm fails at it."""
 
 
+VALID_MARGIN = 0.05
+"""A share of valid actions may lie so far below base's."""
+
+
 class Proof(Record):
     """One check of one arm. An arm without its proofs runs no task."""
 

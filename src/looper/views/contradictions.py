@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isclose
+from statistics import fmean
 
 from looper.journal import Damage, placed_records, read_stream
 from looper.records.base import content_hash
@@ -16,7 +17,7 @@ from looper.records.seal import Seal
 from looper.records.task import Task
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import ModelIdentity, Step, StopReason, Trajectory
-from looper.records.treatment import Consolidation, ProofKind
+from looper.records.treatment import VALID_MARGIN, Consolidation, ProofKind
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 from looper.views.index import StepIndex, kept_index
 from looper.views.runs import RunView
@@ -506,6 +507,8 @@ def _proved(records: Records, found: Contradictions) -> None:
                 found.add("proofs of an adapter that is not the arm's", f"{proof.subject} of {proof.arm}")
         if proof.kind in kinds and proof.passed:
             proved.setdefault(proof.arm, set()).add(proof.subject)
+        if proof.kind is ProofKind.ACTION_GATE and proof.passed != _speaks(run, proof.arm):
+            found.add("arms whose action gate is not what their adapters' proofs say", proof.arm)
     at_work = {verdict.cell.partition("/")[0] for verdict in run.verdicts}
     remembered = {proof.arm for proof in run.proofs if proof.kind is ProofKind.MEMORY_DELIVERED}
     for arm in run.manifest.plan.arms:
@@ -525,6 +528,19 @@ def _proved(records: Records, found: Contradictions) -> None:
                     )
             if not mine:
                 found.add("arms that worked without having learned", f"{arm.name}, seed {seed}")
+
+
+def _speaks(run: RunView, arm: str) -> bool:
+    """Whether an arm's adapters leave as many valid actions as they must, on the average."""
+    shares = [
+        (proof.after, proof.before)
+        for proof in run.proofs
+        if proof.arm == arm
+        and proof.kind is ProofKind.VALID_ACTIONS
+        and None not in (proof.after, proof.before)
+    ]
+    ours, theirs = (fmean(share) for share in zip(*shares, strict=True)) if shares else (0.0, 1.0)
+    return ours >= theirs - VALID_MARGIN
 
 
 def _asked(records: Records, found: Contradictions) -> None:

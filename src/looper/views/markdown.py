@@ -22,11 +22,8 @@ _BLOCK = re.compile(r"<!-- looper report (?P<name>\S+ \S+) -->\n.*?<!-- end of (
 
 
 def name_of(run: RunView) -> str:
-    """Experiment and profile, as a marker names them. Of other repositories than a plan's own, `--master-seed 1`, the results stand
-    beside those of the plan, as `exp00 micro@1`."""
-    plan = run.manifest.plan
-    seed = plan.selection.suite_seed
-    return f"{plan.experiment} {plan.profile}{f'@{seed}' if seed else ''}"
+    """As a marker names it: results of other repositories than the plan's stand beside those of the plan."""
+    return run.manifest.plan.name
 
 
 def named_blocks(text: str) -> list[str]:

@@ -40,13 +40,14 @@ def written_blocks(file: Path | None) -> dict[str, tuple[Path, str]]:
 def with_run(text: str, run: RunView) -> str:
     """The page with the run's block written anew. An empty one gets the plan's title and question first."""
     plan = run.manifest.plan
-    name = name_of(run)
-    if text:
-        seed = plan.selection.suite_seed
-        other = f", with other repositories (master seed {seed})" if seed else ""
-        return with_block_at_end(text, name, run_block(run), f"{plan.experiment}: {plan.title}{other}")
+    title = f"{plan.experiment}: {plan.title}"
     asked = " ".join(plan.hypothesis.split())
-    return f"# {plan.experiment}: {plan.title}\n\n{asked}\n\n{run_block(run)}\n"
+    if not text and not plan.master_seed:
+        return f"# {title}\n\n{asked}\n\n{run_block(run)}\n"
+    other = f", with other repositories (master seed {plan.master_seed})" if plan.master_seed else ""
+    return with_block_at_end(
+        text or f"# {title}\n\n{asked}\n", name_of(run), run_block(run), f"{title}{other}"
+    )
 
 
 def not_checked(blocks: dict[str, tuple[Path, str]], folders: set[str]) -> list[str]:

