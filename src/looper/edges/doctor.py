@@ -177,7 +177,7 @@ def _file_ms(folder: Path) -> float:
         for number in range(FILES):
             Path(place, str(number)).write_bytes(b"x" * 4096)
         written = time.perf_counter()
-        # A tree has come to the disk by the time it is removed, and a file system that discards blocks at once waits for each.
+        # A tree has come to the disk by the time it is removed.
         for number in range(FILES):
             with open(f"{place}/{number}", "rb") as file:
                 os.fsync(file.fileno())
