@@ -229,7 +229,7 @@ def report(
     """Write tables and findings of the newest runs into docs/results, a page for each experiment.
 
     Everything comes from the records below runs/ and stands between markers that name experiment and profile. Text outside of
-    them is left alone; what is missing is made. With --verify everything is computed again and compared: plan, tasks, verdicts, rollouts,
+    them is left alone; what is missing is made. A run of --master-seed 1 stands beside that of the plan, as exp00 micro@1. With --verify everything is computed again and compared: plan, tasks, verdicts, rollouts,
     adapters, tables, pages; the exit status is 1 where something does not fit, and what could not be looked at is listed and counted.
     Who owns the run folders can write everything anew, seal included: with --sign its hash stands where they cannot change it.
 
