@@ -504,17 +504,32 @@ def test_x1_no_socket_leads_out_by_another_family(each_sandbox: Sandbox, root: P
     assert python(each_sandbox, root, code).text() == "refused\n"
 
 
+FILL = """
+    for place in /dev /.dev /dev/shm /tmp /var/tmp /run /; do
+        for part in 1 2 3; do head -c 240M /dev/zero > $place/part$part; done
+    done 2>/dev/null
+    du -scB1 /dev/part? /.dev/part? /dev/shm/part? /tmp/part? /var/tmp/part? /run/part? /part? 2>/dev/null | tail -1
+    stat -fc '%b %S' /dev/shm"""
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no file system in memory")
+def test_x2_beside_a_tree_in_memory_no_more_is_kept_there(each_sandbox: Sandbox) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        tree = Path(place) / "tree"
+        tree.mkdir()
+        for folder in (Path(place), tree):
+            folder.chmod(0o755)
+        if each_sandbox.owner is not None:
+            os.chown(tree, each_sandbox.owner, -1)
+        result = bash(each_sandbox, tree, FILL, timeout_s=60)
+        assert int(result.text().splitlines()[-2].split()[0]) <= TEMP_BYTES
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems keep temporary files on the disk")
 def test_x2_all_that_is_kept_in_memory_is_one_file_system_of_a_known_size(
     each_sandbox: Sandbox, root: Path
 ) -> None:
-    script = """
-        for place in /dev /.dev /dev/shm /tmp /var/tmp /run /; do
-            for part in 1 2 3; do head -c 240M /dev/zero > $place/part$part; done
-        done 2>/dev/null
-        du -scB1 /dev/part? /.dev/part? /dev/shm/part? /tmp/part? /var/tmp/part? /run/part? /part? 2>/dev/null | tail -1
-        stat -fc '%b %S' /dev/shm"""
-    result = bash(each_sandbox, root, script, timeout_s=60)
+    result = bash(each_sandbox, root, FILL, timeout_s=60)
     written, size = result.text().splitlines()[-2:]
     blocks, block_bytes = map(int, size.split())
     if each_sandbox.loopback:

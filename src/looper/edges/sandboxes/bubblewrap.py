@@ -244,7 +244,9 @@ def _mounts(command: Command, files: Mapping[str, int]) -> list[str]:
     # One that holds a folder of the command's can be no link to another.
     temporary = [Path("/tmp"), *(place for place in LINKED if place in above)]
     for place in temporary:
-        argv += ["--perms", "1777", "--size", str(TEMP_BYTES), "--tmpfs", str(place)]
+        # Together they hold no more than the one would.
+        size = TEMP_BYTES // len(temporary)
+        argv += ["--perms", "1777", "--size", str(size), "--tmpfs", str(place)]
     for folder in above:
         if folder not in temporary:
             argv += ["--perms", "0755", "--dir", str(folder)]
