@@ -1,6 +1,7 @@
 """A run is named in one way by every command, and its folder can be listed, shown and removed."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,10 +13,15 @@ import pytest
 from tests.cli.test_commands import looper, one_line
 from tests.fakes.written_run import write_run
 
+from looper.cli.settings import settings
+from looper.cli.wiring import workspaces_of
 from looper.errors import BadInput
-from looper.journal import Stream
+from looper.journal import RunLock, Stream
+from looper.records.learning import Treatment
 from looper.records.model import ModelSpec
 from looper.records.plan import RunManifest
+from looper.records.training import Selection
+from looper.records.treatment import Consolidation
 from looper.views.runs import find_run, read_run
 
 
@@ -189,3 +195,120 @@ def test_u11_an_interruption_that_no_command_answers_is_one_line(tmp_path: Path)
     os.close(writer)
     assert process.returncode == 130 and len(err.splitlines()) == 1, err
     assert err.startswith("looper: Interrupted.") and "the same command" in err
+
+
+def answering(words: str, cwd: Path, answer: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """The program with what a person types; a state folder of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "looper.cli.main", *words.split()],
+        cwd=cwd,
+        env={**os.environ, "LOOPER_RUNS": str(cwd / "runs"), "LOOPER_HOME": str(cwd / "home")},
+        input=answer or "",
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_u12_runs_are_listed_shown_and_measured(tmp_path: Path) -> None:
+    assert "Begin with: looper run exp00" in looper("runs", "list", cwd=tmp_path).stdout
+    done = made_at(write_run(tmp_path / "runs", experiment="mine"), 1000)
+    half = made_at(write_run(tmp_path / "runs", experiment="half", judged=lambda cell: "base" in cell), 2000)
+    (tmp_path / "runs" / "odd").mkdir()
+    (tmp_path / "runs" / "odd" / "manifest.jsonl").write_text("garbage\n")
+    told = looper("runs", "list", cwd=tmp_path).stdout.splitlines()
+    assert told[0].split()[:5] == ["run", "experiment", "profile", "state", "cells"]
+    assert told[1].split()[:5] == [done.name, "mine", "micro", "finished", "4/4"]
+    assert told[2].split()[:5] == [half.name, "half", "micro", "stopped", "2/4"] and "odd" in told[3]
+    rows = json.loads(looper("runs", "list", "--json", cwd=tmp_path).stdout)
+    assert [row["finished"] for row in rows["runs"]] == [4, 2] and len(rows["unreadable"]) == 1
+    shown = looper("runs", "show", "half", cwd=tmp_path).stdout
+    assert shown.startswith(f"{half.name}: Written down\n") and "model: x" in shown
+    assert "state: stopped, 2 of 4 cells" in shown and "go on with: looper run half --profile micro" in shown
+    assert json.loads(looper("runs", "show", "--json", cwd=tmp_path).stdout)["run"] == half.name
+    sizes = json.loads(looper("runs", "du", "--json", cwd=tmp_path).stdout)
+    assert sizes["bytes"].keys() == {done.name, half.name, "odd"}
+    assert sizes["total"] == sum(sizes["bytes"].values()) > 0
+
+
+def test_u12_a_run_is_removed_once_somebody_agrees_and_never_while_it_is_running(tmp_path: Path) -> None:
+    one, two = (write_run(tmp_path / "runs", experiment=name) for name in ("one", "two"))
+    lock = RunLock(one)
+    busy = answering(f"runs rm {two.name} {one.name} --yes", tmp_path)
+    assert busy.returncode == 75 and f"running in process {os.getpid()}" in one_line(busy)
+    lock.close()
+    unasked = answering(f"runs rm {one.name}", tmp_path)
+    assert unasked.returncode == 2 and "4 rollouts and 4 verdicts" in unasked.stderr
+    assert unasked.stderr.splitlines()[-1].endswith("To remove without a question: --yes")
+    assert answering(f"runs rm {one.name}", tmp_path, "n\n").returncode == 1
+    assert one.is_dir() and two.is_dir()
+    assert answering(f"runs rm {one.name}", tmp_path, "y\n").returncode == 0
+    assert not one.exists() and two.is_dir()
+    (tmp_path / "manifest.jsonl").write_text("of something else\n")
+    other = answering("runs rm . --yes", tmp_path)
+    assert other.returncode == 2 and "no usable run folder" in one_line(other) and two.is_dir()
+
+
+def test_u12_an_adapter_that_a_run_names_is_removed_by_force_only(tmp_path: Path) -> None:
+    run, ids = write_run(tmp_path / "runs"), ("a" * 16, "b" * 16)
+    for adapter in ids:
+        (tmp_path / "home" / "adapters" / adapter).mkdir(parents=True)
+        (tmp_path / "home" / "adapters" / adapter / "adapter.json").write_text("{}")
+    stream = Stream(run, "consolidations", Consolidation)
+    stream.append(
+        Consolidation(
+            arm="other",
+            seed=0,
+            repo="",
+            treatment=Treatment.ADAPTER,
+            selection=Selection(
+                seen=0,
+                unresolved=0,
+                without_verdict=0,
+                outside=0,
+                duplicates=0,
+                over_cap=0,
+                taken=0,
+                tasks=(),
+                dropped_steps=0,
+            ),
+            used=0,
+            adapter=ids[0],
+            seconds=1.0,
+        )
+    )
+    stream.close()
+    refused = answering("adapter rm aaaa", tmp_path)
+    assert refused.returncode == 2 and run.name in one_line(refused) and "--force" in refused.stderr
+    assert answering("adapter rm bbbb", tmp_path).returncode == 0
+    assert answering("adapter rm aaaa --force", tmp_path).returncode == 0
+    assert not list((tmp_path / "home" / "adapters").iterdir())
+
+
+def test_u12_the_cache_is_measured_and_loses_only_what_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOPER_HOME", str(tmp_path / "home"))
+    run = write_run(tmp_path / "runs")
+    tree = workspaces_of(run, settings())
+    for folder in (tree, *(tmp_path / "home" / name for name in ("exports", "suites", "adapters", "mine"))):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x" * 5000)
+    rows = json.loads(answering("cache du --json", tmp_path).stdout)["parts"]
+    back = {row["name"]: row["by_itself"] for row in rows}
+    assert back == {"suites": True, "exports": True, "workspaces": True, "adapters": False, "mine": False}
+    assert "adapters: trained here" in answering("cache du", tmp_path).stdout
+    refused = answering("cache clean adapters --yes", tmp_path)
+    assert refused.returncode == 2 and "does not come back by itself" in one_line(refused)
+    lock = RunLock(run)
+    busy = answering("cache clean --yes", tmp_path)
+    assert busy.returncode == 0 and f"running in process {os.getpid()}" in busy.stderr
+    assert tree.is_dir() and (tmp_path / "home" / "exports").is_dir()
+    lock.close()
+    assert answering("cache clean --yes", tmp_path).returncode == 0
+    left = sorted(path.name for path in (tmp_path / "home").iterdir())
+    assert left == ["adapters", "mine", "workspaces"] and not tree.exists()
+    tree.with_name("0123456789abcdef").mkdir()
+    (tmp_path / "home" / "exports").mkdir()
+    unknown = answering("cache clean --yes", tmp_path)
+    assert "a run of another folder may be working" in unknown.stderr
+    assert (tmp_path / "home" / "exports").is_dir()

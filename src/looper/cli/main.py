@@ -17,6 +17,7 @@ from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.model_commands import model as model_group
 from looper.cli.options import Data, Mirrors, RunArgument, RunName, chosen_settings, run_names, say
+from looper.cli.run_commands import cache, runs
 from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError
 from looper.untrusted import current_folder
 
@@ -44,6 +45,8 @@ app = typer.Typer(
 
     Begin with: looper run exp00""",
 )
+app.add_typer(runs, name="runs")
+app.add_typer(cache, name="cache")
 app.add_typer(bench, name="bench")
 lineage = typer.Typer(no_args_is_help=True, help="Where the figures of a run come from.")
 app.add_typer(lineage, name="lineage")
