@@ -28,7 +28,7 @@ def list_adapters() -> None:
 @adapter.command("rm")
 def remove_adapter(
     wanted: Annotated[
-        list[str], typer.Argument(metavar="ADAPTER...", help="Ids of adapters, or their beginnings.")
+        list[str], typer.Argument(metavar="ADAPTER", help="Ids of adapters, or their beginnings.")
     ],
     force: Annotated[
         bool, typer.Option("--force", help="Although a run or another adapter names it.")

@@ -223,7 +223,7 @@ def report(
     experiments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]...",
+            metavar="RUN",
             help="Experiments, the newest run of each profile, or runs as for show; else all that have a block already.",
             autocompletion=run_names,
         ),

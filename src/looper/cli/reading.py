@@ -31,7 +31,9 @@ def show_cell(runs: Path, run: str | Path | None, wanted: str | None, step: int 
     found = [cell for cell in cells if cell == wanted] or [cell for cell in cells if cell.endswith(wanted)]
     if len(found) != 1:
         what = f"{len(found)} cells end in" if found else "No cell is called"
-        raise BadInput(f'{what} "{wanted}" in {view.folder.name}. List them with: looper show')
+        raise BadInput(
+            f'{what} "{wanted}" in {view.folder.name}. List them with: looper show --run {view.folder.name}'
+        )
     steps = steps_of(view.folder, found[0])
     for entry in steps:
         if step is None or entry.index == step:

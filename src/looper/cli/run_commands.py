@@ -61,7 +61,7 @@ def remove(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...",
+            metavar="NAME",
             help="Folders, names, or beginnings of one name each; an experiment is not enough here.",
             autocompletion=run_names,
         ),
@@ -110,7 +110,7 @@ def cache_du(as_json: AsJson = False) -> None:
 def clean(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="Only these, as looper cache du names them."),
+        typer.Argument(metavar="NAME", help="Only these, as looper cache du names them."),
     ] = None,
     yes: Yes = False,
 ) -> None:
