@@ -120,6 +120,17 @@ def test_u1_diff_takes_runs_as_every_other_command_does(
     assert neither.returncode == 2 and f"Arms of {newer.name}: base, other" in one_line(neither)
 
 
+def test_u1_a_report_is_of_an_experiment_or_of_a_run_that_is_named_itself(
+    tmp_path: Path, three: tuple[Path, Path, Path]
+) -> None:
+    older, newer, _ = three
+    for named, meant in ((older.name, older), ("mine", newer)):
+        written = looper("report", named, cwd=tmp_path)
+        assert written.returncode == 0, written.stderr
+        assert f"mine micro: {meant.name}" in written.stdout
+        assert f"`{meant.name}`" in (tmp_path / "docs" / "results" / "mine.md").read_text()
+
+
 def test_u8_advice_names_only_options_that_the_command_has(
     tmp_path: Path, state: Path, three: tuple[Path, Path, Path]
 ) -> None:

@@ -304,7 +304,7 @@ def test_u15_what_is_asked_for_differently_is_a_run_of_its_own_and_the_unfinishe
     assert other.returncode == 0, other.stderr
     (said,) = [line for line in other.stderr.splitlines() if "a run of its own" in line]
     assert first.name in said and "other.txt" in said
-    on = said.split("Go on with it: ")[1]
+    on = said.split("Go on with that one: ")[1]
     assert on == f"looper run test --profile micro --arm noop --limit 1 --run {first.name}"
     assert project.looper(*shlex.split(on)[1:]).returncode == 0
     plan = project.folder / "experiments" / "test.toml"

@@ -318,10 +318,17 @@ def run_folder(
         if _asked(view.manifest) == _asked(manifest):
             raise Drift(_differs(view, manifest, anew))
     for view in beside[-1:]:
+        asked = view.manifest.model_copy(update={"plan": manifest.plan, "overrides": manifest.overrides})
         others = f" (and {counted(len(beside) - 1, 'other')}: looper runs list)" if len(beside) > 1 else ""
+        before = view.manifest.code_version
+        needs = (
+            ""
+            if before == manifest.code_version
+            else f" (with the version of Looper that began it, {before})"
+        )
         say(
-            f"this is a run of its own; the unfinished {view.folder.name}{others} stays as it is: "
-            f"{differences(view.manifest, manifest)}. Go on with it: {resume_command(view)}"
+            f"this is a run of its own; the unfinished {view.folder.name}{others} stays as it is. What differs: "
+            f"{differences(view.manifest, asked, most=2)}. Go on with that one{needs}: {resume_command(view)}"
         )
     return runs / name
 
