@@ -176,7 +176,7 @@ def test_every_command_shows_an_example() -> None:
         (("bench", "validate", "--suite", "mini"), 2, 'no suite "mini"'),
         (("show",), 2, "looper run exp00"),
         (("report", "exp00", "--summary"), 2, "leave names and --verify out"),
-        (("show", "--run", "nowhere"), 2, "no usable run folder"),
+        (("show", "--run", "nowhere"), 2, 'There is no run "nowhere"'),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(

@@ -446,7 +446,7 @@ def test_a_report_is_written_to_a_page_of_its_experiment_and_again_the_same(
         "what was written by hand inside is gone, outside it stays"
     )
     refused = project.looper("report", "exp77")
-    assert refused.returncode == 2 and "No run of exp77" in refused.stderr
+    assert refused.returncode == 2 and 'There is no run "exp77"' in refused.stderr
 
 
 def test_a_report_into_a_file_that_a_person_names_leaves_the_rest_of_it_alone(

@@ -22,7 +22,8 @@ from looper.cli.running import run_folder
 from looper.edges.models.scripted import ScriptedModel
 from looper.errors import BadInput, JournalError
 from looper.experiment.ledger import Ledger
-from looper.journal import read_stream
+from looper.journal import Stream, read_stream
+from looper.records.plan import RunManifest
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome, Verdict
 from looper.views.runs import read_run
@@ -292,17 +293,46 @@ def test_p05_a_second_run_on_the_same_folder_is_refused_and_names_the_first(proj
     assert second.returncode == 75 and str(process.pid) in second.stderr and "Traceback" not in second.stderr
 
 
-def test_g44_an_unfinished_run_that_was_begun_otherwise_is_refused_with_the_difference(
+def test_u15_what_is_asked_for_differently_is_a_run_of_its_own_and_the_unfinished_one_is_named(
     project: Project,
 ) -> None:
-    project.looper("run", "test", "--arm", "noop")
+    project.looper("run", "test", "--arm", "noop", "--limit", "1")
+    first = project.run
+    (project.folder / "other.txt").write_text("<done>something else</done>")
+    asked = ("run", "test", "--arm", "noop", "--limit", "1")
+    other = project.looper(*asked, "--model", "scripted:other.txt")
+    assert other.returncode == 0, other.stderr
+    (said,) = [line for line in other.stderr.splitlines() if "a run of its own" in line]
+    assert first.name in said and "other.txt" in said
+    on = said.split("Go on with that one: ")[1]
+    assert on == f"looper run test --profile micro --arm noop --limit 1 --run {first.name}"
+    assert project.looper(*shlex.split(on)[1:]).returncode == 0
     plan = project.folder / "experiments" / "test.toml"
     plan.write_text(PLAN.replace("steps = 8", "steps = 9"))
-    refused = project.looper("run", "test")
-    assert refused.returncode == 2
-    assert "plan.limits.steps was 8 and is 9" in refused.stderr and "--fresh" in refused.stderr
-    fresh = project.looper("run", "test", "--fresh", "--arm", "noop")
-    assert fresh.returncode == 0 and len(list((project.folder / "runs").iterdir())) == 2
+    edited = project.looper(*asked)
+    assert edited.returncode == 0 and "plan.limits.steps was 8 and is 9" in edited.stderr
+    assert "(and 1 other: looper runs list)" in edited.stderr
+    assert len(list((project.folder / "runs").iterdir())) == 3
+    named = project.looper(*asked, "--run", first.name)
+    assert named.returncode == 2 and "As it was begun, go on with: looper run test" in named.stderr
+
+
+def test_g44_an_unfinished_run_of_another_version_is_refused_with_both_commands(project: Project) -> None:
+    project.looper("run", "test", "--arm", "noop", "--limit", "1")
+    manifest = read_run(project.run).manifest
+    older = project.run.rename(project.run.parent / "test-micro-0123456789ab")
+    (older / "manifest.jsonl").unlink()
+    stream = Stream(older, "manifest", RunManifest)
+    stream.append(manifest.model_copy(update={"code_version": "old"}))
+    stream.close()
+    refused = project.looper("run", "test", "--arm", "noop", "--limit", "1")
+    assert refused.returncode == 2 and len(refused.stderr.strip().splitlines()) == 1, refused.stderr
+    anew = "looper run test --profile micro --arm noop --limit 1 --fresh"
+    assert f'code_version was "old" and is "{manifest.code_version}"' in refused.stderr
+    assert "the version of Looper that began it (old), go on with: looper run test" in refused.stderr
+    assert refused.stderr.strip().endswith(f"; or begin a new run: {anew}")
+    assert project.looper(*shlex.split(anew)[1:]).returncode == 0
+    assert len(list((project.folder / "runs").iterdir())) == 2
 
 
 def test_j4_a_run_in_which_nothing_was_done_is_begun_anew_and_one_with_a_step_is_not(

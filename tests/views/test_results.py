@@ -162,7 +162,7 @@ def mine(here: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_without_any_run_the_blocks_are_still_named(mine: Settings) -> None:
-    with pytest.raises(BadInput, match="No run of anything"):
+    with pytest.raises(BadInput, match="There is no run below"):
         list(verify(mine, [], None))
     a_page()
     assert list(verify(mine, [], None)) == [
@@ -171,7 +171,7 @@ def test_without_any_run_the_blocks_are_still_named(mine: Settings) -> None:
     ]
     with pytest.raises(NotAsRecorded, match="1 things could not be checked"):
         list(verify(mine, [], None, strict=True))
-    with pytest.raises(BadInput, match="No run of exp51"):
+    with pytest.raises(BadInput, match='There is no run "exp51"'):
         list(verify(mine, ["exp51"], None))
 
 

@@ -25,6 +25,25 @@ def list_adapters() -> None:
         print(line)
 
 
+@adapter.command("rm")
+def remove_adapter(
+    wanted: Annotated[
+        list[str], typer.Argument(metavar="ADAPTER", help="Ids of adapters, or their beginnings.")
+    ],
+    force: Annotated[
+        bool, typer.Option("--force", help="Although a run or another adapter names it.")
+    ] = False,
+) -> None:
+    """Remove each ADAPTER. One that a run's record, or another adapter, names is refused: its origin could not be shown any more.
+
+    Example: looper adapter rm 0a1b2c
+    """
+    from looper.cli.keeping import remove_adapters
+
+    for line in remove_adapters(wanted, chosen_settings(), force=force):
+        print(line)
+
+
 @adapter.command("export")
 def export_adapter(
     wanted: AdapterId, folder: Annotated[Path, typer.Argument(help="New folder to write to.")]

@@ -1,7 +1,6 @@
 """What `looper adapter list` and `looper lineage` print."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store, folder_digest
@@ -56,6 +55,6 @@ def served_hash(settings: Settings) -> Callable[[str], str | None]:
     return read
 
 
-def lineage_of(settings: Settings, folder: Path, arm: str | None) -> Iterator[str]:
+def lineage_of(settings: Settings, run: str | None, arm: str | None) -> Iterator[str]:
     """The treatment behind each arm of a run."""
-    return lineage_lines(run_named(settings.runs, folder), arm, card_reader(settings))
+    return lineage_lines(run_named(settings.runs, run), arm, card_reader(settings))

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from looper.cli.reading import chosen_run
 from looper.errors import BadInput
 from looper.experiment.ledger import rate, revert
 from looper.records.memory import Reverted
 from looper.records.question import AnsweredQuestion, Rating
 from looper.views.memory import memory_uses, one_item, reverted_items
 from looper.views.questions import questions, to_rate
+from looper.views.runs import run_named
 
 
-def answers_to_rate(runs: Path, folder: Path | None, arm: str, by: str, count: int) -> list[AnsweredQuestion]:
+def answers_to_rate(runs: Path, run: str | None, arm: str, by: str, count: int) -> list[AnsweredQuestion]:
     """What is left of so many drawn answers of an arm. Raises BadInput for arms without any."""
-    view = chosen_run(runs, folder)
+    view = run_named(runs, run)
     arms = sorted({key[0] for key in questions(view.folder)})
     if arm not in arms:
         there = ", ".join(arms) or "none"
@@ -23,17 +23,17 @@ def answers_to_rate(runs: Path, folder: Path | None, arm: str, by: str, count: i
     return to_rate(view.folder, arm, by, count)
 
 
-def rated(runs: Path, folder: Path | None, answer: AnsweredQuestion, by: str, *, noise: bool) -> None:
+def rated(runs: Path, run: str | None, answer: AnsweredQuestion, by: str, *, noise: bool) -> None:
     """Keep a person's word. Raises RunBusy while the run is running."""
     rating = Rating(
         arm=answer.arm, seed=answer.seed, round=answer.round, source=answer.source, by=by, noise=noise
     )
-    rate(chosen_run(runs, folder).folder, rating)
+    rate(run_named(runs, run).folder, rating)
 
 
-def memory_revert(runs: Path, folder: Path | None, wanted: str, reason: str) -> str:
+def memory_revert(runs: Path, run: str | None, wanted: str, reason: str) -> str:
     """What was done, in words. Raises BadInput or RunBusy."""
-    view = chosen_run(runs, folder)
+    view = run_named(runs, run)
     item = one_item(view, wanted)
     if item.id in reverted_items(view):
         raise BadInput(f"{item.id} is told no more already.")

@@ -22,10 +22,10 @@ ANY = TrainingSettings(learning_rate=1e-4, iterations=1, batch_size=1, max_token
 
 
 def export_run(
-    settings: Settings, folder: Path, kind: str, arm: str | None, seed: int | None, out: Path | None
+    settings: Settings, wanted: str | None, kind: str, arm: str | None, seed: int | None, out: Path | None
 ) -> None:
     """Raises BadInput, and leaves the file as it was where anything is wrong."""
-    run = run_named(settings.runs, folder)
+    run = run_named(settings.runs, wanted)
     if kind == "parquet":
         if out is None:
             raise BadInput("Parquet is no text; name a file: --out FILE")

@@ -5,9 +5,10 @@ import os
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from looper import __version__
 from looper.cli.adapter_commands import adapter
@@ -15,14 +16,28 @@ from looper.cli.bench_commands import bench
 from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.model_commands import model as model_group
-from looper.cli.options import Data, Mirrors, RunFolder, chosen_settings, say
-from looper.errors import EXHAUSTED, ExitCode, LooperError
+from looper.cli.options import Data, Mirrors, RunArgument, RunName, chosen_settings, run_names, say
+from looper.cli.run_commands import cache, runs
+from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError
 from looper.untrusted import current_folder
+
+
+class _Commands(TyperGroup):
+    """The commands; an interruption that none of them answers is said, where Typer would end without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Cancelled(
+                "Interrupted. What was recorded stays; the same command goes on, or begins again."
+            ) from None
+
 
 app = typer.Typer(
     name="looper",
+    cls=_Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,6 +45,8 @@ app = typer.Typer(
 
     Begin with: looper run exp00""",
 )
+app.add_typer(runs, name="runs")
+app.add_typer(cache, name="cache")
 app.add_typer(bench, name="bench")
 lineage = typer.Typer(no_args_is_help=True, help="Where the figures of a run come from.")
 app.add_typer(lineage, name="lineage")
@@ -100,9 +117,14 @@ def run(
             help='Pass over a gate, for a reason that is recorded: data="a pilot". Can be repeated.'
         ),
     ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option("--run", help="Go on with this run and no other: its folder, or its name below runs/."),
+    going_on: Annotated[
+        str | None,
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="Go on with this run and no other: its folder, name, or beginning of its name.",
+            autocompletion=run_names,
+        ),
     ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
@@ -141,7 +163,7 @@ def run(
         adapter=adapter,
         data=data,
         mirrors=mirrors,
-        run=folder,
+        run=going_on,
     )
     console = Console(width=None if sys.stdout.isatty() else 150)
     found = {}
@@ -199,7 +221,12 @@ def plan(
 @app.command()
 def report(
     experiments: Annotated[
-        list[str] | None, typer.Argument(help="Names of experiments; else all that have a block already.")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Experiments, the newest run of each profile, or runs as for show; else all that have a block already.",
+            autocompletion=run_names,
+        ),
     ] = None,
     file: Annotated[
         Path | None, typer.Option(help="One Markdown file for all of them, in place of docs/results.")
@@ -262,7 +289,7 @@ def report(
 
 @app.command()
 def train(
-    folder: Annotated[Path, typer.Argument(help="Run folder whose verified successes are learned from.")],
+    run: RunArgument = None,
     model: Annotated[str, typer.Option(help="The base: nano or mlx:FOLDER.")] = "nano",
     arm: Annotated[
         list[str] | None,
@@ -299,7 +326,7 @@ def train(
     Safe to interrupt: the same command goes on from the last checkpoint. The adapter lies under the hash of everything
     that decides what it is, in Looper's state folder, in mlx-lm's format with its card beside it.
 
-    Example: looper train runs/exp00-demo-0123456789ab --minimum-tasks 5 --multiplier 10
+    Example: looper train exp00 --minimum-tasks 5 --multiplier 10
     """
     from rich.console import Console
 
@@ -307,7 +334,7 @@ def train(
     from looper.views.show import mask_text
 
     options = training.train_options(
-        run=folder,
+        run=run,
         arms=tuple(arm or ()),
         model=model,
         selection={"per_task": per_task, "minimum_tasks": minimum_tasks},
@@ -343,9 +370,7 @@ def show(
     cell: Annotated[
         str | None, typer.Argument(help="ARM/SEED/TASK, or the end of it; without it all are listed.")
     ] = None,
-    folder: Annotated[
-        Path | None, typer.Option("--run", help="Run folder; else the one written to last.")
-    ] = None,
+    run: RunName = None,
     step: Annotated[int | None, typer.Option(min=1, help="Only this step.")] = None,
 ) -> None:
     """Read a trajectory step by step: what the model said, what it was told, the patch, the verdict of every test.
@@ -356,14 +381,19 @@ def show(
     """
     from looper.cli.reading import show_cell
 
-    for text in show_cell(chosen_settings().runs, folder, cell, step):
+    for text in show_cell(chosen_settings().runs, run, cell, step):
         print(text)
 
 
 @app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
-    folder: Annotated[Path | None, typer.Option("--run", help="Run folder; else all below runs/.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run", metavar="RUN", help="Only this run, named as for show.", autocompletion=run_names
+        ),
+    ] = None,
 ) -> None:
     """Say how far each run is, who is writing to it, and what the arms have resolved so far.
 
@@ -373,12 +403,18 @@ def status(
     """
     from looper.cli.reading import status_lines
 
-    for line in status_lines(chosen_settings().runs, folder, as_json=as_json):
+    for line in status_lines(chosen_settings().runs, run, as_json=as_json):
         print(line)
 
 
 @app.command()
 def watch(
+    run: Annotated[
+        str | None,
+        typer.Option(
+            "--run", metavar="RUN", help="Only this run, named as for show.", autocompletion=run_names
+        ),
+    ] = None,
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="One screen, and end.")] = False,
 ) -> None:
@@ -388,7 +424,7 @@ def watch(
     """
     from looper.cli.watching import watch as follow
 
-    follow(chosen_settings().runs, every_s=every, once=once)
+    follow(chosen_settings().runs, run, every_s=every, once=once)
 
 
 @app.command()
@@ -450,11 +486,12 @@ def doctor(
 
 @app.command()
 def diff(
-    first: Annotated[str, typer.Argument(help="An arm, a cell ARM/SEED/TASK, or a run folder.")],
-    second: Annotated[str, typer.Argument(help="Another one of the same kind.")],
-    folder: Annotated[
-        Path | None, typer.Option("--run", help="Run folder of arms and cells; else the one written to last.")
-    ] = None,
+    first: Annotated[
+        str,
+        typer.Argument(help="An arm, a cell ARM/SEED/TASK, or a run.", autocompletion=run_names),
+    ],
+    second: Annotated[str, typer.Argument(help="Another one of the same kind.", autocompletion=run_names)],
+    run: RunName = None,
 ) -> None:
     """Print what differs between two arms, two rollouts or two runs.
 
@@ -465,19 +502,19 @@ def diff(
     """
     from looper.cli.reading import diff_lines
 
-    for line in diff_lines(chosen_settings().runs, folder, first, second):
+    for line in diff_lines(chosen_settings().runs, run, first, second):
         print(line)
 
 
 @lineage.command("why")
 def lineage_why(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: RunArgument = None,
     arm: Annotated[str | None, typer.Option(help="Only this arm.")] = None,
 ) -> None:
     """Print the exact treatment behind the figures of RUN: what each arm learned, from which tasks, with which settings, and
     how it was proved to have reached the model.
 
-    Example: looper lineage why runs/exp00-demo-0123456789ab --arm lora
+    Example: looper lineage why exp03 --arm lora
     """
     from looper.cli.adapters import lineage_of
 
@@ -487,7 +524,7 @@ def lineage_why(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: RunArgument = None,
     arm: Annotated[str | None, typer.Option(help="The arm, where the run has several.")] = None,
     seed: Annotated[int | None, typer.Option(help="The seed, where the run has several.")] = None,
     kind: Annotated[
@@ -502,11 +539,11 @@ def export(
     from verified successes, with what the loss counts marked; pairs of a success and a failure. atif: rollouts in the
     Agent Trajectory Interchange Format. registered: one JSON object with every figure of what the plan registered.
 
-    Example: looper export runs/exp00-demo-0123456789ab --arm base > predictions.jsonl
+    Example: looper export exp00 --arm base > predictions.jsonl
     """
     from looper.cli.exporting import export_run
 
-    export_run(chosen_settings(data), folder, kind, arm, seed, out)
+    export_run(chosen_settings(data), run, kind, arm, seed, out)
 
 
 @app.command("import")
@@ -535,7 +572,7 @@ def import_runs(
 
 @app.command()
 def questions(
-    run: RunFolder = None,
+    run: RunName = None,
     rate: Annotated[
         str | None, typer.Option("--rate", help="Rate the answers of this arm, one by one.")
     ] = None,

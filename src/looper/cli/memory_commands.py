@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import RunFolder, chosen_settings
+from looper.cli.options import RunName, chosen_settings
 
 memory = typer.Typer(
     no_args_is_help=True, help="What a run remembers: to whom it was told, where it comes from."
@@ -12,7 +12,7 @@ memory = typer.Typer(
 
 
 @memory.command("list")
-def list_memory(run: RunFolder = None) -> None:
+def list_memory(run: RunName = None) -> None:
     """Print for each arm what its memory gave to the tasks, then every item.
 
     A task is told something where an item is like its issue; an agent cites an item when it writes the code that the item
@@ -28,7 +28,7 @@ def list_memory(run: RunFolder = None) -> None:
 
 @memory.command()
 def why(
-    item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")], run: RunFolder = None
+    item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")], run: RunName = None
 ) -> None:
     """Print where ITEM comes from, what it says, and every rollout that was told it.
 
@@ -44,7 +44,7 @@ def why(
 def revert(
     item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")],
     reason: Annotated[str, typer.Option(help="Why; stands in the run's records.")],
-    run: RunFolder = None,
+    run: RunName = None,
 ) -> None:
     """Tell ITEM no more: what the run has still to do goes without it. What was told stays in the records.
 

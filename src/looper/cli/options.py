@@ -9,8 +9,23 @@ import typer
 if TYPE_CHECKING:
     from looper.cli.settings import Settings
 
-RunFolder = Annotated[
-    Path | None, typer.Option("--run", help="Run folder, or its name below runs/; else the last one.")
+
+def run_names(incomplete: str) -> list[str]:
+    """For the shell: names of runs that begin so, the newest first."""
+    from looper.cli.settings import settings
+    from looper.views.runs import run_folders
+
+    return [path.name for path in reversed(run_folders(settings().runs)) if path.name.startswith(incomplete)]
+
+
+_RUN = "A run: its folder, name, beginning of its name, or experiment for its newest run."
+RunName = Annotated[
+    str | None,
+    typer.Option("--run", metavar="RUN", help=f"{_RUN} Else the newest of all.", autocompletion=run_names),
+]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help=f"{_RUN} Else the newest of all.", autocompletion=run_names),
 ]
 Data = Annotated[
     str | None,

@@ -35,11 +35,18 @@ class RunOptions:
     """Id, or the beginning of it, for arms that carry an adapter."""
     data: str | None = None
     mirrors: Path | None = None
-    run: Path | None = None
-    """Folder of the run to go on with, or its name below runs/."""
+    run: str | None = None
+    """The run to go on with, as a person names it."""
 
     def going_on(self, run: str) -> str:
         """The command that goes on with a run, by the name of its folder: as this one, but never from the beginning."""
+        return self._command("--run", run)
+
+    def anew(self) -> str:
+        """The command that begins a new run, and goes on with none."""
+        return self._command("--fresh")
+
+    def _command(self, *ending: str) -> str:
         one_by_one: list[tuple[str, object]] = [
             ("--profile", self.profile),
             ("--model", self.model),
@@ -53,11 +60,10 @@ class RunOptions:
             *(("--override", f"{found.gate.value}={found.reason}") for found in self.overrides),
             ("--data", self.data),
             ("--mirrors", self.mirrors),
-            ("--run", run),
         ]
         given = [str(word) for pair in one_by_one if pair[1] is not None for word in pair]
         return shlex.join(
-            ["looper", "run", self.experiment, *given, *["--share-machine"] * self.share_machine]
+            ["looper", "run", self.experiment, *given, *["--share-machine"] * self.share_machine, *ending]
         )
 
 

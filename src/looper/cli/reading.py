@@ -1,6 +1,7 @@
 """What `looper show`, `diff`, `status`, `memory` and `questions` print; nothing is written."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,22 +15,13 @@ from looper.views.memory import (
     why_lines,
 )
 from looper.views.questions import question_lines
-from looper.views.runs import RunView, read_run, run_folders, run_named
+from looper.views.runs import run_named
 from looper.views.show import duration, ending_text, step_text
 
 
-def chosen_run(runs: Path, folder: Path | None) -> RunView:
-    if folder is not None:
-        return run_named(runs, folder)
-    found = run_folders(runs)
-    if not found:
-        raise BadInput(f"There is no run below {runs} yet. Begin with: looper run exp00")
-    return read_run(found[-1])
-
-
-def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | None) -> Iterator[str]:
+def show_cell(runs: Path, run: str | Path | None, wanted: str | None, step: int | None) -> Iterator[str]:
     """The texts of one cell, or a list of all cells with their ends."""
-    view = chosen_run(runs, folder)
+    view = run_named(runs, run)
     final = {verdict.cell: verdict for verdict in view.verdicts}
     cells = [cell for arm in view.manifest.plan.arms for cell in view.cells(arm.name)]
     if wanted is None:
@@ -39,7 +31,9 @@ def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | N
     found = [cell for cell in cells if cell == wanted] or [cell for cell in cells if cell.endswith(wanted)]
     if len(found) != 1:
         what = f"{len(found)} cells end in" if found else "No cell is called"
-        raise BadInput(f'{what} "{wanted}" in {view.folder.name}. List them with: looper show')
+        raise BadInput(
+            f'{what} "{wanted}" in {view.folder.name}. List them with: looper show --run {view.folder.name}'
+        )
     steps = steps_of(view.folder, found[0])
     for entry in steps:
         if step is None or entry.index == step:
@@ -51,9 +45,9 @@ def show_cell(runs: Path, folder: Path | None, wanted: str | None, step: int | N
         yield ending_text(ends[-1] if ends else None, final.get(found[0]))
 
 
-def question_texts(runs: Path, folder: Path | None) -> list[str]:
+def question_texts(runs: Path, run: str | Path | None) -> list[str]:
     """What was asked and answered for training, arm by arm. Raises BadInput where nothing was."""
-    view = chosen_run(runs, folder)
+    view = run_named(runs, run)
     lines = question_lines(view.folder)
     if not lines:
         raise BadInput(
@@ -62,48 +56,54 @@ def question_texts(runs: Path, folder: Path | None) -> list[str]:
     return lines
 
 
-def diff_lines(runs: Path, folder: Path | None, first: str, second: str) -> Iterator[str]:
-    """Two run folders, two cells or two arms."""
-    folders = [path if path.is_dir() else runs / path for path in map(Path, (first, second))]
-    if all((path / "manifest.jsonl").exists() for path in folders):
-        return runs_diff(*map(read_run, folders))
-    view = chosen_run(runs, folder)
-    cells = [name.count("/") == 2 for name in (first, second)]
+def diff_lines(runs: Path, run: str | Path | None, first: str, second: str) -> Iterator[str]:
+    """Two cells or two arms of a run, or two runs."""
+    names = (first, second)
+    if all(os.path.isdir(name) for name in names):
+        return runs_diff(*(run_named(runs, name) for name in names))
+    view = run_named(runs, run)
+    cells = [name.count("/") == 2 for name in names]
     if all(cells):
         return rollouts_diff(view, first, second)
     if any(cells):
-        raise BadInput("Name two cells, two arms or two run folders, not one of each.")
-    return arms_diff(view, first, second)
+        raise BadInput("Name two cells, two arms or two runs, not one of each.")
+    arms = [*(arm.name for arm in view.manifest.plan.arms), *view.choice_names]
+    if any(name in arms for name in names):
+        return arms_diff(view, first, second)
+    try:
+        return runs_diff(*(run_named(runs, name) for name in names))
+    except BadInput as error:
+        raise BadInput(f"{error}. Arms of {view.folder.name}: {', '.join(arms)}") from error
 
 
-def memory_lines(runs: Path, folder: Path | None) -> Iterator[str]:
+def memory_lines(runs: Path, run: str | Path | None) -> Iterator[str]:
     """What memory gave to the tasks of a run, then every item in a line."""
-    view = chosen_run(runs, folder)
+    view = run_named(runs, run)
     yield from delivery_lines(view)
     yield from item_lines(view)
 
 
-def memory_why(runs: Path, folder: Path | None, item: str) -> Iterator[str]:
-    yield from why_lines(chosen_run(runs, folder), item)
+def memory_why(runs: Path, run: str | Path | None, item: str) -> Iterator[str]:
+    yield from why_lines(run_named(runs, run), item)
 
 
-def status_lines(runs: Path, folder: Path | None, *, as_json: bool) -> Iterator[str]:
-    if folder is None:
+def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterator[str]:
+    if run is None:
         found = Projection(runs).status()
     else:
-        found = {"runs": [described(chosen_run(runs, folder))], "unreadable": []}
+        found = {"runs": [described(run_named(runs, run))], "unreadable": []}
     if as_json:
         yield json.dumps(found)
         return
     yield from found["unreadable"]
     if not found["runs"]:
         yield f"no runs below {runs}"
-    for run in found["runs"]:
-        writer = f"process {run['writer']} is at it" if run["writer"] else "nobody is at it"
-        yield f"{run['run']}: {run['finished']} of {run['planned']} cells, {run['standing']}, {writer}{_left(run['left_s'])}"
-        if run["goes_on_with"]:
-            yield f"  go on with: {run['goes_on_with']}"
-        for arm in run["arms"]:
+    for one in found["runs"]:
+        writer = f"process {one['writer']} is at it" if one["writer"] else "nobody is at it"
+        yield f"{one['run']}: {one['finished']} of {one['planned']} cells, {one['standing']}, {writer}{_left(one['left_s'])}"
+        if one["goes_on_with"]:
+            yield f"  go on with: {one['goes_on_with']}"
+        for arm in one["arms"]:
             yield f"  {arm['arm']}: {arm['resolved']}/{arm['attempted']} resolved, {arm['infra_errors']} infra errors"
 
 

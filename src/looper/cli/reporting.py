@@ -1,6 +1,6 @@
 """What `looper report` does, and `looper report --verify`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from looper.cli.plans import experiments_folders
@@ -14,7 +14,7 @@ from looper.views.blocks import with_block
 from looper.views.history import read_history
 from looper.views.markdown import history_block, name_of, run_block, with_history
 from looper.views.results import HISTORY, RESULTS, not_checked, page_of, page_text, with_run, written_blocks
-from looper.views.runs import RunView, read_runs
+from looper.views.runs import RunView, read_runs, run_named
 from looper.views.summary import LEARNINGS, SUMMARY, read_results, summary_lines
 from looper.views.web.page import write_page
 
@@ -27,14 +27,15 @@ def report(runs: Path, wanted: Sequence[str], file: Path | None) -> Iterator[str
     unreadable: list[str] = []
     newest = _newest(read_runs(runs, unreadable.append))
     yield from unreadable
-    for name in wanted:
-        if name != HISTORY and not any(key.split()[0] == name for key in newest):
-            raise BadInput(f"No run of {name} below {runs}. Begin with: looper run {name}")
+    experiments = {HISTORY, *(key.split()[0] for key in newest)}
+    named = {name_of(run): run for run in _named(runs, wanted, experiments)}
+    newest |= named
     if not wanted and not known:
         raise BadInput(
             f"{file or RESULTS} has no block of a run yet, so name experiments: looper report exp00"
         )
-    chosen = [run for key, run in newest.items() if (key.split()[0] in wanted if wanted else key in known)]
+    keys = {*named, *(key for key in newest if key.split()[0] in wanted)} if wanted else known
+    chosen = [run for key, run in newest.items() if key in keys]
     for key in known:
         if key not in newest and key.split()[0] != HISTORY and (not wanted or key.split()[0] in wanted):
             yield f"{key}: no run below {runs}, left as it is"
@@ -86,6 +87,11 @@ def _newest(runs: Sequence[RunView]) -> dict[str, RunView]:
     return found
 
 
+def _named(runs: Path, wanted: Sequence[str], experiments: Collection[str]) -> list[RunView]:
+    """Of what is wanted, the runs that are named themselves. Raises BadInput for what is neither that nor an experiment."""
+    return [run_named(runs, name) for name in wanted if name not in experiments]
+
+
 def verify(
     settings: Settings,
     wanted: Sequence[str],
@@ -102,18 +108,24 @@ def verify(
     """
     unreadable: list[str] = []
     runs = read_runs(settings.runs, unreadable.append)
-    chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted]
     blocks = {
         name: found for name, found in written_blocks(file).items() if not wanted or name.split()[0] in wanted
     }
     signed = signed_at(sign) if sign is not None else None
+    experiments = {
+        *(run.manifest.plan.experiment for run in runs),
+        *(name.split()[0] for name in blocks),
+        *(name.split("-")[0] for name in (signed.of if signed else ())),
+    }
+    named = _named(settings.runs, wanted, experiments)
+    chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted] + named
     unseen = [
         *not_checked(blocks, {run.folder.name for run in chosen}),
         *_not_written(blocks, chosen, file),
         *(f"{sign}: {name} was signed and is not here" for name in _gone(signed, wanted, runs)),
     ]
     if not chosen and not unreadable and not blocks and not unseen:
-        raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
+        raise BadInput(f"There is no run below {settings.runs} yet. Begin with: looper run exp00")
     found = len(unreadable)
     yield from unreadable
     verifier = Verifier(settings, signed)
@@ -163,10 +175,12 @@ def _gone(signed: SignedSeals | None, wanted: Sequence[str], runs: Sequence[RunV
 
 def sign_runs(settings: Settings, wanted: Sequence[str], place: Path) -> Iterator[str]:
     """Put the hashes of the seals of all runs of the experiments elsewhere. Raises BadInput."""
-    runs = [run for run in read_runs(settings.runs) if not wanted or run.manifest.plan.experiment in wanted]
-    if not runs:
-        raise BadInput(f"No run of {', '.join(wanted) or 'anything'} below {settings.runs}.")
-    return sign_seals(settings, runs, place)
+    runs = read_runs(settings.runs)
+    named = _named(settings.runs, wanted, {run.manifest.plan.experiment for run in runs})
+    chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted] + named
+    if not chosen:
+        raise BadInput(f"There is no run below {settings.runs} yet. Begin with: looper run exp00")
+    return sign_seals(settings, chosen, place)
 
 
 def _history_amiss(blocks: dict[str, tuple[Path, str]]) -> Iterator[str]:

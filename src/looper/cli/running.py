@@ -10,7 +10,6 @@ from looper.bench.verify import VERSION
 from looper.cli.plans import RunOptions, load_written
 from looper.cli.preparing import FEW_TASKS, STALE, PreparedPlan, prepare, refuse_impossible
 from looper.cli.progress import RunProgress, TrainingProgress, Waits
-from looper.cli.reading import chosen_run
 from looper.cli.settings import Settings
 from looper.cli.wiring import (
     Models,
@@ -37,7 +36,9 @@ from looper.records.model import ModelSpec
 from looper.records.plan import Arm, Override, Plan, RunManifest
 from looper.records.task import Task
 from looper.records.trajectory import ModelIdentity, Step
-from looper.views.runs import RunView, read_run, run_folders
+from looper.views.findings import counted
+from looper.views.live import resume_command
+from looper.views.runs import RunView, read_run, run_folders, run_named
 
 IN_PREPARATION = "Interrupted in preparation. The same command begins it again."
 
@@ -92,13 +93,15 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
         joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
         if options.arms and not options.fresh:
             manifest = _as_begun(manifest, options, settings.runs)
-        folder = run_folder(manifest, settings.runs, say, fresh=options.fresh, named=options.run)
+        folder = run_folder(
+            manifest, settings.runs, say, fresh=options.fresh, named=options.run, anew=options.anew()
+        )
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
         workers = workers_for(plan, options.workers)
-        command = options.going_on(str(options.run or folder.name))
+        command = options.going_on(folder.name if folder.parent == settings.runs else str(folder))
         ledger.begin(workers, command)
         stack.enter_context(site.occupied(folder, stop))
         stop.said, stop.heeded = f"Interrupted. Go on with: {command}", True
@@ -187,7 +190,7 @@ def _as_begun(manifest: RunManifest, options: RunOptions, runs: Path) -> RunMani
         return found.model_copy(update={"models": asked})
 
     stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}-"
-    views = [chosen_run(runs, options.run)] if options.run else _begun(runs, stem, lambda said: None)
+    views = [run_named(runs, options.run)] if options.run else _begun(runs, stem, lambda said: None)
     begun = [view.manifest for view in views]
     if manifest in begun:
         return manifest
@@ -283,16 +286,20 @@ def run_folder(
     say: Callable[[str], None],
     *,
     fresh: bool,
-    named: Path | None = None,
+    named: str | None = None,
+    anew: str = "the same command with --fresh",
 ) -> Path:
-    """The folder of this very run, or a new one, or the one that is named.
+    """The folder of this very run, or a new one, or the one that is named; `anew` is the command that begins a new one.
 
-    Raises BadInput where there is no such run, and Drift where an unfinished run of the same experiment and profile was begun with
-    anything else: going on would mix two runs, and beginning anew in silence would leave the old one for dead, unless nothing was
-    done in it.
+    What was asked for differently is a run of its own, and an unfinished one beside it is named. Raises BadInput where there is no
+    such run, and Drift where the same was asked for and everything else is not as it was when an unfinished run was begun: going on
+    would mix two runs, and beginning anew in silence would leave the old one for dead, unless nothing was done in it.
     """
     if named is not None:
-        return chosen_run(runs, named).folder
+        view = run_named(runs, named)
+        if view.manifest != manifest:
+            raise Drift(_differs(view, manifest, anew))
+        return view.folder
     stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}"
     name = f"{stem}-{manifest.run_hash()}"
     mine = sorted(runs.glob(f"{name}*"), key=lambda path: (len(path.name), path.name))
@@ -300,14 +307,51 @@ def run_folder(
         return _new_folder(runs, name, len(mine))
     if mine:
         return mine[-1]
-    for view in _begun(runs, f"{stem}-", say):
-        same = view.manifest.plan.selection == manifest.plan.selection
-        if same and view.finished < view.planned and not nothing_done(view.folder):
-            raise Drift(
-                f"The unfinished run {view.folder} was begun differently: {differences(view.manifest, manifest)}. "
-                "Restore that and run again to finish it, or begin a new run with --fresh."
-            )
+    beside = [
+        view
+        for view in _begun(runs, f"{stem}-", say)
+        if view.manifest.plan.selection == manifest.plan.selection
+        and view.finished < view.planned
+        and not nothing_done(view.folder)
+    ]
+    for view in beside:
+        if _asked(view.manifest) == _asked(manifest):
+            raise Drift(_differs(view, manifest, anew))
+    for view in beside[-1:]:
+        asked = view.manifest.model_copy(update={"plan": manifest.plan, "overrides": manifest.overrides})
+        others = f" (and {counted(len(beside) - 1, 'other')}: looper runs list)" if len(beside) > 1 else ""
+        before = view.manifest.code_version
+        needs = (
+            ""
+            if before == manifest.code_version
+            else f" (with the version of Looper that began it, {before})"
+        )
+        say(
+            f"this is a run of its own; the unfinished {view.folder.name}{others} stays as it is. What differs: "
+            f"{differences(view.manifest, asked, most=2)}. Go on with that one{needs}: {resume_command(view)}"
+        )
     return runs / name
+
+
+def _asked(manifest: RunManifest) -> tuple[Plan, tuple[Override, ...]]:
+    """Of what a run is made of, the part that a person asked for."""
+    return manifest.plan, manifest.overrides
+
+
+def _differs(view: RunView, manifest: RunManifest, anew: str) -> str:
+    """Why a run cannot be gone on with as it is asked for now, and both ways out as commands."""
+    before = view.manifest
+    if before.code_version != manifest.code_version:
+        how = f"With the version of Looper that began it ({before.code_version})"
+    elif _asked(before) != _asked(manifest):
+        how = "As it was begun"
+    else:
+        how = "Once that is restored"
+    state = "unfinished " if view.finished < view.planned else ""
+    return (
+        f"The {state}run {view.folder} was begun differently: {differences(before, manifest)}. "
+        f"{how}, go on with: {resume_command(view)}; or begin a new run: {anew}"
+    )
 
 
 def _new_folder(runs: Path, name: str, others: int) -> Path:

@@ -14,7 +14,7 @@ class Settings:
     """Folders and files that are the user's to choose."""
 
     state: Path
-    """Suites, mirrors, environments, exports, workspaces: all can be deleted and come back. LOOPER_HOME."""
+    """Suites, environments, exports, adapters and others; `looper cache du` says what of it comes back by itself. LOOPER_HOME."""
     runs: Path
     """Run folders. LOOPER_RUNS, else `runs` in the current folder."""
     swe_data: str

@@ -39,7 +39,8 @@ from looper.views.runs import run_named
 class TrainOptions:
     """What `looper train` was asked for."""
 
-    run: Path
+    run: str | Path | None
+    """As a person names it; None for the newest."""
     arms: tuple[str, ...]
     model: str
     selection: SelectionSettings
@@ -47,7 +48,11 @@ class TrainOptions:
 
 
 def train_options(
-    run: Path, arms: tuple[str, ...], model: str, selection: dict[str, Any], training: dict[str, Any]
+    run: str | Path | None,
+    arms: tuple[str, ...],
+    model: str,
+    selection: dict[str, Any],
+    training: dict[str, Any],
 ) -> TrainOptions:
     """Raises BadInput for a value that cannot be used."""
     try:
@@ -68,6 +73,7 @@ def train_options(
 class _Gathered:
     """What a run has to learn from."""
 
+    run: str
     tasks: dict[str, Task]
     arms: dict[str, Arm]
     attempts: list[Attempt]
@@ -113,7 +119,7 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     # Where the run set tasks aside to learn from, nothing else is learned from.
     split = {name for found in view.manifest.experience_tasks.values() for name in found} or set(tasks)
     attempts = [attempt for attempt in read_attempts(view.folder) if attempt.trajectory.arm in wanted]
-    return _Gathered(tasks, arms, attempts, split)
+    return _Gathered(view.folder.name, tasks, arms, attempts, split)
 
 
 def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Example, ...], Selection]:
@@ -122,11 +128,18 @@ def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Exampl
     taken, selection = select(found.attempts, found.split, options.selection)
     if len(selection.tasks) < options.selection.minimum_tasks:
         raise BadInput(
-            f"{options.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
+            f"{found.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
             f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.without_steps} without a step, {selection.outside} at "
-            f"evaluated tasks); {options.selection.minimum_tasks} are the least. Gather more, or lower --minimum-tasks."
+            f"evaluated tasks). {_what_to_do(options.selection.minimum_tasks)}"
         )
     return found.examples(taken), selection
+
+
+def _what_to_do(least: int) -> str:
+    """With too few tasks to learn from; only `looper train` asks for more than one."""
+    if least == 1:
+        return "Name another run or arm, or run more tasks; all runs: looper runs list"
+    return f"At least {least} are needed: run more tasks, or lower --minimum-tasks."
 
 
 def pairs_of(options: TrainOptions, settings: Settings) -> list[tuple[Example, Example]]:
@@ -137,7 +150,7 @@ def pairs_of(options: TrainOptions, settings: Settings) -> list[tuple[Example, E
         taken, [item for item in found.attempts if item.trajectory.instance_id in found.split]
     )
     if not pairs:
-        raise BadInput(f"{options.run} has no task that was both resolved and failed.")
+        raise BadInput(f"{found.run} has no task that was both resolved and failed.")
     return [(good, bad) for pair in pairs for good, bad in [found.examples(pair)]]
 
 

@@ -3,23 +3,33 @@
 import time
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
 from looper.views.live import Projection
+from looper.views.runs import find_run
 from looper.views.watch import screen
 
 
-def watch(runs: Path, *, every_s: float, once: bool) -> None:
+def watch(runs: Path, wanted: str | None, *, every_s: float, once: bool) -> None:
     """Until somebody presses Ctrl-C; one screen where `once`, or where nobody looks at a terminal."""
-    projection, console = Projection(runs), Console()
+    chosen, console = find_run(runs, wanted) if wanted else None, Console()
+    projection = Projection(chosen.parent if chosen else runs)
+
+    def seen() -> RenderableType:
+        status = projection.status()
+        if chosen:
+            mine = [run for run in status["runs"] if run["run"] == chosen.name]
+            status = {"runs": mine, "unreadable": [] if mine else status["unreadable"]}
+        return screen(status, console.height, runs)
+
     if once or not console.is_terminal:
-        console.print(screen(projection.status(), console.height, runs))
+        console.print(seen())
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
-                live.update(screen(projection.status(), console.height, runs), refresh=True)
+                live.update(seen(), refresh=True)
                 time.sleep(every_s)
         except KeyboardInterrupt:
             return

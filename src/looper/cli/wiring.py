@@ -465,9 +465,7 @@ class Site:
         `locked` is the folder whose lock this process holds: it has a place of its own for workspaces, and what lies there was left
         by a run that is no more.
         """
-        self._place = self._settings.workspaces / content_hash(str(locked.resolve()))[:16]
-        end_left(self._place)
-        remove_tree(self._place)
+        self._place = sweep_workspaces(locked, self._settings)
         shared_folder(self._place)
         self.workspaces = self.workspaces.at(self._place)
         try:
@@ -475,6 +473,19 @@ class Site:
                 yield found
         finally:
             remove_tree(self._place)
+
+
+def workspaces_of(locked: Path, settings: Settings) -> Path:
+    """Where the run works whose process holds the lock of this folder."""
+    return settings.workspaces / content_hash(str(locked.resolve()))[:16]
+
+
+def sweep_workspaces(locked: Path, settings: Settings) -> Path:
+    """Remove what a run left there that is no more; this process holds its lock."""
+    place = workspaces_of(locked, settings)
+    end_left(place)
+    remove_tree(place)
+    return place
 
 
 def engine(workers: int) -> Engine:

@@ -216,10 +216,10 @@ def _must_match(found: list[RunManifest], wanted: RunManifest, folder: Path) -> 
         raise Drift(f"{folder} was begun differently: {differences(found[0], wanted)}.")
 
 
-def differences(before: RunManifest, now: RunManifest) -> str:
-    """What changed between two manifests, in words: path, old value, new value."""
+def differences(before: RunManifest, now: RunManifest, most: int = 8) -> str:
+    """What changed between two manifests, in words: path, old value, new value; so many changes at most, and how many more."""
     changes = list(_changes(json.loads(before.to_json()), json.loads(now.to_json()), ""))
-    return "; ".join(changes[:8]) + (f"; and {len(changes) - 8} more" if len(changes) > 8 else "")
+    return "; ".join(changes[:most]) + (f"; and {len(changes) - most} more" if len(changes) > most else "")
 
 
 def _changes(before: Any, now: Any, path: str) -> Iterator[str]:

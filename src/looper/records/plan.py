@@ -345,6 +345,11 @@ class Plan(Record):
     """Where it is not 0, other repositories and other seeds were asked for than those that the plan names."""
 
     @property
+    def is_grading(self) -> bool:
+        """Whether it only verifies patches that were made elsewhere."""
+        return all(arm.model.backend == "predictions" for arm in self.arms)
+
+    @property
     def name(self) -> str:
         """Experiment and profile; with other repositories than the plan's, `exp00 micro@1`."""
         return f"{self.experiment} {self.profile}{f'@{self.master_seed}' if self.master_seed else ''}"

@@ -84,7 +84,7 @@ def resume_command(run: RunView) -> str:
     """The command that goes on with a run, from the folder where this process is."""
     plan = run.manifest.plan
     if not run.sessions or not run.sessions[-1].command:  # Of a version that did not record it.
-        if plan.arms[0].model.backend == "predictions":
+        if plan.is_grading:
             return f"looper bench verify {quote(plan.profile)} --suite {plan.selection.suite}"
         return f"looper run {quote(plan.experiment)} --profile {quote(plan.profile)}"
     last = run.sessions[-1]

@@ -1,5 +1,7 @@
 """A run folder as it can be read by anybody at any time, without a lock."""
 
+import difflib
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from looper.errors import BadInput, JournalError
+from looper.errors import BadInput, FileRefused, JournalError
 from looper.journal import Damage, Tail, holder_of, must_be_records, read_stream
 from looper.metrics.arms import ArmFigures, Rate, arm_figures
 from looper.metrics.behaviour import (
@@ -35,7 +37,7 @@ from looper.metrics.paired import (
 from looper.metrics.registered import COVERED, Decision, Registered, decided, judge
 from looper.records.base import Record
 from looper.records.likelihood import AttemptLikelihood, Likelihood
-from looper.records.plan import ArmRole, Chooser, Contrast, Gate, Metric, RunManifest
+from looper.records.plan import ArmRole, Chooser, Contrast, Gate, Metric, Plan, RunManifest
 from looper.records.seal import Seal
 from looper.records.session import Session, Trained
 from looper.records.trajectory import Trajectory
@@ -571,9 +573,62 @@ def written(folder: Path) -> float:
     return max(times)
 
 
-def run_named(runs: Path, folder: Path) -> RunView:
-    """A run by its folder or by its name below `runs`, as `looper status` prints it. Raises BadInput."""
-    return read_run(folder if folder.is_dir() else runs / folder)
+def run_named(runs: Path, wanted: str | Path | None = None) -> RunView:
+    """The run that `find_run` finds. Raises BadInput."""
+    return read_run(find_run(runs, wanted))
+
+
+def find_run(runs: Path, wanted: str | Path | None = None, *, by_experiment: bool = True) -> Path:
+    """The folder of the run that a person names: a path, the name of a run below `runs`, an experiment (`exp00`, `exp00 micro`) for
+    its newest run, or the beginning of one name only. Without a name the newest run, a grading only where there is nothing else.
+
+    Raises BadInput that says what was given, what there is, and what to type.
+    """
+    folders = run_folders(runs)
+    if wanted is None:
+        if not folders:
+            raise BadInput(f"There is no run below {runs} yet. Begin with: looper run exp00")
+        plans = _plans(folders)
+        return ([path for path in folders if path in plans and not plans[path].is_grading] or folders)[-1]
+    text = str(wanted)
+    if os.path.lexists(os.path.join(text, "manifest.jsonl")):
+        return Path(text)
+    named = [path for path in folders if path.name == text.rstrip("/")]
+    plans = {} if named or not by_experiment else _plans(folders)
+    named = named or [path for path, plan in plans.items() if text in (plan.experiment, plan.name)]
+    if named:
+        return named[-1]
+    begun = [path for path in folders if text and path.name.startswith(text)]
+    if len(begun) == 1:
+        return begun[0]
+    if begun:
+        names = ", ".join(path.name for path in begun[-3:]) + (", …" if len(begun) > 3 else "")
+        raise BadInput(
+            f'"{text}" is the beginning of {len(begun)} runs: {names}. Type more of a name; all names: looper runs list'
+        )
+    for place in (text, os.path.join(runs, text)) if text else ():
+        if os.path.isdir(place):  # Which reading it will say what is wrong with.
+            return Path(place)
+    known = [*dict.fromkeys(plan.experiment for plan in plans.values()), *(path.name for path in folders)]
+    near = difflib.get_close_matches(Path(text).name, known, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    raise BadInput(
+        f'There is no run "{text}": no run folder, no name below {runs}, no beginning of one, no experiment with a run. '
+        f"{hint}All names: looper runs list"
+    )
+
+
+def _plans(folders: Iterable[Path]) -> dict[Path, Plan]:
+    """Of every run whose manifest can be read, in the same order."""
+    found = {}
+    for folder in folders:
+        try:
+            manifest = next(read_stream(folder, "manifest", RunManifest), None)
+        except (JournalError, FileRefused, OSError):
+            continue
+        if manifest is not None:
+            found[folder] = manifest.plan
+    return found
 
 
 def read_runs(runs: Path, unreadable: Callable[[str], None] = lambda said: None) -> list[RunView]:

@@ -1,0 +1,325 @@
+"""A run is named in one way by every command, and its folder can be listed, shown and removed."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.cli.test_commands import looper, one_line
+from tests.fakes.written_run import write_run
+
+from looper.cli.settings import settings
+from looper.cli.wiring import workspaces_of
+from looper.errors import BadInput
+from looper.journal import RunLock, Stream
+from looper.records.learning import Treatment
+from looper.records.model import ModelSpec
+from looper.records.plan import RunManifest
+from looper.records.training import Selection
+from looper.records.treatment import Consolidation
+from looper.views.runs import find_run, read_run
+
+
+def made_at(folder: Path, when: int) -> Path:
+    """The folder as if it had been written to then."""
+    for path in folder.glob("*.jsonl"):
+        os.utime(path, (when, when))
+    return folder
+
+
+def as_grading(folder: Path) -> Path:
+    manifest = read_run(folder).manifest
+    arms = tuple(
+        arm.model_copy(update={"model": ModelSpec(backend="predictions", name=arm.name)})
+        for arm in manifest.plan.arms
+    )
+    (folder / "manifest.jsonl").unlink()
+    stream = Stream(folder, "manifest", RunManifest)
+    stream.append(manifest.model_copy(update={"plan": manifest.plan.model_copy(update={"arms": arms})}))
+    stream.close()
+    return folder
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """An older and a newer run of one experiment, and a grading that is newer than both."""
+    runs = tmp_path / "runs"
+    older = made_at(write_run(runs, experiment="mine", tasks=("a__b-1",)), 1000)
+    newer = made_at(write_run(runs, experiment="mine", tasks=("a__b-1", "a__b-2")), 2000)
+    return older, newer, made_at(as_grading(write_run(runs, experiment="grade")), 3000)
+
+
+COMMANDS = [
+    ("show", "--run", "{}"),
+    ("status", "--run", "{}"),
+    ("watch", "--once", "--run", "{}"),
+    ("memory", "list", "--run", "{}"),
+    ("questions", "--run", "{}"),
+    ("export", "{}", "--format", "csv"),
+    ("lineage", "why", "{}"),
+]
+
+
+def test_u1_a_run_is_named_by_path_name_beginning_and_experiment(
+    tmp_path: Path, three: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older, newer, grading = three
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / "runs"
+    for named in (f"runs/{newer.name}/", newer.name, newer.name[:-1], "mine", "mine micro", None):
+        assert find_run(runs, named).resolve() == newer, named
+    assert find_run(runs, str(older)) == older and find_run(runs, "grade") == grading
+    with pytest.raises(
+        BadInput, match=f'"mine-micro" is the beginning of 2 runs: {older.name}, {newer.name}'
+    ):
+        find_run(runs, "mine-micro")
+    for odd in ("", "a" * 5000, "a\0b", "../elsewhere"):
+        with pytest.raises(BadInput, match="There is no run"):
+            find_run(runs, odd)
+    for folder in (older, newer):
+        folder.rename(tmp_path / folder.name)
+    assert find_run(runs) == grading, "where there is nothing else"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+def test_u1_every_command_takes_a_run_by_its_experiment(
+    tmp_path: Path, three: tuple[Path, Path, Path], command: tuple[str, ...]
+) -> None:
+    _, newer, _ = three
+    found = looper(*(word.format("mine") for word in command), cwd=tmp_path)
+    told = found.stdout + found.stderr
+    named = newer.name in told or "a__b-2" in told or "mine-micro" in told
+    assert named and "There is no run" not in told and "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, ("train", "{}"), ("report", "{}")], ids=lambda words: words[0]
+)
+def test_u1_a_run_that_is_not_there_is_one_line_with_what_to_type(
+    tmp_path: Path, state: Path, three: tuple[Path, Path, Path], command: tuple[str, ...]
+) -> None:
+    del three
+    found = looper(*(word.format("mime") for word in command), cwd=tmp_path, LOOPER_HOME=str(state))
+    said = one_line(found)
+    assert found.returncode == 2 and 'There is no run "mime"' in said
+    assert "Did you mean mine" in said and said.endswith("looper runs list")
+
+
+def test_u1_diff_takes_runs_as_every_other_command_does(
+    tmp_path: Path, three: tuple[Path, Path, Path]
+) -> None:
+    older, newer, _ = three
+    found = looper("diff", older.name[:-1], "mine", cwd=tmp_path)
+    assert found.returncode == 0 and found.stdout.startswith(f"{older.name} | {newer.name}\n")
+    neither = looper("diff", "bass", "otter", cwd=tmp_path)
+    assert neither.returncode == 2 and f"Arms of {newer.name}: base, other" in one_line(neither)
+
+
+def test_u1_a_report_is_of_an_experiment_or_of_a_run_that_is_named_itself(
+    tmp_path: Path, three: tuple[Path, Path, Path]
+) -> None:
+    older, newer, _ = three
+    for named, meant in ((older.name, older), ("mine", newer)):
+        written = looper("report", named, cwd=tmp_path)
+        assert written.returncode == 0, written.stderr
+        assert f"mine micro: {meant.name}" in written.stdout
+        assert f"`{meant.name}`" in (tmp_path / "docs" / "results" / "mine.md").read_text()
+
+
+def test_u8_advice_names_only_options_that_the_command_has(
+    tmp_path: Path, state: Path, three: tuple[Path, Path, Path]
+) -> None:
+    """The micro suite has no such tasks, so nothing can be learned."""
+    del three
+    asked = ("run", "exp00", "--limit", "1", "--arm", "noop")
+    assert looper(*asked, cwd=tmp_path, LOOPER_HOME=str(state)).returncode == 0
+    exported = looper("export", "exp00", "--format", "sft", cwd=tmp_path, LOOPER_HOME=str(state))
+    assert exported.returncode == 2 and "--minimum-tasks" not in one_line(exported)
+    assert "0 resolved tasks to learn from" in exported.stderr and "looper runs list" in exported.stderr
+    trained = looper("train", "exp00", cwd=tmp_path, LOOPER_HOME=str(state))
+    assert "At least 20 are needed: run more tasks, or lower --minimum-tasks" in one_line(trained)
+
+
+def completed(line: str, cwd: Path) -> list[str]:
+    """What a shell would offer at the end of the line."""
+    words = line.split(" ")
+    program = "import sys; sys.argv[0] = 'looper'; from looper.cli.main import main; main()"
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=cwd,
+        env={
+            **os.environ,
+            "LOOPER_RUNS": str(cwd / "runs"),
+            "_LOOPER_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(words) - 1),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    return found.stdout.split()
+
+
+def test_u12_the_shell_completes_commands_and_runs(tmp_path: Path, three: tuple[Path, Path, Path]) -> None:
+    older, newer, _ = three
+    assert completed("looper que", tmp_path) == ["questions"]
+    for line in ("looper export mi", "looper show --run mi", "looper lineage why mi", "looper diff mi"):
+        assert completed(line, tmp_path) == [newer.name, older.name], line
+
+
+def test_u12_completion_is_installed_by_the_command_itself(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.argv = ['looper', '--install-completion']; from looper.cli.main import main; main()"
+    )
+    script = f'{sys.executable} -c "{program}"'
+    found = subprocess.run(
+        ["bash", "-c", f"{script}; exit $?"],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0 and "completion installed" in found.stdout, found.stderr
+    assert "looper" in (tmp_path / ".bashrc").read_text()
+
+
+def test_u11_an_interruption_that_no_command_answers_is_one_line(tmp_path: Path) -> None:
+    """Whatever the command is doing: here it waits for the text of a plan."""
+    os.mkfifo(tmp_path / "slow.toml")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "looper.cli.main", "plan", "slow.toml"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until, writer = time.monotonic() + 60, -1
+    while writer < 0 and time.monotonic() < until:
+        with contextlib.suppress(OSError):  # Nobody reads yet.
+            writer = os.open(tmp_path / "slow.toml", os.O_WRONLY | os.O_NONBLOCK)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    os.close(writer)
+    assert process.returncode == 130 and len(err.splitlines()) == 1, err
+    assert err.startswith("looper: Interrupted.") and "the same command" in err
+
+
+def answering(words: str, cwd: Path, answer: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """The program with what a person types; a state folder of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "looper.cli.main", *words.split()],
+        cwd=cwd,
+        env={**os.environ, "LOOPER_RUNS": str(cwd / "runs"), "LOOPER_HOME": str(cwd / "home")},
+        input=answer or "",
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_u12_runs_are_listed_shown_and_measured(tmp_path: Path) -> None:
+    assert "Begin with: looper run exp00" in looper("runs", "list", cwd=tmp_path).stdout
+    done = made_at(write_run(tmp_path / "runs", experiment="mine"), 1000)
+    half = made_at(write_run(tmp_path / "runs", experiment="half", judged=lambda cell: "base" in cell), 2000)
+    (tmp_path / "runs" / "odd").mkdir()
+    (tmp_path / "runs" / "odd" / "manifest.jsonl").write_text("garbage\n")
+    told = looper("runs", "list", cwd=tmp_path).stdout.splitlines()
+    assert told[0].split()[:5] == ["run", "experiment", "profile", "state", "cells"]
+    assert told[1].split()[:5] == [done.name, "mine", "micro", "finished", "4/4"]
+    assert told[2].split()[:5] == [half.name, "half", "micro", "stopped", "2/4"] and "odd" in told[3]
+    rows = json.loads(looper("runs", "list", "--json", cwd=tmp_path).stdout)
+    assert [row["finished"] for row in rows["runs"]] == [4, 2] and len(rows["unreadable"]) == 1
+    shown = looper("runs", "show", "half", cwd=tmp_path).stdout
+    assert shown.startswith(f"{half.name}: Written down\n") and "model: x" in shown
+    assert "state: stopped, 2 of 4 cells" in shown and "go on with: looper run half --profile micro" in shown
+    assert json.loads(looper("runs", "show", "--json", cwd=tmp_path).stdout)["run"] == half.name
+    sizes = json.loads(looper("runs", "du", "--json", cwd=tmp_path).stdout)
+    assert sizes["bytes"].keys() == {done.name, half.name, "odd"}
+    assert sizes["total"] == sum(sizes["bytes"].values()) > 0
+
+
+def test_u12_a_run_is_removed_once_somebody_agrees_and_never_while_it_is_running(tmp_path: Path) -> None:
+    one, two = (write_run(tmp_path / "runs", experiment=name) for name in ("one", "two"))
+    lock = RunLock(one)
+    busy = answering(f"runs rm {two.name} {one.name} --yes", tmp_path)
+    assert busy.returncode == 75 and f"running in process {os.getpid()}" in one_line(busy)
+    lock.close()
+    unasked = answering(f"runs rm {one.name}", tmp_path)
+    assert unasked.returncode == 2 and "4 rollouts and 4 verdicts" in unasked.stderr
+    assert unasked.stderr.splitlines()[-1].endswith("To remove without a question: --yes")
+    assert answering(f"runs rm {one.name}", tmp_path, "n\n").returncode == 1
+    assert one.is_dir() and two.is_dir()
+    assert answering(f"runs rm {one.name}", tmp_path, "y\n").returncode == 0
+    assert not one.exists() and two.is_dir()
+    (tmp_path / "manifest.jsonl").write_text("of something else\n")
+    other = answering("runs rm . --yes", tmp_path)
+    assert other.returncode == 2 and "no usable run folder" in one_line(other) and two.is_dir()
+
+
+def test_u12_an_adapter_that_a_run_names_is_removed_by_force_only(tmp_path: Path) -> None:
+    run, ids = write_run(tmp_path / "runs"), ("a" * 16, "b" * 16)
+    for adapter in ids:
+        (tmp_path / "home" / "adapters" / adapter).mkdir(parents=True)
+        (tmp_path / "home" / "adapters" / adapter / "adapter.json").write_text("{}")
+    stream = Stream(run, "consolidations", Consolidation)
+    stream.append(
+        Consolidation(
+            arm="other",
+            seed=0,
+            repo="",
+            treatment=Treatment.ADAPTER,
+            selection=Selection(
+                seen=0,
+                unresolved=0,
+                without_verdict=0,
+                outside=0,
+                duplicates=0,
+                over_cap=0,
+                taken=0,
+                tasks=(),
+                dropped_steps=0,
+            ),
+            used=0,
+            adapter=ids[0],
+            seconds=1.0,
+        )
+    )
+    stream.close()
+    refused = answering("adapter rm aaaa", tmp_path)
+    assert refused.returncode == 2 and run.name in one_line(refused) and "--force" in refused.stderr
+    assert answering("adapter rm bbbb", tmp_path).returncode == 0
+    assert answering("adapter rm aaaa --force", tmp_path).returncode == 0
+    assert not list((tmp_path / "home" / "adapters").iterdir())
+
+
+def test_u12_the_cache_is_measured_and_loses_only_what_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOPER_HOME", str(tmp_path / "home"))
+    run = write_run(tmp_path / "runs")
+    tree = workspaces_of(run, settings())
+    for folder in (tree, *(tmp_path / "home" / name for name in ("exports", "suites", "adapters", "mine"))):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x" * 5000)
+    rows = json.loads(answering("cache du --json", tmp_path).stdout)["parts"]
+    back = {row["name"]: row["by_itself"] for row in rows}
+    assert back == {"suites": True, "exports": True, "workspaces": True, "adapters": False, "mine": False}
+    assert "adapters: trained here" in answering("cache du", tmp_path).stdout
+    refused = answering("cache clean adapters --yes", tmp_path)
+    assert refused.returncode == 2 and "does not come back by itself" in one_line(refused)
+    lock = RunLock(run)
+    busy = answering("cache clean --yes", tmp_path)
+    assert busy.returncode == 0 and f"running in process {os.getpid()}" in busy.stderr
+    assert tree.is_dir() and (tmp_path / "home" / "exports").is_dir()
+    lock.close()
+    assert answering("cache clean --yes", tmp_path).returncode == 0
+    left = sorted(path.name for path in (tmp_path / "home").iterdir())
+    assert left == ["adapters", "mine", "workspaces"] and not tree.exists()
+    tree.with_name("0123456789abcdef").mkdir()
+    (tmp_path / "home" / "exports").mkdir()
+    unknown = answering("cache clean --yes", tmp_path)
+    assert "a run of another folder may be working" in unknown.stderr
+    assert (tmp_path / "home" / "exports").is_dir()
