@@ -28,19 +28,14 @@ def listed(**entry: Any) -> Callable[[], Any]:
     return lambda: {"object": "list", "data": [{"object": "model", "created": next(CLOCK), **entry}]}
 
 
-def said(*texts: str) -> Callable[[], list[Move]]:
-    """Streams one text after the other, and begins again."""
-    turns = itertools.cycle(texts)
-
-    def answer() -> list[Move]:
-        events = (
-            {"choices": [{"index": 0, "delta": {"content": next(turns)}, "finish_reason": "stop"}]},
-            {"choices": [], "usage": {"prompt_tokens": 200, "completion_tokens": 5}},
-        )
-        sent = [chunk(b"data: " + json.dumps(event).encode() + b"\n\n") for event in events]
-        return [stream_head("text/event-stream"), *sent, chunk(b"data: [DONE]\n\n"), LAST_CHUNK]
-
-    return answer
+def said(text: str, request: bytes) -> list[Move]:
+    """Streams a text as the answer to a request, whose tokens are counted."""
+    events = (
+        {"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": "stop"}]},
+        {"choices": [], "usage": {"prompt_tokens": len(request) // 3, "completion_tokens": 5}},
+    )
+    sent = [chunk(b"data: " + json.dumps(event).encode() + b"\n\n") for event in events]
+    return [stream_head("text/event-stream"), *sent, chunk(b"data: [DONE]\n\n"), LAST_CHUNK]
 
 
 def vllm(version: str = "0.32.0", **entry: Any) -> dict[str, Any]:

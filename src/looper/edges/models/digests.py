@@ -40,9 +40,8 @@ class FileDigests:
                 return str(known[-1])
             found = self._hashed(stream, place, before.st_size)
             after = os.fstat(stream.fileno())
-        newest = max(after.st_mtime, after.st_ctime)
-        if _times(after) == _times(before) and time.time() - newest > SETTLED_S:
-            self._keep(place, [*_times(after), found])
+        if _times(after) == _times(before):
+            self._keep(place, [*_times(after), found], max(after.st_mtime, after.st_ctime))
         return found
 
     def _hashed(self, stream: Any, place: str, size: int) -> str:
@@ -63,22 +62,26 @@ class FileDigests:
         except (OSError, ValueError, AttributeError):
             return {}
 
-    def _keep(self, place: str, entry: list[Any]) -> None:
+    def _keep(self, place: str, entry: list[Any], changed: float) -> None:
         """Beside what others keep meanwhile; files that are gone are forgotten. Where nothing can be written, nothing is kept."""
         if self._kept is None:
             return
-        with contextlib.suppress(OSError, BadInput), self._alone(self._kept):
+        with contextlib.suppress(OSError, BadInput), self._alone(self._kept) as now:
+            if now - changed <= SETTLED_S:
+                return
             kept = {name: each for name, each in self._read().items() if os.path.exists(name)}
             new = self._kept.with_suffix(".new")
             new.write_text(json.dumps(kept | {place: entry}, indent=0), "utf-8")
             new.replace(self._kept)
 
     @contextlib.contextmanager
-    def _alone(self, kept: Path) -> Iterator[None]:
+    def _alone(self, kept: Path) -> Iterator[float]:
+        """Gives the time by the clock that files have theirs from."""
         held = os.open(shared_folder(kept.parent) / f"{kept.stem}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(held, fcntl.LOCK_EX)
-            yield
+            os.utime(held)
+            yield os.fstat(held).st_mtime
         finally:
             os.close(held)
 

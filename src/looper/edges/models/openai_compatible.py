@@ -63,8 +63,8 @@ class OpenAICompatibleModel:
                 names = one_line(", ".join(sorted(found)[:10])) or "none"
                 raise ModelMissing(f"{what} has no model {self._name}. It has: {names}.")
             known = told(what, found, entry, self._shown)
-        weights = weights_digest(self._url, known.weights, self._digests)
-        digest = content_hash(json.dumps(known.facts, sort_keys=True), weights)
+            weights = weights_digest(self._url, known.weights, self._digests)
+            digest = content_hash(json.dumps(known.facts, sort_keys=True), weights)
         if self._digest and digest != self._digest:
             raise ModelMissing(
                 f"{what} now has another {self._name} ({digest[:12]}) than when the run began."

@@ -12,7 +12,8 @@ would be paid for at every cell. In its place stand the weights themselves, wher
 lie.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,6 +30,8 @@ COUNTED = ("n_params", "n_vocab", "n_ctx_train", "n_embd", "size", "vocab_type")
 """Of an entry's `meta` in llama.cpp's server: read from the file's header."""
 SHOWN = ("model_path", "chat_template")
 """Of `/props` of llama.cpp's server."""
+
+_SPLIT = re.compile(r"(?P<model>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,12 @@ def _of_llamacpp(
     adapters = {"lora": settings["lora"]} if settings.get("lora") else {}
     build = str(props.get("build_info") or "")
     return Told(
-        {**facts, **{key: meta[key] for key in COUNTED if key in meta}, **shown, **adapters},
+        {
+            **facts,
+            **{key: meta[key] for key in COUNTED if isinstance(meta.get(key), int)},
+            **shown,
+            **adapters,
+        },
         f"llama.cpp {build}" if build else "",
         str(meta.get("ftype") or "unknown"),
         (shown.get("model_path", ""),),
@@ -107,15 +115,19 @@ def _digest_of(place: Path, digests: FileDigests) -> str:
     try:
         if any((place / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
             return folder_digest(place, digests)
-        return "".join(digests.of(part) for part in _parts(place)) if place.is_file() else ""
+        whole = place.suffix == ".gguf" and place.is_file()
+        return "".join(digests.of(part) for part in _parts(place)) if whole else ""
     except OSError:
         return ""
 
 
-def _parts(file: Path) -> Iterator[Path]:
+def _parts(file: Path) -> list[Path]:
     """All files of a model that lies in several, as `m-00001-of-00003.gguf`."""
-    stem, _, count = file.stem.rpartition("-of-")
-    yield from sorted(file.parent.glob(f"{stem[:-5]}?????-of-{count}.gguf")) if count.isdecimal() else [file]
+    split = _SPLIT.fullmatch(file.name)
+    if split is None:
+        return [file]
+    one, count = split["model"], split["count"]
+    return [file.with_name(f"{one}-{number:05}-of-{count}.gguf") for number in range(1, int(count) + 1)]
 
 
 def _is_here(url: str) -> bool:
