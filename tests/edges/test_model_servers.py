@@ -672,6 +672,27 @@ def test_c7_whatever_is_said_of_a_model_its_identity_is_one_line(odd: object, ow
     assert b"\n" not in found.to_json()
 
 
+@pytest.mark.parametrize(
+    ("details", "processed"),
+    [
+        ({"cached_tokens": 25}, 5),
+        ({"cached_tokens": 0}, 30),
+        ({"cached_tokens": 31}, None),
+        ({"cached_tokens": "x"}, None),
+        ({}, None),
+        (None, None),
+        ("odd", None),
+    ],
+)
+def test_m19_what_a_server_had_in_its_cache_is_on_record(details: object, processed: int | None) -> None:
+    talk = Client("openai")
+    usage = {"prompt_tokens": 30, "completion_tokens": 3, "prompt_tokens_details": details}
+    parts = (talk.text("x"), *sse(delta("stop")), *sse({"choices": [], "usage": usage}))
+    with ScriptedServer([*talk.stream(*parts), LAST_CHUNK]) as server:
+        found = talk.make(server.url).reply(REQUEST).usage
+    assert (found.prompt_tokens, found.processed_prompt_tokens) == (30, processed)
+
+
 def test_c7_names_of_models_that_are_there_are_said_in_one_line() -> None:
     listed = {"data": [{"id": "a\nb"}, {"id": "x" * 5000}]}
     tags = {"models": [{"model": f"a\nb{number}"} for number in range(1000)]}

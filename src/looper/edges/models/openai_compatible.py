@@ -124,6 +124,9 @@ class OpenAICompatibleModel:
             usage = event.get("usage")
             if isinstance(usage, dict):
                 heard.prompt, heard.completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+                # OpenAI, llama.cpp's server and mlx_lm.server; vLLM with --enable-prompt-tokens-details.
+                details = usage.get("prompt_tokens_details")
+                heard.cached = details.get("cached_tokens") if isinstance(details, dict) else heard.cached
             for choice in event.get("choices") or []:
                 if choice.get("index") in (0, None):
                     _hear_choice(heard, choice)
