@@ -19,6 +19,7 @@ from tests.fakes.scripted_http import ScriptedServer, free_port, whole
 
 from looper.edges.models.digests import SETTLED_S, FileDigests
 from looper.edges.models.mlx import folder_digest, mlx_environment, nano_folder
+from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.errors import ModelMissing, ModelOverloaded, ModelUnreachable
@@ -57,7 +58,7 @@ def test_j1_a_model_is_the_same_whenever_it_is_asked_for_and_after_a_restart(kin
         (llamacpp(), llamacpp(template="{{ y }}")),
         (llamacpp(), llamacpp(model_path="/models/n.gguf")),
         (llamacpp(), llamacpp(lora=[{"id": 0, "scale": 1.0}])),
-        (vllm(), vllm() | {"/v1/models": listed(id="m", owned_by="vllm", root="/models/n", max_model_len=2048)}),
+        (vllm(), vllm() | {"/v1/models": listed(id="m", owned_by="vllm", root="/models/n", max_model_len=32768)}),
         (ollama_door(), ollama_door("b" * 64)),
     ],
     ids=range(6),
@@ -128,6 +129,17 @@ def test_j6_a_server_that_was_well_is_asked_again_and_one_that_never_was_is_said
         for server in back:
             server.__exit__()
     assert len(told) >= 3 and all("cannot be reached" in why for why in told)
+
+
+def test_m23_the_window_is_asked_of_the_server() -> None:
+    shown = whole(200, b'{"model_info":{"general.name":"m","qwen2.context_length":4096}}')
+    for given, found in ((vllm(max_model_len=2048), 2048), (llamacpp(), 32768), (mlx_lm(), None)):
+        with ScriptedServer(routes(given)) as server:
+            assert RetryingModel(at(server.url), RetryPolicy()).window_tokens() == found
+    for answer, found in ((shown, 4096), (whole(404, b"{}"), None), (whole(200, b'{"model_info":{}}'), None)):
+        with ScriptedServer(answer) as server:
+            model = OllamaModel("m", base_url=server.url, context_tokens=8000)
+            assert RetryingModel(model, RetryPolicy()).window_tokens() == found
 
 
 def test_j1_a_proxy_that_passes_on_the_api_alone_gives_what_it_has() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from tests.experiment.test_run import Project
+from tests.fakes.ollama_server import FakeOllama
 from tests.fakes.routes import llamacpp, mlx_lm, routes, said, vllm
 from tests.fakes.scripted_http import ScriptedServer, free_port
 
+from looper.edges.models.scripted import ScriptedModel
 from looper.journal import read_stream
 from looper.records.trajectory import Step
 from looper.records.verdict import Outcome
@@ -94,3 +96,23 @@ def test_j6_a_server_that_goes_away_between_two_cells_costs_seconds_and_no_cell(
     assert len(project.verdicts()) == 4
     assert Outcome.INFRA_ERROR not in {verdict.outcome for verdict in project.verdicts()}
     assert "cannot be reached" in err and "Asking again in" in err
+
+
+def test_m23_a_window_that_the_server_does_not_have_is_said_before_anything_is_asked(
+    project: Project,
+) -> None:
+    shorter = llamacpp(default_generation_settings={"params": {}, "n_ctx": 512})
+    for given, window in ((vllm(max_model_len=2048), 2048), (shorter, 512)):
+        port = free_port()
+        with serving(given, port) as server:
+            done = project.looper(
+                "run", "test", "--arm", "base", "--model", f"openai:m@http://127.0.0.1:{port}/v1"
+            )
+        assert done.returncode == 69 and "Traceback" not in done.stderr
+        assert (
+            f"a window of {window} tokens where it is served, and the plan wants 8000. Lower" in done.stderr
+        )
+        assert not [each for each in server.requests if each.startswith(b"POST")]
+    with FakeOllama("m", ScriptedModel(["<done></done>"])) as ollama:
+        done = project.looper("run", "test", "--arm", "base", "--model", f"ollama:m@{ollama.url}")
+    assert done.returncode == 69 and "a window of 4096 tokens where it is served" in done.stderr

@@ -38,10 +38,12 @@ def said(text: str, request: bytes) -> list[Move]:
     return [stream_head("text/event-stream"), *sent, chunk(b"data: [DONE]\n\n"), LAST_CHUNK]
 
 
-def vllm(version: str = "0.32.0", **entry: Any) -> dict[str, Any]:
+def vllm(version: str = "0.32.0", max_model_len: int = 32768, **entry: Any) -> dict[str, Any]:
     """As vLLM 0.32 lists a model."""
     permission = {"object": "model_permission", "is_blocking": False}
-    made = listed(id="m", owned_by="vllm", root="/models/m", parent=None, max_model_len=2048, **entry)
+    made = listed(
+        id="m", owned_by="vllm", root="/models/m", parent=None, max_model_len=max_model_len, **entry
+    )
 
     def models() -> Any:
         found = made()
@@ -59,7 +61,7 @@ def llamacpp(
     meta: Mapping[str, Any] | None = META, template: str = "{{ x }}", lora: object = (), **props: Any
 ) -> dict[str, Any]:
     """As llama.cpp's server of November 2026 lists a model, and what it shows at `/props`."""
-    settings = {"params": {"seed": 4294967295, "lora": list(lora)}, "n_ctx": 512}  # type: ignore[call-overload]
+    settings = {"params": {"seed": 4294967295, "lora": list(lora)}, "n_ctx": 32768}  # type: ignore[call-overload]
     shown = {
         "default_generation_settings": settings, "model_alias": "m", "model_path": "/models/m.gguf",
         "chat_template": template, "build_info": "b7000-abc", "is_sleeping": False, **props,

@@ -9,7 +9,7 @@ from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import Counts, ReplyBuilder
 from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.sendable import one_line
-from looper.edges.models.served import told, weights_digest
+from looper.edges.models.served import Told, told, weights_digest
 from looper.errors import ModelFatal, ModelMissing, ModelReplyBroken, ModelUnfit
 from looper.protocols import ChatRequest, Message
 from looper.records.base import content_hash
@@ -52,17 +52,7 @@ class OpenAICompatibleModel:
         """Asks the server each time: a model that was replaced since the run began stops the run."""
         what = self._server.what
         with self._server.typed_faults():
-            listed, headers = self._server.get(
-                "/models", missing=f"{what} has no list of models. {HOW_TO_START}"
-            )
-            entries = listed.get("data") if isinstance(listed, dict) else listed
-            found = {str(entry["id"]): entry for entry in entries or []}
-            # Ollama's other door lists `m:latest` and answers to `m`.
-            entry = found.get(self._name) or found.get(f"{self._name}:latest")
-            if entry is None:
-                names = one_line(", ".join(sorted(found)[:10])) or "none"
-                raise ModelMissing(f"{what} has no model {self._name}. It has: {names}.")
-            known = told(what, found, entry, self._shown)
+            known, headers = self._told()
             weights = weights_digest(self._url, known.weights, self._digests)
             digest = content_hash(json.dumps(known.facts, sort_keys=True), weights)
         if self._digest and digest != self._digest:
@@ -78,6 +68,24 @@ class OpenAICompatibleModel:
             quantisation=one_line(known.quantisation),
             context_tokens=self._context_tokens,
         )
+
+    def window_tokens(self) -> int | None:
+        """Where vLLM or llama.cpp's server answers."""
+        with self._server.typed_faults():
+            return self._told()[0].window or None
+
+    def _told(self) -> tuple[Told, Mapping[str, str]]:
+        """What the server says of the model, and the headers beside it."""
+        what = self._server.what
+        listed, headers = self._server.get("/models", missing=f"{what} has no list of models. {HOW_TO_START}")
+        entries = listed.get("data") if isinstance(listed, dict) else listed
+        found = {str(entry["id"]): entry for entry in entries or []}
+        # Ollama's other door lists `m:latest` and answers to `m`.
+        entry = found.get(self._name) or found.get(f"{self._name}:latest")
+        if entry is None:
+            names = one_line(", ".join(sorted(found)[:10])) or "none"
+            raise ModelMissing(f"{what} has no model {self._name}. It has: {names}.")
+        return told(what, found, entry, self._shown), headers
 
     def _shown(self, path: str) -> Mapping[str, Any]:
         """What the server shows beside its API, where it does. A fault is none of that: what is known of a model must not depend on it."""

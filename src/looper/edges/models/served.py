@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from looper.edges.models.digests import FileDigests
+from looper.edges.models.heard import counted
 from looper.edges.models.mlx import ADAPTER_CONFIG, folder_digest
 from looper.errors import ModelOverloaded
 
@@ -44,6 +45,8 @@ class Told:
     quantisation: str = "unknown"
     weights: tuple[str, ...] = ()
     """Where they may lie on the server's machine."""
+    window: int | None = None
+    """Tokens that a request may have; no part of what the model is, since it can be fitted to free memory."""
 
 
 def told(
@@ -62,7 +65,12 @@ def told(
             version = str(ask("/version").get("version") or "")
             base = listed.get(str(facts.get("parent")), {})
             roots = tuple(str(each["root"]) for each in (entry, base) if each.get("root"))
-            return Told({**facts, "roots": roots}, f"vLLM {version}" if version else "", weights=roots)
+            return Told(
+                {**facts, "roots": roots},
+                f"vLLM {version}" if version else "",
+                weights=roots,
+                window=counted(entry.get("max_model_len")),
+            )
         case "library":
             # Ollama's other door. `id` is what `model` is at its own.
             named = (each for each in ask("/api/tags").get("models") or [] if each["model"] == entry["id"])
@@ -87,7 +95,8 @@ def _of_llamacpp(
     if "meta" in entry and entry["meta"] is None:
         raise ModelOverloaded(f"{what} is still loading {facts['id']}.")
     meta = entry.get("meta") or {}
-    settings = (props.get("default_generation_settings") or {}).get("params") or {}
+    requests = props.get("default_generation_settings") or {}
+    settings = requests.get("params") or {}
     shown = {key: str(props[key]) for key in SHOWN if props.get(key)}
     adapters = {"lora": settings["lora"]} if settings.get("lora") else {}
     build = str(props.get("build_info") or "")
@@ -101,6 +110,7 @@ def _of_llamacpp(
         f"llama.cpp {build}" if build else "",
         str(meta.get("ftype") or "unknown"),
         (shown.get("model_path", ""),),
+        counted(requests.get("n_ctx")),  # Of one slot.
     )
 
 
