@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Measured, TrainingEvent, TrainingRequest
@@ -51,6 +51,15 @@ class ChatModel(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Windowed(Protocol):
+    """A model whose server may say how long a prompt and its reply can be."""
+
+    def window_tokens(self) -> int | None:
+        """Tokens; None where the server does not say. Raises ModelError."""
+        ...
 
 
 class Fingerprinted(ChatModel, Protocol):

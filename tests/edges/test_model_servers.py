@@ -646,14 +646,51 @@ def deep(levels: int) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "created", [10**4000, float("inf"), "9" * 5000, "a\nb", deep(500), None, ""], ids=range(7)
+    "odd", [10**4000, float("inf"), "9" * 5000, "a\nb", deep(500), None, "", "/a\0b", "\ud800"], ids=range(9)
 )
-def test_c7_whenever_a_model_was_made_its_identity_is_one_line(created: object) -> None:
-    listed = json.dumps({"data": [{"id": "m", "created": created}]}).encode()
-    with ScriptedServer(whole(200, listed, f"Server: {'x' * 5000}")) as server:
+@pytest.mark.parametrize("owner", ["", "llamacpp", "vllm", "library"])
+def test_c7_whatever_is_said_of_a_model_its_identity_is_one_line(odd: object, owner: str) -> None:
+    entry = {
+        "id": "m",
+        "created": odd,
+        "owned_by": owner,
+        "root": odd,
+        "parent": odd,
+        "meta": {"size": odd, "ftype": odd},
+    }
+    shown = {
+        "version": odd, "build_info": odd, "model_path": odd, "chat_template": odd, "models": [{"model": "m", "digest": odd}],
+        "default_generation_settings": {"params": {"lora": odd}},
+    }  # fmt: skip
+    told = (
+        whole(200, json.dumps(found).encode(), f"Server: {'x' * 5000}")
+        for found in ({"data": [entry]}, shown)
+    )
+    with ScriptedServer(*told) as server:
         found = Client("openai").make(server.url).identity()
-    assert found.digest.startswith("m@") and len(found.digest) <= 310 and "\n" not in found.digest
-    assert len(found.backend_version) <= 300
+    assert len(found.digest) == 64 and max(len(found.backend_version), len(found.quantisation)) <= 320
+    assert b"\n" not in found.to_json()
+
+
+@pytest.mark.parametrize(
+    ("details", "processed"),
+    [
+        ({"cached_tokens": 25}, 5),
+        ({"cached_tokens": 0}, 30),
+        ({"cached_tokens": 31}, None),
+        ({"cached_tokens": "x"}, None),
+        ({}, None),
+        (None, None),
+        ("odd", None),
+    ],
+)
+def test_m19_what_a_server_had_in_its_cache_is_on_record(details: object, processed: int | None) -> None:
+    talk = Client("openai")
+    usage = {"prompt_tokens": 30, "completion_tokens": 3, "prompt_tokens_details": details}
+    parts = (talk.text("x"), *sse(delta("stop")), *sse({"choices": [], "usage": usage}))
+    with ScriptedServer([*talk.stream(*parts), LAST_CHUNK]) as server:
+        found = talk.make(server.url).reply(REQUEST).usage
+    assert (found.prompt_tokens, found.processed_prompt_tokens) == (30, processed)
 
 
 def test_c7_names_of_models_that_are_there_are_said_in_one_line() -> None:

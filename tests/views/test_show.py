@@ -1,5 +1,7 @@
 """What a person sees of a trajectory and of a run."""
 
+import pytest
+
 from looper.metrics.paired import paired_difference
 from looper.records.trajectory import (
     Bash,
@@ -45,6 +47,35 @@ def test_a_step_shows_what_was_said_what_came_back_and_what_was_noted() -> None:
     shown = step_text(step)
     assert "step 3" in shown and "0.25 s" in shown and "5 prompt tokens" in shown
     assert "<bash>printf" in shown and "\x1b" not in shown and "\\x1b[2J" in shown
+
+
+@pytest.mark.parametrize(
+    ("usage", "said"),
+    [
+        (
+            Usage(
+                prompt_tokens=412, completion_tokens=2, counted_by="server of m", processed_prompt_tokens=12
+            ),
+            "412 prompt tokens (400 of them cached, counted by server of m)",
+        ),
+        (
+            Usage(prompt_tokens=412, completion_tokens=2, counted_by="server of m"),
+            "412 prompt tokens (counted by server of m)",
+        ),
+        (
+            Usage(prompt_tokens=None, completion_tokens=2, counted_by="server of m"),
+            "about 555 prompt tokens, estimated",
+        ),
+    ],
+)
+def test_m19_a_count_says_who_counted_and_an_estimate_that_it_is_one(usage: Usage, said: str) -> None:
+    reply = Reply(text="x", finish_reason=FinishReason.STOP, usage=usage, wall_s=0.1)
+    step = Step(
+        cell="base/0/t", attempt=1, index=1, reply=reply, action=None, problem=None, guards=(), stop_reason=None,
+        observation=Observation(kind=ObservationKind.OK, text="", exit_code=0), context_tokens=555,
+        pruned_messages=0, tree="0", wall_s=0.25,
+    )  # fmt: skip
+    assert f", {said}" in step_text(step).splitlines()[0]
 
 
 def test_a_cell_without_an_end_says_so() -> None:

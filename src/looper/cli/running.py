@@ -79,7 +79,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
     refuse_impossible(prepared, written, options.overrides, options.arms)
     with contextlib.ExitStack() as stack:
         site = Site(prepared.mirrors, settings, options.sandbox, say, plan.selection.isolation)
-        models = Models(plan, site.workspaces, settings, Waits(say))
+        models = Models(plan, site.workspaces, settings, Waits(say), say)
         stack.callback(models.close)
         _adapters_fit(plan, models, prepared.tasks)
         manifest = _manifest(prepared, site, models, options)

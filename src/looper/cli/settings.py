@@ -44,6 +44,11 @@ class Settings:
         return self.state / "models"
 
     @property
+    def file_digests(self) -> Path:
+        """Hashes of weights that were read whole once."""
+        return self.state / "file_digests.json"
+
+    @property
     def validations(self) -> Path:
         """What `looper bench validate` found."""
         return self.state / "validations"

@@ -40,6 +40,7 @@ from looper.edges.labs import LabProcess, end_group
 from looper.edges.machine import awake, inference_lock
 from looper.edges.models import kept as kept_models
 from looper.edges.models.anthropic import AnthropicModel
+from looper.edges.models.digests import FileDigests
 from looper.edges.models.flights import RequestsInFlight
 from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
 from looper.edges.models.mlx import folder_digest as folder_digest
@@ -215,10 +216,15 @@ class Models:
     """The models of a plan: one object per model, shared by its arms; scripts are made per task."""
 
     def __init__(
-        self, plan: Plan, workspaces: Workspaces, settings: Settings, waits: Callable[[str, float], None]
+        self,
+        plan: Plan,
+        workspaces: Workspaces,
+        settings: Settings,
+        waits: Callable[[str, float], None],
+        say: Callable[[str], None],
     ) -> None:
-        """`waits` is told of every pause for a model, while it lasts."""
-        self._waits = waits
+        """`waits` is told of every pause for a model, while it lasts; `say` of weights that are read for their hash."""
+        self._waits, self._digests = waits, FileDigests(settings.file_digests, say)
         self._plan, self._workspaces, self._settings = plan, workspaces, settings
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
         self._mlx: dict[ModelSpec, MlxModel] = {}
@@ -273,12 +279,17 @@ class Models:
             case "scripted":
                 return ScriptedModel(_script(Path(spec.name)))
             case "nano" | "mlx":
-                inner: ChatModel = self._mlx.setdefault(spec, mlx_model(spec, self._settings, context))
+                made = mlx_model(spec, self._settings, context, self._digests)
+                inner: ChatModel = self._mlx.setdefault(spec, made)
             case "ollama":
                 inner = OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context)
             case "openai":
                 inner = OpenAICompatibleModel(
-                    spec.name, self._settings.openai_key, base_url=spec.base_url, context_tokens=context
+                    spec.name,
+                    self._settings.openai_key,
+                    base_url=spec.base_url,
+                    context_tokens=context,
+                    digests=self._digests,
                 )
             case "anthropic":
                 inner = AnthropicModel(
@@ -315,10 +326,14 @@ def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
     return nano_folder(spec.name)
 
 
-def mlx_model(spec: ModelSpec, settings: Settings, context_tokens: int) -> MlxModel:
+def mlx_model(
+    spec: ModelSpec, settings: Settings, context_tokens: int, digests: FileDigests | None = None
+) -> MlxModel:
     """Raises BadInput for models of other backends."""
     name = spec.name if spec.backend == "mlx" else f"nano {spec.name}".strip()
-    return MlxModel(trained_folder(spec, settings), name=name, context_tokens=context_tokens)
+    digests = digests or FileDigests(settings.file_digests)
+    folder = trained_folder(spec, settings)
+    return MlxModel(folder, name=name, context_tokens=context_tokens, digests=digests)
 
 
 def add_model(source: str, name: str, settings: Settings) -> Path:

@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from looper.edges.access import shared_folder
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.interpreters import find_interpreter, how_to_get
 from looper.edges.models.blas import find_openblas
-from looper.edges.models.heard import counted
 from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.mlx import nano_folder
-from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
+from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START, trained_tokens
 from looper.edges.models.sendable import one_line
 from looper.edges.sandboxes.check import candidates, find_sandbox, must_reach, proven
 from looper.edges.sandboxes.process import program
@@ -242,20 +241,10 @@ def _ollama() -> Iterator[Check]:
 
 
 def _ollama_context(server: Server, name: str) -> str:
-    lengths: list[int] = []
-
-    def hear(shown: dict[str, Any]) -> bool:
-        known = shown["model_info"].items()
-        lengths.extend(
-            length for key, value in known if key.endswith(".context_length") and (length := counted(value))
-        )
-        return False
-
     try:
-        server.stream("/api/show", {"model": name}, 5.0, hear)
+        return str(trained_tokens(server, name, 5.0) or "unknown")
     except ModelError:
         return "unknown"
-    return str(lengths[0]) if lengths else "unknown"
 
 
 def _interpreters(place: Path) -> Iterator[Check]:

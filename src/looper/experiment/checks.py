@@ -10,7 +10,7 @@ from statistics import fmean
 
 from looper.agent.actions import parse
 from looper.errors import ContextOverflow, ModelUnfit, PromptCut, ReplyLate, ReplyWithheld, TreatmentMissing
-from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
+from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message, Windowed
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
 from looper.records.training import AdapterRecord, Example
@@ -30,9 +30,16 @@ def check_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> P
 
     Two short prompts tell how many tokens a line has, so the count of the long one is known beforehand; and where the
     model can repeat the word at the head of a short prompt, it must find it in the long one too. A model that cannot is
-    held to its counts alone. Raises PromptCut, and ModelUnfit where the server refuses the long prompt.
+    held to its counts alone. Raises PromptCut, and ModelUnfit where the server refuses the long prompt, or says beforehand that
+    it has no room for one.
     """
     identity = model.identity()
+    window = model.window_tokens() if isinstance(model, Windowed) else None
+    if window is not None and window < limits.context_tokens:
+        raise ModelUnfit(
+            f"{identity.name} has a window of {window} tokens where it is served, and the plan wants {limits.context_tokens}. "
+            f"Lower context_tokens in the plan's limits to {window}, or serve the model with a longer window if it was trained for one."
+        )
     short, longer = (_ask(model, lines, limits) for lines in SHORT_LINES)
     room = limits.context_tokens - limits.output_tokens
     lines, foretold = _lines_for(short, longer, room)

@@ -15,7 +15,7 @@ from starlette.types import Scope
 from looper.errors import BadInput
 from looper.views.live import Projection
 from looper.views.runs import RunView
-from looper.views.show import duration, harmless
+from looper.views.show import duration, harmless, prompt_length
 
 
 def as_json(value: Any, status: int = 200) -> Response:
@@ -66,7 +66,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         loader=FunctionLoader(load),
     )
-    found.filters.update(harmless=harmless, duration=duration)
+    found.filters.update(harmless=harmless, duration=duration, prompt_length=prompt_length)
     return found
 
 

@@ -26,11 +26,22 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def prompt_length(step: Step) -> str:
+    """Tokens of a step's prompt and who counted them: the server's or tokenizer's own count, or what was estimated before it was
+    asked; empty where nobody did."""
+    usage = step.reply.usage
+    if usage.prompt_tokens is None:
+        return "" if step.context_tokens is None else f"about {step.context_tokens} prompt tokens, estimated"
+    processed = usage.processed_prompt_tokens
+    cached = "" if processed is None else f"{usage.prompt_tokens - processed} of them cached, "
+    return f"{usage.prompt_tokens} prompt tokens ({cached}counted by {usage.counted_by})"
+
+
 def step_text(step: Step) -> str:
     """One step: what was said, what came back, and what the harness noted."""
     notes = [f"{step.wall_s:.2f} s"]
-    if step.context_tokens is not None:
-        notes.append(f"{step.context_tokens} prompt tokens")
+    if prompt := prompt_length(step):
+        notes.append(harmless(prompt))
     if step.problem:
         notes.append(f"problem: {step.problem.value}")
     notes += [f"guard: {guard.value}" for guard in step.guards]

@@ -37,6 +37,7 @@ class AnthropicModel:
         )
 
     def identity(self) -> ModelIdentity:
+        """`created_at` is the day of the model's release, whenever it is asked (Anthropic's API reference, Get a Model)."""
         missing = f"{self._server.what} has no model {self._name}."
         with self._server.typed_faults():
             found, _ = self._server.get(f"/v1/models/{self._name}", missing)
@@ -73,6 +74,7 @@ class AnthropicModel:
         parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
         heard.prompt = sum(counted(usage.get(part)) or 0 for part in parts)
         heard.completion = usage.get("output_tokens")
+        heard.cached = usage.get(parts[1])
         reply = heard.reply(self._server.what, f"anthropic {self._name}")
         uncached = reply.usage.model_copy(update={"backend_prompt_tokens": counted(usage.get(parts[0]))})
         return reply.model_copy(update={"usage": uncached})

@@ -53,6 +53,8 @@ class ReplyBuilder:
     prompt: Any = None
     """Tokens, as the server counted them, in whatever form."""
     completion: Any = None
+    cached: Any = None
+    """Of the prompt's tokens those that were not computed anew."""
     begun: float = field(default_factory=time.monotonic)
 
     def say(self, content: Any, thinking: Any = None) -> None:
@@ -104,6 +106,7 @@ class ReplyBuilder:
         prompt, completion = counted(self.prompt) or None, counted(self.completion)
         if completion == 0 and text:
             completion = None
+        cached = counted(self.cached)
         return Reply(
             text=text,
             thinking=joined("".join(self.thinking)),
@@ -114,9 +117,14 @@ class ReplyBuilder:
                 counted_by=counted_by,
                 backend_prompt_tokens=prompt,
                 backend_completion_tokens=completion,
+                processed_prompt_tokens=_less(prompt, cached),
             ),
             wall_s=time.monotonic() - self.begun,
         )
+
+
+def _less(prompt: int | None, cached: int | None) -> int | None:
+    return None if prompt is None or cached is None or cached > prompt else prompt - cached
 
 
 def counted(value: Any) -> int | None:

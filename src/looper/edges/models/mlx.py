@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from looper.edges.models.blas import BIND_NOW
+from looper.edges.models.digests import FileDigests
 from looper.edges.models.sendable import one_line, sendable
 from looper.errors import (
     Cancelled,
@@ -41,8 +42,11 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = ADAPTER_FILES = ("adapter_config.json", "adapt
 SMALL_BYTES = 64 << 20
 """Weights up to this are too few for a second BLAS thread to pay: threads wait by spinning, which takes a core from the rollouts.
 224 cells of the embedded model took 73 s on two cores with one thread and 96 s with two, replies being the same."""
-WHOLE_DIGEST_BYTES = 256 << 20
-"""Weights up to this size are hashed whole; of larger files the beginning, which names every tensor, and the size."""
+INLINE_DIGEST_BYTES = 256 << 20
+"""Files up to this size stand in a folder's digest themselves, larger ones by their own SHA-256, which is kept."""
+_PARTS = (".json", ".safetensors", ".jinja", ".model", ".tiktoken", ".py")
+_WORDS = ("merges.txt", "vocab.txt")
+"""Endings and names of what mlx-lm and transformers read of a model's folder: weights, tokenizer, template, code of its own."""
 
 
 def nano_folder(size: str = "") -> Path:
@@ -92,8 +96,9 @@ class MlxModel:
         reuse: bool = True,
         adapter: Path | None = None,
         process: "_Process | None" = None,
+        digests: FileDigests | None = None,
     ) -> None:
-        """Raises ModelMissing where a folder holds no model or no adapter, MissingTool without mlx-lm."""
+        """`digests` knows files that were hashed before. Raises ModelMissing where a folder holds no model or no adapter, MissingTool without mlx-lm."""
         if not (folder / "config.json").is_file():
             raise ModelMissing(
                 f"There is no model in {folder}: config.json is missing. Name a folder in mlx-lm's format, or a "
@@ -109,7 +114,7 @@ class MlxModel:
             raise MissingTool('mlx-lm is not installed. Install it: pip install "looper[mlx]".') from error
         self._folder, self._name, self._adapter = folder, name, adapter
         self._context_tokens = context_tokens
-        self._process = process or _Process(folder, name, reuse)
+        self._process, self._digests = process or _Process(folder, name, reuse), digests or FileDigests()
         self._identity: ModelIdentity | None = None
 
     def adapted(self, adapter: Path | None) -> "MlxModel":
@@ -120,6 +125,7 @@ class MlxModel:
             context_tokens=self._context_tokens,
             adapter=adapter,
             process=self._process,
+            digests=self._digests,
         )
 
     def identity(self) -> ModelIdentity:
@@ -135,8 +141,8 @@ class MlxModel:
                 backend="mlx",
                 backend_version=self._version,
                 name=self._name,
-                digest=folder_digest(self._folder),
-                adapter=folder_digest(self._adapter) if self._adapter else "",
+                digest=folder_digest(self._folder, self._digests),
+                adapter=folder_digest(self._adapter, self._digests) if self._adapter else "",
                 quantisation=f"{quantisation['bits']}-bit"
                 if quantisation
                 else str(config.get("torch_dtype", "unknown")),
@@ -351,13 +357,13 @@ def _threads(folder: Path) -> dict[str, str]:
     return {"OPENBLAS_NUM_THREADS": "1"} if weights <= SMALL_BYTES else {}
 
 
-def folder_digest(folder: Path) -> str:
-    """Content hash of a model: its configuration, tokenizer and weights."""
+def folder_digest(folder: Path, digests: FileDigests | None = None) -> str:
+    """Content hash of a model: its configuration, tokenizer and weights, every byte of them."""
+    digests = digests or FileDigests()
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".safetensors", ".jinja") and path.is_file():
+        if (path.suffix in _PARTS or path.name in _WORDS) and path.is_file():
             size = path.stat().st_size
             digest.update(f"{path.name} {size}\n".encode())
-            with path.open("rb") as stream:
-                digest.update(stream.read() if size <= WHOLE_DIGEST_BYTES else stream.read(1 << 20))
+            digest.update(path.read_bytes() if size <= INLINE_DIGEST_BYTES else digests.of(path).encode())
     return digest.hexdigest()

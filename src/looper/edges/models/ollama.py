@@ -1,18 +1,20 @@
 """Models served by Ollama, through its native API."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from looper.edges.models.heard import Counts, ReplyBuilder
+from looper.edges.models.heard import Counts, ReplyBuilder, counted
 from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.sendable import one_line
-from looper.errors import ModelMissing
+from looper.errors import ModelFatal, ModelMissing
 from looper.protocols import ChatRequest, Message
 from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
 
 DEFAULT_URL = "http://127.0.0.1:11434"
 KEEP_ALIVE = "30m"
+SHOW_S = 30.0
 HOW_TO_START = (
     "Start it with `ollama serve`, or use a profile that needs no server: looper run exp00 --profile micro."
 )
@@ -57,6 +59,12 @@ class OllamaModel:
                 context_tokens=self._context_tokens,
             )
 
+    def window_tokens(self) -> int | None:
+        """That which the model was trained for: the server silently gives no longer one."""
+        with contextlib.suppress(ModelFatal):
+            return trained_tokens(self._server, self._name, SHOW_S)
+        return None
+
     def count_tokens(self, messages: Sequence[Message]) -> int | None:
         return estimated_tokens(*(text for _, text in messages))
 
@@ -95,3 +103,18 @@ class OllamaModel:
 
     def close(self) -> None:
         pass
+
+
+def trained_tokens(server: Server, name: str, total_s: float) -> int | None:
+    """The window that a model was trained for; None where that is not said. Raises ModelError."""
+    found: list[int] = []
+
+    def hear(shown: dict[str, Any]) -> bool:
+        known = shown["model_info"].items()
+        found.extend(
+            length for key, value in known if key.endswith(".context_length") and (length := counted(value))
+        )
+        return False
+
+    server.stream("/api/show", {"model": name}, total_s, hear)
+    return found[0] if found else None

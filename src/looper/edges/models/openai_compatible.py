@@ -1,13 +1,18 @@
 """Models behind the chat-completions API that many servers share (vLLM, llama.cpp, mlx_lm.server, OpenAI)."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from json import JSONDecodeError
 from typing import Any
 
+from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import Counts, ReplyBuilder
 from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.sendable import one_line
-from looper.errors import ModelMissing, ModelUnfit
+from looper.edges.models.served import Told, told, weights_digest
+from looper.errors import ModelFatal, ModelMissing, ModelReplyBroken, ModelUnfit
 from looper.protocols import ChatRequest, Message
+from looper.records.base import content_hash
 from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
 
@@ -21,41 +26,80 @@ class OpenAICompatibleModel:
     """Streams one model of one server. Its window cannot be set from here, only stated."""
 
     def __init__(
-        self, name: str, key: str, *, base_url: str, context_tokens: int, timeouts: Timeouts | None = None
+        self,
+        name: str,
+        key: str,
+        *,
+        base_url: str,
+        context_tokens: int,
+        timeouts: Timeouts | None = None,
+        digests: FileDigests | None = None,
     ) -> None:
-        """`key` may be empty: servers of one's own ask for none."""
+        """`key` may be empty: servers of one's own ask for none. `digests` knows weights that were read before."""
         self._name, self._context_tokens = name, context_tokens
         url = (base_url or DEFAULT_URL).rstrip("/")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._server = Server(
             f"The model server at {url}", url, headers, HOW_TO_START, timeouts or Timeouts()
         )
+        self._beside = Server(
+            self._server.what, url.removesuffix("/v1"), headers, HOW_TO_START, timeouts or Timeouts()
+        )
+        self._url, self._digest, self._digests = url, "", digests or FileDigests()
         self._limit, self._counts = "max_tokens", Counts()
 
     def identity(self) -> ModelIdentity:
+        """Asks the server each time: a model that was replaced since the run began stops the run."""
         what = self._server.what
         with self._server.typed_faults():
-            listed, headers = self._server.get(
-                "/models", missing=f"{what} has no list of models. {HOW_TO_START}"
+            known, headers = self._told()
+            weights = weights_digest(self._url, known.weights, self._digests)
+            digest = content_hash(json.dumps(known.facts, sort_keys=True), weights)
+        if self._digest and digest != self._digest:
+            raise ModelMissing(
+                f"{what} now has another {self._name} ({digest[:12]}) than when the run began."
             )
-            entries = listed.get("data") if isinstance(listed, dict) else listed
-            found = {
-                str(entry["id"]): one_line(str(entry.get("created", "unknown"))) for entry in entries or []
-            }
-        # Ollama's other door lists `m:latest` and answers to `m`.
-        created = found.get(self._name, found.get(f"{self._name}:latest"))
-        if created is None:
-            names = one_line(", ".join(sorted(found)[:10])) or "none"
-            raise ModelMissing(f"{what} has no model {self._name}. It has: {names}.")
+        self._digest = digest
         return ModelIdentity(
             backend="openai",
-            backend_version=one_line(headers.get("server", "unknown")),
+            backend_version=one_line(known.version or headers.get("server", "unknown")),
             name=self._name,
-            # Such servers give no digest; name and creation time are all there is to tell models apart.
-            digest=f"{self._name}@{created}",
-            quantisation="unknown",
+            digest=digest,
+            quantisation=one_line(known.quantisation),
             context_tokens=self._context_tokens,
         )
+
+    def window_tokens(self) -> int | None:
+        """Where vLLM or llama.cpp's server answers."""
+        with self._server.typed_faults():
+            return self._told()[0].window or None
+
+    def _told(self) -> tuple[Told, Mapping[str, str]]:
+        """What the server says of the model, and the headers beside it."""
+        what = self._server.what
+        listed, headers = self._server.get("/models", missing=f"{what} has no list of models. {HOW_TO_START}")
+        entries = listed.get("data") if isinstance(listed, dict) else listed
+        found = {str(entry["id"]): entry for entry in entries or []}
+        # Ollama's other door lists `m:latest` and answers to `m`.
+        entry = found.get(self._name) or found.get(f"{self._name}:latest")
+        if entry is None:
+            names = one_line(", ".join(sorted(found)[:10])) or "none"
+            raise ModelMissing(f"{what} has no model {self._name}. It has: {names}.")
+        return told(what, found, entry, self._shown), headers
+
+    def _shown(self, path: str) -> Mapping[str, Any]:
+        """What the server shows beside its API, where it does. A fault is none of that: what is known of a model must not depend on it."""
+        try:
+            found, _ = self._beside.get(path)
+        except ModelFatal:
+            return {}
+        except ModelReplyBroken as error:
+            # A page, from a proxy that passes on the API alone.
+            page = isinstance(error.__cause__, JSONDecodeError) and error.__cause__.doc.lstrip()[:1] == "<"
+            if not page:
+                raise
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def count_tokens(self, messages: Sequence[Message]) -> int | None:
         return estimated_tokens(*(text for _, text in messages))
@@ -88,6 +132,9 @@ class OpenAICompatibleModel:
             usage = event.get("usage")
             if isinstance(usage, dict):
                 heard.prompt, heard.completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+                # OpenAI, llama.cpp's server and mlx_lm.server; vLLM with --enable-prompt-tokens-details.
+                details = usage.get("prompt_tokens_details")
+                heard.cached = details.get("cached_tokens") if isinstance(details, dict) else heard.cached
             for choice in event.get("choices") or []:
                 if choice.get("index") in (0, None):
                     _hear_choice(heard, choice)

@@ -17,7 +17,7 @@ from looper.errors import (
     ModelUnreachable,
     RequestRefused,
 )
-from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message
+from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message, Windowed
 from looper.records.training import Example
 from looper.records.trajectory import ModelIdentity, Reply
 
@@ -75,6 +75,13 @@ class RetryingModel:
 
     def count_tokens(self, messages: Sequence[Message]) -> int | None:
         return self._answer("count", partial(self._inner.count_tokens, messages))[0]
+
+    def window_tokens(self) -> int | None:
+        return (
+            self._answer("window", self._inner.window_tokens)[0]
+            if isinstance(self._inner, Windowed)
+            else None
+        )
 
     def reply(self, request: ChatRequest) -> Reply:
         try:
