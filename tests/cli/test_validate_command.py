@@ -59,9 +59,9 @@ def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_
     listed = looper("run", "exp01", "--dry-run", "--arm", "base", "--limit", "1", cwd=tmp_path, **home).stdout
     (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
     asked = ["bench", "validate", "--suite", "micro", "--task", name]
-    mirror = next((tmp_path / "home").rglob("*.git"))
-    for part in (mirror / "objects").iterdir():
-        shutil.rmtree(part)
+    for mirror in (tmp_path / "home").rglob("*.git"):
+        for part in (mirror / "objects").iterdir():
+            shutil.rmtree(part)
     broken = looper(*asked, cwd=tmp_path, **home)
     assert broken.returncode == ExitCode.INFRASTRUCTURE and f"{name}: not tried, " in broken.stderr
     assert "1 of 1 tasks were not tried" in broken.stderr and "Traceback" not in broken.stderr

@@ -152,9 +152,9 @@ def test_an_unknown_generation_is_named_with_those_that_are_there() -> None:
 SPAWNER = """
 import sys
 from pathlib import Path
-from looper.evolution.ledger import Ledger
+from looper.evolution.ledger import EventLog
 from tests.evolution.test_ledger import proposed
-ledger = Ledger(Path(sys.argv[1]))
+ledger = EventLog(Path(sys.argv[1]))
 for number in range(5):
     ledger.record(lambda state: proposed(state.next_number, f"{sys.argv[2]}/{number}"))
 """

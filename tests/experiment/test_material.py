@@ -57,7 +57,7 @@ def library(
     selection = Selection(seen=3, taken=3, tasks=tuple(tasks), dropped_steps=0, **counts)
     wrong = attempt("r-1", Outcome.UNRESOLVED, CHECK, LOOK, DONE)
     pool = Pool(attempts, selection, ((attempts[0], attempts[1]),), (), (wrong,))
-    pools = SimpleNamespace(of=lambda *_: pool, matched=lambda *_: 3, whole=whole)
+    pools = SimpleNamespace(of=lambda *_: pool, matched=lambda *_: 3, without_pruning=whole)
     experience = SimpleNamespace(memory_items=1, memory_bytes=None)
     plan = SimpleNamespace(experience=experience, arms=(learner(),), sources=())
     return ExperienceLibrary(plan, pools, tasks, ["r"], minimum, ask, None, measure)  # type: ignore[arg-type]

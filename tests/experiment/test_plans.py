@@ -190,7 +190,9 @@ def test_an_arm_can_be_run_with_the_first_seeds_only() -> None:
 
 def test_a_contrast_names_arms_that_exist_and_goes_with_them() -> None:
     demo = plan_from_text("exp00", text(), "exp00.toml", "demo")
-    assert [found.arm for found in demo.contrasts] == ["lora", "memory", "base_again", "lora_redrawn"]
+    assert [found.name for found in demo.contrasts] == [
+        "lora − base", "memory − base", "lora − lora_redrawn", "base_again − base", "lora_redrawn − base",
+    ]  # fmt: skip
     with pytest.raises(
         BadInput, match=r"exp00.toml:\d+:1: contrasts.0.arm: there is no arm lorra; did you mean lora"
     ):
