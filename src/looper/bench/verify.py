@@ -211,20 +211,27 @@ def _places_of_tests(task: Task, tests: Effect) -> set[str]:
     return {*tests, *task.test_targets, *named}
 
 
+def _ran(
+    task: Task, workspace: PatchedWorkspace, environment: Environment, verifier_context: VerifierContext
+) -> TestRun:
+    """Tests and product in one process."""
+    return run_tests(
+        task,
+        workspace,
+        environment,
+        verifier_context.sandbox,
+        verifier_context.limits,
+        verifier_context.log_bytes,
+    )
+
+
 def passing(
     task: Task, environment: Environment, verifier_context: VerifierContext, name: str
 ) -> tuple[str, ...]:
     """Ids of all tests of the base tree that pass, whatever the task names. Raises VerifierBroken where they cannot be run."""
     workspace = verifier_context.workspaces.create(task, name)
     try:
-        ran = run_tests(
-            task,
-            workspace,
-            environment,
-            verifier_context.sandbox,
-            verifier_context.limits,
-            verifier_context.log_bytes,
-        )
+        ran = _ran(task, workspace, environment, verifier_context)
     finally:
         workspace.close()
     if ran.result.killed_by or ran.finished is None:
@@ -247,14 +254,7 @@ def _run_and_judge(
     ran = (
         _ran_apart(task, workspace, environment, verifier_context)
         if verifier_context.isolation is Isolation.PROCESS
-        else run_tests(
-            task,
-            workspace,
-            environment,
-            verifier_context.sandbox,
-            verifier_context.limits,
-            verifier_context.log_bytes,
-        )
+        else _ran(task, workspace, environment, verifier_context)
     )
     if ran.is_divided and (alone := again(*ran.early)).finished is not None:
         ran = in_turn(alone, again())
