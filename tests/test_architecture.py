@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "nano": {"nano", "agent", "bench", "records"},
     # Suites that arrive as foreign data are made into records by the bench's own pure functions.
     "edges": {"edges", "bench", "journal", "protocols", "records", "errors", "untrusted"},
+    "__main__": {"cli"},
     "cli": {
         "cli", "evolution", "experiment", "agent", "bench", "memory", "training", "metrics", "views", "edges", "journal", "protocols", "records", "errors",
         "serve", "untrusted",
