@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from looper.bench.validate import shipped
@@ -111,9 +112,11 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
                     manifest=manifest,
                     tasks={task.instance_id: task for task in prepared.every_task},
                     arms=options.arms,
-                    run_context=site.run_context(
-                        models.of,
-                        judged_before(plan, folder, settings, fresh=options.fresh),
+                    run_context=replace(
+                        site.run_context(
+                            models.of, judged_before(plan, folder, settings, fresh=options.fresh)
+                        ),
+                        run_hash=manifest.run_hash(),
                     ),
                     adapted=models.adapted,
                     trainer=lambda: models.trainer(plan.learners_base),

@@ -9,6 +9,7 @@ from looper.cli.preparing import tasks_as_they_are
 from looper.cli.settings import Settings
 from looper.cli.wiring import code_version, put_at, texts_at
 from looper.errors import BadInput
+from looper.experiment.schedule import leaking_tasks
 from looper.journal import read_stream
 from looper.records.base import content_hash
 from looper.records.plan import RunManifest
@@ -60,6 +61,7 @@ class Verifier:
             adapter=card_reader(self.settings),
             code_version=code_version(),
             tasks={task.instance_id: task for task in tasks},
+            leaked=frozenset(leaking_tasks(tasks)) & {*manifest.tasks},
             why_no_tasks=why,
             served=served_hash(self.settings),
         )
