@@ -677,7 +677,7 @@ def made(place: Path) -> Base:
     (base.project / "experiments").mkdir(parents=True)
     (base.project / "experiments" / "audited.toml").write_text(PLAN)
     (base.project / "LEARNINGS.md").write_text("# Learnings\n")
-    for words in (("run", "audited", "--workers", "2"), ("report", "audited")):
+    for words in (("run", "audited", "--workers", "2"), ("report", "audited", "--results", "docs/results")):
         done = looper(base.project, base.home, base.project / "runs", *words)
         if done.returncode:
             raise SystemExit(done.stderr)

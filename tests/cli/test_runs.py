@@ -125,7 +125,7 @@ def test_u1_a_report_is_of_an_experiment_or_of_a_run_that_is_named_itself(
 ) -> None:
     older, newer, _ = three
     for named, meant in ((older.name, older), ("mine", newer)):
-        written = looper("report", named, cwd=tmp_path)
+        written = looper("report", named, "--results", "docs/results", cwd=tmp_path)
         assert written.returncode == 0, written.stderr
         assert f"mine micro: {meant.name}" in written.stdout
         assert f"`{meant.name}`" in (tmp_path / "docs" / "results" / "mine.md").read_text()

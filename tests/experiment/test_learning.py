@@ -426,27 +426,46 @@ def test_memory_that_comes_with_an_opened_file_stands_in_its_step(
     assert all(end.prompt_hash == base[end.instance_id] for end in ends.values())
 
 
-def test_a_report_is_written_to_a_page_of_its_experiment_and_again_the_same(
+def test_a_report_is_written_into_the_folder_of_its_run_and_nowhere_else(
+    finished: tuple[Project, RunView, str],
+) -> None:
+    project, run, _ = finished
+    before = {path: path.read_bytes() for path in project.folder.rglob("*.md")}
+    for words in (("report",), ("report", "learn"), ("report", run.folder.name)):
+        done = project.looper(*words)
+        assert done.stdout == f"learn micro: {run.folder / 'report.html'} and report.md\n", done.stderr
+    text = (run.folder / "report.md").read_text()
+    assert "\n# learn: Learning\n\n" in text and "| lora | " in text
+    after = {path: path.read_bytes() for path in project.folder.rglob("*.md")}
+    assert after.keys() - before.keys() <= {run.folder / "report.md"}
+    assert all(after[path] == content for path, content in before.items() if path.parent != run.folder)
+    refused = project.looper("report", "exp77")
+    assert refused.returncode == 2 and 'There is no run "exp77"' in refused.stderr
+
+
+def test_a_report_is_written_to_a_page_of_its_experiment_where_a_folder_is_named_and_again_the_same(
     finished: tuple[Project, RunView, str],
 ) -> None:
     project, run, _ = finished
     page = project.folder / "docs" / "results" / "learn.md"
-    first = project.looper("report", "learn")
+    first = project.looper("report", "learn", "--results", "docs/results")
     assert first.returncode == 0 and first.stdout.splitlines() == [
         f"learn micro: {run.folder.name}, in docs/results/learn.md",
-        f"learn micro: {run.folder / 'report.html'}",
+        f"learn micro: {run.folder / 'report.html'} and report.md",
     ], first.stderr
     text = page.read_text()
     asked = " ".join(run.manifest.plan.hypothesis.split())
     assert text.startswith(f"# learn: Learning\n\n{asked}\n\n<!-- looper report learn micro -->\n")
     assert "| lora | " in text and "- control zero must make base's patch in every cell: 4 of 4, does" in text
     page.write_text(text.replace("| lora | ", "| lora | 99/4 ") + "\nMore of mine.\n")
-    assert project.looper("report").returncode == 0
+    assert project.looper("report", "--results", "docs/results").returncode == 0
     assert page.read_text() == text + "\nMore of mine.\n", (
         "what was written by hand inside is gone, outside it stays"
     )
-    refused = project.looper("report", "exp77")
-    assert refused.returncode == 2 and 'There is no run "exp77"' in refused.stderr
+    both = project.looper("report", "learn", "--results", "docs/results", "--file", "mine.md")
+    assert both.returncode == 2 and "leave one of them out" in both.stderr
+    nothing = project.looper("report", "--results", "docs/others")
+    assert nothing.returncode == 2 and "looper report exp00 --results docs/others" in nothing.stderr
 
 
 def test_a_report_into_a_file_that_a_person_names_leaves_the_rest_of_it_alone(

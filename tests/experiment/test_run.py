@@ -17,8 +17,10 @@ from tests.fakes.ollama_server import FakeOllama
 from tests.fakes.scripted_http import ScriptedServer
 from tests.fakes.written_run import write_run
 
-from looper.cli.reading import show_cell, status_lines
+from looper.cli.reading import status_lines
 from looper.cli.running import run_folder
+from looper.cli.settings import settings
+from looper.cli.showing import show_cell
 from looper.edges.models.scripted import ScriptedModel
 from looper.errors import BadInput, JournalError
 from looper.experiment.ledger import Ledger
@@ -171,6 +173,29 @@ def test_the_records_hold_what_an_audit_needs(project: Project) -> None:
     assert "note.txt" in end.patch and end.prompt_tokens is None
     steps = list(read_stream(project.run, "steps", Step))
     assert [step.index for step in steps] == [1, 2, 3, 4, 5] and steps[0].reply.text.startswith("<bash>ls")
+
+
+def test_a_cell_is_read_from_what_was_asked_to_what_the_failing_test_printed(project: Project) -> None:
+    (project.folder / "script.txt").write_text(SCRIPT.replace("cat note.txt", "cat note.txt; false"))
+    assert project.looper("run", "test", "--arm", "base", "--limit", "1").returncode == 0
+    task = read_run(project.run).tasks[0]
+    shown = project.looper("show", f"base/0/{task}").stdout
+    system, asked, first = shown.split("\n── ")[:3]
+    assert system.startswith("── prompt: system ──\nYou are a programmer") and "lines: --whole" not in asked
+    assert asked.startswith("prompt: user ──\n") and "issue" in asked and first.startswith("step 1 ──")
+    assert "── exit code 1 ──" in shown, "a command that failed is not marked ok"
+    (verdict,) = project.verdicts()
+    (failing,) = [name for name, found in verdict.fail_to_pass.items() if not found.passes]
+    assert verdict.output.startswith(f"{failing}\n") and "\n    assert " in verdict.output
+    assert f"── output of the failing tests ──\n{verdict.output}" in shown
+    only = project.looper("show", task, "--arm", "base", "--failed").stdout
+    assert "── exit code 1 ──" in only and "── step 1 ──" not in only
+    listed = project.looper("show", "--failed").stdout
+    assert listed == f"base/0/{task}  unresolved: {verdict.cause}\n"
+    found = json.loads(project.looper("show", task, "--arm", "base", "--json").stdout)
+    assert [step["index"] for step in found["steps"]] == [1, 2, 3, 4, 5]
+    assert found["prompt"]["messages"][1][0] == "user" and not found["prompt"]["note"]
+    assert found["verdict"]["output"] == verdict.output and found["end"]["stop_reason"] == "done"
 
 
 @pytest.mark.slow
@@ -404,7 +429,7 @@ def test_a_line_that_python_itself_fails_at_is_damage_to_every_command(tmp_path:
             stream.write(b"[" * 200_000 + b'"record":{}}\n')
             stream.write(b'{"seq":Infinity,"schema":1,"crc":"a3830348","record":{}}\n')
             stream.write(b'{"seq":9,"schema":1,"crc":"%08x","record":%s}\n' % (zlib.crc32(body), body))
-    assert len(list(show_cell(tmp_path, run, "base/0/a__b-1", None))) == 6
+    assert len(list(show_cell(settings(), run, "base/0/a__b-1"))) == 7
     (status,) = json.loads(next(status_lines(tmp_path, None, as_json=True)))["runs"]
     assert (status["finished"], status["planned"], status["damaged_records"]) == (4, 4, 12)
     ledger = Ledger(run, manifest)

@@ -16,7 +16,7 @@ from looper.cli.bench_commands import bench
 from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.model_commands import model as model_group
-from looper.cli.options import Data, Mirrors, RunArgument, RunName, chosen_settings, run_names, say
+from looper.cli.options import AsJson, Data, Mirrors, RunArgument, RunName, chosen_settings, run_names, say
 from looper.cli.run_commands import cache, runs
 from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError
 from looper.untrusted import current_folder
@@ -220,16 +220,23 @@ def plan(
 
 @app.command()
 def report(
-    experiments: Annotated[
+    runs: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            help="Experiments, the newest run of each profile, or runs as for show; else all that have a block already.",
+            help="Runs as for show, or experiments for the newest run of each profile. Else the newest of all.",
             autocompletion=run_names,
         ),
     ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of pages, one for each experiment, to write into; without RUN all that have a block there."
+        ),
+    ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="One Markdown file for all of them, in place of docs/results.")
+        Path | None,
+        typer.Option(help="One Markdown file to write into; without RUN all that have a block there."),
     ] = None,
     verify: Annotated[
         bool,
@@ -249,41 +256,44 @@ def report(
     ] = None,
     summary: Annotated[
         bool,
-        typer.Option("--summary", help="Write one table of all that docs/results has into LEARNINGS.md."),
+        typer.Option(
+            "--summary",
+            help="Write one table of all pages, of docs/results or --results, into LEARNINGS.md or --file.",
+        ),
     ] = False,
     data: Data = None,
 ) -> None:
-    """Write tables and findings of the newest runs into docs/results, a page for each experiment.
+    """Write tables and findings of RUN into its folder: report.html, the drawings in plots/, and report.md.
 
-    Everything comes from the records below runs/ and stands between markers that name experiment and profile. Text outside of
-    them is left alone; what is missing is made. A run of --master-seed 1 stands beside that of the plan, as exp00 micro@1. With --verify everything is computed again and compared: plan, tasks, verdicts, rollouts,
+    Nothing else is written unless an option names it, and each file that is written is named. With --results or --file the findings
+    also stand between markers, that name experiment and profile, in pages that runs share; text outside of them is left alone, and what is
+    missing is made. A run of --master-seed 1 stands beside that of the plan, as exp00 micro@1. With --verify everything is computed
+    again and compared: plan, tasks, verdicts, rollouts,
     adapters, tables, pages; the exit status is 1 where something does not fit, and what could not be looked at is listed and counted.
     Who owns the run folders can write everything anew, seal included: with --sign its hash stands where they cannot change it.
 
     Example: looper report exp00
     """
     from looper.cli import reporting
-    from looper.cli.reporting import report as write
     from looper.errors import BadInput
+    from looper.views.results import RESULTS, Pages
 
+    named, pages = runs or [], Pages(results or RESULTS, file)
+    if results and file and not summary:
+        raise BadInput("--results names a folder of pages and --file one file: leave one of them out.")
     if summary:
-        if experiments or verify:
+        if named or verify:
             raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
-        for line in reporting.summarise(file):
-            print(line)
-        return
-    if verify:
-        for line in reporting.verify(
-            chosen_settings(data), experiments or [], file, strict=strict, sign=sign
-        ):
-            print(line)
-        return
-    if sign is not None:
-        for line in reporting.sign_runs(chosen_settings(data), experiments or [], sign):
-            print(line)
-        return
-
-    for line in write(chosen_settings().runs, experiments or [], file):
+        lines = reporting.summarise(file, Pages(pages.folder))
+    elif verify:
+        lines = reporting.verify(chosen_settings(data), named, pages, strict=strict, sign=sign)
+    elif sign is not None:
+        lines = reporting.sign_runs(chosen_settings(data), named, sign)
+    elif results or file:
+        lines = reporting.share(chosen_settings().runs, named, pages)
+    else:
+        lines = reporting.report(chosen_settings().runs, named)
+    for line in lines:
         print(line)
 
 
@@ -371,23 +381,36 @@ def show(
         str | None, typer.Argument(help="ARM/SEED/TASK, or the end of it; without it all are listed.")
     ] = None,
     run: RunName = None,
+    arm: Annotated[str | None, typer.Option(help="Only cells of this arm.")] = None,
     step: Annotated[int | None, typer.Option(min=1, help="Only this step.")] = None,
+    failed: Annotated[
+        bool,
+        typer.Option(
+            "--failed", help="Of the list, cells that are not resolved; of a cell, steps that went wrong."
+        ),
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Prompt and output of tests to their end, however long.")
+    ] = False,
+    as_json: AsJson = False,
+    data: Data = None,
 ) -> None:
-    """Read a trajectory step by step: what the model said, what it was told, the patch, the verdict of every test.
+    """Read a trajectory: what the model was asked, each step with what came of it, the patch, the verdict, what failing tests printed.
 
-    Reads only, also while the run is going on.
+    A command that failed is marked with its exit code. Reads only, also while the run is going on.
 
     Example: looper show base/0/keswimvex-01
     """
-    from looper.cli.reading import show_cell
+    from looper.cli.showing import ShowOptions, show_cell
 
-    for text in show_cell(chosen_settings().runs, run, cell, step):
+    options = ShowOptions(arm, step, failed, whole)
+    for text in show_cell(chosen_settings(data), run, cell, options, as_json=as_json):
         print(text)
 
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+    as_json: AsJson = False,
     run: Annotated[
         str | None,
         typer.Option(

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ RunArgument = Annotated[
     str | None,
     typer.Argument(metavar="RUN", help=f"{_RUN} Else the newest of all.", autocompletion=run_names),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on one line.")]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -59,6 +60,27 @@ def chosen_settings(
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def json_line(found: Any) -> str:
+    """What a command found, for programs: one JSON object on one line. Records are written as they stand in a run's files."""
+    import dataclasses
+    import json
+
+    from looper.records.base import Record
+
+    def plain(value: Any) -> Any:
+        match value:
+            case Record():
+                return json.loads(value.to_json())
+            case Path():
+                return str(value)
+            case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            case _:
+                raise TypeError(f"{type(value).__name__} is not written as JSON")
+
+    return json.dumps(found, default=plain)
 
 
 def named_values(texts: list[str] | None) -> dict[str, object]:

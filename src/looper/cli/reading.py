@@ -1,4 +1,4 @@
-"""What `looper show`, `diff`, `status`, `memory` and `questions` print; nothing is written."""
+"""What `looper diff`, `status`, `memory` and `questions` print; nothing is written."""
 
 import json
 import os
@@ -7,7 +7,6 @@ from pathlib import Path
 
 from looper.errors import BadInput
 from looper.views.diff import arms_diff, rollouts_diff, runs_diff
-from looper.views.index import steps_of
 from looper.views.live import Projection, described
 from looper.views.memory import (
     delivery_lines,
@@ -16,33 +15,7 @@ from looper.views.memory import (
 )
 from looper.views.questions import question_lines
 from looper.views.runs import run_named
-from looper.views.show import duration, ending_text, step_text
-
-
-def show_cell(runs: Path, run: str | Path | None, wanted: str | None, step: int | None) -> Iterator[str]:
-    """The texts of one cell, or a list of all cells with their ends."""
-    view = run_named(runs, run)
-    final = {verdict.cell: verdict for verdict in view.verdicts}
-    cells = [cell for arm in view.manifest.plan.arms for cell in view.cells(arm.name)]
-    if wanted is None:
-        for cell in cells:
-            yield f"{cell}  {final[cell].outcome.value if cell in final else 'to do'}"
-        return
-    found = [cell for cell in cells if cell == wanted] or [cell for cell in cells if cell.endswith(wanted)]
-    if len(found) != 1:
-        what = f"{len(found)} cells end in" if found else "No cell is called"
-        raise BadInput(
-            f'{what} "{wanted}" in {view.folder.name}. List them with: looper show --run {view.folder.name}'
-        )
-    steps = steps_of(view.folder, found[0])
-    for entry in steps:
-        if step is None or entry.index == step:
-            yield step_text(entry)
-    if step is not None and not any(entry.index == step for entry in steps):
-        raise BadInput(f"{found[0]} has {len(steps)} steps; there is no step {step}.")
-    if step is None:
-        ends = [end for end in view.trajectories if end.cell == found[0]]
-        yield ending_text(ends[-1] if ends else None, final.get(found[0]))
+from looper.views.show import duration
 
 
 def question_texts(runs: Path, run: str | Path | None) -> list[str]:

@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from typing import Any
 
 from looper.errors import BadInput
@@ -13,7 +13,7 @@ from looper.records.plan import Arm
 from looper.records.text import bare_lines
 from looper.records.trajectory import Action, Step, Trajectory
 from looper.records.verdict import Verdict
-from looper.views.findings import difference_text
+from looper.views.findings import EXPLORATORY, counted, difference_text, standing_of
 from looper.views.index import steps_of
 from looper.views.runs import RunView
 from looper.views.show import harmless
@@ -22,21 +22,48 @@ LISTED = 12
 """So many tasks are listed of those that flipped."""
 WIDTH = 58
 """Of one side, in characters."""
+RESULT_LINES = 3
+"""So many lines of a result are shown."""
 
 
-def differences_of(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Every leaf that two nested records differ in: path, first value, second value."""
-    for key in sorted(before.keys() | now.keys()):
-        left, right, where = before.get(key), now.get(key), f"{path}.{key}" if path else key
-        if isinstance(left, dict) and isinstance(right, dict):
-            yield from differences_of(left, right, where)
-        elif left != right:
-            yield f"{where}: {_short(left)} | {_short(right)}"
+def differences_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Every leaf that two nested records differ in: its path of keys, first value, second value. Nothing is cut; of texts with several
+    lines the lines that differ follow."""
+    ours, theirs = _leaves(before), _leaves(now)
+    for where in sorted({*ours, *theirs}):
+        left, right = ours.get(where), theirs.get(where)
+        # What one side does not have and the other leaves empty is no difference; what is below it stands by itself.
+        if left == right or (where not in ours and _empty(right)) or (where not in theirs and _empty(left)):
+            continue
+        texts = [value for value in (left, right) if isinstance(value, str)]
+        if len(texts) == 2 and any("\n" in text for text in texts):
+            yield f"{where}: another text"
+            lines = difflib.unified_diff(bare_lines(texts[0]), bare_lines(texts[1]), lineterm="", n=0)
+            yield from (f"  {harmless(line)}" for line in list(lines)[2:])
+        else:
+            yield f"{where}: {_value(left)} | {_value(right)}"
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Values by their path of keys; parts of a list that have names by those, others by their place. A list of plain values is one."""
+    if isinstance(value, Mapping):
+        parts = {f"{path}.{key}" if path else str(key): part for key, part in value.items()}
+    elif isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+        names = [part.get("name") if isinstance(part, dict) else None for part in value]
+        known = None not in names and len({*map(str, names)}) == len(names)
+        parts = {f"{path}[{names[at] if known else at}]": part for at, part in enumerate(value)}
+    else:
+        return {path: value}
+    found = {where: leaf for key, part in parts.items() for where, leaf in _leaves(part, key).items()}
+    return found or {path: value}
+
+
+def _empty(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})
+
+
+def _value(value: Any) -> str:
+    return harmless(json.dumps(value, ensure_ascii=False))
 
 
 def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
@@ -52,7 +79,7 @@ def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
         yield from (f"  {line}" for line in found)
         if not found:
             yield "  configured alike"
-    yield from _outcome_lines(run.outcomes(first), run.outcomes(second))
+    yield from _outcome_lines(run.outcomes(first), run.outcomes(second), standing_of(run, first, second))
 
 
 def _configuration(arm: Arm) -> dict[str, Any]:
@@ -61,12 +88,12 @@ def _configuration(arm: Arm) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in ("name", "role", "only_seeds")}
 
 
-def _outcome_lines(ours: Mapping[str, bool], theirs: Mapping[str, bool]) -> Iterator[str]:
+def _outcome_lines(ours: Mapping[str, bool], theirs: Mapping[str, bool], standing: str) -> Iterator[str]:
     found = paired_difference(ours, theirs)
     if found is None:
         yield "no cell has a verdict in both"
         return
-    yield f"resolved, first − second: {difference_text(found)}"
+    yield f"resolved, first − second ({standing}): {difference_text(found)}"
     gained = [where for where in ours if ours[where] and theirs.get(where) is False]
     lost = [where for where in ours if not ours[where] and theirs.get(where)]
     for label, cells in (("only the first resolves", gained), ("only the second resolves", lost)):
@@ -85,7 +112,7 @@ def runs_diff(first: RunView, second: RunView) -> Iterator[str]:
         raise BadInput("The runs have no arm of the same name.")
     for name in common:
         found = paired_difference(first.outcomes(name), second.outcomes(name))
-        yield f"{name}, first − second: " + (
+        yield f"{name}, first − second ({EXPLORATORY}): " + (
             "no cell has a verdict in both" if found is None else difference_text(found)
         )
 
@@ -106,8 +133,7 @@ def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
     else:
         yield f"the same {parted} actions, then they part at step {parted + 1}:"
         for at in range(parted, max(len(ours), len(theirs))):
-            left, right = (_side(steps, at) for steps in (ours, theirs))
-            yield from _beside(f"{at + 1:3} ", left, right)
+            yield from _beside(f"{at + 1:3} ", *_sides(_at(ours, at), _at(theirs, at)))
     verdicts = {found.cell: found for found in run.verdicts}
     yield from _memory_lines(ends.get(first), ends.get(second))
     for label, find in (("ended", _end), ("verdict", None)):
@@ -152,15 +178,37 @@ def _same(left: Step | None, right: Step | None) -> bool:
     )
 
 
-def _side(steps: Sequence[Step], at: int) -> list[str]:
-    if at >= len(steps):
-        return ["–"]
-    step = steps[at]
+def _at(steps: Sequence[Step], at: int) -> Step | None:
+    return steps[at] if at < len(steps) else None
+
+
+def _sides(left: Step | None, right: Step | None) -> tuple[list[str], list[str]]:
+    """What two steps said and were told; of results that begin alike, from where they part."""
+    results = [bare_lines(harmless(step.observation.text).strip()) if step else [] for step in (left, right)]
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*results, strict=False)))
+    if results[0] == results[1]:
+        alike = 0
+    ours, theirs = (
+        ["–"] if step is None else [*_said(step), *_result(result, alike)]
+        for step, result in zip((left, right), results, strict=True)
+    )
+    return ours, theirs
+
+
+def _said(step: Step) -> list[str]:
     said = step.reply.text if step.action is None else _in_short(step.action)
-    lines = bare_lines(harmless(said)) or [""]
-    result = bare_lines(harmless(step.observation.text).strip())
-    told = [f"remembers {len(step.memory)} items"] if step.memory else []
-    return [*lines, *told, *(f"→ {line}" for line in result[:3])]
+    told = [f"remembers {counted(len(step.memory), 'item')}"] if step.memory else []
+    return [*(bare_lines(harmless(said)) or [""]), *told]
+
+
+def _result(lines: Sequence[str], alike: int) -> list[str]:
+    shown = lines[alike : alike + RESULT_LINES]
+    rest = len(lines) - alike - len(shown)
+    return [
+        *([f"→ … {counted(alike, 'line')} alike"] if alike else []),
+        *(f"→ {line}" for line in shown),
+        *([f"→ … {counted(rest, 'more line')}"] if rest else []),
+    ]
 
 
 def _in_short(action: Action) -> str:
@@ -171,13 +219,14 @@ def _in_short(action: Action) -> str:
 
 
 def _beside(head: str, left: Sequence[str], right: Sequence[str]) -> Iterator[str]:
-    for number, (one, other) in enumerate(zip_longest(left, right, fillvalue="")):
-        mark = head if number == 0 else " " * len(head)
-        yield f"{mark}{_cut(one):{WIDTH}} | {_cut(other)}"
+    """Two columns; a line that is too long for one goes on below, so that nothing of it is hidden."""
+    for one, other in zip_longest(_folded(left), _folded(right), fillvalue=""):
+        yield f"{head}{one:{WIDTH}} | {other}"
+        head = " " * len(head)
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
+def _folded(lines: Sequence[str]) -> list[str]:
+    return [line[at : at + WIDTH] for line in lines for at in range(0, len(line) or 1, WIDTH)]
 
 
 def _memory_lines(ours: Trajectory | None, theirs: Trajectory | None) -> Iterator[str]:

@@ -29,6 +29,8 @@ from looper.views.questions import question_lines
 from looper.views.runs import RunView
 
 NOT_MEASURED = "–"
+EXPLORATORY = "exploratory"
+"""Said of every comparison that no plan registered before the data."""
 COLUMNS = (
     "arm",
     "resolved",
@@ -215,6 +217,7 @@ def _in_unit(value: float, metric: Metric, sign: str = "", *, bare: bool = False
 
 
 def contrast_lines(run: RunView) -> list[str]:
+    """Each arm against base, by itself: what is not registered is exploratory, and what is says so, since its own interval decides."""
     # Whether a control must not gain, or is what a treatment could reach at most, the plan's sentences say.
     labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control"}
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
@@ -222,13 +225,23 @@ def contrast_lines(run: RunView) -> list[str]:
     contrasts = [found for found in run.contrasts if found[0] not in failed]
     open_ones = [arm for arm, _, found in contrasts if found is None]
     lines = [
-        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}): {difference_text(found)}"
+        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}): {difference_text(found)}"
         for arm, base, found in contrasts
         if found is not None
     ]
     if open_ones:
         lines.append(f"not measured, no task has a verdict in both arms: {', '.join(open_ones)}")
     return lines
+
+
+def standing_of(run: RunView, arm: str, against: str) -> str:
+    """Whether it was registered that these two are compared by what they resolved."""
+    pairs = [
+        {found.arm, found.against}
+        for found in run.manifest.plan.contrasts
+        if found.metric is Metric.RESOLVED and not found.through
+    ]
+    return "registered" if {arm, against} in pairs else EXPLORATORY
 
 
 def difference_text(found: PairedDifference) -> str:
