@@ -205,7 +205,21 @@ def test_u11_an_interruption_that_no_command_answers_is_one_line(tmp_path: Path)
     _, err = process.communicate(timeout=20)
     os.close(writer)
     assert process.returncode == 130 and len(err.splitlines()) == 1, err
-    assert err.startswith("looper: Interrupted.") and "the same command" in err
+    assert err == "looper: Interrupted. What was recorded is kept. Go on with: looper plan slow.toml\n"
+
+
+def test_u11_an_interruption_while_the_program_is_still_being_loaded_is_one_line(tmp_path: Path) -> None:
+    """Here its first import interrupts it, as Ctrl-C can."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", "looper", "run", "exp00", "--fresh"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 130
+    assert done.stderr == "looper: Interrupted. What was recorded is kept. Go on with: looper run exp00\n"
 
 
 def answering(words: str, cwd: Path, answer: str | None = None) -> "subprocess.CompletedProcess[str]":

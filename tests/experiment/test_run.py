@@ -230,7 +230,8 @@ def test_p01_p03_a_signal_ends_the_run_in_order_and_it_goes_on(
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and time.monotonic() - begun < 15
-    assert f"Interrupted. Go on with: looper run test --profile micro --run {project.run.name}" in err
+    kept = "Interrupted. Finished cells and every recorded step are kept."
+    assert f"{kept} Go on with: looper run test --profile micro --run {project.run.name}" in err
     assert "Traceback" not in err and 0 < len(project.verdicts()) < 12
     assert project.looper("run", "test").returncode == 0 and len(project.verdicts()) == 12
 
@@ -248,7 +249,7 @@ def test_p02_a_second_signal_ends_it_at_once(project: Project) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 130 and time.monotonic() - begun < 5
-    assert "Interrupted. Go on with: looper run test" in err
+    assert "are kept. Go on with: looper run test" in err
 
 
 def test_c14_the_second_signal_is_answered_whenever_it_comes(project: Project) -> None:
@@ -261,7 +262,7 @@ def test_c14_the_second_signal_is_answered_whenever_it_comes(project: Project) -
         time.sleep(pause)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
-        assert process.returncode == 130 and "Interrupted. Go on with: looper run test" in err
+        assert process.returncode == 130 and "are kept. Go on with: looper run test" in err
         shutil.rmtree(project.folder / "runs")
 
 
@@ -298,12 +299,15 @@ def test_j3_a_run_that_is_named_must_be_there_and_is_no_fresh_one(project: Proje
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_u11_an_interruption_in_preparation_says_so(project: Project, number: signal.Signals) -> None:
     with ScriptedServer(["hang"]) as server:
-        process = project.start("run", "test", "--model", f"openai:m@{server.url}", "--arm", "base")
+        asked = ("run", "test", "--profile", "micro", "--model", f"openai:m@{server.url}", "--arm", "base")
+        process = project.start(*asked, "--fresh")
         while not server.requests and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(number)
         _, err = process.communicate(timeout=10)
-    assert process.returncode == 130 and "Interrupted in preparation" in err and "Traceback" not in err
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "Interrupted in preparation, before anything was recorded." in err
+    assert err.strip().endswith(f"Begin again with: {shlex.join(('looper', *asked))}")
 
 
 def test_p05_a_second_run_on_the_same_folder_is_refused_and_names_the_first(project: Project) -> None:

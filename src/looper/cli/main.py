@@ -16,9 +16,18 @@ from looper.cli.bench_commands import bench
 from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.model_commands import model as model_group
-from looper.cli.options import AsJson, Data, Mirrors, RunArgument, RunName, chosen_settings, run_names, say
+from looper.cli.options import (
+    AsJson,
+    Data,
+    Mirrors,
+    RunArgument,
+    RunName,
+    chosen_settings,
+    run_names,
+    say,
+)
 from looper.cli.run_commands import cache, runs
-from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError
+from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError, interrupted
 from looper.untrusted import current_folder
 
 
@@ -29,9 +38,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise Cancelled(
-                "Interrupted. What was recorded stays; the same command goes on, or begins again."
-            ) from None
+            raise Cancelled(interrupted()) from None
 
 
 app = typer.Typer(
@@ -139,9 +146,8 @@ def run(
     """
     from dataclasses import replace
 
-    from rich.console import Console
-
     from looper.cli import running
+    from looper.cli.options import plain_console
     from looper.cli.plans import RunOptions, parse_override
     from looper.records.learning import SPLITS
     from looper.views.splits import split_lines
@@ -165,8 +171,7 @@ def run(
         mirrors=mirrors,
         run=going_on,
     )
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    found = {}
+    console, found = plain_console(), {}
     for each in SPLITS if split == "all" else [split]:
         one, chosen = replace(options, split=each), chosen_settings(data, mirrors)
         if dry_run:
@@ -678,11 +683,8 @@ def main() -> None:
         finally:
             _end_output()
     except LooperError as error:
-        sys.stderr.write(f"looper: {error}\n")
+        sys.stderr.write(f"looper: {str(error) or interrupted()}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("looper: interrupted\n")
-        sys.exit(ExitCode.INTERRUPTED)
     except MemoryError:
         sys.stderr.write(
             "looper: this machine is out of memory. End something, then run the same command again.\n"

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from looper.cli.settings import Settings
+
+UNBROKEN = 100_000
+"""Characters of a line in a file or a pipe: more than any has."""
 
 
 def run_names(incomplete: str) -> list[str]:
@@ -60,6 +65,13 @@ def chosen_settings(
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def plain_console() -> "Console":
+    """For standard output. Lines are broken where there is a terminal to fit them into, and nowhere else."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else UNBROKEN)
 
 
 def json_line(found: Any) -> str:
