@@ -23,6 +23,7 @@ from looper.cli.options import (
     RunArgument,
     RunName,
     chosen_settings,
+    json_line,
     run_names,
     say,
 )
@@ -198,6 +199,7 @@ def plan(
     ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print what EXPERIMENT would take and what it could see, and run nothing.
 
@@ -219,7 +221,7 @@ def plan(
         workers=workers,
         overrides=tuple(parse_override(text) for text in override or ()),
     )
-    for line in plan_lines(options, chosen_settings(data, mirrors)):
+    for line in plan_lines(options, chosen_settings(data, mirrors), as_json=as_json):
         print(line)
 
 
@@ -496,6 +498,7 @@ def serve(
 @app.command()
 def doctor(
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Look at everything a run needs: sandbox, git, interpreters, disk, memory, BLAS, MLX, Ollama with its models.
 
@@ -506,7 +509,9 @@ def doctor(
     from looper.cli.wiring import examine
 
     findings = examine(sandbox, chosen_settings())
-    for finding in findings:
+    if as_json:
+        print(json_line({"findings": findings}))
+    for finding in () if as_json else findings:
         print(finding.line())
     if any(finding.level == "missing" for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
@@ -520,6 +525,7 @@ def diff(
     ],
     second: Annotated[str, typer.Argument(help="Another one of the same kind.", autocompletion=run_names)],
     run: RunName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print what differs between two arms, two rollouts or two runs.
 
@@ -530,7 +536,7 @@ def diff(
     """
     from looper.cli.reading import diff_lines
 
-    for line in diff_lines(chosen_settings().runs, run, first, second):
+    for line in diff_lines(chosen_settings().runs, run, first, second, as_json=as_json):
         print(line)
 
 
@@ -538,6 +544,7 @@ def diff(
 def lineage_why(
     run: RunArgument = None,
     arm: Annotated[str | None, typer.Option(help="Only this arm.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the exact treatment behind the figures of RUN: what each arm learned, from which tasks, with which settings, and
     how it was proved to have reached the model.
@@ -546,7 +553,7 @@ def lineage_why(
     """
     from looper.cli.adapters import lineage_of
 
-    for line in lineage_of(chosen_settings(), run, arm):
+    for line in lineage_of(chosen_settings(), run, arm, as_json=as_json):
         print(line)
 
 
@@ -606,6 +613,7 @@ def questions(
     ] = None,
     by: Annotated[str, typer.Option(help="Who rates.")] = "a person",
     count: Annotated[int, typer.Option(min=1, help="Answers to rate, drawn by chance.")] = 100,
+    as_json: AsJson = False,
 ) -> None:
     """Print how many questions a model answered about its successes, to be trained on, and how much of that is noise.
 
@@ -624,7 +632,7 @@ def questions(
         if said is _Said.QUIT:
             break
         rated(runs, run, answer, by, noise=said is _Said.YES)
-    for line in question_texts(runs, run):
+    for line in question_texts(runs, run, as_json=as_json):
         print(line)
 
 

@@ -8,12 +8,12 @@ from itertools import takewhile, zip_longest
 from typing import Any
 
 from looper.errors import BadInput
-from looper.metrics.paired import paired_difference
+from looper.metrics.paired import PairedDifference, paired_difference
 from looper.records.plan import Arm
 from looper.records.text import bare_lines
 from looper.records.trajectory import Action, Step, Trajectory
 from looper.records.verdict import Verdict
-from looper.views.findings import EXPLORATORY, counted, difference_text, standing_of
+from looper.views.findings import EXPLORATORY, counted, difference_data, difference_text, standing_of
 from looper.views.index import steps_of
 from looper.views.runs import RunView
 from looper.views.show import harmless
@@ -29,12 +29,7 @@ RESULT_LINES = 3
 def differences_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Every leaf that two nested records differ in: its path of keys, first value, second value. Nothing is cut; of texts with several
     lines the lines that differ follow."""
-    ours, theirs = _leaves(before), _leaves(now)
-    for where in sorted({*ours, *theirs}):
-        left, right = ours.get(where), theirs.get(where)
-        # What one side does not have and the other leaves empty is no difference; what is below it stands by itself.
-        if left == right or (where not in ours and _empty(right)) or (where not in theirs and _empty(left)):
-            continue
+    for where, left, right in _differing(before, now):
         texts = [value for value in (left, right) if isinstance(value, str)]
         if len(texts) == 2 and any("\n" in text for text in texts):
             yield f"{where}: another text"
@@ -42,6 +37,21 @@ def differences_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
             yield from (f"  {harmless(line)}" for line in list(lines)[2:])
         else:
             yield f"{where}: {_value(left)} | {_value(right)}"
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    ours, theirs = _leaves(before), _leaves(now)
+    for where in sorted({*ours, *theirs}):
+        left, right = ours.get(where), theirs.get(where)
+        # What one side does not have and the other leaves empty is no difference; what is below it stands by itself.
+        if left != right and not (
+            (where not in ours and _empty(right)) or (where not in theirs and _empty(left))
+        ):
+            yield where, left, right
+
+
+def _differing_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": where, "first": left, "second": right} for where, left, right in _differing(before, now)]
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:
@@ -67,12 +77,8 @@ def _value(value: Any) -> str:
 
 
 def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
-    """Two arms of one run: the declared factor, the paired difference, the tasks that flipped."""
-    arms = {arm.name: arm for arm in run.manifest.plan.arms}
-    for name in (first, second):
-        if name not in arms and name not in run.choice_names:
-            known = ", ".join([*arms, *run.choice_names])
-            raise BadInput(f'{run.folder.name} has no arm "{name}". It has: {known}.')
+    """Two arms of one run: the declared factor, the paired difference, the tasks that flipped. Raises BadInput."""
+    arms = _arms_of(run, first, second)
     yield f"{run.folder.name}: {first} | {second}"
     if first in arms and second in arms:
         found = list(differences_of(_configuration(arms[first]), _configuration(arms[second])))
@@ -80,6 +86,33 @@ def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
         if not found:
             yield "  configured alike"
     yield from _outcome_lines(run.outcomes(first), run.outcomes(second), standing_of(run, first, second))
+
+
+def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:
+    """The same for programs. Raises BadInput."""
+    arms = _arms_of(run, first, second)
+    configured = [_configuration(arms[name]) if name in arms else {} for name in (first, second)]
+    ours, theirs = run.outcomes(first), run.outcomes(second)
+    gained, lost = _flipped(ours, theirs)
+    standing = standing_of(run, first, second)
+    return {
+        "run": run.folder.name,
+        "first": first,
+        "second": second,
+        "configuration": _differing_data(*configured) if all(configured) else None,
+        "resolved": difference_data(paired_difference(ours, theirs), standing),
+        "only_first": gained,
+        "only_second": lost,
+    }
+
+
+def _arms_of(run: RunView, *names: str) -> dict[str, Arm]:
+    arms = {arm.name: arm for arm in run.manifest.plan.arms}
+    for name in names:
+        if name not in arms and name not in run.choice_names:
+            known = ", ".join([*arms, *run.choice_names])
+            raise BadInput(f'{run.folder.name} has no arm "{name}". It has: {known}.')
+    return arms
 
 
 def _configuration(arm: Arm) -> dict[str, Any]:
@@ -94,39 +127,95 @@ def _outcome_lines(ours: Mapping[str, bool], theirs: Mapping[str, bool], standin
         yield "no cell has a verdict in both"
         return
     yield f"resolved, first − second ({standing}): {difference_text(found)}"
-    gained = [where for where in ours if ours[where] and theirs.get(where) is False]
-    lost = [where for where in ours if not ours[where] and theirs.get(where)]
-    for label, cells in (("only the first resolves", gained), ("only the second resolves", lost)):
+    labels = ("only the first resolves", "only the second resolves")
+    for label, cells in zip(labels, _flipped(ours, theirs), strict=True):
         more = f" and {len(cells) - LISTED} more" if len(cells) > LISTED else ""
         yield f"{label}: {', '.join(cells[:LISTED]) or 'none'}{more}"
 
 
+def _flipped(ours: Mapping[str, bool], theirs: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+    """Cells that only one of two resolves."""
+    return (
+        [where for where in ours if ours[where] and theirs.get(where) is False],
+        [where for where in ours if not ours[where] and theirs.get(where)],
+    )
+
+
 def runs_diff(first: RunView, second: RunView) -> Iterator[str]:
-    """Two runs: what they are made of, and for each arm of both the difference on common cells."""
+    """Two runs: what they are made of, and for each arm of both the difference on common cells. Raises BadInput."""
     yield f"{first.folder.name} | {second.folder.name}"
-    ours, theirs = (json.loads(run.manifest.to_json()) for run in (first, second))
-    yield from (f"  {line}" for line in differences_of(ours, theirs))
-    names = {arm.name for arm in second.manifest.plan.arms}
-    common = [arm.name for arm in first.manifest.plan.arms if arm.name in names]
-    if not common:
-        raise BadInput("The runs have no arm of the same name.")
-    for name in common:
-        found = paired_difference(first.outcomes(name), second.outcomes(name))
+    yield from (f"  {line}" for line in differences_of(*_manifests(first, second)))
+    for name, found in _common_arms(first, second).items():
         yield f"{name}, first − second ({EXPLORATORY}): " + (
             "no cell has a verdict in both" if found is None else difference_text(found)
         )
 
 
-def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
-    """Two rollouts at one task, step beside step from where they part; then patches, verdicts, and what was remembered."""
+def runs_data(first: RunView, second: RunView) -> dict[str, Any]:
+    """The same for programs. Raises BadInput."""
+    common = _common_arms(first, second)
+    return {
+        "first": first.folder.name,
+        "second": second.folder.name,
+        "manifest": _differing_data(*_manifests(first, second)),
+        "arms": {name: difference_data(found, EXPLORATORY) for name, found in common.items()},
+    }
+
+
+def _manifests(*runs: RunView) -> list[dict[str, Any]]:
+    return [json.loads(run.manifest.to_json()) for run in runs]
+
+
+def _common_arms(first: RunView, second: RunView) -> dict[str, PairedDifference | None]:
+    names = {arm.name for arm in second.manifest.plan.arms}
+    common = [arm.name for arm in first.manifest.plan.arms if arm.name in names]
+    if not common:
+        raise BadInput("The runs have no arm of the same name.")
+    return {name: paired_difference(first.outcomes(name), second.outcomes(name)) for name in common}
+
+
+def rollouts_data(run: RunView, first: str, second: str) -> dict[str, Any]:
+    """As `rollouts_diff`, for programs: `parted` is the first step that differs, from 1. Raises BadInput."""
+    ours, theirs = _rollouts(run, first, second)
+    ends = {end.cell: end for end in run.trajectories}
+    parted = _parted(ours, theirs)
+    return {
+        "run": run.folder.name,
+        "parted": None if parted is None else parted + 1,
+        **{
+            name: {
+                "cell": cell,
+                "steps": [] if parted is None else steps[parted:],
+                "end": ends.get(cell),
+                "verdict": run.final.get(cell),
+            }
+            for name, cell, steps in (("first", first, ours), ("second", second, theirs))
+        },
+    }
+
+
+def _rollouts(run: RunView, first: str, second: str) -> tuple[list[Step], list[Step]]:
     if first.rpartition("/")[2] != second.rpartition("/")[2]:
         raise BadInput("These are rollouts at different tasks; name two cells of one task.")
     ours, theirs = (steps_of(run.folder, cell) for cell in (first, second))
-    ends = {end.cell: end for end in run.trajectories}
+    ended = {end.cell for end in run.trajectories}
     for cell, steps in ((first, ours), (second, theirs)):
-        if not steps and cell not in ends:
+        if not steps and cell not in ended:
             raise BadInput(f"{cell} has no steps in {run.folder.name}. See: looper show")
-    parted = next((at for at, pair in enumerate(zip_longest(ours, theirs)) if not _same(*pair)), None)
+    return ours, theirs
+
+
+def _parted(ours: Sequence[Step], theirs: Sequence[Step]) -> int | None:
+    """How many steps are the same; None where all are."""
+    return next((at for at, pair in enumerate(zip_longest(ours, theirs)) if not _same(*pair)), None)
+
+
+def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
+    """Two rollouts at one task, step beside step from where they part; then patches, verdicts, and what was remembered. Raises
+    BadInput."""
+    ours, theirs = _rollouts(run, first, second)
+    ends = {end.cell: end for end in run.trajectories}
+    parted = _parted(ours, theirs)
     yield f"{first} | {second}"
     if parted is None:
         yield f"the same {len(ours)} actions with the same results"

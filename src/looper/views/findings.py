@@ -249,6 +249,25 @@ def difference_text(found: PairedDifference) -> str:
     return f"{gain_text(found)} by {found.unit.value} ({found.units}), {found.pairs} pairs, {found.gains} gained, {found.losses} lost"
 
 
+def difference_data(found: PairedDifference | None, standing: str) -> dict[str, object] | None:
+    """The same for programs, shares as shares; None where nothing was compared."""
+    if found is None:
+        return None
+    low, high = found.interval()
+    return {
+        "difference": found.difference,
+        "low": low,
+        "high": high,
+        "p_unadjusted": found.p_value,
+        "unit": found.unit.value,
+        "units": found.units,
+        "pairs": found.pairs,
+        "gained": found.gains,
+        "lost": found.losses,
+        "standing": standing,
+    }
+
+
 def gain_text(found: PairedDifference) -> str:
     low, high = found.interval()
     return f"{100 * found.difference:+.1f} points, 95 % {100 * low:+.1f} to {100 * high:+.1f}, p = {found.p_value:.2g} unadjusted"

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
-from looper.metrics.design import is_pilot
+from looper.metrics.design import design_of, is_pilot, power_at_interest, smallest_visible
 from looper.metrics.paired import student, wilson
 from looper.records.plan import Arm, Plan
 from looper.views.findings import counted, power_text
@@ -133,6 +134,25 @@ def time_lines(plan: Plan, cells: int, workers: int, found: Measured | None) -> 
         yield (
             f"tokens: about {tokens.mean:.2g} million ({tokens.low:.2g} to {tokens.high:.2g}), at {found.tokens.mean:.0f} a cell"
         )
+
+
+def time_data(cells: int, workers: int, found: Measured | None) -> dict[str, Any]:
+    """The same for programs, in seconds and tokens of all cells; None for what was not measured."""
+    return {
+        "measured": found,
+        "seconds": found.rollout_s.times(cells / workers) if found else None,
+        "tokens": found.tokens.times(cells) if found and found.tokens else None,
+    }
+
+
+def power_data(plan: Plan, tasks: Sequence[str], known: EqualArms | None) -> dict[str, Any]:
+    """As `power_lines`, for programs; shares as shares."""
+    compared = bool(plan.contrasts and tasks)
+    return {
+        "equal_arms": known,
+        "power": power_at_interest(plan, tasks) if compared else None,
+        "smallest_visible": smallest_visible(design_of(plan, tasks)) if compared else None,
+    }
 
 
 def power_lines(plan: Plan, tasks: Sequence[str], known: EqualArms | None) -> Iterator[str]:
