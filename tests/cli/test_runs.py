@@ -120,6 +120,47 @@ def test_u1_diff_takes_runs_as_every_other_command_does(
     assert neither.returncode == 2 and f"Arms of {newer.name}: base, other" in one_line(neither)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status", "--run", "mine"),
+        ("show", "--run", "mine"),
+        ("show", "base/0/a__b-2", "--run", "mine"),
+        ("diff", "base", "other", "--run", "mine"),
+        ("diff", "base/0/a__b-2", "other/0/a__b-2", "--run", "mine"),
+        ("diff", "mine", "{}"),
+        ("lineage", "why", "mine"),
+        ("runs", "list"),
+        ("runs", "show", "mine"),
+        ("runs", "du"),
+        ("cache", "du"),
+        ("adapter", "list"),
+        ("model", "list"),
+        ("bench", "list", "--suite", "micro"),
+        ("doctor",),
+        ("plan", "exp00", "--profile", "demo", "--limit", "4"),
+    ],
+    ids=" ".join,
+)
+def test_u12_what_is_read_is_had_as_one_json_object_on_one_line(
+    tmp_path: Path, state: Path, three: tuple[Path, Path, Path], command: tuple[str, ...]
+) -> None:
+    older, newer, _ = three
+    asked = [word.format(older.name) for word in command]
+    found = looper(*asked, "--json", cwd=tmp_path, LOOPER_HOME=str(state), LOOPER_SWE_DATA="")
+    assert found.returncode == 0, found.stderr
+    (line,) = found.stdout.splitlines()
+    told = json.loads(line)
+    assert isinstance(told, dict)
+    if "mine" in command:
+        assert newer.name in line
+    if command[:2] == ("diff", "base"):
+        assert {"key": "temperature", "first": 0.0, "second": 0.2} in told["configuration"]
+        assert told["resolved"]["gained"] == 0 and told["resolved"]["standing"] == "exploratory"
+    if command[0] == "plan":
+        assert told["cells"] > len(told["tasks"]) == 4 and told["seconds"] is None and told["pilot"] is True
+
+
 def test_u1_a_report_is_of_an_experiment_or_of_a_run_that_is_named_itself(
     tmp_path: Path, three: tuple[Path, Path, Path]
 ) -> None:

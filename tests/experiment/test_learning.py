@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.experiment.test_run import Project
@@ -483,6 +484,30 @@ def test_a_report_into_a_file_that_a_person_names_leaves_the_rest_of_it_alone(
     )
     again = project.looper("report", "--file", "mine.md")
     assert again.returncode == 0 and file.read_text() == text
+
+
+def test_memory_adapters_and_questions_are_had_as_json(finished: tuple[Project, RunView, str]) -> None:
+    project, run, _ = finished
+
+    def told(*words: str) -> dict[str, Any]:
+        done = project.looper(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    memory = told("memory", "list")
+    use = next(one for one in memory["told"] if one["arm"] == "memory" and one["items"])
+    why = told("memory", "why", use["items"][0])
+    assert why["item"]["id"] == use["items"][0] and use["cell"] in [one["cell"] for one in why["told"]]
+    (arm,) = told("lineage", "why", "--arm", "lora")["arms"]
+    adapters = {found["adapter"] for found in arm["consolidations"]}
+    assert {*arm["adapters"]} == adapters and all(card["train_examples"] for card in arm["adapters"].values())
+    assert adapters <= {card["id"] for card in told("adapter", "list")["adapters"]}
+    cell = next(end.cell for end in run.trajectories if end.arm == "memory" and end.memory)
+    prompt = told("show", cell)["prompt"]
+    assert prompt["note"] == "" and "memory" in prompt["messages"][-1][1], (
+        "as the model was asked, memory and all"
+    )
 
 
 def test_adapters_are_listed_and_handed_on(finished: tuple[Project, RunView, str], tmp_path: Path) -> None:

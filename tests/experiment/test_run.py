@@ -145,6 +145,14 @@ def test_a_run_prints_its_table_and_runs_nothing_twice(project: Project) -> None
     assert len(project.verdicts()) == 12 and len(list(read_stream(project.run, "steps", Step))) == steps
 
 
+def test_u13_no_line_is_broken_where_no_terminal_is(project: Project) -> None:
+    title = "Long title " * 40
+    (project.folder / "experiments" / "test.toml").write_text(PLAN.replace("Test", title.strip()))
+    ran = project.looper("run", "test", "--arm", "noop", "--limit", "1")
+    assert f"test micro: {title.strip()}, 1 tasks, sandbox " in ran.stdout, ran.stderr
+    assert project.looper("status", "--run", "nowhere" * 40).stderr.count("\n") == 1
+
+
 def test_an_arm_that_does_not_run_needs_no_server_and_the_run_goes_on_with_one_and_without(
     project: Project,
 ) -> None:
