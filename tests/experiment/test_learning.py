@@ -243,7 +243,7 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
     assert len(set(keys)) == len(keys), "nothing is learned twice"
     assert run.finished == run.planned
     assert "control zero must make base's patch in every cell: 4 of 4, does" in shown
-    assert "redrawn − base (control)" in shown
+    assert "redrawn − base (control, exploratory)" in shown
 
 
 def test_an_overseer_has_the_memory_and_the_agent_has_not(finished: tuple[Project, RunView, str]) -> None:

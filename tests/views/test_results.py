@@ -29,6 +29,7 @@ Registered before the data:
 Every arm against base; what is not registered is exploratory:
 
 - again − base (A/A, expected 0): +1.0 points, 95 % interval -2.0 to +4.0, {cells} pairs, {half} gained, {half} lost, exact McNemar p = 1 (mid-p 1); by task p = 1; by repository -1.0 to +2.0, {repositories} of them
+- fresh − base (A/A, expected 0, exploratory): +0.2 points, 95 % -1.0 to +1.4, p = 1 unadjusted by task (9), {cells} pairs, 1 gained, 1 lost
 - placebo − base (control, no gain expected): +0.5 points, 95 % interval -2.5 to +3.5, {cells} pairs, 1 gained, 1 lost
 
 Controls and provenance:
