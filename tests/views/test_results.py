@@ -141,6 +141,7 @@ def test_controls_that_runs_share_stand_there_once() -> None:
     controls = [line for line in table() if line.startswith("| `")]
     assert controls == [
         "| `again` | +1.0 points, 95 % -2.0 to +4.0, 400 pairs | exp50 to exp51, exp53 |",
+        "| `fresh` | +0.2 points, 95 % -1.0 to +1.4, 400 pairs | exp50 to exp51, exp53 |",
         "| `placebo` | +0.5 points, 95 % -2.5 to +3.5, 400 pairs | exp50 to exp51, exp53 |",
         "| `zero` | must make base's patch in every cell: 4 of 4, does | exp50 to exp51, exp53 |",
     ]
