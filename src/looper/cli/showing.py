@@ -4,11 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from looper.agent.prompt import opening
 from looper.cli.options import json_line
-from looper.cli.preparing import tasks_as_they_are
 from looper.cli.settings import Settings
-from looper.errors import BadInput
+from looper.errors import BadInput, LooperError
 from looper.records.base import content_hash
 from looper.records.memory import Delivery
 from looper.records.trajectory import Step, Trajectory
@@ -124,6 +122,10 @@ def prompt_of(
 ) -> Prompt | None:
     """The messages that a rollout began with, made again from plan, task and memory, and held against their hash; None for patches
     that came from a file. Where the task is not here the system prompt alone."""
+    # What loads suites takes longer than all else here, and a list of cells has no need of it.
+    from looper.agent.prompt import opening
+    from looper.cli.preparing import tasks_as_they_are
+
     plan = view.manifest.plan
     if plan.is_grading:
         return None
@@ -132,7 +134,7 @@ def prompt_of(
     system = (("system", scaffold.system.strip("\n")),)
     try:
         tasks = {task.instance_id: task for task in tasks_as_they_are(view.manifest, settings)}
-    except BadInput as error:
+    except LooperError as error:
         return Prompt(system, f"the issue is not shown. {error}")
     if task_id not in tasks:
         return Prompt(system, "the issue is not shown. Its task is not in the suite as it is here")
