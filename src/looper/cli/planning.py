@@ -11,10 +11,10 @@ from looper.cli.wiring import training_memory
 from looper.errors import BadInput
 from looper.experiment.claims import in_metric
 from looper.experiment.schedule import leaking_tasks
-from looper.metrics.design import is_pilot, unit_of
+from looper.metrics.design import is_pilot, scope_of, too_small_for, unit_of
 from looper.metrics.registered import ALPHA
 from looper.records.plan import Expect, Metric, Plan
-from looper.views.findings import counted
+from looper.views.findings import counted, unasked_lines
 from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
 
 
@@ -59,6 +59,7 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
         " (a PILOT: too few to see its own smallest effect of interest)" if "PILOT" in " ".join(power) else ""
     )
     yield f"{plan.experiment} {plan.profile}: {plan.title}{pilot}"
+    yield from unasked_lines(plan)
     yield f"factor: {plan.factor}"
     yield from _interest_lines(plan)
     yield from power
@@ -89,7 +90,13 @@ def _interest_lines(plan: Plan) -> Iterator[str]:
 
 def _task_lines(prepared: PreparedPlan) -> Iterator[str]:
     yield from (f"not evaluated: {line}" for line in prepared.unserved)
-    yield f"tasks: {len(prepared.tasks)} to evaluate, {len(leaking_tasks(prepared.tasks))} of them quote their fix in the issue"
+    repositories = len({task.repo for task in prepared.tasks})
+    yield (
+        f"tasks: {len(prepared.tasks)} of {counted(repositories, 'repository', 'repositories')} to evaluate, "
+        f"{len(leaking_tasks(prepared.tasks))} of them quote their fix in the issue"
+    )
+    about = scope_of(prepared.plan, [task.instance_id for task in prepared.tasks])
+    yield f"what differences will be about: {about.value}"
     for source, tasks in prepared.experience.items():
         yield f"experience, {source.value}: {len(tasks)} tasks to learn from"
     if prepared.left_out:
@@ -116,10 +123,14 @@ def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
     if not contrasts:
         return
     tested = sum(found.expect is Expect.MORE for found in contrasts)
-    pilot = is_pilot(prepared.plan, [task.instance_id for task in prepared.tasks])
+    plan, tasks = prepared.plan, [task.instance_id for task in prepared.tasks]
+    pilot = is_pilot(plan, tasks)
     verb = "estimated and, as a pilot, not decided" if pilot else "decided"
+    small = [found.name for found in contrasts if too_small_for(plan, tasks, found)]
+    if small and not pilot:
+        yield f"too small for the difference expected, so estimated and not decided: {', '.join(small)}"
     yield (
-        f"{verb}: once, when every cell has its end, by {unit_of(prepared.plan, [task.instance_id for task in prepared.tasks]).value}; "
+        f"{verb}: once, when every cell has its end, by {unit_of(plan, tasks).value}; "
         f"{tested} differences and {len(contrasts) - tested} margins in one family at {ALPHA} (Holm), each by its interval"
     )
 

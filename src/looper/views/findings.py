@@ -9,10 +9,10 @@ from looper.metrics.design import (
     ENOUGH,
     Scope,
     design_of,
-    is_pilot,
     power_at_interest,
     scope_of,
     smallest_visible,
+    too_small_for,
 )
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
@@ -23,7 +23,7 @@ from looper.metrics.paired import (
 )
 from looper.metrics.registered import ALPHA, Decision, Registered
 from looper.records.learning import Treatment
-from looper.records.plan import ArmRole, Expect, Gate, Metric, Plan
+from looper.records.plan import ArmRole, Contrast, Expect, Metric, Plan
 from looper.records.treatment import ProofKind
 from looper.views.questions import question_lines
 from looper.views.runs import RunView
@@ -98,19 +98,31 @@ def registered_lines(run: RunView) -> list[str]:
     found = run.registered
     if not found or run.finished < run.planned:
         return []
-    lines = [*pilot_lines(run), scope_line(run)]
+    lines = [*planned_lines(run), scope_line(run)]
     for number, result in enumerate(found):
         name = "primary" if number == 0 else "secondary"
         lines.append(
-            f"{name}: {result.contrast.name}{in_units(result)}, {p_text(result)}{result.finding.value}: "
-            f"{' '.join(result.sentence.split())}"
+            f"{name}: {result.contrast.name}{in_units(result)}, {margin_text(result.contrast)}{p_text(result)}"
+            f"{finding_text(run, result)}: {' '.join(result.sentence.split())}"
         )
     return lines
 
 
+def finding_text(run: RunView, result: Registered) -> str:
+    """What was decided, and about what, where that is no more than what was run."""
+    decided = result.finding in (Decision.SHOWN, Decision.REFUTED)
+    here = scope_of(run.manifest.plan, run.tasks) is not Scope.REPOSITORIES
+    return f"{result.finding.value}{' on these repositories' if decided and here else ''}"
+
+
+def margin_text(contrast: Contrast) -> str:
+    """What a contrast of alikeness takes for nothing: its p-value is that of the margin, not of the difference."""
+    return "" if contrast.expect is Expect.MORE else f"margin {_in_unit(contrast.margin, contrast.metric)}, "
+
+
 def p_text(result: Registered) -> str:
     """The p-value within the family, where one was worked out."""
-    decided = (Decision.SHOWN, Decision.REFUTED, Decision.OPEN, Decision.PILOT)
+    decided = (Decision.SHOWN, Decision.REFUTED, Decision.OPEN, Decision.PILOT, Decision.UNTRUSTED)
     return f"p = {result.p_adjusted:.2g} adjusted, " if result.finding in decided else ""
 
 
@@ -125,7 +137,7 @@ def scope_line(run: RunView) -> str:
     why = f" ({ENOUGH_REPOSITORIES} of them, alike in size, are the fewest to generalise from)"
     about = (
         f"about {scope.value}{why if scope is Scope.THESE else ''}: {counted(len(run.tasks), 'task')} of "
-        f"{_repositories(repositories)}, {many}; the unit is the {run.unit.value}"
+        f"{counted(repositories, 'repository', 'repositories')}, {many}; the unit is the {run.unit.value}"
     )
     if not plan.contrasts:
         return about
@@ -135,12 +147,9 @@ def scope_line(run: RunView) -> str:
     )
 
 
-def _repositories(number: int) -> str:
-    return "1 repository" if number == 1 else f"{number} repositories"
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, one: str, many: str = "") -> str:
+    """With the word in its number; `many` where it is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def stratified_lines(run: RunView) -> list[str]:
@@ -159,16 +168,32 @@ def stratified_lines(run: RunView) -> list[str]:
     ]
 
 
-def pilot_lines(run: RunView) -> list[str]:
-    """Whether the run could have shown what its primary contrast is about."""
+def planned_lines(run: RunView) -> list[str]:
+    """What the run could have shown, as it was worked out before the data; what was measured of what that takes for granted; and
+    which registered contrasts this profile does not ask."""
     plan = run.manifest.plan
-    if not is_pilot(plan, run.tasks):
+    lines = [*unasked_lines(plan)]
+    if not plan.contrasts:
+        return lines
+    measured = run.discordance()
+    here = "" if measured is None else f"; here they differed in {100 * measured:.0f} %"
+    head = "a PILOT, which decides nothing" if run.pilot else "power, worked out before the data"
+    lines.append(f"{head}: {power_text(plan, run.tasks)}{here}")
+    small = [found.name for found in plan.contrasts if too_small_for(plan, run.tasks, found)]
+    if small and not run.pilot:
+        lines.append(
+            f"too small for the difference expected, so estimated and not decided: {', '.join(small)}"
+        )
+    return lines
+
+
+def unasked_lines(plan: Plan) -> list[str]:
+    if not plan.unasked:
         return []
-    why = power_text(plan, run.tasks)
-    reason = next((found.reason for found in run.manifest.overrides if found.gate is Gate.POWER), None)
-    if reason is not None:
-        return [f"underpowered, and called confirmatory for a reason ({reason}): {why}"]
-    return [f"a PILOT, which decides nothing: {why}"]
+    return [
+        f"registered, and not asked by this profile, which has not the arms: {', '.join(plan.unasked)}; primary here is "
+        f"{plan.contrasts[0].name if plan.contrasts else 'nothing'}"
+    ]
 
 
 def power_text(plan: Plan, tasks: Sequence[str]) -> str:
@@ -283,14 +308,8 @@ def control_lines(run: RunView) -> list[str]:
         expected = {"gold": found.resolved.denominator, "noop": 0}.get(backends[found.arm])
         if expected is None or not found.resolved.denominator:
             continue
-        right = found.resolved.numerator == expected
         must = "resolve every task" if expected else "resolve none"
-        said = (
-            "does"
-            if right
-            else f"resolved {found.resolved.numerator} of {found.resolved.denominator}: DO NOT TRUST"
-        )
-        lines.append(f"control {found.arm} must {must}: {said}")
+        lines.append(f"control {found.arm} must {must}: {_does(run, found.arm)}")
     for found in figures:
         if found.infra_errors and found.resolved.denominator:
             ended = {verdict.cell for verdict in run.verdicts}
@@ -313,6 +332,12 @@ def control_lines(run: RunView) -> list[str]:
         )
     missing = run.planned - run.finished
     return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
+
+
+def _does(run: RunView, arm: str) -> str:
+    """Whether a control came out as it must."""
+    failed = run.failed_controls.get(arm)
+    return "does" if failed is None else f"{failed}: DO NOT TRUST"
 
 
 def treatment_lines(run: RunView) -> list[str]:
@@ -338,8 +363,9 @@ def treatment_lines(run: RunView) -> list[str]:
         )
         if arm.learning.treatment is Treatment.ZERO_ADAPTER:
             same, both = run.same_as_base(arm.name)
-            says = "does" if same == both else "does NOT: DO NOT TRUST"
-            lines.append(f"control {arm.name} must make base's patch in every cell: {same} of {both}, {says}")
+            lines.append(
+                f"control {arm.name} must make base's patch in every cell: {same} of {both}, {_does(run, arm.name)}"
+            )
     return [*lines, *question_lines(run.folder)]
 
 

@@ -27,9 +27,11 @@ from looper.views.findings import (
     contrast_lines,
     control_lines,
     damage_lines,
+    finding_text,
     in_units,
+    margin_text,
     p_text,
-    pilot_lines,
+    planned_lines,
     scope_line,
     standing_of,
     stratified_lines,
@@ -115,7 +117,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
         hypothesis=plan.hypothesis,
         sections=sections,
-        pilot=[*pilot_lines(run), scope_line(run), *stratified_lines(run)]
+        pilot=[*planned_lines(run), scope_line(run), *stratified_lines(run)]
         if run.finished == run.planned
         else [],
         registered=_registered(run),
@@ -144,6 +146,7 @@ def _registered(run: RunView) -> list[dict[str, str]]:
             "contrast": found.contrast.name,
             "finding": found.finding.value.replace(" ", "-"),
             "figures": _figures_of(found),
+            "said": finding_text(run, found),
             "sentence": " ".join(found.sentence.split()),
         }
         for number, found in enumerate(run.registered)
@@ -151,7 +154,7 @@ def _registered(run: RunView) -> list[dict[str, str]]:
 
 
 def _figures_of(found: Registered) -> str:
-    return f"{in_units(found)}, {p_text(found)}".removesuffix(", ")
+    return f"{in_units(found)}, {margin_text(found.contrast)}{p_text(found)}".removesuffix(", ")
 
 
 def _nothing_registered(run: RunView) -> str:
