@@ -575,6 +575,11 @@ def page_edited(copy: Copy) -> None:
     path.write_text(path.read_text().replace("</h1>", " (shown)</h1>", 1))
 
 
+def text_edited(copy: Copy) -> None:
+    path = copy.run / "report.md"
+    path.write_text(path.read_text().replace("| lora | ", "| lora | 9", 1))
+
+
 def drawing_edited(copy: Copy) -> None:
     path = next((copy.run / "plots").glob("*.svg"))
     path.write_text(path.read_text().replace("</svg>", "<!-- -->\n</svg>"))
@@ -646,6 +651,7 @@ def task_damaged(copy: Copy) -> None:
 def elsewhere() -> list[Kind]:
     return [
         Kind("the page is edited", page_edited, alone=True),
+        Kind("the text beside the page is edited", text_edited, alone=True),
         Kind("a drawing of the page is edited", drawing_edited, alone=True),
         Kind("the block of the run is edited", block_edited, alone=True),
         Kind("the block names a run that is not here", block_of_nothing, alone=True),
@@ -682,7 +688,7 @@ def made(place: Path) -> Base:
     (base.project / "experiments").mkdir(parents=True)
     (base.project / "experiments" / "audited.toml").write_text(PLAN)
     (base.project / "LEARNINGS.md").write_text("# Learnings\n")
-    for words in (("run", "audited", "--workers", "2"), ("report", "audited")):
+    for words in (("run", "audited", "--workers", "2"), ("report", "audited", "--results", "docs/results")):
         done = looper(base.project, base.home, base.project / "runs", *words)
         if done.returncode:
             raise SystemExit(done.stderr)

@@ -1,5 +1,20 @@
-"""`python -m looper`: the command where its script is not on the search path."""
+"""Where the program begins: before anything is imported that takes time, so that an interruption then is answered too."""
 
-from looper.cli.main import main
+import sys
 
-main()
+
+def main() -> None:
+    """Entry point of `looper` and of `python -m looper`."""
+    try:
+        from looper.cli.main import main as door
+
+        door()
+    except KeyboardInterrupt:
+        from looper.errors import ExitCode, interrupted
+
+        sys.stderr.write(f"looper: {interrupted()}\n")
+        sys.exit(ExitCode.INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,15 @@
 """What a run says: what it is about, what decides it, and nothing where it could not have seen it."""
 
+import os
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from scripts.bench_report import IDENTITY, verdict
-from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE
+from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE, write_run
 
 from looper.experiment.plans import plan_from_text
 from looper.metrics.design import Design, Scope, power_of, scope_of, smallest_visible, unit_of
@@ -15,9 +17,9 @@ from looper.metrics.paired import Unit
 from looper.metrics.registered import Decision
 from looper.records.plan import Contrast, Expect, Gate, Override, Plan, RunManifest
 from looper.views.findings import planned_lines, registered_lines, scope_line
-from looper.views.forecast import power_lines
+from looper.views.forecast import EqualArms, discordance, measured, power_lines, time_lines
 from looper.views.index import StepIndex
-from looper.views.runs import RunView
+from looper.views.runs import RunView, read_run
 
 DIFFERENCE = """
 [[contrasts]]
@@ -230,11 +232,32 @@ def test_a_plan_says_before_anything_runs_whether_it_is_a_pilot(
 ) -> None:
     plan = plan_with(TWO_ALIKE + AND_MEMORY + DIFFERENCE)
     tasks = [f"r{repo}-{number}" for repo in range(repositories) for number in range(each)]
-    lines = "\n".join(power_lines(plan, tasks, ("earlier", 0.2)))
+    lines = "\n".join(power_lines(plan, tasks, EqualArms("earlier", 50, 0.2, 0.11, 0.33)))
     assert "memory − base is shown with a chance of" in lines and "+30.0 points" in lines
     assert ("a PILOT, which decides nothing" in lines) is pilot
-    assert "the plan takes 30 %" in lines, "what was measured is told, and decides nothing"
+    assert "differed in 20 % of 50 cells (11 to 33, 95 %) in earlier; the plan takes 30 %" in lines, (
+        "what was measured is told, and decides nothing"
+    )
     assert power_lines(plan, tasks, None).__next__() == lines.split("\n")[1]
+
+
+def test_time_is_foretold_from_the_largest_run_that_fits_with_how_sure_that_is(tmp_path: Path) -> None:
+    """Not from a newer one of two cells; and from too few cells not at all."""
+    many = write_run(tmp_path, tasks=tuple(f"a__b-{at}" for at in range(9)), experiment="large")
+    plan = read_run(many).manifest.plan
+    newer = write_run(tmp_path, experiment="small")
+    for path in newer.glob("*.jsonl"):
+        os.utime(path, (2**31, 2**31))
+    found = measured(tmp_path, plan)
+    assert found is not None and (found.run, found.cells) == (many.name, 9)
+    (time, tokens) = time_lines(plan, 100, 4, found)
+    assert time.startswith("time: about 50 s (50 s to 50 s, 95 %)") and "training" not in time
+    assert "mean of 9 in large" in time and "at 300 a cell" in tokens
+    shutil.rmtree(many)
+    assert measured(tmp_path, plan) is None, "two cells"
+    (unknown,) = time_lines(plan, 100, 4, None)
+    assert "no run here has 3 cells with this model, suite and limits" in unknown and "--limit 4" in unknown
+    assert discordance(tmp_path, plan) is None, "no arm of these repeats base"
 
 
 def test_what_was_learned_once_for_all_repositories_is_about_that_learning_alone() -> None:

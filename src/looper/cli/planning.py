@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from looper.cli.options import json_line
 from looper.cli.plans import RunOptions, load_written
 from looper.cli.preparing import PreparedPlan, prepare, refuse_impossible
 from looper.cli.running import workers_for
@@ -14,10 +15,10 @@ from looper.metrics.design import is_pilot, scope_of, too_small_for, unit_of
 from looper.metrics.registered import ALPHA
 from looper.records.plan import Expect, Metric, Plan
 from looper.views.findings import counted, unasked_lines
-from looper.views.forecast import discordance, measured, power_lines, time_lines
+from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
 
 
-def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
+def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False) -> Iterator[str]:
     """Cells, time, memory, what could be seen, what will be asked before the tasks."""
     written = load_written(options, settings)
     plan = written.plan
@@ -30,7 +31,29 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
     cells = sum(map(len, schedule))
     arms = len({cell.arm for lane in schedule for cell in lane})
     tasks = [task.instance_id for task in prepared.tasks]
-    power = list(power_lines(plan, tasks, discordance(settings.runs, plan)))
+    workers = workers_for(plan, options.workers)
+    equal, known = discordance(settings.runs, plan), measured(settings.runs, plan)
+    if as_json:
+        yield json_line(
+            {
+                "plan": plan,
+                "tasks": tasks,
+                "experience": {
+                    source: [task.instance_id for task in found]
+                    for source, found in prepared.experience.items()
+                },
+                "left_out": prepared.left_out,
+                "not_evaluated": prepared.unserved,
+                "cells": cells,
+                "experience_cells": gathering,
+                "workers": workers,
+                "pilot": bool(plan.contrasts) and is_pilot(plan, tasks),
+                **power_data(plan, tasks, equal),
+                **time_data(cells + gathering, workers, known),
+            }
+        )
+        return
+    power = list(power_lines(plan, tasks, equal))
     # Whoever reads one line must not take a pilot for more.
     pilot = (
         " (a PILOT: too few to see its own smallest effect of interest)" if "PILOT" in " ".join(power) else ""
@@ -46,9 +69,7 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
         + f", {plan.order}"
     )
     yield from _task_lines(prepared)
-    yield from time_lines(
-        plan, cells + gathering, workers_for(plan, options.workers), measured(settings.runs, plan)
-    )
+    yield from time_lines(plan, cells + gathering, workers, known)
     yield from _memory_lines(prepared, settings)
     yield from _decision_lines(prepared)
     yield from _gate_lines(prepared)

@@ -42,6 +42,10 @@ class RunOptions:
         """The command that goes on with a run, by the name of its folder: as this one, but never from the beginning."""
         return self._command("--run", run)
 
+    def again(self) -> str:
+        """The command that does what this one was to do, but never begins a new run beside one that can go on."""
+        return self.going_on(self.run) if self.run else self._command()
+
     def anew(self) -> str:
         """The command that begins a new run, and goes on with none."""
         return self._command("--fresh")

@@ -294,6 +294,7 @@ class _Attempt:
             pass_to_pass=found.pass_to_pass,
             stripped_paths=found.stripped_paths,
             applied=found.applied,
+            output=encodable(found.output),
             file_recall=found.file_recall,
             tampering=found.tampering,
             patch_hash=patch_hash,

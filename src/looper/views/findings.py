@@ -29,6 +29,8 @@ from looper.views.questions import question_lines
 from looper.views.runs import RunView
 
 NOT_MEASURED = "–"
+EXPLORATORY = "exploratory"
+"""Said of every comparison that no plan registered before the data."""
 COLUMNS = (
     "arm",
     "resolved",
@@ -240,6 +242,7 @@ def _in_unit(value: float, metric: Metric, sign: str = "", *, bare: bool = False
 
 
 def contrast_lines(run: RunView) -> list[str]:
+    """Each arm against base, by itself: what is not registered is exploratory, and what is says so, since its own interval decides."""
     # Whether a control must not gain, or is what a treatment could reach at most, the plan's sentences say.
     labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control"}
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
@@ -247,7 +250,7 @@ def contrast_lines(run: RunView) -> list[str]:
     contrasts = [found for found in run.contrasts if found[0] not in failed]
     open_ones = [arm for arm, _, found in contrasts if found is None]
     lines = [
-        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}): {difference_text(found)}"
+        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}): {difference_text(found)}"
         for arm, base, found in contrasts
         if found is not None
     ]
@@ -256,9 +259,38 @@ def contrast_lines(run: RunView) -> list[str]:
     return lines
 
 
+def standing_of(run: RunView, arm: str, against: str) -> str:
+    """Whether it was registered that these two are compared by what they resolved."""
+    pairs = [
+        {found.arm, found.against}
+        for found in run.manifest.plan.contrasts
+        if found.metric is Metric.RESOLVED and not found.through
+    ]
+    return "registered" if {arm, against} in pairs else EXPLORATORY
+
+
 def difference_text(found: PairedDifference) -> str:
     """One difference by itself, without the family that a registered one is in."""
     return f"{gain_text(found)} by {found.unit.value} ({found.units}), {found.pairs} pairs, {found.gains} gained, {found.losses} lost"
+
+
+def difference_data(found: PairedDifference | None, standing: str) -> dict[str, object] | None:
+    """The same for programs, shares as shares; None where nothing was compared."""
+    if found is None:
+        return None
+    low, high = found.interval()
+    return {
+        "difference": found.difference,
+        "low": low,
+        "high": high,
+        "p_unadjusted": found.p_value,
+        "unit": found.unit.value,
+        "units": found.units,
+        "pairs": found.pairs,
+        "gained": found.gains,
+        "lost": found.losses,
+        "standing": standing,
+    }
 
 
 def gain_text(found: PairedDifference) -> str:

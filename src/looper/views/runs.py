@@ -262,14 +262,18 @@ class RunView:
 
     def discordance(self) -> float | None:
         """Share of cells in which base and a repeat of it differ; None where there is no repeat, or no common cell."""
+        pairs = self.equal_pairs()
+        return sum(first != second for first, second in pairs) / len(pairs) if pairs else None
+
+    def equal_pairs(self) -> list[tuple[bool, bool]]:
+        """What base and a repeat of it came to, cell by cell; nothing where there is no repeat."""
         arms = self.manifest.plan.arms
         again = next((arm for arm in arms if arm.role is ArmRole.AGAIN), None)
         base = self.manifest.plan.base
         if again is None or base is None:
-            return None
+            return []
         first, second = self.outcomes(base.name), self.outcomes(again.name)
-        common = first.keys() & second.keys()
-        return sum(first[key] != second[key] for key in common) / len(common) if common else None
+        return [(first[key], second[key]) for key in first.keys() & second.keys()]
 
     @property
     def unit(self) -> Unit:
