@@ -111,6 +111,31 @@ def test_the_reference_page_equals_the_help() -> None:
     assert PAGE.read_text("utf-8") == reference(), "run: python scripts/write_cli_reference.py"
 
 
+def test_the_page_of_keys_equals_the_records() -> None:
+    from write_plan_reference import PAGE, reference
+
+    assert PAGE.read_text("utf-8") == reference(), "run: python scripts/write_plan_reference.py"
+
+
+def test_a_new_plan_is_written_once_and_accepted_as_it_is(tmp_path: Path, state: Path) -> None:
+    def answer(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return looper(*arguments, cwd=tmp_path, LOOPER_HOME=str(state))
+
+    begun = answer("new", "mine.toml")
+    assert (begun.returncode, begun.stderr) == (0, "") and "looper run mine.toml" in begun.stdout
+    plan = answer("plan", "mine.toml")
+    assert plan.returncode == 0 and "12 tasks, 3 arms, 1 seed" in plan.stdout, plan.stderr
+    (tmp_path / "mine.toml").write_text("mine = 1\n")
+    for name, said in (
+        ("mine.toml", "mine.toml exists already and is left as it is. Name another file."),
+        ("mine", "mine: a plan is a TOML file. Name it mine.toml."),
+        ("no/where.toml", "no/where.toml cannot be written: No such file or directory."),
+    ):
+        refused = answer("new", name)
+        assert refused.returncode == 2 and said in one_line(refused)
+    assert (tmp_path / "mine.toml").read_text() == "mine = 1\n"
+
+
 def test_a_plan_is_laid_out_without_its_model(project: Path, state: Path) -> None:
     found = looper("plan", "exp00", "--model", "mlx:nowhere", cwd=project, LOOPER_HOME=str(state))
     assert (

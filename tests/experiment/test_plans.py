@@ -12,6 +12,8 @@ from looper.cli.training import train_options
 from looper.edges.datasets.swe_bench import load_swe_bench
 from looper.errors import BadInput
 from looper.experiment.claims import Settings
+from looper.experiment.new_plan import new_plan
+from looper.experiment.plan_keys import plan_tables
 from looper.experiment.plans import parse_model, plan_from_text
 from looper.experiment.schedule import by_age, changed_since, lanes, select_tasks, split_tasks
 from looper.experiment.toml_positions import places
@@ -691,3 +693,102 @@ def test_a_margin_says_its_unit(metric: str, written: str, said: str) -> None:
     with pytest.raises(BadInput) as caught:
         load(changed)
     assert said in str(caught.value) and f"exp00.toml:{line}:" in str(caught.value)
+
+
+MICRO = FILE.parent / "profiles" / "micro.toml"
+
+
+def new_text() -> str:
+    return new_plan(tomllib.loads(MICRO.read_text("utf-8")))
+
+
+def test_every_key_of_a_plan_is_described_and_every_number_has_its_unit() -> None:
+    for table in plan_tables():
+        for key in table.keys:
+            where = f"{table.header} {key.name}"
+            assert key.means, where
+            assert bool(key.unit) == key.is_number, where
+            assert key.tables or key.example, where
+            assert not key.example or tomllib.loads(f"x = {key.example}"), where
+
+
+def written_keys(found: dict[str, object], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Every key of a file with the keys that lead to it, the names of profiles as NAME."""
+    for key, value in found.items():
+        here = (*path, "NAME" if path == ("profiles",) else key)
+        yield here
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                yield from written_keys(each, here)
+
+
+def test_every_key_that_a_registered_plan_has_is_described() -> None:
+    known = {(*table.path, key.name) for table in plan_tables() for key in table.keys}
+    known.add(("profiles", "NAME"))
+    experiments = [(path, ()) for path in FILE.parent.glob("*.toml")]
+    profiles = [(path, ("profiles", "NAME")) for path in MICRO.parent.glob("*.toml")]
+    for path, top in [*experiments, *profiles]:
+        assert set(written_keys(tomllib.loads(path.read_text("utf-8")), top)) <= known, path.name
+
+
+def test_a_new_plan_says_every_key_once_or_more() -> None:
+    uncommented = re.sub(r"^#(?=[\w\[])", "", new_text(), flags=re.MULTILINE)
+    assert tomllib.loads(new_text())["profiles"].keys() == {"micro"}
+    there: set[tuple[str, ...]] = set()
+    path: tuple[str, ...] = ()
+    for line in uncommented.splitlines():
+        if header := re.match(r"\[+([\w.]+)\]+$", line):
+            path = tuple(header[1].replace("profiles.micro", "profiles.NAME").split("."))
+            there.add(path)
+        elif re.match(r"\w+ = ", line):
+            there |= set(written_keys(tomllib.loads(line), path))
+    # A profile names its scaffold; the keys of one stand with the arm.
+    wanted = {
+        (*table.path, key.name)
+        for table in plan_tables()
+        if table.path[:3] != ("profiles", "NAME", "scaffold")
+        for key in table.keys
+    }
+    assert wanted - there == {("profiles",)}
+
+
+def sections(text: str) -> Iterator[tuple[str, bool, list[tuple[int, str]]]]:
+    """Of each table of a new file: header, whether the table is a comment, and its commented keys with their line."""
+    header, off, found = "", False, list[tuple[int, str]]()
+    for number, line in enumerate(text.splitlines()):
+        if re.match(r"#?\[", line):
+            yield header, off, found
+            header, off, found = (
+                line.lstrip("#"),
+                line.startswith("#"),
+                [(number, line[1:])] * line.startswith("#"),
+            )
+        elif re.match(r"#\w", line):
+            found.append((number, line[1:]))
+    yield header, off, found
+
+
+def test_a_key_of_a_new_plan_can_be_uncommented_and_changes_nothing_where_it_holds_its_default() -> None:
+    text, shared = new_text(), {"micro": MICRO.read_text("utf-8")}
+    plain = plan_from_text("mine", text, "mine.toml", "micro", shared=shared)
+    defaults = {
+        (table.header.replace("NAME", "micro"), key.name): bool(key.default)
+        for table in plan_tables()
+        for key in table.keys
+    }
+    for header, off, lines in sections(text):
+        for chosen in [lines] if off else [[line] for line in lines]:
+            changed = text.splitlines()
+            for number, line in chosen:
+                changed[number] = line
+            name = chosen[-1][1].partition(" = ")[0]
+            try:
+                plan = plan_from_text("mine", "\n".join(changed), "mine.toml", "micro", shared=shared)
+            except BadInput as error:
+                # What it needs beside it is said: no key is unknown, and no value wrong.
+                assert not re.search(
+                    "unknown key|must be (a|one|true|text)|is missing|cannot be", str(error)
+                ), chosen
+                assert off or not defaults[header or "[]", name], (chosen, error)
+            else:
+                assert plan == plain or off or not defaults[header or "[]", name], chosen

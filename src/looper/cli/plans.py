@@ -2,12 +2,14 @@
 
 import difflib
 import shlex
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store
 from looper.errors import BadInput
+from looper.experiment.new_plan import new_plan
 from looper.experiment.plans import Written, written_plan
 from looper.records.plan import Gate, Override
 from looper.untrusted import named_text
@@ -110,6 +112,22 @@ def shared_profiles() -> dict[str, str]:
         for folder in reversed(experiments_folders())
         for path in sorted((folder / "profiles").glob("*.toml"))
     }
+
+
+def begin_plan(path: Path) -> None:
+    """Write the file of a new plan that runs as it is. Raises BadInput where there is a file already, or none can be."""
+    if path.suffix != ".toml":
+        raise BadInput(f"{path}: a plan is a TOML file. Name it {path.name}.toml.")
+    text = new_plan(tomllib.loads(shared_profiles()["micro"]))
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise BadInput(f"{path} exists already and is left as it is. Name another file.") from error
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be written: {error.strerror}. Name a file in a folder that is there."
+        ) from error
 
 
 def load_written(options: RunOptions, settings: Settings) -> Written:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -9,6 +10,16 @@ from pydantic_core import PydanticSerializationError
 
 SCHEMA_VERSION = 1
 """Version of the record shapes. Each journal line carries it, so that a newer line is kept unread, not dropped."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """In an annotation: what a number counts or is measured in, where the end of its name does not say so (`_s`, `_mb`, `_bytes`)."""
+
+    name: str
+
+
+DIMENSIONLESS = Unit("dimensionless")
 
 
 class Misplaced(ValueError):

@@ -41,6 +41,7 @@ class Moment(StrEnum):
     """When they are told."""
 
     START = "start"
+    """Before the first step."""
     FILE_OPEN = "file_open"
     """With the first sight of a file that they are about."""
     TEST_FAILURE = "test_failure"
@@ -51,8 +52,11 @@ class Remembering(Record):
     """How an arm remembers."""
 
     kind: MemoryKind = MemoryKind.LESSONS
+    """What is told of earlier successes."""
     draw: Draw = Draw.RETRIEVED
+    """Which items a task gets."""
     moment: Moment = Moment.START
+    """When they are told."""
 
     @model_validator(mode="after")
     def _can_be_told_then(self) -> "Remembering":
