@@ -1,5 +1,6 @@
 """Experiment files: what they say, and what is wrong with them."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from looper.experiment.plan_keys import plan_tables
 from looper.experiment.plans import parse_model, plan_from_text
 from looper.experiment.schedule import by_age, changed_since, lanes, select_tasks, split_tasks
 from looper.experiment.toml_positions import places
+from looper.records.base import content_hash
 from looper.records.learning import Experience, Source, Split, TrainingChange, Treatment
+from looper.records.memory import RetrievalSettings
 from looper.records.plan import ArmRole, Plan, TaskSelection
 from looper.records.task import Task
-from looper.records.training import TrainingSettings
+from looper.records.training import AdapterKind, TrainingSettings
 
 FILE = Path(__file__).parents[2] / "experiments" / "exp00.toml"
 
@@ -792,3 +795,111 @@ def test_a_key_of_a_new_plan_can_be_uncommented_and_changes_nothing_where_it_hol
                 assert off or not defaults[header or "[]", name], (chosen, error)
             else:
                 assert plan == plain or off or not defaults[header or "[]", name], chosen
+
+
+ARMS_OF_THEIR_OWN = """
+title = "{one.items} lesson or {three.items}"
+hypothesis = "h"
+factor = "f"
+asserts = ["three.items == 3 * one.items", "patient.steps > base.steps"]
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "one"
+role = "treatment"
+learning = { treatment = "memory" }
+[[arms]]
+name = "three"
+role = "treatment"
+learning = { treatment = "memory", memory = { items = 3, bytes = 5000, retrieval = "ollama:nomic" } }
+[[arms]]
+name = "patient"
+role = "treatment"
+limits = { steps = 16 }
+[[arms]]
+name = "dora"
+role = "treatment"
+learning = { treatment = "adapter", training = { kind = "dora", layers = 2, batch_size = 2 } }
+[profiles.micro]
+like = "micro"
+"""
+
+
+def test_what_a_memory_tells_at_most_limits_and_training_are_an_arm_s_to_set() -> None:
+    shared = {"micro": MICRO.read_text("utf-8")}
+
+    def made(old: str = "", new: str = "") -> Plan:
+        assert old in ARMS_OF_THEIR_OWN
+        return plan_from_text(
+            "own", ARMS_OF_THEIR_OWN.replace(old, new, 1), "own.toml", "micro", shared=shared
+        )
+
+    plan = made()
+    arms = {arm.name: arm for arm in plan.arms}
+    assert plan.title == "1 lesson or 3"
+    assert plan.limits_of(arms["patient"]) == plan.limits.model_copy(update={"steps": 16})
+    assert plan.limits_of(arms["three"]) == plan.limits
+    assert plan.retrievals == ("bm25", "ollama:nomic")
+    experience, learned = plan.experience, {name: arm.learning for name, arm in arms.items() if arm.learning}
+    assert experience is not None and experience.training is not None
+    told = {name: experience.told(how) for name in ("one", "three") if (how := learned[name].remembers)}
+    assert told["one"] == RetrievalSettings(items=1, bytes=600, retrieval="bm25")
+    assert told["three"] == RetrievalSettings(items=3, bytes=5000, retrieval="ollama:nomic")
+    change = learned["dora"].training
+    assert change is not None
+    own = change.of(experience.training)
+    assert (own.kind, own.layers, own.batch_size, own.rank) == (
+        AdapterKind.DORA,
+        2,
+        2,
+        experience.training.rank,
+    )
+    # Each of them is another arm.
+    for name, value in (
+        ("items = 3, bytes = 5000", "items = 3, bytes = 4000"),
+        ("steps = 16", "steps = 17"),
+        ("layers = 2", "layers = 1"),
+    ):
+        other = made(name, value).model_copy(update={"title": plan.title})
+        assert content_hash(other) != content_hash(plan)
+        assert [arm.config_hash() for arm in other.arms] != [arm.config_hash() for arm in plan.arms]
+    for old, new, said in (
+        (
+            'items = 3, bytes = 5000, retrieval = "ollama:nomic"',
+            "items = 1",
+            "three learns what one learns: under this "
+            "profile they are told the same (at most 1 item, found by bm25)",
+        ),
+        ('memory" }', 'memory" }\nlimits = { steps = 9 }', "one must differ from base in its learning only"),
+        (
+            "limits = { steps = 16 }",
+            "limits = { steps = 16 }\ntemperature = 0.1",
+            "found temperature, limits",
+        ),
+        ("limits = { steps = 16 }", "limits = { verify_s = 16 }", "unknown key"),
+    ):
+        with pytest.raises(BadInput, match=re.escape(said)):
+            made(old, new)
+
+
+def test_a_training_that_no_library_can_compute_is_refused_with_its_arm() -> None:
+    shared = {"micro": MICRO.read_text("utf-8").replace("rank = 8", 'rank = 8\nlibrary = "torch"')}
+    with pytest.raises(
+        BadInput, match=r"own.toml:\d+:\d+: arms\.4\..*dora cannot be trained so: library: torch trains LoRA"
+    ):
+        plan_from_text("own", ARMS_OF_THEIR_OWN, "own.toml", "micro", shared=shared)
+
+
+def test_an_arm_that_sets_nothing_of_its_own_is_written_and_hashed_as_before_it_could() -> None:
+    """Old run folders keep their identity: what they do not say is not in the record."""
+    for name in ("exp00", "exp09", "exp18", "ways"):
+        for arm in json.loads(registered(name).to_json())["arms"]:
+            assert "limits" not in arm
+            learning = arm["learning"] or {}
+            for how in (learning.get("memory"), learning.get("teacher")):
+                assert how is None or how.keys() == {"kind", "draw", "moment"}
+            change = learning.get("training")
+            assert change is None or change.keys() == {
+                "rank", "multiplier", "multiplier_times", "learning_rate", "iterations", "share"
+            }  # fmt: skip

@@ -84,7 +84,7 @@ from looper.protocols import (
 )
 from looper.records.base import content_hash
 from looper.records.foreign import ForeignRun, Prediction
-from looper.records.learning import Experience, Source
+from looper.records.learning import Source
 from looper.records.model import ModelSpec
 from looper.records.plan import REAL_SUITES, Arm, Isolation, Plan, TaskSelection
 from looper.records.task import Task
@@ -394,10 +394,13 @@ def register_adapter(wanted: str, base: str, name: str, url: str, settings: Sett
     return card
 
 
-def similarity(experience: Experience | None) -> Similarity | None:
-    """How memory is searched; None for by words."""
-    backend, _, name = experience.retrieval.partition(":") if experience else ("bm25", "", "")
-    return OllamaEmbeddings(name) if backend == "ollama" else None
+def similarities(plan: Plan) -> dict[str, Similarity]:
+    """How memory is searched in a plan, by the name that its settings give it, where that is not by words."""
+    return {
+        name: OllamaEmbeddings(name.removeprefix("ollama:"))
+        for name in plan.retrievals
+        if name.startswith("ollama:")
+    }
 
 
 class Site:

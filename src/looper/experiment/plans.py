@@ -29,6 +29,7 @@ from looper.records.plan import (
     Contrast,
     Gate,
     Limits,
+    LimitsChange,
     Metric,
     Plan,
     Positive,
@@ -90,6 +91,7 @@ class _ArmText(_Closed):
     """Of sampling; 0 for the likeliest token. None for the profile's."""
     repetition: Annotated[int, DIMENSIONLESS] = 0
     only_seeds: Annotated[Positive | None, Unit("seeds"), Field(examples=[1])] = None
+    limits: LimitsChange | None = None
     learning: Learning | None = None
     agent: Annotated[str, Field(examples=["9f2c…"])] = ""
     reason: Annotated[str, Field(examples=["how often it differs from base by chance"])] = ""
@@ -486,6 +488,7 @@ class _Making:
             temperature=profile.temperature if arm.temperature is None else arm.temperature,
             repetition=arm.repetition,
             only_seeds=arm.only_seeds,
+            limits=arm.limits,
             learning=learning,
             agent=arm.agent,
             reason=" ".join(arm.reason.split()),

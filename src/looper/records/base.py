@@ -22,6 +22,12 @@ class Unit:
 DIMENSIONLESS = Unit("dimensionless")
 
 
+def unsaid(value: object) -> bool:
+    """For `exclude_if` of a field that records of earlier versions do not have: where it says nothing, a record is written, and has the
+    hash, that it had without the field."""
+    return value is None
+
+
 class Misplaced(ValueError):
     """A record whose parts do not fit together. `at` are the keys that lead to the part that is to blame, numbers for places in a list."""
 

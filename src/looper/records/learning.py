@@ -1,15 +1,15 @@
 """What an arm has been through before its tasks, as a plan says it."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, assert_never
 
 from pydantic import Field, model_validator
 
-from looper.records.base import DIMENSIONLESS, Record, Unit
-from looper.records.memory import MemoryKind, Remembering
+from looper.records.base import DIMENSIONLESS, Record, Unit, unsaid
+from looper.records.memory import MemoryKind, Remembering, Retrieval, RetrievalSettings
 from looper.records.model import ModelSpec
 from looper.records.strategy import Strategy
-from looper.records.training import Format, Objective, SelectionSettings, TrainingSettings
+from looper.records.training import AdapterKind, Format, Objective, SelectionSettings, TrainingSettings
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -31,7 +31,13 @@ class Treatment(StrEnum):
 
     @property
     def is_adapter(self) -> bool:
-        return self in (Treatment.ADAPTER, Treatment.ZERO_ADAPTER, Treatment.RANDOM_ADAPTER)
+        match self:
+            case Treatment.ADAPTER | Treatment.ZERO_ADAPTER | Treatment.RANDOM_ADAPTER:
+                return True
+            case Treatment.MEMORY | Treatment.OVERSIGHT:
+                return False
+            case _:
+                assert_never(self)
 
 
 class Source(StrEnum):
@@ -85,6 +91,22 @@ class TrainingChange(Record):
     """Batches that are learned."""
     share: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Unit("share"), Field(examples=[0.5])] = None
     """Of the plan's iterations."""
+    kind: Annotated[AdapterKind | None, Field(exclude_if=unsaid)] = None
+    """What is trained."""
+    layers: Annotated[
+        Annotated[int, Field(ge=-1)] | None, Unit("layers"), Field(examples=[4], exclude_if=unsaid)
+    ] = None
+    """So many of the last layers; -1 for all."""
+    batch_size: Annotated[Positive | None, Unit("examples"), Field(examples=[4], exclude_if=unsaid)] = None
+    """Examples that one update is computed from."""
+    max_tokens: Annotated[Positive | None, Field(examples=[1024], exclude_if=unsaid)] = None
+    """Longest example; older history is cut from its front, never an action."""
+    beta: Annotated[PositiveFloat | None, DIMENSIONLESS, Field(examples=[0.3], exclude_if=unsaid)] = None
+    """Of the preference objective: how far the model may leave base for a preference."""
+    validation_share: Annotated[
+        Annotated[float, Field(ge=0, lt=1)] | None, Field(examples=[0.2], exclude_if=unsaid)
+    ] = None
+    """Share of the tasks that are kept aside to see when to stop; 0 for none."""
 
     @model_validator(mode="after")
     def _one_multiplier(self) -> "TrainingChange":
@@ -93,10 +115,11 @@ class TrainingChange(Record):
         return self
 
     def of(self, settings: TrainingSettings) -> TrainingSettings:
+        """The arm's own settings. Raises pydantic.ValidationError for those that cannot be computed together."""
         own = self.model_dump(exclude_none=True, exclude={"share", "multiplier_times"})
         if self.multiplier_times is not None:
             own["multiplier"] = self.multiplier_times * settings.multiplier
-        changed = settings.model_copy(update=own)
+        changed = TrainingSettings.model_validate(settings.model_dump() | own)
         if self.share is None:
             return changed
         return changed.model_copy(update={"iterations": max(1, round(self.share * changed.iterations))})
@@ -304,9 +327,17 @@ class Experience(Record):
     """At most so many items in a prompt, for arms with memory."""
     memory_bytes: Annotated[Positive | None, Field(examples=[600])] = None
     """At most so long are their texts together; None for no such limit."""
-    retrieval: Annotated[str, Field(pattern=r"^(bm25|ollama:.+)$")] = "bm25"
+    retrieval: Retrieval = "bm25"
     """How items are found: `bm25`, by their words, or `ollama:NAME`, by the embeddings of a model that Ollama serves."""
     delivered: Annotated[float, Field(gt=0, le=1), Unit("share")] = 0.9
     """Share of its tasks that an arm's memory must have something to say to."""
     batch: Annotated[Positive | None, Unit("successes"), Field(examples=[8])] = None
     """So many successes of a repository are a batch of a strategy; None for all of them."""
+
+    def told(self, how: Remembering) -> RetrievalSettings:
+        """What an arm that remembers so is told at most: its own settings, and these where it has none."""
+        return RetrievalSettings(
+            items=how.items or self.memory_items,
+            bytes=how.bytes or self.memory_bytes,
+            retrieval=how.retrieval or self.retrieval,
+        )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from looper.records.base import Misplaced, Record, Unit, content_hash
+from looper.records.base import Misplaced, Record, Unit, content_hash, unsaid
 from looper.records.learning import Experience, Learning, Source, Treatment
 from looper.records.model import ModelSpec
 from looper.records.trajectory import TOOL_NAMES, Guard, ModelIdentity, ToolName
@@ -87,7 +87,7 @@ class Scaffold(Record):
 
 
 class Limits(Record):
-    """What every arm of a plan may spend on one task. They stand in one place, so that no arm can have its own."""
+    """What every arm of a plan may spend on one task, but for arms whose limits are what is asked about."""
 
     steps: Annotated[Positive, Unit("steps"), Field(examples=[30])]
     """Replies of the model in one rollout."""
@@ -105,6 +105,24 @@ class Limits(Record):
     """Time of one run of a task's tests."""
     memory_mb: Positive = 1024
     """Address space of one process in the sandbox."""
+
+
+class LimitsChange(Record):
+    """Where an arm's limits differ from the plan's; None for as there. What judges, and the window of the model, are the same for all."""
+
+    steps: Annotated[Positive | None, Unit("steps"), Field(examples=[16])] = None
+    """Replies of the model in one rollout."""
+    output_tokens: Annotated[Positive | None, Field(examples=[1024])] = None
+    """Longest reply."""
+    total_tokens: Annotated[Positive | None, Field(examples=[20_000])] = None
+    """Completion tokens of a whole rollout."""
+    wall_s: Annotated[PositiveFloat | None, Field(examples=[600.0])] = None
+    """Time of a whole rollout, without time that the machine slept."""
+    command_s: Annotated[PositiveFloat | None, Field(examples=[60.0])] = None
+    """Time of one shell command of the agent."""
+
+    def of(self, limits: Limits) -> Limits:
+        return limits.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class ArmRole(StrEnum):
@@ -136,6 +154,8 @@ class Arm(Record):
     """Feeds the sampling seed: arms with equal configuration and another repetition are repeats of each other."""
     only_seeds: Positive | None = None
     """Run with the first so many seeds of the plan: what is the same with every seed needs no more. None for all."""
+    limits: Annotated[LimitsChange | None, Field(exclude_if=unsaid)] = None
+    """Where it may spend more or less on a task than the profile says: the factor of an arm that does not learn."""
     learning: Learning | None = None
     """What it has been through before its tasks; None for nothing."""
     agent: str = ""
@@ -150,7 +170,7 @@ class Arm(Record):
     def config_hash(self) -> str:
         """Of everything that can change what the arm does; name and role are labels."""
         learning = self.learning or ""
-        own = (self.agent,) if self.agent else ()
+        own = (*((self.agent,) if self.agent else ()), *((self.limits,) if self.limits else ()))
         return content_hash(
             self.model, self.scaffold, repr(self.temperature), str(self.repetition), learning, *own
         )
@@ -404,7 +424,7 @@ class Plan(Record):
                 self._is_a_repeat(arm, at, bases)
             differs = [
                 name
-                for name in ("model", "scaffold", "temperature", "agent")
+                for name in ("model", "scaffold", "temperature", "limits", "agent")
                 if bases and getattr(arm, name) != getattr(bases[0], name)
             ]
             if arm.role is ArmRole.TREATMENT and arm.learning is None and len(differs) != 1:
@@ -520,6 +540,24 @@ class Plan(Record):
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
         """The seeds that an arm is run with."""
         return self.seeds[: arm.only_seeds]
+
+    def limits_of(self, arm: Arm) -> Limits:
+        """What an arm may spend on one task."""
+        return self.limits if arm.limits is None else arm.limits.of(self.limits)
+
+    @property
+    def trains(self) -> tuple[Learning, ...]:
+        """What the arms with adapters learn."""
+        return tuple(arm.learning for arm in self.arms if arm.learning and arm.learning.treatment.is_adapter)
+
+    @property
+    def retrievals(self) -> tuple[str, ...]:
+        """Every way in which arms' memories are searched."""
+        if self.experience is None:
+            return ()
+        learned = [arm.learning for arm in self.arms if arm.learning is not None]
+        asked = [how for each in learned for how in (each.remembers, each.teacher) if how is not None]
+        return tuple(dict.fromkeys(self.experience.told(how).retrieval for how in asked))
 
     @property
     def model_specs(self) -> tuple[ModelSpec, ...]:

@@ -29,7 +29,8 @@ def measured(runs: Path, plan: Plan) -> Measured | None:
     for view in _newest(runs):
         other = view.manifest.plan
         arm = _main_arm(other)
-        if arm.model != wanted.model or arm.scaffold != wanted.scaffold or other.limits != plan.limits:
+        same = other.limits_of(arm) == plan.limits_of(wanted)
+        if arm.model != wanted.model or arm.scaffold != wanted.scaffold or not same:
             continue
         ends = {(end.cell, end.attempt): end for end in view.trajectories if end.arm == arm.name}
         pairs = [
@@ -56,7 +57,8 @@ def discordance(runs: Path, plan: Plan) -> tuple[str, float] | None:
     wanted = _main_arm(plan)
     for view in _newest(runs):
         other = view.manifest.plan
-        if _main_arm(other).model != wanted.model or other.limits != plan.limits:
+        arm = _main_arm(other)
+        if arm.model != wanted.model or other.limits_of(arm) != plan.limits_of(wanted):
             continue
         if other.selection.suite == plan.selection.suite and (found := view.discordance()) is not None:
             return view.folder.name, found
