@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -189,7 +190,56 @@ def test_every_command_shows_an_example() -> None:
         (("run", "nothing-like-it.toml"), 2, "no experiment file"),
         (("run", "exp00", "--profile", "macro"), 2, "It has: micro, demo, swe"),
         (("run", "exp00", "--profile", "nope.toml"), 2, "no profile file"),
-        (("run", "exp00", "--arm", "gould"), 2, "It has: gold, noop, base, base_again"),
+        (("run", "exp00", "--arm", "gould"), 2, "Did you mean gold? It has: gold, noop, base, base_again"),
+        (
+            ("plan", "exp00", "--profile", "mikro"),
+            2,
+            'no profile "mikro". Did you mean micro? It has: micro, demo',
+        ),
+        (("plan", "exp77"), 2, "One of your own: looper new mine.toml"),
+        (("plan", "."), 2, ". is a folder, and a plan is a TOML file or a name."),
+        (
+            ("plan", "experiments/mime.toml"),
+            2,
+            "Did you mean experiments/mine.toml? Write one: looper new experiments/mime.toml",
+        ),
+        (
+            ("run", "exp00", "--model", "nanno"),
+            2,
+            '"nanno" names no model. Did you mean nano? There are: nano, mlx',
+        ),
+        (
+            ("bench", "validate", "--suite", "mikro"),
+            2,
+            'no suite "mikro". Did you mean micro? There are: micro',
+        ),
+        (("bench", "validate", "--suite", "/home/me/project"), 2, "A repository of your own is no benchmark"),
+        (
+            ("bench", "validate", "--suite", "micro", "--repo", "me/project"),
+            2,
+            'micro level 0 has no repository "me/project". It has: jursutsut',
+        ),
+        (("bench", "validate", "--suite", "micro", "--repo", "me/project"), 2, "looper evolve --repo FOLDER"),
+        (
+            ("bench", "validate", "--suite", "micro", "--repo", "jursutsu"),
+            2,
+            "Did you mean jursutsut? It has: ",
+        ),
+        (
+            ("bench", "validate", "--suite", "micro", "--task", "jursutsut-99"),
+            2,
+            "looper bench list --suite micro --repo jursutsut",
+        ),
+        (
+            ("bench", "validate", "--suite", "micro", "--level", "1", "--task", "jursutsut-01"),
+            2,
+            "It is of level 0: tasks.level = 0, or --level 0.",
+        ),
+        (
+            ("bench", "list", "--suite", "micro", "--repo", "jursutsu"),
+            2,
+            'no repository "jursutsu" in micro. Did you mean jursutsut?',
+        ),
         (("run", "exp00", "--model", "what"), 2, "names no model"),
         (("run", "exp00", "--sandbox", "jail"), 2, 'no sandbox "jail"'),
         (("run", "exp00", "--model", "mlx:/no/such/folder"), 2, "config.json is missing"),
@@ -233,6 +283,63 @@ def test_a_file_that_a_person_names_and_that_is_no_text_is_one_line(
     ):
         found = looper(*arguments, cwd=project, LOOPER_HOME=str(state))
         assert found.returncode == 2 and said in one_line(found), arguments
+
+
+def test_the_ids_that_a_plan_can_name_are_listed_with_their_issues(tmp_path: Path, state: Path) -> None:
+    found = looper(
+        "bench", "list", "--suite", "micro", "--repo", "jursutsut", cwd=tmp_path, LOOPER_HOME=str(state)
+    )
+    lines = found.stdout.splitlines()
+    assert lines[0] == "jursutsut, micro level 0" and len(lines) == 41
+    assert re.fullmatch(r"  jursutsut-01  repo jursutsut issue \w+ .*", lines[1])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "said"),
+    [
+        (
+            'tasks = ["jursutsut-01"]',
+            'The task "jursutsut-01" is set aside to learn from (experience.per_repo',
+        ),
+        ('level = 2\ntasks = ["jursutsut-01"]', "It is of level 0: tasks.level = 0, or --level 0."),
+        (
+            'repos = ["corgimnis"]',
+            "It is the 15th that is made, and tasks.repositories makes 8: raise it to 15.",
+        ),
+        ('repos = ["me/project"]', "A repository of your own is no benchmark"),
+        (
+            'suite = "mikro"',
+            'must be one of micro, swe-bench-cl, swe-bench, humaneval, mbpp, found "mikro"; did you mean micro?',
+        ),
+    ],
+)
+def test_tasks_that_a_plan_cannot_have_are_named_with_what_to_type(
+    tmp_path: Path, state: Path, tasks: str, said: str
+) -> None:
+    assert looper("new", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state)).returncode == 0
+    text = (tmp_path / "mine.toml").read_text()
+    for key in ("level", "suite"):
+        text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE) if tasks.startswith(key) else text
+    (tmp_path / "mine.toml").write_text(
+        text.replace("[profiles.micro.tasks]", f"[profiles.micro.tasks]\n{tasks}")
+    )
+    assert said in one_line(looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state)))
+
+
+def test_a_plan_that_asks_for_an_adapter_can_be_laid_out_with_one(project: Path, tmp_path: Path) -> None:
+    """By the card's folder: no weights are needed for that."""
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    adapter = tmp_path / "home" / "adapters" / "3f2a91c04d5e6b78"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter.json").write_text("{}")
+    asked = looper("plan", "capability", cwd=project, **home)
+    assert asked.returncode == 2 and "name one: --adapter ID" in one_line(asked)
+    found = looper("plan", "capability", "--adapter", "3f2a", cwd=project, **home)
+    assert found.returncode == 0, found.stderr
+    assert "arm adapted: model nano with the adapter 3f2a91c04d5e6b78" in found.stdout.splitlines()
+    assert 'No adapter begins with "zzz"' in one_line(
+        looper("plan", "capability", "--adapter", "zzz", cwd=project, **home)
+    )
 
 
 def test_a_malformed_experiment_is_named_by_file_and_line(project: Path, state: Path) -> None:

@@ -16,20 +16,30 @@ def bench_list(
     suite: Annotated[
         str | None, typer.Option(help="Only this one, whose rows --data names: swe-bench-cl, swe-bench, …")
     ] = None,
+    repo: Annotated[
+        list[str] | None,
+        typer.Option(help="The ids of this repository's tasks, and how their issues begin; can be repeated."),
+    ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
     """List suites with their repositories and tasks, and what is ready to run.
 
-    Versions of repositories that no environment is known for are named, with their tasks counted.
+    Versions of repositories that no environment is known for are named, with their tasks counted. With --repo one line for each
+    task, its id first, as plans (tasks.tasks), bench validate and show name it.
 
     Example: looper bench list --suite swe-bench --data rows.jsonl
     """
     from looper.cli import wiring
     from looper.cli.grading import suite_named
+    from looper.cli.listing import task_lines
     from looper.views.suites import suite_lines
 
     settings = chosen_settings(data, mirrors, suite or "swe-bench-cl")
+    if repo:
+        for line in task_lines(settings, suite and suite_named(suite, 0).suite, repo):
+            print(line)
+        return
     for name, tasks, state in wiring.suites(settings, suite and suite_named(suite, 0).suite):
         lines = suite_lines(name, tasks, state, wiring.unserved, coupled=name == "swe-bench")
         print("\n".join(lines))

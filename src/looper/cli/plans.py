@@ -91,7 +91,10 @@ def find_experiment(name: str) -> Path:
         path = Path(name)
         if path.exists():
             return path
-        raise BadInput(f"There is no experiment file {path}.")
+        there = sorted(str(each) for each in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(str(path), there, n=3, cutoff=0.6)
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise BadInput(f"There is no experiment file {path}. {hint}Write one: looper new {path}")
     known = {
         path.stem: path
         for folder in reversed(experiments_folders())
@@ -99,10 +102,16 @@ def find_experiment(name: str) -> Path:
     }
     if name in known:
         return known[name]
-    near = [other for other in known if other.startswith(name)][:3]
+    own = sorted(str(path) for path in Path().glob("*.toml") if path.stem == name)
+    if Path(name).is_dir():
+        own = sorted(map(str, Path(name).glob("*.toml")))
+        what = f"{name} is a folder, and a plan is a TOML file or a name"
+    else:
+        what = f'There is no experiment "{name}"'
+    near = [*own, *(other for other in known if other.startswith(name))][:3]
     near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
-    raise BadInput(f'There is no experiment "{name}". {hint}')
+    raise BadInput(f"{what}. {hint} One of your own: looper new mine.toml")
 
 
 def shared_profiles() -> dict[str, str]:

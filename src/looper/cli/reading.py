@@ -1,5 +1,6 @@
 """What `looper show`, `diff`, `status`, `memory` and `questions` print; nothing is written."""
 
+import difflib
 import json
 import os
 from collections.abc import Iterator
@@ -31,8 +32,11 @@ def show_cell(runs: Path, run: str | Path | None, wanted: str | None, step: int 
     found = [cell for cell in cells if cell == wanted] or [cell for cell in cells if cell.endswith(wanted)]
     if len(found) != 1:
         what = f"{len(found)} cells end in" if found else "No cell is called"
+        names = [*cells, *dict.fromkeys(cell.rpartition("/")[2] for cell in cells)]
+        near = difflib.get_close_matches(wanted, found or names, n=3, cutoff=0.6) or found[:3]
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise BadInput(
-            f'{what} "{wanted}" in {view.folder.name}. List them with: looper show --run {view.folder.name}'
+            f'{what} "{wanted}" in {view.folder.name}. {hint}List them with: looper show --run {view.folder.name}'
         )
     steps = steps_of(view.folder, found[0])
     for entry in steps:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from looper.agent.scaffold import packaged_scaffold
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.experiment.claims import Settings, UnresolvedExpression, plainly
 from looper.experiment.coherence import faults
 from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, named, problems
@@ -187,7 +187,7 @@ def parse_model(text: str) -> ModelSpec:
     backend, _, rest = text.partition(":")
     if backend not in BACKENDS:
         raise BadInput(
-            f'"{text}" names no model. Use nano, or one of these with a name after a colon: {", ".join(BACKENDS)}.'
+            f'"{text}" names no model. {possible(backend, BACKENDS, "There are")} A name follows after a colon but for nano, gold and noop.'
         )
     # Models of Anthropic may have an @ in their names.
     mark = "@" if backend in ("openai", "ollama") else "@http"
@@ -266,8 +266,8 @@ def written_plan(
     elif profile in shared:
         chosen, layers = _profile({"like": profile}, shared, PlanText(source, text, ("profiles", profile)))
     else:
-        there = ", ".join(dict.fromkeys([*file.profiles, *shared]))
-        raise BadInput(f'{source} has no profile "{profile}". It has: {there}; or name a TOML file with one.')
+        there = possible(profile, [*file.profiles, *shared])
+        raise BadInput(f'{source} has no profile "{profile}". {there} Or name a TOML file with one.')
     if adapter is not None and not any(arm.adapted for arm in file.arms):
         raise BadInput(
             f"{experiment} has no arm that carries an adapter; capability has: looper run capability."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.metrics.paired import paired_difference
 from looper.records.plan import Arm
 from looper.records.text import bare_lines
@@ -44,8 +44,8 @@ def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
     arms = {arm.name: arm for arm in run.manifest.plan.arms}
     for name in (first, second):
         if name not in arms and name not in run.choice_names:
-            known = ", ".join([*arms, *run.choice_names])
-            raise BadInput(f'{run.folder.name} has no arm "{name}". It has: {known}.')
+            known = [*arms, *run.choice_names]
+            raise BadInput(f'{run.folder.name} has no arm "{name}". {possible(name, known)}')
     yield f"{run.folder.name}: {first} | {second}"
     if first in arms and second in arms:
         found = list(differences_of(_configuration(arms[first]), _configuration(arms[second])))

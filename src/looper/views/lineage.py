@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.records.plan import Arm
 from looper.records.training import AdapterRecord
 from looper.records.treatment import Consolidation
@@ -18,7 +18,7 @@ def lineage_lines(
     plan = run.manifest.plan
     names = [found.name for found in plan.arms]
     if arm is not None and arm not in names:
-        raise BadInput(f'{run.folder.name} has no arm "{arm}". It has: {", ".join(names)}.')
+        raise BadInput(f'{run.folder.name} has no arm "{arm}". {possible(arm, names)}')
     yield f"{run.folder.name}: code {run.manifest.code_version}, tasks {run.manifest.tasks_hash[:12]}, sandbox {run.manifest.sandbox}"
     for found in plan.arms:
         if arm in (None, found.name):
