@@ -304,7 +304,7 @@ FUNCTION_SUITES: tuple[FunctionSuite, ...] = get_args(FunctionSuite)
 RealSuite = Literal["swe-bench-cl", "swe-bench"]
 REAL_SUITES: tuple[str, ...] = get_args(RealSuite)
 """Of issues of real repositories, whose tests take minutes and may not tell right from wrong on a machine."""
-Suite = Literal[Literal["micro"], RealSuite, FunctionSuite]
+Suite = Literal["micro", RealSuite, FunctionSuite]
 SUITES: tuple[str, ...] = ("micro", *REAL_SUITES, *FUNCTION_SUITES)
 
 
