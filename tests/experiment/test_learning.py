@@ -734,3 +734,6 @@ def test_u5_one_lesson_or_three_and_steps_are_an_arm_s_to_set(project: Project) 
         steps.setdefault(end.arm, set()).add(end.steps)
     assert max(told["one"]) == 1 and max(told["three"]) == 3
     assert steps["hasty"] == {2} and steps["base"] == {5}
+    why = project.looper("lineage", "why", "own").stdout
+    assert "  told: at most 3 items, 20000 bytes together, found by bm25" in why
+    assert "  limits of its own: steps 2" in why

@@ -29,11 +29,19 @@ def _arm_lines(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | 
     identity = run.manifest.models[arm.name]
     yield f"{arm.name} ({arm.role.value}), configuration {arm.config_hash()[:12]}"
     yield f"  model: {identity.backend} {identity.name} {identity.digest[:12]}, temperature {arm.temperature:g}"
+    if arm.limits is not None:
+        own = arm.limits.model_dump(exclude_none=True)
+        yield f"  limits of its own: {', '.join(f'{key} {value:g}' for key, value in own.items())}"
     if arm.learning is None:
         yield "  learned: nothing"
         return
     said = arm.learning.model_dump(mode="json", exclude_defaults=True)
     yield f"  learned: {', '.join(f'{key} {value}' for key, value in said.items())}"
+    how, experience = arm.learning.remembers, run.manifest.plan.experience
+    if how is not None and experience is not None and arm.learning.needs_experience:
+        told = experience.told(how)
+        size = f", {told.bytes} bytes together" if told.bytes is not None else ""
+        yield f"  told: at most {told.items} item{'s' * (told.items != 1)}{size}, found by {told.retrieval}"
     for made in run.consolidations:
         if made.arm == arm.name:
             yield from _consolidation_lines(made, card_of)
