@@ -73,6 +73,8 @@ def write_parquet(run: RunView, path: Path) -> None:
 def atif_lines(run: RunView, arm: str) -> Iterator[str]:
     """One rollout of the arm on each line, the last attempt of each cell. Raises BadInput for an unknown arm."""
     names = [found.name for found in run.manifest.plan.arms]
+    if not arm:
+        raise BadInput(f"Name one arm with --arm: {', '.join(names)}.")
     if arm not in names:
         raise BadInput(f'{run.folder.name} has no arm "{arm}". {possible(arm, names)} Name one with --arm.')
     last = {end.cell: end for end in run.trajectories}
