@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from tests.fakes.written_run import write_run
 
+from looper.edges.trainers.adapter_store import ADAPTER_FILES, CARD, weights_hash
+from looper.records.training import AdapterRecord, Make, TrainingSettings
+from looper.records.trajectory import ModelIdentity
+
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
@@ -326,20 +330,63 @@ def test_tasks_that_a_plan_cannot_have_are_named_with_what_to_type(
     assert said in one_line(looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state)))
 
 
-def test_a_plan_that_asks_for_an_adapter_can_be_laid_out_with_one(project: Path, tmp_path: Path) -> None:
-    """By the card's folder: no weights are needed for that."""
+def kept_adapter(adapters: Path, name: str, *tasks: str) -> None:
+    """A folder as training leaves it, with a card of these tasks."""
+    folder = adapters / name
+    folder.mkdir(parents=True)
+    for file in ADAPTER_FILES:
+        (folder / file).write_text("{}")
+    base = ModelIdentity(
+        backend="mlx", backend_version="", name="nano", digest="d", quantisation="", context_tokens=None
+    )
+    numbers = dict.fromkeys(
+        ("train_examples", "validation_examples", "supervised_tokens", "trained_tokens", "too_long"), 1
+    )
+    card = AdapterRecord(
+        id=name,
+        base=base,
+        make=Make.TRAINED,
+        settings=TrainingSettings(learning_rate=1e-3, iterations=1, batch_size=1, max_tokens=9),
+        rank=8,
+        start="",
+        parts=(),
+        examples_hash="",
+        tasks=tasks,
+        sources=(),
+        length_histogram={},
+        train_losses=(),
+        validation_losses=(),
+        kept_iteration=1,
+        relative_change=0.1,
+        seconds=1.0,
+        peak_memory_bytes=1,
+        weights_hash=weights_hash(folder),
+        backend="",
+        **numbers,
+    )
+    (folder / CARD).write_bytes(card.to_json())
+
+
+def test_a_plan_that_asks_for_an_adapter_can_be_checked_with_one(project: Path, tmp_path: Path) -> None:
     home = {"LOOPER_HOME": str(tmp_path / "home")}
-    adapter = tmp_path / "home" / "adapters" / "3f2a91c04d5e6b78"
-    adapter.mkdir(parents=True)
-    (adapter / "adapter.json").write_text("{}")
     asked = looper("plan", "capability", cwd=project, **home)
     assert asked.returncode == 2 and "name one: --adapter ID" in one_line(asked)
+    kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", "elsewhere-01", "elsewhere-02")
+    cells = looper("run", "capability", "--adapter", "3f2a", "--dry-run", cwd=project, **home).stdout
+    evaluated = next(line.split("/")[2] for line in cells.splitlines() if line.startswith("base/0/"))
+    kept_adapter(tmp_path / "home" / "adapters", "77aa91c04d5e6b78", evaluated)
     found = looper("plan", "capability", "--adapter", "3f2a", cwd=project, **home)
     assert found.returncode == 0, found.stderr
     assert "arm adapted: model nano with the adapter 3f2a91c04d5e6b78" in found.stdout.splitlines()
-    assert 'No adapter begins with "zzz"' in one_line(
-        looper("plan", "capability", "--adapter", "zzz", cwd=project, **home)
+    assert (
+        "adapter 3f2a91c04d5e6b78: trained on nano, from 2 tasks, none of them evaluated here" in found.stdout
     )
+    for name, said in (
+        ("77aa", f"the adapter 77aa91c04d5e6b78 was trained on 1 of the evaluated tasks, {evaluated}"),
+        ("zzz", 'No adapter begins with "zzz"'),
+    ):
+        refused = looper("plan", "capability", "--adapter", name, cwd=project, **home)
+        assert refused.returncode != 0 and said in one_line(refused)
 
 
 def test_a_malformed_experiment_is_named_by_file_and_line(project: Path, state: Path) -> None:

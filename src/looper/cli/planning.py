@@ -1,14 +1,15 @@
 """What `looper plan` prints."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from looper.cli.plans import RunOptions, load_written
 from looper.cli.preparing import PreparedPlan, prepare, refuse_impossible
 from looper.cli.running import workers_for
 from looper.cli.settings import Settings
-from looper.cli.wiring import training_memory
+from looper.cli.wiring import adapter_store, training_memory
 from looper.errors import BadInput
+from looper.experiment.checks import check_split
 from looper.experiment.claims import in_metric, plainly
 from looper.experiment.schedule import leaking_tasks
 from looper.metrics.design import is_pilot, unit_of
@@ -49,6 +50,7 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
         + f", {plan.order}"
     )
     yield from _arm_lines(plan)
+    yield from _adapter_lines(plan, tasks, settings)
     yield from _task_lines(prepared)
     yield from time_lines(
         plan, cells + gathering, workers_for(plan, options.workers), measured(settings.runs, plan)
@@ -149,6 +151,19 @@ def _shown(settings: TrainingSettings) -> dict[str, str]:
         for name, value in settings.model_dump(mode="json").items()
         if name in TrainingChange.model_fields
     }
+
+
+def _adapter_lines(plan: Plan, tasks: Sequence[str], settings: Settings) -> Iterator[str]:
+    """What the adapters are that arms bring along. Raises TreatmentMissing where one was trained on a task to evaluate, as a run would,
+    and BadInput for one that is damaged."""
+    for arm in plan.arms:
+        if arm.model.adapter:
+            card = adapter_store(settings).load(arm.model.adapter)
+            check_split(card, tasks, arm.name)
+            yield (
+                f"adapter {card.id}: {card.make.value} on {card.base.name}, from {counted(len(card.tasks), 'task')}, none of them "
+                "evaluated here"
+            )
 
 
 def _task_lines(prepared: PreparedPlan) -> Iterator[str]:
