@@ -715,7 +715,7 @@ experience = { per_repo = 24, memory_bytes = 20000 }
 """
 
 
-def test_u5_one_lesson_or_three_and_steps_are_an_arm_s_to_set(project: Project) -> None:
+def test_one_lesson_or_three_and_steps_are_an_arm_s_to_set(project: Project) -> None:
     (project.folder / "own.toml").write_text(OWN_SETTINGS)
     plan = project.looper("plan", "own.toml")
     assert plan.returncode == 0, plan.stderr
