@@ -587,8 +587,7 @@ def drawing_edited(copy: Copy) -> None:
 
 def written(copy: Copy) -> Path:
     """The file that has the run's block."""
-    places = [copy.project / "LEARNINGS.md", *sorted((copy.project / "docs" / "results").glob("*.md"))]
-    return next(path for path in places if path.exists() and "<!-- looper report " in path.read_text())
+    return copy.project / "docs" / "results" / "audited.md"
 
 
 def block_edited(copy: Copy) -> None:
@@ -602,7 +601,28 @@ def block_of_nothing(copy: Copy) -> None:
 
 
 def block_gone(copy: Copy) -> None:
-    written(copy).write_text("# Learnings\n")
+    written(copy).write_text("# Results\n")
+
+
+def another_block(copy: Copy) -> None:
+    """Of the same experiment, behind the true one, in a page that is read after it."""
+    path = written(copy)
+    path.with_name("zzz.md").write_text(path.read_text().replace("| lora | ", "| lora | 9"))
+
+
+def block_of_another_name(copy: Copy) -> None:
+    path = written(copy)
+    path.with_name("zzz.md").write_text(path.read_text().replace("audited micro", "forged micro"))
+
+
+def picture_edited(copy: Copy) -> None:
+    path = next((copy.run / "plots").glob("*.png"))
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+def table_edited(copy: Copy) -> None:
+    path = copy.project / "LEARNINGS.md"
+    path.write_text(path.read_text().replace("| pilot |", "| shown |").replace("*pilot*", "shown"))
 
 
 def adapters(copy: Copy) -> Iterator[Path]:
@@ -653,6 +673,10 @@ def elsewhere() -> list[Kind]:
         Kind("the page is edited", page_edited, alone=True),
         Kind("the text beside the page is edited", text_edited, alone=True),
         Kind("a drawing of the page is edited", drawing_edited, alone=True),
+        Kind("a picture of the page is edited", picture_edited, alone=True),
+        Kind("another block of the experiment beside the true one", another_block, alone=True),
+        Kind("a block of another name that names the run", block_of_another_name, alone=True),
+        Kind("the table of all results is edited", table_edited, alone=True),
         Kind("the block of the run is edited", block_edited, alone=True),
         Kind("the block names a run that is not here", block_of_nothing, alone=True),
         Kind("the block is taken out", block_gone, alone=True),
@@ -687,8 +711,13 @@ def made(place: Path) -> Base:
     base = Base(place / "project", place / "home")
     (base.project / "experiments").mkdir(parents=True)
     (base.project / "experiments" / "audited.toml").write_text(PLAN)
-    (base.project / "LEARNINGS.md").write_text("# Learnings\n")
-    for words in (("run", "audited", "--workers", "2"), ("report", "audited", "--results", "docs/results")):
+    table = "looper report --summary"
+    (base.project / "LEARNINGS.md").write_text(f"# Learnings\n\n<!-- {table} -->\n<!-- end of {table} -->\n")
+    for words in (
+        ("run", "audited", "--workers", "2"),
+        ("report", "audited", "--results", "docs/results"),
+        ("report", "--summary"),
+    ):
         done = looper(base.project, base.home, base.project / "runs", *words)
         if done.returncode:
             raise SystemExit(done.stderr)

@@ -100,7 +100,7 @@ def test_the_line_of_a_wrong_value_is_its_own() -> None:
 
 
 def test_an_unknown_profile_names_those_that_exist() -> None:
-    with pytest.raises(BadInput, match='no profile "macro". It has: micro, demo, swe'):
+    with pytest.raises(BadInput, match='no profile "macro". Did you mean micro\? It has: micro, demo, swe'):
         load(profile="macro")
 
 

@@ -381,15 +381,23 @@ def test_a_seal_whose_hash_stands_elsewhere_cannot_be_made_anew(copy: Copy, tmp_
         subprocess.run(["git", "-C", str(repository), "config", key, value], check=True)
     for place in (notes, repository):
         signed = copy.project.looper("report", "--sign", str(place))
-        assert signed.returncode == 0 and f"looper-seal {copy.run.name} " in signed.stdout, signed.stderr
+        assert signed.returncode == 0, signed.stderr
+        assert all(f"looper-{part} {copy.run.name} " in signed.stdout for part in ("plan", "seal"))
         again = copy.project.looper("report", "--sign", str(place))
-        assert f"{copy.run.name}: signed before" in again.stdout
+        assert all(f"{copy.run.name}: {part} signed before" in again.stdout for part in ("plan", "seal"))
         fits = copy.project.looper("report", "--verify", "--strict", "--sign", str(place))
         assert fits.returncode == 0, fits.stdout
     tamper().Copy(copy.run, copy.project.folder, Path(".")).change(Seal, lambda one: True, energy_j=1.0)
     for place in (notes, repository):
         found = copy.project.looper("report", "--verify", "--sign", str(place))
         assert found.returncode == 1 and "its seal is not the one of " in found.stdout, found.stdout
+        assert "its plan is not the one of " not in found.stdout
+    other = (copy.run / "manifest.jsonl").read_bytes().replace(b'"hypothesis":"', b'"hypothesis":"not ', 1)
+    (copy.run / "manifest.jsonl").write_bytes(other)
+    assert (
+        "its plan is not the one of "
+        in copy.project.looper("report", "--verify", "--sign", str(notes)).stdout
+    )
     shutil.rmtree(copy.run)
     gone = copy.project.looper("report", "--verify", "--sign", str(notes))
     assert (

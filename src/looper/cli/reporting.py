@@ -67,6 +67,19 @@ def share(runs: Path, wanted: Sequence[str], pages: Pages) -> Iterator[str]:
         _write(page, with_run(pages.text(page), run))
         yield f"{name_of(run)}: {run.folder.name}{_state(run)}, in {page}"
         yield _in_its_folder(run)
+    yield from _untold({name: run.folder.name for name, run in chosen.items()}, every)
+
+
+def _untold(told: Mapping[str, str], runs: Sequence[RunView]) -> Iterator[str]:
+    """Finished runs of experiments of which another one is written down: whoever runs a plan until it says something has some. `told`
+    has the folder by experiment and profile."""
+    for run in runs:
+        name = name_of(run)
+        if name in told and run.folder.name != told[name] and run.finished == run.planned:
+            yield (
+                f"{name}: {run.folder.name} ({len(run.tasks)} tasks, ended {run.ended:%Y-%m-%d %H:%M} UTC) is another finished run of "
+                f"it, and nothing is written of that one; what is written is of {told[name]}"
+            )
 
 
 def _state(run: RunView) -> str:
@@ -112,9 +125,10 @@ def history_files() -> dict[str, Path]:
 
 
 def _newest(runs: Sequence[RunView]) -> dict[str, RunView]:
-    """By experiment and profile: the newest finished run, or the newest where none is finished."""
+    """By experiment and profile: the finished run that ended last, or the newest where none is finished."""
     found: dict[str, RunView] = {}
-    for run in runs:
+    # By what is recorded: a file that is touched is no newer.
+    for run in sorted(runs, key=lambda run: run.ended):
         known = found.get(name_of(run))
         if known is None or run.finished == run.planned or known.finished < known.planned:
             found[name_of(run)] = run
@@ -156,6 +170,7 @@ def verify(
     unseen = [
         *not_checked(blocks, {run.folder.name for run in chosen}),
         *_not_written(blocks, chosen, pages),
+        *_untold(_written_of(blocks, runs), chosen),
         *(f"{sign}: {name} was signed and is not here" for name in _gone(signed, wanted, runs)),
     ]
     if not chosen and not unreadable and not blocks and not unseen:
@@ -173,7 +188,12 @@ def verify(
         if not lines:
             yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing amiss"
         unseen += [f"{run.folder.name}: {what}" for what in not_seen]
-    for line in _history_amiss(blocks):
+    for line in (
+        *_history_amiss(blocks),
+        *_blocks_amiss(blocks, runs),
+        *pages.doubled(),
+        *_table_amiss(pages),
+    ):
         found += 1
         yield line
     yield from (f"not checked, {what}" for what in unseen)
@@ -186,6 +206,34 @@ def verify(
         raise NotAsRecorded(
             f"{len(unseen)} things could not be checked, and --strict takes that for a failure. Bring them here, or leave --strict out."
         )
+
+
+def _written_of(blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView]) -> dict[str, str]:
+    """The run that is written down, by experiment and profile, where it is here."""
+    return {
+        name: run.folder.name
+        for run in runs
+        for name, (_, block) in blocks.items()
+        if name == name_of(run) and f"`{run.folder.name}`" in block
+    }
+
+
+def _blocks_amiss(blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView]) -> Iterator[str]:
+    """Blocks that say they come from a run of another experiment or profile."""
+    for run in runs:
+        for name, (page, block) in blocks.items():
+            if name != name_of(run) and f"`{run.folder.name}`" in block.split("\n\n")[0]:
+                yield f"{page}: the block of {name} says that it is of {run.folder.name}, which is a run of {name_of(run)}"
+
+
+def _table_amiss(pages: Pages) -> Iterator[str]:
+    """The table of all results, where it is written down, against the pages that it is made of."""
+    text = named_text(LEARNINGS) if LEARNINGS.is_file() and pages.file is None else ""
+    rows = read_results(pages.blocks())
+    if f"<!-- {SUMMARY} -->" not in text or not rows:
+        return
+    if with_block(text, SUMMARY, summary_lines(rows), str(LEARNINGS)) != text:
+        yield f"{LEARNINGS}: the table of all results is not what {pages.folder} says. Write it anew: {SUMMARY}"
 
 
 def _not_written(

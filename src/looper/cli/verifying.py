@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from looper.cli.adapters import card_reader, served_hash
@@ -18,7 +19,7 @@ from looper.records.task import Task
 from looper.views.audit import ExternalFacts, audit, unchecked
 from looper.views.results import look_at_text
 from looper.views.runs import RunView
-from looper.views.signatures import Signature, signature_of, signatures_in, signed_amiss
+from looper.views.signatures import Part, Signature, signature_of, signatures_in, signed_amiss
 from looper.views.web.page import look_at_page
 
 
@@ -45,10 +46,13 @@ class Verifier:
         amiss = [*audit(run, outside), *page.amiss, *filter(None, [text])]
         unseen = [*unchecked(run, outside), *filter(None, [page.unchecked, other_text])]
         if self.signed is not None:
-            if run.folder.name in self.signed.of:
-                amiss += signed_amiss(run.folder, self.signed.of, str(self.signed.place))
-            else:
-                unseen.append(f"its seal was not signed in {self.signed.place}")
+            amiss += signed_amiss(run.folder, self.signed.of, str(self.signed.place))
+            signed = {one.part for one in self.signed.of.get(run.folder.name, [])}
+            unseen += [
+                f"its {part.value} was not signed in {self.signed.place}"
+                for part in Part
+                if part not in signed
+            ]
         return amiss, unseen
 
     def _outside(self, manifest: RunManifest) -> ExternalFacts:
@@ -80,22 +84,26 @@ def signed_at(place: Path) -> SignedSeals:
 
 
 def sign_seals(settings: Settings, runs: Sequence[RunView], place: Path) -> Iterator[str]:
-    """Put the hash of each run's seals where it is not there yet; what was done, in words. Raises BadInput."""
+    """Put the hash of each run's plan, and of its seals where it has some, where they are not there yet; what was done, in words.
+    Raises BadInput."""
     if place.resolve().is_relative_to(settings.runs.resolve()):
         raise BadInput(
             f"{place} lies below {settings.runs}: who changes a run there can change it too. Name a place elsewhere."
         )
     known = {(one.run, one.sha256) for one in signatures_in(texts_at(place))}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     new: dict[str, str] = {}
     for run in runs:
         seals = list(read_stream(run.folder, "seals", Seal))
-        if not seals:
-            yield f"{run.folder.name}: not signed, it has no seal"
-            continue
-        one = signature_of(run.folder, seals[-1].ended)
-        if (one.run, one.sha256) in known:
-            yield f"{one.run}: signed before"
-            continue
-        new[f"{one.run}-{one.sha256[:12]}"] = one.line()
+        parts = [signature_of(Part.PLAN, run.folder, now)]
+        if seals:
+            parts.append(signature_of(Part.SEAL, run.folder, seals[-1].ended))
+        else:
+            yield f"{run.folder.name}: its seal is not signed, for it has none"
+        for one in parts:
+            if (one.run, one.sha256) in known:
+                yield f"{one.run}: {one.part.value} signed before"
+            else:
+                new[one.tag] = one.line()
     put_at(place, new)
     yield from (f"{place}: {line}" for line in new.values())

@@ -150,8 +150,14 @@ def inline(figure: Figure) -> str:
 def save(figure: Figure, folder: Path) -> None:
     """The drawing in black on white, as an SVG and a PNG file of its own."""
     folder.mkdir(exist_ok=True)
-    figure.canvas.savefig(folder / f"{figure.name}.png", format="png", dpi=150, facecolor="white")
+    (folder / f"{figure.name}.png").write_bytes(as_png(figure))
     (folder / f"{figure.name}.svg").write_text(on_white(figure), "utf-8")
+
+
+def as_png(figure: Figure) -> bytes:
+    drawn = io.BytesIO()
+    figure.canvas.savefig(drawn, format="png", dpi=150, facecolor="white")
+    return drawn.getvalue()
 
 
 def on_white(figure: Figure) -> str:

@@ -51,6 +51,17 @@ class Pages:
             for name in named_blocks(text)
         }
 
+    def doubled(self) -> list[str]:
+        """Blocks that are there more than once, so that one of them is read and the others are not."""
+        pages = [self.file] if self.file else sorted(self.folder.glob("*.md"))
+        names = [(name, page) for page in pages if page.is_file() for name in named_blocks(named_text(page))]
+        return [
+            f"{page}: another block of {name} stands in {first}"
+            for at, (name, page) in enumerate(names)
+            for first in [next((where for other, where in names[:at] if other == name), None)]
+            if first is not None
+        ]
+
 
 def write_text(run: RunView, by: str) -> Path:
     """The run's tables and findings as Markdown in its folder; where they lie. `by` is the version of the code that writes."""

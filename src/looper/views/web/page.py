@@ -83,9 +83,10 @@ def look_at_page(run: RunView, by: str) -> PageLook:
     figures = _figures(run)
     amiss = [] if there == page(run, figures, by) else [NAME]
     for figure, _, _ in figures:
-        drawing = run.folder / "plots" / f"{figure.name}.svg"
-        if drawing.is_file() and drawing.read_text("utf-8", "replace") != plots.on_white(figure):
-            amiss.append(f"plots/{drawing.name}")
+        for ending, drawn in (("svg", plots.on_white(figure).encode()), ("png", plots.as_png(figure))):
+            drawing = run.folder / "plots" / f"{figure.name}.{ending}"
+            if drawing.is_file() and drawing.read_bytes() != drawn:
+                amiss.append(f"plots/{drawing.name}")
     return PageLook(tuple(f"{name} is not what the records say" for name in amiss))
 
 
