@@ -70,6 +70,9 @@ class Verdict(Record):
     their end."""
     fault: str = ""
     """Traceback of a fault of Looper's own that ended this attempt and nothing else; empty for every other end."""
+    output: str = ""
+    """What the failing tests printed, as much as is kept (`bench/failures`), each below its id; empty where all passed, where nothing
+    was printed, and in records of earlier versions."""
     file_recall: float | None = None
     """Share of the files that gold changes which the patch changes too; None where nothing was judged."""
     same_as: str = ""
