@@ -20,7 +20,7 @@ from looper.cli.repositories import opened
 from looper.cli.served import EmbeddedCampaign, RepositoryCampaign
 from looper.cli.settings import Settings
 from looper.cli.wiring import examine
-from looper.errors import BadInput, FileRefused, LooperError
+from looper.errors import BadInput, FileRefused, JournalError, LooperError
 from looper.journal import read_stream, replace_file
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
@@ -70,7 +70,7 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
             # Sessions outlive this process, so they end by the time of day.
             clock=time.time,
             sessions=_sessions_in(kept),
-            keep=lambda sessions: _write_private(kept, json.dumps(sessions).encode()),
+            keep=lambda sessions: _keep_sessions(sessions, kept),
         )
         projection, tasks = Projection(settings.runs), TasksOfRuns(settings)
         page_context = PageContext(
@@ -157,6 +157,12 @@ def _write_private(path: Path, content: bytes) -> None:
         replace_file(path, content)
     finally:
         os.umask(before)
+
+
+def _keep_sessions(sessions: dict[str, float], path: Path) -> None:
+    # Where they cannot be kept they end with this process, which is no reason to let nobody in.
+    with contextlib.suppress(JournalError):
+        _write_private(path, json.dumps(sessions).encode())
 
 
 def _sessions_in(path: Path) -> dict[str, float]:
