@@ -46,13 +46,13 @@ def forest(rows: Sequence[Interval]) -> Figure:
     """Differences from base with their 95 % intervals; registered ones filled."""
     figure, axes = _empty(7.2, 0.9 + ROW_INCHES * len(rows))
     for at, row in enumerate(reversed(rows)):
-        axes.plot([row.low, row.high], [at, at], color=COLOURS[0], linewidth=1.6, solid_capstyle="butt")
+        axes.plot([row.low, row.high], [at, at], color=INK, linewidth=1.6, solid_capstyle="butt")
         axes.plot(
             [row.difference],
             [at],
             "o",
-            color=COLOURS[0],
-            markerfacecolor=COLOURS[0] if row.emphasis else "none",
+            color=INK,
+            markerfacecolor=INK if row.emphasis else "none",
             markersize=6,
         )
     axes.axvline(0, color=FAINT, linewidth=0.8)
