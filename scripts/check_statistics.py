@@ -58,6 +58,13 @@ bound can then hold); what is learned once for all repositories, whose luck one 
 alone. Repositories of unlike sizes, means, and lines through arms have rows of their own, of a family of one difference and two bounds;
 a pilot decides nothing, whatever is drawn.
 """
+WRONG_UNIT = """
+### What the wrong unit does
+
+The same runs of five repositories, decided by task, if the sentence were about *all* repositories, whose mean effect is none: what is
+never decided, and why the sentence of such a run ends with "on these repositories".
+
+"""
 HEAD = """# How the tests and intervals behave
 
 Written by `python scripts/check_statistics.py`{options}. A test that is fooled more often than it says makes findings out of
@@ -93,6 +100,7 @@ def main() -> None:
     draws, runs = options.draws, options.runs
     sizes, coverages = list(size_rows(draws)), list(coverage_rows(draws))
     decisions, intervals, powers = procedure_rows(runs)
+    wrong_decisions, wrong_intervals = wrong_unit_rows(runs)
     options = "".join(
         f" --{name} {number}"
         for name, number, usual in (("draws", draws, 10_000), ("runs", runs, 1_000))
@@ -106,6 +114,10 @@ def main() -> None:
         + table(decisions, "false")
         + "\n### The interval that is printed with each decision\n\n"
         + table(intervals, "holds the truth")
+        + WRONG_UNIT
+        + table(wrong_decisions, "false")
+        + "\n"
+        + table(wrong_intervals, "holds the truth")
         + "\n### Power, as `looper plan` says it\n\n"
         + table(powers, "shown")
         + "\n## Tests where there is nothing to find, at 0.05\n\n"
@@ -183,14 +195,14 @@ class Runs:
         return f"{tasks}, {100 * self.discordance:.0f} % discordant, by {self.unit.value}"
 
     def difference(
-        self, rng: np.random.Generator, effect: float, between: float, within: float
+        self, rng: np.random.Generator, effect: float, between: float, within: float, of_all: bool = False
     ) -> PairedDifference:
         """Of two arms that gain and lose alike in `discordance` of the cells, and beside that differ by `effect`, which varies by so
-        much between repositories and between tasks."""
+        much between repositories and between tasks. `of_all`: the effect is that of all repositories, not of those drawn."""
         shape = (self.repositories, self.each, self.seeds)
         shift = between * rng.standard_normal((self.repositories, 1, 1))
         shift = shift + within * rng.standard_normal((self.repositories, self.each, 1))
-        if self.unit is Unit.TASK:
+        if self.unit is Unit.TASK and not of_all:
             shift -= shift.mean()
         true, luck = effect + shift, rng.random(shape)
         gained = luck < self.discordance / 2 + np.maximum(true, 0)
@@ -291,6 +303,20 @@ def procedure_rows(runs: int) -> tuple[list[Row], list[Row], list[Row]]:
         decisions += rows
         intervals.append(interval)
     return decisions, intervals, powers
+
+
+def wrong_unit_rows(runs: int) -> tuple[list[Row], list[Row]]:
+    """False decisions and coverage where tasks are taken for independent and the sentence is about all repositories."""
+    decisions, intervals = [], []
+    for design in (each for each in DESIGNS if each.repositories == 5):
+        rng = np.random.default_rng([DESIGNS.index(design), 1])
+        found = [design.difference(rng, 0.0, 0.15, 0.1, of_all=True) for _ in range(runs)]
+        results = [judge([(MORE, each, None)])[0] for each in found]
+        false = sum(result.finding in _false(result) for result in results)
+        covered = sum(result.interval is not None and _within(0.0, result.interval) for result in results)
+        decisions.append(Row("one difference", str(design), false / runs, runs, "at most 0.050"))
+        intervals.append(Row("of that difference", str(design), covered / runs, runs, "at least 0.930"))
+    return decisions, intervals
 
 
 Draw = Callable[[np.random.Generator, Sequence[int], float, float], Difference | None]

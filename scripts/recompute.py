@@ -108,7 +108,10 @@ class Run:
         learns = [found for found in learns if found["treatment"] != "oversight"]
         if not learns or any(found.get("strategy") for found in learns):
             return False
-        return self.worth >= FEWEST_REPOSITORIES
+        # What was learned elsewhere and before was learned once; what a person named was not drawn.
+        once = any(arm["model"].get("adapter") for arm in self.plan["arms"])
+        named = self.plan["selection"].get("repos") or self.plan["selection"].get("tasks")
+        return not once and not named and self.worth >= FEWEST_REPOSITORIES
 
     @property
     def worth(self) -> float:
@@ -442,14 +445,18 @@ def compared(run: Run, contrast: Json) -> Found | None:
     if run.workers(names) & run.failed:
         return None
     measure = METRICS[contrast.get("metric", "resolved")]
-    values = [measure(run, name) for name in names]
+    return of_values(run, contrast, [measure(run, name) for name in names])
+
+
+def of_values(run: Run, contrast: Json, values: Sequence[Values]) -> Found | None:
+    """By rising dose."""
     common = sorted(set.intersection(*map(set, values)))
     if not common:
         return None
     if contrast.get("through"):
-        doses = np.arange(len(names))
+        doses = np.arange(len(values))
         slopes = {key: np.polyfit(doses, [each[key] for each in values], 1)[0] for key in common}
-        return means(run, {key: float(slope) * (len(names) - 1) for key, slope in slopes.items()})
+        return means(run, {key: float(slope) * (len(values) - 1) for key, slope in slopes.items()})
     against, arm = values
     moved = {key: arm[key] - against[key] for key in common}
     if contrast.get("metric", "resolved") != "resolved":
@@ -540,6 +547,11 @@ def veto_of(run: Run, contrast: Json, pairs: int) -> str:
         shares.append(pairs / min(map(len, whole)))
     if min(shares) < COVERAGE:
         return "indecisive"
+    if contrast.get("metric", "resolved") == "resolved":
+        ends = {end for name in arms_of(contrast) for end in resolved(run, name).values()}
+        # Who resolves everything has lost nothing; otherwise nothing could move.
+        if ends == {0.0} or (ends == {1.0} and contrast.get("expect") != "not_less"):
+            return "not exercised"
     fired = {guard for each in run.rollouts.values() if each["arm"] in arms for guard in each["guards"]}
     wanted = set(contrast.get("exercised", ()))
     return "not exercised" if wanted and not wanted & fired else ""
@@ -580,14 +592,14 @@ def step_down(results: list[Decided]) -> None:
 
 def hangs_on_missing(run: Run, each: Decided) -> bool:
     """Of rates: whether cells without a verdict could have made it another finding, had all gone for one arm and against the other."""
-    plain = each.contrast.get("metric", "resolved") == "resolved" and not each.contrast.get("through")
-    if each.finding not in ("shown", "refuted") or not plain:
+    if each.finding not in ("shown", "refuted") or each.contrast.get("metric", "resolved") != "resolved":
         return False
-    against, arm = each.contrast["against"], each.contrast["arm"]
+    names = arms_of(each.contrast)
     for luck in (0.0, 1.0):
-        ours, theirs = supposing(run, arm, luck), supposing(run, against, 1 - luck)
-        moved = {key: ours[key] - theirs[key] for key in sorted(ours.keys() & theirs.keys())}
-        other = rates(run, moved, both=sum(ours[key] + theirs[key] == 2 for key in moved))
+        # Along a line the arms with the higher doses are helped, the others harmed.
+        lots = [luck if at >= len(names) / 2 else 1 - luck for at in range(len(names))]
+        filled = [supposing(run, name, lot) for name, lot in zip(names, lots, strict=True)]
+        other = of_values(run, each.contrast, filled)
         if outcome(each.contrast, interval_of(other, 1 - each.confidence)) != each.finding:
             return True
     return False
@@ -639,18 +651,18 @@ def discordance(run: Run) -> float | None:
     return float(np.mean([base[key] != again[key] for key in common])) if common else None
 
 
-def power_of(run: Run) -> tuple[float, float] | None:
-    """Chance that such a plan shows its primary contrast, were it as expected, by what it takes for granted before the data; and how
+def power_of(run: Run, at: int = 0) -> tuple[float, float] | None:
+    """Chance that such a plan shows a contrast, were it as expected, by what it takes for granted before the data; and how
     far off that may be. None where the plan registers nothing, or of what is no yes or no."""
     contrasts = run.plan.get("contrasts", ())
-    if not contrasts or contrasts[0].get("metric", "resolved") != "resolved" or not run.tasks:
+    if not contrasts or contrasts[at].get("metric", "resolved") != "resolved" or not run.tasks:
         return None
-    contrast, level = contrasts[0], LEVEL / len(contrasts)
+    contrast, level = contrasts[at], LEVEL / len(contrasts)
     differs = contrast.get("expect", "more") == "more"
     units = round(run.worth) if run.by_repository else len(run.tasks)
     if units < 2:
         return 0.0, 0.0
-    members = max(1, round(len(run.tasks) * seeds_of_primary(run) / units))
+    members = max(1, round(len(run.tasks) * seeds_of(run, at) / units))
     share = run.plan.get("discordance", TAKEN_DISCORDANCE)
     effect = contrast.get("expected", 0.1) if differs else 0.0
     varies = run.by_repository and contrast.get("expect") != "same"
@@ -665,11 +677,11 @@ def power_of(run: Run) -> tuple[float, float] | None:
     return hits / SIMULATED, POWER_SLACK
 
 
-def seeds_of_primary(run: Run) -> int:
-    """Of the arm that has fewest."""
+def seeds_of(run: Run, at: int = 0) -> int:
+    """Of a contrast's arm that has fewest."""
     seeds = len(run.plan["seeds"])
     contrasts = run.plan.get("contrasts", ())
-    arms = [arm for arm in run.plan["arms"] if contrasts and arm["name"] in arms_of(contrasts[0])]
+    arms = [arm for arm in run.plan["arms"] if contrasts and arm["name"] in arms_of(contrasts[at])]
     return min((min(arm.get("only_seeds") or seeds, seeds) for arm in arms), default=seeds)
 
 
@@ -740,16 +752,19 @@ def compare_part(table: Table, run: Run, theirs: Json, before: str) -> list[Deci
     """All figures of a run, or of it without the tasks that quote their fix."""
     table.add(f"{before}tasks", theirs["tasks"], len(run.tasks))
     table.add(f"{before}repositories", theirs["repositories"], run.repositories)
-    table.add(f"{before}seeds", theirs["seeds"], seeds_of_primary(run))
+    table.add(f"{before}seeds", theirs["seeds"], seeds_of(run))
     table.add(f"{before}unit", theirs["unit"], "repository" if run.by_repository else "task")
     table.add(f"{before}discordance of equal arms", theirs["discordance"], discordance(run))
     decided = decide(run)
+    wrong = failed_controls(run)
+    table.add(f"{before}failed controls", theirs["failed_controls"], wrong)
     pilot = compare_power(table, run, theirs, before)
     names = [name_of(each.contrast) for each in decided]
     table.add(f"{before}contrasts", [each["contrast"] for each in theirs["contrasts"]], names)
-    for each, said in zip(decided, theirs["contrasts"], strict=False):
-        if pilot and each.finding in ("shown", "refuted", "open"):
-            each.finding = "pilot"
+    for at, (each, said) in enumerate(zip(decided, theirs["contrasts"], strict=False)):
+        small = pilot or estimated_only(table, run, at, said, before)
+        if each.finding in ("shown", "refuted", "open"):
+            each.finding = "not trusted" if wrong else "pilot" if small else each.finding
         compare_contrast(table, run, each, said, before)
     return decided
 
@@ -758,15 +773,48 @@ def compare_power(table: Table, run: Run, theirs: Json, before: str) -> bool:
     """Whether the run is a pilot."""
     power = power_of(run)
     table.add(f"{before}power", theirs["power"], power and power[0], power[1] if power else 0.0)
-    waived = "power" in run.plan.get("measured_only", ()) or any(
-        each["gate"] == "power" for each in run.manifest.get("overrides", ())
-    )
-    if power and not waived and abs(power[0] - POWER) <= power[1]:
+    if power and abs(power[0] - POWER) <= power[1]:
         table.left_out.append(f"{before}whether it is a pilot, since {power[0]:.2f} is too near to {POWER}")
         return bool(theirs["pilot"])
-    ours = bool(run.plan.get("contrasts")) and not waived and (power is None or power[0] < POWER)
+    ours = bool(run.plan.get("contrasts")) and (power is None or power[0] < POWER)
     table.add(f"{before}pilot", theirs["pilot"], ours)
     return ours
+
+
+def estimated_only(table: Table, run: Run, at: int, said: Json, before: str) -> bool:
+    """Whether the plan could not see a difference of the size that this contrast expects."""
+    contrast = run.plan["contrasts"][at]
+    if contrast.get("expect", "more") != "more":
+        return False
+    power = power_of(run, at)
+    name = f"{before}{name_of(contrast)}: power"
+    table.add(name, said["power"], power and power[0], power[1] if power else 0.0)
+    if power and abs(power[0] - POWER) <= power[1]:
+        table.left_out.append(f"{name}, whether it is decided, since {power[0]:.2f} is too near to {POWER}")
+        return bool(said["finding"] == "pilot")
+    return power is None or power[0] < POWER
+
+
+def failed_controls(run: Run) -> list[str]:
+    """Arms that play the known patch and do not resolve all, that do nothing and resolve any, or whose adapter changes nothing and
+    that make other patches than base."""
+    wrong = []
+    learner = next((arm["name"] for arm in run.plan["arms"] if arm["role"] == "base"), None)
+    patches = {
+        f"{each['cell']}": each["patch_hash"] for each in (run.rollouts[key] for key in sorted(run.rollouts))
+    }
+    for arm in run.plan["arms"]:
+        rate = list(resolved(run, arm["name"]).values())
+        must = {"gold": 1.0, "noop": 0.0}.get(arm["model"]["backend"])
+        learned = (arm.get("learning") or {}).get("treatment")
+        bad = must is not None and any(each != must for each in rate)
+        if learned == "zero_adapter":
+            ours = {cell: patches[cell] for cell in run.cells(arm["name"]) if cell in patches}
+            base = {cell: patches.get(f"{learner}/{cell.split('/', 1)[1]}") for cell in ours}
+            bad = bad or any(base[cell] not in (None, ours[cell]) for cell in ours)
+        if bad:
+            wrong.append(arm["name"])
+    return sorted(wrong)
 
 
 def compare_contrast(table: Table, run: Run, ours: Decided, theirs: Json, before: str) -> None:
@@ -801,7 +849,7 @@ def name_of(contrast: Json) -> str:
 NUMBER = r"([+-]?[0-9.]+(?:e[+-]?[0-9]+)?)"
 
 
-def compare_printed(table: Table, decided: Sequence[Decided], printed: Sequence[str]) -> None:
+def compare_printed(table: Table, run: Run, decided: Sequence[Decided], printed: Sequence[str]) -> None:
     """The sentences that people read, number by number, to half of their last digit."""
     lines = [line for line in printed if line.startswith(("primary: ", "secondary: "))]
     table.add("lines printed", len(lines), len(decided))
@@ -827,8 +875,12 @@ def compare_printed(table: Table, decided: Sequence[Decided], printed: Sequence[
             table.add(f"{name}confidence", number(ends), 100 * each.confidence, 0.0501)
             for at, end in enumerate(each.interval):
                 table.add(f"{name}{('low', 'high')[at]} end", number(ends, at + 2), scale * end, half)
-        words = re.search(r"(shown|refuted|open|pilot|not measured|indecisive|not exercised): ", said)
-        table.add(f"{name}finding", words and words[1], each.finding)
+        words = re.search(
+            r"(shown|refuted|open|pilot|not trusted|not measured|indecisive|not exercised)( on these repositories)?: ",
+            said,
+        )
+        here = each.finding in ("shown", "refuted") and not run.by_repository
+        table.add(f"{name}finding", words and words[0], f"{each.finding}{' on these repositories' * here}: ")
 
 
 def number(found: "re.Match[str] | None", group: int = 1) -> float | None:
@@ -856,7 +908,7 @@ def compare(folder: Path, theirs: Json) -> Table:
     if missing or theirs["finished"] < theirs["planned"]:
         raise NothingToCompare(f"{folder.name} is not finished: {missing} of {len(cells)} cells are to do.")
     decided = compare_part(table, run, theirs, "")
-    compare_printed(table, decided, theirs["printed"])
+    compare_printed(table, run, decided, theirs["printed"])
     leaked = set(run.manifest.get("leaked", ()))
     rest = [task for task in run.tasks if task not in leaked]
     if rest and len(rest) < len(run.tasks):

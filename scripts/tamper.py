@@ -29,7 +29,7 @@ from looper.records.plan import Expect, RunManifest
 from looper.records.seal import Seal, SealedFile
 from looper.records.session import Session, Trained
 from looper.records.training import AdapterRecord
-from looper.records.trajectory import Guard, Step, StopReason, Trajectory
+from looper.records.trajectory import Guard, ObservationKind, Step, StopReason, Trajectory
 from looper.records.treatment import Consolidation, Proof, ProofKind
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 
@@ -509,6 +509,8 @@ def in_runs() -> list[Kind]:
         Kind("a rollout without its arm's adapter", lambda c: c.change(Trajectory, of("lora"), **model_of(adapter=""))),
         Kind("a rollout with another adapter", lambda c: c.change(Trajectory, of("lora"), **model_of(adapter="0" * 64))),
         Kind("base with an adapter", lambda c: c.change(Trajectory, of("base"), **model_of(adapter="0" * 64))),
+        Kind("a rollout of another plan", lambda c: c.change(Trajectory, of("base"), run_hash="0" * 12)),
+        Kind("a rollout with other requests in flight", lambda c: c.change(Trajectory, of("base"), in_flight=77.0)),
         Kind("a rollout of other code", lambda c: c.change(Trajectory, of("base"), code_version="other")),
         Kind("a rollout of an arm that was configured otherwise", lambda c: c.change(Trajectory, of("base"), arm_hash="0" * 64)),
         Kind("a rollout with another luck", lambda c: c.change(Trajectory, of("base"), seed=1)),
@@ -525,6 +527,7 @@ def in_runs() -> list[Kind]:
         Kind("two steps are exchanged", swap_steps),
         Kind("a step twice", doubled(Step)),
         Kind("a step of fewer tokens", tokens_changed),
+        Kind("a step whose action is taken away", lambda c: c.change(Step, lambda one: one.action is not None and one.observation.kind is ObservationKind.OK, action=None)),
         Kind("a reply is rewritten", reply_changed, reach=False),
         Kind("the index of the steps counts otherwise", forged_index),
         Kind("a text beside the steps is forged", lambda c: beside(c, "y" * 300_000)),
@@ -540,6 +543,7 @@ def in_runs() -> list[Kind]:
         Kind("what was learned is gone", lambda c: c.drop(Consolidation, of("lora"))),
         Kind("a memory that was told is gone", lambda c: c.write(MemoryItem, [])),
         Kind("a proof of another adapter", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.ADAPTER_ARRIVED, subject="0" * 16)),
+        Kind("an arm that acted is said not to have", lambda c: c.add(Proof(kind=ProofKind.ACTS, arm="memory", subject="", passed=False, said="no action"))),
         Kind("the proofs of an arm are gone", lambda c: c.drop(Proof, of("lora"))),
         Kind("a proof that did not pass", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.ADAPTER_ARRIVED, passed=False)),
         Kind("adapters that forgot the protocol", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.VALID_ACTIONS, after=0.0)),
@@ -556,6 +560,7 @@ def in_runs() -> list[Kind]:
         Kind("another contrast is registered", another_margin),
         Kind("everything is written anew", everything_anew, reach=False),
         Kind("a second plan beside the first", doubled(RunManifest)),
+        Kind("tasks that quote their fix are said to", lambda c: c.change(RunManifest, lambda one: True, leaked=lambda one: one.tasks[:1])),
         Kind("tasks of another hash", lambda c: c.change(RunManifest, lambda one: True, tasks_hash="0" * 64)),
         Kind("the seal is emptied", seal_file(b""), sealable=False),
         Kind("the seal is gone", seal_file(None), sealable=False),
@@ -568,6 +573,11 @@ def in_runs() -> list[Kind]:
 def page_edited(copy: Copy) -> None:
     path = copy.run / "report.html"
     path.write_text(path.read_text().replace("</h1>", " (shown)</h1>", 1))
+
+
+def text_edited(copy: Copy) -> None:
+    path = copy.run / "report.md"
+    path.write_text(path.read_text().replace("| lora | ", "| lora | 9", 1))
 
 
 def drawing_edited(copy: Copy) -> None:
@@ -641,6 +651,7 @@ def task_damaged(copy: Copy) -> None:
 def elsewhere() -> list[Kind]:
     return [
         Kind("the page is edited", page_edited, alone=True),
+        Kind("the text beside the page is edited", text_edited, alone=True),
         Kind("a drawing of the page is edited", drawing_edited, alone=True),
         Kind("the block of the run is edited", block_edited, alone=True),
         Kind("the block names a run that is not here", block_of_nothing, alone=True),
@@ -677,7 +688,7 @@ def made(place: Path) -> Base:
     (base.project / "experiments").mkdir(parents=True)
     (base.project / "experiments" / "audited.toml").write_text(PLAN)
     (base.project / "LEARNINGS.md").write_text("# Learnings\n")
-    for words in (("run", "audited", "--workers", "2"), ("report", "audited")):
+    for words in (("run", "audited", "--workers", "2"), ("report", "audited", "--results", "docs/results")):
         done = looper(base.project, base.home, base.project / "runs", *words)
         if done.returncode:
             raise SystemExit(done.stderr)

@@ -86,6 +86,7 @@ open = "It is open whether as many tests pass."
 arm = "memory"
 against = "base"
 through = ["again"]
+expected = "60 points"
 shown = "It rises."
 refuted = "It falls."
 open = "It is open whether it rises."
@@ -126,7 +127,9 @@ def test_every_figure_of_the_shipped_run_is_recomputed_and_agrees(shipped: Path)
             "pairs", "gains", "losses", "difference", "unit", "units", "effective pairs", "confidence", "interval",
             "p by itself", "p in its family", "finding", "sentence",
         ):  # fmt: skip
-            assert any(line.startswith(f"{name}: {figure}  ") for line in lines), (name, figure)
+            # Of what the plan is too small for, nothing is said but that.
+            if (name, figure) != ("memory − base", "sentence"):
+                assert any(line.startswith(f"{name}: {figure}  ") for line in lines), (name, figure)
         assert any(line.startswith(f"printed, {name}: low end  ") for line in lines)
     findings = [line.split()[-2] for line in lines if "base: finding" in line and "printed" not in line]
     assert findings == ["shown", "open", "shown"], "it has something to decide"
@@ -191,7 +194,7 @@ def no_family(p_values: list[float]) -> list[float]:
         (registered, "ALPHA", 0.1, "gold − base: confidence"),
         (registered, "holm", no_family, "gold − base: p in its family"),
         (paired, "student", lambda confidence, units: 1.96, "gold − base: interval"),
-        (paired, "sign_flip", lambda sums: 1e-9, "memory − base: finding"),
+        (paired, "sign_flip", lambda sums: 1e-9, "memory − base: interval"),
         (paired, "_correlation", lambda *cells: 0.0, "again − base: interval"),
         (design, "ENOUGH_REPOSITORIES", 50, "unit"),
     ],
@@ -335,10 +338,10 @@ METRICS = (
 def test_choices_guards_and_every_other_metric_are_read_from_the_records_too(tmp_path: Path) -> None:
     """Choices of attempts by each chooser, a contrast whose guard never fired and one whose did, and each metric, the first of them
     primary, so that its power is measured."""
-    contrasts = ['arm = "again"\nagainst = "base"\n'] * len(METRICS)
+    contrasts = ['arm = "again"\nagainst = "base"\n']
     contrasts += [
         f'arm = "by_{name}"\nagainst = "base"\n'
-        + 'expect = "not_more"\nmargin = "20 points"\n' * (name == "any")
+        + 'expect = "not_more"\nmargin = "10 points"\n' * (name == "any")
         for name in CHOOSERS
     ]
     contrasts += [
@@ -352,10 +355,8 @@ def test_choices_guards_and_every_other_metric_are_read_from_the_records_too(tmp
     text = OTHERWISE + choices + "".join(f"[[contrasts]]\n{one}{SAID}" for one in contrasts)
     plan = plan_from_text("x", text + '[profiles.micro]\nlike = "micro"\n', "x.toml", "micro", shared=PROFILE)
     # What these arms cannot have by their plan the records say they have.
-    metrics = [*map(Metric, METRICS), *[Metric.RESOLVED] * (len(plan.contrasts) - len(METRICS))]
-    changed = tuple(
-        one.model_copy(update={"metric": metric}) for one, metric in zip(plan.contrasts, metrics, strict=True)
-    )
+    first, *others = plan.contrasts
+    changed = (*(first.model_copy(update={"metric": Metric(metric)}) for metric in METRICS), *others)
     folder = measured_otherwise(
         tmp_path / "run", plan.model_copy(update={"seeds": (0, 1), "contrasts": changed})
     )

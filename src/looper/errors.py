@@ -2,6 +2,8 @@
 
 import errno
 import re
+import shlex
+import sys
 from enum import IntEnum
 
 
@@ -41,12 +43,18 @@ class LooperError(Exception):
 
 
 class Cancelled(LooperError):
-    """The run is being stopped; what was recorded stays, and the same command goes on from there."""
+    """Somebody ended the command. Without a message of its own the door says what was kept and what goes on."""
 
     exit_code = ExitCode.INTERRUPTED
 
-    def __init__(self, message: str = "Interrupted. The same command goes on from here.") -> None:
+    def __init__(self, message: str = "") -> None:
         super().__init__(message)
+
+
+def interrupted() -> str:
+    """What somebody is told who ended this program: what was kept, and the command that goes on; never with --fresh, which would not."""
+    words = [word for word in sys.argv[1:] if word != "--fresh"]
+    return f"Interrupted. What was recorded is kept. Go on with: {shlex.join(['looper', *words])}"
 
 
 class BudgetSpent(LooperError):

@@ -147,6 +147,13 @@ def test_help_and_version_import_nothing_heavy() -> None:
     assert found.stdout.strip() == "[]", found.stdout
 
 
+def test_the_package_runs_as_a_module_where_its_script_is_not_on_the_path(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "looper", "--version"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (found.returncode, found.stderr) == (0, "") and found.stdout.startswith("looper ")
+
+
 def test_every_command_shows_an_example() -> None:
     from write_cli_reference import commands, reference
 

@@ -120,12 +120,53 @@ def test_u1_diff_takes_runs_as_every_other_command_does(
     assert neither.returncode == 2 and f"Arms of {newer.name}: base, other" in one_line(neither)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status", "--run", "mine"),
+        ("show", "--run", "mine"),
+        ("show", "base/0/a__b-2", "--run", "mine"),
+        ("diff", "base", "other", "--run", "mine"),
+        ("diff", "base/0/a__b-2", "other/0/a__b-2", "--run", "mine"),
+        ("diff", "mine", "{}"),
+        ("lineage", "why", "mine"),
+        ("runs", "list"),
+        ("runs", "show", "mine"),
+        ("runs", "du"),
+        ("cache", "du"),
+        ("adapter", "list"),
+        ("model", "list"),
+        ("bench", "list", "--suite", "micro"),
+        ("doctor",),
+        ("plan", "exp00", "--profile", "demo", "--limit", "4"),
+    ],
+    ids=" ".join,
+)
+def test_u12_what_is_read_is_had_as_one_json_object_on_one_line(
+    tmp_path: Path, state: Path, three: tuple[Path, Path, Path], command: tuple[str, ...]
+) -> None:
+    older, newer, _ = three
+    asked = [word.format(older.name) for word in command]
+    found = looper(*asked, "--json", cwd=tmp_path, LOOPER_HOME=str(state), LOOPER_SWE_DATA="")
+    assert found.returncode == 0, found.stderr
+    (line,) = found.stdout.splitlines()
+    told = json.loads(line)
+    assert isinstance(told, dict)
+    if "mine" in command:
+        assert newer.name in line
+    if command[:2] == ("diff", "base"):
+        assert {"key": "temperature", "first": 0.0, "second": 0.2} in told["configuration"]
+        assert told["resolved"]["gained"] == 0 and told["resolved"]["standing"] == "exploratory"
+    if command[0] == "plan":
+        assert told["cells"] > len(told["tasks"]) == 4 and told["seconds"] is None and told["pilot"] is True
+
+
 def test_u1_a_report_is_of_an_experiment_or_of_a_run_that_is_named_itself(
     tmp_path: Path, three: tuple[Path, Path, Path]
 ) -> None:
     older, newer, _ = three
     for named, meant in ((older.name, older), ("mine", newer)):
-        written = looper("report", named, cwd=tmp_path)
+        written = looper("report", named, "--results", "docs/results", cwd=tmp_path)
         assert written.returncode == 0, written.stderr
         assert f"mine micro: {meant.name}" in written.stdout
         assert f"`{meant.name}`" in (tmp_path / "docs" / "results" / "mine.md").read_text()
@@ -205,7 +246,21 @@ def test_u11_an_interruption_that_no_command_answers_is_one_line(tmp_path: Path)
     _, err = process.communicate(timeout=20)
     os.close(writer)
     assert process.returncode == 130 and len(err.splitlines()) == 1, err
-    assert err.startswith("looper: Interrupted.") and "the same command" in err
+    assert err == "looper: Interrupted. What was recorded is kept. Go on with: looper plan slow.toml\n"
+
+
+def test_u11_an_interruption_while_the_program_is_still_being_loaded_is_one_line(tmp_path: Path) -> None:
+    """Here its first import interrupts it, as Ctrl-C can."""
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    done = subprocess.run(
+        [sys.executable, "-m", "looper", "run", "exp00", "--fresh"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 130
+    assert done.stderr == "looper: Interrupted. What was recorded is kept. Go on with: looper run exp00\n"
 
 
 def answering(words: str, cwd: Path, answer: str | None = None) -> "subprocess.CompletedProcess[str]":

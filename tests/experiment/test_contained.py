@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from looper.cli.reading import show_cell
+from looper.cli.settings import settings
+from looper.cli.showing import show_cell
 from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
@@ -258,13 +259,13 @@ def test_c13_what_breaks_while_the_tests_are_run_is_not_the_patchs(
 
 
 def test_c13_faults_in_many_cells_stop_the_run_only_where_all_are_the_same(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: Run, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = [["<bash>touch odd</bash>", DONE]] * (INFRA_IN_A_ROW + 2)
     monkeypatch.setattr(GitWorkspace, "state", lambda self: {}[self.root.name])
     found = run.play(*many)
     assert all(verdict.outcome is Outcome.INFRA_ERROR and verdict.fault for verdict in found)
-    shown = "\n".join(show_cell(run.folder.parent, run.folder, found[0].cell, None))
+    shown = "\n".join(show_cell(replace(settings(), state=state), run.folder, found[0].cell))
     assert f"infra_error: {found[0].cause}" in shown and "Traceback" in shown
     monkeypatch.setattr(GitWorkspace, "state", lambda self: {}["nothing"])
     again = replace(run, folder=run.folder.with_name("again"))
@@ -343,7 +344,9 @@ def test_c13_an_odd_step_on_record_is_repeated_and_keeps_its_cell_from_nothing(
             path.unlink()
 
 
-def test_c5_a_rollout_without_a_step_is_shown_exported_and_learned_from_like_any_other(run: Run) -> None:
+def test_c5_a_rollout_without_a_step_is_shown_exported_and_learned_from_like_any_other(
+    run: Run, state: Path
+) -> None:
     class Full(ScriptedModel):
         """No prompt fits."""
 
@@ -363,7 +366,7 @@ def test_c5_a_rollout_without_a_step_is_shown_exported_and_learned_from_like_any
     assert "context_full" in list(csv_lines(view))[1]
     assert "context_full after 0 steps" in "\n".join(rollouts_diff(view, verdict.cell, verdict.cell))
     assert "context_full after 0 steps" in "\n".join(
-        show_cell(run.folder.parent, run.folder, verdict.cell, None)
+        show_cell(replace(settings(), state=state), run.folder, verdict.cell)
     )
 
 

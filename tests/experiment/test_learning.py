@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.experiment.test_run import Project
@@ -242,7 +243,7 @@ def test_every_learning_arm_has_its_consolidation_and_its_proofs(
     assert len(set(keys)) == len(keys), "nothing is learned twice"
     assert run.finished == run.planned
     assert "control zero must make base's patch in every cell: 4 of 4, does" in shown
-    assert "redrawn − base (control)" in shown
+    assert "redrawn − base (control, exploratory)" in shown
 
 
 def test_an_overseer_has_the_memory_and_the_agent_has_not(finished: tuple[Project, RunView, str]) -> None:
@@ -426,27 +427,46 @@ def test_memory_that_comes_with_an_opened_file_stands_in_its_step(
     assert all(end.prompt_hash == base[end.instance_id] for end in ends.values())
 
 
-def test_a_report_is_written_to_a_page_of_its_experiment_and_again_the_same(
+def test_a_report_is_written_into_the_folder_of_its_run_and_nowhere_else(
+    finished: tuple[Project, RunView, str],
+) -> None:
+    project, run, _ = finished
+    before = {path: path.read_bytes() for path in project.folder.rglob("*.md")}
+    for words in (("report",), ("report", "learn"), ("report", run.folder.name)):
+        done = project.looper(*words)
+        assert done.stdout == f"learn micro: {run.folder / 'report.html'} and report.md\n", done.stderr
+    text = (run.folder / "report.md").read_text()
+    assert "\n# learn: Learning\n\n" in text and "| lora | " in text
+    after = {path: path.read_bytes() for path in project.folder.rglob("*.md")}
+    assert after.keys() - before.keys() <= {run.folder / "report.md"}
+    assert all(after[path] == content for path, content in before.items() if path.parent != run.folder)
+    refused = project.looper("report", "exp77")
+    assert refused.returncode == 2 and 'There is no run "exp77"' in refused.stderr
+
+
+def test_a_report_is_written_to_a_page_of_its_experiment_where_a_folder_is_named_and_again_the_same(
     finished: tuple[Project, RunView, str],
 ) -> None:
     project, run, _ = finished
     page = project.folder / "docs" / "results" / "learn.md"
-    first = project.looper("report", "learn")
+    first = project.looper("report", "learn", "--results", "docs/results")
     assert first.returncode == 0 and first.stdout.splitlines() == [
         f"learn micro: {run.folder.name}, in docs/results/learn.md",
-        f"learn micro: {run.folder / 'report.html'}",
+        f"learn micro: {run.folder / 'report.html'} and report.md",
     ], first.stderr
     text = page.read_text()
     asked = " ".join(run.manifest.plan.hypothesis.split())
     assert text.startswith(f"# learn: Learning\n\n{asked}\n\n<!-- looper report learn micro -->\n")
     assert "| lora | " in text and "- control zero must make base's patch in every cell: 4 of 4, does" in text
     page.write_text(text.replace("| lora | ", "| lora | 99/4 ") + "\nMore of mine.\n")
-    assert project.looper("report").returncode == 0
+    assert project.looper("report", "--results", "docs/results").returncode == 0
     assert page.read_text() == text + "\nMore of mine.\n", (
         "what was written by hand inside is gone, outside it stays"
     )
-    refused = project.looper("report", "exp77")
-    assert refused.returncode == 2 and 'There is no run "exp77"' in refused.stderr
+    both = project.looper("report", "learn", "--results", "docs/results", "--file", "mine.md")
+    assert both.returncode == 2 and "leave one of them out" in both.stderr
+    nothing = project.looper("report", "--results", "docs/others")
+    assert nothing.returncode == 2 and "looper report exp00 --results docs/others" in nothing.stderr
 
 
 def test_a_report_into_a_file_that_a_person_names_leaves_the_rest_of_it_alone(
@@ -464,6 +484,30 @@ def test_a_report_into_a_file_that_a_person_names_leaves_the_rest_of_it_alone(
     )
     again = project.looper("report", "--file", "mine.md")
     assert again.returncode == 0 and file.read_text() == text
+
+
+def test_memory_adapters_and_questions_are_had_as_json(finished: tuple[Project, RunView, str]) -> None:
+    project, run, _ = finished
+
+    def told(*words: str) -> dict[str, Any]:
+        done = project.looper(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    memory = told("memory", "list")
+    use = next(one for one in memory["told"] if one["arm"] == "memory" and one["items"])
+    why = told("memory", "why", use["items"][0])
+    assert why["item"]["id"] == use["items"][0] and use["cell"] in [one["cell"] for one in why["told"]]
+    (arm,) = told("lineage", "why", "--arm", "lora")["arms"]
+    adapters = {found["adapter"] for found in arm["consolidations"]}
+    assert {*arm["adapters"]} == adapters and all(card["train_examples"] for card in arm["adapters"].values())
+    assert adapters <= {card["id"] for card in told("adapter", "list")["adapters"]}
+    cell = next(end.cell for end in run.trajectories if end.arm == "memory" and end.memory)
+    prompt = told("show", cell)["prompt"]
+    assert prompt["note"] == "" and "memory" in prompt["messages"][-1][1], (
+        "as the model was asked, memory and all"
+    )
 
 
 def test_adapters_are_listed_and_handed_on(finished: tuple[Project, RunView, str], tmp_path: Path) -> None:
@@ -490,8 +534,11 @@ def test_a_plan_is_foretold_from_the_run_that_is_there(
 ) -> None:
     known, run, _ = finished
     told = known.looper("plan", "learn").stdout
-    assert f"in {run.folder.name})" in told and re.search(r"time: about \d+ minutes .*median of 4", told)
-    assert re.search(r"tokens: about [\d.]+ million, at \d+ a cell", told)
+    assert f"in {run.folder.name}; training comes on top" in told
+    assert re.search(
+        r"time: about [\d.]+ (s|min) \([\d.]+ (s|min) to [\d.]+ (s|min|h), 95 %\) .*mean of 4 in", told
+    )
+    assert re.search(r"tokens: about [\d.]+ million \([\d.]+ to [\d.]+\), at \d+ a cell", told)
     gathering = 12 * 2 * 5  # Own, redrawn, of an older state, under an overseer, and before a second round.
     assert f"cells: 64 (4 tasks, 16 arms, 1 seed) and {gathering} to gather experience" in told
     unknown = project.looper("plan", "learn").stdout

@@ -19,6 +19,7 @@ from looper.records.learning import Experience, Source, Split, TrainingChange, T
 from looper.records.plan import ArmRole, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import TrainingSettings
+from looper.views.findings import unasked_lines
 
 FILE = Path(__file__).parents[2] / "experiments" / "exp00.toml"
 
@@ -691,3 +692,82 @@ def test_a_margin_says_its_unit(metric: str, written: str, said: str) -> None:
     with pytest.raises(BadInput) as caught:
         load(changed)
     assert said in str(caught.value) and f"exp00.toml:{line}:" in str(caught.value)
+
+
+TWO_ARMS = """[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "warm"
+role = "treatment"
+temperature = 0.9
+"""
+
+
+def contrast(arm: str, against: str, more: str = "", said: tuple[str, str, str] = ("a", "b", "c")) -> str:
+    words = "".join(
+        f'{key} = "{text}"\n' for key, text in zip(("shown", "refuted", "open"), said, strict=True)
+    )
+    return f'[[contrasts]]\narm = "{arm}"\nagainst = "{against}"\n{more}{words}'
+
+
+def planned(contrasts: str, profile: str = "", head: str = "") -> Plan:
+    text = head + small(f'like = "micro"\n{profile}', arms=TWO_ARMS + contrasts)
+    return plan_from_text("t", text, "t.toml", "mine", shared=SHARED)
+
+
+NOT_LESS, NOT_MORE, SAME = (f'expect = "{each}"\n' for each in ("not_less", "not_more", "same"))
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "more", "said"),
+    [
+        (contrast("warm", "base"), {"profile": "seeds = [0, 1, 0]"}, "seeds: the seed 0 is there twice"),
+        (contrast("warm", "base") * 2, {}, "contrasts.1.arm: warm − base asks what warm − base asks already"),
+        (contrast("warm", "base") + contrast("base", "warm"), {}, "base − warm asks what warm − base asks"),
+        (
+            contrast("warm", "base", NOT_MORE) + contrast("base", "warm", NOT_LESS),
+            {},
+            "base − warm asks what warm − base asks already",
+        ),
+        (contrast("warm", "base", said=("a", "a", "c")), {}, "contrasts.0.shown: warm − base says the same"),
+        (contrast("warm", "base", said=("a", "b", " ")), {}, "contrasts.0.open: warm − base has no words"),
+        (
+            contrast("warm", "base") + contrast("warm", "base", f'{SAME}margin = "40 points"\n'),
+            {},
+            "contrasts.1.margin: warm − base would call arms alike that differ by 40 points, and the smallest difference that "
+            "this plan expects of one is 10 points",
+        ),
+        (
+            contrast("warm", "base", f'{SAME}margin = "99 points"\n'),
+            {},
+            "and the widest that is taken for nothing is 20 points",
+        ),
+        (
+            contrast("warm", "base"),
+            {"head": 'measured_only = ["power"]\n'},
+            "measured_only: a plan that is too small stays a pilot",
+        ),
+    ],
+)
+def test_a_plan_that_could_say_what_nothing_carries_is_refused_where_that_stands(
+    contrasts: str, more: dict[str, str], said: str
+) -> None:
+    """Copies that count as data, questions that are counted twice, words that tell nothing apart, margins that hold whatever comes."""
+    with pytest.raises(BadInput) as caught:
+        planned(contrasts, **more)
+    assert said in str(caught.value) and re.match(r"t\.toml:\d+:\d+: ", str(caught.value))
+
+
+def test_not_more_and_not_less_of_the_same_arms_are_two_questions() -> None:
+    plan = planned(contrast("warm", "base", NOT_MORE) + contrast("warm", "base", NOT_LESS))
+    assert len(plan.contrasts) == 2
+
+
+def test_what_a_profile_has_not_the_arms_for_is_named_with_what_is_primary_then() -> None:
+    plan = load(profile="swe")
+    assert plan.unasked[:2] == ("lora − base", "memory − base")
+    (said,) = unasked_lines(plan)
+    assert said.startswith("registered, and not asked by this profile, which has not the arms: lora − base, ")
+    assert said.endswith(f"primary here is {plan.contrasts[0].name}")
+    assert load().unasked and "positive − base" in load().unasked[0]

@@ -17,8 +17,10 @@ from tests.fakes.ollama_server import FakeOllama
 from tests.fakes.scripted_http import ScriptedServer
 from tests.fakes.written_run import write_run
 
-from looper.cli.reading import show_cell, status_lines
+from looper.cli.reading import status_lines
 from looper.cli.running import run_folder
+from looper.cli.settings import settings
+from looper.cli.showing import show_cell
 from looper.edges.models.scripted import ScriptedModel
 from looper.errors import BadInput, JournalError
 from looper.experiment.ledger import Ledger
@@ -143,6 +145,14 @@ def test_a_run_prints_its_table_and_runs_nothing_twice(project: Project) -> None
     assert len(project.verdicts()) == 12 and len(list(read_stream(project.run, "steps", Step))) == steps
 
 
+def test_u13_no_line_is_broken_where_no_terminal_is(project: Project) -> None:
+    title = "Long title " * 40
+    (project.folder / "experiments" / "test.toml").write_text(PLAN.replace("Test", title.strip()))
+    ran = project.looper("run", "test", "--arm", "noop", "--limit", "1")
+    assert f"test micro: {title.strip()}, 1 tasks, sandbox " in ran.stdout, ran.stderr
+    assert project.looper("status", "--run", "nowhere" * 40).stderr.count("\n") == 1
+
+
 def test_an_arm_that_does_not_run_needs_no_server_and_the_run_goes_on_with_one_and_without(
     project: Project,
 ) -> None:
@@ -171,6 +181,29 @@ def test_the_records_hold_what_an_audit_needs(project: Project) -> None:
     assert "note.txt" in end.patch and end.prompt_tokens is None
     steps = list(read_stream(project.run, "steps", Step))
     assert [step.index for step in steps] == [1, 2, 3, 4, 5] and steps[0].reply.text.startswith("<bash>ls")
+
+
+def test_a_cell_is_read_from_what_was_asked_to_what_the_failing_test_printed(project: Project) -> None:
+    (project.folder / "script.txt").write_text(SCRIPT.replace("cat note.txt", "cat note.txt; false"))
+    assert project.looper("run", "test", "--arm", "base", "--limit", "1").returncode == 0
+    task = read_run(project.run).tasks[0]
+    shown = project.looper("show", f"base/0/{task}").stdout
+    system, asked, first = shown.split("\n── ")[:3]
+    assert system.startswith("── prompt: system ──\nYou are a programmer") and "lines: --whole" not in asked
+    assert asked.startswith("prompt: user ──\n") and "issue" in asked and first.startswith("step 1 ──")
+    assert "── exit code 1 ──" in shown, "a command that failed is not marked ok"
+    (verdict,) = project.verdicts()
+    (failing,) = [name for name, found in verdict.fail_to_pass.items() if not found.passes]
+    assert verdict.output.startswith(f"{failing}\n") and "\n    assert " in verdict.output
+    assert f"── output of the failing tests ──\n{verdict.output}" in shown
+    only = project.looper("show", task, "--arm", "base", "--failed").stdout
+    assert "── exit code 1 ──" in only and "── step 1 ──" not in only
+    listed = project.looper("show", "--failed").stdout
+    assert listed == f"base/0/{task}  unresolved: {verdict.cause}\n"
+    found = json.loads(project.looper("show", task, "--arm", "base", "--json").stdout)
+    assert [step["index"] for step in found["steps"]] == [1, 2, 3, 4, 5]
+    assert found["prompt"]["messages"][1][0] == "user" and not found["prompt"]["note"]
+    assert found["verdict"]["output"] == verdict.output and found["end"]["stop_reason"] == "done"
 
 
 @pytest.mark.slow
@@ -205,7 +238,8 @@ def test_p01_p03_a_signal_ends_the_run_in_order_and_it_goes_on(
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and time.monotonic() - begun < 15
-    assert f"Interrupted. Go on with: looper run test --profile micro --run {project.run.name}" in err
+    kept = "Interrupted. Finished cells and every recorded step are kept."
+    assert f"{kept} Go on with: looper run test --profile micro --run {project.run.name}" in err
     assert "Traceback" not in err and 0 < len(project.verdicts()) < 12
     assert project.looper("run", "test").returncode == 0 and len(project.verdicts()) == 12
 
@@ -223,7 +257,7 @@ def test_p02_a_second_signal_ends_it_at_once(project: Project) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 130 and time.monotonic() - begun < 5
-    assert "Interrupted. Go on with: looper run test" in err
+    assert "are kept. Go on with: looper run test" in err
 
 
 def test_c14_the_second_signal_is_answered_whenever_it_comes(project: Project) -> None:
@@ -236,7 +270,7 @@ def test_c14_the_second_signal_is_answered_whenever_it_comes(project: Project) -
         time.sleep(pause)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
-        assert process.returncode == 130 and "Interrupted. Go on with: looper run test" in err
+        assert process.returncode == 130 and "are kept. Go on with: looper run test" in err
         shutil.rmtree(project.folder / "runs")
 
 
@@ -273,12 +307,15 @@ def test_j3_a_run_that_is_named_must_be_there_and_is_no_fresh_one(project: Proje
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_u11_an_interruption_in_preparation_says_so(project: Project, number: signal.Signals) -> None:
     with ScriptedServer(["hang"]) as server:
-        process = project.start("run", "test", "--model", f"openai:m@{server.url}", "--arm", "base")
+        asked = ("run", "test", "--profile", "micro", "--model", f"openai:m@{server.url}", "--arm", "base")
+        process = project.start(*asked, "--fresh")
         while not server.requests and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(number)
         _, err = process.communicate(timeout=10)
-    assert process.returncode == 130 and "Interrupted in preparation" in err and "Traceback" not in err
+    assert process.returncode == 130 and "Traceback" not in err
+    assert "Interrupted in preparation, before anything was recorded." in err
+    assert err.strip().endswith(f"Begin again with: {shlex.join(('looper', *asked))}")
 
 
 def test_p05_a_second_run_on_the_same_folder_is_refused_and_names_the_first(project: Project) -> None:
@@ -404,7 +441,7 @@ def test_a_line_that_python_itself_fails_at_is_damage_to_every_command(tmp_path:
             stream.write(b"[" * 200_000 + b'"record":{}}\n')
             stream.write(b'{"seq":Infinity,"schema":1,"crc":"a3830348","record":{}}\n')
             stream.write(b'{"seq":9,"schema":1,"crc":"%08x","record":%s}\n' % (zlib.crc32(body), body))
-    assert len(list(show_cell(tmp_path, run, "base/0/a__b-1", None))) == 6
+    assert len(list(show_cell(settings(), run, "base/0/a__b-1"))) == 7
     (status,) = json.loads(next(status_lines(tmp_path, None, as_json=True)))["runs"]
     assert (status["finished"], status["planned"], status["damaged_records"]) == (4, 4, 12)
     ledger = Ledger(run, manifest)

@@ -52,5 +52,5 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (project.folder / "experiments" / "audited.toml").write_text(PLAN)
     ran = project.looper("run", "audited", "--workers", "2")
     assert ran.returncode == 0, ran.stderr
-    assert project.looper("report", "audited").returncode == 0
+    assert project.looper("report", "audited", "--results", "docs/results").returncode == 0
     return project

@@ -269,7 +269,7 @@ def test_a_run_that_cannot_be_read_is_named_and_hides_no_other(finished: Project
         command = [sys.executable, "-m", "looper.cli.main", *words]
         return subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True)
 
-    nothing = looper("report")
+    nothing = looper("report", "--results", "docs/results")
     assert nothing.returncode == 2 and "docs/results has no block of a run yet" in nothing.stderr
     for words in (("report", "audited"), ("status",)):
         done = looper(*words)
@@ -345,10 +345,16 @@ def test_a_page_that_was_edited_by_hand_is_named(copy: Copy) -> None:
     assert "report.html is not what the records say" in copy.verify()
 
 
+def test_the_text_in_a_run_s_folder_is_looked_at_like_its_page(copy: Copy) -> None:
+    text = copy.run / "report.md"
+    text.write_text(text.read_text().replace("| lora | ", "| lora | 9", 1))
+    assert "report.md is not what the records say" in copy.verify()
+
+
 def test_what_could_not_be_looked_at_is_counted_and_is_a_failure_where_that_is_asked(copy: Copy) -> None:
     """Adapters that are gone, a block that was taken out, a page of an earlier version."""
     shutil.rmtree(Path(copy.project.environment["LOOPER_HOME"]) / "adapters")
-    shutil.rmtree(copy.project.folder / "docs")
+    (copy.project.folder / "docs" / "results" / "audited.md").unlink()
     page = copy.run / "report.html"
     page.write_text(page.read_text().replace('name="generator"', 'name="author"'))
     found = copy.project.looper("report", "--verify", "--strict")

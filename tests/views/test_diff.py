@@ -4,20 +4,73 @@ import re
 import shutil
 from pathlib import Path
 
+from tests.cli.test_commands import looper
 from tests.experiment.test_run import Project
+from tests.fakes.written_run import write_run
 
+from looper.journal import Stream, read_stream
+from looper.records.trajectory import Step
+from looper.views.diff import differences_of
 from looper.views.index import steps_of
 from looper.views.runs import read_run
 
 
 def test_two_arms_differ_in_what_was_declared_and_in_the_tasks_that_flipped(finished: Project) -> None:
     said = finished.looper("diff", "lora", "base").stdout
-    assert 'learning: {"treatment": "adapter"' in said and "temperature" not in said
+    assert '  learning.treatment: "adapter" | null\n' in said and "temperature" not in said
     run = read_run(finished.run)
     ours, theirs = run.outcomes("lora"), run.outcomes("base")
     gained = sum(ours[where] and not theirs[where] for where in ours)
-    assert f"{gained} gained" in said
+    assert f"{gained} gained" in said and "first − second (registered): " in said
     assert len(re.findall(r"\d/\w+-\d+", said)) == sum(ours[where] != theirs[where] for where in ours)
+
+
+def test_every_difference_is_a_line_by_its_keys_and_nothing_of_it_is_cut() -> None:
+    """Not `null | {"rank": null, …`, cut where the only difference stands."""
+    long = "a" * 100
+    before = {
+        "learning": None,
+        "arms": [{"name": "base", "note": f"{long}1"}, {"name": "lora", "rank": 8}],
+        "text": "one\ntwo\nthree\n",
+        "seeds": [0],
+        "guards": {},
+    }
+    now = {
+        "learning": {"rank": None, "blind": False, "treatment": "adapter"},
+        "arms": [{"name": "lora", "rank": 8}, {"name": "base", "note": f"{long}2"}],
+        "text": "one\n2\nthree\n",
+        "seeds": [0, 1],
+        "guards": {"loop": {"most": 3}},
+    }
+    assert list(differences_of(before, now)) == [
+        f'arms[base].note: "{long}1" | "{long}2"',
+        "guards.loop.most: null | 3",
+        'learning.treatment: null | "adapter"',
+        "seeds: [0] | [0, 1]",
+        "text: another text",
+        "  @@ -2 +2 @@",
+        "  -two",
+        "  +2",
+    ]
+
+
+def test_rollouts_that_part_late_in_a_long_line_or_result_show_where(tmp_path: Path) -> None:
+    """What is alike before it is counted, and no line ends before the difference."""
+    runs, seen = tmp_path / "runs", "".join(f"line {number}\n" for number in range(9))
+    run = write_run(runs, tasks=("a__b-1",), seen=seen)
+    path = run / "steps.jsonl"
+    steps = list(read_stream(run, "steps", Step))
+    path.unlink()
+    stream = Stream(run, "steps", Step)
+    for step in steps:
+        text = f"{step.observation.text}{'x' * 80} {step.cell}"
+        stream.append(
+            step.model_copy(update={"observation": step.observation.model_copy(update={"text": text})})
+        )
+    stream.close()
+    said = looper("diff", "base/0/a__b-1", "other/0/a__b-1", cwd=tmp_path).stdout
+    assert "→ … 9 lines alike" in said
+    assert any("base/0/a__b-1" in line and "other/0/a__b-1" in line for line in said.splitlines()[1:])
 
 
 def test_two_rollouts_are_aligned_from_the_step_in_which_they_part(finished: Project) -> None:
@@ -43,7 +96,8 @@ def test_two_rollouts_are_aligned_from_the_step_in_which_they_part(finished: Pro
 def test_two_runs_differ_in_what_they_are_made_of(finished: Project, tmp_path: Path) -> None:
     other = shutil.copytree(finished.run, tmp_path / finished.run.name)
     said = finished.looper("diff", str(finished.run), str(other)).stdout
-    assert "base, first − second: +0.0 points" in said and "lora, first − second: +0.0 points" in said
+    assert "base, first − second (exploratory): +0.0 points" in said
+    assert "lora, first − second (exploratory): +0.0 points" in said
 
 
 def test_what_cannot_be_compared_is_one_line(finished: Project) -> None:

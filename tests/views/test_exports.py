@@ -22,10 +22,19 @@ def test_every_cell_is_a_row_and_what_was_not_measured_is_empty(finished: Projec
     )
     assert len(rows) == 3 * 2 * 3, "arms, seeds, tasks"
     ends = {end.cell: end for end in run.trajectories}
+    verdicts = {verdict.cell: verdict for verdict in run.verdicts}
+    assert {verdict.outcome.value for verdict in verdicts.values()} == {"resolved", "unresolved"}
     for row in rows:
         cell = f"{row['arm']}/{row['seed']}/{row['task']}"
-        assert int(row["steps"]) == ends[cell].steps and row["outcome"] in ("resolved", "unresolved")
-        assert int(row["prompt_tokens"]) == ends[cell].prompt_tokens
+        end, verdict = ends[cell], verdicts[cell]
+        assert (row["outcome"], row["cause"], row["applied"]) == (
+            verdict.outcome.value,
+            verdict.cause,
+            verdict.applied or "",
+        )
+        assert (int(row["steps"]), row["stop_reason"]) == (end.steps, end.stop_reason.value)
+        assert int(row["prompt_tokens"]) == end.prompt_tokens
+        assert row["patch_hash"] == end.patch_hash
 
 
 def test_training_data_marks_what_the_loss_counts(finished: Project) -> None:
@@ -63,8 +72,10 @@ def test_rollouts_in_the_common_format_say_every_action_and_result(finished: Pro
     assert made.returncode == 0 and not made.stdout
     rollouts = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(rollouts) == 2 * 3
+    outcomes = {verdict.cell: verdict.outcome.value for verdict in read_run(finished.run).verdicts}
     for rollout in rollouts:
         cell = rollout["session_id"].partition("#")[0]
+        assert rollout["extra"]["outcome"] == outcomes[cell]
         steps = steps_of(finished.run, cell)
         agent = [step for step in rollout["steps"] if step["source"] == "agent"]
         assert [step["step_id"] for step in rollout["steps"]] == list(range(1, len(steps) + 2))

@@ -1,23 +1,25 @@
 """What a run says: what it is about, what decides it, and nothing where it could not have seen it."""
 
+import os
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from scripts.bench_report import IDENTITY, verdict
-from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE
+from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE, write_run
 
 from looper.experiment.plans import plan_from_text
 from looper.metrics.design import Design, Scope, power_of, scope_of, smallest_visible, unit_of
 from looper.metrics.paired import Unit
 from looper.metrics.registered import Decision
 from looper.records.plan import Contrast, Expect, Gate, Override, Plan, RunManifest
-from looper.views.findings import pilot_lines, registered_lines, scope_line
-from looper.views.forecast import power_lines
+from looper.views.findings import planned_lines, registered_lines, scope_line
+from looper.views.forecast import EqualArms, discordance, measured, power_lines, time_lines
 from looper.views.index import StepIndex
-from looper.views.runs import RunView
+from looper.views.runs import RunView, read_run
 
 DIFFERENCE = """
 [[contrasts]]
@@ -134,18 +136,71 @@ def test_d7_a_run_that_could_not_have_seen_its_own_effect_decides_nothing() -> N
 
 def test_d7_a_plan_of_margins_alone_can_be_a_pilot_too() -> None:
     small = run_of(MARGIN, 2, 6, steady)
-    assert small.pilot and pilot_lines(small)[0].startswith("a PILOT")
-    assert "where it is 0" in pilot_lines(small)[0]
+    assert small.pilot and planned_lines(small)[0].startswith("a PILOT")
+    assert "where it is 0" in planned_lines(small)[0]
     assert not run_of(MARGIN, 24, 12, steady).pilot
 
 
-def test_who_calls_a_small_run_confirmatory_says_why_and_has_its_decision() -> None:
-    reason = Override(gate=Gate.POWER, reason="all that there are")
-    run = run_of(DIFFERENCE, 2, 6, steady, (reason,))
-    assert not run.pilot and pilot_lines(run)[0].startswith(
-        "underpowered, and called confirmatory for a reason (all"
-    )
-    assert run.registered[0].finding in (Decision.SHOWN, Decision.OPEN)
+def test_no_reason_makes_a_pilot_decide() -> None:
+    """Not even one that an earlier version took, and kept in its record."""
+    run = run_of(DIFFERENCE, 2, 6, steady, (Override(gate=Gate.POWER, reason="all that there are"),))
+    assert run.pilot and run.registered[0].finding is Decision.PILOT
+
+
+def test_a_contrast_that_the_plan_could_not_see_is_estimated_however_easy_the_primary_one_is() -> None:
+    easy = DIFFERENCE.replace("30 points", "95 points")
+    hard = MARGIN.replace('expect = "same"', 'expected = "12 points"')
+    run = run_of(easy + hard + MARGIN, 5, 8, lambda arm, repo, rng: arm != "base")
+    assert not run.pilot
+    assert [found.finding for found in run.registered] == [Decision.SHOWN, Decision.PILOT, Decision.REFUTED]
+    said = registered_lines(run)
+    assert "too small for the difference expected, so estimated and not decided: again − base" in said
+    assert "power, worked out before the data: memory − base is shown with a chance of 100 %" in said[0]
+
+
+def test_a_decision_says_its_margin_and_whether_it_is_about_more_than_was_run() -> None:
+    of_these = registered_lines(run_of(MARGIN, 5, 60, steady))[-1]
+    assert ", margin 10.0 points, p = " in of_these and ", shown on these repositories: " in of_these
+    assert ", shown: " in registered_lines(run_of(MARGIN, 24, 12, steady))[-1]
+
+
+def test_repositories_that_a_person_named_stand_for_no_others() -> None:
+    """However many: which of them were named may have been decided by what came of them."""
+    plan = plan_with(TWO_ALIKE + AND_MEMORY + DIFFERENCE)
+    tasks = [f"r{repo}-{number}" for repo in range(24) for number in range(6)]
+    named = plan.selection.model_copy(update={"repos": tuple(f"r{repo}" for repo in range(24))})
+    assert scope_of(plan, tasks) is Scope.REPOSITORIES
+    assert scope_of(plan.model_copy(update={"selection": named}), tasks) is Scope.THESE
+
+
+@pytest.mark.parametrize(
+    ("expect", "level", "finding"),
+    [
+        ("same", 0, Decision.NOT_EXERCISED),
+        ("same", 1, Decision.NOT_EXERCISED),
+        ("not_more", 0, Decision.NOT_EXERCISED),
+        ("not_less", 0, Decision.NOT_EXERCISED),
+        ("not_less", 1, Decision.SHOWN),
+    ],
+)
+def test_where_nothing_could_move_nothing_is_alike(expect: str, level: int, finding: Decision) -> None:
+    """Tasks that nobody resolves, or everybody; but who resolves everything has lost nothing."""
+    run = run_of(MARGIN.replace('"same"', f'"{expect}"'), 60, 20, lambda arm, repo, rng: bool(level))
+    assert [found.finding for found in run.registered] == [finding]
+
+
+def test_a_control_that_fails_takes_every_decision_back() -> None:
+    run = run_of(DIFFERENCE + MARGIN, 24, 12, helped)
+    gold = run.manifest.plan.arms[0].model.model_copy(update={"backend": "gold"})
+    arms = list(run.manifest.plan.arms)
+    at = next(number for number, arm in enumerate(arms) if arm.name == "again")
+    arms[at] = arms[at].model_copy(update={"model": gold})
+    plan = run.manifest.plan.model_copy(update={"arms": tuple(arms)})
+    broken = replace(run, manifest=run.manifest.model_copy(update={"plan": plan}))
+    assert broken.failed_controls.keys() == {"again"} and run.failed_controls == {}
+    assert {found.finding for found in broken.registered} == {Decision.UNTRUSTED}
+    assert run.registered[0].finding is Decision.SHOWN
+    assert "A control did not come out as it must" in registered_lines(broken)[-2]
 
 
 def test_d9_no_interval_of_repositories_is_printed_where_they_are_few() -> None:
@@ -177,11 +232,32 @@ def test_a_plan_says_before_anything_runs_whether_it_is_a_pilot(
 ) -> None:
     plan = plan_with(TWO_ALIKE + AND_MEMORY + DIFFERENCE)
     tasks = [f"r{repo}-{number}" for repo in range(repositories) for number in range(each)]
-    lines = "\n".join(power_lines(plan, tasks, ("earlier", 0.2)))
+    lines = "\n".join(power_lines(plan, tasks, EqualArms("earlier", 50, 0.2, 0.11, 0.33)))
     assert "memory − base is shown with a chance of" in lines and "+30.0 points" in lines
     assert ("a PILOT, which decides nothing" in lines) is pilot
-    assert "the plan takes 30 %" in lines, "what was measured is told, and decides nothing"
+    assert "differed in 20 % of 50 cells (11 to 33, 95 %) in earlier; the plan takes 30 %" in lines, (
+        "what was measured is told, and decides nothing"
+    )
     assert power_lines(plan, tasks, None).__next__() == lines.split("\n")[1]
+
+
+def test_time_is_foretold_from_the_largest_run_that_fits_with_how_sure_that_is(tmp_path: Path) -> None:
+    """Not from a newer one of two cells; and from too few cells not at all."""
+    many = write_run(tmp_path, tasks=tuple(f"a__b-{at}" for at in range(9)), experiment="large")
+    plan = read_run(many).manifest.plan
+    newer = write_run(tmp_path, experiment="small")
+    for path in newer.glob("*.jsonl"):
+        os.utime(path, (2**31, 2**31))
+    found = measured(tmp_path, plan)
+    assert found is not None and (found.run, found.cells) == (many.name, 9)
+    (time, tokens) = time_lines(plan, 100, 4, found)
+    assert time.startswith("time: about 50 s (50 s to 50 s, 95 %)") and "training" not in time
+    assert "mean of 9 in large" in time and "at 300 a cell" in tokens
+    shutil.rmtree(many)
+    assert measured(tmp_path, plan) is None, "two cells"
+    (unknown,) = time_lines(plan, 100, 4, None)
+    assert "no run here has 3 cells with this model, suite and limits" in unknown and "--limit 4" in unknown
+    assert discordance(tmp_path, plan) is None, "no arm of these repeats base"
 
 
 def test_what_was_learned_once_for_all_repositories_is_about_that_learning_alone() -> None:
@@ -236,3 +312,17 @@ def test_a_few_missing_verdicts_decide_nothing_where_they_could_have_turned_it()
         part = replace(run, verdicts=tuple(v for v in run.verdicts if v.cell not in lost))
         assert len(lost) == 8 and part.paired("memory", "base").p_value < 0.05
         assert part.registered[0].finding is expected
+
+
+def test_missing_verdicts_can_turn_a_line_through_several_arms_as_well() -> None:
+    along = DIFFERENCE.replace('against = "base"', 'against = "base"\nthrough = ["again"]')
+    chances = {"base": 0.2, "again": 0.2, "memory": 0.17}
+    run = run_of(along, 24, 8, lambda arm, repo, rng: rng.random() < chances[arm])
+    memory = run.outcomes("memory")
+    against = [where for where, done in sorted(run.outcomes("base").items()) if done and not memory[where]]
+    lost = {f"memory/{where}" for where in against[:9]}
+    part = replace(run, verdicts=tuple(v for v in run.verdicts if v.cell not in lost))
+    assert run.registered[0].finding is Decision.OPEN
+    rest = part.registered[0]
+    assert rest.difference is not None and rest.difference.p_value < 0.05, "the rest alone would show it"
+    assert rest.finding is Decision.INDECISIVE

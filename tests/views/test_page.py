@@ -1,18 +1,22 @@
 """The page of a run: everything in one file, every figure from the records, nothing fetched, nothing run."""
 
 import html
+import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tests.experiment.test_run import Project
 
 from looper.metrics.registered import Decision
 from looper.records.verdict import Outcome
+from looper.views.markdown import run_block
 from looper.views.plots import Interval, curves, forest, inline, save
 from looper.views.runs import RunView, read_run
+from looper.views.tables import run_table
 from looper.views.web.page import page
 
 
@@ -80,6 +84,32 @@ def test_figures_are_those_of_the_records(run: RunView, text: str) -> None:
     for mark, said in marks:
         resolved, of = map(int, re.findall(r"(\d+) of (\d+)", said)[0])
         assert mark == ("y" if resolved == of else "p" if resolved else "n") and of == 2
+
+
+def test_every_registered_contrast_is_drawn_between_any_two_arms_and_what_is_not_says_that_it_is_exploratory(
+    run: RunView,
+) -> None:
+    """Also one between two treatments, and one in another unit; in the page, the terminal and the text."""
+    plan = run.manifest.plan
+    between = plan.contrasts[0].model_copy(update={"arm": "in_batches", "against": "lora"})
+    contrasts = (between, plan.contrasts[1])
+    other = replace(
+        run,
+        manifest=run.manifest.model_copy(update={"plan": plan.model_copy(update={"contrasts": contrasts})}),
+    )
+    shown = page(other)
+    said = dict(re.findall(r'<figcaption id="(forest\w*)-alt">([^<]*)</figcaption>', shown))
+    assert re.search(r"; lora − base [-+]", said["forest"]) and "in_batches − lora" in said["forest"]
+    assert "in_batches − base, action log likelihood" in said["forest_nats"]
+    assert "in_batches − lora (registered): " in shown and "lora − base (exploratory): " in shown
+    text = io.StringIO()
+    Console(file=text, width=1000).print(run_table(other))
+    for written in (shown, text.getvalue(), run_block(other)):
+        assert "lora − base (treatment, exploratory): " in written
+        assert "in_batches − base (treatment, exploratory): " in written, (
+            "by its likelihood alone it was registered"
+        )
+    assert "lora − base (treatment, registered): " in page(run)
 
 
 def test_what_a_model_or_a_person_wrote_is_text(run: RunView) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from tests.fakes.written_run import write_run
 
-from looper.cli.reporting import history_files, report, summarise, verify
+from looper.cli.reporting import history_files, share, summarise, verify
 from looper.cli.settings import Settings, settings
 from looper.errors import BadInput, NotAsRecorded
 from looper.views.history import read_history
 from looper.views.markdown import with_history
-from looper.views.results import RESULTS, not_checked, with_run, written_blocks
+from looper.views.results import RESULTS, Pages, not_checked, with_run
 from looper.views.runs import read_run
 from looper.views.summary import read_results, summary_lines
 
@@ -29,6 +29,7 @@ Registered before the data:
 Every arm against base; what is not registered is exploratory:
 
 - again − base (A/A, expected 0): +1.0 points, 95 % interval -2.0 to +4.0, {cells} pairs, {half} gained, {half} lost, exact McNemar p = 1 (mid-p 1); by task p = 1; by repository -1.0 to +2.0, {repositories} of them
+- fresh − base (A/A, expected 0, exploratory): +0.2 points, 95 % -1.0 to +1.4, p = 1 unadjusted by task (9), {cells} pairs, 1 gained, 1 lost
 - placebo − base (control, no gain expected): +0.5 points, 95 % interval -2.5 to +3.5, {cells} pairs, 1 gained, 1 lost
 
 Controls and provenance:
@@ -59,7 +60,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def table() -> list[str]:
-    return summary_lines(read_results(written_blocks(None)))
+    return summary_lines(read_results(Pages().blocks()))
 
 
 def row() -> list[str]:
@@ -140,6 +141,7 @@ def test_controls_that_runs_share_stand_there_once() -> None:
     controls = [line for line in table() if line.startswith("| `")]
     assert controls == [
         "| `again` | +1.0 points, 95 % -2.0 to +4.0, 400 pairs | exp50 to exp51, exp53 |",
+        "| `fresh` | +0.2 points, 95 % -1.0 to +1.4, 400 pairs | exp50 to exp51, exp53 |",
         "| `placebo` | +0.5 points, 95 % -2.5 to +3.5, 400 pairs | exp50 to exp51, exp53 |",
         "| `zero` | must make base's patch in every cell: 4 of 4, does | exp50 to exp51, exp53 |",
     ]
@@ -148,7 +150,7 @@ def test_controls_that_runs_share_stand_there_once() -> None:
 def test_a_block_whose_run_is_not_here_is_named() -> None:
     a_page("exp50")
     a_page("exp51")
-    assert not_checked(written_blocks(None), {"exp51-micro-0123"}) == [
+    assert not_checked(Pages().blocks(), {"exp51-micro-0123"}) == [
         "docs/results/exp50.md: the block of exp50 micro: its run is not here"
     ]
 
@@ -163,16 +165,16 @@ def mine(here: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 def test_without_any_run_the_blocks_are_still_named(mine: Settings) -> None:
     with pytest.raises(BadInput, match="There is no run below"):
-        list(verify(mine, [], None))
+        list(verify(mine, [], Pages()))
     a_page()
-    assert list(verify(mine, [], None)) == [
+    assert list(verify(mine, [], Pages())) == [
         "not checked, docs/results/exp50.md: the block of exp50 micro: its run is not here",
         "0 runs, 0 findings, 1 not checked",
     ]
     with pytest.raises(NotAsRecorded, match="1 things could not be checked"):
-        list(verify(mine, [], None, strict=True))
+        list(verify(mine, [], Pages(), strict=True))
     with pytest.raises(BadInput, match='There is no run "exp51"'):
-        list(verify(mine, ["exp51"], None))
+        list(verify(mine, ["exp51"], Pages()))
 
 
 def test_the_table_is_written_between_its_marks_and_nothing_else_changes(here: Path) -> None:
@@ -181,24 +183,24 @@ def test_the_table_is_written_between_its_marks_and_nothing_else_changes(here: P
         "# Mine\n\n<!-- looper report --summary -->\n<!-- end of looper report --summary -->\n\nWords.\n"
     )
     with pytest.raises(BadInput, match="There is nothing in docs/results yet"):
-        list(summarise(None))
+        list(summarise(None, Pages()))
     a_page()
-    assert list(summarise(None)) == ["LEARNINGS.md: rows in the table: 1"]
+    assert list(summarise(None, Pages())) == ["LEARNINGS.md: rows in the table: 1"]
     head, _, rest = learned.read_text().partition("<!-- looper report --summary -->\n")
     assert head == "# Mine\n\n" and rest.endswith("\n\nWords.\n") and rest.startswith("| experiment | ")
     learned.write_text("# No marks\n")
     with pytest.raises(BadInput, match="has no marks to write between"):
-        list(summarise(None))
+        list(summarise(None, Pages()))
 
 
 def test_earlier_experiments_have_a_page_whose_figures_nobody_changes_unseen(mine: Settings) -> None:
-    list(report(mine.runs, ["history"], None))
+    list(share(mine.runs, ["history"], Pages()))
     (name, path), *_ = history_files().items()
     page = RESULTS / "history.md"
     assert page.read_text() == with_history("", name, read_history(path))
-    assert list(verify(mine, [], None)) == ["0 runs, 0 findings, 0 not checked"]
+    assert list(verify(mine, [], Pages())) == ["0 runs, 0 findings, 0 not checked"]
     page.write_text(page.read_text().replace("| 2/25 |", "| 5/25 |"))
-    said = verify(mine, [], None)
+    said = verify(mine, [], Pages())
     assert next(said) == f"docs/results/history.md: the block of history {name} is not what {path.name} says"
     with pytest.raises(NotAsRecorded, match="1 findings"):
         list(said)
@@ -213,6 +215,6 @@ def test_other_repositories_have_a_block_of_their_own_beside_those_of_the_plan(h
     RESULTS.mkdir(parents=True)
     page = RESULTS / "exp50.md"
     page.write_text(with_run(with_run("", run), other))
-    assert list(written_blocks(None)) == [f"exp50 {plan.profile}", f"exp50 {plan.profile}@1"]
+    assert list(Pages().blocks()) == [f"exp50 {plan.profile}", f"exp50 {plan.profile}@1"]
     assert with_run(page.read_text(), other) == page.read_text()
     assert [line.split("]")[0] for line in table()[2:4]] == ["| [exp50", "| [exp50, master seed 1"]

@@ -1,6 +1,12 @@
 """What a person sees of a trajectory and of a run."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
+from tests.cli.test_commands import looper, one_line
+from tests.fakes.written_run import write_run
 
 from looper.metrics.paired import paired_difference
 from looper.records.trajectory import (
@@ -13,7 +19,7 @@ from looper.records.trajectory import (
     Usage,
 )
 from looper.views.findings import difference_text
-from looper.views.show import ending_text, harmless, step_text
+from looper.views.show import Prompt, ending_text, harmless, prompt_text, step_text
 
 
 def test_a35_control_characters_of_a_model_or_a_tool_reach_no_terminal() -> None:
@@ -76,6 +82,42 @@ def test_m19_a_count_says_who_counted_and_an_estimate_that_it_is_one(usage: Usag
         pruned_messages=0, tree="0", wall_s=0.25,
     )  # fmt: skip
     assert f", {said}" in step_text(step).splitlines()[0]
+
+
+def test_a_long_message_is_cut_with_a_word_how_to_see_all() -> None:
+    prompt = Prompt((("system", "short"), ("user", "\n".join(map(str, range(100))))), "why")
+    shown = prompt_text(prompt, whole=False).split("\n")
+    assert shown[:3] == ["── prompt: system ──", "short", "── prompt: user ──"]
+    assert shown[-3:] == ["39", "… 60 more lines: --whole shows all", "── prompt: why ──"]
+    assert "… " not in prompt_text(prompt, whole=True) and "\n99\n" in prompt_text(prompt, whole=True)
+
+
+def test_cells_and_steps_are_chosen_by_arm_step_and_failure(tmp_path: Path) -> None:
+    """Base resolves nothing, the other arm everything; every third command fails."""
+    write_run(tmp_path / "runs", steps=7)
+
+    def shown(*words: str) -> str:
+        return looper("show", *words, cwd=tmp_path, LOOPER_SWE_DATA="").stdout
+
+    assert shown("--failed") == "".join(f"base/0/a__b-{at}  unresolved: a test failed\n" for at in (1, 2))
+    assert shown("--arm", "other") == "other/0/a__b-1  resolved\nother/0/a__b-2  resolved\n"
+    assert shown("--arm", "other", "--failed") == "none of 2 cells with an end failed\n"
+    failed = shown("b-1", "--arm", "base", "--failed")
+    assert re.findall(r"── step (\d+) ──", failed) == ["3", "6"] and failed.count("── exit code 1 ──") == 2
+    assert "the issue is not shown. SWE-Bench-CL is not configured" in failed
+    assert shown("b-1", "--arm", "base", "--step", "2").startswith("── step 2 ──")
+    found = json.loads(shown("b-1", "--arm", "base", "--failed", "--json"))
+    assert [step["index"] for step in found["steps"]] == [3, 6] and found["verdict"][
+        "outcome"
+    ] == "unresolved"
+    for words, said in (
+        (("b-1",), "2 cells end in"),
+        (("--arm", "bass"), 'has no arm "bass". It has: base, other.'),
+        (("b-1", "--arm", "base", "--step", "9"), "has 7 steps; there is no step 9"),
+        (("--step", "2"), "--step is a step of one cell"),
+    ):
+        refused = looper("show", *words, cwd=tmp_path)
+        assert refused.returncode == 2 and said in one_line(refused)
 
 
 def test_a_cell_without_an_end_says_so() -> None:

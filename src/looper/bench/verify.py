@@ -13,12 +13,14 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from looper.bench import patches
+from looper.bench.failures import end_of_log, failing_output
 from looper.bench.protection import Protection, left_out, pytest_settings
 from looper.bench.testrun import Canary, Seen, TestRun, in_turn, run_tests
 from looper.errors import BadPatch, FileRefused, TreeUnreadable, VerifierBroken, is_of_what_was_made, named
 from looper.protocols import (
     NOTHING,
     Change,
+    CommandResult,
     Effect,
     Environment,
     PatchedWorkspace,
@@ -58,6 +60,8 @@ class TestReport:
     """As in the verdict."""
     log: str = ""
     """What the test run printed, where whoever asked keeps it."""
+    output: str = ""
+    """As in the verdict."""
     applied: str = ""
     """The attempt that applied the patch; empty where none did, or nothing was to be applied."""
     file_recall: float | None = None
@@ -271,7 +275,18 @@ def _run_and_judge(
         found = judge(
             task, ran.seen, ran.finished, ran.result.exit_code, ran.tampering, stripped, ran.failure, seconds
         )
-    return replace(found, canaries=ran.canaries, log=ran.result.text() if verifier_context.log_bytes else "")
+    kept = replace(found, canaries=ran.canaries, output=_output(task, found, ran.result))
+    return replace(kept, log=ran.result.text()) if verifier_context.log_bytes else kept
+
+
+def _output(task: Task, found: TestReport, result: CommandResult) -> str:
+    """What a person reads first of a patch that does not resolve its task."""
+    if found.outcome is Outcome.RESOLVED:
+        return ""
+    outcomes = (*found.fail_to_pass.items(), *found.pass_to_pass.items())
+    failing = [name for name, outcome in outcomes if not outcome.passes]
+    log = result.text()
+    return failing_output(task, log, failing) or ("" if found.complete else end_of_log(log))
 
 
 def _ran_apart(

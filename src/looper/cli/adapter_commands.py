@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import chosen_settings
+from looper.cli.options import AsJson, chosen_settings
 
 adapter = typer.Typer(
     no_args_is_help=True, help="Adapters that were trained here, for other engines and back."
@@ -14,14 +14,14 @@ AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Id of an adap
 
 
 @adapter.command("list")
-def list_adapters() -> None:
+def list_adapters(as_json: AsJson = False) -> None:
     """Print every adapter: what it is, what it was made of, how much it changes.
 
     Example: looper adapter list
     """
     from looper.cli.adapters import adapter_lines
 
-    for line in adapter_lines(chosen_settings()):
+    for line in adapter_lines(chosen_settings(), as_json=as_json):
         print(line)
 
 

@@ -2,17 +2,27 @@
 
 from collections.abc import Callable, Iterator
 
+from looper.cli.options import json_line
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store, folder_digest
 from looper.errors import BadInput
 from looper.records.training import AdapterRecord
-from looper.views.lineage import lineage_lines
+from looper.views.lineage import lineage_data, lineage_lines
 from looper.views.runs import run_named
 
 
-def adapter_lines(settings: Settings) -> Iterator[str]:
+def adapter_lines(settings: Settings, *, as_json: bool = False) -> Iterator[str]:
     """Every adapter in a line; one that is damaged says so."""
     kept = adapter_store(settings)
+    if as_json:
+        cards, damaged = list[AdapterRecord](), dict[str, str]()
+        for name in kept.ids():
+            try:
+                cards.append(kept.load(name))
+            except BadInput as error:
+                damaged[name] = str(error)
+        yield json_line({"adapters": cards, "damaged": damaged})
+        return
     for name in kept.ids():
         try:
             card = kept.load(name)
@@ -55,6 +65,9 @@ def served_hash(settings: Settings) -> Callable[[str], str | None]:
     return read
 
 
-def lineage_of(settings: Settings, run: str | None, arm: str | None) -> Iterator[str]:
-    """The treatment behind each arm of a run."""
-    return lineage_lines(run_named(settings.runs, run), arm, card_reader(settings))
+def lineage_of(
+    settings: Settings, run: str | None, arm: str | None, *, as_json: bool = False
+) -> Iterator[str]:
+    """The treatment behind each arm of a run. Raises BadInput."""
+    asked = (run_named(settings.runs, run), arm, card_reader(settings))
+    return iter([json_line(lineage_data(*asked))]) if as_json else lineage_lines(*asked)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import Data, Mirrors, chosen_settings, say
+from looper.cli.options import AsJson, Data, Mirrors, chosen_settings, json_line, say
 
 RealSuite = Annotated[str, typer.Option(help="swe-bench-cl, or swe-bench for rows in that shape.")]
 bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
@@ -18,6 +18,7 @@ def bench_list(
     ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
+    as_json: AsJson = False,
 ) -> None:
     """List suites with their repositories and tasks, and what is ready to run.
 
@@ -27,10 +28,18 @@ def bench_list(
     """
     from looper.cli import wiring
     from looper.cli.grading import suite_named
-    from looper.views.suites import suite_lines
+    from looper.views.suites import suite_data, suite_lines
 
     settings = chosen_settings(data, mirrors, suite or "swe-bench-cl")
-    for name, tasks, state in wiring.suites(settings, suite and suite_named(suite, 0).suite):
+    found = wiring.suites(settings, suite and suite_named(suite, 0).suite)
+    if as_json:
+        print(
+            json_line(
+                {"suites": [suite_data(name, tasks, state, wiring.unserved) for name, tasks, state in found]}
+            )
+        )
+        return
+    for name, tasks, state in found:
         lines = suite_lines(name, tasks, state, wiring.unserved, coupled=name == "swe-bench")
         print("\n".join(lines))
 

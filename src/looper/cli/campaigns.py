@@ -1,10 +1,10 @@
 """What the commands of `looper evolve` that only look, or go back, do; they import little, since going back must be quick."""
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from looper.cli.options import json_line
 from looper.cli.wiring import sources, versions
 from looper.errors import BadInput
 from looper.evolution.ledger import EventLog
@@ -63,7 +63,7 @@ def status(ledger: EventLog, *, as_json: bool) -> Iterator[str]:
     """How far a campaign is."""
     state = ledger.state()
     if as_json:
-        yield json.dumps(described(state))
+        yield json_line(described(state))
         return
     yield f"{len(state.generations)} generations, {state.decided} decided, {state.stopped or 'not ended'}"
     for lane, count in state.tested.items():

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from looper.cli.options import AsJson
+
 if TYPE_CHECKING:
     from looper.cli.repositories import OpenRepository
     from looper.evolution.state import Generation
@@ -24,7 +26,6 @@ Set = Annotated[
     typer.Option("--set", help="A setting, NAME=VALUE; see looper evolve settings. Repeatable."),
 ]
 Number = Annotated[int, typer.Argument(help="Of the generation.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on one line.")]
 
 
 @evolve.command()

@@ -1,13 +1,13 @@
 """What lies on this disk: runs, adapters and caches, listed, measured and removed."""
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from looper.cli.options import json_line
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store, sweep_workspaces, workspaces_of
 from looper.errors import BadInput, InfrastructureError, RunBusy
@@ -91,7 +91,7 @@ def list_lines(runs: Path, *, as_json: bool) -> Iterator[str]:
     unreadable: list[str] = []
     found = [_about(run) for run in read_runs(runs, unreadable.append)]
     if as_json:
-        yield json.dumps({"runs": found, "unreadable": unreadable})
+        yield json_line({"runs": found, "unreadable": unreadable})
         return
     if not found and not unreadable:
         yield f"There is no run below {runs} yet. Begin with: looper run exp00"
@@ -115,7 +115,7 @@ def show_lines(runs: Path, wanted: str | None, *, as_json: bool) -> Iterator[str
     """One run in a few lines."""
     run = _about(run_named(runs, wanted))
     if as_json:
-        yield json.dumps(run)
+        yield json_line(run)
         return
     yield f"{run['run']}: {harmless(run['title'])}"
     yield f"plan: {run['experiment']} {run['profile']}, arms {', '.join(run['arms'])}"
@@ -136,7 +136,7 @@ def du_lines(runs: Path, *, as_json: bool) -> Iterator[str]:
 
 def _size_lines(sizes: dict[str, int], *, as_json: bool) -> Iterator[str]:
     if as_json:
-        yield json.dumps({"bytes": sizes, "total": sum(sizes.values())})
+        yield json_line({"bytes": sizes, "total": sum(sizes.values())})
         return
     for name, size in sizes.items():
         yield f"{size_text(size):>9}  {name}"
@@ -253,7 +253,7 @@ def cache_lines(settings: Settings, *, as_json: bool) -> Iterator[str]:
             {"name": part.name, "folder": str(part.folder), "bytes": size, "by_itself": part.by_itself}
             for part, size in found.items()
         ]
-        yield json.dumps({"folder": str(settings.state), "parts": rows, "total": sum(found.values())})
+        yield json_line({"folder": str(settings.state), "parts": rows, "total": sum(found.values())})
         return
     for part, size in found.items():
         back = "comes back by itself" if part.by_itself else "does not come back by itself"

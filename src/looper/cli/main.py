@@ -16,9 +16,19 @@ from looper.cli.bench_commands import bench
 from looper.cli.evolve_commands import evolve
 from looper.cli.memory_commands import memory
 from looper.cli.model_commands import model as model_group
-from looper.cli.options import Data, Mirrors, RunArgument, RunName, chosen_settings, run_names, say
+from looper.cli.options import (
+    AsJson,
+    Data,
+    Mirrors,
+    RunArgument,
+    RunName,
+    chosen_settings,
+    json_line,
+    run_names,
+    say,
+)
 from looper.cli.run_commands import cache, runs
-from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError
+from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError, interrupted
 from looper.untrusted import current_folder
 
 
@@ -29,9 +39,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise Cancelled(
-                "Interrupted. What was recorded stays; the same command goes on, or begins again."
-            ) from None
+            raise Cancelled(interrupted()) from None
 
 
 app = typer.Typer(
@@ -139,9 +147,8 @@ def run(
     """
     from dataclasses import replace
 
-    from rich.console import Console
-
     from looper.cli import running
+    from looper.cli.options import plain_console
     from looper.cli.plans import RunOptions, parse_override
     from looper.records.learning import SPLITS
     from looper.views.splits import split_lines
@@ -165,8 +172,7 @@ def run(
         mirrors=mirrors,
         run=going_on,
     )
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    found = {}
+    console, found = plain_console(), {}
     for each in SPLITS if split == "all" else [split]:
         one, chosen = replace(options, split=each), chosen_settings(data, mirrors)
         if dry_run:
@@ -193,6 +199,7 @@ def plan(
     ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print what EXPERIMENT would take and what it could see, and run nothing.
 
@@ -214,22 +221,29 @@ def plan(
         workers=workers,
         overrides=tuple(parse_override(text) for text in override or ()),
     )
-    for line in plan_lines(options, chosen_settings(data, mirrors)):
+    for line in plan_lines(options, chosen_settings(data, mirrors), as_json=as_json):
         print(line)
 
 
 @app.command()
 def report(
-    experiments: Annotated[
+    runs: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            help="Experiments, the newest run of each profile, or runs as for show; else all that have a block already.",
+            help="Runs as for show, or experiments for the newest run of each profile. Else the newest of all.",
             autocompletion=run_names,
         ),
     ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of pages, one for each experiment, to write into; without RUN all that have a block there."
+        ),
+    ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="One Markdown file for all of them, in place of docs/results.")
+        Path | None,
+        typer.Option(help="One Markdown file to write into; without RUN all that have a block there."),
     ] = None,
     verify: Annotated[
         bool,
@@ -249,41 +263,44 @@ def report(
     ] = None,
     summary: Annotated[
         bool,
-        typer.Option("--summary", help="Write one table of all that docs/results has into LEARNINGS.md."),
+        typer.Option(
+            "--summary",
+            help="Write one table of all pages, of docs/results or --results, into LEARNINGS.md or --file.",
+        ),
     ] = False,
     data: Data = None,
 ) -> None:
-    """Write tables and findings of the newest runs into docs/results, a page for each experiment.
+    """Write tables and findings of RUN into its folder: report.html, the drawings in plots/, and report.md.
 
-    Everything comes from the records below runs/ and stands between markers that name experiment and profile. Text outside of
-    them is left alone; what is missing is made. A run of --master-seed 1 stands beside that of the plan, as exp00 micro@1. With --verify everything is computed again and compared: plan, tasks, verdicts, rollouts,
+    Nothing else is written unless an option names it, and each file that is written is named. With --results or --file the findings
+    also stand between markers, that name experiment and profile, in pages that runs share; text outside of them is left alone, and what is
+    missing is made. A run of --master-seed 1 stands beside that of the plan, as exp00 micro@1. With --verify everything is computed
+    again and compared: plan, tasks, verdicts, rollouts,
     adapters, tables, pages; the exit status is 1 where something does not fit, and what could not be looked at is listed and counted.
     Who owns the run folders can write everything anew, seal included: with --sign its hash stands where they cannot change it.
 
     Example: looper report exp00
     """
     from looper.cli import reporting
-    from looper.cli.reporting import report as write
     from looper.errors import BadInput
+    from looper.views.results import RESULTS, Pages
 
+    named, pages = runs or [], Pages(results or RESULTS, file)
+    if results and file and not summary:
+        raise BadInput("--results names a folder of pages and --file one file: leave one of them out.")
     if summary:
-        if experiments or verify:
+        if named or verify:
             raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
-        for line in reporting.summarise(file):
-            print(line)
-        return
-    if verify:
-        for line in reporting.verify(
-            chosen_settings(data), experiments or [], file, strict=strict, sign=sign
-        ):
-            print(line)
-        return
-    if sign is not None:
-        for line in reporting.sign_runs(chosen_settings(data), experiments or [], sign):
-            print(line)
-        return
-
-    for line in write(chosen_settings().runs, experiments or [], file):
+        lines = reporting.summarise(file, Pages(pages.folder))
+    elif verify:
+        lines = reporting.verify(chosen_settings(data), named, pages, strict=strict, sign=sign)
+    elif sign is not None:
+        lines = reporting.sign_runs(chosen_settings(data), named, sign)
+    elif results or file:
+        lines = reporting.share(chosen_settings().runs, named, pages)
+    else:
+        lines = reporting.report(chosen_settings().runs, named)
+    for line in lines:
         print(line)
 
 
@@ -371,23 +388,36 @@ def show(
         str | None, typer.Argument(help="ARM/SEED/TASK, or the end of it; without it all are listed.")
     ] = None,
     run: RunName = None,
+    arm: Annotated[str | None, typer.Option(help="Only cells of this arm.")] = None,
     step: Annotated[int | None, typer.Option(min=1, help="Only this step.")] = None,
+    failed: Annotated[
+        bool,
+        typer.Option(
+            "--failed", help="Of the list, cells that are not resolved; of a cell, steps that went wrong."
+        ),
+    ] = False,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Prompt and output of tests to their end, however long.")
+    ] = False,
+    as_json: AsJson = False,
+    data: Data = None,
 ) -> None:
-    """Read a trajectory step by step: what the model said, what it was told, the patch, the verdict of every test.
+    """Read a trajectory: what the model was asked, each step with what came of it, the patch, the verdict, what failing tests printed.
 
-    Reads only, also while the run is going on.
+    A command that failed is marked with its exit code. Reads only, also while the run is going on.
 
     Example: looper show base/0/keswimvex-01
     """
-    from looper.cli.reading import show_cell
+    from looper.cli.showing import ShowOptions, show_cell
 
-    for text in show_cell(chosen_settings().runs, run, cell, step):
+    options = ShowOptions(arm, step, failed, whole)
+    for text in show_cell(chosen_settings(data), run, cell, options, as_json=as_json):
         print(text)
 
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on one line.")] = False,
+    as_json: AsJson = False,
     run: Annotated[
         str | None,
         typer.Option(
@@ -468,6 +498,7 @@ def serve(
 @app.command()
 def doctor(
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
+    as_json: AsJson = False,
 ) -> None:
     """Look at everything a run needs: sandbox, git, interpreters, disk, memory, BLAS, MLX, Ollama with its models.
 
@@ -478,7 +509,9 @@ def doctor(
     from looper.cli.wiring import examine
 
     findings = examine(sandbox, chosen_settings())
-    for finding in findings:
+    if as_json:
+        print(json_line({"findings": findings}))
+    for finding in () if as_json else findings:
         print(finding.line())
     if any(finding.level == "missing" for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
@@ -492,6 +525,7 @@ def diff(
     ],
     second: Annotated[str, typer.Argument(help="Another one of the same kind.", autocompletion=run_names)],
     run: RunName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print what differs between two arms, two rollouts or two runs.
 
@@ -502,7 +536,7 @@ def diff(
     """
     from looper.cli.reading import diff_lines
 
-    for line in diff_lines(chosen_settings().runs, run, first, second):
+    for line in diff_lines(chosen_settings().runs, run, first, second, as_json=as_json):
         print(line)
 
 
@@ -510,6 +544,7 @@ def diff(
 def lineage_why(
     run: RunArgument = None,
     arm: Annotated[str | None, typer.Option(help="Only this arm.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the exact treatment behind the figures of RUN: what each arm learned, from which tasks, with which settings, and
     how it was proved to have reached the model.
@@ -518,7 +553,7 @@ def lineage_why(
     """
     from looper.cli.adapters import lineage_of
 
-    for line in lineage_of(chosen_settings(), run, arm):
+    for line in lineage_of(chosen_settings(), run, arm, as_json=as_json):
         print(line)
 
 
@@ -578,6 +613,7 @@ def questions(
     ] = None,
     by: Annotated[str, typer.Option(help="Who rates.")] = "a person",
     count: Annotated[int, typer.Option(min=1, help="Answers to rate, drawn by chance.")] = 100,
+    as_json: AsJson = False,
 ) -> None:
     """Print how many questions a model answered about its successes, to be trained on, and how much of that is noise.
 
@@ -596,7 +632,7 @@ def questions(
         if said is _Said.QUIT:
             break
         rated(runs, run, answer, by, noise=said is _Said.YES)
-    for line in question_texts(runs, run):
+    for line in question_texts(runs, run, as_json=as_json):
         print(line)
 
 
@@ -655,11 +691,8 @@ def main() -> None:
         finally:
             _end_output()
     except LooperError as error:
-        sys.stderr.write(f"looper: {error}\n")
+        sys.stderr.write(f"looper: {str(error) or interrupted()}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("looper: interrupted\n")
-        sys.exit(ExitCode.INTERRUPTED)
     except MemoryError:
         sys.stderr.write(
             "looper: this machine is out of memory. End something, then run the same command again.\n"

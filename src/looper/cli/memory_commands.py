@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import RunName, chosen_settings
+from looper.cli.options import AsJson, RunName, chosen_settings
 
 memory = typer.Typer(
     no_args_is_help=True, help="What a run remembers: to whom it was told, where it comes from."
@@ -12,7 +12,7 @@ memory = typer.Typer(
 
 
 @memory.command("list")
-def list_memory(run: RunName = None) -> None:
+def list_memory(run: RunName = None, as_json: AsJson = False) -> None:
     """Print for each arm what its memory gave to the tasks, then every item.
 
     A task is told something where an item is like its issue; an agent cites an item when it writes the code that the item
@@ -22,13 +22,15 @@ def list_memory(run: RunName = None) -> None:
     """
     from looper.cli.reading import memory_lines
 
-    for line in memory_lines(chosen_settings().runs, run):
+    for line in memory_lines(chosen_settings().runs, run, as_json=as_json):
         print(line)
 
 
 @memory.command()
 def why(
-    item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")], run: RunName = None
+    item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")],
+    run: RunName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print where ITEM comes from, what it says, and every rollout that was told it.
 
@@ -36,7 +38,7 @@ def why(
     """
     from looper.cli.reading import memory_why
 
-    for line in memory_why(chosen_settings().runs, run, item):
+    for line in memory_why(chosen_settings().runs, run, item, as_json=as_json):
         print(line)
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import chosen_settings, say
+from looper.cli.options import AsJson, chosen_settings, json_line, say
 
 model = typer.Typer(
     no_args_is_help=True, help="Pretrained models for MLX, made of GGUF files and kept by name."
@@ -30,7 +30,7 @@ def add_model(
 
 
 @model.command("list")
-def list_models() -> None:
+def list_models(as_json: AsJson = False) -> None:
     """Print every model that was added, or made of the embedded one: how large it is, and what it is.
 
     Example: looper model list
@@ -38,6 +38,11 @@ def list_models() -> None:
     from looper.cli import wiring
 
     found = list(wiring.added_models(chosen_settings()))
+    if as_json:
+        print(
+            json_line({"models": [{"name": name, "bytes": size, "what": what} for name, size, what in found]})
+        )
+        return
     if not found:
         say("There is none. Make one: looper model add smollm2")
     for name, size, what in found:

@@ -2,12 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from looper.cli.settings import Settings
+
+UNBROKEN = 100_000
+"""Characters of a line in a file or a pipe: more than any has."""
 
 
 def run_names(incomplete: str) -> list[str]:
@@ -27,6 +32,7 @@ RunArgument = Annotated[
     str | None,
     typer.Argument(metavar="RUN", help=f"{_RUN} Else the newest of all.", autocompletion=run_names),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on one line.")]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -59,6 +65,34 @@ def chosen_settings(
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def plain_console() -> "Console":
+    """For standard output. Lines are broken where there is a terminal to fit them into, and nowhere else."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else UNBROKEN)
+
+
+def json_line(found: Any) -> str:
+    """What a command found, for programs: one JSON object on one line. Records are written as they stand in a run's files."""
+    import dataclasses
+    import json
+
+    from looper.records.base import Record
+
+    def plain(value: Any) -> Any:
+        match value:
+            case Record():
+                return json.loads(value.to_json())
+            case Path():
+                return str(value)
+            case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            case _:
+                raise TypeError(f"{type(value).__name__} is not written as JSON")
+
+    return json.dumps(found, default=plain)
 
 
 def named_values(texts: list[str] | None) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from looper.cli.options import json_line
 from looper.cli.plans import RunOptions, load_written
 from looper.cli.preparing import PreparedPlan, prepare, refuse_impossible
 from looper.cli.running import workers_for
@@ -10,14 +11,14 @@ from looper.cli.wiring import training_memory
 from looper.errors import BadInput
 from looper.experiment.claims import in_metric
 from looper.experiment.schedule import leaking_tasks
-from looper.metrics.design import is_pilot, unit_of
+from looper.metrics.design import is_pilot, scope_of, too_small_for, unit_of
 from looper.metrics.registered import ALPHA
 from looper.records.plan import Expect, Metric, Plan
-from looper.views.findings import counted
-from looper.views.forecast import discordance, measured, power_lines, time_lines
+from looper.views.findings import counted, unasked_lines
+from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
 
 
-def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
+def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False) -> Iterator[str]:
     """Cells, time, memory, what could be seen, what will be asked before the tasks."""
     written = load_written(options, settings)
     plan = written.plan
@@ -30,12 +31,35 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
     cells = sum(map(len, schedule))
     arms = len({cell.arm for lane in schedule for cell in lane})
     tasks = [task.instance_id for task in prepared.tasks]
-    power = list(power_lines(plan, tasks, discordance(settings.runs, plan)))
+    workers = workers_for(plan, options.workers)
+    equal, known = discordance(settings.runs, plan), measured(settings.runs, plan)
+    if as_json:
+        yield json_line(
+            {
+                "plan": plan,
+                "tasks": tasks,
+                "experience": {
+                    source: [task.instance_id for task in found]
+                    for source, found in prepared.experience.items()
+                },
+                "left_out": prepared.left_out,
+                "not_evaluated": prepared.unserved,
+                "cells": cells,
+                "experience_cells": gathering,
+                "workers": workers,
+                "pilot": bool(plan.contrasts) and is_pilot(plan, tasks),
+                **power_data(plan, tasks, equal),
+                **time_data(cells + gathering, workers, known),
+            }
+        )
+        return
+    power = list(power_lines(plan, tasks, equal))
     # Whoever reads one line must not take a pilot for more.
     pilot = (
         " (a PILOT: too few to see its own smallest effect of interest)" if "PILOT" in " ".join(power) else ""
     )
     yield f"{plan.experiment} {plan.profile}: {plan.title}{pilot}"
+    yield from unasked_lines(plan)
     yield f"factor: {plan.factor}"
     yield from _interest_lines(plan)
     yield from power
@@ -45,9 +69,7 @@ def plan_lines(options: RunOptions, settings: Settings) -> Iterator[str]:
         + f", {plan.order}"
     )
     yield from _task_lines(prepared)
-    yield from time_lines(
-        plan, cells + gathering, workers_for(plan, options.workers), measured(settings.runs, plan)
-    )
+    yield from time_lines(plan, cells + gathering, workers, known)
     yield from _memory_lines(prepared, settings)
     yield from _decision_lines(prepared)
     yield from _gate_lines(prepared)
@@ -68,7 +90,13 @@ def _interest_lines(plan: Plan) -> Iterator[str]:
 
 def _task_lines(prepared: PreparedPlan) -> Iterator[str]:
     yield from (f"not evaluated: {line}" for line in prepared.unserved)
-    yield f"tasks: {len(prepared.tasks)} to evaluate, {len(leaking_tasks(prepared.tasks))} of them quote their fix in the issue"
+    repositories = len({task.repo for task in prepared.tasks})
+    yield (
+        f"tasks: {len(prepared.tasks)} of {counted(repositories, 'repository', 'repositories')} to evaluate, "
+        f"{len(leaking_tasks(prepared.tasks))} of them quote their fix in the issue"
+    )
+    about = scope_of(prepared.plan, [task.instance_id for task in prepared.tasks])
+    yield f"what differences will be about: {about.value}"
     for source, tasks in prepared.experience.items():
         yield f"experience, {source.value}: {len(tasks)} tasks to learn from"
     if prepared.left_out:
@@ -95,10 +123,14 @@ def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
     if not contrasts:
         return
     tested = sum(found.expect is Expect.MORE for found in contrasts)
-    pilot = is_pilot(prepared.plan, [task.instance_id for task in prepared.tasks])
+    plan, tasks = prepared.plan, [task.instance_id for task in prepared.tasks]
+    pilot = is_pilot(plan, tasks)
     verb = "estimated and, as a pilot, not decided" if pilot else "decided"
+    small = [found.name for found in contrasts if too_small_for(plan, tasks, found)]
+    if small and not pilot:
+        yield f"too small for the difference expected, so estimated and not decided: {', '.join(small)}"
     yield (
-        f"{verb}: once, when every cell has its end, by {unit_of(prepared.plan, [task.instance_id for task in prepared.tasks]).value}; "
+        f"{verb}: once, when every cell has its end, by {unit_of(plan, tasks).value}; "
         f"{tested} differences and {len(contrasts) - tested} margins in one family at {ALPHA} (Holm), each by its interval"
     )
 

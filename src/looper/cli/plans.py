@@ -42,6 +42,10 @@ class RunOptions:
         """The command that goes on with a run, by the name of its folder: as this one, but never from the beginning."""
         return self._command("--run", run)
 
+    def again(self) -> str:
+        """The command that does what this one was to do, but never begins a new run beside one that can go on."""
+        return self.going_on(self.run) if self.run else self._command()
+
     def anew(self) -> str:
         """The command that begins a new run, and goes on with none."""
         return self._command("--fresh")
@@ -70,9 +74,14 @@ class RunOptions:
 def parse_override(text: str) -> Override:
     """`GATE=REASON`. Raises BadInput."""
     gate, _, reason = text.partition("=")
-    if gate not in list(Gate) or not reason.strip():
+    if gate == Gate.POWER:
         raise BadInput(
-            f'--override {text}: name a gate and a reason, as in --override data="a pilot". Gates: {", ".join(Gate)}.'
+            f"--override {text}: a plan that is too small stays a pilot, whatever the reason. Raise its tasks, repositories or seeds."
+        )
+    gates = [found.value for found in Gate if found is not Gate.POWER]
+    if gate not in gates or not reason.strip():
+        raise BadInput(
+            f'--override {text}: name a gate and a reason, as in --override data="a pilot". Gates: {", ".join(gates)}.'
         )
     return Override(gate=Gate(gate), reason=reason.strip())
 

@@ -1,51 +1,26 @@
-"""What `looper show`, `diff`, `status`, `memory` and `questions` print; nothing is written."""
+"""What `looper diff`, `status`, `memory` and `questions` print; nothing is written."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from looper.cli.options import json_line
 from looper.errors import BadInput
-from looper.views.diff import arms_diff, rollouts_diff, runs_diff
-from looper.views.index import steps_of
+from looper.views.diff import arms_data, arms_diff, rollouts_data, rollouts_diff, runs_data, runs_diff
 from looper.views.live import Projection, described
 from looper.views.memory import (
     delivery_lines,
     item_lines,
+    memory_data,
+    why_data,
     why_lines,
 )
-from looper.views.questions import question_lines
+from looper.views.questions import question_lines, questions, ratings
 from looper.views.runs import run_named
-from looper.views.show import duration, ending_text, step_text
+from looper.views.show import duration
 
 
-def show_cell(runs: Path, run: str | Path | None, wanted: str | None, step: int | None) -> Iterator[str]:
-    """The texts of one cell, or a list of all cells with their ends."""
-    view = run_named(runs, run)
-    final = {verdict.cell: verdict for verdict in view.verdicts}
-    cells = [cell for arm in view.manifest.plan.arms for cell in view.cells(arm.name)]
-    if wanted is None:
-        for cell in cells:
-            yield f"{cell}  {final[cell].outcome.value if cell in final else 'to do'}"
-        return
-    found = [cell for cell in cells if cell == wanted] or [cell for cell in cells if cell.endswith(wanted)]
-    if len(found) != 1:
-        what = f"{len(found)} cells end in" if found else "No cell is called"
-        raise BadInput(
-            f'{what} "{wanted}" in {view.folder.name}. List them with: looper show --run {view.folder.name}'
-        )
-    steps = steps_of(view.folder, found[0])
-    for entry in steps:
-        if step is None or entry.index == step:
-            yield step_text(entry)
-    if step is not None and not any(entry.index == step for entry in steps):
-        raise BadInput(f"{found[0]} has {len(steps)} steps; there is no step {step}.")
-    if step is None:
-        ends = [end for end in view.trajectories if end.cell == found[0]]
-        yield ending_text(ends[-1] if ends else None, final.get(found[0]))
-
-
-def question_texts(runs: Path, run: str | Path | None) -> list[str]:
+def question_texts(runs: Path, run: str | Path | None, *, as_json: bool = False) -> list[str]:
     """What was asked and answered for training, arm by arm. Raises BadInput where nothing was."""
     view = run_named(runs, run)
     lines = question_lines(view.folder)
@@ -53,38 +28,61 @@ def question_texts(runs: Path, run: str | Path | None) -> list[str]:
         raise BadInput(
             f"In {view.folder.name} no model answered questions to be trained on. exp07 asks: looper run exp07 --profile micro"
         )
+    if as_json:
+        asked, rated = questions(view.folder).values(), ratings(view.folder)
+        people = [
+            {"by": person, "question": key, "noise": noise}
+            for person, said in rated.items()
+            for key, noise in said.items()
+        ]
+        return [json_line({"run": view.folder.name, "questions": [*asked], "ratings": people})]
     return lines
 
 
-def diff_lines(runs: Path, run: str | Path | None, first: str, second: str) -> Iterator[str]:
-    """Two cells or two arms of a run, or two runs."""
+def diff_lines(
+    runs: Path, run: str | Path | None, first: str, second: str, *, as_json: bool = False
+) -> Iterator[str]:
+    """Two cells or two arms of a run, or two runs. Raises BadInput."""
     names = (first, second)
+
+    def of_runs() -> Iterator[str]:
+        two = [run_named(runs, name) for name in names]
+        return iter([json_line(runs_data(*two))]) if as_json else runs_diff(*two)
+
     if all(os.path.isdir(name) for name in names):
-        return runs_diff(*(run_named(runs, name) for name in names))
+        return of_runs()
     view = run_named(runs, run)
     cells = [name.count("/") == 2 for name in names]
     if all(cells):
-        return rollouts_diff(view, first, second)
+        return iter([json_line(rollouts_data(view, *names))]) if as_json else rollouts_diff(view, *names)
     if any(cells):
         raise BadInput("Name two cells, two arms or two runs, not one of each.")
     arms = [*(arm.name for arm in view.manifest.plan.arms), *view.choice_names]
     if any(name in arms for name in names):
-        return arms_diff(view, first, second)
+        return iter([json_line(arms_data(view, *names))]) if as_json else arms_diff(view, *names)
     try:
-        return runs_diff(*(run_named(runs, name) for name in names))
+        return of_runs()
     except BadInput as error:
         raise BadInput(f"{error}. Arms of {view.folder.name}: {', '.join(arms)}") from error
 
 
-def memory_lines(runs: Path, run: str | Path | None) -> Iterator[str]:
-    """What memory gave to the tasks of a run, then every item in a line."""
+def memory_lines(runs: Path, run: str | Path | None, *, as_json: bool = False) -> Iterator[str]:
+    """What memory gave to the tasks of a run, then every item in a line. Raises BadInput."""
     view = run_named(runs, run)
+    if as_json:
+        yield json_line({"run": view.folder.name, **memory_data(view)})
+        return
     yield from delivery_lines(view)
     yield from item_lines(view)
 
 
-def memory_why(runs: Path, run: str | Path | None, item: str) -> Iterator[str]:
-    yield from why_lines(run_named(runs, run), item)
+def memory_why(runs: Path, run: str | Path | None, item: str, *, as_json: bool = False) -> Iterator[str]:
+    """Where an item comes from, and whom it was told to. Raises BadInput."""
+    view = run_named(runs, run)
+    if as_json:
+        yield json_line({"run": view.folder.name, **why_data(view, item)})
+        return
+    yield from why_lines(view, item)
 
 
 def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterator[str]:
@@ -93,7 +91,7 @@ def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterat
     else:
         found = {"runs": [described(run_named(runs, run))], "unreadable": []}
     if as_json:
-        yield json.dumps(found)
+        yield json_line(found)
         return
     yield from found["unreadable"]
     if not found["runs"]:

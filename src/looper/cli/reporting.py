@@ -13,52 +13,86 @@ from looper.untrusted import named_text
 from looper.views.blocks import with_block
 from looper.views.history import read_history
 from looper.views.markdown import history_block, name_of, run_block, with_history
-from looper.views.results import HISTORY, RESULTS, not_checked, page_of, page_text, with_run, written_blocks
+from looper.views.results import HISTORY, Pages, not_checked, with_run, write_text
 from looper.views.runs import RunView, read_runs, run_named
 from looper.views.summary import LEARNINGS, SUMMARY, read_results, summary_lines
 from looper.views.web.page import write_page
 
 
-def report(runs: Path, wanted: Sequence[str], file: Path | None) -> Iterator[str]:
-    """Write the newest finished run of each experiment into its page, or all into the file; what was done, in words. Raises BadInput."""
-    known = written_blocks(file)
-    if file is not None:
-        page_text(file, file)
+def report(runs: Path, wanted: Sequence[str]) -> Iterator[str]:
+    """Write each run into its own folder, as a page and as Markdown: the newest, or of what is wanted runs by their names, and of an
+    experiment the newest of each profile. Which files, in words. Raises BadInput."""
+    chosen = [run_named(runs)]
+    if wanted:
+        unreadable: list[str] = []
+        found = _chosen(runs, wanted, read_runs(runs, unreadable.append), frozenset())
+        yield from unreadable
+        chosen = list(found.values())
+    yield from map(_in_its_folder, chosen)
+
+
+def _in_its_folder(run: RunView) -> str:
+    written = (write_page(run, code_version()), write_text(run, code_version()))
+    return f"{name_of(run)}: {written[0]} and {written[1].name}{_state(run)}"
+
+
+def share(runs: Path, wanted: Sequence[str], pages: Pages) -> Iterator[str]:
+    """Write runs into their folders, and into pages that they share: those that are wanted, or all that have a block there already, the newest finished one of
+    each experiment and profile; what was done, in words. Raises BadInput."""
+    known = pages.blocks()
+    if pages.file is not None:
+        pages.text(pages.file)
     unreadable: list[str] = []
-    newest = _newest(read_runs(runs, unreadable.append))
+    every = read_runs(runs, unreadable.append)
     yield from unreadable
-    experiments = {HISTORY, *(key.split()[0] for key in newest)}
-    named = {name_of(run): run for run in _named(runs, wanted, experiments)}
-    newest |= named
     if not wanted and not known:
         raise BadInput(
-            f"{file or RESULTS} has no block of a run yet, so name experiments: looper report exp00"
+            f"{pages.file or pages.folder} has no block of a run yet, so name experiments: looper report exp00 "
+            f"{f'--file {pages.file}' if pages.file else f'--results {pages.folder}'}"
         )
-    keys = {*named, *(key for key in newest if key.split()[0] in wanted)} if wanted else known
-    chosen = [run for key, run in newest.items() if key in keys]
+    chosen = _chosen(runs, wanted, every, {HISTORY})
+    if not wanted:
+        chosen = {key: run for key, run in _newest(every).items() if key in known}
     for key in known:
-        if key not in newest and key.split()[0] != HISTORY and (not wanted or key.split()[0] in wanted):
-            yield f"{key}: no run below {runs}, left as it is"
+        if key not in chosen and key.split()[0] != HISTORY and (not wanted or key.split()[0] in wanted):
+            yield f"{key}: no run below {runs}, left as it is in {pages.of(key)}"
     for name, path in history_files().items():
         key = f"{HISTORY} {name}"
         if HISTORY in wanted or (not wanted and key in known):
-            page = page_of(key, file)
-            _write(page, with_history(page_text(page, file), name, read_history(path)))
-            yield f"{key}: {path.name}"
-    for run in chosen:
-        page = page_of(name_of(run), file)
-        _write(page, with_run(page_text(page, file), run))
-        state = "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
-        yield f"{name_of(run)}: {run.folder.name}{state}, in {page}"
-        yield f"{name_of(run)}: {write_page(run, code_version())}"
+            page = pages.of(key)
+            _write(page, with_history(pages.text(page), name, read_history(path)))
+            yield f"{key}: {path.name}, in {page}"
+    for run in chosen.values():
+        page = pages.of(name_of(run))
+        _write(page, with_run(pages.text(page), run))
+        yield f"{name_of(run)}: {run.folder.name}{_state(run)}, in {page}"
+        yield _in_its_folder(run)
 
 
-def summarise(file: Path | None) -> Iterator[str]:
-    """Write all results into one table of LEARNINGS.md, or of the file. Raises BadInput where there are none, or no place for it."""
+def _state(run: RunView) -> str:
+    return "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
+
+
+def _chosen(
+    runs: Path, wanted: Sequence[str], every: Sequence[RunView], others: Collection[str]
+) -> dict[str, RunView]:
+    """By experiment and profile, of what is wanted: runs by their own names, and the newest of experiments. `others` are names that are
+    no runs. Raises BadInput for what is neither."""
+    newest = _newest(every)
+    named = {
+        name_of(run): run for run in _named(runs, wanted, {*others, *(key.split()[0] for key in newest)})
+    }
+    return {key: run for key, run in (newest | named).items() if key in named or key.split()[0] in wanted}
+
+
+def summarise(file: Path | None, pages: Pages) -> Iterator[str]:
+    """Write all results of the pages into one table of LEARNINGS.md, or of the file. Raises BadInput where there are none, or no place for it."""
     target = file or LEARNINGS
-    rows = read_results(written_blocks(None))
+    rows = read_results(pages.blocks())
     if not rows:
-        raise BadInput(f"There is nothing in {RESULTS} yet. Begin with: looper report exp00")
+        raise BadInput(
+            f"There is nothing in {pages.folder} yet. Begin with: looper report exp00 --results {pages.folder}"
+        )
     text = with_block(named_text(target), SUMMARY, summary_lines(rows), str(target))
     _write(target, text)
     yield f"{target}: rows in the table: {len(rows)}"
@@ -95,7 +129,7 @@ def _named(runs: Path, wanted: Sequence[str], experiments: Collection[str]) -> l
 def verify(
     settings: Settings,
     wanted: Sequence[str],
-    file: Path | None,
+    pages: Pages,
     *,
     strict: bool = False,
     sign: Path | None = None,
@@ -109,7 +143,7 @@ def verify(
     unreadable: list[str] = []
     runs = read_runs(settings.runs, unreadable.append)
     blocks = {
-        name: found for name, found in written_blocks(file).items() if not wanted or name.split()[0] in wanted
+        name: found for name, found in pages.blocks().items() if not wanted or name.split()[0] in wanted
     }
     signed = signed_at(sign) if sign is not None else None
     experiments = {
@@ -121,7 +155,7 @@ def verify(
     chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted] + named
     unseen = [
         *not_checked(blocks, {run.folder.name for run in chosen}),
-        *_not_written(blocks, chosen, file),
+        *_not_written(blocks, chosen, pages),
         *(f"{sign}: {name} was signed and is not here" for name in _gone(signed, wanted, runs)),
     ]
     if not chosen and not unreadable and not blocks and not unseen:
@@ -155,12 +189,14 @@ def verify(
 
 
 def _not_written(
-    blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView], file: Path | None
+    blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView], pages: Pages
 ) -> Iterator[str]:
-    """Experiments with a finished run of which nothing is written: it never was, or was taken out."""
+    """Where pages are kept: experiments with a finished run of which nothing is written there, since it never was, or was taken out."""
+    if not (pages.file or pages.folder).exists():
+        return
     for name in dict.fromkeys(name_of(run) for run in runs if run.finished == run.planned):
         if name not in blocks and not name.startswith("grade "):
-            yield f"{page_of(name, file)}: there is no block of {name}"
+            yield f"{pages.of(name)}: there is no block of {name}"
 
 
 def _gone(signed: SignedSeals | None, wanted: Sequence[str], runs: Sequence[RunView]) -> list[str]:

@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import RunArgument, chosen_settings, run_names, say
+from looper.cli.options import AsJson, RunArgument, chosen_settings, run_names, say
 
 runs = typer.Typer(no_args_is_help=True, help="The runs that are here: listed, shown, removed, measured.")
 cache = typer.Typer(
     no_args_is_help=True, help="What Looper keeps beside runs, and which of it comes back by itself."
 )
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on one line.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from looper.bench.validate import shipped
@@ -40,8 +41,6 @@ from looper.views.findings import counted
 from looper.views.live import resume_command
 from looper.views.runs import RunView, read_run, run_folders, run_named
 
-IN_PREPARATION = "Interrupted in preparation. The same command begins it again."
-
 
 def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     """What would be run, cell by cell."""
@@ -62,7 +61,8 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
 
 def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> RunView:
     """Everything behind `looper run`."""
-    with stoppable(IN_PREPARATION, heeded=False) as stop:
+    said = f"Interrupted in preparation, before anything was recorded. Begin again with: {options.again()}"
+    with stoppable(said, heeded=False) as stop:
         try:
             return _run(options, settings, say, stop)
         except Cancelled as error:
@@ -104,16 +104,19 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
         command = options.going_on(folder.name if folder.parent == settings.runs else str(folder))
         ledger.begin(workers, command)
         stack.enter_context(site.occupied(folder, stop))
-        stop.said, stop.heeded = f"Interrupted. Go on with: {command}", True
+        stop.said = f"Interrupted. Finished cells and every recorded step are kept. Go on with: {command}"
+        stop.heeded = True
         try:
             run_stages(
                 Staging(
                     manifest=manifest,
                     tasks={task.instance_id: task for task in prepared.every_task},
                     arms=options.arms,
-                    run_context=site.run_context(
-                        models.of,
-                        judged_before(plan, folder, settings, fresh=options.fresh),
+                    run_context=replace(
+                        site.run_context(
+                            models.of, judged_before(plan, folder, settings, fresh=options.fresh)
+                        ),
+                        run_hash=manifest.run_hash(),
                     ),
                     adapted=models.adapted,
                     trainer=lambda: models.trainer(plan.learners_base),

@@ -9,12 +9,14 @@ from looper.cli.preparing import tasks_as_they_are
 from looper.cli.settings import Settings
 from looper.cli.wiring import code_version, put_at, texts_at
 from looper.errors import BadInput
+from looper.experiment.schedule import leaking_tasks
 from looper.journal import read_stream
 from looper.records.base import content_hash
 from looper.records.plan import RunManifest
 from looper.records.seal import Seal
 from looper.records.task import Task
 from looper.views.audit import ExternalFacts, audit, unchecked
+from looper.views.results import look_at_text
 from looper.views.runs import RunView
 from looper.views.signatures import Signature, signature_of, signatures_in, signed_amiss
 from looper.views.web.page import look_at_page
@@ -39,8 +41,9 @@ class Verifier:
         """What does not fit, and what could not be looked at."""
         outside = self._outside(run.manifest)
         page = look_at_page(run, code_version())
-        amiss = [*audit(run, outside), *page.amiss]
-        unseen = [*unchecked(run, outside), *([page.unchecked] if page.unchecked else [])]
+        text, other_text = look_at_text(run, code_version())
+        amiss = [*audit(run, outside), *page.amiss, *filter(None, [text])]
+        unseen = [*unchecked(run, outside), *filter(None, [page.unchecked, other_text])]
         if self.signed is not None:
             if run.folder.name in self.signed.of:
                 amiss += signed_amiss(run.folder, self.signed.of, str(self.signed.place))
@@ -60,6 +63,7 @@ class Verifier:
             adapter=card_reader(self.settings),
             code_version=code_version(),
             tasks={task.instance_id: task for task in tasks},
+            leaked=frozenset(leaking_tasks(tasks)) & {*manifest.tasks},
             why_no_tasks=why,
             served=served_hash(self.settings),
         )

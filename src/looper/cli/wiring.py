@@ -66,7 +66,7 @@ from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, miss
 from looper.edges.workspaces.mirrors import missing_objects as missing_objects
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
-from looper.errors import BadInput, Cancelled
+from looper.errors import BadInput, interrupted
 from looper.evolution.guest import Guests
 from looper.experiment.cell import ProcessVerdicts, RunContext
 from looper.experiment.run import FREE_BYTES
@@ -628,9 +628,9 @@ def scratch(sandbox: Sandbox, parent: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def stoppable(said: str = str(Cancelled()), *, heeded: bool = True) -> Iterator[Stop]:
+def stoppable(said: str = "", *, heeded: bool = True) -> Iterator[Stop]:
     """An event that is set when somebody wants this process to end, and is told so; a second signal ends it at once."""
-    stop = Stop(said, heeded=heeded)
+    stop = Stop(said or interrupted(), heeded=heeded)
     with interruptible(stop):
         yield stop
 

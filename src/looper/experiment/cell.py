@@ -62,6 +62,8 @@ class RunContext:
     served: Callable[[Arm, Task, str], ChatModel]
     """An arm's model for a task, with an adapter by its id; with none where that is empty."""
     code_version: str
+    run_hash: str = ""
+    """Of the manifest that the cells are part of; empty where there is none."""
     judged: VerdictCache = field(default_factory=ProcessVerdicts)
     """What was judged once is not judged again: same task with its labels, patch, environment, sandbox and rules."""
     clock: Callable[[], float] = time.monotonic
@@ -240,6 +242,7 @@ class _Attempt:
             arm_hash=arm.config_hash(),
             seed=seed,
             code_version=run_context.code_version,
+            run_hash=run_context.run_hash,
             prompt_hash=done.prompt_hash,
             memory=(*memory.items, *done.memory),
             memory_candidates=memory.candidates,
@@ -291,6 +294,7 @@ class _Attempt:
             pass_to_pass=found.pass_to_pass,
             stripped_paths=found.stripped_paths,
             applied=found.applied,
+            output=encodable(found.output),
             file_recall=found.file_recall,
             tampering=found.tampering,
             patch_hash=patch_hash,

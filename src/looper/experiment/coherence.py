@@ -6,19 +6,100 @@ from collections.abc import Iterator
 from looper.experiment.toml_positions import Path
 from looper.records.base import content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
-from looper.records.plan import Arm, ArmRole, Chooser, Expect, Metric, Plan, Scaffold
+from looper.records.plan import Arm, ArmRole, Chooser, Expect, Gate, Metric, Plan, Scaffold
 from looper.records.training import Format
 from looper.records.trajectory import Guard
+
+WIDEST = 0.2
+"""Margin of a plan that expects no difference: arms that a fifth of all tasks tells apart are not alike to anybody."""
 
 
 def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
     """Keys of what is wrong, and what is wrong with it."""
+    yield from _counted_twice(plan)
+    yield from _says_nothing(plan)
+    yield from _calls_all_alike(plan)
     yield from _without_purpose(plan)
     yield from _never_measured(plan)
     yield from _foregone(plan)
     yield from _never_fires(plan)
     yield from _made_from_nothing(plan)
     yield from _the_same_in_the_end(plan)
+
+
+def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Seeds that give the same cells, and contrasts that ask the same."""
+    for at, seed in enumerate(plan.seeds):
+        if seed in plan.seeds[:at]:
+            yield (
+                ("seeds",),
+                f"the seed {seed} is there twice, and a cell under the same seed is the same cell. Name others",
+            )
+    seen: dict[tuple[object, ...], str] = {}
+    for at, contrast in enumerate(plan.contrasts):
+        # Not less one way is not more the other way; that there is a difference, or none, is the same either way.
+        turned = contrast.expect is Expect.NOT_LESS
+        arms = tuple(reversed(contrast.arms)) if turned else contrast.arms
+        one_sided = contrast.expect in (Expect.NOT_LESS, Expect.NOT_MORE)
+        key = (
+            arms if one_sided else min(arms, tuple(reversed(arms))),
+            Expect.NOT_MORE if turned else contrast.expect,
+            contrast.metric,
+            contrast.exercised,
+        )
+        if key in seen:
+            yield (
+                ("contrasts", at, "arm"),
+                f"{contrast.name} asks what {seen[key]} asks already, and each is counted. Leave one of them out",
+            )
+        seen.setdefault(key, contrast.name)
+
+
+def _says_nothing(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Contrasts whose outcomes are not told apart by what will be said of them."""
+    for at, contrast in enumerate(plan.contrasts):
+        said = [" ".join(text.split()) for text in (contrast.shown, contrast.refuted, contrast.open)]
+        if "" in said:
+            key = ("shown", "refuted", "open")[said.index("")]
+            yield (
+                ("contrasts", at, key),
+                f"{contrast.name} has no words for this outcome. Say what it would mean",
+            )
+        elif len(set(said)) < len(said):
+            yield (
+                ("contrasts", at, "shown"),
+                f"{contrast.name} says the same of two outcomes, so nothing could come of it. Say what each would mean",
+            )
+
+
+def _calls_all_alike(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Gates that no plan may pass over, and margins within which a difference lies that the plan itself calls an effect."""
+    if Gate.POWER in plan.measured_only:
+        yield (
+            ("measured_only",),
+            "a plan that is too small stays a pilot: power is no gate to be only measured. Leave it out, or raise tasks, "
+            "repositories or seeds",
+        )
+    for at, contrast in enumerate(plan.contrasts):
+        if contrast.expect is Expect.MORE or not contrast.metric.is_share:
+            continue
+        effects = [
+            found.expected
+            for found in plan.contrasts
+            if found.expect is Expect.MORE and found.metric is contrast.metric
+        ]
+        most = min(effects, default=WIDEST)
+        if contrast.margin > most:
+            why = (
+                "the smallest difference that this plan expects of one"
+                if effects
+                else "the widest that is taken for nothing"
+            )
+            yield (
+                ("contrasts", at, "margin"),
+                f"{contrast.name} would call arms alike that differ by {100 * contrast.margin:.3g} points, and {why} is "
+                f"{100 * most:.3g} points. Lower the margin",
+            )
 
 
 def _without_purpose(plan: Plan) -> Iterator[tuple[Path, str]]:

@@ -250,6 +250,11 @@ def written_plan(
             choices=tuple(file.choices[at] for at in choices),
             measured_only=file.measured_only,
             contrasts=tuple(Contrast(**dict(file.contrasts[at])) for at in contrasts),
+            unasked=tuple(
+                f"{found.arm} − {found.against}"
+                for at, found in enumerate(file.contrasts)
+                if at not in contrasts
+            ),
             limits=changed.limits,
             order=changed.order,
             experience=changed.experience,

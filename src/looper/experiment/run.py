@@ -11,7 +11,7 @@ from typing import Protocol
 from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError, JournalError, LooperError
 from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
 from looper.experiment.ledger import ActionCount, Ledger
-from looper.metrics.sequential import evidence
+from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
 from looper.protocols import Engine, Item
 from looper.records.job import UNTREATED, CellTreatment
 from looper.records.plan import Arm, Cell, Plan
@@ -22,11 +22,6 @@ from looper.records.verdict import Outcome, Verdict
 
 FREE_BYTES = 2 << 30
 """Least free space to begin another attempt with."""
-DEGENERATE = 0.2
-"""Share of a rollout's steps without a readable action beyond which, on the average, an arm is no agent any more: it stops and has
-no rate."""
-DEGENERATE_ALPHA = 0.01
-"""Chance that an arm is called so which is not, over the whole of a run and however often it is interrupted."""
 INFRA_IN_A_ROW = 6
 """So many cells that end as infra_error one after the other stop the run: it would burn all its tasks. Faults of Looper's own do so
 where all have the same cause."""

@@ -45,7 +45,7 @@ class Design:
 
     tasks: int
     seeds: int
-    """Of the arms of the primary contrast."""
+    """Of the arms of the contrast."""
     worth: int
     """So many repositories of one size would say as much as those of the plan."""
     unit: Unit
@@ -63,18 +63,23 @@ def scope_of(plan: Plan, tasks: Sequence[str]) -> Scope:
     """`tasks` are ids.
 
     What is learned for each repository shares its luck with all tasks of it; with too few repositories to carry that, or with
-    most tasks in a few of them (Kish's effective number), the plan speaks of these alone. What is learned once for all repositories
-    has been tried once.
+    most tasks in a few of them (Kish's effective number), or with repositories that a person named, the plan speaks of these alone.
+    What is learned once for all repositories, or was before, has been tried once.
     """
     learned = [
         arm.learning
         for arm in plan.arms
         if arm.learning is not None and arm.learning.treatment is not Treatment.OVERSIGHT
     ]
+    if any(arm.model.adapter for arm in plan.arms):
+        return Scope.ONE
     if not learned:
         return Scope.TASKS
     if any(found.strategy is not None for found in learned):
         return Scope.ONE
+    # What a person picked by name was not drawn, so it stands for nothing but itself.
+    if plan.selection.repos or plan.selection.tasks:
+        return Scope.THESE
     return Scope.REPOSITORIES if worth_repositories(tasks) >= ENOUGH_REPOSITORIES else Scope.THESE
 
 
@@ -94,10 +99,12 @@ def effect_of_interest(contrast: Contrast) -> float:
     return contrast.expected if contrast.expect is Expect.MORE else 0.0
 
 
-def design_of(plan: Plan, tasks: Sequence[str]) -> Design:
-    """`tasks` are ids. All of it is known before the data, so that no data decide what they may say."""
+def design_of(plan: Plan, tasks: Sequence[str], contrast: Contrast | None = None) -> Design:
+    """Of a contrast, the primary one unless another is given; `tasks` are ids. All of it is known before the data, so that no data
+    decide what they may say."""
     arms = {arm.name: arm for arm in plan.arms}
-    compared = [arms[name] for name in (plan.contrasts[0].arms if plan.contrasts else ()) if name in arms]
+    contrast = contrast or next(iter(plan.contrasts), None)
+    compared = [arms[name] for name in (contrast.arms if contrast else ()) if name in arms]
     return Design(
         tasks=len(tasks),
         seeds=min((len(plan.seeds_of(arm)) for arm in compared), default=len(plan.seeds)),
@@ -109,18 +116,28 @@ def design_of(plan: Plan, tasks: Sequence[str]) -> Design:
     )
 
 
-def power_at_interest(plan: Plan, tasks: Sequence[str]) -> float | None:
-    """Chance that a plan shows its primary contrast, were the difference as large as it expects, or, of a margin, were there none;
-    None where how the metric varies is not known before the data, or where nothing is registered."""
-    if not plan.contrasts or plan.contrasts[0].metric is not Metric.RESOLVED or not tasks:
+def power_at_interest(plan: Plan, tasks: Sequence[str], contrast: Contrast | None = None) -> float | None:
+    """Chance that a plan shows a contrast, the primary one unless another is given, were the difference as large as it expects, or,
+    of a margin, were there none; None where how the metric varies is not known before the data, or where nothing is registered."""
+    contrast = contrast or next(iter(plan.contrasts), None)
+    if contrast is None or contrast.metric is not Metric.RESOLVED or not tasks:
         return None
-    return power_of(design_of(plan, tasks), plan.contrasts[0], effect_of_interest(plan.contrasts[0]))
+    return power_of(design_of(plan, tasks, contrast), contrast, effect_of_interest(contrast))
 
 
 def is_pilot(plan: Plan, tasks: Sequence[str]) -> bool:
-    """Whether a plan is too small for what it is about, or cannot know it."""
+    """Whether a plan is too small for what it is about, or cannot know it: then nothing that it registers is decided."""
     found = power_at_interest(plan, tasks)
     return bool(plan.contrasts) and (found is None or found < ENOUGH)
+
+
+def too_small_for(plan: Plan, tasks: Sequence[str], contrast: Contrast) -> bool:
+    """Whether a contrast is estimated and not decided: all of a pilot are, and each difference that the plan could not see where it is
+    as large as that contrast expects, however easily it sees its primary one. A margin that holds needs no power to be true."""
+    if is_pilot(plan, tasks):
+        return True
+    found = power_at_interest(plan, tasks, contrast)
+    return contrast.expect is Expect.MORE and (found is None or found < ENOUGH)
 
 
 @cache

@@ -22,6 +22,8 @@ class Decision(StrEnum):
     OPEN = "open"
     PILOT = "pilot"
     """The plan could not have seen what it is about: figures, and no decision."""
+    UNTRUSTED = "not trusted"
+    """A control did not come out as it must, so the harness is not to be believed."""
     NOT_MEASURED = "not measured"
     INDECISIVE = "indecisive"
     """Too many cells are without a verdict, or those that are could turn the decision."""
@@ -57,13 +59,18 @@ class Registered:
                 return self.contrast.open
             case Decision.PILOT:
                 return "An estimate; the plan is too small to decide it."
+            case Decision.UNTRUSTED:
+                return "A control did not come out as it must: nothing is concluded."
             case Decision.INDECISIVE:
                 return (
                     f"Fewer than {100 * COVERED:.0f} % of the cells have a verdict, or those without one could turn the decision: "
                     "nothing is concluded."
                 )
             case Decision.NOT_EXERCISED:
-                return "What differs never came into play at these tasks: nothing is concluded."
+                return (
+                    "What differs never came into play at these tasks, or both arms resolved none or all of them: nothing is "
+                    "concluded."
+                )
             case Decision.NOT_MEASURED:
                 return (
                     "Nothing to compare: no task has a verdict in both arms, or one of them is a failed arm."

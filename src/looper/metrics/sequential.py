@@ -4,6 +4,11 @@ from collections.abc import Iterable
 from math import exp, fsum, log
 from statistics import fmean
 
+DEGENERATE = 0.2
+"""Share of a rollout's steps without a readable action beyond which, on the average, an arm is no agent any more: it stops and has
+no rate."""
+DEGENERATE_ALPHA = 0.01
+"""Chance that an arm is called so which is not, over the whole of a run and however often it is interrupted."""
 STAKES = (0.1, 0.25, 0.5, 0.75, 0.95)
 """Shares of what may be lost at each observation; no one of them is best for all that may be true."""
 

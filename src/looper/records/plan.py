@@ -301,14 +301,14 @@ class TaskSelection(Record):
 
 
 class Gate(StrEnum):
-    """A check that a person may override, for a reason that stands in the record."""
+    """A check that decides whether an arm, or a run, may go on to what it is for."""
 
     DATA = "data"
     """Enough resolved tasks to learn from."""
     ACTION = "action"
     """An adapter leaves valid actions nearly as frequent as base's, on held-out prompts and at work."""
     POWER = "power"
-    """The tasks suffice to find the expected difference with 80 % power; a run with fewer is a pilot."""
+    """The tasks suffice to find the expected difference with 80 % power; a run with fewer is a pilot, for whatever reason."""
 
 
 class Plan(Record):
@@ -327,6 +327,8 @@ class Plan(Record):
     experience: Experience | None = None
     contrasts: tuple[Contrast, ...] = ()
     """Registered, the primary one first; everything else that a report shows is exploratory."""
+    unasked: tuple[str, ...] = ()
+    """Names of contrasts that the experiment registers, the primary one first, and this profile has not the arms for."""
     choices: tuple[Choice, ...] = ()
     measured_only: tuple[Gate, ...] = ()
     """Gates that this plan asks to see the answer, and not to stop an arm."""

@@ -234,6 +234,8 @@ class Trajectory(Record):
     arm_hash: str
     seed: int
     code_version: str
+    run_hash: str = ""
+    """Of the manifest of the run that it is part of, so that no plan changes without its rollouts; empty where no run made it."""
     prompt_hash: str
     """Of the messages that stood before the first reply."""
     memory: tuple[str, ...] = ()

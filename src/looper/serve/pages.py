@@ -44,9 +44,10 @@ from looper.views.findings import (
     control_lines,
     damage_lines,
     nothing_registered,
-    pilot_lines,
+    planned_lines,
     registered_rows,
     scope_line,
+    standing_of,
     stratified_lines,
     treatment_lines,
 )
@@ -204,7 +205,7 @@ class Pages:
             bars=bars(run),
             registered=registered,
             unregistered="" if registered else nothing_registered(run),
-            about=[*pilot_lines(run), scope_line(run), *stratified_lines(run)] if registered else [],
+            about=[*planned_lines(run), scope_line(run), *stratified_lines(run)] if registered else [],
             lines=[*contrast_lines(run), *control_lines(run), *treatment_lines(run)],
             cells=found,
             asked=asked,
@@ -347,6 +348,7 @@ class Pages:
             rows=[rows[name] for name in (first, second)],
             colours=arm_colours(run),
             registered=[row for row in registered_rows(run) if row.contrast == f"{first} − {second}"],
+            standing=standing_of(run, first, second),
         )
 
     def search(self, request: Request) -> Response:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from looper.journal import UNREADABLE, Damage, raw_lines, read_stream
@@ -45,6 +46,8 @@ class ExternalFacts:
     """Of the code that looks. What another version recorded may have fewer fields, so hashes of records cannot be made again."""
     tasks: Mapping[str, Task] = field(default_factory=dict)
     """The tasks themselves, by id."""
+    leaked: frozenset[str] = frozenset()
+    """Ids of those whose issue quotes their fix."""
     why_no_tasks: str = ""
     """In words, where they cannot be had."""
     served: Callable[[str], str | None] = lambda adapter: None
@@ -61,6 +64,7 @@ def audit(run: RunView, outside: ExternalFacts) -> list[str]:
         served=outside.served,
         same_code=run.manifest.code_version == outside.code_version,
         sealed=_is_sealed(run),
+        hashes=_hashes(run.folder, run.manifest),
     )
     against = contradictions(records)
     return [
@@ -124,16 +128,20 @@ def _elsewhere(folder: Path) -> list[Damage]:
 
 
 def _manifest(folder: Path, manifest: RunManifest) -> Iterator[str]:
-    # Of the text as it was written, too: a record that has got a new field since gives another hash.
-    written = [body for _, _, body in raw_lines(folder, "manifest") if body is not None]
-    known = {manifest.run_hash(), *(content_hash(body)[:12] for body in written[:1])}
-    if not any(found in folder.name for found in known):
+    if not any(found in folder.name for found in _hashes(folder, manifest)):
         yield (
             f"the plan, or what else stands in the manifest, was changed: it gives {manifest.run_hash()}, and the folder is "
             f"named {folder.name}"
         )
-    if len(written) > 1:
-        yield f"manifest.jsonl has {len(written)} plans; a run has one"
+    written = sum(body is not None for _, _, body in raw_lines(folder, "manifest"))
+    if written > 1:
+        yield f"manifest.jsonl has {written} plans; a run has one"
+
+
+def _hashes(folder: Path, manifest: RunManifest) -> frozenset[str]:
+    """Of the manifest, and of its text as it was written: a record that has got a new field since gives another hash."""
+    written = (body for _, _, body in raw_lines(folder, "manifest") if body is not None)
+    return frozenset((manifest.run_hash(), *(content_hash(body)[:12] for body in islice(written, 1))))
 
 
 def _last_seal(folder: Path) -> Seal | None:
@@ -248,6 +256,8 @@ def _number(line: bytes) -> int | None:
 def _tasks(manifest: RunManifest, outside: ExternalFacts) -> Iterator[str]:
     if outside.tasks_hash is not None and outside.tasks_hash != manifest.tasks_hash:
         yield "the tasks are not the ones that were run: their records have another hash than the manifest's"
+    elif outside.tasks_hash is not None and outside.leaked != {*manifest.leaked}:
+        yield "the tasks that quote their fix in their issue are other ones than the manifest says"
 
 
 def _coverage(run: RunView) -> Iterator[str]:

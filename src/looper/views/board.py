@@ -9,7 +9,7 @@ from typing import Any
 from looper.records.plan import Arm, Metric
 from looper.records.verdict import Outcome
 from looper.views.diff import differences_of
-from looper.views.findings import arm_rows, difference_text, share_text
+from looper.views.findings import EXPLORATORY, arm_rows, difference_text, share_text, standing_of
 from looper.views.plots import COLOURS
 from looper.views.runs import RunView
 
@@ -198,10 +198,9 @@ def bars(run: RunView) -> Bars:
             drawn.add((contrast.arm, contrast.against))
             level = share_text(one.confidence)
             found.append((contrast.name, contrast.arm, each.difference, ends, level, each.pairs, True))
-    named = {(one.arm, one.against) for one in run.manifest.plan.contrasts}
     for arm, base, other in run.contrasts:
         if other is not None and arm not in run.failed_arms and (arm, base) not in drawn:
-            mine = (arm, base) in named
+            mine = standing_of(run, arm, base) != EXPLORATORY
             found.append(
                 (f"{arm} − {base}", arm, other.difference, other.interval(), "95 %", other.pairs, mine)
             )

@@ -5,18 +5,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isclose
-from statistics import fmean
+from statistics import fmean, median
 
 from looper.journal import Damage, placed_records, read_stream
+from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
 from looper.records.base import content_hash
 from looper.records.learning import Source
 from looper.records.memory import MemoryItem
-from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell
+from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate
 from looper.records.sampling import sampling_seed
 from looper.records.seal import Seal
 from looper.records.task import Task
 from looper.records.training import AdapterRecord
-from looper.records.trajectory import ModelIdentity, Step, StopReason, Trajectory
+from looper.records.trajectory import ModelIdentity, ObservationKind, Step, StopReason, Trajectory
 from looper.records.treatment import VALID_MARGIN, Consolidation, ProofKind
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 from looper.views.index import StepIndex, kept_index
@@ -53,6 +54,11 @@ class AttemptSteps:
     model_s: float = 0.0
     guards: Counter[str] = field(default_factory=Counter)
     memory: set[str] = field(default_factory=set)
+    in_flight: list[int] = field(default_factory=list)
+    without: int = 0
+    """Steps without an action."""
+    unread: bool = False
+    """A step has no action and yet one was executed, or the other way round."""
     stopped: StopReason | None = None
     went_on: bool = False
     """Past a step that ended the rollout."""
@@ -66,6 +72,15 @@ class AttemptSteps:
         self.model_s += step.reply.wall_s
         self.guards.update(step.guards)
         self.memory.update(step.memory)
+        if step.reply.in_flight is not None:
+            self.in_flight.append(step.reply.in_flight)
+        self.without += step.action is None
+        kind = step.observation.kind
+        self.unread |= (
+            kind not in (ObservationKind.PROBLEM, ObservationKind.END)
+            if step.action is None
+            else kind is ObservationKind.PROBLEM
+        )
         self.went_on |= self.stopped is not None
         self.stopped = step.stop_reason
 
@@ -88,6 +103,8 @@ class Records:
     same_code: bool
     """Whether the code that looks is the one that recorded."""
     sealed: bool
+    hashes: frozenset[str]
+    """By which its rollouts may name the run's plan."""
     damage: list[Damage] = field(default_factory=list)
     """Lines of steps and of memory that cannot be read."""
 
@@ -176,6 +193,8 @@ def _rollouts(records: Records, found: Contradictions) -> None:
             bool(end.patch) and end.stop_reason not in (StopReason.DONE, StopReason.IMPORTED)
         ):
             found.add("rollouts whose end and whose patch contradict each other", cell)
+        if end.run_hash and end.run_hash not in records.hashes:
+            found.add("rollouts of another plan than the manifest's", cell)
         if end.code_version != manifest.code_version:
             found.add("rollouts of another code than the manifest's", cell)
         configured = arm.config_hash() if arm is not None and records.same_code else end.arm_hash
@@ -208,6 +227,10 @@ def _of_its_steps(end: Trajectory, steps: AttemptSteps, found: Contradictions) -
         if None not in (ours, theirs) and ours != theirs:
             found.add("rollouts whose steps do not add up to their tokens", cell)
             break
+    if steps.unread:
+        found.add("rollouts with steps whose action and whose result contradict each other", cell)
+    if end.in_flight != (median(steps.in_flight) if steps.in_flight else None):
+        found.add("rollouts with other requests in flight than their steps", cell)
     if Counter(end.guards) != steps.guards:
         found.add("rollouts whose guards fired otherwise than in their steps", cell)
 
@@ -261,7 +284,7 @@ def _verdicts(records: Records, found: Contradictions) -> None:
         name: (frozenset(task.fail_to_pass), frozenset(task.pass_to_pass))
         for name, task in records.tasks.items()
     }
-    outcomes: dict[tuple[str, str, str, str], Outcome] = {}
+    outcomes: dict[tuple[str, str, str, str], tuple[Outcome, float | None]] = {}
     for verdict in run.verdicts:
         cell = verdict.cell
         if said := as_tests_say(verdict):
@@ -289,7 +312,8 @@ def _verdicts(records: Records, found: Contradictions) -> None:
         whole = TestOutcome.MISSING not in (*verdict.fail_to_pass.values(), *verdict.pass_to_pass.values())
         if judged and whole and records.deterministic and verdict.outcome is not Outcome.TAMPERED:
             key = verdict.instance_id, verdict.patch_hash, verdict.environment, verdict.verifier
-            if verdict.outcome is not outcomes.setdefault(key, verdict.outcome):
+            same = verdict.outcome, verdict.file_recall
+            if same != outcomes.setdefault(key, same):
                 found.add("verdicts that differ from others on the same patch", cell)
 
 
@@ -509,6 +533,7 @@ def _proved(records: Records, found: Contradictions) -> None:
             proved.setdefault(proof.arm, set()).add(proof.subject)
         if proof.kind is ProofKind.ACTION_GATE and proof.passed != _speaks(run, proof.arm):
             found.add("arms whose action gate is not what their adapters' proofs say", proof.arm)
+    _acted(records, found)
     at_work = {verdict.cell.partition("/")[0] for verdict in run.verdicts}
     remembered = {proof.arm for proof in run.proofs if proof.kind is ProofKind.MEMORY_DELIVERED}
     for arm in run.manifest.plan.arms:
@@ -528,6 +553,29 @@ def _proved(records: Records, found: Contradictions) -> None:
                     )
             if not mine:
                 found.add("arms that worked without having learned", f"{arm.name}, seed {seed}")
+
+
+def _acted(records: Records, found: Contradictions) -> None:
+    """That an arm was stopped for want of actions where its steps say so, and nowhere else."""
+    run = records.run
+    last: dict[str, AttemptSteps] = {}
+    for (cell, _), steps in sorted(records.steps.items()):
+        if cell in run.final and steps.count:
+            last[cell] = steps
+    stopped = {proof.arm for proof in run.proofs if proof.kind is ProofKind.ACTS and not proof.passed}
+    for arm in run.manifest.plan.arms:
+        shares = [
+            steps.without / steps.count for cell, steps in last.items() if cell.partition("/")[0] == arm.name
+        ]
+        if arm.name in stopped and (not shares or fmean(shares) <= DEGENERATE):
+            found.add("arms that were stopped for want of actions, and whose steps have them", arm.name)
+        elif (
+            records.sealed
+            and arm.name not in stopped
+            and run.manifest.stops(Gate.ACTION)
+            and evidence(shares, DEGENERATE) >= 1 / DEGENERATE_ALPHA
+        ):
+            found.add("arms whose steps have no actions, and that nobody stopped", arm.name)
 
 
 def _speaks(run: RunView, arm: str) -> bool:

@@ -40,7 +40,11 @@ def _decided(run: RunView) -> dict[str, Any]:
         "discordance": run.discordance(),
         "power": power_at_interest(plan, run.tasks),
         "pilot": run.pilot,
-        "contrasts": [_contrast(found) for found in run.registered],
+        "failed_controls": sorted(run.failed_controls),
+        "contrasts": [
+            {"power": power_at_interest(plan, run.tasks, found.contrast), **_contrast(found)}
+            for found in run.registered
+        ],
     }
 
 

@@ -4,16 +4,16 @@ import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from typing import Any
 
 from looper.errors import BadInput
-from looper.metrics.paired import paired_difference
+from looper.metrics.paired import PairedDifference, paired_difference
 from looper.records.plan import Arm
 from looper.records.text import bare_lines
 from looper.records.trajectory import Action, Step, Trajectory
 from looper.records.verdict import Verdict
-from looper.views.findings import difference_text
+from looper.views.findings import EXPLORATORY, counted, difference_data, difference_text, standing_of
 from looper.views.index import steps_of
 from looper.views.runs import RunView
 from looper.views.show import harmless
@@ -22,37 +22,97 @@ LISTED = 12
 """So many tasks are listed of those that flipped."""
 WIDTH = 58
 """Of one side, in characters."""
+RESULT_LINES = 3
+"""So many lines of a result are shown."""
 
 
-def differences_of(before: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Every leaf that two nested records differ in: path, first value, second value."""
-    for key in sorted(before.keys() | now.keys()):
-        left, right, where = before.get(key), now.get(key), f"{path}.{key}" if path else key
-        if isinstance(left, dict) and isinstance(right, dict):
-            yield from differences_of(left, right, where)
-        elif left != right:
-            yield f"{where}: {_short(left)} | {_short(right)}"
+def differences_of(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Every leaf that two nested records differ in: its path of keys, first value, second value. Nothing is cut; of texts with several
+    lines the lines that differ follow."""
+    for where, left, right in _differing(before, now):
+        texts = [value for value in (left, right) if isinstance(value, str)]
+        if len(texts) == 2 and any("\n" in text for text in texts):
+            yield f"{where}: another text"
+            lines = difflib.unified_diff(bare_lines(texts[0]), bare_lines(texts[1]), lineterm="", n=0)
+            yield from (f"  {harmless(line)}" for line in list(lines)[2:])
+        else:
+            yield f"{where}: {_value(left)} | {_value(right)}"
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    ours, theirs = _leaves(before), _leaves(now)
+    for where in sorted({*ours, *theirs}):
+        left, right = ours.get(where), theirs.get(where)
+        # What one side does not have and the other leaves empty is no difference; what is below it stands by itself.
+        if left != right and not (
+            (where not in ours and _empty(right)) or (where not in theirs and _empty(left))
+        ):
+            yield where, left, right
+
+
+def _differing_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": where, "first": left, "second": right} for where, left, right in _differing(before, now)]
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Values by their path of keys; parts of a list that have names by those, others by their place. A list of plain values is one."""
+    if isinstance(value, Mapping):
+        parts = {f"{path}.{key}" if path else str(key): part for key, part in value.items()}
+    elif isinstance(value, list) and any(isinstance(part, dict | list) for part in value):
+        names = [part.get("name") if isinstance(part, dict) else None for part in value]
+        known = None not in names and len({*map(str, names)}) == len(names)
+        parts = {f"{path}[{names[at] if known else at}]": part for at, part in enumerate(value)}
+    else:
+        return {path: value}
+    found = {where: leaf for key, part in parts.items() for where, leaf in _leaves(part, key).items()}
+    return found or {path: value}
+
+
+def _empty(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})
+
+
+def _value(value: Any) -> str:
+    return harmless(json.dumps(value, ensure_ascii=False))
 
 
 def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
-    """Two arms of one run: the declared factor, the paired difference, the tasks that flipped."""
-    arms = {arm.name: arm for arm in run.manifest.plan.arms}
-    for name in (first, second):
-        if name not in arms and name not in run.choice_names:
-            known = ", ".join([*arms, *run.choice_names])
-            raise BadInput(f'{run.folder.name} has no arm "{name}". It has: {known}.')
+    """Two arms of one run: the declared factor, the paired difference, the tasks that flipped. Raises BadInput."""
+    arms = _arms_of(run, first, second)
     yield f"{run.folder.name}: {first} | {second}"
     if first in arms and second in arms:
         found = list(differences_of(_configuration(arms[first]), _configuration(arms[second])))
         yield from (f"  {line}" for line in found)
         if not found:
             yield "  configured alike"
-    yield from _outcome_lines(run.outcomes(first), run.outcomes(second))
+    yield from _outcome_lines(run.outcomes(first), run.outcomes(second), standing_of(run, first, second))
+
+
+def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:
+    """The same for programs. Raises BadInput."""
+    arms = _arms_of(run, first, second)
+    configured = [_configuration(arms[name]) if name in arms else {} for name in (first, second)]
+    ours, theirs = run.outcomes(first), run.outcomes(second)
+    gained, lost = _flipped(ours, theirs)
+    standing = standing_of(run, first, second)
+    return {
+        "run": run.folder.name,
+        "first": first,
+        "second": second,
+        "configuration": _differing_data(*configured) if all(configured) else None,
+        "resolved": difference_data(paired_difference(ours, theirs), standing),
+        "only_first": gained,
+        "only_second": lost,
+    }
+
+
+def _arms_of(run: RunView, *names: str) -> dict[str, Arm]:
+    arms = {arm.name: arm for arm in run.manifest.plan.arms}
+    for name in names:
+        if name not in arms and name not in run.choice_names:
+            known = ", ".join([*arms, *run.choice_names])
+            raise BadInput(f'{run.folder.name} has no arm "{name}". It has: {known}.')
+    return arms
 
 
 def _configuration(arm: Arm) -> dict[str, Any]:
@@ -61,53 +121,108 @@ def _configuration(arm: Arm) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in ("name", "role", "only_seeds")}
 
 
-def _outcome_lines(ours: Mapping[str, bool], theirs: Mapping[str, bool]) -> Iterator[str]:
+def _outcome_lines(ours: Mapping[str, bool], theirs: Mapping[str, bool], standing: str) -> Iterator[str]:
     found = paired_difference(ours, theirs)
     if found is None:
         yield "no cell has a verdict in both"
         return
-    yield f"resolved, first − second: {difference_text(found)}"
-    gained = [where for where in ours if ours[where] and theirs.get(where) is False]
-    lost = [where for where in ours if not ours[where] and theirs.get(where)]
-    for label, cells in (("only the first resolves", gained), ("only the second resolves", lost)):
+    yield f"resolved, first − second ({standing}): {difference_text(found)}"
+    labels = ("only the first resolves", "only the second resolves")
+    for label, cells in zip(labels, _flipped(ours, theirs), strict=True):
         more = f" and {len(cells) - LISTED} more" if len(cells) > LISTED else ""
         yield f"{label}: {', '.join(cells[:LISTED]) or 'none'}{more}"
 
 
+def _flipped(ours: Mapping[str, bool], theirs: Mapping[str, bool]) -> tuple[list[str], list[str]]:
+    """Cells that only one of two resolves."""
+    return (
+        [where for where in ours if ours[where] and theirs.get(where) is False],
+        [where for where in ours if not ours[where] and theirs.get(where)],
+    )
+
+
 def runs_diff(first: RunView, second: RunView) -> Iterator[str]:
-    """Two runs: what they are made of, and for each arm of both the difference on common cells."""
+    """Two runs: what they are made of, and for each arm of both the difference on common cells. Raises BadInput."""
     yield f"{first.folder.name} | {second.folder.name}"
-    ours, theirs = (json.loads(run.manifest.to_json()) for run in (first, second))
-    yield from (f"  {line}" for line in differences_of(ours, theirs))
-    names = {arm.name for arm in second.manifest.plan.arms}
-    common = [arm.name for arm in first.manifest.plan.arms if arm.name in names]
-    if not common:
-        raise BadInput("The runs have no arm of the same name.")
-    for name in common:
-        found = paired_difference(first.outcomes(name), second.outcomes(name))
-        yield f"{name}, first − second: " + (
+    yield from (f"  {line}" for line in differences_of(*_manifests(first, second)))
+    for name, found in _common_arms(first, second).items():
+        yield f"{name}, first − second ({EXPLORATORY}): " + (
             "no cell has a verdict in both" if found is None else difference_text(found)
         )
 
 
-def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
-    """Two rollouts at one task, step beside step from where they part; then patches, verdicts, and what was remembered."""
+def runs_data(first: RunView, second: RunView) -> dict[str, Any]:
+    """The same for programs. Raises BadInput."""
+    common = _common_arms(first, second)
+    return {
+        "first": first.folder.name,
+        "second": second.folder.name,
+        "manifest": _differing_data(*_manifests(first, second)),
+        "arms": {name: difference_data(found, EXPLORATORY) for name, found in common.items()},
+    }
+
+
+def _manifests(*runs: RunView) -> list[dict[str, Any]]:
+    return [json.loads(run.manifest.to_json()) for run in runs]
+
+
+def _common_arms(first: RunView, second: RunView) -> dict[str, PairedDifference | None]:
+    names = {arm.name for arm in second.manifest.plan.arms}
+    common = [arm.name for arm in first.manifest.plan.arms if arm.name in names]
+    if not common:
+        raise BadInput("The runs have no arm of the same name.")
+    return {name: paired_difference(first.outcomes(name), second.outcomes(name)) for name in common}
+
+
+def rollouts_data(run: RunView, first: str, second: str) -> dict[str, Any]:
+    """As `rollouts_diff`, for programs: `parted` is the first step that differs, from 1. Raises BadInput."""
+    ours, theirs = _rollouts(run, first, second)
+    ends = {end.cell: end for end in run.trajectories}
+    parted = _parted(ours, theirs)
+    return {
+        "run": run.folder.name,
+        "parted": None if parted is None else parted + 1,
+        **{
+            name: {
+                "cell": cell,
+                "steps": [] if parted is None else steps[parted:],
+                "end": ends.get(cell),
+                "verdict": run.final.get(cell),
+            }
+            for name, cell, steps in (("first", first, ours), ("second", second, theirs))
+        },
+    }
+
+
+def _rollouts(run: RunView, first: str, second: str) -> tuple[list[Step], list[Step]]:
     if first.rpartition("/")[2] != second.rpartition("/")[2]:
         raise BadInput("These are rollouts at different tasks; name two cells of one task.")
     ours, theirs = (steps_of(run.folder, cell) for cell in (first, second))
-    ends = {end.cell: end for end in run.trajectories}
+    ended = {end.cell for end in run.trajectories}
     for cell, steps in ((first, ours), (second, theirs)):
-        if not steps and cell not in ends:
+        if not steps and cell not in ended:
             raise BadInput(f"{cell} has no steps in {run.folder.name}. See: looper show")
-    parted = next((at for at, pair in enumerate(zip_longest(ours, theirs)) if not _same(*pair)), None)
+    return ours, theirs
+
+
+def _parted(ours: Sequence[Step], theirs: Sequence[Step]) -> int | None:
+    """How many steps are the same; None where all are."""
+    return next((at for at, pair in enumerate(zip_longest(ours, theirs)) if not _same(*pair)), None)
+
+
+def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
+    """Two rollouts at one task, step beside step from where they part; then patches, verdicts, and what was remembered. Raises
+    BadInput."""
+    ours, theirs = _rollouts(run, first, second)
+    ends = {end.cell: end for end in run.trajectories}
+    parted = _parted(ours, theirs)
     yield f"{first} | {second}"
     if parted is None:
         yield f"the same {len(ours)} actions with the same results"
     else:
         yield f"the same {parted} actions, then they part at step {parted + 1}:"
         for at in range(parted, max(len(ours), len(theirs))):
-            left, right = (_side(steps, at) for steps in (ours, theirs))
-            yield from _beside(f"{at + 1:3} ", left, right)
+            yield from _beside(f"{at + 1:3} ", *_sides(_at(ours, at), _at(theirs, at)))
     verdicts = {found.cell: found for found in run.verdicts}
     yield from _memory_lines(ends.get(first), ends.get(second))
     for label, find in (("ended", _end), ("verdict", None)):
@@ -152,15 +267,37 @@ def _same(left: Step | None, right: Step | None) -> bool:
     )
 
 
-def _side(steps: Sequence[Step], at: int) -> list[str]:
-    if at >= len(steps):
-        return ["–"]
-    step = steps[at]
+def _at(steps: Sequence[Step], at: int) -> Step | None:
+    return steps[at] if at < len(steps) else None
+
+
+def _sides(left: Step | None, right: Step | None) -> tuple[list[str], list[str]]:
+    """What two steps said and were told; of results that begin alike, from where they part."""
+    results = [bare_lines(harmless(step.observation.text).strip()) if step else [] for step in (left, right)]
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*results, strict=False)))
+    if results[0] == results[1]:
+        alike = 0
+    ours, theirs = (
+        ["–"] if step is None else [*_said(step), *_result(result, alike)]
+        for step, result in zip((left, right), results, strict=True)
+    )
+    return ours, theirs
+
+
+def _said(step: Step) -> list[str]:
     said = step.reply.text if step.action is None else _in_short(step.action)
-    lines = bare_lines(harmless(said)) or [""]
-    result = bare_lines(harmless(step.observation.text).strip())
-    told = [f"remembers {len(step.memory)} items"] if step.memory else []
-    return [*lines, *told, *(f"→ {line}" for line in result[:3])]
+    told = [f"remembers {counted(len(step.memory), 'item')}"] if step.memory else []
+    return [*(bare_lines(harmless(said)) or [""]), *told]
+
+
+def _result(lines: Sequence[str], alike: int) -> list[str]:
+    shown = lines[alike : alike + RESULT_LINES]
+    rest = len(lines) - alike - len(shown)
+    return [
+        *([f"→ … {counted(alike, 'line')} alike"] if alike else []),
+        *(f"→ {line}" for line in shown),
+        *([f"→ … {counted(rest, 'more line')}"] if rest else []),
+    ]
 
 
 def _in_short(action: Action) -> str:
@@ -171,13 +308,14 @@ def _in_short(action: Action) -> str:
 
 
 def _beside(head: str, left: Sequence[str], right: Sequence[str]) -> Iterator[str]:
-    for number, (one, other) in enumerate(zip_longest(left, right, fillvalue="")):
-        mark = head if number == 0 else " " * len(head)
-        yield f"{mark}{_cut(one):{WIDTH}} | {_cut(other)}"
+    """Two columns; a line that is too long for one goes on below, so that nothing of it is hidden."""
+    for one, other in zip_longest(_folded(left), _folded(right), fillvalue=""):
+        yield f"{head}{one:{WIDTH}} | {other}"
+        head = " " * len(head)
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
+def _folded(lines: Sequence[str]) -> list[str]:
+    return [line[at : at + WIDTH] for line in lines for at in range(0, len(line) or 1, WIDTH)]
 
 
 def _memory_lines(ours: Trajectory | None, theirs: Trajectory | None) -> Iterator[str]:

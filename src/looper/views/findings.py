@@ -10,10 +10,10 @@ from looper.metrics.design import (
     ENOUGH,
     Scope,
     design_of,
-    is_pilot,
     power_at_interest,
     scope_of,
     smallest_visible,
+    too_small_for,
 )
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
@@ -24,12 +24,14 @@ from looper.metrics.paired import (
 )
 from looper.metrics.registered import ALPHA, Decision, Registered
 from looper.records.learning import Treatment
-from looper.records.plan import ArmRole, Expect, Gate, Metric, Plan
+from looper.records.plan import ArmRole, Contrast, Expect, Metric, Plan
 from looper.records.treatment import ProofKind
 from looper.views.questions import question_lines
 from looper.views.runs import RunView
 
 NOT_MEASURED = "–"
+EXPLORATORY = "exploratory"
+"""Said of every comparison that no plan registered before the data."""
 COLUMNS = (
     "arm",
     "resolved",
@@ -102,12 +104,12 @@ def registered_lines(run: RunView) -> list[str]:
     found = run.registered
     if not found or run.finished < run.planned:
         return []
-    lines = [*pilot_lines(run), scope_line(run)]
+    lines = [*planned_lines(run), scope_line(run)]
     for number, result in enumerate(found):
         name = "primary" if number == 0 else "secondary"
         lines.append(
-            f"{name}: {result.contrast.name}{in_units(result)}, {p_text(result)}{result.finding.value}: "
-            f"{' '.join(result.sentence.split())}"
+            f"{name}: {result.contrast.name}{in_units(result)}, {margin_text(result.contrast)}{p_text(result)}"
+            f"{finding_text(run, result)}: {' '.join(result.sentence.split())}"
         )
     return lines
 
@@ -120,8 +122,10 @@ class RegisteredRow:
     """Primary or Secondary."""
     contrast: str
     finding: str
+    said: str
+    """The finding, and about what it is, where that is no more than what was run."""
     figures: str
-    """Difference, interval and p-value; empty where there are none."""
+    """Difference, interval, margin and p-value; empty where there are none."""
     sentence: str
 
 
@@ -134,7 +138,8 @@ def registered_rows(run: RunView) -> list[RegisteredRow]:
             "Primary" if number == 0 else "Secondary",
             found.contrast.name,
             found.finding.value,
-            f"{in_units(found)}, {p_text(found)}".removeprefix(": ").strip(", "),
+            finding_text(run, found),
+            f"{in_units(found)}, {margin_text(found.contrast)}{p_text(found)}".removeprefix(": ").strip(", "),
             " ".join(found.sentence.split()),
         )
         for number, found in enumerate(run.registered)
@@ -148,9 +153,21 @@ def nothing_registered(run: RunView) -> str:
     return "The plan registers no contrast; everything below is exploratory."
 
 
+def finding_text(run: RunView, result: Registered) -> str:
+    """What was decided, and about what, where that is no more than what was run."""
+    decided = result.finding in (Decision.SHOWN, Decision.REFUTED)
+    here = scope_of(run.manifest.plan, run.tasks) is not Scope.REPOSITORIES
+    return f"{result.finding.value}{' on these repositories' if decided and here else ''}"
+
+
+def margin_text(contrast: Contrast) -> str:
+    """What a contrast of alikeness takes for nothing: its p-value is that of the margin, not of the difference."""
+    return "" if contrast.expect is Expect.MORE else f"margin {_in_unit(contrast.margin, contrast.metric)}, "
+
+
 def p_text(result: Registered) -> str:
     """The p-value within the family, where one was worked out."""
-    decided = (Decision.SHOWN, Decision.REFUTED, Decision.OPEN, Decision.PILOT)
+    decided = (Decision.SHOWN, Decision.REFUTED, Decision.OPEN, Decision.PILOT, Decision.UNTRUSTED)
     return f"p = {result.p_adjusted:.2g} adjusted, " if result.finding in decided else ""
 
 
@@ -165,7 +182,7 @@ def scope_line(run: RunView) -> str:
     why = f" ({ENOUGH_REPOSITORIES} of them, alike in size, are the fewest to generalise from)"
     about = (
         f"about {scope.value}{why if scope is Scope.THESE else ''}: {counted(len(run.tasks), 'task')} of "
-        f"{_repositories(repositories)}, {many}; the unit is the {run.unit.value}"
+        f"{counted(repositories, 'repository', 'repositories')}, {many}; the unit is the {run.unit.value}"
     )
     if not plan.contrasts:
         return about
@@ -175,12 +192,9 @@ def scope_line(run: RunView) -> str:
     )
 
 
-def _repositories(number: int) -> str:
-    return "1 repository" if number == 1 else f"{number} repositories"
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, one: str, many: str = "") -> str:
+    """With the word in its number; `many` where it is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def stratified_lines(run: RunView) -> list[str]:
@@ -199,16 +213,32 @@ def stratified_lines(run: RunView) -> list[str]:
     ]
 
 
-def pilot_lines(run: RunView) -> list[str]:
-    """Whether the run could have shown what its primary contrast is about."""
+def planned_lines(run: RunView) -> list[str]:
+    """What the run could have shown, as it was worked out before the data; what was measured of what that takes for granted; and
+    which registered contrasts this profile does not ask."""
     plan = run.manifest.plan
-    if not is_pilot(plan, run.tasks):
+    lines = [*unasked_lines(plan)]
+    if not plan.contrasts:
+        return lines
+    measured = run.discordance()
+    here = "" if measured is None else f"; here they differed in {100 * measured:.0f} %"
+    head = "a PILOT, which decides nothing" if run.pilot else "power, worked out before the data"
+    lines.append(f"{head}: {power_text(plan, run.tasks)}{here}")
+    small = [found.name for found in plan.contrasts if too_small_for(plan, run.tasks, found)]
+    if small and not run.pilot:
+        lines.append(
+            f"too small for the difference expected, so estimated and not decided: {', '.join(small)}"
+        )
+    return lines
+
+
+def unasked_lines(plan: Plan) -> list[str]:
+    if not plan.unasked:
         return []
-    why = power_text(plan, run.tasks)
-    reason = next((found.reason for found in run.manifest.overrides if found.gate is Gate.POWER), None)
-    if reason is not None:
-        return [f"underpowered, and called confirmatory for a reason ({reason}): {why}"]
-    return [f"a PILOT, which decides nothing: {why}"]
+    return [
+        f"registered, and not asked by this profile, which has not the arms: {', '.join(plan.unasked)}; primary here is "
+        f"{plan.contrasts[0].name if plan.contrasts else 'nothing'}"
+    ]
 
 
 def power_text(plan: Plan, tasks: Sequence[str]) -> str:
@@ -257,6 +287,7 @@ def _in_unit(value: float, metric: Metric, sign: str = "", *, bare: bool = False
 
 
 def contrast_lines(run: RunView) -> list[str]:
+    """Each arm against base, by itself: what is not registered is exploratory, and what is says so, since its own interval decides."""
     # Whether a control must not gain, or is what a treatment could reach at most, the plan's sentences say.
     labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control"}
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
@@ -264,7 +295,7 @@ def contrast_lines(run: RunView) -> list[str]:
     contrasts = [found for found in run.contrasts if found[0] not in failed]
     open_ones = [arm for arm, _, found in contrasts if found is None]
     lines = [
-        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}): {difference_text(found)}"
+        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}): {difference_text(found)}"
         for arm, base, found in contrasts
         if found is not None
     ]
@@ -273,9 +304,38 @@ def contrast_lines(run: RunView) -> list[str]:
     return lines
 
 
+def standing_of(run: RunView, arm: str, against: str) -> str:
+    """Whether it was registered that these two are compared by what they resolved."""
+    pairs = [
+        {found.arm, found.against}
+        for found in run.manifest.plan.contrasts
+        if found.metric is Metric.RESOLVED and not found.through
+    ]
+    return "registered" if {arm, against} in pairs else EXPLORATORY
+
+
 def difference_text(found: PairedDifference) -> str:
     """One difference by itself, without the family that a registered one is in."""
     return f"{gain_text(found)} by {found.unit.value} ({found.units}), {found.pairs} pairs, {found.gains} gained, {found.losses} lost"
+
+
+def difference_data(found: PairedDifference | None, standing: str) -> dict[str, object] | None:
+    """The same for programs, shares as shares; None where nothing was compared."""
+    if found is None:
+        return None
+    low, high = found.interval()
+    return {
+        "difference": found.difference,
+        "low": low,
+        "high": high,
+        "p_unadjusted": found.p_value,
+        "unit": found.unit.value,
+        "units": found.units,
+        "pairs": found.pairs,
+        "gained": found.gains,
+        "lost": found.losses,
+        "standing": standing,
+    }
 
 
 def gain_text(found: PairedDifference) -> str:
@@ -293,14 +353,8 @@ def control_lines(run: RunView) -> list[str]:
         expected = {"gold": found.resolved.denominator, "noop": 0}.get(backends[found.arm])
         if expected is None or not found.resolved.denominator:
             continue
-        right = found.resolved.numerator == expected
         must = "resolve every task" if expected else "resolve none"
-        said = (
-            "does"
-            if right
-            else f"resolved {found.resolved.numerator} of {found.resolved.denominator}: DO NOT TRUST"
-        )
-        lines.append(f"control {found.arm} must {must}: {said}")
+        lines.append(f"control {found.arm} must {must}: {_does(run, found.arm)}")
     for found in figures:
         if found.infra_errors and found.resolved.denominator:
             ended = {verdict.cell for verdict in run.verdicts}
@@ -323,6 +377,12 @@ def control_lines(run: RunView) -> list[str]:
         )
     missing = run.planned - run.finished
     return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
+
+
+def _does(run: RunView, arm: str) -> str:
+    """Whether a control came out as it must."""
+    failed = run.failed_controls.get(arm)
+    return "does" if failed is None else f"{failed}: DO NOT TRUST"
 
 
 def treatment_lines(run: RunView) -> list[str]:
@@ -348,8 +408,9 @@ def treatment_lines(run: RunView) -> list[str]:
         )
         if arm.learning.treatment is Treatment.ZERO_ADAPTER:
             same, both = run.same_as_base(arm.name)
-            says = "does" if same == both else "does NOT: DO NOT TRUST"
-            lines.append(f"control {arm.name} must make base's patch in every cell: {same} of {both}, {says}")
+            lines.append(
+                f"control {arm.name} must make base's patch in every cell: {same} of {both}, {_does(run, arm.name)}"
+            )
     return [*lines, *question_lines(run.folder)]
 
 

@@ -2,65 +2,108 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean, stdev
+from typing import Any
 
-from looper.metrics.design import is_pilot
+from looper.metrics.design import design_of, is_pilot, power_at_interest, smallest_visible
+from looper.metrics.paired import student, wilson
 from looper.records.plan import Arm, Plan
-from looper.views.findings import power_text
+from looper.views.findings import counted, power_text
 from looper.views.runs import RunView, read_runs
+from looper.views.show import duration
+
+ENOUGH = 3
+"""Fewer cells say nothing about how long others will take."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval, by Student's t over cells."""
+
+    mean: float
+    low: float
+    high: float
+
+    def times(self, factor: float) -> "Estimate":
+        return Estimate(factor * self.mean, factor * self.low, factor * self.high)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an earlier run with the same model and limits says about the next one."""
+    """What an earlier run with the same model, suite and limits says about the next one."""
 
     run: str
     cells: int
-    rollout_s: float
-    """Median of a rollout with its verification."""
-    tokens: float | None
-    """Mean of prompt and completion together; None where they were not counted."""
+    rollout_s: Estimate
+    """Of a rollout with its verification."""
+    tokens: Estimate | None
+    """Of prompt and completion together; None where they were not counted."""
 
 
 def measured(runs: Path, plan: Plan) -> Measured | None:
-    """From the newest run in which this plan's base, or its first arm, worked with the same model and limits."""
-    wanted = _main_arm(plan)
-    for view in _newest(runs):
-        other = view.manifest.plan
-        arm = _main_arm(other)
-        if arm.model != wanted.model or arm.scaffold != wanted.scaffold or other.limits != plan.limits:
-            continue
-        ends = {(end.cell, end.attempt): end for end in view.trajectories if end.arm == arm.name}
-        pairs = [
-            (ends[key], found) for found in view.verdicts if (key := (found.cell, found.attempt)) in ends
-        ]
-        if not pairs:
-            continue
-        tokens = [
-            end.prompt_tokens + end.completion_tokens
-            for end, _ in pairs
-            if end.prompt_tokens is not None and end.completion_tokens is not None
-        ]
-        return Measured(
-            run=view.folder.name,
-            cells=len(pairs),
-            rollout_s=median(end.wall_s + found.wall_s for end, found in pairs),
-            tokens=fmean(tokens) if len(tokens) == len(pairs) else None,
-        )
-    return None
+    """From the run with the most cells, of equal ones the newest, in which this plan's base, or its first arm, worked with the same model
+    and limits at tasks of the same suite; None where none has enough of them."""
+    found = [one for view in _newest(runs) if (one := _measured_in(view, plan)) is not None]
+    return max(found, key=lambda one: one.cells, default=None)
 
 
-def discordance(runs: Path, plan: Plan) -> tuple[str, float] | None:
-    """How often base and its repeat differed, and in which run: the newest with the same model, suite and limits."""
-    wanted = _main_arm(plan)
+def _measured_in(view: RunView, plan: Plan) -> Measured | None:
+    other, wanted, arm = view.manifest.plan, _main_arm(plan), _main_arm(view.manifest.plan)
+    if arm.model != wanted.model or arm.scaffold != wanted.scaffold or not _alike(other, plan):
+        return None
+    ends = {(end.cell, end.attempt): end for end in view.trajectories if end.arm == arm.name}
+    pairs = [(ends[key], found) for found in view.verdicts if (key := (found.cell, found.attempt)) in ends]
+    if len(pairs) < ENOUGH:
+        return None
+    tokens = [
+        float(end.prompt_tokens + end.completion_tokens)
+        for end, _ in pairs
+        if end.prompt_tokens is not None and end.completion_tokens is not None
+    ]
+    return Measured(
+        run=view.folder.name,
+        cells=len(pairs),
+        rollout_s=_estimate([end.wall_s + found.wall_s for end, found in pairs]),
+        tokens=_estimate(tokens) if len(tokens) == len(pairs) else None,
+    )
+
+
+def _estimate(values: Sequence[float]) -> Estimate:
+    mean = fmean(values)
+    off = student(0.95, len(values) - 1) * stdev(values) / sqrt(len(values))
+    # What was measured took no less than nothing.
+    return Estimate(mean, max(min(values), mean - off), mean + off)
+
+
+def _alike(other: Plan, plan: Plan) -> bool:
+    ours, theirs = plan.selection, other.selection
+    return (theirs.suite, theirs.level, other.limits) == (ours.suite, ours.level, plan.limits)
+
+
+@dataclass(frozen=True)
+class EqualArms:
+    """How often base and its repeat differed in a run."""
+
+    run: str
+    cells: int
+    share: float
+    low: float
+    high: float
+
+
+def discordance(runs: Path, plan: Plan) -> EqualArms | None:
+    """Of the run with the most cells, of equal ones the newest, with the same model, suite and limits."""
+    wanted, found = _main_arm(plan), list[EqualArms]()
     for view in _newest(runs):
-        other = view.manifest.plan
-        if _main_arm(other).model != wanted.model or other.limits != plan.limits:
+        if _main_arm(view.manifest.plan).model != wanted.model or not _alike(view.manifest.plan, plan):
             continue
-        if other.selection.suite == plan.selection.suite and (found := view.discordance()) is not None:
-            return view.folder.name, found
-    return None
+        pairs = view.equal_pairs()
+        if len(pairs) >= ENOUGH:
+            differing, cells = sum(first != second for first, second in pairs), len(pairs)
+            found.append(EqualArms(view.folder.name, cells, differing / cells, *wilson(differing, cells)))
+    return max(found, key=lambda one: one.cells, default=None)
 
 
 def _newest(runs: Path) -> Iterator[RunView]:
@@ -75,25 +118,51 @@ def time_lines(plan: Plan, cells: int, workers: int, found: Measured | None) -> 
     """How long, and how many tokens."""
     if found is None:
         yield (
-            "time: not measured; no run here had this model and these limits. A few tasks measure it: run it with "
-            f"--arm {_main_arm(plan).name} --limit 4"
+            f"time: not measured; no run here has {ENOUGH} cells with this model, suite and limits. A few tasks measure it: run it with "
+            f"--arm {_main_arm(plan).name} --limit {ENOUGH + 1}"
         )
         return
-    hours = cells * found.rollout_s / workers / 3600
-    span = f"{hours:.1f} hours" if hours >= 1.5 else f"{60 * hours:.0f} minutes"
+    seconds, each = found.rollout_s.times(cells / workers), found.rollout_s
+    training = any(arm.learning and arm.learning.treatment.is_adapter for arm in plan.arms)
     yield (
-        f"time: about {span} for rollouts and verification with {workers} workers, at {found.rollout_s:.2f} s a cell "
-        f"(median of {found.cells} in {found.run}); training comes on top"
+        f"time: about {duration(seconds.mean)} ({duration(seconds.low)} to {duration(seconds.high)}, 95 %) for rollouts and verification "
+        f"with {counted(workers, 'worker')}, at {each.mean:.2f} s a cell, mean of {found.cells} in {found.run}"
+        + ("; training comes on top" if training else "")
     )
     if found.tokens is not None:
-        yield f"tokens: about {cells * found.tokens / 1e6:.1f} million, at {found.tokens:.0f} a cell"
+        tokens = found.tokens.times(cells / 1e6)
+        yield (
+            f"tokens: about {tokens.mean:.2g} million ({tokens.low:.2g} to {tokens.high:.2g}), at {found.tokens.mean:.0f} a cell"
+        )
 
 
-def power_lines(plan: Plan, tasks: Sequence[str], known: tuple[str, float] | None) -> Iterator[str]:
-    """What the plan could see if it were run as it is, decided as it will be; `known` is how often equal arms differed, and in
-    which run, to be held against what the plan takes for it."""
+def time_data(cells: int, workers: int, found: Measured | None) -> dict[str, Any]:
+    """The same for programs, in seconds and tokens of all cells; None for what was not measured."""
+    return {
+        "measured": found,
+        "seconds": found.rollout_s.times(cells / workers) if found else None,
+        "tokens": found.tokens.times(cells) if found and found.tokens else None,
+    }
+
+
+def power_data(plan: Plan, tasks: Sequence[str], known: EqualArms | None) -> dict[str, Any]:
+    """As `power_lines`, for programs; shares as shares."""
+    compared = bool(plan.contrasts and tasks)
+    return {
+        "equal_arms": known,
+        "power": power_at_interest(plan, tasks) if compared else None,
+        "smallest_visible": smallest_visible(design_of(plan, tasks)) if compared else None,
+    }
+
+
+def power_lines(plan: Plan, tasks: Sequence[str], known: EqualArms | None) -> Iterator[str]:
+    """What the plan could see if it were run as it is, decided as it will be; `known` is how often equal arms differed, to be held
+    against what the plan takes for it."""
     if known is not None:
-        yield f"equal arms differed in {100 * known[1]:.0f} % of cells in {known[0]}; the plan takes {100 * plan.discordance:.0f} %"
+        yield (
+            f"equal arms differed in {100 * known.share:.0f} % of {known.cells} cells ({100 * known.low:.0f} to "
+            f"{100 * known.high:.0f}, 95 %) in {known.run}; the plan takes {100 * plan.discordance:.0f} %"
+        )
     if plan.contrasts and tasks:
         pilot = ", a PILOT, which decides nothing" if is_pilot(plan, tasks) else ""
         yield f"power{pilot}: {power_text(plan, tasks)}"

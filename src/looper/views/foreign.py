@@ -6,7 +6,7 @@ from statistics import fmean, median
 from looper.metrics.design import smallest_of_tasks
 from looper.metrics.paired import paired_difference, wilson
 from looper.records.foreign import ForeignRun
-from looper.views.findings import NOT_MEASURED, difference_text
+from looper.views.findings import EXPLORATORY, NOT_MEASURED, difference_text
 from looper.views.predictions import prediction_line
 
 
@@ -49,7 +49,7 @@ def _against(run: ForeignRun, first: ForeignRun) -> Iterator[str]:
     if found is None:
         yield f"{run.name} − {first.name}: no task is judged in both"
         return
-    yield f"{run.name} − {first.name}: {difference_text(found)}"
+    yield f"{run.name} − {first.name} ({EXPLORATORY}): {difference_text(found)}"
     least = smallest_of_tasks(found.pairs, max(0.01, found.discordance))
     could = "no difference at all" if least is None else f"{100 * least:.0f} points"
     yield f"  smallest difference that {found.pairs} such tasks show with 80 % power: {could}"

@@ -1,6 +1,7 @@
 """Where the figures of an arm come from: what it learned, from what, with which settings, and how that was proved."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from looper.errors import BadInput
 from looper.records.plan import Arm
@@ -15,14 +16,50 @@ def lineage_lines(
     run: RunView, arm: str | None, card_of: Callable[[str], AdapterRecord | None]
 ) -> Iterator[str]:
     """The treatment behind each arm, or behind one. Raises BadInput for a name that is not in the run."""
-    plan = run.manifest.plan
-    names = [found.name for found in plan.arms]
-    if arm is not None and arm not in names:
-        raise BadInput(f'{run.folder.name} has no arm "{arm}". It has: {", ".join(names)}.')
+    arms = _arms(run, arm)
     yield f"{run.folder.name}: code {run.manifest.code_version}, tasks {run.manifest.tasks_hash[:12]}, sandbox {run.manifest.sandbox}"
-    for found in plan.arms:
-        if arm in (None, found.name):
-            yield from _arm_lines(run, found, card_of)
+    for found in arms:
+        yield from _arm_lines(run, found, card_of)
+
+
+def lineage_data(
+    run: RunView, arm: str | None, card_of: Callable[[str], AdapterRecord | None]
+) -> dict[str, Any]:
+    """The same for programs: of each arm its configuration, model, consolidations, proofs, and the cards of its adapters, None for one
+    whose folder is gone. Raises BadInput."""
+    return {
+        "run": run.folder.name,
+        "code_version": run.manifest.code_version,
+        "tasks_hash": run.manifest.tasks_hash,
+        "sandbox": run.manifest.sandbox,
+        "arms": [_arm_data(run, found, card_of) for found in _arms(run, arm)],
+    }
+
+
+def _arm_data(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | None]) -> dict[str, Any]:
+    made = [found for found in run.consolidations if found.arm == arm.name]
+    cards: dict[str, AdapterRecord | str | None] = {}
+    for adapter in dict.fromkeys(found.adapter for found in made if found.adapter):
+        try:
+            cards[adapter] = card_of(adapter)
+        except ValueError as error:
+            cards[adapter] = str(error)
+    return {
+        "arm": arm,
+        "config_hash": arm.config_hash(),
+        "model": run.manifest.models[arm.name],
+        "consolidations": made,
+        "adapters": cards,
+        "proofs": [proof for proof in run.proofs if proof.arm == arm.name],
+    }
+
+
+def _arms(run: RunView, wanted: str | None) -> list[Arm]:
+    arms = run.manifest.plan.arms
+    if wanted is not None and wanted not in [found.name for found in arms]:
+        names = ", ".join(found.name for found in arms)
+        raise BadInput(f'{run.folder.name} has no arm "{wanted}". It has: {names}.')
+    return [found for found in arms if wanted in (None, found.name)]
 
 
 def _arm_lines(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | None]) -> Iterator[str]:

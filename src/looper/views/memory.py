@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from looper.errors import BadInput
 from looper.journal import read_stream
@@ -109,6 +110,46 @@ def why_lines(run: RunView, wanted: str) -> Iterator[str]:
         outcome = outcomes.get(found.end.cell)
         cited = ", cited" if item.id in found.cited else ""
         yield f"  {found.end.cell}: {outcome.value if outcome else 'to do'}{cited}"
+
+
+def memory_data(run: RunView) -> dict[str, Any]:
+    """What memory gave to the tasks of each arm, and every item, for programs. Raises BadInput where no arm remembers."""
+    found = memory_uses(run)
+    if not found:
+        raise BadInput(f"No arm of {run.folder.name} remembers anything, or none has run yet.")
+    gone = reverted_items(run)
+    return {
+        "told": [_use_data(told) for told in found],
+        "items": [{"item": item, "reverted": gone.get(item.id)} for item in memory_items(run).values()],
+    }
+
+
+def _use_data(told: MemoryUse) -> dict[str, Any]:
+    end = told.end
+    return {
+        "arm": end.arm,
+        "cell": end.cell,
+        "items": end.memory,
+        "candidates": end.memory_candidates,
+        "tokens": end.memory_tokens,
+        "cited": told.cited,
+    }
+
+
+def why_data(run: RunView, wanted: str) -> dict[str, Any]:
+    """As `why_lines`, for programs. Raises BadInput."""
+    item = one_item(run, wanted)
+    outcomes = {verdict.cell: verdict.outcome for verdict in run.verdicts}
+    return {
+        "item": item,
+        "source_outcome": outcomes.get(item.source.rpartition("#")[0]),
+        "reverted": reverted_items(run).get(item.id),
+        "told": [
+            {**_use_data(found), "outcome": outcomes.get(found.end.cell)}
+            for found in memory_uses(run)
+            if item.id in found.end.memory
+        ],
+    }
 
 
 def one_item(run: RunView, wanted: str) -> MemoryItem:

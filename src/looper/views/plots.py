@@ -21,7 +21,7 @@ ROW_INCHES = 0.32
 
 @dataclass(frozen=True)
 class Interval:
-    """One row of a forest plot; differences in points."""
+    """One row of a forest plot; all rows in one unit."""
 
     name: str
     difference: float
@@ -42,8 +42,10 @@ class Figure:
     """matplotlib's own, to be drawn in another form."""
 
 
-def forest(rows: Sequence[Interval]) -> Figure:
-    """Differences from base with their 95 % intervals; registered ones filled."""
+def forest(
+    rows: Sequence[Interval], name: str = "forest", unit: str = "points of resolve rate", digits: int = 1
+) -> Figure:
+    """Differences with their intervals; registered ones filled."""
     figure, axes = _empty(7.2, 0.9 + ROW_INCHES * len(rows))
     for at, row in enumerate(reversed(rows)):
         axes.plot([row.low, row.high], [at, at], color=INK, linewidth=1.6, solid_capstyle="butt")
@@ -58,9 +60,13 @@ def forest(rows: Sequence[Interval]) -> Figure:
     axes.axvline(0, color=FAINT, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("points of resolve rate, 95 % interval")
-    said = "; ".join(f"{row.name} {row.difference:+.1f} ({row.low:+.1f} to {row.high:+.1f})" for row in rows)
-    return _done("forest", figure, f"Differences in points: {said}")
+    axes.set_xlabel(unit)
+    said = "; ".join(
+        f"{row.name} {row.difference:+.{digits}f}"
+        + (f" ({row.low:+.{digits}f} to {row.high:+.{digits}f})" if row.low < row.high else "")
+        for row in rows
+    )
+    return _done(name, figure, f"Differences in {unit}: {said}")
 
 
 def curves(shares: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> Figure:

@@ -1,40 +1,80 @@
-"""Where what runs say is written down: a page for each experiment below docs/results, or one file that a person names."""
+"""Where what runs say is written down: in each run's folder, and in pages that several runs share where a person names those."""
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from looper.errors import BadInput
-from looper.untrusted import named_text
+from looper.errors import BadInput, FileRefused
+from looper.journal import replace_file
+from looper.untrusted import named_text, read_untrusted
 from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_block_at_end
 from looper.views.runs import RunView
 
+NAME = "report.md"
+"""Of a run, in its folder."""
+PAGE_BYTES = 1 << 28
 RESULTS = Path("docs/results")
+"""The pages of this project."""
 HISTORY = "history"
 """Experiment under which the results of earlier ones are named."""
+_WRITTEN_BY = re.compile(r"<!-- written by looper ([0-9a-f]*) -->\n")
 
 
-def page_of(name: str, file: Path | None) -> Path:
-    """Where the block `EXPERIMENT PROFILE` belongs."""
-    return file or RESULTS / f"{name.split()[0]}.md"
+@dataclass(frozen=True)
+class Pages:
+    """What several runs share: a page for each experiment in a folder, or one file for all."""
+
+    folder: Path = RESULTS
+    file: Path | None = None
+
+    def of(self, name: str) -> Path:
+        """Where the block `EXPERIMENT PROFILE` belongs."""
+        return self.file or self.folder / f"{name.split()[0]}.md"
+
+    def text(self, page: Path) -> str:
+        """What stands there; nothing where a page has not been made yet. Raises BadInput where a file that a person named is missing."""
+        if page.is_file():
+            return named_text(page)
+        if self.file is not None:
+            raise BadInput(
+                f"There is no file {page}. Make it, or leave --file out to write into the run folder."
+            )
+        return ""
+
+    def blocks(self) -> dict[str, tuple[Path, str]]:
+        """By experiment and profile: the page and the block that stand there now. Raises BadInput where a page is no text."""
+        pages = [self.file] if self.file else sorted(self.folder.glob("*.md"))
+        texts = {page: named_text(page) for page in pages if page.is_file()}
+        return {
+            name: (page, block_of(text, name) or "")
+            for page, text in texts.items()
+            for name in named_blocks(text)
+        }
 
 
-def page_text(page: Path, file: Path | None) -> str:
-    """What stands there; nothing where a page has not been made yet. Raises BadInput where a file that a person named is missing."""
-    if page.is_file():
-        return named_text(page)
-    if file is not None:
-        raise BadInput(f"There is no file {file}. Make it, or leave --file out to write below {RESULTS}.")
-    return ""
+def write_text(run: RunView, by: str) -> Path:
+    """The run's tables and findings as Markdown in its folder; where they lie. `by` is the version of the code that writes."""
+    path = run.folder / NAME
+    replace_file(path, _text(run, by).encode())
+    return path
 
 
-def written_blocks(file: Path | None) -> dict[str, tuple[Path, str]]:
-    """By experiment and profile: the page and the block that stand there now. Raises BadInput where a page is no text."""
-    pages = [file] if file else sorted(RESULTS.glob("*.md"))
-    texts = {page: named_text(page) for page in pages if page.is_file()}
-    return {
-        name: (page, block_of(text, name) or "")
-        for page, text in texts.items()
-        for name in named_blocks(text)
-    }
+def _text(run: RunView, by: str) -> str:
+    return f"<!-- written by looper {by} -->\n{with_run('', run)}"
+
+
+def look_at_text(run: RunView, by: str) -> tuple[str, str]:
+    """What of it is not what the records say, and what could not be looked at, since another version of the code wrote it."""
+    path = run.folder / NAME
+    try:
+        there = read_untrusted(path, PAGE_BYTES).decode("utf-8", "replace")
+    except FileRefused as error:
+        return (f"{error}" if path.exists() else ""), ""
+    writer = _WRITTEN_BY.match(there)
+    if writer is None or writer[1] != by:
+        which = "an earlier version" if writer is None else f"another version ({writer[1]})"
+        return "", f"{NAME}: {which} of the code wrote it; looper report writes it anew"
+    return ("" if there == _text(run, by) else f"{NAME} is not what the records say"), ""
 
 
 def with_run(text: str, run: RunView) -> str:

@@ -24,7 +24,7 @@ from looper.metrics.behaviour import (
 )
 from looper.metrics.choice import AttemptOutcome, can_choose, chosen, own_check
 from looper.metrics.continual import forgotten
-from looper.metrics.design import is_pilot, unit_of
+from looper.metrics.design import is_pilot, too_small_for, unit_of
 from looper.metrics.paired import (
     Difference,
     MeanDifference,
@@ -36,8 +36,9 @@ from looper.metrics.paired import (
 )
 from looper.metrics.registered import COVERED, Decision, Registered, decided, judge
 from looper.records.base import Record
+from looper.records.learning import Treatment
 from looper.records.likelihood import AttemptLikelihood, Likelihood
-from looper.records.plan import ArmRole, Chooser, Contrast, Gate, Metric, Plan, RunManifest
+from looper.records.plan import ArmRole, Chooser, Contrast, Expect, Metric, Plan, RunManifest
 from looper.records.seal import Seal
 from looper.records.session import Session, Trained
 from looper.records.trajectory import Trajectory
@@ -261,14 +262,18 @@ class RunView:
 
     def discordance(self) -> float | None:
         """Share of cells in which base and a repeat of it differ; None where there is no repeat, or no common cell."""
+        pairs = self.equal_pairs()
+        return sum(first != second for first, second in pairs) / len(pairs) if pairs else None
+
+    def equal_pairs(self) -> list[tuple[bool, bool]]:
+        """What base and a repeat of it came to, cell by cell; nothing where there is no repeat."""
         arms = self.manifest.plan.arms
         again = next((arm for arm in arms if arm.role is ArmRole.AGAIN), None)
         base = self.manifest.plan.base
         if again is None or base is None:
-            return None
+            return []
         first, second = self.outcomes(base.name), self.outcomes(again.name)
-        common = first.keys() & second.keys()
-        return sum(first[key] != second[key] for key in common) / len(common) if common else None
+        return [(first[key], second[key]) for key in first.keys() & second.keys()]
 
     @property
     def unit(self) -> Unit:
@@ -277,8 +282,24 @@ class RunView:
 
     @property
     def pilot(self) -> bool:
-        """Whether the run is too small for what it is about; nothing of it is decided, unless a person said why it may be."""
-        return is_pilot(self.manifest.plan, self.tasks) and self.manifest.stops(Gate.POWER)
+        """Whether the run is too small for what it is about, so that nothing of it is decided."""
+        return is_pilot(self.manifest.plan, self.tasks)
+
+    @cached_property
+    def failed_controls(self) -> dict[str, str]:
+        """Controls that did not come out as they must, and what they did: the known patch must resolve every task, doing nothing
+        none, and an adapter that changes nothing makes base's patches."""
+        found = {}
+        for arm in self.manifest.plan.arms:
+            rate = self.figures(arm.name).resolved
+            must = {"gold": rate.denominator, "noop": 0}.get(arm.model.backend)
+            if must is not None and rate.numerator != must:
+                found[arm.name] = f"resolved {rate.numerator} of {rate.denominator}"
+            if arm.learning is not None and arm.learning.treatment is Treatment.ZERO_ADAPTER:
+                same, both = self.same_as_base(arm.name)
+                if same != both:
+                    found[arm.name] = f"made base's patch in {same} of {both} cells"
+        return found
 
     @cached_property
     def registered(self) -> list[Registered]:
@@ -294,11 +315,16 @@ class RunView:
                 for (one, each, veto), turns in zip(compared, turned, strict=True)
             ]
             found = judge(compared)
-        final = (Decision.SHOWN, Decision.REFUTED, Decision.OPEN)
-        return [
-            replace(each, finding=Decision.PILOT) if self.pilot and each.finding in final else each
-            for each in found
-        ]
+        return [self._as_it_may_be_said(each) for each in found]
+
+    def _as_it_may_be_said(self, found: Registered) -> Registered:
+        """No decision of a harness whose control failed, nor of a contrast that the plan is too small for."""
+        if found.finding not in (Decision.SHOWN, Decision.REFUTED, Decision.OPEN):
+            return found
+        if self.failed_controls:
+            return replace(found, finding=Decision.UNTRUSTED)
+        small = too_small_for(self.manifest.plan, self.tasks, found.contrast)
+        return replace(found, finding=Decision.PILOT) if small else found
 
     def _veto(self, contrast: Contrast, found: Difference | None) -> Decision | None:
         """Why nothing may be concluded of what was compared; None where it may."""
@@ -306,28 +332,47 @@ class RunView:
             return None
         if self._covered(contrast, found) < COVERED:
             return Decision.INDECISIVE
+        if contrast.metric is Metric.RESOLVED and self._has_no_room(contrast):
+            return Decision.NOT_EXERCISED
         fired = {
             guard for end in self.trajectories if end.arm in self._run_for(contrast) for guard in end.guards
         }
         return Decision.NOT_EXERCISED if contrast.exercised and not fired & {*contrast.exercised} else None
 
+    def _has_no_room(self, contrast: Contrast) -> bool:
+        """Whether all arms of a contrast resolved nothing, or everything, so that no difference could show; but who resolves
+        everything has lost nothing."""
+        found = {resolved for name in contrast.arms for resolved in self.outcomes(name).values()}
+        return found == {False} or (found == {True} and contrast.expect is not Expect.NOT_LESS)
+
     def _could_turn(self, found: Registered) -> bool:
         """Whether a decision about what was resolved would be another one, had the cells without a verdict all gone one way or the
         other: a cell may lack it because of how it went."""
         contrast = found.contrast
-        if (
-            found.finding not in (Decision.SHOWN, Decision.REFUTED)
-            or contrast.metric is not Metric.RESOLVED
-            or contrast.through
-        ):
+        if found.finding not in (Decision.SHOWN, Decision.REFUTED) or contrast.metric is not Metric.RESOLVED:
             return False
         whole = [self._supposing(name, True).keys() == self.outcomes(name).keys() for name in contrast.arms]
         for best in () if all(whole) else (True, False):
-            ours, theirs = self._supposing(contrast.arm, best), self._supposing(contrast.against, not best)
-            other = paired_difference(ours, theirs, self.unit)
-            if other is None or decided(contrast, other.interval(found.confidence)) is not found.finding:
+            other = self._compared_supposing(contrast, best)
+            interval = None if other is None else other.interval(found.confidence)
+            if decided(contrast, interval) is not found.finding:
                 return True
         return False
+
+    def _compared_supposing(self, contrast: Contrast, best: bool) -> Difference | None:
+        """As `_compared`, had every cell without a verdict gone for the higher arms and against the lower ones, or the other way round."""
+        names = contrast.arms
+        if not contrast.through:
+            ours, theirs = self._supposing(contrast.arm, best), self._supposing(contrast.against, not best)
+            return paired_difference(ours, theirs, self.unit)
+        # Of a line, the half of the arms with the higher doses pulls it up and the other half down; the middle does neither.
+        return rise(
+            [
+                dict(self._supposing(name, best if 2 * at >= len(names) else not best))
+                for at, name in enumerate(names)
+            ],
+            self.unit,
+        )
 
     def _supposing(self, name: str, resolved: bool) -> dict[str, bool]:
         """What an arm, or a choice, resolved, supposing this of the cells that have no verdict."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.text import Text
 
@@ -10,6 +11,8 @@ from looper.records.training import Example
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import TestOutcome, Verdict
 
+SHOWN_LINES = 40
+"""Of one message of the prompt, and of what failing tests printed, unless all is asked for."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Escape sequences that a model or a tool printed could set titles, move the cursor or fill the clipboard."""
 
@@ -37,6 +40,40 @@ def prompt_length(step: Step) -> str:
     return f"{usage.prompt_tokens} prompt tokens ({cached}counted by {usage.counted_by})"
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What a rollout was asked."""
+
+    messages: tuple[tuple[str, str], ...]
+    """Role and text, in order; as far as they are known."""
+    note: str = ""
+    """What of it is not known, or not the same, and why; empty where these are the very messages that the model got."""
+
+
+def prompt_text(prompt: Prompt, *, whole: bool) -> str:
+    """The messages before the first reply, each as far as it is shown."""
+    lines = []
+    for role, text in prompt.messages:
+        lines += [f"── prompt: {role} ──", bounded(harmless(text), whole=whole)]
+    if prompt.note:
+        lines.append(f"── prompt: {harmless(prompt.note)} ──")
+    return "\n".join(lines)
+
+
+def bounded(text: str, *, whole: bool) -> str:
+    """The beginning of a text, and how the rest of it is seen."""
+    lines = text.split("\n")
+    if whole or len(lines) <= SHOWN_LINES:
+        return text
+    return "\n".join([*lines[:SHOWN_LINES], f"… {len(lines) - SHOWN_LINES} more lines: --whole shows all"])
+
+
+def result_text(step: Step) -> str:
+    """What came of a step, in a word or two: of a command that failed its exit code."""
+    seen = step.observation
+    return f"exit code {seen.exit_code}" if seen.exit_code else seen.kind.value
+
+
 def step_text(step: Step) -> str:
     """One step: what was said, what came back, and what the harness noted."""
     notes = [f"{step.wall_s:.2f} s"]
@@ -48,11 +85,13 @@ def step_text(step: Step) -> str:
     if step.stop_reason:
         notes.append(f"ends: {step.stop_reason.value}")
     head = f"── step {step.index} ── {', '.join(notes)}"
-    return f"{head}\n{harmless(step.reply.text)}\n── {step.observation.kind.value} ──\n{harmless(step.observation.text)}"
+    return (
+        f"{head}\n{harmless(step.reply.text)}\n── {result_text(step)} ──\n{harmless(step.observation.text)}"
+    )
 
 
-def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
-    """How a cell ended: stop reason, patch, verdict per test."""
+def ending_text(end: Trajectory | None, verdict: Verdict | None, *, whole: bool = True) -> str:
+    """How a cell ended: stop reason, patch, verdict per test, what the failing ones printed."""
     lines = []
     if end is not None:
         why = f": {harmless(end.stop_cause)}" if end.stop_cause else ""
@@ -69,6 +108,8 @@ def ending_text(end: Trajectory | None, verdict: Verdict | None) -> str:
             for name, outcome in outcomes.items()
             if outcome is not TestOutcome.PASSED
         ]
+    if verdict.output:
+        lines += ["── output of the failing tests ──", bounded(harmless(verdict.output), whole=whole)]
     if verdict.applied:
         lines.append(f"applied by: {verdict.applied}")
     if verdict.stripped_paths:

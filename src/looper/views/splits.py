@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Mapping
 
-from looper.metrics.registered import Registered
+from looper.metrics.registered import Decision, Registered
 from looper.views.findings import in_units
 from looper.views.runs import RunView
 
 ROBUST, WEAK = 0.8, 0.4
 """Shares of the divisions in which a difference is above 0."""
+
+
+def _decides_nothing(run: RunView) -> bool:
+    return run.finished < run.planned or run.registered[0].finding in (Decision.PILOT, Decision.UNTRUSTED)
 
 
 def split_lines(runs: Mapping[str, RunView]) -> Iterator[str]:
@@ -27,7 +31,7 @@ def split_lines(runs: Mapping[str, RunView]) -> Iterator[str]:
     if measured < len(runs) or not measured:
         yield f"{measured} of {len(runs)} splits were measured: how robust this is cannot be said"
         return
-    if any(run.pilot or run.finished < run.planned for run in runs.values()):
+    if any(_decides_nothing(run) for run in runs.values()):
         yield f"above 0 in {above} of {measured} splits, of which some are pilots or unfinished: how robust this is cannot be said"
         return
     share = above / measured

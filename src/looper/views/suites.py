@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from looper.records.task import Task
 
@@ -17,6 +18,17 @@ def suite_lines(
     for repo, count in Counter(task.repo for task in tasks).items():
         yield f"  {repo} {count}{_coupling([task for task in tasks if task.repo == repo]) if coupled else ''}"
     yield from (f"  not runnable: {line}" for line in unserved_lines(tasks, unserved))
+
+
+def suite_data(name: str, tasks: Sequence[Task], state: str, unserved: Why) -> dict[str, Any]:
+    """The same for programs; tasks counted by repository."""
+    return {
+        "suite": name,
+        "state": state,
+        "tasks": len(tasks),
+        "repositories": Counter(task.repo for task in tasks),
+        "not_runnable": list(unserved_lines(tasks, unserved)),
+    }
 
 
 def unserved_lines(tasks: Sequence[Task], unserved: Why) -> Iterator[str]:

@@ -29,10 +29,10 @@ _PRIMARY = re.compile(
 )
 _SEEN = re.compile(r"(?:found with 80 % power is|shown in \d+ % of runs is) (none|\d+ points)")
 _BLIND = re.compile(r"no difference is shown in \d+ % of runs")
-_AGAIN = re.compile(r"\(A/A, expected 0\): .*? (\d+) pairs, (\d+) gained, (\d+) lost")
+_AGAIN = re.compile(r"\(A/A, expected 0(?:, \w+)?\): .*? (\d+) pairs, (\d+) gained, (\d+) lost")
 _REPOSITORIES = re.compile(r"; by repository .*?, (\d+) of them")
 _CONTROL = re.compile(
-    r"- (\w+) − base \((?:A/A, expected 0|control(?:, no gain expected)?)\): ([-+][\d.]+) points, 95 % (?:interval )?"
+    r"- (\w+) − base \((?:A/A, expected 0|control(?:, no gain expected)?)(?:, (?:registered|exploratory))?\): ([-+][\d.]+) points, 95 % (?:interval )?"
     r"([-+][\d.]+ to [-+][\d.]+), (?:p = .*?, )?(\d+) pairs"
 )
 _MUST = re.compile(r"- control (\w+) must (.*): (.*)")

@@ -22,7 +22,7 @@ def run_table(run: RunView) -> RenderableType:
     """Arms with their figures, contrasts with intervals, and what the controls say."""
     plan = run.manifest.plan
     title = f"{plan.experiment} {plan.profile}: {plan.title}, {len(run.tasks)} tasks, sandbox {run.manifest.sandbox}"
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for row in arm_rows(run):
@@ -37,4 +37,4 @@ def run_table(run: RunView) -> RenderableType:
         damage_lines,
     )
     place = Text(str(run.folder), no_wrap=True, overflow="ignore")
-    return Group(table, place, *(Text(line) for part in parts for line in part(run)))
+    return Group(Text(title), table, place, *(Text(line) for part in parts for line in part(run)))

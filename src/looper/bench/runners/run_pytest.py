@@ -226,11 +226,13 @@ def main():
                 session.items[:] = [item for item in session.items if item not in chosen]
 
     # Every outcome is printed as well, to be read as the benchmark's own harness does.
-    options = ["-q", "-rA", "-p", "no:cacheprovider", "--rootdir", looper_report.TREE, "-c", os.devnull]
+    options = ["-q", "-rap", "-p", "no:cacheprovider", "--rootdir", looper_report.TREE, "-c", os.devnull]
     # What lies above the tree, which the sandbox may not let anybody list, is not looked through for configuration.
-    options += ["--tb=no", "--no-header", "--color=no", "--confcutdir", looper_report.TREE]
+    options += ["--no-header", "--color=no", "--confcutdir", looper_report.TREE]
+    # Why a test failed is for people; what the product printed would stand between the lines that are read.
+    options += ["--tb=short", "--show-capture=no"]
     if bare:
-        # Nobody reads here what an assertion says, and writing tests anew, to say more, is 12 % of what a verdict costs. A tenth are plugins
+        # Writing tests anew, to say more of what an assertion compared, is 12 % of what a verdict costs. A tenth are plugins
         # that bring fixtures and options, or that collect garbage five times at the end to warn of what they find.
         options.append("--assert=plain")
         unused = "unraisableexception threadexception faulthandler legacypath doctest junitxml pastebin setuponly setupplan"

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from looper.errors import FileRefused
 from looper.journal import replace_file
 from looper.records.learning import Treatment
+from looper.records.plan import Contrast, Metric
 from looper.records.verdict import Outcome
 from looper.untrusted import read_untrusted
 from looper.views import plots
@@ -19,6 +20,7 @@ from looper.views.board import arm_colours, by_task, over_the_sequence
 from looper.views.figures import tables
 from looper.views.findings import (
     COLUMNS,
+    EXPLORATORY,
     NOT_MEASURED,
     arm_rows,
     contrast_lines,
@@ -26,9 +28,10 @@ from looper.views.findings import (
     damage_lines,
     nothing_registered,
     percent,
-    pilot_lines,
+    planned_lines,
     registered_rows,
     scope_line,
+    standing_of,
     stratified_lines,
     treatment_lines,
 )
@@ -112,7 +115,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
         hypothesis=plan.hypothesis,
         sections=sections,
-        pilot=[*pilot_lines(run), scope_line(run), *stratified_lines(run)]
+        pilot=[*planned_lines(run), scope_line(run), *stratified_lines(run)]
         if run.finished == run.planned
         else [],
         registered=registered_rows(run),
@@ -148,25 +151,22 @@ def _deviations(run: RunView) -> list[str]:
 def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
     """Drawings with their heads and notes; none where there is nothing to draw."""
     found = []
-    registered = {(item.arm, item.against) for item in run.manifest.plan.contrasts}
-    rows = [
-        plots.Interval(
-            name=f"{arm} − {base}",
-            difference=100 * one.difference,
-            low=100 * low,
-            high=100 * high,
-            emphasis=(arm, base) in registered,
-        )
-        for arm, base, one in run.contrasts
-        if one is not None and arm not in run.failed_arms
-        for low, high in [one.interval()]
+    in_points = [
+        *_registered_rows(run, lambda contrast: contrast.metric.is_share),
+        *_exploratory_rows(run),
     ]
-    if rows:
+    if in_points:
         note = (
-            f"Filled: registered before the data. Intervals of 95 %, each by itself; the unit is the {run.unit.value}. "
-            "What decides a registered one stands with it."
+            "Filled: registered before the data, with the interval that decides it, whose level stands with the finding. Hollow: "
+            f"exploratory, an arm against base that no plan registered, 95 % by itself. The unit is the {run.unit.value}."
         )
-        found.append((plots.forest(rows), "Differences from base", note))
+        drawn = plots.forest(in_points, unit="points: of tasks resolved, or of the share that is named")
+        found.append((drawn, "Differences", note))
+    nats = _registered_rows(run, lambda contrast: not contrast.metric.is_share)
+    if nats:
+        note = "Registered before the data, with the interval that decides it."
+        drawn = plots.forest(nats, "forest_nats", "nats per token", 3)
+        found.append((drawn, "Differences in likelihood", note))
     curves = {
         arm.name: shares
         for arm in run.manifest.plan.arms
@@ -189,6 +189,39 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
     return found
 
 
+def _registered_rows(run: RunView, wanted: Callable[[Contrast], bool]) -> list[plots.Interval]:
+    """Of every registered contrast that was measured, whichever arms it compares."""
+    rows = []
+    for found in run.registered:
+        contrast, difference = found.contrast, found.difference
+        if difference is None or not wanted(contrast):
+            continue
+        of = "" if contrast.metric is Metric.RESOLVED else f", {contrast.metric.value.replace('_', ' ')}"
+        bare = "" if found.interval else ", no interval"
+        low, high = found.interval or (difference.difference, difference.difference)
+        scale = 100 if contrast.metric.is_share else 1
+        rows.append(
+            plots.Interval(
+                f"{contrast.name}{of}{bare}",
+                scale * difference.difference,
+                scale * low,
+                scale * high,
+                emphasis=True,
+            )
+        )
+    return rows
+
+
+def _exploratory_rows(run: RunView) -> list[plots.Interval]:
+    """Arms against base that no plan registered."""
+    return [
+        plots.Interval(f"{arm} − {base}", 100 * one.difference, 100 * low, 100 * high, emphasis=False)
+        for arm, base, one in run.contrasts
+        if one is not None and arm not in run.failed_arms and standing_of(run, arm, base) == EXPLORATORY
+        for low, high in [one.interval()]
+    ]
+
+
 def _grid(run: RunView) -> list[tuple[str, list[tuple[str, str]]]]:
     names = [*(arm.name for arm in run.manifest.plan.arms), *run.choice_names]
     found = []
@@ -206,15 +239,21 @@ def _mark(task: str, resolved: Sequence[bool]) -> tuple[str, str]:
 
 
 def _flips(run: RunView) -> list[Flip]:
+    """Of what was registered of resolved tasks, and of every arm against base."""
+    registered = [
+        (contrast.arm, contrast.against)
+        for contrast in run.manifest.plan.contrasts
+        if contrast.metric is Metric.RESOLVED and not contrast.through
+    ]
     found = []
-    for arm, base, one in run.contrasts:
-        if one is None:
-            continue
-        ours, theirs = run.outcomes(arm), run.outcomes(base)
+    for arm, against in dict.fromkeys([*registered, *((arm, base) for arm, base, _ in run.contrasts)]):
+        ours, theirs = run.outcomes(arm), run.outcomes(against)
         common = [where for where in ours if where in theirs]
+        if not common or {arm, against} & run.failed_arms.keys():
+            continue
         found.append(
             Flip(
-                f"{arm} − {base}",
+                f"{arm} − {against} ({standing_of(run, arm, against)})",
                 [where for where in common if ours[where] and not theirs[where]],
                 [where for where in common if theirs[where] and not ours[where]],
             )

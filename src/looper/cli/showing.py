@@ -1,0 +1,159 @@
+"""What `looper show` prints: the cells of a run, or one of them from what the model was asked to the verdict; nothing is written."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from looper.cli.options import json_line
+from looper.cli.settings import Settings
+from looper.errors import BadInput, LooperError
+from looper.records.base import content_hash
+from looper.records.memory import Delivery
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import Outcome
+from looper.views.findings import counted
+from looper.views.index import steps_of
+from looper.views.memory import memory_items
+from looper.views.runs import RunView, run_named
+from looper.views.show import Prompt, ending_text, harmless, prompt_text, step_text
+from looper.views.trajectory import went_wrong
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """What of a run, or of a cell, is shown."""
+
+    arm: str | None = None
+    step: int | None = None
+    failed: bool = False
+    """Cells that are not resolved; of one cell, steps that went wrong."""
+    whole: bool = False
+    """Long texts to their end."""
+
+
+def show_cell(
+    settings: Settings,
+    run: str | Path | None,
+    wanted: str | None,
+    options: ShowOptions = ShowOptions(),
+    *,
+    as_json: bool = False,
+) -> Iterator[str]:
+    """The texts of one cell, or a list of all cells with their ends."""
+    view = run_named(settings.runs, run)
+    arms = [arm.name for arm in view.manifest.plan.arms]
+    if options.arm not in (None, *arms):
+        raise BadInput(f'{view.folder.name} has no arm "{options.arm}". It has: {", ".join(arms)}.')
+    cells = [cell for arm in arms if options.arm in (None, arm) for cell in view.cells(arm)]
+    if wanted is None:
+        if options.step is not None:
+            raise BadInput("--step is a step of one cell: name the cell too. List them with: looper show")
+        yield from _cell_lines(view, cells, failed=options.failed, as_json=as_json)
+        return
+    cell = _one_cell(view, cells, wanted)
+    every = steps_of(view.folder, cell)
+    steps = [step for step in every if options.step in (None, step.index)]
+    if not steps and options.step is not None:
+        raise BadInput(f"{cell} has {counted(len(every), 'step')}; there is no step {options.step}.")
+    if options.failed:
+        steps = [step for step in steps if went_wrong(step)]
+    ends = [end for end in view.trajectories if end.cell == cell]
+    end, verdict = ends[-1] if ends else None, view.final.get(cell)
+    prompt = prompt_of(settings, view, cell, end, every) if options.step is None else None
+    if as_json:
+        yield json_line(
+            {
+                "run": view.folder.name,
+                "cell": cell,
+                "prompt": prompt,
+                "steps": steps,
+                "end": end,
+                "verdict": verdict,
+            }
+        )
+        return
+    if prompt is not None:
+        yield prompt_text(prompt, whole=options.whole)
+    yield from map(step_text, steps)
+    if options.step is None:
+        if options.failed and not steps:
+            yield f"none of {counted(len(every), 'step')} went wrong"
+        yield ending_text(end, verdict, whole=options.whole)
+
+
+def _cell_lines(view: RunView, cells: Sequence[str], *, failed: bool, as_json: bool) -> Iterator[str]:
+    ends = {cell: view.final.get(cell) for cell in cells}
+    shown = {
+        cell: found
+        for cell, found in ends.items()
+        if not failed or (found is not None and found.outcome is not Outcome.RESOLVED)
+    }
+    if as_json:
+        rows = [
+            {
+                "cell": cell,
+                "outcome": found.outcome if found else None,
+                "cause": found.cause if found else None,
+            }
+            for cell, found in shown.items()
+        ]
+        yield json_line({"run": view.folder.name, "cells": rows})
+        return
+    for cell, found in shown.items():
+        cause = f": {harmless(found.cause)}" if failed and found is not None and found.cause else ""
+        yield f"{cell}  {found.outcome.value if found else 'to do'}{cause}"
+    if not shown:
+        yield f"none of {counted(sum(found is not None for found in ends.values()), 'cell')} with an end failed"
+
+
+def _one_cell(view: RunView, cells: Sequence[str], wanted: str) -> str:
+    found = [cell for cell in cells if cell == wanted] or [cell for cell in cells if cell.endswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} cells end in" if found else "No cell is called"
+    names = f": {', '.join(found[:3])}{', …' if len(found) > 3 else ''}" if found else ""
+    raise BadInput(
+        f'{what} "{wanted}" in {view.folder.name}{names}. List them with: looper show --run {view.folder.name}'
+    )
+
+
+def prompt_of(
+    settings: Settings, view: RunView, cell: str, end: Trajectory | None, steps: Sequence[Step]
+) -> Prompt | None:
+    """The messages that a rollout began with, made again from plan, task and memory, and held against their hash; None for patches
+    that came from a file. Where the task is not here the system prompt alone."""
+    # What loads suites takes longer than all else here, and a list of cells has no need of it.
+    from looper.agent.prompt import opening
+    from looper.cli.preparing import tasks_as_they_are
+
+    plan = view.manifest.plan
+    if plan.is_grading:
+        return None
+    name, _, task_id = cell.split("/", 2)
+    scaffold = next(arm.scaffold for arm in plan.arms if arm.name == name)
+    system = (("system", scaffold.system.strip("\n")),)
+    try:
+        tasks = {task.instance_id: task for task in tasks_as_they_are(view.manifest, settings)}
+    except LooperError as error:
+        return Prompt(system, f"the issue is not shown. {error}")
+    if task_id not in tasks:
+        return Prompt(system, "the issue is not shown. Its task is not in the suite as it is here")
+    task = tasks[task_id]
+    plain = opening(task, scaffold)
+    if end is None:
+        return Prompt(plain, "the rollout has no end yet; what memory tells is not shown")
+    later = {item for step in steps for item in step.memory}
+    items = memory_items(view)
+    told = [items[key] for key in end.memory if key in items and key not in later]
+    for memory in (
+        None,
+        Delivery(candidates=0, text="\n".join(item.text for item in told)),
+        Delivery(candidates=0, earlier=tuple(turn for item in told for turn in item.turns)),
+    ):
+        messages = opening(task, scaffold, memory)
+        if content_hash(*(part for message in messages for part in message)) == end.prompt_hash:
+            return Prompt(messages)
+    if told:
+        names = ", ".join(item.id[:12] for item in told)
+        return Prompt(plain, f"before the issue memory told {names}; read them with: looper memory why ITEM")
+    return Prompt(plain, "as plan and task are here now; the rollout was asked in other words")
