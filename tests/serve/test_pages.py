@@ -343,7 +343,9 @@ def test_one_page_says_what_was_asked_tried_and_missed(project: Project) -> None
     assert "4 bash python check.py; cat note.txt exit code 0" in said
     assert "+two" in said, "its patch"
     (test,) = failed.fail_to_pass
-    assert f"failed {test} FAIL_TO_PASS" in said
+    assert f"failed {test} FAIL_TO_PASS" in said and failed.output
+    printed = re.search(r'aria-label="Output of failing tests">(.*?)</pre>', part, re.DOTALL)
+    assert printed and html.unescape(printed[1]).strip() == failed.output.strip()
     gold = re.search(r'<details id="gold">(.*?)</details>', part, re.DOTALL)
     assert gold and "diff --git" in gold[1], "behind a click"
     assert "<details open" not in part
