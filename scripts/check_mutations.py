@@ -209,8 +209,8 @@ BREAKS = (
     Break(
         "what was learned from is never evaluated",
         "experiment/schedule.py",
-        "evaluated = select_tasks(left, selection)",
-        "evaluated = select_tasks(tasks, selection)",
+        "evaluated = select_tasks(left, selection, elsewhere",
+        "evaluated = select_tasks(tasks, selection, elsewhere",
         ("experiment/test_plans.py",),
     ),
     Break(

@@ -96,6 +96,10 @@ def _what(arm: Arm, base: Arm) -> str:
             if not isinstance(theirs[key], dict) or theirs[key][name] != value
         ]
         return ", ".join(changed)
+    if arm.limits != base.limits and arm.limits is not None:
+        return ", ".join(
+            f"limits.{name} {value:g}" for name, value in arm.limits.model_dump(exclude_none=True).items()
+        )
     return "nothing" if arm.role.value == "base" else f"nothing, repetition {arm.repetition}"
 
 

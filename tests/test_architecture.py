@@ -153,3 +153,33 @@ def test_p07_nothing_asks_for_the_time_of_day() -> None:
             "live.py",
             "validating.py",
         ), path
+
+
+def test_a_value_that_nobody_thought_of_runs_as_no_other_one() -> None:
+    """Where members of an enumeration are told apart, the rest of them has no case of its own: it raises, or the type checker finds
+    the one that was forgotten."""
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Match):
+                continue
+            patterns = [
+                each
+                for case in node.cases
+                for each in (
+                    case.pattern.patterns if isinstance(case.pattern, ast.MatchOr) else [case.pattern]
+                )
+            ]
+            members = [
+                each
+                for each in patterns
+                if isinstance(each, ast.MatchValue) and isinstance(each.value, ast.Attribute)
+            ]
+            last = node.cases[-1]
+            rest = (
+                isinstance(last.pattern, ast.MatchAs) and last.pattern.pattern is None and last.guard is None
+            )
+            if members and rest:
+                said = ast.unparse(last.body[0])
+                assert said.startswith(("raise ", "assert_never(")), (
+                    f"{path.name}:{last.body[0].lineno}: {said}"
+                )

@@ -1,9 +1,11 @@
 """The error tree: every error of Looper's own names the cause and the fix."""
 
+import difflib
 import errno
 import re
 import shlex
 import sys
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -32,6 +34,8 @@ class ExitCode(IntEnum):
 NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
 """What Python's own parser raises for a text of somebody else: nesting alone ends it as surely as a wrong sign does."""
 
+LISTED = 40
+"""Names that a message lists; it counts the others."""
 MESSAGE_CHARACTERS = 500
 """Of an error, in a record: whole files can stand in a message."""
 
@@ -329,3 +333,12 @@ def named(error: BaseException) -> str:
     """Class and message of an error, in one line of bounded length that any encoding holds."""
     said = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
     return f"{type(error).__name__}: {said[:MESSAGE_CHARACTERS]}" if said else type(error).__name__
+
+
+def possible(wrong: str, known: Iterable[str], begin: str = "It has") -> str:
+    """What there is in place of a name that is wrong, to end a message: `Did you mean lora? It has: base, lora.`"""
+    names = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(wrong, names, n=3, cutoff=0.6)
+    more = f", and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{hint}{begin}: {', '.join(names[:LISTED]) or 'none'}{more}."

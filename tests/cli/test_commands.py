@@ -3,12 +3,17 @@
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from tests.fakes.written_run import write_run
+
+from looper.edges.trainers.adapter_store import ADAPTER_FILES, CARD, weights_hash
+from looper.records.training import AdapterRecord, Make, TrainingSettings
+from looper.records.trajectory import ModelIdentity
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -111,6 +116,31 @@ def test_the_reference_page_equals_the_help() -> None:
     assert PAGE.read_text("utf-8") == reference(), "run: python scripts/write_cli_reference.py"
 
 
+def test_the_page_of_keys_equals_the_records() -> None:
+    from write_plan_reference import PAGE, reference
+
+    assert PAGE.read_text("utf-8") == reference(), "run: python scripts/write_plan_reference.py"
+
+
+def test_a_new_plan_is_written_once_and_accepted_as_it_is(tmp_path: Path, state: Path) -> None:
+    def answer(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return looper(*arguments, cwd=tmp_path, LOOPER_HOME=str(state))
+
+    begun = answer("new", "mine.toml")
+    assert (begun.returncode, begun.stderr) == (0, "") and "looper run mine.toml" in begun.stdout
+    plan = answer("plan", "mine.toml")
+    assert plan.returncode == 0 and "12 tasks, 3 arms, 1 seed" in plan.stdout, plan.stderr
+    (tmp_path / "mine.toml").write_text("mine = 1\n")
+    for name, said in (
+        ("mine.toml", "mine.toml exists already and is left as it is. Name another file."),
+        ("mine", "mine: a plan is a TOML file. Name it mine.toml."),
+        ("no/where.toml", "no/where.toml cannot be written: No such file or directory."),
+    ):
+        refused = answer("new", name)
+        assert refused.returncode == 2 and said in one_line(refused)
+    assert (tmp_path / "mine.toml").read_text() == "mine = 1\n"
+
+
 def test_a_plan_is_laid_out_without_its_model(project: Path, state: Path) -> None:
     found = looper("plan", "exp00", "--model", "mlx:nowhere", cwd=project, LOOPER_HOME=str(state))
     assert (
@@ -171,7 +201,56 @@ def test_every_command_shows_an_example() -> None:
         (("run", "nothing-like-it.toml"), 2, "no experiment file"),
         (("run", "exp00", "--profile", "macro"), 2, "It has: micro, demo, swe"),
         (("run", "exp00", "--profile", "nope.toml"), 2, "no profile file"),
-        (("run", "exp00", "--arm", "gould"), 2, "It has: gold, noop, base, base_again"),
+        (("run", "exp00", "--arm", "gould"), 2, "Did you mean gold? It has: gold, noop, base, base_again"),
+        (
+            ("plan", "exp00", "--profile", "mikro"),
+            2,
+            'no profile "mikro". Did you mean micro? It has: micro, demo',
+        ),
+        (("plan", "exp77"), 2, "One of your own: looper new mine.toml"),
+        (("plan", "."), 2, ". is a folder, and a plan is a TOML file or a name."),
+        (
+            ("plan", "experiments/mime.toml"),
+            2,
+            "Did you mean experiments/mine.toml? Write one: looper new experiments/mime.toml",
+        ),
+        (
+            ("run", "exp00", "--model", "nanno"),
+            2,
+            '"nanno" names no model. Did you mean nano? There are: nano, mlx',
+        ),
+        (
+            ("bench", "validate", "--suite", "mikro"),
+            2,
+            'no suite "mikro". Did you mean micro? There are: micro',
+        ),
+        (("bench", "validate", "--suite", "/home/me/project"), 2, "A repository of your own is no benchmark"),
+        (
+            ("bench", "validate", "--suite", "micro", "--repo", "me/project"),
+            2,
+            'micro level 0 has no repository "me/project". It has: jursutsut',
+        ),
+        (("bench", "validate", "--suite", "micro", "--repo", "me/project"), 2, "looper evolve --repo FOLDER"),
+        (
+            ("bench", "validate", "--suite", "micro", "--repo", "jursutsu"),
+            2,
+            "Did you mean jursutsut? It has: ",
+        ),
+        (
+            ("bench", "validate", "--suite", "micro", "--task", "jursutsut-99"),
+            2,
+            "looper bench list --suite micro --repo jursutsut",
+        ),
+        (
+            ("bench", "validate", "--suite", "micro", "--level", "1", "--task", "jursutsut-01"),
+            2,
+            "It is of level 0: tasks.level = 0, or --level 0.",
+        ),
+        (
+            ("bench", "list", "--suite", "micro", "--repo", "jursutsu"),
+            2,
+            'no repository "jursutsu" in micro. Did you mean jursutsut?',
+        ),
         (("run", "exp00", "--model", "what"), 2, "names no model"),
         (("run", "exp00", "--sandbox", "jail"), 2, 'no sandbox "jail"'),
         (("run", "exp00", "--model", "mlx:/no/such/folder"), 2, "config.json is missing"),
@@ -215,6 +294,106 @@ def test_a_file_that_a_person_names_and_that_is_no_text_is_one_line(
     ):
         found = looper(*arguments, cwd=project, LOOPER_HOME=str(state))
         assert found.returncode == 2 and said in one_line(found), arguments
+
+
+def test_the_ids_that_a_plan_can_name_are_listed_with_their_issues(tmp_path: Path, state: Path) -> None:
+    found = looper(
+        "bench", "list", "--suite", "micro", "--repo", "jursutsut", cwd=tmp_path, LOOPER_HOME=str(state)
+    )
+    lines = found.stdout.splitlines()
+    assert lines[0] == "jursutsut, micro level 0" and len(lines) == 41
+    assert re.fullmatch(r"  jursutsut-01  repo jursutsut issue \w+ .*", lines[1])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "said"),
+    [
+        (
+            'tasks = ["jursutsut-01"]',
+            'The task "jursutsut-01" is set aside to learn from (experience.per_repo',
+        ),
+        ('level = 2\ntasks = ["jursutsut-01"]', "It is of level 0: tasks.level = 0, or --level 0."),
+        (
+            'repos = ["corgimnis"]',
+            "It is the 15th that is made, and tasks.repositories makes 8: raise it to 15.",
+        ),
+        ('repos = ["me/project"]', "A repository of your own is no benchmark"),
+        (
+            'suite = "mikro"',
+            'must be one of micro, swe-bench-cl, swe-bench, humaneval, mbpp, found "mikro"; did you mean micro?',
+        ),
+    ],
+)
+def test_tasks_that_a_plan_cannot_have_are_named_with_what_to_type(
+    tmp_path: Path, state: Path, tasks: str, said: str
+) -> None:
+    assert looper("new", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state)).returncode == 0
+    text = (tmp_path / "mine.toml").read_text()
+    for key in ("level", "suite"):
+        text = re.sub(rf"^{key} = .*$", "", text, flags=re.MULTILINE) if tasks.startswith(key) else text
+    (tmp_path / "mine.toml").write_text(
+        text.replace("[profiles.micro.tasks]", f"[profiles.micro.tasks]\n{tasks}")
+    )
+    assert said in one_line(looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state)))
+
+
+def kept_adapter(adapters: Path, name: str, *tasks: str) -> None:
+    """A folder as training leaves it, with a card of these tasks."""
+    folder = adapters / name
+    folder.mkdir(parents=True)
+    for file in ADAPTER_FILES:
+        (folder / file).write_text("{}")
+    base = ModelIdentity(
+        backend="mlx", backend_version="", name="nano", digest="d", quantisation="", context_tokens=None
+    )
+    numbers = dict.fromkeys(
+        ("train_examples", "validation_examples", "supervised_tokens", "trained_tokens", "too_long"), 1
+    )
+    card = AdapterRecord(
+        id=name,
+        base=base,
+        make=Make.TRAINED,
+        settings=TrainingSettings(learning_rate=1e-3, iterations=1, batch_size=1, max_tokens=9),
+        rank=8,
+        start="",
+        parts=(),
+        examples_hash="",
+        tasks=tasks,
+        sources=(),
+        length_histogram={},
+        train_losses=(),
+        validation_losses=(),
+        kept_iteration=1,
+        relative_change=0.1,
+        seconds=1.0,
+        peak_memory_bytes=1,
+        weights_hash=weights_hash(folder),
+        backend="",
+        **numbers,
+    )
+    (folder / CARD).write_bytes(card.to_json())
+
+
+def test_a_plan_that_asks_for_an_adapter_can_be_checked_with_one(project: Path, tmp_path: Path) -> None:
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    asked = looper("plan", "capability", cwd=project, **home)
+    assert asked.returncode == 2 and "name one: --adapter ID" in one_line(asked)
+    kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", "elsewhere-01", "elsewhere-02")
+    cells = looper("run", "capability", "--adapter", "3f2a", "--dry-run", cwd=project, **home).stdout
+    evaluated = next(line.split("/")[2] for line in cells.splitlines() if line.startswith("base/0/"))
+    kept_adapter(tmp_path / "home" / "adapters", "77aa91c04d5e6b78", evaluated)
+    found = looper("plan", "capability", "--adapter", "3f2a", cwd=project, **home)
+    assert found.returncode == 0, found.stderr
+    assert "arm adapted: model nano with the adapter 3f2a91c04d5e6b78" in found.stdout.splitlines()
+    assert (
+        "adapter 3f2a91c04d5e6b78: trained on nano, from 2 tasks, none of them evaluated here" in found.stdout
+    )
+    for name, said in (
+        ("77aa", f"the adapter 77aa91c04d5e6b78 was trained on 1 of the evaluated tasks, {evaluated}"),
+        ("zzz", 'No adapter begins with "zzz"'),
+    ):
+        refused = looper("plan", "capability", "--adapter", name, cwd=project, **home)
+        assert refused.returncode != 0 and said in one_line(refused)
 
 
 def test_a_malformed_experiment_is_named_by_file_and_line(project: Path, state: Path) -> None:

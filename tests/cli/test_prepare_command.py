@@ -82,7 +82,7 @@ def test_what_prepare_is_going_to_do_is_said_beforehand_and_what_cannot_be_done_
     assert lines[2].startswith("1 of 1 environments to be built") and "free on the disk" in lines[2]
     assert "NOT BUILT for pytest-dev__pytest-5262: LOOPER_PYTHON_3_9 names /dev/null" in lines[-1]
     assert found.returncode == 69 and "1 tasks have no environment" in one_line(found)
-    assert "The suite has no nobody/x. See: looper bench list." in one_line(
+    assert 'swe-bench-cl has no repository "nobody/x". It has: pytest-dev/pytest' in one_line(
         looper("bench", "prepare", "--repo", "nobody/x", cwd=tmp_path, **wrong)
     )
 

@@ -100,8 +100,8 @@ def test_a_plan_takes_what_can_be_run_base_before_related_and_says_what_it_leave
     [
         ({"tasks": ("psf__requests-1",)}, "psf__requests-1 cannot be run here. psf/requests 2.31: 1 task, no env"),
         ({"repos": ("psf/requests",)}, "psf__requests-1 cannot be run here. psf/requests 2.31: 1 task, no env"),
-        ({"tasks": ("sympy__sympy-55",)}, "The suite has no sympy__sympy-55. Did you mean sympy__sympy-5"),
-        ({"repos": ("nobody/nothing",)}, "The suite has no nobody/nothing"),
+        ({"tasks": ("sympy__sympy-55",)}, 'swe-bench has no task "sympy__sympy-55". Did you mean sympy__sympy-5'),
+        ({"repos": ("nobody/nothing",)}, 'swe-bench has no repository "nobody/nothing". It has: '),
         ({"tasks": ("sympy__sympy-5",)}, "There is no mirror of sympy/sympy"),
     ],
 )  # fmt: skip

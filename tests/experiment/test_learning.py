@@ -730,3 +730,57 @@ def test_the_positive_control_is_told_the_answer_and_needs_no_experience(project
     assert not run.consolidations and [proof.said for proof in run.proofs if proof.arm == "positive"] == [
         "2 of 2 tasks are told something"
     ]
+
+
+OWN_SETTINGS = """
+title = "{one.items} lesson or {three.items}"
+hypothesis = "More lessons help more."
+factor = "how many lessons are in the prompt"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "hasty"
+role = "treatment"
+limits = { steps = 2 }
+[[arms]]
+name = "one"
+role = "treatment"
+learning = { treatment = "memory", source = "gold" }
+[[arms]]
+name = "three"
+role = "treatment"
+learning = { treatment = "memory", source = "gold", memory = { items = 3 } }
+[profiles.micro]
+like = "micro"
+model = "scripted:script.txt"
+scaffold = "full"
+arms = ["base", "hasty", "one", "three"]
+tasks = { limit = 4 }
+limits = { output_tokens = 500, context_tokens = 8000 }
+experience = { per_repo = 24, memory_bytes = 20000 }
+"""
+
+
+def test_one_lesson_or_three_and_steps_are_an_arm_s_to_set(project: Project) -> None:
+    (project.folder / "own.toml").write_text(OWN_SETTINGS)
+    plan = project.looper("plan", "own.toml")
+    assert plan.returncode == 0, plan.stderr
+    for line in (
+        "arm hasty: limits.steps 2",
+        "arm one: source gold, memory lessons (retrieved by bm25, at start, at most 1 item, 20000 bytes together)",
+        "arm three: source gold, memory lessons (retrieved by bm25, at start, at most 3 items, 20000 bytes together)",
+    ):
+        assert line in plan.stdout.splitlines(), plan.stdout
+    ran = project.looper("run", "own.toml")
+    assert ran.returncode == 0, ran.stderr
+    told: dict[str, list[int]] = {}
+    steps: dict[str, set[int]] = {}
+    for end in read_stream(project.run, "trajectories", Trajectory):
+        told.setdefault(end.arm, []).append(len(end.memory))
+        steps.setdefault(end.arm, set()).add(end.steps)
+    assert max(told["one"]) == 1 and max(told["three"]) == 3
+    assert steps["hasty"] == {2} and steps["base"] == {5}
+    why = project.looper("lineage", "why", "own").stdout
+    assert "  told: at most 3 items, 20000 bytes together, found by bm25" in why
+    assert "  limits of its own: steps 2" in why

@@ -13,8 +13,8 @@ from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput
 from looper.experiment.material import ExperienceLibrary
 from looper.experiment.pools import Pool
-from looper.records.learning import Learning, Source, Treatment, Writer
-from looper.records.memory import Draw, Remembering
+from looper.records.learning import Experience, Learning, Source, Treatment, Writer
+from looper.records.memory import Draw, MemoryKind, Remembering
 from looper.records.model import ModelSpec
 from looper.records.plan import Arm, ArmRole
 from looper.records.task import Task
@@ -58,9 +58,9 @@ def library(
     wrong = attempt("r-1", Outcome.UNRESOLVED, CHECK, LOOK, DONE)
     pool = Pool(attempts, selection, ((attempts[0], attempts[1]),), (), (wrong,))
     pools = SimpleNamespace(of=lambda *_: pool, matched=lambda *_: 3, without_pruning=whole)
-    experience = SimpleNamespace(memory_items=1, memory_bytes=None)
+    experience = Experience(per_repo=3, samples=1, temperature=1.0)
     plan = SimpleNamespace(experience=experience, arms=(learner(),), sources=())
-    return ExperienceLibrary(plan, pools, tasks, ["r"], minimum, ask, None, measure)  # type: ignore[arg-type]
+    return ExperienceLibrary(plan, pools, tasks, ["r"], minimum, ask, {}, measure)  # type: ignore[arg-type]
 
 
 def learner(**learning: Any) -> Arm:
@@ -199,3 +199,12 @@ def test_of_what_a_hybrid_drafts_base_keeps_the_half_that_it_finds_likelier(task
     assert len(drafts) == 6 and asked == [""], "in the first round base writes itself"
     assert [item.source for item in kept] == [item.source for item in drafts[::2]]
     assert all(item.turns[-1].text.endswith("by adapter") for item in kept)
+
+
+def test_a_teacher_of_gold_sees_the_gold_patch_and_no_lesson(tasks: dict[str, Task]) -> None:
+    arm = learner(objective=Objective.DISTILLATION, teacher=Remembering(kind=MemoryKind.GOLD))
+    found = library(tasks).of(arm, 0, "r")
+    assert len(found.teachers) == 3
+    for teacher, example in zip(found.teachers, found.examples, strict=True):
+        gold = tasks[example.instance_id].gold_patch
+        assert gold in teacher.turns[1].text and gold not in example.turns[1].text

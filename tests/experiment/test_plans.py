@@ -1,5 +1,6 @@
 """Experiment files: what they say, and what is wrong with them."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -12,13 +13,17 @@ from looper.cli.training import train_options
 from looper.edges.datasets.swe_bench import load_swe_bench
 from looper.errors import BadInput
 from looper.experiment.claims import Settings
+from looper.experiment.new_plan import new_plan
+from looper.experiment.plan_keys import plan_tables
 from looper.experiment.plans import parse_model, plan_from_text
 from looper.experiment.schedule import by_age, changed_since, lanes, select_tasks, split_tasks
 from looper.experiment.toml_positions import places
+from looper.records.base import content_hash
 from looper.records.learning import Experience, Source, Split, TrainingChange, Treatment
+from looper.records.memory import RetrievalSettings
 from looper.records.plan import ArmRole, Plan, TaskSelection
 from looper.records.task import Task
-from looper.records.training import TrainingSettings
+from looper.records.training import AdapterKind, TrainingSettings
 from looper.views.findings import unasked_lines
 
 FILE = Path(__file__).parents[2] / "experiments" / "exp00.toml"
@@ -771,3 +776,210 @@ def test_what_a_profile_has_not_the_arms_for_is_named_with_what_is_primary_then(
     assert said.startswith("registered, and not asked by this profile, which has not the arms: lora − base, ")
     assert said.endswith(f"primary here is {plan.contrasts[0].name}")
     assert load().unasked and "positive − base" in load().unasked[0]
+
+
+MICRO = FILE.parent / "profiles" / "micro.toml"
+
+
+def new_text() -> str:
+    return new_plan(tomllib.loads(MICRO.read_text("utf-8")))
+
+
+def test_every_key_of_a_plan_is_described_and_every_number_has_its_unit() -> None:
+    for table in plan_tables():
+        for key in table.keys:
+            where = f"{table.header} {key.name}"
+            assert key.means, where
+            assert bool(key.unit) == key.is_number, where
+            assert key.tables or key.example, where
+            assert not key.example or tomllib.loads(f"x = {key.example}"), where
+
+
+def written_keys(found: dict[str, object], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Every key of a file with the keys that lead to it, the names of profiles as NAME."""
+    for key, value in found.items():
+        here = (*path, "NAME" if path == ("profiles",) else key)
+        yield here
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, dict):
+                yield from written_keys(each, here)
+
+
+def test_every_key_that_a_registered_plan_has_is_described() -> None:
+    known = {(*table.path, key.name) for table in plan_tables() for key in table.keys}
+    known.add(("profiles", "NAME"))
+    experiments = [(path, ()) for path in FILE.parent.glob("*.toml")]
+    profiles = [(path, ("profiles", "NAME")) for path in MICRO.parent.glob("*.toml")]
+    for path, top in [*experiments, *profiles]:
+        assert set(written_keys(tomllib.loads(path.read_text("utf-8")), top)) <= known, path.name
+
+
+def test_a_new_plan_says_every_key_once_or_more() -> None:
+    uncommented = re.sub(r"^#(?=[\w\[])", "", new_text(), flags=re.MULTILINE)
+    assert tomllib.loads(new_text())["profiles"].keys() == {"micro"}
+    there: set[tuple[str, ...]] = set()
+    path: tuple[str, ...] = ()
+    for line in uncommented.splitlines():
+        if header := re.match(r"\[+([\w.]+)\]+$", line):
+            path = tuple(header[1].replace("profiles.micro", "profiles.NAME").split("."))
+            there.add(path)
+        elif re.match(r"\w+ = ", line):
+            there |= set(written_keys(tomllib.loads(line), path))
+    # A profile names its scaffold; the keys of one stand with the arm.
+    wanted = {
+        (*table.path, key.name)
+        for table in plan_tables()
+        if table.path[:3] != ("profiles", "NAME", "scaffold")
+        for key in table.keys
+    }
+    assert wanted - there == {("profiles",)}
+
+
+def sections(text: str) -> Iterator[tuple[str, bool, list[tuple[int, str]]]]:
+    """Of each table of a new file: header, whether the table is a comment, and its commented keys with their line."""
+    header, off, found = "", False, list[tuple[int, str]]()
+    for number, line in enumerate(text.splitlines()):
+        if re.match(r"#?\[", line):
+            yield header, off, found
+            header, off, found = (
+                line.lstrip("#"),
+                line.startswith("#"),
+                [(number, line[1:])] * line.startswith("#"),
+            )
+        elif re.match(r"#\w", line):
+            found.append((number, line[1:]))
+    yield header, off, found
+
+
+def test_a_key_of_a_new_plan_can_be_uncommented_and_changes_nothing_where_it_holds_its_default() -> None:
+    text, shared = new_text(), {"micro": MICRO.read_text("utf-8")}
+    plain = plan_from_text("mine", text, "mine.toml", "micro", shared=shared)
+    defaults = {
+        (table.header.replace("NAME", "micro"), key.name): bool(key.default)
+        for table in plan_tables()
+        for key in table.keys
+    }
+    for header, off, lines in sections(text):
+        for chosen in [lines] if off else [[line] for line in lines]:
+            changed = text.splitlines()
+            for number, line in chosen:
+                changed[number] = line
+            name = chosen[-1][1].partition(" = ")[0]
+            try:
+                plan = plan_from_text("mine", "\n".join(changed), "mine.toml", "micro", shared=shared)
+            except BadInput as error:
+                # What it needs beside it is said: no key is unknown, and no value wrong.
+                assert not re.search(
+                    "unknown key|must be (a|one|true|text)|is missing|cannot be", str(error)
+                ), chosen
+                assert off or not defaults[header or "[]", name], (chosen, error)
+            else:
+                assert plan == plain or off or not defaults[header or "[]", name], chosen
+
+
+ARMS_OF_THEIR_OWN = """
+title = "{one.items} lesson or {three.items}"
+hypothesis = "h"
+factor = "f"
+asserts = ["three.items == 3 * one.items", "patient.steps > base.steps"]
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "one"
+role = "treatment"
+learning = { treatment = "memory" }
+[[arms]]
+name = "three"
+role = "treatment"
+learning = { treatment = "memory", memory = { items = 3, bytes = 5000, retrieval = "ollama:nomic" } }
+[[arms]]
+name = "patient"
+role = "treatment"
+limits = { steps = 16 }
+[[arms]]
+name = "dora"
+role = "treatment"
+learning = { treatment = "adapter", training = { kind = "dora", layers = 2, batch_size = 2 } }
+[profiles.micro]
+like = "micro"
+"""
+
+
+def test_what_a_memory_tells_at_most_limits_and_training_are_an_arm_s_to_set() -> None:
+    shared = {"micro": MICRO.read_text("utf-8")}
+
+    def made(old: str = "", new: str = "") -> Plan:
+        assert old in ARMS_OF_THEIR_OWN
+        return plan_from_text(
+            "own", ARMS_OF_THEIR_OWN.replace(old, new, 1), "own.toml", "micro", shared=shared
+        )
+
+    plan = made()
+    arms = {arm.name: arm for arm in plan.arms}
+    assert plan.title == "1 lesson or 3"
+    assert plan.limits_of(arms["patient"]) == plan.limits.model_copy(update={"steps": 16})
+    assert plan.limits_of(arms["three"]) == plan.limits
+    assert plan.retrievals == ("bm25", "ollama:nomic")
+    experience, learned = plan.experience, {name: arm.learning for name, arm in arms.items() if arm.learning}
+    assert experience is not None and experience.training is not None
+    told = {name: experience.told(how) for name in ("one", "three") if (how := learned[name].remembers)}
+    assert told["one"] == RetrievalSettings(items=1, bytes=600, retrieval="bm25")
+    assert told["three"] == RetrievalSettings(items=3, bytes=5000, retrieval="ollama:nomic")
+    change = learned["dora"].training
+    assert change is not None
+    own = change.of(experience.training)
+    assert (own.kind, own.layers, own.batch_size, own.rank) == (
+        AdapterKind.DORA,
+        2,
+        2,
+        experience.training.rank,
+    )
+    # Each of them is another arm.
+    for name, value in (
+        ("items = 3, bytes = 5000", "items = 3, bytes = 4000"),
+        ("steps = 16", "steps = 17"),
+        ("layers = 2", "layers = 1"),
+    ):
+        other = made(name, value).model_copy(update={"title": plan.title})
+        assert content_hash(other) != content_hash(plan)
+        assert [arm.config_hash() for arm in other.arms] != [arm.config_hash() for arm in plan.arms]
+    for old, new, said in (
+        (
+            'items = 3, bytes = 5000, retrieval = "ollama:nomic"',
+            "items = 1",
+            "three learns what one learns: under this "
+            "profile they are told the same (at most 1 item, found by bm25)",
+        ),
+        ('memory" }', 'memory" }\nlimits = { steps = 9 }', "one must differ from base in its learning only"),
+        (
+            "limits = { steps = 16 }",
+            "limits = { steps = 16 }\ntemperature = 0.1",
+            "found temperature, limits",
+        ),
+        ("limits = { steps = 16 }", "limits = { verify_s = 16 }", "unknown key"),
+    ):
+        with pytest.raises(BadInput, match=re.escape(said)):
+            made(old, new)
+
+
+def test_a_training_that_no_library_can_compute_is_refused_with_its_arm() -> None:
+    shared = {"micro": MICRO.read_text("utf-8").replace("rank = 8", 'rank = 8\nlibrary = "torch"')}
+    with pytest.raises(
+        BadInput, match=r"own.toml:\d+:\d+: arms\.4\..*dora cannot be trained so: library: torch trains LoRA"
+    ):
+        plan_from_text("own", ARMS_OF_THEIR_OWN, "own.toml", "micro", shared=shared)
+
+
+def test_an_arm_that_sets_nothing_of_its_own_is_written_and_hashed_as_before_it_could() -> None:
+    """Old run folders keep their identity: what they do not say is not in the record."""
+    for name in ("exp00", "exp09", "exp18", "ways"):
+        for arm in json.loads(registered(name).to_json())["arms"]:
+            assert "limits" not in arm
+            learning = arm["learning"] or {}
+            for how in (learning.get("memory"), learning.get("teacher")):
+                assert how is None or how.keys() == {"kind", "draw", "moment"}
+            change = learning.get("training")
+            assert change is None or change.keys() == {
+                "rank", "multiplier", "multiplier_times", "learning_rate", "iterations", "share"
+            }  # fmt: skip

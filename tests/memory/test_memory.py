@@ -236,3 +236,16 @@ def test_reads_of_other_files_stay_out_of_an_item(task: Task) -> None:
     steps = [step(1, Read(path="util.py")), step(2, Bash(command="ls")), step(3, LOOK)]
     end = attempt("t", Outcome.RESOLVED, CHECK).trajectory.model_copy(update={"patch": PATCH})
     assert "util.py" not in distil(end, steps, task, render).text
+
+
+def test_a_kind_that_tells_nothing_of_a_success_makes_no_lesson_of_it(task: Task) -> None:
+    found = attempt("t", Outcome.RESOLVED, CHECK, LOOK, FIX, CHECK, DONE)
+    for kind in (MemoryKind.BLANK, MemoryKind.GOLD):
+        with pytest.raises(ValueError, match=f"{kind.value} tells nothing of a success"):
+            distil(found.trajectory, found.steps, task, render, kind)
+
+
+def test_the_gold_patch_is_told_as_such_whoever_is_told(task: Task) -> None:
+    items = [item(1, "a", "scale_a is wrong", "a lesson")]
+    given = deliver(Remembering(kind=MemoryKind.GOLD), asking(task, "scale_a"), items, 1)
+    assert given.text == task.gold_patch and given.items == ()

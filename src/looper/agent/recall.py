@@ -1,5 +1,7 @@
 """What an arm remembers in the middle of its work."""
 
+from typing import assert_never
+
 from looper.records.memory import Delivery, MemoryItem, Moment
 from looper.records.plan import Scaffold
 from looper.records.trajectory import Action, Bash, Observation, ObservationKind, Read
@@ -19,12 +21,16 @@ class Recall:
         return now
 
     def _is_due(self, item: MemoryItem, action: Action, observation: Observation) -> bool:
-        match self._moment, action:
-            case Moment.FILE_OPEN, Read(path=path):
-                return observation.kind is ObservationKind.OK and path in item.paths
-            case Moment.TEST_FAILURE, Bash():
-                return observation.exit_code not in (0, None)
-        return False
+        match self._moment:
+            case Moment.FILE_OPEN:
+                read = isinstance(action, Read) and action.path in item.paths
+                return read and observation.kind is ObservationKind.OK
+            case Moment.TEST_FAILURE:
+                return isinstance(action, Bash) and observation.exit_code not in (0, None)
+            case Moment.START:
+                return False
+            case _:
+                assert_never(self._moment)
 
     def told(self, items: list[MemoryItem], observation: Observation) -> Observation:
         """The observation with the items after it, in the frame that a memory has at the start."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.experiment.ledger import rate, revert
 from looper.records.memory import Reverted
 from looper.records.question import AnsweredQuestion, Rating
@@ -16,9 +16,8 @@ def answers_to_rate(runs: Path, run: str | None, arm: str, by: str, count: int) 
     view = run_named(runs, run)
     arms = sorted({key[0] for key in questions(view.folder)})
     if arm not in arms:
-        there = ", ".join(arms) or "none"
         raise BadInput(
-            f"In {view.folder.name} no answers were given for an arm {arm}. Arms with answers: {there}."
+            f"In {view.folder.name} no answers were given for an arm {arm}. {possible(arm, arms, 'Arms with answers')}"
         )
     return to_rate(view.folder, arm, by, count)
 

@@ -16,22 +16,33 @@ def bench_list(
     suite: Annotated[
         str | None, typer.Option(help="Only this one, whose rows --data names: swe-bench-cl, swe-bench, …")
     ] = None,
+    repo: Annotated[
+        list[str] | None,
+        typer.Option(help="The ids of this repository's tasks, and how their issues begin; can be repeated."),
+    ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
     as_json: AsJson = False,
 ) -> None:
     """List suites with their repositories and tasks, and what is ready to run.
 
-    Versions of repositories that no environment is known for are named, with their tasks counted.
+    Versions of repositories that no environment is known for are named, with their tasks counted. With --repo one line for each
+    task, its id first, as plans (tasks.tasks), bench validate and show name it.
 
     Example: looper bench list --suite swe-bench --data rows.jsonl
     """
     from looper.cli import wiring
     from looper.cli.grading import suite_named
+    from looper.cli.listing import task_lines
     from looper.views.suites import suite_data, suite_lines
 
     settings = chosen_settings(data, mirrors, suite or "swe-bench-cl")
-    found = wiring.suites(settings, suite and suite_named(suite, 0).suite)
+    only = suite and suite_named(suite, 0).suite
+    if repo:
+        for line in task_lines(settings, only, repo):
+            print(line)
+        return
+    found = wiring.suites(settings, only)
     if as_json:
         print(
             json_line(

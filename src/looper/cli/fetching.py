@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from looper.cli.grading import suite_named
 from looper.cli.preparing import served
@@ -9,6 +10,7 @@ from looper.cli.settings import Settings
 from looper.cli.wiring import (
     base_trees,
     every_task,
+    found_elsewhere,
     install_line,
     measured_where,
     mirror,
@@ -36,7 +38,9 @@ def tasks_by_repo(
         )
     selection = suite_named(suite, 0).model_copy(update={"repos": tuple(repos)})
     every, _ = every_task(selection, settings)
-    chosen, _ = served(select_tasks(every, selection), selection)
+    chosen, _ = served(
+        select_tasks(every, selection, partial(found_elsewhere, selection, settings)), selection
+    )
     found: dict[str, list[Task]] = {}
     for task in chosen:
         found.setdefault(task.repo, []).append(task)

@@ -19,11 +19,11 @@ from looper.cli.wiring import (
     predictions,
     unserved,
 )
-from looper.errors import BadInput, EnvironmentBroken
+from looper.errors import BadInput, EnvironmentBroken, possible
 from looper.experiment.grading import GRADING, grading_plan, identity_of, trajectories
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import run_plan
-from looper.experiment.schedule import difficulties, select_tasks
+from looper.experiment.schedule import difficulties, of_your_own, select_tasks
 from looper.protocols import ChatModel
 from looper.records.base import content_hash
 from looper.records.plan import SUITES, Arm, Cell, Isolation, RunManifest, TaskSelection
@@ -120,7 +120,9 @@ def _environment(task: Task, site: Site) -> str:
 def suite_named(suite: str, level: int, isolation: str = "shared") -> TaskSelection:
     """All of a suite. Raises BadInput."""
     if suite not in SUITES:
-        raise BadInput(f'There is no suite "{suite}". There are: {", ".join(SUITES)}.')
+        raise BadInput(
+            f'There is no suite "{suite}". {possible(suite, SUITES, "There are")}{of_your_own(suite)}'
+        )
     if isolation not in list(Isolation):
         raise BadInput(f'There is no isolation "{isolation}". There are: {", ".join(Isolation)}.')
     if isolation == Isolation.PROCESS and suite != "micro":

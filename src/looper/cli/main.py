@@ -187,6 +187,22 @@ def run(
 
 
 @app.command()
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file to write; it must not exist yet.")],
+) -> None:
+    """Write a plan of your own to FILE, with every key.
+
+    It runs as it is. What a key means, its type, unit and default stand above it.
+
+    Example: looper new mine.toml
+    """
+    from looper.cli.plans import begin_plan
+
+    begin_plan(file)
+    print(f"Wrote {file}. What it would take: looper plan {file}. Run it: looper run {file}")
+
+
+@app.command()
 def plan(
     experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
     profile: Annotated[str, typer.Option(help="A profile of the plan, or a TOML file with one.")] = "micro",
@@ -194,6 +210,9 @@ def plan(
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; can be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Rollouts side by side.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="Id of an adapter that was trained here, for the arms that carry one.")
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option(help="Pass over a gate, as looper run would. Can be repeated.")
     ] = None,
@@ -220,6 +239,7 @@ def plan(
         limit=limit,
         workers=workers,
         overrides=tuple(parse_override(text) for text in override or ()),
+        adapter=adapter,
     )
     for line in plan_lines(options, chosen_settings(data, mirrors), as_json=as_json):
         print(line)

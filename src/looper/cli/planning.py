@@ -1,19 +1,24 @@
 """What `looper plan` prints."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from looper.cli.options import json_line
 from looper.cli.plans import RunOptions, load_written
 from looper.cli.preparing import PreparedPlan, prepare, refuse_impossible
 from looper.cli.running import workers_for
 from looper.cli.settings import Settings
-from looper.cli.wiring import training_memory
+from looper.cli.wiring import adapter_store, training_memory
 from looper.errors import BadInput
-from looper.experiment.claims import in_metric
+from looper.experiment.checks import check_split
+from looper.experiment.claims import in_metric, plainly
 from looper.experiment.schedule import leaking_tasks
 from looper.metrics.design import is_pilot, scope_of, too_small_for, unit_of
 from looper.metrics.registered import ALPHA
-from looper.records.plan import Expect, Metric, Plan
+from looper.records.learning import Experience, Learning, TrainingChange, Treatment
+from looper.records.memory import MemoryKind, Remembering
+from looper.records.plan import Arm, Expect, LimitsChange, Metric, Plan
+from looper.records.training import TrainingSettings
 from looper.views.findings import counted, unasked_lines
 from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
 
@@ -68,6 +73,8 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
         + (f" and {gathering} to gather experience" if gathering else "")
         + f", {plan.order}"
     )
+    yield from _arm_lines(plan)
+    yield from _adapter_lines(plan, tasks, settings)
     yield from _task_lines(prepared)
     yield from time_lines(plan, cells + gathering, workers, known)
     yield from _memory_lines(prepared, settings)
@@ -88,6 +95,99 @@ def _interest_lines(plan: Plan) -> Iterator[str]:
     )
 
 
+def _arm_lines(plan: Plan) -> Iterator[str]:
+    """The settings of every arm as they are resolved: base's, and of the others those that differ, with what they learn."""
+    base = _settings(plan, plan.base) if plan.base is not None else {}
+    for arm in plan.arms:
+        said = [
+            f"{name} {value}"
+            for name, value in _settings(plan, arm).items()
+            if arm == plan.base or base.get(name) != value
+        ]
+        if plan.base is not None and arm.scaffold.name == plan.base.scaffold.name:
+            usual = dict(plan.base.scaffold)
+            said += [f"its own scaffold.{name}" for name, value in arm.scaffold if value != usual[name]]
+        if arm.learning is not None:
+            said += _learning(plan, arm.learning)
+        yield f"arm {arm.name}: {', '.join(said) or 'as base'}"
+    experience = plan.experience
+    if experience is not None and experience.training is not None and plan.trains:
+        shown = _shown(experience.training)
+        yield f"training, where an arm has no other: {', '.join(f'{name} {value}' for name, value in shown.items())}"
+
+
+def _settings(plan: Plan, arm: Arm) -> dict[str, str]:
+    model, limits = arm.model, plan.limits_of(arm)
+    adapter = f" with the adapter {model.adapter}" if model.adapter else ""
+    settings = {
+        "model": f"{model.backend}{':' * bool(model.name)}{model.name}{adapter}",
+        "scaffold": arm.scaffold.name,
+        "temperature": plainly(arm.temperature),
+        "repetition": str(arm.repetition),
+    }
+    return settings | {
+        f"limits.{name}": plainly(value)
+        for name in LimitsChange.model_fields
+        if (value := getattr(limits, name)) is not None
+    }
+
+
+def _learning(plan: Plan, learning: Learning) -> Iterator[str]:
+    """As it is written; of training and memory as both are resolved."""
+    experience = plan.experience
+    written = learning.model_dump(
+        mode="json", exclude_unset=True, exclude={"treatment", "training", "memory", "teacher"}
+    )
+    if learning.treatment is not Treatment.MEMORY:
+        yield learning.treatment.value
+    yield from _flat(written)
+    if learning.training is not None and experience is not None and experience.training is not None:
+        usual = _shown(experience.training)
+        own = _shown(learning.training.of(experience.training))
+        yield from (f"training.{name} {value}" for name, value in own.items() if value != usual[name])
+    for name, how in (("memory", learning.remembers), ("teacher told", learning.teacher)):
+        if how is not None:
+            yield f"{name} {_memory(how, experience)}"
+
+
+def _memory(how: Remembering, experience: Experience | None) -> str:
+    if experience is None or how.kind in (MemoryKind.GOLD, MemoryKind.BLANK):
+        return how.kind.value
+    told = experience.told(how)
+    size = f", {told.bytes} bytes together" if told.bytes is not None else ""
+    return f"{how.kind.value} ({how.draw.value} by {told.retrieval}, at {how.moment.value}, at most {counted(told.items, 'item')}{size})"
+
+
+def _flat(found: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name} {str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _shown(settings: TrainingSettings) -> dict[str, str]:
+    """Of the settings of a training those that an arm may have for itself."""
+    return {
+        name: plainly(value) if isinstance(value, int | float) else value
+        for name, value in settings.model_dump(mode="json").items()
+        if name in TrainingChange.model_fields
+    }
+
+
+def _adapter_lines(plan: Plan, tasks: Sequence[str], settings: Settings) -> Iterator[str]:
+    """What the adapters are that arms bring along. Raises TreatmentMissing where one was trained on a task to evaluate, as a run would,
+    and BadInput for one that is damaged."""
+    for arm in plan.arms:
+        if arm.model.adapter:
+            card = adapter_store(settings).load(arm.model.adapter)
+            check_split(card, tasks, arm.name)
+            yield (
+                f"adapter {card.id}: {card.make.value} on {card.base.name}, from {counted(len(card.tasks), 'task')}, none of them "
+                "evaluated here"
+            )
+
+
 def _task_lines(prepared: PreparedPlan) -> Iterator[str]:
     yield from (f"not evaluated: {line}" for line in prepared.unserved)
     repositories = len({task.repo for task in prepared.tasks})
@@ -105,12 +205,12 @@ def _task_lines(prepared: PreparedPlan) -> Iterator[str]:
 
 def _memory_lines(prepared: PreparedPlan, settings: Settings) -> Iterator[str]:
     experience = prepared.plan.experience
-    trained = any(arm.learning and arm.learning.treatment.is_adapter for arm in prepared.plan.arms)
-    if experience is None or experience.training is None or not trained:
+    if experience is None or experience.training is None or not prepared.plan.trains:
         return
+    trainings = {(each.training or TrainingChange()).of(experience.training) for each in prepared.plan.trains}
     base = prepared.plan.learners_base
     try:
-        wanted, free = training_memory(base.model, settings, experience.training)
+        wanted, free = max(training_memory(base.model, settings, each) for each in trainings)
     except BadInput as error:
         yield f"memory: not estimated; {error}"
         return

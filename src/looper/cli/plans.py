@@ -2,12 +2,14 @@
 
 import difflib
 import shlex
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store
 from looper.errors import BadInput
+from looper.experiment.new_plan import new_plan
 from looper.experiment.plans import Written, written_plan
 from looper.records.plan import Gate, Override
 from looper.untrusted import named_text
@@ -98,7 +100,10 @@ def find_experiment(name: str) -> Path:
         path = Path(name)
         if path.exists():
             return path
-        raise BadInput(f"There is no experiment file {path}.")
+        there = sorted(str(each) for each in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(str(path), there, n=3, cutoff=0.6)
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise BadInput(f"There is no experiment file {path}. {hint}Write one: looper new {path}")
     known = {
         path.stem: path
         for folder in reversed(experiments_folders())
@@ -106,10 +111,16 @@ def find_experiment(name: str) -> Path:
     }
     if name in known:
         return known[name]
-    near = [other for other in known if other.startswith(name)][:3]
+    own = sorted(str(path) for path in Path().glob("*.toml") if path.stem == name)
+    if Path(name).is_dir():
+        own = sorted(map(str, Path(name).glob("*.toml")))
+        what = f"{name} is a folder, and a plan is a TOML file or a name"
+    else:
+        what = f'There is no experiment "{name}"'
+    near = [*own, *(other for other in known if other.startswith(name))][:3]
     near = near or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(known) or 'none'}."
-    raise BadInput(f'There is no experiment "{name}". {hint}')
+    raise BadInput(f"{what}. {hint} One of your own: looper new mine.toml")
 
 
 def shared_profiles() -> dict[str, str]:
@@ -119,6 +130,22 @@ def shared_profiles() -> dict[str, str]:
         for folder in reversed(experiments_folders())
         for path in sorted((folder / "profiles").glob("*.toml"))
     }
+
+
+def begin_plan(path: Path) -> None:
+    """Write the file of a new plan that runs as it is. Raises BadInput where there is a file already, or none can be."""
+    if path.suffix != ".toml":
+        raise BadInput(f"{path}: a plan is a TOML file. Name it {path.name}.toml.")
+    text = new_plan(tomllib.loads(shared_profiles()["micro"]))
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise BadInput(f"{path} exists already and is left as it is. Name another file.") from error
+    except OSError as error:
+        raise BadInput(
+            f"{path} cannot be written: {error.strerror}. Name a file in a folder that is there."
+        ) from error
 
 
 def load_written(options: RunOptions, settings: Settings) -> Written:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from looper.bench.validate import eligible, in_force, shipped
 from looper.cli.settings import Settings
-from looper.cli.wiring import every_task, missing_programs, stale_tasks, unserved
+from looper.cli.wiring import every_task, found_elsewhere, missing_programs, stale_tasks, unserved
 from looper.errors import BadInput
 from looper.experiment.feasibility import Selected, data_stops, impossible
 from looper.experiment.plans import Written
@@ -71,7 +72,9 @@ def prepare(plan: Plan, settings: Settings) -> PreparedPlan:
     every, unserved = served(fit, plan.selection)
     # Nothing is set aside for nobody.
     split = plan.experience if plan.sources else None
-    tasks, learning = split_tasks(every, plan.selection, split)
+    tasks, learning = split_tasks(
+        every, plan.selection, split, partial(found_elsewhere, plan.selection, settings)
+    )
     if not plan.selection.repos:
         unserved += tuple(exhausted_repositories(every, split).values())
     experience, more_mirrors = load_experience(plan, learning, settings)
@@ -89,7 +92,12 @@ def prepare(plan: Plan, settings: Settings) -> PreparedPlan:
 def _some_are_fit(
     selection: TaskSelection, every: Sequence[Task], fit: Sequence[Task], unfit: Mapping[str, str]
 ) -> None:
-    """Raises BadInput where a repository is named of which no task can tell right from wrong here."""
+    """Raises BadInput where a task is named, or a repository all of whose tasks, cannot tell right from wrong here."""
+    for name in selection.tasks:
+        if name in unfit:
+            raise BadInput(
+                f"{name} is not eligible here: {unfit[name]}. Name others (tasks.tasks), or see: looper bench validate."
+            )
     for repo in selection.repos:
         mine = [task.instance_id for task in every if task.repo == repo]
         if mine and not any(task.repo == repo for task in fit):

@@ -20,7 +20,7 @@ from looper.cli.wiring import (
     engine,
     judged_before,
     machine_of,
-    similarity,
+    similarities,
     stoppable,
 )
 from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError, ModelError
@@ -127,7 +127,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
                     say=say,
                     tell=TrainingProgress(say),
                     energy_j=joules,
-                    similar=similarity(plan.experience),
+                    similar=similarities(plan),
                 )
             )
         except InfrastructureError:

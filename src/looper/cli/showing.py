@@ -1,5 +1,6 @@
 """What `looper show` prints: the cells of a run, or one of them from what the model was asked to the verdict; nothing is written."""
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,9 +112,11 @@ def _one_cell(view: RunView, cells: Sequence[str], wanted: str) -> str:
     if len(found) == 1:
         return found[0]
     what = f"{len(found)} cells end in" if found else "No cell is called"
-    names = f": {', '.join(found[:3])}{', …' if len(found) > 3 else ''}" if found else ""
+    names = [*cells, *dict.fromkeys(cell.rpartition("/")[2] for cell in cells)]
+    near = difflib.get_close_matches(wanted, found or names, n=3, cutoff=0.6) or found[:3]
+    hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise BadInput(
-        f'{what} "{wanted}" in {view.folder.name}{names}. List them with: looper show --run {view.folder.name}'
+        f'{what} "{wanted}" in {view.folder.name}. {hint}List them with: looper show --run {view.folder.name}'
     )
 
 

@@ -14,7 +14,7 @@ from looper.cli.preparing import FEW_TASKS, load_experience, load_tasks
 from looper.cli.progress import TrainingProgress
 from looper.cli.settings import Settings
 from looper.cli.wiring import mlx_model, supervision_of, trainer_of
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.experiment.plan_errors import plain_words
 from looper.experiment.plans import parse_model
 from looper.experiment.pools import read_attempts
@@ -114,7 +114,7 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     arms = {arm.name: arm for arm in (*plan.arms, *(arm for _, arm in plan.all_experience()))}
     unknown = [name for name in options.arms if name not in arms]
     if unknown:
-        raise BadInput(f"The run has no arm {', '.join(unknown)}. It has: {', '.join(arms)}.")
+        raise BadInput(f"The run has no arm {', '.join(unknown)}. {possible(unknown[0], arms)}")
     wanted = options.arms or _worth_learning_from(plan)
     # Where the run set tasks aside to learn from, nothing else is learned from.
     split = {name for found in view.manifest.experience_tasks.values() for name in found} or set(tasks)

@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from looper.bench.validate import difference, shipped, validate
 from looper.bench.verify import VERSION, TestReport, VerifierContext, verify
 from looper.cli.preparing import served
 from looper.cli.settings import Settings
-from looper.cli.wiring import Site, engine, every_task, missing_programs
+from looper.cli.wiring import Site, engine, every_task, found_elsewhere, missing_programs
 from looper.errors import BadInput, InfrastructureError, ends_everything, named
 from looper.experiment.grading import GRADING
 from looper.experiment.schedule import select_tasks
@@ -55,7 +56,7 @@ def run_validations(
     """Validate what is not validated yet, with `fresh` all again, what takes longest first. Safe to interrupt: each task is on record when it is done.
     Raises BadInput for names that do not exist and for mirrors that are not there."""
     every, mirrors = every_task(selection, settings)
-    chosen = select_tasks(every, selection)
+    chosen = select_tasks(every, selection, partial(found_elsewhere, selection, settings))
     tasks, unserved = served(chosen, selection)
     for line in unserved:
         say(f"not tried, {line}")

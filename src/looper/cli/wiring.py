@@ -15,6 +15,7 @@ from typing import assert_never
 from looper.agent.actions import render
 from looper.agent.loop import Assignment, Rollout, rollout
 from looper.bench.gold import gold_actions
+from looper.bench.micro.levels import projects
 from looper.cli.settings import Settings
 from looper.edges import doctor
 from looper.edges.access import shared_folder
@@ -84,7 +85,7 @@ from looper.protocols import (
 )
 from looper.records.base import content_hash
 from looper.records.foreign import ForeignRun, Prediction
-from looper.records.learning import Experience, Source
+from looper.records.learning import Source
 from looper.records.model import ModelSpec
 from looper.records.plan import REAL_SUITES, Arm, Isolation, Plan, TaskSelection
 from looper.records.task import Task
@@ -105,6 +106,42 @@ def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task
         return load_functions(selection.suite, settings.functions[selection.suite], settings.state / "suites")
     tasks = _swe_bench_cl(settings) if selection.suite == "swe-bench-cl" else _swe_bench(settings)
     return tasks, mirrors_of(tasks, settings.mirrors)
+
+
+MORE_REPOSITORIES = 24
+"""So many of the embedded suite are looked through for a name, at the level that was asked for."""
+
+
+def found_elsewhere(selection: TaskSelection, settings: Settings, name: str) -> str:
+    """Where there is a repository or a task that a selection does not have, and how it is selected; empty where it is nowhere."""
+    micro = selection if selection.suite == "micro" else TaskSelection(suite="micro")
+    for level in (
+        (selection.level, *{0, 1, 2} - {selection.level}) if selection.suite == "micro" else (0, 1, 2)
+    ):
+        # More are made at the level that was asked for, since a plan may make more of them than another one.
+        count = max(MORE_REPOSITORIES, micro.repositories) if level == selection.level else micro.repositories
+        for number, project in enumerate(projects(level, micro.suite_seed, repositories=count), 1):
+            ids = [f"{project.name}-{at:02d}" for at in range(1, len(project.changes) + 1)]
+            if name == project.name or name in ids:
+                return _where(selection, level, number)
+    for suite, source, load in (
+        ("swe-bench-cl", settings.swe_data, load_swe_bench_cl),
+        ("swe-bench", settings.swe_bench_data, load_swe_bench),
+    ):
+        if suite != selection.suite and source and any(name in (t.repo, t.instance_id) for t in load(source)):
+            return f'{suite} has it: tasks.suite = "{suite}", or --suite {suite}.'
+    return ""
+
+
+def _where(selection: TaskSelection, level: int, number: int) -> str:
+    """How a repository of the embedded suite is selected, which is the so manieth of its level."""
+    if selection.suite != "micro":
+        return f'micro has it, at level {level}: tasks.suite = "micro", or --suite micro --level {level}.'
+    if level != selection.level:
+        return f"It is of level {level}: tasks.level = {level}, or --level {level}."
+    if number > selection.repositories:
+        return f"It is the {number}th that is made, and tasks.repositories makes {selection.repositories}: raise it to {number}."
+    return ""
 
 
 def _swe_bench_cl(settings: Settings) -> tuple[Task, ...]:
@@ -394,10 +431,13 @@ def register_adapter(wanted: str, base: str, name: str, url: str, settings: Sett
     return card
 
 
-def similarity(experience: Experience | None) -> Similarity | None:
-    """How memory is searched; None for by words."""
-    backend, _, name = experience.retrieval.partition(":") if experience else ("bm25", "", "")
-    return OllamaEmbeddings(name) if backend == "ollama" else None
+def similarities(plan: Plan) -> dict[str, Similarity]:
+    """How memory is searched in a plan, by the name that its settings give it, where that is not by words."""
+    return {
+        name: OllamaEmbeddings(name.removeprefix("ollama:"))
+        for name in plan.retrievals
+        if name.startswith("ollama:")
+    }
 
 
 class Site:

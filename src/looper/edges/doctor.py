@@ -190,7 +190,9 @@ def _mlx() -> Iterator[Check]:
     try:
         yield Check("ok", "mlx", f"mlx {metadata.version('mlx')}, mlx-lm {metadata.version('mlx-lm')}")
     except metadata.PackageNotFoundError:
-        yield Check("missing", "mlx", "not installed", 'pip install "looper[mlx]"')
+        yield Check(
+            "missing", "mlx", "not installed", 'pip install "mlx-lm>=0.32,<0.33", on Linux "mlx[cpu]" too'
+        )
     weights = nano_folder() / "model.safetensors"
     if weights.exists():
         yield Check("ok", "embedded model", f"{weights.stat().st_size / 1e6:.1f} MB")

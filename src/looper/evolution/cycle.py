@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from looper.errors import (
     BudgetSpent,
@@ -257,8 +257,13 @@ def carry_on(campaign: Campaign, found: Generation) -> None:
             campaign.say(
                 f"generation {found.number}, {found.title}: {ended.after.value} {ended.evidence}".rstrip()
             )
-        case _:
+        case Phase.REJECTED | Phase.INCONCLUSIVE:
             move(ledger, found, Phase.ARCHIVED)
+        case Phase.PROMOTED | Phase.ROLLED_BACK | Phase.ARCHIVED | Phase.CANCELLED:
+            # Over, and the ledger says so.
+            move(ledger, found, Phase.ARCHIVED)
+        case _:
+            assert_never(found.phase)
 
 
 def judged(keeper: Gatekeeper, found: Generation) -> Generation:

@@ -12,12 +12,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import assert_never
 
 from looper.errors import NOT_PYTHON
 from looper.experiment.plan_errors import did_you_mean
 from looper.records.learning import Learning, TrainingChange
 from looper.records.plan import Arm, Contrast, Plan
-from looper.records.strategy import AdaptiveRank, Anchored, Division, Mixture, PartialReplay
+from looper.records.strategy import (
+    AdaptiveRank,
+    Anchored,
+    Division,
+    FullReplay,
+    Mixture,
+    PartialReplay,
+    Sequential,
+)
 
 OPERATORS: dict[type[ast.AST], Callable[[float, float], float]] = {
     ast.Add: operator.add,
@@ -170,6 +179,7 @@ def in_metric(contrast: Contrast, value: float) -> str:
 
 def _settings(plan: Plan, arm: Arm) -> Iterator[tuple[str, float]]:
     yield "temperature", arm.temperature
+    yield "steps", plan.limits_of(arm).steps
     if arm.model.backend == "nano" and arm.model.name.endswith("bit"):
         yield "bits", float(arm.model.name.removesuffix("bit"))
     learning = arm.learning
@@ -177,6 +187,11 @@ def _settings(plan: Plan, arm: Arm) -> Iterator[tuple[str, float]]:
         return
     yield "rounds", learning.rounds
     yield "times", learning.times or 1.0
+    if (how := learning.remembers) is not None and plan.experience is not None:
+        told = plan.experience.told(how)
+        yield "items", told.items
+        if told.bytes is not None:
+            yield "bytes", told.bytes
     for name in ("episodes", "pairs", "recovered", "batches", "failure_weight"):
         if (value := getattr(learning, name)) is not None:
             yield name, value
@@ -208,6 +223,8 @@ def _ranks(learning: Learning, rank: int) -> Iterator[tuple[str, float]]:
         case AdaptiveRank(budget=budget):
             yield "rank", budget
             yield "parameters", budget
-        case _:
+        case None | FullReplay() | Sequential() | PartialReplay() | Anchored():
             yield "rank", rank
             yield "parameters", rank
+        case _:
+            assert_never(learning.strategy)

@@ -3,9 +3,12 @@ every adapter that is made from another has that other."""
 
 from collections.abc import Iterator
 
+from pydantic import ValidationError
+
 from looper.experiment.toml_positions import Path
-from looper.records.base import content_hash
+from looper.records.base import Record, content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
+from looper.records.memory import RetrievalSettings
 from looper.records.plan import Arm, ArmRole, Chooser, Expect, Gate, Metric, Plan, Scaffold
 from looper.records.training import Format
 from looper.records.trajectory import Guard
@@ -230,19 +233,42 @@ def _made_from_nothing(plan: Plan) -> Iterator[tuple[Path, str]]:
 
 
 def _the_same_in_the_end(plan: Plan) -> Iterator[tuple[Path, str]]:
-    """Arms whose own training settings are those of another arm, once they are resolved."""
-    training = plan.experience.training if plan.experience else None
-    if training is None:
+    """Arms whose own settings of training and memory are those of another arm, once they are resolved, or cannot be carried out."""
+    if plan.experience is None:
         return
     seen: dict[str, str] = {}
     for at, arm in enumerate(plan.arms):
-        if arm.learning is None or not arm.learning.treatment.is_adapter:
+        if arm.learning is None:
             continue
-        settings = (arm.learning.training or TrainingChange()).of(training)
-        key = content_hash(arm.learning.model_copy(update={"training": None}), settings)
-        if (other := seen.setdefault(key, arm.name)) != arm.name:
+        same: list[str] = []
+        plain = arm.learning.model_copy(update=dict.fromkeys(("training", "memory", "teacher")))
+        parts: list[Record | str] = [plain]
+        if plan.experience.training is not None and arm.learning.treatment.is_adapter:
+            try:
+                settings = (arm.learning.training or TrainingChange()).of(plan.experience.training)
+            except ValidationError as error:
+                (wrong,) = error.errors()
+                yield (
+                    ("arms", at, "learning", "training"),
+                    f"{arm.name} cannot be trained so: {wrong['msg'].removeprefix('Value error, ')}",
+                )
+                continue
+            parts.append(settings)
+            same.append(
+                f"their training is the same (rank {settings.rank}, multiplier {settings.multiplier:g}, learning rate "
+                f"{settings.learning_rate:g}, {settings.iterations} iterations)"
+            )
+        for how in (arm.learning.remembers, arm.learning.teacher):
+            if how is None:
+                parts.append("")
+                continue
+            told = plan.experience.told(how)
+            parts += [how.model_copy(update=dict.fromkeys(RetrievalSettings.model_fields)), told]
+            same.append(
+                f"they are told the same (at most {told.items} item{'s' * (told.items > 1)}, found by {told.retrieval})"
+            )
+        if (other := seen.setdefault(content_hash(*parts), arm.name)) != arm.name:
             yield (
                 ("arms", at, "learning"),
-                f"{arm.name} learns what {other} learns: under this profile their training is the same (rank {settings.rank}, "
-                f"multiplier {settings.multiplier:g}, learning rate {settings.learning_rate:g}, {settings.iterations} iterations)",
+                f"{arm.name} learns what {other} learns: under this profile {', and '.join(same)}",
             )

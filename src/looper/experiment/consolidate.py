@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import assert_never
 
 from looper.agent.prompt import opening
 from looper.errors import BadInput
@@ -45,8 +47,8 @@ class ConsolidationContext:
     record: Callable[[Consolidation], None]
     asked: Callable[[AnsweredQuestion], None]
     ask: Ask
-    similar: Similarity | None = None
-    """For retrieval; None for BM25."""
+    similar: Mapping[str, Similarity] = field(default_factory=dict)
+    """For retrieval, by the name that settings give it; BM25 for a name that is not here."""
 
 
 Key = tuple[str, int, str, int]
@@ -64,7 +66,7 @@ class Treatments:
         items: Sequence[MemoryItem],
         prompts: Mapping[tuple[int, str], Sequence[Sequence[Message]]] | None = None,
         successes: Mapping[tuple[int, str], Sequence[Example]] | None = None,
-        similar: Similarity | None = None,
+        similar: Mapping[str, Similarity] = MappingProxyType({}),
         reverted: Collection[str] = (),
         batches: Callable[[Arm, int], Sequence[Sequence[Example]]] = lambda arm, seed: (),
     ) -> None:
@@ -105,9 +107,10 @@ class Treatments:
         how = arm.learning.remembers if arm.learning is not None else None
         experience = self._plan.experience
         if how is not None and how.kind is MemoryKind.GOLD:
-            return Delivery(candidates=0, text=task.gold_patch)
+            return deliver(how, task, (), 0)
         if how is None or experience is None:
             return Delivery(candidates=0)
+        told = experience.told(how)
         items = [
             self._items[key]
             for found in self._of.values()
@@ -119,10 +122,10 @@ class Treatments:
             how,
             task,
             items,
-            experience.memory_items,
-            budget_bytes=experience.memory_bytes,
+            told.items,
+            budget_bytes=told.bytes,
             seed=seed,
-            similar=self._similar,
+            similar=self._similar.get(told.retrieval),
         )
 
 
@@ -264,9 +267,17 @@ class _Job:
 
     def _writer(self, arm: Arm, seed: int, repo: str) -> str:
         """Adapter of whoever answers questions in this round; empty for base."""
-        if arm.learning is None or arm.learning.writer is Writer.BASE or self.number == 1:
+        if arm.learning is None or self.number == 1:
             return ""
-        number = 1 if arm.learning.writer is Writer.FIRST else self.number - 1
+        match arm.learning.writer:
+            case Writer.BASE:
+                return ""
+            case Writer.FIRST:
+                number = 1
+            case Writer.SELF | Writer.HYBRID:
+                number = self.number - 1
+            case _:
+                assert_never(arm.learning.writer)
         return self.done[arm.name, seed, repo, number].adapter
 
     def _train(self, arm: Arm, repo: str, seed: int, request: TrainingRequest) -> AdapterRecord:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
+from types import MappingProxyType
 
 from looper.agent.actions import parse, render
 from looper.agent.prompt import opening, question
@@ -56,7 +57,7 @@ class ExperienceLibrary:
         repos: Sequence[str],
         minimum_tasks: int,
         ask: Ask,
-        similar: Similarity | None = None,
+        similar: Mapping[str, Similarity] = MappingProxyType({}),
         measure: Measure = lambda adapter, examples: (),
     ) -> None:
         """Fewer resolved tasks of a repository than `minimum_tasks` are too few."""
@@ -238,8 +239,9 @@ class ExperienceLibrary:
         Tasks that get no memory are left out: there the teacher knows no more than the student.
         """
         assert arm.learning is not None and self._plan.experience is not None
-        how, experience = arm.learning.teacher, self._plan.experience
+        how = arm.learning.teacher
         assert how is not None
+        told = self._plan.experience.told(how)
         elsewhere = how.draw is Draw.PLACEBO
         items = [
             item
@@ -253,10 +255,10 @@ class ExperienceLibrary:
                 how,
                 self._tasks[attempt.trajectory.instance_id],
                 items,
-                experience.memory_items,
-                budget_bytes=experience.memory_bytes,
+                told.items,
+                budget_bytes=told.bytes,
                 seed=seed,
-                similar=self._similar,
+                similar=self._similar.get(told.retrieval),
             )
             if given.says:
                 kept.append(attempt)
@@ -287,7 +289,7 @@ class ExperienceLibrary:
     def items(self, arm: Arm, seed: int, repo: str, kind: MemoryKind) -> list[MemoryItem]:
         """The successes of an arm in one repository, as something to remember."""
         assert arm.learning is not None
-        if kind is MemoryKind.BLANK:
+        if kind in (MemoryKind.BLANK, MemoryKind.GOLD):
             return []
         attempts, _ = self._successes(arm, arm.learning, seed, repo, 1)
         found = []

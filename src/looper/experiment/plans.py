@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from looper.agent.scaffold import packaged_scaffold
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.experiment.claims import Settings, UnresolvedExpression, plainly
 from looper.experiment.coherence import faults
 from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, named, problems
 from looper.experiment.toml_positions import Path as Keys
+from looper.records.base import DIMENSIONLESS, Unit
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
 from looper.records.model import Backend, ModelSpec
 from looper.records.plan import (
@@ -28,6 +29,7 @@ from looper.records.plan import (
     Contrast,
     Gate,
     Limits,
+    LimitsChange,
     Metric,
     Plan,
     Positive,
@@ -44,45 +46,84 @@ OVERSEER = "overseer"
 BACKENDS = tuple(name for name in get_args(Backend) if name != "predictions")
 
 
+@dataclass(frozen=True)
+class Holds:
+    """In an annotation: the keys of a table that is read later, when what it changes is known."""
+
+    kind: type[BaseModel]
+    changes: str
+    """The key that names what is changed, so that no other key is needed."""
+    changed: str
+    """What that key means."""
+    example: str
+    complete: bool
+    """Whether there has to be every required key where nothing is named to be changed."""
+
+
+SCAFFOLD = Holds(
+    Scaffold,
+    "base",
+    "The packaged scaffold that the table changes, `full` or `terse`; the profile's own where it is left out.",
+    "terse",
+    complete=False,
+)
+
+
 class _Closed(BaseModel):
+    """A table of a plan's file. A key without a description is that of the same name in the record that is made of it."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
+    record: ClassVar[type[BaseModel]]
 
 
 class _ArmText(_Closed):
-    name: str
+    record = Arm
+
+    name: Annotated[str, Field(examples=["memory"])]
     role: ArmRole
-    model: str | None = None
+    model: Annotated[str | None, Field(examples=["ollama:qwen2.5-coder:7b"])] = None
+    """Written as a profile's; `overseer` for the profile's overseer. None for the profile's model."""
     adapted: bool = False
-    """Its model carries the adapter that the command or the profile names."""
-    scaffold: str | dict[str, Any] | None = None
-    temperature: float | None = None
-    repetition: int = 0
-    only_seeds: Positive | None = None
+    """Its model carries the adapter that `--adapter` or the profile names."""
+    scaffold: Annotated[str | dict[str, Any] | None, SCAFFOLD, Field(examples=["terse"])] = None
+    """All that surrounds the model: a packaged scaffold by name, or a table with what differs. None for the profile's."""
+    temperature: Annotated[float | None, DIMENSIONLESS, Field(examples=[0.7])] = None
+    """Of sampling; 0 for the likeliest token. None for the profile's."""
+    repetition: Annotated[int, DIMENSIONLESS] = 0
+    only_seeds: Annotated[Positive | None, Unit("seeds"), Field(examples=[1])] = None
+    limits: LimitsChange | None = None
     learning: Learning | None = None
-    agent: str = ""
-    reason: str = ""
-    """Why it is there, where no contrast is about it."""
+    agent: Annotated[str, Field(examples=["9f2c…"])] = ""
+    reason: Annotated[str, Field(examples=["how often it differs from base by chance"])] = ""
 
 
 class _ProfileText(_Closed):
-    model: str
-    overseer: str | None = None
+    record = Plan
+
+    model: Annotated[str, Field(examples=["nano"])]
+    """`nano` (embedded), `nano:small`, `nano:4bit`, `gold`, `noop`, `mlx:FOLDER`, `ollama:NAME`, `openai:NAME@URL`,
+    `anthropic:NAME` or `scripted:FILE`."""
+    overseer: Annotated[str | None, Field(examples=["ollama:qwen2.5-coder:7b"])] = None
     """Model of the arms with oversight that look on; None for the profile's model."""
-    adapter: str | None = None
-    """Id of an adapter that was trained here, for the arms that carry one."""
-    scaffold: str | dict[str, Any]
-    temperature: Annotated[float, Field(ge=0)]
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    adapter: Annotated[str | None, Field(examples=["3f2a91c04d5e6b78"])] = None
+    """Id of an adapter that was trained here (looper adapter list), for the arms that carry one."""
+    scaffold: Annotated[str | dict[str, Any], SCAFFOLD, Field(examples=["full"])]
+    """All that surrounds the model: a packaged scaffold by name, or a table with what differs."""
+    temperature: Annotated[float, Field(ge=0, examples=[0.7]), DIMENSIONLESS]
+    """Of sampling; 0 for the likeliest token."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1, examples=[[0, 1, 2]]), Unit("seeds")]
     order: Literal["parallel", "sequence"]
-    arms: tuple[str, ...] = ()
+    arms: Annotated[tuple[str, ...], Field(examples=[["base", "memory"]])] = ()
     """Names of the arms that this profile runs; empty for all."""
-    attempts: Positive = 3
+    attempts: Annotated[Positive, Unit("attempts")] = 3
     tasks: TaskSelection
+    """Which tasks of which suite."""
     limits: Limits
+    """What every arm may spend on one task."""
     experience: Experience | None = None
     price: Price | None = None
-    discordance: Annotated[float, Field(gt=0, le=1)] = 0.3
-    spread: Annotated[float, Field(ge=0, le=1)] = 0.1
+    discordance: Annotated[float, Field(gt=0, le=1), Unit("share")] = 0.3
+    spread: Annotated[float, Field(ge=0, le=1), Unit("share")] = 0.1
 
 
 UNITS = {True: ("points", 100.0), False: ("nats", 1.0)}
@@ -102,23 +143,43 @@ def _measured(value: Any, info: ValidationInfo) -> float:
     raise ValueError(f'must say its unit, as in "{example}", found {json.dumps(value, default=str)}')
 
 
+_SAID = Unit("points or nats per token")
+
+
 class _ContrastText(Contrast):
-    margin: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_measured)] = 0.1
-    expected: Annotated[float, Field(gt=0, lt=1), BeforeValidator(_measured)] = 0.1
+    margin: Annotated[float, Field(gt=0, lt=1, examples=["10 points"]), BeforeValidator(_measured), _SAID] = (
+        0.1
+    )
+    """In the metric's unit; what is less than this is taken for nothing."""
+    expected: Annotated[
+        float, Field(gt=0, lt=1, examples=["10 points"]), BeforeValidator(_measured), _SAID
+    ] = 0.1
+    """In the metric's unit; the difference that the plan means to see."""
 
 
-class _ExperimentText(_Closed):
-    title: str
-    hypothesis: str
-    factor: str
+class ExperimentText(_Closed):
+    record = Plan
+
+    title: Annotated[str, Field(examples=["What a memory is worth"])]
+    hypothesis: Annotated[str, Field(examples=["Lessons from earlier tasks of a repository help there."])]
+    factor: Annotated[str, Field(examples=["whether lessons are in the prompt"])]
     arms: Annotated[tuple[_ArmText, ...], Field(min_length=1)]
     contrasts: tuple[_ContrastText, ...] = ()
     choices: tuple[Choice, ...] = ()
-    measured_only: tuple[Gate, ...] = ()
-    asserts: tuple[str, ...] = ()
+    measured_only: Annotated[tuple[Gate, ...], Field(examples=[["action"]])] = ()
+    asserts: Annotated[tuple[str, ...], Field(examples=[["memory.temperature == base.temperature"]])] = ()
     """What sentences claim of the settings in words, as comparisons: `wide.rank == narrow.rank`."""
-    profiles: dict[str, dict[str, Any]] = {}
-    """Whole ones, or `like` and the name of a shared profile with what differs from it."""
+    profiles: Annotated[
+        dict[str, dict[str, Any]],
+        Holds(
+            _ProfileText,
+            "like",
+            "Name of a shared profile (micro, swe, controls) that the table changes; then no other key is required.",
+            "micro",
+            complete=True,
+        ),
+    ] = {}
+    """What the arms run on, by name: models, tasks, limits."""
 
 
 def parse_model(text: str) -> ModelSpec:
@@ -126,7 +187,7 @@ def parse_model(text: str) -> ModelSpec:
     backend, _, rest = text.partition(":")
     if backend not in BACKENDS:
         raise BadInput(
-            f'"{text}" names no model. Use nano, or one of these with a name after a colon: {", ".join(BACKENDS)}.'
+            f'"{text}" names no model. {possible(backend, BACKENDS, "There are")} A name follows after a colon but for nano, gold and noop.'
         )
     # Models of Anthropic may have an @ in their names.
     mark = "@" if backend in ("openai", "ollama") else "@http"
@@ -193,7 +254,7 @@ def written_plan(
     """
     whole = PlanLayers((PlanText(source, text),))
     data = _toml(text, source)
-    file = _validated(_ExperimentText, data, whole)
+    file = _validated(ExperimentText, data, whole)
     own = {
         name: _profile(found, shared, PlanText(source, text, ("profiles", name)))
         for name, found in file.profiles.items()
@@ -205,8 +266,8 @@ def written_plan(
     elif profile in shared:
         chosen, layers = _profile({"like": profile}, shared, PlanText(source, text, ("profiles", profile)))
     else:
-        there = ", ".join(dict.fromkeys([*file.profiles, *shared]))
-        raise BadInput(f'{source} has no profile "{profile}". It has: {there}; or name a TOML file with one.')
+        there = possible(profile, [*file.profiles, *shared])
+        raise BadInput(f'{source} has no profile "{profile}". {there} Or name a TOML file with one.')
     if adapter is not None and not any(arm.adapted for arm in file.arms):
         raise BadInput(
             f"{experiment} has no arm that carries an adapter; capability has: looper run capability."
@@ -340,7 +401,7 @@ def _divided(experience: Experience, split: str) -> Experience:
     return experience.model_copy(update={"split": how, "split_seed": seed})
 
 
-def _names_exist(file: _ExperimentText, profile: _ProfileText, whole: PlanLayers, layers: PlanLayers) -> None:
+def _names_exist(file: ExperimentText, profile: _ProfileText, whole: PlanLayers, layers: PlanLayers) -> None:
     """Raises BadInput for names of arms, in choices, contrasts and the profile, that no arm has."""
     arms = [arm.name for arm in file.arms]
     any_of = [*arms, *(found.name for found in file.choices)]
@@ -432,6 +493,7 @@ class _Making:
             temperature=profile.temperature if arm.temperature is None else arm.temperature,
             repetition=arm.repetition,
             only_seeds=arm.only_seeds,
+            limits=arm.limits,
             learning=learning,
             agent=arm.agent,
             reason=" ".join(arm.reason.split()),

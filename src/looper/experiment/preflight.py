@@ -23,16 +23,17 @@ from looper.records.treatment import Proof, ProofKind
 
 
 def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
-    """Once per model: adapters change no window."""
+    """Once per model and limits: adapters change no window."""
     seen = set()
     for arm in arms:
-        if not arm.model.reads or arm.model in seen:
+        limits = run.manifest.plan.limits_of(arm)
+        if not arm.model.reads or (arm.model, limits) in seen:
             continue
-        seen.add(arm.model)
+        seen.add((arm.model, limits))
         model = run.run_context.served(arm, run.tasks[run.manifest.tasks[0]], "")
         identity = model.identity()
         subject = f"{identity.name} {identity.digest[:12]}"
-        prove = partial(check_context, model, arm.name, subject, run.manifest.plan.limits)
+        prove = partial(check_context, model, arm.name, subject, limits)
         _once(run, ProofKind.CONTEXT, arm.name, subject, prove)
 
 

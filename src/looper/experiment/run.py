@@ -121,7 +121,7 @@ def run_plan(
             )
             arm, task = by_name[cell.arm], tasks[cell.instance_id]
             treatment = partial(treatment_of, arm, cell.seed, task)
-            job = Job(cell, arm, task, plan.limits, plan.attempts, treatment)
+            job = Job(cell, arm, task, plan.limits_of(arm), plan.attempts, treatment)
             verdict = run_cell(job, run_context, recorder, resume)
             progress.finished(cell, verdict)
             if degenerate_stops and (why := shared.degenerate(cell)):

@@ -2,12 +2,12 @@
 
 import difflib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import groupby, islice
 from statistics import fmean
 
 from looper.bench.screen import gives_away, near_duplicates
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.records.learning import AGES, Experience, Source, Split
 from looper.records.plan import Arm, Cell, Plan, TaskSelection
 from looper.records.task import Task
@@ -19,15 +19,17 @@ BLOCK = 4
 """Tasks that one arm runs before the next arm takes its turn."""
 
 
-def select_tasks(tasks: Sequence[Task], selection: TaskSelection) -> tuple[Task, ...]:
-    """The tasks that a plan names, in sequence order. Raises BadInput for names that do not exist, or where none is left."""
-    repos, ids = {task.repo for task in tasks}, {task.instance_id for task in tasks}
-    unknown = [name for name in selection.repos if name not in repos]
-    unknown += [name for name in selection.tasks if name not in ids]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], [*repos, *ids], n=3, cutoff=0.6)
-        hint = f"Did you mean {' or '.join(near)}?" if near else "See: looper bench list."
-        raise BadInput(f"The suite has no {', '.join(unknown)}. {hint}")
+def select_tasks(
+    tasks: Sequence[Task],
+    selection: TaskSelection,
+    elsewhere: Callable[[str], str] = lambda name: "",
+    aside: Collection[str] = (),
+) -> tuple[Task, ...]:
+    """The tasks that a plan names, in sequence order. Raises BadInput for names that do not exist, or where none is left.
+
+    `elsewhere` says where there is a repository or a task that is not among `tasks`; `aside` are ids that are learned from.
+    """
+    _names_exist(tasks, selection, elsewhere, aside)
     chosen = [
         task
         for task in tasks
@@ -42,8 +44,49 @@ def select_tasks(tasks: Sequence[Task], selection: TaskSelection) -> tuple[Task,
     return tuple(chosen)
 
 
+def _names_exist(
+    tasks: Sequence[Task], selection: TaskSelection, elsewhere: Callable[[str], str], aside: Collection[str]
+) -> None:
+    """Raises BadInput that says of the first name that is none what there is, and what to type."""
+    repos, ids = (
+        list(dict.fromkeys(task.repo for task in tasks)),
+        {task.instance_id: task.repo for task in tasks},
+    )
+    level = f" level {selection.level}" if selection.suite == "micro" else ""
+    suite, listed = f"{selection.suite}{level}", f"looper bench list --suite {selection.suite}"
+    for name in selection.repos:
+        if name not in repos:
+            found = elsewhere(name) or f"{possible(name, repos)} See them: {listed}.{of_your_own(name)}"
+            raise BadInput(f'{suite} has no repository "{name}". {found}')
+    for name in selection.tasks:
+        if name in aside:
+            raise BadInput(
+                f'The task "{name}" is set aside to learn from (experience.per_repo, experience.split), so it is not evaluated. '
+                "Name others (tasks.tasks), or set fewer aside."
+            )
+        if name not in ids:
+            near = difflib.get_close_matches(name, ids, n=3, cutoff=0.6)
+            of = next((repo for repo in repos if name.startswith(repo)), repos[0] if repos else "")
+            hint = f"Did you mean {' or '.join(near)}? " if near else ""
+            found = elsewhere(name) or f"{hint}See them: {listed} --repo {of}"
+            raise BadInput(f'{suite} has no task "{name}". {found}')
+
+
+def of_your_own(name: str) -> str:
+    """What to do with a repository that is no benchmark's, where a name looks like one; empty elsewhere."""
+    if "/" not in name and not name.startswith((".", "~")):
+        return ""
+    return (
+        " A repository of your own is no benchmark, which needs issues with tests that tell when they are resolved: an agent "
+        "works on yours by looper evolve --repo FOLDER"
+    )
+
+
 def split_tasks(
-    tasks: Sequence[Task], selection: TaskSelection, experience: Experience | None
+    tasks: Sequence[Task],
+    selection: TaskSelection,
+    experience: Experience | None,
+    elsewhere: Callable[[str], str] = lambda name: "",
 ) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
     """Tasks to evaluate, as the plan selects them, and tasks of the same repositories to learn from, by the plan's split.
 
@@ -54,7 +97,7 @@ def split_tasks(
         why for repo, why in exhausted_repositories(tasks, experience).items() if repo in selection.repos
     ]:
         raise BadInput(f"{'; '.join(gone)}. Set fewer aside, or leave the repository out (tasks.repos).")
-    evaluated = select_tasks(left, selection)
+    evaluated = select_tasks(left, selection, elsewhere, {task.instance_id for task in kept})
     repos = {task.repo for task in evaluated}
     return evaluated, tuple(task for task in kept if task.repo in repos)
 
@@ -196,7 +239,7 @@ def lanes(plan: Plan, tasks: Sequence[Task], arms: Sequence[str] = ()) -> tuple[
     names = [arm.name for arm in plan.arms]
     unknown = [name for name in arms if name not in names]
     if unknown:
-        raise BadInput(f"The plan has no arm {', '.join(unknown)}. It has: {', '.join(names)}.")
+        raise BadInput(f"The plan has no arm {', '.join(unknown)}. {possible(unknown[0], names)}")
     wanted = [name for name in names if not arms or name in arms]
     seeds = {arm.name: plan.seeds_of(arm) for arm in plan.arms}
     if plan.order == "sequence":

@@ -39,8 +39,8 @@ class Staging:
     tell: Callable[[str, TrainingEvent], None]
     energy_j: Callable[[], float | None] = lambda: None
     """Joules that the machine took so far; None where they cannot be read."""
-    similar: Similarity | None = None
-    """For retrieval from memory; None for BM25."""
+    similar: Mapping[str, Similarity] = field(default_factory=dict)
+    """For retrieval from memory, by the name that settings give it; BM25 for a name that is not here."""
     proved: list[Proof] = field(default_factory=list)
     """What needs no second proof."""
 

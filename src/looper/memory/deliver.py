@@ -1,6 +1,7 @@
 """What of an arm's memory one task is told, and when."""
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from looper.memory.distil import net_edits
 from looper.memory.playbook import playbook
@@ -22,10 +23,17 @@ def deliver(
     """At most `count` items that fit into the budget together, each whole or not at all. The controls give as many as
     retrieval would."""
     found = len(candidates(task, items))
-    if how.kind is MemoryKind.BLANK:
-        return Delivery(candidates=found, text="")
-    if how.kind is MemoryKind.PLAYBOOK:
-        return _playbook(how, task, items, found, budget_bytes, seed)
+    match how.kind:
+        case MemoryKind.BLANK:
+            return Delivery(candidates=found, text="")
+        case MemoryKind.GOLD:
+            return Delivery(candidates=found, text=task.gold_patch)
+        case MemoryKind.PLAYBOOK:
+            return _playbook(how, task, items, found, budget_bytes, seed)
+        case MemoryKind.LESSONS | MemoryKind.RAW | MemoryKind.SUCCESSES:
+            pass
+        case _:
+            assert_never(how.kind)
     chosen = _chosen(how.draw, task, items, retrieved(task, items, count, similar), seed)
     chosen = _fitting(chosen, budget_bytes)
     ids = tuple(item.id for item in chosen)

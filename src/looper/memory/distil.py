@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from textwrap import dedent
+from typing import assert_never
 
 from looper.records.base import content_hash
 from looper.records.memory import MemoryItem, MemoryKind
@@ -27,7 +28,8 @@ def distil(
     """One success as something of a kind to tell. Every kind has the same title: the names in the issue that the agent saw
     defined.
 
-    `question` is the task as the agent was asked it, for successes that are told as a conversation.
+    `question` is the task as the agent was asked it, for successes that are told as a conversation. Raises ValueError for kinds that
+    tell nothing of a success.
     """
     edits = list(net_edits(trajectory.patch))
     title = " ".join(_names(task.problem_statement, steps)) or bare_lines(task.problem_statement.strip())[0]
@@ -43,8 +45,12 @@ def distil(
             ]
             turns = (("user", question), *spoken[:-1])
             text = "\n".join(said for _, said in turns)
-        case _:
+        case MemoryKind.LESSONS | MemoryKind.PLAYBOOK:
             text = "\n".join([title, *_reads(steps, edits, render), *map(render, edits)])
+        case MemoryKind.BLANK | MemoryKind.GOLD:
+            raise ValueError(f"{kind.value} tells nothing of a success")
+        case _:
+            assert_never(kind)
     return MemoryItem(
         id=content_hash(kind.value, text, task.instance_id)[:16],
         kind=kind,

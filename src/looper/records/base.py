@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -9,6 +10,22 @@ from pydantic_core import PydanticSerializationError
 
 SCHEMA_VERSION = 1
 """Version of the record shapes. Each journal line carries it, so that a newer line is kept unread, not dropped."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """In an annotation: what a number counts or is measured in, where the end of its name does not say so (`_s`, `_mb`, `_bytes`)."""
+
+    name: str
+
+
+DIMENSIONLESS = Unit("dimensionless")
+
+
+def unsaid(value: object) -> bool:
+    """For `exclude_if` of a field that records of earlier versions do not have: where it says nothing, a record is written, and has the
+    hash, that it had without the field."""
+    return value is None
 
 
 class Misplaced(ValueError):

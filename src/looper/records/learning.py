@@ -1,15 +1,15 @@
 """What an arm has been through before its tasks, as a plan says it."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, assert_never
 
 from pydantic import Field, model_validator
 
-from looper.records.base import Record
-from looper.records.memory import MemoryKind, Remembering
+from looper.records.base import DIMENSIONLESS, Record, Unit, unsaid
+from looper.records.memory import MemoryKind, Remembering, Retrieval, RetrievalSettings
 from looper.records.model import ModelSpec
 from looper.records.strategy import Strategy
-from looper.records.training import Format, Objective, SelectionSettings, TrainingSettings
+from looper.records.training import AdapterKind, Format, Objective, SelectionSettings, TrainingSettings
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -31,7 +31,13 @@ class Treatment(StrEnum):
 
     @property
     def is_adapter(self) -> bool:
-        return self in (Treatment.ADAPTER, Treatment.ZERO_ADAPTER, Treatment.RANDOM_ADAPTER)
+        match self:
+            case Treatment.ADAPTER | Treatment.ZERO_ADAPTER | Treatment.RANDOM_ADAPTER:
+                return True
+            case Treatment.MEMORY | Treatment.OVERSIGHT:
+                return False
+            case _:
+                assert_never(self)
 
 
 class Source(StrEnum):
@@ -47,7 +53,9 @@ class Source(StrEnum):
     """Tasks of an older state of the repositories, of which a small part has changed since. Of real repositories: their older
     training tasks, in three ages, and `own` are then the newest."""
     STALE_MODERATE = "stale_moderate"
+    """The same, of a state from before more had changed."""
     STALE_MAJOR = "stale_major"
+    """The same, of a state from before most had changed."""
     GUIDED = "guided"
     """The training tasks, with an overseer that remembers and puts its own action in the place of a worse one."""
 
@@ -71,14 +79,34 @@ class Writer(StrEnum):
 class TrainingChange(Record):
     """Where an arm's training differs from the plan's; None for as there."""
 
-    rank: Positive | None = None
-    multiplier: PositiveFloat | None = None
-    multiplier_times: PositiveFloat | None = None
+    rank: Annotated[Positive | None, DIMENSIONLESS, Field(examples=[16])] = None
+    """Of the change of each matrix."""
+    multiplier: Annotated[PositiveFloat | None, DIMENSIONLESS, Field(examples=[2.0])] = None
+    """alpha / rank."""
+    multiplier_times: Annotated[PositiveFloat | None, DIMENSIONLESS, Field(examples=[0.5])] = None
     """So many times the plan's multiplier."""
-    learning_rate: PositiveFloat | None = None
-    iterations: Positive | None = None
-    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    learning_rate: Annotated[PositiveFloat | None, DIMENSIONLESS, Field(examples=[1e-4])] = None
+    """Of the optimiser (Adam), the same throughout."""
+    iterations: Annotated[Positive | None, Unit("iterations"), Field(examples=[60])] = None
+    """Batches that are learned."""
+    share: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Unit("share"), Field(examples=[0.5])] = None
     """Of the plan's iterations."""
+    kind: Annotated[AdapterKind | None, Field(exclude_if=unsaid)] = None
+    """What is trained."""
+    layers: Annotated[
+        Annotated[int, Field(ge=-1)] | None, Unit("layers"), Field(examples=[4], exclude_if=unsaid)
+    ] = None
+    """So many of the last layers; -1 for all."""
+    batch_size: Annotated[Positive | None, Unit("examples"), Field(examples=[4], exclude_if=unsaid)] = None
+    """Examples that one update is computed from."""
+    max_tokens: Annotated[Positive | None, Field(examples=[1024], exclude_if=unsaid)] = None
+    """Longest example; older history is cut from its front, never an action."""
+    beta: Annotated[PositiveFloat | None, DIMENSIONLESS, Field(examples=[0.3], exclude_if=unsaid)] = None
+    """Of the preference objective: how far the model may leave base for a preference."""
+    validation_share: Annotated[
+        Annotated[float, Field(ge=0, lt=1)] | None, Field(examples=[0.2], exclude_if=unsaid)
+    ] = None
+    """Share of the tasks that are kept aside to see when to stop; 0 for none."""
 
     @model_validator(mode="after")
     def _one_multiplier(self) -> "TrainingChange":
@@ -87,10 +115,11 @@ class TrainingChange(Record):
         return self
 
     def of(self, settings: TrainingSettings) -> TrainingSettings:
+        """The arm's own settings. Raises pydantic.ValidationError for those that cannot be computed together."""
         own = self.model_dump(exclude_none=True, exclude={"share", "multiplier_times"})
         if self.multiplier_times is not None:
             own["multiplier"] = self.multiplier_times * settings.multiplier
-        changed = settings.model_copy(update=own)
+        changed = TrainingSettings.model_validate(settings.model_dump() | own)
         if self.share is None:
             return changed
         return changed.model_copy(update={"iterations": max(1, round(self.share * changed.iterations))})
@@ -100,35 +129,40 @@ class Learning(Record):
     """What an arm has been through before its tasks."""
 
     treatment: Treatment
+    """What experience is turned into, or what stands in its place."""
     source: Source = Source.OWN
-    episodes: Positive | None = None
+    """Where experience comes from."""
+    episodes: Annotated[Positive | None, Unit("successes"), Field(examples=[2])] = None
     """Learn from at most so many successes of each repository; None for as many as every other arm. The dose of a
     dose-response."""
     objective: Objective = Objective.IMITATION
-    """Of an adapter's training."""
+    """Of an adapter's training: what it makes likelier."""
     memory: Remembering | None = None
     """What is told in the prompt; beside an adapter too. None for nothing, and for lessons where that is the treatment."""
     teacher: Remembering | None = None
     """Of the distillation objective: what stood in the prompt of base when it said what the arm learns to say."""
     format: Format = Format.TRAJECTORY
-    """Of what an adapter is trained on."""
-    pairs: Positive | None = None
+    """The text that a success becomes, to train an adapter on."""
+    pairs: Annotated[Positive | None, Unit("questions"), Field(examples=[5])] = None
     """With questions and answers: at most so many of each success."""
     shuffled: bool = False
     """Each action is taken from another place where the same tool was used: form without sense. Of preferences: which of
     a pair is the better one is drawn."""
     failures: bool = False
     """Failed attempts are learned from as well, as many as there are successes: what selection is worth."""
-    failure_weight: Annotated[float, Field(gt=0, lt=1)] | None = None
+    failure_weight: Annotated[
+        Annotated[float, Field(gt=0, lt=1)] | None, DIMENSIONLESS, Field(examples=[0.2])
+    ] = None
     """Of a failed attempt against a success, where failures are learned from; None for the same."""
     masked: bool = False
     """Successes are shown whole, detours included, and only the steps that had an effect are learned."""
-    recovered: Positive | None = None
+    recovered: Annotated[Positive | None, Unit("successes"), Field(examples=[3])] = None
     """So many of the arm's own successes after those of its source."""
     writer: Writer = Writer.BASE
-    """Of answered questions."""
+    """Who answers the questions that an arm is trained on."""
     training: TrainingChange | None = None
-    times: PositiveFloat | None = None
+    """Where this arm's training differs from the profile's; None for nowhere."""
+    times: Annotated[PositiveFloat | None, Unit("times"), Field(examples=[0.5])] = None
     """Serve so many times the change that was trained; None for the change itself."""
     overseer: ModelSpec | None = None
     """Of oversight: who oversees; None for the arm's own model. It is the overseer that remembers."""
@@ -136,13 +170,13 @@ class Learning(Record):
     """Work under the plan's overseer with what was trained: whether there is less for it to do."""
     blind: bool = False
     """Of an overseer: it steps in as often, at drawn steps, and has nothing to say."""
-    rounds: Positive = 1
+    rounds: Annotated[Positive, Unit("rounds")] = 1
     """After each round the arm itself works on the training tasks, and the next one learns from all successes so far."""
     elsewhere: bool = False
     """Work on each repository with what was learned in the next one: shows what learning makes forget."""
     strategy: Strategy | None = None
     """One adapter for all repositories, made from one batch after another; None for one adapter per repository."""
-    batches: Positive | None = None
+    batches: Annotated[Positive | None, Unit("batches"), Field(examples=[2])] = None
     """With a strategy: stop after so many batches; None for all."""
 
     @property
@@ -251,7 +285,9 @@ class Split(StrEnum):
     """Which tasks of a repository are for learning."""
 
     FIRST = "first"
+    """The earliest."""
     LAST = "last"
+    """The latest."""
     ODD = "odd"
     """The first, third, fifth …"""
     DRAWN = "drawn"
@@ -273,24 +309,35 @@ SPLITS: dict[str, tuple[Split, int]] = {
 class Experience(Record):
     """How experience is gathered and what is made of it."""
 
-    per_repo: Positive
+    per_repo: Annotated[Positive, Unit("tasks"), Field(examples=[25])]
     """So many tasks of each repository are for learning; they are never evaluated."""
     split: Split = Split.FIRST
-    split_seed: int = 0
+    """Which tasks of a repository are for learning."""
+    split_seed: Annotated[int, Unit("seed")] = 0
     """Of a drawn split."""
-    samples: Positive
+    samples: Annotated[Positive, Unit("attempts"), Field(examples=[3])]
     """Attempts at each of them, with different luck."""
-    temperature: Annotated[float, Field(ge=0)]
+    temperature: Annotated[float, Field(ge=0, examples=[1.0]), DIMENSIONLESS]
+    """Of sampling while experience is gathered."""
     selection: SelectionSettings = SelectionSettings()
+    """Which successes are learned from."""
     training: TrainingSettings | None = None
-    """For arms with adapters."""
-    memory_items: Positive = 1
-    """In a prompt, for arms with memory."""
-    memory_bytes: Positive | None = None
-    """Of their texts together; None for no such limit."""
-    retrieval: Annotated[str, Field(pattern=r"^(bm25|ollama:.+)$")] = "bm25"
-    """How items are found: by their words, or by the embeddings of a model that Ollama serves."""
-    delivered: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """How adapters are trained; None where no arm has one."""
+    memory_items: Annotated[Positive, Unit("items")] = 1
+    """At most so many items in a prompt, for arms with memory."""
+    memory_bytes: Annotated[Positive | None, Field(examples=[600])] = None
+    """At most so long are their texts together; None for no such limit."""
+    retrieval: Retrieval = "bm25"
+    """How items are found: `bm25`, by their words, or `ollama:NAME`, by the embeddings of a model that Ollama serves."""
+    delivered: Annotated[float, Field(gt=0, le=1), Unit("share")] = 0.9
     """Share of its tasks that an arm's memory must have something to say to."""
-    batch: Positive | None = None
+    batch: Annotated[Positive | None, Unit("successes"), Field(examples=[8])] = None
     """So many successes of a repository are a batch of a strategy; None for all of them."""
+
+    def told(self, how: Remembering) -> RetrievalSettings:
+        """What an arm that remembers so is told at most: its own settings, and these where it has none."""
+        return RetrievalSettings(
+            items=how.items or self.memory_items,
+            bytes=how.bytes or self.memory_bytes,
+            retrieval=how.retrieval or self.retrieval,
+        )

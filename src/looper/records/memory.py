@@ -1,10 +1,14 @@
 """What an arm remembers in its prompt."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from looper.records.base import Record
+from looper.records.base import Record, Unit, unsaid
+
+Positive = Annotated[int, Field(gt=0)]
+Retrieval = Annotated[str, Field(pattern=r"^(bm25|ollama:.+)$")]
 
 
 class MemoryKind(StrEnum):
@@ -41,6 +45,7 @@ class Moment(StrEnum):
     """When they are told."""
 
     START = "start"
+    """Before the first step."""
     FILE_OPEN = "file_open"
     """With the first sight of a file that they are about."""
     TEST_FAILURE = "test_failure"
@@ -51,8 +56,19 @@ class Remembering(Record):
     """How an arm remembers."""
 
     kind: MemoryKind = MemoryKind.LESSONS
+    """What is told of earlier successes."""
     draw: Draw = Draw.RETRIEVED
+    """Which items a task gets."""
     moment: Moment = Moment.START
+    """When they are told."""
+    items: Annotated[Positive | None, Unit("items"), Field(examples=[3], exclude_if=unsaid)] = None
+    """At most so many items in a prompt; None for the experience's `memory_items`."""
+    bytes: Annotated[Positive | None, Unit("bytes"), Field(examples=[600], exclude_if=unsaid)] = None
+    """At most so long are their texts together; None for the experience's `memory_bytes`."""
+    retrieval: Annotated[Retrieval | None, Field(examples=["ollama:nomic-embed-text"], exclude_if=unsaid)] = (
+        None
+    )
+    """How items are found, `bm25` or `ollama:NAME`; None for the experience's `retrieval`."""
 
     @model_validator(mode="after")
     def _can_be_told_then(self) -> "Remembering":
@@ -63,6 +79,15 @@ class Remembering(Record):
                 f"draw: of {self.kind.value} nothing is chosen, so there is nothing to know beforehand"
             )
         return self
+
+
+class RetrievalSettings(Record):
+    """What an arm is told at most, and how that is found, once arm and plan are read together."""
+
+    items: int
+    bytes: int | None
+    """None for no limit."""
+    retrieval: str
 
 
 class MemoryItem(Record):

@@ -1,6 +1,8 @@
 """A model by the name that a person gives it."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from looper.records.base import Record
 
@@ -11,11 +13,12 @@ class ModelSpec(Record):
     """A model as a person names it: `nano`, `ollama:qwen2.5-coder:7b`, `gold`."""
 
     backend: Backend
-    name: str = ""
+    """What serves it."""
+    name: Annotated[str, Field(examples=["qwen2.5-coder:7b"])] = ""
     """The backend's name for the model, or a path; empty where the backend has one model only."""
-    adapter: str = ""
+    adapter: Annotated[str, Field(examples=["3f2a91c04d5e6b78"])] = ""
     """Id of an adapter that was trained here, to be served with it; empty for none."""
-    base_url: str = ""
+    base_url: Annotated[str, Field(examples=["http://127.0.0.1:11434"])] = ""
     """Of the server; empty for the backend's own default."""
 
     @property

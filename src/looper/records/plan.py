@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from looper.records.base import Misplaced, Record, content_hash
+from looper.records.base import Misplaced, Record, Unit, content_hash, unsaid
 from looper.records.learning import Experience, Learning, Source, Treatment
 from looper.records.model import ModelSpec
 from looper.records.trajectory import TOOL_NAMES, Guard, ModelIdentity, ToolName
@@ -17,19 +17,19 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 class GuardSettings(Record):
     """When the loop steps in. None switches a guard off."""
 
-    repeat_nudge: Positive | None = 2
-    """The same action with the same result for the nth time: a hint is added."""
-    repeat_refuse: Positive | None = 3
-    """... and is not executed any more."""
-    repeat_stop: Positive | None = 5
-    """... and ends the rollout as stalled."""
-    read_only_nudge: Positive | None = 12
+    repeat_nudge: Annotated[Positive | None, Unit("times")] = 2
+    """The same action with the same result for so many times: a hint is added."""
+    repeat_refuse: Annotated[Positive | None, Unit("times")] = 3
+    """The same action with the same result for so many times: it is not executed any more."""
+    repeat_stop: Annotated[Positive | None, Unit("times")] = 5
+    """The same action with the same result for so many times: the rollout ends as stalled."""
+    read_only_nudge: Annotated[Positive | None, Unit("steps")] = 12
     """Steps in a row that only read, after which a hint is added."""
-    no_progress_stop: Positive | None = 15
+    no_progress_stop: Annotated[Positive | None, Unit("steps")] = 15
     """Steps in a row without a change of the tree, once there is one; ends as stalled, the patch is judged."""
-    verification_nudge: Positive | None = 4
+    verification_nudge: Annotated[Positive | None, Unit("commands")] = 4
     """Commands in a row without a change of the tree, once there is one, after which a hint is added."""
-    no_action_stop: Positive | None = 4
+    no_action_stop: Annotated[Positive | None, Unit("replies")] = 4
     """Replies in a row without an executable action, after which the rollout ends."""
     refuse_empty_done: bool = True
     """`done` with an empty patch is refused once."""
@@ -43,7 +43,8 @@ class PruningSettings(Record):
     """How a conversation is cut when it no longer fits."""
 
     mode: Literal["none", "oldest_observations"] = "oldest_observations"
-    keep_last: Positive = 4
+    """Whether the oldest observations are shortened, or nothing is, and a rollout ends where its context is full."""
+    keep_last: Annotated[Positive, Unit("observations")] = 4
     """Observations at the end that are never shortened: the content in use."""
     target_share: Annotated[float, Field(gt=0, le=1)] = 0.75
     """Share of the budget to shrink to, so that pruning is rare and the cached prefix lives long."""
@@ -52,23 +53,29 @@ class PruningSettings(Record):
 class Scaffold(Record):
     """All that surrounds the model: prompt, tools, guards, pruning. An experimental factor."""
 
-    name: str
-    system: str
-    task: str
+    name: Annotated[str, Field(examples=["full"])]
+    """Of the scaffold, as it is shown."""
+    system: Annotated[str, Field(examples=["Fix the issue."])]
+    """The system message."""
+    task: Annotated[str, Field(examples=["{memory}{issue}"])]
     """Template of the first user message; holds `{issue}`, and may hold `{memory}` and `{tests}`, the command of the
     repository's own tests."""
-    memory: str = ""
+    memory: Annotated[str, Field(examples=["Earlier work here:\n{items}\n"])] = ""
     """Template around a memory block; holds `{items}`."""
     tools: tuple[ToolName, ...] = TOOL_NAMES
+    """What the agent can call."""
     terse: bool = False
     """Observations without headers and advice, for models that were trained on them."""
     output_cap_bytes: Positive = 10_000
     """Longest tool output shown; beyond it head and tail are kept and the cut is named."""
     read_cap_lines: Positive = 400
+    """Most lines of a file that one `read` shows."""
     tolerant_edits: bool = True
     """An old text that stands nowhere exactly is looked for without its indentation."""
     guards: GuardSettings = GuardSettings()
+    """When the loop steps in."""
     pruning: PruningSettings = PruningSettings()
+    """How a conversation is cut when it no longer fits."""
 
     @model_validator(mode="after")
     def _templates_have_their_fields(self) -> "Scaffold":
@@ -80,32 +87,55 @@ class Scaffold(Record):
 
 
 class Limits(Record):
-    """What every arm of a plan may spend on one task. They stand in one place, so that no arm can have its own."""
+    """What every arm of a plan may spend on one task, but for arms whose limits are what is asked about."""
 
-    steps: Positive
-    output_tokens: Positive
-    """Of one reply."""
-    context_tokens: Positive
-    total_tokens: Positive | None = None
+    steps: Annotated[Positive, Unit("steps"), Field(examples=[30])]
+    """Replies of the model in one rollout."""
+    output_tokens: Annotated[Positive, Field(examples=[4096])]
+    """Longest reply."""
+    context_tokens: Annotated[Positive, Field(examples=[32768])]
+    """Longest prompt with its reply: the model's window."""
+    total_tokens: Annotated[Positive | None, Field(examples=[20_000])] = None
     """Completion tokens of a whole rollout; None for no such limit."""
-    wall_s: PositiveFloat
-    """Of a whole rollout, awake time."""
-    command_s: PositiveFloat
-    """Of one shell command of the agent."""
-    verify_s: PositiveFloat
-    """Of one verification run."""
+    wall_s: Annotated[PositiveFloat, Field(examples=[1200.0])]
+    """Time of a whole rollout, without time that the machine slept."""
+    command_s: Annotated[PositiveFloat, Field(examples=[120.0])]
+    """Time of one shell command of the agent."""
+    verify_s: Annotated[PositiveFloat, Field(examples=[900.0])]
+    """Time of one run of a task's tests."""
     memory_mb: Positive = 1024
     """Address space of one process in the sandbox."""
+
+
+class LimitsChange(Record):
+    """Where an arm's limits differ from the plan's; None for as there. What judges, and the window of the model, are the same for all."""
+
+    steps: Annotated[Positive | None, Unit("steps"), Field(examples=[16])] = None
+    """Replies of the model in one rollout."""
+    output_tokens: Annotated[Positive | None, Field(examples=[1024])] = None
+    """Longest reply."""
+    total_tokens: Annotated[Positive | None, Field(examples=[20_000])] = None
+    """Completion tokens of a whole rollout."""
+    wall_s: Annotated[PositiveFloat | None, Field(examples=[600.0])] = None
+    """Time of a whole rollout, without time that the machine slept."""
+    command_s: Annotated[PositiveFloat | None, Field(examples=[60.0])] = None
+    """Time of one shell command of the agent."""
+
+    def of(self, limits: Limits) -> Limits:
+        return limits.model_copy(update=self.model_dump(exclude_none=True))
 
 
 class ArmRole(StrEnum):
     """What an arm is for, so that renaming or reordering arms changes no number."""
 
     BASE = "base"
+    """What the others are compared with."""
     AGAIN = "again"
     """Base a second time: its difference from base is the floor of any claim."""
     CONTROL = "control"
+    """Shows what a difference from base is not about."""
     TREATMENT = "treatment"
+    """What the experiment is about; without `learning` it differs from base in one thing."""
     EXPERIENCE = "experience"
     """Gathers what other arms learn from; never compared."""
 
@@ -114,7 +144,9 @@ class Arm(Record):
     """What is compared: a model with its scaffold and its sampling."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Small letters, digits and underscores."""
     role: ArmRole
+    """What the arm is for."""
     model: ModelSpec
     scaffold: Scaffold
     temperature: Annotated[float, Field(ge=0)]
@@ -122,7 +154,10 @@ class Arm(Record):
     """Feeds the sampling seed: arms with equal configuration and another repetition are repeats of each other."""
     only_seeds: Positive | None = None
     """Run with the first so many seeds of the plan: what is the same with every seed needs no more. None for all."""
+    limits: Annotated[LimitsChange | None, Field(exclude_if=unsaid)] = None
+    """Where it may spend more or less on a task than the profile says: the factor of an arm that does not learn."""
     learning: Learning | None = None
+    """What it has been through before its tasks; None for nothing."""
     agent: str = ""
     """Version of the agent's own source that works, by the hash of its tree; empty for the one that is installed."""
     reason: str = ""
@@ -135,7 +170,7 @@ class Arm(Record):
     def config_hash(self) -> str:
         """Of everything that can change what the arm does; name and role are labels."""
         learning = self.learning or ""
-        own = (self.agent,) if self.agent else ()
+        own = (*((self.agent,) if self.agent else ()), *((self.limits,) if self.limits else ()))
         return content_hash(
             self.model, self.scaffold, repr(self.temperature), str(self.repetition), learning, *own
         )
@@ -158,6 +193,7 @@ class Metric(StrEnum):
     """What a contrast compares, by seed and task."""
 
     RESOLVED = "resolved"
+    """Whether the task's tests pass."""
     VALID_ACTIONS = "valid_actions"
     """Share of a rollout's steps with an action that could be read."""
     INTERVENTIONS = "interventions"
@@ -185,24 +221,28 @@ class Metric(StrEnum):
 class Contrast(Record):
     """A comparison that is registered before there are data, with what will be said of each outcome."""
 
-    arm: str
-    against: str
-    through: tuple[str, ...] = ()
+    arm: Annotated[str, Field(examples=["memory"])]
+    """The first of the two: an arm, or a choice."""
+    against: Annotated[str, Field(examples=["base"])]
+    """The second."""
+    through: Annotated[tuple[str, ...], Field(examples=[["memory_2"]])] = ()
     """Arms between the two, from `against` on, where a dose rises from arm to arm: what is compared is then the rise of a
     straight line through all of them, from `against` to `arm`."""
-    exercised: tuple[Guard, ...] = ()
+    exercised: Annotated[tuple[Guard, ...], Field(examples=[["repeated_action"]])] = ()
     """Of what differs: one of these has to fire in `arm`, or in `against`, for a difference to mean anything."""
     expect: Expect = Expect.MORE
+    """What it is registered to show."""
     metric: Metric = Metric.RESOLVED
+    """What is compared."""
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """In the metric's unit, 0.1 being ten points of a share; what is less than this is taken for nothing."""
     expected: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """In the metric's unit; the difference that the plan means to see."""
-    shown: str
+    shown: Annotated[str, Field(examples=["Lessons help."])]
     """To be said where it came out as expected."""
-    refuted: str
+    refuted: Annotated[str, Field(examples=["Lessons harm."])]
     """To be said where the opposite was shown."""
-    open: str
+    open: Annotated[str, Field(examples=["Whether lessons help is open: more tasks are needed."])]
     """To be said where the run could not tell."""
 
     @property
@@ -226,6 +266,7 @@ class Chooser(StrEnum):
     LIKELIEST = "likeliest"
     """The patch whose actions base finds likeliest, by the token."""
     RANDOM = "random"
+    """One of them by chance."""
     ANY = "any"
     """One that is resolved, where there is one: the ceiling of every chooser, and no result."""
 
@@ -233,20 +274,25 @@ class Chooser(StrEnum):
 class Choice(Record):
     """An arm that runs nothing: from the attempts of other arms at a task it takes one, and pays for all."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    of: Annotated[tuple[str, ...], Field(min_length=2)]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", examples=["best_of_2"])]
+    """Small letters, digits and underscores, and no arm's."""
+    of: Annotated[tuple[str, ...], Field(min_length=2, examples=[["base", "base_again"]])]
     """Names of arms."""
     by: Chooser
-    reason: str = ""
+    """How the attempt is picked."""
+    reason: Annotated[str, Field(examples=["what two attempts are worth"])] = ""
     """Why it is there, where no contrast is about it."""
 
 
 class Price(Record):
     """What a model costs, for a million tokens."""
 
-    input: Annotated[float, Field(ge=0)]
-    output: Annotated[float, Field(ge=0)]
+    input: Annotated[float, Field(ge=0, examples=[3.0]), Unit("currency per million tokens")]
+    """Of prompt tokens."""
+    output: Annotated[float, Field(ge=0, examples=[15.0]), Unit("currency per million tokens")]
+    """Of completion tokens."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "USD"
+    """Three letters (ISO 4217)."""
 
     def of(self, prompt_tokens: int, completion_tokens: int) -> float:
         """In its currency."""
@@ -258,7 +304,7 @@ FUNCTION_SUITES: tuple[FunctionSuite, ...] = get_args(FunctionSuite)
 RealSuite = Literal["swe-bench-cl", "swe-bench"]
 REAL_SUITES: tuple[str, ...] = get_args(RealSuite)
 """Of issues of real repositories, whose tests take minutes and may not tell right from wrong on a machine."""
-Suite = Literal["micro"] | RealSuite | FunctionSuite
+Suite = Literal["micro", RealSuite, FunctionSuite]
 SUITES: tuple[str, ...] = ("micro", *REAL_SUITES, *FUNCTION_SUITES)
 
 
@@ -275,19 +321,21 @@ class TaskSelection(Record):
     """Which tasks of which suite, before eligibility."""
 
     suite: Suite
-    level: Annotated[int, Field(ge=0, le=2)] = 0
-    """Of the embedded suite."""
-    suite_seed: int = 0
+    """The benchmark: `micro` is the embedded one, whose repositories are generated."""
+    level: Annotated[int, Field(ge=0, le=2), Unit("level")] = 0
+    """Of the embedded suite: how much a task asks for."""
+    suite_seed: Annotated[int, Unit("seed")] = 0
     """Of the embedded suite: another seed gives other repositories."""
-    repositories: Annotated[int, Field(gt=0, le=200)] = 8
+    repositories: Annotated[int, Field(gt=0, le=200), Unit("repositories")] = 8
     """Of the embedded suite: so many are made; the first of more are the same."""
-    repos: tuple[str, ...] = ()
+    repos: Annotated[tuple[str, ...], Field(examples=[["django/django"]])] = ()
     """Names of repositories; empty for all."""
-    tasks: tuple[str, ...] = ()
+    tasks: Annotated[tuple[str, ...], Field(examples=[["django__django-11099"]])] = ()
     """Ids of tasks; empty for all."""
-    per_repo: Positive | None = None
-    """At most so many tasks of each repository, in sequence order."""
-    limit: Positive | None = None
+    per_repo: Annotated[Positive | None, Unit("tasks"), Field(examples=[6])] = None
+    """At most so many tasks of each repository, in sequence order; None for all."""
+    limit: Annotated[Positive | None, Unit("tasks"), Field(examples=[12])] = None
+    """At most so many tasks in all, the first ones; None for all."""
     isolation: Isolation = Isolation.SHARED
     """How the tasks are judged; `process` for the embedded suite, whose tests hand over plain data."""
 
@@ -317,25 +365,31 @@ class Plan(Record):
     experiment: str
     profile: str
     title: str
+    """One line, as tables show it."""
     hypothesis: str
+    """What is expected, before there are data."""
     factor: str
     """The one thing that the arms differ in."""
     selection: TaskSelection
     seeds: tuple[int, ...]
+    """Each arm runs each task once with each of them."""
     arms: tuple[Arm, ...]
+    """What is compared."""
     limits: Limits
     experience: Experience | None = None
+    """How experience is gathered and what is made of it; None where no arm learns."""
     contrasts: tuple[Contrast, ...] = ()
     """Registered, the primary one first; everything else that a report shows is exploratory."""
     unasked: tuple[str, ...] = ()
     """Names of contrasts that the experiment registers, the primary one first, and this profile has not the arms for."""
     choices: tuple[Choice, ...] = ()
+    """Arms that run nothing: each takes one of several arms' attempts at a task."""
     measured_only: tuple[Gate, ...] = ()
     """Gates that this plan asks to see the answer, and not to stop an arm."""
     order: Literal["parallel", "sequence"]
-    """`sequence` runs each arm's tasks one after the other, for arms that accumulate experience."""
+    """`parallel` runs cells side by side, arms alternating; `sequence` runs each arm's tasks one after the other, for arms that accumulate experience."""
     price: Price | None = None
-    """None for models that cost nothing but time."""
+    """What the model costs; None for models that cost nothing but time."""
     attempts: Positive = 3
     """Attempts of a cell that may end as infra_error before it is left without a verdict."""
     discordance: Annotated[float, Field(gt=0, le=1)] = 0.3
@@ -372,7 +426,7 @@ class Plan(Record):
                 self._is_a_repeat(arm, at, bases)
             differs = [
                 name
-                for name in ("model", "scaffold", "temperature", "agent")
+                for name in ("model", "scaffold", "temperature", "limits", "agent")
                 if bases and getattr(arm, name) != getattr(bases[0], name)
             ]
             if arm.role is ArmRole.TREATMENT and arm.learning is None and len(differs) != 1:
@@ -488,6 +542,24 @@ class Plan(Record):
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
         """The seeds that an arm is run with."""
         return self.seeds[: arm.only_seeds]
+
+    def limits_of(self, arm: Arm) -> Limits:
+        """What an arm may spend on one task."""
+        return self.limits if arm.limits is None else arm.limits.of(self.limits)
+
+    @property
+    def trains(self) -> tuple[Learning, ...]:
+        """What the arms with adapters learn."""
+        return tuple(arm.learning for arm in self.arms if arm.learning and arm.learning.treatment.is_adapter)
+
+    @property
+    def retrievals(self) -> tuple[str, ...]:
+        """Every way in which arms' memories are searched."""
+        if self.experience is None:
+            return ()
+        learned = [arm.learning for arm in self.arms if arm.learning is not None]
+        asked = [how for each in learned for how in (each.remembers, each.teacher) if how is not None]
+        return tuple(dict.fromkeys(self.experience.told(how).retrieval for how in asked))
 
     @property
     def model_specs(self) -> tuple[ModelSpec, ...]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from looper.records.base import Record, content_hash
+from looper.records.base import DIMENSIONLESS, Record, Unit, content_hash
 from looper.records.strategy import Anchor
 from looper.records.trajectory import ModelIdentity, ToolName
 
@@ -48,11 +48,11 @@ class Example(Record):
 class SelectionSettings(Record):
     """Which successes become examples."""
 
-    per_task: Positive = 1
+    per_task: Annotated[Positive, Unit("attempts")] = 1
     """At most so many trajectories of one task, the shortest first."""
     drop_detours: bool = True
     """Leave out steps that changed nothing and led nowhere: errors, and reads of files that were never edited."""
-    minimum_tasks: Annotated[int, Field(ge=0)] = 20
+    minimum_tasks: Annotated[int, Field(ge=0), Unit("tasks")] = 20
     """Fewer unique resolved tasks than this train nothing."""
     leaked: bool = False
     """Learn also from tasks whose issue quotes the fix."""
@@ -97,8 +97,11 @@ class AdapterKind(StrEnum):
     """What is trained."""
 
     LORA = "lora"
+    """Low-rank factors beside each matrix (Hu et al. 2021)."""
     DORA = "dora"
+    """The same with the length of each column apart (Liu et al. 2024)."""
     FULL = "full"
+    """The weights themselves."""
 
 
 class Objective(StrEnum):
@@ -137,6 +140,7 @@ class Library(StrEnum):
     """What a training is computed with. The adapter is the same kind of folder afterwards."""
 
     MLX = "mlx"
+    """Metal on macOS, CUDA or the CPU on Linux; trains everything."""
     TORCH = "torch"
     """transformers and PEFT, for machines with CUDA; plain LoRA by imitation only."""
 
@@ -145,29 +149,41 @@ class TrainingSettings(Record):
     """How an adapter is trained. The change of a weight is ΔW = multiplier · B·A, with multiplier = alpha / rank."""
 
     kind: AdapterKind = AdapterKind.LORA
+    """What is trained."""
     objective: Objective = Objective.IMITATION
-    beta: PositiveFloat = 0.1
+    """What training makes likelier; of a plan, an arm's `objective` counts."""
+    beta: Annotated[PositiveFloat, DIMENSIONLESS] = 0.1
     """Of the preference objective: how far the model may leave base for a preference."""
-    rank: Positive = 8
-    multiplier: PositiveFloat = 2.0
-    layers: Annotated[int, Field(ge=-1)] = -1
+    rank: Annotated[Positive, DIMENSIONLESS] = 8
+    """Of the change of each matrix."""
+    multiplier: Annotated[PositiveFloat, DIMENSIONLESS] = 2.0
+    """alpha / rank: the change of a weight is multiplier · B·A."""
+    layers: Annotated[int, Field(ge=-1), Unit("layers")] = -1
     """So many of the last layers; -1 for all."""
-    learning_rate: PositiveFloat
-    iterations: Positive
-    batch_size: Positive
-    max_tokens: Positive
+    learning_rate: Annotated[PositiveFloat, DIMENSIONLESS, Field(examples=[1e-4])]
+    """Of the optimiser (Adam), the same throughout."""
+    iterations: Annotated[Positive, Unit("iterations"), Field(examples=[200])]
+    """Batches that are learned."""
+    batch_size: Annotated[Positive, Unit("examples"), Field(examples=[8])]
+    """Examples that one update is computed from."""
+    max_tokens: Annotated[Positive, Field(examples=[16384])]
     """Longest example; older history is cut from its front, never an action."""
-    seed: int = 0
-    clip_norm: PositiveFloat = 1.0
+    seed: Annotated[int, Unit("seed")] = 0
+    """Of initial factors and order; of a plan, the cell's seed counts."""
+    clip_norm: Annotated[PositiveFloat, DIMENSIONLESS] = 1.0
+    """Longest gradient; a longer one is shortened to it."""
     validation_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the tasks that are kept aside to see when to stop; 0 trains on all and stops at `iterations`."""
-    evaluate_every: Positive = 25
-    patience: Positive = 4
+    evaluate_every: Annotated[Positive, Unit("iterations")] = 25
+    """Between two looks at the validation loss."""
+    patience: Annotated[Positive, Unit("evaluations")] = 4
     """Evaluations in a row without a better validation loss, after which training stops."""
-    checkpoint_every: Positive = 25
+    checkpoint_every: Annotated[Positive, Unit("iterations")] = 25
+    """Between two checkpoints, from which an interrupted training goes on."""
     grad_checkpoint: bool = False
     """Recompute activations instead of keeping them: less memory, more time."""
     library: Library = Library.MLX
+    """What trains."""
 
     @model_validator(mode="after")
     def _can_be_computed(self) -> "TrainingSettings":

@@ -7,11 +7,11 @@ anything, or costs it its protocol, is what an experiment with it asks.
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from looper.records.task import Task
 from looper.records.training import Example, Format, Turn
-from looper.records.trajectory import Bash, Edit, ObservationKind, Read, Step, Write
+from looper.records.trajectory import Bash, Done, Edit, ObservationKind, Read, Step, Write
 from looper.training.select import Attempt
 
 
@@ -154,8 +154,10 @@ def _step(step: Step) -> str:
             return f"I read {path}."
         case Edit() | Write():
             return _in_words(step.action)
-        case _:
+        case Done() | None:
             return ""
+        case _:
+            assert_never(step.action)
 
 
 def _in_words(change: Edit | Write) -> str:

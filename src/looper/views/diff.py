@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import takewhile, zip_longest
 from typing import Any
 
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.metrics.paired import PairedDifference, paired_difference
 from looper.records.plan import Arm
 from looper.records.text import bare_lines
@@ -110,8 +110,9 @@ def _arms_of(run: RunView, *names: str) -> dict[str, Arm]:
     arms = {arm.name: arm for arm in run.manifest.plan.arms}
     for name in names:
         if name not in arms and name not in run.choice_names:
-            known = ", ".join([*arms, *run.choice_names])
-            raise BadInput(f'{run.folder.name} has no arm "{name}". It has: {known}.')
+            raise BadInput(
+                f'{run.folder.name} has no arm "{name}". {possible(name, [*arms, *run.choice_names])}'
+            )
     return arms
 
 

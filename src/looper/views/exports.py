@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from looper.errors import BadInput, MissingTool
+from looper.errors import BadInput, MissingTool, possible
 from looper.journal import read_stream
 from looper.records.text import bare_lines
 from looper.records.trajectory import Step, Trajectory
@@ -73,8 +73,10 @@ def write_parquet(run: RunView, path: Path) -> None:
 def atif_lines(run: RunView, arm: str) -> Iterator[str]:
     """One rollout of the arm on each line, the last attempt of each cell. Raises BadInput for an unknown arm."""
     names = [found.name for found in run.manifest.plan.arms]
-    if arm not in names:
+    if not arm:
         raise BadInput(f"Name one arm with --arm: {', '.join(names)}.")
+    if arm not in names:
+        raise BadInput(f'{run.folder.name} has no arm "{arm}". {possible(arm, names)} Name one with --arm.')
     last = {end.cell: end for end in run.trajectories}
     wanted = {cell: last[cell] for cell in run.cells(arm) if cell in last}
     steps: dict[str, list[Step]] = {}

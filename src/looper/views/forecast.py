@@ -78,8 +78,10 @@ def _estimate(values: Sequence[float]) -> Estimate:
 
 
 def _alike(other: Plan, plan: Plan) -> bool:
+    """Of what is measured on their main arms."""
     ours, theirs = plan.selection, other.selection
-    return (theirs.suite, theirs.level, other.limits) == (ours.suite, ours.level, plan.limits)
+    limits = other.limits_of(_main_arm(other)), plan.limits_of(_main_arm(plan))
+    return (theirs.suite, theirs.level) == (ours.suite, ours.level) and limits[0] == limits[1]
 
 
 @dataclass(frozen=True)

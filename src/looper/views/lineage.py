@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.records.plan import Arm
 from looper.records.training import AdapterRecord
 from looper.records.treatment import Consolidation
@@ -56,9 +56,9 @@ def _arm_data(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | N
 
 def _arms(run: RunView, wanted: str | None) -> list[Arm]:
     arms = run.manifest.plan.arms
-    if wanted is not None and wanted not in [found.name for found in arms]:
-        names = ", ".join(found.name for found in arms)
-        raise BadInput(f'{run.folder.name} has no arm "{wanted}". It has: {names}.')
+    names = [found.name for found in arms]
+    if wanted is not None and wanted not in names:
+        raise BadInput(f'{run.folder.name} has no arm "{wanted}". {possible(wanted, names)}')
     return [found for found in arms if wanted in (None, found.name)]
 
 
@@ -66,11 +66,19 @@ def _arm_lines(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | 
     identity = run.manifest.models[arm.name]
     yield f"{arm.name} ({arm.role.value}), configuration {arm.config_hash()[:12]}"
     yield f"  model: {identity.backend} {identity.name} {identity.digest[:12]}, temperature {arm.temperature:g}"
+    if arm.limits is not None:
+        own = arm.limits.model_dump(exclude_none=True)
+        yield f"  limits of its own: {', '.join(f'{key} {value:g}' for key, value in own.items())}"
     if arm.learning is None:
         yield "  learned: nothing"
         return
     said = arm.learning.model_dump(mode="json", exclude_defaults=True)
     yield f"  learned: {', '.join(f'{key} {value}' for key, value in said.items())}"
+    how, experience = arm.learning.remembers, run.manifest.plan.experience
+    if how is not None and experience is not None and arm.learning.needs_experience:
+        told = experience.told(how)
+        size = f", {told.bytes} bytes together" if told.bytes is not None else ""
+        yield f"  told: at most {told.items} item{'s' * (told.items != 1)}{size}, found by {told.retrieval}"
     for made in run.consolidations:
         if made.arm == arm.name:
             yield from _consolidation_lines(made, card_of)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.records.verdict import Outcome
 from looper.views.runs import RunView
 
@@ -17,6 +17,10 @@ def prediction_lines(run: RunView, arm: str | None, seed: int | None) -> Iterato
     names = [found.name for found in plan.arms]
     arm = arm or (names[0] if len(names) == 1 else None)
     if arm not in names:
+        if arm is not None:
+            raise BadInput(
+                f'{run.folder.name} has no arm "{arm}". {possible(arm, names)} Name one with --arm.'
+            )
         raise BadInput(f"Name one arm with --arm: {', '.join(names)}.")
     seeds = next(plan.seeds_of(found) for found in plan.arms if found.name == arm)
     seed = seeds[0] if seed is None and len(seeds) == 1 else seed

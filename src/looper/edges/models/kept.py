@@ -48,7 +48,9 @@ def add_model(source: str, name: str, models: Path) -> Path:
     ):  # False, too, for a path that is too long or closed to this user.
         raise BadInput(f"There is no file {file}. Name a GGUF file, or one of: {', '.join(PACKAGED)}.")
     if not importlib.util.find_spec("mlx_lm"):
-        raise MissingTool('mlx-lm is not installed. Install it: pip install "looper[mlx]".')
+        raise MissingTool(
+            'mlx-lm is not installed. Install it: pip install "mlx-lm>=0.32,<0.33", on Linux "mlx[cpu]" too.'
+        )
     folder = models / name
     with _alone(models) as place:
         if folder.exists():

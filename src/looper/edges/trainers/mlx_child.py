@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, assert_never
 
 if __name__ == "__main__":
     # transformers imports PyTorch wherever that is installed: three seconds and 250 MB in every process, for nothing.
@@ -347,6 +347,12 @@ def _computed(folder: Path, base: Path, request: TrainingRequest) -> dict[str, A
         case Make.CUT:
             arrays, found["cut_error"] = truncated(parts[0], settings.rank)
             rank = min(settings.rank, rank_of(parts[0]))
+        case Make.ZERO | Make.ROUTED_BY_CHANCE:
+            pass
+        case Make.TRAINED | Make.MIXTURE:
+            raise AssertionError(f"{request.make.value} is trained")
+        case _:
+            assert_never(request.make)
     mx.random.seed(settings.seed)
     model = load(str(base))[0]
     before = dict(tree_flatten(model.parameters())) if settings.kind is AdapterKind.FULL else {}

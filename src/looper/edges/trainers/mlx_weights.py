@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -29,11 +29,14 @@ def adapt(model: Any, settings: TrainingSettings, rank: int | None = None) -> di
     """
     model.freeze()
     parameters = lora_parameters(model, settings) | ({} if rank is None else {"rank": rank})
-    if settings.kind is AdapterKind.FULL:
-        model.unfreeze()
-    else:
-        dora = settings.kind is AdapterKind.DORA
-        linear_to_lora_layers(model, layer_count(model, settings), parameters, use_dora=dora)
+    match settings.kind:
+        case AdapterKind.FULL:
+            model.unfreeze()
+        case AdapterKind.LORA | AdapterKind.DORA:
+            dora = settings.kind is AdapterKind.DORA
+            linear_to_lora_layers(model, layer_count(model, settings), parameters, use_dora=dora)
+        case _:
+            assert_never(settings.kind)
     return parameters
 
 
