@@ -3,9 +3,10 @@
     python scripts/check_pages.py [--profile demo] [--folder FOLDER] [--pictures FOLDER]
 
 Begins `looper run exp00` and `looper serve` beside it, opens the run's page in headless Chromium, and at every poll compares what the page
-says with `looper status --json`, asked before and after: where both say the same, so must the page. Then what serving took of the
-processor, as a share of one core over the run, and every page in both themes, 390 and 1,440 pixels wide. Needs Chromium and the extra
-`dev`.
+says with `looper status --json`, asked before and after: where both say the same, so must the page. At every poll the columns of the
+table and the numbers above it must agree. Then at how many polls the end lay in the interval that was shown for it, what serving took of
+the processor, as a share of one core over the run, first paint and size of the run's page, and every page in both themes, 390 and 1,440
+pixels wide. Needs Chromium and the extra `dev`.
 """
 
 import argparse
@@ -22,9 +23,11 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from looper.views.findings import percent
+
 LOOPER = [sys.executable, "-m", "looper.cli.main"]
-LATE_S = 5.0
-"""A page is at most a look, a fetch and a swap behind the records."""
+LATE_S = 8.0
+"""A page is at most a look, a fetch and a swap behind the records; of a large run it fetches every few seconds."""
 
 
 def main() -> int:
@@ -72,6 +75,7 @@ def check(place: Path, profile: str, pictures: Path | None, campaign: Path | Non
         print(
             f"{polls} polls, {equal} of them with the same words before and after, and the page said the same"
         )
+        first_paint(browser, page)
         if before is not None:
             share = (processor_s(server) - before) / (time.monotonic() - begun)  # type: ignore[operator]
             print(f"serving took {100 * share:.2f} % of one core while the page followed")
@@ -85,6 +89,7 @@ def check(place: Path, profile: str, pictures: Path | None, campaign: Path | Non
 
 def follow(page: Page, place: Path, running: "subprocess.Popen[bytes]") -> tuple[int, int, list[str]]:
     polls, equal, wrong, last = 0, 0, [], -1
+    intervals, ended_at = list[tuple[float, float]](), time.monotonic()
     while True:
         ended = running.poll() is not None
         before = status(place)
@@ -94,6 +99,9 @@ def follow(page: Page, place: Path, running: "subprocess.Popen[bytes]") -> tuple
             time.sleep(0.2)
             shown = numbers(page)
         polls += 1
+        wrong += disagreeing(page)
+        if (left := left_s(place)) is not None:
+            intervals.append((time.monotonic() + left[1], time.monotonic() + left[2]))
         if before == after:
             equal += 1
             if shown != after:
@@ -102,8 +110,51 @@ def follow(page: Page, place: Path, running: "subprocess.Popen[bytes]") -> tuple
             last = after[0]
             print(f"  {after[0]} of {after[1]} cells", flush=True)
         if ended and before == after:
+            hit = sum(low <= ended_at <= high for low, high in intervals)
+            print(f"time left was shown at {len(intervals)} polls, and the end lay in its interval at {hit}")
             return polls, equal, wrong
+        if not ended:
+            ended_at = time.monotonic()
         time.sleep(0.3)
+
+
+def disagreeing(page: Page) -> list[str]:
+    """Where numbers of one moment do not fit each other: cells of all arms against those above the table, a rate against its counts."""
+    rows, phases = page.evaluate(
+        """() => [[...document.querySelectorAll('#arms tr[data-arm]')].map((row) => [...row.children].map((cell) => cell.textContent)),
+        Object.fromEntries([...document.querySelectorAll('#now [data-phase]')].map((row) => [row.dataset.phase, row.querySelector('progress').value]))]"""
+    )
+    found = []
+    judged = [row for row in rows if "/" in row[1]]
+    for row in judged:
+        resolved, of = map(int, row[1].split("/"))
+        if of and not row[2].startswith(f"{percent(resolved / of)} "):
+            found.append(f"{row[0]} has {row[1]} and {row[2]}")
+    ended = sum(int(row[1].partition("/")[2]) + int(row[-1]) for row in judged)
+    if "evaluation" in phases and len(judged) == len(rows) and ended != phases["evaluation"]:
+        found.append(f"the table has {ended} cells, above it stand {phases['evaluation']}")
+    return found
+
+
+def left_s(place: Path) -> list[int] | None:
+    (run,) = json.loads(asked(place))["runs"]
+    return run["left_s"]  # type: ignore[no-any-return]
+
+
+def first_paint(browser: Browser, page: Page) -> None:
+    """Of the run's page in a browser that has kept no file of it, and what was sent for it."""
+    context = browser.new_context(storage_state=page.context.storage_state())
+    at = context.new_page()
+    at.goto(page.url)
+    at.wait_for_timeout(500)
+    painted, sent = at.evaluate(
+        """() => [performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN,
+        performance.getEntriesByType('navigation')[0].transferSize]"""
+    )
+    print(
+        f"first paint after {painted / 1000:.2f} s (goal: 0.5 s), {sent / 1000:.0f} kB for the page (goal: 60 kB)"
+    )
+    context.close()
 
 
 def numbers(page: Page) -> tuple[int, int, dict[str, str]]:
@@ -116,12 +167,15 @@ def numbers(page: Page) -> tuple[int, int, dict[str, str]]:
 
 
 def status(place: Path) -> tuple[int, int, dict[str, str]]:
-    said = subprocess.run(
-        [*LOOPER, "status", "--json"], cwd=place, capture_output=True, text=True, check=True
-    ).stdout
-    (run,) = json.loads(said)["runs"]
+    (run,) = json.loads(asked(place))["runs"]
     arms = {arm["arm"]: f"{arm['resolved']}/{arm['attempted']}" for arm in run["arms"]}
     return run["finished"], run["planned"], arms
+
+
+def asked(place: Path) -> str:
+    return subprocess.run(
+        [*LOOPER, "status", "--json"], cwd=place, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def take(browser: Browser, page: Page, base: str, pictures: Path, campaign: bool) -> None:
@@ -132,7 +186,7 @@ def take(browser: Browser, page: Page, base: str, pictures: Path, campaign: bool
     page.goto(base + failed)
     beside = str(page.locator(".chips a", has_text="lora").first.get_attribute("href"))
     places = {
-        "runs": f"{base}/", "run": run, "tasks": f"{run}/tasks", "learned": f"{run}/learned", "curves": f"{run}/curves",
+        "runs": f"{base}/", "run": run, "tasks": f"{run}/tasks", "arms": f"{run}/arms", "search": f"{run}/search?find=def", "learned": f"{run}/learned", "curves": f"{run}/curves",
         "trajectory": base + failed, "diff": base + beside, "evolution": f"{base}/evolution", "prime": f"{base}/prime",
         "doctor": f"{base}/doctor", "missing": f"{base}/nowhere",
         **({"generation": f"{base}/evolution/2"} if campaign else {}),

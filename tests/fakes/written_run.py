@@ -1,6 +1,6 @@
 """A run folder as a run would leave it, with whatever texts a test wants in it; no model is asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from looper.agent.scaffold import packaged_scaffold
@@ -92,8 +92,11 @@ def write_run(
     patch: str = "diff --git a/x b/x\n+one\n",
     test: str = "tests/test_x.py::test_x",
     judged: Callable[[str], bool] = lambda cell: True,
+    end: Mapping[str, object] | None = None,
+    found: Mapping[str, object] | None = None,
 ) -> Path:
-    """Base resolves nothing, every other arm everything; cells that are not `judged` have no end yet."""
+    """Base resolves nothing, every other arm everything; cells that are not `judged` have no end yet. `end` and `found` are set in
+    every trajectory and verdict."""
     scaffold, model = packaged_scaffold("full"), ModelSpec(backend="scripted", name="x")
     plan = Plan(
         experiment=experiment,
@@ -136,9 +139,15 @@ def write_run(
     )
     ended = [(arm, task, cell) for arm, task, cell in cells if judged(cell)]
     _write(
-        folder, "trajectories", [ended_rollout(cell, arm, task, patch, steps) for arm, task, cell in ended]
+        folder,
+        "trajectories",
+        [
+            ended_rollout(cell, arm, task, patch, steps).model_copy(update=end or {})
+            for arm, task, cell in ended
+        ],
     )
-    _write(folder, "verdicts", [_verdict(cell, arm, task, patch, cause, test) for arm, task, cell in ended])
+    verdicts = [_verdict(cell, arm, task, patch, cause, test) for arm, task, cell in ended]
+    _write(folder, "verdicts", [verdict.model_copy(update=found or {}) for verdict in verdicts])
     return folder
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from looper.records.training import AdapterRecord
 from looper.serve.app import application
 from looper.serve.audit_log import AuditLog
 from looper.serve.authenticator import Authenticator, loopback_origins
@@ -51,13 +52,24 @@ Serving = Callable[..., "contextlib.AbstractContextManager[Served]"]
 
 
 @contextlib.contextmanager
-def serving(runs: Path, deeds: Path, evolving: CampaignView | None = None) -> Iterator[Served]:
+def serving(
+    runs: Path,
+    deeds: Path,
+    evolving: CampaignView | None = None,
+    card_of: Callable[[str], AdapterRecord | None] = lambda name: None,
+) -> Iterator[Served]:
     listening = bound("127.0.0.1", 0)
     port = int(listening.getsockname()[1])
     auth = Authenticator(loopback_origins(port))
     finding = DoctorCheck("ok", "sandbox", "bubblewrap", "")
     page_context = PageContext(
-        Projection(runs), evolving, auth, lambda name: None, lambda tasks: {}, lambda: [finding]
+        Projection(runs),
+        lambda: evolving,
+        auth,
+        card_of,
+        lambda tasks: {},
+        lambda: [finding],
+        lambda manifest: ({}, ""),
     )
     server = server_of(application(page_context, AuditLog(deeds)))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)

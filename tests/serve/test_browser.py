@@ -7,12 +7,15 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from looper.cli.repository_steps import verify
 from looper.cli.served import RepositoryCampaign
+from looper.journal import RunLock
 from looper.records.generation import Phase
+from looper.views.findings import percent
 from looper.views.live import Projection
 from tests.experiment.test_run import Project
 from tests.fakes.shop import Shop, shop
@@ -46,9 +49,15 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextlib.contextmanager
-def page_of(chromium: Browser, served: Served, width: int = 1200) -> Iterator[Page]:
-    """A page that is logged in. At its end: no error on the console, and nothing was asked of any other server."""
-    page = chromium.new_context(viewport={"width": width, "height": 900}).new_page()
+def page_of(
+    chromium: Browser,
+    served: Served,
+    width: int = 1200,
+    theme: Literal["light", "dark"] = "light",
+    errors: int = 0,
+) -> Iterator[Page]:
+    """A page that is logged in. At its end: so many errors on the console, and nothing was asked of any other server."""
+    page = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme).new_page()
     wrong: list[str] = []
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -64,7 +73,7 @@ def page_of(chromium: Browser, served: Served, width: int = 1200) -> Iterator[Pa
     page.goto(f"{served.url}/login?code={served.auth.new_code()}")
     yield page
     page.context.close()
-    assert wrong == []
+    assert wrong[errors:] == []
 
 
 def focused(page: Page) -> str:
@@ -131,7 +140,7 @@ def test_h07_hostile_text_stays_inert(chromium: Browser, served: Served, runs: P
         for path in ("", "/tasks", "/curves"):
             page.goto(f"{served.url}/runs/{folder.name}{path}")
         page.goto(f"{served.url}/runs/{folder.name}")
-        page.locator("#cells a").first.click()
+        page.locator("#cells tbody a").first.click()
         expect(page.locator("#step-1")).to_contain_text('<script>alert("x")</script><img src=x')
         page.locator(".chips a").first.click()
         expect(page.locator("#pair-1")).to_contain_text("<script>")
@@ -156,9 +165,196 @@ def test_every_page_fits_a_phone(chromium: Browser, served: Served, runs: Path) 
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
             unnamed = page.evaluate(
                 "[...document.querySelectorAll('button, a, input:not([type=hidden]), select, textarea')].filter((e) => !(e.textContent.trim() || "
-                "e.getAttribute('aria-label') || e.labels?.length)).map((e) => e.outerHTML)"
+                "e.getAttribute('aria-label') || e.getAttribute('title') || e.labels?.length)).map((e) => e.outerHTML)"
             )
             assert unnamed == [], f"{path}: nothing says what these are"
+
+
+def follow_lines(source: Path, target: Path, wanted: bytes) -> Iterator[None]:
+    """The lines that have `wanted` in them, one more with each turn, as a run would append them."""
+    with target.open("ab", buffering=0) as stream:
+        for line in source.read_bytes().splitlines(keepends=True):
+            if wanted in line:
+                stream.write(line)
+                yield
+
+
+def test_numbers_of_one_moment_agree_in_every_column(chromium: Browser, served: Served, runs: Path) -> None:
+    tasks = [f"a__b-{number}" for number in range(12)]
+    folder = write_run(runs, tasks=tasks, judged=lambda cell: cell.startswith("other"))
+    whole = write_run(runs.parent / "whole", tasks=tasks)
+    lock = RunLock(folder)
+    try:
+        with page_of(chromium, served) as page:
+            page.goto(f"{served.url}/runs/{folder.name}")
+            expect(page.locator("#live")).to_have_text("live")
+            seen = set()
+            ends = follow_lines(whole / "trajectories.jsonl", folder / "trajectories.jsonl", b'"arm":"base"')
+            verdicts = follow_lines(whole / "verdicts.jsonl", folder / "verdicts.jsonl", b'"cell":"base/')
+            for _ in zip(ends, verdicts, strict=True):
+                for _ in range(6):
+                    page.wait_for_timeout(100)
+                    finished, rows = page.evaluate(
+                        "[document.querySelector('#now [data-number=finished]').textContent, "
+                        "[...document.querySelectorAll('#arms tr[data-arm]')].map((row) => [...row.children].map((cell) => cell.textContent))]"
+                    )
+                    attempted = [int(row[1].partition("/")[2]) for row in rows]
+                    assert sum(attempted) == int(finished), (
+                        "the numbers above the table are those of the table"
+                    )
+                    for row in rows:
+                        resolved, of = map(int, row[1].split("/"))
+                        if of:
+                            assert row[2].startswith(f"{percent(resolved / of)} ") and row[4] != "–", row
+                    seen.add(finished)
+            assert len(seen) > 3, "it was followed"
+    finally:
+        lock.close()
+
+
+def test_a_rollout_is_followed_step_by_step_from_the_page_of_its_run(
+    chromium: Browser, served: Served, runs: Path
+) -> None:
+    folder = write_run(runs, tasks=("a__b-1",), steps=60, judged=lambda cell: False)
+    steps = folder / "steps.jsonl"
+    lines = steps.read_bytes().splitlines(keepends=True)
+    steps.write_bytes(b"".join(lines[:10]))
+    lock = RunLock(folder)
+    try:
+        with page_of(chromium, served) as page:
+            page.goto(f"{served.url}/runs/{folder.name}")
+            page.locator("#at-work a").click()
+            expect(page.locator("#step-10")).to_be_visible()
+            expect(page.locator("#live")).to_have_text("live")
+            with steps.open("ab") as stream:
+                stream.writelines(lines[10:30])
+            expect(page.locator("#step-30")).to_be_visible(timeout=15_000)
+            expect(page.locator("ol.tried li")).to_have_count(30)
+    finally:
+        lock.close()
+
+
+def test_a_run_that_is_removed_is_called_live_no_more(chromium: Browser, served: Served, runs: Path) -> None:
+    folder = write_run(runs)
+    # The browser itself notes an answer of 404, where the page asks for itself once more.
+    with page_of(chromium, served, errors=1) as page:
+        page.goto(f"{served.url}/runs/{folder.name}")
+        expect(page.locator("#live")).to_have_text("live")
+        shutil.rmtree(folder)
+        expect(page.get_by_role("alert")).to_contain_text("no longer there", timeout=15_000)
+        expect(page.locator("#live")).to_be_hidden()
+
+
+def test_keys_lead_into_the_map_to_the_next_failed_cell_and_open_everything(
+    chromium: Browser, served: Served, runs: Path
+) -> None:
+    folder = write_run(runs)
+    with page_of(chromium, served) as page:
+        page.goto(f"{served.url}/runs/{folder.name}")
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("Boolean(document.activeElement.closest('.map'))"):
+                break
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.activeElement.getAttribute('href')").endswith("/cells/other/0/a__b-2")
+        page.keyboard.press("n")
+        expect(page.get_by_role("heading", level=1)).to_have_text("base/0/a__b-1")
+        page.keyboard.press("n")
+        expect(page.get_by_role("heading", level=1)).to_have_text("base/0/a__b-2")
+        page.locator(".chips a").first.click()
+        expect(page.locator("details:not([open])").first).to_be_visible()
+        page.keyboard.press("e")
+        expect(page.locator("details:not([open])")).to_have_count(0)
+
+
+RULES = """() => {
+  const wrong = [], all = (selector) => [...document.querySelectorAll(selector)];
+  const seen = (node) => node.checkVisibility({ visibilityProperty: true, opacityProperty: true }) && node.getBoundingClientRect().width > 0;
+  const tell = (rule, node) => wrong.push(`${rule}: ${node.outerHTML.slice(0, 160)}`);
+  const name = (node) => (node.getAttribute("aria-label") || node.getAttribute("title") || [...(node.labels || [])].map((one) => one.textContent).join("") ||
+    (node.getAttribute("aria-labelledby") || "").split(" ").map((id) => document.getElementById(id)?.textContent || "").join("") || node.textContent).trim();
+  // Headings, ids, landmarks.
+  const levels = all("h1,h2,h3,h4,h5,h6").filter(seen);
+  if (levels.filter((node) => node.tagName === "H1").length !== 1) wrong.push("one h1");
+  levels.forEach((node, at) => { if (at && Number(node.tagName[1]) > Number(levels[at - 1].tagName[1]) + 1) tell("heading order", node); });
+  const ids = all("[id]").map((node) => node.id);
+  ids.filter((id, at) => ids.indexOf(id) !== at).forEach((id) => wrong.push(`id twice: ${id}`));
+  if (all("main").length !== 1 || all("body > header").length !== 1) wrong.push("landmarks");
+  [...document.body.children].filter((node) => !node.matches("header, main, .skip, dialog") && node.textContent.trim()).forEach((node) => tell("outside of landmarks", node));
+  const marks = all("nav, [role=region], [role=search], section[aria-label], section[aria-labelledby]").map((node) => `${node.tagName} ${name(node).slice(0, 80)}`);
+  marks.filter((mark, at) => marks.indexOf(mark) !== at && !mark.startsWith("NAV Pages")).forEach((mark) => wrong.push(`landmark twice: ${mark}`));
+  // Names.
+  all("a[href], button, input:not([type=hidden]), select, textarea, progress, [role=img], [role=group], [role=region], summary").filter((node) => !name(node)).forEach((node) => tell("no name", node));
+  all("[aria-label], [aria-labelledby]").filter((node) => node.matches("div, span, p, pre, code, td, i, b") && !node.hasAttribute("role")).forEach((node) => tell("name without role", node));
+  all("thead th").filter((node) => !node.hasAttribute("scope")).forEach((node) => tell("head without scope", node));
+  // What scrolls can be scrolled by keyboard.
+  const focusable = "a[href]:not([tabindex='-1']), button, input, select, textarea, summary, [tabindex='0']";
+  for (const node of all("main *, header *").filter(seen)) {
+    const style = getComputedStyle(node);
+    const scrolls = (/auto|scroll/.test(style.overflowX) && node.scrollWidth > node.clientWidth + 1) || (/auto|scroll/.test(style.overflowY) && node.scrollHeight > node.clientHeight + 1);
+    if (scrolls && !node.matches(focusable) && !node.querySelector(focusable)) tell("scrolls for a mouse only", node);
+  }
+  // Links in text are told by more than their colour.
+  for (const link of all("main p a, main li a, main dd a").filter(seen)) {
+    const text = [...link.parentElement.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim().length > 2);
+    if (text && !getComputedStyle(link).textDecorationLine.includes("underline")) tell("link like its text", link);
+  }
+  // Contrast of every text with what it stands on.
+  const parsed = (colour) => { const found = colour.match(/[\\d.]+/g).map(Number); return found.length < 4 ? [...found, 1] : found; };
+  const over = (top, below) => [0, 1, 2].map((at) => top[at] * top[3] + below[at] * (1 - top[3])).concat(1);
+  const light = (colour) => colour.slice(0, 3).map((part) => part / 255).map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4).reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const done = new Set();
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || done.has(node) || !seen(node) || node.closest("[aria-hidden=true], :disabled, .skip, svg")) continue;
+    done.add(node);
+    const chain = [];
+    for (let up = node; up; up = up.parentElement) chain.push(up);
+    const ground = chain.reverse().reduce((below, up) => over(parsed(getComputedStyle(up).backgroundColor), below), [255, 255, 255, 1]);
+    const opacity = chain.reduce((part, up) => part * Number(getComputedStyle(up).opacity), 1);
+    const style = getComputedStyle(node), ink = parsed(style.color);
+    const values = [light(over([...ink.slice(0, 3), ink[3] * opacity], ground)), light(ground)].sort((a, b) => b - a);
+    const size = parseFloat(style.fontSize), large = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+    if ((values[0] + 0.05) / (values[1] + 0.05) < (large ? 3 : 4.5)) tell(`contrast ${((values[0] + 0.05) / (values[1] + 0.05)).toFixed(2)}`, node);
+  }
+  return wrong;
+}"""
+"""What WCAG 2.2 asks of a page at level AA, as far as a program can tell: the rules that axe calls heading-order, duplicate-id, region,
+landmark-unique, the ones about names, scrollable-region-focusable, link-in-text-block and color-contrast."""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_every_page_can_be_read_by_everybody(
+    chromium: Browser, served: Served, runs: Path, theme: Literal["light", "dark"], width: int
+) -> None:
+    folder = write_run(runs, steps=45, said="long " * 80, seen="line\n" * 60, patch="+" + "wide " * 90)
+    cell = f"/runs/{folder.name}/cells/base/0/a__b-1"
+    ends = (
+        "",
+        "/tasks",
+        "/learned",
+        "/curves",
+        "/arms",
+        "/search?find=line",
+        "/diff?a=base/0/a__b-1&b=other/0/a__b-1",
+    )
+    with page_of(chromium, served, width, theme, errors=1) as page:
+        for path in (
+            "/",
+            *(f"/runs/{folder.name}{end}" for end in ends),
+            cell,
+            "/evolution",
+            "/prime",
+            "/doctor",
+            "/nowhere",
+        ):
+            page.goto(f"{served.url}{path}")
+            page.evaluate("document.querySelectorAll('details').forEach((node) => { node.open = true; })")
+            assert page.evaluate(RULES) == [], path
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
 
 
 @pytest.mark.slow

@@ -1,23 +1,40 @@
 """What pages show, of whatever is there: hostile texts, damage, nothing at all, very much."""
 
+import contextlib
 import html
+import io
 import json
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
+import httpx
 import pytest
+from rich.console import Console
 
 from looper.cli.served import EmbeddedCampaign
-from looper.journal import Stream, read_stream
+from looper.journal import RunLock, Stream, read_stream
 from looper.records.deed import Deed, DeedKind
+from looper.records.learning import Treatment
+from looper.records.memory import MemoryItem, MemoryKind
 from looper.records.session import Session
+from looper.records.training import Selection
+from looper.records.treatment import Consolidation
+from looper.records.verdict import Outcome, Verdict
 from looper.serve.audit_log import AuditLog
 from looper.serve.pages import DIFF_STEPS
+from looper.views.board import LISTED
 from looper.views.live import Projection
+from looper.views.plots import COLOURS
+from looper.views.runs import read_run
 from looper.views.trajectory import PAGE, TEXT_CHARS
+from looper.views.watch import screen
+from looper.views.web.page import write_page
+from tests.experiment.test_run import Project
 from tests.fakes.written_run import write_run
 from tests.serve.conftest import Served, serving
 
@@ -162,6 +179,286 @@ def test_h13_a_long_text_is_cut_and_can_be_had_whole(served: Served, runs: Path)
         assert "The whole text as a file" in page and len(page) < 10 * TEXT_CHARS
         whole = client.get(f"/runs/{folder.name}/text/base/0/a__b-1?part=seen&step=1").text
         assert whole == f"{long} 1"
+
+
+# A run at a glance
+
+
+@pytest.fixture
+def project(tmp_path: Path, state: Path) -> Project:
+    return Project(tmp_path, state)
+
+
+def plain(page: str) -> str:
+    """The text of a page, blanks joined."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
+
+
+def test_registered_results_come_first_and_the_primary_one_is_open(project: Project) -> None:
+    plan = project.folder / "experiments" / "test.toml"
+    contrast = '[[contrasts]]\narm = "{}"\nagainst = "noop"\nshown = "Gold helps."\nrefuted = "No."\nopen = "Who knows."\n'
+    plan.write_text(
+        plan.read_text().replace(
+            "[profiles.micro]", f"{contrast.format('gold')}{contrast.format('base')}[profiles.micro]"
+        )
+    )
+    assert project.looper("run", "test").returncode == 0
+    with real_server(project) as client:
+        page = client.get(f"/runs/{project.run.name}").text
+        first = client.get("/").text
+    results, arms = page.index('id="results"'), page.index('id="arms"')
+    assert results < page.index("<b>Primary</b>: gold − noop") < page.index("base − noop") < arms
+    assert "<details" not in page[results:arms], "nothing that was registered is folded away"
+    said = plain(first)
+    assert "gold − noop: pilot" in said and "4 tasks × 3 arms × 1 seed" in said
+    assert "test micro: Test" in said and re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC · scripted", said)
+
+
+def test_cells_are_sorted_filtered_and_paged_by_the_address(served: Served, runs: Path) -> None:
+    tasks = [f"a__b-{number}" for number in range(1, LISTED + 11)]
+    folder = write_run(runs, tasks=tasks, judged=lambda cell: cell != "other/0/a__b-3")
+    where = f"/runs/{folder.name}"
+
+    def listed(asked: str) -> tuple[list[str], str]:
+        with served.browser() as client:
+            page = client.get(f"{where}?{asked}").text
+        part = page[page.index('id="cells"') :]
+        return re.findall(r'<th scope="row">(?:<a [^>]*>)?([^<]+)', part), part
+
+    names, part = listed("")
+    assert names == [f"base/0/{task}" for task in tasks[:LISTED]], "in the order of the plan"
+    assert f"{2 * len(tasks)} cells, page 1 of 3" in part and 'rel="next" href="?page=2#cells-head"' in part
+    assert listed("page=3")[0][-1] == f"other/0/{tasks[-1]}"
+    failed, part = listed("outcome=failed&sort=cell&descending=1")
+    assert failed[0] == f"base/0/{tasks[-1]}" and f"{len(tasks)} cells" in part
+    assert 'aria-sort="descending"' in part
+    # Following the list on keeps what was asked for.
+    assert 'href="?outcome=failed&amp;descending=1&amp;page=2#cells-head"' in part
+    assert listed("arm=other&outcome=to+do")[0] == ["other/0/a__b-3"]
+    assert listed("sort=steps&descending=1")[0][0] == "base/0/a__b-1"
+    assert listed("arm=other&sort=steps&page=2")[0][-1] == "other/0/a__b-3", "what has no steps comes last"
+    assert listed("find=a+test+failed")[0][0].startswith("base/"), "the cause is searched too"
+    assert len(listed("sort=evil&page=-1&descending=x&arm=")[0]) == LISTED
+
+
+def test_one_figure_has_one_rounding_and_an_arm_one_colour(served: Served, runs: Path) -> None:
+    tasks = [f"a__b-{number}" for number in range(40)]
+    folder = write_run(runs, tasks=tasks, arms=("base", *(f"arm_{at}" for at in range(9))))
+    found = list(read_stream(folder, "verdicts", Verdict))
+    (folder / "verdicts.jsonl").unlink()
+    stream = Stream(folder, "verdicts", Verdict)
+    for verdict in found:
+        # 21 of 40 are 52.5 %.
+        lost = verdict.cell.startswith("arm_0/") and int(verdict.cell.rpartition("-")[2]) >= 21
+        stream.append(verdict.model_copy(update={"outcome": Outcome.UNRESOLVED}) if lost else verdict)
+    stream.close()
+    with served.program() as client:
+        curves = client.get(f"/runs/{folder.name}/curves.json").json()
+        page = client.get(f"/runs/{folder.name}", headers={"Accept": "text/html"}).text
+        status = client.get("/status").json()
+    for at, (arm, colour) in enumerate(curves["colours"].items()):
+        assert colour == COLOURS[at]
+        row = re.search(rf'<tr data-arm="{arm}">(.*?)</tr>', page)
+        assert row and f'fill="{colour}"' in row[1] and f"<td>{curves['rates'][arm]}</td>" in row[1]
+    assert len(set(curves["colours"].values())) == 10
+    assert curves["rates"]["arm_0"].startswith("53 %")
+    terminal = Console(width=80, record=True, file=io.StringIO())
+    terminal.print(screen(status, 40, runs))
+    assert "53 %" in terminal.export_text()
+    report = write_page(read_run(folder), "").read_text()
+    assert "arm_0 53 %" in report and "52 %" not in report
+    drawn = re.findall(r"stroke: (#[0-9a-f]{6}); stroke-width: 1.4", report)
+    assert drawn[:10] == list(COLOURS[:10]), "an arm's curve has the colour that it has on its page"
+
+
+def test_a_run_page_is_small_and_static_files_are_kept(served: Served, runs: Path) -> None:
+    folder = write_run(
+        runs,
+        tasks=[f"a__b-{number}" for number in range(60)],
+        arms=("base", *(f"arm_{at}" for at in range(10))),
+    )
+    with served.browser() as client:
+        answer = client.get(f"/runs/{folder.name}", headers={"Accept-Encoding": "gzip"})
+        assert answer.headers["content-encoding"] == "gzip"
+        assert int(answer.headers["content-length"]) <= 60_000
+        for path in re.findall(r'(?:src|href)="(/static/[^"]+)"', answer.text):
+            kept = client.get(path)
+            assert kept.headers["cache-control"] == "public, max-age=31536000, immutable", path
+            assert client.get(path.partition("?")[0] + "?v=0").headers["cache-control"] == "no-store"
+        assert answer.headers["cache-control"] == "no-store"
+        with client.stream("GET", "/events", headers={"Accept-Encoding": "gzip"}) as stream:
+            assert "content-encoding" not in stream.headers and next(stream.iter_lines())
+
+
+@pytest.mark.parametrize("end", ["", "/tasks", "/learned", "/curves", "/arms", "/search?find=x", "/cells/base/0/a__b-1", "/diff?a=base/0/a__b-1&b=other/0/a__b-1", "/status", "/curves.json"])  # fmt: skip
+def test_a_run_with_nothing_but_its_manifest_has_every_page(served: Served, runs: Path, end: str) -> None:
+    folder = write_run(runs, judged=lambda cell: False)
+    for path in folder.iterdir():
+        if path.name != "manifest.jsonl":
+            path.unlink()
+    with served.browser() as client:
+        assert client.get(f"/runs/{folder.name}{end}").status_code == 200
+        assert client.get("/").status_code == 200
+
+
+# Why a cell failed, and what it was given
+
+
+@contextlib.contextmanager
+def real_server(
+    project: Project, port: int = 0, cookies: dict[str, str] | None = None
+) -> Iterator[httpx.Client]:
+    """`looper serve` in a process of its own, and a browser that has logged in, or comes with its cookies of before."""
+    argv = [sys.executable, "-m", "looper.cli.main", "serve", "--port", str(port)]
+    server = subprocess.Popen(
+        argv,
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert server.stdout is not None
+    try:
+        link = server.stdout.readline().strip()
+        base = link.partition("/login")[0]
+        cookies = cookies or dict(httpx.get(link, timeout=60).cookies)
+        with httpx.Client(
+            base_url=base, headers={"Accept": "text/html"}, cookies=cookies, timeout=60
+        ) as client:
+            yield client
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def test_one_page_says_what_was_asked_tried_and_missed(project: Project) -> None:
+    assert project.looper("run", "test", "--arm", "base").returncode == 0
+    failed = next(verdict for verdict in project.verdicts() if verdict.cell.startswith("base"))
+    with real_server(project) as client:
+        page = client.get(f"/runs/{project.run.name}/cells/{failed.cell}").text
+    part = page[page.index("Why it failed") : page.index('id="steps-head"')]
+    said = plain(part)
+    assert "repo " in said and "issue " in said, "what the agent was asked"
+    assert "4 bash python check.py; cat note.txt exit code 0" in said
+    assert "+two" in said, "its patch"
+    (test,) = failed.fail_to_pass
+    assert f"failed {test} FAIL_TO_PASS" in said and failed.output
+    printed = re.search(r'aria-label="Output of failing tests">(.*?)</pre>', part, re.DOTALL)
+    assert printed and html.unescape(printed[1]).strip() == failed.output.strip()
+    gold = re.search(r'<details id="gold">(.*?)</details>', part, re.DOTALL)
+    assert gold and "diff --git" in gold[1], "behind a click"
+    assert "<details open" not in part
+
+
+def test_output_of_failing_tests_stands_beside_them(served: Served, runs: Path) -> None:
+    folder = write_run(runs, found={"output": "tests/test_x.py::test_x\nassert 3 == 4 <b>"})
+    with served.browser() as client:
+        page = client.get(f"/runs/{folder.name}/cells/base/0/a__b-1").text
+        assert "assert 3 == 4 &lt;b&gt;" in page
+    bare = write_run(runs, experiment="earlier")
+    with served.browser() as client:
+        assert "What they printed was not kept." in client.get(f"/runs/{bare.name}/cells/base/0/a__b-1").text
+
+
+def test_a_cell_names_its_adapter_and_quotes_its_memory(served: Served, runs: Path) -> None:
+    folder = write_run(runs, end={"memory": ("item1",), "memory_candidates": 3, "memory_tokens": 17})
+    chosen = Selection(seen=9, unresolved=2, without_verdict=0, outside=0, duplicates=0, over_cap=0, taken=7, tasks=("a__b-7",), dropped_steps=0)  # fmt: skip
+    kept = Stream(folder, "consolidations", Consolidation)
+    for repo, adapter in (("a/b", "adapterofab"), ("c/d", "adapterofcd")):
+        kept.append(Consolidation(arm="other", seed=0, repo=repo, treatment=Treatment.ADAPTER, selection=chosen, used=5, adapter=adapter, seconds=1.0))  # fmt: skip
+    kept.close()
+    items = Stream(folder, "memory", MemoryItem)
+    items.append(MemoryItem(id="item1", kind=MemoryKind.LESSONS, source="base/0/a__b-7#1", instance_id="a__b-7", repo="a/b", position=1, title="a lesson", text="Change <x> to y.", asked="", paths=(), changes=()))  # fmt: skip
+    items.close()
+    with served.browser() as client:
+        said = plain(client.get(f"/runs/{folder.name}/cells/other/0/a__b-1").text)
+        assert "Adapter adapterofab : its folder is gone; for a/b, from 5 of 7 successes" in said
+        assert "adapterofcd" not in said, "of the other repository"
+        assert "Told 1 of 3 memory items that could be told, 17 tokens" in said and "Change <x> to y." in said
+        base = plain(client.get(f"/runs/{folder.name}/cells/base/0/a__b-1").text)
+    assert "Nothing was learned for this cell." in base
+
+
+def test_arms_stand_against_each_other_with_the_cells_that_part_them(served: Served, runs: Path) -> None:
+    folder = write_run(runs, arms=("base", "other", "third"))
+    with served.browser() as client:
+        page = client.get(f"/runs/{folder.name}/arms?a=other&b=base").text
+        said = plain(page)
+        assert "only other resolves: 2" in said and "only base resolves: 0" in said
+        assert f"/runs/{folder.name}/diff?a=other/0/a__b-1&amp;b=base/0/a__b-1" in page
+        assert "temperature: 0.2 | 0.0" in said and "exploratory" in said
+        same = plain(client.get(f"/runs/{folder.name}/arms?a=third&b=other").text)
+        assert "Both resolve 2, neither 0" in same
+        assert client.get(f"/runs/{folder.name}/arms?a=none&b=base").status_code == 404
+
+
+def test_rollouts_beside_each_other_show_what_was_edited(project: Project) -> None:
+    assert project.looper("run", "test", "--arm", "base", "--arm", "gold").returncode == 0
+    where = next(verdict.cell for verdict in project.verdicts()).partition("/")[2]
+    with real_server(project) as client:
+        page = client.get(f"/runs/{project.run.name}/diff?a=base/{where}&b=gold/{where}").text
+    steps = page[page.index('class="pairs"') : page.index('id="patches"')]
+    assert '<span class="del">-one</span>' in steps and '<span class="add">+two</span>' in steps
+
+
+def test_all_rollouts_of_a_run_are_searched(served: Served, runs: Path) -> None:
+    folder = write_run(runs, steps=60, seen='a "quoted" Line')
+    with served.browser() as client:
+        page = client.get(f"/runs/{folder.name}/search?find=QUOTED%22+line+33").text
+        assert "4 steps" in page and page.count("<mark>") == 4
+        assert f'/runs/{folder.name}/cells/other/0/a__b-2?attempt=1&amp;step=33#step-33"' in page
+        many = client.get(f"/runs/{folder.name}/search?find=line").text
+        assert "The first 100 steps; there are more" in many
+        assert "0 steps" in client.get(f"/runs/{folder.name}/search?find={HOSTILE[:20]}").text
+
+
+def test_a_rollout_at_work_is_found_and_its_last_steps_are_shown(served: Served, runs: Path) -> None:
+    folder = write_run(runs, steps=PAGE + 5, judged=lambda cell: cell != "other/0/a__b-2")
+    lock = RunLock(folder)
+    try:
+        with served.program() as client:
+            (run,) = client.get("/status").json()["runs"]
+            assert run["at_work"] == [{"cell": "other/0/a__b-2", "attempt": 1, "steps": PAGE + 5}]
+        with served.browser() as client:
+            page = client.get(f"/runs/{folder.name}").text
+            part = page[page.index('id="at-work"') :].partition("</p>")[0]
+            assert f"/runs/{folder.name}/cells/other/0/a__b-2" in part and f"step {PAGE + 5}" in part
+            assert client.get(f"/runs/{folder.name}?outcome=at+work").text.count("outcome at-work") == 1
+            cell = client.get(f"/runs/{folder.name}/cells/other/0/a__b-2").text
+            assert (
+                steps_on(cell) == list(range(PAGE + 1, PAGE + 6)) and f'data-follow="{folder.name}"' in cell
+            )
+            over = client.get(f"/runs/{folder.name}/cells/other/0/a__b-1").text
+            assert "data-follow" not in over and steps_on(over)[0] == 1
+    finally:
+        lock.close()
+
+
+def test_every_failed_cell_leads_to_the_next(served: Served, runs: Path) -> None:
+    folder = write_run(runs, tasks=("a__b-1", "a__b-2", "a__b-3"))
+    seen, where = [], f"/runs/{folder.name}"
+    with served.browser() as client:
+        for _ in range(4):
+            where = re.search(r'id="next-failed" href="([^"]+)"', client.get(where).text)[1]  # type: ignore[index]
+            seen.append(where.rpartition("/")[2])
+    assert seen == ["a__b-1", "a__b-2", "a__b-3", "a__b-1"]
+
+
+def test_a_restart_logs_nobody_out_and_a_campaign_that_began_since_is_there(project: Project) -> None:
+    with real_server(project) as client:
+        port, cookies = client.base_url.port, dict(client.cookies)
+        assert "Nothing evolves here" in client.get("/evolution").text
+        subprocess.run(["git", "init", "-q", str(project.folder / "evolving" / "repository")], check=True)
+        assert "Nothing evolves here" not in client.get("/evolution").text
+    assert port is not None
+    with real_server(project, port, cookies) as client:
+        assert client.get("/").status_code == 200
+    with real_server(project, port, {"looper_session": "made-up"}) as client:
+        assert client.get("/").status_code == 401
+    (kept,) = (Path(project.environment["LOOPER_HOME"]) / "serve").glob(f"{port}.sessions")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert cookies["looper_session"] not in kept.read_text(), "who reads the file cannot log in"
 
 
 # The projection

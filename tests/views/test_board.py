@@ -1,9 +1,21 @@
-"""What a real run leaves for those who watch it: who was at it, how its trainings went."""
+"""What a real run leaves for those who watch it: who was at it, how its trainings went, how far each phase is."""
 
+import os
+import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
 from tests.experiment.test_run import Project
 
+from looper.journal import RunLock, Stream, read_stream
 from looper.records.plan import ArmRole
+from looper.records.session import Session
+from looper.records.treatment import Consolidation
+from looper.records.verdict import Verdict
 from looper.views.board import curves, squares
+from looper.views.live import described, time_left
 from looper.views.runs import read_run
 
 
@@ -26,3 +38,60 @@ def test_every_cell_is_a_square_in_the_row_of_its_arm_and_seed(finished: Project
     assert set(rows) == {f"{arm.name} · {seed}" for arm in run.manifest.plan.arms for seed in (0, 1)}
     for square in rows[f"{base.name} · 1"]:
         assert square.mark == ("y" if run.outcomes(base.name)[square.cell.partition("/")[2]] else "n")
+
+
+def moment(run: Path, folder: Path, verdicts: int, learned: int) -> Path:
+    """The run as it was when it had only so many verdicts and consolidations; one process began it 100 s ago, and what was learned
+    is 60 s old."""
+    shutil.copytree(run, folder)
+    for name, kind, count in (("verdicts", Verdict, verdicts), ("consolidations", Consolidation, learned)):
+        records = list(read_stream(run, name, kind))[:count]
+        (folder / f"{name}.jsonl").unlink()
+        stream: Stream[Verdict | Consolidation] = Stream(folder, name, kind)
+        for record in records:
+            stream.append(record)
+        stream.close()
+    for name in ("seals", "sessions"):
+        (folder / f"{name}.jsonl").unlink()
+    begun = (datetime.now(UTC) - timedelta(seconds=100)).isoformat()
+    sessions = Stream(folder, "sessions", Session)
+    sessions.append(Session(pid=os.getpid(), workers=2, begun=begun, done_before=0))
+    sessions.close()
+    for name in ("consolidations", "proofs"):
+        os.utime(folder / f"{name}.jsonl", (time.time() - 60, time.time() - 60))
+    return folder
+
+
+def test_each_phase_has_its_own_progress_and_time(finished: Project, tmp_path: Path) -> None:
+    whole = read_run(finished.run)
+    arms = {arm.name for arm in whole.manifest.plan.arms}
+    names = [verdict.cell.partition("/")[0] for verdict in whole.verdicts]
+    gathered, learned = sum(name not in arms for name in names), len(whole.consolidations)
+    assert gathered and all(name not in arms for name in names[:gathered]), "experience comes first"
+    evaluated = len(names) - gathered
+
+    def told(
+        verdicts: int, made: int
+    ) -> tuple[list[tuple[str, int, int]], list[list[int] | None], list[int] | None]:
+        folder = moment(finished.run, tmp_path / f"at{verdicts}-{made}", verdicts, made)
+        lock = RunLock(folder)
+        try:
+            said = described(read_run(folder))
+        finally:
+            lock.close()
+        return [tuple(phase.values()) for phase in said["phases"]], said["phases_left_s"], said["left_s"]
+
+    half = gathered // 2
+    found, left, total = told(half, 0)
+    assert found == [("experience", half, gathered), ("learning", 0, learned), ("evaluation", 0, evaluated)]
+    assert left[0] is not None and left[0][0] == pytest.approx(100 / half * (gathered - half), abs=3)
+    assert left[1:] == [None, None] and total is None, "what nobody has measured yet is not guessed"
+    found, left, total = told(gathered, learned - 1)
+    assert found[1] == ("learning", learned - 1, learned) and left[0] is None and total is None
+    found, left, total = told(gathered + 6, learned)
+    assert found[2] == ("evaluation", 6, evaluated)
+    assert total == left[2] and total is not None, "of what is over nothing is left"
+    about, low, high = total
+    assert about == pytest.approx(60 / 6 * (evaluated - 6), abs=3), "trainings are not counted as cells"
+    assert low < about < high
+    assert time_left(whole, time.time()) is None

@@ -160,7 +160,7 @@ def test_drawings_take_the_page_s_colours_and_say_what_they_show(tmp_path: Path)
         and "lora − base +12.5 (-3.0 to +28.0)" in drawn.alt
     )
     assert 'aria-labelledby="forest-alt"' in shown and "a &lt; b" in shown
-    other = inline(curves({"base": [0.0, 0.5]}))
+    other = inline(curves({"base": [0.0, 0.5]}, {"base": "#123456"}))
     ids = [set(re.findall(r' id="([^"]+)"', found)) for found in (shown, other)]
     assert not ids[0] & ids[1]
     save(drawn, tmp_path / "plots")

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,22 +15,30 @@ import httpx
 
 from looper.bench.validate import shipped
 from looper.cli.adapters import card_reader
+from looper.cli.preparing import tasks_as_they_are
 from looper.cli.repositories import opened
 from looper.cli.served import EmbeddedCampaign, RepositoryCampaign
 from looper.cli.settings import Settings
 from looper.cli.wiring import examine
-from looper.errors import BadInput
+from looper.errors import BadInput, FileRefused, JournalError, LooperError
 from looper.journal import read_stream, replace_file
+from looper.records.base import content_hash
 from looper.records.eligibility import Validation
+from looper.records.plan import RunManifest
+from looper.records.task import Task
 from looper.serve.app import application
 from looper.serve.audit_log import AuditLog
 from looper.serve.authenticator import Authenticator, loopback_origins
 from looper.serve.evolving import CampaignView
 from looper.serve.pages import DoctorCheck, PageContext
 from looper.serve.server import bound, server_of
+from looper.untrusted import read_untrusted
+from looper.views.findings import registered_rows
 from looper.views.live import Projection
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+SESSIONS_BYTES = 1 << 20
+CHANGED = "The tasks of the suite are no longer what this run was given; they are shown as they are today."
 
 
 @dataclass(frozen=True)
@@ -54,10 +64,18 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
     campaign = _campaign(options, settings, say)
     with contextlib.closing(bound(options.host.replace("localhost", "127.0.0.1"), options.port)) as listening:
         port = int(listening.getsockname()[1])
-        auth = Authenticator(loopback_origins(port) | {f"http://{name}:{port}" for name in options.names})
+        kept = settings.state / "serve" / f"{port}.sessions"
+        auth = Authenticator(
+            loopback_origins(port) | {f"http://{name}:{port}" for name in options.names},
+            # Sessions outlive this process, so they end by the time of day.
+            clock=time.time,
+            sessions=_sessions_in(kept),
+            keep=lambda sessions: _keep_sessions(sessions, kept),
+        )
+        projection, tasks = Projection(settings.runs), TasksOfRuns(settings)
         page_context = PageContext(
-            Projection(settings.runs),
-            campaign,
+            projection,
+            Campaigns(options, campaign).now,
             auth,
             card_reader(settings),
             lambda tasks: _eligible(tasks, settings),
@@ -65,6 +83,7 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
                 DoctorCheck(found.level, found.what, found.found, found.fix)
                 for found in examine("auto", settings)
             ],
+            tasks.of,
         )
         with _token_file(settings, port, auth.token):
             shown = options.names[0] if options.names else "127.0.0.1"
@@ -72,7 +91,7 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
             say("Open this link, once, in a browser; Ctrl-C ends the server and touches no run:")
             print(f"http://{shown}:{port}/login?code={auth.new_code()}", flush=True)
             server = server_of(application(page_context, AuditLog(settings.state / "serve")))
-            threading.Thread(target=_warm, daemon=True).start()
+            threading.Thread(target=_warm, args=(projection, tasks), daemon=True).start()
             # uvicorn ends in order and then raises the signal once more, for whoever was asked before it: that is the end wanted.
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.default_int_handler)
@@ -80,12 +99,18 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
                 asyncio.run(server.serve(sockets=[listening]))
 
 
-def _warm() -> None:
-    """Load what the first page of a run needs, while nobody waits for it."""
+def _warm(projection: Projection, tasks: "TasksOfRuns") -> None:
+    """Load and work out what the first pages need, while nobody waits for it."""
     import numpy
     import scipy.special
 
     del numpy, scipy
+    with contextlib.suppress(LooperError, OSError):
+        runs = projection.read()[0]
+        for run in reversed(runs):
+            registered_rows(run)
+        if runs:
+            tasks.of(runs[-1].manifest)
 
 
 def another_link(port: int, settings: Settings) -> str:
@@ -119,23 +144,77 @@ def _token_file(settings: Settings, port: int, token: str) -> Iterator[None]:
         raise BadInput(
             f"{path.parent} cannot be made: {error.strerror}. Name a place that can be written to with LOOPER_HOME."
         ) from error
-    before = os.umask(0o077)
-    try:
-        replace_file(path, token.encode())
-    finally:
-        os.umask(before)
+    _write_private(path, token.encode())
     try:
         yield
     finally:
         path.unlink(missing_ok=True)
 
 
+def _write_private(path: Path, content: bytes) -> None:
+    before = os.umask(0o077)
+    try:
+        replace_file(path, content)
+    finally:
+        os.umask(before)
+
+
+def _keep_sessions(sessions: dict[str, float], path: Path) -> None:
+    # Where they cannot be kept they end with this process, which is no reason to let nobody in.
+    with contextlib.suppress(JournalError):
+        _write_private(path, json.dumps(sessions).encode())
+
+
+def _sessions_in(path: Path) -> dict[str, float]:
+    """Those that an earlier server on the same port has opened; none where the file is not there or cannot be read, so browsers log
+    in again."""
+    try:
+        found = json.loads(read_untrusted(path, SESSIONS_BYTES))
+        return {str(key): float(end) for key, end in found.items()}
+    except (FileRefused, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+@dataclass
+class Campaigns:
+    """The campaign that is served: the one that was there when the server began, else one that has begun in its folder since."""
+
+    options: ServeOptions
+    campaign: CampaignView | None
+
+    def now(self) -> CampaignView | None:
+        if self.campaign is None:
+            self.campaign = _embedded(self.options.folder)
+        return self.campaign
+
+
+class TasksOfRuns:
+    """The tasks that runs were given, from their suites; those of a run are loaded once. Safe for several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: dict[str, tuple[Mapping[str, Task], str]] = {}
+        self._lock = threading.Lock()
+
+    def of(self, manifest: RunManifest) -> tuple[Mapping[str, Task], str]:
+        """By id, and what is to be said of them. Raises BadInput where the suite cannot be had."""
+        key = manifest.tasks_hash
+        with self._lock:
+            if key not in self._known:
+                tasks = tasks_as_they_are(manifest, self._settings)
+                changed = content_hash(*tasks) != manifest.tasks_hash
+                self._known[key] = {task.instance_id: task for task in tasks}, CHANGED if changed else ""
+            return self._known[key]
+
+
 def _campaign(options: ServeOptions, settings: Settings, say: Callable[[str], None]) -> CampaignView | None:
     if options.repo is not None:
         return RepositoryCampaign(opened(options.repo, options.setting, settings, say))
-    if (options.folder / "repository").is_dir():
-        return EmbeddedCampaign(options.folder.absolute())
-    return None
+    return _embedded(options.folder)
+
+
+def _embedded(folder: Path) -> CampaignView | None:
+    return EmbeddedCampaign(folder.absolute()) if (folder / "repository").is_dir() else None
 
 
 def _eligible(tasks: Iterable[str], settings: Settings) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The forms that an answer has: JSON, a refusal for programs, a refusal for people."""
 
+import hashlib
 import json
 from functools import cache
 from importlib import resources
@@ -67,7 +68,15 @@ def _environment() -> Environment:
         loader=FunctionLoader(load),
     )
     found.filters.update(harmless=harmless, duration=duration, prompt_length=prompt_length)
+    found.globals.update(static=static_address)
     return found
+
+
+@cache
+def static_address(name: str) -> str:
+    """Of a file that pages load, with the hash of what is in it: browsers keep it, and ask for another one when it changes."""
+    content = (resources.files("looper.serve") / "static" / name).read_bytes()
+    return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def template(name: str) -> Any:

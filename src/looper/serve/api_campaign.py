@@ -30,7 +30,8 @@ from looper.views.evolution import described_generation, supervisor_event
 class CampaignApi:
     """Of one campaign, or of none: then every answer says how to have one."""
 
-    campaign: CampaignView | None
+    campaign: Callable[[], CampaignView | None]
+    """Asked for each time: it may have begun since."""
     slots: StreamSlots
     deeds: AuditLog
     begun: float = field(default_factory=time.monotonic)
@@ -54,9 +55,10 @@ class CampaignApi:
 
     @property
     def evolving(self) -> CampaignView:
-        if self.campaign is None:
+        campaign = self.campaign()
+        if campaign is None:
             raise HTTPException(404, "Nothing evolves here. Serve a campaign: looper serve --repo PATH")
-        return self.campaign
+        return campaign
 
     def generation(self, number: int) -> Generation:
         one = self.evolving.state().generations.get(number)

@@ -4,16 +4,18 @@ from importlib import resources
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from looper import __version__
 from looper.errors import BadInput, LooperError, ModelError, RunBusy
 from looper.evolution.state import NotAllowed
-from looper.serve.answers import refused
+from looper.serve.answers import refused, static_address
 from looper.serve.api_campaign import CampaignApi
 from looper.serve.api_runs import RunsApi
 from looper.serve.audit_log import AuditLog
@@ -23,7 +25,21 @@ from looper.serve.streams import StreamSlots
 from looper.serve.watcher import Watcher
 
 KINDS = {401: "login", 404: "not_found", 405: "method", 409: "conflict", 422: "invalid", 503: "busy"}
+YEAR_S = 31_536_000
+SMALL_BYTES = 1024
+"""What is shorter is sent as it is."""
 HINTS = {404: "See what there is on the first page.", 401: "Get another link: looper serve --link"}
+
+
+class KeptFiles(StaticFiles):
+    """Files that a browser keeps for as long as their address, which has the hash of what is in them, is the same."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        answer = await super().get_response(path, scope)
+        version = QueryParams(scope["query_string"]).get("v")
+        if answer.status_code == 200 and f"/static/{path}?v={version}" == static_address(path):
+            answer.headers["Cache-Control"] = f"public, max-age={YEAR_S}, immutable"
+        return answer
 
 
 def application(page_context: PageContext, deeds: AuditLog) -> ASGIApp:
@@ -41,7 +57,9 @@ def application(page_context: PageContext, deeds: AuditLog) -> ASGIApp:
     app.include_router(CampaignApi(page_context.evolving, slots, deeds).router())
     app.router.routes.extend(Pages(page_context).routes())
     static = resources.files("looper.serve") / "static"
-    app.mount("/static", StaticFiles(directory=str(static)), name="static")
+    app.mount("/static", KeptFiles(directory=str(static)), name="static")
+    # No answer holds a secret of ours beside what somebody else may choose, so its length tells nothing.
+    app.add_middleware(GZipMiddleware, minimum_size=SMALL_BYTES, compresslevel=6)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(LooperError, _looper)

@@ -1,5 +1,6 @@
 """Who may come in: names that this server answers to, its token, links that log in once, sessions of browsers."""
 
+import hashlib
 import hmac
 import secrets
 import time
@@ -16,15 +17,19 @@ BYTES = 32
 
 @dataclass
 class Authenticator:
-    """One server's. Nothing of it is kept: with the process every session ends."""
+    """One server's. Its token and its links end with the process; sessions of browsers outlive it where `keep` keeps them."""
 
     origins: frozenset[str]
     """As a browser writes them: http://127.0.0.1:8400."""
     clock: Callable[[], float] = time.monotonic
+    """Seconds. Where sessions are kept, of a clock that goes on from one process to the next."""
     token: str = field(default_factory=lambda: secrets.token_urlsafe(BYTES), repr=False)
     """For programs: `Authorization: Bearer`."""
+    sessions: dict[str, float] = field(default_factory=dict, repr=False)
+    """SHA-256 of each, and until when it is good: who reads this can log in with none of them."""
+    keep: Callable[[dict[str, float]], None] = lambda sessions: None
+    """Told of all sessions whenever one is opened."""
     _codes: dict[str, float] = field(default_factory=dict, repr=False)
-    _sessions: dict[str, float] = field(default_factory=dict, repr=False)
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -42,14 +47,22 @@ class Authenticator:
         if until is None or until < self.clock():
             return None
         session = secrets.token_urlsafe(BYTES)
-        self._sessions[session] = self.clock() + SESSION_S
+        now = self.clock()
+        self.sessions = {key: end for key, end in self.sessions.items() if end > now}
+        self.sessions[_hash(session)] = now + SESSION_S
+        self.keep(self.sessions)
         return session
 
     def knows_session(self, session: str) -> bool:
-        return self._sessions.get(_same(session, self._sessions), 0.0) > self.clock()
+        return self.sessions.get(_hash(session), 0.0) > self.clock()
 
     def knows_token(self, token: str) -> bool:
         return hmac.compare_digest(token.encode(), self.token.encode())
+
+
+def _hash(session: str) -> str:
+    """What a session is looked up by; how long that takes says nothing about the session."""
+    return hashlib.sha256(session.encode()).hexdigest()
 
 
 def _same(given: str, known: Iterable[str]) -> str:

@@ -1,17 +1,21 @@
 """What people look at: each page a projection of records, as it is at this moment."""
 
+import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from looper.errors import LooperError
+from looper.errors import BadInput, LooperError
 from looper.records.generation import Phase
 from looper.records.memory import MemoryItem
+from looper.records.plan import RunManifest
+from looper.records.task import Task
 from looper.records.text import bare_lines
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import TOOL_NAMES, Guard
@@ -19,7 +23,18 @@ from looper.records.verdict import Outcome
 from looper.serve.answers import known_run, page
 from looper.serve.authenticator import COOKIE, SESSION_S, Authenticator
 from looper.serve.evolving import CampaignView
-from looper.views.board import bars, cell_rows, squares, task_rows
+from looper.views.board import (
+    AT_WORK,
+    SORTED,
+    TO_DO,
+    CellQuery,
+    arm_colours,
+    arm_pair,
+    bars,
+    cell_page,
+    squares,
+    task_rows,
+)
 from looper.views.diff import aligned
 from looper.views.evolution import described_generation, outcome
 from looper.views.findings import (
@@ -28,7 +43,12 @@ from looper.views.findings import (
     contrast_lines,
     control_lines,
     damage_lines,
-    registered_lines,
+    nothing_registered,
+    planned_lines,
+    registered_rows,
+    scope_line,
+    standing_of,
+    stratified_lines,
     treatment_lines,
 )
 from looper.views.index import some_steps
@@ -39,19 +59,31 @@ from looper.views.runs import RunView
 from looper.views.trajectory import (
     Filter,
     ShownText,
+    action_lines,
     cell_of,
+    consolidations_of,
+    next_failed,
     passed,
+    search,
     steps_page,
     target,
     test_rows,
+    tried,
     went_wrong,
 )
 
+Handler = Callable[[Request], Response]
 DIFF_STEPS = 400
 """Of each of two rollouts that are laid beside each other."""
 DIFF_CHARS = 1_500
+ACTION_LINES = 60
+"""Of one action beside another."""
 LINES = 4_000
 """Of a patch that is shown."""
+LAST = 10**9
+"""A page after every last one."""
+STANDARD = (("sort", "cell"), ("page", 1))
+"""What is not said in the address of a list of cells."""
 PARTS = ("said", "thinking", "seen", "patch")
 
 
@@ -70,13 +102,16 @@ class PageContext:
     """Everything that pages are made from."""
 
     projection: Projection
-    evolving: CampaignView | None
+    evolving: Callable[[], CampaignView | None]
+    """Asked for each time: it may have begun since."""
     auth: Authenticator
     card_of: Callable[[str], AdapterRecord | None]
     """Of an adapter, by its id. Raises ValueError for a damaged one."""
     eligible: Callable[[Iterable[str]], Mapping[str, str]]
     """Of tasks, by id: whether they can tell right from wrong on this machine; only those that were tried."""
     examine: Callable[[], list[DoctorCheck]]
+    tasks: Callable[[RunManifest], tuple[Mapping[str, Task], str]]
+    """Of a run, by id, and what is to be said of them. Raises BadInput where they cannot be had."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +121,24 @@ class Pages:
     page_context: PageContext
 
     def routes(self) -> list[Route]:
-        return [
-            Route("/login", self.login),
-            Route("/", self.overview),
-            Route("/runs/{run}", self.run_page),
-            Route("/runs/{run}/tasks", self.tasks),
-            Route("/runs/{run}/learned", self.learned),
-            Route("/runs/{run}/curves", self.curves),
-            Route("/runs/{run}/diff", self.diff),
-            Route("/runs/{run}/cells/{cell:path}", self.trajectory),
-            Route("/runs/{run}/text/{cell:path}", self.text),
-            Route("/evolution", self.evolution),
-            Route("/evolution/{number:int}", self.generation),
-            Route("/prime", self.prime),
-            Route("/doctor", self.doctor),
-        ]
+        handlers: dict[str, Handler] = {
+            "/login": self.login,
+            "/": self.overview,
+            "/runs/{run}": self.run_page,
+            "/runs/{run}/tasks": self.tasks,
+            "/runs/{run}/learned": self.learned,
+            "/runs/{run}/curves": self.curves,
+            "/runs/{run}/arms": self.arms,
+            "/runs/{run}/search": self.search,
+            "/runs/{run}/diff": self.diff,
+            "/runs/{run}/cells/{cell:path}": self.trajectory,
+            "/runs/{run}/text/{cell:path}": self.text,
+            "/evolution": self.evolution,
+            "/evolution/{number:int}": self.generation,
+            "/prime": self.prime,
+            "/doctor": self.doctor,
+        }
+        return [Route(path, _timed(handler)) for path, handler in handlers.items()]
 
     def run_of(self, request: Request) -> RunView:
         return known_run(self.page_context.projection, request.path_params["run"])
@@ -115,7 +153,7 @@ class Pages:
 
     def overview(self, request: Request) -> Response:
         runs, unreadable = self.page_context.projection.read()
-        evolving, state = self.page_context.evolving, None
+        evolving, state = self.page_context.evolving(), None
         try:
             state = evolving and evolving.state()
         except LooperError as error:
@@ -124,35 +162,57 @@ class Pages:
             request,
             "overview",
             title="Runs",
-            runs=[(view, self.page_context.projection.described(view)) for view in reversed(runs)],
+            runs=[
+                (view, self.page_context.projection.described(view), next(iter(registered_rows(view)), None))
+                for view in reversed(runs)
+            ],
             unreadable=unreadable,
             folder=self.page_context.projection.runs,
             campaign=evolving and state and (evolving.name, state),
         )
 
     def run_page(self, request: Request) -> Response:
+        """Whole, or with `?part=now` what changes all the time: everything on either is of one moment of the run."""
         run = self.run_of(request)
-        asked = request.query_params
-        cells, count = cell_rows(run, asked.get("arm", ""), asked.get("outcome", ""), asked.get("find", ""))
-        rows, zero, edge = bars(run)
+        now = self.page_context.projection.described(run)
+        live = {
+            "run": run,
+            "now": now,
+            "columns": COLUMNS,
+            "rows": arm_rows(run),
+            "colours": arm_colours(run),
+            "damage": damage_lines(run),
+        }
+        if request.query_params.get("part") == "now":
+            return page(request, "run_now", title="", **live)
+        asked = _cell_query(request)
+        found = cell_page(run, asked)
+
+        def listed(**changes: Any) -> str:
+            """Address of the same list with other settings; the first page unless one is named."""
+            wanted = vars(replace(asked, **{"page": 1, **changes}))
+            said = {key: int(value) if value is True else value for key, value in wanted.items() if value}
+            return "?" + urlencode(
+                {key: value for key, value in said.items() if (key, value) not in STANDARD}
+            )
+
+        registered = registered_rows(run)
         return page(
             request,
             "run",
             title=f"{run.manifest.plan.experiment} {run.manifest.plan.profile}",
-            run=run,
-            now=self.page_context.projection.described(run),
-            columns=COLUMNS,
-            rows=arm_rows(run),
             map=list(squares(run)),
-            bars=rows,
-            zero=zero,
-            edge=edge,
-            registered=registered_lines(run),
+            bars=bars(run),
+            registered=registered,
+            unregistered="" if registered else nothing_registered(run),
+            about=[*planned_lines(run), scope_line(run), *stratified_lines(run)] if registered else [],
             lines=[*contrast_lines(run), *control_lines(run), *treatment_lines(run)],
-            damage=damage_lines(run),
-            cells=cells,
-            count=count,
-            outcomes=[*(found.value for found in Outcome), "to do"],
+            cells=found,
+            asked=asked,
+            listed=listed,
+            outcomes=["failed", *(found.value for found in Outcome), AT_WORK, TO_DO],
+            failed=next_failed(run, ""),
+            **live,
         )
 
     def tasks(self, request: Request) -> Response:
@@ -165,10 +225,7 @@ class Pages:
         items: dict[str, MemoryItem] = memory_items(run)
         cards = dict[str, AdapterRecord | str | None]()
         for name in {made.adapter: None for made in run.consolidations if made.adapter}:
-            try:
-                cards[name] = self.page_context.card_of(name)
-            except ValueError as error:
-                cards[name] = str(error)
+            cards[name] = self._card(name)
 
         def known(name: str) -> AdapterRecord | None:
             card = cards[name]
@@ -206,7 +263,10 @@ class Pages:
             errors=asked.get("errors") == "1",
             text=asked.get("find", "")[:200],
         )
-        found = steps_page(run, cell, wanted, _number(asked.get("page")) or 1, _number(asked.get("step")))
+        live = run.writer is not None and cell.end is None and cell.verdict is None
+        # Who follows a rollout sees its last steps.
+        first = LAST if live and not wanted.any else 1
+        found = steps_page(run, cell, wanted, _number(asked.get("page")) or first, _number(asked.get("step")))
         where, names = cell.name.partition("/")[2], [arm.name for arm in run.manifest.plan.arms]
         mine = cell.name.partition("/")[0]
         base = run.manifest.plan.base
@@ -217,12 +277,26 @@ class Pages:
             others.remove(f"{base.name}/{where}")
             others.insert(0, f"{base.name}/{where}")
         patch = cell.end.patch if cell.end else ""
+        task, said = self._task(run, where.partition("/")[2])
+        steps, earlier = tried(run, cell)
+        made = consolidations_of(run, cell.name)
         return page(
             request,
             "trajectory",
             title=cell.name,
             run=run,
             cell=cell,
+            live=live,
+            failed=cell.verdict is not None and cell.verdict.outcome is not Outcome.RESOLVED,
+            task=task,
+            task_said=said,
+            gold=patch_lines(task.gold_patch) if task else [],
+            checks=patch_lines(task.test_patch) if task else [],
+            tried=steps,
+            tried_before=earlier,
+            made=made,
+            cards={one.adapter: self._card(one.adapter) for one in made if one.adapter},
+            next_failed=next_failed(run, cell.name),
             steps=found,
             wanted=wanted,
             others=others,
@@ -232,6 +306,57 @@ class Pages:
             tests=test_rows(cell.verdict) if cell.verdict else [],
             passed=passed,
             items=memory_items(run) if cell.end and cell.end.memory else {},
+        )
+
+    def _task(self, run: RunView, name: str) -> tuple[Task | None, str]:
+        """A task of a run as its suite has it, and what is to be said of it, or why it is not there."""
+        try:
+            tasks, said = self.page_context.tasks(run.manifest)
+        except BadInput as error:
+            return None, str(error)
+        found = tasks.get(name)
+        return found, said if found is not None else f"The suite has no task {name} any more."
+
+    def _card(self, name: str) -> AdapterRecord | str | None:
+        """Of an adapter; None where its folder is gone, and what is wrong with it where it is damaged."""
+        try:
+            return self.page_context.card_of(name)
+        except ValueError as error:
+            return str(error)
+
+    def arms(self, request: Request) -> Response:
+        run = self.run_of(request)
+        plan = run.manifest.plan
+        names = [*(arm.name for arm in plan.arms), *run.choice_names]
+        base = plan.base.name if plan.base is not None else names[0]
+        second = request.query_params.get("b") or base
+        others = [name for name in names if name != second] or names
+        first = request.query_params.get("a") or others[-1]
+        found = arm_pair(run, first, second)
+        if found is None:
+            raise HTTPException(404, f"This run has no such arm. It has: {', '.join(names)}.")
+        rows = {row[0]: row for row in arm_rows(run)}
+        return page(
+            request,
+            "arms",
+            title=f"{first} against {second}",
+            run=run,
+            names=names,
+            arms=(first, second),
+            pair=found,
+            columns=COLUMNS,
+            rows=[rows[name] for name in (first, second)],
+            colours=arm_colours(run),
+            registered=[row for row in registered_rows(run) if row.contrast == f"{first} − {second}"],
+            standing=standing_of(run, first, second),
+        )
+
+    def search(self, request: Request) -> Response:
+        run = self.run_of(request)
+        text = request.query_params.get("find", "")[:200]
+        hits, more = search(run, text) if text else ([], False)
+        return page(
+            request, "search", title=f"Search in {run.folder.name}", run=run, text=text, hits=hits, more=more
         )
 
     def text(self, request: Request) -> Response:
@@ -287,6 +412,8 @@ class Pages:
             cut=lambda words: ShownText(words[:DIFF_CHARS], len(words) > DIFF_CHARS),
             wrong=went_wrong,
             target=target,
+            action=action_lines,
+            lines=ACTION_LINES,
             patches=[patch_lines(cell.end.patch if cell.end else "") for cell in (left, right)],
             same_patch=bool(left.end and right.end and left.end.patch_hash == right.end.patch_hash),
             beyond=max(map(len, places)) > DIFF_STEPS,
@@ -294,22 +421,23 @@ class Pages:
         )
 
     def evolution(self, request: Request) -> Response:
-        if self.page_context.evolving is None:
+        campaign = self.page_context.evolving()
+        if campaign is None:
             return page(request, "evolution", title="Evolution", campaign=None)
-        state = self.page_context.evolving.state()
+        state = campaign.state()
         below: dict[int, list[Any]] = {}
         for found in state.generations.values():
             below.setdefault(found.parent, []).append(found)
         return page(
             request,
             "evolution",
-            title=f"Evolution of {self.page_context.evolving.name}",
-            campaign=self.page_context.evolving,
+            title=f"Evolution of {campaign.name}",
+            campaign=campaign,
             state=state,
             below=below,
             budgets=[
                 f"{left:.0f} {name}" if name != "usd" else f"{left:.2f} $"
-                for name, left in self.page_context.evolving.budget_left().items()
+                for name, left in campaign.budget_left().items()
                 if left is not None
             ],
             outcome=outcome,
@@ -317,9 +445,10 @@ class Pages:
         )
 
     def generation(self, request: Request) -> Response:
-        if self.page_context.evolving is None:
+        campaign = self.page_context.evolving()
+        if campaign is None:
             raise HTTPException(404, "Nothing evolves here.")
-        state = self.page_context.evolving.state()
+        state = campaign.state()
         found = state.generations.get(request.path_params["number"])
         if found is None:
             raise HTTPException(404, "There is no such generation.")
@@ -328,12 +457,12 @@ class Pages:
             request,
             "generation",
             title=f"Generation {found.number}: {found.title}",
-            campaign=self.page_context.evolving,
+            campaign=campaign,
             found=found,
             described=described_generation(found),
             outcome=outcome(found),
-            contract=self.page_context.evolving.contract(found),
-            diff=patch_lines(self.page_context.evolving.diff(found)),
+            contract=campaign.contract(found),
+            diff=patch_lines(campaign.diff(found)),
             can_promote=found.phase is Phase.ACCEPTED,
             can_roll_back=found.phase is Phase.PROMOTED and found.number == active,
             active=active,
@@ -341,12 +470,38 @@ class Pages:
 
     def prime(self, request: Request) -> Response:
         why = "Nothing evolves here. Serve a repository: looper serve --repo PATH"
-        if self.page_context.evolving is not None:
-            why = self.page_context.evolving.why_no_chat()
-        return page(request, "prime", title="Prime", why_not=why, campaign=self.page_context.evolving)
+        campaign = self.page_context.evolving()
+        if campaign is not None:
+            why = campaign.why_no_chat()
+        return page(request, "prime", title="Prime", why_not=why, campaign=campaign)
 
     def doctor(self, request: Request) -> Response:
         return page(request, "doctor", title="Doctor", findings=self.page_context.examine())
+
+
+def _timed(handler: Handler) -> Handler:
+    """Says in its answer how much of the processor it took: who follows a run asks the more seldom the more that is."""
+
+    def timed(request: Request) -> Response:
+        begun = time.thread_time()
+        answer = handler(request)
+        answer.headers["Server-Timing"] = f"cpu;dur={1000 * (time.thread_time() - begun):.1f}"
+        return answer
+
+    return timed
+
+
+def _cell_query(request: Request) -> CellQuery:
+    """What an address asks of the list of cells; what it does not know there is passed over."""
+    asked = request.query_params
+    return CellQuery(
+        arm=asked.get("arm", ""),
+        outcome=asked.get("outcome", ""),
+        find=asked.get("find", "")[:100],
+        sort=asked["sort"] if asked.get("sort") in SORTED else "cell",
+        descending=asked.get("descending") == "1",
+        page=_number(asked.get("page")) or 1,
+    )
 
 
 def _number(text: str | None) -> int | None:

@@ -14,7 +14,7 @@ SHARE = 0.01
 """Of one core: looking takes no more, however much there is to look at, so nobody's run is slower for being watched."""
 BEHIND = 100
 """Events that wait for a slow reader; in their place it is told everything anew after that."""
-CLOCKS = ("quiet_s", "left_s")
+CLOCKS = ("quiet_s", "left_s", "phases_left_s")
 """What changes by itself as time goes by."""
 
 

@@ -1,11 +1,16 @@
 """A run as a board: which cell came out how, where arms lie, what can be picked from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import ceil, log10
 from statistics import fmean
 from typing import Any
 
+from looper.records.plan import Arm, Metric
 from looper.records.verdict import Outcome
+from looper.views.diff import differences_of
+from looper.views.findings import EXPLORATORY, arm_rows, difference_text, share_text, standing_of
+from looper.views.plots import COLOURS
 from looper.views.runs import RunView
 
 MARKS = {
@@ -15,8 +20,17 @@ MARKS = {
     Outcome.INFRA_ERROR: "e",
     Outcome.CANCELLED: "e",
 }
-LISTED = 200
-"""Cells on one list."""
+FAILED = (Outcome.UNRESOLVED, Outcome.TAMPERED, Outcome.INFRA_ERROR)
+LISTED = 50
+"""Cells on one page of the list."""
+AT_WORK, TO_DO = "at work", "to do"
+"""In place of an outcome: a rollout that has begun, and none."""
+
+
+def arm_colours(run: RunView) -> dict[str, str]:
+    """Of every arm and choice the colour that it has wherever it is drawn, by its place in the plan."""
+    names = [*(arm.name for arm in run.manifest.plan.arms), *run.choice_names]
+    return {name: COLOURS[at % len(COLOURS)] for at, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,7 @@ def squares(run: RunView) -> Iterator[tuple[str, list[CellSquare]]]:
                 name = f"{arm.name}/{seed}/{task}"
                 verdict = final.get(name)
                 mark = MARKS[verdict.outcome] if verdict else ""
-                row.append(CellSquare(name, mark, f"{task}: {verdict.outcome.value if verdict else 'to do'}"))
+                row.append(CellSquare(name, mark, f"{name}: {verdict.outcome.value if verdict else TO_DO}"))
             yield (f"{arm.name} · {seed}" if len(seeds) > 1 else arm.name), row
 
 
@@ -50,38 +64,102 @@ class CellRow:
 
     cell: str
     outcome: str
-    """Empty for to do."""
+    """`AT_WORK` or `TO_DO` where there is none yet."""
     cause: str
     steps: int | None
+    tokens: int | None
+    """Of prompts and replies together; None where they were not counted."""
     seconds: float | None
+    """Of the rollout with its verification."""
 
 
-def cell_rows(run: RunView, arm: str, outcome: str, text: str) -> tuple[list[CellRow], int]:
-    """Cells that are asked for, the first `LISTED` of them, and how many there are; empty words ask for everything."""
-    found: list[CellRow] = []
-    count = 0
-    for name in sorted(run.planned_cells):
-        verdict = run.final.get(name)
-        came = verdict.outcome.value if verdict else ""
-        if arm and name.partition("/")[0] != arm:
-            continue
-        if outcome and outcome != (came or "to do"):
-            continue
-        if text.lower() not in name.lower():
-            continue
-        count += 1
-        if len(found) < LISTED:
-            end = run.ends.get((name, verdict.attempt)) if verdict else None
-            found.append(
-                CellRow(
-                    name,
-                    came,
-                    verdict.cause if verdict else "",
-                    end.steps if end else None,
-                    end.wall_s + verdict.wall_s if end and verdict else None,
-                )
-            )
-    return found, count
+@dataclass(frozen=True)
+class CellQuery:
+    """Which cells are listed, and in what order."""
+
+    arm: str = ""
+    """Empty for all, as the next two."""
+    outcome: str = ""
+    """"failed" stands for everything in `FAILED`."""
+    find: str = ""
+    """Part of a cell's name, or of why it failed, whatever its case."""
+    sort: str = "cell"
+    """A key of `SORTED`; "cell" is the order of the plan."""
+    descending: bool = False
+    page: int = 1
+
+
+@dataclass(frozen=True)
+class CellPage:
+    """A page of the list."""
+
+    rows: list[CellRow]
+    count: int
+    """Cells that are asked for, on all pages."""
+    page: int
+    """From 1."""
+    pages: int
+
+
+SORTED: dict[str, Callable[[CellRow], Any]] = {
+    "cell": lambda row: 0,
+    "task": lambda row: row.cell.partition("/")[2].partition("/")[2],
+    "outcome": lambda row: row.outcome,
+    "steps": lambda row: row.steps,
+    "tokens": lambda row: row.tokens,
+    "seconds": lambda row: row.seconds,
+    "why": lambda row: row.cause or None,
+}
+"""What a list of cells can be sorted by; what has no such figure comes last."""
+
+
+def cell_page(run: RunView, wanted: CellQuery) -> CellPage:
+    """The cells that are asked for, `LISTED` on a page; experience comes after the arms of the plan."""
+    names = [
+        name for arm in run.manifest.plan.arms for name in run.cells(arm.name) if name in run.planned_cells
+    ]
+    names += sorted(run.planned_cells - set(names))
+    begun = (
+        {cell: len(entry.places) for (cell, _), entry in run.followed().attempts.items()}
+        if run.writer
+        else {}
+    )
+    text = wanted.find.lower()
+    rows = [
+        row
+        for name in names
+        if not wanted.arm or name.partition("/")[0] == wanted.arm
+        for row in [_cell_row(run, name, begun)]
+        if _has(row, wanted.outcome) and (text in name.lower() or text in row.cause.lower())
+    ]
+    by = SORTED.get(wanted.sort, SORTED["cell"])
+    known = sorted((row for row in rows if by(row) is not None), key=by, reverse=wanted.descending)
+    if wanted.sort == "cell" and wanted.descending:
+        known = rows[::-1]
+    rows = known + [row for row in rows if by(row) is None]
+    pages = max(1, ceil(len(rows) / LISTED))
+    page = min(max(1, wanted.page), pages)
+    return CellPage(rows[(page - 1) * LISTED : page * LISTED], len(rows), page, pages)
+
+
+def _has(row: CellRow, outcome: str) -> bool:
+    return outcome in ("", row.outcome) or (outcome == "failed" and row.outcome in FAILED)
+
+
+def _cell_row(run: RunView, name: str, begun: Mapping[str, int]) -> CellRow:
+    verdict = run.final.get(name)
+    if verdict is None:
+        return CellRow(name, AT_WORK if name in begun else TO_DO, "", begun.get(name), None, None)
+    end = run.ends.get((name, verdict.attempt))
+    counted = end is not None and end.prompt_tokens is not None and end.completion_tokens is not None
+    return CellRow(
+        name,
+        verdict.outcome.value,
+        verdict.cause,
+        end.steps if end else None,
+        (end.prompt_tokens or 0) + (end.completion_tokens or 0) if end and counted else None,
+        end.wall_s + verdict.wall_s if end else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -94,36 +172,68 @@ class Bar:
     high: float
     said: str
     registered: bool
+    colour: str
+    """Of its first arm."""
 
 
-def bars(run: RunView) -> tuple[list[Bar], float, float]:
-    """Differences from base that were measured, where 0 lies, and points at the right edge."""
-    registered = {(found.arm, found.against) for found in run.manifest.plan.contrasts}
-    rows = [
-        (arm, base, found)
-        for arm, base, found in run.contrasts
-        if found is not None and arm not in run.failed_arms
-    ]
-    if not rows:
-        return [], 50.0, 0.0
-    edge = max(0.1, *(abs(end) for *_, found in rows for end in found.interval()))
+@dataclass(frozen=True)
+class Bars:
+    """Differences beside each other on one axis."""
+
+    rows: list[Bar]
+    ticks: list[tuple[float, str]]
+    """Places in per cent of the width, and points."""
+
+
+def bars(run: RunView) -> Bars:
+    """Registered differences of what was resolved, with the interval that decides them once the run is over; then what else was
+    measured against base, which is exploratory."""
+    over = run.finished >= run.planned
+    # Name, first arm, difference, interval, its level, pairs, whether it was registered.
+    found: list[tuple[str, str, float, tuple[float, float], str, int, bool]] = []
+    drawn = set()
+    for one in run.registered if over else ():
+        each, ends, contrast = one.difference, one.interval, one.contrast
+        if contrast.metric is Metric.RESOLVED and each is not None and ends is not None:
+            drawn.add((contrast.arm, contrast.against))
+            level = share_text(one.confidence)
+            found.append((contrast.name, contrast.arm, each.difference, ends, level, each.pairs, True))
+    for arm, base, other in run.contrasts:
+        if other is not None and arm not in run.failed_arms and (arm, base) not in drawn:
+            mine = standing_of(run, arm, base) != EXPLORATORY
+            found.append(
+                (f"{arm} − {base}", arm, other.difference, other.interval(), "95 %", other.pairs, mine)
+            )
+    edge = _round_edge(max((abs(end) for each_one in found for end in each_one[3]), default=0.0))
+    colours = arm_colours(run)
 
     def place(share: float) -> float:
         return round(50 + 50 * share / edge, 2)
 
-    found_bars = [
+    rows = [
         Bar(
-            f"{arm} − {base}",
-            place(found.difference),
+            name,
+            place(value),
             place(low),
             place(high),
-            f"{100 * found.difference:+.1f} points, 95 % {100 * low:+.1f} to {100 * high:+.1f}, {found.pairs} pairs",
-            (arm, base) in registered,
+            f"{100 * value:+.1f} points, {level} {100 * low:+.1f} to {100 * high:+.1f}, {pairs} pairs"
+            + ("" if mine else ", exploratory"),
+            mine,
+            colours[arm],
         )
-        for arm, base, found in rows
-        for low, high in [found.interval()]
+        for name, arm, value, (low, high), level, pairs, mine in found
     ]
-    return found_bars, 50.0, 100 * edge
+    ticks = [
+        (place(edge * part), f"{100 * edge * part:+.3g}" if part else "0") for part in (-1, -0.5, 0, 0.5, 1)
+    ]
+    return Bars(rows, ticks)
+
+
+def _round_edge(share: float) -> float:
+    """The next round number of points: 1, 2 or 5 times a power of ten, at least ten points."""
+    points = max(10.0, 100 * share)
+    power = 10.0 ** int(log10(points))
+    return next(step * power for step in (1, 2, 5, 10) if points <= step * power) / 100
 
 
 def over_the_sequence(run: RunView, arm: str) -> list[float]:
@@ -141,7 +251,8 @@ def by_task(outcomes: Mapping[str, bool]) -> dict[str, list[bool]]:
 
 
 def curves(run: RunView) -> dict[str, Any]:
-    """For a chart: share resolved over the sequence by arm, and losses of each training by iteration."""
+    """For a chart: share resolved over the sequence by arm, each arm's colour and rate as everywhere, and losses of each training by
+    iteration."""
     losses: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for told in run.trainings:
         event = told.event
@@ -156,6 +267,8 @@ def curves(run: RunView) -> dict[str, Any]:
     }
     return {
         "shares": {name: values for name, values in shares.items() if values},
+        "colours": arm_colours(run),
+        "rates": {row[0]: row[2] for row in arm_rows(run)},
         "losses": [
             {"what": what, "loss": found["loss"], "validation": found["validation"]}
             for what, found in losses.items()
@@ -193,3 +306,47 @@ def task_rows(run: RunView, eligible: Mapping[str, str]) -> list[TaskRow]:
         )
         for task in run.tasks
     ]
+
+
+@dataclass(frozen=True)
+class ArmPair:
+    """Two arms, or choices, of one run against each other."""
+
+    settings: list[str]
+    """Key and both values of everything that they are configured differently in."""
+    said: str
+    """Their difference in words."""
+    first_only: list[str]
+    """Seed and task of every cell that only the first resolves."""
+    second_only: list[str]
+    both: int
+    neither: int
+    single: int
+    """Cells with a verdict in one of them only."""
+
+
+def arm_pair(run: RunView, first: str, second: str) -> ArmPair | None:
+    """None where the run has no such arms."""
+    known = {arm.name: arm for arm in run.manifest.plan.arms}
+    if not {first, second} <= known.keys() | set(run.choice_names):
+        return None
+    settings: list[str] = []
+    if first in known and second in known:
+        settings = list(differences_of(_configuration(known[first]), _configuration(known[second])))
+    ours, theirs = run.outcomes(first), run.outcomes(second)
+    common = [where for where in ours if where in theirs]
+    found = run.paired(first, second)
+    return ArmPair(
+        settings,
+        "No cell has a verdict in both." if found is None else difference_text(found),
+        [where for where in common if ours[where] and not theirs[where]],
+        [where for where in common if theirs[where] and not ours[where]],
+        sum(ours[where] and theirs[where] for where in common),
+        sum(not ours[where] and not theirs[where] for where in common),
+        len(ours.keys() ^ theirs.keys()),
+    )
+
+
+def _configuration(arm: Arm) -> dict[str, Any]:
+    """What can change what an arm does."""
+    return arm.model_dump(mode="json", exclude={"name", "role", "only_seeds", "reason"})

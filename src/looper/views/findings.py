@@ -1,7 +1,8 @@
 """What a run says, in rows and sentences, for every kind of view."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import floor
 from statistics import fmean
 
 from looper.metrics.arms import ArmFigures
@@ -44,6 +45,11 @@ COLUMNS = (
 )
 
 
+def percent(share: float) -> str:
+    """A share as it is written everywhere, halves up: so that one figure, summed in another order, is never two."""
+    return f"{floor(round(100 * share, 6) + 0.5)} %"
+
+
 def arm_rows(run: RunView) -> list[tuple[str, ...]]:
     """One row of `COLUMNS` for each arm."""
     figures = [run.figures(arm.name) for arm in run.manifest.plan.arms]
@@ -68,7 +74,7 @@ def _row(found: ArmFigures, run: RunView) -> tuple[str, ...]:
         found.arm,
         f"{found.resolved.numerator}/{found.resolved.denominator}",
         _rate(run.outcomes(found.arm), run.unit),
-        f"{100 * found.patched.value:.0f} %" if found.patched.value is not None else NOT_MEASURED,
+        percent(found.patched.value) if found.patched.value is not None else NOT_MEASURED,
         _number(found.steps, 1),
         _number(found.prompt_tokens, 0),
         _number(found.completion_tokens, 0),
@@ -86,7 +92,7 @@ def _rate(outcomes: Mapping[str, bool], unit: Unit) -> str:
     if not outcomes:
         return NOT_MEASURED
     low, high = rate_interval(outcomes, unit)
-    return f"{100 * sum(outcomes.values()) / len(outcomes):.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+    return f"{percent(sum(outcomes.values()) / len(outcomes))} ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -106,6 +112,45 @@ def registered_lines(run: RunView) -> list[str]:
             f"{finding_text(run, result)}: {' '.join(result.sentence.split())}"
         )
     return lines
+
+
+@dataclass(frozen=True)
+class RegisteredRow:
+    """One registered contrast with what came of it."""
+
+    name: str
+    """Primary or Secondary."""
+    contrast: str
+    finding: str
+    said: str
+    """The finding, and about what it is, where that is no more than what was run."""
+    figures: str
+    """Difference, interval, margin and p-value; empty where there are none."""
+    sentence: str
+
+
+def registered_rows(run: RunView) -> list[RegisteredRow]:
+    """Of every contrast that was registered, the primary one first; nothing of an unfinished run, which concludes nothing."""
+    if run.finished < run.planned:
+        return []
+    return [
+        RegisteredRow(
+            "Primary" if number == 0 else "Secondary",
+            found.contrast.name,
+            found.finding.value,
+            finding_text(run, found),
+            f"{in_units(found)}, {margin_text(found.contrast)}{p_text(found)}".removeprefix(": ").strip(", "),
+            " ".join(found.sentence.split()),
+        )
+        for number, found in enumerate(run.registered)
+    ]
+
+
+def nothing_registered(run: RunView) -> str:
+    """Why there are no registered results."""
+    if run.finished < run.planned:
+        return f"The run is unfinished: {run.finished} of {run.planned} cells have an end. Nothing is concluded from it yet."
+    return "The plan registers no contrast; everything below is exploratory."
 
 
 def finding_text(run: RunView, result: Registered) -> str:

@@ -6,16 +6,18 @@ It reads what runs write, whoever started them, takes no lock and writes nothing
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from math import sqrt
 from pathlib import Path
 from shlex import quote
 from statistics import fmean, median, stdev
 from typing import Any
 
 from looper.errors import BadInput
+from looper.metrics.paired import repository_of
+from looper.records.plan import REAL_SUITES, Arm, Suite
 from looper.records.trajectory import StopReason
 from looper.records.verdict import Outcome
 from looper.untrusted import current_folder
@@ -26,6 +28,10 @@ QUIET_S = 60.0
 QUIET_CELLS = 3.0
 ENOUGH = 3
 """Fewer cells say nothing about how long the rest will take."""
+DRIFT = 0.1
+"""By what factor beside 1 a time may be off that never varied: machines have other things to do."""
+STRETCHES = 10
+"""That the past is cut into, to see how much it varied."""
 
 
 class RunStatus(StrEnum):
@@ -41,7 +47,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """Seconds until the last cell has its end, with a 95 % interval."""
+    """Seconds until the last cell has its end, with the interval in which past runs mostly ended."""
 
     seconds: float
     low: float
@@ -62,22 +68,182 @@ def quiet_s(run: RunView, now: float) -> float:
 
 def quiet_limit_s(run: RunView) -> float:
     """Longer silence is a stall: a rollout says something at every step, and a training every second."""
-    return max(QUIET_S, QUIET_CELLS * median(_cell_seconds(run) or [0.0]))
+    return max(QUIET_S, QUIET_CELLS * median([took for _, took in _timed_cells(run)] or [0.0]))
+
+
+class PhaseName(StrEnum):
+    """What a run does, one after the other."""
+
+    EXPERIENCE = "experience"
+    """Base works on the tasks to learn from; counted in cells."""
+    LEARNING = "learning"
+    """Adapters are trained and memories filled; counted by arm, seed and repository."""
+    EVALUATION = "evaluation"
+    """Every arm works on the tasks that count; counted in cells."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a run."""
+
+    name: PhaseName
+    done: int
+    planned: int
+
+
+def phases(run: RunView) -> list[Phase]:
+    """Those that a run has, in order."""
+    evaluated = {cell for arm in run.manifest.plan.arms for cell in run.cells(arm.name)}
+    ended = {verdict.cell for verdict in run.verdicts} & run.planned_cells
+    planned = {
+        PhaseName.EXPERIENCE: len(run.planned_cells - evaluated),
+        PhaseName.LEARNING: _consolidations_planned(run),
+        PhaseName.EVALUATION: len(run.planned_cells & evaluated),
+    }
+    done = {
+        PhaseName.EXPERIENCE: len(ended - evaluated),
+        PhaseName.LEARNING: min(len({made.key for made in run.consolidations}), planned[PhaseName.LEARNING]),
+        PhaseName.EVALUATION: len(ended & evaluated),
+    }
+    if done[PhaseName.EVALUATION]:
+        # It begins when all others are over, whatever of them a later version of the code would have planned.
+        planned |= {name: done[name] for name in (PhaseName.EXPERIENCE, PhaseName.LEARNING)}
+    return [Phase(name, done[name], planned[name]) for name in PhaseName if planned[name]]
+
+
+def _consolidations_planned(run: RunView) -> int:
+    """Of every arm that learns one for each seed, round, and repository where it has one of its own."""
+    plan = run.manifest.plan
+    if plan.experience is None or not plan.sources:
+        return 0
+    repositories = len(set(map(repository_of, run.tasks)))
+    return sum(
+        len(plan.seeds_of(arm)) * arm.learning.rounds * (1 if arm.learning.strategy else repositories)
+        for arm in _learners(run)
+        if arm.learning is not None
+    )
+
+
+def _learners(run: RunView) -> list[Arm]:
+    return [
+        arm for arm in run.manifest.plan.arms if arm.learning is not None and arm.learning.needs_experience
+    ]
+
+
+def phases_left(run: RunView, found: Sequence[Phase], now: float) -> list[TimeLeft | None]:
+    """Of each phase alone, from what this process has done of it: what one phase took is no measure for another. None where nothing
+    is left, nobody is at it, or nothing of it was measured yet. `now` in seconds since 1970."""
+    left: list[TimeLeft | None] = [None] * len(found)
+    if run.writer is None or not run.sessions:
+        return left
+    session = run.sessions[-1]
+    begun = datetime.fromisoformat(session.begun).timestamp()
+    gathered = next((phase.done for phase in found if phase.name is PhaseName.EXPERIENCE), 0)
+    before = min(session.done_before, gathered)
+    # The evaluation begins with the last proof, or where there is nothing to prove with the last that was learned.
+    learned = written(run.folder, "consolidations.jsonl", "proofs.jsonl")
+    since = {
+        PhaseName.EXPERIENCE: (begun, before),
+        PhaseName.EVALUATION: (max(begun, learned), session.done_before - before),
+    }
+    timed, ended = _timed_cells(run), {verdict.cell for verdict in run.verdicts}
+    evaluated = {arm.name for arm in run.manifest.plan.arms}
+    for at, phase in enumerate(found):
+        if phase.done >= phase.planned:
+            continue
+        if phase.name is PhaseName.LEARNING:
+            # An adapter may take a thousand times as long as a memory, so nothing is said before every arm has made one.
+            if {made.arm for made in run.consolidations} != {arm.name for arm in _learners(run)}:
+                break
+            took = [made.seconds for made in run.consolidations]
+            seconds, off = fmean(took) * (phase.planned - phase.done), _varies(took)
+        else:
+            start, earlier = since[phase.name]
+            count = phase.done - earlier
+            if count < ENOUGH:
+                break
+            of_phase = phase.name is PhaseName.EVALUATION
+            rest = [
+                cell
+                for cell in run.planned_cells - ended
+                if (cell.partition("/")[0] in evaluated) is of_phase
+            ]
+            expected = _expected(run.manifest.plan.selection.suite, timed[-count:], rest)
+            if expected is None:
+                break
+            share, off = expected
+            seconds = max(0.0, now - start) * share
+        left[at] = TimeLeft(seconds, seconds / (1 + off), seconds * (1 + off))
+    return left
+
+
+def _expected(
+    suite: Suite, done: Sequence[tuple[str, float]], rest: Sequence[str]
+) -> tuple[float, float] | None:
+    """How long cells that are left will take, each as long as those of its repository did, as a multiple of what the ones that are done
+    took; and by what factor beside 1 that may be off. None where nothing can be said of repositories that none was of yet: too few
+    others were seen, or they are real ones, whose tests take a second or half an hour."""
+    took: dict[str, list[float]] = {}
+    for cell, seconds in done:
+        took.setdefault(_repository(cell), []).append(seconds)
+    means = {repository: fmean(seconds) for repository, seconds in took.items()}
+    every = fmean(seconds for _, seconds in done) if done else 0.0
+    new = sum(_repository(cell) not in means for cell in rest)
+    if not every or (new and (suite in REAL_SUITES or len(means) < ENOUGH)):
+        return None
+    share = sum(means.get(_repository(cell), every) for cell in rest) / (every * len(done))
+    unlike = 2 * _relative_spread(list(means.values())) * new / len(rest) if new else 0.0
+    return share, _varies([seconds for _, seconds in done]) + unlike
+
+
+def _timed_cells(run: RunView) -> list[tuple[str, float]]:
+    """Every rollout that was judged, with the seconds that both took, in the order of verdicts."""
+    return [
+        (verdict.cell, run.ends[key].wall_s + verdict.wall_s)
+        for verdict in run.verdicts
+        if (key := (verdict.cell, verdict.attempt)) in run.ends
+    ]
+
+
+def _repository(cell: str) -> str:
+    return repository_of(cell.rpartition("/")[2])
+
+
+def _varies(seconds: Sequence[float]) -> float:
+    """By what factor beside 1 an estimate may be off, from how the means of stretches of the past differ: tasks, arms and whatever
+    else a machine does change from stretch to stretch, so that cells are no independent draws."""
+    parts = min(STRETCHES, len(seconds))
+    means = [
+        fmean(seconds[len(seconds) * part // parts : len(seconds) * (part + 1) // parts])
+        for part in range(parts)
+    ]
+    return DRIFT + 2 * _relative_spread(means)
+
+
+def _relative_spread(values: Sequence[float]) -> float:
+    return stdev(values) / fmean(values) if len(values) > 1 and fmean(values) else 1.0
 
 
 def time_left(run: RunView, now: float) -> TimeLeft | None:
-    """None where nobody is at it, or too little has ended since this process began."""
-    if run.writer is None or not run.sessions:
+    """Until the last cell has its end. None where nobody is at it, or a phase that is left was not measured yet."""
+    found = phases(run)
+    return _together(found, phases_left(run, found, now))
+
+
+def _together(found: Sequence[Phase], left: Sequence[TimeLeft | None]) -> TimeLeft | None:
+    wanted = [each for phase, each in zip(found, left, strict=True) if phase.done < phase.planned]
+    known = [each for each in wanted if each is not None]
+    if not wanted or len(known) < len(wanted):
         return None
-    session = run.sessions[-1]
-    done, rest = run.finished - session.done_before, run.planned - run.finished
-    if done < ENOUGH or rest <= 0:
-        return None
-    each = max(0.0, now - datetime.fromisoformat(session.begun).timestamp()) / done
-    seconds = _cell_seconds(run)[-done:]
-    spread = stdev(seconds) / fmean(seconds) if len(seconds) > 1 and fmean(seconds) else 1.0
-    off = min(0.95, 1.96 * spread / sqrt(done))
-    return TimeLeft(each * rest, each * rest * (1 - off), each * rest * (1 + off))
+    return TimeLeft(*(sum(getattr(each, part) for each in known) for part in ("seconds", "low", "high")))
+
+
+def at_work(run: RunView) -> list[tuple[str, int, int]]:
+    """Cell, attempt and recorded steps of each rollout that has begun and is not over; nothing where nobody is at it."""
+    if run.writer is None:
+        return []
+    over = run.ends.keys() | {(verdict.cell, verdict.attempt) for verdict in run.verdicts}
+    return [(*key, len(entry.places)) for key, entry in run.followed().attempts.items() if key not in over]
 
 
 def resume_command(run: RunView) -> str:
@@ -92,18 +258,10 @@ def resume_command(run: RunView) -> str:
     return last.command if here else f"cd {quote(last.where)} && {last.command}"
 
 
-def _cell_seconds(run: RunView) -> list[float]:
-    """Of each rollout with its verification, in the order of verdicts."""
-    return [
-        run.ends[key].wall_s + verdict.wall_s
-        for verdict in run.verdicts
-        if (key := (verdict.cell, verdict.attempt)) in run.ends
-    ]
-
-
 def described(run: RunView) -> dict[str, Any]:
     """One run for machines, now: counts and times, nothing that a model or a task said."""
-    return {**_counts(run), **_clocks(run, time.time())}
+    counts = _counts(run)
+    return {**_told(counts), **_clocks(run, counts["phases"], time.time())}
 
 
 def _counts(run: RunView) -> dict[str, Any]:
@@ -117,19 +275,33 @@ def _counts(run: RunView) -> dict[str, Any]:
         "tokens": _tokens(run),
         "damaged_records": len(run.damage),
         "arms": _arms(run),
+        "phases": phases(run),
     }
 
 
-def _clocks(run: RunView, now: float) -> dict[str, Any]:
-    remaining, stands = time_left(run, now), standing(run, now)
-    seconds = remaining and (remaining.seconds, remaining.low, remaining.high)
+def _told(counts: Mapping[str, Any]) -> dict[str, Any]:
+    found = counts["phases"]
+    told = [{"phase": each.name.value, "done": each.done, "planned": each.planned} for each in found]
+    return {**counts, "phases": told}
+
+
+def _clocks(run: RunView, found: Sequence[Phase], now: float) -> dict[str, Any]:
+    left, stands = phases_left(run, found, now), standing(run, now)
     return {
         "standing": stands.value,
         "goes_on_with": resume_command(run) if stands is RunStatus.STOPPED else None,
         "writer": run.writer,
         "quiet_s": round(quiet_s(run, now), 1),
-        "left_s": list(map(round, seconds)) if seconds else None,
+        "left_s": _as_list(_together(found, left)),
+        "phases_left_s": list(map(_as_list, left)),
+        "at_work": [
+            {"cell": cell, "attempt": attempt, "steps": steps} for cell, attempt, steps in at_work(run)
+        ],
     }
+
+
+def _as_list(left: TimeLeft | None) -> list[int] | None:
+    return None if left is None else [round(left.seconds), round(left.low), round(left.high)]
 
 
 def _tokens(run: RunView) -> int | None:
@@ -211,4 +383,4 @@ class Projection:
         if kept is not run:
             counts = _counts(run)
             self._counted[run.folder.name] = run, counts
-        return {**counts, **_clocks(run, time.time())}
+        return {**_told(counts), **_clocks(run, counts["phases"], time.time())}

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from looper.views.findings import percent
+
 INK, FAINT = "#010203", "#040506"
 """Stand for the page's own text colours until the SVG is written."""
-COLOURS = ("#3b76c4", "#c4623b", "#3b9b6d", "#9a5bb5", "#b08d23", "#4aa3b0", "#b54a74", "#7a7a7a")
+COLOURS = (
+    "#3b76c4", "#c4623b", "#3b9b6d", "#9a5bb5", "#b08d23", "#4aa3b0", "#b54a74", "#7a7a7a",
+    "#5856b8", "#8c6239", "#6b8e23", "#d0473f", "#c06fb0", "#2f7f8f",
+)  # fmt: skip
+"""Of arms, in the order of the plan; three times as bright or as dark as the page in either theme."""
 ROW_INCHES = 0.32
 
 
@@ -42,13 +48,13 @@ def forest(
     """Differences with their intervals; registered ones filled."""
     figure, axes = _empty(7.2, 0.9 + ROW_INCHES * len(rows))
     for at, row in enumerate(reversed(rows)):
-        axes.plot([row.low, row.high], [at, at], color=COLOURS[0], linewidth=1.6, solid_capstyle="butt")
+        axes.plot([row.low, row.high], [at, at], color=INK, linewidth=1.6, solid_capstyle="butt")
         axes.plot(
             [row.difference],
             [at],
             "o",
-            color=COLOURS[0],
-            markerfacecolor=COLOURS[0] if row.emphasis else "none",
+            color=INK,
+            markerfacecolor=INK if row.emphasis else "none",
             markersize=6,
         )
     axes.axvline(0, color=FAINT, linewidth=0.8)
@@ -63,8 +69,8 @@ def forest(
     return _done(name, figure, f"Differences in {unit}: {said}")
 
 
-def curves(shares: Mapping[str, Sequence[float]]) -> Figure:
-    """Share resolved of the first n tasks, for each arm."""
+def curves(shares: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> Figure:
+    """Share resolved of the first n tasks, for each arm, in its colour."""
     figure, axes = _empty(7.2, 3.4)
     for number, (name, values) in enumerate(shares.items()):
         style = "-" if number < len(COLOURS) else "--"
@@ -72,7 +78,7 @@ def curves(shares: Mapping[str, Sequence[float]]) -> Figure:
             range(1, len(values) + 1),
             [100 * value for value in values],
             style,
-            color=COLOURS[number % len(COLOURS)],
+            color=colours[name],
             linewidth=1.4,
             label=name,
         )
@@ -81,23 +87,22 @@ def curves(shares: Mapping[str, Sequence[float]]) -> Figure:
     axes.set_ylabel("percent resolved so far")
     axes.set_ylim(-2, 102)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8)
-    last = ", ".join(f"{name} {100 * values[-1]:.0f} %" for name, values in shares.items() if values)
+    last = ", ".join(f"{name} {percent(values[-1])}" for name, values in shares.items() if values)
     return _done("curves", figure, f"Share resolved over the sequence; at its end: {last}")
 
 
-def cost(points: Mapping[str, tuple[float, float]]) -> Figure:
-    """Tokens of a rollout against the share resolved, a point for each arm."""
+def cost(points: Mapping[str, tuple[float, float]], colours: Mapping[str, str]) -> Figure:
+    """Tokens of a rollout against the share resolved, a point for each arm, in its colour."""
     figure, axes = _empty(7.2, 3.2)
     for number, (name, (tokens, share)) in enumerate(points.items()):
         marker = "o" if number < len(COLOURS) else "s"
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot([tokens], [100 * share], marker, color=colour, markersize=6, label=name)
+        axes.plot([tokens], [100 * share], marker, color=colours[name], markersize=6, label=name)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8)
     axes.set_xlabel("tokens of a rollout, prompt and completion (mean)")
     axes.set_ylabel("percent resolved")
     axes.margins(x=0.15, y=0.15)
     said = "; ".join(
-        f"{name} {tokens:.0f} tokens, {100 * share:.0f} %" for name, (tokens, share) in points.items()
+        f"{name} {tokens:.0f} tokens, {percent(share)}" for name, (tokens, share) in points.items()
     )
     return _done("cost", figure, f"Cost against score: {said}")
 

@@ -423,6 +423,13 @@ class RunView:
         return sum(ours == theirs for ours, theirs in pairs), len(pairs)
 
     @property
+    def begun(self) -> datetime:
+        """When somebody began to work on it; of a version that did not record it, when a record was last written."""
+        if self.sessions:
+            return datetime.fromisoformat(self.sessions[0].begun)
+        return datetime.fromtimestamp(written(self.folder), UTC)
+
+    @property
     def ended(self) -> datetime:
         """When its last cell had its end; while it is going on, when a record was last written."""
         seals = list(read_stream(self.folder, "seals", Seal))
@@ -607,10 +614,11 @@ def run_folders(runs: Path) -> list[Path]:
     return sorted(found, key=written)
 
 
-def written(folder: Path) -> float:
-    """When a record was last written, in seconds since 1970; 0 for a folder that has gone in the meantime."""
+def written(folder: Path, *names: str) -> float:
+    """When a record was last written, to any file or to one of `names`, in seconds since 1970; 0 for a folder that has gone in the
+    meantime, and for files that are not there."""
     times = [0.0]
-    for path in folder.glob("*.jsonl"):
+    for path in [folder / name for name in names] or folder.glob("*.jsonl"):
         try:
             times.append(path.lstat().st_mtime)
         except FileNotFoundError:

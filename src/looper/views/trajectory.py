@@ -1,11 +1,16 @@
 """One rollout, a page of steps at a time: what was said, done and seen, filtered and searched. Of any length in the same memory."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from looper.journal import UNREADABLE, raw_lines
+from looper.metrics.paired import repository_of
 from looper.records.text import bare_lines
-from looper.records.trajectory import Edit, Guard, ObservationKind, Step, Trajectory, Write
+from looper.records.trajectory import Bash, Edit, Guard, ObservationKind, Step, Trajectory, Write
+from looper.records.treatment import Consolidation
 from looper.records.verdict import TestOutcome, Verdict
+from looper.views.board import FAILED
 from looper.views.index import some_steps
 from looper.views.runs import RunView
 
@@ -13,6 +18,12 @@ PAGE = 40
 """Steps."""
 TEXT_CHARS = 20_000
 """Of one text on a page; the whole of it is a file to fetch."""
+HITS = 100
+"""Of a search through all rollouts of a run."""
+SNIPPET = 100
+"""Characters on either side of what was searched."""
+TRIED = 120
+"""Steps in a summary of what was tried; the last ones where there are more."""
 
 
 @dataclass(frozen=True)
@@ -182,3 +193,127 @@ def test_rows(verdict: Verdict) -> list[tuple[str, str, str, bool]]:
 
 def passed(outcomes: dict[str, TestOutcome]) -> int:
     return sum(found.passes for found in outcomes.values())
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One step in a line."""
+
+    index: int
+    tool: str
+    target: str
+    result: str
+    """Exit code, or what became of the step; empty where nothing is to be said."""
+    wrong: bool
+
+
+def tried(run: RunView, cell: Cell) -> tuple[list[Tried], int]:
+    """The steps of an attempt in a line each, the last `TRIED` of them, and how many came before."""
+    entry = run.followed().attempts.get((cell.name, cell.attempt))
+    places = entry.places if entry is not None else []
+    found = [
+        Tried(
+            step.index,
+            step.action.tool if step.action else "no action",
+            target(step),
+            _result(step),
+            went_wrong(step),
+        )
+        for step in some_steps(run.folder, places[-TRIED:], TEXT_CHARS)
+    ]
+    return found, max(0, len(places) - TRIED)
+
+
+def _result(step: Step) -> str:
+    seen = step.observation
+    if seen.exit_code is not None:
+        return f"exit code {seen.exit_code}"
+    return "" if seen.kind in (ObservationKind.OK, ObservationKind.END) else seen.kind.value
+
+
+def action_lines(step: Step) -> list[tuple[str, str]]:
+    """What an action does, line by line, each with its kind as in a patch: `del` for what an edit replaces, `add` for what it
+    or a new file puts there, empty for a command. Nothing for what `target` says whole."""
+    match step.action:
+        case Edit(old=old, new=new):
+            return [
+                *(("del", f"-{line}") for line in bare_lines(old)),
+                *(("add", f"+{line}") for line in bare_lines(new)),
+            ]
+        case Write(content=content):
+            return [("add", f"+{line}") for line in bare_lines(content)]
+        case Bash(command=command) if command.strip() != target(step):
+            return [("", line) for line in bare_lines(command)]
+    return []
+
+
+def consolidations_of(run: RunView, cell: str) -> list[Consolidation]:
+    """What the arm of a cell had learned for its task: of the last round before it, for its repository or for all of them."""
+    arm, seed, task = cell.split("/", 2)
+    repository = repository_of(task)
+    found = [
+        made
+        for made in run.consolidations
+        if (made.arm, str(made.seed)) == (arm, seed) and made.repo.replace("/", "__") in ("", repository)
+    ]
+    last = max((made.round for made in found), default=0)
+    return [made for made in found if made.round == last]
+
+
+def next_failed(run: RunView, cell: str) -> str | None:
+    """The next cell that has no success, by arm, seed and task in the order of the plan, from the first after `cell` on and
+    once around; None where there is no other. An empty `cell` asks for the first."""
+    names = [name for arm in run.manifest.plan.arms for name in run.cells(arm.name)]
+    failed = [
+        name
+        for name in names
+        if name != cell and (verdict := run.final.get(name)) is not None and verdict.outcome in FAILED
+    ]
+    if cell not in names:
+        return failed[0] if failed else None
+    order = {name: at for at, name in enumerate(names)}
+    return next((name for name in failed if order[name] > order[cell]), failed[0] if failed else None)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One step in which a text stands."""
+
+    cell: str
+    attempt: int
+    index: int
+    where: str
+    """said, thinking or seen."""
+    before: str
+    found: str
+    after: str
+
+
+def search(run: RunView, text: str) -> tuple[list[Hit], bool]:
+    """The first `HITS` steps of all rollouts in which a text stands, whatever its case, and whether there are more. Texts that were
+    too long to lie in the steps' own file are not looked at."""
+    # The line as it stands in the file is looked at first: most lines need not be read as records.
+    wanted, hits = text.lower(), list[Hit]()
+    raw = json.dumps(text, ensure_ascii=False)[1:-1].lower()
+    for _, _, body in raw_lines(run.folder, "steps"):
+        if body is None or raw not in body.decode("utf-8", "replace").lower():
+            continue
+        try:
+            step = Step.from_json(body)
+        except UNREADABLE:
+            continue
+        for where, whole in (
+            ("said", step.reply.text),
+            ("thinking", step.reply.thinking),
+            ("seen", step.observation.text),
+        ):
+            at = whole.lower().find(wanted)
+            if at >= 0:
+                if len(hits) == HITS:
+                    return hits, True
+                end = at + len(text)
+                before = whole[max(0, at - SNIPPET) : at].rpartition("\n")[2]
+                after = whole[end : end + SNIPPET].partition("\n")[0]
+                hits.append(Hit(step.cell, step.attempt, step.index, where, before, whole[at:end], after))
+                break
+    return hits, False

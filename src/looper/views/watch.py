@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from looper.views.findings import percent
 from looper.views.show import duration, harmless
 
 COLOURS = {"running": "green", "stalled": "red", "stopped": "yellow", "finished": "dim"}
@@ -64,7 +65,7 @@ def _arms(run: Mapping[str, Any], most: int) -> Table:
     for name in ("arm", "resolved", "of", "rate", "infra", "out of time"):
         table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     for arm in run["arms"][:most]:
-        rate = f"{100 * arm['resolved'] / arm['attempted']:.0f} %" if arm["attempted"] else "–"
+        rate = percent(arm["resolved"] / arm["attempted"]) if arm["attempted"] else "–"
         table.add_row(
             arm["arm"][:28],
             *(str(arm[key]) for key in ("resolved", "attempted")),

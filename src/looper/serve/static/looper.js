@@ -29,16 +29,23 @@ function switchTheme() {
 // Following -------------------------------------------------------------------------------------------------------------------
 
 let swapping = false;
-let again = false;
+let again = null;
+let took = 0;
 
-async function refresh() {
-  if (swapping) { again = true; return; }
+// `now` asks for what changes all the time, where a page has such a part; else everything that may be swapped. What is swapped
+// together comes from one answer, which is of one moment of the run.
+async function refresh(now) {
+  if (swapping) { again = again === false ? false : Boolean(now); return; }
   swapping = true;
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const answer = await fetch(now ? `${location.pathname}?part=now` : location.href, { headers: { Accept: "text/html" } });
+    if (answer.status === 404) return gone();
     if (!answer.ok) return;
+    took = Number((answer.headers.get("Server-Timing") || "").match(/dur=([\d.]+)/)?.[1] || 0);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    for (const old of all("[data-swap]")) {
+    // Who reads at the end of a page goes on reading there.
+    const atEnd = scrollY > 0 && innerHeight + scrollY >= document.documentElement.scrollHeight - 60;
+    for (const old of all(now ? "[data-swap=now]" : "[data-swap]")) {
       const now = fresh.getElementById(old.id);
       if (!now || now.innerHTML === old.innerHTML) continue;
       const open = new Set(all("details[open]", old).map((node) => node.id).filter(Boolean));
@@ -50,27 +57,44 @@ async function refresh() {
       all(".scroll", old).forEach((node, at) => { node.scrollLeft = scrolled[at] || 0; });
       if (key) one(key, old)?.focus({ preventScroll: true });
     }
+    if (atEnd && one("#all-steps[data-follow]")) scrollTo(0, document.documentElement.scrollHeight);
   } catch { /* The server is gone or comes back; the stream says so. */ } finally {
     swapping = false;
-    if (again) { again = false; setTimeout(refresh, 300); }
+    if (again !== null) { setTimeout(refresh, 300, again); again = null; }
   }
 }
 
-// Numbers come with the event itself, at once. What is worked out of them is fetched more seldom the longer that takes, so that being
-// watched costs a run no more than a hundredth of a core.
+// What changed is fetched more seldom the more of the processor that takes, so that being watched costs a run no more than a hundredth
+// of a core.
 const SHARE = 0.01;
-let due = 0;
-let soonest = 0;
+const rounds = [{ due: 0, soonest: 0 }, { due: 0, soonest: 0 }];
 
 function refreshLater(atOnce) {
-  if (due && !atOnce) return;
-  clearTimeout(due);
-  due = setTimeout(async () => {
-    const begun = performance.now();
-    await refresh();
-    soonest = performance.now() + (performance.now() - begun) / SHARE;
-    due = 0;
-  }, atOnce ? 0 : Math.max(1000, soonest - performance.now()));
+  const parts = one("[data-swap=now]") ? [true, false] : [false];
+  for (const now of parts) {
+    const round = rounds[Number(now)];
+    if (round.due && !atOnce) continue;
+    clearTimeout(round.due);
+    if (now && atOnce) { round.due = 0; continue; }
+    round.due = setTimeout(async () => {
+      await refresh(now);
+      round.soonest = performance.now() + took / SHARE;
+      round.due = 0;
+    }, atOnce ? 0 : Math.max(now ? 300 : 1000, round.soonest - performance.now()));
+  }
+}
+
+let source = null;
+
+function gone() {
+  if (source) source.close();
+  say("");
+  if (one("#gone")) return;
+  const line = made("p", "This run is no longer there, or cannot be read any more. What stands here is what was shown last.", "notice bad");
+  line.id = "gone";
+  line.setAttribute("role", "alert");
+  one("main h1").after(line);
+  for (const button of all("[data-post]")) button.disabled = true;
 }
 
 function words(seconds) {
@@ -79,16 +103,13 @@ function words(seconds) {
 }
 
 function showNumbers(run) {
-  for (const place of all(`[data-run="${CSS.escape(run.run)}"]`)) {
+  // A card says everything from one event; the page of a run swaps numbers and tables together.
+  for (const place of all(`.card[data-run="${CSS.escape(run.run)}"]`)) {
     for (const node of all("[data-number]", place)) node.textContent = run[node.dataset.number];
     const bar = one("progress", place), state = one(".state", place), rest = one("[data-rest]", place);
     if (bar) { bar.max = run.planned; bar.value = run.finished; }
     if (state) { state.textContent = run.standing; state.className = `state ${run.standing}`; }
     if (rest) rest.textContent = run.left_s ? `about ${words(run.left_s[0])} left (${words(run.left_s[1])} to ${words(run.left_s[2])})` : "";
-  }
-  for (const arm of run.arms) {
-    const cell = one(`#arms tr[data-arm="${CSS.escape(arm.arm)}"] td`);
-    if (cell && one(`#now[data-run="${CSS.escape(run.run)}"]`) && cell.textContent !== "failed arm") cell.textContent = `${arm.resolved}/${arm.attempted}`;
   }
 }
 
@@ -103,19 +124,21 @@ function follow() {
   const runs = new Set(all("[data-follow]").map((node) => node.dataset.follow));
   const logs = one("[data-logs]");
   if (!runs.size && !logs) return;
-  const source = new EventSource(logs ? logs.dataset.logs : "/events");
+  source = new EventSource(logs ? logs.dataset.logs : "/events");
   source.onopen = () => say("live");
   source.onerror = () => say(source.readyState === EventSource.CLOSED ? "not live: reload to follow" : "reconnecting …");
   if (logs) {
     const names = ["spawn", "lab_status", "lab_done", "gate", "promote", "rollback", "timeout", "stop", "challenged", "reviewed", "activated"];
     let timer = 0;
-    for (const name of names) source.addEventListener(name, () => { clearTimeout(timer); timer = setTimeout(refresh, 200); });
+    for (const name of names) source.addEventListener(name, () => { clearTimeout(timer); timer = setTimeout(refresh, 200, false); });
     return;
   }
   // Everything comes first, and once more whenever the connection was lost in between.
   let first = true;
   source.addEventListener("status", (event) => {
-    JSON.parse(event.data).runs.forEach(showNumbers);
+    const there = JSON.parse(event.data).runs;
+    if (!runs.has("*") && ![...runs].every((name) => there.some((run) => run.run === name))) return gone();
+    there.forEach(showNumbers);
     if (!first) refreshLater(true);
     first = false;
   });
@@ -123,6 +146,7 @@ function follow() {
     const changed = JSON.parse(event.data);
     const names = [...changed.runs.map((run) => run.run), ...changed.gone];
     if (!runs.has("*") && !names.some((name) => runs.has(name))) return;
+    if (changed.gone.some((name) => runs.has(name))) return gone();
     changed.runs.forEach(showNumbers);
     // A run that is new here, or has come to its end, is shown whole at once.
     const known = (run) => one(`[data-run="${CSS.escape(run.run)}"]`) || !runs.has("*");
@@ -176,7 +200,7 @@ document.addEventListener("click", async (event) => {
   try {
     const said = await post(button.dataset.post, button.dataset.body);
     told(row, [said.status, said.evidence, said.goes_on_with && `Go on with: ${said.goes_on_with}`].filter(Boolean).join(". "));
-    setTimeout(refresh, 300);
+    setTimeout(refresh, 300, false);
   } catch (error) {
     told(row, error.message, true);
     button.disabled = false;
@@ -248,6 +272,13 @@ function land(item) {
   if (item.id) history.replaceState(null, "", `#${item.id}`);
 }
 
+document.addEventListener("click", (event) => { if (event.target.closest?.("[data-open-all]")) toggleAll(); });
+
+function toggleAll() {
+  const nodes = all("main details"), open = !nodes.every((node) => node.open);
+  for (const node of nodes) node.open = open;
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const typing = event.target.closest?.("input, textarea, select, dialog");
@@ -260,13 +291,13 @@ document.addEventListener("keydown", (event) => {
     if (to) { event.preventDefault(); to.focus(); }
     return;
   }
-  const keys = { j: () => steps(true), k: () => steps(false), t: switchTheme, p: () => one("#patch") && land(one("#patch")), "/": () => one("#find")?.focus() };
+  const keys = { n: () => one("#next-failed")?.click(), e: toggleAll, j: () => steps(true), k: () => steps(false), t: switchTheme, p: () => one("#patch") && land(one("#patch")), "/": () => one("#find")?.focus() };
   if (keys[event.key]) { event.preventDefault(); keys[event.key](); }
 });
 
 // Charts ----------------------------------------------------------------------------------------------------------------------
 
-const COLOURS = ["#3b7dd8", "#d9662b", "#2f8f5b", "#a05bc4", "#c2458a", "#8a7a2e", "#2a9aa3", "#7a7f87"];
+const LOSS = ["#3b76c4", "#c4623b"];
 let data = null;
 let charts = [];
 
@@ -287,7 +318,7 @@ function chart(where, x, series, label) {
     width: Math.max(280, node.clientWidth), height: 280,
     scales: { x: { time: false } },
     axes: [{ ...axis, label }, axis],
-    series: [{ label }, ...series.map((one, at) => ({ label: one.name, stroke: COLOURS[at % COLOURS.length], width: 1.6, dash: at >= COLOURS.length ? [6, 4] : undefined, spanGaps: true, points: { show: one.values.filter((value) => value !== null).length < 3 } }))],
+    series: [{ label }, ...series.map((one) => ({ label: one.name, stroke: one.colour, width: 1.6, spanGaps: true, points: { show: one.values.filter((value) => value !== null).length < 3 } }))],
   }, [x, ...series.map((one) => one.values)], node));
 }
 
@@ -299,12 +330,12 @@ function drawCharts() {
   if (names.length) {
     const longest = Math.max(...names.map((name) => data.shares[name].length));
     const x = Array.from({ length: longest }, (_, at) => at + 1);
-    chart("#shares", x, names.map((name) => ({ name, values: x.map((_, at) => data.shares[name][at] ?? null) })), "tasks");
+    chart("#shares", x, names.map((name) => ({ name, colour: data.colours[name], values: x.map((_, at) => data.shares[name][at] ?? null) })), "tasks");
     const table = made("table"), body = made("tbody");
     for (const name of names) {
       const row = made("tr"), head = made("th", name), values = data.shares[name];
       head.scope = "row";
-      row.append(head, made("td", `${(100 * values[values.length - 1]).toFixed(0)} % of ${values.length} tasks`));
+      row.append(head, made("td", `${data.rates[name]} of ${values.length} tasks`));
       body.append(row);
     }
     table.append(body);
@@ -323,8 +354,8 @@ function drawCharts() {
   const chosen = trainings.find((each) => each.what === select.value) || trainings[0];
   const at = [...new Set([...chosen.loss, ...chosen.validation].map((point) => point[0]))].sort((a, b) => a - b);
   const along = (points) => { const known = new Map(points); return at.map((place) => known.get(place) ?? null); };
-  const series = [{ name: "loss", values: along(chosen.loss) }];
-  if (chosen.validation.length) series.push({ name: "validation", values: along(chosen.validation) });
+  const series = [{ name: "loss", colour: LOSS[0], values: along(chosen.loss) }];
+  if (chosen.validation.length) series.push({ name: "validation", colour: LOSS[1], values: along(chosen.validation) });
   chart("#losses", at, series, "iteration");
 }
 

@@ -11,13 +11,12 @@ from typing import Any
 
 from looper.errors import FileRefused
 from looper.journal import replace_file
-from looper.metrics.registered import Registered
 from looper.records.learning import Treatment
 from looper.records.plan import Contrast, Metric
 from looper.records.verdict import Outcome
 from looper.untrusted import read_untrusted
 from looper.views import plots
-from looper.views.board import by_task, over_the_sequence
+from looper.views.board import arm_colours, by_task, over_the_sequence
 from looper.views.figures import tables
 from looper.views.findings import (
     COLUMNS,
@@ -27,11 +26,10 @@ from looper.views.findings import (
     contrast_lines,
     control_lines,
     damage_lines,
-    finding_text,
-    in_units,
-    margin_text,
-    p_text,
+    nothing_registered,
+    percent,
     planned_lines,
+    registered_rows,
     scope_line,
     standing_of,
     stratified_lines,
@@ -121,8 +119,8 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         pilot=[*planned_lines(run), scope_line(run), *stratified_lines(run)]
         if run.finished == run.planned
         else [],
-        registered=_registered(run),
-        unfinished=_nothing_registered(run),
+        registered=registered_rows(run),
+        unfinished=nothing_registered(run),
         deviations=_deviations(run),
         columns=COLUMNS,
         rows=arm_rows(run),
@@ -136,32 +134,6 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         provenance=_provenance(run),
         plan=json.dumps(json.loads(plan.to_json()), indent=1, ensure_ascii=False),
     )
-
-
-def _registered(run: RunView) -> list[dict[str, str]]:
-    if run.finished < run.planned:
-        return []
-    return [
-        {
-            "name": "Primary" if number == 0 else "Secondary",
-            "contrast": found.contrast.name,
-            "finding": found.finding.value.replace(" ", "-"),
-            "figures": _figures_of(found),
-            "said": finding_text(run, found),
-            "sentence": " ".join(found.sentence.split()),
-        }
-        for number, found in enumerate(run.registered)
-    ]
-
-
-def _figures_of(found: Registered) -> str:
-    return f"{in_units(found)}, {margin_text(found.contrast)}{p_text(found)}".removesuffix(", ")
-
-
-def _nothing_registered(run: RunView) -> str:
-    if run.finished < run.planned:
-        return f"The run is unfinished: {run.finished} of {run.planned} cells have an end. Nothing is concluded from it yet."
-    return "The plan registers no contrast; everything below is exploratory."
 
 
 def _deviations(run: RunView) -> list[str]:
@@ -203,7 +175,7 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
     }
     if curves and max(map(len, curves.values())) > 1:
         note = "An arm that learns on the way climbs away from base; one that learned before lies above it."
-        found.append((plots.curves(curves), "Over the sequence", note))
+        found.append((plots.curves(curves, arm_colours(run)), "Over the sequence", note))
     points = {}
     for arm in run.manifest.plan.arms:
         figures = run.figures(arm.name)
@@ -214,7 +186,7 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
             tokens = (figures.prompt_tokens or 0) + (figures.completion_tokens or 0)
             points[arm.name] = tokens, figures.resolved.value
     if points:
-        found.append((plots.cost(points), "Cost against score", ""))
+        found.append((plots.cost(points, arm_colours(run)), "Cost against score", ""))
     return found
 
 
@@ -334,7 +306,7 @@ def _repo(task: str) -> str:
 def _share(outcomes: Sequence[bool] | None) -> str:
     if not outcomes:
         return "not measured"
-    return f"{100 * fmean(outcomes):.0f} % of {len(outcomes)}"
+    return f"{percent(fmean(outcomes))} of {len(outcomes)}"
 
 
 def _energy(run: RunView) -> str:
