@@ -217,4 +217,4 @@ def test_other_repositories_have_a_block_of_their_own_beside_those_of_the_plan(h
     page.write_text(with_run(with_run("", run), other))
     assert list(Pages().blocks()) == [f"exp50 {plan.profile}", f"exp50 {plan.profile}@1"]
     assert with_run(page.read_text(), other) == page.read_text()
-    assert [line.split("]")[0] for line in table()[2:4]] == ["| [exp50", "| [exp50, master seed 1"]
+    assert [line.split("]")[0] for line in table()[2:4]] == ["| [exp50", "| [exp50 (master seed 1)"]

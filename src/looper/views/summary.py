@@ -50,7 +50,8 @@ class Result:
     @property
     def short(self) -> str:
         """As a person says it: most are of the profile micro."""
-        return self.name.removesuffix(" micro").replace(" micro@", ", master seed ")
+        name, _, seed = self.name.partition(" micro@")
+        return f"{name} (master seed {seed})" if seed else name.removesuffix(" micro")
 
     @property
     def tasks(self) -> int | None:
