@@ -138,7 +138,7 @@ def test_predictions_for_what_cannot_be_run_are_errors_by_name_and_no_verdicts(
     ]
     path, told = tmp_path / "made.jsonl", list[str]()
     written(path, made)
-    found = grade(path, "swe-bench", 0, "shared", 2, "auto", here, "", told.append)
+    found, _ = grade(path, "swe-bench", 0, "shared", 2, "auto", here, "", told.append)
     report = swe_bench_report(found, "m_m")
     assert report["error_ids"] == report["submitted_ids"] == names and report["completed_ids"] == []
     assert "no verdict, sympy/sympy 0.7: 1 task, no environment is known for this version" in told
