@@ -138,9 +138,8 @@ def bench_validate(
         say(line)
     untried = sum(done.counts.values()) - len(done.found)
     if untried:
-        say(
-            f"{untried} of {sum(done.counts.values())} tasks were not tried; the same command goes on with them"
-        )
+        again = "judges all of them again" if fresh else "goes on with them"
+        say(f"{untried} of {sum(done.counts.values())} tasks were not tried; the same command {again}")
         raise typer.Exit(ExitCode.INTERRUPTED if done.stopped else ExitCode.INFRASTRUCTURE)
 
 

@@ -56,6 +56,8 @@ class HarnessEnvironment:
         target = self._folder / f"micro-{identity}"
         if not _is_whole(target, distributions):
             with self._alone():
+                if target.is_dir() and not (target / MARK).exists() and not differing(packages_of(target)):
+                    _mark(target)  # Of an earlier version of Looper, which may be at work with it.
                 if not _is_whole(target, distributions):
                     self._build(target, list(distributions.values()))
         python = target / "bin" / "python"
@@ -74,7 +76,7 @@ class HarnessEnvironment:
             packages, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
         )
         share(temporary)
-        (temporary / MARK).write_text(json.dumps({ODD: sorted(differing(packages))}))
+        _mark(temporary)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
 
@@ -85,6 +87,10 @@ class HarnessEnvironment:
         with (self._folder / ".micro.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _mark(environment: Path) -> None:
+    (environment / MARK).write_text(json.dumps({ODD: sorted(differing(packages_of(environment)))}))
 
 
 def _is_whole(environment: Path, names: Iterable[str]) -> bool:
