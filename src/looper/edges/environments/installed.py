@@ -84,7 +84,7 @@ def _recorded(packages: Path) -> Iterator[tuple[str, int | None]]:
         ):
             for row in csv.reader(stream):
                 if len(row) == 3 and _is_below(row[0]):
-                    yield row[0], int(row[2]) if row[2].isdigit() else None
+                    yield row[0], int(row[2]) if row[2].isdecimal() else None
 
 
 def _is_below(path: str) -> bool:
