@@ -140,7 +140,7 @@ def judged_here(
         file = Path(place) / "predictions.jsonl"
         file.write_text("\n".join(lines) + "\n", "utf-8")
         command = shlex.join(["python", *sys.argv])
-        run = grade(
+        run, _ = grade(
             file,
             selection.suite,
             selection.level,

@@ -121,8 +121,12 @@ class VerifierBroken(InfrastructureError):
     """The trusted runner itself did not start or finish."""
 
 
+class RunKilled(VerifierBroken):
+    """A test run was ended by SIGKILL, and not for a limit of its own: the machine ran out of memory, or somebody ended it."""
+
+
 class DiskNearlyFull(InfrastructureError):
-    """Too little free space to start another attempt."""
+    """Too little free space to begin another attempt, or to go on with one."""
 
 
 class JournalError(InfrastructureError):

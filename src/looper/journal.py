@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from looper.errors import EXHAUSTED, FileRefused, JournalError, RunBusy
+from looper.errors import EXHAUSTED, BadInput, FileRefused, JournalError, RunBusy
 from looper.records.base import SCHEMA_VERSION, Record, content_hash
 from looper.untrusted import must_be_regular, open_regular, read_descriptor, read_untrusted
 
@@ -183,7 +183,7 @@ def _holds(path: Path, content: bytes) -> bool:
 
 def replace_file(target: Path, content: bytes) -> None:
     """Write a whole file so that a crash leaves the old content or the new, never a part. Raises JournalError."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = _temporary(target)
     try:
         with temporary.open("wb") as stream:
             stream.write(content)
@@ -196,6 +196,26 @@ def replace_file(target: Path, content: bytes) -> None:
             temporary.unlink()
         raise JournalError(
             f"Cannot write {target}: {error.strerror}. Free disk space or check the disk."
+        ) from error
+
+
+def _temporary(target: Path) -> Path:
+    """Where a file is written before it has its name. Raises ValueError for a target that has none."""
+    return target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+
+
+def must_be_replaceable(target: Path) -> None:
+    """That `replace_file` can write a file there, by writing an empty one beside it. Raises BadInput."""
+    try:
+        temporary = _temporary(target)
+        temporary.write_bytes(b"")
+        temporary.unlink()
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else "it names no file"
+        raise BadInput(
+            f"{target} cannot be written: {said}. Name a file in a folder that is there and can be written to."
         ) from error
 
 

@@ -121,7 +121,7 @@ class Command:
     image: str = ""
     """Of a container, where the command needs one of its own."""
     tree_mb: int = 1024
-    """Largest loss of free space while the command runs; beyond it the command is killed."""
+    """Largest loss of free space while the command runs; beyond it the command is killed. So much must be free before it begins."""
     over: threading.Event | None = None
     """Set when nobody wants anything of the command any more: it is ended as one whose time is up."""
 
@@ -159,7 +159,7 @@ class Sandbox(Protocol):
 
     def run(self, command: Command) -> CommandResult:
         """Raises SandboxUnavailable where the sandbox itself failed before the command began, and for nothing that a command
-        does. One that cannot be handed to a program, because it is too long or holds NUL, ends with exit code 126."""
+        does; and DiskNearlyFull where fewer than its `tree_mb` are free before, or others leave it no room. One that cannot be handed to a program, because it is too long or holds NUL, ends with exit code 126."""
         ...
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from looper.bench.validate import (
-    cannot_be_a_test,
     difference,
     eligible,
     in_force,
@@ -16,7 +15,7 @@ from looper.bench.validate import (
 )
 from looper.bench.verify import TestReport
 from looper.cli.validating import TimeLeft
-from looper.errors import EnvironmentBroken
+from looper.errors import EnvironmentBroken, RunKilled, VerifierBroken
 from looper.records.eligibility import Validation
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
@@ -195,38 +194,82 @@ def test_what_takes_longest_is_judged_first_and_the_time_left_is_reckoned_from_w
     assert left.after(long, 50.0) == ", about 27 s left", "54 s of 100 + 50 + 4, at half of their speed"
 
 
-def test_p8_what_cannot_be_a_test_is_left_out_before_a_task_was_ever_run(labelled: Task) -> None:
-    """A runner's progress, and a parametrised id that a blank has cut off; ids of every kind that did pass stay."""
-    cut = "sklearn/tests/test_text.py::test_callable_analyzer_error[file-AttributeError-'str'"
-    whole = (
-        "a.py::test_x[1-[2]]",
-        "a.py::test_x",
-        "test_a (x.Tests)",
-        "Nothing is lost.",
-        "a.py::test_x[100%]",
-    )
-    task = labelled.model_copy(update={"pass_to_pass": ("[100%]", "[ 12%]", cut, *whole)})
-    (kept,), left_out = eligible([task], {})
-    assert kept.pass_to_pass == whole and not left_out
-    assert [cannot_be_a_test(name) for name in task.pass_to_pass] == [True] * 3 + [False] * 5
-
-
-def test_p8_a_task_that_is_not_validated_here_goes_by_the_ids_that_gold_did_not_pass_elsewhere(
+def test_a_task_that_nobody_validated_with_these_labels_keeps_every_id_as_it_is_labelled(
     labelled: Task,
 ) -> None:
-    """Whatever its labels are here: a docstring's line that is no test on one machine is none on another."""
+    """Ids cut at a blank are names of tests, and what gold did not pass was found for the very labels that were judged."""
     known = next(each for each in shipped() if each.valid and each.excluded)
-    lines = tuple(known.excluded)
-    task = labelled.model_copy(update={"instance_id": known.instance_id, "pass_to_pass": ("p", *lines)})
+    cut = "a.py::test_error[file-'str'"
+    task = labelled.model_copy(
+        update={
+            "instance_id": known.instance_id,
+            "pass_to_pass": ("[100%]", cut, "a.py::test_x", *known.excluded),
+        }
+    )
     assert in_force([task], [], shipped()) == {}, "other labels"
-    (kept,), _ = eligible([task], {})
-    assert lines and kept.pass_to_pass == ("p",)
+    assert eligible([task], in_force([task], [], shipped())) == ((task,), {})
 
 
-def test_p8_nothing_that_ships_keeps_an_id_that_cannot_be_a_test() -> None:
+def test_a_validation_counts_for_rows_that_say_the_same_of_what_is_judged_in_whatever_suite(
+    labelled: Task,
+) -> None:
+    partly, _ = validated(labelled, [judged(PASSED, FAILED, PASSED)] * 3, judged(FAILED, PASSED, PASSED))
+    same = {
+        "problem_statement": f"{labelled.problem_statement} ",
+        "suite": "swe-bench",
+        "sequence_position": 7,
+        "difficulty": None,
+        "created_at": "2020-01-01",
+        "dependencies": ("r-1",),
+        "pass_to_pass": labelled.pass_to_pass[::-1],
+    }
+    for name, value in same.items():
+        task = labelled.model_copy(update={name: value})
+        assert taken(task, partly)[0][0].pass_to_pass == ("q",), name
+    other = {
+        "base_commit": "f" * 40,
+        "test_patch": "another",
+        "gold_patch": "another",
+        "environment": "owner/name@2",
+        "fail_to_pass": ("f", "g"),
+        "pass_to_pass": ("p", "q", "r"),
+    }
+    for name, value in other.items():
+        task = labelled.model_copy(update={name: value})
+        assert taken(task, partly)[0] == (task,), name
+
+
+def test_a_run_that_the_machine_killed_is_tried_again_and_says_nothing_of_a_task(labelled: Task) -> None:
+    left = {"gold": 2, "": 2}
+
+    def judge(task: Task, patch: str) -> TestReport:
+        if left[patch]:
+            left[patch] -= 1
+            raise RunKilled("killed")
+        return judged(PASSED if patch else FAILED, PASSED, PASSED)
+
+    found = validate(labelled, "environment", judge)
+    assert (found.valid, found.repeats, found.excluded) == (True, 1, {})
+    for patch in ("gold", ""):
+        left[patch] = 99
+        with pytest.raises(RunKilled):
+            validate(labelled, "environment", judge)
+        left[patch] = 0
+
+
+def test_without_a_patch_a_run_that_does_not_come_to_its_end_proves_nothing(labelled: Task) -> None:
+    good = judged(PASSED, PASSED, PASSED)
+    ended = replace(judged(MISSING, MISSING, MISSING), cause="the tests took more than 9 s", complete=False)
+    with pytest.raises(VerifierBroken, match=r"do not come to their end \(the tests took more than 9 s\)"):
+        validated(labelled, [good], ended)
+    bad, _ = validated(labelled, [judged(FAILED)] * 3, ended)
+    assert not bad.valid, "which gold shows by itself"
+
+
+def test_what_ships_leaves_out_each_id_that_no_test_went_by() -> None:
     assert not [
         name
         for each in shipped()
-        for name in each.disagreements
-        if cannot_be_a_test(name) and name not in each.excluded
+        for name, how in each.disagreements.items()
+        if "here missing" in how and name not in each.excluded
     ]

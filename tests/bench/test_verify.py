@@ -26,7 +26,7 @@ from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.errors import VerifierBroken
+from looper.errors import RunKilled, VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, PatchedWorkspace, Sandbox, Workspaces
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Isolation, Limits
@@ -252,8 +252,47 @@ def test_v21_a_run_that_the_machine_ended_is_no_verdict(
 ) -> None:
     ended = _Ended()
     ended.owner = sandbox.owner  # type: ignore[assignment]
-    with pytest.raises(VerifierBroken, match="did not start"):
+    with pytest.raises(RunKilled, match=r"was killed \(SIGKILL\), and not for a limit of its own"):
         verify(task, "", environments.of(task), VerifierContext(workspaces, ended, limits), "v")
+
+
+KILLS = {
+    "the tests": "import os\nos.kill(os.getpid(), 9)\n",
+    "a copy that runs before them": "import os\nlead = os.getpid()\n\n\ndef end():\n    if os.getpid() != lead: os.kill(os.getpid(), 9)\n",
+}
+
+
+@pytest.mark.parametrize("which", KILLS)
+def test_a_run_that_is_killed_on_its_way_is_no_verdict(
+    task: Task, workspaces: GitWorkspaces, product: str, verdict_of: Judge, which: str
+) -> None:
+    """Whoever sends the signal: who did is not seen."""
+    function = task.fail_to_pass[0].partition("::test_")[2]
+
+    def ends(root: Path) -> None:
+        text = gold_sources(task, workspaces)[product] + f"\n\n{KILLS[which]}"
+        if "end" in KILLS[which]:
+            text += (
+                f"\n\nplain = {function}\n\n\ndef {function}(*given):\n    end()\n    return plain(*given)\n"
+            )
+        (root / product).write_text(text)
+
+    with pytest.raises(RunKilled):
+        verdict_of(patch_with(workspaces, task, ends))
+
+
+def test_a_mark_of_progress_among_the_ids_counts_as_missing_and_is_called_what_it_is(task: Task) -> None:
+    def cause(*kept: str) -> str:
+        labelled = task.model_copy(update={"fail_to_pass": ("f",), "pass_to_pass": kept})
+        seen = {"f": [TestOutcome.PASSED], "p": [TestOutcome.PASSED]}
+        found = judge(labelled, seen, 0, 0, (), (), "", 1.0)
+        assert found.outcome is Outcome.UNRESOLVED
+        return found.cause
+
+    assert "did not pass: [100%] missing, which is no test's name; looper bench validate" in cause(
+        "[100%]", "p"
+    )
+    assert cause("[100%]", "q") == "2 of 2 PASS_TO_PASS tests did not pass: q missing"
 
 
 def test_c4_a_product_that_takes_too_much_memory_is_unresolved_with_that_cause(

@@ -1,5 +1,7 @@
 """Suites of rows in SWE-bench's shape, as a user meets them."""
 
+import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,13 +9,19 @@ import pytest
 from tests.cli.test_commands import looper
 from tests.fakes.swe_bench_rows import relation, row, written
 
+from looper.bench.validate import shipped
+from looper.bench.verify import VERSION
 from looper.cli.fetching import tasks_by_repo
 from looper.cli.grading import grade, suite_named
 from looper.cli.plans import RunOptions
 from looper.cli.running import dry_run
 from looper.cli.settings import Settings, settings
 from looper.cli.validating import run_validations
+from looper.edges.datasets.swe_bench import load_swe_bench
+from looper.edges.environments.known import missing_programs
 from looper.errors import BadInput
+from looper.journal import Stream
+from looper.records.eligibility import Validation
 from looper.views.predictions import swe_bench_report
 
 BASE, RELATED = row(5), row(3)
@@ -128,6 +136,43 @@ def test_what_is_fetched_and_prepared_is_what_can_be_run(here: Settings) -> None
         tasks_by_repo(replace(here, swe_bench_data=""), (), "swe-bench")
 
 
+def test_every_prediction_stands_in_one_list_of_the_report_also_where_its_task_is_not_eligible(
+    tmp_path: Path, here: Settings
+) -> None:
+    """Of a model of which nothing else was submitted too."""
+    here = replace(here, state=tmp_path / "home")
+    task = next(each for each in load_swe_bench(here.swe_bench_data) if each.instance_id == "sympy__sympy-5")
+    unfit = next(each for each in shipped() if not each.valid).model_copy(
+        update={
+            "instance_id": task.instance_id,
+            "repo": task.repo,
+            "task_hash": task.labels_hash,
+            "verifier": VERSION,
+            "missing_programs": missing_programs(task.repo),
+        }
+    )
+    here.validations.mkdir(parents=True)
+    with closing(Stream(here.validations, "validations", Validation)) as stream:
+        stream.append(unfit)
+    made = [
+        {"instance_id": name, "model_name_or_path": model, "model_patch": "diff --git a/a b/a\n"}
+        for model, name in (("m", "psf__requests-1"), ("m", "sympy__sympy-5"), ("n", "sympy__sympy-5"))
+    ]
+    path = tmp_path / "made.jsonl"
+    written(path, made)
+    asked = ("bench", "verify", str(path), "--suite", "swe-bench", "--data", here.swe_bench_data)
+    done = looper(*asked, cwd=tmp_path, LOOPER_HOME=str(here.state), LOOPER_SWE_DATA="")
+    reports = {
+        found["model"]: found for found in json.loads(f"[{done.stdout.replace('}' + chr(10) + '{', '},{')}]")
+    }
+    lists = ("resolved_ids", "unresolved_ids", "empty_patch_ids", "error_ids", "incomplete_ids")
+    for model, names in (("m", ["psf__requests-1", "sympy__sympy-5"]), ("n", ["sympy__sympy-5"])):
+        assert reports[model]["submitted_ids"] == names
+        assert sorted(name for kind in lists for name in reports[model][kind]) == names
+        assert reports[model]["error_instances"] == reports[model]["submitted_instances"] == len(names)
+    assert "sympy__sympy-5 of m is not judged, the task is not eligible" in done.stderr
+
+
 def test_predictions_for_what_cannot_be_run_are_errors_by_name_and_no_verdicts(
     tmp_path: Path, here: Settings
 ) -> None:
@@ -138,7 +183,7 @@ def test_predictions_for_what_cannot_be_run_are_errors_by_name_and_no_verdicts(
     ]
     path, told = tmp_path / "made.jsonl", list[str]()
     written(path, made)
-    found = grade(path, "swe-bench", 0, "shared", 2, "auto", here, "", told.append)
+    found, _ = grade(path, "swe-bench", 0, "shared", 2, "auto", here, "", told.append)
     report = swe_bench_report(found, "m_m")
     assert report["error_ids"] == report["submitted_ids"] == names and report["completed_ids"] == []
     assert "no verdict, sympy/sympy 0.7: 1 task, no environment is known for this version" in told

@@ -1,6 +1,10 @@
 """`looper bench validate` as a user meets it, on the embedded suite."""
 
+import os
+import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +69,58 @@ def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_
     broken = looper(*asked, cwd=tmp_path, **home)
     assert broken.returncode == ExitCode.INFRASTRUCTURE and f"{name}: not tried, " in broken.stderr
     assert "1 of 1 tasks were not tried" in broken.stderr and "Traceback" not in broken.stderr
+
+
+def test_fresh_that_could_judge_nothing_shows_nothing_of_before(tmp_path: Path) -> None:
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    listed = looper("run", "exp01", "--dry-run", "--arm", "base", "--limit", "1", cwd=tmp_path, **home).stdout
+    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
+    asked = ["bench", "validate", "--suite", "micro", "--task", name]
+    good = looper(*asked, cwd=tmp_path, **home)
+    assert good.returncode == 0 and "| 1 | 1 | 0 | 0 | 0 | 0 |" in good.stdout
+    (files,) = (tmp_path / "home" / "exports").glob("*/files")
+    next(files.glob("*.py")).write_text("touched = True\n")
+    fresh = looper(*asked, "--fresh", cwd=tmp_path, **home)
+    assert fresh.returncode == ExitCode.INFRASTRUCTURE and "1 of 1 tasks were not tried" in fresh.stderr
+    assert "| 1 | 0 | 0 | 0 | 1 | 0 |" in fresh.stdout
+    assert looper(*asked, cwd=tmp_path, **home).stdout == good.stdout, "what was found before stays"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system is made by root")
+def test_a_place_for_trees_without_room_gives_no_verdict_that_stays(tmp_path: Path, state: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "small").mkdir()
+    home = {"LOOPER_HOME": str(state), "LOOPER_WORKSPACES": str(tmp_path / "small")}
+    shutil.rmtree(state / "validations", ignore_errors=True)
+    listed = looper("run", "exp01", "--dry-run", "--arm", "base", "--limit", "1", cwd=tmp_path, **home).stdout
+    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
+    asked = [sys.executable, "-m", "looper", "bench", "validate", "--suite", "micro", "--task", name]
+    mounted = f"mount -t tmpfs -o size=6m tmpfs {tmp_path}/small && exec {shlex.join(asked)}"
+    full = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mounted], env={**os.environ, **home}, capture_output=True, text=True
+    )
+    if "mount: " in full.stderr or "unshare: " in full.stderr:
+        pytest.skip(full.stderr)
+    assert full.returncode == ExitCode.INFRASTRUCTURE
+    assert f"{name}: not tried, Only " in full.stderr and "LOOPER_WORKSPACES" in full.stderr
+    assert ": valid, " in looper(*asked[3:], cwd=tmp_path, **home).stderr
+
+
+def test_what_cannot_be_written_in_the_end_is_refused_before_the_work(tmp_path: Path, state: Path) -> None:
+    home = {"LOOPER_HOME": str(state)}
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "plain.md").write_text("no marks\n")
+    for option, file, said in (
+        ("--records", "nowhere/found.jsonl", "No such file or directory"),
+        ("--records", "folder", "Is a directory"),
+        ("--records", "n" * 300, "File name too long"),
+        ("--file", "nowhere/table.md", "No such file or directory"),
+        ("--file", "plain.md", "has no marks to write between"),
+    ):
+        refused = looper("bench", "validate", "--suite", "micro", option, file, cwd=tmp_path, **home)
+        assert refused.returncode == ExitCode.USAGE and said in one_line(refused), (option, file)
+        assert "validating" not in refused.stderr
+    assert sorted(os.listdir(tmp_path)) == ["folder", "plain.md"]
 
 
 def test_what_cannot_be_validated_is_one_line(tmp_path: Path, state: Path) -> None:

@@ -22,7 +22,7 @@ from looper.edges.sandboxes.bare import NoSandbox
 from looper.edges.sandboxes.bubblewrap import Bubblewrap
 from looper.edges.sandboxes.landlock import Landlock
 from looper.edges.sandboxes.process import TEMP_BYTES, give
-from looper.errors import SandboxUnavailable, SandboxUntried
+from looper.errors import DiskNearlyFull, SandboxUnavailable, SandboxUntried
 from looper.protocols import Command, CommandResult, Sandbox
 
 BACKENDS = {name: f"check.candidates()[{name!r}]()" for name in check.candidates()}
@@ -299,6 +299,31 @@ def test_a25_the_tree_cannot_grow_without_limit(each_sandbox: Sandbox, root: Pat
     script = "for i in $(seq 200); do head -c 9M /dev/zero > part$i; done; echo complete"
     result = bash(each_sandbox, root, script, tree_mb=100, timeout_s=60)
     assert result.killed_by == "disk" and "complete" not in result.text()
+
+
+def test_a_command_begins_where_all_is_free_that_it_may_take(each_sandbox: Sandbox, root: Path) -> None:
+    stats = os.statvfs(root)
+    free_mb = stats.f_bavail * stats.f_frsize >> 20
+    with pytest.raises(
+        DiskNearlyFull, match=r"Only \d+ MiB are free where .* Make room, or name another place"
+    ):
+        bash(each_sandbox, root, "echo begun > mark", tree_mb=free_mb + 1000)
+    assert not (root / "mark").exists()
+
+
+def test_a_command_that_others_leave_no_room_says_nothing(
+    each_sandbox: Sandbox, root: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it ends, and though its own files are few."""
+    stats = os.statvfs(root)
+    monkeypatch.setattr(process, "FLOOR_BYTES", stats.f_bavail * stats.f_frsize - (150 << 20))
+    fill = "sleep 0.3; head -c 300M /dev/zero > big"
+    with (
+        subprocess.Popen(["/bin/bash", "-c", fill], cwd=outside),
+        pytest.raises(DiskNearlyFull, match=r"Only \d+ MiB are free"),
+    ):
+        bash(each_sandbox, root, "sleep 3; false", tree_mb=1)
+    (outside / "big").unlink()
 
 
 def test_a25_files_are_counted_in_the_places_of_the_command_alone(

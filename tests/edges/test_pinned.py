@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import pytest
 
 from looper.edges.environments import known
 from looper.edges.environments.beside import grafted_site, stamped_site
+from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.environments.installed import packages_of
 from looper.edges.environments.interpreters import find_interpreter, get_interpreter, how_to_get
 from looper.edges.environments.known import (
     Recipe,
@@ -111,6 +114,60 @@ def test_an_environment_is_built_once_and_holds_its_list_and_what_it_took(tmp_pa
     assert len(said) == 2 and "MiB in" in said[1]
     assert PinnedEnvironments(tmp_path / "here", said.append).base(recipe("ship==1.0")) == base
     assert len(said) == 2
+
+
+def lose(base: Path) -> None:
+    (packages_of(base) / "ship.py").unlink()
+
+
+def lose_all(base: Path) -> None:
+    shutil.rmtree(base / "lib")
+
+
+def lose_with_its_record(base: Path) -> None:
+    lose(base)
+    shutil.rmtree(packages_of(base) / "ship-1.0.dist-info")
+
+
+def change(base: Path) -> None:
+    """In place, and so in uv's cache too where that has the file in common."""
+    with (packages_of(base) / "ship.py").open("r+") as file:
+        file.write("version = '9")
+
+
+def add(base: Path) -> None:
+    (packages_of(base) / "more.pth").write_text("import os; os._exit(0)\n")
+
+
+def relink(base: Path) -> None:
+    (base / "bin" / "python").unlink()
+    (base / "bin" / "python").symlink_to("/bin/true")
+
+
+@pytest.mark.parametrize("harm", [lose, lose_all, lose_with_its_record, change, add, relink])
+def test_an_environment_that_is_not_as_it_was_installed_is_not_ready_and_made_anew(
+    tmp_path: Path, index: str, harm: Callable[[Path], None]
+) -> None:
+    ship, said = recipe("ship==1.0"), list[str]()
+    base = PinnedEnvironments(tmp_path / "here", print).base(ship)
+    time.sleep(0.01)  # The clock of a file system goes by steps.
+    harm(base.target)
+    assert PinnedEnvironments(tmp_path / "here", said.append).base(ship) == base
+    assert "is damaged (" in said[0] and "made anew" in said[0]
+    asked = [str(base.python), "-c", "import ship; print(ship.version)"]
+    assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout == "1.0\n"
+    PinnedEnvironments(tmp_path / "here", said.append).base(ship)
+    assert len(said) == 3
+
+
+def test_the_harness_s_own_environment_is_made_anew_where_it_is_damaged(tmp_path: Path, task: Task) -> None:
+    made = HarnessEnvironment(tmp_path).of(task)
+    before = made.readable[0].stat().st_ino
+    assert HarnessEnvironment(tmp_path).of(task).readable[0].stat().st_ino == before
+    shutil.rmtree(packages_of(made.readable[0]) / "pluggy")
+    again = HarnessEnvironment(tmp_path).of(task)
+    assert again == made and again.readable[0].stat().st_ino != before
+    subprocess.run([again.python, "-c", "import pytest"], check=True)
 
 
 def test_r3_uv_is_the_one_that_came_with_looper(

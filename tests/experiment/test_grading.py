@@ -1,13 +1,17 @@
 """Grading patches that somebody else made, through the command."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from looper.edges.workspaces.exports import GitWorkspaces
 from looper.records.task import Task
 from looper.records.verdict import Outcome
 from looper.views.live import resume_command
@@ -80,6 +84,42 @@ def test_every_kind_of_patch_is_classed_right_and_none_stops_the_run(grader: Gra
     assert not (grader.folder / "evil.py").exists()
     again = grader.grade(rows)
     assert again.stdout == done.stdout and len(read_run(run.folder).verdicts) == 7, "nothing is judged twice"
+
+
+def _kill_tests_below(place: Path, over: threading.Event) -> None:
+    """As the system does where memory is short: the process that runs them, once."""
+    while not over.wait(0.05):
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if "run_pytest" in (entry / "cmdline").read_text() and (
+                    entry / "cwd"
+                ).resolve().is_relative_to(place):
+                    os.kill(int(entry.name), signal.SIGKILL)
+                    return
+
+
+def test_a_test_run_that_is_killed_from_outside_is_tried_again(
+    grader: Grader, micro: Suite, workspaces: GitWorkspaces, state: Path
+) -> None:
+    task = micro[0][0]
+    tree = workspaces.create(task, "slow")
+    tree.apply(task.gold_patch)
+    slow = tree.root / task.modified_files[0]
+    slow.write_text(f"{slow.read_text()}\n\nimport time\ntime.sleep(2)\n")
+    patch, _ = tree.patch()
+    tree.close()
+    places = state / "workspaces"
+    over = threading.Event()
+    killing = threading.Thread(target=_kill_tests_below, args=(places, over))
+    killing.start()
+    try:
+        done = grader.grade([row(task, patch)])
+    finally:
+        over.set()
+        killing.join()
+    first, last = read_run(Path(done.stderr.split()[-1])).verdicts
+    assert (first.outcome, last.outcome) == (Outcome.INFRA_ERROR, Outcome.RESOLVED)
+    assert "was killed (SIGKILL)" in first.cause and last.attempt == 2
 
 
 def test_the_command_that_goes_on_with_a_grading_is_recorded_as_it_was_given(

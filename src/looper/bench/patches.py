@@ -6,9 +6,10 @@ patch where its program ends with status 0. Source: `GIT_APPLY_CMDS` and `run_in
 
 import errno
 import secrets
+import signal
 from collections.abc import Callable
 
-from looper.errors import BadPatch, VerifierBroken
+from looper.errors import BadPatch, RunKilled, VerifierBroken
 from looper.protocols import NOTHING, Command, PatchedWorkspace, Sandbox
 from looper.untrusted import remove_tree
 
@@ -35,6 +36,8 @@ for program in gpatch patch; do
 done
 echo "$2 127"
 """
+KILLED = str(128 + signal.SIGKILL)
+"""Status that the shell has of a program which SIGKILL ended."""
 _PROGRAMS = "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"
 """Where the program `patch` is looked for; macOS has GNU's from Homebrew."""
 _LIMITS = {
@@ -161,6 +164,11 @@ def _by_patch(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> bool
         raise VerifierBroken(
             "GNU patch is not installed, and SWE-bench tries it on this patch. "
             "Install it (Debian: apt-get install patch; macOS: brew install gpatch)."
+        )
+    if status == KILLED:
+        raise RunKilled(
+            "The program patch was killed (SIGKILL), and not for a limit of its own: the machine ran out of memory, or somebody ended "
+            "it. Free memory, then run the same command again."
         )
     return status == "0"
 

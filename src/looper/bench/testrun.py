@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,7 @@ from looper.bench.runners import (
     programs,
     written_here,
 )
-from looper.errors import NOT_PYTHON, FileRefused, VerifierBroken
+from looper.errors import NOT_PYTHON, FileRefused, RunKilled, VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, PatchedWorkspace, Sandbox
 from looper.records.plan import Limits
 from looper.records.task import Runner, Task
@@ -51,6 +52,8 @@ WHOLE_SUITE = 4
 """Times the limit of a verification, for a task that names no test files: all of the repository's tests are run."""
 VARIED_AT_MOST = 2
 """Tests of one run that are varied: a copy costs what its original costs."""
+KILLED = 128 + signal.SIGKILL
+"""Exit status of what SIGKILL ended."""
 _TRIES = 12
 _XFAIL = re.compile("xfail|expectedFailure", re.IGNORECASE)
 _SKIP = re.compile("skip", re.IGNORECASE)
@@ -195,7 +198,7 @@ def run_tests(
 ) -> TestRun:
     """With a product's own tree, tests run apart from it. Unless `early`, all copies come after the tests; where copies are to run
     `alone`, nothing else does. Raises VerifierBroken where the runner did not get as far as anything of the tree, or where what the
-    tests hand over cannot cross."""
+    tests hand over cannot cross, RunKilled where something else than its limits killed the run, and DiskNearlyFull."""
     read = _reader(workspace)
     pristine = {path: source for path in files_of(task) if (source := read(path)) is not None}
     canaries, why = _canaries(task, pristine, workspace.root, SystemRandom(), apart=product is not None)
@@ -225,7 +228,7 @@ def run_tests(
             serving = _command(
                 product, environment, limits, limit_s, "serve_product.py", (str(pipes),), (pipes,)
             )
-            stack.enter_context(_product_served(sandbox, serving, pipes, descriptor))
+            stack.enter_context(_product_served(task, sandbox, serving, pipes, descriptor))
             words = (str(place), "--apart", str(pipes), *call.arguments)
             places = (place.parent, pipes)
         command = _command(workspace, environment, limits, limit_s, call.program, words, places)
@@ -237,6 +240,7 @@ def run_tests(
             )
         )
         report = _read_report(descriptor, key, head, laid_ns, apart=product is not None)
+    _must_not_be_killed(task, result)
     if not report.started and not result.killed_by:
         raise VerifierBroken(
             f"The test runner of {task.instance_id} did not start: {result.text()[-500:].strip()}"
@@ -254,6 +258,15 @@ def run_tests(
     if changed:
         report.tampering.append(f"{changed[0]} was changed while the tests ran")
     return _ran(task, report, result, canaries, why, pristine, limit_s)
+
+
+def _must_not_be_killed(task: Task, result: CommandResult) -> None:
+    """Which signal a program gives itself is seen by no one, so a product that kills its own tests has no verdict either."""
+    if result.exit_code == KILLED and not result.killed_by:
+        raise RunKilled(
+            f"The test run of {task.instance_id} was killed (SIGKILL), and not for a limit of its own: the machine ran out of memory, "
+            "or somebody ended it. Free memory or run with fewer workers, then run the same command again."
+        )
 
 
 def _command(
@@ -295,7 +308,9 @@ def _within(part: str, root: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _product_served(sandbox: Sandbox, serving: Command, pipes: Path, report: int) -> Iterator[None]:
+def _product_served(
+    task: Task, sandbox: Sandbox, serving: Command, pipes: Path, report: int
+) -> Iterator[None]:
     """The product in a sandbox of its own, from when the tests have opened the pipes on; at its end they are told."""
     for name in ("ask", "answer"):
         os.mkfifo(pipes / name)
@@ -308,7 +323,9 @@ def _product_served(sandbox: Sandbox, serving: Command, pipes: Path, report: int
             if over.wait(0.005):
                 return
         try:
-            sandbox.run(replace(serving, over=over))
+            result = sandbox.run(replace(serving, over=over))
+            if not over.is_set():
+                _must_not_be_killed(task, result)
         except Exception as error:  # Raised again by the thread that waits for this one.
             failed.append(error)
         finally:

@@ -1,6 +1,5 @@
 """Gold must resolve and nothing must not: a task that fails this measures its environment, not an agent."""
 
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -11,8 +10,7 @@ from statistics import median
 
 from looper.bench.official import disagreements
 from looper.bench.verify import VERSION, TestReport
-from looper.errors import EnvironmentBroken
-from looper.records.base import content_hash
+from looper.errors import EnvironmentBroken, RunKilled, VerifierBroken
 from looper.records.eligibility import Validation
 from looper.records.task import Task
 from looper.records.verdict import Outcome
@@ -20,21 +18,22 @@ from looper.records.verdict import Outcome
 Judge = Callable[[Task, str], TestReport]
 """What a task's tests say of a patch."""
 REPEATS = 3
-"""Judgements with gold where the first is not clean, to tell what always fails from what flips."""
+"""Judgements with gold where the first is not clean, to tell what always fails from what flips; and attempts at each judgement, where the
+machine ends its test run."""
 
 
 def validate(
     task: Task, environment: str, judge: Judge, missing_programs: tuple[str, ...] = ()
 ) -> Validation:
     """Judge gold, again where it is not clean, and side by side with it the empty patch, by a `judge` that bears two threads. Raises
-    as verification does, and EnvironmentBroken where gold does not pass while programs are missing that the tests call: that says
-    nothing of the task."""
+    as verification does, EnvironmentBroken where gold does not pass while programs are missing that the tests call, and VerifierBroken
+    where the tests do not come to their end without a patch: that says nothing of the task."""
     # A suite of ten minutes would else be judged twice in a row while every other worker has nothing left to do.
-    judging_nothing = _begun(lambda: judge(task, ""))
+    judging_nothing = _begun(lambda: _judged(judge, task, ""))
     try:
-        golds = [judge(task, task.gold_patch)]
+        golds = [_judged(judge, task, task.gold_patch)]
         if golds[0].outcome is not Outcome.RESOLVED:
-            golds += [judge(task, task.gold_patch) for _ in range(REPEATS - 1)]
+            golds += [_judged(judge, task, task.gold_patch) for _ in range(REPEATS - 1)]
     finally:
         wait([judging_nothing])  # Its tree must not be removed under it.
     nothing = judging_nothing.result()
@@ -44,10 +43,15 @@ def validate(
             f"{', '.join(missing_programs)} is not installed, and the tests of {task.repo} call it: {cause}. Install it and "
             "validate again."
         )
+    if not cause and not nothing.complete:
+        raise VerifierBroken(
+            f"Without a patch the tests of {task.instance_id} do not come to their end ({nothing.cause}), so it is not known whether "
+            "they pass without one. Free the machine of other work and validate it again."
+        )
     return Validation(
         instance_id=task.instance_id,
         repo=task.repo,
-        task_hash=content_hash(task),
+        task_hash=task.labels_hash,
         environment=environment,
         verifier=VERSION,
         valid=not cause,
@@ -59,6 +63,16 @@ def validate(
         empty_s=nothing.wall_s,
         missing_programs=missing_programs,
     )
+
+
+def _judged(judge: Judge, task: Task, patch: str) -> TestReport:
+    """Tried again where the machine ended the run. Raises RunKilled where it does so each time."""
+    for _ in range(REPEATS - 1):
+        try:
+            return judge(task, patch)
+        except RunKilled:
+            continue
+    return judge(task, patch)
 
 
 def _begun(judging: Callable[[], TestReport]) -> Future[TestReport]:
@@ -134,9 +148,9 @@ def in_force(
     elsewhere: Iterable[Validation] = (),
     missing_programs: Callable[[str], tuple[str, ...]] = lambda repo: (),
 ) -> dict[str, Validation]:
-    """The validation that counts for each task here, by id: of its labels, and with the programs that are here. What this machine
+    """The validation that counts for each task here, by id: of its very labels, and with the programs that are here. What this machine
     found by the rules of today comes before what was found `elsewhere`, by whatever rules."""
-    hashes = {task.instance_id: content_hash(task) for task in tasks}
+    hashes = {task.instance_id: task.labels_hash for task in tasks}
     return {
         each.instance_id: each
         for each in (*elsewhere, *(each for each in own if each.verifier == VERSION))
@@ -145,29 +159,18 @@ def in_force(
     }
 
 
-PROGRESS = re.compile(r"\[ *\d+%\]")
-
-
-def cannot_be_a_test(name: str) -> bool:
-    """Whether an id is a piece of a test run's output: a runner's progress, or a parametrised test cut off at a blank."""
-    _, found, test = name.rpartition("::")
-    return bool(PROGRESS.fullmatch(name) or (found and "[" in test and not test.endswith("]")))
-
-
 def eligible(
     tasks: Sequence[Task], validations: Mapping[str, Validation]
 ) -> tuple[tuple[Task, ...], dict[str, str]]:
     """Tasks without their excluded ids, and why others are not eligible, by id.
 
-    A task that nobody validated stays, without the ids that cannot be a test and those that gold did not pass where Looper was made.
+    A task that nobody validated with these very labels stays as it is labelled: which of its ids gold does not pass is not known.
     """
-    elsewhere = {each.instance_id: each.excluded for each in shipped() if each.valid}
     kept, left_out = [], {}
     for task in tasks:
         validation = validations.get(task.instance_id)
         if validation is None:
-            known = elsewhere.get(task.instance_id, {})
-            kept.append(_without(task, {*known, *filter(cannot_be_a_test, task.pass_to_pass)}))
+            kept.append(task)
         elif validation.valid:
             kept.append(_without(task, validation.excluded))
         else:

@@ -139,7 +139,7 @@ def bench_validate(
     Example: looper bench validate --repo sympy/sympy --workers 2
     """
     from looper.cli.grading import suite_named
-    from looper.cli.validating import run_validations, save, write_table
+    from looper.cli.validating import must_be_writable, run_validations, save, write_table
     from looper.errors import ExitCode
     from looper.views.eligibility import table_lines
 
@@ -147,6 +147,7 @@ def bench_validate(
     selection = suite_named(suite, level).model_copy(
         update={"repos": tuple(repo or ()), "tasks": tuple(tasks or ())}
     )
+    must_be_writable(file, records)
     done = run_validations(selection, chosen, workers, sandbox, say, fresh=fresh)
     print("\n".join(table_lines(done.counts, done.found)))
     for name, how in done.differences.items():
@@ -157,9 +158,8 @@ def bench_validate(
         say(line)
     untried = sum(done.counts.values()) - len(done.found)
     if untried:
-        say(
-            f"{untried} of {sum(done.counts.values())} tasks were not tried; the same command goes on with them"
-        )
+        again = "judges all of them again" if fresh else "goes on with them"
+        say(f"{untried} of {sum(done.counts.values())} tasks were not tried; the same command {again}")
         raise typer.Exit(ExitCode.INTERRUPTED if done.stopped else ExitCode.INFRASTRUCTURE)
 
 
@@ -202,9 +202,11 @@ def bench_verify(
     from looper.views.predictions import swe_bench_report
 
     settings, command = chosen_settings(data, mirrors), shlex.join(["looper", *sys.argv[1:]])
-    found = grade(predictions, suite, level, isolation, workers, sandbox, settings, command, say)
-    for arm in found.manifest.plan.arms:
-        print(json.dumps({"model": arm.model.name, **swe_bench_report(found, arm.name)}, indent=1))
+    found, unjudged = grade(predictions, suite, level, isolation, workers, sandbox, settings, command, say)
+    arms = {arm.model.name: arm.name for arm in found.manifest.plan.arms}
+    for model in dict.fromkeys((*arms, *unjudged)):
+        report = swe_bench_report(found, arms.get(model), unjudged.get(model, ()))
+        print(json.dumps({"model": model, **report}, indent=1))
     say(str(found.folder))
 
 

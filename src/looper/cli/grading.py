@@ -45,18 +45,20 @@ def grade(
     settings: Settings,
     command: str,
     say: Callable[[str], None],
-) -> RunView:
-    """Everything behind `looper bench verify`: a run whose rollouts were made elsewhere. `command` goes on with it."""
+) -> tuple[RunView, dict[str, list[str]]]:
+    """Everything behind `looper bench verify`: a run whose rollouts were made elsewhere, and by model the tasks of predictions that are
+    not judged, since they are not eligible. `command` goes on with it."""
     selection = suite_named(suite, level, isolation)
     every, mirrors = every_task(selection, settings)
     tasks, unfit = eligible(every, validations_of(selection, every, settings))
     by_id = {task.instance_id: task for task in tasks}
-    judged = []
+    judged, unjudged = [], dict[str, list[str]]()
     for prediction in predictions(path, {task.instance_id: task for task in every}):
         if why := unfit.get(prediction.instance_id):
             say(
                 f"{prediction.instance_id} of {prediction.model} is not judged, the task is not eligible: {why}"
             )
+            unjudged.setdefault(prediction.model, []).append(prediction.instance_id)
         else:
             judged.append(prediction)
     if not judged:
@@ -106,7 +108,7 @@ def grade(
             )
         if todo or not ledger.sealed:
             ledger.seal({})
-    return read_run(folder)
+    return read_run(folder), unjudged
 
 
 def _environment(task: Task, site: Site) -> str:

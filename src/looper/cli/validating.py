@@ -21,8 +21,7 @@ from looper.cli.wiring import Site, engine, every_task, found_elsewhere, missing
 from looper.errors import BadInput, InfrastructureError, ends_everything, named
 from looper.experiment.grading import GRADING
 from looper.experiment.schedule import select_tasks
-from looper.journal import RunLock, Stream, replace_file
-from looper.records.base import content_hash
+from looper.journal import RunLock, Stream, must_be_replaceable, replace_file
 from looper.records.eligibility import Validation
 from looper.records.plan import TaskSelection
 from looper.records.task import Task
@@ -43,7 +42,7 @@ class Validated:
     counts: dict[str, int]
     """How many tasks were chosen of each repository."""
     found: list[Validation]
-    """By today's rules, in the order of the suite."""
+    """By today's rules, in the order of the suite; without tasks that could not be tried now, whatever was found of them before."""
     differences: dict[str, str]
     """From what Looper ships, by id."""
     stopped: bool
@@ -80,8 +79,8 @@ def run_validations(
         stack.callback(stream.close)
         site = Site(mirrors, settings, sandbox, say)
         stop = stack.enter_context(site.occupied(folder))
-        known = {found.key: found for found in stream.recovered}
-        kept = {} if fresh else dict(known)
+        kept = {} if fresh else {found.key: found for found in stream.recovered}
+        latest = dict[str, Validation]()
 
         # A task has two judgements side by side, and no more than `workers` of all run at once.
         slots = threading.BoundedSemaphore(workers)
@@ -103,7 +102,7 @@ def run_validations(
             try:
                 environment = site.environments.of(task).id
                 waited = time.monotonic() - begun
-                key = task.instance_id, content_hash(task), environment, VERSION, missing[task.repo]
+                key = task.instance_id, task.labels_hash, environment, VERSION, missing[task.repo]
                 if key in kept:
                     return kept[key]
                 found = validate(task, environment, judge, missing[task.repo])
@@ -130,12 +129,13 @@ def run_validations(
             if isinstance(found, str):
                 left.without(task)
                 say(found)
-            elif found.key in kept:
+                continue
+            latest[task.instance_id] = found
+            if found.key in kept:
                 left.without(task)
                 before += 1
             else:
                 stream.append(found)
-                known[found.key] = found
                 state = "valid" if found.valid else f"INVALID, {found.cause}"
                 less = f", {len(found.excluded)} PASS_TO_PASS ids left out" if found.excluded else ""
                 say(
@@ -143,16 +143,6 @@ def run_validations(
                     f"{left.after(found, time.monotonic() - begun)}"
                 )
         say(f"{before} of {len(tasks)} tasks needed nothing more")
-    places = {task.instance_id: (number, content_hash(task)) for number, task in enumerate(tasks)}
-    # One for each task, by the rules of today: what older ones said was said before.
-    latest = {
-        found.instance_id: found
-        for found in known.values()
-        if found.instance_id in places
-        and places[found.instance_id][1] == found.task_hash
-        and found.verifier == VERSION
-        and found.missing_programs == missing[found.repo]
-    }
     elsewhere = {found.instance_id: found for found in shipped()}
     differing = {
         name: difference(found, elsewhere[name])
@@ -161,7 +151,7 @@ def run_validations(
     }
     return Validated(
         dict(Counter(task.repo for task in chosen)),
-        sorted(latest.values(), key=lambda found: places[found.instance_id]),
+        [latest[task.instance_id] for task in tasks if task.instance_id in latest],
         {name: how for name, how in differing.items() if how},
         stop.is_set(),
     )
@@ -206,11 +196,24 @@ def write_table(
     file: Path, selection: TaskSelection, settings: Settings, found: Sequence[Validation]
 ) -> Iterator[str]:
     """Put the table over a whole suite between the marks of a Markdown file. Raises BadInput where it has none."""
-    text = named_text(file) if file.is_file() else ""
     every = Counter(task.repo for task in every_task(selection, settings)[0])
-    written = with_block(text, "looper bench validate", table_lines(every, found), str(file))
-    replace_file(file, written.encode())
+    replace_file(file, _with_table(file, table_lines(every, found)).encode())
     yield f"{file}: {len(found)} validations"
+
+
+def _with_table(file: Path, lines: Sequence[str]) -> str:
+    """Raises BadInput where the file has no marks."""
+    text = named_text(file) if file.is_file() else ""
+    return with_block(text, "looper bench validate", lines, str(file))
+
+
+def must_be_writable(table: Path | None, records: Path | None) -> None:
+    """That the table and the records can be written, before hours of work for them. Raises BadInput."""
+    for file in (table, records):
+        if file is not None:
+            must_be_replaceable(file)
+    if table is not None:
+        _with_table(table, ())
 
 
 def save(file: Path, found: Sequence[Validation]) -> str:

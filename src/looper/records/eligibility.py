@@ -9,7 +9,7 @@ class Validation(Record):
     instance_id: str
     repo: str
     task_hash: str
-    """Of the whole record: another label, another validation."""
+    """`labels_hash` of the task: another label, another validation."""
     environment: str
     """Content hash."""
     verifier: str

@@ -1,8 +1,9 @@
 """One issue at one base commit, with its checks."""
 
+import json
 from enum import StrEnum
 
-from looper.records.base import Record
+from looper.records.base import Record, content_hash
 
 
 class Runner(StrEnum):
@@ -51,6 +52,22 @@ class Task(Record):
     test_patch: str
     fail_to_pass: tuple[str, ...]
     pass_to_pass: tuple[str, ...]
+
+    @property
+    def labels_hash(self) -> str:
+        """Of everything that decides whether a patch resolves this task. Its issue, its place in a sequence, the suite that lists it and
+        the order of its ids are no part of that."""
+        return content_hash(
+            self.instance_id,
+            self.repo,
+            self.base_commit,
+            self.environment,
+            self.runner,
+            json.dumps(self.test_targets),
+            self.gold_patch,
+            self.test_patch,
+            *(json.dumps(sorted(set(ids))) for ids in (self.fail_to_pass, self.pass_to_pass)),
+        )
 
     @property
     def own_tests(self) -> str:

@@ -1,7 +1,7 @@
 """Runs in the formats of SWE-bench: predictions to hand on, and its report."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from looper.errors import BadInput, possible
 from looper.records.verdict import Outcome
@@ -37,33 +37,33 @@ def prediction_line(task: str, model: str, patch: str) -> str:
     return json.dumps({"instance_id": task, "model_name_or_path": model, "model_patch": patch})
 
 
-def swe_bench_report(run: RunView, arm: str) -> dict[str, object]:
-    """The fields of SWE-bench's own report. A patch that was stripped to nothing counts as submitted, an infrastructure
-    error as error."""
-    cells = run.cells(arm)
+def swe_bench_report(run: RunView, arm: str | None, unjudged: Sequence[str] = ()) -> dict[str, object]:
+    """The fields of SWE-bench's own report; `arm` is None for a model of which nothing was judged. A patch that was stripped to nothing
+    counts as submitted; an infrastructure error, and each of the `unjudged` tasks, as error."""
+    cells = run.cells(arm) if arm else []
     final = {verdict.cell: verdict for verdict in run.verdicts}
     ends = {end.cell: end for end in run.trajectories}
     submitted = [cell for cell in cells if cell in ends or cell in final]
 
-    def ids(chosen: list[str]) -> list[str]:
-        return sorted(cell.rpartition("/")[2] for cell in chosen)
+    def ids(chosen: list[str], more: Sequence[str] = ()) -> list[str]:
+        return sorted((*(cell.rpartition("/")[2] for cell in chosen), *more))
 
     empty = [cell for cell in submitted if cell in ends and not ends[cell].patch.strip()]
     graded = [cell for cell in submitted if cell in final and cell not in empty]
     completed = [cell for cell in graded if final[cell].outcome.is_verdict]
     resolved = [cell for cell in completed if final[cell].outcome is Outcome.RESOLVED]
     lists = {
-        "submitted_ids": ids(submitted),
+        "submitted_ids": ids(submitted, unjudged),
         "completed_ids": ids(completed),
         "resolved_ids": ids(resolved),
         "unresolved_ids": ids([cell for cell in completed if cell not in resolved]),
         "empty_patch_ids": ids(empty),
-        "error_ids": ids([cell for cell in graded if cell not in completed]),
-        "incomplete_ids": ids([cell for cell in submitted if cell not in final]),
+        "error_ids": ids([cell for cell in graded if cell not in completed], unjudged),
+        "incomplete_ids": ids([cell for cell in submitted if cell not in final and cell not in empty]),
     }
     counts = {
-        "total_instances": len(run.tasks),
-        "submitted_instances": len(submitted),
+        "total_instances": len({*run.tasks, *unjudged}),
+        "submitted_instances": len(lists["submitted_ids"]),
         "completed_instances": len(completed),
         "resolved_instances": len(resolved),
         "unresolved_instances": len(completed) - len(resolved),

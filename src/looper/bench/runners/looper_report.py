@@ -73,13 +73,13 @@ class Report:
             os.waitpid,
             sys.stdout.flush,
         )
-        gone = ChildProcessError
+        gone, killed = ChildProcessError, 9
         # Not before Python 3.7.
         freeze, thaw = (getattr(gc, name, lambda: None) for name in ("freeze", "unfreeze"))
 
         def aside(work):
             """Do something in a process of its own, which goes on with this report; the number that it returns, or None where it never
-            came to its end."""
+            came to its end. Where that was killed, this one ends as if it had been too."""
             told, tell = pipe()
             flush()
             # What is frozen is not gone through for garbage, and so not copied for it.
@@ -104,11 +104,13 @@ class Report:
             said = read(told, 100)
             close(told)
             try:
-                wait(child, 0)
+                ended = wait(child, 0)[1]
             except gone:
                 # A handler of the product's for ended children was first, or it told the system to keep none.
-                pass
+                ended = 0
             if not said:
+                if ended & 127 == killed:
+                    leave(128 + killed)
                 return None
             lines[0], number = map(int, said.split())
             return number

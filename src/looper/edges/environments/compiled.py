@@ -38,7 +38,7 @@ def compiled_modules(
     others from building the same. Raises EnvironmentBroken, with where the whole log lies."""
     folder = place / native_hash(tree)
     done = place / f"{folder.name}.json"
-    if done.exists():
+    if _is_whole(folder, done):
         return folder
     if not (shutil.which("cc") or shutil.which("gcc")) or not (shutil.which("c++") or shutil.which("g++")):
         raise EnvironmentBroken(
@@ -60,6 +60,16 @@ def compiled_modules(
     done.write_text(json.dumps({"what": what, "seconds": seconds, "modules": found}) + "\n")
     say(f"compiled {what}: {found} modules in {seconds} s")
     return folder
+
+
+def _is_whole(folder: Path, done: Path) -> bool:
+    """Whether a folder still has the modules that were compiled, none of them written since."""
+    try:
+        count, written_ns = json.loads(done.read_bytes())["modules"], done.stat().st_mtime_ns
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    times = [path.stat().st_mtime_ns for path in folder.rglob("*.so")]
+    return len(times) == count and max(times, default=0) <= written_ns
 
 
 def _build(folder: Path, log: Path, argv: list[str], what: str) -> None:

@@ -5,24 +5,30 @@ answer.
 """
 
 import compileall
+import contextlib
+import fcntl
+import json
 import os
 import py_compile
 import shutil
 import sys
 import threading
 import venv
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 from looper.edges.access import share, shared_folder
+from looper.edges.environments.installed import ODD, damage, differing, packages_of
 from looper.errors import EnvironmentBroken
 from looper.protocols import Environment
 from looper.records.base import content_hash
 from looper.records.task import Task
 
 PACKAGE = "pytest"
+MARK = "complete.json"
 
 
 class HarnessEnvironment:
@@ -48,14 +54,17 @@ class HarnessEnvironment:
         pins = [f"{name}=={found.version}" for name, found in sorted(distributions.items())]
         identity = content_hash(sys.version, sys.base_prefix, *pins)[:16]
         target = self._folder / f"micro-{identity}"
-        if not target.is_dir():
-            self._build(target, list(distributions.values()))
+        if not _is_whole(target, distributions):
+            with self._alone():
+                if target.is_dir() and not (target / MARK).exists() and not differing(packages_of(target)):
+                    _mark(target)  # Of an earlier version of Looper, which may be at work with it.
+                if not _is_whole(target, distributions):
+                    self._build(target, list(distributions.values()))
         python = target / "bin" / "python"
         return Environment(identity, python, _visible(target), {"PYTHONDONTWRITEBYTECODE": "1"})
 
     def _build(self, target: Path, distributions: list[metadata.Distribution]) -> None:
-        """Complete or not there at all. A venv does not survive a move, so it is built in place beside a mark."""
-        shared_folder(self._folder)
+        """Complete or not there at all: made beside its place, and what is damaged there is removed first."""
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         venv.create(temporary, symlinks=True, with_pip=False)
@@ -67,10 +76,28 @@ class HarnessEnvironment:
             packages, quiet=2, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
         )
         share(temporary)
-        try:
-            temporary.rename(target)
-        except OSError:
-            shutil.rmtree(temporary)  # Another process was faster.
+        _mark(temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Other processes that would make the same wait."""
+        shared_folder(self._folder)
+        with (self._folder / ".micro.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _mark(environment: Path) -> None:
+    (environment / MARK).write_text(json.dumps({ODD: sorted(differing(packages_of(environment)))}))
+
+
+def _is_whole(environment: Path, names: Iterable[str]) -> bool:
+    """Whether an environment has its packages as they were installed, and the interpreter behind this process."""
+    own = getattr(sys, "_base_executable", sys.executable)
+    same = os.path.realpath(environment / "bin" / "python") == os.path.realpath(own)
+    return same and not damage(packages_of(environment), environment / MARK, names)
 
 
 def _with_requirements(name: str) -> dict[str, metadata.Distribution]:

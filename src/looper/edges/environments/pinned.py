@@ -13,6 +13,7 @@ from pathlib import Path
 from looper.edges.access import share, shared_folder
 from looper.edges.environments.beside import grafted_site, stamped_site
 from looper.edges.environments.compiled import compiled_modules, native_hash
+from looper.edges.environments.installed import ODD, damage, differing, packages_of
 from looper.edges.environments.interpreters import find_interpreter, get_interpreter
 from looper.edges.environments.known import Recipe, expected_cost, missing_programs, recipe_of, unserved
 from looper.edges.environments.single_flight import SingleFlight
@@ -118,7 +119,9 @@ class PinnedEnvironments:
             python=recipe.python,
             tasks=len(group),
             compiled=sum(bool(each.compiled) and not each.mark(of) for of, each in group),
-            ready=bool(marks) and all(mark.exists() for mark in marks),
+            ready=target is not None
+            and not self._damage(recipe, target)
+            and not any(_release_damage(recipe, mark) for mark in marks[1:]),
             expected=_sum([expected_cost(recipe.python, packages) for packages in parts]),
             measured=_sum([_read_cost(mark) for mark in marks]),
         )
@@ -139,9 +142,20 @@ class PinnedEnvironments:
         )
         target = self._named(recipe, python)
         with self._alone(target.name):
-            if not (target / "complete.json").exists():
-                self._build(recipe, target, python)
+            if damaged := self._damage(recipe, target):
+                self._build(recipe, target, python, damaged if (target / "complete.json").exists() else "")
         return _Base(target, target.name.rpartition("-")[2])
+
+    def _damage(self, recipe: Recipe, target: Path) -> str:
+        """Why an environment is not the one that its folder is named after; empty where it is."""
+        if found := damage(packages_of(target), target / "complete.json", recipe.packages):
+            return found
+        python = target / "bin" / "python"
+        try:
+            same = self._named(recipe, python) == target
+        except (EnvironmentBroken, OSError):
+            same = False
+        return "" if same else f"{python} is not the interpreter that it was made with"
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[None]:
@@ -150,9 +164,11 @@ class PinnedEnvironments:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _build(self, recipe: Recipe, target: Path, interpreter: Path) -> None:
+    def _build(self, recipe: Recipe, target: Path, interpreter: Path, damaged: str) -> None:
         """In place, because a virtual environment does not survive a move; the mark at the end makes it count."""
         what = f"the environment {recipe.lock}"
+        if damaged:
+            self._say(f"{what} is damaged ({damaged}), and made anew")
         self._say(f"building {what} of {recipe.key} ({len(recipe.packages)} packages, {interpreter})")
         begun = time.monotonic()
         lock, log = (self._folder / f"{target.name}.{end}" for end in ("txt", "log"))
@@ -161,7 +177,13 @@ class PinnedEnvironments:
             log.unlink(missing_ok=True)
             lock.write_text("\n".join(recipe.packages) + "\n")
             run_uv(["venv", "--python", interpreter, target], log, f"Building {what}")
-            run_uv(["pip", "install", "--no-deps", "--python", python, "-r", lock], log, f"Building {what}")
+            odd = _installed(
+                ("--no-deps", "--python", python, "-r", lock),
+                lambda: packages_of(target),
+                log,
+                f"Building {what}",
+                damaged=bool(damaged),
+            )
             installed = run_uv(["pip", "freeze", "--python", python], log, f"Building {what}").split()
             if set(installed) != set(recipe.packages):
                 other = ", ".join(sorted(set(installed) ^ set(recipe.packages)))
@@ -170,7 +192,7 @@ class PinnedEnvironments:
                 )
             share(target)
             cost = _cost(target, begun)
-            done = {"key": recipe.key, **cost.model_dump(), "packages": recipe.packages}
+            done = {"key": recipe.key, **cost.model_dump(), "packages": recipe.packages, ODD: odd}
             replace_file(target / "complete.json", json.dumps(done, indent=1).encode() + b"\n")
         self._say(f"built {what}: {cost.mib} MiB in {cost.seconds} s")
 
@@ -198,21 +220,46 @@ class PinnedEnvironments:
         done = _mark(base.target, recipe, version)
         release, what = done.with_suffix(""), f"{recipe.graft['name']} {version}"
         with self._alone(f"{base.target.name}-{release.name}"):
-            if not done.exists():
+            if damaged := _release_damage(recipe, done):
                 self._say(f"unpacking {what} for its compiled modules")
                 begun, log = time.monotonic(), self._folder / f"{base.target.name}-{release.name}.log"
                 with _whole(release):
-                    wanted = ["--no-deps", "--only-binary", ":all:", "--target", str(release)]
-                    asked = ["pip", "install", "--python", str(base.python), *wanted, what.replace(" ", "==")]
-                    run_uv(asked, log, f"Unpacking the compiled modules of {what}")
+                    wanted = ("--no-deps", "--only-binary", ":all:", "--target", release)
+                    odd = _installed(
+                        ("--python", base.python, *wanted, what.replace(" ", "==")),
+                        lambda: release,
+                        log,
+                        f"Unpacking the compiled modules of {what}",
+                        damaged=bool(damaged) and done.exists(),
+                    )
                     share(release.parent)
-                    replace_file(done, _cost(release, begun).to_json())
+                    cost = _cost(release, begun).model_dump()
+                    replace_file(done, json.dumps({**cost, ODD: odd}).encode() + b"\n")
         return release
 
 
 def _mark(target: Path, recipe: Recipe, version: str) -> Path:
     """The file beside an unpacked release that makes it count."""
     return target / "releases" / f"{recipe.graft['name']}-{version}.complete"
+
+
+def _release_damage(recipe: Recipe, mark: Path) -> str:
+    """Why an unpacked release is not as it was unpacked; empty where it is."""
+    return damage(mark.with_suffix(""), mark, (recipe.graft["name"],))
+
+
+def _installed(
+    asked: Sequence[str | Path], packages: Callable[[], Path], log: Path, what: str, *, damaged: bool
+) -> list[str]:
+    """Install into a new folder; what differs there from the packages' own records. From the index alone where something was damaged, or
+    differs: uv's cache has its files in common with what was installed from it. Raises EnvironmentBroken."""
+    alone = ["--no-cache", "--reinstall"]
+    run_uv(["pip", "install", *(alone if damaged else []), *asked], log, what)
+    found = differing(packages())
+    if found and not damaged:
+        run_uv(["pip", "install", *alone, *asked], log, what)
+        found = differing(packages())
+    return sorted(found)
 
 
 @contextlib.contextmanager

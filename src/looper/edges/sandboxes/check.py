@@ -73,6 +73,8 @@ print("tried")
 
 ANSWER_S = 60
 """For a command of the proof, which takes milliseconds, on a machine that is busy."""
+PROBE_MB = 8
+"""Room that such a command needs: what is tried is the sandbox, not the place for trees."""
 
 
 def leaks(sandbox: Sandbox) -> list[str]:
@@ -117,7 +119,9 @@ def leaks(sandbox: Sandbox) -> list[str]:
 def _said(
     sandbox: Sandbox, argv: tuple[str, ...], root: Path, last: str, readable: tuple[Path, ...] = ()
 ) -> list[str]:
-    result = sandbox.run(Command(argv=argv, root=root, timeout_s=ANSWER_S, readable=readable))
+    result = sandbox.run(
+        Command(argv=argv, root=root, timeout_s=ANSWER_S, readable=readable, tree_mb=PROBE_MB)
+    )
     if result.killed_by == "time":
         raise SandboxUntried(
             f"{sandbox.name} started, but a command gave no answer within {ANSWER_S} s. End other work, then run again."
@@ -168,7 +172,9 @@ def must_reach(sandbox: Sandbox, python: str, readable: tuple[Path, ...], place:
         root.mkdir()
         give(root, sandbox.owner)
         argv = (python, "-I", "-S", "-c", "print('here')")
-        said = sandbox.run(Command(argv=argv, root=root, timeout_s=60, readable=readable)).text()
+        said = sandbox.run(
+            Command(argv=argv, root=root, timeout_s=60, readable=readable, tree_mb=PROBE_MB)
+        ).text()
     if said != "here\n":
         fix = f"Remove {readable[0]}, so that it is made anew." if readable else ""
         if sandbox.owner is not None and (closed := closed_to_others((Path(python), *readable, place))):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from looper.errors import SandboxUnavailable, SandboxUntried
+from looper.errors import DiskNearlyFull, SandboxUnavailable, SandboxUntried
 from looper.protocols import Command, CommandResult
 from looper.untrusted import folders_below
 
@@ -31,6 +31,10 @@ DRAIN_S = 0.3
 so the end says that they are gone; one that no sandbox ends must not hold up the run."""
 INODE_LIMIT = 150_000
 """Files, folders and links that a command may leave in the places that it can write to."""
+FLOOR_BYTES = 16 << 20
+"""Least free space where a command works. Below it nobody knows whether what it did, or failed to do, was for want of room."""
+FLOOR_INODES = 100
+"""And least number of files that can still be made there."""
 MEMORY_SHARE = 2
 """All processes of a command together may hold this many times the limit of one."""
 TEMP_BYTES = 512 << 20
@@ -186,9 +190,11 @@ def run_limited(
     """Run the command inside its limits, started by `helper` in a session of its own; `kill` ends everything that was started and is
     called on every way out, `begun` as soon as the helper runs.
 
-    Raises SandboxUnavailable where the helper or the limits failed. What cannot be handed to any program, because it is too long
+    Raises SandboxUnavailable where the helper or the limits failed, and DiskNearlyFull where there is less room than the command may
+    take, or others leave it none. What cannot be handed to any program, because it is too long
     or no text, ends with the status NOT_STARTED.
     """
+    _must_have_room(command.root, (command.tree_mb << 20) + FLOOR_BYTES)
     word = secrets.token_hex(8)
     argv = [*helper, *_limited(command, word, processes, memory)]
     output = _Output(command.output_cap_bytes, word.encode())
@@ -289,19 +295,23 @@ def _watch(process: subprocess.Popen[bytes], command: Command, output: _Output, 
     if exited is not None:
         poller.register(exited, select.POLLIN)
     try:
-        return _collect(process, command, output, begun, poller)
+        return _collect(process, command, output, begun, poller, _free(command.root))
     finally:
         if exited is not None:
             os.close(exited)
 
 
 def _collect(
-    process: subprocess.Popen[bytes], command: Command, output: _Output, begun: float, poller: select.poll
+    process: subprocess.Popen[bytes],
+    command: Command,
+    output: _Output,
+    begun: float,
+    poller: select.poll,
+    free: tuple[int, int],
 ) -> Killed:
     assert process.stdout is not None
     descriptor = process.stdout.fileno()
     deadline = begun + command.timeout_s
-    free = _free(command.root)
     checked = begun
     # Where the end of a process cannot be polled for, it is looked for often.
     pause_s = POLL_S if hasattr(os, "pidfd_open") else 0.005
@@ -313,6 +323,7 @@ def _collect(
             checked = now
             if _disk_is_full(free, command):
                 return "disk"
+            _must_have_room(command.root, FLOOR_BYTES)
             if now - begun > 0.5 and _resident_mb(process.pid) > command.memory_mb * MEMORY_SHARE:
                 return "memory"
         if output.total > FLOOD_BYTES:
@@ -320,6 +331,9 @@ def _collect(
         ready = poller.poll(min(pause_s, deadline - now) * 1000)
         if any(found == descriptor for found, _ in ready) and not _read(descriptor, output):
             poller.unregister(descriptor)  # End of output; the command itself may go on.
+    if _lack(command.root, FLOOR_BYTES) and _disk_is_full(free, command):
+        return "disk"
+    _must_have_room(command.root, FLOOR_BYTES)
     return ""
 
 
@@ -360,6 +374,30 @@ def _free(folder: Path) -> tuple[int, int]:
     """Free bytes and free inodes of the file system that holds a folder."""
     stats = os.statvfs(folder)
     return stats.f_bavail * stats.f_frsize, stats.f_ffree
+
+
+def _lack(folder: Path, needed: int) -> str:
+    """What a folder's file system has too little of for so many bytes more; empty where it has enough, or the folder is gone."""
+    try:
+        stats = os.statvfs(folder)
+    except FileNotFoundError:
+        return ""
+    free = stats.f_bavail * stats.f_frsize
+    if free < needed:
+        return f"Only {free >> 20} MiB are free where {folder.parent} lies, and {needed >> 20} MiB are needed"
+    # Some file systems make inodes as they need them, and count none.
+    if stats.f_files and stats.f_ffree < FLOOR_INODES:
+        return f"Only {stats.f_ffree} more files can be made where {folder.parent} lies"
+    return ""
+
+
+def _must_have_room(folder: Path, needed: int) -> None:
+    """Raises DiskNearlyFull."""
+    if lack := _lack(folder, needed):
+        raise DiskNearlyFull(
+            f"{lack} to run a command there. Make room, or name another place for trees with LOOPER_WORKSPACES, then run the same "
+            "command again."
+        )
 
 
 def _disk_is_full(before: tuple[int, int], command: Command) -> bool:
