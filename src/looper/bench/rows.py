@@ -6,6 +6,7 @@ import json
 import re
 import tokenize
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from looper.errors import NOT_PYTHON
@@ -19,6 +20,8 @@ _SHAPES = {
     **dict.fromkeys(("created_at", "problem_statement", "patch", "test_patch"), re.compile(".*", re.DOTALL)),
 }
 """Folders and commands are named by the first three."""
+VERSION_CHARACTERS = 100
+"""Of a version; tables and errors show it."""
 NAME_BYTES = 200
 """Of a task's id: a file's name has at most 255, and other words are put to it."""
 _FILE = re.compile(r"^diff --git a/.* b/(.*)$", re.MULTILINE)
@@ -32,6 +35,26 @@ def must_have_its_shapes(fields: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is not what SWE-bench has there")
     if len(fields["instance_id"].encode()) > NAME_BYTES:
         raise ValueError(f"instance_id has more than {NAME_BYTES} bytes, and files are named by it")
+
+
+def moment(said: str) -> datetime:
+    """When a row says that its task was made, in UTC, which it also means where it names no zone. Raises ValueError or OverflowError."""
+    try:
+        when = datetime.fromisoformat(said)
+    except ValueError as error:
+        raise ValueError(
+            f"created_at is {said[:40]!r}, which is no date and time as ISO 8601 writes them"
+        ) from error
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def environment_of(repo: str, version: Any) -> str:
+    """Its key, without a version where a row says none. Raises ValueError."""
+    said = "" if version is None else str(version)
+    plain = version is None or (isinstance(version, str | int | float) and not isinstance(version, bool))
+    if not plain or not said.isprintable() or len(said) > VERSION_CHARACTERS:
+        raise ValueError("version is no text or number that can be shown in a line")
+    return f"{repo}@{said}"
 
 
 def must_name_a_task(name: str) -> None:
