@@ -111,6 +111,12 @@ class VerifierBroken(InfrastructureError):
     """The trusted runner itself did not start or finish."""
 
 
+class TaskBroken(VerifierBroken):
+    """What a task's own rows say cannot be carried out, however often and wherever it is tried."""
+
+    exit_code = ExitCode.USAGE
+
+
 class DiskNearlyFull(InfrastructureError):
     """Too little free space to start another attempt."""
 

@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import os
 import re
 import tokenize
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ VERSION_CHARACTERS = 100
 """Of a version; tables and errors show it."""
 NAME_BYTES = 200
 """Of a task's id: a file's name has at most 255, and other words are put to it."""
+LONGEST_NAME_BYTES = 255
+"""Of a file, on any file system that is in use."""
 _FILE = re.compile(r"^diff --git a/.* b/(.*)$", re.MULTILINE)
 _DATA_FILES = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 
@@ -82,6 +85,10 @@ def listed(fields: dict[str, Any], name: str) -> tuple[str, ...]:
         raise ValueError(f"{name} is no list of texts")
     if any("\0" in item for item in value):
         raise ValueError(f"{name} holds a NUL, which no name of a file or a test has")
+    try:
+        "".join(value).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} holds half a character, which no name of a file or a test has") from error
     return tuple(value)
 
 
@@ -106,6 +113,8 @@ def targets_of(test_patch: str, runner: Runner) -> tuple[str, ...]:
     files = [path for path in files_of_patch(test_patch) if not path.endswith(_DATA_FILES)]
     if any("\0" in path for path in files):
         raise ValueError("test_patch names a file with a NUL in it")
+    if any(len(os.fsencode(part)) > LONGEST_NAME_BYTES for path in files for part in path.split("/")):
+        raise ValueError(f"test_patch names a file whose name has more than {LONGEST_NAME_BYTES} bytes")
     if runner is Runner.DJANGO:
         return tuple(re.sub(r"\.py$", "", path.removeprefix("tests/")).replace("/", ".") for path in files)
     return tuple(files)

@@ -18,7 +18,7 @@ from looper.cli.memory_commands import memory
 from looper.cli.model_commands import model as model_group
 from looper.cli.options import Data, Mirrors, RunArgument, RunName, chosen_settings, run_names, say
 from looper.cli.run_commands import cache, runs
-from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError
+from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError, printable
 from looper.untrusted import current_folder
 
 
@@ -655,7 +655,7 @@ def main() -> None:
         finally:
             _end_output()
     except LooperError as error:
-        sys.stderr.write(f"looper: {error}\n")
+        sys.stderr.write(f"looper: {printable(str(error))}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("looper: interrupted\n")

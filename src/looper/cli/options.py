@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from looper.errors import printable
+
 if TYPE_CHECKING:
     from looper.cli.settings import Settings
 
@@ -58,7 +60,7 @@ def chosen_settings(
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def named_values(texts: list[str] | None) -> dict[str, object]:

@@ -117,7 +117,7 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _without_halves(value: Any) -> Any:
     try:
-        json.dumps(value, ensure_ascii=False, default=str).encode()
+        json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         return ValueError("it holds a lone surrogate, half a character, which no file can hold")
     return value
