@@ -161,7 +161,9 @@ def test_code_that_is_nested_too_deeply_is_named_by_its_row(
     suite: str, row: dict[str, Any], tmp_path: Path
 ) -> None:
     rows = written(tmp_path / "rows.jsonl", [row])
-    with pytest.raises(BadInput, match=r"rows.jsonl, row 1: it is nested too deeply to be read\. Correct it, or"):
+    with pytest.raises(
+        BadInput, match=r"rows.jsonl, row 1: it is nested too deeply to be read\. Correct it, or"
+    ):
         load_functions(suite, rows, tmp_path / "suites")
 
 

@@ -41,14 +41,14 @@ def must_have_its_shapes(fields: Mapping[str, Any]) -> None:
 
 
 def moment(said: str) -> datetime:
-    """When a row says that its task was made, in UTC, which it also means where it names no zone. Raises ValueError or OverflowError."""
+    """When a row says that its task was made, in UTC, which it also means where it names no zone. Raises ValueError."""
     try:
         when = datetime.fromisoformat(said)
-    except ValueError as error:
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise ValueError(
             f"created_at is {said[:40]!r}, which is no date and time as ISO 8601 writes them"
         ) from error
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def environment_of(repo: str, version: Any) -> str:

@@ -38,7 +38,7 @@ def task_from_row(row: dict[str, Any]) -> Task:
         repo=row["repo"],
         base_commit=row["base_commit"],
         # Of equal length for all rows, so that texts compare as times do.
-        created_at=moment(row["created_at"]).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        created_at=moment(row["created_at"]).isoformat(timespec="seconds").replace("+00:00", "Z"),
         problem_statement=row["problem_statement"],
         difficulty=difficulty and DIFFICULTIES[difficulty],
         sequence_id=f"{SUITE}:{row['repo']}",

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from looper.bench.functions import human_eval_change, mbpp_change
 from looper.bench.micro.project import Project
+from looper.edges.datasets.json_files import ANEW
 from looper.edges.datasets.projects import written
-from looper.edges.datasets.rows import ANEW, made_of, read_rows
+from looper.edges.datasets.rows import made_of, read_rows
 from looper.errors import BadInput, one_line
 from looper.records.base import content_hash
 from looper.records.task import Task

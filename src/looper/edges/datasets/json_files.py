@@ -21,6 +21,7 @@ FOREIGN_MARKS = {
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
 """UTF-32 first: its mark begins with that of UTF-16."""
+ANEW = "Correct it, or get the file again."
 GZIP_MARK = b"\x1f\x8b"
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """Half a character in JSON, alone or beside its other half."""
@@ -40,7 +41,7 @@ def read_entries(path: Path, fix: str, *, any_text: bool = False) -> tuple[Any, 
     elif isinstance(whole, dict):
         found = [(text[: text.index("{")].count("\n") + 1, whole)]
     elif isinstance(whole, ValueError) and (begin == "{" or begin.startswith("[")):
-        raise BadInput(f"{path}: {whole}. {fix}")
+        raise BadInput(f"{path}: {whole}. {ANEW}")
     else:
         whole = None
         # Only a line feed ends a line: other breaks of Unicode stand unescaped inside of strings.

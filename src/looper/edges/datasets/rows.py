@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from looper.edges.datasets.json_files import NAME_CHARACTERS, read_entries, read_folder
+from looper.edges.datasets.json_files import ANEW, quoted, read_entries, read_folder
 from looper.errors import NOT_PYTHON, BadInput, MissingTool, named, one_line
 from looper.records.task import Task
 
@@ -23,7 +23,6 @@ CIRCLE_SHOWN = 5
 T = TypeVar("T")
 Placed = tuple[str, dict[str, Any]]
 """Where a row stands, `FILE, row N` with N from 1, of its line where the file is no list, and its content."""
-ANEW = "Correct it, or take the file anew."
 
 
 def read_rows(source: str, how_to_name: str, splits: Sequence[str]) -> Iterator[Placed]:
@@ -70,7 +69,7 @@ def bases_of(tasks: Mapping[str, Task], relations: Mapping[tuple[str, str], str]
         absent = [name for name in (related, base) if name not in tasks]
         if absent:
             raise BadInput(
-                f"{place}: {one_line(absent[0], NAME_CHARACTERS)} is related to another task and is not among the rows. Add its row, "
+                f"{place}: {quoted(absent[0])} is related to another task and is not among the rows. Add its row, "
                 "or take the relation away."
             )
         if tasks[related].repo != tasks[base].repo:
@@ -112,6 +111,8 @@ def _placed(place: str, row: Any) -> Placed:
 
 def _from_hub(source: str, splits: Sequence[str]) -> Iterator[Placed]:
     name, _, what = source.removeprefix(HUB).partition("#")
+    if not name:
+        raise BadInput(f"{source} names no data set. Write hub:OWNER/NAME.")
     try:
         import datasets
     except ImportError as error:

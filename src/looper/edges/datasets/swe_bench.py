@@ -38,6 +38,6 @@ def load_swe_bench(source: str) -> tuple[Task, ...]:
 
 def _relation(row: dict[str, Any]) -> tuple[str, str]:
     """Raises KeyError or ValueError."""
-    if wrong := [name for name in (RELATED, BASE) if not isinstance(row[name], str)]:
+    if wrong := [name for name in (RELATED, BASE) if not row[name] or not isinstance(row[name], str)]:
         raise ValueError(f"{wrong[0]} is no id of a task")
     return row[RELATED], row[BASE]
