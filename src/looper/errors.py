@@ -38,6 +38,8 @@ LISTED = 40
 """Names that a message lists; it counts the others."""
 MESSAGE_CHARACTERS = 500
 """Of an error, in a record: whole files can stand in a message."""
+SAID_CHARACTERS = 300
+"""Of somebody else's words, in a message of ours."""
 
 
 class LooperError(Exception):
@@ -123,6 +125,12 @@ class VerifierBroken(InfrastructureError):
 
 class RunKilled(VerifierBroken):
     """A test run was ended by SIGKILL, and not for a limit of its own: the machine ran out of memory, or somebody ended it."""
+
+
+class TaskBroken(VerifierBroken):
+    """What a task's own rows say cannot be carried out, however often and wherever it is tried."""
+
+    exit_code = ExitCode.USAGE
 
 
 class DiskNearlyFull(InfrastructureError):
@@ -333,10 +341,27 @@ def ends_everything(error: BaseException) -> bool:
             return not isinstance(error, Exception)
 
 
+def one_line(text: str, most: int = SAID_CHARACTERS) -> str:
+    """Somebody else's words as a part of a line of ours: without line ends, with nothing in them that a terminal acts on or no encoding
+    holds, and of at most so many characters."""
+    said = printable(" ".join(text[: 8 * most].split()))
+    return said if len(said) <= most and len(text) <= 8 * most else f"{said[: most - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Signs that a terminal acts on, that are not seen or that no encoding holds as escapes; line ends and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
+
+
 def named(error: BaseException) -> str:
     """Class and message of an error, in one line of bounded length that any encoding holds."""
-    said = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()
-    return f"{type(error).__name__}: {said[:MESSAGE_CHARACTERS]}" if said else type(error).__name__
+    said = one_line(str(error), MESSAGE_CHARACTERS)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def possible(wrong: str, known: Iterable[str], begin: str = "It has") -> str:

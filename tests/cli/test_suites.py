@@ -1,12 +1,15 @@
 """Suites of rows in SWE-bench's shape, as a user meets them."""
 
+import gzip
 import json
+import os
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.cli.test_commands import looper
+from tests.cli.test_commands import looper, one_line
 from tests.fakes.swe_bench_rows import relation, row, written
 
 from looper.bench.validate import shipped
@@ -191,3 +194,146 @@ def test_predictions_for_what_cannot_be_run_are_errors_by_name_and_no_verdicts(
         "EnvironmentBroken: psf/requests 2.31: no environment is known for this repository.",
         "EnvironmentBroken: sympy/sympy 0.7: no environment is known for this version.",
     }
+
+
+ONE = row(5)
+LINES = json.dumps(ONE).encode() + b"\n"
+MARK = b"\xef\xbb\xbf"
+ESCAPE = "\x1b[31m"
+
+
+def listed(folder: Path, content: bytes, name: str = "r.jsonl", **environment: str) -> Any:
+    (folder / name).write_bytes(content)
+    asked = ("bench", "list", "--suite", "swe-bench", "--data", name, "--mirrors", "none")
+    return looper(*asked, cwd=folder, LOOPER_HOME=str(folder / "home"), **environment)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        MARK + json.dumps([ONE]).encode(),
+        MARK + json.dumps([ONE], indent=1).encode(),
+        MARK + LINES + MARK + json.dumps(row(6)).encode(),
+        gzip.compress(LINES),
+        gzip.compress(MARK + json.dumps([ONE], indent=1).encode()),
+    ],
+    ids=["list", "list over lines", "joined lines", "packed", "packed list"],
+)
+def test_rows_are_read_whatever_mark_and_packing_they_have(tmp_path: Path, content: bytes) -> None:
+    found = listed(tmp_path, content)
+    assert found.returncode == 0 and "sympy/sympy" in found.stdout, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (LINES.decode().encode("utf-16"), "r.jsonl is written in UTF-16. Write it in UTF-8."),
+        (LINES.decode().encode("utf-16-le"), "r.jsonl begins with NUL bytes, as text in UTF-16 does. Write it"),
+        (LINES.replace(b"issue 5", b"caf\xe9"), "r.jsonl, line 1: the byte 0xe9 is no text in UTF-8. Write it"),
+        (gzip.compress(LINES)[:-12], "r.jsonl cannot be unpacked: Compressed file ended before"),
+        (LINES[:-2] + b', "patch": "x"}', 'r.jsonl, row 1: "patch" stands in one object twice. Correct it, or'),
+        (LINES.replace(b"issue 5", b"\\ud800"), "r.jsonl, row 1: it holds a lone surrogate, half a character"),
+        (LINES.replace(b"1.12", b"\\u001b[31m"), "r.jsonl, row 1: version is no text or number that can be shown"),
+    ],
+)  # fmt: skip
+def test_rows_that_cannot_be_read_are_one_line_that_says_what_to_do(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    found = listed(tmp_path, content)
+    assert found.returncode == 2 and said in one_line(found)
+
+
+@pytest.mark.parametrize("command", ["list", "verify"])
+@pytest.mark.parametrize("name", ["x" * 300, "/proc/self/mem", "a pipe"])
+def test_what_cannot_be_opened_is_one_line_wherever_it_is_named(
+    tmp_path: Path, here: Settings, name: str, command: str
+) -> None:
+    if name.startswith("/proc") and not os.path.exists(name):
+        pytest.skip("this system has no /proc")
+    os.mkfifo(tmp_path / "a pipe")
+    asked = ("--data", name) if command == "list" else (name, "--data", here.swe_bench_data)
+    found = looper(
+        "bench", command, "--suite", "swe-bench", *asked, cwd=tmp_path, LOOPER_HOME=str(here.state)
+    )
+    assert (
+        found.returncode == 2
+        and f"{name} {'is no regular file' if 'pipe' in name else 'cannot be read'}" in one_line(found)
+    )
+
+
+def test_what_others_wrote_reaches_a_terminal_short_and_without_its_escapes(
+    tmp_path: Path, here: Settings
+) -> None:
+    related = listed(
+        tmp_path,
+        b"\n".join(json.dumps(each).encode() for each in (ONE, relation(ONE, {"instance_id": ESCAPE}))),
+    )
+    assert r'"\u001b[31m" is related to another task' in one_line(related)
+    rows = [row(number) for number in range(1000)]
+    circle = [relation(one, rows[number - 1]) for number, one in enumerate(rows)]
+    found = listed(tmp_path, b"\n".join(json.dumps(each).encode() for each in [*rows, *circle]))
+    assert "(1000 tasks) is a circle" in one_line(found) and len(one_line(found)) < 500
+    made = {"instance_id": "sympy__sympy-5", "model_name_or_path": ESCAPE + "m" * 1000, "model_patch": ""}
+    twice = written(tmp_path / "made.jsonl", [made, made])
+    found = looper(
+        "bench",
+        "verify",
+        twice,
+        "--suite",
+        "swe-bench",
+        "--data",
+        here.swe_bench_data,
+        cwd=tmp_path,
+        LOOPER_HOME=str(here.state),
+    )
+    assert r"sympy__sympy-5 of \x1b[31mm" in one_line(found) and len(one_line(found)) < 500
+
+
+@pytest.mark.parametrize(
+    ("package", "said"),
+    [
+        ("raise AttributeError('numpy has no x')", "The datasets package cannot be imported: AttributeError: numpy has no x. Install"),
+        ("def load_dataset(*_, **__): return [1]", "hub:a/b, row 1: no JSON object. Correct it, or"),
+        ("def load_dataset(*_, **__): raise ValueError('a\\nb' + 'x' * 9999)", "The hub did not give a/b: ValueError: a b"),
+    ],
+    ids=["a clash of packages", "no rows", "an error of many lines"],
+)  # fmt: skip
+def test_a_package_for_the_hub_that_breaks_is_one_line(tmp_path: Path, package: str, said: str) -> None:
+    (tmp_path / "site" / "datasets").mkdir(parents=True)
+    (tmp_path / "site" / "datasets" / "__init__.py").write_text(package)
+    path = os.pathsep.join(filter(None, (str(tmp_path / "site"), os.environ.get("PYTHONPATH"))))
+    asked = ("bench", "list", "--suite", "swe-bench", "--data", "hub:a/b")
+    found = looper(*asked, cwd=tmp_path, LOOPER_HOME=str(tmp_path / "home"), PYTHONPATH=path)
+    assert found.returncode == 2 and said in one_line(found) and len(one_line(found)) < 800
+
+
+def test_a_suite_that_nothing_runs_of_is_not_to_be_fetched(tmp_path: Path) -> None:
+    found = listed(tmp_path, json.dumps(row(1, "psf/requests", "2.31")).encode())
+    assert (
+        found.stdout.splitlines()[0]
+        == "swe-bench: 1 tasks, ready: none; no environment is known for any of them"
+    )
+
+
+def test_a_task_of_another_repository_than_the_one_that_is_named_is_said(
+    tmp_path: Path, here: Settings
+) -> None:
+    rows = written(tmp_path / "two.jsonl", [ONE, row(1, "django/django", "3.0")])
+    asked = (
+        "bench",
+        "validate",
+        "--suite",
+        "swe-bench",
+        "--data",
+        rows,
+        "--repo",
+        "django/django",
+        "--task",
+        "sympy__sympy-5",
+    )
+    found = looper(*asked, cwd=tmp_path, LOOPER_HOME=str(here.state))
+    assert (
+        found.returncode == 2
+        and "of the tasks that are named (sympy__sympy-5) none is of django/django. Leave out"
+        in one_line(found)
+    )

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from tests.cli.test_commands import looper, one_line
+from typer.testing import CliRunner
 
 from looper.bench.verify import TestReport
 from looper.cli import validating
+from looper.cli.main import app
 from looper.cli.settings import settings
 from looper.cli.wiring import every_task
 from looper.errors import ExitCode
@@ -121,6 +123,37 @@ def test_what_cannot_be_written_in_the_end_is_refused_before_the_work(tmp_path: 
         assert refused.returncode == ExitCode.USAGE and said in one_line(refused), (option, file)
         assert "validating" not in refused.stderr
     assert sorted(os.listdir(tmp_path)) == ["folder", "plain.md"]
+
+
+def test_a_task_whose_rows_can_never_be_tried_is_not_one_that_was_not_tried(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOPER_HOME", str(state))
+    every, mirrors = every_task(TaskSelection(suite="micro"), replace(settings(), state=state))
+    patch = f"{every[0].test_patch}diff --git a/x b/../x\n--- a/x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+\x1b[31m\n"
+    broken = every[0].model_copy(update={"test_patch": patch})
+    monkeypatch.setattr(validating, "every_task", lambda *_: ((broken, *every[1:]), mirrors))
+    asked = [
+        "bench",
+        "validate",
+        "--suite",
+        "micro",
+        "--task",
+        broken.instance_id,
+        "--task",
+        every[1].instance_id,
+    ]
+    found = CliRunner().invoke(app, asked)
+    assert (
+        f"{broken.instance_id}: cannot be validated, The test patch of {broken.instance_id} does not apply"
+        in found.stderr
+    )
+    assert "1 of 2 tasks can never be validated as their rows are" in found.stderr
+    assert (
+        found.exit_code == ExitCode.USAGE
+        and "goes on" not in found.stderr
+        and "not tried" not in found.stderr
+    )
 
 
 def test_what_cannot_be_validated_is_one_line(tmp_path: Path, state: Path) -> None:

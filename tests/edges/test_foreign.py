@@ -120,7 +120,7 @@ def test_what_is_not_judged_has_no_rate(tmp_path: Path) -> None:
         ("p.jsonl", '{"instance_id": "t"}\n', "line 1: without model_patch"),
         ("p.jsonl", '{"model_patch": ""}\n', "line 1: without instance_id"),
         ("p.jsonl", "{}\n{oops\n", "line 2: not JSON"),
-        ("p.jsonl", "[]\n", "an object is wanted, not list"),
+        ("p.jsonl", "[[]]\n", "an object is wanted, not list"),
         ("p.jsonl", "", "holds no attempts"),
         ("p.jsonl", '{"instance_id": "t", "model_patch": ""}\n' * 2, "t is there twice"),
     ],
@@ -202,7 +202,7 @@ def test_m12_a_row_of_another_shape_is_named(tmp_path: Path, row: dict[str, Any]
 )
 def test_a_file_that_holds_something_else_says_so(tmp_path: Path, written: str, said: str) -> None:
     (tmp_path / "x.json").write_text(written)
-    with pytest.raises(BadInput, match=f"x.json: {said}"):
+    with pytest.raises(BadInput, match=f"x.json, line 1: {said}"):
         read_foreign(str(tmp_path / "x.json"))
 
 

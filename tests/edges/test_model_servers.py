@@ -710,8 +710,8 @@ def test_c7_a_reason_that_is_no_word_is_none(reason: object) -> None:
 
 
 def test_c7_a_reason_for_withholding_is_said_in_one_line() -> None:
-    with pytest.raises(ReplyWithheld, match=r"\(a b\)"):
-        reply_to(*sse(delta("a\nb")))
+    with pytest.raises(ReplyWithheld, match=r"\(a b\\x1b\[31m\)"):
+        reply_to(*sse(delta("a\nb\x1b[31m")))
 
 
 @pytest.mark.parametrize(

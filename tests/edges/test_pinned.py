@@ -205,6 +205,16 @@ def test_what_cannot_be_built_is_one_line_with_what_to_do_and_its_log_and_the_ot
         assert Path(str(broken.value).partition("The whole log: ")[2].split()[0].rstrip(".")).read_text()
 
 
+@pytest.mark.parametrize(("variable", "value"), [("UV_OFFLINE", "1"), ("UV_EXCLUDE_NEWER", "2000-01-01")])
+def test_a_setting_of_uv_that_keeps_a_package_away_is_named(
+    tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(EnvironmentBroken, match=f"uv is told to .*: unset {variable}, or") as broken:
+        PinnedEnvironments(tmp_path / "here", lambda line: None).base(recipe("ship==1.0"))
+    assert "index does not" not in str(broken.value)
+
+
 def test_a_full_disk_is_named_and_what_was_built_stays(tmp_path: Path, index: str) -> None:
     wheel(tmp_path / "index" / "boat", "boat", "1.0")
     first = PinnedEnvironments(tmp_path / "here", lambda line: None).base(recipe("boat==1.0"))

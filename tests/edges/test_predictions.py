@@ -1,5 +1,6 @@
 """Predictions in every shape that the field writes: row V8."""
 
+import gzip
 import json
 import os
 from collections.abc import Callable
@@ -54,6 +55,10 @@ SHAPES: dict[str, Callable[[list[dict[str, Any]]], str | bytes]] = {
     ),
     "byte order mark": lambda rows: "\ufeff" + jsonl(rows),
     "list behind a byte order mark": lambda rows: "\ufeff" + json.dumps(rows),
+    "packed by gzip": lambda rows: gzip.compress(jsonl(rows).encode()),
+    "list behind a byte order mark, packed": lambda rows: gzip.compress(
+        b"\xef\xbb\xbf" + json.dumps(rows).encode()
+    ),
 }
 
 
@@ -175,6 +180,8 @@ def test_c2_bytes_and_half_characters_of_a_patch_are_kept(
     [
         (b"\xff\xfe{\x00", "UTF-16"),
         (b"\xff\xfe\0\0{\0\0\0", "UTF-32"),
+        ("{}".encode("utf-16-le"), "begins with NUL bytes, as text in UTF-16 does. Write it in UTF-8"),
+        (gzip.compress(b"{}")[:-9], "cannot be unpacked: Compressed file ended before"),
         (b'{"instance_id": 5, "model_name_or_path": "m", "model_patch": ""}', 'line 1: unknown task "5"'),
         (b'{"instance_id": ["a"], "model_patch": ""}', "line 1: instance_id is no text"),
         (b"[1]", "entry 1: no object with instance_id and model_patch"),
@@ -213,6 +220,16 @@ def test_v8_a_second_one_for_a_task_is_named_with_the_first(
         BadInput, match=f"entry 3: {rows[0]['instance_id']} of m a second time, after entry 1"
     ):
         read_predictions(tmp_path / "p.json", tasks)
+
+
+def test_a_folder_without_predictions_is_told_what_it_should_hold(
+    tmp_path: Path, tasks: dict[str, Task], rows: list[dict[str, Any]]
+) -> None:
+    (tmp_path / "logs" / rows[0]["instance_id"]).mkdir(parents=True)
+    (tmp_path / "logs" / rows[0]["instance_id"] / "patch.diff").write_text("diff")
+    (tmp_path / "predictions.jsonl").write_text(jsonl(rows))
+    with pytest.raises(BadInput, match=r"a folder with preds\.json, all_preds\.jsonl or \*\.pred files\."):
+        read_predictions(tmp_path, tasks)
 
 
 def test_v8_one_prediction_over_several_lines_is_read(

@@ -136,6 +136,21 @@ def test_coupled_rows_come_after_what_they_refer_to_and_else_in_time_order(tmp_p
     assert last.dependencies == (), "where rows say what they refer to, files say nothing"
 
 
+def test_a_task_may_say_itself_what_it_refers_to(tmp_path: Path) -> None:
+    """Tables that were joined have both kinds of columns in every row, and nothing in those that a row is not about."""
+    joined = [
+        {**row(1), **relation(row(1), row(2))},
+        {**row(2), "related_instance_id": None, "experience_instance_id": None},
+    ]
+    found = load_swe_bench(written(tmp_path / "rows.jsonl", joined))
+    assert [(task.instance_id, task.dependencies) for task in found] == [
+        ("sympy__sympy-2", ()),
+        ("sympy__sympy-1", ("sympy__sympy-2",)),
+    ]
+    apart = [row(1), row(2), {**dict.fromkeys(row(1)), **relation(row(1), row(2))}]
+    assert load_swe_bench(written(tmp_path / "rows.jsonl", apart)) == found
+
+
 ONE, OTHER = row(1), row(2)
 STRANGE = {**ONE, "instance_id": "sympy__sympy-1/../.."}
 
@@ -150,12 +165,12 @@ STRANGE = {**ONE, "instance_id": "sympy__sympy-1/../.."}
         ([{**ONE, "base_commit": "main"}], "row 1: base_commit is not what SWE-bench has there"),
         ([{**ONE, "repo": ["a"]}], "row 1: repo is not what SWE-bench has there"),
         ([STRANGE], "row 1: instance_id is not what SWE-bench has there"),
-        ([{**ONE, "created_at": "yesterday"}], "row 1: Invalid isoformat string: 'yesterday'"),
+        ([{**ONE, "created_at": "yesterday"}], "row 1: created_at is 'yesterday', which is no date and time"),
         ([{**ONE, "FAIL_TO_PASS": "test_1"}], "row 1: FAIL_TO_PASS is no list of texts"),
         ([{**ONE, "FAIL_TO_PASS": list('["a"]')}], "row 1: FAIL_TO_PASS holds the characters of a text, each by itself"),
         ([ONE, OTHER, ONE], "row 3: sympy__sympy-1 stands in FOLDER/rows.jsonl, row 1 already"),
-        ([ONE, relation(ONE, OTHER)], "row 2: sympy__sympy-2 is related to another task and is not among the rows"),
-        ([OTHER, relation(ONE, OTHER)], "row 2: sympy__sympy-1 is related to another task and is not among the rows"),
+        ([ONE, relation(ONE, OTHER)], "row 2: \"sympy__sympy-2\" is related to another task and is not among the rows"),
+        ([OTHER, relation(ONE, OTHER)], "row 2: \"sympy__sympy-1\" is related to another task and is not among the rows"),
         ([ONE, {"related_instance_id": "a"}], "row 2: field 'experience_instance_id' is missing"),
         ([ONE, OTHER, relation(ONE, OTHER), relation(OTHER, ONE)], "is a circle, and none of them can come first"),
         ([ONE, relation(ONE, ONE)], "row 2: sympy__sympy-1 → sympy__sympy-1 is a circle"),
@@ -163,6 +178,12 @@ STRANGE = {**ONE, "instance_id": "sympy__sympy-1/../.."}
             [ONE, row(1, "psf/requests"), relation(ONE, row(1, "psf/requests"))],
             "row 3: sympy__sympy-1 is of sympy/sympy and psf__requests-1 of psf/requests, and a sequence is of one repository",
         ),
+        ([ONE, relation(ONE, {"instance_id": None})], "row 2: experience_instance_id is no id of a task"),
+        ([ONE, relation(ONE, {"instance_id": ["sympy__sympy-2"]})], "row 2: experience_instance_id is no id of a task"),
+        ([{**ONE, "experience_instance_id": "a"}], "row 1: field 'related_instance_id' is missing"),
+        ([{**ONE, "version": {"a": 1}}], "row 1: version is no text or number"),
+        ([{**ONE, "FAIL_TO_PASS": '["a", "\\ud800b"]'}], "row 1: FAIL_TO_PASS holds half a character"),
+        ([{**ONE, "test_patch": patch(f"tests/{'x' * 300}.py")}], "row 1: test_patch names a file whose name has more than 255"),
         ([{"continual_learning": {}}], "row 1: a row of SWE-Bench-CL. Say --suite swe-bench-cl."),
     ],
 )  # fmt: skip
@@ -191,10 +212,10 @@ def test_files_that_are_not_there_or_damaged_are_named(tmp_path: Path) -> None:
         load_swe_bench(str(tmp_path))
     path = as_gzip(tmp_path, [row(number) for number in range(1, 9)])
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(BadInput, match=r"rows.jsonl.gz, row \d: Compressed file ended before"):
+    with pytest.raises(BadInput, match=r"rows.jsonl.gz cannot be unpacked: Compressed file ended before"):
         load_swe_bench(str(path))
     (tmp_path / "cut.json").write_text('[{"instance_id": "a"},')
-    with pytest.raises(BadInput, match=r"cut.json, row 1: Expecting value"):
+    with pytest.raises(BadInput, match=r"cut.json: not JSON: Expecting value"):
         load_swe_bench(str(tmp_path / "cut.json"))
 
 

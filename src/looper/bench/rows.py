@@ -3,9 +3,11 @@
 import ast
 import io
 import json
+import os
 import re
 import tokenize
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from looper.errors import NOT_PYTHON
@@ -19,8 +21,12 @@ _SHAPES = {
     **dict.fromkeys(("created_at", "problem_statement", "patch", "test_patch"), re.compile(".*", re.DOTALL)),
 }
 """Folders and commands are named by the first three."""
+VERSION_CHARACTERS = 100
+"""Of a version; tables and errors show it."""
 NAME_BYTES = 200
 """Of a task's id: a file's name has at most 255, and other words are put to it."""
+LONGEST_NAME_BYTES = 255
+"""Of a file, on any file system that is in use."""
 _FILE = re.compile(r"^diff --git a/.* b/(.*)$", re.MULTILINE)
 _DATA_FILES = (".json", ".png", ".csv", ".txt", ".md", ".jpg", ".jpeg", ".pkl", ".yml", ".yaml", ".toml")
 
@@ -32,6 +38,26 @@ def must_have_its_shapes(fields: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is not what SWE-bench has there")
     if len(fields["instance_id"].encode()) > NAME_BYTES:
         raise ValueError(f"instance_id has more than {NAME_BYTES} bytes, and files are named by it")
+
+
+def moment(said: str) -> datetime:
+    """When a row says that its task was made, in UTC, which it also means where it names no zone. Raises ValueError."""
+    try:
+        when = datetime.fromisoformat(said)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"created_at is {said[:40]!r}, which is no date and time as ISO 8601 writes them"
+        ) from error
+
+
+def environment_of(repo: str, version: Any) -> str:
+    """Its key, without a version where a row says none. Raises ValueError."""
+    said = "" if version is None else str(version)
+    plain = version is None or (isinstance(version, str | int | float) and not isinstance(version, bool))
+    if not plain or not said.isprintable() or len(said) > VERSION_CHARACTERS:
+        raise ValueError("version is no text or number that can be shown in a line")
+    return f"{repo}@{said}"
 
 
 def must_name_a_task(name: str) -> None:
@@ -59,6 +85,10 @@ def listed(fields: dict[str, Any], name: str) -> tuple[str, ...]:
         raise ValueError(f"{name} is no list of texts")
     if any("\0" in item for item in value):
         raise ValueError(f"{name} holds a NUL, which no name of a file or a test has")
+    try:
+        "".join(value).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} holds half a character, which no name of a file or a test has") from error
     return tuple(value)
 
 
@@ -83,6 +113,8 @@ def targets_of(test_patch: str, runner: Runner) -> tuple[str, ...]:
     files = [path for path in files_of_patch(test_patch) if not path.endswith(_DATA_FILES)]
     if any("\0" in path for path in files):
         raise ValueError("test_patch names a file with a NUL in it")
+    if any(len(os.fsencode(part)) > LONGEST_NAME_BYTES for path in files for part in path.split("/")):
+        raise ValueError(f"test_patch names a file whose name has more than {LONGEST_NAME_BYTES} bytes")
     if runner is Runner.DJANGO:
         return tuple(re.sub(r"\.py$", "", path.removeprefix("tests/")).replace("/", ".") for path in files)
     return tuple(files)

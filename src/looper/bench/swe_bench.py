@@ -3,11 +3,18 @@
 import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from typing import Any
 
-from looper.bench.rows import OWN_RUNNERS, files_of_patch, listed, must_have_its_shapes, targets_of
+from looper.bench.rows import (
+    OWN_RUNNERS,
+    environment_of,
+    files_of_patch,
+    listed,
+    moment,
+    must_have_its_shapes,
+    targets_of,
+)
 from looper.records.task import Runner, Task
 
 SUITE = "swe-bench"
@@ -30,14 +37,15 @@ def task_from_row(row: dict[str, Any]) -> Task:
         suite=SUITE,
         repo=row["repo"],
         base_commit=row["base_commit"],
-        created_at=_utc(row["created_at"]),
+        # Of equal length for all rows, so that texts compare as times do.
+        created_at=moment(row["created_at"]).isoformat(timespec="seconds").replace("+00:00", "Z"),
         problem_statement=row["problem_statement"],
         difficulty=difficulty and DIFFICULTIES[difficulty],
         sequence_id=f"{SUITE}:{row['repo']}",
         sequence_position=1,
         dependencies=(),
         modified_files=files_of_patch(row["patch"]),
-        environment=f"{row['repo']}@{row.get('version') or ''}",
+        environment=environment_of(row["repo"], row.get("version")),
         runner=runner,
         test_targets=targets_of(row["test_patch"], runner),
         gold_patch=row["patch"],
@@ -45,12 +53,6 @@ def task_from_row(row: dict[str, Any]) -> Task:
         fail_to_pass=_ids(row, "FAIL_TO_PASS", runner),
         pass_to_pass=_ids(row, "PASS_TO_PASS", runner),
     )
-
-
-def _utc(said: str) -> str:
-    """Of equal length for all rows, so that texts compare as times do. Raises ValueError."""
-    when = datetime.fromisoformat(said)
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _ids(row: dict[str, Any], kind: str, runner: Runner) -> tuple[str, ...]:

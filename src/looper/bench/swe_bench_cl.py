@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from looper.bench.rows import OWN_RUNNERS, listed, must_have_its_shapes, targets_of
+from looper.bench.rows import OWN_RUNNERS, environment_of, listed, moment, must_have_its_shapes, targets_of
 from looper.records.task import Runner, Task
 
 SUITE = "swe-bench-cl"
@@ -19,20 +19,25 @@ def task_from_row(row: dict[str, Any]) -> Task:
     learning, harness, sequence = row["continual_learning"], row["swebench"], row["sequence"]
     must_have_its_shapes({**checks, **issue, **meta})
     corrections = harness["label_corrections_2026_08"]
+    if corrections is not None and not isinstance(corrections, dict):
+        raise ValueError("label_corrections_2026_08 is no object")
+    position = learning["sequence_position"]
+    if isinstance(position, int) and position < 1:
+        raise ValueError(f"sequence_position is {position}, and the first is 1")
     runner = OWN_RUNNERS.get(meta["repo"], Runner.PYTEST)
     return Task(
         instance_id=meta["instance_id"],
         suite=SUITE,
         repo=meta["repo"],
         base_commit=meta["base_commit"],
-        created_at=meta["created_at"],
+        created_at=moment(meta["created_at"]).isoformat(timespec="seconds"),
         problem_statement=issue["problem_statement"],
         difficulty=learning["difficulty_score"],
         sequence_id=sequence["id"],
-        sequence_position=learning["sequence_position"],
+        sequence_position=position,
         dependencies=listed(sequence, "dependencies_in_sequence"),
         modified_files=listed(learning, "modified_files"),
-        environment=f"{meta['repo']}@{harness['version']}",
+        environment=environment_of(meta["repo"], harness["version"]),
         runner=runner,
         test_targets=targets_of(checks["test_patch"], runner),
         gold_patch=checks["patch"],

@@ -17,7 +17,16 @@ from looper.bench import patches
 from looper.bench.failures import end_of_log, failing_output
 from looper.bench.protection import Protection, left_out, pytest_settings
 from looper.bench.testrun import Canary, Seen, TestRun, in_turn, run_tests
-from looper.errors import BadPatch, FileRefused, TreeUnreadable, VerifierBroken, is_of_what_was_made, named
+from looper.errors import (
+    BadPatch,
+    FileRefused,
+    TaskBroken,
+    TreeUnreadable,
+    VerifierBroken,
+    is_of_what_was_made,
+    named,
+    one_line,
+)
 from looper.protocols import (
     NOTHING,
     Change,
@@ -156,7 +165,7 @@ class AppliedPatch:
 
 
 def effect_of_tests(task: Task, workspaces: Workspaces) -> Effect:
-    """What the test patch does to the base tree. Raises VerifierBroken."""
+    """What the test patch does to the base tree. Raises TaskBroken."""
     return _effect(task, task.test_patch, "test", workspaces)
 
 
@@ -187,7 +196,7 @@ def _bring(tests: Effect, workspace: PatchedWorkspace) -> None:
 
 
 def _gold(task: Task, workspaces: Workspaces) -> Set[str]:
-    """Paths that the gold patch changes. Raises VerifierBroken."""
+    """Paths that the gold patch changes. Raises TaskBroken."""
     return _effect(task, task.gold_patch, "gold", workspaces).keys()
 
 
@@ -202,7 +211,8 @@ def _effect(task: Task, patch: str, whose: str, workspaces: Workspaces) -> Effec
     try:
         return workspaces.effect(task, patch)
     except BadPatch as error:
-        raise VerifierBroken(f"The {whose} patch of {task.instance_id} does not apply: {error}") from error
+        said = one_line(str(error)).rstrip(".")
+        raise TaskBroken(f"The {whose} patch of {task.instance_id} does not apply: {said}.") from error
 
 
 def _tells_pytest(change: Change, task: Task, workspace: PatchedWorkspace, workspaces: Workspaces) -> bool:

@@ -156,11 +156,24 @@ def bench_validate(
         say(save(records, done.found))
     for line in write_table(file, selection, chosen, done.found) if file is not None else ():
         say(line)
-    untried = sum(done.counts.values()) - len(done.found)
+    every = sum(done.counts.values())
+    untried = every - len(done.found) - done.unserved - done.broken
+    if done.broken:
+        say(
+            f"{done.broken} of {every} tasks can never be validated as their rows are, for the reasons above; correct the rows, or "
+            "take them away"
+        )
+    again = "judges all of them again" if fresh else "goes on with them"
+    if untried and done.stopped:
+        say(f"{untried} of {every} tasks were not tried; the same command {again}")
+        raise typer.Exit(ExitCode.INTERRUPTED)
     if untried:
-        again = "judges all of them again" if fresh else "goes on with them"
-        say(f"{untried} of {sum(done.counts.values())} tasks were not tried; the same command {again}")
-        raise typer.Exit(ExitCode.INTERRUPTED if done.stopped else ExitCode.INFRASTRUCTURE)
+        say(
+            f"{untried} of {every} tasks were not tried, for the reasons above; once these are mended the same command {again}"
+        )
+        raise typer.Exit(ExitCode.INFRASTRUCTURE)
+    if done.broken:
+        raise typer.Exit(ExitCode.USAGE)
 
 
 @bench.command("verify")

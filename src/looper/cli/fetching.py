@@ -115,9 +115,11 @@ def prepare(settings: Settings, repos: Sequence[str], say: Say, suite: str = "sw
     for why, names in failed.items():
         yield f"NOT BUILT for {', '.join(names[:5])}{' …' if len(names) > 5 else ''}: {why}"
     if failed:
+        lacking = sum(map(len, failed.values()))
+        others = f"; the other {len(every) - lacking} have theirs" if lacking < len(every) else ""
         raise EnvironmentBroken(
-            f"{sum(map(len, failed.values()))} tasks have no environment, for the reasons above; the others are ready. Mend that and "
-            "run the same command again: what is built stays."
+            f"{lacking} of {len(every)} tasks have no environment, for the reasons above{others}. Mend that and run the same command "
+            "again: what is built stays."
         )
 
 

@@ -28,7 +28,7 @@ from looper.cli.options import (
     say,
 )
 from looper.cli.run_commands import cache, runs
-from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError, interrupted
+from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError, interrupted, printable
 from looper.untrusted import current_folder
 
 
@@ -711,7 +711,7 @@ def main() -> None:
         finally:
             _end_output()
     except LooperError as error:
-        sys.stderr.write(f"looper: {str(error) or interrupted()}\n")
+        sys.stderr.write(f"looper: {printable(str(error)) or interrupted()}\n")
         sys.exit(error.exit_code)
     except MemoryError:
         sys.stderr.write(

@@ -18,7 +18,7 @@ from looper.bench.verify import VERSION, TestReport, VerifierContext, verify
 from looper.cli.preparing import served
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, engine, every_task, found_elsewhere, missing_programs
-from looper.errors import BadInput, InfrastructureError, ends_everything, named
+from looper.errors import BadInput, InfrastructureError, TaskBroken, ends_everything, named, one_line
 from looper.experiment.grading import GRADING
 from looper.experiment.schedule import select_tasks
 from looper.journal import RunLock, Stream, must_be_replaceable, replace_file
@@ -47,6 +47,10 @@ class Validated:
     """From what Looper ships, by id."""
     stopped: bool
     """By somebody, before all were tried."""
+    unserved: int
+    """Chosen ones that no environment is known for."""
+    broken: int
+    """Chosen ones whose own rows say what cannot be carried out."""
 
 
 def run_validations(
@@ -58,7 +62,7 @@ def run_validations(
     chosen = select_tasks(every, selection, partial(found_elsewhere, selection, settings))
     tasks, unserved = served(chosen, selection)
     for line in unserved:
-        say(f"not tried, {line}")
+        say(f"not runnable, {line}")
     absent = sorted({task.repo for task in tasks if f"{task.suite}:{task.repo}" not in mirrors})
     if absent:
         raise BadInput(
@@ -111,12 +115,16 @@ def run_validations(
                 of_task = isinstance(error, BadInput | InfrastructureError)
                 if ends_everything(error) and not isinstance(error, BadInput):
                     raise
+                if isinstance(error, TaskBroken):
+                    broken.add(task.instance_id)
+                    return f"{task.instance_id}: cannot be validated, {error}"
                 return f"{task.instance_id}: not tried, {error if of_task else named(error)}"
             day = datetime.now(UTC).date().isoformat()
             return found.model_copy(
                 update={"environment_s": round(waited, 1), "machine": machine, "day": day}
             )
 
+        broken: set[str] = set()
         left = TimeLeft(tasks, shipped())
         begun, before = time.monotonic(), 0
         # Those first that were judged before, in whatever environment: they take no time as a rule.
@@ -136,7 +144,7 @@ def run_validations(
                 before += 1
             else:
                 stream.append(found)
-                state = "valid" if found.valid else f"INVALID, {found.cause}"
+                state = "valid" if found.valid else f"INVALID, {one_line(found.cause)}"
                 less = f", {len(found.excluded)} PASS_TO_PASS ids left out" if found.excluded else ""
                 say(
                     f"{number}/{len(tasks)} {found.instance_id}: {state}{less}, {found.gold_s:.1f} s"
@@ -154,6 +162,8 @@ def run_validations(
         [latest[task.instance_id] for task in tasks if task.instance_id in latest],
         {name: how for name, how in differing.items() if how},
         stop.is_set(),
+        len(chosen) - len(tasks),
+        len(broken - latest.keys()),
     )
 
 

@@ -211,8 +211,10 @@ def suites(settings: Settings, only: str | None = None) -> Iterator[tuple[str, t
 
 def _real_state(tasks: Sequence[Task], settings: Settings) -> str:
     present = mirrors_of(tasks, settings.mirrors)
-    ready = [task.repo for task in tasks if not unserved(task) and f"{task.suite}:{task.repo}" in present]
-    return f"ready: {', '.join(dict.fromkeys(ready)) or 'none; run looper bench fetch'}"
+    runnable = [task for task in tasks if not unserved(task)]
+    ready = [task.repo for task in runnable if f"{task.suite}:{task.repo}" in present]
+    none = "none; run looper bench fetch" if runnable else "none; no environment is known for any of them"
+    return f"ready: {', '.join(dict.fromkeys(ready)) or none}"
 
 
 def mirror(repo: str, tasks: Sequence[Task], settings: Settings) -> tuple[Path, list[Task]]:

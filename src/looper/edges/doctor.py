@@ -20,10 +20,9 @@ from looper.edges.models.blas import find_openblas
 from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.mlx import nano_folder
 from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START, trained_tokens
-from looper.edges.models.sendable import one_line
 from looper.edges.sandboxes.check import candidates, find_sandbox, must_reach, proven
 from looper.edges.sandboxes.process import program
-from looper.errors import LooperError, ModelError
+from looper.errors import LooperError, ModelError, one_line
 
 Level = Literal["ok", "note", "missing"]
 MEMORY = Path("/dev/shm")

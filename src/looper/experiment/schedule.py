@@ -36,6 +36,11 @@ def select_tasks(
         if (not selection.repos or task.repo in selection.repos)
         and (not selection.tasks or task.instance_id in selection.tasks)
     ]
+    if not chosen and selection.repos and selection.tasks:
+        raise BadInput(
+            f"No task is left: of the tasks that are named ({', '.join(selection.tasks[:5])}{' …' if len(selection.tasks) > 5 else ''}) "
+            f"none is of {', '.join(selection.repos)}. Leave out the repository, or those tasks."
+        )
     if selection.per_repo is not None:
         chosen = list(first_of_each(chosen, selection.per_repo))
     chosen = chosen[: selection.limit]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
+from looper.errors import one_line
 from looper.records.eligibility import Validation
 
 HEADS = (
@@ -45,19 +46,18 @@ def table_lines(every: Mapping[str, int], found: Sequence[Validation]) -> list[s
     ]
     bad = [each for each in found if not each.valid]
     if bad:
-        lines += ["", "Not valid:", "", *(f"- {each.instance_id}: {each.cause}" for each in bad)]
+        lines += ["", "Not valid:", "", *(f"- {each.instance_id}: {one_line(each.cause)}" for each in bad)]
     partly = [each for each in found if each.excluded]
     if partly:
         lines += ["", "PASS_TO_PASS ids that are left out:", ""]
-        lines += [
-            f"- {each.instance_id}: {'; '.join(f'`{name}` ({why})' for name, why in each.excluded.items())}"
-            for each in partly
-        ]
+        lines += [f"- {each.instance_id}: {_named(each.excluded)}" for each in partly]
     otherwise = [each for each in found if each.disagreements]
     if otherwise:
         lines += ["", "Read otherwise by the official parser, from the log of the same run:", ""]
-        lines += [
-            f"- {each.instance_id}: {'; '.join(f'`{name}` ({how})' for name, how in each.disagreements.items())}"
-            for each in otherwise
-        ]
+        lines += [f"- {each.instance_id}: {_named(each.disagreements)}" for each in otherwise]
     return lines
+
+
+def _named(ids: Mapping[str, str]) -> str:
+    """Ids of tests, each with what is said of it; whoever wrote the rows chose their signs and lengths."""
+    return "; ".join(f"`{one_line(name)}` ({one_line(said)})" for name, said in ids.items())

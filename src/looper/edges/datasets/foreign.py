@@ -1,7 +1,7 @@
 """Runs of other harnesses → attempts: mini-swe-agent (a folder of trajectories, or its `preds.json`), OpenHands (its
 `output.jsonl`), and predictions with the report of SWE-bench."""
 
-import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,34 +9,37 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from looper.edges.datasets.objects import quoted, unique
-from looper.errors import BadInput
+from looper.edges.datasets.json_files import NAME_CHARACTERS, parsed, quoted, read_entries, read_text
+from looper.errors import BadInput, one_line
 from looper.records.foreign import ForeignAttempt, ForeignRun
-from looper.records.text import bare_lines
+
+FIX = "Name a folder of mini-swe-agent, an output.jsonl of OpenHands, or predictions."
 
 
 def read_foreign(source: str) -> ForeignRun:
     """`PATH` or `PATH=REPORT`, the report being SWE-bench's. Raises BadInput, naming file and line."""
     path, report = _path_and_report(source)
-    found = _folder(path) if path.is_dir() else _file(path)
+    found = _folder(path) if os.path.isdir(path) else _file(path)
     if not found.attempts:
         raise BadInput(found.unread[0] if found.unread else f"{path} holds no attempts.")
     names = [attempt.instance_id for attempt in found.attempts]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise BadInput(f"{path}: {twice} is there twice; one attempt for each task can be compared.")
+        raise BadInput(
+            f"{path}: {one_line(twice, NAME_CHARACTERS)} is there twice; one attempt for each task can be compared."
+        )
     return found if report is None else _with_report(found, report)
 
 
 def _path_and_report(source: str) -> tuple[Path, Path | None]:
     """Paths may hold the sign that stands between the two."""
-    if Path(source).exists():
+    if os.path.exists(source):
         return Path(source), None
     signs = [at for at, sign in enumerate(source) if sign == "="]
-    splits = [(Path(source[:at]), Path(source[at + 1 :])) for at in signs if Path(source[:at]).exists()]
+    splits = [(Path(source[:at]), Path(source[at + 1 :])) for at in signs if os.path.exists(source[:at])]
     if not splits:
         raise BadInput(f"There is no {source[: signs[0]] if signs else source}.")
-    return next((split for split in splits if split[1].is_file()), splits[-1])
+    return next((split for split in splits if os.path.isfile(split[1])), splits[-1])
 
 
 @contextmanager
@@ -46,22 +49,15 @@ def _shaped(where: str) -> Iterator[None]:
         yield
     except (AttributeError, TypeError, ValueError, RecursionError, OSError) as error:
         said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise BadInput(f"{where}: not what it should hold: {said}.") from error
+        raise BadInput(f"{where}: not what it should hold: {one_line(said)}.") from error
 
 
-def _text(path: Path) -> str:
-    with _shaped(str(path)):
-        return path.read_text("utf-8-sig", "surrogateescape")
-
-
-def _json(path: Path, text: str, line: int | None = None) -> Any:
-    where = f"{path}, line {line}" if line else str(path)
-    try:
-        return json.loads(text, object_pairs_hook=unique)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise BadInput(f"{where}: not JSON: {error}.") from error
-    except ValueError as error:
-        raise BadInput(f"{where}: {error}.") from error
+def _json(path: Path) -> Any:
+    """What a file holds as one object. Raises BadInput."""
+    found = parsed(read_text(path, FIX, any_text=True))
+    if isinstance(found, ValueError):
+        raise BadInput(f"{path}: {found}.") from found
+    return found
 
 
 def _folder(path: Path) -> ForeignRun:
@@ -85,7 +81,7 @@ def _folder(path: Path) -> ForeignRun:
 
 def _mini_swe_agent(file: Path) -> tuple[ForeignAttempt, str]:
     """One attempt, and the name of its model."""
-    found = _mapping(_json(file, _text(file)), file)
+    found = _mapping(_json(file), file)
     info = found.get("info") or {}
     stats = info.get("model_stats") or {}
     attempt = ForeignAttempt(
@@ -99,16 +95,10 @@ def _mini_swe_agent(file: Path) -> tuple[ForeignAttempt, str]:
 
 
 def _file(path: Path) -> ForeignRun:
-    text = _text(path)
-    if path.suffix == ".json":
-        found = _json(path, text)
-        if not isinstance(found, list):
-            found = [found] if "instance_id" in _mapping(found, path) else _by_id(found, path)
-        rows = list(enumerate(found, 1))
-    else:
-        written = enumerate(bare_lines(text), 1)
-        rows = [(number, _json(path, line, number)) for number, line in written if line.strip()]
-    lines = [(number, _mapping(row, path, number)) for number, row in rows]
+    whole, entries = read_entries(path, FIX, any_text=True)
+    if isinstance(whole, dict) and "instance_id" not in whole and ".json" in path.suffixes:
+        entries = list(enumerate(_by_id(whole, path), 1))
+    lines = [(number, _mapping(row, path, number)) for number, row in entries]
     if lines and "test_result" in lines[0][1]:
         attempts = tuple(_openhands(row, path, number) for number, row in lines)
         return ForeignRun(
@@ -143,6 +133,8 @@ def _openhands_model(row: Mapping[str, Any]) -> str:
 
 
 def _mapping(found: Any, path: Path, line: int | None = None) -> Mapping[str, Any]:
+    if isinstance(found, ValueError):
+        raise BadInput(f"{path}, line {line}: {found}.") from found
     if not isinstance(found, dict):
         raise BadInput(
             f"{path}{f', line {line}' if line else ''}: an object is wanted, not {type(found).__name__}."
@@ -181,9 +173,9 @@ def _id(row: Mapping[str, Any], path: Path, line: int) -> str:
 
 def _with_report(found: ForeignRun, path: Path) -> ForeignRun:
     """The verdicts of SWE-bench's report; a task that it could not judge has none."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadInput(f"There is no report {path}.")
-    report = _mapping(_json(path, _text(path)), path)
+    report = _mapping(_json(path), path)
     if "resolved_ids" not in report:
         raise BadInput(f"{path}: without resolved_ids; this is no report of SWE-bench.")
     with _shaped(str(path)):

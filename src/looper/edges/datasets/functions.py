@@ -4,9 +4,10 @@ from pathlib import Path
 
 from looper.bench.functions import human_eval_change, mbpp_change
 from looper.bench.micro.project import Project
+from looper.edges.datasets.json_files import ANEW
 from looper.edges.datasets.projects import written
 from looper.edges.datasets.rows import made_of, read_rows
-from looper.errors import BadInput
+from looper.errors import BadInput, one_line
 from looper.records.base import content_hash
 from looper.records.task import Task
 
@@ -35,7 +36,7 @@ def load_functions(suite: str, source: str, folder: Path) -> tuple[tuple[Task, .
     changes = [made_of(change_of, row, place) for place, row in read_rows(source, how, splits)]
     titles = [change.title for change in changes]
     if again := {title for title in titles if titles.count(title) > 1}:
-        raise BadInput(f"{source} has {', '.join(sorted(again))} more than once. Take the file anew.")
+        raise BadInput(f"{source} has {one_line(', '.join(sorted(again)))} more than once. {ANEW}")
     if not changes:
         raise BadInput(f"{source} has no rows. {how}")
     project = Project(name, tuple(changes))

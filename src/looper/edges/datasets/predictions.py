@@ -1,28 +1,27 @@
 """Files of predictions, in every shape that the field writes."""
 
-import codecs
 import difflib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from looper.edges.datasets.objects import NAME_CHARACTERS, quoted, unique
-from looper.errors import BadInput
+from looper.edges.datasets.json_files import (
+    NAME_CHARACTERS,
+    parsed,
+    quoted,
+    read_entries,
+    read_folder,
+    read_text,
+)
+from looper.errors import BadInput, one_line
 from looper.records.foreign import Prediction
 from looper.records.task import Task
 
 NAMES = ("preds.json", "all_preds.jsonl")
 """Of the one file in a folder that holds all: mini-swe-agent's and SWE-agent's."""
 FIELDS = ("instance_id", "model_patch", "model_name_or_path")
-BYTE_ORDER_MARK = "\ufeff"
-"""Stands before every file that some editors write, so also within files that were joined."""
-FOREIGN_MARKS = {
-    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
-    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
-}
-"""UTF-32 first: its mark begins with that of UTF-16."""
+FIX = f"Name a file of predictions, or a folder with {', '.join(NAMES)} or *.pred files."
 NO_MODEL = "None"
 """As SWE-bench calls the model of a prediction that names none."""
 
@@ -34,11 +33,7 @@ def read_predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction,
     """
     found: dict[tuple[str, str], tuple[str, Prediction]] = {}
     problems = []
-    try:
-        rows = list(_rows(path, tasks))
-    except OSError as error:
-        raise BadInput(f"{error.filename or path} cannot be read: {error.strerror}.") from error
-    for place, row in rows:
+    for place, row in _of_folder(path, tasks) if os.path.isdir(path) else _of_file(path):
         try:
             prediction = _prediction(row, tasks)
         except ValueError as error:
@@ -47,28 +42,21 @@ def read_predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction,
         key = (prediction.model, prediction.instance_id)
         if key in found:
             problems.append(
-                f"{place}: {prediction.instance_id} of {prediction.model[:NAME_CHARACTERS]} a second time, after {found[key][0]}"
+                f"{place}: {prediction.instance_id} of {one_line(prediction.model, NAME_CHARACTERS)} a second time, after {found[key][0]}"
             )
         found.setdefault(key, (place, prediction))
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise BadInput(f"{path}: {'; '.join(problems[:5])}{more}. Correct it and run again.")
     if not found:
-        raise BadInput(f"{path} holds no predictions.")
+        raise BadInput(f"{path} holds no predictions. {FIX}")
     return tuple(prediction for _, prediction in found.values())
-
-
-def _rows(path: Path, tasks: Mapping[str, Task]) -> Iterator[tuple[str, Any]]:
-    """Each prediction as it was read, or the ValueError that says why it was not, with its place."""
-    if path.is_dir():
-        yield from _of_folder(path, tasks)
-    else:
-        yield from _of_file(path)
 
 
 def _of_folder(folder: Path, tasks: Mapping[str, Task]) -> list[tuple[str, Any]]:
     """Of the file that holds all, or of those of each task. Raises BadInput where both are there and do not say the same."""
-    found = {name: list(_of_file(folder / name)) for name in NAMES if os.path.lexists(folder / name)}
+    there = {path.name for path in read_folder(folder, FIX)}
+    found = {name: list(_of_file(folder / name)) for name in NAMES if name in there}
     if apart := sorted(folder.rglob("*.pred")):
         names = [str(file.relative_to(folder)) for file in apart]
         shown = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
@@ -97,7 +85,7 @@ def _plain(value: Any) -> Any:
 
 def _of_its_file(file: Path, tasks: Mapping[str, Task]) -> Any:
     """Of a file that is called as a task it must be the prediction for that one."""
-    row = _json(_text(file))
+    row = parsed(read_text(file, FIX, any_text=True))
     if file.stem in tasks and isinstance(row, dict) and row.get("instance_id", file.stem) != file.stem:
         return _of_another(row["instance_id"])
     return row
@@ -108,25 +96,12 @@ def _of_another(instance: Any) -> ValueError:
 
 
 def _of_file(path: Path) -> Iterator[tuple[str, Any]]:
-    if not path.exists():
-        raise BadInput(f"There is no predictions file {path}.")
-    text = _text(path)
-    whole_text = _json(text)
-    if isinstance(whole_text, list):
-        yield from ((f"entry {number}", row) for number, row in enumerate(whole_text, 1))
-    elif isinstance(whole_text, dict) and isinstance(whole_text.get("instance_id", {}), dict):
-        for name, row in whole_text.items():
-            yield quoted(name), _by_id(name, row)
-    elif isinstance(whole_text, dict):
-        above = text[: text.index("{")].count("\n")
-        yield f"line {above + 1}", whole_text
-    elif isinstance(whole_text, ValueError) and text.lstrip().partition("\n")[0].strip() in ("[", "{"):
-        raise BadInput(f"{path}: {whole_text}. Correct it and run again.")
+    whole, entries = read_entries(path, FIX, any_text=True)
+    if isinstance(whole, dict) and isinstance(whole.get("instance_id", {}), dict):
+        yield from ((quoted(name), _by_id(name, row)) for name, row in whole.items())
     else:
-        # Only a line feed ends a line: other breaks of Unicode stand unescaped inside of strings.
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip(" \t\r"):
-                yield f"line {number}", _json(line.lstrip(BYTE_ORDER_MARK))
+        kind = "entry" if isinstance(whole, list) else "line"
+        yield from ((f"{kind} {number}", row) for number, row in entries)
 
 
 def _by_id(name: str, row: Any) -> Any:
@@ -134,29 +109,6 @@ def _by_id(name: str, row: Any) -> Any:
         return row
     instance = row.get("instance_id", name)
     return {"instance_id": name, **row} if str(instance) == name else _of_another(instance)
-
-
-def _text(path: Path) -> str:
-    """Bytes that are no UTF-8 are kept: a patch may hold them. Raises BadInput for other encodings and OSError."""
-    if path.exists() and not path.is_file():
-        raise BadInput(f"{path} is no regular file. Put a file of predictions there.")
-    data = path.read_bytes()
-    for encoding, marks in FOREIGN_MARKS.items():
-        if data.startswith(marks):
-            raise BadInput(f"{path} is written in {encoding}. Write it in UTF-8.")
-    return data.decode("utf-8", "surrogateescape").lstrip(BYTE_ORDER_MARK)
-
-
-def _json(text: str) -> Any:
-    """What a JSON text holds, or the ValueError that it is none."""
-    try:
-        return json.loads(text, strict=False, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        return ValueError(f"not JSON: {error}")
-    except ValueError as error:
-        return error
-    except RecursionError:
-        return ValueError("not JSON that can be read: too deeply nested")
 
 
 def _prediction(row: Any, tasks: Mapping[str, Task]) -> Prediction:

@@ -1,36 +1,41 @@
 """Rows of a data set from local files, or from the hub through the `datasets` package."""
 
-import gzip
-import json
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from looper.errors import NOT_PYTHON, BadInput, MissingTool
+from looper.edges.datasets.json_files import ANEW, quoted, read_entries, read_folder
+from looper.errors import NOT_PYTHON, BadInput, MissingTool, named, one_line
+from looper.records.task import Task
 
 HUB = "hub:"
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 """Of the files that are read where a folder is named."""
 HUB_SUFFIXES = (".parquet", ".json", ".jsonl", ".csv")
 
+CIRCLE_SHOWN = 5
+"""Tasks of a circle that an error names."""
+
 T = TypeVar("T")
 Placed = tuple[str, dict[str, Any]]
-"""Where a row stands, `FILE, row N` with N from 1, and its content."""
+"""Where a row stands, `FILE, row N` with N from 1, of its line where the file is no list, and its content."""
 
 
 def read_rows(source: str, how_to_name: str, splits: Sequence[str]) -> Iterator[Placed]:
-    """Every row. `source` is a file of JSON lines, a JSON list or one JSON object, plain or `.gz`; a folder of such files, in the
+    """Every row. `source` is a file of JSON lines, a JSON list or one JSON object, packed by gzip or not; a folder of such files, in the
     order of their names; or `hub:NAME` of a data set with those `splits`, where `#` comes before the name of a configuration or of
     files with commas between. `how_to_name` says how a person names another source. Raises BadInput or MissingTool."""
     if source.startswith(HUB):
         yield from _from_hub(source, splits)
         return
-    path = Path(source).expanduser()
-    for file in _files(path) if path.is_dir() else [path]:
-        yield from _from_file(file, how_to_name)
+    path = Path(os.path.expanduser(source))
+    for file in _files(path, how_to_name) if os.path.isdir(path) else [path]:
+        _, entries = read_entries(file, how_to_name)
+        yield from (_placed(f"{file}, row {number}", row) for number, row in entries)
 
 
 def made_of(make: Callable[[dict[str, Any]], T], row: dict[str, Any], place: str) -> T:
@@ -40,17 +45,13 @@ def made_of(make: Callable[[dict[str, Any]], T], row: dict[str, Any], place: str
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise BadInput(f"{place}: {what}. Take the file anew.") from error
+        raise BadInput(f"{place}: {one_line(what)}. {ANEW}") from error
     except (LookupError, TypeError, AttributeError, ArithmeticError, *NOT_PYTHON) as error:
         if isinstance(error, RecursionError | MemoryError):
             what = "it is nested too deeply to be read"
         else:
-            what = f"field {error} is missing" if isinstance(error, KeyError) else _first_line(error)
-        raise BadInput(f"{place}: {what}. Take the file anew.") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+            what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise BadInput(f"{place}: {one_line(what) or type(error).__name__}. {ANEW}") from error
 
 
 def note(places: dict[str, str], name: str, place: str) -> None:
@@ -60,45 +61,67 @@ def note(places: dict[str, str], name: str, place: str) -> None:
     places[name] = place
 
 
-def _files(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES))
-    if not found:
-        raise BadInput(f"The folder {folder} holds no rows: no file ends with {', '.join(SUFFIXES)}.")
+def bases_of(tasks: Mapping[str, Task], relations: Mapping[tuple[str, str], str]) -> dict[str, list[str]]:
+    """What each task builds on, by id. `relations` are the ids of a task and of one that it builds on, with the place that says so.
+    Raises BadInput where one is not among the rows or of another repository, and where none of them can come first."""
+    found: dict[str, list[str]] = {}
+    for (related, base), place in relations.items():
+        absent = [name for name in (related, base) if name not in tasks]
+        if absent:
+            raise BadInput(
+                f"{place}: {quoted(absent[0])} is related to another task and is not among the rows. Add its row, "
+                "or take the relation away."
+            )
+        if tasks[related].repo != tasks[base].repo:
+            raise BadInput(
+                f"{place}: {related} is of {tasks[related].repo} and {base} of {tasks[base].repo}, and a sequence is of one "
+                "repository. Take the relation away."
+            )
+        found.setdefault(related, []).append(base)
+    try:
+        TopologicalSorter(found).prepare()
+    except CycleError as error:
+        circle = error.args[1]
+        names = [
+            *circle[::-1][:CIRCLE_SHOWN],
+            *([f"… ({len(circle) - 1} tasks)"] if len(circle) > CIRCLE_SHOWN else ()),
+        ]
+        raise BadInput(
+            f"{relations[circle[1], circle[0]]}: {' → '.join(names)} is a circle, and none of them can come first. Take one of its "
+            "relations away."
+        ) from error
     return found
 
 
-def _from_file(path: Path, how_to_name: str) -> Iterator[Placed]:
-    if not path.is_file():
-        raise BadInput(f"The dataset file {path} does not exist. {how_to_name}")
-    number, begun = 0, False
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-        try:
-            for number, line in enumerate(stream, 1):
-                if not begun and (line.lstrip().startswith(b"[") or line.strip() == b"{"):
-                    whole = json.loads(line + stream.read())
-                    entries = whole if isinstance(whole, list) else [whole]
-                    yield from (_placed(path, at, entry) for at, entry in enumerate(entries, 1))
-                    return
-                if line.strip():
-                    begun = True
-                    yield _placed(path, number, json.loads(line))
-        except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
-            cut_off = isinstance(error, OSError | EOFError | zlib.error)
-            raise BadInput(f"{path}, row {number + cut_off}: {error}. Take the file anew.") from error
+def _files(folder: Path, how_to_name: str) -> list[Path]:
+    found = [path for path in read_folder(folder, how_to_name) if path.name.endswith(SUFFIXES)]
+    if not found:
+        raise BadInput(
+            f"The folder {folder} holds no rows: no file ends with {', '.join(SUFFIXES)}. {how_to_name}"
+        )
+    return found
 
 
-def _placed(path: Path, number: int, row: Any) -> Placed:
-    if not isinstance(row, dict):
-        raise BadInput(f"{path}, row {number}: no JSON object. Take the file anew.")
-    return f"{path}, row {number}", row
+def _placed(place: str, row: Any) -> Placed:
+    if isinstance(row, dict):
+        return place, row
+    what = row if isinstance(row, ValueError) else "no JSON object"
+    raise BadInput(f"{place}: {what}. {ANEW}")
 
 
 def _from_hub(source: str, splits: Sequence[str]) -> Iterator[Placed]:
+    name, _, what = source.removeprefix(HUB).partition("#")
+    if not name:
+        raise BadInput(f"{source} names no data set. Write hub:OWNER/NAME.")
     try:
         import datasets
     except ImportError as error:
         raise MissingTool('The hub needs the datasets package: pip install "looper[datasets]".') from error
-    name, _, what = source.removeprefix(HUB).partition("#")
+    except Exception as error:
+        raise MissingTool(
+            f"The datasets package cannot be imported: {named(error).rstrip('.')}. Install it anew, with what it needs: pip install "
+            '"looper[datasets]".'
+        ) from error
     try:
         if what.endswith(HUB_SUFFIXES):
             # One by one: files that differ in their columns make no configuration.
@@ -107,5 +130,7 @@ def _from_hub(source: str, splits: Sequence[str]) -> Iterator[Placed]:
             parts = [datasets.load_dataset(name, what or None, split=split) for split in splits]
         found = [row for part in parts for row in part]
     except Exception as error:  # The package raises many kinds, and none of its own.
-        raise BadInput(f"The hub did not give {name}: {error}.") from error
-    yield from ((f"{source}, row {number}", row) for number, row in enumerate(found, 1))
+        raise BadInput(
+            f"The hub did not give {name}: {named(error).rstrip('.')}. Check the name and the network, or name a file with its rows."
+        ) from error
+    yield from (_placed(f"{source}, row {number}", row) for number, row in enumerate(found, 1))

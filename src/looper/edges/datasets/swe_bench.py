@@ -1,10 +1,9 @@
 """Rows in SWE-bench's shape, with or without what they refer to, from local files or the hub."""
 
-from graphlib import CycleError
 from typing import Any
 
 from looper.bench.swe_bench import in_sequences, task_from_row
-from looper.edges.datasets.rows import made_of, note, read_rows
+from looper.edges.datasets.rows import bases_of, made_of, note, read_rows
 from looper.errors import BadInput
 from looper.records.task import Task
 
@@ -23,43 +22,22 @@ def load_swe_bench(source: str) -> tuple[Task, ...]:
     places: dict[str, str] = {}
     relations: dict[tuple[str, str], str] = {}
     for place, row in read_rows(source, HOW, ("test",)):
-        if RELATED in row and "instance_id" not in row:
+        # Tables that were joined say None where a row has no such column.
+        if any(row.get(name) is not None for name in (RELATED, BASE)):
             relations.setdefault(made_of(_relation, row, place), place)
-            continue
+            if row.get("instance_id") is None:
+                continue
         if "continual_learning" in row:
             raise BadInput(f"{place}: a row of SWE-Bench-CL. Say --suite swe-bench-cl.")
         tasks.append(made_of(task_from_row, row, place))
         note(places, tasks[-1].instance_id, place)
     if not tasks:
         raise BadInput(f"{source} has no rows. {HOW}")
-    bases = _bases({task.instance_id: task for task in tasks}, relations)
-    try:
-        return in_sequences(tasks, bases)
-    except CycleError as error:
-        circle = error.args[1]
-        place = relations[circle[1], circle[0]]
-        raise BadInput(
-            f"{place}: {' → '.join(reversed(circle))} is a circle, and none of them can come first. Take one of its relations away."
-        ) from error
+    return in_sequences(tasks, bases_of({task.instance_id: task for task in tasks}, relations))
 
 
 def _relation(row: dict[str, Any]) -> tuple[str, str]:
-    return str(row[RELATED]), str(row[BASE])
-
-
-def _bases(tasks: dict[str, Task], relations: dict[tuple[str, str], str]) -> dict[str, list[str]]:
-    """What each task refers to. Raises BadInput."""
-    found: dict[str, list[str]] = {}
-    for (related, base), place in relations.items():
-        absent = [name for name in (related, base) if name not in tasks]
-        if absent:
-            raise BadInput(
-                f"{place}: {absent[0]} is related to another task and is not among the rows. Add its row, or take the relation away."
-            )
-        if tasks[related].repo != tasks[base].repo:
-            raise BadInput(
-                f"{place}: {related} is of {tasks[related].repo} and {base} of {tasks[base].repo}, and a sequence is of one "
-                "repository. Take the relation away."
-            )
-        found.setdefault(related, []).append(base)
-    return found
+    """Raises KeyError or ValueError."""
+    if wrong := [name for name in (RELATED, BASE) if not row[name] or not isinstance(row[name], str)]:
+        raise ValueError(f"{wrong[0]} is no id of a task")
+    return row[RELATED], row[BASE]

@@ -19,6 +19,14 @@ FULL = "The disk is full: make room, or name another place with LOOPER_HOME and,
 _ADVICE = (
     (r"No space left on device|os error 28\b|[Dd]isk quota|os error 122\b", FULL),
     (
+        r"[Nn]etwork (was|connectivity is) disabled",
+        "uv is told to stay off the network, and its cache does not hold this: unset UV_OFFLINE, or `offline` in uv's own settings.",
+    ),
+    (
+        r"exclude-newer",
+        "uv is told to leave out what was published after a day: unset UV_EXCLUDE_NEWER, or `exclude-newer` in uv's own settings.",
+    ),
+    (
         r"[Ff]ailed to (fetch|download)|error sending request|dns error|tcp connect error|timed out|certificate",
         "The package index does not answer: check the network, or name another with UV_DEFAULT_INDEX (uv does not read pip's settings).",
     ),

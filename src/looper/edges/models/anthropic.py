@@ -5,8 +5,7 @@ from typing import Any
 
 from looper.edges.models.heard import ReplyBuilder, counted
 from looper.edges.models.http import Server, Timeouts
-from looper.edges.models.sendable import one_line
-from looper.errors import BadInput, ModelReplyBroken
+from looper.errors import BadInput, ModelReplyBroken, one_line
 from looper.protocols import ChatRequest, Message
 from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply

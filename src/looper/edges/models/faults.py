@@ -14,7 +14,6 @@ from typing import Any
 
 import httpx
 
-from looper.edges.models.sendable import one_line
 from looper.edges.trainers.encoding import OTHER_TEMPLATE
 from looper.errors import (
     ContextOverflow,
@@ -28,6 +27,7 @@ from looper.errors import (
     ModelUnpaid,
     ModelUnreachable,
     RequestRefused,
+    one_line,
 )
 
 MOST_WORDS = 32 << 10

@@ -5,8 +5,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from looper.edges.models.sendable import one_line
-from looper.errors import ContextOverflow, ModelReplyBroken, ModelServerFault, PromptCut, ReplyWithheld
+from looper.errors import (
+    ContextOverflow,
+    ModelReplyBroken,
+    ModelServerFault,
+    PromptCut,
+    ReplyWithheld,
+    one_line,
+)
 from looper.protocols import ChatRequest
 from looper.records.text import joined
 from looper.records.trajectory import MOST_TOKENS, FinishReason, Reply, Usage
@@ -97,7 +103,7 @@ class ReplyBuilder:
             raise ContextOverflow(f"{server} ended its reply where its window was full ({reason}).")
         if reason in GIVEN_UP:
             raise ModelServerFault(f"{server} gave its reply up ({reason}).")
-        raise ReplyWithheld(f"{server} withheld the rest of its reply ({one_line(reason)[:60]}).")
+        raise ReplyWithheld(f"{server} withheld the rest of its reply ({one_line(reason, 60)}).")
 
     def reply(self, server: str, counted_by: str) -> Reply:
         """Raises ModelError where this is none."""

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import httpx
 
 from looper.edges.models.faults import MOST_WORDS, fault, fault_in_stream, typed_faults
-from looper.edges.models.sendable import SAID, one_line, sendable
-from looper.errors import BadInput, ModelError, ModelReplyBroken, ModelTimeout, ReplyLate
+from looper.edges.models.sendable import sendable
+from looper.errors import BadInput, ModelError, ModelReplyBroken, ModelTimeout, ReplyLate, one_line
 
 Answer = TypeVar("Answer")
 
@@ -106,7 +106,7 @@ class _Events:
             yield event
 
     def _no_json(self) -> ModelReplyBroken:
-        begin = one_line(self._begun[:SAID].decode("utf-8", "replace"))[:80]
+        begin = one_line(self._begun.decode("utf-8", "replace"), 80)
         return ModelReplyBroken(f"{self._what} sent a line that is no JSON: {begin}")
 
 
@@ -118,7 +118,7 @@ async def _pieces(what: str, response: httpx.Response) -> AsyncGenerator[bytes, 
     packed = response.headers.get("content-encoding", "").strip().lower()
     if packed not in ("", "identity", "gzip", "deflate"):
         raise ModelReplyBroken(
-            f"{what} sent a body that is packed ({one_line(packed)[:60]}), and was asked not to. Turn that off there."
+            f"{what} sent a body that is packed ({one_line(packed, 60)}), and was asked not to. Turn that off there."
         )
     unpacking = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed in ("gzip", "deflate") else None
     try:

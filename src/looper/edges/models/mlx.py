@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from looper.edges.models.blas import BIND_NOW
 from looper.edges.models.digests import FileDigests
-from looper.edges.models.sendable import one_line, sendable
+from looper.edges.models.sendable import sendable
 from looper.errors import (
     Cancelled,
     MissingTool,
@@ -31,6 +31,7 @@ from looper.errors import (
     ModelUnreachable,
     ReplyLate,
     RequestRefused,
+    one_line,
 )
 from looper.protocols import ChatRequest, Message
 from looper.records.training import Example

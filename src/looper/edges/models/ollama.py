@@ -6,8 +6,7 @@ from typing import Any
 
 from looper.edges.models.heard import Counts, ReplyBuilder, counted
 from looper.edges.models.http import Server, Timeouts
-from looper.edges.models.sendable import one_line
-from looper.errors import ModelFatal, ModelMissing
+from looper.errors import ModelFatal, ModelMissing, one_line
 from looper.protocols import ChatRequest, Message
 from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply

@@ -8,9 +8,8 @@ from typing import Any
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import Counts, ReplyBuilder
 from looper.edges.models.http import Server, Timeouts
-from looper.edges.models.sendable import one_line
 from looper.edges.models.served import Told, told, weights_digest
-from looper.errors import ModelFatal, ModelMissing, ModelReplyBroken, ModelUnfit
+from looper.errors import ModelFatal, ModelMissing, ModelReplyBroken, ModelUnfit, one_line
 from looper.protocols import ChatRequest, Message
 from looper.records.base import content_hash
 from looper.records.text import estimated_tokens

@@ -1,12 +1,9 @@
-"""Text as it can be sent: to a server, to another process, to a tokenizer, to a terminal."""
+"""Text as it can be sent: to a server, to another process, to a tokenizer."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from looper.records.text import joined
-
-SAID = 300
-"""Characters of somebody else's words in a message of ours, at most."""
 
 
 def sendable(value: Any) -> Any:
@@ -24,8 +21,3 @@ def sendable(value: Any) -> Any:
             return [sendable(part) for part in value]
         case _:
             return value
-
-
-def one_line(text: str) -> str:
-    """Somebody else's words, as a part of a message."""
-    return " ".join(text.encode("utf-8", "replace").decode().split())[:SAID]

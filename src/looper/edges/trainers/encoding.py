@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from looper.edges.models.sendable import one_line, sendable
+from looper.edges.models.sendable import sendable
 from looper.edges.models.structure import quick_transformers
-from looper.errors import BadInput
+from looper.errors import BadInput, one_line
 from looper.records.training import Example, Turn
 
 OTHER_TEMPLATE = "Give it a chat template with the roles system, user and assistant, or choose another model."
