@@ -548,9 +548,13 @@ def veto_of(run: Run, contrast: Json, pairs: int) -> str:
     if min(shares) < COVERAGE:
         return "indecisive"
     if contrast.get("metric", "resolved") == "resolved":
-        ends = {end for name in arms_of(contrast) for end in resolved(run, name).values()}
-        # Who resolves everything has lost nothing; otherwise nothing could move.
-        if ends == {0.0} or (ends == {1.0} and contrast.get("expect") != "not_less"):
+        rates_of = [
+            np.mean(list(found.values())) for name in arms_of(contrast) if (found := resolved(run, name))
+        ]
+        margin, expect = contrast.get("margin", 0.1), contrast.get("expect", "more")
+        # Who resolves nearly everything has lost little; otherwise nothing of the margin's size could move.
+        ceiling = rates_of and min(rates_of) > 1 - margin and expect != "not_less"
+        if expect != "more" and rates_of and (max(rates_of) < margin or ceiling):
             return "not exercised"
     fired = {guard for each in run.rollouts.values() if each["arm"] in arms for guard in each["guards"]}
     wanted = set(contrast.get("exercised", ()))
@@ -761,10 +765,12 @@ def compare_part(table: Table, run: Run, theirs: Json, before: str) -> list[Deci
     pilot = compare_power(table, run, theirs, before)
     names = [name_of(each.contrast) for each in decided]
     table.add(f"{before}contrasts", [each["contrast"] for each in theirs["contrasts"]], names)
+    broken = [each for each in decided if each.finding == "refuted" and of_a_control(run, each.contrast)]
     for at, (each, said) in enumerate(zip(decided, theirs["contrasts"], strict=False)):
         small = pilot or estimated_only(table, run, at, said, before)
+        distrust = wrong or (broken and each not in broken)
         if each.finding in ("shown", "refuted", "open"):
-            each.finding = "not trusted" if wrong else "pilot" if small else each.finding
+            each.finding = "not trusted" if distrust else "pilot" if small else each.finding
         compare_contrast(table, run, each, said, before)
     return decided
 
@@ -784,6 +790,8 @@ def compare_power(table: Table, run: Run, theirs: Json, before: str) -> bool:
 def estimated_only(table: Table, run: Run, at: int, said: Json, before: str) -> bool:
     """Whether the plan could not see a difference of the size that this contrast expects."""
     contrast = run.plan["contrasts"][at]
+    if contrast.get("metric", "resolved") != "resolved":
+        return True
     if contrast.get("expect", "more") != "more":
         return False
     power = power_of(run, at)
@@ -793,6 +801,13 @@ def estimated_only(table: Table, run: Run, at: int, said: Json, before: str) -> 
         table.left_out.append(f"{name}, whether it is decided, since {power[0]:.2f} is too near to {POWER}")
         return bool(said["finding"] == "pilot")
     return power is None or power[0] < POWER
+
+
+def of_a_control(run: Run, contrast: Json) -> bool:
+    """Whether it says that what must not differ, or must not gain, does not."""
+    roles = {arm["name"]: arm["role"] for arm in run.plan["arms"]}
+    inert = any(roles.get(name) in ("again", "control") for name in arms_of(contrast))
+    return inert and contrast.get("expect") in ("same", "not_more")
 
 
 def failed_controls(run: Run) -> list[str]:
@@ -807,11 +822,14 @@ def failed_controls(run: Run) -> list[str]:
         rate = list(resolved(run, arm["name"]).values())
         must = {"gold": 1.0, "noop": 0.0}.get(arm["model"]["backend"])
         learned = (arm.get("learning") or {}).get("treatment")
-        bad = must is not None and any(each != must for each in rate)
+        cells = run.cells(arm["name"])
+        bad = must is not None and (any(each != must for each in rate) or len(rate) < COVERAGE * len(cells))
         if learned == "zero_adapter":
             ours = {cell: patches[cell] for cell in run.cells(arm["name"]) if cell in patches}
             base = {cell: patches.get(f"{learner}/{cell.split('/', 1)[1]}") for cell in ours}
-            bad = bad or any(base[cell] not in (None, ours[cell]) for cell in ours)
+            both = sum(each is not None for each in base.values())
+            few = arm["name"] not in run.failed and both < COVERAGE * len(cells)
+            bad = bad or few or any(base[cell] not in (None, ours[cell]) for cell in ours)
         if bad:
             wrong.append(arm["name"])
     return sorted(wrong)

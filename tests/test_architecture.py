@@ -152,6 +152,7 @@ def test_p07_nothing_asks_for_the_time_of_day() -> None:
             "audit_log.py",
             "live.py",
             "validating.py",
+            "verifying.py",
         ), path
 
 

@@ -100,7 +100,7 @@ def test_the_line_of_a_wrong_value_is_its_own() -> None:
 
 
 def test_an_unknown_profile_names_those_that_exist() -> None:
-    with pytest.raises(BadInput, match='no profile "macro". Did you mean micro\? It has: micro, demo, swe'):
+    with pytest.raises(BadInput, match=r'no profile "macro". Did you mean micro\? It has: micro, demo, swe'):
         load(profile="macro")
 
 
@@ -747,6 +747,23 @@ NOT_LESS, NOT_MORE, SAME = (f'expect = "{each}"\n' for each in ("not_less", "not
             contrast("warm", "base", f'{SAME}margin = "99 points"\n'),
             {},
             "and the widest that is taken for nothing is 20 points",
+        ),
+        (
+            contrast("warm", "base")
+            + contrast("warm", "base", f'{SAME}margin = "15 points"\nexpected = "90 points"\n'),
+            {},
+            "and the smallest difference that this plan expects of one is 10 points",
+        ),
+        (
+            contrast("warm", "base", 'expected = "90 points"\n')
+            + contrast("warm", "base", f'{SAME}margin = "30 points"\n'),
+            {},
+            "and the widest that is taken for nothing is 20 points",
+        ),
+        (
+            contrast("warm", "base"),
+            {"profile": "seeds = [0, 1]\ntemperature = 0.0"},
+            "arms.0.temperature: base samples nothing at temperature 0, so that its 2 seeds are one measurement",
         ),
         (
             contrast("warm", "base"),

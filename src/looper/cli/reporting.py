@@ -156,8 +156,12 @@ def verify(
     """
     unreadable: list[str] = []
     runs = read_runs(settings.runs, unreadable.append)
+    by_folder = {run.folder.name: name_of(run) for run in runs}
+    names = {*wanted, *(by_folder[one] for one in wanted if one in by_folder)}
     blocks = {
-        name: found for name, found in pages.blocks().items() if not wanted or name.split()[0] in wanted
+        name: found
+        for name, found in pages.blocks().items()
+        if not wanted or name in names or name.split()[0] in names
     }
     signed = signed_at(sign) if sign is not None else None
     experiments = {

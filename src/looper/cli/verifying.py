@@ -47,7 +47,14 @@ class Verifier:
         unseen = [*unchecked(run, outside), *filter(None, [page.unchecked, other_text])]
         if self.signed is not None:
             amiss += signed_amiss(run.folder, self.signed.of, str(self.signed.place))
-            signed = {one.part for one in self.signed.of.get(run.folder.name, [])}
+            mine = self.signed.of.get(run.folder.name, [])
+            signed = {one.part for one in mine}
+            plans = [one.when for one in mine if one.part is Part.PLAN]
+            if plans and run.sessions and min(plans) > run.sessions[0].begun:
+                unseen.append(
+                    f"its plan was signed at {min(plans)}, after its first session began at {run.sessions[0].begun}: that says nothing "
+                    "of what stood before the data"
+                )
             unseen += [
                 f"its {part.value} was not signed in {self.signed.place}"
                 for part in Part

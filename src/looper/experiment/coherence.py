@@ -13,6 +13,8 @@ from looper.records.plan import Arm, ArmRole, Chooser, Expect, Gate, Metric, Pla
 from looper.records.training import Format
 from looper.records.trajectory import Guard
 
+PLAYED = ("gold", "noop", "predictions", "scripted")
+"""Backends that say the same under every seed because they are told to."""
 WIDEST = 0.2
 """Margin of a plan that expects no difference: arms that a fifth of all tasks tells apart are not alike to anybody."""
 
@@ -37,6 +39,17 @@ def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
             yield (
                 ("seeds",),
                 f"the seed {seed} is there twice, and a cell under the same seed is the same cell. Name others",
+            )
+    for at, arm in enumerate(plan.arms):
+        seeds = len(plan.seeds_of(arm))
+        samples = (
+            arm.model.backend not in PLAYED and arm.learning is None and arm.role is not ArmRole.EXPERIENCE
+        )
+        if samples and arm.temperature == 0 and seeds > 1:
+            yield (
+                ("arms", at, "temperature"),
+                f"{arm.name} samples nothing at temperature 0, so that its {seeds} seeds are one measurement that is counted {seeds} "
+                "times. Give it one seed (only_seeds = 1, or seeds), or a temperature",
             )
     seen: dict[tuple[object, ...], str] = {}
     for at, contrast in enumerate(plan.contrasts):
@@ -91,11 +104,11 @@ def _calls_all_alike(plan: Plan) -> Iterator[tuple[Path, str]]:
             for found in plan.contrasts
             if found.expect is Expect.MORE and found.metric is contrast.metric
         ]
-        most = min(effects, default=WIDEST)
+        most = min((*effects, WIDEST))
         if contrast.margin > most:
             why = (
                 "the smallest difference that this plan expects of one"
-                if effects
+                if most in effects
                 else "the widest that is taken for nothing"
             )
             yield (
@@ -153,6 +166,14 @@ def _foregone(plan: Plan) -> Iterator[tuple[Path, str]]:
     """Contrasts of the best of several attempts, which hidden tests tell, with one that is taken of the same: it cannot resolve less.
     By how much it resolves more at most can be asked, from either side."""
     best = {choice.name: set(choice.of) for choice in plan.choices if choice.by is Chooser.ANY}
+    for at, contrast in enumerate(plan.contrasts):
+        tries = len(best.get(contrast.arm, ()))
+        if contrast.expect is Expect.MORE and tries > len(best.get(contrast.against, {""})):
+            yield (
+                ("contrasts", at, "arm"),
+                f"{contrast.name} has its answer before the data: {contrast.arm} takes whichever of {tries} attempts hidden tests "
+                f"resolve, and {contrast.against} has fewer. Compare it with the best of as many, or ask how much more at most",
+            )
     taken = {arm.name: {arm.name} for arm in plan.arms} | {
         choice.name: set(choice.of) for choice in plan.choices
     }

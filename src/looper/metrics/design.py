@@ -133,11 +133,12 @@ def is_pilot(plan: Plan, tasks: Sequence[str]) -> bool:
 
 def too_small_for(plan: Plan, tasks: Sequence[str], contrast: Contrast) -> bool:
     """Whether a contrast is estimated and not decided: all of a pilot are, and each difference that the plan could not see where it is
-    as large as that contrast expects, however easily it sees its primary one. A margin that holds needs no power to be true."""
+    as large as that contrast expects, however easily it sees its primary one, and each whose power nobody can state. A margin of rates
+    that holds needs no power to be true."""
     if is_pilot(plan, tasks):
         return True
     found = power_at_interest(plan, tasks, contrast)
-    return contrast.expect is Expect.MORE and (found is None or found < ENOUGH)
+    return found is None or (contrast.expect is Expect.MORE and found < ENOUGH)
 
 
 @cache

@@ -68,8 +68,8 @@ class Registered:
                 )
             case Decision.NOT_EXERCISED:
                 return (
-                    "What differs never came into play at these tasks, or both arms resolved none or all of them: nothing is "
-                    "concluded."
+                    "What differs never came into play at these tasks, or so few or so many of them are resolved that no difference of "
+                    "the margin's size could show: nothing is concluded."
                 )
             case Decision.NOT_MEASURED:
                 return (

@@ -179,7 +179,12 @@ def scope_line(run: RunView) -> str:
     least, most = min(seeds, default=len(plan.seeds)), max(seeds, default=len(plan.seeds))
     many = counted(most, "seed") if least == most else f"{least} to {counted(most, 'seed')}, by arm"
     scope = scope_of(plan, run.tasks)
-    why = f" ({ENOUGH_REPOSITORIES} of them, alike in size, are the fewest to generalise from)"
+    named = plan.selection.repos or plan.selection.tasks
+    why = (
+        " (a person named them, so they stand for no others)"
+        if named
+        else f" ({ENOUGH_REPOSITORIES} of them, alike in size, are the fewest to generalise from)"
+    )
     about = (
         f"about {scope.value}{why if scope is Scope.THESE else ''}: {counted(len(run.tasks), 'task')} of "
         f"{counted(repositories, 'repository', 'repositories')}, {many}; the unit is the {run.unit.value}"
@@ -221,7 +226,12 @@ def planned_lines(run: RunView) -> list[str]:
     if not plan.contrasts:
         return lines
     measured = run.discordance()
-    here = "" if measured is None else f"; here they differed in {100 * measured:.0f} %"
+    more = (
+        ""
+        if measured is None or measured <= plan.discordance + 0.05
+        else ", so that it could see less than this"
+    )
+    here = "" if measured is None else f"; here they differed in {100 * measured:.0f} %{more}"
     head = "a PILOT, which decides nothing" if run.pilot else "power, worked out before the data"
     lines.append(f"{head}: {power_text(plan, run.tasks)}{here}")
     small = [found.name for found in plan.contrasts if too_small_for(plan, run.tasks, found)]
@@ -406,6 +416,11 @@ def treatment_lines(run: RunView) -> list[str]:
             )
             + f"{shown} proofs passed{_retention_text(run, arm.name)}"
         )
+        if arm.role is ArmRole.CONTROL and arm.learning.treatment is not Treatment.ZERO_ADAPTER:
+            same, both = run.same_as_base(arm.name)
+            lines.append(
+                f"{arm.name} makes base's very patch in {same} of {both} cells: what does not reach the agent cannot help"
+            )
         if arm.learning.treatment is Treatment.ZERO_ADAPTER:
             same, both = run.same_as_base(arm.name)
             lines.append(

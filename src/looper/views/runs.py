@@ -291,15 +291,25 @@ class RunView:
         none, and an adapter that changes nothing makes base's patches."""
         found = {}
         for arm in self.manifest.plan.arms:
-            rate = self.figures(arm.name).resolved
+            rate, cells = self.figures(arm.name).resolved, len(self.cells(arm.name))
             must = {"gold": rate.denominator, "noop": 0}.get(arm.model.backend)
             if must is not None and rate.numerator != must:
                 found[arm.name] = f"resolved {rate.numerator} of {rate.denominator}"
+            elif must is not None and rate.denominator < COVERED * cells:
+                found[arm.name] = f"has a verdict in {rate.denominator} of {cells} cells"
             if arm.learning is not None and arm.learning.treatment is Treatment.ZERO_ADAPTER:
                 same, both = self.same_as_base(arm.name)
-                if same != both:
+                if same != both or (arm.name not in self.failed_arms and both < COVERED * cells):
                     found[arm.name] = f"made base's patch in {same} of {both} cells"
         return found
+
+    def _is_of_a_control(self, contrast: Contrast) -> bool:
+        """Whether it registers that an arm which must not differ, or must not gain, does not."""
+        roles = {arm.name: arm.role for arm in self.manifest.plan.arms}
+        inert = (ArmRole.AGAIN, ArmRole.CONTROL)
+        return contrast.expect in (Expect.SAME, Expect.NOT_MORE) and any(
+            roles.get(name) in inert for name in contrast.arms
+        )
 
     @cached_property
     def registered(self) -> list[Registered]:
@@ -315,13 +325,18 @@ class RunView:
                 for (one, each, veto), turns in zip(compared, turned, strict=True)
             ]
             found = judge(compared)
-        return [self._as_it_may_be_said(each) for each in found]
+        broken = [
+            each
+            for each in found
+            if each.finding is Decision.REFUTED and self._is_of_a_control(each.contrast)
+        ]
+        return [self._as_it_may_be_said(each, broken) for each in found]
 
-    def _as_it_may_be_said(self, found: Registered) -> Registered:
-        """No decision of a harness whose control failed, nor of a contrast that the plan is too small for."""
+    def _as_it_may_be_said(self, found: Registered, broken: list[Registered]) -> Registered:
+        """No decision of a harness whose control failed, but that it did, nor of a contrast that the plan is too small for."""
         if found.finding not in (Decision.SHOWN, Decision.REFUTED, Decision.OPEN):
             return found
-        if self.failed_controls:
+        if self.failed_controls or (broken and found not in broken):
             return replace(found, finding=Decision.UNTRUSTED)
         small = too_small_for(self.manifest.plan, self.tasks, found.contrast)
         return replace(found, finding=Decision.PILOT) if small else found
@@ -340,10 +355,13 @@ class RunView:
         return Decision.NOT_EXERCISED if contrast.exercised and not fired & {*contrast.exercised} else None
 
     def _has_no_room(self, contrast: Contrast) -> bool:
-        """Whether all arms of a contrast resolved nothing, or everything, so that no difference could show; but who resolves
-        everything has lost nothing."""
-        found = {resolved for name in contrast.arms for resolved in self.outcomes(name).values()}
-        return found == {False} or (found == {True} and contrast.expect is not Expect.NOT_LESS)
+        """Whether a margin could hold for want of room: all arms resolve less than it, or leave less than it unresolved. But who resolves
+        nearly everything has lost little."""
+        rates = [fmean(found.values()) for name in contrast.arms if (found := self.outcomes(name))]
+        if contrast.expect is Expect.MORE or not rates:
+            return False
+        ceiling = min(rates) > 1 - contrast.margin and contrast.expect is not Expect.NOT_LESS
+        return max(rates) < contrast.margin or ceiling
 
     def _could_turn(self, found: Registered) -> bool:
         """Whether a decision about what was resolved would be another one, had the cells without a verdict all gone one way or the

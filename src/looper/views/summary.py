@@ -25,7 +25,8 @@ _SCOPE = re.compile(r"\d+ tasks? of (\d+) repositor.*; the unit is the (task|rep
 _PRIMARY = re.compile(
     r"- primary: (?P<contrast>[^:]*?)"
     r"(?:: (?P<figure>[-+][\d.]+ (?:points|nats per token)[^,]*, (?:[\d.]+ % [-+][\d.]+ to [-+][\d.]+|no interval)))?"
-    r"(?:, [^:]+?)?, (?P<decision>shown|refuted|open|pilot|not exercised|not measured|indecisive)\b"
+    r"(?:, [^:]+?)?, (?P<decision>shown|refuted|open|pilot|not trusted|not exercised|not measured|indecisive)"
+    r"(?P<here> on these repositories)?\b"
 )
 _SEEN = re.compile(r"(?:found with 80 % power is|shown in \d+ % of runs is) (none|\d+ points)")
 _BLIND = re.compile(r"no difference is shown in \d+ % of runs")
@@ -89,7 +90,8 @@ class Result:
         found = _PRIMARY.search(self.block)
         if found is None:
             return UNKNOWN, UNKNOWN, "unfinished" if "UNFINISHED" in self.block else UNKNOWN
-        return found["contrast"], found["figure"] or UNKNOWN, found["decision"]
+        here = ", on these repositories" if found["here"] else ""
+        return found["contrast"], found["figure"] or UNKNOWN, f"{found['decision']}{here}"
 
     @property
     def _unit(self) -> str | None:
