@@ -63,7 +63,7 @@ from looper.edges.trainers.peft import from_peft, to_peft
 from looper.edges.verdicts import StoredVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
-from looper.edges.workspaces.mirrors import missing_objects as missing_objects
+from looper.edges.workspaces.mirrors import must_be_whole as must_be_whole
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import BadInput, Cancelled
@@ -608,7 +608,7 @@ def repository_site(
     """Trees of one repository, and the sandbox that its candidates run in. Raises SandboxUnavailable."""
     found = sandbox_named(sandbox)
     place = settings.workspaces / secrets.token_hex(8)
-    workspaces = GitWorkspaces({name: repository}, folder / "exports", place, found.owner)
+    workspaces = GitWorkspaces({name: GitSources(repository).records}, folder / "exports", place, found.owner)
     try:
         yield workspaces, found
     finally:

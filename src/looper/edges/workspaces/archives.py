@@ -12,7 +12,7 @@ from looper.errors import WorkspaceError
 
 def unpack(archive: bytes, target: Path, *, links_may_leave: bool) -> None:
     """Put the files, folders and links of an archive below an empty folder, readable for everybody whatever the umask is. Nothing
-    is written outside of it or through a link; links that point outside are kept where they may. Raises WorkspaceError."""
+    is written outside of it, through a link, or into git's own records; links that point outside are kept where they may. Raises WorkspaceError."""
     root = os.path.realpath(target)
     with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
         packed.extraction_filter = lambda member, path: (
@@ -31,7 +31,9 @@ def _checked(packed: tarfile.TarFile, root: str, links_may_leave: bool) -> Itera
             stays = stays and (links_may_leave or not link_leaves_tree(member.name, member.linkname))
         elif not member.isfile() and not member.isdir():
             stays = False
+        # Git refuses to check out such a name: its settings name programs.
+        stays = stays and ".git" not in member.name.lower().split("/")
         if not stays:
-            raise WorkspaceError(f"The tree holds what leaves it: {member.name}.")
+            raise WorkspaceError(f"The tree holds what leaves it, or is git's own: {member.name}.")
         member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
         yield member
