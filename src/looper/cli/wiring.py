@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import secrets
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,6 +27,7 @@ from looper.edges.energy import metered
 from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
+from looper.edges.environments.interpreters import answer_of
 from looper.edges.environments.known import install_line as install_line
 from looper.edges.environments.known import measured_where as measured_where
 from looper.edges.environments.known import missing_compilers as missing_compilers
@@ -580,19 +580,19 @@ def role_model(
 
 def given_environment(python: Path, variables: Mapping[str, str]) -> Environment:
     """An interpreter that somebody else has made, read-only in the sandbox. Raises BadInput where it does not run."""
-    try:
-        said = subprocess.run(
-            [python, "-c", "import sys; print(sys.version, sys.prefix, sys.base_prefix, sep='\\0')"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
+    found = answer_of(
+        [
+            str(python),
+            "-c",
+            "import sys; print(sys.version, sys.prefix, sys.base_prefix, sep='\\0')",
+        ]
+    )
+    parts = found.said.rstrip("\n").split("\0")
+    if len(parts) != 3:
         raise BadInput(
-            f"{python} is no Python that runs: {error}. Name another one with --set python=PATH."
-        ) from error
-    version, prefix, base = said.rstrip("\n").split("\0")
+            f"{python} is no Python that runs: {found.why or 'what it answers is no version'}. Name another one with --set python=PATH."
+        )
+    version, prefix, base = parts
     places = [
         Path(place).resolve() for place in (prefix, base) if not Path(place).resolve().is_relative_to("/usr")
     ]
