@@ -485,6 +485,7 @@ class Site:
         self.workspaces = self.workspaces.at(self._place)
         try:
             with awake(), contextlib.nullcontext(stop) if stop else stoppable() as found:
+                found.places.append(self._place)
                 yield found
         finally:
             remove_tree(self._place)
@@ -499,7 +500,8 @@ def sweep_workspaces(locked: Path, settings: Settings) -> Path:
     """Remove what a run left there that is no more; this process holds its lock."""
     place = workspaces_of(locked, settings)
     end_left(place)
-    remove_tree(place)
+    # Beside it what was being removed by a process that was killed over it.
+    remove_tree(place, *place.parent.glob(f"{place.name}.*"))
     return place
 
 
