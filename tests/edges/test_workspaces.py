@@ -3,15 +3,18 @@
 import mmap
 import os
 import random
+import socketserver
 import subprocess
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from looper.edges.workspaces import exports, manifest
+from looper.edges.workspaces import exports, manifest, mirrors
 from looper.edges.workspaces import git as git_module
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.git import Most, git
@@ -59,8 +62,8 @@ def task(mirror: Path) -> Task:
 
 @pytest.fixture
 def workspaces(mirror: Path, tmp_path: Path) -> GitWorkspaces:
-    mirrors = {"swe-bench-cl:owner/name": mirror}
-    return GitWorkspaces(mirrors, tmp_path / "exports", tmp_path / "workspaces", owner=None)
+    places = {"swe-bench-cl:owner/name": mirror}
+    return GitWorkspaces(places, tmp_path / "exports", tmp_path / "workspaces", owner=None)
 
 
 def test_a_workspace_is_the_base_tree_in_a_repository_of_one_commit(
@@ -140,8 +143,8 @@ def test_g01_a_base_tree_is_what_git_archives_and_nothing_else_can_be_reached(
     subprocess.run(["tar", "x", "--no-same-owner", "-C", str(expected)], input=archive, check=True)
     before = os.umask(umask)
     try:
-        mirrors = {"swe-bench-cl:owner/name": mirror}
-        made = GitWorkspaces(mirrors, tmp_path / "exports", tmp_path / "workspaces", owner=None).create(
+        places = {"swe-bench-cl:owner/name": mirror}
+        made = GitWorkspaces(places, tmp_path / "exports", tmp_path / "workspaces", owner=None).create(
             task.model_copy(update={"base_commit": base}), "w"
         )
     finally:
@@ -447,22 +450,65 @@ def test_half_an_export_of_a_process_that_was_killed_is_removed_when_the_next_is
     assert sorted(os.listdir(tmp_path / "exports")) == [".lock", export.name]
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for 600 KiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    asked = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(asked, capture_output=True).returncode != 0:
-        pytest.skip("no file system can be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+def test_a_clone_goes_on_after_one_that_was_killed(
+    tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "owner").mkdir()
+    mirror.rename(tmp_path / "owner" / "name.git")
+    monkeypatch.setattr(mirrors, "HOST", f"file://{tmp_path}")
+    (tmp_path / f".{mirror.name}.part" / "objects").mkdir(parents=True)
+    mirrors.clone("owner/name", mirror)
+    assert git(["rev-list", "--count", "HEAD"], cwd=mirror).strip() == b"2"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+def test_a_clone_goes_the_way_that_this_machine_reaches_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    heard: list[bytes] = []
+
+    class Proxy(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            heard.append(self.request.recv(1000))
+            self.request.sendall(b"HTTP/1.1 403 No\r\n\r\n")
+
+    for name in git_module.NETWORK:
+        monkeypatch.delenv(name, raising=False)
+    with socketserver.TCPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.server_address[1]}")
+        with pytest.raises(BadInput, match=r"Cannot clone https://github.com/owner/name.git.*HTTPS_PROXY"):
+            mirrors.clone("owner/name", tmp_path / "owner__name.git")
+        proxy.shutdown()
+    assert heard and heard[0].startswith(b"CONNECT github.com:443 ")
+    assert not list(tmp_path.glob("*owner*"))
+
+
+FULL = """
+import json, os, sys
+from pathlib import Path
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.errors import WorkspaceError
+from looper.records.task import Task
+
+small, roomy, places = Path("/mnt"), Path(sys.argv[2]), {"swe-bench-cl:owner/name": Path(sys.argv[3])}
+task = Task.from_json(sys.argv[1].encode())
+for exports, trees in ((small / "exports", roomy / "w"), (roomy / "exports", small / "w")):
+    for _ in range(2):
+        try:
+            GitWorkspaces(places, exports, trees, None).create(task, "w")
+        except WorkspaceError as error:
+            print(error)
+        print(os.listdir(small / "exports") if exports.parent == small else os.listdir(trees))
+"""
 
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_full_disk_is_told_with_what_to_do_and_nothing_half_made_keeps_room(
-    task: Task, mirror: Path, tmp_path: Path, small: Path, plain: bool
+    task: Task, mirror: Path, tmp_path: Path, plain: bool
 ) -> None:
+    """On a file system with room for 600 KiB, and again and again."""
     source = tmp_path / "source"
     (source / "big").write_bytes(random.Random(0).randbytes(400_000))
     if not plain:
@@ -471,18 +517,20 @@ def test_a_full_disk_is_told_with_what_to_do_and_nothing_half_made_keeps_room(
     git(["commit", "--quiet", "-m", "big"], cwd=source)
     git(["push", "--quiet", str(mirror), "HEAD:refs/heads/big"], cwd=source)
     commit = git(["rev-parse", "HEAD"], cwd=source).decode().strip()
-    big = task.model_copy(update={"base_commit": commit})
-    mirrors = {"swe-bench-cl:owner/name": mirror}
-    for _ in range(2):
-        with pytest.raises(
-            WorkspaceError, match=r"No room is left below .* name another place with LOOPER_HOME"
-        ):
-            GitWorkspaces(mirrors, small / "exports", tmp_path / "w", None).create(big, "w")
-        assert os.listdir(small / "exports") == [".lock"]
-    for _ in range(2):
-        with pytest.raises(WorkspaceError, match=r"No room is left below .* with LOOPER_WORKSPACES"):
-            GitWorkspaces(mirrors, tmp_path / "exports", small / "w", None).create(big, "w")
-        assert os.listdir(small / "w") == []
+    big = task.model_copy(update={"base_commit": commit}).to_json().decode()
+    mounted = 'mount -t tmpfs -o size=600k none /mnt && exec "$@"'
+    argv = ["unshare", "-Urm", "/bin/sh", "-c", mounted, "sh", sys.executable, "-c", FULL]
+    done = subprocess.run([*argv, big, str(tmp_path), str(mirror)], capture_output=True, text=True)
+    if "unshare" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 8, done.stdout + done.stderr
+    for at, variable, left in ((0, "LOOPER_HOME", "['.lock']"), (4, "LOOPER_WORKSPACES", "[]")):
+        for said, there in ((lines[at], lines[at + 1]), (lines[at + 2], lines[at + 3])):
+            assert "No room is left below /mnt" in said and said.endswith(
+                f"name another place with {variable}."
+            )
+            assert there == left
 
 
 def test_an_untouched_workspace_has_an_empty_patch(workspaces: GitWorkspaces, task: Task) -> None:

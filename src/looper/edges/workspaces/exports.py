@@ -141,12 +141,25 @@ class GitWorkspaces:
             )
             if not doubted and (found := _kept(folder)):
                 return found
-            with (self._exports / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with self._alone():
                 if not (found := _kept(folder)) or (doubted and not found.is_as_made()):
                     _make_export(mirror, commit, folder)
                     found = Export(folder)
         return found
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Other processes that would make an export wait."""
+        try:
+            lock = (self._exports / ".lock").open("w")
+        except OSError as error:
+            raise WorkspaceError(
+                f"Base trees cannot be exported below {self._exports}: {error.strerror}. Name a place that can be written to with "
+                "LOOPER_HOME."
+            ) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 class Export:

@@ -54,7 +54,7 @@ def clone(repo: str, mirror: Path) -> None:
     """Raises BadInput, and leaves no half of a mirror."""
     source = f"{HOST}/{SOURCES.get(repo, repo)}.git"
     temporary = mirror.with_name(f".{mirror.name}.part")
-    with mirror.with_name(f".{mirror.name}.lock").open("w") as lock:
+    with (mirror.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if mirror.is_dir():
             return  # Another process was faster.
@@ -69,7 +69,7 @@ def clone(repo: str, mirror: Path) -> None:
             temporary.rename(mirror)
         except WorkspaceError as error:
             raise BadInput(
-                f"Cannot clone {source}: {error} Check the network, or put a bare mirror at {mirror} and name its folder "
+                f"Cannot clone {source}: {error} Check the network (and HTTPS_PROXY), or put a bare mirror at {mirror} and name its folder "
                 "with --mirrors."
             ) from error
         finally:
@@ -225,14 +225,19 @@ def reading(mirror: Path) -> Iterator[Mirror]:
             f"{mirror} is no mirror of a repository: it {why}. Remove it and run looper bench fetch, or name the folder of "
             "other mirrors with --mirrors."
         )
-    with tempfile.TemporaryDirectory(prefix="looper-mirror-") as folder:
-        view = Path(folder)
-        (view / "config").write_text(_CONFIG)
-        (view / "HEAD").write_text("ref: refs/heads/main\n")
-        for name in ("objects", "refs", "packed-refs"):
-            if (place / name).exists():
-                (view / name).symlink_to((place / name).resolve())
-        (view / "refs").mkdir(exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            view = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="looper-mirror-")))
+            (view / "config").write_text(_CONFIG)
+            (view / "HEAD").write_text("ref: refs/heads/main\n")
+            for name in ("objects", "refs", "packed-refs"):
+                if (place / name).exists():
+                    (view / name).symlink_to((place / name).resolve())
+            (view / "refs").mkdir(exist_ok=True)
+        except OSError as error:
+            raise WorkspaceError(
+                f"Nothing can be written below {tempfile.gettempdir()}: {error.strerror}. Make room there, or name another place with TMPDIR."
+            ) from error
         yield Mirror(mirror, view)
 
 
