@@ -60,7 +60,7 @@ def _fetched(repo: str, tasks: Sequence[Task], settings: Settings) -> str:
     folder, missing = mirror(repo, tasks, settings)
     if missing:
         raise BadInput(
-            f"The mirror {folder} lacks, or cannot read, the base commit of {len(missing)} of {len(tasks)} tasks, the first is "
+            f"The mirror {folder} lacks the base commit of {len(missing)} of {len(tasks)} tasks, or cannot read it; the first is "
             f"{missing[0].base_commit} of {missing[0].instance_id}. Remove the folder and fetch again."
         )
     must_be_whole(folder, [task.base_commit for task in tasks])

@@ -31,9 +31,10 @@ def _checked(packed: tarfile.TarFile, root: str, links_may_leave: bool) -> Itera
             stays = stays and (links_may_leave or not link_leaves_tree(member.name, member.linkname))
         elif not member.isfile() and not member.isdir():
             stays = False
-        # Git refuses to check out such a name: its settings name programs.
-        stays = stays and ".git" not in member.name.lower().split("/")
         if not stays:
-            raise WorkspaceError(f"The tree holds what leaves it, or is git's own: {member.name}.")
+            raise WorkspaceError(f"The tree holds what leaves it: {member.name}.")
+        # Git checks out no such name: its settings name programs.
+        if ".git" in member.name.lower().split("/"):
+            raise WorkspaceError(f"The tree holds what is git's own: {member.name}.")
         member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
         yield member
