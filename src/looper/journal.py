@@ -410,7 +410,10 @@ class RunLock:
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = _open(self._path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise JournalError(f"Cannot write to the {what} {folder}: {error.strerror}.") from error
+            raise JournalError(
+                f"Cannot write to the {what} {folder}: {error.strerror}. Mend that, or name another place with LOOPER_HOME, and with "
+                "LOOPER_RUNS for runs."
+            ) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

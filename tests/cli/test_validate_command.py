@@ -3,8 +3,10 @@
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,3 +168,41 @@ def test_what_cannot_be_validated_is_one_line(tmp_path: Path, state: Path) -> No
         "bench", "validate", "--suite", "micro", "--task", name, "--file", "none.md", cwd=tmp_path, **home
     )
     assert "none.md has no marks to write between" in table.stderr and table.returncode == 2
+
+
+def test_an_interruption_in_the_middle_of_judging_leaves_no_tree_and_no_verdict(
+    tmp_path: Path, state: Path
+) -> None:
+    """A second one ends the command at once, and the trees that it works in are removed all the same."""
+    home, trees = tmp_path / "home", tmp_path / "trees"
+    home.mkdir()
+    (home / "environments").symlink_to(state / "environments")
+    asked = [
+        sys.executable,
+        "-m",
+        "looper.cli.main",
+        "bench",
+        "validate",
+        "--suite",
+        "micro",
+        "--workers",
+        "2",
+    ]
+    with subprocess.Popen(
+        asked,
+        cwd=tmp_path,
+        env={**os.environ, "LOOPER_HOME": str(home), "LOOPER_WORKSPACES": str(trees)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        until = time.monotonic() + 300
+        while not list(trees.glob("*/*.validate-*")) and time.monotonic() < until:
+            time.sleep(0.01)
+        before = [path for path in trees.glob("*/*.validate-*")]
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        said, _ = process.communicate(timeout=300)
+    assert before and process.returncode == ExitCode.INTERRUPTED, said
+    assert list(trees.glob("*/*")) == [] and "INVALID" not in said

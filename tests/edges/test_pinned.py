@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from looper.edges.environments import known
+from looper.edges.environments import interpreters, known
 from looper.edges.environments.beside import grafted_site, stamped_site
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.installed import packages_of
@@ -293,9 +293,9 @@ def test_what_building_takes_is_known_for_the_very_lists_that_were_measured_and_
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ("/no/such/python", "no Python that runs"),
+        ("/no/such/python", r"no Python that runs \(No such file or directory\)"),
         (sys.executable, f"cpython {HERE}"),
-        ("/", "no Python that runs"),
+        ("/", r"no Python that runs \(Permission denied\)"),
     ],
 )
 def test_an_interpreter_that_is_named_and_is_another_is_said_so(
@@ -306,6 +306,41 @@ def test_an_interpreter_that_is_named_and_is_another_is_said_so(
         EnvironmentBroken, match=f"LOOPER_PYTHON_2_3 names {named}, which is {said}: name a CPython 2.3"
     ):
         find_interpreter("2.3", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("sleep 1000 & echo $! > $0.child; sleep 1000", "it did not answer within 1 s"),
+        ("(trap '' HUP; exec sleep 1000) & echo $! > $0.child", "it did not answer within 1 s"),
+        ("yes", "it said more than 64 KiB"),
+        ("yes >&2", "it said more than 64 KiB"),
+        (r"printf '\377\376'", "what it answers is no version"),
+        (r"printf '\033[2J'", "what it answers is no version"),
+        ("echo hello; echo cpython 2.3", "what it answers is no version"),
+        (r"printf 'no \377\n' >&2; exit 3", "no \ufffd"),
+        ("exit 3", "it ended with status 3"),
+        ("kill -SEGV $$", "it ended with status -11"),
+    ],
+)
+def test_an_interpreter_that_gives_no_answer_is_not_waited_for_and_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, why: str
+) -> None:
+    named = tmp_path / "python"
+    named.write_text(f"#!/bin/sh\n{script}\n")
+    named.chmod(0o755)
+    monkeypatch.setenv("LOOPER_PYTHON_2_3", str(named))
+    monkeypatch.setattr(interpreters, "ANSWER_S", 1.0)
+    begun = time.monotonic()
+    with pytest.raises(EnvironmentBroken) as broken:
+        find_interpreter("2.3", tmp_path)
+    assert f"which is no Python that runs ({why}): name a CPython 2.3" in str(broken.value)
+    with pytest.raises(EnvironmentBroken):
+        find_interpreter("2.3", tmp_path)
+    assert time.monotonic() - begun < 10, "asked once"
+    if (child := tmp_path / "python.child").exists():
+        time.sleep(0.1)
+        assert not Path(f"/proc/{child.read_text().strip()}/exe").exists(), "what it started is ended"
 
 
 def test_an_interpreter_that_is_nowhere_is_named_with_how_to_get_it(

@@ -3,19 +3,23 @@
 import mmap
 import os
 import random
+import socketserver
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from looper.edges.workspaces import exports, manifest
+from looper.edges.workspaces import exports, manifest, mirrors
 from looper.edges.workspaces import git as git_module
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.git import Most, git
 from looper.edges.workspaces.manifest import Scanner, changes_show, manifest_hash
+from looper.edges.workspaces.mirrors import missing_commits, must_be_whole
 from looper.errors import BadInput, BadPatch, DirtyWorkspace, GitRefused, TreeUnreadable, WorkspaceError
 from looper.records.task import Runner, Task
 
@@ -58,8 +62,8 @@ def task(mirror: Path) -> Task:
 
 @pytest.fixture
 def workspaces(mirror: Path, tmp_path: Path) -> GitWorkspaces:
-    mirrors = {"swe-bench-cl:owner/name": mirror}
-    return GitWorkspaces(mirrors, tmp_path / "exports", tmp_path / "workspaces", owner=None)
+    places = {"swe-bench-cl:owner/name": mirror}
+    return GitWorkspaces(places, tmp_path / "exports", tmp_path / "workspaces", owner=None)
 
 
 def test_a_workspace_is_the_base_tree_in_a_repository_of_one_commit(
@@ -80,7 +84,9 @@ def test_a_mirror_that_lacks_a_file_of_the_base_tree_is_told_with_object_and_pat
     """And is complete again once something stands in its place."""
     name = git(["rev-parse", f"{task.base_commit}:folder/script.sh"], cwd=mirror).decode().strip()
     (mirror / "objects" / name[:2] / name[2:]).unlink()
-    with pytest.raises(WorkspaceError, match=f"lacks the object {name}, folder/script.sh of the base commit"):
+    with pytest.raises(
+        WorkspaceError, match=f"lacks the object {name}, which is folder/script.sh. Remove the folder"
+    ):
         workspaces.create(task, "w")
     other = git(["hash-object", "-w", "--stdin"], cwd=mirror, stdin=b"echo of a release\n").decode().strip()
     git(["update-ref", f"refs/replace/{name}", other], cwd=mirror)
@@ -137,8 +143,8 @@ def test_g01_a_base_tree_is_what_git_archives_and_nothing_else_can_be_reached(
     subprocess.run(["tar", "x", "--no-same-owner", "-C", str(expected)], input=archive, check=True)
     before = os.umask(umask)
     try:
-        mirrors = {"swe-bench-cl:owner/name": mirror}
-        made = GitWorkspaces(mirrors, tmp_path / "exports", tmp_path / "workspaces", owner=None).create(
+        places = {"swe-bench-cl:owner/name": mirror}
+        made = GitWorkspaces(places, tmp_path / "exports", tmp_path / "workspaces", owner=None).create(
             task.model_copy(update={"base_commit": base}), "w"
         )
     finally:
@@ -214,14 +220,317 @@ def test_g09_nothing_is_shared_with_mirror_export_or_other_workspaces(
         lambda root: (root / "link").unlink(),
     ],
 )
-def test_g01_a_tree_that_is_not_the_base_tree_is_refused(
+def test_g01_a_tree_that_is_not_the_base_tree_is_refused_and_an_export_that_was_changed_is_made_anew(
     workspaces: GitWorkspaces, task: Task, tmp_path: Path, spoil: Callable[[Path], object]
 ) -> None:
     workspaces.create(task, "w").close()
     export = next((tmp_path / "exports").glob("owner__name-*"))
     spoil(export / "files")
-    with pytest.raises(DirtyWorkspace):
+    made = workspaces.create(task, "w")
+    assert (made.root / "a.py").read_text() == "a = 1\nb = 2\n" and made.changes() == ()
+    assert sorted(os.listdir(tmp_path / "exports")) == [".lock", export.name]
+    assert os.listdir(tmp_path / "workspaces") == [made.root.name], "the copy of the other is removed"
+
+
+def test_a_copy_that_is_not_its_export_is_refused_and_not_left(
+    workspaces: GitWorkspaces, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = exports._copy_tree
+
+    def spoilt(source: Path, target: Path, owner: int | None) -> None:
+        copied(source, target, owner)
+        (target / "a.py").write_text("changed")
+
+    monkeypatch.setattr(exports, "_copy_tree", spoilt)
+    with pytest.raises(DirtyWorkspace, match="Run the same command again"):
         workspaces.create(task, "w")
+    assert os.listdir(tmp_path / "workspaces") == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"61": 1}'])
+def test_an_export_whose_records_are_damaged_is_made_anew(
+    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path, text: str
+) -> None:
+    workspaces.create(task, "w").close()
+    (next((tmp_path / "exports").glob("owner__name-*")) / "tree.json").write_text(text)
+    later = GitWorkspaces({"swe-bench-cl:owner/name": mirror}, tmp_path / "exports", tmp_path / "w", None)
+    assert later.create(task, "w").changes() == ()
+
+
+def test_an_effect_that_was_kept_and_is_none_is_found_again(
+    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path
+) -> None:
+    patch = "--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n a = 1\n-b = 2\n+b = 3\n"
+    found = workspaces.effect(task, patch)
+    (kept,) = (tmp_path / "exports").glob("*/effects/*.json")
+    kept.write_text("[]")
+    later = GitWorkspaces({"swe-bench-cl:owner/name": mirror}, tmp_path / "exports", tmp_path / "w", None)
+    assert later.effect(task, patch) == found
+
+
+def test_mirrors_with_other_objects_in_the_place_of_some_have_exports_of_their_own(
+    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path
+) -> None:
+    """A tree is known by what it is made of, so a mirror that is mended is looked at again, and one that is not is not."""
+
+    def text(task: Task = task) -> str:
+        own = GitWorkspaces({"swe-bench-cl:owner/name": mirror}, tmp_path / "exports", tmp_path / "w", None)
+        return (own.base_tree(task) / "a.py").read_text()
+
+    def put(content: bytes) -> str:
+        return git(["hash-object", "-w", "--stdin"], cwd=mirror, stdin=content).decode().strip()
+
+    plain = text()
+    old, first, second = put(plain.encode()), put(b"wrong\n"), put(b"again\n")
+    git(["update-ref", f"refs/replace/{old}", first], cwd=mirror)
+    assert text() == "wrong\n"
+    git(["update-ref", f"refs/replace/{first}", second], cwd=mirror)
+    assert text() == "again\n", "through both"
+    git(["update-ref", "-d", f"refs/replace/{old}"], cwd=mirror)
+    assert text() == plain
+    folders = sorted(os.listdir(tmp_path / "exports"))
+    assert len(folders) == 4, "three and a lock"
+    git(["update-ref", f"refs/replace/{put(b'of no tree')}", first], cwd=mirror)
+    assert text() == plain and sorted(os.listdir(tmp_path / "exports")) == folders
+    fixed = git(["rev-parse", "HEAD^{tree}"], cwd=mirror).decode().strip()
+    root = git(["rev-parse", f"{task.base_commit}^{{tree}}"], cwd=mirror).decode().strip()
+    git(["update-ref", f"refs/replace/{root}", fixed], cwd=mirror)
+    assert FIX in text(), "a folder counts as a file does"
+
+
+HOSTILE = {
+    "a server of its own kind": """[extensions]\n\tpartialClone = origin
+[remote "origin"]\n\turl = ext::touch {ran}\n\tpromisor = true\n\tpartialclonefilter = blob:none
+[protocol "ext"]\n\tallow = always\n[protocol]\n\tallow = always\n""",
+    "ssh by a program of its own": """[extensions]\n\tpartialClone = origin\n[core]\n\tsshCommand = touch {ran};
+[remote "origin"]\n\turl = ssh://x/y\n\tpromisor = true\n""",
+    "a filter": '[filter "own"]\n\tsmudge = touch {ran}; cat\n\trequired = true\n',
+    "a filter in another file": "[include]\n\tpath = more\n",
+    "no configuration at all": "[core\n",
+}
+
+
+@pytest.mark.parametrize("config", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("lacks", [True, False], ids=["lacks a file", "whole"])
+def test_no_setting_of_a_mirror_runs_anything(
+    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path, config: str, lacks: bool
+) -> None:
+    """A mirror is data: of a repository that somebody else may have made."""
+    name = git(["rev-parse", f"{task.base_commit}:a.py"], cwd=mirror).decode().strip()
+    other = git(["hash-object", "-w", "--stdin"], cwd=mirror, stdin=b"b = 7\n").decode().strip()
+    script = git(["rev-parse", f"{task.base_commit}:folder/script.sh"], cwd=mirror).decode().strip()
+    git(["update-ref", f"refs/replace/{script}", other], cwd=mirror)
+    if lacks:
+        (mirror / "objects" / name[:2] / name[2:]).unlink()
+    (mirror / "info").mkdir(exist_ok=True)
+    (mirror / "info" / "attributes").write_text("* filter=own\n")
+    own = config.format(ran=tmp_path / "ran")
+    (mirror / "more").write_text(HOSTILE["a filter"].format(ran=tmp_path / "ran"))
+    (mirror / "config").write_text(f"[core]\n\trepositoryformatversion = 1\n\tbare = true\n{own}")
+    if lacks:
+        with pytest.raises(WorkspaceError, match=f"lacks the object {name}, which is a.py"):
+            workspaces.create(task, "w")
+        with pytest.raises(BadInput, match=f"lacks the object {name}, which is a.py"):
+            must_be_whole(mirror, [task.base_commit])
+    else:
+        assert (workspaces.create(task, "w").root / "folder" / "script.sh").read_text() == "b = 7\n"
+        must_be_whole(mirror, [task.base_commit])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_no_file_of_a_tree_becomes_a_setting_of_git(
+    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path, replaced: bool
+) -> None:
+    def made(kind: str, content: bytes) -> str:
+        asked = ["hash-object", "-w", "--literally", "-t", kind, "--stdin"]
+        return git(asked, cwd=mirror, stdin=content).decode().strip()
+
+    own = f'[filter "own"]\n\tclean = touch {tmp_path / "ran"}; cat\n'
+    config = made("blob", own.encode())
+    inside = made("tree", b"100644 config\0" + bytes.fromhex(config))
+    attributes = made("blob", b"* filter=own\n")
+    root = made(
+        "tree",
+        b"40000 .git\0" + bytes.fromhex(inside) + b"100644 .gitattributes\0" + bytes.fromhex(attributes),
+    )
+    commit = git(["commit-tree", root, "-m", "evil"], cwd=mirror).decode().strip()
+    if replaced:
+        git(["update-ref", f"refs/replace/{made('blob', b'x')}", attributes], cwd=mirror)
+    with pytest.raises(WorkspaceError, match=r"\.git/"):
+        workspaces.create(task.model_copy(update={"base_commit": commit}), "w")
+    assert not (tmp_path / "ran").exists() and os.listdir(tmp_path / "exports") == [".lock"]
+
+
+def _object(mirror: Path, name: str) -> Path:
+    found = mirror / "objects" / name[:2] / name[2:]
+    found.chmod(0o644)
+    return found
+
+
+def _cut(mirror: Path, name: str) -> None:
+    _object(mirror, name).write_bytes(b"")
+
+
+def _flip(mirror: Path, name: str) -> None:
+    content = bytearray(_object(mirror, name).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    _object(mirror, name).write_bytes(content)
+
+
+def _remove_object(mirror: Path, name: str) -> None:
+    _object(mirror, name).unlink()
+
+
+def _swap(mirror: Path, name: str) -> None:
+    """The content of another object of its kind."""
+    kind = git(["cat-file", "-t", name], cwd=mirror).decode().strip()
+    after = {"blob": "HEAD:a.py", "tree": "HEAD^{tree}", "commit": "HEAD"}[kind]
+    other = git(["rev-parse", after], cwd=mirror).decode().strip()
+    if other == name:
+        other = git(["rev-parse", "HEAD:link"], cwd=mirror).decode().strip()
+    _object(mirror, name).write_bytes(_object(mirror, other).read_bytes())
+
+
+@pytest.mark.parametrize("replaced", [True, False], ids=["through replacements", "plain"])
+@pytest.mark.parametrize(
+    "place", ["", ":a.py", ":folder", "^{tree}"], ids=["commit", "file", "folder", "root"]
+)
+@pytest.mark.parametrize("damage", [_remove_object, _cut, _flip, _swap], ids=lambda each: each.__name__)
+def test_a_mirror_that_is_damaged_is_told_by_fetch_and_by_whoever_needs_the_tree(
+    workspaces: GitWorkspaces,
+    task: Task,
+    mirror: Path,
+    tmp_path: Path,
+    damage: Callable[[Path, str], None],
+    place: str,
+    replaced: bool,
+) -> None:
+    """Nobody works in another tree than the commit's, and nothing half made stays."""
+    name = git(["rev-parse", f"{task.base_commit}{place}"], cwd=mirror).decode().strip()
+    if replaced:
+        script = git(["rev-parse", f"{task.base_commit}:folder/script.sh"], cwd=mirror).decode().strip()
+        other = git(["hash-object", "-w", "--stdin"], cwd=mirror, stdin=b"b = 7\n").decode().strip()
+        git(["update-ref", f"refs/replace/{script}", other], cwd=mirror)
+    damage(mirror, name)
+    with pytest.raises((WorkspaceError, BadInput)) as needed:
+        workspaces.create(task, "w")
+    assert str(mirror) in str(needed.value) and name in str(needed.value)
+    assert "etch" in str(needed.value) and "\n" not in str(needed.value)
+    if not missing_commits(mirror, [task]):
+        with pytest.raises(BadInput) as fetched:
+            must_be_whole(mirror, [task.base_commit])
+        assert str(mirror) in str(fetched.value) and name in str(fetched.value)
+    assert set(os.listdir(tmp_path / "exports")) <= {".lock"} and os.listdir(tmp_path / "workspaces") == []
+
+
+def test_what_is_no_mirror_is_told_and_no_repository_around_it_is_taken_for_it(
+    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path
+) -> None:
+    mirror.rename(tmp_path / "aside")
+    mirror.mkdir()
+    git(["init", "--quiet"], cwd=tmp_path)
+    for asked in (
+        lambda: workspaces.create(task, "w"),
+        lambda: missing_commits(mirror, [task]),
+        lambda: must_be_whole(mirror, [task.base_commit]),
+    ):
+        with pytest.raises(
+            BadInput, match="is no mirror of a repository: it has no folder objects. Remove it"
+        ):
+            asked()
+
+
+def test_half_an_export_of_a_process_that_was_killed_is_removed_when_the_next_is_made(
+    workspaces: GitWorkspaces, task: Task, tmp_path: Path
+) -> None:
+    for name in (f".owner__name-{task.base_commit}.123", ".owner__other-1"):
+        (tmp_path / "exports" / name / "files").mkdir(parents=True)
+    export = workspaces.base_tree(task).parent
+    assert sorted(os.listdir(tmp_path / "exports")) == [".lock", export.name]
+
+
+def test_a_clone_goes_on_after_one_that_was_killed(
+    tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "owner").mkdir()
+    mirror.rename(tmp_path / "owner" / "name.git")
+    monkeypatch.setattr(mirrors, "HOST", f"file://{tmp_path}")
+    (tmp_path / f".{mirror.name}.part" / "objects").mkdir(parents=True)
+    mirrors.clone("owner/name", mirror)
+    assert git(["rev-list", "--count", "HEAD"], cwd=mirror).strip() == b"2"
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("variable", ["https_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+def test_a_clone_goes_the_way_that_this_machine_reaches_servers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    heard: list[bytes] = []
+
+    class Proxy(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            heard.append(self.request.recv(1000))
+            self.request.sendall(b"HTTP/1.1 403 No\r\n\r\n")
+
+    for name in git_module.NETWORK:
+        monkeypatch.delenv(name, raising=False)
+    with socketserver.TCPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.server_address[1]}")
+        with pytest.raises(BadInput, match=r"Cannot clone https://github.com/owner/name.git.*HTTPS_PROXY"):
+            mirrors.clone("owner/name", tmp_path / "owner__name.git")
+        proxy.shutdown()
+    assert heard and heard[0].startswith(b"CONNECT github.com:443 ")
+    assert not list(tmp_path.glob("*owner*"))
+
+
+FULL = """
+import json, os, sys
+from pathlib import Path
+from looper.edges.workspaces.exports import GitWorkspaces
+from looper.errors import WorkspaceError
+from looper.records.task import Task
+
+small, roomy, places = Path("/mnt"), Path(sys.argv[2]), {"swe-bench-cl:owner/name": Path(sys.argv[3])}
+task = Task.from_json(sys.argv[1].encode())
+for exports, trees in ((small / "exports", roomy / "w"), (roomy / "exports", small / "w")):
+    for _ in range(2):
+        try:
+            GitWorkspaces(places, exports, trees, None).create(task, "w")
+        except WorkspaceError as error:
+            print(error)
+        print(os.listdir(small / "exports") if exports.parent == small else os.listdir(trees))
+"""
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_full_disk_is_told_with_what_to_do_and_nothing_half_made_keeps_room(
+    task: Task, mirror: Path, tmp_path: Path, plain: bool
+) -> None:
+    """On a file system with room for 600 KiB, and again and again."""
+    source = tmp_path / "source"
+    (source / "big").write_bytes(random.Random(0).randbytes(400_000))
+    if not plain:
+        (source / ".gitattributes").write_text("a.py export-subst\n")
+    git(["add", "--all", "--force"], cwd=source)
+    git(["commit", "--quiet", "-m", "big"], cwd=source)
+    git(["push", "--quiet", str(mirror), "HEAD:refs/heads/big"], cwd=source)
+    commit = git(["rev-parse", "HEAD"], cwd=source).decode().strip()
+    big = task.model_copy(update={"base_commit": commit}).to_json().decode()
+    mounted = 'mount -t tmpfs -o size=600k none /mnt && exec "$@"'
+    argv = ["unshare", "-Urm", "/bin/sh", "-c", mounted, "sh", sys.executable, "-c", FULL]
+    done = subprocess.run([*argv, big, str(tmp_path), str(mirror)], capture_output=True, text=True)
+    if "unshare" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 8, done.stdout + done.stderr
+    for at, variable, left in ((0, "LOOPER_HOME", "['.lock']"), (4, "LOOPER_WORKSPACES", "[]")):
+        for said, there in ((lines[at], lines[at + 1]), (lines[at + 2], lines[at + 3])):
+            assert "No room is left below /mnt" in said and said.endswith(
+                f"name another place with {variable}."
+            )
+            assert there == left
 
 
 def test_an_untouched_workspace_has_an_empty_patch(workspaces: GitWorkspaces, task: Task) -> None:

@@ -15,8 +15,8 @@ from looper.cli.wiring import (
     measured_where,
     mirror,
     missing_compilers,
-    missing_objects,
     missing_programs,
+    must_be_whole,
     pinned_environments,
 )
 from looper.errors import BadInput, EnvironmentBroken, WorkspaceError
@@ -64,17 +64,10 @@ def _fetched(repo: str, tasks: Sequence[Task], settings: Settings) -> str:
     folder, missing = mirror(repo, tasks, settings)
     if missing:
         raise BadInput(
-            f"The mirror {folder} lacks the base commit of {len(missing)} of {len(tasks)} tasks, the first is "
+            f"The mirror {folder} lacks the base commit of {len(missing)} of {len(tasks)} tasks, or cannot read it; the first is "
             f"{missing[0].base_commit} of {missing[0].instance_id}. Remove the folder and fetch again."
         )
-    objects = missing_objects(folder, tasks)
-    if objects:
-        (first, path), *others = objects.items()
-        raise BadInput(
-            f"The mirror {folder} lacks the object {first}{f', which is {path}' if path else ''}"
-            f"{f', and {len(others)} more' if others else ''}. Remove the folder and fetch again, name complete mirrors with "
-            "--mirrors, or put that file's content of the next release in its place: git hash-object -w, then git replace."
-        )
+    must_be_whole(folder, [task.base_commit for task in tasks])
     return f"{repo}: {folder} holds all that {len(tasks)} tasks begin with"
 
 

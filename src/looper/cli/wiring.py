@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import secrets
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,6 +28,7 @@ from looper.edges.energy import metered
 from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
+from looper.edges.environments.interpreters import answer_of
 from looper.edges.environments.known import install_line as install_line
 from looper.edges.environments.known import measured_where as measured_where
 from looper.edges.environments.known import missing_compilers as missing_compilers
@@ -64,7 +64,7 @@ from looper.edges.trainers.peft import from_peft, to_peft
 from looper.edges.verdicts import StoredVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
-from looper.edges.workspaces.mirrors import missing_objects as missing_objects
+from looper.edges.workspaces.mirrors import must_be_whole as must_be_whole
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import BadInput, interrupted
@@ -527,6 +527,7 @@ class Site:
         self.workspaces = self.workspaces.at(self._place)
         try:
             with awake(), contextlib.nullcontext(stop) if stop else stoppable() as found:
+                found.places.append(self._place)
                 yield found
         finally:
             remove_tree(self._place)
@@ -541,7 +542,8 @@ def sweep_workspaces(locked: Path, settings: Settings) -> Path:
     """Remove what a run left there that is no more; this process holds its lock."""
     place = workspaces_of(locked, settings)
     end_left(place)
-    remove_tree(place)
+    # Beside it what was being removed by a process that was killed over it.
+    remove_tree(place, *place.parent.glob(f"{place.name}.*"))
     return place
 
 
@@ -622,19 +624,19 @@ def role_model(
 
 def given_environment(python: Path, variables: Mapping[str, str]) -> Environment:
     """An interpreter that somebody else has made, read-only in the sandbox. Raises BadInput where it does not run."""
-    try:
-        said = subprocess.run(
-            [python, "-c", "import sys; print(sys.version, sys.prefix, sys.base_prefix, sep='\\0')"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
+    found = answer_of(
+        [
+            str(python),
+            "-c",
+            "import sys; print(sys.version, sys.prefix, sys.base_prefix, sep='\\0')",
+        ]
+    )
+    parts = found.said.rstrip("\n").split("\0")
+    if len(parts) != 3:
         raise BadInput(
-            f"{python} is no Python that runs: {error}. Name another one with --set python=PATH."
-        ) from error
-    version, prefix, base = said.rstrip("\n").split("\0")
+            f"{python} is no Python that runs: {found.why or 'what it answers is no version'}. Name another one with --set python=PATH."
+        )
+    version, prefix, base = parts
     places = [
         Path(place).resolve() for place in (prefix, base) if not Path(place).resolve().is_relative_to("/usr")
     ]
@@ -650,7 +652,7 @@ def repository_site(
     """Trees of one repository, and the sandbox that its candidates run in. Raises SandboxUnavailable."""
     found = sandbox_named(sandbox)
     place = settings.workspaces / secrets.token_hex(8)
-    workspaces = GitWorkspaces({name: repository}, folder / "exports", place, found.owner)
+    workspaces = GitWorkspaces({name: GitSources(repository).records}, folder / "exports", place, found.owner)
     try:
         yield workspaces, found
     finally:

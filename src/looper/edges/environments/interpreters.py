@@ -2,18 +2,92 @@
 
 import glob
 import os
+import re
+import selectors
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from uv import find_uv_bin
 
 from looper.edges.access import share, shared_folder
 from looper.edges.environments.uv import run_uv
+from looper.edges.sandboxes.process import kill_group
 from looper.errors import EnvironmentBroken
 
 _ASK = "import sys; print(sys.implementation.name, '%d.%d' % sys.version_info[:2])"
+ANSWER_S = 30.0
+"""Within which a program that is asked a question answers it."""
+ANSWER_BYTES = 64 << 10
+"""Of an answer, and of what is said beside it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a program said that was asked something, and that somebody else chose."""
+
+    said: str
+    """Its standard output; empty where it failed."""
+    why: str = ""
+    """Why there is no answer; empty where there is one."""
+
+
+def answer_of(
+    argv: Sequence[str], variables: Mapping[str, str] | None = None, cwd: str | None = None
+) -> Answer:
+    """Ask a program that reads nothing, and end it with all that it started where it takes too long or says too much. Bytes that are no
+    text are replaced."""
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env={**os.environ, **(variables or {})},
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        return Answer("", getattr(error, "strerror", None) or str(error))
+    with process:
+        try:
+            said, beside = _heard(process, time.monotonic() + ANSWER_S)
+        except subprocess.TimeoutExpired:
+            return Answer("", f"it did not answer within {ANSWER_S:g} s")
+        except OverflowError:
+            return Answer("", f"it said more than {ANSWER_BYTES >> 10} KiB")
+        finally:
+            kill_group(process)
+    if process.returncode != 0:
+        lines = beside.decode("utf-8", "replace").strip().splitlines()
+        return Answer("", lines[-1][-300:] if lines else f"it ended with status {process.returncode}")
+    return Answer(said.decode("utf-8", "replace"))
+
+
+def _heard(process: subprocess.Popen[bytes], until: float) -> list[bytes]:
+    """Standard output and standard error up to their ends. Raises TimeoutExpired or OverflowError."""
+    streams = [stream for stream in (process.stdout, process.stderr) if stream is not None]
+    heard = dict.fromkeys((stream.fileno() for stream in streams), b"")
+    with selectors.DefaultSelector() as selector:
+        for descriptor in heard:
+            selector.register(descriptor, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, until - time.monotonic()))
+            if not ready:
+                raise subprocess.TimeoutExpired(process.args, 0)
+            for key, _ in ready:
+                data = os.read(key.fd, ANSWER_BYTES)
+                heard[key.fd] += data
+                if not data:
+                    selector.unregister(key.fd)
+                if len(heard[key.fd]) > ANSWER_BYTES:
+                    raise OverflowError
+    process.wait(max(0.0, until - time.monotonic()))
+    return list(heard.values())
 
 
 def find_interpreter(version: str, place: Path) -> Path | None:
@@ -23,13 +97,14 @@ def find_interpreter(version: str, place: Path) -> Path | None:
     named = os.environ.get(variable)
     if named:
         found = _what(Path(named))
-        if found != f"cpython {version}":
+        if found.said != f"cpython {version}":
             raise EnvironmentBroken(
-                f"{variable} names {named}, which is {f'{found}' if found else 'no Python that runs'}: name a CPython {version}, or "
+                f"{variable} names {named}, which is {found.said or f'no Python that runs ({found.why})'}: name a CPython {version}, or "
                 f"unset {variable}."
             )
         return Path(named)
-    return next((path for path in _candidates(version, place) if _what(path) == f"cpython {version}"), None)
+    wanted = f"cpython {version}"
+    return next((path for path in _candidates(version, place) if _what(path).said == wanted), None)
 
 
 def get_interpreter(version: str, place: Path, say: Callable[[str], None]) -> Path:
@@ -60,22 +135,17 @@ def how_to_get(version: str) -> str:
 
 def _uv_has(version: str) -> bool:
     """Whether this uv knows where to get one for this machine."""
-    done = _asked_of_uv(["list", "--only-downloads", f"cpython@{version}"], {})
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()[-1:] or ["nothing"]
-        raise EnvironmentBroken(f"uv does not tell which Pythons it has; it said: {said[0]}")
-    return bool(done.stdout.strip())
+    found = _asked_of_uv("list", "--only-downloads", f"cpython@{version}")
+    if found.why:
+        raise EnvironmentBroken(
+            f"uv does not tell which Pythons it has: {found.why}. Mend that, or name one: {_variable(version)}=/path/to/python."
+        )
+    return bool(found.said.strip())
 
 
-def _asked_of_uv(words: list[str], variables: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+def _asked_of_uv(*words: str, **variables: str) -> Answer:
     # At the root: a project's own settings of uv, wherever somebody happens to be, say nothing of this.
-    return subprocess.run(
-        [find_uv_bin(), "python", *words],
-        cwd="/",
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-    )
+    return answer_of([find_uv_bin(), "python", *words], variables, "/")
 
 
 def _variable(version: str) -> str:
@@ -110,20 +180,19 @@ def _from_uv(version: str, place: Path) -> Iterator[Path]:
     """The user's own, then those that were installed here."""
     asked = ["find", "--system", "--no-project", f"cpython@{version}"]
     for own in ({}, _own(place)):
-        done = _asked_of_uv(asked, {"UV_PYTHON_DOWNLOADS": "never", **own})
-        if done.returncode == 0:
+        if found := _asked_of_uv(*asked, UV_PYTHON_DOWNLOADS="never", **own).said.strip():
             # uv names a link to the newest of a minor version, which a sandbox would not show.
-            yield Path(done.stdout.strip()).resolve()
+            yield Path(found).resolve()
 
 
 def _own(place: Path) -> dict[str, str]:
     return {"UV_PYTHON_INSTALL_DIR": str(place)}
 
 
-def _what(python: Path) -> str:
-    """Implementation and minor version of an interpreter; empty where it does not run."""
-    try:
-        done = subprocess.run([str(python), "-c", _ASK], capture_output=True, text=True)
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+@cache
+def _what(python: Path) -> Answer:
+    """Implementation and minor version of an interpreter. Asked once: one that does not answer would be waited for again and again."""
+    found = answer_of([str(python), "-c", _ASK])
+    if not found.why and not re.fullmatch(r"\w+ \d+\.\d+\n", found.said):
+        return Answer("", "what it answers is no version")
+    return Answer(found.said.strip(), found.why)

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from looper.edges.access import share, shared_folder
 from looper.edges.environments.beside import grafted_site, stamped_site
 from looper.edges.environments.compiled import compiled_modules, native_hash
 from looper.edges.environments.installed import ODD, damage, differing, packages_of
-from looper.edges.environments.interpreters import find_interpreter, get_interpreter
+from looper.edges.environments.interpreters import answer_of, find_interpreter, get_interpreter
 from looper.edges.environments.known import Recipe, expected_cost, missing_programs, recipe_of, unserved
 from looper.edges.environments.single_flight import SingleFlight
 from looper.edges.environments.uv import run_uv
@@ -131,7 +130,7 @@ class PinnedEnvironments:
         return self._folder / "pythons"
 
     def _named(self, recipe: Recipe, python: Path) -> Path:
-        exact = _output([str(python), "-c", "import sys; print(sys.version)"])
+        exact = _said_by(python, "import sys; print(sys.version)")
         identity = content_hash(exact, *sorted(recipe.packages))[:16]
         return self._folder / f"{recipe.repo.replace('/', '__')}-{identity}"
 
@@ -305,11 +304,11 @@ def _behind(python: Path) -> tuple[Path, ...]:
     return () if base.is_relative_to("/usr") else (base,)
 
 
-def _output(argv: list[str]) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise EnvironmentBroken(f"{argv[0]} does not run: {done.stderr.strip()[-300:]}")
-    return done.stdout
+def _said_by(python: Path, program: str) -> str:
+    found = answer_of([str(python), "-c", program])
+    if found.why:
+        raise EnvironmentBroken(f"{python} does not run: {found.why}. Install it again, or name another.")
+    return found.said
 
 
 class EnvironmentsBySuite:

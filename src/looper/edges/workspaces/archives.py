@@ -12,7 +12,7 @@ from looper.errors import WorkspaceError
 
 def unpack(archive: bytes, target: Path, *, links_may_leave: bool) -> None:
     """Put the files, folders and links of an archive below an empty folder, readable for everybody whatever the umask is. Nothing
-    is written outside of it or through a link; links that point outside are kept where they may. Raises WorkspaceError."""
+    is written outside of it, through a link, or into git's own records; links that point outside are kept where they may. Raises WorkspaceError."""
     root = os.path.realpath(target)
     with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
         packed.extraction_filter = lambda member, path: (
@@ -33,5 +33,8 @@ def _checked(packed: tarfile.TarFile, root: str, links_may_leave: bool) -> Itera
             stays = False
         if not stays:
             raise WorkspaceError(f"The tree holds what leaves it: {member.name}.")
+        # Git checks out no such name: its settings name programs.
+        if ".git" in member.name.lower().split("/"):
+            raise WorkspaceError(f"The tree holds what is git's own: {member.name}.")
         member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
         yield member

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -31,6 +32,7 @@ from looper.edges.workspaces.manifest import (
     link_leaves_tree,
     manifest_hash,
 )
+from looper.edges.workspaces.mirrors import MEND, Mirror, reading, told
 from looper.errors import (
     BadInput,
     BadPatch,
@@ -40,7 +42,7 @@ from looper.errors import (
     TreeUnreadable,
     WorkspaceError,
 )
-from looper.journal import replace_file
+from looper.journal import UNREADABLE, replace_file
 from looper.protocols import NOTHING, Change, Effect, TreeEntry
 from looper.records.base import content_hash
 from looper.records.task import Task
@@ -49,8 +51,10 @@ from looper.untrusted import folders_below, remove_tree
 GIT = ".git"
 APPLY = Most(kib=2 << 20, cpu_s=60)
 """For `git apply`: a few bytes of a packed patch unfold to any size, and a place that is far away is looked for line by line."""
-"""Git's mode of what is not there."""
 
+LEAST_BYTES = 64 << 10
+"""With less room than this a disk is full."""
+_NO_ROOM = "|".join(re.escape(os.strerror(code)) for code in (errno.ENOSPC, errno.EDQUOT))
 PATCH_BYTES = 256 << 20
 """Of all changed files together."""
 FLAGGED = 100
@@ -73,7 +77,7 @@ class GitWorkspaces:
     ) -> None:
         """`mirrors` by suite and repository name, `SUITE:REPO`."""
         self._mirrors, self._exports, self._workspaces, self._owner = mirrors, exports, workspaces, owner
-        self._loaded: dict[Path, Export] = {}
+        self._loaded: dict[tuple[Path, str], Export] = {}
         for folder in (exports, workspaces):
             shared_folder(folder)
         self._changes_show = changes_show(workspaces)
@@ -83,11 +87,21 @@ class GitWorkspaces:
         return GitWorkspaces(self._mirrors, self._exports, place, self._owner)
 
     def create(self, task: Task, name: str) -> "GitWorkspace":
-        """Raises WorkspaceError, or DirtyWorkspace where the copy is not what was exported."""
-        export = self._export(task)
+        """Whole, or nothing of it is left. Raises WorkspaceError, or DirtyWorkspace where the copy is not what was exported."""
+        try:
+            return self._copied(self._export(task), name)
+        except DirtyWorkspace:
+            # An export that somebody changed is made anew, and whatever is wrong then is no fault of it.
+            return self._copied(self._export(task, doubted=True), name)
+
+    def _copied(self, export: "Export", name: str) -> "GitWorkspace":
         root = self._workspaces / f"{name}-{secrets.token_hex(4)}"
-        _copy_tree(export.files, root, self._owner)
-        return GitWorkspace(root, export, self._owner, Scanner(root, self._changes_show))
+        try:
+            _copy_tree(export.files, root, self._owner)
+            return GitWorkspace(root, export, self._owner, Scanner(root, self._changes_show))
+        except BaseException:
+            remove_tree(root)
+            raise
 
     def base_file(self, task: Task, path: str) -> bytes | None:
         source = self._export(task).files / path
@@ -100,27 +114,52 @@ class GitWorkspaces:
         """The files of a task's base commit, to be read and never written. Raises BadInput or WorkspaceError."""
         return self._export(task).files
 
-    def _export(self, task: Task) -> "Export":
+    def _export(self, task: Task, *, doubted: bool = False) -> "Export":
+        """`doubted`: it is used only where it is found to be what it was made as."""
         mirror = self._mirrors.get(f"{task.suite}:{task.repo}")
         if mirror is None or not mirror.is_dir():
             raise BadInput(
                 f"There is no mirror of {task.repo} for {task.instance_id}. "
                 f"Run: looper bench fetch --repo {task.repo}, or name the folder that holds it with --mirrors."
             )
-        folder = self._exports / f"{mirror.name.removesuffix('.git')}-{task.base_commit}"
-        if folder not in self._loaded:
-            self._make_once(mirror, task.base_commit, folder)
-            self._loaded[folder] = Export(folder)
-        return self._loaded[folder]
+        key = mirror, task.base_commit
+        if doubted or key not in self._loaded:
+            self._loaded[key] = self._exported(mirror, task, doubted)
+        return self._loaded[key]
 
-    def _make_once(self, mirror: Path, commit: str, folder: Path) -> None:
-        """The export is complete or not there at all, also with several makers."""
-        if folder.is_dir():
-            return
-        with (self._exports / ".lock").open("w") as lock:
+    def _exported(self, path: Path, task: Task, doubted: bool) -> "Export":
+        """The export is complete or not there at all, also with several makers. It is known by what it is made of: a commit, and what
+        the mirror has in the place of objects of its tree."""
+        commit, name = task.base_commit, task.repo.replace("/", "__")
+        with reading(path) as mirror:
+            try:
+                others = mirror.replacements(commit)
+            except GitRefused as error:
+                raise _why(error, mirror, commit, self._exports) from error
+            folder = self._exports / "-".join(
+                (name, commit, *([content_hash(*others)[:16]] if others else []))
+            )
+            if not doubted and (found := _kept(folder)):
+                return found
+            with self._alone():
+                if not (found := _kept(folder)) or (doubted and not found.is_as_made()):
+                    _make_export(mirror, commit, folder)
+                    found = Export(folder)
+        return found
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Other processes that would make an export wait."""
+        try:
+            lock = (self._exports / ".lock").open("w")
+        except OSError as error:
+            raise WorkspaceError(
+                f"Base trees cannot be exported below {self._exports}: {error.strerror}. Name a place that can be written to with "
+                "LOOPER_HOME."
+            ) from error
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.is_dir():
-                _make_export(mirror, commit, folder)
+            yield
 
 
 class Export:
@@ -133,6 +172,9 @@ class Export:
         self.state = manifest_hash(self.manifest)
         self._effects: dict[str, Effect] = {}
 
+    def is_as_made(self) -> bool:
+        return Scanner(self.files).scan(everything=True) == self.tree
+
     def effect(self, patch: str) -> Effect:
         """Of gold and tests of a task, asked for again with every verdict, and so kept beside the tree: git takes as long over them
         as over the patch that is judged."""
@@ -140,7 +182,7 @@ class Export:
             place = self._folder / "effects" / f"{content_hash(patch)}.json"
             try:
                 self._effects[patch] = _read_effect(place)
-            except (OSError, ValueError):
+            except (OSError, *UNREADABLE):
                 self._effects[patch] = _effect(self.files, patch)
                 # Exports of somebody else's, a full disk: it is found again.
                 with contextlib.suppress(OSError, JournalError):
@@ -148,11 +190,16 @@ class Export:
         return self._effects[patch]
 
 
-def _read_tree(folder: Path) -> Manifest:
+def _kept(folder: Path) -> Export | None:
+    """One that was made before; none where it is not there or is no more what it was made as."""
     try:
-        entries = json.loads((folder / "tree.json").read_text())
-    except FileNotFoundError:
-        return _keep_tree(folder)  # An export of an earlier version of Looper.
+        return Export(folder)
+    except (FileNotFoundError, NotADirectoryError, *UNREADABLE):
+        return None
+
+
+def _read_tree(folder: Path) -> Manifest:
+    entries = json.loads((folder / "tree.json").read_text())
     return {os.fsdecode(bytes.fromhex(path)): Entry(**entry) for path, entry in entries.items()}
 
 
@@ -164,7 +211,7 @@ def _keep_tree(folder: Path) -> Manifest:
 
 
 def _read_effect(place: Path) -> Effect:
-    """Raises OSError or ValueError where none is kept."""
+    """Raises OSError, or one of UNREADABLE, where none is kept."""
 
     def entry(kept: tuple[str, str] | None) -> TreeEntry | None:
         return kept and TreeEntry(kept[0], base64.b64decode(kept[1]))
@@ -224,80 +271,102 @@ def _said(error: GitRefused) -> str:
     return re.sub(r"^git apply failed in .*?: (error: |fatal: )?", "", str(error))
 
 
-def _make_export(mirror: Path, commit: str, folder: Path) -> None:
-    try:
-        git(["cat-file", "-e", f"{commit}^{{commit}}"], cwd=mirror)
-    except GitRefused as error:
+def _make_export(mirror: Mirror, commit: str, folder: Path) -> None:
+    """Whole or not there. Raises BadInput or WorkspaceError, with what to do."""
+    if mirror.git("cat-file", "--batch-check", stdin=commit.encode()).split()[1:] == [b"missing"]:
         raise BadInput(
-            f"The mirror {mirror} does not hold the base commit {commit}. Fetch it again, or use a complete one."
-        ) from error
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    files = temporary / "files"
+            f"The mirror {mirror.path} does not hold the base commit {commit}. Fetch it again, or use a complete one."
+        )
+    # Whoever makes an export holds the lock: what others began is of processes that were killed.
+    remove_tree(*(left for left in folder.parent.glob(".*-*") if left.is_dir()))
+    temporary = folder.with_name(f".{folder.name}")
+    try:
+        _fill(mirror, commit, temporary / "files")
+        _keep_tree(temporary)
+        _swap(temporary, folder)
+    except (WorkspaceError, JournalError, OSError) as error:
+        raise _why(error, mirror, commit, temporary) from error
+    finally:
+        remove_tree(temporary)
+
+
+def _why(error: Exception, mirror: Mirror, commit: str, place: Path) -> WorkspaceError:
+    """What kept a base tree from being exported, in words: the disk, an object of the mirror, or what was said."""
+    said = " ".join(str(error).split()).rstrip(".")
+    if full := full_disk(place.parent, said):
+        return WorkspaceError(
+            f"The base tree of {commit[:12]} cannot be exported. {full} Make room there, or name another place with LOOPER_HOME."
+        )
+    if isinstance(error, GitRefused):
+        with contextlib.suppress(GitRefused):
+            if faults := mirror.faults([commit]):
+                return WorkspaceError(f"Base commit {commit[:12]}: {told(mirror.path, faults)}")
+        return WorkspaceError(f"The mirror {mirror.path} gives no tree of {commit[:12]}: {said}. {MEND}")
+    return WorkspaceError(
+        f"The base tree of {commit[:12]} of {mirror.path} cannot be exported: {said}. Mend that, and run the same command again."
+    )
+
+
+def full_disk(folder: Path, said: str) -> str:
+    """A sentence where what a program said, or what is left below a folder, tells that nothing more fits; else nothing."""
+    found = os.statvfs(folder)
+    left = found.f_bavail * found.f_frsize
+    if re.search(_NO_ROOM, said) or left < LEAST_BYTES or (found.f_files and not found.f_favail):
+        return f"No room is left below {folder} ({left >> 10} KiB are free)."
+    return ""
+
+
+def _swap(made: Path, folder: Path) -> None:
+    """Put an export in its place; one that is no more what it was is taken from there first."""
+    old = folder.with_name(f".{folder.name}-old")
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(old)
+    made.rename(folder)
+    remove_tree(old)
+
+
+def _fill(mirror: Mirror, commit: str, files: Path) -> None:
     files.mkdir(parents=True)
     git(["init", "--quiet", "--template="], cwd=files)
-    if _take_objects(mirror, commit, files) and _is_plain(mirror, commit):
-        made = git(["commit-tree", _tree(mirror, commit), "-m", "base"], cwd=files)
+    tree = mirror.tree(commit)
+    if _take_objects(mirror, tree, files) and _is_plain(tree, files):
+        made = git(["commit-tree", tree, "-m", "base"], cwd=files)
         git(["update-ref", "HEAD", made.decode().strip()], cwd=files)
         git(["read-tree", "HEAD"], cwd=files)
         git(["checkout-index", "--all", "--index"], cwd=files)
-    else:
-        unpack(_archive(mirror, commit), files, links_may_leave=True)
-        # Forced: files that the repository's own ignore rules name are part of its base tree all the same.
-        git(["add", "--all", "--force"], cwd=files)
-        git(["commit", "--quiet", "--message", "base", "--no-verify"], cwd=files)
-        # One pack in place of an object per file, and nothing that the one commit does not reach.
-        git(["repack", "-a", "-d", "--quiet", "--window=0"], cwd=files)
-    _keep_tree(temporary)
-    temporary.rename(folder)
+        return
+    if faults := mirror.faults([commit]):
+        # Nothing else would notice: an archive is of whatever stands under a name.
+        raise GitRefused(told(mirror.path, faults))
+    unpack(mirror.git("archive", "--format=tar", commit), files, links_may_leave=True)
+    # Forced: files that the repository's own ignore rules name are part of its base tree all the same.
+    git(["add", "--all", "--force"], cwd=files)
+    git(["commit", "--quiet", "--message", "base", "--no-verify"], cwd=files)
+    # One pack in place of an object per file, and nothing that the one commit does not reach.
+    git(["repack", "-a", "-d", "--quiet", "--window=0"], cwd=files)
 
 
-def _archive(mirror: Path, commit: str) -> bytes:
-    """Raises WorkspaceError for a mirror that lacks an object of the commit's tree, naming it."""
-    try:
-        return git(["archive", "--format=tar", commit], cwd=mirror)
-    except GitRefused as error:
-        lacking = re.search(r"cannot read '?([0-9a-f]{40})", str(error))
-        if lacking is None:
-            raise
-        name = lacking[1]
-        rows = git(["ls-tree", "-r", "-t", "-z", commit], cwd=mirror, accept=(0, 128)).split(b"\0")
-        path = next(
-            (os.fsdecode(row.partition(b"\t")[2]) for row in rows if name.encode() in row), "a folder"
-        )
-        raise WorkspaceError(
-            f"The mirror {mirror} lacks the object {name}, {path} of the base commit {commit[:12]}. Fetch it again from a complete "
-            "repository, or put that file's content of the next release in its place: git hash-object -w, then git replace."
-        ) from error
-
-
-def _tree(mirror: Path, commit: str) -> str:
-    return git(["rev-parse", f"{commit}^{{tree}}"], cwd=mirror).decode().strip()
-
-
-def _take_objects(mirror: Path, commit: str, files: Path) -> bool:
-    """The objects of the one tree as the mirror has packed them, which costs a fourth of hashing and packing its files anew. False
-    for a mirror that lacks one, or has another in its place."""
-    if git(["for-each-ref", "--count=1", "refs/replace/"], cwd=mirror):
+def _take_objects(mirror: Mirror, tree: str, files: Path) -> bool:
+    """The objects of the one tree as the mirror has packed them, which costs a fourth of hashing and packing its files anew, and
+    under the names that their contents have. False for a mirror that lacks one, or has another in its place."""
+    if mirror.replaced:
         return False
     asked = ["pack-objects", "--quiet", "--revs", "--stdout", "--window=0"]
     try:
-        pack = git(asked, cwd=mirror, stdin=f"{_tree(mirror, commit)}\n".encode())
+        pack = mirror.git(*asked, stdin=f"{tree}\n".encode())
     except GitRefused:
         return False
     git(["index-pack", "--stdin"], cwd=files, stdin=pack)
     return True
 
 
-def _is_plain(mirror: Path, commit: str) -> bool:
+def _is_plain(tree: str, files: Path) -> bool:
     """Whether an archive of the tree holds what the tree holds: no submodule, and no attribute that leaves out or writes anew."""
-    rows = [
-        row.partition(b"\t")
-        for row in git(["ls-tree", "-r", "-z", "--full-tree", commit], cwd=mirror).split(b"\0")[:-1]
-    ]
+    listed = git(["ls-tree", "-r", "-z", "--full-tree", tree], cwd=files)
+    rows = [row.partition(b"\t") for row in listed.split(b"\0")[:-1]]
     attributes = [head.split()[2] for head, _, path in rows if path.split(b"/")[-1] == b".gitattributes"]
     return not any(b" commit " in head for head, _, _ in rows) and not any(
-        b"export-" in git(["cat-file", "blob", name.decode()], cwd=mirror) for name in attributes
+        b"export-" in git(["cat-file", "blob", name.decode()], cwd=files) for name in attributes
     )
 
 
@@ -310,7 +379,13 @@ def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         said = lines[-1] if lines else f"copying ended with {done.returncode}"
-        raise WorkspaceError(f"Cannot make the workspace {target}: {said}.")
+        full = full_disk(target.parent, said)
+        mend = (
+            f"{full} Make room there, or name another place with LOOPER_WORKSPACES."
+            if full
+            else "Run the same command again."
+        )
+        raise WorkspaceError(f"Cannot make the workspace {target}: {said}. {mend}")
 
 
 class GitWorkspace:
@@ -329,7 +404,9 @@ class GitWorkspace:
     def _must_be_clean(self) -> None:
         """The tree equals the base tree, ignored and cached files included."""
         if self._base != self._export.tree:
-            raise DirtyWorkspace(f"{self.root} does not equal its base tree. Remove it and run again.")
+            raise DirtyWorkspace(
+                f"A copy of {self._export.files} did not equal it, and is removed. Run the same command again."
+            )
 
     def state(self) -> str:
         return manifest_hash(self._scanner.scan())

@@ -1,4 +1,5 @@
-"""Runs git on what the harness owns, deaf to every configuration but its own."""
+"""Runs git on what the harness owns, deaf to the configuration of user and system. A repository's own is heeded: one that somebody
+else made is read as `mirrors.reading` does."""
 
 import errno
 import os
@@ -28,6 +29,11 @@ _ENVIRONMENT = {
     "GIT_COMMITTER_EMAIL": "looper@localhost",
     "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z",
 }
+NETWORK = (
+    *("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "CURL_CA_BUNDLE"),
+)
+"""Variables that say how a machine reaches servers."""
 _SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -71,8 +77,10 @@ def git(
     timeout_s: float = 600,
     variables: Mapping[str, str] | None = None,
     most: Most | None = None,
+    inherited: Sequence[str] = (),
 ) -> bytes:
-    """Standard output of one git command; `variables` are added to its environment, as for an index of its own. Raises GitRefused for
+    """Standard output of one git command; `variables` are added to its environment, as for an index of its own, and of this process's
+    those that are named as `inherited`. Raises GitRefused for
     git's own no and where it needs more than `most`, WorkspaceError where it was ended from outside, took too long or the machine
     lacked something, or MissingTool where git is not installed."""
     executable = program("git")
@@ -88,7 +96,11 @@ def git(
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
-            env={**_ENVIRONMENT, **(variables or {})},
+            env={
+                **_ENVIRONMENT,
+                **{name: os.environ[name] for name in inherited if name in os.environ},
+                **(variables or {}),
+            },
             timeout=timeout_s,
             # Of what it makes others read: the user whom commands run as.
             umask=0o022,

@@ -24,6 +24,11 @@ class GitSources:
             raise BadInput(f"{root} is no git repository. Name one with --repo, or run: git init.") from error
         self._folder = Path(found.decode().strip())
 
+    @property
+    def records(self) -> Path:
+        """Where objects and refs lie, of all its working trees."""
+        return Path(self._git("rev-parse", "--path-format=absolute", "--git-common-dir").decode().strip())
+
     def _git(self, *arguments: str, **options: object) -> bytes:
         return git(arguments, cwd=self._folder, **options)  # type: ignore[arg-type]
 
