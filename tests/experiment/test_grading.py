@@ -117,9 +117,30 @@ def test_a_test_run_that_is_killed_from_outside_is_tried_again(
     finally:
         over.set()
         killing.join()
-    first, last = read_run(Path(done.stderr.split()[-1])).verdicts
-    assert (first.outcome, last.outcome) == (Outcome.INFRA_ERROR, Outcome.RESOLVED)
-    assert "was killed (SIGKILL)" in first.cause and last.attempt == 2
+    (only,) = read_run(Path(done.stderr.split()[-1])).verdicts
+    assert (only.outcome, only.attempt) == (Outcome.RESOLVED, 1)
+
+
+def test_a_patch_that_kills_its_own_tests_is_unresolved_and_ends_nothing_else(
+    grader: Grader, micro: Suite, workspaces: GitWorkspaces
+) -> None:
+    """Seven of them, one more than errors in a row that stop a run."""
+    rows = []
+    for task in micro[0][:7]:
+        tree = workspaces.create(task, "killing")
+        tree.apply(task.gold_patch)
+        product = tree.root / task.modified_files[0]
+        product.write_text(f"{product.read_text()}\n\nimport os\nos.kill(os.getpid(), 9)\n")
+        rows.append(row(task, tree.patch()[0]))
+        tree.close()
+    rows.append(row(micro[0][7], micro[0][7].gold_patch))
+    done = grader.grade(rows)
+    assert done.returncode == 0, done.stderr
+    found = read_run(Path(done.stderr.split()[-1])).verdicts
+    outcomes = {verdict.instance_id: verdict.outcome for verdict in found}
+    assert outcomes.pop(micro[0][7].instance_id) is Outcome.RESOLVED
+    assert set(outcomes.values()) == {Outcome.UNRESOLVED} and len(outcomes) == 7
+    assert all("was killed (SIGKILL)" in v.cause for v in found if v.outcome is Outcome.UNRESOLVED)
 
 
 def test_the_command_that_goes_on_with_a_grading_is_recorded_as_it_was_given(

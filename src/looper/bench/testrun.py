@@ -261,7 +261,8 @@ def run_tests(
 
 
 def _must_not_be_killed(task: Task, result: CommandResult) -> None:
-    """Which signal a program gives itself is seen by no one, so a product that kills its own tests has no verdict either."""
+    """Who sent a signal is seen by no one: whoever asks for the run tries again, and may take a patch whose tests are killed each time
+    for one that kills them."""
     if result.exit_code == KILLED and not result.killed_by:
         raise RunKilled(
             f"The test run of {task.instance_id} was killed (SIGKILL), and not for a limit of its own: the machine ran out of memory, "
