@@ -24,7 +24,7 @@ from looper.metrics.paired import (
 )
 from looper.metrics.registered import ALPHA, Decision, Registered
 from looper.records.learning import Treatment
-from looper.records.plan import ArmRole, Contrast, Expect, Metric, Plan
+from looper.records.plan import Arm, ArmRole, Contrast, Expect, Metric, Plan
 from looper.records.treatment import ProofKind
 from looper.views.questions import question_lines
 from looper.views.runs import RunView
@@ -371,6 +371,13 @@ def control_lines(run: RunView) -> list[str]:
             lost = {cell.partition("/")[2]: False for cell in run.cells(found.arm) if cell in ended}
             whole = {**lost, **run.outcomes(found.arm)}
             lines.append(f"{found.arm} with infra errors counted as unresolved: {_rate(whole, run.unit)}")
+    # A control that hardly changes what the agent does could not have gained: beside the repeat it is seen whether that is so.
+    inert = [arm for arm in run.manifest.plan.arms if arm.role is ArmRole.AGAIN or _is_changed(arm)]
+    patches = [
+        f"{arm.name} {same} of {both}" for arm in inert for same, both in [run.same_as_base(arm.name)] if both
+    ]
+    if patches:
+        lines.append(f"cells with base's very patch: {', '.join(patches)}")
     repeats = [
         max(map(abs, one.interval()))
         for arm, _, one in run.contrasts
@@ -387,6 +394,15 @@ def control_lines(run: RunView) -> list[str]:
         )
     missing = run.planned - run.finished
     return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
+
+
+def _is_changed(arm: Arm) -> bool:
+    """Whether it is a control that learned anything."""
+    return (
+        arm.role is ArmRole.CONTROL
+        and arm.learning is not None
+        and arm.learning.treatment is not Treatment.ZERO_ADAPTER
+    )
 
 
 def _does(run: RunView, arm: str) -> str:
@@ -416,11 +432,6 @@ def treatment_lines(run: RunView) -> list[str]:
             )
             + f"{shown} proofs passed{_retention_text(run, arm.name)}"
         )
-        if arm.role is ArmRole.CONTROL and arm.learning.treatment is not Treatment.ZERO_ADAPTER:
-            same, both = run.same_as_base(arm.name)
-            lines.append(
-                f"{arm.name} makes base's very patch in {same} of {both} cells: what does not reach the agent cannot help"
-            )
         if arm.learning.treatment is Treatment.ZERO_ADAPTER:
             same, both = run.same_as_base(arm.name)
             lines.append(
