@@ -622,7 +622,7 @@ def test_a_gate_is_passed_over_for_a_reason_that_stands_in_the_record(project: P
             'role = "treatment"\ntemperature = 0.1\n',
             "differ from base in its learning only",
         ),
-        ('name = "lora"\n', 'name = "lora"\nlimits = { output_tokens = 512 }\n', "unknown key"),
+        ('name = "lora"\n', 'name = "lora"\nlimits = { output_tokens = 512 }\n', "in its learning only"),
         ("[profiles.micro.experience.training]", "[profiles.micro.experience.trainng]", "unknown key"),
         ('treatment = "adapter" }', 'treatment = "adaptor" }', "learning"),
         ('model = "nano"', 'model = "ollama:x@http://127.0.0.1:9"', "127.0.0.1"),
