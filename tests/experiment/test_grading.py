@@ -140,7 +140,7 @@ def test_a_patch_that_kills_its_own_tests_is_unresolved_and_ends_nothing_else(
     outcomes = {verdict.instance_id: verdict.outcome for verdict in found}
     assert outcomes.pop(micro[0][7].instance_id) is Outcome.RESOLVED
     assert set(outcomes.values()) == {Outcome.UNRESOLVED} and len(outcomes) == 7
-    assert all("was killed (SIGKILL)" in v.cause for v in found if v.outcome is Outcome.UNRESOLVED)
+    assert all("were killed (SIGKILL)" in v.cause for v in found if v.outcome is Outcome.UNRESOLVED)
 
 
 def test_the_command_that_goes_on_with_a_grading_is_recorded_as_it_was_given(

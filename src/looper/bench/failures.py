@@ -13,7 +13,8 @@ TEST_CHARACTERS = 1500
 FAILING = 50
 """So many tests at most are looked for."""
 _HEAD = re.compile(r"_{3,} (\S|\S.*\S) _{3,}")
-_END = re.compile(r"={3,}.*={3,}")
+_TITLE_CHARACTERS = 1000
+"""A longer line is no title, whatever a test prints: nothing is looked for in it."""
 _DJANGO_RULE = re.compile(r"={70}|-{70}")
 _DJANGO_HEAD = re.compile(r"(?:FAIL|ERROR): (.+)")
 _WHEN = re.compile(r"^ERROR (?:at (?:setup|teardown) of )?")
@@ -25,11 +26,12 @@ Section = tuple[Sequence[str], Sequence[str]]
 def failing_output(task: Task, log: str, failing: Sequence[str]) -> str:
     """The parts of the log that belong to these tests, by their ids, each under its id; empty where the log has none."""
     lines = bare_lines(log)
+    summary = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
     sections = list(_django_sections(lines) if task.runner is Runner.DJANGO else _sections(lines))
     parts, left = [], OUTPUT_CHARACTERS
     for name in failing[:FAILING]:
         body = [line for section in sections if _is_of(task, name, *section) for line in section[1]]
-        said = "\n".join(body or _in_short(lines, name)).strip("\n")
+        said = "\n".join(body or _in_short(summary, name)).strip("\n")
         if not said:
             continue
         part = f"{name}\n{_end(said, TEST_CHARACTERS)}"
@@ -73,8 +75,9 @@ def _sections(lines: Sequence[str]) -> Iterator[Section]:
     """Of pytest and sympy: a title between underscores; then all up to the next one, or to a title between equals signs."""
     title, body = "", list[str]()
     for line in lines:
-        found = _HEAD.fullmatch(line.strip()) if line.startswith(("_", " _")) else None
-        if found or (line.startswith("=") and _END.fullmatch(line)):
+        short = len(line) <= _TITLE_CHARACTERS
+        found = _HEAD.fullmatch(line.strip()) if short and line.startswith(("_", " _")) else None
+        if found or (short and len(line) >= 6 and line.startswith("===") and line.endswith("===")):
             if title:
                 yield (title,), body
             title, body = (found[1] if found else ""), []

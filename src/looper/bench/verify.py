@@ -20,6 +20,7 @@ from looper.bench.testrun import Canary, Seen, TestRun, in_turn, run_tests
 from looper.errors import (
     BadPatch,
     FileRefused,
+    RunKilled,
     TaskBroken,
     TreeUnreadable,
     VerifierBroken,
@@ -47,6 +48,10 @@ VERSION = "12"
 
 _PROGRESS = re.compile(r"\[ *\d+%\]")
 """A mark of a runner's progress, which the official parser of logs takes for a test's name where a line breaks before it."""
+
+
+KILLED_AT_MOST = 3
+"""Runs of one patch's tests, where each is killed and not for a limit of its own."""
 
 
 def rules(isolation: Isolation) -> str:
@@ -95,6 +100,21 @@ class VerifierContext:
     log_bytes: int = 0
     """Of what test runs print, kept with the judgement; 0 for nothing."""
     isolation: Isolation = Isolation.SHARED
+
+
+def verify_again(
+    task: Task, patch: str, environment: Environment, verifier_context: VerifierContext, name: str
+) -> TestReport:
+    """As `verify`, again where the tests were killed from outside. Who sends a signal cannot be seen: a patch whose tests are killed each
+    time is unresolved where those of the base tree are not, as one that kills them itself. Raises RunKilled where they are too."""
+    for _ in range(KILLED_AT_MOST):
+        try:
+            return verify(task, patch, environment, verifier_context, name)
+        except RunKilled:
+            continue
+    verify(task, "", environment, verifier_context, name)
+    cause = f"the tests were killed (SIGKILL) in each of {KILLED_AT_MOST} runs, for no limit of theirs, and without the patch they were not"
+    return without_tests(task, Outcome.UNRESOLVED, cause)
 
 
 def verify(

@@ -152,9 +152,11 @@ def bench_validate(
     print("\n".join(table_lines(done.counts, done.found)))
     for name, how in done.differences.items():
         print(f"{name}: not as shipped: {how}")
-    if records is not None:
+    if done.stopped and (records or file):
+        say("stopped, so that no file was written over with less")
+    elif records is not None:
         say(save(records, done.found))
-    for line in write_table(file, selection, chosen, done.found) if file is not None else ():
+    for line in write_table(file, selection, chosen, done.found) if file and not done.stopped else ():
         say(line)
     every = sum(done.counts.values())
     untried = every - len(done.found) - done.unserved - done.broken

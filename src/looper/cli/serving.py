@@ -21,7 +21,7 @@ from looper.cli.served import EmbeddedCampaign, RepositoryCampaign
 from looper.cli.settings import Settings
 from looper.cli.wiring import examine
 from looper.errors import BadInput, FileRefused, JournalError, LooperError
-from looper.journal import read_stream, replace_file
+from looper.journal import read_stream
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
 from looper.records.plan import RunManifest
@@ -152,11 +152,16 @@ def _token_file(settings: Settings, port: int, token: str) -> Iterator[None]:
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    before = os.umask(0o077)
+    # The mask of the process is also that of every file which other threads make meanwhile.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        replace_file(path, content)
-    finally:
-        os.umask(before)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
+            stream.write(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise JournalError(
+            f"{path} cannot be written: {error.strerror}. Free space or change its rights."
+        ) from error
 
 
 def _keep_sessions(sessions: dict[str, float], path: Path) -> None:

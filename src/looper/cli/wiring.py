@@ -67,7 +67,7 @@ from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, miss
 from looper.edges.workspaces.mirrors import must_be_whole as must_be_whole
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
-from looper.errors import BadInput, interrupted
+from looper.errors import BadInput, LooperError, interrupted
 from looper.evolution.guest import Guests
 from looper.experiment.cell import ProcessVerdicts, RunContext
 from looper.experiment.run import FREE_BYTES
@@ -128,8 +128,12 @@ def found_elsewhere(selection: TaskSelection, settings: Settings, name: str) -> 
         ("swe-bench-cl", settings.swe_data, load_swe_bench_cl),
         ("swe-bench", settings.swe_bench_data, load_swe_bench),
     ):
-        if suite != selection.suite and source and any(name in (t.repo, t.instance_id) for t in load(source)):
-            return f'{suite} has it: tasks.suite = "{suite}", or --suite {suite}.'
+        # What has to be fetched, or cannot be read, has no answer for somebody who mistyped a name.
+        if suite == selection.suite or not source or str(source).startswith("hub:"):
+            continue
+        with contextlib.suppress(LooperError):
+            if any(name in (t.repo, t.instance_id) for t in load(source)):
+                return f'{suite} has it: tasks.suite = "{suite}", or --suite {suite}.'
     return ""
 
 
@@ -140,7 +144,7 @@ def _where(selection: TaskSelection, level: int, number: int) -> str:
     if level != selection.level:
         return f"It is of level {level}: tasks.level = {level}, or --level {level}."
     if number > selection.repositories:
-        return f"It is the {number}th that is made, and tasks.repositories makes {selection.repositories}: raise it to {number}."
+        return f"It is number {number} of those that are made, and tasks.repositories makes {selection.repositories}: raise it to {number}."
     return ""
 
 

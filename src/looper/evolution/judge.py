@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from looper.bench.verify import TestReport, VerifierContext, passing, verify
+from looper.bench.verify import TestReport, VerifierContext, passing, verify_again
 from looper.errors import VerifierBroken
 from looper.protocols import Command, CommandResult, Environment, Sandbox, Sources
 from looper.records.gate import GateOutcome, GateResult
@@ -102,7 +102,7 @@ class CandidateBench:
 
     def _judged(self, candidate: Candidate, expected: tuple[str, ...]) -> TestReport:
         patch = self.sources.diff(candidate.base, candidate.commit)
-        return verify(
+        return verify_again(
             self.task(candidate.base, "", expected),
             patch,
             self.environment,

@@ -10,12 +10,11 @@ from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, rollo
 from looper.agent.oversight import SupervisedModel
 from looper.agent.prompt import opening
 from looper.agent.tools import ToolContext
-from looper.bench.verify import TestReport, VerifierContext, rules, verify, without_tests
+from looper.bench.verify import TestReport, VerifierContext, rules, verify_again, without_tests
 from looper.errors import (
     Cancelled,
     InfrastructureError,
     ModelError,
-    RunKilled,
     ends_everything,
     is_of_what_was_made,
     named,
@@ -38,9 +37,6 @@ from looper.records.task import Task
 from looper.records.text import encodable
 from looper.records.trajectory import Step, StopReason, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
-
-KILLED_AT_MOST = 3
-"""Runs of one patch's tests, where each is killed and not for a limit of its own."""
 
 
 class ProcessVerdicts:
@@ -196,29 +192,14 @@ class _Attempt:
             run_context.clock,
             isolation=run_context.isolation,
         )
-        found = self._verified(trajectory.patch, environment, verifier_context)
+        found = verify_again(
+            task, trajectory.patch, environment, verifier_context, f"{task.instance_id}.verify"
+        )
         verdict = self._verdict(found, trajectory.patch_hash, environment.id)
         outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
         if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
             run_context.judged.put(key, verdict)
         return verdict
-
-    def _verified(
-        self, patch: str, environment: Environment, verifier_context: VerifierContext
-    ) -> TestReport:
-        """Tried again where the tests were killed from outside. A product that kills them does so each time: that ends its own cell,
-        and is kept for no other, since the machine may have done it."""
-        task, said = self.job.task, ""
-        for _ in range(KILLED_AT_MOST):
-            try:
-                return verify(task, patch, environment, verifier_context, f"{task.instance_id}.verify")
-            except RunKilled as error:
-                said = str(error)
-        return without_tests(
-            task,
-            Outcome.UNRESOLVED,
-            f"{said} So it was in each of {KILLED_AT_MOST} runs, as where a patch does it.",
-        )
 
     def broken(self, cause: str, fault: str = "") -> Verdict:
         """The end of an attempt that failed outside of the agent."""

@@ -139,7 +139,7 @@ def _check_adapters(
                     prompts,
                     arm.name,
                     adapter,
-                    plan.limits,
+                    plan.limits_of(arm),
                 )
                 speaks.append(_once(run, ProofKind.VALID_ACTIONS, arm.name, adapter, valid))
             counted.one_more()

@@ -71,9 +71,9 @@ def _names_exist(
             )
         if name not in ids:
             near = difflib.get_close_matches(name, ids, n=3, cutoff=0.6)
-            of = next((repo for repo in repos if name.startswith(repo)), repos[0] if repos else "")
+            of = next((repo for repo in repos if name.startswith((repo, repo.replace("/", "__")))), "")
             hint = f"Did you mean {' or '.join(near)}? " if near else ""
-            found = elsewhere(name) or f"{hint}See them: {listed} --repo {of}"
+            found = elsewhere(name) or f"{hint}See them: {listed}{f' --repo {of}' if of else ''}"
             raise BadInput(f'{suite} has no task "{name}". {found}')
 
 

@@ -117,7 +117,7 @@ def _file(path: Path) -> ForeignRun:
 def _by_id(found: Mapping[str, Any], path: Path) -> list[Any]:
     for name, row in found.items():
         instance = row.get("instance_id", name) if isinstance(row, dict) else name
-        if instance != name:
+        if str(instance) != name:
             raise BadInput(
                 f"{path}: what stands under {quoted(name)} is for {quoted(str(instance))}; one of the two names is wrong."
             )

@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import io
 import json
 import os
 import re
@@ -23,6 +24,8 @@ FOREIGN_MARKS = {
 """UTF-32 first: its mark begins with that of UTF-16."""
 ANEW = "Correct it, or get the file again."
 GZIP_MARK = b"\x1f\x8b"
+UNPACKED_BYTES = 2 << 30
+"""Of a file, packed or not: a few packed MiB can hold more than any memory."""
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """Half a character in JSON, alone or beside its other half."""
 Entries = list[tuple[int, Any]]
@@ -67,11 +70,14 @@ def read_text(path: Path, fix: str, *, any_text: bool = False) -> str:
         raise BadInput(f"{path} cannot be read: {error.strerror}. {fix}") from error
     if data.startswith(GZIP_MARK):
         try:
-            data = gzip.decompress(data)
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+                data = stream.read(UNPACKED_BYTES + 1)
         except (OSError, EOFError, zlib.error) as error:
             raise BadInput(
                 f"{path} cannot be unpacked: {str(error).rstrip('.')}. Get the file again."
             ) from error
+    if len(data) > UNPACKED_BYTES:
+        raise BadInput(f"{path} has more than {UNPACKED_BYTES >> 30} GiB. {fix}")
     for encoding, marks in FOREIGN_MARKS.items():
         if data.startswith(marks):
             raise BadInput(f"{path} is written in {encoding}. Write it in UTF-8.")

@@ -194,7 +194,11 @@ def run_limited(
     take, or others leave it none. What cannot be handed to any program, because it is too long
     or no text, ends with the status NOT_STARTED.
     """
-    _must_have_room(command.root, (command.tree_mb << 20) + FLOOR_BYTES)
+    needed = (command.tree_mb << 20) + FLOOR_BYTES
+    if _lack(command.root, needed):
+        # What its tree holds already counts for it, and need not be free once more.
+        needed -= min(_held(command.root)[0], command.tree_mb << 20)
+    _must_have_room(command.root, needed)
     word = secrets.token_hex(8)
     argv = [*helper, *_limited(command, word, processes, memory)]
     output = _Output(command.output_cap_bytes, word.encode())
