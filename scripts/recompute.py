@@ -765,9 +765,14 @@ def compare_part(table: Table, run: Run, theirs: Json, before: str) -> list[Deci
     pilot = compare_power(table, run, theirs, before)
     names = [name_of(each.contrast) for each in decided]
     table.add(f"{before}contrasts", [each["contrast"] for each in theirs["contrasts"]], names)
-    broken = [each for each in decided if each.finding == "refuted" and of_a_control(run, each.contrast)]
-    for at, (each, said) in enumerate(zip(decided, theirs["contrasts"], strict=False)):
-        small = pilot or estimated_only(table, run, at, said, before)
+    pairs = list(zip(decided, theirs["contrasts"], strict=False))
+    smalls = [pilot or estimated_only(table, run, at, said, before) for at, (_, said) in enumerate(pairs)]
+    broken = [
+        each
+        for (each, _), small in zip(pairs, smalls, strict=True)
+        if each.finding == "refuted" and of_a_control(run, each.contrast) and not small
+    ]
+    for (each, said), small in zip(pairs, smalls, strict=True):
         distrust = wrong or (broken and each not in broken)
         if each.finding in ("shown", "refuted", "open"):
             each.finding = "not trusted" if distrust else "pilot" if small else each.finding
@@ -806,8 +811,12 @@ def estimated_only(table: Table, run: Run, at: int, said: Json, before: str) -> 
 def of_a_control(run: Run, contrast: Json) -> bool:
     """Whether it says that what must not differ, or must not gain, does not."""
     roles = {arm["name"]: arm["role"] for arm in run.plan["arms"]}
-    inert = any(roles.get(name) in ("again", "control") for name in arms_of(contrast))
-    return inert and contrast.get("expect") in ("same", "not_more")
+    of = [roles.get(name) for name in arms_of(contrast)]
+    rates = contrast.get("metric", "resolved") == "resolved" and contrast.get("expect") in (
+        "same",
+        "not_more",
+    )
+    return rates and "base" in of and ("again" in of or "control" in of)
 
 
 def failed_controls(run: Run) -> list[str]:

@@ -114,7 +114,8 @@ def test_a_patch_for_a_task_that_is_not_eligible_is_named_and_not_judged(tmp_pat
     (unfit,) = set(names) - {fit}
     assert found.returncode == 0, found.stderr
     assert f"{unfit} of m is not judged, the task is not eligible: 1 of 1 FAIL_TO_PASS" in found.stderr
-    assert '"total_instances": 1' in found.stdout
+    report = json.loads(found.stdout)
+    assert report["submitted_instances"] == 2 and report["error_ids"] == [unfit]
     alone = written(tmp_path / "alone.jsonl", [each for each in patches if each["instance_id"] == unfit])
     nothing = project.looper("bench", "verify", alone, "--suite", "humaneval")
     assert nothing.returncode == 2 and "none of its tasks is eligible here" in nothing.stderr

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from tests.cli.test_commands import looper, one_line
+from tests.experiment.test_run import fail_the_runner
 from typer.testing import CliRunner
 
 from looper.bench.verify import TestReport
@@ -82,11 +83,11 @@ def test_fresh_that_could_judge_nothing_shows_nothing_of_before(tmp_path: Path) 
     asked = ["bench", "validate", "--suite", "micro", "--task", name]
     good = looper(*asked, cwd=tmp_path, **home)
     assert good.returncode == 0 and "| 1 | 1 | 0 | 0 | 0 | 0 |" in good.stdout
-    (files,) = (tmp_path / "home" / "exports").glob("*/files")
-    next(files.glob("*.py")).write_text("touched = True\n")
+    whole = fail_the_runner(next((tmp_path / "home" / "environments").glob("micro-*")))
     fresh = looper(*asked, "--fresh", cwd=tmp_path, **home)
     assert fresh.returncode == ExitCode.INFRASTRUCTURE and "1 of 1 tasks were not tried" in fresh.stderr
     assert "| 1 | 0 | 0 | 0 | 1 | 0 |" in fresh.stdout
+    whole()
     assert looper(*asked, cwd=tmp_path, **home).stdout == good.stdout, "what was found before stays"
 
 

@@ -16,6 +16,7 @@ from looper.metrics.design import Design, Scope, power_of, scope_of, smallest_vi
 from looper.metrics.paired import Unit
 from looper.metrics.registered import Decision
 from looper.records.plan import Contrast, Expect, Gate, Override, Plan, RunManifest
+from looper.records.verdict import Outcome
 from looper.views.findings import planned_lines, registered_lines, scope_line
 from looper.views.forecast import EqualArms, discordance, measured, power_lines, time_lines
 from looper.views.index import StepIndex
@@ -154,7 +155,10 @@ def test_a_contrast_that_the_plan_could_not_see_is_estimated_however_easy_the_pr
     assert not run.pilot
     assert [found.finding for found in run.registered][:2] == [Decision.SHOWN, Decision.PILOT]
     said = registered_lines(run)
-    assert "too small for the difference expected, so estimated and not decided: again − base" in said
+    assert (
+        "estimated and not decided, since the plan is too small for them or nobody can say: again − base"
+        in said
+    )
     assert "power, worked out before the data: memory − base is shown with a chance of 100 %" in said[0]
 
 
@@ -211,7 +215,11 @@ def test_a_control_without_verdicts_has_not_come_out_as_it_must() -> None:
         run_of(DIFFERENCE + MARGIN, 24, 12, lambda arm, repo, rng: arm != "base" or rng.random() < 0.4)
     )
     assert run.failed_controls == {}
-    few = replace(run, verdicts=tuple(v for v in run.verdicts if not v.cell.startswith("again/0/r1")))
+    lost = tuple(
+        v.model_copy(update={"outcome": Outcome.INFRA_ERROR}) if v.cell.startswith("again/0/r1") else v
+        for v in run.verdicts
+    )
+    few = replace(run, verdicts=lost)
     assert few.failed_controls["again"] == "has a verdict in 156 of 288 cells"
     assert {found.finding for found in few.registered} <= {Decision.UNTRUSTED, Decision.INDECISIVE}
 

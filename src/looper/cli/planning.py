@@ -13,13 +13,13 @@ from looper.errors import BadInput
 from looper.experiment.checks import check_split
 from looper.experiment.claims import in_metric, plainly
 from looper.experiment.schedule import leaking_tasks
-from looper.metrics.design import is_pilot, scope_of, too_small_for, unit_of
+from looper.metrics.design import is_pilot, scope_of, unit_of
 from looper.metrics.registered import ALPHA
 from looper.records.learning import Experience, Learning, TrainingChange, Treatment
 from looper.records.memory import MemoryKind, Remembering
 from looper.records.plan import Arm, Expect, LimitsChange, Metric, Plan
 from looper.records.training import TrainingSettings
-from looper.views.findings import counted, unasked_lines
+from looper.views.findings import counted, estimated_lines, unasked_lines
 from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
 
 
@@ -226,9 +226,7 @@ def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
     plan, tasks = prepared.plan, [task.instance_id for task in prepared.tasks]
     pilot = is_pilot(plan, tasks)
     verb = "estimated and, as a pilot, not decided" if pilot else "decided"
-    small = [found.name for found in contrasts if too_small_for(plan, tasks, found)]
-    if small and not pilot:
-        yield f"too small for the difference expected, so estimated and not decided: {', '.join(small)}"
+    yield from estimated_lines(plan, tasks) if not pilot else ()
     yield (
         f"{verb}: once, when every cell has its end, by {unit_of(plan, tasks).value}; "
         f"{tested} differences and {len(contrasts) - tested} margins in one family at {ALPHA} (Holm), each by its interval"

@@ -58,7 +58,7 @@ class Registered:
             case Decision.OPEN:
                 return self.contrast.open
             case Decision.PILOT:
-                return "An estimate; the plan is too small to decide it."
+                return "An estimate; the plan was not shown to be large enough to decide it."
             case Decision.UNTRUSTED:
                 return "A control did not come out as it must: nothing is concluded."
             case Decision.INDECISIVE:

@@ -328,7 +328,7 @@ class Pages:
         run = self.run_of(request)
         plan = run.manifest.plan
         names = [*(arm.name for arm in plan.arms), *run.choice_names]
-        base = plan.base.name if plan.base is not None else names[0]
+        base = plan.base.name if plan.base is not None else next(iter(names), "")
         second = request.query_params.get("b") or base
         others = [name for name in names if name != second] or names
         first = request.query_params.get("a") or others[-1]

@@ -85,7 +85,9 @@ def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
         yield from (f"  {line}" for line in found)
         if not found:
             yield "  configured alike"
-    yield from _outcome_lines(run.outcomes(first), run.outcomes(second), standing_of(run, first, second))
+    found_between = run.paired(first, second)
+    ours, theirs = run.outcomes(first), run.outcomes(second)
+    yield from _outcome_lines(ours, theirs, found_between, standing_of(run, first, second))
 
 
 def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:
         "first": first,
         "second": second,
         "configuration": _differing_data(*configured) if all(configured) else None,
-        "resolved": difference_data(paired_difference(ours, theirs), standing),
+        "resolved": difference_data(run.paired(first, second), standing),
         "only_first": gained,
         "only_second": lost,
     }
@@ -122,8 +124,9 @@ def _configuration(arm: Arm) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key not in ("name", "role", "only_seeds")}
 
 
-def _outcome_lines(ours: Mapping[str, bool], theirs: Mapping[str, bool], standing: str) -> Iterator[str]:
-    found = paired_difference(ours, theirs)
+def _outcome_lines(
+    ours: Mapping[str, bool], theirs: Mapping[str, bool], found: PairedDifference | None, standing: str
+) -> Iterator[str]:
     if found is None:
         yield "no cell has a verdict in both"
         return
@@ -172,7 +175,9 @@ def _common_arms(first: RunView, second: RunView) -> dict[str, PairedDifference 
     common = [arm.name for arm in first.manifest.plan.arms if arm.name in names]
     if not common:
         raise BadInput("The runs have no arm of the same name.")
-    return {name: paired_difference(first.outcomes(name), second.outcomes(name)) for name in common}
+    return {
+        name: paired_difference(first.outcomes(name), second.outcomes(name), first.unit) for name in common
+    }
 
 
 def rollouts_data(run: RunView, first: str, second: str) -> dict[str, Any]:

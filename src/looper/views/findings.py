@@ -101,8 +101,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def registered_lines(run: RunView) -> list[str]:
     """What the plan set out to show, in the words that it was registered with. Unfinished runs say nothing yet."""
-    found = run.registered
-    if not found or run.finished < run.planned:
+    if run.finished < run.planned or not (found := run.registered):
         return []
     lines = [*planned_lines(run), scope_line(run)]
     for number, result in enumerate(found):
@@ -234,12 +233,23 @@ def planned_lines(run: RunView) -> list[str]:
     here = "" if measured is None else f"; here they differed in {100 * measured:.0f} %{more}"
     head = "a PILOT, which decides nothing" if run.pilot else "power, worked out before the data"
     lines.append(f"{head}: {power_text(plan, run.tasks)}{here}")
-    small = [found.name for found in plan.contrasts if too_small_for(plan, run.tasks, found)]
-    if small and not run.pilot:
-        lines.append(
-            f"too small for the difference expected, so estimated and not decided: {', '.join(small)}"
-        )
-    return lines
+    return [*lines, *(estimated_lines(plan, run.tasks) if not run.pilot else [])]
+
+
+def estimated_lines(plan: Plan, tasks: Sequence[str]) -> list[str]:
+    """Which contrasts of a plan that is no pilot are not decided."""
+    small = [
+        found.name
+        if found.metric is Metric.RESOLVED
+        else f"{found.name} ({found.metric.value.replace('_', ' ')})"
+        for found in plan.contrasts
+        if too_small_for(plan, tasks, found)
+    ]
+    if not small:
+        return []
+    return [
+        f"estimated and not decided, since the plan is too small for them or nobody can say: {', '.join(small)}"
+    ]
 
 
 def unasked_lines(plan: Plan) -> list[str]:
@@ -361,9 +371,9 @@ def control_lines(run: RunView) -> list[str]:
     lines = []
     for found in figures:
         expected = {"gold": found.resolved.denominator, "noop": 0}.get(backends[found.arm])
-        if expected is None or not found.resolved.denominator:
+        if expected is None or (not found.resolved.denominator and found.arm not in run.failed_controls):
             continue
-        must = "resolve every task" if expected else "resolve none"
+        must = "resolve every task" if backends[found.arm] == "gold" else "resolve none"
         lines.append(f"control {found.arm} must {must}: {_does(run, found.arm)}")
     for found in figures:
         if found.infra_errors and found.resolved.denominator:

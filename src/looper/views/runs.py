@@ -289,26 +289,31 @@ class RunView:
     def failed_controls(self) -> dict[str, str]:
         """Controls that did not come out as they must, and what they did: the known patch must resolve every task, doing nothing
         none, and an adapter that changes nothing makes base's patches."""
-        found = {}
+        found, over = {}, self.finished == self.planned
         for arm in self.manifest.plan.arms:
             rate, cells = self.figures(arm.name).resolved, len(self.cells(arm.name))
             must = {"gold": rate.denominator, "noop": 0}.get(arm.model.backend)
             if must is not None and rate.numerator != must:
                 found[arm.name] = f"resolved {rate.numerator} of {rate.denominator}"
-            elif must is not None and rate.denominator < COVERED * cells:
+            elif over and must is not None and rate.denominator < COVERED * cells:
                 found[arm.name] = f"has a verdict in {rate.denominator} of {cells} cells"
             if arm.learning is not None and arm.learning.treatment is Treatment.ZERO_ADAPTER:
                 same, both = self.same_as_base(arm.name)
-                if same != both or (arm.name not in self.failed_arms and both < COVERED * cells):
+                few = over and arm.name not in self.failed_arms and both < COVERED * cells
+                if same != both or few:
                     found[arm.name] = f"made base's patch in {same} of {both} cells"
         return found
 
     def _is_of_a_control(self, contrast: Contrast) -> bool:
         """Whether it registers that an arm which must not differ, or must not gain, does not."""
         roles = {arm.name: arm.role for arm in self.manifest.plan.arms}
-        inert = (ArmRole.AGAIN, ArmRole.CONTROL)
-        return contrast.expect in (Expect.SAME, Expect.NOT_MORE) and any(
-            roles.get(name) in inert for name in contrast.arms
+        base = self.manifest.plan.base
+        return (
+            contrast.metric is Metric.RESOLVED
+            and contrast.expect in (Expect.SAME, Expect.NOT_MORE)
+            and base is not None
+            and base.name in contrast.arms
+            and any(roles.get(name) in (ArmRole.AGAIN, ArmRole.CONTROL) for name in contrast.arms)
         )
 
     @cached_property
@@ -328,7 +333,9 @@ class RunView:
         broken = [
             each
             for each in found
-            if each.finding is Decision.REFUTED and self._is_of_a_control(each.contrast)
+            if each.finding is Decision.REFUTED
+            and self._is_of_a_control(each.contrast)
+            and not too_small_for(self.manifest.plan, self.tasks, each.contrast)
         ]
         return [self._as_it_may_be_said(each, broken) for each in found]
 

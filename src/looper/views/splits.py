@@ -11,7 +11,7 @@ ROBUST, WEAK = 0.8, 0.4
 
 
 def _decides_nothing(run: RunView) -> bool:
-    return run.finished < run.planned or run.registered[0].finding in (Decision.PILOT, Decision.UNTRUSTED)
+    return run.pilot or run.finished < run.planned or run.registered[0].finding is Decision.UNTRUSTED
 
 
 def split_lines(runs: Mapping[str, RunView]) -> Iterator[str]:
@@ -32,7 +32,7 @@ def split_lines(runs: Mapping[str, RunView]) -> Iterator[str]:
         yield f"{measured} of {len(runs)} splits were measured: how robust this is cannot be said"
         return
     if any(_decides_nothing(run) for run in runs.values()):
-        yield f"above 0 in {above} of {measured} splits, of which some are pilots or unfinished: how robust this is cannot be said"
+        yield f"above 0 in {above} of {measured} splits, of which some are pilots, unfinished or not to be trusted: how robust this is cannot be said"
         return
     share = above / measured
     word = "robust" if share >= ROBUST else "weak" if share >= WEAK else "not seen"

@@ -1,6 +1,7 @@
 """One rollout, a page of steps at a time: what was said, done and seen, filtered and searched. Of any length in the same memory."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -293,7 +294,7 @@ def search(run: RunView, text: str) -> tuple[list[Hit], bool]:
     """The first `HITS` steps of all rollouts in which a text stands, whatever its case, and whether there are more. Texts that were
     too long to lie in the steps' own file are not looked at."""
     # The line as it stands in the file is looked at first: most lines need not be read as records.
-    wanted, hits = text.lower(), list[Hit]()
+    looked_for, hits = re.compile(re.escape(text), re.IGNORECASE), list[Hit]()
     raw = json.dumps(text, ensure_ascii=False)[1:-1].lower()
     for _, _, body in raw_lines(run.folder, "steps"):
         if body is None or raw not in body.decode("utf-8", "replace").lower():
@@ -307,11 +308,12 @@ def search(run: RunView, text: str) -> tuple[list[Hit], bool]:
             ("thinking", step.reply.thinking),
             ("seen", step.observation.text),
         ):
-            at = whole.lower().find(wanted)
-            if at >= 0:
+            place = looked_for.search(whole)
+            if place is not None:
+                at = place.start()
                 if len(hits) == HITS:
                     return hits, True
-                end = at + len(text)
+                end = place.end()
                 before = whole[max(0, at - SNIPPET) : at].rpartition("\n")[2]
                 after = whole[end : end + SNIPPET].partition("\n")[0]
                 hits.append(Hit(step.cell, step.attempt, step.index, where, before, whole[at:end], after))

@@ -85,12 +85,14 @@ class HarnessEnvironment:
         """Other processes that would make the same wait."""
         shared_folder(self._folder)
         with (self._folder / ".micro.lock").open("w") as lock:
+            os.fchmod(lock.fileno(), 0o644)
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
 def _mark(environment: Path) -> None:
     (environment / MARK).write_text(json.dumps({ODD: sorted(differing(packages_of(environment)))}))
+    (environment / MARK).chmod(0o644)
 
 
 def _is_whole(environment: Path, names: Iterable[str]) -> bool:
