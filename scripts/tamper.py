@@ -741,7 +741,9 @@ def alone(base: Base, place: Path) -> Copy:
 def among(base: Base, runs: Path, name: str) -> Copy:
     """One run folder of many; its page would say another folder's name, so it has none."""
     target = runs / f"{base.run.name}-{name}"
-    shutil.copytree(base.run, target, ignore=shutil.ignore_patterns("report.html", "report.md", "plots", "reserve"))
+    shutil.copytree(
+        base.run, target, ignore=shutil.ignore_patterns("report.html", "report.md", "plots", "reserve")
+    )
     return Copy(target, base.project, base.home)
 
 
