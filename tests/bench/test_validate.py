@@ -257,12 +257,34 @@ def test_a_run_that_the_machine_killed_is_tried_again_and_says_nothing_of_a_task
         left[patch] = 0
 
 
-def test_without_a_patch_a_run_that_does_not_come_to_its_end_proves_nothing(labelled: Task) -> None:
-    good = judged(PASSED, PASSED, PASSED)
-    ended = replace(judged(MISSING, MISSING, MISSING), cause="the tests took more than 9 s", complete=False)
-    with pytest.raises(VerifierBroken, match=r"do not come to their end \(the tests took more than 9 s\)"):
-        validated(labelled, [good], ended)
-    bad, _ = validated(labelled, [judged(FAILED)] * 3, ended)
+def unfinished(reached: str, seconds: float) -> TestReport:
+    found = judged(MISSING, MISSING, MISSING)
+    return replace(found, cause="no end", complete=False, reached=reached, wall_s=seconds)
+
+
+def with_nothing(task: Task, nothings: Sequence[TestReport], gold: TestReport) -> Validation:
+    left = list(nothings)
+    return validate(task, "environment", lambda task, patch: gold if patch else left.pop(0))
+
+
+@pytest.mark.parametrize(("reached", "seconds"), [("time", 9.0), ("memory", 1.0), ("", 1.0)])
+def test_tests_that_hang_or_crash_without_a_patch_each_time_do_not_pass(
+    labelled: Task, reached: str, seconds: float
+) -> None:
+    gold = replace(judged(PASSED, PASSED, PASSED), wall_s=2.0)
+    found = with_nothing(labelled, [unfinished(reached, seconds)] * 3, gold)
+    assert (found.valid, found.empty_s) == (True, seconds)
+
+
+def test_without_a_patch_a_run_that_does_not_come_to_its_end_by_chance_or_load_proves_nothing(
+    labelled: Task,
+) -> None:
+    gold = replace(judged(PASSED, PASSED, PASSED), wall_s=4.0)
+    with pytest.raises(VerifierBroken, match=r"do not come to their end in 3 of 3 runs \(no end\)"):
+        with_nothing(labelled, [unfinished("time", 9.0)] * 3, gold)
+    with pytest.raises(VerifierBroken, match=r"do not come to their end in 1 of 3 runs \(no end\)"):
+        with_nothing(labelled, [unfinished("", 1.0), *[judged(FAILED, PASSED, PASSED)] * 2], gold)
+    bad, _ = validated(labelled, [judged(FAILED)] * 3, unfinished("time", 9.0))
     assert not bad.valid, "which gold shows by itself"
 
 

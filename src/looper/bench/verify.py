@@ -87,6 +87,8 @@ class TestReport:
     """Share of the files that gold changes which the patch changed too; None where gold changes none."""
     complete: bool = True
     """Whether the test run came to its end."""
+    reached: str = ""
+    """The limit that ended it: time, disk or memory."""
 
 
 @dataclass(frozen=True)
@@ -310,7 +312,12 @@ def _run_and_judge(
         found = judge(
             task, ran.seen, ran.finished, ran.result.exit_code, ran.tampering, stripped, ran.failure, seconds
         )
-    kept = replace(found, canaries=ran.canaries, output=_output(task, found, ran.result))
+    kept = replace(
+        found,
+        canaries=ran.canaries,
+        output=_output(task, found, ran.result),
+        reached=ran.result.killed_by or "",
+    )
     return replace(kept, log=ran.result.text()) if verifier_context.log_bytes else kept
 
 
