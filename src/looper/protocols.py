@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+from looper.records.plan import AS_COMPUTED, Sampling
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Measured, TrainingEvent, TrainingRequest
 from looper.records.trajectory import ModelIdentity, Reply
@@ -29,6 +30,8 @@ class ChatRequest:
     seed: int
     timeout_s: float
     """For the whole reply."""
+    sampling: Sampling = AS_COMPUTED
+    """How else the next token is drawn."""
 
 
 class ChatModel(Protocol):

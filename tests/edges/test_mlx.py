@@ -26,6 +26,7 @@ from looper.errors import (
     RequestRefused,
 )
 from looper.protocols import ChatRequest, Message
+from looper.records.plan import Sampling
 from looper.records.task import Task
 from looper.records.training import Turn
 from looper.records.trajectory import FinishReason, Reply
@@ -104,6 +105,29 @@ def test_the_same_seed_repeats_and_another_differs(nano: MlxModel, request_: Cha
 
     assert sampled(5, "x") == sampled(5, "y")
     assert len({sampled(seed, f"s{seed}") for seed in range(8)}) > 1
+
+
+def test_every_parameter_of_sampling_is_applied(nano: MlxModel, request_: ChatRequest) -> None:
+    """What is cut off so that one token is left is the greedy reply, whatever the temperature and seed."""
+    begun = go_on(request_, Reply_of("<bash>python check.py</bash>"), "FAIL scale_oak")
+    greedy = nano.reply(replace(begun, conversation="greedy", temperature=0.0)).text
+
+    def hot(seed: int, **sampling: float) -> str:
+        name = f"{seed}{sampling}"
+        drawn = Sampling.model_validate(sampling)
+        return nano.reply(replace(begun, conversation=name, temperature=2.0, seed=seed, sampling=drawn)).text
+
+    assert any(hot(seed) != greedy for seed in range(4))
+    for only in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 0.999}):
+        assert [hot(seed, **only) for seed in range(4)] == [greedy] * 4, only
+    for name, little, much in (
+        ("repeat_penalty", 1.0, 100.0),
+        ("presence_penalty", -2.0, 2.0),
+        ("frequency_penalty", -2.0, 2.0),
+    ):
+        assert [hot(seed, **{name: little}) for seed in range(6)] != [
+            hot(seed, **{name: much}) for seed in range(6)
+        ]
 
 
 def Reply_of(text: str) -> Reply:  # noqa: N802 - reads as a constructor

@@ -45,6 +45,7 @@ from looper.errors import (
     RequestRefused,
 )
 from looper.protocols import ChatModel, ChatRequest
+from looper.records.plan import Sampling
 from looper.records.trajectory import FinishReason, Reply
 
 PATIENCE = Timeouts(first_byte_s=2.0, between_s=1.0)
@@ -250,13 +251,90 @@ def test_l12_a_server_that_read_less_than_the_prompt_is_caught(kind: str) -> Non
             talk.make(server.url).reply(long)
 
 
-def test_l12_ollama_is_always_told_window_limit_temperature_and_seed() -> None:
-    talk = Client("ollama")
-    with ScriptedServer([*talk.stream(talk.text("x"), talk.end()), LAST_CHUNK]) as server:
-        talk.make(server.url).reply(REQUEST)
-    body = json.loads(server.requests[0].partition(b"\r\n\r\n")[2])
-    assert body["options"] == {"num_ctx": 2048, "num_predict": 100, "temperature": 0.5, "seed": 7}
+def asked(kind: str, request: ChatRequest = REQUEST, owner: str | None = "unasked") -> dict[str, Any]:
+    """What is sent for a request; of servers with OpenAI's interface to one whose models have this owner, where it was asked first."""
+    talk = Client(kind)
+    reply = [*talk.stream(talk.text("x"), talk.end()), LAST_CHUNK]
+    entry = {"id": "m", **({"owned_by": owner} if owner else {}), "meta": {}}
+    listed = whole(200, json.dumps({"data": [entry]}).encode())
+    shown = whole(200, b"{}")
+    before = {"vllm": [listed, shown], "llamacpp": [listed, shown], "library": [listed, shown, shown]}.get(
+        owner or "", [] if owner == "unasked" else [listed]
+    )
+    with ScriptedServer(*before, reply) as server:
+        model = talk.make(server.url)
+        if before:
+            assert isinstance(model, OpenAICompatibleModel)
+            said = model.identity().sampler
+            assert (said is None) == (owner not in ("library", "somebody")), said
+        model.reply(request)
+        found: dict[str, Any] = json.loads(server.requests[-1].partition(b"\r\n\r\n")[2])
+    return found
+
+
+def test_l12_ollama_is_always_told_window_limit_seed_and_how_to_sample() -> None:
+    body = asked("ollama")
+    told = {"num_ctx": 2048, "num_predict": 100, "temperature": 0.5, "seed": 7}
+    whole_distribution = {
+        **{"top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0, "mirostat": 0},
+        **{"repeat_penalty": 1.0, "repeat_last_n": 64, "presence_penalty": 0.0, "frequency_penalty": 0.0},
+    }
+    assert body["options"] == {**told, **whole_distribution}
     assert body["keep_alive"] == "30m"
+
+
+@pytest.mark.parametrize(
+    ("owner", "penalty"),
+    [("vllm", "repetition_penalty"), ("sglang", "repetition_penalty"), (None, "repetition_penalty"),
+     ("llamacpp", "repeat_penalty"), ("library", ""), ("somebody", ""), ("unasked", "")],
+)  # fmt: skip
+def test_a_server_is_told_by_its_own_names_to_cut_off_and_punish_nothing(
+    owner: str | None, penalty: str
+) -> None:
+    body = asked("openai", owner=owner)
+    assert (body["top_p"], body["presence_penalty"], body["frequency_penalty"]) == (1.0, 0.0, 0.0)
+    if penalty:
+        assert (body["top_k"], body["min_p"], body[penalty]) == (0, 0.0, 1.0)
+    else:
+        assert not {"top_k", "min_p", "repeat_penalty", "repetition_penalty"} & body.keys()
+
+
+@pytest.mark.parametrize(("kind", "owner"), [("anthropic", "unasked"), ("openai", "openai-internal")])
+def test_interfaces_that_cut_nothing_are_not_told_to(kind: str, owner: str) -> None:
+    assert not {"top_p", "top_k", "presence_penalty"} & asked(kind, owner=owner).keys()
+    cut = replace(REQUEST, sampling=Sampling(top_p=0.5))
+    assert asked(kind, cut, owner)["top_p"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampling"),
+    [("anthropic", {"min_p": 0.1}), ("anthropic", {"presence_penalty": 1.0}), ("openai", {"top_k": 40})],
+)
+def test_what_a_server_cannot_be_told_is_refused_before_it_is_asked(
+    kind: str, sampling: dict[str, Any]
+) -> None:
+    with pytest.raises(ModelUnfit, match=rf"cannot be told {next(iter(sampling))}\. Take it out"):
+        Client(kind).make("http://127.0.0.1:1").reply(replace(REQUEST, sampling=Sampling(**sampling)))
+
+
+def test_anthropic_takes_no_temperature_above_one_and_none_is_lowered_in_silence() -> None:
+    with pytest.raises(ModelUnfit, match=r"no temperature above 1, and the plan wants 1\.2"):
+        Client("anthropic").make("http://127.0.0.1:1").reply(replace(REQUEST, temperature=1.2))
+
+
+def test_a_parameter_that_says_nothing_is_left_out_where_its_name_is_refused() -> None:
+    talk = Client("openai")
+    no = whole(400, b'{"error": {"message": "Unsupported parameter: \'presence_penalty\' is not supported"}}')
+    reply = [*talk.stream(talk.text("x"), talk.end()), LAST_CHUNK]
+    with ScriptedServer(no, reply, reply) as server:
+        model = talk.make(server.url)
+        model.reply(REQUEST)
+        model.reply(REQUEST)
+        bodies = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in server.requests]
+    assert ["presence_penalty" in body for body in bodies] == [True, False, False]
+    assert all("top_p" in body for body in bodies)
+    with ScriptedServer(no) as server, pytest.raises(ModelUnfit, match="presence_penalty"):
+        talk.make(server.url).reply(replace(REQUEST, sampling=Sampling(presence_penalty=0.5)))
 
 
 TAGS = {

@@ -26,6 +26,7 @@ from looper.errors import (
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.base import content_hash
 from looper.records.memory import Delivery, MemoryItem
+from looper.records.plan import AS_COMPUTED, Sampling
 from looper.records.task import Task
 from looper.records.text import encodable, joined
 from looper.records.trajectory import (
@@ -81,6 +82,7 @@ class Assignment:
     cancelled: Callable[[], bool]
     recorded: tuple[Step, ...] = ()
     """Steps of this very attempt that an interruption left behind."""
+    sampling: Sampling = AS_COMPUTED
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ class _Rollout:
                 # A seed per turn, so that a resumed rollout samples what an undisturbed one would have.
                 seed=int(content_hash(str(self.of.seed), str(len(self.steps)))[:8], 16),
                 timeout_s=max(1.0, self.limits.wall_s - self._elapsed()),
+                sampling=self.of.sampling,
             )
         )
 

@@ -233,6 +233,7 @@ class _Served:
             # As the harness's own loop draws it, so that arms share their luck and nobody draws until it fits.
             seed=int(content_hash(str(self.of.seed), str(len(self.replies)))[:8], 16),
             timeout_s=max(1.0, self._left()),
+            sampling=self.of.sampling,
         )
         reply = self._answered(lambda: self.of.model.reply(request))
         self.replies.append(reply)

@@ -31,7 +31,7 @@ from looper.protocols import (
 from looper.records.base import content_hash
 from looper.records.job import UNTREATED, CellTreatment
 from looper.records.memory import Delivery
-from looper.records.plan import Arm, Cell, Isolation, Limits
+from looper.records.plan import AS_COMPUTED, Arm, Cell, Isolation, Limits
 from looper.records.sampling import sampling_seed
 from looper.records.task import Task
 from looper.records.text import encodable
@@ -221,6 +221,7 @@ class _Attempt:
             task=task,
             seed=seed,
             temperature=arm.temperature,
+            sampling=arm.sampling or AS_COMPUTED,
             memory=memory,
             tool_context=ToolContext(workspace, run_context.sandbox, environment, arm.scaffold, job.limits),
             model=model,

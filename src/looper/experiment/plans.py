@@ -34,6 +34,7 @@ from looper.records.plan import (
     Plan,
     Positive,
     Price,
+    Sampling,
     Scaffold,
     TaskSelection,
 )
@@ -89,6 +90,8 @@ class _ArmText(_Closed):
     """All that surrounds the model: a packaged scaffold by name, or a table with what differs. None for the profile's."""
     temperature: Annotated[float | None, DIMENSIONLESS, Field(examples=[0.7])] = None
     """Of sampling; 0 for the likeliest token. None for the profile's."""
+    sampling: Sampling | None = None
+    """How else the next token is drawn. None for the profile's."""
     repetition: Annotated[int, DIMENSIONLESS] = 0
     only_seeds: Annotated[Positive | None, Unit("seeds"), Field(examples=[1])] = None
     limits: LimitsChange | None = None
@@ -111,6 +114,8 @@ class _ProfileText(_Closed):
     """All that surrounds the model: a packaged scaffold by name, or a table with what differs."""
     temperature: Annotated[float, Field(ge=0, examples=[0.7]), DIMENSIONLESS]
     """Of sampling; 0 for the likeliest token."""
+    sampling: Sampling | None = None
+    """How else the next token is drawn; left out, nothing is cut off and nothing punished."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1, examples=[[0, 1, 2]]), Unit("seeds")]
     order: Literal["parallel", "sequence"]
     arms: Annotated[tuple[str, ...], Field(examples=[["base", "memory"]])] = ()
@@ -491,6 +496,7 @@ class _Making:
             model=model,
             scaffold=scaffold,
             temperature=profile.temperature if arm.temperature is None else arm.temperature,
+            sampling=profile.sampling if arm.sampling is None else arm.sampling,
             repetition=arm.repetition,
             only_seeds=arm.only_seeds,
             limits=arm.limits,

@@ -125,6 +125,29 @@ class LimitsChange(Record):
         return limits.model_copy(update=self.model_dump(exclude_none=True))
 
 
+class Sampling(Record):
+    """How the next token is drawn from what a model computes, beside the temperature. The defaults cut nothing off and punish nothing:
+    servers have others of their own, so each is sent with every request."""
+
+    top_k: Annotated[int, Field(ge=0, examples=[40]), Unit("tokens")] = 0
+    """Only the so many likeliest tokens; 0 for all."""
+    top_p: Annotated[float, Field(gt=0, le=1, examples=[0.95]), Unit("probability")] = 1.0
+    """Only the likeliest tokens that make up this much together; 1 for all."""
+    min_p: Annotated[float, Field(ge=0, lt=1, examples=[0.05]), Unit("share")] = 0.0
+    """Only tokens at least so likely, as a share of the likeliest one's probability; 0 for all."""
+    repeat_penalty: Annotated[float, Field(gt=0, examples=[1.1]), Unit("factor")] = 1.0
+    """By which a token is made less likely that stands among the last 64, or with vLLM anywhere before; 1 for none. Poison for an agent
+    that has to copy text exactly."""
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, examples=[0.5]), Unit("nats")] = 0.0
+    """Taken from a token that stands among these."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, examples=[0.5]), Unit("nats")] = 0.0
+    """Taken from a token for each time that it stands among these."""
+
+
+AS_COMPUTED = Sampling()
+"""Nothing cut off, nothing punished."""
+
+
 class ArmRole(StrEnum):
     """What an arm is for, so that renaming or reordering arms changes no number."""
 
@@ -150,6 +173,8 @@ class Arm(Record):
     model: ModelSpec
     scaffold: Scaffold
     temperature: Annotated[float, Field(ge=0)]
+    sampling: Annotated[Sampling | None, Field(exclude_if=unsaid)] = None
+    """How else the next token is drawn; None for the defaults of each key."""
     repetition: Annotated[int, Field(ge=0)] = 0
     """Feeds the sampling seed: arms with equal configuration and another repetition are repeats of each other."""
     only_seeds: Positive | None = None
@@ -170,7 +195,7 @@ class Arm(Record):
     def config_hash(self) -> str:
         """Of everything that can change what the arm does; name and role are labels."""
         learning = self.learning or ""
-        own = (*((self.agent,) if self.agent else ()), *((self.limits,) if self.limits else ()))
+        own = tuple(part for part in (self.agent, self.limits, self.sampling) if part)
         return content_hash(
             self.model, self.scaffold, repr(self.temperature), str(self.repetition), learning, *own
         )
@@ -426,7 +451,7 @@ class Plan(Record):
                 self._is_a_repeat(arm, at, bases)
             differs = [
                 name
-                for name in ("model", "scaffold", "temperature", "limits", "agent")
+                for name in ("model", "scaffold", "temperature", "sampling", "limits", "agent")
                 if bases and getattr(arm, name) != getattr(bases[0], name)
             ]
             if arm.role is ArmRole.TREATMENT and arm.learning is None and len(differs) != 1:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from looper.records.base import Record
+from looper.records.base import Record, unsaid
 
 
 class Bash(Record):
@@ -222,6 +222,13 @@ class ModelIdentity(Record):
     quantisation: str
     context_tokens: int | None
     """The window that the backend was told to use; None for models without one."""
+    sampler: Annotated[str | None, Field(exclude_if=unsaid)] = None
+    """What of the sampling the backend cannot be told, in words; None where it does as it is told."""
+
+    @property
+    def known_as(self) -> str:
+        """Name and the beginning of its digest, with what is not known of how it draws."""
+        return f"{self.name} {self.digest[:12]}{f' ({self.sampler})' if self.sampler else ''}"
 
 
 class Trajectory(Record):

@@ -65,7 +65,9 @@ def _arms(run: RunView, wanted: str | None) -> list[Arm]:
 def _arm_lines(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | None]) -> Iterator[str]:
     identity = run.manifest.models[arm.name]
     yield f"{arm.name} ({arm.role.value}), configuration {arm.config_hash()[:12]}"
-    yield f"  model: {identity.backend} {identity.name} {identity.digest[:12]}, temperature {arm.temperature:g}"
+    yield f"  model: {identity.backend} {identity.known_as}, temperature {arm.temperature:g}"
+    if arm.sampling is not None:
+        yield f"  sampling: {', '.join(f'{key} {value:g}' for key, value in arm.sampling.model_dump().items())}"
     if arm.limits is not None:
         own = arm.limits.model_dump(exclude_none=True)
         yield f"  limits of its own: {', '.join(f'{key} {value:g}' for key, value in own.items())}"

@@ -76,13 +76,7 @@ def run_block(run: RunView) -> str:
 def _provenance(run: RunView) -> list[str]:
     plan = run.manifest.plan
     day = run.ended.date().isoformat()
-    models = sorted(
-        {
-            f"{found.name} {found.digest[:12]}"
-            for found in run.manifest.models.values()
-            if found.backend != "scripted"
-        }
-    )
+    models = sorted({found.known_as for found in run.manifest.models.values() if found.backend != "scripted"})
     seeds = ", ".join(map(str, plan.seeds))
     lines = [
         f"{day}, `{run.folder.name}`: {len(run.tasks)} tasks, seeds {seeds}, {', '.join(models) or 'no model'}, code "

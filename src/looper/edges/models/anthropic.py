@@ -5,13 +5,15 @@ from typing import Any
 
 from looper.edges.models.heard import ReplyBuilder, counted
 from looper.edges.models.http import Server, Timeouts
-from looper.errors import BadInput, ModelReplyBroken, one_line
+from looper.edges.models.samplers import parameters
+from looper.errors import BadInput, ModelReplyBroken, ModelUnfit, one_line
 from looper.protocols import ChatRequest, Message
 from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
 
 DEFAULT_URL = "https://api.anthropic.com"
 VERSION = "2023-06-01"
+MOST_TEMPERATURE = 1.0
 NOTHING = "(nothing)"
 """In place of a message without words, which the API refuses."""
 HOW_TO_START = "Check the network, and ANTHROPIC_API_KEY."
@@ -85,13 +87,18 @@ class AnthropicModel:
             for role, text in request.messages
             if role != "system"
         ]
+        if request.temperature > MOST_TEMPERATURE:
+            raise ModelUnfit(
+                f"{self._server.what} takes no temperature above {MOST_TEMPERATURE:g}, and the plan wants {request.temperature:g}. Lower it in the profile."
+            )
         return {
             "model": self._name,
             "system": system,
             "messages": turns,
             "max_tokens": request.max_output_tokens,
-            "temperature": min(1.0, request.temperature),
+            "temperature": request.temperature,
             "stream": True,
+            **parameters("anthropic", request.sampling),
         }
 
     def forget(self, conversation: str) -> None:

@@ -187,6 +187,7 @@ class MlxModel:
                 "max_tokens": request.max_output_tokens,
                 "temperature": request.temperature,
                 "seed": request.seed,
+                "sampling": request.sampling.model_dump(),
             },
             timeout_s=request.timeout_s,
         )

@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +30,12 @@ import mlx.nn as nn
 from mlx.utils import tree_map
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p, make_logits_processors
 from mlx_lm.utils import load
 
 from looper.edges.models.blas import bind_openblas
 from looper.edges.models.mixture import load_adapter
+from looper.edges.models.samplers import WINDOW
 from looper.edges.trainers.encoding import templated, whole_conversation
 from looper.errors import BadInput
 from looper.records.training import Example
@@ -225,7 +228,8 @@ class Server:
             [request["max_tokens"]],
             caches=[cache],
             all_tokens=[prompt[:known]],
-            samplers=[sampler(request["temperature"], request["seed"])],
+            samplers=[sampler(request["temperature"], request["seed"], request["sampling"])],
+            logits_processors=[penalties(request["sampling"])],
         )[0]
         self.running[uid] = ActiveRequest(request, prompt, len(prompt) - known, [])
 
@@ -307,8 +311,9 @@ def _failure(error: Exception) -> dict[str, Any]:
     return {"error": said}
 
 
-def sampler(temperature: float, seed: int) -> Any:
-    """Log-probabilities → token, the same for the same seed whoever else is in the batch."""
+def sampler(temperature: float, seed: int, cuts: Mapping[str, Any]) -> Any:
+    """Log-probabilities → token, the same for the same seed whoever else is in the batch. What is cut off is decided before the
+    temperature, as in llama.cpp."""
     if temperature == 0:
         return lambda logprobs: mx.argmax(logprobs, axis=-1)
     key = mx.random.key(seed)
@@ -316,9 +321,30 @@ def sampler(temperature: float, seed: int) -> Any:
     def sample(logprobs: Any) -> Any:
         nonlocal key
         key, used = mx.random.split(key)
+        if 0 < cuts["top_k"] < logprobs.shape[-1]:
+            logprobs = apply_top_k(logprobs, cuts["top_k"])
+        if cuts["top_p"] < 1:
+            logprobs = apply_top_p(logprobs, cuts["top_p"])
+        if cuts["min_p"] > 0:
+            logprobs = apply_min_p(logprobs, cuts["min_p"])
         return mx.random.categorical(logprobs / temperature, key=used)
 
     return sample
+
+
+def penalties(named: Mapping[str, Any]) -> list[Any]:
+    """For what stands among the last tokens; none where nothing is to be punished."""
+    repeated = named["repeat_penalty"]
+    return list(
+        make_logits_processors(
+            repetition_penalty=None if repeated == 1 else repeated,
+            repetition_context_size=WINDOW,
+            presence_penalty=named["presence_penalty"] or None,
+            presence_context_size=WINDOW,
+            frequency_penalty=named["frequency_penalty"] or None,
+            frequency_context_size=WINDOW,
+        )
+    )
 
 
 def detached(cache: list[Any]) -> list[Any]:

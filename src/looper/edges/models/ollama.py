@@ -6,6 +6,7 @@ from typing import Any
 
 from looper.edges.models.heard import Counts, ReplyBuilder, counted
 from looper.edges.models.http import Server, Timeouts
+from looper.edges.models.samplers import parameters
 from looper.errors import ModelFatal, ModelMissing, one_line
 from looper.protocols import ChatRequest, Message
 from looper.records.text import estimated_tokens
@@ -81,6 +82,7 @@ class OllamaModel:
                 "num_predict": request.max_output_tokens,
                 "temperature": request.temperature,
                 "seed": request.seed & 0x7FFFFFFF,
+                **parameters("ollama", request.sampling),
             },
         }
 

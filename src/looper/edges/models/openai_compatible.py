@@ -8,10 +8,12 @@ from typing import Any
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import Counts, ReplyBuilder
 from looper.edges.models.http import Server, Timeouts
+from looper.edges.models.samplers import parameters, said_of
 from looper.edges.models.served import Told, told, weights_digest
 from looper.errors import ModelFatal, ModelMissing, ModelReplyBroken, ModelUnfit, one_line
 from looper.protocols import ChatRequest, Message
 from looper.records.base import content_hash
+from looper.records.plan import AS_COMPUTED
 from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
 
@@ -46,6 +48,9 @@ class OpenAICompatibleModel:
         )
         self._url, self._digest, self._digests = url, "", digests or FileDigests()
         self._limit, self._counts = "max_tokens", Counts()
+        self._kind = ""
+        """Known once the model was asked which one it is."""
+        self._refused: set[str] = set()
 
     def identity(self) -> ModelIdentity:
         """Asks the server each time: a model that was replaced since the run began stops the run."""
@@ -66,6 +71,7 @@ class OpenAICompatibleModel:
             digest=digest,
             quantisation=one_line(known.quantisation),
             context_tokens=self._context_tokens,
+            sampler=said_of(self._kind),
         )
 
     def window_tokens(self) -> int | None:
@@ -84,6 +90,8 @@ class OpenAICompatibleModel:
         if entry is None:
             names = one_line(", ".join(sorted(found)[:10])) or "none"
             raise ModelMissing(f"{what} has no model {self._name}. It has: {names}.")
+        # mlx_lm.server alone names no owner.
+        self._kind = str(entry.get("owned_by") or "mlx_lm")
         return told(what, found, entry, self._shown), headers
 
     def _shown(self, path: str) -> Mapping[str, Any]:
@@ -104,19 +112,33 @@ class OpenAICompatibleModel:
         return estimated_tokens(*(text for _, text in messages))
 
     def reply(self, request: ChatRequest) -> Reply:
-        try:
-            heard = self._heard(request)
-        except ModelUnfit as error:
-            if self._limit == OTHER_LIMIT or OTHER_LIMIT not in str(error):
-                raise
-            self._limit = OTHER_LIMIT
-            heard = self._heard(request)
+        heard = self._heard_somehow(request)
         reply = heard.reply(self._server.what, f"server of {self._name}")
         self._counts.check(self._server.what, request, reply.usage.prompt_tokens)
         return reply
 
+    def _heard_somehow(self, request: ChatRequest) -> ReplyBuilder:
+        """Asked again without what the server does not want to be named, where that says nothing."""
+        while True:
+            try:
+                return self._heard(request)
+            except ModelUnfit as error:
+                said = str(error)
+                idle = (
+                    parameters(self._kind, AS_COMPUTED).items()
+                    & parameters(self._kind, request.sampling).items()
+                )
+                refused = {name for name, _ in idle if name in said} - self._refused
+                if self._limit != OTHER_LIMIT and OTHER_LIMIT in said:
+                    self._limit = OTHER_LIMIT
+                elif refused:
+                    self._refused |= refused
+                else:
+                    raise
+
     def _heard(self, request: ChatRequest) -> ReplyBuilder:
         heard = ReplyBuilder()
+        drawn = parameters(self._kind, request.sampling)
         body = {
             "model": self._name,
             "messages": [{"role": role, "content": content} for role, content in request.messages],
@@ -125,6 +147,7 @@ class OpenAICompatibleModel:
             "seed": request.seed & 0x7FFFFFFF,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **{name: value for name, value in drawn.items() if name not in self._refused},
         }
 
         def hear(event: dict[str, Any]) -> bool:

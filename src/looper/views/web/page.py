@@ -319,9 +319,7 @@ def _energy(run: RunView) -> str:
 
 def _provenance(run: RunView) -> list[tuple[str, str]]:
     manifest = run.manifest
-    models = sorted(
-        {f"{found.backend}: {found.name} {found.digest[:12]}" for found in manifest.models.values()}
-    )
+    models = sorted({f"{found.backend}: {found.known_as}" for found in manifest.models.values()})
     judged = sum(verdict.outcome is not Outcome.CANCELLED for verdict in run.verdicts)
     return [
         ("run", run.folder.name),
