@@ -46,16 +46,19 @@ def remove_adapter(
 
 @adapter.command("export")
 def export_adapter(
-    wanted: AdapterId, folder: Annotated[Path, typer.Argument(help="New folder to write to.")]
+    wanted: AdapterId,
+    place: Annotated[Path, typer.Argument(help="New folder to write to; with --gguf a new file.")],
+    gguf: Annotated[bool, typer.Option("--gguf", help="For llama.cpp, which takes it with --lora.")] = False,
 ) -> None:
-    """Write ADAPTER to FOLDER in the layout of PEFT, with its card. Plain LoRA only.
+    """Write ADAPTER to PLACE in the layout of PEFT, with its card, or as GGUF. Plain LoRA only.
 
     Example: looper adapter export 0a1b2c /tmp/adapter
     """
     from looper.cli import wiring
 
-    card = wiring.export_adapter(wanted, folder, chosen_settings())
-    print(f"{folder}: {card.id} in PEFT's layout, with its card")
+    card = wiring.export_adapter(wanted, place, gguf, chosen_settings())
+    how = "as GGUF" if gguf else "in PEFT's layout, with its card"
+    print(f"{place}: {card.id} {how}")
 
 
 @adapter.command("import")

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import secrets
 import sys
 import tempfile
@@ -9,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 from looper.agent.actions import render
 from looper.agent.loop import Assignment, Rollout, rollout
@@ -59,6 +60,7 @@ from looper.edges.signals import interruptible
 from looper.edges.trainers.adapter_store import AdapterStore
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
+from looper.edges.trainers.gguf_adapter import to_gguf
 from looper.edges.trainers.mlx import MlxTrainer
 from looper.edges.trainers.peft import from_peft, to_peft
 from looper.edges.verdicts import StoredVerdicts
@@ -416,11 +418,14 @@ def training_memory(spec: ModelSpec, settings: Settings, training: TrainingSetti
     return memory_bytes(trained_folder(spec, settings), training), free_bytes()
 
 
-def export_adapter(wanted: str, out: Path, settings: Settings) -> AdapterRecord:
-    """Write an adapter in PEFT's layout. Raises BadInput."""
+def export_adapter(wanted: str, out: Path, as_gguf: bool, settings: Settings) -> AdapterRecord:
+    """Write an adapter in PEFT's layout into a folder, or as a file of GGUF. Raises BadInput."""
     kept = adapter_store(settings)
     card = kept.load(kept.named(wanted))
-    to_peft(kept.folder(card.id), card, out)
+    if as_gguf:
+        to_gguf(kept.folder(card.id), card, _configuration_of(card, settings), out)
+    else:
+        to_peft(kept.folder(card.id), card, out)
     return card
 
 
@@ -433,8 +438,26 @@ def register_adapter(wanted: str, base: str, name: str, url: str, settings: Sett
     """Make a model of an Ollama server with an adapter. Raises BadInput or ModelError."""
     kept = adapter_store(settings)
     card = kept.load(kept.named(wanted))
-    register(kept.folder(card.id), card, base, name, url)
+    register(kept.folder(card.id), card, _configuration_of(card, settings), base, name, url)
     return card
+
+
+def _configuration_of(card: AdapterRecord, settings: Settings) -> dict[str, Any]:
+    """config.json of the model that an adapter was trained on. Raises BadInput where that is not here."""
+    backend, _, size = card.base.name.partition(" ")
+    spec = (
+        ModelSpec(backend="nano", name=size)
+        if backend == "nano"
+        else ModelSpec(backend="mlx", name=card.base.name)
+    )
+    file = trained_folder(spec, settings) / "config.json"
+    try:
+        found: dict[str, Any] = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"The adapter {card.id} was trained on {card.base.name}, and {file} cannot be read: {error}. Add that model again."
+        ) from error
+    return found
 
 
 def similarities(plan: Plan) -> dict[str, Similarity]:

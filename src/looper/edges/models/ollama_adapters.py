@@ -1,14 +1,18 @@
-"""An adapter as a model of an Ollama server, where that is the same model as the one it was trained on."""
+"""An adapter as a model of an Ollama server, where that is the same model as the one it was trained on.
+
+It is sent as GGUF (`edges/trainers/gguf_adapter` says why). Ollama 0.24 takes adapters in its older engine alone, which serves the
+architectures llama and qwen2 among others; on those of its newer one loading ends with "loras are not yet implemented".
+"""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
-from looper.edges.trainers.adapter_store import CARD
-from looper.edges.trainers.peft import to_peft
+from looper.edges.trainers.gguf_adapter import architecture, to_gguf
 from looper.errors import BadInput, ModelMissing, ModelUnreachable
 from looper.records.training import AdapterRecord
 
@@ -16,8 +20,11 @@ WHOLE = ("F32", "F16", "BF16")
 """Formats of weights that hold what was trained on."""
 
 
-def register(folder: Path, card: AdapterRecord, base: str, name: str, url: str = "") -> None:
-    """Make `name` on the server from its model `base` with the adapter in `folder`.
+def register(
+    folder: Path, card: AdapterRecord, config: Mapping[str, Any], base: str, name: str, url: str = ""
+) -> None:
+    """Make `name` on the server from its model `base` with the adapter in `folder`. `config` is config.json of the model that it was
+    trained on.
 
     The factors were fitted to the exact weights of the base. On a base that is quantised, here or there, or in another way
     than in training, they correct errors that are not there, and fused into it they are rounded away: refused.
@@ -43,11 +50,17 @@ def register(folder: Path, card: AdapterRecord, base: str, name: str, url: str =
                 f"{base} on {server} is quantised ({level}), and the adapter was trained on whole weights "
                 f"({card.base.quantisation}). Register it on an F16 model of the same base, or serve with mlx:FOLDER."
             )
+        theirs = (client.show(base).modelinfo or {}).get("general.architecture", "unknown")
+        if theirs != (ours := architecture(card, config)):
+            raise BadInput(
+                f"{base} on {server} is of the architecture {theirs}, and the adapter {card.id} was trained on one of {ours}. Register it "
+                "on the model that it was trained on."
+            )
         with tempfile.TemporaryDirectory() as work:
-            out = Path(work) / "peft"
-            to_peft(folder, card, out)
-            blobs = {path.name: client.create_blob(path) for path in out.iterdir() if path.name != CARD}
-        client.create(model=name, from_=base, adapters=blobs)
+            file = Path(work) / "adapter.gguf"
+            to_gguf(folder, card, config, file)
+            blob = client.create_blob(file)
+        client.create(model=name, from_=base, adapters={file.name: blob})
     except ollama.ResponseError as error:
         raise BadInput(f"Ollama at {server} refused the adapter: {error.error}") from error
     except (httpx.TransportError, ConnectionError) as error:

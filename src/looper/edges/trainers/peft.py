@@ -22,13 +22,18 @@ _PEFT_NAME = re.compile(r"^base_model\.model\.(.+)\.lora_(A|B)\.weight$")
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
-def to_peft(folder: Path, card: AdapterRecord, out: Path) -> None:
-    """Write the adapter in `folder` to `out`, with its card. Raises BadInput where PEFT has no such adapter."""
+def must_be_plain_lora(card: AdapterRecord, layout: str) -> None:
+    """Raises BadInput for an adapter of another kind, which has no such layout."""
     if card.settings.kind is not AdapterKind.LORA or card.make in (Make.MIXTURE, Make.ROUTED_BY_CHANCE):
         what = card.make.value if card.settings.kind is AdapterKind.LORA else card.settings.kind.value
         raise BadInput(
-            f"The adapter {card.id} is {what}; only plain LoRA has a PEFT layout that other engines read."
+            f"The adapter {card.id} is {what}; only plain LoRA has a {layout} layout that other engines read."
         )
+
+
+def to_peft(folder: Path, card: AdapterRecord, out: Path) -> None:
+    """Write the adapter in `folder` to `out`, with its card. Raises BadInput where PEFT has no such adapter."""
+    must_be_plain_lora(card, "PEFT")
     if out.exists() and any(out.iterdir()):
         raise BadInput(f"{out} is not empty. Name another folder.")
     from safetensors.numpy import load_file, save_file
@@ -38,12 +43,13 @@ def to_peft(folder: Path, card: AdapterRecord, out: Path) -> None:
         f"{PREFIX}{name[: -len('.lora_a')]}.lora_{name[-1].upper()}.weight": value.T.copy()
         for name, value in arrays.items()
     }
+    alpha = float(card.settings.multiplier * card.rank)
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": card.base.name,
         "r": card.rank,
-        "lora_alpha": card.settings.multiplier * card.rank,
+        "lora_alpha": int(alpha) if alpha.is_integer() else alpha,  # Several readers take no 80.0 for 80.
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
