@@ -110,8 +110,7 @@ def _writer(text: str, settings: Settings, waits: Waits) -> Writer:
     if not mark or not budget.isdigit():
         name, budget = text, ""
     spec = parse_model(name)
-    key = {"anthropic": settings.anthropic_key, "openai": settings.openai_key}.get(spec.backend, "")
-    model = role_model(spec, key, CONTEXT_TOKENS, PATIENCE_S, waits)
+    model = role_model(spec, settings.key_of(spec.backend), CONTEXT_TOKENS, PATIENCE_S, waits)
     return Writer(name, model, int(budget) if budget else None)
 
 

@@ -73,10 +73,10 @@ from looper.experiment.cell import ProcessVerdicts, RunContext
 from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
 from looper.protocols import (
+    AdapterHost,
     ChatModel,
     Engine,
     Environment,
-    Fingerprinted,
     Sandbox,
     Sources,
     VerdictCache,
@@ -270,83 +270,80 @@ class Models:
         self._waits, self._digests = waits, FileDigests(settings.file_digests, say)
         self._plan, self._workspaces, self._settings = plan, workspaces, settings
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
-        self._mlx: dict[ModelSpec, MlxModel] = {}
+        self._hosts: dict[tuple[ModelSpec, str], AdapterHost] = {}
+        """By model and adapter."""
         self._flights: dict[tuple[str, str], RequestsInFlight] = {}
         """By server."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def of(self, arm: Arm, task: Task, adapter: str = "") -> ChatModel:
         """`adapter` is the id of one that `trainer` made."""
         if arm.model.backend == "gold":
             actions = gold_actions(self._workspaces.effect(task, task.gold_patch))
             return ScriptedModel([render(action) for action in actions], "gold")
-        adapter = adapter or arm.model.adapter
-        bare = arm.model.model_copy(update={"adapter": ""})
+        key = arm.model.model_copy(update={"adapter": ""}), adapter or arm.model.adapter
         with self._lock:
-            for wanted in dict.fromkeys(("", adapter)):
-                if (bare, wanted) not in self._made:
-                    self._made[bare, wanted] = self._adapted(bare, wanted) if wanted else self._make(bare)
-            return self._made[bare, adapter]
+            if key not in self._made:
+                self._made[key] = self._patient(*key)
+            return self._made[key]
 
-    def _adapted(self, spec: ModelSpec, adapter: str) -> ChatModel:
-        base = self._mlx.get(spec)
-        if base is None:
-            raise BadInput(
-                f"{spec.backend} serves no adapters that were trained here. Use nano or mlx:FOLDER for plans that train."
-            )
-        adapted = base.adapted(adapter_store(self._settings).folder(adapter))
-        return self._retrying(spec, adapted)
-
-    def _retrying(self, spec: ModelSpec, inner: ChatModel) -> RetryingModel:
+    def _patient(self, spec: ModelSpec, adapter: str) -> ChatModel:
+        context, settings = self._plan.limits.context_tokens, self._settings
+        if spec.shows_losses or adapter:
+            inner: ChatModel = self._host(spec, adapter)
+        else:
+            inner = answering(spec, settings.key_of(spec.backend), context, self._digests)
+        if not spec.reads:
+            return inner
         # A model in MLX has a process of its own; other servers answer for all their models.
         server = (spec.backend, spec.name if spec.shows_losses else spec.base_url or "")
         flights = self._flights.setdefault(server, RequestsInFlight())
         return RetryingModel(inner, RetryPolicy(), tell=self._waits, flights=flights)
 
-    def adapted(self, arm: Arm, task: Task, adapter: str) -> Fingerprinted:
-        """As `of`, for models that show what they compute. Raises BadInput for others."""
-        found = self.of(arm, task, adapter)
-        if not isinstance(found, RetryingModel):
-            raise BadInput(f"{arm.model.backend} carries no adapters.")
-        return found
+    def adapted(self, arm: Arm, task: Task, adapter: str) -> AdapterHost:
+        """The model behind `of`, for those that carry adapters. Raises BadInput for others."""
+        return self._host(arm.model.model_copy(update={"adapter": ""}), adapter or arm.model.adapter)
+
+    def _host(self, spec: ModelSpec, adapter: str) -> AdapterHost:
+        with self._lock:
+            if (spec, adapter) not in self._hosts:
+                self._hosts[spec, adapter] = (
+                    self._host(spec, "").with_adapter(adapter_store(self._settings).folder(adapter))
+                    if adapter
+                    else mlx_model(spec, self._settings, self._plan.limits.context_tokens, self._digests)
+                )
+            return self._hosts[spec, adapter]
 
     def trainer(self, arm: Arm) -> MlxTrainer:
         """Makes adapters for an arm's model. Raises BadInput where that is not an MLX model."""
         return trainer_of(arm.model, self._settings)
 
-    def _make(self, spec: ModelSpec) -> ChatModel:
-        context = self._plan.limits.context_tokens
-        match spec.backend:
-            case "noop":
-                return ScriptedModel(["<done></done>"], "noop")
-            case "scripted":
-                return ScriptedModel(_script(Path(spec.name)))
-            case "nano" | "mlx":
-                made = mlx_model(spec, self._settings, context, self._digests)
-                inner: ChatModel = self._mlx.setdefault(spec, made)
-            case "ollama":
-                inner = OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context)
-            case "openai":
-                inner = OpenAICompatibleModel(
-                    spec.name,
-                    self._settings.openai_key,
-                    base_url=spec.base_url,
-                    context_tokens=context,
-                    digests=self._digests,
-                )
-            case "anthropic":
-                inner = AnthropicModel(
-                    spec.name, self._settings.anthropic_key, base_url=spec.base_url, context_tokens=context
-                )
-            case "gold" | "predictions":
-                raise AssertionError(f"{spec.backend} is no model that answers")
-            case _:
-                assert_never(spec.backend)
-        return self._retrying(spec, inner)
-
     def close(self) -> None:
-        for model in self._made.values():
+        for model in (*self._made.values(), *self._hosts.values()):
             model.close()
+
+
+def answering(
+    spec: ModelSpec, key: str, context_tokens: int, digests: FileDigests | None = None
+) -> ChatModel:
+    """A model that carries no adapters, without patience. Raises BadInput."""
+    match spec.backend:
+        case "noop":
+            return ScriptedModel(["<done></done>"], "noop")
+        case "scripted":
+            return ScriptedModel(_script(Path(spec.name)))
+        case "ollama":
+            return OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context_tokens)
+        case "openai":
+            return OpenAICompatibleModel(
+                spec.name, key, base_url=spec.base_url, context_tokens=context_tokens, digests=digests
+            )
+        case "anthropic":
+            return AnthropicModel(spec.name, key, base_url=spec.base_url, context_tokens=context_tokens)
+        case "gold" | "predictions" | "nano" | "mlx":
+            raise AssertionError(f"{spec.backend} is no model that answers by itself")
+        case _:
+            assert_never(spec.backend)
 
 
 def _script(path: Path) -> list[str]:
@@ -607,22 +604,11 @@ def role_model(
     spec: ModelSpec, key: str, context_tokens: int, deadline_s: float, tell: Callable[[str, float], None]
 ) -> ChatModel:
     """A model for one role, asked again after faults that can pass, and `tell` hears of each wait. Raises BadInput."""
-    inner: ChatModel
-    match spec.backend:
-        case "anthropic":
-            inner = AnthropicModel(spec.name, key, base_url=spec.base_url, context_tokens=context_tokens)
-        case "openai":
-            inner = OpenAICompatibleModel(
-                spec.name, key, base_url=spec.base_url, context_tokens=context_tokens
-            )
-        case "ollama":
-            inner = OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context_tokens)
-        case "scripted":
-            inner = ScriptedModel(_script(Path(spec.name)))
-        case _:
-            raise BadInput(
-                f"{spec.backend} writes no programs. Use anthropic:NAME, openai:NAME or ollama:NAME for the roles of evolve."
-            )
+    if spec.backend not in ("anthropic", "openai", "ollama", "scripted"):
+        raise BadInput(
+            f"{spec.backend} writes no programs. Use anthropic:NAME, openai:NAME or ollama:NAME for the roles of evolve."
+        )
+    inner = answering(spec, key, context_tokens)
     return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s), tell=tell)
 
 

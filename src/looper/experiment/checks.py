@@ -10,7 +10,7 @@ from statistics import fmean
 
 from looper.agent.actions import parse
 from looper.errors import ContextOverflow, ModelUnfit, PromptCut, ReplyLate, ReplyWithheld, TreatmentMissing
-from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message, Windowed
+from looper.protocols import AdapterHost, ChatModel, ChatRequest, Message, Windowed
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
 from looper.records.training import AdapterRecord, Example
@@ -114,8 +114,8 @@ def _lines_for(short: _Asked, longer: _Asked, room: int) -> tuple[int, int | Non
 
 
 def check_adapter(
-    model: Fingerprinted,
-    base: Fingerprinted,
+    model: AdapterHost,
+    base: AdapterHost,
     prompts: Sequence[Sequence[Message]],
     arm: str,
     adapter: str,
@@ -208,7 +208,7 @@ def _valid_share(model: ChatModel, prompts: Sequence[Sequence[Message]], limits:
 
 
 def measure_retention(
-    model: Fingerprinted, base: Fingerprinted, examples: Sequence[Example], arm: str, adapter: str
+    model: AdapterHost, base: AdapterHost, examples: Sequence[Example], arm: str, adapter: str
 ) -> Proof:
     """How likely the actions of successes elsewhere still are: what learning makes forget, before any task is run."""
     before, after = (fmean(one.losses(examples)) for one in (base, model))

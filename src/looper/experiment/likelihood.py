@@ -11,7 +11,7 @@ from looper.errors import Cancelled
 from looper.experiment.consolidate import Treatments
 from looper.experiment.pools import read_attempts
 from looper.experiment.staging import Staging
-from looper.protocols import Fingerprinted
+from looper.protocols import AdapterHost
 from looper.records.likelihood import AttemptLikelihood, Key, Likelihood
 from looper.records.plan import Arm, ArmRole, Chooser, Metric, Plan
 from looper.records.task import Task
@@ -20,7 +20,7 @@ from looper.records.verdict import Outcome
 from looper.training.examples import trajectory_examples
 from looper.training.select import Attempt
 
-Served = Callable[[Arm, Task, str], Fingerprinted]
+Served = Callable[[Arm, Task, str], AdapterHost]
 """An arm's model with the adapter of an id, or with none."""
 ASKED, SHOWN = 64, 12
 """Tasks at most, where a contrast compares the answers, and where they only stand in a table: of a large model one takes
@@ -119,7 +119,7 @@ class LikelihoodScorer:
         return opening(task, arm.scaffold, self.treatments.memory(arm, seed, task))
 
 
-def of_attempt(base: Arm, task: Task, attempt: Attempt, model: Fingerprinted) -> AttemptLikelihood | None:
+def of_attempt(base: Arm, task: Task, attempt: Attempt, model: AdapterHost) -> AttemptLikelihood | None:
     """What base makes of an attempt at a task. None where it has no action."""
     if not any(step.action is not None for step in attempt.steps):
         return None

@@ -134,8 +134,8 @@ def _check_adapters(
             if not zero and seed == plan.seeds[0]:
                 valid = partial(
                     check_valid_actions,
-                    model,
-                    base,
+                    run.run_context.served(arm, task, adapter),
+                    run.run_context.served(arm, task, ""),
                     prompts,
                     arm.name,
                     adapter,
