@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from looper.errors import BadInput, BudgetSpent, InfrastructureError, ModelDenied, ModelUnpaid
-from looper.evolution.asking import NoAnswer, asked
+from looper.evolution.asking import NoAnswer, asked, prompt_tokens, until_read
 from looper.evolution.genome import Acceptance, Genome, mutated, parse_genome
 from looper.evolution.rig import Rig, artifact_hash, inside, read_files, rigged
 from looper.journal import Stream, read_stream, replace_file
@@ -29,8 +29,6 @@ OUTPUT_TOKENS = 32_000
 TIMEOUT_S = 600.0
 RETRIES = 3
 """In a row for one genome, before the next model is asked."""
-REPAIRS = 2
-"""Answers that hold no files are asked for again so often, before a generation is spent."""
 HISTORY = 5
 """Generations that a prompt tells of: all of them would be a thousand tokens more each."""
 
@@ -257,25 +255,23 @@ class _Calls:
             if parent and self.of.mode is Mode.PATCH
             else {}
         )
-        messages: list[Message] = [("system", SYSTEM), ("user", self._prompt(before, failed))]
-        problem = ""
-        for _ in range(REPAIRS + 1):
-            text = self._reply(tuple(messages))
-            try:
-                return {**before, **parse_files(text, self.mark)}, None
-            except ValueError as error:
-                problem = str(error)
-                messages += [
-                    ("assistant", text),
-                    ("user", f"{problem}. Answer with the files alone, marked with {self.mark}."),
-                ]
-        failure = Failure(test="files", error=problem[:500])
-        return None, Diagnostics(stage=RigStage.PARSE, summary=problem, failures=(failure,))
+        wanted = f"Answer with the files alone, marked with {self.mark}."
+        try:
+            written = until_read(
+                self._reply,
+                SYSTEM,
+                self._prompt(before, failed),
+                lambda text: parse_files(text, self.mark),
+                lambda problem: f"{problem}. {wanted}",
+            )
+        except NoAnswer as error:
+            failure = Failure(test="files", error=str(error)[:500])
+            return None, Diagnostics(stage=RigStage.PARSE, summary=str(error), failures=(failure,))
+        return {**before, **written}, None
 
-    def _reply(self, messages: tuple[Message, ...]) -> str:
+    def _reply(self, messages: tuple[Message, ...], attempt: int) -> str:
         model, budget = self.writer.model, self.writer.budget
-        prompt = model.count_tokens(messages)
-        prompt = estimated_tokens(*(text for _, text in messages)) if prompt is None else prompt
+        prompt = prompt_tokens(model, messages)
         most = OUTPUT_TOKENS
         spent = tokens_of(self.found, self.writer.name) + self.prompt_tokens + self.completion_tokens
         if budget is not None:

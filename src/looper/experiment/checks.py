@@ -13,6 +13,7 @@ from looper.errors import ContextOverflow, ModelUnfit, PromptCut, ReplyLate, Rep
 from looper.protocols import AdapterHost, ChatModel, ChatRequest, Message, Windowed
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
+from looper.records.text import BYTES_PER_TOKEN
 from looper.records.training import AdapterRecord, Example
 from looper.records.treatment import VALID_MARGIN, Proof, ProofKind
 
@@ -106,8 +107,7 @@ def _ask(model: ChatModel, lines: int, limits: Limits) -> _Asked:
 def _lines_for(short: _Asked, longer: _Asked, room: int) -> tuple[int, int | None]:
     """How many lines fill the window, and how many tokens that will be; None where the model does not count."""
     if short.counted is None or longer.counted is None or longer.counted <= short.counted:
-        # Three bytes to a token is more than any tokenizer needs for such a line.
-        return max(SHORT_LINES[1], int(room * 3 / len(LINE))), None
+        return max(SHORT_LINES[1], int(room * BYTES_PER_TOKEN / len(LINE))), None
     per_line = (longer.counted - short.counted) / (longer.lines - short.lines)
     lines = max(SHORT_LINES[1], int((room - short.counted) / per_line) + short.lines - 1)
     return lines, round(short.counted + per_line * (lines - short.lines))
