@@ -53,10 +53,6 @@ class Key:
     many: bool = False
     """Whether it is a list of tables."""
 
-    @property
-    def is_number(self) -> bool:
-        return "number" in self.takes
-
 
 @dataclass(frozen=True)
 class Table:
