@@ -277,11 +277,11 @@ def _transfer(run: RunView) -> dict[str, Any] | None:
     if not places:
         return None
     base = _by_repo(run)
-    rows = [(name, [_share(places.get((name, repo))) for repo in repos]) for name in repos]
+    rows = [(name, *(_share(places.get((name, repo))) for repo in repos)) for name in repos]
     cells = sum(map(len, places.values()))
     return {
-        "columns": repos,
-        "rows": [("nothing (base)", [_share(base.get(repo)) for repo in repos]), *rows],
+        "columns": ["learned in \\ worked on", *repos],
+        "rows": [("nothing (base)", *(_share(base.get(repo)) for repo in repos)), *rows],
         "note": f"Sparse by design: {len(places)} of {len(repos) ** 2} places were measured, with {cells} cells; all of them "
         f"would take {round(cells / len(places) * len(repos) ** 2)}.",
     }
