@@ -16,8 +16,8 @@ from looper.cli.repositories import (
 )
 from looper.cli.repository_gates import bench_of, keeper_of, promoter_of, run_canaries, site_of
 from looper.cli.wiring import (
-    end_lab,
-    lab_process,
+    LabProcess,
+    end_group,
     sources,
     stoppable,
     versions,
@@ -116,7 +116,7 @@ def spawn(found: OpenRepository, text: str, request: str, source: Origin, *, det
 
 def start_lab(found: OpenRepository, number: int) -> Process:
     """The process that works on a generation; what was chosen on this command line it is told through its environment."""
-    return lab_process(
+    return LabProcess(
         ["evolve", "lab", str(number), "--repo", str(found.root)],
         lab_folder(found.folder, number) / "log",
         as_variables(found.chosen),
@@ -281,7 +281,7 @@ def cancel(found: OpenRepository, one: Generation) -> Generation:
     pid = running(found.folder, one.number)
     one = move(found.ledger, one, Phase.CANCELLED, evidence="cancelled by a person")
     if pid:
-        end_lab(pid)
+        end_group(pid)
     return one
 
 
