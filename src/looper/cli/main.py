@@ -20,6 +20,7 @@ from looper.cli.options import (
     AsJson,
     Data,
     Mirrors,
+    OnlyRun,
     RunArgument,
     RunName,
     chosen_settings,
@@ -438,12 +439,7 @@ def show(
 @app.command()
 def status(
     as_json: AsJson = False,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run", metavar="RUN", help="Only this run, named as for show.", autocompletion=run_names
-        ),
-    ] = None,
+    run: OnlyRun = None,
 ) -> None:
     """Say how far each run is, who is writing to it, and what the arms have resolved so far.
 
@@ -459,12 +455,7 @@ def status(
 
 @app.command()
 def watch(
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run", metavar="RUN", help="Only this run, named as for show.", autocompletion=run_names
-        ),
-    ] = None,
+    run: OnlyRun = None,
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="One screen, and end.")] = False,
 ) -> None:

@@ -14,13 +14,19 @@ from looper.cli.repositories import (
     record,
     reports,
 )
-from looper.cli.repository_gates import bench_of, keeper_of, promoter_of, run_canaries, site_of
+from looper.cli.repository_gates import (
+    bench_of,
+    keeper_of,
+    plain_promoter,
+    promoter_of,
+    run_canaries,
+    site_of,
+)
 from looper.cli.wiring import (
     LabProcess,
     end_group,
     sources,
     stoppable,
-    versions,
 )
 from looper.errors import BadInput, ModelError
 from looper.evolution.authors import LabAuthor, Process, in_lab, lab_folder, running
@@ -262,18 +268,6 @@ def roll_back(found: OpenRepository, number: int | None) -> Generation:
     ended = plain_promoter(found).roll_back(number)
     reports(found)
     return found.ledger.state().generation(ended.generation)
-
-
-def plain_promoter(found: OpenRepository) -> Promoter:
-    """That begins, recovers and rolls back, and promotes nothing whose start would have to be seen."""
-    return Promoter(
-        found.ledger,
-        sources(found.root),
-        versions(found.folder / "versions"),
-        found.branch,
-        starts=lambda version: "nothing is promoted from here",
-        still_passes=lambda tree, generation: False,
-    )
 
 
 def cancel(found: OpenRepository, one: Generation) -> Generation:
