@@ -290,7 +290,7 @@ class Models:
         flights = self._flights.setdefault(server, RequestsInFlight())
         return RetryingModel(inner, RetryPolicy(), tell=self._waits, flights=flights)
 
-    def adapted(self, arm: Arm, task: Task, adapter: str) -> AdapterHost:
+    def adapted(self, arm: Arm, adapter: str) -> AdapterHost:
         """The model behind `of`, for those that carry adapters. Raises BadInput for others."""
         return self._host(arm.model.model_copy(update={"adapter": ""}), adapter or arm.model.adapter)
 

@@ -139,9 +139,7 @@ def _key(name: str, field: FieldInfo, means: str) -> Key:
         else written(default),
         means,
         tuple(named.items()),
-        ""
-        if records or (held and example is None)
-        else written(_example(example, default, list(named), parts)),
+        "" if records or (held and example is None) else written(_example(example, default, list(named))),
         tuple((kind, None) for kind in records) if held is None else ((held.kind, held),),
         many=bool(records) and typing.get_origin(field.annotation) is tuple,
     )
@@ -205,9 +203,7 @@ def _unit(name: str, parts: Sequence[tuple[Any, tuple[Any, ...]]]) -> str:
     return said[0] if said else next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
 
 
-def _example(
-    given: Any, default: Any, named: Sequence[str], parts: Sequence[tuple[Any, tuple[Any, ...]]]
-) -> Any:
+def _example(given: Any, default: Any, named: Sequence[str]) -> Any:
     """What is given; else of words another one than the default, since that needs no writing."""
     if given is not None:
         return given

@@ -26,7 +26,7 @@ class Staging:
     arms: tuple[str, ...]
     """Arms to run; empty for all."""
     run_context: RunContext
-    adapted: Callable[[Arm, Task, str], AdapterHost]
+    adapted: Callable[[Arm, str], AdapterHost]
     """The model behind `run_context.served`, asked without patience. Raises BadInput for those that carry no adapters."""
     trainer: Callable[[], Trainer]
     """Raises BadInput where the plan's model cannot be trained."""
