@@ -12,7 +12,7 @@ from tests.fakes.swe_bench_rows import relation, row, written
 from looper.cli.training import train_options
 from looper.edges.datasets.swe_bench import load_swe_bench
 from looper.errors import BadInput
-from looper.experiment.claims import Settings
+from looper.experiment.claims import PlanSettings
 from looper.experiment.new_plan import new_plan
 from looper.experiment.plan_keys import plan_tables
 from looper.experiment.plans import parse_model, plan_from_text
@@ -573,7 +573,7 @@ def test_p2_numbers_in_sentences_are_those_of_the_settings_in_both_profiles() ->
             / sweep.experience.training.multiplier
         )
         assert ratio == 16 and sweep.contrasts[0].shown == "16 times the multiplier costs valid actions."
-        settings = Settings(registered("exp03", profile=profile))
+        settings = PlanSettings(registered("exp03", profile=profile))
         assert settings.value("mixture.parameters") == settings.value("single.parameters") == 12
         assert settings.value("mixture_by_tool.parameters") == 12
 

@@ -304,15 +304,15 @@ def report(
     """
     from looper.cli import reporting
     from looper.errors import BadInput
-    from looper.views.results import RESULTS, Pages
+    from looper.views.results import RESULTS, SharedPages
 
-    named, pages = runs or [], Pages(results or RESULTS, file)
+    named, pages = runs or [], SharedPages(results or RESULTS, file)
     if results and file and not summary:
         raise BadInput("--results names a folder of pages and --file one file: leave one of them out.")
     if summary:
         if named or verify:
             raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
-        lines = reporting.summarise(file, Pages(pages.folder))
+        lines = reporting.summarise(file, SharedPages(pages.folder))
     elif verify:
         lines = reporting.verify(chosen_settings(data), named, pages, strict=strict, sign=sign)
     elif sign is not None:

@@ -16,7 +16,7 @@ from looper.cli.wiring import (
 from looper.errors import BadInput
 from looper.evolution.budget import Account, Allowance, Metered
 from looper.evolution.contract import Contracts
-from looper.evolution.gates import Scope
+from looper.evolution.gates import ChangeScope
 from looper.evolution.ledger import EventLog
 from looper.experiment.plans import parse_model
 from looper.journal import replace_file
@@ -46,9 +46,9 @@ class OpenRepository:
         return f"refs/heads/{self.settings.branch}"
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> ChangeScope:
         found = self.settings
-        return Scope(found.allowed, found.protected, found.file_bytes, found.changed_lines)
+        return ChangeScope(found.allowed, found.protected, found.file_bytes, found.changed_lines)
 
 
 def opened(root: Path, chosen: Mapping[str, Any], looper: Settings, say: Say) -> OpenRepository:

@@ -43,7 +43,7 @@ MARK stands for the word that you are given. Paths are relative; every file ends
 
 
 @dataclass(frozen=True)
-class Writer:
+class ProgramWriter:
     """One model that writes."""
 
     name: str
@@ -69,7 +69,7 @@ class Regeneration:
     folder: Path
     genome: Genome
     acceptance: Acceptance
-    writers: Sequence[Writer]
+    writers: Sequence[ProgramWriter]
     rig: Rig
     mode: Mode
     economy: TokenEconomy
@@ -124,7 +124,7 @@ def _same_failures(found: Sequence[Birth]) -> bool:
     return len(last) == 3 and bool(last[0]) and len(set(last)) == 1
 
 
-def _next(of: Regeneration, found: Sequence[Birth], empty: Collection[str]) -> tuple[Writer, int]:
+def _next(of: Regeneration, found: Sequence[Birth], empty: Collection[str]) -> tuple[ProgramWriter, int]:
     """Who writes the next one, and how many tries failed in a row. Raises BudgetSpent where nobody can."""
     spent = tokens_of(found)
     economy = of.economy
@@ -164,7 +164,7 @@ OUTPUT_TOKENS_LEAST = 500
 """Fewer left than this is none left."""
 
 
-def _born(of: Regeneration, writer: Writer, number: int, retry: int, found: Sequence[Birth]) -> Birth:
+def _born(of: Regeneration, writer: ProgramWriter, number: int, retry: int, found: Sequence[Birth]) -> Birth:
     parent = next((one for one in reversed(found) if one.rigged and one.rigged.viable), None)
     failed = found[-1] if retry and found[-1].rigged else None
     birth = Birth(
@@ -237,7 +237,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 class _Calls:
     """One generation's calls, with what they took."""
 
-    def __init__(self, of: Regeneration, writer: Writer, birth: Birth, found: Sequence[Birth]) -> None:
+    def __init__(self, of: Regeneration, writer: ProgramWriter, birth: Birth, found: Sequence[Birth]) -> None:
         self.of, self.writer, self.birth, self.found = of, writer, birth, found
         self.prompt_tokens = self.completion_tokens = 0
         # Drawn, so that no file can hold it by chance or on purpose.

@@ -55,7 +55,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Table:
+class PlanTable:
     """A table of the file."""
 
     path: tuple[str, ...]
@@ -69,17 +69,17 @@ class Table:
         return header(self.path, many=self.many)
 
 
-def plan_tables() -> Iterator[Table]:
+def plan_tables() -> Iterator[PlanTable]:
     """The file itself, then each of its tables, before those that stand in it. `NAME` in a path is the file's to choose."""
     yield from _tables(ExperimentText, None, ())
 
 
 def _tables(
     kind: type[BaseModel], holds: Holds | None, path: tuple[str, ...], *, many: bool = False
-) -> Iterator[Table]:
+) -> Iterator[PlanTable]:
     found = keys(kind, holds)
     means = " ".join((inspect.getdoc(kind) or "").split()) if issubclass(kind, Record) else ""
-    yield Table(path, many, means, found)
+    yield PlanTable(path, many, means, found)
     for key in found:
         below = (*path, key.name, *(("NAME",) if kind is ExperimentText and key.name == "profiles" else ()))
         for each, held in key.tables:
