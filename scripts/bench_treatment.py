@@ -42,7 +42,7 @@ def main() -> None:
             TrainingRequest(base=base.identity(), make=Make.TRAINED, settings=SETTINGS, examples=learned)
         )
         done(f"trained, {card.trained_tokens} action tokens")
-        served = base.adapted(trainer.folder(card.id))
+        served = base.with_adapter(trainer.folder(card.id))
         prompts = [[("user", item.turns[1].text)] for item in elsewhere]
         base.first_logits(prompts[0])
         done("model process up")

@@ -6,7 +6,7 @@ python scripts/write_plan_reference.py
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from looper.experiment.plan_keys import Key, Table, plan_tables
+from looper.experiment.plan_keys import Key, PlanTable, plan_tables
 
 PAGE = Path(__file__).parents[1] / "docs" / "plan.md"
 HEAD = """# Keys of a plan
@@ -18,13 +18,13 @@ a guard is switched off by `"off"`. What cannot be is refused with file, line an
 
 
 def reference() -> str:
-    alike: dict[tuple[Key, ...], list[Table]] = {}
+    alike: dict[tuple[Key, ...], list[PlanTable]] = {}
     for table in plan_tables():
         alike.setdefault(table.keys, []).append(table)
     return "\n".join([HEAD, *(line for found in alike.values() for line in _section(found))]).rstrip() + "\n"
 
 
-def _section(places: Sequence[Table]) -> Iterator[str]:
+def _section(places: Sequence[PlanTable]) -> Iterator[str]:
     """One kind of table, which may stand in several places."""
     table = places[0]
     where = ", ".join(f"`{each.header}`" for each in places)
@@ -42,7 +42,7 @@ def _section(places: Sequence[Table]) -> Iterator[str]:
     yield ""
 
 
-def _alternative(table: Table) -> str:
+def _alternative(table: PlanTable) -> str:
     """Of tables that stand in each other's place: the name that tells them apart."""
     name = next((key for key in table.keys if key.name == "name" and len(key.values) == 1), None)
     return f" with `name = {name.default}`" if name else ""

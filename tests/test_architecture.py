@@ -137,6 +137,29 @@ def outside_imports(path: Path) -> set[str]:
     return found
 
 
+def test_what_a_model_can_do_is_said_by_a_protocol_and_not_by_its_class() -> None:
+    """Who wants a model with an adapter asks for an AdapterHost: a wrapper around one, or a new backend, needs no name anywhere else."""
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in modules()}
+    models = {
+        node.name
+        for path, tree in trees.items()
+        if path.parent == PACKAGE / "edges" / "models"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Model")
+    }
+    assert {"MlxModel", "RetryingModel"} <= models
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or ast.unparse(node.func) not in ("isinstance", "hasattr"):
+                continue
+            asked = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
+            said = f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+            assert not asked & models, said
+            # The caches of MLX have no types to ask for.
+            wraps = path.parent.name == "models" and path.name != "mlx_child.py"
+            assert "hasattr" not in asked or not wraps, said
+
+
 def test_p07_nothing_asks_for_the_time_of_day() -> None:
     """Limits and waits count awake, monotonic time, so a clock that jumps or a machine that slept ends nothing. Only records say when
     they were made, and what is shown says how long ago a file was written; nothing waits for either."""

@@ -65,8 +65,12 @@ class Windowed(Protocol):
         ...
 
 
-class Fingerprinted(ChatModel, Protocol):
-    """A model that shows what it computes, so that a changed one can be told from an unchanged one."""
+class AdapterHost(ChatModel, Protocol):
+    """A model that carries adapters, and shows what it computes with each, so that a changed one can be told from an unchanged one."""
+
+    def with_adapter(self, folder: Path) -> "AdapterHost":
+        """The same model with the adapter of a folder. Raises ModelMissing where it holds none."""
+        ...
 
     def first_logits(self, messages: Sequence[Message]) -> list[float]:
         """Logits of the first token of a reply, for fixed tokens of the vocabulary, along the path of every reply."""

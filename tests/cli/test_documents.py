@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.experiment.test_run import Project
 
-from looper.views.results import Pages
+from looper.views.results import SharedPages
 from looper.views.summary import SUMMARY, read_results, summary_lines
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -40,7 +40,7 @@ def test_every_link_between_the_documents_leads_somewhere() -> None:
 
 def test_the_table_of_all_results_is_what_their_pages_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(DOCS.parent)
-    table = "\n".join(summary_lines(read_results(Pages().blocks())))
+    table = "\n".join(summary_lines(read_results(SharedPages().blocks())))
     written = f"<!-- {SUMMARY} -->\n{table}\n<!-- end of {SUMMARY} -->"
     assert written in LEARNINGS.read_text("utf-8"), "run: looper report --summary"
 
@@ -50,7 +50,7 @@ def test_every_registered_experiment_has_a_page_of_results_and_no_page_a_pilot_t
 ) -> None:
     """Blocks are data and stay as they were written; what an earlier version called shown is named a pilot's above it."""
     monkeypatch.chdir(DOCS.parent)
-    results = read_results(Pages().blocks())
+    results = read_results(SharedPages().blocks())
     plans = {path.stem for path in Path("experiments").glob("exp*.toml")}
     assert {one.page.removesuffix(".md") for one in results} == plans
     decided = [one for one in results if one.decision == "pilot" and DECIDED.search(one.block)]

@@ -100,7 +100,7 @@ def test_a_merge_is_the_mean_of_the_products(nano: MlxModel, trainer: MlxTrainer
     }
     assert not np.allclose(change(factors, LAYER), mean, atol=1e-5), "the known wrong version differs"
     assert merged.rank == 16 and merged.tasks == tuple(sorted({*old.tasks, *new.tasks}))
-    assert nano.adapted(trainer.folder(merged.id)).first_logits(PROMPT) != nano.first_logits(PROMPT)
+    assert nano.with_adapter(trainer.folder(merged.id)).first_logits(PROMPT) != nano.first_logits(PROMPT)
 
 
 def test_a_cut_is_exact_at_full_rank_and_loses_the_smallest_singular_values(
@@ -185,10 +185,11 @@ def test_a_mixture_is_served_token_by_token_and_its_router_finds_the_expert(
         request_for(nano, make=Make.ROUTED_BY_CHANCE, examples=(), parts=ids, top=1, settings=SETTINGS)
     )
     said = [
-        tuple(nano.adapted(trainer.folder(found.id)).first_logits(PROMPT)) for found in (card, one, *experts)
+        tuple(nano.with_adapter(trainer.folder(found.id)).first_logits(PROMPT))
+        for found in (card, one, *experts)
     ]
     assert len(set(said)) == 4
-    base = nano.adapted(None).first_logits(PROMPT)
+    base = nano.with_adapter(None).first_logits(PROMPT)
     assert base == nano.first_logits(PROMPT) and tuple(base) not in said
 
 
@@ -205,8 +206,8 @@ def test_a_router_that_holds_all_alike_is_the_merge(
     mx.save_safetensors(str(even / "adapters.safetensors"), flat)
     config = (trainer.folder(chance.id) / "adapter_config.json").read_text()
     (even / "adapter_config.json").write_text(config)
-    ours = nano.adapted(even).first_logits(PROMPT)
-    assert ours == pytest.approx(nano.adapted(trainer.folder(merged.id)).first_logits(PROMPT), abs=1e-3)
+    ours = nano.with_adapter(even).first_logits(PROMPT)
+    assert ours == pytest.approx(nano.with_adapter(trainer.folder(merged.id)).first_logits(PROMPT), abs=1e-3)
     assert np.allclose(change(concatenated([found], 1.0), LAYER), change(found, LAYER)), (
         "one alone stays what it is"
     )
@@ -237,7 +238,7 @@ def test_examples_are_measured_with_and_without_an_adapter(
     base, after = trainer.measure("", OLD), trainer.measure(old.id, OLD)
     assert [found.source for found in base] == [item.source for item in OLD]
     assert sum(found.loss for found in after) < sum(found.loss for found in base)
-    served = nano.adapted(trainer.folder(old.id)).losses(OLD)
+    served = nano.with_adapter(trainer.folder(old.id)).losses(OLD)
     assert served == pytest.approx([found.loss for found in after], rel=1e-3), "trained and served alike"
     assert nano.losses(OLD) == pytest.approx([found.loss for found in base], rel=1e-3)
     assert len(base[0].place) == 128 and base[0].place != base[1].place

@@ -68,7 +68,7 @@ def test_the_first_batch_costs_what_it_costs_with_mlx(
 def test_what_torch_trained_is_what_mlx_serves(
     made: AdapterRecord, trainer: MlxTrainer, nano: MlxModel, tmp_path: Path
 ) -> None:
-    served = nano.adapted(trainer.folder(made.id)).first_logits(PROMPT)
+    served = nano.with_adapter(trainer.folder(made.id)).first_logits(PROMPT)
     assert max(abs(ours - base) for ours, base in zip(served, nano.first_logits(PROMPT), strict=True)) > 0.1
     to_peft(trainer.folder(made.id), made, tmp_path / "out")
     computed = torch_logits(tmp_path / "out")
@@ -84,7 +84,7 @@ def test_what_torch_trained_is_what_mlx_serves(
 def test_peft_reads_what_mlx_trained(trainer: MlxTrainer, nano: MlxModel, tmp_path: Path) -> None:
     card = trainer.train(request_for(nano))
     to_peft(trainer.folder(card.id), card, tmp_path / "out")
-    served = nano.adapted(trainer.folder(card.id)).first_logits(PROMPT)
+    served = nano.with_adapter(trainer.folder(card.id)).first_logits(PROMPT)
     computed = torch_logits(tmp_path / "out")
     assert max(abs(ours - theirs) for ours, theirs in zip(served, computed, strict=True)) < 1e-2
 

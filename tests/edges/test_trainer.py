@@ -273,7 +273,7 @@ def test_the_adapter_is_served_beside_base_in_one_process_and_base_stays_what_it
     lora: AdapterRecord, nano: MlxModel, trainer: MlxTrainer
 ) -> None:
     before = nano.first_logits(PROMPT)
-    adapted = nano.adapted(trainer.folder(lora.id))
+    adapted = nano.with_adapter(trainer.folder(lora.id))
     assert adapted.first_logits(PROMPT) != before
     assert nano.first_logits(PROMPT) == before
     assert adapted.identity().digest == nano.identity().digest
@@ -288,13 +288,13 @@ def test_base_comes_back_exactly_after_any_kind_of_adapter(
     card = trainer.train(request_for(nano, settings=settings))
     assert card.relative_change > 0
     before = nano.first_logits(PROMPT)
-    adapted = nano.adapted(trainer.folder(card.id))
+    adapted = nano.with_adapter(trainer.folder(card.id))
     assert adapted.first_logits(PROMPT) != before and nano.first_logits(PROMPT) == before
 
 
 def test_g12_the_zero_adapter_is_base_token_for_token(nano: MlxModel, trainer: MlxTrainer) -> None:
     card = trainer.train(request_for(nano, make=Make.ZERO, examples=()))
-    zero = nano.adapted(trainer.folder(card.id))
+    zero = nano.with_adapter(trainer.folder(card.id))
     assert card.relative_change == 0 and zero.first_logits(PROMPT) == nano.first_logits(PROMPT)
     request = ChatRequest("zero", PROMPT, 60, 2048, 0.7, 5, 60.0)
     assert zero.reply(request).text == nano.reply(request).text
@@ -305,14 +305,14 @@ def test_a_random_adapter_changes_as_much_in_no_direction(
 ) -> None:
     card = trainer.train(request_for(nano, make=Make.RANDOM, examples=(), parts=(lora.id,)))
     assert card.relative_change == pytest.approx(lora.relative_change, rel=0.5)
-    random_one, trained = (nano.adapted(trainer.folder(found.id)) for found in (card, lora))
+    random_one, trained = (nano.with_adapter(trainer.folder(found.id)) for found in (card, lora))
     assert random_one.first_logits(PROMPT) != trained.first_logits(PROMPT)
 
 
 def test_rollouts_with_different_adapters_at_the_same_time_get_their_own_replies(
     lora: AdapterRecord, nano: MlxModel, trainer: MlxTrainer
 ) -> None:
-    models = [nano, nano.adapted(trainer.folder(lora.id))]
+    models = [nano, nano.with_adapter(trainer.folder(lora.id))]
     request = ChatRequest("r", PROMPT, 60, 2048, 1.0, 7, 60.0)
 
     def ask(number: int, where: str) -> str:
@@ -337,7 +337,7 @@ def test_one_conversation_under_two_adapters_shares_no_cache(
 ) -> None:
     request = ChatRequest("shared", PROMPT, 60, 2048, 0.0, 7, 60.0)
     nano.reply(request)
-    reply = nano.adapted(trainer.folder(lora.id)).reply(request)
+    reply = nano.with_adapter(trainer.folder(lora.id)).reply(request)
     assert reply.usage.processed_prompt_tokens == reply.usage.prompt_tokens
 
 
@@ -542,18 +542,18 @@ def test_a_damaged_adapter_or_one_for_another_model_is_refused_and_base_still_an
     import shutil
 
     with pytest.raises(ModelMissing, match=r"adapter_config\.json is missing"):
-        nano.adapted(tmp_path)
+        nano.with_adapter(tmp_path)
     broken = tmp_path / "broken"
     shutil.copytree(trainer.folder(lora.id), broken)
     (broken / "adapters.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelMissing, match="damaged, or was made for another model"):
-        nano.adapted(broken).first_logits(PROMPT)
+        nano.with_adapter(broken).first_logits(PROMPT)
     other = tmp_path / "other"
     shutil.copytree(trainer.folder(lora.id), other)
     config = (other / "adapter_config.json").read_text().replace('"rank": 8', '"rank": 3')
     (other / "adapter_config.json").write_text(config)
     with pytest.raises(ModelMissing, match="cannot be used with nano"):
-        nano.adapted(other).first_logits(PROMPT)
+        nano.with_adapter(other).first_logits(PROMPT)
     assert nano.first_logits(PROMPT)
 
 
@@ -634,7 +634,7 @@ def test_a_quantised_base_carries_a_trained_adapter(nano: MlxModel, tmp_path: Pa
         card = trainer.train(request)
         losses = [point.loss for point in card.train_losses]
         assert model.identity().quantisation == "4-bit" and losses[-1] < losses[0]
-        adapted = model.adapted(trainer.folder(card.id))
+        adapted = model.with_adapter(trainer.folder(card.id))
         assert sum(adapted.losses(request.examples)) < sum(model.losses(request.examples))
     finally:
         model.close()
@@ -661,7 +661,8 @@ def test_an_adapter_goes_to_the_layout_of_peft_and_back(
     back = from_peft(out, adapters)
     assert back.tasks == lora.tasks
     first, second = (
-        nano.adapted(folder).first_logits(PROMPT) for folder in (trainer.folder(lora.id), adapters / lora.id)
+        nano.with_adapter(folder).first_logits(PROMPT)
+        for folder in (trainer.folder(lora.id), adapters / lora.id)
     )
     assert first == second
     with pytest.raises(BadInput, match="there already"):

@@ -6,7 +6,7 @@ import pytest
 
 from looper.edges.models.scripted import ScriptedModel
 from looper.errors import LooperError
-from looper.evolution.chat import KEPT, ROUNDS, Conversation, NoReply, Tool, number
+from looper.evolution.chat import KEPT, ROUNDS, NoReply, PrimeConversation, Tool, number
 from looper.protocols import ChatRequest
 from looper.records.trajectory import Reply
 
@@ -23,8 +23,8 @@ class Heard(ScriptedModel):
         return super().reply(request)
 
 
-def talk(model: Heard, **tools: Tool) -> tuple[Conversation, list[tuple[str, dict[str, Any]]]]:
-    return Conversation(lambda: model, tools), []
+def talk(model: Heard, **tools: Tool) -> tuple[PrimeConversation, list[tuple[str, dict[str, Any]]]]:
+    return PrimeConversation(lambda: model, tools), []
 
 
 def test_a_tool_is_used_only_as_the_last_line_and_only_where_there_is_one() -> None:

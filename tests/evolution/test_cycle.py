@@ -15,7 +15,7 @@ from looper.evolution.benchmark import Outcomes
 from looper.evolution.canaries import Canary, canaries, missed, on_the_lane
 from looper.evolution.contract import Contracts
 from looper.evolution.cycle import Campaign, run
-from looper.evolution.gates import Scope
+from looper.evolution.gates import ChangeScope
 from looper.evolution.judging import JUDGE, Gatekeeper
 from looper.evolution.ledger import EventLog
 from looper.evolution.promotion import Promoter
@@ -75,7 +75,7 @@ class World:
         )
         self.promoter.begin(self.promoter.sources.commit_of("refs/heads/main"))
         sources, ledger = self.promoter.sources, self.promoter.ledger
-        scope = Scope(allowed=("agent",), protected=("README.md",))
+        scope = ChangeScope(allowed=("agent",), protected=("README.md",))
         contracts = Contracts(folder / "contracts")
         self.paused: list[float] = []
         keeper = Gatekeeper(
@@ -221,7 +221,7 @@ def test_without_a_promotion_for_long_a_campaign_ends(tmp_path: Path) -> None:
 
 def test_failures_that_are_all_alike_are_the_harness_and_end_the_campaign(tmp_path: Path) -> None:
     run_context = World(tmp_path)
-    scope = Scope(allowed=("somewhere",), protected=())
+    scope = ChangeScope(allowed=("somewhere",), protected=())
     keeper = replace(run_context.campaign.keeper, scope=scope)
     ended = run(replace(run_context.campaign, keeper=keeper), 12)
     assert ended.startswith("suspect the harness: 3 candidates in a row ended with: scope")

@@ -7,10 +7,10 @@ import pytest
 from tests.edges.test_sources import git
 
 from looper.edges.workspaces.sources import GitSources
-from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
+from looper.evolution.gates import ChangeScope, frozen, manifest_gate, scope_gate
 from looper.records.gate import GateOutcome
 
-SCOPE = Scope(
+SCOPE = ChangeScope(
     allowed=("agent",), protected=("gates/*", "tests/*", "pyproject.toml"), file_bytes=2000, changed_lines=20
 )
 
@@ -112,7 +112,7 @@ def test_of_looper_itself_everything_that_judges_is_fixed() -> None:
     if not (root / ".git").exists():
         pytest.skip("what is fixed is read from a git checkout, and this is none")
     table = tomllib.loads((root / "looper.toml").read_text())["evolve"]
-    scope = Scope(allowed=tuple(table["allowed"]), protected=tuple(table["protected"]))
+    scope = ChangeScope(allowed=tuple(table["allowed"]), protected=tuple(table["protected"]))
     sources = GitSources(root)
     fixed = frozen(sources, "HEAD", scope)
     assert {

@@ -12,7 +12,7 @@ from tests.fakes.swe_bench_rows import relation, row, written
 from looper.cli.training import train_options
 from looper.edges.datasets.swe_bench import load_swe_bench
 from looper.errors import BadInput
-from looper.experiment.claims import Settings
+from looper.experiment.claims import PlanSettings
 from looper.experiment.new_plan import new_plan
 from looper.experiment.plan_keys import plan_tables
 from looper.experiment.plans import parse_model, plan_from_text
@@ -573,7 +573,7 @@ def test_p2_numbers_in_sentences_are_those_of_the_settings_in_both_profiles() ->
             / sweep.experience.training.multiplier
         )
         assert ratio == 16 and sweep.contrasts[0].shown == "16 times the multiplier costs valid actions."
-        settings = Settings(registered("exp03", profile=profile))
+        settings = PlanSettings(registered("exp03", profile=profile))
         assert settings.value("mixture.parameters") == settings.value("single.parameters") == 12
         assert settings.value("mixture_by_tool.parameters") == 12
 
@@ -807,7 +807,7 @@ def test_every_key_of_a_plan_is_described_and_every_number_has_its_unit() -> Non
         for key in table.keys:
             where = f"{table.header} {key.name}"
             assert key.means, where
-            assert bool(key.unit) == key.is_number, where
+            assert bool(key.unit) == ("number" in key.takes), where
             assert key.tables or key.example, where
             assert not key.example or tomllib.loads(f"x = {key.example}"), where
 

@@ -12,6 +12,7 @@ from looper.metrics.behaviour import (
 )
 from looper.records.trajectory import Guard, Observation, ObservationKind, ReplyProblem, StopReason
 from looper.records.verdict import Outcome, TestOutcome
+from looper.views.index import StepIndex
 
 TASKS = frozenset({"t"})
 
@@ -22,7 +23,11 @@ def test_shares_of_steps_have_their_own_denominators() -> None:
         update={"observation": Observation(kind=ObservationKind.OK, text="ok", tolerant=True)}
     )
     steps = [step(1, CHECK), step(2, LOOK), step(3, FIX, REFUSED), step(4, FIX), near, cut]
-    rates = step_rates(StepCounts.of(steps), TASKS)
+    index = StepIndex()
+    for place, one in enumerate(steps):
+        index.add(place, one)
+    counts = StepCounts.together(entry.counts for entry in index.attempts.values())
+    rates = step_rates(counts, TASKS)
     counted = {name: (rate.numerator, rate.denominator) for name, rate in rates.items()}
     assert counted == {
         "valid_action_rate": (5, 6),

@@ -11,7 +11,7 @@ from looper.cli.settings import Settings, settings
 from looper.errors import BadInput, NotAsRecorded
 from looper.views.history import read_history
 from looper.views.markdown import with_history
-from looper.views.results import RESULTS, Pages, not_checked, with_run
+from looper.views.results import RESULTS, SharedPages, not_checked, with_run
 from looper.views.runs import read_run
 from looper.views.summary import read_results, summary_lines
 
@@ -60,7 +60,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def table() -> list[str]:
-    return summary_lines(read_results(Pages().blocks()))
+    return summary_lines(read_results(SharedPages().blocks()))
 
 
 def row() -> list[str]:
@@ -150,7 +150,7 @@ def test_controls_that_runs_share_stand_there_once() -> None:
 def test_a_block_whose_run_is_not_here_is_named() -> None:
     a_page("exp50")
     a_page("exp51")
-    assert not_checked(Pages().blocks(), {"exp51-micro-0123"}) == [
+    assert not_checked(SharedPages().blocks(), {"exp51-micro-0123"}) == [
         "docs/results/exp50.md: the block of exp50 micro: its run is not here"
     ]
 
@@ -165,16 +165,16 @@ def mine(here: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 def test_without_any_run_the_blocks_are_still_named(mine: Settings) -> None:
     with pytest.raises(BadInput, match="There is no run below"):
-        list(verify(mine, [], Pages()))
+        list(verify(mine, [], SharedPages()))
     a_page()
-    assert list(verify(mine, [], Pages())) == [
+    assert list(verify(mine, [], SharedPages())) == [
         "not checked, docs/results/exp50.md: the block of exp50 micro: its run is not here",
         "0 runs, 0 findings, 1 not checked",
     ]
     with pytest.raises(NotAsRecorded, match="1 things could not be checked"):
-        list(verify(mine, [], Pages(), strict=True))
+        list(verify(mine, [], SharedPages(), strict=True))
     with pytest.raises(BadInput, match='There is no run "exp51"'):
-        list(verify(mine, ["exp51"], Pages()))
+        list(verify(mine, ["exp51"], SharedPages()))
 
 
 def test_the_table_is_written_between_its_marks_and_nothing_else_changes(here: Path) -> None:
@@ -183,24 +183,24 @@ def test_the_table_is_written_between_its_marks_and_nothing_else_changes(here: P
         "# Mine\n\n<!-- looper report --summary -->\n<!-- end of looper report --summary -->\n\nWords.\n"
     )
     with pytest.raises(BadInput, match="There is nothing in docs/results yet"):
-        list(summarise(None, Pages()))
+        list(summarise(None, SharedPages()))
     a_page()
-    assert list(summarise(None, Pages())) == ["LEARNINGS.md: rows in the table: 1"]
+    assert list(summarise(None, SharedPages())) == ["LEARNINGS.md: rows in the table: 1"]
     head, _, rest = learned.read_text().partition("<!-- looper report --summary -->\n")
     assert head == "# Mine\n\n" and rest.endswith("\n\nWords.\n") and rest.startswith("| experiment | ")
     learned.write_text("# No marks\n")
     with pytest.raises(BadInput, match="has no marks to write between"):
-        list(summarise(None, Pages()))
+        list(summarise(None, SharedPages()))
 
 
 def test_earlier_experiments_have_a_page_whose_figures_nobody_changes_unseen(mine: Settings) -> None:
-    list(share(mine.runs, ["history"], Pages()))
+    list(share(mine.runs, ["history"], SharedPages()))
     (name, path), *_ = history_files().items()
     page = RESULTS / "history.md"
     assert page.read_text() == with_history("", name, read_history(path))
-    assert list(verify(mine, [], Pages())) == ["0 runs, 0 findings, 0 not checked"]
+    assert list(verify(mine, [], SharedPages())) == ["0 runs, 0 findings, 0 not checked"]
     page.write_text(page.read_text().replace("| 2/25 |", "| 5/25 |"))
-    said = verify(mine, [], Pages())
+    said = verify(mine, [], SharedPages())
     assert next(said) == f"docs/results/history.md: the block of history {name} is not what {path.name} says"
     with pytest.raises(NotAsRecorded, match="1 findings"):
         list(said)
@@ -215,6 +215,6 @@ def test_other_repositories_have_a_block_of_their_own_beside_those_of_the_plan(h
     RESULTS.mkdir(parents=True)
     page = RESULTS / "exp50.md"
     page.write_text(with_run(with_run("", run), other))
-    assert list(Pages().blocks()) == [f"exp50 {plan.profile}", f"exp50 {plan.profile}@1"]
+    assert list(SharedPages().blocks()) == [f"exp50 {plan.profile}", f"exp50 {plan.profile}@1"]
     assert with_run(page.read_text(), other) == page.read_text()
     assert [line.split("]")[0] for line in table()[2:4]] == ["| [exp50", "| [exp50 (master seed 1)"]

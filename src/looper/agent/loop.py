@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from looper.agent.actions import parse
@@ -298,29 +298,43 @@ class _Rollout:
                 raise ReplayDiverged
 
     def _summary(self, stop: StopReason) -> Rollout:
-        usages = [step.reply.usage for step in self.steps]
-        return Rollout(
-            stop_reason=stop,
-            cause=self.cause,
-            steps=len(self.steps),
-            prompt_hash=self.prompt_hash,
-            prompt_tokens=total([usage.prompt_tokens for usage in usages]),
-            completion_tokens=total([usage.completion_tokens for usage in usages]),
-            guards=dict(Counter(guard for step in self.steps for guard in step.guards)),
-            memory=tuple(key for step in self.steps for key in step.memory),
-            wall_s=self._elapsed(),
-            model_s=sum(step.reply.wall_s for step in self.steps),
-            in_flight=middle([step.reply.in_flight for step in self.steps]),
-        )
+        replies = [step.reply for step in self.steps]
+        found = summary(replies, self.steps, stop, self.cause, self.prompt_hash, self._elapsed())
+        return replace(found, memory=tuple(key for step in self.steps for key in step.memory))
 
 
-def total(counts: list[int | None]) -> int | None:
+def summary(
+    replies: Sequence[Reply],
+    steps: Sequence[Step],
+    stop_reason: StopReason,
+    cause: str,
+    prompt_hash: str,
+    wall_s: float,
+) -> Rollout:
+    """A rollout by what was answered and done in it, that was told nothing on the way."""
+    usages = [reply.usage for reply in replies]
+    return Rollout(
+        stop_reason=stop_reason,
+        cause=cause,
+        steps=len(replies),
+        prompt_hash=prompt_hash,
+        prompt_tokens=_total([usage.prompt_tokens for usage in usages]),
+        completion_tokens=_total([usage.completion_tokens for usage in usages]),
+        guards=dict(Counter(guard for step in steps for guard in step.guards)),
+        memory=(),
+        wall_s=wall_s,
+        model_s=sum(reply.wall_s for reply in replies),
+        in_flight=_middle([reply.in_flight for reply in replies]),
+    )
+
+
+def _total(counts: list[int | None]) -> int | None:
     """The sum, or None where any part was not measured."""
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(counts) else None
 
 
-def middle(counts: list[int | None]) -> float | None:
+def _middle(counts: list[int | None]) -> float | None:
     """The median of what was counted, or None."""
     known = [count for count in counts if count is not None]
     return median(known) if known else None

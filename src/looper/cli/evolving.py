@@ -18,7 +18,7 @@ from looper.evolution.canaries import canaries, missed, on_the_lane
 from looper.evolution.contract import Contracts
 from looper.evolution.costs import Spending
 from looper.evolution.cycle import Campaign, run
-from looper.evolution.gates import Scope
+from looper.evolution.gates import ChangeScope
 from looper.evolution.judging import Gatekeeper
 from looper.evolution.search import (
     FILE,
@@ -44,7 +44,7 @@ CANARY_TASKS = 20
 KNOWN_GOOD = next(move for move in MOVES if move.name == "edit tool")
 EFFECT, DISCORDANCE, ENOUGH = 0.2, 0.3, 0.8
 """A campaign must find a gain of so much, where so many pairs differ, this often."""
-SCOPE = Scope(
+SCOPE = ChangeScope(
     allowed=("agent",), protected=("README.md", ".gitattributes"), file_bytes=10_000, changed_lines=200
 )
 README = b"An agent that evolves: its scaffold's settings lie in agent/scaffold.toml.\n"

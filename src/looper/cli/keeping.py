@@ -223,7 +223,7 @@ def _users(adapter: str, going: Sequence[str], settings: Settings) -> Iterator[s
 
 
 @dataclass(frozen=True)
-class Part:
+class StatePart:
     """Of the state folder."""
 
     name: str
@@ -233,14 +233,16 @@ class Part:
     what: str
 
 
-def parts(settings: Settings) -> list[Part]:
+def parts(settings: Settings) -> list[StatePart]:
     """All that is there; the unknown stays for whoever put it there."""
     elsewhere = {"workspaces": settings.workspaces, "mirrors": settings.mirrors}
     known = [*BY_ITSELF, *ONLY_BY_HAND]
     with contextlib.suppress(OSError):
         known += sorted({path.name for path in settings.state.iterdir() if path.is_dir()} - {*known})
     return [
-        Part(name, folder, name in BY_ITSELF, (BY_ITSELF | ONLY_BY_HAND).get(name, "not known to Looper"))
+        StatePart(
+            name, folder, name in BY_ITSELF, (BY_ITSELF | ONLY_BY_HAND).get(name, "not known to Looper")
+        )
         for name in known
         if (folder := elsewhere.get(name, settings.state / name)).is_dir()
     ]
@@ -261,7 +263,7 @@ def cache_lines(settings: Settings, *, as_json: bool) -> Iterator[str]:
     yield f"{size_text(sum(found.values())):>9}  in all, below {settings.state}"
 
 
-def cleanable(settings: Settings, names: Sequence[str]) -> list[Part]:
+def cleanable(settings: Settings, names: Sequence[str]) -> list[StatePart]:
     """What may be removed of what is named, or of all. Raises BadInput for what does not come back by itself."""
     for name in names:
         if name not in BY_ITSELF:
@@ -269,7 +271,7 @@ def cleanable(settings: Settings, names: Sequence[str]) -> list[Part]:
     return [part for part in parts(settings) if part.by_itself and (not names or part.name in names)]
 
 
-def clean(settings: Settings, chosen: Sequence[Part], say: Callable[[str], None]) -> Iterator[str]:
+def clean(settings: Settings, chosen: Sequence[StatePart], say: Callable[[str], None]) -> Iterator[str]:
     """Remove what the next run makes again: trees of runs that are dead, and, where nobody could be at work with them, the others."""
     yield from _sweep_dead(settings) if any(part.name == "workspaces" for part in chosen) else ()
     others = [part for part in chosen if part.name != "workspaces"]

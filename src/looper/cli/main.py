@@ -20,6 +20,7 @@ from looper.cli.options import (
     AsJson,
     Data,
     Mirrors,
+    OnlyRun,
     RunArgument,
     RunName,
     chosen_settings,
@@ -303,15 +304,15 @@ def report(
     """
     from looper.cli import reporting
     from looper.errors import BadInput
-    from looper.views.results import RESULTS, Pages
+    from looper.views.results import RESULTS, SharedPages
 
-    named, pages = runs or [], Pages(results or RESULTS, file)
+    named, pages = runs or [], SharedPages(results or RESULTS, file)
     if results and file and not summary:
         raise BadInput("--results names a folder of pages and --file one file: leave one of them out.")
     if summary:
         if named or verify:
             raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
-        lines = reporting.summarise(file, Pages(pages.folder))
+        lines = reporting.summarise(file, SharedPages(pages.folder))
     elif verify:
         lines = reporting.verify(chosen_settings(data), named, pages, strict=strict, sign=sign)
     elif sign is not None:
@@ -438,12 +439,7 @@ def show(
 @app.command()
 def status(
     as_json: AsJson = False,
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run", metavar="RUN", help="Only this run, named as for show.", autocompletion=run_names
-        ),
-    ] = None,
+    run: OnlyRun = None,
 ) -> None:
     """Say how far each run is, who is writing to it, and what the arms have resolved so far.
 
@@ -459,12 +455,7 @@ def status(
 
 @app.command()
 def watch(
-    run: Annotated[
-        str | None,
-        typer.Option(
-            "--run", metavar="RUN", help="Only this run, named as for show.", autocompletion=run_names
-        ),
-    ] = None,
+    run: OnlyRun = None,
     every: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="One screen, and end.")] = False,
 ) -> None:

@@ -34,6 +34,10 @@ RunArgument = Annotated[
     str | None,
     typer.Argument(metavar="RUN", help=f"{_RUN} Else the newest of all.", autocompletion=run_names),
 ]
+OnlyRun = Annotated[
+    str | None,
+    typer.Option("--run", metavar="RUN", help="Only this run, named as for show.", autocompletion=run_names),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on one line.")]
 Data = Annotated[
     str | None,

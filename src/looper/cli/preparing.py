@@ -17,6 +17,7 @@ from looper.experiment.schedule import (
     first_of_each,
     lanes,
     learnable,
+    named_tasks,
     split_tasks,
 )
 from looper.experiment.stages import learners_of
@@ -129,12 +130,7 @@ def refuse_impossible(
 def served(tasks: Sequence[Task], selection: TaskSelection) -> tuple[tuple[Task, ...], tuple[str, ...]]:
     """Tasks that an environment is known for, and lines that say which of the chosen ones are none of them. Raises BadInput where a
     task was chosen by its name, or where no chosen one is left."""
-    chosen = [
-        task
-        for task in tasks
-        if (not selection.repos or task.repo in selection.repos)
-        and (not selection.tasks or task.instance_id in selection.tasks)
-    ]
+    chosen = named_tasks(tasks, selection)
     without = [task for task in chosen if unserved(task)]
     lines = tuple(unserved_lines(without, unserved))
     if without and (selection.tasks or len(without) == len(chosen)):

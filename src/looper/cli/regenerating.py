@@ -10,9 +10,9 @@ from looper.cli.wiring import harness_environment, role_model, sandbox_named, sc
 from looper.errors import BadInput, Cancelled
 from looper.evolution.genome import parse_genome, read_acceptance
 from looper.evolution.regenerate import (
+    ProgramWriter,
     Regeneration,
     TokenEconomy,
-    Writer,
     births,
     identity,
     inherited_genome,
@@ -71,7 +71,7 @@ def regenerate(
         )
     options.folder.mkdir(parents=True, exist_ok=True)
     lock = RunLock(options.folder, "regeneration")
-    writers: list[Writer] = []
+    writers: list[ProgramWriter] = []
     waits = Waits(say)
     try:
         writers += [_writer(text, settings, waits) for text in options.models]
@@ -105,14 +105,13 @@ def regenerate(
         lock.close()
 
 
-def _writer(text: str, settings: Settings, waits: Waits) -> Writer:
+def _writer(text: str, settings: Settings, waits: Waits) -> ProgramWriter:
     name, mark, budget = text.rpartition("=")
     if not mark or not budget.isdigit():
         name, budget = text, ""
     spec = parse_model(name)
-    key = {"anthropic": settings.anthropic_key, "openai": settings.openai_key}.get(spec.backend, "")
-    model = role_model(spec, key, CONTEXT_TOKENS, PATIENCE_S, waits)
-    return Writer(name, model, int(budget) if budget else None)
+    model = role_model(spec, settings.key_of(spec.backend), CONTEXT_TOKENS, PATIENCE_S, waits)
+    return ProgramWriter(name, model, int(budget) if budget else None)
 
 
 def _same_campaign(folder: Path, found: str) -> None:

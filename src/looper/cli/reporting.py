@@ -13,7 +13,7 @@ from looper.untrusted import named_text
 from looper.views.blocks import with_block
 from looper.views.history import read_history
 from looper.views.markdown import history_block, name_of, run_block, with_history
-from looper.views.results import HISTORY, Pages, not_checked, with_run, write_text
+from looper.views.results import HISTORY, SharedPages, not_checked, with_run, write_text
 from looper.views.runs import RunView, read_runs, run_named
 from looper.views.summary import LEARNINGS, SUMMARY, read_results, summary_lines
 from looper.views.web.page import write_page
@@ -36,7 +36,7 @@ def _in_its_folder(run: RunView) -> str:
     return f"{name_of(run)}: {written[0]} and {written[1].name}{_state(run)}"
 
 
-def share(runs: Path, wanted: Sequence[str], pages: Pages) -> Iterator[str]:
+def share(runs: Path, wanted: Sequence[str], pages: SharedPages) -> Iterator[str]:
     """Write runs into their folders, and into pages that they share: those that are wanted, or all that have a block there already, the newest finished one of
     each experiment and profile; what was done, in words. Raises BadInput."""
     known = pages.blocks()
@@ -98,7 +98,7 @@ def _chosen(
     return {key: run for key, run in (newest | named).items() if key in named or key.split()[0] in wanted}
 
 
-def summarise(file: Path | None, pages: Pages) -> Iterator[str]:
+def summarise(file: Path | None, pages: SharedPages) -> Iterator[str]:
     """Write all results of the pages into one table of LEARNINGS.md, or of the file. Raises BadInput where there are none, or no place for it."""
     target = file or LEARNINGS
     rows = read_results(pages.blocks())
@@ -143,7 +143,7 @@ def _named(runs: Path, wanted: Sequence[str], experiments: Collection[str]) -> l
 def verify(
     settings: Settings,
     wanted: Sequence[str],
-    pages: Pages,
+    pages: SharedPages,
     *,
     strict: bool = False,
     sign: Path | None = None,
@@ -230,7 +230,7 @@ def _blocks_amiss(blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView
                 yield f"{page}: the block of {name} says that it is of {run.folder.name}, which is a run of {name_of(run)}"
 
 
-def _table_amiss(pages: Pages) -> Iterator[str]:
+def _table_amiss(pages: SharedPages) -> Iterator[str]:
     """The table of all results, where it is written down, against the pages that it is made of."""
     text = named_text(LEARNINGS) if LEARNINGS.is_file() and pages.file is None else ""
     rows = read_results(pages.blocks())
@@ -241,7 +241,7 @@ def _table_amiss(pages: Pages) -> Iterator[str]:
 
 
 def _not_written(
-    blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView], pages: Pages
+    blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView], pages: SharedPages
 ) -> Iterator[str]:
     """Where pages are kept: experiments with a finished run of which nothing is written there, since it never was, or was taken out."""
     if not (pages.file or pages.folder).exists():

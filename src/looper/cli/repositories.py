@@ -16,11 +16,10 @@ from looper.cli.wiring import (
 from looper.errors import BadInput
 from looper.evolution.budget import Account, Allowance, Metered
 from looper.evolution.contract import Contracts
-from looper.evolution.gates import Scope
+from looper.evolution.gates import ChangeScope
 from looper.evolution.ledger import EventLog
 from looper.experiment.plans import parse_model
 from looper.journal import replace_file
-from looper.protocols import ChatModel
 from looper.records.generation import Happened, Role, Spent
 from looper.views.evolution import derived
 
@@ -47,9 +46,9 @@ class OpenRepository:
         return f"refs/heads/{self.settings.branch}"
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> ChangeScope:
         found = self.settings
-        return Scope(found.allowed, found.protected, found.file_bytes, found.changed_lines)
+        return ChangeScope(found.allowed, found.protected, found.file_bytes, found.changed_lines)
 
 
 def opened(root: Path, chosen: Mapping[str, Any], looper: Settings, say: Say) -> OpenRepository:
@@ -88,12 +87,9 @@ def model_of(found: OpenRepository, role: Role, generation: int) -> Metered:
     spec = parse_model(text)
     if endpoint := getattr(settings, f"{source}_endpoint"):
         spec = spec.model_copy(update={"base_url": endpoint})
-    fallback = {"anthropic": found.looper.anthropic_key, "openai": found.looper.openai_key}.get(
-        spec.backend, ""
-    )
-    key = getattr(settings, f"{source}_key").get_secret_value() or fallback
+    key = getattr(settings, f"{source}_key").get_secret_value() or found.looper.key_of(spec.backend)
     context = settings.max_context if role is Role.LAB else CONTEXT_TOKENS
-    inner: ChatModel = role_model(spec, key, context, settings.patience_s, Waits(found.say))
+    inner = role_model(spec, key, context, settings.patience_s, Waits(found.say))
     return Metered(
         inner,
         account_of(found),

@@ -59,15 +59,19 @@ def promoter_of(found: OpenRepository) -> Iterator[Promoter]:
             candidate = Candidate(generation.number, base, commit, contract)
             return all(gate(candidate)[0].outcome is GateOutcome.PASS for gate in running_gates(found, bench))
 
-        yield Promoter(
-            found.ledger,
-            sources(found.root),
-            versions(found.folder / "versions"),
-            found.branch,
-            starts=starts,
-            still_passes=still_passes,
-            healthy=starts,
-        )
+        yield replace(plain_promoter(found), starts=starts, still_passes=still_passes, healthy=starts)
+
+
+def plain_promoter(found: OpenRepository) -> Promoter:
+    """That begins, recovers and rolls back, and promotes nothing whose start would have to be seen."""
+    return Promoter(
+        found.ledger,
+        sources(found.root),
+        versions(found.folder / "versions"),
+        found.branch,
+        starts=lambda version: "nothing is promoted from here",
+        still_passes=lambda tree, generation: False,
+    )
 
 
 @contextlib.contextmanager

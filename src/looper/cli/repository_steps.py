@@ -14,13 +14,19 @@ from looper.cli.repositories import (
     record,
     reports,
 )
-from looper.cli.repository_gates import bench_of, keeper_of, promoter_of, run_canaries, site_of
+from looper.cli.repository_gates import (
+    bench_of,
+    keeper_of,
+    plain_promoter,
+    promoter_of,
+    run_canaries,
+    site_of,
+)
 from looper.cli.wiring import (
-    end_lab,
-    lab_process,
+    LabProcess,
+    end_group,
     sources,
     stoppable,
-    versions,
 )
 from looper.errors import BadInput, ModelError
 from looper.evolution.authors import LabAuthor, Process, in_lab, lab_folder, running
@@ -116,7 +122,7 @@ def spawn(found: OpenRepository, text: str, request: str, source: Origin, *, det
 
 def start_lab(found: OpenRepository, number: int) -> Process:
     """The process that works on a generation; what was chosen on this command line it is told through its environment."""
-    return lab_process(
+    return LabProcess(
         ["evolve", "lab", str(number), "--repo", str(found.root)],
         lab_folder(found.folder, number) / "log",
         as_variables(found.chosen),
@@ -264,24 +270,12 @@ def roll_back(found: OpenRepository, number: int | None) -> Generation:
     return found.ledger.state().generation(ended.generation)
 
 
-def plain_promoter(found: OpenRepository) -> Promoter:
-    """That begins, recovers and rolls back, and promotes nothing whose start would have to be seen."""
-    return Promoter(
-        found.ledger,
-        sources(found.root),
-        versions(found.folder / "versions"),
-        found.branch,
-        starts=lambda version: "nothing is promoted from here",
-        still_passes=lambda tree, generation: False,
-    )
-
-
 def cancel(found: OpenRepository, one: Generation) -> Generation:
     """End the work on a generation, once that is on record."""
     pid = running(found.folder, one.number)
     one = move(found.ledger, one, Phase.CANCELLED, evidence="cancelled by a person")
     if pid:
-        end_lab(pid)
+        end_group(pid)
     return one
 
 

@@ -6,12 +6,12 @@ from functools import partial
 from looper.bench.screen import LeakScore, fix_stands_in, leak_score, near_duplicates
 from looper.cli.fetching import tasks_by_repo
 from looper.cli.settings import Settings
-from looper.cli.wiring import base_trees, issue_hints
+from looper.cli.wiring import base_trees, load_hints
 
 
 def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool, hints: bool) -> Iterator[str]:
     """Scores task by task, tasks that nearly are another one, then a line per repository."""
-    said = issue_hints(settings) if hints else {}
+    said = load_hints(settings.swe_data) if hints else {}
     for repo, tasks in tasks_by_repo(settings, repos).items():
         flagged = unscored = only_in_hints = 0
         for task in tasks:

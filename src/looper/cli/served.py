@@ -13,7 +13,7 @@ from looper.cli.repositories import OpenRepository, model_of
 from looper.cli.wiring import sources
 from looper.errors import BadInput, LooperError
 from looper.evolution.authors import lab_folder, running
-from looper.evolution.chat import Conversation, Tell, Tool, number
+from looper.evolution.chat import PrimeConversation, Tell, Tool, number
 from looper.evolution.lab import STEPS
 from looper.evolution.state import Generation, NotAllowed, State
 from looper.journal import read_stream
@@ -117,7 +117,7 @@ class RepositoryCampaign:
     def __post_init__(self) -> None:
         self.name = self.opened.root.name
         self.takes_contracts = True
-        self._conversation = Conversation(partial(model_of, self.opened, Role.PRIME, 0), self._tools())
+        self._conversation = PrimeConversation(partial(model_of, self.opened, Role.PRIME, 0), self._tools())
 
     def state(self) -> State:
         return self.opened.ledger.state()

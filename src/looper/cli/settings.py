@@ -34,6 +34,10 @@ class Settings:
     agents: Path | None = None
     """Versions of the agent's own source, by the hash of their trees, for arms that name one."""
 
+    def key_of(self, backend: str) -> str:
+        """Of whoever serves a model; empty where that asks for none or none is set."""
+        return {"openai": self.openai_key, "anthropic": self.anthropic_key}.get(backend, "")
+
     @property
     def adapters(self) -> Path:
         return self.state / "adapters"

@@ -19,7 +19,7 @@ from looper.records.task import Task
 from looper.views.audit import ExternalFacts, audit, unchecked
 from looper.views.results import look_at_text
 from looper.views.runs import RunView
-from looper.views.signatures import Part, Signature, signature_of, signatures_in, signed_amiss
+from looper.views.signatures import Signature, SignedPart, signature_of, signatures_in, signed_amiss
 from looper.views.web.page import look_at_page
 
 
@@ -49,7 +49,7 @@ class Verifier:
             amiss += signed_amiss(run.folder, self.signed.of, str(self.signed.place))
             mine = self.signed.of.get(run.folder.name, [])
             signed = {one.part for one in mine}
-            plans = [one.when for one in mine if one.part is Part.PLAN]
+            plans = [one.when for one in mine if one.part is SignedPart.PLAN]
             if plans and run.sessions and min(plans) > run.sessions[0].begun:
                 unseen.append(
                     f"its plan was signed at {min(plans)}, after its first session began at {run.sessions[0].begun}: that says nothing "
@@ -57,7 +57,7 @@ class Verifier:
                 )
             unseen += [
                 f"its {part.value} was not signed in {self.signed.place}"
-                for part in Part
+                for part in SignedPart
                 if part not in signed
             ]
         return amiss, unseen
@@ -102,9 +102,9 @@ def sign_seals(settings: Settings, runs: Sequence[RunView], place: Path) -> Iter
     new: dict[str, str] = {}
     for run in runs:
         seals = list(read_stream(run.folder, "seals", Seal))
-        parts = [signature_of(Part.PLAN, run.folder, now)]
+        parts = [signature_of(SignedPart.PLAN, run.folder, now)]
         if seals:
-            parts.append(signature_of(Part.SEAL, run.folder, seals[-1].ended))
+            parts.append(signature_of(SignedPart.SEAL, run.folder, seals[-1].ended))
         else:
             yield f"{run.folder.name}: its seal is not signed, for it has none"
         for one in parts:

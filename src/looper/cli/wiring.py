@@ -19,12 +19,13 @@ from looper.bench.micro.levels import projects
 from looper.cli.settings import Settings
 from looper.edges import doctor
 from looper.edges.access import shared_folder
-from looper.edges.datasets.foreign import read_foreign
+from looper.edges.datasets.foreign import read_foreign as read_foreign
 from looper.edges.datasets.functions import load_functions
 from looper.edges.datasets.micro import MicroSuite
-from looper.edges.datasets.predictions import read_predictions
+from looper.edges.datasets.predictions import read_predictions as read_predictions
 from looper.edges.datasets.swe_bench import HOW, load_swe_bench
-from looper.edges.datasets.swe_bench_cl import load_hints, load_swe_bench_cl
+from looper.edges.datasets.swe_bench_cl import load_hints as load_hints
+from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
 from looper.edges.energy import metered
 from looper.edges.engines.local import LocalEngine
 from looper.edges.environments.harness import HarnessEnvironment
@@ -38,12 +39,16 @@ from looper.edges.environments.known import unserved as unserved
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments
 from looper.edges.git_notes import put_at as put_at
 from looper.edges.git_notes import texts_at as texts_at
-from looper.edges.labs import LabProcess, end_group
+from looper.edges.labs import LabProcess as LabProcess
+from looper.edges.labs import end_group as end_group
 from looper.edges.machine import awake, inference_lock
-from looper.edges.models import kept as kept_models
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.flights import RequestsInFlight
+from looper.edges.models.kept import add_model as add_model
+from looper.edges.models.kept import added_models as added_models
+from looper.edges.models.kept import named_folder
+from looper.edges.models.kept import remove_model as remove_model
 from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
 from looper.edges.models.mlx import folder_digest as folder_digest
 from looper.edges.models.ollama import OllamaModel
@@ -62,7 +67,8 @@ from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
 from looper.edges.trainers.gguf_adapter import to_gguf
 from looper.edges.trainers.mlx import MlxTrainer
-from looper.edges.trainers.peft import from_peft, to_peft
+from looper.edges.trainers.peft import from_peft as from_peft
+from looper.edges.trainers.peft import to_peft
 from looper.edges.verdicts import StoredVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
@@ -75,10 +81,10 @@ from looper.experiment.cell import ProcessVerdicts, RunContext
 from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
 from looper.protocols import (
+    AdapterHost,
     ChatModel,
     Engine,
     Environment,
-    Fingerprinted,
     Sandbox,
     Sources,
     VerdictCache,
@@ -86,7 +92,6 @@ from looper.protocols import (
     Workspaces,
 )
 from looper.records.base import content_hash
-from looper.records.foreign import ForeignRun, Prediction
 from looper.records.learning import Source
 from looper.records.model import ModelSpec
 from looper.records.plan import REAL_SUITES, Arm, Isolation, Plan, TaskSelection
@@ -165,21 +170,6 @@ def _swe_bench(settings: Settings) -> tuple[Task, ...]:
     if not settings.swe_bench_data:
         raise BadInput(f"SWE-bench is not configured. {HOW}")
     return load_swe_bench(settings.swe_bench_data)
-
-
-def issue_hints(settings: Settings) -> dict[str, str]:
-    """What was said below the benchmark's issues, by task. Raises BadInput."""
-    return load_hints(settings.swe_data)
-
-
-def foreign_run(source: str) -> ForeignRun:
-    """A run of another harness, PATH or PATH=REPORT. Raises BadInput."""
-    return read_foreign(source)
-
-
-def predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction, ...]:
-    """Patches of a file, for tasks by id. Raises BadInput."""
-    return read_predictions(path, tasks)
 
 
 def stale_tasks(
@@ -272,83 +262,80 @@ class Models:
         self._waits, self._digests = waits, FileDigests(settings.file_digests, say)
         self._plan, self._workspaces, self._settings = plan, workspaces, settings
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
-        self._mlx: dict[ModelSpec, MlxModel] = {}
+        self._hosts: dict[tuple[ModelSpec, str], AdapterHost] = {}
+        """By model and adapter."""
         self._flights: dict[tuple[str, str], RequestsInFlight] = {}
         """By server."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def of(self, arm: Arm, task: Task, adapter: str = "") -> ChatModel:
         """`adapter` is the id of one that `trainer` made."""
         if arm.model.backend == "gold":
             actions = gold_actions(self._workspaces.effect(task, task.gold_patch))
             return ScriptedModel([render(action) for action in actions], "gold")
-        adapter = adapter or arm.model.adapter
-        bare = arm.model.model_copy(update={"adapter": ""})
+        key = arm.model.model_copy(update={"adapter": ""}), adapter or arm.model.adapter
         with self._lock:
-            for wanted in dict.fromkeys(("", adapter)):
-                if (bare, wanted) not in self._made:
-                    self._made[bare, wanted] = self._adapted(bare, wanted) if wanted else self._make(bare)
-            return self._made[bare, adapter]
+            if key not in self._made:
+                self._made[key] = self._patient(*key)
+            return self._made[key]
 
-    def _adapted(self, spec: ModelSpec, adapter: str) -> ChatModel:
-        base = self._mlx.get(spec)
-        if base is None:
-            raise BadInput(
-                f"{spec.backend} serves no adapters that were trained here. Use nano or mlx:FOLDER for plans that train."
-            )
-        adapted = base.adapted(adapter_store(self._settings).folder(adapter))
-        return self._retrying(spec, adapted)
-
-    def _retrying(self, spec: ModelSpec, inner: ChatModel) -> RetryingModel:
+    def _patient(self, spec: ModelSpec, adapter: str) -> ChatModel:
+        context, settings = self._plan.limits.context_tokens, self._settings
+        if spec.shows_losses or adapter:
+            inner: ChatModel = self._host(spec, adapter)
+        else:
+            inner = answering(spec, settings.key_of(spec.backend), context, self._digests)
+        if not spec.reads:
+            return inner
         # A model in MLX has a process of its own; other servers answer for all their models.
         server = (spec.backend, spec.name if spec.shows_losses else spec.base_url or "")
         flights = self._flights.setdefault(server, RequestsInFlight())
         return RetryingModel(inner, RetryPolicy(), tell=self._waits, flights=flights)
 
-    def adapted(self, arm: Arm, task: Task, adapter: str) -> Fingerprinted:
-        """As `of`, for models that show what they compute. Raises BadInput for others."""
-        found = self.of(arm, task, adapter)
-        if not isinstance(found, RetryingModel):
-            raise BadInput(f"{arm.model.backend} carries no adapters.")
-        return found
+    def adapted(self, arm: Arm, adapter: str) -> AdapterHost:
+        """The model behind `of`, for those that carry adapters. Raises BadInput for others."""
+        return self._host(arm.model.model_copy(update={"adapter": ""}), adapter or arm.model.adapter)
+
+    def _host(self, spec: ModelSpec, adapter: str) -> AdapterHost:
+        with self._lock:
+            if (spec, adapter) not in self._hosts:
+                self._hosts[spec, adapter] = (
+                    self._host(spec, "").with_adapter(adapter_store(self._settings).folder(adapter))
+                    if adapter
+                    else mlx_model(spec, self._settings, self._plan.limits.context_tokens, self._digests)
+                )
+            return self._hosts[spec, adapter]
 
     def trainer(self, arm: Arm) -> MlxTrainer:
         """Makes adapters for an arm's model. Raises BadInput where that is not an MLX model."""
         return trainer_of(arm.model, self._settings)
 
-    def _make(self, spec: ModelSpec) -> ChatModel:
-        context = self._plan.limits.context_tokens
-        match spec.backend:
-            case "noop":
-                return ScriptedModel(["<done></done>"], "noop")
-            case "scripted":
-                return ScriptedModel(_script(Path(spec.name)))
-            case "nano" | "mlx":
-                made = mlx_model(spec, self._settings, context, self._digests)
-                inner: ChatModel = self._mlx.setdefault(spec, made)
-            case "ollama":
-                inner = OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context)
-            case "openai":
-                inner = OpenAICompatibleModel(
-                    spec.name,
-                    self._settings.openai_key,
-                    base_url=spec.base_url,
-                    context_tokens=context,
-                    digests=self._digests,
-                )
-            case "anthropic":
-                inner = AnthropicModel(
-                    spec.name, self._settings.anthropic_key, base_url=spec.base_url, context_tokens=context
-                )
-            case "gold" | "predictions":
-                raise AssertionError(f"{spec.backend} is no model that answers")
-            case _:
-                assert_never(spec.backend)
-        return self._retrying(spec, inner)
-
     def close(self) -> None:
-        for model in self._made.values():
+        for model in (*self._made.values(), *self._hosts.values()):
             model.close()
+
+
+def answering(
+    spec: ModelSpec, key: str, context_tokens: int, digests: FileDigests | None = None
+) -> ChatModel:
+    """A model that carries no adapters, without patience. Raises BadInput."""
+    match spec.backend:
+        case "noop":
+            return ScriptedModel(["<done></done>"], "noop")
+        case "scripted":
+            return ScriptedModel(_script(Path(spec.name)))
+        case "ollama":
+            return OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context_tokens)
+        case "openai":
+            return OpenAICompatibleModel(
+                spec.name, key, base_url=spec.base_url, context_tokens=context_tokens, digests=digests
+            )
+        case "anthropic":
+            return AnthropicModel(spec.name, key, base_url=spec.base_url, context_tokens=context_tokens)
+        case "gold" | "predictions" | "nano" | "mlx":
+            raise AssertionError(f"{spec.backend} is no model that answers by itself")
+        case _:
+            assert_never(spec.backend)
 
 
 def _script(path: Path) -> list[str]:
@@ -365,7 +352,7 @@ def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
             f"{spec.backend} models cannot be trained here. Use nano or mlx:FOLDER for plans that train."
         )
     if spec.backend == "mlx":
-        return kept_models.named_folder(spec.name, settings.models)
+        return named_folder(spec.name, settings.models)
     if spec.name.endswith("bit"):
         return quantised_nano(settings.models, spec.name)
     return nano_folder(spec.name)
@@ -379,21 +366,6 @@ def mlx_model(
     digests = digests or FileDigests(settings.file_digests)
     folder = trained_folder(spec, settings)
     return MlxModel(folder, name=name, context_tokens=context_tokens, digests=digests)
-
-
-def add_model(source: str, name: str, settings: Settings) -> Path:
-    """Make a folder for MLX of a packaged model or a GGUF file. Raises BadInput or MissingTool."""
-    return kept_models.add_model(source, name, settings.models)
-
-
-def added_models(settings: Settings) -> Iterator[tuple[str, int, str]]:
-    """Name, bytes and description of every model that was added."""
-    return kept_models.added_models(settings.models)
-
-
-def remove_model(name: str, settings: Settings) -> None:
-    """Raises BadInput where there is none of that name."""
-    kept_models.remove_model(name, settings.models)
 
 
 def adapter_store(settings: Settings) -> AdapterStore:
@@ -427,11 +399,6 @@ def export_adapter(wanted: str, out: Path, as_gguf: bool, settings: Settings) ->
     else:
         to_peft(kept.folder(card.id), card, out)
     return card
-
-
-def import_adapter(folder: Path, settings: Settings) -> AdapterRecord:
-    """Take in an adapter in PEFT's layout that has a card. Raises BadInput."""
-    return from_peft(folder, settings.adapters)
 
 
 def register_adapter(wanted: str, base: str, name: str, url: str, settings: Settings) -> AdapterRecord:
@@ -630,22 +597,11 @@ def role_model(
     spec: ModelSpec, key: str, context_tokens: int, deadline_s: float, tell: Callable[[str, float], None]
 ) -> ChatModel:
     """A model for one role, asked again after faults that can pass, and `tell` hears of each wait. Raises BadInput."""
-    inner: ChatModel
-    match spec.backend:
-        case "anthropic":
-            inner = AnthropicModel(spec.name, key, base_url=spec.base_url, context_tokens=context_tokens)
-        case "openai":
-            inner = OpenAICompatibleModel(
-                spec.name, key, base_url=spec.base_url, context_tokens=context_tokens
-            )
-        case "ollama":
-            inner = OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context_tokens)
-        case "scripted":
-            inner = ScriptedModel(_script(Path(spec.name)))
-        case _:
-            raise BadInput(
-                f"{spec.backend} writes no programs. Use anthropic:NAME, openai:NAME or ollama:NAME for the roles of evolve."
-            )
+    if spec.backend not in ("anthropic", "openai", "ollama", "scripted"):
+        raise BadInput(
+            f"{spec.backend} writes no programs. Use anthropic:NAME, openai:NAME or ollama:NAME for the roles of evolve."
+        )
+    inner = answering(spec, key, context_tokens)
     return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s), tell=tell)
 
 
@@ -704,16 +660,6 @@ def stoppable(said: str = "", *, heeded: bool = True) -> Iterator[Stop]:
     stop = Stop(said or interrupted(), heeded=heeded)
     with interruptible(stop):
         yield stop
-
-
-def lab_process(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> LabProcess:
-    """This program once more, beside this process."""
-    return LabProcess(arguments, log, variables)
-
-
-def end_lab(pid: int) -> None:
-    """End a process that `lab_process` began, and all that it began."""
-    end_group(pid)
 
 
 @cache

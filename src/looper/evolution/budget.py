@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from looper.errors import BudgetSpent
+from looper.evolution.asking import prompt_tokens
 from looper.protocols import ChatModel, ChatRequest, Message
 from looper.records.generation import Role, Spent
 from looper.records.plan import Price
-from looper.records.text import estimated_tokens
 from looper.records.trajectory import ModelIdentity, Reply
 
 
@@ -101,9 +101,7 @@ class Metered:
 
     def reply(self, request: ChatRequest) -> Reply:
         """Raises BudgetSpent before the call, and what the model raises."""
-        prompt = self._inner.count_tokens(request.messages)
-        if prompt is None:
-            prompt = estimated_tokens(*(text for _, text in request.messages))
+        prompt = prompt_tokens(self._inner, request.messages)
         most = prompt + request.max_output_tokens
         dearest = self._usd(prompt, request.max_output_tokens)
         self._account.reserve(most, dearest)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from looper.evolution.benchmark import AlphaAccount, Lane, benchmarked
-from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
+from looper.evolution.gates import ChangeScope, frozen, manifest_gate, scope_gate
 from looper.evolution.search import FILE, Move, Settings, moved, text_of
 from looper.protocols import Sources
 from looper.records.gate import BenchmarkRule, GateOutcome
@@ -64,7 +64,7 @@ def missed(sources: Sources, root: str, known: tuple[Canary, ...], refuse: Refus
     return found
 
 
-def on_bytes(sources: Sources, scope: Scope, base: str, candidate: str) -> str:
+def on_bytes(sources: Sources, scope: ChangeScope, base: str, candidate: str) -> str:
     """The gate of those that run nothing which refuses a candidate."""
     for gate in (
         manifest_gate(sources, candidate, frozen(sources, base, scope), scope),
@@ -75,7 +75,7 @@ def on_bytes(sources: Sources, scope: Scope, base: str, candidate: str) -> str:
     return ""
 
 
-def on_the_lane(sources: Sources, scope: Scope, lane: Lane, base: str, candidate: str) -> str:
+def on_the_lane(sources: Sources, scope: ChangeScope, lane: Lane, base: str, candidate: str) -> str:
     """As `on_bytes`, and by the benchmark."""
     if gate := on_bytes(sources, scope, base, candidate):
         return gate

@@ -45,7 +45,7 @@ class Tool:
 
 
 @dataclass
-class Conversation:
+class PrimeConversation:
     """With one person, one message at a time."""
 
     model: Callable[[], ChatModel]

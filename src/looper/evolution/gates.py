@@ -16,7 +16,7 @@ SPECIAL = (".gitattributes", ".gitmodules", "conftest.py", "sitecustomize.py", "
 
 
 @dataclass(frozen=True)
-class Scope:
+class ChangeScope:
     """What a candidate may change, fixed before a campaign."""
 
     allowed: tuple[str, ...]
@@ -28,13 +28,13 @@ class Scope:
     """Written by the candidate, over all files."""
 
 
-def frozen(sources: Sources, commit: str, scope: Scope) -> dict[str, str]:
+def frozen(sources: Sources, commit: str, scope: ChangeScope) -> dict[str, str]:
     """The fixed points of a commit: path → mode and object. Made once, when a campaign starts."""
     return {path: entry for path, entry in sources.listing(commit).items() if _is_fixed(path, scope)}
 
 
 def manifest_gate(
-    sources: Sources, candidate: str, fixed_points: Mapping[str, str], scope: Scope
+    sources: Sources, candidate: str, fixed_points: Mapping[str, str], scope: ChangeScope
 ) -> GateResult:
     """Whether every fixed point is byte for byte what it was, and no new one stands beside it."""
     now = frozen(sources, candidate, scope)
@@ -46,7 +46,7 @@ def manifest_gate(
     return _says(sources, candidate, "manifest", "", f"{len(now)} fixed points are as they were")
 
 
-def scope_gate(sources: Sources, base: str, candidate: str, scope: Scope) -> GateResult:
+def scope_gate(sources: Sources, base: str, candidate: str, scope: ChangeScope) -> GateResult:
     """Whether the change lies where it may, is of regular files of a readable size, parses, and needs no new package."""
     changes = sources.changes(base, candidate)
     problems = [problem for change in changes for problem in _problems(sources, candidate, change, scope)]
@@ -74,11 +74,11 @@ def _says(sources: Sources, candidate: str, gate: str, problem: str, fine: str =
     )
 
 
-def _is_fixed(path: str, scope: Scope) -> bool:
+def _is_fixed(path: str, scope: ChangeScope) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in scope.protected)
 
 
-def _problems(sources: Sources, candidate: str, change: Change, scope: Scope) -> Iterable[str]:
+def _problems(sources: Sources, candidate: str, change: Change, scope: ChangeScope) -> Iterable[str]:
     path, name = change.path, change.path.rpartition("/")[2]
     if not any(path.startswith(f"{folder.rstrip('/')}/") for folder in scope.allowed):
         yield f"{path} lies outside of {', '.join(scope.allowed)}"

@@ -12,13 +12,12 @@ import os
 import select
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, middle, total
+from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, summary
 from looper.errors import Cancelled, FileRefused, ModelError, PromptCut, is_of_what_was_made
 from looper.protocols import ChatRequest, Command, CommandResult, Environment, Message, Sandbox
 from looper.records.base import content_hash
@@ -305,17 +304,5 @@ class _Served:
     def _summary(self) -> Rollout:
         if self.result is not None and self.result.killed_by == "time":
             self.stop = StopReason.TIME_LIMIT
-        usages = [reply.usage for reply in self.replies]
-        return Rollout(
-            stop_reason=self.stop or StopReason.CRASHED,
-            steps=len(self.replies),
-            prompt_hash=self.prompt_hash,
-            prompt_tokens=total([usage.prompt_tokens for usage in usages]),
-            completion_tokens=total([usage.completion_tokens for usage in usages]),
-            guards=dict(Counter(guard for step in self.steps for guard in step.guards)),
-            memory=(),
-            wall_s=self.limits.wall_s - self._left(),
-            cause=self.cause,
-            model_s=sum(reply.wall_s for reply in self.replies),
-            in_flight=middle([reply.in_flight for reply in self.replies]),
-        )
+        stop, took_s = self.stop or StopReason.CRASHED, self.limits.wall_s - self._left()
+        return summary(self.replies, self.steps, stop, self.cause, self.prompt_hash, took_s)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from looper.errors import LooperError, VerifierBroken
 from looper.evolution.benchmark import AlphaAccount, Lane, benchmarked
 from looper.evolution.costs import Costs, cost_verdict
-from looper.evolution.gates import Scope, frozen, manifest_gate, scope_gate
+from looper.evolution.gates import ChangeScope, frozen, manifest_gate, scope_gate
 from looper.evolution.judge import Candidate, Found, Gate
 from looper.evolution.ledger import EventLog
 from looper.evolution.moves import move, ref_of
@@ -29,7 +29,7 @@ class Gatekeeper:
 
     ledger: EventLog
     sources: Sources
-    scope: Scope
+    scope: ChangeScope
     gates: tuple[Gate, ...]
     """That run a candidate or have it read, after those that only look at its bytes."""
     lane: Lane | None

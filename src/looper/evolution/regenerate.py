@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from looper.errors import BadInput, BudgetSpent, InfrastructureError, ModelDenied, ModelUnpaid
-from looper.evolution.asking import NoAnswer, asked
+from looper.evolution.asking import NoAnswer, asked, prompt_tokens, until_read
 from looper.evolution.genome import Acceptance, Genome, mutated, parse_genome
 from looper.evolution.rig import Rig, artifact_hash, inside, read_files, rigged
 from looper.journal import Stream, read_stream, replace_file
@@ -29,8 +29,6 @@ OUTPUT_TOKENS = 32_000
 TIMEOUT_S = 600.0
 RETRIES = 3
 """In a row for one genome, before the next model is asked."""
-REPAIRS = 2
-"""Answers that hold no files are asked for again so often, before a generation is spent."""
 HISTORY = 5
 """Generations that a prompt tells of: all of them would be a thousand tokens more each."""
 
@@ -45,7 +43,7 @@ MARK stands for the word that you are given. Paths are relative; every file ends
 
 
 @dataclass(frozen=True)
-class Writer:
+class ProgramWriter:
     """One model that writes."""
 
     name: str
@@ -71,7 +69,7 @@ class Regeneration:
     folder: Path
     genome: Genome
     acceptance: Acceptance
-    writers: Sequence[Writer]
+    writers: Sequence[ProgramWriter]
     rig: Rig
     mode: Mode
     economy: TokenEconomy
@@ -126,7 +124,7 @@ def _same_failures(found: Sequence[Birth]) -> bool:
     return len(last) == 3 and bool(last[0]) and len(set(last)) == 1
 
 
-def _next(of: Regeneration, found: Sequence[Birth], empty: Collection[str]) -> tuple[Writer, int]:
+def _next(of: Regeneration, found: Sequence[Birth], empty: Collection[str]) -> tuple[ProgramWriter, int]:
     """Who writes the next one, and how many tries failed in a row. Raises BudgetSpent where nobody can."""
     spent = tokens_of(found)
     economy = of.economy
@@ -166,7 +164,7 @@ OUTPUT_TOKENS_LEAST = 500
 """Fewer left than this is none left."""
 
 
-def _born(of: Regeneration, writer: Writer, number: int, retry: int, found: Sequence[Birth]) -> Birth:
+def _born(of: Regeneration, writer: ProgramWriter, number: int, retry: int, found: Sequence[Birth]) -> Birth:
     parent = next((one for one in reversed(found) if one.rigged and one.rigged.viable), None)
     failed = found[-1] if retry and found[-1].rigged else None
     birth = Birth(
@@ -239,7 +237,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 class _Calls:
     """One generation's calls, with what they took."""
 
-    def __init__(self, of: Regeneration, writer: Writer, birth: Birth, found: Sequence[Birth]) -> None:
+    def __init__(self, of: Regeneration, writer: ProgramWriter, birth: Birth, found: Sequence[Birth]) -> None:
         self.of, self.writer, self.birth, self.found = of, writer, birth, found
         self.prompt_tokens = self.completion_tokens = 0
         # Drawn, so that no file can hold it by chance or on purpose.
@@ -257,25 +255,23 @@ class _Calls:
             if parent and self.of.mode is Mode.PATCH
             else {}
         )
-        messages: list[Message] = [("system", SYSTEM), ("user", self._prompt(before, failed))]
-        problem = ""
-        for _ in range(REPAIRS + 1):
-            text = self._reply(tuple(messages))
-            try:
-                return {**before, **parse_files(text, self.mark)}, None
-            except ValueError as error:
-                problem = str(error)
-                messages += [
-                    ("assistant", text),
-                    ("user", f"{problem}. Answer with the files alone, marked with {self.mark}."),
-                ]
-        failure = Failure(test="files", error=problem[:500])
-        return None, Diagnostics(stage=RigStage.PARSE, summary=problem, failures=(failure,))
+        wanted = f"Answer with the files alone, marked with {self.mark}."
+        try:
+            written = until_read(
+                self._reply,
+                SYSTEM,
+                self._prompt(before, failed),
+                lambda text: parse_files(text, self.mark),
+                lambda problem: f"{problem}. {wanted}",
+            )
+        except NoAnswer as error:
+            failure = Failure(test="files", error=str(error)[:500])
+            return None, Diagnostics(stage=RigStage.PARSE, summary=str(error), failures=(failure,))
+        return {**before, **written}, None
 
-    def _reply(self, messages: tuple[Message, ...]) -> str:
+    def _reply(self, messages: tuple[Message, ...], attempt: int) -> str:
         model, budget = self.writer.model, self.writer.budget
-        prompt = model.count_tokens(messages)
-        prompt = estimated_tokens(*(text for _, text in messages)) if prompt is None else prompt
+        prompt = prompt_tokens(model, messages)
         most = OUTPUT_TOKENS
         spent = tokens_of(self.found, self.writer.name) + self.prompt_tokens + self.completion_tokens
         if budget is not None:

@@ -10,9 +10,10 @@ from statistics import fmean
 
 from looper.agent.actions import parse
 from looper.errors import ContextOverflow, ModelUnfit, PromptCut, ReplyLate, ReplyWithheld, TreatmentMissing
-from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message, Windowed
+from looper.protocols import AdapterHost, ChatModel, ChatRequest, Message, Windowed
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
+from looper.records.text import BYTES_PER_TOKEN
 from looper.records.training import AdapterRecord, Example
 from looper.records.treatment import VALID_MARGIN, Proof, ProofKind
 
@@ -106,16 +107,15 @@ def _ask(model: ChatModel, lines: int, limits: Limits) -> _Asked:
 def _lines_for(short: _Asked, longer: _Asked, room: int) -> tuple[int, int | None]:
     """How many lines fill the window, and how many tokens that will be; None where the model does not count."""
     if short.counted is None or longer.counted is None or longer.counted <= short.counted:
-        # Three bytes to a token is more than any tokenizer needs for such a line.
-        return max(SHORT_LINES[1], int(room * 3 / len(LINE))), None
+        return max(SHORT_LINES[1], int(room * BYTES_PER_TOKEN / len(LINE))), None
     per_line = (longer.counted - short.counted) / (longer.lines - short.lines)
     lines = max(SHORT_LINES[1], int((room - short.counted) / per_line) + short.lines - 1)
     return lines, round(short.counted + per_line * (lines - short.lines))
 
 
 def check_adapter(
-    model: Fingerprinted,
-    base: Fingerprinted,
+    model: AdapterHost,
+    base: AdapterHost,
     prompts: Sequence[Sequence[Message]],
     arm: str,
     adapter: str,
@@ -208,7 +208,7 @@ def _valid_share(model: ChatModel, prompts: Sequence[Sequence[Message]], limits:
 
 
 def measure_retention(
-    model: Fingerprinted, base: Fingerprinted, examples: Sequence[Example], arm: str, adapter: str
+    model: AdapterHost, base: AdapterHost, examples: Sequence[Example], arm: str, adapter: str
 ) -> Proof:
     """How likely the actions of successes elsewhere still are: what learning makes forget, before any task is run."""
     before, after = (fmean(one.losses(examples)) for one in (base, model))

@@ -61,7 +61,7 @@ class UnresolvedExpression(ValueError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class PlanSettings:
     """The settings of a plan, by the name of an arm or a choice and of a setting."""
 
     plan: Plan

@@ -9,7 +9,7 @@ from typing import assert_never
 
 from looper.agent.prompt import opening
 from looper.errors import BadInput
-from looper.experiment.material import Ask, ExperienceLibrary, Material, next_repo
+from looper.experiment.material import Ask, ExperienceLibrary, Material, delivered, next_repo
 from looper.experiment.pools import HELD_OUT, Pools, combined
 from looper.journal import read_stream
 from looper.memory.deliver import deliver
@@ -110,7 +110,6 @@ class Treatments:
             return deliver(how, task, (), 0)
         if how is None or experience is None:
             return Delivery(candidates=0)
-        told = experience.told(how)
         items = [
             self._items[key]
             for found in self._of.values()
@@ -118,15 +117,7 @@ class Treatments:
             for key in found.items
             if key not in self._reverted
         ]
-        return deliver(
-            how,
-            task,
-            items,
-            told.items,
-            budget_bytes=told.bytes,
-            seed=seed,
-            similar=self._similar.get(told.retrieval),
-        )
+        return delivered(experience, how, task, items, seed, self._similar)
 
 
 def consolidate(

@@ -11,7 +11,7 @@ from looper.errors import Cancelled
 from looper.experiment.consolidate import Treatments
 from looper.experiment.pools import read_attempts
 from looper.experiment.staging import Staging
-from looper.protocols import Fingerprinted
+from looper.protocols import AdapterHost
 from looper.records.likelihood import AttemptLikelihood, Key, Likelihood
 from looper.records.plan import Arm, ArmRole, Chooser, Metric, Plan
 from looper.records.task import Task
@@ -20,7 +20,7 @@ from looper.records.verdict import Outcome
 from looper.training.examples import trajectory_examples
 from looper.training.select import Attempt
 
-Served = Callable[[Arm, Task, str], Fingerprinted]
+Served = Callable[[Arm, str], AdapterHost]
 """An arm's model with the adapter of an id, or with none."""
 ASKED, SHOWN = 64, 12
 """Tasks at most, where a contrast compares the answers, and where they only stand in a table: of a large model one takes
@@ -65,7 +65,7 @@ class LikelihoodScorer:
     ) -> Likelihood:
         """What a strategy's adapter makes of all batches, those to come included."""
         examples = [example for batch in batches for example in batch]
-        found = self.served(arm, next(iter(self.tasks.values())), adapter).losses(examples)
+        found = self.served(arm, adapter).losses(examples)
         batch_of: dict[str, int] = {}
         for at, batch in enumerate(batches, 1):
             for example in batch:
@@ -96,7 +96,7 @@ class LikelihoodScorer:
             by_adapter.setdefault(self.treatments.adapter(arm, seed, task.repo), []).append(attempt)
         for adapter, attempts in by_adapter.items():
             examples = trajectory_examples(attempts, dict(self.tasks), told, render)
-            model = self.served(arm, self.tasks[examples[0].instance_id], adapter)
+            model = self.served(arm, adapter)
             if not adapter:
                 likely |= _by_task(examples, [-loss for loss in model.losses(examples)])
                 continue
@@ -119,7 +119,7 @@ class LikelihoodScorer:
         return opening(task, arm.scaffold, self.treatments.memory(arm, seed, task))
 
 
-def of_attempt(base: Arm, task: Task, attempt: Attempt, model: Fingerprinted) -> AttemptLikelihood | None:
+def of_attempt(base: Arm, task: Task, attempt: Attempt, model: AdapterHost) -> AttemptLikelihood | None:
     """What base makes of an attempt at a task. None where it has no action."""
     if not any(step.action is not None for step in attempt.steps):
         return None
@@ -183,6 +183,6 @@ def score_attempts(run: Staging) -> None:
         if (attempt.verdict.cell, attempt.verdict.attempt) in known or attempt.trajectory.arm not in names:
             continue
         task = run.tasks[attempt.trajectory.instance_id]
-        found = of_attempt(base, task, attempt, run.adapted(base, task, ""))
+        found = of_attempt(base, task, attempt, run.adapted(base, ""))
         if found is not None:
             run.ledger.attempt_likelihoods.append(found)

@@ -15,8 +15,8 @@ from looper.memory.deliver import deliver
 from looper.memory.distil import distil
 from looper.memory.retrieve import Similarity
 from looper.protocols import Message
-from looper.records.learning import Learning, Source, Writer
-from looper.records.memory import Delivery, Draw, MemoryItem, MemoryKind
+from looper.records.learning import Experience, Learning, Source, Writer
+from looper.records.memory import Delivery, Draw, MemoryItem, MemoryKind, Remembering
 from looper.records.plan import Arm, Plan
 from looper.records.question import AnsweredQuestion
 from looper.records.task import Task
@@ -44,6 +44,20 @@ class Material:
     teachers: tuple[Example, ...] = ()
     answered: tuple[AnsweredQuestion, ...] = ()
     """What was asked to make the examples, where a model answered."""
+
+
+def delivered(
+    experience: Experience,
+    how: Remembering,
+    task: Task,
+    items: Sequence[MemoryItem],
+    seed: int,
+    similar: Mapping[str, Similarity],
+) -> Delivery:
+    """What one task is told of `items` by who remembers so, as much as the experience allows."""
+    told = experience.told(how)
+    by = similar.get(told.retrieval)
+    return deliver(how, task, items, told.items, budget_bytes=told.bytes, seed=seed, similar=by)
 
 
 class ExperienceLibrary:
@@ -241,7 +255,6 @@ class ExperienceLibrary:
         assert arm.learning is not None and self._plan.experience is not None
         how = arm.learning.teacher
         assert how is not None
-        told = self._plan.experience.told(how)
         elsewhere = how.draw is Draw.PLACEBO
         items = [
             item
@@ -251,15 +264,8 @@ class ExperienceLibrary:
         kept: list[Attempt] = []
         teachers: list[Example] = []
         for attempt in attempts:
-            given = deliver(
-                how,
-                self._tasks[attempt.trajectory.instance_id],
-                items,
-                told.items,
-                budget_bytes=told.bytes,
-                seed=seed,
-                similar=self._similar.get(told.retrieval),
-            )
+            task = self._tasks[attempt.trajectory.instance_id]
+            given = delivered(self._plan.experience, how, task, items, seed, self._similar)
             if given.says:
                 kept.append(attempt)
                 begin = partial(opening, scaffold=arm.scaffold, memory=given)

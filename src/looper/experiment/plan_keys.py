@@ -53,13 +53,9 @@ class Key:
     many: bool = False
     """Whether it is a list of tables."""
 
-    @property
-    def is_number(self) -> bool:
-        return "number" in self.takes
-
 
 @dataclass(frozen=True)
-class Table:
+class PlanTable:
     """A table of the file."""
 
     path: tuple[str, ...]
@@ -73,17 +69,17 @@ class Table:
         return header(self.path, many=self.many)
 
 
-def plan_tables() -> Iterator[Table]:
+def plan_tables() -> Iterator[PlanTable]:
     """The file itself, then each of its tables, before those that stand in it. `NAME` in a path is the file's to choose."""
     yield from _tables(ExperimentText, None, ())
 
 
 def _tables(
     kind: type[BaseModel], holds: Holds | None, path: tuple[str, ...], *, many: bool = False
-) -> Iterator[Table]:
+) -> Iterator[PlanTable]:
     found = keys(kind, holds)
     means = " ".join((inspect.getdoc(kind) or "").split()) if issubclass(kind, Record) else ""
-    yield Table(path, many, means, found)
+    yield PlanTable(path, many, means, found)
     for key in found:
         below = (*path, key.name, *(("NAME",) if kind is ExperimentText and key.name == "profiles" else ()))
         for each, held in key.tables:
@@ -143,9 +139,7 @@ def _key(name: str, field: FieldInfo, means: str) -> Key:
         else written(default),
         means,
         tuple(named.items()),
-        ""
-        if records or (held and example is None)
-        else written(_example(example, default, list(named), parts)),
+        "" if records or (held and example is None) else written(_example(example, default, list(named))),
         tuple((kind, None) for kind in records) if held is None else ((held.kind, held),),
         many=bool(records) and typing.get_origin(field.annotation) is tuple,
     )
@@ -209,9 +203,7 @@ def _unit(name: str, parts: Sequence[tuple[Any, tuple[Any, ...]]]) -> str:
     return said[0] if said else next((unit for end, unit in UNITS.items() if name.endswith(end)), "")
 
 
-def _example(
-    given: Any, default: Any, named: Sequence[str], parts: Sequence[tuple[Any, tuple[Any, ...]]]
-) -> Any:
+def _example(given: Any, default: Any, named: Sequence[str]) -> Any:
     """What is given; else of words another one than the default, since that needs no writing."""
     if given is not None:
         return given

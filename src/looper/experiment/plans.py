@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput, possible
-from looper.experiment.claims import Settings, UnresolvedExpression, plainly
+from looper.experiment.claims import PlanSettings, UnresolvedExpression, plainly
 from looper.experiment.coherence import faults
 from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, named, problems
 from looper.experiment.toml_positions import Path as Keys
@@ -349,7 +349,7 @@ def _in_file(places: Mapping[str, Sequence[int]], path: Keys) -> Keys:
 def _means_what_it_says(written: Written, asserts: Sequence[str]) -> None:
     """Raises BadInput that names every part of a plan that cannot be what it is called, and every claim that is not so."""
     found = [written.said(said, *path) for path, said in faults(written.plan)]
-    settings = Settings(written.plan)
+    settings = PlanSettings(written.plan)
     present = {arm.name for arm in written.plan.arms} | {choice.name for choice in written.plan.choices}
     for number, claim in enumerate(asserts):
         # Of arms that the profile leaves out nothing is claimed.
@@ -368,7 +368,7 @@ def _means_what_it_says(written: Written, asserts: Sequence[str]) -> None:
 
 def _spoken(written: Written) -> Plan:
     """The plan with every sentence filled in. Raises BadInput that names every one that cannot be."""
-    plan, settings, wrong = written.plan, Settings(written.plan), []
+    plan, settings, wrong = written.plan, PlanSettings(written.plan), []
 
     def filled(sentence: str, *path: str | int, contrast: Contrast | None = None) -> str:
         try:

@@ -123,7 +123,7 @@ def _check_adapters(
             task = next(run.tasks[name] for name in run.manifest.tasks if run.tasks[name].repo == repo)
             adapter = treatments.adapter(arm, seed, repo)
             check_split(trainer.load(adapter), run.manifest.tasks, arm.name)
-            model, base = run.adapted(arm, task, adapter), run.adapted(arm, task, "")
+            model, base = run.adapted(arm, adapter), run.adapted(arm, "")
             prompts = treatments.prompts(seed, repo)
             arrived = partial(check_adapter, model, base, prompts, arm.name, adapter, zero=zero)
             _once(run, kind, arm.name, adapter, arrived)
@@ -134,8 +134,8 @@ def _check_adapters(
             if not zero and seed == plan.seeds[0]:
                 valid = partial(
                     check_valid_actions,
-                    model,
-                    base,
+                    run.run_context.served(arm, task, adapter),
+                    run.run_context.served(arm, task, ""),
                     prompts,
                     arm.name,
                     adapter,

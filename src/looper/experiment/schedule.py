@@ -30,12 +30,7 @@ def select_tasks(
     `elsewhere` says where there is a repository or a task that is not among `tasks`; `aside` are ids that are learned from.
     """
     _names_exist(tasks, selection, elsewhere, aside)
-    chosen = [
-        task
-        for task in tasks
-        if (not selection.repos or task.repo in selection.repos)
-        and (not selection.tasks or task.instance_id in selection.tasks)
-    ]
+    chosen = named_tasks(tasks, selection)
     if not chosen and selection.repos and selection.tasks:
         raise BadInput(
             f"No task is left: of the tasks that are named ({', '.join(selection.tasks[:5])}{' …' if len(selection.tasks) > 5 else ''}) "
@@ -47,6 +42,16 @@ def select_tasks(
     if not chosen:
         raise BadInput("The plan's selection leaves no task.")
     return tuple(chosen)
+
+
+def named_tasks(tasks: Sequence[Task], selection: TaskSelection) -> list[Task]:
+    """Those whose repository and id a selection names, or leaves open."""
+    return [
+        task
+        for task in tasks
+        if (not selection.repos or task.repo in selection.repos)
+        and (not selection.tasks or task.instance_id in selection.tasks)
+    ]
 
 
 def _names_exist(

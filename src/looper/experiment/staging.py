@@ -9,7 +9,7 @@ from looper.experiment.cell import RunContext
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import Progress, TreatmentOf, run_plan, untreated
 from looper.memory.retrieve import Similarity
-from looper.protocols import Engine, Fingerprinted, Trainer
+from looper.protocols import AdapterHost, Engine, Trainer
 from looper.records.plan import Arm, Cell, Gate, RunManifest
 from looper.records.task import Task
 from looper.records.training import TrainingEvent
@@ -26,8 +26,8 @@ class Staging:
     arms: tuple[str, ...]
     """Arms to run; empty for all."""
     run_context: RunContext
-    adapted: Callable[[Arm, Task, str], Fingerprinted]
-    """As `run_context.served`, for models that carry adapters. Raises BadInput for others."""
+    adapted: Callable[[Arm, str], AdapterHost]
+    """The model behind `run_context.served`, asked without patience. Raises BadInput for those that carry no adapters."""
     trainer: Callable[[], Trainer]
     """Raises BadInput where the plan's model cannot be trained."""
     ledger: Ledger

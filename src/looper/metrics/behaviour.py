@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from statistics import fmean
 
 from looper.metrics.arms import Rate
-from looper.records.trajectory import Guard, ObservationKind, ReplyProblem, Step, StopReason, Trajectory
+from looper.records.trajectory import Guard, ObservationKind, ReplyProblem, StopReason, Trajectory
 from looper.records.verdict import Outcome, Verdict
 
 FINE = (ObservationKind.OK, ObservationKind.END)
@@ -42,19 +42,6 @@ class StepCounts:
 
     def as_list(self) -> list[int]:
         return [getattr(self, field.name) for field in fields(self)]
-
-    @classmethod
-    def of(cls, steps: Iterable[Step]) -> "StepCounts":
-        found = cls()
-        for step in steps:
-            found.add(
-                tool=step.action.tool if step.action is not None else None,
-                problem=step.problem,
-                kind=step.observation.kind,
-                overseen=step.reply.overseen,
-                tolerant=step.observation.tolerant,
-            )
-        return found
 
     @classmethod
     def together(cls, counts: "Iterable[StepCounts]") -> "StepCounts":

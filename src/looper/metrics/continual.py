@@ -14,11 +14,6 @@ from statistics import fmean, median
 Matrix = Sequence[Sequence[float]]
 
 
-def accuracy(scores: Matrix) -> float:
-    """Mean over all tasks after the last one."""
-    return fmean(scores[-1])
-
-
 def plasticity(scores: Matrix) -> float:
     """Mean over all tasks, each right after its own turn."""
     return fmean(scores[at][at] for at in range(len(scores)))

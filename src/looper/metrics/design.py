@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from looper.metrics.paired import (
@@ -14,6 +14,7 @@ from looper.metrics.paired import (
     effective_pairs,
     repository_of,
 )
+from looper.metrics.power import ENOUGH, least
 from looper.metrics.registered import ALPHA
 from looper.records.learning import Treatment
 from looper.records.plan import Contrast, Expect, Metric, Plan
@@ -21,8 +22,6 @@ from looper.records.plan import Contrast, Expect, Metric, Plan
 if TYPE_CHECKING:
     import numpy as np
 
-ENOUGH = 0.8
-"""Chance to see what a plan is about, below which it is a pilot."""
 DRAWS = 500
 STEP = 0.01
 """Of the differences that are tried, in shares."""
@@ -224,16 +223,7 @@ def _shown(contrast: Contrast, found: PairedDifference, family: float) -> bool:
 @cache
 def smallest_visible(design: Design) -> float | None:
     """Smallest true difference that a run shows with a chance of 80 %, to a point; None where not even 100 points are."""
-    low, high = 1, round(1 / STEP)
-    if power_of(design, MORE, high * STEP) < ENOUGH:
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        if power_of(design, MORE, middle * STEP) >= ENOUGH:
-            high = middle
-        else:
-            low = middle + 1
-    return high * STEP
+    return least(range(1, round(1 / STEP) + 1), STEP, partial(power_of, design, MORE))
 
 
 def power_of_tasks(tasks: int, discordance: float, effect: float, alpha: float) -> float:

@@ -1,10 +1,12 @@
 """What a run of so many pairs could see, by the exact McNemar test."""
 
-from functools import cache
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import cache, partial
 
 ALPHA = 0.05
-WANTED = 0.8
-"""Power from which on an effect counts as detectable."""
+ENOUGH = 0.8
+"""Power from which on an effect counts as detectable, and below which a plan is a pilot."""
 STEP = 0.001
 
 
@@ -49,13 +51,12 @@ def _critical(pairs: int, alpha: float) -> tuple[int, ...]:
 
 def smallest_detectable(pairs: int, discordance: float) -> float | None:
     """Smallest true difference that is found with 80 % power, to 0.1 points; None where even the largest is not."""
-    low, high = 0, round(discordance / STEP)
-    if power(pairs, discordance, high * STEP) < WANTED:
+    return least(range(round(discordance / STEP) + 1), STEP, partial(power, pairs, discordance))
+
+
+def least(steps: range, size: float, power_at: Callable[[float], float]) -> float | None:
+    """Smallest difference of so many steps that has the power; None where not even the largest has it."""
+    if power_at(steps[-1] * size) < ENOUGH:
         return None
-    while low < high:
-        middle = (low + high) // 2
-        if power(pairs, discordance, middle * STEP) >= WANTED:
-            high = middle
-        else:
-            low = middle + 1
-    return high * STEP
+    at = bisect_left(steps[:-1], True, key=lambda step: power_at(step * size) >= ENOUGH)
+    return steps[at] * size

@@ -6,7 +6,6 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,7 +15,7 @@ from starlette.types import Scope
 from looper.errors import BadInput
 from looper.views.live import Projection
 from looper.views.runs import RunView
-from looper.views.show import duration, harmless, prompt_length
+from looper.views.web.templating import template
 
 
 def as_json(value: Any, status: int = 200) -> Response:
@@ -28,8 +27,14 @@ def refused(scope: Scope, status: int, kind: str, message: str, hint: str = "") 
     """For a browser a page, for everything else JSON; both say what is wrong and what helps."""
     if "text/html" in Headers(scope=scope).get("accept", ""):
         return HTMLResponse(
-            template("refused").render(
-                status=status, message=message, hint=hint, title=message, path="", bare=status in (401, 403)
+            _rendered(
+                "refused",
+                status=status,
+                message=message,
+                hint=hint,
+                title=message,
+                path="",
+                bare=status in (401, 403),
             ),
             status,
         )
@@ -48,28 +53,13 @@ def known_run(projection: Projection, name: str) -> RunView:
 
 
 def page(request: Request, name: str, **values: Any) -> Response:
-    """A template as a page. Every value is escaped: what a model, a task or a file says is text and nothing else."""
-    text = template(name).render(
-        path=request.url.path, query=dict(request.query_params), bare=False, **values
-    )
+    """A template as a page."""
+    text = _rendered(name, path=request.url.path, query=dict(request.query_params), bare=False, **values)
     return HTMLResponse(text.encode("utf-8", "replace"))
 
 
-@cache
-def _environment() -> Environment:
-    def load(name: str) -> str:
-        return (resources.files("looper.serve") / "templates" / f"{name}.html.j2").read_text("utf-8")
-
-    found = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(load),
-    )
-    found.filters.update(harmless=harmless, duration=duration, prompt_length=prompt_length)
-    found.globals.update(static=static_address)
-    return found
+def _rendered(name: str, **values: Any) -> str:
+    return template(name).render(static=static_address, **values)
 
 
 @cache
@@ -77,7 +67,3 @@ def static_address(name: str) -> str:
     """Of a file that pages load, with the hash of what is in it: browsers keep it, and ask for another one when it changes."""
     content = (resources.files("looper.serve") / "static" / name).read_bytes()
     return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
-
-
-def template(name: str) -> Any:
-    return _environment().get_template(name)

@@ -19,7 +19,7 @@ from looper.serve.answers import refused, static_address
 from looper.serve.api_campaign import CampaignApi
 from looper.serve.api_runs import RunsApi
 from looper.serve.audit_log import AuditLog
-from looper.serve.guard import Guard
+from looper.serve.guard import RequestGuard
 from looper.serve.pages import PageContext, Pages
 from looper.serve.streams import StreamSlots
 from looper.serve.watcher import Watcher
@@ -64,7 +64,7 @@ def application(page_context: PageContext, deeds: AuditLog) -> ASGIApp:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(LooperError, _looper)
     app.add_exception_handler(Exception, _broken)
-    return Guard(app, page_context.auth)
+    return RequestGuard(app, page_context.auth)
 
 
 def _http(request: Request, error: Exception) -> Response:

@@ -31,7 +31,7 @@ HEADERS = {
 READS = ("GET", "HEAD")
 
 
-class Guard:
+class RequestGuard:
     """Around the whole application."""
 
     def __init__(self, app: ASGIApp, auth: Authenticator) -> None:

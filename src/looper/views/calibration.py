@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from looper.metrics.paired import wilson
 from looper.records.gate import BenchmarkRule, Calibrated, Drawn
+from looper.views.show import markdown_table
 
 
 def calibration_lines(
@@ -17,16 +18,16 @@ def calibration_lines(
     )
     yield ""
     heads = [
+        "gate",
         "campaigns that promote, nothing being better",
         *(f"candidates promoted, {_points(gain)}" for gain in gains),
     ]
-    yield f"| gate | {' | '.join(heads)} |"
-    yield f"|---|{'---:|' * len(heads)}"
+    rows = []
     for number, null in enumerate(found[gains[0]]):
         low, high = wilson(null.with_promotion, null.campaigns)
-        cells = [f"{100 * null.with_promotion / null.campaigns:.1f} % ({100 * low:.1f} to {100 * high:.1f})"]
-        cells += [_share(found[gain][number]) for gain in gains]
-        yield f"| {null.gate} | {' | '.join(cells)} |"
+        share = f"{100 * null.with_promotion / null.campaigns:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        rows.append([null.gate, share, *(_share(found[gain][number]) for gain in gains)])
+    yield from markdown_table(heads, rows)
 
 
 def _points(gain: float) -> str:

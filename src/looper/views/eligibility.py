@@ -5,6 +5,7 @@ from statistics import median
 
 from looper.errors import one_line
 from looper.records.eligibility import Validation
+from looper.views.show import markdown_table
 
 HEADS = (
     "repository",
@@ -39,11 +40,7 @@ def rows(every: Mapping[str, int], found: Sequence[Validation]) -> Iterator[tupl
 
 def table_lines(every: Mapping[str, int], found: Sequence[Validation]) -> list[str]:
     """The table in Markdown, then every task that is not valid with its cause, and every id that is left out."""
-    lines = [
-        f"| {' | '.join(HEADS)} |",
-        "|---|" + "---:|" * (len(HEADS) - 1),
-        *(f"| {' | '.join(row)} |" for row in rows(every, found)),
-    ]
+    lines = markdown_table(HEADS, rows(every, found))
     bad = [each for each in found if not each.valid]
     if bad:
         lines += ["", "Not valid:", "", *(f"- {each.instance_id}: {one_line(each.cause)}" for each in bad)]

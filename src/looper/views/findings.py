@@ -7,7 +7,6 @@ from statistics import fmean
 
 from looper.metrics.arms import ArmFigures
 from looper.metrics.design import (
-    ENOUGH,
     Scope,
     design_of,
     power_at_interest,
@@ -22,6 +21,7 @@ from looper.metrics.paired import (
     rate_interval,
     repository_of,
 )
+from looper.metrics.power import ENOUGH
 from looper.metrics.registered import ALPHA, Decision, Registered
 from looper.records.learning import Treatment
 from looper.records.plan import Arm, ArmRole, Contrast, Expect, Metric, Plan

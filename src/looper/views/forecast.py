@@ -31,7 +31,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRun:
     """What an earlier run with the same model, suite and limits says about the next one."""
 
     run: str
@@ -42,14 +42,14 @@ class Measured:
     """Of prompt and completion together; None where they were not counted."""
 
 
-def measured(runs: Path, plan: Plan) -> Measured | None:
+def measured(runs: Path, plan: Plan) -> MeasuredRun | None:
     """From the run with the most cells, of equal ones the newest, in which this plan's base, or its first arm, worked with the same model
     and limits at tasks of the same suite; None where none has enough of them."""
     found = [one for view in _newest(runs) if (one := _measured_in(view, plan)) is not None]
     return max(found, key=lambda one: one.cells, default=None)
 
 
-def _measured_in(view: RunView, plan: Plan) -> Measured | None:
+def _measured_in(view: RunView, plan: Plan) -> MeasuredRun | None:
     other, wanted, arm = view.manifest.plan, _main_arm(plan), _main_arm(view.manifest.plan)
     if arm.model != wanted.model or arm.scaffold != wanted.scaffold or not _alike(other, plan):
         return None
@@ -62,7 +62,7 @@ def _measured_in(view: RunView, plan: Plan) -> Measured | None:
         for end, _ in pairs
         if end.prompt_tokens is not None and end.completion_tokens is not None
     ]
-    return Measured(
+    return MeasuredRun(
         run=view.folder.name,
         cells=len(pairs),
         rollout_s=_estimate([end.wall_s + found.wall_s for end, found in pairs]),
@@ -116,7 +116,7 @@ def _main_arm(plan: Plan) -> Arm:
     return plan.base or plan.arms[0]
 
 
-def time_lines(plan: Plan, cells: int, workers: int, found: Measured | None) -> Iterator[str]:
+def time_lines(plan: Plan, cells: int, workers: int, found: MeasuredRun | None) -> Iterator[str]:
     """How long, and how many tokens."""
     if found is None:
         yield (
@@ -138,7 +138,7 @@ def time_lines(plan: Plan, cells: int, workers: int, found: Measured | None) -> 
         )
 
 
-def time_data(cells: int, workers: int, found: Measured | None) -> dict[str, Any]:
+def time_data(cells: int, workers: int, found: MeasuredRun | None) -> dict[str, Any]:
     """The same for programs, in seconds and tokens of all cells; None for what was not measured."""
     return {
         "measured": found,

@@ -17,6 +17,7 @@ from looper.views.findings import (
 )
 from looper.views.history import history_lines
 from looper.views.runs import RunView
+from looper.views.show import markdown_table
 
 _BLOCK = re.compile(r"<!-- looper report (?P<name>\S+ \S+) -->\n.*?<!-- end of (?P=name) -->", re.DOTALL)
 
@@ -65,7 +66,7 @@ def run_block(run: RunView) -> str:
             f"<!-- looper report {name} -->",
             *_provenance(run),
             "",
-            *_table(run),
+            *markdown_table(COLUMNS, arm_rows(run)),
             *_sections(run),
             *_tables(run),
             f"<!-- end of {name} -->",
@@ -88,14 +89,6 @@ def _provenance(run: RunView) -> list[str]:
         f"The gate {found.gate.value} was overridden: {found.reason}." for found in run.manifest.overrides
     ]
     return lines
-
-
-def _table(run: RunView) -> list[str]:
-    return [
-        "| " + " | ".join(COLUMNS) + " |",
-        "|---|" + "---:|" * (len(COLUMNS) - 1),
-        *("| " + " | ".join(row) + " |" for row in arm_rows(run)),
-    ]
 
 
 def _sections(run: RunView) -> list[str]:
@@ -122,8 +115,6 @@ def _tables(run: RunView) -> list[str]:
                 "",
                 f"{table.head}. {table.note}",
                 "",
-                f"| {' | '.join(table.columns)} |",
-                "|---|" + "---:|" * (len(table.columns) - 1),
-                *(f"| {' | '.join(row)} |" for row in table.rows),
+                *markdown_table(table.columns, table.rows),
             ]
     return lines

@@ -21,7 +21,7 @@ _WRITTEN_BY = re.compile(r"<!-- written by looper ([0-9a-f]*) -->\n")
 
 
 @dataclass(frozen=True)
-class Pages:
+class SharedPages:
     """What several runs share: a page for each experiment in a folder, or one file for all."""
 
     folder: Path = RESULTS

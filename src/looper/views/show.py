@@ -1,7 +1,7 @@
 """A trajectory, step by step, for a terminal."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.text import Text
@@ -20,6 +20,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def harmless(text: str) -> str:
     """Text with control characters, and halves of characters, made visible."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", encodable(text).replace("\r\n", "\n"))
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Its lines. The first column is words, all others are numbers."""
+    ruled = "|---|" + "---:|" * (len(columns) - 1)
+    head, *body = (f"| {' | '.join(row)} |" for row in (columns, *rows))
+    return [head, ruled, *body]
 
 
 def duration(seconds: float) -> str:

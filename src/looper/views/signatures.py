@@ -9,7 +9,7 @@ from pathlib import Path
 from looper.records.base import Record
 
 
-class Part(StrEnum):
+class SignedPart(StrEnum):
     """What of a run is signed, and the file that holds it."""
 
     PLAN = "plan"
@@ -19,11 +19,11 @@ class Part(StrEnum):
 
     @property
     def file(self) -> str:
-        return "manifest.jsonl" if self is Part.PLAN else "seals.jsonl"
+        return "manifest.jsonl" if self is SignedPart.PLAN else "seals.jsonl"
 
 
 _LINE = re.compile(
-    rf"^looper-(?P<part>{'|'.join(Part)}) (?P<run>\S+) (?P<sha256>[0-9a-f]{{64}}) (?P<when>\S+)$",
+    rf"^looper-(?P<part>{'|'.join(SignedPart)}) (?P<run>\S+) (?P<sha256>[0-9a-f]{{64}}) (?P<when>\S+)$",
     re.MULTILINE,
 )
 
@@ -31,7 +31,7 @@ _LINE = re.compile(
 class Signature(Record):
     """What a part of a run was when somebody put its hash elsewhere."""
 
-    part: Part
+    part: SignedPart
     run: str
     """Name of the run folder."""
     sha256: str
@@ -45,7 +45,7 @@ class Signature(Record):
     @property
     def tag(self) -> str:
         """A name that no other signature has; a seal's is that of its run."""
-        kind = "" if self.part is Part.SEAL else f"{self.part.value}-"
+        kind = "" if self.part is SignedPart.SEAL else f"{self.part.value}-"
         return f"{kind}{self.run}-{self.sha256[:12]}"
 
 
@@ -54,7 +54,7 @@ def signatures_in(text: str) -> list[Signature]:
     return [Signature.model_validate(found.groupdict()) for found in _LINE.finditer(text)]
 
 
-def signature_of(part: Part, folder: Path, when: str) -> Signature:
+def signature_of(part: SignedPart, folder: Path, when: str) -> Signature:
     """Of what a run has now."""
     return Signature(part=part, run=folder.name, sha256=_hashes(folder / part.file)[-1], when=when)
 

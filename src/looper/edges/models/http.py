@@ -7,7 +7,7 @@ import ssl
 import threading
 import zlib
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
-from contextlib import AbstractContextManager, aclosing, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -200,15 +200,12 @@ class Server:
             _asked(self._stream(path, body, total_s, hear, missing))
 
     async def _whole(self, path: str, missing: str, total_s: float) -> tuple[bytes, httpx.Headers]:
-        waits, body = httpx.Timeout(None, connect=min(CONNECT_S, total_s)), bytearray()
+        body = bytearray()
         try:
             async with (
                 asyncio.timeout(total_s),
-                httpx.AsyncClient(verify=_certificates(), timeout=waits) as client,
-                client.stream("GET", f"{self._url}{path}", headers=self._headers) as response,
+                self._answered("GET", path, total_s, missing, headers=self._headers) as response,
             ):
-                if response.status_code != 200:
-                    raise await self._refusal(response, missing)
                 async for piece in _pieces(self.what, response):
                     body += piece
                     if len(body) > MOST_LISTED:
@@ -219,6 +216,20 @@ class Server:
                 return bytes(body), response.headers
         except TimeoutError as error:
             raise ModelTimeout(f"{self.what} did not finish {path} within {total_s:.0f} s.") from error
+
+    @asynccontextmanager
+    async def _answered(
+        self, method: str, path: str, total_s: float, missing: str, **sent: Any
+    ) -> AsyncGenerator[httpx.Response, None]:
+        """An answer that is well, while it comes. Raises ModelError for any other."""
+        waits = httpx.Timeout(None, connect=min(CONNECT_S, total_s))
+        async with (
+            httpx.AsyncClient(verify=_certificates(), timeout=waits) as client,
+            client.stream(method, f"{self._url}{path}", **sent) as response,
+        ):
+            if response.status_code != 200:
+                raise await self._refusal(response, missing)
+            yield response
 
     async def _refusal(self, response: httpx.Response, missing: str) -> ModelError:
         """What an answer that is not well says, by its status and the beginning of its words, however these end."""
@@ -243,17 +254,13 @@ class Server:
         # A client's own read timeout cannot change once an answer has begun, so the loop's clock keeps all of them.
         now = asyncio.get_running_loop().time
         end, allowed_s = now() + total_s, self._patience.first_byte_s
-        waits = httpx.Timeout(None, connect=min(CONNECT_S, total_s))
         data = json.dumps(sendable(body), ensure_ascii=False).encode()
         headers = {**self._headers, "Content-Type": "application/json"}
         try:
             async with (
                 asyncio.timeout_at(min(end, now() + allowed_s)) as silence,
-                httpx.AsyncClient(verify=_certificates(), timeout=waits) as client,
-                client.stream("POST", f"{self._url}{path}", content=data, headers=headers) as response,
+                self._answered("POST", path, total_s, missing, content=data, headers=headers) as response,
             ):
-                if response.status_code != 200:
-                    raise await self._refusal(response, missing)
                 events = _Events(self.what)
                 async for piece in _pieces(self.what, response):
                     for event in events.feed(piece):

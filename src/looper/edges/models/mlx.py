@@ -120,13 +120,13 @@ class MlxModel:
         self._process, self._digests = process or _Process(folder, name, reuse), digests or FileDigests()
         self._identity: ModelIdentity | None = None
 
-    def adapted(self, adapter: Path | None) -> "MlxModel":
-        """The same model in the same process with another adapter, or with none. Raises ModelMissing."""
+    def with_adapter(self, folder: Path | None) -> "MlxModel":
+        """The same model in the same process with the adapter of a folder, or with none. Raises ModelMissing."""
         return MlxModel(
             self._folder,
             name=self._name,
             context_tokens=self._context_tokens,
-            adapter=adapter,
+            adapter=folder,
             process=self._process,
             digests=self._digests,
         )

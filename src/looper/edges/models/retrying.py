@@ -6,19 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from looper.edges.models.flights import RequestsInFlight
 from looper.errors import (
-    BadInput,
     ModelError,
     ModelOverloaded,
     ModelReplyBroken,
     ModelUnreachable,
     RequestRefused,
 )
-from looper.protocols import ChatModel, ChatRequest, Fingerprinted, Message, Windowed
-from looper.records.training import Example
+from looper.protocols import ChatModel, ChatRequest, Message, Windowed
 from looper.records.trajectory import ModelIdentity, Reply
 
 Answer = TypeVar("Answer")
@@ -156,23 +154,6 @@ class RetryingModel:
             part = min(TELL_EVERY_S, seconds)
             self._sleep(part)
             seconds -= part
-
-    def first_logits(self, messages: Sequence[Message]) -> list[float]:
-        """Raises BadInput for a model that does not show what it computes."""
-        return self._shown().first_logits(messages)
-
-    def losses(self, examples: Sequence[Example]) -> list[float]:
-        """Raises BadInput for a model that does not show what it computes."""
-        return self._shown().losses(examples)
-
-    def loss_and_kl(self, examples: Sequence[Example]) -> list[tuple[float, float]]:
-        """Raises BadInput for a model that does not show what it computes."""
-        return self._shown().loss_and_kl(examples)
-
-    def _shown(self) -> Fingerprinted:
-        if not hasattr(self._inner, "first_logits"):
-            raise BadInput(f"{self.identity().name} does not show what it computes; adapters need MLX.")
-        return cast(Fingerprinted, self._inner)
 
     def _wait(self, faults: int, error: ModelError) -> float:
         """Doubling, with jitter so that parallel rollouts do not come back together, never less than was asked for."""

@@ -1,6 +1,6 @@
 """What training makes smaller, and how it is measured."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -54,20 +54,20 @@ def mean_preference_loss(model: Any, examples: Sequence[Encoded], beta: float) -
 
 def mean_loss(model: Any, examples: Sequence[Encoded], rows: int) -> float:
     """Over all supervised tokens of all examples."""
-    total, counted = 0.0, 0.0
     ordered = sorted(examples, key=lambda item: len(item.tokens))
-    for at in range(0, len(ordered), rows):
-        loss, tokens = weighted_loss(model, *padded(ordered[at : at + rows]))
-        total += float(loss.item()) * float(tokens.item())
-        counted += float(tokens.item())
-    return total / counted
+    batches = (padded(ordered[at : at + rows]) for at in range(0, len(ordered), rows))
+    return mean_of(weighted_loss(model, *batch) for batch in batches)
 
 
 def mean_distillation_loss(model: Any, examples: Sequence[Encoded]) -> float:
     """Over all supervised tokens of all examples."""
+    return mean_of(distillation_loss(model, *taught([item])) for item in examples)
+
+
+def mean_of(found: Iterable[tuple[Any, Any]]) -> float:
+    """Over all tokens, of losses with the numbers of tokens that each is the mean of."""
     total, counted = 0.0, 0.0
-    for item in examples:
-        loss, tokens = distillation_loss(model, *taught([item]))
+    for loss, tokens in found:
         total += float(loss.item()) * float(tokens.item())
         counted += float(tokens.item())
     return total / counted

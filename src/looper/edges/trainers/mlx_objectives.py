@@ -14,6 +14,7 @@ from looper.edges.trainers.mlx_losses import (
     log_probabilities,
     mean_distillation_loss,
     mean_loss,
+    mean_of,
     mean_preference_loss,
     preference_loss,
     weighted_loss,
@@ -213,12 +214,7 @@ class Routing(Imitation):
         return loss + (wrong * known).sum() / mx.maximum(known.sum(), 1), counted
 
     def mean_loss(self, model: Any, examples: Sequence[Encoded], settings: TrainingSettings) -> float:
-        total, counted = 0.0, 0.0
-        for item in examples:
-            loss, tokens = self.loss(model, *_with_parts([item]))
-            total += float(loss.item()) * float(tokens.item())
-            counted += float(tokens.item())
-        return total / counted
+        return mean_of(self.loss(model, *_with_parts([item])) for item in examples)
 
 
 def _with_parts(group: Sequence[Encoded]) -> tuple[Any, Any, Any]:

@@ -77,7 +77,7 @@ def clone(repo: str, mirror: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Fault:
+class BrokenObject:
     """An object of a base tree that cannot be read as it was written."""
 
     name: str
@@ -129,7 +129,7 @@ class Mirror:
         answers = self.git("cat-file", "--batch-check", stdin=asked).decode().splitlines()
         return [task for task, answer in zip(tasks, answers, strict=True) if answer.endswith("missing")]
 
-    def faults(self, commits: Iterable[str]) -> list[Fault]:
+    def faults(self, commits: Iterable[str]) -> list[BrokenObject]:
         """What of base trees is not here, or is not what its name says: every object is read and hashed. The commits must be here.
         Raises GitRefused where git cannot list them."""
         paths, absent = self._objects(sorted(set(commits)))
@@ -140,7 +140,7 @@ class Mirror:
         for name, why in self._unlike(list(read)):
             found[read[name]] = why
         # A folder that is not there hides what is in it: those below it have no path.
-        return [Fault(name, paths.get(name, ""), why) for name, why in found.items()]
+        return [BrokenObject(name, paths.get(name, ""), why) for name, why in found.items()]
 
     def _standing_for(self, name: str) -> str:
         seen = {name}
@@ -258,7 +258,7 @@ def must_be_whole(mirror: Path, commits: Iterable[str]) -> None:
         raise BadInput(told(mirror, faults))
 
 
-def told(mirror: Path, faults: Sequence[Fault]) -> str:
+def told(mirror: Path, faults: Sequence[BrokenObject]) -> str:
     """What is wrong with a mirror, and how to mend it."""
     first, *others = faults
     return (

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -90,12 +89,10 @@ def look_at_page(run: RunView, by: str) -> PageLook:
 
 def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None" = None, by: str = "") -> str:
     """The run as one HTML file that needs nothing else."""
-    from jinja2 import Environment, StrictUndefined
+    from looper.views.web.templating import template
 
     if figures is None:
         figures = _figures(run)
-    text = (resources.files("looper.views.web") / "run.html.j2").read_text("utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(text)
     plan, worked = run.manifest.plan, tables(run)
     shown = [(figure.name, head, plots.inline(figure), figure.alt, note) for figure, head, note in figures]
     sections = [
@@ -110,7 +107,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         ("controls", "Controls"),
         ("provenance", "Provenance"),
     ]
-    return template.render(
+    return template("report").render(
         by=by,
         title=f"{plan.experiment} {plan.profile}: {plan.title}",
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
@@ -280,11 +277,11 @@ def _transfer(run: RunView) -> dict[str, Any] | None:
     if not places:
         return None
     base = _by_repo(run)
-    rows = [(name, [_share(places.get((name, repo))) for repo in repos]) for name in repos]
+    rows = [(name, *(_share(places.get((name, repo))) for repo in repos)) for name in repos]
     cells = sum(map(len, places.values()))
     return {
-        "columns": repos,
-        "rows": [("nothing (base)", [_share(base.get(repo)) for repo in repos]), *rows],
+        "columns": ["learned in \\ worked on", *repos],
+        "rows": [("nothing (base)", *(_share(base.get(repo)) for repo in repos)), *rows],
         "note": f"Sparse by design: {len(places)} of {len(repos) ** 2} places were measured, with {cells} cells; all of them "
         f"would take {round(cells / len(places) * len(repos) ** 2)}.",
     }

@@ -1,0 +1,29 @@
+"""The templates of all pages, of a file and of the server. What they are given is escaped: what a model, a task or a file says is text
+and nothing else."""
+
+from functools import cache
+from importlib import resources
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+
+from looper.views.show import duration, harmless, prompt_length
+
+
+@cache
+def _environment() -> Environment:
+    def load(name: str) -> str:
+        return (resources.files("looper.views.web") / "templates" / f"{name}.html.j2").read_text("utf-8")
+
+    found = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(load),
+    )
+    found.filters.update(harmless=harmless, duration=duration, prompt_length=prompt_length)
+    return found
+
+
+def template(name: str) -> Template:
+    return _environment().get_template(name)
