@@ -9,7 +9,7 @@ from looper.experiment.toml_positions import Path
 from looper.records.base import Record, content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
 from looper.records.memory import RetrievalSettings
-from looper.records.plan import Arm, ArmRole, Chooser, Expect, Gate, Metric, Plan, Scaffold
+from looper.records.plan import Arm, ArmRole, Chooser, Expect, Metric, Plan, Scaffold
 from looper.records.training import Format
 from looper.records.trajectory import Guard
 
@@ -89,13 +89,7 @@ def _says_nothing(plan: Plan) -> Iterator[tuple[Path, str]]:
 
 
 def _calls_all_alike(plan: Plan) -> Iterator[tuple[Path, str]]:
-    """Gates that no plan may pass over, and margins within which a difference lies that the plan itself calls an effect."""
-    if Gate.POWER in plan.measured_only:
-        yield (
-            ("measured_only",),
-            "a plan that is too small stays a pilot: power is no gate to be only measured. Leave it out, or raise tasks, "
-            "repositories or seeds",
-        )
+    """Margins within which a difference lies that the plan itself calls an effect."""
     for at, contrast in enumerate(plan.contrasts):
         if contrast.expect is Expect.MORE or not contrast.metric.is_share:
             continue

@@ -169,7 +169,10 @@ def _parts(annotation: Any, metadata: Sequence[Any] = ()) -> Iterator[tuple[Any,
 
 def _values(kind: Any) -> dict[str, str]:
     if typing.get_origin(kind) is Literal:
-        return dict.fromkeys(map(str, typing.get_args(kind)), "")
+        return {
+            str(each): _values(type(each)).get(str(each), "") if isinstance(each, Enum) else ""
+            for each in typing.get_args(kind)
+        }
     if isinstance(kind, type) and issubclass(kind, Enum):
         said = meanings(kind)
         return {str(member.value): said.get(member.name, "") for member in kind}
