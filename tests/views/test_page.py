@@ -126,6 +126,31 @@ def test_an_unfinished_run_says_so_and_concludes_nothing(run: RunView) -> None:
     assert "The run is unfinished" in shown and "cells are still to do" in shown
 
 
+def test_a_registered_contrast_of_an_unfinished_run_is_drawn_as_one_that_decides_nothing(
+    run: RunView,
+) -> None:
+    """In the page and in the text, each says how far the run is; none is filled, and none has the interval of a decision."""
+    cut = replace(run, verdicts=run.verdicts[:-4])
+    state = f"unfinished, {cut.finished} of {cut.planned} cells"
+    shown = page(cut)
+    drawn = dict(re.findall(r'<figcaption id="(forest\w*)-alt">([^<]*)</figcaption>', shown))
+    assert f"lora − base, {state} " in drawn["forest"] and "lora − base, unfinished" not in page(run)
+    assert f"in_batches − base, action log likelihood, {state} " in drawn["forest_nats"]
+    assert "Filled" not in shown and "with the interval that decides it" not in shown
+    assert "Filled" in page(run)
+    for written in (shown, run_block(cut)):
+        assert f"lora − base (treatment, registered), {state}: " in written
+        assert not any(f", {word}: It " in written for word in ("shown", "refuted", "open"))
+    assert f"lora − base (registered), {state}: " in shown, "which cells flipped"
+
+
+def test_a_profile_without_the_arms_of_what_is_registered_does_not_say_that_nothing_is(run: RunView) -> None:
+    plan = run.manifest.plan.model_copy(update={"contrasts": (), "unasked": ("warm − base",)})
+    shown = page(replace(run, manifest=run.manifest.model_copy(update={"plan": plan})))
+    assert "not asked by this profile, which has not the arms: warm − base" in shown
+    assert "registers no contrast" not in shown
+
+
 def test_with_too_few_verdicts_nothing_is_concluded(run: RunView) -> None:
     """Two of twelve cells of a contrast that ended outside of the agent are more than one in twenty."""
     broken = tuple(
