@@ -511,6 +511,7 @@ class Tail(Generic[R]):
             return changed
         except OSError as error:
             raise _unusable(path, error) from error
+        # 0 is the number of no file, and stands for none that was read before.
         replaced = self._file not in (0, found.st_ino) or found.st_size < self._at
         if replaced:
             self._begin_anew()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from tests.experiment.test_run import Project
-from tests.fakes.written_run import fails
 
 from looper.journal import RunLock, Stream, read_stream
 from looper.records.plan import ArmRole
@@ -104,27 +103,6 @@ def test_each_phase_has_its_own_progress_and_time(finished: Project, tmp_path: P
     assert time_left(whole, time.time()) is None
 
 
-def test_an_arm_that_failed_at_work_took_its_time_and_leaves_nothing_to_do(
-    finished: Project, tmp_path: Path
-) -> None:
-    """Its cells count among what was done in the time, and that its failure was recorded just now begins nothing anew."""
-    whole = read_run(finished.run)
-    arms = {arm.name for arm in whole.manifest.plan.arms}
-    names = [verdict.cell.partition("/")[0] for verdict in whole.verdicts]
-    gathered = sum(name not in arms for name in names)
-    folder = moment(finished.run, tmp_path / "failed", gathered + 6, len(whole.consolidations))
-    fails(folder, "lora", "31 of 40 steps held no action")
-    left = sum(name != "lora" for name in names[gathered + 6 :])
-    lock = RunLock(folder)
-    try:
-        said = described(read_run(folder))
-    finally:
-        lock.close()
-    assert "lora" in names[gathered : gathered + 6] and left
-    assert said["phases"][-1]["planned"] - said["phases"][-1]["done"] == left
-    assert said["left_s"][0] == pytest.approx(60 / 6 * left, abs=3)
-
-
 def test_after_a_kill_nothing_is_at_work_until_somebody_goes_on_and_then_no_more_than_are_worked_on(
     project: Project,
 ) -> None:
@@ -134,7 +112,7 @@ def test_after_a_kill_nothing_is_at_work_until_somebody_goes_on_and_then_no_more
     )
 
     def working(process: "subprocess.Popen[str]", rollouts: int) -> list[str]:
-        until = time.monotonic() + 240
+        until = time.monotonic() + 900
         while time.monotonic() < until and process.poll() is None:
             if (project.folder / "runs").exists() and list(
                 (project.folder / "runs").glob("*/manifest.jsonl")

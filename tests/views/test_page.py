@@ -126,25 +126,30 @@ def test_an_unfinished_run_says_so_and_concludes_nothing(run: RunView) -> None:
     assert "The run is unfinished" in shown and "cells are still to do" in shown
 
 
-def test_a_registered_contrast_of_an_unfinished_run_is_drawn_as_one_that_decides_nothing(
-    run: RunView,
-) -> None:
+SHIPPED = Path(__file__).parents[1] / "data" / "small-micro-ac66498b4214"
+
+
+def test_a_registered_contrast_of_an_unfinished_run_is_drawn_as_one_that_decides_nothing() -> None:
     """In the page and in the text, each says how far the run is; none is filled, and none has the interval of a decision."""
-    cut = replace(run, verdicts=run.verdicts[:-4])
+    whole = read_run(SHIPPED)
+    cut = replace(whole, verdicts=whole.verdicts[:-4])
     state = f"unfinished, {cut.finished} of {cut.planned} cells"
-    shown = page(cut)
-    drawn = dict(re.findall(r'<figcaption id="(forest\w*)-alt">([^<]*)</figcaption>', shown))
-    assert f"lora − base, {state} " in drawn["forest"] and "lora − base, unfinished" not in page(run)
-    assert f"in_batches − base, action log likelihood, {state} " in drawn["forest_nats"]
-    assert "Filled" not in shown and "with the interval that decides it" not in shown
-    assert "Filled" in page(run)
-    for written in (shown, run_block(cut)):
-        assert f"lora − base (treatment, registered), {state}: " in written
-        assert not any(f", {word}: It " in written for word in ("shown", "refuted", "open"))
-    assert f"lora − base (registered), {state}: " in shown, "which cells flipped"
+    drawn = {
+        view: dict(re.findall(r'<figcaption id="(forest\w*)-alt">([^<]*)</figcaption>', page(view)))["forest"]
+        for view in (whole, cut)
+    }
+    assert "gold − base +" in drawn[whole] and "unfinished" not in drawn[whole]
+    low, high = (100 * end for end in cut.registered[0].difference.interval())
+    assert f"gold − base, {state} " in drawn[cut] and f"({low:+.1f} to {high:+.1f})" in drawn[cut]
+    assert "Filled: " in page(whole) and "Filled: " not in page(cut)
+    for written in (page(cut), run_block(cut)):
+        assert f"memory − base (treatment, registered), {state}: " in written
+        assert not any(sentence in written for found in whole.registered for sentence in (found.sentence,))
+    assert f"memory − base (registered), {state}: " in page(cut), "which cells flipped"
 
 
-def test_a_profile_without_the_arms_of_what_is_registered_does_not_say_that_nothing_is(run: RunView) -> None:
+def test_a_profile_without_the_arms_of_what_is_registered_does_not_say_that_nothing_is() -> None:
+    run = read_run(SHIPPED)
     plan = run.manifest.plan.model_copy(update={"contrasts": (), "unasked": ("warm − base",)})
     shown = page(replace(run, manifest=run.manifest.model_copy(update={"plan": plan})))
     assert "not asked by this profile, which has not the arms: warm − base" in shown

@@ -202,6 +202,7 @@ def _held_out(
     base = plan.learners_base
     for number, attempt in enumerate(pools.failures(plan, seed, repo)[:HELD_OUT]):
         messages = list(opening(tasks[attempt.trajectory.instance_id], base.scaffold))
+        # One step later with each attempt, from the first again where one has no more: so every depth of a conversation is asked.
         for step in attempt.steps[: number % len(attempt.steps)] if attempt.steps else ():
             messages += [("assistant", step.reply.text), ("user", step.observation.text)]
         found.append(tuple(messages))
