@@ -647,12 +647,16 @@ def sweep(places: Sequence[str], tests: Sequence[str], state: Path) -> int:
     files = [
         path
         for place in places
-        for path in ([source / place] if (source / place).is_file() else sorted((source / place).rglob("*.py")))
+        for path in (
+            [source / place] if (source / place).is_file() else sorted((source / place).rglob("*.py"))
+        )
     ]
     if not files:
         sys.exit(f"There is nothing at {', '.join(places)} below src/looper")
     state.mkdir(parents=True, exist_ok=True)
-    explained = {line.rpartition(" # ")[0] for line in EXPLAINED.read_text("utf-8").splitlines() if " # " in line}
+    explained = {
+        line.rpartition(" # ")[0] for line in EXPLAINED.read_text("utf-8").splitlines() if " # " in line
+    }
     by_folder: dict[str, list[Tried]] = {}
     for path in files:
         found = list(swept(path, tests, state))
@@ -675,7 +679,16 @@ def swept(path: Path, tests: Sequence[str], state: Path) -> Iterator[Tried]:
     with tempfile.TemporaryDirectory(prefix="looper-sweep-") as name:
         tree = Path(name)
         copy_tree(tree)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--basetemp={tree}/tmp"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={tree}/tmp",
+        ]
         config = tree / "sweep.toml"
         config.write_text(
             f"[cosmic-ray]\nmodule-path = {json.dumps(str(where))}\ntimeout = {TIMEOUT_S}\nexcluded-modules = []\n"
@@ -707,7 +720,9 @@ def _cosmic_ray(tree: Path, *arguments: object) -> str:
         text=True,
     )
     if done.returncode:
-        sys.exit(f"cosmic-ray {arguments[0]} failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+        sys.exit(
+            f"cosmic-ray {arguments[0]} failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
+        )
     return done.stdout
 
 

@@ -114,9 +114,7 @@ def test_after_a_kill_nothing_is_at_work_until_somebody_goes_on_and_then_no_more
     def working(process: "subprocess.Popen[str]", rollouts: int) -> list[str]:
         until = time.monotonic() + 900
         while time.monotonic() < until and process.poll() is None:
-            if (project.folder / "runs").exists() and list(
-                (project.folder / "runs").glob("*/manifest.jsonl")
-            ):
+            if any(path.stat().st_size for path in project.folder.glob("runs/*/sessions.jsonl")):
                 run = read_run(project.run)
                 cells = [row.cell for row in cell_page(run, CellQuery(outcome=AT_WORK)).rows]
                 assert sorted(cells) == sorted(cell for cell, _, _ in at_work(run))

@@ -1,5 +1,9 @@
 """Whether a plan can be what it says before any task is looked at: every arm has its purpose, every contrast can be measured,
-every adapter that is made from another has that other."""
+every adapter that is made from another has that other.
+
+Each check yields the keys that are wrong and a sentence with what to do, and all of them are told at once. What depends on the
+tasks is in `feasibility`.
+"""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,8 @@
-"""Experience → what each learning arm works with: an adapter or a memory per seed and repository."""
+"""Experience → what each learning arm works with: an adapter or a memory per seed and repository.
+
+Arms learn in waves, since some are made from another's adapter. Every consolidation is recorded as it is made and skipped when it
+is there; what comes out is looked up by arm, seed, repository and round when a cell asks what it has.
+"""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence

@@ -1,4 +1,8 @@
-"""Every key that a plan's file may have, read from the records that it becomes: for docs/plan.md and for a new file."""
+"""Every key that a plan's file may have, read from the records that it becomes: for docs/plan.md and for a new file.
+
+Keys are not listed anywhere: names, types, bounds and defaults are taken from the records, meanings from the texts below their
+fields in the source. A key without such a text fails a test.
+"""
 
 import ast
 import inspect

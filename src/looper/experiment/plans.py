@@ -1,4 +1,8 @@
-"""The text of an experiment file → the plan that runs, with every mistake named by file, line, column and key."""
+"""The text of an experiment file → the plan that runs, with every mistake named by file, line, column and key.
+
+A file is read in three steps: its text with the place of every key, then the tables as they may be written, where units are said
+and profiles are laid over each other, then the frozen plan. Errors of every step are told by the key that the person wrote.
+"""
 
 import json
 import re

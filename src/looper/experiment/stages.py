@@ -1,4 +1,8 @@
-"""A run from its first attempt to its last verdict: gather experience, consolidate it, prove that it arrived, evaluate."""
+"""A run from its first attempt to its last verdict: gather experience, consolidate it, prove that it arrived, evaluate.
+
+Stages follow each other and each one ends before the next begins, but none is remembered as done: what is on record is skipped cell
+by cell, adapter by adapter, proof by proof. So a run that was killed goes on by being begun again.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,4 +1,8 @@
-"""What people look at: each page a projection of records, as it is at this moment."""
+"""What people look at: each page a projection of records, as it is at this moment.
+
+A handler asks the projection for a run as it is now, takes what a module of `views` makes of it, and hands that to a template. It
+decides nothing and changes nothing: what a person may do stands in the `api` modules.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping

@@ -1,4 +1,8 @@
-"""A run as a board: which cell came out how, where arms lie, what can be picked from."""
+"""A run as a board: which cell came out how, where arms lie, what can be picked from.
+
+For pages, whose parts are asked for one at a time: everything here is plain data that a template lays out, and filters, orders and
+pages are taken from the address.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""Two arms, two runs or two rollouts side by side: what differs between them, and where they part."""
+"""Two arms, two runs or two rollouts side by side: what differs between them, and where they part.
+
+`looper diff` and the pages compare through this module alone: arms by their cells in common, runs by their manifests and by arms of
+the same name, rollouts step beside step from where they part.
+"""
 
 import difflib
 import json

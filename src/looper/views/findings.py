@@ -1,4 +1,9 @@
-"""What a run says, in rows and sentences, for every kind of view."""
+"""What a run says, in rows and sentences, for every kind of view.
+
+Two rules hold for every sentence: nothing is concluded of an unfinished run, and a failed arm has no rate. What was registered is
+said by its decision, with the interval that decided it; all else is called exploratory. The wording is kept here alone, and a
+terminal, a report and a page show the same lines.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,9 @@
-"""A run folder as it can be read by anybody at any time, without a lock."""
+"""A run folder as it can be read by anybody at any time, without a lock.
+
+A view is one moment of a run: its records as they stood when they were read, and everything that is worked out from them, each
+once, when it is first asked for. Tables, pages, audits and exports all take their figures from here, so that two of them cannot
+differ. Who looks again and again keeps a `RunTail`, which reads only what is new.
+"""
 
 import difflib
 import os

@@ -1,4 +1,8 @@
-"""One rollout, a page of steps at a time: what was said, done and seen, filtered and searched. Of any length in the same memory."""
+"""One rollout, a page of steps at a time: what was said, done and seen, filtered and searched. Of any length in the same memory.
+
+A rollout may have thousands of steps with texts of any length, so steps are found by their places in the file, only those of one
+page are read, and long texts are cut to what is shown. A filter or a search reads every step once, one at a time.
+"""
 
 import json
 import re

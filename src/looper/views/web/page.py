@@ -1,4 +1,8 @@
-"""One run as a page."""
+"""One run as a page.
+
+The page is one HTML file that needs nothing else, made again byte for byte by the same version of the code, which is how a report
+is checked. Nothing is worked out here: figures and sentences come from `findings` and `figures`, drawings from `plots`.
+"""
 
 import json
 import re
