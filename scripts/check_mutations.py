@@ -1,24 +1,43 @@
-"""Breaks central behaviours on purpose, one at a time, and looks whether a test notices.
+"""Breaks the code on purpose, one place at a time, and looks whether a test notices.
 
     python scripts/check_mutations.py [--only NAME ...] [--workers N]
+    python scripts/check_mutations.py --sweep [agent metrics/family.py ...] [--tests FILE ...] [--state FOLDER]
 
-Each break is made in a copy of the tree, in which the tests that should notice are run; the first one that fails is named. Exit
-status 1 where a break went unnoticed. Takes about a quarter of an hour on two cores.
+Without --sweep the breaks below are made, which are those of central behaviours wherever they are: each in a copy of the tree, in which
+the tests that should notice are run; the first one that fails is named. About a quarter of an hour on two cores.
+
+With --sweep every place that cosmic-ray (`pip install cosmic-ray`) knows how to break is broken, in the files or folders of src/looper
+that are named or in all of SWEPT, against the tests of the folder's name or those of --tests. All of it takes days. It can be
+interrupted, and the same command goes on: what is done is kept by file and content below --state. What no test notices is written to
+survivors.txt there, but for what EXPLAINED says of; at the end stands the score of each folder.
+
+cosmic-ray and not mutmut: that one rewrites each function as all its variants with a switch between them, so that what reads its own
+source (keys of plans, the code's version) reads something else, and has pytest in its own process; this one changes the file as a
+person would, and whatever command is named judges it. Exit status 1 where a break went unnoticed.
 """
 
 import argparse
+import hashlib
+import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SWEPT = ("agent", "bench", "metrics", "experiment")
+EXPLAINED = ROOT / "scripts" / "mutations_explained.txt"
+"""A line for each survivor that changes nothing anybody could see: the survivor as it is written, ` # `, and why."""
+TOOLS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+TIMEOUT_S = 600.0
 COPIED = ("src", "tests", "experiments", "scripts", "pyproject.toml", "README.md", "docs")
 
 
@@ -546,7 +565,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", action="append", default=[], help="breaks whose name holds this")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--sweep", nargs="*", metavar="PLACE", help=f"below src/looper; all of {SWEPT}")
+    parser.add_argument("--tests", action="append", default=[], help="below tests; of a sweep")
+    parser.add_argument("--state", type=Path, default=ROOT / ".mutations", help="of a sweep")
     options = parser.parse_args()
+    if options.sweep is not None:
+        sys.exit(sweep(options.sweep or SWEPT, options.tests, options.state))
     chosen = [
         found for found in BREAKS if not options.only or any(word in found.name for word in options.only)
     ]
@@ -574,12 +598,8 @@ def noticed_by(found: Break) -> tuple[str, float]:
     """The first test that fails with the break, empty where none does, and seconds."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="looper-break-") as name:
-        # Commands run as another user, who has to see the working trees below.
         tree = Path(name)
-        tree.chmod(0o755)
-        for part in COPIED:
-            copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
-            copy(ROOT / part, tree / part)
+        copy_tree(tree)
         path = tree / "src" / "looper" / found.file
         path.write_text(path.read_text("utf-8").replace(found.old, found.new), "utf-8")
         argv = [
@@ -600,6 +620,115 @@ def noticed_by(found: Break) -> tuple[str, float]:
             text=True,
         )
     return next(failures(done.stdout), ""), time.monotonic() - begun
+
+
+def copy_tree(tree: Path) -> None:
+    # Commands run as another user, who has to see the working trees below.
+    tree.chmod(0o755)
+    for part in COPIED:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, tree / part)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One place that was broken by cosmic-ray."""
+
+    survivor: str
+    """As it is written: the file, the operator, then the line as it was and as it is broken."""
+    noticed: bool
+
+
+def sweep(places: Sequence[str], tests: Sequence[str], state: Path) -> int:
+    """The exit status. What cannot be run (no such place, no cosmic-ray, tests that fail unbroken) ends it in a line."""
+    if shutil.which("cosmic-ray", path=TOOLS) is None:
+        sys.exit("The sweep needs cosmic-ray: pip install cosmic-ray")
+    source = ROOT / "src" / "looper"
+    files = [
+        path
+        for place in places
+        for path in (
+            [source / place] if (source / place).is_file() else sorted((source / place).rglob("*.py"))
+        )
+    ]
+    if not files:
+        sys.exit(f"There is nothing at {', '.join(places)} below src/looper")
+    state.mkdir(parents=True, exist_ok=True)
+    explained = {
+        line.rpartition(" # ")[0] for line in EXPLAINED.read_text("utf-8").splitlines() if " # " in line
+    }
+    by_folder: dict[str, list[Tried]] = {}
+    for path in files:
+        found = list(swept(path, tests, state))
+        known = [one for one in found if one.noticed or one.survivor not in explained]
+        by_folder.setdefault(path.relative_to(source).parts[0], []).extend(known)
+        print(f"{path.relative_to(source)}: {_score(known)}", flush=True)
+        survivors = [one.survivor for each in by_folder.values() for one in each if not one.noticed]
+        (state / "survivors.txt").write_text("".join(f"{each}\n" for each in survivors), "utf-8")
+    for folder, found in by_folder.items():
+        print(f"{folder}: {_score(found)}")
+    return 1 if survivors else 0
+
+
+def swept(path: Path, tests: Sequence[str], state: Path) -> Iterator[Tried]:
+    """Every place of one file, those that an earlier call tried included."""
+    where = path.relative_to(ROOT)
+    chosen = list(tests) or [where.parts[2]]
+    told = hashlib.sha256(path.read_bytes() + repr(chosen).encode()).hexdigest()[:12]
+    session = state / f"{'__'.join(where.with_suffix('').parts[2:])}-{told}.sqlite"
+    with tempfile.TemporaryDirectory(prefix="looper-sweep-") as name:
+        tree = Path(name)
+        copy_tree(tree)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"--basetemp={tree}/tmp",
+        ]
+        config = tree / "sweep.toml"
+        config.write_text(
+            f"[cosmic-ray]\nmodule-path = {json.dumps(str(where))}\ntimeout = {TIMEOUT_S}\nexcluded-modules = []\n"
+            f"test-command = {json.dumps(shlex.join([*command, *(f'tests/{each}' for each in chosen)]))}\n"
+            '[cosmic-ray.distributor]\nname = "local"\n',
+            "utf-8",
+        )
+        if not session.exists():
+            # Tests that fail anyway would notice everything.
+            _cosmic_ray(tree, "baseline", config)
+            _cosmic_ray(tree, "init", config, session)
+        _cosmic_ray(tree, "exec", config, session)
+        for line in _cosmic_ray(tree, "dump", session).splitlines():
+            item, result = json.loads(line)
+            if result is None or result["test_outcome"] == "incompetent":
+                continue
+            lines = re.findall(r"^([-+])(?![-+]{2} )(.*)$", result["diff"] or "", re.MULTILINE)
+            old, new = (" ".join(" ".join(text.split()) for at, text in lines if at == sign) for sign in "-+")
+            operator = item["mutations"][0]["operator_name"].partition("/")[2]
+            yield Tried(f"{where}: {operator}: {old} -> {new}", result["test_outcome"] != "survived")
+
+
+def _cosmic_ray(tree: Path, *arguments: object) -> str:
+    done = subprocess.run(
+        ["cosmic-ray", *map(str, arguments)],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree / "src"), "PATH": TOOLS},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(
+            f"cosmic-ray {arguments[0]} failed: {(done.stderr or done.stdout).strip().splitlines()[-1:]}"
+        )
+    return done.stdout
+
+
+def _score(found: Sequence[Tried]) -> str:
+    noticed = sum(one.noticed for one in found)
+    return f"{noticed} of {len(found)} breaks noticed" + (f", {noticed / len(found):.0%}" if found else "")
 
 
 def failures(printed: str) -> Iterator[str]:

@@ -19,3 +19,13 @@ def test_every_break_names_tests_that_exist() -> None:
         for found in script["BREAKS"]
         for test in found.tests
     )
+
+
+def test_every_survivor_that_is_explained_is_one_of_the_code_as_it_is() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "check_mutations.py"))
+    lines = script["EXPLAINED"].read_text("utf-8").splitlines()
+    for line in lines:
+        survivor, _, why = line.rpartition(" # ")
+        file, _, old = survivor.partition(" -> ")[0].split(": ", 2)
+        assert why and old in " ".join((ROOT / file).read_text("utf-8").split()), line
+    assert len(set(lines)) == len(lines)

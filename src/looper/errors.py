@@ -1,4 +1,8 @@
-"""The error tree: every error of Looper's own names the cause and the fix."""
+"""The error tree: every error of Looper's own names the cause and the fix.
+
+Where an error belongs decides what becomes of a cell: what is of the world is tried again and enters no rate, what is of the agent
+is an observation or a verdict, what is of the input ends the command in one line. The exit code is a property of the class.
+"""
 
 import difflib
 import errno

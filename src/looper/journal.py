@@ -30,6 +30,8 @@ RECORD_CAP_BYTES = 256 * 1024
 """A longer record hands its long texts to side files."""
 SIDE_TEXT_CHARS = 16 * 1024
 """Texts at least this long move to side files when a record is over the cap."""
+BESIDE = b'"$text"'
+"""Stands in a line for each of its texts that lies in a side file."""
 SIDE_TEXT_BYTES = 1 << 30
 """No longer text is read."""
 RESERVE_BYTES = 1024 * 1024
@@ -106,7 +108,7 @@ def _parse(line: bytes, kind: type[R], folder: Path, most: int) -> tuple[int, R]
         raise _Unreadable("checksum does not match")
     if schema > SCHEMA_VERSION:
         raise _Newer(f"written by a newer version (schema {schema}); update Looper to read it")
-    if b'"$text"' in body:
+    if BESIDE in body:
         return sequence, kind.model_validate(_fetch_long_texts(json.loads(body), folder, most))
     return sequence, kind.from_json(body)
 
@@ -509,6 +511,7 @@ class Tail(Generic[R]):
             return changed
         except OSError as error:
             raise _unusable(path, error) from error
+        # 0 is the number of no file, and stands for none that was read before.
         replaced = self._file not in (0, found.st_ino) or found.st_size < self._at
         if replaced:
             self._begin_anew()

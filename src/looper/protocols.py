@@ -1,4 +1,8 @@
-"""What the core asks of the world, in terms of what the core needs."""
+"""What the core asks of the world, in terms of what the core needs.
+
+The core asks for a model, a sandbox, a workspace by what it does, and `edges` has the parts that do it; `cli/wiring` alone puts
+them together. Each protocol says what its errors mean, for that decides whose fault something is.
+"""
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

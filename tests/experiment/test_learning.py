@@ -558,16 +558,12 @@ def test_a_finished_learning_run_does_nothing_again(finished: tuple[Project, Run
 
 
 def test_g10_too_few_successes_train_nothing_and_what_was_gathered_stays(project: Project) -> None:
-    """Enough tasks to learn from, so that the plan may begin, and too few of them resolved."""
+    """Enough tasks to learn from, so that the plan may begin, and some of them resolved, but too few."""
     plan = project.folder / "experiments" / "learn.toml"
-    plan.write_text(
-        plan_of("base", "lora", per_repo=6)
-        .replace("minimum_tasks = 2", "minimum_tasks = 6")
-        .replace("steps = 6", "steps = 1")
-    )
+    plan.write_text(plan_of("base", "lora", per_repo=6).replace("minimum_tasks = 2", "minimum_tasks = 6"))
     refused = project.looper("run", "learn", "--arm", "lora")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
-    assert re.search(r"has \d resolved training tasks with seed 0, and the plan wants 6", refused.stderr)
+    assert re.search(r"has [1-5] resolved training tasks with seed 0, and the plan wants 6", refused.stderr)
     assert "--override data" in refused.stderr
     assert len(project.verdicts()) == 6 * 2, "six tasks, two samples"
 
@@ -609,6 +605,8 @@ def test_a_gate_is_passed_over_for_a_reason_that_stands_in_the_record(project: P
     for wrong in ("data", "data=", "speed=why not"):
         refused = project.looper("run", "learn", "--override", wrong)
         assert refused.returncode == 2 and "Gates: data" in refused.stderr
+    stopped = project.looper("run", "learn", "--arm", "lora", "--limit", "1")
+    assert stopped.returncode == 2 and "experience.selection.minimum_tasks" in stopped.stderr
     ran = project.looper("run", "learn", "--arm", "lora", "--limit", "1", "--override", "data=a pilot")
     assert ran.returncode == 0 and "the gate data is overridden" in ran.stderr
     assert [found.reason for found in read_run(project.run).manifest.overrides] == ["a pilot"]

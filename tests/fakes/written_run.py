@@ -23,6 +23,7 @@ from looper.records.trajectory import (
     Trajectory,
     Usage,
 )
+from looper.records.treatment import Proof, ProofKind
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 
 IDENTITY = ModelIdentity(
@@ -198,6 +199,13 @@ def _verdict(cell: str, arm: Arm, task: str, patch: str, cause: str, test: str) 
         verifier="1",
         wall_s=1.0,
     )
+
+
+def fails(folder: Path, arm: str, why: str) -> None:
+    """As a run records it of an arm that does not act at work."""
+    proofs = Stream(folder, "proofs", Proof)
+    proofs.append(Proof(kind=ProofKind.ACTS, arm=arm, subject="", passed=False, said=why))
+    proofs.close()
 
 
 def _write(folder: Path, name: str, records: Sequence[object]) -> None:

@@ -10,6 +10,8 @@ def test_kappa_is_agreement_beyond_chance() -> None:
     pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
     found = agreement(pairs)
     assert (found.judged, found.same) == (50, 35) and found.kappa == pytest.approx(0.4)
+    rarely = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 65
+    assert agreement(rarely).kappa == pytest.approx(0.625), "85 of 100 agree, 60 would by chance"
     opposite = agreement([(True, False), (False, True)])
     assert opposite.same == 0 and opposite.kappa == pytest.approx(-1)
 

@@ -23,6 +23,7 @@ def test_no_patch_is_taken_only_where_nobody_made_one() -> None:
 
 def test_only_the_ceiling_looks_at_the_verdict() -> None:
     assert chosen(Chooser.ANY, [WRONG, NOTHING, RIGHT], "c") == RIGHT
+    assert chosen(Chooser.ANY, [WRONG, NOTHING], "c") == WRONG
     for by in (Chooser.MAJORITY, Chooser.RANDOM):
         for number in range(20):
             made = [AttemptOutcome(name, False, False) for name in "abca"]
@@ -45,6 +46,7 @@ def test_a_check_counts_only_after_the_last_change() -> None:
     change = step(1, FIX)
     assert own_check([change, passing]) and own_check([failing, change, passing, step(2, LOOK)])
     assert not own_check([passing, change]) and not own_check([change, failing]) and not own_check([])
+    assert not own_check([change, ran(-9)]), "killed by a signal"
     assert own_check([passing, step(1, FIX, REFUSED)]), "a refused change changes nothing"
 
 
@@ -56,7 +58,9 @@ def test_the_likeliest_patch_is_taken_and_nothing_where_that_was_not_measured() 
     ]
     assert can_choose(Chooser.LIKELIEST, attempts)
     assert chosen(Chooser.LIKELIEST, attempts, "c").patch_hash == "b"
-    assert not can_choose(Chooser.LIKELIEST, [*attempts, WRONG]) and can_choose(Chooser.MAJORITY, [WRONG])
+    certain = AttemptOutcome("d", False, False, log_likelihood=0.0)
+    assert chosen(Chooser.LIKELIEST, [*attempts, certain], "c") == certain
+    assert [by for by in Chooser if not can_choose(by, [*attempts, WRONG])] == [Chooser.LIKELIEST]
 
 
 def ran(code: int) -> Step:

@@ -49,6 +49,16 @@ CASES = {
         [0, 0.5, 0],
         ("3/4", "2/3", ("1/8", "1/8", "1/8", "1/8"), "-1/8", "-1/8"),
     ),
+    "two tasks": (
+        matrix("1 0/ 1/2 1"),
+        [0, 0.25],
+        ("3/4", "1", "1", ("1/2",) * 4, "-1/4", "-1/2"),
+    ),
+    "better at the end": (
+        matrix("0 0/ 1 1"),
+        [0, 0],
+        ("1", "1/2", "1/4", ("-1",) * 4, "0", "1"),
+    ),
     "all fail": (
         matrix("0 0 0/ 0 0 0/ 0 0 0"),
         [0, 0, 0],
@@ -89,6 +99,7 @@ def test_what_is_forgotten_of_each_task_adds_up_to_the_usual_forgetting() -> Non
 def test_learning_slopes_have_their_known_values() -> None:
     assert learning_slope([0, 0, 1, 0, 1]) == pytest.approx(0.2)
     assert learning_slope([0, 0, 1, 0, 1, 1]) == pytest.approx(0.2)
+    assert learning_slope([0, 0.5, 2]) == pytest.approx(1.0)
     assert learning_slope_within([[0, 0, 1], [0, 1, 1]]) == pytest.approx(0.5)
     assert learning_slope([1]) is None and learning_slope([]) is None and learning_slope_within([]) is None
 

@@ -21,6 +21,7 @@ from looper.metrics.paired import Unit
         (4, 0, 2, 0.0, 0.0),
         (4, 2, 2, 5 / 6, 1 / 6),
         (4, 4, 2, 1.0, 1.0),
+        (4, 1, 4, 1.0, 0.0),
         (2, 1, 3, None, None),
     ],
 )

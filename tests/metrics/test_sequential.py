@@ -2,9 +2,9 @@
 
 import random
 
+from looper.metrics.sequential import DEGENERATE as BOUND
+from looper.metrics.sequential import DEGENERATE_ALPHA as ALPHA
 from looper.metrics.sequential import evidence
-
-BOUND, ALPHA = 0.2, 0.01
 
 
 def called(rng: random.Random, share: float, rollouts: int, steps: int, sticky: bool) -> bool:

@@ -35,7 +35,7 @@ from looper.views.trajectory import PAGE, TEXT_CHARS
 from looper.views.watch import screen
 from looper.views.web.page import write_page
 from tests.experiment.test_run import Project
-from tests.fakes.written_run import write_run
+from tests.fakes.written_run import fails, write_run
 from tests.serve.conftest import Served, serving
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)>\'"--></pre>{{ 7*7 }}\x1b]0;title\x07\ud800'
@@ -393,6 +393,19 @@ def test_arms_stand_against_each_other_with_the_cells_that_part_them(served: Ser
         assert client.get(f"/runs/{folder.name}/arms?a=none&b=base").status_code == 404
 
 
+def test_a_failed_arm_has_no_difference_on_the_page_of_arms(served: Served, runs: Path) -> None:
+    folder = write_run(runs, arms=("base", "other", "third"))
+    fails(folder, "other", "31 of 40 steps held no action")
+    with served.browser() as client:
+        said = plain(client.get(f"/runs/{folder.name}/arms?a=other&b=base").text)
+        assert (
+            "other − base: no difference, other is a failed arm and has no rate: 31 of 40 steps held no action"
+            in said
+        )
+        assert " points" not in said and "Both resolve" not in said and "temperature: 0.2 | 0.0" in said
+        assert "+100.0 points" in plain(client.get(f"/runs/{folder.name}/arms?a=third&b=base").text)
+
+
 def test_rollouts_beside_each_other_show_what_was_edited(project: Project) -> None:
     assert project.looper("run", "test", "--arm", "base", "--arm", "gold").returncode == 0
     where = next(verdict.cell for verdict in project.verdicts()).partition("/")[2]
@@ -411,6 +424,14 @@ def test_all_rollouts_of_a_run_are_searched(served: Served, runs: Path) -> None:
         many = client.get(f"/runs/{folder.name}/search?find=line").text
         assert "The first 100 steps; there are more" in many
         assert "0 steps" in client.get(f"/runs/{folder.name}/search?find={HOSTILE[:20]}").text
+
+
+def test_a_text_that_lies_beside_the_steps_is_searched_as_well(served: Served, runs: Path) -> None:
+    folder = write_run(runs, tasks=("a__b-1",), steps=2, seen=f"{'line ' * 60_000}and the Needle")
+    assert len(list((folder / "texts").iterdir())) == 2
+    with served.browser() as client:
+        page = client.get(f"/runs/{folder.name}/search?find=the+needle").text
+    assert "4 steps" in page and page.count("<mark>the Needle</mark>") == 4
 
 
 def test_a_rollout_at_work_is_found_and_its_last_steps_are_shown(served: Served, runs: Path) -> None:

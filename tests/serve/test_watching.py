@@ -14,10 +14,10 @@ from looper.journal import RunLock, Stream, Tail
 from looper.records.session import Session
 from looper.records.verdict import Verdict
 from looper.serve.watcher import BEHIND, Watcher
-from looper.views.live import Projection, RunStatus, quiet_limit_s, standing, time_left
+from looper.views.live import Projection, RunStatus, at_work, quiet_limit_s, standing, time_left
 from looper.views.runs import RunTail, read_run
 from tests.cli.test_commands import looper
-from tests.fakes.written_run import write_run
+from tests.fakes.written_run import fails, write_run
 
 
 def begun(folder: Path, seconds_ago: float, done_before: int = 0) -> None:
@@ -42,6 +42,28 @@ def test_what_is_left_comes_from_what_this_process_has_done(runs: Path) -> None:
         assert time_left(read_run(folder), time.time()) is None, "two cells say nothing"
     finally:
         lock.close()
+
+
+def test_an_arm_that_failed_at_work_took_its_time_and_leaves_nothing_to_do(runs: Path) -> None:
+    """Its cells count among what was done in the time, and that its failure was recorded just now begins nothing anew."""
+    done = ("base", "other/0/a__b-1", "other/0/a__b-2", "other/0/a__b-3", "other/0/a__b-4")
+    folder = write_run(
+        runs,
+        arms=("base", "other", "third"),
+        tasks=[f"a__b-{number}" for number in range(1, 10)],
+        judged=lambda cell: cell.startswith(done),
+    )
+    begun(folder, 130)
+    fails(folder, "other", "31 of 40 steps held no action")
+    lock = RunLock(folder)
+    try:
+        run = read_run(folder)
+        found = time_left(run, time.time())
+    finally:
+        lock.close()
+    assert run.planned - run.finished == 9
+    assert found is not None and found.seconds == pytest.approx(90, abs=5), "13 cells took 130 s, 9 are left"
+    assert not any(cell.startswith("other") for cell, _, _ in at_work(run))
 
 
 def test_silence_for_longer_than_cells_take_is_a_stall(runs: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,9 +15,14 @@ from looper.records.plan import ArmRole
 from looper.records.session import Session
 from looper.records.treatment import Consolidation
 from looper.records.verdict import Verdict
-from looper.views.board import curves, squares
-from looper.views.live import described, time_left
+from looper.views.board import AT_WORK, CellQuery, cell_page, curves, squares
+from looper.views.live import RunStatus, at_work, described, standing, time_left
 from looper.views.runs import read_run
+
+
+@pytest.fixture
+def project(tmp_path: Path, state: Path) -> Project:
+    return Project(tmp_path, state)
 
 
 def test_a_run_says_who_was_at_it_and_how_its_trainings_went(finished: Project) -> None:
@@ -95,3 +101,35 @@ def test_each_phase_has_its_own_progress_and_time(finished: Project, tmp_path: P
     assert about == pytest.approx(60 / 6 * (evaluated - 6), abs=3), "trainings are not counted as cells"
     assert low < about < high
     assert time_left(whole, time.time()) is None
+
+
+def test_after_a_kill_nothing_is_at_work_until_somebody_goes_on_and_then_no_more_than_are_worked_on(
+    project: Project,
+) -> None:
+    """A real run, killed with two rollouts begun; gone on with by one worker, the other rollout waits for its turn."""
+    (project.folder / "script.txt").write_text(
+        "<bash>ls</bash>\n---\n<bash>sleep 60</bash>\n---\n<done></done>"
+    )
+
+    def working(process: "subprocess.Popen[str]", rollouts: int) -> list[str]:
+        until = time.monotonic() + 900
+        while time.monotonic() < until and process.poll() is None:
+            if any(path.stat().st_size for path in project.folder.glob("runs/*/sessions.jsonl")):
+                run = read_run(project.run)
+                cells = [row.cell for row in cell_page(run, CellQuery(outcome=AT_WORK)).rows]
+                assert sorted(cells) == sorted(cell for cell, _, _ in at_work(run))
+                if len(run.sessions) == len(killed) + 1 and len(cells) == rollouts:
+                    return cells
+            time.sleep(0.1)
+        raise AssertionError(process.communicate())
+
+    killed: list[list[str]] = []
+    for workers, rollouts in ((2, 2), (1, 1)):
+        with project.start("run", "test", "--arm", "base", "--workers", str(workers)) as process:
+            killed.append(working(process, rollouts))
+            process.kill()
+        run = read_run(project.run)
+        assert standing(run, time.time()) is RunStatus.STOPPED and not at_work(run)
+        assert not cell_page(run, CellQuery(outcome=AT_WORK)).rows
+        assert time_left(run, time.time()) is None
+    assert set(killed[1]) < set(killed[0])

@@ -1,12 +1,13 @@
 """Two arms, two rollouts, two runs: what differs, and where they part."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 from tests.cli.test_commands import looper
 from tests.experiment.test_run import Project
-from tests.fakes.written_run import write_run
+from tests.fakes.written_run import fails, write_run
 
 from looper.journal import Stream, read_stream
 from looper.records.trajectory import Step
@@ -98,6 +99,22 @@ def test_two_runs_differ_in_what_they_are_made_of(finished: Project, tmp_path: P
     said = finished.looper("diff", str(finished.run), str(other)).stdout
     assert "base, first − second (exploratory): +0.0 points" in said
     assert "lora, first − second (exploratory): +0.0 points" in said
+
+
+def test_a_failed_arm_has_no_difference_since_it_has_no_rate(tmp_path: Path) -> None:
+    """Neither against another arm nor against itself in another run."""
+    runs = tmp_path / "runs"
+    run, other = write_run(runs), write_run(runs, experiment="second")
+    fails(run, "other", "31 of 40 steps held no action")
+    why = "no difference, other is a failed arm and has no rate: 31 of 40 steps held no action"
+    said = looper("diff", "other", "base", "--run", str(run), cwd=tmp_path)
+    assert said.returncode == 0 and said.stdout.splitlines()[-1] == why, said.stderr
+    found = json.loads(looper("diff", "other", "base", "--run", str(run), "--json", cwd=tmp_path).stdout)
+    assert (found["resolved"], found["only_first"], found["only_second"]) == (None, [], [])
+    assert found["configuration"], "what it was configured differently in is known"
+    of_runs = looper("diff", str(run), str(other), cwd=tmp_path).stdout
+    assert f"other, first − second (exploratory): {why}" in of_runs
+    assert "base, first − second (exploratory): +0.0 points" in of_runs
 
 
 def test_what_cannot_be_compared_is_one_line(finished: Project) -> None:

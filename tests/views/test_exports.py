@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 from tests.experiment.test_run import Project
+from tests.fakes.written_run import write_run
 
 from looper.agent.actions import parse
 from looper.experiment.pools import read_attempts
 from looper.records.trajectory import FinishReason
 from looper.records.verdict import Outcome
+from looper.views.exports import atif_lines, cell_rows
 from looper.views.index import steps_of
 from looper.views.runs import read_run
 
@@ -87,6 +89,21 @@ def test_rollouts_in_the_common_format_say_every_action_and_result(finished: Pro
                 (call,) = said["tool_calls"]
                 assert call["function_name"] == step.action.tool
                 assert call["tool_call_id"] == result["source_call_id"]
+
+
+def test_an_outcome_is_that_of_its_cell_and_none_where_there_is_no_verdict(tmp_path: Path) -> None:
+    """As a row and as a rollout; not of all cells what one of them came to."""
+    lost = {"outcome": Outcome.INFRA_ERROR, "cause": "the server is gone"}
+    for folder, found, expected in (
+        (tmp_path / "judged", {}, ("unresolved", "resolved")),
+        (tmp_path / "lost", lost, ("infra_error", "infra_error")),
+    ):
+        run = read_run(write_run(folder, found=found, judged=lambda cell: not cell.endswith("-2")))
+        rows = {(row["arm"], row["task"]): row["outcome"] for row in cell_rows(run)}
+        for arm, outcome in zip(("base", "other"), expected, strict=True):
+            assert rows[arm, "a__b-1"] == outcome and rows[arm, "a__b-2"] is None
+            (said,) = map(json.loads, atif_lines(run, arm))
+            assert said["extra"]["outcome"] == outcome
 
 
 def test_a_format_that_nobody_knows_is_one_line(finished: Project) -> None:

@@ -3,6 +3,7 @@
 import html
 import io
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -124,6 +125,43 @@ def test_an_unfinished_run_says_so_and_concludes_nothing(run: RunView) -> None:
     cut = replace(run, verdicts=run.verdicts[:-4])
     shown = page(cut)
     assert "The run is unfinished" in shown and "cells are still to do" in shown
+
+
+@pytest.fixture
+def registered(tmp_path: Path) -> RunView:
+    """A run that is shipped: three registered contrasts."""
+    name = "small-micro-ac66498b4214"
+    return read_run(shutil.copytree(Path(__file__).parents[1] / "data" / name, tmp_path / name))
+
+
+def test_a_registered_contrast_of_an_unfinished_run_is_drawn_as_one_that_decides_nothing(
+    registered: RunView,
+) -> None:
+    """In the page and in the text, each says how far the run is; none is filled, and none has the interval of a decision."""
+    cut = replace(registered, verdicts=registered.verdicts[:-4])
+    state = f"unfinished, {cut.finished} of {cut.planned} cells"
+    shown, finished = page(cut), page(registered)
+    before, drawn = (
+        re.findall(r'<figcaption id="forest-alt">([^<]*)</figcaption>', text)[0] for text in (finished, shown)
+    )
+    assert "gold − base +" in before and "unfinished" not in before
+    low, high = (100 * end for end in cut.registered[0].difference.interval())
+    assert f"gold − base, {state} " in drawn and f"({low:+.1f} to {high:+.1f})" in drawn
+    assert "Filled: " in finished and "Filled: " not in shown
+    for written in (shown, run_block(cut)):
+        assert f"memory − base (treatment, registered), {state}: " in written
+    assert f"memory − base (registered), {state}: " in shown, "which cells flipped"
+    for found in registered.registered:
+        assert found.sentence in run_block(registered) and found.sentence not in run_block(cut)
+
+
+def test_a_profile_without_the_arms_of_what_is_registered_does_not_say_that_nothing_is(
+    registered: RunView,
+) -> None:
+    plan = registered.manifest.plan.model_copy(update={"contrasts": (), "unasked": ("warm − base",)})
+    shown = page(replace(registered, manifest=registered.manifest.model_copy(update={"plan": plan})))
+    assert "not asked by this profile, which has not the arms: warm − base" in shown
+    assert "registers no contrast" not in shown
 
 
 def test_with_too_few_verdicts_nothing_is_concluded(run: RunView) -> None:

@@ -135,6 +135,8 @@ def _without_headless_thinking(text: str) -> str:
         return text
     if not action or end.start() < action.start():
         return text[end.end() :]
+    # The tag stands behind an action: either reasoning that tried one out, with the real one after it, or a part of that action's
+    # body. A body with a mark says itself where it ends, so there the tag is its own; where nothing follows it is too.
     body_is_marked = "mark" in _attributes(action[2])
     return text[end.end() :] if not body_is_marked and _OPENING.search(text, end.end()) else text
 

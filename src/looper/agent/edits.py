@@ -1,4 +1,8 @@
-"""Replacing text in a file: exact first, then indifferent to indentation, never a guess."""
+"""Replacing text in a file: exact first, then indifferent to indentation, never a guess.
+
+Models misremember indentation more than words. An edit that fits exactly is taken; one that fits but for indentation is taken where
+the scaffold allows it and it fits at one place only; everything else is refused with what stands there.
+"""
 
 import bisect
 import difflib

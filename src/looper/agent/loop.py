@@ -1,4 +1,8 @@
-"""One rollout: ask the model, read one action, run it, tell the result, until there is a reason to stop."""
+"""One rollout: ask the model, read one action, run it, tell the result, until there is a reason to stop.
+
+The order of one step is fixed: ask, parse, let the guards look, act, record, and only then go on. What was recorded can be replayed
+in a fresh workspace, which must come to the same tree. Everything that ends a rollout becomes a stop reason here.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -85,6 +85,7 @@ class SupervisedModel:
         with self._lock:
             self._owed[request.conversation] -= 1
         self._count(request.conversation)
+        # Another seed, or it would say the same again; made from this one, so that a rollout that is gone on with samples as before.
         again = self._agent.reply(replace(request, seed=request.seed ^ 1))
         return _with_cost(again, _together(spent, again)).model_copy(update={"overseen": True})
 

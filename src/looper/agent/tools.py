@@ -1,4 +1,8 @@
-"""What the actions do to a workspace, and how the model is told."""
+"""What the actions do to a workspace, and how the model is told.
+
+A tool returns what the model is told; what it raises is the world's. So each case here decides whether something was the agent's
+doing. Output is capped in the middle, since both ends of a log matter.
+"""
 
 import ast
 import re

@@ -203,6 +203,7 @@ def apply_candidate(
         workspace.base_paths(),
         lambda change: _tells_pytest(change, task, workspace, verifier_context.workspaces),
     )
+    # What decides how tests run is put back, but not where the known fix itself changes it: there it is a part of the solution.
     gold = _gold(task, verifier_context.workspaces) if changes else frozenset[str]()
     stripped = left_out(changes, protection.covers, gold, tests, _places_of_tests(task, tests))
     workspace.put_back(stripped)

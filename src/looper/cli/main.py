@@ -1,4 +1,8 @@
-"""The `looper` command. Everything heavy is imported when a command needs it, so that help comes at once."""
+"""The `looper` command. Everything heavy is imported when a command needs it, so that help comes at once.
+
+A command here has its options and its help and calls one function elsewhere. Below them stands what holds for all commands: errors
+become a line and an exit code, interruptions are said, and output goes to whatever terminal or pipe there is.
+"""
 
 import io
 import os

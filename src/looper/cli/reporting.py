@@ -11,6 +11,7 @@ from looper.errors import BadInput, NotAsRecorded
 from looper.journal import replace_file
 from looper.untrusted import named_text
 from looper.views.blocks import with_block
+from looper.views.findings import unfinished_text
 from looper.views.history import read_history
 from looper.views.markdown import history_block, name_of, run_block, with_history
 from looper.views.results import HISTORY, SharedPages, not_checked, with_run, write_text
@@ -33,7 +34,7 @@ def report(runs: Path, wanted: Sequence[str]) -> Iterator[str]:
 
 def _in_its_folder(run: RunView) -> str:
     written = (write_page(run, code_version()), write_text(run, code_version()))
-    return f"{name_of(run)}: {written[0]} and {written[1].name}{_state(run)}"
+    return f"{name_of(run)}: {written[0]} and {written[1].name}{unfinished_text(run)}"
 
 
 def share(runs: Path, wanted: Sequence[str], pages: SharedPages) -> Iterator[str]:
@@ -65,7 +66,7 @@ def share(runs: Path, wanted: Sequence[str], pages: SharedPages) -> Iterator[str
     for run in chosen.values():
         page = pages.of(name_of(run))
         _write(page, with_run(pages.text(page), run))
-        yield f"{name_of(run)}: {run.folder.name}{_state(run)}, in {page}"
+        yield f"{name_of(run)}: {run.folder.name}{unfinished_text(run)}, in {page}"
         yield _in_its_folder(run)
     yield from _untold({name: run.folder.name for name, run in chosen.items()}, every)
 
@@ -80,10 +81,6 @@ def _untold(told: Mapping[str, str], runs: Sequence[RunView]) -> Iterator[str]:
                 f"{name}: {run.folder.name} ({len(run.tasks)} tasks, ended {run.ended:%Y-%m-%d %H:%M} UTC) is another finished run of "
                 f"it, and nothing is written of that one; what is written is of {told[name]}"
             )
-
-
-def _state(run: RunView) -> str:
-    return "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
 
 
 def _chosen(

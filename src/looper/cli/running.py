@@ -1,4 +1,8 @@
-"""What `looper run` does."""
+"""What `looper run` does.
+
+Everything that can be refused is refused before the run folder is made: the plan, its gates, the models, the sandbox. What follows
+is one manifest, one ledger and the stages; who goes on with a run must arrive at the same manifest.
+"""
 
 import contextlib
 import os

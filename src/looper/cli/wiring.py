@@ -1,4 +1,8 @@
-"""Which concrete parts a command works with: the only module that names them."""
+"""Which concrete parts a command works with: the only module that names them.
+
+Everything else is given its model, sandbox, workspaces and environments by a protocol. What imports an edge elsewhere fails a test
+of the architecture.
+"""
 
 import contextlib
 import hashlib

@@ -1,4 +1,8 @@
-"""One generation after another: propose, build, judge cheap things first, promote or keep aside."""
+"""One generation after another: propose, build, judge cheap things first, promote or keep aside.
+
+The ledger says where a campaign stands, so the same command goes on after any end. What the outside world does wrong is tried
+again, and ends the campaign only where it does not pass; what a candidate does wrong ends that candidate.
+"""
 
 import re
 from collections.abc import Callable, Sequence

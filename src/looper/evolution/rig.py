@@ -1,4 +1,8 @@
-"""The mechanical judge of a whole program: stages in order, no model, each in the sandbox on a copy that the program cannot reach."""
+"""The mechanical judge of a whole program: stages in order, no model, each in the sandbox on a copy that the program cannot reach.
+
+The stages come in a fixed order and stop at the first that fails, whose diagnostics go back to whoever wrote the program. A program
+that fails has a result; where the rig itself could not look there is none, and that is raised.
+"""
 
 import ast
 import contextlib

@@ -1,4 +1,8 @@
-"""A campaign's events → where everything stands. The fold is the only truth; every counter comes from it."""
+"""A campaign's events → where everything stands. The fold is the only truth; every counter comes from it.
+
+`after` makes of a state and one event the next state, and nothing else changes one: a command reads the ledger and folds it anew,
+and every counter follows from the events.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace

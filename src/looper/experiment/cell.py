@@ -1,4 +1,8 @@
-"""One cell from task to verdict."""
+"""One cell from task to verdict.
+
+A cell has as many attempts as the plan says, and each ends in exactly one verdict record: of the agent's work, or of the fault that
+kept it from being judged. Which of the two it is, is decided here and nowhere else.
+"""
 
 import time
 from collections.abc import Callable, Mapping

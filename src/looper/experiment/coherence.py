@@ -1,5 +1,9 @@
 """Whether a plan can be what it says before any task is looked at: every arm has its purpose, every contrast can be measured,
-every adapter that is made from another has that other."""
+every adapter that is made from another has that other.
+
+Each check yields the keys that are wrong and a sentence with what to do, and all of them are told at once. What depends on the
+tasks is in `feasibility`.
+"""
 
 from collections.abc import Iterator
 
@@ -9,7 +13,7 @@ from looper.experiment.toml_positions import Path
 from looper.records.base import Record, content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
 from looper.records.memory import RetrievalSettings
-from looper.records.plan import Arm, ArmRole, Chooser, Expect, Gate, Metric, Plan, Scaffold
+from looper.records.plan import Arm, ArmRole, Chooser, Expect, Metric, Plan, Scaffold
 from looper.records.training import Format
 from looper.records.trajectory import Guard
 
@@ -89,13 +93,7 @@ def _says_nothing(plan: Plan) -> Iterator[tuple[Path, str]]:
 
 
 def _calls_all_alike(plan: Plan) -> Iterator[tuple[Path, str]]:
-    """Gates that no plan may pass over, and margins within which a difference lies that the plan itself calls an effect."""
-    if Gate.POWER in plan.measured_only:
-        yield (
-            ("measured_only",),
-            "a plan that is too small stays a pilot: power is no gate to be only measured. Leave it out, or raise tasks, "
-            "repositories or seeds",
-        )
+    """Margins within which a difference lies that the plan itself calls an effect."""
     for at, contrast in enumerate(plan.contrasts):
         if contrast.expect is Expect.MORE or not contrast.metric.is_share:
             continue

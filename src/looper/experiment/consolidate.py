@@ -1,4 +1,8 @@
-"""Experience → what each learning arm works with: an adapter or a memory per seed and repository."""
+"""Experience → what each learning arm works with: an adapter or a memory per seed and repository.
+
+Arms learn in waves, since some are made from another's adapter. Every consolidation is recorded as it is made and skipped when it
+is there; what comes out is looked up by arm, seed, repository and round when a cell asks what it has.
+"""
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -193,6 +197,7 @@ def _held_out(
     base = plan.learners_base
     for number, attempt in enumerate(pools.failures(plan, seed, repo)[:HELD_OUT]):
         messages = list(opening(tasks[attempt.trajectory.instance_id], base.scaffold))
+        # One step later with each attempt, from the first again where one has no more: so every depth of a conversation is asked.
         for step in attempt.steps[: number % len(attempt.steps)] if attempt.steps else ():
             messages += [("assistant", step.reply.text), ("user", step.observation.text)]
         found.append(tuple(messages))

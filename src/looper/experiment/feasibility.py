@@ -1,4 +1,8 @@
-"""Whether a plan's gates can be passed at all with the tasks that it selects, before anything runs."""
+"""Whether a plan's gates can be passed at all with the tasks that it selects, before anything runs.
+
+A gate that no data can pass would be met after hours of gathering. Here it is worked out from the numbers of tasks alone, and what
+would do is said with them.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

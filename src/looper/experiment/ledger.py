@@ -1,4 +1,8 @@
-"""The records of one run: what is written, and what an earlier process left to go on with."""
+"""The records of one run: what is written, and what an earlier process left to go on with.
+
+Opening takes the lock, recovers every stream, and refuses a manifest that is not the one the run was begun with. From then on the
+run only appends; what is left to do of a cell is worked out once, from what an earlier process recorded.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,8 @@
-"""What the arms of a finished evaluation make of actions that succeeded."""
+"""What the arms of a finished evaluation make of actions that succeeded.
+
+The same successes are asked of every arm, with the adapter that it worked with; asked afterwards, so that it changes nothing of
+what was run. What is on record is not asked again.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""What one arm learns from in one repository: its successes, as conversations to train on."""
+"""What one arm learns from in one repository: its successes, as conversations to train on.
+
+All sources of one comparison are cut to the number that the poorest has, so that arms differ in what they learn from and not in how
+much. Formats, teachers and preferences start from the same chosen attempts.
+"""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence

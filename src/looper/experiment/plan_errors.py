@@ -1,4 +1,8 @@
-"""What is wrong with a file that a person wrote: where it stands, in plain words, with what would be right."""
+"""What is wrong with a file that a person wrote: where it stands, in plain words, with what would be right.
+
+pydantic finds the mistakes; what it says of them is replaced by a place in the file and words for a person, with the nearest name
+where one was mistyped.
+"""
 
 import difflib
 import types

@@ -1,4 +1,8 @@
-"""Every key that a plan's file may have, read from the records that it becomes: for docs/plan.md and for a new file."""
+"""Every key that a plan's file may have, read from the records that it becomes: for docs/plan.md and for a new file.
+
+Keys are not listed anywhere: names, types, bounds and defaults are taken from the records, meanings from the texts below their
+fields in the source. A key without such a text fails a test.
+"""
 
 import ast
 import inspect
@@ -163,7 +167,10 @@ def _parts(annotation: Any, metadata: Sequence[Any] = ()) -> Iterator[tuple[Any,
 
 def _values(kind: Any) -> dict[str, str]:
     if typing.get_origin(kind) is Literal:
-        return dict.fromkeys(map(str, typing.get_args(kind)), "")
+        return {
+            str(each): _values(type(each)).get(str(each), "") if isinstance(each, Enum) else ""
+            for each in typing.get_args(kind)
+        }
     if isinstance(kind, type) and issubclass(kind, Enum):
         said = meanings(kind)
         return {str(member.value): said.get(member.name, "") for member in kind}

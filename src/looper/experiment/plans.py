@@ -1,4 +1,8 @@
-"""The text of an experiment file → the plan that runs, with every mistake named by file, line, column and key."""
+"""The text of an experiment file → the plan that runs, with every mistake named by file, line, column and key.
+
+A file is read in three steps: its text with the place of every key, then the tables as they may be written, where units are said
+and profiles are laid over each other, then the frozen plan. Errors of every step are told by the key that the person wrote.
+"""
 
 import json
 import re
@@ -162,6 +166,15 @@ class _ContrastText(Contrast):
     """In the metric's unit; the difference that the plan means to see."""
 
 
+def _no_power(gates: Any) -> Any:
+    if isinstance(gates, list | tuple) and Gate.POWER in gates:
+        raise ValueError(
+            "a plan that is too small stays a pilot: power is no gate to be only measured. Leave it out, or raise tasks, "
+            "repositories or seeds"
+        )
+    return gates
+
+
 class ExperimentText(_Closed):
     record = Plan
 
@@ -171,7 +184,9 @@ class ExperimentText(_Closed):
     arms: Annotated[tuple[_ArmText, ...], Field(min_length=1)]
     contrasts: tuple[_ContrastText, ...] = ()
     choices: tuple[Choice, ...] = ()
-    measured_only: Annotated[tuple[Gate, ...], Field(examples=[["action"]])] = ()
+    measured_only: Annotated[
+        tuple[Literal[Gate.DATA, Gate.ACTION], ...], BeforeValidator(_no_power), Field(examples=[["action"]])
+    ] = ()
     asserts: Annotated[tuple[str, ...], Field(examples=[["memory.temperature == base.temperature"]])] = ()
     """What sentences claim of the settings in words, as comparisons: `wide.rank == narrow.rank`."""
     profiles: Annotated[

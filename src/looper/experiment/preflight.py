@@ -1,4 +1,8 @@
-"""Every proof that a run owes before its first task: contexts of models, memories and adapters of arms."""
+"""Every proof that a run owes before its first task: contexts of models, memories and adapters of arms.
+
+A proof is made once for its subject and kept; a run that is gone on with asks only for those that are missing. The gate of actions
+ends its arm alone; everything else that fails ends the run, which would measure something else than it says.
+"""
 
 import time
 from collections.abc import Callable, Sequence

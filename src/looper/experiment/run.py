@@ -1,4 +1,8 @@
-"""Runs every cell of a plan that has no verdict yet."""
+"""Runs every cell of a plan that has no verdict yet.
+
+A lane is a list of cells that are worked on one after the other; the engine runs lanes side by side. What the lanes share is kept
+under one lock: how often an arm acted, and how many cells in a row failed outside of the agent.
+"""
 
 import shutil
 import threading

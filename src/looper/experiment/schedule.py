@@ -1,4 +1,8 @@
-"""A plan and its tasks → cells, in the order in which they run."""
+"""A plan and its tasks → cells, in the order in which they run.
+
+Who is evaluated and who is learned from is settled here, before anything runs: by the order of the sequence, or drawn by a seed,
+and without tasks that would give the answer away. Lanes then interleave the arms, so that drift of a machine meets all alike.
+"""
 
 import difflib
 import random

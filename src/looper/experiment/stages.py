@@ -1,4 +1,8 @@
-"""A run from its first attempt to its last verdict: gather experience, consolidate it, prove that it arrived, evaluate."""
+"""A run from its first attempt to its last verdict: gather experience, consolidate it, prove that it arrived, evaluate.
+
+Stages follow each other and each one ends before the next begins, but none is remembered as done: what is on record is skipped cell
+by cell, adapter by adapter, proof by proof. So a run that was killed goes on by being begun again.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,9 +28,11 @@ def run_stages(run: Staging) -> None:
     """Returns when every cell has its end. Raises as `run_plan` does, and TreatmentMissing or ModelFatal before the
     evaluation where an arm would not be what it is called."""
     plan = run.manifest.plan
+    # Proofs of an earlier process hold: the same model, adapters and memory are asked for again, or the run would have been refused.
     run.proved.extend(run.ledger.proofs.recovered)
     schedule = lanes(plan, [run.tasks[name] for name in run.manifest.tasks], run.arms)
     wanted = [arm for arm in plan.arms if not run.arms or arm.name in run.arms]
+    # All is done and sealed: going through it once more says so, and neither a model nor a trainer has to be there for that.
     if run.ledger.sealed and not any(run.ledger.resume(cell) for lane in schedule for cell in lane):
         run.work("", schedule, plan.arms)
         return
@@ -41,6 +47,7 @@ def run_stages(run: Staging) -> None:
 
         def record(found: Consolidation) -> None:
             run.ledger.consolidations.append(found)
+            # What is made in one round is what the next one begins with.
             resume.append(found)
 
         school = ConsolidationContext(
@@ -58,6 +65,7 @@ def run_stages(run: Staging) -> None:
         collect_experience(run, school, resume)
         treatments = learn_in_rounds(run, school, resume)
     failed = check_treatments(run, wanted, treatments, trainer)
+    # Those that failed at work in an earlier process as well: their cells that are left stay undone.
     failed |= {proof.arm for proof in run.ledger.proofs.recovered if proof.stops and not proof.passed}
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
     run.work("", kept, plan.arms, partial(treatment_of, plan, treatments))

@@ -49,6 +49,8 @@ def bca(
     ends = []
     for share in ((1 - confidence) / 2, (1 + confidence) / 2):
         z = bias + normal.inv_cdf(share)
+        # The share that the percentile moves to by bias and acceleration, and the first value that at least this share of the
+        # resamples does not exceed: number ⌈share · n⌉, counted from 1 (−(−x // 1) rounds up).
         moved = normal.cdf(bias + z / (1 - acceleration * z))
         at = min(len(resampled) - 1, max(0, -int(-moved * len(resampled) // 1) - 1))
         ends.append(resampled[at])

@@ -1,4 +1,8 @@
-"""What a design could see, by drawing runs of it and deciding them as they will be decided."""
+"""What a design could see, by drawing runs of it and deciding them as they will be decided.
+
+Power is not taken from a formula: runs are drawn under the design's assumptions and decided by the very rule that will decide the
+real one, with the family's correction.
+"""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,8 @@
-"""Comparing two arms on the cells that both have."""
+"""Comparing two arms on the cells that both have.
+
+The unit says what is drawn at random: tasks, or repositories where it is these that are to be generalised from. Cells of one unit
+are not independent, so intervals are those of fewer, effective pairs, and tests flip signs of whole units.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

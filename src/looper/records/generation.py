@@ -1,4 +1,7 @@
-"""Candidates for the agent's own source and what became of them: every fact of a campaign, one event each."""
+"""Candidates for the agent's own source and what became of them: every fact of a campaign, one event each.
+
+Events are only ever appended; `evolution/state` folds them into where a campaign stands.
+"""
 
 from enum import StrEnum
 from typing import Annotated, Literal

@@ -1,4 +1,8 @@
-"""What an arm has been through before its tasks, as a plan says it."""
+"""What an arm has been through before its tasks, as a plan says it.
+
+One table of settings for every treatment. Which of them belong together, and which plans cannot be what they say, is refused here
+where one arm alone shows it, and in `experiment/coherence` where it takes several.
+"""
 
 from enum import StrEnum
 from typing import Annotated, assert_never

@@ -1,4 +1,9 @@
-"""An experiment as it is registered before any data: arms, limits, tasks, and what a run of it is made of."""
+"""An experiment as it is registered before any data: arms, limits, tasks, and what a run of it is made of.
+
+A plan is frozen before its first cell, and its run is named by a hash over it. So a field that is added is left out of the JSON
+where it says nothing (`unsaid`), or plans of earlier versions would be others. How a file becomes a plan stands in
+`experiment/plans`.
+"""
 
 from enum import StrEnum
 from typing import Annotated, Literal, get_args

@@ -1,4 +1,8 @@
-"""What is trained on, how, and what came of it."""
+"""What is trained on, how, and what came of it.
+
+A request says everything that decides what comes of a training, and its hash is the adapter's id: the same request is never trained
+twice, and a changed setting is another adapter. The card is what is known of one afterwards.
+"""
 
 from enum import StrEnum
 from typing import Annotated, Literal

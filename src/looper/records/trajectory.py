@@ -1,4 +1,8 @@
-"""Everything that was said and done in one rollout."""
+"""Everything that was said and done in one rollout.
+
+An action is what the parser made of a reply, a step is that with what came back, a trajectory the end of it all. Steps are durable
+one by one, so a rollout can be gone on with; what a trajectory says must follow from its steps, which audits check.
+"""
 
 from enum import StrEnum
 from typing import Annotated, Literal

@@ -1,4 +1,8 @@
-"""What people look at: each page a projection of records, as it is at this moment."""
+"""What people look at: each page a projection of records, as it is at this moment.
+
+A handler asks the projection for a run as it is now, takes what a module of `views` makes of it, and hands that to a template. It
+decides nothing and changes nothing: what a person may do stands in the `api` modules.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,13 +33,12 @@ from looper.views.board import (
     TO_DO,
     CellQuery,
     arm_colours,
-    arm_pair,
     bars,
     cell_page,
     squares,
     task_rows,
 )
-from looper.views.diff import aligned
+from looper.views.diff import aligned, arm_pair
 from looper.views.evolution import described_generation, outcome
 from looper.views.findings import (
     COLUMNS,
@@ -47,7 +50,6 @@ from looper.views.findings import (
     planned_lines,
     registered_rows,
     scope_line,
-    standing_of,
     stratified_lines,
     treatment_lines,
 )
@@ -332,9 +334,10 @@ class Pages:
         second = request.query_params.get("b") or base
         others = [name for name in names if name != second] or names
         first = request.query_params.get("a") or others[-1]
-        found = arm_pair(run, first, second)
-        if found is None:
-            raise HTTPException(404, f"This run has no such arm. It has: {', '.join(names)}.")
+        try:
+            found = arm_pair(run, first, second)
+        except BadInput as error:
+            raise HTTPException(404, str(error)) from error
         rows = {row[0]: row for row in arm_rows(run)}
         return page(
             request,
@@ -348,7 +351,6 @@ class Pages:
             rows=[rows[name] for name in (first, second)],
             colours=arm_colours(run),
             registered=[row for row in registered_rows(run) if row.contrast == f"{first} − {second}"],
-            standing=standing_of(run, first, second),
         )
 
     def search(self, request: Request) -> Response:

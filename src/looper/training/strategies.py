@@ -1,4 +1,8 @@
-"""Batches of experience, one after another → one adapter, by the rule of a strategy."""
+"""Batches of experience, one after another → one adapter, by the rule of a strategy.
+
+A strategy sees batches, a function that trains and one that measures, and returns the adapters that it made on the way. Since a
+training is named by its request, a chain that was broken off goes on where the first request is new.
+"""
 
 import random
 from collections.abc import Callable, Sequence

@@ -1,4 +1,8 @@
-"""A run as a board: which cell came out how, where arms lie, what can be picked from."""
+"""A run as a board: which cell came out how, where arms lie, what can be picked from.
+
+For pages, whose parts are asked for one at a time: everything here is plain data that a template lays out, and filters, orders and
+pages are taken from the address.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -6,10 +10,10 @@ from math import ceil, log10
 from statistics import fmean
 from typing import Any
 
-from looper.records.plan import Arm, Metric
+from looper.records.plan import Metric
 from looper.records.verdict import Outcome
-from looper.views.diff import differences_of
-from looper.views.findings import EXPLORATORY, arm_rows, difference_text, share_text, standing_of
+from looper.views.findings import EXPLORATORY, arm_rows, share_text, standing_of
+from looper.views.live import at_work
 from looper.views.plots import COLOURS
 from looper.views.runs import RunView
 
@@ -119,11 +123,7 @@ def cell_page(run: RunView, wanted: CellQuery) -> CellPage:
         name for arm in run.manifest.plan.arms for name in run.cells(arm.name) if name in run.planned_cells
     ]
     names += sorted(run.planned_cells - set(names))
-    begun = (
-        {cell: len(entry.places) for (cell, _), entry in run.followed().attempts.items()}
-        if run.writer
-        else {}
-    )
+    begun = {cell: steps for cell, _, steps in at_work(run)}
     text = wanted.find.lower()
     rows = [
         row
@@ -306,47 +306,3 @@ def task_rows(run: RunView, eligible: Mapping[str, str]) -> list[TaskRow]:
         )
         for task in run.tasks
     ]
-
-
-@dataclass(frozen=True)
-class ArmPair:
-    """Two arms, or choices, of one run against each other."""
-
-    settings: list[str]
-    """Key and both values of everything that they are configured differently in."""
-    said: str
-    """Their difference in words."""
-    first_only: list[str]
-    """Seed and task of every cell that only the first resolves."""
-    second_only: list[str]
-    both: int
-    neither: int
-    single: int
-    """Cells with a verdict in one of them only."""
-
-
-def arm_pair(run: RunView, first: str, second: str) -> ArmPair | None:
-    """None where the run has no such arms."""
-    known = {arm.name: arm for arm in run.manifest.plan.arms}
-    if not {first, second} <= known.keys() | set(run.choice_names):
-        return None
-    settings: list[str] = []
-    if first in known and second in known:
-        settings = list(differences_of(_configuration(known[first]), _configuration(known[second])))
-    ours, theirs = run.outcomes(first), run.outcomes(second)
-    common = [where for where in ours if where in theirs]
-    found = run.paired(first, second)
-    return ArmPair(
-        settings,
-        "No cell has a verdict in both." if found is None else difference_text(found),
-        [where for where in common if ours[where] and not theirs[where]],
-        [where for where in common if theirs[where] and not ours[where]],
-        sum(ours[where] and theirs[where] for where in common),
-        sum(not ours[where] and not theirs[where] for where in common),
-        len(ours.keys() ^ theirs.keys()),
-    )
-
-
-def _configuration(arm: Arm) -> dict[str, Any]:
-    """What can change what an arm does."""
-    return arm.model_dump(mode="json", exclude={"name", "role", "only_seeds", "reason"})

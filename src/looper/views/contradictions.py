@@ -1,4 +1,9 @@
-"""Records of one run that contradict each other: what one of them says, another one knows."""
+"""Records of one run that contradict each other: what one of them says, another one knows.
+
+Nothing here trusts a seal or a checksum: whoever changes a record can make those anew, but a record that was changed alone says
+other than the ones that it was made from. Each check adds to one list of findings, with the cells that show it, and none stops the
+others.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping

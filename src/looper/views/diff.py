@@ -1,4 +1,8 @@
-"""Two arms, two runs or two rollouts side by side: what differs between them, and where they part."""
+"""Two arms, two runs or two rollouts side by side: what differs between them, and where they part.
+
+`looper diff` and the pages compare through this module alone: arms by their cells in common, runs by their manifests and by arms of
+the same name, rollouts step beside step from where they part.
+"""
 
 import difflib
 import json
@@ -13,7 +17,14 @@ from looper.records.plan import Arm
 from looper.records.text import bare_lines
 from looper.records.trajectory import Action, Step, Trajectory
 from looper.records.verdict import Verdict
-from looper.views.findings import EXPLORATORY, counted, difference_data, difference_text, standing_of
+from looper.views.findings import (
+    EXPLORATORY,
+    counted,
+    difference_data,
+    difference_text,
+    failed_arm_lines,
+    standing_of,
+)
 from looper.views.index import steps_of
 from looper.views.runs import RunView
 from looper.views.show import harmless
@@ -76,83 +87,109 @@ def _value(value: Any) -> str:
     return harmless(json.dumps(value, ensure_ascii=False))
 
 
-def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
-    """Two arms of one run: the declared factor, the paired difference, the tasks that flipped. Raises BadInput."""
-    arms = _arms_of(run, first, second)
-    yield f"{run.folder.name}: {first} | {second}"
-    if first in arms and second in arms:
-        found = list(differences_of(_configuration(arms[first]), _configuration(arms[second])))
-        yield from (f"  {line}" for line in found)
-        if not found:
-            yield "  configured alike"
-    found_between = run.paired(first, second)
-    ours, theirs = run.outcomes(first), run.outcomes(second)
-    yield from _outcome_lines(ours, theirs, found_between, standing_of(run, first, second))
+@dataclass(frozen=True)
+class ArmPair:
+    """Two arms, or choices, of one run against each other. Where one is a failed arm, nothing of their outcomes is compared."""
+
+    configurations: tuple[dict[str, Any], dict[str, Any]] | None
+    """None where one of them is a choice, which is configured by the arms that it takes from."""
+    difference: PairedDifference | None
+    standing: str
+    """Whether it was registered that they are compared."""
+    said: str
+    """Their difference in words, or why there is none."""
+    failed: bool
+    only_first: list[str]
+    """Seed and task of every cell that only the first resolves."""
+    only_second: list[str]
+    both: int
+    neither: int
+    single: int
+    """Cells with a verdict in one of them only."""
+
+    @property
+    def settings(self) -> list[str]:
+        """Key and both values of everything that they are configured differently in."""
+        return list(differences_of(*self.configurations)) if self.configurations else []
 
 
-def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:
-    """The same for programs. Raises BadInput."""
-    arms = _arms_of(run, first, second)
-    configured = [_configuration(arms[name]) if name in arms else {} for name in (first, second)]
-    ours, theirs = run.outcomes(first), run.outcomes(second)
-    gained, lost = _flipped(ours, theirs)
-    standing = standing_of(run, first, second)
-    return {
-        "run": run.folder.name,
-        "first": first,
-        "second": second,
-        "configuration": _differing_data(*configured) if all(configured) else None,
-        "resolved": difference_data(run.paired(first, second), standing),
-        "only_first": gained,
-        "only_second": lost,
-    }
-
-
-def _arms_of(run: RunView, *names: str) -> dict[str, Arm]:
+def arm_pair(run: RunView, first: str, second: str) -> ArmPair:
+    """Raises BadInput where the run has no such arms."""
     arms = {arm.name: arm for arm in run.manifest.plan.arms}
-    for name in names:
+    for name in (first, second):
         if name not in arms and name not in run.choice_names:
             raise BadInput(
                 f'{run.folder.name} has no arm "{name}". {possible(name, [*arms, *run.choice_names])}'
             )
-    return arms
+    failed = failed_arm_lines(run, first, second)
+    ours, theirs = ({}, {}) if failed else (run.outcomes(first), run.outcomes(second))
+    pairs = {where: (ours[where], theirs[where]) for where in ours if where in theirs}
+    found = run.paired(first, second)
+    both_are_arms = first in arms and second in arms
+    return ArmPair(
+        configurations=(_configuration(arms[first]), _configuration(arms[second])) if both_are_arms else None,
+        difference=found,
+        standing=standing_of(run, first, second),
+        said=_said_of(found, failed),
+        failed=bool(failed),
+        only_first=[where for where, pair in pairs.items() if pair == (True, False)],
+        only_second=[where for where, pair in pairs.items() if pair == (False, True)],
+        both=sum(pair == (True, True) for pair in pairs.values()),
+        neither=sum(pair == (False, False) for pair in pairs.values()),
+        single=len(ours.keys() ^ theirs.keys()),
+    )
+
+
+def _said_of(found: PairedDifference | None, failed: Sequence[str]) -> str:
+    if failed:
+        return f"no difference, {'; '.join(failed)}"
+    return "no cell has a verdict in both" if found is None else difference_text(found)
+
+
+def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
+    """Two arms of one run: the declared factor, the paired difference, the tasks that flipped. Raises BadInput."""
+    pair = arm_pair(run, first, second)
+    yield f"{run.folder.name}: {first} | {second}"
+    if pair.configurations:
+        yield from (f"  {line}" for line in pair.settings or ["configured alike"])
+    if pair.difference is None:
+        yield pair.said
+        return
+    yield f"resolved, first − second ({pair.standing}): {pair.said}"
+    for label, cells in (
+        ("only the first resolves", pair.only_first),
+        ("only the second resolves", pair.only_second),
+    ):
+        more = f" and {len(cells) - LISTED} more" if len(cells) > LISTED else ""
+        yield f"{label}: {', '.join(cells[:LISTED]) or 'none'}{more}"
+
+
+def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:
+    """The same for programs. Raises BadInput."""
+    pair = arm_pair(run, first, second)
+    return {
+        "run": run.folder.name,
+        "first": first,
+        "second": second,
+        "configuration": _differing_data(*pair.configurations) if pair.configurations else None,
+        "resolved": difference_data(pair.difference, pair.standing),
+        "only_first": pair.only_first,
+        "only_second": pair.only_second,
+    }
 
 
 def _configuration(arm: Arm) -> dict[str, Any]:
     """What can change what an arm does."""
     found: dict[str, Any] = json.loads(arm.to_json())
-    return {key: value for key, value in found.items() if key not in ("name", "role", "only_seeds")}
-
-
-def _outcome_lines(
-    ours: Mapping[str, bool], theirs: Mapping[str, bool], found: PairedDifference | None, standing: str
-) -> Iterator[str]:
-    if found is None:
-        yield "no cell has a verdict in both"
-        return
-    yield f"resolved, first − second ({standing}): {difference_text(found)}"
-    labels = ("only the first resolves", "only the second resolves")
-    for label, cells in zip(labels, _flipped(ours, theirs), strict=True):
-        more = f" and {len(cells) - LISTED} more" if len(cells) > LISTED else ""
-        yield f"{label}: {', '.join(cells[:LISTED]) or 'none'}{more}"
-
-
-def _flipped(ours: Mapping[str, bool], theirs: Mapping[str, bool]) -> tuple[list[str], list[str]]:
-    """Cells that only one of two resolves."""
-    return (
-        [where for where in ours if ours[where] and theirs.get(where) is False],
-        [where for where in ours if not ours[where] and theirs.get(where)],
-    )
+    return {key: value for key, value in found.items() if key not in ("name", "role", "only_seeds", "reason")}
 
 
 def runs_diff(first: RunView, second: RunView) -> Iterator[str]:
     """Two runs: what they are made of, and for each arm of both the difference on common cells. Raises BadInput."""
     yield f"{first.folder.name} | {second.folder.name}"
     yield from (f"  {line}" for line in differences_of(*_manifests(first, second)))
-    for name, found in _common_arms(first, second).items():
-        yield f"{name}, first − second ({EXPLORATORY}): " + (
-            "no cell has a verdict in both" if found is None else difference_text(found)
-        )
+    for name, (found, failed) in _common_arms(first, second).items():
+        yield f"{name}, first − second ({EXPLORATORY}): {_said_of(found, failed)}"
 
 
 def runs_data(first: RunView, second: RunView) -> dict[str, Any]:
@@ -162,7 +199,7 @@ def runs_data(first: RunView, second: RunView) -> dict[str, Any]:
         "first": first.folder.name,
         "second": second.folder.name,
         "manifest": _differing_data(*_manifests(first, second)),
-        "arms": {name: difference_data(found, EXPLORATORY) for name, found in common.items()},
+        "arms": {name: difference_data(found, EXPLORATORY) for name, (found, _) in common.items()},
     }
 
 
@@ -170,14 +207,18 @@ def _manifests(*runs: RunView) -> list[dict[str, Any]]:
     return [json.loads(run.manifest.to_json()) for run in runs]
 
 
-def _common_arms(first: RunView, second: RunView) -> dict[str, PairedDifference | None]:
+def _common_arms(first: RunView, second: RunView) -> dict[str, tuple[PairedDifference | None, list[str]]]:
+    """Of each arm of both runs its difference, and why it has none where it failed in one of them."""
     names = {arm.name for arm in second.manifest.plan.arms}
     common = [arm.name for arm in first.manifest.plan.arms if arm.name in names]
     if not common:
         raise BadInput("The runs have no arm of the same name.")
-    return {
-        name: paired_difference(first.outcomes(name), second.outcomes(name), first.unit) for name in common
-    }
+    found: dict[str, tuple[PairedDifference | None, list[str]]] = {}
+    for name in common:
+        failed = [line for run in (first, second) for line in failed_arm_lines(run, name)]
+        ours, theirs = first.outcomes(name), second.outcomes(name)
+        found[name] = None if failed else paired_difference(ours, theirs, first.unit), failed
+    return found
 
 
 def rollouts_data(run: RunView, first: str, second: str) -> dict[str, Any]:

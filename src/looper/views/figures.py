@@ -1,5 +1,9 @@
 """How the arms of a run worked, as tables: shares, effort, repeats, the sequence, likelihoods. None of it is registered unless a
-contrast names it."""
+contrast names it.
+
+Each table is made whole here, as texts with its heads and a note of how it is read, so that a page and a report only lay it out.
+What was not measured is a dash and never a zero.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,9 @@
-"""What a run says, in rows and sentences, for every kind of view."""
+"""What a run says, in rows and sentences, for every kind of view.
+
+Two rules hold for every sentence: nothing is concluded of an unfinished run, and a failed arm has no rate. What was registered is
+said by its decision, with the interval that decided it; all else is called exploratory. The wording is kept here alone, and a
+terminal, a report and a page show the same lines.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -145,10 +150,17 @@ def registered_rows(run: RunView) -> list[RegisteredRow]:
     ]
 
 
+def unfinished_text(run: RunView) -> str:
+    """To stand behind what nothing is concluded of yet; empty for a finished run."""
+    return "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
+
+
 def nothing_registered(run: RunView) -> str:
     """Why there are no registered results."""
     if run.finished < run.planned:
         return f"The run is unfinished: {run.finished} of {run.planned} cells have an end. Nothing is concluded from it yet."
+    if run.manifest.plan.unasked:
+        return f"{unasked_lines(run.manifest.plan)[0]}. Everything below is exploratory."
     return "The plan registers no contrast; everything below is exploratory."
 
 
@@ -315,7 +327,7 @@ def contrast_lines(run: RunView) -> list[str]:
     contrasts = [found for found in run.contrasts if found[0] not in failed]
     open_ones = [arm for arm, _, found in contrasts if found is None]
     lines = [
-        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}): {difference_text(found)}"
+        f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}){unfinished_text(run)}: {difference_text(found)}"
         for arm, base, found in contrasts
         if found is not None
     ]
@@ -421,9 +433,19 @@ def _does(run: RunView, arm: str) -> str:
     return "does" if failed is None else f"{failed}: DO NOT TRUST"
 
 
+def failed_arm_lines(run: RunView, *names: str) -> list[str]:
+    """Of every failed arm, or of those that these arms or choices stand on, why it has no rate."""
+    named = {arm for name in names for arm in run.members(name)}
+    return [
+        f"{arm} is a failed arm and has no rate: {why}"
+        for arm, why in run.failed_arms.items()
+        if not names or arm in named
+    ]
+
+
 def treatment_lines(run: RunView) -> list[str]:
     """What the learning arms were made of, and whether it reached the model."""
-    lines = [f"{arm} is a failed arm and has no rate: {why}" for arm, why in run.failed_arms.items()]
+    lines = failed_arm_lines(run)
     for arm in run.manifest.plan.arms:
         made = [found for found in run.consolidations if found.arm == arm.name]
         if arm.learning is None or not made:

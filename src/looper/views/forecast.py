@@ -1,4 +1,8 @@
-"""What a plan will take and what it could see, from runs that are there."""
+"""What a plan will take and what it could see, from runs that are there.
+
+Runs of the same model, suite and limits say how long a cell takes and how often equal arms differ. With too few of them nothing is
+foretold, and what was measured is told beside a plan's own assumption and never put in its place.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

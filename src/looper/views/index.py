@@ -1,5 +1,8 @@
 """Where the steps of each attempt stand in their file, and how many there are of each kind: derived, kept beside the records,
 made again from them whenever it is not there or does not fit. It grows with the file.
+
+Steps are most of what a run writes, and a page shows forty of them. The index says where each line begins, so one is read without
+the others; and it holds the counts that behaviour is computed from, so that no table reads them all.
 """
 
 import contextlib

@@ -19,6 +19,7 @@ from looper.errors import BadInput
 from looper.metrics.paired import repository_of
 from looper.records.plan import REAL_SUITES, Arm, Suite
 from looper.records.trajectory import StopReason
+from looper.records.treatment import ProofKind
 from looper.records.verdict import Outcome
 from looper.untrusted import current_folder
 from looper.views.runs import RunTail, RunView, run_folders, written
@@ -140,14 +141,18 @@ def phases_left(run: RunView, found: Sequence[Phase], now: float) -> list[TimeLe
     begun = datetime.fromisoformat(session.begun).timestamp()
     gathered = next((phase.done for phase in found if phase.name is PhaseName.EXPERIENCE), 0)
     before = min(session.done_before, gathered)
-    # The evaluation begins with the last proof, or where there is nothing to prove with the last that was learned.
-    learned = written(run.folder, "consolidations.jsonl", "proofs.jsonl")
+    # The evaluation begins with the last proof, or where there is nothing to prove with the last that was learned. Where an arm
+    # failed at work a proof of that was recorded in the middle of it, so the file's time says nothing of the beginning.
+    failed_at_work = any(proof.kind is ProofKind.ACTS for proof in run.proofs)
+    learned = written(run.folder, "consolidations.jsonl", *([] if failed_at_work else ["proofs.jsonl"]))
     since = {
         PhaseName.EXPERIENCE: (begun, before),
         PhaseName.EVALUATION: (max(begun, learned), session.done_before - before),
     }
     timed, ended = _timed_cells(run), {verdict.cell for verdict in run.verdicts}
     evaluated = {arm.name for arm in run.manifest.plan.arms}
+    # Those of an arm that failed later took their time as well, though the run is not held to them any more.
+    of_failed = sum(cell.partition("/")[0] in evaluated for cell in ended - run.planned_cells)
     for at, phase in enumerate(found):
         if phase.done >= phase.planned:
             continue
@@ -159,10 +164,10 @@ def phases_left(run: RunView, found: Sequence[Phase], now: float) -> list[TimeLe
             seconds, off = fmean(took) * (phase.planned - phase.done), _varies(took)
         else:
             start, earlier = since[phase.name]
-            count = phase.done - earlier
+            of_phase = phase.name is PhaseName.EVALUATION
+            count = phase.done + (of_failed if of_phase else 0) - earlier
             if count < ENOUGH:
                 break
-            of_phase = phase.name is PhaseName.EVALUATION
             rest = [
                 cell
                 for cell in run.planned_cells - ended
@@ -239,11 +244,19 @@ def _together(found: Sequence[Phase], left: Sequence[TimeLeft | None]) -> TimeLe
 
 
 def at_work(run: RunView) -> list[tuple[str, int, int]]:
-    """Cell, attempt and recorded steps of each rollout that has begun and is not over; nothing where nobody is at it."""
+    """Cell, attempt and recorded steps of each rollout that has begun and has no verdict; nothing where nobody is at it. What an
+    earlier process left has to wait for its turn: of more than are worked on side by side, these are the ones with the latest steps."""
     if run.writer is None:
         return []
-    over = run.ends.keys() | {(verdict.cell, verdict.attempt) for verdict in run.verdicts}
-    return [(*key, len(entry.places)) for key, entry in run.followed().attempts.items() if key not in over]
+    over = {(verdict.cell, verdict.attempt) for verdict in run.verdicts}
+    begun = [
+        (key, entry.places)
+        for key, entry in run.followed().attempts.items()
+        if key not in over and key[0] in run.planned_cells
+    ]
+    workers = run.sessions[-1].workers if run.sessions else len(begun)
+    latest = sorted(begun, key=lambda found: found[1][-1:])[-workers:]
+    return [(*key, len(places)) for key, places in latest]
 
 
 def resume_command(run: RunView) -> str:

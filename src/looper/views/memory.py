@@ -1,4 +1,7 @@
-"""What memory gave to the tasks of a run, and what became of it."""
+"""What memory gave to the tasks of a run, and what became of it.
+
+An item is followed by its id: from the success that it was made of to the cells that it was told to, and to their verdicts.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""Figures of a run, drawn by matplotlib, as SVG text that takes its colours from the page around it."""
+"""Figures of a run, drawn by matplotlib, as SVG text that takes its colours from the page around it.
+
+The same drawing is the same file, so that a page can be made again and compared. Colours of text and axes are placeholders until
+the SVG is put into a page, whose theme gives them.
+"""
 
 import io
 import re

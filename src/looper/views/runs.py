@@ -1,4 +1,9 @@
-"""A run folder as it can be read by anybody at any time, without a lock."""
+"""A run folder as it can be read by anybody at any time, without a lock.
+
+A view is one moment of a run: its records as they stood when they were read, and everything that is worked out from them, each
+once, when it is first asked for. Tables, pages, audits and exports all take their figures from here, so that two of them cannot
+differ. Who looks again and again keeps a `RunTail`, which reads only what is new.
+"""
 
 import difflib
 import os
@@ -250,10 +255,12 @@ class RunView:
         return [(arm.name, base.name, self.paired(arm.name, base.name)) for arm in others]
 
     def paired(self, arm: str, against: str) -> PairedDifference | None:
-        """Of what two arms resolved, worked out once."""
+        """Of what two arms resolved, worked out once; None too where one of them is a failed arm, which has no rate."""
         if (arm, against) not in self._paired:
-            found = paired_difference(self.outcomes(arm), self.outcomes(against), self.unit)
-            self._paired[arm, against] = found
+            failed = self.failed_arms.keys() & {*self.members(arm), *self.members(against)}
+            self._paired[arm, against] = (
+                None if failed else paired_difference(self.outcomes(arm), self.outcomes(against), self.unit)
+            )
         return self._paired[arm, against]
 
     @cached_property
@@ -402,7 +409,7 @@ class RunView:
     def _supposing(self, name: str, resolved: bool) -> dict[str, bool]:
         """What an arm, or a choice, resolved, supposing this of the cells that have no verdict."""
         planned = dict.fromkeys(
-            (cell.partition("/")[2] for arm in self._members(name) for cell in self.cells(arm)), resolved
+            (cell.partition("/")[2] for arm in self.members(name) for cell in self.cells(arm)), resolved
         )
         return planned | self.outcomes(name)
 
@@ -416,9 +423,9 @@ class RunView:
 
     def _run_for(self, contrast: Contrast) -> set[str]:
         """The arms whose cells a contrast takes, those that a choice is made from among them."""
-        return {arm for name in contrast.arms for arm in self._members(name)}
+        return {arm for name in contrast.arms for arm in self.members(name)}
 
-    def _members(self, name: str) -> tuple[str, ...]:
+    def members(self, name: str) -> tuple[str, ...]:
         """An arm, or those that a choice is made from."""
         of = {found.name: found.of for found in self.manifest.plan.choices}
         return tuple(of.get(name, (name,)))

@@ -1,4 +1,8 @@
-"""All written results in one table, read from their blocks: what was asked, of how much, what came of it, and what could have been seen."""
+"""All written results in one table, read from their blocks: what was asked, of how much, what came of it, and what could have been seen.
+
+The table is made from the written pages and not from the runs, whose folders need not be here. Blocks are data that earlier
+versions wrote as well, so they are read by patterns that know how each version said it; what a block does not say stays a dash.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,11 +1,15 @@
-"""One rollout, a page of steps at a time: what was said, done and seen, filtered and searched. Of any length in the same memory."""
+"""One rollout, a page of steps at a time: what was said, done and seen, filtered and searched. Of any length in the same memory.
+
+A rollout may have thousands of steps with texts of any length, so steps are found by their places in the file, only those of one
+page are read, and long texts are cut to what is shown. A filter or a search reads every step once, one at a time.
+"""
 
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from looper.journal import UNREADABLE, raw_lines
+from looper.journal import BESIDE, raw_lines
 from looper.metrics.paired import repository_of
 from looper.records.text import bare_lines
 from looper.records.trajectory import Bash, Edit, Guard, ObservationKind, Step, Trajectory, Write
@@ -291,18 +295,17 @@ class Hit:
 
 
 def search(run: RunView, text: str) -> tuple[list[Hit], bool]:
-    """The first `HITS` steps of all rollouts in which a text stands, whatever its case, and whether there are more. Texts that were
-    too long to lie in the steps' own file are not looked at."""
-    # The line as it stands in the file is looked at first: most lines need not be read as records.
+    """The first `HITS` steps of all rollouts in which a text stands, whatever its case, and whether there are more."""
+    # The line as it stands in the file is looked at first: most need not be read as records. What lies beside it is read whole.
     looked_for, hits = re.compile(re.escape(text), re.IGNORECASE), list[Hit]()
     raw = json.dumps(text, ensure_ascii=False)[1:-1].lower()
-    for _, _, body in raw_lines(run.folder, "steps"):
-        if body is None or raw not in body.decode("utf-8", "replace").lower():
-            continue
-        try:
-            step = Step.from_json(body)
-        except UNREADABLE:
-            continue
+    steps = (
+        step
+        for place, _, body in raw_lines(run.folder, "steps")
+        if body is not None and (BESIDE in body or raw in body.decode("utf-8", "replace").lower())
+        for step in some_steps(run.folder, [place], -1)
+    )
+    for step in steps:
         for where, whole in (
             ("said", step.reply.text),
             ("thinking", step.reply.thinking),

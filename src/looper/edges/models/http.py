@@ -1,4 +1,8 @@
-"""What all model servers have in common: a stream of JSON, and many ways to end it wrongly."""
+"""What all model servers have in common: a stream of JSON, and many ways to end it wrongly.
+
+One event loop serves the requests of all threads. What is read is bounded in bytes and in time at each stage, because a server that
+never ends an answer is as common as one that ends it early. What a status means stands in `faults`.
+"""
 
 import asyncio
 import json

@@ -1,4 +1,8 @@
-"""An MLX model in a process of its own, shared by all rollouts of a run and by all adapters on it."""
+"""An MLX model in a process of its own, shared by all rollouts of a run and by all adapters on it.
+
+This side speaks to the process that holds the model: a thread reads its answers and wakes whoever asked. What the process does with
+requests is in `mlx_child`.
+"""
 
 import contextlib
 import hashlib

@@ -242,6 +242,7 @@ class Server:
         if kept is None:
             return make_prompt_cache(self.model), 0
         same = 0
+        # The agent may have shortened an older message since, so the beginning is compared and not taken for granted.
         for ours, theirs in zip(kept.tokens, prompt[:-1], strict=False):
             if ours != theirs:
                 break
@@ -280,6 +281,8 @@ class Server:
         """`fed` is all that the model has read of this conversation, the end-of-turn token included."""
         if not self.reuse:
             return
+        # The cache may hold fewer tokens than were said, as after a reply that was cut; where it claims more than are known it is not
+        # kept.
         length = cache[0].offset
         tokens = list(fed)[:length]
         if len(tokens) == length:
@@ -360,6 +363,8 @@ def detached(cache: list[Any]) -> list[Any]:
 def serve(server: Server, requests: "queue.Queue[dict[str, Any] | None]") -> None:
     """Answer until the input ends."""
     while True:
+        # Everything that has come is taken before the next token, so that it joins the batch at once; waited for only while there
+        # is nothing to generate.
         while not requests.empty() or not (server.running or server.waiting):
             request = requests.get()
             if request is None:

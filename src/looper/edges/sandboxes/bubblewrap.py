@@ -1,4 +1,8 @@
-"""Commands in namespaces of their own, by the `bwrap` program."""
+"""Commands in namespaces of their own, by the `bwrap` program.
+
+The namespaces do the separating and this module writes the argument list: what is mounted, what is hidden, which capabilities are
+dropped. It proves nothing; `check` tries forbidden actions before anything is trusted to it.
+"""
 
 import contextlib
 import os

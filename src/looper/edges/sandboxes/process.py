@@ -1,4 +1,8 @@
-"""Running one command with bounded output, time, disk and memory, and ending all that it started."""
+"""Running one command with bounded output, time, disk and memory, and ending all that it started.
+
+Whatever the sandbox is, its commands are started, fed to a bounded buffer, watched and ended here: by their limits, by a person, or
+by a disk that runs full. A result says by which limit; without one it was the command's own end.
+"""
 
 import contextlib
 import errno

@@ -46,6 +46,8 @@ _WITH_ARGUMENTS: dict[str, dict[str, int]] = {
 
 
 _Instruction = tuple[int, int, int, int]
+"""Operation, jump if true, jump if false, operand. A jump is the number of instructions that are skipped after this one, so `0, 1`
+goes on with the next where it holds, and passes that one by where it does not."""
 
 
 def supported() -> bool:
@@ -98,7 +100,7 @@ def filter_program(families: Collection[int]) -> bytes:
 
 
 def _call(number: int, rule: list[_Instruction]) -> list[_Instruction]:
-    """A rule that returns in each case, for one system call."""
+    """A rule that returns in each case, for one system call; for every other call its whole length is skipped."""
     return [(_JEQ, 0, len(rule), number), *rule]
 
 

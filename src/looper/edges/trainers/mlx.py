@@ -86,6 +86,8 @@ class MlxTrainer(AdapterStore):
                 (work / leftover).unlink(missing_ok=True)
             shutil.rmtree(work / "checkpoints", ignore_errors=True)
             work.rename(self.folder(name))
+        # Only now, with the adapter in its place: who waited for this file and who makes a new one of its name may hold their locks at
+        # the same time, and both find the folder and train nothing.
         (self._adapters / f".{name}.lock").unlink(missing_ok=True)
         tell(TrainingEvent(event="finished"))
         return card

@@ -1,4 +1,8 @@
-"""Fresh one-commit repositories, exported from bare mirrors."""
+"""Fresh one-commit repositories, exported from bare mirrors.
+
+An export is a base tree that is made once for a commit and can be held against the manifest that it was made with; a workspace is a
+copy of it. The agent's tree is never asked about itself: changes are what its manifest and the base's differ in.
+"""
 
 import base64
 import contextlib

@@ -1,4 +1,8 @@
-"""What a tree holds, entry by entry, without running anything on it."""
+"""What a tree holds, entry by entry, without running anything on it.
+
+Paths, modes and hashes of contents, read by descriptor so that nothing is followed out of the tree. Two manifests give a patch or
+the proof that a tree is clean; what cannot be read is an entry of its own and not left out.
+"""
 
 import errno
 import hashlib

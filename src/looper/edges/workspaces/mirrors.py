@@ -1,4 +1,8 @@
-"""Bare mirrors of repositories: cloned once, read as data, held against the commits that tasks begin with."""
+"""Bare mirrors of repositories: cloned once, read as data, held against the commits that tasks begin with.
+
+A mirror was made by somebody else, and its configuration, hooks and attributes could run programs. So git reads its objects with a
+configuration of our own, and every tree is held against its hash before a task begins with it.
+"""
 
 import contextlib
 import fcntl

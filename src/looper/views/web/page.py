@@ -1,4 +1,8 @@
-"""One run as a page."""
+"""One run as a page.
+
+The page is one HTML file that needs nothing else, made again byte for byte by the same version of the code, which is how a report
+is checked. Nothing is worked out here: figures and sentences come from `findings` and `figures`, drawings from `plots`.
+"""
 
 import json
 import re
@@ -25,6 +29,7 @@ from looper.views.findings import (
     contrast_lines,
     control_lines,
     damage_lines,
+    failed_arm_lines,
     nothing_registered,
     percent,
     planned_lines,
@@ -33,6 +38,7 @@ from looper.views.findings import (
     standing_of,
     stratified_lines,
     treatment_lines,
+    unfinished_text,
 )
 from looper.views.runs import RunView
 
@@ -141,7 +147,7 @@ def _deviations(run: RunView) -> list[str]:
         *([f"{errors} cells ended outside of the agent and are without a verdict"] if errors else []),
         *(f"the gate {found.gate.value} was passed over: {found.reason}" for found in run.manifest.overrides),
         *(f"the gate {gate.value} is only measured in this plan" for gate in run.manifest.plan.measured_only),
-        *(f"{arm} is a failed arm and has no rate: {why}" for arm, why in run.failed_arms.items()),
+        *failed_arm_lines(run),
         *damage_lines(run),
     ]
 
@@ -153,16 +159,24 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
         *_registered_rows(run, lambda contrast: contrast.metric.is_share),
         *_exploratory_rows(run),
     ]
+    over = run.finished == run.planned
     if in_points:
         note = (
             "Filled: registered before the data, with the interval that decides it, whose level stands with the finding. Hollow: "
-            f"exploratory, an arm against base that no plan registered, 95 % by itself. The unit is the {run.unit.value}."
+            "exploratory, an arm against base that no plan registered, 95 % by itself. "
+            if over
+            else f"{nothing_registered(run)} Hollow, 95 % by itself. "
         )
+        note += f"The unit is the {run.unit.value}."
         drawn = plots.forest(in_points, unit="points: of tasks resolved, or of the share that is named")
         found.append((drawn, "Differences", note))
     nats = _registered_rows(run, lambda contrast: not contrast.metric.is_share)
     if nats:
-        note = "Registered before the data, with the interval that decides it."
+        note = (
+            "Registered before the data, with the interval that decides it."
+            if over
+            else f"{nothing_registered(run)} Hollow, 95 % by itself."
+        )
         drawn = plots.forest(nats, "forest_nats", "nats per token", 3)
         found.append((drawn, "Differences in likelihood", note))
     curves = {
@@ -188,23 +202,25 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
 
 
 def _registered_rows(run: RunView, wanted: Callable[[Contrast], bool]) -> list[plots.Interval]:
-    """Of every registered contrast that was measured, whichever arms it compares."""
-    rows = []
+    """Of every registered contrast that was measured, whichever arms it compares. While the run is unfinished nothing is decided, so
+    its interval is that of one difference by itself."""
+    rows, over = [], run.finished == run.planned
     for found in run.registered:
         contrast, difference = found.contrast, found.difference
         if difference is None or not wanted(contrast):
             continue
         of = "" if contrast.metric is Metric.RESOLVED else f", {contrast.metric.value.replace('_', ' ')}"
-        bare = "" if found.interval else ", no interval"
-        low, high = found.interval or (difference.difference, difference.difference)
+        interval = found.interval if over else difference.interval()
+        bare = "" if interval else ", no interval"
+        low, high = interval or (difference.difference, difference.difference)
         scale = 100 if contrast.metric.is_share else 1
         rows.append(
             plots.Interval(
-                f"{contrast.name}{of}{bare}",
+                f"{contrast.name}{of}{bare}{unfinished_text(run)}",
                 scale * difference.difference,
                 scale * low,
                 scale * high,
-                emphasis=True,
+                emphasis=over,
             )
         )
     return rows
@@ -213,7 +229,13 @@ def _registered_rows(run: RunView, wanted: Callable[[Contrast], bool]) -> list[p
 def _exploratory_rows(run: RunView) -> list[plots.Interval]:
     """Arms against base that no plan registered."""
     return [
-        plots.Interval(f"{arm} − {base}", 100 * one.difference, 100 * low, 100 * high, emphasis=False)
+        plots.Interval(
+            f"{arm} − {base}{unfinished_text(run)}",
+            100 * one.difference,
+            100 * low,
+            100 * high,
+            emphasis=False,
+        )
         for arm, base, one in run.contrasts
         if one is not None and arm not in run.failed_arms and standing_of(run, arm, base) == EXPLORATORY
         for low, high in [one.interval()]
@@ -251,7 +273,7 @@ def _flips(run: RunView) -> list[Flip]:
             continue
         found.append(
             Flip(
-                f"{arm} − {against} ({standing_of(run, arm, against)})",
+                f"{arm} − {against} ({standing_of(run, arm, against)}){unfinished_text(run)}",
                 [where for where in common if ours[where] and not theirs[where]],
                 [where for where in common if theirs[where] and not ours[where]],
             )
