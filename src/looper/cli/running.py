@@ -22,6 +22,7 @@ from looper.cli.wiring import (
     machine_of,
     similarities,
     stoppable,
+    threads,
 )
 from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError, ModelError
 from looper.experiment.checks import check_split
@@ -106,22 +107,22 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
         stack.enter_context(site.occupied(folder, stop))
         stop.said = f"Interrupted. Finished cells and every recorded step are kept. Go on with: {command}"
         stop.heeded = True
+        run_context = replace(
+            site.run_context(models.of, judged_before(plan, folder, settings, fresh=options.fresh)),
+            run_hash=manifest.run_hash(),
+        )
         try:
             run_stages(
                 Staging(
                     manifest=manifest,
                     tasks={task.instance_id: task for task in prepared.every_task},
                     arms=options.arms,
-                    run_context=replace(
-                        site.run_context(
-                            models.of, judged_before(plan, folder, settings, fresh=options.fresh)
-                        ),
-                        run_hash=manifest.run_hash(),
-                    ),
+                    served=models.of,
                     adapted=models.adapted,
                     trainer=lambda: models.trainer(plan.learners_base),
                     ledger=ledger,
-                    engine=engine(workers),
+                    engine=engine(workers, run_context, stop),
+                    workers=threads(workers),
                     stop=stop,
                     show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
                     say=say,

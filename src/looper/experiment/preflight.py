@@ -30,7 +30,7 @@ def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
         if not arm.model.reads or (arm.model, limits) in seen:
             continue
         seen.add((arm.model, limits))
-        model = run.run_context.served(arm, run.tasks[run.manifest.tasks[0]], "")
+        model = run.served(arm, run.tasks[run.manifest.tasks[0]], "")
         identity = model.identity()
         subject = f"{identity.name} {identity.digest[:12]}"
         prove = partial(check_context, model, arm.name, subject, limits)
