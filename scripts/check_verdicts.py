@@ -27,7 +27,7 @@ from typing import Any
 
 from looper.cli.grading import grade, suite_named
 from looper.cli.settings import Settings, settings
-from looper.cli.wiring import every_task, foreign_run
+from looper.cli.wiring import every_task, read_foreign
 from looper.errors import BadInput, LooperError
 from looper.experiment.schedule import select_tasks
 from looper.records.plan import TaskSelection
@@ -123,7 +123,7 @@ def judged_elsewhere(pair: str, tasks: Mapping[str, Task]) -> tuple[str, dict[st
     name, sign, report = pair.rpartition("=")
     if not sign:
         raise BadInput(f"{pair}: name a report behind the predictions: PREDICTIONS=REPORT.")
-    run = foreign_run(name)
+    run = read_foreign(name)
     patches = {each.instance_id: each.patch for each in run.attempts if each.instance_id in tasks}
     verdicts = official(Path(report), patches)
     say(

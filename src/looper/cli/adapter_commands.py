@@ -70,7 +70,7 @@ def import_adapter(
     """
     from looper.cli import wiring
 
-    card = wiring.import_adapter(folder, chosen_settings())
+    card = wiring.from_peft(folder, chosen_settings().adapters)
     print(f"{card.id} is there, trained on {len(card.tasks)} tasks")
 
 

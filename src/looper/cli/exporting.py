@@ -6,7 +6,7 @@ from pathlib import Path
 
 from looper.cli.settings import Settings
 from looper.cli.training import TrainOptions, examples_of, pairs_of
-from looper.cli.wiring import foreign_run
+from looper.cli.wiring import read_foreign
 from looper.errors import BadInput
 from looper.journal import replace_file
 from looper.records.text import encodable
@@ -86,7 +86,7 @@ def _dpo(chosen: Example, rejected: Example) -> str:
 
 def import_lines(sources: Sequence[str], predictions: Path | None) -> Iterator[str]:
     """Nothing is written where any source cannot be read."""
-    runs = [foreign_run(source) for source in sources]
+    runs = [read_foreign(source) for source in sources]
     yield from foreign_lines(runs)
     if predictions is not None:
         if predictions.exists():

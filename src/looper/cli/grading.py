@@ -15,7 +15,7 @@ from looper.cli.wiring import (
     engine,
     every_task,
     judged_before,
-    predictions,
+    read_predictions,
     unserved,
 )
 from looper.errors import BadInput, EnvironmentBroken, possible
@@ -52,7 +52,7 @@ def grade(
     tasks, unfit = eligible(every, validations_of(selection, every, settings))
     by_id = {task.instance_id: task for task in tasks}
     judged, unjudged = [], dict[str, list[str]]()
-    for prediction in predictions(path, {task.instance_id: task for task in every}):
+    for prediction in read_predictions(path, {task.instance_id: task for task in every}):
         if why := unfit.get(prediction.instance_id):
             say(
                 f"{prediction.instance_id} of {prediction.model} is not judged, the task is not eligible: {why}"

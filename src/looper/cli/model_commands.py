@@ -25,7 +25,7 @@ def add_model(
     """
     from looper.cli import wiring
 
-    added = wiring.add_model(source, name, chosen_settings())
+    added = wiring.add_model(source, name, chosen_settings().models)
     print(f"{added}: looper run exp00 --model mlx:{added.name}")
 
 
@@ -37,7 +37,7 @@ def list_models(as_json: AsJson = False) -> None:
     """
     from looper.cli import wiring
 
-    found = list(wiring.added_models(chosen_settings()))
+    found = list(wiring.added_models(chosen_settings().models))
     if as_json:
         print(
             json_line({"models": [{"name": name, "bytes": size, "what": what} for name, size, what in found]})
@@ -57,5 +57,5 @@ def remove_model(name: Annotated[str, typer.Argument(help="As looper model list 
     """
     from looper.cli import wiring
 
-    wiring.remove_model(name, chosen_settings())
+    wiring.remove_model(name, chosen_settings().models)
     print(f"{name} is removed")

@@ -16,7 +16,7 @@ from looper.cli.repositories import (
 )
 from looper.cli.repository_gates import bench_of, keeper_of, promoter_of, run_canaries, site_of
 from looper.cli.wiring import (
-    end_lab,
+    end_group,
     lab_process,
     sources,
     stoppable,
@@ -281,7 +281,7 @@ def cancel(found: OpenRepository, one: Generation) -> Generation:
     pid = running(found.folder, one.number)
     one = move(found.ledger, one, Phase.CANCELLED, evidence="cancelled by a person")
     if pid:
-        end_lab(pid)
+        end_group(pid)
     return one
 
 

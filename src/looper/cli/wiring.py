@@ -18,10 +18,10 @@ from looper.bench.micro.levels import projects
 from looper.cli.settings import Settings
 from looper.edges import doctor
 from looper.edges.access import shared_folder
-from looper.edges.datasets.foreign import read_foreign
+from looper.edges.datasets.foreign import read_foreign as read_foreign
 from looper.edges.datasets.functions import load_functions
 from looper.edges.datasets.micro import MicroSuite
-from looper.edges.datasets.predictions import read_predictions
+from looper.edges.datasets.predictions import read_predictions as read_predictions
 from looper.edges.datasets.swe_bench import HOW, load_swe_bench
 from looper.edges.datasets.swe_bench_cl import load_hints, load_swe_bench_cl
 from looper.edges.energy import metered
@@ -37,12 +37,16 @@ from looper.edges.environments.known import unserved as unserved
 from looper.edges.environments.pinned import EnvironmentsBySuite, PinnedEnvironments
 from looper.edges.git_notes import put_at as put_at
 from looper.edges.git_notes import texts_at as texts_at
-from looper.edges.labs import LabProcess, end_group
+from looper.edges.labs import LabProcess
+from looper.edges.labs import end_group as end_group
 from looper.edges.machine import awake, inference_lock
-from looper.edges.models import kept as kept_models
 from looper.edges.models.anthropic import AnthropicModel
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.flights import RequestsInFlight
+from looper.edges.models.kept import add_model as add_model
+from looper.edges.models.kept import added_models as added_models
+from looper.edges.models.kept import named_folder
+from looper.edges.models.kept import remove_model as remove_model
 from looper.edges.models.mlx import MlxModel, nano_folder, quantised_nano
 from looper.edges.models.mlx import folder_digest as folder_digest
 from looper.edges.models.ollama import OllamaModel
@@ -60,7 +64,8 @@ from looper.edges.trainers.adapter_store import AdapterStore
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
 from looper.edges.trainers.mlx import MlxTrainer
-from looper.edges.trainers.peft import from_peft, to_peft
+from looper.edges.trainers.peft import from_peft as from_peft
+from looper.edges.trainers.peft import to_peft
 from looper.edges.verdicts import StoredVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
@@ -84,7 +89,6 @@ from looper.protocols import (
     Workspaces,
 )
 from looper.records.base import content_hash
-from looper.records.foreign import ForeignRun, Prediction
 from looper.records.learning import Source
 from looper.records.model import ModelSpec
 from looper.records.plan import REAL_SUITES, Arm, Isolation, Plan, TaskSelection
@@ -168,16 +172,6 @@ def _swe_bench(settings: Settings) -> tuple[Task, ...]:
 def issue_hints(settings: Settings) -> dict[str, str]:
     """What was said below the benchmark's issues, by task. Raises BadInput."""
     return load_hints(settings.swe_data)
-
-
-def foreign_run(source: str) -> ForeignRun:
-    """A run of another harness, PATH or PATH=REPORT. Raises BadInput."""
-    return read_foreign(source)
-
-
-def predictions(path: Path, tasks: Mapping[str, Task]) -> tuple[Prediction, ...]:
-    """Patches of a file, for tasks by id. Raises BadInput."""
-    return read_predictions(path, tasks)
 
 
 def stale_tasks(
@@ -363,7 +357,7 @@ def trained_folder(spec: ModelSpec, settings: Settings) -> Path:
             f"{spec.backend} models cannot be trained here. Use nano or mlx:FOLDER for plans that train."
         )
     if spec.backend == "mlx":
-        return kept_models.named_folder(spec.name, settings.models)
+        return named_folder(spec.name, settings.models)
     if spec.name.endswith("bit"):
         return quantised_nano(settings.models, spec.name)
     return nano_folder(spec.name)
@@ -377,21 +371,6 @@ def mlx_model(
     digests = digests or FileDigests(settings.file_digests)
     folder = trained_folder(spec, settings)
     return MlxModel(folder, name=name, context_tokens=context_tokens, digests=digests)
-
-
-def add_model(source: str, name: str, settings: Settings) -> Path:
-    """Make a folder for MLX of a packaged model or a GGUF file. Raises BadInput or MissingTool."""
-    return kept_models.add_model(source, name, settings.models)
-
-
-def added_models(settings: Settings) -> Iterator[tuple[str, int, str]]:
-    """Name, bytes and description of every model that was added."""
-    return kept_models.added_models(settings.models)
-
-
-def remove_model(name: str, settings: Settings) -> None:
-    """Raises BadInput where there is none of that name."""
-    kept_models.remove_model(name, settings.models)
 
 
 def adapter_store(settings: Settings) -> AdapterStore:
@@ -422,11 +401,6 @@ def export_adapter(wanted: str, out: Path, settings: Settings) -> AdapterRecord:
     card = kept.load(kept.named(wanted))
     to_peft(kept.folder(card.id), card, out)
     return card
-
-
-def import_adapter(folder: Path, settings: Settings) -> AdapterRecord:
-    """Take in an adapter in PEFT's layout that has a card. Raises BadInput."""
-    return from_peft(folder, settings.adapters)
 
 
 def register_adapter(wanted: str, base: str, name: str, url: str, settings: Settings) -> AdapterRecord:
@@ -487,7 +461,9 @@ class Site:
         place = shared_folder(self._settings.workspaces)
         must_reach(self.sandbox, str(environment.python), environment.readable, place)
 
-    def run_context(self, served: Callable[[Arm, Task, str], ChatModel], judged: VerdictCache) -> RunContext:
+    def run_context(
+        self, served: Callable[[Arm, Task, str], ChatModel], judged: VerdictCache, run_hash: str = ""
+    ) -> RunContext:
         """Of a site that is occupied."""
         return RunContext(
             self.workspaces,
@@ -495,7 +471,8 @@ class Site:
             self.sandbox,
             served,
             code_version(),
-            judged=judged,
+            run_hash,
+            judged,
             rollout=self._roll_out,
             isolation=self._isolation,
         )
@@ -691,11 +668,6 @@ def stoppable(said: str = "", *, heeded: bool = True) -> Iterator[Stop]:
 def lab_process(arguments: Sequence[str], log: Path, variables: Mapping[str, str]) -> LabProcess:
     """This program once more, beside this process."""
     return LabProcess(arguments, log, variables)
-
-
-def end_lab(pid: int) -> None:
-    """End a process that `lab_process` began, and all that it began."""
-    end_group(pid)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from looper.records.base import Record
 from looper.records.memory import Delivery
-from looper.records.plan import Arm, Cell, Limits
+from looper.records.plan import Arm, Cell, Limits, RunManifest
 from looper.records.task import Task
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Verdict
@@ -61,6 +61,18 @@ class CellJob(Record):
     """The rollout, where it was made elsewhere: it is judged, and none begins."""
     obstacle: Obstacle | None = None
     """Where the cell's treatment was not to be had: the attempt ends as an infrastructure error."""
+
+
+class RunSpec(Record):
+    """What a process must know to run cells of a run, anywhere. It has no path but those that the plan names; where suites, mirrors,
+    adapters and working trees lie is that process's own to know. An adapter's hash comes with the jobs that it serves."""
+
+    manifest: RunManifest
+    """Plan, task ids and suite, models, environments: what that process has must be the same."""
+    sandbox: str
+    """As it is chosen: `auto` or a name."""
+    arms: tuple[str, ...] = ()
+    """That run; empty for all."""
 
 
 Event = Step | Trajectory | Verdict
