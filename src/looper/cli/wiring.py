@@ -318,22 +318,11 @@ class Models:
             case "nano" | "mlx":
                 made = mlx_model(spec, self._settings, context, self._digests)
                 inner: ChatModel = self._mlx.setdefault(spec, made)
-            case "ollama":
-                inner = OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context)
-            case "openai":
-                inner = OpenAICompatibleModel(
-                    spec.name,
-                    self._settings.openai_key,
-                    base_url=spec.base_url,
-                    context_tokens=context,
-                    digests=self._digests,
-                )
-            case "anthropic":
-                inner = AnthropicModel(
-                    spec.name, self._settings.anthropic_key, base_url=spec.base_url, context_tokens=context
-                )
             case "gold" | "predictions":
                 raise AssertionError(f"{spec.backend} is no model that answers")
+            case "ollama" | "openai" | "anthropic":
+                keys = {"openai": self._settings.openai_key, "anthropic": self._settings.anthropic_key}
+                inner = server_model(spec, keys.get(spec.backend, ""), context, self._digests)
             case _:
                 assert_never(spec.backend)
         return self._retrying(spec, inner)
@@ -585,26 +574,31 @@ def versions(root: Path) -> Versions:
     return VersionFolders(root)
 
 
-def role_model(
-    spec: ModelSpec, key: str, context_tokens: int, deadline_s: float, tell: Callable[[str, float], None]
+def server_model(
+    spec: ModelSpec, key: str, context_tokens: int, digests: FileDigests | None = None
 ) -> ChatModel:
-    """A model for one role, asked again after faults that can pass, and `tell` hears of each wait. Raises BadInput."""
-    inner: ChatModel
+    """A model that a server answers for. Raises BadInput."""
     match spec.backend:
         case "anthropic":
-            inner = AnthropicModel(spec.name, key, base_url=spec.base_url, context_tokens=context_tokens)
+            return AnthropicModel(spec.name, key, base_url=spec.base_url, context_tokens=context_tokens)
         case "openai":
-            inner = OpenAICompatibleModel(
-                spec.name, key, base_url=spec.base_url, context_tokens=context_tokens
+            return OpenAICompatibleModel(
+                spec.name, key, base_url=spec.base_url, context_tokens=context_tokens, digests=digests
             )
         case "ollama":
-            inner = OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context_tokens)
-        case "scripted":
-            inner = ScriptedModel(_script(Path(spec.name)))
+            return OllamaModel(spec.name, base_url=spec.base_url, context_tokens=context_tokens)
         case _:
             raise BadInput(
                 f"{spec.backend} writes no programs. Use anthropic:NAME, openai:NAME or ollama:NAME for the roles of evolve."
             )
+
+
+def role_model(
+    spec: ModelSpec, key: str, context_tokens: int, deadline_s: float, tell: Callable[[str, float], None]
+) -> ChatModel:
+    """A model for one role, asked again after faults that can pass, and `tell` hears of each wait. Raises BadInput."""
+    scripted = spec.backend == "scripted"
+    inner = ScriptedModel(_script(Path(spec.name))) if scripted else server_model(spec, key, context_tokens)
     return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s), tell=tell)
 
 

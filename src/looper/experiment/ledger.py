@@ -63,6 +63,11 @@ class Ledger:
             self.steps = self._open("steps", Step)
             self.trajectories = self._open("trajectories", Trajectory)
             self.verdicts = self._open("verdicts", Verdict)
+            self._events: Mapping[type[Record], Stream[Any]] = {
+                Step: self.steps,
+                Trajectory: self.trajectories,
+                Verdict: self.verdicts,
+            }
             self.consolidations = self._open("consolidations", Consolidation)
             self.questions = self._open("questions", AnsweredQuestion)
             self.memory = self._open("memory", MemoryItem)
@@ -116,13 +121,7 @@ class Ledger:
 
     def append(self, event: Event) -> None:
         """Return when an event of a cell is on the disk."""
-        match event:
-            case Step():
-                self.steps.append(event)
-            case Trajectory():
-                self.trajectories.append(event)
-            case Verdict():
-                self.verdicts.append(event)
+        self._events[type(event)].append(event)
 
     @property
     def damage(self) -> list[Damage]:

@@ -8,6 +8,9 @@ from looper.errors import Cancelled
 from looper.protocols import Item, Result
 from looper.records.job import CellJob, Event
 
+NOTICED_S = 0.5
+"""So soon does work that is under way notice that nobody asks for what it tells."""
+
 
 class Threads:
     """Worker threads. A rollout waits for processes nearly all of its time: model, sandbox, tests are all outside."""
@@ -24,28 +27,22 @@ class Threads:
     ) -> Iterator[Result]:
         """All that `work` tells of each item, as it comes: `tell` returns when the next result is asked for, or raises Cancelled where
         none will be. Exceptions as in `map`."""
-        waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        count = 0
-        for item in items:
-            waiting.put(item)
-            count += 1
-        said: queue.SimpleQueue[tuple[Result, threading.Event] | BaseException | None] = queue.SimpleQueue()
+        todo = list(items)
+        waiting, left = iter(todo), len(todo)
+        said: queue.SimpleQueue[tuple[Result, threading.Lock] | BaseException | None] = queue.SimpleQueue()
         ended = threading.Event()
 
         def tell(result: Result) -> None:
-            heard = threading.Event()
+            heard = threading.Lock()  # An event takes twice as long.
+            heard.acquire()
             said.put((result, heard))
-            # Looked at after it was put: what comes too late for the last look at the queue is not waited for.
-            if not ended.is_set():
-                heard.wait()
-            if ended.is_set():
-                raise Cancelled
+            while not heard.acquire(timeout=NOTICED_S):
+                if ended.is_set():
+                    raise Cancelled
 
         def worker() -> None:
-            while not ended.is_set():
-                try:
-                    item = waiting.get_nowait()
-                except queue.Empty:
+            for item in waiting:  # Shared by all: each item goes to one of them.
+                if ended.is_set():
                     return
                 try:
                     work(item, tell)
@@ -53,25 +50,20 @@ class Threads:
                 except BaseException as error:  # Carried to the caller, who decides.
                     said.put(error)
 
-        for number in range(min(self._workers, count)):
+        for number in range(min(self._workers, left)):
             threading.Thread(target=worker, name=f"worker-{number}", daemon=True).start()
-        heard = threading.Event()
         try:
-            while count:
+            while left:
                 match said.get():
                     case None:
-                        count -= 1
+                        left -= 1
                     case BaseException() as error:
                         raise error
                     case result, heard:
                         yield result
-                        heard.set()
+                        heard.release()
         finally:
             ended.set()
-            heard.set()
-            while not said.empty():
-                if isinstance(left := said.get(), tuple):
-                    left[1].set()
 
 
 class LocalEngine:
