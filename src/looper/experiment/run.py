@@ -178,7 +178,7 @@ def _treated(job: CellJob, treatment_of: TreatmentOf) -> CellJob:
         found = treatment_of(job.arm, job.cell.seed, job.task)
     except Exception as error:
         return job.model_copy(update={"obstacle": obstacle_of(error)})
-    return job.model_copy(update={"treatment": found, "obstacle": None})
+    return job.model_copy(update={"treatment": found})
 
 
 def _must_have_space(folder: Path) -> None:
