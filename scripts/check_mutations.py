@@ -130,8 +130,8 @@ BREAKS = (
     Break(
         "a prediction is judged again by the next attempt",
         "experiment/cell.py",
-        "made = self.run_context.made.get(self.job.cell.key)",
-        "made = self.run_context.made.get(self.job.cell.key) if self.resume.attempt == 1 else None",
+        "made = self.job.made",
+        "made = self.job.made if self.job.resume.attempt == 1 else None",
         ("experiment/test_cell.py",),
     ),
     Break(
@@ -175,12 +175,8 @@ BREAKS = (
     Break(
         "a run that is being taken down records nothing more",
         "experiment/run.py",
-        """    def record(item: Item) -> None:
-        if stop.is_set():
-            raise Cancelled
-""",
-        """    def record(item: Item) -> None:
-""",
+        "raise Cancelled\n            ledger.append(event)",
+        "pass\n            ledger.append(event)",
         ("experiment/test_stopping.py",),
     ),
     Break(

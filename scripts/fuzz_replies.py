@@ -23,12 +23,12 @@ from pathlib import Path
 from looper.agent.actions import render
 from looper.agent.scaffold import packaged_scaffold
 from looper.edges.datasets.micro import MicroSuite
-from looper.edges.engines.local import LocalEngine
+from looper.edges.engines.local import LocalEngine, Threads
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.experiment.cell import RunContext
+from looper.experiment.cell import RunContext, run_cell
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import run_plan
 from looper.journal import Damage, read_stream
@@ -247,11 +247,14 @@ class Fuzz:
             models={arm.name: identity for arm in ARMS}, environments=("fuzz",), sandbox=self.sandbox.name,
         )  # fmt: skip
         ledger = Ledger(folder, manifest)
-        lanes = [[cell] for cell in cells]
+        lanes, stop = [[cell] for cell in cells], threading.Event()
+        engine = LocalEngine(
+            Threads(self.options.workers),
+            lambda job, tell: run_cell(job, self.run_context, tell, stop.is_set),
+        )
         try:
             run_plan(
-                plan, plan.arms, {task.instance_id: task}, lanes, self.run_context, ledger, LocalEngine(self.options.workers),
-                threading.Event(), self, degenerate_stops=False,
+                plan, plan.arms, {task.instance_id: task}, lanes, ledger, engine, stop, self, degenerate_stops=False,
             )  # fmt: skip
         except Exception as error:
             self.problems.append(f"the run was stopped: {type(error).__name__}: {error}")

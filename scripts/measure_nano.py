@@ -21,9 +21,9 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.sandboxes.check import find_sandbox
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
+from looper.experiment.cell import RunContext, run_cell
 from looper.metrics.paired import wilson
-from looper.records.job import CellTreatment
+from looper.records.job import CellJob, CellTreatment
 from looper.records.memory import Delivery
 from looper.records.model import ModelSpec
 from looper.records.plan import Arm, ArmRole, Cell, Limits
@@ -103,13 +103,12 @@ def report(
         scaffold=packaged_scaffold("terse"),
         temperature=0.7,
     )
-    recorder = Recorder(lambda step: None, lambda end: None, lambda verdict: None, lambda: False)
 
     def one(task: Task) -> bool:
         cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
         memory = Delivery(candidates=0, text=memories.get(task.instance_id))
-        job = Job(cell, arm, task, limits, 1, lambda: CellTreatment(memory=memory))
-        return run_cell(job, run_context, recorder, ResumeState(1)).outcome is Outcome.RESOLVED
+        job = CellJob(cell=cell, arm=arm, task=task, limits=limits, treatment=CellTreatment(memory=memory))
+        return run_cell(job, run_context, lambda event: None).outcome is Outcome.RESOLVED
 
     with ThreadPoolExecutor(4) as pool:
         resolved = list(pool.map(one, tasks))

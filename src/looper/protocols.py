@@ -5,12 +5,13 @@ them together. Each protocol says what its errors mean, for that decides whose f
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+from looper.records.job import CellJob, Event
 from looper.records.plan import AS_COMPUTED, Sampling
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, Measured, TrainingEvent, TrainingRequest
@@ -384,9 +385,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Engine(Protocol):
-    """Where cells run."""
+class Workers(Protocol):
+    """This process at work on several things at once."""
 
-    def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
+    def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results as they come, in any order. An exception of `work` stops the rest and is raised here."""
+        ...
+
+
+class Engine(Protocol):
+    """Where cells run. It writes nothing and counts nothing: who asks it does both."""
+
+    def run(self, lanes: Iterable[Iterable[CellJob]]) -> Iterator[Event]:
+        """Events of all lanes as they come. Asking for the next one says that the one before is durable; until then its attempt goes
+        no further. A lane is asked for its next job, by any thread, when the verdict on the one before is.
+
+        An exception of a lane, or of an attempt that no other could survive, stops the rest and is raised here. Closed early, all
+        that is under way is abandoned.
+        """
         ...

@@ -1,17 +1,22 @@
 """What one cell of a plan is worked on with."""
 
+import threading
 from pathlib import Path
 
 import pytest
 
+from looper.edges.engines.local import LocalEngine, Threads
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import SandboxUnavailable
-from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
-from looper.experiment.grading import GRADING, arm_names, grading_plan, trajectories
+from looper.experiment.cell import RunContext, run_cell
+from looper.experiment.grading import GRADING, arm_names, grading_plan, identity_of, trajectories
+from looper.experiment.ledger import Ledger
+from looper.experiment.run import run_plan
+from looper.journal import read_stream
 from looper.protocols import ChatModel, Command, CommandResult, Sandbox
 from looper.records.foreign import Prediction
-from looper.records.plan import Arm, Cell
+from looper.records.plan import Arm, Cell, RunManifest
 from looper.records.sampling import sampling_seed
 from looper.records.task import Task
 from looper.records.trajectory import Trajectory
@@ -31,8 +36,14 @@ class FailsAtFirst:
         return self._inner.run(command)
 
 
+class Silent:
+    def finished(self, cell: Cell, verdict: Verdict) -> None:
+        pass
+
+
 @pytest.mark.parametrize(("times", "outcome"), [(1, Outcome.RESOLVED), (9, Outcome.INFRA_ERROR)])
 def test_v5_another_attempt_judges_the_same_prediction_again(
+    tmp_path: Path,
     task: Task,
     workspaces: GitWorkspaces,
     environments: HarnessEnvironment,
@@ -44,16 +55,26 @@ def test_v5_another_attempt_judges_the_same_prediction_again(
         raise AssertionError("a prediction has no model to ask")
 
     prediction = Prediction(instance_id=task.instance_id, model="m", patch=task.gold_patch)
-    plan = grading_plan(Path("p.jsonl"), [prediction], "micro", 0, GRADING)
+    plan = grading_plan(Path("p.jsonl"), [prediction], "micro", 0, GRADING).model_copy(update={"attempts": 2})
     (made,) = trajectories(plan, [prediction], "test", "s", {task.instance_id: "e"})
-    run_context = RunContext(
-        workspaces, environments, FailsAtFirst(sandbox, times), no_model, "test", made={made.cell: made}
-    )
-    ends: list[Trajectory] = []
-    verdicts: list[Verdict] = []
-    recorder = Recorder(lambda step: None, ends.append, verdicts.append, lambda: False)
+    run_context = RunContext(workspaces, environments, FailsAtFirst(sandbox, times), no_model, "test")
+    manifest = RunManifest(
+        plan=plan, code_version="test", tasks=(task.instance_id,), tasks_hash="",
+        models={arm.name: identity_of(arm) for arm in plan.arms}, environments=("e",), sandbox="s",
+    )  # fmt: skip
+    ledger = Ledger(tmp_path, manifest)
     cell = Cell(arm=arm_names(["m"])["m"], seed=0, instance_id=task.instance_id)
-    last = run_cell(Job(cell, plan.arms[0], task, GRADING, 2), run_context, recorder, ResumeState(1))
+    engine = LocalEngine(Threads(1), lambda job, tell: run_cell(job, run_context, tell))
+    try:
+        run_plan(
+            plan, plan.arms, {task.instance_id: task}, [[cell]], ledger, engine, threading.Event(), Silent(),
+            made={made.cell: made},
+        )  # fmt: skip
+    finally:
+        ledger.close()
+    ends = list(read_stream(tmp_path, "trajectories", Trajectory))
+    verdicts = list(read_stream(tmp_path, "verdicts", Verdict))
+    last = verdicts[-1]
     assert last.outcome is outcome and [found.attempt for found in verdicts] == [1, 2]
     assert [(end.attempt, end.patch) for end in ends] == [(1, task.gold_patch), (2, task.gold_patch)]
 

@@ -10,7 +10,7 @@ import pytest
 
 from looper.cli.settings import settings
 from looper.cli.showing import show_cell
-from looper.edges.engines.local import LocalEngine
+from looper.edges.engines.local import LocalEngine, Threads
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces import exports, manifest
@@ -24,7 +24,7 @@ from looper.errors import (
     ModelUnfit,
     ModelUnreachable,
 )
-from looper.experiment.cell import RunContext
+from looper.experiment.cell import RunContext, run_cell
 from looper.experiment.ledger import Ledger
 from looper.experiment.pools import read_attempts
 from looper.experiment.run import INFRA_IN_A_ROW, run_plan
@@ -72,10 +72,11 @@ class Run:
         )  # fmt: skip
         ledger = Ledger(self.folder, about)
         cells = [Cell(arm="base", seed=seed, instance_id=self.task.instance_id) for seed in seeds]
-        tasks = {self.task.instance_id: self.task}
+        tasks, stop = {self.task.instance_id: self.task}, threading.Event()
+        engine = LocalEngine(Threads(2), lambda job, tell: run_cell(job, run_context, tell, stop.is_set))
         try:
             run_plan(
-                plan, plan.arms, tasks, [[cell] for cell in cells], run_context, ledger, LocalEngine(2), threading.Event(), Silent(),
+                plan, plan.arms, tasks, [[cell] for cell in cells], ledger, engine, stop, Silent(),
                 lambda arm, seed, task: self.treatment(seed),
             )  # fmt: skip
         finally:

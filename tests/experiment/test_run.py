@@ -28,7 +28,10 @@ from looper.edges.models.scripted import ScriptedModel
 from looper.errors import BadInput, JournalError
 from looper.experiment.ledger import Ledger
 from looper.journal import Stream, read_stream
-from looper.records.plan import RunManifest
+from looper.records.base import Record
+from looper.records.job import CellJob, RunSpec
+from looper.records.plan import Cell, RunManifest
+from looper.records.task import Task
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome, Verdict
 from looper.views.runs import read_run
@@ -207,6 +210,62 @@ def test_a_cell_is_read_from_what_was_asked_to_what_the_failing_test_printed(pro
     assert [step["index"] for step in found["steps"]] == [1, 2, 3, 4, 5]
     assert found["prompt"]["messages"][1][0] == "user" and not found["prompt"]["note"]
     assert found["verdict"]["output"] == verdict.output and found["end"]["stop_reason"] == "done"
+
+
+ELSEWHERE = """
+import sys
+from looper.cli.settings import settings
+from looper.cli.site import run_context_elsewhere
+from looper.cli.wiring import engine
+from looper.records.job import CellJob, RunSpec
+spec, job = RunSpec.from_json(sys.stdin.readline()), CellJob.from_json(sys.stdin.readline())
+with run_context_elsewhere(spec, settings(), lambda said: None) as (run_context, stop):
+    for event in engine(1, run_context, stop).run([[job]]):
+        print(type(event).__name__, event.to_json().decode())
+"""
+
+
+def test_p15_a_process_that_has_nothing_but_the_specification_runs_a_cell_as_the_run_did(
+    project: Project, micro: tuple[tuple[Task, ...], dict[str, Path]]
+) -> None:
+    assert project.looper("run", "test", "--arm", "base", "--limit", "1").returncode == 0
+    manifest = read_run(project.run).manifest
+    arm = next(arm for arm in manifest.plan.arms if arm.name == "base")
+    task = next(task for task in micro[0] if task.instance_id == manifest.tasks[0])
+    cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
+    job = CellJob(cell=cell, arm=arm, task=task, limits=manifest.plan.limits_of(arm))
+
+    def elsewhere(found: RunManifest) -> "subprocess.CompletedProcess[bytes]":
+        spec = RunSpec(manifest=found, sandbox="auto", arms=("base",))
+        return subprocess.run(
+            [sys.executable, "-c", ELSEWHERE], input=spec.to_json() + b"\n" + job.to_json() + b"\n",
+            cwd=project.folder, env=project.environment, capture_output=True,
+        )  # fmt: skip
+
+    done = elsewhere(manifest)
+    assert done.returncode == 0, done.stderr.decode()
+    told: dict[str, list[str]] = {}
+    for line in done.stdout.decode().splitlines():
+        kind, _, text = line.partition(" ")
+        told.setdefault(kind, []).append(text)
+    assert list(told) == ["Step", "Trajectory", "Verdict"]
+
+    def timeless(found: Record) -> dict[str, object]:
+        times = {"wall_s", "model_s"}
+        return found.model_dump(exclude=times | {"reply"} if isinstance(found, Step) else times)
+
+    kinds: list[tuple[str, type[Record]]] = [
+        ("steps", Step),
+        ("trajectories", Trajectory),
+        ("verdicts", Verdict),
+    ]
+    for name, kind in kinds:
+        mine = [timeless(found) for found in read_stream(project.run, name, kind)]
+        assert [timeless(kind.from_json(text)) for text in told[kind.__name__]] == mine
+    other = elsewhere(manifest.model_copy(update={"environments": ("another",)}))
+    assert (
+        other.returncode and b"environments" in other.stderr and b"Drift" in other.stderr and not other.stdout
+    )
 
 
 @pytest.mark.slow

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from looper.edges.engines.local import LocalEngine
+from looper.edges.engines.local import LocalEngine, Threads
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces.exports import GitWorkspaces
 from looper.errors import Cancelled
-from looper.experiment.cell import RunContext
+from looper.experiment.cell import RunContext, run_cell
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import run_plan
 from looper.journal import read_stream
@@ -99,9 +99,8 @@ def test_p01_what_ends_after_the_run_was_stopped_is_not_recorded(
                 plan.arms,
                 {task.instance_id: task},
                 [[cell]],
-                run_context,
                 ledger,
-                LocalEngine(1),
+                LocalEngine(Threads(1), lambda job, tell: run_cell(job, run_context, tell, stop.is_set)),
                 stop,
                 Silent(),
             )

@@ -8,8 +8,9 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.verdicts import StoredVerdicts
 from looper.edges.workspaces.exports import GitWorkspaces
-from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
+from looper.experiment.cell import RunContext, run_cell
 from looper.protocols import Command, CommandResult, Sandbox
+from looper.records.job import CellJob
 from looper.records.model import ModelSpec
 from looper.records.plan import Arm, Cell, Limits
 from looper.records.task import Task
@@ -35,11 +36,9 @@ class Bench:
         self.run_context, self.arm, self.limits = run_context, arm, limits
 
     def judge(self, task: Task, arm: Arm | None = None) -> Verdict:
-        recorder = Recorder(lambda step: None, lambda end: None, lambda verdict: None, lambda: False)
         cell = Cell(arm="base", seed=0, instance_id=task.instance_id)
-        return run_cell(
-            Job(cell, arm or self.arm, task, self.limits, 1), self.run_context, recorder, ResumeState(1)
-        )
+        job = CellJob(cell=cell, arm=arm or self.arm, task=task, limits=self.limits)
+        return run_cell(job, self.run_context, lambda event: None)
 
 
 @pytest.fixture

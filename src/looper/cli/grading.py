@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from looper.bench.validate import eligible
@@ -97,14 +96,11 @@ def grade(
                 plan.arms,
                 by_id,
                 lanes,
-                replace(
-                    site.run_context(_no_model, judged_before(plan, folder, settings)),
-                    made={end.cell: end for end in ends},
-                ),
                 ledger,
-                engine(workers),
+                engine(workers, site.run_context(_no_model, judged_before(plan, folder, settings)), stop),
                 stop,
                 shown,
+                made={end.cell: end for end in ends},
             )
         if todo or not ledger.sealed:
             ledger.seal({})

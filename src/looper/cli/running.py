@@ -6,41 +6,35 @@ is one manifest, one ledger and the stages; who goes on with a run must arrive a
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from looper.bench.validate import shipped
 from looper.bench.verify import VERSION
 from looper.cli.plans import RunOptions, load_written
-from looper.cli.preparing import FEW_TASKS, STALE, PreparedPlan, prepare, refuse_impossible
-from looper.cli.progress import RunProgress, TrainingProgress, Waits
+from looper.cli.preparing import FEW_TASKS, PreparedPlan, prepare, refuse_impossible
+from looper.cli.progress import RunProgress, TrainingProgress
 from looper.cli.settings import Settings
+from looper.cli.site import equipped, manifest_of, of_arms
 from looper.cli.wiring import (
     Models,
-    Site,
     Stop,
-    code_version,
     engine,
     judged_before,
     machine_of,
     similarities,
     stoppable,
+    threads,
 )
-from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError, ModelError
+from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError
 from looper.experiment.checks import check_split
 from looper.experiment.ledger import Ledger, differences, nothing_done
-from looper.experiment.schedule import changed_since, difficulties, leaking_tasks
 from looper.experiment.stages import run_stages
 from looper.experiment.staging import Staging
 from looper.journal import read_stream
-from looper.protocols import Workspaces
-from looper.records.base import content_hash
-from looper.records.learning import Source
-from looper.records.model import ModelSpec
-from looper.records.plan import Arm, Override, Plan, RunManifest
+from looper.records.plan import Override, Plan, RunManifest
 from looper.records.task import Task
-from looper.records.trajectory import ModelIdentity, Step
+from looper.records.trajectory import Step
 from looper.views.findings import counted
 from looper.views.live import resume_command
 from looper.views.runs import RunView, read_run, run_folders, run_named
@@ -82,11 +76,9 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
     prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, options.arms)
     with contextlib.ExitStack() as stack:
-        site = Site(prepared.mirrors, settings, options.sandbox, say, plan.selection.isolation)
-        models = Models(plan, site.workspaces, settings, Waits(say), say)
-        stack.callback(models.close)
+        site, models = stack.enter_context(equipped(prepared, options.sandbox, settings, say))
         _adapters_fit(plan, models, prepared.tasks)
-        manifest = _manifest(prepared, site, models, options)
+        manifest = manifest_of(prepared, site, models, options.arms, options.overrides)
         for line in _about(prepared, options.overrides, settings):
             say(line)
         for source, share in manifest.drift.items():
@@ -110,22 +102,20 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
         stack.enter_context(site.occupied(folder, stop))
         stop.said = f"Interrupted. Finished cells and every recorded step are kept. Go on with: {command}"
         stop.heeded = True
+        judged = judged_before(plan, folder, settings, fresh=options.fresh)
+        run_context = site.run_context(models.of, judged, manifest.run_hash())
         try:
             run_stages(
                 Staging(
                     manifest=manifest,
                     tasks={task.instance_id: task for task in prepared.every_task},
                     arms=options.arms,
-                    run_context=replace(
-                        site.run_context(
-                            models.of, judged_before(plan, folder, settings, fresh=options.fresh)
-                        ),
-                        run_hash=manifest.run_hash(),
-                    ),
+                    served=models.of,
                     adapted=models.adapted,
                     trainer=lambda: models.trainer(plan.learners_base),
                     ledger=ledger,
-                    engine=engine(workers),
+                    engine=engine(workers, run_context, stop),
+                    workers=threads(workers),
                     stop=stop,
                     show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
                     say=say,
@@ -141,67 +131,15 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
     return read_run(folder)
 
 
-def _manifest(prepared: PreparedPlan, site: Site, models: Models, options: RunOptions) -> RunManifest:
-    """Raises ModelError where a model that is to run cannot be asked what it is."""
-    plan, tasks = prepared.plan, prepared.tasks
-    overseen = [(arm, arm.learning.overseer) for arm in plan.arms if arm.learning and arm.learning.overseer]
-
-    def identity(arm: Arm) -> ModelIdentity:
-        try:
-            return models.of(arm, tasks[0]).identity()
-        except ModelError:
-            if not options.arms or arm.name in options.arms:
-                raise
-            return _not_asked(arm.model)
-
-    return RunManifest(
-        plan=plan,
-        code_version=code_version(),
-        tasks=tuple(task.instance_id for task in tasks),
-        difficulty=difficulties(tasks),
-        leaked=leaking_tasks(tasks),
-        experience_tasks={
-            source: tuple(task.instance_id for task in found) for source, found in prepared.experience.items()
-        },
-        left_out=prepared.left_out,
-        drift=_drift(plan, prepared.experience, tasks, site.workspaces),
-        overrides=options.overrides,
-        tasks_hash=content_hash(*prepared.every_task),
-        models={arm.name: identity(arm) for arm in plan.arms}
-        | {
-            f"{arm.name}, overseer": identity(arm.model_copy(update={"model": overseer}))
-            for arm, overseer in overseen
-        },
-        environments=tuple(sorted(set(site.environments_of(prepared.every_task).values()))),
-        sandbox=site.sandbox.name,
-    )
-
-
-def _not_asked(spec: ModelSpec) -> ModelIdentity:
-    return ModelIdentity(
-        backend=spec.backend,
-        backend_version="",
-        name=spec.name,
-        digest="not asked",
-        quantisation="",
-        context_tokens=None,
-    )
-
-
 def _as_begun(manifest: RunManifest, options: RunOptions, runs: Path) -> RunManifest:
     """The manifest of the run to go on with that differs only in what the models of arms are which do not run now: their
     server may have been away, or be away now. The given one where there is none."""
-
-    def without_others(found: RunManifest) -> RunManifest:
-        asked = {name: of for name, of in found.models.items() if name.partition(",")[0] in options.arms}
-        return found.model_copy(update={"models": asked})
-
     stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}-"
     views = [run_named(runs, options.run)] if options.run else _begun(runs, stem, lambda said: None)
     begun = [view.manifest for view in views]
     if manifest in begun:
         return manifest
-    same = [found for found in begun if without_others(found) == without_others(manifest)]
+    same = [found for found in begun if of_arms(found, options.arms) == of_arms(manifest, options.arms)]
     return same[-1] if same else manifest
 
 
@@ -258,21 +196,6 @@ def _about_eligibility(prepared: PreparedPlan) -> Iterator[str]:
         yield (
             f"{len(real) - len(known)} of {len(real)} tasks were not validated; before a model is asked: looper bench validate"
         )
-
-
-def _drift(
-    plan: Plan, experience: Mapping[Source, Sequence[Task]], tasks: Sequence[Task], workspaces: Workspaces
-) -> dict[Source, float]:
-    """How much has changed since the older experience of real repositories, measured from their trees. The embedded suite
-    changes conventions, not files, and says itself how many."""
-    if plan.selection.suite == "micro":
-        return {}
-    found = {
-        source: changed_since(old, tasks, workspaces.base_file)
-        for source, old in experience.items()
-        if source in STALE
-    }
-    return {source: share for source, share in found.items() if share is not None}
 
 
 def _begun(runs: Path, stem: str, say: Callable[[str], None]) -> Iterator[RunView]:

@@ -17,7 +17,7 @@ from looper.bench.validate import difference, shipped, validate
 from looper.bench.verify import VERSION, TestReport, VerifierContext, verify
 from looper.cli.preparing import served
 from looper.cli.settings import Settings
-from looper.cli.wiring import Site, engine, every_task, found_elsewhere, missing_programs
+from looper.cli.wiring import Site, every_task, found_elsewhere, missing_programs, threads
 from looper.errors import BadInput, InfrastructureError, TaskBroken, ends_everything, named, one_line
 from looper.experiment.grading import GRADING
 from looper.experiment.schedule import select_tasks
@@ -133,7 +133,7 @@ def run_validations(
         say(
             f"validating {len(order)} tasks with {workers} workers, the longest first; each is told when it is done"
         )
-        for number, (task, found) in enumerate(engine(workers).map(one, order), 1):
+        for number, (task, found) in enumerate(threads(workers).map(one, order), 1):
             if isinstance(found, str):
                 left.without(task)
                 say(found)

@@ -31,7 +31,7 @@ from looper.edges.datasets.swe_bench import HOW, load_swe_bench
 from looper.edges.datasets.swe_bench_cl import load_hints as load_hints
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
 from looper.edges.energy import metered
-from looper.edges.engines.local import LocalEngine
+from looper.edges.engines.local import LocalEngine, Threads
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.interpreters import answer_of
@@ -81,7 +81,7 @@ from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import BadInput, LooperError, interrupted
 from looper.evolution.guest import Guests
-from looper.experiment.cell import ProcessVerdicts, RunContext
+from looper.experiment.cell import ProcessVerdicts, RunContext, run_cell
 from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
 from looper.protocols import (
@@ -481,7 +481,9 @@ class Site:
         place = shared_folder(self._settings.workspaces)
         must_reach(self.sandbox, str(environment.python), environment.readable, place)
 
-    def run_context(self, served: Callable[[Arm, Task, str], ChatModel], judged: VerdictCache) -> RunContext:
+    def run_context(
+        self, served: Callable[[Arm, Task, str], ChatModel], judged: VerdictCache, run_hash: str = ""
+    ) -> RunContext:
         """Of a site that is occupied."""
         return RunContext(
             self.workspaces,
@@ -489,7 +491,8 @@ class Site:
             self.sandbox,
             served,
             code_version(),
-            judged=judged,
+            run_hash,
+            judged,
             rollout=self._roll_out,
             isolation=self._isolation,
         )
@@ -545,9 +548,14 @@ def sweep_workspaces(locked: Path, settings: Settings) -> Path:
     return place
 
 
-def engine(workers: int) -> Engine:
+def threads(workers: int) -> Threads:
+    """So many things at once in this process."""
+    return Threads(workers)
+
+
+def engine(workers: int, run_context: RunContext, stop: threading.Event) -> Engine:
     """Where cells run."""
-    return LocalEngine(workers)
+    return LocalEngine(Threads(workers), lambda job, tell: run_cell(job, run_context, tell, stop.is_set))
 
 
 def judged_before(plan: Plan, folder: Path, settings: Settings, *, fresh: bool = False) -> VerdictCache:

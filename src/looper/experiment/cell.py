@@ -5,7 +5,7 @@ kept it from being judged. Which of the two it is, is decided here and nowhere e
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from traceback import format_exception
@@ -33,13 +33,13 @@ from looper.protocols import (
     Workspaces,
 )
 from looper.records.base import content_hash
-from looper.records.job import UNTREATED, CellTreatment
+from looper.records.job import CellJob, CellTreatment, Event, Obstacle
 from looper.records.memory import Delivery
-from looper.records.plan import AS_COMPUTED, Arm, Cell, Isolation, Limits
+from looper.records.plan import AS_COMPUTED, Arm, Isolation
 from looper.records.sampling import sampling_seed
 from looper.records.task import Task
 from looper.records.text import encodable
-from looper.records.trajectory import Step, StopReason, Trajectory
+from looper.records.trajectory import StopReason, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 
 
@@ -71,94 +71,61 @@ class RunContext:
     judged: VerdictCache = field(default_factory=ProcessVerdicts)
     """What was judged once is not judged again: same task with its labels, patch, environment, sandbox and rules."""
     clock: Callable[[], float] = time.monotonic
-    made: Mapping[str, Trajectory] = field(default_factory=dict)
-    """Rollouts that were made elsewhere, by cell: every attempt judges them again, and none begins one."""
     rollout: Callable[[Arm, Assignment], Rollout] = lambda arm, assignment: rollout(assignment)
     """By the agent that is installed, or by another version of it."""
     isolation: Isolation = Isolation.SHARED
 
 
-@dataclass(frozen=True)
-class ResumeState:
-    """What an earlier run left of a cell that has no verdict yet."""
-
-    attempt: int
-    """To go on with; from 1."""
-    steps: tuple[Step, ...] = ()
-    trajectory: Trajectory | None = None
-    """Of this attempt, where the rollout was over and only its verification is missing."""
-
-
-@dataclass(frozen=True)
-class Recorder:
-    """Where a cell's records go; each call returns when its record is durable, or raises Cancelled."""
-
-    step: Callable[[Step], None]
-    trajectory: Callable[[Trajectory], None]
-    verdict: Callable[[Verdict], None]
-    cancelled: Callable[[], bool]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One cell as it is to be run."""
-
-    cell: Cell
-    arm: Arm
-    task: Task
-    limits: Limits
-    attempts: int
-    """At most so many, from the past one on, where something outside of the agent fails."""
-    treatment: Callable[[], CellTreatment] = lambda: UNTREATED
-    """Asked for where the rollout begins: it may search a memory, whose model may fail."""
-
-
-def run_cell(job: Job, run_context: RunContext, recorder: Recorder, resume: ResumeState) -> Verdict:
-    """Attempt a cell until it has a verdict or its attempts are used up: the one place where what breaks in a cell becomes its end.
+def run_cell(
+    job: CellJob,
+    run_context: RunContext,
+    tell: Callable[[Event], None],
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Verdict:
+    """Make one attempt at a cell: the one place where what breaks in it becomes its end. `tell` returns when an event is durable.
 
     Raises Cancelled when the run is being stopped, and what no other cell could survive either: JournalError, ModelFatal, and what is
     wrong with the plan.
     """
-    last = resume.attempt + job.attempts - 1
-    while True:
-        attempt = _Attempt(job, run_context, recorder, resume)
-        try:
-            verdict = attempt.run()
-        except ReplayDiverged:
-            verdict = attempt.broken("the interrupted rollout could not be repeated")
-        except (InfrastructureError, OSError) as error:
-            if ends_everything(error):
-                raise
-            verdict = attempt.broken(named(error))
-        except Exception as error:
-            if ends_everything(error):
-                raise
-            verdict = attempt.broken(named(error), fault=encodable("".join(format_exception(error))))
-        recorder.verdict(verdict)
-        if verdict.outcome.is_verdict or resume.attempt >= last:
-            return verdict
-        resume = ResumeState(resume.attempt + 1)
+    attempt = _Attempt(job, run_context, tell, cancelled)
+    try:
+        verdict = attempt.run() if job.obstacle is None else attempt.broken(job.obstacle)
+    except ReplayDiverged:
+        verdict = attempt.broken(Obstacle(cause="the interrupted rollout could not be repeated"))
+    except Exception as error:
+        verdict = attempt.broken(obstacle_of(error))
+    tell(verdict)
+    return verdict
+
+
+def obstacle_of(error: Exception) -> Obstacle:
+    """What ended one attempt. Raises the error where no other could survive it either."""
+    if ends_everything(error):
+        raise error
+    if isinstance(error, (InfrastructureError, OSError)):
+        return Obstacle(cause=named(error))
+    return Obstacle(cause=named(error), fault=encodable("".join(format_exception(error))))
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    job: Job
+    job: CellJob
     run_context: RunContext
-    recorder: Recorder
-    resume: ResumeState
+    tell: Callable[[Event], None]
+    cancelled: Callable[[], bool]
 
     def run(self) -> Verdict:
         environment = self.run_context.environments.of(self.job.task)
-        trajectory = self.resume.trajectory
+        trajectory = self.job.resume.trajectory
         if trajectory is None:
-            made = self.run_context.made.get(self.job.cell.key)
+            made = self.job.made
             trajectory = (
                 self._roll_out(environment)
                 if made is None
-                else made.model_copy(update={"attempt": self.resume.attempt})
+                else made.model_copy(update={"attempt": self.job.resume.attempt})
             )
-            self.recorder.trajectory(trajectory)
-        if self.recorder.cancelled():
+            self.tell(trajectory)
+        if self.cancelled():
             raise Cancelled
         if not trajectory.patch_error:
             return self._judged(trajectory, environment)
@@ -184,7 +151,7 @@ class _Attempt:
             return known.model_copy(
                 update={
                     "cell": self.job.cell.key,
-                    "attempt": self.resume.attempt,
+                    "attempt": self.job.resume.attempt,
                     "same_as": f"{known.cell}#{known.attempt}",
                     "wall_s": run_context.clock() - begun,
                 }
@@ -205,23 +172,22 @@ class _Attempt:
             run_context.judged.put(key, verdict)
         return verdict
 
-    def broken(self, cause: str, fault: str = "") -> Verdict:
+    def broken(self, obstacle: Obstacle) -> Verdict:
         """The end of an attempt that failed outside of the agent."""
-        found = without_tests(self.job.task, Outcome.INFRA_ERROR, cause)
+        found = without_tests(self.job.task, Outcome.INFRA_ERROR, obstacle.cause)
         verdict = self._verdict(found, "", self.job.task.environment)
-        return verdict.model_copy(update={"fault": fault})
+        return verdict.model_copy(update={"fault": obstacle.fault})
 
     def _roll_out(self, environment: Environment) -> Trajectory:
         job, run_context = self.job, self.run_context
         cell, arm, task = job.cell, job.arm, job.task
-        treatment = job.treatment()
-        model, memory = self._model(treatment), treatment.memory
+        model, memory = self._model(job.treatment), job.treatment.memory
         identity = model.identity()
         workspace = run_context.workspaces.create(task, task.instance_id)
         seed = sampling_seed(cell, arm)
         assignment = Assignment(
             cell=cell.key,
-            attempt=self.resume.attempt,
+            attempt=self.job.resume.attempt,
             task=task,
             seed=seed,
             temperature=arm.temperature,
@@ -230,9 +196,9 @@ class _Attempt:
             tool_context=ToolContext(workspace, run_context.sandbox, environment, arm.scaffold, job.limits),
             model=model,
             clock=run_context.clock,
-            record=self.recorder.step,
-            cancelled=self.recorder.cancelled,
-            recorded=self.resume.steps,
+            record=self.tell,
+            cancelled=self.cancelled,
+            recorded=self.job.resume.steps,
         )
         with closing(workspace):
             try:
@@ -240,10 +206,10 @@ class _Attempt:
                 patch, flagged, patch_error = _patch_of(workspace)
                 memory_tokens = _memory_tokens(model, memory, done)
             finally:
-                model.forget(f"{cell.key}#{self.resume.attempt}")
+                model.forget(f"{cell.key}#{self.job.resume.attempt}")
         return Trajectory(
             cell=cell.key,
-            attempt=self.resume.attempt,
+            attempt=self.job.resume.attempt,
             instance_id=task.instance_id,
             arm=arm.name,
             arm_hash=arm.config_hash(),
@@ -292,7 +258,7 @@ class _Attempt:
     def _verdict(self, found: TestReport, patch_hash: str, environment: str) -> Verdict:
         return Verdict(
             cell=self.job.cell.key,
-            attempt=self.resume.attempt,
+            attempt=self.job.resume.attempt,
             instance_id=self.job.cell.instance_id,
             outcome=found.outcome,
             cause=encodable(found.cause),

@@ -18,7 +18,7 @@ from looper.experiment.pools import HELD_OUT, Pools, combined
 from looper.journal import read_stream
 from looper.memory.deliver import deliver
 from looper.memory.retrieve import Similarity
-from looper.protocols import Engine, Message, Trainer
+from looper.protocols import Message, Trainer, Workers
 from looper.records.learning import Experience, TrainingChange, Treatment, Writer
 from looper.records.memory import Delivery, MemoryItem, MemoryKind, Reverted
 from looper.records.plan import Arm, Gate, Plan, RunManifest
@@ -45,7 +45,7 @@ class ConsolidationContext:
     trainer: Trainer | None
     """None where no arm has an adapter."""
     base: ModelIdentity
-    engine: Engine
+    workers: Workers
     tell: Tell
     remember: Callable[[MemoryItem], None]
     record: Callable[[Consolidation], None]
@@ -157,7 +157,7 @@ def consolidate(
             for repo in ([ALL] if arm.learning.strategy else repos)
             if (arm.name, seed, repo, number) not in done
         ]
-        for found, made, questions in school.engine.map(work.do, jobs):
+        for found, made, questions in school.workers.map(work.do, jobs):
             for question in questions:
                 school.asked(question)
             for item in made:

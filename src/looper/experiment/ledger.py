@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from looper.errors import Drift, JournalError
-from looper.experiment.cell import ResumeState
 from looper.journal import Damage, RunLock, Stream, holder_of, read_stream, reserve_space
 from looper.records.base import Record
+from looper.records.job import Event, ResumeState
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.memory import MemoryItem, Reverted
 from looper.records.plan import Cell, RunManifest
@@ -67,6 +67,11 @@ class Ledger:
             self.steps = self._open("steps", Step)
             self.trajectories = self._open("trajectories", Trajectory)
             self.verdicts = self._open("verdicts", Verdict)
+            self._events: Mapping[type[Record], Stream[Any]] = {
+                Step: self.steps,
+                Trajectory: self.trajectories,
+                Verdict: self.verdicts,
+            }
             self.consolidations = self._open("consolidations", Consolidation)
             self.questions = self._open("questions", AnsweredQuestion)
             self.memory = self._open("memory", MemoryItem)
@@ -118,6 +123,10 @@ class Ledger:
         for each in (late, event) if late is not None and event.event != "loss" else (event,):
             self._trainings.append(Trained(what=what, event=each))
 
+    def append(self, event: Event) -> None:
+        """Return when an event of a cell is on the disk."""
+        self._events[type(event)].append(event)
+
     @property
     def damage(self) -> list[Damage]:
         return [found for stream in self._streams for found in stream.damage]
@@ -129,7 +138,7 @@ class Ledger:
 
     def resume(self, cell: Cell) -> ResumeState | None:
         """Where to go on with a cell; None where it has its verdict. What ended as infra_error is tried again."""
-        verdict, resume = self._past.get(cell.key, (None, ResumeState(1)))
+        verdict, resume = self._past.get(cell.key, (None, ResumeState()))
         return None if verdict is not None and verdict.outcome.is_verdict else resume
 
     def seal(self, adapters: Mapping[str, str], energy_j: float | None = None) -> None:
@@ -210,7 +219,10 @@ def _past(
         kept = tuple(step for step in of.get(cell, []) if step.attempt == attempt)
         # A step that was recorded twice would be replayed twice.
         unbroken = tuple(step for number, step in enumerate(kept, 1) if step.index == number)
-        found[cell] = verdict, ResumeState(attempt, unbroken, over.get((cell, attempt)))
+        found[cell] = (
+            verdict,
+            ResumeState(attempt=attempt, steps=unbroken, trajectory=over.get((cell, attempt))),
+        )
     steps.recovered.clear()
     return found
 

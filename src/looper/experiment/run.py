@@ -1,26 +1,26 @@
-"""Runs every cell of a plan that has no verdict yet.
+"""Runs every cell of a plan that has no verdict yet: hands out jobs, writes what comes of them, and counts.
 
-A lane is a list of cells that are worked on one after the other; the engine runs lanes side by side. What the lanes share is kept
-under one lock: how often an arm acted, and how many cells in a row failed outside of the agent.
+A lane is a list of cells that are worked on one after the other; the engine runs lanes side by side. One thread writes and counts:
+how often an arm acted, and how many cells in a row failed outside of the agent.
 """
 
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from looper.errors import Cancelled, DiskNearlyFull, InfrastructureError, JournalError, LooperError
-from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
+from looper.experiment.cell import obstacle_of
 from looper.experiment.ledger import ActionCount, Ledger
 from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
-from looper.protocols import Engine, Item
-from looper.records.job import UNTREATED, CellTreatment
+from looper.protocols import Engine
+from looper.records.job import UNTREATED, CellJob, CellTreatment, ResumeState
 from looper.records.plan import Arm, Cell, Plan
 from looper.records.task import Task
-from looper.records.trajectory import Step
+from looper.records.trajectory import Step, Trajectory
 from looper.records.treatment import Proof, ProofKind
 from looper.records.verdict import Outcome, Verdict
 
@@ -32,7 +32,7 @@ where all have the same cause."""
 
 
 class Progress(Protocol):
-    """What a view shows of a running run. Called from several threads."""
+    """What a view shows of a running run."""
 
     def finished(self, cell: Cell, verdict: Verdict) -> None: ...
 
@@ -46,8 +46,8 @@ def untreated(arm: Arm, seed: int, task: Task) -> CellTreatment:
 
 
 @dataclass
-class _Shared:
-    """What the lanes of one run share."""
+class _Counts:
+    """What is known of the cells of one run."""
 
     acted: dict[str, ActionCount]
     """Of each cell, those of earlier processes included."""
@@ -59,30 +59,45 @@ class _Shared:
     """Cells in a row that met `fault`."""
     fault: str = ""
     failed_arms: set[str] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, step: Step) -> None:
-        with self.lock:
-            # Another attempt at a cell takes the place of the one before.
-            known = self.acted.get(step.cell)
-            self.acted[step.cell] = (known if known and step.index > 1 else ActionCount()).and_one(step)
+        # Another attempt at a cell takes the place of the one before.
+        known = self.acted.get(step.cell)
+        self.acted[step.cell] = (known if known and step.index > 1 else ActionCount()).and_one(step)
 
-    def degenerate(self, cell: Cell) -> str:
-        """Why the arm of a cell that has just come to its end has failed, in words; empty where it has not, or had before."""
-        arm = cell.arm
-        with self.lock:
-            self.over.add(cell.key)
-            found = [
-                self.acted[key] for key in self.over if key.partition("/")[0] == arm and key in self.acted
-            ]
-            shares = [acted.without / acted.steps for acted in found]
-            if arm in self.failed_arms or evidence(shares, DEGENERATE) < 1 / DEGENERATE_ALPHA:
-                return ""
-            self.failed_arms.add(arm)
-            bad, steps = (sum(numbers) for numbers in ([a.without for a in found], [a.steps for a in found]))
-            return (
-                f"{bad} of {steps} steps held no action that could be read, in {len(found)} rollouts: more than "
-                f"{100 * DEGENERATE:.0f} % of an arm's, at {DEGENERATE_ALPHA}"
+    def degenerate(self, arm: str) -> str:
+        """Why an arm has failed of which a cell has just come to its end, in words; empty where it has not, or had before."""
+        found = [self.acted[key] for key in self.over if key.partition("/")[0] == arm and key in self.acted]
+        shares = [acted.without / acted.steps for acted in found]
+        if arm in self.failed_arms or evidence(shares, DEGENERATE) < 1 / DEGENERATE_ALPHA:
+            return ""
+        self.failed_arms.add(arm)
+        bad, steps = (sum(numbers) for numbers in ([a.without for a in found], [a.steps for a in found]))
+        return (
+            f"{bad} of {steps} steps held no action that could be read, in {len(found)} rollouts: more than "
+            f"{100 * DEGENERATE:.0f} % of an arm's, at {DEGENERATE_ALPHA}"
+        )
+
+    def stop_if_hopeless(self, verdict: Verdict) -> None:
+        """Raises LooperError or InfrastructureError where cell after cell ended without a verdict."""
+        if verdict.fault:
+            self._count_fault(verdict.cause)
+            return  # Looper's own, met on the way of one cell: it says nothing of the world that the others meet.
+        self.faults = 0
+        self.failures = self.failures + 1 if verdict.outcome is Outcome.INFRA_ERROR else 0
+        if self.failures >= INFRA_IN_A_ROW:
+            raise InfrastructureError(
+                f"{self.failures} cells in a row failed outside of the agent; the last: {verdict.cause} "
+                "Mend that, then run the same command again."
+            )
+
+    def _count_fault(self, cause: str) -> None:
+        self.faults = self.faults + 1 if cause == self.fault else 1
+        self.fault = cause
+        if self.faults >= INFRA_IN_A_ROW:
+            raise LooperError(
+                f"{self.faults} cells in a row met the same fault of Looper's own: {cause}. `looper show` prints its traceback "
+                "below any of them. Mend it, or leave these tasks out."
             )
 
 
@@ -91,75 +106,83 @@ def run_plan(
     arms: Sequence[Arm],
     tasks: Mapping[str, Task],
     lanes: Sequence[Sequence[Cell]],
-    run_context: RunContext,
     ledger: Ledger,
     engine: Engine,
     stop: threading.Event,
     progress: Progress,
     treatment_of: TreatmentOf = untreated,
     *,
+    made: Mapping[str, Trajectory] = MappingProxyType({}),
     degenerate_stops: bool = True,
 ) -> None:
-    """Returns when every cell has its end.
+    """Returns when every cell has its end. Here alone the records of cells are written and counted. `made` are rollouts that were
+    made elsewhere, by cell: every attempt judges them again, and none begins one.
 
     Raises Cancelled where `stop` was set, and the error where going on makes no sense; what was recorded stays.
     """
-    open_lanes = [
-        [(cell, resume) for cell in lane if (resume := ledger.resume(cell)) is not None] for lane in lanes
-    ]
-    shared = _Shared(dict(ledger.acted), set(ledger.acted.keys() & ledger.over))
+    cells = {cell.key: cell for lane in lanes for cell in lane}
+    left = {key: resume for key, cell in cells.items() if (resume := ledger.resume(cell)) is not None}
+    counts = _Counts(dict(ledger.acted), set(ledger.acted.keys() & ledger.over))
     by_name = {arm.name: arm for arm in arms}
 
-    def work(lane: Sequence[tuple[Cell, ResumeState]]) -> None:
-        for cell, resume in lane:
+    def jobs(lane: Sequence[Cell]) -> Iterator[CellJob]:
+        for cell in lane:
             if stop.is_set():
                 raise Cancelled
-            if cell.arm in shared.failed_arms:
+            if cell.arm in counts.failed_arms:
                 continue
             _must_have_space(ledger.folder)
-            recorder = Recorder(
-                _until(stop, partial(_counted, shared, ledger.steps.append)),
-                _until(stop, ledger.trajectories.append),
-                _until(stop, ledger.verdicts.append),
-                stop.is_set,
+            arm, resume = by_name[cell.arm], left[cell.key]
+            job = CellJob(
+                cell=cell,
+                arm=arm,
+                task=tasks[cell.instance_id],
+                limits=plan.limits_of(arm),
+                resume=resume,
+                made=made.get(cell.key),
             )
-            arm, task = by_name[cell.arm], tasks[cell.instance_id]
-            treatment = partial(treatment_of, arm, cell.seed, task)
-            job = Job(cell, arm, task, plan.limits_of(arm), plan.attempts, treatment)
-            verdict = run_cell(job, run_context, recorder, resume)
-            progress.finished(cell, verdict)
-            if degenerate_stops and (why := shared.degenerate(cell)):
-                ledger.proofs.append(
-                    Proof(kind=ProofKind.ACTS, arm=cell.arm, subject="", passed=False, said=why)
-                )
-            _stop_if_hopeless(shared, verdict)
+            for attempt in range(resume.attempt, resume.attempt + plan.attempts):
+                if attempt > resume.attempt:
+                    job = job.model_copy(update={"resume": ResumeState(attempt=attempt)})
+                yield _treated(job, treatment_of)
+                if cell.key in counts.over:
+                    break
 
+    def finish(cell: Cell, verdict: Verdict) -> None:
+        counts.over.add(cell.key)
+        progress.finished(cell, verdict)
+        if degenerate_stops and (why := counts.degenerate(cell.arm)):
+            ledger.proofs.append(Proof(kind=ProofKind.ACTS, arm=cell.arm, subject="", passed=False, said=why))
+        counts.stop_if_hopeless(verdict)
+
+    open_lanes = [[cell for cell in lane if cell.key in left] for lane in lanes]
     try:
-        for _ in engine.map(work, [lane for lane in open_lanes if lane]):
-            pass
+        for event in engine.run([jobs(lane) for lane in open_lanes if lane]):
+            if stop.is_set():
+                # What is still at it sees its workspace, its model or its command vanish, and would take that for something the
+                # agent did: a failed test, an empty folder, a broken sandbox.
+                raise Cancelled
+            ledger.append(event)
+            if isinstance(event, Step):
+                counts.count(event)
+            elif isinstance(event, Verdict):
+                last = left[event.cell].attempt + plan.attempts - 1
+                if event.outcome.is_verdict or event.attempt >= last:
+                    finish(cells[event.cell], event)
     except BaseException:
         stop.set()  # For the lanes that are still at it.
         raise
 
 
-def _counted(shared: _Shared, append: Callable[[Step], None], step: Step) -> None:
-    append(step)
-    shared.count(step)
-
-
-def _until(stop: threading.Event, append: Callable[[Item], None]) -> Callable[[Item], None]:
-    """Records nothing once the run is being taken down.
-
-    A lane that is still at it then sees its workspace, its model or its command vanish, and would take that for
-    something the agent did: a failed test, an empty folder, a broken sandbox.
-    """
-
-    def record(item: Item) -> None:
-        if stop.is_set():
-            raise Cancelled
-        append(item)
-
-    return record
+def _treated(job: CellJob, treatment_of: TreatmentOf) -> CellJob:
+    """With what the arm has learned, where there is a rollout to begin: a memory may be searched for it, whose model may fail."""
+    if job.made is not None or job.resume.trajectory is not None:
+        return job
+    try:
+        found = treatment_of(job.arm, job.cell.seed, job.task)
+    except Exception as error:
+        return job.model_copy(update={"obstacle": obstacle_of(error)})
+    return job.model_copy(update={"treatment": found})
 
 
 def _must_have_space(folder: Path) -> None:
@@ -174,28 +197,3 @@ def _must_have_space(folder: Path) -> None:
             f"Only {free >> 20} MiB are free where {folder} lies, and {FREE_BYTES >> 20} MiB are needed to begin another "
             "attempt. Make room, then run the same command again."
         )
-
-
-def _count_fault(shared: _Shared, cause: str) -> None:
-    """Raises LooperError where cell after cell meets the same one."""
-    shared.faults = shared.faults + 1 if cause == shared.fault else 1
-    shared.fault = cause
-    if shared.faults >= INFRA_IN_A_ROW:
-        raise LooperError(
-            f"{shared.faults} cells in a row met the same fault of Looper's own: {cause}. `looper show` prints its traceback "
-            "below any of them. Mend it, or leave these tasks out."
-        )
-
-
-def _stop_if_hopeless(shared: _Shared, verdict: Verdict) -> None:
-    with shared.lock:
-        if verdict.fault:
-            _count_fault(shared, verdict.cause)
-            return  # Looper's own, met on the way of one cell: it says nothing of the world that the others meet.
-        shared.faults = 0
-        shared.failures = shared.failures + 1 if verdict.outcome is Outcome.INFRA_ERROR else 0
-        if shared.failures >= INFRA_IN_A_ROW:
-            raise InfrastructureError(
-                f"{shared.failures} cells in a row failed outside of the agent; the last: {verdict.cause} "
-                "Mend that, then run the same command again."
-            )

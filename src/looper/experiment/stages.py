@@ -54,7 +54,7 @@ def run_stages(run: Staging) -> None:
             arms=learners,
             trainer=trainer,
             base=run.manifest.models[plan.learners_base.name],
-            engine=run.engine,
+            workers=run.workers,
             tell=_stoppable(run),
             remember=run.ledger.memory.append,
             record=record,
@@ -110,7 +110,7 @@ def _ask_base(run: Staging, conversation: str, messages: Sequence[Message], adap
     """What base, or base with an adapter, says at temperature 0."""
     plan = run.manifest.plan
     base = plan.learners_base
-    model = run.run_context.served(base, run.tasks[run.manifest.tasks[0]], adapter)
+    model = run.served(base, run.tasks[run.manifest.tasks[0]], adapter)
     reply = model.reply(
         ChatRequest(
             conversation=f"question {conversation}",

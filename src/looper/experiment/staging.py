@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from looper.experiment.cell import RunContext
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import Progress, TreatmentOf, run_plan, untreated
 from looper.memory.retrieve import Similarity
-from looper.protocols import AdapterHost, Engine, Trainer
+from looper.protocols import AdapterHost, ChatModel, Engine, Trainer, Workers
 from looper.records.plan import Arm, Cell, Gate, RunManifest
 from looper.records.task import Task
 from looper.records.training import TrainingEvent
@@ -25,13 +24,16 @@ class Staging:
     """All of them, to learn from and to evaluate, by id."""
     arms: tuple[str, ...]
     """Arms to run; empty for all."""
-    run_context: RunContext
+    served: Callable[[Arm, Task, str], ChatModel]
+    """As `RunContext.served`: for what is asked outside of cells."""
     adapted: Callable[[Arm, str], AdapterHost]
-    """The model behind `run_context.served`, asked without patience. Raises BadInput for those that carry no adapters."""
+    """The model behind `served`, asked without patience. Raises BadInput for those that carry no adapters."""
     trainer: Callable[[], Trainer]
     """Raises BadInput where the plan's model cannot be trained."""
     ledger: Ledger
     engine: Engine
+    workers: Workers
+    """For trainings."""
     stop: threading.Event
     show: Callable[[str, Sequence[Cell], int], AbstractContextManager[Progress]]
     """Makes the progress of a stage visible: its name, its cells, how many of them are to do."""
@@ -60,7 +62,6 @@ class Staging:
                 arms,
                 self.tasks,
                 schedule,
-                self.run_context,
                 self.ledger,
                 self.engine,
                 self.stop,

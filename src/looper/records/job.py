@@ -1,8 +1,11 @@
-"""What a cell is run with, as data: it can go to another process, or to another machine."""
+"""What a cell is run with and what comes of it, as data: it can go to another process, or to another machine, and back."""
 
 from looper.records.base import Record
 from looper.records.memory import Delivery
-from looper.records.plan import Arm
+from looper.records.plan import Arm, Cell, Limits, RunManifest
+from looper.records.task import Task
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import Verdict
 
 
 class Overseer(Record):
@@ -25,3 +28,52 @@ class CellTreatment(Record):
 
 
 UNTREATED = CellTreatment()
+
+
+class ResumeState(Record):
+    """What an earlier process left of a cell that has no verdict yet."""
+
+    attempt: int = 1
+    """To go on with; from 1."""
+    steps: tuple[Step, ...] = ()
+    trajectory: Trajectory | None = None
+    """Of this attempt, where the rollout was over and only its verification is missing."""
+
+
+class Obstacle(Record):
+    """Why an attempt cannot be made."""
+
+    cause: str
+    fault: str = ""
+    """Traceback, where the cause is a fault of Looper's own."""
+
+
+class CellJob(Record):
+    """One attempt at a cell; its last event is its verdict."""
+
+    cell: Cell
+    arm: Arm
+    task: Task
+    limits: Limits
+    treatment: CellTreatment = UNTREATED
+    resume: ResumeState = ResumeState()
+    made: Trajectory | None = None
+    """The rollout, where it was made elsewhere: it is judged, and none begins."""
+    obstacle: Obstacle | None = None
+    """Where the cell's treatment was not to be had: the attempt ends as an infrastructure error."""
+
+
+class RunSpec(Record):
+    """What a process must know to run cells of a run, anywhere. It has no path but those that the plan names; where suites, mirrors,
+    adapters and working trees lie is that process's own to know. An adapter's hash comes with the jobs that it serves."""
+
+    manifest: RunManifest
+    """Plan, task ids and suite, models, environments: what that process has must be the same."""
+    sandbox: str
+    """As it is chosen: `auto` or a name."""
+    arms: tuple[str, ...] = ()
+    """That run; empty for all."""
+
+
+Event = Step | Trajectory | Verdict
+"""What an attempt tells, in this order: steps as they are taken, the rollout as a whole, the verdict."""
