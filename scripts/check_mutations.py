@@ -533,8 +533,8 @@ BREAKS = (
     Break(
         "H12: the token's file is its owner's alone",
         "cli/serving.py",
-        "before = os.umask(0o077)",
-        "before = os.umask(0)",
+        "os.O_TRUNC, 0o600)",
+        "os.O_TRUNC, 0o644)",
         ("serve/test_guard.py",),
     ),
     Break(
