@@ -28,7 +28,7 @@ where all have the same cause."""
 
 
 class Progress(Protocol):
-    """What a view shows of a running run."""
+    """What a view shows of a running run. Called from several threads, one at a time."""
 
     def finished(self, cell: Cell, verdict: Verdict) -> None: ...
 
