@@ -175,8 +175,8 @@ BREAKS = (
     Break(
         "a run that is being taken down records nothing more",
         "experiment/run.py",
-        "raise Cancelled\n            ledger.append(event)",
-        "pass\n            ledger.append(event)",
+        "raise Cancelled\n        ledger.append(event)",
+        "pass\n        ledger.append(event)",
         ("experiment/test_stopping.py",),
     ),
     Break(

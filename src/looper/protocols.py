@@ -396,11 +396,10 @@ class Workers(Protocol):
 class Engine(Protocol):
     """Where cells run. It writes nothing and counts nothing: who asks it does both."""
 
-    def run(self, lanes: Iterable[Iterable[CellJob]]) -> Iterator[Event]:
-        """Events of all lanes as they come. Asking for the next one says that the one before is durable; until then its attempt goes
-        no further. A lane is asked for its next job, by any thread, when the verdict on the one before is.
+    def run(self, lanes: Iterable[Iterable[CellJob]], record: Callable[[Event], None]) -> None:
+        """Make the attempts of all lanes. `record` takes each event and returns when that is durable; until then its attempt goes no
+        further. A lane is asked for its next job when the verdict on the one before is. Both are called by any thread.
 
-        An exception of a lane, or of an attempt that no other could survive, stops the rest and is raised here. Closed early, all
-        that is under way is abandoned.
+        An exception of a lane, of `record`, or of an attempt that no other could survive, stops the rest and is raised here.
         """
         ...

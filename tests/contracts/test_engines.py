@@ -1,4 +1,4 @@
-"""What every engine keeps to, whoever runs cells: what was not acknowledged is not acted on, and lanes keep their order."""
+"""What every engine keeps to, whoever runs cells: what was not recorded is not acted on, and lanes keep their order."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -7,7 +7,7 @@ import pytest
 
 from looper.bench.verify import without_tests
 from looper.edges.engines.local import LocalEngine, Threads
-from looper.errors import BadInput, Cancelled, InfrastructureError
+from looper.errors import BadInput, Cancelled
 from looper.protocols import Engine
 from looper.records.job import CellJob, Event
 from looper.records.plan import Arm, Cell, Limits
@@ -45,25 +45,26 @@ def verdict(job: CellJob, cause: str = "") -> Verdict:
     )  # fmt: skip
 
 
-def test_an_attempt_goes_no_further_until_its_event_is_acknowledged(
+def test_an_attempt_goes_no_further_until_its_event_is_recorded(
     engine: Callable[[int, Work], Engine], job: Callable[[int], CellJob]
 ) -> None:
-    acted = threading.Event()
+    acted, recorded = threading.Event(), list[Event]()
 
     def work(job: CellJob, tell: Callable[[Event], None]) -> None:
         tell(verdict(job, "first"))
         acted.set()
         tell(verdict(job, "second"))
 
-    events = engine(2, work).run([[job(0)]])
-    first = next(events)
-    assert isinstance(first, Verdict) and first.cause == "first" and not acted.wait(0.3)
-    second = next(events)
-    assert isinstance(second, Verdict) and second.cause == "second" and acted.is_set()
-    assert list(events) == []
+    def record(event: Event) -> None:
+        if not recorded:
+            assert not acted.wait(0.3)
+        recorded.append(event)
+
+    engine(2, work).run([[job(0)]], record)
+    assert recorded == [verdict(job(0), "first"), verdict(job(0), "second")]
 
 
-def test_a_lane_is_asked_for_its_next_job_when_the_verdict_on_the_one_before_is_acknowledged(
+def test_a_lane_is_asked_for_its_next_job_when_the_verdict_on_the_one_before_is_recorded(
     engine: Callable[[int, Work], Engine], job: Callable[[int], CellJob]
 ) -> None:
     recorded: list[str] = []
@@ -73,51 +74,46 @@ def test_a_lane_is_asked_for_its_next_job_when_the_verdict_on_the_one_before_is_
             assert all(job(before).cell.key in recorded for before in seeds if before < seed)
             yield job(seed)
 
-    for event in engine(3, lambda job, tell: tell(verdict(job))).run(
-        [lane(range(at, at + 5)) for at in (0, 10, 20)]
-    ):
-        recorded.append(event.cell)
+    lanes = [lane(range(at, at + 5)) for at in (0, 10, 20)]
+    engine(3, lambda job, tell: tell(verdict(job))).run(lanes, lambda event: recorded.append(event.cell))
     assert len(recorded) == len(set(recorded)) == 15
 
 
-@pytest.mark.parametrize("where", ["lane", "attempt"])
+@pytest.mark.parametrize("where", ["lane", "attempt", "record"])
 def test_what_no_other_cell_could_survive_is_raised_to_who_asks(
     engine: Callable[[int, Work], Engine], job: Callable[[int], CellJob], where: str
 ) -> None:
+    def fail(here: str) -> None:
+        if where == here:
+            raise BadInput("the plan is wrong")
+
     def lane() -> Iterator[CellJob]:
         yield job(0)
-        raise BadInput("the plan is wrong")
+        fail("lane")
 
     def work(job: CellJob, tell: Callable[[Event], None]) -> None:
         tell(verdict(job))
-        if where == "attempt":
-            raise BadInput("the plan is wrong")
+        fail("attempt")
 
     with pytest.raises(BadInput, match="the plan is wrong"):
-        list(engine(1, work).run([lane()]))
+        engine(1, work).run([lane()], lambda event: fail("record"))
 
 
-def test_once_nobody_asks_any_more_nothing_that_is_under_way_goes_on(
+def test_an_attempt_whose_event_is_refused_is_not_gone_on_with(
     engine: Callable[[int, Work], Engine], job: Callable[[int], CellJob]
 ) -> None:
-    begun, ended, further = threading.Barrier(3), [threading.Event() for _ in range(3)], list[str]()
+    further: list[str] = []
 
     def work(job: CellJob, tell: Callable[[Event], None]) -> None:
-        begun.wait()
-        try:
-            tell(verdict(job))
-            further.append(job.cell.key)
-            tell(verdict(job))
-        except Cancelled:
-            ended[job.cell.seed].set()
+        tell(verdict(job))
+        further.append(job.cell.key)
 
-    def ask() -> None:
-        for _ in engine(3, work).run([[job(seed)] for seed in range(3)]):
-            raise InfrastructureError("the disk is full")
+    def refuse(event: Event) -> None:
+        raise Cancelled
 
-    with pytest.raises(InfrastructureError):
-        ask()
-    assert all(each.wait(10) for each in ended) and further == []
+    with pytest.raises(Cancelled):
+        engine(3, work).run([[job(seed), job(seed + 3)] for seed in range(3)], refuse)
+    assert further == []
 
 
 def test_a_job_and_what_it_holds_is_the_same_after_it_was_written_out(job: Callable[[int], CellJob]) -> None:

@@ -220,8 +220,8 @@ from looper.cli.wiring import engine
 from looper.records.job import CellJob, RunSpec
 spec, job = RunSpec.from_json(sys.stdin.readline()), CellJob.from_json(sys.stdin.readline())
 with run_context_elsewhere(spec, settings(), lambda said: None) as (run_context, stop):
-    for event in engine(1, run_context, stop).run([[job]]):
-        print(type(event).__name__, event.to_json().decode())
+    told = lambda event: print(type(event).__name__, event.to_json().decode())
+    engine(1, run_context, stop).run([[job]], told)
 """
 
 

@@ -17,7 +17,7 @@ from looper.experiment.cell import obstacle_of
 from looper.experiment.ledger import ActionCount, Ledger
 from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
 from looper.protocols import Engine
-from looper.records.job import UNTREATED, CellJob, CellTreatment, ResumeState
+from looper.records.job import UNTREATED, CellJob, CellTreatment, Event, ResumeState
 from looper.records.plan import Arm, Cell, Plan
 from looper.records.task import Task
 from looper.records.trajectory import Step, Trajectory
@@ -32,7 +32,7 @@ where all have the same cause."""
 
 
 class Progress(Protocol):
-    """What a view shows of a running run."""
+    """What a view shows of a running run. Called from several threads, one at a time."""
 
     def finished(self, cell: Cell, verdict: Verdict) -> None: ...
 
@@ -123,7 +123,8 @@ def run_plan(
     cells = {cell.key: cell for lane in lanes for cell in lane}
     left = {key: resume for key, cell in cells.items() if (resume := ledger.resume(cell)) is not None}
     counts = _Counts(dict(ledger.acted), set(ledger.acted.keys() & ledger.over))
-    by_name = {arm.name: arm for arm in arms}
+    by_name, lock = {arm.name: arm for arm in arms}, threading.Lock()
+    open_lanes = [[cell for cell in lane if cell.key in left] for lane in lanes]
 
     def jobs(lane: Sequence[Cell]) -> Iterator[CellJob]:
         for cell in lane:
@@ -155,20 +156,22 @@ def run_plan(
             ledger.proofs.append(Proof(kind=ProofKind.ACTS, arm=cell.arm, subject="", passed=False, said=why))
         counts.stop_if_hopeless(verdict)
 
-    open_lanes = [[cell for cell in lane if cell.key in left] for lane in lanes]
-    try:
-        for event in engine.run([jobs(lane) for lane in open_lanes if lane]):
-            if stop.is_set():
-                # What is still at it sees its workspace, its model or its command vanish, and would take that for something the
-                # agent did: a failed test, an empty folder, a broken sandbox.
-                raise Cancelled
-            ledger.append(event)
+    def record(event: Event) -> None:
+        if stop.is_set():
+            # What is still at it sees its workspace, its model or its command vanish, and would take that for something the agent
+            # did: a failed test, an empty folder, a broken sandbox.
+            raise Cancelled
+        ledger.append(event)
+        with lock:
             if isinstance(event, Step):
                 counts.count(event)
             elif isinstance(event, Verdict):
                 last = left[event.cell].attempt + plan.attempts - 1
                 if event.outcome.is_verdict or event.attempt >= last:
                     finish(cells[event.cell], event)
+
+    try:
+        engine.run([jobs(lane) for lane in open_lanes if lane], record)
     except BaseException:
         stop.set()  # For the lanes that are still at it.
         raise
