@@ -1,11 +1,11 @@
 """What one cell of a plan is worked on with."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from looper.edges.environments.harness import HarnessEnvironment
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.errors import SandboxUnavailable
 from looper.experiment.cell import Job, Recorder, ResumeState, RunContext, run_cell
 from looper.experiment.grading import GRADING, arm_names, grading_plan, trajectories
@@ -34,8 +34,7 @@ class FailsAtFirst:
 @pytest.mark.parametrize(("times", "outcome"), [(1, Outcome.RESOLVED), (9, Outcome.INFRA_ERROR)])
 def test_v5_another_attempt_judges_the_same_prediction_again(
     task: Task,
-    workspaces: GitWorkspaces,
-    environments: HarnessEnvironment,
+    sessions: GitSessions,
     sandbox: Sandbox,
     times: int,
     outcome: Outcome,
@@ -47,7 +46,7 @@ def test_v5_another_attempt_judges_the_same_prediction_again(
     plan = grading_plan(Path("p.jsonl"), [prediction], "micro", 0, GRADING)
     (made,) = trajectories(plan, [prediction], "test", "s", {task.instance_id: "e"})
     run_context = RunContext(
-        workspaces, environments, FailsAtFirst(sandbox, times), no_model, "test", made={made.cell: made}
+        replace(sessions, sandbox=FailsAtFirst(sandbox, times)), no_model, "test", made={made.cell: made}
     )
     ends: list[Trajectory] = []
     verdicts: list[Verdict] = []

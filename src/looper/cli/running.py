@@ -30,7 +30,7 @@ from looper.experiment.schedule import changed_since, difficulties, leaking_task
 from looper.experiment.stages import run_stages
 from looper.experiment.staging import Staging
 from looper.journal import read_stream
-from looper.protocols import Workspaces
+from looper.protocols import Sessions
 from looper.records.base import content_hash
 from looper.records.learning import Source
 from looper.records.model import ModelSpec
@@ -79,7 +79,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
     refuse_impossible(prepared, written, options.overrides, options.arms)
     with contextlib.ExitStack() as stack:
         site = Site(prepared.mirrors, settings, options.sandbox, say, plan.selection.isolation)
-        models = Models(plan, site.workspaces, settings, Waits(say), say)
+        models = Models(plan, site.sessions, settings, Waits(say), say)
         stack.callback(models.close)
         _adapters_fit(plan, models, prepared.tasks)
         manifest = _manifest(prepared, site, models, options)
@@ -160,7 +160,7 @@ def _manifest(prepared: PreparedPlan, site: Site, models: Models, options: RunOp
             source: tuple(task.instance_id for task in found) for source, found in prepared.experience.items()
         },
         left_out=prepared.left_out,
-        drift=_drift(plan, prepared.experience, tasks, site.workspaces),
+        drift=_drift(plan, prepared.experience, tasks, site.sessions),
         overrides=options.overrides,
         tasks_hash=content_hash(*prepared.every_task),
         models={arm.name: identity(arm) for arm in plan.arms}
@@ -257,14 +257,14 @@ def _about_eligibility(prepared: PreparedPlan) -> Iterator[str]:
 
 
 def _drift(
-    plan: Plan, experience: Mapping[Source, Sequence[Task]], tasks: Sequence[Task], workspaces: Workspaces
+    plan: Plan, experience: Mapping[Source, Sequence[Task]], tasks: Sequence[Task], sessions: Sessions
 ) -> dict[Source, float]:
     """How much has changed since the older experience of real repositories, measured from their trees. The embedded suite
     changes conventions, not files, and says itself how many."""
     if plan.selection.suite == "micro":
         return {}
     found = {
-        source: changed_since(old, tasks, workspaces.base_file)
+        source: changed_since(old, tasks, sessions.base_file)
         for source, old in experience.items()
         if source in STALE
     }

@@ -19,15 +19,7 @@ from looper.errors import (
     is_of_what_was_made,
     named,
 )
-from looper.protocols import (
-    ChatModel,
-    Environment,
-    Environments,
-    Sandbox,
-    VerdictCache,
-    Workspace,
-    Workspaces,
-)
+from looper.protocols import ChatModel, Session, Sessions, VerdictCache
 from looper.records.base import content_hash
 from looper.records.job import UNTREATED, CellTreatment
 from looper.records.memory import Delivery
@@ -56,9 +48,7 @@ class ProcessVerdicts:
 class RunContext:
     """What a cell needs of the outside, handed in by the wiring."""
 
-    workspaces: Workspaces
-    environments: Environments
-    sandbox: Sandbox
+    sessions: Sessions
     served: Callable[[Arm, Task, str], ChatModel]
     """An arm's model for a task, with an adapter by its id; with none where that is empty."""
     code_version: str
@@ -144,7 +134,7 @@ class _Attempt:
     resume: ResumeState
 
     def run(self) -> Verdict:
-        environment = self.run_context.environments.of(self.job.task)
+        environment = self.run_context.sessions.environment_id(self.job.task)
         trajectory = self.resume.trajectory
         if trajectory is None:
             made = self.run_context.made.get(self.job.cell.key)
@@ -159,9 +149,9 @@ class _Attempt:
         if not trajectory.patch_error:
             return self._judged(trajectory, environment)
         found = without_tests(self.job.task, Outcome.UNRESOLVED, trajectory.patch_error)
-        return self._verdict(found, trajectory.patch_hash, environment.id)
+        return self._verdict(found, trajectory.patch_hash, environment)
 
-    def _judged(self, trajectory: Trajectory, environment: Environment) -> Verdict:
+    def _judged(self, trajectory: Trajectory, environment: str) -> Verdict:
         task, run_context = self.job.task, self.run_context
         begun = run_context.clock()
         # A test can fail for want of memory; one that time ends has no outcome, and is not kept.
@@ -169,8 +159,8 @@ class _Attempt:
         key = content_hash(
             task,
             trajectory.patch_hash,
-            environment.id,
-            run_context.sandbox.name,
+            environment,
+            run_context.sessions.sandbox_name,
             rules(run_context.isolation),
             memory,
         )
@@ -186,16 +176,10 @@ class _Attempt:
                 }
             )
         verifier_context = VerifierContext(
-            run_context.workspaces,
-            run_context.sandbox,
-            self.job.limits,
-            run_context.clock,
-            isolation=run_context.isolation,
+            run_context.sessions, self.job.limits, run_context.clock, isolation=run_context.isolation
         )
-        found = verify_again(
-            task, trajectory.patch, environment, verifier_context, f"{task.instance_id}.verify"
-        )
-        verdict = self._verdict(found, trajectory.patch_hash, environment.id)
+        found = verify_again(task, trajectory.patch, verifier_context, "verify")
+        verdict = self._verdict(found, trajectory.patch_hash, environment)
         outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
         if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
             run_context.judged.put(key, verdict)
@@ -207,13 +191,13 @@ class _Attempt:
         verdict = self._verdict(found, "", self.job.task.environment)
         return verdict.model_copy(update={"fault": fault})
 
-    def _roll_out(self, environment: Environment) -> Trajectory:
+    def _roll_out(self, environment: str) -> Trajectory:
         job, run_context = self.job, self.run_context
         cell, arm, task = job.cell, job.arm, job.task
         treatment = job.treatment()
         model, memory = self._model(treatment), treatment.memory
         identity = model.identity()
-        workspace = run_context.workspaces.create(task, task.instance_id)
+        session = run_context.sessions.open(task, "work")
         seed = sampling_seed(cell, arm)
         assignment = Assignment(
             cell=cell.key,
@@ -222,17 +206,17 @@ class _Attempt:
             seed=seed,
             temperature=arm.temperature,
             memory=memory,
-            tool_context=ToolContext(workspace, run_context.sandbox, environment, arm.scaffold, job.limits),
+            tool_context=ToolContext(session, arm.scaffold, job.limits),
             model=model,
             clock=run_context.clock,
             record=self.recorder.step,
             cancelled=self.recorder.cancelled,
             recorded=self.resume.steps,
         )
-        with closing(workspace):
+        with closing(session):
             try:
                 done = run_context.rollout(arm, assignment)
-                patch, flagged, patch_error = _patch_of(workspace)
+                patch, flagged, patch_error = _patch_of(session)
                 memory_tokens = _memory_tokens(model, memory, done)
             finally:
                 model.forget(f"{cell.key}#{self.resume.attempt}")
@@ -250,9 +234,9 @@ class _Attempt:
             memory_candidates=memory.candidates,
             memory_tokens=memory_tokens,
             model=identity,
-            environment=environment.id,
-            sandbox=run_context.sandbox.name,
-            workspace_clean_state=workspace.clean_state,
+            environment=environment,
+            sandbox=run_context.sessions.sandbox_name,
+            workspace_clean_state=session.clean_state,
             steps=done.steps,
             stop_reason=done.stop_reason,
             stop_cause=done.cause,
@@ -301,17 +285,17 @@ class _Attempt:
             tampering=found.tampering,
             patch_hash=patch_hash,
             environment=environment,
-            sandbox=self.run_context.sandbox.name,
+            sandbox=self.run_context.sessions.sandbox_name,
             verifier=rules(self.run_context.isolation),
             wall_s=found.wall_s,
             canaries=found.canaries,
         )
 
 
-def _patch_of(workspace: Workspace) -> tuple[str, tuple[str, ...], str]:
+def _patch_of(session: Session) -> tuple[str, tuple[str, ...], str]:
     """The patch and what it cannot hold, or why there is none."""
     try:
-        return *workspace.patch(), ""
+        return *session.patch(), ""
     except Exception as error:
         if not is_of_what_was_made(error):
             raise
