@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from looper.agent.tools import ToolContext
 from looper.cli.lanes import lane_run
 from looper.cli.settings import Settings
 from looper.cli.settings import settings as looper_settings
+from looper.cli.wiring import own_environment
 from looper.edges.models.scripted import ScriptedModel
+from looper.edges.sandboxes.shell import LocalShell
 from looper.edges.workspaces.exports import GitSessions
 from looper.errors import PromptCut
 from looper.evolution.guest import Guests, _Ended, _Served
 from looper.journal import read_stream
-from looper.protocols import ChatRequest
+from looper.protocols import ChatRequest, Sandbox
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Limits
 from looper.records.task import Task
@@ -38,7 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, state: Path) -> Settings:
     return replace(
         looper_settings(),
         state=state,
-        sessions=state / "workspaces",
+        workspaces=state / "workspaces",
         runs=place / "runs",
         agents=place / "versions",
     )
@@ -109,6 +112,27 @@ def test_what_a_guest_sends_its_model_ends_the_guest_and_not_the_run(
     with pytest.raises(_Ended):
         served._answer(json.dumps({"operation": "reply", "messages": [[role, "x"]], "most": 9}).encode())
     assert served.stop is stop and ("PromptCut" in served.cause) == (stop is not None)
+    session.close()
+
+
+def test_a_version_whose_own_parts_are_called_otherwise_works_all_the_same(
+    settings: Settings, arm: Arm, task: Task, sandbox: Sandbox, limits: Limits, sessions: GitSessions
+) -> None:
+    """What the agent is made of is its own affair; what goes over the pipes is agreed on."""
+    assert settings.agents is not None
+    source = settings.agents / version(settings, "otherwise") / "src"
+    for path in (*(source / "looper/agent").glob("*.py"), source / "looper/evolution/guest_child.py"):
+        path.write_text(path.read_text().replace("ToolContext", "Toolbox").replace("clean_state", "begun_as"))
+    child = source / "looper/evolution/guest_child.py"
+    child.write_text(child.read_text().replace('given["begun_as"]', 'given["clean_state"]'))
+    session = sessions.open(task, "guest")
+    of = Assignment(
+        "candidate/0/t", 1, task, 1, 0.0, Delivery(candidates=0), ToolContext(session, arm.scaffold, limits),
+        ScriptedModel(["<bash>echo new > new.txt</bash>", "<done>ready</done>"]), time.monotonic, lambda step: None, lambda: False,
+    )  # fmt: skip
+    shells = partial(LocalShell, sandbox=sandbox, environment=own_environment())
+    assert Guests(shells, settings.workspaces / "guests").rollout(source, of).stop_reason is StopReason.DONE
+    assert session.patch()[0].endswith("+new\n")
     session.close()
 
 
