@@ -843,7 +843,7 @@ def test_c3_too_many_files_are_said_to_be_too_many(
     monkeypatch.setattr(manifest, "MOST_ENTRIES", 50)
     for number in range(60):
         (worked.root / str(number)).touch()
-    for look in (worked.state, worked.patch):
+    for look in (worked.tree_hash, worked.patch):
         with pytest.raises(TreeUnreadable, match="more than 50"):
             look()
 

@@ -214,7 +214,7 @@ FAULTS: dict[str, tuple[type[Exception], Outcome]] = {
 }
 
 
-@pytest.mark.parametrize("method", ["state", "patch", "apply"])
+@pytest.mark.parametrize("method", ["tree_hash", "patch", "apply"])
 @pytest.mark.parametrize(("error", "outcome"), FAULTS.values(), ids=FAULTS.keys())
 def test_c13_what_escapes_in_a_cell_becomes_its_end_with_class_and_cause(
     run: Run, monkeypatch: pytest.MonkeyPatch, method: str, error: type[Exception], outcome: Outcome
@@ -232,7 +232,7 @@ def test_c13_what_escapes_in_a_cell_becomes_its_end_with_class_and_cause(
     )
     assert plain.outcome is Outcome.UNRESOLVED and not plain.cause.startswith(error.__name__)
     assert odd.outcome is outcome
-    assert f"{error.__name__}: " in odd.cause or method == "state"
+    assert f"{error.__name__}: " in odd.cause or method == "tree_hash"
     assert ("breaks" in odd.fault) == (error is KeyError)
     assert odd.attempt == (3 if outcome is Outcome.INFRA_ERROR else 1)
 
@@ -257,16 +257,16 @@ def test_c13_faults_in_many_cells_stop_the_run_only_where_all_are_the_same(
     run: Run, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = [["<bash>touch odd</bash>", DONE]] * (INFRA_IN_A_ROW + 2)
-    monkeypatch.setattr(GitSession, "state", lambda self: {}[self.root.name])
+    monkeypatch.setattr(GitSession, "tree_hash", lambda self: {}[self.root.name])
     found = run.play(*many)
     assert all(verdict.outcome is Outcome.INFRA_ERROR and verdict.fault for verdict in found)
     shown = "\n".join(show_cell(replace(settings(), state=state), run.folder, found[0].cell))
     assert f"infra_error: {found[0].cause}" in shown and "Traceback" in shown
-    monkeypatch.setattr(GitSession, "state", lambda self: {}["nothing"])
+    monkeypatch.setattr(GitSession, "tree_hash", lambda self: {}["nothing"])
     again = replace(run, folder=run.folder.with_name("again"))
     with pytest.raises(LooperError, match="6 cells in a row met the same fault of Looper's own: KeyError"):
         again.play(*many)
-    monkeypatch.setattr(GitSession, "state", lambda self: 1 / 0)
+    monkeypatch.setattr(GitSession, "tree_hash", lambda self: 1 / 0)
     assert all(verdict.outcome is Outcome.UNRESOLVED for verdict in run.play(*many))
 
 
@@ -310,7 +310,7 @@ def test_c13_a_world_that_is_gone_still_stops_the_run(run: Run, monkeypatch: pyt
     def gone(self: GitSession) -> str:
         raise ConnectionResetError("gone")
 
-    monkeypatch.setattr(GitSession, "state", gone)
+    monkeypatch.setattr(GitSession, "tree_hash", gone)
     with pytest.raises(InfrastructureError, match="6 cells in a row"):
         run.play(*[["<bash>touch odd</bash>", DONE]] * (INFRA_IN_A_ROW + 2))
 
@@ -319,7 +319,7 @@ def test_c13_a_disk_that_is_full_stops_the_run_at_once(run: Run, monkeypatch: py
     def full(self: GitSession) -> str:
         raise JournalError("The disk is full.")
 
-    monkeypatch.setattr(GitSession, "state", full)
+    monkeypatch.setattr(GitSession, "tree_hash", full)
     with pytest.raises(JournalError):
         run.play(["<bash>touch odd</bash>", DONE])
 
