@@ -104,7 +104,7 @@ BREAKS = (
     Break(
         "rejected hunks and earlier contents are no part of a change",
         "bench/patches.py",
-        "session.put_back(_leftovers(workspace))",
+        "session.put_back(_leftovers(session))",
         "pass",
         ("bench/test_patches.py",),
     ),
