@@ -27,7 +27,7 @@ from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.bare import NoSandbox
 from looper.edges.sandboxes.check import find_sandbox
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.journal import Stream
 from looper.protocols import Sandbox
 from looper.records.memory import Delivery
@@ -57,23 +57,23 @@ print(json.dumps({"seconds": time.perf_counter() - begun, "calls": agent.n_calls
 GRADING = """
 import sys, time
 from pathlib import Path
-from looper.bench import verify as judging  # The version before may have it by its older name.
-VerifierContext, verify = getattr(judging, "VerifierContext", None) or judging.Court, judging.verify
+from looper.bench.verify import VerifierContext, verify
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.sandboxes.check import find_sandbox
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces import exports
 from looper.records.plan import Limits
 state, level, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 tasks, mirrors = MicroSuite(state / "suites", level, 0).load()
 sandbox = find_sandbox("auto")
-workspaces = GitWorkspaces(mirrors, state / "exports", state / "workspaces", sandbox.owner)
-if hasattr(workspaces, "at"):  # As a run has them.
-    workspaces = workspaces.at(state / "workspaces")
+environments, places = HarnessEnvironment(state / "environments"), (mirrors, state / "exports", state / "workspaces")
 limits = Limits(steps=8, output_tokens=256, context_tokens=4096, wall_s=60, command_s=10, verify_s=60)
-verifier_context, environments = VerifierContext(workspaces, sandbox, limits), HarnessEnvironment(state / "environments")
+if hasattr(exports, "GitSessions"):
+    given = (VerifierContext(exports.GitSessions(*places, sandbox, environments.of), limits), "v")
+else:  # The version before hands the environment around.
+    given = (environments.of(tasks[0]), VerifierContext(exports.GitWorkspaces(*places, sandbox.owner), sandbox, limits), "v")
 def judge(task, patch, outcome):
-    assert verify(task, patch, environments.of(task), verifier_context, "v").outcome == outcome, task.instance_id
+    assert verify(task, patch, *given).outcome == outcome, task.instance_id
 judge(tasks[0], tasks[0].gold_patch, "resolved")
 wanted = [(task, patch, outcome) for task in tasks[:count] for patch, outcome in ((task.gold_patch, "resolved"), ("", "unresolved"))]
 print("ready", flush=True)
@@ -154,9 +154,9 @@ def looper_turn_ms(sandbox: Sandbox, state: Path) -> float:
     tasks, mirrors = MicroSuite(state / "suites", 0, 0).load()
     with tempfile.TemporaryDirectory(dir=state) as place:
         Path(place).chmod(0o755)
-        workspace = GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner).create(
-            tasks[0], "bench"
-        )
+        environments = HarnessEnvironment(state / "environments")
+        sessions = GitSessions(mirrors, state / "exports", Path(place), sandbox, environments.of)
+        session = sessions.open(tasks[0], "bench")
         scaffold = packaged_scaffold("full").model_copy(
             update={"guards": GuardSettings(repeat_nudge=None, repeat_refuse=None, repeat_stop=None)}
         )
@@ -171,9 +171,7 @@ def looper_turn_ms(sandbox: Sandbox, state: Path) -> float:
             seed=0,
             temperature=0.0,
             memory=Delivery(candidates=0),
-            tool_context=ToolContext(
-                workspace, sandbox, HarnessEnvironment(state / "environments").of(tasks[0]), scaffold, limits
-            ),
+            tool_context=ToolContext(session, scaffold, limits),
             model=ScriptedModel(["<bash>true</bash>"]),
             clock=time.monotonic,
             record=stream.append,
@@ -184,7 +182,7 @@ def looper_turn_ms(sandbox: Sandbox, state: Path) -> float:
         seconds = time.perf_counter() - begun
         assert done.steps == TURNS
         stream.close()
-        workspace.close()
+        session.close()
     return 1000 * seconds / TURNS
 
 

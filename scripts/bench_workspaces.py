@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -26,7 +27,7 @@ from looper.bench.verify import VerifierContext, verify
 from looper.cli.grading import GRADING
 from looper.cli.settings import Settings, settings
 from looper.cli.wiring import Site, every_task
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.errors import BadInput
 from looper.protocols import Command, CommandResult, Sandbox
 from looper.records.plan import TaskSelection
@@ -76,7 +77,7 @@ def rows(selection: TaskSelection, found: Settings, options: argparse.Namespace)
 
 
 def row(task: Task, mirror: Path, site: Site, options: argparse.Namespace) -> tuple[str, ...]:
-    probe = site.workspaces.create(task, "probe")
+    probe = site.sessions.open(task, "probe")
     # The tree may belong to the user whom commands run as.
     commits = subprocess.run(
         ["git", "-c", "safe.directory=*", "cat-file", "--batch-all-objects", "--batch-check"],
@@ -87,8 +88,8 @@ def row(task: Task, mirror: Path, site: Site, options: argparse.Namespace) -> tu
     files = sum(1 for path in probe.root.rglob("*") if path.is_file() and ".git" not in path.parts)
     probe.close()
     work: dict[str, Callable[[], None]] = {
-        "workspace": lambda: worked_in(site.workspaces, task),
-        "plain copy": lambda: plain_copy(site.workspaces.base_tree(task), task),
+        "workspace": lambda: worked_in(site.sessions, task),
+        "plain copy": lambda: plain_copy(site.sessions.base_tree(task), task),
         "clone + checkout": lambda: clone(mirror, task),
     }
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in WAYS}
@@ -106,10 +107,10 @@ def row(task: Task, mirror: Path, site: Site, options: argparse.Namespace) -> tu
     return tuple(cells)
 
 
-def worked_in(workspaces: GitWorkspaces, task: Task) -> None:
-    workspace = workspaces.create(task, "bench")
-    workspace.apply(task.gold_patch)
-    workspace.close()
+def worked_in(sessions: GitSessions, task: Task) -> None:
+    session = sessions.open(task, "bench")
+    session.apply(task.gold_patch)
+    session.close()
 
 
 def plain_copy(files: Path, task: Task) -> None:
@@ -171,18 +172,18 @@ def verdict_and_bare(task: Task, site: Site, repeats: int) -> tuple[float, float
     tree that does not bring it, as a source release may."""
     environment = site.environments.of(task)
     counted = Counted(site.sandbox)
-    verifier_context = VerifierContext(site.workspaces, counted, GRADING)
-    ready = site.workspaces.create(task, "bare")
+    verifier_context = VerifierContext(replace(site.sessions, sandbox=counted), GRADING)
+    ready = site.sessions.open(task, "bare")
     ready.apply(task.gold_patch)
     ready.apply(task.test_patch)
     program = shlex.split(task.own_tests)
     argv = [str(environment.python), *program[1:], *task.test_targets]
-    variables = {**os.environ, **environment.variables_in(ready.root)}
+    variables = {**os.environ, **ready.variables}
     there = program[1].startswith("-") or (ready.root / program[1]).exists()
     judged, beside, bare = [], [], []
     for _ in range(repeats):
         begun, before, inside = time.monotonic(), cpu_s(), counted.inside_s
-        found = verify(task, task.gold_patch, environment, verifier_context, "judged")
+        found = verify(task, task.gold_patch, verifier_context, "judged")
         judged.append(time.monotonic() - begun)
         beside.append(cpu_s() - before - (counted.inside_s - inside))
         if found.outcome is not Outcome.RESOLVED:

@@ -15,7 +15,7 @@ from looper.cli.settings import settings
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.sandboxes.check import find_sandbox
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome
@@ -40,8 +40,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=state) as place, ThreadPoolExecutor(options.workers) as pool:
             Path(place).chmod(0o755)
             verifier_context = VerifierContext(
-                GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner),
-                sandbox,
+                GitSessions(mirrors, state / "exports", Path(place), sandbox, environments.of),
                 LIMITS,
                 isolation=options.isolation,
             )
@@ -49,12 +48,8 @@ def main() -> None:
             def outcomes(
                 task: Task, verifier_context: VerifierContext = verifier_context
             ) -> tuple[bool, bool]:
-                environment = environments.of(task)
-                gold = (
-                    verify(task, task.gold_patch, environment, verifier_context, "gold").outcome
-                    is Outcome.RESOLVED
-                )
-                empty = verify(task, "", environment, verifier_context, "empty").outcome is Outcome.UNRESOLVED
+                gold = verify(task, task.gold_patch, verifier_context, "gold").outcome is Outcome.RESOLVED
+                empty = verify(task, "", verifier_context, "empty").outcome is Outcome.UNRESOLVED
                 return gold, empty
 
             found = list(pool.map(outcomes, tasks))

@@ -102,8 +102,8 @@ BREAKS = (
     Break(
         "a patch cannot bring its own tests",
         "bench/verify.py",
-        "workspace.put_back(stripped)",
-        "workspace.put_back(())",
+        "session.put_back(stripped)",
+        "session.put_back(())",
         ("bench/test_verify.py",),
     ),
     Break(
@@ -123,7 +123,7 @@ BREAKS = (
     Break(
         "rejected hunks and earlier contents are no part of a change",
         "bench/patches.py",
-        "workspace.put_back(_leftovers(workspace))",
+        "session.put_back(_leftovers(session))",
         "pass",
         ("bench/test_patches.py",),
     ),

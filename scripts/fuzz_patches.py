@@ -28,8 +28,9 @@ from pathlib import Path, PurePosixPath
 
 from looper.bench.verify import AppliedPatch, VerifierContext, apply_candidate, effect_of_tests
 from looper.edges.sandboxes.check import find_sandbox
-from looper.edges.workspaces.exports import GitWorkspaces, remove_tree
+from looper.edges.workspaces.exports import GitSessions, remove_tree
 from looper.errors import BadPatch, InfrastructureError
+from looper.protocols import Environment
 from looper.records.plan import Limits
 from looper.records.task import Runner, Task
 
@@ -500,13 +501,13 @@ class Bench:
             environment="harness", runner=Runner.PYTEST, test_targets=TESTS, gold_patch=patches[0], test_patch=patches[1],
             fail_to_pass=("tests/test_hidden.py::test_it",), pass_to_pass=(),
         )  # fmt: skip
-        workspaces = GitWorkspaces(
-            {"swe-bench-cl:fuzz/tree": mirror}, place / "exports", place / "workspaces", sandbox.owner
-        )
+        bare = Environment("none", Path("/usr/bin/python3"), (), {})
+        mirrors = {"swe-bench-cl:fuzz/tree": mirror}
+        sessions = GitSessions(mirrors, place / "exports", place / "workspaces", sandbox, lambda task: bare)
         limits = Limits(steps=1, output_tokens=1, context_tokens=2, wall_s=1, command_s=1, verify_s=1)
-        self.verifier_context = VerifierContext(workspaces, sandbox, limits)
-        self.tests = effect_of_tests(self.task, workspaces)
-        self.workspace = workspaces.create(self.task, "w")
+        self.verifier_context = VerifierContext(sessions, limits)
+        self.tests = effect_of_tests(self.task, sessions)
+        self.session = sessions.open(self.task, "w")
 
     def _plain(self, rng: random.Random, tree: Tree) -> str:
         write_tree(self.maker, tree)
@@ -519,12 +520,12 @@ class Bench:
         except Exception:
             fault, applied, declared = traceback.format_exc(), "", ""
         try:
-            self.workspace.put_back([change.path for change in self.workspace.changes()])
+            self.session.put_back([change.path for change in self.session.changes()])
             # A submodule leaves an empty folder, which no tree of git's holds; a real verdict's workspace is not used again.
-            for folder, _, _ in os.walk(self.workspace.root, topdown=False):
+            for folder, _, _ in os.walk(self.session.root, topdown=False):
                 if ".git" not in Path(folder).parts and not os.listdir(folder):
                     os.rmdir(folder)
-            if self.workspace.state() != self.workspace.clean_state:
+            if self.session.tree_hash() != self.session.clean_state:
                 fault += "putting everything back does not give the base tree"
         except Exception:
             fault += traceback.format_exc()
@@ -534,11 +535,11 @@ class Bench:
         """Again where the machine let nothing begin, as a run's attempts do."""
         for _ in range(RETRIES):
             try:
-                return apply_candidate(self.task, text, self.workspace, self.verifier_context, self.tests)
+                return apply_candidate(self.task, text, self.session, self.verifier_context, self.tests)
             except InfrastructureError:
-                self.workspace.put_back([change.path for change in self.workspace.changes()])
+                self.session.put_back([change.path for change in self.session.changes()])
                 time.sleep(1)
-        return apply_candidate(self.task, text, self.workspace, self.verifier_context, self.tests)
+        return apply_candidate(self.task, text, self.session, self.verifier_context, self.tests)
 
     def _compare(self, patch: bytes) -> tuple[str, str, str]:
         text = patch.decode("utf-8", "surrogateescape")
@@ -549,11 +550,11 @@ class Bench:
             applied, stripped, recall = "", set(), None
         if any(
             os.path.lexists(place / "looper_fuzz_escape")
-            for place in (self.workspace.root.parent, Path("/dev/shm"))
+            for place in (self.session.root.parent, Path("/dev/shm"))
         ):
             return "something was written outside of the tree", applied, ""
-        if os.path.lexists(self.workspace.root / ".git/looper_fuzz") or os.path.lexists(
-            self.workspace.root / ".git/hooks"
+        if os.path.lexists(self.session.root / ".git/looper_fuzz") or os.path.lexists(
+            self.session.root / ".git/hooks"
         ):
             return "git's records were written to", applied, ""
         wanted, tree = self.reference.attempt(patch, applied if applied and applied not in OFFICIAL else "") if text.strip() else ("", dict(BASE))  # fmt: skip
@@ -564,7 +565,7 @@ class Bench:
             return (
                 (
                     ""
-                    if not text.strip() or read_tree(self.workspace.root) == BASE or recall is None
+                    if not text.strip() or read_tree(self.session.root) == BASE or recall is None
                     else "the tree differs"
                 ),
                 applied,
@@ -580,7 +581,7 @@ class Bench:
         judged = {path: entry for path, entry in tree.items() if path not in strips}
         judged |= {path: BASE[path] for path in strips if path in BASE}
         judged |= {path: (after.mode, after.content) for path, (_, after) in self.tests.items() if after}
-        there = read_tree(self.workspace.root)
+        there = read_tree(self.session.root)
         differing = sorted(
             path for path in judged.keys() | there.keys() if judged.get(path) != there.get(path)
         )

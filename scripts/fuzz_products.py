@@ -27,8 +27,8 @@ from looper.cli.settings import settings
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.sandboxes.check import find_sandbox
-from looper.edges.workspaces.exports import GitWorkspaces
-from looper.protocols import Workspaces
+from looper.edges.workspaces.exports import GitSessions
+from looper.protocols import Sessions
 from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome
@@ -62,28 +62,22 @@ def configured(task: Task) -> Task:
     return task.model_copy(update={"environment": f"{task.repo}@1", "test_targets": tuple(sorted(files))})
 
 
-def trials(tasks: Sequence[Task], workspaces: Workspaces, least: int, seed: int) -> Iterator[Trial]:
+def trials(tasks: Sequence[Task], sessions: Sessions, least: int, seed: int) -> Iterator[Trial]:
     """Every product in some task, and again in others where that is too few."""
     draw = random.Random(seed)
-    sources = {task: (workspaces.base_file(task, task.modified_files[0]) or b"").decode() for task in tasks}
+    sources = {task: (sessions.base_file(task, task.modified_files[0]) or b"").decode() for task in tasks}
     for number in range(least):
         task = draw.choice(tasks)
         found = list(products(sources[task]))
         yield Trial(task, found[number % len(found)])
 
 
-def judged(trial: Trial, verifier_context: VerifierContext, environments: HarnessEnvironment) -> End:
+def judged(trial: Trial, verifier_context: VerifierContext) -> End:
     begun = time.monotonic()
     task = trial.task
     limit = verifier_context.limits.verify_s + GRACE_S
     try:
-        found: TestReport = verify(
-            task,
-            _patch(trial, verifier_context),
-            environments.of(task),
-            verifier_context,
-            f"{task.instance_id}.fuzz",
-        )
+        found: TestReport = verify(task, _patch(trial, verifier_context), verifier_context, "fuzz")
         outcome, cause = found.outcome.value, found.cause
         wrong = "" if found.outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED) else "is resolved"
     except Exception as error:
@@ -93,12 +87,12 @@ def judged(trial: Trial, verifier_context: VerifierContext, environments: Harnes
 
 
 def _patch(trial: Trial, verifier_context: VerifierContext) -> str:
-    workspace = verifier_context.workspaces.create(trial.task, "make")
+    session = verifier_context.sessions.open(trial.task, "make")
     try:
-        workspace.write_file(trial.task.modified_files[0], trial.product.source.encode())
-        return workspace.patch()[0]
+        session.write(trial.task.modified_files[0], trial.product.source.encode())
+        return session.patch()[0]
     finally:
-        workspace.close()
+        session.close()
 
 
 def main() -> None:
@@ -133,17 +127,17 @@ def main() -> None:
                 for at, task in enumerate(known[::40])
             ]
         # As a run has them: one product's tree is the next one's.
-        workspaces = GitWorkspaces(everywhere, state / "exports", place, sandbox.owner).at(place)
-        verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=options.isolation)
+        sessions = GitSessions(everywhere, state / "exports", place, sandbox, environments.of)
+        verifier_context = VerifierContext(sessions, limits, isolation=options.isolation)
         for task in tasks:
-            honest = verify(task, task.gold_patch, environments.of(task), verifier_context, "gold")
+            honest = verify(task, task.gold_patch, verifier_context, "gold")
             assert honest.outcome is Outcome.RESOLVED, honest
-        every = trials(tasks, workspaces, options.least, options.seed)
+        every = trials(tasks, sessions, options.least, options.seed)
         chosen = [trial for trial in every if options.only in trial.product.name]
         if not chosen:
             raise SystemExit(f"None of {options.least} products is called {options.only}: more with --least.")
         ends = []
-        for end in pool.map(lambda trial: judged(trial, verifier_context, environments), chosen):
+        for end in pool.map(lambda trial: judged(trial, verifier_context), chosen):
             ends.append(end)
             if end.wrong or options.only:
                 print(

@@ -27,7 +27,7 @@ from looper.edges.engines.local import LocalEngine, Threads
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.experiment.cell import RunContext, run_cell
 from looper.experiment.ledger import Ledger
 from looper.experiment.run import run_plan
@@ -192,12 +192,11 @@ class Fuzz:
         self.sandbox = find_sandbox("auto")
         tasks, mirrors = MicroSuite(folder / "suites", 0, 0).load()
         self.tasks: Sequence[Task] = tasks
-        workspaces = GitWorkspaces(mirrors, folder / "exports", folder / "workspaces", self.sandbox.owner)
         environments = HarnessEnvironment(folder / "environments")
+        place = folder / "workspaces"
+        sessions = GitSessions(mirrors, folder / "exports", place, self.sandbox, environments.of)
         model = Babbler(options.seed)
-        self.run_context = RunContext(
-            workspaces, environments, self.sandbox, lambda arm, task, adapter: model, "fuzz"
-        )
+        self.run_context = RunContext(sessions, lambda arm, task, adapter: model, "fuzz")
         self.limits = Limits(
             steps=options.steps,
             output_tokens=1,

@@ -20,7 +20,7 @@ from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.sandboxes.check import find_sandbox
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.experiment.cell import RunContext, run_cell
 from looper.metrics.paired import wilson
 from looper.records.job import CellJob, CellTreatment
@@ -41,9 +41,9 @@ def family(task: Task) -> str:
     return function_of(task).partition("_")[0]
 
 
-def memory_item(task: Task, workspaces: GitWorkspaces) -> str:
+def memory_item(task: Task, sessions: GitSessions) -> str:
     """In the one format that the model was trained on: title, read, edit reduced to the line that changed."""
-    edit = gold_actions(workspaces.effect(task, task.gold_patch))[0]
+    edit = gold_actions(sessions.effect(task, task.gold_patch))[0]
     old = next(line[1:].strip() for line in task.gold_patch.splitlines() if line.startswith("-    return"))
     new = next(line[1:].strip() for line in task.gold_patch.splitlines() if line.startswith("+    return"))
     assert edit.tool == "edit"
@@ -61,10 +61,10 @@ def main() -> None:
     state = settings().state
     tasks, mirrors = MicroSuite(state / "suites", 0, options.seed).load()
     chosen = [task for task in tasks if task.sequence_position <= options.per_repo]
-    sandbox = find_sandbox("auto")
     with tempfile.TemporaryDirectory(dir=state) as place:
         Path(place).chmod(0o755)
-        workspaces = GitWorkspaces(mirrors, state / "exports", Path(place), sandbox.owner)
+        environments = HarnessEnvironment(state / "environments")
+        sessions = GitSessions(mirrors, state / "exports", Path(place), find_sandbox("auto"), environments.of)
         model = MlxModel(options.model, name="nano", context_tokens=2048)
         others = {
             task.instance_id: [
@@ -77,15 +77,13 @@ def main() -> None:
             for task in chosen
         }
         rng = random.Random(0)
-        items = {key: memory_item(rng.choice(found), workspaces) for key, found in others.items() if found}
+        items = {key: memory_item(rng.choice(found), sessions) for key, found in others.items() if found}
         limits = Limits(
             steps=options.steps, output_tokens=80, context_tokens=2048, wall_s=120, command_s=10, verify_s=120
         )
         for name, memories in (("without memory", {}), ("with a fitting memory", items)):
             run_context = RunContext(
-                workspaces,
-                HarnessEnvironment(state / "environments"),
-                sandbox,
+                sessions,
                 lambda arm, task, adapter: model,
                 "measure",
             )

@@ -19,7 +19,7 @@ from looper.bench.validate import eligible
 from looper.cli.preparing import validations_of
 from looper.cli.settings import settings
 from looper.cli.wiring import base_trees, every_task
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import BaseTrees
 from looper.errors import LooperError
 from looper.experiment.schedule import select_tasks
 from looper.records.eligibility import Validation
@@ -37,7 +37,7 @@ HOOKS = {
 }
 
 
-def patches(task: Task, trees: GitWorkspaces) -> Iterator[tuple[str, str, bool]]:
+def patches(task: Task, trees: BaseTrees) -> Iterator[tuple[str, str, bool]]:
     """Kind, patch, and whether it resolves."""
     yield "gold", task.gold_patch, True
     yield "nothing", "", False

@@ -1,7 +1,6 @@
 """What many tests need: a private state folder, the sandbox, the embedded suite."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from looper.agent.scaffold import packaged_scaffold
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.sandboxes.check import find_sandbox
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.protocols import Sandbox
 from looper.records.model import ModelSpec
 from looper.records.plan import Arm, ArmRole, Limits
@@ -90,14 +89,14 @@ def environments(state: Path) -> HarnessEnvironment:
 
 
 @pytest.fixture
-def workspaces(
+def sessions(
     micro: tuple[tuple[Task, ...], dict[str, Path]],
     state: Path,
     sandbox: Sandbox,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[GitWorkspaces]:
+    environments: HarnessEnvironment,
+) -> GitSessions:
     place = state / "workspaces" / f"{os.getpid()}"
-    yield GitWorkspaces(micro[1], state / "exports", place, sandbox.owner)
+    return GitSessions(micro[1], state / "exports", place, sandbox, environments.of)
 
 
 @pytest.fixture

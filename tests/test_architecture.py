@@ -81,6 +81,27 @@ def test_only_the_wiring_names_concrete_edges() -> None:
     assert naming == {"cli/wiring.py"}
 
 
+def test_the_core_knows_the_machine_by_sessions_alone() -> None:
+    """Which sandbox, tree and environment a command meets, and how it is begun there, is said in one place of the edges."""
+    machine = {"Command", "Sandbox", "Environment", "Environments"}
+    for part in ("agent", "bench", "experiment", "evolution"):
+        for path in (PACKAGE / part).rglob("*.py"):
+            assert not machine & imported_names(path, "looper.protocols"), path
+    building = {path.name for path in modules() if "Command" in imported_names(path, "looper.protocols")}
+    sandboxes = {path.name for path in (PACKAGE / "edges/sandboxes").glob("*.py")}
+    assert building <= sandboxes
+
+
+def imported_names(path: Path, module: str) -> set[str]:
+    """What a module takes from another, anywhere in it."""
+    return {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == module
+        for alias in node.names
+    }
+
+
 def test_edges_take_no_decisions_of_the_bench_but_shapes_of_data() -> None:
     for path in (PACKAGE / "edges").rglob("*.py"):
         for name in own_imports(path):

@@ -1,12 +1,11 @@
-"""What the core asks of the world, in terms of what the core needs.
+"""What the core asks of the world, in terms of what the core needs; and what a session is made of.
 
-The core asks for a model, a sandbox, a workspace by what it does, and `edges` has the parts that do it; `cli/wiring` alone puts
+The core asks for a model or a session by what it does, and `edges` has the parts that do it; `cli/wiring` alone puts
 them together. Each protocol says what its errors mean, for that decides whose fault something is.
 """
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, runtime_checkable
@@ -203,22 +202,42 @@ Effect = Mapping[str, tuple[TreeEntry | None, TreeEntry | None]]
 """Path → what a patch finds there and what it leaves there; None for nothing."""
 
 
-class Workspace(Protocol):
-    """One working tree for one rollout or one verification. Paths are relative to its root, with forward slashes."""
+class Shell(Protocol):
+    """A folder on the machine where commands run in a sandbox, with the interpreter and packages of one environment."""
 
-    root: Path
+    def exec(
+        self,
+        command: str | tuple[str, ...],
+        timeout_s: float,
+        *,
+        memory_mb: int = 2048,
+        output_cap_bytes: int = 64 << 10,
+        env: Mapping[str, str] = {},
+        readable: tuple[Path, ...] = (),
+        writable: tuple[Path, ...] = (),
+        over: threading.Event | None = None,
+    ) -> CommandResult:
+        """Run a script of bash, or Python with these arguments, in the folder. Limits, places and `over` are those of `Command`;
+        `env` stands above the environment's variables. A script finds what is installed on the machine too, Python's PATH is the
+        environment's and the system's alone. Raises what `Sandbox.run` raises."""
+        ...
+
+
+class Session(Shell, Protocol):
+    """The tree of one rollout or one verification, and its commands. Paths are relative to its root, with forward slashes."""
+
     clean_state: str
     """Hash of the tree as it was handed out."""
 
-    def state(self) -> str:
-        """Hash of the tree as it is now. Raises TreeUnreadable."""
+    def tree_hash(self) -> str:
+        """Of the tree as it is now. Raises TreeUnreadable."""
         ...
 
-    def read_file(self, path: str) -> bytes:
+    def read(self, path: str) -> bytes:
         """Raises FileRefused for what is no regular file inside the tree, or too large to show."""
         ...
 
-    def write_file(self, path: str, content: bytes) -> None:
+    def write(self, path: str, content: bytes) -> None:
         """Make or replace a file, with the folders above it. Raises FileRefused."""
         ...
 
@@ -229,11 +248,21 @@ class Workspace(Protocol):
     def close(self) -> None: ...
 
 
-class PatchedWorkspace(Workspace, Protocol):
+class JudgedSession(Session, Protocol):
     """One in which a patch is judged, and nothing else ever worked."""
+
+    root: Path
+    """As commands name the tree."""
+    variables: Mapping[str, str]
+    """Of the environment, as commands in this tree have them."""
 
     def apply(self, patch: str, *options: str) -> None:
         """By `git apply` with these options. Raises BadPatch where it does not apply."""
+        ...
+
+    def apply_by_gnu_patch(self, patch: str) -> bool:
+        """Whether GNU patch takes it, with fuzz. Raises BadPatch where it meets a limit over it, VerifierBroken where the program
+        is missing, RunKilled where something else than its limits killed it."""
         ...
 
     def changes(self) -> tuple[Change, ...]:
@@ -244,6 +273,10 @@ class PatchedWorkspace(Workspace, Protocol):
         """Files and links of the base tree."""
         ...
 
+    def exists(self, path: str) -> bool:
+        """Whether anything stands at a path."""
+        ...
+
     def put_back(self, paths: Iterable[str]) -> None:
         """Make these paths what they are in the base tree: content, mode, link, or not there, with the folders they left."""
         ...
@@ -252,20 +285,28 @@ class PatchedWorkspace(Workspace, Protocol):
         """Put an entry, or nothing, at a path, whatever stands there or in the way. No link is followed."""
         ...
 
-    def without_git(self) -> AbstractContextManager[None]:
-        """For as long as a program works that might write to git's own records, an empty folder stands in for them."""
-        ...
-
     def results(self) -> Path:
         """A new folder beside the tree that commands may write to, removed with it."""
         ...
 
+    def provide(self, files: Mapping[str, bytes]) -> Path:
+        """A folder with these files beside all trees, for commands to read: what is installed may lie where they cannot."""
+        ...
 
-class Workspaces(Protocol):
-    """Makes fresh working trees."""
 
-    def create(self, task: Task, name: str) -> PatchedWorkspace:
-        """A one-commit repository of the task's base tree, proven clean. Raises WorkspaceError."""
+class Sessions(Protocol):
+    """Makes fresh trees, each in the sandbox and with the environment of its task."""
+
+    @property
+    def sandbox_name(self) -> str: ...
+
+    def environment_id(self, task: Task) -> str:
+        """Content hash of interpreter and packages. Raises EnvironmentBroken, with what to install."""
+        ...
+
+    def open(self, task: Task, purpose: str) -> JudgedSession:
+        """A one-commit repository of the task's base tree, proven clean; the purpose is a word of its folder's name. Raises
+        WorkspaceError and EnvironmentBroken."""
         ...
 
     def base_file(self, task: Task, path: str) -> bytes | None:
@@ -290,9 +331,6 @@ class Environment:
     """Environment variables that the repository needs; `{root}` in a value stands for the working tree."""
     image: str = ""
     """Container image that holds interpreter and packages; empty for those of this machine."""
-
-    def variables_in(self, root: Path) -> dict[str, str]:
-        return {name: value.replace("{root}", str(root)) for name, value in self.variables.items()}
 
 
 class Environments(Protocol):

@@ -1,15 +1,15 @@
 """What the tools tell of files and commands of every kind."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.agent.tools import COMMAND_BYTES, ToolContext, execute, syntax_error
-from looper.edges.environments.harness import HarnessEnvironment
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.errors import InfrastructureError
-from looper.protocols import Command, CommandResult, Sandbox
+from looper.protocols import Command, CommandResult
 from looper.records.plan import Limits
 from looper.records.task import Task
 from looper.records.trajectory import Bash, Edit, ObservationKind, Read, Write
@@ -18,18 +18,16 @@ from looper.records.trajectory import Bash, Edit, ObservationKind, Read, Write
 @pytest.fixture
 def tool_context(
     task: Task,
-    workspaces: GitWorkspaces,
-    sandbox: Sandbox,
-    environments: HarnessEnvironment,
+    sessions: GitSessions,
     limits: Limits,
 ) -> ToolContext:
-    workspace = workspaces.create(task, "tools")
-    return ToolContext(workspace, sandbox, environments.of(task), packaged_scaffold("full"), limits)
+    session = sessions.open(task, "tools")
+    return ToolContext(session, packaged_scaffold("full"), limits)
 
 
 @pytest.mark.parametrize("mark", ["\f", "\v", "\x1c", "\x85", "\u2028", "\u2029"])
 def test_m5_lines_are_numbered_as_git_and_grep_number_them(tool_context: ToolContext, mark: str) -> None:
-    tool_context.workspace.write_file("m.py", f"a = 1\n{mark}\nb = '{mark}'\r\nc = 3".encode())
+    tool_context.session.write("m.py", f"a = 1\n{mark}\nb = '{mark}'\r\nc = 3".encode())
     shown = execute(Read(path="m.py"), tool_context, 10).observation.text
     assert shown == f"m.py, lines 1-4 of 4:\n1\ta = 1\n2\t{mark}\n3\tb = '{mark}'\n4\tc = 3"
     assert execute(Read(path="m.py", start=3, end=3), tool_context, 10).observation.text.endswith(
@@ -67,9 +65,9 @@ def test_c1_a_refusal_is_never_as_long_as_what_it_refuses(tool_context: ToolCont
 
 
 def test_bytes_that_are_no_text_pass_through_an_edit_as_they_were(tool_context: ToolContext) -> None:
-    tool_context.workspace.write_file("latin", b"caf\xe9 = 1\n")
+    tool_context.session.write("latin", b"caf\xe9 = 1\n")
     execute(Edit(path="latin", old="= 1", new="= 2"), tool_context, 10)
-    assert tool_context.workspace.read_file("latin") == b"caf\xe9 = 2\n"
+    assert tool_context.session.read("latin") == b"caf\xe9 = 2\n"
 
 
 def test_the_syntax_of_what_is_too_long_to_be_parsed_in_passing_is_not_checked() -> None:
@@ -91,21 +89,16 @@ def test_the_syntax_of_what_is_too_long_to_be_parsed_in_passing_is_not_checked()
     ],
 )
 def test_c1_what_the_action_is_to_blame_for_is_told_and_all_else_is_raised(
-    tool_context: ToolContext, error: Exception, told: str | None
+    tool_context: ToolContext, sessions: GitSessions, task: Task, error: Exception, told: str | None
 ) -> None:
     class Breaking:
-        name, owner = "breaking", None
+        name, owner, loopback = "breaking", None, True
 
         def run(self, command: Command) -> CommandResult:
             raise error
 
-    broken = ToolContext(
-        tool_context.workspace,
-        Breaking(),
-        tool_context.environment,
-        tool_context.scaffold,
-        tool_context.limits,
-    )
+    session = replace(sessions, sandbox=Breaking()).open(task, "tools")
+    broken = replace(tool_context, session=session)
     if told is None:
         with pytest.raises(type(error)):
             execute(Bash(command="ls"), broken, 10)

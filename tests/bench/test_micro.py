@@ -10,7 +10,7 @@ from looper.bench.micro.levels import CHANGED, REPOSITORIES, TASKS_PER_REPOSITOR
 from looper.bench.verify import VerifierContext, verify
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.edges.workspaces.git import git
 from looper.protocols import Sandbox
 from looper.records.plan import Limits
@@ -37,16 +37,11 @@ def test_gold_resolves_and_empty_does_not(
 ) -> None:
     """Here on a sample; `scripts/check_micro.py` does all 960."""
     tasks, mirrors = MicroSuite(state / "suites", level, 0).load()
-    workspaces = GitWorkspaces(mirrors, state / "exports", state / "micro", sandbox.owner)
-    verifier_context = VerifierContext(workspaces, sandbox, limits)
+    sessions = GitSessions(mirrors, state / "exports", state / "micro", sandbox, environments.of)
+    verifier_context = VerifierContext(sessions, limits)
     for task in random.Random(level).sample(tasks, 12):
-        assert (
-            verify(task, task.gold_patch, environments.of(task), verifier_context, "gold").outcome
-            is Outcome.RESOLVED
-        ), task
-        assert (
-            verify(task, "", environments.of(task), verifier_context, "empty").outcome is Outcome.UNRESOLVED
-        ), task
+        assert verify(task, task.gold_patch, verifier_context, "gold").outcome is Outcome.RESOLVED, task
+        assert verify(task, "", verifier_context, "empty").outcome is Outcome.UNRESOLVED, task
 
 
 def test_the_mirror_holds_the_future_and_the_record_has_dependencies(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 import base64
 import os
 import re
+import shlex
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +15,10 @@ import pytest
 
 from looper.bench import patches
 from looper.bench.verify import TestReport, VerifierContext, verify
-from looper.edges.environments.harness import HarnessEnvironment
-from looper.edges.workspaces.exports import GitWorkspace, GitWorkspaces
+from looper.edges.workspaces import gnu_patch
+from looper.edges.workspaces.exports import GitSession, GitSessions
 from looper.errors import BadPatch, VerifierBroken
-from looper.protocols import Command, CommandResult, Sandbox
+from looper.protocols import Command, CommandResult
 from looper.records.plan import Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome
@@ -26,16 +28,14 @@ CONFTEST = "--- /dev/null\n+++ {}conftest.py\n@@ -0,0 +1 @@\n+x = 1\n"
 
 
 @pytest.fixture
-def verdict_of(
-    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
-) -> Judge:
-    verifier_context = VerifierContext(workspaces, sandbox, limits)
-    return lambda patch: verify(task, patch, environments.of(task), verifier_context, "v")
+def verdict_of(task: Task, sessions: GitSessions, limits: Limits) -> Judge:
+    verifier_context = VerifierContext(sessions, limits)
+    return lambda patch: verify(task, patch, verifier_context, "v")
 
 
 @pytest.fixture
-def workspace(task: Task, workspaces: GitWorkspaces) -> GitWorkspace:
-    return workspaces.create(task, "w")
+def session(task: Task, sessions: GitSessions) -> GitSession:
+    return sessions.open(task, "w")
 
 
 def new_file(path: str, text: str = "x = 1", prefixes: tuple[str, str] = ("a/", "b/")) -> str:
@@ -73,44 +73,44 @@ def test_v1_a_plain_section_behind_a_git_section_is_seen(task: Task, verdict_of:
 
 @pytest.mark.parametrize("how", ["rename", "copy"])
 def test_v1_renames_and_copies_are_what_they_leave_in_the_tree(
-    task: Task, workspace: GitWorkspace, verdict_of: Judge, how: str
+    task: Task, session: GitSession, verdict_of: Judge, how: str
 ) -> None:
     other = next(
-        path for path in workspace.base_paths() if path.endswith(".py") and path not in task.modified_files
+        path for path in session.base_paths() if path.endswith(".py") and path not in task.modified_files
     )
     found = verdict_of(task.gold_patch + moved(how, other, "conftest.py"))
     assert found.stripped_paths == ("conftest.py",) and found.file_recall == 1.0
 
 
-def test_v1_what_is_put_back_is_as_it_was_and_leaves_no_folder(workspace: GitWorkspace, task: Task) -> None:
+def test_v1_what_is_put_back_is_as_it_was_and_leaves_no_folder(session: GitSession, task: Task) -> None:
     product = task.modified_files[0]
     patch = f"diff --git a/{product} b/{product}\nold mode 100644\nnew mode 100755\n"
-    workspace.apply(patch + new_file("deep/er/conftest.py"))
-    assert {change.path for change in workspace.changes()} == {product, "deep/er/conftest.py"}
-    workspace.put_back(change.path for change in workspace.changes())
-    assert workspace.changes() == () and not (workspace.root / "deep").exists()
+    session.apply(patch + new_file("deep/er/conftest.py"))
+    assert {change.path for change in session.changes()} == {product, "deep/er/conftest.py"}
+    session.put_back(change.path for change in session.changes())
+    assert session.changes() == () and not (session.root / "deep").exists()
 
 
 @pytest.mark.parametrize(
     "path", ["pkg/__pycache__/x.cpython-311.pyc", "x.pyc", ".pytest_cache/v", ".hypothesis/x"]
 )
-def test_v1_byte_code_and_caches_are_changes_too(workspace: GitWorkspace, path: str) -> None:
+def test_v1_byte_code_and_caches_are_changes_too(session: GitSession, path: str) -> None:
     """An agent's tree is looked at without them; a patch that brings them wants them to be read."""
-    workspace.apply(new_file(path))
-    assert [change.path for change in workspace.changes()] == [path]
-    assert workspace.state() == workspace.clean_state
+    session.apply(new_file(path))
+    assert [change.path for change in session.changes()] == [path]
+    assert session.tree_hash() == session.clean_state
 
 
 @pytest.mark.parametrize("name", ["a file named tests", "the hidden test", "a folder of its name", "a link"])
 def test_v4_what_stands_where_tests_go_is_put_back_and_is_no_infrastructure_error(
-    task: Task, verdict_of: Judge, workspace: GitWorkspace, name: str
+    task: Task, verdict_of: Judge, session: GitSession, name: str
 ) -> None:
     hidden = task.test_targets[0]
-    inside = [path for path in workspace.base_paths() if path.startswith("tests/")]
+    inside = [path for path in session.base_paths() if path.startswith("tests/")]
     for path in inside:
-        (workspace.root / path).unlink()
-    (workspace.root / "tests").rmdir()
-    emptied = workspace.patch()[0] if inside else ""
+        (session.root / path).unlink()
+    (session.root / "tests").rmdir()
+    emptied = session.patch()[0] if inside else ""
     made = {
         "a file named tests": emptied + new_file("tests"),
         "the hidden test": new_file(hidden, "def test_it(): pass", ("i/", "w/")),
@@ -164,35 +164,31 @@ LADDER: dict[str, tuple[Callable[[str], str], str]] = {
 
 @pytest.mark.parametrize("name", LADDER)
 def test_v7_the_attempt_that_applies_a_patch_stands_in_the_verdict(
-    task: Task, workspace: GitWorkspace, sandbox: Sandbox, workspaces: GitWorkspaces, name: str
+    task: Task, session: GitSession, sessions: GitSessions, name: str
 ) -> None:
     change, attempt = LADDER[name]
-    assert patches.apply(gold_with(task, change), workspace, sandbox) == attempt
-    expected = workspaces.create(task, "expected")
+    assert patches.apply(gold_with(task, change), session) == attempt
+    expected = sessions.open(task, "expected")
     expected.apply(task.gold_patch)
-    assert workspace.changes() == expected.changes(), "no rejected hunk and no earlier content lies beside"
-    assert workspace.state() == expected.state()
+    assert session.changes() == expected.changes(), "no rejected hunk and no earlier content lies beside"
+    assert session.tree_hash() == expected.tree_hash()
 
 
-def test_v7_context_that_was_stripped_away_is_counted_anew(
-    task: Task, workspace: GitWorkspace, sandbox: Sandbox
-) -> None:
+def test_v7_context_that_was_stripped_away_is_counted_anew(task: Task, session: GitSession) -> None:
     head, _, body = task.gold_patch.partition("@@\n")
     changed = [line for line in body.splitlines(keepends=True) if line.startswith(("-", "+"))]
     short = head + "@@\n" + "".join(changed)
-    assert patches.apply(short + new_file("z.py"), workspace, sandbox) == (
+    assert patches.apply(short + new_file("z.py"), session) == (
         "git apply --recount --unidiff-zero (kinder than SWE-bench)"
     )
-    assert {change.path for change in workspace.changes()} == {*task.modified_files, "z.py"}
+    assert {change.path for change in session.changes()} == {*task.modified_files, "z.py"}
 
 
-def test_v7_a_patch_that_nothing_takes_leaves_the_base_tree(
-    task: Task, workspace: GitWorkspace, sandbox: Sandbox
-) -> None:
+def test_v7_a_patch_that_nothing_takes_leaves_the_base_tree(task: Task, session: GitSession) -> None:
     wrong = task.gold_patch.replace("-    return", "-    give back") + new_file("z.py")
     with pytest.raises(BadPatch, match="patch does not apply"):
-        patches.apply(wrong, workspace, sandbox)
-    assert workspace.changes() == ()
+        patches.apply(wrong, session)
+    assert session.changes() == ()
 
 
 @pytest.mark.parametrize(
@@ -217,9 +213,7 @@ def test_c2_a_patch_that_cannot_be_one_is_unresolved_with_its_cause(
     assert re.search(said, found.cause) or found.stripped_paths
 
 
-def test_c2_a_packed_patch_that_unfolds_to_any_size_is_refused(
-    workspace: GitWorkspace, sandbox: Sandbox
-) -> None:
+def test_c2_a_packed_patch_that_unfolds_to_any_size_is_refused(session: GitSession) -> None:
     packed = zlib.compress(b"x")
     line = chr(ord("A") + len(packed) - 1) + base64.b85encode(packed, pad=True).decode()
     patch = (
@@ -227,7 +221,7 @@ def test_c2_a_packed_patch_that_unfolds_to_any_size_is_refused(
         f"{'0' * 40}..{'1' * 40}\nGIT binary patch\nliteral {3 << 30}\n{line}\n\nliteral 0\nHcmV?d00001\n\n"
     )
     with pytest.raises(BadPatch, match="memory|binary" if sys.platform == "darwin" else "memory"):
-        patches.apply(patch, workspace, sandbox)
+        patches.apply(patch, session)
 
 
 OUTSIDE = "escaped_from_the_tree"
@@ -252,32 +246,33 @@ ESCAPES = {
 
 @pytest.mark.parametrize("name", ESCAPES)
 def test_g08_no_attempt_writes_outside_of_the_tree_or_into_its_records(
-    workspace: GitWorkspace, sandbox: Sandbox, name: str
+    session: GitSession, name: str
 ) -> None:
     """Also what only GNU patch takes: fuzz is asked of it by a change of context elsewhere."""
-    records = sorted(os.listdir(workspace.root / ".git"))
+    records = sorted(os.listdir(session.root / ".git"))
     for patch in (
-        ESCAPES[name](workspace.root),
-        ESCAPES[name](workspace.root).replace("new file mode 100644\n", ""),
+        ESCAPES[name](session.root),
+        ESCAPES[name](session.root).replace("new file mode 100644\n", ""),
     ):
         try:
-            patches.apply(patch, workspace, sandbox)
+            patches.apply(patch, session)
         except BadPatch:
             pass
-        assert not (workspace.root.parent / OUTSIDE).exists()
-        assert sorted(os.listdir(workspace.root / ".git")) == records
-        assert not (workspace.root / ".git/hooks").exists()
-        workspace.put_back(change.path for change in workspace.changes())
-        assert workspace.state() == workspace.clean_state
+        assert not (session.root.parent / OUTSIDE).exists()
+        assert sorted(os.listdir(session.root / ".git")) == records
+        assert not (session.root / ".git/hooks").exists()
+        session.put_back(change.path for change in session.changes())
+        assert session.tree_hash() == session.clean_state
 
 
 class _WithoutPatch:
     """A sandbox in which there is no GNU patch."""
 
-    name, owner = "bare", None
+    name, owner, loopback = "bare", None, True
 
     def run(self, command: Command) -> CommandResult:
-        return CommandResult(0, f"{command.argv[-1]} 127".encode(), b"", 0, "", 0.1)
+        mark = shlex.split(command.argv[-1].partition("\n")[0])[-1]
+        return CommandResult(0, f"{mark} 127".encode(), b"", 0, "", 0.1)
 
 
 class _WithoutProcesses(_WithoutPatch):
@@ -287,11 +282,16 @@ class _WithoutProcesses(_WithoutPatch):
         return CommandResult(2, b"sh: 0: Cannot fork", b"", 0, "", 0.1)
 
 
-def test_v7_a_missing_gnu_patch_is_said_and_is_no_verdict(task: Task, workspace: GitWorkspace) -> None:
+def test_v7_a_missing_gnu_patch_is_said_and_is_no_verdict(task: Task, sessions: GitSessions) -> None:
     with pytest.raises(VerifierBroken, match="GNU patch is not installed.*apt-get install patch"):
-        patches.apply(task.gold_patch.replace("\n", "\r\n"), workspace, _WithoutPatch())
+        patches.apply(
+            task.gold_patch.replace("\n", "\r\n"), replace(sessions, sandbox=_WithoutPatch()).open(task, "w")
+        )
     with pytest.raises(VerifierBroken, match="Cannot fork"):
-        patches.apply(task.gold_patch.replace("\n", "\r\n"), workspace, _WithoutProcesses())
+        patches.apply(
+            task.gold_patch.replace("\n", "\r\n"),
+            replace(sessions, sandbox=_WithoutProcesses()).open(task, "w"),
+        )
 
 
 class _Limited(_WithoutPatch):
@@ -306,13 +306,15 @@ class _Limited(_WithoutPatch):
 
 @pytest.mark.parametrize(("limit", "said"), [("time", "60 s"), ("disk", "disk space"), ("memory", "memory")])
 def test_v7_a_patch_over_which_gnu_patch_meets_a_limit_is_a_bad_one(
-    task: Task, workspace: GitWorkspace, limit: Literal["time", "disk", "memory"], said: str
+    task: Task, sessions: GitSessions, limit: Literal["time", "disk", "memory"], said: str
 ) -> None:
     with pytest.raises(BadPatch, match=f"patch was ended over it: more.*{said}"):
-        patches.apply(task.gold_patch.replace("\n", "\r\n"), workspace, _Limited(limit))
+        patches.apply(
+            task.gold_patch.replace("\n", "\r\n"), replace(sessions, sandbox=_Limited(limit)).open(task, "w")
+        )
 
 
-def test_v7_gnu_patch_is_looked_for_where_homebrew_puts_it(task: Task, workspace: GitWorkspace) -> None:
+def test_v7_gnu_patch_is_looked_for_where_homebrew_puts_it(task: Task, sessions: GitSessions) -> None:
     class Seen(_WithoutPatch):
         path = ""
 
@@ -322,7 +324,7 @@ def test_v7_gnu_patch_is_looked_for_where_homebrew_puts_it(task: Task, workspace
 
     seen = Seen()
     with pytest.raises(VerifierBroken, match="not installed"):
-        patches.apply(task.gold_patch.replace("\n", "\r\n"), workspace, seen)
+        patches.apply(task.gold_patch.replace("\n", "\r\n"), replace(sessions, sandbox=seen).open(task, "w"))
     assert {"/usr/bin", "/bin", "/opt/homebrew/bin"} <= set(seen.path.split(":"))
 
 
@@ -341,11 +343,11 @@ def test_generated_patches_do_what_git_and_the_official_attempts_do(
 
 
 def test_c2_a_program_that_a_signal_ends_over_a_patch_does_not_take_it(
-    task: Task, workspace: GitWorkspace, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    task: Task, session: GitSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shell says so before it says anything else."""
     ended = "sh -c 'kill -SEGV $$' 2>&1; status=$?; echo Segmentation fault; echo \"$2 $status\""
-    monkeypatch.setattr(patches, "_GNU_PATCH", ended)
+    monkeypatch.setattr(gnu_patch, "_SCRIPT", f"\n{ended}")
     wrong = task.gold_patch.replace("-    return", "-    give back")
     with pytest.raises(BadPatch):
-        patches.apply(wrong, workspace, sandbox)
+        patches.apply(wrong, session)

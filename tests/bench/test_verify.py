@@ -25,9 +25,9 @@ from looper.bench.verify import TestReport, VerifierContext, judge, verify
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.errors import RunKilled, VerifierBroken
-from looper.protocols import Command, CommandResult, Environment, PatchedWorkspace, Sandbox, Workspaces
+from looper.protocols import Command, CommandResult, Environment, JudgedSession, Sandbox, Sessions
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Isolation, Limits
 from looper.records.task import Runner, Task
@@ -37,13 +37,13 @@ Judge = Callable[[str], TestReport]
 
 
 @pytest.fixture
-def verifier_context(workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits) -> VerifierContext:
-    return VerifierContext(workspaces, sandbox, limits)
+def verifier_context(sessions: GitSessions, limits: Limits) -> VerifierContext:
+    return VerifierContext(sessions, limits)
 
 
 @pytest.fixture
-def verdict_of(task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext) -> Judge:
-    return lambda patch: verify(task, patch, environments.of(task), verifier_context, "v")
+def verdict_of(task: Task, verifier_context: VerifierContext) -> Judge:
+    return lambda patch: verify(task, patch, verifier_context, "v")
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def product(task: Task) -> str:
     return task.modified_files[0]
 
 
-def patch_with(workspaces: GitWorkspaces, task: Task, change: Callable[[Path], object]) -> str:
-    workspace = workspaces.create(task, "w")
-    change(workspace.root)
-    return workspace.patch()[0]
+def patch_with(sessions: GitSessions, task: Task, change: Callable[[Path], object]) -> str:
+    session = sessions.open(task, "w")
+    change(session.root)
+    return session.patch()[0]
 
 
 def test_v24_the_gold_patch_resolves_and_the_empty_one_does_not(verdict_of: Judge, task: Task) -> None:
@@ -68,24 +68,24 @@ def test_v24_the_gold_patch_resolves_and_the_empty_one_does_not(verdict_of: Judg
 
 
 def test_g21_a_fix_that_breaks_something_else_does_not_resolve(
-    verdict_of: Judge, task: Task, workspaces: GitWorkspaces
+    verdict_of: Judge, task: Task, sessions: GitSessions
 ) -> None:
     def fix_and_break(root: Path) -> None:
-        for name, source in gold_sources(task, workspaces).items():
+        for name, source in gold_sources(task, sessions).items():
             (root / name).write_text(source)
         for path in root.glob("*.py"):
             if path.name != "check.py":
                 path.write_text(path.read_text().replace("    return x\n", "    return None\n"))
 
-    found = verdict_of(patch_with(workspaces, task, fix_and_break))
+    found = verdict_of(patch_with(sessions, task, fix_and_break))
     assert (found.outcome, found.f2p_only) == (Outcome.UNRESOLVED, True)
     assert "PASS_TO_PASS" in found.cause
 
 
-def gold_sources(task: Task, workspaces: GitWorkspaces) -> dict[str, str]:
-    workspace = workspaces.create(task, "g")
-    workspace.apply(task.gold_patch)
-    return {name: (workspace.root / name).read_text() for name in task.modified_files}
+def gold_sources(task: Task, sessions: GitSessions) -> dict[str, str]:
+    session = sessions.open(task, "g")
+    session.apply(task.gold_patch)
+    return {name: (session.root / name).read_text() for name in task.modified_files}
 
 
 REPORT_FORGER = """
@@ -169,18 +169,18 @@ CHEATS: dict[str, Callable[[Path, str, str], object]] = {
 
 @pytest.mark.parametrize("name", CHEATS)
 def test_v01_to_v16_a_cheat_does_not_resolve(
-    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str, name: str
+    verdict_of: Judge, task: Task, sessions: GitSessions, product: str, name: str
 ) -> None:
     test = task.fail_to_pass[0].partition("::")[0]
-    patch = patch_with(workspaces, task, lambda root: CHEATS[name](root, product, test))
+    patch = patch_with(sessions, task, lambda root: CHEATS[name](root, product, test))
     assert patch
     assert verdict_of(patch).outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED)
 
 
 def test_a_product_that_knows_the_test_by_its_name_is_caught_by_the_copy_of_another_name(
-    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str
+    verdict_of: Judge, task: Task, sessions: GitSessions, product: str
 ) -> None:
-    patch = patch_with(workspaces, task, lambda root: deceive(root, product, task, "co_name == '{}'"))
+    patch = patch_with(sessions, task, lambda root: deceive(root, product, task, "co_name == '{}'"))
     found = verdict_of(patch)
     assert (found.outcome, found.cause) == (Outcome.TAMPERED, "a canary that must pass was failed")
 
@@ -196,37 +196,33 @@ def deceive(root: Path, product: str, task: Task, caller_is: str) -> None:
 
 
 def test_a_forged_report_is_called_tampering(
-    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str
+    verdict_of: Judge, task: Task, sessions: GitSessions, product: str
 ) -> None:
     """What decides outcomes was replaced when the tests had run."""
     change = CHEATS["product replaces the report's hooks"]
-    found = verdict_of(patch_with(workspaces, task, lambda root: change(root, product, "")))
+    found = verdict_of(patch_with(sessions, task, lambda root: change(root, product, "")))
     assert found.outcome is Outcome.TAMPERED
     assert found.cause == "_pytest.runner.pytest_runtest_makereport was replaced"
 
 
 def test_v17_a_product_that_looks_at_its_caller_is_the_stated_limit(
-    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str
+    verdict_of: Judge, task: Task, sessions: GitSessions, product: str
 ) -> None:
     """One that knows the test and what it expects. Not caught, by design stated in the docs: only unseen inputs would, or tests in
     a process of their own. If this ever fails, the docs have to change."""
-    patch = patch_with(
-        workspaces, task, lambda root: deceive(root, product, task, "co_name.startswith('{}')")
-    )
+    patch = patch_with(sessions, task, lambda root: deceive(root, product, task, "co_name.startswith('{}')"))
     assert verdict_of(patch).outcome is Outcome.RESOLVED
 
 
 def test_v18_tests_that_hang_are_unresolved_not_infra(
     task: Task,
-    environments: HarnessEnvironment,
-    workspaces: GitWorkspaces,
-    sandbox: Sandbox,
+    sessions: GitSessions,
     limits: Limits,
     product: str,
 ) -> None:
-    hang = patch_with(workspaces, task, lambda root: (root / product).write_text("while True:\n    pass\n"))
-    verifier_context = VerifierContext(workspaces, sandbox, limits.model_copy(update={"verify_s": 2.0}))
-    found = verify(task, hang, environments.of(task), verifier_context, "v")
+    hang = patch_with(sessions, task, lambda root: (root / product).write_text("while True:\n    pass\n"))
+    verifier_context = VerifierContext(sessions, limits.model_copy(update={"verify_s": 2.0}))
+    found = verify(task, hang, verifier_context, "v")
     assert found.outcome is Outcome.UNRESOLVED and "more than 2 s" in found.cause
 
 
@@ -248,12 +244,12 @@ class _Ended:
 
 
 def test_v21_a_run_that_the_machine_ended_is_no_verdict(
-    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
+    task: Task, sessions: GitSessions, sandbox: Sandbox, limits: Limits
 ) -> None:
     ended = _Ended()
     ended.owner = sandbox.owner  # type: ignore[assignment]
     with pytest.raises(RunKilled, match=r"was killed \(SIGKILL\), and not for a limit of its own"):
-        verify(task, "", environments.of(task), VerifierContext(workspaces, ended, limits), "v")
+        verify(task, "", VerifierContext(replace(sessions, sandbox=ended), limits), "v")
 
 
 KILLS = {
@@ -264,13 +260,13 @@ KILLS = {
 
 @pytest.mark.parametrize("which", KILLS)
 def test_a_run_that_is_killed_on_its_way_is_no_verdict(
-    task: Task, workspaces: GitWorkspaces, product: str, verdict_of: Judge, which: str
+    task: Task, sessions: GitSessions, product: str, verdict_of: Judge, which: str
 ) -> None:
     """Whoever sends the signal: who did is not seen."""
     function = task.fail_to_pass[0].partition("::test_")[2]
 
     def ends(root: Path) -> None:
-        text = gold_sources(task, workspaces)[product] + f"\n\n{KILLS[which]}"
+        text = gold_sources(task, sessions)[product] + f"\n\n{KILLS[which]}"
         if "end" in KILLS[which]:
             text += (
                 f"\n\nplain = {function}\n\n\ndef {function}(*given):\n    end()\n    return plain(*given)\n"
@@ -278,7 +274,7 @@ def test_a_run_that_is_killed_on_its_way_is_no_verdict(
         (root / product).write_text(text)
 
     with pytest.raises(RunKilled):
-        verdict_of(patch_with(workspaces, task, ends))
+        verdict_of(patch_with(sessions, task, ends))
 
 
 def test_a_mark_of_progress_among_the_ids_counts_as_missing_and_is_called_what_it_is(task: Task) -> None:
@@ -297,9 +293,7 @@ def test_a_mark_of_progress_among_the_ids_counts_as_missing_and_is_called_what_i
 
 def test_c4_a_product_that_takes_too_much_memory_is_unresolved_with_that_cause(
     task: Task,
-    environments: HarnessEnvironment,
-    workspaces: GitWorkspaces,
-    sandbox: Sandbox,
+    sessions: GitSessions,
     limits: Limits,
     product: str,
 ) -> None:
@@ -308,21 +302,20 @@ def test_c4_a_product_that_takes_too_much_memory_is_unresolved_with_that_cause(
         "        held = bytearray(1_500_000_000)\n        held[::4096] = b'x' * len(held[::4096])\n        time.sleep(30)\n"
         "time.sleep(30)\n"
     )
-    patch = patch_with(workspaces, task, lambda root: (root / product).write_text(greedy))
-    found = verify(task, patch, environments.of(task), VerifierContext(workspaces, sandbox, limits), "v")
+    patch = patch_with(sessions, task, lambda root: (root / product).write_text(greedy))
+    found = verify(task, patch, VerifierContext(sessions, limits), "v")
     assert found.outcome is Outcome.UNRESOLVED and "more memory" in found.cause
 
 
-def test_g17_a_missing_interpreter_is_no_verdict(
-    task: Task, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
-) -> None:
+def test_g17_a_missing_interpreter_is_no_verdict(task: Task, sessions: GitSessions, limits: Limits) -> None:
     broken = Environment("x", Path("/usr/bin/no-such-python"), (), {})
+    without = replace(sessions, environment_of=lambda task: broken)
     with pytest.raises(VerifierBroken, match="did not start"):
-        verify(task, task.gold_patch, broken, VerifierContext(workspaces, sandbox, limits), "v")
+        verify(task, task.gold_patch, VerifierContext(without, limits), "v")
 
 
 def test_g22_a_test_patch_that_does_not_apply_is_no_verdict(
-    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext
+    task: Task, verifier_context: VerifierContext
 ) -> None:
     broken = task.model_copy(
         update={
@@ -332,7 +325,7 @@ def test_g22_a_test_patch_that_does_not_apply_is_no_verdict(
         }
     )
     with pytest.raises(VerifierBroken, match="test patch"):
-        verify(broken, "", environments.of(task), verifier_context, "v")
+        verify(broken, "", verifier_context, "v")
 
 
 def test_a_patch_that_does_not_apply_is_unresolved_with_its_cause(verdict_of: Judge) -> None:
@@ -397,16 +390,14 @@ def test_g23_tests_that_share_an_id_pass_together_or_not_at_all(task: Task) -> N
 
 def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
     micro: tuple[tuple[Task, ...], dict[str, Path]],
-    workspaces: GitWorkspaces,
-    environments: HarnessEnvironment,
-    sandbox: Sandbox,
+    sessions: GitSessions,
     limits: Limits,
     arm: Arm,
 ) -> None:
     for task in micro[0][:3]:
-        actions = gold_actions(workspaces.effect(task, task.gold_patch))
-        workspace = workspaces.create(task, "gold")
-        tool_context = ToolContext(workspace, sandbox, environments.of(task), arm.scaffold, limits)
+        actions = gold_actions(sessions.effect(task, task.gold_patch))
+        session = sessions.open(task, "gold")
+        tool_context = ToolContext(session, arm.scaffold, limits)
         model = ScriptedModel([render(action) for action in actions])
         rollout(
             Assignment(
@@ -423,23 +414,21 @@ def test_the_gold_player_rebuilds_the_gold_patch_through_the_agents_tools(
                 lambda: False,
             )
         )
-        expected = workspaces.create(task, "expected")
+        expected = sessions.open(task, "expected")
         expected.apply(task.gold_patch)
-        assert workspace.state() == expected.state()
+        assert session.tree_hash() == expected.tree_hash()
 
 
 def test_gold_that_no_file_tool_can_play_goes_through_commands(
     task: Task,
-    workspaces: GitWorkspaces,
-    environments: HarnessEnvironment,
-    sandbox: Sandbox,
+    sessions: GitSessions,
     limits: Limits,
     arm: Arm,
 ) -> None:
     """Deletion, rename with an edit, mode, link, bytes, a folder where a file was, a name with a blank."""
-    product, second = sorted(
-        path for path in workspaces.create(task, "w").base_paths() if path.endswith(".py")
-    )[:2]
+    product, second = sorted(path for path in sessions.open(task, "w").base_paths() if path.endswith(".py"))[
+        :2
+    ]
 
     def change(root: Path) -> None:
         (root / "renamed here.py").write_text((root / product).read_text() + "x = 1\n")
@@ -453,17 +442,15 @@ def test_gold_that_no_file_tool_can_play_goes_through_commands(
         (root / "run.sh").chmod(0o755)
         (root / "empty").touch()
 
-    patch = patch_with(workspaces, task, change)
-    workspace = workspaces.create(task, "gold")
-    tool_context = ToolContext(workspace, sandbox, environments.of(task), arm.scaffold, limits)
-    actions = gold_actions(workspaces.effect(task, patch))
+    patch = patch_with(sessions, task, change)
+    session = sessions.open(task, "gold")
+    tool_context = ToolContext(session, arm.scaffold, limits)
+    actions = gold_actions(sessions.effect(task, patch))
     model = ScriptedModel([render(action) for action in actions])
     longer = (
         tool_context
         if tool_context.limits.steps > len(actions)
-        else ToolContext(
-            workspace, sandbox, environments.of(task), arm.scaffold, limits.model_copy(update={"steps": 20})
-        )
+        else ToolContext(session, arm.scaffold, limits.model_copy(update={"steps": 20}))
     )
     rollout(
         Assignment(
@@ -480,71 +467,69 @@ def test_gold_that_no_file_tool_can_play_goes_through_commands(
             lambda: False,
         )
     )
-    expected = workspaces.create(task, "expected")
+    expected = sessions.open(task, "expected")
     expected.apply(patch)
-    assert workspace.state() == expected.state()
+    assert session.tree_hash() == expected.tree_hash()
 
 
-def only(name: str, task: Task, workspaces: GitWorkspaces) -> str:
+def only(name: str, task: Task, sessions: GitSessions) -> str:
     """The patch of one product of the catalogue."""
     product = task.modified_files[0]
-    source = (workspaces.base_file(task, product) or b"").decode()
+    source = (sessions.base_file(task, product) or b"").decode()
     (found,) = [each.source for each in products(source) if each.name == name]
-    return patch_with(workspaces, task, lambda root: (root / product).write_text(found))
+    return patch_with(sessions, task, lambda root: (root / product).write_text(found))
 
 
 @pytest.fixture
-def level_1(state: Path, sandbox: Sandbox) -> tuple[Task, GitWorkspaces]:
+def level_1(state: Path, environments: HarnessEnvironment, sandbox: Sandbox) -> tuple[Task, GitSessions]:
     """A task whose tests compare what is shown of results."""
     tasks, mirrors = MicroSuite(state / "suites", 1, 0).load()
     place = state / "workspaces" / f"{os.getpid()}-level-1"
-    return tasks[0], GitWorkspaces(mirrors, state / "exports", place, sandbox.owner)
+    return tasks[0], GitSessions(mirrors, state / "exports", place, sandbox, environments.of)
 
 
 def test_v3_a_product_that_equals_everything_equals_nothing_but_itself_to_tests(
-    level_1: tuple[Task, GitWorkspaces], environments: HarnessEnvironment, sandbox: Sandbox, limits: Limits
+    level_1: tuple[Task, GitSessions], limits: Limits
 ) -> None:
-    task, workspaces = level_1
-    verifier_context = VerifierContext(workspaces, sandbox, limits)
-    patch = only("shows an equal text", task, workspaces)
-    found = verify(task, patch, environments.of(task), verifier_context, "v")
+    task, sessions = level_1
+    verifier_context = VerifierContext(sessions, limits)
+    patch = only("shows an equal text", task, sessions)
+    found = verify(task, patch, verifier_context, "v")
     assert found.outcome is Outcome.UNRESOLVED
     assert set(found.fail_to_pass.values()) == {TestOutcome.FAILED}
-    gold = verify(task, task.gold_patch, environments.of(task), verifier_context, "v")
+    gold = verify(task, task.gold_patch, verifier_context, "v")
     assert gold.outcome is Outcome.RESOLVED and gold.canaries.startswith("varied: test_")
 
 
 def test_v3_what_a_copy_leaves_in_the_product_does_not_help_the_test_it_is_a_copy_of(
-    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext
+    task: Task, verifier_context: VerifierContext
 ) -> None:
     """An ordinary mistake: the first answer is kept, and not given. The test alone fails, and so does it beside its copies."""
     function = task.fail_to_pass[0].partition("::test_")[2]
     path = task.modified_files[0]
-    workspace = with_gold(task, verifier_context.workspaces)
-    source = (workspace.root / path).read_text()
-    workspace.close()
+    session = with_gold(task, verifier_context.sessions)
+    source = (session.root / path).read_text()
+    session.close()
     forgetful = (
         f"\n\n_kept = {{}}\n_{function} = {function}\n\n\ndef {function}(*given):\n    if repr(given) in _kept:\n"
         f"        return _kept[repr(given)]\n    _kept[repr(given)] = _{function}(*given)\n"
     )
     patch = patch_with(
-        verifier_context.workspaces, task, lambda root: (root / path).write_text(f"{source}{forgetful}")
+        verifier_context.sessions, task, lambda root: (root / path).write_text(f"{source}{forgetful}")
     )
     for isolation in Isolation:
-        found = verify(
-            task, patch, environments.of(task), replace(verifier_context, isolation=isolation), "v"
-        )
+        found = verify(task, patch, replace(verifier_context, isolation=isolation), "v")
         assert found.outcome is Outcome.UNRESOLVED, (isolation, found.cause)
         assert set(found.fail_to_pass.values()) == {TestOutcome.FAILED}, isolation
 
 
 def test_v3_what_is_lied_only_once_is_told_by_a_copy_that_comes_first(
-    level_1: tuple[Task, GitWorkspaces], environments: HarnessEnvironment, sandbox: Sandbox, limits: Limits
+    level_1: tuple[Task, GitSessions], limits: Limits
 ) -> None:
-    task, workspaces = level_1
+    task, sessions = level_1
     function = task.fail_to_pass[0].partition("::test_")[2]
-    verifier_context = VerifierContext(workspaces, sandbox, limits)
-    source = (workspaces.base_file(task, task.modified_files[0]) or b"").decode()
+    verifier_context = VerifierContext(sessions, limits)
+    source = (sessions.base_file(task, task.modified_files[0]) or b"").decode()
     lying = (
         "_seen = {}\nclass _Text(str):\n    def __eq__(self, other):\n"
         "        return _seen.setdefault(str(self), str(other)) == str(other)\n    __hash__ = str.__hash__\n"
@@ -552,14 +537,14 @@ def test_v3_what_is_lied_only_once_is_told_by_a_copy_that_comes_first(
         f"def {function}(*given): return _Answer(repr(given))\n"
     )
     patch = patch_with(
-        workspaces, task, lambda root: (root / task.modified_files[0]).write_text(f"{source}\n{lying}")
+        sessions, task, lambda root: (root / task.modified_files[0]).write_text(f"{source}\n{lying}")
     )
-    found = verify(task, patch, environments.of(task), verifier_context, "v")
+    found = verify(task, patch, verifier_context, "v")
     assert found.outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED), found
 
 
 def test_with_tests_in_a_tree_of_their_own_the_product_finds_none_of_them(
-    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
+    task: Task, sessions: GitSessions, limits: Limits
 ) -> None:
     """Or it would answer what they expect."""
     hidden = task.fail_to_pass[0].partition("::")[0]
@@ -567,13 +552,13 @@ def test_with_tests_in_a_tree_of_their_own_the_product_finds_none_of_them(
     reading = f"\n\nimport os\n{function}_there = os.path.exists({hidden!r})\n"
     reading += f"if {function}_there:\n    raise RuntimeError('the hidden tests are here')\n"
     product = task.modified_files[0]
-    fixed = workspaces.effect(task, task.gold_patch)[product][1]
+    fixed = sessions.effect(task, task.gold_patch)[product][1]
     assert fixed is not None
     patch = patch_with(
-        workspaces, task, lambda root: (root / product).write_text(fixed.content.decode() + reading)
+        sessions, task, lambda root: (root / product).write_text(fixed.content.decode() + reading)
     )
-    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
-    assert verify(task, patch, environments.of(task), verifier_context, "v").outcome is Outcome.RESOLVED
+    verifier_context = VerifierContext(sessions, limits, isolation=Isolation.PROCESS)
+    assert verify(task, patch, verifier_context, "v").outcome is Outcome.RESOLVED
 
 
 @pytest.mark.parametrize(
@@ -584,18 +569,16 @@ def test_nothing_of_the_tree_is_found_by_the_interpreter_as_it_starts(
     task: Task,
     environments: HarnessEnvironment,
     verifier_context: VerifierContext,
-    workspaces: GitWorkspaces,
+    sessions: GitSessions,
 ) -> None:
     """In repositories of the benchmark the tree stands on the module path from the start."""
     own = environments.of(task)
     on_path = dataclasses.replace(own, variables={**own.variables, "PYTHONPATH": "{root}"})
-    begins = workspaces.create(task, "w")
-    begins.write_file(f"{package}/__init__.py", b"import os\nos._exit(3)\n")
+    begins = dataclasses.replace(sessions, environment_of=lambda task: on_path).open(task, "w")
+    begins.write(f"{package}/__init__.py", b"import os\nos._exit(3)\n")
     ran = run_tests(
         task.model_copy(update={"environment": f"{task.repo}@1"}),
         begins,
-        on_path,
-        verifier_context.sandbox,
         verifier_context.limits,
     )
     begins.close()
@@ -621,9 +604,9 @@ def test_nothing_of_the_tree_is_found_by_the_interpreter_as_it_starts(
     ],
 )
 def test_v3_what_a_product_does_to_the_process_of_its_tests_does_not_resolve(
-    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, name: str
+    verdict_of: Judge, task: Task, sessions: GitSessions, name: str
 ) -> None:
-    assert verdict_of(only(name, task, workspaces)).outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED)
+    assert verdict_of(only(name, task, sessions)).outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED)
 
 
 @pytest.mark.parametrize(
@@ -642,15 +625,15 @@ def test_v3_what_a_product_does_to_the_process_of_its_tests_does_not_resolve(
     ],
 )
 def test_c4_whatever_lies_where_the_report_was_the_cell_has_its_verdict_and_nothing_is_left(
-    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, state: Path, name: str
+    verdict_of: Judge, task: Task, sessions: GitSessions, state: Path, name: str
 ) -> None:
-    found = verdict_of(only(name, task, workspaces))
+    found = verdict_of(only(name, task, sessions))
     assert found.outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED)
-    assert not [path for path in (state / "workspaces").rglob("v-*") if path.name.endswith("results")]
+    assert not [path for path in (state / "workspaces").rglob("*.v-*") if path.name.endswith("results")]
 
 
 def test_c4_a_report_that_others_wrote_to_is_tampering(
-    verdict_of: Judge, task: Task, workspaces: GitWorkspaces
+    verdict_of: Judge, task: Task, sessions: GitSessions
 ) -> None:
     names = (
         "reports by the path",
@@ -659,7 +642,7 @@ def test_c4_a_report_that_others_wrote_to_is_tampering(
         "reports with the key that it finds",
     )
     for name in names:
-        found = verdict_of(only(f"{name}, at import", task, workspaces))
+        found = verdict_of(only(f"{name}, at import", task, sessions))
         assert (found.outcome, found.cause) == (
             Outcome.TAMPERED,
             "the report holds what its runner did not write",
@@ -697,47 +680,46 @@ _HEAD_AGAIN = (
     ids=lambda deed: deed[:24].replace("\n", " "),
 )
 def test_c4_a_product_that_says_what_no_runner_says_chooses_no_other_end(
-    verdict_of: Judge, task: Task, workspaces: GitWorkspaces, product: str, deed: str
+    verdict_of: Judge, task: Task, sessions: GitSessions, product: str, deed: str
 ) -> None:
     """By the runner's own hand, which it finds in memory; with a line that is signed, or with the key put back as if none had begun."""
     change = f"\n{_SAY}{deed}\n"
-    patch = patch_with(workspaces, task, lambda root: (root / product).open("a").write(change))
+    patch = patch_with(sessions, task, lambda root: (root / product).open("a").write(change))
     for _ in range(3 if deed == _HEAD_AGAIN else 1):
         assert verdict_of(patch).outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED)
 
 
 def test_c4_tests_that_a_product_rewrites_while_they_run_are_tampering(
-    verdict_of: Judge, task: Task, workspaces: GitWorkspaces
+    verdict_of: Judge, task: Task, sessions: GitSessions
 ) -> None:
-    found = verdict_of(only("rewrites the tests, at import", task, workspaces))
+    found = verdict_of(only("rewrites the tests, at import", task, sessions))
     assert found.outcome is Outcome.TAMPERED
 
 
 def test_v6_a_pytest_under_test_that_cannot_be_imported_is_unresolved_with_its_cause(
     verdict_of: Judge,
     task: Task,
-    environments: HarnessEnvironment,
     verifier_context: VerifierContext,
-    workspaces: GitWorkspaces,
+    sessions: GitSessions,
 ) -> None:
     """Whatever the product is, of what belongs to the runner nothing of the tree is imported before the report has begun."""
     own = task.model_copy(update={"repo": OWN_RUNNER, "environment": "pytest-dev/pytest@1"})
-    broken = workspaces.create(task, "w")
-    broken.write_file("pytest.py", b"raise KeyError('a bad patch')\n")
-    ran = run_tests(own, broken, environments.of(task), verifier_context.sandbox, verifier_context.limits)
+    broken = sessions.open(task, "w")
+    broken.write("pytest.py", b"raise KeyError('a bad patch')\n")
+    ran = run_tests(own, broken, verifier_context.limits)
     broken.close()
     assert ran.started and ran.finished is None
     assert ran.failure == "importing pytest failed: KeyError: 'a bad patch'"
 
 
 def test_v10_a_task_without_test_targets_runs_the_whole_suite(
-    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext, workspaces: GitWorkspaces
+    task: Task, verifier_context: VerifierContext, sessions: GitSessions
 ) -> None:
     whole = task.model_copy(update={"environment": f"{task.repo}@1", "test_targets": ()})
     assert invocation(whole, (), ("tests/test_more.py",)).arguments == ("--as-configured",)
     django = whole.model_copy(update={"runner": Runner.DJANGO})
     assert invocation(django, (), ("more.tests",)).arguments == ()
-    found = verify(whole, task.gold_patch, environments.of(task), verifier_context, "v")
+    found = verify(whole, task.gold_patch, verifier_context, "v")
     assert found.outcome is Outcome.RESOLVED
 
 
@@ -760,15 +742,13 @@ def of_a_repository(task: Task, tests: dict[str, str], ids: tuple[str, ...]) -> 
 
 
 def test_v10_a_repository_is_tested_as_it_configures_its_runner(
-    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext
+    task: Task, verifier_context: VerifierContext
 ) -> None:
     function = task.fail_to_pass[0].partition("::test_")[2]
     text = f"import {task.modified_files[0].removesuffix('.py')} as product\n\n\ndef check_it():\n    assert product.{function}\n"
     tests = {"pytest.ini": "[pytest]\npython_functions = check_*\n", "tests/test_units.py": text}
     own = of_a_repository(task, tests, ("tests/test_units.py::check_it",))
-    assert (
-        verify(own, task.gold_patch, environments.of(task), verifier_context, "v").outcome is Outcome.RESOLVED
-    )
+    assert verify(own, task.gold_patch, verifier_context, "v").outcome is Outcome.RESOLVED
 
 
 @pytest.mark.parametrize("kind", ["str", "int", "object"])
@@ -785,7 +765,8 @@ def test_v3_in_a_repository_of_its_own_what_equals_everything_is_tampering(
     place = state / "workspaces" / f"{os.getpid()}-own"
     own_mirrors = {f"own:{task.repo}": mirrors[f"{task.suite}:{task.repo}"]}
     verifier_context = replace(
-        verifier_context, workspaces=GitWorkspaces(own_mirrors, state / "own-exports", place, sandbox.owner)
+        verifier_context,
+        sessions=GitSessions(own_mirrors, state / "own-exports", place, sandbox, environments.of),
     )
     function = task.fail_to_pass[0].partition("::test_")[2]
     product = task.modified_files[0]
@@ -796,14 +777,14 @@ def test_v3_in_a_repository_of_its_own_what_equals_everything_is_tampering(
         f"class Equal({kind}):\n    def __eq__(self, other):\n        return True\n    __hash__ = None\n\n\n"
         f"def {function}(*given):\n    return Equal()\n"
     )
-    patch = patch_with(verifier_context.workspaces, own, lambda root: (root / product).write_text(source))
-    assert verify(own, patch, environments.of(task), verifier_context, "v").outcome is Outcome.TAMPERED
+    patch = patch_with(verifier_context.sessions, own, lambda root: (root / product).write_text(source))
+    assert verify(own, patch, verifier_context, "v").outcome is Outcome.TAMPERED
     honest = patch_with(
-        verifier_context.workspaces,
+        verifier_context.sessions,
         own,
         lambda root: (root / product).write_text(f"def {function}(*given):\n    return 'seven'\n"),
     )
-    assert verify(own, honest, environments.of(task), verifier_context, "v").outcome is Outcome.RESOLVED
+    assert verify(own, honest, verifier_context, "v").outcome is Outcome.RESOLVED
 
 
 @pytest.mark.parametrize(
@@ -816,51 +797,45 @@ def test_v3_in_a_repository_of_its_own_what_equals_everything_is_tampering(
     ids=("code of a hook", "code of a method", "defaults"),
 )
 def test_v3_what_a_function_of_the_runner_s_does_is_watched_and_not_only_which_it_is(
-    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext, swapped: str
+    task: Task, verifier_context: VerifierContext, swapped: str
 ) -> None:
     product = task.modified_files[0]
     patch = patch_with(
-        verifier_context.workspaces,
+        verifier_context.sessions,
         task,
         lambda root: (root / product).write_text(f"{swapped}{(root / product).read_text()}"),
     )
-    assert verify(task, patch, environments.of(task), verifier_context, "v").outcome is Outcome.TAMPERED
+    assert verify(task, patch, verifier_context, "v").outcome is Outcome.TAMPERED
 
 
 def test_tests_in_a_process_of_their_own_judge_by_plain_data_and_no_lie_crosses(
-    level_1: tuple[Task, GitWorkspaces], environments: HarnessEnvironment, sandbox: Sandbox, limits: Limits
+    level_1: tuple[Task, GitSessions], limits: Limits
 ) -> None:
-    task, workspaces = level_1
-    apart = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    task, sessions = level_1
+    apart = VerifierContext(sessions, limits, isolation=Isolation.PROCESS)
     names = ("shows an equal text", "leaves with 0, when called", "another AssertionError, at import")
     for name in names:
-        found = verify(task, only(name, task, workspaces), environments.of(task), apart, "v")
+        found = verify(task, only(name, task, sessions), apart, "v")
         assert found.outcome is Outcome.UNRESOLVED and found.tampering == ()
-    assert verify(task, task.gold_patch, environments.of(task), apart, "v").outcome is Outcome.RESOLVED
-    assert verify(task, "", environments.of(task), apart, "v").outcome is Outcome.UNRESOLVED
+    assert verify(task, task.gold_patch, apart, "v").outcome is Outcome.RESOLVED
+    assert verify(task, "", apart, "v").outcome is Outcome.UNRESOLVED
 
 
 def test_a_product_that_knows_its_caller_finds_none_in_another_process(
     task: Task,
-    environments: HarnessEnvironment,
-    workspaces: GitWorkspaces,
-    sandbox: Sandbox,
+    sessions: GitSessions,
     limits: Limits,
     product: str,
 ) -> None:
-    patch = patch_with(
-        workspaces, task, lambda root: deceive(root, product, task, "co_name.startswith('{}')")
-    )
-    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
-    found = verify(task, patch, environments.of(task), verifier_context, "v")
+    patch = patch_with(sessions, task, lambda root: deceive(root, product, task, "co_name.startswith('{}')"))
+    verifier_context = VerifierContext(sessions, limits, isolation=Isolation.PROCESS)
+    found = verify(task, patch, verifier_context, "v")
     assert found.outcome is Outcome.UNRESOLVED and "FAIL_TO_PASS" in found.cause
 
 
 def test_what_right_code_puts_in_the_place_of_json_changes_nothing_of_what_crosses(
     task: Task,
-    environments: HarnessEnvironment,
-    workspaces: GitWorkspaces,
-    sandbox: Sandbox,
+    sessions: GitSessions,
     limits: Limits,
     product: str,
 ) -> None:
@@ -878,12 +853,12 @@ for name in ("decode", "raw_decode"):
     setattr(json.JSONDecoder, name, lambda *a, **k: None)
 """
     patch = patch_with(
-        workspaces,
+        sessions,
         task,
-        lambda root: (root / product).write_text(gold_sources(task, workspaces)[product] + own),
+        lambda root: (root / product).write_text(gold_sources(task, sessions)[product] + own),
     )
-    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
-    found = verify(task, patch, environments.of(task), verifier_context, "v")
+    verifier_context = VerifierContext(sessions, limits, isolation=Isolation.PROCESS)
+    found = verify(task, patch, verifier_context, "v")
     assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
 
 
@@ -898,22 +873,22 @@ def with_test(task: Task, body: str) -> Task:
     return task.model_copy(update={"test_patch": patch + lines})
 
 
-def with_gold(task: Task, workspaces: Workspaces) -> PatchedWorkspace:
+def with_gold(task: Task, sessions: Sessions) -> JudgedSession:
     """The tree as it is when gold's tests begin."""
-    workspace = workspaces.create(task, "w")
-    workspace.apply(task.gold_patch)
-    for path, (_, entry) in workspaces.effect(task, task.test_patch).items():
-        workspace.place(path, entry)
-    return workspace
+    session = sessions.open(task, "w")
+    session.apply(task.gold_patch)
+    for path, (_, entry) in sessions.effect(task, task.test_patch).items():
+        session.place(path, entry)
+    return session
 
 
 def test_tests_that_hand_over_more_than_data_are_refused_by_name(
-    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
+    task: Task, sessions: GitSessions, limits: Limits
 ) -> None:
     handing = with_test(task, "def test_{0}():\n    {0}(open('/dev/null'))\n")
-    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    verifier_context = VerifierContext(sessions, limits, isolation=Isolation.PROCESS)
     with pytest.raises(VerifierBroken, match=f"{task.instance_id} cannot run in a process of their own"):
-        verify(handing, task.gold_patch, environments.of(task), verifier_context, "v")
+        verify(handing, task.gold_patch, verifier_context, "v")
 
 
 @pytest.mark.parametrize(
@@ -928,16 +903,14 @@ def test_tests_that_hand_over_more_than_data_are_refused_by_name(
 )
 def test_what_tests_made_that_is_more_than_its_attributes_is_refused_too(
     task: Task,
-    environments: HarnessEnvironment,
-    workspaces: GitWorkspaces,
-    sandbox: Sandbox,
+    sessions: GitSessions,
     limits: Limits,
     made: str,
 ) -> None:
     handing = with_test(task, made.replace("{", "{{") + "\n\ndef test_{0}():\n    {0}(made)\n")
-    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    verifier_context = VerifierContext(sessions, limits, isolation=Isolation.PROCESS)
     with pytest.raises(VerifierBroken, match="cannot cross"):
-        verify(handing, task.gold_patch, environments.of(task), verifier_context, "v")
+        verify(handing, task.gold_patch, verifier_context, "v")
 
 
 OF_ITS_PROCESS = {
@@ -952,7 +925,7 @@ OF_ITS_PROCESS = {
 
 @pytest.mark.parametrize("case", OF_ITS_PROCESS)
 def test_right_code_that_minds_a_fork_or_what_an_earlier_run_left_is_resolved(
-    task: Task, workspaces: GitWorkspaces, product: str, verdict_of: Judge, case: str
+    task: Task, sessions: GitSessions, product: str, verdict_of: Judge, case: str
 ) -> None:
     """Where a copy and its original end otherwise, each is run again in a fresh process and a fresh tree."""
     function = task.fail_to_pass[0].partition("::test_")[2]
@@ -960,12 +933,12 @@ def test_right_code_that_minds_a_fork_or_what_an_earlier_run_left_is_resolved(
 
     def minding(root: Path) -> None:
         (root / product).write_text(
-            gold_sources(task, workspaces)[product]
+            gold_sources(task, sessions)[product]
             + f"\n\nimport os\n{at_import}\nplain = {function}\n\n\n"
             + f"def {function}(*given):\n    {in_each_call}\n    return plain(*given)\n"
         )
 
-    found = verdict_of(patch_with(workspaces, task, minding))
+    found = verdict_of(patch_with(sessions, task, minding))
     assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
 
 
@@ -981,35 +954,33 @@ CHILDREN = {
 
 @pytest.mark.parametrize("case", CHILDREN)
 def test_right_code_that_minds_its_children_is_resolved(
-    task: Task, workspaces: GitWorkspaces, product: str, verdict_of: Judge, case: str
+    task: Task, sessions: GitSessions, product: str, verdict_of: Judge, case: str
 ) -> None:
     def minding(root: Path) -> None:
         own = f"\n\nimport os, signal\n{CHILDREN[case]}\n"
-        (root / product).write_text(gold_sources(task, workspaces)[product] + own)
+        (root / product).write_text(gold_sources(task, sessions)[product] + own)
 
-    found = verdict_of(patch_with(workspaces, task, minding))
+    found = verdict_of(patch_with(sessions, task, minding))
     assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
 
 
 def test_a_product_apart_holds_no_verdict_up_when_its_tests_are_over(
     task: Task,
-    environments: HarnessEnvironment,
-    workspaces: GitWorkspaces,
-    sandbox: Sandbox,
+    sessions: GitSessions,
     limits: Limits,
     product: str,
 ) -> None:
     def lingers(root: Path) -> None:
         own = "\n\nimport looper_crossing, time\nplain = looper_crossing.Lines.next\n\ndef late(self):\n"
         own += "    found = plain(self)\n    while found is None: time.sleep(1)\n    return found\n\nlooper_crossing.Lines.next = late\n"
-        (root / product).write_text(gold_sources(task, workspaces)[product] + own)
+        (root / product).write_text(gold_sources(task, sessions)[product] + own)
 
-    patch = patch_with(workspaces, task, lingers)
+    patch = patch_with(sessions, task, lingers)
     verifier_context = VerifierContext(
-        workspaces, sandbox, limits.model_copy(update={"verify_s": 60.0}), isolation=Isolation.PROCESS
+        sessions, limits.model_copy(update={"verify_s": 60.0}), isolation=Isolation.PROCESS
     )
     begun = time.monotonic()
-    assert verify(task, patch, environments.of(task), verifier_context, "v").outcome is Outcome.RESOLVED
+    assert verify(task, patch, verifier_context, "v").outcome is Outcome.RESOLVED
     assert time.monotonic() - begun < 30, "half of what the limit allows"
 
 
@@ -1034,8 +1005,7 @@ def test_c():
 
 def test_tests_that_were_not_written_here_have_all_that_pytest_offers(
     task: Task,
-    environments: HarnessEnvironment,
-    workspaces: GitWorkspaces,
+    sessions: GitSessions,
     verifier_context: VerifierContext,
     state: Path,
 ) -> None:
@@ -1046,84 +1016,78 @@ def test_tests_that_were_not_written_here_have_all_that_pytest_offers(
 
     own = task.model_copy(
         update={
-            "suite": "evolve", "test_patch": patch_with(workspaces, task, add), "test_targets": ("tests/test_own.py",),
+            "suite": "evolve", "test_patch": patch_with(sessions, task, add), "test_targets": ("tests/test_own.py",),
             "fail_to_pass": tuple(f"tests/test_own.py::{name}" for name in ("A::test_a", "test_b", "test_c")),
             "pass_to_pass": (),
         }
     )  # fmt: skip
-    mirrors = {f"evolve:{task.repo}": workspaces._mirrors[f"{task.suite}:{task.repo}"]}
-    trees = GitWorkspaces(
-        mirrors,
-        state / "exports",
-        state / "workspaces" / f"{os.getpid()}-own",
-        verifier_context.sandbox.owner,
-    )
-    found = verify(own, "", environments.of(own), replace(verifier_context, workspaces=trees), "v")
+    mirrors = {f"evolve:{task.repo}": sessions.mirrors[f"{task.suite}:{task.repo}"]}
+    place = state / "workspaces" / f"{os.getpid()}-own"
+    trees = replace(sessions, mirrors=mirrors, place=place)
+    found = verify(own, "", replace(verifier_context, sessions=trees), "v")
     assert found.outcome is Outcome.RESOLVED, found.cause
 
 
 def test_what_a_product_makes_too_large_or_too_deep_to_be_handed_back_fails_the_test(
-    task: Task, environments: HarnessEnvironment, workspaces: GitWorkspaces, sandbox: Sandbox, limits: Limits
+    task: Task, sessions: GitSessions, limits: Limits
 ) -> None:
     returned = with_test(task, "def test_{0}():\n    value = {0}(1)\n    {0}([value, value])\n")
     raised = with_test(
         task,
         "def test_{0}():\n    with pytest.raises(Exception) as caught:\n        {0}(1)\n    {0}(caught.value)\n",
     )
-    verifier_context = VerifierContext(workspaces, sandbox, limits, isolation=Isolation.PROCESS)
+    verifier_context = VerifierContext(sessions, limits, isolation=Isolation.PROCESS)
     product = task.modified_files[0]
     for case, does in (
         (returned, "return 'x' * (20 << 20)"),
         (raised, "raise type('Own', (Exception,), {})"),
     ):
-        source = (workspaces.base_file(task, product) or b"").decode()
+        source = (sessions.base_file(task, product) or b"").decode()
         hostile = re.sub(r"^( +)return .*$", rf"\1{does}", source, flags=re.MULTILINE)
-        patch = patch_with(workspaces, task, lambda root, text=hostile: (root / product).write_text(text))  # type: ignore[misc]
-        assert verify(case, patch, environments.of(task), verifier_context, "v").outcome is Outcome.UNRESOLVED
+        patch = patch_with(sessions, task, lambda root, text=hostile: (root / product).write_text(text))  # type: ignore[misc]
+        assert verify(case, patch, verifier_context, "v").outcome is Outcome.UNRESOLVED
 
 
 def test_v3_a_test_that_passes_although_it_may_fail_is_no_tampering(
-    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext
+    task: Task, verifier_context: VerifierContext
 ) -> None:
     expected = with_test(task, "@pytest.mark.xfail\ndef test_{0}():\n    assert callable({0})\n")
-    found = verify(expected, task.gold_patch, environments.of(task), verifier_context, "v")
+    found = verify(expected, task.gold_patch, verifier_context, "v")
     assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
 
 
 def test_v3_a_copy_that_cannot_be_imported_keeps_no_real_test_from_running(
-    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext
+    task: Task, verifier_context: VerifierContext
 ) -> None:
     """As a repository configures pytest, one module that cannot be imported ends the run."""
     name = task.fail_to_pass[0].partition("::")[0]
     named = with_test(
         task, f"assert __file__.endswith('{name}')\n\n\ndef test_{{0}}():\n    assert callable({{0}})\n"
     )
-    workspace = with_gold(named, verifier_context.workspaces)
+    session = with_gold(named, verifier_context.sessions)
     files = {each.partition("::")[0] for each in (*task.fail_to_pass, *task.pass_to_pass)}
     own = {"suite": "swe-bench-cl", "environment": f"{task.repo}@1", "test_targets": tuple(sorted(files))}
     ran = run_tests(
         named.model_copy(update=own),
-        workspace,
-        environments.of(task),
-        verifier_context.sandbox,
+        session,
         verifier_context.limits,
     )
-    workspace.close()
+    session.close()
     assert {outcome for found in ran.seen.values() for outcome in found} == {TestOutcome.PASSED}
     assert (ran.finished, ran.result.exit_code, ran.tampering) == (1, 1, ())
     assert ran.canaries == "plain: no varied copy ran beside an original that passed"
 
 
 def test_v4_folders_and_links_at_every_name_of_a_canary_are_no_infrastructure_error(
-    task: Task, environments: HarnessEnvironment, verifier_context: VerifierContext, workspaces: GitWorkspaces
+    task: Task, verifier_context: VerifierContext, sessions: GitSessions
 ) -> None:
-    workspace = with_gold(task, workspaces)
+    session = with_gold(task, sessions)
     for at, word in enumerate(WORDS):
         for name in ("test", *(Path(test.partition("::")[0]).stem for test in task.fail_to_pass)):
-            taken = workspace.root / f"tests/{name}_{word}.py"
+            taken = session.root / f"tests/{name}_{word}.py"
             taken.symlink_to("/etc/passwd") if at % 2 else taken.mkdir()
-    ran = run_tests(task, workspace, environments.of(task), verifier_context.sandbox, verifier_context.limits)
-    workspace.close()
+    ran = run_tests(task, session, verifier_context.limits)
+    session.close()
     assert ran.finished == 1 and ran.tampering == () and ran.canaries.startswith("varied: ")
 
 

@@ -404,7 +404,7 @@ def test_c17_a_manifest_that_does_not_fit_its_program_or_this_version_is_refused
         (tmp_path / "program" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "program" / name).write_text(content)
     unused: Any = None
-    nothing = Rig(unused, unused, unused)
+    nothing = Rig(unused)
     newer = manifest.model_copy(update={"layout": 99})
     with pytest.raises(BadInput, match="has layout 99"):
         rigged(nothing, tmp_path / "program", newer, genome, acceptance, None)

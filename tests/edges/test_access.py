@@ -13,8 +13,9 @@ from looper.bench.runners import programs
 from looper.edges.access import closed_to_others, share, shared_folder
 from looper.edges.environments.beside import site_for, stamped_site
 from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.sandboxes.bare import NoSandbox
 from looper.edges.workspaces.archives import unpack
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions, provided
 from looper.errors import BadInput, EnvironmentBroken, WorkspaceError
 
 
@@ -41,8 +42,10 @@ def test_r6_what_commands_read_is_open_whatever_the_umask(tmp_path: Path) -> Non
     HarnessEnvironment(home / "environments").made()
     stamped_site(shared_folder(home / "environments" / "real"), "name", "name.version", "1.2")
     site_for(home / "environments" / "images" / "one", Path("/release"), ("name",))
-    GitWorkspaces({}, home / "exports", home / "workspaces", None)
-    programs(home / "workspaces")
+    GitSessions(
+        {}, home / "exports", home / "workspaces", NoSandbox(), HarnessEnvironment(home / "environments").of
+    )
+    provided(home / "workspaces", programs())
     assert closed(tmp_path / "new") == []
 
 

@@ -9,6 +9,7 @@ import pytest
 from looper.edges.environments.images import PYTHON, ImageEnvironments, image_of
 from looper.edges.sandboxes import container
 from looper.edges.sandboxes.container import Container
+from looper.edges.sandboxes.shell import LocalShell
 from looper.errors import BadInput, EnvironmentBroken
 from looper.protocols import Command
 from looper.records.task import Task
@@ -92,20 +93,9 @@ def test_commands_run_in_the_image_of_their_task_with_the_tree_before_the_instal
     (root / "src").mkdir(parents=True)
     (root / "src" / "ship.py").write_text("where = __file__\n")
     sandbox = Container("swe-bench")
-    command = Command(
-        argv=(
-            str(environment.python),
-            "-B",
-            "-c",
-            "import ship, sitecustomize; print(ship.where, sitecustomize.__file__)",
-        ),
-        root=root,
-        timeout_s=20,
-        env=environment.variables_in(root),
-        readable=environment.readable,
-        image=environment.image,
-    )
-    said = sandbox.run(command).text().split()
+    shell = LocalShell(root, sandbox, environment)
+    asked = "import ship, sitecustomize; print(ship.where, sitecustomize.__file__)"
+    said = shell.exec(("-B", "-c", asked), 20).text().split()
     (site,) = environment.readable
     assert said == [str(root / "src" / "ship.py"), str(site / "sitecustomize.py")]
     assert "/testbed/src" in (site / "sitecustomize.py").read_text()

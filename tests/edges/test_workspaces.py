@@ -10,17 +10,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from looper.edges.sandboxes.bare import NoSandbox
 from looper.edges.workspaces import exports, manifest, mirrors
 from looper.edges.workspaces import git as git_module
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.edges.workspaces.git import Most, git
 from looper.edges.workspaces.manifest import Scanner, changes_show, manifest_hash
 from looper.edges.workspaces.mirrors import missing_commits, must_be_whole
 from looper.errors import BadInput, BadPatch, DirtyWorkspace, GitRefused, TreeUnreadable, WorkspaceError
+from looper.protocols import Environment
 from looper.records.task import Runner, Task
 
 FIX = "the line that only the fix holds"
@@ -60,26 +63,31 @@ def task(mirror: Path) -> Task:
     )  # fmt: skip
 
 
+def made_of(mirror: Path, exports: Path, place: Path) -> GitSessions:
+    """Trees in which nothing of an environment is asked for."""
+    bare = Environment("none", Path("/usr/bin/python3"), (), {})
+    return GitSessions({"swe-bench-cl:owner/name": mirror}, exports, place, NoSandbox(), lambda task: bare)
+
+
 @pytest.fixture
-def workspaces(mirror: Path, tmp_path: Path) -> GitWorkspaces:
-    places = {"swe-bench-cl:owner/name": mirror}
-    return GitWorkspaces(places, tmp_path / "exports", tmp_path / "workspaces", owner=None)
+def sessions(mirror: Path, tmp_path: Path) -> GitSessions:
+    return made_of(mirror, tmp_path / "exports", tmp_path / "workspaces")
 
 
 def test_a_workspace_is_the_base_tree_in_a_repository_of_one_commit(
-    workspaces: GitWorkspaces, task: Task
+    sessions: GitSessions, task: Task
 ) -> None:
-    workspace = workspaces.create(task, "w")
-    assert (workspace.root / "a.py").read_text() == "a = 1\nb = 2\n"
-    assert (workspace.root / "kept.log").exists()
-    assert os.readlink(workspace.root / "link") == "a.py"
-    assert git(["rev-list", "--all", "--count"], cwd=workspace.root).strip() == b"1"
-    assert git(["status", "--porcelain"], cwd=workspace.root) == b""
-    assert git(["remote"], cwd=workspace.root) == b""
+    session = sessions.open(task, "w")
+    assert (session.root / "a.py").read_text() == "a = 1\nb = 2\n"
+    assert (session.root / "kept.log").exists()
+    assert os.readlink(session.root / "link") == "a.py"
+    assert git(["rev-list", "--all", "--count"], cwd=session.root).strip() == b"1"
+    assert git(["status", "--porcelain"], cwd=session.root) == b""
+    assert git(["remote"], cwd=session.root) == b""
 
 
 def test_a_mirror_that_lacks_a_file_of_the_base_tree_is_told_with_object_and_path(
-    workspaces: GitWorkspaces, mirror: Path, task: Task
+    sessions: GitSessions, mirror: Path, task: Task
 ) -> None:
     """And is complete again once something stands in its place."""
     name = git(["rev-parse", f"{task.base_commit}:folder/script.sh"], cwd=mirror).decode().strip()
@@ -87,10 +95,10 @@ def test_a_mirror_that_lacks_a_file_of_the_base_tree_is_told_with_object_and_pat
     with pytest.raises(
         WorkspaceError, match=f"lacks the object {name}, which is folder/script.sh. Remove the folder"
     ):
-        workspaces.create(task, "w")
+        sessions.open(task, "w")
     other = git(["hash-object", "-w", "--stdin"], cwd=mirror, stdin=b"echo of a release\n").decode().strip()
     git(["update-ref", f"refs/replace/{name}", other], cwd=mirror)
-    assert (workspaces.create(task, "w").root / "folder" / "script.sh").read_text() == "echo of a release\n"
+    assert (sessions.open(task, "w").root / "folder" / "script.sh").read_text() == "echo of a release\n"
 
 
 def _plain(source: Path) -> None: ...
@@ -143,8 +151,7 @@ def test_g01_a_base_tree_is_what_git_archives_and_nothing_else_can_be_reached(
     subprocess.run(["tar", "x", "--no-same-owner", "-C", str(expected)], input=archive, check=True)
     before = os.umask(umask)
     try:
-        places = {"swe-bench-cl:owner/name": mirror}
-        made = GitWorkspaces(places, tmp_path / "exports", tmp_path / "workspaces", owner=None).create(
+        made = made_of(mirror, tmp_path / "exports", tmp_path / "workspaces").open(
             task.model_copy(update={"base_commit": base}), "w"
         )
     finally:
@@ -160,7 +167,7 @@ def test_g01_a_base_tree_is_what_git_archives_and_nothing_else_can_be_reached(
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_g01_a_mirror_with_another_object_in_the_place_of_one_exports_what_stands_there(
-    tmp_path: Path, mirror: Path, workspaces: GitWorkspaces, task: Task, gone: bool
+    tmp_path: Path, mirror: Path, sessions: GitSessions, task: Task, gone: bool
 ) -> None:
     """So a mirror whose largest file was left out is completed."""
     old = git(["rev-parse", "HEAD~1:a.py"], cwd=mirror).decode().strip()
@@ -173,27 +180,25 @@ def test_g01_a_mirror_with_another_object_in_the_place_of_one_exports_what_stand
         for pack in packs:
             git(["unpack-objects", "-q"], cwd=mirror, stdin=pack)
         (mirror / "objects" / old[:2] / old[2:]).unlink()
-    assert "# replaced" in (workspaces.create(task, "w").root / "a.py").read_text()
+    assert "# replaced" in (sessions.open(task, "w").root / "a.py").read_text()
 
 
 def test_g10_the_fix_is_in_no_object_of_the_workspace(
-    workspaces: GitWorkspaces, task: Task, mirror: Path
+    sessions: GitSessions, task: Task, mirror: Path
 ) -> None:
     """G-25: no future commit, tag, stash, reflog or packed object."""
-    workspace = workspaces.create(task, "w")
-    listed = (
-        git(["cat-file", "--batch-all-objects", "--batch-check"], cwd=workspace.root).decode().splitlines()
-    )
-    contents = b"".join(git(["cat-file", "-p", line.split()[0]], cwd=workspace.root) for line in listed)
+    session = sessions.open(task, "w")
+    listed = git(["cat-file", "--batch-all-objects", "--batch-check"], cwd=session.root).decode().splitlines()
+    contents = b"".join(git(["cat-file", "-p", line.split()[0]], cwd=session.root) for line in listed)
     assert FIX.encode() not in contents
     assert [line.split()[1] for line in listed].count("commit") == 1
     assert FIX.encode() in git(["cat-file", "-p", "HEAD:a.py"], cwd=mirror), "the mirror itself must hold it"
 
 
 def test_g09_nothing_is_shared_with_mirror_export_or_other_workspaces(
-    workspaces: GitWorkspaces, task: Task
+    sessions: GitSessions, task: Task
 ) -> None:
-    first, second = workspaces.create(task, "w"), workspaces.create(task, "w")
+    first, second = sessions.open(task, "w"), sessions.open(task, "w")
     assert first.root != second.root
     for folder, _, names in os.walk(first.root):
         for name in names:
@@ -204,7 +209,7 @@ def test_g09_nothing_is_shared_with_mirror_export_or_other_workspaces(
         cwd=first.root,
         check=True,
     )
-    third = workspaces.create(task, "w")
+    third = sessions.open(task, "w")
     assert (third.root / "a.py").read_text() == "a = 1\nb = 2\n"
     assert git(["fsck"], cwd=third.root) == b""
     assert not (third.root / ".git/objects/info/alternates").exists()
@@ -221,60 +226,60 @@ def test_g09_nothing_is_shared_with_mirror_export_or_other_workspaces(
     ],
 )
 def test_g01_a_tree_that_is_not_the_base_tree_is_refused_and_an_export_that_was_changed_is_made_anew(
-    workspaces: GitWorkspaces, task: Task, tmp_path: Path, spoil: Callable[[Path], object]
+    sessions: GitSessions, task: Task, tmp_path: Path, spoil: Callable[[Path], object]
 ) -> None:
-    workspaces.create(task, "w").close()
+    sessions.open(task, "w").close()
     export = next((tmp_path / "exports").glob("owner__name-*"))
     spoil(export / "files")
-    made = workspaces.create(task, "w")
+    made = sessions.open(task, "w")
     assert (made.root / "a.py").read_text() == "a = 1\nb = 2\n" and made.changes() == ()
     assert sorted(os.listdir(tmp_path / "exports")) == [".lock", export.name]
     assert os.listdir(tmp_path / "workspaces") == [made.root.name], "the copy of the other is removed"
 
 
 def test_a_copy_that_is_not_its_export_is_refused_and_not_left(
-    workspaces: GitWorkspaces, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sessions: GitSessions, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copied = exports._copy_tree
+    copied = exports.copy_tree
 
     def spoilt(source: Path, target: Path, owner: int | None) -> None:
         copied(source, target, owner)
         (target / "a.py").write_text("changed")
 
-    monkeypatch.setattr(exports, "_copy_tree", spoilt)
+    monkeypatch.setattr(exports, "copy_tree", spoilt)
     with pytest.raises(DirtyWorkspace, match="Run the same command again"):
-        workspaces.create(task, "w")
+        sessions.open(task, "w")
     assert os.listdir(tmp_path / "workspaces") == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"61": 1}'])
 def test_an_export_whose_records_are_damaged_is_made_anew(
-    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path, text: str
+    sessions: GitSessions, task: Task, mirror: Path, tmp_path: Path, text: str
 ) -> None:
-    workspaces.create(task, "w").close()
+    sessions.open(task, "w").close()
     (next((tmp_path / "exports").glob("owner__name-*")) / "tree.json").write_text(text)
-    later = GitWorkspaces({"swe-bench-cl:owner/name": mirror}, tmp_path / "exports", tmp_path / "w", None)
-    assert later.create(task, "w").changes() == ()
+    later = made_of(mirror, tmp_path / "exports", tmp_path / "w")
+    assert later.open(task, "w").changes() == ()
 
 
 def test_an_effect_that_was_kept_and_is_none_is_found_again(
-    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path
+    sessions: GitSessions, task: Task, mirror: Path, tmp_path: Path
 ) -> None:
     patch = "--- a/a.py\n+++ b/a.py\n@@ -1,2 +1,2 @@\n a = 1\n-b = 2\n+b = 3\n"
-    found = workspaces.effect(task, patch)
+    found = sessions.effect(task, patch)
     (kept,) = (tmp_path / "exports").glob("*/effects/*.json")
     kept.write_text("[]")
-    later = GitWorkspaces({"swe-bench-cl:owner/name": mirror}, tmp_path / "exports", tmp_path / "w", None)
+    later = made_of(mirror, tmp_path / "exports", tmp_path / "w")
     assert later.effect(task, patch) == found
 
 
 def test_mirrors_with_other_objects_in_the_place_of_some_have_exports_of_their_own(
-    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path
+    sessions: GitSessions, task: Task, mirror: Path, tmp_path: Path
 ) -> None:
     """A tree is known by what it is made of, so a mirror that is mended is looked at again, and one that is not is not."""
 
     def text(task: Task = task) -> str:
-        own = GitWorkspaces({"swe-bench-cl:owner/name": mirror}, tmp_path / "exports", tmp_path / "w", None)
+        own = made_of(mirror, tmp_path / "exports", tmp_path / "w")
         return (own.base_tree(task) / "a.py").read_text()
 
     def put(content: bytes) -> str:
@@ -313,7 +318,7 @@ HOSTILE = {
 @pytest.mark.parametrize("config", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("lacks", [True, False], ids=["lacks a file", "whole"])
 def test_no_setting_of_a_mirror_runs_anything(
-    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path, config: str, lacks: bool
+    sessions: GitSessions, task: Task, mirror: Path, tmp_path: Path, config: str, lacks: bool
 ) -> None:
     """A mirror is data: of a repository that somebody else may have made."""
     name = git(["rev-parse", f"{task.base_commit}:a.py"], cwd=mirror).decode().strip()
@@ -329,18 +334,18 @@ def test_no_setting_of_a_mirror_runs_anything(
     (mirror / "config").write_text(f"[core]\n\trepositoryformatversion = 1\n\tbare = true\n{own}")
     if lacks:
         with pytest.raises(WorkspaceError, match=f"lacks the object {name}, which is a.py"):
-            workspaces.create(task, "w")
+            sessions.open(task, "w")
         with pytest.raises(BadInput, match=f"lacks the object {name}, which is a.py"):
             must_be_whole(mirror, [task.base_commit])
     else:
-        assert (workspaces.create(task, "w").root / "folder" / "script.sh").read_text() == "b = 7\n"
+        assert (sessions.open(task, "w").root / "folder" / "script.sh").read_text() == "b = 7\n"
         must_be_whole(mirror, [task.base_commit])
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("replaced", [True, False])
 def test_no_file_of_a_tree_becomes_a_setting_of_git(
-    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path, replaced: bool
+    sessions: GitSessions, task: Task, mirror: Path, tmp_path: Path, replaced: bool
 ) -> None:
     def made(kind: str, content: bytes) -> str:
         asked = ["hash-object", "-w", "--literally", "-t", kind, "--stdin"]
@@ -358,7 +363,7 @@ def test_no_file_of_a_tree_becomes_a_setting_of_git(
     if replaced:
         git(["update-ref", f"refs/replace/{made('blob', b'x')}", attributes], cwd=mirror)
     with pytest.raises(WorkspaceError, match=r"\.git/"):
-        workspaces.create(task.model_copy(update={"base_commit": commit}), "w")
+        sessions.open(task.model_copy(update={"base_commit": commit}), "w")
     assert not (tmp_path / "ran").exists() and os.listdir(tmp_path / "exports") == [".lock"]
 
 
@@ -398,7 +403,7 @@ def _swap(mirror: Path, name: str) -> None:
 )
 @pytest.mark.parametrize("damage", [_remove_object, _cut, _flip, _swap], ids=lambda each: each.__name__)
 def test_a_mirror_that_is_damaged_is_told_by_fetch_and_by_whoever_needs_the_tree(
-    workspaces: GitWorkspaces,
+    sessions: GitSessions,
     task: Task,
     mirror: Path,
     tmp_path: Path,
@@ -414,7 +419,7 @@ def test_a_mirror_that_is_damaged_is_told_by_fetch_and_by_whoever_needs_the_tree
         git(["update-ref", f"refs/replace/{script}", other], cwd=mirror)
     damage(mirror, name)
     with pytest.raises((WorkspaceError, BadInput)) as needed:
-        workspaces.create(task, "w")
+        sessions.open(task, "w")
     assert str(mirror) in str(needed.value) and name in str(needed.value)
     assert "etch" in str(needed.value) and "\n" not in str(needed.value)
     if not missing_commits(mirror, [task]):
@@ -425,13 +430,13 @@ def test_a_mirror_that_is_damaged_is_told_by_fetch_and_by_whoever_needs_the_tree
 
 
 def test_what_is_no_mirror_is_told_and_no_repository_around_it_is_taken_for_it(
-    workspaces: GitWorkspaces, task: Task, mirror: Path, tmp_path: Path
+    sessions: GitSessions, task: Task, mirror: Path, tmp_path: Path
 ) -> None:
     mirror.rename(tmp_path / "aside")
     mirror.mkdir()
     git(["init", "--quiet"], cwd=tmp_path)
     for asked in (
-        lambda: workspaces.create(task, "w"),
+        lambda: sessions.open(task, "w"),
         lambda: missing_commits(mirror, [task]),
         lambda: must_be_whole(mirror, [task.base_commit]),
     ):
@@ -442,11 +447,11 @@ def test_what_is_no_mirror_is_told_and_no_repository_around_it_is_taken_for_it(
 
 
 def test_half_an_export_of_a_process_that_was_killed_is_removed_when_the_next_is_made(
-    workspaces: GitWorkspaces, task: Task, tmp_path: Path
+    sessions: GitSessions, task: Task, tmp_path: Path
 ) -> None:
     for name in (f".owner__name-{task.base_commit}.123", ".owner__other-1"):
         (tmp_path / "exports" / name / "files").mkdir(parents=True)
-    export = workspaces.base_tree(task).parent
+    export = sessions.base_tree(task).parent
     assert sorted(os.listdir(tmp_path / "exports")) == [".lock", export.name]
 
 
@@ -488,8 +493,10 @@ def test_a_clone_goes_the_way_that_this_machine_reaches_servers(
 FULL = """
 import json, os, sys
 from pathlib import Path
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.sandboxes.bare import NoSandbox
+from looper.edges.workspaces.exports import GitSessions
 from looper.errors import WorkspaceError
+from looper.protocols import Environment
 from looper.records.task import Task
 
 small, roomy, places = Path("/mnt"), Path(sys.argv[2]), {"swe-bench-cl:owner/name": Path(sys.argv[3])}
@@ -497,7 +504,8 @@ task = Task.from_json(sys.argv[1].encode())
 for exports, trees in ((small / "exports", roomy / "w"), (roomy / "exports", small / "w")):
     for _ in range(2):
         try:
-            GitWorkspaces(places, exports, trees, None).create(task, "w")
+            bare = Environment("none", Path("/usr/bin/python3"), (), {})
+            GitSessions(places, exports, trees, NoSandbox(), lambda task: bare).open(task, "w")
         except WorkspaceError as error:
             print(error)
         print(os.listdir(small / "exports") if exports.parent == small else os.listdir(trees))
@@ -533,8 +541,8 @@ def test_a_full_disk_is_told_with_what_to_do_and_nothing_half_made_keeps_room(
             assert there == left
 
 
-def test_an_untouched_workspace_has_an_empty_patch(workspaces: GitWorkspaces, task: Task) -> None:
-    assert workspaces.create(task, "w").patch() == ("", ())
+def test_an_untouched_workspace_has_an_empty_patch(sessions: GitSessions, task: Task) -> None:
+    assert sessions.open(task, "w").patch() == ("", ())
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
@@ -574,22 +582,22 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_g06_g11_g12_g14_the_patch_applied_to_a_fresh_base_gives_the_final_tree(
-    workspaces: GitWorkspaces, task: Task, name: str
+    sessions: GitSessions, task: Task, name: str
 ) -> None:
     """G-27."""
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
     CHANGES[name](worked.root)
     patch, flagged = worked.patch()
     assert patch and not flagged
-    fresh = workspaces.create(task, "w")
+    fresh = sessions.open(task, "w")
     fresh.apply(patch)
-    assert fresh.state() == worked.state() != worked.clean_state
+    assert fresh.tree_hash() == worked.tree_hash() != worked.clean_state
 
 
-def test_g14_random_edits_are_reproduced_by_their_patch(workspaces: GitWorkspaces, task: Task) -> None:
+def test_g14_random_edits_are_reproduced_by_their_patch(sessions: GitSessions, task: Task) -> None:
     rng = random.Random(5)
     for _ in range(25):
-        worked = workspaces.create(task, "w")
+        worked = sessions.open(task, "w")
         files = [
             worked.root / name
             for name in ("a.py", "folder/script.sh", "kept.log", "new/one", "two", "folder/three")
@@ -604,18 +612,18 @@ def test_g14_random_edits_are_reproduced_by_their_patch(workspaces: GitWorkspace
             )
             path.chmod(rng.choice([0o644, 0o755]))
         patch, flagged = worked.patch()
-        fresh = workspaces.create(task, "w")
+        fresh = sessions.open(task, "w")
         fresh.apply(patch)
-        assert not flagged and fresh.state() == worked.state()
+        assert not flagged and fresh.tree_hash() == worked.tree_hash()
         worked.close()
         fresh.close()
 
 
 def test_g07_links_out_of_the_tree_and_other_kinds_are_flagged_and_never_read(
-    workspaces: GitWorkspaces, task: Task, tmp_path: Path
+    sessions: GitSessions, task: Task, tmp_path: Path
 ) -> None:
     (tmp_path / "secret").write_text("canary content")
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
     (worked.root / "a.py").unlink()
     (worked.root / "a.py").symlink_to(tmp_path / "secret")
     (worked.root / "up").symlink_to("../../secret")
@@ -628,9 +636,9 @@ def test_g07_links_out_of_the_tree_and_other_kinds_are_flagged_and_never_read(
 
 
 def test_g01_to_g05_nothing_that_the_agent_configured_is_run(
-    workspaces: GitWorkspaces, task: Task, tmp_path: Path
+    sessions: GitSessions, task: Task, tmp_path: Path
 ) -> None:
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
     ran = tmp_path / "ran"
     program = worked.root / "program.sh"
     program.write_text(f"#!/bin/sh\necho $0 >> {ran}\ncat\n")
@@ -661,26 +669,26 @@ def test_g01_to_g05_nothing_that_the_agent_configured_is_run(
             (folder / hook).chmod(0o755)
     (worked.root / "a.py").write_text("changed\n")
     patch, _ = worked.patch()
-    workspaces.create(task, "w").apply(patch)
-    worked.state()
+    sessions.open(task, "w").apply(patch)
+    worked.tree_hash()
     worked.close()
     assert "changed" in patch and not ran.exists()
 
 
 @pytest.mark.parametrize("path", ["../evil", ".git/hooks/post-checkout", "link2/evil"])
 def test_g08_patches_that_leave_the_tree_are_refused(
-    workspaces: GitWorkspaces, task: Task, tmp_path: Path, path: str
+    sessions: GitSessions, task: Task, tmp_path: Path, path: str
 ) -> None:
-    workspace = workspaces.create(task, "w")
-    (workspace.root / "link2").symlink_to(tmp_path)
+    session = sessions.open(task, "w")
+    (session.root / "link2").symlink_to(tmp_path)
     patch = f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+evil\n"
     with pytest.raises(BadPatch):
-        workspace.apply(patch)
-    assert not (tmp_path / "evil").exists() and not (workspace.root / ".git/hooks/post-checkout").exists()
+        session.apply(patch)
+    assert not (tmp_path / "evil").exists() and not (session.root / ".git/hooks/post-checkout").exists()
 
 
-def test_g11_many_changed_files_are_extracted_quickly(workspaces: GitWorkspaces, task: Task) -> None:
-    worked = workspaces.create(task, "w")
+def test_g11_many_changed_files_are_extracted_quickly(sessions: GitSessions, task: Task) -> None:
+    worked = sessions.open(task, "w")
     (worked.root / "many").mkdir()
     for number in range(3000):
         (worked.root / "many" / str(number)).write_text("x\n")
@@ -690,35 +698,33 @@ def test_g11_many_changed_files_are_extracted_quickly(workspaces: GitWorkspaces,
 
 
 def test_folders_without_rights_do_not_keep_a_workspace_from_being_removed(
-    workspaces: GitWorkspaces, task: Task
+    sessions: GitSessions, task: Task
 ) -> None:
-    workspace = workspaces.create(task, "w")
-    (workspace.root / "closed/inner").mkdir(parents=True)
-    (workspace.root / "closed").chmod(0)
-    workspace.close()
-    assert not workspace.root.exists()
+    session = sessions.open(task, "w")
+    (session.root / "closed/inner").mkdir(parents=True)
+    (session.root / "closed").chmod(0)
+    session.close()
+    assert not session.root.exists()
 
 
-def test_a_tree_deeper_than_any_recursion_is_scanned_and_removed(
-    workspaces: GitWorkspaces, task: Task
-) -> None:
-    workspace = workspaces.create(task, "w")
+def test_a_tree_deeper_than_any_recursion_is_scanned_and_removed(sessions: GitSessions, task: Task) -> None:
+    session = sessions.open(task, "w")
     subprocess.run(
         "for i in $(seq 1500); do mkdir d && cd d || exit; done; touch f",
         shell=True,
-        cwd=workspace.root,
+        cwd=session.root,
         check=True,
     )
-    workspace.state()
-    workspace.close()
-    assert not workspace.root.exists()
+    session.tree_hash()
+    session.close()
+    assert not session.root.exists()
 
 
-def test_a_mirror_without_the_base_commit_is_bad_input(workspaces: GitWorkspaces, task: Task) -> None:
+def test_a_mirror_without_the_base_commit_is_bad_input(sessions: GitSessions, task: Task) -> None:
     with pytest.raises(BadInput, match="does not hold the base commit"):
-        workspaces.create(task.model_copy(update={"base_commit": "0" * 40}), "w")
+        sessions.open(task.model_copy(update={"base_commit": "0" * 40}), "w")
     with pytest.raises(BadInput, match="looper bench fetch"):
-        workspaces.create(task.model_copy(update={"repo": "owner/other"}), "w")
+        sessions.open(task.model_copy(update={"repo": "owner/other"}), "w")
 
 
 def test_a_file_rewritten_within_the_same_tick_is_noticed(tmp_path: Path) -> None:
@@ -759,13 +765,13 @@ SHAPES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_c3_trees_of_any_shape_have_their_patch(workspaces: GitWorkspaces, task: Task, name: str) -> None:
-    worked = workspaces.create(task, "w")
+def test_c3_trees_of_any_shape_have_their_patch(sessions: GitSessions, task: Task, name: str) -> None:
+    worked = sessions.open(task, "w")
     SHAPES[name](worked.root)
     patch, flagged = worked.patch()
-    fresh = workspaces.create(task, "w")
+    fresh = sessions.open(task, "w")
     fresh.apply(patch)
-    assert patch and not flagged and fresh.state() == worked.state()
+    assert patch and not flagged and fresh.tree_hash() == worked.tree_hash()
     worked.close()
     assert not worked.root.exists()
 
@@ -784,9 +790,9 @@ def make_deep(root: Path, folders: int, name: str) -> None:
 
 @pytest.mark.parametrize(("folders", "name"), [(10_000, "d"), (300, "n" * 255)])
 def test_c3_what_is_too_deep_for_any_program_is_named_and_the_rest_is_in_the_patch(
-    workspaces: GitWorkspaces, task: Task, folders: int, name: str
+    sessions: GitSessions, task: Task, folders: int, name: str
 ) -> None:
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
     make_deep(worked.root, folders, name)
     (worked.root / "a.py").write_text("changed\n")
     patch, flagged = worked.patch()
@@ -796,11 +802,11 @@ def test_c3_what_is_too_deep_for_any_program_is_named_and_the_rest_is_in_the_pat
 
 
 def test_c3_what_a_patch_cannot_hold_is_named_and_the_rest_is_in_the_patch(
-    workspaces: GitWorkspaces, task: Task
+    sessions: GitSessions, task: Task
 ) -> None:
     import socket
 
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
     (worked.root / "a.py").write_text("changed\n")
     os.mkfifo(worked.root / "pipe")
     (worked.root / "sub").mkdir()
@@ -816,16 +822,14 @@ def test_c3_what_a_patch_cannot_hold_is_named_and_the_rest_is_in_the_patch(
     patch, flagged = worked.patch()
     assert time.monotonic() - begun < 30, "a terabyte is not read"
     assert "+changed" in patch and set(flagged) == {"pipe", "socket", "sparse", "sub/.git"}
-    before = worked.state()
+    before = worked.tree_hash()
     with (worked.root / "sparse").open("r+b") as sparse:
         sparse.write(b"x")
-    assert worked.state() != before
+    assert worked.tree_hash() != before
 
 
-def test_c3_names_of_what_a_patch_cannot_hold_are_few_and_short(
-    workspaces: GitWorkspaces, task: Task
-) -> None:
-    worked = workspaces.create(task, "w")
+def test_c3_names_of_what_a_patch_cannot_hold_are_few_and_short(sessions: GitSessions, task: Task) -> None:
+    worked = sessions.open(task, "w")
     for number in range(150):
         os.mkfifo(worked.root / f"{number:03}{'p' * 250}")
     _, flagged = worked.patch()
@@ -833,120 +837,114 @@ def test_c3_names_of_what_a_patch_cannot_hold_are_few_and_short(
 
 
 def test_c3_too_many_files_are_said_to_be_too_many(
-    workspaces: GitWorkspaces, task: Task, monkeypatch: pytest.MonkeyPatch
+    sessions: GitSessions, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
     monkeypatch.setattr(manifest, "MOST_ENTRIES", 50)
     for number in range(60):
         (worked.root / str(number)).touch()
-    for look in (worked.state, worked.patch):
+    for look in (worked.tree_hash, worked.patch):
         with pytest.raises(TreeUnreadable, match="more than 50"):
             look()
 
 
 def test_c3_a_tree_that_changes_while_it_is_looked_at_is_looked_at_all_the_same(
-    workspaces: GitWorkspaces, task: Task
+    sessions: GitSessions, task: Task
 ) -> None:
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
     script = "while :; do mkdir -p x/y; touch x/y/f x/g; ln -sf f x/l; rm -rf x; done"
     with subprocess.Popen(["/bin/sh", "-c", script], cwd=worked.root) as changing:
         for _ in range(300):
-            worked.state()
+            worked.tree_hash()
         assert changing.poll() is None, "it was changed to the end"
         changing.kill()
 
 
-def test_c3_a_folder_without_rights_shows_nothing_and_stops_nobody(
-    workspaces: GitWorkspaces, task: Task
-) -> None:
-    worked = workspaces.create(task, "w")
+def test_c3_a_folder_without_rights_shows_nothing_and_stops_nobody(sessions: GitSessions, task: Task) -> None:
+    worked = sessions.open(task, "w")
     (worked.root / "closed" / "in").mkdir(parents=True)
     (worked.root / "a.py").chmod(0)
     for path in ("closed/in", "closed", "folder"):
         (worked.root / path).chmod(0)
-    worked.state()
+    worked.tree_hash()
     worked.patch()
     worked.root.chmod(0)
-    worked.state()
+    worked.tree_hash()
     worked.close()
     assert not worked.root.exists()
 
 
 def test_c3_want_of_descriptors_does_not_pass_for_an_empty_tree(
-    workspaces: GitWorkspaces, task: Task, monkeypatch: pytest.MonkeyPatch
+    sessions: GitSessions, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
 
     def none_left(path: object) -> object:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(os, "scandir", none_left)
     with pytest.raises(OSError, match="Too many"):
-        worked.state()
+        worked.tree_hash()
 
 
-def test_c3_a_tree_that_is_gone_is_told_from_a_volume_that_is_gone(
-    workspaces: GitWorkspaces, task: Task
-) -> None:
-    worked = workspaces.create(task, "w")
+def test_c3_a_tree_that_is_gone_is_told_from_a_volume_that_is_gone(sessions: GitSessions, task: Task) -> None:
+    worked = sessions.open(task, "w")
     worked.close()
     with pytest.raises(TreeUnreadable, match="is gone"):
-        worked.state()
+        worked.tree_hash()
     subprocess.run(["rm", "-rf", worked.root.parent], check=True)
     with pytest.raises(WorkspaceError, match="is gone"):
-        worked.state()
+        worked.tree_hash()
 
 
 @pytest.mark.parametrize(
     "end", ["kill -9 $$", "echo 'error: failed to write to x: No space left on device' >&2; exit 128"]
 )
 def test_a_git_that_the_machine_ends_says_nothing_of_tree_or_patch(
-    workspaces: GitWorkspaces, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+    sessions: GitSessions, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
     (worked.root / "a.py").write_text("changed\n")
     patch, _ = worked.patch()
     ended = tmp_path / "git"
     ended.write_text(f"#!/bin/sh\n{end}\n")
     ended.chmod(0o755)
     monkeypatch.setattr(git_module, "program", lambda name: str(ended))
-    for asked in (worked.patch, lambda: worked.apply(patch), lambda: workspaces.effect(task, patch)):
+    for asked in (worked.patch, lambda: worked.apply(patch), lambda: sessions.effect(task, patch)):
         with pytest.raises(WorkspaceError) as error:
             asked()
         assert not isinstance(error.value, GitRefused)
 
 
-def test_what_gold_and_tests_do_is_known_where_it_cannot_be_kept(
-    workspaces: GitWorkspaces, task: Task
-) -> None:
+def test_what_gold_and_tests_do_is_known_where_it_cannot_be_kept(sessions: GitSessions, task: Task) -> None:
     """Exports that belong to somebody else, a full disk: a patch bears no blame for it."""
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
     (worked.root / "a.py").write_text("changed\n")
     patch, _ = worked.patch()
-    (workspaces.base_tree(task).parent / "effects").write_text("in the way of a folder")
-    assert workspaces.effect(task, patch).keys() == {"a.py"}
+    (sessions.base_tree(task).parent / "effects").write_text("in the way of a folder")
+    assert sessions.effect(task, patch).keys() == {"a.py"}
 
 
-def test_no_path_of_a_patch_passes_for_a_full_disk(workspaces: GitWorkspaces, task: Task) -> None:
+def test_no_path_of_a_patch_passes_for_a_full_disk(sessions: GitSessions, task: Task) -> None:
     name = "x: No space left on device"
     patch = f"diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ -1 +1 @@\n-a\n+b\n"
     with pytest.raises(BadPatch, match="No space left on device: No such file"):
-        workspaces.create(task, "w").apply(patch)
+        sessions.open(task, "w").apply(patch)
 
 
 @pytest.mark.parametrize("lack", ["No space left on device", "Too many open files", "Input/output error"])
 @pytest.mark.parametrize("before", ["", "\rfatal: unable to write x", "\u2028error: unable to write x"])
 def test_v12_no_line_of_a_patch_passes_for_a_lack_of_the_machine(
-    workspaces: GitWorkspaces, task: Task, lack: str, before: str
+    sessions: GitSessions, task: Task, lack: str, before: str
 ) -> None:
     """Git says again what it does not understand."""
     patch = f"@@ -1,2 +1,2 @@{before}: {lack}\n a\n-b\n+c\n"
     with pytest.raises(BadPatch):
-        workspaces.create(task, "w").apply(patch)
+        sessions.open(task, "w").apply(patch)
 
 
 def test_c4_a_patch_that_git_would_look_at_for_ages_is_refused(
-    workspaces: GitWorkspaces, task: Task, monkeypatch: pytest.MonkeyPatch
+    sessions: GitSessions, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hunk with very much context, far from its place in a file of equal lines. It ends by itself where nobody waits for it."""
     monkeypatch.setattr(exports, "APPLY", Most(kib=2 << 20, cpu_s=1))
@@ -963,33 +961,33 @@ def test_c4_a_patch_that_git_would_look_at_for_ages_is_refused(
     )
     begun = time.monotonic()
     with pytest.raises(BadPatch, match="SIGXCPU"):
-        workspaces.create(task, "w").apply(made + hunk)
+        sessions.open(task, "w").apply(made + hunk)
     assert time.monotonic() - begun < 60
 
 
 def test_c3_files_that_cost_nothing_to_make_do_not_cost_ages_to_hash(
-    workspaces: GitWorkspaces, task: Task, monkeypatch: pytest.MonkeyPatch
+    sessions: GitSessions, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worked = workspaces.create(task, "w")
+    worked = sessions.open(task, "w")
     monkeypatch.setattr(manifest, "SCANNED_BYTES", 8 << 20)
     for number in range(200):
         with (worked.root / f"sparse{number:03}").open("wb") as sparse:
             sparse.truncate(4 << 20)
     begun = time.process_time()
-    state = worked.state()
-    assert time.process_time() - begun < 5 and worked.state() == state
+    state = worked.tree_hash()
+    assert time.process_time() - begun < 5 and worked.tree_hash() == state
     (worked.root / "sparse150").unlink()
-    assert worked.state() != state
+    assert worked.tree_hash() != state
     assert "sparse090" in worked.patch()[1]
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no file system in memory here")
 def test_where_a_write_to_mapped_memory_does_not_show_every_file_is_looked_at(
-    workspaces: GitWorkspaces, task: Task, tmp_path: Path
+    sessions: GitSessions, task: Task, tmp_path: Path
 ) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
         assert not changes_show(Path(memory)) and changes_show(tmp_path)
-        tree = workspaces.at(Path(memory)).create(task, "w")
+        tree = replace(sessions, place=Path(memory)).open(task, "w")
         with (tree.root / "a.py").open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as mapped:
             assert mapped[-2:-1] == b"2"
             mapped[-2:-1] = b"7"
@@ -997,9 +995,9 @@ def test_where_a_write_to_mapped_memory_does_not_show_every_file_is_looked_at(
 
 
 def test_programs_that_the_records_of_a_tree_name_are_not_run_when_a_patch_is_applied(
-    workspaces: GitWorkspaces, task: Task, tmp_path: Path
+    sessions: GitSessions, task: Task, tmp_path: Path
 ) -> None:
-    tree = workspaces.create(task, "w")
+    tree = sessions.open(task, "w")
     git(["config", "filter.own.clean", f"touch {tmp_path / 'ran'}; cat"], cwd=tree.root)
     (tree.root / ".git" / "info").mkdir(exist_ok=True)
     (tree.root / ".git" / "info" / "attributes").write_text("* filter=own\n")
@@ -1007,13 +1005,13 @@ def test_programs_that_the_records_of_a_tree_name_are_not_run_when_a_patch_is_ap
     assert (tree.root / "new.py").read_text() == "a = 3\n" and not (tmp_path / "ran").exists()
 
 
-def test_x3_nothing_of_a_tree_is_older_than_the_tree(workspaces: GitWorkspaces, task: Task) -> None:
+def test_x3_nothing_of_a_tree_is_older_than_the_tree(sessions: GitSessions, task: Task) -> None:
     """What was read, changed or made anew in an earlier tree shows in the times of its entries, and would tell the next one."""
-    earlier = workspaces.create(task, "w")
+    earlier = sessions.open(task, "w")
     os.utime(earlier.root / "a.py", ns=(1, 1))
     earlier.close()
     time.sleep(0.02)
     now = time.time_ns() - 10_000_000
-    later = workspaces.create(task, "w")
+    later = sessions.open(task, "w")
     entries = [path.lstat() for path in later.root.rglob("*")]
     assert entries and all(entry.st_ctime_ns > now and entry.st_atime_ns != 1 for entry in entries)

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from looper.agent.tools import ToolContext
 from looper.cli.lanes import lane_run
 from looper.cli.settings import Settings
 from looper.cli.settings import settings as looper_settings
-from looper.edges.environments.harness import HarnessEnvironment
+from looper.cli.wiring import own_environment
 from looper.edges.models.scripted import ScriptedModel
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.sandboxes.shell import LocalShell
+from looper.edges.workspaces.exports import GitSessions
 from looper.errors import PromptCut
 from looper.evolution.guest import Guests, _Ended, _Served
 from looper.journal import read_stream
@@ -98,21 +100,40 @@ class Cut(ScriptedModel):
     ("role", "stop"), [("developer", None), ("user", StopReason.CONTEXT_FULL)], ids=["role", "length"]
 )
 def test_what_a_guest_sends_its_model_ends_the_guest_and_not_the_run(
-    role: str, stop: StopReason | None, arm: Arm, task: Task, sandbox: Sandbox, limits: Limits,
-    workspaces: GitWorkspaces, environments: HarnessEnvironment, tmp_path: Path,
+    role: str, stop: StopReason | None, arm: Arm, task: Task, limits: Limits, sessions: GitSessions, tmp_path: Path,
 ) -> None:  # fmt: skip
-    environment = environments.of(task)
-    workspace = workspaces.create(task, "guest")
+    session = sessions.open(task, "guest")
     of = Assignment(
         "candidate/0/t", 1, task, 1, 0.0, Delivery(candidates=0),
-        ToolContext(workspace, sandbox, environment, arm.scaffold, limits), Cut([]),
+        ToolContext(session, arm.scaffold, limits), Cut([]),
         time.monotonic, lambda step: None, lambda: False,
     )  # fmt: skip
-    served = _Served(Guests(sandbox, environment, tmp_path), SOURCE, of, tmp_path)
+    served = _Served(Guests(lambda folder: session, tmp_path), SOURCE, of, tmp_path)
     with pytest.raises(_Ended):
         served._answer(json.dumps({"operation": "reply", "messages": [[role, "x"]], "most": 9}).encode())
     assert served.stop is stop and ("PromptCut" in served.cause) == (stop is not None)
-    workspace.close()
+    session.close()
+
+
+def test_a_version_whose_own_parts_are_called_otherwise_works_all_the_same(
+    settings: Settings, arm: Arm, task: Task, sandbox: Sandbox, limits: Limits, sessions: GitSessions
+) -> None:
+    """What the agent is made of is its own affair; what goes over the pipes is agreed on."""
+    assert settings.agents is not None
+    source = settings.agents / version(settings, "otherwise") / "src"
+    for path in (*(source / "looper/agent").glob("*.py"), source / "looper/evolution/guest_child.py"):
+        path.write_text(path.read_text().replace("ToolContext", "Toolbox").replace("clean_state", "begun_as"))
+    child = source / "looper/evolution/guest_child.py"
+    child.write_text(child.read_text().replace('given["begun_as"]', 'given["clean_state"]'))
+    session = sessions.open(task, "guest")
+    of = Assignment(
+        "candidate/0/t", 1, task, 1, 0.0, Delivery(candidates=0), ToolContext(session, arm.scaffold, limits),
+        ScriptedModel(["<bash>echo new > new.txt</bash>", "<done>ready</done>"]), time.monotonic, lambda step: None, lambda: False,
+    )  # fmt: skip
+    shells = partial(LocalShell, sandbox=sandbox, environment=own_environment())
+    assert Guests(shells, settings.workspaces / "guests").rollout(source, of).stop_reason is StopReason.DONE
+    assert session.patch()[0].endswith("+new\n")
+    session.close()
 
 
 @pytest.mark.proof
@@ -160,7 +181,7 @@ def test_one_that_looks_around_finds_no_answers_and_no_harness(settings: Setting
         "            seen += 'reached'\n"
         "        except OSError as error:\n"
         "            seen += type(error).__name__ if not isinstance(error, ConnectionRefusedError) else 'nobody'\n"
-        "        self.of.tool_context.workspace.write_file('seen.txt', seen.encode())\n"
+        "        self.of.tool_context.session.write('seen.txt', seen.encode())\n"
     )
     view = at_work(settings, version(settings, "looks", RUN, look + RUN))
     for end in ends(view, "candidate"):
@@ -172,7 +193,7 @@ def test_paths_outside_of_the_workspace_are_refused(settings: Settings) -> None:
         "        from looper.errors import FileRefused\n"
         "        for path in ('../outside.txt', '/tmp/outside.txt'):\n"
         "            try:\n"
-        "                self.of.tool_context.workspace.write_file(path, b'x')\n"
+        "                self.of.tool_context.session.write(path, b'x')\n"
         "                raise SystemExit(9)\n"
         "            except FileRefused:\n"
         "                pass\n"

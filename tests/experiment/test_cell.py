@@ -1,13 +1,13 @@
 """What one cell of a plan is worked on with."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from looper.edges.engines.local import LocalEngine, Threads
-from looper.edges.environments.harness import HarnessEnvironment
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.errors import SandboxUnavailable
 from looper.experiment.cell import RunContext, run_cell
 from looper.experiment.grading import GRADING, arm_names, grading_plan, identity_of, trajectories
@@ -45,8 +45,7 @@ class Silent:
 def test_v5_another_attempt_judges_the_same_prediction_again(
     tmp_path: Path,
     task: Task,
-    workspaces: GitWorkspaces,
-    environments: HarnessEnvironment,
+    sessions: GitSessions,
     sandbox: Sandbox,
     times: int,
     outcome: Outcome,
@@ -57,7 +56,7 @@ def test_v5_another_attempt_judges_the_same_prediction_again(
     prediction = Prediction(instance_id=task.instance_id, model="m", patch=task.gold_patch)
     plan = grading_plan(Path("p.jsonl"), [prediction], "micro", 0, GRADING).model_copy(update={"attempts": 2})
     (made,) = trajectories(plan, [prediction], "test", "s", {task.instance_id: "e"})
-    run_context = RunContext(workspaces, environments, FailsAtFirst(sandbox, times), no_model, "test")
+    run_context = RunContext(replace(sessions, sandbox=FailsAtFirst(sandbox, times)), no_model, "test")
     manifest = RunManifest(
         plan=plan, code_version="test", tasks=(task.instance_id,), tasks_hash="",
         models={arm.name: identity_of(arm) for arm in plan.arms}, environments=("e",), sandbox="s",

@@ -11,10 +11,9 @@ import pytest
 from looper.cli.settings import settings
 from looper.cli.showing import show_cell
 from looper.edges.engines.local import LocalEngine, Threads
-from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.workspaces import exports, manifest
-from looper.edges.workspaces.exports import GitWorkspace, GitWorkspaces
+from looper.edges.workspaces.exports import GitSession, GitSessions
 from looper.errors import (
     FileRefused,
     InfrastructureError,
@@ -29,7 +28,7 @@ from looper.experiment.ledger import Ledger
 from looper.experiment.pools import read_attempts
 from looper.experiment.run import INFRA_IN_A_ROW, run_plan
 from looper.journal import read_stream
-from looper.protocols import Message, Sandbox
+from looper.protocols import Message
 from looper.records.job import CellTreatment
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Limits, Plan, RunManifest, TaskSelection
@@ -68,7 +67,7 @@ class Run:
         )  # fmt: skip
         about = RunManifest(
             plan=plan, code_version="test", tasks=(self.task.instance_id,), tasks_hash="",
-            models={"base": models[0].identity()}, environments=("micro",), sandbox=self.run_context.sandbox.name,
+            models={"base": models[0].identity()}, environments=("micro",), sandbox=self.run_context.sessions.sandbox_name,
         )  # fmt: skip
         ledger = Ledger(self.folder, about)
         cells = [Cell(arm="base", seed=seed, instance_id=self.task.instance_id) for seed in seeds]
@@ -100,15 +99,11 @@ class Silent:
 def run(
     tmp_path: Path,
     task: Task,
-    workspaces: GitWorkspaces,
-    environments: HarnessEnvironment,
-    sandbox: Sandbox,
+    sessions: GitSessions,
     arm: Arm,
     limits: Limits,
 ) -> Run:
-    run_context = RunContext(
-        workspaces, environments, sandbox, lambda arm, task, adapter: ScriptedModel([]), "test"
-    )
+    run_context = RunContext(sessions, lambda arm, task, adapter: ScriptedModel([]), "test")
     return Run(tmp_path / "run", task, run_context, arm, limits)
 
 
@@ -179,7 +174,7 @@ TREES = {
 
 
 def test_c3_a_tree_of_any_shape_is_its_own_cells_matter(run: Run) -> None:
-    places = run.run_context.workspaces.create(run.task, "place").root.parent  # type: ignore[attr-defined]
+    places = run.run_context.sessions.open(run.task, "place").root.parent  # type: ignore[attr-defined]
     before = set(places.iterdir())
     new = '<write path="new.py">x = 1\n</write>'
     found = run.play(*[[f"<bash>{command}</bash>", new, DONE, DONE] for command in TREES.values()])
@@ -220,25 +215,25 @@ FAULTS: dict[str, tuple[type[Exception], Outcome]] = {
 }
 
 
-@pytest.mark.parametrize("method", ["state", "patch", "apply"])
+@pytest.mark.parametrize("method", ["tree_hash", "patch", "apply"])
 @pytest.mark.parametrize(("error", "outcome"), FAULTS.values(), ids=FAULTS.keys())
 def test_c13_what_escapes_in_a_cell_becomes_its_end_with_class_and_cause(
     run: Run, monkeypatch: pytest.MonkeyPatch, method: str, error: type[Exception], outcome: Outcome
 ) -> None:
-    real: Callable[..., object] = getattr(GitWorkspace, method)
+    real: Callable[..., object] = getattr(GitSession, method)
 
-    def breaks(self: GitWorkspace, *arguments: object) -> object:
+    def breaks(self: GitSession, *arguments: object) -> object:
         if (self.root / "odd").exists() or any("odd" in str(one) for one in arguments):
             raise error("something odd")
         return real(self, *arguments)
 
-    monkeypatch.setattr(GitWorkspace, method, breaks)
+    monkeypatch.setattr(GitSession, method, breaks)
     odd, plain = run.play(
         ["<bash>touch odd; echo odd > odd</bash>", DONE], ["<bash>echo x > even</bash>", DONE]
     )
     assert plain.outcome is Outcome.UNRESOLVED and not plain.cause.startswith(error.__name__)
     assert odd.outcome is outcome
-    assert f"{error.__name__}: " in odd.cause or method == "state"
+    assert f"{error.__name__}: " in odd.cause or method == "tree_hash"
     assert ("breaks" in odd.fault) == (error is KeyError)
     assert odd.attempt == (3 if outcome is Outcome.INFRA_ERROR else 1)
 
@@ -249,10 +244,10 @@ def test_c13_what_escapes_in_a_cell_becomes_its_end_with_class_and_cause(
 def test_c13_what_breaks_while_the_tests_are_run_is_not_the_patchs(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    def breaks(self: GitWorkspace) -> Path:
+    def breaks(self: GitSession) -> Path:
         raise error("something odd")
 
-    monkeypatch.setattr(GitWorkspace, "results", breaks)
+    monkeypatch.setattr(GitSession, "results", breaks)
     (verdict,) = run.play(["<bash>echo x > even</bash>", DONE])
     assert (verdict.outcome, verdict.attempt) == (Outcome.INFRA_ERROR, 3), verdict.cause
     assert f"{error.__name__}: something odd" in verdict.cause
@@ -263,25 +258,25 @@ def test_c13_faults_in_many_cells_stop_the_run_only_where_all_are_the_same(
     run: Run, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = [["<bash>touch odd</bash>", DONE]] * (INFRA_IN_A_ROW + 2)
-    monkeypatch.setattr(GitWorkspace, "state", lambda self: {}[self.root.name])
+    monkeypatch.setattr(GitSession, "tree_hash", lambda self: {}[self.root.name])
     found = run.play(*many)
     assert all(verdict.outcome is Outcome.INFRA_ERROR and verdict.fault for verdict in found)
     shown = "\n".join(show_cell(replace(settings(), state=state), run.folder, found[0].cell))
     assert f"infra_error: {found[0].cause}" in shown and "Traceback" in shown
-    monkeypatch.setattr(GitWorkspace, "state", lambda self: {}["nothing"])
+    monkeypatch.setattr(GitSession, "tree_hash", lambda self: {}["nothing"])
     again = replace(run, folder=run.folder.with_name("again"))
     with pytest.raises(LooperError, match="6 cells in a row met the same fault of Looper's own: KeyError"):
         again.play(*many)
-    monkeypatch.setattr(GitWorkspace, "state", lambda self: 1 / 0)
+    monkeypatch.setattr(GitSession, "tree_hash", lambda self: 1 / 0)
     assert all(verdict.outcome is Outcome.UNRESOLVED for verdict in run.play(*many))
 
 
-def test_c13_a_model_that_cannot_forget_leaves_no_workspace(run: Run, workspaces: GitWorkspaces) -> None:
+def test_c13_a_model_that_cannot_forget_leaves_no_workspace(run: Run, sessions: GitSessions) -> None:
     class Dead(ScriptedModel):
         def forget(self, conversation: str) -> None:
             raise ModelUnreachable("it ended")
 
-    place = workspaces.create(run.task, "place")
+    place = sessions.open(run.task, "place")
     before = set(place.root.parent.iterdir())
     (verdict,) = run.play([DONE, DONE], model=Dead)
     assert verdict.cause == "ModelUnreachable: it ended" and set(place.root.parent.iterdir()) == before
@@ -313,19 +308,19 @@ def test_a_memory_that_cannot_be_searched_ends_its_own_cell_and_no_other(run: Ru
 
 
 def test_c13_a_world_that_is_gone_still_stops_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(self: GitWorkspace) -> str:
+    def gone(self: GitSession) -> str:
         raise ConnectionResetError("gone")
 
-    monkeypatch.setattr(GitWorkspace, "state", gone)
+    monkeypatch.setattr(GitSession, "tree_hash", gone)
     with pytest.raises(InfrastructureError, match="6 cells in a row"):
         run.play(*[["<bash>touch odd</bash>", DONE]] * (INFRA_IN_A_ROW + 2))
 
 
 def test_c13_a_disk_that_is_full_stops_the_run_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: GitWorkspace) -> str:
+    def full(self: GitSession) -> str:
         raise JournalError("The disk is full.")
 
-    monkeypatch.setattr(GitWorkspace, "state", full)
+    monkeypatch.setattr(GitSession, "tree_hash", full)
     with pytest.raises(JournalError):
         run.play(["<bash>touch odd</bash>", DONE])
 

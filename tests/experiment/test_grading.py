@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.records.task import Task
 from looper.records.verdict import Outcome
 from looper.views.live import resume_command
@@ -99,10 +99,10 @@ def _kill_tests_below(place: Path, over: threading.Event) -> None:
 
 
 def test_a_test_run_that_is_killed_from_outside_is_tried_again(
-    grader: Grader, micro: Suite, workspaces: GitWorkspaces, state: Path
+    grader: Grader, micro: Suite, sessions: GitSessions, state: Path
 ) -> None:
     task = micro[0][0]
-    tree = workspaces.create(task, "slow")
+    tree = sessions.open(task, "slow")
     tree.apply(task.gold_patch)
     slow = tree.root / task.modified_files[0]
     slow.write_text(f"{slow.read_text()}\n\nimport time\ntime.sleep(2)\n")
@@ -122,12 +122,12 @@ def test_a_test_run_that_is_killed_from_outside_is_tried_again(
 
 
 def test_a_patch_that_kills_its_own_tests_is_unresolved_and_ends_nothing_else(
-    grader: Grader, micro: Suite, workspaces: GitWorkspaces
+    grader: Grader, micro: Suite, sessions: GitSessions
 ) -> None:
     """Seven of them, one more than errors in a row that stop a run."""
     rows = []
     for task in micro[0][:7]:
-        tree = workspaces.create(task, "killing")
+        tree = sessions.open(task, "killing")
         tree.apply(task.gold_patch)
         product = tree.root / task.modified_files[0]
         product.write_text(f"{product.read_text()}\n\nimport os\nos.kill(os.getpid(), 9)\n")

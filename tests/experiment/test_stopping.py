@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from looper.edges.engines.local import LocalEngine, Threads
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.errors import Cancelled
 from looper.experiment.cell import RunContext, run_cell
 from looper.experiment.ledger import Ledger
@@ -53,7 +54,7 @@ def test_p01_what_ends_after_the_run_was_stopped_is_not_recorded(
     trajectories: int,
     tmp_path: Path,
     task: Task,
-    workspaces: GitWorkspaces,
+    sessions: GitSessions,
     environments: HarnessEnvironment,
     sandbox: Sandbox,
     arm: Arm,
@@ -84,9 +85,7 @@ def test_p01_what_ends_after_the_run_was_stopped_is_not_recorded(
     stop = threading.Event()
     model = ScriptedModel(["<bash>echo new > new.txt</bash>", "<done></done>"])
     run_context = RunContext(
-        workspaces,
-        environments,
-        Interrupting(sandbox, during, stop.set),
+        replace(sessions, sandbox=Interrupting(sandbox, during, stop.set)),
         lambda arm, task, adapter: model,
         "test",
     )

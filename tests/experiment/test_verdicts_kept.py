@@ -1,13 +1,13 @@
 """What one run judged, another takes over, where everything that decides it is the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.verdicts import StoredVerdicts
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import GitSessions
 from looper.experiment.cell import RunContext, run_cell
 from looper.protocols import Command, CommandResult, Sandbox
 from looper.records.job import CellJob
@@ -48,8 +48,7 @@ def counting(sandbox: Sandbox) -> Counting:
 
 def bench(
     counting: Counting,
-    workspaces: GitWorkspaces,
-    environments: HarnessEnvironment,
+    sessions: GitSessions,
     arm: Arm,
     limits: Limits,
     folder: Path,
@@ -58,7 +57,9 @@ def bench(
     model = ScriptedModel(['<write path="new.txt">\nnew\n</write>', "<done></done>"])
     kept = StoredVerdicts(folder, run)
     return Bench(
-        RunContext(workspaces, environments, counting, lambda arm, task, adapter: model, "test", judged=kept),
+        RunContext(
+            replace(sessions, sandbox=counting), lambda arm, task, adapter: model, "test", judged=kept
+        ),
         arm.model_copy(update={"model": ModelSpec(backend="scripted", name="script")}),
         limits,
     )
@@ -66,15 +67,14 @@ def bench(
 
 def test_the_tests_of_equal_patches_run_once_over_all_runs(
     counting: Counting,
-    workspaces: GitWorkspaces,
-    environments: HarnessEnvironment,
+    sessions: GitSessions,
     arm: Arm,
     limits: Limits,
     task: Task,
     tmp_path: Path,
 ) -> None:
     def new(run: str) -> Bench:
-        return bench(counting, workspaces, environments, arm, limits, tmp_path / "verdicts", run)
+        return bench(counting, sessions, arm, limits, tmp_path / "verdicts", run)
 
     first = new("first").judge(task)
     assert first.outcome is Outcome.UNRESOLVED and not first.same_as and counting.runs == 1

@@ -10,9 +10,10 @@ from looper.bench.micro.level0 import _check_script
 from looper.bench.micro.levels import projects
 from looper.bench.micro.names import is_training_name
 from looper.edges.environments.harness import HarnessEnvironment
+from looper.edges.sandboxes.shell import LocalShell
 from looper.edges.workspaces.files import Tree
 from looper.nano.corpus import MAX_STEPS, SLIP, episodes
-from looper.protocols import Command, CommandResult, Sandbox
+from looper.protocols import Environment, Sandbox
 from looper.records.plan import Limits
 from looper.records.task import Task
 
@@ -33,12 +34,13 @@ def test_every_action_of_the_corpus_is_in_the_agents_language() -> None:
         assert all(parse(text).action is not None for text in acted)
 
 
-class _PlainTree:
-    """As much of a workspace as the tools need."""
+class _PlainSession(LocalShell):
+    """As much of a session as the tools need."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self._tree = root, Tree(root)
-        self.read_file, self.write_file = self._tree.read, self._tree.write
+    def __init__(self, root: Path, sandbox: Sandbox, environment: Environment) -> None:
+        super().__init__(root, sandbox, environment)
+        tree = Tree(root)
+        self.read, self.write = tree.read, tree.write
 
 
 def test_simulated_observations_are_what_the_real_tools_say(
@@ -46,12 +48,6 @@ def test_simulated_observations_are_what_the_real_tools_say(
 ) -> None:
     """The corpus is not run when it is made, so it has to be right about the world."""
     import os
-
-    class Owned:
-        name, owner = sandbox.name, sandbox.owner
-
-        def run(self, command: Command) -> CommandResult:
-            return sandbox.run(command)
 
     stream = episodes(random.Random(3))
     for number in range(25):
@@ -62,9 +58,8 @@ def test_simulated_observations_are_what_the_real_tools_say(
             (root / name).write_text(text)
         if sandbox.owner is not None:
             os.chown(root, sandbox.owner, sandbox.owner)
-        tool_context = ToolContext(
-            _PlainTree(root), Owned(), environments.of(task), packaged_scaffold("terse"), limits
-        )  # type: ignore[arg-type]
+        session = _PlainSession(root, sandbox, environments.of(task))
+        tool_context = ToolContext(session, packaged_scaffold("terse"), limits)  # type: ignore[arg-type]
         turns = episode.messages[2:]
         for (_, said), (_, observed) in zip(turns[::2], turns[1::2], strict=False):
             action = parse(said).action

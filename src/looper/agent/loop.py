@@ -140,7 +140,7 @@ class _Rollout:
             list(messages), assignment.model.count_tokens, self.scaffold.pruning, len(messages)
         )
         self.recall = Recall(assignment.memory, self.scaffold)
-        tree = assignment.tool_context.workspace.clean_state
+        tree = assignment.tool_context.session.clean_state
         self.watch = GuardState(self.scaffold.guards, tree, tree)
         self.steps: list[Step] = []
         self.begun = assignment.clock()
@@ -248,7 +248,7 @@ class _Rollout:
             turn.stop = blocked.stop
         else:
             effect = execute(action, self.of.tool_context, max(0.1, self.limits.wall_s - self._elapsed()))
-            turn.tree = self.of.tool_context.workspace.state()
+            turn.tree = self.of.tool_context.session.tree_hash()
             found = self.watch.after(action, effect.observation.text, turn.tree)
             turn.guards += [*effect.guards, *(item.guard for item in found)]
             turn.told = self.recall.after(action, effect.observation)
@@ -295,7 +295,7 @@ class _Rollout:
             self.watch.without_action()
         elif not self.watch.before(step.action):
             effect = execute(step.action, self.of.tool_context, self.limits.wall_s)
-            tree = self.of.tool_context.workspace.state()
+            tree = self.of.tool_context.session.tree_hash()
             self.watch.after(step.action, effect.observation.text, tree)
             self.recall.after(step.action, effect.observation)
             if tree != step.tree:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from looper.agent.edits import EditRefused, replace_text
 from looper.errors import FileRefused, is_of_what_was_made, named
-from looper.protocols import Command, Environment, Sandbox, Workspace
+from looper.protocols import Session
 from looper.records.plan import Limits, Scaffold
 from looper.records.text import bare_lines
 from looper.records.trajectory import (
@@ -39,9 +39,7 @@ SHRINK_SHARE = 0.5
 class ToolContext:
     """What the tools of one rollout work with."""
 
-    workspace: Workspace
-    sandbox: Sandbox
-    environment: Environment
+    session: Session
     scaffold: Scaffold
     limits: Limits
 
@@ -92,21 +90,11 @@ def _bash(action: Bash, tool_context: ToolContext, time_left_s: float) -> ToolEf
             f"the command has {size} bytes, and {COMMAND_BYTES} are the most; put a script into a file with <write>, then run it"
         )
     limit = min(tool_context.limits.command_s, time_left_s)
-    environment = tool_context.environment
-    result = tool_context.sandbox.run(
-        Command(
-            argv=("/bin/bash", "-c", action.command),
-            root=tool_context.workspace.root,
-            timeout_s=limit,
-            env={
-                **environment.variables_in(tool_context.workspace.root),
-                "PATH": f"{environment.python.parent}:/usr/local/bin:/usr/bin:/bin",
-            },
-            readable=environment.readable,
-            output_cap_bytes=tool_context.scaffold.output_cap_bytes,
-            memory_mb=tool_context.limits.memory_mb,
-            image=environment.image,
-        )
+    result = tool_context.session.exec(
+        action.command,
+        limit,
+        memory_mb=tool_context.limits.memory_mb,
+        output_cap_bytes=tool_context.scaffold.output_cap_bytes,
     )
     text = result.text().strip("\n")
     if result.killed_by:
@@ -130,7 +118,7 @@ def _bash(action: Bash, tool_context: ToolContext, time_left_s: float) -> ToolEf
 
 
 def _read(action: Read, tool_context: ToolContext) -> Observation:
-    data = tool_context.workspace.read_file(action.path)
+    data = tool_context.session.read(action.path)
     if b"\0" in data[:8192]:
         return _refused(f"{action.path} is a binary file of {len(data)} bytes")
     lines = bare_lines(data.decode("utf-8", "backslashreplace"))
@@ -152,7 +140,7 @@ def _read(action: Read, tool_context: ToolContext) -> Observation:
 
 
 def _edit(action: Edit, tool_context: ToolContext) -> ToolEffect:
-    before = tool_context.workspace.read_file(action.path)
+    before = tool_context.session.read(action.path)
     try:
         done = replace_text(
             _decode(before),
@@ -167,7 +155,7 @@ def _edit(action: Edit, tool_context: ToolContext) -> ToolEffect:
             _refused(str(refusal) if terse else f"{action.path}: {refusal}. {refusal.hint}".rstrip(". "))
         )
     after = _encode(done.text)
-    tool_context.workspace.write_file(action.path, after)
+    tool_context.session.write(action.path, after)
     how = ", matched without its indentation" if done.tolerant else ""
     said = "ok" if tool_context.scaffold.terse else f"edited {action.path} at line {done.line}{how}"
     effect = _with_syntax_check(said, action.path, before, after, tool_context.scaffold)
@@ -177,7 +165,7 @@ def _edit(action: Edit, tool_context: ToolContext) -> ToolEffect:
 def _write(action: Write, tool_context: ToolContext) -> ToolEffect:
     after = _encode(action.content)
     try:
-        before: bytes | None = tool_context.workspace.read_file(action.path)
+        before: bytes | None = tool_context.session.read(action.path)
     except FileRefused:
         before = None  # Writing refuses by itself what may not be written.
     shrinks = before is not None and len(after) < len(before) * SHRINK_SHARE
@@ -192,7 +180,7 @@ def _write(action: Write, tool_context: ToolContext) -> ToolEffect:
             f'say that this is meant: <write path="{action.path}" confirm="shrink">'
         )
         return ToolEffect(refused, (Guard.SHRINKING_WRITE,))
-    tool_context.workspace.write_file(action.path, after)
+    tool_context.session.write(action.path, after)
     said = "ok" if tool_context.scaffold.terse else f"wrote {action.path}, {len(after)} bytes"
     return _with_syntax_check(said, action.path, before, after, tool_context.scaffold)
 

@@ -5,18 +5,13 @@ patch where its program ends with status 0. Source: `GIT_APPLY_CMDS` and `run_in
 """
 
 import errno
-import secrets
-import signal
 from collections.abc import Callable
 
-from looper.errors import BadPatch, RunKilled, VerifierBroken
-from looper.protocols import NOTHING, Command, PatchedWorkspace, Sandbox
-from looper.untrusted import remove_tree
+from looper.errors import BadPatch
+from looper.protocols import NOTHING, JudgedSession
 
 LARGEST_BYTES = 32 << 20
 """Of a patch; larger ones are refused."""
-SECONDS = 60.0
-"""For the program `patch`."""
 KINDER = "kinder than SWE-bench"
 GIT, REJECT, FUZZ, RECOUNT = (
     "git apply",
@@ -24,30 +19,9 @@ GIT, REJECT, FUZZ, RECOUNT = (
     "patch --fuzz=5",
     "git apply --recount --unidiff-zero",
 )
-_GNU_PATCH = """
-for program in gpatch patch; do
-    case $("$program" --version 2>/dev/null) in
-    "GNU patch"*)
-        "$program" --batch --fuzz=5 -p1 -i "$1" >/dev/null 2>&1
-        echo "$2 $?"
-        exit
-        ;;
-    esac
-done
-echo "$2 127"
-"""
-KILLED = str(128 + signal.SIGKILL)
-"""Status that the shell has of a program which SIGKILL ended."""
-_PROGRAMS = "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"
-"""Where the program `patch` is looked for; macOS has GNU's from Homebrew."""
-_LIMITS = {
-    "time": f"more than {SECONDS:.0f} s",
-    "disk": "more disk space than it is given",
-    "memory": "more memory than it is given",
-}
 
 
-def apply(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> str:
+def apply(patch: str, session: JudgedSession) -> str:
     """Apply a patch to a base tree, and say how: the name of the attempt, with what was mended and that SWE-bench would not
     have taken it, where that is so; empty for an empty patch. Raises BadPatch where no attempt takes it, and VerifierBroken
     where a program is missing."""
@@ -55,26 +29,26 @@ def apply(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> str:
         return ""
     _must_be_usable(patch)
     try:
-        return _climb(patch, workspace, sandbox)
+        return _climb(patch, session)
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         raise BadPatch("it makes a path that is too long") from error
 
 
-def _climb(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> str:
+def _climb(patch: str, session: JudgedSession) -> str:
     try:
-        workspace.apply(patch)
+        session.apply(patch)
         return GIT
     except BadPatch as error:
         refused = error
     # Official attempts are made on what the one before left; kinder ones begin with the base tree.
-    for name, attempt in _attempts(patch, workspace, sandbox):
+    for name, attempt in _attempts(patch, session):
         if attempt():
-            workspace.put_back(_leftovers(workspace))
+            session.put_back(_leftovers(session))
             return name
         if KINDER in name or name == FUZZ:
-            workspace.put_back(change.path for change in workspace.changes())
+            session.put_back(change.path for change in session.changes())
     raise refused
 
 
@@ -87,23 +61,21 @@ def _must_be_usable(patch: str) -> None:
         raise BadPatch(f"it has {size} bytes, and {LARGEST_BYTES} are read")
 
 
-def _attempts(
-    patch: str, workspace: PatchedWorkspace, sandbox: Sandbox
-) -> list[tuple[str, Callable[[], bool]]]:
+def _attempts(patch: str, session: JudgedSession) -> list[tuple[str, Callable[[], bool]]]:
     """All but the first."""
 
     def git(text: str, *options: str) -> Callable[[], bool]:
-        return lambda: _by_git(text, workspace, options)
+        return lambda: _by_git(text, session, options)
 
     mended, mends = _mended(patch)
     found = [
         (REJECT, git(patch, "--reject")),
-        (FUZZ, lambda: _by_patch(patch, workspace, sandbox)),
+        (FUZZ, lambda: session.apply_by_gnu_patch(patch)),
         (_kinder(RECOUNT, mends), git(mended, "--recount", "--unidiff-zero")),
     ]
     if mends:
         found.insert(2, (_kinder(GIT, mends), git(mended)))
-        found.append((_kinder(FUZZ, mends), lambda: _by_patch(mended, workspace, sandbox)))
+        found.append((_kinder(FUZZ, mends), lambda: session.apply_by_gnu_patch(mended)))
     return found
 
 
@@ -123,60 +95,18 @@ def _mended(patch: str) -> tuple[str, tuple[str, ...]]:
     return patch, tuple(mends)
 
 
-def _by_git(patch: str, workspace: PatchedWorkspace, options: tuple[str, ...]) -> bool:
+def _by_git(patch: str, session: JudgedSession, options: tuple[str, ...]) -> bool:
     try:
-        workspace.apply(patch, *options)
+        session.apply(patch, *options)
     except BadPatch:
         return False
     return True
 
 
-def _by_patch(patch: str, workspace: PatchedWorkspace, sandbox: Sandbox) -> bool:
-    """GNU patch follows links and writes wherever a header says, and can be made to run commands, so it runs in the sandbox,
-    where it reaches the tree alone, and without git's records in it. Raises VerifierBroken where it is missing."""
-    folder = workspace.root.with_name(f"{workspace.root.name}.patch")
-    folder.mkdir()
-    folder.chmod(0o755)
-    file, mark = folder / "patch.diff", secrets.token_hex(8)
-    try:
-        file.write_bytes(patch.encode("utf-8", "surrogateescape"))
-        file.chmod(0o644)
-        with workspace.without_git():
-            result = sandbox.run(
-                Command(
-                    argv=("/bin/sh", "-c", _GNU_PATCH, "patch", str(file), mark),
-                    root=workspace.root,
-                    timeout_s=SECONDS,
-                    env={"PATH": _PROGRAMS},
-                    readable=(folder,),
-                )
-            )
-    finally:
-        remove_tree(folder)
-    if result.killed_by:
-        raise BadPatch(f"the program patch was ended over it: {_LIMITS[result.killed_by]}")
-    # The shell's own end says nothing: a machine that lets it begin no process ends it with the status of a bad patch.
-    # It also says there what ended the program, where a signal did.
-    said, _, status = result.text().strip().rpartition("\n")[2].rpartition(" ")
-    if said != mark:
-        raise VerifierBroken(f"The program patch did not run: {result.text()[-300:].strip()}.")
-    if status == "127":
-        raise VerifierBroken(
-            "GNU patch is not installed, and SWE-bench tries it on this patch. "
-            "Install it (Debian: apt-get install patch; macOS: brew install gpatch)."
-        )
-    if status == KILLED:
-        raise RunKilled(
-            "The program patch was killed (SIGKILL), and not for a limit of its own: the machine ran out of memory, or somebody ended "
-            "it. Free memory, then run the same command again."
-        )
-    return status == "0"
-
-
-def _leftovers(workspace: PatchedWorkspace) -> list[str]:
+def _leftovers(session: JudgedSession) -> list[str]:
     """What attempts leave beside files that they were at: rejected hunks and earlier contents."""
-    changes = {change.path: change for change in workspace.changes()}
-    base = workspace.base_paths()
+    changes = {change.path: change for change in session.changes()}
+    base = session.base_paths()
     return [
         path
         for path, change in changes.items()

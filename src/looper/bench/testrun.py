@@ -12,7 +12,7 @@ import re
 import secrets
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -33,7 +33,7 @@ from looper.bench.runners import (
     written_here,
 )
 from looper.errors import NOT_PYTHON, FileRefused, RunKilled, VerifierBroken
-from looper.protocols import Command, CommandResult, Environment, PatchedWorkspace, Sandbox
+from looper.protocols import CommandResult, JudgedSession
 from looper.records.plan import Limits
 from looper.records.task import Runner, Task
 from looper.records.verdict import TestOutcome
@@ -187,26 +187,24 @@ def in_turn(alone: TestRun, tests: TestRun) -> TestRun:
 
 def run_tests(
     task: Task,
-    workspace: PatchedWorkspace,
-    environment: Environment,
-    sandbox: Sandbox,
+    session: JudgedSession,
     limits: Limits,
     log_bytes: int = 0,
-    product: PatchedWorkspace | None = None,
+    product: JudgedSession | None = None,
     early: bool = True,
     alone: tuple[Canary, ...] = (),
 ) -> TestRun:
     """With a product's own tree, tests run apart from it. Unless `early`, all copies come after the tests; where copies are to run
     `alone`, nothing else does. Raises VerifierBroken where the runner did not get as far as anything of the tree, or where what the
     tests hand over cannot cross, RunKilled where something else than its limits killed the run, and DiskNearlyFull."""
-    read = _reader(workspace)
+    read = _reader(session)
     pristine = {path: source for path in files_of(task) if (source := read(path)) is not None}
-    canaries, why = _canaries(task, pristine, workspace.root, SystemRandom(), apart=product is not None)
+    canaries, why = _canaries(task, pristine, session, SystemRandom(), apart=product is not None)
     canaries = alone or tuple(replace(canary, before=canary.before and early) for canary in canaries)
     for canary in canaries:
-        workspace.write_file(canary.copy.path, canary.source)
+        session.write(canary.copy.path, canary.source)
         if canary.copy.package:
-            workspace.write_file(f"{canary.copy.package}/__init__.py", b"")
+            session.write(f"{canary.copy.package}/__init__.py", b"")
     before, after = (
         tuple(canary.copy.where for canary in canaries if canary.before is side) for side in (True, False)
     )
@@ -219,26 +217,18 @@ def run_tests(
     known = () if alone else tuple(canary.copy.where for canary in canaries)
     head = "\n".join((key, *known)).encode()
     with contextlib.ExitStack() as stack:
-        place, descriptor = stack.enter_context(_open_report(workspace.results(), head))
+        place, descriptor = stack.enter_context(_open_report(session.results(), head))
         laid_ns = os.fstat(descriptor).st_ctime_ns
         words: tuple[str, ...] = (str(place), *call.arguments)
         places: tuple[Path, ...] = (place.parent,)
         if product is not None:
             pipes = product.results()
-            serving = _command(
-                product, environment, limits, limit_s, "serve_product.py", (str(pipes),), (pipes,)
-            )
-            stack.enter_context(_product_served(task, sandbox, serving, pipes, descriptor))
+            serving = _program(product, limits, limit_s, "serve_product.py", (str(pipes),), (pipes,))
+            stack.enter_context(_product_served(task, serving, pipes, descriptor))
             words = (str(place), "--apart", str(pipes), *call.arguments)
             places = (place.parent, pipes)
-        command = _command(workspace, environment, limits, limit_s, call.program, words, places)
-        result = sandbox.run(
-            replace(
-                command,
-                env={**command.env, **call.variables},
-                output_cap_bytes=max(log_bytes, LOG_BYTES),
-            )
-        )
+        run = _program(session, limits, limit_s, call.program, words, places, call.variables)
+        result = run(output_cap_bytes=max(log_bytes, LOG_BYTES))
         report = _read_report(descriptor, key, head, laid_ns, apart=product is not None)
     _must_not_be_killed(task, result)
     if not report.started and not result.killed_by:
@@ -270,37 +260,37 @@ def _must_not_be_killed(task: Task, result: CommandResult) -> None:
         )
 
 
-def _command(
-    workspace: PatchedWorkspace,
-    environment: Environment,
+def _program(
+    session: JudgedSession,
     limits: Limits,
     limit_s: float,
     program: str,
     words: tuple[str, ...],
     writable: tuple[Path, ...],
-) -> Command:
-    runners = programs(workspace.root.parent)
-    variables = environment.variables_in(workspace.root)
+    variables: Mapping[str, str] = {},
+) -> Callable[..., CommandResult]:
+    """A runner program in a tree, to be begun."""
+    runners = session.provide(programs())
     # Nothing of the tree may be found by the interpreter as it starts: its runner puts the path together, once it has begun.
-    whole = variables.get("PYTHONPATH", "")
-    outside = [part for part in whole.split(":") if not _within(part, workspace.root)]
-    variables |= {"PYTHONPATH": ":".join(outside), MODULE_PATH: whole}
-    return Command(
-        argv=(str(environment.python), "-B", str(runners / program), *words),
-        root=workspace.root,
-        timeout_s=limit_s,
+    whole = session.variables.get("PYTHONPATH", "")
+    outside = [part for part in whole.split(":") if not _within(part, session.root)]
+    return partial(
+        session.exec,
+        ("-B", str(runners / program), *words),
+        limit_s,
         env={
             "PYTHONHASHSEED": "0",
             "TZ": "UTC",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONIOENCODING": "utf-8",
-            "PATH": f"{environment.python.parent}:/usr/bin:/bin",
+            **session.variables,
+            "PYTHONPATH": ":".join(outside),
+            MODULE_PATH: whole,
             **variables,
         },
-        readable=(*environment.readable, runners),
+        readable=(runners,),
         writable=writable,
         memory_mb=max(limits.memory_mb, 2048),
-        image=environment.image,
     )
 
 
@@ -310,7 +300,7 @@ def _within(part: str, root: Path) -> bool:
 
 @contextlib.contextmanager
 def _product_served(
-    task: Task, sandbox: Sandbox, serving: Command, pipes: Path, report: int
+    task: Task, serving: Callable[..., CommandResult], pipes: Path, report: int
 ) -> Iterator[None]:
     """The product in a sandbox of its own, from when the tests have opened the pipes on; at its end they are told."""
     for name in ("ask", "answer"):
@@ -324,7 +314,7 @@ def _product_served(
             if over.wait(0.005):
                 return
         try:
-            result = sandbox.run(replace(serving, over=over))
+            result = serving(over=over)
             if not over.is_set():
                 _must_not_be_killed(task, result)
         except Exception as error:  # Raised again by the thread that waits for this one.
@@ -368,10 +358,10 @@ def _open_report(folder: Path, head: bytes) -> Iterator[tuple[Path, int]]:
             place.unlink()
 
 
-def _reader(workspace: PatchedWorkspace) -> Callable[[str], bytes | None]:
+def _reader(session: JudgedSession) -> Callable[[str], bytes | None]:
     def read(path: str) -> bytes | None:
         try:
-            return workspace.read_file(path)
+            return session.read(path)
         except FileRefused:
             return None
 
@@ -379,7 +369,7 @@ def _reader(workspace: PatchedWorkspace) -> Callable[[str], bytes | None]:
 
 
 def _canaries(
-    task: Task, pristine: dict[str, bytes], root: Path, random: Random, *, apart: bool
+    task: Task, pristine: dict[str, bytes], session: JudgedSession, random: Random, *, apart: bool
 ) -> tuple[tuple[Canary, ...], str]:
     """Of tests that must be fixed, or else of such as must stay; plain ones where none can be varied, and why then."""
     found: list[Canary] = []
@@ -390,7 +380,7 @@ def _canaries(
             module = _parsed(pristine[place.path])
             if module is None or module.says(place.name, _XFAIL):
                 continue
-            found += _copies(task, module, place, root, taken, random, first=not found, apart=apart)
+            found += _copies(task, module, place, session, taken, random, first=not found, apart=apart)
             if len(found) >= VARIED_AT_MOST:
                 break
         if found:
@@ -399,10 +389,10 @@ def _canaries(
         original = found[0].original
         module = _parsed(pristine[original.path])
         assert module is not None
-        found += _copies(task, module, original, root, taken, random, first=False, apart=apart)
+        found += _copies(task, module, original, session, taken, random, first=False, apart=apart)
     why = "" if found else "no assertion of the task's tests can be changed for certain"
     if not found or not written_here(task):
-        found.append(_plain(task, root, taken, random))
+        found.append(_plain(task, session, taken, random))
     # The first copy comes before all others: its changed test is what a product meets first.
     before, after = ([each for each in found if each.before is side] for side in (True, False))
     return (*before, *random.sample(after, len(after))), why
@@ -412,7 +402,7 @@ def _copies(
     task: Task,
     module: Module,
     place: TestPlace,
-    root: Path,
+    session: JudgedSession,
     taken: set[str],
     random: Random,
     *,
@@ -431,7 +421,7 @@ def _copies(
     varied = module.varied(place.name, random, changed_first=before and first)
     if varied is None:
         return []
-    copy = _free(partial(beside, task, place), root, taken, random)
+    copy = _free(partial(beside, task, place), session, taken, random)
     taken.add(copy.path)
     return [Canary(copy, varied.source, varied.same, varied.changed, place, before, varied.among)]
 
@@ -444,18 +434,20 @@ def _parsed(source: bytes) -> Module | None:
         return None
 
 
-def _free(at: Callable[[str], TestPlace], root: Path, taken: set[str], random: Random) -> TestPlace:
+def _free(
+    at: Callable[[str], TestPlace], session: JudgedSession, taken: set[str], random: Random
+) -> TestPlace:
     """A place for a copy where nothing is: no file, and nothing else that a patch may have put there."""
     words = chain(random.sample(WORDS, len(WORDS)), (f"part_{number}" for number in count(1)))
     return next(
         place
         for place in map(at, words)
-        if place.path not in taken and not os.path.lexists(root / (place.package or place.path))
+        if place.path not in taken and not session.exists(place.package or place.path)
     )
 
 
-def _plain(task: Task, root: Path, taken: set[str], random: Random) -> Canary:
-    place = _free(partial(plain_place, task), root, taken, random)
+def _plain(task: Task, session: JudgedSession, taken: set[str], random: Random) -> Canary:
+    place = _free(partial(plain_place, task), session, taken, random)
     same, changed = random.sample(("test_sums", "test_totals"), 2)
     tests = random.sample(((same, 3), (changed, 4)), 2)
     if task.runner is Runner.DJANGO:

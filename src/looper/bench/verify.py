@@ -11,6 +11,7 @@ inputs, or tests in a process of their own, catch that.
 import re
 import time
 from collections.abc import Callable, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from looper.bench import patches
@@ -33,10 +34,8 @@ from looper.protocols import (
     Change,
     CommandResult,
     Effect,
-    Environment,
-    PatchedWorkspace,
-    Sandbox,
-    Workspaces,
+    JudgedSession,
+    Sessions,
 )
 from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
@@ -95,8 +94,7 @@ class TestReport:
 class VerifierContext:
     """What verification works with."""
 
-    workspaces: Workspaces
-    sandbox: Sandbox
+    sessions: Sessions
     limits: Limits
     clock: Callable[[], float] = time.monotonic
     log_bytes: int = 0
@@ -104,31 +102,27 @@ class VerifierContext:
     isolation: Isolation = Isolation.SHARED
 
 
-def verify_again(
-    task: Task, patch: str, environment: Environment, verifier_context: VerifierContext, name: str
-) -> TestReport:
+def verify_again(task: Task, patch: str, verifier_context: VerifierContext, purpose: str) -> TestReport:
     """As `verify`, again where the tests were killed from outside. Who sends a signal cannot be seen: a patch whose tests are killed each
     time is unresolved where those of the base tree are not, as one that kills them itself. Raises RunKilled where they are too."""
     for _ in range(KILLED_AT_MOST):
         try:
-            return verify(task, patch, environment, verifier_context, name)
+            return verify(task, patch, verifier_context, purpose)
         except RunKilled:
             continue
-    verify(task, "", environment, verifier_context, name)
+    verify(task, "", verifier_context, purpose)
     cause = f"the tests were killed (SIGKILL) in each of {KILLED_AT_MOST} runs, for no limit of theirs, and without the patch they were not"
     return without_tests(task, Outcome.UNRESOLVED, cause)
 
 
-def verify(
-    task: Task, patch: str, environment: Environment, verifier_context: VerifierContext, name: str
-) -> TestReport:
+def verify(task: Task, patch: str, verifier_context: VerifierContext, purpose: str) -> TestReport:
     """Judge a patch. What is raised is no verdict: only while the patch is entered can an error be the patch's."""
     begun = verifier_context.clock()
-    tests = effect_of_tests(task, verifier_context.workspaces)
-    workspace = verifier_context.workspaces.create(task, name)
+    tests = effect_of_tests(task, verifier_context.sessions)
+    session = verifier_context.sessions.open(task, purpose)
     try:
         try:
-            entered = apply_candidate(task, patch, workspace, verifier_context, tests)
+            entered = apply_candidate(task, patch, session, verifier_context, tests)
         except Exception as error:
             if not is_of_what_was_made(error):
                 raise
@@ -139,30 +133,19 @@ def verify(
                 else f"the patch does not apply: {error}"
             )
             found = without_tests(task, Outcome.UNRESOLVED, cause, wall_s=verifier_context.clock() - begun)
-            return replace(found, file_recall=_recall(task, verifier_context.workspaces, ()))
+            return replace(found, file_recall=_recall(task, verifier_context.sessions, ()))
 
         def again(*alone: Canary) -> TestRun:
-            tree = verifier_context.workspaces.create(task, name)
-            try:
+            with closing(verifier_context.sessions.open(task, purpose)) as tree:
                 apply_candidate(task, patch, tree, verifier_context, tests)
-                given = (
-                    task,
-                    tree,
-                    environment,
-                    verifier_context.sandbox,
-                    verifier_context.limits,
-                    verifier_context.log_bytes,
+                return run_tests(
+                    task, tree, verifier_context.limits, verifier_context.log_bytes, early=False, alone=alone
                 )
-                return run_tests(*given, early=False, alone=alone)
-            finally:
-                tree.close()
 
-        judged = _run_and_judge(
-            task, workspace, environment, verifier_context, entered.stripped, begun, again
-        )
+        judged = _run_and_judge(task, session, verifier_context, entered.stripped, begun, again)
         return replace(judged, applied=entered.applied, file_recall=entered.file_recall)
     finally:
-        workspace.close()
+        session.close()
 
 
 def _fault_of_patch(error: Exception) -> str:
@@ -186,65 +169,65 @@ class AppliedPatch:
     file_recall: float | None
 
 
-def effect_of_tests(task: Task, workspaces: Workspaces) -> Effect:
+def effect_of_tests(task: Task, sessions: Sessions) -> Effect:
     """What the test patch does to the base tree. Raises TaskBroken."""
-    return _effect(task, task.test_patch, "test", workspaces)
+    return _effect(task, task.test_patch, "test", sessions)
 
 
 def apply_candidate(
-    task: Task, patch: str, workspace: PatchedWorkspace, verifier_context: VerifierContext, tests: Effect
+    task: Task, patch: str, session: JudgedSession, verifier_context: VerifierContext, tests: Effect
 ) -> AppliedPatch:
     """Apply a patch to a base tree, put back what must not count, and bring the pristine tests, where they run in this tree: of
     tests in a tree of their own the product sees none. Raises BadPatch."""
-    applied = patches.apply(patch, workspace, verifier_context.sandbox)
-    changes = workspace.changes() if applied else ()
+    applied = patches.apply(patch, session)
+    changes = session.changes() if applied else ()
     protection = Protection(
         task,
-        workspace.base_paths(),
-        lambda change: _tells_pytest(change, task, workspace, verifier_context.workspaces),
+        session.base_paths(),
+        lambda change: _tells_pytest(change, task, session, verifier_context.sessions),
     )
     # What decides how tests run is put back, but not where the known fix itself changes it: there it is a part of the solution.
-    gold = _gold(task, verifier_context.workspaces) if changes else frozenset[str]()
+    gold = _gold(task, verifier_context.sessions) if changes else frozenset[str]()
     stripped = left_out(changes, protection.covers, gold, tests, _places_of_tests(task, tests))
-    workspace.put_back(stripped)
+    session.put_back(stripped)
     if verifier_context.isolation is Isolation.SHARED:
-        _bring(tests, workspace)
-    return AppliedPatch(applied, stripped, _recall(task, verifier_context.workspaces, changes))
+        _bring(tests, session)
+    return AppliedPatch(applied, stripped, _recall(task, verifier_context.sessions, changes))
 
 
-def _bring(tests: Effect, workspace: PatchedWorkspace) -> None:
+def _bring(tests: Effect, session: JudgedSession) -> None:
     # What the test patch removes may stand where it writes.
     for path, (_, pristine) in sorted(tests.items(), key=lambda found: found[1][1] is not None):
-        workspace.place(path, pristine)
+        session.place(path, pristine)
 
 
-def _gold(task: Task, workspaces: Workspaces) -> Set[str]:
+def _gold(task: Task, sessions: Sessions) -> Set[str]:
     """Paths that the gold patch changes. Raises TaskBroken."""
-    return _effect(task, task.gold_patch, "gold", workspaces).keys()
+    return _effect(task, task.gold_patch, "gold", sessions).keys()
 
 
-def _recall(task: Task, workspaces: Workspaces, changes: Sequence[Change]) -> float | None:
+def _recall(task: Task, sessions: Sessions, changes: Sequence[Change]) -> float | None:
     if not changes:
         return 0.0 if task.gold_patch.strip() else None
-    gold = _gold(task, workspaces)
+    gold = _gold(task, sessions)
     return len(gold & {change.path for change in changes}) / len(gold) if gold else None
 
 
-def _effect(task: Task, patch: str, whose: str, workspaces: Workspaces) -> Effect:
+def _effect(task: Task, patch: str, whose: str, sessions: Sessions) -> Effect:
     try:
-        return workspaces.effect(task, patch)
+        return sessions.effect(task, patch)
     except BadPatch as error:
         said = one_line(str(error)).rstrip(".")
         raise TaskBroken(f"The {whose} patch of {task.instance_id} does not apply: {said}.") from error
 
 
-def _tells_pytest(change: Change, task: Task, workspace: PatchedWorkspace, workspaces: Workspaces) -> bool:
+def _tells_pytest(change: Change, task: Task, session: JudgedSession, sessions: Sessions) -> bool:
     """Whether a file that holds settings of pytest beside others holds other ones than in the base tree."""
     try:
-        now = None if change.after == NOTHING else workspace.read_file(change.path)
+        now = None if change.after == NOTHING else session.read(change.path)
     except FileRefused:
         return True
-    return pytest_settings(now) != pytest_settings(workspaces.base_file(task, change.path))
+    return pytest_settings(now) != pytest_settings(sessions.base_file(task, change.path))
 
 
 def _places_of_tests(task: Task, tests: Effect) -> set[str]:
@@ -253,29 +236,10 @@ def _places_of_tests(task: Task, tests: Effect) -> set[str]:
     return {*tests, *task.test_targets, *named}
 
 
-def _ran(
-    task: Task, workspace: PatchedWorkspace, environment: Environment, verifier_context: VerifierContext
-) -> TestRun:
-    """Tests and product in one process."""
-    return run_tests(
-        task,
-        workspace,
-        environment,
-        verifier_context.sandbox,
-        verifier_context.limits,
-        verifier_context.log_bytes,
-    )
-
-
-def passing(
-    task: Task, environment: Environment, verifier_context: VerifierContext, name: str
-) -> tuple[str, ...]:
+def passing(task: Task, verifier_context: VerifierContext, purpose: str) -> tuple[str, ...]:
     """Ids of all tests of the base tree that pass, whatever the task names. Raises VerifierBroken where they cannot be run."""
-    workspace = verifier_context.workspaces.create(task, name)
-    try:
-        ran = _ran(task, workspace, environment, verifier_context)
-    finally:
-        workspace.close()
+    with closing(verifier_context.sessions.open(task, purpose)) as session:
+        ran = run_tests(task, session, verifier_context.limits, verifier_context.log_bytes)
     if ran.result.killed_by or ran.finished is None:
         said = ran.failure or ran.result.text()[-300:].strip() or "no report"
         raise VerifierBroken(
@@ -286,17 +250,16 @@ def passing(
 
 def _run_and_judge(
     task: Task,
-    workspace: PatchedWorkspace,
-    environment: Environment,
+    session: JudgedSession,
     verifier_context: VerifierContext,
     stripped: tuple[str, ...],
     begun: float,
     again: Callable[..., TestRun],
 ) -> TestReport:
     ran = (
-        _ran_apart(task, workspace, environment, verifier_context)
+        _ran_apart(task, session, verifier_context)
         if verifier_context.isolation is Isolation.PROCESS
-        else _ran(task, workspace, environment, verifier_context)
+        else run_tests(task, session, verifier_context.limits, verifier_context.log_bytes)
     )
     if ran.is_divided and (alone := again(*ran.early)).finished is not None:
         ran = in_turn(alone, again())
@@ -332,24 +295,11 @@ def _output(task: Task, found: TestReport, result: CommandResult) -> str:
     return failing_output(task, log, failing) or ("" if found.complete else end_of_log(log))
 
 
-def _ran_apart(
-    task: Task, product: PatchedWorkspace, environment: Environment, verifier_context: VerifierContext
-) -> TestRun:
+def _ran_apart(task: Task, product: JudgedSession, verifier_context: VerifierContext) -> TestRun:
     """In a second tree, of which nothing but the tests is run."""
-    tests = verifier_context.workspaces.create(task, f"{task.instance_id}.tests")
-    try:
-        _bring(_effect(task, task.test_patch, "test", verifier_context.workspaces), tests)
-        return run_tests(
-            task,
-            tests,
-            environment,
-            verifier_context.sandbox,
-            verifier_context.limits,
-            verifier_context.log_bytes,
-            product,
-        )
-    finally:
-        tests.close()
+    with closing(verifier_context.sessions.open(task, "tests")) as tests:
+        _bring(effect_of_tests(task, verifier_context.sessions), tests)
+        return run_tests(task, tests, verifier_context.limits, verifier_context.log_bytes, product)
 
 
 def judge(

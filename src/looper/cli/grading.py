@@ -78,12 +78,12 @@ def grade(
             tasks_hash=content_hash(*chosen),
             models={arm.name: identity_of(arm) for arm in plan.arms},
             environments=tuple(sorted({*found.values()} - {""})),
-            sandbox=site.sandbox.name,
+            sandbox=site.sessions.sandbox_name,
         )
         # A file may be called as long as a name can be.
         stem = os.fsdecode(os.fsencode(path.stem)[:STEM_BYTES])
         folder = settings.runs / f"grade-{stem}-{manifest.run_hash()}"
-        ends = trajectories(plan, judged, code_version(), site.sandbox.name, found)
+        ends = trajectories(plan, judged, code_version(), site.sessions.sandbox_name, found)
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
         ledger.begin(workers, command)
@@ -110,7 +110,7 @@ def grade(
 def _environment(task: Task, site: Site) -> str:
     """Its id; empty where it cannot be made, which ends the cells of its tasks and no others."""
     try:
-        return site.environments.of(task).id
+        return site.sessions.environment_id(task)
     except EnvironmentBroken:
         return ""
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from looper.cli.progress import Waits
 from looper.cli.settings import Settings
-from looper.cli.wiring import harness_environment, role_model, sandbox_named, scratch, stoppable
+from looper.cli.wiring import copied, harness_environment, role_model, sandbox_named, stoppable
 from looper.errors import BadInput, Cancelled
 from looper.evolution.genome import parse_genome, read_acceptance
 from looper.evolution.regenerate import (
@@ -75,8 +76,8 @@ def regenerate(
     waits = Waits(say)
     try:
         writers += [_writer(text, settings, waits) for text in options.models]
-        sandbox, reasons = sandbox_named(options.sandbox), []
-        rig = Rig(sandbox, harness_environment(settings), lambda: scratch(sandbox, settings.workspaces))
+        reasons, environment = [], harness_environment(settings)
+        rig = Rig(partial(copied, sandbox_named(options.sandbox), environment, settings.workspaces))
         with stoppable() as stop:
             for mode in options.modes:
                 of = Regeneration(

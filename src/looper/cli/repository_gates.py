@@ -15,10 +15,11 @@ from looper.cli.repositories import (
     record,
 )
 from looper.cli.wiring import (
+    copied,
     given_environment,
     harness_environment,
     repository_site,
-    scratch,
+    sandbox_named,
     sources,
     versions,
 )
@@ -27,12 +28,12 @@ from looper.evolution.canaries import Canary, missed
 from looper.evolution.contract import parse_contract
 from looper.evolution.costs import Spending
 from looper.evolution.gates import frozen
-from looper.evolution.judge import SUITE, Candidate, CandidateBench, Found, run_in, said_of
+from looper.evolution.judge import COMMAND_S, SUITE, Candidate, CandidateBench, Found, said_of
 from looper.evolution.judging import Gatekeeper, gate_name
 from looper.evolution.promotion import Promoter
 from looper.evolution.review import review, verdict
 from looper.evolution.state import Generation
-from looper.protocols import Environment, Sandbox
+from looper.protocols import Environment
 from looper.records.gate import BenchmarkRule, GateOutcome, GateResult
 from looper.records.generation import Cause, Contract, Reviewed, Role
 from looper.records.plan import Limits
@@ -45,16 +46,16 @@ CANARY = "# Task: canary\n\n## Acceptance Criteria\n- nothing breaks\n"
 @contextlib.contextmanager
 def promoter_of(found: OpenRepository) -> Iterator[Promoter]:
     """With the start check in the sandbox where the settings name one."""
-    with site_of(found) as (verifier_context, environment):
+    with site_of(found) as verifier_context:
 
         def starts(version: Path) -> str:
-            return why_not_started(found, verifier_context.sandbox, environment, version)
+            return why_not_started(found, version)
 
         def still_passes(tree: str, generation: Generation) -> bool:
             own = sources(found.root)
             base = own.commit_of(found.branch)
             commit = own.merge_commit(tree, base, generation.candidate_commit, "merged, to be judged")
-            bench = bench_of(found, verifier_context, environment)
+            bench = bench_of(found, verifier_context)
             contract = found.contracts.contract(generation.contract_hash)
             candidate = Candidate(generation.number, base, commit, contract)
             return all(gate(candidate)[0].outcome is GateOutcome.PASS for gate in running_gates(found, bench))
@@ -75,12 +76,12 @@ def plain_promoter(found: OpenRepository) -> Promoter:
 
 
 @contextlib.contextmanager
-def site_of(found: OpenRepository) -> Iterator[tuple[VerifierContext, Environment]]:
-    place = repository_site(
-        f"{SUITE}:{found.root.name}", found.root, found.folder, found.settings.sandbox, found.looper
-    )
-    with place as (workspaces, sandbox):
-        yield VerifierContext(workspaces, sandbox, lab_limits(found.settings)), environment_of(found)
+def site_of(found: OpenRepository) -> Iterator[VerifierContext]:
+    name = f"{SUITE}:{found.root.name}"
+    with repository_site(
+        name, found.root, found.folder, found.settings.sandbox, environment_of(found), found.looper
+    ) as sessions:
+        yield VerifierContext(sessions, lab_limits(found.settings))
 
 
 def environment_of(found: OpenRepository) -> Environment:
@@ -104,22 +105,18 @@ def lab_limits(settings: EvolveSettings) -> Limits:
     )
 
 
-def why_not_started(found: OpenRepository, sandbox: Sandbox, environment: Environment, version: Path) -> str:
+def why_not_started(found: OpenRepository, version: Path) -> str:
     """What the start command says of a version, in a line; empty where it starts, or where there is no such command."""
     if not found.settings.start:
         return ""
-    with scratch(sandbox, found.looper.workspaces) as root:
-        command = f"cp -r {version}/. . && {found.settings.start}"
-        done = run_in(sandbox, environment, root, command, (version,))
+    sandbox = sandbox_named(found.settings.sandbox)
+    with copied(sandbox, environment_of(found), found.looper.workspaces, version) as shell:
+        done = shell.exec(found.settings.start, COMMAND_S)
     return "" if done.exit_code == 0 else f"`{found.settings.start}`: {said_of(done)}"
 
 
-def bench_of(
-    found: OpenRepository, verifier_context: VerifierContext, environment: Environment
-) -> CandidateBench:
-    return CandidateBench(
-        sources(found.root), found.root.name, environment, verifier_context, found.settings.tests
-    )
+def bench_of(found: OpenRepository, verifier_context: VerifierContext) -> CandidateBench:
+    return CandidateBench(sources(found.root), found.root.name, verifier_context, found.settings.tests)
 
 
 def running_gates(found: OpenRepository, bench: CandidateBench) -> tuple[Callable[[Candidate], Found], ...]:
@@ -152,10 +149,8 @@ def review_gate(found: OpenRepository) -> Callable[[Candidate], Found]:
     return review_gate
 
 
-def keeper_of(
-    found: OpenRepository, verifier_context: VerifierContext, environment: Environment
-) -> Gatekeeper:
-    gates = running_gates(found, bench_of(found, verifier_context, environment))
+def keeper_of(found: OpenRepository, verifier_context: VerifierContext) -> Gatekeeper:
+    gates = running_gates(found, bench_of(found, verifier_context))
     if found.settings.review:
         gates = (*gates, review_gate(found))
     benchmark = bool(found.settings.benchmark)

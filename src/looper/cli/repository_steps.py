@@ -166,8 +166,8 @@ def campaign_of(
 
 def work_in_lab(found: OpenRepository, number: int) -> Generation:
     """Inside a lab's own process."""
-    with site_of(found) as (verifier_context, environment), stoppable() as stop:
-        bench = bench_of(found, verifier_context, environment)
+    with site_of(found) as verifier_context, stoppable() as stop:
+        bench = bench_of(found, verifier_context)
         state = found.ledger.state()
         one = state.generation(number)
         model = model_of(found, Role.LAB, number)
@@ -176,9 +176,7 @@ def work_in_lab(found: OpenRepository, number: int) -> Generation:
         def make(base: str) -> tuple[Lab, Task]:
             task = bench.task(base, text)
             lab = Lab(
-                verifier_context.workspaces.create(task, f"gen-{number}"),
-                verifier_context.sandbox,
-                environment,
+                verifier_context.sessions.open(task, f"gen-{number}"),
                 model,
                 verifier_context.limits,
                 0.0,
@@ -210,8 +208,8 @@ def verify(found: OpenRepository, number: int) -> Generation:
         )
     lock = RunLock(found.folder / "judging" / f"gen-{number}", "judging of")
     try:
-        with site_of(found) as (verifier_context, environment):
-            keeper = keeper_of(found, verifier_context, environment)
+        with site_of(found) as verifier_context:
+            keeper = keeper_of(found, verifier_context)
             if keeper.lane:
                 _fix_rule(found, keeper.rule)
             one = judged(keeper, one)
@@ -228,10 +226,8 @@ def looked_at(found: OpenRepository, number: int, wanted: Sequence[str]) -> Iter
         raise NotAllowed(f"Generation {number} is {one.phase.value}; there is nothing to look at yet.")
     contract = found.contracts.contract(one.contract_hash)
     candidate = Candidate(number, one.base_commit, one.candidate_commit, contract)
-    with site_of(found) as (verifier_context, environment):
-        gates = {
-            gate_name(gate): gate for gate in keeper_of(found, verifier_context, environment).gates_in_order()
-        }
+    with site_of(found) as verifier_context:
+        gates = {gate_name(gate): gate for gate in keeper_of(found, verifier_context).gates_in_order()}
         for name in wanted:
             if name not in gates:
                 raise BadInput(f"There is no gate {name}. There are: {', '.join(gates)}.")
@@ -288,10 +284,10 @@ def campaign(found: OpenRepository) -> str:
         with (
             promoter_of(found) as promoter,
             stoppable() as stop,
-            site_of(found) as (verifier_context, environment),
+            site_of(found) as verifier_context,
         ):
             begin(found, promoter)
-            keeper = keeper_of(found, verifier_context, environment)
+            keeper = keeper_of(found, verifier_context)
             if keeper.lane:
                 _fix_rule(found, keeper.rule)
             try:

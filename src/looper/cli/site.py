@@ -14,7 +14,7 @@ from looper.errors import Drift, ModelError
 from looper.experiment.cell import ProcessVerdicts, RunContext
 from looper.experiment.ledger import differences
 from looper.experiment.schedule import changed_since, difficulties, leaking_tasks
-from looper.protocols import Workspaces
+from looper.protocols import Sessions
 from looper.records.base import content_hash
 from looper.records.job import RunSpec
 from looper.records.learning import Source
@@ -49,7 +49,7 @@ def equipped(
     """Raises SandboxUnavailable or BadInput."""
     plan = prepared.plan
     site = Site(prepared.mirrors, settings, sandbox, say, plan.selection.isolation)
-    with contextlib.closing(Models(plan, site.workspaces, settings, Waits(say), say)) as models:
+    with contextlib.closing(Models(plan, site.sessions, settings, Waits(say), say)) as models:
         yield site, models
 
 
@@ -86,7 +86,7 @@ def manifest_of(
             source: tuple(task.instance_id for task in found) for source, found in prepared.experience.items()
         },
         left_out=prepared.left_out,
-        drift=_drift(plan, prepared.experience, tasks, site.workspaces),
+        drift=_drift(plan, prepared.experience, tasks, site.sessions),
         overrides=overrides,
         tasks_hash=content_hash(*prepared.every_task),
         models={arm.name: identity(arm) for arm in plan.arms}
@@ -111,14 +111,14 @@ def _not_asked(spec: ModelSpec) -> ModelIdentity:
 
 
 def _drift(
-    plan: Plan, experience: Mapping[Source, Sequence[Task]], tasks: Sequence[Task], workspaces: Workspaces
+    plan: Plan, experience: Mapping[Source, Sequence[Task]], tasks: Sequence[Task], sessions: Sessions
 ) -> dict[Source, float]:
     """How much has changed since the older experience of real repositories, measured from their trees. The embedded suite
     changes conventions, not files, and says itself how many."""
     if plan.selection.suite == "micro":
         return {}
     found = {
-        source: changed_since(old, tasks, workspaces.base_file)
+        source: changed_since(old, tasks, sessions.base_file)
         for source, old in experience.items()
         if source in STALE
     }

@@ -90,11 +90,9 @@ def run_validations(
         slots = threading.BoundedSemaphore(workers)
 
         def judge(task: Task, patch: str) -> TestReport:
-            verifier_context = VerifierContext(site.workspaces, site.sandbox, GRADING, log_bytes=LOG_BYTES)
+            verifier_context = VerifierContext(site.sessions, GRADING, log_bytes=LOG_BYTES)
             with slots:
-                return verify(
-                    task, patch, site.environments.of(task), verifier_context, f"{task.instance_id}.validate"
-                )
+                return verify(task, patch, verifier_context, "validate")
 
         def one(task: Task) -> tuple[Task, Validation | str]:
             return task, validation_or_why(task)
@@ -104,7 +102,7 @@ def run_validations(
                 return f"{task.instance_id}: not tried, stopped"
             begun = time.monotonic()
             try:
-                environment = site.environments.of(task).id
+                environment = site.sessions.environment_id(task)
                 waited = time.monotonic() - begun
                 key = task.instance_id, task.labels_hash, environment, VERSION, missing[task.repo]
                 if key in kept:

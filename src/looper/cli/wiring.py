@@ -9,9 +9,9 @@ import hashlib
 import json
 import secrets
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, assert_never
@@ -63,7 +63,8 @@ from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox, must_reach
 from looper.edges.sandboxes.container import OWN_IMAGES
-from looper.edges.sandboxes.process import end_left, give
+from looper.edges.sandboxes.process import end_left
+from looper.edges.sandboxes.shell import LocalShell
 from looper.edges.signals import Stop as Stop
 from looper.edges.signals import interruptible
 from looper.edges.trainers.adapter_store import AdapterStore
@@ -74,7 +75,7 @@ from looper.edges.trainers.mlx import MlxTrainer
 from looper.edges.trainers.peft import from_peft as from_peft
 from looper.edges.trainers.peft import to_peft
 from looper.edges.verdicts import StoredVerdicts
-from looper.edges.workspaces.exports import GitWorkspaces
+from looper.edges.workspaces.exports import BaseTrees, GitSessions, copy_tree
 from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, missing_commits
 from looper.edges.workspaces.mirrors import must_be_whole as must_be_whole
 from looper.edges.workspaces.sources import GitSources, new_repository
@@ -90,10 +91,11 @@ from looper.protocols import (
     Engine,
     Environment,
     Sandbox,
+    Sessions,
+    Shell,
     Sources,
     VerdictCache,
     Versions,
-    Workspaces,
 )
 from looper.records.base import content_hash
 from looper.records.learning import Source
@@ -226,11 +228,9 @@ def mirror(repo: str, tasks: Sequence[Task], settings: Settings) -> tuple[Path, 
     return path, missing_commits(path, tasks)
 
 
-def base_trees(tasks: Sequence[Task], settings: Settings) -> GitWorkspaces:
+def base_trees(tasks: Sequence[Task], settings: Settings) -> BaseTrees:
     """Trees that tasks begin with, to be read."""
-    return GitWorkspaces(
-        mirrors_of(tasks, settings.mirrors), settings.state / "exports", settings.workspaces / "read", None
-    )
+    return BaseTrees(mirrors_of(tasks, settings.mirrors), settings.state / "exports")
 
 
 def pinned_environments(
@@ -257,14 +257,14 @@ class Models:
     def __init__(
         self,
         plan: Plan,
-        workspaces: Workspaces,
+        sessions: Sessions,
         settings: Settings,
         waits: Callable[[str, float], None],
         say: Callable[[str], None],
     ) -> None:
         """`waits` is told of every pause for a model, while it lasts; `say` of weights that are read for their hash."""
         self._waits, self._digests = waits, FileDigests(settings.file_digests, say)
-        self._plan, self._workspaces, self._settings = plan, workspaces, settings
+        self._plan, self._sessions, self._settings = plan, sessions, settings
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
         self._hosts: dict[tuple[ModelSpec, str], AdapterHost] = {}
         """By model and adapter."""
@@ -275,7 +275,7 @@ class Models:
     def of(self, arm: Arm, task: Task, adapter: str = "") -> ChatModel:
         """`adapter` is the id of one that `trainer` made."""
         if arm.model.backend == "gold":
-            actions = gold_actions(self._workspaces.effect(task, task.gold_patch))
+            actions = gold_actions(self._sessions.effect(task, task.gold_patch))
             return ScriptedModel([render(action) for action in actions], "gold")
         key = arm.model.model_copy(update={"adapter": ""}), adapter or arm.model.adapter
         with self._lock:
@@ -460,13 +460,19 @@ class Site:
             say(f"{self.sandbox.name}: a test with a server on localhost fails here, whatever the change")
         self._settings = settings
         self._place = settings.workspaces / "read"
-        self.workspaces = GitWorkspaces(mirrors, settings.state / "exports", self._place, self.sandbox.owner)
+        self.sessions = GitSessions(
+            mirrors,
+            settings.state / "exports",
+            self._place,
+            self.sandbox,
+            lambda task: self.environments.of(task),
+        )
         """Trees to read; to be worked in once the site is occupied."""
         self.environments = EnvironmentsBySuite(
             HarnessEnvironment(settings.state / "environments"),
             ImageEnvironments(settings.state / "environments")
             if sandbox == f"container:{OWN_IMAGES}"
-            else PinnedEnvironments(settings.state / "environments", say, self.workspaces.base_tree),
+            else PinnedEnvironments(settings.state / "environments", say, self.sessions.base_tree),
         )
 
     def environments_of(self, tasks: Iterable[Task]) -> dict[str, str]:
@@ -486,9 +492,7 @@ class Site:
     ) -> RunContext:
         """Of a site that is occupied."""
         return RunContext(
-            self.workspaces,
-            self.environments,
-            self.sandbox,
+            self.sessions,
             served,
             code_version(),
             run_hash,
@@ -514,7 +518,9 @@ class Site:
         """Of a site that is occupied. Raises SandboxUnavailable or EnvironmentBroken."""
         own = own_environment()
         self._must_reach(own)
-        return Guests(self.sandbox, own, shared_folder(self._place / "guests"))
+        return Guests(
+            partial(LocalShell, sandbox=self.sandbox, environment=own), shared_folder(self._place / "guests")
+        )
 
     @contextlib.contextmanager
     def occupied(self, locked: Path, stop: Stop | None = None) -> Iterator[threading.Event]:
@@ -525,7 +531,7 @@ class Site:
         """
         self._place = sweep_workspaces(locked, self._settings)
         shared_folder(self._place)
-        self.workspaces = self.workspaces.at(self._place)
+        self.sessions = replace(self.sessions, place=self._place)
         try:
             with awake(), contextlib.nullcontext(stop) if stop else stoppable() as found:
                 found.places.append(self._place)
@@ -642,28 +648,28 @@ def given_environment(python: Path, variables: Mapping[str, str]) -> Environment
 
 @contextlib.contextmanager
 def repository_site(
-    name: str, repository: Path, folder: Path, sandbox: str, settings: Settings
-) -> Iterator[tuple[Workspaces, Sandbox]]:
-    """Trees of one repository, and the sandbox that its candidates run in. Raises SandboxUnavailable."""
-    found = sandbox_named(sandbox)
+    name: str, repository: Path, folder: Path, sandbox: str, environment: Environment, settings: Settings
+) -> Iterator[Sessions]:
+    """Trees of one repository, in the sandbox that its candidates run in. Raises SandboxUnavailable."""
     place = settings.workspaces / secrets.token_hex(8)
-    workspaces = GitWorkspaces({name: GitSources(repository).records}, folder / "exports", place, found.owner)
+    mirrors = {name: GitSources(repository).records}
     try:
-        yield workspaces, found
+        yield GitSessions(
+            mirrors, folder / "exports", place, sandbox_named(sandbox), lambda task: environment
+        )
     finally:
         remove_tree(place)
 
 
 @contextlib.contextmanager
-def scratch(sandbox: Sandbox, parent: Path) -> Iterator[Path]:
-    """An empty folder that commands in the sandbox may write to."""
-    shared_folder(parent)
-    folder = Path(tempfile.mkdtemp(prefix="start-", dir=parent))
+def copied(sandbox: Sandbox, environment: Environment, place: Path, folder: Path) -> Iterator[Shell]:
+    """A copy of a folder, below a place, that commands may write to. Raises WorkspaceError."""
+    root = shared_folder(place) / f"copy-{secrets.token_hex(8)}"
     try:
-        give(folder, sandbox.owner)
-        yield folder
+        copy_tree(folder, root, sandbox.owner)
+        yield LocalShell(root, sandbox, environment)
     finally:
-        remove_tree(folder)
+        remove_tree(root)
 
 
 @contextlib.contextmanager

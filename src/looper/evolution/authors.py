@@ -128,7 +128,7 @@ def _worked(folder: Path, found: Generation, make: Callable[[str], tuple[Lab, Ta
             number = len(list(folder.glob(f"{STEPS}-*.jsonl"))) + 1
             (folder / f"{STEPS}.jsonl").rename(folder / f"{STEPS}-{number}.jsonl")
         finally:
-            lab.workspace.close()
+            lab.session.close()
 
 
 def _snapshot(ledger: EventLog, sources: Sources, found: Generation, done: LabResult) -> Generation:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, summary
 from looper.errors import Cancelled, FileRefused, ModelError, PromptCut, is_of_what_was_made
-from looper.protocols import ChatRequest, Command, CommandResult, Environment, Message, Sandbox
+from looper.protocols import ChatRequest, CommandResult, Message, Shell
 from looper.records.base import content_hash
 from looper.records.trajectory import Reply, Step, StopReason
 from looper.untrusted import remove_tree
@@ -30,7 +30,8 @@ LINE_BYTES = 16 << 20
 """Longest request; a guest that sends more is ended."""
 POLL_MS = 100
 ROLES = frozenset({"system", "user", "assistant"})
-CHILD = Path(__file__).with_name("guest_child.py")
+CHILD = "looper/evolution/guest_child.py"
+"""Of the candidate's own source: how its agent is called is its own, what goes over the pipes is agreed on."""
 
 
 Answer = TypeVar("Answer")
@@ -40,9 +41,8 @@ Answer = TypeVar("Answer")
 class Guests:
     """Where candidates' agents run."""
 
-    sandbox: Sandbox
-    environment: Environment
-    """Interpreter that has what the agent's source imports, and that commands can run: how a guest ends says nothing about that."""
+    shell_in: Callable[[Path], Shell]
+    """Its interpreter has what the agent's source imports, and commands can run it: how a guest ends says nothing about that."""
     place: Path
     """For the pipes."""
 
@@ -125,17 +125,14 @@ class _Served:
         return self._summary()
 
     def _run_guest(self) -> None:
-        environment = self.guests.environment
-        command = Command(
-            argv=(str(environment.python), "-B", str(CHILD), str(self.folder)),
-            root=self.folder,
-            timeout_s=self.limits.wall_s + GRACE_S,
-            env={"PYTHONPATH": str(self.source), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"},
-            readable=(*environment.readable, self.source, CHILD),
-            memory_mb=4096,
-        )
         try:
-            self.result = self.guests.sandbox.run(command)
+            self.result = self.guests.shell_in(self.folder).exec(
+                ("-B", str(self.source / CHILD), str(self.folder)),
+                self.limits.wall_s + GRACE_S,
+                memory_mb=4096,
+                env={"PYTHONPATH": str(self.source), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"},
+                readable=(self.source,),
+            )
         except Exception as error:  # Raised again by the thread that waits for this one.
             self.failed = error
 
@@ -210,7 +207,7 @@ class _Served:
             "scaffold": self.of.tool_context.scaffold.model_dump(mode="json"),
             "limits": self.limits.model_dump(mode="json"),
             "memory": self.of.memory.model_dump(mode="json"),
-            "clean_state": self.of.tool_context.workspace.clean_state,
+            "clean_state": self.of.tool_context.session.clean_state,
         }
 
     def _count(self, messages: list[list[str]]) -> int | None:
@@ -253,34 +250,24 @@ class _Served:
         return self.limits.wall_s - (self.of.clock() - self.begun - waited)
 
     def _run(self, command: str, timeout_s: float, cap: int) -> dict[str, Any]:
-        tool_context, environment = self.of.tool_context, self.of.tool_context.environment
-        result = tool_context.sandbox.run(
-            Command(
-                argv=("/bin/bash", "-c", str(command)),
-                root=tool_context.workspace.root,
-                timeout_s=max(0.1, min(float(timeout_s), self.limits.command_s, self._left())),
-                env={
-                    **environment.variables_in(tool_context.workspace.root),
-                    "PATH": f"{environment.python.parent}:/usr/local/bin:/usr/bin:/bin",
-                },
-                readable=environment.readable,
-                output_cap_bytes=max(1, min(int(cap), 1 << 20)),
-                memory_mb=self.limits.memory_mb,
-                image=environment.image,
-            )
+        result = self.of.tool_context.session.exec(
+            str(command),
+            max(0.1, min(float(timeout_s), self.limits.command_s, self._left())),
+            memory_mb=self.limits.memory_mb,
+            output_cap_bytes=max(1, min(int(cap), 1 << 20)),
         )
         coded = {name: base64.b64encode(getattr(result, name)).decode() for name in ("head", "tail")}
         rest = ("exit_code", "omitted_bytes", "killed_by", "wall_s")
         return coded | {name: getattr(result, name) for name in rest}
 
     def _read(self, path: str) -> str:
-        return base64.b64encode(self.of.tool_context.workspace.read_file(str(path))).decode()
+        return base64.b64encode(self.of.tool_context.session.read(str(path))).decode()
 
     def _write(self, path: str, content: str) -> None:
-        self.of.tool_context.workspace.write_file(str(path), base64.b64decode(content))
+        self.of.tool_context.session.write(str(path), base64.b64decode(content))
 
     def _state(self) -> str:
-        return self.of.tool_context.workspace.state()
+        return self.of.tool_context.session.tree_hash()
 
     def _step(self, step: dict[str, Any]) -> None:
         """Its word, but for the reply, which was given here."""

@@ -14,7 +14,7 @@ from typing import Any
 from looper.agent.loop import Assignment, rollout
 from looper.agent.tools import ToolContext
 from looper.errors import FileRefused
-from looper.protocols import ChatRequest, Command, CommandResult, Environment
+from looper.protocols import ChatRequest, CommandResult
 from looper.records.memory import Delivery
 from looper.records.plan import Limits, Scaffold
 from looper.records.task import Task
@@ -63,19 +63,31 @@ class Model:
         pass
 
 
-class Tree:
-    """As a Workspace."""
+class TaskSession:
+    """As a Session."""
 
     def __init__(self, harness: Harness, clean_state: str) -> None:
-        self._harness, self.clean_state, self.root = harness, clean_state, Path("/workspace")
+        self._harness, self.clean_state = harness, clean_state
 
-    def state(self) -> str:
+    def exec(
+        self,
+        command: str | tuple[str, ...],
+        timeout_s: float,
+        *,
+        output_cap_bytes: int = 64 << 10,
+        **given_by_the_harness: Any,
+    ) -> CommandResult:
+        found = self._harness("run", command=command, timeout_s=timeout_s, cap=output_cap_bytes)
+        head, tail = (base64.b64decode(found.pop(name)) for name in ("head", "tail"))
+        return CommandResult(head=head, tail=tail, **found)
+
+    def tree_hash(self) -> str:
         return str(self._harness("state"))
 
-    def read_file(self, path: str) -> bytes:
+    def read(self, path: str) -> bytes:
         return base64.b64decode(self._harness("read", path=path))
 
-    def write_file(self, path: str, content: bytes) -> None:
+    def write(self, path: str, content: bytes) -> None:
         self._harness("write", path=path, content=base64.b64encode(content).decode())
 
     def patch(self) -> Any:
@@ -85,31 +97,11 @@ class Tree:
         pass
 
 
-class Shell:
-    """As a Sandbox."""
-
-    name = "guest"
-    owner: int | None = None
-    loopback = False
-
-    def __init__(self, harness: Harness) -> None:
-        self._harness = harness
-
-    def run(self, command: Command) -> CommandResult:
-        found = self._harness(
-            "run", command=command.argv[-1], timeout_s=command.timeout_s, cap=command.output_cap_bytes
-        )
-        head, tail = (base64.b64decode(found.pop(name)) for name in ("head", "tail"))
-        return CommandResult(head=head, tail=tail, **found)
-
-
 def main() -> None:
     harness = Harness(Path(sys.argv[1]))
     given = harness("begin")
     tool_context = ToolContext(
-        Tree(harness, given["clean_state"]),
-        Shell(harness),
-        Environment("guest", Path("/guest/bin/python"), (), {}),
+        TaskSession(harness, given["clean_state"]),
         Scaffold.model_validate(given["scaffold"]),
         Limits.model_validate(given["limits"]),
     )

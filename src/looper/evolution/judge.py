@@ -4,13 +4,13 @@ Whose fault a broken run is, the parent decides: what works with it in the same 
 candidate's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 from looper.bench.verify import TestReport, VerifierContext, passing, verify_again
 from looper.errors import VerifierBroken
-from looper.protocols import Command, CommandResult, Environment, Sandbox, Sources
+from looper.protocols import CommandResult, Sources
 from looper.records.gate import GateOutcome, GateResult
 from looper.records.generation import Cause, Contract
 from looper.records.task import Runner, Task
@@ -42,7 +42,6 @@ class CandidateBench:
 
     sources: Sources
     repository: str
-    environment: Environment
     verifier_context: VerifierContext
     tests: tuple[str, ...]
     """Trusted test files; empty where the repository has none, so that a reviewer and a benchmark decide alone."""
@@ -73,7 +72,7 @@ class CandidateBench:
     def tests_gate(self, candidate: Candidate) -> Found:
         """Every test that passes with the parent passes with the candidate: run from the trusted tree, by a runner outside of it, with
         canaries. What the candidate changed in tests is left out. Raises VerifierBroken where the parent does not pass either."""
-        expected = passing(self.task(candidate.base), self.environment, self.verifier_context, "parent")
+        expected = passing(self.task(candidate.base), self.verifier_context, "parent")
         if not expected:
             return self._says(
                 candidate, "tests", GateOutcome.UNDECIDED, "no trusted test passes with the parent"
@@ -105,26 +104,22 @@ class CandidateBench:
         return verify_again(
             self.task(candidate.base, "", expected),
             patch,
-            self.environment,
             self.verifier_context,
             "candidate",
         )
 
     def _control(self, candidate: Candidate) -> None:
         """Raises VerifierBroken where the parent's tests do not run now."""
-        passing(self.task(candidate.base), self.environment, self.verifier_context, "control")
+        passing(self.task(candidate.base), self.verifier_context, "control")
 
     def contract_gate(self, candidate: Candidate) -> Found:
         """Every criterion with a command exits with 0."""
         wanted = [found for found in candidate.contract.criteria if found.command]
         for criterion in wanted:
-            workspace = self.verifier_context.workspaces.create(self.task(candidate.commit), "contract")
-            try:
-                done = run_in(
-                    self.verifier_context.sandbox, self.environment, workspace.root, criterion.command
-                )
-            finally:
-                workspace.close()
+            with closing(
+                self.verifier_context.sessions.open(self.task(candidate.commit), "contract")
+            ) as session:
+                done = session.exec(criterion.command, COMMAND_S)
             if done.exit_code != 0:
                 why = f"{criterion.id}, `{criterion.command}`: {said_of(done)}"
                 return self._says(candidate, "contract", GateOutcome.FAIL, why), Cause.GATE
@@ -139,26 +134,6 @@ class CandidateBench:
             evidence=evidence,
             candidate_hash=self.sources.tree_of(candidate.commit),
         )
-
-
-def run_in(
-    sandbox: Sandbox, environment: Environment, root: Path, command: str, readable: Sequence[Path] = ()
-) -> CommandResult:
-    """A shell command in a tree."""
-    return sandbox.run(
-        Command(
-            argv=("/bin/bash", "-c", command),
-            root=root,
-            timeout_s=COMMAND_S,
-            env={
-                **environment.variables_in(root),
-                "PATH": f"{environment.python.parent}:/usr/local/bin:/usr/bin:/bin",
-            },
-            readable=(*environment.readable, *readable),
-            memory_mb=2048,
-            image=environment.image,
-        )
-    )
 
 
 def said_of(done: CommandResult) -> str:

@@ -9,7 +9,7 @@ from looper.agent.scaffold import packaged_scaffold
 from looper.agent.tools import ToolContext
 from looper.errors import BudgetSpent, TreeUnreadable
 from looper.journal import Stream, read_stream
-from looper.protocols import ChatModel, Environment, Sandbox, Workspace
+from looper.protocols import ChatModel, Session
 from looper.records.generation import Cause, Reported, ToolUse
 from looper.records.memory import Delivery
 from looper.records.plan import Limits, Scaffold
@@ -32,9 +32,7 @@ these folders only: FOLDERS.
 class Lab:
     """What an author works with."""
 
-    workspace: Workspace
-    sandbox: Sandbox
-    environment: Environment
+    session: Session
     model: ChatModel
     limits: Limits
     temperature: float
@@ -99,9 +97,7 @@ def work(lab: Lab, number: int, attempt: int, seed: int, task: Task) -> LabResul
         seed=seed,
         temperature=lab.temperature,
         memory=Delivery(candidates=0),
-        tool_context=ToolContext(
-            lab.workspace, lab.sandbox, lab.environment, scaffold_of_labs(lab.allowed), lab.limits
-        ),
+        tool_context=ToolContext(lab.session, scaffold_of_labs(lab.allowed), lab.limits),
         model=lab.model,
         clock=lab.clock,
         record=record,
@@ -116,7 +112,7 @@ def work(lab: Lab, number: int, attempt: int, seed: int, task: Task) -> LabResul
         stream.close()
         lab.model.forget(f"gen-{number}#{attempt}")
     try:
-        patch, flagged = lab.workspace.patch()
+        patch, flagged = lab.session.patch()
     except TreeUnreadable:
         patch, flagged, stop = "", (), StopReason.UNUSABLE.value
     return LabResult(patch, flagged, _report(number, stop, steps, patch))

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from looper.errors import NOT_PYTHON, BadInput, FileRefused
 from looper.evolution.genome import Acceptance, Genome
-from looper.protocols import Command, CommandResult, Environment, Sandbox
+from looper.protocols import CommandResult, Shell
 from looper.records.base import content_hash
 from looper.records.genome import Diagnostics, EntryPoint, Failure, Manifest, Rigged, RigStage, Vector
 from looper.untrusted import read_untrusted
@@ -38,10 +38,8 @@ NEWEST_LAYOUT = 1
 class Rig:
     """Where programs are run."""
 
-    sandbox: Sandbox
-    environment: Environment
-    scratch: Callable[[], AbstractContextManager[Path]]
-    """An empty folder that the sandbox may write to; the program is copied into it each time."""
+    copied: Callable[[Path], AbstractContextManager[Shell]]
+    """A copy of a program that commands may write to, made anew each time."""
     before: str = ""
     """Command that builds a copy, before anything else is done with it."""
 
@@ -244,28 +242,9 @@ def _same(rig: Rig, folder: Path, parent: Path, entry: EntryPoint, acceptance: A
 
 
 def _run(rig: Rig, folder: Path, stage: RigStage, command: str) -> CommandResult:
-    copied = f"cp -r {shlex.quote(str(folder))}/. ."
-    with rig.scratch() as root:
-        return rig.sandbox.run(
-            Command(
-                argv=(
-                    "/bin/bash",
-                    "-c",
-                    " && ".join(
-                        part for part in (copied, rig.before and f"{{ {rig.before}; }} >&2", command) if part
-                    ),
-                ),
-                root=root,
-                timeout_s=SECONDS[stage],
-                env={
-                    **rig.environment.variables_in(root),
-                    "PATH": f"{rig.environment.python.parent}:/usr/local/bin:/usr/bin:/bin",
-                    "PYTHONHASHSEED": "0",
-                },
-                readable=(*rig.environment.readable, folder),
-                memory_mb=2048,
-            )
-        )
+    script = f"{{ {rig.before}; }} >&2 && {command}" if rig.before else command
+    with rig.copied(folder) as shell:
+        return shell.exec(script, SECONDS[stage], env={"PYTHONHASHSEED": "0"})
 
 
 def _diagnosed(stage: RigStage, summary: str, done: CommandResult) -> Diagnostics:

@@ -23,15 +23,7 @@ from looper.errors import (
     is_of_what_was_made,
     named,
 )
-from looper.protocols import (
-    ChatModel,
-    Environment,
-    Environments,
-    Sandbox,
-    VerdictCache,
-    Workspace,
-    Workspaces,
-)
+from looper.protocols import ChatModel, Session, Sessions, VerdictCache
 from looper.records.base import content_hash
 from looper.records.job import CellJob, CellTreatment, Event, Obstacle
 from looper.records.memory import Delivery
@@ -60,9 +52,7 @@ class ProcessVerdicts:
 class RunContext:
     """What a cell needs of the outside, handed in by the wiring."""
 
-    workspaces: Workspaces
-    environments: Environments
-    sandbox: Sandbox
+    sessions: Sessions
     served: Callable[[Arm, Task, str], ChatModel]
     """An arm's model for a task, with an adapter by its id; with none where that is empty."""
     code_version: str
@@ -115,7 +105,7 @@ class _Attempt:
     cancelled: Callable[[], bool]
 
     def run(self) -> Verdict:
-        environment = self.run_context.environments.of(self.job.task)
+        environment = self.run_context.sessions.environment_id(self.job.task)
         trajectory = self.job.resume.trajectory
         if trajectory is None:
             made = self.job.made
@@ -130,9 +120,9 @@ class _Attempt:
         if not trajectory.patch_error:
             return self._judged(trajectory, environment)
         found = without_tests(self.job.task, Outcome.UNRESOLVED, trajectory.patch_error)
-        return self._verdict(found, trajectory.patch_hash, environment.id)
+        return self._verdict(found, trajectory.patch_hash, environment)
 
-    def _judged(self, trajectory: Trajectory, environment: Environment) -> Verdict:
+    def _judged(self, trajectory: Trajectory, environment: str) -> Verdict:
         task, run_context = self.job.task, self.run_context
         begun = run_context.clock()
         # A test can fail for want of memory; one that time ends has no outcome, and is not kept.
@@ -140,8 +130,8 @@ class _Attempt:
         key = content_hash(
             task,
             trajectory.patch_hash,
-            environment.id,
-            run_context.sandbox.name,
+            environment,
+            run_context.sessions.sandbox_name,
             rules(run_context.isolation),
             memory,
         )
@@ -157,16 +147,10 @@ class _Attempt:
                 }
             )
         verifier_context = VerifierContext(
-            run_context.workspaces,
-            run_context.sandbox,
-            self.job.limits,
-            run_context.clock,
-            isolation=run_context.isolation,
+            run_context.sessions, self.job.limits, run_context.clock, isolation=run_context.isolation
         )
-        found = verify_again(
-            task, trajectory.patch, environment, verifier_context, f"{task.instance_id}.verify"
-        )
-        verdict = self._verdict(found, trajectory.patch_hash, environment.id)
+        found = verify_again(task, trajectory.patch, verifier_context, "verify")
+        verdict = self._verdict(found, trajectory.patch_hash, environment)
         outcomes = {*found.fail_to_pass.values(), *found.pass_to_pass.values()}
         if found.outcome is not Outcome.TAMPERED and TestOutcome.MISSING not in outcomes:
             run_context.judged.put(key, verdict)
@@ -178,12 +162,12 @@ class _Attempt:
         verdict = self._verdict(found, "", self.job.task.environment)
         return verdict.model_copy(update={"fault": obstacle.fault})
 
-    def _roll_out(self, environment: Environment) -> Trajectory:
+    def _roll_out(self, environment: str) -> Trajectory:
         job, run_context = self.job, self.run_context
         cell, arm, task = job.cell, job.arm, job.task
         model, memory = self._model(job.treatment), job.treatment.memory
         identity = model.identity()
-        workspace = run_context.workspaces.create(task, task.instance_id)
+        session = run_context.sessions.open(task, "work")
         seed = sampling_seed(cell, arm)
         assignment = Assignment(
             cell=cell.key,
@@ -193,17 +177,17 @@ class _Attempt:
             temperature=arm.temperature,
             sampling=arm.sampling or AS_COMPUTED,
             memory=memory,
-            tool_context=ToolContext(workspace, run_context.sandbox, environment, arm.scaffold, job.limits),
+            tool_context=ToolContext(session, arm.scaffold, job.limits),
             model=model,
             clock=run_context.clock,
             record=self.tell,
             cancelled=self.cancelled,
             recorded=self.job.resume.steps,
         )
-        with closing(workspace):
+        with closing(session):
             try:
                 done = run_context.rollout(arm, assignment)
-                patch, flagged, patch_error = _patch_of(workspace)
+                patch, flagged, patch_error = _patch_of(session)
                 memory_tokens = _memory_tokens(model, memory, done)
             finally:
                 model.forget(f"{cell.key}#{self.job.resume.attempt}")
@@ -221,9 +205,9 @@ class _Attempt:
             memory_candidates=memory.candidates,
             memory_tokens=memory_tokens,
             model=identity,
-            environment=environment.id,
-            sandbox=run_context.sandbox.name,
-            workspace_clean_state=workspace.clean_state,
+            environment=environment,
+            sandbox=run_context.sessions.sandbox_name,
+            workspace_clean_state=session.clean_state,
             steps=done.steps,
             stop_reason=done.stop_reason,
             stop_cause=done.cause,
@@ -272,17 +256,17 @@ class _Attempt:
             tampering=found.tampering,
             patch_hash=patch_hash,
             environment=environment,
-            sandbox=self.run_context.sandbox.name,
+            sandbox=self.run_context.sessions.sandbox_name,
             verifier=rules(self.run_context.isolation),
             wall_s=found.wall_s,
             canaries=found.canaries,
         )
 
 
-def _patch_of(workspace: Workspace) -> tuple[str, tuple[str, ...], str]:
+def _patch_of(session: Session) -> tuple[str, tuple[str, ...], str]:
     """The patch and what it cannot hold, or why there is none."""
     try:
-        return *workspace.patch(), ""
+        return *session.patch(), ""
     except Exception as error:
         if not is_of_what_was_made(error):
             raise

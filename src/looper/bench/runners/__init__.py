@@ -5,13 +5,10 @@ report each test as it ends, and at the end the exit status.
 """
 
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from looper.records.base import content_hash
 from looper.records.plan import FUNCTION_SUITES
 from looper.records.task import Runner, Task
 
@@ -36,22 +33,9 @@ class TestPlace:
     """A new folder that its file needs, as a package; empty where it lies beside others."""
 
 
-def programs(place: Path) -> Path:
-    """A folder with the runner programs below `place`, for whoever may enter that: the package itself may lie, or have been
-    made, where the user whom commands run as cannot read."""
-    sources = sorted(Path(__file__).parent.glob("[!_]*.py"))
-    folder = place / f"runners-{content_hash(*(source.read_text() for source in sources))[:12]}"
-    if not folder.is_dir():
-        temporary = Path(tempfile.mkdtemp(prefix=".runners-", dir=place))
-        for source in sources:
-            shutil.copyfile(source, temporary / source.name)
-            (temporary / source.name).chmod(0o644)
-        temporary.chmod(0o755)
-        try:
-            temporary.rename(folder)
-        except OSError:
-            shutil.rmtree(temporary)  # Another verification was faster.
-    return folder
+def programs() -> dict[str, bytes]:
+    """The runner programs by their names."""
+    return {source.name: source.read_bytes() for source in sorted(Path(__file__).parent.glob("[!_]*.py"))}
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,17 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from looper.edges.access import shared_folder
+from looper.edges.sandboxes.shell import LocalShell
 from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.files import Tree
 from looper.edges.workspaces.git import Most, git
+from looper.edges.workspaces.gnu_patch import takes
 from looper.edges.workspaces.manifest import (
     LONGEST_PATH_BYTES,
     Entry,
@@ -47,7 +49,7 @@ from looper.errors import (
     WorkspaceError,
 )
 from looper.journal import UNREADABLE, replace_file
-from looper.protocols import NOTHING, Change, Effect, TreeEntry
+from looper.protocols import NOTHING, Change, Effect, Environment, Sandbox, TreeEntry
 from looper.records.base import content_hash
 from looper.records.task import Task
 from looper.untrusted import folders_below, remove_tree
@@ -65,47 +67,18 @@ FLAGGED = 100
 """Entries that are named although a patch cannot hold them."""
 
 
-class GitWorkspaces:
-    """Working trees from bare mirrors, `NAME.git` with `/` in repository names written as `__`.
+@dataclass(frozen=True, eq=False)
+class BaseTrees:
+    """Base trees of tasks from bare mirrors, `NAME.git` with `/` in repository names written as `__`: each is exported once into
+    `exports`, as files plus a repository of one commit."""
 
-    A base tree is exported once into `exports`, as files plus a repository of one commit, and copied from there: the
-    copy shares no file, no object and no setting with mirror, export or other copies.
-    """
+    mirrors: Mapping[str, Path]
+    """By suite and repository name, `SUITE:REPO`."""
+    exports: Path
+    _loaded: dict[tuple[Path, str], "Export"] = field(default_factory=dict, init=False)
 
-    def __init__(
-        self,
-        mirrors: Mapping[str, Path],
-        exports: Path,
-        workspaces: Path,
-        owner: int | None,
-    ) -> None:
-        """`mirrors` by suite and repository name, `SUITE:REPO`."""
-        self._mirrors, self._exports, self._workspaces, self._owner = mirrors, exports, workspaces, owner
-        self._loaded: dict[tuple[Path, str], Export] = {}
-        for folder in (exports, workspaces):
-            shared_folder(folder)
-        self._changes_show = changes_show(workspaces)
-
-    def at(self, place: Path) -> "GitWorkspaces":
-        """As these, with new trees elsewhere: in a folder that its owner removes as a whole."""
-        return GitWorkspaces(self._mirrors, self._exports, place, self._owner)
-
-    def create(self, task: Task, name: str) -> "GitWorkspace":
-        """Whole, or nothing of it is left. Raises WorkspaceError, or DirtyWorkspace where the copy is not what was exported."""
-        try:
-            return self._copied(self._export(task), name)
-        except DirtyWorkspace:
-            # An export that somebody changed is made anew, and whatever is wrong then is no fault of it.
-            return self._copied(self._export(task, doubted=True), name)
-
-    def _copied(self, export: "Export", name: str) -> "GitWorkspace":
-        root = self._workspaces / f"{name}-{secrets.token_hex(4)}"
-        try:
-            _copy_tree(export.files, root, self._owner)
-            return GitWorkspace(root, export, self._owner, Scanner(root, self._changes_show))
-        except BaseException:
-            remove_tree(root)
-            raise
+    def __post_init__(self) -> None:
+        shared_folder(self.exports)
 
     def base_file(self, task: Task, path: str) -> bytes | None:
         source = self._export(task).files / path
@@ -120,7 +93,7 @@ class GitWorkspaces:
 
     def _export(self, task: Task, *, doubted: bool = False) -> "Export":
         """`doubted`: it is used only where it is found to be what it was made as."""
-        mirror = self._mirrors.get(f"{task.suite}:{task.repo}")
+        mirror = self.mirrors.get(f"{task.suite}:{task.repo}")
         if mirror is None or not mirror.is_dir():
             raise BadInput(
                 f"There is no mirror of {task.repo} for {task.instance_id}. "
@@ -139,8 +112,8 @@ class GitWorkspaces:
             try:
                 others = mirror.replacements(commit)
             except GitRefused as error:
-                raise _why(error, mirror, commit, self._exports) from error
-            folder = self._exports / "-".join(
+                raise _why(error, mirror, commit, self.exports) from error
+            folder = self.exports / "-".join(
                 (name, commit, *([content_hash(*others)[:16]] if others else []))
             )
             if not doubted and (found := _kept(folder)):
@@ -155,15 +128,58 @@ class GitWorkspaces:
     def _alone(self) -> Iterator[None]:
         """Other processes that would make an export wait."""
         try:
-            lock = (self._exports / ".lock").open("w")
+            lock = (self.exports / ".lock").open("w")
         except OSError as error:
             raise WorkspaceError(
-                f"Base trees cannot be exported below {self._exports}: {error.strerror}. Name a place that can be written to with "
+                f"Base trees cannot be exported below {self.exports}: {error.strerror}. Name a place that can be written to with "
                 "LOOPER_HOME."
             ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+@dataclass(frozen=True, eq=False)
+class GitSessions(BaseTrees):
+    """Working trees, copied from base trees: a copy shares no file, no object and no setting with mirror, export or other copies."""
+
+    place: Path
+    """Where new trees lie; its owner removes it as a whole."""
+    sandbox: Sandbox
+    environment_of: Callable[[Task], Environment]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        shared_folder(self.place)
+
+    @cached_property
+    def _changes_show(self) -> bool:
+        return changes_show(self.place)
+
+    @property
+    def sandbox_name(self) -> str:
+        return self.sandbox.name
+
+    def environment_id(self, task: Task) -> str:
+        return self.environment_of(task).id
+
+    def open(self, task: Task, purpose: str) -> "GitSession":
+        """Whole, or nothing of it is left. Raises WorkspaceError, or DirtyWorkspace where the copy is not what was exported."""
+        environment, name = self.environment_of(task), f"{task.instance_id}.{purpose}"
+        try:
+            return self._copied(self._export(task), name, environment)
+        except DirtyWorkspace:
+            # An export that somebody changed is made anew, and whatever is wrong then is no fault of it.
+            return self._copied(self._export(task, doubted=True), name, environment)
+
+    def _copied(self, export: "Export", name: str, environment: Environment) -> "GitSession":
+        root = self.place / f"{name}-{secrets.token_hex(4)}"
+        try:
+            copy_tree(export.files, root, self.sandbox.owner)
+            return GitSession(root, export, self.sandbox, environment, Scanner(root, self._changes_show))
+        except BaseException:
+            remove_tree(root)
+            raise
 
 
 class Export:
@@ -374,7 +390,7 @@ def _is_plain(tree: str, files: Path) -> bool:
     )
 
 
-def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
+def copy_tree(source: Path, target: Path, owner: int | None) -> None:
     """Copy files with their times, links as links; sharing blocks on disk where the file system can copy on write."""
     # `chown` runs inside the same shell: starting two programs costs half of a small workspace.
     copy = 'cp -Rcp "$1" "$2"' if sys.platform == "darwin" else 'cp -a --reflink=auto -- "$1" "$2"'
@@ -392,14 +408,32 @@ def _copy_tree(source: Path, target: Path, owner: int | None) -> None:
         raise WorkspaceError(f"Cannot make the workspace {target}: {said}. {mend}")
 
 
-class GitWorkspace:
+def provided(place: Path, files: Mapping[str, bytes]) -> Path:
+    """A folder with these files below `place`, for whoever may enter that."""
+    folder = place / f"runners-{content_hash(*(data.decode() for data in files.values()))[:12]}"
+    if not folder.is_dir():
+        temporary = Path(tempfile.mkdtemp(prefix=".runners-", dir=place))
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+            (temporary / name).chmod(0o644)
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            remove_tree(temporary)  # Another verification was faster.
+    return folder
+
+
+class GitSession(LocalShell):
     """One working tree. Nothing that the agent could have written is ever read as configuration."""
 
-    def __init__(self, root: Path, export: Export, owner: int | None, scanner: Scanner) -> None:
+    def __init__(
+        self, root: Path, export: Export, sandbox: Sandbox, environment: Environment, scanner: Scanner
+    ) -> None:
         """Raises DirtyWorkspace."""
-        self.root = root
-        self._export, self._owner = export, owner
-        self._files = Tree(root, owner)
+        super().__init__(root, sandbox, environment)
+        self._export, self._owner = export, sandbox.owner
+        self._files = Tree(root, self._owner)
         self._scanner = scanner
         self._base = self._scanner.scan(everything=True)
         self.clean_state = export.state
@@ -412,13 +446,13 @@ class GitWorkspace:
                 f"A copy of {self._export.files} did not equal it, and is removed. Run the same command again."
             )
 
-    def state(self) -> str:
+    def tree_hash(self) -> str:
         return manifest_hash(self._scanner.scan())
 
-    def read_file(self, path: str) -> bytes:
+    def read(self, path: str) -> bytes:
         return self._files.read(path)
 
-    def write_file(self, path: str, content: bytes) -> None:
+    def write(self, path: str, content: bytes) -> None:
         self._files.write(path, content)
 
     def patch(self) -> tuple[str, tuple[str, ...]]:
@@ -476,6 +510,10 @@ class GitWorkspace:
         finally:
             self._give_all()
 
+    def apply_by_gnu_patch(self, patch: str) -> bool:
+        with self._without_git():
+            return takes(patch, self.root, self._sandbox)
+
     def _give(self, paths: Iterable[str]) -> None:
         """Entries that the harness made, and the folders above them, to the user that commands run as."""
         if self._owner is None:
@@ -505,6 +543,9 @@ class GitWorkspace:
 
     def base_paths(self) -> Collection[str]:
         return self._base.keys()
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(self.root / path)
 
     @cached_property
     def _base_folders(self) -> frozenset[PurePosixPath]:
@@ -549,7 +590,8 @@ class GitWorkspace:
         _remove(self.root / path)
 
     @contextlib.contextmanager
-    def without_git(self) -> Iterator[None]:
+    def _without_git(self) -> Iterator[None]:
+        """For as long as a program works that might write to git's own records, an empty folder stands in for them."""
         (self.root / GIT).rename(self._git_aside)
         try:
             # Empty, so that writing there does what it would have done, and is gone afterwards.
@@ -570,6 +612,9 @@ class GitWorkspace:
         if self._owner is not None:
             os.chown(folder, self._owner, self._owner)
         return folder
+
+    def provide(self, files: Mapping[str, bytes]) -> Path:
+        return provided(self.root.parent, files)
 
     def close(self) -> None:
         """Remove the tree, whatever permissions and depth the agent gave it."""
