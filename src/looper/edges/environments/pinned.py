@@ -56,7 +56,7 @@ class PinnedEnvironments:
         mark, tree = recipe.mark(task), None
         if not mark and recipe.compiled:
             tree = self._tree_of(task)
-            mark = native_hash(tree)
+            mark = self._once.get(("native", tree), lambda: native_hash(tree))
         return self._once.get(
             (recipe.key, mark),
             lambda: self._environment(recipe, base, mark, self._site(recipe, base, mark, tree)),
