@@ -41,7 +41,7 @@ class Served:
 
     def browser(self) -> httpx.Client:
         """A client that has logged in by a link, as a browser does; pages are what it asks for."""
-        entered = httpx.get(f"{self.url}/login?code={self.auth.new_code()}")
+        entered = httpx.get(f"{self.url}/login?code={self.auth.new_code()}", timeout=30)
         assert entered.status_code == 303
         return httpx.Client(
             base_url=self.url, headers={"Accept": "text/html"}, cookies=dict(entered.cookies), timeout=30

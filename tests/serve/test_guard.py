@@ -378,7 +378,7 @@ def test_h11_h12_it_listens_on_loopback_and_its_token_is_nowhere_but_in_its_file
             stat.S_IMODE(file.stat().st_mode) == 0o600 and stat.S_IMODE(file.parent.stat().st_mode) == 0o700
         )
         link = next(line for line in said.read_text().splitlines() if "/login?code=" in line)
-        with httpx.Client(headers={"Accept": "text/html"}) as browser:
+        with httpx.Client(headers={"Accept": "text/html"}, timeout=30) as browser:
             entered = browser.get(link)
             assert entered.status_code == 303 and entered.headers["referrer-policy"] == "no-referrer"
             cookie = entered.headers["set-cookie"]

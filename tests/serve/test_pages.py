@@ -4,10 +4,13 @@ import contextlib
 import html
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.parse
+import zipfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -288,6 +291,39 @@ def test_a_run_page_is_small_and_static_files_are_kept(served: Served, runs: Pat
         assert answer.headers["cache-control"] == "no-store"
         with client.stream("GET", "/events", headers={"Accept-Encoding": "gzip"}) as stream:
             assert "content-encoding" not in stream.headers and next(stream.iter_lines())
+
+
+def test_the_pages_of_a_run_as_files_lead_to_each_other_and_need_nothing_else(
+    runs: Path, tmp_path: Path
+) -> None:
+    folder = write_run(runs, tasks=[f"a__b-{number}" for number in range(60)])
+    write_run(runs, experiment="another")
+    place = tmp_path / "pages"
+
+    def report(*words: str) -> "subprocess.CompletedProcess[str]":
+        call = [sys.executable, "-m", "looper.cli.main", "report", *words]
+        environment = {**os.environ, "LOOPER_RUNS": str(runs), "LOOPER_HOME": str(tmp_path / "home")}
+        return subprocess.run(call, capture_output=True, text=True, env=environment)
+
+    done = report(str(folder), "--bundle", str(place))
+    assert done.returncode == 0 and done.stdout.startswith(f"{place}/index.html: "), done.stderr
+    pages = {path.relative_to(place).as_posix(): path.read_text() for path in place.rglob("*.html")}
+    cells = {f"{arm}/0/a__b-{number}" for arm in ("base", "other") for number in range(60)}
+    assert {f"cells/{cell}.html" for cell in cells} <= pages.keys(), "every rollout is inside"
+    for page, text in pages.items():
+        assert "<form" not in text and "looper.js" not in text
+        for said in re.findall(r' (?:href|src)="([^"]*)"', text):
+            if not said.startswith(("#", "data:")):
+                target = (place / page).parent / urllib.parse.unquote(html.unescape(said).partition("#")[0])
+                assert not said.startswith(("/", "http")) and target.resolve().is_file(), (page, said)
+    zipped = tmp_path / "pages.zip"
+    assert report(str(folder), "--bundle", str(zipped)).returncode == 0
+    names = set(zipfile.ZipFile(zipped).namelist())
+    assert {f"{folder.name}/{page}" for page in pages} <= names
+    for again in (place, zipped):
+        refused = report(str(folder), "--bundle", str(again))
+        assert refused.returncode == 2 and "is there already" in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("end", ["", "/tasks", "/learned", "/curves", "/arms", "/search?find=x", "/cells/base/0/a__b-1", "/diff?a=base/0/a__b-1&b=other/0/a__b-1", "/status", "/curves.json"])  # fmt: skip

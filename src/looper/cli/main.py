@@ -293,6 +293,13 @@ def report(
             help="Write one table of all pages, of docs/results or --results, into LEARNINGS.md or --file.",
         ),
     ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write nothing but the pages of one run, with every rollout, into this new folder, or this file that ends in .zip: "
+            "they open in any browser, without Looper."
+        ),
+    ] = None,
     data: Data = None,
 ) -> None:
     """Write tables and findings of RUN into its folder: report.html, the drawings in plots/, and report.md.
@@ -313,7 +320,11 @@ def report(
     named, pages = runs or [], SharedPages(results or RESULTS, file)
     if results and file and not summary:
         raise BadInput("--results names a folder of pages and --file one file: leave one of them out.")
-    if summary:
+    if bundle is not None:
+        from looper.cli.serving import bundled
+
+        lines = bundled(named, bundle, chosen_settings(data), lambda line: print(line, file=sys.stderr))
+    elif summary:
         if named or verify:
             raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
         lines = reporting.summarise(file, SharedPages(pages.folder))

@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +31,14 @@ from looper.records.task import Task
 from looper.serve.app import application
 from looper.serve.audit_log import AuditLog
 from looper.serve.authenticator import Authenticator, loopback_origins
+from looper.serve.bundle import write_bundle
 from looper.serve.evolving import CampaignView
 from looper.serve.pages import DoctorCheck, PageContext
 from looper.serve.server import bound, server_of
 from looper.untrusted import read_untrusted
 from looper.views.findings import registered_rows
 from looper.views.live import Projection
+from looper.views.runs import run_named
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SESSIONS_BYTES = 1 << 20
@@ -97,6 +101,34 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
                 signal.signal(number, signal.default_int_handler)
             with contextlib.suppress(KeyboardInterrupt):
                 asyncio.run(server.serve(sockets=[listening]))
+
+
+def bundled(
+    wanted: Sequence[str], place: Path, settings: Settings, say: Callable[[str], None]
+) -> Iterator[str]:
+    """Write the pages of one run, the newest where none is named, as files; where, in words. Raises BadInput."""
+    if len(wanted) > 1:
+        raise BadInput("--bundle writes one run: name one.")
+    run = run_named(settings.runs, *wanted)
+    page_context = PageContext(
+        Projection(run.folder.parent),
+        lambda: None,
+        Authenticator(frozenset()),
+        card_reader(settings),
+        lambda tasks: _eligible(tasks, settings),
+        list,
+        TasksOfRuns(settings).of,
+    )
+    if place.suffix != ".zip":
+        count = write_bundle(page_context, run.folder.name, place, say)
+        yield f"{place / 'index.html'}: {count} pages of {run.folder.name}"
+        return
+    if place.exists():
+        raise BadInput(f"{place} is there already. Name another file.")
+    with tempfile.TemporaryDirectory() as work:
+        count = write_bundle(page_context, run.folder.name, Path(work) / run.folder.name, say)
+        shutil.make_archive(str(place.with_suffix("")), "zip", work)
+    yield f"{place}: {count} pages of {run.folder.name}, begin with index.html"
 
 
 def _warm(projection: Projection, tasks: "TasksOfRuns") -> None:

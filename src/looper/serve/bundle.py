@@ -1,0 +1,146 @@
+"""The pages of one run as files: a folder that opens in any browser, without a server and without Looper.
+
+Pages are asked of the application itself and followed from link to link, so that a page is what `looper serve` shows at that moment. What
+needs a server is left out and its links become words: searches and filters, curves, two rollouts side by side. Each page has one
+address; links into a list that is sorted or filtered otherwise lead to it.
+"""
+
+import asyncio
+import html
+import re
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
+
+import httpx
+from starlette.applications import Starlette
+
+from looper.errors import BadInput
+from looper.serve.answers import known_run
+from looper.serve.pages import PageContext, Pages
+from looper.views.trajectory import cell_of
+
+KEPT = {
+    "": ("page",),
+    "tasks": (),
+    "learned": (),
+    "arms": ("a", "b"),
+    "cells": ("attempt", "page"),
+    "text": ("attempt", "step", "part"),
+}
+"""Pages of a run that become files, by the first part of their path below it, and what of an address tells two of them apart."""
+STATIC = ("looper.css", "theme.js")
+_LINK = re.compile(r' (href|src)="([^"]*)"')
+_SCRIPT = re.compile(r'<script src="[^"]*looper\.js[^"]*"[^>]*></script>')
+_NAVIGATION = re.compile(r"<nav aria-label=\"Main\">.*?</nav>|<form.*?</form>", re.DOTALL)
+
+
+def write_bundle(
+    page_context: PageContext, run: str, folder: Path, say: Callable[[str], None] = lambda line: None
+) -> int:
+    """Write the pages of the run of this name below `folder`, which is new or empty; how many. `index.html` is the first. Raises BadInput."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} is there already, and not empty. Name another folder.")
+    return asyncio.run(_Bundle(page_context, run, folder, say).write())
+
+
+class _Bundle:
+    def __init__(self, page_context: PageContext, run: str, folder: Path, say: Callable[[str], None]) -> None:
+        self._app = Starlette(routes=list(Pages(page_context).routes()))
+        self._run = known_run(page_context.projection, run)
+        self._home, self._folder, self._say = f"/runs/{quote(run)}", folder, say
+        self._latest: dict[str, str] = {}
+
+    async def write(self) -> int:
+        """Raises BadInput where the folder cannot be written."""
+        waiting, known = [self._home], {self._home}
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(self._app), base_url="http://bundle"
+        ) as client:
+            for number, address in enumerate(waiting, 1):
+                answer = await client.get(address)
+                if answer.status_code != 200:
+                    continue  # A link to what a run has not, which its own page says.
+                file = self._folder / self.file_of(address)
+                content = answer.content
+                if file.suffix == ".html":
+                    text, links = self.as_file(answer.text, address)
+                    content = text.encode("utf-8", "replace")
+                    new = [link for link in links if link not in known]
+                    waiting += new
+                    known.update(new)
+                self._put(file, content)
+                if number % 200 == 0:
+                    self._say(f"{number} of {len(waiting)} pages so far")
+        for name in STATIC:
+            self._put(
+                self._folder / "static" / name,
+                (resources.files("looper.serve") / "static" / name).read_bytes(),
+            )
+        return len(waiting)
+
+    def _put(self, file: Path, content: bytes) -> None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        except OSError as error:
+            raise BadInput(f"{file} cannot be written: {error.strerror}. Name another folder.") from error
+
+    def as_file(self, text: str, address: str) -> tuple[str, list[str]]:
+        """A page with links among files, and the addresses of those that it leads to."""
+        links = dict[str, None]()
+        above = "../" * self.file_of(address).count("/")
+
+        def link(found: re.Match[str]) -> str:
+            kind, said = found[1], html.unescape(found[2])
+            if said.startswith(("#", "data:")):
+                return found[0]
+            split = urlsplit(urljoin(address, said))
+            if split.path.startswith("/static/"):
+                return f' {kind}="{above}static/{split.path.rpartition("/")[2]}"'
+            target = self.address_of(split.path, split.query)
+            if target is None:
+                return ""  # Without an address a link is words.
+            links[target] = None
+            fragment = f"#{split.fragment}" if split.fragment else ""
+            return f' {kind}="{html.escape(above + quote(self.file_of(target)) + fragment)}"'
+
+        text = _NAVIGATION.sub("", _SCRIPT.sub("", text))
+        return _LINK.sub(link, text), list(links)
+
+    def address_of(self, path: str, query: str) -> str | None:
+        """The one address of a page of this run; None for what becomes no file."""
+        if path != self._home and not path.startswith(f"{self._home}/"):
+            return None
+        part = path.removeprefix(self._home).strip("/").partition("/")[0]
+        if part not in KEPT:
+            return None
+        first = {"page": "1", "attempt": self._latest_attempt(path)}
+        told = {
+            key: value for key, value in parse_qsl(query) if key in KEPT[part] and value != first.get(key)
+        }
+        return f"{path}?{urlencode(told)}" if told else path
+
+    def _latest_attempt(self, path: str) -> str:
+        """That is shown where an address names none; empty where it is of no cell."""
+        name = unquote(path.removeprefix(self._home)).strip("/").partition("/")[2]
+        if name not in self._latest:
+            cell = cell_of(self._run, name, None)
+            self._latest[name] = str(cell.attempt) if cell else ""
+        return self._latest[name]
+
+    def file_of(self, address: str) -> str:
+        """Below the folder, with forward slashes."""
+        split = urlsplit(address)
+        path = unquote(split.path.removeprefix(self._home)).strip("/") or "index"
+        told = "".join(f".{key}-{_plain(value)}" for key, value in parse_qsl(split.query))
+        return (
+            f"{'/'.join(map(_plain, path.split('/')))}{told}{'.txt' if path.startswith('text/') else '.html'}"
+        )
+
+
+def _plain(part: str) -> str:
+    """For the name of a file on any system."""
+    kept = re.sub(r"[^A-Za-z0-9._-]", "_", part)
+    return f"_{kept}" if kept.startswith(".") else kept
