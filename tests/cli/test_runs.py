@@ -237,6 +237,8 @@ def test_u11_an_interruption_that_no_command_answers_is_one_line(tmp_path: Path)
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever runs the tests may ignore the signal, and a program keeps to that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until, writer = time.monotonic() + 60, -1
     while writer < 0 and time.monotonic() < until:

@@ -117,8 +117,9 @@ def test_after_a_kill_nothing_is_at_work_until_somebody_goes_on_and_then_no_more
             if any(path.stat().st_size for path in project.folder.glob("runs/*/sessions.jsonl")):
                 run = read_run(project.run)
                 cells = [row.cell for row in cell_page(run, CellQuery(outcome=AT_WORK)).rows]
-                assert sorted(cells) == sorted(cell for cell, _, _ in at_work(run))
-                if len(run.sessions) == len(killed) + 1 and len(cells) == rollouts:
+                # Both look at the run as it is when they are asked, one after the other.
+                same = sorted(cells) == sorted(cell for cell, _, _ in at_work(run))
+                if same and len(run.sessions) == len(killed) + 1 and len(cells) == rollouts:
                     return cells
             time.sleep(0.1)
         raise AssertionError(process.communicate())
