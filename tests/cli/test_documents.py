@@ -24,6 +24,19 @@ def test_the_plan_in_the_page_on_own_experiments_is_one(tmp_path: Path, state: P
     assert "40 tasks, 4 arms" in told.stdout and "smallest difference" in told.stdout
 
 
+def test_what_the_readme_shows_of_power_and_family_is_what_the_plan_says(tmp_path: Path, state: Path) -> None:
+    """The table that the first command prints stands there, and its plan decides what is beside each difference."""
+    shown = " ".join((DOCS.parent / "README.md").read_text("utf-8").split())
+    project = Project(tmp_path, state)
+    told = project.looper("plan", "exp00", "--profile", "demo")
+    assert told.returncode == 0, told.stderr
+    power = re.search(r"a PILOT, which decides nothing: .*? of cells", told.stdout)
+    family = re.search(r"(\d+) differences and (\d+) margins in one family", told.stdout)
+    assert power is not None and family is not None
+    assert power[0] in shown
+    assert f"{int(family[1]) + int(family[2])} contrasts in one family" in shown
+
+
 def test_every_link_between_the_documents_leads_somewhere() -> None:
     pages = [
         *DOCS.rglob("*.md"),

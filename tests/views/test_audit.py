@@ -293,16 +293,10 @@ def tamper() -> Any:
 
 FEW = (
     "second attempts after the verdicts",
-    "first attempts as infra errors",
     "a planned cell is gone",
     "a verdict without the tests that failed",
-    "a rollout by another model",
     "a rollout without its arm's adapter",
-    "two steps are exchanged",
     "a text beside the steps is forged",
-    "what was learned names another arm's adapter",
-    "a proof of another adapter",
-    "the index of the steps counts otherwise",
     "another hypothesis",
 )
 
