@@ -91,7 +91,7 @@ def test_one_screen_fits_a_terminal_and_says_what_status_says(runs: Path) -> Non
     assert any(line.split()[:4] == ["arm_0", "2", "2", "100"] for line in lines)
     assert lines[-1].startswith("broken is no usable run folder"), "R5: named, wherever the runs lie"
     said = looper("status", cwd=runs.parent, **size).stdout
-    assert said.count("42 of 42 cells, finished, nobody is at it") == 9
+    assert said.count("42 of 42 cells, finished\n") == 9
     empty = looper("watch", "--once", cwd=runs.parent, **{**size, "LOOPER_RUNS": str(runs.parent / "none")})
     assert "looper run exp00" in empty.stdout
 

@@ -97,8 +97,8 @@ def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterat
     if not found["runs"]:
         yield f"no runs below {runs}"
     for one in found["runs"]:
-        writer = f"process {one['writer']} is at it" if one["writer"] else "nobody is at it"
-        yield f"{one['run']}: {one['finished']} of {one['planned']} cells, {one['standing']}, {writer}{_left(one['left_s'])}"
+        writer = f" in process {one['writer']}" if one["writer"] else ""
+        yield f"{one['run']}: {one['finished']} of {one['planned']} cells, {one['standing']}{writer}{_left(one['left_s'])}"
         if one["goes_on_with"]:
             yield f"  go on with: {one['goes_on_with']}"
         for arm in one["arms"]:

@@ -34,7 +34,7 @@ def screen(status: Mapping[str, Any], height: int, runs_folder: Path) -> Rendera
 
 def _head(run: Mapping[str, Any]) -> Iterator[Text]:
     yield _line(run)
-    words = [f"process {run['writer']}" if run["writer"] else "nobody is at it"]
+    words = [f"process {run['writer']}" if run["writer"] else "not running"]
     if run["left_s"] is not None:
         about, low, high = map(duration, run["left_s"])
         words.append(f"about {about} left ({low} to {high})")
