@@ -1,7 +1,7 @@
 """Runs every cell of a plan that has no verdict yet: hands out jobs, writes what comes of them, and counts.
 
-A lane is a list of cells that are worked on one after the other; the engine runs lanes side by side. One thread writes and counts:
-how often an arm acted, and how many cells in a row failed outside of the agent.
+A lane is a list of cells that are worked on one after the other; the engine runs lanes side by side. What is counted over all of them,
+how often an arm acted and how many cells in a row failed outside of the agent, is counted under one lock.
 """
 
 import shutil
