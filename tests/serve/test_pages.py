@@ -296,7 +296,8 @@ def test_a_run_page_is_small_and_static_files_are_kept(served: Served, runs: Pat
 def test_the_pages_of_a_run_as_files_lead_to_each_other_and_need_nothing_else(
     runs: Path, tmp_path: Path
 ) -> None:
-    folder = write_run(runs, tasks=[f"a__b-{number}" for number in range(60)])
+    names = [*(f"a__b-{number}" for number in range(30)), "c/d:1", "c/d_1", "C/d_1"]
+    folder = write_run(runs, tasks=names, steps=PAGE + 3)
     write_run(runs, experiment="another")
     place = tmp_path / "pages"
 
@@ -308,8 +309,15 @@ def test_the_pages_of_a_run_as_files_lead_to_each_other_and_need_nothing_else(
     done = report(str(folder), "--bundle", str(place))
     assert done.returncode == 0 and done.stdout.startswith(f"{place}/index.html: "), done.stderr
     pages = {path.relative_to(place).as_posix(): path.read_text() for path in place.rglob("*.html")}
-    cells = {f"{arm}/0/a__b-{number}" for arm in ("base", "other") for number in range(60)}
-    assert {f"cells/{cell}.html" for cell in cells} <= pages.keys(), "every rollout is inside"
+    cells = {f"{arm}/0/{name}" for arm in ("base", "other") for name in names}
+    titles = {re.search(r"<h1>(.*?)</h1>", text)[1] for text in pages.values()}  # type: ignore[index]
+    assert cells <= {html.unescape(title) for title in titles}, (
+        "every rollout is inside, in a file of its own"
+    )
+    assert 'id="step-42"' in pages["cells/base/0/a__b-1.page-2.html"]
+    assert "a__b-1.page-2.html#step-42" in pages["cells/base/0/a__b-1.page-2.html"], (
+        "each step is found on its page"
+    )
     for page, text in pages.items():
         assert "<form" not in text and "looper.js" not in text
         for said in re.findall(r' (?:href|src)="([^"]*)"', text):

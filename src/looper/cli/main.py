@@ -321,6 +321,10 @@ def report(
     if results and file and not summary:
         raise BadInput("--results names a folder of pages and --file one file: leave one of them out.")
     if bundle is not None:
+        if verify or strict or sign or summary or results or file:
+            raise BadInput(
+                "--bundle writes the pages of one run and nothing else: leave the other options out."
+            )
         from looper.cli.serving import bundled
 
         lines = bundled(named, bundle, chosen_settings(data), lambda line: print(line, file=sys.stderr))

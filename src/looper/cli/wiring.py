@@ -1,6 +1,6 @@
 """Which concrete parts a command works with: the only module that names them.
 
-Everything else is given its model, sandbox, workspaces and environments by a protocol. What imports an edge elsewhere fails a test
+Everything else is given its model and its sessions by a protocol. What imports an edge elsewhere fails a test
 of the architecture.
 """
 
@@ -81,7 +81,7 @@ from looper.edges.workspaces.mirrors import must_be_whole as must_be_whole
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import BadInput, LooperError, interrupted
-from looper.evolution.guest import Guests
+from looper.evolution.guest import CHILD, Guests
 from looper.experiment.cell import ProcessVerdicts, RunContext, run_cell
 from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
@@ -507,9 +507,9 @@ class Site:
             return rollout(assignment)
         agents = self._settings.agents
         source = agents / arm.agent / "src" if agents else Path()
-        if not source.is_dir():
+        if not (source / CHILD).is_file():
             raise BadInput(
-                f"There is no version {arm.agent[:12]} of the agent's source for the arm {arm.name}."
+                f"There is no version {arm.agent[:12]} of the agent's source for the arm {arm.name}, or it has no {CHILD}."
             )
         return self._guests.rollout(source, assignment)
 
@@ -669,7 +669,11 @@ def copied(sandbox: Sandbox, environment: Environment, place: Path, folder: Path
         copy_tree(folder, root, sandbox.owner)
         yield LocalShell(root, sandbox, environment)
     finally:
-        remove_tree(root)
+        for left in (
+            root,
+            root.with_name(f"{root.name}.tmp"),
+        ):  # What commands keep for a while, where the sandbox has no place for it.
+            remove_tree(left)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from looper.experiment.toml_positions import Path
 from looper.records.base import Record, content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
 from looper.records.memory import RetrievalSettings
-from looper.records.plan import Arm, ArmRole, Chooser, Expect, Metric, Plan, Scaffold
+from looper.records.plan import AS_COMPUTED, Arm, ArmRole, Chooser, Expect, Metric, Plan, Scaffold
 from looper.records.training import Format
 from looper.records.trajectory import Guard
 
@@ -26,6 +26,7 @@ WIDEST = 0.2
 def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
     """Keys of what is wrong, and what is wrong with it."""
     yield from _counted_twice(plan)
+    yield from _never_sampled_so(plan)
     yield from _says_nothing(plan)
     yield from _calls_all_alike(plan)
     yield from _without_purpose(plan)
@@ -73,6 +74,28 @@ def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
                 f"{contrast.name} asks what {seen[key]} asks already, and each is counted. Leave one of them out",
             )
         seen.setdefault(key, contrast.name)
+
+
+def _never_sampled_so(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Arms whose model cannot be told how to draw: Anthropic's interface has three words for it, and temperatures up to 1."""
+    for at, arm in enumerate(plan.arms):
+        if arm.model.backend != "anthropic":
+            continue
+        if arm.temperature > 1:
+            yield (
+                ("arms", at, "temperature"),
+                f"{arm.name}: Anthropic's interface takes no temperature above 1. Lower it",
+            )
+        unsaid = [
+            name
+            for name in sorted((arm.sampling or AS_COMPUTED).model_fields_set)
+            if name not in ("top_k", "top_p")
+        ]
+        if unsaid:
+            yield (
+                ("arms", at, "sampling"),
+                f"{arm.name}: Anthropic's interface cannot be told {', '.join(unsaid)}. Leave it out",
+            )
 
 
 def _says_nothing(plan: Plan) -> Iterator[tuple[Path, str]]:

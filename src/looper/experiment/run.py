@@ -1,7 +1,7 @@
 """Runs every cell of a plan that has no verdict yet: hands out jobs, writes what comes of them, and counts.
 
 A lane is a list of cells that are worked on one after the other; the engine runs lanes side by side. What is counted over all of them,
-how often an arm acted and how many cells in a row failed outside of the agent, is counted under one lock.
+how often an arm acted and how many cells in a row failed outside of the agent, is counted under locks.
 """
 
 import shutil
@@ -123,7 +123,9 @@ def run_plan(
     cells = {cell.key: cell for lane in lanes for cell in lane}
     left = {key: resume for key, cell in cells.items() if (resume := ledger.resume(cell)) is not None}
     counts = _Counts(dict(ledger.acted), set(ledger.acted.keys() & ledger.over))
-    by_name, lock = {arm.name: arm for arm in arms}, threading.Lock()
+    by_name = {arm.name: arm for arm in arms}
+    # Whoever is told of an end may be slow, a terminal that is stopped for ever: no other rollout waits for it with a step.
+    steps_lock, ends_lock = threading.Lock(), threading.Lock()
     open_lanes = [[cell for cell in lane if cell.key in left] for lane in lanes]
 
     def jobs(lane: Sequence[Cell]) -> Iterator[CellJob]:
@@ -162,12 +164,13 @@ def run_plan(
             # did: a failed test, an empty folder, a broken sandbox.
             raise Cancelled
         ledger.append(event)
-        with lock:
-            if isinstance(event, Step):
+        if isinstance(event, Step):
+            with steps_lock:
                 counts.count(event)
-            elif isinstance(event, Verdict):
-                last = left[event.cell].attempt + plan.attempts - 1
-                if event.outcome.is_verdict or event.attempt >= last:
+        elif isinstance(event, Verdict):
+            last = left[event.cell].attempt + plan.attempts - 1
+            if event.outcome.is_verdict or event.attempt >= last:
+                with ends_lock:
                     finish(cells[event.cell], event)
 
     try:

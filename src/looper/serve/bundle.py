@@ -7,7 +7,9 @@ address; links into a list that is sorted or filtered otherwise lead to it.
 
 import asyncio
 import html
+import os
 import re
+import shutil
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -17,6 +19,7 @@ import httpx
 from starlette.applications import Starlette
 
 from looper.errors import BadInput
+from looper.records.base import content_hash
 from looper.serve.answers import known_run
 from looper.serve.pages import PageContext, Pages
 from looper.views.trajectory import cell_of
@@ -42,7 +45,19 @@ def write_bundle(
     """Write the pages of the run of this name below `folder`, which is new or empty; how many. `index.html` is the first. Raises BadInput."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(f"{folder} is there already, and not empty. Name another folder.")
-    return asyncio.run(_Bundle(page_context, run, folder, say).write())
+    work = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        count = asyncio.run(_Bundle(page_context, run, work, say).write())
+        if folder.exists():
+            folder.rmdir()
+        work.replace(folder)
+    except OSError as error:
+        raise BadInput(
+            f"{folder} cannot be written: {error.strerror}. Free space, or name another folder."
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return count
 
 
 class _Bundle:
@@ -51,10 +66,11 @@ class _Bundle:
         self._run = known_run(page_context.projection, run)
         self._home, self._folder, self._say = f"/runs/{quote(run)}", folder, say
         self._latest: dict[str, str] = {}
+        self._files, self._taken = dict[str, str](), set[str]()
 
     async def write(self) -> int:
-        """Raises BadInput where the folder cannot be written."""
-        waiting, known = [self._home], {self._home}
+        """How many pages and texts. Raises OSError."""
+        waiting, known, count = [self._home], {self._home}, 0
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(self._app), base_url="http://bundle"
         ) as client:
@@ -71,6 +87,7 @@ class _Bundle:
                     waiting += new
                     known.update(new)
                 self._put(file, content)
+                count += 1
                 if number % 200 == 0:
                     self._say(f"{number} of {len(waiting)} pages so far")
         for name in STATIC:
@@ -78,14 +95,11 @@ class _Bundle:
                 self._folder / "static" / name,
                 (resources.files("looper.serve") / "static" / name).read_bytes(),
             )
-        return len(waiting)
+        return count
 
     def _put(self, file: Path, content: bytes) -> None:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-        except OSError as error:
-            raise BadInput(f"{file} cannot be written: {error.strerror}. Name another folder.") from error
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
 
     def as_file(self, text: str, address: str) -> tuple[str, list[str]]:
         """A page with links among files, and the addresses of those that it leads to."""
@@ -132,6 +146,16 @@ class _Bundle:
 
     def file_of(self, address: str) -> str:
         """Below the folder, with forward slashes."""
+        if address not in self._files:
+            name = self._name_of(address)
+            if name.casefold() in self._taken:
+                stem, dot, end = name.rpartition(".")
+                name = f"{stem}.{content_hash(address)[:12]}{dot}{end}"
+            self._taken.add(name.casefold())
+            self._files[address] = name
+        return self._files[address]
+
+    def _name_of(self, address: str) -> str:
         split = urlsplit(address)
         path = unquote(split.path.removeprefix(self._home)).strip("/") or "index"
         told = "".join(f".{key}-{_plain(value)}" for key, value in parse_qsl(split.query))

@@ -324,7 +324,7 @@ def contrast_lines(run: RunView) -> list[str]:
     labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control"}
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
     failed = run.failed_arms
-    contrasts = [found for found in run.contrasts if found[0] not in failed]
+    contrasts = [found for found in run.contrasts if not failed.keys() & {found[0], found[1]}]
     open_ones = [arm for arm, _, found in contrasts if found is None]
     lines = [
         f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}){unfinished_text(run)}: {difference_text(found)}"

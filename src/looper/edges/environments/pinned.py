@@ -48,6 +48,7 @@ class PinnedEnvironments:
         """`tree_of` gives the files of a task's base commit, for repositories that have to be compiled."""
         self._folder, self._say, self._tree_of = folder, say, tree_of
         self._once = SingleFlight()
+        self._natives: dict[Path, str] = {}
 
     def of(self, task: Task) -> Environment:
         """Raises EnvironmentBroken, or BadInput for a repository whose environments are not known."""
@@ -56,7 +57,9 @@ class PinnedEnvironments:
         mark, tree = recipe.mark(task), None
         if not mark and recipe.compiled:
             tree = self._tree_of(task)
-            mark = self._once.get(("native", tree), lambda: native_hash(tree))
+            # Not by SingleFlight, which keeps a fault that would pass.
+            mark = self._natives.get(tree) or native_hash(tree)
+            self._natives[tree] = mark
         return self._once.get(
             (recipe.key, mark),
             lambda: self._environment(recipe, base, mark, self._site(recipe, base, mark, tree)),

@@ -1,7 +1,8 @@
 """Models behind the chat-completions API that many servers share (vLLM, llama.cpp, mlx_lm.server, OpenAI)."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence, Set
 from json import JSONDecodeError
 from typing import Any
 
@@ -48,9 +49,10 @@ class OpenAICompatibleModel:
         )
         self._url, self._digest, self._digests = url, "", digests or FileDigests()
         self._limit, self._counts = "max_tokens", Counts()
-        self._kind = ""
-        """Known once the model was asked which one it is."""
-        self._refused: set[str] = set()
+        self._kind = "openai"
+        """Of the server; known once the model was asked which one it is."""
+        self._silent: frozenset[str] = frozenset()
+        """Parameters that the server does not want to be named."""
 
     def identity(self) -> ModelIdentity:
         """Asks the server each time: a model that was replaced since the run began stops the run."""
@@ -90,8 +92,9 @@ class OpenAICompatibleModel:
         if entry is None:
             names = one_line(", ".join(sorted(found)[:10])) or "none"
             raise ModelMissing(f"{what} has no model {self._name}. It has: {names}.")
-        # mlx_lm.server alone names no owner.
-        self._kind = str(entry.get("owned_by") or "mlx_lm")
+        # mlx_lm.server names no owner, and is Python's own HTTP server.
+        plain = "mlx_lm" if "BaseHTTP" in headers.get("server", "") else ""
+        self._kind = str(entry.get("owned_by") or plain)
         return told(what, found, entry, self._shown), headers
 
     def _shown(self, path: str) -> Mapping[str, Any]:
@@ -120,34 +123,36 @@ class OpenAICompatibleModel:
     def _heard_somehow(self, request: ChatRequest) -> ReplyBuilder:
         """Asked again without what the server does not want to be named, where that says nothing."""
         while True:
+            # Another thread may learn meanwhile what is refused: what counts is what this try has sent.
+            limit, silent = self._limit, self._silent
             try:
-                return self._heard(request)
+                return self._heard(request, limit, silent)
             except ModelUnfit as error:
                 said = str(error)
                 idle = (
                     parameters(self._kind, AS_COMPUTED).items()
                     & parameters(self._kind, request.sampling).items()
                 )
-                refused = {name for name, _ in idle if name in said} - self._refused
-                if self._limit != OTHER_LIMIT and OTHER_LIMIT in said:
+                refused = _named({name for name, _ in idle} - silent, said)
+                if limit != OTHER_LIMIT and OTHER_LIMIT in said:
                     self._limit = OTHER_LIMIT
                 elif refused:
-                    self._refused |= refused
+                    self._silent |= refused
                 else:
                     raise
 
-    def _heard(self, request: ChatRequest) -> ReplyBuilder:
+    def _heard(self, request: ChatRequest, limit: str, silent: Set[str]) -> ReplyBuilder:
         heard = ReplyBuilder()
         drawn = parameters(self._kind, request.sampling)
         body = {
             "model": self._name,
             "messages": [{"role": role, "content": content} for role, content in request.messages],
-            self._limit: request.max_output_tokens,
+            limit: request.max_output_tokens,
             "temperature": request.temperature,
             "seed": request.seed & 0x7FFFFFFF,
             "stream": True,
             "stream_options": {"include_usage": True},
-            **{name: value for name, value in drawn.items() if name not in self._refused},
+            **{name: value for name, value in drawn.items() if name not in silent},
         }
 
         def hear(event: dict[str, Any]) -> bool:
@@ -170,6 +175,13 @@ class OpenAICompatibleModel:
 
     def close(self) -> None:
         pass
+
+
+def _named(names: Set[str], said: str) -> Set[str]:
+    """Of these names the ones that a refusal is about: those in quotes, or the only one that it mentions, for others may be listed as allowed."""
+    quoted = {name for name in names if re.search(rf"['\"`]{name}['\"`]", said)}
+    mentioned = {name for name in names if re.search(rf"\b{name}\b", said)}
+    return quoted or (mentioned if len(mentioned) == 1 else set())
 
 
 def _hear_choice(heard: ReplyBuilder, choice: dict[str, Any]) -> None:

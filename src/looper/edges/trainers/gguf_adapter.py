@@ -4,6 +4,7 @@ Not by way of PEFT's layout: Ollama 0.24 takes that too, and gives other probabi
 in `lora_a`, where those of `lora_b` belong (convert_lora_to_gguf.py of llama.cpp turns these).
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def to_gguf(folder: Path, card: AdapterRecord, config: Mapping[str, Any], file: 
     from gguf import GGUFWriter
     from safetensors.numpy import load_file
 
-    writer = GGUFWriter(file, called)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    writer = GGUFWriter(temporary, called)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", card.settings.multiplier * card.rank)
@@ -63,10 +65,18 @@ def to_gguf(folder: Path, card: AdapterRecord, config: Mapping[str, Any], file: 
         if factor == "lora_b" and TURNED[kind] and part in heads:
             rows = _turned(rows, heads[part])
         writer.add_tensor(f"blk.{layer}.{part}.weight.{factor}", rows.copy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        temporary.replace(file)
+    except OSError as error:
+        raise BadInput(
+            f"{file} cannot be written: {error.strerror}. Free space, or name another file."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _read(name: str, card: AdapterRecord) -> tuple[str, str, str, str]:
