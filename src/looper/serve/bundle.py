@@ -131,9 +131,12 @@ class _Bundle:
         if part not in KEPT:
             return None
         first = {"page": "1", "attempt": self._latest_attempt(path)}
-        told = {
-            key: value for key, value in parse_qsl(query) if key in KEPT[part] and value != first.get(key)
-        }
+        asked = dict(parse_qsl(query))
+        if part == "cells" and (step := asked.get("step", "")).isdecimal() and int(step):
+            asked["page"] = str((int(step) - 1) // PAGE + 1)
+        if part == "cells" and self._run.writer is not None:
+            first["page"] = ""  # Of a rollout that goes on the last page is shown where none is named.
+        told = {key: asked[key] for key in KEPT[part] if asked.get(key, "") not in ("", first.get(key))}
         return f"{path}?{urlencode(told)}" if told else path
 
     def _latest_attempt(self, path: str) -> str:
