@@ -22,7 +22,7 @@ from looper.errors import BadInput
 from looper.records.base import content_hash
 from looper.serve.answers import known_run
 from looper.serve.pages import PageContext, Pages
-from looper.views.trajectory import cell_of
+from looper.views.trajectory import PAGE, cell_of
 
 KEPT = {
     "": ("page",),
