@@ -551,3 +551,41 @@ def test_a_mirror_without_the_base_commit_is_named(project: Path, state: Path) -
     arguments = ("bench", "fetch", "--repo", "django/django", "--mirrors", str(project / "mirrors"))
     found = looper(*arguments, cwd=project, LOOPER_HOME=str(state))
     assert found.returncode == 2 and "lacks the base commit of 50 of 50 tasks" in one_line(found)
+
+
+def test_sampling_of_an_arm_s_own_is_shown_and_can_be_quoted(tmp_path: Path, state: Path) -> None:
+    (tmp_path / "hot.toml").write_text(
+        """
+title = "Sampling"
+hypothesis = "Only the {cut.top_k} likeliest tokens help."
+factor = "sampling"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "cut"
+role = "treatment"
+sampling = { top_k = 20 }
+[[contrasts]]
+arm = "cut"
+against = "base"
+shown = "a"
+refuted = "b"
+open = "c"
+[profiles.micro]
+like = "micro"
+"""
+    )
+    told = looper("plan", "hot.toml", cwd=tmp_path, LOOPER_HOME=str(state))
+    assert told.returncode == 0, told.stderr
+    assert "arm cut: sampling.top_k 20" in told.stdout and "sampling.top_p" not in told.stdout
+
+
+def test_an_export_leaves_a_file_that_is_there_alone(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    folder, out = write_run(runs), tmp_path / "mine.jsonl"
+    out.write_text("mine")
+    for kind in ("predictions", "csv", "parquet"):
+        done = looper("export", str(folder), "--format", kind, "--out", str(out), cwd=tmp_path)
+        assert done.returncode == 2 and "is there already" in one_line(done)
+    assert out.read_text() == "mine"

@@ -328,9 +328,14 @@ def test_the_pages_of_a_run_as_files_lead_to_each_other_and_need_nothing_else(
     assert report(str(folder), "--bundle", str(zipped)).returncode == 0
     names = set(zipfile.ZipFile(zipped).namelist())
     assert {f"{folder.name}/{page}" for page in pages} <= names
-    for again in (place, zipped):
+    for again, why in (
+        (place, "is there already"),
+        (zipped, "is there already"),
+        (tmp_path / "none" / "pages", "cannot be written: No such file"),
+        (tmp_path / "none" / "pages.zip", "cannot be written: No such file"),
+    ):
         refused = report(str(folder), "--bundle", str(again))
-        assert refused.returncode == 2 and "is there already" in refused.stderr
+        assert refused.returncode == 2 and why in refused.stderr, refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1
 
 

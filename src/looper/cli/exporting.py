@@ -1,6 +1,7 @@
 """What `looper export` and `looper import` do."""
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,8 +25,10 @@ ANY = TrainingSettings(learning_rate=1e-4, iterations=1, batch_size=1, max_token
 def export_run(
     settings: Settings, wanted: str | None, kind: str, arm: str | None, seed: int | None, out: Path | None
 ) -> None:
-    """Raises BadInput, and leaves the file as it was where anything is wrong."""
+    """Raises BadInput, also for a file that is there. No file is made where anything is wrong."""
     run = run_named(settings.runs, wanted)
+    if out is not None and os.path.lexists(out):
+        raise BadInput(f"{out} is there already. Name another file, or remove it first.")
     if kind == "parquet":
         if out is None:
             raise BadInput("Parquet is no text; name a file: --out FILE")

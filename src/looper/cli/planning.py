@@ -17,7 +17,7 @@ from looper.metrics.design import is_pilot, scope_of, unit_of
 from looper.metrics.registered import ALPHA
 from looper.records.learning import Experience, Learning, TrainingChange, Treatment
 from looper.records.memory import MemoryKind, Remembering
-from looper.records.plan import Arm, Expect, LimitsChange, Metric, Plan
+from looper.records.plan import AS_COMPUTED, Arm, Expect, LimitsChange, Metric, Plan, Sampling
 from looper.records.training import TrainingSettings
 from looper.views.findings import counted, estimated_lines, unasked_lines
 from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
@@ -125,6 +125,11 @@ def _settings(plan: Plan, arm: Arm) -> dict[str, str]:
         "temperature": plainly(arm.temperature),
         "repetition": str(arm.repetition),
     }
+    for name in Sampling.model_fields:
+        if any(
+            getattr(each.sampling or AS_COMPUTED, name) != getattr(AS_COMPUTED, name) for each in plan.arms
+        ):
+            settings[f"sampling.{name}"] = plainly(getattr(arm.sampling or AS_COMPUTED, name))
     return settings | {
         f"limits.{name}": plainly(value)
         for name in LimitsChange.model_fields

@@ -125,9 +125,17 @@ def bundled(
         return
     if place.exists():
         raise BadInput(f"{place} is there already. Name another file.")
-    with tempfile.TemporaryDirectory() as work:
-        count = write_bundle(page_context, run.folder.name, Path(work) / run.folder.name, say)
-        shutil.make_archive(str(place.with_suffix("")), "zip", work)
+    try:
+        # Beside the file, where there is to be room for it; nothing is left of it where that is not so.
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as work:
+            (Path(work) / "pages").mkdir()
+            count = write_bundle(page_context, run.folder.name, Path(work) / "pages" / run.folder.name, say)
+            made = shutil.make_archive(f"{work}/made", "zip", Path(work) / "pages")
+            os.replace(made, place)
+    except OSError as error:
+        raise BadInput(
+            f"{place} cannot be written: {error.strerror}. Free space, or name another file."
+        ) from error
     yield f"{place}: {count} pages of {run.folder.name}, begin with index.html"
 
 

@@ -17,7 +17,7 @@ from typing import assert_never
 from looper.errors import NOT_PYTHON
 from looper.experiment.plan_errors import did_you_mean
 from looper.records.learning import Learning, TrainingChange
-from looper.records.plan import Arm, Contrast, Plan
+from looper.records.plan import AS_COMPUTED, Arm, Contrast, Plan
 from looper.records.strategy import (
     AdaptiveRank,
     Anchored,
@@ -179,6 +179,7 @@ def in_metric(contrast: Contrast, value: float) -> str:
 
 def _settings(plan: Plan, arm: Arm) -> Iterator[tuple[str, float]]:
     yield "temperature", arm.temperature
+    yield from (arm.sampling or AS_COMPUTED).model_dump().items()
     yield "steps", plan.limits_of(arm).steps
     if arm.model.backend == "nano" and arm.model.name.endswith("bit"):
         yield "bits", float(arm.model.name.removesuffix("bit"))

@@ -2,7 +2,7 @@
 
 Pages are asked of the application itself and followed from link to link, so that a page is what `looper serve` shows at that moment. What
 needs a server is left out and its links become words: searches and filters, curves, two rollouts side by side. Each page has one
-address; links into a list that is sorted or filtered otherwise lead to it.
+address.
 """
 
 import asyncio
@@ -47,6 +47,7 @@ def write_bundle(
         raise BadInput(f"{folder} is there already, and not empty. Name another folder.")
     work = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
+        work.mkdir()
         count = asyncio.run(_Bundle(page_context, run, work, say).write())
         if folder.exists():
             folder.rmdir()
@@ -132,6 +133,8 @@ class _Bundle:
             return None
         first = {"page": "1", "attempt": self._latest_attempt(path)}
         asked = dict(parse_qsl(query))
+        if set(asked) - {*KEPT[part], "step"}:
+            return None  # Sorted or filtered otherwise.
         if part == "cells" and (step := asked.get("step", "")).isdecimal() and int(step):
             asked["page"] = str((int(step) - 1) // PAGE + 1)
         if part == "cells" and self._run.writer is not None:

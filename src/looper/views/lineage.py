@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from looper.errors import BadInput, possible
+from looper.records.learning import Learning
 from looper.records.plan import Arm
 from looper.records.training import AdapterRecord
 from looper.records.treatment import Consolidation
@@ -66,27 +67,36 @@ def _arm_lines(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | 
     identity = run.manifest.models[arm.name]
     yield f"{arm.name} ({arm.role.value}), configuration {arm.config_hash()[:12]}"
     yield f"  model: {identity.backend} {identity.known_as}, temperature {arm.temperature:g}"
+    if arm.model.adapter:
+        yield "  its model carries, from outside of this run:"
+        yield from _adapter_lines(arm.model.adapter, card_of)
     if arm.sampling is not None:
-        yield f"  sampling: {', '.join(f'{key} {value:g}' for key, value in arm.sampling.model_dump().items())}"
+        yield f"  sampling: {', '.join(f'{key} {value:g}' for key, value in arm.sampling.model_dump(exclude_unset=True).items())}"
     if arm.limits is not None:
         own = arm.limits.model_dump(exclude_none=True)
         yield f"  limits of its own: {', '.join(f'{key} {value:g}' for key, value in own.items())}"
     if arm.learning is None:
-        yield "  learned: nothing"
-        return
-    said = arm.learning.model_dump(mode="json", exclude_defaults=True)
+        yield f"  learned{' in this run' if arm.model.adapter else ''}: nothing"
+    else:
+        yield from _learning_lines(run, arm, arm.learning, card_of)
+    for proof in run.proofs:
+        if proof.arm == arm.name:
+            yield f"  proof {proof.kind.value}: {'passed' if proof.passed else 'NOT passed'}, {proof.said}"
+
+
+def _learning_lines(
+    run: RunView, arm: Arm, learning: Learning, card_of: Callable[[str], AdapterRecord | None]
+) -> Iterator[str]:
+    said = learning.model_dump(mode="json", exclude_defaults=True)
     yield f"  learned: {', '.join(f'{key} {value}' for key, value in said.items())}"
-    how, experience = arm.learning.remembers, run.manifest.plan.experience
-    if how is not None and experience is not None and arm.learning.needs_experience:
+    how, experience = learning.remembers, run.manifest.plan.experience
+    if how is not None and experience is not None and learning.needs_experience:
         told = experience.told(how)
         size = f", {told.bytes} bytes together" if told.bytes is not None else ""
         yield f"  told: at most {told.items} item{'s' * (told.items != 1)}{size}, found by {told.retrieval}"
     for made in run.consolidations:
         if made.arm == arm.name:
             yield from _consolidation_lines(made, card_of)
-    for proof in run.proofs:
-        if proof.arm == arm.name:
-            yield f"  proof {proof.kind.value}: {'passed' if proof.passed else 'NOT passed'}, {proof.said}"
 
 
 def _consolidation_lines(
@@ -97,15 +107,18 @@ def _consolidation_lines(
     yield f"{head}: {made.used} of {made.selection.taken} successes of {made.selection.seen} attempts"
     if made.items:
         yield f"    memory: {len(made.items)} items, {_listed(made.items)}"
-    if not made.adapter:
-        return
+    if made.adapter:
+        yield from _adapter_lines(made.adapter, card_of)
+
+
+def _adapter_lines(name: str, card_of: Callable[[str], AdapterRecord | None]) -> Iterator[str]:
     try:
-        card = card_of(made.adapter)
+        card = card_of(name)
     except ValueError as error:
-        yield f"    adapter {made.adapter}: {error}"
+        yield f"    adapter {name}: {error}"
         return
     if card is None:
-        yield f"    adapter {made.adapter}: its folder is gone"
+        yield f"    adapter {name}: its folder is gone"
         return
     settings = card.settings.model_dump(mode="json", exclude_defaults=True)
     yield f"    adapter {card.id}, {card.make.value}: {', '.join(f'{key} {value}' for key, value in settings.items())}"

@@ -57,10 +57,15 @@ def to_peft(folder: Path, card: AdapterRecord, out: Path) -> None:
         "target_modules": sorted({name.split(".")[-2] for name in arrays}),
         "layers_to_transform": sorted({int(at) for name in arrays for at in _LAYER.findall(f".{name}")}),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(found, out / PEFT_WEIGHTS, metadata={"format": "pt"})
-    (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
-    (out / CARD).write_bytes(card.to_json())
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        save_file(found, out / PEFT_WEIGHTS, metadata={"format": "pt"})
+        (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+        (out / CARD).write_bytes(card.to_json())
+    except OSError as error:
+        raise BadInput(
+            f"{out} cannot be written: {error.strerror or error}. Free space, or name another folder."
+        ) from error
 
 
 def from_peft(folder: Path, adapters: Path) -> AdapterRecord:
