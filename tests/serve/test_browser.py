@@ -26,6 +26,8 @@ from tests.serve.test_pages import HOSTILE
 playwright = pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
+expect.set_options(timeout=20_000)
+
 __all__ = ["shop"]
 CHROMIUM = next(
     filter(
