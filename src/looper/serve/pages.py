@@ -48,6 +48,7 @@ from looper.views.findings import (
     damage_lines,
     nothing_registered,
     planned_lines,
+    registered_of,
     registered_rows,
     scope_line,
     stratified_lines,
@@ -350,7 +351,7 @@ class Pages:
             columns=COLUMNS,
             rows=[rows[name] for name in (first, second)],
             colours=arm_colours(run),
-            registered=[row for row in registered_rows(run) if row.contrast == f"{first} − {second}"],
+            registered=registered_of(run, first, second),
         )
 
     def search(self, request: Request) -> Response:

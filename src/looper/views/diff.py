@@ -23,6 +23,7 @@ from looper.views.findings import (
     difference_data,
     difference_text,
     failed_arm_lines,
+    registered_of,
     standing_of,
 )
 from looper.views.index import steps_of
@@ -155,6 +156,9 @@ def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
     if pair.difference is None:
         yield pair.said
         return
+    # What decides stands first: the pair by itself has another interval and another p-value.
+    for row in registered_of(run, first, second):
+        yield f"decided by, {row.name.lower()}: {row.contrast}, {row.figures}, {row.said}: {row.sentence}"
     yield f"resolved, first − second ({pair.standing}): {pair.said}"
     for label, cells in (
         ("only the first resolves", pair.only_first),

@@ -150,6 +150,11 @@ def registered_rows(run: RunView) -> list[RegisteredRow]:
     ]
 
 
+def registered_of(run: RunView, first: str, second: str) -> list[RegisteredRow]:
+    """What was registered of one arm against another, in this direction."""
+    return [row for row in registered_rows(run) if row.contrast == f"{first} − {second}"]
+
+
 def unfinished_text(run: RunView) -> str:
     """To stand behind what nothing is concluded of yet; empty for a finished run."""
     return "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
