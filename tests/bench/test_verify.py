@@ -19,8 +19,8 @@ from looper.agent.tools import ToolContext
 from looper.bench import runners
 from looper.bench.canaries import WORDS
 from looper.bench.gold import gold_actions
-from looper.bench.runners import OWN_RUNNER, invocation
-from looper.bench.testrun import run_tests
+from looper.bench.runners import OWN_RUNNER, TestPlace, invocation
+from looper.bench.testrun import Canary, Report, ReportedTest, in_turn, run_tests
 from looper.bench.verify import TestReport, VerifierContext, judge, verify
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
@@ -940,6 +940,50 @@ def test_right_code_that_minds_a_fork_or_what_an_earlier_run_left_is_resolved(
 
     found = verdict_of(patch_with(sessions, task, minding))
     assert (found.outcome, found.cause) == (Outcome.RESOLVED, "")
+
+
+def test_copies_of_two_runs_may_have_the_same_names(
+    task: Task, verifier_context: VerifierContext, sessions: GitSessions
+) -> None:
+    """Names are drawn from a dozen, so that a right patch met the same ones in both runs now and then, and was called tampered."""
+    ran = run_tests(task, sessions.open(task, "v"), verifier_context.limits)
+    original, copy = (TestPlace(path, path, "test_a") for path in ("test_a.py", "test_a_more.py"))
+
+    def ended(**outcomes: TestOutcome) -> list[ReportedTest]:
+        return [ReportedTest(outcome, copy.where, name, ()) for name, outcome in outcomes.items()]
+
+    canary = Canary(copy, b"", same="test_a_plain", changed="test_a_rest", original=original, before=True)
+    alone = replace(
+        ran,
+        tampering=(),
+        early=(canary,),
+        report=Report(ended(test_a_plain=TestOutcome.PASSED, test_a_rest=TestOutcome.FAILED)),
+    )
+    own = ended(test_a_plain=TestOutcome.FAILED, test_a_rest=TestOutcome.PASSED)
+    passed = ReportedTest(TestOutcome.PASSED, original.where, "test_a", ())
+    tests = replace(ran, tampering=(), report=Report([passed, *own]))
+    assert in_turn(alone, tests).tampering == ()
+    forged = replace(alone, report=Report(own))
+    assert in_turn(forged, tests).tampering == ("a canary that must pass was failed",)
+
+
+def test_copies_that_reach_a_limit_when_they_are_alone_accuse_nobody(
+    task: Task, sessions: GitSessions, limits: Limits, product: str
+) -> None:
+    function = task.fail_to_pass[0].partition("::test_")[2]
+    test_module = Path(task.test_targets[0]).stem
+
+    def slow_alone(root: Path) -> None:
+        (root / product).write_text(
+            gold_sources(task, sessions)[product]
+            + f"\n\nimport os, sys, time\nown, plain = os.getpid(), {function}\n\n\n"
+            + f"def {function}(*given):\n    assert os.getpid() == own\n"
+            + f"    time.sleep(60 * ('{test_module}' not in sys.modules))\n    return plain(*given)\n"
+        )
+
+    short = VerifierContext(sessions, limits.model_copy(update={"verify_s": 3.0}))
+    found = verify(task, patch_with(sessions, task, slow_alone), short, "v")
+    assert (found.outcome, found.cause) == (Outcome.UNRESOLVED, "the tests took more than 3 s")
 
 
 CHILDREN = {

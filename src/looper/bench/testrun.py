@@ -81,8 +81,11 @@ class Canary:
     def holds(self, entry: "ReportedTest") -> bool:
         return entry.where == self.copy.where
 
-    def told(self, report: "Report", strict: bool) -> tuple[tuple[str, ...], bool]:
-        """What is wrong with a run that came to its end, and whether the canary tells that nothing is.
+    def told(
+        self, report: "Report", strict: bool, beside: "Report | None" = None
+    ) -> tuple[tuple[str, ...], bool]:
+        """What is wrong with a run that came to its end, and whether the canary tells that nothing is. Its original ran in the same run,
+        or `beside` it, in another one, whose own copies may have the same names.
 
         Where not strict, a copy that does not run as its original does tells nothing: a file's own name can matter to a test. But
         what is held against one other value, and equals that, is no honest value whatever its neighbour does.
@@ -92,7 +95,7 @@ class Canary:
         if self.original is None:
             originals = {"": TestOutcome.PASSED}
         else:
-            originals = report.outcomes(self.original.where, self.original.name)
+            originals = (beside or report).outcomes(self.original.where, self.original.name)
         said, lies = False, []
         for parameters, outcome in originals.items():
             if outcome is not TestOutcome.PASSED:
@@ -180,8 +183,7 @@ class TestRun:
 
 def in_turn(alone: TestRun, tests: TestRun) -> TestRun:
     """What a run of the early copies alone and one of the tests say together, each in a fresh process and a fresh tree."""
-    both = Report([*alone.report.tests, *tests.report.tests])
-    lies = [lie for canary in alone.early for lie in canary.told(both, strict=True)[0]]
+    lies = [lie for canary in alone.early for lie in canary.told(alone.report, True, beside=tests.report)[0]]
     return replace(tests, tampering=tuple(dict.fromkeys((*tests.tampering, *alone.tampering, *lies))))
 
 

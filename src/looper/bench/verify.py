@@ -41,7 +41,7 @@ from looper.records.plan import Isolation, Limits
 from looper.records.task import Task
 from looper.records.verdict import Outcome, TestOutcome
 
-VERSION = "12"
+VERSION = "13"
 """Of the rules below; part of every verdict."""
 
 
@@ -261,8 +261,10 @@ def _run_and_judge(
         if verifier_context.isolation is Isolation.PROCESS
         else run_tests(task, session, verifier_context.limits, verifier_context.log_bytes)
     )
-    if ran.is_divided and (alone := again(*ran.early)).finished is not None:
-        ran = in_turn(alone, again())
+    if ran.is_divided:
+        # Copies that reach a limit when they are alone have told nothing: the limit is what is said.
+        alone = again(*ran.early)
+        ran = alone if alone.finished is None else in_turn(alone, again())
     seconds = verifier_context.clock() - begun
     if ran.result.killed_by:
         cause = {
