@@ -192,6 +192,14 @@ def test_what_takes_longest_is_judged_first_and_the_time_left_is_reckoned_from_w
     left = TimeLeft(tasks, [short, long, new])
     assert [task.instance_id for task in left.longest_first()] == ["long", "new", "short"]
     assert left.after(long, 50.0) == ", about 27 s left", "54 s of 100 + 50 + 4, at half of their speed"
+    left = TimeLeft(tasks, [short, long, new])
+    assert left.after(timed("long", 0.0), 2.0) == ", about 4 s left", (
+        "what is built here is not waited for again"
+    )
+    slow = timed("new", 0.0).model_copy(update={"gold_s": 10 * new.gold_s, "empty_s": 10 * new.empty_s})
+    assert left.after(slow, 22.0) == ", about 11 s left", (
+        "the tests of short, by the median of a like one and a slow one"
+    )
 
 
 def test_a_task_that_nobody_validated_with_these_labels_keeps_every_id_as_it_is_labelled(

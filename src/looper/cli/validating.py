@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from looper.bench.validate import difference, shipped, validate
 from looper.bench.verify import VERSION, TestReport, VerifierContext, verify
@@ -171,33 +172,50 @@ def described_machine() -> str:
 
 
 class TimeLeft:
-    """What validating tasks takes, by what it took where Looper was made."""
+    """What validating tasks takes, by what it took where Looper was made and how much faster or slower the tasks of this command are. An
+    environment or a tree that was ready here and not there says nothing of the tests, so each has a ratio of its own."""
 
     def __init__(self, tasks: Sequence[Task], timed: Iterable[Validation]) -> None:
-        known = {found.instance_id: found for found in timed}
-        self._took = {
-            task.instance_id: found.environment_s + found.repeats * found.gold_s + found.empty_s
-            for task in tasks
-            if (found := known.get(task.instance_id))
-        }
-        self._tasks, self._done = tasks, 0.0
-        self._never_timed = {task.instance_id for task in tasks} - self._took.keys()
+        names = {task.instance_id for task in tasks}
+        self._there = {found.instance_id: found for found in timed if found.instance_id in names}
+        self._tasks = tasks
+        self._never_timed = names - self._there.keys()
+        self._done = list[tuple[Validation, Validation]]()
+        """Here and there."""
 
     def longest_first(self) -> list[Task]:
         """Those that nobody timed before all others."""
-        return sorted(self._tasks, key=lambda task: -self._took.get(task.instance_id, math.inf))
+
+        def took(task: Task) -> float:
+            found = self._there.get(task.instance_id)
+            return found.environment_s + _tests_s(found) if found else math.inf
+
+        return sorted(self._tasks, key=took, reverse=True)
 
     def without(self, task: Task) -> None:
         """Leave out one that took no time: it was judged before, or could not be."""
-        self._took.pop(task.instance_id, None)
+        self._there.pop(task.instance_id, None)
         self._never_timed.discard(task.instance_id)
 
     def after(self, found: Validation, elapsed_s: float) -> str:
         """To be added to what is said of a task that is done; nothing where a task was never timed."""
-        self._done += self._took.get(found.instance_id, 0.0)
+        if (there := self._there.pop(found.instance_id, None)) is not None:
+            self._done.append((found, there))
         if not self._done or self._never_timed:
             return ""
-        return f", about {duration(elapsed_s / self._done * (sum(self._took.values()) - self._done))} left"
+        tests = median(_tests_s(here) / max(_tests_s(there), 0.01) for here, there in self._done)
+        waited, built = (sum(each[side].environment_s for each in self._done) for side in (0, 1))
+        rest = self._there.values()
+        left_s = tests * sum(map(_tests_s, rest))
+        left_s += (waited / built if built else 1.0) * sum(each.environment_s for each in rest)
+        side_by_side = elapsed_s / max(
+            sum(here.environment_s + _tests_s(here) for here, _ in self._done), 0.01
+        )
+        return f", about {duration(left_s * side_by_side)} left"
+
+
+def _tests_s(found: Validation) -> float:
+    return found.repeats * found.gold_s + found.empty_s
 
 
 def write_table(
