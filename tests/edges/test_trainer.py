@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import threading
 from dataclasses import replace
@@ -748,11 +749,11 @@ def test_an_adapter_of_a_model_that_gguf_is_not_written_for_is_refused(
 
 
 class Registry:
-    """An Ollama server that models can be made on."""
+    """An Ollama server that models can be made on, and that says what those in `served` say."""
 
-    def __init__(self, level: str, architecture: str = "llama") -> None:
-        self.level, self.architecture = level, architecture
-        self.blobs, self.made = list[str](), list[dict[str, Any]]()
+    def __init__(self, level: str, architecture: str = "llama", **served: MlxModel) -> None:
+        self.level, self.architecture, self.served = level, architecture, served
+        self.blobs, self.made, self.deleted = list[str](), list[dict[str, Any]](), list[str]()
 
     def __call__(self, request: bytes) -> Any:
         head, _, body = request.partition(b"\r\n\r\n")
@@ -764,42 +765,96 @@ class Registry:
             return reply(
                 200, json.dumps({"model_info": {"general.architecture": self.architecture}}).encode()
             )
+        if path == "/api/generate":
+            return reply(200, json.dumps(self._generated(json.loads(body))).encode())
         if path.startswith("/api/blobs/"):
             self.blobs.append(path.rpartition("/")[2])
         elif path == "/api/create":
             self.made.append(json.loads(body))
+        elif path == "/api/delete":
+            self.deleted.append(json.loads(body)["model"])
         return reply(200, b'{"status": "success"}')
+
+    def _generated(self, asked: dict[str, Any]) -> dict[str, Any]:
+        assert asked["raw"] and asked["options"]["repeat_penalty"] == 1.0, "else it is no plain distribution"
+        found: dict[str, Any] = {"model": asked["model"], "response": "x", "done": True}
+        if asked["model"] in self.served:
+            said = self.served[asked["model"]].next_tokens(asked["prompt"], asked["top_logprobs"])
+            top = [{"token": token, "logprob": value} for token, value in said.items()]
+            found["logprobs"] = [{**top[0], "top_logprobs": top}]
+        return found
 
 
 def test_an_adapter_becomes_a_model_of_ollama_where_the_base_is_whole(
-    lora: AdapterRecord, trainer: MlxTrainer
+    lora: AdapterRecord, trainer: MlxTrainer, nano: MlxModel
 ) -> None:
-    registry = Registry("F16")
+    folder = trainer.folder(lora.id)
+    registry = Registry("F16", tiny=nano, mine=nano.with_adapter(folder))
     with ScriptedServer(registry) as server:
-        register(trainer.folder(lora.id), lora, NANO, "tiny", "mine", server.url)
+        said = register(folder, lora, NANO, "tiny", "mine", server.url, nano)
+        assert re.fullmatch(
+            r"log .* within 0\.000 nats of MLX's with the adapter, 0\.000 without; the adapter moves them by up to \d+\.\d\d",
+            said,
+        )
         (made,) = registry.made
-        assert made["model"] == "mine" and made["from"] == "tiny"
+        assert made["model"] == "mine" and made["from"] == "tiny" and not registry.deleted
         assert set(made["adapters"]) == {"adapter.gguf"}
         assert set(made["adapters"].values()) == set(registry.blobs)
         with pytest.raises(ModelMissing, match="has no model other"):
-            register(trainer.folder(lora.id), lora, NANO, "other", "mine", server.url)
+            register(folder, lora, NANO, "other", "mine", server.url, nano)
+        with pytest.raises(BadInput, match="has a model tiny already"):
+            register(folder, lora, NANO, "tiny", "tiny", server.url, nano)
+        registry.served.clear()
+        assert "not compared with MLX" in register(folder, lora, NANO, "tiny", "mine", server.url, nano)
+        assert not registry.deleted
+
+
+@pytest.mark.parametrize(
+    ("served", "said"),
+    [
+        (("base", "base"), "does not compute with the adapter what it was trained to"),
+        (("adapted", "adapted"), "tiny is not the model that the adapter was trained on"),
+    ],
+    ids=["the adapter is left out", "another base"],
+)
+def test_a_model_of_ollama_that_says_something_else_than_here_is_removed_again(
+    lora: AdapterRecord, trainer: MlxTrainer, nano: MlxModel, served: tuple[str, str], said: str
+) -> None:
+    folder = trainer.folder(lora.id)
+    models = {"base": nano, "adapted": nano.with_adapter(folder)}
+    registry = Registry("F16", tiny=models[served[0]], mine=models[served[1]])
+    with ScriptedServer(registry) as server, pytest.raises(BadInput, match=said):
+        register(folder, lora, NANO, "tiny", "mine", server.url, nano)
+    assert [made["model"] for made in registry.made] == registry.deleted == ["mine"]
+
+
+def test_that_an_adapter_without_effect_is_in_force_cannot_be_told(
+    trainer: MlxTrainer, nano: MlxModel
+) -> None:
+    zero = trainer.train(request_for(nano, make=Make.ZERO))
+    folder = trainer.folder(zero.id)
+    with ScriptedServer(Registry("F16", tiny=nano, mine=nano.with_adapter(folder))) as server:
+        said = register(folder, zero, NANO, "tiny", "mine", server.url, nano)
+    assert said.endswith(
+        "the adapter moves none of them by more than 0.000, so that it is in force cannot be told"
+    )
 
 
 def test_an_adapter_is_kept_from_weights_that_are_not_its_own(
-    lora: AdapterRecord, trainer: MlxTrainer
+    lora: AdapterRecord, trainer: MlxTrainer, nano: MlxModel
 ) -> None:
     folder, registry = trainer.folder(lora.id), Registry("Q4_K_M")
     with ScriptedServer(registry) as server:
         with pytest.raises(BadInput, match=r"is quantised \(Q4_K_M\)"):
-            register(folder, lora, NANO, "tiny", "mine", server.url)
+            register(folder, lora, NANO, "tiny", "mine", server.url, nano)
         rounded = lora.model_copy(update={"base": lora.base.model_copy(update={"quantisation": "4-bit"})})
         with pytest.raises(BadInput, match="trained on a base of 4-bit"):
-            register(folder, rounded, NANO, "tiny", "mine", server.url)
+            register(folder, rounded, NANO, "tiny", "mine", server.url, nano)
         registry.level, registry.architecture = "F16", "qwen3"
         with pytest.raises(
             BadInput, match=r"is of the architecture qwen3, and .* was trained on one of llama"
         ):
-            register(folder, lora, NANO, "tiny", "mine", server.url)
+            register(folder, lora, NANO, "tiny", "mine", server.url, nano)
     assert not registry.made and not registry.blobs
     with pytest.raises(ModelUnreachable, match="cannot be reached"):
-        register(folder, lora, NANO, "tiny", "mine", f"http://127.0.0.1:{free_port()}")
+        register(folder, lora, NANO, "tiny", "mine", f"http://127.0.0.1:{free_port()}", nano)

@@ -86,13 +86,14 @@ def register_adapter(
 ) -> None:
     """Make a model of an Ollama server from its model BASE and ADAPTER.
 
-    Refused where the base is quantised, there or in training: the adapter would sit on other weights than its own.
+    Refused where the base is quantised, there or in training: the adapter would sit on other weights than its own. Base and new model are
+    asked for next tokens; where they do not say what MLX says here, the new model is removed again.
 
     Example: looper adapter register 0a1b2c --base llama3.2:3b-instruct-fp16 --name mine
     """
     from looper.cli import wiring
 
-    card = wiring.register_adapter(wanted, base, name, url, chosen_settings())
+    card, compared = wiring.register_adapter(wanted, base, name, url, chosen_settings())
     print(
-        f"{name} is {base} with {card.id}. Use it as a model: looper run exp00 --profile swe --model ollama:{name}"
+        f"{name} is {base} with {card.id}: {compared}. Use it as a model: looper run exp00 --profile swe --model ollama:{name}"
     )

@@ -405,23 +405,30 @@ def export_adapter(wanted: str, out: Path, as_gguf: bool, settings: Settings) ->
     return card
 
 
-def register_adapter(wanted: str, base: str, name: str, url: str, settings: Settings) -> AdapterRecord:
-    """Make a model of an Ollama server with an adapter. Raises BadInput or ModelError."""
+def register_adapter(
+    wanted: str, base: str, name: str, url: str, settings: Settings
+) -> tuple[AdapterRecord, str]:
+    """Make a model of an Ollama server with an adapter, and how near it is to MLX's. Raises BadInput or ModelError."""
     kept = adapter_store(settings)
     card = kept.load(kept.named(wanted))
-    register(kept.folder(card.id), card, _configuration_of(card, settings), base, name, url)
-    return card
+    config = _configuration_of(card, settings)
+    model = MlxModel(trained_folder(_trained_on(card), settings), name=card.base.name, context_tokens=512)
+    with contextlib.closing(model):
+        return card, register(kept.folder(card.id), card, config, base, name, url, model)
 
 
-def _configuration_of(card: AdapterRecord, settings: Settings) -> dict[str, Any]:
-    """config.json of the model that an adapter was trained on. Raises BadInput where that is not here."""
+def _trained_on(card: AdapterRecord) -> ModelSpec:
     backend, _, size = card.base.name.partition(" ")
-    spec = (
+    return (
         ModelSpec(backend="nano", name=size)
         if backend == "nano"
         else ModelSpec(backend="mlx", name=card.base.name)
     )
-    file = trained_folder(spec, settings) / "config.json"
+
+
+def _configuration_of(card: AdapterRecord, settings: Settings) -> dict[str, Any]:
+    """config.json of the model that an adapter was trained on. Raises BadInput where that is not here."""
+    file = trained_folder(_trained_on(card), settings) / "config.json"
     try:
         found: dict[str, Any] = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:

@@ -168,6 +168,14 @@ class MlxModel:
         request = {"op": "logits", "messages": list(messages), "tokens": tokens}
         return list(self._ask(request, timeout_s=START_TIMEOUT_S)["logits"])
 
+    def next_tokens(self, text: str, count: int = 256) -> dict[str, float]:
+        """Log probabilities in nats of the `count` likeliest tokens after a text without a template, by what each token says: what other
+        servers of the same model tell too."""
+        found: dict[str, float] = self._ask({"op": "next", "text": text, "count": count}, START_TIMEOUT_S)[
+            "next"
+        ]
+        return found
+
     def losses(self, examples: Sequence[Example]) -> list[float]:
         """What the model makes of conversations: nats per supervised token of each."""
         return list(self._of_examples("losses", examples))

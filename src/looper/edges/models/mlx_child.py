@@ -162,6 +162,8 @@ class Server:
             self.adapters.use(request["adapter"])
             if request["op"] == "logits":
                 return {"logits": self.logits(request["messages"], request["tokens"])}
+            if request["op"] == "next":
+                return {"next": self.next_tokens(request["text"], request["count"])}
             if request["op"] == "losses":
                 return {"losses": [self.loss(example) for example in request["examples"]]}
             if request["op"] == "compared":
@@ -181,6 +183,16 @@ class Server:
         found = self.model(prompt)[0, -1].astype(mx.float32)
         step = max(1, found.size // tokens)
         return [float(value) for value in found[::step][:tokens].tolist()]
+
+    def next_tokens(self, text: str, count: int) -> dict[str, float]:
+        """Log probabilities in nats of the `count` likeliest tokens after a text without a template, by what each token says."""
+        prompt = mx.array(self.tokenizer.encode(text))[None]
+        found = nn.log_softmax(self.model(prompt)[0, -1].astype(mx.float32))
+        likeliest = mx.argsort(-found)[:count].tolist()
+        # Decoded by themselves, tokens of SentencePiece lose the blank that they begin with.
+        names = self.tokenizer.convert_ids_to_tokens(likeliest)
+        said = [name.replace("▁", " ").replace("Ġ", " ").replace("Ċ", "\n") for name in names]
+        return dict(zip(said, found[mx.array(likeliest)].tolist(), strict=True))
 
     def loss(self, example: dict[str, Any]) -> float:
         """Mean cross-entropy in nats over the supervised tokens of a conversation."""

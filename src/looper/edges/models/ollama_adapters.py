@@ -4,6 +4,7 @@ It is sent as GGUF (`edges/trainers/gguf_adapter` says why). Ollama 0.24 takes a
 architectures llama and qwen2 among others; on those of its newer one loading ends with "loras are not yet implemented".
 """
 
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from looper.edges.models.mlx import MlxModel
 from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
 from looper.edges.trainers.gguf_adapter import architecture, to_gguf
 from looper.errors import BadInput, ModelMissing, ModelUnreachable
@@ -18,17 +20,35 @@ from looper.records.training import AdapterRecord
 
 WHOLE = ("F32", "F16", "BF16")
 """Formats of weights that hold what was trained on."""
+TEXTS = (
+    "The capital of France is",
+    "def add(a, b):\n    return",
+    "To see which files are in this folder, run the command",
+    "import os\n\nfor name in os",
+)
+"""What the next token is asked of."""
+TOP = 20
+"""Tokens that Ollama tells of at most."""
+APART = 0.05
+"""Nats. Half-precision weights and other kernels move a token of the twenty by up to 0.01; factors in another order by 0.4 (both SmolLM2,
+Ollama 0.24)."""
 
 
 def register(
-    folder: Path, card: AdapterRecord, config: Mapping[str, Any], base: str, name: str, url: str = ""
-) -> None:
-    """Make `name` on the server from its model `base` with the adapter in `folder`. `config` is config.json of the model that it was
-    trained on.
+    folder: Path,
+    card: AdapterRecord,
+    config: Mapping[str, Any],
+    base: str,
+    name: str,
+    url: str,
+    model: MlxModel,
+) -> str:
+    """Make `name` on the server from its model `base` with the adapter in `folder`, and say how near both are to what MLX computes.
+    `config` is config.json of `model`, which the adapter was trained on.
 
     The factors were fitted to the exact weights of the base. On a base that is quantised, here or there, or in another way
-    than in training, they correct errors that are not there, and fused into it they are rounded away: refused.
-    Raises BadInput, ModelMissing or ModelUnreachable.
+    than in training, they correct errors that are not there, and fused into it they are rounded away: refused. A made model that does
+    not say what it says here is removed again. Raises BadInput, ModelMissing or ModelUnreachable.
     """
     import ollama
 
@@ -44,6 +64,10 @@ def register(
         entry = found.get(base.removesuffix(":latest"))
         if entry is None:
             raise ModelMissing(f"Ollama at {server} has no model {base}. Get it with: ollama pull {base}")
+        if name.removesuffix(":latest") in found:
+            raise BadInput(
+                f"Ollama at {server} has a model {name} already. Choose another name, or remove it: ollama rm {name}"
+            )
         level = entry.details.quantization_level if entry.details else "unknown"
         if level not in WHOLE:
             raise BadInput(
@@ -61,7 +85,59 @@ def register(
             to_gguf(folder, card, config, file)
             blob = client.create_blob(file)
         client.create(model=name, from_=base, adapters={file.name: blob})
+        try:
+            return _compared(client, base, name, model, folder)
+        except BaseException:
+            client.delete(name)
+            raise
     except ollama.ResponseError as error:
         raise BadInput(f"Ollama at {server} refused the adapter: {error.error}") from error
     except (httpx.TransportError, ConnectionError) as error:
         raise ModelUnreachable(f"Ollama at {server} cannot be reached. {HOW_TO_START}") from error
+
+
+def _compared(client: Any, base: str, name: str, model: MlxModel, folder: Path) -> str:
+    """Raises BadInput where the base is another model than that of the training, or the adapter did not arrive as it is."""
+    adapted = model.with_adapter(folder)
+    noise = plain = treated = moved = 0.0
+    for text in TEXTS:
+        theirs = _next_tokens(client, base, text)
+        if not theirs:
+            return "not compared with MLX, since this Ollama tells no log probabilities; 0.24 does"
+        ours, ours_adapted = model.next_tokens(text), adapted.next_tokens(text)
+        noise = max(noise, _apart(theirs, _next_tokens(client, base, text)))
+        plain = max(plain, _apart(theirs, ours))
+        treated = max(treated, _apart(_next_tokens(client, name, text), ours_adapted))
+        moved = max(moved, _apart(dict(list(ours.items())[:TOP]), ours_adapted))
+    most = APART + noise
+    if plain > most:
+        raise BadInput(
+            f"{base} is not the model that the adapter was trained on: log probabilities of next tokens are up to {plain:.3f} nats from "
+            f"those of {model.identity().name}, where {most:.3f} is allowed. Make the base from the same weights, in F16 or F32."
+        )
+    if treated > most:
+        raise BadInput(
+            f"The server does not compute with the adapter what it was trained to: log probabilities of next tokens are up to "
+            f"{treated:.3f} nats from MLX's, where {most:.3f} is allowed and the base's are within {plain:.3f}. {name} was removed again; "
+            "serve the adapter with mlx:FOLDER."
+        )
+    said = f"log probabilities of next tokens are within {treated:.3f} nats of MLX's with the adapter, {plain:.3f} without"
+    if moved <= most:
+        return f"{said}; the adapter moves none of them by more than {moved:.3f}, so that it is in force cannot be told"
+    return f"{said}; the adapter moves them by up to {moved:.2f}"
+
+
+def _next_tokens(client: Any, model: str, text: str) -> dict[str, float]:
+    """As `MlxModel.next_tokens`, of the server. Empty where it does not tell."""
+    # What samplers do to a distribution is not what it is.
+    options = {"num_predict": 1, "temperature": 0.0, "repeat_penalty": 1.0, "num_ctx": 512}
+    found = client.generate(model, text, raw=True, logprobs=True, top_logprobs=TOP, options=options)
+    return {entry.token: entry.logprob for entry in found.logprobs[0].top_logprobs} if found.logprobs else {}
+
+
+def _apart(some: Mapping[str, float], others: Mapping[str, float]) -> float:
+    """The largest difference; infinite where fewer than half of the tokens are among the others."""
+    both = some.keys() & others.keys()
+    if 2 * len(both) < len(some):
+        return math.inf
+    return max(abs(some[token] - others[token]) for token in both)
