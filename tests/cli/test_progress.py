@@ -1,6 +1,7 @@
 """What is said while nothing ends."""
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 from tests.fakes.written_run import write_run
 
 from looper.cli import progress
-from looper.cli.progress import LOG_EVERY_S, RunProgress, Waits
+from looper.cli.plans import RunOptions
+from looper.cli.progress import LOG_EVERY_S, RunProgress, Spoken, Waits
+from looper.cli.running import run
+from looper.cli.settings import settings
 from looper.journal import read_stream
 from looper.records.plan import Cell
 from looper.records.verdict import Verdict
@@ -44,3 +48,31 @@ def test_c8_a_run_says_that_it_is_alive_while_no_cell_ends(
         time.sleep(2.5)
     lines = capsys.readouterr().err.splitlines()[1:]
     assert len(lines) >= 2 and all(line.startswith("2/5 cells, none ended for ") for line in lines)
+
+
+def test_what_takes_long_is_said_where_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 1.0)
+    lines: list[str] = []
+    say = Spoken(lines.append)
+    with say.during("training"):
+        time.sleep(2.5)
+    assert lines and all(line.startswith("training, for ") for line in lines)
+    before = len(lines)
+    time.sleep(1.5)
+    assert len(lines) == before, "it is over"
+    with say.during("training"):
+        for _ in range(10):
+            say("a step")
+            time.sleep(0.25)
+    assert set(lines[before:]) == {"a step"}
+
+
+def test_a_run_says_what_it_does_before_its_cells(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LOG_EVERY_S", 0.02)
+    here = replace(settings(), state=state, runs=tmp_path / "runs", workspaces=state / "workspaces")
+    lines: list[str] = []
+    run(RunOptions("exp00", "demo", arms=("base",), limit=1), here, lines.append)
+    said = {line.partition(", for ")[0] for line in lines}
+    assert said >= {"asking the models what they are", "asking the models for a prompt of full length"}

@@ -1,10 +1,11 @@
 """How far a run is, on a terminal or in a log."""
 
+import contextlib
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -97,6 +98,34 @@ class RunProgress:
         self._over.set()
         if self._bar is not None:
             self._bar.stop()
+
+
+class Spoken:
+    """What is said of a run. While something is `during`, no silence is longer than ten seconds. Safe for several threads."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._said = say, time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        self._said = time.monotonic()
+        self._say(line)
+
+    @contextlib.contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """`what` is going on, and is said with its seconds wherever nothing else was."""
+        over, begun = threading.Event(), time.monotonic()
+
+        def keep_saying() -> None:
+            while not over.wait(0.1 * LOG_EVERY_S):
+                if (now := time.monotonic()) - self._said >= 0.75 * LOG_EVERY_S:
+                    self(f"{what}, for {duration(now - begun)}")
+
+        self._said = begun
+        threading.Thread(target=keep_saying, daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
 
 class Waits:

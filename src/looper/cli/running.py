@@ -13,7 +13,7 @@ from looper.bench.validate import shipped
 from looper.bench.verify import VERSION
 from looper.cli.plans import RunOptions, load_written
 from looper.cli.preparing import FEW_TASKS, PreparedPlan, prepare, refuse_impossible
-from looper.cli.progress import RunProgress, TrainingProgress
+from looper.cli.progress import RunProgress, Spoken, TrainingProgress
 from looper.cli.settings import Settings
 from looper.cli.site import equipped, manifest_of, of_arms
 from looper.cli.wiring import (
@@ -62,12 +62,12 @@ def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> 
     said = f"Interrupted in preparation, before anything{' more' if options.run else ''} was recorded. Begin again with: {options.again()}"
     with stoppable(said, heeded=False) as stop:
         try:
-            return _run(options, settings, say, stop)
+            return _run(options, settings, Spoken(say), stop)
         except Cancelled as error:
             raise Cancelled(stop.said) from error
 
 
-def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], stop: Stop) -> RunView:
+def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> RunView:
     if options.fresh and options.run:
         raise BadInput("--fresh begins a run and --run goes on with one. Leave one of them out.")
     written = load_written(options, settings)
@@ -78,7 +78,8 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
     with contextlib.ExitStack() as stack:
         site, models = stack.enter_context(equipped(prepared, options.sandbox, settings, say))
         _adapters_fit(plan, models, prepared.tasks)
-        manifest = manifest_of(prepared, site, models, options.arms, options.overrides)
+        with say.during("asking the models what they are"):
+            manifest = manifest_of(prepared, site, models, options.arms, options.overrides)
         for line in _about(prepared, options.overrides, settings):
             say(line)
         for source, share in manifest.drift.items():
@@ -119,6 +120,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
                     stop=stop,
                     show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
                     say=say,
+                    during=say.during,
                     tell=TrainingProgress(say),
                     energy_j=joules,
                     similar=similarities(plan),

@@ -37,7 +37,8 @@ def run_stages(run: Staging) -> None:
         run.work("", schedule, plan.arms)
         return
     treatments = Treatments(plan, (), ())
-    check_contexts(run, wanted)
+    with run.during("asking the models for a prompt of full length"):
+        check_contexts(run, wanted)
     learners, trainer = learners_of(plan, wanted), None
     if learners:
         # Asked for first: what cannot be trained should not have gathered experience for an hour.
@@ -64,13 +65,15 @@ def run_stages(run: Staging) -> None:
         )
         collect_experience(run, school, resume)
         treatments = learn_in_rounds(run, school, resume)
-    failed = check_treatments(run, wanted, treatments, trainer)
+    with run.during("checking that what was learned arrives"):
+        failed = check_treatments(run, wanted, treatments, trainer)
     # Those that failed at work in an earlier process as well: their cells that are left stay undone.
     failed |= {proof.arm for proof in run.ledger.proofs.recovered if proof.stops and not proof.passed}
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)
     run.work("", kept, plan.arms, partial(treatment_of, plan, treatments))
-    score_arms(run, [arm for arm in wanted if arm.name not in failed], treatments)
-    score_attempts(run)
+    with run.during("asking the models how likely successes are"):
+        score_arms(run, [arm for arm in wanted if arm.name not in failed], treatments)
+        score_attempts(run)
     run.ledger.seal(_weights_served(run, learners, treatments, trainer), run.energy_j())
 
 
@@ -131,14 +134,22 @@ def learn_in_rounds(
 ) -> Treatments:
     """The first round from base's experience; each later one also from what the arm itself did before it. `resume` grows with
     every consolidation."""
-    treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, resume, school)
+    treatments = consolidated(run, school, resume)
     rounds = max(arm.learning.rounds for arm in school.arms if arm.learning is not None)
     for number in range(2, rounds + 1):
         for arm in school.arms:
             if arm.learning is not None and arm.learning.rounds >= number:
                 collect_round(run, arm, number, treatments)
-        treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, resume, school, number)
+        treatments = consolidated(run, school, resume, number)
     return treatments
+
+
+def consolidated(
+    run: Staging, school: ConsolidationContext, resume: Sequence[Consolidation], number: int = 1
+) -> Treatments:
+    """What the arms of `school` have learned after a round, which may be trained for hours."""
+    with run.during("learning from experience"):
+        return consolidate(run.manifest, run.tasks, run.ledger.folder, resume, school, number)
 
 
 def collect_round(run: Staging, arm: Arm, number: int, treatments: Treatments) -> None:
@@ -180,7 +191,7 @@ def collect_experience(run: Staging, school: ConsolidationContext, resume: Seque
     if not any(arm.learning and arm.learning.source is Source.GUIDED for arm in school.arms):
         return
     overseen = replace(school, arms=tuple(arm for arm in school.arms if arm == plan.overseen))
-    treatments = consolidate(run.manifest, run.tasks, run.ledger.folder, resume, overseen)
+    treatments = consolidated(run, overseen, resume)
     _collect(run, [Source.GUIDED], partial(treatment_of, plan, treatments))
 
 

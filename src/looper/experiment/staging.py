@@ -38,6 +38,8 @@ class Staging:
     show: Callable[[str, Sequence[Cell], int], AbstractContextManager[Progress]]
     """Makes the progress of a stage visible: its name, its cells, how many of them are to do."""
     say: Callable[[str], None]
+    during: Callable[[str], AbstractContextManager[None]]
+    """Says what is going on where nothing else has been said for a while."""
     tell: Callable[[str, TrainingEvent], None]
     energy_j: Callable[[], float | None] = lambda: None
     """Joules that the machine took so far; None where they cannot be read."""
