@@ -153,6 +153,10 @@ class TreatmentMissing(InfrastructureError):
     """What an arm should work with is shown not to have reached its model."""
 
 
+class MemorySilent(TreatmentMissing):
+    """An arm's memory has nothing to say to its tasks, and would have nothing again."""
+
+
 class RunBusy(LooperError):
     """Another process writes to this run folder."""
 

@@ -15,7 +15,7 @@ AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Id of an adap
 
 @adapter.command("list")
 def list_adapters(as_json: AsJson = False) -> None:
-    """Print every adapter: what it is, what it was made of, how much it changes.
+    """Print every adapter, the newest last: when it came here, what it is, whose runs and arms have it, how much it changes.
 
     Example: looper adapter list
     """

@@ -350,7 +350,9 @@ def train(
     model: Annotated[str, typer.Option(help="The base: nano or mlx:FOLDER.")] = "nano",
     arm: Annotated[
         list[str] | None,
-        typer.Option(help="Only this arm's attempts; can be repeated. Else all that a model made."),
+        typer.Option(
+            help="Only this arm's attempts; can be repeated. Else all that a model made, of every kind of experience."
+        ),
     ] = None,
     per_task: Annotated[int, typer.Option(min=1, help="Attempts of one task, the shortest first.")] = 1,
     minimum_tasks: Annotated[int, typer.Option(min=1, help="Fewer resolved tasks train nothing.")] = 20,
@@ -373,7 +375,8 @@ def train(
     show_mask: Annotated[
         bool,
         typer.Option(
-            "--show-mask", help="Print the examples, what is trained on in colour, and train nothing."
+            "--show-mask",
+            help="Print the examples as a training with these options reads them, what is trained on in colour, and train nothing.",
         ),
     ] = False,
     data: Data = None,
@@ -388,6 +391,7 @@ def train(
     from rich.console import Console
 
     from looper.cli import training
+    from looper.views.findings import counted
     from looper.views.show import mask_text
 
     options = training.train_options(
@@ -410,13 +414,14 @@ def train(
     )
     console = Console()
     if show_mask:
-        for example, text, spans in training.masks(options, chosen_settings(data)):
-            console.print(mask_text(example, text, spans), soft_wrap=True)
+        for found in training.masks(options, chosen_settings(data), say):
+            console.print(mask_text(found, max_tokens), soft_wrap=True)
         return
-    card, where = training.train(options, chosen_settings(data), say)
+    card, where, made_of = training.train(options, chosen_settings(data), say)
     losses = [point.loss for point in card.train_losses]
     print(
-        f"{where}\n{card.train_examples} examples of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
+        f"{where}\nmade of {made_of}\n{card.train_examples} windows of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
+        f"{counted(card.too_long, 'action')} longer than --max-tokens left out, "
         f"{card.trained_tokens} trained in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; "
         f"weights changed by {100 * card.relative_change:.1f} %"
     )

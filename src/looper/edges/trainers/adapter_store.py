@@ -1,6 +1,7 @@
 """Adapters that were made here, each in a folder of its own under its id, with its card."""
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 from looper.edges.models.mlx import ADAPTER_FILES
@@ -34,6 +35,10 @@ class AdapterStore:
 
     def folder(self, adapter_id: str) -> Path:
         return self._adapters / adapter_id
+
+    def written(self, adapter_id: str) -> datetime:
+        """When the adapter came to be here: trained, or imported."""
+        return datetime.fromtimestamp((self.folder(adapter_id) / CARD).stat().st_mtime, UTC)
 
     def has(self, adapter_id: str) -> bool:
         return self.folder(adapter_id).is_dir()
