@@ -61,10 +61,22 @@ class Cancelled(LooperError):
         super().__init__(message)
 
 
+GO_ON = (
+    *(("run",), ("train",), ("questions", "--rate")),
+    *(("bench", name) for name in ("fetch", "prepare", "validate", "verify")),
+    *(("evolve", name) for name in ("run", "spawn", "verify", "promote", "rollback", "regenerate")),
+)
+"""Words of the commands that keep what they have done so far and, given again, go on from there. All others begin anew."""
+
+
 def interrupted() -> str:
-    """What somebody is told who ended this program: what was kept, and the command that goes on; never with --fresh, which would not."""
+    """What a person is told who ended this program: where it goes on with what was kept, that, and the command; never with --fresh,
+    which would not go on."""
     words = [word for word in sys.argv[1:] if word != "--fresh"]
-    return f"Interrupted. What was recorded is kept. Go on with: {shlex.join(['looper', *words])}"
+    command = shlex.join(["looper", *words])
+    if any(words[:1] == [first] and {*rest} <= {*words} for first, *rest in GO_ON):
+        return f"Interrupted. What was recorded is kept. Go on with: {command}"
+    return f"Interrupted. Begin again with: {command}"
 
 
 class BudgetSpent(LooperError):

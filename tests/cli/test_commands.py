@@ -581,6 +581,26 @@ like = "micro"
     assert "arm cut: sampling.top_k 20" in told.stdout and "sampling.top_p" not in told.stdout
 
 
+def test_sampling_beside_learning_is_refused_with_what_to_do_instead(tmp_path: Path, state: Path) -> None:
+    """Where it is written as the message says, the plan is accepted."""
+    assert looper("new", "mine.toml", cwd=tmp_path).returncode == 0
+    text = (tmp_path / "mine.toml").read_text()
+    beside = text.replace("\n[arms.learning]\n", "\nsampling = { top_k = 20 }\n[arms.learning]\n", 1)
+    assert beside != text and text.count("\n[profiles.micro]\n") == 1
+    (tmp_path / "mine.toml").write_text(beside)
+    refused = looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state))
+    said = one_line(refused)
+    assert refused.returncode == 2 and "in its learning only, and has another sampling too" in said
+    assert "Leave sampling out of" in said and "set it in the profile for every arm" in said
+    (tmp_path / "mine.toml").write_text(
+        text.replace("\n[profiles.micro]\n", "\n[profiles.micro]\nsampling = { top_k = 20 }\n")
+    )
+    accepted = looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state))
+    assert accepted.returncode == 0 and "sampling.top_k 20" in accepted.stdout, accepted.stderr
+    page = " ".join((ROOT / "docs" / "plan.md").read_text("utf-8").split())
+    assert "Not beside `learning`: set it in the profile" in page
+
+
 def test_an_export_leaves_a_file_that_is_there_alone(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     folder, out = write_run(runs), tmp_path / "mine.jsonl"

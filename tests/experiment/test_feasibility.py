@@ -37,7 +37,7 @@ def plan_of(name: str, profile: str, *changes: tuple[str, str]) -> Plan:
 
 @pytest.fixture
 def sequences(task: Task) -> tuple[Task, ...]:
-    """As many tasks as the real sequences have of two repositories, unlike each other."""
+    """As many tasks as the real sequences have of two repositories, unlike each other but for a word that every third issue has."""
     return tuple(
         task.model_copy(
             update={
@@ -45,7 +45,9 @@ def sequences(task: Task) -> tuple[Task, ...]:
                 "repo": repo,
                 "sequence_position": number,
                 "created_at": f"20{number:02d}-01-01",
-                "problem_statement": " ".join(f"{repo}{number}word{each}" for each in range(20)),
+                "problem_statement": " ".join(
+                    [f"family{'abc'[number % 3]}", *(f"{repo}{number}word{each}" for each in range(20))]
+                ),
                 "gold_patch": "\n".join(f"+{repo}_{number}_line_{each} = {each}" for each in range(9)),
             }
         )
