@@ -361,6 +361,19 @@ def ends_everything(error: BaseException) -> bool:
             return not isinstance(error, Exception)
 
 
+def unwritable(place: object, what: str, error: OSError) -> BadInput:
+    """For a place to write to that a person named: the cause, and what helps against that one. `what` is `file` or `folder`."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    way = f"Free space, or name another {what}" if full else f"Name another {what}"
+    return BadInput(f"{place} cannot be written: {error.strerror or one_line(str(error))}. {way}.")
+
+
+def reason(error: Exception) -> str:
+    """Why something could not be read, as a part of a line: an error's own words, without its number or class."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return said or one_line(str(error)).rstrip(".") or type(error).__name__
+
+
 def one_line(text: str, most: int = SAID_CHARACTERS) -> str:
     """Somebody else's words as a part of a line of ours: without line ends, with nothing in them that a terminal acts on or no encoding
     holds, and of at most so many characters."""

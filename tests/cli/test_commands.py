@@ -4,11 +4,14 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tests.fakes.written_run import write_run
 
 from looper.edges.trainers.adapter_store import ADAPTER_FILES, CARD, weights_hash
@@ -341,8 +344,13 @@ def kept_adapter(adapters: Path, name: str, *tasks: str) -> None:
     """A folder as training leaves it, with a card of these tasks."""
     folder = adapters / name
     folder.mkdir(parents=True)
-    for file in ADAPTER_FILES:
-        (folder / file).write_text("{}")
+    config, weights = ADAPTER_FILES
+    (folder / config).write_text("{}")
+    factors = {"a": np.ones((4, 8), np.float32), "b": np.ones((8, 4), np.float32)}
+    save_file(
+        {f"model.layers.0.self_attn.v_proj.lora_{part}": array for part, array in factors.items()},
+        folder / weights,
+    )
     base = ModelIdentity(
         backend="mlx", backend_version="", name="nano", digest="d", quantisation="", context_tokens=None
     )
@@ -394,6 +402,54 @@ def test_a_plan_that_asks_for_an_adapter_can_be_checked_with_one(project: Path, 
     ):
         refused = looper("plan", "capability", "--adapter", name, cwd=project, **home)
         assert refused.returncode != 0 and said in one_line(refused)
+
+
+def test_an_adapter_is_exported_to_a_new_place_and_imported_from_an_export_alone(tmp_path: Path) -> None:
+    kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", "elsewhere-01")
+
+    def adapter(*words: str) -> "subprocess.CompletedProcess[str]":
+        return looper("adapter", *words, cwd=tmp_path, LOOPER_HOME=str(tmp_path / "home"))
+
+    exported = adapter("export", "3f2a", "new/peft")
+    assert exported.returncode == 0, exported.stderr
+    written = adapter("export", "3f2a", "new/dir/a.gguf", "--gguf")
+    assert written.returncode == 0 and (tmp_path / "new" / "dir" / "a.gguf").is_file(), written.stderr
+    (tmp_path / "file").write_text("x")
+    broken = {
+        "no_config": ("adapter_config.json", None, "adapter_config.json is missing"),
+        "odd_config": ("adapter_config.json", b"{}", "has no peft_type"),
+        "odd_weights": ("adapter_model.safetensors", b"x", "holds no adapter in PEFT's layout: "),
+        "no_card": (
+            "adapter.json",
+            None,
+            "has no card (adapter.json) that says what the adapter was trained on. ",
+        ),
+        "odd_card": ("adapter.json", b"{}", "it cannot be read"),
+    }
+    for name, (file, content, _) in broken.items():
+        shutil.copytree(tmp_path / "new" / "peft", tmp_path / name)
+        (tmp_path / name / file).unlink()
+        if content is not None:
+            (tmp_path / name / file).write_bytes(content)
+    refusals = [
+        (("export", "3f2a", "file"), "file is a file. Name a folder"),
+        (
+            ("export", "3f2a", "file/peft"),
+            "file/peft cannot be written: Not a directory. Name another folder.",
+        ),
+        (("export", "3f2a", "file/a.gguf", "--gguf"), "file/a.gguf cannot be written: "),
+        (
+            ("import", "nowhere"),
+            "There is no folder nowhere. Name a folder that was written by: looper adapter export",
+        ),
+        (("import", "file"), "file is a file. Name a folder"),
+        (("import", "new/peft"), "there already"),
+        *((("import", name), said) for name, (_, _, said) in broken.items()),
+    ]
+    for words, said in refusals:
+        refused = adapter(*words)
+        assert refused.returncode == 2 and said in one_line(refused), words
+        assert "Errno" not in refused.stderr and "Free space" not in refused.stderr, words
 
 
 def test_a_malformed_experiment_is_named_by_file_and_line(project: Path, state: Path) -> None:

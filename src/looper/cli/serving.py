@@ -22,7 +22,7 @@ from looper.cli.repositories import opened
 from looper.cli.served import EmbeddedCampaign, RepositoryCampaign
 from looper.cli.settings import Settings
 from looper.cli.wiring import examine
-from looper.errors import BadInput, FileRefused, JournalError, LooperError
+from looper.errors import BadInput, FileRefused, JournalError, LooperError, unwritable
 from looper.journal import read_stream
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
@@ -133,9 +133,7 @@ def bundled(
             made = shutil.make_archive(f"{work}/made", "zip", Path(work) / "pages")
             os.replace(made, place)
     except OSError as error:
-        raise BadInput(
-            f"{place} cannot be written: {error.strerror}. Free space, or name another file."
-        ) from error
+        raise unwritable(place, "file", error) from error
     yield f"{place}: {count} pages of {run.folder.name}, begin with index.html"
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from looper.edges.models.mlx import ADAPTER_FILES
-from looper.errors import BadInput
+from looper.errors import BadInput, reason
 from looper.records.training import AdapterRecord
 
 CARD = "adapter.json"
@@ -51,7 +51,7 @@ class AdapterStore:
             whole = weights_hash(folder) == card.weights_hash
         except (OSError, ValueError) as error:
             raise BadInput(
-                f"The adapter {folder} cannot be read: {error}. Remove it and train again."
+                f"The adapter {folder} cannot be read: {reason(error)}. Remove it and train again."
             ) from error
         if not whole:
             raise BadInput(
