@@ -197,6 +197,38 @@ def test_every_command_shows_an_example() -> None:
     )
 
 
+DATA_OR_A_SCREEN = {
+    "looper export": "prints a run in the format that is asked for",
+    "looper bench verify": "prints SWE-bench's report, which is JSON",
+    "looper evolve events": "prints a JSON object a line",
+    "looper watch": "a screen that goes on; for programs there is looper status --json",
+    "looper serve": "a server; what it shows is had from its own interface",
+}
+"""Commands without --json, and why."""
+
+
+def test_every_command_is_had_as_json_but_those_that_print_data_or_a_screen_anyway() -> None:
+    import typer
+
+    from looper.cli.main import app
+
+    group = typer.main.get_group(app)
+    leaves = {}
+    for name, command in group.commands.items():
+        below = getattr(command, "commands", None)
+        leaves |= (
+            {f"looper {name} {each}": one for each, one in below.items()}
+            if below
+            else {f"looper {name}": command}
+        )
+    without = {
+        words
+        for words, command in leaves.items()
+        if not command.hidden and not any("--json" in each.opts for each in command.params)
+    }
+    assert without == DATA_OR_A_SCREEN.keys()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -450,6 +482,11 @@ def test_an_adapter_is_exported_to_a_new_place_and_imported_from_an_export_alone
         refused = adapter(*words)
         assert refused.returncode == 2 and said in one_line(refused), words
         assert "Errno" not in refused.stderr and "Free space" not in refused.stderr, words
+    assert "lines" in json.loads(adapter("rm", "3f2a", "--json").stdout)
+    imported = adapter("import", "new/peft", "--json")
+    assert imported.returncode == 0, imported.stderr
+    (line,) = imported.stdout.splitlines()
+    assert json.loads(line)["adapter"]["tasks"] == ["elsewhere-01"]
 
 
 def test_a_malformed_experiment_is_named_by_file_and_line(project: Path, state: Path) -> None:

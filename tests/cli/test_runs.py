@@ -139,6 +139,10 @@ def test_u1_diff_takes_runs_as_every_other_command_does(
         ("bench", "list", "--suite", "micro"),
         ("doctor",),
         ("plan", "exp00", "--profile", "demo", "--limit", "4"),
+        ("report", "mine"),
+        ("report", "mine", "--file", "mine.md"),
+        ("new", "other.toml"),
+        ("cache", "clean", "--yes"),
     ],
     ids=" ".join,
 )
