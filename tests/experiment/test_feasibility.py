@@ -127,7 +127,7 @@ def test_p1_plan_and_run_refuse_before_anything_is_made_and_name_file_line_and_n
     text = (
         (FOLDER / "exp12.toml")
         .read_text("utf-8")
-        .replace('like = "micro"', 'like = "micro"\nexperience = { per_repo = 2 }', 1)
+        .replace('like = "micro"', 'like = "micro"\nexperience = { per_repo = 2, delivered = 0.01 }', 1)
     )
     (tmp_path / "mine.toml").write_text(text)
     line = SHARED["micro"].splitlines().index("minimum_tasks = 3") + 1
@@ -188,7 +188,7 @@ def test_p7_what_is_used_up_of_a_whole_suite_is_said(tmp_path: Path, here: Setti
     text = (FOLDER / "exp12.toml").read_text("utf-8")
     changed = text.replace(
         '[profiles.swe]\nlike = "swe"',
-        '[profiles.swe]\nlike = "swe"\ntasks = { suite = "swe-bench", repos = [] }\nexperience = { per_repo = 2 }',
+        '[profiles.swe]\nlike = "swe"\ntasks = { suite = "swe-bench", repos = [] }\nexperience = { per_repo = 2, delivered = 0.01 }',
     )
     plan = plan_from_text("t", changed, "t.toml", "swe", shared=SHARED)
     prepared = prepare(plan, found)

@@ -176,7 +176,7 @@ def bench_validate(
         raise typer.Exit(ExitCode.INTERRUPTED)
     if untried:
         say(
-            f"{untried} of {every} tasks were not tried, for the reasons above; once these are mended the same command {again}"
+            f"{untried} of {every} tasks were not tried, for the reasons above; once these are fixed the same command {again}"
         )
         raise typer.Exit(ExitCode.INFRASTRUCTURE)
     if done.broken:
@@ -207,7 +207,7 @@ def bench_verify(
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
-    """Judge patches that somebody else made, by the same rules and records as a run, and print SWE-bench's report.
+    """Judge patches that were made elsewhere, by the same rules and records as a run, and print SWE-bench's report.
 
     Safe to interrupt and to repeat: what was judged stays. A patch that is empty, broken, does not apply or edits tests is
     judged as what it is and stops nothing. Patches are applied as SWE-bench applies them, or more kindly; looper show says how.

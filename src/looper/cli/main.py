@@ -515,7 +515,7 @@ def serve(
         int, typer.Option(min=0, max=65535, help="On this machine; 0 for any that is free.")
     ] = 8400,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Other than loopback: whoever can reach it may try.")
+        str, typer.Option(help="Address to listen on. Other than loopback: anyone who can reach it may try.")
     ] = "127.0.0.1",
     name: Annotated[
         list[str] | None,
@@ -533,7 +533,7 @@ def serve(
 ) -> None:
     """Show runs, trajectories and evolution in a browser, live, and let a person decide.
 
-    Reads what runs write, whoever started them, and takes no lock. Prints a link that logs one browser in, once.
+    Reads what runs write, no matter who started them, and takes no lock. Prints a link that logs one browser in, once.
 
     Example: looper serve
     """
@@ -760,7 +760,7 @@ def main() -> None:
             raise
         what = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
         sys.stderr.write(
-            f"looper: this machine has run out: {what}. Mend that, then run the same command again.\n"
+            f"looper: this machine has run out: {what}. Fix that, then run the same command again.\n"
         )
         sys.exit(ExitCode.INFRASTRUCTURE)
 

@@ -198,7 +198,7 @@ def verify(
         found += len(lines)
         yield from (f"{run.folder.name}: {line}" for line in lines)
         if not lines:
-            yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing amiss"
+            yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing wrong"
         unseen += [f"{run.folder.name}: {what}" for what in not_seen]
     for line in (
         *_history_amiss(blocks),

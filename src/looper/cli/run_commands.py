@@ -25,7 +25,7 @@ def _agreed(about: Iterable[str], question: str) -> None:
             return
     except typer.Abort as error:
         raise BadInput(
-            "Nobody answered, and nothing was removed. To remove without a question: --yes"
+            "There was no answer, and nothing was removed. To remove without a question: --yes"
         ) from error
     say("Nothing was removed.")
     raise typer.Exit(1)

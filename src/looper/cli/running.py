@@ -139,7 +139,7 @@ def _run(options: RunOptions, settings: Settings, say: Callable[[str], None], st
             raise
         except InfrastructureError:
             if any(True for _ in read_stream(folder, "steps", Step)):
-                say(f"What was recorded stays. Once it is mended, go on with: {command}")
+                say(f"What was recorded stays. Once it is fixed, go on with: {command}")
             raise
     return read_run(folder)
 

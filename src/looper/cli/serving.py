@@ -62,7 +62,7 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
     """Until somebody ends it. Raises BadInput."""
     if options.host not in LOOPBACK and not options.names:
         raise BadInput(
-            f"{options.host} can be reached by others. Say under which name browsers will find this server: --name NAME. Whoever has a link "
+            f"{options.host} can be reached by others. Say under which name browsers will find this server: --name NAME. Anyone who has a link "
             "sees everything, and nothing is encrypted on the way."
         )
     campaign = _campaign(options, settings, say)

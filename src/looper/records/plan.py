@@ -141,7 +141,7 @@ class Sampling(Record):
     min_p: Annotated[float, Field(ge=0, lt=1, examples=[0.05]), Unit("share")] = 0.0
     """Only tokens at least so likely, as a share of the likeliest one's probability; 0 for all."""
     repeat_penalty: Annotated[float, Field(gt=0, examples=[1.1]), Unit("factor")] = 1.0
-    """By which a token is made less likely that stands among the last 64, or with vLLM anywhere before; 1 for none. Poison for an agent
+    """By which a token is made less likely that stands among the last 64, or with vLLM anywhere before; 1 for none. Harmful to an agent
     that has to copy text exactly."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2, examples=[0.5]), Unit("nats")] = 0.0
     """Taken from a token that stands among these."""

@@ -131,7 +131,7 @@ class Format(StrEnum):
     CHAIN_OF_THOUGHT = "chain_of_thought"
     """One question, answered step by step."""
     REFLEXION = "reflexion"
-    """What was tried in vain, and what helped."""
+    """What was tried without success, and what helped."""
     CONTEXTUAL = "contextual"
     """Facts of the repository."""
     MIXED = "mixed"
