@@ -188,7 +188,7 @@ def test_p7_what_is_used_up_of_a_whole_suite_is_said(tmp_path: Path, here: Setti
     text = (FOLDER / "exp12.toml").read_text("utf-8")
     changed = text.replace(
         '[profiles.swe]\nlike = "swe"',
-        '[profiles.swe]\nlike = "swe"\ntasks = { suite = "swe-bench", repos = [] }\nexperience = { per_repo = 2, delivered = 0.01 }',
+        '[profiles.swe]\nlike = "swe"\ntasks = { suite = "swe-bench", repos = [] }\nexperience = { per_repo = 2 }',
     )
     plan = plan_from_text("t", changed, "t.toml", "swe", shared=SHARED)
     prepared = prepare(plan, found)
