@@ -137,6 +137,7 @@ def test_u1_diff_takes_runs_as_every_other_command_does(
         ("adapter", "list"),
         ("model", "list"),
         ("bench", "list", "--suite", "micro"),
+        ("bench", "list", "--suite", "micro", "--repo", "jursutsut"),
         ("doctor",),
         ("plan", "exp00", "--profile", "demo", "--limit", "4"),
         ("report", "mine"),

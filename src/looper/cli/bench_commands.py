@@ -39,8 +39,7 @@ def bench_list(
     settings = chosen_settings(data, mirrors, suite or "swe-bench-cl")
     only = suite and suite_named(suite, 0).suite
     if repo:
-        for line in task_lines(settings, only, repo):
-            print(line)
+        shown(task_lines(settings, only, repo), as_json=as_json)
         return
     found = wiring.suites(settings, only)
     if as_json:

@@ -212,17 +212,16 @@ def verify(
 
         _told(promoter_in(folder).ledger.state().generation(number), as_json=as_json)
         return
+    from looper.cli.options import json_line
     from looper.cli.repository_steps import looked_at, verify
 
     found = _opened(repo, setting)
     if gate:
         results = list(looked_at(found, number, gate))
-        for result in results:
-            print(
-                result.to_json().decode()
-                if as_json
-                else f"{result.gate}: {result.outcome.value}: {result.evidence}"
-            )
+        if as_json:
+            print(json_line({"gates": results}))
+        for result in () if as_json else results:
+            print(f"{result.gate}: {result.outcome.value}: {result.evidence}")
         from looper.errors import ExitCode
         from looper.records.gate import GateOutcome
 
