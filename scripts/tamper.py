@@ -761,7 +761,7 @@ class Seen:
 def findings(said: str, folder: str) -> list[str]:
     """What was found amiss in a run folder."""
     lines = [line.removeprefix(f"{folder}: ") for line in said.splitlines() if line.startswith(f"{folder}: ")]
-    return [line for line in lines if not line.endswith("nothing amiss")]
+    return [line for line in lines if not line.endswith("nothing wrong")]
 
 
 def look_at_many(base: Base, kinds: Sequence[Kind], place: Path, *, seal: bool) -> list[Seen]:
@@ -804,7 +804,7 @@ def look_alone(base: Base, kind: Kind, place: Path, *, seal: bool) -> Seen:
     said = [
         line
         for line in done.stdout.splitlines()
-        if not line.endswith(("nothing amiss", " not checked")) and "runs, " not in line
+        if not line.endswith(("nothing wrong", " not checked")) and "runs, " not in line
     ]
     named = next(iter(said), "") if done.returncode == 1 else ""
     return Seen(named.removeprefix(f"{copy.run.name}: "), "Traceback" in done.stdout + done.stderr)

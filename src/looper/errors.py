@@ -61,10 +61,22 @@ class Cancelled(LooperError):
         super().__init__(message)
 
 
+GO_ON = (
+    *(("run",), ("train",), ("questions", "--rate")),
+    *(("bench", name) for name in ("fetch", "prepare", "validate", "verify")),
+    *(("evolve", name) for name in ("run", "spawn", "verify", "promote", "rollback", "regenerate")),
+)
+"""Words of the commands that keep what they have done so far and, given again, go on from there. All others begin anew."""
+
+
 def interrupted() -> str:
-    """What somebody is told who ended this program: what was kept, and the command that goes on; never with --fresh, which would not."""
+    """What a person is told who ended this program: where it goes on with what was kept, that, and the command; never with --fresh,
+    which would not go on."""
     words = [word for word in sys.argv[1:] if word != "--fresh"]
-    return f"Interrupted. What was recorded is kept. Go on with: {shlex.join(['looper', *words])}"
+    command = shlex.join(["looper", *words])
+    if any(words[:1] == [first] and {*rest} <= {*words} for first, *rest in GO_ON):
+        return f"Interrupted. What was recorded is kept. Go on with: {command}"
+    return f"Interrupted. Begin again with: {command}"
 
 
 class BudgetSpent(LooperError):
@@ -151,6 +163,10 @@ class TrainingFailed(InfrastructureError):
 
 class TreatmentMissing(InfrastructureError):
     """What an arm should work with is shown not to have reached its model."""
+
+
+class MemorySilent(TreatmentMissing):
+    """An arm's memory has nothing to say to its tasks, and would have nothing again."""
 
 
 class RunBusy(LooperError):
@@ -343,6 +359,19 @@ def ends_everything(error: BaseException) -> bool:
             return not is_of_what_was_made(error)
         case _:
             return not isinstance(error, Exception)
+
+
+def unwritable(place: object, what: str, error: OSError) -> BadInput:
+    """For a place to write to that a person named: the cause, and what helps against that one. `what` is `file` or `folder`."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    way = f"Free space, or name another {what}" if full else f"Name another {what}"
+    return BadInput(f"{place} cannot be written: {error.strerror or one_line(str(error))}. {way}.")
+
+
+def reason(error: Exception) -> str:
+    """Why something could not be read, as a part of a line: an error's own words, without its number or class."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return said or one_line(str(error)).rstrip(".") or type(error).__name__
 
 
 def one_line(text: str, most: int = SAID_CHARACTERS) -> str:

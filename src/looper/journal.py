@@ -259,7 +259,7 @@ def _unusable(path: Path, error: FileRefused | OSError) -> Exception:
     if error.errno in EXHAUSTED:
         return error
     return JournalError(
-        f"Cannot open {path}: {error.strerror}. Mend its rights or its disk, then run the same command again."
+        f"Cannot open {path}: {error.strerror}. Fix its rights or its disk, then run the same command again."
     )
 
 
@@ -413,7 +413,7 @@ class RunLock:
             self._descriptor = _open(self._path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise JournalError(
-                f"Cannot write to the {what} {folder}: {error.strerror}. Mend that, or name another place with LOOPER_HOME, and with "
+                f"Cannot write to the {what} {folder}: {error.strerror}. Fix that, or name another place with LOOPER_HOME, and with "
                 "LOOPER_RUNS for runs."
             ) from error
         try:

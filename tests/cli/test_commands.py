@@ -4,11 +4,14 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tests.fakes.written_run import write_run
 
 from looper.edges.trainers.adapter_store import ADAPTER_FILES, CARD, weights_hash
@@ -194,6 +197,38 @@ def test_every_command_shows_an_example() -> None:
     )
 
 
+DATA_OR_A_SCREEN = {
+    "looper export": "prints a run in the format that is asked for",
+    "looper bench verify": "prints SWE-bench's report, which is JSON",
+    "looper evolve events": "prints a JSON object a line",
+    "looper watch": "a screen that goes on; for programs there is looper status --json",
+    "looper serve": "a server; what it shows is had from its own interface",
+}
+"""Commands without --json, and why."""
+
+
+def test_every_command_is_had_as_json_but_those_that_print_data_or_a_screen_anyway() -> None:
+    import typer
+
+    from looper.cli.main import app
+
+    group = typer.main.get_group(app)
+    leaves = {}
+    for name, command in group.commands.items():
+        below = getattr(command, "commands", None)
+        leaves |= (
+            {f"looper {name} {each}": one for each, one in below.items()}
+            if below
+            else {f"looper {name}": command}
+        )
+    without = {
+        words
+        for words, command in leaves.items()
+        if not command.hidden and not any("--json" in each.opts for each in command.params)
+    }
+    assert without == DATA_OR_A_SCREEN.keys()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -341,8 +376,13 @@ def kept_adapter(adapters: Path, name: str, *tasks: str) -> None:
     """A folder as training leaves it, with a card of these tasks."""
     folder = adapters / name
     folder.mkdir(parents=True)
-    for file in ADAPTER_FILES:
-        (folder / file).write_text("{}")
+    config, weights = ADAPTER_FILES
+    (folder / config).write_text("{}")
+    factors = {"a": np.ones((4, 8), np.float32), "b": np.ones((8, 4), np.float32)}
+    save_file(
+        {f"model.layers.0.self_attn.v_proj.lora_{part}": array for part, array in factors.items()},
+        folder / weights,
+    )
     base = ModelIdentity(
         backend="mlx", backend_version="", name="nano", digest="d", quantisation="", context_tokens=None
     )
@@ -394,6 +434,59 @@ def test_a_plan_that_asks_for_an_adapter_can_be_checked_with_one(project: Path, 
     ):
         refused = looper("plan", "capability", "--adapter", name, cwd=project, **home)
         assert refused.returncode != 0 and said in one_line(refused)
+
+
+def test_an_adapter_is_exported_to_a_new_place_and_imported_from_an_export_alone(tmp_path: Path) -> None:
+    kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", "elsewhere-01")
+
+    def adapter(*words: str) -> "subprocess.CompletedProcess[str]":
+        return looper("adapter", *words, cwd=tmp_path, LOOPER_HOME=str(tmp_path / "home"))
+
+    exported = adapter("export", "3f2a", "new/peft")
+    assert exported.returncode == 0, exported.stderr
+    written = adapter("export", "3f2a", "new/dir/a.gguf", "--gguf")
+    assert written.returncode == 0 and (tmp_path / "new" / "dir" / "a.gguf").is_file(), written.stderr
+    (tmp_path / "file").write_text("x")
+    broken = {
+        "no_config": ("adapter_config.json", None, "adapter_config.json is missing"),
+        "odd_config": ("adapter_config.json", b"{}", "has no peft_type"),
+        "odd_weights": ("adapter_model.safetensors", b"x", "holds no adapter in PEFT's layout: "),
+        "no_card": (
+            "adapter.json",
+            None,
+            "has no card (adapter.json) that says what the adapter was trained on. ",
+        ),
+        "odd_card": ("adapter.json", b"{}", "it cannot be read"),
+    }
+    for name, (file, content, _) in broken.items():
+        shutil.copytree(tmp_path / "new" / "peft", tmp_path / name)
+        (tmp_path / name / file).unlink()
+        if content is not None:
+            (tmp_path / name / file).write_bytes(content)
+    refusals = [
+        (("export", "3f2a", "file"), "file is a file. Name a folder"),
+        (
+            ("export", "3f2a", "file/peft"),
+            "file/peft cannot be written: Not a directory. Name another folder.",
+        ),
+        (("export", "3f2a", "file/a.gguf", "--gguf"), "file/a.gguf cannot be written: "),
+        (
+            ("import", "nowhere"),
+            "There is no folder nowhere. Name a folder that was written by: looper adapter export",
+        ),
+        (("import", "file"), "file is a file. Name a folder"),
+        (("import", "new/peft"), "there already"),
+        *((("import", name), said) for name, (_, _, said) in broken.items()),
+    ]
+    for words, said in refusals:
+        refused = adapter(*words)
+        assert refused.returncode == 2 and said in one_line(refused), words
+        assert "Errno" not in refused.stderr and "Free space" not in refused.stderr, words
+    assert "lines" in json.loads(adapter("rm", "3f2a", "--json").stdout)
+    imported = adapter("import", "new/peft", "--json")
+    assert imported.returncode == 0, imported.stderr
+    (line,) = imported.stdout.splitlines()
+    assert json.loads(line)["adapter"]["tasks"] == ["elsewhere-01"]
 
 
 def test_a_malformed_experiment_is_named_by_file_and_line(project: Path, state: Path) -> None:
@@ -579,6 +672,26 @@ like = "micro"
     told = looper("plan", "hot.toml", cwd=tmp_path, LOOPER_HOME=str(state))
     assert told.returncode == 0, told.stderr
     assert "arm cut: sampling.top_k 20" in told.stdout and "sampling.top_p" not in told.stdout
+
+
+def test_sampling_beside_learning_is_refused_with_what_to_do_instead(tmp_path: Path, state: Path) -> None:
+    """Where it is written as the message says, the plan is accepted."""
+    assert looper("new", "mine.toml", cwd=tmp_path).returncode == 0
+    text = (tmp_path / "mine.toml").read_text()
+    beside = text.replace("\n[arms.learning]\n", "\nsampling = { top_k = 20 }\n[arms.learning]\n", 1)
+    assert beside != text and text.count("\n[profiles.micro]\n") == 1
+    (tmp_path / "mine.toml").write_text(beside)
+    refused = looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state))
+    said = one_line(refused)
+    assert refused.returncode == 2 and "in its learning only, and has another sampling too" in said
+    assert "Leave sampling out of" in said and "set it in the profile for every arm" in said
+    (tmp_path / "mine.toml").write_text(
+        text.replace("\n[profiles.micro]\n", "\n[profiles.micro]\nsampling = { top_k = 20 }\n")
+    )
+    accepted = looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state))
+    assert accepted.returncode == 0 and "sampling.top_k 20" in accepted.stdout, accepted.stderr
+    page = " ".join((ROOT / "docs" / "plan.md").read_text("utf-8").split())
+    assert "Not beside `learning`: set it in the profile" in page
 
 
 def test_an_export_leaves_a_file_that_is_there_alone(tmp_path: Path) -> None:

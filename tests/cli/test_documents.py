@@ -1,6 +1,8 @@
-"""What the documents tell people to do."""
+"""What the documents tell people to do, and the words that they and the program say it in."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,12 @@ from looper.views.summary import SUMMARY, read_results, summary_lines
 
 DOCS = Path(__file__).parents[2] / "docs"
 LEARNINGS = DOCS.parent / "LEARNINGS.md"
+SOURCES = DOCS.parent / "src" / "looper"
+GLOSSARY = DOCS / "glossary.md"
+NOT_OUR_WORDS = {"glossary.md", "experiments.md", "readinglist.md"}
+"""Pages that quote: the phrases themselves, registered plans, titles of papers."""
+TO_MODELS = ("bench/micro/", "nano/", "evolution/reflect.py", "evolution/review.py", "evolution/chat.py")
+"""Texts of tasks and prompts, which are data: another word there is another experiment."""
 DECIDED = re.compile(r"^- (?:primary|secondary): .*, (?:shown|refuted)\b", re.MULTILINE)
 
 
@@ -79,3 +87,55 @@ def test_what_is_known_fits_on_pages_that_a_person_reads() -> None:
     assert "Registered before the data" not in text
     plans = (DOCS / "experiments.md").read_text("utf-8")
     assert not re.search(r"[-+]\d+\.\d points", plans)
+
+
+def rows_of(title: str) -> list[list[str]]:
+    """Of the table under this title of the glossary."""
+    section = GLOSSARY.read_text("utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
+    rows = [line.strip("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)] for row in rows[2:]]
+
+
+def messages(path: Path) -> Iterator[tuple[int, str]]:
+    """What a module says, by line: its texts without docstrings, of which the commands' own are in docs/cli.md and the keys' in docs/plan.md."""
+    tree = ast.parse(path.read_text("utf-8"))
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """Everything that people read of this project, with where it stands."""
+    pages = [page for page in DOCS.glob("*.md") if page.name not in NOT_OUR_WORDS]
+    templates = [*SOURCES.rglob("*.j2"), SOURCES / "serve" / "static" / "looper.js"]
+    for page in (*pages, DOCS.parent / "README.md", *templates):
+        for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
+            yield f"{page.relative_to(DOCS.parent)}:{number}", line
+    for path in SOURCES.rglob("*.py"):
+        name = path.relative_to(SOURCES).as_posix()
+        if not name.startswith(TO_MODELS):
+            for number, said in messages(path):
+                yield f"src/looper/{name}:{number}", said
+
+
+def test_nothing_that_people_read_uses_a_phrase_that_the_glossary_rules_out() -> None:
+    rules = [
+        (re.compile(said.strip("`").replace("\\|", "|")), better) for said, better in rows_of("Not written")
+    ]
+    assert len(rules) >= 10
+    found = [
+        f"{where}: {match[0]!r}; write: {better}"
+        for where, text in texts()
+        for rule, better in rules
+        for match in rule.finditer(text)
+    ]
+    assert found == [], "\n".join(found)
+
+
+def test_the_glossary_is_short_and_each_of_its_terms_is_in_use() -> None:
+    terms = [term for term, _ in rows_of("Terms")]
+    assert 10 <= len(terms) <= 25 and len({*terms}) == len(terms)
+    said = "\n".join(text for _, text in texts()).lower()
+    assert [term for term in terms if not re.search(rf"\b{term}s?\b", said)] == []
+    assert "docs/glossary.md" in (DOCS.parent / "README.md").read_text("utf-8")

@@ -137,8 +137,13 @@ def test_u1_diff_takes_runs_as_every_other_command_does(
         ("adapter", "list"),
         ("model", "list"),
         ("bench", "list", "--suite", "micro"),
+        ("bench", "list", "--suite", "micro", "--repo", "jursutsut"),
         ("doctor",),
         ("plan", "exp00", "--profile", "demo", "--limit", "4"),
+        ("report", "mine"),
+        ("report", "mine", "--file", "mine.md"),
+        ("new", "other.toml"),
+        ("cache", "clean", "--yes"),
     ],
     ids=" ".join,
 )
@@ -170,6 +175,25 @@ def test_u1_a_report_is_of_an_experiment_or_of_a_run_that_is_named_itself(
         assert written.returncode == 0, written.stderr
         assert f"mine micro: {meant.name}" in written.stdout
         assert f"`{meant.name}`" in (tmp_path / "docs" / "results" / "mine.md").read_text()
+
+
+def test_a_file_that_a_report_is_to_be_written_into_is_made_where_it_is_missing(
+    tmp_path: Path, three: tuple[Path, Path, Path]
+) -> None:
+    _, newer, _ = three
+    unwritten = looper("report", "--verify", "--file", "notes/mine.md", cwd=tmp_path)
+    assert unwritten.returncode == 2 and "There is no file notes/mine.md to verify" in one_line(unwritten)
+    unnamed = looper("report", "--file", "notes/mine.md", cwd=tmp_path)
+    assert unnamed.returncode == 2 and "looper report exp00 --file notes/mine.md" in one_line(unnamed)
+    done = looper("report", "mine", "--file", "notes/mine.md", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "notes" / "mine.md").read_text()
+    assert text.startswith("# mine: Written down\n") and f"`{newer.name}`" in text
+    assert looper("report", "--file", "notes/mine.md", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "notes" / "mine.md").read_text() == text, "the same records, the same text"
+    for file, said in (("runs", "cannot be read: Is a directory"), ("notes/mine.md/x.md", "cannot be made")):
+        refused = looper("report", "mine", "--file", file, cwd=tmp_path)
+        assert refused.returncode == 2 and said in one_line(refused), file
 
 
 def test_u8_advice_names_only_options_that_the_command_has(
@@ -248,21 +272,42 @@ def test_u11_an_interruption_that_no_command_answers_is_one_line(tmp_path: Path)
     _, err = process.communicate(timeout=20)
     os.close(writer)
     assert process.returncode == 130 and len(err.splitlines()) == 1, err
-    assert err == "looper: Interrupted. What was recorded is kept. Go on with: looper plan slow.toml\n"
+    assert err == "looper: Interrupted. Begin again with: looper plan slow.toml\n", "nothing is recorded"
 
 
-def test_u11_an_interruption_while_the_program_is_still_being_loaded_is_one_line(tmp_path: Path) -> None:
-    """Here its first import interrupts it, as Ctrl-C can."""
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("run exp00 --fresh", "What was recorded is kept. Go on with: looper run exp00"),
+        (
+            "bench validate --suite micro",
+            "What was recorded is kept. Go on with: looper bench validate --suite micro",
+        ),
+        (
+            "questions --rate pairs_5",
+            "What was recorded is kept. Go on with: looper questions --rate pairs_5",
+        ),
+        ("questions", "Begin again with: looper questions"),
+        ("watch --once", "Begin again with: looper watch --once"),
+        ("report --verify", "Begin again with: looper report --verify"),
+        ("show base/0/a__b-1", "Begin again with: looper show base/0/a__b-1"),
+        ("bench list", "Begin again with: looper bench list"),
+    ],
+)
+def test_u11_an_interruption_while_the_program_is_still_being_loaded_is_one_line(
+    tmp_path: Path, command: str, said: str
+) -> None:
+    """Here its first import interrupts it, as Ctrl-C can. Only where a command records something, something is kept."""
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
     done = subprocess.run(
-        [sys.executable, "-m", "looper", "run", "exp00", "--fresh"],
+        [sys.executable, "-m", "looper", *command.split()],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 130
-    assert done.stderr == "looper: Interrupted. What was recorded is kept. Go on with: looper run exp00\n"
+    assert done.stderr == f"looper: Interrupted. {said}\n"
 
 
 def answering(words: str, cwd: Path, answer: str | None = None) -> "subprocess.CompletedProcess[str]":

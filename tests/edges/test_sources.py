@@ -95,7 +95,7 @@ def test_a_ref_is_moved_only_from_where_it_was_expected(root: Path) -> None:
     sources.move("refs/heads/evolve/active", base, "")
     sources.move("refs/heads/evolve/active", first, base)
     sources.move("refs/heads/evolve/active", first, base)
-    with pytest.raises(RefMoved, match="somebody else moved it"):
+    with pytest.raises(RefMoved, match="another process moved it"):
         sources.move("refs/heads/evolve/active", second, base)
     with pytest.raises(RefMoved):
         sources.move("refs/heads/evolve/active", second, "")

@@ -37,7 +37,7 @@ def plan_of(name: str, profile: str, *changes: tuple[str, str]) -> Plan:
 
 @pytest.fixture
 def sequences(task: Task) -> tuple[Task, ...]:
-    """As many tasks as the real sequences have of two repositories, unlike each other."""
+    """As many tasks as the real sequences have of two repositories, unlike each other but for a word that every third issue has."""
     return tuple(
         task.model_copy(
             update={
@@ -45,7 +45,9 @@ def sequences(task: Task) -> tuple[Task, ...]:
                 "repo": repo,
                 "sequence_position": number,
                 "created_at": f"20{number:02d}-01-01",
-                "problem_statement": " ".join(f"{repo}{number}word{each}" for each in range(20)),
+                "problem_statement": " ".join(
+                    [f"family{'abc'[number % 3]}", *(f"{repo}{number}word{each}" for each in range(20))]
+                ),
                 "gold_patch": "\n".join(f"+{repo}_{number}_line_{each} = {each}" for each in range(9)),
             }
         )
@@ -125,7 +127,7 @@ def test_p1_plan_and_run_refuse_before_anything_is_made_and_name_file_line_and_n
     text = (
         (FOLDER / "exp12.toml")
         .read_text("utf-8")
-        .replace('like = "micro"', 'like = "micro"\nexperience = { per_repo = 2 }', 1)
+        .replace('like = "micro"', 'like = "micro"\nexperience = { per_repo = 2, delivered = 0.01 }', 1)
     )
     (tmp_path / "mine.toml").write_text(text)
     line = SHARED["micro"].splitlines().index("minimum_tasks = 3") + 1

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -474,8 +475,6 @@ def test_a_report_into_a_file_that_a_person_names_leaves_the_rest_of_it_alone(
 ) -> None:
     project, _, _ = finished
     file = project.folder / "mine.md"
-    missing = project.looper("report", "learn", "--file", "mine.md")
-    assert missing.returncode == 2 and "There is no file mine.md" in missing.stderr
     file.write_text("# Mine\n\nMy own words.\n")
     assert project.looper("report", "learn", "--file", "mine.md").returncode == 0
     text = file.read_text()
@@ -529,6 +528,62 @@ def test_adapters_are_listed_and_handed_on(finished: tuple[Project, RunView, str
         assert refused.returncode == 2 and "Traceback" not in refused.stderr
 
 
+def test_what_is_trained_on_is_shown_in_the_windows_that_a_training_reads(
+    finished: tuple[Project, RunView, str],
+) -> None:
+    project, run, _ = finished
+
+    def shown(*options: str) -> str:
+        asked = ("train", run.folder.name, "--show-mask", "--minimum-tasks", "1", "--arm", "experience_own_1")
+        done = project.looper(*asked, *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def counts(text: str, said: str) -> int:
+        return sum(int(number) for number in re.findall(rf"^(?:── .*: )?(\d+) {said}", text, re.MULTILINE))
+
+    whole, cut, short = shown(), shown("--max-tokens", "100"), shown("--max-tokens", "30")
+    taught = counts(whole, r"turns? trained on")
+    assert "window" not in whole and "window 1 of 2" in cut
+    assert counts(cut, r"turns? trained on") + counts(cut, r"actions? left out") == taught
+    assert counts(short, r"turns? trained on") < taught
+    assert "left out, longer than --max-tokens 30 with the opening" in short
+    aside = shown("--validation-share", "0.5")
+    kept = counts(aside, r"turns? kept aside for validation, not trained on")
+    assert kept and kept + counts(aside, r"turns? trained on") == taught
+
+
+def test_what_is_trained_on_by_hand_is_said_before_and_stands_in_the_record(
+    finished: tuple[Project, RunView, str],
+) -> None:
+    """Successes at redrawn tasks, too, where nobody names arms; and what the run's own arms are trained with."""
+    project, run, _ = finished
+    settings = ("--minimum-tasks", "1", "--iterations", "2", "--batch-size", "2", "--max-tokens", "512")
+    done = project.looper("train", run.folder.name, *settings)
+    assert done.returncode == 0, done.stderr
+    told = next(line for line in done.stderr.splitlines() if line.startswith("examples: "))
+    taken = re.search(r": \d+ attempts?, (\d+) taken", done.stderr)
+    kinds = {kind: int(number) for number, kind in re.findall(r"(\d+) (\w+) \(", told)}
+    assert {"own", "redrawn", "guided", "stale_major"} >= kinds.keys() >= {"own", "redrawn"}
+    assert taken is not None and sum(kinds.values()) == int(taken[1])
+    assert re.search(r"for one alone: --arm experience_\w+", done.stderr)
+    assert "training: kind lora, rank 8, multiplier 2, " in done.stderr
+    assert "the run trains its own arms with multiplier 10, " in done.stderr
+    folder, made_of, *_ = done.stdout.splitlines()
+    assert made_of == told.replace("examples: ", "made of ")
+    name = Path(folder).name
+    listed = project.looper("adapter", "list").stdout.splitlines()
+    mine = next(line for line in listed if line.startswith(name))
+    assert f"by looper train from {run.folder.name} (experience_" in mine
+    assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\d UTC  trained lora", mine)
+    lora = next(found.adapter for found in run.consolidations if found.arm == "lora")
+    of_the_run = next(line for line in listed if line.startswith(lora))
+    assert re.search(rf"\blora\b.* of {run.folder.name}", of_the_run)
+    origins = json.loads(project.looper("adapter", "list", "--json").stdout)["origins"]
+    named = {one["run"]: one["arms"] for one in origins[lora]["runs"]}
+    assert "lora" in named[run.folder.name] and origins[name]["written"].endswith("+00:00")
+
+
 def test_a_plan_is_foretold_from_the_run_that_is_there(
     finished: tuple[Project, RunView, str], project: Project
 ) -> None:
@@ -571,13 +626,11 @@ def test_g10_too_few_successes_train_nothing_and_what_was_gathered_stays(project
 def test_p6_a_run_that_gathered_with_the_gold_patch_alone_can_be_trained_on(
     project: Project, state: Path
 ) -> None:
-    told = (
-        '[[arms]]\nname = "told"\nrole = "treatment"\nlearning = { treatment = "memory", source = "gold" }\n'
-    )
+    told = '[[arms]]\nname = "told"\nrole = "treatment"\nlearning = { treatment = "memory", source = "gold", memory = { bytes = 1 } }\n'
     text = plan_of("base", per_repo=3).replace("[profiles.micro]\n", f"{told}[profiles.micro]\n", 1)
     (project.folder / "experiments" / "learn.toml").write_text(text)
-    # Whether the memory has something to say to the one task does not matter here: what was gathered stays.
-    project.looper("run", "learn", "--limit", "1")
+    # The memory has nothing to say, so that the run stops before its tasks: what was gathered stays.
+    project.looper("run", "learn")
     selection, training = (
         SelectionSettings(minimum_tasks=3),
         TrainingSettings(learning_rate=1e-4, iterations=1, batch_size=1, max_tokens=512),
@@ -597,6 +650,52 @@ def test_p1_more_tasks_than_there_are_to_learn_from_are_not_waited_for(project: 
     said = f"learn.toml:{line}:1: experience.selection.minimum_tasks: 17 resolved tasks of each repository"
     assert said in refused.stderr and "has 3 (of 3 set aside) to learn from" in refused.stderr
     assert not list((project.folder / "runs").glob("learn-*"))
+
+
+def test_a_memory_that_could_not_be_like_enough_tasks_is_refused_before_anything_is_gathered(
+    project: Project,
+) -> None:
+    plan = project.folder / "experiments" / "learn.toml"
+    text = plan_of("base", "memory", per_repo=6)
+    plan.write_text(text.replace("delivered = 0.25", "delivered = 0.9"))
+    for command in ("plan", "run"):
+        refused = project.looper(command, "learn")
+        said = refused.stderr.strip()
+        assert refused.returncode == 2 and len(said.splitlines()) == 1, said
+        found = re.search(
+            r"experience\.delivered: memory has to be told something at 90 % of its tasks, and (\d) of 4 have an issue like one of the "
+            r"6 that are learned from.* \(experience\.per_repo, now 6\), lower it to ([\d.]+) or less",
+            said,
+        )
+        assert found is not None and float(found[2]) == int(found[1]) / 4
+    assert not list((project.folder / "runs").glob("learn-*"))
+    plan.write_text(text.replace("delivered = 0.25", f"delivered = {found[2]}"))
+    passed = project.looper("plan", "learn")
+    assert passed.returncode == 0, passed.stderr
+    assert re.search(
+        rf"gates: memory is told something at \d+ % of 4 tasks at least; at {found[1]} if every task",
+        passed.stdout,
+    )
+
+
+def test_a_memory_that_says_nothing_stops_the_run_with_a_command_that_goes_on_without_it(
+    project: Project,
+) -> None:
+    """Here because nothing of it is as short as the arm wants it."""
+    told = '[[arms]]\nname = "told"\nrole = "treatment"\nlearning = { treatment = "memory", source = "gold", memory = { bytes = 1 } }\n'
+    text = plan_of("base", per_repo=6).replace("[profiles.micro]\n", f"{told}[profiles.micro]\n", 1)
+    (project.folder / "experiments" / "learn.toml").write_text(text)
+    stopped = project.looper("run", "learn")
+    *_, way, error = stopped.stderr.strip().splitlines()
+    assert stopped.returncode == 69
+    assert error.startswith("looper: told: its memory has something to say to 0 of 4 tasks;"), error
+    assert "experience.per_repo" in error and "that is another plan, and a new run" in error
+    start, command = way.split(" go on with: looper ")
+    assert "The same command would stop here again" in start
+    went_on = project.looper(*shlex.split(command))
+    assert went_on.returncode == 0, went_on.stderr
+    run = read_run(project.run)
+    assert len([found for found in run.verdicts if found.cell.startswith("base/")]) == 4
 
 
 def test_a_gate_is_passed_over_for_a_reason_that_stands_in_the_record(project: Project) -> None:

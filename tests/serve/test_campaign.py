@@ -151,7 +151,7 @@ def test_l38_of_two_messages_at_once_one_is_refused_and_an_error_is_an_error(
     first.start()
     until(lambda: bool(shop.prime.asked))
     ask("two")
-    assert error(answers[0])[0] == 409 and "answering somebody" in error(answers[0])[2]
+    assert error(answers[0])[0] == 409 and "answering another question" in error(answers[0])[2]
     first.join(10)
     assert answers[1].json()["response"] == "slowly"
     ask("three")

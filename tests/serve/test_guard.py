@@ -333,7 +333,7 @@ def test_h10_a_decision_about_something_else_than_what_was_seen_is_refused(
     with served.program() as client:
         mine = client.get(f"/runs/{folder.name}/status").json()["run_hash"]
         nobody = client.post(f"/runs/{folder.name}/pause", json={"run_hash": mine})
-    assert nobody.status_code == 409 and "Nobody is at this run" in nobody.json()["error"]["message"]
+    assert nobody.status_code == 409 and "This run is not running" in nobody.json()["error"]["message"]
     noted = read_stream(served.deeds, "deeds", Deed)
     assert not any(deed.target == folder.name for deed in noted), "what was refused is no decision"
 

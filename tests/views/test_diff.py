@@ -10,6 +10,7 @@ from tests.experiment.test_run import Project
 from tests.fakes.written_run import fails, write_run
 
 from looper.journal import Stream, read_stream
+from looper.records.plan import RunManifest, Sampling
 from looper.records.trajectory import Step
 from looper.views.diff import differences_of
 from looper.views.index import steps_of
@@ -56,6 +57,29 @@ def test_every_difference_is_a_line_by_its_keys_and_nothing_of_it_is_cut() -> No
         "  @@ -2 +2 @@",
         "  -two",
         "  +2",
+    ]
+
+
+def test_a_key_of_sampling_that_one_arm_sets_is_one_line_and_its_defaults_are_none(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "runs", experiment=name) for name in ("plain", "cut")]
+    manifest = read_run(runs[1]).manifest
+    base, other = manifest.plan.arms
+    cut = other.model_copy(update={"temperature": base.temperature, "sampling": Sampling(top_k=20)})
+    plan = manifest.plan.model_copy(update={"arms": (base, cut)})
+    (runs[1] / "manifest.jsonl").unlink()
+    stream = Stream(runs[1], "manifest", RunManifest)
+    stream.append(manifest.model_copy(update={"plan": plan}))
+    stream.close()
+    arms = looper("diff", "base", "other", "--run", "cut", cwd=tmp_path)
+    assert arms.returncode == 0, arms.stderr
+    assert [line for line in arms.stdout.splitlines() if line.startswith("  ")] == [
+        "  sampling.top_k: 0 | 20"
+    ]
+    told = json.loads(looper("diff", "base", "other", "--run", "cut", "--json", cwd=tmp_path).stdout)
+    assert told["configuration"] == [{"key": "sampling.top_k", "first": 0, "second": 20}]
+    both = looper("diff", "plain", "cut", cwd=tmp_path).stdout
+    assert re.findall(r"  plan\.arms\[\w+\]\.sampling.*", both) == [
+        "  plan.arms[other].sampling.top_k: 0 | 20"
     ]
 
 

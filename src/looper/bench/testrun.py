@@ -258,7 +258,7 @@ def _must_not_be_killed(task: Task, result: CommandResult) -> None:
     if result.exit_code == KILLED and not result.killed_by:
         raise RunKilled(
             f"The test run of {task.instance_id} was killed (SIGKILL), and not for a limit of its own: the machine ran out of memory, "
-            "or somebody ended it. Free memory or run with fewer workers, then run the same command again."
+            "or another process ended it. Free memory or run with fewer workers, then run the same command again."
         )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, chosen_settings
+from looper.cli.options import AsJson, chosen_settings, json_line, shown
 
 adapter = typer.Typer(
     no_args_is_help=True, help="Adapters that were trained here, for other engines and back."
@@ -15,7 +15,7 @@ AdapterId = Annotated[str, typer.Argument(metavar="ADAPTER", help="Id of an adap
 
 @adapter.command("list")
 def list_adapters(as_json: AsJson = False) -> None:
-    """Print every adapter: what it is, what it was made of, how much it changes.
+    """Print every adapter, the newest last: when it came here, what it is, whose runs and arms have it, how much it changes.
 
     Example: looper adapter list
     """
@@ -33,6 +33,7 @@ def remove_adapter(
     force: Annotated[
         bool, typer.Option("--force", help="Although a run or another adapter names it.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove each ADAPTER. One that a run's record, or another adapter, names is refused: its origin could not be shown any more.
 
@@ -40,8 +41,7 @@ def remove_adapter(
     """
     from looper.cli.keeping import remove_adapters
 
-    for line in remove_adapters(wanted, chosen_settings(), force=force):
-        print(line)
+    shown(remove_adapters(wanted, chosen_settings(), force=force), as_json=as_json)
 
 
 @adapter.command("export")
@@ -49,6 +49,7 @@ def export_adapter(
     wanted: AdapterId,
     place: Annotated[Path, typer.Argument(help="New folder to write to; with --gguf a new file.")],
     gguf: Annotated[bool, typer.Option("--gguf", help="For llama.cpp, which takes it with --lora.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write ADAPTER to PLACE in the layout of PEFT, with its card, or as GGUF. Plain LoRA only.
 
@@ -57,6 +58,9 @@ def export_adapter(
     from looper.cli import wiring
 
     card = wiring.export_adapter(wanted, place, gguf, chosen_settings())
+    if as_json:
+        print(json_line({"adapter": card, "place": place}))
+        return
     how = "as GGUF" if gguf else "in PEFT's layout, with its card"
     print(f"{place}: {card.id} {how}")
 
@@ -66,6 +70,7 @@ def import_adapter(
     folder: Annotated[
         Path, typer.Argument(help="An adapter in PEFT's layout, with the card it was exported with.")
     ],
+    as_json: AsJson = False,
 ) -> None:
     """Take the adapter in FOLDER among the adapters. Its card says what it was trained on; without one it is refused.
 
@@ -74,6 +79,9 @@ def import_adapter(
     from looper.cli import wiring
 
     card = wiring.from_peft(folder, chosen_settings().adapters)
+    if as_json:
+        print(json_line({"adapter": card}))
+        return
     print(f"{card.id} is there, trained on {len(card.tasks)} tasks")
 
 
@@ -83,6 +91,7 @@ def register_adapter(
     base: Annotated[str, typer.Option(help="Model of the server that the adapter belongs on.")],
     name: Annotated[str, typer.Option(help="Name of the new model.")],
     url: Annotated[str, typer.Option(help="Of the server; else Ollama's default.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Make a model of an Ollama server from its model BASE and ADAPTER.
 
@@ -94,6 +103,9 @@ def register_adapter(
     from looper.cli import wiring
 
     card, compared = wiring.register_adapter(wanted, base, name, url, chosen_settings())
+    if as_json:
+        print(json_line({"adapter": card, "model": f"ollama:{name}", "base": base, "compared": compared}))
+        return
     print(
         f"{name} is {base} with {card.id}: {compared}. Use it as a model: looper run exp00 --profile swe --model ollama:{name}"
     )

@@ -1,39 +1,68 @@
 """What `looper adapter list` and `looper lineage` print."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from looper.cli.options import json_line
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store, folder_digest
 from looper.errors import BadInput
 from looper.records.training import AdapterRecord
-from looper.views.lineage import lineage_data, lineage_lines
-from looper.views.runs import run_named
+from looper.views.findings import counted
+from looper.views.lineage import adapters_of, lineage_data, lineage_lines
+from looper.views.runs import read_runs, run_named
+
+MOST = 3
+"""So many runs are named that have an adapter."""
 
 
 def adapter_lines(settings: Settings, *, as_json: bool = False) -> Iterator[str]:
-    """Every adapter in a line; one that is damaged says so."""
+    """Every adapter in a line, the newest at the end; one that is damaged says so."""
     kept = adapter_store(settings)
+    written = {name: kept.written(name) for name in kept.ids()}
+    names = sorted(written, key=lambda name: (written[name], name))
+    users: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+    for run in read_runs(settings.runs):
+        for adapter, arms in adapters_of(run).items():
+            users.setdefault(adapter, []).append((run.folder.name, arms))
     if as_json:
         cards, damaged = list[AdapterRecord](), dict[str, str]()
-        for name in kept.ids():
+        for name in names:
             try:
                 cards.append(kept.load(name))
             except BadInput as error:
                 damaged[name] = str(error)
-        yield json_line({"adapters": cards, "damaged": damaged})
+        origins = {
+            name: {
+                "written": written[name].isoformat(timespec="seconds"),
+                "runs": [{"run": run, "arms": arms} for run, arms in users.get(name, ())],
+            }
+            for name in names
+        }
+        yield json_line({"adapters": cards, "damaged": damaged, "origins": origins})
         return
-    for name in kept.ids():
+    if not names:
+        yield f"There is no adapter in {settings.adapters} yet. Train one: looper train exp00"
+    for name in names:
+        day = f"{written[name]:%Y-%m-%d %H:%M} UTC"
         try:
             card = kept.load(name)
         except BadInput as error:
-            yield f"{name}  damaged: {error}"
+            yield f"{name}  {day}  damaged: {error}"
             continue
         yield (
-            f"{card.id}  {card.make.value} {card.settings.kind.value} of rank {card.rank} on {card.base.name}, "
-            f"{len(card.tasks)} tasks, {card.trained_tokens} tokens in {card.seconds:.0f} s, "
-            f"change {100 * card.relative_change:.1f} %"
+            f"{card.id}  {day}  {card.make.value} {card.settings.kind.value} of rank {card.rank} on {card.base.name}, "
+            f"{_origin(card, users.get(name, []))}, {counted(len(card.tasks), 'task')}, {card.trained_tokens} tokens in "
+            f"{card.seconds:.0f} s, change {100 * card.relative_change:.1f} %"
         )
+
+
+def _origin(card: AdapterRecord, users: Sequence[tuple[str, tuple[str, ...]]]) -> str:
+    """Who made an adapter of what, and which arms of which runs have it."""
+    arms = dict.fromkeys(source.split("/")[0] for source in card.sources)
+    by_hand = [f"by looper train from {card.run} ({', '.join(arms)})"] if card.run is not None else []
+    had = [f"{', '.join(named)} of {run}" for run, named in users]
+    more = [f"{len(had) - MOST} more"] if len(had) > MOST else []
+    return "; ".join([*by_hand, *had[:MOST], *more]) or "of no run that is here"
 
 
 def card_reader(settings: Settings) -> Callable[[str], AdapterRecord | None]:

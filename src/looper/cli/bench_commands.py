@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, Data, Mirrors, chosen_settings, json_line, say
+from looper.cli.options import AsJson, Data, Mirrors, chosen_settings, json_line, say, shown
 
 RealSuite = Annotated[str, typer.Option(help="swe-bench-cl, or swe-bench for rows in that shape.")]
 bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
@@ -39,8 +39,7 @@ def bench_list(
     settings = chosen_settings(data, mirrors, suite or "swe-bench-cl")
     only = suite and suite_named(suite, 0).suite
     if repo:
-        for line in task_lines(settings, only, repo):
-            print(line)
+        shown(task_lines(settings, only, repo), as_json=as_json)
         return
     found = wiring.suites(settings, only)
     if as_json:
@@ -63,6 +62,7 @@ def bench_fetch(
     suite: RealSuite = "swe-bench-cl",
     data: Data = None,
     mirrors: Mirrors = None,
+    as_json: AsJson = False,
 ) -> None:
     """Clone bare mirrors of the benchmark's repositories, or check those that --mirrors names.
 
@@ -72,8 +72,7 @@ def bench_fetch(
     """
     from looper.cli.fetching import fetch
 
-    for line in fetch(chosen_settings(data, mirrors), tuple(repo or ()), suite):
-        print(line, flush=True)
+    shown(fetch(chosen_settings(data, mirrors), tuple(repo or ()), suite), as_json=as_json, at_once=True)
 
 
 @bench.command("prepare")
@@ -89,6 +88,7 @@ def bench_prepare(
     suite: RealSuite = "swe-bench-cl",
     data: Data = None,
     mirrors: Mirrors = None,
+    as_json: AsJson = False,
 ) -> None:
     """Build the environments of real tasks: interpreter by version, packages from a frozen list, once for all runs.
 
@@ -101,8 +101,8 @@ def bench_prepare(
     from looper.cli.fetching import installation, prepare
 
     settings, repos = chosen_settings(data, mirrors), tuple(repo or ())
-    for line in installation(settings, repos, say, suite) if fix else prepare(settings, repos, say, suite):
-        print(line, flush=True)
+    how = installation if fix else prepare
+    shown(how(settings, repos, say, suite), as_json=as_json, at_once=True)
 
 
 @bench.command("validate")
@@ -128,6 +128,7 @@ def bench_validate(
     sandbox: Annotated[str, typer.Option(help="As for run.")] = "auto",
     data: Data = None,
     mirrors: Mirrors = None,
+    as_json: AsJson = False,
 ) -> None:
     """Judge each task with its gold patch and with none, before any model is asked.
 
@@ -149,8 +150,11 @@ def bench_validate(
     )
     must_be_writable(file, records)
     done = run_validations(selection, chosen, workers, sandbox, say, fresh=fresh)
-    print("\n".join(table_lines(done.counts, done.found)))
-    for name, how in done.differences.items():
+    if as_json:
+        print(json_line({"tasks": done.counts, "validations": done.found, "differences": done.differences}))
+    else:
+        print("\n".join(table_lines(done.counts, done.found)))
+    for name, how in () if as_json else done.differences.items():
         print(f"{name}: not as shipped: {how}")
     if done.stopped and (records or file):
         say("stopped, so that no file was written over with less")
@@ -171,7 +175,7 @@ def bench_validate(
         raise typer.Exit(ExitCode.INTERRUPTED)
     if untried:
         say(
-            f"{untried} of {every} tasks were not tried, for the reasons above; once these are mended the same command {again}"
+            f"{untried} of {every} tasks were not tried, for the reasons above; once these are fixed the same command {again}"
         )
         raise typer.Exit(ExitCode.INFRASTRUCTURE)
     if done.broken:
@@ -202,7 +206,7 @@ def bench_verify(
     data: Data = None,
     mirrors: Mirrors = None,
 ) -> None:
-    """Judge patches that somebody else made, by the same rules and records as a run, and print SWE-bench's report.
+    """Judge patches that were made elsewhere, by the same rules and records as a run, and print SWE-bench's report.
 
     Safe to interrupt and to repeat: what was judged stays. A patch that is empty, broken, does not apply or edits tests is
     judged as what it is and stops nothing. Patches are applied as SWE-bench applies them, or more kindly; looper show says how.
@@ -239,6 +243,7 @@ def bench_leaks(
     ] = False,
     data: Data = None,
     mirrors: Mirrors = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show which issues give their fix away: telling lines of the gold patch that stand in the issue text, and which tasks
     nearly are another one.
@@ -247,10 +252,10 @@ def bench_leaks(
 
     Example: looper bench leaks --repo django/django
     """
+    from itertools import chain
+
     from looper.cli.screening import later_lines, leak_lines
 
     found = chosen_settings(data, mirrors)
-    for line in leak_lines(found, tuple(repo or ()), every=every, hints=hints):
-        print(line)
-    for line in later_lines(found, tuple(repo or ()), say) if later else ():
-        print(line)
+    leaks = leak_lines(found, tuple(repo or ()), every=every, hints=hints)
+    shown(chain(leaks, later_lines(found, tuple(repo or ()), say) if later else ()), as_json=as_json)

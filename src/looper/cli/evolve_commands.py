@@ -64,6 +64,7 @@ def run(
     lookback: Annotated[
         int | None, typer.Option(min=1, help="Generations that a proposal is told of. With --repo.")
     ] = None,
+    as_json: AsJson = False,
     setting: Set = None,
 ) -> None:
     """The autonomous cycle: propose, build, judge, promote or keep aside, until so many generations are decided.
@@ -74,7 +75,7 @@ def run(
 
     Example: looper evolve run --profile micro --generations 12
     """
-    from looper.cli.options import chosen_settings, say
+    from looper.cli.options import chosen_settings, say, shown
     from looper.errors import BadInput, ExitCode
 
     if profile not in (None, "micro") or (profile and repo):
@@ -112,7 +113,7 @@ def run(
         found = _opened(repo, setting, more)
         reason = campaign(found)
         lines = [f"ended: {reason}", *tree(found.ledger)]
-    print("\n".join(lines))
+    shown(lines, as_json=as_json)
     code = {"alpha": ExitCode.LIMIT, "budget:": ExitCode.LIMIT, "plateau": ExitCode.PLATEAU}.get(
         reason.split()[0], ExitCode.INFRASTRUCTURE if reason.startswith("suspect") else ExitCode.OK
     )
@@ -134,15 +135,18 @@ def reflect(
     lookback: Annotated[
         int | None, typer.Option(min=1, help="Generations that the model is told of.")
     ] = None,
+    as_json: AsJson = False,
     setting: Set = None,
 ) -> None:
     """Print a contract for the next change, as the prime proposes it; nothing is begun.
 
     Example: looper evolve reflect > program.md
     """
+    from looper.cli.options import json_line
     from looper.cli.repository_steps import proposed
 
-    print(proposed(_opened(repo, setting), lookback)[1], end="")
+    contract = proposed(_opened(repo, setting), lookback)[1]
+    print(json_line({"contract": contract}) if as_json else contract, end="\n" if as_json else "")
 
 
 @evolve.command()
@@ -154,6 +158,7 @@ def spawn(
         str | None, typer.Option(help="Name of this request: asking twice with the same is asking once.")
     ] = None,
     user: Annotated[bool, typer.Option("--user", help="It is a user's task, and counts as one.")] = False,
+    as_json: AsJson = False,
     setting: Set = None,
 ) -> None:
     """Begin a generation from a contract, and let the lab work on it in a sandbox without a network.
@@ -173,7 +178,10 @@ def spawn(
         )
     text = sys.stdin.read() if str(program) == "-" else program.read_text("utf-8", "replace")
     source = Origin.USER if user else Origin.CLI
-    _told(spawn(_opened(repo, setting), text, request or secrets.token_hex(8), source, detach=detach))
+    _told(
+        spawn(_opened(repo, setting), text, request or secrets.token_hex(8), source, detach=detach),
+        as_json=as_json,
+    )
 
 
 @evolve.command(hidden=True)
@@ -204,17 +212,16 @@ def verify(
 
         _told(promoter_in(folder).ledger.state().generation(number), as_json=as_json)
         return
+    from looper.cli.options import json_line
     from looper.cli.repository_steps import looked_at, verify
 
     found = _opened(repo, setting)
     if gate:
         results = list(looked_at(found, number, gate))
-        for result in results:
-            print(
-                result.to_json().decode()
-                if as_json
-                else f"{result.gate}: {result.outcome.value}: {result.evidence}"
-            )
+        if as_json:
+            print(json_line({"gates": results}))
+        for result in () if as_json else results:
+            print(f"{result.gate}: {result.outcome.value}: {result.evidence}")
         from looper.errors import ExitCode
         from looper.records.gate import GateOutcome
 
@@ -252,6 +259,7 @@ def promote(
         str, typer.Option("--hash", help="Of the tree that is meant; refused where it is another one.")
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
     setting: Set = None,
 ) -> None:
     """Make a generation that every gate has passed the one that works.
@@ -269,10 +277,10 @@ def promote(
             f"Promote generation {number}, {one.title}, {one.candidate_hash[:12]}?", abort=True, err=True
         )
     if found:
-        _told(promote(found, number, candidate_hash))
+        _told(promote(found, number, candidate_hash), as_json=as_json)
     else:
         promoter_in(folder).promote(number, candidate_hash)
-        _told(ledger.state().generation(number))
+        _told(ledger.state().generation(number), as_json=as_json)
 
 
 @evolve.command()
@@ -280,6 +288,7 @@ def rollback(
     generation: Annotated[int | None, typer.Argument(help="Its number; else the one that works.")] = None,
     folder: Folder = Path("evolving"),
     repo: MaybeRepo = None,
+    as_json: AsJson = False,
     setting: Set = None,
 ) -> None:
     """Let the version before GENERATION work again, at once; one that is still worked on is ended. Its ref is kept.
@@ -287,14 +296,15 @@ def rollback(
     Example: looper evolve rollback
     """
     from looper.cli.campaigns import roll_back
+    from looper.cli.options import shown
 
     if repo is None:
-        print(roll_back(folder, generation))
+        shown([roll_back(folder, generation)], as_json=as_json)
         return
     from looper.cli.repository_steps import roll_back as roll_back_in
 
     one = roll_back_in(_opened(repo, setting), generation)
-    print(f"generation {one.number}: {one.phase.value}: {one.evidence}")
+    shown([f"generation {one.number}: {one.phase.value}: {one.evidence}"], as_json=as_json)
 
 
 @evolve.command()
@@ -315,16 +325,16 @@ def status(
 
 
 @evolve.command()
-def tree(folder: Folder = Path("evolving"), repo: MaybeRepo = None) -> None:
+def tree(folder: Folder = Path("evolving"), repo: MaybeRepo = None, as_json: AsJson = False) -> None:
     """Print which generation comes from which, how it ended and what the gates saw; a star marks the one that works.
 
     Example: looper evolve tree
     """
     from looper.cli.campaigns import ledger_in
     from looper.cli.campaigns import tree as lines_of
+    from looper.cli.options import shown
 
-    for line in lines_of(ledger_in(folder, repo)):
-        print(line)
+    shown(lines_of(ledger_in(folder, repo)), as_json=as_json)
 
 
 @evolve.command()
@@ -344,27 +354,33 @@ def events(
 
 
 @evolve.command()
-def settings(repo: Repo = Path(), setting: Set = None) -> None:
+def settings(repo: Repo = Path(), as_json: AsJson = False, setting: Set = None) -> None:
     """Print every setting for a repository with its value, in the form of an .env file. Keys are not shown.
 
     Example: looper evolve settings > .env
     """
     from looper.cli.evolve_settings import template
+    from looper.cli.options import shown
 
-    print("\n".join(template(_opened(repo, setting).settings)))
+    shown(template(_opened(repo, setting).settings), as_json=as_json)
 
 
 @evolve.command()
-def probe(repo: Repo = Path(), setting: Set = None) -> None:
+def probe(repo: Repo = Path(), as_json: AsJson = False, setting: Set = None) -> None:
     """Ask each role's model for one word: whether the key works, the model is there, credit is left.
 
     Example: looper evolve probe
     """
+    from looper.cli.options import json_line
     from looper.cli.repository_steps import probed
     from looper.errors import ExitCode
 
     found = list(probed(_opened(repo, setting)))
-    for role, said, _ in found:
+    if as_json:
+        print(
+            json_line({"roles": [{"role": role, "said": said, "works": fine} for role, said, fine in found]})
+        )
+    for role, said, _ in () if as_json else found:
         print(f"{role}: {said}")
     raise typer.Exit(ExitCode.OK if all(fine for *_, fine in found) else ExitCode.INFRASTRUCTURE)
 
@@ -392,6 +408,7 @@ def regenerate(
     pilot: Annotated[
         bool, typer.Option("--pilot", help="Compare with too few generations, to see that it runs.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Let models write a whole program from its specification, again and again, and let a mechanical rig say which of them live.
 
@@ -399,7 +416,7 @@ def regenerate(
 
     Example: looper evolve regenerate experiments/exp22/calculator.md --model ollama:NAME --generations 10
     """
-    from looper.cli.options import chosen_settings, say
+    from looper.cli.options import chosen_settings, say, shown
     from looper.cli.regenerating import RegenerateOptions, chosen_modes
     from looper.cli.regenerating import regenerate as regenerated
     from looper.errors import ExitCode
@@ -419,7 +436,7 @@ def regenerate(
         pilot,
     )
     reasons, lines = regenerated(options, chosen_settings(), say)
-    print("\n".join([*(f"ended: {reason}" for reason in reasons), *lines]))
+    shown([*(f"ended: {reason}" for reason in reasons), *lines], as_json=as_json)
     spent = any(": budget" in reason for reason in reasons)
     broken = any("suspect" in reason for reason in reasons)
     raise typer.Exit(ExitCode.LIMIT if spent else ExitCode.INFRASTRUCTURE if broken else ExitCode.OK)
@@ -439,6 +456,7 @@ def calibrate(
     file: Annotated[
         Path | None, typer.Option(help="Markdown file to write the table to, between its marks.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate campaigns in which nothing is better, worse or better by a known amount, and print how often the gate promotes.
 
@@ -448,9 +466,9 @@ def calibrate(
     Example: looper evolve calibrate --campaigns 1000
     """
     from looper.cli.calibrating import calibration, write_calibration
-    from looper.cli.options import say
+    from looper.cli.options import say, shown
 
     lines = calibration(campaigns, challengers, tasks, alpha, discordance)
-    print("\n".join(lines))
+    shown(lines, as_json=as_json)
     if file is not None:
         say(write_calibration(file, lines))

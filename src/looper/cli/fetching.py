@@ -111,7 +111,7 @@ def prepare(settings: Settings, repos: Sequence[str], say: Say, suite: str = "sw
         lacking = sum(map(len, failed.values()))
         others = f"; the other {len(every) - lacking} have theirs" if lacking < len(every) else ""
         raise EnvironmentBroken(
-            f"{lacking} of {len(every)} tasks have no environment, for the reasons above{others}. Mend that and run the same command "
+            f"{lacking} of {len(every)} tasks have no environment, for the reasons above{others}. Fix that and run the same command "
             "again: what is built stays."
         )
 

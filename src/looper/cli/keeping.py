@@ -14,6 +14,7 @@ from looper.errors import BadInput, InfrastructureError, RunBusy
 from looper.journal import RunLock, holder_of
 from looper.untrusted import folders_below, remove_tree
 from looper.views.findings import counted
+from looper.views.lineage import adapters_of
 from looper.views.live import described
 from looper.views.runs import RunView, find_run, read_run, read_runs, run_folders, run_named
 from looper.views.show import harmless
@@ -211,8 +212,7 @@ def _users(adapter: str, going: Sequence[str], settings: Settings) -> Iterator[s
     """Runs and other adapters whose records name an adapter, or could."""
     unreadable: list[str] = []
     for run in read_runs(settings.runs, unreadable.append):
-        made = {name for found in run.consolidations for name in (found.adapter, *found.made, *found.after)}
-        if adapter in made | {model.adapter for model in run.manifest.plan.model_specs}:
+        if adapter in adapters_of(run):
             yield f"the run {run.folder.name}"
     yield from (f"perhaps a run that cannot be read ({said})" for said in unreadable)
     kept = adapter_store(settings)

@@ -59,6 +59,6 @@ def paired_verdicts(view: RunView, lane: str, count: int) -> tuple[Outcomes, Out
     if not len(candidate) == len(parent) == count:
         raise InfrastructureError(
             f"On the {lane} lane {len(candidate)} and {len(parent)} of {count} tasks have a verdict; the others failed outside of the "
-            "agent. Mend that, then run the same command again."
+            "agent. Fix that, then run the same command again."
         )
     return candidate, parent

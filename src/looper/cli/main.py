@@ -31,6 +31,7 @@ from looper.cli.options import (
     json_line,
     run_names,
     say,
+    shown,
 )
 from looper.cli.run_commands import cache, runs
 from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError, interrupted, printable
@@ -141,6 +142,7 @@ def run(
     ] = None,
     data: Data = None,
     mirrors: Mirrors = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run every cell of the plan EXPERIMENT that has no verdict yet, and print the table.
 
@@ -156,6 +158,7 @@ def run(
     from looper.cli.options import plain_console
     from looper.cli.plans import RunOptions, parse_override
     from looper.records.learning import SPLITS
+    from looper.views.live import described
     from looper.views.splits import split_lines
     from looper.views.tables import run_table
 
@@ -177,23 +180,28 @@ def run(
         mirrors=mirrors,
         run=going_on,
     )
-    console, found = plain_console(), {}
+    console, found, cells = plain_console(), {}, list[str]()
     for each in SPLITS if split == "all" else [split]:
         one, chosen = replace(options, split=each), chosen_settings(data, mirrors)
         if dry_run:
-            print("\n".join(running.dry_run(one, chosen)))
+            cells += running.dry_run(one, chosen)
             continue
         found[each or ""] = running.run(one, chosen, say)
         # The run's folder is named whole, however long its path is.
-        console.print(run_table(found[each or ""]), crop=False)
-    if len(found) > 1:
-        for line in split_lines(found):
-            print(line)
+        if not as_json:
+            console.print(run_table(found[each or ""]), crop=False)
+    if dry_run:
+        shown(cells, as_json=as_json)
+    elif as_json:
+        print(json_line({"runs": [described(one) for one in found.values()]}))
+    elif len(found) > 1:
+        shown(split_lines(found), as_json=False)
 
 
 @app.command()
 def new(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file to write; it must not exist yet.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write a plan of your own to FILE, with every key.
 
@@ -204,7 +212,9 @@ def new(
     from looper.cli.plans import begin_plan
 
     begin_plan(file)
-    print(f"Wrote {file}. What it would take: looper plan {file}. Run it: looper run {file}")
+    shown(
+        [f"Wrote {file}. What it would take: looper plan {file}. Run it: looper run {file}"], as_json=as_json
+    )
 
 
 @app.command()
@@ -301,6 +311,7 @@ def report(
         ),
     ] = None,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write tables and findings of RUN into its folder: report.html, the drawings in plots/, and report.md.
 
@@ -340,8 +351,7 @@ def report(
         lines = reporting.share(chosen_settings().runs, named, pages)
     else:
         lines = reporting.report(chosen_settings().runs, named)
-    for line in lines:
-        print(line)
+    shown(lines, as_json=as_json)
 
 
 @app.command()
@@ -350,7 +360,9 @@ def train(
     model: Annotated[str, typer.Option(help="The base: nano or mlx:FOLDER.")] = "nano",
     arm: Annotated[
         list[str] | None,
-        typer.Option(help="Only this arm's attempts; can be repeated. Else all that a model made."),
+        typer.Option(
+            help="Only this arm's attempts; can be repeated. Else all that a model made, of every kind of experience."
+        ),
     ] = None,
     per_task: Annotated[int, typer.Option(min=1, help="Attempts of one task, the shortest first.")] = 1,
     minimum_tasks: Annotated[int, typer.Option(min=1, help="Fewer resolved tasks train nothing.")] = 20,
@@ -373,10 +385,12 @@ def train(
     show_mask: Annotated[
         bool,
         typer.Option(
-            "--show-mask", help="Print the examples, what is trained on in colour, and train nothing."
+            "--show-mask",
+            help="Print the examples as a training with these options reads them, what is trained on in colour, and train nothing.",
         ),
     ] = False,
     data: Data = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train an adapter on the verified successes of a run, in a process of its own.
 
@@ -388,6 +402,7 @@ def train(
     from rich.console import Console
 
     from looper.cli import training
+    from looper.views.findings import counted
     from looper.views.show import mask_text
 
     options = training.train_options(
@@ -410,13 +425,20 @@ def train(
     )
     console = Console()
     if show_mask:
-        for example, text, spans in training.masks(options, chosen_settings(data)):
-            console.print(mask_text(example, text, spans), soft_wrap=True)
+        masks = training.masks(options, chosen_settings(data), say)
+        if as_json:
+            print(json_line({"examples": [*masks]}))
+        for found in () if as_json else masks:
+            console.print(mask_text(found, max_tokens), soft_wrap=True)
         return
-    card, where = training.train(options, chosen_settings(data), say)
+    card, where, made_of = training.train(options, chosen_settings(data), say)
+    if as_json:
+        print(json_line({"adapter": card, "folder": where, "made_of": made_of}))
+        return
     losses = [point.loss for point in card.train_losses]
     print(
-        f"{where}\n{card.train_examples} examples of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
+        f"{where}\nmade of {made_of}\n{card.train_examples} windows of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
+        f"{counted(card.too_long, 'action')} longer than --max-tokens left out, "
         f"{card.trained_tokens} trained in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; "
         f"weights changed by {100 * card.relative_change:.1f} %"
     )
@@ -493,7 +515,7 @@ def serve(
         int, typer.Option(min=0, max=65535, help="On this machine; 0 for any that is free.")
     ] = 8400,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Other than loopback: whoever can reach it may try.")
+        str, typer.Option(help="Address to listen on. Other than loopback: anyone who can reach it may try.")
     ] = "127.0.0.1",
     name: Annotated[
         list[str] | None,
@@ -511,7 +533,7 @@ def serve(
 ) -> None:
     """Show runs, trajectories and evolution in a browser, live, and let a person decide.
 
-    Reads what runs write, whoever started them, and takes no lock. Prints a link that logs one browser in, once.
+    Reads what runs write, no matter who started them, and takes no lock. Prints a link that logs one browser in, once.
 
     Example: looper serve
     """
@@ -623,6 +645,7 @@ def import_runs(
     predictions: Annotated[
         Path | None, typer.Option(help="Write all patches here as SWE-bench predictions, to be judged.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Look at runs of other harnesses with our statistics: rates with intervals, the first run against each other, paired, and
     what so many tasks could have shown.
@@ -631,8 +654,7 @@ def import_runs(
     """
     from looper.cli.exporting import import_lines
 
-    for line in import_lines(sources, predictions):
-        print(line)
+    shown(import_lines(sources, predictions), as_json=as_json)
 
 
 @app.command()
@@ -738,7 +760,7 @@ def main() -> None:
             raise
         what = f"{error.strerror}{f': {error.filename}' if error.filename else ''}"
         sys.stderr.write(
-            f"looper: this machine has run out: {what}. Mend that, then run the same command again.\n"
+            f"looper: this machine has run out: {what}. Fix that, then run the same command again.\n"
         )
         sys.exit(ExitCode.INFRASTRUCTURE)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, RunName, chosen_settings
+from looper.cli.options import AsJson, RunName, chosen_settings, shown
 
 memory = typer.Typer(
     no_args_is_help=True, help="What a run remembers: to whom it was told, where it comes from."
@@ -47,6 +47,7 @@ def revert(
     item: Annotated[str, typer.Argument(help="Id of a memory item, or its beginning.")],
     reason: Annotated[str, typer.Option(help="Why; stands in the run's records.")],
     run: RunName = None,
+    as_json: AsJson = False,
 ) -> None:
     """Tell ITEM no more: what the run has still to do goes without it. What was told stays in the records.
 
@@ -54,4 +55,4 @@ def revert(
     """
     from looper.cli.after import memory_revert
 
-    print(memory_revert(chosen_settings().runs, run, item, reason))
+    shown([memory_revert(chosen_settings().runs, run, item, reason)], as_json=as_json)

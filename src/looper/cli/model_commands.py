@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, chosen_settings, json_line, say
+from looper.cli.options import AsJson, chosen_settings, json_line, say, shown
 
 model = typer.Typer(
     no_args_is_help=True, help="Pretrained models for MLX, made of GGUF files and kept by name."
@@ -15,6 +15,7 @@ model = typer.Typer(
 def add_model(
     source: Annotated[str, typer.Argument(help="smollm2, or a GGUF file of the architecture llama.")],
     name: Annotated[str, typer.Option(help="Of the model; else that of the source.")] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Make a model for MLX of SOURCE, once; runs then name it as mlx:NAME and need no network.
 
@@ -26,6 +27,9 @@ def add_model(
     from looper.cli import wiring
 
     added = wiring.add_model(source, name, chosen_settings().models)
+    if as_json:
+        print(json_line({"model": f"mlx:{added.name}", "folder": added}))
+        return
     print(f"{added}: looper run exp00 --model mlx:{added.name}")
 
 
@@ -50,7 +54,9 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 @model.command("rm")
-def remove_model(name: Annotated[str, typer.Argument(help="As looper model list says it.")]) -> None:
+def remove_model(
+    name: Annotated[str, typer.Argument(help="As looper model list says it.")], as_json: AsJson = False
+) -> None:
     """Remove the model NAME.
 
     Example: looper model rm smollm2
@@ -58,4 +64,4 @@ def remove_model(name: Annotated[str, typer.Argument(help="As looper model list 
     from looper.cli import wiring
 
     wiring.remove_model(name, chosen_settings().models)
-    print(f"{name} is removed")
+    shown([f"{name} is removed"], as_json=as_json)

@@ -1,6 +1,7 @@
 """What commands have in common: options, settings, where words go."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,6 +100,20 @@ def json_line(found: Any) -> str:
                 raise TypeError(f"{type(value).__name__} is not written as JSON")
 
     return json.dumps(found, default=plain)
+
+
+def shown(lines: Iterable[str], *, as_json: bool, at_once: bool = False) -> None:
+    """Print what a command did, a line at a time, into pipes too where `at_once`; for programs as one object with all `lines`, also where
+    an error ends them."""
+    if not as_json:
+        for line in lines:
+            print(line, flush=at_once)
+        return
+    told: list[str] = []
+    try:
+        told.extend(lines)
+    finally:
+        print(json_line({"lines": told}))
 
 
 def named_values(texts: list[str] | None) -> dict[str, object]:

@@ -12,6 +12,7 @@ from looper.cli.wiring import adapter_store, training_memory
 from looper.errors import BadInput
 from looper.experiment.checks import check_split
 from looper.experiment.claims import in_metric, plainly
+from looper.experiment.feasibility import told_at_most
 from looper.experiment.schedule import leaking_tasks
 from looper.metrics.design import is_pilot, scope_of, unit_of
 from looper.metrics.registered import ALPHA
@@ -254,8 +255,25 @@ def _gate_lines(prepared: PreparedPlan) -> Iterator[str]:
             "gates: every adapter is in the model that is served and has seen no evaluated task; those of an arm leave valid "
             "actions within 5 points of base's, on the average"
         )
-    if any(arm.learning and arm.learning.remembers for arm in learners):
-        yield "gates: every memory has something to say"
+    yield from _memory_gate_lines(prepared, plan.experience, learners)
+
+
+def _memory_gate_lines(
+    prepared: PreparedPlan, experience: Experience, learners: Sequence[Arm]
+) -> Iterator[str]:
+    """At how many tasks each memory could have something to say, where all that is learned from is resolved and where half of it is."""
+    total = len(prepared.tasks)
+    for arm in learners:
+        how = arm.learning.remembers if arm.learning is not None else None
+        if arm.learning is None or how is None or not arm.learning.needs_experience:
+            continue
+        tasks = prepared.experience.get(arm.learning.source, ())
+        most, half = (told_at_most(experience, how, prepared.tasks, one) for one in (tasks, tasks[::2]))
+        stops = ", which would stop the run" if half < experience.delivered * total else ""
+        yield (
+            f"gates: {arm.name} is told something at {100 * experience.delivered:.0f} % of {counted(total, 'task')} at least; at {most} "
+            f"if every task to learn from is resolved, at {half} if every second one is{stops}"
+        )
 
 
 def _to_learn_from(prepared: PreparedPlan) -> str:

@@ -42,7 +42,7 @@ def share(runs: Path, wanted: Sequence[str], pages: SharedPages) -> Iterator[str
     each experiment and profile; what was done, in words. Raises BadInput."""
     known = pages.blocks()
     if pages.file is not None:
-        pages.text(pages.file)
+        pages.text(pages.file)  # Said before anything is read where it is no text.
     unreadable: list[str] = []
     every = read_runs(runs, unreadable.append)
     yield from unreadable
@@ -103,7 +103,9 @@ def summarise(file: Path | None, pages: SharedPages) -> Iterator[str]:
         raise BadInput(
             f"There is nothing in {pages.folder} yet. Begin with: looper report exp00 --results {pages.folder}"
         )
-    text = with_block(named_text(target), SUMMARY, summary_lines(rows), str(target))
+    new = file is not None and not file.exists()
+    there = f"<!-- {SUMMARY} -->\n<!-- end of {SUMMARY} -->\n" if new else named_text(target)
+    text = with_block(there, SUMMARY, summary_lines(rows), str(target))
     _write(target, text)
     yield f"{target}: rows in the table: {len(rows)}"
 
@@ -111,7 +113,12 @@ def summarise(file: Path | None, pages: SharedPages) -> Iterator[str]:
 def _write(page: Path, text: str) -> None:
     if page.is_file() and named_text(page) == text:
         return
-    page.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(
+            f"The folder {page.parent} cannot be made: {error.strerror}. Name a file in another folder."
+        ) from error
     replace_file(page, text.encode())
 
 
@@ -151,6 +158,10 @@ def verify(
     Raises NotAsRecorded where anything does not fit, and with `strict` where anything was not looked at. `sign` is where hashes of seals
     were put.
     """
+    if pages.file is not None and not pages.file.exists():
+        raise BadInput(
+            f"There is no file {pages.file} to verify. Write it: looper report exp00 --file {pages.file}"
+        )
     unreadable: list[str] = []
     runs = read_runs(settings.runs, unreadable.append)
     by_folder = {run.folder.name: name_of(run) for run in runs}
@@ -187,7 +198,7 @@ def verify(
         found += len(lines)
         yield from (f"{run.folder.name}: {line}" for line in lines)
         if not lines:
-            yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing amiss"
+            yield f"{run.folder.name}: {len(run.verdicts)} verdicts, {len(run.trajectories)} rollouts, nothing wrong"
         unseen += [f"{run.folder.name}: {what}" for what in not_seen]
     for line in (
         *_history_amiss(blocks),

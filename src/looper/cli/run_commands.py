@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, RunArgument, chosen_settings, run_names, say
+from looper.cli.options import AsJson, RunArgument, chosen_settings, run_names, say, shown
 
 runs = typer.Typer(no_args_is_help=True, help="The runs that are here: listed, shown, removed, measured.")
 cache = typer.Typer(
@@ -25,7 +25,7 @@ def _agreed(about: Iterable[str], question: str) -> None:
             return
     except typer.Abort as error:
         raise BadInput(
-            "Nobody answered, and nothing was removed. To remove without a question: --yes"
+            "There was no answer, and nothing was removed. To remove without a question: --yes"
         ) from error
     say("Nothing was removed.")
     raise typer.Exit(1)
@@ -66,6 +66,7 @@ def remove(
         ),
     ],
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove the run folders NAME, for good. A run that is running is refused; what is lost is said before you are asked.
 
@@ -77,8 +78,7 @@ def remove(
     found = removable(settings.runs, names)
     if not yes:
         _agreed(lost_lines(found), "Remove?")
-    for line in remove_runs(found, settings):
-        print(line)
+    shown(remove_runs(found, settings), as_json=as_json)
 
 
 @runs.command()
@@ -112,6 +112,7 @@ def clean(
         typer.Argument(metavar="NAME", help="Only these, as looper cache du names them."),
     ] = None,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove what the next run makes again: suites, environments, exports, kept verdicts, working trees of dead runs.
 
@@ -125,8 +126,8 @@ def clean(
     chosen = keeping.cleanable(settings, names or [])
     if not chosen:
         say("There is nothing to remove.")
+        shown([], as_json=as_json)
         return
     if not yes:
         _agreed((f"{part.name}: {part.what}" for part in chosen), "Remove?")
-    for line in keeping.clean(settings, chosen, say):
-        print(line)
+    shown(keeping.clean(settings, chosen, say), as_json=as_json)

@@ -7,6 +7,7 @@ is one manifest, one ledger and the stages; who goes on with a run must arrive a
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from looper.bench.validate import shipped
@@ -26,7 +27,7 @@ from looper.cli.wiring import (
     stoppable,
     threads,
 )
-from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError
+from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError, MemorySilent
 from looper.experiment.checks import check_split
 from looper.experiment.ledger import Ledger, differences, nothing_done
 from looper.experiment.stages import run_stages
@@ -126,9 +127,21 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                     similar=similarities(plan),
                 )
             )
+        except MemorySilent:
+            wanted = [arm for arm in plan.arms if not options.arms or arm.name in options.arms]
+            others = tuple(
+                arm.name for arm in wanted if arm.learning is None or arm.learning.remembers is None
+            )
+            if others:
+                without = replace(options, arms=others).going_on(folder.name)
+                say(
+                    "What was recorded stays. The same command would stop here again; the arms that are told nothing go on with: "
+                    f"{without}"
+                )
+            raise
         except InfrastructureError:
             if any(True for _ in read_stream(folder, "steps", Step)):
-                say(f"What was recorded stays. Once it is mended, go on with: {command}")
+                say(f"What was recorded stays. Once it is fixed, go on with: {command}")
             raise
     return read_run(folder)
 

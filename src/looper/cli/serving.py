@@ -22,7 +22,7 @@ from looper.cli.repositories import opened
 from looper.cli.served import EmbeddedCampaign, RepositoryCampaign
 from looper.cli.settings import Settings
 from looper.cli.wiring import examine
-from looper.errors import BadInput, FileRefused, JournalError, LooperError
+from looper.errors import BadInput, FileRefused, JournalError, LooperError, unwritable
 from looper.journal import read_stream
 from looper.records.base import content_hash
 from looper.records.eligibility import Validation
@@ -62,7 +62,7 @@ def serve_pages(options: ServeOptions, settings: Settings, say: Callable[[str], 
     """Until somebody ends it. Raises BadInput."""
     if options.host not in LOOPBACK and not options.names:
         raise BadInput(
-            f"{options.host} can be reached by others. Say under which name browsers will find this server: --name NAME. Whoever has a link "
+            f"{options.host} can be reached by others. Say under which name browsers will find this server: --name NAME. Anyone who has a link "
             "sees everything, and nothing is encrypted on the way."
         )
     campaign = _campaign(options, settings, say)
@@ -133,9 +133,7 @@ def bundled(
             made = shutil.make_archive(f"{work}/made", "zip", Path(work) / "pages")
             os.replace(made, place)
     except OSError as error:
-        raise BadInput(
-            f"{place} cannot be written: {error.strerror}. Free space, or name another file."
-        ) from error
+        raise unwritable(place, "file", error) from error
     yield f"{place}: {count} pages of {run.folder.name}, begin with index.html"
 
 

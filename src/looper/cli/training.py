@@ -1,5 +1,6 @@
 """What `looper train` does."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from looper.agent.prompt import opening
 from looper.cli.preparing import FEW_TASKS, load_experience, load_tasks
 from looper.cli.progress import TrainingProgress
 from looper.cli.settings import Settings
-from looper.cli.wiring import mlx_model, supervision_of, trainer_of
+from looper.cli.wiring import mlx_model, trainer_of, windows_of
 from looper.errors import BadInput, possible
 from looper.experiment.plan_errors import plain_words
 from looper.experiment.plans import parse_model
@@ -29,9 +30,11 @@ from looper.records.training import (
     SelectionSettings,
     TrainingRequest,
     TrainingSettings,
+    Windows,
 )
 from looper.training.examples import trajectory_examples
 from looper.training.select import Attempt, preference_pairs, select
+from looper.views.findings import counted
 from looper.views.runs import run_named
 
 
@@ -79,6 +82,20 @@ class _Gathered:
     attempts: list[Attempt]
     """Of the wanted arms."""
     split: set[str]
+    usual: TrainingSettings | None
+    """With which the run trains its own arms; None where it trains none."""
+    kinds: dict[str, str]
+    """By arm: where what it worked on comes from, `own`, `redrawn` …, or `evaluated` for the tasks that arms are compared on."""
+
+    def told(self, sources: Sequence[str]) -> str:
+        """How many examples there are of each kind, and from which arms. `sources` has the cell and attempt of each."""
+        by_kind: dict[str, Counter[str]] = {}
+        for arm in (source.split("/")[0] for source in sources):
+            by_kind.setdefault(self.kinds.get(arm, "of unknown origin"), Counter())[arm] += 1
+        return ", ".join(
+            f"{found.total()} {kind} ({', '.join(f'{arm} {count}' for arm, count in sorted(found.items()))})"
+            for kind, found in sorted(by_kind.items())
+        )
 
     def examples(self, attempts: Sequence[Attempt]) -> tuple[Example, ...]:
         """In the text that each attempt's own arm was asked with."""
@@ -119,12 +136,19 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     # Where the run set tasks aside to learn from, nothing else is learned from.
     split = {name for found in view.manifest.experience_tasks.values() for name in found} or set(tasks)
     attempts = [attempt for attempt in read_attempts(view.folder) if attempt.trajectory.arm in wanted]
-    return _Gathered(view.folder.name, tasks, arms, attempts, split)
+    kinds = {arm: "evaluated" for arm in arms} | {
+        arm.name: str(source) for source, arm in plan.all_experience()
+    }
+    usual = plan.experience.training if plan.experience is not None and plan.trains else None
+    return _Gathered(view.folder.name, tasks, arms, attempts, split, usual, kinds)
 
 
 def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Example, ...], Selection]:
     """Examples from the verified successes of a run. Raises BadInput where there are too few."""
-    found = _gathered(options, settings)
+    return _examples_from(_gathered(options, settings), options)
+
+
+def _examples_from(found: _Gathered, options: TrainOptions) -> tuple[tuple[Example, ...], Selection]:
     taken, selection = select(found.attempts, found.split, options.selection)
     if len(selection.tasks) < options.selection.minimum_tasks:
         raise BadInput(
@@ -154,18 +178,52 @@ def pairs_of(options: TrainOptions, settings: Settings) -> list[tuple[Example, E
     return [(good, bad) for pair in pairs for good, bad in [found.examples(pair)]]
 
 
-def train(
+def _chosen(
     options: TrainOptions, settings: Settings, say: Callable[[str], None]
-) -> tuple[AdapterRecord, Path]:
-    """Everything behind `looper train`: the card of the adapter, and the folder where it lies."""
-    examples, selection = examples_of(options, settings)
+) -> tuple[_Gathered, tuple[Example, ...]]:
+    """What is trained on, and everything about the choice in words: before anything is computed."""
+    found = _gathered(options, settings)
+    examples, selection = _examples_from(found, options)
     say(
-        f"{selection.seen} attempts: {selection.taken} taken, {selection.unresolved} unresolved, {selection.duplicates} "
-        f"the same again, {selection.over_cap} over the cap, {selection.outside} at evaluated tasks, "
-        f"{selection.without_verdict} without a verdict, {selection.without_steps} without a step; {selection.dropped_steps} steps without effect left out"
+        f"{found.run}: {counted(selection.seen, 'attempt')}, {selection.taken} taken, {selection.unresolved} unresolved, "
+        f"{counted(selection.duplicates, 'duplicate')}, {selection.over_cap} beyond --per-task {options.selection.per_task}, "
+        f"{selection.outside} at evaluated tasks, {selection.without_verdict} without a verdict, {selection.without_steps} without a "
+        f"step; {counted(selection.dropped_steps, 'step')} without effect left out"
     )
+    sources = [example.source for example in examples]
+    say(f"examples: {found.told(sources)}")
+    arms = dict.fromkeys(source.split("/")[0] for source in sources)
+    if len({found.kinds[arm] for arm in arms}) > 1:
+        each = dict.fromkeys(found.kinds[arm] for arm in arms)
+        ways = (" ".join(f"--arm {arm}" for arm in arms if found.kinds[arm] == kind) for kind in each)
+        say(f"several kinds of experience; for one alone: {', or '.join(ways)}")
     if len(selection.tasks) < FEW_TASKS:
         say(f"{len(selection.tasks)} tasks are few: what is learned may be those tasks and nothing else")
+    say(_settings_told(options.training, found.usual))
+    return found, examples
+
+
+def _settings_told(training: TrainingSettings, usual: TrainingSettings | None) -> str:
+    """With the settings that the run's own arms have otherwise."""
+    names = ("kind", "rank", "multiplier", "learning_rate", "iterations", "batch_size", "max_tokens")
+
+    def text(settings: TrainingSettings, only: Sequence[str]) -> str:
+        values = settings.model_dump(mode="json")
+        return ", ".join(
+            f"{name} {values[name]:g}" if isinstance(values[name], float) else f"{name} {values[name]}"
+            for name in only
+        )
+
+    own = [name for name in names if usual is not None and getattr(usual, name) != getattr(training, name)]
+    other = f"; the run trains its own arms with {text(usual, own)}" if usual is not None and own else ""
+    return f"training: {text(training, names)}{other}"
+
+
+def train(
+    options: TrainOptions, settings: Settings, say: Callable[[str], None]
+) -> tuple[AdapterRecord, Path, str]:
+    """Everything behind `looper train`: the card of the adapter, the folder where it lies, and what it was made of in words."""
+    found, examples = _chosen(options, settings, say)
     spec = parse_model(options.model)
     base, trainer = mlx_model(spec, settings, options.training.max_tokens), trainer_of(spec, settings)
     request = TrainingRequest(
@@ -174,13 +232,11 @@ def train(
         settings=options.training,
         examples=examples,
     )
-    card = trainer.train(request, partial(TrainingProgress(say), options.model))
-    return card, trainer.folder(card.id)
+    card = trainer.train(request, partial(TrainingProgress(say), options.model), run=found.run)
+    return card, trainer.folder(card.id), found.told(card.sources)
 
 
-def masks(options: TrainOptions, settings: Settings) -> Iterator[tuple[Example, str, list[tuple[int, int]]]]:
-    """Each example as the model reads it, and the spans that the loss counts."""
-    examples, _ = examples_of(options, settings)
-    supervision = supervision_of(parse_model(options.model), settings)
-    for example in examples:
-        yield (example, *supervision(example.turns))
+def masks(options: TrainOptions, settings: Settings, say: Callable[[str], None]) -> Iterator[Windows]:
+    """Each example in the pieces that a training with these settings reads, and the spans that the loss counts."""
+    _, examples = _chosen(options, settings, say)
+    yield from windows_of(parse_model(options.model), settings, examples, options.training)

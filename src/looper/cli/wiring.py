@@ -68,10 +68,11 @@ from looper.edges.sandboxes.shell import LocalShell
 from looper.edges.signals import Stop as Stop
 from looper.edges.signals import interruptible
 from looper.edges.trainers.adapter_store import AdapterStore
-from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
+from looper.edges.trainers.encoding import load_tokenizer, supervised_spans, window_examples
 from looper.edges.trainers.estimate import free_bytes, memory_bytes
 from looper.edges.trainers.gguf_adapter import to_gguf
 from looper.edges.trainers.mlx import MlxTrainer
+from looper.edges.trainers.order import validation_tasks
 from looper.edges.trainers.peft import from_peft as from_peft
 from looper.edges.trainers.peft import to_peft
 from looper.edges.verdicts import StoredVerdicts
@@ -102,7 +103,7 @@ from looper.records.learning import Source
 from looper.records.model import ModelSpec
 from looper.records.plan import REAL_SUITES, Arm, Isolation, Plan, TaskSelection
 from looper.records.task import Task
-from looper.records.training import AdapterRecord, TrainingSettings, Turn
+from looper.records.training import AdapterRecord, Example, TrainingSettings, Windows
 from looper.untrusted import named_text, remove_tree
 
 
@@ -382,11 +383,21 @@ def trainer_of(spec: ModelSpec, settings: Settings) -> MlxTrainer:
     return MlxTrainer(trained_folder(spec, settings), settings.adapters)
 
 
-def supervision_of(
-    spec: ModelSpec, settings: Settings
-) -> Callable[[Sequence[Turn]], tuple[str, list[tuple[int, int]]]]:
-    """Gives a conversation as the model reads it, and the spans that the loss counts. Raises BadInput."""
-    return partial(supervised_spans, load_tokenizer(trained_folder(spec, settings)))
+def windows_of(
+    spec: ModelSpec, settings: Settings, examples: Sequence[Example], training: TrainingSettings
+) -> Iterator[Windows]:
+    """Each example as a training by imitation reads it. Raises BadInput."""
+    tokenizer = load_tokenizer(trained_folder(spec, settings))
+    aside = validation_tasks(examples, training)
+    for example in examples:
+        pieces, too_long = window_examples(tokenizer, example, training.max_tokens)
+        read = [supervised_spans(tokenizer, piece.turns) for piece in pieces]
+        yield Windows(
+            example=example,
+            texts=tuple((text, tuple(spans)) for text, spans in read),
+            too_long=too_long,
+            kept_aside=example.instance_id in aside,
+        )
 
 
 def training_memory(spec: ModelSpec, settings: Settings, training: TrainingSettings) -> tuple[int, int]:

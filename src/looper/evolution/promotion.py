@@ -210,7 +210,7 @@ class Promoter:
             except RefMoved as error:
                 evidence = f"{evidence}; the branch was left as it is: {error}"
         else:
-            evidence = f"{evidence}; the branch was left as it is, since somebody has built on it"
+            evidence = f"{evidence}; the branch was left as it is, since later commits stand on it"
         self._activated(state, Activated(version=begun.version, generation=begun.to, back=True))
         return self._move(
             Moved(

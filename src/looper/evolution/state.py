@@ -202,7 +202,7 @@ def _proposed(state: State, found: Proposed) -> State:
 def _moved(found: Generation, move: Moved) -> Generation:
     if move.before is not found.phase:
         raise NotAllowed(
-            f"Generation {found.number} is {found.phase.value}, not {move.before.value}: somebody else has moved it."
+            f"Generation {found.number} is {found.phase.value}, not {move.before.value}: another process has moved it."
         )
     if move.after not in NEXT[found.phase]:
         raise NotAllowed(

@@ -4,12 +4,21 @@ A harness that measures arms believes that a prompt is read to its beginning and
 fail in silence elsewhere: servers cut prompts and ignore adapter paths, and the arm then measures something else.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from looper.agent.actions import parse
-from looper.errors import ContextOverflow, ModelUnfit, PromptCut, ReplyLate, ReplyWithheld, TreatmentMissing
+from looper.errors import (
+    ContextOverflow,
+    MemorySilent,
+    ModelUnfit,
+    PromptCut,
+    ReplyLate,
+    ReplyWithheld,
+    TreatmentMissing,
+)
 from looper.protocols import AdapterHost, ChatModel, ChatRequest, Message, Windowed
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
@@ -224,13 +233,16 @@ def measure_retention(
 
 
 def check_memory(deliveries: Sequence[Delivery], arm: str, least: float) -> Proof:
-    """That an arm's memory has something to say to at least this share of its tasks. Raises TreatmentMissing."""
+    """That an arm's memory has something to say to at least this share of its tasks. Raises MemorySilent."""
     given = sum(found.says for found in deliveries)
     if given < least * len(deliveries):
-        raise TreatmentMissing(
+        share = math.floor(100 * given / len(deliveries)) / 100
+        lower = f", lower experience.delivered to {share:g} or less" if given else ""
+        raise MemorySilent(
             f"{arm}: its memory has something to say to {given} of {len(deliveries)} tasks; to the others the arm would be "
-            f"base under another name, and {100 * least:.0f} % are the least. Give it more experience, or register less: "
-            "experience.delivered."
+            f"base under another name, and {100 * least:.0f} % are the least (experience.delivered). In the plan, set more tasks aside "
+            f"(experience.per_repo) or try each more often (experience.samples){lower}, or leave the arm out: that is another plan, and "
+            "a new run."
         )
     said = f"{given} of {len(deliveries)} tasks are told something"
     return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm, subject="memory", passed=True, said=said)

@@ -4,13 +4,15 @@ A gate that no data can pass would be met after hours of gathering. Here it is w
 would do is said with them.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from looper.experiment.schedule import QUOTES
 from looper.experiment.toml_positions import Path
+from looper.memory.deliver import deliver
 from looper.records.learning import Experience, Learning, Source
-from looper.records.memory import Draw
+from looper.records.memory import Draw, MemoryItem, MemoryKind, Remembering
 from looper.records.plan import Arm, Gate, Metric, Plan
 from looper.records.strategy import Mixture, PartialReplay
 from looper.records.task import Task
@@ -66,6 +68,7 @@ def impossible(found: Selected) -> Iterator[tuple[Path, str]]:
     yield from _needs_another_repository(found, learners)
     if short:
         return
+    yield from _memories(found, experience, learners)
     yield from _doses(found, learners)
     yield from _samples(found, experience, learners)
     yield from _batches(found, experience, learners)
@@ -148,6 +151,61 @@ def _needs_another_repository(found: Selected, learners: Sequence[Arm]) -> Itera
                     f"{arm.name} {what}, and {found.repos[0]} is the only one of {len(found.evaluated)} tasks. Name a second "
                     "one in tasks.repos, raise tasks.limit, or leave the arm out",
                 )
+
+
+def _memories(found: Selected, experience: Experience, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
+    """The gate of memory against what could be told at most."""
+    total = len(found.evaluated)
+    for arm in learners:
+        assert arm.learning is not None
+        how = arm.learning.remembers
+        # That a placebo has no other repository is said by itself.
+        if how is None or (how.draw is Draw.PLACEBO and len(found.repos) == 1):
+            continue
+        tasks = found.experience.get(arm.learning.source, ())
+        given = told_at_most(experience, how, found.evaluated, tasks)
+        if given < experience.delivered * total:
+            lower = f"lower it to {math.floor(100 * given / total) / 100} or less, " if given else ""
+            yield (
+                ("experience", "delivered"),
+                f"{arm.name} has to be told something at {100 * experience.delivered:.0f} % of its tasks, and {given} of {total} "
+                f"have an issue like one of the {len(tasks)} that are learned from, even if each of these is resolved. Set more tasks "
+                f"aside (experience.per_repo, now {experience.per_repo}), {lower}choose other tasks, or leave the arm out",
+            )
+
+
+def told_at_most(
+    experience: Experience, how: Remembering, evaluated: Sequence[Task], resolved: Sequence[Task]
+) -> int:
+    """Tasks at which an arm is told something by who remembers so, where these tasks to learn from are resolved. With fewer of them
+    none is told more: a word that tells one issue from the others does so among more of them too."""
+    told = experience.told(how)
+    similar = None if told.retrieval == "bm25" else _alike
+    items = [_item_of(task, how.kind) for task in resolved]
+    return sum(deliver(how, task, items, told.items, similar=similar).says for task in evaluated)
+
+
+def _item_of(task: Task, kind: MemoryKind) -> MemoryItem:
+    """What memory would have of a task that was resolved, as far as retrieval looks at it."""
+    return MemoryItem(
+        id=task.instance_id,
+        kind=kind,
+        source="",
+        instance_id=task.instance_id,
+        repo=task.repo,
+        position=task.sequence_position,
+        title="",
+        text="",
+        turns=(("user", ""),),
+        asked=task.problem_statement,
+        paths=(),
+        changes=(),
+    )
+
+
+def _alike(question: str, texts: Sequence[str]) -> list[float]:
+    """Of a model that is asked only by a run: all could be like the question."""
+    return [1.0] * len(texts)
 
 
 def _doses(found: Selected, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:

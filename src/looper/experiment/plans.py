@@ -95,7 +95,7 @@ class _ArmText(_Closed):
     temperature: Annotated[float | None, DIMENSIONLESS, Field(examples=[0.7])] = None
     """Of sampling; 0 for the likeliest token. None for the profile's."""
     sampling: Sampling | None = None
-    """How else the next token is drawn. None for the profile's."""
+    """How else the next token is drawn. None for the profile's. Not beside `learning`: set it in the profile, for every arm."""
     repetition: Annotated[int, DIMENSIONLESS] = 0
     only_seeds: Annotated[Positive | None, Unit("seeds"), Field(examples=[1])] = None
     limits: LimitsChange | None = None

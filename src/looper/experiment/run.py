@@ -88,7 +88,7 @@ class _Counts:
         if self.failures >= INFRA_IN_A_ROW:
             raise InfrastructureError(
                 f"{self.failures} cells in a row failed outside of the agent; the last: {verdict.cause} "
-                "Mend that, then run the same command again."
+                "Fix that, then run the same command again."
             )
 
     def _count_fault(self, cause: str) -> None:
@@ -97,7 +97,7 @@ class _Counts:
         if self.faults >= INFRA_IN_A_ROW:
             raise LooperError(
                 f"{self.faults} cells in a row met the same fault of Looper's own: {cause}. `looper show` prints its traceback "
-                "below any of them. Mend it, or leave these tasks out."
+                "below any of them. Fix it, or leave these tasks out."
             )
 
 

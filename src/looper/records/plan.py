@@ -141,7 +141,7 @@ class Sampling(Record):
     min_p: Annotated[float, Field(ge=0, lt=1, examples=[0.05]), Unit("share")] = 0.0
     """Only tokens at least so likely, as a share of the likeliest one's probability; 0 for all."""
     repeat_penalty: Annotated[float, Field(gt=0, examples=[1.1]), Unit("factor")] = 1.0
-    """By which a token is made less likely that stands among the last 64, or with vLLM anywhere before; 1 for none. Poison for an agent
+    """By which a token is made less likely that stands among the last 64, or with vLLM anywhere before; 1 for none. Harmful to an agent
     that has to copy text exactly."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2, examples=[0.5]), Unit("nats")] = 0.0
     """Taken from a token that stands among these."""
@@ -187,7 +187,8 @@ class Arm(Record):
     limits: Annotated[LimitsChange | None, Field(exclude_if=unsaid)] = None
     """Where it may spend more or less on a task than the profile says: the factor of an arm that does not learn."""
     learning: Learning | None = None
-    """What it has been through before its tasks; None for nothing."""
+    """What it has been through before its tasks; None for nothing. An arm that learns differs from base in that alone: `model`,
+    `scaffold`, `temperature`, `sampling` and `limits` beside it are refused where they are not base's, and are set in the profile."""
     agent: str = ""
     """Version of the agent's own source that works, by the hash of its tree; empty for the one that is installed."""
     reason: str = ""
@@ -519,9 +520,16 @@ class Plan(Record):
             )
         for at, arm, learning in learners:
             plain = arm.model_copy(update={**_labels(bases[0]), "learning": None})
-            if plain.to_json() != bases[0].to_json():
+            base = bases[0]
+            also = [name for name in Arm.model_fields if getattr(plain, name) != getattr(base, name)]
+            if also:
+                named = " and ".join([", ".join(also[:-1]), also[-1]] if also[1:] else also)
                 raise Misplaced(
-                    f"{arm.name} must differ from {bases[0].name} in its learning only", "arms", at
+                    f"{arm.name} must differ from {base.name} in its learning only, and has another {named} too, so that no figure "
+                    f"could tell which of them did it. Leave {named} out of {arm.name} and {base.name}, and set it in the profile for "
+                    "every arm; or give it to an arm that does not learn",
+                    "arms",
+                    at,
                 )
             if learning.treatment.is_adapter and self.experience and self.experience.training is None:
                 raise Misplaced(

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from looper.records.base import DIMENSIONLESS, Record, Unit, content_hash
+from looper.records.base import DIMENSIONLESS, Record, Unit, content_hash, unsaid
 from looper.records.strategy import Anchor
 from looper.records.trajectory import ModelIdentity, ToolName
 
@@ -131,7 +131,7 @@ class Format(StrEnum):
     CHAIN_OF_THOUGHT = "chain_of_thought"
     """One question, answered step by step."""
     REFLEXION = "reflexion"
-    """What was tried in vain, and what helped."""
+    """What was tried without success, and what helped."""
     CONTEXTUAL = "contextual"
     """Facts of the repository."""
     MIXED = "mixed"
@@ -278,6 +278,18 @@ class TrainingRequest(Record):
         return content_hash(self)[:16]
 
 
+class Windows(Record):
+    """An example as a training by imitation reads it: in pieces, each no longer than the limit and with the opening before it."""
+
+    example: Example
+    texts: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
+    """Of each piece: what the model reads, and the first character and the one past the last of every span that the loss counts."""
+    too_long: int
+    """Actions that fit in no piece and are left out."""
+    kept_aside: bool
+    """For validation: nothing of it is trained on."""
+
+
 class LossPoint(Record):
     """A loss in nats per supervised token."""
 
@@ -331,6 +343,8 @@ class AdapterRecord(Record):
     weights_hash: str
     backend: str
     """Library and version that trained."""
+    run: Annotated[str | None, Field(exclude_if=unsaid)] = None
+    """Name of the run whose attempts went in, where it was trained by hand; None where a run made it, whose records say so."""
 
 
 class TrainingEvent(Record):

@@ -178,7 +178,7 @@ class CampaignApi:
         """Say something to the prime, and wait for the end of its turn. One message at a time."""
         campaign = self.evolving
         if self.answering:
-            raise HTTPException(409, "The prime is answering somebody. Wait for its answer.")
+            raise HTTPException(409, "The prime is answering another question. Wait for its answer.")
         self.answering = True
         loop = asyncio.get_running_loop()
 

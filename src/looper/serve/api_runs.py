@@ -69,7 +69,7 @@ class RunsApi:
         return await self._halt(run, asked, DeedKind.PAUSE, signals=1)
 
     async def cancel(self, run: RunName, asked: Halt) -> Halted:
-        """End a run at once; what was being worked on is done again if somebody goes on."""
+        """End a run at once; what was being worked on is done again when the run goes on."""
         return await self._halt(run, asked, DeedKind.CANCEL, signals=2)
 
     async def _halt(self, name: str, asked: Halt, kind: DeedKind, signals: int) -> Halted:
@@ -78,7 +78,7 @@ class RunsApi:
             raise HTTPException(409, "This is another run than the one that was looked at.")
         writer = run.writer
         if not writer:
-            raise HTTPException(409, "Nobody is at this run.")
+            raise HTTPException(409, "This run is not running.")
 
         def work() -> None:
             for number in range(signals):

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 import httpx
 from starlette.applications import Starlette
 
-from looper.errors import BadInput
+from looper.errors import BadInput, unwritable
 from looper.records.base import content_hash
 from looper.serve.answers import known_run
 from looper.serve.pages import PageContext, Pages
@@ -53,9 +53,7 @@ def write_bundle(
             folder.rmdir()
         work.replace(folder)
     except OSError as error:
-        raise BadInput(
-            f"{folder} cannot be written: {error.strerror}. Free space, or name another folder."
-        ) from error
+        raise unwritable(folder, "folder", error) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return count

@@ -98,7 +98,7 @@ class RequestGuard:
             scope,
             401,
             "login",
-            "Nobody is logged in.",
+            "No browser is logged in.",
             "Open the link that looper serve printed, or get another one: looper serve --link",
         )
 

@@ -635,7 +635,7 @@ def _sessions(records: Records, found: Contradictions) -> None:
     """That no process saw more ends than there are, or went on with another run."""
     run, before = records.run, 0
     if not run.sessions and (run.folder / "sessions.jsonl").exists():
-        found.add("no session is there, and somebody must have worked on it", run.folder.name)
+        found.add("no session is there, and a process must have worked on it", run.folder.name)
     # What was damaged and set aside is done again, and was an end once.
     whole = not run.damage and not any(run.folder.glob("*.damaged"))
     for number, session in enumerate(run.sessions, 1):

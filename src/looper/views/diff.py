@@ -13,7 +13,7 @@ from typing import Any
 
 from looper.errors import BadInput, possible
 from looper.metrics.paired import PairedDifference, paired_difference
-from looper.records.plan import Arm
+from looper.records.plan import AS_COMPUTED, Arm
 from looper.records.text import bare_lines
 from looper.records.trajectory import Action, Step, Trajectory
 from looper.records.verdict import Verdict
@@ -184,8 +184,13 @@ def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:
 
 def _configuration(arm: Arm) -> dict[str, Any]:
     """What can change what an arm does."""
-    found: dict[str, Any] = json.loads(arm.to_json())
+    found = _with_sampling(json.loads(arm.to_json()))
     return {key: value for key, value in found.items() if key not in ("name", "role", "only_seeds", "reason")}
+
+
+def _with_sampling(arm: dict[str, Any]) -> dict[str, Any]:
+    """An arm that says nothing of sampling has the default of each key, which is then no difference from one that says some of them."""
+    return arm | {"sampling": arm.get("sampling") or json.loads(AS_COMPUTED.to_json())}
 
 
 def runs_diff(first: RunView, second: RunView) -> Iterator[str]:
@@ -208,7 +213,10 @@ def runs_data(first: RunView, second: RunView) -> dict[str, Any]:
 
 
 def _manifests(*runs: RunView) -> list[dict[str, Any]]:
-    return [json.loads(run.manifest.to_json()) for run in runs]
+    found = [json.loads(run.manifest.to_json()) for run in runs]
+    for manifest in found:
+        manifest["plan"]["arms"] = [_with_sampling(arm) for arm in manifest["plan"]["arms"]]
+    return found
 
 
 def _common_arms(first: RunView, second: RunView) -> dict[str, tuple[PairedDifference | None, list[str]]]:

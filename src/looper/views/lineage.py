@@ -1,5 +1,6 @@
 """Where the figures of an arm come from: what it learned, from what, with which settings, and how that was proved."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,6 +36,19 @@ def lineage_data(
         "sandbox": run.manifest.sandbox,
         "arms": [_arm_data(run, found, card_of) for found in _arms(run, arm)],
     }
+
+
+def adapters_of(run: RunView) -> dict[str, tuple[str, ...]]:
+    """Arms by the id of each adapter that their records name: made for them, or on the way to that, or carried by a model of theirs."""
+    named: dict[str, list[str]] = {}
+    for made in run.consolidations:
+        for adapter in (made.adapter, *made.made, *made.after):
+            named.setdefault(adapter, []).append(made.arm)
+    for arm in run.manifest.plan.arms:
+        for model in (arm.model, arm.learning.overseer if arm.learning is not None else None):
+            if model is not None:
+                named.setdefault(model.adapter, []).append(arm.name)
+    return {adapter: tuple(dict.fromkeys(arms)) for adapter, arms in named.items() if adapter}
 
 
 def _arm_data(run: RunView, arm: Arm, card_of: Callable[[str], AdapterRecord | None]) -> dict[str, Any]:
@@ -126,6 +140,9 @@ def _adapter_lines(name: str, card_of: Callable[[str], AdapterRecord | None]) ->
         f"    from {card.train_examples} examples ({card.examples_hash[:12]}) of {_listed(card.tasks)}; changed by "
         f"{100 * card.relative_change:.1f} %, {card.backend}"
     )
+    if card.run is not None:
+        arms = Counter(source.split("/")[0] for source in card.sources)
+        yield f"    by looper train from {card.run}: {', '.join(f'{arm} {count}' for arm, count in arms.items())}"
     if card.parts or card.start:
         yield f"    made from {', '.join([*filter(None, [card.start]), *card.parts])}"
 

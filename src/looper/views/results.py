@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from looper.errors import BadInput, FileRefused
+from looper.errors import FileRefused
 from looper.journal import replace_file
 from looper.untrusted import named_text, read_untrusted
 from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_block_at_end
@@ -32,14 +32,8 @@ class SharedPages:
         return self.file or self.folder / f"{name.split()[0]}.md"
 
     def text(self, page: Path) -> str:
-        """What stands there; nothing where a page has not been made yet. Raises BadInput where a file that a person named is missing."""
-        if page.is_file():
-            return named_text(page)
-        if self.file is not None:
-            raise BadInput(
-                f"There is no file {page}. Make it, or leave --file out to write into the run folder."
-            )
-        return ""
+        """What stands there; nothing where a page has not been made yet. Raises BadInput where it is no text."""
+        return named_text(page) if page.exists() else ""
 
     def blocks(self) -> dict[str, tuple[Path, str]]:
         """By experiment and profile: the page and the block that stand there now. Raises BadInput where a page is no text."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from looper.records.text import encodable
-from looper.records.training import Example
+from looper.records.training import Windows
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import TestOutcome, Verdict
 
@@ -133,15 +133,26 @@ def _counts(outcomes: Sequence[TestOutcome]) -> str:
     return f"{passed} of {len(outcomes)} passed"
 
 
-def mask_text(example: Example, text: str, spans: Sequence[tuple[int, int]]) -> Text:
-    """An example as the model reads it: what is trained on stands out, the rest is dim."""
-    shown = Text(f"── {example.source}, {example.instance_id} ──\n", style="bold")
-    at = 0
-    for start, end in spans:
-        shown.append(harmless(text[at:start]), style="dim")
-        shown.append(harmless(text[start:end]), style="bold green")
-        at = end
-    shown.append(harmless(text[at:]), style="dim")
-    trained = sum(end - start for start, end in spans)
-    shown.append(f"\n{len(spans)} turns trained on, {trained} of {len(text)} characters\n", style="bold")
+def mask_text(found: Windows, max_tokens: int) -> Text:
+    """An example as the model reads it, piece by piece: what is trained on stands out, the rest is dim."""
+    shown = Text()
+    verb = "kept aside for validation, not trained on" if found.kept_aside else "trained on"
+    for number, (text, spans) in enumerate(found.texts, 1):
+        piece = f", window {number} of {len(found.texts)}" if len(found.texts) > 1 else ""
+        shown.append(f"── {found.example.source}, {found.example.instance_id}{piece} ──\n", style="bold")
+        at = 0
+        for start, end in spans:
+            shown.append(harmless(text[at:start]), style="dim")
+            shown.append(harmless(text[start:end]), style="dim" if found.kept_aside else "bold green")
+            at = end
+        shown.append(harmless(text[at:]), style="dim")
+        counted = sum(end - start for start, end in spans)
+        turns = f"{len(spans)} turn{'s' * (len(spans) != 1)}"
+        shown.append(f"\n{turns} {verb}, {counted} of {len(text)} characters\n", style="bold")
+    if found.too_long:
+        actions = f"{found.too_long} action{'s' * (found.too_long != 1)}"
+        shown.append(
+            f"── {found.example.source}: {actions} left out, longer than --max-tokens {max_tokens} with the opening ──\n",
+            style="bold",
+        )
     return shown

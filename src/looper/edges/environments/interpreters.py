@@ -138,7 +138,7 @@ def _uv_has(version: str) -> bool:
     found = _asked_of_uv("list", "--only-downloads", f"cpython@{version}")
     if found.why:
         raise EnvironmentBroken(
-            f"uv does not tell which Pythons it has: {found.why}. Mend that, or name one: {_variable(version)}=/path/to/python."
+            f"uv does not tell which Pythons it has: {found.why}. Fix that, or name one: {_variable(version)}=/path/to/python."
         )
     return bool(found.said.strip())
 

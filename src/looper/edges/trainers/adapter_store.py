@@ -1,10 +1,11 @@
 """Adapters that were made here, each in a folder of its own under its id, with its card."""
 
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 from looper.edges.models.mlx import ADAPTER_FILES
-from looper.errors import BadInput
+from looper.errors import BadInput, reason
 from looper.records.training import AdapterRecord
 
 CARD = "adapter.json"
@@ -35,6 +36,10 @@ class AdapterStore:
     def folder(self, adapter_id: str) -> Path:
         return self._adapters / adapter_id
 
+    def written(self, adapter_id: str) -> datetime:
+        """When the adapter came to be here: trained, or imported."""
+        return datetime.fromtimestamp((self.folder(adapter_id) / CARD).stat().st_mtime, UTC)
+
     def has(self, adapter_id: str) -> bool:
         return self.folder(adapter_id).is_dir()
 
@@ -46,7 +51,7 @@ class AdapterStore:
             whole = weights_hash(folder) == card.weights_hash
         except (OSError, ValueError) as error:
             raise BadInput(
-                f"The adapter {folder} cannot be read: {error}. Remove it and train again."
+                f"The adapter {folder} cannot be read: {reason(error)}. Remove it and train again."
             ) from error
         if not whole:
             raise BadInput(

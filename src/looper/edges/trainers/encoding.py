@@ -126,7 +126,13 @@ def windows(tokenizer: Any, example: Example, max_tokens: int) -> tuple[list[Enc
 
     Every window begins with the opening and ends with an action; history is cut from the front, an action never.
     """
-    found: list[Encoded] = []
+    pieces, too_long = window_examples(tokenizer, example, max_tokens)
+    return [whole_conversation(tokenizer, piece) for piece in pieces], too_long
+
+
+def window_examples(tokenizer: Any, example: Example, max_tokens: int) -> tuple[list[Example], int]:
+    """The same windows as conversations, and the same number."""
+    found: list[Example] = []
     too_long, taught = 0, OPENING
     numbers = [number for number, turn in enumerate(example.turns) if turn.supervised]
     while remaining := [number for number in numbers if number >= taught]:
@@ -143,7 +149,7 @@ def windows(tokenizer: Any, example: Example, max_tokens: int) -> tuple[list[Enc
 
 def _widest(
     tokenizer: Any, example: Example, taught: int, remaining: Sequence[int], max_tokens: int
-) -> tuple[Encoded, int] | None:
+) -> tuple[Example, int] | None:
     """The window that teaches most turns from the first remaining one on, with as much history before it as fits."""
 
     def piece(start: int, last: int) -> tuple[Turn, ...]:
@@ -166,7 +172,7 @@ def _widest(
         return None
     last = _furthest(remaining, lambda last: fits(start, last))
     assert last is not None
-    return whole_conversation(tokenizer, example.model_copy(update={"turns": piece(start, last)})), last
+    return example.model_copy(update={"turns": piece(start, last)}), last
 
 
 def _furthest(numbers: Sequence[int], fits: Callable[[int], bool]) -> int | None:

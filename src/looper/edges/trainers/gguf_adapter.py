@@ -4,6 +4,7 @@ Not by way of PEFT's layout: Ollama 0.24 takes that too, and gives other probabi
 in `lora_a`, where those of `lora_b` belong (convert_lora_to_gguf.py of llama.cpp turns these).
 """
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from looper.edges.models.mlx import ADAPTER_WEIGHTS
 from looper.edges.trainers.peft import must_be_plain_lora
-from looper.errors import BadInput
+from looper.errors import BadInput, unwritable
 from looper.records.training import AdapterRecord
 
 TURNED = {"llama": True, "mistral": True, "qwen2": False}
@@ -66,17 +67,17 @@ def to_gguf(folder: Path, card: AdapterRecord, config: Mapping[str, Any], file: 
             rows = _turned(rows, heads[part])
         writer.add_tensor(f"blk.{layer}.{part}.weight.{factor}", rows.copy())
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
         temporary.replace(file)
     except OSError as error:
-        raise BadInput(
-            f"{file} cannot be written: {error.strerror}. Free space, or name another file."
-        ) from error
+        raise unwritable(file, "file", error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _read(name: str, card: AdapterRecord) -> tuple[str, str, str, str]:

@@ -63,9 +63,12 @@ class MlxTrainer(AdapterStore):
         self._base = base
 
     def train(
-        self, request: TrainingRequest, tell: Callable[[TrainingEvent], None] = lambda event: None
+        self,
+        request: TrainingRequest,
+        tell: Callable[[TrainingEvent], None] = lambda event: None,
+        run: str = "",
     ) -> AdapterRecord:
-        """The adapter of a request, made now or earlier.
+        """The adapter of a request, made now or earlier. `run` is whose attempts it is made of, where no record of that run will say so.
 
         Raises BadInput where nothing can be made of the request, TrainingFailed where its training broke.
         """
@@ -80,7 +83,7 @@ class MlxTrainer(AdapterStore):
             work.mkdir(exist_ok=True)
             with awake():
                 fitted, outcome = self._train_with_fallback(request, work, tell)
-            card = _card(name, fitted, outcome, work, origins)
+            card = _card(name, fitted, outcome, work, origins, run)
             (work / CARD).write_bytes(card.to_json())
             for leftover in ("request.json", "outcome.json", "checkpoint.safetensors"):
                 (work / leftover).unlink(missing_ok=True)
@@ -236,6 +239,7 @@ def _card(
     outcome: dict[str, Any],
     work: Path,
     origins: Sequence[AdapterRecord],
+    run: str,
 ) -> AdapterRecord:
     """The card, where what was measured can be believed. Raises TrainingFailed, naming the figure that cannot."""
     if request.make in (Make.TRAINED, Make.MIXTURE):
@@ -274,6 +278,7 @@ def _card(
             peak_memory_bytes=outcome["peak_memory_bytes"],
             weights_hash=weights_hash(work),
             backend=outcome["backend"],
+            run=run or None,
         )
     except (KeyError, ValidationError) as error:
         raise TrainingFailed(f"The training process reported no usable {error}.") from error

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from looper.edges.trainers.encoding import Encoded
 from looper.errors import BadInput
-from looper.records.training import TrainingRequest
+from looper.records.training import Example, TrainingRequest, TrainingSettings
 
 
 def groups(examples: Sequence[Encoded], rows: int, seed: int, begin: int = 0) -> Iterator[list[Encoded]]:
@@ -29,10 +29,11 @@ def groups(examples: Sequence[Encoded], rows: int, seed: int, begin: int = 0) ->
         epoch += 1
 
 
-def validation_tasks(request: TrainingRequest) -> set[str]:
-    """Ids of the tasks for validation: whole ones, drawn by the seed, until their share is reached; none where it is 0."""
-    share = request.settings.validation_share
-    tasks = sorted({example.instance_id for example in request.examples})
+def validation_tasks(examples: Sequence[Example], settings: TrainingSettings) -> set[str]:
+    """Ids of the tasks for validation: whole ones, drawn by the seed, until their share is reached; none where it is 0. Raises BadInput
+    where they are too few."""
+    share = settings.validation_share
+    tasks = sorted({example.instance_id for example in examples})
     if not share:
         return set()
     count = max(1, round(share * len(tasks)))
@@ -40,14 +41,14 @@ def validation_tasks(request: TrainingRequest) -> set[str]:
         raise BadInput(
             f"{len(tasks)} tasks are too few to keep {share:.0%} of them aside. Set validation_share = 0."
         )
-    return set(random.Random(request.settings.seed).sample(tasks, count))
+    return set(random.Random(settings.seed).sample(tasks, count))
 
 
 def train_validation_split(
     found: Sequence[Encoded], request: TrainingRequest
 ) -> tuple[list[Encoded], list[Encoded]]:
     """Windows for training and for validation, no task on both sides. Raises BadInput where either has none."""
-    aside = validation_tasks(request)
+    aside = validation_tasks(request.examples, request.settings)
     train_set = [item for item in found if item.instance_id not in aside]
     validation_set = [item for item in found if item.instance_id in aside]
     if not train_set:

@@ -13,11 +13,12 @@ from typing import Any
 
 from looper.edges.models.mlx import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from looper.edges.trainers.adapter_store import CARD, weights_hash
-from looper.errors import BadInput
+from looper.errors import BadInput, reason, unwritable
 from looper.records.training import AdapterKind, AdapterRecord, Make
 
 PREFIX = "base_model.model."
 PEFT_WEIGHTS = "adapter_model.safetensors"
+EXPORTED = "Name a folder that was written by: looper adapter export"
 _PEFT_NAME = re.compile(r"^base_model\.model\.(.+)\.lora_(A|B)\.weight$")
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
@@ -34,6 +35,8 @@ def must_be_plain_lora(card: AdapterRecord, layout: str) -> None:
 def to_peft(folder: Path, card: AdapterRecord, out: Path) -> None:
     """Write the adapter in `folder` to `out`, with its card. Raises BadInput where PEFT has no such adapter."""
     must_be_plain_lora(card, "PEFT")
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out} is a file. Name a folder, or write a file for llama.cpp with --gguf.")
     if out.exists() and any(out.iterdir()):
         raise BadInput(f"{out} is not empty. Name another folder.")
     from safetensors.numpy import load_file, save_file
@@ -63,9 +66,7 @@ def to_peft(folder: Path, card: AdapterRecord, out: Path) -> None:
         (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
         (out / CARD).write_bytes(card.to_json())
     except OSError as error:
-        raise BadInput(
-            f"{out} cannot be written: {error.strerror or error}. Free space, or name another folder."
-        ) from error
+        raise unwritable(out, "folder", error) from error
 
 
 def from_peft(folder: Path, adapters: Path) -> AdapterRecord:
@@ -76,24 +77,28 @@ def from_peft(folder: Path, adapters: Path) -> AdapterRecord:
     """
     from safetensors.numpy import load_file
 
+    _must_be_exported(folder)
     try:
         config = json.loads((folder / ADAPTER_CONFIG).read_text())
         arrays = load_file(folder / PEFT_WEIGHTS)
+        kind, rank, alpha = config["peft_type"], int(config["r"]), float(config["lora_alpha"])
+    except KeyError as error:
+        raise BadInput(f"{folder / ADAPTER_CONFIG} has no {error.args[0]}. {EXPORTED}") from error
     except Exception as error:  # Whatever a damaged file makes of it.
-        raise BadInput(f"{folder} holds no adapter in PEFT's layout: {error}.") from error
+        raise BadInput(f"{folder} holds no adapter in PEFT's layout: {reason(error)}. {EXPORTED}") from error
     card = _card_of(folder)
     odd = [name for name in arrays if not _PEFT_NAME.match(name)]
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or odd:
-        raise BadInput(f"{folder} is no plain LoRA{f': it holds {odd[0]}' if odd else ''}.")
-    multiplier = config["lora_alpha"] / config["r"]
-    if config["r"] != card.rank or abs(multiplier - card.settings.multiplier) > 1e-9:
+    if kind != "LORA" or config.get("use_dora") or odd or rank < 1:
+        raise BadInput(f"{folder} is no plain LoRA{f': it holds {odd[0]}' if odd else ''}. {EXPORTED}")
+    multiplier = alpha / rank
+    if rank != card.rank or abs(multiplier - card.settings.multiplier) > 1e-9:
         raise BadInput(
-            f"{folder} has rank {config['r']} and multiplier {multiplier:g}; its card says {card.rank} and "
+            f"{folder} has rank {rank} and multiplier {multiplier:g}; its card says {card.rank} and "
             f"{card.settings.multiplier:g}."
         )
     out = adapters / card.id
     if out.exists():
-        raise BadInput(f"The adapter {card.id} is there already.")
+        raise BadInput(f"The adapter {card.id} is there already, so there is nothing to import.")
     work = adapters / f".import-{card.id}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -104,14 +109,27 @@ def from_peft(folder: Path, adapters: Path) -> AdapterRecord:
     return kept
 
 
+def _must_be_exported(folder: Path) -> None:
+    """Raises BadInput for a place that is no folder, or lacks a file that an export has."""
+    if not folder.is_dir():
+        raise BadInput(
+            f"{folder} is a file. {EXPORTED}"
+            if folder.exists()
+            else f"There is no folder {folder}. {EXPORTED}"
+        )
+    for name in (ADAPTER_CONFIG, PEFT_WEIGHTS):
+        if not (folder / name).is_file():
+            raise BadInput(f"{folder} holds no adapter in PEFT's layout: {name} is missing. {EXPORTED}")
+
+
 def _card_of(folder: Path) -> AdapterRecord:
+    what = f"{folder} has no card ({CARD}) that says what the adapter was trained on"
     try:
         return AdapterRecord.from_json((folder / CARD).read_bytes())
+    except FileNotFoundError as error:
+        raise BadInput(f"{what}. {EXPORTED}") from error
     except (OSError, ValueError) as error:
-        raise BadInput(
-            f"{folder} has no card ({CARD}) that says what the adapter was trained on: {error}. Only adapters that were "
-            "exported with one can be imported."
-        ) from error
+        raise BadInput(f"{what}: it cannot be read, {reason(error)}. {EXPORTED}") from error
 
 
 def _mlx_name(name: str) -> str:

@@ -323,7 +323,7 @@ def _why(error: Exception, mirror: Mirror, commit: str, place: Path) -> Workspac
                 return WorkspaceError(f"Base commit {commit[:12]}: {told(mirror.path, faults)}")
         return WorkspaceError(f"The mirror {mirror.path} gives no tree of {commit[:12]}: {said}. {MEND}")
     return WorkspaceError(
-        f"The base tree of {commit[:12]} of {mirror.path} cannot be exported: {said}. Mend that, and run the same command again."
+        f"The base tree of {commit[:12]} of {mirror.path} cannot be exported: {said}. Fix that, and run the same command again."
     )
 
 

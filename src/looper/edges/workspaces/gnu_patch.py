@@ -68,7 +68,7 @@ def takes(patch: str, root: Path, sandbox: Sandbox) -> bool:
         )
     if status == KILLED:
         raise RunKilled(
-            "The program patch was killed (SIGKILL), and not for a limit of its own: the machine ran out of memory, or somebody ended "
+            "The program patch was killed (SIGKILL), and not for a limit of its own: the machine ran out of memory, or another process ended "
             "it. Free memory, then run the same command again."
         )
     return status == "0"

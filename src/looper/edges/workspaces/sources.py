@@ -136,7 +136,7 @@ class GitSources:
             if now == commit:
                 return  # Done before, by a process that ended right after.
             raise RefMoved(
-                f"{ref} is at {now[:12] or 'nothing'} and was expected at {expected[:12] or 'nothing'}: somebody else moved it."
+                f"{ref} is at {now[:12] or 'nothing'} and was expected at {expected[:12] or 'nothing'}: another process moved it."
             ) from error
 
     def checked_out(self, ref: str) -> Path | None:
