@@ -80,10 +80,10 @@ def _row(found: ArmFigures, run: RunView) -> tuple[str, ...]:
         f"{found.resolved.numerator}/{found.resolved.denominator}",
         _rate(run.outcomes(found.arm), run.unit),
         percent(found.patched.value) if found.patched.value is not None else NOT_MEASURED,
-        _number(found.steps, 1),
-        _number(found.prompt_tokens, 0),
-        _number(found.completion_tokens, 0),
-        _number(found.seconds, 2),
+        number_text(found.steps, 1),
+        number_text(found.prompt_tokens, 0),
+        number_text(found.completion_tokens, 0),
+        number_text(found.seconds, 2),
         str(found.infra_errors),
     )
 
@@ -100,7 +100,8 @@ def _rate(outcomes: Mapping[str, bool], unit: Unit) -> str:
     return f"{percent(sum(outcomes.values()) / len(outcomes))} ({100 * low:.0f} to {100 * high:.0f})"
 
 
-def _number(value: float | None, digits: int) -> str:
+def number_text(value: float | None, digits: int) -> str:
+    """With so many digits; a dash where it was not measured."""
     return NOT_MEASURED if value is None else f"{value:.{digits}f}"
 
 

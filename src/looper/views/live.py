@@ -16,6 +16,7 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from looper.errors import BadInput
+from looper.metrics.behaviour import whole_sum
 from looper.metrics.paired import repository_of
 from looper.records.plan import REAL_SUITES, Arm, Suite
 from looper.records.trajectory import StopReason
@@ -229,13 +230,8 @@ def _relative_spread(values: Sequence[float]) -> float:
     return stdev(values) / fmean(values) if len(values) > 1 and fmean(values) else 1.0
 
 
-def time_left(run: RunView, now: float) -> TimeLeft | None:
-    """Until the last cell has its end. None where nobody is at it, or a phase that is left was not measured yet."""
-    found = phases(run)
-    return _together(found, phases_left(run, found, now))
-
-
 def _together(found: Sequence[Phase], left: Sequence[TimeLeft | None]) -> TimeLeft | None:
+    """Until the last cell has its end. None where nobody is at it, or a phase that is left was not measured yet."""
     wanted = [each for phase, each in zip(found, left, strict=True) if phase.done < phase.planned]
     known = [each for each in wanted if each is not None]
     if not wanted or len(known) < len(wanted):
@@ -285,7 +281,7 @@ def _counts(run: RunView) -> dict[str, Any]:
         "run_hash": run.manifest.run_hash(),
         "finished": run.finished,
         "planned": run.planned,
-        "tokens": _tokens(run),
+        "tokens": whole_sum(end.tokens for end in run.trajectories),
         "damaged_records": len(run.damage),
         "arms": _arms(run),
         "phases": phases(run),
@@ -315,16 +311,6 @@ def _clocks(run: RunView, found: Sequence[Phase], now: float) -> dict[str, Any]:
 
 def _as_list(left: TimeLeft | None) -> list[int] | None:
     return None if left is None else [round(left.seconds), round(left.low), round(left.high)]
-
-
-def _tokens(run: RunView) -> int | None:
-    """Prompts and replies of all rollouts together; None where some were not counted."""
-    total = 0
-    for end in run.trajectories:
-        if end.prompt_tokens is None or end.completion_tokens is None:
-            return None
-        total += end.prompt_tokens + end.completion_tokens
-    return total
 
 
 def _arms(run: RunView) -> list[dict[str, Any]]:
