@@ -9,7 +9,7 @@ from looper.metrics.paired import (
     Difference,
     MeanDifference,
     PairedDifference,
-    Unit,
+    AnalysisUnit,
     mean_difference,
     newcombe_paired,
     paired_difference,
@@ -120,7 +120,7 @@ def _random_difference(rng: random.Random) -> Difference:
     keys = [f"{seed}/r{task % 3}-{task}" for task in range(tasks) for seed in range(rng.choice([1, 3]))]
     gain = rng.random() / 2
     ours, theirs = ({key: rng.random() < share for key in keys} for share in (0.3 + gain, 0.3))
-    unit = rng.choice(list(Unit))
+    unit = rng.choice(list(AnalysisUnit))
     if rng.random() < 0.3:
         found: Difference | None = mean_difference(
             {key: rng.gauss(gain, 0.3) for key in keys}, dict.fromkeys(keys, 0.0), unit
@@ -185,7 +185,7 @@ def by_repository(moves: Sequence[int], members: int = 12) -> PairedDifference:
             key = f"0/r{repo}-{number}"
             ours[key] = number < members // 2 + move
             theirs[key] = number < members // 2
-    found = paired_difference(ours, theirs, Unit.REPOSITORY)
+    found = paired_difference(ours, theirs, AnalysisUnit.REPOSITORY)
     assert found is not None
     return found
 

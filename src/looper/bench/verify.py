@@ -31,7 +31,7 @@ from looper.errors import (
 )
 from looper.protocols import (
     NOTHING,
-    Change,
+    PathChange,
     CommandResult,
     Effect,
     JudgedSession,
@@ -206,7 +206,7 @@ def _gold(task: Task, sessions: Sessions) -> Set[str]:
     return _effect(task, task.gold_patch, "gold", sessions).keys()
 
 
-def _recall(task: Task, sessions: Sessions, changes: Sequence[Change]) -> float | None:
+def _recall(task: Task, sessions: Sessions, changes: Sequence[PathChange]) -> float | None:
     if not changes:
         return 0.0 if task.gold_patch.strip() else None
     gold = _gold(task, sessions)
@@ -221,7 +221,7 @@ def _effect(task: Task, patch: str, whose: str, sessions: Sessions) -> Effect:
         raise TaskBroken(f"The {whose} patch of {task.instance_id} does not apply: {said}.") from error
 
 
-def _tells_pytest(change: Change, task: Task, session: JudgedSession, sessions: Sessions) -> bool:
+def _tells_pytest(change: PathChange, task: Task, session: JudgedSession, sessions: Sessions) -> bool:
     """Whether a file that holds settings of pytest beside others holds other ones than in the base tree."""
     try:
         now = None if change.after == NOTHING else session.read(change.path)

@@ -123,7 +123,7 @@ def run_validations(
             )
 
         broken: set[str] = set()
-        left = TimeLeft(tasks, shipped())
+        left = ValidationEta(tasks, shipped())
         begun, before = time.monotonic(), 0
         # Those first that were judged before, in whatever environment: they take no time as a rule.
         judged = {name for name, *_ in kept}
@@ -170,7 +170,7 @@ def described_machine() -> str:
     return f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} processors"
 
 
-class TimeLeft:
+class ValidationEta:
     """What validating tasks takes, by what it took where Looper was made."""
 
     def __init__(self, tasks: Sequence[Task], timed: Iterable[Validation]) -> None:

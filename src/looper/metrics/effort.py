@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from looper.metrics.continuous import rank_biserial
-from looper.metrics.paired import Unit, mean_difference
+from looper.metrics.paired import AnalysisUnit, mean_difference
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Effort:
     """Two-sided, of no mean difference, by unit."""
 
 
-def effort(arm: Mapping[str, float], base: Mapping[str, float], unit: Unit = Unit.TASK) -> Effort | None:
+def effort(arm: Mapping[str, float], base: Mapping[str, float], unit: AnalysisUnit = AnalysisUnit.TASK) -> Effort | None:
     """Keys are SEED/TASK. None where the arms have no cell in common."""
     ours, theirs = _by_task(arm, arm.keys() & base.keys()), _by_task(base, arm.keys() & base.keys())
     found = mean_difference(arm, base, unit)

@@ -22,7 +22,7 @@ from looper.metrics.design import (
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
     PairedDifference,
-    Unit,
+    AnalysisUnit,
     rate_interval,
     repository_of,
 )
@@ -92,7 +92,7 @@ def _failed_row(found: ArmFigures) -> tuple[str, ...]:
     return (found.arm, "failed arm", *[NOT_MEASURED] * 6, str(found.infra_errors))
 
 
-def _rate(outcomes: Mapping[str, bool], unit: Unit) -> str:
+def _rate(outcomes: Mapping[str, bool], unit: AnalysisUnit) -> str:
     """With its interval, by the unit that differences have too."""
     if not outcomes:
         return NOT_MEASURED
@@ -294,7 +294,7 @@ def power_text(plan: Plan, tasks: Sequence[str]) -> str:
     )
     spread = (
         f" and true differences vary by {100 * design.spread:.0f} points between repositories"
-        if design.unit is Unit.REPOSITORY
+        if design.unit is AnalysisUnit.REPOSITORY
         else ""
     )
     return f"{text}, and {could}, if equal arms differ in {100 * design.discordance:.0f} % of cells{spread}"

@@ -85,7 +85,7 @@ class PhaseName(StrEnum):
 
 
 @dataclass(frozen=True)
-class Phase:
+class RunPhase:
     """One phase of a run."""
 
     name: PhaseName
@@ -93,7 +93,7 @@ class Phase:
     planned: int
 
 
-def phases(run: RunView) -> list[Phase]:
+def phases(run: RunView) -> list[RunPhase]:
     """Those that a run has, in order."""
     evaluated = {cell for arm in run.manifest.plan.arms for cell in run.cells(arm.name)}
     ended = {verdict.cell for verdict in run.verdicts} & run.planned_cells
@@ -110,7 +110,7 @@ def phases(run: RunView) -> list[Phase]:
     if done[PhaseName.EVALUATION]:
         # It begins when all others are over, whatever of them a later version of the code would have planned.
         planned |= {name: done[name] for name in (PhaseName.EXPERIENCE, PhaseName.LEARNING)}
-    return [Phase(name, done[name], planned[name]) for name in PhaseName if planned[name]]
+    return [RunPhase(name, done[name], planned[name]) for name in PhaseName if planned[name]]
 
 
 def _consolidations_planned(run: RunView) -> int:
@@ -132,7 +132,7 @@ def _learners(run: RunView) -> list[Arm]:
     ]
 
 
-def phases_left(run: RunView, found: Sequence[Phase], now: float) -> list[TimeLeft | None]:
+def phases_left(run: RunView, found: Sequence[RunPhase], now: float) -> list[TimeLeft | None]:
     """Of each phase alone, from what this process has done of it: what one phase took is no measure for another. None where nothing
     is left, nobody is at it, or nothing of it was measured yet. `now` in seconds since 1970."""
     left: list[TimeLeft | None] = [None] * len(found)
@@ -230,7 +230,7 @@ def _relative_spread(values: Sequence[float]) -> float:
     return stdev(values) / fmean(values) if len(values) > 1 and fmean(values) else 1.0
 
 
-def _together(found: Sequence[Phase], left: Sequence[TimeLeft | None]) -> TimeLeft | None:
+def _together(found: Sequence[RunPhase], left: Sequence[TimeLeft | None]) -> TimeLeft | None:
     """Until the last cell has its end. None where nobody is at it, or a phase that is left was not measured yet."""
     wanted = [each for phase, each in zip(found, left, strict=True) if phase.done < phase.planned]
     known = [each for each in wanted if each is not None]
@@ -294,7 +294,7 @@ def _told(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {**counts, "phases": told}
 
 
-def _clocks(run: RunView, found: Sequence[Phase], now: float) -> dict[str, Any]:
+def _clocks(run: RunView, found: Sequence[RunPhase], now: float) -> dict[str, Any]:
     left, stands = phases_left(run, found, now), standing(run, now)
     return {
         "standing": stands.value,

@@ -34,7 +34,7 @@ from looper.metrics.paired import (
     Difference,
     MeanDifference,
     PairedDifference,
-    Unit,
+    AnalysisUnit,
     mean_difference,
     paired_difference,
     rise,
@@ -283,7 +283,7 @@ class RunView:
         return [(first[key], second[key]) for key in first.keys() & second.keys()]
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> AnalysisUnit:
         """Of everything that is compared."""
         return unit_of(self.manifest.plan, self.tasks)
 
