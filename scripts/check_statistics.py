@@ -22,9 +22,9 @@ from looper.metrics.continuous import bca
 from looper.metrics.design import Design, power_of, smallest_visible
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
+    AnalysisUnit,
     Difference,
     PairedDifference,
-    AnalysisUnit,
     effective_pairs,
     line_rise,
     mcnemar_exact,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 
 from looper.metrics.paired import (
+    AnalysisUnit,
     Difference,
     MeanDifference,
     PairedDifference,
-    AnalysisUnit,
     mean_difference,
     newcombe_paired,
     paired_difference,

@@ -111,7 +111,9 @@ def test_what_is_learned_per_repository_is_decided_by_repository_where_there_are
     assert "2 contrasts in one family" in scope_line(run)
     first, second = run.registered
     assert first.difference is not None and first.difference.units == 24
-    assert second.difference is not None and second.difference.unit is AnalysisUnit.REPOSITORY, "D2: one unit for all"
+    assert second.difference is not None and second.difference.unit is AnalysisUnit.REPOSITORY, (
+        "D2: one unit for all"
+    )
     assert first.finding is Decision.SHOWN and first.confidence >= 0.95
     assert (
         "primary: memory − base: +" in registered_lines(run)[-2]

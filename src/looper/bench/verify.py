@@ -31,10 +31,10 @@ from looper.errors import (
 )
 from looper.protocols import (
     NOTHING,
-    PathChange,
     CommandResult,
     Effect,
     JudgedSession,
+    PathChange,
     Sessions,
 )
 from looper.records.plan import Isolation, Limits

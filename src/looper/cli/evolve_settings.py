@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from looper.errors import BadInput
 from looper.experiment.plan_errors import plain_words
+from looper.records.base import Count
 from looper.records.plan import Price
 from looper.untrusted import named_text
 
@@ -23,7 +24,6 @@ PREFIX = "LOOPER_EVOLVE_"
 FILE = "looper.toml"
 Names = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
 
 
 class EvolveSettings(BaseSettings):

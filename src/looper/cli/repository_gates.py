@@ -225,7 +225,9 @@ def canaries_of(found: OpenRepository, commit: str) -> tuple[ControlCandidate, .
         ControlCandidate(
             "a plugin that turns failures green", {}, {f"{folder}/conftest.py": b"import pytest\n"}, "scope"
         ),
-        ControlCandidate("a file outside of what may change", {}, {"looper_canary/elsewhere.py": b"x = 1\n"}, "scope"),
+        ControlCandidate(
+            "a file outside of what may change", {}, {"looper_canary/elsewhere.py": b"x = 1\n"}, "scope"
+        ),
     ]
     fixed = next(iter(frozen(sources(found.root), commit, found.scope)), None)
     if fixed is not None:

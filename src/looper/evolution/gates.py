@@ -100,7 +100,9 @@ def _problems(sources: Sources, candidate: str, change: PathChange, scope: Chang
             yield f"{path} does not parse: {(str(error) or type(error).__name__).splitlines()[0]}"
 
 
-def _new_packages(sources: Sources, base: str, candidate: str, changes: Collection[PathChange]) -> Iterable[str]:
+def _new_packages(
+    sources: Sources, base: str, candidate: str, changes: Collection[PathChange]
+) -> Iterable[str]:
     """Packages that the changed files import and no file of the base does; the standard library is everybody's."""
     before = {
         name

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
-    PairedDifference,
     AnalysisUnit,
+    PairedDifference,
     effective_pairs,
     repository_of,
 )

@@ -22,7 +22,9 @@ class Effort:
     """Two-sided, of no mean difference, by unit."""
 
 
-def effort(arm: Mapping[str, float], base: Mapping[str, float], unit: AnalysisUnit = AnalysisUnit.TASK) -> Effort | None:
+def effort(
+    arm: Mapping[str, float], base: Mapping[str, float], unit: AnalysisUnit = AnalysisUnit.TASK
+) -> Effort | None:
     """Keys are SEED/TASK. None where the arms have no cell in common."""
     ours, theirs = _by_task(arm, arm.keys() & base.keys()), _by_task(base, arm.keys() & base.keys())
     found = mean_difference(arm, base, unit)

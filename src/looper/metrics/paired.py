@@ -175,7 +175,9 @@ def mean_difference(
     )
 
 
-def rise(arms: Sequence[Mapping[str, float]], unit: AnalysisUnit = AnalysisUnit.TASK) -> MeanDifference | None:
+def rise(
+    arms: Sequence[Mapping[str, float]], unit: AnalysisUnit = AnalysisUnit.TASK
+) -> MeanDifference | None:
     """How much a straight line through the arms rises from the first to the last, the arms being evenly apart; keys as in
     `paired_difference`. None where they have no cell in common.
 

@@ -21,8 +21,8 @@ from looper.metrics.design import (
 )
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
-    PairedDifference,
     AnalysisUnit,
+    PairedDifference,
     rate_interval,
     repository_of,
 )

@@ -31,10 +31,10 @@ from looper.metrics.choice import AttemptOutcome, can_choose, chosen, own_check
 from looper.metrics.continual import forgotten
 from looper.metrics.design import is_pilot, too_small_for, unit_of
 from looper.metrics.paired import (
+    AnalysisUnit,
     Difference,
     MeanDifference,
     PairedDifference,
-    AnalysisUnit,
     mean_difference,
     paired_difference,
     rise,

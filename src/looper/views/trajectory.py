@@ -123,10 +123,14 @@ def cell_of(run: RunView, name: str, attempt: int | None) -> CellAttempt | None:
     if attempt is not None and attempt not in known:
         return None
     verdicts = [found for found in run.verdicts if (found.cell, found.attempt) == (name, chosen)]
-    return CellAttempt(name, chosen, tuple(known), run.ends.get((name, chosen)), verdicts[-1] if verdicts else None)
+    return CellAttempt(
+        name, chosen, tuple(known), run.ends.get((name, chosen)), verdicts[-1] if verdicts else None
+    )
 
 
-def steps_page(run: RunView, cell: CellAttempt, wanted: Filter, page: int = 1, step: int | None = None) -> StepPage:
+def steps_page(
+    run: RunView, cell: CellAttempt, wanted: Filter, page: int = 1, step: int | None = None
+) -> StepPage:
     """The page of that number, or the one that holds a step."""
     entry = run.followed().attempts.get((cell.name, cell.attempt))
     places: Sequence[int] = entry.places if entry is not None else ()

@@ -49,7 +49,7 @@ from looper.errors import (
     WorkspaceError,
 )
 from looper.journal import UNREADABLE, replace_file
-from looper.protocols import NOTHING, PathChange, Effect, Environment, Sandbox, TreeEntry
+from looper.protocols import NOTHING, Effect, Environment, PathChange, Sandbox, TreeEntry
 from looper.records.base import content_hash
 from looper.records.task import Task
 from looper.untrusted import folders_below, remove_tree
