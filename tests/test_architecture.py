@@ -109,10 +109,14 @@ def test_edges_take_no_decisions_of_the_bench_but_shapes_of_data() -> None:
                 assert path.parent.name == "datasets", f"{path.name} imports {name}"
 
 
-def test_every_module_says_why_it_exists_in_one_sentence() -> None:
+def test_every_module_says_why_it_exists_and_a_long_one_how_it_is_read() -> None:
     for path in modules():
-        doc = ast.get_docstring(ast.parse(path.read_text("utf-8")))
+        text = path.read_text("utf-8")
+        doc = ast.get_docstring(ast.parse(text))
         assert doc, f"{path} has no docstring"
+        assert text.count("\n") <= 150 or doc.count("\n") > 0, (
+            f"{path} is long and has no paragraph at its head"
+        )
 
 
 def test_there_are_no_import_cycles() -> None:

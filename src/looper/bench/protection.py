@@ -1,4 +1,8 @@
-"""What of a change decides how tests run rather than what the product does, so that it must not count."""
+"""What of a change decides how tests run rather than what the product does, so that it must not count.
+
+`verify` asks it once the patch is applied: every path that differs is kept or left out, by kinds (tests, their configuration,
+plug-ins, caches). What is left out is put back as in the base tree and named in the verdict; gold's own paths are exempt.
+"""
 
 import re
 import tomllib

@@ -1,4 +1,8 @@
-"""The commands of `looper evolve`."""
+"""The commands of `looper evolve`.
+
+Each command is for the campaign of the embedded agent in --folder, or with --repo for a repository: `evolving` and `campaigns` do the
+one, `repository_steps` the other. What a generation's phase means as an exit code stands in `_told`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

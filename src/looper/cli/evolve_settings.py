@@ -1,4 +1,8 @@
-"""What `looper evolve` works with on a repository: command line before environment, `.env`, `[evolve]` of looper.toml, defaults."""
+"""What `looper evolve` works with on a repository: command line before environment, `.env`, `[evolve]` of looper.toml, defaults.
+
+One field is one setting: its name, type, default and what `looper evolve settings` prints of it. `repositories.opened` reads them
+once for a command; a lab's process gets what was chosen through its environment (`as_variables`).
+"""
 
 import tomllib
 from collections.abc import Mapping

@@ -1,4 +1,8 @@
-"""What `looper evolve run`, `status`, `tree` and `rollback` do."""
+"""What `looper evolve run`, `status`, `tree` and `rollback` do.
+
+The campaign in which settings of the scaffold evolve on the embedded suite, without a language model: `_campaign` puts its parts
+together, `_Lanes` runs the experiments that decide.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

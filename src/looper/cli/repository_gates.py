@@ -1,4 +1,8 @@
-"""Everything that judges a candidate of a repository, put together from settings."""
+"""Everything that judges a candidate of a repository, put together from settings.
+
+Gates, lanes, reviewer, canaries and the promoter are made here for `repository_steps`; what they check stands in `evolution`.
+Nothing of a candidate runs outside of the sandbox.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator

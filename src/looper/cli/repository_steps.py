@@ -1,4 +1,8 @@
-"""What each command of `looper evolve` does to a repository: propose, spawn, work, verify, promote, roll back, and all of it by itself."""
+"""What each command of `looper evolve` does to a repository: propose, spawn, work, verify, promote, roll back, and all of it by itself.
+
+`evolve_commands` and the pages (`served`) call it. Each step reads where the ledger stands, lets `evolution` decide, and ends by
+writing the derived files.
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,8 @@
-"""What `looper bench validate` does."""
+"""What `looper bench validate` does.
+
+`run_validations` judges each task with its gold patch and with none, side by side, and keeps every result at once, so that it can be
+interrupted; what is printed of time goes by what tasks took before.
+"""
 
 import contextlib
 import math

@@ -1,4 +1,8 @@
-"""Authors that are language models: each in a process of its own, whose end is seen at once and whose work goes on after a kill."""
+"""Authors that are language models: each in a process of its own, whose end is seen at once and whose work goes on after a kill.
+
+`LabAuthor` is the campaign's side: it begins the process, waits, and takes over one that an earlier campaign left. `in_lab` is what
+that process does. What became of a lab is read from the ledger, and from its lock.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""Words that generated repositories are made of."""
+"""Words that generated repositories are made of.
+
+The levels draw words and names of repositories from here. Names fall into two classes by their hash, one for the corpus
+that the embedded model is trained on and one for what is evaluated, so that no repository is in both.
+"""
 
 import hashlib
 import random

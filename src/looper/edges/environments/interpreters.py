@@ -1,4 +1,8 @@
-"""Interpreters of old versions: what is here, and what uv installs where nothing is."""
+"""Interpreters of old versions: what is here, and what uv installs where nothing is.
+
+`pinned` asks for one by its minor version. Programs that somebody else chose are asked through `answer_of`, which ends them when they
+take too long or say too much.
+"""
 
 import glob
 import os

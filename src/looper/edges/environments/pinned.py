@@ -1,4 +1,8 @@
-"""Environments of old repositories: an interpreter by version, packages from a frozen list, built once and shared."""
+"""Environments of old repositories: an interpreter by version, packages from a frozen list, built once and shared.
+
+`of` gives a task's environment, made when it is first asked for; `needed` says beforehand what will have to be made. A folder is named
+after its content, made by one process at a time, and checked each time against the records of its packages.
+"""
 
 import contextlib
 import fcntl

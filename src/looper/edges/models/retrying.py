@@ -1,4 +1,8 @@
-"""Waiting out faults of a model server, so that a server that restarts costs seconds and not a task."""
+"""Waiting out faults of a model server, so that a server that restarts costs seconds and not a task.
+
+Every model of a run stands behind one of these, so no client tries anything again itself. What is waited out and for how long is in
+`RetryPolicy` and `_patience_s`; the faults are those of `errors.ModelError`.
+"""
 
 import math
 import random

@@ -1,4 +1,8 @@
-"""The repository whose source evolves, by its objects and refs alone: no checkout, no stash, no working tree."""
+"""The repository whose source evolves, by its objects and refs alone: no checkout, no stash, no working tree.
+
+`wiring.sources` makes one for each repository that evolves; campaigns read commits, make candidates and move their one branch
+through it. git runs in the objects' folder, so what a person has checked out is never touched.
+"""
 
 import shutil
 import tempfile
