@@ -183,15 +183,9 @@ def sequence(run: RunView) -> Table:
             )
         )
     columns = (
-        "arm",
-        "plasticity.stream",
-        "aulc.stream",
-        "forward_transfer.paper.stream",
-        "learning_slope.paired",
-        "learning_slope.within_difficulty",
-        "tue.paper",
-        "tue.memeval",
-    )
+        "arm", "plasticity.stream", "aulc.stream", "forward_transfer.paper.stream", "learning_slope.paired",
+        "learning_slope.within_difficulty", "tue.paper", "tue.memeval",
+    )  # fmt: skip
     note = (
         "In points, slopes in points per position; macro averages over repositories. No task is worked on again after "
         "others, so acc, forgetting, backward transfer, stability, CL-F and every CL-Score are not measured (not_run)."
@@ -245,18 +239,10 @@ def likelihoods(run: RunView) -> Table:
             )
         )
     columns = (
-        "arm",
-        "action log likelihood",
-        "less base's",
-        "KL from base",
-        "retention",
-        "plasticity",
-        "forgetting.paper",
-        "forgetting.standard",
-        "forgetting.chaudhry",
-        "backward_transfer.paper",
+        "arm", "action log likelihood", "less base's", "KL from base", "retention", "plasticity",
+        "forgetting.paper", "forgetting.standard", "forgetting.chaudhry", "backward_transfer.paper",
         "forward_transfer.paper",
-    )
+    )  # fmt: skip
     note = (
         "Log likelihood of what base did where it resolved a task of the evaluation, under what each arm works with; KL of the "
         "arm from base at the same places. From retention on: of what each batch taught, asked after every batch; the means "

@@ -38,16 +38,9 @@ NOT_MEASURED = "–"
 EXPLORATORY = "exploratory"
 """Said of every comparison that no plan registered before the data."""
 COLUMNS = (
-    "arm",
-    "resolved",
-    "rate, 95 %",
-    "patched",
-    "steps",
-    "tokens in",
-    "tokens out",
-    "seconds",
+    "arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "seconds",
     "infra errors",
-)
+)  # fmt: skip
 
 
 def percent(share: float) -> str:

@@ -100,13 +100,8 @@ class GitSources:
 
     def diff(self, base: str, candidate: str) -> str:
         arguments = (
-            "--binary",
-            "--full-index",
-            "--no-renames",
-            "--no-ext-diff",
-            "--no-textconv",
-            "--no-color",
-        )
+            "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
+        )  # fmt: skip
         found = self._git(
             "diff-tree", "-p", "--src-prefix=a/", "--dst-prefix=b/", *arguments, base, candidate
         )
