@@ -136,7 +136,8 @@ def test_alpha_is_what_a_campaign_was_begun_with(shop: Shop) -> None:
     answers(shop, DONE)
     shop.spawn()
     assert verify(shop.open(alpha=0.02, benchmark="micro"), 1).phase is Phase.REJECTED, "it changes nothing"
-    shop.spawn(request="again")
+    answers(shop, DONE)
+    shop.spawn(CONTRACT.replace("A discount", "Another"), request="again")
     with pytest.raises(NotAllowed, match=r"was begun with .*--alpha 0\.02 .* and now .*--alpha 0\.03 "):
         verify(shop.open(alpha=0.03, benchmark="micro"), 2)
     with pytest.raises(BadInput, match="alpha"):

@@ -8,6 +8,7 @@ test runs in the same process as its tests, so a product that looks at who calls
 inputs, or tests in a process of their own, catch that.
 """
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Sequence, Set
@@ -119,8 +120,7 @@ def verify(task: Task, patch: str, verifier_context: VerifierContext, purpose: s
     """Judge a patch. What is raised is no verdict: only while the patch is entered can an error be the patch's."""
     begun = verifier_context.clock()
     tests = effect_of_tests(task, verifier_context.sessions)
-    session = verifier_context.sessions.open(task, purpose)
-    try:
+    with contextlib.closing(verifier_context.sessions.open(task, purpose)) as session:
         try:
             entered = apply_candidate(task, patch, session, verifier_context, tests)
         except Exception as error:
@@ -144,8 +144,6 @@ def verify(task: Task, patch: str, verifier_context: VerifierContext, purpose: s
 
         judged = _run_and_judge(task, session, verifier_context, entered.stripped, begun, again)
         return replace(judged, applied=entered.applied, file_recall=entered.file_recall)
-    finally:
-        session.close()
 
 
 def _fault_of_patch(error: Exception) -> str:

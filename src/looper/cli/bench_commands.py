@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, Data, Mirrors, chosen_settings, json_line, say
+from looper.cli.options import AsJson, Data, Mirrors, chosen_settings, json_line, print_lines, say
 
 RealSuite = Annotated[str, typer.Option(help="swe-bench-cl, or swe-bench for rows in that shape.")]
 bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
@@ -43,8 +43,7 @@ def bench_list(
     settings = chosen_settings(data, mirrors, suite or "swe-bench-cl")
     only = suite and suite_named(suite, 0).suite
     if repo:
-        for line in task_lines(settings, only, repo):
-            print(line)
+        print_lines(task_lines(settings, only, repo))
         return
     found = wiring.suites(settings, only)
     if as_json:
@@ -76,8 +75,7 @@ def bench_fetch(
     """
     from looper.cli.fetching import fetch
 
-    for line in fetch(chosen_settings(data, mirrors), tuple(repo or ()), suite):
-        print(line, flush=True)
+    print_lines(fetch(chosen_settings(data, mirrors), tuple(repo or ()), suite), flush=True)
 
 
 @bench.command("prepare")
@@ -105,8 +103,9 @@ def bench_prepare(
     from looper.cli.fetching import installation, prepare
 
     settings, repos = chosen_settings(data, mirrors), tuple(repo or ())
-    for line in installation(settings, repos, say, suite) if fix else prepare(settings, repos, say, suite):
-        print(line, flush=True)
+    print_lines(
+        installation(settings, repos, say, suite) if fix else prepare(settings, repos, say, suite), flush=True
+    )
 
 
 @bench.command("validate")
@@ -254,7 +253,5 @@ def bench_leaks(
     from looper.cli.screening import later_lines, leak_lines
 
     found = chosen_settings(data, mirrors)
-    for line in leak_lines(found, tuple(repo or ()), every=every, hints=hints):
-        print(line)
-    for line in later_lines(found, tuple(repo or ()), say) if later else ():
-        print(line)
+    print_lines(leak_lines(found, tuple(repo or ()), every=every, hints=hints))
+    print_lines(later_lines(found, tuple(repo or ()), say) if later else ())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from looper.cli.options import AsJson
+from looper.cli.options import AsJson, print_lines
 
 if TYPE_CHECKING:
     from looper.cli.repositories import OpenRepository
@@ -314,8 +314,7 @@ def status(
     from looper.cli.campaigns import ledger_in
     from looper.cli.campaigns import status as status_lines
 
-    for line in status_lines(ledger_in(folder, repo), as_json=as_json):
-        print(line)
+    print_lines(status_lines(ledger_in(folder, repo), as_json=as_json))
 
 
 @evolve.command()
@@ -327,8 +326,7 @@ def tree(folder: Folder = Path("evolving"), repo: MaybeRepo = None) -> None:
     from looper.cli.campaigns import ledger_in
     from looper.cli.campaigns import tree as lines_of
 
-    for line in lines_of(ledger_in(folder, repo)):
-        print(line)
+    print_lines(lines_of(ledger_in(folder, repo)))
 
 
 @evolve.command()
@@ -343,8 +341,7 @@ def events(
     """
     from looper.cli.campaigns import event_lines, ledger_in
 
-    for line in event_lines(ledger_in(folder, repo), follow=follow):
-        print(line, flush=True)
+    print_lines(event_lines(ledger_in(folder, repo), follow=follow), flush=True)
 
 
 @evolve.command()

@@ -29,6 +29,7 @@ from looper.cli.options import (
     RunName,
     chosen_settings,
     json_line,
+    print_lines,
     run_names,
     say,
 )
@@ -187,8 +188,7 @@ def run(
         # The run's folder is named whole, however long its path is.
         console.print(run_table(found[each or ""]), crop=False)
     if len(found) > 1:
-        for line in split_lines(found):
-            print(line)
+        print_lines(split_lines(found))
 
 
 @app.command()
@@ -246,8 +246,7 @@ def plan(
         overrides=tuple(parse_override(text) for text in override or ()),
         adapter=adapter,
     )
-    for line in plan_lines(options, chosen_settings(data, mirrors), as_json=as_json):
-        print(line)
+    print_lines(plan_lines(options, chosen_settings(data, mirrors), as_json=as_json))
 
 
 @app.command()
@@ -340,8 +339,7 @@ def report(
         lines = reporting.share(chosen_settings().runs, named, pages)
     else:
         lines = reporting.report(chosen_settings().runs, named)
-    for line in lines:
-        print(line)
+    print_lines(lines)
 
 
 @app.command()
@@ -468,8 +466,7 @@ def status(
     """
     from looper.cli.reading import status_lines
 
-    for line in status_lines(chosen_settings().runs, run, as_json=as_json):
-        print(line)
+    print_lines(status_lines(chosen_settings().runs, run, as_json=as_json))
 
 
 @app.command()
@@ -566,8 +563,7 @@ def diff(
     """
     from looper.cli.reading import diff_lines
 
-    for line in diff_lines(chosen_settings().runs, run, first, second, as_json=as_json):
-        print(line)
+    print_lines(diff_lines(chosen_settings().runs, run, first, second, as_json=as_json))
 
 
 @lineage.command("why")
@@ -583,8 +579,7 @@ def lineage_why(
     """
     from looper.cli.adapters import lineage_of
 
-    for line in lineage_of(chosen_settings(), run, arm, as_json=as_json):
-        print(line)
+    print_lines(lineage_of(chosen_settings(), run, arm, as_json=as_json))
 
 
 @app.command()
@@ -631,8 +626,7 @@ def import_runs(
     """
     from looper.cli.exporting import import_lines
 
-    for line in import_lines(sources, predictions):
-        print(line)
+    print_lines(import_lines(sources, predictions))
 
 
 @app.command()
@@ -662,8 +656,7 @@ def questions(
         if said is _Said.QUIT:
             break
         rated(runs, run, answer, by, noise=said is _Said.YES)
-    for line in question_texts(runs, run, as_json=as_json):
-        print(line)
+    print_lines(question_texts(runs, run, as_json=as_json))
 
 
 def _version(wanted: bool) -> None:

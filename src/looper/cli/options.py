@@ -9,6 +9,8 @@ import typer
 from looper.errors import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
     from looper.cli.settings import Settings
@@ -71,6 +73,12 @@ def chosen_settings(
 
 def say(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
+
+
+def print_lines(lines: "Iterable[str]", *, flush: bool = False) -> None:
+    """With `flush` each is seen when it comes, whoever reads them."""
+    for line in lines:
+        print(line, flush=flush)
 
 
 def plain_console() -> "Console":

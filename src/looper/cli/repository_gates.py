@@ -133,8 +133,7 @@ def review_gate(found: OpenRepository) -> Callable[[Candidate], Found]:
     own = sources(found.root)
 
     def review_gate(candidate: Candidate) -> Found:
-        model = model_of(found, Role.REVIEWER, candidate.number)
-        try:
+        with contextlib.closing(model_of(found, Role.REVIEWER, candidate.number)) as model:
             said = review(
                 model,
                 candidate.contract,
@@ -143,8 +142,6 @@ def review_gate(found: OpenRepository) -> Callable[[Candidate], Found]:
                 candidate.number,
             )
             name = model.identity().name
-        finally:
-            model.close()
         record(found, Reviewed(generation=candidate.number, model=name, found=said))
         outcome, evidence = verdict(said)
         tree = own.tree_of(candidate.commit)

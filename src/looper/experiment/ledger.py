@@ -4,6 +4,7 @@ Opening takes the lock, recovers every stream, and refuses a manifest that is no
 run only appends; what is left to do of a cell is worked out once, from what an earlier process recorded.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -184,13 +185,10 @@ def rate(folder: Path, found: Rating) -> None:
 
 
 def _add(folder: Path, name: str, found: Record) -> None:
-    lock = RunLock(folder)
-    try:
+    with contextlib.closing(RunLock(folder)):
         stream = Stream(folder, name, type(found))
         stream.append(found)
         stream.close()
-    finally:
-        lock.close()
 
 
 def _acted(steps: Iterable[Step]) -> dict[str, ActionCount]:
