@@ -133,10 +133,10 @@ def test_base_branch_and_pythonpath(shop: Shop) -> None:
 def test_alpha_is_what_a_campaign_was_begun_with(shop: Shop) -> None:
     """It is divided by the generations to decide, and fixed with the first candidate that is judged, before any lane is run."""
     assert rule_of(shop.open(alpha=0.02, generations=4)).alpha_each == pytest.approx(0.005)
-    answers(shop, DONE)
+    answers(shop, EDIT, DONE, EDIT, DONE)
     shop.spawn()
-    assert verify(shop.open(alpha=0.02, benchmark="micro"), 1).phase is Phase.REJECTED, "it changes nothing"
-    answers(shop, DONE)
+    first = shop.open(alpha=0.02, benchmark="micro", protected="src/*")
+    assert verify(first, 1).phase is Phase.REJECTED, "by the first gate"
     shop.spawn(CONTRACT.replace("A discount", "Another"), request="again")
     with pytest.raises(NotAllowed, match=r"was begun with .*--alpha 0\.02 .* and now .*--alpha 0\.03 "):
         verify(shop.open(alpha=0.03, benchmark="micro"), 2)

@@ -17,7 +17,7 @@ from typing import Any
 
 from looper.errors import Drift, JournalError
 from looper.journal import Damage, RunLock, Stream, holder_of, read_stream, reserve_space
-from looper.records.base import Record
+from looper.records.base import Record, grouped
 from looper.records.job import Event, ResumeState
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.memory import MemoryItem, Reverted
@@ -207,9 +207,7 @@ def _past(
     """For each cell its end so far, and where its next attempt begins."""
     last = final_verdicts(verdicts.recovered)
     over = {(end.cell, end.attempt): end for end in trajectories.recovered}
-    of: dict[str, list[Step]] = {}
-    for step in steps.recovered:
-        of.setdefault(step.cell, []).append(step)
+    of = grouped((step.cell, step) for step in steps.recovered)
     found: dict[str, tuple[Verdict | None, ResumeState]] = {}
     for cell in of.keys() | last.keys() | {cell for cell, _ in over}:
         verdict = last.get(cell)

@@ -6,6 +6,7 @@ from statistics import fmean, median
 
 from looper.metrics.continuous import rank_biserial
 from looper.metrics.paired import AnalysisUnit, mean_difference
+from looper.records.base import grouped
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,5 @@ def effort(
 
 
 def _by_task(values: Mapping[str, float], keys: Iterable[str]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for key in keys:
-        found.setdefault(key.partition("/")[2], []).append(values[key])
+    found = grouped((key.partition("/")[2], values[key]) for key in keys)
     return {task: fmean(each) for task, each in found.items()}

@@ -13,6 +13,7 @@ from statistics import NormalDist, fmean
 from typing import Protocol
 
 from looper.metrics.clustered import clustered, sign_flip
+from looper.records.base import grouped
 
 LEAST_P, MOST_P = 1e-15, 0.999
 
@@ -160,9 +161,10 @@ def mean_difference(
     common = sorted(first.keys() & second.keys())
     if not common:
         return None
-    moved = _grouped({key: first[key] - second[key] for key in common}, task_of)
+    moved = grouped((task_of(key), first[key] - second[key]) for key in common)
     tasks = {task: fmean(values) for task, values in moved.items()}
-    groups = list(_grouped(tasks, repository_of if unit is AnalysisUnit.REPOSITORY else str).values())
+    level = repository_of if unit is AnalysisUnit.REPOSITORY else str
+    groups = list(grouped((level(task), value) for task, value in tasks.items()).values())
     variance, degrees = clustered(groups) if len(groups) > 1 else (0.0, 0.0)
     return MeanDifference(
         pairs=len(common),
@@ -210,7 +212,7 @@ def paired_difference(
     pairs = len(common)
     moved = {key: int(first[key]) - int(second[key]) for key in sorted(common)}
     level = (lambda key: repository_of(task_of(key))) if unit is AnalysisUnit.REPOSITORY else task_of
-    groups = list(_grouped(moved, level).values())
+    groups = list(grouped((level(key), float(value)) for key, value in moved.items()).values())
     varies, degrees = clustered(groups) if len(groups) > 1 else (0.0, 0.0)
     return PairedDifference(
         both=both,
@@ -243,7 +245,7 @@ def rate_interval(
     """Of the rate of one arm, by unit: Wilson's interval for as many cells as are effective, with Student's quantile. Keys as in
     `paired_difference`; not empty."""
     level = (lambda key: repository_of(task_of(key))) if unit is AnalysisUnit.REPOSITORY else task_of
-    groups = list(_grouped({key: float(value) for key, value in outcomes.items()}, level).values())
+    groups = list(grouped((level(key), float(value)) for key, value in outcomes.items()).values())
     if len(groups) < 2:
         return 0.0, 1.0
     count, rate = len(outcomes), sum(outcomes.values()) / len(outcomes)
@@ -260,13 +262,6 @@ def task_of(where: str) -> str:
 def repository_of(task: str) -> str:
     """Of the id of a task, which is its repository's with a number behind it."""
     return task.rpartition("-")[0]
-
-
-def _grouped(moved: Mapping[str, float], group: Callable[[str], str]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for key, value in moved.items():
-        found.setdefault(group(key), []).append(value)
-    return found
 
 
 @cache

@@ -10,6 +10,7 @@ from math import ceil, log10
 from statistics import fmean
 from typing import Any
 
+from looper.records.base import grouped
 from looper.records.plan import Metric
 from looper.records.verdict import Outcome
 from looper.views.findings import EXPLORATORY, arm_rows, share_text, standing_of
@@ -283,10 +284,12 @@ class TaskRow:
 
 
 def task_rows(run: RunView, eligible: Mapping[str, str]) -> list[TaskRow]:
-    leaked, outcomes = set(run.manifest.leaked), dict[str, list[bool]]()
-    for verdict in run.final.values():
-        if verdict.outcome.is_verdict:
-            outcomes.setdefault(verdict.instance_id, []).append(verdict.outcome is Outcome.RESOLVED)
+    leaked = set(run.manifest.leaked)
+    outcomes = grouped(
+        (verdict.instance_id, verdict.outcome is Outcome.RESOLVED)
+        for verdict in run.final.values()
+        if verdict.outcome.is_verdict
+    )
     return [
         TaskRow(
             task,

@@ -9,6 +9,7 @@ from typing import Any
 
 from looper.errors import BadInput, MissingTool, possible
 from looper.journal import read_stream
+from looper.records.base import grouped
 from looper.records.text import bare_lines
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Verdict
@@ -82,10 +83,11 @@ def atif_lines(run: RunView, arm: str | None) -> Iterator[str]:
     """One rollout of the arm on each line, the last attempt of each cell. Raises BadInput for an unknown arm."""
     arm = one_arm(run, arm)
     wanted = {cell: run.last_ends[cell] for cell in run.cells(arm) if cell in run.last_ends}
-    steps: dict[str, list[Step]] = {}
-    for step in read_stream(run.folder, "steps", Step):
-        if step.cell in wanted and step.attempt == wanted[step.cell].attempt:
-            steps.setdefault(step.cell, []).append(step)
+    steps = grouped(
+        (step.cell, step)
+        for step in read_stream(run.folder, "steps", Step)
+        if step.cell in wanted and step.attempt == wanted[step.cell].attempt
+    )
     for cell, end in wanted.items():
         yield json.dumps(_atif(end, steps.get(cell, []), run.final.get(cell)), ensure_ascii=False)
 

@@ -18,6 +18,7 @@ from typing import Any
 from looper.errors import BadInput
 from looper.metrics.behaviour import whole_sum
 from looper.metrics.paired import repository_of
+from looper.records.base import grouped
 from looper.records.plan import REAL_SUITES, Arm, Suite
 from looper.records.trajectory import StopReason
 from looper.records.treatment import ProofKind
@@ -189,9 +190,7 @@ def _expected(
     """How long cells that are left will take, each as long as those of its repository did, as a multiple of what the ones that are done
     took; and by what factor beside 1 that may be off. None where nothing can be said of repositories that none was of yet: too few
     others were seen, or they are real ones, whose tests take a second or half an hour."""
-    took: dict[str, list[float]] = {}
-    for cell, seconds in done:
-        took.setdefault(_repository(cell), []).append(seconds)
+    took = grouped((_repository(cell), seconds) for cell, seconds in done)
     means = {repository: fmean(seconds) for repository, seconds in took.items()}
     every = fmean(seconds for _, seconds in done) if done else 0.0
     new = sum(_repository(cell) not in means for cell in rest)

@@ -40,7 +40,7 @@ from looper.metrics.paired import (
     rise,
 )
 from looper.metrics.registered import COVERED, Decision, Registered, decided, judge
-from looper.records.base import Record
+from looper.records.base import Record, grouped
 from looper.records.learning import Treatment
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.plan import ArmRole, Chooser, Contrast, Expect, Metric, Plan, RunManifest
@@ -504,9 +504,7 @@ class RunView:
 
 
 def _by_batch(found: Likelihood) -> list[float]:
-    batches: dict[int, list[float]] = {}
-    for task, value in found.learned.items():
-        batches.setdefault(found.batch_of[task], []).append(value)
+    batches = grouped((found.batch_of[task], value) for task, value in found.learned.items())
     return [fmean(batches[number]) for number in sorted(batches)]
 
 
@@ -516,10 +514,7 @@ def _where(end: Verdict | Trajectory) -> str:
 
 def by_task(outcomes: Iterable[tuple[str, bool]]) -> dict[str, list[bool]]:
     """Task → whether each seed, and arm where there are several, resolved it."""
-    found: dict[str, list[bool]] = {}
-    for where, resolved in outcomes:
-        found.setdefault(where.partition("/")[2], []).append(resolved)
-    return found
+    return grouped((where.partition("/")[2], resolved) for where, resolved in outcomes)
 
 
 def _by_seed(found: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from looper.errors import FileRefused
 from looper.journal import replace_file
+from looper.records.base import grouped
 from looper.records.learning import Treatment
 from looper.records.plan import Contrast, Metric
 from looper.records.verdict import Outcome
@@ -313,10 +314,9 @@ def _transfer(run: RunView) -> dict[str, Any] | None:
 def _by_repo(run: RunView) -> dict[str, list[bool]]:
     """Outcomes of base."""
     base = run.manifest.plan.learners_base.name
-    found: dict[str, list[bool]] = {}
-    for where, resolved in run.outcomes(base).items():
-        found.setdefault(_repo(where.partition("/")[2]), []).append(resolved)
-    return found
+    return grouped(
+        (_repo(where.partition("/")[2]), resolved) for where, resolved in run.outcomes(base).items()
+    )
 
 
 def _repo(task: str) -> str:
