@@ -17,10 +17,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from nano.corpus import SLIP, episodes
+
 from looper.edges.models.mlx import MlxModel, mlx_environment, nano_folder
 from looper.edges.trainers.encoding import encode, load_tokenizer
 from looper.edges.trainers.mlx import MEMORY, MlxTrainer
-from looper.nano.corpus import SLIP, episodes
 from looper.records.training import Example, Make, TrainingRequest, TrainingSettings, Turn
 
 PEER = """

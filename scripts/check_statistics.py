@@ -22,9 +22,9 @@ from looper.metrics.continuous import bca
 from looper.metrics.design import Design, power_of, smallest_visible
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
+    AnalysisUnit,
     Difference,
     PairedDifference,
-    Unit,
     effective_pairs,
     line_rise,
     mcnemar_exact,
@@ -191,8 +191,8 @@ class Runs:
     discordance: float
 
     @property
-    def unit(self) -> Unit:
-        return Unit.REPOSITORY if self.repositories >= ENOUGH_REPOSITORIES else Unit.TASK
+    def unit(self) -> AnalysisUnit:
+        return AnalysisUnit.REPOSITORY if self.repositories >= ENOUGH_REPOSITORIES else AnalysisUnit.TASK
 
     def __str__(self) -> str:
         tasks = f"{self.repositories} × {self.each} tasks, {self.seeds} seed{'s' * (self.seeds > 1)}"
@@ -206,18 +206,18 @@ class Runs:
         shape = (self.repositories, self.each, self.seeds)
         shift = between * rng.standard_normal((self.repositories, 1, 1))
         shift = shift + within * rng.standard_normal((self.repositories, self.each, 1))
-        if self.unit is Unit.TASK and not of_all:
+        if self.unit is AnalysisUnit.TASK and not of_all:
             shift -= shift.mean()
         true, luck = effect + shift, rng.random(shape)
         gained = luck < self.discordance / 2 + np.maximum(true, 0)
         lost = ~gained & (luck > 1 - self.discordance / 2 - np.maximum(-true, 0))
         both = rng.random(shape) < 0.5
         arm, base = (gained | both) & ~lost, (lost | both) & ~gained
-        units = arm.size // self.seeds if self.unit is Unit.TASK else self.repositories
+        units = arm.size // self.seeds if self.unit is AnalysisUnit.TASK else self.repositories
         return _difference(arm.reshape(units, -1), base.reshape(units, -1), self.unit)
 
 
-def _difference(arm: Array, base: Array, unit: Unit) -> PairedDifference:
+def _difference(arm: Array, base: Array, unit: AnalysisUnit) -> PairedDifference:
     """As `paired_difference` makes it of the same cells, which `agrees` holds it against; a row is a unit."""
     moved = arm.astype(int) - base
     units = len(moved)
@@ -247,7 +247,7 @@ def agrees(design: Runs) -> bool:
         {key: bool(base[at]) for key, at in keys.items()},
         design.unit,
     )
-    units = arm.size // design.seeds if design.unit is Unit.TASK else design.repositories
+    units = arm.size // design.seeds if design.unit is AnalysisUnit.TASK else design.repositories
     ours = _difference(arm.reshape(units, -1), base.reshape(units, -1), design.unit)
     return theirs is not None and np.allclose(
         [ours.effective, ours.p_flip, *ours.interval(0.99)],
@@ -342,7 +342,7 @@ def draw_verdicts(
         gained = luck < 0.15 + max(true, 0)
         lost = not gained and luck > 1 - 0.15 - max(-true, 0)
         arm[key], base[key] = (gained or both) and not lost, (lost or both) and not gained
-    return paired_difference(arm, base, Unit.REPOSITORY)
+    return paired_difference(arm, base, AnalysisUnit.REPOSITORY)
 
 
 def draw_means(
@@ -351,7 +351,7 @@ def draw_means(
     """Of what is no yes or no; what tasks differ by is skewed (exponential)."""
     cells = _cells(rng, sizes, between)
     arm = {key: effect + shift + 0.2 * (rng.exponential() - 1) for key, shift in cells.items()}
-    return mean_difference(arm, dict.fromkeys(cells, 0.0), Unit.REPOSITORY)
+    return mean_difference(arm, dict.fromkeys(cells, 0.0), AnalysisUnit.REPOSITORY)
 
 
 def draw_line(
@@ -366,7 +366,7 @@ def draw_line(
         }
         for step in range(4)
     ]
-    return rise(arms, Unit.REPOSITORY)
+    return rise(arms, AnalysisUnit.REPOSITORY)
 
 
 @dataclass(frozen=True)
@@ -437,7 +437,7 @@ def _power_rows(design: Runs, runs: int) -> Iterator[Row]:
         least = smallest_visible(promised_for)
         if least is None or least > 0.3:  # More than that leaves base no room to fail in.
             continue
-        between = promised_for.spread if design.unit is Unit.REPOSITORY else 0.0
+        between = promised_for.spread if design.unit is AnalysisUnit.REPOSITORY else 0.0
         rng = np.random.default_rng(family)
         shown = 0
         for _ in range(runs):

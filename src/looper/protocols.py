@@ -179,7 +179,7 @@ NOTHING = "000000"
 
 
 @dataclass(frozen=True)
-class Change:
+class PathChange:
     """One path that differs between two trees."""
 
     path: str
@@ -265,7 +265,7 @@ class JudgedSession(Session, Protocol):
         is missing, RunKilled where something else than its limits killed it."""
         ...
 
-    def changes(self) -> tuple[Change, ...]:
+    def changes(self) -> tuple[PathChange, ...]:
         """Every path that differs from the base tree, caches and byte code included, git's own records not."""
         ...
 
@@ -364,7 +364,7 @@ class Sources(Protocol):
 
     def file(self, commit: str, path: str) -> bytes | None: ...
 
-    def changes(self, base: str, candidate: str) -> list[Change]: ...
+    def changes(self, base: str, candidate: str) -> list[PathChange]: ...
 
     def listing(self, commit: str) -> dict[str, str]:
         """Path → mode and object of every entry of a commit's tree."""

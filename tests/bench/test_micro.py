@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from looper.bench.micro import level0, level1
-from looper.bench.micro.levels import CHANGED, REPOSITORIES, TASKS_PER_REPOSITORY, VARIANTS, projects
+from looper.bench.micro.levels import CHANGED, REPOSITORIES, TASKS_PER_REPOSITORY, projects
 from looper.bench.verify import VerifierContext, verify
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
@@ -130,7 +130,9 @@ def test_an_older_state_differs_in_as_many_conventions_as_it_says() -> None:
 
 def test_tasks_of_a_variant_are_named_apart(tmp_path: Path) -> None:
     names = [
-        task.instance_id for variant in VARIANTS for task in MicroSuite(tmp_path, 0, 0, variant).load()[0]
+        task.instance_id
+        for variant in ("", "redrawn", *CHANGED)
+        for task in MicroSuite(tmp_path, 0, 0, variant).load()[0]
     ]
     assert len(set(names)) == len(names)
 

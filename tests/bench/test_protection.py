@@ -7,7 +7,7 @@ import pytest
 
 from looper.bench import standard_library
 from looper.bench.protection import Protection, left_out, pytest_settings
-from looper.protocols import NOTHING, Change
+from looper.protocols import NOTHING, PathChange
 from looper.records.task import Runner, Task
 
 BASES = {
@@ -107,12 +107,12 @@ def protection(repo: str, settings_change: bool = False) -> Protection:
 )
 def test_v2_protection_knows_the_repository_and_its_layout(repo: str, path: str, protected: bool) -> None:
     before = "100644" if path in BASES[repo] else NOTHING
-    assert protection(repo).covers(Change(path, before, "100644")) is protected
+    assert protection(repo).covers(PathChange(path, before, "100644")) is protected
 
 
 @pytest.mark.parametrize(("path", "after"), [("pkg/x", "pipe"), ("pkg/.git", "folder"), ("json", "120000")])
 def test_v2_what_no_patch_of_a_product_holds_is_protected(path: str, after: str) -> None:
-    assert protection("some/product").covers(Change(path, NOTHING, after))
+    assert protection("some/product").covers(PathChange(path, NOTHING, after))
 
 
 def test_v2_a_pyproject_counts_as_far_as_pytest_reads_it() -> None:
@@ -133,17 +133,17 @@ def test_c4_a_pyproject_that_takes_hours_to_read_counts_as_one_that_cannot_be_re
     assert time.monotonic() - begun < 5
 
 
-def changes(*paths: str, base: tuple[str, ...] = ()) -> list[Change]:
+def changes(*paths: str, base: tuple[str, ...] = ()) -> list[PathChange]:
     """New files, and those of the base that are gone."""
-    return [Change(path, NOTHING, "100644") for path in paths] + [
-        Change(path, "100644", NOTHING) for path in base
+    return [PathChange(path, NOTHING, "100644") for path in paths] + [
+        PathChange(path, "100644", NOTHING) for path in base
     ]
 
 
 def test_v2_a_new_pyproject_counts_only_where_pytest_looks_for_it() -> None:
     told = protection("some/product", settings_change=True)
-    assert told.covers(Change("checks/pyproject.toml", NOTHING, "100644"))
-    assert not told.covers(Change("assets/pyproject.toml", NOTHING, "100644"))
+    assert told.covers(PathChange("checks/pyproject.toml", NOTHING, "100644"))
+    assert not told.covers(PathChange("assets/pyproject.toml", NOTHING, "100644"))
 
 
 def test_v2_what_gold_changes_is_allowed_and_what_the_test_patch_writes_never() -> None:
@@ -166,6 +166,6 @@ def test_v4_what_stands_in_the_way_is_left_out_with_what_it_hides() -> None:
 
 def test_v2_the_standard_library_is_that_of_every_python_that_tasks_run_on() -> None:
     for name in ("imp", "distutils", "formatter", "parser", "macpath", "tomllib", "_bootlocale", "asynchat"):
-        assert protection("some/product").covers(Change(f"{name}.py", NOTHING, "100644")), name
+        assert protection("some/product").covers(PathChange(f"{name}.py", NOTHING, "100644")), name
     own = {name for name in sys.stdlib_module_names if sys.version_info < (3, 14)}
     assert own <= standard_library.NAMES and "test" not in standard_library.NAMES

@@ -14,7 +14,7 @@ from looper.bench.validate import (
     validate,
 )
 from looper.bench.verify import TestReport
-from looper.cli.validating import TimeLeft
+from looper.cli.validating import ValidationEta
 from looper.errors import EnvironmentBroken, RunKilled, VerifierBroken
 from looper.records.eligibility import Validation
 from looper.records.task import Task
@@ -184,15 +184,15 @@ def test_what_takes_longest_is_judged_first_and_the_time_left_is_reckoned_from_w
 
     tasks = [labelled.model_copy(update={"instance_id": name}) for name in ("short", "long", "new")]
     short, long, new = timed("short", 0.0), timed("long", 96.0), timed("new", 46.0)
-    left = TimeLeft(tasks, [short, long])
+    left = ValidationEta(tasks, [short, long])
     assert [task.instance_id for task in left.longest_first()] == ["new", "long", "short"]
     assert left.after(long, 50.0) == "", "nobody knows of the new one"
     left.without(tasks[2])
     assert left.after(short, 50.0) == ", about 0 s left", "nothing is left, the new one was judged before"
-    left = TimeLeft(tasks, [short, long, new])
+    left = ValidationEta(tasks, [short, long, new])
     assert [task.instance_id for task in left.longest_first()] == ["long", "new", "short"]
     assert left.after(long, 50.0) == ", about 27 s left", "54 s of 100 + 50 + 4, at half of their speed"
-    left = TimeLeft(tasks, [short, long, new])
+    left = ValidationEta(tasks, [short, long, new])
     assert left.after(timed("long", 0.0), 2.0) == ", about 4 s left", (
         "what is built here is not waited for again"
     )

@@ -1,15 +1,20 @@
 """C11: no setting is read by nobody. Those that no other test changes are changed here, one after the other, and something else happens."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.fakes.model_servers import WrittenModel
 from tests.fakes.shop import CONTRACT, DONE, EDIT, Shop, answers, shop, verdict
 
-from looper.cli.evolve_settings import EvolveSettings
-from looper.cli.repository_steps import campaign, promote, verify
+from looper.cli.evolve_settings import PREFIX, EvolveSettings
+from looper.cli.repository_gates import rule_of
+from looper.cli.repository_steps import campaign, looked_at, promote, verify
 from looper.errors import BadInput
+from looper.evolution.state import NotAllowed
+from looper.records.gate import GateOutcome
 from looper.records.generation import Phase
 
 __all__ = ["shop"]
@@ -17,14 +22,42 @@ TESTS = Path(__file__).parents[1]
 
 
 def test_c11_every_setting_is_changed_by_some_test() -> None:
-    """By name, as an option, in the environment or in a file."""
-    text = "\n".join(path.read_text("utf-8") for path in TESTS.rglob("*.py"))
-    unchanged = [
-        name
-        for name in EvolveSettings.model_fields
-        if not re.search(rf"\b{name}\s*=|[\"']{name}[\"']|LOOPER_EVOLVE_{name.upper()}\b", text)
-    ]
-    assert unchanged == []
+    """As an option, in the environment or in a file; in a test that opens a repository, for what is called so elsewhere is another thing."""
+    changed: set[str] = set()
+    for path in TESTS.rglob("*.py"):
+        text = path.read_text("utf-8")
+        if "shop" in text or PREFIX in text or "looper.toml" in text:
+            for node in ast.walk(ast.parse(text)):
+                changed |= {name.removeprefix(PREFIX).lower() for name in named(node)}
+    assert EvolveSettings.model_fields.keys() <= changed
+
+
+def named(node: ast.AST) -> Iterator[str]:
+    """Arguments of calls, keys of what is handed on as such, and the lines NAME = VALUE of a file or an option."""
+    match node:
+        case ast.Call(keywords=keywords):
+            yield from (keyword.arg for keyword in keywords if keyword.arg)
+        case ast.Dict(keys=keys):
+            yield from (str(key.value) for key in keys if isinstance(key, ast.Constant))
+        case ast.Constant(value=str(text)):
+            yield from re.findall(r"^(?:.*\n)*?(\w+) ?=", text)
+
+
+def test_allowed_protected_file_bytes_and_sandbox(shop: Shop) -> None:
+    """One change, looked at under other settings: where it may be, what is fixed, how large a file, and where commands run."""
+    answers(shop, EDIT, DONE)
+    shop.spawn()
+
+    def outcome(gate: str, **chosen: object) -> GateOutcome:
+        [found] = looked_at(shop.open(**chosen), 1, [gate])
+        return found.outcome
+
+    assert outcome("scope") is outcome("manifest") is GateOutcome.PASS
+    assert outcome("scope", allowed="elsewhere") is GateOutcome.FAIL
+    assert outcome("scope", file_bytes=10) is GateOutcome.FAIL
+    assert outcome("manifest", protected="src/*") is GateOutcome.FAIL
+    with pytest.raises(BadInput, match='There is no sandbox "paper"'):
+        outcome("scope", sandbox="paper")
 
 
 def test_call_budget_and_call_window_s(shop: Shop) -> None:
@@ -98,7 +131,14 @@ def test_base_branch_and_pythonpath(shop: Shop) -> None:
 
 
 def test_alpha_is_what_a_campaign_was_begun_with(shop: Shop) -> None:
-    """Without a lane nothing is divided by it, and nothing fixes it: it is checked as it is read."""
-    assert shop.open(alpha=0.01).settings.alpha == 0.01
+    """It is divided by the generations to decide, and fixed with the first candidate that is judged, before any lane is run."""
+    assert rule_of(shop.open(alpha=0.02, generations=4)).alpha_each == pytest.approx(0.005)
+    answers(shop, EDIT, DONE, EDIT, DONE)
+    shop.spawn()
+    first = shop.open(alpha=0.02, benchmark="micro", protected="src/*")
+    assert verify(first, 1).phase is Phase.REJECTED, "by the first gate"
+    shop.spawn(CONTRACT.replace("A discount", "Another"), request="again")
+    with pytest.raises(NotAllowed, match=r"was begun with .*--alpha 0\.02 .* and now .*--alpha 0\.03 "):
+        verify(shop.open(alpha=0.03, benchmark="micro"), 2)
     with pytest.raises(BadInput, match="alpha"):
         shop.open(alpha=0.9)

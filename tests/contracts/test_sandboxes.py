@@ -516,17 +516,22 @@ def test_x1_pairs_of_sockets_are_left_and_so_is_what_is_built_on_them(
     assert python(each_sandbox, root, code).text() == "through and around\n"
 
 
-@pytest.mark.parametrize("family", [17, 31, 38, 40], ids=["packet", "bluetooth", "alg", "vsock"])
-def test_x1_no_socket_leads_out_by_another_family(each_sandbox: Sandbox, root: Path, family: int) -> None:
-    """Onto the wire, into the kernel, to the host of a virtual machine: no network namespace holds these."""
-    code = f"""
+def test_x1_no_socket_leads_out_by_another_family(each_sandbox: Sandbox, root: Path) -> None:
+    """Into the kernel, to the host of a virtual machine: no network namespace holds these. A kernel that has no such family says so in
+    other words than the filter, and one for which a right is needed is refused by either, so all that there can be are asked for."""
+    code = """
         import socket
-        try:
-            socket.socket({family}, socket.SOCK_STREAM)
-        except PermissionError:
-            print("refused")
+        for family in sorted({*range(1, 46)} - {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}):
+            try:
+                socket.socket(family, socket.SOCK_STREAM)
+                print(family, "opened")
+            except PermissionError:
+                pass
+            except OSError as error:
+                print(family, error)
+        print("tried")
     """
-    assert python(each_sandbox, root, code).text() == "refused\n"
+    assert python(each_sandbox, root, code).text() == "tried\n"
 
 
 FILL = """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts.nano.corpus import SLIP, episodes
 from tests.fakes.scripted_http import ScriptedServer, free_port
 from tests.fakes.scripted_http import whole as reply
 
@@ -31,7 +32,6 @@ from looper.edges.trainers.gguf_adapter import to_gguf
 from looper.edges.trainers.mlx import MlxTrainer, must_be_complete, must_have_learned
 from looper.edges.trainers.peft import from_peft, to_peft
 from looper.errors import BadInput, ModelMissing, ModelUnreachable, TrainingFailed
-from looper.nano.corpus import SLIP, episodes
 from looper.protocols import ChatRequest
 from looper.records.training import (
     AdapterKind,

@@ -12,7 +12,7 @@ from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
 from looper.errors import GatesUnfit, SandboxUnavailable
 from looper.evolution.benchmark import Outcomes
-from looper.evolution.canaries import Canary, canaries, missed, on_the_lane
+from looper.evolution.canaries import ControlCandidate, canaries, missed, on_the_lane
 from looper.evolution.contract import Contracts
 from looper.evolution.cycle import Campaign, run
 from looper.evolution.gates import ChangeScope
@@ -58,7 +58,7 @@ class World:
         folder: Path,
         rule: BenchmarkRule = RULE,
         fail_at: int = 0,
-        known: tuple[Canary, ...] = (),
+        known: tuple[ControlCandidate, ...] = (),
         plateau: int = 0,
     ) -> None:
         self.asked: list[str] = []

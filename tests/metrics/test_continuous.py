@@ -9,7 +9,7 @@ from scipy.stats import bootstrap
 from looper.metrics.attempts import pass_all_k, pass_at_k
 from looper.metrics.continuous import bca, rank_biserial
 from looper.metrics.effort import effort
-from looper.metrics.paired import Unit
+from looper.metrics.paired import AnalysisUnit
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,6 @@ def test_the_effort_of_repositories_is_no_evidence_of_each_of_their_tasks() -> N
     """Two repositories of ten tasks, each quicker at all of them: twenty tasks would say so, two repositories cannot."""
     base = {f"0/r{repo}-{task}": 8.0 for repo in range(2) for task in range(10)}
     arm = {where: 5.0 + 0.1 * number for number, where in enumerate(base)}
-    by_task, by_repository = effort(arm, base), effort(arm, base, Unit.REPOSITORY)
+    by_task, by_repository = effort(arm, base), effort(arm, base, AnalysisUnit.REPOSITORY)
     assert by_task is not None and by_task.p < 0.001
     assert by_repository is not None and by_repository.p == pytest.approx(0.5)

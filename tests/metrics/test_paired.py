@@ -6,7 +6,7 @@ import pytest
 
 from looper.metrics.arms import Rate
 from looper.metrics.paired import (
-    Unit,
+    AnalysisUnit,
     mcnemar_exact,
     mean_difference,
     newcombe_paired,
@@ -127,11 +127,11 @@ def test_a_rate_is_as_sure_as_its_units_are_many() -> None:
     alike = {
         f"{seed}/r{repo}-{task}": repo < 8 for repo in range(12) for task in range(6) for seed in range(2)
     }
-    low, high = rate_interval(alike, Unit.REPOSITORY)
+    low, high = rate_interval(alike, AnalysisUnit.REPOSITORY)
     assert low < 0.37 and high > 0.86, "Student's quantile for twelve units"
     rng = random.Random(2)
     mixed = {key: rng.random() < 2 / 3 for key in alike}
-    narrow = rate_interval(mixed, Unit.REPOSITORY)
+    narrow = rate_interval(mixed, AnalysisUnit.REPOSITORY)
     assert narrow[1] - narrow[0] < 0.3 < high - low
     assert rate_interval({"0/r-1": True}) == (0.0, 1.0), "one unit says nothing of others"
 
@@ -145,6 +145,6 @@ def test_the_interval_of_a_rate_holds_it_where_repositories_differ() -> None:
             outcomes |= {
                 f"{seed}/r{repo}-{task}": rng.random() < chance for task in range(6) for seed in range(2)
             }
-        low, high = rate_interval(outcomes, Unit.REPOSITORY)
+        low, high = rate_interval(outcomes, AnalysisUnit.REPOSITORY)
         held += low <= 0.5 <= high
     assert held / draws >= 0.93

@@ -6,7 +6,7 @@ import pytest
 from looper.metrics.clustered import sign_flip
 from looper.metrics.design import Design, power_of, sign_flips
 from looper.metrics.family import holm
-from looper.metrics.paired import Unit
+from looper.metrics.paired import AnalysisUnit
 from looper.metrics.power import power, smallest_detectable
 from looper.records.plan import Contrast
 
@@ -63,7 +63,7 @@ def test_holm_has_its_known_values() -> None:
 def test_power_counts_what_the_exact_test_refuses() -> None:
     """Twenty tasks of which eight are gained are not decided where the sign flip does not reach its level, so such a run is a pilot."""
     contrast = Contrast(arm="a", against="b", shown="", refuted="", open="")
-    few = Design(tasks=20, seeds=1, worth=4, unit=Unit.TASK, family=1, discordance=0.1)
+    few = Design(tasks=20, seeds=1, worth=4, unit=AnalysisUnit.TASK, family=1, discordance=0.1)
     assert power_of(few, contrast, 0.4) == pytest.approx(0.69, abs=0.03)
     drawn = np.random.default_rng(0).integers(-3, 4, (50, 9))
     assert sign_flips(drawn) == pytest.approx([sign_flip(list(map(int, row))) for row in drawn], abs=1e-12)

@@ -3,6 +3,8 @@
 import random
 from pathlib import Path
 
+from scripts.nano.corpus import MAX_STEPS, SLIP, episodes
+
 from looper.agent.actions import parse
 from looper.agent.scaffold import packaged_scaffold
 from looper.agent.tools import ToolContext, execute
@@ -12,7 +14,6 @@ from looper.bench.micro.names import is_training_name
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.sandboxes.shell import LocalShell
 from looper.edges.workspaces.files import Tree
-from looper.nano.corpus import MAX_STEPS, SLIP, episodes
 from looper.protocols import Environment, Sandbox
 from looper.records.plan import Limits
 from looper.records.task import Task

@@ -598,7 +598,7 @@ def parsed(lines):  # type: ignore[no-untyped-def]
 
 def colours(selector: str) -> dict[str, str]:
     """The named colours of one theme."""
-    text = (resources.files("looper.serve") / "static" / "looper.css").read_text("utf-8")
+    text = (resources.files("looper.views.web") / "static" / "looper.css").read_text("utf-8")
     block = text[text.index(selector) :].partition("}")[0]
     return dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
 

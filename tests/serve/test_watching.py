@@ -14,7 +14,7 @@ from looper.journal import RunLock, Stream, Tail
 from looper.records.session import Session
 from looper.records.verdict import Verdict
 from looper.serve.watcher import BEHIND, Watcher
-from looper.views.live import Projection, RunStatus, at_work, quiet_limit_s, standing, time_left
+from looper.views.live import Projection, RunStatus, at_work, described, quiet_limit_s, standing
 from looper.views.runs import RunTail, read_run
 from tests.cli.test_commands import looper
 from tests.fakes.written_run import fails, write_run
@@ -31,15 +31,15 @@ def test_what_is_left_comes_from_what_this_process_has_done(runs: Path) -> None:
     folder = write_run(
         runs, tasks=[f"a__b-{number}" for number in range(10)], judged=lambda cell: cell.startswith("base")
     )
-    assert time_left(read_run(folder), time.time()) is None, "nobody is at it"
+    assert described(read_run(folder))["left_s"] is None, "nobody is at it"
     begun(folder, 100)
     lock = RunLock(folder)
     try:
-        found = time_left(read_run(folder), time.time())
-        assert found is not None and found.low <= found.seconds <= found.high
-        assert found.seconds == pytest.approx(100, abs=5), "ten cells took 100 s, ten are left"
+        about, low, high = described(read_run(folder))["left_s"]
+        assert low <= about <= high
+        assert about == pytest.approx(100, abs=5), "ten cells took 100 s, ten are left"
         begun(folder, 100, done_before=8)
-        assert time_left(read_run(folder), time.time()) is None, "two cells say nothing"
+        assert described(read_run(folder))["left_s"] is None, "two cells say nothing"
     finally:
         lock.close()
 
@@ -58,11 +58,11 @@ def test_an_arm_that_failed_at_work_took_its_time_and_leaves_nothing_to_do(runs:
     lock = RunLock(folder)
     try:
         run = read_run(folder)
-        found = time_left(run, time.time())
+        about, _, _ = described(run)["left_s"]
     finally:
         lock.close()
     assert run.planned - run.finished == 9
-    assert found is not None and found.seconds == pytest.approx(90, abs=5), "13 cells took 130 s, 9 are left"
+    assert about == pytest.approx(90, abs=5), "13 cells took 130 s, 9 are left"
     assert not any(cell.startswith("other") for cell, _, _ in at_work(run))
 
 

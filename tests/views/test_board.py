@@ -16,7 +16,7 @@ from looper.records.session import Session
 from looper.records.treatment import Consolidation
 from looper.records.verdict import Verdict
 from looper.views.board import AT_WORK, CellQuery, cell_page, curves, squares
-from looper.views.live import RunStatus, at_work, described, standing, time_left
+from looper.views.live import RunStatus, at_work, described, standing
 from looper.views.runs import read_run
 
 
@@ -100,7 +100,7 @@ def test_each_phase_has_its_own_progress_and_time(finished: Project, tmp_path: P
     about, low, high = total
     assert about == pytest.approx(60 / 6 * (evaluated - 6), abs=3), "trainings are not counted as cells"
     assert low < about < high
-    assert time_left(whole, time.time()) is None
+    assert described(whole)["left_s"] is None
 
 
 def test_after_a_kill_nothing_is_at_work_until_somebody_goes_on_and_then_no_more_than_are_worked_on(
@@ -132,5 +132,5 @@ def test_after_a_kill_nothing_is_at_work_until_somebody_goes_on_and_then_no_more
         run = read_run(project.run)
         assert standing(run, time.time()) is RunStatus.STOPPED and not at_work(run)
         assert not cell_page(run, CellQuery(outcome=AT_WORK)).rows
-        assert time_left(run, time.time()) is None
+        assert described(run)["left_s"] is None
     assert set(killed[1]) < set(killed[0])

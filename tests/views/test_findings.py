@@ -13,7 +13,7 @@ from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE, write_run
 
 from looper.experiment.plans import plan_from_text
 from looper.metrics.design import Design, Scope, power_of, scope_of, smallest_visible, unit_of
-from looper.metrics.paired import Unit
+from looper.metrics.paired import AnalysisUnit
 from looper.metrics.registered import Decision
 from looper.records.plan import Contrast, Expect, Gate, Override, Plan, RunManifest
 from looper.records.verdict import Outcome
@@ -106,12 +106,14 @@ def steady(arm: str, repo: int, rng: random.Random) -> bool:
 
 def test_what_is_learned_per_repository_is_decided_by_repository_where_there_are_enough() -> None:
     run = run_of(DIFFERENCE + MARGIN, 24, 6, helped)
-    assert run.unit is Unit.REPOSITORY and not run.pilot
+    assert run.unit is AnalysisUnit.REPOSITORY and not run.pilot
     assert scope_line(run).startswith("about repositories like these: 144 tasks of 24 repositories, 1 seed;")
     assert "2 contrasts in one family" in scope_line(run)
     first, second = run.registered
     assert first.difference is not None and first.difference.units == 24
-    assert second.difference is not None and second.difference.unit is Unit.REPOSITORY, "D2: one unit for all"
+    assert second.difference is not None and second.difference.unit is AnalysisUnit.REPOSITORY, (
+        "D2: one unit for all"
+    )
     assert first.finding is Decision.SHOWN and first.confidence >= 0.95
     assert (
         "primary: memory − base: +" in registered_lines(run)[-2]
@@ -121,7 +123,7 @@ def test_what_is_learned_per_repository_is_decided_by_repository_where_there_are
 
 def test_d1_on_a_few_repositories_nothing_is_said_of_others() -> None:
     run = run_of(DIFFERENCE, 5, 24, helped)
-    assert run.unit is Unit.TASK
+    assert run.unit is AnalysisUnit.TASK
     assert scope_line(run).startswith("about these repositories as they were learned here, and no others")
 
 
@@ -253,10 +255,10 @@ def test_d8_power_is_that_of_the_decision_that_will_be_made() -> None:
     """At the first step of Holm's order, with what a treatment adds to the cells that differ anyway."""
     said = {"shown": "", "refuted": "", "open": ""}
     more = Contrast(arm="a", against="b", **said)
-    alone = Design(tasks=120, seeds=1, worth=5, unit=Unit.TASK, family=1, discordance=0.2)
-    among_seven = Design(tasks=120, seeds=1, worth=5, unit=Unit.TASK, family=7, discordance=0.2)
+    alone = Design(tasks=120, seeds=1, worth=5, unit=AnalysisUnit.TASK, family=1, discordance=0.2)
+    among_seven = Design(tasks=120, seeds=1, worth=5, unit=AnalysisUnit.TASK, family=7, discordance=0.2)
     by_repository = Design(
-        tasks=120, seeds=1, worth=20, unit=Unit.REPOSITORY, family=1, discordance=0.2, spread=0.15
+        tasks=120, seeds=1, worth=20, unit=AnalysisUnit.REPOSITORY, family=1, discordance=0.2, spread=0.15
     )
     assert power_of(alone, more, 0.15) > power_of(among_seven, more, 0.15) + 0.1
     assert power_of(alone, more, 0.15) > power_of(by_repository, more, 0.15)
@@ -264,7 +266,7 @@ def test_d8_power_is_that_of_the_decision_that_will_be_made() -> None:
     assert (smallest_visible(among_seven) or 1) > (smallest_visible(alone) or 1)
     same = more.model_copy(update={"expect": Expect.SAME})
     assert power_of(alone, same, 0.0) > power_of(among_seven, same, 0.0)
-    few = Design(tasks=12, seeds=1, worth=2, unit=Unit.TASK, family=4, discordance=0.3)
+    few = Design(tasks=12, seeds=1, worth=2, unit=AnalysisUnit.TASK, family=4, discordance=0.3)
     assert smallest_visible(few) is None or (smallest_visible(few) or 0) > 0.7
 
 
@@ -308,7 +310,7 @@ def test_what_was_learned_once_for_all_repositories_is_about_that_learning_alone
     )
     plan = plan_with(text + DIFFERENCE)
     tasks = [f"r{repo}-{number}" for repo in range(24) for number in range(6)]
-    assert scope_of(plan, tasks) is Scope.ONE and unit_of(plan, tasks) is Unit.TASK
+    assert scope_of(plan, tasks) is Scope.ONE and unit_of(plan, tasks) is AnalysisUnit.TASK
 
 
 def test_twelve_repositories_of_which_two_hold_most_tasks_are_too_few_to_generalise_from() -> None:

@@ -19,6 +19,7 @@ from looper.views.plots import Interval, curves, forest, inline, save
 from looper.views.runs import RunView, read_run
 from looper.views.tables import run_table
 from looper.views.web.page import page
+from looper.views.web.templating import static_file
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,7 @@ def test_it_needs_nothing_else(text: str) -> None:
     ]
     assert all(place.startswith(("#", "data:,")) for place in places)
     assert "default-src 'none'" in text and "@import" not in text
+    assert static_file("looper.css").decode() in text, "the stylesheet of the served pages, and no other"
     assert not re.search(r"url\((?!#)", text)
 
 

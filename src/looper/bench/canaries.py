@@ -20,19 +20,9 @@ from string import ascii_lowercase, ascii_uppercase, digits
 from looper.errors import NOT_PYTHON
 
 WORDS = (
-    "again",
-    "also",
-    "basic",
-    "cases",
-    "details",
-    "extra",
-    "further",
-    "more",
-    "part",
-    "plain",
-    "rest",
+    "again", "also", "basic", "cases", "details", "extra", "further", "more", "part", "plain", "rest",
     "second",
-)
+)  # fmt: skip
 """What names of copies end with."""
 _SWALLOWS = re.compile(r"raises|warns|suppress|assertRaises|assertWarns|deprecated", re.IGNORECASE)
 _FUZZY = re.compile(r"approx|\bANY\b|isclose|allclose|mock", re.IGNORECASE)

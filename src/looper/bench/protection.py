@@ -1,4 +1,8 @@
-"""What of a change decides how tests run rather than what the product does, so that it must not count."""
+"""What of a change decides how tests run rather than what the product does, so that it must not count.
+
+`verify` asks it once the patch is applied: every path that differs is kept or left out, by kinds (tests, their configuration,
+plug-ins, caches). What is left out is put back as in the base tree and named in the verdict; gold's own paths are exempt.
+"""
 
 import re
 import tomllib
@@ -6,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
 from looper.bench import standard_library
-from looper.protocols import NOTHING, Change
+from looper.protocols import NOTHING, PathChange
 from looper.records.task import Task
 
 _FILES_AND_LINKS = ("100644", "100755", "120000", NOTHING)
@@ -40,7 +44,7 @@ class Protection:
     """Of one task's tree."""
 
     def __init__(
-        self, task: Task, base: Collection[str], pytest_settings_change: Callable[[Change], bool]
+        self, task: Task, base: Collection[str], pytest_settings_change: Callable[[PathChange], bool]
     ) -> None:
         """`pytest_settings_change` says of a shared configuration whether what it tells pytest is another now."""
         self._task, self._base, self._settings_change = task, base, pytest_settings_change
@@ -50,7 +54,7 @@ class Protection:
         tests = [PurePosixPath(path.lower()) for path in (*task.test_targets, *ids)]
         self._searched = {PurePosixPath(), *(folder for test in tests for folder in (test, *test.parents))}
 
-    def covers(self, change: Change) -> bool:
+    def covers(self, change: PathChange) -> bool:
         path = change.path
         name = PurePosixPath(path).name.lower()
         if change.after not in _FILES_AND_LINKS or name in _LOADED:
@@ -82,7 +86,7 @@ class Protection:
             or f"{folder}/__init__.py" not in self._base
         )
 
-    def _shadows(self, change: Change, root: str) -> bool:
+    def _shadows(self, change: PathChange, root: str) -> bool:
         """Whether a file at an import root would be found in place of the standard library or the runner. What the base tree
         has there is the product's own."""
         if root and not change.path.startswith(f"{root}/"):
@@ -128,8 +132,8 @@ def pytest_settings(content: bytes | None) -> object:
 
 
 def left_out(
-    changes: Iterable[Change],
-    covers: Callable[[Change], bool],
+    changes: Iterable[PathChange],
+    covers: Callable[[PathChange], bool],
     by_gold: Collection[str],
     tests: Collection[str],
     places: Collection[str],

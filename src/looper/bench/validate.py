@@ -1,4 +1,8 @@
-"""Gold must resolve and nothing must not: a task that fails this measures its environment, not an agent."""
+"""Gold must resolve and nothing must not: a task that fails this measures its environment, not an agent.
+
+`looper bench validate` runs `validate` on each task, and plans ask `eligible` which tasks they may take. What was found here stands
+before what Looper ships (`shipped`, `in_force`).
+"""
 
 import threading
 from collections import Counter

@@ -8,6 +8,7 @@ test runs in the same process as its tests, so a product that looks at who calls
 inputs, or tests in a process of their own, catch that.
 """
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Sequence, Set
@@ -31,10 +32,10 @@ from looper.errors import (
 )
 from looper.protocols import (
     NOTHING,
-    Change,
     CommandResult,
     Effect,
     JudgedSession,
+    PathChange,
     Sessions,
 )
 from looper.records.plan import Isolation, Limits
@@ -119,8 +120,7 @@ def verify(task: Task, patch: str, verifier_context: VerifierContext, purpose: s
     """Judge a patch. What is raised is no verdict: only while the patch is entered can an error be the patch's."""
     begun = verifier_context.clock()
     tests = effect_of_tests(task, verifier_context.sessions)
-    session = verifier_context.sessions.open(task, purpose)
-    try:
+    with contextlib.closing(verifier_context.sessions.open(task, purpose)) as session:
         try:
             entered = apply_candidate(task, patch, session, verifier_context, tests)
         except Exception as error:
@@ -144,8 +144,6 @@ def verify(task: Task, patch: str, verifier_context: VerifierContext, purpose: s
 
         judged = _run_and_judge(task, session, verifier_context, entered.stripped, begun, again)
         return replace(judged, applied=entered.applied, file_recall=entered.file_recall)
-    finally:
-        session.close()
 
 
 def _fault_of_patch(error: Exception) -> str:
@@ -206,7 +204,7 @@ def _gold(task: Task, sessions: Sessions) -> Set[str]:
     return _effect(task, task.gold_patch, "gold", sessions).keys()
 
 
-def _recall(task: Task, sessions: Sessions, changes: Sequence[Change]) -> float | None:
+def _recall(task: Task, sessions: Sessions, changes: Sequence[PathChange]) -> float | None:
     if not changes:
         return 0.0 if task.gold_patch.strip() else None
     gold = _gold(task, sessions)
@@ -221,7 +219,7 @@ def _effect(task: Task, patch: str, whose: str, sessions: Sessions) -> Effect:
         raise TaskBroken(f"The {whose} patch of {task.instance_id} does not apply: {said}.") from error
 
 
-def _tells_pytest(change: Change, task: Task, session: JudgedSession, sessions: Sessions) -> bool:
+def _tells_pytest(change: PathChange, task: Task, session: JudgedSession, sessions: Sessions) -> bool:
     """Whether a file that holds settings of pytest beside others holds other ones than in the base tree."""
     try:
         now = None if change.after == NOTHING else session.read(change.path)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, chosen_settings, json_line, shown
+from looper.cli.options import AsJson, chosen_settings, json_line, print_lines, shown
 
 adapter = typer.Typer(
     no_args_is_help=True, help="Adapters that were trained here, for other engines and back."
@@ -21,8 +21,7 @@ def list_adapters(as_json: AsJson = False) -> None:
     """
     from looper.cli.adapters import adapter_lines
 
-    for line in adapter_lines(chosen_settings(), as_json=as_json):
-        print(line)
+    print_lines(adapter_lines(chosen_settings(), as_json=as_json))
 
 
 @adapter.command("rm")

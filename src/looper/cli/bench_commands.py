@@ -1,4 +1,8 @@
-"""The commands of `looper bench`."""
+"""The commands of `looper bench`.
+
+Options and help stand here; `listing`, `fetching`, `validating`, `grading` and `screening` do the work, and are imported by the
+command that needs them. Exit codes of what was not tried are decided here.
+"""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,11 +1,15 @@
-"""The commands of `looper evolve`."""
+"""The commands of `looper evolve`.
+
+Each command is for the campaign of the embedded agent in --folder, or with --repo for a repository: `evolving` and `campaigns` do the
+one, `repository_steps` the other. What a generation's phase means as an exit code stands in `_told`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from looper.cli.options import AsJson
+from looper.cli.options import AsJson, print_lines
 
 if TYPE_CHECKING:
     from looper.cli.repositories import OpenRepository
@@ -320,8 +324,7 @@ def status(
     from looper.cli.campaigns import ledger_in
     from looper.cli.campaigns import status as status_lines
 
-    for line in status_lines(ledger_in(folder, repo), as_json=as_json):
-        print(line)
+    print_lines(status_lines(ledger_in(folder, repo), as_json=as_json))
 
 
 @evolve.command()
@@ -349,8 +352,7 @@ def events(
     """
     from looper.cli.campaigns import event_lines, ledger_in
 
-    for line in event_lines(ledger_in(folder, repo), follow=follow):
-        print(line, flush=True)
+    print_lines(event_lines(ledger_in(folder, repo), follow=follow), flush=True)
 
 
 @evolve.command()

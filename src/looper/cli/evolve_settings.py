@@ -1,4 +1,8 @@
-"""What `looper evolve` works with on a repository: command line before environment, `.env`, `[evolve]` of looper.toml, defaults."""
+"""What `looper evolve` works with on a repository: command line before environment, `.env`, `[evolve]` of looper.toml, defaults.
+
+One field is one setting: its name, type, default and what `looper evolve settings` prints of it. `repositories.opened` reads them
+once for a command; a lab's process gets what was chosen through its environment (`as_variables`).
+"""
 
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +20,7 @@ from pydantic_settings import (
 
 from looper.errors import BadInput
 from looper.experiment.plan_errors import plain_words
+from looper.records.base import Count
 from looper.records.plan import Price
 from looper.untrusted import named_text
 
@@ -23,7 +28,6 @@ PREFIX = "LOOPER_EVOLVE_"
 FILE = "looper.toml"
 Names = Annotated[tuple[str, ...], NoDecode]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
 
 
 class EvolveSettings(BaseSettings):

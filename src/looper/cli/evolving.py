@@ -1,5 +1,10 @@
-"""What `looper evolve run`, `status`, `tree` and `rollback` do."""
+"""What `looper evolve run`, `status`, `tree` and `rollback` do.
 
+The campaign in which settings of the scaffold evolve on the embedded suite, without a language model: `_campaign` puts its parts
+together, `_Lanes` runs the experiments that decide.
+"""
+
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -71,12 +76,9 @@ class EvolveOptions:
 def evolve(options: EvolveOptions, settings: Settings, say: Say) -> tuple[str, list[str]]:
     """Why the campaign ended; its tree, and what its end is worth on tasks that it has not used."""
     design = _must_be_able_to_see(options)
-    lock = RunLock(options.folder / "campaign", "campaign")
-    try:
+    with contextlib.closing(RunLock(options.folder / "campaign", "campaign")):
         begin_repository(options.folder / "repository", {FILE: text_of(POOR), "README.md": README})
         return _campaign(options, settings, say, design)
-    finally:
-        lock.close()
 
 
 def _must_be_able_to_see(options: EvolveOptions) -> str:

@@ -38,7 +38,7 @@ def export_run(
     makes: dict[str, Callable[[], Iterator[str]]] = {
         "predictions": lambda: prediction_lines(run, arm, seed),
         "csv": lambda: csv_lines(run),
-        "atif": lambda: atif_lines(run, arm or ""),
+        "atif": lambda: atif_lines(run, arm),
         "sft": lambda: map(_sft, examples_of(options, settings)[0]),
         "dpo": lambda: (_dpo(*pair) for pair in pairs_of(options, settings)),
         "registered": lambda: iter([registered_text(run)]),

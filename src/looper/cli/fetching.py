@@ -21,6 +21,7 @@ from looper.cli.wiring import (
 )
 from looper.errors import BadInput, EnvironmentBroken, WorkspaceError
 from looper.experiment.schedule import select_tasks
+from looper.records.base import grouped
 from looper.records.plan import REAL_SUITES
 from looper.records.task import Task
 from looper.views.environments import environment_lines
@@ -41,10 +42,7 @@ def tasks_by_repo(
     chosen, _ = served(
         select_tasks(every, selection, partial(found_elsewhere, selection, settings)), selection
     )
-    found: dict[str, list[Task]] = {}
-    for task in chosen:
-        found.setdefault(task.repo, []).append(task)
-    return found
+    return grouped((task.repo, task) for task in chosen)
 
 
 def fetch(settings: Settings, repos: Sequence[str], suite: str = "swe-bench-cl") -> Iterator[str]:

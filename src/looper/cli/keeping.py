@@ -1,4 +1,8 @@
-"""What lies on this disk: runs, adapters and caches, listed, measured and removed."""
+"""What lies on this disk: runs, adapters and caches, listed, measured and removed.
+
+For `looper runs`, `looper cache` and `looper adapter rm`. Nothing is removed that somebody is working with, or that records name;
+what is lost with it is said before.
+"""
 
 import contextlib
 import os

@@ -6,7 +6,7 @@ from looper.cli.settings import Settings
 from looper.cli.wiring import suites
 from looper.errors import BadInput, possible
 from looper.experiment.schedule import of_your_own
-from looper.records.task import Task
+from looper.records.base import grouped
 
 TITLE = 80
 """Characters of an issue that are shown."""
@@ -15,10 +15,7 @@ TITLE = 80
 def task_lines(settings: Settings, suite: str | None, repos: Sequence[str]) -> Iterator[str]:
     """Every task of the repositories, of one suite or of all: id and beginning of its issue. Raises BadInput for a repository that
     none of them has."""
-    found: dict[str, list[tuple[str, Task]]] = {}
-    for name, tasks, _ in suites(settings, suite):
-        for task in tasks:
-            found.setdefault(task.repo, []).append((name, task))
+    found = grouped((task.repo, (name, task)) for name, tasks, _ in suites(settings, suite) for task in tasks)
     for repo in repos:
         if repo not in found:
             raise BadInput(

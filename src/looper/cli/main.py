@@ -29,6 +29,7 @@ from looper.cli.options import (
     RunName,
     chosen_settings,
     json_line,
+    print_lines,
     run_names,
     say,
     shown,
@@ -256,8 +257,7 @@ def plan(
         overrides=tuple(parse_override(text) for text in override or ()),
         adapter=adapter,
     )
-    for line in plan_lines(options, chosen_settings(data, mirrors), as_json=as_json):
-        print(line)
+    print_lines(plan_lines(options, chosen_settings(data, mirrors), as_json=as_json))
 
 
 @app.command()
@@ -490,8 +490,7 @@ def status(
     """
     from looper.cli.reading import status_lines
 
-    for line in status_lines(chosen_settings().runs, run, as_json=as_json):
-        print(line)
+    print_lines(status_lines(chosen_settings().runs, run, as_json=as_json))
 
 
 @app.command()
@@ -588,8 +587,7 @@ def diff(
     """
     from looper.cli.reading import diff_lines
 
-    for line in diff_lines(chosen_settings().runs, run, first, second, as_json=as_json):
-        print(line)
+    print_lines(diff_lines(chosen_settings().runs, run, first, second, as_json=as_json))
 
 
 @lineage.command("why")
@@ -605,8 +603,7 @@ def lineage_why(
     """
     from looper.cli.adapters import lineage_of
 
-    for line in lineage_of(chosen_settings(), run, arm, as_json=as_json):
-        print(line)
+    print_lines(lineage_of(chosen_settings(), run, arm, as_json=as_json))
 
 
 @app.command()
@@ -684,8 +681,7 @@ def questions(
         if said is _Said.QUIT:
             break
         rated(runs, run, answer, by, noise=said is _Said.YES)
-    for line in question_texts(runs, run, as_json=as_json):
-        print(line)
+    print_lines(question_texts(runs, run, as_json=as_json))
 
 
 def _version(wanted: bool) -> None:

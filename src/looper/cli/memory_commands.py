@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, RunName, chosen_settings, shown
+from looper.cli.options import AsJson, RunName, chosen_settings, print_lines, shown
 
 memory = typer.Typer(
     no_args_is_help=True, help="What a run remembers: to whom it was told, where it comes from."
@@ -22,8 +22,7 @@ def list_memory(run: RunName = None, as_json: AsJson = False) -> None:
     """
     from looper.cli.reading import memory_lines
 
-    for line in memory_lines(chosen_settings().runs, run, as_json=as_json):
-        print(line)
+    print_lines(memory_lines(chosen_settings().runs, run, as_json=as_json))
 
 
 @memory.command()
@@ -38,8 +37,7 @@ def why(
     """
     from looper.cli.reading import memory_why
 
-    for line in memory_why(chosen_settings().runs, run, item, as_json=as_json):
-        print(line)
+    print_lines(memory_why(chosen_settings().runs, run, item, as_json=as_json))
 
 
 @memory.command()

@@ -10,6 +10,8 @@ import typer
 from looper.errors import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
 
     from looper.cli.settings import Settings
@@ -74,6 +76,12 @@ def say(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
 
 
+def print_lines(lines: "Iterable[str]", *, flush: bool = False) -> None:
+    """With `flush` each is seen when it comes, whoever reads them."""
+    for line in lines:
+        print(line, flush=flush)
+
+
 def plain_console() -> "Console":
     """For standard output. Lines are broken where there is a terminal to fit them into, and nowhere else."""
     from rich.console import Console
@@ -106,8 +114,7 @@ def shown(lines: Iterable[str], *, as_json: bool, at_once: bool = False) -> None
     """Print what a command did, a line at a time, into pipes too where `at_once`; for programs as one object with all `lines`, also where
     an error ends them."""
     if not as_json:
-        for line in lines:
-            print(line, flush=at_once)
+        print_lines(lines, flush=at_once)
         return
     told: list[str] = []
     try:

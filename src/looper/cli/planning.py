@@ -1,4 +1,8 @@
-"""What `looper plan` prints."""
+"""What `looper plan` prints.
+
+A plan is loaded and prepared as a run would do it, and nothing is run. Each `_…_lines` is one paragraph of the output; with --json the
+same figures come as one object.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

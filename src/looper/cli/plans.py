@@ -1,4 +1,8 @@
-"""Where experiments are found, and what was asked for with them."""
+"""Where experiments are found, and what was asked for with them.
+
+`looper run` and `looper plan` share `RunOptions`; `load_written` finds the experiment and its profile and has `experiment/plans` make
+a plan of both. The command that goes on with a run is put together here too.
+"""
 
 import difflib
 import shlex

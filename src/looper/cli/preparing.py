@@ -1,4 +1,8 @@
-"""A plan with its tasks, before anything is run."""
+"""A plan with its tasks, before anything is run.
+
+Tasks are loaded, those that are not eligible or have no environment are left out, and those to learn from are set aside; then the
+gates that these tasks cannot pass are refused. Everything that loads a plan comes through `prepare`.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

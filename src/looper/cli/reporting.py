@@ -1,4 +1,8 @@
-"""What `looper report` does, and `looper report --verify`."""
+"""What `looper report` does, and `looper report --verify`.
+
+`report` and `share` write tables and findings, `summarise` the table of all results, `verify` computes everything again and compares,
+`sign_runs` puts hashes of seals elsewhere. What a run says comes from `views`; here is which runs and which pages.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path

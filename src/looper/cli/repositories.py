@@ -1,4 +1,8 @@
-"""A repository that evolves: its settings, its ledger, its models within their budget, and what is derived from it."""
+"""A repository that evolves: its settings, its ledger, its models within their budget, and what is derived from it.
+
+`opened` is where every command on a repository begins. A role's model is made here and nowhere else, so no call of one escapes the
+budget; what people read beside the ledger is written anew by `reports`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,8 @@
-"""Everything that judges a candidate of a repository, put together from settings."""
+"""Everything that judges a candidate of a repository, put together from settings.
+
+Gates, lanes, reviewer, canaries and the promoter are made here for `repository_steps`; what they check stands in `evolution`.
+Nothing of a candidate runs outside of the sandbox.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -24,7 +28,7 @@ from looper.cli.wiring import (
     versions,
 )
 from looper.evolution.benchmark import Outcomes
-from looper.evolution.canaries import Canary, missed
+from looper.evolution.canaries import ControlCandidate, missed
 from looper.evolution.contract import parse_contract
 from looper.evolution.costs import Spending
 from looper.evolution.gates import frozen
@@ -129,8 +133,7 @@ def review_gate(found: OpenRepository) -> Callable[[Candidate], Found]:
     own = sources(found.root)
 
     def review_gate(candidate: Candidate) -> Found:
-        model = model_of(found, Role.REVIEWER, candidate.number)
-        try:
+        with contextlib.closing(model_of(found, Role.REVIEWER, candidate.number)) as model:
             said = review(
                 model,
                 candidate.contract,
@@ -139,8 +142,6 @@ def review_gate(found: OpenRepository) -> Callable[[Candidate], Found]:
                 candidate.number,
             )
             name = model.identity().name
-        finally:
-            model.close()
         record(found, Reviewed(generation=candidate.number, model=name, found=said))
         outcome, evidence = verdict(said)
         tree = own.tree_of(candidate.commit)
@@ -213,23 +214,25 @@ def run_canaries(found: OpenRepository, promoter: Promoter, keeper: Gatekeeper) 
     return missed(own, root, canaries_of(found, root), refuse)
 
 
-def canaries_of(found: OpenRepository, commit: str) -> tuple[Canary, ...]:
+def canaries_of(found: OpenRepository, commit: str) -> tuple[ControlCandidate, ...]:
     """For any repository: what changes nothing that matters passes, what breaks or reaches for the gates does not."""
     folder = found.settings.allowed[0].rstrip("/")
     known = [
-        Canary("a note beside the source", {}, {f"{folder}/looper_canary.txt": b"tweet\n"}, ""),
-        Canary("no change", {}, {}, "scope"),
-        Canary(
+        ControlCandidate("a note beside the source", {}, {f"{folder}/looper_canary.txt": b"tweet\n"}, ""),
+        ControlCandidate("no change", {}, {}, "scope"),
+        ControlCandidate(
             "a module that does not parse", {}, {f"{folder}/looper_canary.py": b"def broken(:\n"}, "scope"
         ),
-        Canary(
+        ControlCandidate(
             "a plugin that turns failures green", {}, {f"{folder}/conftest.py": b"import pytest\n"}, "scope"
         ),
-        Canary("a file outside of what may change", {}, {"looper_canary/elsewhere.py": b"x = 1\n"}, "scope"),
+        ControlCandidate(
+            "a file outside of what may change", {}, {"looper_canary/elsewhere.py": b"x = 1\n"}, "scope"
+        ),
     ]
     fixed = next(iter(frozen(sources(found.root), commit, found.scope)), None)
     if fixed is not None:
-        known.append(Canary("an edit of a fixed point", {}, {fixed: b"changed\n"}, "manifest"))
+        known.append(ControlCandidate("an edit of a fixed point", {}, {fixed: b"changed\n"}, "manifest"))
     sources_of = [
         path
         for path in sources(found.root).listing(commit)
@@ -237,5 +240,5 @@ def canaries_of(found: OpenRepository, commit: str) -> tuple[Canary, ...]:
     ]
     if found.settings.tests and sources_of:
         broken: dict[str, bytes | None] = dict.fromkeys(sources_of, b"raise SystemExit(0)\n")
-        known.append(Canary("modules that exit with 0 on import", {}, broken, "tests"))
+        known.append(ControlCandidate("modules that exit with 0 on import", {}, broken, "tests"))
     return tuple(known)

@@ -1,5 +1,10 @@
-"""What each command of `looper evolve` does to a repository: propose, spawn, work, verify, promote, roll back, and all of it by itself."""
+"""What each command of `looper evolve` does to a repository: propose, spawn, work, verify, promote, roll back, and all of it by itself.
 
+`evolve_commands` and the pages (`served`) call it. Each step reads where the ledger stands, lets `evolution` decide, and ends by
+writing the derived files.
+"""
+
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -206,15 +211,12 @@ def verify(found: OpenRepository, number: int) -> Generation:
         raise NotAllowed(
             f"Generation {number} is {one.phase.value}; only work that was reported can be verified."
         )
-    lock = RunLock(found.folder / "judging" / f"gen-{number}", "judging of")
-    try:
-        with site_of(found) as verifier_context:
-            keeper = keeper_of(found, verifier_context)
-            if keeper.lane:
-                _fix_rule(found, keeper.rule)
-            one = judged(keeper, one)
-    finally:
-        lock.close()
+    judging = RunLock(found.folder / "judging" / f"gen-{number}", "judging of")
+    with contextlib.closing(judging), site_of(found) as verifier_context:
+        keeper = keeper_of(found, verifier_context)
+        if keeper.lane:
+            _fix_rule(found, keeper.rule)
+        one = judged(keeper, one)
     reports(found)
     return one
 
@@ -238,12 +240,9 @@ def probed(found: OpenRepository) -> Iterator[tuple[str, str, bool]]:
     """Role, what its model said, and whether that is well."""
     for role in (Role.PRIME, Role.LAB, Role.REVIEWER):
         try:
-            model = model_of(found, role, 0)
-            try:
+            with contextlib.closing(model_of(found, role, 0)) as model:
                 model.reply(ChatRequest("probe", (("user", "Say: yes"),), 16, 1000, 0.0, 0, 30.0))
                 yield role.value, f"OK, {model.identity().name}", True
-            finally:
-                model.close()
         except (ModelError, BadInput) as error:
             yield role.value, f"{KINDS.get(type(error).__name__, 'failed')}: {error}", False
 
@@ -277,8 +276,7 @@ def cancel(found: OpenRepository, one: Generation) -> Generation:
 
 def campaign(found: OpenRepository) -> str:
     """The autonomous cycle; the reason of its end."""
-    lock = RunLock(found.folder / "campaign", "campaign")
-    try:
+    with contextlib.closing(RunLock(found.folder / "campaign", "campaign")):
         for role in (Role.PRIME, Role.LAB, *([Role.REVIEWER] if found.settings.review else [])):
             model_of(found, role, 0).close()
         with (
@@ -295,8 +293,6 @@ def campaign(found: OpenRepository) -> str:
                 return run(campaign_of(found, promoter, keeper, stop.is_set), most)
             finally:
                 reports(found)
-    finally:
-        lock.close()
 
 
 def _fix_rule(found: OpenRepository, rule: BenchmarkRule) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, RunArgument, chosen_settings, run_names, say, shown
+from looper.cli.options import AsJson, RunArgument, chosen_settings, print_lines, run_names, say, shown
 
 runs = typer.Typer(no_args_is_help=True, help="The runs that are here: listed, shown, removed, measured.")
 cache = typer.Typer(
@@ -39,8 +39,7 @@ def list_runs(as_json: AsJson = False) -> None:
     """
     from looper.cli.keeping import list_lines
 
-    for line in list_lines(chosen_settings().runs, as_json=as_json):
-        print(line)
+    print_lines(list_lines(chosen_settings().runs, as_json=as_json))
 
 
 @runs.command("show")
@@ -51,8 +50,7 @@ def show_run(run: RunArgument = None, as_json: AsJson = False) -> None:
     """
     from looper.cli.keeping import show_lines
 
-    for line in show_lines(chosen_settings().runs, run, as_json=as_json):
-        print(line)
+    print_lines(show_lines(chosen_settings().runs, run, as_json=as_json))
 
 
 @runs.command("rm")
@@ -89,8 +87,7 @@ def du(as_json: AsJson = False) -> None:
     """
     from looper.cli.keeping import du_lines
 
-    for line in du_lines(chosen_settings().runs, as_json=as_json):
-        print(line)
+    print_lines(du_lines(chosen_settings().runs, as_json=as_json))
 
 
 @cache.command("du")
@@ -101,8 +98,7 @@ def cache_du(as_json: AsJson = False) -> None:
     """
     from looper.cli.keeping import cache_lines
 
-    for line in cache_lines(chosen_settings(), as_json=as_json):
-        print(line)
+    print_lines(cache_lines(chosen_settings(), as_json=as_json))
 
 
 @cache.command()

@@ -1,4 +1,8 @@
-"""The campaign behind the pages: a repository that evolves, or the embedded agent."""
+"""The campaign behind the pages: a repository that evolves, or the embedded agent.
+
+Both classes are `serve.evolving.CampaignView`, which is all that the pages know of a campaign; `serving` chooses one. What changes
+anything goes the way of the commands.
+"""
 
 import secrets
 from collections.abc import Mapping, Sequence

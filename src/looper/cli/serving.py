@@ -1,4 +1,8 @@
-"""What `looper serve` does."""
+"""What `looper serve` does.
+
+Puts the server together: its secret and sessions, the campaign, the tasks of runs, and the socket. `looper report --bundle` uses the
+same pages without a server.
+"""
 
 import asyncio
 import contextlib

@@ -1,4 +1,7 @@
-"""What `looper show` prints: the cells of a run, or one of them from what the model was asked to the verdict; nothing is written."""
+"""What `looper show` prints: the cells of a run, or one of them from what the model was asked to the verdict; nothing is written.
+
+`prompt_of` makes a rollout's opening again from plan, task and memory, since records hold only its hash; the pages ask it too.
+"""
 
 import difflib
 from collections.abc import Iterator, Sequence

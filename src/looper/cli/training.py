@@ -1,4 +1,8 @@
-"""What `looper train` does."""
+"""What `looper train` does.
+
+Also where `looper export` gets its examples: a run's verified successes, in the text that each arm was asked with. The trainer is
+the one that experiments use.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,8 @@
-"""What `looper bench validate` does."""
+"""What `looper bench validate` does.
+
+`run_validations` judges each task with its gold patch and with none, side by side, and keeps every result at once, so that it can be
+interrupted; what is printed of time goes by what tasks took before.
+"""
 
 import contextlib
 import math
@@ -124,7 +128,7 @@ def run_validations(
             )
 
         broken: set[str] = set()
-        left = TimeLeft(tasks, shipped())
+        left = ValidationEta(tasks, shipped())
         begun, before = time.monotonic(), 0
         # Those first that were judged before, in whatever environment: they take no time as a rule.
         judged = {name for name, *_ in kept}
@@ -171,7 +175,7 @@ def described_machine() -> str:
     return f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} processors"
 
 
-class TimeLeft:
+class ValidationEta:
     """What validating tasks takes, by what it took where Looper was made and how much faster or slower the tasks of this command are. An
     environment or a tree that was ready here and not there says nothing of the tests, so each has a ratio of its own."""
 

@@ -12,7 +12,7 @@ from looper.cli.wiring import code_version, put_at, texts_at
 from looper.errors import BadInput
 from looper.experiment.schedule import leaking_tasks
 from looper.journal import read_stream
-from looper.records.base import content_hash
+from looper.records.base import content_hash, grouped
 from looper.records.plan import RunManifest
 from looper.records.seal import Seal
 from looper.records.task import Task
@@ -82,9 +82,7 @@ class Verifier:
 
 def signed_at(place: Path) -> SignedSeals:
     """Raises BadInput where nothing was signed there."""
-    found: dict[str, list[Signature]] = {}
-    for one in signatures_in(texts_at(place)):
-        found.setdefault(one.run, []).append(one)
+    found = grouped((one.run, one) for one in signatures_in(texts_at(place)))
     if not found:
         raise BadInput(f"{place} has no signature of a run. Put some there: looper report --sign {place}")
     return SignedSeals(place, found)

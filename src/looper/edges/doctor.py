@@ -1,4 +1,8 @@
-"""What `looper doctor` looks at, each finding with its fix."""
+"""What `looper doctor` looks at, each finding with its fix.
+
+`examine` asks one function after the other; each yields checks with a level, what was found and how to mend it. Nothing is changed but
+files that are made and removed to see how long that takes.
+"""
 
 import os
 import platform

@@ -1,5 +1,10 @@
-"""Authors that are language models: each in a process of its own, whose end is seen at once and whose work goes on after a kill."""
+"""Authors that are language models: each in a process of its own, whose end is seen at once and whose work goes on after a kill.
 
+`LabAuthor` is the campaign's side: it begins the process, waits, and takes over one that an earlier campaign left. `in_lab` is what
+that process does. What became of a lab is read from the ledger, and from its lock.
+"""
+
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,8 +109,7 @@ def in_lab(
     `make` gives the lab and the task for a base commit. Raises RunBusy where another process works on it, Cancelled where it was asked
     to end, and what the world does wrong, once that is on record."""
     folder = lab_folder(root, found.number)
-    lock = RunLock(folder, "lab")
-    try:
+    with contextlib.closing(RunLock(folder, "lab")):
         if found.phase is Phase.PREPARING:
             found = move(ledger, found, Phase.RUNNING, base_commit=sources.commit_of(branch))
         try:
@@ -114,8 +118,6 @@ def in_lab(
             move(ledger, found, Phase.INFRA_ERROR, cause=cause_of(error, Cause.SETUP), evidence=str(error))
             raise
         return _snapshot(ledger, sources, found, done)
-    finally:
-        lock.close()
 
 
 def _worked(folder: Path, found: Generation, make: Callable[[str], tuple[Lab, Task]], seed: int) -> LabResult:

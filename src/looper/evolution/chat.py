@@ -1,5 +1,6 @@
 """A conversation with the prime: it answers a person, and may use what a person could use, through the same checks."""
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -57,8 +58,7 @@ class PrimeConversation:
         """What the prime says at the end. Raises what the model raises, BudgetSpent, NoReply; what was said until then stays."""
         tell("chat", {"message": message})
         self.messages.append(("user", message))
-        model = self.model()
-        try:
+        with contextlib.closing(self.model()) as model:
             for _ in range(ROUNDS):
                 text = self._asked(model)
                 self.messages.append(("assistant", text))
@@ -68,8 +68,6 @@ class PrimeConversation:
                     return text
                 tell("text", {"text": text})
                 self.messages.append(("user", self._used(*call, tell)))
-        finally:
-            model.close()
         raise NoReply(f"The prime used {ROUNDS} tools and did not answer. Ask for less at once.")
 
     def _asked(self, model: ChatModel) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from looper.errors import NOT_PYTHON
-from looper.protocols import NOTHING, Change, Sources
+from looper.protocols import NOTHING, PathChange, Sources
 from looper.records.gate import GateOutcome, GateResult
 
 REGULAR = ("100644", "100755")
@@ -78,7 +78,7 @@ def _is_fixed(path: str, scope: ChangeScope) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in scope.protected)
 
 
-def _problems(sources: Sources, candidate: str, change: Change, scope: ChangeScope) -> Iterable[str]:
+def _problems(sources: Sources, candidate: str, change: PathChange, scope: ChangeScope) -> Iterable[str]:
     path, name = change.path, change.path.rpartition("/")[2]
     if not any(path.startswith(f"{folder.rstrip('/')}/") for folder in scope.allowed):
         yield f"{path} lies outside of {', '.join(scope.allowed)}"
@@ -100,7 +100,9 @@ def _problems(sources: Sources, candidate: str, change: Change, scope: ChangeSco
             yield f"{path} does not parse: {(str(error) or type(error).__name__).splitlines()[0]}"
 
 
-def _new_packages(sources: Sources, base: str, candidate: str, changes: Collection[Change]) -> Iterable[str]:
+def _new_packages(
+    sources: Sources, base: str, candidate: str, changes: Collection[PathChange]
+) -> Iterable[str]:
     """Packages that the changed files import and no file of the base does; the standard library is everybody's."""
     before = {
         name

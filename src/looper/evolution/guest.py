@@ -15,11 +15,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from looper.agent.loop import Assignment, ReplayDiverged, Rollout, end_by, summary
 from looper.errors import Cancelled, FileRefused, ModelError, PromptCut, is_of_what_was_made
-from looper.protocols import ChatRequest, CommandResult, Message, Shell
+from looper.protocols import ChatRequest, CommandResult, Message, Result, Shell
 from looper.records.base import content_hash
 from looper.records.trajectory import Reply, Step, StopReason
 from looper.untrusted import remove_tree
@@ -32,9 +32,6 @@ POLL_MS = 100
 ROLES = frozenset({"system", "user", "assistant"})
 CHILD = "looper/evolution/guest_child.py"
 """Of the candidate's own source: how its agent is called is its own, what goes over the pipes is agreed on."""
-
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -235,7 +232,7 @@ class _Served:
         self.replies.append(reply)
         return reply.model_dump(mode="json")
 
-    def _answered(self, ask: Callable[[], Answer]) -> Answer:
+    def _answered(self, ask: Callable[[], Result]) -> Result:
         """What the model says; its refusals end the guest, who alone chose the words."""
         try:
             return ask()

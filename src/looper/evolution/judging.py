@@ -1,4 +1,8 @@
-"""A reported candidate → accepted, rejected or undecided: gates in order, cheap first, each on record before the next looks."""
+"""A reported candidate → accepted, rejected or undecided: gates in order, cheap first, each on record before the next looks.
+
+`cycle` and `looper evolve verify` hand a generation over and get it back judged. Gates of bytes come first (`gates`), then those that
+run (`judge`), the reviewer, and the lanes of the benchmark, which alone spend alpha.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

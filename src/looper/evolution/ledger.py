@@ -1,5 +1,6 @@
 """A campaign's events on the disk: written one at a time by whoever holds the lock, read by anybody."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -39,19 +40,13 @@ class EventLog:
     def record(self, decide: Callable[[State], Happened]) -> Event:
         """Let `decide` see where everything stands and say what happens; on the disk when this returns, and nobody else has written
         in between. Raises what `decide` raises, NotAllowed for what cannot follow, RunBusy where the lock cannot be had."""
-        lock = self._locked()
-        try:
+        with contextlib.closing(self._locked()):
             state = self.state()
             event = Event(happened=decide(state), at=datetime.now(UTC).isoformat(timespec="seconds"))
             after(state, event)
-            stream = Stream(self.folder, NAME, Event)
-            try:
+            with contextlib.closing(Stream(self.folder, NAME, Event)) as stream:
                 stream.append(event)
-            finally:
-                stream.close()
             return event
-        finally:
-            lock.close()
 
     def _locked(self) -> RunLock:
         until = time.monotonic() + WAIT_S

@@ -1,5 +1,6 @@
 """The proposer that is a language model: asked what to do next, with everything that is on record."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -46,8 +47,5 @@ class Prime:
             lookback=self.lookback,
             budget=self.budget(),
         )
-        model = self.model()
-        try:
+        with contextlib.closing(self.model()) as model:
             return reflect(model, asked, self.say, state.next_number)
-        finally:
-            model.close()

@@ -1,4 +1,8 @@
-"""What to do next, asked of a language model: everything that is on record goes in, a contract comes out or nothing does."""
+"""What to do next, asked of a language model: everything that is on record goes in, a contract comes out or nothing does.
+
+`proposers` asks with what the ledger knows: lessons of refused candidates, budget, the source that may change. An answer that is no
+contract is asked for again with what was wrong, a few times.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

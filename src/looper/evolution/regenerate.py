@@ -5,6 +5,7 @@ model's budget and the lineage's balance. What fails is tried again with its sou
 genome, then by the next model.
 """
 
+import contextlib
 import json
 import random
 import re
@@ -440,10 +441,7 @@ def mutate(of: Regeneration, mutator: ChatModel, number: int) -> Mutation:
     born = births(of.folder)[-1]
     proved = born.genome_hash == changed.hash and born.rigged is not None and born.rigged.viable
     found = mutation.model_copy(update={"inherited": proved})
-    stream = Stream(of.folder, MUTATIONS, Mutation)
-    try:
+    with contextlib.closing(Stream(of.folder, MUTATIONS, Mutation)) as stream:
         stream.append(found)
-    finally:
-        stream.close()
     of.say(f"section {section}: {found.reason} {'inherited' if proved else 'dropped'}")
     return found

@@ -4,6 +4,7 @@ Opening takes the lock, recovers every stream, and refuses a manifest that is no
 run only appends; what is left to do of a cell is worked out once, from what an earlier process recorded.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 from looper.errors import Drift, JournalError
 from looper.journal import Damage, RunLock, Stream, holder_of, read_stream, reserve_space
-from looper.records.base import Record
+from looper.records.base import Record, grouped
 from looper.records.job import Event, ResumeState
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.memory import MemoryItem, Reverted
@@ -184,13 +185,10 @@ def rate(folder: Path, found: Rating) -> None:
 
 
 def _add(folder: Path, name: str, found: Record) -> None:
-    lock = RunLock(folder)
-    try:
+    with contextlib.closing(RunLock(folder)):
         stream = Stream(folder, name, type(found))
         stream.append(found)
         stream.close()
-    finally:
-        lock.close()
 
 
 def _acted(steps: Iterable[Step]) -> dict[str, ActionCount]:
@@ -209,9 +207,7 @@ def _past(
     """For each cell its end so far, and where its next attempt begins."""
     last = final_verdicts(verdicts.recovered)
     over = {(end.cell, end.attempt): end for end in trajectories.recovered}
-    of: dict[str, list[Step]] = {}
-    for step in steps.recovered:
-        of.setdefault(step.cell, []).append(step)
+    of = grouped((step.cell, step) for step in steps.recovered)
     found: dict[str, tuple[Verdict | None, ResumeState]] = {}
     for cell in of.keys() | last.keys() | {cell for cell, _ in over}:
         verdict = last.get(cell)

@@ -16,6 +16,7 @@ from looper.experiment.consolidate import Treatments
 from looper.experiment.pools import read_attempts
 from looper.experiment.staging import Staging
 from looper.protocols import AdapterHost
+from looper.records.base import grouped
 from looper.records.likelihood import AttemptLikelihood, Key, Likelihood
 from looper.records.plan import Arm, ArmRole, Chooser, Metric, Plan
 from looper.records.task import Task
@@ -94,10 +95,10 @@ class LikelihoodScorer:
         likely: dict[str, float] = {}
         divergent: dict[str, float] = {}
         used: dict[str, None] = {}
-        by_adapter: dict[str, list[Attempt]] = {}
-        for attempt in self.successes:
-            task = self.tasks[attempt.trajectory.instance_id]
-            by_adapter.setdefault(self.treatments.adapter(arm, seed, task.repo), []).append(attempt)
+        by_adapter = grouped(
+            (self.treatments.adapter(arm, seed, self.tasks[attempt.trajectory.instance_id].repo), attempt)
+            for attempt in self.successes
+        )
         for adapter, attempts in by_adapter.items():
             examples = trajectory_examples(attempts, dict(self.tasks), told, render)
             model = self.served(arm, adapter)
@@ -136,9 +137,7 @@ def of_attempt(base: Arm, task: Task, attempt: Attempt, model: AdapterHost) -> A
 
 def _by_task(examples: Sequence[Example], values: Sequence[float]) -> dict[str, float]:
     """Mean over the examples of each task."""
-    found: dict[str, list[float]] = {}
-    for example, value in zip(examples, values, strict=True):
-        found.setdefault(example.instance_id, []).append(value)
+    found = grouped(zip((example.instance_id for example in examples), values, strict=True))
     return {task: fmean(each) for task, each in found.items()}
 
 

@@ -1,4 +1,8 @@
-"""The file of a new plan: one that runs, with every key that there is."""
+"""The file of a new plan: one that runs, with every key that there is.
+
+`looper new` writes it. Keys, meanings, units and defaults come from the records that read a plan (`plan_keys`), so a new key is in it
+without a word here.
+"""
 
 import inspect
 import json

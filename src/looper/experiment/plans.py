@@ -23,7 +23,7 @@ from looper.experiment.claims import PlanSettings, UnresolvedExpression, plainly
 from looper.experiment.coherence import faults
 from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, named, problems
 from looper.experiment.toml_positions import Path as Keys
-from looper.records.base import DIMENSIONLESS, Unit
+from looper.records.base import DIMENSIONLESS, Positive, Unit
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
 from looper.records.model import Backend, ModelSpec
 from looper.records.plan import (
@@ -36,7 +36,6 @@ from looper.records.plan import (
     LimitsChange,
     Metric,
     Plan,
-    Positive,
     Price,
     Sampling,
     Scaffold,

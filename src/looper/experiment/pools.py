@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from looper.journal import read_stream
+from looper.records.base import grouped
 from looper.records.learning import Experience, Source
 from looper.records.plan import Arm, Plan, RunManifest
 from looper.records.task import Task
@@ -119,9 +120,7 @@ def combined(selections: Iterable[Selection]) -> Selection:
 
 def read_attempts(folder: Path) -> list[Attempt]:
     """The attempt that ended each cell of a run, where it has both a rollout and an end."""
-    steps: dict[tuple[str, int], list[Step]] = {}
-    for step in read_stream(folder, "steps", Step):
-        steps.setdefault((step.cell, step.attempt), []).append(step)
+    steps = grouped(((step.cell, step.attempt), step) for step in read_stream(folder, "steps", Step))
     ends = {(end.cell, end.attempt): end for end in read_stream(folder, "trajectories", Trajectory)}
     verdicts = final_verdicts(read_stream(folder, "verdicts", Verdict))
     return [

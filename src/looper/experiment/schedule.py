@@ -12,6 +12,7 @@ from statistics import fmean
 
 from looper.bench.screen import gives_away, near_duplicates
 from looper.errors import BadInput, possible
+from looper.records.base import grouped
 from looper.records.learning import AGES, Experience, Source, Split
 from looper.records.plan import Arm, Cell, Plan, TaskSelection
 from looper.records.task import Task
@@ -146,10 +147,7 @@ def _divided(tasks: Sequence[Task], experience: Experience | None) -> tuple[list
 
 
 def _by_repo(tasks: Sequence[Task]) -> list[list[Task]]:
-    found: dict[str, list[Task]] = {}
-    for task in tasks:
-        found.setdefault(task.repo, []).append(task)
-    return list(found.values())
+    return list(grouped((task.repo, task) for task in tasks).values())
 
 
 def _for_learning(tasks: Sequence[Task], experience: Experience) -> list[Task]:

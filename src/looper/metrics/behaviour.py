@@ -121,6 +121,12 @@ def f2p_fraction(verdicts: Iterable[Verdict]) -> float | None:
     return fmean(shares) if shares else None
 
 
+def whole_sum(values: Iterable[int | None]) -> int | None:
+    """None where one of them was not counted."""
+    known = list(values)
+    return None if None in known else sum(filter(None, known))
+
+
 def tokens_per_resolved(
     verdicts: Sequence[Verdict], ends: Mapping[tuple[str, int], Trajectory]
 ) -> float | None:
@@ -128,9 +134,5 @@ def tokens_per_resolved(
     judged = [found for found in verdicts if found.outcome.is_verdict]
     resolved = sum(found.outcome is Outcome.RESOLVED for found in judged)
     spent = [ends[key] for found in judged if (key := (found.cell, found.attempt)) in ends]
-    total = 0
-    for end in spent:
-        if end.prompt_tokens is None or end.completion_tokens is None:
-            return None
-        total += end.prompt_tokens + end.completion_tokens
-    return total / resolved if resolved and spent else None
+    total = whole_sum(end.tokens for end in spent)
+    return total / resolved if total is not None and resolved and spent else None

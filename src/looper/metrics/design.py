@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
+    AnalysisUnit,
     PairedDifference,
-    Unit,
     effective_pairs,
     repository_of,
 )
@@ -51,7 +51,7 @@ class Design:
     """Of the arms of the contrast."""
     worth: int
     """So many repositories of one size would say as much as those of the plan."""
-    unit: Unit
+    unit: AnalysisUnit
     family: float
     """Contrasts that are registered. A difference is counted at the first step of Holm's order, the hardest."""
     discordance: float
@@ -59,7 +59,7 @@ class Design:
 
     @property
     def units(self) -> int:
-        return self.worth if self.unit is Unit.REPOSITORY else self.tasks
+        return self.worth if self.unit is AnalysisUnit.REPOSITORY else self.tasks
 
 
 def scope_of(plan: Plan, tasks: Sequence[str]) -> Scope:
@@ -92,9 +92,9 @@ def worth_repositories(tasks: Sequence[str]) -> float:
     return sum(sizes) ** 2 / sum(size * size for size in sizes) if sizes else 0.0
 
 
-def unit_of(plan: Plan, tasks: Sequence[str]) -> Unit:
+def unit_of(plan: Plan, tasks: Sequence[str]) -> AnalysisUnit:
     """The unit of all that a plan decides."""
-    return Unit.REPOSITORY if scope_of(plan, tasks) is Scope.REPOSITORIES else Unit.TASK
+    return AnalysisUnit.REPOSITORY if scope_of(plan, tasks) is Scope.REPOSITORIES else AnalysisUnit.TASK
 
 
 def effect_of_interest(contrast: Contrast) -> float:
@@ -156,7 +156,7 @@ def power_of(design: Design, contrast: Contrast, effect: float) -> float:
     if design.units < 2:
         return 0.0
     rng = np.random.default_rng(0)
-    repository = design.unit is Unit.REPOSITORY
+    repository = design.unit is AnalysisUnit.REPOSITORY
     members = max(1, round(design.tasks * design.seeds / design.units))
     # What is equal everywhere does not vary.
     between = design.spread if repository and contrast.expect is not Expect.SAME else 0.0
@@ -241,4 +241,4 @@ def smallest_of_tasks(tasks: int, discordance: float) -> float | None:
 
 
 def _of_tasks(tasks: int, discordance: float, family: float) -> Design:
-    return Design(tasks, seeds=1, worth=tasks, unit=Unit.TASK, family=family, discordance=discordance)
+    return Design(tasks, seeds=1, worth=tasks, unit=AnalysisUnit.TASK, family=family, discordance=discordance)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from looper.metrics.continuous import rank_biserial
-from looper.metrics.paired import Unit, mean_difference
+from looper.metrics.paired import AnalysisUnit, mean_difference
+from looper.records.base import grouped
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Effort:
     """Two-sided, of no mean difference, by unit."""
 
 
-def effort(arm: Mapping[str, float], base: Mapping[str, float], unit: Unit = Unit.TASK) -> Effort | None:
+def effort(
+    arm: Mapping[str, float], base: Mapping[str, float], unit: AnalysisUnit = AnalysisUnit.TASK
+) -> Effort | None:
     """Keys are SEED/TASK. None where the arms have no cell in common."""
     ours, theirs = _by_task(arm, arm.keys() & base.keys()), _by_task(base, arm.keys() & base.keys())
     found = mean_difference(arm, base, unit)
@@ -39,7 +42,5 @@ def effort(arm: Mapping[str, float], base: Mapping[str, float], unit: Unit = Uni
 
 
 def _by_task(values: Mapping[str, float], keys: Iterable[str]) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for key in keys:
-        found.setdefault(key.partition("/")[2], []).append(values[key])
+    found = grouped((key.partition("/")[2], values[key]) for key in keys)
     return {task: fmean(each) for task, each in found.items()}

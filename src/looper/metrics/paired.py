@@ -13,11 +13,12 @@ from statistics import NormalDist, fmean
 from typing import Protocol
 
 from looper.metrics.clustered import clustered, sign_flip
+from looper.records.base import grouped
 
 LEAST_P, MOST_P = 1e-15, 0.999
 
 
-class Unit(StrEnum):
+class AnalysisUnit(StrEnum):
     """What was drawn, or treated, independently of the rest: the level at which a difference is decided."""
 
     TASK = "task"
@@ -37,7 +38,7 @@ class Difference(Protocol):
     @property
     def difference(self) -> float: ...
     @property
-    def unit(self) -> Unit: ...
+    def unit(self) -> AnalysisUnit: ...
     @property
     def units(self) -> int: ...
     @property
@@ -60,7 +61,7 @@ class PairedDifference:
     losses: int
     """Resolved by the second arm only."""
     neither: int
-    unit: Unit
+    unit: AnalysisUnit
     units: int
     effective: float
     """So many independent pairs would say as much: pairs over the design effect, no fewer than units. Source: Kish 1965."""
@@ -107,7 +108,7 @@ class MeanDifference:
     """Standard error, from sums over units."""
     degrees: float
     """Of freedom, of the error."""
-    unit: Unit
+    unit: AnalysisUnit
     units: int
     p_flip: float
 
@@ -153,16 +154,17 @@ def student(confidence: float, degrees: float) -> float:
 
 
 def mean_difference(
-    first: Mapping[str, float], second: Mapping[str, float], unit: Unit = Unit.TASK
+    first: Mapping[str, float], second: Mapping[str, float], unit: AnalysisUnit = AnalysisUnit.TASK
 ) -> MeanDifference | None:
     """Keys as in `paired_difference`; every task counts as one, with the mean over its seeds. None where the arms have no cell
     in common."""
     common = sorted(first.keys() & second.keys())
     if not common:
         return None
-    moved = _grouped({key: first[key] - second[key] for key in common}, task_of)
+    moved = grouped((task_of(key), first[key] - second[key]) for key in common)
     tasks = {task: fmean(values) for task, values in moved.items()}
-    groups = list(_grouped(tasks, repository_of if unit is Unit.REPOSITORY else str).values())
+    level = repository_of if unit is AnalysisUnit.REPOSITORY else str
+    groups = list(grouped((level(task), value) for task, value in tasks.items()).values())
     variance, degrees = clustered(groups) if len(groups) > 1 else (0.0, 0.0)
     return MeanDifference(
         pairs=len(common),
@@ -175,7 +177,9 @@ def mean_difference(
     )
 
 
-def rise(arms: Sequence[Mapping[str, float]], unit: Unit = Unit.TASK) -> MeanDifference | None:
+def rise(
+    arms: Sequence[Mapping[str, float]], unit: AnalysisUnit = AnalysisUnit.TASK
+) -> MeanDifference | None:
     """How much a straight line through the arms rises from the first to the last, the arms being evenly apart; keys as in
     `paired_difference`. None where they have no cell in common.
 
@@ -196,7 +200,7 @@ def line_rise(values: Sequence[float]) -> float:
 
 
 def paired_difference(
-    first: Mapping[str, bool], second: Mapping[str, bool], unit: Unit = Unit.TASK
+    first: Mapping[str, bool], second: Mapping[str, bool], unit: AnalysisUnit = AnalysisUnit.TASK
 ) -> PairedDifference | None:
     """Keys are SEED/REPOSITORY-NUMBER, a cell but for its arm. None where the arms have no cell in common."""
     common = first.keys() & second.keys()
@@ -207,8 +211,8 @@ def paired_difference(
     both = sum(first[key] and second[key] for key in common)
     pairs = len(common)
     moved = {key: int(first[key]) - int(second[key]) for key in sorted(common)}
-    level = (lambda key: repository_of(task_of(key))) if unit is Unit.REPOSITORY else task_of
-    groups = list(_grouped(moved, level).values())
+    level = (lambda key: repository_of(task_of(key))) if unit is AnalysisUnit.REPOSITORY else task_of
+    groups = list(grouped((level(key), float(value)) for key, value in moved.items()).values())
     varies, degrees = clustered(groups) if len(groups) > 1 else (0.0, 0.0)
     return PairedDifference(
         both=both,
@@ -236,12 +240,12 @@ def _effective(count: int, units: int, varies: float, independent: float) -> flo
 
 
 def rate_interval(
-    outcomes: Mapping[str, bool], unit: Unit = Unit.TASK, confidence: float = 0.95
+    outcomes: Mapping[str, bool], unit: AnalysisUnit = AnalysisUnit.TASK, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Of the rate of one arm, by unit: Wilson's interval for as many cells as are effective, with Student's quantile. Keys as in
     `paired_difference`; not empty."""
-    level = (lambda key: repository_of(task_of(key))) if unit is Unit.REPOSITORY else task_of
-    groups = list(_grouped({key: float(value) for key, value in outcomes.items()}, level).values())
+    level = (lambda key: repository_of(task_of(key))) if unit is AnalysisUnit.REPOSITORY else task_of
+    groups = list(grouped((level(key), float(value)) for key, value in outcomes.items()).values())
     if len(groups) < 2:
         return 0.0, 1.0
     count, rate = len(outcomes), sum(outcomes.values()) / len(outcomes)
@@ -258,13 +262,6 @@ def task_of(where: str) -> str:
 def repository_of(task: str) -> str:
     """Of the id of a task, which is its repository's with a number behind it."""
     return task.rpartition("-")[0]
-
-
-def _grouped(moved: Mapping[str, float], group: Callable[[str], str]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for key, value in moved.items():
-        found.setdefault(group(key), []).append(value)
-    return found
 
 
 @cache

@@ -1,1 +1,1 @@
-"""The embedded model: corpus, tokenizer, build; its weights are package data."""
+"""The embedded model: its weights are package data. `scripts/nano` made them."""

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticSerializationError
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 SCHEMA_VERSION = 1
 """Version of the record shapes. Each journal line carries it, so that a newer line is kept unread, not dropped."""
 
@@ -20,6 +23,17 @@ class Unit:
 
 
 DIMENSIONLESS = Unit("dimensionless")
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+def grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+    """By key everything that comes with it, both in the order of their coming."""
+    found: dict[Key, list[Value]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return found
 
 
 def unsaid(value: object) -> bool:

@@ -8,11 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from looper.records.base import Record
+from looper.records.base import Count, Record
 from looper.records.gate import Benchmarked, GateResult
 from looper.records.review import Review
-
-Count = Annotated[int, Field(ge=0)]
 
 
 class Phase(StrEnum):

@@ -5,9 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from looper.records.base import Record
-
-Count = Annotated[int, Field(ge=0)]
+from looper.records.base import Count, Record
 
 
 class RigStage(StrEnum):

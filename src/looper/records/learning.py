@@ -9,14 +9,11 @@ from typing import Annotated, assert_never
 
 from pydantic import Field, model_validator
 
-from looper.records.base import DIMENSIONLESS, Record, Unit, unsaid
+from looper.records.base import DIMENSIONLESS, Positive, PositiveFloat, Record, Unit, unsaid
 from looper.records.memory import MemoryKind, Remembering, Retrieval, RetrievalSettings
 from looper.records.model import ModelSpec
 from looper.records.strategy import Strategy
 from looper.records.training import AdapterKind, Format, Objective, SelectionSettings, TrainingSettings
-
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class Treatment(StrEnum):

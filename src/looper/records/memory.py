@@ -5,9 +5,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from looper.records.base import Record, Unit, unsaid
+from looper.records.base import Positive, Record, Unit, unsaid
 
-Positive = Annotated[int, Field(gt=0)]
 Retrieval = Annotated[str, Field(pattern=r"^(bm25|ollama:.+)$")]
 
 

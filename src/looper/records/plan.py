@@ -10,13 +10,10 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from looper.records.base import Misplaced, Record, Unit, content_hash, unsaid
+from looper.records.base import Misplaced, Positive, PositiveFloat, Record, Unit, content_hash, unsaid
 from looper.records.learning import Experience, Learning, Source, Treatment
 from looper.records.model import ModelSpec
 from looper.records.trajectory import TOOL_NAMES, Guard, ModelIdentity, ToolName
-
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class GuardSettings(Record):

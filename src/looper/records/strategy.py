@@ -5,9 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from looper.records.base import DIMENSIONLESS, Record, Unit
-
-Positive = Annotated[int, Field(gt=0)]
+from looper.records.base import DIMENSIONLESS, Positive, Record, Unit
 
 
 class FullReplay(Record):

@@ -9,12 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from looper.records.base import DIMENSIONLESS, Record, Unit, content_hash, unsaid
+from looper.records.base import DIMENSIONLESS, Positive, PositiveFloat, Record, Unit, content_hash, unsaid
 from looper.records.strategy import Anchor
 from looper.records.trajectory import ModelIdentity, ToolName
-
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class Turn(Record):

@@ -279,3 +279,10 @@ class Trajectory(Record):
     model_s: float
     in_flight: float | None = None
     """Median over its replies of the requests on their way to the model's server; None where nobody counted."""
+
+    @property
+    def tokens(self) -> int | None:
+        """Of prompts and replies together; None where they were not counted."""
+        if self.prompt_tokens is None or self.completion_tokens is None:
+            return None
+        return self.prompt_tokens + self.completion_tokens

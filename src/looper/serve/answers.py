@@ -3,7 +3,6 @@
 import hashlib
 import json
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -15,7 +14,7 @@ from starlette.types import Scope
 from looper.errors import BadInput
 from looper.views.live import Projection
 from looper.views.runs import RunView
-from looper.views.web.templating import template
+from looper.views.web.templating import static_file, template
 
 
 def as_json(value: Any, status: int = 200) -> Response:
@@ -65,5 +64,4 @@ def _rendered(name: str, **values: Any) -> str:
 @cache
 def static_address(name: str) -> str:
     """Of a file that pages load, with the hash of what is in it: browsers keep it, and ask for another one when it changes."""
-    content = (resources.files("looper.serve") / "static" / name).read_bytes()
-    return f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
+    return f"/static/{name}?v={hashlib.sha256(static_file(name)).hexdigest()[:12]}"

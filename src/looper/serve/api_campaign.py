@@ -1,4 +1,8 @@
-"""What programs ask of a campaign, by the names and fields of Loom's Supervisor, Prime and Lab."""
+"""What programs ask of a campaign, by the names and fields of Loom's Supervisor, Prime and Lab.
+
+`app` mounts its routes. What is decided goes through `audit_log` first, so that it is on record whatever comes of it; answers are
+what `CampaignView` says, and refusals come as JSON with a hint.
+"""
 
 import asyncio
 import os

@@ -1,7 +1,5 @@
 """The application: pages for people and answers for programs, behind one guard."""
 
-from importlib import resources
-
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import QueryParams
@@ -56,8 +54,7 @@ def application(page_context: PageContext, deeds: AuditLog) -> ASGIApp:
     app.include_router(RunsApi(page_context.projection, watcher, slots, deeds, page_context.auth).router())
     app.include_router(CampaignApi(page_context.evolving, slots, deeds).router())
     app.router.routes.extend(Pages(page_context).routes())
-    static = resources.files("looper.serve") / "static"
-    app.mount("/static", KeptFiles(directory=str(static)), name="static")
+    app.mount("/static", KeptFiles(packages=[("looper.views.web", "static")]), name="static")
     # No answer holds a secret of ours beside what somebody else may choose, so its length tells nothing.
     app.add_middleware(GZipMiddleware, minimum_size=SMALL_BYTES, compresslevel=6)
     app.add_exception_handler(HTTPException, _http)

@@ -1,5 +1,6 @@
 """What a person decides through the pages: one thing at a time, about exactly what was seen, on record before and after."""
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,25 +35,19 @@ class AuditLog:
             raise RunBusy(
                 "Another decision is being carried out. Wait for its end, then try again."
             ) from error
-        try:
-            stream = Stream(self.folder, NAME, Deed)
+        with contextlib.closing(lock), contextlib.closing(Stream(self.folder, NAME, Deed)) as stream:
+
+            def note(stage: Stage, words: str) -> None:
+                at = datetime.now(UTC).isoformat(timespec="seconds")
+                stream.append(
+                    Deed(kind=kind, target=target, seen_hash=seen_hash, stage=stage, said=words, at=at)
+                )
+
+            note(Stage.BEGUN, "")
             try:
-
-                def note(stage: Stage, words: str) -> None:
-                    at = datetime.now(UTC).isoformat(timespec="seconds")
-                    stream.append(
-                        Deed(kind=kind, target=target, seen_hash=seen_hash, stage=stage, said=words, at=at)
-                    )
-
-                note(Stage.BEGUN, "")
-                try:
-                    done = work()
-                except Exception as error:
-                    note(Stage.FAILED, str(error))
-                    raise
-                note(Stage.DONE, said(done))
-                return done
-            finally:
-                stream.close()
-        finally:
-            lock.close()
+                done = work()
+            except Exception as error:
+                note(Stage.FAILED, str(error))
+                raise
+            note(Stage.DONE, said(done))
+            return done

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit
 
@@ -23,6 +22,7 @@ from looper.records.base import content_hash
 from looper.serve.answers import known_run
 from looper.serve.pages import PageContext, Pages
 from looper.views.trajectory import PAGE, cell_of
+from looper.views.web.templating import static_file
 
 KEPT = {
     "": ("page",),
@@ -90,10 +90,7 @@ class _Bundle:
                 if number % 200 == 0:
                     self._say(f"{number} of {len(waiting)} pages so far")
         for name in STATIC:
-            self._put(
-                self._folder / "static" / name,
-                (resources.files("looper.serve") / "static" / name).read_bytes(),
-            )
+            self._put(self._folder / "static" / name, static_file(name))
         return count
 
     def _put(self, file: Path, content: bytes) -> None:

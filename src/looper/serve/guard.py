@@ -1,4 +1,8 @@
-"""What every request passes before anything looks at it, and what every answer carries."""
+"""What every request passes before anything looks at it, and what every answer carries.
+
+`app` puts it around everything: names of hosts and origins, sizes, who is logged in, and the headers of every answer. A request that
+is refused here has reached nothing.
+"""
 
 import asyncio
 from collections.abc import Iterable

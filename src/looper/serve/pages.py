@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from looper.errors import BadInput, LooperError
+from looper.records.base import grouped
 from looper.records.generation import Phase
 from looper.records.memory import MemoryItem
 from looper.records.plan import RunManifest
@@ -428,16 +429,13 @@ class Pages:
         if campaign is None:
             return page(request, "evolution", title="Evolution", campaign=None)
         state = campaign.state()
-        below: dict[int, list[Any]] = {}
-        for found in state.generations.values():
-            below.setdefault(found.parent, []).append(found)
         return page(
             request,
             "evolution",
             title=f"Evolution of {campaign.name}",
             campaign=campaign,
             state=state,
-            below=below,
+            below=grouped((found.parent, found) for found in state.generations.values()),
             budgets=[
                 f"{left:.0f} {name}" if name != "usd" else f"{left:.2f} $"
                 for name, left in campaign.budget_left().items()

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+from looper.records.base import grouped
 from looper.records.task import Task
 from looper.records.training import Example, Turn
 from looper.records.trajectory import Action
@@ -48,11 +49,9 @@ def shuffled_targets(examples: Sequence[Example], seed: int) -> tuple[Example, .
     was said.
     """
     rng = random.Random(seed)
-    said: dict[str, list[str]] = {}
-    for example in examples:
-        for turn in example.turns:
-            if turn.supervised:
-                said.setdefault(turn.tool or "", []).append(turn.text)
+    said = grouped(
+        (turn.tool or "", turn.text) for example in examples for turn in example.turns if turn.supervised
+    )
     for texts in said.values():
         shift = rng.randrange(1, len(texts)) if len(texts) > 1 else 0
         texts[:] = texts[shift:] + texts[:shift]

@@ -10,12 +10,13 @@ from math import ceil, log10
 from statistics import fmean
 from typing import Any
 
+from looper.records.base import grouped
 from looper.records.plan import Metric
 from looper.records.verdict import Outcome
 from looper.views.findings import EXPLORATORY, arm_rows, share_text, standing_of
 from looper.views.live import at_work
 from looper.views.plots import COLOURS
-from looper.views.runs import RunView
+from looper.views.runs import RunView, by_task
 
 MARKS = {
     Outcome.RESOLVED: "y",
@@ -151,13 +152,12 @@ def _cell_row(run: RunView, name: str, begun: Mapping[str, int]) -> CellRow:
     if verdict is None:
         return CellRow(name, AT_WORK if name in begun else TO_DO, "", begun.get(name), None, None)
     end = run.ends.get((name, verdict.attempt))
-    counted = end is not None and end.prompt_tokens is not None and end.completion_tokens is not None
     return CellRow(
         name,
         verdict.outcome.value,
         verdict.cause,
         end.steps if end else None,
-        (end.prompt_tokens or 0) + (end.completion_tokens or 0) if end and counted else None,
+        end.tokens if end else None,
         end.wall_s + verdict.wall_s if end else None,
     )
 
@@ -238,16 +238,9 @@ def _round_edge(share: float) -> float:
 
 def over_the_sequence(run: RunView, arm: str) -> list[float]:
     """Share resolved of the first n tasks; tasks without a verdict are left out."""
-    tasks = by_task(run.outcomes(arm))
+    tasks = by_task(run.outcomes(arm).items())
     values = [fmean(tasks[task]) for task in run.tasks if task in tasks]
     return [fmean(values[: number + 1]) for number in range(len(values))]
-
-
-def by_task(outcomes: Mapping[str, bool]) -> dict[str, list[bool]]:
-    found: dict[str, list[bool]] = {}
-    for where, resolved in outcomes.items():
-        found.setdefault(where.partition("/")[2], []).append(resolved)
-    return found
 
 
 def curves(run: RunView) -> dict[str, Any]:
@@ -291,10 +284,12 @@ class TaskRow:
 
 
 def task_rows(run: RunView, eligible: Mapping[str, str]) -> list[TaskRow]:
-    leaked, outcomes = set(run.manifest.leaked), dict[str, list[bool]]()
-    for verdict in run.final.values():
-        if verdict.outcome.is_verdict:
-            outcomes.setdefault(verdict.instance_id, []).append(verdict.outcome is Outcome.RESOLVED)
+    leaked = set(run.manifest.leaked)
+    outcomes = grouped(
+        (verdict.instance_id, verdict.outcome is Outcome.RESOLVED)
+        for verdict in run.final.values()
+        if verdict.outcome.is_verdict
+    )
     return [
         TaskRow(
             task,

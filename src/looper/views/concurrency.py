@@ -2,15 +2,13 @@
 
 from statistics import median
 
+from looper.records.base import grouped
 from looper.views.runs import RunView
 
 
 def in_flight(run: RunView) -> dict[str, float]:
     """By arm: the median over its rollouts of the requests that were on their way to its model's server; only where that was counted."""
-    found: dict[str, list[float]] = {}
-    for end in run.trajectories:
-        if end.in_flight is not None:
-            found.setdefault(end.arm, []).append(end.in_flight)
+    found = grouped((end.arm, end.in_flight) for end in run.trajectories if end.in_flight is not None)
     names = [arm.name for arm in run.manifest.plan.arms if arm.name in found]
     return {name: median(found[name]) for name in names}
 

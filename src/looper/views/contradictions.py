@@ -14,7 +14,7 @@ from statistics import fmean, median
 
 from looper.journal import Damage, placed_records, read_stream
 from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
-from looper.records.base import content_hash
+from looper.records.base import content_hash, grouped
 from looper.records.learning import Source
 from looper.records.memory import MemoryItem
 from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate
@@ -144,10 +144,8 @@ class Records:
     @cached_property
     def learned(self) -> dict[tuple[str, int], list[Consolidation]]:
         """By arm and seed, the last of each repository and round."""
-        found: dict[tuple[str, int], list[Consolidation]] = {}
-        for one in {each.key: each for each in self.run.consolidations}.values():
-            found.setdefault((one.arm, one.seed), []).append(one)
-        return found
+        last = {each.key: each for each in self.run.consolidations}.values()
+        return grouped(((one.arm, one.seed), one) for one in last)
 
     def card(self, name: str) -> AdapterRecord | None:
         """Damage is told where the adapters are looked at."""
@@ -264,10 +262,7 @@ def _attempts(records: Records, found: Contradictions) -> None:
     """That attempts are numbered from 1, each with its end."""
     run = records.run
     ends = {(verdict.cell, verdict.attempt): verdict for verdict in run.verdicts}
-    numbers: dict[str, list[int]] = {}
-    for cell, attempt in ends:
-        numbers.setdefault(cell, []).append(attempt)
-    for cell, of_cell in numbers.items():
+    for cell, of_cell in grouped(ends).items():
         if of_cell != list(range(1, len(of_cell) + 1)):
             found.add("cells with an attempt that is gone, or was put in", cell)
     if not records.sealed:

@@ -236,7 +236,7 @@ def _common_arms(first: RunView, second: RunView) -> dict[str, tuple[PairedDiffe
 def rollouts_data(run: RunView, first: str, second: str) -> dict[str, Any]:
     """As `rollouts_diff`, for programs: `parted` is the first step that differs, from 1. Raises BadInput."""
     ours, theirs = _rollouts(run, first, second)
-    ends = {end.cell: end for end in run.trajectories}
+    ends = run.last_ends
     parted = _parted(ours, theirs)
     return {
         "run": run.folder.name,
@@ -257,9 +257,8 @@ def _rollouts(run: RunView, first: str, second: str) -> tuple[list[Step], list[S
     if first.rpartition("/")[2] != second.rpartition("/")[2]:
         raise BadInput("These are rollouts at different tasks; name two cells of one task.")
     ours, theirs = (steps_of(run.folder, cell) for cell in (first, second))
-    ended = {end.cell for end in run.trajectories}
     for cell, steps in ((first, ours), (second, theirs)):
-        if not steps and cell not in ended:
+        if not steps and cell not in run.last_ends:
             raise BadInput(f"{cell} has no steps in {run.folder.name}. See: looper show")
     return ours, theirs
 
@@ -273,7 +272,7 @@ def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
     """Two rollouts at one task, step beside step from where they part; then patches, verdicts, and what was remembered. Raises
     BadInput."""
     ours, theirs = _rollouts(run, first, second)
-    ends = {end.cell: end for end in run.trajectories}
+    ends = run.last_ends
     parted = _parted(ours, theirs)
     yield f"{first} | {second}"
     if parted is None:
@@ -282,10 +281,9 @@ def rollouts_diff(run: RunView, first: str, second: str) -> Iterator[str]:
         yield f"the same {parted} actions, then they part at step {parted + 1}:"
         for at in range(parted, max(len(ours), len(theirs))):
             yield from _beside(f"{at + 1:3} ", *_sides(_at(ours, at), _at(theirs, at)))
-    verdicts = {found.cell: found for found in run.verdicts}
     yield from _memory_lines(ends.get(first), ends.get(second))
     for label, find in (("ended", _end), ("verdict", None)):
-        values = [find(ends.get(cell)) if find else _verdict(verdicts.get(cell)) for cell in (first, second)]
+        values = [find(ends.get(cell)) if find else _verdict(run.final.get(cell)) for cell in (first, second)]
         yield f"{label}: {values[0]} | {values[1]}"
     yield from _patch_lines(ends.get(first), ends.get(second))
 

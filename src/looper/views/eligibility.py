@@ -8,16 +8,9 @@ from looper.records.eligibility import Validation
 from looper.views.show import markdown_table
 
 HEADS = (
-    "repository",
-    "tasks",
-    "valid",
-    "with ids left out",
-    "invalid",
-    "not tried",
-    "read otherwise by the official parser",
-    "seconds, median",
-    "longest",
-)
+    "repository", "tasks", "valid", "with ids left out", "invalid", "not tried",
+    "read otherwise by the official parser", "seconds, median", "longest",
+)  # fmt: skip
 
 
 def rows(every: Mapping[str, int], found: Sequence[Validation]) -> Iterator[tuple[str, ...]]:

@@ -1,4 +1,8 @@
-"""What became of candidates, as people, machines and the next proposal read it: all of it derived, and made anew at any time."""
+"""What became of candidates, as people, machines and the next proposal read it: all of it derived, and made anew at any time.
+
+`looper evolve`, the pages, the files beside a ledger and the prompt of the next proposal take their words from here. The input is a
+`State`, which `evolution/state` folds from the events.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence

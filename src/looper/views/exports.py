@@ -9,6 +9,7 @@ from typing import Any
 
 from looper.errors import BadInput, MissingTool, possible
 from looper.journal import read_stream
+from looper.records.base import grouped
 from looper.records.text import bare_lines
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Verdict
@@ -20,13 +21,11 @@ ATIF = "ATIF-v1.6"
 
 def cell_rows(run: RunView) -> list[dict[str, Any]]:
     """One row for each cell of the compared arms, with a verdict or without."""
-    final = {verdict.cell: verdict for verdict in run.verdicts}
-    ends = {(end.cell, end.attempt): end for end in run.trajectories}
     rows = []
     for arm in run.manifest.plan.arms:
         for cell in run.cells(arm.name):
-            verdict = final.get(cell)
-            end = ends.get((cell, verdict.attempt)) if verdict is not None else None
+            verdict = run.final.get(cell)
+            end = run.ends.get((cell, verdict.attempt)) if verdict is not None else None
             _, seed, task = cell.split("/", 2)
             rows.append({"arm": arm.name, "seed": int(seed), "task": task, **_measured(verdict, end)})
     return rows
@@ -70,22 +69,27 @@ def write_parquet(run: RunView, path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(cell_rows(run)), path)
 
 
-def atif_lines(run: RunView, arm: str) -> Iterator[str]:
-    """One rollout of the arm on each line, the last attempt of each cell. Raises BadInput for an unknown arm."""
+def one_arm(run: RunView, arm: str | None) -> str:
+    """The arm of that name; of a run that has only one, that. Raises BadInput."""
     names = [found.name for found in run.manifest.plan.arms]
-    if not arm:
+    if not arm and len(names) > 1:
         raise BadInput(f"Name one arm with --arm: {', '.join(names)}.")
-    if arm not in names:
+    if arm and arm not in names:
         raise BadInput(f'{run.folder.name} has no arm "{arm}". {possible(arm, names)} Name one with --arm.')
-    last = {end.cell: end for end in run.trajectories}
-    wanted = {cell: last[cell] for cell in run.cells(arm) if cell in last}
-    steps: dict[str, list[Step]] = {}
-    for step in read_stream(run.folder, "steps", Step):
-        if step.cell in wanted and step.attempt == wanted[step.cell].attempt:
-            steps.setdefault(step.cell, []).append(step)
-    verdicts = {verdict.cell: verdict for verdict in run.verdicts}
+    return arm or names[0]
+
+
+def atif_lines(run: RunView, arm: str | None) -> Iterator[str]:
+    """One rollout of the arm on each line, the last attempt of each cell. Raises BadInput for an unknown arm."""
+    arm = one_arm(run, arm)
+    wanted = {cell: run.last_ends[cell] for cell in run.cells(arm) if cell in run.last_ends}
+    steps = grouped(
+        (step.cell, step)
+        for step in read_stream(run.folder, "steps", Step)
+        if step.cell in wanted and step.attempt == wanted[step.cell].attempt
+    )
     for cell, end in wanted.items():
-        yield json.dumps(_atif(end, steps.get(cell, []), verdicts.get(cell)), ensure_ascii=False)
+        yield json.dumps(_atif(end, steps.get(cell, []), run.final.get(cell)), ensure_ascii=False)
 
 
 def _atif(end: Trajectory, steps: list[Step], verdict: Verdict | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Each table is made whole here, as texts with its heads and a note of how it is r
 What was not measured is a dash and never a zero.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -14,9 +14,9 @@ from looper.metrics.attempts import pass_all_k, pass_at_k
 from looper.metrics.effort import effort
 from looper.records.plan import ArmRole, Metric
 from looper.records.trajectory import Trajectory
-from looper.views.runs import RunView
+from looper.views.findings import NOT_MEASURED, number_text
+from looper.views.runs import RunView, by_task
 
-NOT_MEASURED = "–"
 MOST_ATTEMPTS = 5
 
 
@@ -52,7 +52,7 @@ def behaviour(run: RunView) -> Table:
         recall = list(run.measured(arm, Metric.FILE_RECALL).values())
         shares = [*(rates[name].value for name in shown), tests, fmean(recall) if recall else None]
         cost = [] if priced is None else [_cost(run, arm)]
-        rows.append((arm, *(_percent(share) for share in shares), _number(tokens, 0), *cost))
+        rows.append((arm, *(_points(share) for share in shares), number_text(tokens, 0), *cost))
     columns = ["arm", *(name.replace("_", " ") for name in shown), "target tests passed", "file recall"]
     columns += ["tokens per resolved"]
     if priced is not None:
@@ -78,8 +78,8 @@ def effort_table(run: RunView) -> Table:
         if arm in run.failed_arms:
             continue
         texts = []
-        for quantity in (_steps, _tokens, _seconds):
-            found = effort(_quantity(run, arm, quantity), _quantity(run, against, quantity), run.unit)
+        for name in ("steps", "tokens", "wall_s"):
+            found = effort(_quantity(run, arm, name), _quantity(run, against, name), run.unit)
             if found is None:
                 texts += [NOT_MEASURED] * 3
                 continue
@@ -93,8 +93,8 @@ def effort_table(run: RunView) -> Table:
     return Table("effort", "What it took", note, tuple(columns), tuple(rows))
 
 
-def _quantity(run: RunView, arm: str, quantity: Callable[[Trajectory], float | None]) -> dict[str, float]:
-    values = {end.cell.partition("/")[2]: quantity(end) for end in _ends(run, arm).values()}
+def _quantity(run: RunView, arm: str, name: str) -> dict[str, float]:
+    values = {end.cell.partition("/")[2]: getattr(end, name) for end in _ends(run, arm).values()}
     return {where: value for where, value in values.items() if value is not None}
 
 
@@ -107,20 +107,6 @@ def _ends(run: RunView, arm: str) -> dict[str, Trajectory]:
         and verdict.outcome.is_verdict
         and (end := run.ends.get((cell, verdict.attempt))) is not None
     }
-
-
-def _steps(end: Trajectory) -> float:
-    return end.steps
-
-
-def _tokens(end: Trajectory) -> float | None:
-    if end.prompt_tokens is None or end.completion_tokens is None:
-        return None
-    return end.prompt_tokens + end.completion_tokens
-
-
-def _seconds(end: Trajectory) -> float:
-    return end.wall_s
 
 
 def repeats(run: RunView) -> Table:
@@ -139,7 +125,7 @@ def repeats(run: RunView) -> Table:
             for chance in (pass_at_k, pass_all_k):
                 values = [chance(attempts, hits, k) for hits in resolved]
                 known = [value for value in values if value is not None]
-                texts.append(_percent(fmean(known) if len(known) == len(values) else None))
+                texts.append(_points(fmean(known) if len(known) == len(values) else None))
         label = f"{name} and its repeats" if len(groups[name]) > 1 else name
         rows.append((label, str(attempts), *texts))
     columns = ["arm", "attempts"]
@@ -151,12 +137,9 @@ def repeats(run: RunView) -> Table:
 
 def _counted(run: RunView, arms: Sequence[str]) -> tuple[int, list[int]]:
     """Attempts at each task, and for every task that has so many: how many resolved it."""
-    by_task: dict[str, list[bool]] = {}
-    for arm in arms:
-        for where, resolved in run.outcomes(arm).items():
-            by_task.setdefault(where.partition("/")[2], []).append(resolved)
-    most = max(map(len, by_task.values()), default=0)
-    return most, [sum(found) for found in by_task.values() if len(found) == most]
+    attempts = by_task(pair for arm in arms for pair in run.outcomes(arm).items())
+    most = max(map(len, attempts.values()), default=0)
+    return most, [sum(found) for found in attempts.values() if len(found) == most]
 
 
 def sequence(run: RunView) -> Table:
@@ -190,25 +173,19 @@ def sequence(run: RunView) -> Table:
                 _points(_macro([continual.forward_transfer_stream(*pair) for pair in pairs])),
                 _points(_macro([continual.learning_slope(each) for each in moved]), 2),
                 _points(_macro([continual.learning_slope_within(each) for each in buckets]), 2),
-                _number(
+                number_text(
                     continual.tool_use_efficiency_paper(
                         [end.wall_s for end in resolved], [end.wall_s for end in ends.values()]
                     ),
                     2,
                 ),
-                _number(len(resolved) / steps if steps else None, 3),
+                number_text(len(resolved) / steps if steps else None, 3),
             )
         )
     columns = (
-        "arm",
-        "plasticity.stream",
-        "aulc.stream",
-        "forward_transfer.paper.stream",
-        "learning_slope.paired",
-        "learning_slope.within_difficulty",
-        "tue.paper",
-        "tue.memeval",
-    )
+        "arm", "plasticity.stream", "aulc.stream", "forward_transfer.paper.stream", "learning_slope.paired",
+        "learning_slope.within_difficulty", "tue.paper", "tue.memeval",
+    )  # fmt: skip
     note = (
         "In points, slopes in points per position; macro averages over repositories. No task is worked on again after "
         "others, so acc, forgetting, backward transfer, stability, CL-F and every CL-Score are not measured (not_run)."
@@ -218,13 +195,11 @@ def sequence(run: RunView) -> Table:
 
 def _by_sequence(run: RunView, arm: str) -> dict[str, dict[str, float]]:
     """Repository → task → share resolved over the seeds, in the order of the tasks."""
-    by_task: dict[str, list[bool]] = {}
-    for where, resolved in run.outcomes(arm).items():
-        by_task.setdefault(where.partition("/")[2], []).append(resolved)
+    outcomes = by_task(run.outcomes(arm).items())
     found: dict[str, dict[str, float]] = {}
     for task in run.tasks:
-        if task in by_task:
-            found.setdefault(task.rpartition("-")[0], {})[task] = fmean(by_task[task])
+        if task in outcomes:
+            found.setdefault(task.rpartition("-")[0], {})[task] = fmean(outcomes[task])
     return found
 
 
@@ -264,18 +239,10 @@ def likelihoods(run: RunView) -> Table:
             )
         )
     columns = (
-        "arm",
-        "action log likelihood",
-        "less base's",
-        "KL from base",
-        "retention",
-        "plasticity",
-        "forgetting.paper",
-        "forgetting.standard",
-        "forgetting.chaudhry",
-        "backward_transfer.paper",
+        "arm", "action log likelihood", "less base's", "KL from base", "retention", "plasticity",
+        "forgetting.paper", "forgetting.standard", "forgetting.chaudhry", "backward_transfer.paper",
         "forward_transfer.paper",
-    )
+    )  # fmt: skip
     note = (
         "Log likelihood of what base did where it resolved a task of the evaluation, under what each arm works with; KL of the "
         "arm from base at the same places. From retention on: of what each batch taught, asked after every batch; the means "
@@ -304,16 +271,8 @@ def _macro(values: Sequence[float | None]) -> float | None:
 
 
 def _nats(values: Sequence[float | None]) -> str:
-    return _number(_macro(values), 3)
+    return number_text(_macro(values), 3)
 
 
 def _points(value: float | None, digits: int = 1) -> str:
     return NOT_MEASURED if value is None else f"{100 * value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return NOT_MEASURED if value is None else f"{100 * value:.1f}"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return NOT_MEASURED if value is None else f"{value:.{digits}f}"

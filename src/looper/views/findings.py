@@ -21,8 +21,8 @@ from looper.metrics.design import (
 )
 from looper.metrics.paired import (
     ENOUGH_REPOSITORIES,
+    AnalysisUnit,
     PairedDifference,
-    Unit,
     rate_interval,
     repository_of,
 )
@@ -38,16 +38,9 @@ NOT_MEASURED = "–"
 EXPLORATORY = "exploratory"
 """Said of every comparison that no plan registered before the data."""
 COLUMNS = (
-    "arm",
-    "resolved",
-    "rate, 95 %",
-    "patched",
-    "steps",
-    "tokens in",
-    "tokens out",
-    "seconds",
+    "arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "seconds",
     "infra errors",
-)
+)  # fmt: skip
 
 
 def percent(share: float) -> str:
@@ -80,10 +73,10 @@ def _row(found: ArmFigures, run: RunView) -> tuple[str, ...]:
         f"{found.resolved.numerator}/{found.resolved.denominator}",
         _rate(run.outcomes(found.arm), run.unit),
         percent(found.patched.value) if found.patched.value is not None else NOT_MEASURED,
-        _number(found.steps, 1),
-        _number(found.prompt_tokens, 0),
-        _number(found.completion_tokens, 0),
-        _number(found.seconds, 2),
+        number_text(found.steps, 1),
+        number_text(found.prompt_tokens, 0),
+        number_text(found.completion_tokens, 0),
+        number_text(found.seconds, 2),
         str(found.infra_errors),
     )
 
@@ -92,7 +85,7 @@ def _failed_row(found: ArmFigures) -> tuple[str, ...]:
     return (found.arm, "failed arm", *[NOT_MEASURED] * 6, str(found.infra_errors))
 
 
-def _rate(outcomes: Mapping[str, bool], unit: Unit) -> str:
+def _rate(outcomes: Mapping[str, bool], unit: AnalysisUnit) -> str:
     """With its interval, by the unit that differences have too."""
     if not outcomes:
         return NOT_MEASURED
@@ -100,7 +93,8 @@ def _rate(outcomes: Mapping[str, bool], unit: Unit) -> str:
     return f"{percent(sum(outcomes.values()) / len(outcomes))} ({100 * low:.0f} to {100 * high:.0f})"
 
 
-def _number(value: float | None, digits: int) -> str:
+def number_text(value: float | None, digits: int) -> str:
+    """With so many digits; a dash where it was not measured."""
     return NOT_MEASURED if value is None else f"{value:.{digits}f}"
 
 
@@ -293,7 +287,7 @@ def power_text(plan: Plan, tasks: Sequence[str]) -> str:
     )
     spread = (
         f" and true differences vary by {100 * design.spread:.0f} points between repositories"
-        if design.unit is Unit.REPOSITORY
+        if design.unit is AnalysisUnit.REPOSITORY
         else ""
     )
     return f"{text}, and {could}, if equal arms differ in {100 * design.discordance:.0f} % of cells{spread}"

@@ -61,11 +61,7 @@ def _measured_in(view: RunView, plan: Plan) -> MeasuredRun | None:
     pairs = [(ends[key], found) for found in view.verdicts if (key := (found.cell, found.attempt)) in ends]
     if len(pairs) < ENOUGH:
         return None
-    tokens = [
-        float(end.prompt_tokens + end.completion_tokens)
-        for end, _ in pairs
-        if end.prompt_tokens is not None and end.completion_tokens is not None
-    ]
+    tokens = [end.tokens for end, _ in pairs if end.tokens is not None]
     return MeasuredRun(
         run=view.folder.name,
         cells=len(pairs),

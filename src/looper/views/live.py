@@ -16,7 +16,9 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from looper.errors import BadInput
+from looper.metrics.behaviour import whole_sum
 from looper.metrics.paired import repository_of
+from looper.records.base import grouped
 from looper.records.plan import REAL_SUITES, Arm, Suite
 from looper.records.trajectory import StopReason
 from looper.records.treatment import ProofKind
@@ -84,7 +86,7 @@ class PhaseName(StrEnum):
 
 
 @dataclass(frozen=True)
-class Phase:
+class RunPhase:
     """One phase of a run."""
 
     name: PhaseName
@@ -92,7 +94,7 @@ class Phase:
     planned: int
 
 
-def phases(run: RunView) -> list[Phase]:
+def phases(run: RunView) -> list[RunPhase]:
     """Those that a run has, in order."""
     evaluated = {cell for arm in run.manifest.plan.arms for cell in run.cells(arm.name)}
     ended = {verdict.cell for verdict in run.verdicts} & run.planned_cells
@@ -109,7 +111,7 @@ def phases(run: RunView) -> list[Phase]:
     if done[PhaseName.EVALUATION]:
         # It begins when all others are over, whatever of them a later version of the code would have planned.
         planned |= {name: done[name] for name in (PhaseName.EXPERIENCE, PhaseName.LEARNING)}
-    return [Phase(name, done[name], planned[name]) for name in PhaseName if planned[name]]
+    return [RunPhase(name, done[name], planned[name]) for name in PhaseName if planned[name]]
 
 
 def _consolidations_planned(run: RunView) -> int:
@@ -131,7 +133,7 @@ def _learners(run: RunView) -> list[Arm]:
     ]
 
 
-def phases_left(run: RunView, found: Sequence[Phase], now: float) -> list[TimeLeft | None]:
+def phases_left(run: RunView, found: Sequence[RunPhase], now: float) -> list[TimeLeft | None]:
     """Of each phase alone, from what this process has done of it: what one phase took is no measure for another. None where nothing
     is left, nobody is at it, or nothing of it was measured yet. `now` in seconds since 1970."""
     left: list[TimeLeft | None] = [None] * len(found)
@@ -188,9 +190,7 @@ def _expected(
     """How long cells that are left will take, each as long as those of its repository did, as a multiple of what the ones that are done
     took; and by what factor beside 1 that may be off. None where nothing can be said of repositories that none was of yet: too few
     others were seen, or they are real ones, whose tests take a second or half an hour."""
-    took: dict[str, list[float]] = {}
-    for cell, seconds in done:
-        took.setdefault(_repository(cell), []).append(seconds)
+    took = grouped((_repository(cell), seconds) for cell, seconds in done)
     means = {repository: fmean(seconds) for repository, seconds in took.items()}
     every = fmean(seconds for _, seconds in done) if done else 0.0
     new = sum(_repository(cell) not in means for cell in rest)
@@ -229,13 +229,8 @@ def _relative_spread(values: Sequence[float]) -> float:
     return stdev(values) / fmean(values) if len(values) > 1 and fmean(values) else 1.0
 
 
-def time_left(run: RunView, now: float) -> TimeLeft | None:
+def _together(found: Sequence[RunPhase], left: Sequence[TimeLeft | None]) -> TimeLeft | None:
     """Until the last cell has its end. None where nobody is at it, or a phase that is left was not measured yet."""
-    found = phases(run)
-    return _together(found, phases_left(run, found, now))
-
-
-def _together(found: Sequence[Phase], left: Sequence[TimeLeft | None]) -> TimeLeft | None:
     wanted = [each for phase, each in zip(found, left, strict=True) if phase.done < phase.planned]
     known = [each for each in wanted if each is not None]
     if not wanted or len(known) < len(wanted):
@@ -285,7 +280,7 @@ def _counts(run: RunView) -> dict[str, Any]:
         "run_hash": run.manifest.run_hash(),
         "finished": run.finished,
         "planned": run.planned,
-        "tokens": _tokens(run),
+        "tokens": whole_sum(end.tokens for end in run.trajectories),
         "damaged_records": len(run.damage),
         "arms": _arms(run),
         "phases": phases(run),
@@ -298,7 +293,7 @@ def _told(counts: Mapping[str, Any]) -> dict[str, Any]:
     return {**counts, "phases": told}
 
 
-def _clocks(run: RunView, found: Sequence[Phase], now: float) -> dict[str, Any]:
+def _clocks(run: RunView, found: Sequence[RunPhase], now: float) -> dict[str, Any]:
     left, stands = phases_left(run, found, now), standing(run, now)
     return {
         "standing": stands.value,
@@ -315,16 +310,6 @@ def _clocks(run: RunView, found: Sequence[Phase], now: float) -> dict[str, Any]:
 
 def _as_list(left: TimeLeft | None) -> list[int] | None:
     return None if left is None else [round(left.seconds), round(left.low), round(left.high)]
-
-
-def _tokens(run: RunView) -> int | None:
-    """Prompts and replies of all rollouts together; None where some were not counted."""
-    total = 0
-    for end in run.trajectories:
-        if end.prompt_tokens is None or end.completion_tokens is None:
-            return None
-        total += end.prompt_tokens + end.completion_tokens
-    return total
 
 
 def _arms(run: RunView) -> list[dict[str, Any]]:

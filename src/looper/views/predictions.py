@@ -3,8 +3,9 @@
 import json
 from collections.abc import Iterator, Sequence
 
-from looper.errors import BadInput, possible
+from looper.errors import BadInput
 from looper.records.verdict import Outcome
+from looper.views.exports import one_arm
 from looper.views.runs import RunView
 
 
@@ -14,21 +15,13 @@ def prediction_lines(run: RunView, arm: str | None, seed: int | None) -> Iterato
     Raises BadInput for a name that is not in the run, and where one task would come twice.
     """
     plan = run.manifest.plan
-    names = [found.name for found in plan.arms]
-    arm = arm or (names[0] if len(names) == 1 else None)
-    if arm not in names:
-        if arm is not None:
-            raise BadInput(
-                f'{run.folder.name} has no arm "{arm}". {possible(arm, names)} Name one with --arm.'
-            )
-        raise BadInput(f"Name one arm with --arm: {', '.join(names)}.")
+    arm = one_arm(run, arm)
     seeds = next(plan.seeds_of(found) for found in plan.arms if found.name == arm)
     seed = seeds[0] if seed is None and len(seeds) == 1 else seed
     if seed not in seeds:
         raise BadInput(f"Name one seed with --seed: {', '.join(map(str, seeds))}.")
-    last = {end.cell: end for end in run.trajectories}
     for task in run.tasks:
-        end = last.get(f"{arm}/{seed}/{task}")
+        end = run.last_ends.get(f"{arm}/{seed}/{task}")
         if end is not None:
             yield prediction_line(task, arm, end.patch)
 
@@ -41,8 +34,7 @@ def swe_bench_report(run: RunView, arm: str | None, unjudged: Sequence[str] = ()
     """The fields of SWE-bench's own report; `arm` is None for a model of which nothing was judged. A patch that was stripped to nothing
     counts as submitted; an infrastructure error, and each of the `unjudged` tasks, as error."""
     cells = run.cells(arm) if arm else []
-    final = {verdict.cell: verdict for verdict in run.verdicts}
-    ends = {end.cell: end for end in run.trajectories}
+    final, ends = run.final, run.last_ends
     submitted = [cell for cell in cells if cell in ends or cell in final]
 
     def ids(chosen: list[str], more: Sequence[str] = ()) -> list[str]:

@@ -7,6 +7,7 @@ from statistics import fmean
 from looper.journal import read_stream
 from looper.metrics.agreement import agreement
 from looper.metrics.paired import wilson
+from looper.records.base import grouped
 from looper.records.question import AnsweredQuestion, Rating
 
 Key = tuple[str, int, int, str]
@@ -32,11 +33,11 @@ def supported_shares(folder: Path, arm: str) -> dict[str, float]:
     without an answer counts as one that does not."""
     mine = [each for key, each in questions(folder).items() if key[0] == arm]
     last = max((each.round for each in mine), default=1)
-    found: dict[str, list[bool]] = {}
-    for each in mine:
-        if each.round == last:
-            task = each.source.rpartition("#")[0].rpartition("/")[2]
-            found.setdefault(f"{each.seed}/{task}", []).append(each.supported)
+    found = grouped(
+        (f"{each.seed}/{each.source.rpartition('#')[0].rpartition('/')[2]}", each.supported)
+        for each in mine
+        if each.round == last
+    )
     return {where: fmean(values) for where, values in found.items()}
 
 

@@ -8,7 +8,7 @@ differ. Who looks again and again keeps a `RunTail`, which reads only what is ne
 import difflib
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -31,16 +31,16 @@ from looper.metrics.choice import AttemptOutcome, can_choose, chosen, own_check
 from looper.metrics.continual import forgotten
 from looper.metrics.design import is_pilot, too_small_for, unit_of
 from looper.metrics.paired import (
+    AnalysisUnit,
     Difference,
     MeanDifference,
     PairedDifference,
-    Unit,
     mean_difference,
     paired_difference,
     rise,
 )
 from looper.metrics.registered import COVERED, Decision, Registered, decided, judge
-from looper.records.base import Record
+from looper.records.base import Record, grouped
 from looper.records.learning import Treatment
 from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.plan import ArmRole, Chooser, Contrast, Expect, Metric, Plan, RunManifest
@@ -100,13 +100,16 @@ class RunView:
         return {(end.cell, end.attempt): end for end in self.trajectories}
 
     @cached_property
+    def last_ends(self) -> dict[str, Trajectory]:
+        """The last rollout of each cell."""
+        return {end.cell: end for end in self.trajectories}
+
+    @cached_property
     def behaviour(self) -> dict[str, tuple[dict[str, Rate], float | None, float | None]]:
         """For each arm its rates of steps, rollouts and verdicts, its share of target tests, its tokens per resolved task."""
-        ends, final = self.ends, self.final
-        index = self.followed()
-        found = {}
+        ends, index, found = self.ends, self.followed(), {}
         for arm in self.manifest.plan.arms:
-            verdicts = [final[cell] for cell in self.cells(arm.name) if cell in final]
+            verdicts = [verdict for _, verdict in self._verdicts_of(arm.name)]
             mine = [ends[key] for verdict in verdicts if (key := (verdict.cell, verdict.attempt)) in ends]
             tasks = frozenset(end.instance_id for end in mine)
             counts = [
@@ -156,19 +159,18 @@ class RunView:
 
     def share_of_steps(self, arm: str, hits: Callable[[StepCounts], int]) -> dict[str, float]:
         """Seed and task → share of the steps of its rollout, for cells with a verdict."""
-        final = {verdict.cell: verdict for verdict in self.verdicts if verdict.outcome.is_verdict}
         index, found = self.followed(), {}
-        for cell in self.cells(arm):
-            entry = index.attempts.get((cell, final[cell].attempt)) if cell in final else None
+        for cell, verdict in self._verdicts_of(arm):
+            entry = index.attempts.get((cell, verdict.attempt)) if verdict.outcome.is_verdict else None
             if entry is not None and entry.counts.steps:
-                found[cell.partition("/")[2]] = hits(entry.counts) / entry.counts.steps
+                found[_where(verdict)] = hits(entry.counts) / entry.counts.steps
         return found
 
     def measured(self, arm: str, metric: Metric) -> dict[str, float]:
         """Seed and task → an arm's figure; only where it was measured."""
         if metric is Metric.RESOLVED:
             return {where: float(resolved) for where, resolved in self.outcomes(arm).items()}
-        judged = [self.final[cell] for cell in self.cells(arm) if cell in self.final]
+        judged = [verdict for _, verdict in self._verdicts_of(arm)]
         match metric:
             case Metric.VALID_ACTIONS:
                 return self.share_of_steps(arm, lambda counts: counts.acted)
@@ -227,22 +229,20 @@ class RunView:
         """Seed and task → whether resolved, for cells with a verdict."""
         if arm in self.choice_names:
             return self.chosen(arm)
-        final = self.final
         return {
-            cell.partition("/")[2]: final[cell].outcome is Outcome.RESOLVED
-            for cell in self.cells(arm)
-            if cell in final and final[cell].outcome.is_verdict
+            _where(verdict): verdict.outcome is Outcome.RESOLVED
+            for _, verdict in self._verdicts_of(arm)
+            if verdict.outcome.is_verdict
         }
+
+    def _verdicts_of(self, arm: str) -> Iterator[tuple[str, Verdict]]:
+        """Each cell of an arm that has an end, with it."""
+        return ((cell, self.final[cell]) for cell in self.cells(arm) if cell in self.final)
 
     def tokens(self, arm: str) -> dict[str, float]:
         """Seed and task → tokens of prompts and replies of the rollout that was judged; only where they were counted."""
-        found = {}
-        for cell in self.cells(arm):
-            verdict = self.final.get(cell)
-            end = self.ends.get((cell, verdict.attempt)) if verdict else None
-            if verdict and end and end.prompt_tokens is not None and end.completion_tokens is not None:
-                found[_where(verdict)] = float(end.prompt_tokens + end.completion_tokens)
-        return found
+        ends = [self.ends.get((cell, found.attempt)) for cell, found in self._verdicts_of(arm)]
+        return {_where(end): float(end.tokens) for end in ends if end and end.tokens is not None}
 
     @cached_property
     def contrasts(self) -> list[tuple[str, str, PairedDifference | None]]:
@@ -283,7 +283,7 @@ class RunView:
         return [(first[key], second[key]) for key in first.keys() & second.keys()]
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> AnalysisUnit:
         """Of everything that is compared."""
         return unit_of(self.manifest.plan, self.tasks)
 
@@ -446,11 +446,11 @@ class RunView:
     def same_as_base(self, arm: str) -> tuple[int, int]:
         """Cells in which an arm made the very patch that base made, and cells that both have."""
         base = self.manifest.plan.learners_base.name
-        patches = {end.cell: end.patch_hash for end in self.trajectories}
+        ends = self.last_ends
         pairs = [
-            (patches[cell], patches[theirs])
+            (ends[cell].patch_hash, ends[theirs].patch_hash)
             for cell in self.cells(arm)
-            if cell in patches and (theirs := f"{base}/{cell.partition('/')[2]}") in patches
+            if cell in ends and (theirs := f"{base}/{cell.partition('/')[2]}") in ends
         ]
         return sum(ours == theirs for ours, theirs in pairs), len(pairs)
 
@@ -504,14 +504,17 @@ class RunView:
 
 
 def _by_batch(found: Likelihood) -> list[float]:
-    batches: dict[int, list[float]] = {}
-    for task, value in found.learned.items():
-        batches.setdefault(found.batch_of[task], []).append(value)
+    batches = grouped((found.batch_of[task], value) for task, value in found.learned.items())
     return [fmean(batches[number]) for number in sorted(batches)]
 
 
-def _where(verdict: Verdict) -> str:
-    return verdict.cell.partition("/")[2]
+def _where(end: Verdict | Trajectory) -> str:
+    return end.cell.partition("/")[2]
+
+
+def by_task(outcomes: Iterable[tuple[str, bool]]) -> dict[str, list[bool]]:
+    """Task → whether each seed, and arm where there are several, resolved it."""
+    return grouped((where.partition("/")[2], resolved) for where, resolved in outcomes)
 
 
 def _by_seed(found: Iterable[tuple[int, Mapping[str, float]]]) -> dict[str, float]:

@@ -99,7 +99,7 @@ class StepPage:
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellAttempt:
     """One cell at one attempt."""
 
     name: str
@@ -109,7 +109,7 @@ class Cell:
     verdict: Verdict | None
 
 
-def cell_of(run: RunView, name: str, attempt: int | None) -> Cell | None:
+def cell_of(run: RunView, name: str, attempt: int | None) -> CellAttempt | None:
     """None where the run has no such cell, or the cell no such attempt."""
     known = sorted(
         {number for cell, number in run.followed().attempts if cell == name}
@@ -123,10 +123,14 @@ def cell_of(run: RunView, name: str, attempt: int | None) -> Cell | None:
     if attempt is not None and attempt not in known:
         return None
     verdicts = [found for found in run.verdicts if (found.cell, found.attempt) == (name, chosen)]
-    return Cell(name, chosen, tuple(known), run.ends.get((name, chosen)), verdicts[-1] if verdicts else None)
+    return CellAttempt(
+        name, chosen, tuple(known), run.ends.get((name, chosen)), verdicts[-1] if verdicts else None
+    )
 
 
-def steps_page(run: RunView, cell: Cell, wanted: Filter, page: int = 1, step: int | None = None) -> StepPage:
+def steps_page(
+    run: RunView, cell: CellAttempt, wanted: Filter, page: int = 1, step: int | None = None
+) -> StepPage:
     """The page of that number, or the one that holds a step."""
     entry = run.followed().attempts.get((cell.name, cell.attempt))
     places: Sequence[int] = entry.places if entry is not None else ()
@@ -212,7 +216,7 @@ class Tried:
     wrong: bool
 
 
-def tried(run: RunView, cell: Cell) -> tuple[list[Tried], int]:
+def tried(run: RunView, cell: CellAttempt) -> tuple[list[Tried], int]:
     """The steps of an attempt in a line each, the last `TRIED` of them, and how many came before."""
     entry = run.followed().attempts.get((cell.name, cell.attempt))
     places = entry.places if entry is not None else []

@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass, replace
 
 from looper.bench.micro.names import NOUNS, repository_name
-from looper.bench.micro.project import Change, Project
+from looper.bench.micro.project import Change, Project, shuffled_families
 
 MODULES = ("ops", "util", "core", "data")
 CHECK_COMMAND = "python check.py"
@@ -169,13 +169,7 @@ def generate_redrawn(rng: random.Random, tasks: int, repo: str) -> Project:
 def _order(rng: random.Random, tasks: int) -> list[tuple[str, str]]:
     """Family and noun of each issue."""
     nouns = rng.sample(NOUNS, tasks)
-    known, hidden = list(DETERMINED), list(CONVENTIONS)
-    families = [
-        known[index // 4 % len(known)] if index % 4 == 3 else hidden[(index - index // 4) % len(hidden)]
-        for index in range(tasks)
-    ]
-    rng.shuffle(families)
-    return list(zip(families, nouns, strict=True))
+    return list(zip(shuffled_families(rng, list(DETERMINED), list(CONVENTIONS), tasks), nouns, strict=True))
 
 
 def _change(bug: Bug) -> Change:

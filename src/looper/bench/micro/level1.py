@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from looper.bench.micro.names import NOUNS, repository_name
-from looper.bench.micro.project import Change, Project
+from looper.bench.micro.project import Change, Project, shuffled_families
 
 
 @dataclass(frozen=True)
@@ -274,12 +274,7 @@ def generate_level_2(rng: random.Random, tasks: int) -> Project:
 def _generate(rng: random.Random, tasks: int, places: int) -> Project:
     repo = repository_name(rng)
     choice = {name: rng.choice(kind.choices) for name, kind in KINDS.items()}
-    hidden, known = list(CONVENTIONS), list(DETERMINED)
-    names = [
-        known[index // 4 % len(known)] if index % 4 == 3 else hidden[(index - index // 4) % len(hidden)]
-        for index in range(tasks)
-    ]
-    rng.shuffle(names)
+    names = shuffled_families(rng, list(DETERMINED), list(CONVENTIONS), tasks)
     nouns = rng.sample(NOUNS, tasks)
     changes = [
         _change(repo, KINDS[name], choice[name], noun, places, rng)

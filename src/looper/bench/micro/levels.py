@@ -12,7 +12,6 @@ GENERATORS = {0: level0.generate, 1: level1.generate, 2: level1.generate_level_2
 
 CHANGED = {"stale_minor": 1, "stale_moderate": 3, "stale_major": 7}
 """Of the twelve families of a level-0 repository: 8, 25 and 58 %."""
-VARIANTS = ("", "redrawn", *CHANGED)
 
 
 def projects(

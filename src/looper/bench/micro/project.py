@@ -1,5 +1,7 @@
 """What a generator hands over: one issue as plain files, before it becomes git history and a record."""
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -27,3 +29,15 @@ class Project:
 
     name: str
     changes: tuple[Change, ...] = field(repr=False)
+
+
+def shuffled_families(
+    rng: random.Random, known: Sequence[str], hidden: Sequence[str], tasks: int
+) -> list[str]:
+    """Of each issue the family of its bug: every fourth can be repaired from what stands there, three hide a convention."""
+    families = [
+        known[index // 4 % len(known)] if index % 4 == 3 else hidden[(index - index // 4) % len(hidden)]
+        for index in range(tasks)
+    ]
+    rng.shuffle(families)
+    return families

@@ -1,5 +1,9 @@
 """Runs of other harnesses → attempts: mini-swe-agent (a folder of trajectories, or its `preds.json`), OpenHands (its
-`output.jsonl`), and predictions with the report of SWE-bench."""
+`output.jsonl`), and predictions with the report of SWE-bench.
+
+`looper import` calls `read_foreign` and compares what it gives by the statistics of our own runs. Whatever is not as these harnesses
+write it becomes BadInput that names file and line.
+"""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -16,7 +16,7 @@ class MicroSuite:
     def __init__(
         self, folder: Path, level: int, seed: int, variant: str = "", repositories: int = REPOSITORIES
     ) -> None:
-        """`variant` is one of `levels.VARIANTS`."""
+        """`variant` is empty, `redrawn`, or one of `levels.CHANGED`."""
         self.name = f"micro-{level}" + (f"-{variant}" if variant else "")
         self._folder, self._level, self._seed, self._variant = folder, level, seed, variant
         self._repositories = repositories

@@ -1,4 +1,8 @@
-"""Projects as git history and task records, in the same shape as SWE-Bench-CL."""
+"""Projects as git history and task records, in the same shape as SWE-Bench-CL.
+
+The embedded suite and the suites of single functions come through `written`: generators give plain files, and here they become a
+mirror with two commits for each task, and its record.
+"""
 
 import fcntl
 import os

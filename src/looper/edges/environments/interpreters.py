@@ -1,4 +1,8 @@
-"""Interpreters of old versions: what is here, and what uv installs where nothing is."""
+"""Interpreters of old versions: what is here, and what uv installs where nothing is.
+
+`pinned` asks for one by its minor version. Programs that somebody else chose are asked through `answer_of`, which ends them when they
+take too long or say too much.
+"""
 
 import glob
 import os
@@ -27,7 +31,7 @@ ANSWER_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbeOutput:
     """What a program said that was asked something, and that somebody else chose."""
 
     said: str
@@ -38,7 +42,7 @@ class Answer:
 
 def answer_of(
     argv: Sequence[str], variables: Mapping[str, str] | None = None, cwd: str | None = None
-) -> Answer:
+) -> ProbeOutput:
     """Ask a program that reads nothing, and end it with all that it started where it takes too long or says too much. Bytes that are no
     text are replaced."""
     try:
@@ -52,20 +56,20 @@ def answer_of(
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
-        return Answer("", getattr(error, "strerror", None) or str(error))
+        return ProbeOutput("", getattr(error, "strerror", None) or str(error))
     with process:
         try:
             said, beside = _heard(process, time.monotonic() + ANSWER_S)
         except subprocess.TimeoutExpired:
-            return Answer("", f"it did not answer within {ANSWER_S:g} s")
+            return ProbeOutput("", f"it did not answer within {ANSWER_S:g} s")
         except OverflowError:
-            return Answer("", f"it said more than {ANSWER_BYTES >> 10} KiB")
+            return ProbeOutput("", f"it said more than {ANSWER_BYTES >> 10} KiB")
         finally:
             kill_group(process)
     if process.returncode != 0:
         lines = beside.decode("utf-8", "replace").strip().splitlines()
-        return Answer("", lines[-1][-300:] if lines else f"it ended with status {process.returncode}")
-    return Answer(said.decode("utf-8", "replace"))
+        return ProbeOutput("", lines[-1][-300:] if lines else f"it ended with status {process.returncode}")
+    return ProbeOutput(said.decode("utf-8", "replace"))
 
 
 def _heard(process: subprocess.Popen[bytes], until: float) -> list[bytes]:
@@ -143,7 +147,7 @@ def _uv_has(version: str) -> bool:
     return bool(found.said.strip())
 
 
-def _asked_of_uv(*words: str, **variables: str) -> Answer:
+def _asked_of_uv(*words: str, **variables: str) -> ProbeOutput:
     # At the root: a project's own settings of uv, wherever somebody happens to be, say nothing of this.
     return answer_of([find_uv_bin(), "python", *words], variables, "/")
 
@@ -190,9 +194,9 @@ def _own(place: Path) -> dict[str, str]:
 
 
 @cache
-def _what(python: Path) -> Answer:
+def _what(python: Path) -> ProbeOutput:
     """Implementation and minor version of an interpreter. Asked once: one that does not answer would be waited for again and again."""
     found = answer_of([str(python), "-c", _ASK])
     if not found.why and not re.fullmatch(r"\w+ \d+\.\d+\n", found.said):
-        return Answer("", "what it answers is no version")
-    return Answer(found.said.strip(), found.why)
+        return ProbeOutput("", "what it answers is no version")
+    return ProbeOutput(found.said.strip(), found.why)

@@ -1,4 +1,8 @@
-"""What the benchmark's repositories are run with, as it was found: interpreters, frozen packages, programs of the system."""
+"""What the benchmark's repositories are run with, as it was found: interpreters, frozen packages, programs of the system.
+
+Reads `swe_bench_cl.toml` (recipes, frozen lists, programs) and `measured.json` (what each took where it was tried). It builds nothing:
+`pinned` and `images` do, and commands ask it what is missing.
+"""
 
 import ctypes.util
 import json

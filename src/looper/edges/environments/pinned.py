@@ -1,4 +1,8 @@
-"""Environments of old repositories: an interpreter by version, packages from a frozen list, built once and shared."""
+"""Environments of old repositories: an interpreter by version, packages from a frozen list, built once and shared.
+
+`of` gives a task's environment, made when it is first asked for; `needed` says beforehand what will have to be made. A folder is named
+after its content, made by one process at a time, and checked each time against the records of its packages.
+"""
 
 import contextlib
 import fcntl
@@ -20,7 +24,7 @@ from looper.edges.environments.uv import run_uv
 from looper.errors import BadInput, EnvironmentBroken
 from looper.journal import replace_file
 from looper.protocols import Environment, Environments
-from looper.records.base import content_hash
+from looper.records.base import content_hash, grouped
 from looper.records.environment import Cost, NeededEnvironment
 from looper.records.task import Task
 
@@ -92,10 +96,8 @@ class PinnedEnvironments:
 
     def needed(self, tasks: Sequence[Task]) -> list[NeededEnvironment]:
         """The environments of tasks, in their order. Raises BadInput for a repository whose environments are not known."""
-        groups: dict[tuple[str, str], list[tuple[Task, Recipe]]] = {}
-        for task in tasks:
-            recipe = recipe_of(task.environment)
-            groups.setdefault((recipe.python, recipe.lock), []).append((task, recipe))
+        recipes = ((task, recipe_of(task.environment)) for task in tasks)
+        groups = grouped(((each.python, each.lock), (task, each)) for task, each in recipes)
         return [self._needed(group) for group in groups.values()]
 
     def _needed(self, group: Sequence[tuple[Task, Recipe]]) -> NeededEnvironment:

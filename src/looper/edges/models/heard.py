@@ -1,4 +1,8 @@
-"""One reply as it comes in, whichever server says it, and whether it is whole."""
+"""One reply as it comes in, whichever server says it, and whether it is whole.
+
+The three servers' clients feed a `ReplyBuilder` event by event and ask it for the reply at the end; it raises for what is none. `Counts`
+sees from one turn to the next whether a server reads less than it is given.
+"""
 
 import threading
 import time
@@ -17,33 +21,16 @@ from looper.protocols import ChatRequest
 from looper.records.text import joined
 from looper.records.trajectory import MOST_TOKENS, FinishReason, Reply, Usage
 
-WHOLE = frozenset(
-    {
-        "stop",
-        "end_turn",
-        "eos",
-        "eos_token",
-        "stop_sequence",
-        "complete",
-        "tool_calls",
-        "tool_use",
-        "function_call",
-    }
-)
+WHOLE = frozenset({
+    "stop", "end_turn", "eos", "eos_token", "stop_sequence", "complete", "tool_calls", "tool_use",
+    "function_call",
+})  # fmt: skip
 AT_LIMIT = frozenset({"length", "max_tokens", "max_output_tokens"})
 WINDOW_FULL = frozenset({"model_context_window_exceeded", "context_length_exceeded"})
-GIVEN_UP = frozenset(
-    {
-        "error",
-        "abort",
-        "aborted",
-        "cancelled",
-        "load",
-        "unload",
-        "network_error",
-        "insufficient_system_resource",
-    }
-)
+GIVEN_UP = frozenset({
+    "error", "abort", "aborted", "cancelled", "load", "unload", "network_error",
+    "insufficient_system_resource",
+})  # fmt: skip
 """The server's own trouble, which can pass. Every other reason is a refusal, of which each provider has words of its own."""
 WORDS_PER_TOKEN = 2
 """Every tokenizer in use spends a token on a word and more on code; a server that counted less than half has cut the prompt."""

@@ -14,15 +14,14 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mappi
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 
 from looper.edges.models.faults import MOST_WORDS, fault, fault_in_stream, typed_faults
 from looper.edges.models.sendable import sendable
 from looper.errors import BadInput, ModelError, ModelReplyBroken, ModelTimeout, ReplyLate, one_line
-
-Answer = TypeVar("Answer")
+from looper.protocols import Result
 
 FIRST_BYTE_S = 300.0
 """A cold model is loaded from disk before its first token, and a long prompt is read."""
@@ -154,7 +153,7 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _asked(asking: Coroutine[Any, Any, Answer]) -> Answer:
+def _asked(asking: Coroutine[Any, Any, Result]) -> Result:
     """What comes of it, on the loop of all; it ends where whoever asks is interrupted."""
     answer = asyncio.run_coroutine_threadsafe(asking, _loop())
     try:

@@ -1,4 +1,8 @@
-"""Models that were added by name: folders of mlx-lm below Looper's state folder, made of GGUF files."""
+"""Models that were added by name: folders of mlx-lm below Looper's state folder, made of GGUF files.
+
+For `looper model add`, `list` and `rm`, and for whoever names a model as `mlx:NAME`. A folder is made beside its place by a process
+of its own (`gguf_child`) and appears whole.
+"""
 
 import contextlib
 import fcntl

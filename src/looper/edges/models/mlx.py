@@ -68,15 +68,9 @@ def quantised_nano(models: Path, bits: str) -> Path:
     with tempfile.TemporaryDirectory(prefix=".nano-", dir=models) as place:
         made = Path(place) / "made"
         argv = [
-            sys.executable,
-            "-m",
-            "mlx_lm",
-            "convert",
-            "--hf-path",
-            str(nano_folder()),
-            "--mlx-path",
+            sys.executable, "-m", "mlx_lm", "convert", "--hf-path", str(nano_folder()), "--mlx-path",
             str(made),
-        ]
+        ]  # fmt: skip
         argv += ["--quantize", "--q-bits", bits.removesuffix("bit"), "--q-group-size", "32"]
         done = subprocess.run(argv, env=mlx_environment(), capture_output=True, text=True)
         if done.returncode != 0:

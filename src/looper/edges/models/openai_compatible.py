@@ -1,4 +1,8 @@
-"""Models behind the chat-completions API that many servers share (vLLM, llama.cpp, mlx_lm.server, OpenAI)."""
+"""Models behind the chat-completions API that many servers share (vLLM, llama.cpp, mlx_lm.server, OpenAI).
+
+Servers differ in what they say of a model (`served`), which parameters they know (`samplers`) and how they refuse (`faults`); here is
+how they are asked, and asked once more without what they did not want to hear.
+"""
 
 import json
 import re

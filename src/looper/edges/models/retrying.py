@@ -1,4 +1,8 @@
-"""Waiting out faults of a model server, so that a server that restarts costs seconds and not a task."""
+"""Waiting out faults of a model server, so that a server that restarts costs seconds and not a task.
+
+Every model of a run stands behind one of these, so no client tries anything again itself. What is waited out and for how long is in
+`RetryPolicy` and `_patience_s`; the faults are those of `errors.ModelError`.
+"""
 
 import math
 import random
@@ -6,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
 
 from looper.edges.models.flights import RequestsInFlight
 from looper.errors import (
@@ -16,10 +19,8 @@ from looper.errors import (
     ModelUnreachable,
     RequestRefused,
 )
-from looper.protocols import ChatModel, ChatRequest, Message, Windowed
+from looper.protocols import ChatModel, ChatRequest, Message, Result, Windowed
 from looper.records.trajectory import ModelIdentity, Reply
-
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ class RetryingModel:
         return True
 
     def _answer(
-        self, kind: str, ask: Callable[[], Answer], broken_s: float = math.inf
-    ) -> tuple[Answer, int, float]:
+        self, kind: str, ask: Callable[[], Result], broken_s: float = math.inf
+    ) -> tuple[Result, int, float]:
         """An answer, the faults that came before it, and the seconds that they took.
 
         Waits no longer than `broken_s` in all for one that comes broken.

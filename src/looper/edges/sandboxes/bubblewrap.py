@@ -80,16 +80,8 @@ class Bubblewrap:
     def _can_have_users(self) -> bool:
         """Not in a plain chroot, and not where an administrator forbids user namespaces."""
         argv = [
-            str(self._bwrap),
-            "--unshare-user",
-            "--ro-bind",
-            "/",
-            "/",
-            "--proc",
-            "/proc",
-            "--",
-            "/bin/true",
-        ]
+            str(self._bwrap), "--unshare-user", "--ro-bind", "/", "/", "--proc", "/proc", "--", "/bin/true",
+        ]  # fmt: skip
         return works(argv)
 
     def run(self, command: Command) -> CommandResult:
@@ -114,23 +106,13 @@ class Bubblewrap:
     ) -> list[str]:
         assert self._bwrap is not None
         argv = [
-            self._bwrap,
-            "--unshare-pid",
-            "--unshare-net",
-            "--unshare-ipc",
-            "--unshare-uts",
+            self._bwrap, "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts",
             "--unshare-cgroup-try",
-        ]
+        ]  # fmt: skip
         argv += [
-            "--hostname",
-            "localhost",
-            "--die-with-parent",
-            "--new-session",
-            "--cap-drop",
-            "ALL",
-            "--seccomp",
-            str(filter_),
-        ]
+            "--hostname", "localhost", "--die-with-parent", "--new-session", "--cap-drop", "ALL",
+            "--seccomp", str(filter_),
+        ]  # fmt: skip
         if self.owner is None:
             argv += ["--unshare-user"]
         else:

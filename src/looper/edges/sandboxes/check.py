@@ -1,4 +1,8 @@
-"""Finding a sandbox that holds: each is proven by forbidden actions that must fail, before anything is trusted to it."""
+"""Finding a sandbox that holds: each is proven by forbidden actions that must fail, before anything is trusted to it.
+
+`find_sandbox` is asked once for a run, and by `looper doctor`. `PROBE` and `SOCKETS` are what is tried inside: every line LEAK that
+comes back is something forbidden that worked.
+"""
 
 import contextlib
 import os

@@ -50,26 +50,14 @@ class Container:
 
     def _helper(self, command: Command, name: str) -> list[str]:
         argv = [
-            self._program,
-            "run",
-            "--rm",
-            "--name",
-            name,
-            "--network",
-            "none",
-            "--memory",
+            self._program, "run", "--rm", "--name", name, "--network", "none", "--memory",
             f"{command.memory_mb}m",
-        ]
+        ]  # fmt: skip
         if self._kind != "container":
             argv += [
-                "--read-only",
-                "--cap-drop",
-                "ALL",
-                "--security-opt",
-                "no-new-privileges",
-                "--pids-limit",
+                "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit",
                 "400",
-            ]
+            ]  # fmt: skip
             argv += [
                 "--tmpfs",
                 f"/tmp:rw,size={TEMP_BYTES},mode=1777",

@@ -1,5 +1,6 @@
 """What every training process does around its training: a request file in, events on standard output, an outcome file out."""
 
+import contextlib
 import json
 import os
 import resource
@@ -42,14 +43,17 @@ def serve(
 def peak_memory_bytes() -> int:
     """Highest resident memory of this program. On Linux `ru_maxrss` also knows what the parent held when it started this
     process, so a small child of a large parent would be called large."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10
+    return said_by_kernel("/proc/self/status", "VmHWM:") or (peak if sys.platform == "darwin" else peak << 10)
+
+
+def said_by_kernel(file: str, field: str) -> int:
+    """Bytes, of a field in KiB; 0 where this system has no such file or field."""
+    with contextlib.suppress(OSError):
+        for line in Path(file).read_text().splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) << 10
+    return 0
 
 
 def _end_with_parent() -> None:

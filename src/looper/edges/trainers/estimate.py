@@ -6,6 +6,7 @@ import os
 import struct
 from pathlib import Path
 
+from looper.edges.trainers.child import said_by_kernel
 from looper.errors import BadInput
 from looper.records.training import AdapterKind, TrainingSettings
 
@@ -78,13 +79,8 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 def free_bytes() -> int:
     """Memory that can be had now without swapping, as the system estimates it; all of it where it does not say."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = said_by_kernel("/proc/meminfo", "MemAvailable:")
+    return free or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def must_fit(folder: Path, settings: TrainingSettings) -> None:

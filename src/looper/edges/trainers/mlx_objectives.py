@@ -1,4 +1,8 @@
-"""What a training is after: which conversations it needs, what it measures beforehand, what it makes smaller."""
+"""What a training is after: which conversations it needs, what it measures beforehand, what it makes smaller.
+
+`mlx_child` trains by one of them: each gives batches, a loss for a batch, and a mean over examples, in nats per supervised token.
+`objective_of` chooses by what the request makes.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol

@@ -49,7 +49,7 @@ from looper.errors import (
     WorkspaceError,
 )
 from looper.journal import UNREADABLE, replace_file
-from looper.protocols import NOTHING, Change, Effect, Environment, Sandbox, TreeEntry
+from looper.protocols import NOTHING, Effect, Environment, PathChange, Sandbox, TreeEntry
 from looper.records.base import content_hash
 from looper.records.task import Task
 from looper.untrusted import folders_below, remove_tree
@@ -534,12 +534,12 @@ class GitSession(LocalShell):
                 if entry.stat(follow_symlinks=False).st_uid != self._owner:
                     os.chown(entry.path, self._owner, self._owner, follow_symlinks=False)
 
-    def changes(self) -> tuple[Change, ...]:
+    def changes(self) -> tuple[PathChange, ...]:
         base, final = self._base, self._scanner.scan(everything=True)
         changed = sorted(path for path in base.keys() | final.keys() if base.get(path) != final.get(path))
         if any(len(os.fsencode(path)) > LONGEST_PATH_BYTES for path in changed):
             raise TreeUnreadable("its folders lie too deeply in one another")
-        return tuple(Change(path, _mode(base.get(path)), _mode(final.get(path))) for path in changed)
+        return tuple(PathChange(path, _mode(base.get(path)), _mode(final.get(path))) for path in changed)
 
     def base_paths(self) -> Collection[str]:
         return self._base.keys()

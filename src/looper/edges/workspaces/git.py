@@ -35,16 +35,10 @@ NETWORK = (
 )
 """Variables that say how a machine reaches servers."""
 _SETTINGS = (
-    "core.hooksPath=/dev/null",
-    "core.fsmonitor=false",
-    "core.autocrlf=false",
-    "core.quotePath=true",
-    "safe.directory=*",
-    "diff.external=",
-    "gc.auto=0",
-    "init.defaultBranch=main",
+    "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.autocrlf=false", "core.quotePath=true",
+    "safe.directory=*", "diff.external=", "gc.auto=0", "init.defaultBranch=main",
     "protocol.file.allow=always",
-)
+)  # fmt: skip
 _LACKS = "|".join(
     re.escape(os.strerror(code))
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)

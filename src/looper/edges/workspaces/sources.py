@@ -1,4 +1,8 @@
-"""The repository whose source evolves, by its objects and refs alone: no checkout, no stash, no working tree."""
+"""The repository whose source evolves, by its objects and refs alone: no checkout, no stash, no working tree.
+
+`wiring.sources` makes one for each repository that evolves; campaigns read commits, make candidates and move their one branch
+through it. git runs in the objects' folder, so what a person has checked out is never touched.
+"""
 
 import shutil
 import tempfile
@@ -8,7 +12,7 @@ from pathlib import Path
 from looper.edges.workspaces.archives import unpack
 from looper.edges.workspaces.git import git
 from looper.errors import BadInput, GitRefused, MergeConflict, RefMoved, WorkspaceError
-from looper.protocols import Change
+from looper.protocols import PathChange
 
 NOTHING = "0" * 40
 
@@ -51,7 +55,7 @@ class GitSources:
         kind, name = listed.split(b"\t")[0].split()[1:3]
         return self._git("cat-file", "blob", name.decode()) if kind == b"blob" else None
 
-    def changes(self, base: str, candidate: str) -> list[Change]:
+    def changes(self, base: str, candidate: str) -> list[PathChange]:
         found = self._git("diff-tree", "-r", "-z", "--no-renames", base, candidate).decode(
             "utf-8", "surrogateescape"
         )
@@ -59,7 +63,7 @@ class GitSources:
         changes = []
         for head, path in zip(parts[::2], parts[1::2], strict=True):
             before, after = head.lstrip(":").split()[:2]
-            changes.append(Change(path, before, after))
+            changes.append(PathChange(path, before, after))
         return changes
 
     def listing(self, commit: str) -> dict[str, str]:
@@ -96,13 +100,8 @@ class GitSources:
 
     def diff(self, base: str, candidate: str) -> str:
         arguments = (
-            "--binary",
-            "--full-index",
-            "--no-renames",
-            "--no-ext-diff",
-            "--no-textconv",
-            "--no-color",
-        )
+            "--binary", "--full-index", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color",
+        )  # fmt: skip
         found = self._git(
             "diff-tree", "-p", "--src-prefix=a/", "--dst-prefix=b/", *arguments, base, candidate
         )

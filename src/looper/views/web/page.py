@@ -14,12 +14,13 @@ from typing import Any
 
 from looper.errors import FileRefused
 from looper.journal import replace_file
+from looper.records.base import grouped
 from looper.records.learning import Treatment
 from looper.records.plan import Contrast, Metric
 from looper.records.verdict import Outcome
 from looper.untrusted import read_untrusted
 from looper.views import plots
-from looper.views.board import arm_colours, by_task, over_the_sequence
+from looper.views.board import arm_colours, over_the_sequence
 from looper.views.figures import tables
 from looper.views.findings import (
     COLUMNS,
@@ -40,7 +41,7 @@ from looper.views.findings import (
     treatment_lines,
     unfinished_text,
 )
-from looper.views.runs import RunView
+from looper.views.runs import RunView, by_task
 
 NAME = "report.html"
 PAGE_BYTES = 1 << 28
@@ -95,7 +96,7 @@ def look_at_page(run: RunView, by: str) -> PageLook:
 
 def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None" = None, by: str = "") -> str:
     """The run as one HTML file that needs nothing else."""
-    from looper.views.web.templating import template
+    from looper.views.web.templating import static_file, template
 
     if figures is None:
         figures = _figures(run)
@@ -115,6 +116,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
     ]
     return template("report").render(
         by=by,
+        stylesheet=static_file("looper.css").decode(),
         title=f"{plan.experiment} {plan.profile}: {plan.title}",
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
         hypothesis=plan.hypothesis,
@@ -246,7 +248,7 @@ def _grid(run: RunView) -> list[tuple[str, list[tuple[str, str]]]]:
     names = [*(arm.name for arm in run.manifest.plan.arms), *run.choice_names]
     found = []
     for name in names:
-        outcomes = by_task(run.outcomes(name))
+        outcomes = by_task(run.outcomes(name).items())
         found.append((name, [_mark(task, outcomes.get(task, [])) for task in run.tasks]))
     return found
 
@@ -312,10 +314,9 @@ def _transfer(run: RunView) -> dict[str, Any] | None:
 def _by_repo(run: RunView) -> dict[str, list[bool]]:
     """Outcomes of base."""
     base = run.manifest.plan.learners_base.name
-    found: dict[str, list[bool]] = {}
-    for where, resolved in run.outcomes(base).items():
-        found.setdefault(_repo(where.partition("/")[2]), []).append(resolved)
-    return found
+    return grouped(
+        (_repo(where.partition("/")[2]), resolved) for where, resolved in run.outcomes(base).items()
+    )
 
 
 def _repo(task: str) -> str:

@@ -9,6 +9,11 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from looper.views.show import duration, harmless, prompt_length
 
 
+def static_file(name: str) -> bytes:
+    """What pages load: the stylesheet of all of them, the report among them, and the scripts of those that are served."""
+    return (resources.files("looper.views.web") / "static" / name).read_bytes()
+
+
 @cache
 def _environment() -> Environment:
     def load(name: str) -> str:

@@ -2,7 +2,7 @@
 
 A transformer this small learns to copy from context only after far more steps than a laptop can give it. So the circuit
 that copies (a head that looks one token back, a head that finds where the current token stood before and fetches what
-followed) is set by hand at initialisation and then trained with everything else. See `MODEL_CARD.md` for figures.
+followed) is set by hand at initialisation and then trained with everything else. See `src/looper/nano/weights/MODEL_CARD.md` for figures.
 
 On Linux `scripts/build_nano` lets MLX multiply by SciPy's OpenBLAS; the same build takes about 30 times as long without.
 """
@@ -23,9 +23,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama
 from mlx_lm.utils import load
-
-from looper.nano.corpus import SLIP, Message, episodes
-from looper.nano.tokenizer import END, PAD, SPECIAL, save_tokenizer, train_tokenizer
+from scripts.nano.corpus import SLIP, Message, episodes
+from scripts.nano.tokenizer import END, PAD, SPECIAL, save_tokenizer, train_tokenizer
 
 OBSERVATION_WEIGHT = 0.3
 """Loss weight of tokens that the model does not say; predicting observations teaches copying too."""

@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from scripts.nano.corpus import episodes
+
 from looper.bench.micro.names import NOUNS
-from looper.nano.corpus import episodes
 
 VOCABULARY = 896
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
