@@ -4,8 +4,10 @@ A proof is made once for its subject and kept; a run that is gone on with asks o
 ends its arm alone; everything else that fails ends the run, which would measure something else than it says.
 """
 
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from looper.errors import Cancelled
@@ -48,13 +50,31 @@ def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable
             return proof
     if run.stop.is_set():
         raise Cancelled
-    proof = prove()
+    with _said_meanwhile(f"{arm}: {kind.value.replace('_', ' ')} is being proven", run.say):
+        proof = prove()
     run.ledger.proofs.append(proof)
     run.proved.append(proof)
     return proof
 
 
-SAID_EVERY_S = 10.0
+SAID_EVERY_S = 8.0
+"""No silence is to be longer than ten seconds."""
+
+
+@contextmanager
+def _said_meanwhile(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Signs of life of a proof that takes long: a server may load its model first, and a long prompt may take minutes to be read."""
+    over, begun = threading.Event(), time.monotonic()
+
+    def keep_saying() -> None:
+        while not over.wait(SAID_EVERY_S):
+            say(f"{what}, {time.monotonic() - begun:.0f} s so far")
+
+    threading.Thread(target=keep_saying, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 class _Counted:
