@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -20,7 +20,14 @@ from tests.fakes.scripted_http import Answer, ScriptedServer, whole
 
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
-from looper.errors import ContextOverflow, ModelError, ModelMissing, ModelReplyBroken, ReplyLate
+from looper.errors import (
+    ContextOverflow,
+    ModelError,
+    ModelMissing,
+    ModelReplyBroken,
+    ModelUnreachable,
+    ReplyLate,
+)
 from looper.protocols import ChatRequest, Message
 from looper.records.plan import Sampling
 from looper.records.trajectory import FinishReason
@@ -38,7 +45,7 @@ def request(messages: tuple[Message, ...] = ASKED, **other: Any) -> ChatRequest:
     return ChatRequest(
         **{
             "conversation": messages[-1][1], "messages": messages, "max_output_tokens": 8, "context_tokens": 512,
-            "temperature": 0.0, "seed": 1, "timeout_s": 120.0, **other,
+            "temperature": 0.0, "seed": 1, "timeout_s": 600.0, **other,
         }
     )  # fmt: skip
 
@@ -210,24 +217,24 @@ def test_half_a_reply_is_never_taken_for_a_whole_one(backend: Backend, greedy: s
     size = sum(map(len, backend.wire.exchanges[-1].pieces))
     for share in (0.05, 0.3, 0.6, 0.8):
         backend.wire.cut_at = int(share * size)
-        with pytest.raises(ModelReplyBroken):
+        with pytest.raises((ModelReplyBroken, ModelUnreachable)):
             model.reply(request())
     backend.wire.cut_at = None
     assert model.reply(request()).text == greedy
 
 
-def test_who_asked_for_a_reply_that_is_not_wanted_any_more_waits_for_nobody(backend: Backend) -> None:
+def test_who_asked_for_a_reply_that_is_not_wanted_any_more_waits_for_nobody(
+    backend: Backend, greedy: str
+) -> None:
+    if not backend.running:
+        pytest.skip("a recording computes nothing that could be given up")
     model = backend.known()
-    long = request(OTHER, max_output_tokens=400, timeout_s=0.5, temperature=1.0, sampling=Sampling(top_k=40))
-    try:
-        late = model.reply(long)
-        assert backend.running and late.text  # A quiet machine, and a model that says little.
-    except ReplyLate:
-        pass
+    long = request(OTHER, max_output_tokens=400, timeout_s=1.0, temperature=1.0)
+    with suppress(ReplyLate):  # A quick machine, and a model that says little.
+        model.reply(long)
     begun = time.monotonic()
-    found = model.reply(request())
-    assert found.text == backend.recorded("text", found.text)
-    assert time.monotonic() - begun < 20
+    assert model.reply(request()).text == greedy
+    assert time.monotonic() - begun < 60
 
 
 def test_a_model_that_is_not_there_is_named_in_one_line_with_those_that_are(backend: Backend) -> None:
@@ -261,7 +268,8 @@ def test_a_server_that_was_killed_and_comes_back_costs_waiting(
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        ([b"SSH-2.0-OpenSSH_9.2\r\n"], "does not speak HTTP. Is the address that of a model server"),
+        ([b"SSH-2.0-OpenSSH_9.2\r\nInvalid SSH identification string.\r\n"], "hung up without an answer"),
+        ([b"+OK\r\n\r\n"], "does not speak HTTP. Is the address that of a model server"),
         (whole(200, b"<!doctype html><html></html>"), "has no list of models"),
         (whole(404, b"<!doctype html><html></html>"), "has no list of models"),
     ],
@@ -269,7 +277,7 @@ def test_a_server_that_was_killed_and_comes_back_costs_waiting(
 def test_a_port_of_another_service_is_said_at_once(answer: Answer, said: str) -> None:
     with ScriptedServer(answer) as server:
         model = OpenAICompatibleModel("m", "", base_url=f"{server.url}/v1", context_tokens=512)
-        with pytest.raises(ModelMissing, match=said) as caught:
+        with pytest.raises((ModelMissing, ModelUnreachable), match=said) as caught:
             RetryingModel(model, RetryPolicy(), sleep=lambda seconds: pytest.fail("waited")).identity()
     assert "\n" not in str(caught.value)
 

@@ -52,6 +52,11 @@ class Exchange:
     def asked(self) -> str:
         return json.dumps([self.method, self.path, self.body], sort_keys=True)
 
+    @property
+    def of_all_rows(self) -> bool:
+        """Whether it is what the server shows of itself beside its list of models: long, and the same whoever asks."""
+        return self.method == "GET" and self.path != "/v1/models"
+
     def to_json(self) -> str:
         pieces = [piece.decode("utf-8", "surrogateescape") for piece in self.pieces]
         return json.dumps(vars(self) | {"pieces": pieces})
@@ -148,15 +153,22 @@ class Recording:
         return cls(map(Exchange.of_json, lines), json.loads(last))
 
     def write(self, file: Path) -> None:
+        """Rows that are in a file already and were not tried now stay in it."""
         file.parent.mkdir(exist_ok=True)
-        lines = [*(each.to_json() for each in self.exchanges), json.dumps(self.understood)]
+        tried = {each.row for each in self.exchanges}
+        before = Recording.of_file(file) if file.exists() else Recording([], {})
+        kept = [each for each in before.exchanges if each.row not in tried] + self.exchanges
+        shown = {each.path: each for each in kept if each.of_all_rows}
+        once = [each for each in kept if not each.of_all_rows or each is shown[each.path]]
+        understood = {**before.understood, **self.understood}
+        lines = [*(each.to_json() for each in once), json.dumps(understood)]
         file.write_text("\n".join(lines) + "\n", "utf-8")
 
     def answers(self, row: str) -> Callable[[bytes], Iterable[Move]]:
         """To the same requests in the same order; the last answer of each stays."""
         left: dict[str, deque[Exchange]] = defaultdict(deque)
         for each in self.exchanges:
-            if each.row == row:
+            if each.row == row or each.of_all_rows:
                 left[each.asked].append(each)
 
         def answer(request: bytes) -> Iterable[Move]:
