@@ -81,10 +81,14 @@ def backend(
         with Wire(running.port, row) as wire:
             yield Backend(request.param, running.model, wire, running, recording)
             wire.settle()
-        recording.exchanges += wire.exchanges
+        if row != test_who_asked_for_a_reply_that_is_not_wanted_any_more_waits_for_nobody.__name__:
+            recording.exchanges += wire.exchanges
     else:
         name, way = RECORDED[request.param]
-        with replayed(row, name, Recording.of_file(RECORDINGS / f"{name}.jsonl"), way) as found:
+        recording = Recording.of_file(RECORDINGS / f"{name}.jsonl")
+        if not any(each.row == row for each in recording.exchanges):
+            pytest.skip(f"there is no recording of this row of {name}")
+        with replayed(row, name, recording, way) as found:
             yield found
 
 
@@ -226,8 +230,7 @@ def test_half_a_reply_is_never_taken_for_a_whole_one(backend: Backend, greedy: s
 def test_who_asked_for_a_reply_that_is_not_wanted_any_more_waits_for_nobody(
     backend: Backend, greedy: str
 ) -> None:
-    if not backend.running:
-        pytest.skip("a recording computes nothing that could be given up")
+    """Of real servers alone: a recording computes nothing that could be given up."""
     model = backend.known()
     long = request(OTHER, max_output_tokens=400, timeout_s=1.0, temperature=1.0)
     with suppress(ReplyLate):  # A quick machine, and a model that says little.
