@@ -60,8 +60,8 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
             running = SERVERS[name](tmp_path_factory.mktemp("backend"), TO_RECORD)
             if isinstance(running, str):
                 pytest.skip(running)
-            running.restart()
             found[name] = running, Recording([], {"model": running.model})
+            running.restart()
         return found[name]
 
     yield of
@@ -181,7 +181,7 @@ def test_tokens_are_those_that_the_servers_tokenizer_counts(backend: Backend) ->
     cut, longer = model.reply(request()), model.reply(request(max_output_tokens=24))
     assert cut.finish_reason == FinishReason.LENGTH and cut.usage.completion_tokens == 8
     assert (
-        whole.usage.prompt_tokens == cut.usage.prompt_tokens == backend.recorded("tokens", _tokens(backend))
+        longer.usage.prompt_tokens == cut.usage.prompt_tokens == backend.recorded("tokens", _tokens(backend))
     )
     counts = [each.usage.model_dump() for each in (cut, longer)]
     assert counts == backend.recorded("counts", counts)
