@@ -75,4 +75,4 @@ def test_a_run_says_what_it_does_before_its_cells(
     lines: list[str] = []
     run(RunOptions("exp00", "demo", arms=("base",), limit=1), here, lines.append)
     said = {line.partition(", for ")[0] for line in lines}
-    assert said >= {"asking the models what they are", "asking the models for a prompt of full length"}
+    assert said >= {"asking the models what they are", "base: checking the context"}

@@ -5,24 +5,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from tests.fakes.routes import META, listed, llamacpp, mlx_lm, ollama_door, routes, vllm
 from tests.fakes.scripted_http import ScriptedServer, free_port, whole
 
 from looper.edges.models.digests import SETTLED_S, FileDigests
-from looper.edges.models.mlx import folder_digest, mlx_environment, nano_folder
+from looper.edges.models.mlx import folder_digest, nano_folder
 from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
-from looper.errors import ModelMissing, ModelOverloaded, ModelUnreachable
+from looper.errors import ModelMissing, ModelOverloaded, ModelReplyBroken, ModelUnreachable
 from looper.records.trajectory import ModelIdentity
 
 SERVERS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -149,6 +146,17 @@ def test_j1_a_proxy_that_passes_on_the_api_alone_gives_what_it_has() -> None:
         assert known.digest == identity(vllm()).digest and known.backend_version == "unknown"
 
 
+def test_j1_a_list_that_is_empty_says_what_mlx_lm_server_lacks() -> None:
+    with ScriptedServer(whole(200, b"")) as server:
+        with pytest.raises(ModelReplyBroken, match="mkdir -p ~/.cache/huggingface/hub"):
+            at(server.url).identity()
+
+
+def test_m23_the_window_of_a_folder_on_this_machine_is_what_the_model_was_trained_for() -> None:
+    with ScriptedServer(routes({"/v1/models": listed(id=str(nano_folder()))})) as server:
+        assert at(server.url, str(nano_folder())).window_tokens() == 4096
+
+
 def test_j1_weights_of_a_server_on_this_machine_are_known_by_their_content(tmp_path: Path) -> None:
     one, digests = tmp_path / "m-00001-of-00002.gguf", FileDigests(tmp_path / "kept.json")
     for part, text in ((one, b"a"), (tmp_path / "m-00002-of-00002.gguf", b"b")):
@@ -256,65 +264,3 @@ def test_j2_several_processes_keep_what_each_found(tmp_path: Path) -> None:
             pool.map(lambda some: subprocess.run([*argv, *some]).returncode, (files[i::4] for i in range(4)))
         )
     assert done == [0] * 4 and sorted(json.loads((tmp_path / "kept.json").read_text())) == files
-
-
-@contextmanager
-def running(argv: list[str], url: str, **environment: str) -> Iterator[None]:
-    with subprocess.Popen(
-        argv, env=mlx_environment() | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
-        try:
-            for _ in range(600):
-                try:
-                    if httpx.get(f"{url}/v1/models", timeout=30).status_code == 200:
-                        break
-                except httpx.HTTPError:
-                    time.sleep(0.1)
-            yield
-        finally:
-            server.kill()
-
-
-def asked_of_a_real_server(argv: Callable[[str], list[str]], name: str, **environment: str) -> ModelIdentity:
-    """Twice, more than a second apart, and once more after a restart."""
-    found = []
-    for times in (2, 1):
-        port = free_port()
-        with running(argv(str(port)), f"http://127.0.0.1:{port}", **environment):
-            for _ in range(times):
-                found.append(at(f"http://127.0.0.1:{port}", name).identity())
-                time.sleep(1.1 * (times - 1))
-    assert found[0] == found[1] == found[2]
-    return found[0]
-
-
-def test_j1_mlx_lm_server(tmp_path: Path) -> None:
-    (tmp_path / "hub").mkdir()
-    argv = ["-m", "mlx_lm", "server", "--host", "127.0.0.1", "--model", str(nano_folder())]
-    real = partial(lambda port: [sys.executable, *argv, "--port", port])
-    asked_of_a_real_server(real, str(nano_folder().resolve()), HF_HUB_CACHE=str(tmp_path / "hub"))
-
-
-LLAMA_SERVER = """
-import sys, time
-from xllamacpp import CommonParams, Server
-params = CommonParams()
-params.model.path, params.port, params.n_ctx, params.warmup = sys.argv[1], int(sys.argv[2]), 512, False
-params.model_alias = {"m"}
-server = Server(params)
-time.sleep(600)
-"""
-
-
-def test_j1_llama_cpps_server(tmp_path: Path) -> None:
-    # An interpreter whose environment has the package.
-    python = os.environ.get("LOOPER_TEST_LLAMACPP", sys.executable)
-    if subprocess.run([python, "-c", "import xllamacpp"], stderr=subprocess.DEVNULL).returncode != 0:
-        pytest.skip("xllamacpp is not installed")
-    from tests.edges.test_gguf import small
-
-    small(tmp_path / "m.gguf")
-    found = asked_of_a_real_server(
-        lambda port: [python, "-c", LLAMA_SERVER, str(tmp_path / "m.gguf"), port], "m"
-    )
-    assert found.backend_version.startswith("llama.cpp ") and "F32" in found.quantisation

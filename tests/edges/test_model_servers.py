@@ -7,14 +7,24 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from tests.fakes.scripted_http import LAST_CHUNK, Answer, ScriptedServer, chunk, free_port, stream_head, whole
+from tests.fakes.routes import llamacpp, routes, said
+from tests.fakes.scripted_http import (
+    LAST_CHUNK,
+    Answer,
+    Move,
+    ScriptedServer,
+    chunk,
+    free_port,
+    stream_head,
+    whole,
+)
 
 from looper.edges import doctor
 from looper.edges.models import http
@@ -45,7 +55,9 @@ from looper.errors import (
     ReplyWithheld,
     RequestRefused,
 )
+from looper.evolution.budget import Account, Allowance, Metered
 from looper.protocols import ChatModel, ChatRequest
+from looper.records.generation import Role
 from looper.records.plan import Sampling
 from looper.records.trajectory import FinishReason, Reply
 
@@ -302,6 +314,22 @@ def test_a_server_is_told_by_its_own_names_to_cut_off_and_punish_nothing(
         assert (body["top_k"], body["min_p"], body[penalty]) == (0, 0.0, 1.0)
     else:
         assert not {"top_k", "min_p", "repeat_penalty", "repetition_penalty"} & body.keys()
+
+
+def test_the_model_of_a_role_that_proposes_programs_is_told_so_too() -> None:
+    """Nobody has asked it before which server it is behind."""
+    asked: list[dict[str, Any]] = []
+
+    def answer(request: bytes) -> Iterable[Move]:
+        if b"/chat/completions" not in request:
+            return routes(llamacpp())(request)
+        asked.append(json.loads(request.partition(b"\r\n\r\n")[2]))
+        return said("yes", request)
+
+    with ScriptedServer(answer) as server:
+        model = OpenAICompatibleModel("m", "", base_url=f"{server.url}/v1", context_tokens=2048)
+        Metered(model, Account(Allowance()), None, Role.LAB, 0, lambda spent: None).reply(REQUEST)
+    assert (asked[0]["top_k"], asked[0]["min_p"], asked[0]["repeat_penalty"]) == (0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -146,6 +147,28 @@ def test_c9_a_reply_that_takes_longer_than_is_left_is_the_rollouts_end(tmp_path:
     assert {(end.stop_reason, end.steps) for end in ends} == {(StopReason.TIME_LIMIT, 1)}
     assert all("new.py" in end.patch and end.stop_cause.startswith("ReplyLate") for end in ends)
     assert {verdict.outcome for verdict in read_stream(folder, "verdicts", Verdict)} == {Outcome.UNRESOLVED}
+
+
+class Loading(ScriptedModel):
+    """Its server has to load it first."""
+
+    loaded = False
+
+    def reply(self, request: ChatRequest) -> Reply:
+        if not self.loaded:
+            self.loaded = True
+            time.sleep(17.0)
+        return super().reply(request)
+
+
+def test_m18_a_server_that_loads_its_model_is_waited_for_with_a_line_within_ten_seconds(
+    tmp_path: Path, state: Path
+) -> None:
+    with FakeOllama("slow:latest", Loading(["<done></done>"])) as server:
+        done = run(tmp_path, state, f"ollama:slow@{server.url}", "terse")
+    assert done.returncode == 0, done.stderr
+    said = re.findall(r"base: checking the context, for (\d+) s", done.stderr)
+    assert len(said) >= 2, done.stderr
 
 
 def test_the_fake_speaks_as_the_package_expects(nano: ChatModel) -> None:

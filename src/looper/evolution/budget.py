@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from looper.errors import BudgetSpent
+from looper.errors import BudgetSpent, ModelFatal
 from looper.evolution.asking import prompt_tokens
 from looper.protocols import ChatModel, ChatRequest, Message
 from looper.records.generation import Role, Spent
@@ -92,6 +93,7 @@ class Metered:
             )
         self._inner, self._account, self._price = inner, account, price
         self._role, self._generation, self._spent = role, generation, spent
+        self._known = False
 
     def identity(self) -> ModelIdentity:
         return self._inner.identity()
@@ -108,6 +110,12 @@ class Metered:
         # Until something else is known: a call that failed was read by the server, or may have been.
         used, completed = prompt, 0
         try:
+            if not self._known:
+                # A server is told how to draw a token by its own names, which are known once it has said what it is. One that says
+                # nothing of its models may answer all the same.
+                with suppress(ModelFatal):
+                    self._inner.identity()
+                self._known = True
             reply = self._inner.reply(request)
             used = _first(reply.usage.backend_prompt_tokens, reply.usage.prompt_tokens, prompt)
             completed = _first(

@@ -48,7 +48,8 @@ def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable
             return proof
     if run.stop.is_set():
         raise Cancelled
-    proof = prove()
+    with run.during(f"{arm}: checking the {kind.value.replace('_', ' ')}"):
+        proof = prove()
     run.ledger.proofs.append(proof)
     run.proved.append(proof)
     return proof

@@ -37,8 +37,7 @@ def run_stages(run: Staging) -> None:
         run.work("", schedule, plan.arms)
         return
     treatments = Treatments(plan, (), ())
-    with run.during("asking the models for a prompt of full length"):
-        check_contexts(run, wanted)
+    check_contexts(run, wanted)
     learners, trainer = learners_of(plan, wanted), None
     if learners:
         # Asked for first: what cannot be trained should not have gathered experience for an hour.
@@ -65,8 +64,7 @@ def run_stages(run: Staging) -> None:
         )
         collect_experience(run, school, resume)
         treatments = learn_in_rounds(run, school, resume)
-    with run.during("checking that what was learned arrives"):
-        failed = check_treatments(run, wanted, treatments, trainer)
+    failed = check_treatments(run, wanted, treatments, trainer)
     # Those that failed at work in an earlier process as well: their cells that are left stay undone.
     failed |= {proof.arm for proof in run.ledger.proofs.recovered if proof.stops and not proof.passed}
     kept = tuple(lane for lane in schedule if lane[0].arm not in failed)

@@ -166,6 +166,12 @@ def typed_faults(server: str, how_to_start: str) -> Iterator[None]:
         raise ModelMissing(f"{server} has no address that can be used: {one_line(str(error))}") from error
     except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
         said = one_line(str(error)).rstrip(".") or type(error).__name__
+        if said.startswith("Server disconnected without"):
+            raise ModelUnreachable(f"{server} hung up without an answer. {how_to_start}") from error
+        if said.startswith("illegal status line"):
+            raise ModelMissing(
+                f"{server} does not speak HTTP. Is the address that of a model server, and http or https right?"
+            ) from error
         raise ModelReplyBroken(f"{server} cut its reply: {said}.") from error
     except httpx.HTTPError as error:
         said = one_line(str(error)).rstrip(".") or type(error).__name__

@@ -20,7 +20,15 @@ import httpx
 
 from looper.edges.models.faults import MOST_WORDS, fault, fault_in_stream, typed_faults
 from looper.edges.models.sendable import sendable
-from looper.errors import BadInput, ModelError, ModelReplyBroken, ModelTimeout, ReplyLate, one_line
+from looper.errors import (
+    BadInput,
+    ModelError,
+    ModelMissing,
+    ModelReplyBroken,
+    ModelTimeout,
+    ReplyLate,
+    one_line,
+)
 from looper.protocols import Result
 
 FIRST_BYTE_S = 300.0
@@ -35,6 +43,10 @@ MOST_BYTES = 256 << 20
 """Of one answer, with all that stands around its words."""
 REFUSAL_S = 10.0
 """For the words of a refusal, whose status is what counts."""
+NOTHING_LISTED = (
+    "Is the address that of a model server? mlx_lm.server lists nothing until there is a folder for downloaded models: "
+    "mkdir -p ~/.cache/huggingface/hub."
+)
 PIECE = 64 << 10
 """Bytes of a packed body that are unpacked at a time."""
 _FIELDS = (b"event:", b"id:", b"retry:", b":")
@@ -177,9 +189,16 @@ class Server:
         self._how_to_start, self._patience = how_to_start, timeouts
 
     def get(self, path: str, missing: str = "", total_s: float = GET_S) -> tuple[Any, httpx.Headers]:
-        """A whole JSON answer that is well. Raises ModelError; `missing` is said where there is no such thing."""
+        """A whole JSON answer that is well. Raises ModelError; `missing` is said where there is no such thing, or a page for people."""
         with self.typed_faults():
             body, headers = _asked(self._whole(path, missing, min(total_s, self._patience.first_byte_s)))
+            begin = body.lstrip()[:1]
+            if begin == b"<":
+                raise ModelMissing(
+                    missing or f"{self.what} has a page at {path}. Is the address that of a model server?"
+                )
+            if not begin:
+                raise ModelReplyBroken(f"{self.what} answers {path} with nothing. {NOTHING_LISTED}")
             return json.loads(body), headers
 
     def typed_faults(self) -> AbstractContextManager[None]:

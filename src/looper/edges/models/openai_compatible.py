@@ -7,15 +7,14 @@ how they are asked, and asked once more without what they did not want to hear.
 import json
 import re
 from collections.abc import Mapping, Sequence, Set
-from json import JSONDecodeError
 from typing import Any
 
 from looper.edges.models.digests import FileDigests
 from looper.edges.models.heard import Counts, ReplyBuilder
 from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.samplers import parameters, said_of
-from looper.edges.models.served import Told, told, weights_digest
-from looper.errors import ModelFatal, ModelMissing, ModelReplyBroken, ModelUnfit, one_line
+from looper.edges.models.served import Told, told, trained_window, weights_digest
+from looper.errors import ModelFatal, ModelMissing, ModelUnfit, one_line
 from looper.protocols import ChatRequest, Message
 from looper.records.base import content_hash
 from looper.records.plan import AS_COMPUTED
@@ -81,9 +80,10 @@ class OpenAICompatibleModel:
         )
 
     def window_tokens(self) -> int | None:
-        """Where vLLM or llama.cpp's server answers."""
+        """Where vLLM or llama.cpp's server answers; else what the model was trained for, where its folder is on this machine."""
         with self._server.typed_faults():
-            return self._told()[0].window or None
+            known, _ = self._told()
+            return known.window or trained_window(self._url, known.weights)
 
     def _told(self) -> tuple[Told, Mapping[str, str]]:
         """What the server says of the model, and the headers beside it."""
@@ -106,12 +106,6 @@ class OpenAICompatibleModel:
         try:
             found, _ = self._beside.get(path)
         except ModelFatal:
-            return {}
-        except ModelReplyBroken as error:
-            # A page, from a proxy that passes on the API alone.
-            page = isinstance(error.__cause__, JSONDecodeError) and error.__cause__.doc.lstrip()[:1] == "<"
-            if not page:
-                raise
             return {}
         return found if isinstance(found, dict) else {}
 

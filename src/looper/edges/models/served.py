@@ -12,6 +12,7 @@ would be paid for at every cell. In its place stand the weights themselves, wher
 lie.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,22 @@ def _of_llamacpp(
 def weights_digest(url: str, weights: Sequence[str], digests: FileDigests) -> str:
     """Of files and folders of weights, where a server on this machine says that they lie; empty for what is not to be seen here."""
     return "".join(_digest_of(Path(place), digests) for place in weights if _is_here(url))
+
+
+def trained_window(url: str, weights: Sequence[str]) -> int | None:
+    """Tokens by the configuration of a folder of weights, where a server on this machine says that it lies; None where none is to be seen."""
+    for place in weights if _is_here(url) else ():
+        try:
+            config = (
+                json.loads((Path(place) / "config.json").read_text("utf-8"))
+                if Path(place).is_absolute()
+                else {}
+            )
+            if window := counted(config.get("max_position_embeddings")):
+                return window
+        except (OSError, ValueError, AttributeError):
+            continue
+    return None
 
 
 def _digest_of(place: Path, digests: FileDigests) -> str:
