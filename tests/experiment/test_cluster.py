@@ -41,8 +41,8 @@ for line in sys.stdin:
         cluster.remove_node(nodes.pop(), allow_graceful=False)
     elif word == "add":
         add()
-    elif word == "path":
-        os.environ["PATH"] = value
+    elif word == "home":
+        os.environ["LOOPER_HOME"] = value
     print("done", flush=True)
 cluster.shutdown()
 """
@@ -66,7 +66,7 @@ class Nodes:
         assert self.address, (folder / "nodes.log").read_text()
 
     def do(self, what: str) -> None:
-        """`kill` the newest node, `add` one, or give those to come another PATH with `path PATH`."""
+        """`kill` the newest node, `add` one, or give those to come another LOOPER_HOME with `home FOLDER`."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(f"{what}\n")
         self._process.stdin.flush()
@@ -331,25 +331,19 @@ def test_p01_an_interrupted_run_on_a_cluster_ends_in_order_and_leaves_no_process
 
 
 @with_ray
-def test_a_node_without_a_sandbox_takes_no_cells_and_is_named(
+def test_a_node_that_cannot_run_the_cells_takes_none_and_is_named(
     project: Project, state: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "token").unlink(missing_ok=True)
     with contextlib.closing(Nodes(1, state, tmp_path)) as nodes:
         project.environment |= nodes.here
-        arguments = ("--arm", "noop", "--sandbox", "bubblewrap", "--engine", f"ray:{nodes.address}")
-        bare = tmp_path / "bin"
-        bare.mkdir()
-        for folder in os.environ["PATH"].split(os.pathsep):
-            for program in Path(folder).glob("*"):
-                if program.name != "bwrap" and not (bare / program.name).is_symlink():
-                    (bare / program.name).symlink_to(program)
-        nodes.do(f"path {bare}")
+        nodes.do("home /proc/nowhere")
         nodes.do("add")
-        ran = project.looper("run", "test", *arguments)
-        assert ran.returncode == 0 and len(project.verdicts()) == 4, ran.stderr
-        assert "node 127.0.0.4 takes no cells: SandboxUnavailable: " in ran.stderr
-        assert {found.outcome for found in project.verdicts()} == {Outcome.UNRESOLVED}
+        ran = project.looper(
+            "run", "test", "--arm", "noop", "--workers", "4", "--engine", f"ray:{nodes.address}"
+        )
+    assert ran.returncode == 0 and len(project.verdicts()) == 4, ran.stderr
+    assert "node 127.0.0.4 takes no cells: BadInput: The folder /proc/nowhere" in ran.stderr
+    assert {found.outcome for found in project.verdicts()} == {Outcome.UNRESOLVED}
 
 
 def _refused(project: Project, engine: str, **variables: str) -> str:

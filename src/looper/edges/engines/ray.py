@@ -29,6 +29,7 @@ from looper.errors import (
     one_line,
 )
 from looper.records.job import EVENTS, CellJob, Event, Obstacle, Told
+from looper.records.verdict import Verdict
 
 REACHED_S = 5.0
 """How long a cluster's address may take to accept a connection."""
@@ -119,9 +120,7 @@ def _must_want_our_token(address: str) -> None:
             )
         case [without_it, code] if without_it == OUT and code == IN:
             return
-        case [without_it, code] if without_it == OUT and (
-            code == OUT or "AuthenticationError" in answers[1][1]
-        ):
+        case [without_it, _] if without_it == OUT:
             raise BadInput(
                 f"There is no token here, or not the right one, for the Ray cluster {where}. Make one with ray get-auth-token --generate, "
                 "give every node the same, and name its file with RAY_AUTH_TOKEN_PATH."
@@ -233,6 +232,8 @@ class RayEngine:
         self._running: set[Any] = set()
         """Streams that a thread follows; nothing begins while `_over`."""
         self._over = True
+        self._names: dict[str, str] = {}
+        """Of nodes, by their ids, for people."""
         self._unfit: dict[str, str] = {}
         """Why a node can run no cells of this run, by its id."""
 
@@ -289,34 +290,40 @@ class RayEngine:
         """Record what an attempt tells until its verdict; of a node that can make none, its id and why. Raises WorkerLost where
         the attempt ends before, and what it was ended by."""
         ray = self._cluster.ray
+        judged, where, refusal = False, "", None
         try:
+            # To its end, so that the worker is free for the next attempt.
             for item in stream:
                 said = ray.get(item)
                 if said is None:
                     continue
                 kind, text, node = said
+                where = f" on {self._name(node)}"
                 if kind in EVENTS:
-                    event = EVENTS[kind].from_json(text)
-                    record(event)
-                    if kind == "Verdict":
-                        return None
+                    record(EVENTS[kind].from_json(text))
+                    judged = kind == Verdict.__name__
                 elif kind == "said":
                     self._say(f"{self._name(node)}: {text.decode()}")
                 elif kind == "unfit":
-                    return node, text.decode()
+                    refusal = node, text.decode()
                 else:
                     raise error_named(kind, text.decode())
-        except ray.exceptions.TaskCancelledError as error:
-            raise Cancelled from error
         except ray.exceptions.RayError as error:
-            if self._over or self._stop.is_set():
+            if not judged and (self._over or self._stop.is_set()):
                 raise Cancelled from error
-            raise WorkerLost(f"the worker of this attempt ended before it did: {_of_ray(error)}") from error
-        raise WorkerLost("the worker of this attempt ended without a verdict")
+            if not judged:
+                raise WorkerLost(
+                    f"the worker of this attempt{where} ended before it did: {_of_ray(error)}"
+                ) from error
+        if not judged and refusal is None:
+            raise WorkerLost(f"the worker of this attempt{where} ended without a verdict")
+        return refusal
 
     def _name(self, node: str) -> str:
-        found = [each["NodeManagerAddress"] for each in self._cluster.ray.nodes() if each["NodeID"] == node]
-        return f"node {found[0] if found else node[:12]}"
+        if node not in self._names:
+            found = {each["NodeID"]: each["NodeManagerAddress"] for each in self._cluster.ray.nodes()}
+            self._names[node] = f"node {found.get(node, node[:12])}"
+        return self._names[node]
 
     def _pass_over(self, node: str, why: str) -> None:
         """Raises InfrastructureError where no node is left."""
