@@ -106,7 +106,8 @@ def _must_want_our_token(address: str) -> None:
     others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
     without = _knock(address, {**others, "RAY_AUTH_MODE": "disabled"})
     with_it = _knock(address, {**os.environ, "RAY_AUTH_MODE": "token"})
-    answers = [(each.wait(), each.communicate()[1]) for each in (without, with_it)]
+    words = [each.communicate()[1] for each in (without, with_it)]
+    answers = [(without.returncode, words[0]), (with_it.returncode, words[1])]
     match [code for code, _ in answers]:
         case [code, _] if code == IN:
             raise BadInput(
