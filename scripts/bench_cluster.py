@@ -97,7 +97,9 @@ def measure(nodes: int, cpus: int, cells: int, wait_s: float, run: Path) -> str:
         )
         try:
             assert started.stdout
-            return _timed(started.stdout.readline().strip(), cpus * nodes, jobs, spec.encode(), folder)
+            address = started.stdout.readline().strip()
+            assert address, "the nodes did not start; on a busy machine try again"
+            return _timed(address, cpus * nodes, jobs, spec.encode(), folder)
         finally:
             started.communicate()
 
