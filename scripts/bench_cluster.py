@@ -4,7 +4,7 @@
 
 Nodes are processes of this machine with loopback addresses of their own. A cell tells what the first cell of the finished run RUN
 told, each step after a wait in place of its model and its commands; every record is written and flushed to the disk as in a run. Said
-for each number of nodes: cells per second from the first record to the last, CPU time of this process per cell and per record, and
+for each number of nodes: cells per second from the beginning to the last record, CPU time of this process per cell and per record, and
 its largest memory. With --wait 2 that shows how cells that wait for a model scale; with --wait 0.02 what the driver costs.
 """
 
@@ -118,11 +118,11 @@ def _timed(address: str, slots: int, jobs: list[CellJob], spec: bytes, folder: P
     engine = RayEngine(cluster, slots, on_nodes, spec, lambda job, tell: None, threading.Event(), print)
     engine.run([[job] for job in jobs[:slots]], record)  # So that every worker process is there.
     times.clear()
-    before = time.process_time()
+    before, begun = time.process_time(), time.monotonic()
     engine.run([[job] for job in jobs], record)
     spent = time.process_time() - before
     cluster.close()
-    took = times[-1] - times[0]
+    took = times[-1] - begun
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     return (
         f"{slots} cells at once: {len(jobs)} cells in {took:.1f} s, {len(jobs) / took:.2f} a second; driver {1e3 * spent / len(jobs):.2f} ms "
