@@ -157,6 +157,10 @@ class JournalError(InfrastructureError):
     """A record could not be written durably, or a run folder is damaged."""
 
 
+class WorkerLost(InfrastructureError):
+    """The process that made an attempt on another machine ended, or that machine did."""
+
+
 class TrainingFailed(InfrastructureError):
     """A training broke, or reported what cannot be believed; no adapter came of it."""
 
@@ -389,6 +393,12 @@ def printable(text: str) -> str:
         sign if sign.isprintable() or sign in "\n\t" else sign.encode("unicode_escape").decode()
         for sign in text
     )
+
+
+def error_named(name: str, said: str) -> LooperError:
+    """The error of this tree with a class's name, as another process has told it; of another class where there is none."""
+    kind = globals().get(name)
+    return kind(said) if isinstance(kind, type) and issubclass(kind, LooperError) else LooperError(said)
 
 
 def named(error: BaseException) -> str:

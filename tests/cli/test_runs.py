@@ -14,7 +14,7 @@ from tests.cli.test_commands import looper, one_line
 from tests.fakes.written_run import write_run
 
 from looper.cli.settings import settings
-from looper.cli.wiring import workspaces_of
+from looper.cli.wiring import process_folders, workspaces_of
 from looper.errors import BadInput
 from looper.journal import RunLock, Stream
 from looper.records.learning import Treatment
@@ -395,6 +395,20 @@ def test_u12_an_adapter_that_a_run_names_is_removed_by_force_only(tmp_path: Path
     assert answering("adapter rm bbbb", tmp_path).returncode == 0
     assert answering("adapter rm aaaa --force", tmp_path).returncode == 0
     assert not list((tmp_path / "home" / "adapters").iterdir())
+
+
+def test_trees_that_a_killed_worker_of_another_machine_left_are_removed_unless_its_place_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOOPER_HOME", str(tmp_path / "home"))
+    place = process_folders(settings()) / "0"
+    tree = workspaces_of(place, settings())
+    tree.mkdir(parents=True)
+    with contextlib.closing(RunLock(place)):
+        assert f"running in process {os.getpid()}" in answering("cache clean --yes", tmp_path).stderr
+        assert tree.is_dir()
+    assert answering("cache clean --yes", tmp_path).returncode == 0
+    assert not tree.exists() and not place.exists()
 
 
 def test_u12_the_cache_is_measured_and_loses_only_what_comes_back(

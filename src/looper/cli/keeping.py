@@ -13,7 +13,7 @@ from typing import Any
 
 from looper.cli.options import json_line
 from looper.cli.settings import Settings
-from looper.cli.wiring import adapter_store, sweep_workspaces, workspaces_of
+from looper.cli.wiring import adapter_store, process_folders, sweep_workspaces, workspaces_of
 from looper.errors import BadInput, InfrastructureError, RunBusy
 from looper.journal import RunLock, holder_of
 from looper.untrusted import folders_below, remove_tree
@@ -28,6 +28,7 @@ BY_ITSELF = {
     "environments": "interpreters and packages of tasks, built again when a run needs them",
     "exports": "base trees of tasks, taken again from the mirrors",
     "workspaces": "working trees of runs",
+    "processes": "locks of processes that run cells for another machine",
     "verdicts": "verdicts on real tasks, judged again when a run needs them",
 }
 """Parts of the state folder that the next run makes again."""
@@ -290,7 +291,7 @@ def clean(settings: Settings, chosen: Sequence[StatePart], say: Callable[[str], 
 
 def _sweep_dead(settings: Settings) -> Iterator[str]:
     swept, size = 0, 0
-    for folder in run_folders(settings.runs):
+    for folder in _lock_folders(settings):
         place = workspaces_of(folder, settings)
         if place.is_dir() and holder_of(folder) is None:
             with contextlib.suppress(RunBusy), contextlib.closing(RunLock(folder)):
@@ -300,12 +301,17 @@ def _sweep_dead(settings: Settings) -> Iterator[str]:
     yield f"workspaces: working trees of {counted(swept, 'dead run')} removed, {size_text(size)}"
 
 
+def _lock_folders(settings: Settings) -> list[Path]:
+    """Whose locks are held by who works in a place below the workspaces: of runs, and of processes that run cells of others."""
+    return [*run_folders(settings.runs), *sorted(process_folders(settings).glob("*"))]
+
+
 def _at_work(settings: Settings) -> str:
     """Why somebody may be using what is to be removed; empty where nobody can be."""
-    for folder in run_folders(settings.runs):
+    for folder in _lock_folders(settings):
         if (writer := holder_of(folder)) is not None:
             return f"{folder.name} is running in process {writer}"
-    known = {workspaces_of(folder, settings) for folder in run_folders(settings.runs)}
+    known = {workspaces_of(folder, settings) for folder in _lock_folders(settings)}
     with contextlib.suppress(OSError):
         for place in sorted(settings.workspaces.iterdir()):
             if place.name != OF_ALL and place not in known:

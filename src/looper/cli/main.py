@@ -110,6 +110,12 @@ def run(
             help="auto, bubblewrap, landlock, seatbelt, container:IMAGE, container:swe-bench (the images of its tasks), or none (no protection)."
         ),
     ] = "auto",
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Where cells run: local, ray (the cluster that this machine is a node of) or ray:HOST:PORT (docs/scale.md)."
+        ),
+    ] = "local",
     share_machine: Annotated[
         bool, typer.Option("--share-machine", help="Run although another model runs on this machine.")
     ] = False,
@@ -172,6 +178,7 @@ def run(
         workers=workers,
         fresh=fresh,
         sandbox=sandbox,
+        engine=engine,
         share_machine=share_machine,
         master_seed=master_seed,
         overrides=tuple(parse_override(text) for text in override or ()),

@@ -32,6 +32,7 @@ class RunOptions:
     workers: int | None = None
     fresh: bool = False
     sandbox: str = "auto"
+    engine: str = "local"
     share_machine: bool = False
     master_seed: int | None = None
     overrides: tuple[Override, ...] = ()
@@ -64,6 +65,7 @@ class RunOptions:
             ("--limit", self.limit),
             ("--workers", self.workers),
             ("--sandbox", None if self.sandbox == "auto" else self.sandbox),
+            ("--engine", None if self.engine == "local" else self.engine),
             ("--master-seed", self.master_seed),
             ("--split", self.split),
             ("--adapter", self.adapter),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from looper.bench.validate import shipped
 from looper.bench.verify import VERSION
+from looper.cli.node import attempt
 from looper.cli.plans import RunOptions, load_written
 from looper.cli.preparing import FEW_TASKS, PreparedPlan, prepare, refuse_impossible
 from looper.cli.progress import RunProgress, Spoken, TrainingProgress
@@ -20,6 +21,8 @@ from looper.cli.site import equipped, manifest_of, of_arms
 from looper.cli.wiring import (
     Models,
     Stop,
+    cluster_engine,
+    cluster_of,
     engine,
     judged_before,
     machine_of,
@@ -33,6 +36,7 @@ from looper.experiment.ledger import Ledger, differences, nothing_done
 from looper.experiment.stages import run_stages
 from looper.experiment.staging import Staging
 from looper.journal import read_stream
+from looper.records.job import RunSpec
 from looper.records.plan import Override, Plan, RunManifest
 from looper.records.task import Task
 from looper.records.trajectory import Step
@@ -88,6 +92,8 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                 f"{source.value}: {100 * share:.0f} % of the files that gold patches change have changed since"
             )
         # What is named wrongly is said before anybody waits for the machine.
+        cluster = stack.enter_context(cluster_of(options.engine))
+        room = cluster.slots(plan.limits.memory_mb) if cluster else None
         joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
         if options.arms and not options.fresh:
             manifest = _as_begun(manifest, options, settings.runs)
@@ -98,7 +104,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         stack.callback(ledger.close)
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
-        workers = workers_for(plan, options.workers)
+        workers = options.workers or room or workers_for(plan, None)
         command = options.going_on(folder.name if folder.parent == settings.runs else str(folder))
         ledger.begin(workers, command)
         stack.enter_context(site.occupied(folder, stop))
@@ -106,6 +112,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         stop.heeded = True
         judged = judged_before(plan, folder, settings, fresh=options.fresh)
         run_context = site.run_context(models.of, judged, manifest.run_hash())
+        spec = RunSpec(manifest=manifest, sandbox=options.sandbox, arms=options.arms)
         try:
             run_stages(
                 Staging(
@@ -116,8 +123,10 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                     adapted=models.adapted,
                     trainer=lambda: models.trainer(plan.learners_base),
                     ledger=ledger,
-                    engine=engine(workers, run_context, stop),
-                    workers=threads(workers),
+                    engine=cluster_engine(cluster, workers, attempt, spec, run_context, stop, say)
+                    if cluster
+                    else engine(workers, run_context, stop),
+                    workers=threads(workers_for(plan, options.workers)),
                     stop=stop,
                     show=lambda name, cells, todo: RunProgress(folder, name, total=len(cells), todo=todo),
                     say=say,

@@ -1,7 +1,7 @@
 """What cells need, made of a run's specification alone: by the process of the run, or by one elsewhere."""
 
 import contextlib
-import secrets
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,11 +9,12 @@ from pathlib import Path
 from looper.cli.preparing import STALE, PreparedPlan, prepare
 from looper.cli.progress import Waits
 from looper.cli.settings import Settings
-from looper.cli.wiring import Models, Site, code_version
-from looper.errors import Drift, ModelError
+from looper.cli.wiring import Models, Site, code_version, process_folders
+from looper.errors import Drift, ModelError, RunBusy
 from looper.experiment.cell import ProcessVerdicts, RunContext
 from looper.experiment.ledger import differences
 from looper.experiment.schedule import changed_since, difficulties, leaking_tasks
+from looper.journal import RunLock
 from looper.protocols import Sessions
 from looper.records.base import content_hash
 from looper.records.job import RunSpec
@@ -38,8 +39,22 @@ def run_context_elsewhere(
             raise Drift(
                 f"The run was begun with something else than there is here: {differences(wanted, here)}. Make them the same."
             )
-        with site.occupied(Path(secrets.token_hex(8))) as stop:
+        with _own_folder(settings) as folder, site.occupied(folder) as stop:
             yield site.run_context(models.of, ProcessVerdicts(), spec.manifest.run_hash()), stop
+
+
+@contextlib.contextmanager
+def _own_folder(settings: Settings) -> Iterator[Path]:
+    """The first folder that no other such process has locked: what lies in the place for its trees was left by one that was killed."""
+    for number in itertools.count():
+        folder = process_folders(settings) / str(number)
+        try:
+            lock = RunLock(folder)
+        except RunBusy:
+            continue
+        with contextlib.closing(lock):
+            yield folder
+        return
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from looper.edges.datasets.swe_bench_cl import load_hints as load_hints
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
 from looper.edges.energy import metered
 from looper.edges.engines.local import LocalEngine, Threads
+from looper.edges.engines.ray import Attempts, RayCluster, RayEngine
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.interpreters import answer_of
@@ -81,7 +82,7 @@ from looper.edges.workspaces.mirrors import clone, mirror_path, mirrors_of, miss
 from looper.edges.workspaces.mirrors import must_be_whole as must_be_whole
 from looper.edges.workspaces.sources import GitSources, new_repository
 from looper.edges.workspaces.versions import VersionFolders
-from looper.errors import BadInput, LooperError, interrupted
+from looper.errors import BadInput, LooperError, interrupted, one_line
 from looper.evolution.guest import CHILD, Guests
 from looper.experiment.cell import ProcessVerdicts, RunContext, run_cell
 from looper.experiment.run import FREE_BYTES
@@ -99,6 +100,7 @@ from looper.protocols import (
     Versions,
 )
 from looper.records.base import content_hash
+from looper.records.job import CellJob, Event, RunSpec
 from looper.records.learning import Source
 from looper.records.model import ModelSpec
 from looper.records.plan import REAL_SUITES, Arm, Isolation, Plan, TaskSelection
@@ -563,6 +565,11 @@ def workspaces_of(locked: Path, settings: Settings) -> Path:
     return settings.workspaces / content_hash(str(locked.resolve()))[:16]
 
 
+def process_folders(settings: Settings) -> Path:
+    """Where processes that run cells of a run elsewhere have a folder to lock."""
+    return settings.state / "processes"
+
+
 def sweep_workspaces(locked: Path, settings: Settings) -> Path:
     """Remove what a run left there that is no more; this process holds its lock."""
     place = workspaces_of(locked, settings)
@@ -580,6 +587,36 @@ def threads(workers: int) -> Threads:
 def engine(workers: int, run_context: RunContext, stop: threading.Event) -> Engine:
     """Where cells run."""
     return LocalEngine(Threads(workers), lambda job, tell: run_cell(job, run_context, tell, stop.is_set))
+
+
+@contextlib.contextmanager
+def cluster_of(name: str) -> Iterator[RayCluster | None]:
+    """The machines of an engine by its name; None for this process alone. Raises BadInput, MissingTool or InfrastructureError."""
+    kind, _, address = name.partition(":")
+    if kind == "local" and not address:
+        yield None
+        return
+    if kind != "ray":
+        raise BadInput(f"--engine {one_line(name)}: choose local, ray or ray:HOST:PORT.")
+    with contextlib.closing(RayCluster(address)) as cluster:
+        yield cluster
+
+
+def cluster_engine(
+    cluster: RayCluster,
+    workers: int,
+    attempts: Attempts,
+    spec: RunSpec,
+    run_context: RunContext,
+    stop: threading.Event,
+    say: Callable[[str], None],
+) -> Engine:
+    """Where cells run, if not here."""
+
+    def here(job: CellJob, tell: Callable[[Event], None]) -> None:
+        run_cell(job, run_context, tell, stop.is_set)
+
+    return RayEngine(cluster, workers, attempts, spec.to_json(), here, stop, say)
 
 
 def judged_before(plan: Plan, folder: Path, settings: Settings, *, fresh: bool = False) -> VerdictCache:

@@ -1,5 +1,7 @@
 """What a cell is run with and what comes of it, as data: it can go to another process, or to another machine, and back."""
 
+from collections.abc import Mapping
+
 from looper.records.base import Record
 from looper.records.memory import Delivery
 from looper.records.plan import Arm, Cell, Limits, RunManifest
@@ -77,3 +79,9 @@ class RunSpec(Record):
 
 Event = Step | Trajectory | Verdict
 """What an attempt tells, in this order: steps as they are taken, the rollout as a whole, the verdict."""
+
+EVENTS: Mapping[str, type[Event]] = {kind.__name__: kind for kind in (Step, Trajectory, Verdict)}
+"""By the name that a process elsewhere tells an event with."""
+Told = tuple[str, bytes]
+"""What a process elsewhere tells of an attempt: an event by its name and as JSON; `said` and a line for whoever waits; `unfit` and why no
+cell of the run can be run there; or the class and the message of an error that no other cell could survive."""

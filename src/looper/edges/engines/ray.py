@@ -1,0 +1,382 @@
+"""Cells on the machines of a Ray cluster, each attempt a task of its own.
+
+An attempt tells its events as items of a stream that Ray holds back at one item: after each event comes an empty item, and the attempt
+goes on when that was taken, which is done once the event is on the disk. A lane has one task at a time, so its cells keep their order,
+and an attempt that was lost with its node ends like any other that the world has failed: the next one begins wherever there is room.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from looper.edges.engines.local import LocalEngine, Threads
+from looper.errors import (
+    BadInput,
+    Cancelled,
+    InfrastructureError,
+    MissingTool,
+    WorkerLost,
+    error_named,
+    named,
+    one_line,
+)
+from looper.records.job import EVENTS, CellJob, Event, Obstacle, Told
+from looper.records.verdict import Verdict
+
+REACHED_S = 5.0
+"""How long a cluster's address may take to accept a connection."""
+LOOKED_S = 0.5
+"""How often somebody looks whether the run is to end."""
+ENDED_S = 4.0
+"""How long attempts may take to end in order, and then by force."""
+WITHOUT_S = 10.0
+"""How often it is said that no node can take a cell."""
+IN, OUT, NOWHERE = 3, 4, 5
+"""Exit codes of a process that was let into a cluster, was not, or found none on this machine."""
+
+_KNOCK = f"""
+import sys
+from ray._raylet import GcsClientOptions, GlobalStateAccessor
+where = sys.argv[1]
+if not where:
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+    try:
+        where = canonicalize_bootstrap_address_or_die("auto")
+    except ConnectionError:
+        sys.exit({NOWHERE})
+options = GcsClientOptions.create(where, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False)
+sys.exit({IN} if GlobalStateAccessor(options).connect() else {OUT})
+"""
+"""Asked in a process of its own: how one authenticates is settled once in a process, and Ray writes every refusal to standard error."""
+
+Attempts = Callable[[bytes, bytes], Iterator[Told | None]]
+"""Of a run's specification and a job, as JSON: what one attempt tells, each followed by None, which is to be taken when what it told
+is durable. It can be imported by its name on every node."""
+Record = Callable[[Event], None]
+
+
+class RayCluster:
+    """A cluster that this process has joined, until closed."""
+
+    def __init__(self, address: str) -> None:
+        """`address` is HOST:PORT, or empty for the cluster that this machine is a node of. Raises BadInput, MissingTool or
+        InfrastructureError."""
+        if address:
+            _must_answer(address)
+        if find_spec("ray") is None:
+            raise MissingTool("The engine ray needs Ray, here and on every node: pip install 'looper[ray]'.")
+        _must_want_our_token(address)
+        self.ray = _joined(address)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Those that are alive, as Ray describes them."""
+        return [node for node in self.ray.nodes() if node["Alive"]]
+
+    def slots(self, memory_mb: int) -> int:
+        """How many cells the nodes have room for at once, each with one CPU and so much memory. Raises BadInput where none has."""
+        rooms = [_room(node, memory_mb) for node in self.nodes()]
+        if not any(rooms):
+            raise BadInput(
+                f"None of the cluster's {len(rooms)} nodes has one CPU and {memory_mb} MiB for a cell. Add a node: "
+                "ray start --address=HOST:PORT --num-cpus=N."
+            )
+        return sum(rooms)
+
+    def close(self) -> None:
+        """Leave the cluster, which ends every worker process that it started for this one."""
+        self.ray.shutdown()
+
+
+def _room(node: Mapping[str, Any], memory_mb: int) -> int:
+    has = node["Resources"]
+    return min(int(has.get("CPU", 0)), int(has.get("memory", 0)) // (memory_mb << 20))
+
+
+def _must_want_our_token(address: str) -> None:
+    """Whoever reaches a cluster without authentication runs programs on all of its nodes. Raises BadInput or InfrastructureError."""
+    where = address or "of this machine"
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    without = _knock(address, {**others, "RAY_AUTH_MODE": "disabled"})
+    with_it = _knock(address, {**os.environ, "RAY_AUTH_MODE": "token"})
+    words = [each.communicate()[1] for each in (without, with_it)]
+    answers = [(without.returncode, words[0]), (with_it.returncode, words[1])]
+    match [code for code, _ in answers]:
+        case [code, _] if code == IN:
+            raise BadInput(
+                f"The Ray cluster {where} lets everybody in: whoever reaches it can run programs on all of its nodes. Start its nodes "
+                "with RAY_AUTH_MODE=token."
+            )
+        case [code, _] if code == NOWHERE:
+            raise BadInput(
+                "No Ray cluster runs on this machine. Name one with --engine ray:HOST:PORT, or start one: RAY_AUTH_MODE=token ray start "
+                "--head --include-dashboard=false."
+            )
+        case [without_it, code] if without_it == OUT and code == IN:
+            return
+        case [without_it, _] if without_it == OUT:
+            raise BadInput(
+                f"There is no token here, or not the right one, for the Ray cluster {where}. Make one with ray get-auth-token --generate, "
+                "give every node the same, and name its file with RAY_AUTH_TOKEN_PATH."
+            )
+    said = next(
+        (said.strip().splitlines()[-1] for code, said in answers if code not in (IN, OUT) and said.strip()),
+        "",
+    )
+    raise InfrastructureError(
+        f"Whether the Ray cluster {where} asks for a token could not be seen: {one_line(said) or 'Ray does not say why'}."
+    )
+
+
+def _knock(address: str, variables: Mapping[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", _KNOCK, address],
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+
+
+def _joined(address: str) -> Any:
+    """The `ray` package, connected. Raises BadInput or InfrastructureError."""
+    # Read when Ray is imported, and never again.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    where = address or "of this machine"
+    with _own_signals():
+        import ray
+
+        try:
+            ray.init(
+                address=address or "auto",
+                namespace="looper",
+                log_to_driver=False,
+                logging_level=logging.FATAL,
+            )
+        except Exception as error:
+            if "Version mismatch" in str(error):
+                raise BadInput(
+                    f"The Ray cluster {where} has other versions: {one_line(str(error)).rstrip('.')}. Install the same of Ray and of Python "
+                    "on every node."
+                ) from error
+            raise InfrastructureError(
+                f"The Ray cluster {where} could not be joined: {named(error).rstrip('.')}. A run begins on one of its nodes; one that "
+                "works on no cells is made with ray start --address=HOST:PORT --num-cpus=0."
+            ) from error
+    return ray
+
+
+def _must_answer(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise BadInput(
+            f"--engine ray:{one_line(address)}: an address is HOST:PORT, as in ray:10.0.0.5:6379. The cluster that this machine is a node of "
+            "is --engine ray."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_S).close()
+    except OSError as error:
+        raise BadInput(
+            f"No Ray cluster answers at {address}: {error.strerror or error}. Start its head there: RAY_AUTH_MODE=token ray start --head "
+            "--include-dashboard=false."
+        ) from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """What signals do stays as it is: Ray sets handlers of its own."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in signals}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class RayEngine:
+    """Each lane has one task at a time on the cluster; this process writes what comes of it."""
+
+    def __init__(
+        self,
+        cluster: RayCluster,
+        workers: int,
+        attempts: Attempts,
+        spec: bytes,
+        here: Callable[[CellJob, Record], object],
+        stop: threading.Event,
+        say: Callable[[str], None],
+    ) -> None:
+        """`here` makes an attempt in this process: of one that was lost, its end. `spec` is the run's specification as JSON."""
+        self._cluster, self._workers, self._here, self._stop, self._say = cluster, workers, here, stop, say
+        self._attempts = attempts
+        self._spec = cluster.ray.put(spec)
+        # A task that the cluster repeats by itself would act twice on what was recorded once.
+        self._task = cluster.ray.remote(
+            num_cpus=1,
+            max_retries=0,
+            num_returns="streaming",
+            _generator_backpressure_num_objects=1,
+            scheduling_strategy="SPREAD",
+        )(at_node)
+        self._lock = threading.Condition()
+        self._running: set[Any] = set()
+        """Streams that a thread follows; nothing begins while `_over`."""
+        self._over = True
+        self._names: dict[str, str] = {}
+        """Of nodes, by their ids, for people."""
+        self._unfit: dict[str, str] = {}
+        """Why a node can run no cells of this run, by its id."""
+
+    def run(self, lanes: Iterable[Iterable[CellJob]], record: Record) -> None:
+        self._over, over = False, threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(over,), name="cluster", daemon=True)
+        watcher.start()
+        try:
+            LocalEngine(Threads(self._workers), self._attempt).run(lanes, record)
+        finally:
+            over.set()
+            watcher.join()
+            self._end()
+
+    def _end(self) -> None:
+        """What asks something of Ray when this process has left the cluster ends the process, so nobody is to be at it then."""
+        with self._lock:
+            self._over = True
+        for force in (False, True):
+            self._cancel(force=force)
+            with self._lock:
+                if self._lock.wait_for(lambda: not self._running, ENDED_S):
+                    return
+
+    def _attempt(self, job: CellJob, record: Record) -> None:
+        data = job.to_json()
+        while True:
+            stream = self._begun(data, job.limits.memory_mb)
+            try:
+                refusal = self._followed(stream, record)
+            except WorkerLost as error:
+                self._say(f"{job.cell.key}: {error}")
+                self._here(job.model_copy(update={"obstacle": Obstacle(cause=named(error))}), record)
+                return
+            finally:
+                with self._lock:
+                    self._running.discard(stream)
+                    self._lock.notify_all()
+            if refusal is None:
+                return
+            self._pass_over(*refusal)
+
+    def _begun(self, job: bytes, memory_mb: int) -> Any:
+        others = {"ray.io/node-id": f"!in({','.join(self._unfit)})"} if self._unfit else None
+        task = self._task.options(memory=memory_mb << 20, label_selector=others)
+        with self._lock:
+            if self._over or self._stop.is_set():
+                raise Cancelled
+            stream = task.remote(self._attempts, self._spec, job)
+            self._running.add(stream)
+        return stream
+
+    def _followed(self, stream: Any, record: Record) -> tuple[str, str] | None:
+        """Record what an attempt tells until its verdict; of a node that can make none, its id and why. Raises WorkerLost where
+        the attempt ends before, and what it was ended by."""
+        ray = self._cluster.ray
+        judged, where, refusal = False, "", None
+        try:
+            # To its end, so that the worker is free for the next attempt.
+            for item in stream:
+                said = ray.get(item)
+                if said is None:
+                    continue
+                kind, text, node = said
+                where = f" on {self._name(node)}"
+                if kind in EVENTS:
+                    record(EVENTS[kind].from_json(text))
+                    judged = kind == Verdict.__name__
+                elif kind == "said":
+                    self._say(f"{self._name(node)}: {text.decode()}")
+                elif kind == "unfit":
+                    refusal = node, text.decode()
+                else:
+                    raise error_named(kind, text.decode())
+        except ray.exceptions.RayError as error:
+            if not judged and (self._over or self._stop.is_set()):
+                raise Cancelled from error
+            if not judged:
+                raise WorkerLost(
+                    f"the worker of this attempt{where} ended before it did: {_of_ray(error)}"
+                ) from error
+        if not judged and refusal is None:
+            raise WorkerLost(f"the worker of this attempt{where} ended without a verdict")
+        return refusal
+
+    def _name(self, node: str) -> str:
+        if node not in self._names:
+            found = {each["NodeID"]: each["NodeManagerAddress"] for each in self._cluster.ray.nodes()}
+            self._names[node] = f"node {found.get(node, node[:12])}"
+        return self._names[node]
+
+    def _pass_over(self, node: str, why: str) -> None:
+        """Raises InfrastructureError where no node is left."""
+        with self._lock:
+            new = node not in self._unfit
+            self._unfit[node] = why
+        if new:
+            self._say(f"{self._name(node)} takes no cells: {why}")
+        left = [each for each in self._cluster.nodes() if each["Resources"].get("CPU", 0) >= 1]
+        if all(each["NodeID"] in self._unfit for each in left):
+            raise InfrastructureError(
+                f"No node of the cluster can run these cells; {self._name(node)}: {why.rstrip('.')}. Mend that, then run the same command "
+                "again."
+            )
+
+    def _watch(self, over: threading.Event) -> None:
+        waited = 0.0
+        while not over.wait(LOOKED_S):
+            if self._stop.is_set():
+                self._cancel()
+                return
+            waited += LOOKED_S
+            if waited < WITHOUT_S:
+                continue
+            waited = 0.0
+            with contextlib.suppress(self._cluster.ray.exceptions.RayError):
+                if not any(
+                    _room(each, 1) and each["NodeID"] not in self._unfit for each in self._cluster.nodes()
+                ):
+                    self._say("no node is left that could take a cell; one that joins the cluster will")
+
+    def _cancel(self, *, force: bool = False) -> None:
+        """A process that makes an attempt has a moment to end it in order; by force it has none."""
+        with self._lock:
+            running = list(self._running)
+        for stream in running:
+            with contextlib.suppress(self._cluster.ray.exceptions.RayError):
+                self._cluster.ray.cancel(stream, force=force)
+
+
+def _of_ray(error: Exception) -> str:
+    """In one line; of a traceback its last."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    traced = any(line.startswith("Traceback") or "ray::" in line for line in lines)
+    said = lines[-1 if traced else 0] if lines else ""
+    return f"{type(error).__name__}: {one_line(said)}".rstrip(".")
+
+
+def at_node(attempts: Attempts, spec: bytes, job: bytes) -> Iterator[tuple[str, bytes, str] | None]:
+    """What an attempt tells, with the id of the node that it is made on: the task that Ray runs."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id()
+    for told in attempts(spec, job):
+        yield told and (*told, node)

@@ -1,0 +1,389 @@
+"""The same run on a Ray cluster: its records, its order, and what is lost on the way. Nodes are processes with loopback addresses of
+their own."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from tests.experiment.test_run import Project
+
+from looper.journal import read_stream
+from looper.records.base import Record
+from looper.records.trajectory import Step, Trajectory
+from looper.records.verdict import Outcome, Verdict
+
+pytestmark = pytest.mark.slow
+with_ray = pytest.mark.skipif(
+    find_spec("ray") is None, reason="Ray is not installed: pip install 'looper[ray]'"
+)
+
+NODES = """
+import os, sys
+from ray.cluster_utils import Cluster
+where = ({"node_ip_address": f"127.0.0.{number}"} for number in range(2, 100))
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **next(where)})
+nodes = []
+def add():
+    nodes.append(cluster.add_node(num_cpus=1, **next(where)))
+for _ in range(int(sys.argv[1])):
+    add()
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    word, _, value = line.strip().partition(" ")
+    if word == "kill":
+        cluster.remove_node(nodes.pop(), allow_graceful=False)
+    elif word == "add":
+        add()
+    elif word == "home":
+        os.environ["LOOPER_HOME"] = value
+    print("done", flush=True)
+cluster.shutdown()
+"""
+
+
+class Nodes:
+    """A head that works on no cells, and nodes with one CPU each."""
+
+    def __init__(self, count: int, state: Path, folder: Path, auth: str = "token") -> None:
+        token = folder / "token"
+        token.write_text("0123456789abcdef" * 4)
+        self.here = {"RAY_AUTH_TOKEN_PATH": str(token)} if auth == "token" else {}
+        others = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", NODES, str(count)], cwd=folder, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(folder / "nodes.log").open("w"),
+            env={**others, **self.here, "RAY_AUTH_MODE": auth, "LOOPER_HOME": str(state), "RAY_worker_niceness": "0"},
+        )  # fmt: skip
+        assert self._process.stdout
+        self.address = self._process.stdout.readline().strip()
+        assert self.address, (folder / "nodes.log").read_text()
+
+    def do(self, what: str) -> None:
+        """`kill` the newest node, `add` one, or give those to come another LOOPER_HOME with `home FOLDER`."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(f"{what}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == "done\n"
+
+    def workers(self) -> list[int]:
+        """Processes that are at work on an attempt."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (
+                    b"ray::at_node" in (folder / "cmdline").read_bytes()
+                    and self.here["RAY_AUTH_TOKEN_PATH"].encode() in (folder / "environ").read_bytes()
+                ):
+                    found.append(int(folder.name))
+        return found
+
+    def close(self) -> None:
+        with contextlib.closing(self._process.stdout), contextlib.suppress(OSError):  # type: ignore[type-var]
+            self._process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def nodes(state: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with contextlib.closing(Nodes(2, state, tmp_path_factory.mktemp("nodes"))) as found:
+        yield found
+
+
+@pytest.fixture
+def project(tmp_path: Path, state: Path, nodes: Nodes) -> Project:
+    made = Project(tmp_path, state)
+    made.environment |= nodes.here
+    _script(made, "<bash>echo one > note.txt</bash>\n---\n<done>that is all</done>")
+    return made
+
+
+def _script(project: Project, text: str, *, order: str = "parallel") -> None:
+    """For nodes, which begin in another folder."""
+    (project.folder / "script.txt").write_text(text)
+    plan = project.folder / "experiments" / "test.toml"
+    whole = plan.read_text().replace("scripted:script.txt", f"scripted:{project.folder / 'script.txt'}")
+    plan.write_text(whole.replace('order = "parallel"', f'order = "{order}"'))
+
+
+def _records(folder: Path) -> dict[str, list[object]]:
+    """What a run recorded, without times and without whose test run a verdict took over, cell by cell in their order."""
+    times = {"wall_s", "model_s", "in_flight"}
+    kinds: list[tuple[str, type[Record], set[str]]] = [
+        ("steps", Step, times | {"reply"}),
+        ("trajectories", Trajectory, times | {"steps"}),
+        ("verdicts", Verdict, times | {"same_as"}),
+    ]
+    found: dict[str, list[object]] = {}
+    for name, kind, without in kinds:
+        for record in read_stream(folder, name, kind):
+            found.setdefault(record.cell, []).append(record.model_dump(exclude=without))  # type: ignore[attr-defined]
+    return found
+
+
+@with_ray
+def test_a_run_on_a_cluster_has_the_records_of_a_run_on_this_machine_cell_by_cell(
+    project: Project, nodes: Nodes
+) -> None:
+    plan = project.folder / "experiments" / "test.toml"
+    plan.write_text(plan.read_text().replace(f"scripted:{project.folder / 'script.txt'}", "nano"))
+    assert project.looper("run", "test", "--limit", "2").returncode == 0
+    ran = project.looper("run", "test", "--limit", "2", "--fresh", "--engine", f"ray:{nodes.address}")
+    assert ran.returncode == 0 and "2/2" in ran.stdout, ran.stderr
+    here, there = sorted((project.folder / "runs").iterdir(), key=lambda folder: len(folder.name))
+    assert len(_records(here)) == 6 and _records(there) == _records(here)
+
+
+@with_ray
+def test_cells_of_a_sequence_run_one_after_the_other_on_a_cluster(project: Project, nodes: Nodes) -> None:
+    plan = project.folder / "experiments" / "test.toml"
+    plan.write_text(plan.read_text().replace('order = "parallel"', 'order = "sequence"'))
+    ran = project.looper("run", "test", "--engine", f"ray:{nodes.address}")
+    assert ran.returncode == 0, ran.stderr
+    tasks = read_stream(project.run, "verdicts", Verdict)
+    ended = [found.cell for found in tasks]
+    begun = list(dict.fromkeys(step.cell for step in read_stream(project.run, "steps", Step)))
+    for arm in ("gold", "noop", "base"):
+        mine = [cell for cell in ended if cell.startswith(arm)]
+        assert len(mine) == 4 and mine == [cell for cell in begun if cell.startswith(arm)]
+        assert [cell.split("/")[2] for cell in mine] == [
+            cell.split("/")[2] for cell in ended if cell.startswith("noop")
+        ]
+
+
+ENGINE = """
+import sys, threading, time
+from pathlib import Path
+from looper.edges.engines.ray import RayCluster, RayEngine
+from looper.records.job import CellJob
+from attempts import attempt
+job = CellJob.from_json(sys.stdin.readline())
+cluster = RayCluster(sys.argv[1])
+engine = RayEngine(cluster, 1, attempt, b"", lambda job, record: None, threading.Event(), print)
+done = []
+def record(event):
+    if not done:
+        time.sleep(1)
+        print("acted on" if Path("acted").exists() else "waited for", flush=True)
+    done.append(event)
+    if len(done) == 2:
+        raise KeyError("the disk is full")
+try:
+    engine.run([[job]], record)
+except KeyError as error:
+    print(error, flush=True)
+cluster.close()
+"""
+ATTEMPT = """
+from pathlib import Path
+from looper.records.job import CellJob
+def attempt(spec, job):
+    folder = Path(__file__).parent
+    for name in ("acted", "acted_again"):
+        yield "Verdict", (folder / "verdict").read_bytes().replace(b"Verdict", b"")
+        yield None
+        (folder / name).touch()
+"""
+
+
+@with_ray
+def test_an_event_is_acted_on_when_it_is_recorded_and_not_where_that_fails(
+    tmp_path: Path, state: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With attempts of the test's own, which nodes find beside it."""
+    from tests.fakes.written_run import write_run
+
+    run = write_run(tmp_path / "runs", tasks=("a__b-1",))
+    step = next(read_stream(run, "steps", Step))
+    (tmp_path / "attempts.py").write_text(ATTEMPT.replace("Verdict", "Step").replace("verdict", "step"))
+    (tmp_path / "step").write_bytes(step.to_json())
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    job = _job(tmp_path, state)
+    with contextlib.closing(Nodes(1, state, tmp_path)) as nodes:
+        done = subprocess.run(
+            [sys.executable, "-c", ENGINE, nodes.address], cwd=tmp_path, input=job, text=True, capture_output=True,
+            env={**os.environ, **nodes.here}, timeout=200,
+        )  # fmt: skip
+    assert done.stdout == "waited for\n'the disk is full'\n", done.stderr
+    assert (tmp_path / "acted").exists() and not (tmp_path / "acted_again").exists()
+
+
+def _job(folder: Path, state: Path) -> str:
+    project = Project(folder, state)
+    assert project.looper("run", "test", "--arm", "noop", "--limit", "1").returncode == 0
+    from looper.records.job import CellJob
+    from looper.records.plan import Cell
+    from looper.views.runs import read_run
+
+    manifest = read_run(next((folder / "runs").glob("test-*"))).manifest
+    arm = next(arm for arm in manifest.plan.arms if arm.name == "noop")
+    from looper.edges.datasets.micro import MicroSuite
+
+    task = MicroSuite(state / "suites", 0, 0).load()[0][0]
+    cell = Cell(arm="noop", seed=0, instance_id=task.instance_id)
+    job = CellJob(cell=cell, arm=arm, task=task, limits=manifest.plan.limits_of(arm))
+    return job.to_json().decode() + "\n"
+
+
+def _until(true: Callable[[], object], process: "subprocess.Popen[str]", within_s: float = 200) -> None:
+    until = time.monotonic() + within_s
+    while not true():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.05)
+
+
+SLOW = (
+    "<bash>echo one > note.txt; sleep 4</bash>\n---\n<bash>cat note.txt</bash>\n---\n<done>that is all</done>"
+)
+
+
+@with_ray
+@pytest.mark.parametrize("what", ["worker", "node"])
+def test_an_attempt_whose_worker_or_node_is_killed_is_an_infrastructure_error_and_made_again(
+    project: Project, nodes: Nodes, what: str
+) -> None:
+    _script(project, SLOW)
+    arguments = ("run", "test", "--arm", "base", "--limit", "2", "--engine", f"ray:{nodes.address}")
+    process = project.start(*arguments)
+    _until(nodes.workers, process)
+    _until(lambda: _commands(project) == 2, process)
+    if what == "worker":
+        os.kill(nodes.workers()[0], signal.SIGKILL)
+    else:
+        nodes.do("kill")
+    out, err = process.communicate(timeout=300)
+    if what == "node":
+        nodes.do("add")
+    assert process.returncode == 0, err
+    verdicts = project.verdicts()
+    lost = [found for found in verdicts if found.outcome is Outcome.INFRA_ERROR]
+    assert len(lost) == 1 and lost[0].cause.startswith("WorkerLost: the worker of this attempt ended"), err
+    assert sorted(found.cell for found in verdicts if found.outcome.is_verdict) == sorted(
+        {found.cell for found in verdicts}
+    )
+    assert "2 unresolved" in err or "0/2" in out
+
+
+def _commands(project: Project) -> int:
+    """Attempts whose first command is running."""
+    found = 0
+    for status in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found += status.read_bytes() == b"sleep\x004\x00"
+    return found
+
+
+@with_ray
+def test_p04_a_run_on_a_cluster_that_is_killed_goes_on_to_the_same_end(
+    project: Project, nodes: Nodes
+) -> None:
+    engine = ("--engine", f"ray:{nodes.address}")
+    for killed_at in (1, 6):
+        process = project.start("run", "test", *engine)
+        _until(lambda: len(_steps(project)) >= killed_at, process)
+        process.kill()
+        process.communicate()
+    until = time.monotonic() + 30
+    while nodes.workers():
+        assert time.monotonic() < until, "what belonged to it has ended too"
+        time.sleep(0.1)
+    ran = project.looper("run", "test", *engine)
+    assert ran.returncode == 0, ran.stderr
+    seen = [(step.cell, step.attempt, step.index) for step in _steps(project)]
+    assert len(seen) == len(set(seen)), "no step is recorded twice"
+    cells = [verdict.cell for verdict in project.verdicts() if verdict.outcome.is_verdict]
+    assert len(cells) == len(set(cells)) == 12
+    there = project.facts()
+    assert project.looper("run", "test", "--fresh").returncode == 0
+    again = max((project.folder / "runs").iterdir(), key=lambda folder: len(folder.name))
+    here = {found.cell: found.patch_hash for found in read_stream(again, "verdicts", Verdict)}
+    assert {cell: patch for cell, (_, patch, _) in there.items()} == here
+
+
+def _steps(project: Project) -> list[Step]:
+    runs = project.folder / "runs"
+    return list(read_stream(project.run, "steps", Step)) if runs.exists() and any(runs.iterdir()) else []
+
+
+@with_ray
+def test_p01_an_interrupted_run_on_a_cluster_ends_in_order_and_leaves_no_process(
+    project: Project, nodes: Nodes
+) -> None:
+    _script(project, SLOW)
+    process = project.start("run", "test", "--arm", "base", "--engine", f"ray:{nodes.address}")
+    _until(lambda: _commands(project) == 2, process)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and time.monotonic() - begun < 20
+    again = f"Go on with: looper run test --profile micro --arm base --engine ray:{nodes.address} --run "
+    assert f"Interrupted. Finished cells and every recorded step are kept. {again}" in err
+    assert "Traceback" not in err and not project.verdicts()
+    until = time.monotonic() + 30
+    while nodes.workers() or _commands(project):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@with_ray
+def test_a_node_that_cannot_run_the_cells_takes_none_and_is_named(
+    project: Project, state: Path, tmp_path: Path
+) -> None:
+    with contextlib.closing(Nodes(1, state, tmp_path)) as nodes:
+        project.environment |= nodes.here
+        nodes.do("home /proc/nowhere")
+        nodes.do("add")
+        ran = project.looper(
+            "run", "test", "--arm", "noop", "--workers", "4", "--engine", f"ray:{nodes.address}"
+        )
+    assert ran.returncode == 0 and len(project.verdicts()) == 4, ran.stderr
+    assert "node 127.0.0.4 takes no cells: BadInput: The folder /proc/nowhere" in ran.stderr
+    assert {found.outcome for found in project.verdicts()} == {Outcome.UNRESOLVED}
+
+
+def _refused(project: Project, engine: str, **variables: str) -> str:
+    project.environment |= variables
+    ran = project.looper("run", "test", "--arm", "noop", "--engine", engine)
+    assert ran.returncode == 2 and not ran.stdout and not (project.folder / "runs").exists(), ran.stderr
+    (line,) = ran.stderr.splitlines()
+    return line
+
+
+@with_ray
+def test_a_cluster_that_cannot_be_joined_is_refused_in_one_line(
+    project: Project, nodes: Nodes, tmp_path: Path
+) -> None:
+    assert "no such engine" not in _refused(project, "slurm")
+    assert "choose local, ray or ray:HOST:PORT" in _refused(project, "slurm")
+    assert "an address is HOST:PORT" in _refused(project, "ray:ray://10.0.0.5")
+    assert "No Ray cluster answers at 127.0.0.2:1: Connection refused" in _refused(project, "ray:127.0.0.2:1")
+    there = f"ray:{nodes.address}"
+    assert "could not" not in (said := _refused(project, there, RAY_AUTH_TOKEN="f" * 64)) and "token" in said
+    nowhere = {"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "", "HOME": str(tmp_path)}
+    assert "There is no token here, or not the right one" in _refused(project, there, **nowhere)
+
+
+@with_ray
+def test_a_cluster_that_lets_everybody_in_is_refused(project: Project, state: Path, tmp_path: Path) -> None:
+    with contextlib.closing(Nodes(0, state, tmp_path, auth="disabled")) as nodes:
+        said = _refused(project, f"ray:{nodes.address}", RAY_AUTH_TOKEN="f" * 64)
+    assert "lets everybody in" in said and "RAY_AUTH_MODE=token" in said
+
+
+@with_ray
+def test_no_token_is_in_what_a_run_records_or_says(project: Project, nodes: Nodes) -> None:
+    token = Path(nodes.here["RAY_AUTH_TOKEN_PATH"]).read_text()
+    ran = project.looper("run", "test", "--arm", "noop", "--limit", "1", "--engine", f"ray:{nodes.address}")
+    assert ran.returncode == 0 and token not in ran.stdout + ran.stderr
+    assert all(token not in path.read_text() for path in project.run.glob("*.jsonl"))
+
+
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_one_line_names_the_extra(tmp_path: Path, state: Path) -> None:
+    said = _refused(Project(tmp_path, state), "ray")
+    assert said == "looper: The engine ray needs Ray, here and on every node: pip install 'looper[ray]'."
