@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from looper.experiment.schedule import QUOTES
 from looper.experiment.toml_positions import Path
-from looper.records.learning import Experience, Learning, Source
+from looper.records.learning import Experience, Learning, Source, TrainingChange, Treatment
 from looper.records.memory import Draw
 from looper.records.plan import Arm, Gate, Metric, Plan
 from looper.records.strategy import Mixture, PartialReplay
@@ -68,6 +68,7 @@ def impossible(found: Selected) -> Iterator[tuple[Path, str]]:
         return
     yield from _doses(found, learners)
     yield from _samples(found, experience, learners)
+    yield from _kept_aside(found, experience, learners)
     yield from _batches(found, experience, learners)
 
 
@@ -191,6 +192,39 @@ def _samples(found: Selected, experience: Experience, learners: Sequence[Arm]) -
                 f"{arm.name} prefers a success to a failure at the same task, and each task is tried once. Set experience.samples to 2 "
                 "or more",
             )
+
+
+def _kept_aside(
+    found: Selected, experience: Experience, learners: Sequence[Arm]
+) -> Iterator[tuple[Path, str]]:
+    """Trainings that keep so many tasks aside, to see when to stop, that too few are left."""
+    if experience.training is None:
+        return
+    least = max(1, experience.selection.minimum_tasks) if found.data_stops else 1
+    told: set[Path] = set()
+    for arm in learners:
+        learning = arm.learning
+        assert learning is not None
+        if learning.treatment is not Treatment.ADAPTER or learning.source is Source.GUIDED:
+            continue
+        own = learning.training or TrainingChange()
+        share = own.of(experience.training).validation_share
+        at = found.plan.arms.index(arm)
+        path: Path = (
+            ("experience", "training", "validation_share")
+            if own.validation_share is None
+            else ("arms", at, "learning", "training", "validation_share")
+        )
+        for repo in found.repos:
+            tasks = found.count(learning.source, repo)
+            aside = max(1, round(share * tasks)) if share else 0
+            if tasks - aside < least and aside and path not in told:
+                told.add(path)
+                yield (
+                    path,
+                    f"{arm.name} keeps {aside} of {tasks} tasks of {repo} aside, and trains on {tasks - aside} at most where "
+                    f"{least} {'are' if least != 1 else 'is'} wanted. Lower it, or set more tasks aside (experience.per_repo)",
+                )
 
 
 def _batches(found: Selected, experience: Experience, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
