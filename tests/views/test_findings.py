@@ -27,8 +27,8 @@ DIFFERENCE = """
 arm = "memory"
 against = "base"
 expected = "30 points"
-shown = "It helped."
-refuted = "It harmed."
+shown = "It helped here."
+refuted = "It harmed here."
 open = "It is open."
 """
 MARGIN = """
@@ -36,7 +36,7 @@ MARGIN = """
 arm = "again"
 against = "base"
 expect = "same"
-shown = "Equal arms do not differ."
+shown = "Equal arms differ by less than {margin}."
 refuted = "Equal arms differ."
 open = "It is open whether they do."
 """
@@ -115,7 +115,7 @@ def test_what_is_learned_per_repository_is_decided_by_repository_where_there_are
     assert first.finding is Decision.SHOWN and first.confidence >= 0.95
     assert (
         "primary: memory − base: +" in registered_lines(run)[-2]
-        and "shown: It helped." in registered_lines(run)[-2]
+        and "shown: It helped here." in registered_lines(run)[-2]
     )
 
 
@@ -131,7 +131,7 @@ def test_d7_a_run_that_could_not_have_seen_its_own_effect_decides_nothing() -> N
     assert run.pilot and [found.finding for found in run.registered] == [Decision.PILOT] * 2
     said = registered_lines(run)
     assert said[0].startswith("a PILOT, which decides nothing: memory − base is shown with a chance of")
-    assert "It helped." not in "\n".join(said) and "shown:" not in "\n".join(said)
+    assert "It helped here." not in "\n".join(said) and "shown:" not in "\n".join(said)
     assert all("pilot: An estimate" in line for line in said[2:])
 
 
@@ -150,7 +150,9 @@ def test_no_reason_makes_a_pilot_decide() -> None:
 
 def test_a_contrast_that_the_plan_could_not_see_is_estimated_however_easy_the_primary_one_is() -> None:
     easy = DIFFERENCE.replace("30 points", "95 points")
-    hard = MARGIN.replace('expect = "same"', 'expected = "12 points"')
+    hard = MARGIN.replace('expect = "same"', 'expected = "12 points"').replace(
+        "by less than {margin}", "here"
+    )
     run = run_of(easy + hard + MARGIN, 5, 8, steady)
     assert not run.pilot
     assert [found.finding for found in run.registered][:2] == [Decision.SHOWN, Decision.PILOT]

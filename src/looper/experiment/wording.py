@@ -37,10 +37,10 @@ LOWER = re.compile(r"\b(?:less|worse|lower|fewer)\b", re.IGNORECASE)
 def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
     """Keys of sentences that say nothing, or what nothing decides, and what is wrong with them."""
     for at, arm in enumerate(plan.arms):
-        if arm.reason and _words(arm.reason) < FEWEST_WORDS:
+        if arm.reason and _words(arm.reason) < 2:
             yield ("arms", at, "reason"), f"{arm.name} says no reason in {arm.reason!r}. Say why it is there"
     for at, choice in enumerate(plan.choices):
-        if choice.reason and _words(choice.reason) < FEWEST_WORDS:
+        if choice.reason and _words(choice.reason) < 2:
             yield (
                 ("choices", at, "reason"),
                 f"{choice.name} says no reason in {choice.reason!r}. Say why it is there",
@@ -154,9 +154,7 @@ def _of_hypothesis(plan: Plan) -> Iterator[tuple[Path, str]]:
     """A hypothesis that no contrast asks about."""
     if not plan.contrasts:
         return
-    if _words(plan.hypothesis) < FEWEST_WORDS:
-        yield ("hypothesis",), f"is no sentence, found {plan.hypothesis!r}. Say what is expected"
-    elif found := SIZE.search(plan.hypothesis):
+    if found := SIZE.search(plan.hypothesis):
         yield (
             ("hypothesis",),
             f'says "{found.group()}", and no contrast decides how large a difference is. Leave the size out',
