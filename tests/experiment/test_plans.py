@@ -853,7 +853,7 @@ def test_a_number_in_any_spelling_is_held_to_the_settings_or_refused(sentence: s
 def test_what_is_no_number_and_a_small_one_in_a_name_are_free() -> None:
     free = (
         "Someone tries {2} ways in exp01, L2 and CI.",
-        "One arm of one model wins more.",
+        "One arm of one model wins it.",
         "{warm.steps / base.steps} is open.",
     )
     assert planned(contrast("warm", "base", said=free)).contrasts[0].shown.startswith("Someone tries 2 ways")
@@ -970,13 +970,16 @@ def test_what_no_design_resolves_nothing_supports_or_is_known_beforehand_is_refu
     assert re.match(r"(t|profiles/micro)\.toml:\d+:\d+: ", str(caught.value)) and said in str(caught.value)
 
 
+BATCH = "experience = { batch = 8 }"
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [
-        ("exp00", "memory_bytes = 600", "memory_bytes = 1", "told at most 1 item in 1 bytes, and the shortest has 40 or more"),
+        ("exp01", BATCH, BATCH.replace(" }", ", memory_bytes = 1 }"), "told at most 1 item in 1 bytes, and the shortest has 40 or more"),
         ("exp01", 'treatment = "memory" }', 'treatment = "memory", memory = { items = 99, bytes = 20 } }', "told at most 99 items in 20 bytes"),
-        ("exp01", "max_tokens = 512", "max_tokens = 8", "experience.training.max_tokens: .*: an example may have 8 tokens"),
-        ("exp01", "rank = 8", "rank = 100000", "experience.training.rank: .*rank 100000 is wider than the model, whose matrices have 128"),
+        ("exp01", BATCH, BATCH.replace(" }", ", training = { max_tokens = 8 } }"), "experience.training.max_tokens: .*: an example may have 8 tokens"),
+        ("exp01", BATCH, BATCH.replace(" }", ", training = { rank = 100000 } }"), "experience.training.rank: .*rank 100000 is wider than the model, whose matrices have 128"),
     ],
 )  # fmt: skip
 def test_a_memory_or_a_training_that_leaves_nothing_is_refused_with_the_figures(
@@ -1005,7 +1008,7 @@ def test_a_guard_whose_tool_one_arm_lacks_is_nothing_to_exercise() -> None:
 
 def test_an_assertion_of_an_arm_that_nobody_has_is_refused() -> None:
     with pytest.raises(
-        BadInput, match=r't\.toml:1:11: asserts\.0: there is no arm "wram"; did you mean warm'
+        BadInput, match=r't\.toml:1:12: asserts\.0: there is no arm "wram"; did you mean warm'
     ):
         planned(contrast("warm", "base"), head='asserts = ["wram.steps == 7"]\n')
 

@@ -239,7 +239,10 @@ def _no_dose(plan: Plan) -> Iterator[tuple[Path, str]]:
     for at, contrast in enumerate(plan.contrasts):
         if not contrast.through:
             continue
-        each = [settings.of(name) for name in contrast.arms]
+        try:
+            each = [settings.of(name) for name in contrast.arms]
+        except ValidationError:
+            continue  # A training that cannot be computed is told elsewhere.
         names = dict.fromkeys(name for found in each for name in found)
         models = [arms[name].model for name in contrast.arms if name in arms]
         if len(set(models)) == len(each) or any(

@@ -215,15 +215,17 @@ def _kept_aside(
             if own.validation_share is None
             else ("arms", at, "learning", "training", "validation_share")
         )
+        # A dose of successes is cut after the gate of data, so that of it one has to be left.
+        wanted = least if learning.episodes is None else 1
         for repo in found.repos:
-            tasks = found.count(learning.source, repo)
+            tasks = min(found.count(learning.source, repo), learning.episodes or found.most(repo))
             aside = max(1, round(share * tasks)) if share else 0
-            if tasks - aside < least and aside and path not in told:
+            if aside and tasks - aside < wanted and path not in told:
                 told.add(path)
                 yield (
                     path,
-                    f"{arm.name} keeps {aside} of {tasks} tasks of {repo} aside, and trains on {tasks - aside} at most where "
-                    f"{least} {'are' if least != 1 else 'is'} wanted. Lower it, or set more tasks aside (experience.per_repo)",
+                    f"{arm.name} keeps {aside} of {tasks} task{'s' * (tasks != 1)} of {repo} aside, and trains on {tasks - aside} at most "
+                    f"where {wanted} {'are' if wanted != 1 else 'is'} wanted. Lower it, or set more tasks aside (experience.per_repo)",
                 )
 
 

@@ -29,7 +29,7 @@ DENIED = re.compile(
     r"\b(?:no|not|never|nothing|none|neither|nor|without|cannot|hardly|whether|if)\b|n't\b", re.IGNORECASE
 )
 BETTER = re.compile(r"\b(?:help|gain|benefit|improve)(?:s|d|ed|ing)?\b", re.IGNORECASE)
-WORSE = re.compile(r"\b(?:harm|hurt|damage|worsen|degrade|lose)(?:s|d|ed|ing)?\b|\blost\b", re.IGNORECASE)
+WORSE = re.compile(r"\b(?:harm|hurt|damage|worsen|degrade|lose)(?:s|d|ed|ing)?\b", re.IGNORECASE)
 HIGHER = re.compile(r"\b(?:more|better|higher)\b", re.IGNORECASE)
 LOWER = re.compile(r"\b(?:less|worse|lower|fewer)\b", re.IGNORECASE)
 
