@@ -880,6 +880,7 @@ def test_reasons_of_arms_are_held_to_the_settings_too_and_say_something() -> Non
         (NOT_MORE, ("Warmth gains {margin} and more.", *SAID[1:]), "within the margin, and this does not say so"),
         ("", ("Warmth harms this agent.", "Warmth helps this agent.", SAID[2]), "shown: warm − base comes out so where warm has more resolved"),
         ("", ("Warmth helps this agent.", "Warmth gains a little.", SAID[2]), "refuted: warm − base comes out so where warm has less resolved"),
+        ("", ("Warmth resolves fewer tasks.", *SAID[1:]), "shown: warm − base comes out so where warm has more resolved"),
         ('metric = "interventions"\n', ("Warmth harms this agent.", "Warmth lowers this share.", SAID[2]), "warm has no interventions"),
         ("", ("-", *SAID[1:]), "shown: warm − base has no words for this outcome"),
         ("", ("Warmth helps.", *SAID[1:]), "shown: warm − base has no sentence for this outcome"),
@@ -892,6 +893,15 @@ def test_a_sentence_claims_what_its_contrast_decides_and_no_more(
     with pytest.raises(BadInput) as caught:
         planned(contrast("warm", "base", more, said=sentences))
     assert re.match(r"t\.toml:\d+:\d+: contrasts\.0\.", str(caught.value)) and said in str(caught.value)
+
+
+def test_words_that_may_be_about_something_else_contradict_nothing() -> None:
+    for said in (
+        ("Warmth needs fewer steps.", "Warmth needs more text.", SAID[2]),
+        ("Warmth does less harm here.", "Base helps more than warmth.", SAID[2]),
+        ("Without warmth much is lost.", "Warmth does not help here.", SAID[2]),
+    ):
+        assert planned(contrast("warm", "base", said=said)).contrasts
 
 
 def test_a_hypothesis_says_what_the_contrasts_ask() -> None:

@@ -283,6 +283,11 @@ def test_a_plan_says_before_anything_runs_whether_it_is_a_pilot(
         "what was measured is told, and decides nothing"
     )
     assert power_lines(plan, tasks, None).__next__() == lines.split("\n")[1]
+    more = next(power_lines(plan, tasks, EqualArms("earlier", 50, 0.9, 0.79, 0.96)))
+    assert (
+        "the plan takes 30 %, which is too few: " in more
+        and ("with 90 % it would be a pilot" in more) is pilot
+    )
 
 
 def test_time_is_foretold_from_the_largest_run_that_fits_with_how_sure_that_is(tmp_path: Path) -> None:

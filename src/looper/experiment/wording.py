@@ -28,10 +28,12 @@ EXCEEDED = re.compile(
 DENIED = re.compile(
     r"\b(?:no|not|never|nothing|none|neither|nor|without|cannot|hardly|whether|if)\b|n't\b", re.IGNORECASE
 )
-BETTER = re.compile(r"\b(?:help|gain|benefit|improve)(?:s|d|ed|ing)?\b", re.IGNORECASE)
-WORSE = re.compile(r"\b(?:harm|hurt|damage|worsen|degrade|lose)(?:s|d|ed|ing)?\b", re.IGNORECASE)
-HIGHER = re.compile(r"\b(?:more|better|higher)\b", re.IGNORECASE)
-LOWER = re.compile(r"\b(?:less|worse|lower|fewer)\b", re.IGNORECASE)
+BETTER = re.compile(r"\b(?:help|gain|benefit|improve)(?:s|d|ed|ing)?\b|\bbetter\b", re.IGNORECASE)
+WORSE = re.compile(r"\b(?:harm|hurt|damage|worsen|degrade|lose)(?:s|d|ed|ing)?\b|\bworse\b", re.IGNORECASE)
+HIGHER = re.compile(r"\b(?:more|higher|raise[sd]?)\b", re.IGNORECASE)
+LOWER = re.compile(r"\b(?:less|fewer|lower(?:s|ed)?)\b", re.IGNORECASE)
+OF_METRIC = re.compile(r"\b(?:resol|solv|succe|rate\b|valid|likel|recall)", re.IGNORECASE)
+"""Without one of these, more and less are of something else: fewer steps, more text."""
 
 
 def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
@@ -127,9 +129,9 @@ def _sign(text: str, metric: Metric) -> int:
     found = [
         *(better for _ in BETTER.findall(clause)),
         *(worse for _ in WORSE.findall(clause)),
-        *(1 for _ in HIGHER.findall(clause)),
-        *(-1 for _ in LOWER.findall(clause)),
     ]
+    if OF_METRIC.search(clause):
+        found += [1 for _ in HIGHER.findall(clause)] + [-1 for _ in LOWER.findall(clause)]
     if not found or len(set(found)) > 1:
         return 0
     # Two words for less can be more: less harm.
