@@ -132,10 +132,9 @@ def _sign(text: str, metric: Metric) -> int:
     ]
     if OF_METRIC.search(clause):
         found += [1 for _ in HIGHER.findall(clause)] + [-1 for _ in LOWER.findall(clause)]
-    if not found or len(set(found)) > 1:
-        return 0
-    # Two words for less can be more: less harm.
-    return 0 if len(found) > 1 and (WORSE.search(clause) or LOWER.search(clause)) else found[0]
+    # Less harm is more of the metric, and less help is not none.
+    turned = LOWER.search(clause) and (BETTER.search(clause) or WORSE.search(clause))
+    return found[0] if len(set(found)) == 1 and not turned else 0
 
 
 def _directions(contrast: Contrast, base: str) -> Iterator[tuple[str, str]]:
