@@ -63,8 +63,8 @@ reason = "items of memory"
 [[contrasts]]
 arm = "lora"
 against = "base"
-shown = "It helped."
-refuted = "It harmed."
+shown = "It helped here."
+refuted = "It harmed here."
 open = "It is open."
 [profiles.micro]
 like = "micro"

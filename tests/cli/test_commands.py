@@ -662,9 +662,9 @@ sampling = { top_k = 20 }
 [[contrasts]]
 arm = "cut"
 against = "base"
-shown = "a"
-refuted = "b"
-open = "c"
+shown = "Few tokens help here."
+refuted = "Few tokens harm here."
+open = "Whether they help is open."
 [profiles.micro]
 like = "micro"
 """

@@ -108,7 +108,7 @@ def messages(path: Path) -> Iterator[tuple[int, str]]:
 def texts() -> Iterator[tuple[str, str]]:
     """Everything that people read of this project, with where it stands."""
     pages = [page for page in DOCS.glob("*.md") if page.name not in NOT_OUR_WORDS]
-    templates = [*SOURCES.rglob("*.j2"), SOURCES / "serve" / "static" / "looper.js"]
+    templates = [*SOURCES.rglob("*.j2"), *SOURCES.rglob("looper.js")]
     for page in (*pages, DOCS.parent / "README.md", *templates):
         for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
             yield f"{page.relative_to(DOCS.parent)}:{number}", line

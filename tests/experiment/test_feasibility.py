@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scripts.bench_report import IDENTITY, verdict
 from tests.fakes.swe_bench_rows import row, written
 
 from looper.cli.planning import plan_lines
@@ -17,8 +18,10 @@ from looper.experiment.feasibility import Selected, data_stops, impossible
 from looper.experiment.plans import plan_from_text
 from looper.experiment.schedule import exhausted_repositories, learnable, split_tasks
 from looper.experiment.stages import learners_of
+from looper.journal import Stream
+from looper.records.base import Record
 from looper.records.learning import Experience, Split
-from looper.records.plan import Gate, Override, Plan, TaskSelection
+from looper.records.plan import Gate, Override, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
 
 FOLDER = Path(__file__).parents[2] / "experiments"
@@ -105,6 +108,10 @@ def test_p1_a_gate_of_more_tasks_than_there_are_is_refused_with_the_numbers(
         ("ways", "expert_rank = 4 }", "expert_rank = 4, experts = 55 }", "arms.25.learning.strategy.experts", "has 55 experts, and there are 54"),
         ("exp01", "batches = 1", "batches = 4", "arms.2.learning.batches", "stops after 4, and 30 successes at most are 4 batches"),
         ("exp17", "samples = 2", "samples = 1", "arms.2.learning.objective", "each task is tried once"),
+        (
+            "exp01", "max_tokens = 512", "max_tokens = 512\nvalidation_share = 0.99", "experience.training.validation_share",
+            "keeps 15 of 15 tasks of .* aside, and trains on 0 at most where 3 are wanted",
+        ),
         ("exp09", "limit = 12", "limit = 6", "arms.4.learning.memory.draw", "is told of another repository, and .* is the only one"),
     ],
 )  # fmt: skip
@@ -147,6 +154,50 @@ def test_p1_plan_and_run_refuse_before_anything_is_made_and_name_file_line_and_n
     )
     alone = replace(options, arms=("base",))
     assert list(plan_lines(alone, here)), "base alone learns nothing"
+
+
+def test_a_plan_leaves_pilot_by_no_assumption_that_no_run_supports(tmp_path: Path, here: Settings) -> None:
+    """Less than equal arms are taken to differ by default needs a run here that rules the default out."""
+    text = (FOLDER / "exp15.toml").read_text("utf-8")
+    text = text.replace('like = "micro"', 'like = "micro"\ndiscordance = 0.1', 1)
+    (tmp_path / "mine.toml").write_text(text)
+    line = text.splitlines().index("discordance = 0.1") + 1
+    options = RunOptions(str(tmp_path / "mine.toml"), "micro")
+    said = rf"mine.toml:{line}:1: discordance: takes equal arms to differ in 10 % of the cells, and 30 %.*no run here shows"
+    for asked in (lambda: list(plan_lines(options, here)), lambda: run(options, here, print)):
+        with pytest.raises(BadInput, match=said):
+            asked()
+
+    def measured(differing: int, of: int, name: str) -> None:
+        """A run of base and its repeat that leaves verdicts of its cells alone."""
+        plan = plan_from_text("mine", text, "mine.toml", "micro", shared=SHARED)
+        base, again = plan.arms[:2]
+        asked = plan.model_copy(update={"arms": (base, again), "contrasts": ()})
+        tasks = tuple(f"r{number}-0" for number in range(of))
+        manifest = RunManifest(
+            plan=asked, code_version="x", tasks=tasks, tasks_hash="x", environments=("e",), sandbox="none",
+            models={arm.name: IDENTITY for arm in asked.arms},
+        )  # fmt: skip
+        verdicts = [
+            verdict(f"{arm.name}/0/{task}", task, "p", arm is again and at < differing)
+            for arm in asked.arms
+            for at, task in enumerate(tasks)
+        ]
+        (here.runs / name).mkdir(parents=True)
+        for stream, records in (("manifest", [manifest]), ("verdicts", verdicts)):
+            kept: Stream[Record] = Stream(here.runs / name, stream, type(records[0]))
+            for record in records:
+                kept.append(record)
+            kept.close()
+
+    measured(1, 40, "other-micro-1")
+    assert any("in other-micro-1; the plan takes 10 %" in line for line in plan_lines(options, here))
+    measured(14, 60, "other-micro-2")
+    with pytest.raises(
+        BadInput,
+        match=r"they differed in 23 % of 60 cells .* in other-micro-2. Raise it to 0.3, or leave it out",
+    ):
+        list(plan_lines(options, here))
 
 
 def test_p4_the_first_screen_has_the_smallest_effect_of_interest_and_the_power_for_it(here: Settings) -> None:

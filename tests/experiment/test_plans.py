@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from tests.fakes.swe_bench_rows import relation, row, written
 
+from looper import nano
 from looper.cli.training import train_options
 from looper.edges.datasets.swe_bench import load_swe_bench
 from looper.errors import BadInput
 from looper.experiment.claims import PlanSettings
+from looper.experiment.coherence import NANO_WIDTH, NANO_WIDTHS
 from looper.experiment.new_plan import new_plan
 from looper.experiment.plan_keys import plan_tables
 from looper.experiment.plans import parse_model, plan_from_text
@@ -235,6 +237,9 @@ def small(profile: str, **more: str) -> str:
     return f'title = "t"\nhypothesis = "h"\nfactor = "f"\n{arms}[profiles.mine]\n{profile}\n'
 
 
+DIFFER = 'shown = "These arms do differ."\nrefuted = "They differ otherwise."\nopen = "Whether they differ is open."\n'
+
+
 def test_a_profile_builds_on_a_shared_one_and_differs_where_it_says() -> None:
     def load_small(profile: str) -> Plan:
         return plan_from_text("t", small(profile), "t.toml", "mine", shared=SHARED)
@@ -305,7 +310,7 @@ def test_two_arms_of_one_name_are_refused() -> None:
 
 def test_a_choice_takes_from_arms_that_exist_and_can_be_compared() -> None:
     choice = '[[choices]]\nname = "both"\nof = ["base", "other"]\nby = "majority"\n'
-    contrast = '[[contrasts]]\narm = "both"\nagainst = "base"\nshown = "a"\nrefuted = "b"\nopen = "c"\n'
+    contrast = f'[[contrasts]]\narm = "both"\nagainst = "base"\n{DIFFER}'
     other = '[[arms]]\nname = "other"\nrole = "again"\nrepetition = 1\n'
     arms = f'[[arms]]\nname = "base"\nrole = "base"\n{other}{choice}{contrast}'
 
@@ -338,13 +343,17 @@ def test_a_contrast_of_an_attempt_with_the_best_of_several_is_refused_since_it_h
 ) -> None:
     def plan_with(expect: str) -> Plan:
         other = '[[arms]]\nname = "other"\nrole = "again"\nrepetition = 1\n'
-        of = 'of = ["base", "other"]\nreason = "r"\n'
+        of = 'of = ["base", "other"]\nreason = "both attempts"\n'
         choices = (
             f'[[choices]]\nname = "best"\nby = "any"\n{of}[[choices]]\nname = "voted"\nby = "majority"\n{of}'
         )
         margin = "" if expect == "more" else 'margin = "10 points"\n'
         contrast = f'[[contrasts]]\narm = "{arm}"\nagainst = "{against}"\nexpect = "{expect}"\n{margin}'
-        said = 'shown = "a"\nrefuted = "b"\nopen = "c"\n'
+        said = (
+            DIFFER
+            if expect == "more"
+            else DIFFER.replace("arms do", "arms differ by less than {margin}, so they do")
+        )
         text = f'[[arms]]\nname = "base"\nrole = "base"\n{other}{choices}{contrast}{said}'
         return plan_from_text("t", small('like = "micro"', arms=text), "t.toml", "mine", shared=SHARED)
 
@@ -461,9 +470,10 @@ def test_the_profile_names_the_overseer_and_an_arm_may_be_its_model_alone() -> N
 
 def test_a_dose_names_each_of_its_arms_once() -> None:
     others = "".join(
-        f'[[arms]]\nname = "a{number}"\nrole = "again"\nrepetition = {number}\n' for number in (1, 2)
+        f'[[arms]]\nname = "a{number}"\nrole = "treatment"\nlearning = {{ treatment = "memory", memory = {{ items = {number} }} }}\n'
+        for number in (1, 2)
     )
-    dose = '[[contrasts]]\narm = "a2"\nagainst = "base"\nthrough = ["a1"]\nshown = "a"\nrefuted = "b"\nopen = "c"\n'
+    dose = f'[[contrasts]]\narm = "a2"\nagainst = "base"\nthrough = ["a1"]\n{DIFFER}'
     arms = f'[[arms]]\nname = "base"\nrole = "base"\n{others}{dose}'
 
     def load_small(arms: str, profile: str = 'like = "micro"') -> Plan:
@@ -686,7 +696,26 @@ def test_a_contrast_whose_guards_are_off_in_both_arms_is_refused() -> None:
         ("resolved", '"0.2 nats"', 'must say its unit, as in "10 points", found "0.2 nats"'),
         ("retention", "0.2", 'must say its unit, as in "0.2 nats", found 0.2'),
         ("retention", '"20 points"', 'must say its unit, as in "0.2 nats", found "20 points"'),
-        ("resolved", '"ten points"', 'must say its unit, as in "10 points", found "ten points"'),
+        (
+            "resolved",
+            '"ten points"',
+            'must be written in plain digits, as in "10 points", found "ten points"',
+        ),
+        (
+            "resolved",
+            '"1_0 points"',
+            'must be written in plain digits, as in "10 points", found "1_0 points"',
+        ),
+        (
+            "resolved",
+            '"１０ points"',
+            'must be written in plain digits, as in "10 points", found "１０ points"',
+        ),
+        (
+            "resolved",
+            '"1e1 points"',
+            'must be written in plain digits, as in "10 points", found "1e1 points"',
+        ),
         ("resolved", '"500 points"', "must be less than 1.0, found 5.0"),
     ],
 )
@@ -709,15 +738,24 @@ temperature = 0.9
 """
 
 
-def contrast(arm: str, against: str, more: str = "", said: tuple[str, str, str] = ("a", "b", "c")) -> str:
+SAID = ("Warmth changes the outcome.", "Warmth changes it otherwise.", "Whether it changes is open.")
+WITHIN = ("Warmth changes it by less than {margin}.", *SAID[1:])
+
+
+def contrast(arm: str, against: str, more: str = "", said: tuple[str, str, str] = SAID) -> str:
+    if said is SAID and "expect = " in more:
+        said = WITHIN
     words = "".join(
         f'{key} = "{text}"\n' for key, text in zip(("shown", "refuted", "open"), said, strict=True)
     )
     return f'[[contrasts]]\narm = "{arm}"\nagainst = "{against}"\n{more}{words}'
 
 
-def planned(contrasts: str, profile: str = "", head: str = "") -> Plan:
-    text = head + small(f'like = "micro"\n{profile}', arms=TWO_ARMS + contrasts)
+def planned(
+    contrasts: str, profile: str = "", head: str = "", hypothesis: str = "h", reason: str = ""
+) -> Plan:
+    arms = TWO_ARMS + (f'reason = "{reason}"\n' if reason else "") + contrasts
+    text = head + small(f'like = "micro"\n{profile}', arms=arms).replace('"h"', f'"{hypothesis}"', 1)
     return plan_from_text("t", text, "t.toml", "mine", shared=SHARED)
 
 
@@ -735,8 +773,12 @@ NOT_LESS, NOT_MORE, SAME = (f'expect = "{each}"\n' for each in ("not_less", "not
             {},
             "base − warm asks what warm − base asks already",
         ),
-        (contrast("warm", "base", said=("a", "a", "c")), {}, "contrasts.0.shown: warm − base says the same"),
-        (contrast("warm", "base", said=("a", "b", " ")), {}, "contrasts.0.open: warm − base has no words"),
+        (
+            contrast("warm", "base", said=(SAID[0], SAID[0].upper().replace(".", "!"), SAID[2])),
+            {},
+            "contrasts.0.shown: warm − base says the same",
+        ),
+        (contrast("warm", "base", said=(*SAID[:2], ".")), {}, "contrasts.0.open: warm − base has no words"),
         (
             contrast("warm", "base") + contrast("warm", "base", f'{SAME}margin = "40 points"\n'),
             {},
@@ -779,6 +821,206 @@ def test_a_plan_that_could_say_what_nothing_carries_is_refused_where_that_stands
     with pytest.raises(BadInput) as caught:
         planned(contrasts, **more)
     assert said in str(caught.value) and re.match(r"t\.toml:\d+:\d+: ", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("sentence", "said"),
+    [
+        ("Warmth solves 2x as many.", 'says "2x" of its own'),
+        ("Warmth wins .5 of all.", 'says ".5" of its own'),
+        ("Warmth wins 1e1 of all.", 'says "1e1" of its own'),
+        ("Warmth wins −5 of all.", 'says "−5" of its own'),
+        ("Warmth wins ½ of all.", 'says "½" of its own'),
+        ("Warmth wins tenfold here.", 'says "tenfold" of its own'),
+        ("Warmth halves what is lost.", 'says "halves" of its own'),
+        ("Warmth doubles what is won.", 'says "doubles" of its own'),
+        ("One success is enough here.", 'says "One success" of its own'),
+        ("Warmth solves XII of XX.", 'says "XII" of its own'),
+        ("Warmth wins {30} points here.", "{30} measures something, and no setting holds it"),
+        ("Warmth wins at least {3} more.", "{3} measures something"),
+        ("With {9} new items warmth wins.", "{9} measures something"),
+        ("Warmth has {99} ways to win.", "a number that is no setting is one of 1 to 12 in a name"),
+        ("Warmth wins {warm.steps * 1000} of all.", "{warm.steps * 1000} calculates with a number that is no setting"),
+        ("Warmth wins {warm.steps} points here.", "{warm.steps} stands before a unit that no setting has"),
+    ],
+)  # fmt: skip
+def test_a_number_in_any_spelling_is_held_to_the_settings_or_refused(sentence: str, said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        planned(contrast("warm", "base", said=(sentence, *SAID[1:])))
+    assert re.match(r"t\.toml:\d+:1: contrasts\.0\.shown: ", str(caught.value)) and said in str(caught.value)
+
+
+def test_what_is_no_number_and_a_small_one_in_a_name_are_free() -> None:
+    free = (
+        "Someone tries {2} ways in exp01, L2 and CI.",
+        "One arm of one model wins it.",
+        "{warm.steps / base.steps} is open.",
+    )
+    assert planned(contrast("warm", "base", said=free)).contrasts[0].shown.startswith("Someone tries 2 ways")
+
+
+def test_reasons_of_arms_are_held_to_the_settings_too_and_say_something() -> None:
+    again = '[[arms]]\nname = "again"\nrole = "again"\nrepetition = 1\nreason = "{}"\n'
+    with pytest.raises(BadInput, match=r'^t\.toml:\d+:1: arms\.2\.reason: says "9" of its own'):
+        planned(again.format("as 9 other arms do") + contrast("warm", "base"))
+    with pytest.raises(BadInput, match=r"^t\.toml:\d+:1: arms\.2\.reason: again says no reason in '\.'"):
+        planned(again.format(".") + contrast("warm", "base"))
+    (_, _, arm) = planned(again.format("as {base.steps} steps do") + contrast("warm", "base")).arms
+    assert arm.reason == "as 8 steps do"
+
+
+@pytest.mark.parametrize(
+    ("more", "sentences", "said"),
+    [
+        ("", ("Warmth gains {expected} and more.", *SAID[1:]), "shown: warm − base says {expected}, and what is decided is that"),
+        ("", ("Warmth gains {margin} here.", *SAID[1:]), "shown: warm − base says {margin}, and what is decided is that"),
+        ("", ("Warmth helps by far.", *SAID[1:]), 'shown: warm − base says "by far"'),
+        (NOT_MORE, ("Warmth helps here indeed.", *SAID[1:]), "shown: warm − base (expect = \"not_more\") is shown where the difference is within"),
+        (SAME, ("Warmth helps here indeed.", *SAID[1:]), "(expect = \"same\") is shown where the difference is within"),
+        (NOT_MORE, ("Warmth gains {margin} and more.", *SAID[1:]), "within the margin, and this does not say so"),
+        ("", ("Warmth harms this agent.", "Warmth helps this agent.", SAID[2]), "shown: warm − base comes out so where warm has more resolved"),
+        ("", ("Warmth helps this agent.", "Warmth gains a little.", SAID[2]), "refuted: warm − base comes out so where warm has less resolved"),
+        ("", ("Warmth resolves fewer tasks.", *SAID[1:]), "shown: warm − base comes out so where warm has more resolved"),
+        ('metric = "interventions"\n', ("Warmth harms this agent.", "Warmth lowers this share.", SAID[2]), "warm has no interventions"),
+        ("", ("-", *SAID[1:]), "shown: warm − base has no words for this outcome"),
+        ("", ("Warmth helps.", *SAID[1:]), "shown: warm − base has no sentence for this outcome"),
+        ("", (SAID[0], "warmth changes the outcome", SAID[2]), "shown: warm − base says the same of two outcomes"),
+    ],
+)  # fmt: skip
+def test_a_sentence_claims_what_its_contrast_decides_and_no_more(
+    more: str, sentences: tuple[str, str, str], said: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        planned(contrast("warm", "base", more, said=sentences))
+    assert re.match(r"t\.toml:\d+:\d+: contrasts\.0\.", str(caught.value)) and said in str(caught.value)
+
+
+def test_words_that_may_be_about_something_else_contradict_nothing() -> None:
+    for said in (
+        ("Warmth needs fewer steps.", "Warmth needs more text.", SAID[2]),
+        ("Warmth does less harm here.", "Base helps more than warmth.", SAID[2]),
+        ("Without warmth much is lost.", "Warmth does not help here.", SAID[2]),
+    ):
+        assert planned(contrast("warm", "base", said=said)).contrasts
+
+
+def test_a_hypothesis_says_what_the_contrasts_ask() -> None:
+    bound = contrast("warm", "base", NOT_MORE)
+    with pytest.raises(BadInput, match=r't\.toml:2:1: hypothesis: says "by far", and no contrast decides'):
+        planned(bound, hypothesis="Warmth helps by far.")
+    with pytest.raises(
+        BadInput, match=r"hypothesis: says that a difference is expected, and .*warm − base asks for none"
+    ):
+        planned(bound, hypothesis="Warmth helps this agent.")
+    assert planned(bound, hypothesis="Warmth does not help this agent.").contrasts
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "profile", "said"),
+    [
+        (contrast("warm", "base", f'{SAME}margin = "0.0001 points"\n'), "", "contrasts.0.margin: warm − base asks for 0.0001 points"),
+        (contrast("warm", "base", 'expected = "0.0001 points"\n'), "", "contrasts.0.expected: warm − base asks for 0.0001 points"),
+        (contrast("warm", "base", 'expected = "99 points"\n'), "", "no more than 85 points can be gained beside"),
+        (
+            contrast("warm", "base", f'{SAME}metric = "retention"\nmargin = "0.99 nats"\n'),
+            "",
+            "would call arms alike that differ by 0.99 nats per token, and the widest that is taken for nothing, a fifth of the probability",
+        ),
+        (
+            contrast("warm", "base", f'{SAME}metric = "retention"\n'),
+            "",
+            "is missing; what is taken for nothing in retention has to be said, as in \"0.2 nats\"",
+        ),
+        (contrast("warm", "base"), "discordance = 1e-9", "discordance: takes equal arms to differ in 1e-07 % of the cells"),
+        (contrast("warm", "base"), "spread = 0.0", "spread: takes true differences to vary by 0 points between repositories"),
+        (contrast("warm", "base"), "limits = { wall_s = 0.001 }", "limits.wall_s: a rollout has 0.001 s"),
+        (contrast("warm", "base"), "limits = { total_tokens = 1 }", "limits.total_tokens: a rollout may have 1 tokens, and one reply 80"),
+        (
+            contrast("warm", "base"),
+            "limits = { output_tokens = 99999 }",
+            "limits.output_tokens: a reply may have 99999 tokens, and the context holds 2048",
+        ),
+        (
+            contrast("warm", "base"),
+            'scaffold = { base = "full", tools = ["read"] }',
+            "base has the tools read, and lacks a way to change a file (bash, edit or write), and done",
+        ),
+        (
+            '[[arms]]\nname = "often"\nrole = "again"\nrepetition = 1\nonly_seeds = 9\nreason = "equal arms"\n' + contrast("warm", "base"),
+            "",
+            "arms.2.only_seeds: often is to run with 9 seeds, and the plan has 1",
+        ),
+        (
+            '[[arms]]\nname = "again"\nrole = "again"\nrepetition = 1\n' + contrast("warm", "base", 'through = ["again"]\n'),
+            "",
+            "contrasts.0.through: warm − base, as a line through 3 arms draws a line through arms without a dose",
+        ),
+        (
+            '[[arms]]\nname = "gold"\nrole = "control"\nmodel = "gold"\n' + contrast("gold", "base"),
+            "",
+            "contrasts.0.arm: gold − base has its answer before the data: gold plays the benchmark's own patch",
+        ),
+        (
+            '[[arms]]\nname = "noop"\nrole = "control"\nmodel = "noop"\n' + contrast("noop", "base", NOT_MORE),
+            "",
+            "contrasts.0.arm: noop − base has its answer before the data: noop does nothing",
+        ),
+        (
+            '[[arms]]\nname = "zero"\nrole = "control"\nlearning = { treatment = "zero_adapter" }\n' + contrast("zero", "base", SAME),
+            "",
+            "zero − base has its answer before the data: zero has an adapter that changes nothing",
+        ),
+    ],
+)  # fmt: skip
+def test_what_no_design_resolves_nothing_supports_or_is_known_beforehand_is_refused(
+    contrasts: str, profile: str, said: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        planned(contrasts, profile)
+    assert re.match(r"(t|profiles/micro)\.toml:\d+:\d+: ", str(caught.value)) and said in str(caught.value)
+
+
+BATCH = "experience = { batch = 8 }"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("exp01", BATCH, BATCH.replace(" }", ", memory_bytes = 1 }"), "told at most 1 item in 1 bytes, and the shortest has 40 or more"),
+        ("exp01", 'treatment = "memory" }', 'treatment = "memory", memory = { items = 99, bytes = 20 } }', "told at most 99 items in 20 bytes"),
+        ("exp01", BATCH, BATCH.replace(" }", ", training = { max_tokens = 8 } }"), "experience.training.max_tokens: .*: an example may have 8 tokens"),
+        ("exp01", BATCH, BATCH.replace(" }", ", training = { rank = 100000 } }"), "experience.training.rank: .*rank 100000 is wider than the model, whose matrices have 128"),
+    ],
+)  # fmt: skip
+def test_a_memory_or_a_training_that_leaves_nothing_is_refused_with_the_figures(
+    name: str, old: str, new: str, said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        registered(name, old, new)
+
+
+def test_the_widths_of_the_embedded_models_are_those_of_their_weights() -> None:
+    for folder, width in (("weights", NANO_WIDTH), ("weights_small", NANO_WIDTHS["small"])):
+        config = Path(nano.__file__).parent / folder / "config.json"
+        assert json.loads(config.read_text("utf-8"))["hidden_size"] == width
+
+
+def test_a_guard_whose_tool_one_arm_lacks_is_nothing_to_exercise() -> None:
+    text = (
+        '[[arms]]\nname = "mute"\nrole = "treatment"\nscaffold = { tools = ["bash", "read", "edit", "done"] }\n'
+        + contrast("mute", "base", 'exercised = ["shrinking_write"]\n')
+    )
+    with pytest.raises(
+        BadInput, match=r"exercised: .* shrinking_write, which watches write, and mute has no such tool"
+    ):
+        planned(text.replace('name = "mute"', 'name = "mute"', 1), 'scaffold = "full"', reason="a warmer one")
+
+
+def test_an_assertion_of_an_arm_that_nobody_has_is_refused() -> None:
+    with pytest.raises(
+        BadInput, match=r't\.toml:1:12: asserts\.0: there is no arm "wram"; did you mean warm'
+    ):
+        planned(contrast("warm", "base"), head='asserts = ["wram.steps == 7"]\n')
 
 
 def test_not_more_and_not_less_of_the_same_arms_are_two_questions() -> None:

@@ -199,10 +199,16 @@ def plain(page: str) -> str:
 
 def test_registered_results_come_first_and_the_primary_one_is_open(project: Project) -> None:
     plan = project.folder / "experiments" / "test.toml"
-    contrast = '[[contrasts]]\narm = "{}"\nagainst = "noop"\nshown = "Gold helps."\nrefuted = "No."\nopen = "Who knows."\n'
+    contrast = '[[contrasts]]\narm = "{}"\nagainst = "base"\nshown = "They differ so."\nrefuted = "They differ otherwise."\nopen = "Who knows that now."\n'
+    text = plan.read_text()
+    for at, (played, name) in enumerate((("gold", "again"), ("noop", "third")), 1):
+        text = text.replace(
+            f'name = "{played}"\nrole = "control"\nmodel = "{played}"',
+            f'name = "{name}"\nrole = "again"\nrepetition = {at}',
+        )
     plan.write_text(
-        plan.read_text().replace(
-            "[profiles.micro]", f"{contrast.format('gold')}{contrast.format('base')}[profiles.micro]"
+        text.replace(
+            "[profiles.micro]", f"{contrast.format('again')}{contrast.format('third')}[profiles.micro]"
         )
     )
     assert project.looper("run", "test").returncode == 0
@@ -210,10 +216,10 @@ def test_registered_results_come_first_and_the_primary_one_is_open(project: Proj
         page = client.get(f"/runs/{project.run.name}").text
         first = client.get("/").text
     results, arms = page.index('id="results"'), page.index('id="arms"')
-    assert results < page.index("<b>Primary</b>: gold − noop") < page.index("base − noop") < arms
+    assert results < page.index("<b>Primary</b>: again − base") < page.index("third − base") < arms
     assert "<details" not in page[results:arms], "nothing that was registered is folded away"
     said = plain(first)
-    assert "gold − noop: pilot" in said and "4 tasks × 3 arms × 1 seed" in said
+    assert "again − base: pilot" in said and "4 tasks × 3 arms × 1 seed" in said
     assert "test micro: Test" in said and re.search(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC · scripted", said)
 
 

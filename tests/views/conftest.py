@@ -21,8 +21,8 @@ learning = { treatment = "adapter", strategy = { name = "sequential" } }
 [[contrasts]]
 arm = "lora"
 against = "base"
-shown = "It helped."
-refuted = "It harmed."
+shown = "It helped here."
+refuted = "It harmed here."
 open = "It is open."
 [[contrasts]]
 arm = "in_batches"

@@ -34,7 +34,7 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
     plan = written.plan
     prepared = prepare(plan, settings)
     schedule = prepared.schedule(options.arms)
-    refuse_impossible(prepared, written, options.overrides, options.arms)
+    refuse_impossible(prepared, written, options.overrides, settings, options.arms)
     gathering = sum(
         len(plan.seeds_of(arm)) * len(prepared.experience[source]) for source, arm in plan.all_experience()
     )

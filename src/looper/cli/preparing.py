@@ -4,7 +4,7 @@ Tasks are loaded, those that are not eligible or have no environment are left ou
 gates that these tasks cannot pass are refused. Everything that loads a plan comes through `prepare`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
 from looper.records.plan import Cell, Override, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
+from looper.views.forecast import discordance
 from looper.views.suites import unserved_lines
 
 FEW_TASKS = 100
@@ -113,9 +114,14 @@ def _some_are_fit(
 
 
 def refuse_impossible(
-    prepared: PreparedPlan, written: Written, overrides: Sequence[Override], arms: Sequence[str] = ()
+    prepared: PreparedPlan,
+    written: Written,
+    overrides: Sequence[Override],
+    settings: Settings,
+    arms: Sequence[str] = (),
 ) -> None:
-    """Raises BadInput, in one line, for every gate of a plan that its tasks cannot pass."""
+    """Raises BadInput, in one line, for every gate of a plan that its tasks cannot pass, and for what it takes for granted where no
+    run here supports it."""
     plan = written.plan
     wanted = [arm for arm in plan.arms if not arms or arm.name in arms]
     selected = Selected(
@@ -127,8 +133,34 @@ def refuse_impossible(
         prepared.set_aside,
         data_stops(plan, [found.gate for found in overrides]),
     )
-    if found := [written.said(said, *path) for path, said in impossible(selected)]:
+    wrong = [*impossible(selected), *_unsupported(plan, settings.runs)]
+    if found := [written.said(said, *path) for path, said in wrong]:
         raise BadInput(f"{'; '.join(found)}.")
+
+
+def _unsupported(plan: Plan, runs: Path) -> Iterator[tuple[tuple[str], str]]:
+    """Equal arms that are taken to differ less often than by default, where no run here shows that they do."""
+    default = Plan.model_fields["discordance"].default
+    if not plan.contrasts or plan.discordance >= default:
+        return
+    taken = f"takes equal arms to differ in {100 * plan.discordance:.3g} % of the cells, and {100 * default:.3g} % are taken otherwise"
+    known = discordance(runs, plan)
+    if known is None:
+        yield (
+            ("discordance",),
+            f"{taken}; no run here shows with this model, suite and limits that they differ less. Leave it out, or first run base and an "
+            "arm with the role again",
+        )
+        return
+    measured = (
+        f"they differed in {100 * known.share:.0f} % of {known.cells} cells ({100 * known.low:.0f} to {100 * known.high:.0f}, 95 %) in "
+        f"{known.run}"
+    )
+    # Who goes on with a run is not held to what it has found so far.
+    own = known.run.startswith(f"{plan.experiment}-{plan.profile}-")
+    if not own and (known.high >= default or plan.discordance < known.share):
+        least = f"{known.share:.2g} or more" if known.high < default else f"{default:g}, or leave it out"
+        yield ("discordance",), f"{taken}; {measured}. Raise it to {least}"
 
 
 def served(tasks: Sequence[Task], selection: TaskSelection) -> tuple[tuple[Task, ...], tuple[str, ...]]:

@@ -1,4 +1,8 @@
-"""How far a run is, on a terminal or in a log."""
+"""How far a run is, on a terminal or in a log.
+
+`RunProgress` counts the cells of a stage, `TrainingProgress` the iterations of each training, `Spoken` says what goes on where neither has said
+anything for ten seconds, and `Waits` why a rollout waits. All but the first get what they say through the run's own `say`.
+"""
 
 import contextlib
 import sys

@@ -50,7 +50,7 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     written = load_written(options, settings)
     plan = written.plan
     prepared = prepare(plan, settings)
-    refuse_impossible(prepared, written, options.overrides, options.arms)
+    refuse_impossible(prepared, written, options.overrides, settings, options.arms)
     yield from _about(prepared, options.overrides, settings)
     seeds = len(plan.seeds)
     yield f"{plan.experiment} {plan.profile}: {len(prepared.tasks)} tasks × {len(plan.arms)} arms × {seeds} seeds"
@@ -79,7 +79,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
     plan = written.plan
     prepared = prepare(plan, settings)
     prepared.schedule(options.arms)
-    refuse_impossible(prepared, written, options.overrides, options.arms)
+    refuse_impossible(prepared, written, options.overrides, settings, options.arms)
     with contextlib.ExitStack() as stack:
         site, models = stack.enter_context(equipped(prepared, options.sandbox, settings, say))
         _adapters_fit(plan, models, prepared.tasks)

@@ -1,7 +1,8 @@
 """What the sentences of a plan say about its settings, computed from the settings themselves.
 
 A sentence has no number of its own. Braces are filled in when a plan is read: `{trained.multiplier}` is a setting of an arm,
-`{wide.rank / narrow.rank}` a ratio of two, `{margin}` what its contrast takes for nothing, `{2}` a number that is no setting.
+`{wide.rank / narrow.rank}` a ratio of two, `{margin}` what its contrast takes for nothing, `{2}` a number that is no setting, in a
+name such as "{2} ways" and never as a measure.
 What a sentence claims in words stands in `asserts`, as `mixture.parameters == single.parameters`.
 """
 
@@ -47,13 +48,37 @@ SHOWN = 120
 TOOLS = 3
 """Parts that actions are divided into by tool: commands, reads, changes."""
 BRACES = re.compile(r"\{([^{}]*)\}")
+_COUNTS = (
+    "two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
+    "|nineteen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundred|thousand|million|billion"
+)
+_PARTS = "third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|quarter"
+_MEASURES = (
+    r"(?:points?|percent|per\s?cent|times|fold|nats?|tasks?|items?|tokens?|seeds?|repositor(?:y|ies)|success(?:es)?|attempts?|rounds?"
+    r"|iterations?|episodes?|steps?|batch(?:es)?|questions?|bits?|bytes|seconds|minutes|experts?|parameters|replies|examples)\b"
+)
+"""What is counted or measured here: a number before one of these is a claim."""
 NUMBER = re.compile(
-    r"(?<![\w.])(?:\d+(?:\.\d+)?%?(?!\w)"
-    r"|(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen"
-    r"|nineteen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundreds?|thousands?|twice|thrice|dozens?"
-    r"|thirds|fourths|fifths|sixths|sevenths|eighths|ninths|tenths|quarters?|a third)\b)",
+    # Digits of any script, with sign, point, exponent and what is written on to them; not those inside of a name, as in exp01.
+    r"(?<!\w)(?<!\w[.,])[-+−±]?[.,]?(?:\d[\w.,]*\w|\d)%?|[×]\s?\d+|\bx\d+|[²³¹¼-¾⁰-₉⅐-↋①-⓿]"
+    rf"|\b(?:(?:{_COUNTS}|many)-?fold|(?:{_COUNTS}|dozen|twice|thrice|zero)s?|(?:{_PARTS})s|(?:a|one)[ -](?:{_PARTS})|a couple"
+    r"|half(?=\s(?:as|of|the|a)\b)|by half|hal(?:ve[sd]?|ving)|(?:doubl|tripl|quadrupl)(?:e[sd]?|ing))\b"
+    rf"|\bone\s(?!repository\b){_MEASURES}"
+    # Roman ones of two capitals and more, but for what is an abbreviation.
+    r"|(?-i:\b(?!(?:CI|CD|DC|MD|MC|MIX|DI|LI|MI)\b)(?=[MDCLXVI]{2})M{0,4}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b)",
     re.IGNORECASE,
 )
+MEASURED = re.compile(rf"\s*(?:%|[x×]\b|-?fold\b|(?:[\w-]+\s+)?{_MEASURES})", re.IGNORECASE)
+"""What makes a number in braces before it a measure."""
+COMPARED = re.compile(
+    r"(?:at least|at most|more than|less than|fewer than|up to|about|by|factor of|over|under|×)\s*$",
+    re.IGNORECASE,
+)
+"""What makes a number in braces behind it a measure."""
+IN_UNIT = re.compile(r"\s*(?:%|(?:points?|percent|per\s?cent|nats?)\b)", re.IGNORECASE)
+"""Units that no setting has; {margin} and {expected} bring their own."""
+LARGEST_NAME = 12
+"""A number that is no setting is part of a name, as in "{2} ways"."""
 
 
 class UnresolvedExpression(ValueError):
@@ -111,11 +136,12 @@ class PlanSettings:
         raise UnresolvedExpression(f"{ast.unparse(tree)} is no setting; write ARM.SETTING{_words(named)}")
 
     def filled(self, sentence: str, contrast: Contrast | None = None) -> str:
-        """A sentence with its braces computed. Raises UnresolvedExpression, also for a number that the sentence has of its own."""
+        """A sentence with its braces computed. Raises UnresolvedExpression, also for a number that the sentence has of its own, in
+        whatever spelling, and for one in braces that no setting holds and that measures something."""
         named = {} if contrast is None else {"margin": contrast.margin, "expected": contrast.expected}
-        if own := NUMBER.search(BRACES.sub(" ", sentence)):
+        if own := NUMBER.search(BRACES.sub(" {} ", sentence)):
             raise UnresolvedExpression(
-                f'says "{own.group()}" of its own, and nothing holds it to the settings'
+                f'says "{own.group().strip()}" of its own, and nothing holds it to the settings'
                 f"{self._difference(contrast)}. Write the number as {{ARM.SETTING}}, {{margin}} or a ratio, or {{2}} for one that is no setting"
             )
 
@@ -123,6 +149,7 @@ class PlanSettings:
             word = found[1].strip()
             if contrast is not None and word in named:
                 return in_metric(contrast, named[word])
+            _holds(word, sentence[: found.start()], sentence[found.end() :])
             return plainly(self.value(word, named))
 
         return BRACES.sub(said, sentence)
@@ -157,6 +184,32 @@ def _calculated(text: str) -> Iterator[None]:
         ) from error
 
 
+def _holds(expression: str, before: str, after: str) -> None:
+    """Raises UnresolvedExpression for what stands in the braces of a sentence, between two parts of it, and is no setting, no ratio of
+    settings and no name."""
+    with _calculated(expression):
+        parts = list(ast.walk(ast.parse(expression, mode="eval")))
+    numbers = [each.value for each in parts if isinstance(each, ast.Constant)]
+    if not numbers:
+        if IN_UNIT.match(after):
+            raise UnresolvedExpression(
+                f"{{{_shown(expression)}}} stands before a unit that no setting has. Write {{margin}} or {{expected}}, which bring theirs"
+            )
+        return
+    if any(isinstance(each, ast.Name | ast.BinOp) for each in parts):
+        raise UnresolvedExpression(
+            f"{{{_shown(expression)}}} calculates with a number that is no setting. Write settings alone, as {{ARM.SETTING}} or "
+            "{ARM.SETTING / ARM.SETTING}"
+        )
+    (number,) = numbers or [None]
+    whole = isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= LARGEST_NAME
+    if not whole or MEASURED.match(after) or COMPARED.search(before):
+        raise UnresolvedExpression(
+            f"{{{_shown(expression)}}} measures something, and no setting holds it. Write {{ARM.SETTING}}, {{margin}} or a ratio; a number "
+            f'that is no setting is one of 1 to {LARGEST_NAME} in a name, as in "{{2}} ways"'
+        )
+
+
 def _shown(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
@@ -181,6 +234,7 @@ def _settings(plan: Plan, arm: Arm) -> Iterator[tuple[str, float]]:
     yield "temperature", arm.temperature
     yield from (arm.sampling or AS_COMPUTED).model_dump().items()
     yield "steps", plan.limits_of(arm).steps
+    yield "seeds", len(plan.seeds_of(arm))
     if arm.model.backend == "nano" and arm.model.name.endswith("bit"):
         yield "bits", float(arm.model.name.removesuffix("bit"))
     learning = arm.learning

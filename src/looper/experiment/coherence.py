@@ -6,29 +6,59 @@ tasks is in `feasibility`.
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
+from math import log
 
 from pydantic import ValidationError
 
+from looper.experiment import wording
+from looper.experiment.claims import PlanSettings, in_metric, plainly
 from looper.experiment.toml_positions import Path
 from looper.records.base import Record, content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
-from looper.records.memory import RetrievalSettings
-from looper.records.plan import AS_COMPUTED, Arm, ArmRole, Chooser, Expect, Metric, Plan, Scaffold
-from looper.records.training import Format
-from looper.records.trajectory import Guard
+from looper.records.memory import MemoryKind, RetrievalSettings
+from looper.records.plan import AS_COMPUTED, Arm, ArmRole, Chooser, Contrast, Expect, Metric, Plan, Scaffold
+from looper.records.training import AdapterKind, Format
+from looper.records.trajectory import TOOL_NAMES, Guard, ToolName
 
 PLAYED = ("gold", "noop", "predictions", "scripted")
 """Backends that say the same under every seed because they are told to."""
 WIDEST = 0.2
 """Margin of a plan that expects no difference: arms that a fifth of all tasks tells apart are not alike to anybody."""
+WIDEST_NATS = -log(1 - WIDEST)
+"""The same in nats per token: each token of a success loses a fifth of its probability."""
+FINEST = 0.001
+"""A tenth of a point, or of a hundredth of a nat: one cell of a thousand. Finer differences no plan here resolves."""
+LEAST_DISCORDANCE = 0.05
+"""The procedure of decisions is simulated from here on (docs/statistics.md); what it does with less is not known."""
+LEAST_SPREAD = 0.1
+"""The default: no run measures how true differences vary between repositories, so that nothing supports less."""
+LEAST_ITEM_BYTES = 40
+"""The shortest edit in the agent's own syntax, of one letter into another in a file of one, has 46 bytes."""
+LEAST_EXAMPLE_TOKENS = 32
+"""A system message, an issue and one action, each as short as can be, with what a template puts around them."""
+LEAST_WALL_S = 1.0
+"""No model here replies, and no command runs and is judged, in less."""
+NANO_WIDTHS = {"small": 64}
+"""Of the embedded models by their name; 128 for the others. A change of more ranks than its matrix has is no low-rank change."""
+NANO_WIDTH = 128
+CHANGING: tuple[ToolName, ...] = ("bash", "edit", "write")
+WATCHED: dict[Guard, tuple[ToolName, ...]] = {Guard.SHRINKING_WRITE: ("write",)}
+"""Tools without which a guard has nothing to watch."""
 
 
 def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
     """Keys of what is wrong, and what is wrong with it."""
     yield from _counted_twice(plan)
     yield from _never_sampled_so(plan)
-    yield from _says_nothing(plan)
+    yield from wording.faults(plan)
     yield from _calls_all_alike(plan)
+    yield from _too_fine_or_too_large(plan)
+    yield from _taken_for_granted(plan)
+    yield from _known_beforehand(plan)
+    yield from _no_dose(plan)
+    yield from _cannot_work(plan)
+    yield from _cannot_be_told_or_trained(plan)
     yield from _without_purpose(plan)
     yield from _never_measured(plan)
     yield from _foregone(plan)
@@ -98,45 +128,249 @@ def _never_sampled_so(plan: Plan) -> Iterator[tuple[Path, str]]:
             )
 
 
-def _says_nothing(plan: Plan) -> Iterator[tuple[Path, str]]:
-    """Contrasts whose outcomes are not told apart by what will be said of them."""
-    for at, contrast in enumerate(plan.contrasts):
-        said = [" ".join(text.split()) for text in (contrast.shown, contrast.refuted, contrast.open)]
-        if "" in said:
-            key = ("shown", "refuted", "open")[said.index("")]
-            yield (
-                ("contrasts", at, key),
-                f"{contrast.name} has no words for this outcome. Say what it would mean",
-            )
-        elif len(set(said)) < len(said):
-            yield (
-                ("contrasts", at, "shown"),
-                f"{contrast.name} says the same of two outcomes, so nothing could come of it. Say what each would mean",
-            )
-
-
 def _calls_all_alike(plan: Plan) -> Iterator[tuple[Path, str]]:
     """Margins within which a difference lies that the plan itself calls an effect."""
     for at, contrast in enumerate(plan.contrasts):
-        if contrast.expect is Expect.MORE or not contrast.metric.is_share:
+        if contrast.expect is Expect.MORE:
             continue
+        # What a plan in nats expects is not worked out before the data, so only a share has a figure of its own.
         effects = [
             found.expected
             for found in plan.contrasts
-            if found.expect is Expect.MORE and found.metric is contrast.metric
+            if found.expect is Expect.MORE and found.metric is contrast.metric and contrast.metric.is_share
         ]
-        most = min((*effects, WIDEST))
+        most = min((*effects, WIDEST if contrast.metric.is_share else WIDEST_NATS))
         if contrast.margin > most:
             why = (
                 "the smallest difference that this plan expects of one"
                 if most in effects
                 else "the widest that is taken for nothing"
+                if contrast.metric.is_share
+                else f"the widest that is taken for nothing, a fifth of the probability of every token, {WIDEST_NATS:.3g} nats: it"
             )
             yield (
                 ("contrasts", at, "margin"),
-                f"{contrast.name} would call arms alike that differ by {100 * contrast.margin:.3g} points, and {why} is "
-                f"{100 * most:.3g} points. Lower the margin",
+                f"{contrast.name} would call arms alike that differ by {_amount(contrast, contrast.margin)}, and {why} is "
+                f"{_amount(contrast, most)}. Lower the margin",
             )
+
+
+def _amount(contrast: Contrast, value: float) -> str:
+    return f"{100 * value:.3g} points" if contrast.metric.is_share else f"{value:.3g} nats per token"
+
+
+def _too_fine_or_too_large(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Differences that no design resolves, or that leave no room for those by chance."""
+    for at, contrast in enumerate(plan.contrasts):
+        for key in ("margin", "expected"):
+            value = getattr(contrast, key)
+            if value < FINEST:
+                yield (
+                    ("contrasts", at, key),
+                    f"{contrast.name} asks for {in_metric(contrast, value)}, and nothing finer than {_amount(contrast, FINEST)} is "
+                    "resolved: one cell of a thousand. Raise it",
+                )
+        most = 1 - plan.discordance / 2
+        if (
+            contrast.expect is Expect.MORE
+            and contrast.metric is Metric.RESOLVED
+            and contrast.expected > most
+            and not contrast.through
+        ):
+            yield (
+                ("contrasts", at, "expected"),
+                f"{contrast.name} expects {_amount(contrast, contrast.expected)}, and where equal arms differ in "
+                f"{100 * plan.discordance:.3g} % of the cells, half of them gains, no more than {_amount(contrast, most)} can be gained "
+                "beside. Lower it",
+            )
+
+
+def _taken_for_granted(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """What a plan takes for granted decides whether it is a pilot, so it is not taken for less than anything supports."""
+    if not plan.contrasts:
+        return
+    if plan.discordance < LEAST_DISCORDANCE:
+        yield (
+            ("discordance",),
+            f"takes equal arms to differ in {100 * plan.discordance:.3g} % of the cells, and decisions are simulated from "
+            f"{100 * LEAST_DISCORDANCE:.3g} % on. Raise it to {LEAST_DISCORDANCE:g} or more, or leave it out",
+        )
+    if plan.spread < LEAST_SPREAD:
+        yield (
+            ("spread",),
+            f"takes true differences to vary by {100 * plan.spread:.3g} points between repositories, and no run measures less than the "
+            f"{100 * LEAST_SPREAD:.3g} that are taken otherwise. Raise it to {LEAST_SPREAD:g} or more, or leave it out",
+        )
+
+
+def _known_beforehand(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Contrasts with an arm of which it is known by construction what it resolves, and seeds that there are not."""
+    known = {
+        "gold": "plays the benchmark's own patch, which resolves every task that is eligible",
+        "noop": "does nothing, which resolves no task that is eligible",
+    }
+    why = {arm.name: known[arm.model.backend] for arm in plan.arms if arm.model.backend in known}
+    why |= {
+        arm.name: "has an adapter that changes nothing, which is proved before the first task"
+        for arm in plan.arms
+        if arm.learning is not None and arm.learning.treatment is Treatment.ZERO_ADAPTER
+    }
+    for at, contrast in enumerate(plan.contrasts):
+        for key, name in (("arm", contrast.arm), ("against", contrast.against)):
+            if name in why:
+                yield (
+                    ("contrasts", at, key),
+                    f"{contrast.name} has its answer before the data: {name} {why[name]}. Leave the contrast out; such an arm is a "
+                    "control that a report checks, with a reason",
+                )
+                break
+    for at, arm in enumerate(plan.arms):
+        if arm.only_seeds is not None and arm.only_seeds > len(plan.seeds):
+            yield (
+                ("arms", at, "only_seeds"),
+                f"{arm.name} is to run with {arm.only_seeds} seeds, and the plan has {len(plan.seeds)}. Lower it, or name more seeds",
+            )
+
+
+def _no_dose(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Lines through arms in which no setting rises or falls from arm to arm, so that a slope means nothing."""
+    settings = PlanSettings(plan)
+    arms = {arm.name: arm for arm in plan.arms}
+    for at, contrast in enumerate(plan.contrasts):
+        if not contrast.through:
+            continue
+        try:
+            each = [settings.of(name) for name in contrast.arms]
+        except ValidationError:
+            continue  # A training that cannot be computed is told elsewhere.
+        names = dict.fromkeys(name for found in each for name in found)
+        models = [arms[name].model for name in contrast.arms if name in arms]
+        if len(set(models)) == len(each) or any(
+            _rises([found.get(name) for found in each]) for name in names
+        ):
+            continue
+        yield (
+            ("contrasts", at, "through"),
+            f"{contrast.name} draws a line through arms without a dose: no setting rises or falls from {' to '.join(contrast.arms)}. "
+            "Name arms that differ in how much of one thing they have, or leave through out",
+        )
+
+
+def _rises(values: list[float | None]) -> bool:
+    """Whether numbers rise or fall all the way; an end without the setting has nothing of it, or all."""
+    present = [value for value in values[1:-1] if value is not None]
+    ends = [values[0], values[-1]]
+    if len(present) < len(values) - 2 or ends == [None, None]:
+        return False
+    dose = [value for value in (ends[0], *present, ends[1]) if value is not None]
+    steps = [second - first for first, second in pairwise(dose)]
+    return all(step > 0 for step in steps) or all(step < 0 for step in steps)
+
+
+def _cannot_work(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Limits and tools with which no model can do anything, of the plan or of an arm."""
+    told: set[str] = set()
+    for at, arm in enumerate(plan.arms):
+        if not arm.model.reads:
+            continue
+        own = arm.limits
+        limits = plan.limits_of(arm)
+        for key, wrong in (
+            (
+                "output_tokens",
+                f"a reply may have {limits.output_tokens} tokens, and the context holds {limits.context_tokens} with its prompt. Lower "
+                "it, or raise context_tokens"
+                if limits.output_tokens >= limits.context_tokens
+                else "",
+            ),
+            (
+                "total_tokens",
+                f"a rollout may have {limits.total_tokens} tokens, and one reply {limits.output_tokens}. Raise it, or lower output_tokens"
+                if limits.total_tokens is not None and limits.total_tokens < limits.output_tokens
+                else "",
+            ),
+            (
+                "wall_s",
+                f"a rollout has {limits.wall_s:g} s, and nothing is done and judged in less than {LEAST_WALL_S:g} s. Raise it"
+                if limits.wall_s < LEAST_WALL_S
+                else "",
+            ),
+        ):
+            mine = own is not None and getattr(own, key) is not None
+            if wrong and (mine or key not in told):
+                told |= set() if mine else {key}
+                yield (
+                    ("arms", at, "limits", key) if mine else ("limits", key),
+                    f"{arm.name}: {wrong}" if mine else wrong,
+                )
+        tools = arm.scaffold.tools
+        lacks = [
+            *(["a way to change a file (bash, edit or write)"] if not set(tools) & set(CHANGING) else []),
+            *(["done, to say that it has finished"] if "done" not in tools else []),
+        ]
+        if lacks:
+            yield (
+                ("arms", at, "scaffold", "tools"),
+                f"{arm.name} has the tools {', '.join(tools) or 'none'}, and lacks {', and '.join(lacks)}. Add to them",
+            )
+
+
+def _cannot_be_told_or_trained(plan: Plan) -> Iterator[tuple[Path, str]]:
+    """Settings of memory and training that leave nothing to tell or to train, of the plan or of an arm."""
+    experience = plan.experience
+    if experience is None:
+        return
+    told: set[Path] = set()
+    for at, arm in enumerate(plan.arms):
+        learning = arm.learning
+        if learning is None:
+            continue
+        for name, how in (("memory", learning.remembers), ("teacher", learning.teacher)):
+            if how is None or how.kind in (MemoryKind.BLANK, MemoryKind.GOLD):
+                continue
+            most = experience.told(how)
+            path: Path = (
+                ("arms", at, "learning", name, "bytes") if how.bytes else ("experience", "memory_bytes")
+            )
+            if most.bytes is not None and most.bytes < most.items * LEAST_ITEM_BYTES and path not in told:
+                told.add(path)
+                yield (
+                    path,
+                    f"{arm.name} is told at most {most.items} item{'s' * (most.items > 1)} in {most.bytes} bytes, and the shortest has "
+                    f"{LEAST_ITEM_BYTES} or more: there is room for {most.bytes // LEAST_ITEM_BYTES}. Raise the bytes, or lower the items",
+                )
+        if learning.treatment is not Treatment.ADAPTER or experience.training is None:
+            continue
+        own = learning.training or TrainingChange()
+        try:
+            training = own.of(experience.training)
+        except ValidationError:
+            continue  # Told elsewhere.
+        rank = PlanSettings(plan).of(arm.name).get("rank")
+        width = NANO_WIDTHS.get(arm.model.name, NANO_WIDTH) if arm.model.backend == "nano" else None
+        for key, wrong in (
+            (
+                "max_tokens",
+                f"an example may have {training.max_tokens} tokens, and the shortest has {LEAST_EXAMPLE_TOKENS} or more: nothing would be "
+                "left to train on. Raise it"
+                if training.max_tokens < LEAST_EXAMPLE_TOKENS
+                else "",
+            ),
+            (
+                "rank",
+                f"a change of rank {plainly(rank)} is wider than the model, whose matrices have {width} rows or columns. Lower it"
+                if width is not None
+                and rank is not None
+                and rank > width
+                and training.kind is not AdapterKind.FULL
+                else "",
+            ),
+        ):
+            mine = getattr(own, key) is not None
+            path = ("arms", at, "learning", "training", key) if mine else ("experience", "training", key)
+            if wrong and path not in told:
+                told.add(path)
+                yield path, f"{arm.name}: {wrong}"
 
 
 def _without_purpose(plan: Plan) -> Iterator[tuple[Path, str]]:
@@ -214,18 +448,28 @@ def _foregone(plan: Plan) -> Iterator[tuple[Path, str]]:
 
 
 def _never_fires(plan: Plan) -> Iterator[tuple[Path, str]]:
-    """Contrasts that count only where a guard fires, and whose guards are switched off in every arm of theirs."""
+    """Contrasts that count only where a guard fires, and whose guards cannot fire in any arm of theirs, or watch a tool that one of
+    them lacks."""
     scaffolds = {arm.name: arm.scaffold for arm in plan.arms}
     for at, contrast in enumerate(plan.contrasts):
-        there = [scaffolds[name] for name in contrast.arms if name in scaffolds]
-        if contrast.exercised and not any(
-            _fires(guard, each) for guard in contrast.exercised for each in there
-        ):
-            names = ", ".join(guard.value for guard in contrast.exercised)
+        there = {name: scaffolds[name] for name in contrast.arms if name in scaffolds}
+        if not contrast.exercised:
+            continue
+        names = ", ".join(guard.value for guard in contrast.exercised)
+        if not any(_fires(guard, each) for guard in contrast.exercised for each in there.values()):
             yield (
                 ("contrasts", at, "exercised"),
                 f"{contrast.name} means nothing unless {names} fires, and that is switched off in all of its arms",
             )
+        for guard in contrast.exercised:
+            tools = WATCHED.get(guard, TOOL_NAMES)
+            without = [name for name, each in there.items() if not set(tools) & set(each.tools)]
+            if without and len(without) < len(there):
+                yield (
+                    ("contrasts", at, "exercised"),
+                    f"{contrast.name} is to exercise {guard.value}, which watches {' and '.join(tools)}, and {without[0]} has no such "
+                    "tool: the arms differ in that. Give both the tool, or leave the guard out",
+                )
 
 
 def _fires(guard: Guard, scaffold: Scaffold) -> bool:
@@ -243,7 +487,7 @@ def _fires(guard: Guard, scaffold: Scaffold) -> bool:
         case Guard.PREMATURE_DONE:
             return guards.refuse_empty_done
         case Guard.SHRINKING_WRITE:
-            return guards.confirm_shrink
+            return guards.confirm_shrink and bool(set(WATCHED[guard]) & set(scaffold.tools))
         case Guard.BROKEN_PYTHON:
             return guards.check_python
         case Guard.CONTEXT_PRUNED:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from looper.experiment.schedule import QUOTES
 from looper.experiment.toml_positions import Path
 from looper.memory.deliver import deliver
-from looper.records.learning import Experience, Learning, Source
+from looper.records.learning import Experience, Learning, Source, TrainingChange, Treatment
 from looper.records.memory import Draw, MemoryItem, MemoryKind, Remembering
 from looper.records.plan import Arm, Gate, Metric, Plan
 from looper.records.strategy import Mixture, PartialReplay
@@ -71,6 +71,7 @@ def impossible(found: Selected) -> Iterator[tuple[Path, str]]:
     yield from _memories(found, experience, learners)
     yield from _doses(found, learners)
     yield from _samples(found, experience, learners)
+    yield from _kept_aside(found, experience, learners)
     yield from _batches(found, experience, learners)
 
 
@@ -249,6 +250,41 @@ def _samples(found: Selected, experience: Experience, learners: Sequence[Arm]) -
                 f"{arm.name} prefers a success to a failure at the same task, and each task is tried once. Set experience.samples to 2 "
                 "or more",
             )
+
+
+def _kept_aside(
+    found: Selected, experience: Experience, learners: Sequence[Arm]
+) -> Iterator[tuple[Path, str]]:
+    """Trainings that keep so many tasks aside, to see when to stop, that too few are left."""
+    if experience.training is None:
+        return
+    least = max(1, experience.selection.minimum_tasks) if found.data_stops else 1
+    told: set[Path] = set()
+    for arm in learners:
+        learning = arm.learning
+        assert learning is not None
+        if learning.treatment is not Treatment.ADAPTER or learning.source is Source.GUIDED:
+            continue
+        own = learning.training or TrainingChange()
+        share = own.of(experience.training).validation_share
+        at = found.plan.arms.index(arm)
+        path: Path = (
+            ("experience", "training", "validation_share")
+            if own.validation_share is None
+            else ("arms", at, "learning", "training", "validation_share")
+        )
+        # A dose of successes is cut after the gate of data, so that of it one has to be left.
+        wanted = least if learning.episodes is None else 1
+        for repo in found.repos:
+            tasks = min(found.count(learning.source, repo), learning.episodes or found.most(repo))
+            aside = max(1, round(share * tasks)) if share else 0
+            if aside and tasks - aside < wanted and path not in told:
+                told.add(path)
+                yield (
+                    path,
+                    f"{arm.name} keeps {aside} of {tasks} task{'s' * (tasks != 1)} of {repo} aside, and trains on {tasks - aside} at most "
+                    f"where {wanted} {'are' if wanted != 1 else 'is'} wanted. Lower it, or set more tasks aside (experience.per_repo)",
+                )
 
 
 def _batches(found: Selected, experience: Experience, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:

@@ -46,8 +46,8 @@ PLAN: Mapping[str, Any] = {
         {
             "arm": "memory",
             "against": "base",
-            "shown": "Lessons help.",
-            "refuted": "Lessons harm.",
+            "shown": "Lessons from here help.",
+            "refuted": "Lessons from here harm.",
             "open": "Whether lessons help is open: more tasks are needed.",
         }
     ],

@@ -15,7 +15,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from looper.agent.scaffold import packaged_scaffold
 from looper.errors import BadInput, possible
@@ -31,6 +39,7 @@ from looper.records.plan import (
     ArmRole,
     Choice,
     Contrast,
+    Expect,
     Gate,
     Limits,
     LimitsChange,
@@ -138,17 +147,23 @@ UNITS = {True: ("points", 100.0), False: ("nats", 1.0)}
 """By whether a metric is a share: in what its differences are written, and how many of it are 1."""
 
 
+PLAIN = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+
+
 def _measured(value: Any, info: ValidationInfo) -> float:
-    """`"10 points"` or `"0.2 nats"`: a difference in the unit of its metric, which nobody has to guess."""
+    """`"10 points"` or `"0.2 nats"`: a difference in the unit of its metric, which nobody has to guess, in plain digits."""
     unit, whole = UNITS[info.data.get("metric", Metric.RESOLVED).is_share]
     number, _, said = str(value).partition(" ")
-    try:
-        if isinstance(value, str) and said == unit:
-            return float(number) / whole
-    except ValueError:
-        pass
     example = "10 points" if whole > 1 else "0.2 nats"
-    raise ValueError(f'must say its unit, as in "{example}", found {json.dumps(value, default=str)}')
+    if not isinstance(value, str) or said != unit:
+        raise ValueError(
+            f'must say its unit, as in "{example}", found {json.dumps(value, default=str, ensure_ascii=False)}'
+        )
+    if not PLAIN.fullmatch(number):
+        raise ValueError(
+            f'must be written in plain digits, as in "{example}", found {json.dumps(value, ensure_ascii=False)}'
+        )
+    return float(number) / whole
 
 
 _SAID = Unit("points or nats per token")
@@ -158,11 +173,21 @@ class _ContrastText(Contrast):
     margin: Annotated[float, Field(gt=0, lt=1, examples=["10 points"]), BeforeValidator(_measured), _SAID] = (
         0.1
     )
-    """In the metric's unit; what is less than this is taken for nothing."""
+    """In the metric's unit, a tenth of a point or more; what is less than this is taken for nothing. Of a metric in nats it has to be said
+    where it is what is asked."""
     expected: Annotated[
         float, Field(gt=0, lt=1, examples=["10 points"]), BeforeValidator(_measured), _SAID
     ] = 0.1
-    """In the metric's unit; the difference that the plan means to see."""
+    """In the metric's unit, a tenth of a point or more; the difference that the plan means to see."""
+
+    @model_validator(mode="after")
+    def _margin_is_said_in_nats(self) -> "_ContrastText":
+        bounded = self.expect is not Expect.MORE
+        if bounded and not self.metric.is_share and "margin" not in self.model_fields_set:
+            raise ValueError(
+                f'margin: is missing; what is taken for nothing in {self.metric.value} has to be said, as in "0.2 nats"'
+            )
+        return self
 
 
 def _no_power(gates: Any) -> Any:
@@ -348,7 +373,7 @@ def written_plan(
         both = PlanLayers((*whole.texts, *layers.texts))
         raise BadInput(problems(error, data, Plan, both, partial(_in_file, places))) from error
     written = Written(plan, whole, layers, places)
-    _means_what_it_says(written, file.asserts)
+    _means_what_it_says(written, file)
     return Written(_spoken(written), whole, layers, places)
 
 
@@ -360,14 +385,20 @@ def _in_file(places: Mapping[str, Sequence[int]], path: Keys) -> Keys:
     return path
 
 
-def _means_what_it_says(written: Written, asserts: Sequence[str]) -> None:
+def _means_what_it_says(written: Written, file: ExperimentText) -> None:
     """Raises BadInput that names every part of a plan that cannot be what it is called, and every claim that is not so."""
     found = [written.said(said, *path) for path, said in faults(written.plan)]
     settings = PlanSettings(written.plan)
     present = {arm.name for arm in written.plan.arms} | {choice.name for choice in written.plan.choices}
-    for number, claim in enumerate(asserts):
+    for number, claim in enumerate(file.asserts):
+        about = set(re.findall(r"([A-Za-z_]\w*)\s*\.", claim))
+        known = [*(arm.name for arm in file.arms), *(choice.name for choice in file.choices)]
+        if unknown := sorted(about - set(known)):
+            near = did_you_mean(unknown[0], known)
+            found.append(written.said(f'there is no arm "{unknown[0]}"{near}', "asserts", number))
+            continue
         # Of arms that the profile leaves out nothing is claimed.
-        if not set(re.findall(r"([A-Za-z_]\w*)\s*\.", claim)) <= present:
+        if not about <= present:
             continue
         try:
             sides = settings.sides(claim)
@@ -396,6 +427,14 @@ def _spoken(written: Written) -> Plan:
             "title": filled(plan.title, "title"),
             "hypothesis": filled(plan.hypothesis, "hypothesis"),
             "factor": filled(plan.factor, "factor"),
+            "arms": tuple(
+                found.model_copy(update={"reason": filled(found.reason, "arms", number, "reason")})
+                for number, found in enumerate(plan.arms)
+            ),
+            "choices": tuple(
+                found.model_copy(update={"reason": filled(found.reason, "choices", number, "reason")})
+                for number, found in enumerate(plan.choices)
+            ),
             "contrasts": tuple(
                 found.model_copy(
                     update={

@@ -266,9 +266,9 @@ class Contrast(Record):
     """In the metric's unit, 0.1 being ten points of a share; what is less than this is taken for nothing."""
     expected: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """In the metric's unit; the difference that the plan means to see."""
-    shown: Annotated[str, Field(examples=["Lessons help."])]
-    """To be said where it came out as expected."""
-    refuted: Annotated[str, Field(examples=["Lessons harm."])]
+    shown: Annotated[str, Field(examples=["Lessons from here help."])]
+    """To be said where it came out as expected: that there is a difference, or, of a bound, that it is less than `{margin}`."""
+    refuted: Annotated[str, Field(examples=["Lessons from here harm."])]
     """To be said where the opposite was shown."""
     open: Annotated[str, Field(examples=["Whether lessons help is open: more tasks are needed."])]
     """To be said where the run could not tell."""
@@ -422,9 +422,9 @@ class Plan(Record):
     """Attempts of a cell that may end as infra_error before it is left without a verdict."""
     discordance: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Share of cells in which equal arms are taken to differ: with this, and with nothing that is measured, it is worked out before
-    the data whether the plan is a pilot."""
+    the data whether the plan is a pilot. Less than 0.3 needs a run here that shows it, and less than 0.05 is not taken."""
     spread: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Standard deviation of a true difference from repository to repository, likewise."""
+    """Standard deviation of a true difference from repository to repository, likewise; nothing measures less than 0.1, which is the least."""
     master_seed: int = 0
     """Where it is not 0, other repositories and other seeds were asked for than those that the plan names."""
 

@@ -157,13 +157,25 @@ def power_data(plan: Plan, tasks: Sequence[str], known: EqualArms | None) -> dic
     }
 
 
+def _with(plan: Plan, tasks: Sequence[str], known: EqualArms) -> str:
+    """What the plan would be with what is known, where it takes less than that."""
+    if known.low <= plan.discordance or not plan.contrasts or not tasks:
+        return ""
+    measured = plan.model_copy(update={"discordance": min(1.0, known.share)})
+    return (
+        f", which is too few: with {100 * known.share:.0f} % it would be a pilot"
+        if is_pilot(measured, tasks)
+        else f", which is too few: {power_text(measured, tasks)}"
+    )
+
+
 def power_lines(plan: Plan, tasks: Sequence[str], known: EqualArms | None) -> Iterator[str]:
     """What the plan could see if it were run as it is, decided as it will be; `known` is how often equal arms differed, to be held
     against what the plan takes for it."""
     if known is not None:
         yield (
             f"equal arms differed in {100 * known.share:.0f} % of {known.cells} cells ({100 * known.low:.0f} to "
-            f"{100 * known.high:.0f}, 95 %) in {known.run}; the plan takes {100 * plan.discordance:.0f} %"
+            f"{100 * known.high:.0f}, 95 %) in {known.run}; the plan takes {100 * plan.discordance:.0f} %{_with(plan, tasks, known)}"
         )
     if plan.contrasts and tasks:
         pilot = ", a PILOT, which decides nothing" if is_pilot(plan, tasks) else ""
