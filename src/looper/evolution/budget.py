@@ -1,4 +1,7 @@
-"""What a campaign may spend: reserved before a call, settled after it, and the call that does not fit is not made."""
+"""What a campaign may spend: reserved before a call, settled after it, and the call that does not fit is not made.
+
+`Metered` stands before each model of a campaign and asks its `Account`, of which an `Allowance` is what may be spent.
+"""
 
 import threading
 import time

@@ -1,4 +1,7 @@
-"""Where the figures of an arm come from: what it learned, from what, with which settings, and how that was proved."""
+"""Where the figures of an arm come from: what it learned, from what, with which settings, and how that was proved.
+
+`looper lineage why` prints it and the cell's page shows it; all of it is read from a run's records and the adapters' cards.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

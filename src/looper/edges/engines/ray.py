@@ -111,7 +111,7 @@ def _must_want_our_token(address: str) -> None:
     match [code for code, _ in answers]:
         case [code, _] if code == IN:
             raise BadInput(
-                f"The Ray cluster {where} lets everybody in: whoever reaches it can run programs on all of its nodes. Start its nodes "
+                f"The Ray cluster {where} lets everybody in: who reaches it can run programs on all of its nodes. Start its nodes "
                 "with RAY_AUTH_MODE=token."
             )
         case [code, _] if code == NOWHERE:
@@ -336,7 +336,7 @@ class RayEngine:
         left = [each for each in self._cluster.nodes() if each["Resources"].get("CPU", 0) >= 1]
         if all(each["NodeID"] in self._unfit for each in left):
             raise InfrastructureError(
-                f"No node of the cluster can run these cells; {self._name(node)}: {why.rstrip('.')}. Mend that, then run the same command "
+                f"No node of the cluster can run these cells; {self._name(node)}: {why.rstrip('.')}. Correct that, then run the same command "
                 "again."
             )
 
