@@ -1,4 +1,7 @@
-"""A trajectory, step by step, for a terminal."""
+"""A trajectory, step by step, for a terminal.
+
+`looper show` prints it, and `looper train --show-mask` the windows that a training would read of it.
+"""
 
 import re
 from collections.abc import Iterable, Sequence

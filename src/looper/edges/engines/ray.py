@@ -232,6 +232,8 @@ class RayEngine:
         self._lock = threading.Condition()
         self._running: set[Any] = set()
         """Streams that a thread follows; nothing begins while `_over`."""
+        self._held = list[Any]()
+        """Streams whose events could not be recorded: what was told is not to be acted on."""
         self._over = True
         self._names: dict[str, str] = {}
         """Of nodes, by their ids, for people."""
@@ -269,6 +271,12 @@ class RayEngine:
                 self._say(f"{job.cell.key}: {error}")
                 self._here(job.model_copy(update={"obstacle": Obstacle(cause=named(error))}), record)
                 return
+            except BaseException:
+                # Ray lets a stream go on that no one refers to any more: this one is referred to until its process is gone.
+                self._held.append(stream)
+                with contextlib.suppress(self._cluster.ray.exceptions.RayError):
+                    self._cluster.ray.cancel(stream, force=True)
+                raise
             finally:
                 with self._lock:
                     self._running.discard(stream)
