@@ -352,8 +352,6 @@ FEW = (
     "more requests in flight than workers",
     "first words of an arm of another hash",
     "a patch is emptied",
-    "a failed cell takes a patch and a verdict",
-    "patches and verdicts of two arms are exchanged",
     "the share of gold's files is nought",
     "no verdict has canaries",
     "patches were applied by hand",
