@@ -399,6 +399,7 @@ limit = 3
 [profiles.micro.experience]
 per_repo = 8
 memory_items = 1
+delivered = 0.1
 temperature = 0.7
 selection = { minimum_tasks = 1 }
 """

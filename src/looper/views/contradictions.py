@@ -289,6 +289,20 @@ class Records:
             found.setdefault((one.arm, one.seed), []).append(one)
         return found
 
+    @cached_property
+    def evaluated(self) -> frozenset[str]:
+        """The repositories of the selected tasks."""
+        return frozenset(map(self.repo_of, self.run.manifest.tasks))
+
+    @cached_property
+    def final_of(self) -> dict[tuple[str, str], list[Verdict]]:
+        """The ends of cells, by arm and seed."""
+        found: dict[tuple[str, str], list[Verdict]] = {}
+        for cell, verdict in self.run.final.items():
+            arm, _, rest = cell.partition("/")
+            found.setdefault((arm, rest.partition("/")[0]), []).append(verdict)
+        return found
+
     def card(self, name: str) -> AdapterRecord | None:
         """Damage is told where the adapters are looked at."""
         try:
@@ -312,8 +326,8 @@ class Replies:
     """What replies of all rollouts say of each other."""
 
     found: Contradictions = field(default_factory=Contradictions)
-    _tokens: dict[int, tuple[int, str]] = field(default_factory=dict)
-    """Of each text by its counter, as it was counted first, and where."""
+    _tokens: dict[int, int] = field(default_factory=dict)
+    """Of each text by its counter, as it was counted first."""
 
     def add(self, step: Step, arm: Arm | None, agent: Agent | None) -> None:
         if arm is None or arm.agent:
@@ -329,8 +343,8 @@ class Replies:
         if tokens * BYTES_OF_A_TOKEN < len(reply.text):
             self._add(f"replies with more than {BYTES_OF_A_TOKEN} bytes for each of their tokens", step)
         key = hash((reply.text, reply.thinking, reply.finish_reason, usage.counted_by))
-        known, _ = self._tokens.setdefault(key, (tokens, step.cell))
-        if max(tokens, known) > AS_MANY_AGAIN * min(tokens, known):
+        known = self._tokens.setdefault(key, tokens)
+        if known != tokens and max(tokens, known) > AS_MANY_AGAIN * min(tokens, known):
             self._add("replies that were counted as other tokens than the same text elsewhere", step)
 
     def _add(self, what: str, step: Step) -> None:
@@ -474,8 +488,7 @@ def _could_end_so(end: Trajectory, steps: AttemptSteps, limits: Limits, records:
             return bool(limits.total_tokens) and (end.completion_tokens or 0) >= (limits.total_tokens or 0)
         case StopReason.CONTEXT_FULL | StopReason.REFUSED:
             return True
-        case _:
-            return False
+    return False
 
 
 def _as_its_tree(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
@@ -532,7 +545,12 @@ def _prompts(records: Records, found: Contradictions) -> None:
         task, seed = records.tasks.get(end.instance_id), end.cell.split("/")[1:2]
         if records.agent is None or task is None or not "".join(seed).isdigit():
             continue
-        begun = (end.arm, seed[0], end.instance_id)
+        # Arms that remember nothing begin alike.
+        begun = (
+            (end.arm, seed[0], end.instance_id)
+            if _remembers(arm)
+            else ("", scaffolds[end.arm], end.instance_id)
+        )
         if begun not in made:
             given = records.agent.delivery(arm, int(seed[0]), task)
             made[begun] = None if given is None else (given, records.agent.prompt_hash(arm, task, given))
@@ -540,14 +558,15 @@ def _prompts(records: Records, found: Contradictions) -> None:
             _as_given(end, *expected, records, found)
 
 
+def _remembers(arm: Arm) -> bool:
+    """Whether the agent itself is told anything; what an overseer is told is not for it."""
+    own = arm.learning is not None and arm.learning.remembers is not None
+    return own and not arm.has_overseer and arm.role is not ArmRole.EXPERIENCE
+
+
 def _told_beforehand(arm: Arm) -> bool:
     how = arm.learning.remembers if arm.learning is not None else None
-    return (
-        how is not None
-        and how.moment is Moment.START
-        and not arm.has_overseer
-        and arm.role is not ArmRole.EXPERIENCE
-    )
+    return how is not None and how.moment is Moment.START and _remembers(arm)
 
 
 def _as_given(
@@ -849,15 +868,13 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     plan, run = records.run.manifest.plan, records.run
     names = {found.name for found in plan.experience_arms(arm.learning.source)}
     tasks = set(run.manifest.experience_tasks.get(arm.learning.source, ()))
-    evaluated = {records.repo_of(task) for task in run.manifest.tasks}
     verdicts = [
         verdict
-        for cell, verdict in run.final.items()
-        if cell.split("/")[0] in names
-        and cell.split("/")[1] == str(one.seed)
-        and verdict.instance_id in tasks
-        and (cell, verdict.attempt) in run.ends
-        and records.repo_of(verdict.instance_id) in ((one.repo,) if one.repo else evaluated)
+        for name in names
+        for verdict in records.final_of.get((name, str(one.seed)), ())
+        if verdict.instance_id in tasks
+        and (verdict.cell, verdict.attempt) in run.ends
+        and records.repo_of(verdict.instance_id) in ((one.repo,) if one.repo else records.evaluated)
     ]
     # What failed outside of the agent may have been tried again, after it was learned from.
     if not verdicts or arm.learning.source is Source.GUIDED or one.selection.without_verdict:
