@@ -29,7 +29,7 @@ from looper.records.plan import Expect, RunManifest
 from looper.records.seal import Seal, SealedFile
 from looper.records.session import Session, Trained
 from looper.records.training import AdapterRecord
-from looper.records.trajectory import Guard, ObservationKind, Step, StopReason, Trajectory
+from looper.records.trajectory import Edit, Guard, ObservationKind, Step, StopReason, Trajectory
 from looper.records.treatment import Consolidation, Proof, ProofKind
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 
@@ -125,6 +125,21 @@ class Copy:
             raise NothingToChange
         new = {name: value(records[at]) if callable(value) else value for name, value in values.items()}
         records[at] = records[at].model_copy(update=new)
+        self.write(kind, records)
+
+    def change_all(self, kind: type[Record], which: Callable[[Any], bool], **values: Any) -> None:
+        """All that fit."""
+        records, changed = [], False
+        for one in self.records(kind):
+            new = (
+                {name: value(one) if callable(value) else value for name, value in values.items()}
+                if which(one)
+                else {}
+            )
+            changed |= bool(new)
+            records.append(one.model_copy(update=new))
+        if not changed:
+            raise NothingToChange
         self.write(kind, records)
 
     def drop(self, kind: type[Record], which: Callable[[Any], bool]) -> None:
@@ -427,8 +442,174 @@ def doubled(kind: type[Record]) -> Callable[[Copy], None]:
 
 def reply_changed(copy: Copy) -> None:
     copy.change(
-        Step, lambda one: True, reply=lambda one: one.reply.model_copy(update={"text": "<done></done>"})
+        Step,
+        lambda one: one.action is not None and one.action.tool != "done",
+        reply=lambda one: one.reply.model_copy(update={"text": "<done></done>"}),
     )
+
+
+def edits_changed(copy: Copy) -> None:
+    copy.change_all(
+        Step,
+        lambda one: isinstance(one.action, Edit),
+        action=lambda one: one.action.model_copy(update={"new": "pass"}),
+    )
+
+
+def one_token_each(copy: Copy) -> None:
+    """Prompts and replies of the arm that remembers, with totals that add up."""
+    one_each = {"prompt_tokens": 1, "completion_tokens": 1}
+    copy.change_all(
+        Step,
+        of("memory"),
+        context_tokens=1,
+        reply=lambda one: one.reply.model_copy(update={"usage": one.reply.usage.model_copy(update=one_each)}),
+    )
+    steps = {"prompt_tokens": lambda one: one.steps, "completion_tokens": lambda one: one.steps}
+    copy.change_all(Trajectory, of("memory"), **steps)
+
+
+def crowded(copy: Copy) -> None:
+    """Fifty requests in flight, in steps and rollouts."""
+    copy.change_all(
+        Step,
+        lambda one: one.reply.in_flight is not None,
+        reply=lambda one: one.reply.model_copy(update={"in_flight": 50}),
+    )
+    copy.change_all(Trajectory, lambda one: one.in_flight is not None, in_flight=50.0)
+
+
+def done_as_stalled(copy: Copy) -> None:
+    """In the last step too."""
+    for kind in (Step, Trajectory):
+        copy.change_all(kind, lambda one: one.stop_reason is StopReason.DONE, stop_reason=StopReason.STALLED)
+
+
+def other_memories(copy: Copy) -> None:
+    """What was told are other items that there are."""
+    items = [one.id for one in copy.records(MemoryItem)]
+
+    def others(end: Trajectory) -> tuple[str, ...]:
+        return tuple([one for one in items if one not in end.memory][: len(end.memory)])
+
+    copy.change_all(Trajectory, lambda one: bool(one.memory) and others(one) != one.memory, memory=others)
+
+
+SHARED = (
+    "outcome",
+    "cause",
+    "f2p_only",
+    "fail_to_pass",
+    "pass_to_pass",
+    "applied",
+    "output",
+    "file_recall",
+    "canaries",
+    "patch_hash",
+)
+
+
+def results_of_other(copy: Copy, wanted: Callable[[Any, Any], bool]) -> None:
+    """Cells take patch and verdict of another arm at the same task, so that no verdict contradicts another."""
+    verdicts = {one.cell: one for one in copy.records(Verdict)}
+    ends = {one.cell: one for one in copy.records(Trajectory)}
+    given: dict[str, str] = {}
+    for cell, verdict in verdicts.items():
+        arm, _, rest = cell.partition("/")
+        other = {"base": "lora", "lora": "base"}.get(arm, "")
+        if f"{other}/{rest}" in ends and wanted(verdict, verdicts[f"{other}/{rest}"]):
+            given[cell] = f"{other}/{rest}"
+    copy.change_all(
+        Trajectory,
+        lambda one: one.cell in given and ends[given[one.cell]].patch != one.patch,
+        patch=lambda one: ends[given[one.cell]].patch,
+        patch_hash=lambda one: ends[given[one.cell]].patch_hash,
+        patch_at_limit=lambda one: (
+            bool(ends[given[one.cell]].patch) and one.stop_reason is not StopReason.DONE
+        ),
+    )
+    new = {name: lambda one, name=name: getattr(verdicts[given[one.cell]], name) for name in SHARED}
+    copy.change_all(Verdict, lambda one: one.cell in given, same_as="", **new)
+
+
+def gold_for_failed(copy: Copy) -> None:
+    """A failed cell takes the patch and the verdict of the arm that plays gold, or of another that resolved the task."""
+    verdicts = copy.records(Verdict)
+    ends = {one.cell: one for one in copy.records(Trajectory)}
+    for verdict in verdicts:
+        better = next(
+            (
+                one
+                for one in verdicts
+                if one.instance_id == verdict.instance_id and one.outcome is Outcome.RESOLVED
+            ),
+            None,
+        )
+        if not failed(verdict) or better is None or verdict.cell.startswith("experience"):
+            continue
+        end = ends[better.cell]
+        copy.change(
+            Trajectory,
+            lambda one, cell=verdict.cell: one.cell == cell,  # type: ignore[misc]
+            patch=end.patch,
+            patch_hash=end.patch_hash,
+            patch_at_limit=lambda one: one.stop_reason is not StopReason.DONE,
+        )
+        new = {name: getattr(better, name) for name in SHARED}
+        copy.change(Verdict, lambda one, cell=verdict.cell: one.cell == cell, same_as="", **new)  # type: ignore[misc]
+        return
+    raise NothingToChange
+
+
+def patch_emptied(copy: Copy) -> None:
+    """And everything that is said of it."""
+    cell = next((one.cell for one in copy.records(Trajectory) if of("base")(one) and one.patch), None)
+    if cell is None:
+        raise NothingToChange
+    empty = {"patch": "", "patch_hash": content_hash(""), "patch_at_limit": False}
+    copy.change(Trajectory, lambda one: one.cell == cell, **empty)
+    copy.change(
+        Verdict,
+        lambda one: one.cell == cell,
+        patch_hash=content_hash(""),
+        applied="",
+        file_recall=0.0,
+        same_as="",
+    )
+
+
+def failed_as_errors(copy: Copy) -> None:
+    """A failed cell that no other verdict takes over becomes three infra errors, and all else of it is gone."""
+    verdicts = copy.records(Verdict)
+    taken = {one.same_as.partition("#")[0] for one in verdicts}
+    cell = next(
+        (one.cell for one in verdicts if of("memory")(one) and failed(one) and one.cell not in taken), None
+    )
+    if cell is None:
+        raise NothingToChange
+    for kind in (Trajectory, Step):
+        copy.drop(kind, lambda one: one.cell == cell)
+    (one,) = (found for found in verdicts if found.cell == cell)
+    missing = {
+        name: dict.fromkeys(getattr(one, name), TestOutcome.MISSING)
+        for name in ("fail_to_pass", "pass_to_pass")
+    }
+    blank = {
+        "outcome": Outcome.INFRA_ERROR,
+        "cause": "the server was down",
+        "patch_hash": "",
+        "f2p_only": False,
+    }
+    empty = {"canaries": "", "applied": "", "output": "", "file_recall": None, "same_as": "", "wall_s": 0.0}
+    error = one.model_copy(update={**blank, **empty, **missing})
+    errors = [error.model_copy(update={"attempt": attempt}) for attempt in (1, 2, 3)]
+    copy.write(Verdict, [new for found in verdicts for new in (errors if found.cell == cell else [found])])
+
+
+def text_that_is_a_link(copy: Copy) -> None:
+    path = copy.run / "texts" / ("0" * 64)
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to("/etc/passwd")
 
 
 def tokens_changed(copy: Copy) -> None:
@@ -521,15 +702,35 @@ def in_runs() -> list[Kind]:
         Kind("a rollout that took less of the model's time", lambda c: c.change(Trajectory, of("base"), model_s=0.001)),
         Kind("a rollout that ended otherwise", lambda c: c.change(Trajectory, lambda one: one.patch_at_limit, stop_reason=StopReason.DONE)),
         Kind("a rollout of base that was told memories", lambda c: c.change(Trajectory, of("base"), memory=("x",))),
-        Kind("a rollout that took less wall time", lambda c: c.change(Trajectory, of("base"), wall_s=0.1), reach=False),
+        Kind("a rollout that took less time than its steps", lambda c: c.change(Trajectory, of("base"), wall_s=0.001)),
+        Kind("rollouts that took years", lambda c: c.change_all(Trajectory, of("base"), wall_s=1e8)),
+        Kind("rollouts at their limit of steps ended for want of time", lambda c: c.change_all(Trajectory, lambda one: one.stop_reason is StopReason.STEP_LIMIT, stop_reason=StopReason.TIME_LIMIT)),
+        Kind("rollouts that were done stalled, their last steps too", done_as_stalled),
+        Kind("more requests in flight than workers, in steps and rollouts", crowded),
+        Kind("first words of an arm of another hash", lambda c: c.change_all(Trajectory, of("base"), prompt_hash="0" * 64)),
+        Kind("first words of the arm that remembers of another hash", lambda c: c.change_all(Trajectory, of("memory"), prompt_hash="0" * 64)),
+        Kind("a patch is emptied, with all that is said of it", patch_emptied),
+        Kind("a failed cell takes a patch and a verdict that resolve its task", gold_for_failed),
+        Kind("patches and verdicts of two arms are exchanged", lambda c: results_of_other(c, lambda mine, other: True)),
+        Kind("a failed cell becomes three infra errors, its rollout gone", failed_as_errors, reach=False),
+        Kind("the share of gold's files is nought in all verdicts", lambda c: c.change_all(Verdict, lambda one: bool(one.file_recall), file_recall=0.0)),
+        Kind("no verdict has canaries", lambda c: c.change_all(Verdict, lambda one: bool(one.canaries), canaries="")),
+        Kind("patches were applied by hand", lambda c: c.change_all(Verdict, lambda one: bool(one.applied), applied="by hand")),
+        Kind("tests took no time", lambda c: c.change_all(Verdict, lambda one: True, wall_s=0.0)),
+        Kind("tests took another time", lambda c: c.change_all(Verdict, lambda one: True, wall_s=1.5), reach=False),
         Kind("a step is gone", last_step_gone),
         Kind("a step in the middle is gone, and the rollout says so", middle_step_gone),
         Kind("two steps are exchanged", swap_steps),
         Kind("a step twice", doubled(Step)),
         Kind("a step of fewer tokens", tokens_changed),
         Kind("a step whose action is taken away", lambda c: c.change(Step, lambda one: one.action is not None and one.observation.kind is ObservationKind.OK, action=None)),
-        Kind("a reply is rewritten", reply_changed, reach=False),
+        Kind("a reply is rewritten", reply_changed),
+        Kind("an observation is rewritten", lambda c: c.change(Step, of("base"), observation=lambda one: one.observation.model_copy(update={"text": "fine"})), reach=False),
+        Kind("the action of each edit is another than its reply's", edits_changed),
+        Kind("the trees of an arm's steps are others", lambda c: c.change_all(Step, of("base"), tree=lambda one: one.tree[::-1])),
+        Kind("one token for each prompt and reply of an arm, totals too", one_token_each),
         Kind("the index of the steps counts otherwise", forged_index),
+        Kind("a text beside the steps is a link", text_that_is_a_link),
         Kind("a text beside the steps is forged", lambda c: beside(c, "y" * 300_000)),
         Kind("a text beside the steps is gone", lambda c: beside(c, "")),
         Kind("a text that lies elsewhere on this machine", told_of("/etc/passwd")),
@@ -541,6 +742,11 @@ def in_runs() -> list[Kind]:
         Kind("what was learned took fewer tokens", lambda c: c.change(Consolidation, of("lora"), trained_tokens=1)),
         Kind("what was learned took less time", lambda c: c.change(Consolidation, of("lora"), training_s=0.1)),
         Kind("what was learned is gone", lambda c: c.drop(Consolidation, of("lora"))),
+        Kind("what was learned used one success less", lambda c: c.change(Consolidation, of("memory"), used=lambda one: one.used - 1)),
+        Kind("an adapter was made of one success less", lambda c: c.change(Consolidation, of("lora"), used=lambda one: one.used - 1)),
+        Kind("the text of a memory is another", lambda c: c.change(MemoryItem, lambda one: True, text="x")),
+        Kind("the changes of a memory are others", lambda c: c.change(MemoryItem, lambda one: True, changes=("x",))),
+        Kind("other memories were told", other_memories),
         Kind("a memory that was told is gone", lambda c: c.write(MemoryItem, [])),
         Kind("a proof of another adapter", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.ADAPTER_ARRIVED, subject="0" * 16)),
         Kind("an arm that acted is said not to have", lambda c: c.add(Proof(kind=ProofKind.ACTS, arm="memory", subject="", passed=False, said="no action"))),
@@ -552,6 +758,7 @@ def in_runs() -> list[Kind]:
         Kind("a likelihood of a success that is none", lambda c: c.change(Likelihood, of("lora"), held_out={"another-01": -0.1})),
         Kind("a likelihood is better", likelier, reach=False),
         Kind("a session that found more done", lambda c: c.change(Session, lambda one: True, done_before=500)),
+        Kind("a session began after the end", lambda c: c.change(Session, lambda one: True, begun="2999-01-01T00:00:00+00:00")),
         Kind("a session is gone", lambda c: c.write(Session, [])),
         Kind("a training of an arm that there is not", lambda c: c.change(Trained, lambda one: True, what="other, seed 0")),
         Kind("a training's loss is lower", lambda c: c.change(Trained, lambda one: one.event.loss is not None, event=lambda one: one.event.model_copy(update={"loss": 0.001})), reach=False),

@@ -22,9 +22,10 @@ from looper.records.base import Record
 from looper.records.plan import RunManifest
 from looper.records.seal import Seal
 from looper.records.training import AdapterRecord
-from looper.records.trajectory import Step, Trajectory
+from looper.records.trajectory import Done, Step, Trajectory
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 from looper.views.audit import ExternalFacts, audit, unchecked
+from looper.views.contradictions import Agent
 from looper.views.runs import read_run
 
 
@@ -76,6 +77,52 @@ def test_what_could_not_be_looked_at_is_said(copy: Copy) -> None:
     shutil.rmtree(Path(copy.project.environment["LOOPER_HOME"]) / "adapters")
     found = copy.project.looper("report", "--verify")
     assert found.returncode == 0 and ": 4 of 4 adapters are not here" in found.stdout
+
+
+def test_adapters_that_are_not_here_are_a_few_names_and_a_count(finished: Project) -> None:
+    run = read_run(finished.run)
+    one = run.consolidations[0]
+    many = tuple(one.model_copy(update={"adapter": f"{number:016x}"}) for number in range(145))
+    outside = ExternalFacts(None, lambda name: None, "another")
+    (line,) = [said for said in unchecked(replace(run, consolidations=many), outside) if "adapters" in said]
+    assert line.startswith("145 of 145 adapters are not here: ") and line.endswith(" and 142 more")
+    assert len(line) < 120
+
+
+def test_a_run_folder_that_is_a_link_is_said(copy: Copy) -> None:
+    elsewhere = copy.project.folder / "elsewhere"
+    folder = copy.run.rename(elsewhere)
+    copy.run.symlink_to(folder)
+    found = copy.project.looper("report", "--verify")
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert f"its folder is a link, so that others can lie in its place: {elsewhere}" in found.stdout
+
+
+def test_what_another_version_of_the_code_read_and_told_is_not_held_against_it(copy: Copy) -> None:
+    """Its parser and its memory may have been others; that equal first words stand in equal arms is still looked at."""
+    run = read_run(copy.run)
+    step = next(read_stream(copy.run, "steps", Step))
+    odd = Agent(
+        action=lambda text, finish: Done(message="nobody said this"),
+        delivery=lambda arm, seed, task: None,
+        prompt_hash=lambda arm, task, given: "",
+        item=lambda kind, arm, end, steps, task: pytest.fail("asked of another version"),
+        useful=lambda steps: steps,
+        attempts=(),
+    )
+    mine = ExternalFacts(None, lambda name: None, run.manifest.code_version, agent=odd)
+    named = [line for line in audit(run, mine) if "steps whose action is not what their reply says" in line]
+    assert named and step.cell in named[0]
+    assert not audit(run, replace(mine, code_version="another"))
+    words = [
+        end.model_copy(update={"prompt_hash": "0" * 64}) if end.cell.startswith("base/0/") else end
+        for end in run.trajectories
+    ]
+    other = replace(run, trajectories=tuple(words))
+    assert any(
+        "rollouts that began with other words than others at their task" in line
+        for line in audit(other, replace(mine, code_version="another"))
+    )
 
 
 def test_a_plan_that_was_edited_after_the_fact_is_named(copy: Copy) -> None:
@@ -298,18 +345,92 @@ FEW = (
     "a rollout without its arm's adapter",
     "a text beside the steps is forged",
     "another hypothesis",
+    "rollouts at their limit of steps ended for want of time",
+    "rollouts that were done stalled",
+    "a rollout that took less time than its steps",
+    "rollouts that took years",
+    "more requests in flight than workers",
+    "first words of an arm of another hash",
+    "a patch is emptied",
+    "the share of gold's files is nought",
+    "no verdict has canaries",
+    "patches were applied by hand",
+    "tests took no time",
+    "a reply is rewritten",
+    "the action of each edit",
+    "the trees of an arm's steps",
+    "an adapter was made of one success less",
+    "a session began after the end",
+    "a text beside the steps is a link",
 )
+
+
+OF_MEMORY = (
+    "first words of the arm that remembers",
+    "one token for each prompt and reply",
+    "what was learned used one success less",
+    "the text of a memory",
+    "the changes of a memory",
+    "other memories were told",
+)
+REMEMBERING = """
+title = "Remembering"
+hypothesis = "h"
+factor = "what the arm remembers"
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "memory"
+role = "treatment"
+learning = { treatment = "memory" }
+[[contrasts]]
+arm = "memory"
+against = "base"
+shown = "It helped."
+refuted = "It harmed."
+open = "It is open."
+[profiles.micro]
+like = "micro"
+seeds = [0]
+[profiles.micro.tasks]
+per_repo = 3
+limit = 3
+[profiles.micro.experience]
+per_repo = 8
+memory_items = 1
+delivered = 0.1
+temperature = 0.7
+selection = { minimum_tasks = 1 }
+"""
+
+
+def all_named(project: Project, wanted: tuple[str, ...], place: Path) -> None:
+    """Each kind of change is named, with a new seal too."""
+    script = tamper()
+    base = script.Base(project.folder, Path(project.environment["LOOPER_HOME"]))
+    kinds = [kind for kind in script.in_runs() if kind.name.startswith(wanted)]
+    assert len(kinds) == len(wanted) and all(kind.reach for kind in kinds)
+    for kind, kept, anew in script.look(base, kinds, place):
+        assert kept.planted and not script.wrong(kind, kept, anew), (kind.name, kept, anew)
 
 
 def test_what_was_changed_is_named_with_a_new_seal_too_where_another_record_contradicts_it(
     finished: Project, tmp_path: Path
 ) -> None:
-    script = tamper()
-    base = script.Base(finished.folder, Path(finished.environment["LOOPER_HOME"]))
-    kinds = [kind for kind in script.in_runs() if kind.name.startswith(FEW)]
-    assert len(kinds) == len(FEW) and len({kind.name for kind in script.in_runs()}) >= 40
-    for kind, kept, anew in script.look(base, kinds, tmp_path):
-        assert kept.planted and not script.wrong(kind, kept, anew), (kind.name, kept, anew)
+    assert len({kind.name for kind in tamper().in_runs()}) >= 40
+    all_named(finished, FEW, tmp_path)
+
+
+def test_what_an_arm_remembers_is_made_again_from_its_successes(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    project = Project(tmp_path / "project", tmp_path / "home")
+    (project.folder / "experiments" / "remembering.toml").write_text(REMEMBERING)
+    ran = project.looper("run", "remembering", "--workers", "2")
+    assert ran.returncode == 0, ran.stderr
+    clean = project.looper("report", "--verify", "--strict")
+    assert clean.returncode == 0, clean.stdout
+    all_named(project, OF_MEMORY, tmp_path / "copies")
 
 
 def test_an_attempt_after_the_verdict_counts_for_nothing(copy: Copy) -> None:

@@ -13,7 +13,7 @@ from looper.agent.actions import parse
 from looper.agent.context import ContextFull, Conversation
 from looper.agent.feedback import problem_observation, unknown_tool
 from looper.agent.guards import GuardState, Intervention
-from looper.agent.prompt import opening
+from looper.agent.prompt import hash_of, opening
 from looper.agent.recall import Recall
 from looper.agent.tools import ToolContext, ToolEffect, execute
 from looper.errors import (
@@ -135,7 +135,7 @@ class _Rollout:
         self.of = assignment
         self.scaffold, self.limits = assignment.tool_context.scaffold, assignment.tool_context.limits
         messages = opening(assignment.task, self.scaffold, assignment.memory)
-        self.prompt_hash = content_hash(*(part for message in messages for part in message))
+        self.prompt_hash = hash_of(messages)
         self.conversation = Conversation(
             list(messages), assignment.model.count_tokens, self.scaffold.pruning, len(messages)
         )

@@ -1,6 +1,9 @@
 """The messages that a rollout begins with."""
 
+from collections.abc import Sequence
+
 from looper.protocols import Message
+from looper.records.base import content_hash
 from looper.records.memory import Delivery
 from looper.records.plan import Scaffold
 from looper.records.task import Task
@@ -22,3 +25,8 @@ def question(task: Task, scaffold: Scaffold, memory: Delivery | None = None) -> 
     # The issue goes in last: braces in an issue are the issue's own.
     head, _, tail = text.partition("{issue}")
     return f"{head}{task.problem_statement}{tail}".strip("\n")
+
+
+def hash_of(messages: Sequence[Message]) -> str:
+    """By which a rollout names what it began with."""
+    return content_hash(*(part for message in messages for part in message))

@@ -21,6 +21,10 @@ GIT, REJECT, FUZZ, RECOUNT = (
 )
 
 
+ATTEMPTS = (GIT, REJECT, FUZZ, RECOUNT)
+"""What the name of every attempt begins with."""
+
+
 def apply(patch: str, session: JudgedSession) -> str:
     """Apply a patch to a base tree, and say how: the name of the attempt, with what was mended and that SWE-bench would not
     have taken it, where that is so; empty for an empty patch. Raises BadPatch where no attempt takes it, and VerifierBroken

@@ -11,7 +11,6 @@ from pathlib import Path
 from looper.cli.options import json_line
 from looper.cli.settings import Settings
 from looper.errors import BadInput, LooperError
-from looper.records.base import content_hash
 from looper.records.memory import Delivery
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome
@@ -129,7 +128,7 @@ def prompt_of(
     """The messages that a rollout began with, made again from plan, task and memory, and held against their hash; None for patches
     that came from a file. Where the task is not here the system prompt alone."""
     # What loads suites takes longer than all else here, and a list of cells has no need of it.
-    from looper.agent.prompt import opening
+    from looper.agent.prompt import hash_of, opening
     from looper.cli.preparing import tasks_as_they_are
 
     plan = view.manifest.plan
@@ -157,7 +156,7 @@ def prompt_of(
         Delivery(candidates=0, earlier=tuple(turn for item in told for turn in item.turns)),
     ):
         messages = opening(task, scaffold, memory)
-        if content_hash(*(part for message in messages for part in message)) == end.prompt_hash:
+        if hash_of(messages) == end.prompt_hash:
             return Prompt(messages)
     if told:
         names = ", ".join(item.id[:12] for item in told)

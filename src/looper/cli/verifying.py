@@ -1,22 +1,36 @@
-"""What `looper report --verify` and `looper report --sign` look at, run by run."""
+"""What `looper report --verify` and `looper report --sign` look at, run by run.
+
+`Verifier` gives the audit (`views/audit`) what it needs of the outside: the suite, the files that seals name, and what the agent of this code
+makes of recorded replies, tasks and successes.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
+from looper.agent.actions import parse, render
+from looper.agent.prompt import hash_of, opening, question
+from looper.bench.patches import ATTEMPTS
 from looper.cli.adapters import card_reader, served_hash
 from looper.cli.preparing import tasks_as_they_are
 from looper.cli.settings import Settings
 from looper.cli.wiring import code_version, put_at, texts_at
 from looper.errors import BadInput
+from looper.experiment.consolidate import Treatments
 from looper.experiment.schedule import leaking_tasks
 from looper.journal import read_stream
+from looper.memory.distil import distil
 from looper.records.base import content_hash, grouped
-from looper.records.plan import RunManifest
+from looper.records.memory import Delivery, MemoryItem, MemoryKind, Reverted
+from looper.records.plan import Arm, ArmRole
 from looper.records.seal import Seal
 from looper.records.task import Task
+from looper.records.trajectory import Action, FinishReason, Step, Trajectory
+from looper.training.select import without_detours
 from looper.views.audit import ExternalFacts, audit, unchecked
+from looper.views.contradictions import Agent
 from looper.views.results import look_at_text
 from looper.views.runs import RunView
 from looper.views.signatures import Signature, SignedPart, signature_of, signatures_in, signed_amiss
@@ -40,7 +54,7 @@ class Verifier:
 
     def look(self, run: RunView) -> tuple[list[str], list[str]]:
         """What does not fit, and what could not be looked at."""
-        outside = self._outside(run.manifest)
+        outside = self._outside(run)
         page = look_at_page(run, code_version())
         text, other_text = look_at_text(run, code_version())
         amiss = [*audit(run, outside), *page.amiss, *filter(None, [text])]
@@ -62,11 +76,11 @@ class Verifier:
             ]
         return amiss, unseen
 
-    def _outside(self, manifest: RunManifest) -> ExternalFacts:
+    def _outside(self, run: RunView) -> ExternalFacts:
         tasks: tuple[Task, ...] = ()
         why = ""
         try:
-            tasks = tasks_as_they_are(manifest, self.settings)
+            tasks = tasks_as_they_are(run.manifest, self.settings)
         except BadInput as error:
             why = str(error)
         return ExternalFacts(
@@ -74,10 +88,50 @@ class Verifier:
             adapter=card_reader(self.settings),
             code_version=code_version(),
             tasks={task.instance_id: task for task in tasks},
-            leaked=frozenset(leaking_tasks(tasks)) & {*manifest.tasks},
+            leaked=frozenset(leaking_tasks(tasks)) & {*run.manifest.tasks},
             why_no_tasks=why,
             served=served_hash(self.settings),
+            agent=_agent_of(run),
         )
+
+
+REPLIES_KEPT = 4096
+"""Texts of replies whose action is remembered: small models say the same again and again."""
+
+
+def _agent_of(run: RunView) -> Agent:
+    """What this code makes of the replies, tasks and successes of a run."""
+    plan = run.manifest.plan
+    items = {item.id: item for item in read_stream(run.folder, "memory", MemoryItem)}
+    reverted = [found.item for found in read_stream(run.folder, "reverted", Reverted)]
+    treatments = Treatments(plan, run.consolidations, tuple(items.values()))
+
+    def delivery(arm: Arm, seed: int, task: Task) -> Delivery | None:
+        how = arm.learning.remembers if arm.learning is not None else None
+        # What an overseer is told, and what was learned before experience is gathered, is not for the agent.
+        if how is None or arm.has_overseer or arm.role is ArmRole.EXPERIENCE:
+            return Delivery(candidates=0)
+        mine = {item for one in run.consolidations if one.arm == arm.name for item in one.items}
+        searched = plan.experience is not None and plan.experience.told(how).retrieval != "bm25"
+        if searched or reverted or not mine <= items.keys():
+            return None
+        return treatments.memory(arm, seed, task)
+
+    def item(kind: MemoryKind, arm: Arm, end: Trajectory, steps: Sequence[Step], task: Task) -> MemoryItem:
+        return distil(end, steps, task, render, kind, question(task, arm.scaffold))
+
+    @lru_cache(REPLIES_KEPT)
+    def action(text: str, finish: FinishReason) -> Action | None:
+        return parse(text, finish).action
+
+    return Agent(
+        action=action,
+        delivery=delivery,
+        prompt_hash=lambda arm, task, given: hash_of(opening(task, arm.scaffold, given)),
+        item=item,
+        useful=without_detours,
+        attempts=ATTEMPTS,
+    )
 
 
 def signed_at(place: Path) -> SignedSeals:

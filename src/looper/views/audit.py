@@ -7,6 +7,7 @@ is found by a copy only, or where the seal's hash was put beforehand (`views/sig
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,7 +21,7 @@ from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import LATER, Seal
 from looper.records.task import Task
 from looper.records.training import AdapterRecord
-from looper.views.contradictions import Contradictions, Records, contradictions
+from looper.views.contradictions import Agent, Contradictions, Records, contradictions, some
 from looper.views.runs import RunView
 
 ELSEWHERE: dict[str, type[Record]] = {
@@ -52,19 +53,23 @@ class ExternalFacts:
     """In words, where they cannot be had."""
     served: Callable[[str], str | None] = lambda adapter: None
     """The hash by which a rollout names an adapter that it was served with; None for one that is not here."""
+    agent: Agent | None = None
+    """What this code makes of the records that others are made from; None where it is not to be held against them."""
 
 
 def audit(run: RunView, outside: ExternalFacts) -> list[str]:
     """Everything that does not fit, in words; nothing where all fits. Reads every record, step by step."""
     same_tasks = outside.tasks_hash == run.manifest.tasks_hash
+    same_code = run.manifest.code_version == outside.code_version
     records = Records(
         run=run,
         tasks=outside.tasks if same_tasks else {},
         adapter=outside.adapter,
         served=outside.served,
-        same_code=run.manifest.code_version == outside.code_version,
+        same_code=same_code,
         sealed=_is_sealed(run),
         hashes=_hashes(run.folder, run.manifest),
+        agent=outside.agent if same_code else None,
     )
     against = contradictions(records)
     return [
@@ -72,6 +77,7 @@ def audit(run: RunView, outside: ExternalFacts) -> list[str]:
         *_manifest(run.folder, run.manifest),
         *_seals(run),
         *_missing_lines(run.folder),
+        *_links(run.folder),
         *_tasks(run.manifest, outside),
         *against,
         *_coverage(run),
@@ -94,10 +100,11 @@ def unchecked(run: RunView, outside: ExternalFacts) -> list[str]:
         lines.append("its tasks are not here" + (f": {outside.why_no_tasks}" if outside.why_no_tasks else ""))
     if run.manifest.code_version != outside.code_version:
         lines.append(
-            "whether its arms are configured as their rollouts were: another version of the code recorded them"
+            "whether its arms are configured as their rollouts were, and whether actions, first words and memories are what replies, "
+            "tasks and successes give: another version of the code recorded them"
         )
     if gone:
-        lines.append(f"{len(gone)} of {len(used)} adapters are not here: {', '.join(gone)}")
+        lines.append(f"{len(gone)} of {len(used)} adapters are not here: {some(gone)}")
     seal = _last_seal(run.folder)
     if seal is None and not _must_be_sealed(run, outside):
         lines.append("it has no seal" + ("" if run.finished == run.planned else ": it is not finished"))
@@ -107,6 +114,10 @@ def unchecked(run: RunView, outside: ExternalFacts) -> list[str]:
         )
     if went_on := _went_on(run):
         lines.append(went_on)
+    if run.folder.is_symlink():
+        lines.append(f"its folder is a link, so that others can lie in its place: {run.folder.readlink()}")
+    if any(True for _ in read_stream(run.folder, "reverted", Reverted)):
+        lines.append("which memories were told: some were taken back since")
     if idle := _not_run(run):
         lines.append(f"arms that were not run, as a session asked: {', '.join(idle)}")
     return lines
@@ -244,6 +255,16 @@ def _missing_lines(folder: Path) -> Iterator[str]:
                     yield f"{path.name}: line {expected} is numbered {number}; lines were taken out or moved"
                     break
                 expected += 1
+
+
+def _links(folder: Path) -> Iterator[str]:
+    """Looper writes none: what a link leads to is another file, which can be changed elsewhere."""
+    found = Contradictions()
+    for place, folders, files in os.walk(folder):
+        for name in sorted((*folders, *files)):
+            if (path := Path(place, name)).is_symlink():
+                found.add("links in the run folder", f"{path.relative_to(folder)} to {path.readlink()}")
+    yield from found.lines()
 
 
 def _number(line: bytes) -> int | None:

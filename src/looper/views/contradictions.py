@@ -5,24 +5,41 @@ other than the ones that it was made from. Each check adds to one list of findin
 others.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from math import isclose
 from statistics import fmean, median
 
-from looper.journal import Damage, placed_records, read_stream
+from looper.journal import Damage, placed_records, read_at, read_stream
 from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
 from looper.records.base import content_hash, grouped
 from looper.records.learning import Source
-from looper.records.memory import MemoryItem
-from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate
+from looper.records.memory import Delivery, MemoryItem, MemoryKind, Moment
+from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate, Limits
 from looper.records.sampling import sampling_seed
 from looper.records.seal import Seal
 from looper.records.task import Task
-from looper.records.training import AdapterRecord
-from looper.records.trajectory import ModelIdentity, ObservationKind, Step, StopReason, Trajectory
+from looper.records.text import bare_lines
+from looper.records.training import AdapterRecord, Objective
+from looper.records.trajectory import (
+    Action,
+    Bash,
+    Done,
+    Edit,
+    FinishReason,
+    ModelIdentity,
+    ObservationKind,
+    Read,
+    Reply,
+    Step,
+    StopReason,
+    Trajectory,
+    Write,
+)
 from looper.records.treatment import VALID_MARGIN, Consolidation, ProofKind
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 from looper.views.index import StepIndex, kept_index
@@ -30,6 +47,24 @@ from looper.views.runs import RunView
 
 SHOWN = 3
 """So many cells are named in one finding."""
+BYTES_OF_A_TOKEN = 128
+"""No token of a tokenizer in use stands for more: the longest are runs of so many blanks."""
+AS_MANY_AGAIN = 1.5
+"""A model can spell one text in several ways, but not with half as many tokens again."""
+LOCAL = "tokenizer of "
+"""Begins the name of a counter that counted here. What a server says that it counted can hold what nobody saw."""
+CLOCK_S = 60.0
+"""By which the time of day may have been set back while a run went on."""
+ALONE = ("bubblewrap", "landlock")
+"""Sandboxes in which no process outlives its command."""
+CANARIES_SINCE, APPLIED_SINCE = 4, 5
+"""Rules of verification since which a verdict says so."""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 @dataclass
@@ -43,42 +78,108 @@ class Contradictions:
 
     def lines(self) -> Iterator[str]:
         for what, cells in self.cells.items():
-            more = f" and {len(cells) - SHOWN} more" if len(cells) > SHOWN else ""
-            yield f"{what}: {', '.join(cells[:SHOWN])}{more}"
+            yield f"{what}: {some(cells)}"
+
+
+@dataclass(frozen=True)
+class Agent:
+    """What the code that looks makes of the records that others were made from: handed in, since a view knows no agent. For runs of
+    that very code."""
+
+    action: Callable[[str, FinishReason], Action | None]
+    """Read from the text of a reply."""
+    delivery: Callable[[Arm, int, Task], Delivery | None]
+    """What an arm is told from memory with a seed; None where that cannot be known here."""
+    prompt_hash: Callable[[Arm, Task, Delivery], str]
+    """Of the messages before the first reply."""
+    item: Callable[[MemoryKind, Arm, Trajectory, Sequence[Step], Task], MemoryItem]
+    """What a rollout with these steps is remembered as."""
+    useful: Callable[[Sequence[Step]], Sequence[Step]]
+    """The steps without detours."""
+    attempts: tuple[str, ...]
+    """Names by which a verdict says how its patch was applied, without what was mended."""
 
 
 @dataclass
 class AttemptSteps:
     """What the steps of one attempt say together."""
 
+    tree: str = ""
+    """After the last step, and before the first; empty where nobody knows."""
+    missing: set[str] = field(default_factory=set)
+    """Lines that the patch adds and no step has written yet, without their indentation."""
     count: int = 0
     in_order: bool = True
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
     """None where a step has none."""
     model_s: float = 0.0
+    seconds: float = 0.0
+    """Of the steps, without what was waited for a broken server."""
     guards: Counter[str] = field(default_factory=Counter)
     memory: set[str] = field(default_factory=set)
     in_flight: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Where their lines begin."""
     without: int = 0
     """Steps without an action."""
     unread: bool = False
     """A step has no action and yet one was executed, or the other way round."""
+    told_end: bool = True
+    """Every step that says that the work is done ended the rollout so, and no other did."""
+    faster: bool = False
+    """A step took less time than its reply."""
+    by_command: bool = False
+    """A command changed the tree."""
+    commands: bool = False
+    idle_change: bool = False
+    """The tree changed at a step that does nothing to it."""
+    longest: int = 0
+    """Prompt of the last step, in tokens."""
+    first: tuple[str, int | None] | None = None
+    """Who counted the first prompt, and its tokens; None where nobody did here."""
+    shrank: bool = False
+    """A prompt with more in it than the one before has no more tokens."""
     stopped: StopReason | None = None
     went_on: bool = False
     """Past a step that ended the rollout."""
 
-    def add(self, step: Step) -> None:
+    @classmethod
+    def of(cls, end: Trajectory | None) -> "AttemptSteps":
+        """Before the first step."""
+        return cls() if end is None else cls(end.workspace_clean_state, _added(end.patch))
+
+    def add(self, place: int, step: Step) -> None:
         self.count += 1
+        self.places.append(place)
         self.in_order &= step.index == self.count
-        usage = step.reply.usage
-        self.prompt_tokens = _sum(self.prompt_tokens, usage.prompt_tokens)
-        self.completion_tokens = _sum(self.completion_tokens, usage.completion_tokens)
-        self.model_s += step.reply.wall_s
         self.guards.update(step.guards)
         self.memory.update(step.memory)
-        if step.reply.in_flight is not None:
-            self.in_flight.append(step.reply.in_flight)
+        self._reply(step.reply, step)
+        self._result(step)
+        self._tree(step)
+        self.went_on |= self.stopped is not None
+        self.stopped = step.stop_reason
+
+    def _reply(self, reply: Reply, step: Step) -> None:
+        usage = reply.usage
+        self.prompt_tokens = _sum(self.prompt_tokens, usage.prompt_tokens)
+        self.completion_tokens = _sum(self.completion_tokens, usage.completion_tokens)
+        self.model_s += reply.wall_s
+        self.seconds += step.wall_s - reply.waited_s
+        self.faster |= step.wall_s < 0.999 * reply.wall_s - 0.01
+        if reply.in_flight is not None:
+            self.in_flight.append(reply.in_flight)
+        if not usage.counted_by.startswith(LOCAL) or None in (step.context_tokens, usage.prompt_tokens):
+            return
+        # Every turn adds a reply and an observation, with a mark at least.
+        length = min(step.context_tokens or 0, usage.prompt_tokens or 0)
+        self.shrank |= length <= self.longest and not step.pruned_messages
+        self.longest = length
+        if step.index == 1:
+            self.first = usage.counted_by, usage.prompt_tokens
+
+    def _result(self, step: Step) -> None:
         self.without += step.action is None
         kind = step.observation.kind
         self.unread |= (
@@ -86,8 +187,37 @@ class AttemptSteps:
             if step.action is None
             else kind is ObservationKind.PROBLEM
         )
-        self.went_on |= self.stopped is not None
-        self.stopped = step.stop_reason
+        self.told_end &= (kind is ObservationKind.END) == (step.stop_reason is StopReason.DONE)
+
+    def _tree(self, step: Step) -> None:
+        self.commands |= isinstance(step.action, Bash)
+        if step.tree == self.tree:
+            return
+        self.tree = step.tree
+        match step.action:
+            case Edit(new=text) | Write(content=text):
+                self._written([line.strip() for line in bare_lines(text)] or [""])
+            case Bash():
+                self.by_command = True
+            case Read() | Done() | None:
+                self.idle_change = True
+
+    def _written(self, lines: Sequence[str]) -> None:
+        """The last edit that touches a line leaves a part of its own text in it: a line of that, or the beginning or the end of one."""
+        if self.missing:
+            self.missing.difference_update(lines)
+            ends = lines[0], lines[-1]
+            self.missing = {line for line in self.missing if not any(part in line for part in ends)}
+
+
+def _added(patch: str) -> set[str]:
+    """Lines that a patch adds, without their indentation; not those that it takes away too, for a patch may move a line that nobody
+    touched. None of what git cannot show as text."""
+    if not patch or "GIT binary patch" in patch:
+        return set()
+    lines = [line for line in bare_lines(patch) if not line.startswith(("+++ ", "--- "))]
+    found = [{line[1:].strip() for line in lines if line.startswith(sign)} for sign in "+-"]
+    return found[0] - found[1] - {""}
 
 
 def _sum(before: int | None, more: int | None) -> int | None:
@@ -112,6 +242,8 @@ class Records:
     """By which its rollouts may name the run's plan."""
     damage: list[Damage] = field(default_factory=list)
     """Lines of steps and of memory that cannot be read."""
+    agent: Agent | None = None
+    """None where another version of the code recorded the run."""
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
@@ -124,7 +256,11 @@ class Records:
         kept, again = kept_index(self.run.folder), StepIndex()
         found: dict[tuple[str, int], AttemptSteps] = {}
         for place, step in placed_records(self.run.folder, "steps", Step, self.damage):
-            found.setdefault((step.cell, step.attempt), AttemptSteps()).add(step)
+            key = step.cell, step.attempt
+            if key not in found:
+                found[key] = AttemptSteps.of(self.run.ends.get(key))
+            found[key].add(place, step)
+            self.replies.add(step, self.arms.get(step.cell.partition("/")[0]), self.agent)
             if place < kept.bytes:
                 again.add(place, step)
         return found, bool(self.damage) or again.attempts == kept.attempts
@@ -138,6 +274,10 @@ class Records:
         return self._read[1]
 
     @cached_property
+    def replies(self) -> "Replies":
+        return Replies()
+
+    @cached_property
     def items(self) -> dict[str, MemoryItem]:
         return {item.id: item for item in read_stream(self.run.folder, "memory", MemoryItem, self.damage)}
 
@@ -146,6 +286,20 @@ class Records:
         """By arm and seed, the last of each repository and round."""
         last = {each.key: each for each in self.run.consolidations}.values()
         return grouped(((one.arm, one.seed), one) for one in last)
+
+    @cached_property
+    def evaluated(self) -> frozenset[str]:
+        """The repositories of the selected tasks."""
+        return frozenset(map(self.repo_of, self.run.manifest.tasks))
+
+    @cached_property
+    def final_of(self) -> dict[tuple[str, str], list[Verdict]]:
+        """The ends of cells, by arm and seed."""
+        found: dict[tuple[str, str], list[Verdict]] = {}
+        for cell, verdict in self.run.final.items():
+            arm, _, rest = cell.partition("/")
+            found.setdefault((arm, rest.partition("/")[0]), []).append(verdict)
+        return found
 
     def card(self, name: str) -> AdapterRecord | None:
         """Damage is told where the adapters are looked at."""
@@ -165,12 +319,57 @@ class Records:
         return self.run.manifest.plan.selection.suite not in REAL_SUITES
 
 
+@dataclass
+class Replies:
+    """What replies of all rollouts say of each other."""
+
+    found: Contradictions = field(default_factory=Contradictions)
+    _tokens: dict[int, int] = field(default_factory=dict)
+    """Of each text by its counter, as it was counted first."""
+
+    def add(self, step: Step, arm: Arm | None, agent: Agent | None) -> None:
+        if arm is None or arm.agent:
+            return
+        reply = step.reply
+        if agent is not None and agent.action(reply.text, reply.finish_reason) != step.action:
+            self._add("steps whose action is not what their reply says", step)
+        usage = reply.usage
+        tokens = usage.completion_tokens
+        # With an overseer what is counted are two replies, and one is told.
+        if tokens is None or not usage.counted_by.startswith(LOCAL) or arm.has_overseer:
+            return
+        if tokens * BYTES_OF_A_TOKEN < len(reply.text):
+            self._add(f"replies with more than {BYTES_OF_A_TOKEN} bytes for each of their tokens", step)
+        key = hash((reply.text, reply.thinking, reply.finish_reason, usage.counted_by))
+        known = self._tokens.setdefault(key, tokens)
+        if known != tokens and max(tokens, known) > AS_MANY_AGAIN * min(tokens, known):
+            self._add("replies that were counted as other tokens than the same text elsewhere", step)
+
+    def _add(self, what: str, step: Step) -> None:
+        cells = self.found.cells.get(what)
+        if not cells or cells[-1] != step.cell:
+            self.found.add(what, step.cell)
+
+
 def contradictions(records: Records) -> list[str]:
     """Each in words, with the cells or names that show it."""
     found = Contradictions()
-    for look in (_rollouts, _attempts, _verdicts, _served, _learned, _proved, _asked, _sessions):
+    looks = (
+        _rollouts,
+        _ends,
+        _prompts,
+        _attempts,
+        _verdicts,
+        _served,
+        _learned,
+        _remembered,
+        _proved,
+        _asked,
+        _sessions,
+    )
+    for look in looks:
         look(records, found)
-    lines = list(found.lines())
+    lines = [*found.lines(), *records.replies.found.lines()]
     if not records.index_fits:
         lines.append("steps.index.json is not what the steps say. Remove it; it is made again")
     return lines
@@ -238,6 +437,150 @@ def _of_its_steps(end: Trajectory, steps: AttemptSteps, found: Contradictions) -
         found.add("rollouts whose guards fired otherwise than in their steps", cell)
 
 
+def _ends(records: Records, found: Contradictions) -> None:
+    """That rollouts of the agent that is installed ended as their steps and limits say, with the patch of their last tree, in the time
+    that the run had."""
+    run = records.run
+    workers = max((session.workers for session in run.sessions), default=0)
+    patches: dict[tuple[str, str, str], tuple[str, ...]] = {}
+    trees: dict[tuple[str, str, str], str] = {}
+    for end in run.trajectories:
+        arm = records.arms.get(end.arm)
+        if arm is None or arm.agent:
+            continue
+        steps = records.steps.get((end.cell, end.attempt)) or AttemptSteps.of(end)
+        graded = end.stop_reason is StopReason.IMPORTED
+        if graded != (arm.model.backend == "predictions"):
+            found.add(
+                "rollouts that say they were none, or patches from a file that say they were one", end.cell
+            )
+        if graded or steps.count != end.steps:
+            continue
+        if not steps.told_end or not _could_end_so(end, steps, run.manifest.plan.limits_of(arm), records):
+            found.add("rollouts whose steps and limits give another reason to end", end.cell)
+        if end.wall_s < 0.999 * steps.seconds - 0.01:
+            found.add("rollouts that took less time than their steps", end.cell)
+        if steps.faster:
+            found.add("rollouts with a step that took less time than its reply", end.cell)
+        if steps.shrank and not arm.has_overseer:
+            found.add("rollouts whose prompts have no more tokens although more was said", end.cell)
+        if workers and any(count > workers for count in steps.in_flight):
+            found.add(
+                f"rollouts with more requests in flight than the {workers} workers of a session", end.cell
+            )
+        if end.sandbox in ALONE or not steps.commands:
+            _as_its_tree(end, steps, found)
+            _as_others(end, steps, patches, trees, found)
+
+
+def _could_end_so(end: Trajectory, steps: AttemptSteps, limits: Limits, records: Records) -> bool:
+    """Whether a reason to end follows from the steps and the limits, which are looked at in this order: steps, time, tokens."""
+    if steps.stopped is not None:
+        return steps.stopped is end.stop_reason
+    if end.steps >= limits.steps:
+        return end.steps == limits.steps and end.stop_reason is StopReason.STEP_LIMIT
+    match end.stop_reason:
+        case StopReason.TIME_LIMIT:
+            return bool(end.stop_cause) or end.wall_s >= limits.wall_s or not records.same_code
+        case StopReason.TOKEN_LIMIT:
+            return bool(limits.total_tokens) and (end.completion_tokens or 0) >= (limits.total_tokens or 0)
+        case StopReason.CONTEXT_FULL | StopReason.REFUSED:
+            return True
+    return False
+
+
+def _as_its_tree(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
+    """That a patch is what the steps made of the tree."""
+    if end.patch_error or steps.stopped is StopReason.UNUSABLE:
+        return
+    if steps.idle_change:
+        found.add("rollouts whose tree changed at a step that changes nothing", end.cell)
+    if (steps.tree != end.workspace_clean_state) != bool(end.patch or end.flagged_paths):
+        found.add("rollouts whose patch and whose last tree contradict each other", end.cell)
+    elif steps.missing and not steps.by_command:
+        found.add("patches with lines that no step wrote", end.cell)
+
+
+def _as_others(
+    end: Trajectory,
+    steps: AttemptSteps,
+    patches: dict[tuple[str, str, str], tuple[str, ...]],
+    trees: dict[tuple[str, str, str], str],
+    found: Contradictions,
+) -> None:
+    """That equal trees of a task have equal patches, and equal patches equal trees."""
+    if end.patch_error or steps.stopped is StopReason.UNUSABLE:
+        return
+    begun = end.instance_id, end.workspace_clean_state
+    made = end.patch_hash, *end.flagged_paths
+    if made != patches.setdefault((*begun, steps.tree), made) or (
+        not end.flagged_paths and steps.tree != trees.setdefault((*begun, end.patch_hash), steps.tree)
+    ):
+        found.add("rollouts whose patch and last tree are not those of others at their task", end.cell)
+
+
+def _prompts(records: Records, found: Contradictions) -> None:
+    """That arms which are told nothing beforehand begin with the same words where task and scaffold are the same; and that all begin
+    with what their memory gives."""
+    scaffolds = {name: content_hash(arm.scaffold) for name, arm in records.arms.items()}
+    known: dict[tuple[str, str], str] = {}
+    made: dict[tuple[str, str, str], tuple[Delivery, str] | None] = {}
+    lengths: dict[tuple[str, str], int | None] = {}
+    for end in records.run.trajectories:
+        arm = records.arms.get(end.arm)
+        if arm is None or arm.agent or end.stop_reason is StopReason.IMPORTED:
+            continue
+        key = end.instance_id, scaffolds[end.arm]
+        if not _told_beforehand(arm) and end.prompt_hash != known.setdefault(key, end.prompt_hash):
+            found.add("rollouts that began with other words than others at their task", end.cell)
+        steps = records.steps.get((end.cell, end.attempt), AttemptSteps())
+        if steps.first is not None and not arm.has_overseer:
+            counter, tokens = steps.first
+            if tokens != lengths.setdefault((end.prompt_hash, counter), tokens):
+                found.add(
+                    "rollouts whose first prompt has other tokens than the same words elsewhere", end.cell
+                )
+        task, seed = records.tasks.get(end.instance_id), end.cell.split("/")[1:2]
+        if records.agent is None or task is None or not "".join(seed).isdigit():
+            continue
+        # Arms that remember nothing begin alike.
+        begun = (
+            (end.arm, seed[0], end.instance_id)
+            if _remembers(arm)
+            else ("", scaffolds[end.arm], end.instance_id)
+        )
+        if begun not in made:
+            given = records.agent.delivery(arm, int(seed[0]), task)
+            made[begun] = None if given is None else (given, records.agent.prompt_hash(arm, task, given))
+        if (expected := made[begun]) is not None:
+            _as_given(end, *expected, records, found)
+
+
+def _remembers(arm: Arm) -> bool:
+    """Whether the agent itself is told anything; what an overseer is told is not for it."""
+    own = arm.learning is not None and arm.learning.remembers is not None
+    return own and not arm.has_overseer and arm.role is not ArmRole.EXPERIENCE
+
+
+def _told_beforehand(arm: Arm) -> bool:
+    how = arm.learning.remembers if arm.learning is not None else None
+    return how is not None and how.moment is Moment.START and _remembers(arm)
+
+
+def _as_given(
+    end: Trajectory, given: Delivery, prompt_hash: str, records: Records, found: Contradictions
+) -> None:
+    steps = records.steps.get((end.cell, end.attempt), AttemptSteps())
+    at_start, later = end.memory[: len(given.items)], end.memory[len(given.items) :]
+    waiting = {item.id for item in given.later}
+    if at_start != given.items or not {*later} <= waiting or {*later} != steps.memory:
+        found.add("rollouts that were told other memories than their arm gives to their task", end.cell)
+    elif end.memory_candidates != given.candidates:
+        found.add("rollouts with another number of memories to choose from than there are", end.cell)
+    if end.prompt_hash != prompt_hash:
+        found.add("rollouts that began with other words than their arm, task and memory give", end.cell)
+
+
 def _ended_as_its_steps(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
     if steps.went_on or (steps.stopped is not None and steps.stopped is not end.stop_reason):
         found.add("rollouts that ended otherwise than their steps", end.cell)
@@ -299,6 +642,8 @@ def _verdicts(records: Records, found: Contradictions) -> None:
             found.add("verdicts in another environment than the rollout's", cell)
         if verdict.sandbox != manifest.sandbox:
             found.add("verdicts in another sandbox than the manifest's", cell)
+        if judged:
+            _judged(verdict, end, records, found)
         # What another run judged stands there, and is audited with it.
         here = verdict.same_as if ":" not in verdict.same_as else ""
         if here and not _takes_over(verdict, by_key.get(verdict.same_as)):
@@ -315,6 +660,49 @@ def _verdicts(records: Records, found: Contradictions) -> None:
             same = verdict.outcome, verdict.file_recall
             if same != outcomes.setdefault(key, same):
                 found.add("verdicts that differ from others on the same patch", cell)
+
+
+def _judged(verdict: Verdict, end: Trajectory | None, records: Records, found: Contradictions) -> None:
+    """That a verdict says what its rules make every verdict say."""
+    number = verdict.verifier.partition(",")[0]
+    rules = int(number) if number.isdigit() else 0
+    ran = verdict.outcome is Outcome.RESOLVED or verdict.f2p_only or " tests did not pass: " in verdict.cause
+    if ran and not verdict.canaries and rules >= CANARIES_SINCE:
+        found.add("verdicts of test runs that came to their end, without canaries", verdict.cell)
+    if ran and verdict.wall_s <= 0:
+        found.add("verdicts of test runs that took no time", verdict.cell)
+    if end is None:
+        return
+    empty = not end.patch.strip()
+    how = verdict.applied.partition(" (")[0]
+    known = records.agent is None or how in records.agent.attempts
+    if (empty and how) or (not empty and ran and rules >= APPLIED_SINCE and not (how and known)):
+        found.add("verdicts that say their patch was applied as none is", verdict.cell)
+    task = records.tasks.get(verdict.instance_id)
+    if task is None or verdict.file_recall is None or end.stop_reason is StopReason.IMPORTED:
+        return
+    gold, mine = _files(task.gold_patch), _files(end.patch)
+    # A patch that does not apply changes nothing.
+    if gold and mine is not None and (empty or how):
+        share = len(gold & mine) / len(gold)
+        if not isclose(verdict.file_recall, share, abs_tol=1e-9):
+            found.add("verdicts with another share of gold's files than their patch has", verdict.cell)
+
+
+_HEADS = re.compile(r"^diff --git (.*)$", re.MULTILINE)
+_RENAMED = re.compile(r"^rename (?:from|to) (.*)$", re.MULTILINE)
+
+
+def _files(patch: str) -> set[str] | None:
+    """Files that a patch of git's changes, under their names before and after; None where one has a name that git quotes."""
+    found = set(_RENAMED.findall(patch))
+    for names in _HEADS.findall(patch):
+        name = names[2 : len(names) // 2]
+        if names == f"a/{name} b/{name}":
+            found.add(name)
+        elif '"' in names or not found:
+            return None
+    return found
 
 
 def as_tests_say(verdict: Verdict) -> str:
@@ -341,8 +729,9 @@ def as_tests_say(verdict: Verdict) -> str:
 
 
 def _takes_over(verdict: Verdict, other: Verdict | None) -> bool:
-    same = ("outcome", "cause", "fail_to_pass", "pass_to_pass", "patch_hash", "environment", "verifier")
-    return other is not None and all(getattr(verdict, name) == getattr(other, name) for name in same)
+    own = {"cell", "attempt", "same_as", "wall_s"}
+    shared = Verdict.model_fields.keys() - own
+    return other is not None and all(getattr(verdict, name) == getattr(other, name) for name in shared)
 
 
 def _belongs(verdict: Verdict, arms: Mapping[str, Arm]) -> bool:
@@ -450,6 +839,8 @@ def _learned(records: Records, found: Contradictions) -> None:
             found.add("what was learned from successes that are none", name)
         elif one.round == 1 and not arm.learning.elsewhere and (said := _counts(records, arm, one)):
             found.add(said, name)
+        if not _used(records, arm, one):
+            found.add("what was learned from another number of successes than it says", name)
         if not {*one.items} <= records.items.keys():
             found.add("what was learned from memories that are not there", name)
         _as_on_the_card(records, one, name, found)
@@ -472,15 +863,13 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     plan, run = records.run.manifest.plan, records.run
     names = {found.name for found in plan.experience_arms(arm.learning.source)}
     tasks = set(run.manifest.experience_tasks.get(arm.learning.source, ()))
-    evaluated = {records.repo_of(task) for task in run.manifest.tasks}
     verdicts = [
         verdict
-        for cell, verdict in run.final.items()
-        if cell.split("/")[0] in names
-        and cell.split("/")[1] == str(one.seed)
-        and verdict.instance_id in tasks
-        and (cell, verdict.attempt) in run.ends
-        and records.repo_of(verdict.instance_id) in ((one.repo,) if one.repo else evaluated)
+        for name in names
+        for verdict in records.final_of.get((name, str(one.seed)), ())
+        if verdict.instance_id in tasks
+        and (verdict.cell, verdict.attempt) in run.ends
+        and records.repo_of(verdict.instance_id) in ((one.repo,) if one.repo else records.evaluated)
     ]
     # What failed outside of the agent may have been tried again, after it was learned from.
     if not verdicts or arm.learning.source is Source.GUIDED or one.selection.without_verdict:
@@ -489,6 +878,68 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     if (one.selection.seen, one.selection.unresolved) != (len(verdicts), failed):
         return "what was learned from other attempts than there are"
     return ""
+
+
+def _used(records: Records, arm: Arm, one: Consolidation) -> bool:
+    """Whether as many successes went in as the records give: an item for each where they are told, and where nothing else is said of
+    an arm as many as the poorest source has."""
+    learning, plan = arm.learning, records.run.manifest.plan
+    assert learning is not None
+    if not len(one.selection.tasks) <= one.selection.taken:
+        return False
+    how = learning.remembers
+    if (
+        how is not None
+        and how.kind not in (MemoryKind.BLANK, MemoryKind.GOLD)
+        and not learning.treatment.is_adapter
+    ):
+        return one.used == len(one.items)
+    # What failed outside of the agent may have been tried again, after it was learned from.
+    plain = not (
+        learning.recovered or learning.failures or learning.elsewhere or one.selection.without_verdict
+    )
+    if not plain or one.round > 1 or not one.repo or learning.objective is not Objective.IMITATION:
+        return True
+    taken = {
+        by_name.learning.source: other.selection.taken
+        for found in records.learned.values()
+        for other in found
+        if (other.seed, other.repo, other.round) == (one.seed, one.repo, 1)
+        and (by_name := records.arms.get(other.arm)) is not None
+        and by_name.learning is not None
+        and not by_name.learning.elsewhere
+    }
+    sources = {source for source in plan.sources if source is not Source.GUIDED}
+    if not sources <= taken.keys():
+        return one.used <= one.selection.taken
+    most = min(*(taken[source] for source in sources), taken[learning.source])
+    return one.used == min(most, learning.episodes or most)
+
+
+def _remembered(records: Records, found: Contradictions) -> None:
+    """That memories are called by what they say, and say what the rollout that they come from did."""
+    run, agent = records.run, records.agent
+    owners = {
+        item: records.arms[one.arm]
+        for all_of in records.learned.values()
+        for one in all_of
+        if one.arm in records.arms
+        for item in one.items
+    }
+    for item in records.items.values():
+        if item.id != content_hash(item.kind.value, item.text, item.instance_id)[:16]:
+            found.add("memories that are not what they are called by", item.id)
+        cell, _, attempt = item.source.rpartition("#")
+        key = cell, int(attempt) if attempt.isdigit() else 0
+        end, task, arm = run.ends.get(key), records.tasks.get(item.instance_id), owners.get(item.id)
+        if end is None or end.instance_id != item.instance_id:
+            found.add("memories of a rollout that is not there", item.id)
+        elif agent is not None and task is not None and arm is not None:
+            places = records.steps.get(key, AttemptSteps()).places
+            steps = tuple(read_at(run.folder, "steps", Step, places))
+            ways = (steps, agent.useful(steps))
+            if all(agent.item(item.kind, arm, end, way, task) != item for way in ways):
+                found.add("memories that say something else than their rollout did", item.id)
 
 
 def _as_on_the_card(records: Records, one: Consolidation, name: str, found: Contradictions) -> None:
@@ -641,9 +1092,40 @@ def _sessions(records: Records, found: Contradictions) -> None:
         named = session.command.partition(" --run ")[2].split(" ")[0].strip("'\"").rpartition("/")[2]
         if named and named != run.folder.name and run.manifest.run_hash() not in named:
             found.add("sessions that went on with another run", named)
+    _in_its_time(records, found)
     arms = {arm.name for arm in run.manifest.plan.arms}
     for trained in run.trainings:
         if trained.event.iteration > trained.event.iterations > 0:
             found.add("trainings that went on past their end", trained.what)
         if trained.what.partition(",")[0] not in arms:
             found.add("trainings of an arm that the plan does not have", trained.what)
+
+
+def _in_its_time(records: Records, found: Contradictions) -> None:
+    """That what a seal counts was there when it was made, and that no more time was worked than there was."""
+    run = records.run
+    seals = list(read_stream(run.folder, "seals", Seal))
+    for seal in seals:
+        counted = run.sessions[: seal.files["sessions"].lines] if "sessions" in seal.files else ()
+        for number, session in enumerate(counted, 1):
+            if session.begun > seal.ended:
+                found.add("sessions that began after the seal that counts them", f"session {number}")
+    if not records.sealed or not seals or not run.sessions:
+        return
+    had = _seconds(run.sessions[0].begun, seals[-1].ended)
+    if had is None:
+        return
+    for end in run.trajectories:
+        if end.wall_s > had + CLOCK_S:
+            found.add("rollouts that took longer than the run", end.cell)
+    workers = max(session.workers for session in run.sessions)
+    if sum(end.wall_s for end in run.trajectories) > workers * (had + CLOCK_S):
+        found.add("rollouts that took more time together than the run had", run.folder.name)
+
+
+def _seconds(begun: str, ended: str) -> float | None:
+    """Between two times of the clock; None where one is none."""
+    try:
+        return (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds()
+    except (ValueError, TypeError):
+        return None
