@@ -39,7 +39,7 @@ from looper.views.board import (
     task_rows,
 )
 from looper.views.diff import aligned, arm_pair
-from looper.views.evolution import described_generation, outcome
+from looper.views.evolution import described_generation, outcome, tested_text
 from looper.views.findings import (
     COLUMNS,
     arm_rows,
@@ -53,6 +53,7 @@ from looper.views.findings import (
     scope_line,
     stratified_lines,
     treatment_lines,
+    unfinished_text,
 )
 from looper.views.index import some_steps
 from looper.views.lineage import lineage_lines
@@ -352,6 +353,8 @@ class Pages:
             rows=[rows[name] for name in (first, second)],
             colours=arm_colours(run),
             registered=registered_of(run, first, second),
+            scope=scope_line(run),
+            unfinished=unfinished_text(run),
         )
 
     def search(self, request: Request) -> Response:
@@ -444,6 +447,7 @@ class Pages:
                 if left is not None
             ],
             outcome=outcome,
+            tested_text=tested_text,
             active=state.versions[-1].generation if state.versions else None,
         )
 
@@ -464,6 +468,7 @@ class Pages:
             found=found,
             described=described_generation(found),
             outcome=outcome(found),
+            tested_text=tested_text,
             contract=campaign.contract(found),
             diff=patch_lines(campaign.diff(found)),
             can_promote=found.phase is Phase.ACCEPTED,

@@ -45,6 +45,8 @@ def _head(run: Mapping[str, Any]) -> Iterator[Text]:
     if run["damaged_records"]:
         words.append(f"{run['damaged_records']} damaged records")
     yield Text(", ".join(words), style="dim")
+    if run["pilot"]:
+        yield Text(harmless(run["pilot"]), style="yellow")
     if run["goes_on_with"]:
         yield Text(f"go on with: {harmless(run['goes_on_with'])}", style="dim")
 
