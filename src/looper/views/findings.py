@@ -38,6 +38,8 @@ from looper.views.runs import RunView
 NOT_MEASURED = "–"
 EXPLORATORY = "exploratory"
 """Said of every comparison that no plan registered before the data."""
+HYPOTHESIS = "Hypothesis: "
+"""Before that of a plan, wherever it is printed."""
 UNFINISHED = "unfinished"
 """In place of a finding while cells are to do."""
 COLUMNS = (
@@ -105,6 +107,12 @@ def _rate(outcomes: Mapping[str, bool], unit: Unit) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return NOT_MEASURED if value is None else f"{value:.{digits}f}"
+
+
+def hypothesis_text(plan: Plan) -> str:
+    """Named as what it is, so that nobody reads it as a finding; empty where a plan has none."""
+    said = " ".join(plan.hypothesis.split())
+    return f"{HYPOTHESIS}{said}" if said else ""
 
 
 def registered_lines(run: RunView) -> list[str]:

@@ -32,6 +32,7 @@ from looper.views.findings import (
     damage_lines,
     failed_arm_lines,
     finding_text,
+    hypothesis_text,
     nothing_registered,
     percent,
     planned_lines,
@@ -119,7 +120,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         by=by,
         title=f"{plan.experiment} {plan.profile}: {plan.title}",
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
-        hypothesis=plan.hypothesis,
+        hypothesis=hypothesis_text(plan),
         sections=sections,
         pilot=[*planned_lines(run), scope_line(run), *stratified_lines(run)]
         if run.finished == run.planned
