@@ -27,7 +27,7 @@ Registered before the data:
 
 {pilot}- primary: lora − base: {figure}, {decision}, p = 0.01 adjusted: It helped.
 
-Every arm against base; what is not registered is exploratory:
+Every arm against base by itself; what is registered is decided by the interval in brackets, all else is exploratory:
 
 - again − base (A/A, expected 0): +1.0 points, 95 % interval -2.0 to +4.0, {cells} pairs, {half} gained, {half} lost, exact McNemar p = 1 (mid-p 1); by task p = 1; by repository -1.0 to +2.0, {repositories} of them
 - fresh − base (A/A, expected 0, exploratory): +0.2 points, 95 % -1.0 to +1.4, p = 1 unadjusted by task (9), {cells} pairs, 1 gained, 1 lost

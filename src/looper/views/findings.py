@@ -255,6 +255,7 @@ def stratified_lines(run: RunView) -> list[str]:
     return [
         f"headline, described and not decided: without {len(leaked)} of {len(run.tasks)} tasks that quote their fix "
         f"{result.contrast.name}{in_units(result)}, by {rest.unit.value}"
+        f"{', pilot' if too_small_for(rest.manifest.plan, rest.tasks, result.contrast) else ''}"
         for result in rest.registered
     ]
 
