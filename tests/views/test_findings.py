@@ -442,8 +442,8 @@ def test_a_pilot_is_called_one_wherever_what_it_registered_is_shown(tmp_path: Pa
     assert looper("report", "--bundle", "pages", cwd=tmp_path).returncode == 0
     pages = [path.read_text("utf-8") for path in sorted((tmp_path / "pages").rglob("*.html"))]
     lines = shown_lines("\n".join([written, *pages]))
-    assert len(lines) > 20
-    assert [line for line in lines if "pilot" not in line] == []
+    assert len(lines) > 10
+    assert [line for line in lines if "pilot" not in line.lower()] == []
     state = f"{run.finished} of {run.planned} cells"
     assert whole or all(state in line for line in lines), [line for line in lines if state not in line]
     status = looper("status", cwd=tmp_path).stdout
