@@ -144,7 +144,7 @@ def test_a_registered_contrast_of_an_unfinished_run_is_drawn_as_one_that_decides
     before, drawn = (
         re.findall(r'<figcaption id="forest-alt">([^<]*)</figcaption>', text)[0] for text in (finished, shown)
     )
-    assert "gold − base +" in before and "unfinished" not in before
+    assert "gold − base, shown +" in before and "unfinished" not in before
     low, high = (100 * end for end in cut.registered[0].difference.interval())
     assert f"gold − base, {state} " in drawn and f"({low:+.1f} to {high:+.1f})" in drawn
     assert "Filled: " in finished and "Filled: " not in shown

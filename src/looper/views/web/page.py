@@ -27,6 +27,7 @@ from looper.views.findings import (
     EXPLORATORY,
     NOT_MEASURED,
     arm_rows,
+    asked_text,
     contrast_lines,
     control_lines,
     damage_lines,
@@ -219,7 +220,7 @@ def _registered_rows(run: RunView, wanted: Callable[[Contrast], bool]) -> list[p
         scale = 100 if contrast.metric.is_share else 1
         rows.append(
             plots.Interval(
-                f"{contrast.name}{of}{bare}, {finding_text(run, found)}",
+                f"{contrast.name}{of}{asked_text(contrast)}{bare}, {finding_text(run, found)}",
                 scale * difference.difference,
                 scale * low,
                 scale * high,
