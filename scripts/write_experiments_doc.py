@@ -27,8 +27,10 @@ to `docs/results/exp09.md`. All results in one table, and what is known by them:
 
 All are decided alike. All that a plan registers, differences and margins, is one family at 0.05 (Holm); a difference is tested
 two-sided, a margin by two one-sided tests, and the interval beside a decision is the one that decides it. The unit is the repository
-where a plan learns and has ten of them or more, and then it speaks of repositories like these; else the task, and it speaks of these
-repositories. A plan with less than 80 % of a chance to show its primary contrast is a pilot: its figures are estimates, and decide
+where every arm that learns has learned for each repository by itself, and the tasks are worth ten repositories of one size or more that nobody
+picked by name: then a plan speaks of repositories like these. Else it is the task, and the plan speaks of less: of these repositories as they
+were learned here, where they are fewer, unlike in size or named; of what was learned this once, where a strategy or an adapter that was
+there before serves them all; of tasks like these of these repositories, where nothing is learned. A plan with less than 80 % of a chance to show its primary contrast is a pilot: its figures are estimates, and decide
 nothing. How such decisions err is simulated in [statistics.md](statistics.md). The stop rule is to run every cell: nothing that
 was registered is said before the last one has its end, and less than 95 % of verdicts conclude nothing, nor
 does a difference of resolve rates that the cells without a verdict could turn, had they all gone for one arm and against the other.
@@ -53,7 +55,7 @@ def text() -> str:
 def _section(plan: Plan) -> Iterator[str]:
     yield f"## {plan.experiment}: {plan.title}"
     yield ""
-    yield plan.hypothesis
+    yield f"**Hypothesis**: {plan.hypothesis}"
     yield ""
     yield f"**Factor**: {plan.factor}."
     yield ""

@@ -80,6 +80,16 @@ def test_every_registered_experiment_has_a_page_of_results_and_no_page_a_pilot_t
         assert "**A pilot**" in above, one.page
 
 
+def test_what_a_plan_supposes_is_named_a_hypothesis_wherever_it_stands() -> None:
+    """A sentence alone under a title reads as a finding."""
+    for page in (DOCS / "results").glob("exp*.md"):
+        assert page.read_text("utf-8").split("\n\n")[1].startswith("Hypothesis: "), page.name
+    plans = (DOCS / "experiments.md").read_text("utf-8").split("\n## ")[1:]
+    assert plans and all(plan.split("\n\n")[1].startswith("**Hypothesis**: ") for plan in plans)
+    table = LEARNINGS.read_text("utf-8").split(f"<!-- {SUMMARY} -->")[1]
+    assert table.splitlines()[1].startswith("| experiment | hypothesis |")
+
+
 def test_what_is_known_fits_on_pages_that_a_person_reads() -> None:
     """Blocks of runs stand elsewhere, and so do plans' results: neither page holds what the other is for."""
     text = LEARNINGS.read_text("utf-8")

@@ -9,6 +9,7 @@ import pytest
 from looper.errors import BadInput
 from looper.evolution.benchmark import AlphaAccount, AlphaSpent, benchmarked, power_of
 from looper.records.gate import BenchmarkRule, GateOutcome
+from looper.views.evolution import credit_line, tested_text, unseen_line
 
 
 def outcomes(*counts: int) -> tuple[dict[str, bool], dict[str, bool]]:
@@ -109,3 +110,19 @@ def test_the_power_of_a_lane_is_known_beforehand(
     assert power_of(BenchmarkRule(challengers=8), tasks, effect, discordance) == pytest.approx(
         expected, abs=0.05
     )
+
+
+def test_every_difference_of_a_campaign_says_of_what_by_which_unit_how_sure_and_who_decides() -> None:
+    ours, theirs = outcomes(40, 25, 5, 30)
+    found = benchmarked(ours, theirs, AlphaAccount(BenchmarkRule(alpha=0.05, challengers=8)))
+    ends = f"98.8 % {100 * found.lower:+.1f} to {100 * found.upper:+.1f}"
+    assert tested_text(found) == (
+        f"+20.0 points of tasks resolved, candidate − parent, by task (100), {ends}, one-sided p = {found.p_value:.2g}, decided by the "
+        "gate's rule"
+    )
+    for line, pair in (
+        (unseen_line(ours, theirs), "active − first"),
+        (credit_line("a change", ours, theirs), "a change, active − without it"),
+    ):
+        assert f"{pair} (exploratory, about tasks like these): +20.0 points, 95 % " in line
+        assert "unadjusted by task (100), 100 pairs" in line and "worth" not in line

@@ -457,7 +457,9 @@ def test_a_report_is_written_to_a_page_of_its_experiment_where_a_folder_is_named
     ], first.stderr
     text = page.read_text()
     asked = " ".join(run.manifest.plan.hypothesis.split())
-    assert text.startswith(f"# learn: Learning\n\n{asked}\n\n<!-- looper report learn micro -->\n")
+    assert text.startswith(
+        f"# learn: Learning\n\nHypothesis: {asked}\n\n<!-- looper report learn micro -->\n"
+    )
     assert "| lora | " in text and "- control zero must make base's patch in every cell: 4 of 4, does" in text
     page.write_text(text.replace("| lora | ", "| lora | 99/4 ") + "\nMore of mine.\n")
     assert project.looper("report", "--results", "docs/results").returncode == 0

@@ -690,6 +690,25 @@ def test_a_contrast_whose_guards_are_off_in_both_arms_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("guards", "steps"), [('"read_only_streak", "no_progress"', 12), ('"no_progress"', 16)]
+)
+def test_a_contrast_whose_guards_need_more_steps_than_a_rollout_has_is_refused(
+    guards: str, steps: int
+) -> None:
+    """It could decide nothing, and would make all others of its family harder to decide."""
+    text = FILE.with_name("exp15.toml").read_text("utf-8")
+    text = text.replace(
+        '"minus_repeat_detector", "minus_d', '"minus_repeat_detector", "minus_no_progress", "minus_d'
+    )
+    text = text.replace('"read_only_streak", "no_progress"', guards)
+    said = f"which takes {steps} steps at least, and a rollout has 8. Leave its arm out of this profile"
+    with pytest.raises(BadInput, match=rf"contrasts.4.exercised: full − minus_no_progress .* fires, {said}"):
+        plan_from_text("exp15", text, "exp15.toml", "micro", shared=SHARED)
+    longer = text.replace('like = "micro"\n', f'like = "micro"\nlimits = {{ steps = {steps} }}\n', 1)
+    assert len(plan_from_text("exp15", longer, "exp15.toml", "micro", shared=SHARED).contrasts) == 6
+
+
+@pytest.mark.parametrize(
     ("metric", "written", "said"),
     [
         ("resolved", "10", 'must say its unit, as in "10 points", found 10'),

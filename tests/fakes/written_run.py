@@ -7,7 +7,7 @@ from looper.agent.scaffold import packaged_scaffold
 from looper.journal import Stream
 from looper.records.base import content_hash
 from looper.records.model import ModelSpec
-from looper.records.plan import Arm, ArmRole, Limits, Plan, RunManifest, TaskSelection
+from looper.records.plan import Arm, ArmRole, Contrast, Limits, Plan, RunManifest, TaskSelection
 from looper.records.trajectory import (
     Bash,
     Done,
@@ -95,6 +95,7 @@ def write_run(
     judged: Callable[[str], bool] = lambda cell: True,
     end: Mapping[str, object] | None = None,
     found: Mapping[str, object] | None = None,
+    contrasts: Sequence[Contrast] = (),
 ) -> Path:
     """Base resolves nothing, every other arm everything; cells that are not `judged` have no end yet. `end` and `found` are set in
     every trajectory and verdict."""
@@ -119,6 +120,7 @@ def write_run(
         ),
         limits=Limits(steps=30, output_tokens=400, context_tokens=8000, wall_s=60, command_s=10, verify_s=60),
         order="parallel",
+        contrasts=tuple(contrasts),
     )
     manifest = RunManifest(
         plan=plan,

@@ -24,6 +24,7 @@ from looper.journal import RunLock, Stream, read_stream
 from looper.records.deed import Deed, DeedKind
 from looper.records.learning import Treatment
 from looper.records.memory import MemoryItem, MemoryKind
+from looper.records.plan import Contrast
 from looper.records.session import Session
 from looper.records.training import Selection
 from looper.records.treatment import Consolidation
@@ -448,13 +449,30 @@ def test_arms_stand_against_each_other_with_the_cells_that_part_them(served: Ser
         assert client.get(f"/runs/{folder.name}/arms?a=none&b=base").status_code == 404
 
 
+def test_what_was_registered_of_two_arms_stands_on_their_page_either_way_round(
+    served: Served, runs: Path
+) -> None:
+    contrast = Contrast(arm="other", against="base", shown="A.", refuted="B.", open="C.")
+    folder = write_run(runs, contrasts=[contrast])
+    with served.browser() as client:
+        forth, back = (
+            plain(client.get(f"/runs/{folder.name}/arms?a={a}&b={b}").text)
+            for a, b in (("other", "base"), ("base", "other"))
+        )
+    for said in (forth, back):
+        assert "Primary , registered before the data as other − base: pilot : +100.0 points" in said
+        assert "1 contrast in one family" in said and "the unit is the task" in said
+    assert "other − base (registered: pilot, " in forth and "): +100.0 points, " in forth
+    assert "base − other (registered as other − base: pilot, " in back and "): -100.0 points, " in back
+
+
 def test_a_failed_arm_has_no_difference_on_the_page_of_arms(served: Served, runs: Path) -> None:
     folder = write_run(runs, arms=("base", "other", "third"))
     fails(folder, "other", "31 of 40 steps held no action")
     with served.browser() as client:
         said = plain(client.get(f"/runs/{folder.name}/arms?a=other&b=base").text)
         assert (
-            "other − base: no difference, other is a failed arm and has no rate: 31 of 40 steps held no action"
+            "other − base (exploratory): no difference, other is a failed arm and has no rate: 31 of 40 steps held no action"
             in said
         )
         assert " points" not in said and "Both resolve" not in said and "temperature: 0.2 | 0.0" in said

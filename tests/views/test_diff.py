@@ -23,8 +23,8 @@ def test_two_arms_differ_in_what_was_declared_and_in_the_tasks_that_flipped(fini
     run = read_run(finished.run)
     ours, theirs = run.outcomes("lora"), run.outcomes("base")
     gained = sum(ours[where] and not theirs[where] for where in ours)
-    assert f"{gained} gained" in said and "first − second (registered): " in said
-    assert said.index("decided by, primary: lora − base, ") < said.index("first − second (registered): ")
+    assert f"{gained} gained" in said and "first − second (registered: pilot, " in said
+    assert said.index("the registered contrast, primary, is lora − base: ") < said.index("first − second (")
     assert "adjusted, pilot" in said, (
         "as in the report: with the plan's own interval, and no more than it may say"
     )

@@ -9,7 +9,7 @@ from tests.experiment.test_run import Project
 from looper.metrics.continual import forgetting_standard
 from looper.metrics.registered import Decision
 from looper.records.likelihood import Likelihood
-from looper.records.plan import ArmRole, Contrast, Metric, Price
+from looper.records.plan import ArmRole, Contrast, Expect, Metric, Price
 from looper.records.trajectory import Guard, Trajectory
 from looper.records.verdict import Outcome, Verdict
 from looper.views.figures import behaviour, effort_table, likelihoods, repeats, sequence, tables
@@ -192,7 +192,14 @@ def test_files_that_gold_changes_are_looked_for_in_the_patch(run: RunView) -> No
     assert all(found.file_recall == 0 for found in judged if not ends[found.cell].patch)
 
 
-def test_splits_are_described_together(run: RunView, monkeypatch: pytest.MonkeyPatch) -> None:
+def asked(run: RunView, expect: Expect) -> RunView:
+    plan = run.manifest.plan
+    contrasts = (plan.contrasts[0].model_copy(update={"expect": expect}),)
+    plan = plan.model_copy(update={"contrasts": contrasts})
+    return replace(run, manifest=run.manifest.model_copy(update={"plan": plan}))
+
+
+def test_splits_are_described_together_as_what_the_contrast_expects_and_decide_nothing(run: RunView) -> None:
     def with_difference(value: float) -> RunView:
         (contrast, *_) = run.manifest.plan.contrasts
         swapped = Contrast(**{**contrast.model_dump(), "arm": "lora", "against": "base"})
@@ -211,15 +218,22 @@ def test_splits_are_described_together(run: RunView, monkeypatch: pytest.MonkeyP
         return replace(run, manifest=manifest, verdicts=verdicts)
 
     up, down = with_difference(1), with_difference(-1)
-    assert list(split_lines({"A": up, "B": up}))[-1].endswith("how robust this is cannot be said"), "pilots"
-    # Three tasks are a pilot, whatever is measured: here they are described as if they were more.
-    monkeypatch.setattr("looper.views.runs.is_pilot", lambda plan, tasks: False)
     lines = list(split_lines(dict(zip("ABCDE", (up, up, up, down, up), strict=True))))
-    assert lines[0].startswith("split A: lora − base +100.0 points") and lines[3].startswith(
-        "split D: lora − base -100.0"
+    assert lines[0].startswith("split A: lora − base: +100.0 points") and lines[0].endswith(", pilot")
+    assert lines[3].startswith("split D: lora − base: -100.0")
+    assert lines[-1] == (
+        "lora − base is above 0, as expected, in 4 of 5 splits: described only, since they share their tasks, and not each of them "
+        "decides anything by itself"
     )
-    assert lines[-1] == "above 0 in 4 of 5 splits, which share their tasks: robust"
-    assert list(split_lines(dict(zip("ABCDE", (up, up, down, down, down), strict=True))))[-1].endswith("weak")
+    for expect, words, fits in (
+        (Expect.SAME, "the same within 10.0 points", 0),
+        (Expect.NOT_MORE, "not more by 10.0 points", 1),
+        (Expect.NOT_LESS, "not less by 10.0 points", 1),
+    ):
+        lines = list(split_lines({"A": asked(up, expect), "B": asked(down, expect)}))
+        assert lines[-1].startswith(
+            f"lora − base is {words}, as expected, in {fits} of 2 splits: described only, "
+        )
     lost = replace(up, verdicts=())
     assert "1 of 2 splits were measured" in list(split_lines({"A": up, "B": lost}))[-1]
 

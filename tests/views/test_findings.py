@@ -1,14 +1,19 @@
 """What a run says: what it is about, what decides it, and nothing where it could not have seen it."""
 
+import io
+import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from scripts.bench_report import IDENTITY, verdict
+from tests.cli.test_commands import looper
 from tests.fakes.written_run import AND_MEMORY, TWO_ALIKE, write_run
 
 from looper.experiment.plans import plan_from_text
@@ -17,10 +22,23 @@ from looper.metrics.paired import AnalysisUnit
 from looper.metrics.registered import Decision
 from looper.records.plan import Contrast, Expect, Gate, Override, Plan, RunManifest
 from looper.records.verdict import Outcome
-from looper.views.findings import planned_lines, registered_lines, scope_line
+from looper.views import watch
+from looper.views.board import bars
+from looper.views.findings import (
+    EXPLORATORY,
+    planned_lines,
+    registered_lines,
+    registered_of,
+    scope_line,
+    standing_of,
+)
 from looper.views.forecast import EqualArms, discordance, measured, power_lines, time_lines
 from looper.views.index import StepIndex
+from looper.views.live import Projection
+from looper.views.markdown import run_block
 from looper.views.runs import RunView, read_run
+from looper.views.tables import run_table
+from looper.views.web.page import page
 
 DIFFERENCE = """
 [[contrasts]]
@@ -381,3 +399,92 @@ def test_missing_verdicts_can_turn_a_line_through_several_arms_as_well() -> None
     rest = part.registered[0]
     assert rest.difference is not None and rest.difference.p_value < 0.05, "the rest alone would show it"
     assert rest.finding is Decision.INDECISIVE
+
+
+REGISTERED = (("other", "base", Expect.MORE), ("base", "third", Expect.MORE), ("third", "base", Expect.SAME))
+"""Shown against base, some are shown the other way round than they were registered."""
+
+
+def registered_run(runs: Path, *, whole: bool = True) -> RunView:
+    """Two tasks: a pilot of whatever it asks."""
+    contrasts = [
+        Contrast(arm=arm, against=against, expect=expect, shown="A.", refuted="B.", open="C.")
+        for arm, against, expect in REGISTERED
+    ]
+    return read_run(
+        write_run(
+            runs,
+            arms=("base", "other", "third"),
+            contrasts=contrasts,
+            judged=lambda cell: whole or not cell.endswith("b-2") or cell.startswith("base"),
+        )
+    )
+
+
+def shown_lines(text: str) -> list[str]:
+    """Lines of a terminal or of Markdown, and what a page shows as one, that give a difference of two registered arms in figures."""
+    parts = re.split(r"\n|</(?:tr|p|li|summary|figcaption|text|title)>", re.sub(r"</th>\s*<td", "<td", text))
+    bare = [" ".join(re.sub(r"<[^>]*>", " ", part).split()) for part in parts]
+    pairs = "|".join(rf"{a} − {b}|{b} − {a}" for a, b, _ in REGISTERED)
+    return [line for line in bare if re.search(rf"(?:{pairs}|first − second)\b.*[-+]\d+\.\d", line)]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_pilot_is_called_one_wherever_what_it_registered_is_shown(tmp_path: Path, whole: bool) -> None:
+    """In every view, either way round, finished or not; for programs beside the figures."""
+    run = registered_run(tmp_path / "runs", whole=whole)
+    written = ""
+    for arms in (("other", "base"), ("base", "other"), ("third", "base"), ("base", "third")):
+        told = looper("diff", *arms, cwd=tmp_path)
+        assert told.returncode == 0, told.stderr
+        written += told.stdout
+        assert "the registered contrast, " in told.stdout and " in one family" in told.stdout
+        data = json.loads(looper("diff", *arms, "--json", cwd=tmp_path).stdout)
+        assert (
+            data["registered"]["pilot"] and data["registered"]["family"] == 3 and data["registered"]["scope"]
+        )
+        for one in data["registered"]["contrasts"]:
+            assert one["finding"] == ("pilot" if whole else "unfinished") and one["pilot"]
+            assert (one["interval"] is not None and one["confidence"] > 0.9) is whole
+        assert "pilot" in data["resolved"]["standing"]
+    screen = io.StringIO()
+    rich = Console(file=screen, width=1000)
+    rich.print(run_table(run))
+    rich.print(watch.screen(Projection(tmp_path / "runs").status(), 40, tmp_path / "runs"))
+    written += screen.getvalue() + page(run) + run_block(run)
+    assert looper("report", "--bundle", "pages", cwd=tmp_path).returncode == 0
+    pages = [path.read_text("utf-8") for path in sorted((tmp_path / "pages").rglob("*.html"))]
+    lines = shown_lines("\n".join([written, *pages]))
+    assert len(lines) > 10
+    assert [line for line in lines if "pilot" not in line.lower()] == []
+    state = f"{run.finished} of {run.planned} cells"
+    assert whole or all(state in line for line in lines), [line for line in lines if state not in line]
+    status = looper("status", cwd=tmp_path).stdout
+    assert "  pilot, decides nothing: 0 % power for other − base\n" in status
+    assert "pilot, decides nothing" in screen.getvalue()
+    assert json.loads(looper("status", "--json", cwd=tmp_path).stdout)["runs"][0]["pilot"]
+    exported = looper("export", "--format", "registered", cwd=tmp_path)
+    assert all(one["pilot"] for one in json.loads(exported.stdout)["contrasts"]), exported.stderr
+
+
+def test_bars_of_a_pilot_are_hollow_and_those_of_a_decision_are_filled() -> None:
+    decided, pilot = run_of(DIFFERENCE, 24, 6, helped), run_of(DIFFERENCE, 5, 2, helped)
+    (bar,) = [bar for bar in bars(decided).rows if bar.name == "memory − base"]
+    assert bar.decided and bar.said.endswith(", registered, shown")
+    (bar,) = [bar for bar in bars(pilot).rows if bar.name == "memory − base"]
+    assert not bar.decided and bar.said.endswith(", registered, pilot")
+    cut = replace(decided, verdicts=decided.verdicts[:-1])
+    (bar,) = [bar for bar in bars(cut).rows if bar.name == "memory − base"]
+    assert not bar.decided and bar.said.endswith(
+        f", registered, unfinished, {cut.finished} of {cut.planned} cells"
+    )
+
+
+def test_a_decision_is_the_same_whichever_way_round_two_arms_are_shown() -> None:
+    run = run_of(DIFFERENCE + MARGIN, 24, 6, helped)
+    forth, back = standing_of(run, "memory", "base"), standing_of(run, "base", "memory")
+    assert re.fullmatch(r"registered: shown, [\d.]+ % [-+][\d.]+ to [-+][\d.]+", forth)
+    assert back == forth.replace("registered", "registered as memory − base")
+    assert registered_of(run, "memory", "base") == registered_of(run, "base", "memory") != []
+    assert standing_of(run, "again", "base").startswith("registered, the same within 10.0 points: ")
+    assert standing_of(run, "again", "memory") == EXPLORATORY

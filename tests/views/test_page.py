@@ -104,7 +104,7 @@ def test_every_registered_contrast_is_drawn_between_any_two_arms_and_what_is_not
     said = dict(re.findall(r'<figcaption id="(forest\w*)-alt">([^<]*)</figcaption>', shown))
     assert re.search(r"; lora − base [-+]", said["forest"]) and "in_batches − lora" in said["forest"]
     assert "in_batches − base, action log likelihood" in said["forest_nats"]
-    assert "in_batches − lora (registered): " in shown and "lora − base (exploratory): " in shown
+    assert "in_batches − lora (registered: pilot, " in shown and "lora − base (exploratory): " in shown
     text = io.StringIO()
     Console(file=text, width=1000).print(run_table(other))
     for written in (shown, text.getvalue(), run_block(other)):
@@ -112,7 +112,7 @@ def test_every_registered_contrast_is_drawn_between_any_two_arms_and_what_is_not
         assert "in_batches − base (treatment, exploratory): " in written, (
             "by its likelihood alone it was registered"
         )
-    assert "lora − base (treatment, registered): " in page(run)
+    assert "lora − base (treatment, registered: pilot, " in page(run)
 
 
 def test_what_a_model_or_a_person_wrote_is_text(run: RunView) -> None:
@@ -146,13 +146,13 @@ def test_a_registered_contrast_of_an_unfinished_run_is_drawn_as_one_that_decides
     before, drawn = (
         re.findall(r'<figcaption id="forest-alt">([^<]*)</figcaption>', text)[0] for text in (finished, shown)
     )
-    assert "gold − base +" in before and "unfinished" not in before
+    assert "gold − base, shown +" in before and "unfinished" not in before
     low, high = (100 * end for end in cut.registered[0].difference.interval())
     assert f"gold − base, {state} " in drawn and f"({low:+.1f} to {high:+.1f})" in drawn
     assert "Filled: " in finished and "Filled: " not in shown
     for written in (shown, run_block(cut)):
-        assert f"memory − base (treatment, registered), {state}: " in written
-    assert f"memory − base (registered), {state}: " in shown, "which cells flipped"
+        assert f"memory − base (treatment, registered: pilot), {state}: " in written
+    assert f"memory − base (registered: pilot), {state}: " in shown, "which cells flipped"
     for found in registered.registered:
         assert found.sentence in run_block(registered) and found.sentence not in run_block(cut)
 

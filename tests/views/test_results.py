@@ -1,5 +1,6 @@
 """What runs say is written to a page for each experiment, and all pages into one table in which a pilot decides nothing."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from looper.views.summary import read_results, summary_lines
 
 PAGE = """# {name}: A title
 
-Whether {name} helps. More of it.
+Hypothesis: Whether {name} helps. More of it.
 
 <!-- looper report {name} micro -->
 2026-01-01, `{name}-micro-0123`: {tasks} tasks, seeds 0, 1, nano f36422fca56f, code 1, sandbox none.
@@ -26,7 +27,7 @@ Registered before the data:
 
 {pilot}- primary: lora − base: {figure}, {decision}, p = 0.01 adjusted: It helped.
 
-Every arm against base; what is not registered is exploratory:
+Every arm against base by itself; what is registered is decided by the interval in brackets, all else is exploratory:
 
 - again − base (A/A, expected 0): +1.0 points, 95 % interval -2.0 to +4.0, {cells} pairs, {half} gained, {half} lost, exact McNemar p = 1 (mid-p 1); by task p = 1; by repository -1.0 to +2.0, {repositories} of them
 - fresh − base (A/A, expected 0, exploratory): +0.2 points, 95 % -1.0 to +1.4, p = 1 unadjusted by task (9), {cells} pairs, 1 gained, 1 lost
@@ -140,11 +141,27 @@ def test_controls_that_runs_share_stand_there_once() -> None:
         a_page(name)
     controls = [line for line in table() if line.startswith("| `")]
     assert controls == [
-        "| `again` | +1.0 points, 95 % -2.0 to +4.0, 400 pairs | exp50 to exp51, exp53 |",
-        "| `fresh` | +0.2 points, 95 % -1.0 to +1.4, 400 pairs | exp50 to exp51, exp53 |",
-        "| `placebo` | +0.5 points, 95 % -2.5 to +3.5, 400 pairs | exp50 to exp51, exp53 |",
+        "| `again` | +1.0 points, 95 % -2.0 to +4.0, 400 pairs, by itself | exp50 to exp51, exp53 |",
+        "| `fresh` | +0.2 points, 95 % -1.0 to +1.4, 400 pairs, exploratory | exp50 to exp51, exp53 |",
+        "| `placebo` | +0.5 points, 95 % -2.5 to +3.5, 400 pairs, by itself | exp50 to exp51, exp53 |",
         "| `zero` | must make base's patch in every cell: 4 of 4, does | exp50 to exp51, exp53 |",
     ]
+
+
+def test_a_control_that_was_registered_stands_there_with_what_decides_it_and_one_of_a_pilot_as_that() -> None:
+    """Not with the 95 % interval of the difference by itself, which may leave 0 out where the other does not."""
+    for name in ("exp50", "exp51"):
+        a_page(name)
+        page = RESULTS / f"{name}.md"
+        line = "- placebo − base (control, registered, not more by 10.0 points: shown, 98.3 % -15.6 to +0.5): -7.6 points, 95 % -14.1 to -1.1, p = 0.03 unadjusted by repository (20), 400 pairs, 1 gained, 9 lost"
+        page.write_text(
+            re.sub("- placebo − base.*", f"{line}\n- {SCOPE.format('these', 'repository')}", page.read_text())
+        )
+    said = "-7.6 points, 400 pairs, registered, not more by 10.0 points: shown, 98.3 % -15.6 to +0.5, one of 1 in its family"
+    assert f"| `placebo` | {said} | exp50 to exp51 |" in table()
+    for name in ("exp50", "exp51"):
+        a_page(name, pilot="- a PILOT, which decides nothing: it is small\n")
+    assert "| `placebo` | *pilot*: +0.5 points, 95 % -2.5 to +3.5, 400 pairs | exp50 to exp51 |" in table()
 
 
 def test_a_block_whose_run_is_not_here_is_named() -> None:

@@ -99,6 +99,8 @@ def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterat
     for one in found["runs"]:
         writer = f" in process {one['writer']}" if one["writer"] else ""
         yield f"{one['run']}: {one['finished']} of {one['planned']} cells, {one['standing']}{writer}{_left(one['left_s'])}"
+        if one["pilot"]:
+            yield f"  {one['pilot']}"
         if one["goes_on_with"]:
             yield f"  go on with: {one['goes_on_with']}"
         for arm in one["arms"]:

@@ -448,22 +448,35 @@ def _foregone(plan: Plan) -> Iterator[tuple[Path, str]]:
 
 
 def _never_fires(plan: Plan) -> Iterator[tuple[Path, str]]:
-    """Contrasts that count only where a guard fires, and whose guards cannot fire in any arm of theirs, or watch a tool that one of
-    them lacks."""
-    scaffolds = {arm.name: arm.scaffold for arm in plan.arms}
+    """Contrasts that count only where a guard fires, and whose guards no arm of theirs can reach: switched off, slower than a rollout is
+    long, or watching a tool that one of them lacks. Each would take a place in the family and could decide nothing."""
+    arms = {arm.name: arm for arm in plan.arms}
     for at, contrast in enumerate(plan.contrasts):
-        there = {name: scaffolds[name] for name in contrast.arms if name in scaffolds}
         if not contrast.exercised:
             continue
+        there = [arms[name] for name in contrast.arms if name in arms]
         names = ", ".join(guard.value for guard in contrast.exercised)
-        if not any(_fires(guard, each) for guard in contrast.exercised for each in there.values()):
+        least = [
+            (steps, plan.limits_of(arm).steps)
+            for arm in there
+            for guard in contrast.exercised
+            if (steps := _steps_to_fire(guard, arm.scaffold)) is not None
+        ]
+        if not least:
             yield (
                 ("contrasts", at, "exercised"),
                 f"{contrast.name} means nothing unless {names} fires, and that is switched off in all of its arms",
             )
+        elif all(steps > limit for steps, limit in least):
+            steps, limit = min(least)
+            yield (
+                ("contrasts", at, "exercised"),
+                f"{contrast.name} means nothing unless {names} fires, which takes {steps} steps at least, and a rollout has {limit}. Leave "
+                "its arm out of this profile, raise limits.steps, or lower the guard's threshold",
+            )
         for guard in contrast.exercised:
             tools = WATCHED.get(guard, TOOL_NAMES)
-            without = [name for name, each in there.items() if not set(tools) & set(each.tools)]
+            without = [arm.name for arm in there if not set(tools) & set(arm.scaffold.tools)]
             if without and len(without) < len(there):
                 yield (
                     ("contrasts", at, "exercised"),
@@ -472,28 +485,31 @@ def _never_fires(plan: Plan) -> Iterator[tuple[Path, str]]:
                 )
 
 
-def _fires(guard: Guard, scaffold: Scaffold) -> bool:
-    """Whether a guard can fire at all."""
+def _steps_to_fire(guard: Guard, scaffold: Scaffold) -> int | None:
+    """In which step of a rollout a guard can fire first; None where it is switched off."""
     guards = scaffold.guards
     match guard:
         case Guard.REPEATED_ACTION:
-            return any((guards.repeat_nudge, guards.repeat_refuse, guards.repeat_stop))
+            times = (guards.repeat_nudge, guards.repeat_refuse, guards.repeat_stop)
+            return min((found for found in times if found), default=None)
         case Guard.READ_ONLY_STREAK:
-            return guards.read_only_nudge is not None
+            return guards.read_only_nudge
+        # These two count from the first change of the tree on, which is a step as well.
         case Guard.NO_PROGRESS:
-            return guards.no_progress_stop is not None
+            return None if guards.no_progress_stop is None else guards.no_progress_stop + 1
         case Guard.VERIFICATION_LOOP:
-            return guards.verification_nudge is not None
+            return None if guards.verification_nudge is None else guards.verification_nudge + 1
         case Guard.PREMATURE_DONE:
-            return guards.refuse_empty_done
+            return 1 if guards.refuse_empty_done else None
         case Guard.SHRINKING_WRITE:
-            return guards.confirm_shrink and bool(set(WATCHED[guard]) & set(scaffold.tools))
+            return 1 if guards.confirm_shrink and set(WATCHED[guard]) & set(scaffold.tools) else None
         case Guard.BROKEN_PYTHON:
-            return guards.check_python
+            return 1 if guards.check_python else None
         case Guard.CONTEXT_PRUNED:
-            return scaffold.pruning.mode != "none"
+            # Before a step there are as many observations as steps behind it, and the last ones are kept whole.
+            return None if scaffold.pruning.mode == "none" else scaffold.pruning.keep_last + 2
         case Guard.FENCE_REMOVED:
-            return True
+            return 1
 
 
 def _made_from_nothing(plan: Plan) -> Iterator[tuple[Path, str]]:

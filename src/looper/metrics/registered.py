@@ -31,6 +31,10 @@ class Decision(StrEnum):
     """What differs never came into play."""
 
 
+DECIDED = (Decision.SHOWN, Decision.REFUTED, Decision.OPEN)
+"""What comes of a contrast that the plan was large enough for, and that nothing stood in the way of."""
+
+
 @dataclass(frozen=True)
 class Registered:
     """One registered contrast with its outcome."""

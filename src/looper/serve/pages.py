@@ -40,7 +40,7 @@ from looper.views.board import (
     task_rows,
 )
 from looper.views.diff import aligned, arm_pair
-from looper.views.evolution import described_generation, outcome
+from looper.views.evolution import described_generation, outcome, tested_text
 from looper.views.findings import (
     COLUMNS,
     arm_rows,
@@ -54,6 +54,7 @@ from looper.views.findings import (
     scope_line,
     stratified_lines,
     treatment_lines,
+    unfinished_text,
 )
 from looper.views.index import some_steps
 from looper.views.lineage import lineage_lines
@@ -353,6 +354,8 @@ class Pages:
             rows=[rows[name] for name in (first, second)],
             colours=arm_colours(run),
             registered=registered_of(run, first, second),
+            scope=scope_line(run),
+            unfinished=unfinished_text(run),
         )
 
     def search(self, request: Request) -> Response:
@@ -442,6 +445,7 @@ class Pages:
                 if left is not None
             ],
             outcome=outcome,
+            tested_text=tested_text,
             active=state.versions[-1].generation if state.versions else None,
         )
 
@@ -462,6 +466,7 @@ class Pages:
             found=found,
             described=described_generation(found),
             outcome=outcome(found),
+            tested_text=tested_text,
             contract=campaign.contract(found),
             diff=patch_lines(campaign.diff(found)),
             can_promote=found.phase is Phase.ACCEPTED,

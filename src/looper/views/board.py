@@ -10,10 +10,18 @@ from math import ceil, log10
 from statistics import fmean
 from typing import Any
 
+from looper.metrics.registered import DECIDED
 from looper.records.base import grouped
 from looper.records.plan import Metric
 from looper.records.verdict import Outcome
-from looper.views.findings import EXPLORATORY, arm_rows, share_text, standing_of
+from looper.views.findings import (
+    arm_rows,
+    asked_text,
+    finding_text,
+    share_text,
+    standing_of,
+    unfinished_text,
+)
 from looper.views.live import at_work
 from looper.views.plots import COLOURS
 from looper.views.runs import RunView, by_task
@@ -171,7 +179,8 @@ class Bar:
     low: float
     high: float
     said: str
-    registered: bool
+    decided: bool
+    """Registered before the data, by a plan that is no pilot for it, and the run is over: filled."""
     colour: str
     """Of its first arm."""
 
@@ -187,23 +196,24 @@ class Bars:
 
 def bars(run: RunView) -> Bars:
     """Registered differences of what was resolved, with the interval that decides them once the run is over; then what else was
-    measured against base, which is exploratory."""
+    measured against base. Each says what of it was registered, and what came of that."""
     over = run.finished >= run.planned
-    # Name, first arm, difference, interval, its level, pairs, whether it was registered.
-    found: list[tuple[str, str, float, tuple[float, float], str, int, bool]] = []
+    # Name, first arm, difference, interval, what is said of it, whether it is decided.
+    found: list[tuple[str, str, float, tuple[float, float], str, bool]] = []
     drawn = set()
     for one in run.registered if over else ():
         each, ends, contrast = one.difference, one.interval, one.contrast
         if contrast.metric is Metric.RESOLVED and each is not None and ends is not None:
-            drawn.add((contrast.arm, contrast.against))
-            level = share_text(one.confidence)
-            found.append((contrast.name, contrast.arm, each.difference, ends, level, each.pairs, True))
+            drawn.add(frozenset(contrast.arms))
+            said = f"{asked_text(contrast)}, {finding_text(run, one)}"
+            level, filled = share_text(one.confidence), one.finding in DECIDED
+            said = f"{_points(each.difference, ends, level, each.pairs)}, registered{said}"
+            found.append((contrast.name, contrast.arm, each.difference, ends, said, filled))
     for arm, base, other in run.contrasts:
-        if other is not None and arm not in run.failed_arms and (arm, base) not in drawn:
-            mine = standing_of(run, arm, base) != EXPLORATORY
-            found.append(
-                (f"{arm} − {base}", arm, other.difference, other.interval(), "95 %", other.pairs, mine)
-            )
+        if other is not None and arm not in run.failed_arms and frozenset((arm, base)) not in drawn:
+            ends = other.interval()
+            said = f"{_points(other.difference, ends, '95 %', other.pairs)}, {standing_of(run, arm, base)}{unfinished_text(run)}"
+            found.append((f"{arm} − {base}", arm, other.difference, ends, said, False))
     edge = _round_edge(max((abs(end) for each_one in found for end in each_one[3]), default=0.0))
     colours = arm_colours(run)
 
@@ -216,17 +226,21 @@ def bars(run: RunView) -> Bars:
             place(value),
             place(low),
             place(high),
-            f"{100 * value:+.1f} points, {level} {100 * low:+.1f} to {100 * high:+.1f}, {pairs} pairs"
-            + ("" if mine else ", exploratory"),
-            mine,
+            said,
+            filled,
             colours[arm],
         )
-        for name, arm, value, (low, high), level, pairs, mine in found
+        for name, arm, value, (low, high), said, filled in found
     ]
     ticks = [
         (place(edge * part), f"{100 * edge * part:+.3g}" if part else "0") for part in (-1, -0.5, 0, 0.5, 1)
     ]
     return Bars(rows, ticks)
+
+
+def _points(value: float, ends: tuple[float, float], level: str, pairs: int) -> str:
+    low, high = ends
+    return f"{100 * value:+.1f} points, {level} {100 * low:+.1f} to {100 * high:+.1f}, {pairs} pairs"
 
 
 def _round_edge(share: float) -> float:

@@ -1,13 +1,14 @@
 """What a run registered, with every figure that decides it, for programs that check the figures by other means."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from looper.metrics.design import design_of, power_at_interest
+from looper.metrics.design import design_of, power_at_interest, scope_of, too_small_for
 from looper.metrics.paired import PairedDifference, repository_of
 from looper.metrics.registered import Registered
-from looper.views.findings import registered_lines, stratified_lines
+from looper.views.findings import UNFINISHED, registered_lines, stratified_lines
 from looper.views.runs import RunView
 
 
@@ -29,27 +30,47 @@ def registered_text(run: RunView) -> str:
     )
 
 
+def registered_data(run: RunView, first: str, second: str) -> dict[str, Any] | None:
+    """What was registered of two arms, whichever way round they are named, each contrast as it was registered; None where nothing was."""
+    found = [each for each in run.registered if set(each.contrast.arms) == {first, second}]
+    return _of_run(run, found) if found else None
+
+
 def _decided(run: RunView) -> dict[str, Any]:
-    plan = run.manifest.plan
-    design = design_of(plan, run.tasks)
+    design = design_of(run.manifest.plan, run.tasks)
     return {
         "tasks": design.tasks,
         "repositories": len(set(map(repository_of, run.tasks))),
         "seeds": design.seeds,
-        "unit": run.unit.value,
         "discordance": run.discordance(),
-        "power": power_at_interest(plan, run.tasks),
-        "pilot": run.pilot,
+        "power": power_at_interest(run.manifest.plan, run.tasks),
         "failed_controls": sorted(run.failed_controls),
+        **_of_run(run, run.registered),
+    }
+
+
+def _of_run(run: RunView, found: Sequence[Registered]) -> dict[str, Any]:
+    """Contrasts with what all of a run's share."""
+    plan = run.manifest.plan
+    return {
+        "unit": run.unit.value,
+        "scope": scope_of(plan, run.tasks).value,
+        "family": len(plan.contrasts),
+        "pilot": run.pilot,
+        "unfinished": run.finished < run.planned,
         "contrasts": [
-            {"power": power_at_interest(plan, run.tasks, found.contrast), **_contrast(found)}
-            for found in run.registered
+            {
+                "power": power_at_interest(plan, run.tasks, each.contrast),
+                "pilot": too_small_for(plan, run.tasks, each.contrast),
+                **_contrast(each, run.finished == run.planned),
+            }
+            for each in found
         ],
     }
 
 
-def _contrast(found: Registered) -> dict[str, Any]:
-    """Absent figures are None, as those of a contrast that was not measured."""
+def _contrast(found: Registered, over: bool) -> dict[str, Any]:
+    """Absent figures are None, as those of a contrast that was not measured; what decides is absent until the run is over."""
     difference = found.difference
     paired = difference if isinstance(difference, PairedDifference) else None
     return {
@@ -63,10 +84,10 @@ def _contrast(found: Registered) -> dict[str, Any]:
         "unit": difference.unit.value if difference else None,
         "units": difference.units if difference else None,
         "effective": paired.effective if paired else None,
-        "interval": found.interval,
-        "confidence": found.confidence,
+        "interval": found.interval if over else None,
+        "confidence": found.confidence if over else None,
         "p": difference.p_value if difference else None,
-        "p_adjusted": found.p_adjusted,
-        "finding": found.finding.value,
-        "sentence": " ".join(found.sentence.split()),
+        "p_adjusted": found.p_adjusted if over else None,
+        "finding": found.finding.value if over else UNFINISHED,
+        "sentence": " ".join(found.sentence.split()) if over else "",
     }

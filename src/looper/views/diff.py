@@ -17,6 +17,7 @@ from looper.records.plan import AS_COMPUTED, Arm
 from looper.records.text import bare_lines
 from looper.records.trajectory import Action, Step, Trajectory
 from looper.records.verdict import Verdict
+from looper.views.decided import registered_data
 from looper.views.findings import (
     EXPLORATORY,
     counted,
@@ -24,7 +25,9 @@ from looper.views.findings import (
     difference_text,
     failed_arm_lines,
     registered_of,
+    scope_line,
     standing_of,
+    unfinished_text,
 )
 from looper.views.index import steps_of
 from looper.views.runs import RunView
@@ -96,7 +99,7 @@ class ArmPair:
     """None where one of them is a choice, which is configured by the arms that it takes from."""
     difference: PairedDifference | None
     standing: str
-    """Whether it was registered that they are compared."""
+    """What was registered of them, and what came of it."""
     said: str
     """Their difference in words, or why there is none."""
     failed: bool
@@ -157,9 +160,13 @@ def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
         yield pair.said
         return
     # What decides stands first: the pair by itself has another interval and another p-value.
-    for row in registered_of(run, first, second):
-        yield f"decided by, {row.name.lower()}: {row.contrast}, {row.figures}, {row.said}: {row.sentence}"
-    yield f"resolved, first − second ({pair.standing}): {pair.said}"
+    rows = registered_of(run, first, second)
+    for row in rows:
+        figures = f"{row.figures}, " if row.figures else ""
+        yield f"the registered contrast, {row.name.lower()}, is {row.contrast}: {figures}{row.said}: {row.sentence}"
+    if rows:
+        yield scope_line(run)
+    yield f"resolved, first − second ({pair.standing}){unfinished_text(run)}: {pair.said}"
     for label, cells in (
         ("only the first resolves", pair.only_first),
         ("only the second resolves", pair.only_second),
@@ -177,6 +184,7 @@ def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:
         "second": second,
         "configuration": _differing_data(*pair.configurations) if pair.configurations else None,
         "resolved": difference_data(pair.difference, pair.standing),
+        "registered": registered_data(run, first, second),
         "only_first": pair.only_first,
         "only_second": pair.only_second,
     }

@@ -23,7 +23,7 @@ from looper.records.generation import (
     Spent,
     Stopped,
 )
-from looper.views.findings import gain_text
+from looper.views.findings import EXPLORATORY, counted, difference_text, share_text
 
 
 def tree_lines(state: State) -> Iterator[str]:
@@ -49,12 +49,17 @@ def outcome(found: Generation) -> str:
 
 
 def _seen(found: Generation) -> str:
-    tests = "".join(f", {lane} {_gain(one)}" for lane, one in found.tested.items())
+    tests = "".join(f", {lane} {tested_text(one)}" for lane, one in found.tested.items())
     return tests or (f", {found.evidence}" if found.evidence else "")
 
 
-def _gain(found: Benchmarked) -> str:
-    return f"{100 * found.estimate:+.1f} points, p = {found.p_value:.2g}"
+def tested_text(found: Benchmarked) -> str:
+    """What a gate measured of a candidate, as the campaign's rule decides it: that was set before the data, whose test it is."""
+    low, high = (f"{100 * end:+.1f}" for end in (found.lower, found.upper))
+    return (
+        f"{100 * found.estimate:+.1f} points of tasks resolved, candidate − parent, by task ({found.pairs}), "
+        f"{share_text(1 - 2 * found.alpha_spent)} {low} to {high}, one-sided p = {found.p_value:.2g}, decided by the gate's rule"
+    )
 
 
 def unseen_line(active: Mapping[str, bool], first: Mapping[str, bool]) -> str:
@@ -63,8 +68,8 @@ def unseen_line(active: Mapping[str, bool], first: Mapping[str, bool]) -> str:
     if found is None:
         return "on unseen tasks: not measured"
     return (
-        f"on {found.pairs} unseen tasks the active version resolves {sum(active.values())}, the first one {sum(first.values())}: "
-        f"{gain_text(found)}"
+        f"on {counted(found.units, 'unseen task')} the active version resolves {sum(active.values())}, the first one "
+        f"{sum(first.values())}; active − first ({EXPLORATORY}, about tasks like these): {difference_text(found)}"
     )
 
 
@@ -73,7 +78,7 @@ def credit_line(title: str, active: Mapping[str, bool], without: Mapping[str, bo
     found = paired_difference(active, without)
     if found is None:
         return f"  {title}: not measured"
-    return f"  {title} is worth {gain_text(found)}"
+    return f"  {title}, active − without it ({EXPLORATORY}, about tasks like these): {difference_text(found)}"
 
 
 def described(state: State) -> dict[str, Any]:
@@ -176,7 +181,7 @@ def report_lines(found: Generation) -> Iterator[str]:
     for one in found.judged:
         yield f"  {one.gate}: {one.outcome.value}: {one.evidence}"
     for lane, tested in found.tested.items():
-        yield f"  {lane}: {tested.outcome.value}, {_gain(tested)}"
+        yield f"  {lane}: {tested.outcome.value}, {tested_text(tested)}"
     if found.reviewed:
         yield from (f"  reviewer: {issue}" for issue in found.reviewed.issues)
     if found.evidence and not any(found.evidence.endswith(one.evidence) for one in found.judged):

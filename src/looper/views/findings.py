@@ -14,6 +14,7 @@ from looper.metrics.arms import ArmFigures
 from looper.metrics.design import (
     Scope,
     design_of,
+    is_pilot,
     power_at_interest,
     scope_of,
     smallest_visible,
@@ -27,7 +28,7 @@ from looper.metrics.paired import (
     repository_of,
 )
 from looper.metrics.power import ENOUGH
-from looper.metrics.registered import ALPHA, Decision, Registered
+from looper.metrics.registered import ALPHA, DECIDED, Decision, Registered
 from looper.records.learning import Treatment
 from looper.records.plan import Arm, ArmRole, Contrast, Expect, Metric, Plan
 from looper.records.treatment import ProofKind
@@ -37,6 +38,10 @@ from looper.views.runs import RunView
 NOT_MEASURED = "–"
 EXPLORATORY = "exploratory"
 """Said of every comparison that no plan registered before the data."""
+HYPOTHESIS = "Hypothesis: "
+"""Before that of a plan, wherever it is printed."""
+UNFINISHED = "unfinished"
+"""In place of a finding while cells are to do."""
 COLUMNS = (
     "arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "seconds",
     "infra errors",
@@ -98,6 +103,12 @@ def number_text(value: float | None, digits: int) -> str:
     return NOT_MEASURED if value is None else f"{value:.{digits}f}"
 
 
+def hypothesis_text(plan: Plan) -> str:
+    """Named as what it is, so that nobody reads it as a finding; empty where a plan has none."""
+    said = " ".join(plan.hypothesis.split())
+    return f"{HYPOTHESIS}{said}" if said else ""
+
+
 def registered_lines(run: RunView) -> list[str]:
     """What the plan set out to show, in the words that it was registered with. Unfinished runs say nothing yet."""
     if run.finished < run.planned or not (found := run.registered):
@@ -129,29 +140,37 @@ class RegisteredRow:
 
 def registered_rows(run: RunView) -> list[RegisteredRow]:
     """Of every contrast that was registered, the primary one first; nothing of an unfinished run, which concludes nothing."""
-    if run.finished < run.planned:
-        return []
+    return _rows(run) if run.finished == run.planned else []
+
+
+def _rows(run: RunView) -> list[RegisteredRow]:
+    over = run.finished == run.planned
     return [
         RegisteredRow(
             "Primary" if number == 0 else "Secondary",
             found.contrast.name,
-            found.finding.value,
+            found.finding.value if over else UNFINISHED,
             finding_text(run, found),
-            f"{in_units(found)}, {margin_text(found.contrast)}{p_text(found)}".removeprefix(": ").strip(", "),
-            " ".join(found.sentence.split()),
+            f"{in_units(found)}, {margin_text(found.contrast)}{p_text(found)}".removeprefix(": ").strip(", ")
+            if over
+            else "",
+            " ".join(found.sentence.split()) if over else "Nothing is concluded of it yet.",
         )
         for number, found in enumerate(run.registered)
     ]
 
 
 def registered_of(run: RunView, first: str, second: str) -> list[RegisteredRow]:
-    """What was registered of one arm against another, in this direction."""
-    return [row for row in registered_rows(run) if row.contrast == f"{first} − {second}"]
+    """What was registered of two arms, as it was registered, whichever way round they are shown; of an unfinished run that it is."""
+    pair = {first, second}
+    return [
+        row for row, found in zip(_rows(run), run.registered, strict=True) if set(found.contrast.arms) == pair
+    ]
 
 
 def unfinished_text(run: RunView) -> str:
     """To stand behind what nothing is concluded of yet; empty for a finished run."""
-    return "" if run.finished == run.planned else f", unfinished, {run.finished} of {run.planned} cells"
+    return "" if run.finished == run.planned else f", {UNFINISHED}, {run.finished} of {run.planned} cells"
 
 
 def nothing_registered(run: RunView) -> str:
@@ -164,7 +183,13 @@ def nothing_registered(run: RunView) -> str:
 
 
 def finding_text(run: RunView, result: Registered) -> str:
-    """What was decided, and about what, where that is no more than what was run."""
+    """What was decided, and about what, where that is no more than what was run; of what the plan is too small for that it is a pilot,
+    whatever else stands in the way."""
+    pilot = too_small_for(run.manifest.plan, run.tasks, result.contrast)
+    if run.finished < run.planned:
+        return f"{'pilot, ' if pilot else ''}{UNFINISHED}, {run.finished} of {run.planned} cells"
+    if pilot and result.finding is not Decision.PILOT:
+        return f"{Decision.PILOT.value}, {result.finding.value}"
     decided = result.finding in (Decision.SHOWN, Decision.REFUTED)
     here = scope_of(run.manifest.plan, run.tasks) is not Scope.REPOSITORIES
     return f"{result.finding.value}{' on these repositories' if decided and here else ''}"
@@ -177,8 +202,8 @@ def margin_text(contrast: Contrast) -> str:
 
 def p_text(result: Registered) -> str:
     """The p-value within the family, where one was worked out."""
-    decided = (Decision.SHOWN, Decision.REFUTED, Decision.OPEN, Decision.PILOT, Decision.UNTRUSTED)
-    return f"p = {result.p_adjusted:.2g} adjusted, " if result.finding in decided else ""
+    said = (*DECIDED, Decision.PILOT, Decision.UNTRUSTED)
+    return f"p = {result.p_adjusted:.2g} adjusted, " if result.finding in said else ""
 
 
 def scope_line(run: RunView) -> str:
@@ -224,6 +249,7 @@ def stratified_lines(run: RunView) -> list[str]:
     return [
         f"headline, described and not decided: without {len(leaked)} of {len(run.tasks)} tasks that quote their fix "
         f"{result.contrast.name}{in_units(result)}, by {rest.unit.value}"
+        f"{', pilot' if too_small_for(rest.manifest.plan, rest.tasks, result.contrast) else ''}"
         for result in rest.registered
     ]
 
@@ -245,6 +271,16 @@ def planned_lines(run: RunView) -> list[str]:
     head = "a PILOT, which decides nothing" if run.pilot else "power, worked out before the data"
     lines.append(f"{head}: {power_text(plan, run.tasks)}{here}")
     return [*lines, *(estimated_lines(plan, run.tasks) if not run.pilot else [])]
+
+
+def pilot_text(plan: Plan, tasks: Sequence[str]) -> str | None:
+    """That a plan is a pilot, and why, in a few words; None of any other."""
+    if not is_pilot(plan, tasks):
+        return None
+    primary, seen = plan.contrasts[0], power_at_interest(plan, tasks)
+    if seen is None:
+        return f"pilot, decides nothing: power for {primary.metric.value.replace('_', ' ')} is not known"
+    return f"pilot, decides nothing: {100 * seen:.0f} % power for {primary.name}"
 
 
 def estimated_lines(plan: Plan, tasks: Sequence[str]) -> list[str]:
@@ -299,11 +335,16 @@ def in_units(result: Registered) -> str:
     if found is None:
         return ""
     what = "" if contrast.metric is Metric.RESOLVED else f" of {contrast.metric.value.replace('_', ' ')}"
-    said = f": {_in_unit(found.difference, contrast.metric, sign='+')}{what}, "
-    if result.interval is None:
-        return f"{said}no interval, since {'nothing varies' if found.units > 1 else 'it is of one unit'}"
-    low, high = (_in_unit(end, contrast.metric, sign="+", bare=True) for end in result.interval)
-    return f"{said}{share_text(result.confidence)} {low} to {high}"
+    return f": {_in_unit(found.difference, contrast.metric, sign='+')}{what}, {interval_text(result)}"
+
+
+def interval_text(result: Registered) -> str:
+    """The interval that decides, with its level; why there is none where a difference has none."""
+    interval, found = result.interval, result.difference
+    if interval is None:
+        return f"no interval, since {'nothing varies' if found is not None and found.units > 1 else 'it is of one unit'}"
+    low, high = (_in_unit(end, result.contrast.metric, sign="+", bare=True) for end in interval)
+    return f"{share_text(result.confidence)} {low} to {high}"
 
 
 def share_text(confidence: float) -> str:
@@ -318,7 +359,7 @@ def _in_unit(value: float, metric: Metric, sign: str = "", *, bare: bool = False
 
 
 def contrast_lines(run: RunView) -> list[str]:
-    """Each arm against base, by itself: what is not registered is exploratory, and what is says so, since its own interval decides."""
+    """Each arm against base, by itself: what is not registered is exploratory; what is says first what came of it, and by which interval."""
     # Whether a control must not gain, or is what a treatment could reach at most, the plan's sentences say.
     labels = {ArmRole.AGAIN: "A/A, expected 0", ArmRole.CONTROL: "control"}
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
@@ -336,18 +377,44 @@ def contrast_lines(run: RunView) -> list[str]:
 
 
 def standing_of(run: RunView, arm: str, against: str) -> str:
-    """Whether it was registered that these two are compared by what they resolved."""
-    pairs = [
-        {found.arm, found.against}
-        for found in run.manifest.plan.contrasts
-        if found.metric is Metric.RESOLVED and not found.through
-    ]
-    return "registered" if {arm, against} in pairs else EXPLORATORY
+    """What was registered of two arms by what they resolve, and what came of it with the interval that decides; else `EXPLORATORY`.
+
+    The same whichever way round they are shown: a contrast that was registered the other way round is named as it was.
+    """
+    return (
+        "; ".join(
+            f"registered{'' if found.contrast.arm == arm else f' as {found.contrast.name}'}{asked_text(found.contrast)}"
+            f"{_outcome_text(run, found)}"
+            for found in run.registered
+            if found.contrast.metric is Metric.RESOLVED and set(found.contrast.arms) == {arm, against}
+        )
+        or EXPLORATORY
+    )
+
+
+def _outcome_text(run: RunView, found: Registered) -> str:
+    """With a colon before it. That a run is unfinished is said beside it, as of what is exploratory."""
+    if run.finished < run.planned:
+        return ": pilot" if too_small_for(run.manifest.plan, run.tasks, found.contrast) else ""
+    interval = f", {interval_text(found)}" if found.difference is not None else ""
+    return f": {finding_text(run, found)}{interval}"
+
+
+def asked_text(contrast: Contrast) -> str:
+    """What a contrast of alikeness asks, with a comma before it: `shown` means that, and no difference."""
+    if contrast.expect is Expect.MORE:
+        return ""
+    how = {Expect.SAME: "the same within", Expect.NOT_MORE: "not more by", Expect.NOT_LESS: "not less by"}
+    return f", {how[contrast.expect]} {_in_unit(contrast.margin, contrast.metric)}"
 
 
 def difference_text(found: PairedDifference) -> str:
     """One difference by itself, without the family that a registered one is in."""
-    return f"{gain_text(found)} by {found.unit.value} ({found.units}), {found.pairs} pairs, {found.gains} gained, {found.losses} lost"
+    low, high = found.interval()
+    return (
+        f"{100 * found.difference:+.1f} points, 95 % {100 * low:+.1f} to {100 * high:+.1f}, p = {found.p_value:.2g} unadjusted "
+        f"by {found.unit.value} ({found.units}), {found.pairs} pairs, {found.gains} gained, {found.losses} lost"
+    )
 
 
 def difference_data(found: PairedDifference | None, standing: str) -> dict[str, object] | None:
@@ -367,11 +434,6 @@ def difference_data(found: PairedDifference | None, standing: str) -> dict[str, 
         "lost": found.losses,
         "standing": standing,
     }
-
-
-def gain_text(found: PairedDifference) -> str:
-    low, high = found.interval()
-    return f"{100 * found.difference:+.1f} points, 95 % {100 * low:+.1f} to {100 * high:+.1f}, p = {found.p_value:.2g} unadjusted"
 
 
 def control_lines(run: RunView) -> list[str]:

@@ -24,6 +24,7 @@ from looper.records.trajectory import StopReason
 from looper.records.treatment import ProofKind
 from looper.records.verdict import Outcome
 from looper.untrusted import current_folder
+from looper.views.findings import pilot_text
 from looper.views.runs import RunTail, RunView, run_folders, written
 
 QUIET_S = 60.0
@@ -280,6 +281,7 @@ def _counts(run: RunView) -> dict[str, Any]:
         "run_hash": run.manifest.run_hash(),
         "finished": run.finished,
         "planned": run.planned,
+        "pilot": pilot_text(run.manifest.plan, run.tasks),
         "tokens": whole_sum(end.tokens for end in run.trajectories),
         "damaged_records": len(run.damage),
         "arms": _arms(run),

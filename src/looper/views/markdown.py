@@ -95,7 +95,10 @@ def _sections(run: RunView) -> list[str]:
     lines: list[str] = []
     for head, found in (
         ("Registered before the data:", [*registered_lines(run), *stratified_lines(run)]),
-        ("Every arm against base; what is not registered is exploratory:", contrast_lines(run)),
+        (
+            "Every arm against base by itself; what is registered is decided by the interval in brackets, all else is exploratory:",
+            contrast_lines(run),
+        ),
         (
             "Controls and provenance:",
             [*control_lines(run), *treatment_lines(run), *concurrency_lines(run), *damage_lines(run)],

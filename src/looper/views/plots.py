@@ -32,7 +32,7 @@ class Interval:
     low: float
     high: float
     emphasis: bool
-    """Registered before the data."""
+    """Registered before the data, and decided."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Figure:
 def forest(
     rows: Sequence[Interval], name: str = "forest", unit: str = "points of resolve rate", digits: int = 1
 ) -> Figure:
-    """Differences with their intervals; registered ones filled."""
+    """Differences with their intervals; those that were registered and are decided are filled."""
     figure, axes = _empty(7.2, 0.9 + ROW_INCHES * len(rows))
     for at, row in enumerate(reversed(rows)):
         axes.plot([row.low, row.high], [at, at], color=INK, linewidth=1.6, solid_capstyle="butt")

@@ -7,6 +7,7 @@ from pathlib import Path
 from looper.errors import FileRefused
 from looper.journal import replace_file
 from looper.untrusted import named_text, read_untrusted
+from looper.views.findings import hypothesis_text
 from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_block_at_end
 from looper.views.runs import RunView
 
@@ -83,10 +84,10 @@ def look_at_text(run: RunView, by: str) -> tuple[str, str]:
 
 
 def with_run(text: str, run: RunView) -> str:
-    """The page with the run's block written anew. An empty one gets the plan's title and question first."""
+    """The page with the run's block written anew. An empty one gets the plan's title and hypothesis first."""
     plan = run.manifest.plan
     title = f"{plan.experiment}: {plan.title}"
-    asked = " ".join(plan.hypothesis.split())
+    asked = hypothesis_text(plan)
     if not text and not plan.master_seed:
         return f"# {title}\n\n{asked}\n\n{run_block(run)}\n"
     other = f", with other repositories (master seed {plan.master_seed})" if plan.master_seed else ""

@@ -39,7 +39,7 @@ from looper.metrics.paired import (
     paired_difference,
     rise,
 )
-from looper.metrics.registered import COVERED, Decision, Registered, decided, judge
+from looper.metrics.registered import COVERED, DECIDED, Decision, Registered, decided, judge
 from looper.records.base import Record, grouped
 from looper.records.learning import Treatment
 from looper.records.likelihood import AttemptLikelihood, Likelihood
@@ -348,7 +348,7 @@ class RunView:
 
     def _as_it_may_be_said(self, found: Registered, broken: list[Registered]) -> Registered:
         """No decision of a harness whose control failed, but that it did, nor of a contrast that the plan is too small for."""
-        if found.finding not in (Decision.SHOWN, Decision.REFUTED, Decision.OPEN):
+        if found.finding not in DECIDED:
             return found
         if self.failed_controls or (broken and found not in broken):
             return replace(found, finding=Decision.UNTRUSTED)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from looper.metrics.paired import ENOUGH_REPOSITORIES
 from looper.metrics.power import smallest_detectable
+from looper.views.findings import HYPOTHESIS
 
 LEARNINGS = Path("LEARNINGS.md")
 SUMMARY = "looper report --summary"
@@ -19,7 +20,7 @@ PILOT = "pilot"
 UNKNOWN = "–"
 DECISIONS = ("shown", "refuted", "open")
 COLUMNS = (
-    "experiment", "asks whether", "design: primary contrast", "tasks × seeds", "repositories", "difference", "decision",
+    "experiment", "hypothesis", "design: primary contrast", "tasks × seeds", "repositories", "difference", "decision",
     "smallest visible",
 )  # fmt: skip
 
@@ -34,12 +35,13 @@ _PRIMARY = re.compile(
 )
 _SEEN = re.compile(r"(?:found with 80 % power is|shown in \d+ % of runs is) (none|\d+ points)")
 _BLIND = re.compile(r"no difference is shown in \d+ % of runs")
-_AGAIN = re.compile(r"\(A/A, expected 0(?:, \w+)?\): .*? (\d+) pairs, (\d+) gained, (\d+) lost")
+_AGAIN = re.compile(r"\(A/A, expected 0(?:, [^)]*)?\): .*? (\d+) pairs, (\d+) gained, (\d+) lost")
 _REPOSITORIES = re.compile(r"; by repository .*?, (\d+) of them")
 _CONTROL = re.compile(
-    r"- (\w+) − base \((?:A/A, expected 0|control(?:, no gain expected)?)(?:, (?:registered|exploratory))?\): ([-+][\d.]+) points, 95 % (?:interval )?"
+    r"- (\w+) − base \((?:A/A, expected 0|control(?:, no gain expected)?)(?:, (registered[^)]*|exploratory))?\): ([-+][\d.]+) points, 95 % (?:interval )?"
     r"([-+][\d.]+ to [-+][\d.]+), (?:p = .*?, )?(\d+) pairs"
 )
+_FAMILY = re.compile(r"(\d+) contrasts? in one family")
 _MUST = re.compile(r"- control (\w+) must (.*): (.*)")
 
 
@@ -124,9 +126,10 @@ def read_results(blocks: Mapping[str, tuple[Path, str]]) -> list[Result]:
 
 
 def _asked(text: str) -> str:
-    """The first sentence under the title."""
+    """The first sentence under the title, which the table's head names as the hypothesis."""
     parts = [part for part in text.split("\n\n") if part and not part.startswith(("#", "<!--"))]
-    return re.split(r"(?<=\.) ", " ".join(parts[0].split()))[0] if parts else UNKNOWN
+    asked = " ".join(parts[0].split()).removeprefix(HYPOTHESIS) if parts else UNKNOWN
+    return re.split(r"(?<=\.) ", asked)[0]
 
 
 def summary_lines(results: Iterable[Result], folder: str = "docs/results") -> list[str]:
@@ -160,7 +163,7 @@ def _number(found: int | None) -> str:
 
 def _control_lines(results: list[Result]) -> Iterator[str]:
     """Each figure of a control that several results share, once, with the results that it stands in."""
-    said = [(what, one.short) for one in results for what in _controls(one.block)]
+    said = [(what, one.short) for one in results for what in _controls(one)]
     used: dict[str, set[str]] = {}
     for (arm, _), name in said:
         used.setdefault(arm, set()).add(name)
@@ -174,10 +177,19 @@ def _control_lines(results: list[Result]) -> Iterator[str]:
         yield f"| `{arm}` | {what} | {_spans([name for _, name in group])} |"
 
 
-def _controls(block: str) -> Iterator[tuple[str, str]]:
-    for arm, points, interval, pairs in _CONTROL.findall(block):
-        yield arm, f"{points} points, 95 % {interval}, {pairs} pairs"
-    for arm, must, does in _MUST.findall(block):
+def _controls(one: Result) -> Iterator[tuple[str, str]]:
+    """What was registered with its decision and the interval of that; all else by itself, as what it is."""
+    family = _FAMILY.search(one.block)
+    for arm, standing, points, interval, pairs in _CONTROL.findall(one.block):
+        by_itself = f"95 % {interval}, {pairs} pairs"
+        if one.decision == PILOT:
+            yield arm, f"*{PILOT}*: {points} points, {by_itself}"
+        elif ":" in standing:
+            among = f", one of {family[1]} in its family" if family else ""
+            yield arm, f"{points} points, {pairs} pairs, {standing}{among}"
+        else:
+            yield arm, f"{points} points, {by_itself}, {standing or 'by itself'}"
+    for arm, must, does in _MUST.findall(one.block):
         yield arm, f"must {must}: {does}"
 
 

@@ -21,6 +21,7 @@ def screen(status: Mapping[str, Any], height: int, runs_folder: Path) -> Rendera
     runs = list(reversed(status["runs"]))
     if not runs:
         return Text("No runs yet. Begin one: looper run exp00")
+    height -= bool(runs[0]["pilot"])  # Which takes a line of its own.
     parts: list[RenderableType] = [*_head(runs[0]), _arms(runs[0], max(3, height - 12))]
     rest = runs[1 : max(2, height - 8 - min(len(runs[0]["arms"]), height - 12))]
     if rest:
@@ -45,6 +46,8 @@ def _head(run: Mapping[str, Any]) -> Iterator[Text]:
     if run["damaged_records"]:
         words.append(f"{run['damaged_records']} damaged records")
     yield Text(", ".join(words), style="dim")
+    if run["pilot"]:
+        yield Text(harmless(run["pilot"]), style="yellow")
     if run["goes_on_with"]:
         yield Text(f"go on with: {harmless(run['goes_on_with'])}", style="dim")
 

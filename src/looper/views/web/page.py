@@ -14,6 +14,7 @@ from typing import Any
 
 from looper.errors import FileRefused
 from looper.journal import replace_file
+from looper.metrics.registered import DECIDED
 from looper.records.base import grouped
 from looper.records.learning import Treatment
 from looper.records.plan import Contrast, Metric
@@ -27,10 +28,13 @@ from looper.views.findings import (
     EXPLORATORY,
     NOT_MEASURED,
     arm_rows,
+    asked_text,
     contrast_lines,
     control_lines,
     damage_lines,
     failed_arm_lines,
+    finding_text,
+    hypothesis_text,
     nothing_registered,
     percent,
     planned_lines,
@@ -119,7 +123,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         stylesheet=static_file("looper.css").decode(),
         title=f"{plan.experiment} {plan.profile}: {plan.title}",
         subtitle=f"{run.folder.name}, {run.ended.date().isoformat()}, {len(run.tasks)} tasks, factor: {plan.factor}",
-        hypothesis=plan.hypothesis,
+        hypothesis=hypothesis_text(plan),
         sections=sections,
         pilot=[*planned_lines(run), scope_line(run), *stratified_lines(run)]
         if run.finished == run.planned
@@ -165,7 +169,7 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
     if in_points:
         note = (
             "Filled: registered before the data, with the interval that decides it, whose level stands with the finding. Hollow: "
-            "exploratory, an arm against base that no plan registered, 95 % by itself. "
+            "a pilot's, which decides nothing, or exploratory, an arm against base that no plan registered, 95 % by itself. "
             if over
             else f"{nothing_registered(run)} Hollow, 95 % by itself. "
         )
@@ -175,7 +179,7 @@ def _figures(run: RunView) -> list[tuple[plots.Figure, str, str]]:
     nats = _registered_rows(run, lambda contrast: not contrast.metric.is_share)
     if nats:
         note = (
-            "Registered before the data, with the interval that decides it."
+            "Registered before the data, with the interval that decides it. Hollow: a pilot's, which decides nothing."
             if over
             else f"{nothing_registered(run)} Hollow, 95 % by itself."
         )
@@ -218,11 +222,11 @@ def _registered_rows(run: RunView, wanted: Callable[[Contrast], bool]) -> list[p
         scale = 100 if contrast.metric.is_share else 1
         rows.append(
             plots.Interval(
-                f"{contrast.name}{of}{bare}{unfinished_text(run)}",
+                f"{contrast.name}{of}{asked_text(contrast)}{bare}, {finding_text(run, found)}",
                 scale * difference.difference,
                 scale * low,
                 scale * high,
-                emphasis=over,
+                emphasis=over and found.finding in DECIDED,
             )
         )
     return rows
