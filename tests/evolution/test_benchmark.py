@@ -9,7 +9,8 @@ import pytest
 from looper.errors import BadInput
 from looper.evolution.benchmark import AlphaAccount, AlphaSpent, benchmarked, power_of
 from looper.records.gate import BenchmarkRule, GateOutcome
-from looper.views.evolution import credit_line, tested_text, unseen_line
+from looper.views import evolution
+from looper.views.evolution import credit_line, unseen_line
 
 
 def outcomes(*counts: int) -> tuple[dict[str, bool], dict[str, bool]]:
@@ -116,7 +117,7 @@ def test_every_difference_of_a_campaign_says_of_what_by_which_unit_how_sure_and_
     ours, theirs = outcomes(40, 25, 5, 30)
     found = benchmarked(ours, theirs, AlphaAccount(BenchmarkRule(alpha=0.05, challengers=8)))
     ends = f"98.8 % {100 * found.lower:+.1f} to {100 * found.upper:+.1f}"
-    assert tested_text(found) == (
+    assert evolution.tested_text(found) == (
         f"+20.0 points of tasks resolved, candidate − parent, by task (100), {ends}, one-sided p = {found.p_value:.2g}, decided by the "
         "gate's rule"
     )

@@ -628,7 +628,7 @@ def test_g10_too_few_successes_train_nothing_and_what_was_gathered_stays(project
 def test_p6_a_run_that_gathered_with_the_gold_patch_alone_can_be_trained_on(
     project: Project, state: Path
 ) -> None:
-    told = '[[arms]]\nname = "told"\nrole = "treatment"\nlearning = { treatment = "memory", source = "gold", memory = { bytes = 1 } }\n'
+    told = '[[arms]]\nname = "told"\nrole = "treatment"\nlearning = { treatment = "memory", source = "gold", memory = { items = 1, bytes = 40 } }\n'
     text = plan_of("base", per_repo=3).replace("[profiles.micro]\n", f"{told}[profiles.micro]\n", 1)
     (project.folder / "experiments" / "learn.toml").write_text(text)
     # The memory has nothing to say, so that the run stops before its tasks: what was gathered stays.
@@ -684,7 +684,7 @@ def test_a_memory_that_says_nothing_stops_the_run_with_a_command_that_goes_on_wi
     project: Project,
 ) -> None:
     """Here because nothing of it is as short as the arm wants it."""
-    told = '[[arms]]\nname = "told"\nrole = "treatment"\nlearning = { treatment = "memory", source = "gold", memory = { bytes = 1 } }\n'
+    told = '[[arms]]\nname = "told"\nrole = "treatment"\nlearning = { treatment = "memory", source = "gold", memory = { items = 1, bytes = 40 } }\n'
     text = plan_of("base", per_repo=6).replace("[profiles.micro]\n", f"{told}[profiles.micro]\n", 1)
     (project.folder / "experiments" / "learn.toml").write_text(text)
     stopped = project.looper("run", "learn")

@@ -387,8 +387,8 @@ learning = { treatment = "memory" }
 [[contrasts]]
 arm = "memory"
 against = "base"
-shown = "It helped."
-refuted = "It harmed."
+shown = "The memory helped."
+refuted = "The memory harmed."
 open = "It is open."
 [profiles.micro]
 like = "micro"
