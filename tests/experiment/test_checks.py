@@ -146,3 +146,5 @@ def test_g47_a_memory_that_says_too_little_is_no_arm() -> None:
         with pytest.raises(TreatmentMissing, match=f"something to say to {count} of 2 tasks"):
             check_memory(deliveries, "memory", least)
     assert check_memory([nothing, given], "memory", 0.5).said == "1 of 2 tasks are told something"
+    exactly = [given] * 7 + [nothing] * 18
+    assert check_memory(exactly, "memory", 0.28).passed, "0.28 times 25 is more than 7 to a computer"

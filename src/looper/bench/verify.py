@@ -262,7 +262,10 @@ def _run_and_judge(
     if ran.is_divided:
         # Copies that reach a limit when they are alone have told nothing: the limit is what is said.
         alone = again(*ran.early)
-        ran = alone if alone.finished is None else in_turn(alone, again())
+        if alone.result.killed_by:
+            ran = alone
+        elif alone.finished is not None:
+            ran = in_turn(alone, again())
     seconds = verifier_context.clock() - begun
     if ran.result.killed_by:
         cause = {

@@ -10,7 +10,7 @@ from functools import cache
 
 from looper.cli.settings import settings
 from looper.cli.site import run_context_elsewhere
-from looper.errors import Cancelled, LooperError, named
+from looper.errors import Cancelled, InfrastructureError, LooperError, named
 from looper.experiment.cell import RunContext, run_cell
 from looper.records.job import CellJob, Event, RunSpec, Told
 
@@ -68,6 +68,8 @@ def attempt(spec: bytes, job: bytes) -> Iterator[Told | None]:
             pass  # This process was told to end, and not by the run: without a verdict the attempt is one that was lost.
         except LooperError as error:
             place.told.put(((type(error).__name__, str(error).encode()), threading.Event()))
+        except Exception as error:  # Else nobody would learn why: Ray drops what a worker prints.
+            place.told.put(((InfrastructureError.__name__, named(error).encode()), threading.Event()))
         finally:
             place.told.put(None)
 

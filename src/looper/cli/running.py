@@ -105,7 +105,8 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         for found in ledger.damage:
             say(f"damaged record set aside: {found.file} line {found.line}, {found.reason}")
         workers = options.workers or room or workers_for(plan, None)
-        command = options.going_on(folder.name if folder.parent == settings.runs else str(folder))
+        named = folder.name if folder.parent == settings.runs else str(folder)
+        command = options.going_on(named)
         ledger.begin(workers, command)
         stack.enter_context(site.occupied(folder, stop))
         stop.said = f"Interrupted. Finished cells and every recorded step are kept. Go on with: {command}"
@@ -142,7 +143,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                 arm.name for arm in wanted if arm.learning is None or arm.learning.remembers is None
             )
             if others:
-                without = replace(options, arms=others).going_on(folder.name)
+                without = replace(options, arms=others).going_on(named)
                 say(
                     "What was recorded stays. The same command would stop here again; the arms that are told nothing go on with: "
                     f"{without}"

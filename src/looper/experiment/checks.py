@@ -235,7 +235,7 @@ def measure_retention(
 def check_memory(deliveries: Sequence[Delivery], arm: str, least: float) -> Proof:
     """That an arm's memory has something to say to at least this share of its tasks. Raises MemorySilent."""
     given = sum(found.says for found in deliveries)
-    if given < least * len(deliveries):
+    if deliveries and given / len(deliveries) < least:
         share = math.floor(100 * given / len(deliveries)) / 100
         lower = f", lower experience.delivered to {share:g} or less" if given else ""
         raise MemorySilent(

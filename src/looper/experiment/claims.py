@@ -64,8 +64,8 @@ NUMBER = re.compile(
     rf"|\b(?:(?:{_COUNTS}|many)-?fold|(?:{_COUNTS}|dozen|twice|thrice|zero)s?|(?:{_PARTS})s|(?:a|one)[ -](?:{_PARTS})|a couple"
     r"|half(?=\s(?:as|of|the|a)\b)|by half|hal(?:ve[sd]?|ving)|(?:doubl|tripl|quadrupl)(?:e[sd]?|ing))\b"
     rf"|\bone\s(?!repository\b){_MEASURES}"
-    # Roman ones of two capitals and more, but for what is an abbreviation.
-    r"|(?-i:\b(?!(?:CI|CD|DC|MD|MC|MIX|DI|LI|MI)\b)(?=[MDCLXVI]{2})M{0,4}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b)",
+    # Roman ones below a hundred, but for what is an abbreviation.
+    r"|(?-i:\b(?!(?:LI|XL|VI|IV)\b)(?=[LXVI]{2})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b)",
     re.IGNORECASE,
 )
 MEASURED = re.compile(rf"\s*(?:%|[x×]\b|-?fold\b|(?:[\w-]+\s+)?{_MEASURES})", re.IGNORECASE)

@@ -210,14 +210,20 @@ def _known_beforehand(plan: Plan) -> Iterator[tuple[Path, str]]:
         "noop": "does nothing, which resolves no task that is eligible",
     }
     why = {arm.name: known[arm.model.backend] for arm in plan.arms if arm.model.backend in known}
-    why |= {
+    zero = {
         arm.name: "has an adapter that changes nothing, which is proved before the first task"
         for arm in plan.arms
         if arm.learning is not None and arm.learning.treatment is Treatment.ZERO_ADAPTER
     }
+    why |= zero
+    bases = {arm.name for arm in plan.arms if arm.learning is None}
     for at, contrast in enumerate(plan.contrasts):
-        for key, name in (("arm", contrast.arm), ("against", contrast.against)):
-            if name in why:
+        for key, name, other in (
+            ("arm", contrast.arm, contrast.against),
+            ("against", contrast.against, contrast.arm),
+        ):
+            # An adapter that changes nothing is base, and what another one is worth against it is as open as against base.
+            if name in why and (name not in zero or other in bases):
                 yield (
                     ("contrasts", at, key),
                     f"{contrast.name} has its answer before the data: {name} {why[name]}. Leave the contrast out; such an arm is a "

@@ -165,7 +165,7 @@ def _memories(found: Selected, experience: Experience, learners: Sequence[Arm]) 
             continue
         tasks = found.experience.get(arm.learning.source, ())
         given = told_at_most(experience, how, found.evaluated, tasks)
-        if given < experience.delivered * total:
+        if given / total < experience.delivered:
             lower = f"lower it to {math.floor(100 * given / total) / 100} or less, " if given else ""
             yield (
                 ("experience", "delivered"),

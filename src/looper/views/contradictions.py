@@ -50,7 +50,9 @@ SHOWN = 3
 BYTES_OF_A_TOKEN = 128
 """No token of a tokenizer in use stands for more: the longest are runs of so many blanks."""
 AS_MANY_AGAIN = 1.5
-"""A model can spell one text in several ways, but not with half as many tokens again."""
+"""A model can spell one text in several ways, but not with half as many tokens again and a few."""
+A_FEW = 8
+"""Tokens: a short text can be spelt by one or by several."""
 LOCAL = "tokenizer of "
 """Begins the name of a counter that counted here. What a server says that it counted can hold what nobody saw."""
 CLOCK_S = 60.0
@@ -195,7 +197,11 @@ class AttemptSteps:
             return
         self.tree = step.tree
         match step.action:
-            case Edit(new=text) | Write(content=text):
+            case Edit(old=old, new=text):
+                lines = [line.strip() for line in bare_lines(text)] or [""]
+                # Behind a line's end that is new stands the rest of the old line, whose text is nobody's edit.
+                self._written([*lines, ""] if text.endswith("\n") and not old.endswith("\n") else lines)
+            case Write(content=text):
                 self._written([line.strip() for line in bare_lines(text)] or [""])
             case Bash():
                 self.by_command = True
@@ -338,11 +344,11 @@ class Replies:
         # With an overseer what is counted are two replies, and one is told.
         if tokens is None or not usage.counted_by.startswith(LOCAL) or arm.has_overseer:
             return
-        if tokens * BYTES_OF_A_TOKEN < len(reply.text):
+        if tokens * BYTES_OF_A_TOKEN < len(reply.text.encode(errors="surrogatepass")):
             self._add(f"replies with more than {BYTES_OF_A_TOKEN} bytes for each of their tokens", step)
         key = hash((reply.text, reply.thinking, reply.finish_reason, usage.counted_by))
         known = self._tokens.setdefault(key, tokens)
-        if known != tokens and max(tokens, known) > AS_MANY_AGAIN * min(tokens, known):
+        if max(tokens, known) > AS_MANY_AGAIN * min(tokens, known) + A_FEW:
             self._add("replies that were counted as other tokens than the same text elsewhere", step)
 
     def _add(self, what: str, step: Step) -> None:
@@ -483,7 +489,9 @@ def _could_end_so(end: Trajectory, steps: AttemptSteps, limits: Limits, records:
         case StopReason.TIME_LIMIT:
             return bool(end.stop_cause) or end.wall_s >= limits.wall_s or not records.same_code
         case StopReason.TOKEN_LIMIT:
-            return bool(limits.total_tokens) and (end.completion_tokens or 0) >= (limits.total_tokens or 0)
+            # Of a sum that is not whole the rollout counts what it knows.
+            known = end.completion_tokens
+            return bool(limits.total_tokens) and (known is None or known >= (limits.total_tokens or 0))
         case StopReason.CONTEXT_FULL | StopReason.REFUSED:
             return True
     return False

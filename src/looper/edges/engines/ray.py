@@ -232,6 +232,8 @@ class RayEngine:
         self._lock = threading.Condition()
         self._running: set[Any] = set()
         """Streams that a thread follows; nothing begins while `_over`."""
+        self._memory_mb = 1
+        """Of a cell, at least."""
         self._held = list[Any]()
         """Streams whose events could not be recorded: what was told is not to be acted on."""
         self._over = True
@@ -262,7 +264,7 @@ class RayEngine:
                     return
 
     def _attempt(self, job: CellJob, record: Record) -> None:
-        data = job.to_json()
+        data, self._memory_mb = job.to_json(), job.limits.memory_mb
         while True:
             stream = self._begun(data, job.limits.memory_mb)
             try:
@@ -341,7 +343,7 @@ class RayEngine:
             self._unfit[node] = why
         if new:
             self._say(f"{self._name(node)} takes no cells: {why}")
-        left = [each for each in self._cluster.nodes() if each["Resources"].get("CPU", 0) >= 1]
+        left = [each for each in self._cluster.nodes() if _room(each, self._memory_mb)]
         if all(each["NodeID"] in self._unfit for each in left):
             raise InfrastructureError(
                 f"No node of the cluster can run these cells; {self._name(node)}: {why.rstrip('.')}. Correct that, then run the same command "
@@ -353,6 +355,8 @@ class RayEngine:
         while not over.wait(LOOKED_S):
             if self._stop.is_set():
                 self._cancel()
+                if not over.wait(ENDED_S):
+                    self._cancel(force=True)
                 return
             waited += LOOKED_S
             if waited < WITHOUT_S:
@@ -360,7 +364,8 @@ class RayEngine:
             waited = 0.0
             with contextlib.suppress(self._cluster.ray.exceptions.RayError):
                 if not any(
-                    _room(each, 1) and each["NodeID"] not in self._unfit for each in self._cluster.nodes()
+                    _room(each, self._memory_mb) and each["NodeID"] not in self._unfit
+                    for each in self._cluster.nodes()
                 ):
                     self._say("no node is left that could take a cell; one that joins the cluster will")
 

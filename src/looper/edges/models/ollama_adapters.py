@@ -4,6 +4,7 @@ It is sent as GGUF (`edges/trainers/gguf_adapter` says why). Ollama 0.24 takes a
 architectures llama and qwen2 among others; on those of its newer one loading ends with "loras are not yet implemented".
 """
 
+import contextlib
 import math
 import tempfile
 from collections.abc import Mapping
@@ -88,7 +89,9 @@ def register(
         try:
             return _compared(client, base, name, model, folder)
         except BaseException:
-            client.delete(name)
+            # What went wrong comes first, also where the server is gone by now; the name is then taken.
+            with contextlib.suppress(Exception):
+                client.delete(name)
             raise
     except ollama.ResponseError as error:
         raise BadInput(f"Ollama at {server} refused the adapter: {error.error}") from error
@@ -122,7 +125,7 @@ def _compared(client: Any, base: str, name: str, model: MlxModel, folder: Path) 
             "serve the adapter with mlx:FOLDER."
         )
     said = f"log probabilities of next tokens are within {treated:.3f} nats of MLX's with the adapter, {plain:.3f} without"
-    if moved <= most:
+    if moved <= most + plain:
         return f"{said}; the adapter moves none of them by more than {moved:.3f}, so that it is in force cannot be told"
     return f"{said}; the adapter moves them by up to {moved:.2f}"
 
@@ -138,6 +141,6 @@ def _next_tokens(client: Any, model: str, text: str) -> dict[str, float]:
 def _apart(some: Mapping[str, float], others: Mapping[str, float]) -> float:
     """The largest difference; infinite where fewer than half of the tokens are among the others."""
     both = some.keys() & others.keys()
-    if 2 * len(both) < len(some):
+    if not both or 2 * len(both) < len(some):
         return math.inf
     return max(abs(some[token] - others[token]) for token in both)
