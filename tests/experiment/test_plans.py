@@ -897,6 +897,8 @@ def test_reasons_of_arms_are_held_to_the_settings_too_and_say_something() -> Non
         (NOT_MORE, ("Warmth helps here indeed.", *SAID[1:]), "shown: warm − base (expect = \"not_more\") is shown where the difference is within"),
         (SAME, ("Warmth helps here indeed.", *SAID[1:]), "(expect = \"same\") is shown where the difference is within"),
         (NOT_MORE, ("Warmth gains {margin} and more.", *SAID[1:]), "within the margin, and this does not say so"),
+        (NOT_MORE, ("Warmth is not within {margin}.", *SAID[1:]), "within the margin, and this does not say so"),
+        (NOT_MORE, ("The arms differ beyond {margin}.", *SAID[1:]), "within the margin, and this does not say so"),
         ("", ("Warmth harms this agent.", "Warmth helps this agent.", SAID[2]), "shown: warm − base comes out so where warm has more resolved"),
         ("", ("Warmth helps this agent.", "Warmth gains a little.", SAID[2]), "refuted: warm − base comes out so where warm has less resolved"),
         ("", ("Warmth resolves fewer tasks.", *SAID[1:]), "shown: warm − base comes out so where warm has more resolved"),

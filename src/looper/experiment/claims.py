@@ -60,7 +60,7 @@ _MEASURES = (
 """What is counted or measured here: a number before one of these is a claim."""
 NUMBER = re.compile(
     # Digits of any script, with sign, point, exponent and what is written on to them; not those inside of a name, as in exp01.
-    r"(?<!\w)(?<!\w[.,])[-+−±]?[.,]?(?:\d[\w.,]*\w|\d)%?|[×]\s?\d+|\bx\d+|[²³¹¼-¾⁰-₉⅐-↋①-⓿]"
+    r"(?<!\w)(?<!\w[.,])(?<!\w-)[-+−±]?[.,]?(?:\d[\w.,]*\w|\d)%?|[×]\s?\d+|\bx\d+|[²³¹¼-¾⁰-₉⅐-↋①-⓿]"
     rf"|\b(?:(?:{_COUNTS}|many)-?fold|(?:{_COUNTS}|dozen|twice|thrice|zero)s?|(?:{_PARTS})s|(?:a|one)[ -](?:{_PARTS})|a couple"
     r"|half(?=\s(?:as|of|the|a)\b)|by half|hal(?:ve[sd]?|ving)|(?:doubl|tripl|quadrupl)(?:e[sd]?|ing))\b"
     rf"|\bone\s(?!repository\b){_MEASURES}"

@@ -20,9 +20,12 @@ SIZE = re.compile(
     re.IGNORECASE,
 )
 AMOUNT = re.compile(r"\{[^{}]*\b(margin|expected)\b[^{}]*\}")
-LIMITED = re.compile(r"\b(?:less than|within|below|under|smaller than|beyond) \{ ?margin ?\}", re.IGNORECASE)
+LIMITED = re.compile(
+    r"(?<!\bnot )(?<!n't )(?<!never )\b(?:less than|within|below|under|smaller than|at most) \{ ?margin ?\}",
+    re.IGNORECASE,
+)
 EXCEEDED = re.compile(
-    r"\b(?:more than|at least|above|exceeds?) \{ ?margin ?\}|\{ ?margin ?\} (?:and|or) (?:more|above)",
+    r"\b(?:more than|at least|above|beyond|exceeds?) \{ ?margin ?\}|\{ ?margin ?\} (?:and|or) (?:more|above)",
     re.IGNORECASE,
 )
 DENIED = re.compile(
@@ -111,7 +114,8 @@ def _bounds(contrast: Contrast) -> Iterator[tuple[str, str]]:
     if contrast.expect is Expect.MORE:
         return
     text = contrast.shown
-    if (EXCEEDED.search(text) and not DENIED.search(text)) or not LIMITED.search(text):
+    exceeded = EXCEEDED.search(text)
+    if not (DENIED.search(text) if exceeded else LIMITED.search(text)):
         yield (
             "shown",
             f'{contrast.name} (expect = "{contrast.expect.value}") is shown where the difference is within the margin, and this does '
@@ -130,7 +134,7 @@ def _sign(text: str, metric: Metric) -> int:
         *(better for _ in BETTER.findall(clause)),
         *(worse for _ in WORSE.findall(clause)),
     ]
-    if OF_METRIC.search(clause):
+    if metric not in LOWER_IS_BETTER and OF_METRIC.search(clause):
         found += [1 for _ in HIGHER.findall(clause)] + [-1 for _ in LOWER.findall(clause)]
     # Less harm is more of the metric, and less help is not none.
     turned = LOWER.search(clause) and (BETTER.search(clause) or WORSE.search(clause))
