@@ -103,7 +103,7 @@ def _parse(line: bytes, kind: type[R], folder: Path, most: int) -> tuple[int, R]
     if at < 0 or not line.endswith(b"}"):
         raise _Unreadable("not a journal line")
     body = line[at + len(_RECORD_KEY) : -1]
-    sequence, schema, checksum = _head(line[:at].rstrip(b",") + b"}")
+    sequence, schema, checksum = _head(line[:at])
     if f"{zlib.crc32(body):08x}" != checksum:
         raise _Unreadable("checksum does not match")
     if schema > SCHEMA_VERSION:
@@ -113,16 +113,25 @@ def _parse(line: bytes, kind: type[R], folder: Path, most: int) -> tuple[int, R]
     return sequence, kind.from_json(body)
 
 
+# As _encode writes it. A JSON parser for 50 bytes that have one form takes a tenth of the time in which a large run is read.
+_HEAD = re.compile(rb'\{"seq":(\d{1,16}),"schema":(\d{1,16}),"crc":"([0-9a-f]{8})",')
+
+
 def _head(text: bytes) -> tuple[int, int, str]:
     """Sequence number, schema and checksum."""
-    try:
-        head = json.loads(text)
-        numbers = head["seq"], head["schema"]
-        if all(type(number) is int and 0 <= number <= LARGEST_NUMBER for number in numbers):
-            return *numbers, str(head["crc"])
-    except UNREADABLE as error:
-        raise _Unreadable("damaged line head") from error
+    if found := _HEAD.fullmatch(text):
+        sequence, schema = int(found[1]), int(found[2])
+        if max(sequence, schema) <= LARGEST_NUMBER:
+            return sequence, schema, found[3].decode("ascii")
     raise _Unreadable("damaged line head")
+
+
+def sequence_number(line: bytes) -> int | None:
+    """Under which number a line was written, whatever became of its record; None where it has no head."""
+    try:
+        return _head(line[: max(line.find(_RECORD_KEY), 0)])[0]
+    except _Unreadable:
+        return None
 
 
 def _move_long_texts(value: Any, folder: Path) -> Any:

@@ -6,14 +6,13 @@ is found by a copy only, or where the seal's hash was put beforehand (`views/sig
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from looper.journal import UNREADABLE, Damage, raw_lines, read_stream
+from looper.journal import Damage, raw_lines, read_stream, sequence_number
 from looper.records.base import Record, content_hash
 from looper.records.memory import MemoryItem, Reverted
 from looper.records.plan import RunManifest
@@ -250,7 +249,7 @@ def _missing_lines(folder: Path) -> Iterator[str]:
         expected = 1
         with path.open("rb") as stream:
             for line in stream:
-                number = _number(line)
+                number = sequence_number(line)
                 if number is not None and number != expected:
                     yield f"{path.name}: line {expected} is numbered {number}; lines were taken out or moved"
                     break
@@ -265,13 +264,6 @@ def _links(folder: Path) -> Iterator[str]:
             if (path := Path(place, name)).is_symlink():
                 found.add("links in the run folder", f"{path.relative_to(folder)} to {path.readlink()}")
     yield from found.lines()
-
-
-def _number(line: bytes) -> int | None:
-    try:
-        return int(json.loads(line[: line.index(b",")] + b"}")["seq"])
-    except UNREADABLE:
-        return None
 
 
 def _tasks(manifest: RunManifest, outside: ExternalFacts) -> Iterator[str]:
