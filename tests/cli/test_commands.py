@@ -349,8 +349,8 @@ def test_the_ids_that_a_plan_can_name_are_listed_with_their_issues(tmp_path: Pat
         ),
         ('level = 2\ntasks = ["jursutsut-01"]', "It is of level 0: tasks.level = 0, or --level 0."),
         (
-            'repos = ["corgimnis"]',
-            "It is number 15 of those that are made, and tasks.repositories makes 8: raise it to 15.",
+            'repos = ["holbazor"]',
+            "It is number 30 of those that are made, and tasks.repositories makes 24: raise it to 30.",
         ),
         ('repos = ["me/project"]', "A repository of your own is no benchmark"),
         (
