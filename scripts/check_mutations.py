@@ -27,6 +27,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import queue
 import random
 import resource
 import shutil
@@ -34,6 +35,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +49,7 @@ EXPLAINED = ROOT / "scripts" / "mutations_explained.txt"
 """A line for each survivor that changes nothing anybody could see: the survivor as it is written, ` # `, and why."""
 TOOLS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
-TRIED_S = 120.0
+TRIED_S = 240.0
 """Of tests, unbroken, that one break is shown to; the slowest are left out beyond it, which can only lower the score."""
 COPIED = ("src", "tests", "experiments", "scripts", "pyproject.toml", "README.md", "docs")
 
@@ -581,7 +583,12 @@ def main() -> None:
     if options.sweep is not None:
         sys.exit(
             sweep(
-                options.sweep or SWEPT, options.tests, options.state.resolve(), options.sample, options.seed
+                options.sweep or SWEPT,
+                options.tests,
+                options.state.resolve(),
+                options.sample,
+                options.seed,
+                options.workers,
             )
         )
     chosen = [
@@ -703,7 +710,9 @@ class Coverage:
         return found
 
 
-def sweep(places: Sequence[str], tests: Sequence[str], state: Path, sample: int | None, seed: int) -> int:
+def sweep(
+    places: Sequence[str], tests: Sequence[str], state: Path, sample: int | None, seed: int, workers: int
+) -> int:
     """The exit status. What cannot be run (no such place, no cosmic-ray, no coverage) ends it in a line."""
     if shutil.which("cosmic-ray", path=TOOLS) is None or not importlib.util.find_spec("coverage"):
         sys.exit("The sweep needs cosmic-ray and coverage: pip install cosmic-ray coverage")
@@ -716,29 +725,57 @@ def sweep(places: Sequence[str], tests: Sequence[str], state: Path, sample: int 
         for line in EXPLAINED.read_text("utf-8").splitlines()
         if " # " in line
     }
-    with tempfile.TemporaryDirectory(prefix="looper-sweep-") as name:
-        # As the processes in it see its name, which the files that are covered go by.
-        tree = Path(name).resolve()
-        copy_tree(tree)
-        every = found_places(tree, places, state)
+    folders = sorted({Path(place).parts[0] for place in places})
+    asked = [f"tests/{each}" for each in tests or folders]
+    tests_told, done = _told(*asked), []
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="looper-sweep-"))
+        trees = Trees(Path(name), workers)
+        attempts = stack.enter_context(contextlib.closing(Attempts(state / "tried.jsonl")))
+        pool = ThreadPoolExecutor(workers)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        with trees.one() as tree:
+            every = found_places(tree, places, state)
         chosen = drawn(every, sample, seed)
         print(f"{len(chosen)} of {len(every)} places" + (f", seed {seed}" if sample else ""), flush=True)
-        folders = sorted({Path(place).parts[0] for place in places})
-        asked = [f"tests/{each}" for each in tests or folders]
-        covered = coverage_of(tree, asked, [f"src/looper/{each}" for each in folders], state)
-        tests_told, done = _told(*asked), []
-        with contextlib.closing(Attempts(state / "tried.jsonl")) as attempts:
-            for number, place in enumerate(chosen, 1):
-                told = f"{place.operator} {place.occurrence} of {_told(place.file)} by {tests_told}"
-                one = attempts.known.get(told) or attempts.add(told, tried(place, tree, covered))
-                if one.outcome == "none":
-                    continue
-                done.append(one)
-                print(
-                    f"{number:4} {one.outcome:8} {place.file}:{place.line} {place.operator} {one.by} {one.seconds:.0f} s",
-                    flush=True,
-                )
+        covered = coverage_of(trees, pool, asked, [f"src/looper/{each}" for each in folders], state)
+
+        def attempt(place: Place) -> Tried:
+            told = f"{place.operator} {place.occurrence} of {_told(place.file)} by {tests_told}"
+            if told in attempts.known:
+                return attempts.known[told]
+            with trees.one() as tree:
+                return attempts.add(told, tried(place, tree, covered))
+
+        for number, one in enumerate(pool.map(attempt, chosen), 1):
+            if one.outcome == "none":
+                continue
+            done.append(one)
+            where = f"{one.place.file}:{one.place.line} {one.place.operator}"
+            print(f"{number:4} {one.outcome:8} {where} {one.by} {one.seconds:.0f} s", flush=True)
     return told_of(done, explained, state)
+
+
+class Trees:
+    """Copies of the repository, of which each is one user's at a time."""
+
+    def __init__(self, place: Path, count: int) -> None:
+        place.chmod(0o755)
+        self._free: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for number in range(count):
+            # As the processes in it see its name, which the files that are covered go by.
+            tree = place.resolve() / str(number)
+            tree.mkdir()
+            copy_tree(tree)
+            self._free.put(tree)
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Path]:
+        tree = self._free.get()
+        try:
+            yield tree
+        finally:
+            self._free.put(tree)
 
 
 def told_of(done: Sequence[Tried], explained: Mapping[str, str], state: Path) -> int:
@@ -797,18 +834,26 @@ def drawn(places: Sequence[Place], sample: int | None, seed: int) -> Sequence[Pl
     return places if sample is None else random.Random(seed).sample(places, min(sample, len(places)))
 
 
-def coverage_of(tree: Path, tests: Sequence[str], watched: Sequence[str], state: Path) -> Coverage:
-    """One file of tests after the other, each once for as long as it and what is watched stay as they are.
+def coverage_of(
+    trees: Trees, pool: ThreadPoolExecutor, tests: Sequence[str], watched: Sequence[str], state: Path
+) -> Coverage:
+    """Each file of tests is run once for as long as it and what is watched stay as they are.
 
     Programs that a test starts are watched where they have coverage and the test's environment."""
-    seconds: dict[str, float] = {}
-    lines: dict[str, dict[int, list[str]]] = {}
-    for file in sorted({file.relative_to(ROOT) for each in tests for file in _files(each, "test_*.py")}):
+
+    def run(file: Path) -> Path:
         listed = state / f"covered-{file.stem}-{_told(str(file), *watched)}.json"
         if not listed.exists():
-            passed, ran = _watched(tree, file, watched)
+            with trees.one() as tree:
+                passed, ran = _watched(tree, file, watched)
             listed.write_text(json.dumps([passed, ran]), "utf-8")
             print(f"{file}: {len(passed)} tests, {sum(passed.values()):.0f} s", flush=True)
+        return listed
+
+    seconds: dict[str, float] = {}
+    lines: dict[str, dict[int, list[str]]] = {}
+    files = sorted({file.relative_to(ROOT) for each in tests for file in _files(each, "test_*.py")})
+    for listed in pool.map(run, files):
         passed, ran = json.loads(listed.read_text("utf-8"))
         seconds |= passed
         for where, at, by in ran:
@@ -888,11 +933,13 @@ class Attempts:
             told, found = json.loads(line)
             self.known[told] = Tried(**{**found, "place": Place(**found["place"])})
         self._file = path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()
 
     def add(self, told: str, one: Tried) -> Tried:
-        self._file.write(f"{json.dumps([told, asdict(one)])}\n")
-        self._file.flush()
-        self.known[told] = one
+        with self._lock:
+            self._file.write(f"{json.dumps([told, asdict(one)])}\n")
+            self._file.flush()
+            self.known[told] = one
         return one
 
     def close(self) -> None:
