@@ -102,6 +102,11 @@ def test_text_that_is_not_there_is_refused_with_what_is_near() -> None:
     assert "line 3 is similar: if self.key:" in refusal.value.hint
 
 
+def test_the_beginning_of_a_line_with_other_indentation_is_not_the_line() -> None:
+    with pytest.raises(EditRefused, match="not found"):
+        replace_text("def f():\n\treturn first or second\n", "    return first", "    return third", None)
+
+
 def test_two_places_with_other_indentation_are_refused() -> None:
     source = "if a:\n    x = 1\nif b:\n        x = 1\n"
     with pytest.raises(EditRefused, match="2 times with other indentation"):

@@ -68,3 +68,12 @@ def test_power_counts_what_the_exact_test_refuses() -> None:
     drawn = np.random.default_rng(0).integers(-3, 4, (50, 9))
     assert sign_flips(drawn) == pytest.approx([sign_flip(list(map(int, row))) for row in drawn], abs=1e-12)
     assert sign_flips(np.zeros((2, 3), int)) == pytest.approx([1.0, 1.0])
+
+
+def test_without_an_effect_what_varies_between_repositories_hardly_ever_shows_one() -> None:
+    contrast = Contrast(arm="a", against="b", shown="", refuted="", open="")
+    many = Design(
+        tasks=120, seeds=1, worth=12, unit=AnalysisUnit.REPOSITORY, family=1, discordance=0.1, spread=0.2
+    )
+    assert power_of(many, contrast, 0.0) <= 0.05
+    assert power_of(many, contrast, 0.2) > power_of(many, contrast, 0.1) > 0.1
