@@ -957,27 +957,27 @@ class Attempts:
 def tried(place: Place, tree: Path, covered: Coverage) -> Tried:
     """Breaks the place in the copy, asks the tests, and mends it again.
 
-    On a busy machine a test that waits for processes may fail by itself: it is asked again without the break, and if it fails once
-    more, the break is shown to the others."""
+    On a busy machine a test that waits for processes may fail by itself: it has to fail once more, alone, or the break is shown to
+    the others."""
     begun = time.monotonic()
-    tests, old, new = covered.tests_of(place), "", ""
-    while True:
-        try:
-            _cosmic_ray(tree, "apply", place.file, f"core/{place.operator}", place.occurrence)
-            old, new = _difference(
-                (ROOT / place.file).read_text("utf-8"), (tree / place.file).read_text("utf-8")
-            )
-            if old == new:
-                return Tried(place, "none", old, new, "", 0.0)
-            outcome, by = _asked(tree, tests, *covered.patience(tests)) if tests else ("survived", "")
-        finally:
-            # With its time, so that what was compiled of it holds.
-            shutil.copy2(ROOT / place.file, tree / place.file)
-        failed = by.partition("[")[0].partition(" - ")[0].rpartition(" ")[2]
-        doubted = outcome == "killed" and covered.seconds.get(failed, 0.0) > QUICK_S
-        if not doubted or _asked(tree, [failed], *covered.patience([failed]))[0] == "survived":
-            return Tried(place, outcome, old, new, by, time.monotonic() - begun)
-        tests.remove(failed)
+    try:
+        _cosmic_ray(tree, "apply", place.file, f"core/{place.operator}", place.occurrence)
+        old, new = _difference((ROOT / place.file).read_text("utf-8"), (tree / place.file).read_text("utf-8"))
+        if old == new:
+            return Tried(place, "none", old, new, "", 0.0)
+        tests, outcome, by = covered.tests_of(place), "survived", ""
+        while tests:
+            outcome, by = _asked(tree, tests, *covered.patience(tests))
+            failed = by.partition("[")[0].partition(" - ")[0].rpartition(" ")[2]
+            if covered.seconds.get(failed, 0.0) <= QUICK_S:
+                break
+            if _asked(tree, [failed], *covered.patience([failed]))[0] != "survived":
+                break
+            tests, outcome, by = tests[tests.index(failed) + 1 :], "survived", ""
+    finally:
+        # With its time, so that what was compiled of it holds.
+        shutil.copy2(ROOT / place.file, tree / place.file)
+    return Tried(place, outcome, old, new, by, time.monotonic() - begun)
 
 
 def _asked(tree: Path, tests: Sequence[str], seconds: float, work: float) -> tuple[str, str]:
