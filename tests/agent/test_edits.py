@@ -75,6 +75,12 @@ def test_spaces_are_re_based_to_tabs() -> None:
     assert done.text == "def f():\n\tif x:\n\t\tif y:\n\t\t\treturn 2\n"
 
 
+def test_a_line_that_is_less_indented_than_the_old_text_moves_with_it() -> None:
+    source = "if a:\n        x = 1\n        y = 1\n"
+    done = replace_text(source, "  x = 1\n  y = 1\n", "  x = 2\ny = 3\n", None)
+    assert done.text == "if a:\n        x = 2\n      y = 3\n"
+
+
 def test_line_structure_is_never_broken() -> None:
     """G-28: the predecessor's tolerant edits joined two lines each time."""
     done = replace_text("def f():\n    a = 1\n    b = 2\n", "a = 1\nb = 2", "a = 3\nb = 4", None)

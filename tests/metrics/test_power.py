@@ -8,7 +8,7 @@ from looper.metrics.design import Design, power_of, sign_flips
 from looper.metrics.family import holm
 from looper.metrics.paired import AnalysisUnit
 from looper.metrics.power import power, smallest_detectable
-from looper.records.plan import Contrast
+from looper.records.plan import Contrast, Expect
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,11 @@ def test_without_an_effect_what_varies_between_repositories_hardly_ever_shows_on
     )
     assert power_of(many, contrast, 0.0) <= 0.05
     assert power_of(many, contrast, 0.2) > power_of(many, contrast, 0.1) > 0.1
+
+
+@pytest.mark.parametrize(("margin", "chance"), [(0.05, 0.44), (0.06, 0.70), (0.08, 0.95)])
+def test_the_power_of_a_margin_is_that_of_two_one_sided_tests(margin: float, chance: float) -> None:
+    """By the normal approximation, 2 Φ(margin / error − 1.653) − 1."""
+    alike = Contrast(arm="a", against="b", expect=Expect.SAME, margin=margin, shown="", refuted="", open="")
+    tasks = Design(tasks=200, seeds=1, worth=4, unit=AnalysisUnit.TASK, family=1, discordance=0.1)
+    assert power_of(tasks, alike, 0.0) == pytest.approx(chance, abs=0.04)
