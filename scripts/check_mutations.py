@@ -20,6 +20,7 @@ person would, and whatever command is named judges it. Exit status 1 where a bre
 """
 
 import argparse
+import ast
 import contextlib
 import difflib
 import functools
@@ -694,9 +695,10 @@ class Coverage:
     """By file and line, the tests that run it."""
 
     def tests_of(self, place: Place) -> list[str]:
-        """Those that can notice, fastest first: that run the line; where that is said of none (what is run on import, or in a process
-        that is not watched), that run anything of the file; and where none is seen to do that either, all of the file's folder."""
-        lines = self.lines.get(place.file, {})
+        """Those that can notice, fastest first: that run the line, where it is a function's; where it is run on import, or by none
+        that is watched, those that run any function of the file; and where none is seen to do that, all of the file's folder."""
+        inside = _lines_in_functions(ROOT / place.file)
+        lines = {at: tests for at, tests in self.lines.get(place.file, {}).items() if at in inside}
         folder = f"tests/{Path(place.file).parts[2]}/"
         chosen = (
             lines.get(place.line)
@@ -716,6 +718,15 @@ class Coverage:
         of work may take many; an endless loop is known by its work."""
         expected = sum(self.seconds[test] for test in tests)
         return 300 + 10 * expected, 60 + 3 * expected
+
+
+def _lines_in_functions(path: Path) -> set[int]:
+    return {
+        line
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)
+    }
 
 
 def sweep(
@@ -984,7 +995,9 @@ def _asked(tree: Path, tests: Sequence[str], seconds: float, work: float) -> tup
     """The outcome, and the test that failed. `work` is of the processor and of each process."""
     process = subprocess.Popen(
         [sys.executable, *PYTEST, "-x", f"--basetemp={tree}/tmp", *tests],
-        preexec_fn=functools.partial(resource.setrlimit, resource.RLIMIT_CPU, (int(work), int(work))),
+        preexec_fn=functools.partial(
+            resource.setrlimit, resource.RLIMIT_CPU, (int(work), resource.RLIM_INFINITY)
+        ),
         cwd=tree,
         env=_environment(tree),
         stdout=subprocess.PIPE,

@@ -42,19 +42,23 @@ def test_a_sample_is_its_seed_s_and_its_beginning_is_a_smaller_one(script: Simpl
     assert script.drawn(places, None, 1) == places
 
 
-def test_a_break_is_shown_to_the_tests_that_run_its_line_fastest_first(script: SimpleNamespace) -> None:
-    seconds = {"tests/agent/a::slow": 9.0, "tests/agent/a::fast": 0.1, "tests/agent/b::other": 1.0}
-    lines = {"src/looper/agent/loop.py": {7: ["tests/agent/a::slow", "tests/agent/a::fast"]}}
-    covered = script.Coverage(seconds, lines)
+def test_a_break_is_shown_to_the_tests_that_run_its_line_fastest_first(
+    script: SimpleNamespace, tmp_path: Path
+) -> None:
+    module = tmp_path / "module.py"
+    module.write_text("LIMIT = 1\ndef f():\n    return LIMIT\ndef g():\n    return 2\n", "utf-8")
+    seconds = {"slow": 9.0, "fast": 0.1, "other": 1.0, "starts the program": 0.5}
+    ran = {1: ["starts the program"], 3: ["slow", "fast"], 5: ["other"]}
+    covered = script.Coverage(seconds, {str(module): ran})
 
-    def shown(file: str, line: int) -> list[str]:
-        return covered.tests_of(script.Place(f"src/looper/agent/{file}", line, "AddNot", 0))
+    def shown(line: int) -> list[str]:
+        return covered.tests_of(script.Place(str(module), line, "NumberReplacer", 0))
 
-    assert shown("loop.py", 7) == ["tests/agent/a::fast", "tests/agent/a::slow"]
-    assert shown("loop.py", 1) == ["tests/agent/a::fast", "tests/agent/a::slow"], (
-        "on import: who runs the file"
-    )
-    assert shown("tools.py", 7) == sorted(seconds, key=seconds.__getitem__), "seen nowhere: all of its folder"
+    assert shown(3) == ["fast", "slow"]
+    assert shown(1) == ["fast", "other", "slow"], "run on import, it matters where the file is used"
+    by_folder = script.Coverage({"tests/agent/b": 2.0, "tests/agent/a": 1.0, "tests/bench/c": 1.0}, {})
+    unseen = script.Place("src/looper/agent/loop.py", 1, "AddNot", 0)
+    assert by_folder.tests_of(unseen) == ["tests/agent/a", "tests/agent/b"], "all of its folder"
 
 
 @pytest.mark.parametrize(
