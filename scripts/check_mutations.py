@@ -1,44 +1,60 @@
 """Breaks the code on purpose, one place at a time, and looks whether a test notices.
 
     python scripts/check_mutations.py [--only NAME ...] [--workers N]
-    python scripts/check_mutations.py --sweep [agent metrics/family.py ...] [--tests FILE ...] [--state FOLDER]
+    python scripts/check_mutations.py --sweep [agent metrics/family.py ...] [--sample N [--seed S]] [--tests FILE ...] [--state FOLDER]
 
 Without --sweep the breaks below are made, which are those of central behaviours wherever they are: each in a copy of the tree, in which
 the tests that should notice are run; the first one that fails is named. About a quarter of an hour on two cores.
 
-With --sweep every place that cosmic-ray (`pip install cosmic-ray`) knows how to break is broken, in the files or folders of src/looper
-that are named or in all of SWEPT, against the tests of the folder's name or those of --tests. All of it takes days. It can be
-interrupted, and the same command goes on: what is done is kept by file and content below --state. What no test notices is written to
-survivors.txt there, but for what EXPLAINED says of; at the end stands the score of each folder.
+With --sweep every place that cosmic-ray knows how to break is broken (`pip install cosmic-ray coverage`), in the files or folders of
+src/looper that are named or in all of SWEPT, against the tests of these folders or those of --tests. All of SWEPT takes days; --sample
+draws N places, each as likely as any other, and the score has its interval. First the tests are run once, unbroken, to see which lines
+each of them runs; a break is then shown to those that run its line, fastest first, until one fails. It can be interrupted, and the same
+command goes on: what is done is kept by content below --state. What no test notices is written to survivors.txt there. At the end stands
+the score of each folder, with and without the survivors that EXPLAINED says change nothing. A break that never ends counts as noticed,
+as it does in cosmic-ray.
 
 cosmic-ray and not mutmut: that one rewrites each function as all its variants with a switch between them, so that what reads its own
-source (keys of plans, the code's version) reads something else, and has pytest in its own process; this one changes the file as a
+source (keys of plans, the code's version) reads something else, and has pytest in its own process; cosmic-ray changes the file as a
 person would, and whatever command is named judges it. Exit status 1 where a break went unnoticed.
 """
 
 import argparse
+import ast
+import contextlib
+import difflib
+import functools
 import hashlib
+import importlib.util
 import json
 import os
-import re
-import shlex
+import queue
+import random
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEPT = ("agent", "bench", "metrics", "experiment")
 EXPLAINED = ROOT / "scripts" / "mutations_explained.txt"
 """A line for each survivor that changes nothing anybody could see: the survivor as it is written, ` # `, and why."""
 TOOLS = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-TIMEOUT_S = 600.0
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+TRIED_S = 240.0
+"""Of tests, unbroken, that one break is shown to; the slowest are left out beyond it, which can only lower the score."""
 COPIED = ("src", "tests", "experiments", "scripts", "pyproject.toml", "README.md", "docs")
+QUICK_S = 1.0
+"""A test that takes longer, unbroken, has waited for something."""
 
 
 @dataclass(frozen=True)
@@ -562,11 +578,22 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="breaks whose name holds this")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sweep", nargs="*", metavar="PLACE", help=f"below src/looper; all of {SWEPT}")
+    parser.add_argument("--sample", type=int, metavar="N", help="of a sweep: places drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="of --sample")
     parser.add_argument("--tests", action="append", default=[], help="below tests; of a sweep")
     parser.add_argument("--state", type=Path, default=ROOT / ".mutations", help="of a sweep")
     options = parser.parse_args()
     if options.sweep is not None:
-        sys.exit(sweep(options.sweep or SWEPT, options.tests, options.state))
+        sys.exit(
+            sweep(
+                options.sweep or SWEPT,
+                options.tests,
+                options.state.resolve(),
+                options.sample,
+                options.seed,
+                options.workers,
+            )
+        )
     chosen = [
         found for found in BREAKS if not options.only or any(word in found.name for word in options.only)
     ]
@@ -598,18 +625,14 @@ def noticed_by(found: Break) -> tuple[str, float]:
         copy_tree(tree)
         path = tree / "src" / "looper" / found.file
         path.write_text(path.read_text("utf-8").replace(found.old, found.new), "utf-8")
-        argv = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            f"--basetemp={tree / 'tmp'}",
-        ]
         done = subprocess.run(
-            [*argv, *(f"tests/{test}" for test in found.tests)],
+            [
+                sys.executable,
+                *PYTEST,
+                "-x",
+                f"--basetemp={tree / 'tmp'}",
+                *(f"tests/{each}" for each in found.tests),
+            ],
             cwd=tree,
             env={**os.environ, "PYTHONPATH": str(tree / "src")},
             capture_output=True,
@@ -627,91 +650,412 @@ def copy_tree(tree: Path) -> None:
 
 
 @dataclass(frozen=True)
+class Place:
+    """One place that cosmic-ray knows how to break."""
+
+    file: str
+    """From the repository's root."""
+    line: int
+    operator: str
+    occurrence: int
+    """Of the operator in the file."""
+
+
+@dataclass(frozen=True)
 class Tried:
-    """One place that was broken by cosmic-ray."""
+    """One place that was broken."""
 
-    survivor: str
-    """As it is written: the file, the operator, then the line as it was and as it is broken."""
-    noticed: bool
+    place: Place
+    outcome: str
+    """killed, timeout or survived. A timeout is a kill, as it is in cosmic-ray."""
+    old: str
+    new: str
+    """The line as it was and as it is broken."""
+    by: str
+    """The test that failed and how; empty where none was run because the code could not even be imported."""
+    seconds: float
+
+    @property
+    def survivor(self) -> str:
+        """As it is written in EXPLAINED, where lines may shift."""
+        return f"{self.place.file}: {self.place.operator}: {self.old} -> {self.new}"
+
+    @property
+    def noticed(self) -> bool:
+        return self.outcome != "survived"
 
 
-def sweep(places: Sequence[str], tests: Sequence[str], state: Path) -> int:
-    """The exit status. What cannot be run (no such place, no cosmic-ray, tests that fail unbroken) ends it in a line."""
-    if shutil.which("cosmic-ray", path=TOOLS) is None:
-        sys.exit("The sweep needs cosmic-ray: pip install cosmic-ray")
-    source = ROOT / "src" / "looper"
-    files = [
-        path
-        for place in places
-        for path in (
-            [source / place] if (source / place).is_file() else sorted((source / place).rglob("*.py"))
+@dataclass(frozen=True)
+class Coverage:
+    """What the tests do when nothing is broken."""
+
+    seconds: dict[str, float]
+    """By test that passes."""
+    lines: dict[str, dict[int, list[str]]]
+    """By file and line, the tests that run it."""
+
+    def tests_of(self, place: Place) -> list[str]:
+        """Those that can notice, fastest first: that run the line, where it is a function's; where it is run on import, or by none
+        that is watched, those that run any function of the file; and where none is seen to do that, all of the file's folder."""
+        inside = _lines_in_functions(ROOT / place.file)
+        lines = {at: tests for at, tests in self.lines.get(place.file, {}).items() if at in inside}
+        folder = f"tests/{Path(place.file).parts[2]}/"
+        chosen = (
+            lines.get(place.line)
+            or {test for tests in lines.values() for test in tests}
+            or [test for test in self.seconds if test.startswith(folder)]
         )
-    ]
-    if not files:
-        sys.exit(f"There is nothing at {', '.join(places)} below src/looper")
+        found, total = [], 0.0
+        for test in sorted(set(chosen), key=lambda test: (self.seconds[test], test)):
+            total += self.seconds[test]
+            if found and total > TRIED_S:
+                break
+            found.append(test)
+        return found
+
+    def patience(self, tests: Sequence[str]) -> tuple[float, float]:
+        """Seconds until tests have run out of time, and seconds of work that one of their processes may do. Beside others a second
+        of work may take many; an endless loop is known by its work."""
+        expected = sum(self.seconds[test] for test in tests)
+        return 300 + 10 * expected, 60 + 3 * expected
+
+
+def _lines_in_functions(path: Path) -> set[int]:
+    return {
+        line
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for line in range(node.body[0].lineno, (node.end_lineno or 0) + 1)
+    }
+
+
+def sweep(
+    places: Sequence[str], tests: Sequence[str], state: Path, sample: int | None, seed: int, workers: int
+) -> int:
+    """The exit status. What cannot be run (no such place, no cosmic-ray, no coverage) ends it in a line."""
+    if shutil.which("cosmic-ray", path=TOOLS) is None or not importlib.util.find_spec("coverage"):
+        sys.exit("The sweep needs cosmic-ray and coverage: pip install cosmic-ray coverage")
+    source = ROOT / "src" / "looper"
+    if missing := [place for place in places if not (source / place).exists()]:
+        sys.exit(f"There is nothing at {', '.join(missing)} below src/looper")
     state.mkdir(parents=True, exist_ok=True)
     explained = {
-        line.rpartition(" # ")[0] for line in EXPLAINED.read_text("utf-8").splitlines() if " # " in line
+        line.rpartition(" # ")[0]: line.rpartition(" # ")[2]
+        for line in EXPLAINED.read_text("utf-8").splitlines()
+        if " # " in line
     }
+    folders = sorted({Path(place).parts[0] for place in places})
+    asked = [f"tests/{each}" for each in tests or folders]
+    tests_told, done = _told(*asked), []
+    with contextlib.ExitStack() as stack:
+        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="looper-sweep-"))
+        trees = Trees(Path(name), workers)
+        attempts = stack.enter_context(contextlib.closing(Attempts(state / "tried.jsonl")))
+        pool = ThreadPoolExecutor(workers)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        with trees.one() as tree:
+            every = found_places(tree, places, state)
+        chosen = drawn(every, sample, seed)
+        print(f"{len(chosen)} of {len(every)} places" + (f", seed {seed}" if sample else ""), flush=True)
+        covered = coverage_of(trees, pool, asked, [f"src/looper/{each}" for each in folders], state)
+
+        def attempt(place: Place) -> Tried:
+            told = f"{place.operator} {place.occurrence} of {_told(place.file)} by {tests_told}"
+            if told in attempts.known:
+                return attempts.known[told]
+            with trees.one() as tree:
+                return attempts.add(told, tried(place, tree, covered))
+
+        for number, one in enumerate(pool.map(attempt, chosen), 1):
+            if one.outcome == "none":
+                continue
+            done.append(one)
+            where = f"{one.place.file}:{one.place.line} {one.place.operator}"
+            print(f"{number:4} {one.outcome:8} {where} {one.by} {one.seconds:.0f} s", flush=True)
+    return told_of(done, explained, state)
+
+
+class Trees:
+    """Copies of the repository, of which each is one user's at a time."""
+
+    def __init__(self, place: Path, count: int) -> None:
+        place.chmod(0o755)
+        self._free: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        for number in range(count):
+            # As the processes in it see its name, which the files that are covered go by.
+            tree = place.resolve() / str(number)
+            tree.mkdir()
+            copy_tree(tree)
+            self._free.put(tree)
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Path]:
+        tree = self._free.get()
+        try:
+            yield tree
+        finally:
+            self._free.put(tree)
+
+
+def told_of(done: Sequence[Tried], explained: Mapping[str, str], state: Path) -> int:
+    """Prints survivors and scores. The exit status: 1 where a survivor is not explained."""
+    left = [one for one in done if not one.noticed and one.survivor not in explained]
+    lines = [
+        f"{one.place.file}:{one.place.line}: {one.survivor.partition(': ')[2]}"
+        + (f" # {explained[one.survivor]}" if one.survivor in explained else "")
+        for one in done
+        if not one.noticed
+    ]
+    (state / "survivors.txt").write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    print(f"Survivors, {len(left)} of them not explained:", *lines, sep="\n")
     by_folder: dict[str, list[Tried]] = {}
-    for path in files:
-        found = list(swept(path, tests, state))
-        known = [one for one in found if one.noticed or one.survivor not in explained]
-        by_folder.setdefault(path.relative_to(source).parts[0], []).extend(known)
-        print(f"{path.relative_to(source)}: {_score(known)}", flush=True)
-        survivors = [one.survivor for each in by_folder.values() for one in each if not one.noticed]
-        (state / "survivors.txt").write_text("".join(f"{each}\n" for each in survivors), "utf-8")
-    for folder, found in by_folder.items():
-        print(f"{folder}: {_score(found)}")
-    return 1 if survivors else 0
+    for one in done:
+        by_folder.setdefault(Path(one.place.file).parts[2], []).append(one)
+    for name, found in [*sorted(by_folder.items()), ("all", list(done))]:
+        counted = [one for one in found if one.noticed or one.survivor not in explained]
+        print(f"{name}: {_score(found)}; without those explained {_score(counted)}")
+    late = sum(one.outcome == "timeout" for one in done)
+    unimported = sum(one.outcome == "killed" and not one.by for one in done)
+    print(f"Of those noticed {late} ran out of time and {unimported} could not be imported")
+    return 1 if left else 0
 
 
-def swept(path: Path, tests: Sequence[str], state: Path) -> Iterator[Tried]:
-    """Every place of one file, those that an earlier call tried included."""
-    where = path.relative_to(ROOT)
-    chosen = list(tests) or [where.parts[2]]
-    told = hashlib.sha256(path.read_bytes() + repr(chosen).encode()).hexdigest()[:12]
-    session = state / f"{'__'.join(where.with_suffix('').parts[2:])}-{told}.sqlite"
-    with tempfile.TemporaryDirectory(prefix="looper-sweep-") as name:
-        tree = Path(name)
-        copy_tree(tree)
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            f"--basetemp={tree}/tmp",
-        ]
-        config = tree / "sweep.toml"
+def found_places(tree: Path, places: Sequence[str], state: Path) -> list[Place]:
+    """What cosmic-ray lists for the files as they are."""
+    swept = [f"src/looper/{place}" for place in places]
+    listed = state / f"places-{_told(*swept)}.jsonl"
+    if not listed.exists():
+        config, session = tree / "sweep.toml", tree / "sweep.sqlite"
         config.write_text(
-            f"[cosmic-ray]\nmodule-path = {json.dumps(str(where))}\ntimeout = {TIMEOUT_S}\nexcluded-modules = []\n"
-            f"test-command = {json.dumps(shlex.join([*command, *(f'tests/{each}' for each in chosen)]))}\n"
-            '[cosmic-ray.distributor]\nname = "local"\n',
+            f"[cosmic-ray]\nmodule-path = {json.dumps(swept)}\ntimeout = 1.0\nexcluded-modules = []\n"
+            'test-command = "true"\n[cosmic-ray.distributor]\nname = "local"\n',
             "utf-8",
         )
-        if not session.exists():
-            # Tests that fail anyway would notice everything.
-            _cosmic_ray(tree, "baseline", config)
-            _cosmic_ray(tree, "init", config, session)
-        _cosmic_ray(tree, "exec", config, session)
-        for line in _cosmic_ray(tree, "dump", session).splitlines():
-            item, result = json.loads(line)
-            if result is None or result["test_outcome"] == "incompetent":
-                continue
-            lines = re.findall(r"^([-+])(?![-+]{2} )(.*)$", result["diff"] or "", re.MULTILINE)
-            old, new = (" ".join(" ".join(text.split()) for at, text in lines if at == sign) for sign in "-+")
-            operator = item["mutations"][0]["operator_name"].partition("/")[2]
-            yield Tried(f"{where}: {operator}: {old} -> {new}", result["test_outcome"] != "survived")
+        _cosmic_ray(tree, "init", config, session)
+        listed.write_text(_cosmic_ray(tree, "dump", session), "utf-8")
+    found = (json.loads(line)[0]["mutations"][0] for line in listed.read_text("utf-8").splitlines())
+    return sorted(
+        (
+            Place(
+                one["module_path"],
+                one["start_pos"][0],
+                one["operator_name"].partition("/")[2],
+                one["occurrence"],
+            )
+            for one in found
+        ),
+        key=astuple,
+    )
+
+
+def drawn(places: Sequence[Place], sample: int | None, seed: int) -> Sequence[Place]:
+    """Without replacement and without strata, in the order drawn: who stops early has a sample too."""
+    return places if sample is None else random.Random(seed).sample(places, min(sample, len(places)))
+
+
+def coverage_of(
+    trees: Trees, pool: ThreadPoolExecutor, tests: Sequence[str], watched: Sequence[str], state: Path
+) -> Coverage:
+    """Each file of tests is run once for as long as it and what is watched stay as they are.
+
+    Programs that a test starts are watched where they have coverage and the test's environment."""
+
+    def run(file: Path) -> Path:
+        listed = state / f"covered-{file.stem}-{_told(str(file), *watched)}.json"
+        if not listed.exists():
+            with trees.one() as tree:
+                passed, ran = _watched(tree, file, watched)
+            listed.write_text(json.dumps([passed, ran]), "utf-8")
+            print(f"{file}: {len(passed)} tests, {sum(passed.values()):.0f} s", flush=True)
+        return listed
+
+    seconds: dict[str, float] = {}
+    lines: dict[str, dict[int, list[str]]] = {}
+    files = sorted({file.relative_to(ROOT) for each in tests for file in _files(each, "test_*.py")})
+    for listed in pool.map(run, files):
+        passed, ran = json.loads(listed.read_text("utf-8"))
+        seconds |= passed
+        for where, at, by in ran:
+            lines.setdefault(where, {}).setdefault(at, []).extend(by)
+    return Coverage(seconds, lines)
+
+
+def _files(place: str, pattern: str = "*.py") -> list[Path]:
+    path = ROOT / place
+    return [path] if path.is_file() else sorted(path.rglob(pattern))
+
+
+def _watched(
+    tree: Path, file: Path, watched: Sequence[str]
+) -> tuple[dict[str, float], list[tuple[str, int, list[str]]]]:
+    """Tests of one file that pass, in seconds, and file and line with those of them that run it."""
+    from coverage import CoverageData
+
+    place = tree / "covered"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o777)
+    settings = place / "settings"
+    include = "".join(f"\n  {tree / each}/*" for each in watched)
+    settings.write_text(
+        # In the process of the tests a context is the function's name; in those that it starts, what pytest says in the environment.
+        f"[run]\ndata_file = {place}/data\nparallel = true\ndynamic_context = test_function\n"
+        f"context = ${{PYTEST_CURRENT_TEST-}}\ninclude = {include}\n",
+        "utf-8",
+    )
+    command = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", *PYTEST]
+    subprocess.run(
+        [*command, f"--basetemp={tree}/tmp", f"--junitxml={place}/times.xml", str(file)],
+        cwd=tree,
+        env={**_environment(tree), "COVERAGE_PROCESS_START": str(settings)},
+        capture_output=True,
+    )
+    passed: dict[str, float] = {}
+    failed: set[str] = set()
+    for case in ElementTree.parse(place / "times.xml").iter("testcase"):
+        classes = case.attrib["classname"].split(".")
+        node = "::".join(
+            [str(file), *classes[classes.index(file.stem) + 1 :], case.attrib["name"].partition("[")[0]]
+        )
+        passed[node] = passed.get(node, 0.0) + float(case.attrib["time"])
+        if any(case.find(what) is not None for what in ("failure", "error")):
+            failed.add(node)
+    if failed:
+        print(f"Fail unbroken, so they are not asked: {', '.join(sorted(failed))}", flush=True)
+    passed = {node: taken for node, taken in passed.items() if node not in failed}
+    ran: dict[tuple[str, int], set[str]] = {}
+    for each in place.glob("data.*"):
+        data = CoverageData(str(each))
+        data.read()
+        for where in data.measured_files():
+            for at, contexts in data.contexts_by_lineno(where).items():
+                tests = {test for context in contexts if (test := _test_of(context, file)) in passed}
+                if tests:
+                    ran.setdefault((str(Path(where).relative_to(tree)), at), set()).update(tests)
+    return passed, [(where, at, sorted(tests)) for (where, at), tests in sorted(ran.items())]
+
+
+def _test_of(context: str, file: Path) -> str:
+    """The test in the name of a context: `tests/x/test_y.py::test_z[1] (call)` or `…test_y.test_z`, or both with a bar between."""
+    started, _, called = context.rpartition("|")
+    if "::" in (started or called):
+        return (started or called).partition("[")[0].partition(" (")[0]
+    parts = called.split(".")
+    return "::".join([str(file), *parts[parts.index(file.stem) + 1 :]]) if file.stem in parts else ""
+
+
+class Attempts:
+    """What was tried so far, a line each, on the disk before the next one."""
+
+    def __init__(self, path: Path) -> None:
+        self.known: dict[str, Tried] = {}
+        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
+            told, found = json.loads(line)
+            self.known[told] = Tried(**{**found, "place": Place(**found["place"])})
+        self._file = path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    def add(self, told: str, one: Tried) -> Tried:
+        with self._lock:
+            self._file.write(f"{json.dumps([told, asdict(one)])}\n")
+            self._file.flush()
+            self.known[told] = one
+        return one
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def tried(place: Place, tree: Path, covered: Coverage) -> Tried:
+    """Breaks the place in the copy, asks the tests, and mends it again.
+
+    On a busy machine a test that waits for processes may fail by itself: it has to fail once more, alone, or the break is shown to
+    the others."""
+    begun = time.monotonic()
+    try:
+        _cosmic_ray(tree, "apply", place.file, f"core/{place.operator}", place.occurrence)
+        old, new = _difference((ROOT / place.file).read_text("utf-8"), (tree / place.file).read_text("utf-8"))
+        if old == new:
+            return Tried(place, "none", old, new, "", 0.0)
+        tests, outcome, by = covered.tests_of(place), "survived", ""
+        while tests:
+            outcome, by = _asked(tree, tests, *covered.patience(tests))
+            failed = by.partition("[")[0].partition(" - ")[0].rpartition(" ")[2]
+            if covered.seconds.get(failed, 0.0) <= QUICK_S:
+                break
+            if _asked(tree, [failed], *covered.patience([failed]))[0] != "survived":
+                break
+            tests, outcome, by = tests[tests.index(failed) + 1 :], "survived", ""
+    finally:
+        # With its time, so that what was compiled of it holds.
+        shutil.copy2(ROOT / place.file, tree / place.file)
+    return Tried(place, outcome, old, new, by, time.monotonic() - begun)
+
+
+def _asked(tree: Path, tests: Sequence[str], seconds: float, work: float) -> tuple[str, str]:
+    """The outcome, and the test that failed. `work` is of the processor and of each process."""
+    process = subprocess.Popen(
+        [sys.executable, *PYTEST, "-x", f"--basetemp={tree}/tmp", *tests],
+        preexec_fn=functools.partial(
+            resource.setrlimit, resource.RLIMIT_CPU, (int(work), resource.RLIM_INFINITY)
+        ),
+        cwd=tree,
+        env=_environment(tree),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        printed, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return "timeout", "out of time"
+    if process.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        return "timeout", "out of work"
+    if not process.returncode:
+        return "survived", ""
+    said = (
+        line
+        for line in printed.splitlines()
+        if line.startswith(("FAILED tests/", "ERROR tests/")) and "::" in line
+    )
+    return "killed", next(said, "")
+
+
+def _difference(old: str, new: str) -> tuple[str, str]:
+    lines = [
+        line
+        for line in difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm="")
+        if not line.startswith(("---", "+++", "@@"))
+    ]
+    was, is_now = (
+        " ".join(" ".join(line[1:].split()) for line in lines if line.startswith(sign)) for sign in "-+"
+    )
+    return was, is_now
+
+
+def _told(*places: str) -> str:
+    """Of what stands there now."""
+    told = hashlib.sha256()
+    for place in places:
+        told.update(place.encode())
+        for file in _files(place):
+            told.update(file.read_bytes())
+    return told.hexdigest()[:16]
+
+
+def _environment(tree: Path) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(tree / "src"), os.environ.get("PYTHONPATH", "")]))
+    # Two changes of a file in one second would pass for one.
+    return {**os.environ, "PYTHONPATH": path, "PATH": TOOLS, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _cosmic_ray(tree: Path, *arguments: object) -> str:
     done = subprocess.run(
         ["cosmic-ray", *map(str, arguments)],
         cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree / "src"), "PATH": TOOLS},
+        env={**os.environ, "PATH": TOOLS},
         capture_output=True,
         text=True,
     )
@@ -723,8 +1067,14 @@ def _cosmic_ray(tree: Path, *arguments: object) -> str:
 
 
 def _score(found: Sequence[Tried]) -> str:
+    """With Wilson's 95 % interval."""
+    from looper.metrics.paired import wilson
+
     noticed = sum(one.noticed for one in found)
-    return f"{noticed} of {len(found)} breaks noticed" + (f", {noticed / len(found):.0%}" if found else "")
+    if not found:
+        return "0 of 0 noticed"
+    low, high = wilson(noticed, len(found))
+    return f"{noticed} of {len(found)} noticed, {noticed / len(found):.1%} (95 % {low:.1%} to {high:.1%})"
 
 
 def failures(printed: str) -> Iterator[str]:

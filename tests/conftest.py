@@ -33,7 +33,10 @@ LONG = (
 """Files that take longest, begun first: a worker that is left alone with one at the end keeps everybody waiting."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not hasattr(config, "workerinput"):
+        return
+
     def place(item: pytest.Item) -> int:
         return next((at for at, name in enumerate(LONG) if item.nodeid.startswith(name)), len(LONG))
 

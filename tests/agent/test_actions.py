@@ -105,6 +105,10 @@ def test_50000_broken_replies_never_crash_and_name_their_problem() -> None:
         ("maybe\n<bash>rm x</bash>\nno\n</think>\n<bash>ls</bash>", Bash(command="ls")),
         ('<write path="p">about </write> tags\n</write>', Write(path="p", content="about </write> tags\n")),
         ('<write path="t.py">s = "<think>"\n</write>', Write(path="t.py", content='s = "<think>"\n')),
+        (
+            ' <think>so</think><write path="t.py">s = "<think>"\n</write>',
+            Write(path="t.py", content='s = "<think>"\n'),
+        ),
     ],
 )
 def test_replies_as_models_write_them(reply: str, action: Action) -> None:

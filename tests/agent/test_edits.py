@@ -75,6 +75,12 @@ def test_spaces_are_re_based_to_tabs() -> None:
     assert done.text == "def f():\n\tif x:\n\t\tif y:\n\t\t\treturn 2\n"
 
 
+def test_a_line_that_is_less_indented_than_the_old_text_moves_with_it() -> None:
+    source = "if a:\n        x = 1\n        y = 1\n"
+    done = replace_text(source, "  x = 1\n  y = 1\n", "  x = 2\ny = 3\n", None)
+    assert done.text == "if a:\n        x = 2\n      y = 3\n"
+
+
 def test_line_structure_is_never_broken() -> None:
     """G-28: the predecessor's tolerant edits joined two lines each time."""
     done = replace_text("def f():\n    a = 1\n    b = 2\n", "a = 1\nb = 2", "a = 3\nb = 4", None)
@@ -100,6 +106,11 @@ def test_text_that_is_not_there_is_refused_with_what_is_near() -> None:
     with pytest.raises(EditRefused, match="not found") as refusal:
         replace_text(SOURCE, "if self.keys:\n", "x", None)
     assert "line 3 is similar: if self.key:" in refusal.value.hint
+
+
+def test_the_beginning_of_a_line_with_other_indentation_is_not_the_line() -> None:
+    with pytest.raises(EditRefused, match="not found"):
+        replace_text("def f():\n\treturn first or second\n", "    return first", "    return third", None)
 
 
 def test_two_places_with_other_indentation_are_refused() -> None:

@@ -1,6 +1,7 @@
 """An overseer that may put its own action in the place of the agent's: what it sees, when it steps in, what is recorded."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from looper.agent.oversight import CALLS, SupervisedModel
 from looper.protocols import ChatRequest, Message
@@ -76,6 +77,13 @@ def test_a_blind_overseer_steps_in_as_often_and_has_the_agent_think_again() -> N
     found = [overseen.reply(request(step)) for step in range(40)]
     assert sum(reply.overseen for reply in found) == CALLS
     assert all(FIX not in reply.text for reply in found)
+    at_once = [
+        SupervisedModel(agent, Says(FIX), TOLD, UNTOLD, blind=True).reply(
+            replace(request(0), conversation=f"{number}")
+        )
+        for number in range(200)
+    ]
+    assert 70 < sum(reply.overseen for reply in at_once) < 130, "at drawn steps, not at the first"
     calm = SupervisedModel(Says(LOOK), Says(LOOK), TOLD, UNTOLD, blind=True)
     assert not any(calm.reply(request(step)).overseen for step in range(40))
 

@@ -22,7 +22,11 @@ def test_shares_of_steps_have_their_own_denominators() -> None:
     near = step(5, FIX).model_copy(
         update={"observation": Observation(kind=ObservationKind.OK, text="ok", tolerant=True)}
     )
-    steps = [step(1, CHECK), step(2, LOOK), step(3, FIX, REFUSED), step(4, FIX), near, cut]
+    several = step(6, None).model_copy(update={"problem": ReplyProblem.SEVERAL_ACTIONS})
+    steps = [
+        *(step(1, CHECK), step(2, LOOK), step(3, FIX, REFUSED), step(4, FIX)),
+        *(near, near, step(4, FIX), cut, several, several),
+    ]
     index = StepIndex()
     for place, one in enumerate(steps):
         index.add(place, one)
@@ -30,14 +34,14 @@ def test_shares_of_steps_have_their_own_denominators() -> None:
     rates = step_rates(counts, TASKS)
     counted = {name: (rate.numerator, rate.denominator) for name, rate in rates.items()}
     assert counted == {
-        "valid_action_rate": (5, 6),
-        "truncated_action_rate": (1, 6),
-        "ambiguous_action_rate": (0, 6),
-        "intervention_rate": (0, 6),
-        "tool_success_rate": (4, 5),
-        "edit_exact_rate": (1, 3),
-        "edit_tolerant_rate": (1, 3),
-        "edit_refused_rate": (1, 3),
+        "valid_action_rate": (7, 10),
+        "truncated_action_rate": (1, 10),
+        "ambiguous_action_rate": (2, 10),
+        "intervention_rate": (0, 10),
+        "tool_success_rate": (6, 7),
+        "edit_exact_rate": (2, 5),
+        "edit_tolerant_rate": (2, 5),
+        "edit_refused_rate": (1, 5),
     }
     assert step_rates(StepCounts(), TASKS)["valid_action_rate"].value is None
 
@@ -76,4 +80,7 @@ def test_verdicts_say_what_was_fixed_broken_or_changed_in_vain() -> None:
         for key, end in ends.items()
     }
     assert tokens_per_resolved(verdicts, counted) == 200
+    assert tokens_per_resolved([*verdicts, verdicts[0]], counted) == 150, (
+        "two attempts share what all three cost"
+    )
     assert tokens_per_resolved(verdicts[1:], counted) is None, "nothing was resolved"

@@ -8,7 +8,7 @@ from looper.metrics.design import Design, power_of, sign_flips
 from looper.metrics.family import holm
 from looper.metrics.paired import AnalysisUnit
 from looper.metrics.power import power, smallest_detectable
-from looper.records.plan import Contrast
+from looper.records.plan import Contrast, Expect
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,20 @@ def test_power_counts_what_the_exact_test_refuses() -> None:
     drawn = np.random.default_rng(0).integers(-3, 4, (50, 9))
     assert sign_flips(drawn) == pytest.approx([sign_flip(list(map(int, row))) for row in drawn], abs=1e-12)
     assert sign_flips(np.zeros((2, 3), int)) == pytest.approx([1.0, 1.0])
+
+
+def test_without_an_effect_what_varies_between_repositories_hardly_ever_shows_one() -> None:
+    contrast = Contrast(arm="a", against="b", shown="", refuted="", open="")
+    many = Design(
+        tasks=120, seeds=1, worth=12, unit=AnalysisUnit.REPOSITORY, family=1, discordance=0.1, spread=0.2
+    )
+    assert power_of(many, contrast, 0.0) <= 0.05
+    assert power_of(many, contrast, 0.2) > power_of(many, contrast, 0.1) > 0.1
+
+
+@pytest.mark.parametrize(("margin", "chance"), [(0.05, 0.44), (0.06, 0.70), (0.08, 0.95)])
+def test_the_power_of_a_margin_is_that_of_two_one_sided_tests(margin: float, chance: float) -> None:
+    """By the normal approximation, 2 Φ(margin / error − 1.653) − 1."""
+    alike = Contrast(arm="a", against="b", expect=Expect.SAME, margin=margin, shown="", refuted="", open="")
+    tasks = Design(tasks=200, seeds=1, worth=4, unit=AnalysisUnit.TASK, family=1, discordance=0.1)
+    assert power_of(tasks, alike, 0.0) == pytest.approx(chance, abs=0.04)
