@@ -1110,11 +1110,12 @@ def test_c7_a_text_of_blanks_is_no_cut_prompt() -> None:
         assert talk.make(server.url).reply(blank).text == "x"
 
 
-def test_ollama_refuses_what_does_not_fit_instead_of_dropping_its_middle() -> None:
+def test_ollama_refuses_or_cuts_what_does_not_fit_and_drops_nothing_that_it_read() -> None:
     talk = Client("ollama")
     with ScriptedServer([*talk.stream(talk.text("x"), talk.end()), LAST_CHUNK]) as server:
         talk.make(server.url).reply(REQUEST)
-    assert json.loads(server.requests[0].partition(b"\r\n\r\n")[2])["truncate"] is False
+    body = json.loads(server.requests[0].partition(b"\r\n\r\n")[2])
+    assert body["truncate"] is body["shift"] is False
 
 
 def test_m14_a_server_may_think_long_and_not_pause_long(client: Client) -> None:

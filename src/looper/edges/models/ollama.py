@@ -75,8 +75,10 @@ class OllamaModel:
             "messages": [{"role": role, "content": text} for role, text in request.messages],
             "stream": True,
             "keep_alive": KEEP_ALIVE,
-            # A prompt that does not fit is refused, where the default is to drop its middle in silence.
+            # A prompt that does not fit is refused, where the default is to drop its middle in silence; a reply that does not fit is cut,
+            # where the default is to go on with it after dropping half of all that was read.
             "truncate": False,
+            "shift": False,
             "options": {
                 "num_ctx": request.context_tokens,
                 "num_predict": request.max_output_tokens,

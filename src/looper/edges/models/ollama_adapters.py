@@ -21,6 +21,8 @@ from looper.records.training import AdapterRecord
 
 WHOLE = ("F32", "F16", "BF16")
 """Formats of weights that hold what was trained on."""
+ALL_F32 = 0
+"""`general.file_type` of a GGUF file in F32, whose format Ollama calls unknown."""
 TEXTS = (
     "The capital of France is",
     "def add(a, b):\n    return",
@@ -69,13 +71,16 @@ def register(
             raise BadInput(
                 f"Ollama at {server} has a model {name} already. Choose another name, or remove it: ollama rm {name}"
             )
+        shown = client.show(base).modelinfo or {}
         level = entry.details.quantization_level if entry.details else "unknown"
+        if shown.get("general.file_type") == ALL_F32:
+            level = "F32"
         if level not in WHOLE:
             raise BadInput(
                 f"{base} on {server} is quantised ({level}), and the adapter was trained on whole weights "
                 f"({card.base.quantisation}). Register it on an F16 model of the same base, or serve with mlx:FOLDER."
             )
-        theirs = (client.show(base).modelinfo or {}).get("general.architecture", "unknown")
+        theirs = shown.get("general.architecture", "unknown")
         if theirs != (ours := architecture(card, config)):
             raise BadInput(
                 f"{base} on {server} is of the architecture {theirs}, and the adapter {card.id} was trained on one of {ours}. Register it "
@@ -103,15 +108,22 @@ def _compared(client: Any, base: str, name: str, model: MlxModel, folder: Path) 
     """Raises BadInput where the base is another model than that of the training, or the adapter did not arrive as it is."""
     adapted = model.with_adapter(folder)
     noise = plain = treated = moved = 0.0
+    compared = 0
     for text in TEXTS:
-        theirs = _next_tokens(client, base, text)
-        if not theirs:
-            return "not compared with MLX, since this Ollama tells no log probabilities; 0.24 does"
+        theirs, theirs_adapted = (_next_tokens(client, each, text) for each in (base, name))
+        if not theirs or not theirs_adapted:
+            continue
+        compared += 1
         ours, ours_adapted = model.next_tokens(text), adapted.next_tokens(text)
         noise = max(noise, _apart(theirs, _next_tokens(client, base, text)))
         plain = max(plain, _apart(theirs, ours))
-        treated = max(treated, _apart(_next_tokens(client, name, text), ours_adapted))
+        treated = max(treated, _apart(theirs_adapted, ours_adapted))
         moved = max(moved, _apart(dict(list(ours.items())[:TOP]), ours_adapted))
+    if not compared:
+        return (
+            "not compared with MLX, since the server told no log probabilities: Ollama 0.24 does, but of the word that ends a reply, "
+            "which a model may say at once"
+        )
     most = APART + noise
     if plain > most:
         raise BadInput(
@@ -131,7 +143,7 @@ def _compared(client: Any, base: str, name: str, model: MlxModel, folder: Path) 
 
 
 def _next_tokens(client: Any, model: str, text: str) -> dict[str, float]:
-    """As `MlxModel.next_tokens`, of the server. Empty where it does not tell."""
+    """As `MlxModel.next_tokens`, of the server. Empty where it does not tell, as of the end of a reply."""
     # What samplers do to a distribution is not what it is.
     options = {"num_predict": 1, "temperature": 0.0, "repeat_penalty": 1.0, "num_ctx": 512}
     found = client.generate(model, text, raw=True, logprobs=True, top_logprobs=TOP, options=options)
