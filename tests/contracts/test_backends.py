@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
+import httpx
 import pytest
 from tests.fakes.backends import (
     OLLAMA,
@@ -31,6 +32,7 @@ from tests.fakes.backends import (
     Wire,
     client,
 )
+from tests.fakes.gguf_file import nano as nano_gguf
 from tests.fakes.scripted_http import Answer, ScriptedServer, whole
 
 from looper.edges.models.mlx import MlxModel, nano_folder
@@ -347,8 +349,8 @@ def test_an_adapter_arrives_on_ollama_as_it_is_and_leaves_its_base_alone(
         trainer.train(request_for(base, make=make, **brief)) for make in (Make.ZERO, Make.TRAINED)
     )
 
-    def registered(adapter: AdapterRecord, name: str) -> str:
-        return register(trainer.folder(adapter.id), adapter, config, "nano", name, url, base)
+    def registered(adapter: AdapterRecord, name: str, on: str = "nano") -> str:
+        return register(trainer.folder(adapter.id), adapter, config, on, name, url, base)
 
     said = registered(zero, "zero")
     assert said.endswith(
@@ -356,10 +358,18 @@ def test_an_adapter_arrives_on_ollama_as_it_is_and_leaves_its_base_alone(
     )
     said = registered(trained, "trained")
     near, plain, moved = map(float, re.findall(r"\d+\.\d+", said))
-    assert max(near, plain) < 0.01 < moved, said
+    assert max(near, plain) < 0.03 < 0.3 < moved, said
     running.restart()
     with pytest.raises(BadInput, match="has a model trained already"):
         registered(trained, "trained")
+    # What Ollama makes of safetensors whose tokenizer it does not know.
+    nano_gguf(running.folder / "other.gguf", "default")
+    running.make("other")
+    with pytest.raises(
+        BadInput, match="other is not the model .* splits texts into words by the rule `default`"
+    ):
+        registered(trained, "mine", "other")
+    assert "mine" not in httpx.get(f"{url}/api/tags").text
     base.close()
 
 

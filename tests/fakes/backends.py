@@ -360,7 +360,7 @@ def mlx_lm_server(folder: Path, to_record: bool) -> Running | str:
 
 
 class RunningOllama(Running):
-    """Has a folder of models of its own, in which one is made of `nano.gguf` once it runs."""
+    """Has a folder of models of its own, in which nano is made of `nano.gguf` once it runs."""
 
     def __init__(self, program: str, folder: Path) -> None:
         super().__init__(
@@ -374,18 +374,23 @@ class RunningOllama(Running):
             OLLAMA_NO_CLOUD="1",
         )
         self._environment["OLLAMA_HOST"] = f"127.0.0.1:{self.port}"
-        self.folder = folder
+        self.folder, self.made = folder, list[str]()
 
     def wait(self) -> None:
         super().wait()
+        if not self.made:
+            self.make("nano")
+
+    def make(self, name: str) -> None:
+        """A model of the file of that name."""
         import ollama
 
-        server = ollama.Client(host=f"http://127.0.0.1:{self.port}")
-        if not server.list().models:
-            blob = server.create_blob(self.folder / "nano.gguf")
-            # Two servers' threads wait for each other with the processor's time.
-            threads = {"num_thread": 1}
-            server.create(model="nano", files={"nano.gguf": blob}, template=NANO_TEMPLATE, parameters=threads)
+        server, file = ollama.Client(host=f"http://127.0.0.1:{self.port}"), self.folder / f"{name}.gguf"
+        blob = server.create_blob(file)
+        # Two servers' threads wait for each other with the processor's time.
+        threads = {"num_thread": 1}
+        server.create(model=name, files={file.name: blob}, template=NANO_TEMPLATE, parameters=threads)
+        self.made.append(name)
 
 
 NANO_TEMPLATE = "{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}<|assistant|>"

@@ -149,8 +149,8 @@ LAYER = {
 """What GGUF calls the parts of a layer of mlx-lm's."""
 
 
-def nano(file: Path) -> None:
-    """Write the embedded model, in F32. Texts are split into words as GPT-2 splits them, since GGUF has no name for nano's own rule: names
+def nano(file: Path, splits: str = "gpt-2") -> None:
+    """Write the embedded model, in F32. Texts are split into words as GPT-2 splits them, or by another rule of llama.cpp's, since GGUF has no name for nano's own rule: names
     of Python files and indented lines become other tokens."""
     folder = nano_folder()
     config, words = (
@@ -172,7 +172,7 @@ def nano(file: Path) -> None:
         "llama.rope.freq_base": config["rope_theta"],
         "llama.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
         "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.pre": splits,
         "tokenizer.ggml.tokens": [named[number] for number in range(count)],
         "tokenizer.ggml.token_type": [
             1 if number not in added else 3 if added[number]["special"] else 4 for number in range(count)
