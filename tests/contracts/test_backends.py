@@ -37,7 +37,6 @@ from tests.fakes.scripted_http import Answer, ScriptedServer, whole
 
 from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.models.ollama_adapters import register
-from looper.edges.models.openai_compatible import OpenAICompatibleModel
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.trainers.mlx import MlxTrainer
 from looper.errors import (
@@ -380,11 +379,14 @@ def test_an_adapter_arrives_on_ollama_as_it_is_and_leaves_its_base_alone(
         ([b"+OK\r\n\r\n"], "does not speak HTTP. Is the address that of a model server"),
         (whole(200, b"<!doctype html><html></html>"), "has no list of models"),
         (whole(404, b"<!doctype html><html></html>"), "has no list of models"),
+        (whole(404, b'{"detail":"Not Found"}'), "has no list of models"),
+        (whole(200, b'{"hello":"world"}'), "has no (list of models|model m)"),
     ],
 )
-def test_a_port_of_another_service_is_said_at_once(answer: Answer, said: str) -> None:
-    with ScriptedServer(answer) as server:
-        model = OpenAICompatibleModel("m", "", base_url=f"{server.url}/v1", context_tokens=512)
+@pytest.mark.parametrize("server", ["llama.cpp", OLLAMA])
+def test_a_port_of_another_service_is_said_at_once(server: str, answer: Answer, said: str) -> None:
+    with ScriptedServer(answer) as other:
+        model = client(server, "m", other.url)
         with pytest.raises((ModelMissing, ModelUnreachable), match=said) as caught:
             RetryingModel(model, RetryPolicy(), sleep=lambda seconds: pytest.fail("waited")).identity()
     assert "\n" not in str(caught.value)

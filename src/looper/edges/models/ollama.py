@@ -37,7 +37,10 @@ class OllamaModel:
     def identity(self) -> ModelIdentity:
         """Asks the server each time: a model that was replaced since the run began stops the run."""
         with self._server.typed_faults():
-            listed, _ = self._server.get("/api/tags")
+            none = f"{self._server.what} has no list of models. Is the address that of an Ollama server? {HOW_TO_START}"
+            listed, _ = self._server.get("/api/tags", none)
+            if not isinstance(listed, dict) or "models" not in listed:
+                raise ModelMissing(none)
             found = {str(entry["model"]): entry for entry in listed["models"] or []}
             entry = found.get(self._name) or found.get(f"{self._name}:latest")
             if entry is None:
