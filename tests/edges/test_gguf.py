@@ -14,7 +14,7 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models.llama import Model, ModelArgs
 from mlx_lm.utils import load
-from tests.fakes.gguf_file import METADATA, Array, permuted, stored, with_tokens, write_gguf
+from tests.fakes.gguf_file import LAYER, METADATA, Array, permuted, stored, with_tokens, write_gguf
 
 from looper.edges.models import kept
 from looper.edges.models.gguf import read_header
@@ -25,11 +25,6 @@ from looper.errors import BadInput, EnvironmentBroken, InfrastructureError
 from looper.protocols import ChatRequest
 
 PROMPT = mx.array([[0, 5, 77, 33, 258, 12, 1, 200, 9, 34]])
-PARTS = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
 
 
 def llama(tied: bool = True) -> Any:
@@ -63,7 +58,7 @@ def tensors_of(model: Any, kind: str) -> dict[str, tuple[str, tuple[int, ...], b
             values = np.concatenate([_unturned(each) for each in np.split(values, heads)])
         kept_values.append((name, mx.array(values)))
         outside = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-        stem = outside.get(name.removesuffix(".weight")) or f"blk.{layer[0]}.{PARTS[part]}"
+        stem = outside.get(name.removesuffix(".weight")) or f"blk.{layer[0]}.{LAYER[part]}"
         found[f"{stem}.weight"] = (its, tuple(values.shape), data)
     model.load_weights(kept_values)
     return found

@@ -3,10 +3,12 @@
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from looper.agent.scaffold import packaged_scaffold
 from looper.edges.models import mlx
 from looper.edges.models.mlx import MlxModel, folder_digest, nano_folder
 from looper.edges.trainers.encoding import load_tokenizer, supervised_spans
+from looper.edges.trainers.estimate import memory_bytes
 from looper.errors import (
     BadInput,
     Cancelled,
@@ -28,7 +31,7 @@ from looper.errors import (
 from looper.protocols import ChatRequest, Message
 from looper.records.plan import Sampling
 from looper.records.task import Task
-from looper.records.training import Turn
+from looper.records.training import TrainingSettings, Turn
 from looper.records.trajectory import FinishReason, Reply
 
 
@@ -282,6 +285,31 @@ def test_a_process_that_dies_is_told_nothing_and_leaves_nobody_waiting(request_:
     with pytest.raises(ModelUnreachable):
         model.reply(request_)
     assert not model._process._waiting
+
+
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+def test_on_a_cpu_weights_in_half_precision_are_computed_with_in_single(tmp_path: Path, stored: str) -> None:
+    """Ten times as quickly, and with exactly the same values."""
+    import mlx.core as mx
+
+    if mx.default_device().type != mx.DeviceType.cpu:
+        pytest.skip("a GPU computes with them as they are stored")
+    weights: Any = mx.load(str(nano_folder() / "model.safetensors"))
+    rounded = {name: array.astype(getattr(mx, stored)) for name, array in weights.items()}
+    said = []
+    for name, kind in (("half", getattr(mx, stored)), ("single", mx.float32)):
+        shutil.copytree(nano_folder(), tmp_path / name)
+        arrays = {each: array.astype(kind) for each, array in rounded.items()}
+        mx.save_safetensors(str(tmp_path / name / "model.safetensors"), arrays, {"format": "mlx"})
+        model = MlxModel(tmp_path / name, name=name, context_tokens=2048)
+        said.append(model.next_tokens("def add(a, b): return a"))
+        model.close()
+    assert said[0] == said[1]
+    settings = TrainingSettings(learning_rate=1e-3, iterations=1, batch_size=1, max_tokens=64)
+    single, half = (memory_bytes(tmp_path / name, settings) for name in ("single", "half"))
+    assert abs(single - half) < 10_000 or sys.platform != "linux", (
+        "and with as much memory, but for heads of files"
+    )
 
 
 def test_the_digest_changes_with_the_weights(tmp_path: Path) -> None:

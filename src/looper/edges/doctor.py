@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from looper.edges.access import shared_folder
 from looper.edges.environments.harness import HarnessEnvironment
@@ -23,9 +23,20 @@ from looper.edges.environments.interpreters import find_interpreter, how_to_get
 from looper.edges.models.blas import find_openblas
 from looper.edges.models.http import Server, Timeouts
 from looper.edges.models.mlx import nano_folder
-from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START, trained_tokens
+from looper.edges.models.ollama import (
+    DEFAULT_URL,
+    HOW_TO_START,
+    model_info,
+    quantisation,
+    splits_as_if_unknown,
+    trained_tokens,
+    window_bytes,
+)
+from looper.edges.models.ollama_adapters import WHOLE
 from looper.edges.sandboxes.check import candidates, find_sandbox, must_reach, proven
 from looper.edges.sandboxes.process import program
+from looper.edges.trainers.estimate import free_bytes
+from looper.edges.trainers.gguf_adapter import ARCHITECTURES
 from looper.errors import LooperError, ModelError, one_line
 
 Level = Literal["ok", "note", "missing"]
@@ -33,6 +44,8 @@ MEMORY = Path("/dev/shm")
 """A file system in memory, where Linux has one."""
 FILES = 300
 """Made and removed to tell what a tree costs: of the benchmark's the smallest has 413 files, the largest 6145."""
+WINDOW = 8192
+"""Tokens, for what a model needs in memory: enough for most rollouts."""
 SLOW_MS = 0.2
 """To make and remove one file. A tree of django then takes longer than most of its tasks' tests."""
 
@@ -226,7 +239,7 @@ def _ollama() -> Iterator[Check]:
     try:
         with server.typed_faults():
             listed, _ = server.get("/api/tags", total_s=1.0)
-            models = [one_line(str(entry["name"])) for entry in listed["models"] or []]
+            entries = [dict(entry) for entry in listed["models"] or [] if entry["name"]]
     except ModelError:
         yield Check(
             "note",
@@ -235,21 +248,47 @@ def _ollama() -> Iterator[Check]:
             "ollama serve; not needed for --profile micro",
         )
         return
-    yield Check("ok", "Ollama", f"{len(models)} models at {DEFAULT_URL}")
-    for model in models:
-        context = _ollama_context(server, model)
-        yield Check(
-            "ok",
-            f"Ollama model {model}",
-            f"context up to {context} tokens; Looper sets it with every request",
-        )
+    yield Check("ok", "Ollama", f"{len(entries)} models at {DEFAULT_URL}")
+    for entry in entries:
+        yield _ollama_model(server, entry)
 
 
-def _ollama_context(server: Server, name: str) -> str:
+def _ollama_model(server: Server, entry: Mapping[str, Any]) -> Check:
+    """Whether it fits, how it reads, and whether adapters of Looper's go onto it."""
+    name = one_line(str(entry["name"]))
+    what = f"Ollama model {name}"
     try:
-        return str(trained_tokens(server, name, 5.0) or "unknown")
+        info = model_info(server, name, 5.0)
     except ModelError:
-        return "unknown"
+        info = {}
+    tokens = trained_tokens(info)
+    said = f"context up to {tokens or 'unknown'} tokens; Looper sets it with every request; {_adapters(entry, info)}"
+    window = min(tokens or WINDOW, WINDOW)
+    size = entry.get("size")
+    weights = size if isinstance(size, int) else 0
+    needed, free = weights + window_bytes(info, window), free_bytes()
+    sizes = f"about {needed / 2**30:.1f} GiB with a window of {window} tokens"
+    if needed > free:
+        short = f"needs {sizes}, and {free / 2**30:.1f} GiB of memory are free, a graphics card's not counted; {said}"
+        return Check("note", what, short, "a smaller model, or one of fewer bits")
+    if splits_as_if_unknown(info):
+        words = "splits texts into words by the rule `default`, as Ollama writes of safetensors whose tokenizer it does not know; "
+        how = "make it of a GGUF file that llama.cpp's convert_hf_to_gguf.py wrote"
+        return Check("note", what, f"{words}{said}", how)
+    return Check("ok", what, f"{sizes}; {said}")
+
+
+def _adapters(entry: Mapping[str, Any], info: Mapping[str, Any]) -> str:
+    kind = info.get("general.architecture")
+    details = entry.get("details")
+    level = quantisation(isinstance(details, dict) and details.get("quantization_level"), info)
+    if kind is None:
+        return "whether it takes adapters is not known"
+    if kind not in ARCHITECTURES.values():
+        return f"takes no adapters: none are written for {one_line(str(kind))}; train on mlx:FOLDER and serve there"
+    if level not in WHOLE:
+        return f"takes no adapters, being quantised ({level}); F16 or F32 of it does"
+    return f"takes adapters that were trained on the same weights ({level}): looper adapter register"
 
 
 def _interpreters(place: Path) -> Iterator[Check]:

@@ -31,10 +31,10 @@ from mlx.utils import tree_map
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p, make_logits_processors
-from mlx_lm.utils import load
 
 from looper.edges.models.blas import bind_openblas
 from looper.edges.models.mixture import load_adapter
+from looper.edges.models.mlx_load import loaded
 from looper.edges.models.samplers import WINDOW
 from looper.edges.trainers.encoding import templated, whole_conversation
 from looper.errors import BadInput
@@ -115,7 +115,7 @@ class Server:
     """Model, batch and caches. Used from one thread only, as MLX needs it."""
 
     def __init__(self, folder: str, reuse: bool) -> None:
-        self.model, self.tokenizer = load(folder)[:2]
+        self.model, self.tokenizer = loaded(folder)
         self.adapters = Adapters(self.model)
         self.reuse = reuse
         self.waiting: deque[dict[str, Any]] = deque()

@@ -1,7 +1,7 @@
 """Models served by Ollama, through its native API."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from looper.edges.models.heard import Counts, ReplyBuilder, counted
@@ -15,6 +15,8 @@ from looper.records.trajectory import ModelIdentity, Reply
 DEFAULT_URL = "http://127.0.0.1:11434"
 KEEP_ALIVE = "30m"
 SHOW_S = 30.0
+ALL_F32 = 0
+"""`general.file_type` of a GGUF file."""
 HOW_TO_START = (
     "Start it with `ollama serve`, or use a profile that needs no server: looper run exp00 --profile micro."
 )
@@ -35,7 +37,10 @@ class OllamaModel:
     def identity(self) -> ModelIdentity:
         """Asks the server each time: a model that was replaced since the run began stops the run."""
         with self._server.typed_faults():
-            listed, _ = self._server.get("/api/tags")
+            none = f"{self._server.what} has no list of models. Is the address that of an Ollama server? {HOW_TO_START}"
+            listed, _ = self._server.get("/api/tags", none)
+            if not isinstance(listed, dict) or "models" not in listed:
+                raise ModelMissing(none)
             found = {str(entry["model"]): entry for entry in listed["models"] or []}
             entry = found.get(self._name) or found.get(f"{self._name}:latest")
             if entry is None:
@@ -62,7 +67,7 @@ class OllamaModel:
     def window_tokens(self) -> int | None:
         """That which the model was trained for: the server silently gives no longer one."""
         with contextlib.suppress(ModelFatal):
-            return trained_tokens(self._server, self._name, SHOW_S)
+            return trained_tokens(model_info(self._server, self._name, SHOW_S))
         return None
 
     def count_tokens(self, messages: Sequence[Message]) -> int | None:
@@ -75,8 +80,10 @@ class OllamaModel:
             "messages": [{"role": role, "content": text} for role, text in request.messages],
             "stream": True,
             "keep_alive": KEEP_ALIVE,
-            # A prompt that does not fit is refused, where the default is to drop its middle in silence.
+            # A prompt that does not fit is refused, where the default is to drop its middle in silence; a reply that does not fit is cut,
+            # where the default is to go on with it after dropping half of all that was read.
             "truncate": False,
+            "shift": False,
             "options": {
                 "num_ctx": request.context_tokens,
                 "num_predict": request.max_output_tokens,
@@ -106,16 +113,41 @@ class OllamaModel:
         pass
 
 
-def trained_tokens(server: Server, name: str, total_s: float) -> int | None:
-    """The window that a model was trained for; None where that is not said. Raises ModelError."""
-    found: list[int] = []
+def model_info(server: Server, name: str, total_s: float) -> Mapping[str, Any]:
+    """What the head of a model's file says, without its lists. Raises ModelError."""
+    found: dict[str, Any] = {}
 
     def hear(shown: dict[str, Any]) -> bool:
-        known = shown["model_info"].items()
-        found.extend(
-            length for key, value in known if key.endswith(".context_length") and (length := counted(value))
-        )
+        found.update(shown["model_info"])
         return False
 
     server.stream("/api/show", {"model": name}, total_s, hear)
-    return found[0] if found else None
+    return found
+
+
+def trained_tokens(info: Mapping[str, Any]) -> int | None:
+    """The window that a model was trained for; None where that is not said."""
+    lengths = (counted(value) for key, value in info.items() if key.endswith(".context_length"))
+    return next((length for length in lengths if length), None)
+
+
+def window_bytes(info: Mapping[str, Any], tokens: int) -> int:
+    """Memory of a window: a key and a value of 16 bits for each token, layer and head. 0 where the head of the file says too little."""
+
+    def number(name: str) -> int:
+        return counted(info.get(f"{info.get('general.architecture')}.{name}")) or 0
+
+    heads = number("attention.head_count")
+    width = number("attention.key_length") or (number("embedding_length") // heads if heads else 0)
+    return 2 * 2 * tokens * number("block_count") * number("attention.head_count_kv") * width
+
+
+def quantisation(listed: object, info: Mapping[str, Any]) -> str:
+    """Format of the weights: as the list of models says it, which calls F32 unknown."""
+    return "F32" if info.get("general.file_type") == ALL_F32 else one_line(str(listed or "unknown"))
+
+
+def splits_as_if_unknown(info: Mapping[str, Any]) -> bool:
+    """Whether texts are split into words by a rule that Ollama writes where it does not know the model's own, as of SmolLM2's safetensors:
+    digits and punctuation become other tokens than in training, and what is said is another."""
+    return info.get("tokenizer.ggml.model") == "gpt2" and info.get("tokenizer.ggml.pre") == "default"

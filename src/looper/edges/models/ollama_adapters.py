@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from looper.edges.models.mlx import MlxModel
-from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START
+from looper.edges.models.ollama import DEFAULT_URL, HOW_TO_START, quantisation, splits_as_if_unknown
 from looper.edges.trainers.gguf_adapter import architecture, to_gguf
 from looper.errors import BadInput, ModelMissing, ModelUnreachable
 from looper.records.training import AdapterRecord
@@ -26,6 +26,7 @@ TEXTS = (
     "def add(a, b):\n    return",
     "To see which files are in this folder, run the command",
     "import os\n\nfor name in os",
+    "print([10, 250][1:], 2026 + 15, sum(",
 )
 """What the next token is asked of."""
 TOP = 20
@@ -69,13 +70,14 @@ def register(
             raise BadInput(
                 f"Ollama at {server} has a model {name} already. Choose another name, or remove it: ollama rm {name}"
             )
-        level = entry.details.quantization_level if entry.details else "unknown"
+        shown = client.show(base).modelinfo or {}
+        level = quantisation(entry.details and entry.details.quantization_level, shown)
         if level not in WHOLE:
             raise BadInput(
                 f"{base} on {server} is quantised ({level}), and the adapter was trained on whole weights "
                 f"({card.base.quantisation}). Register it on an F16 model of the same base, or serve with mlx:FOLDER."
             )
-        theirs = (client.show(base).modelinfo or {}).get("general.architecture", "unknown")
+        theirs = shown.get("general.architecture", "unknown")
         if theirs != (ours := architecture(card, config)):
             raise BadInput(
                 f"{base} on {server} is of the architecture {theirs}, and the adapter {card.id} was trained on one of {ours}. Register it "
@@ -87,7 +89,7 @@ def register(
             blob = client.create_blob(file)
         client.create(model=name, from_=base, adapters={file.name: blob})
         try:
-            return _compared(client, base, name, model, folder)
+            return _compared(client, base, shown, name, model, folder)
         except BaseException:
             # What went wrong comes first, also where the server is gone by now; the name is then taken.
             with contextlib.suppress(Exception):
@@ -99,24 +101,38 @@ def register(
         raise ModelUnreachable(f"Ollama at {server} cannot be reached. {HOW_TO_START}") from error
 
 
-def _compared(client: Any, base: str, name: str, model: MlxModel, folder: Path) -> str:
-    """Raises BadInput where the base is another model than that of the training, or the adapter did not arrive as it is."""
+def _compared(
+    client: Any, base: str, info: Mapping[str, Any], name: str, model: MlxModel, folder: Path
+) -> str:
+    """`info` is of the base's file. Raises BadInput where the base is another model than that of the training, or the adapter did not arrive as it is."""
     adapted = model.with_adapter(folder)
     noise = plain = treated = moved = 0.0
+    compared = 0
     for text in TEXTS:
-        theirs = _next_tokens(client, base, text)
-        if not theirs:
-            return "not compared with MLX, since this Ollama tells no log probabilities; 0.24 does"
+        theirs, theirs_adapted = (next_tokens(client, each, text) for each in (base, name))
+        if not theirs or not theirs_adapted:
+            continue
+        compared += 1
         ours, ours_adapted = model.next_tokens(text), adapted.next_tokens(text)
-        noise = max(noise, _apart(theirs, _next_tokens(client, base, text)))
+        noise = max(noise, _apart(theirs, next_tokens(client, base, text)))
         plain = max(plain, _apart(theirs, ours))
-        treated = max(treated, _apart(_next_tokens(client, name, text), ours_adapted))
+        treated = max(treated, _apart(theirs_adapted, ours_adapted))
         moved = max(moved, _apart(dict(list(ours.items())[:TOP]), ours_adapted))
+    if not compared:
+        return (
+            "not compared with MLX, since the server told no log probabilities: Ollama 0.24 does, but of the word that ends a reply, "
+            "which a model may say at once"
+        )
     most = APART + noise
     if plain > most:
+        otherwise = (
+            "Its file splits texts into words by the rule `default`, as Ollama writes of safetensors whose tokenizer it does not know. "
+            "Make the base of a GGUF file that llama.cpp's convert_hf_to_gguf.py wrote of the same weights, in F16 or F32."
+        )
         raise BadInput(
             f"{base} is not the model that the adapter was trained on: log probabilities of next tokens are up to {plain:.3f} nats from "
-            f"those of {model.identity().name}, where {most:.3f} is allowed. Make the base from the same weights, in F16 or F32."
+            f"those of {model.identity().name}, where {most:.3f} is allowed. "
+            f"{otherwise if splits_as_if_unknown(info) else 'Make the base from the same weights, in F16 or F32.'}"
         )
     if treated > most:
         raise BadInput(
@@ -130,8 +146,8 @@ def _compared(client: Any, base: str, name: str, model: MlxModel, folder: Path) 
     return f"{said}; the adapter moves them by up to {moved:.2f}"
 
 
-def _next_tokens(client: Any, model: str, text: str) -> dict[str, float]:
-    """As `MlxModel.next_tokens`, of the server. Empty where it does not tell."""
+def next_tokens(client: Any, model: str, text: str) -> dict[str, float]:
+    """As `MlxModel.next_tokens`, of the server. Empty where it does not tell, as of the end of a reply."""
     # What samplers do to a distribution is not what it is.
     options = {"num_predict": 1, "temperature": 0.0, "repeat_penalty": 1.0, "num_ctx": 512}
     found = client.generate(model, text, raw=True, logprobs=True, top_logprobs=TOP, options=options)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import struct
+import sys
 from pathlib import Path
 
 from looper.edges.trainers.child import said_by_kernel
@@ -38,7 +39,7 @@ def memory_bytes(folder: Path, settings: TrainingSettings) -> int:
 
     Activations are counted as eight vectors of the model's width, three of the feed-forward's and one row of attention
     weights per head, for each token and layer, and three of the vocabulary per token, in fp32; with recomputation one layer of
-    them and one vector per layer. An upper estimate: batches are as long as their longest example, not as the limit. Raises
+    them and one vector per layer. Weights on Linux in fp32 too (`mlx_load`). An upper estimate: batches are as long as their longest example, not as the limit. Raises
     BadInput for a folder that holds no model.
     """
     try:
@@ -50,7 +51,11 @@ def memory_bytes(folder: Path, settings: TrainingSettings) -> int:
 def _memory_bytes(folder: Path, settings: TrainingSettings) -> int:
     config = json.loads((folder / "config.json").read_text())
     shapes = tensor_shapes(folder)
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    widened = (
+        FLOAT_BYTES * sum(math.prod(shape) for shape in shapes.values()) if sys.platform == "linux" else 0
+    )
+    weights = max(stored, widened)
     layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
     if settings.kind is AdapterKind.FULL:
         trained = sum(math.prod(shape) for shape in shapes.values())

@@ -33,10 +33,10 @@ quick_transformers()
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tuner.trainer import TrainingArgs, train
-from mlx_lm.utils import load
 
 from looper.edges.models.blas import bind_openblas
 from looper.edges.models.mixture import add_routers, load_adapter
+from looper.edges.models.mlx_load import loaded
 from looper.edges.trainers.child import serve
 from looper.edges.trainers.encoding import Encoded, length_histogram, whole_conversation
 from looper.edges.trainers.mlx import FISHER
@@ -84,7 +84,7 @@ class Trainer:
         self.folder, self.settings, self._tell_to = folder, request.settings, tell
         self.request, self.aim = request, objective_of(request)
         mx.random.seed(self.settings.seed)
-        self.model, self.tokenizer = load(str(base))[:2]
+        self.model, self.tokenizer = loaded(base)
         self.parameters = adapt(self.model, self.settings, _rank(folder, request))
         self.train_set, self.validation_set, self.too_long = self._encode()
         self.model.eval()
@@ -354,7 +354,7 @@ def _computed(folder: Path, base: Path, request: TrainingRequest) -> dict[str, A
         case _:
             assert_never(request.make)
     mx.random.seed(settings.seed)
-    model = load(str(base))[0]
+    model, _ = loaded(base)
     before = dict(tree_flatten(model.parameters())) if settings.kind is AdapterKind.FULL else {}
     parameters = adapt(model, settings, rank)
     if request.make is Make.ROUTED_BY_CHANCE:
@@ -384,7 +384,7 @@ def rank_in(parameters: dict[str, Any], settings: TrainingSettings) -> int:
 def _trained(folder: Path, base: Path, request: TrainingRequest, events: "IO[str]") -> dict[str, Any]:
     settings = request.settings
     trainer = Trainer(folder, base, request, events)
-    before = dict(tree_flatten(load(str(base))[0].parameters())) if settings.kind is AdapterKind.FULL else {}
+    before = dict(tree_flatten(loaded(base)[0].parameters())) if settings.kind is AdapterKind.FULL else {}
     trainer.run()
     every = (*trainer.train_set, *trainer.validation_set)
     mixture, accuracy = None, None
@@ -414,7 +414,7 @@ def _trained(folder: Path, base: Path, request: TrainingRequest, events: "IO[str
 
 def measured(base: Path, request: MeasuringRequest, adapters: Path) -> dict[str, Any]:
     """What a model makes of examples it is not trained on."""
-    model, tokenizer = load(str(base))[:2]
+    model, tokenizer = loaded(base)
     tokenizer = getattr(tokenizer, "_tokenizer", tokenizer)
     if request.adapter:
         load_adapter(model, str(adapters / request.adapter))
