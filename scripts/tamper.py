@@ -34,6 +34,7 @@ from looper.records.training import AdapterRecord
 from looper.records.trajectory import (
     Bash,
     Edit,
+    FinishReason,
     Guard,
     ObservationKind,
     ReplyProblem,
@@ -127,6 +128,9 @@ class Copy:
     def write(self, kind: type[Record], records: Sequence[Any]) -> None:
         """Numbered and with checksums, as if it had always been so."""
         path = self.run / f"{KINDS[kind]}.jsonl"
+        if kind is Step:
+            # It is made again from the steps.
+            (self.run / "steps.index.json").unlink(missing_ok=True)
         path.write_bytes(b"".join(_encode(at, one, self.run) for at, one in enumerate(records, 1)))
 
     def change(self, kind: type[Record], which: Callable[[Any], bool], **values: Any) -> None:
@@ -414,8 +418,12 @@ def no_model_time(copy: Copy) -> None:
 
 
 def negative_times(copy: Copy) -> None:
-    steps_of("memory", wall_s=-5.0)(copy)
-    copy.change_all(Step, of("memory"), wall_s=-5.0)
+    copy.change_all(
+        Step,
+        of("memory"),
+        wall_s=-5.0,
+        reply=lambda one: one.reply.model_copy(update={"wall_s": -5.0}),
+    )
     copy.change_all(
         Trajectory, of("memory"), wall_s=lambda one: -5.0 * one.steps, model_s=lambda one: -5.0 * one.steps
     )
@@ -641,7 +649,9 @@ def another_margin(copy: Copy) -> None:
 def everything_anew(copy: Copy) -> None:
     """Another hypothesis, and every record that names the run says so."""
     plan_changed(hypothesis="what came out")(copy)
-    name = "-".join([*copy.run.name.split("-")[:2], copy.records(RunManifest)[0].run_hash()])
+    new = copy.records(RunManifest)[0].run_hash()
+    copy.change_all(Trajectory, lambda one: bool(one.run_hash), run_hash=new)
+    name = "-".join([*copy.run.name.split("-")[:2], new])
     copy.write(
         Session,
         [
@@ -1040,6 +1050,8 @@ def in_runs() -> list[Kind]:
         Kind("a rollout of an arm that was configured otherwise", lambda c: c.change(Trajectory, of("base"), arm_hash="0" * 64)),
         Kind("a rollout with another luck", lambda c: c.change(Trajectory, of("base"), seed=1)),
         Kind("a rollout that began with another tree", lambda c: c.change(Trajectory, of("base"), workspace_clean_state="0" * 64)),
+        Kind("a rollout is called another arm's", lambda c: c.change(Trajectory, of("base"), arm="lora")),
+        Kind("a rollout is called one at another task", lambda c: c.change(Trajectory, of("base"), instance_id="another-01")),
         Kind("a rollout in another sandbox", lambda c: c.change(Trajectory, of("base"), sandbox="none")),
         Kind("a rollout of fewer tokens", lambda c: c.change(Trajectory, of("base"), completion_tokens=1)),
         Kind("a rollout in which no guard fired, or one more", lambda c: c.change(Trajectory, of("base"), guards={Guard.FENCE_REMOVED: 7})),
@@ -1083,9 +1095,12 @@ def in_runs() -> list[Kind]:
         Kind("messages were shortened in every step", lambda c: c.change_all(Step, lambda one: True, pruned_messages=3)),
         Kind("each result is called refused", lambda c: c.change_all(Step, lambda one: one.action is not None and one.observation.kind is ObservationKind.OK, **seen_as(kind=ObservationKind.REFUSED))),
         Kind("edits have an exit code", lambda c: c.change_all(Step, lambda one: isinstance(one.action, Edit), **seen_as(exit_code=1))),
-        Kind("commands that failed have the exit code of success", lambda c: c.change_all(Step, lambda one: bool(one.observation.exit_code), **seen_as(exit_code=0))),
+        Kind("commands that failed have the exit code of success", lambda c: c.change_all(Step, lambda one: bool(one.observation.exit_code), **seen_as(exit_code=0)), reach=False),
         Kind("bytes were left out of every result", lambda c: c.change_all(Step, lambda one: True, **seen_as(omitted_bytes=10**9, tolerant=True))),
         Kind("replies with an action have a problem", lambda c: c.change_all(Step, lambda one: one.action is not None, problem=ReplyProblem.MALFORMED)),
+        Kind("replies were cut at their longest", steps_of("base", finish_reason=FinishReason.LENGTH)),
+        Kind("more of a prompt was read than there is", steps_of("base", usage=lambda one: one.reply.usage.model_copy(update={"processed_prompt_tokens": 10**6}))),
+        Kind("steps of base were told a memory", lambda c: c.change_all(Step, of("base"), memory=("x",))),
         Kind("thoughts beside the replies of an arm", steps_of("lora", thinking="I know the tests."), reach=False),
         Kind("what servers counted is one token", steps_of("", usage=lambda one: one.reply.usage.model_copy(update={"backend_prompt_tokens": 1, "backend_completion_tokens": 1})), reach=False),
         Kind("the index of the steps counts otherwise", forged_index),
@@ -1104,6 +1119,7 @@ def in_runs() -> list[Kind]:
         Kind("what was learned used one success less", lambda c: c.change(Consolidation, of("memory"), used=lambda one: one.used - 1)),
         Kind("an adapter was made of one success less", lambda c: c.change(Consolidation, of("lora"), used=lambda one: one.used - 1)),
         Kind("what was learned names one success of several", lambda c: c.change_all(Consolidation, lambda one: len(one.selection.tasks) > 1, selection=lambda one: one.selection.model_copy(update={"tasks": one.selection.tasks[:1]}))),
+        Kind("what was learned was learned otherwise", lambda c: c.change(Consolidation, of("lora"), treatment="memory")),
         Kind("what was learned is there twice and says two things", another_consolidation),
         Kind("adapters stood after the batches in another order", lambda c: c.change_all(Consolidation, lambda one: len(one.after) > 1, after=lambda one: one.after[::-1])),
         Kind("what was learned took years", lambda c: c.change_all(Consolidation, lambda one: True, seconds=1e9)),
@@ -1128,6 +1144,7 @@ def in_runs() -> list[Kind]:
         Kind("nine times as many valid actions as replies", lambda c: c.change_all(Proof, of_kind(ProofKind.VALID_ACTIONS), after=9.0)),
         Kind("proofs of valid actions came out the other way", lambda c: c.change_all(Proof, of_kind(ProofKind.VALID_ACTIONS), passed=lambda one: not one.passed)),
         Kind("adapters forgot other repositories, of which there are none", proof_more("lora", ProofKind.VALID_ACTIONS, kind=ProofKind.RETENTION, stops=True, passed=True, before=0.07, after=9.0, said="x")),
+        Kind("proofs of contexts of another model", lambda c: c.change_all(Proof, of_kind(ProofKind.CONTEXT), subject="larger 000000000000")),
         Kind("proofs stop no arm", lambda c: c.change_all(Proof, lambda one: True, stops=False)),
         Kind("proofs are told in other words", lambda c: c.change_all(Proof, lambda one: True, said="all is well"), reach=False),
         Kind("all likelihoods are gone", lambda c: c.write(Likelihood, [])),
@@ -1168,7 +1185,6 @@ def in_runs() -> list[Kind]:
         Kind("the seal is no record", seal_file(b"{}\n"), sealable=False),
         Kind("the seal was made in years to come", lambda c: c.change(Seal, lambda one: True, ended="2999-01-01T00:00:00+00:00")),
         Kind("the seal names no adapter", lambda c: c.change(Seal, lambda one: True, adapters={})),
-        Kind("the seal counts another energy", lambda c: c.change(Seal, lambda one: True, energy_j=1e9), reach=False),
         Kind("the seal names other weights", lambda c: c.change(Seal, lambda one: True, adapters=lambda one: dict.fromkeys(one.adapters, "0" * 64))),
         Kind("the seal names an adapter that no arm learned", lambda c: c.change(Seal, lambda one: True, adapters=lambda one: {**one.adapters, "0" * 16: "0" * 64})),
     ]  # fmt: skip

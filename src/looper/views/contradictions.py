@@ -192,7 +192,7 @@ class AttemptSteps:
         self.last_s = step.wall_s - reply.waited_s
         self.seconds += self.last_s
         self.faster |= step.wall_s < 0.999 * (reply.wall_s + reply.waited_s) - 0.01
-        self.faster |= reply.waited_s > 0 and not reply.retries
+        self.faster |= (reply.waited_s > 0) != (reply.retries > 0)
         self.timeless |= not reply.wall_s and bool(usage.completion_tokens)
         self.overseen |= reply.overseen
         self.counters.add(usage.counted_by)

@@ -71,6 +71,10 @@ def _proofs(records: Records, found: Contradictions) -> None:
                 "proofs that are recorded only if they come out otherwise",
                 f"{proof.kind.value} of {proof.arm}",
             )
+        if proof.subject != _subject(records, proof):
+            found.add(
+                "proofs of something else than their kind is about", f"{proof.kind.value} of {proof.arm}"
+            )
         if proof.stops != _stops(records, proof):
             found.add(
                 "proofs that stop an arm otherwise than the plan has it", f"{proof.kind.value} of {proof.arm}"
@@ -92,6 +96,21 @@ def _to_be_retained(records: Records, name: str) -> set[str]:
         for one in _served(records, arm, seed)
         if _has_elsewhere(records, arm, one)
     }
+
+
+def _subject(records: Records, proof: Proof) -> str:
+    """What a proof of its kind is about; what it says itself where that is one of several adapters, or nobody wrote it down."""
+    model = records.run.manifest.models.get(proof.arm)
+    match proof.kind:
+        case ProofKind.CONTEXT:
+            known = model is not None and model.digest != "not asked"
+            return f"{model.name} {model.digest[:12]}" if model is not None and known else proof.subject
+        case ProofKind.MEMORY_DELIVERED:
+            return "memory"
+        case ProofKind.ACTION_GATE | ProofKind.ACTS:
+            return ""
+        case _:
+            return proof.subject
 
 
 def _stops(records: Records, proof: Proof) -> bool:
@@ -213,6 +232,9 @@ def _likelihoods(records: Records, found: Contradictions) -> None:
             start = starts.setdefault(key, one.learned)
             if any(abs(start[task] - value) > START_APART for task, value in one.learned.items()):
                 found.add("likelihoods before the first batch that are not what other arms began with", name)
+    for each in run.attempt_likelihoods:
+        if not each.log_likelihood <= ROUNDED:
+            found.add("likelihoods above certainty", each.cell)
     for name in _not_asked(records):
         found.add("likelihoods that are gone", name)
 
