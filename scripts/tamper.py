@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,21 @@ from looper.records.base import Record, content_hash
 from looper.records.likelihood import Likelihood
 from looper.records.memory import MemoryItem
 from looper.records.plan import Expect, RunManifest
+from looper.records.question import Rating
 from looper.records.seal import Seal, SealedFile
 from looper.records.session import Session, Trained
 from looper.records.training import AdapterRecord
-from looper.records.trajectory import Edit, Guard, ObservationKind, Step, StopReason, Trajectory
+from looper.records.trajectory import (
+    Bash,
+    Edit,
+    FinishReason,
+    Guard,
+    ObservationKind,
+    ReplyProblem,
+    Step,
+    StopReason,
+    Trajectory,
+)
 from looper.records.treatment import Consolidation, Proof, ProofKind
 from looper.records.verdict import Outcome, TestOutcome, Verdict
 
@@ -93,6 +105,7 @@ KINDS: dict[type[Record], str] = {
     Session: "sessions",
     Trained: "trainings",
     Seal: "seals",
+    Rating: "ratings",
 }
 Records = list[Any]
 
@@ -115,6 +128,9 @@ class Copy:
     def write(self, kind: type[Record], records: Sequence[Any]) -> None:
         """Numbered and with checksums, as if it had always been so."""
         path = self.run / f"{KINDS[kind]}.jsonl"
+        if kind is Step:
+            # It is made again from the steps.
+            (self.run / "steps.index.json").unlink(missing_ok=True)
         path.write_bytes(b"".join(_encode(at, one, self.run) for at, one in enumerate(records, 1)))
 
     def change(self, kind: type[Record], which: Callable[[Any], bool], **values: Any) -> None:
@@ -191,15 +207,18 @@ def flip(copy: Copy) -> None:
     copy.change(Verdict, failed, outcome=Outcome.RESOLVED, cause="")
 
 
-def flip_with_tests(copy: Copy) -> None:
-    """All verdicts of one patch, so that none contradicts the other."""
+RESOLVED = {"outcome": Outcome.RESOLVED, "cause": "", "f2p_only": False}
+"""What a verdict says that was flipped, beside its tests."""
+
+
+def flip_with_tests(copy: Copy, *, output: bool = False) -> None:
+    """All verdicts of one patch, so that none contradicts the other; with the output of the tests that failed, or without."""
     one = next(found for found in copy.records(Verdict) if failed(found) and of("lora")(found))
     records = [
         found.model_copy(
             update={
-                "outcome": Outcome.RESOLVED,
-                "cause": "",
-                "f2p_only": False,
+                **RESOLVED,
+                "output": found.output if output else "",
                 "fail_to_pass": passed(found.fail_to_pass),
                 "pass_to_pass": passed(found.pass_to_pass),
             }
@@ -209,6 +228,308 @@ def flip_with_tests(copy: Copy) -> None:
         for found in copy.records(Verdict)
     ]
     copy.write(Verdict, records)
+
+
+def alike(copy: Copy, *, resolved: bool) -> Verdict:
+    """A verdict that no other one takes over, on a patch that others were judged on too."""
+    verdicts = copy.records(Verdict)
+    taken = {one.same_as.partition("#")[0] for one in verdicts}
+    times = Counter((one.instance_id, one.patch_hash) for one in verdicts)
+    for one in verdicts:
+        mine = one.cell.split("/")[0] in ("base", "lora", "in_batches", "memory") and one.cell not in taken
+        if (
+            mine
+            and (one.outcome is Outcome.RESOLVED) == resolved
+            and times[one.instance_id, one.patch_hash] > 1
+        ):
+            return one
+    raise NothingToChange
+
+
+def flip_alone(**other: Any) -> Callable[[Copy], None]:
+    """One failed verdict says resolved, its tests too, and something else than the others on its patch, so that it is not like them."""
+
+    def change(copy: Copy) -> None:
+        one = alike(copy, resolved=False)
+        tests = {"fail_to_pass": passed(one.fail_to_pass), "pass_to_pass": passed(one.pass_to_pass)}
+        copy.change(
+            Verdict,
+            lambda each: each.cell == one.cell,
+            **RESOLVED,
+            **tests,
+            **{"same_as": "", "output": "", **other},
+        )
+        if "environment" in other:
+            copy.change(Trajectory, lambda each: each.cell == one.cell, environment=other["environment"])
+
+    return change
+
+
+def fail_alone(**other: Any) -> Callable[[Copy], None]:
+    """One success fails, and no other on its patch does."""
+
+    def change(copy: Copy) -> None:
+        one = alike(copy, resolved=True)
+        copy.change(Verdict, lambda each: each.cell == one.cell, same_as="", **other)
+
+    return change
+
+
+def one_missing(one: Verdict) -> dict[str, TestOutcome]:
+    return {**one.fail_to_pass, next(iter(one.fail_to_pass)): TestOutcome.MISSING}
+
+
+def all_failed(copy: Copy) -> None:
+    """All tests of one failed verdict, and of no other on its patch."""
+    one = alike(copy, resolved=False)
+    tests = {
+        name: dict.fromkeys(getattr(one, name), TestOutcome.FAILED)
+        for name in ("fail_to_pass", "pass_to_pass")
+    }
+    if all(tests[name] == getattr(one, name) for name in tests):
+        tests = {
+            name: {**found, next(iter(found)): TestOutcome.ERROR} for name, found in tests.items() if found
+        }
+    copy.change(Verdict, lambda each: each.cell == one.cell, same_as="", f2p_only=False, **tests)
+
+
+def kept_tests_broke(copy: Copy) -> None:
+    """In the failed cells of an arm the tests to be fixed passed, and one that was to be kept did not."""
+
+    def kept(one: Verdict) -> dict[str, TestOutcome]:
+        return {**passed(one.pass_to_pass), next(iter(one.pass_to_pass)): TestOutcome.FAILED}
+
+    copy.change_all(
+        Verdict,
+        lambda one: failed(one) and of("memory")(one) and bool(one.pass_to_pass),
+        same_as="",
+        f2p_only=True,
+        fail_to_pass=lambda one: passed(one.fail_to_pass),
+        pass_to_pass=kept,
+    )
+
+
+def patch_without_one(copy: Copy) -> None:
+    """Failed cells take patches and verdicts that resolve their tasks, and say that no patch could be made."""
+    verdicts = copy.records(Verdict)
+    ends = {one.cell: one for one in copy.records(Trajectory)}
+    best = {one.instance_id: one for one in verdicts if one.outcome is Outcome.RESOLVED}
+    given = {
+        one.cell: best[one.instance_id]
+        for one in verdicts
+        if (of("memory")(one) or of("lora")(one)) and failed(one) and one.instance_id in best
+    }
+    copy.change_all(
+        Trajectory,
+        lambda one: one.cell in given,
+        patch=lambda one: ends[given[one.cell].cell].patch,
+        patch_hash=lambda one: ends[given[one.cell].cell].patch_hash,
+        patch_error="git failed",
+        patch_at_limit=lambda one: one.stop_reason is not StopReason.DONE,
+    )
+    new = {name: lambda one, name=name: getattr(given[one.cell], name) for name in SHARED}
+    copy.change_all(Verdict, lambda one: one.cell in given, same_as="", **new)
+
+
+def flagged_for_a_patch(copy: Copy) -> None:
+    """A resolved cell has no patch but a link in its tree, and is unresolved."""
+    verdicts, edits = (
+        copy.records(Verdict),
+        {one.cell for one in copy.records(Step) if isinstance(one.action, Edit)},
+    )
+    commands = {one.cell for one in copy.records(Step) if isinstance(one.action, Bash)}
+    taken = {one.same_as.partition("#")[0] for one in verdicts}
+    cell = next(
+        (
+            one.cell
+            for one in verdicts
+            if one.outcome is Outcome.RESOLVED and one.cell in edits and one.cell not in taken | commands
+        ),
+        None,
+    ) or next(
+        (one.cell for one in verdicts if one.outcome is Outcome.RESOLVED and one.cell not in taken), None
+    )
+    if cell is None:
+        raise NothingToChange
+    empty = content_hash("")
+    copy.change(
+        Trajectory,
+        lambda one: one.cell == cell,
+        patch="",
+        patch_hash=empty,
+        patch_at_limit=False,
+        flagged_paths=("link",),
+    )
+    copy.change(
+        Verdict,
+        lambda one: one.cell == cell,
+        outcome=Outcome.UNRESOLVED,
+        cause="the patch is empty",
+        **{
+            "same_as": "",
+            "patch_hash": empty,
+            "applied": "",
+            "file_recall": 0.0,
+            "canaries": "",
+            "output": "",
+        },
+        fail_to_pass=lambda one: dict.fromkeys(one.fail_to_pass, TestOutcome.MISSING),
+        pass_to_pass=lambda one: dict.fromkeys(one.pass_to_pass, TestOutcome.MISSING),
+    )
+
+
+def steps_of(arm: str, **reply: Any) -> Callable[[Copy], None]:
+    """Replies of an arm's steps, of every arm where it is empty."""
+    return lambda copy: copy.change_all(
+        Step,
+        of(arm) if arm else lambda one: True,
+        reply=lambda one: one.reply.model_copy(
+            update={name: value(one) if callable(value) else value for name, value in reply.items()}
+        ),
+    )
+
+
+def seen_as(**observation: Any) -> dict[str, Any]:
+    return {"observation": lambda one: one.observation.model_copy(update=observation)}
+
+
+def counted_elsewhere(copy: Copy) -> None:
+    """One token each, as a server may count that nobody here can check."""
+    one_token_each(copy)
+    steps_of("memory", usage=lambda one: one.reply.usage.model_copy(update={"counted_by": "server"}))(copy)
+
+
+def uncounted(copy: Copy) -> None:
+    none = {"prompt_tokens": None, "completion_tokens": None}
+    copy.change_all(Step, of("memory"), context_tokens=None)
+    steps_of("memory", usage=lambda one: one.reply.usage.model_copy(update=none))(copy)
+    copy.change_all(Trajectory, of("memory"), **none)
+
+
+def waited_all_the_time(copy: Copy) -> None:
+    """So that a rollout took none."""
+    steps_of("memory", waited_s=lambda one: one.wall_s)(copy)
+    copy.change_all(Trajectory, of("memory"), wall_s=0.0)
+
+
+def no_model_time(copy: Copy) -> None:
+    steps_of("memory", wall_s=0.0)(copy)
+    copy.change_all(Trajectory, of("memory"), model_s=0.0)
+
+
+def negative_times(copy: Copy) -> None:
+    copy.change_all(
+        Step,
+        of("memory"),
+        wall_s=-5.0,
+        reply=lambda one: one.reply.model_copy(update={"wall_s": -5.0}),
+    )
+    copy.change_all(
+        Trajectory, of("memory"), wall_s=lambda one: -5.0 * one.steps, model_s=lambda one: -5.0 * one.steps
+    )
+
+
+def no_flights(copy: Copy) -> None:
+    steps_of("lora", in_flight=None)(copy)
+    copy.change_all(Trajectory, of("lora"), in_flight=None)
+
+
+def guards_of(arm: str, guard: Guard | None) -> Callable[[Copy], None]:
+    """One guard in every step of an arm, or none anywhere."""
+
+    def change(copy: Copy) -> None:
+        copy.change_all(Step, of(arm), guards=(guard,) if guard else ())
+        copy.change_all(Trajectory, of(arm), guards=lambda one: {guard: one.steps} if guard else {})
+
+    return change
+
+
+def long_ago(copy: Copy) -> None:
+    """A session that began years before, and rollouts that took weeks."""
+    copy.change_all(Session, lambda one: True, begun="2001-01-01T00:00:00+00:00")
+    copy.change_all(Trajectory, of("memory"), wall_s=1e6)
+
+
+def blank_plan(copy: Copy) -> None:
+    """Another contrast is registered, and no rollout names its plan."""
+
+    def plan(one: RunManifest) -> Any:
+        first = one.plan.contrasts[0].model_copy(update={"arm": "memory", "shown": "Lessons helped here."})
+        return one.plan.model_copy(update={"contrasts": (first,)})
+
+    copy.change(RunManifest, lambda one: True, plan=plan)
+    copy.change_all(Trajectory, lambda one: True, run_hash="")
+    copy.change_all(Session, lambda one: True, command="looper run audited")
+
+
+def of_learned(value: Callable[[Likelihood], dict[str, float]]) -> Callable[[Copy], None]:
+    return lambda copy: copy.change_all(Likelihood, lambda one: bool(one.learned), learned=value)
+
+
+def learned_unknown(copy: Copy) -> None:
+    copy.change_all(
+        Likelihood,
+        lambda one: bool(one.learned),
+        learned=lambda one: {f"zz-{n}": value for n, value in enumerate(one.learned.values())},
+        batch_of=lambda one: {f"zz-{n}": value for n, value in enumerate(one.batch_of.values())},
+    )
+
+
+def batches_reversed(copy: Copy) -> None:
+    copy.change_all(
+        Likelihood,
+        lambda one: max(one.batch_of.values(), default=1) > 1,
+        batch_of=lambda one: {task: max(one.batch_of.values()) + 1 - n for task, n in one.batch_of.items()},
+    )
+
+
+def proof_more(arm: str, like: ProofKind, *, first: bool = False, **values: Any) -> Callable[[Copy], None]:
+    """Another proof made of one that is there, before the others or behind them."""
+
+    def change(copy: Copy) -> None:
+        proofs = copy.records(Proof)
+        one = next((one for one in proofs if one.arm == arm and one.kind is like), None)
+        if one is None:
+            raise NothingToChange
+        new = one.model_copy(update=values)
+        copy.write(Proof, [new, *proofs] if first else [*proofs, new])
+
+    return change
+
+
+def of_kind(kind: ProofKind) -> Callable[[Any], bool]:
+    return lambda one: one.kind is kind
+
+
+def another_consolidation(copy: Copy) -> None:
+    """Of the same arm, seed and repository, which says something else."""
+    found = copy.records(Consolidation)
+    copy.write(Consolidation, [found[0].model_copy(update={"used": 0, "trained_tokens": 1}), *found])
+
+
+def item_of_nobody(copy: Copy) -> None:
+    """An item more than any arm has learned, called by what it says."""
+    items = copy.records(MemoryItem)
+    if not items:
+        raise NothingToChange
+    text = f"{items[0].text} always"
+    name = content_hash(items[0].kind.value, text, items[0].instance_id)[:16]
+    copy.write(MemoryItem, [*items, items[0].model_copy(update={"text": text, "id": name})])
+
+
+def trainings_halved(copy: Copy) -> None:
+    copy.write(Trained, copy.records(Trained)[::2])
+
+
+def rated_by_nobody(copy: Copy) -> None:
+    copy.add(Rating(arm="nobody", seed=77, round=9, source="x#1", by="me", noise=True))
+
+
+def sessions_in_disorder(copy: Copy) -> None:
+    first = copy.records(Session)[0]
+    copy.write(
+        Session, [first, first.model_copy(update={"begun": "2001-01-01T00:00:00+00:00", "done_before": 5})]
+    )
 
 
 def flip_experience(copy: Copy) -> None:
@@ -328,7 +649,9 @@ def another_margin(copy: Copy) -> None:
 def everything_anew(copy: Copy) -> None:
     """Another hypothesis, and every record that names the run says so."""
     plan_changed(hypothesis="what came out")(copy)
-    name = "-".join([*copy.run.name.split("-")[:2], copy.records(RunManifest)[0].run_hash()])
+    new = copy.records(RunManifest)[0].run_hash()
+    copy.change_all(Trajectory, lambda one: bool(one.run_hash), run_hash=new)
+    name = "-".join([*copy.run.name.split("-")[:2], new])
     copy.write(
         Session,
         [
@@ -653,6 +976,8 @@ class Kind:
     """Whether another record contradicts it, so that it is named with a new seal too."""
     alone: bool = False
     """Whether it needs a project of its own, as what lies outside of the run folder does."""
+    by_path: bool = False
+    """Whether the run is named by the path of its folder, and not found by its experiment."""
     sealable: bool = True
     """Whether there is any sense in a new seal."""
 
@@ -661,7 +986,23 @@ def in_runs() -> list[Kind]:
     return [
         Kind("a verdict is edited, its checksum left alone", edited_without_checksum),
         Kind("a verdict says resolved", flip),
-        Kind("a verdict says resolved, and its tests too", flip_with_tests, reach=False),
+        Kind("a verdict says resolved, and its tests and their output too", flip_with_tests, reach=False),
+        Kind("a verdict says resolved, its tests too, and their output is left", lambda c: flip_with_tests(c, output=True)),
+        Kind("one verdict of other rules says resolved", flip_alone(verifier="130")),
+        Kind("one verdict without an environment says resolved", flip_alone(environment="")),
+        Kind("one verdict that takes over another run's says resolved", flip_alone(same_as="other-micro-000000000000:base/0/x#1")),
+        Kind("one success fails, of which a test is missing", fail_alone(outcome=Outcome.UNRESOLVED, cause="the test run ended before its report did", canaries="", fail_to_pass=one_missing)),
+        Kind("one success is said to have been tampered with", fail_alone(outcome=Outcome.TAMPERED, cause="conftest", tampering=("conftest",))),
+        Kind("all tests of one verdict on a patch failed", all_failed),
+        Kind("the tests to be fixed passed in an arm's failed cells", kept_tests_broke),
+        Kind("causes count other tests", lambda c: c.change_all(Verdict, failed, cause="99 of 100 tests did not pass: nothing")),
+        Kind("causes say that patches do not apply", lambda c: c.change_all(Verdict, failed, cause="the patch does not apply")),
+        Kind("resolved verdicts with the output of failing tests", lambda c: c.change_all(Verdict, lambda one: one.outcome is Outcome.RESOLVED, output="test_x: AssertionError")),
+        Kind("the output of failing tests is of others", lambda c: c.change_all(Verdict, lambda one: bool(one.output), output="no_such_test\n1 passed")),
+        Kind("tampering in unresolved verdicts", lambda c: c.change_all(Verdict, failed, tampering=("conftest",))),
+        Kind("a fault in every verdict", lambda c: c.change_all(Verdict, lambda one: True, fault="Traceback")),
+        Kind("files were put back that no patch changes", lambda c: c.change_all(Verdict, lambda one: True, stripped_paths=("tests/test_hidden.py",))),
+        Kind("tests took years", lambda c: c.change_all(Verdict, lambda one: one.wall_s > 0, wall_s=9e7)),
         Kind("a verdict of experience says resolved, and its tests too", flip_experience),
         Kind("a success of base that arms were asked about fails", resolved_elsewhere),
         Kind("a verdict says tampered", lambda c: c.change(Verdict, failed, outcome=Outcome.TAMPERED)),
@@ -691,11 +1032,26 @@ def in_runs() -> list[Kind]:
         Kind("a rollout with another adapter", lambda c: c.change(Trajectory, of("lora"), **model_of(adapter="0" * 64))),
         Kind("base with an adapter", lambda c: c.change(Trajectory, of("base"), **model_of(adapter="0" * 64))),
         Kind("a rollout of another plan", lambda c: c.change(Trajectory, of("base"), run_hash="0" * 12)),
+        Kind("no rollout names a plan, and another contrast is registered", blank_plan),
+        Kind("patches stand where none could be made", patch_without_one),
+        Kind("a link stands in the place of a patch", flagged_for_a_patch),
+        Kind("rollouts that took weeks in a session of long ago", long_ago),
+        Kind("rollouts that waited all the time", waited_all_the_time),
+        Kind("rollouts in which a model took no time", no_model_time),
+        Kind("rollouts of negative times", negative_times),
+        Kind("rollouts of an arm without requests in flight", no_flights),
+        Kind("rollouts that name what a server said", lambda c: c.change_all(Trajectory, lambda one: one.stop_reason is StopReason.DONE, stop_cause="ServerError: down")),
+        Kind("rollouts of base say what they were told from memory", lambda c: c.change_all(Trajectory, of("base"), memory_tokens=500)),
+        Kind("rollouts of base could choose from memories", lambda c: c.change_all(Trajectory, of("base"), memory_candidates=7)),
+        Kind("rollouts of many more tokens of memory than were told", lambda c: c.change_all(Trajectory, lambda one: bool(one.memory), memory_tokens=100_000)),
+        Kind("rollouts without tokens beside counted steps", lambda c: c.change_all(Trajectory, of("memory"), prompt_tokens=None, completion_tokens=None)),
         Kind("a rollout with other requests in flight", lambda c: c.change(Trajectory, of("base"), in_flight=77.0)),
         Kind("a rollout of other code", lambda c: c.change(Trajectory, of("base"), code_version="other")),
         Kind("a rollout of an arm that was configured otherwise", lambda c: c.change(Trajectory, of("base"), arm_hash="0" * 64)),
         Kind("a rollout with another luck", lambda c: c.change(Trajectory, of("base"), seed=1)),
         Kind("a rollout that began with another tree", lambda c: c.change(Trajectory, of("base"), workspace_clean_state="0" * 64)),
+        Kind("a rollout is called another arm's", lambda c: c.change(Trajectory, of("base"), arm="lora")),
+        Kind("a rollout is called one at another task", lambda c: c.change(Trajectory, of("base"), instance_id="another-01")),
         Kind("a rollout in another sandbox", lambda c: c.change(Trajectory, of("base"), sandbox="none")),
         Kind("a rollout of fewer tokens", lambda c: c.change(Trajectory, of("base"), completion_tokens=1)),
         Kind("a rollout in which no guard fired, or one more", lambda c: c.change(Trajectory, of("base"), guards={Guard.FENCE_REMOVED: 7})),
@@ -729,6 +1085,24 @@ def in_runs() -> list[Kind]:
         Kind("the action of each edit is another than its reply's", edits_changed),
         Kind("the trees of an arm's steps are others", lambda c: c.change_all(Step, of("base"), tree=lambda one: one.tree[::-1])),
         Kind("one token for each prompt and reply of an arm, totals too", one_token_each),
+        Kind("one token each, as a server counts", counted_elsewhere),
+        Kind("no tokens where the model's others have some", uncounted),
+        Kind("prompts are longer than what was asked", lambda c: c.change_all(Step, lambda one: one.context_tokens is not None, context_tokens=lambda one: one.context_tokens + 1000)),
+        Kind("forty retries and an hour waited in every step", steps_of("", retries=40, waited_s=3600.0)),
+        Kind("an overseer stepped in at base", steps_of("base", overseen=True)),
+        Kind("no guard fired", guards_of("noop", None)),
+        Kind("a guard fired in every step of base", guards_of("base", Guard.REPEATED_ACTION)),
+        Kind("messages were shortened in every step", lambda c: c.change_all(Step, lambda one: True, pruned_messages=3)),
+        Kind("each result is called refused", lambda c: c.change_all(Step, lambda one: one.action is not None and one.observation.kind is ObservationKind.OK, **seen_as(kind=ObservationKind.REFUSED))),
+        Kind("edits have an exit code", lambda c: c.change_all(Step, lambda one: isinstance(one.action, Edit), **seen_as(exit_code=1))),
+        Kind("commands that failed have the exit code of success", lambda c: c.change_all(Step, lambda one: bool(one.observation.exit_code), **seen_as(exit_code=0)), reach=False),
+        Kind("bytes were left out of every result", lambda c: c.change_all(Step, lambda one: True, **seen_as(omitted_bytes=10**9, tolerant=True))),
+        Kind("replies with an action have a problem", lambda c: c.change_all(Step, lambda one: one.action is not None, problem=ReplyProblem.MALFORMED)),
+        Kind("replies were cut at their longest", steps_of("base", finish_reason=FinishReason.LENGTH)),
+        Kind("more of a prompt was read than there is", steps_of("base", usage=lambda one: one.reply.usage.model_copy(update={"processed_prompt_tokens": 10**6}))),
+        Kind("steps of base were told a memory", lambda c: c.change_all(Step, of("base"), memory=("x",))),
+        Kind("thoughts beside the replies of an arm", steps_of("lora", thinking="I know the tests."), reach=False),
+        Kind("what servers counted is one token", steps_of("", usage=lambda one: one.reply.usage.model_copy(update={"backend_prompt_tokens": 1, "backend_completion_tokens": 1})), reach=False),
         Kind("the index of the steps counts otherwise", forged_index),
         Kind("a text beside the steps is a link", text_that_is_a_link),
         Kind("a text beside the steps is forged", lambda c: beside(c, "y" * 300_000)),
@@ -744,6 +1118,14 @@ def in_runs() -> list[Kind]:
         Kind("what was learned is gone", lambda c: c.drop(Consolidation, of("lora"))),
         Kind("what was learned used one success less", lambda c: c.change(Consolidation, of("memory"), used=lambda one: one.used - 1)),
         Kind("an adapter was made of one success less", lambda c: c.change(Consolidation, of("lora"), used=lambda one: one.used - 1)),
+        Kind("what was learned names one success of several", lambda c: c.change_all(Consolidation, lambda one: len(one.selection.tasks) > 1, selection=lambda one: one.selection.model_copy(update={"tasks": one.selection.tasks[:1]}))),
+        Kind("what was learned was learned otherwise", lambda c: c.change(Consolidation, of("lora"), treatment="memory")),
+        Kind("what was learned is there twice and says two things", another_consolidation),
+        Kind("adapters stood after the batches in another order", lambda c: c.change_all(Consolidation, lambda one: len(one.after) > 1, after=lambda one: one.after[::-1])),
+        Kind("what was learned took years", lambda c: c.change_all(Consolidation, lambda one: True, seconds=1e9)),
+        Kind("what was learned left out other steps", lambda c: c.change_all(Consolidation, lambda one: True, **selection_of(dropped_steps=999)), reach=False),
+        Kind("a memory that no arm learned", item_of_nobody),
+        Kind("a rating by nobody of nothing", rated_by_nobody),
         Kind("the text of a memory is another", lambda c: c.change(MemoryItem, lambda one: True, text="x")),
         Kind("the changes of a memory are others", lambda c: c.change(MemoryItem, lambda one: True, changes=("x",))),
         Kind("other memories were told", other_memories),
@@ -753,6 +1135,27 @@ def in_runs() -> list[Kind]:
         Kind("the proofs of an arm are gone", lambda c: c.drop(Proof, of("lora"))),
         Kind("a proof that did not pass", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.ADAPTER_ARRIVED, passed=False)),
         Kind("adapters that forgot the protocol", lambda c: c.change(Proof, lambda one: one.arm == "lora" and one.kind is ProofKind.VALID_ACTIONS, after=0.0)),
+        Kind("the proofs of contexts are gone", lambda c: c.drop(Proof, of_kind(ProofKind.CONTEXT))),
+        Kind("the action gates are gone", lambda c: c.drop(Proof, of_kind(ProofKind.ACTION_GATE))),
+        Kind("the proofs of valid actions are gone", lambda c: c.drop(Proof, of_kind(ProofKind.VALID_ACTIONS))),
+        Kind("the memory of an arm that worked did not arrive", lambda c: c.change(Proof, of_kind(ProofKind.MEMORY_DELIVERED), passed=False)),
+        Kind("an arm that worked is failed by one proof more", proof_more("memory", ProofKind.MEMORY_DELIVERED, passed=False, said="0 of 3 tasks are told something")),
+        Kind("an adapter that did not arrive before it did", proof_more("lora", ProofKind.ADAPTER_ARRIVED, first=True, passed=False, said="not there")),
+        Kind("nine times as many valid actions as replies", lambda c: c.change_all(Proof, of_kind(ProofKind.VALID_ACTIONS), after=9.0)),
+        Kind("proofs of valid actions came out the other way", lambda c: c.change_all(Proof, of_kind(ProofKind.VALID_ACTIONS), passed=lambda one: not one.passed)),
+        Kind("adapters forgot other repositories, of which there are none", proof_more("lora", ProofKind.VALID_ACTIONS, kind=ProofKind.RETENTION, stops=True, passed=True, before=0.07, after=9.0, said="x")),
+        Kind("proofs of contexts of another model", lambda c: c.change_all(Proof, of_kind(ProofKind.CONTEXT), subject="larger 000000000000")),
+        Kind("proofs stop no arm", lambda c: c.change_all(Proof, lambda one: True, stops=False)),
+        Kind("proofs are told in other words", lambda c: c.change_all(Proof, lambda one: True, said="all is well"), reach=False),
+        Kind("all likelihoods are gone", lambda c: c.write(Likelihood, [])),
+        Kind("a likelihood between two batches is gone", lambda c: c.drop(Likelihood, lambda one: one.batches == 1 and not one.last)),
+        Kind("likelihoods above certainty", lambda c: c.change_all(Likelihood, of("lora"), held_out=lambda one: dict.fromkeys(one.held_out, 5.0))),
+        Kind("likelihoods of tasks that nobody has", learned_unknown),
+        Kind("likelihoods of batches in another order", batches_reversed),
+        Kind("base diverges from base", lambda c: c.change_all(Likelihood, of("base"), kl_from_base=lambda one: dict.fromkeys(one.held_out, 9.0))),
+        Kind("divergences below nought", lambda c: c.change_all(Likelihood, of("lora"), kl_from_base=lambda one: dict.fromkeys(one.kl_from_base, -9.0))),
+        Kind("divergences of another size", lambda c: c.change_all(Likelihood, of("lora"), kl_from_base=lambda one: dict.fromkeys(one.kl_from_base, 9.0)), reach=False),
+        Kind("likelihoods of batches are others", of_learned(lambda one: dict.fromkeys(one.learned, -9.0)), reach=False),
         Kind("a likelihood is gone", lambda c: c.drop(Likelihood, lambda one: one.arm == "lora" and one.seed == 1)),
         Kind("a likelihood with another arm's adapter", lambda c: c.change(Likelihood, of("lora"), adapters=("0" * 16,))),
         Kind("a likelihood of a success that is none", lambda c: c.change(Likelihood, of("lora"), held_out={"another-01": -0.1})),
@@ -760,6 +1163,14 @@ def in_runs() -> list[Kind]:
         Kind("a session that found more done", lambda c: c.change(Session, lambda one: True, done_before=500)),
         Kind("a session began after the end", lambda c: c.change(Session, lambda one: True, begun="2999-01-01T00:00:00+00:00")),
         Kind("a session is gone", lambda c: c.write(Session, [])),
+        Kind("a session began long ago", lambda c: c.change(Session, lambda one: True, begun="2001-01-01T00:00:00+00:00"), reach=False),
+        Kind("a session is there twice", doubled(Session)),
+        Kind("a session began before the one that it follows", sessions_in_disorder),
+        Kind("a session's beginning is no time", lambda c: c.change(Session, lambda one: True, begun="yesterday")),
+        Kind("a session in another folder", lambda c: c.change(Session, lambda one: True, where="/elsewhere", pid=1), reach=False),
+        Kind("trainings are halved", trainings_halved),
+        Kind("trainings of another length", lambda c: c.change_all(Trained, lambda one: True, event=lambda one: one.event.model_copy(update={"iterations": 500}))),
+        Kind("trainings are gone", lambda c: c.write(Trained, []), reach=False),
         Kind("a training of an arm that there is not", lambda c: c.change(Trained, lambda one: True, what="other, seed 0")),
         Kind("a training's loss is lower", lambda c: c.change(Trained, lambda one: one.event.loss is not None, event=lambda one: one.event.model_copy(update={"loss": 0.001})), reach=False),
         Kind("another hypothesis", plan_changed(hypothesis="what came out")),
@@ -772,6 +1183,8 @@ def in_runs() -> list[Kind]:
         Kind("the seal is emptied", seal_file(b""), sealable=False),
         Kind("the seal is gone", seal_file(None), sealable=False),
         Kind("the seal is no record", seal_file(b"{}\n"), sealable=False),
+        Kind("the seal was made in years to come", lambda c: c.change(Seal, lambda one: True, ended="2999-01-01T00:00:00+00:00")),
+        Kind("the seal names no adapter", lambda c: c.change(Seal, lambda one: True, adapters={})),
         Kind("the seal names other weights", lambda c: c.change(Seal, lambda one: True, adapters=lambda one: dict.fromkeys(one.adapters, "0" * 64))),
         Kind("the seal names an adapter that no arm learned", lambda c: c.change(Seal, lambda one: True, adapters=lambda one: {**one.adapters, "0" * 16: "0" * 64})),
     ]  # fmt: skip
@@ -785,6 +1198,20 @@ def page_edited(copy: Copy) -> None:
 def text_edited(copy: Copy) -> None:
     path = copy.run / "report.md"
     path.write_text(path.read_text().replace("| lora | ", "| lora | 9", 1))
+
+
+def other_version(change: Callable[[Copy], None], name: str) -> Callable[[Copy], None]:
+    """Another version wrote it: what it says cannot be made again, so that it is not checked, and with --strict a failure."""
+
+    def plant(copy: Copy) -> None:
+        change(copy)
+        path = copy.run / name
+        version = copy.records(RunManifest)[0].code_version
+        path.write_text(
+            path.read_text().replace(version, f"{'0' if version[0] != '0' else '1'}{version[1:]}")
+        )
+
+    return plant
 
 
 def drawing_edited(copy: Copy) -> None:
@@ -879,12 +1306,25 @@ def elsewhere() -> list[Kind]:
     return [
         Kind("the page is edited", page_edited, alone=True),
         Kind("the text beside the page is edited", text_edited, alone=True),
+        Kind(
+            "the page is edited and says that another version wrote it",
+            other_version(page_edited, "report.html"),
+            alone=True,
+        ),
+        Kind(
+            "the text beside it is edited and says so too",
+            other_version(text_edited, "report.md"),
+            alone=True,
+        ),
         Kind("a drawing of the page is edited", drawing_edited, alone=True),
         Kind("a picture of the page is edited", picture_edited, alone=True),
         Kind("another block of the experiment beside the true one", another_block, alone=True),
         Kind("a block of another name that names the run", block_of_another_name, alone=True),
         Kind("the table of all results is edited", table_edited, alone=True),
         Kind("the block of the run is edited", block_edited, alone=True),
+        Kind(
+            "the block is edited of a run that is named by its path", block_edited, alone=True, by_path=True
+        ),
         Kind("the block names a run that is not here", block_of_nothing, alone=True),
         Kind("the block is taken out", block_gone, alone=True),
         Kind("an adapter's weights are exchanged", weights_replaced, alone=True),
@@ -1006,15 +1446,16 @@ def look_alone(base: Base, kind: Kind, place: Path, *, seal: bool) -> Seen:
     kind.plant(copy)
     if seal:
         copy.reseal()
-    done = looper(copy.project, copy.home, copy.project / "runs", "report", "--verify", "--strict")
+    named = (str(copy.run),) if kind.by_path else ()
+    done = looper(copy.project, copy.home, copy.project / "runs", "report", *named, "--verify", "--strict")
     shutil.rmtree(place)
     said = [
         line
         for line in done.stdout.splitlines()
         if not line.endswith(("nothing wrong", " not checked")) and "runs, " not in line
     ]
-    named = next(iter(said), "") if done.returncode == 1 else ""
-    return Seen(named.removeprefix(f"{copy.run.name}: "), "Traceback" in done.stdout + done.stderr)
+    first = next(iter(said), "") if done.returncode == 1 else ""
+    return Seen(first.removeprefix(f"{copy.run.name}: "), "Traceback" in done.stdout + done.stderr)
 
 
 def look(base: Base, kinds: Sequence[Kind], place: Path) -> Iterator[tuple[Kind, Seen, Seen | None]]:

@@ -103,7 +103,8 @@ def test_what_another_version_of_the_code_read_and_told_is_not_held_against_it(c
     run = read_run(copy.run)
     step = next(read_stream(copy.run, "steps", Step))
     odd = Agent(
-        action=lambda text, finish: Done(message="nobody said this"),
+        read=lambda text, finish: (Done(message="nobody said this"), None, False),
+        watch=lambda arm, tree: lambda step, fenced: "",
         delivery=lambda arm, seed, task: None,
         prompt_hash=lambda arm, task, given: "",
         item=lambda kind, arm, end, steps, task: pytest.fail("asked of another version"),

@@ -168,25 +168,26 @@ def verify(
         )
     unreadable: list[str] = []
     runs = read_runs(settings.runs, unreadable.append)
-    by_folder = {run.folder.name: name_of(run) for run in runs}
-    names = {*wanted, *(by_folder[one] for one in wanted if one in by_folder)}
-    blocks = {
-        name: found
-        for name, found in pages.blocks().items()
-        if not wanted or name in names or name.split()[0] in names
-    }
+    written = pages.blocks()
     signed = signed_at(sign) if sign is not None else None
     experiments = {
         *(run.manifest.plan.experiment for run in runs),
-        *(name.split()[0] for name in blocks),
+        *(name.split()[0] for name in written if name in wanted or name.split()[0] in wanted),
         *(name.split("-")[0] for name in (signed.of if signed else ())),
     }
     named = _named(settings.runs, wanted, experiments)
+    # A run that is named by its path has its block too, wherever it lies.
+    names = {*wanted, *(name_of(run) for run in named)}
+    blocks = {
+        name: found
+        for name, found in written.items()
+        if not wanted or name in names or name.split()[0] in names
+    }
     chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted] + named
     unseen = [
         *not_checked(blocks, {run.folder.name for run in chosen}),
         *_not_written(blocks, chosen, pages),
-        *_untold(_written_of(blocks, runs), chosen),
+        *_untold(_written_of(blocks, [*runs, *named]), chosen),
         *(f"{sign}: {name} was signed and is not here" for name in _gone(signed, wanted, runs)),
     ]
     if not chosen and not unreadable and not blocks and not unseen:
@@ -206,7 +207,7 @@ def verify(
         unseen += [f"{run.folder.name}: {what}" for what in not_seen]
     for line in (
         *_history_amiss(blocks),
-        *_blocks_amiss(blocks, runs),
+        *_blocks_amiss(blocks, {run.folder.name: run for run in [*runs, *named]}.values()),
         *pages.doubled(),
         *_table_amiss(pages),
     ):
@@ -234,7 +235,7 @@ def _written_of(blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView])
     }
 
 
-def _blocks_amiss(blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView]) -> Iterator[str]:
+def _blocks_amiss(blocks: Mapping[str, tuple[Path, str]], runs: Collection[RunView]) -> Iterator[str]:
     """Blocks that say they come from a run of another experiment or profile."""
     for run in runs:
         for name, (page, block) in blocks.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from looper.agent.actions import parse, render
 from looper.agent.prompt import hash_of, opening, question
+from looper.agent.retrace import StepWatch
 from looper.bench.patches import ATTEMPTS
 from looper.cli.adapters import card_reader, served_hash
 from looper.cli.preparing import tasks_as_they_are
@@ -27,10 +28,10 @@ from looper.records.memory import Delivery, MemoryItem, MemoryKind, Reverted
 from looper.records.plan import Arm, ArmRole
 from looper.records.seal import Seal
 from looper.records.task import Task
-from looper.records.trajectory import Action, FinishReason, Step, Trajectory
+from looper.records.trajectory import FinishReason, Step, Trajectory
 from looper.training.select import without_detours
 from looper.views.audit import ExternalFacts, audit, unchecked
-from looper.views.contradictions import Agent
+from looper.views.contradictions import Agent, ReadReply
 from looper.views.results import look_at_text
 from looper.views.runs import RunView
 from looper.views.signatures import Signature, SignedPart, signature_of, signatures_in, signed_amiss
@@ -92,6 +93,7 @@ class Verifier:
             why_no_tasks=why,
             served=served_hash(self.settings),
             agent=_agent_of(run),
+            now=datetime.now(UTC).isoformat(),
         )
 
 
@@ -121,11 +123,13 @@ def _agent_of(run: RunView) -> Agent:
         return distil(end, steps, task, render, kind, question(task, arm.scaffold))
 
     @lru_cache(REPLIES_KEPT)
-    def action(text: str, finish: FinishReason) -> Action | None:
-        return parse(text, finish).action
+    def read(text: str, finish: FinishReason) -> ReadReply:
+        found = parse(text, finish)
+        return found.action, found.problem, found.fence_removed
 
     return Agent(
-        action=action,
+        read=read,
+        watch=lambda arm, tree: StepWatch(arm.scaffold, tree).amiss,
         delivery=delivery,
         prompt_hash=lambda arm, task, given: hash_of(opening(task, arm.scaffold, given)),
         item=item,

@@ -26,6 +26,9 @@ DIMENSIONLESS = Unit("dimensionless")
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""That something took, by a clock that only goes forward."""
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def grouped(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:

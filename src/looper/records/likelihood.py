@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from looper.records.base import Record
+from looper.records.base import Count, Positive, Record
 
 Key = tuple[str, int, int, bool]
 """Arm, seed, batches learned so far, whether the arm worked with it."""
@@ -12,7 +12,7 @@ class AttemptLikelihood(Record):
     """One attempt of an evaluation, as base sees it without being told anything."""
 
     cell: str
-    attempt: int
+    attempt: Positive
     log_likelihood: float
     """Mean log probability of its actions, nats per token."""
 
@@ -22,7 +22,7 @@ class Likelihood(Record):
 
     arm: str
     seed: int
-    batches: int
+    batches: Count
     """Of a strategy, learned so far; 0 before the first, and where there are no batches."""
     last: bool
     """Whether the arm worked with what was asked here."""
@@ -34,7 +34,7 @@ class Likelihood(Record):
     """KL(arm ‖ base) over the vocabulary, mean over the same places; empty where the arm has no adapter."""
     learned: dict[str, float] = Field(default_factory=dict)
     """Mean log probability of what a strategy's batches teach."""
-    batch_of: dict[str, int] = Field(default_factory=dict)
+    batch_of: dict[str, Positive] = Field(default_factory=dict)
     """For the tasks of `learned`: the batch, from 1, that has them."""
 
     @property

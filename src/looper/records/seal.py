@@ -1,6 +1,10 @@
 """What a run's files were when it ended."""
 
-from looper.records.base import Record
+from typing import Annotated
+
+from pydantic import Field
+
+from looper.records.base import Count, Record
 
 LATER = ("seals", "reverted", "ratings", "sessions")
 """Streams that may grow after a run was sealed: what people did with it. Of these the beginning is sealed, of all others the end too."""
@@ -9,8 +13,8 @@ LATER = ("seals", "reverted", "ratings", "sessions")
 class SealedFile(Record):
     """A record file, up to where it was written then."""
 
-    lines: int
-    bytes: int
+    lines: Count
+    bytes: Count
     sha256: str
 
 
@@ -24,6 +28,6 @@ class Seal(Record):
     """By stream. An earlier version did not seal the beginnings of those that may grow."""
     adapters: dict[str, str]
     """Id → hash of the weights, of all that an arm was served with."""
-    energy_j: float | None = None
+    energy_j: Annotated[float, Field(ge=0)] | None = None
     """Of the whole machine, from the first record to the last; None where it cannot be read, or where an earlier process did
     a part."""

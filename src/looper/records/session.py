@@ -1,6 +1,6 @@
 """What a run says of itself while it goes on, for those who look: nothing is decided by it."""
 
-from looper.records.base import Record
+from looper.records.base import Count, Positive, Record
 from looper.records.training import TrainingEvent
 
 
@@ -8,11 +8,11 @@ class Session(Record):
     """One process at work on a run, from here on."""
 
     pid: int
-    workers: int
+    workers: Positive
     """Rollouts side by side."""
     begun: str
     """UTC, ISO 8601."""
-    done_before: int
+    done_before: Count
     """Cells that had an end when it began."""
     command: str = ""
     """What goes on with this run, once the process is no more."""

@@ -9,7 +9,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from looper.records.base import DIMENSIONLESS, Positive, PositiveFloat, Record, Unit, content_hash, unsaid
+from looper.records.base import (
+    DIMENSIONLESS,
+    Count,
+    Positive,
+    PositiveFloat,
+    Record,
+    Unit,
+    content_hash,
+    unsaid,
+)
 from looper.records.strategy import Anchor
 from looper.records.trajectory import ModelIdentity, ToolName
 
@@ -62,20 +71,20 @@ class SelectionSettings(Record):
 class Selection(Record):
     """What became of every attempt that could have been learned from. The counts add up to `seen`."""
 
-    seen: int
-    unresolved: int
-    without_verdict: int
-    without_steps: int = 0
+    seen: Count
+    unresolved: Count
+    without_verdict: Count
+    without_steps: Count = 0
     """Resolved, and no step of it with an effect is on record, as of patches that were graded only."""
-    outside: int
+    outside: Count
     """Of tasks that are not in the training split."""
-    duplicates: int
+    duplicates: Count
     """Resolved with the same actions as another attempt at the task."""
-    over_cap: int
-    taken: int
+    over_cap: Count
+    taken: Count
     tasks: tuple[str, ...]
     """Ids of the tasks taken, in order."""
-    dropped_steps: int
+    dropped_steps: Count
     """Of the trajectories taken: steps that had no effect."""
 
     @model_validator(mode="after")
@@ -348,8 +357,8 @@ class TrainingEvent(Record):
     """What a trainer says while it works."""
 
     event: Literal["loaded", "loss", "validation", "checkpoint", "less_memory", "finished"]
-    iteration: int = 0
-    iterations: int = 0
+    iteration: Count = 0
+    iterations: Count = 0
     loss: float | None = None
     tokens_per_s: float | None = None
     """Supervised tokens."""

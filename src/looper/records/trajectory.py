@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from looper.records.base import Record, unsaid
+from looper.records.base import Count, Positive, Record, Seconds, unsaid
 
 
 class Bash(Record):
@@ -93,7 +93,7 @@ class Observation(Record):
     text: str
     exit_code: int | None = None
     """Of a shell command; None where none ran, or where it was killed."""
-    omitted_bytes: int = 0
+    omitted_bytes: Count = 0
     """Output that was cut from the middle of `text`."""
     tolerant: bool = False
     """An edit was made whose old text was found by its words only, with other indentation."""
@@ -107,11 +107,11 @@ class FinishReason(StrEnum):
 
 
 MOST_TOKENS = 10**12
-"""Of a reply, or of a whole rollout: a number beyond it counts nothing."""
+"""Of a reply, or of a whole rollout: a number beyond it, or below nought, counts nothing."""
 
 
 def _believable(count: object) -> object:
-    return None if isinstance(count, int) and count > MOST_TOKENS else count
+    return None if isinstance(count, int) and not 0 <= count <= MOST_TOKENS else count
 
 
 Tokens = Annotated[int | None, BeforeValidator(_believable)]
@@ -143,14 +143,14 @@ class Reply(Record):
     """Reasoning that the backend delivered apart from the text."""
     finish_reason: FinishReason
     usage: Usage
-    wall_s: float
-    retries: int = 0
+    wall_s: Seconds
+    retries: Count = 0
     """Infrastructure faults survived before this reply arrived."""
-    waited_s: float = 0.0
+    waited_s: Seconds = 0.0
     """Time lost to them; it does not count against the task's limit."""
     overseen: bool = False
     """An overseer stepped in: this is not what the agent said first."""
-    in_flight: int | None = None
+    in_flight: Positive | None = None
     """Requests of the run on their way to the model's server when this one was asked, itself among them; None where nobody counted."""
 
 
@@ -192,8 +192,8 @@ class Step(Record):
     """One turn: the reply, the action read from it, and what came of it."""
 
     cell: str
-    attempt: int
-    index: int
+    attempt: Positive
+    index: Positive
     """From 1."""
     reply: Reply
     action: Action | None
@@ -204,13 +204,13 @@ class Step(Record):
     """Ids of the memory items that were told with this observation."""
     stop_reason: StopReason | None
     """Set on the last step, where the step itself ended the rollout."""
-    context_tokens: int | None
+    context_tokens: Count | None
     """Length of the prompt of this step, by the model's own tokenizer."""
-    pruned_messages: int
+    pruned_messages: Count
     """Messages that were shortened to fit this step's prompt."""
     tree: str
     """Hash of the workspace after the step."""
-    wall_s: float
+    wall_s: Seconds
 
 
 class ModelIdentity(Record):
@@ -239,7 +239,7 @@ class Trajectory(Record):
     """The end of one rollout: what it produced and under which conditions. Its steps are records of their own."""
 
     cell: str
-    attempt: int
+    attempt: Positive
     instance_id: str
     arm: str
     arm_hash: str
@@ -251,7 +251,7 @@ class Trajectory(Record):
     """Of the messages that stood before the first reply."""
     memory: tuple[str, ...] = ()
     """Ids of the memory items that were told, at the start or on the way."""
-    memory_candidates: int = 0
+    memory_candidates: Count = 0
     """Items that could have been."""
     memory_tokens: Tokens = 0
     """Of all that was told from memory, by the model's own tokenizer; None where it has none."""
@@ -260,7 +260,7 @@ class Trajectory(Record):
     sandbox: str
     workspace_clean_state: str
     """Hash of the tree before the first step; equal to the base tree's."""
-    steps: int
+    steps: Count
     stop_reason: StopReason
     stop_cause: str = ""
     """What the model's server said, where it was that which ended the rollout: class and words."""
@@ -274,9 +274,9 @@ class Trajectory(Record):
     """Why the final tree could not be compared with its base, so that there is no patch; empty where it could."""
     prompt_tokens: Tokens
     completion_tokens: Tokens
-    guards: dict[Guard, int]
+    guards: dict[Guard, Positive]
     wall_s: float
-    model_s: float
+    model_s: Seconds
     in_flight: float | None = None
     """Median over its replies of the requests on their way to the model's server; None where nobody counted."""
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from looper.records.base import Record
+from looper.records.base import Count, Positive, Record, Seconds
 from looper.records.learning import Treatment
 from looper.records.training import Selection
 
@@ -14,10 +14,10 @@ class Consolidation(Record):
     seed: int
     repo: str
     """Empty where one adapter serves all repositories."""
-    round: int = 1
+    round: Positive = 1
     treatment: Treatment
     selection: Selection
-    used: int
+    used: Count
     """Of the successes taken: those that went in, after matching with other arms."""
     adapter: str = ""
     """Id of the adapter; empty for memory."""
@@ -26,13 +26,13 @@ class Consolidation(Record):
     after: tuple[str, ...] = ()
     """Of them, the one that stood after each batch of a strategy; one alone where there were no batches, or all were
     learned together."""
-    trained_tokens: int = 0
+    trained_tokens: Count = 0
     """Supervised tokens over all their iterations."""
-    training_s: float = 0.0
+    training_s: Seconds = 0.0
     """Spent in training loops, whenever that was; what had been trained before is counted too."""
     items: tuple[str, ...] = ()
     """Ids of the memory items; empty for adapters."""
-    seconds: float
+    seconds: Seconds
 
     @property
     def key(self) -> tuple[str, int, str, int]:

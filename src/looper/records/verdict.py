@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from enum import StrEnum
 
-from looper.records.base import Record
+from looper.records.base import Positive, Record, Seconds, Share
 
 
 class Outcome(StrEnum):
@@ -42,7 +42,7 @@ class Verdict(Record):
     """The end of one attempt, with the outcome of every test that the task names."""
 
     cell: str
-    attempt: int
+    attempt: Positive
     instance_id: str
     outcome: Outcome
     cause: str
@@ -63,7 +63,7 @@ class Verdict(Record):
     sandbox: str
     verifier: str
     """Version of the rules and the runner that judged."""
-    wall_s: float
+    wall_s: Seconds
     canaries: str = ""
     """What stood beside the tests and told that the run was honest: `varied`, with the tests of which a copy with another
     expectation failed as it must, or `plain`, with why there was none; empty where the tests did not run to
@@ -73,7 +73,7 @@ class Verdict(Record):
     output: str = ""
     """What the failing tests printed, as much as is kept (`bench/failures`), each below its id; empty where all passed, where nothing
     was printed, and in records of earlier versions."""
-    file_recall: float | None = None
+    file_recall: Share | None = None
     """Share of the files that gold changes which the patch changes too; None where nothing was judged."""
     same_as: str = ""
     """Cell and attempt whose test run this verdict takes over, since task, patch, environment and rules are the same;

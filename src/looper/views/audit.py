@@ -21,6 +21,7 @@ from looper.records.seal import LATER, Seal
 from looper.records.task import Task
 from looper.records.training import AdapterRecord
 from looper.views.contradictions import Agent, Contradictions, Records, contradictions, some
+from looper.views.owed import owed
 from looper.views.runs import RunView
 
 ELSEWHERE: dict[str, type[Record]] = {
@@ -54,6 +55,8 @@ class ExternalFacts:
     """The hash by which a rollout names an adapter that it was served with; None for one that is not here."""
     agent: Agent | None = None
     """What this code makes of the records that others are made from; None where it is not to be held against them."""
+    now: str = ""
+    """UTC, ISO 8601; empty where nobody knows."""
 
 
 def audit(run: RunView, outside: ExternalFacts) -> list[str]:
@@ -69,8 +72,9 @@ def audit(run: RunView, outside: ExternalFacts) -> list[str]:
         sealed=_is_sealed(run),
         hashes=_hashes(run.folder, run.manifest),
         agent=outside.agent if same_code else None,
+        now=outside.now,
     )
-    against = contradictions(records)
+    against = [*contradictions(records), *owed(records)]
     return [
         *_damage([*run.damage, *records.damage, *_elsewhere(run.folder)]),
         *_manifest(run.folder, run.manifest),
@@ -298,7 +302,12 @@ def _gone(run: RunView) -> set[str]:
     if not _is_sealed(run):
         return set()
     idle = {*_not_run(run)}
-    return {cell for cell in run.planned_cells - run.final.keys() if cell.partition("/")[0] not in idle}
+    gone = {cell for cell in run.planned_cells - run.final.keys() if cell.partition("/")[0] not in idle}
+    if not run.manifest.plan.is_grading:
+        return gone
+    # Of several models whose patches are graded each may have left out tasks that another one has.
+    judged = {verdict.instance_id for verdict in run.final.values()}
+    return {cell for cell in gone if cell.split("/", 2)[2] not in judged}
 
 
 def _not_run(run: RunView) -> list[str]:

@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from math import isclose
 from statistics import fmean, median
@@ -31,10 +30,12 @@ from looper.records.trajectory import (
     Done,
     Edit,
     FinishReason,
+    Guard,
     ModelIdentity,
     ObservationKind,
     Read,
     Reply,
+    ReplyProblem,
     Step,
     StopReason,
     Trajectory,
@@ -59,6 +60,8 @@ CLOCK_S = 60.0
 """By which the time of day may have been set back while a run went on."""
 ALONE = ("bubblewrap", "landlock")
 """Sandboxes in which no process outlives its command."""
+ENDED_BY_THE_MODEL = (StopReason.TIME_LIMIT, StopReason.CONTEXT_FULL, StopReason.REFUSED)
+"""So a rollout ends where its model's server answers no more."""
 CANARIES_SINCE, APPLIED_SINCE = 4, 5
 """Rules of verification since which a verdict says so."""
 
@@ -83,13 +86,20 @@ class Contradictions:
             yield f"{what}: {some(cells)}"
 
 
+ReadReply = tuple[Action | None, ReplyProblem | None, bool]
+"""The action of a reply, or why it has none, and whether a fence was taken from it."""
+
+
 @dataclass(frozen=True)
 class Agent:
     """What the code that looks makes of the records that others were made from: handed in, since a view knows no agent. For runs of
     that very code."""
 
-    action: Callable[[str, FinishReason], Action | None]
-    """Read from the text of a reply."""
+    read: Callable[[str, FinishReason], ReadReply]
+    """What it reads from the text of a reply."""
+    watch: Callable[[Arm, str], Callable[[Step, bool], str]]
+    """Of an arm that begins with a tree: given one step after the other, and whether a fence was taken from its reply, what is wrong
+    with its guards or its end, in words; empty where nothing is."""
     delivery: Callable[[Arm, int, Task], Delivery | None]
     """What an arm is told from memory with a seed; None where that cannot be known here."""
     prompt_hash: Callable[[Arm, Task, Delivery], str]
@@ -129,8 +139,19 @@ class AttemptSteps:
     """A step has no action and yet one was executed, or the other way round."""
     told_end: bool = True
     """Every step that says that the work is done ended the rollout so, and no other did."""
+    last_s: float = 0.0
+    """Of the last of them."""
     faster: bool = False
-    """A step took less time than its reply."""
+    """A step took less time than its reply, with what was waited for it, or nothing was waited for."""
+    timeless: bool = False
+    """A reply with tokens took no time."""
+    overseen: bool = False
+    odd: bool = False
+    """A step whose guards, exit code or other signs belong to another action or result than its own."""
+    refused: bool = False
+    """A step was refused and says something else, or the other way round."""
+    counters: set[str] = field(default_factory=set)
+    """Who counted its tokens."""
     by_command: bool = False
     """A command changed the tree."""
     commands: bool = False
@@ -168,8 +189,13 @@ class AttemptSteps:
         self.prompt_tokens = _sum(self.prompt_tokens, usage.prompt_tokens)
         self.completion_tokens = _sum(self.completion_tokens, usage.completion_tokens)
         self.model_s += reply.wall_s
-        self.seconds += step.wall_s - reply.waited_s
-        self.faster |= step.wall_s < 0.999 * reply.wall_s - 0.01
+        self.last_s = step.wall_s - reply.waited_s
+        self.seconds += self.last_s
+        self.faster |= step.wall_s < 0.999 * (reply.wall_s + reply.waited_s) - 0.01
+        self.faster |= (reply.waited_s > 0) != (reply.retries > 0)
+        self.timeless |= not reply.wall_s and bool(usage.completion_tokens)
+        self.overseen |= reply.overseen
+        self.counters.add(usage.counted_by)
         if reply.in_flight is not None:
             self.in_flight.append(reply.in_flight)
         if not usage.counted_by.startswith(LOCAL) or None in (step.context_tokens, usage.prompt_tokens):
@@ -183,12 +209,27 @@ class AttemptSteps:
 
     def _result(self, step: Step) -> None:
         self.without += step.action is None
-        kind = step.observation.kind
-        self.unread |= (
-            kind not in (ObservationKind.PROBLEM, ObservationKind.END)
-            if step.action is None
-            else kind is ObservationKind.PROBLEM
+        seen, action = step.observation, step.action
+        kind, refused = seen.kind, seen.kind is ObservationKind.REFUSED
+        ran = isinstance(action, Bash) and kind is ObservationKind.OK
+        self.odd |= (
+            (seen.exit_code is not None) != ran
+            or (step.pruned_messages > 0) != (Guard.CONTEXT_PRUNED in step.guards)
+            or (seen.tolerant and not (isinstance(action, Edit) and kind is ObservationKind.OK))
+            or (seen.omitted_bytes > 0 and not isinstance(action, Bash | Read))
         )
+        if refused and not isinstance(action, Bash):
+            # A guard that ends the rollout says nothing.
+            self.refused |= not seen.text.startswith("error") and bool(seen.text)
+            self.idle_change |= step.tree != self.tree and step.stop_reason is not StopReason.UNUSABLE
+        elif kind is ObservationKind.OK and isinstance(action, Edit | Write):
+            self.refused |= seen.text.startswith("error")
+        if step.stop_reason is not StopReason.UNUSABLE:
+            self.unread |= (action is None) != (step.problem is not None) or (
+                kind not in (ObservationKind.PROBLEM, ObservationKind.END)
+                if action is None
+                else kind is ObservationKind.PROBLEM
+            )
         self.told_end &= (kind is ObservationKind.END) == (step.stop_reason is StopReason.DONE)
 
     def _tree(self, step: Step) -> None:
@@ -250,6 +291,8 @@ class Records:
     """Lines of steps and of memory that cannot be read."""
     agent: Agent | None = None
     """None where another version of the code recorded the run."""
+    now: str = ""
+    """UTC, ISO 8601; empty where nobody knows."""
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
@@ -265,8 +308,8 @@ class Records:
             key = step.cell, step.attempt
             if key not in found:
                 found[key] = AttemptSteps.of(self.run.ends.get(key))
+            self.replies.add(step, self.arms.get(step.cell.partition("/")[0]), self.agent, found[key].tree)
             found[key].add(place, step)
-            self.replies.add(step, self.arms.get(step.cell.partition("/")[0]), self.agent)
             if place < kept.bytes:
                 again.add(place, step)
         return found, bool(self.damage) or again.attempts == kept.attempts
@@ -307,6 +350,33 @@ class Records:
             found.setdefault((arm, rest.partition("/")[0]), []).append(verdict)
         return found
 
+    @cached_property
+    def at_work(self) -> frozenset[str]:
+        """Arms of which something of an evaluation is recorded."""
+        cells = (
+            *(end.cell for end in self.run.trajectories),
+            *self.run.final,
+            *(cell for cell, _ in self.steps),
+        )
+        return frozenset(cell.partition("/")[0] for cell in cells)
+
+    @cached_property
+    def own_successes(self) -> dict[int, set[str]]:
+        """By seed, the repositories in which base resolved a task of its own experience."""
+        plan, found = self.run.manifest.plan, dict[int, set[str]]()
+        tasks = {*self.run.manifest.experience_tasks.get(Source.OWN, ())}
+        for arm in plan.experience_arms(Source.OWN):
+            for seed in plan.seeds_of(arm):
+                for verdict in self.final_of.get((arm.name, str(seed)), ()):
+                    if verdict.outcome is Outcome.RESOLVED and verdict.instance_id in tasks:
+                        found.setdefault(seed, set()).add(self.repo_of(verdict.instance_id))
+        return found
+
+    @property
+    def by_all(self) -> bool:
+        """Whether no session was asked for some arms only, so that a run which came to its end has all that its plan makes it owe."""
+        return self.sealed and not any(" --arm " in found.command for found in self.run.sessions)
+
     def card(self, name: str) -> AdapterRecord | None:
         """Damage is told where the adapters are looked at."""
         try:
@@ -332,24 +402,43 @@ class Replies:
     found: Contradictions = field(default_factory=Contradictions)
     _tokens: dict[int, int] = field(default_factory=dict)
     """Of each text by its counter, as it was counted first."""
+    _watches: dict[tuple[str, int], Callable[[Step, bool], str]] = field(default_factory=dict)
+    """What follows the steps of each attempt."""
 
-    def add(self, step: Step, arm: Arm | None, agent: Agent | None) -> None:
+    def add(self, step: Step, arm: Arm | None, agent: Agent | None, clean: str) -> None:
+        """`clean` is the tree before the step; empty where nobody knows."""
         if arm is None or arm.agent:
             return
         reply = step.reply
-        if agent is not None and agent.action(reply.text, reply.finish_reason) != step.action:
-            self._add("steps whose action is not what their reply says", step)
+        if agent is not None:
+            self._as_the_agent(step, arm, agent, clean)
         usage = reply.usage
         tokens = usage.completion_tokens
         # With an overseer what is counted are two replies, and one is told.
-        if tokens is None or not usage.counted_by.startswith(LOCAL) or arm.has_overseer:
+        if not usage.counted_by.startswith(LOCAL) or arm.has_overseer:
             return
+        prompt = usage.prompt_tokens
+        if tokens is None or prompt is None or step.context_tokens != prompt:
+            self._add("steps whose prompt or reply was not counted as its counter does", step)
+            return
+        if (usage.processed_prompt_tokens or 0) > prompt:
+            self._add("steps that read more of their prompt than there is", step)
         if tokens * BYTES_OF_A_TOKEN < len(reply.text.encode(errors="surrogatepass")):
             self._add(f"replies with more than {BYTES_OF_A_TOKEN} bytes for each of their tokens", step)
         key = hash((reply.text, reply.thinking, reply.finish_reason, usage.counted_by))
         known = self._tokens.setdefault(key, tokens)
         if max(tokens, known) > AS_MANY_AGAIN * min(tokens, known) + A_FEW:
             self._add("replies that were counted as other tokens than the same text elsewhere", step)
+
+    def _as_the_agent(self, step: Step, arm: Arm, agent: Agent, clean: str) -> None:
+        action, problem, fenced = agent.read(step.reply.text, step.reply.finish_reason)
+        if step.stop_reason is not StopReason.UNUSABLE and (action, problem) != (step.action, step.problem):
+            self._add("steps whose action is not what their reply says", step)
+        key = step.cell, step.attempt
+        if clean and step.index == 1:
+            self._watches[key] = agent.watch(arm, clean)
+        if key in self._watches and (said := self._watches[key](step, fenced)):
+            self._add(said, step)
 
     def _add(self, what: str, step: Step) -> None:
         cells = self.found.cells.get(what)
@@ -384,7 +473,7 @@ def contradictions(records: Records) -> list[str]:
 def _rollouts(records: Records, found: Contradictions) -> None:
     run, manifest = records.run, records.run.manifest
     hashes: dict[str, str] = {}
-    trees: dict[str, str] = {}
+    trees: dict[str, tuple[str, str]] = {}
     for end in run.trajectories:
         cell, arm = end.cell, records.arms.get(end.arm)
         name, seed, task = cell.split("/", 2) if cell.count("/") >= 2 else ("", "", "")
@@ -401,19 +490,30 @@ def _rollouts(records: Records, found: Contradictions) -> None:
             bool(end.patch) and end.stop_reason not in (StopReason.DONE, StopReason.IMPORTED)
         ):
             found.add("rollouts whose end and whose patch contradict each other", cell)
-        if end.run_hash and end.run_hash not in records.hashes:
+        # An earlier version did not write it down at all.
+        named = records.same_code or "run_hash" in end.model_fields_set
+        if named and end.stop_reason is not StopReason.IMPORTED and end.run_hash not in records.hashes:
             found.add("rollouts of another plan than the manifest's", cell)
         if end.code_version != manifest.code_version:
             found.add("rollouts of another code than the manifest's", cell)
         configured = arm.config_hash() if arm is not None and records.same_code else end.arm_hash
         if end.arm_hash != hashes.setdefault(end.arm, configured):
             found.add(f"the arm {end.arm} is configured otherwise than its rollouts were", cell)
-        if end.sandbox != manifest.sandbox or (
-            end.environment and end.environment not in manifest.environments
+        if (
+            end.stop_cause
+            and end.stop_reason not in ENDED_BY_THE_MODEL
+            and not (arm is not None and arm.agent)
         ):
+            found.add("rollouts that name what their model's server said, and ended by something else", cell)
+        if end.patch_error and (end.patch or end.flagged_paths):
+            found.add("rollouts with a patch although none could be made", cell)
+        # Patches are graded where an environment cannot be made too, and end as infra errors.
+        unmade = end.stop_reason is StopReason.IMPORTED and not end.environment
+        if end.sandbox != manifest.sandbox or not (unmade or end.environment in manifest.environments):
             found.add("rollouts in another sandbox or environment than the manifest's", cell)
-        if end.workspace_clean_state != trees.setdefault(end.instance_id, end.workspace_clean_state):
-            found.add("rollouts that began with another tree than others at their task", cell)
+        begun = end.workspace_clean_state, end.environment
+        if end.stop_reason is not StopReason.IMPORTED and begun != trees.setdefault(end.instance_id, begun):
+            found.add("rollouts that began with another tree or environment than others at their task", cell)
         if arm is not None and seed.isdigit() and end.stop_reason is not StopReason.IMPORTED:
             planned = Cell(arm=end.arm, seed=int(seed), instance_id=end.instance_id)
             if end.seed != sampling_seed(planned, arm):
@@ -428,13 +528,10 @@ def _of_its_steps(end: Trajectory, steps: AttemptSteps, found: Contradictions) -
         return
     if not steps.in_order:
         found.add("rollouts whose steps are not in order", cell)
-    for ours, theirs in (
-        (end.prompt_tokens, steps.prompt_tokens),
-        (end.completion_tokens, steps.completion_tokens),
-    ):
-        if None not in (ours, theirs) and ours != theirs:
-            found.add("rollouts whose steps do not add up to their tokens", cell)
-            break
+    # Of a rollout without a step nothing was counted.
+    known = (steps.prompt_tokens, steps.completion_tokens) if steps.count else (None, None)
+    if (end.prompt_tokens, end.completion_tokens) != known:
+        found.add("rollouts whose steps do not add up to their tokens", cell)
     if steps.unread:
         found.add("rollouts with steps whose action and whose result contradict each other", cell)
     if end.in_flight != (median(steps.in_flight) if steps.in_flight else None):
@@ -450,6 +547,8 @@ def _ends(records: Records, found: Contradictions) -> None:
     workers = max((session.workers for session in run.sessions), default=0)
     patches: dict[tuple[str, str, str], tuple[str, ...]] = {}
     trees: dict[tuple[str, str, str], str] = {}
+    counters: dict[tuple[bytes, bool], tuple[set[str], int]] = {}
+    models = {name: (arm.model.to_json(), arm.has_overseer) for name, arm in records.arms.items()}
     for end in run.trajectories:
         arm = records.arms.get(end.arm)
         if arm is None or arm.agent:
@@ -466,8 +565,21 @@ def _ends(records: Records, found: Contradictions) -> None:
             found.add("rollouts whose steps and limits give another reason to end", end.cell)
         if end.wall_s < 0.999 * steps.seconds - 0.01:
             found.add("rollouts that took less time than their steps", end.cell)
-        if steps.faster:
+        if steps.faster or steps.timeless or end.wall_s < -0.01:
             found.add("rollouts with a step that took less time than its reply", end.cell)
+        _in_its_limit(end, steps, run.manifest.plan.limits_of(arm), found)
+        if steps.overseen and not arm.has_overseer:
+            found.add("rollouts that an overseer stepped in at although their arm has none", end.cell)
+        if records.same_code and (steps.odd or steps.refused):
+            found.add("rollouts with steps whose signs are not those of their action and result", end.cell)
+        counted = steps.counters, min(len(steps.in_flight), 1)
+        if steps.count and (
+            len(steps.in_flight) not in (0, steps.count)
+            or counted != counters.setdefault(models[end.arm], counted)
+        ):
+            found.add(
+                "rollouts whose tokens or requests were counted by another than the model's others", end.cell
+            )
         if steps.shrank and not arm.has_overseer:
             found.add("rollouts whose prompts have no more tokens although more was said", end.cell)
         if workers and any(count > workers for count in steps.in_flight):
@@ -477,6 +589,14 @@ def _ends(records: Records, found: Contradictions) -> None:
         if end.sandbox in ALONE or not steps.commands:
             _as_its_tree(end, steps, found)
             _as_others(end, steps, patches, trees, found)
+
+
+def _in_its_limit(end: Trajectory, steps: AttemptSteps, limits: Limits, found: Contradictions) -> None:
+    """That no step was begun after the time was over. The last one may take longer than there was time for, and whoever goes on with a
+    rollout needs some to come as far."""
+    before = steps.seconds - steps.last_s
+    if before >= limits.wall_s + 1 or end.wall_s - steps.last_s > 2 * limits.wall_s + CLOCK_S:
+        found.add("rollouts that went on after their time", end.cell)
 
 
 def _could_end_so(end: Trajectory, steps: AttemptSteps, limits: Limits, records: Records) -> bool:
@@ -501,6 +621,8 @@ def _as_its_tree(end: Trajectory, steps: AttemptSteps, found: Contradictions) ->
     """That a patch is what the steps made of the tree."""
     if end.patch_error or steps.stopped is StopReason.UNUSABLE:
         return
+    if end.flagged_paths and not steps.by_command:
+        found.add("rollouts with entries in their tree that no command made", end.cell)
     if steps.idle_change:
         found.add("rollouts whose tree changed at a step that changes nothing", end.cell)
     if (steps.tree != end.workspace_clean_state) != bool(end.patch or end.flagged_paths):
@@ -534,6 +656,8 @@ def _prompts(records: Records, found: Contradictions) -> None:
     known: dict[tuple[str, str], str] = {}
     made: dict[tuple[str, str, str], tuple[Delivery, str] | None] = {}
     lengths: dict[tuple[str, str], int | None] = {}
+    plain: dict[tuple[str, str, str], int | None] = {}
+    told: list[tuple[Trajectory, tuple[str, str, str], int]] = []
     for end in records.run.trajectories:
         arm = records.arms.get(end.arm)
         if arm is None or arm.agent or end.stop_reason is StopReason.IMPORTED:
@@ -548,6 +672,10 @@ def _prompts(records: Records, found: Contradictions) -> None:
                 found.add(
                     "rollouts whose first prompt has other tokens than the same words elsewhere", end.cell
                 )
+            if _told_beforehand(arm):
+                told.append((end, (*key, counter), tokens or 0))
+            else:
+                plain[(*key, counter)] = tokens
         task, seed = records.tasks.get(end.instance_id), end.cell.split("/")[1:2]
         if records.agent is None or task is None or not "".join(seed).isdigit():
             continue
@@ -562,6 +690,19 @@ def _prompts(records: Records, found: Contradictions) -> None:
             made[begun] = None if given is None else (given, records.agent.prompt_hash(arm, task, given))
         if (expected := made[begun]) is not None:
             _as_given(end, *expected, records, found)
+    for end, same, tokens in told:
+        if (without := plain.get(same)) is not None and not _adds(
+            end, tokens - without, records.arms[end.arm]
+        ):
+            found.add("rollouts whose memory has other tokens than their first prompt has more", end.cell)
+
+
+def _adds(end: Trajectory, more: int, arm: Arm) -> bool:
+    """Whether a first prompt is longer than the one without memory by what was told and its frame."""
+    how = arm.learning.remembers if arm.learning is not None else None
+    if end.memory_tokens is None or how is None or how.kind is MemoryKind.SUCCESSES:
+        return True
+    return -A_FEW <= more - end.memory_tokens <= len(arm.scaffold.memory.encode()) + A_FEW
 
 
 def _remembers(arm: Arm) -> bool:
@@ -587,6 +728,15 @@ def _as_given(
         found.add("rollouts with another number of memories to choose from than there are", end.cell)
     if end.prompt_hash != prompt_hash:
         found.add("rollouts that began with other words than their arm, task and memory give", end.cell)
+    texts = (
+        given.text or "",
+        *(text for _, text in given.earlier),
+        *(item.text for item in given.later if item.id in later),
+    )
+    told = sum(len(text.encode(errors="surrogatepass")) for text in texts)
+    tokens = end.memory_tokens
+    if tokens is not None and not told <= tokens * BYTES_OF_A_TOKEN <= (told + A_FEW) * BYTES_OF_A_TOKEN:
+        found.add("rollouts whose memory has other tokens than it can have", end.cell)
 
 
 def _ended_as_its_steps(end: Trajectory, steps: AttemptSteps, found: Contradictions) -> None:
@@ -601,6 +751,13 @@ def _told(end: Trajectory, arm: Arm | None, records: Records, found: Contradicti
     steps = records.steps.get((end.cell, end.attempt), AttemptSteps())
     if not steps.memory <= {*end.memory}:
         found.add("rollouts that were told other memories than their steps", end.cell)
+    if (
+        arm is not None
+        and not arm.agent
+        and not _remembers(arm)
+        and (end.memory_tokens or end.memory_candidates)
+    ):
+        found.add("rollouts that say how much memory they were told although their arm has none", end.cell)
     if not end.memory:
         return
     if arm is not None and (arm.learning is None or arm.learning.remembers is None):
@@ -635,9 +792,11 @@ def _verdicts(records: Records, found: Contradictions) -> None:
         name: (frozenset(task.fail_to_pass), frozenset(task.pass_to_pass))
         for name, task in records.tasks.items()
     }
-    outcomes: dict[tuple[str, str, str, str], tuple[Outcome, float | None]] = {}
+    same: dict[tuple[str, str], dict[str, object]] = {}
     for verdict in run.verdicts:
         cell = verdict.cell
+        if verdict.verifier != run.verdicts[0].verifier:
+            found.add("verdicts by other rules than the run's first", cell)
         if said := as_tests_say(verdict):
             found.add(said, cell)
         end = run.ends.get((cell, verdict.attempt))
@@ -661,13 +820,43 @@ def _verdicts(records: Records, found: Contradictions) -> None:
         named = frozenset(verdict.fail_to_pass), frozenset(verdict.pass_to_pass)
         if named != tests.setdefault(verdict.instance_id, named):
             found.add("verdicts with other tests than their task's", cell)
-        # A run of tests that time ended has no outcome for some, and is made again for the next cell.
-        whole = TestOutcome.MISSING not in (*verdict.fail_to_pass.values(), *verdict.pass_to_pass.values())
-        if judged and whole and records.deterministic and verdict.outcome is not Outcome.TAMPERED:
-            key = verdict.instance_id, verdict.patch_hash, verdict.environment, verdict.verifier
-            same = verdict.outcome, verdict.file_recall
-            if same != outcomes.setdefault(key, same):
+        if judged:
+            known = same.setdefault((verdict.instance_id, verdict.patch_hash), {})
+            shared = _said_of_patch(verdict, deterministic=records.deterministic)
+            if any(known.setdefault(name, value) != value for name, value in shared.items()):
                 found.add("verdicts that differ from others on the same patch", cell)
+
+
+ENDED_BY_A_LIMIT = ("the tests took more", "the tests filled")
+"""So begins the cause of a verdict whose test run reached a limit of its own: time, disk or memory."""
+KILLED = "the tests were killed"
+"""So does that of one whose test runs somebody killed."""
+
+
+def _said_of_patch(verdict: Verdict, *, deterministic: bool) -> dict[str, object]:
+    """In what verdicts on one patch of one task must agree, whatever rules, environment or verdict they name.
+
+    What may honestly turn out otherwise the next time is left out: tests of real repositories, which may be flaky; tests that reached a
+    limit or were killed, which say nothing; and how a patch was seen to interfere with its tests, since the copies that see it are
+    drawn anew.
+    """
+    if verdict.cause.startswith(KILLED) and not _ran(verdict):
+        return {}
+    said: dict[str, object] = {
+        name: getattr(verdict, name) for name in ("file_recall", "stripped_paths", "applied")
+    }
+    if not deterministic or (verdict.cause.startswith(ENDED_BY_A_LIMIT) and not _ran(verdict)):
+        return said
+    said["resolved"] = verdict.outcome is Outcome.RESOLVED
+    if verdict.outcome is not Outcome.TAMPERED:
+        said |= {name: getattr(verdict, name) for name in ("f2p_only", "fail_to_pass", "pass_to_pass")}
+    return said
+
+
+def _ran(verdict: Verdict) -> bool:
+    """Whether any test has an outcome."""
+    tests = (*verdict.fail_to_pass.values(), *verdict.pass_to_pass.values())
+    return any(test is not TestOutcome.MISSING for test in tests)
 
 
 def _judged(verdict: Verdict, end: Trajectory | None, records: Records, found: Contradictions) -> None:
@@ -679,22 +868,59 @@ def _judged(verdict: Verdict, end: Trajectory | None, records: Records, found: C
         found.add("verdicts of test runs that came to their end, without canaries", verdict.cell)
     if ran and verdict.wall_s <= 0:
         found.add("verdicts of test runs that took no time", verdict.cell)
+    if said := _by_its_tests(verdict):
+        found.add(said, verdict.cell)
     if end is None:
         return
+    if end.patch_error and (
+        verdict.cause != end.patch_error or _ran(verdict) or verdict.outcome is not Outcome.UNRESOLVED
+    ):
+        found.add("verdicts on a patch that could not be made", verdict.cell)
     empty = not end.patch.strip()
     how = verdict.applied.partition(" (")[0]
     known = records.agent is None or how in records.agent.attempts
     if (empty and how) or (not empty and ran and rules >= APPLIED_SINCE and not (how and known)):
         found.add("verdicts that say their patch was applied as none is", verdict.cell)
+    imported = end.stop_reason is StopReason.IMPORTED
+    mine = None if imported else _files(end.patch)
+    if mine is not None and not {*verdict.stripped_paths} <= mine:
+        found.add("verdicts that put back files which their patch does not change", verdict.cell)
     task = records.tasks.get(verdict.instance_id)
-    if task is None or verdict.file_recall is None or end.stop_reason is StopReason.IMPORTED:
+    if task is None or verdict.file_recall is None or imported:
         return
-    gold, mine = _files(task.gold_patch), _files(end.patch)
+    gold = _files(task.gold_patch)
     # A patch that does not apply changes nothing.
     if gold and mine is not None and (empty or how):
         share = len(gold & mine) / len(gold)
         if not isclose(verdict.file_recall, share, abs_tol=1e-9):
             found.add("verdicts with another share of gold's files than their patch has", verdict.cell)
+
+
+_COUNTED = re.compile(r"(\d+) of (\d+) (FAIL|PASS)_TO_PASS tests did not pass: ")
+
+
+def _by_its_tests(verdict: Verdict) -> str:
+    """What is wrong with the words of a verdict, by the outcomes of its tests; empty where nothing is."""
+    tests = {"FAIL": verdict.fail_to_pass, "PASS": verdict.pass_to_pass}
+    failing = {name for of in tests.values() for name, seen in of.items() if not seen.passes}
+    counted = _COUNTED.match(verdict.cause)
+    # A test run that came to its end fails for what its tests say, and for nothing else.
+    whole = bool(verdict.canaries) and not verdict.cause.startswith(ENDED_BY_A_LIMIT)
+    if verdict.outcome is Outcome.UNRESOLVED and (whole or " tests did not pass" in verdict.cause):
+        bad = {name: sum(not seen.passes for seen in of.values()) for name, of in tests.items()}
+        label = "FAIL" if bad["FAIL"] else "PASS"
+        right = str(bad[label]), str(len(tests[label])), label
+        unnamed = counted is None and not verdict.fail_to_pass
+        if not unnamed and (
+            counted is None or counted.groups() != right or verdict.f2p_only != (label == "PASS")
+        ):
+            return "verdicts whose cause is not what their tests say"
+    if whole and verdict.output and verdict.output.partition("\n")[0] not in failing:
+        return "verdicts with the output of tests that are not among those that failed"
+    named = {line for line in bare_lines(verdict.output)} & {name for of in tests.values() for name in of}
+    if (verdict.output and verdict.outcome is Outcome.RESOLVED) or not named <= failing:
+        return "verdicts with the output of tests that passed"
+    return ""
 
 
 _HEADS = re.compile(r"^diff --git (.*)$", re.MULTILINE)
@@ -731,6 +957,12 @@ def as_tests_say(verdict: Verdict) -> str:
             return "infra errors in which tests ran"
         case Outcome.UNRESOLVED if not ran and not verdict.patch_hash:
             return "verdicts that say unresolved where nothing was judged: infra errors under another name"
+    if (verdict.outcome is Outcome.TAMPERED) != bool(verdict.tampering):
+        return "verdicts that say how their tests were tampered with and not that they were"
+    if verdict.tampering and verdict.cause != verdict.tampering[0]:
+        return "verdicts that say tampered and another cause"
+    if verdict.fault and verdict.outcome is not Outcome.INFRA_ERROR:
+        return "verdicts with a fault of Looper's own, which ends an attempt as an infra error"
     if verdict.f2p_only and (not all(test.passes for test in fixed) or all(test.passes for test in kept)):
         return "verdicts that say that only kept tests broke while their tests do not"
     return ""
@@ -859,9 +1091,10 @@ def _learned(records: Records, found: Contradictions) -> None:
 
 
 def _shared(records: Records, one: Consolidation, other: str, found: Contradictions) -> None:
-    """One adapter of two arms is what both made of the same, or a name that was exchanged: whoever has it was proved to have it."""
+    """One adapter of two arms is what both made of the same, or a name that was exchanged: whoever worked with it was proved to have
+    it. An arm that has not begun may not have come to its proofs."""
     proved = {proof.arm for proof in records.run.proofs if proof.subject == one.adapter}
-    for arm in {one.arm, other} - proved:
+    for arm in ({one.arm, other} & records.at_work) - proved:
         found.add("adapters of another arm", f"{one.adapter} of {arm}")
 
 
@@ -885,6 +1118,9 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     failed = sum(found.outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED) for found in verdicts)
     if (one.selection.seen, one.selection.unresolved) != (len(verdicts), failed):
         return "what was learned from other attempts than there are"
+    won = {found.instance_id for found in verdicts if found.outcome is Outcome.RESOLVED}
+    if not (one.selection.outside or one.selection.without_steps) and {*one.selection.tasks} != won:
+        return "what was learned from other successes than there are"
     return ""
 
 
@@ -1074,12 +1310,6 @@ def _asked(records: Records, found: Contradictions) -> None:
     for key, count in Counter(one.key for one in run.likelihoods).items():
         if count > 1:
             found.add("likelihoods that are there twice", f"{key[0]}, seed {key[1]}")
-    asked = {(one.arm, one.seed) for one in last}
-    if records.sealed:
-        for arm in plan.arms:
-            seeds = {seed for seed in plan.seeds_of(arm) if (arm.name, seed) in asked}
-            for seed in {*plan.seeds_of(arm)} - seeds if seeds else ():
-                found.add("likelihoods that are gone", f"{arm.name}, seed {seed}")
     for attempt in run.attempt_likelihoods:
         if (attempt.cell, attempt.attempt) not in run.ends:
             found.add("likelihoods of attempts that are not there", attempt.cell)
@@ -1100,40 +1330,3 @@ def _sessions(records: Records, found: Contradictions) -> None:
         named = session.command.partition(" --run ")[2].split(" ")[0].strip("'\"").rpartition("/")[2]
         if named and named != run.folder.name and run.manifest.run_hash() not in named:
             found.add("sessions that went on with another run", named)
-    _in_its_time(records, found)
-    arms = {arm.name for arm in run.manifest.plan.arms}
-    for trained in run.trainings:
-        if trained.event.iteration > trained.event.iterations > 0:
-            found.add("trainings that went on past their end", trained.what)
-        if trained.what.partition(",")[0] not in arms:
-            found.add("trainings of an arm that the plan does not have", trained.what)
-
-
-def _in_its_time(records: Records, found: Contradictions) -> None:
-    """That what a seal counts was there when it was made, and that no more time was worked than there was."""
-    run = records.run
-    seals = list(read_stream(run.folder, "seals", Seal))
-    for seal in seals:
-        counted = run.sessions[: seal.files["sessions"].lines] if "sessions" in seal.files else ()
-        for number, session in enumerate(counted, 1):
-            if session.begun > seal.ended:
-                found.add("sessions that began after the seal that counts them", f"session {number}")
-    if not records.sealed or not seals or not run.sessions:
-        return
-    had = _seconds(run.sessions[0].begun, seals[-1].ended)
-    if had is None:
-        return
-    for end in run.trajectories:
-        if end.wall_s > had + CLOCK_S:
-            found.add("rollouts that took longer than the run", end.cell)
-    workers = max(session.workers for session in run.sessions)
-    if sum(end.wall_s for end in run.trajectories) > workers * (had + CLOCK_S):
-        found.add("rollouts that took more time together than the run had", run.folder.name)
-
-
-def _seconds(begun: str, ended: str) -> float | None:
-    """Between two times of the clock; None where one is none."""
-    try:
-        return (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds()
-    except (ValueError, TypeError):
-        return None

@@ -1,0 +1,441 @@
+"""What a run's plan makes it owe, held against what it has: proofs before the first task of an arm, likelihoods after the last, what
+was learned, the course of trainings, ratings, and times by the clock.
+
+A run that is going on, or was killed, owes nothing yet but what comes before the work that it has done; what comes after it is owed
+by a run that came to its end.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import pairwise
+
+from looper.journal import read_stream
+from looper.records.base import grouped
+from looper.records.learning import Learning, Treatment
+from looper.records.likelihood import Key, Likelihood
+from looper.records.plan import Arm, ArmRole, Gate
+from looper.records.question import AnsweredQuestion, Rating
+from looper.records.seal import Seal
+from looper.records.strategy import AdaptiveRank, FullReplay, Mixture
+from looper.records.training import TrainingEvent
+from looper.records.treatment import VALID_MARGIN, Consolidation, Proof, ProofKind
+from looper.views.contradictions import CLOCK_S, Contradictions, Records
+
+ROUNDED = 1e-3
+"""Nats: by which a mean that cannot be above nought, or below it, may be so in single precision."""
+START_APART = 0.01
+"""Nats: by which two processes may differ in what one model makes of one text."""
+SKEW_S = 86_400.0
+"""By which clocks of machines that a run is moved between may differ."""
+ALWAYS_PASS = (
+    ProofKind.CONTEXT,
+    ProofKind.ADAPTER_ARRIVED,
+    ProofKind.ZERO_IS_BASE,
+    ProofKind.RETENTION,
+    ProofKind.MEMORY_DELIVERED,
+)
+"""Where one of these does not pass the run ends, and nothing is recorded."""
+
+
+def owed(records: Records) -> list[str]:
+    """What is not there, or cannot be, each in words with the names that show it."""
+    found = Contradictions()
+    for look in (
+        _proofs,
+        _gates,
+        _likelihoods,
+        _learned,
+        _trainings,
+        _ratings,
+        _sealed_adapters,
+        _by_the_clock,
+    ):
+        look(records, found)
+    return list(found.lines())
+
+
+def _proofs(records: Records, found: Contradictions) -> None:
+    """That each proof is there once, says what its figures say, and stops what the plan has it stop."""
+    run = records.run
+    times = Counter((proof.kind, proof.arm, proof.subject) for proof in run.proofs)
+    for (kind, arm, _), count in times.items():
+        # At work an arm may fail once more in a later process, where it gathers experience.
+        if count > 1 and kind is not ProofKind.ACTS:
+            found.add("proofs that are there twice", f"{kind.value} of {arm}")
+    for proof in run.proofs:
+        if (proof.passed and proof.kind is ProofKind.ACTS) or (
+            not proof.passed and proof.kind in ALWAYS_PASS
+        ):
+            found.add(
+                "proofs that are recorded only if they come out otherwise",
+                f"{proof.kind.value} of {proof.arm}",
+            )
+        if proof.subject != _subject(records, proof):
+            found.add(
+                "proofs of something else than their kind is about", f"{proof.kind.value} of {proof.arm}"
+            )
+        if proof.stops != _stops(records, proof):
+            found.add(
+                "proofs that stop an arm otherwise than the plan has it", f"{proof.kind.value} of {proof.arm}"
+            )
+        if said := _figures(proof):
+            found.add(said, f"{proof.kind.value} of {proof.arm}")
+        if proof.kind is ProofKind.RETENTION and proof.subject not in _to_be_retained(records, proof.arm):
+            found.add("proofs of what nothing could be measured on", f"{proof.kind.value} of {proof.arm}")
+
+
+def _to_be_retained(records: Records, name: str) -> set[str]:
+    """Adapters of an arm that are asked what they make of successes in other repositories than they were changed for."""
+    arm = records.arms.get(name)
+    if arm is None or arm.learning is None or not _is_changed(arm.learning):
+        return set()
+    return {
+        one.adapter
+        for seed in records.run.manifest.plan.seeds_of(arm)
+        for one in _served(records, arm, seed)
+        if _has_elsewhere(records, arm, one)
+    }
+
+
+def _subject(records: Records, proof: Proof) -> str:
+    """What a proof of its kind is about; what it says itself where that is one of several adapters, or nobody wrote it down."""
+    model = records.run.manifest.models.get(proof.arm)
+    match proof.kind:
+        case ProofKind.CONTEXT:
+            known = model is not None and model.digest != "not asked"
+            return f"{model.name} {model.digest[:12]}" if model is not None and known else proof.subject
+        case ProofKind.MEMORY_DELIVERED:
+            return "memory"
+        case ProofKind.ACTION_GATE | ProofKind.ACTS:
+            return ""
+        case _:
+            return proof.subject
+
+
+def _stops(records: Records, proof: Proof) -> bool:
+    if proof.kind is ProofKind.ACTION_GATE:
+        return records.run.manifest.stops(Gate.ACTION)
+    return proof.kind is not ProofKind.VALID_ACTIONS
+
+
+def _figures(proof: Proof) -> str:
+    """What is wrong with the figures of a proof; empty where nothing is."""
+    before, after = proof.before, proof.after
+    if proof.kind not in (ProofKind.VALID_ACTIONS, ProofKind.RETENTION):
+        return "" if before is None and after is None else "proofs with figures of what has none"
+    if before is None or after is None or min(before, after) < 0:
+        return "proofs with figures that nothing can have"
+    if proof.kind is ProofKind.VALID_ACTIONS:
+        if max(before, after) > 1:
+            return "proofs with figures that nothing can have"
+        if proof.passed != (after >= before - VALID_MARGIN):
+            return "proofs that came out otherwise than their figures"
+    return ""
+
+
+def _is_changed(learning: Learning) -> bool:
+    return learning.treatment.is_adapter and learning.treatment is not Treatment.ZERO_ADAPTER
+
+
+def _gates(records: Records, found: Contradictions) -> None:
+    """That each arm that worked was proved before, and that none worked that was stopped before its first task."""
+    run, plan = records.run, records.run.manifest.plan
+    seen = [
+        records.arms[proof.arm]
+        for proof in run.proofs
+        if proof.kind is ProofKind.CONTEXT and proof.arm in records.arms
+    ]
+    read = [(arm.model, plan.limits_of(arm)) for arm in seen]
+    for arm in plan.arms:
+        if arm.name not in records.at_work:
+            continue
+        if arm.model.reads and (arm.model, plan.limits_of(arm)) not in read:
+            found.add("arms that worked although nothing shows that their prompts are read whole", arm.name)
+        stopped = [
+            proof for proof in run.proofs if proof.arm == arm.name and proof.stops and not proof.passed
+        ]
+        if any(proof.kind is not ProofKind.ACTS for proof in stopped):
+            found.add("arms that worked although a proof stopped them before their first task", arm.name)
+        if arm.learning is None or not _is_changed(arm.learning):
+            continue
+        asked = {proof.subject for proof in run.proofs if _is_of(proof, arm, ProofKind.VALID_ACTIONS)}
+        if not {one.adapter for one in _served(records, arm, plan.seeds[0])} <= asked:
+            found.add(
+                "arms that worked although nothing shows that their adapters speak the protocol", arm.name
+            )
+        if not any(_is_of(proof, arm, ProofKind.ACTION_GATE) for proof in run.proofs):
+            found.add("arms that worked without their action gate", arm.name)
+        missing = _to_be_retained(records, arm.name) - {
+            proof.subject for proof in run.proofs if _is_of(proof, arm, ProofKind.RETENTION)
+        }
+        if missing:
+            found.add(
+                "arms that worked although nobody asked what their adapters make of other repositories",
+                arm.name,
+            )
+
+
+def _is_of(proof: Proof, arm: Arm, kind: ProofKind) -> bool:
+    return proof.arm == arm.name and proof.kind is kind
+
+
+def _served(records: Records, arm: Arm, seed: int) -> list[Consolidation]:
+    """What an arm learned last with a seed: what it works with."""
+    rounds = arm.learning.rounds if arm.learning is not None else 1
+    return [one for one in records.learned.get((arm.name, seed), []) if one.round == rounds and one.adapter]
+
+
+def _has_elsewhere(records: Records, arm: Arm, one: Consolidation) -> bool:
+    """Whether base has successes in a repository that an adapter has learned nothing of."""
+    assert arm.learning is not None
+    if arm.learning.strategy is not None or not one.repo:
+        return False
+    repos = sorted(records.evaluated)
+    learned = (
+        repos[(repos.index(one.repo) + 1) % len(repos)]
+        if arm.learning.elsewhere and one.repo in repos
+        else one.repo
+    )
+    return any(repo != learned for repo in records.own_successes.get(one.seed, ()))
+
+
+def _likelihoods(records: Records, found: Contradictions) -> None:
+    """That every arm was asked what its plan has it asked, and that no answer is one that nothing can give."""
+    run = records.run
+    starts: dict[tuple[int, Learning, frozenset[tuple[str, int]]], dict[str, float]] = {}
+    batches: dict[tuple[str, int], dict[str, int]] = {}
+    for one in run.likelihoods:
+        name = f"{one.arm}, seed {one.seed}, after {one.batches} batches"
+        arm = records.arms.get(one.arm)
+        if any(not value <= ROUNDED for value in (*one.held_out.values(), *one.learned.values())):
+            found.add("likelihoods above certainty", name)
+        if any(not value >= -ROUNDED for value in one.kl_from_base.values()):
+            found.add("divergences from base below nought", name)
+        if one.kl_from_base.keys() != (one.held_out.keys() if one.last and one.adapters else set()):
+            found.add(
+                "divergences from base of what is base, or of other successes than the likelihoods", name
+            )
+        if arm is None or arm.learning is None or arm.learning.strategy is None:
+            if one.learned or one.batch_of or one.batches or not one.last:
+                found.add("likelihoods of batches that the arm does not learn", name)
+            continue
+        same = one.batch_of == batches.setdefault((one.arm, one.seed), one.batch_of)
+        if one.learned.keys() != one.batch_of.keys() or not same or not _in_batches(records, arm, one):
+            found.add("likelihoods of other batches than the arm learned", name)
+        if not one.adapters:
+            key = (
+                one.seed,
+                arm.learning.model_copy(update={"strategy": None}),
+                frozenset(one.batch_of.items()),
+            )
+            start = starts.setdefault(key, one.learned)
+            if any(abs(start[task] - value) > START_APART for task, value in one.learned.items()):
+                found.add("likelihoods before the first batch that are not what other arms began with", name)
+    for each in run.attempt_likelihoods:
+        if not each.log_likelihood <= ROUNDED:
+            found.add("likelihoods above certainty", each.cell)
+    for name in _not_asked(records):
+        found.add("likelihoods that are gone", name)
+
+
+def _in_batches(records: Records, arm: Arm, one: Likelihood) -> bool:
+    """Whether the batches are made of what the arm learned from, in the order of the repositories and of their tasks."""
+    assert arm.learning is not None
+    mine = [each for each in records.learned.get((arm.name, one.seed), []) if not each.repo]
+    plan = records.run.manifest.plan
+    plain = not (arm.learning.failures or arm.learning.recovered)
+    tasks = {task for of in records.run.manifest.experience_tasks.values() for task in of}
+    if plain and mine:
+        tasks = {task for each in mine for task in each.selection.tasks}
+    if not one.learned.keys() <= tasks or one.batches > max(one.batch_of.values(), default=0):
+        return False
+    if mine and one.adapters and one.adapters[0] != mine[-1].after[min(one.batches, len(mine[-1].after)) - 1]:
+        return False
+    if not plain or not one.learned.keys() <= records.tasks.keys() or plan.experience is None:
+        return True
+    at = [(records.tasks[task].repo, records.tasks[task].sequence_position) for task in one.batch_of]
+    numbers = [number for _, number in sorted(zip(at, one.batch_of.values(), strict=True))]
+    return numbers == sorted(numbers)
+
+
+def _not_asked(records: Records) -> Iterator[str]:
+    """Arms and seeds of which a run that came to its end has not all likelihoods that were asked for."""
+    run, plan = records.run, records.run.manifest.plan
+    base = plan.base
+    if (
+        not records.by_all
+        or base is None
+        or not base.model.shows_losses
+        or not any(arm.learning for arm in plan.arms)
+    ):
+        return
+    keys = {one.key for one in run.likelihoods}
+    with_last = {(one.arm, one.seed) for one in run.likelihoods if one.last}
+    # Of an earlier version, which may have asked for less, the answers of each arm as it worked.
+    if not (records.same_code or keys):
+        return
+    for arm in plan.arms:
+        if arm.name in run.failed_arms or (arm != base and (arm.learning is None or arm.has_overseer)):
+            continue
+        for seed in plan.seeds_of(arm):
+            if (arm.name, seed) not in with_last or (
+                records.same_code and not {*_keys(records, arm, seed)} <= keys
+            ):
+                yield f"{arm.name}, seed {seed}"
+
+
+def _keys(records: Records, arm: Arm, seed: int) -> Iterator[Key]:
+    """Of all that an arm is asked with a seed, but for what it is asked last."""
+    if arm.learning is None or arm.learning.strategy is None:
+        return
+    yield arm.name, seed, 0, False
+    for one in records.learned.get((arm.name, seed), [])[-1:]:
+        yield from ((arm.name, seed, number, False) for number in range(1, len(one.after)))
+
+
+def _learned(records: Records, found: Contradictions) -> None:
+    """That what was learned is there once, in an order that can be, and that memories have an owner."""
+    run = records.run
+    first: dict[tuple[str, int, str, int], Consolidation] = {}
+    for one in run.consolidations:
+        name = f"{one.arm}, seed {one.seed}, {one.repo or 'all repositories'}"
+        before = first.setdefault(one.key, one)
+        if before is not one and not _made_again(before, one, len(run.sessions)):
+            found.add("what was learned is there twice", name)
+        order = [one.made.index(each) for each in one.after if each in one.made]
+        if one.after and (one.after[-1] != one.adapter or order != sorted(order)):
+            found.add("adapters that did not come one after the other as they were made", name)
+        most = (
+            run.manifest.plan.experience.selection.per_task if run.manifest.plan.experience is not None else 1
+        )
+        tasks = len({*one.selection.tasks})
+        if tasks != len(one.selection.tasks) or not tasks <= one.selection.taken <= tasks * most:
+            found.add("what was learned from another number of tasks than of successes", name)
+    owned = {item for one in run.consolidations for item in one.items}
+    # A process that was killed may have left some that the next one did not need.
+    if records.sealed and len(run.sessions) == 1:
+        for item in sorted(records.items.keys() - owned):
+            found.add("memories that no arm learned", item)
+
+
+def _made_again(before: Consolidation, now: Consolidation, sessions: int) -> bool:
+    """Whether a later process may have recorded this once more: an adapter whose folder was gone, or other successes since what failed
+    outside of the agent was tried again."""
+    own = {"seconds": 0.0, "training_s": 0.0}
+    alike = before.model_copy(update=own) == now.model_copy(update=own)
+    return sessions > 1 and bool(now.adapter) and (alike or before.selection.without_verdict > 0)
+
+
+def _trainings(records: Records, found: Contradictions) -> None:
+    """That trainings were of the plan's arms and length, and came to their end. One that is gone altogether may have been had before."""
+    run = records.run
+    for what, events in grouped((each.what, each.event) for each in run.trainings).items():
+        arm = records.arms.get(what.partition(",")[0])
+        if arm is None or arm.role is ArmRole.EXPERIENCE:
+            found.add("trainings of an arm that the plan does not have", what)
+            continue
+        planned = _iterations(arm, records)
+        for event in events:
+            if event.iteration > event.iterations > 0:
+                found.add("trainings that went on past their end", what)
+            if planned and event.iterations not in (0, planned):
+                found.add("trainings of another length than the plan's", what)
+        if records.sealed and len(run.sessions) == 1 and not _to_its_end(events):
+            found.add("trainings without their beginning or their end", what)
+
+
+def _to_its_end(events: Sequence[TrainingEvent]) -> bool:
+    """Whether the events of a training, or of several, are whole."""
+    kinds = [each.event for each in events]
+    parts = "".join("f" if kind == "finished" else "l" if kind == "loaded" else "." for kind in kinds)
+    # Each ends; what shows losses was loaded before.
+    return parts.endswith("f") and all(
+        not part or part.startswith("l") or "." not in part for part in parts.split("f")
+    )
+
+
+def _iterations(arm: Arm, records: Records) -> int:
+    """Of one training of an arm; 0 where they differ."""
+    experience, learning = records.run.manifest.plan.experience, arm.learning
+    if learning is None or experience is None or experience.training is None:
+        return 0
+    if isinstance(learning.strategy, FullReplay | Mixture | AdaptiveRank):
+        return 0
+    changed = (
+        learning.training.of(experience.training) if learning.training is not None else experience.training
+    )
+    return changed.iterations
+
+
+def _ratings(records: Records, found: Contradictions) -> None:
+    """That what was rated was answered."""
+    folder = records.run.folder
+    answered = {
+        (one.arm, one.seed, one.round, one.source)
+        for one in read_stream(folder, "questions", AnsweredQuestion)
+    }
+    for rating in read_stream(folder, "ratings", Rating):
+        if (rating.arm, rating.seed, rating.round, rating.source) not in answered:
+            found.add("ratings of questions that nobody answered", f"{rating.arm}, {rating.source}")
+
+
+def _sealed_adapters(records: Records, found: Contradictions) -> None:
+    """That the seal names the weights of every adapter that an arm worked with."""
+    seals = list(read_stream(records.run.folder, "seals", Seal))
+    if not records.by_all or not seals:
+        return
+    plan = records.run.manifest.plan
+    used = {
+        one.adapter for arm in plan.arms for seed in plan.seeds_of(arm) for one in _served(records, arm, seed)
+    }
+    for adapter in sorted(used - seals[-1].adapters.keys()):
+        found.add("adapters whose weights the seal does not name", adapter)
+
+
+def _by_the_clock(records: Records, found: Contradictions) -> None:
+    """That sessions and seals follow each other, that what a seal counts was there when it was made, and that no more time was worked than
+    there was."""
+    run = records.run
+    seals = list(read_stream(run.folder, "seals", Seal))
+    begun = [session.begun for session in run.sessions]
+    for number, (before, after) in enumerate(pairwise(begun), 2):
+        if run.sessions[number - 1] == run.sessions[number - 2]:
+            found.add("sessions that are there twice", f"session {number}")
+        if not _seconds(before, after) >= -SKEW_S:
+            found.add("sessions that began before the one that they follow", f"session {number}")
+    for name, when in (
+        *((f"session {n}", at) for n, at in enumerate(begun, 1)),
+        *(("seal", seal.ended) for seal in seals),
+    ):
+        if not _seconds(when, records.now or when) >= -SKEW_S:
+            found.add("times that have not come yet, or are none", name)
+    for seal in seals:
+        counted = run.sessions[: seal.files["sessions"].lines] if "sessions" in seal.files else ()
+        for number, session in enumerate(counted, 1):
+            if session.begun > seal.ended:
+                found.add("sessions that began after the seal that counts them", f"session {number}")
+    if not records.sealed or not seals or not run.sessions:
+        return
+    had = _seconds(begun[0], seals[-1].ended) + CLOCK_S
+    for end in run.trajectories:
+        if end.wall_s > had:
+            found.add("rollouts that took longer than the run", end.cell)
+    for verdict in run.verdicts:
+        if verdict.wall_s > had:
+            found.add("test runs that took longer than the run", verdict.cell)
+    for one in run.consolidations:
+        if one.seconds > had:
+            found.add("learning that took longer than the run", f"{one.arm}, seed {one.seed}")
+    workers = max(session.workers for session in run.sessions)
+    together = sum(end.wall_s for end in run.trajectories) + sum(verdict.wall_s for verdict in run.verdicts)
+    if together > workers * had:
+        found.add("rollouts and test runs that took more time together than the run had", run.folder.name)
+
+
+def _seconds(begun: str, ended: str) -> float:
+    """Between two times of the clock; no number where one is none."""
+    try:
+        return (datetime.fromisoformat(ended) - datetime.fromisoformat(begun)).total_seconds()
+    except (ValueError, TypeError):
+        return float("nan")
