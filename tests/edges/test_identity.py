@@ -66,10 +66,10 @@ def test_j1_another_model_behind_the_same_name_is_noticed(
     assert identity(one).digest != identity(other).digest
     turned = {"now": one}
     with ScriptedServer(lambda request: routes(turned["now"])(request)) as server:
-        model = at(server.url)
+        model = RetryingModel(at(server.url), RetryPolicy())
         model.identity()
         turned["now"] = other
-        with pytest.raises(ModelMissing, match="now has another m .* than when the run began"):
+        with pytest.raises(ModelMissing, match="now serves another m .* than when it was first asked"):
             model.identity()
 
 

@@ -34,6 +34,7 @@ from looper.edges.models.http import Timeouts
 from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
+from looper.edges.models.outage import Outage
 from looper.edges.models.retrying import TELL_EVERY_S, RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.errors import (
@@ -406,21 +407,38 @@ TAGS = {
 }
 
 
-def test_l11_a_model_that_was_replaced_stops_the_run() -> None:
-    other = {"models": [{**TAGS["models"][0], "digest": "d2"}]}
-    version = whole(200, b'{"version":"0.9.9"}')
-    answers = [
-        whole(200, json.dumps(TAGS).encode()),
-        version,
-        whole(200, json.dumps(other).encode()),
-        version,
-    ]
-    with ScriptedServer(*answers) as server:
-        model = OllamaModel("m", base_url=server.url, context_tokens=2048, timeouts=PATIENCE)
-        found = model.identity()
-        assert (found.digest, found.quantisation, found.backend_version) == ("d1", "Q4_K_M", "0.9.9")
-        with pytest.raises(ModelMissing, match="another m"):
+IDENTITIES: dict[str, Callable[[str], dict[str, dict[str, Any]]]] = {
+    "ollama": lambda which: {
+        "/api/tags": {"models": [{**TAGS["models"][0], "digest": which}]},
+        "/api/version": {"version": "0.9.9"},
+    },
+    "openai": lambda which: {"/models": {"data": [{"id": "m", "owned_by": which}]}},
+    "anthropic": lambda which: {"/v1/models/m": {"id": "m", "created_at": which}},
+}
+"""What the server of each client says of its model, by path."""
+
+
+def test_l11_a_model_that_was_replaced_stops_the_run_whatever_serves_it(client: Client) -> None:
+    said = {"now": IDENTITIES[client.name]("d1")}
+    with ScriptedServer(
+        lambda request: whole(200, json.dumps(said["now"].get(request.split()[1].decode(), {})).encode())
+    ) as server:
+        model, waits = quick(client.make(server.url))
+        first = model.identity()
+        assert model.identity() == first
+        said["now"] = IDENTITIES[client.name]("d2")
+        with pytest.raises(ModelMissing, match=rf"{client.name} now serves another m \(.*\) than when it"):
             model.identity()
+        with pytest.raises(ModelMissing):
+            model.identity()
+        said["now"] = IDENTITIES[client.name]("d1")
+        assert model.identity() == first and not waits
+
+
+def test_an_ollama_model_is_known_by_digest_precision_and_the_servers_version() -> None:
+    with ScriptedServer(whole(200, json.dumps(TAGS).encode()), VERSION) as server:
+        found = Client("ollama").make(server.url).identity()
+    assert (found.digest, found.quantisation, found.backend_version) == ("d1", "Q4_K_M", "0.9.9")
 
 
 def test_a_model_that_was_not_pulled_is_named_with_the_command_that_gets_it() -> None:
@@ -527,6 +545,85 @@ def test_l10_patience_has_an_end(client: Client) -> None:
         with pytest.raises(ModelServerFault):
             model.reply(REQUEST)
         assert 3 < len(server.requests) < 15 and now[0] <= 100
+
+
+class Hours:
+    """A clock that only waiting moves on."""
+
+    def __init__(self) -> None:
+        self.now, self.told = 0.0, list[str]()
+
+    def waiting_for(self, inner: ChatModel, outage: Outage) -> RetryingModel:
+        return RetryingModel(
+            inner,
+            RetryPolicy(deadline_s=100),
+            tell=lambda why, seconds: self.told.append(why),
+            sleep=lambda seconds: setattr(self, "now", self.now + seconds),
+            clock=lambda: self.now,
+            outage=outage,
+        )
+
+
+def test_l10_an_outage_is_waited_for_once_however_many_requests_meet_it(client: Client) -> None:
+    good = [*client.stream(client.text("x"), client.end()), LAST_CHUNK]
+    well, hours, outage = {"now": True}, Hours(), Outage()
+    with ScriptedServer(lambda request: good if well["now"] else whole(500, b"{}")) as server:
+        models = [hours.waiting_for(client.make(server.url), outage) for _ in range(2)]
+        for model in models:
+            model.reply(REQUEST)
+        well["now"] = False
+        with pytest.raises(ModelServerFault):
+            models[0].reply(REQUEST)
+        waited, asked = hours.now, len(server.requests)
+        assert 20 < waited <= 100
+        for model in models * 3:
+            with pytest.raises(ModelServerFault):
+                model.reply(REQUEST)
+        assert hours.now <= 100 and len(server.requests) - asked <= 15
+        well["now"] = True
+        hours.now += 1000
+        assert models[1].reply(REQUEST).retries == 0
+        well["now"], begun = False, hours.now
+        with pytest.raises(ModelServerFault):
+            models[0].reply(REQUEST)
+        assert 20 < hours.now - begun <= 100, "the next outage is another one"
+
+
+def test_l10_a_server_that_says_what_it_is_and_completes_nothing_is_still_out() -> None:
+    good = [*Client("ollama").stream(Client("ollama").text("x"), Client("ollama").end()), LAST_CHUNK]
+    well, hours = {"now": True}, Hours()
+
+    def answer(request: bytes) -> Answer:
+        path = request.split()[1]
+        if path == b"/api/tags":
+            return whole(200, json.dumps(TAGS).encode())
+        return VERSION if path == b"/api/version" else good if well["now"] else whole(500, b"{}")
+
+    with ScriptedServer(answer) as server:
+        model = hours.waiting_for(Client("ollama").make(server.url), Outage())
+        model.reply(REQUEST)
+        well["now"] = False
+        for _ in range(4):
+            model.identity()
+            with pytest.raises(ModelServerFault):
+                model.reply(REQUEST)
+        assert 20 < hours.now <= 100
+
+
+def test_l10_time_in_which_nobody_asks_is_no_part_of_an_outage_and_requests_side_by_side_count_once() -> None:
+    now, outage = [0.0], Outage()
+    with outage.waited_for(lambda: now[0]), outage.waited_for(lambda: now[0]):
+        now[0] = 30.0
+        assert outage.failed("reply", now[0]) == 30.0
+    now[0] = 500.0
+    with outage.waited_for(lambda: now[0]):
+        now[0] = 510.0
+        assert outage.failed("identity", now[0]) == 40.0
+        outage.answered("identity", now[0])
+        assert outage.failed("reply", now[0]) == 40.0
+        outage.answered("reply", now[0])
+        now[0] = 512.0
+        assert outage.failed("reply", now[0]) == 2.0
 
 
 def test_what_cannot_pass_is_not_tried_again(client: Client) -> None:

@@ -60,6 +60,7 @@ from looper.edges.models.ollama import OllamaModel
 from looper.edges.models.ollama_adapters import register
 from looper.edges.models.ollama_embeddings import OllamaEmbeddings
 from looper.edges.models.openai_compatible import OpenAICompatibleModel
+from looper.edges.models.outage import Outage
 from looper.edges.models.retrying import RetryingModel, RetryPolicy
 from looper.edges.models.scripted import ScriptedModel
 from looper.edges.sandboxes.check import find_sandbox, must_reach
@@ -271,7 +272,7 @@ class Models:
         self._made: dict[tuple[ModelSpec, str], ChatModel] = {}
         self._hosts: dict[tuple[ModelSpec, str], AdapterHost] = {}
         """By model and adapter."""
-        self._flights: dict[tuple[str, str], RequestsInFlight] = {}
+        self._servers: dict[tuple[str, str], tuple[RequestsInFlight, Outage]] = {}
         """By server."""
         self._lock = threading.RLock()
 
@@ -296,8 +297,8 @@ class Models:
             return inner
         # A model in MLX has a process of its own; other servers answer for all their models.
         server = (spec.backend, spec.name if spec.shows_losses else spec.base_url or "")
-        flights = self._flights.setdefault(server, RequestsInFlight())
-        return RetryingModel(inner, RetryPolicy(), tell=self._waits, flights=flights)
+        flights, outage = self._servers.setdefault(server, (RequestsInFlight(), Outage()))
+        return RetryingModel(inner, RetryPolicy(), tell=self._waits, flights=flights, outage=outage)
 
     def adapted(self, arm: Arm, adapter: str) -> AdapterHost:
         """The model behind `of`, for those that carry adapters. Raises BadInput for others."""

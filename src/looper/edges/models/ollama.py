@@ -32,10 +32,10 @@ class OllamaModel:
         self._name, self._context_tokens = name, context_tokens
         self._server = Server(f"Ollama at {url}", url, {}, HOW_TO_START, timeouts or Timeouts())
         self._missing = f"{self._server.what} has no model {name}. Get it with: ollama pull {name}"
-        self._digest, self._counts = "", Counts()
+        self._counts = Counts()
 
     def identity(self) -> ModelIdentity:
-        """Asks the server each time: a model that was replaced since the run began stops the run."""
+        """Asks the server each time."""
         with self._server.typed_faults():
             none = f"{self._server.what} has no list of models. Is the address that of an Ollama server? {HOW_TO_START}"
             listed, _ = self._server.get("/api/tags", none)
@@ -50,11 +50,6 @@ class OllamaModel:
                 )
             version, _ = self._server.get("/api/version")
             digest, details = one_line(str(entry["digest"])), entry.get("details") or {}
-            if self._digest and digest != self._digest:
-                raise ModelMissing(
-                    f"{self._server.what} now has another {self._name} ({digest[:12]}) than when the run began."
-                )
-            self._digest = digest
             return ModelIdentity(
                 backend="ollama",
                 backend_version=one_line(str(version.get("version", "unknown"))),

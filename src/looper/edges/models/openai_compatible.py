@@ -50,7 +50,7 @@ class OpenAICompatibleModel:
         self._beside = Server(
             self._server.what, url.removesuffix("/v1"), headers, HOW_TO_START, timeouts or Timeouts()
         )
-        self._url, self._digest, self._digests = url, "", digests or FileDigests()
+        self._url, self._digests = url, digests or FileDigests()
         self._limit, self._counts = "max_tokens", Counts()
         self._kind = "openai"
         """Of the server; known once the model was asked which one it is."""
@@ -58,22 +58,15 @@ class OpenAICompatibleModel:
         """Parameters that the server does not want to be named."""
 
     def identity(self) -> ModelIdentity:
-        """Asks the server each time: a model that was replaced since the run began stops the run."""
-        what = self._server.what
+        """Asks the server each time."""
         with self._server.typed_faults():
             known, headers = self._told()
             weights = weights_digest(self._url, known.weights, self._digests)
-            digest = content_hash(json.dumps(known.facts, sort_keys=True), weights)
-        if self._digest and digest != self._digest:
-            raise ModelMissing(
-                f"{what} now has another {self._name} ({digest[:12]}) than when the run began."
-            )
-        self._digest = digest
         return ModelIdentity(
             backend="openai",
             backend_version=one_line(known.version or headers.get("server", "unknown")),
             name=self._name,
-            digest=digest,
+            digest=content_hash(json.dumps(known.facts, sort_keys=True), weights),
             quantisation=one_line(known.quantisation),
             context_tokens=self._context_tokens,
             sampler=said_of(self._kind),

@@ -1,19 +1,23 @@
 """Waiting out faults of a model server, so that a server that restarts costs seconds and not a task.
 
-Every model of a run stands behind one of these, so no client tries anything again itself. What is waited out and for how long is in
-`RetryPolicy` and `_patience_s`; the faults are those of `errors.ModelError`.
+Every model of a run that reads its prompt stands behind one of these, so no client tries anything again itself, and none compares
+who answers with who answered before. What is waited out and for how long is in `RetryPolicy` and `_patience_s`; the faults are
+those of `errors.ModelError`.
 """
 
 import math
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
 from looper.edges.models.flights import RequestsInFlight
+from looper.edges.models.outage import Outage
 from looper.errors import (
     ModelError,
+    ModelMissing,
     ModelOverloaded,
     ModelReplyBroken,
     ModelUnreachable,
@@ -30,7 +34,7 @@ class RetryPolicy:
     first_wait_s: float = 1.0
     longest_wait_s: float = 60.0
     deadline_s: float = 600.0
-    """From the first fault on; a longer wait that a server asks for ends the patience at once."""
+    """Of one outage of the server, over all requests that meet it; a longer wait that a server asks for ends the patience at once."""
     untried_s: float = 30.0
     """The same for what has never gone well yet, which is more likely set up wrongly than ill."""
 
@@ -58,19 +62,30 @@ class RetryingModel:
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
         flights: RequestsInFlight | None = None,
+        outage: Outage | None = None,
     ) -> None:
-        """`tell` hears why is waited and for how many seconds more, at the beginning and every `TELL_EVERY_S`. `flights` are those of
-        the model's server, shared with all that ask it; None for a server of its own."""
-        self._flights = flights or RequestsInFlight()
+        """`tell` hears why is waited and for how many seconds more, at the beginning and every `TELL_EVERY_S`. `flights` and `outage`
+        are those of the model's server, shared with all that ask it; None for a server of its own."""
+        self._flights, self._outage = flights or RequestsInFlight(), outage or Outage()
         self._inner, self._policy, self._tell = inner, policy, tell
         self._sleep, self._clock, self._rng = sleep, clock, rng or random.Random()
         self._well: set[str] = set()
         """Kinds of questions that were answered."""
         self._answered: ChatRequest | None = None
         """The shortest request that was."""
+        self._identity: ModelIdentity | None = None
+        """What was found when it was first asked for."""
 
     def identity(self) -> ModelIdentity:
-        return self._answer("identity", self._inner.identity)[0]
+        """Asked anew each time. Raises ModelMissing where another model answers than at first."""
+        found = self._answer("identity", self._inner.identity)[0]
+        first = self._identity = self._identity or found
+        if (found.digest, found.adapter) != (first.digest, first.adapter):
+            raise ModelMissing(
+                f"{first.backend} now serves another {first.name} ({_digests(found)}) than when it was first asked "
+                f"({_digests(first)}). Serve the former one and continue, or begin another run with the new one."
+            )
+        return found
 
     def count_tokens(self, messages: Sequence[Message]) -> int | None:
         return self._answer("count", partial(self._inner.count_tokens, messages))[0]
@@ -125,22 +140,30 @@ class RetryingModel:
         Waits no longer than `broken_s` in all for one that comes broken.
         """
         begun, faults, waited_s = self._clock(), 0, 0.0
-        while True:
-            asked = self._clock()
-            try:
-                answer = ask()
-            except ModelError as error:
-                faults += 1
-                wait = self._wait(faults, error)
-                if not error.retryable or self._clock() + wait - begun > self._patience_s(kind, error):
-                    raise
-                waited_s += wait
-                if isinstance(error, ModelReplyBroken) and waited_s > broken_s:
-                    raise
-                self._pause(wait, str(error))
-                continue
-            self._well.add(kind)
-            return answer, faults, asked - begun
+        with ExitStack() as waiting:
+            while True:
+                asked = self._clock()
+                try:
+                    answer = ask()
+                except ModelError as error:
+                    if not error.retryable:
+                        raise
+                    faults += 1
+                    if faults == 1:
+                        waiting.enter_context(self._outage.waited_for(self._clock))
+                    wait = self._wait(faults, error)
+                    now = self._clock()
+                    out_s = max(now - begun, self._outage.failed(kind, now))
+                    if out_s + wait > self._patience_s(kind, error):
+                        raise
+                    waited_s += wait
+                    if isinstance(error, ModelReplyBroken) and waited_s > broken_s:
+                        raise
+                    self._pause(wait, str(error))
+                    continue
+                self._well.add(kind)
+                self._outage.answered(kind, self._clock())
+                return answer, faults, asked - begun
 
     def _patience_s(self, kind: str, error: ModelError) -> float:
         if kind in self._well or isinstance(error, ModelOverloaded):
@@ -166,6 +189,10 @@ class RetryingModel:
 
     def close(self) -> None:
         self._inner.close()
+
+
+def _digests(of: ModelIdentity) -> str:
+    return " with adapter ".join(filter(None, (of.digest, of.adapter)))
 
 
 def _length(request: ChatRequest) -> int:
