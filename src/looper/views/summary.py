@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from looper.metrics.design import LARGEST_EFFECT, smallest_of_tasks
 from looper.metrics.paired import ENOUGH_REPOSITORIES
-from looper.metrics.power import smallest_detectable
 from looper.views.findings import HYPOTHESIS
 
 LEARNINGS = Path("LEARNINGS.md")
@@ -87,7 +87,7 @@ class Result:
         if again is None or self.tasks is None or self._unit == "repository":
             return UNKNOWN
         pairs, gained, lost = map(int, again.groups())
-        least = smallest_detectable(self.tasks, (gained + lost) / pairs)
+        least = smallest_of_tasks(self.tasks, (gained + lost) / pairs)
         return "none" if least is None else f"{100 * least:.0f} points"
 
     @property
@@ -107,9 +107,10 @@ class Result:
 
     @property
     def decision(self) -> str:
-        """A run that says itself that it is a pilot, or could have seen no difference at all, decides nothing."""
+        """A run that says itself that it is a pilot, or could have seen no difference that a plan may count on, decides nothing."""
         said = self.primary[2]
-        blind = self._unit is None and self.least in ("none", UNKNOWN)
+        points = re.match(r"\d+", self.least)
+        blind = self._unit is None and (points is None or int(points[0]) > 100 * LARGEST_EFFECT)
         if "PILOT" in self.block or (said in DECISIONS and blind):
             return PILOT
         few = self._unit != "repository" and (self.repositories or 0) < ENOUGH_REPOSITORIES
