@@ -26,7 +26,7 @@ def question_texts(runs: Path, run: str | Path | None, *, as_json: bool = False)
     lines = question_lines(view.folder)
     if not lines:
         raise BadInput(
-            f"In {view.folder.name} no model answered questions to be trained on. exp07 asks: looper run exp07 --profile micro"
+            f"In {view.folder.name} no model answered questions to be trained on. exp07 asks: looper run exp07 --profile demo"
         )
     if as_json:
         asked, rated = questions(view.folder).values(), ratings(view.folder)

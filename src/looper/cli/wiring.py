@@ -124,8 +124,8 @@ def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task
     return tasks, mirrors_of(tasks, settings.mirrors)
 
 
-MORE_REPOSITORIES = 24
-"""So many of the embedded suite are looked through for a name, at the level that was asked for."""
+MORE_REPOSITORIES = 48
+"""So many of the embedded suite are looked through for a name, at the level that was asked for: as many as a registered plan has."""
 
 
 def found_elsewhere(selection: TaskSelection, settings: Settings, name: str) -> str:
