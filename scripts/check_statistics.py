@@ -208,9 +208,11 @@ class Runs:
         shift = shift + within * rng.standard_normal((self.repositories, self.each, 1))
         if self.unit is AnalysisUnit.TASK and not of_all:
             shift -= shift.mean()
-        true, luck = effect + shift, rng.random(shape)
-        gained = luck < self.discordance / 2 + np.maximum(true, 0)
-        lost = ~gained & (luck > 1 - self.discordance / 2 - np.maximum(-true, 0))
+        true, luck = np.clip(effect + shift, -1, 1), rng.random(shape)
+        # Where chance and difference would change more cells than there are, chance gives way.
+        chance = np.minimum(self.discordance, 1 - np.abs(true)) / 2
+        gained = luck < chance + np.maximum(true, 0)
+        lost = ~gained & (luck > 1 - chance - np.maximum(-true, 0))
         both = rng.random(shape) < 0.5
         arm, base = (gained | both) & ~lost, (lost | both) & ~gained
         units = arm.size // self.seeds if self.unit is AnalysisUnit.TASK else self.repositories

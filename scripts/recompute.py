@@ -46,6 +46,8 @@ FEWEST_REPOSITORIES = 10
 POWER = 0.8
 TAKEN_DISCORDANCE, TAKEN_SPREAD = 0.3, 0.1
 """Of a plan that says nothing of them."""
+LARGEST_EFFECT = 0.3
+"""However much a plan expects, its power is asked for no more."""
 LEAST_P, MOST_P = 1e-15, 0.999
 SIMULATED = 4000
 POWER_SLACK = 0.06
@@ -105,11 +107,11 @@ class Run:
     @property
     def by_repository(self) -> bool:
         learns = [arm["learning"] for arm in self.plan["arms"] if arm.get("learning")]
-        learns = [found for found in learns if found["treatment"] != "oversight"]
         if not learns or any(found.get("strategy") for found in learns):
             return False
         # What was learned elsewhere and before was learned once; what a person named was not drawn.
-        once = any(arm["model"].get("adapter") for arm in self.plan["arms"])
+        models = [arm["model"] for arm in self.plan["arms"]] + [found.get("overseer") for found in learns]
+        once = any(model and model.get("adapter") for model in models)
         named = self.plan["selection"].get("repos") or self.plan["selection"].get("tasks")
         return not once and not named and self.worth >= FEWEST_REPOSITORIES
 
@@ -668,13 +670,15 @@ def power_of(run: Run, at: int = 0) -> tuple[float, float] | None:
         return 0.0, 0.0
     members = max(1, round(len(run.tasks) * seeds_of(run, at) / units))
     share = run.plan.get("discordance", TAKEN_DISCORDANCE)
-    effect = contrast.get("expected", 0.1) if differs else 0.0
+    effect = min(contrast.get("expected", 0.1), LARGEST_EFFECT) if differs else 0.0
     varies = run.by_repository and contrast.get("expect") != "same"
     spread = run.plan.get("spread", TAKEN_SPREAD) if varies else 0.0
     rng = np.random.default_rng(20)
     true = rng.normal(effect, spread, (SIMULATED, units)) if spread else np.full((SIMULATED, units), effect)
-    up = np.clip(share / 2 + np.where(true > 0, true, 0), 0, 1)
-    down = np.minimum(np.clip(share / 2 - np.where(true < 0, true, 0), 0, 1), 1 - up)
+    true = np.clip(true, -1, 1)
+    # Where chance and difference would change more cells than there are, the difference stays and chance gives way.
+    noise = np.minimum(share, 1 - np.abs(true)) / 2
+    up, down = noise + np.where(true > 0, true, 0), noise - np.where(true < 0, true, 0)
     chances = np.stack([up, down, np.maximum(0.0, 1 - up - down)], axis=-1)
     drawn = rng.multinomial(members, chances / chances.sum(axis=-1, keepdims=True))
     hits = sum(_would_show(contrast, each, members, level) for each in drawn)

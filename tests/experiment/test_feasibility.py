@@ -181,36 +181,77 @@ def test_a_plan_leaves_pilot_by_no_assumption_that_no_run_supports(tmp_path: Pat
         with pytest.raises(BadInput, match=said):
             asked()
 
-    def measured(differing: int, of: int, name: str) -> None:
-        """A run of base and its repeat that leaves verdicts of its cells alone."""
-        plan = plan_from_text("mine", text, "mine.toml", "demo", shared=SHARED)
-        base, again = plan.arms[:2]
-        asked = plan.model_copy(update={"arms": (base, again), "contrasts": ()})
-        tasks = tuple(f"r{number}-0" for number in range(of))
-        manifest = RunManifest(
-            plan=asked, code_version="x", tasks=tasks, tasks_hash="x", environments=("e",), sandbox="none",
-            models={arm.name: IDENTITY for arm in asked.arms},
-        )  # fmt: skip
-        verdicts = [
-            verdict(f"{arm.name}/0/{task}", task, "p", arm is again and at < differing)
-            for arm in asked.arms
-            for at, task in enumerate(tasks)
-        ]
-        (here.runs / name).mkdir(parents=True)
-        for stream, records in (("manifest", [manifest]), ("verdicts", verdicts)):
-            kept: Stream[Record] = Stream(here.runs / name, stream, type(records[0]))
-            for record in records:
-                kept.append(record)
-            kept.close()
-
-    measured(1, 40, "other-micro-1")
+    written_before(here, text, "other-micro-1", differing=1, of=40)
     assert any("in other-micro-1; the plan takes 10 %" in line for line in plan_lines(options, here))
-    measured(14, 60, "other-micro-2")
+    written_before(here, text, "other-micro-2", differing=14, of=60)
     with pytest.raises(
         BadInput,
         match=r"they differed in 23 % of 60 cells .* in other-micro-2. Raise it to 0.3, or leave it out",
     ):
         list(plan_lines(options, here))
+
+
+@pytest.mark.parametrize("name", ["mine", "other"])
+def test_what_counts_is_what_was_measured_and_not_what_files_are_called(
+    tmp_path: Path, here: Settings, name: str
+) -> None:
+    """Equal arms that differ in half of the cells, in a run of the plan as it was before somebody took them to differ less; and base,
+    which leaves no room for what is expected."""
+    text = (FOLDER / "exp15.toml").read_text("utf-8")
+    (tmp_path / "mine.toml").write_text(text)
+    written_before(here, text, "mine-micro-1", differing=20, of=40)
+    lowered = text.replace('like = "demo"', 'like = "demo"\ndiscordance = 0.3', 1)
+    (tmp_path / f"{name}.toml").write_text(lowered)
+    with pytest.raises(
+        BadInput,
+        match=r"differ in 30 % of the cells; they differed in 50 % of 40 cells \(35 to 65, 95 %\) in mine-micro-1. Raise it to 0.5",
+    ):
+        list(plan_lines(RunOptions(str(tmp_path / f"{name}.toml"), "demo"), here))
+
+
+@pytest.mark.parametrize(
+    ("arms", "resolved", "said"),
+    [
+        ('arm = "full"\nagainst = "bare"', 8, "full − bare expects 60 points, and base resolved 20 % .*leaves 35 at most"),
+        ('arm = "bare"\nagainst = "full"', 32, "bare − full expects 60 points, and base resolved 80 % .*leaves 35 at most"),
+    ],
+)  # fmt: skip
+def test_no_more_is_expected_than_base_was_seen_to_leave(
+    tmp_path: Path, here: Settings, arms: str, resolved: int, said: str
+) -> None:
+    text = (FOLDER / "exp15.toml").read_text("utf-8")
+    text = text.replace('arm = "full"\nagainst = "bare"', f'{arms}\nexpected = "60 points"', 1)
+    (tmp_path / "mine.toml").write_text(text)
+    options = RunOptions(str(tmp_path / "mine.toml"), "demo")
+    assert list(plan_lines(options, here)), "where nothing is known"
+    written_before(here, text, "earlier-micro-1", differing=1, of=40, resolved=resolved)
+    with pytest.raises(BadInput, match=rf"contrasts.0.expected: {said}"):
+        list(plan_lines(options, here))
+
+
+def written_before(
+    here: Settings, text: str, name: str, *, differing: int, of: int, resolved: int = 20
+) -> None:
+    """A finished run of base and its repeat, of which only the verdicts are there."""
+    plan = plan_from_text("mine", text, "mine.toml", "demo", shared=SHARED)
+    base, again = plan.arms[:2]
+    asked = plan.model_copy(update={"arms": (base, again), "contrasts": ()})
+    tasks = tuple(f"r{number}-0" for number in range(of))
+    manifest = RunManifest(
+        plan=asked, code_version="x", tasks=tasks, tasks_hash="x", environments=("e",), sandbox="none",
+        models={arm.name: IDENTITY for arm in asked.arms},
+    )  # fmt: skip
+    verdicts = [
+        verdict(f"{arm.name}/0/{task}", task, "p", at < resolved or (arm is again and at < resolved + differing))
+        for arm in asked.arms
+        for at, task in enumerate(tasks)
+    ]  # fmt: skip
+    (here.runs / name).mkdir(parents=True)
+    for stream, records in (("manifest", [manifest]), ("verdicts", verdicts)):
+        kept: Stream[Record] = Stream(here.runs / name, stream, type(records[0]))
+        for record in records:
+            kept.append(record)
+        kept.close()
 
 
 def test_p4_the_first_screen_has_the_smallest_effect_of_interest_and_the_power_for_it(here: Settings) -> None:

@@ -856,10 +856,10 @@ def test_a_plan_that_could_say_what_nothing_carries_is_refused_where_that_stands
     ("sentence", "said"),
     [
         ("Warmth solves 2x as many.", 'says "2x" of its own'),
-        ("Warmth wins .5 of all.", 'says ".5" of its own'),
-        ("Warmth wins 1e1 of all.", 'says "1e1" of its own'),
-        ("Warmth wins −5 of all.", 'says "−5" of its own'),
-        ("Warmth wins ½ of all.", 'says "½" of its own'),
+        ("Warmth wins .5 of them.", 'says ".5" of its own'),
+        ("Warmth wins 1e1 of them.", 'says "1e1" of its own'),
+        ("Warmth wins −5 of them.", 'says "−5" of its own'),
+        ("Warmth wins ½ of them.", 'says "½" of its own'),
         ("Warmth wins tenfold here.", 'says "tenfold" of its own'),
         ("Warmth halves what is lost.", 'says "halves" of its own'),
         ("Warmth doubles what is won.", 'says "doubles" of its own'),
@@ -869,7 +869,7 @@ def test_a_plan_that_could_say_what_nothing_carries_is_refused_where_that_stands
         ("Warmth wins at least {3} more.", "{3} measures something"),
         ("With {9} new items warmth wins.", "{9} measures something"),
         ("Warmth has {99} ways to win.", "a number that is no setting is one of 1 to 12 in a name"),
-        ("Warmth wins {warm.steps * 1000} of all.", "{warm.steps * 1000} calculates with a number that is no setting"),
+        ("Warmth wins {warm.steps * 1000} of them.", "{warm.steps * 1000} calculates with a number that is no setting"),
         ("Warmth wins {warm.steps} points here.", "{warm.steps} stands before a unit that no setting has"),
     ],
 )  # fmt: skip
@@ -924,6 +924,137 @@ def test_a_sentence_claims_what_its_contrast_decides_and_no_more(
     with pytest.raises(BadInput) as caught:
         planned(contrast("warm", "base", more, said=sentences))
     assert re.match(r"t\.toml:\d+:\d+: contrasts\.0\.", str(caught.value)) and said in str(caught.value)
+
+
+MANY_ARMS = """[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "again"
+role = "again"
+repetition = 1
+reason = "equal arms"
+[[arms]]
+name = "short"
+role = "treatment"
+limits = { steps = 4 }
+reason = "fewer steps"
+[[arms]]
+name = "memory"
+role = "treatment"
+learning = { treatment = "memory", memory = { items = 1 } }
+reason = "what lessons do"
+[[arms]]
+name = "memory_3"
+role = "treatment"
+learning = { treatment = "memory", memory = { items = 3, bytes = 1800 } }
+reason = "more lessons"
+[[arms]]
+name = "lora"
+role = "treatment"
+learning = { treatment = "adapter" }
+reason = "what weights do"
+"""
+HELPS = ("Lessons help here.", "Lessons harm here.", "Whether lessons help is open.")
+GAINS = (
+    "Lessons gain less than {margin}.",
+    "Lessons gain {margin} and more.",
+    "Whether lessons gain is open.",
+)
+HONEST: list[tuple[str, str, str, tuple[str, str, str], str]] = [
+    ("memory", "base", NOT_MORE, GAINS, "Lessons gain little."),
+    ("memory", "base", NOT_LESS, ("Lessons lose less than {margin}.", "Lessons lose {margin} and more.", "Undecided."), "Lessons lose little."),
+    ("again", "base", SAME, ("The repeat stays inside {margin} of the first.", "The repeat is off by more than {margin}.", "The repeat tells nothing here."), "Equal arms are equal."),
+    ("lora", "base", NOT_LESS, ("Training does not lower the resolve rate by {margin}.", "Training lowers the resolve rate by {margin} and more.", "Open: needs more runs."), "Training costs little."),
+    ("memory", "lora", "", ("In the prompt successes are worth more than in the weights.", "In the weights successes are worth more than in the prompt.", "Which of the two is worth more could not be told."), "h"),
+    ("again", "base", SAME, ("Two runs of the same agent agree, within {margin}.", "Two runs differ by more than {margin}.", "Not known."), "Two runs of the same agent agree."),
+    ("memory", "base", "", (*HELPS[:2], "We could not tell whether one item helps."), "One item helps."),
+    ("memory", "base", "", ("Naming Python 3.11 in a lesson helps.", *HELPS[1:]), "Naming Python 3.11 helps."),
+    ("memory", "base", "", (*HELPS[:2], "Open."), "h"),
+    ("memory", "base", "", (*HELPS[:2], "It is not known whose lessons matter."), "h"),
+    ("memory", "base", "", (*HELPS[:2], "No effect of lessons was shown."), "h"),
+    ("memory", "base", "", (*HELPS[:2], "That lessons help was not shown; more tasks are needed."), "h"),
+    ("memory", "base", "", (*HELPS[:2], "No trend was found, in either direction."), "h"),
+    ("memory", "base", "", (*HELPS[:2], "Lessons made no visible difference in this run."), "h"),
+    ("memory", "base", "", (*HELPS[:2], "Not decided by this run."), "h"),
+    ("memory", "base", "", (*HELPS[:2], "It remains open whether lessons matter."), "h"),
+    ("memory_3", "memory", NOT_LESS, ("Telling {memory_3.items} items costs at most {margin}, compared with {memory.items}.", "Telling {memory_3.items} items costs more than {margin}.", "The cost of more items could not be told."), "Telling more lessons does no harm."),
+    ("short", "base", NOT_LESS, ("With {short.steps} steps in place of {base.steps} at most {margin} are lost.", "With {short.steps} steps more than {margin} are lost.", "It is undecided whether steps matter."), "Fewer steps do no harm."),
+    ("short", "base", NOT_LESS, ("Fewer steps lose no more than {margin}.", "Fewer steps lose more than {margin}.", "Unknown."), "h"),
+    ("lora", "base", NOT_MORE, ("Adapters gain up to {margin}.", "Adapters gain {margin} and more: gains here are not about the repository.", "Still open."), "Adapters hardly help."),
+    ("lora", "base", NOT_LESS, ("The adapter does no harm beyond {margin}.", "The adapter does harm beyond {margin}.", "It could not be seen."), "h"),
+    ("lora", "memory", "", ("Adapters beat lessons here.", "Lessons beat adapters here.", "Whether weights or text carry it better is open."), "Adapters help more than lessons."),
+    ("lora", "base", "", ("An adapter that was never told the answer helps.", "Such an adapter harms: do not trust this setup.", "Whether it helps is unknown."), "h"),
+    ("base", "short", "", ("Without the last steps fewer tasks are resolved.", "Without them more is resolved.", "Whether the last steps matter is not clear yet."), "h"),
+    ("memory", "base", "", ("Lessons raise the resolve rate.", "Lessons lower the resolve rate.", "What lessons are worth was not told by this run."), "With lessons more tasks are resolved."),
+    ("memory", "base", "", (*HELPS[:2], "The question stays open."), "Lessons from a repository help there."),
+]  # fmt: skip
+"""Arm and what it is compared with, what is asked, what is said of each outcome, and the hypothesis."""
+
+
+def of_many(arm: str, against: str, asked: str, said: tuple[str, str, str], hypothesis: str) -> Plan:
+    found = MANY_ARMS + contrast(arm, against, asked, said)
+    written = small('like = "demo"\n', arms=found).replace('"h"', f'"{hypothesis}"', 1)
+    return plan_from_text("t", written, "t.toml", "mine", shared=SHARED)
+
+
+@pytest.mark.parametrize(("arm", "against", "asked", "said", "hypothesis"), HONEST)
+def test_an_honest_sentence_passes(
+    arm: str, against: str, asked: str, said: tuple[str, str, str], hypothesis: str
+) -> None:
+    assert len(HONEST) >= 25 and of_many(arm, against, asked, said, hypothesis).contrasts
+
+
+def shown(said: str) -> tuple[str, str, str]:
+    return (said, *HELPS[1:])
+
+
+def left_open(said: str) -> tuple[str, str, str]:
+    return (*HELPS[:2], said)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "hypothesis", "refused"),
+    [
+        ("", HELPS, "Lessons harm the agent.", "hypothesis: says of lesson the opposite of what memory − base is registered"),
+        ("", HELPS, "Adapters help and lessons harm.", "hypothesis: says of lesson the opposite"),
+        ("", HELPS, "An overseer helps.", 'hypothesis: speaks of "overseer", and no arm of it has an overseer'),
+        ("", shown("Lessons help in {memory.steps} repositories."), "h", "{memory.steps} stands before repositories, which it does not count"),
+        ("", shown("Lessons help in {memory.seeds} repositories."), "h", "{memory.seeds} stands before repositories"),
+        ("", shown("Lessons help {memory.temperature} tasks of each."), "h", "{memory.temperature} stands before tasks"),
+        ("", shown("Lessons help {memory.items / base.steps} seeds."), "h", "calculates with|stands before seeds|memory.items / base.steps"),
+        ("", left_open("Lessons help here, but more tasks are needed to show it."), "h", "open: memory − base has come out so where nothing"),
+        ("", left_open("There is no effect of lessons."), "h", "open: "),
+        ("", left_open("Lessons were not seen to fail; they help."), "h", "open: "),
+        ("", left_open("Lessons help, which is known."), "h", "open: "),
+        ("", left_open("Lessons help, and how much is open."), "h", "open: "),
+        ("", left_open("It is open, lessons help."), "h", "open: "),
+        ("", left_open("More tasks are needed."), "h", "open: "),
+        ("", shown("Lessons help with every model."), "h", 'shown: memory − base says "every"'),
+        ("", shown("Lessons help most tasks."), "h", 'says "most"'),
+        ("", shown("Lessons help a great deal."), "h", 'says "a great deal"'),
+        ("", shown("The majority of tasks gains from lessons."), "h", 'says "The majority"'),
+        ("", shown("Memory is the cause of success; without it less is resolved."), "h", 'says "without it less is resolved." beside its claim'),
+        ("", shown("Lessons from here help; those from elsewhere do not."), "h", "beside its claim"),
+        ("", shown("Adapters help less than lessons."), "h", 'speaks of "Adapters", and no arm of it has an adapter'),
+        ("", shown("Lessons always help."), "h", 'says "always"'),
+        ("", shown("Lessons help any agent."), "h", 'says "any"'),
+        ("", (HELPS[0], "Lessons never help.", HELPS[2]), "h", 'refuted: memory − base says "never"'),
+        ("", (HELPS[0], "Nobody gains from lessons.", HELPS[2]), "h", 'says "Nobody"'),
+        (SAME, ("Lessons change it by less than {margin}; equality is proven.", *GAINS[1:]), "h", 'says "proven"'),
+        (NOT_MORE, (GAINS[0], "Lessons do not gain {margin}.", GAINS[2]), "h", "refuted: memory − base (expect = \"not_more\") is refuted where"),
+        (NOT_MORE, (GAINS[0], "Lessons gain less than {margin}, too.", GAINS[2]), "h", "and this says that it is within"),
+        ("", shown("Lessons help two tasks."), "h", 'says "two" of its own'),
+        ("", shown("Lessons help 3.11 points."), "h", 'says "3.11" of its own'),
+    ],
+)  # fmt: skip
+def test_a_sentence_beyond_its_contrast_is_refused(
+    asked: str, said: tuple[str, str, str], hypothesis: str, refused: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        of_many("memory", "base", asked, said, hypothesis)
+    found = str(caught.value)
+    assert re.match(r"t\.toml:\d+:\d+: ", found) and any(each in found for each in refused.split("|"))
 
 
 def test_words_that_may_be_about_something_else_contradict_nothing() -> None:

@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 
 from looper.metrics.clustered import sign_flip
-from looper.metrics.design import Design, power_of, sign_flips
+from looper.metrics.design import (
+    LARGEST_EFFECT,
+    Design,
+    changes,
+    power_of,
+    power_of_tasks,
+    sign_flips,
+    smallest_of_tasks,
+)
 from looper.metrics.family import holm
-from looper.metrics.paired import AnalysisUnit
+from looper.metrics.paired import AnalysisUnit, mcnemar_exact
 from looper.metrics.power import power, smallest_detectable
 from looper.records.plan import Contrast, Expect
 
@@ -39,19 +47,54 @@ def test_without_an_effect_the_exact_test_stays_below_its_level(
     assert power(pairs, discordance, 0.0) == pytest.approx(size, abs=6e-4)
 
 
-@pytest.mark.parametrize(
-    ("pairs", "discordance", "points"),
-    [(25, 0.30, 29.9), (50, 0.20, 17.6), (100, 0.10, 8.8), (150, 0.15, 9.1), (273, 0.20, 7.8)],
-)
-def test_the_smallest_detectable_effect_has_its_known_values(
-    pairs: int, discordance: float, points: float
-) -> None:
-    assert 100 * (smallest_detectable(pairs, discordance) or 0) == pytest.approx(points, abs=0.11)
-
-
-def test_a_few_pairs_detect_nothing() -> None:
-    assert smallest_detectable(15, 0.30) is None and smallest_detectable(25, 0.10) is None
+def test_a_pair_that_never_differs_shows_nothing() -> None:
     assert power(100, 0.0, 0.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("tasks", "discordance", "effect"),
+    [(12, 0.3, 0.5), (12, 1.0, 0.5), (12, 0.5, 0.62), (24, 1.0, 0.3), (24, 0.5, 0.8), (24, 0.05, 0.3), (80, 0.9, 0.3)],
+)  # fmt: skip
+def test_a_drawn_world_has_the_difference_it_is_said_to_have(
+    tasks: int, discordance: float, effect: float
+) -> None:
+    """Held against cells drawn one by one: the difference as it is said, noise beside it as far as there are cells for both."""
+    gain, loss = changes(discordance, effect)
+    assert changes(discordance, -effect) == (loss, gain)
+    assert gain - loss == pytest.approx(effect) and gain + loss <= 1 and min(gain, loss) >= 0
+    assert gain + loss == pytest.approx(min(1, discordance + abs(effect)))
+    rng = np.random.default_rng(1)
+    drawn = rng.random((4000, tasks))
+    gains, losses = (drawn < gain).sum(axis=1), (drawn > 1 - loss).sum(axis=1)
+    assert float((gains - losses).mean()) / tasks == pytest.approx(effect, abs=0.01)
+    found = np.mean(
+        [mcnemar_exact(int(up), int(down)) <= 0.05 for up, down in zip(gains, losses, strict=True)]
+    )
+    assert power_of_tasks(tasks, discordance, effect, 0.05) == pytest.approx(float(found), abs=0.06)
+    assert power(tasks, float(gain + loss), effect) == pytest.approx(float(found), abs=0.03)
+
+
+def test_more_noise_makes_no_plan_decisive() -> None:
+    """For any difference that a plan may count on: by exact sums at every design, and as a plan is worked out at some."""
+    noises = [number / 20 for number in range(1, 21)]
+    for tasks in (12, 24, 36, 48, 60, 90, 140, 300):
+        for effect in (0.05, 0.1, 0.2, LARGEST_EFFECT):
+            exact = [power(tasks, min(1.0, noise + effect), effect) for noise in noises]
+            enough = [found >= 0.8 for found in exact]
+            assert enough == sorted(enough, reverse=True), (tasks, effect)
+        for noise in (0.05, 0.3, 0.6, 0.7, 0.8, 1.0):
+            assert power_of_tasks(tasks, noise, LARGEST_EFFECT, 0.05) == pytest.approx(
+                power(tasks, min(1.0, noise + LARGEST_EFFECT), LARGEST_EFFECT), abs=0.06
+            )
+
+
+@pytest.mark.parametrize(
+    ("tasks", "noise", "points"), [(12, 0.33, 74), (12, 0.5, 74), (24, 0.3, 53), (120, 0.3, 18)]
+)
+def test_the_smallest_visible_difference_is_one_that_can_be(tasks: int, noise: float, points: int) -> None:
+    least = smallest_of_tasks(tasks, noise) or 0.0
+    assert 100 * least == pytest.approx(points, abs=2)
+    assert power(tasks, min(1.0, noise + least), least) == pytest.approx(0.8, abs=0.05)
 
 
 def test_holm_has_its_known_values() -> None:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from tests.experiment.test_run import Project
 
+from looper.metrics import design
 from looper.metrics.registered import Decision
 from looper.records.verdict import Outcome
 from looper.views.markdown import run_block
@@ -130,8 +131,9 @@ def test_an_unfinished_run_says_so_and_concludes_nothing(run: RunView) -> None:
 
 
 @pytest.fixture
-def registered(tmp_path: Path) -> RunView:
-    """A run that is shipped: three registered contrasts."""
+def registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunView:
+    """A run that is shipped: three registered contrasts, decided as if a plan might count on the 90 points that it expects."""
+    monkeypatch.setattr(design, "LARGEST_EFFECT", 1.0)
     name = "small-micro-ac66498b4214"
     return read_run(shutil.copytree(Path(__file__).parents[1] / "data" / name, tmp_path / name))
 

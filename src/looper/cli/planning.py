@@ -18,7 +18,7 @@ from looper.experiment.checks import check_split
 from looper.experiment.claims import in_metric, plainly
 from looper.experiment.feasibility import told_at_most
 from looper.experiment.schedule import leaking_tasks
-from looper.metrics.design import is_pilot, scope_of, unit_of
+from looper.metrics.design import effect_of_interest, is_pilot, scope_of, unit_of
 from looper.metrics.registered import ALPHA
 from looper.records.learning import Experience, Learning, TrainingChange, Treatment
 from looper.records.memory import MemoryKind, Remembering
@@ -92,7 +92,7 @@ def _interest_lines(plan: Plan) -> Iterator[str]:
     if not plan.contrasts:
         return
     primary = plan.contrasts[0]
-    effect = primary.expected if primary.expect is Expect.MORE else primary.margin
+    effect = effect_of_interest(primary) or primary.margin
     what = "tasks resolved" if primary.metric is Metric.RESOLVED else primary.metric.value.replace("_", " ")
     yield (
         f"smallest effect of interest: {in_metric(primary, effect)} of {what} "

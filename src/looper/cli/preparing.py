@@ -11,7 +11,14 @@ from pathlib import Path
 
 from looper.bench.validate import eligible, in_force, shipped
 from looper.cli.settings import Settings
-from looper.cli.wiring import every_task, found_elsewhere, missing_programs, stale_tasks, unserved
+from looper.cli.wiring import (
+    code_version,
+    every_task,
+    found_elsewhere,
+    missing_programs,
+    stale_tasks,
+    unserved,
+)
 from looper.errors import BadInput
 from looper.experiment.feasibility import Selected, data_stops, impossible
 from looper.experiment.plans import Written
@@ -25,12 +32,13 @@ from looper.experiment.schedule import (
     split_tasks,
 )
 from looper.experiment.stages import learners_of
+from looper.experiment.toml_positions import Path as Keys
 from looper.journal import read_stream
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
-from looper.records.plan import Cell, Override, Plan, RunManifest, TaskSelection
+from looper.records.plan import ArmRole, Cell, Expect, Metric, Override, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
-from looper.views.forecast import discordance
+from looper.views.forecast import MeasuredShare, equal_arms, resolved_by_base, runs_alike
 from looper.views.suites import unserved_lines
 
 FEW_TASKS = 100
@@ -138,29 +146,70 @@ def refuse_impossible(
         raise BadInput(f"{'; '.join(found)}.")
 
 
-def _unsupported(plan: Plan, runs: Path) -> Iterator[tuple[tuple[str], str]]:
-    """Equal arms that are taken to differ less often than by default, where no run here shows that they do."""
-    default = Plan.model_fields["discordance"].default
-    if not plan.contrasts or plan.discordance >= default:
+def _unsupported(plan: Plan, runs: Path) -> Iterator[tuple[Keys, str]]:
+    """What a plan takes for granted, how often equal arms differ and room to gain in, where no run here supports it or one contradicts
+    it. What counts is what was measured, whatever runs and plans are called."""
+    if not plan.contrasts:
         return
-    taken = f"takes equal arms to differ in {100 * plan.discordance:.3g} % of the cells, and {100 * default:.3g} % are taken otherwise"
-    known = discordance(runs, plan)
-    if known is None:
-        yield (
-            ("discordance",),
-            f"{taken}; no run here shows with this model, suite and limits that they differ less. Leave it out, or first run base and an "
-            "arm with the role again",
-        )
-        return
-    measured = (
-        f"they differed in {100 * known.share:.0f} % of {known.cells} cells ({100 * known.low:.0f} to {100 * known.high:.0f}, 95 %) in "
-        f"{known.run}"
-    )
+    views = runs_alike(runs, plan)
     # Who goes on with a run is not held to what it has found so far.
-    own = known.run.startswith(f"{plan.experiment}-{plan.profile}-")
-    if not own and (known.high >= default or plan.discordance < known.share):
-        least = f"{known.share:.2g} or more" if known.high < default else f"{default:g}, or leave it out"
-        yield ("discordance",), f"{taken}; {measured}. Raise it to {least}"
+    if any((v.manifest.plan, v.manifest.code_version) == (plan, code_version()) for v in views):
+        return
+    finished = [view for view in views if view.finished == view.planned]
+    yield from _differ_more(plan, equal_arms(views), equal_arms(finished))
+    yield from _without_room(plan, resolved_by_base(finished, plan))
+
+
+def _differ_more(
+    plan: Plan, known: Sequence[MeasuredShare], finished: Sequence[MeasuredShare]
+) -> Iterator[tuple[Keys, str]]:
+    """Equal arms that are taken to differ less often than a finished run shows, or less than by default where none shows that."""
+    default = Plan.model_fields["discordance"].default
+    taken = f"takes equal arms to differ in {100 * plan.discordance:.3g} % of the cells"
+    largest = max(known, key=lambda one: one.cells, default=None)
+    more = max((one for one in finished if one.low > plan.discordance), key=lambda one: one.low, default=None)
+    supported = largest is not None and largest.high < default
+    if more is None and plan.discordance < default:
+        if largest is None:
+            yield (
+                ("discordance",),
+                f"{taken}, and {100 * default:.3g} % are taken otherwise; no run here shows with this model, suite and limits that they "
+                "differ less. Leave it out, or first run base and an arm with the role again",
+            )
+            return
+        more = largest if not supported or plan.discordance < largest.share else None
+    if more is not None:
+        least = (
+            f"{more.share:.2g} or more"
+            if supported or more.share > default
+            else f"{default:g}, or leave it out"
+        )
+        yield ("discordance",), f"{taken}; {_measured(more)}. Raise it to {least}"
+
+
+def _measured(found: MeasuredShare) -> str:
+    return (
+        f"they differed in {100 * found.share:.0f} % of {found.cells} cells ({100 * found.low:.0f} to {100 * found.high:.0f}, 95 %) in "
+        f"{found.run}"
+    )
+
+
+def _without_room(plan: Plan, known: MeasuredShare | None) -> Iterator[tuple[Keys, str]]:
+    """Differences that are expected to be larger than what base leaves, or has to lose, where a run shows what it resolves."""
+    if known is None:
+        return
+    alike = {arm.name for arm in plan.arms if arm.role in (ArmRole.BASE, ArmRole.AGAIN)}
+    for at, found in enumerate(plan.contrasts):
+        if found.expect is not Expect.MORE or found.metric is not Metric.RESOLVED or found.through:
+            continue
+        room = 1 - known.low if found.against in alike else known.high if found.arm in alike else 1.0
+        if found.expected > room:
+            yield (
+                ("contrasts", at, "expected"),
+                f"{found.name} expects {100 * found.expected:.3g} points, and base resolved {100 * known.share:.0f} % of {known.cells} "
+                f"cells ({100 * known.low:.0f} to {100 * known.high:.0f}, 95 %) in {known.run}, which leaves {100 * room:.0f} at most. "
+                "Lower it",
+            )
 
 
 def served(tasks: Sequence[Task], selection: TaskSelection) -> tuple[tuple[Task, ...], tuple[str, ...]]:

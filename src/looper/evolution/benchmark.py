@@ -42,7 +42,8 @@ class AlphaAccount:
 
 def power_of(rule: BenchmarkRule, tasks: int, effect: float, discordance: float) -> float:
     """Probability that one challenger with a true gain of `effect` passes a lane, where so many of the pairs differ then."""
-    return power_of_tasks(tasks, discordance - effect, effect, 2 * rule.alpha_each)
+    # No fewer pairs differ than the gain makes differ.
+    return power_of_tasks(tasks, max(0.0, discordance - effect), effect, 2 * rule.alpha_each)
 
 
 def benchmarked(candidate: Outcomes, parent: Outcomes, account: AlphaAccount) -> Benchmarked:

@@ -81,6 +81,38 @@ LARGEST_NAME = 12
 """A number that is no setting is part of a name, as in "{2} ways"."""
 
 
+COUNTED: dict[str, str] = {
+    "steps": r"steps?|repl(?:y|ies)",
+    "seeds": r"seeds?",
+    "rounds": r"rounds?",
+    "times": r"times",
+    "multiplier": r"times",
+    "items": r"items?|success(?:es)?",
+    "bytes": r"bytes",
+    "episodes": r"success(?:es)?|episodes?|tasks?",
+    "pairs": r"questions?",
+    "recovered": r"success(?:es)?",
+    "buffer": r"success(?:es)?",
+    "batches": r"batch(?:es)?",
+    "iterations": r"iterations?",
+    "batch_size": r"examples",
+    "experts": r"experts?",
+    "parameters": r"parameters",
+    "attempts": r"attempts?",
+    "bits": r"bits?",
+}
+"""What a setting counts; the others count nothing."""
+OF_THE_CONTRAST = re.compile(
+    r"\b(?:the two|two (?:runs|arms|agents|ways)|both)\b(?! (?:points|percent|times))", re.IGNORECASE
+)
+"""Who is compared, and no number of anything."""
+VERSION = re.compile(
+    rf"\b[A-Z][A-Za-z+#]*[ -]\d+(?:\.\d+)+\b(?!\s*(?:%|[x×]|{_MEASURES}))"
+    rf"|(?<=[a-z] )[A-Z][A-Za-z+#]* \d+\b(?![.,]\d)(?!\s*(?:%|[x×]|{_MEASURES}))"
+)
+"""A name with its version."""
+
+
 class UnresolvedExpression(ValueError):
     """What stands in braces or in an assertion cannot be computed."""
 
@@ -139,7 +171,8 @@ class PlanSettings:
         """A sentence with its braces computed. Raises UnresolvedExpression, also for a number that the sentence has of its own, in
         whatever spelling, and for one in braces that no setting holds and that measures something."""
         named = {} if contrast is None else {"margin": contrast.margin, "expected": contrast.expected}
-        if own := NUMBER.search(BRACES.sub(" {} ", sentence)):
+        plain = VERSION.sub(" ", OF_THE_CONTRAST.sub(" ", BRACES.sub(" {} ", sentence)))
+        if own := next((one for one in NUMBER.finditer(plain) if not self._is_one(one.group())), None):
             raise UnresolvedExpression(
                 f'says "{own.group().strip()}" of its own, and nothing holds it to the settings'
                 f"{self._difference(contrast)}. Write the number as {{ARM.SETTING}}, {{margin}} or a ratio, or {{2}} for one that is no setting"
@@ -150,9 +183,21 @@ class PlanSettings:
             if contrast is not None and word in named:
                 return in_metric(contrast, named[word])
             _holds(word, sentence[: found.start()], sentence[found.end() :])
-            return plainly(self.value(word, named))
+            value = self.value(word, named)
+            _counts(word, sentence[found.end() :])
+            return plainly(value)
 
         return BRACES.sub(said, sentence)
+
+    def _is_one(self, said: str) -> bool:
+        """Whether "one item" is what an arm's setting of that unit is."""
+        one, _, unit = said.casefold().partition(" ")
+        return one == "one" and any(
+            self.of(arm.name).get(setting) == 1
+            for setting, counted in COUNTED.items()
+            if re.fullmatch(counted, unit)
+            for arm in self.plan.arms
+        )
 
     def _difference(self, contrast: Contrast | None) -> str:
         """What the two arms of a contrast differ in, with its numbers."""
@@ -207,6 +252,19 @@ def _holds(expression: str, before: str, after: str) -> None:
         raise UnresolvedExpression(
             f"{{{_shown(expression)}}} measures something, and no setting holds it. Write {{ARM.SETTING}}, {{margin}} or a ratio; a number "
             f'that is no setting is one of 1 to {LARGEST_NAME} in a name, as in "{{2}} ways"'
+        )
+
+
+def _counts(expression: str, after: str) -> None:
+    """Raises UnresolvedExpression for a setting that stands before what it does not count; a ratio counts times."""
+    said = re.match(rf"\s*(?:[\w-]+\s+)?({_MEASURES})", after, re.IGNORECASE)
+    if said is None:
+        return
+    name = re.fullmatch(r"\w+\.(\w+)", expression)
+    counted = COUNTED.get(name[1], "") if name else r"times" if "/" in expression else r".*"
+    if not re.fullmatch(counted, said[1], re.IGNORECASE):
+        raise UnresolvedExpression(
+            f"{{{_shown(expression)}}} stands before {said[1]}, which it does not count. Write a setting that does, or none"
         )
 
 

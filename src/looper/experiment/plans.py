@@ -178,7 +178,7 @@ class _ContrastText(Contrast):
     expected: Annotated[
         float, Field(gt=0, lt=1, examples=["10 points"]), BeforeValidator(_measured), _SAID
     ] = 0.1
-    """In the metric's unit, a tenth of a point or more; the difference that the plan means to see."""
+    """In the metric's unit, a tenth of a point or more; the difference that the plan means to see. Of resolve rates more than 30 points are taken for 30 in the power."""
 
     @model_validator(mode="after")
     def _margin_is_said_in_nats(self) -> "_ContrastText":

@@ -5,23 +5,27 @@ sign around, would be printed beside a figure that does not carry it. Words are 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from looper.experiment.toml_positions import Path
-from looper.records.plan import Contrast, Expect, Metric, Plan
+from looper.records.learning import Source
+from looper.records.plan import Arm, Contrast, Expect, Metric, Plan
 
 OUTCOMES = ("shown", "refuted", "open")
 FEWEST_WORDS = 3
 """Fewer make no sentence: who does what."""
 LOWER_IS_BETTER = (Metric.FORGETTING, Metric.INTERVENTIONS)
+UNDECIDED = re.compile(r"(?:it is |still |as yet )?(?:undecided|not known|unknown|open)\W*", re.IGNORECASE)
+"""Said of an outcome that is open, this is enough."""
 SIZE = re.compile(
-    r"\b(?:by far|far (?:more|better|less|worse|higher|lower)|much (?:more|better|less|worse|higher|lower|likelier|fewer)|by a lot"
+    r"\b(?:a (?:great|good) deal|a lot|strongly|markedly|drastically|immensely|overwhelmingly|by far|far (?:more|better|less|worse|higher|lower)|much (?:more|better|less|worse|higher|lower|likelier|fewer)|by a lot"
     r"|vastly|hugely|greatly|dramatically|massively|considerably|substantially|significantly|enormously)\b",
     re.IGNORECASE,
 )
 AMOUNT = re.compile(r"\{[^{}]*\b(margin|expected)\b[^{}]*\}")
 LIMITED = re.compile(
-    r"(?<!\bnot )(?<!n't )(?<!never )\b(?:less than|within|below|under|smaller than|at most) \{ ?margin ?\}",
+    r"(?<!\bnot )(?<!n't )(?<!never )\b(?:less than|within|inside|below|under|smaller than|at most|no more than|up to) \{ ?margin ?\}"
+    r"|\b(?:not|never|cannot|n't)\b[^.:;]*\b(?:by|gains?|loses?|costs?) \{ ?margin ?\}(?! (?:or|and) less)",
     re.IGNORECASE,
 )
 EXCEEDED = re.compile(
@@ -29,7 +33,8 @@ EXCEEDED = re.compile(
     re.IGNORECASE,
 )
 DENIED = re.compile(
-    r"\b(?:no|not|never|nothing|none|neither|nor|without|cannot|hardly|whether|if)\b|n't\b", re.IGNORECASE
+    r"\b(?:no|not|never|nothing|none|neither|nor|without|cannot|hardly|barely|scarcely|(?<!a )little|whether|if)\b|n't\b",
+    re.IGNORECASE,
 )
 BETTER = re.compile(r"\b(?:help|gain|benefit|improve)(?:s|d|ed|ing)?\b|\bbetter\b", re.IGNORECASE)
 WORSE = re.compile(r"\b(?:harm|hurt|damage|worsen|degrade|lose)(?:s|d|ed|ing)?\b|\bworse\b", re.IGNORECASE)
@@ -37,6 +42,75 @@ HIGHER = re.compile(r"\b(?:more|higher|raise[sd]?)\b", re.IGNORECASE)
 LOWER = re.compile(r"\b(?:less|fewer|lower(?:s|ed)?)\b", re.IGNORECASE)
 OF_METRIC = re.compile(r"\b(?:resol|solv|succe|rate\b|valid|likel|recall)", re.IGNORECASE)
 """Without one of these, more and less are of something else: fewer steps, more text."""
+
+EFFECT = re.compile(
+    r"\b(?:matter|differ|beat|transfer|change|work|affect|add|cost|teach|spoil|mend|win|rise|fall|drop)(?:s|es|ed|ing)?\b|\beffects?\b",
+    re.IGNORECASE,
+)
+"""Beside what is better, worse, more or less: that something came of it."""
+NOT_TOLD = re.compile(
+    r"\b(?:is|are|was|were|be|been|remains?|remained|stays?|could|can|do|does|did|has|have|we)?(?: still| yet| been| to)* ?"
+    r"(?:(?:not|never|n't)(?: yet| be| been)* (?:shown|seen|found|told|tell|known|know|decided|clear|settled|say|said)"
+    r"|cannot (?:be )?(?:told|tell|say|said|shown|known)|undecided|unknown|unclear|open)\b"
+    r"|\bno\b[^.:;]*\b(?:shown|found|seen|visible|told|known)\b|\btells? (?:us )?nothing\b|\bwho knows\b",
+    re.IGNORECASE,
+)
+ASKED = re.compile(r"\b(?:whether|that|which|who|whose|how|what|where|when|if|why|to)\b", re.IGNORECASE)
+ASKING = re.compile(
+    r"\W*(?:whether|that|which|who|whose|how|what|where|when|if|why|it|no|not|nothing|we|the \w+ of)\b",
+    re.IGNORECASE,
+)
+QUANTIFIED = re.compile(
+    r"\b(?:every\w*|each (?:and every|(?:repository|model|agent|task) (?:of|in) the world)|(?<!at )(?<!the )most(?! of it)|(?:the|a) majority|all|any\w*|always"
+    r"|never(?<!was never)(?<!were never)(?<!is never)|nothing(?! to \w)|nobody|no one|none|proven?|proves|proof|certain(?:ly)?"
+    r"|undoubtedly|guaranteed?|generally|universal(?:ly)?|in general|the world|useless|worthless)\b",
+    re.IGNORECASE,
+)
+"""What is said of a population, or for good: a run decides about the mean of what it ran."""
+CONCLUDES = re.compile(r"\bdo not trust\b|\bgains\b[^;]*\bnot about\b", re.IGNORECASE)
+"""What may follow a sentence's claim: what to make of it."""
+TREATMENTS: tuple[tuple[re.Pattern[str], str, Callable[[Arm], bool]], ...] = (
+    (
+        re.compile(r"\badapters?\b|\bloras?\b", re.IGNORECASE),
+        "an adapter",
+        lambda arm: (
+            bool(arm.model.adapter) or (arm.learning is not None and arm.learning.treatment.is_adapter)
+        ),
+    ),
+    (
+        re.compile(r"\blessons?\b|\bmemor(?:y|ies)\b", re.IGNORECASE),
+        "a memory",
+        lambda arm: arm.learning is not None and (arm.learning.remembers or arm.learning.teacher) is not None,
+    ),
+    (
+        re.compile(r"\bover(?:seers?|sight)\b", re.IGNORECASE),
+        "an overseer",
+        lambda arm: (
+            arm.has_overseer
+            or (arm.learning is not None and arm.learning.source is Source.GUIDED)
+            or "overseer" in arm.name
+        ),
+    ),
+)
+"""Words for treatments, and which arms have them."""
+FILLERS = (
+    "a",
+    "an",
+    "the",
+    "own",
+    "of",
+    "in",
+    "from",
+    "these",
+    "those",
+    "and",
+    "with",
+    "at",
+    "by",
+    "for",
+    "some",
+)
+"""Before the first word of a clause that means something."""
 
 
 def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
@@ -56,7 +130,14 @@ def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
         silent = list(_says_nothing(contrast))
         yield from ((("contrasts", at, key), said) for key, said in silent)
         if not silent:
-            wrong = (*_sizes(contrast), *_bounds(contrast), *_directions(contrast, base))
+            wrong = (
+                *_sizes(contrast),
+                *_bounds(contrast),
+                *_directions(contrast, base),
+                *_claims(contrast),
+                *_asserted(contrast),
+                *_without_the_treatment(plan, contrast),
+            )
             yield from ((("contrasts", at, key), said) for key, said in wrong)
 
 
@@ -76,7 +157,7 @@ def _says_nothing(contrast: Contrast) -> Iterator[tuple[str, str]]:
         if not _words(text):
             yield key, f"{contrast.name} has no words for this outcome. Say what it would mean"
             return
-        if _words(text) < FEWEST_WORDS:
+        if _words(text) < FEWEST_WORDS and not (key == "open" and UNDECIDED.fullmatch(text)):
             yield (
                 key,
                 f'{contrast.name} has no sentence for this outcome, found "{text}". Say in {FEWEST_WORDS} words or more what it '
@@ -121,6 +202,78 @@ def _bounds(contrast: Contrast) -> Iterator[tuple[str, str]]:
             f'{contrast.name} (expect = "{contrast.expect.value}") is shown where the difference is within the margin, and this does '
             "not say so. Say it with less than {margin}, or within {margin}",
         )
+    if not EXCEEDED.search(contrast.refuted) and LIMITED.search(contrast.refuted):
+        yield (
+            "refuted",
+            f'{contrast.name} (expect = "{contrast.expect.value}") is refuted where the difference is beyond the margin, and this says '
+            "that it is within. Say it with {margin} and more",
+        )
+
+
+def _claims(contrast: Contrast) -> Iterator[tuple[str, str]]:
+    """Outcomes that speak of more than the mean difference of what was run."""
+    for key in OUTCOMES[:2]:
+        text = getattr(contrast, key)
+        if found := QUANTIFIED.search(text):
+            yield (
+                key,
+                f'{contrast.name} says "{found.group()}", and what is decided is a mean difference between its arms at tasks like these. '
+                "Leave it out",
+            )
+        _, *more = re.split(r"[;:]|[.!?](?=\s+\S)", re.sub(r"\{[^{}]*\}", "{}", text))
+        if beside := [part.strip() for part in more if part.strip() and not CONCLUDES.search(part)]:
+            yield (
+                key,
+                f'{contrast.name} says "{beside[0]}" beside its claim, and one thing is decided. Leave it out, or register a contrast '
+                "for it",
+            )
+
+
+def _asserted(contrast: Contrast) -> Iterator[tuple[str, str]]:
+    """An outcome that is open and says that something is so: only that it was not shown follows from it."""
+    text = re.sub(r"\{[^{}]*\}", "{}", contrast.open)
+    clauses = [
+        part for part in re.split(r"[;:.!?]|,?\s\b(?:but|yet|although|though)\b", text) if _words(part)
+    ]
+    told = [not UNDECIDED.fullmatch(part.strip()) and _is_told(part) for part in clauses]
+    left_open = any(UNDECIDED.fullmatch(part.strip()) or NOT_TOLD.search(part) for part in clauses)
+    if any(told) or not left_open:
+        yield (
+            "open",
+            f'{contrast.name} has come out so where nothing could be told, and "{contrast.open}" says more. Say what is open, as in "Whether … is '
+            'open.", or "That … was not shown."',
+        )
+
+
+def _is_told(clause: str) -> bool:
+    """Whether a clause asserts that something has an effect."""
+    effects = [found for words in (BETTER, WORSE, HIGHER, LOWER, EFFECT) for found in words.finditer(clause)]
+    unknown = NOT_TOLD.search(clause)
+    if unknown is None:
+        needed = re.search(r"\bneed(?:s|ed)?\b", clause)
+        return bool(effects) and not needed
+    before = [found for found in effects if found.start() < unknown.start()]
+    after = [found for found in effects if found.start() >= unknown.end()]
+    if before and not ASKING.match(clause):
+        return True
+    return any(not ASKED.search(clause[unknown.end() : found.start()]) for found in after)
+
+
+def _without_the_treatment(plan: Plan, contrast: Contrast) -> Iterator[tuple[str, str]]:
+    """Treatments that outcomes speak of and no arm of the contrast has."""
+    names = {
+        *contrast.arms,
+        *(name for choice in plan.choices if choice.name in contrast.arms for name in choice.of),
+    }
+    arms = [arm for arm in plan.arms if arm.name in names]
+    for key in OUTCOMES[:2]:
+        yield from ((key, f"{contrast.name} {said}") for said in _nobody_has(getattr(contrast, key), arms))
+
+
+def _nobody_has(text: str, arms: Sequence[Arm]) -> Iterator[str]:
+    for words, what, has in TREATMENTS:
+        if (found := words.search(text)) and not any(map(has, arms)):
+            yield f'speaks of "{found.group()}", and no arm of it has {what}. Name what its arms have'
 
 
 def _sign(text: str, metric: Metric) -> int:
@@ -142,8 +295,16 @@ def _sign(text: str, metric: Metric) -> int:
 
 
 def _directions(contrast: Contrast, base: str) -> Iterator[tuple[str, str]]:
-    """Sentences that turn a difference around. Only against base is it plain which arm they are about: what is compared with it."""
-    if contrast.expect is not Expect.MORE or contrast.against != base:
+    """Sentences that turn a difference around: against base it is plain which arm they are about, what is compared with it; of other
+    arms both outcomes must not say the same of one subject."""
+    if contrast.expect is not Expect.MORE:
+        return
+    if contrast.against != base:
+        if _said_of(contrast.shown, contrast.metric) & _said_of(contrast.refuted, contrast.metric):
+            yield (
+                "refuted",
+                f"{contrast.name} says of both outcomes that they go the same way. Exchange one of them",
+            )
         return
     for key, so in (("shown", 1), ("refuted", -1)):
         if _sign(getattr(contrast, key), contrast.metric) == -so:
@@ -155,6 +316,16 @@ def _directions(contrast: Contrast, base: str) -> Iterator[tuple[str, str]]:
             )
 
 
+def _said_of(text: str, metric: Metric) -> set[tuple[str, int]]:
+    """Of each clause its first word that means something, and which way it goes; nothing of clauses without a sign."""
+    found = set()
+    for clause in re.split(r"[;:.,]|\band\b", text):
+        words = [word for word in re.findall(r"[^\W\d_]+", clause.casefold()) if word not in FILLERS]
+        if words and (sign := _sign(clause, metric)):
+            found.add((words[0].removesuffix("s"), sign))
+    return found
+
+
 def _of_hypothesis(plan: Plan) -> Iterator[tuple[Path, str]]:
     """A hypothesis that no contrast asks about."""
     if not plan.contrasts:
@@ -164,7 +335,21 @@ def _of_hypothesis(plan: Plan) -> Iterator[tuple[Path, str]]:
             ("hypothesis",),
             f'says "{found.group()}", and no contrast decides how large a difference is. Leave the size out',
         )
-    elif all(contrast.expect is not Expect.MORE for contrast in plan.contrasts):
+        return
+    yield from ((("hypothesis",), said) for said in _nobody_has(plan.hypothesis, plan.arms))
+    for contrast in plan.contrasts:
+        if contrast.expect is not Expect.MORE:
+            continue
+        shown = _said_of(contrast.shown, contrast.metric)
+        turned = {(subject, -sign) for subject, sign in shown} & _said_of(plan.hypothesis, contrast.metric)
+        if turned:
+            yield (
+                ("hypothesis",),
+                f'says of {min(turned)[0]} the opposite of what {contrast.name} is registered to show, "{contrast.shown}". Let both say '
+                "the same",
+            )
+            return
+    if all(contrast.expect is not Expect.MORE for contrast in plan.contrasts):
         primary = plan.contrasts[0]
         sign = _sign(plan.hypothesis, primary.metric)
         if sign and (

@@ -20,7 +20,6 @@ from looper.metrics.paired import (
 )
 from looper.metrics.power import ENOUGH, least
 from looper.metrics.registered import ALPHA
-from looper.records.learning import Treatment
 from looper.records.plan import Contrast, Expect, Metric, Plan
 
 if TYPE_CHECKING:
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
 DRAWS = 500
 STEP = 0.01
 """Of the differences that are tried, in shares."""
+LARGEST_EFFECT = 0.3
+"""A difference of resolve rates, of which no plan has to see a larger one: what is expected costs nothing to write, and whoever expects
+more is not excused from seeing this much."""
 MORE = Contrast(arm="a", against="b", shown="", refuted="", open="")
 """Any contrast that expects a difference."""
 
@@ -65,16 +67,12 @@ class Design:
 def scope_of(plan: Plan, tasks: Sequence[str]) -> Scope:
     """`tasks` are ids.
 
-    What is learned for each repository shares its luck with all tasks of it; with too few repositories to carry that, or with
+    What is learned for each repository, whether an agent or its overseer is given it, shares its luck with all tasks of it; with too few repositories to carry that, or with
     most tasks in a few of them (Kish's effective number), or with repositories that a person named, the plan speaks of these alone.
     What is learned once for all repositories, or was before, has been tried once.
     """
-    learned = [
-        arm.learning
-        for arm in plan.arms
-        if arm.learning is not None and arm.learning.treatment is not Treatment.OVERSIGHT
-    ]
-    if any(arm.model.adapter for arm in plan.arms):
+    learned = [arm.learning for arm in plan.arms if arm.learning is not None]
+    if any(model.adapter for model in plan.model_specs):
         return Scope.ONE
     if not learned:
         return Scope.TASKS
@@ -98,8 +96,23 @@ def unit_of(plan: Plan, tasks: Sequence[str]) -> AnalysisUnit:
 
 
 def effect_of_interest(contrast: Contrast) -> float:
-    """What a contrast is registered to tell from the rest: the difference that is expected, or that there is none."""
-    return contrast.expected if contrast.expect is Expect.MORE else 0.0
+    """What a contrast is registered to tell from the rest: the difference that is expected, no larger than the largest that is taken
+    for granted, or that there is none."""
+    return min(contrast.expected, LARGEST_EFFECT) if contrast.expect is Expect.MORE else 0.0
+
+
+def changes(
+    discordance: float, difference: "float | np.ndarray[Any, Any]"
+) -> "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]":
+    """Chances of a gain and of a loss in a cell where equal arms differ in `discordance` of the cells and the arms by `difference`.
+
+    What differs by chance is gained and lost alike, and a difference adds to one of them, up to all cells: beyond that it takes the
+    place of what differs by chance, so that the chances always differ by exactly `difference`.
+    """
+    import numpy as np
+
+    differing = np.minimum(1.0, discordance + np.abs(difference))
+    return (differing + difference) / 2, (differing - difference) / 2
 
 
 def design_of(plan: Plan, tasks: Sequence[str], contrast: Contrast | None = None) -> Design:
@@ -148,8 +161,7 @@ def too_small_for(plan: Plan, tasks: Sequence[str], contrast: Contrast) -> bool:
 def power_of(design: Design, contrast: Contrast, effect: float) -> float:
     """Chance that a run shows what `contrast` registers, where the true difference is `effect`; to about 0.02.
 
-    Equal arms differ in `discordance` of the cells, gains and losses alike; a difference adds gains or losses, and varies
-    between repositories by `spread` where these are the unit. Seeds of a task are independent.
+    Cells change as `changes` says; the difference varies between repositories by `spread` where these are the unit. Seeds of a task are independent.
     """
     import numpy as np
 
@@ -160,9 +172,8 @@ def power_of(design: Design, contrast: Contrast, effect: float) -> float:
     members = max(1, round(design.tasks * design.seeds / design.units))
     # What is equal everywhere does not vary.
     between = design.spread if repository and contrast.expect is not Expect.SAME else 0.0
-    true = effect + between * rng.standard_normal((DRAWS, design.units, 1))
-    gain = np.clip(design.discordance / 2 + np.maximum(true, 0), 0, 1)
-    loss = np.clip(design.discordance / 2 + np.maximum(-true, 0), 0, 1 - gain)
+    true = np.clip(effect + between * rng.standard_normal((DRAWS, design.units, 1)), -1, 1)
+    gain, loss = changes(design.discordance, true)
     drawn = rng.random((DRAWS, design.units, members))
     gains, losses = drawn < gain, drawn > 1 - loss
     sums = (gains.astype(int) - losses).sum(axis=2)

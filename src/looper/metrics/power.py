@@ -2,12 +2,11 @@
 
 from bisect import bisect_left
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
 ALPHA = 0.05
 ENOUGH = 0.8
 """Power from which on an effect counts as detectable, and below which a plan is a pilot."""
-STEP = 0.001
 
 
 def power(pairs: int, discordance: float, effect: float, alpha: float = ALPHA) -> float:
@@ -47,11 +46,6 @@ def _critical(pairs: int, alpha: float) -> tuple[int, ...]:
             losses += 1
         found.append(losses)
     return tuple(found)
-
-
-def smallest_detectable(pairs: int, discordance: float) -> float | None:
-    """Smallest true difference that is found with 80 % power, to 0.1 points; None where even the largest is not."""
-    return least(range(round(discordance / STEP) + 1), STEP, partial(power, pairs, discordance))
 
 
 def least(steps: range, size: float, power_at: Callable[[float], float]) -> float | None:

@@ -265,7 +265,8 @@ class Contrast(Record):
     margin: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """In the metric's unit, 0.1 being ten points of a share; what is less than this is taken for nothing."""
     expected: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """In the metric's unit; the difference that the plan means to see."""
+    """In the metric's unit; the difference that the plan means to see. Of resolve rates no more than 30 points are counted on: with a
+    larger one the power is still that of 30 points."""
     shown: Annotated[str, Field(examples=["Lessons from here help."])]
     """To be said where it came out as expected: that there is a difference, or, of a bound, that it is less than `{margin}`."""
     refuted: Annotated[str, Field(examples=["Lessons from here harm."])]

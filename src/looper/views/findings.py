@@ -13,7 +13,9 @@ from statistics import fmean
 from looper.metrics.arms import ArmFigures
 from looper.metrics.design import (
     Scope,
+    changes,
     design_of,
+    effect_of_interest,
     is_pilot,
     power_at_interest,
     scope_of,
@@ -313,7 +315,10 @@ def power_text(plan: Plan, tasks: Sequence[str]) -> str:
     primary, seen, design = plan.contrasts[0], power_at_interest(plan, tasks), design_of(plan, tasks)
     if seen is None:
         return f"how {primary.metric.value.replace('_', ' ')} varies is not known before the data, so neither is the power"
-    effect = "0" if primary.expect is not Expect.MORE else _in_unit(primary.expected, primary.metric, "+")
+    interest, more = effect_of_interest(primary), primary.expect is Expect.MORE
+    effect = _in_unit(interest, primary.metric, "+") if more else "0"
+    if more and interest < primary.expected:
+        effect += f", the largest that a plan may count on (it expects {_in_unit(primary.expected, primary.metric, '+')})"
     text = f"{primary.name} is shown with a chance of {100 * seen:.0f} % where it is {effect}"
     least = smallest_visible(design)
     could = (
@@ -326,7 +331,9 @@ def power_text(plan: Plan, tasks: Sequence[str]) -> str:
         if design.unit is AnalysisUnit.REPOSITORY
         else ""
     )
-    return f"{text}, and {could}, if equal arms differ in {100 * design.discordance:.0f} % of cells{spread}"
+    gained = float(changes(design.discordance, interest)[0])
+    room = f" and {primary.against} fails in {100 * gained:.0f} % of them or more" if more else ""
+    return f"{text}, and {could}, if equal arms differ in {100 * design.discordance:.0f} % of cells{room}{spread}"
 
 
 def in_units(result: Registered) -> str:

@@ -4,7 +4,7 @@ Runs of the same model, suite and limits say how long a cell takes and how often
 foretold, and what was measured is told beside a plan's own assumption and never put in its place.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -85,8 +85,8 @@ def _alike(other: Plan, plan: Plan) -> bool:
 
 
 @dataclass(frozen=True)
-class EqualArms:
-    """How often base and its repeat differed in a run."""
+class MeasuredShare:
+    """A share of cells in a run, with its 95 % interval."""
 
     run: str
     cells: int
@@ -95,17 +95,48 @@ class EqualArms:
     high: float
 
 
-def discordance(runs: Path, plan: Plan) -> EqualArms | None:
-    """Of the run with the most cells, of equal ones the newest, with the same model, suite and limits."""
-    wanted, found = _main_arm(plan), list[EqualArms]()
-    for view in _newest(runs):
-        if _main_arm(view.manifest.plan).model != wanted.model or not _alike(view.manifest.plan, plan):
-            continue
-        pairs = view.equal_pairs()
-        if len(pairs) >= ENOUGH:
-            differing, cells = sum(first != second for first, second in pairs), len(pairs)
-            found.append(EqualArms(view.folder.name, cells, differing / cells, *wilson(differing, cells)))
+def runs_alike(runs: Path, plan: Plan) -> list[RunView]:
+    """Those with the same model, suite and limits, whatever they are called, newest first."""
+    return [
+        view
+        for view in _newest(runs)
+        if _main_arm(view.manifest.plan).model == _main_arm(plan).model and _alike(view.manifest.plan, plan)
+    ]
+
+
+def equal_arms(views: Iterable[RunView]) -> list[MeasuredShare]:
+    """How often base and its repeat differed in each."""
+    return [found for view in views if (found := _share(view, _differing(view))) is not None]
+
+
+def discordance(runs: Path, plan: Plan) -> MeasuredShare | None:
+    """How often equal arms differed in the run with the most cells, of equal ones the newest."""
+    return max(equal_arms(runs_alike(runs, plan)), key=lambda one: one.cells, default=None)
+
+
+def resolved_by_base(views: Iterable[RunView], plan: Plan) -> MeasuredShare | None:
+    """How often the plan's base resolved a task, in the run with the most cells of it, of equal ones the first."""
+    wanted = plan.base
+    found = [
+        one
+        for view in views
+        if wanted is not None
+        and (base := view.manifest.plan.base) is not None
+        and (base.scaffold, base.temperature) == (wanted.scaffold, wanted.temperature)
+        and (one := _share(view, list(view.outcomes(base.name).values()))) is not None
+    ]
     return max(found, key=lambda one: one.cells, default=None)
+
+
+def _differing(view: RunView) -> list[bool]:
+    return [first != second for first, second in view.equal_pairs()]
+
+
+def _share(view: RunView, cells: Sequence[bool]) -> MeasuredShare | None:
+    if len(cells) < ENOUGH:
+        return None
+    hits = sum(cells)
+    return MeasuredShare(view.folder.name, len(cells), hits / len(cells), *wilson(hits, len(cells)))
 
 
 def _newest(runs: Path) -> Iterator[RunView]:
@@ -147,7 +178,7 @@ def time_data(cells: int, workers: int, found: MeasuredRun | None) -> dict[str, 
     }
 
 
-def power_data(plan: Plan, tasks: Sequence[str], known: EqualArms | None) -> dict[str, Any]:
+def power_data(plan: Plan, tasks: Sequence[str], known: MeasuredShare | None) -> dict[str, Any]:
     """As `power_lines`, for programs; shares as shares."""
     compared = bool(plan.contrasts and tasks)
     return {
@@ -157,7 +188,7 @@ def power_data(plan: Plan, tasks: Sequence[str], known: EqualArms | None) -> dic
     }
 
 
-def _with(plan: Plan, tasks: Sequence[str], known: EqualArms) -> str:
+def _with(plan: Plan, tasks: Sequence[str], known: MeasuredShare) -> str:
     """What the plan would be with what is known, where it takes less than that."""
     if known.low <= plan.discordance or not plan.contrasts or not tasks:
         return ""
@@ -169,7 +200,7 @@ def _with(plan: Plan, tasks: Sequence[str], known: EqualArms) -> str:
     )
 
 
-def power_lines(plan: Plan, tasks: Sequence[str], known: EqualArms | None) -> Iterator[str]:
+def power_lines(plan: Plan, tasks: Sequence[str], known: MeasuredShare | None) -> Iterator[str]:
     """What the plan could see if it were run as it is, decided as it will be; `known` is how often equal arms differed, to be held
     against what the plan takes for it."""
     if known is not None:

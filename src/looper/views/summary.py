@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from looper.metrics.design import LARGEST_EFFECT, smallest_of_tasks
 from looper.metrics.paired import ENOUGH_REPOSITORIES
-from looper.metrics.power import smallest_detectable
 from looper.views.findings import HYPOTHESIS
 
 LEARNINGS = Path("LEARNINGS.md")
@@ -33,7 +33,8 @@ _PRIMARY = re.compile(
     r"(?:, [^:]+?)?, (?P<decision>shown|refuted|open|pilot|not trusted|not exercised|not measured|indecisive)"
     r"(?P<here> on these repositories)?\b"
 )
-_SEEN = re.compile(r"(?:found with 80 % power is|shown in \d+ % of runs is) (none|\d+ points)")
+# Of what older ones say to be found with 80 % power they asked no difference larger than the share of cells in which equal arms differ.
+_SEEN = re.compile(r"shown in \d+ % of runs is (none|\d+ points)")
 _BLIND = re.compile(r"no difference is shown in \d+ % of runs")
 _AGAIN = re.compile(r"\(A/A, expected 0(?:, [^)]*)?\): .*? (\d+) pairs, (\d+) gained, (\d+) lost")
 _REPOSITORIES = re.compile(r"; by repository .*?, (\d+) of them")
@@ -87,7 +88,7 @@ class Result:
         if again is None or self.tasks is None or self._unit == "repository":
             return UNKNOWN
         pairs, gained, lost = map(int, again.groups())
-        least = smallest_detectable(self.tasks, (gained + lost) / pairs)
+        least = smallest_of_tasks(self.tasks, (gained + lost) / pairs)
         return "none" if least is None else f"{100 * least:.0f} points"
 
     @property
@@ -107,9 +108,10 @@ class Result:
 
     @property
     def decision(self) -> str:
-        """A run that says itself that it is a pilot, or could have seen no difference at all, decides nothing."""
+        """A run that says itself that it is a pilot, or could have seen no difference that a plan may count on, decides nothing."""
         said = self.primary[2]
-        blind = self._unit is None and self.least in ("none", UNKNOWN)
+        points = re.match(r"\d+", self.least)
+        blind = self._unit is None and (points is None or int(points[0]) > 100 * LARGEST_EFFECT)
         if "PILOT" in self.block or (said in DECISIONS and blind):
             return PILOT
         few = self._unit != "repository" and (self.repositories or 0) < ENOUGH_REPOSITORIES
