@@ -1,10 +1,11 @@
-"""Runs every registered experiment on the embedded default, one after another, and says what each came to.
+"""Runs every registered experiment on the embedded model, one after another, and says what each came to.
 
-    python scripts/run_all_micro.py [EXP...] [-- OPTIONS OF looper run]
+    python scripts/run_all_micro.py [--profile micro] [EXP...] [-- OPTIONS OF looper run]
 
 What is finished is not run again, so an interrupted series goes on where it was. Ends with an error if any did.
 """
 
+import argparse
 import subprocess
 import sys
 import time
@@ -21,17 +22,21 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     own, options = given(sys.argv[1:])
-    names = own or sorted(path.stem for path in (ROOT / "experiments").glob("exp*.toml"))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--profile", default="micro", help="micro: three days on two cores; demo: an hour")
+    parser.add_argument("names", nargs="*", metavar="EXP", help="all, unless some are named")
+    asked = parser.parse_args(own)
+    names = asked.names or sorted(path.stem for path in (ROOT / "experiments").glob("exp*.toml"))
     console, begun, rows = Console(width=160), time.monotonic(), []
     for number, name in enumerate(names, 1):
         console.rule(f"{name}, {number} of {len(names)}")
         started = time.monotonic()
-        looper = [sys.executable, "-m", "looper.cli.main", "run", name, "--profile", "micro", *options]
+        looper = [sys.executable, "-m", "looper.cli.main", "run", name, "--profile", asked.profile, *options]
         ended = subprocess.run(looper, cwd=ROOT).returncode
         rows.append((name, ended, time.monotonic() - started))
         if ended == 130:
             break
-    console.print(summary(rows, asked_seed(options)))
+    console.print(summary(rows, asked.profile, asked_seed(options)))
     hours = (time.monotonic() - begun) / 3600
     console.print(f"{len(rows)} of {len(names)} experiments, {hours:.2f} hours")
     sys.exit(max((ended for _, ended, _ in rows), default=0))
@@ -48,8 +53,8 @@ def asked_seed(options: list[str]) -> int:
     return int(options[at]) if at < len(options) else 0
 
 
-def summary(rows: list[tuple[str, int, float]], seed: int) -> Table:
-    table = Table(title="All experiments, profile micro", title_justify="left")
+def summary(rows: list[tuple[str, int, float]], profile: str, seed: int) -> Table:
+    table = Table(title=f"All experiments, profile {profile}", title_justify="left")
     for head in ("experiment", "cells", "minutes", "primary contrast", "finding"):
         table.add_column(head, justify="right" if head in ("cells", "minutes") else "left")
     newest: dict[tuple[str, str, int], RunView] = {}
@@ -57,7 +62,7 @@ def summary(rows: list[tuple[str, int, float]], seed: int) -> Table:
         plan = known.manifest.plan
         newest[plan.experiment, plan.profile, plan.master_seed] = known
     for name, ended, seconds in rows:
-        run = newest.get((name, "micro", seed))
+        run = newest.get((name, profile, seed))
         if ended or run is None:
             table.add_row(name, "–", f"{seconds / 60:.1f}", "–", f"ended with {ended}")
             continue

@@ -67,7 +67,7 @@ shown = "It helped here."
 refuted = "It harmed here."
 open = "It is open."
 [profiles.micro]
-like = "micro"
+like = "demo"
 seeds = [0, 1]
 [profiles.micro.tasks]
 per_repo = 3

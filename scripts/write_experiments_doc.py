@@ -22,7 +22,8 @@ HEAD = """# Experiments
 Written from the plans in `experiments/` by `python scripts/write_experiments_doc.py`; change those, not this. A plan says what is
 asked, in which arms, what will be compared and what will be said of each outcome, before there are data; the run folder is named by
 the hash of all that. No result stands here. `looper plan exp09` says what a run takes and what it could see, `looper run exp09` runs
-it on the embedded default, `--profile swe --model mlx:FOLDER` on real issues; `looper report exp09 --results docs/results` writes what came of it
+it on the embedded default, the profile `micro` of many small repositories, in an hour to a night on two cores; `--profile demo` in
+minutes, with too few tasks to decide anything; `--profile swe --model mlx:FOLDER` on real issues; `looper report exp09 --results docs/results` writes what came of it
 to `docs/results/exp09.md`. All results in one table, and what is known by them: [LEARNINGS.md](../LEARNINGS.md).
 
 All are decided alike. All that a plan registers, differences and margins, is one family at 0.05 (Holm); a difference is tested

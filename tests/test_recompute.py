@@ -91,10 +91,10 @@ shown = "It rises here."
 refuted = "It falls here."
 open = "It is open whether it rises."
 [profiles.micro]
-like = "micro"
+like = "demo"
 """
 )
-PROFILE = {"micro": (ROOT / "experiments" / "profiles" / "micro.toml").read_text("utf-8")}
+PROFILE = {"demo": (ROOT / "experiments" / "profiles" / "demo.toml").read_text("utf-8")}
 
 
 @pytest.fixture
@@ -366,7 +366,7 @@ def test_choices_guards_and_every_other_metric_are_read_from_the_records_too(tmp
             for one in contrasts
         )
     )
-    plan = plan_from_text("x", text + '[profiles.micro]\nlike = "micro"\n', "x.toml", "micro", shared=PROFILE)
+    plan = plan_from_text("x", text + '[profiles.micro]\nlike = "demo"\n', "x.toml", "micro", shared=PROFILE)
     # What these arms cannot have by their plan the records say they have.
     first, *others = plan.contrasts
     changed = (*(first.model_copy(update={"metric": Metric(metric)}) for metric in METRICS), *others)

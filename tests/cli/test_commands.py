@@ -132,7 +132,7 @@ def test_a_new_plan_is_written_once_and_accepted_as_it_is(tmp_path: Path, state:
     begun = answer("new", "mine.toml")
     assert (begun.returncode, begun.stderr) == (0, "") and "looper run mine.toml" in begun.stdout
     plan = answer("plan", "mine.toml")
-    assert plan.returncode == 0 and "12 tasks, 3 arms, 1 seed" in plan.stdout, plan.stderr
+    assert plan.returncode == 0 and "144 tasks, 3 arms, 4 seeds" in plan.stdout, plan.stderr
     (tmp_path / "mine.toml").write_text("mine = 1\n")
     for name, said in (
         ("mine.toml", "mine.toml exists already and is left as it is. Name another file."),
@@ -666,7 +666,7 @@ shown = "Few tokens help here."
 refuted = "Few tokens harm here."
 open = "Whether they help is open."
 [profiles.micro]
-like = "micro"
+like = "demo"
 """
     )
     told = looper("plan", "hot.toml", cwd=tmp_path, LOOPER_HOME=str(state))

@@ -65,7 +65,19 @@ def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_
     tmp_path: Path, state: Path
 ) -> None:
     home = {"LOOPER_HOME": str(tmp_path / "home")}
-    listed = looper("run", "exp01", "--dry-run", "--arm", "base", "--limit", "1", cwd=tmp_path, **home).stdout
+    listed = looper(
+        "run",
+        "exp01",
+        "--profile",
+        "demo",
+        "--dry-run",
+        "--arm",
+        "base",
+        "--limit",
+        "1",
+        cwd=tmp_path,
+        **home,
+    ).stdout
     (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
     asked = ["bench", "validate", "--suite", "micro", "--task", name]
     for mirror in (tmp_path / "home").rglob("*.git"):
@@ -78,7 +90,19 @@ def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_
 
 def test_fresh_that_could_judge_nothing_shows_nothing_of_before(tmp_path: Path) -> None:
     home = {"LOOPER_HOME": str(tmp_path / "home")}
-    listed = looper("run", "exp01", "--dry-run", "--arm", "base", "--limit", "1", cwd=tmp_path, **home).stdout
+    listed = looper(
+        "run",
+        "exp01",
+        "--profile",
+        "demo",
+        "--dry-run",
+        "--arm",
+        "base",
+        "--limit",
+        "1",
+        cwd=tmp_path,
+        **home,
+    ).stdout
     (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
     asked = ["bench", "validate", "--suite", "micro", "--task", name]
     good = looper(*asked, cwd=tmp_path, **home)
@@ -97,7 +121,19 @@ def test_a_place_for_trees_without_room_gives_no_verdict_that_stays(tmp_path: Pa
     (tmp_path / "small").mkdir()
     home = {"LOOPER_HOME": str(state), "LOOPER_WORKSPACES": str(tmp_path / "small")}
     shutil.rmtree(state / "validations", ignore_errors=True)
-    listed = looper("run", "exp01", "--dry-run", "--arm", "base", "--limit", "1", cwd=tmp_path, **home).stdout
+    listed = looper(
+        "run",
+        "exp01",
+        "--profile",
+        "demo",
+        "--dry-run",
+        "--arm",
+        "base",
+        "--limit",
+        "1",
+        cwd=tmp_path,
+        **home,
+    ).stdout
     (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
     asked = [sys.executable, "-m", "looper", "bench", "validate", "--suite", "micro", "--task", name]
     mounted = f"mount -t tmpfs -o size=6m tmpfs {tmp_path}/small && exec {shlex.join(asked)}"
@@ -161,7 +197,19 @@ def test_a_task_whose_rows_can_never_be_tried_is_not_one_that_was_not_tried(
 
 def test_what_cannot_be_validated_is_one_line(tmp_path: Path, state: Path) -> None:
     home = {"LOOPER_HOME": str(state)}
-    listed = looper("run", "exp01", "--dry-run", "--arm", "base", "--limit", "1", cwd=tmp_path, **home).stdout
+    listed = looper(
+        "run",
+        "exp01",
+        "--profile",
+        "demo",
+        "--dry-run",
+        "--arm",
+        "base",
+        "--limit",
+        "1",
+        cwd=tmp_path,
+        **home,
+    ).stdout
     (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
     near = looper("bench", "validate", "--suite", "micro", "--task", f"{name}x", cwd=tmp_path, **home)
     assert f"Did you mean {name}" in one_line(near) and near.returncode == 2

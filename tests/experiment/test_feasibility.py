@@ -13,6 +13,7 @@ from looper.cli.plans import RunOptions
 from looper.cli.preparing import prepare
 from looper.cli.running import dry_run, run
 from looper.cli.settings import Settings, settings
+from looper.edges.datasets.micro import MicroSuite
 from looper.errors import BadInput
 from looper.experiment.feasibility import Selected, data_stops, impossible
 from looper.experiment.plans import plan_from_text
@@ -73,14 +74,25 @@ def selected(plan: Plan, tasks: tuple[Task, ...], *, lost: int = 0, gates: tuple
     return Selected(plan, learners, evaluated, experience, left_out, aside, data_stops(plan, gates))
 
 
-@pytest.mark.parametrize("profile", ["micro", "swe"])
+@pytest.fixture(scope="module")
+def many(state: Path) -> tuple[Task, ...]:
+    """Level 0 of the embedded suite, of as many repositories as a registered plan has."""
+    return MicroSuite(state / "suites", 0, 0, repositories=48).load()[0]
+
+
+@pytest.mark.parametrize("profile", ["micro", "demo", "swe"])
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("exp*.toml")), ids=lambda path: path.stem)
 def test_p1_no_registered_plan_has_a_gate_that_its_tasks_cannot_pass(
-    path: Path, profile: str, micro: tuple[tuple[Task, ...], object], sequences: tuple[Task, ...]
+    path: Path, profile: str, many: tuple[Task, ...], sequences: tuple[Task, ...]
 ) -> None:
     """Also where eight of a real repository's tasks may not be learned from, as in django's sequence."""
     plan = plan_of(path.stem, profile)
-    found = selected(plan, micro[0]) if profile == "micro" else selected(plan, sequences, lost=8)
+    embedded = tuple(dict.fromkeys(task.repo for task in many))[: plan.selection.repositories]
+    found = (
+        selected(plan, sequences, lost=8)
+        if profile == "swe"
+        else selected(plan, tuple(task for task in many if task.repo in embedded))
+    )
     assert list(impossible(found)) == []
 
 
@@ -118,7 +130,8 @@ def test_p1_a_gate_of_more_tasks_than_there_are_is_refused_with_the_numbers(
 def test_a_setting_that_the_data_cannot_serve_is_refused_with_the_numbers(
     name: str, old: str, new: str, keys: str, said: str, micro: tuple[tuple[Task, ...], object]
 ) -> None:
-    told = impossible(selected(plan_of(name, "micro", (old, new)), micro[0]))
+    profile = "micro" if name == "ways" else "demo"
+    told = impossible(selected(plan_of(name, profile, (old, new)), micro[0]))
     found = {".".join(map(str, path)): words for path, words in told}
     assert keys in found and re.search(said, found[keys]), found
 
@@ -134,12 +147,12 @@ def test_p1_plan_and_run_refuse_before_anything_is_made_and_name_file_line_and_n
     text = (
         (FOLDER / "exp12.toml")
         .read_text("utf-8")
-        .replace('like = "micro"', 'like = "micro"\nexperience = { per_repo = 2, delivered = 0.01 }', 1)
+        .replace('like = "demo"', 'like = "demo"\nexperience = { per_repo = 2, delivered = 0.01 }', 1)
     )
     (tmp_path / "mine.toml").write_text(text)
-    line = SHARED["micro"].splitlines().index("minimum_tasks = 3") + 1
-    options = RunOptions(str(tmp_path / "mine.toml"), "micro")
-    said = rf"^profiles/micro.toml:{line}:1: experience.selection.minimum_tasks: 3 resolved tasks .* has 2 \(of 2 set aside\)"
+    line = SHARED["demo"].splitlines().index("minimum_tasks = 3") + 1
+    options = RunOptions(str(tmp_path / "mine.toml"), "demo")
+    said = rf"^profiles/demo.toml:{line}:1: experience.selection.minimum_tasks: 3 resolved tasks .* has 2 \(of 2 set aside\)"
     for asked in (
         lambda: list(plan_lines(options, here)),
         lambda: run(options, here, print),
@@ -159,10 +172,10 @@ def test_p1_plan_and_run_refuse_before_anything_is_made_and_name_file_line_and_n
 def test_a_plan_leaves_pilot_by_no_assumption_that_no_run_supports(tmp_path: Path, here: Settings) -> None:
     """Less than equal arms are taken to differ by default needs a run here that rules the default out."""
     text = (FOLDER / "exp15.toml").read_text("utf-8")
-    text = text.replace('like = "micro"', 'like = "micro"\ndiscordance = 0.1', 1)
+    text = text.replace('like = "demo"', 'like = "demo"\ndiscordance = 0.1', 1)
     (tmp_path / "mine.toml").write_text(text)
     line = text.splitlines().index("discordance = 0.1") + 1
-    options = RunOptions(str(tmp_path / "mine.toml"), "micro")
+    options = RunOptions(str(tmp_path / "mine.toml"), "demo")
     said = rf"mine.toml:{line}:1: discordance: takes equal arms to differ in 10 % of the cells, and 30 %.*no run here shows"
     for asked in (lambda: list(plan_lines(options, here)), lambda: run(options, here, print)):
         with pytest.raises(BadInput, match=said):
@@ -170,7 +183,7 @@ def test_a_plan_leaves_pilot_by_no_assumption_that_no_run_supports(tmp_path: Pat
 
     def measured(differing: int, of: int, name: str) -> None:
         """A run of base and its repeat that leaves verdicts of its cells alone."""
-        plan = plan_from_text("mine", text, "mine.toml", "micro", shared=SHARED)
+        plan = plan_from_text("mine", text, "mine.toml", "demo", shared=SHARED)
         base, again = plan.arms[:2]
         asked = plan.model_copy(update={"arms": (base, again), "contrasts": ()})
         tasks = tuple(f"r{number}-0" for number in range(of))
@@ -201,7 +214,7 @@ def test_a_plan_leaves_pilot_by_no_assumption_that_no_run_supports(tmp_path: Pat
 
 
 def test_p4_the_first_screen_has_the_smallest_effect_of_interest_and_the_power_for_it(here: Settings) -> None:
-    lines = list(plan_lines(RunOptions("exp12", "micro"), here))
+    lines = list(plan_lines(RunOptions("exp12", "demo"), here))
     assert (
         lines[2]
         == "smallest effect of interest: 5 points of tasks resolved (primary: trajectories − base, not less)"
@@ -210,7 +223,7 @@ def test_p4_the_first_screen_has_the_smallest_effect_of_interest_and_the_power_f
 
 
 def test_p7_nothing_is_set_aside_where_no_arm_learns(here: Settings) -> None:
-    ablation = prepare(plan_of("exp15", "micro"), here)
+    ablation = prepare(plan_of("exp15", "demo"), here)
     assert not ablation.experience and {task.sequence_position for task in ablation.tasks} == set(range(1, 7))
 
 

@@ -851,7 +851,7 @@ name = "three"
 role = "treatment"
 learning = { treatment = "memory", source = "gold", memory = { items = 3 } }
 [profiles.micro]
-like = "micro"
+like = "demo"
 model = "scripted:script.txt"
 scaffold = "full"
 arms = ["base", "hasty", "one", "three"]

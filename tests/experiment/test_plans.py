@@ -212,9 +212,19 @@ SHARED = {path.stem: path.read_text("utf-8") for path in (FILE.parent / "profile
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_embedded_plan_about_learning_spends_its_cells_on_many_small_repositories(path: Path) -> None:
+    """What is learned is learned per repository: many of them say something of others, many tasks of few do not."""
+    plan = plan_from_text(path.stem, path.read_text("utf-8"), path.name, "micro", shared=SHARED)
+    if any(arm.learning for arm in plan.arms):
+        tasks = plan.selection
+        assert tasks.repositories >= 20 and tasks.per_repo is not None and tasks.per_repo <= 6
+        assert not (tasks.limit or tasks.repos or tasks.tasks) and len(plan.seeds) >= 2
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_registered_experiment_is_a_plan_under_its_profiles(path: Path) -> None:
     """Each has its base, a repeat of it, a primary contrast, and what will be said of every outcome."""
-    profiles = ["micro"] if path.stem == "exp10" else ["micro", "swe"]
+    profiles = ["micro", "demo"] if path.stem == "exp10" else ["micro", "demo", "swe"]
     for profile in profiles:
         plan = plan_from_text(path.stem, path.read_text("utf-8"), path.name, profile, shared=SHARED)
         roles = [arm.role for arm in plan.arms]
@@ -244,7 +254,7 @@ def test_a_profile_builds_on_a_shared_one_and_differs_where_it_says() -> None:
     def load_small(profile: str) -> Plan:
         return plan_from_text("t", small(profile), "t.toml", "mine", shared=SHARED)
 
-    plan = load_small('like = "micro"\nlimits = { steps = 5 }')
+    plan = load_small('like = "demo"\nlimits = { steps = 5 }')
     assert plan.limits.steps == 5 and plan.limits.output_tokens == 80 and plan.model_dump()["seeds"] == (0,)
     with pytest.raises(
         BadInput,
@@ -566,8 +576,8 @@ def test_every_key_of_every_plan_has_its_place() -> None:
         assert places(text).keys() == set(paths(tomllib.loads(text))), path
 
 
-def test_p2_numbers_in_sentences_are_those_of_the_settings_in_both_profiles() -> None:
-    for profile in ("micro", "swe"):
+def test_p2_numbers_in_sentences_are_those_of_the_settings_in_every_profile() -> None:
+    for profile in ("micro", "demo", "swe"):
         sweep = registered("exp19", profile=profile)
         trained, large = (
             next(arm for arm in sweep.arms if arm.name == name) for name in ("trained", "multiplier_x16")
@@ -774,7 +784,7 @@ def planned(
     contrasts: str, profile: str = "", head: str = "", hypothesis: str = "h", reason: str = ""
 ) -> Plan:
     arms = TWO_ARMS + (f'reason = "{reason}"\n' if reason else "") + contrasts
-    text = head + small(f'like = "micro"\n{profile}', arms=arms).replace('"h"', f'"{hypothesis}"', 1)
+    text = head + small(f'like = "demo"\n{profile}', arms=arms).replace('"h"', f'"{hypothesis}"', 1)
     return plan_from_text("t", text, "t.toml", "mine", shared=SHARED)
 
 
@@ -998,7 +1008,7 @@ def test_what_no_design_resolves_nothing_supports_or_is_known_beforehand_is_refu
 ) -> None:
     with pytest.raises(BadInput) as caught:
         planned(contrasts, profile)
-    assert re.match(r"(t|profiles/micro)\.toml:\d+:\d+: ", str(caught.value)) and said in str(caught.value)
+    assert re.match(r"(t|profiles/demo)\.toml:\d+:\d+: ", str(caught.value)) and said in str(caught.value)
 
 
 BATCH = "experience = { batch = 8 }"
@@ -1017,7 +1027,7 @@ def test_a_memory_or_a_training_that_leaves_nothing_is_refused_with_the_figures(
     name: str, old: str, new: str, said: str
 ) -> None:
     with pytest.raises(BadInput, match=said):
-        registered(name, old, new)
+        registered(name, old, new, "demo")
 
 
 def test_the_widths_of_the_embedded_models_are_those_of_their_weights() -> None:
@@ -1204,7 +1214,7 @@ def test_what_a_memory_tells_at_most_limits_and_training_are_an_arm_s_to_set() -
     experience, learned = plan.experience, {name: arm.learning for name, arm in arms.items() if arm.learning}
     assert experience is not None and experience.training is not None
     told = {name: experience.told(how) for name in ("one", "three") if (how := learned[name].remembers)}
-    assert told["one"] == RetrievalSettings(items=1, bytes=600, retrieval="bm25")
+    assert told["one"] == RetrievalSettings(items=1, bytes=800, retrieval="bm25")
     assert told["three"] == RetrievalSettings(items=3, bytes=5000, retrieval="ollama:nomic")
     change = learned["dora"].training
     assert change is not None

@@ -32,7 +32,7 @@ shown = "It finds them likelier."
 refuted = "It finds them less likely."
 open = "It is open how likely it finds them."
 [profiles.micro]
-like = "micro"
+like = "demo"
 seeds = [0, 1]
 [profiles.micro.tasks]
 per_repo = 3

@@ -391,7 +391,7 @@ shown = "The memory helped."
 refuted = "The memory harmed."
 open = "It is open."
 [profiles.micro]
-like = "micro"
+like = "demo"
 seeds = [0]
 [profiles.micro.tasks]
 per_repo = 3

@@ -60,9 +60,9 @@ open = "It is open whether they do."
 """
 PROFILE = """
 [profiles.micro]
-like = "micro"
+like = "demo"
 """
-SHARED = {"micro": (Path(__file__).parents[2] / "experiments/profiles/micro.toml").read_text("utf-8")}
+SHARED = {"demo": (Path(__file__).parents[2] / "experiments/profiles/demo.toml").read_text("utf-8")}
 
 
 def plan_with(text: str) -> Plan:

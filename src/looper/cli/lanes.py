@@ -38,7 +38,7 @@ def lane_run(
         ],
         "profiles": {
             "micro": {
-                "like": "micro",
+                "like": "demo",
                 "tasks": {"suite_seed": LANES[lane], "per_repo": -(-tasks // 8), "limit": tasks},
             }
         },

@@ -84,7 +84,7 @@ app.add_typer(evolve, name="evolve")
 def run(
     experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
     profile: Annotated[
-        str, typer.Option(help="A profile of the plan (micro, swe), or a TOML file with one.")
+        str, typer.Option(help="A profile of the plan (micro, demo, swe), or a TOML file with one.")
     ] = "micro",
     model: Annotated[
         str | None,
@@ -154,8 +154,8 @@ def run(
     """Run every cell of the plan EXPERIMENT that has no verdict yet, and print the table.
 
     Safe to interrupt and to repeat: finished cells stay, and an interrupted rollout goes on from its last step. Writes
-    one JSON line per step, trajectory and verdict to the plan's folder below runs/. With the micro profile it takes a
-    few minutes, no network and about 1 GB of memory; with swe a night and the memory of the model.
+    one JSON line per step, trajectory and verdict to the plan's folder below runs/. With the micro profile it takes an
+    hour to a night on two cores, with demo minutes, no network and about 1 GB of memory; with swe nights and the memory of the model.
 
     Example: looper run exp00 --workers 2
     """

@@ -218,7 +218,7 @@ class ExperimentText(_Closed):
         Holds(
             _ProfileText,
             "like",
-            "Name of a shared profile (micro, swe, controls) that the table changes; then no other key is required.",
+            "Name of a shared profile (micro, demo, swe, controls) that the table changes; then no other key is required.",
             "micro",
             complete=True,
         ),
