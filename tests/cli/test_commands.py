@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from safetensors.numpy import save_file
 from tests.fakes.written_run import write_run
 
 from looper.edges.trainers.adapter_store import ADAPTER_FILES, CARD, weights_hash
+from looper.errors import pip_install
 from looper.records.training import AdapterRecord, Make, TrainingSettings
 from looper.records.trajectory import ModelIdentity
 
@@ -111,6 +113,103 @@ def test_a_run_has_one_name_for_every_command_and_a_reader_that_goes_away_is_met
         text=True,
     )
     assert shown.stderr == ""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """What pip writes for the entry point, in a virtual environment of the folder."""
+    path = tmp_path / ".venv" / "bin" / "looper"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"#!{sys.executable}\nfrom looper.__main__ import main\n\nmain()\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_every_command_that_is_named_can_be_typed_as_the_program_was_called(
+    tmp_path: Path, script: Path
+) -> None:
+    def said(*command: str, path: str = os.environ["PATH"]) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        )
+        return done.stdout + done.stderr
+
+    here, name = ".venv/bin/looper", script.name
+    on_path = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+    # An error, a line of what was found, what a command did, help on a wrong option.
+    for asked, hint in (
+        ("show", "looper run exp00"),
+        ("runs list", "looper run exp00"),
+        ("new {}.toml", "looper plan "),
+        ("run --no-such", "'looper run -h'"),
+    ):
+        for called, typed, path in (
+            ([here], here, os.environ["PATH"]),
+            ([str(script)], here, os.environ["PATH"]),
+            ([name], name, on_path),
+            ([sys.executable, "-m", "looper"], f"{sys.executable} -m looper", os.environ["PATH"]),
+        ):
+            words = asked.format(f"plan{len(called)}{len(typed)}{len(called[0])}").split()
+            told = said(*called, *words, path=path)
+            assert f" {hint}".replace("looper", typed) in told, (called, told)
+            if typed != name:
+                assert f" {hint}" not in told.replace(f"-m {name}", ""), told
+    # In another folder the path is whole.
+    below = tmp_path / "below"
+    below.mkdir()
+    elsewhere = subprocess.run([script, "show"], cwd=below, capture_output=True, text=True)
+    assert f"Begin with: {script} run exp00" in elsewhere.stderr
+
+
+def test_a_run_of_another_folder_goes_on_with_a_command_that_is_right_there_and_records_keep_the_plain_name(
+    tmp_path: Path, script: Path, state: Path
+) -> None:
+    shutil.copy(ROOT / "experiments" / "exp00.toml", tmp_path / "mine.toml")
+    arguments = ["run", "mine.toml", "--profile", "demo", "--limit", "1", "--arm", "noop"]
+    environment = {**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": str(tmp_path / "runs")}
+    done = subprocess.run(
+        [".venv/bin/looper", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert '"looper run mine.toml' in (run / "sessions.jsonl").read_text()
+    below = tmp_path / "below"
+    below.mkdir()
+    for cwd, way in (
+        (tmp_path, "go on with: .venv/bin/looper run mine.toml"),
+        (below, f"go on with: cd {tmp_path} && {script} run mine.toml"),
+    ):
+        for command in ("status", "runs"):
+            asked = [script, command, *(["show"] if command == "runs" else [])]
+            shown = subprocess.run(asked, cwd=cwd, env=environment, capture_output=True, text=True)
+            assert way in shown.stdout, shown.stderr
+
+
+def test_what_is_missing_is_installed_by_a_command_for_this_very_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extra of a name that strangers can take is nobody's to fetch by that name."""
+    monkeypatch.chdir(tmp_path)
+    for extra, package in (("torch", "peft"), ("ray", "ray"), ("datasets", "datasets")):
+        command = shlex.split(pip_install(extra=extra))
+        assert command[0] == sys.executable and "install" in command
+        assert any(word.startswith(package) for word in command) and "looper" not in " ".join(command[1:])
+    monkeypatch.chdir(Path(sys.executable).parent)
+    assert pip_install("pyarrow").split()[0] == f"./{Path(sys.executable).name}"
+    named = [
+        (path.name, line)
+        for path in (ROOT / "src").rglob("*.py")
+        for line in path.read_text("utf-8").splitlines()
+        if "pip install" in line
+    ]
+    assert named == [], "named by errors.pip_install"
+
+
+def test_the_pages_call_the_program_by_one_name_and_say_how_a_shell_finds_it() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert 'export PATH="$PWD/.venv/bin:$PATH"' in readme
+    mixed = [page.name for page in (ROOT / "docs").glob("*.md") if ".venv/bin/looper" in page.read_text()]
+    assert mixed == []
 
 
 def test_the_reference_page_equals_the_help() -> None:

@@ -576,7 +576,7 @@ def test_what_is_trained_on_by_hand_is_said_before_and_stands_in_the_record(
     name = Path(folder).name
     listed = project.looper("adapter", "list").stdout.splitlines()
     mine = next(line for line in listed if line.startswith(name))
-    assert f"by looper train from {run.folder.name} (experience_" in mine
+    assert f"trained by hand from {run.folder.name} (experience_" in mine
     assert re.search(r"  20\d\d-\d\d-\d\d \d\d:\d\d UTC  trained lora", mine)
     lora = next(found.adapter for found in run.consolidations if found.arm == "lora")
     of_the_run = next(line for line in listed if line.startswith(lora))

@@ -105,6 +105,8 @@ def register_adapter(
     if as_json:
         print(json_line({"adapter": card, "model": f"ollama:{name}", "base": base, "compared": compared}))
         return
-    print(
-        f"{name} is {base} with {card.id}: {compared}. Use it as a model: looper run exp00 --profile swe --model ollama:{name}"
+    print_lines(
+        [
+            f"{name} is {base} with {card.id}: {compared}. Use it as a model: looper run exp00 --profile swe --model ollama:{name}"
+        ]
     )

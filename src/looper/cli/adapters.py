@@ -59,7 +59,7 @@ def adapter_lines(settings: Settings, *, as_json: bool = False) -> Iterator[str]
 def _origin(card: AdapterRecord, users: Sequence[tuple[str, tuple[str, ...]]]) -> str:
     """Who made an adapter of what, and which arms of which runs have it."""
     arms = dict.fromkeys(source.split("/")[0] for source in card.sources)
-    by_hand = [f"by looper train from {card.run} ({', '.join(arms)})"] if card.run is not None else []
+    by_hand = [f"trained by hand from {card.run} ({', '.join(arms)})"] if card.run is not None else []
     had = [f"{', '.join(named)} of {run}" for run, named in users]
     more = [f"{len(had) - MOST} more"] if len(had) > MOST else []
     return "; ".join([*by_hand, *had[:MOST], *more]) or "of no run that is here"

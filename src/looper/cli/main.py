@@ -35,7 +35,16 @@ from looper.cli.options import (
     shown,
 )
 from looper.cli.run_commands import cache, runs
-from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError, interrupted, printable
+from looper.errors import (
+    EXHAUSTED,
+    Cancelled,
+    ExitCode,
+    LooperError,
+    as_called,
+    called_as,
+    interrupted,
+    printable,
+)
 from looper.untrusted import current_folder
 
 
@@ -345,7 +354,7 @@ def report(
             )
         from looper.cli.serving import bundled
 
-        lines = bundled(named, bundle, chosen_settings(data), lambda line: print(line, file=sys.stderr))
+        lines = bundled(named, bundle, chosen_settings(data), say)
     elif summary:
         if named or verify:
             raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
@@ -569,8 +578,7 @@ def doctor(
     findings = examine(sandbox, chosen_settings())
     if as_json:
         print(json_line({"findings": findings}))
-    for finding in () if as_json else findings:
-        print(finding.line())
+    print_lines(() if as_json else (finding.line() for finding in findings))
     if any(finding.level == "missing" for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
 
@@ -740,13 +748,15 @@ def main() -> None:
     # Parsing somebody's source must not print that source's warnings.
     warnings.filterwarnings("ignore", category=SyntaxWarning)
     _with_standard_streams()
+    # Completion is for the name that a shell looks up, help for what was typed.
+    completing = "_LOOPER_COMPLETE" in os.environ or any("-completion" in word for word in sys.argv[1:2])
     try:
         try:
-            app()
+            app(prog_name="looper" if completing else called_as())
         finally:
             _end_output()
     except LooperError as error:
-        sys.stderr.write(f"looper: {printable(str(error)) or interrupted()}\n")
+        sys.stderr.write(f"looper: {printable(as_called(str(error) or interrupted()))}\n")
         sys.exit(error.exit_code)
     except MemoryError:
         sys.stderr.write(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from looper.errors import printable
+from looper.errors import as_called, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,13 +73,14 @@ def chosen_settings(
 
 
 def say(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)
+    print(printable(as_called(line)), file=sys.stderr, flush=True)
 
 
 def print_lines(lines: "Iterable[str]", *, flush: bool = False) -> None:
     """With `flush` each is seen when it comes, whoever reads them."""
     for line in lines:
-        print(line, flush=flush)
+        # What programs read is as it is recorded.
+        print(line if line.startswith('{"') else as_called(line), flush=flush)
 
 
 def plain_console() -> "Console":

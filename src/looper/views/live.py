@@ -15,7 +15,7 @@ from shlex import quote
 from statistics import fmean, median, stdev
 from typing import Any
 
-from looper.errors import BadInput
+from looper.errors import BadInput, as_called
 from looper.metrics.behaviour import whole_sum
 from looper.metrics.paired import repository_of
 from looper.records.base import grouped
@@ -264,7 +264,8 @@ def resume_command(run: RunView) -> str:
         return f"looper run {quote(plan.experiment)} --profile {quote(plan.profile)}"
     last = run.sessions[-1]
     here = last.where in ("", current_folder())
-    return last.command if here else f"cd {quote(last.where)} && {last.command}"
+    command = as_called(last.command, here=here)
+    return command if here else f"cd {quote(last.where)} && {command}"
 
 
 def described(run: RunView) -> dict[str, Any]:
