@@ -15,10 +15,10 @@ import pytest
 from safetensors.numpy import save_file
 from tests.fakes.written_run import write_run
 
+from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.trainers.adapter_store import ADAPTER_FILES, CARD, weights_hash
 from looper.errors import pip_install
 from looper.records.training import AdapterRecord, Make, TrainingSettings
-from looper.records.trajectory import ModelIdentity
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -482,15 +482,13 @@ def kept_adapter(adapters: Path, name: str, *tasks: str) -> None:
         {f"model.layers.0.self_attn.v_proj.lora_{part}": array for part, array in factors.items()},
         folder / weights,
     )
-    base = ModelIdentity(
-        backend="mlx", backend_version="", name="nano", digest="d", quantisation="", context_tokens=None
-    )
+    base = MlxModel(nano_folder(), name="nano", context_tokens=9).identity()
     numbers = dict.fromkeys(
         ("train_examples", "validation_examples", "supervised_tokens", "trained_tokens", "too_long"), 1
     )
     card = AdapterRecord(
         id=name,
-        base=base,
+        base=base.model_copy(update={"context_tokens": None}),
         make=Make.TRAINED,
         settings=TrainingSettings(learning_rate=1e-3, iterations=1, batch_size=1, max_tokens=9),
         rank=8,
@@ -531,8 +529,53 @@ def test_a_plan_that_asks_for_an_adapter_can_be_checked_with_one(project: Path, 
         ("77aa", f"the adapter 77aa91c04d5e6b78 was trained on 1 of the evaluated tasks, {evaluated}"),
         ("zzz", 'No adapter begins with "zzz"'),
     ):
-        refused = looper("plan", "capability", "--adapter", name, cwd=project, **home)
-        assert refused.returncode != 0 and said in one_line(refused)
+        for command in (["plan"], ["run", "--dry-run"]):
+            refused = looper(*command, "capability", "--adapter", name, cwd=project, **home)
+            assert refused.returncode == 2 and said in one_line(refused)
+
+
+def test_a_plan_is_refused_for_the_adapter_that_its_run_would_be_refused_for(
+    project: Path, tmp_path: Path
+) -> None:
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", "elsewhere-01")
+    for command in (["plan"], ["run", "--dry-run"], ["run"]):
+        asked = [*command, "capability", "--adapter", "3f2a", "--model", "nano:small"]
+        refused = looper(*asked, cwd=project, **home)
+        assert refused.returncode == 2
+        assert "adapted: the adapter 3f2a91c04d5e6b78 was trained on nano " in one_line(refused)
+
+
+def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_seen(tmp_path: Path) -> None:
+    """What is trained on a run knows the first tasks of its repositories, and a plan without learning would take those."""
+    text = (ROOT / "docs" / "own_experiment.md").read_text("utf-8")
+    *_, plan = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "adapted.toml").write_text(plan)
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    repositories = ("jursutsut", "niszorsut")
+    seen = [f"{repository}-{number:02}" for repository in repositories for number in range(1, 16)]
+    kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", *seen)
+    asked = ("plan", "adapted.toml", "--profile", "demo", "--adapter", "3f2a")
+    fits = looper(*asked, cwd=tmp_path, **home)
+    assert fits.returncode == 0 and "tasks: 12 of 2 repositories to evaluate" in fits.stdout, fits.stderr
+    # Without the key the refusal names it; of an adapter that knows later ones too, or where tasks are named, those that are left.
+    (tmp_path / "adapted.toml").write_text(re.sub(r"^skip = .*$", "", plan, flags=re.MULTILINE))
+    told = one_line(looper(*asked, cwd=tmp_path, **home))
+    assert (
+        "trained on 12 of the evaluated tasks, jursutsut-01, jursutsut-02, jursutsut-03 and 9 more;" in told
+    )
+    assert "Evaluate later ones: skip = 15 in [profiles.demo.tasks] leaves 25 of each repository" in told
+    assert "what it was trained on: looper adapter show 3f2a91c04d5e6b78" in told
+    kept_adapter(tmp_path / "home" / "adapters", "77aa91c04d5e6b78", "jursutsut-01", "jursutsut-40")
+    told = one_line(looper(*asked[:-1], "77aa", cwd=tmp_path, **home))
+    assert (
+        'Evaluate others: tasks = ["jursutsut-02", ' in told
+        and " and 38 more in [profiles.demo.tasks]" in told
+    )
+    shown = looper("adapter", "show", "77aa", cwd=tmp_path, **home).stdout
+    assert "trained on 2 tasks of jursutsut: jursutsut-01, jursutsut-40" in shown.splitlines()
+    assert "looper plan PLAN --adapter 77aa91c04d5e6b78" in shown
+    assert "looper adapter show ADAPTER" in looper("adapter", "list", cwd=tmp_path, **home).stdout
 
 
 def test_an_adapter_is_exported_to_a_new_place_and_imported_from_an_export_alone(tmp_path: Path) -> None:

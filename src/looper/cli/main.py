@@ -402,7 +402,7 @@ def train(
         bool,
         typer.Option(
             "--show-mask",
-            help="Print the examples as a training with these options reads them, what is trained on in colour, and train nothing.",
+            help="Print the examples as a training with these options reads them, what is trained on in colour, or between >>> and <<< where there is none, and train nothing.",
         ),
     ] = False,
     data: Data = None,
@@ -418,8 +418,9 @@ def train(
     from rich.console import Console
 
     from looper.cli import training
+    from looper.cli.adapters import trained_on
     from looper.views.findings import counted
-    from looper.views.show import mask_text
+    from looper.views.show import TRAINED_ON, mask_text
 
     options = training.train_options(
         run=run,
@@ -444,19 +445,29 @@ def train(
         masks = training.masks(options, chosen_settings(data), say)
         if as_json:
             print(json_line({"examples": [*masks]}))
+        colour = console.color_system is not None
+        if not colour and not as_json:
+            print(f"what is trained on stands between {' and '.join(TRAINED_ON)}")
         for found in () if as_json else masks:
-            console.print(mask_text(found, max_tokens), soft_wrap=True)
+            console.print(mask_text(found, max_tokens, colour=colour), soft_wrap=True)
         return
     card, where, made_of = training.train(options, chosen_settings(data), say)
     if as_json:
         print(json_line({"adapter": card, "folder": where, "made_of": made_of}))
         return
     losses = [point.loss for point in card.train_losses]
-    print(
-        f"{where}\nmade of {made_of}\n{card.train_examples} windows of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
-        f"{counted(card.too_long, 'action')} longer than --max-tokens left out, "
-        f"{card.trained_tokens} trained in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; "
-        f"weights changed by {100 * card.relative_change:.1f} %"
+    print_lines(
+        [
+            f"adapter {card.id}: {where}",
+            f"made of {made_of}",
+            f"{counted(card.train_examples, 'window')} (parts of rollouts of at most {max_tokens} tokens) of {counted(len(card.tasks), 'task')}, "
+            f"in which {card.supervised_tokens} tokens are the model's own, which alone are trained on; "
+            f"{counted(card.too_long, 'action')} longer than --max-tokens left out",
+            f"{card.trained_tokens} tokens trained on in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; weights changed by "
+            f"{100 * card.relative_change:.1f} %",
+            *trained_on(card),
+            f"for the arms of a plan that say adapted = true: looper plan PLAN --adapter {card.id}",
+        ]
     )
 
 

@@ -14,12 +14,11 @@ from looper.bench.validate import shipped
 from looper.bench.verify import VERSION
 from looper.cli.node import attempt
 from looper.cli.plans import RunOptions, load_written
-from looper.cli.preparing import FEW_TASKS, PreparedPlan, prepare, refuse_impossible
+from looper.cli.preparing import FEW_TASKS, PreparedPlan, adapters_that_fit, prepare, refuse_impossible
 from looper.cli.progress import RunProgress, Spoken, TrainingProgress
 from looper.cli.settings import Settings
 from looper.cli.site import equipped, manifest_of, of_arms
 from looper.cli.wiring import (
-    Models,
     Stop,
     cluster_engine,
     cluster_of,
@@ -31,14 +30,12 @@ from looper.cli.wiring import (
     threads,
 )
 from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError, MemorySilent
-from looper.experiment.checks import check_split
 from looper.experiment.ledger import Ledger, differences, nothing_done
 from looper.experiment.stages import run_stages
 from looper.experiment.staging import Staging
 from looper.journal import read_stream
 from looper.records.job import RunSpec
 from looper.records.plan import Override, Plan, RunManifest
-from looper.records.task import Task
 from looper.records.trajectory import Step
 from looper.views.findings import counted
 from looper.views.live import resume_command
@@ -51,6 +48,7 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     plan = written.plan
     prepared = prepare(plan, settings)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
+    adapters_that_fit(prepared, settings)
     yield from _about(prepared, options.overrides, settings)
     seeds = len(plan.seeds)
     yield f"{plan.experiment} {plan.profile}: {len(prepared.tasks)} tasks × {len(plan.arms)} arms × {seeds} seeds"
@@ -80,9 +78,9 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
     prepared = prepare(plan, settings)
     prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
+    adapters_that_fit(prepared, settings)
     with contextlib.ExitStack() as stack:
         site, models = stack.enter_context(equipped(prepared, options.sandbox, settings, say))
-        _adapters_fit(plan, models, prepared.tasks)
         with say.during("asking the models what they are"):
             manifest = manifest_of(prepared, site, models, options.arms, options.overrides)
         for line in _about(prepared, options.overrides, settings):
@@ -179,21 +177,6 @@ def _about(prepared: PreparedPlan, overrides: Sequence[Override], settings: Sett
     fewest = min(map(len, prepared.experience.values()), default=FEW_TASKS)
     if fewest < FEW_TASKS and prepared.plan.selection.suite != "micro":
         yield f"{fewest} tasks to learn from are few: what is learned may be those tasks and nothing else"
-
-
-def _adapters_fit(plan: Plan, models: Models, tasks: Sequence[Task]) -> None:
-    """That adapters which models carry from elsewhere were made for them, and of other tasks. Raises TreatmentMissing or
-    BadInput."""
-    for arm in plan.arms:
-        if not arm.model.adapter:
-            continue
-        card, identity = models.trainer(arm).load(arm.model.adapter), models.of(arm, tasks[0]).identity()
-        check_split(card, [task.instance_id for task in tasks], arm.name)
-        if card.base.digest != identity.digest:
-            raise BadInput(
-                f"{arm.name}: the adapter {card.id} was trained on {card.base.name} {card.base.digest[:12]}, and the model "
-                f"is {identity.name} {identity.digest[:12]}. Name the one that it was trained on with --model."
-            )
 
 
 def _about_eligibility(prepared: PreparedPlan) -> Iterator[str]:
