@@ -95,14 +95,17 @@ def test_a_long_message_is_cut_with_a_word_how_to_see_all() -> None:
 
 def test_cells_and_steps_are_chosen_by_arm_step_and_failure(tmp_path: Path) -> None:
     """Base resolves nothing, the other arm everything; every third command fails."""
-    write_run(tmp_path / "runs", steps=7)
+    run = write_run(tmp_path / "runs", steps=7)
 
     def shown(*words: str) -> str:
         return looper("show", *words, cwd=tmp_path, LOOPER_SWE_DATA="").stdout
 
     assert shown("--failed") == "".join(f"base/0/a__b-{at}  unresolved: a test failed\n" for at in (1, 2))
     assert shown("--arm", "other") == "other/0/a__b-1  resolved\nother/0/a__b-2  resolved\n"
-    assert shown("--arm", "other", "--failed") == "none of 2 cells with an end failed\n"
+    assert (
+        shown("--arm", "other", "--failed")
+        == f"{run.name}: none of 2 cells with an end failed, of 2 in all\n"
+    )
     failed = shown("b-1", "--arm", "base", "--failed")
     assert re.findall(r"── step (\d+) ──", failed) == ["3", "6"] and failed.count("── exit code 1 ──") == 2
     assert "the issue is not shown. SWE-Bench-CL is not configured" in failed

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from looper.cli.options import json_line
+from looper.cli.options import json_line, the_run
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store, folder_digest
 from looper.errors import BadInput
@@ -11,7 +11,7 @@ from looper.records.base import grouped
 from looper.records.training import AdapterRecord
 from looper.views.findings import counted
 from looper.views.lineage import adapters_of, lineage_data, lineage_lines
-from looper.views.runs import read_runs, run_named
+from looper.views.runs import read_runs
 
 MOST = 3
 """So many runs are named that have an adapter."""
@@ -134,5 +134,5 @@ def lineage_of(
     settings: Settings, run: str | None, arm: str | None, *, as_json: bool = False
 ) -> Iterator[str]:
     """The treatment behind each arm of a run. Raises BadInput."""
-    asked = (run_named(settings.runs, run), arm, card_reader(settings))
+    asked = (the_run(settings.runs, run), arm, card_reader(settings))
     return iter([json_line(lineage_data(*asked))]) if as_json else lineage_lines(*asked)

@@ -13,6 +13,7 @@ from pathlib import Path
 from looper.bench.validate import shipped
 from looper.bench.verify import VERSION
 from looper.cli.node import attempt
+from looper.cli.options import the_run
 from looper.cli.plans import RunOptions, load_written
 from looper.cli.preparing import FEW_TASKS, PreparedPlan, adapters_that_fit, prepare, refuse_impossible
 from looper.cli.progress import RunProgress, Spoken, TrainingProgress
@@ -39,7 +40,7 @@ from looper.records.plan import Override, Plan, RunManifest
 from looper.records.trajectory import Step
 from looper.views.findings import counted
 from looper.views.live import resume_command
-from looper.views.runs import RunView, read_run, run_folders, run_named
+from looper.views.runs import RunView, read_run, run_folders
 
 
 def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
@@ -158,7 +159,7 @@ def _as_begun(manifest: RunManifest, options: RunOptions, runs: Path) -> RunMani
     """The manifest of the run to go on with that differs only in what the models of arms are which do not run now: their
     server may have been away, or be away now. The given one where there is none."""
     stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}-"
-    views = [run_named(runs, options.run)] if options.run else _begun(runs, stem, lambda said: None)
+    views = [the_run(runs, options.run)] if options.run else _begun(runs, stem, lambda said: None)
     begun = [view.manifest for view in views]
     if manifest in begun:
         return manifest
@@ -234,7 +235,7 @@ def run_folder(
     would mix two runs, and beginning anew in silence would leave the old one for dead, unless nothing was done in it.
     """
     if named is not None:
-        view = run_named(runs, named)
+        view = the_run(runs, named)
         if view.manifest != manifest:
             raise Drift(_differs(view, manifest, anew))
         return view.folder

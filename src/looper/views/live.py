@@ -345,7 +345,7 @@ class Projection:
         self._lock = threading.Lock()
 
     def read(self) -> tuple[list[RunView], list[str]]:
-        """Every run, the one written to last at the end, and what is wrong with those that cannot be read: a damaged one does not
+        """Every run, the one that was begun last at the end, and what is wrong with those that cannot be read: a damaged one does not
         hide the others."""
         with self._lock:
             found, unreadable = [], []
