@@ -6,6 +6,7 @@ is one manifest, one ledger and the stages; who goes on with a run must arrive a
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from looper.bench.validate import shipped
 from looper.bench.verify import VERSION
 from looper.cli.node import attempt
 from looper.cli.options import the_run
-from looper.cli.plans import RunOptions, load_written
+from looper.cli.plans import RunOptions, find_experiment, load_written
 from looper.cli.preparing import FEW_TASKS, PreparedPlan, adapters_that_fit, prepare, refuse_impossible
 from looper.cli.progress import RunProgress, Spoken, TrainingProgress
 from looper.cli.settings import Settings
@@ -97,7 +98,14 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         if options.arms and not options.fresh:
             manifest = _as_begun(manifest, options, settings.runs)
         folder = run_folder(
-            manifest, settings.runs, say, fresh=options.fresh, named=options.run, anew=options.anew()
+            manifest,
+            settings.runs,
+            say,
+            fresh=options.fresh,
+            named=options.run,
+            anew=options.anew(),
+            typed=options.going_on,
+            file=_plan_files(options),
         )
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
@@ -208,7 +216,7 @@ def _about_eligibility(prepared: PreparedPlan) -> Iterator[str]:
 
 
 def _begun(runs: Path, stem: str, say: Callable[[str], None]) -> Iterator[RunView]:
-    """Runs whose names begin so, the one written to last at the end; one that cannot be read is passed over, and said."""
+    """Runs whose names begin so, the one that was begun last at the end; one that cannot be read is passed over, and said."""
     for folder in run_folders(runs):
         if folder.name.startswith(stem):
             try:
@@ -227,8 +235,11 @@ def run_folder(
     fresh: bool,
     named: str | None = None,
     anew: str = "the same command with --fresh",
+    typed: Callable[[str], str] = lambda run: "",
+    file: str = "the plan",
 ) -> Path:
-    """The folder of this very run, or a new one, or the one that is named; `anew` is the command that begins a new one.
+    """The folder of this very run, or a new one, or the one that is named; `anew` is the command that begins a new one, `typed` the given
+    one as it goes on with a run of that name, and `file` has the plan.
 
     What was asked for differently is a run of its own, and an unfinished one beside it is named. Raises BadInput where there is no
     such run, and Drift where the same was asked for and everything else is not as it was when an unfinished run was begun: going on
@@ -237,7 +248,7 @@ def run_folder(
     if named is not None:
         view = the_run(runs, named)
         if view.manifest != manifest:
-            raise Drift(_differs(view, manifest, anew))
+            raise Drift(_differs(view, manifest, anew, typed, file))
         return view.folder
     stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}"
     name = f"{stem}-{manifest.run_hash()}"
@@ -246,16 +257,15 @@ def run_folder(
         return _new_folder(runs, name, len(mine))
     if mine:
         return mine[-1]
-    beside = [
+    alike = [
         view
         for view in _begun(runs, f"{stem}-", say)
         if view.manifest.plan.selection == manifest.plan.selection
-        and view.finished < view.planned
-        and not nothing_done(view.folder)
     ]
+    beside = [view for view in alike if view.finished < view.planned and not nothing_done(view.folder)]
     for view in beside:
         if _asked(view.manifest) == _asked(manifest):
-            raise Drift(_differs(view, manifest, anew))
+            raise Drift(_differs(view, manifest, anew, typed, file))
     for view in beside[-1:]:
         asked = view.manifest.model_copy(update={"plan": manifest.plan, "overrides": manifest.overrides})
         others = f" (and {counted(len(beside) - 1, 'other')}: looper runs list)" if len(beside) > 1 else ""
@@ -267,7 +277,14 @@ def run_folder(
         )
         say(
             f"this is a run of its own; the unfinished {view.folder.name}{others} stays as it is. What differs: "
-            f"{differences(view.manifest, asked, most=2)}. Go on with that one{needs}: {resume_command(view)}"
+            f"{differences(view.manifest, asked, most=2)}. {_put_back(view, typed, file)}Go on with that one{needs}: {resume_command(view)}"
+        )
+    done = [view for view in alike if view.finished == view.planned]
+    for view in [view for view in done if _without_words(view.manifest) == _without_words(manifest)][-1:]:
+        say(
+            f"the finished run {view.folder.name} differs from this plan in words alone, and nothing of it is used again: "
+            f"{differences(view.manifest, manifest, most=2)}. Its figures under its own words: looper report {view.folder.name}. To run "
+            f"nothing again, press Ctrl-C and put those words back in {file}"
         )
     return runs / name
 
@@ -277,19 +294,51 @@ def _asked(manifest: RunManifest) -> tuple[Plan, tuple[Override, ...]]:
     return manifest.plan, manifest.overrides
 
 
-def _differs(view: RunView, manifest: RunManifest, anew: str) -> str:
+_PACE = re.compile(r" --(?:workers \d+|share-machine)\b")
+"""Of a command, what says how fast a run goes and not what it is."""
+
+
+def _plan_files(options: RunOptions) -> str:
+    """Where what a plan says is written."""
+    profile = f" or {options.profile}" if options.profile.endswith(".toml") else ""
+    return f"{find_experiment(options.experiment)}{profile}"
+
+
+def _without_words(manifest: RunManifest) -> RunManifest:
+    """What a run is made of, without what is only said of it."""
+    plan, unsaid = manifest.plan, {"shown": "", "refuted": "", "open": "", "reason": ""}
+    bare = plan.model_copy(
+        update={
+            **dict.fromkeys(("title", "hypothesis", "factor"), ""),
+            "arms": tuple(arm.model_copy(update={"reason": ""}) for arm in plan.arms),
+            "contrasts": tuple(found.model_copy(update=unsaid) for found in plan.contrasts),
+        }
+    )
+    return manifest.model_copy(update={"plan": bare})
+
+
+def _put_back(view: RunView, typed: Callable[[str], str], file: str) -> str:
+    """What has to be done before the command that goes on with a run does: nothing where it asks for something else than was typed now,
+    since then the difference is in its words; else the files were changed."""
+    begun = _PACE.sub("", view.sessions[-1].command if view.sessions else "")
+    same = begun in [_PACE.sub("", typed(name)) for name in (view.folder.name, str(view.folder))]
+    return f"Put that back in {file}. " if same else ""
+
+
+def _differs(view: RunView, manifest: RunManifest, anew: str, typed: Callable[[str], str], file: str) -> str:
     """Why a run cannot be gone on with as it is asked for now, and both ways out as commands."""
     before = view.manifest
+    back = _put_back(view, typed, file) if _asked(before) != _asked(manifest) else ""
     if before.code_version != manifest.code_version:
-        how = f"With the version of Looper that began it ({before.code_version})"
+        how = f"{back}With the version of Looper that began it ({before.code_version}), go"
     elif _asked(before) != _asked(manifest):
-        how = "As it was begun"
+        how = f"{back}Then go" if back else "As it was begun, go"
     else:
-        how = "Once that is restored"
+        how = "Once that is restored, go"
     state = "unfinished " if view.finished < view.planned else ""
     return (
         f"The {state}run {view.folder} was begun differently: {differences(before, manifest)}. "
-        f"{how}, go on with: {resume_command(view)}; or begin a new run: {anew}"
+        f"{how} on with: {resume_command(view)}; or begin a new run: {anew}"
     )
 
 
