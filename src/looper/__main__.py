@@ -10,9 +10,9 @@ def main() -> None:
 
         door()
     except KeyboardInterrupt:
-        from looper.errors import ExitCode, interrupted
+        from looper.errors import ExitCode, as_called, interrupted
 
-        sys.stderr.write(f"looper: {interrupted()}\n")
+        sys.stderr.write(f"looper: {as_called(interrupted())}\n")
         sys.exit(ExitCode.INTERRUPTED)
 
 

@@ -6,8 +6,10 @@ is an observation or a verdict, what is of the input ends the command in one lin
 
 import difflib
 import errno
+import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable
 from enum import IntEnum
@@ -77,6 +79,70 @@ def interrupted() -> str:
     if any(words[:1] == [first] and {*rest} <= {*words} for first, *rest in GO_ON):
         return f"Interrupted. What was recorded is kept. Go on with: {command}"
     return f"Interrupted. Begin again with: {command}"
+
+
+_COMMAND = re.compile(r"(?<![\w./-])(?<!-m )looper (?=[a-z]|--)")
+"""How every text names this program, before a command or an option."""
+
+
+def as_called(text: str, *, here: bool = True) -> str:
+    """A text to be printed, with this program's commands as they can be typed in this folder, or anywhere. Records and pages that are
+    kept have the plain `looper`."""
+    called = called_as(here=here)
+    return text if called == "looper" else _COMMAND.sub(lambda _: f"{called} ", text)
+
+
+def called_as(*, here: bool = True) -> str:
+    """How this program was called, as a shell takes it: `.venv/bin/looper`, `python -m looper`; `looper` where that finds it. A path
+    is good in this folder, or anywhere."""
+    path = _from_here if here else os.path.abspath
+    if sys.orig_argv[1:3] == ["-m", "looper"]:
+        python = sys.orig_argv[0]
+        return shlex.join([path(python) if os.path.dirname(python) else python, "-m", "looper"])
+    script = sys.argv[0]
+    if os.path.basename(script) != "looper":
+        return "looper"
+    on_path = shutil.which("looper")
+    if on_path is not None and os.path.realpath(on_path) == os.path.realpath(script):
+        return "looper"
+    return shlex.quote(path(script))
+
+
+def pip_install(*packages: str, extra: str = "") -> str:
+    """The command that installs packages, and what an extra of Looper needs, where this program runs: with its own interpreter, and
+    by their own names, since an extra of `looper` would be looked for where Looper did not come from."""
+    from importlib.metadata import PackageNotFoundError, requires
+    from importlib.util import find_spec
+
+    wanted = [*packages]
+    if extra:
+        try:
+            needs = [each.partition(";") for each in requires("looper") or ()]
+        except PackageNotFoundError:
+            needs = []
+        named = [name.strip() for name, _, when in needs if when.strip() == f"extra == '{extra}'"]
+        # Of a source tree that was never installed. Each extra has the name of its first package.
+        wanted += named or [extra]
+    pip = ["pip"] if find_spec("pip") else ["uv", "pip"]
+    return shlex.join([_from_here(sys.executable), "-m", *pip, "install", *wanted])
+
+
+def mlx_install() -> str:
+    """The command that installs what the embedded model runs on."""
+    return pip_install("mlx-lm>=0.32,<0.33", *(["mlx[cpu]"] if sys.platform == "linux" else []))
+
+
+def _from_here(program: str) -> str:
+    """A program's path, relative where it lies below the current folder."""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        return program
+    below = os.path.join(here, "")
+    if not program.startswith(below):
+        return program
+    path = program.removeprefix(below)
+    return path if os.sep in path else os.path.join(".", path)
 
 
 class BudgetSpent(LooperError):

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import pytest
 from safetensors.numpy import save_file
 from tests.fakes.written_run import write_run
 
+from looper.edges.models.mlx import MlxModel, nano_folder
 from looper.edges.trainers.adapter_store import ADAPTER_FILES, CARD, weights_hash
+from looper.errors import pip_install
 from looper.records.training import AdapterRecord, Make, TrainingSettings
-from looper.records.trajectory import ModelIdentity
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -111,6 +113,103 @@ def test_a_run_has_one_name_for_every_command_and_a_reader_that_goes_away_is_met
         text=True,
     )
     assert shown.stderr == ""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """What pip writes for the entry point, in a virtual environment of the folder."""
+    path = tmp_path / ".venv" / "bin" / "looper"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"#!{sys.executable}\nfrom looper.__main__ import main\n\nmain()\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_every_command_that_is_named_can_be_typed_as_the_program_was_called(
+    tmp_path: Path, script: Path
+) -> None:
+    def said(*command: str, path: str = os.environ["PATH"]) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
+        )
+        return done.stdout + done.stderr
+
+    here, name = ".venv/bin/looper", script.name
+    on_path = f"{script.parent}{os.pathsep}{os.environ['PATH']}"
+    # An error, a line of what was found, what a command did, help on a wrong option.
+    for asked, hint in (
+        ("show", "looper run exp00"),
+        ("runs list", "looper run exp00"),
+        ("new {}.toml", "looper plan "),
+        ("run --no-such", "'looper run -h'"),
+    ):
+        for called, typed, path in (
+            ([here], here, os.environ["PATH"]),
+            ([str(script)], here, os.environ["PATH"]),
+            ([name], name, on_path),
+            ([sys.executable, "-m", "looper"], f"{sys.executable} -m looper", os.environ["PATH"]),
+        ):
+            words = asked.format(f"plan{len(called)}{len(typed)}{len(called[0])}").split()
+            told = said(*called, *words, path=path)
+            assert f" {hint}".replace("looper", typed) in told, (called, told)
+            if typed != name:
+                assert f" {hint}" not in told.replace(f"-m {name}", ""), told
+    # In another folder the path is whole.
+    below = tmp_path / "below"
+    below.mkdir()
+    elsewhere = subprocess.run([script, "show"], cwd=below, capture_output=True, text=True)
+    assert f"Begin with: {script} run exp00" in elsewhere.stderr
+
+
+def test_a_run_of_another_folder_goes_on_with_a_command_that_is_right_there_and_records_keep_the_plain_name(
+    tmp_path: Path, script: Path, state: Path
+) -> None:
+    shutil.copy(ROOT / "experiments" / "exp00.toml", tmp_path / "mine.toml")
+    arguments = ["run", "mine.toml", "--profile", "demo", "--limit", "1", "--arm", "noop"]
+    environment = {**os.environ, "LOOPER_HOME": str(state), "LOOPER_RUNS": str(tmp_path / "runs")}
+    done = subprocess.run(
+        [".venv/bin/looper", *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert '"looper run mine.toml' in (run / "sessions.jsonl").read_text()
+    below = tmp_path / "below"
+    below.mkdir()
+    for cwd, way in (
+        (tmp_path, "go on with: .venv/bin/looper run mine.toml"),
+        (below, f"go on with: cd {tmp_path} && {script} run mine.toml"),
+    ):
+        for command in ("status", "runs"):
+            asked = [script, command, *(["show"] if command == "runs" else [])]
+            shown = subprocess.run(asked, cwd=cwd, env=environment, capture_output=True, text=True)
+            assert way in shown.stdout, shown.stderr
+
+
+def test_what_is_missing_is_installed_by_a_command_for_this_very_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An extra of a name that strangers can take is nobody's to fetch by that name."""
+    monkeypatch.chdir(tmp_path)
+    for extra, package in (("torch", "peft"), ("ray", "ray"), ("datasets", "datasets")):
+        command = shlex.split(pip_install(extra=extra))
+        assert command[0] == sys.executable and "install" in command
+        assert any(word.startswith(package) for word in command) and "looper" not in " ".join(command[1:])
+    monkeypatch.chdir(Path(sys.executable).parent)
+    assert pip_install("pyarrow").split()[0] == f"./{Path(sys.executable).name}"
+    named = [
+        (path.name, line)
+        for path in (ROOT / "src").rglob("*.py")
+        for line in path.read_text("utf-8").splitlines()
+        if "pip install" in line
+    ]
+    assert named == [], "named by errors.pip_install"
+
+
+def test_the_pages_call_the_program_by_one_name_and_say_how_a_shell_finds_it() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert 'export PATH="$PWD/.venv/bin:$PATH"' in readme
+    mixed = [page.name for page in (ROOT / "docs").glob("*.md") if ".venv/bin/looper" in page.read_text()]
+    assert mixed == []
 
 
 def test_the_reference_page_equals_the_help() -> None:
@@ -383,15 +482,13 @@ def kept_adapter(adapters: Path, name: str, *tasks: str) -> None:
         {f"model.layers.0.self_attn.v_proj.lora_{part}": array for part, array in factors.items()},
         folder / weights,
     )
-    base = ModelIdentity(
-        backend="mlx", backend_version="", name="nano", digest="d", quantisation="", context_tokens=None
-    )
+    base = MlxModel(nano_folder(), name="nano", context_tokens=9).identity()
     numbers = dict.fromkeys(
         ("train_examples", "validation_examples", "supervised_tokens", "trained_tokens", "too_long"), 1
     )
     card = AdapterRecord(
         id=name,
-        base=base,
+        base=base.model_copy(update={"context_tokens": None}),
         make=Make.TRAINED,
         settings=TrainingSettings(learning_rate=1e-3, iterations=1, batch_size=1, max_tokens=9),
         rank=8,
@@ -432,8 +529,53 @@ def test_a_plan_that_asks_for_an_adapter_can_be_checked_with_one(project: Path, 
         ("77aa", f"the adapter 77aa91c04d5e6b78 was trained on 1 of the evaluated tasks, {evaluated}"),
         ("zzz", 'No adapter begins with "zzz"'),
     ):
-        refused = looper("plan", "capability", "--adapter", name, cwd=project, **home)
-        assert refused.returncode != 0 and said in one_line(refused)
+        for command in (["plan"], ["run", "--dry-run"]):
+            refused = looper(*command, "capability", "--adapter", name, cwd=project, **home)
+            assert refused.returncode == 2 and said in one_line(refused)
+
+
+def test_a_plan_is_refused_for_the_adapter_that_its_run_would_be_refused_for(
+    project: Path, tmp_path: Path
+) -> None:
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", "elsewhere-01")
+    for command in (["plan"], ["run", "--dry-run"], ["run"]):
+        asked = [*command, "capability", "--adapter", "3f2a", "--model", "nano:small"]
+        refused = looper(*asked, cwd=project, **home)
+        assert refused.returncode == 2
+        assert "adapted: the adapter 3f2a91c04d5e6b78 was trained on nano " in one_line(refused)
+
+
+def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_seen(tmp_path: Path) -> None:
+    """What is trained on a run knows the first tasks of its repositories, and a plan without learning would take those."""
+    text = (ROOT / "docs" / "own_experiment.md").read_text("utf-8")
+    *_, plan = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "adapted.toml").write_text(plan)
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    repositories = ("jursutsut", "niszorsut")
+    seen = [f"{repository}-{number:02}" for repository in repositories for number in range(1, 16)]
+    kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", *seen)
+    asked = ("plan", "adapted.toml", "--profile", "demo", "--adapter", "3f2a")
+    fits = looper(*asked, cwd=tmp_path, **home)
+    assert fits.returncode == 0 and "tasks: 12 of 2 repositories to evaluate" in fits.stdout, fits.stderr
+    # Without the key the refusal names it; of an adapter that knows later ones too, or where tasks are named, those that are left.
+    (tmp_path / "adapted.toml").write_text(re.sub(r"^skip = .*$", "", plan, flags=re.MULTILINE))
+    told = one_line(looper(*asked, cwd=tmp_path, **home))
+    assert (
+        "trained on 12 of the evaluated tasks, jursutsut-01, jursutsut-02, jursutsut-03 and 9 more;" in told
+    )
+    assert "Evaluate later ones: skip = 15 in [profiles.demo.tasks] leaves 25 of each repository" in told
+    assert "what it was trained on: looper adapter show 3f2a91c04d5e6b78" in told
+    kept_adapter(tmp_path / "home" / "adapters", "77aa91c04d5e6b78", "jursutsut-01", "jursutsut-40")
+    told = one_line(looper(*asked[:-1], "77aa", cwd=tmp_path, **home))
+    assert (
+        'Evaluate others: tasks = ["jursutsut-02", ' in told
+        and " and 38 more in [profiles.demo.tasks]" in told
+    )
+    shown = looper("adapter", "show", "77aa", cwd=tmp_path, **home).stdout
+    assert "trained on 2 tasks of jursutsut: jursutsut-01, jursutsut-40" in shown.splitlines()
+    assert "looper plan PLAN --adapter 77aa91c04d5e6b78" in shown
+    assert "looper adapter show ADAPTER" in looper("adapter", "list", cwd=tmp_path, **home).stdout
 
 
 def test_an_adapter_is_exported_to_a_new_place_and_imported_from_an_export_alone(tmp_path: Path) -> None:

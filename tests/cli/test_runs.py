@@ -20,6 +20,7 @@ from looper.journal import RunLock, Stream
 from looper.records.learning import Treatment
 from looper.records.model import ModelSpec
 from looper.records.plan import RunManifest
+from looper.records.session import Session
 from looper.records.training import Selection
 from looper.records.treatment import Consolidation
 from looper.views.runs import find_run, read_run
@@ -117,7 +118,121 @@ def test_u1_diff_takes_runs_as_every_other_command_does(
     found = looper("diff", older.name[:-1], "mine", cwd=tmp_path)
     assert found.returncode == 0 and found.stdout.startswith(f"{older.name} | {newer.name}\n")
     neither = looper("diff", "bass", "otter", cwd=tmp_path)
-    assert neither.returncode == 2 and f"Arms of {newer.name}: base, other" in one_line(neither)
+    assert neither.returncode == 2 and f"Arms of {newer.name}: base, other" in neither.stderr
+
+
+def begun_at(folder: Path, when: str) -> Path:
+    """The folder with a first session of that time."""
+    stream = Stream(folder, "sessions", Session)
+    stream.append(Session(pid=1, workers=1, begun=when, done_before=0))
+    stream.close()
+    return folder
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    """A finished run, and one of the same experiment that was begun after it and stopped. The first was written to last."""
+    runs = tmp_path / "runs"
+    finished = begun_at(write_run(runs, experiment="mine"), "2026-01-01T10:00:00+00:00")
+    stopped = write_run(runs, experiment="mine", tasks=("a__b-1",), judged=lambda cell: False)
+    begun_at(stopped, "2026-01-01T11:00:00+00:00")
+    made_at(finished, 3_000_000_000)
+    return finished, stopped
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show", "--failed", "--run", "mine"),
+        ("show",),
+        ("diff", "base", "other"),
+        ("status", "--run", "mine"),
+        ("runs", "show", "mine"),
+        ("export", "mine", "--format", "csv"),
+        ("lineage", "why", "mine"),
+        ("memory", "list"),
+        ("train", "mine"),
+        ("report", "mine"),
+        ("report",),
+        ("report", "mine", "--bundle", "pages.zip"),
+        ("watch", "--once", "--run", "mine"),
+    ],
+    ids=" ".join,
+)
+def test_the_newest_run_is_the_one_begun_last_for_every_command_which_says_so_where_there_is_a_choice(
+    tmp_path: Path, state: Path, two: tuple[Path, Path], command: tuple[str, ...]
+) -> None:
+    finished, stopped = two
+    found = looper(*command, cwd=tmp_path, LOOPER_HOME=str(state), LOOPER_SWE_DATA="")
+    told = found.stdout + found.stderr
+    said = [line for line in told.splitlines() if line.startswith(f"{stopped.name}: the newest of 2 runs")]
+    assert len(said) == 1 and "looper runs list" in said[0], told
+    assert finished.name not in told
+    # A run that is named itself is no choice.
+    named = [finished.name if word == "mine" else word for word in command]
+    if "mine" in command:
+        assert "the newest of" not in looper(*named, cwd=tmp_path, LOOPER_HOME=str(state)).stderr
+
+
+def test_runs_are_listed_in_the_order_in_which_they_were_begun(
+    tmp_path: Path, two: tuple[Path, Path]
+) -> None:
+    finished, stopped = two
+    listed = looper("runs", "list", cwd=tmp_path).stdout.splitlines()[1:]
+    assert [line.split()[0] for line in listed] == [finished.name, stopped.name]
+
+
+def test_pages_that_runs_share_keep_the_finished_run_and_name_the_one_that_was_begun_since(
+    tmp_path: Path, two: tuple[Path, Path]
+) -> None:
+    finished, stopped = two
+    told = looper("report", "mine", "--results", "results", cwd=tmp_path).stdout
+    assert f"mine micro: {finished.name}, in results/mine.md" in told
+    assert (
+        f"{stopped.name} was begun later and is not finished; what is written is of {finished.name}" in told
+    )
+
+
+def test_a_list_that_is_empty_names_its_run(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    _, stopped = two
+    shown = looper("show", "--failed", cwd=tmp_path).stdout
+    assert shown == f"{stopped.name}: none of 0 cells with an end failed, of 2 in all\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "show",
+        "status",
+        "runs list",
+        "report",
+        "report --verify",
+        "train",
+        "diff a b",
+        "export",
+        "runs rm mine",
+    ],
+)
+def test_where_no_run_is_the_place_where_runs_are_looked_for_is_named(tmp_path: Path, command: str) -> None:
+    found = looper(*command.split(), cwd=tmp_path)
+    assert (
+        f"There is no run below {tmp_path}/runs. Runs lie in ./runs of the folder that they were begun in: go there, or name the folder "
+        "of runs by LOOPER_RUNS."
+    ) in found.stdout + found.stderr
+
+
+def test_an_experiment_is_refused_where_its_run_would_be_removed(
+    tmp_path: Path, three: tuple[Path, Path, Path]
+) -> None:
+    """Its only run begins with its name, too."""
+    older, newer, _ = three
+    lone = write_run(tmp_path / "runs", experiment="lone")
+    for name, runs in (("lone", lone.name), ("mine", f"{older.name}, {newer.name}"), ("mine micro", "")):
+        refused = looper("runs", "rm", name, "--yes", cwd=tmp_path)
+        assert refused.returncode == 2 and f'"{name}" is an experiment. Name its run' in one_line(refused)
+        assert runs in one_line(refused)
+    assert all(folder.is_dir() for folder in (*three, lone))
+    assert looper("runs", "rm", lone.name[:-1], "--yes", cwd=tmp_path).returncode == 0 and not lone.exists()
 
 
 @pytest.mark.parametrize(
@@ -307,7 +422,9 @@ def test_u11_an_interruption_while_the_program_is_still_being_loaded_is_one_line
         text=True,
     )
     assert done.returncode == 130
-    assert done.stderr == f"looper: Interrupted. {said}\n"
+    assert done.stderr == f"looper: Interrupted. {said}\n".replace(
+        ": looper ", f": {sys.executable} -m looper "
+    )
 
 
 def answering(words: str, cwd: Path, answer: str | None = None) -> "subprocess.CompletedProcess[str]":

@@ -19,7 +19,7 @@ from looper.records.training import AdapterRecord, Library, Make, TrainingEvent,
 TORCH = TrainingSettings.model_validate({**SETTINGS.model_dump(), "library": "torch"})
 installed = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "peft", "accelerate")),
-    reason="PyTorch and PEFT are not installed: pip install 'looper[torch]'",
+    reason="PyTorch and PEFT are not installed: python -m pip install -e '.[torch]'",
 )
 
 
@@ -126,7 +126,7 @@ def test_without_the_packages_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     settings = TORCH.model_copy(update={"seed": 9})
-    with pytest.raises(BadInput, match=r"pip install 'looper\[torch\]'"):
+    with pytest.raises(BadInput, match=r"python\S* -m (uv )?pip install .*torch.* .*peft"):
         trainer.train(request_for(nano, settings=settings))
 
 

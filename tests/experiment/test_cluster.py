@@ -3,6 +3,7 @@ their own."""
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from looper.records.verdict import Outcome, Verdict
 
 pytestmark = pytest.mark.slow
 with_ray = pytest.mark.skipif(
-    find_spec("ray") is None, reason="Ray is not installed: pip install 'looper[ray]'"
+    find_spec("ray") is None, reason="Ray is not installed: python -m pip install -e '.[ray]'"
 )
 
 NODES = """
@@ -386,4 +387,6 @@ def test_no_token_is_in_what_a_run_records_or_says(project: Project, nodes: Node
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
 def test_without_ray_one_line_names_the_extra(tmp_path: Path, state: Path) -> None:
     said = _refused(Project(tmp_path, state), "ray")
-    assert said == "looper: The engine ray needs Ray, here and on every node: pip install 'looper[ray]'."
+    assert re.fullmatch(
+        r"looper: The engine ray needs Ray, here and on every node: \S+ -m (uv )?pip install '?ray\S*", said
+    )

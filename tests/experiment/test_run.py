@@ -413,7 +413,38 @@ def test_u15_what_is_asked_for_differently_is_a_run_of_its_own_and_the_unfinishe
     assert "(and 1 other: looper runs list)" in edited.stderr
     assert len(list((project.folder / "runs").iterdir())) == 3
     named = project.looper(*asked, "--run", first.name)
-    assert named.returncode == 2 and "As it was begun, go on with: looper run test" in named.stderr
+    assert named.returncode == 2
+    # It is the file that differs: the command that is named is the one that was typed.
+    assert f"Put that back in experiments/test.toml. Then go on with: {on}" in named.stderr
+    plan.write_text(PLAN)
+    assert project.looper(*shlex.split(on)[1:]).returncode == 0
+    wider = project.looper("run", "test", "--arm", "noop", "--limit", "2", "--run", first.name)
+    assert wider.returncode == 2 and f"As it was begun, go on with: {on}" in wider.stderr
+
+
+def test_a_finished_run_that_differs_in_words_alone_is_named_before_another_is_begun(
+    project: Project,
+) -> None:
+    plan = project.folder / "experiments" / "test.toml"
+    asked = ("run", "test", "--limit", "1")
+    assert project.looper(*asked).returncode == 0
+    first = project.run
+    written = plan.read_text()
+    plan.write_text(written.replace('"Test"', '"Tests"').replace("Runs can be", "Each can be"))
+    other = project.looper(*asked)
+    assert other.returncode == 0, other.stderr
+    (said,) = [line for line in other.stderr.splitlines() if "in words alone" in line]
+    assert f"the finished run {first.name} differs from this plan in words alone" in said
+    assert 'plan.hypothesis was "Runs can be interrupted." and is "Each can be interrupted."' in said
+    assert 'plan.title was "Test" and is "Tests"' in said and f"looper report {first.name}" in said
+    assert "put those words back in experiments/test.toml" in said
+    plan.write_text(written)
+    before = {path.name for path in (project.folder / "runs").iterdir()}
+    again = project.looper(*asked)
+    assert again.returncode == 0 and "in words alone" not in again.stderr
+    assert {path.name for path in (project.folder / "runs").iterdir()} == before, "nothing runs again"
+    plan.write_text(written.replace("steps = 8", "steps = 9"))
+    assert "in words alone" not in project.looper(*asked).stderr
 
 
 def test_g44_an_unfinished_run_of_another_version_is_refused_with_both_commands(project: Project) -> None:

@@ -15,7 +15,7 @@ from looper.metrics.design import (
 )
 from looper.metrics.family import holm
 from looper.metrics.paired import AnalysisUnit, mcnemar_exact
-from looper.metrics.power import power, smallest_detectable
+from looper.metrics.power import power
 from looper.records.plan import Contrast, Expect
 
 

@@ -9,6 +9,7 @@ from tests.cli.test_commands import looper, one_line
 from tests.fakes.written_run import write_run
 
 from looper.metrics.paired import paired_difference
+from looper.records.training import Example, Windows
 from looper.records.trajectory import (
     Bash,
     FinishReason,
@@ -19,7 +20,7 @@ from looper.records.trajectory import (
     Usage,
 )
 from looper.views.findings import difference_text
-from looper.views.show import Prompt, ending_text, harmless, prompt_text, step_text
+from looper.views.show import Prompt, ending_text, harmless, mask_text, prompt_text, step_text
 
 
 def test_a35_control_characters_of_a_model_or_a_tool_reach_no_terminal() -> None:
@@ -94,14 +95,17 @@ def test_a_long_message_is_cut_with_a_word_how_to_see_all() -> None:
 
 def test_cells_and_steps_are_chosen_by_arm_step_and_failure(tmp_path: Path) -> None:
     """Base resolves nothing, the other arm everything; every third command fails."""
-    write_run(tmp_path / "runs", steps=7)
+    run = write_run(tmp_path / "runs", steps=7)
 
     def shown(*words: str) -> str:
         return looper("show", *words, cwd=tmp_path, LOOPER_SWE_DATA="").stdout
 
     assert shown("--failed") == "".join(f"base/0/a__b-{at}  unresolved: a test failed\n" for at in (1, 2))
     assert shown("--arm", "other") == "other/0/a__b-1  resolved\nother/0/a__b-2  resolved\n"
-    assert shown("--arm", "other", "--failed") == "none of 2 cells with an end failed\n"
+    assert (
+        shown("--arm", "other", "--failed")
+        == f"{run.name}: none of 2 cells with an end failed, of 2 in all\n"
+    )
     failed = shown("b-1", "--arm", "base", "--failed")
     assert re.findall(r"── step (\d+) ──", failed) == ["3", "6"] and failed.count("── exit code 1 ──") == 2
     assert "the issue is not shown. SWE-Bench-CL is not configured" in failed
@@ -118,6 +122,15 @@ def test_cells_and_steps_are_chosen_by_arm_step_and_failure(tmp_path: Path) -> N
     ):
         refused = looper("show", *words, cwd=tmp_path)
         assert refused.returncode == 2 and said in one_line(refused)
+
+
+def test_what_is_trained_on_is_seen_where_there_is_no_colour() -> None:
+    example = Example(source="base/0/a__b-1/1", instance_id="a__b-1", repo="a/b", turns=())
+    found = Windows(example=example, texts=(("asked said more", ((6, 10),)),), too_long=0, kept_aside=False)
+    assert "asked >>>said<<< more" in mask_text(found, 9, colour=False).plain
+    assert "asked said more" in mask_text(found, 9).plain
+    aside = found.model_copy(update={"kept_aside": True})
+    assert ">>>" not in mask_text(aside, 9, colour=False).plain, "nothing of it is trained on"
 
 
 def test_a_cell_without_an_end_says_so() -> None:

@@ -24,6 +24,17 @@ def list_adapters(as_json: AsJson = False) -> None:
     print_lines(adapter_lines(chosen_settings(), as_json=as_json))
 
 
+@adapter.command("show")
+def show_adapter(wanted: AdapterId, as_json: AsJson = False) -> None:
+    """Print what ADAPTER is, every task that it was trained on, its folder, and how a plan takes it.
+
+    Example: looper adapter show 0a1b2c
+    """
+    from looper.cli.adapters import one_adapter
+
+    print_lines(one_adapter(chosen_settings(), wanted, as_json=as_json))
+
+
 @adapter.command("rm")
 def remove_adapter(
     wanted: Annotated[
@@ -105,6 +116,8 @@ def register_adapter(
     if as_json:
         print(json_line({"adapter": card, "model": f"ollama:{name}", "base": base, "compared": compared}))
         return
-    print(
-        f"{name} is {base} with {card.id}: {compared}. Use it as a model: looper run exp00 --profile swe --model ollama:{name}"
+    print_lines(
+        [
+            f"{name} is {base} with {card.id}: {compared}. Use it as a model: looper run exp00 --profile swe --model ollama:{name}"
+        ]
     )

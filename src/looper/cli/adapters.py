@@ -1,18 +1,51 @@
-"""What `looper adapter list` and `looper lineage` print."""
+"""What `looper adapter list`, `looper adapter show` and `looper lineage` print."""
 
 from collections.abc import Callable, Iterator, Sequence
 
-from looper.cli.options import json_line
+from looper.cli.options import json_line, the_run
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store, folder_digest
 from looper.errors import BadInput
+from looper.metrics.paired import repository_of
+from looper.records.base import grouped
 from looper.records.training import AdapterRecord
 from looper.views.findings import counted
 from looper.views.lineage import adapters_of, lineage_data, lineage_lines
-from looper.views.runs import read_runs, run_named
+from looper.views.runs import read_runs
 
 MOST = 3
 """So many runs are named that have an adapter."""
+
+
+Users = dict[str, list[tuple[str, tuple[str, ...]]]]
+"""By adapter the runs, and of each the arms, that have it."""
+
+
+def _users(settings: Settings) -> Users:
+    users: Users = {}
+    for run in read_runs(settings.runs):
+        for adapter, arms in adapters_of(run).items():
+            users.setdefault(adapter, []).append((run.folder.name, arms))
+    return users
+
+
+def trained_on(card: AdapterRecord) -> Iterator[str]:
+    """The tasks that an adapter was trained on, a line for each repository."""
+    for repository, tasks in grouped((repository_of(task), task) for task in card.tasks).items():
+        yield f"trained on {counted(len(tasks), 'task')} of {repository}: {', '.join(sorted(tasks))}"
+
+
+def one_adapter(settings: Settings, wanted: str, *, as_json: bool = False) -> Iterator[str]:
+    """One adapter: what it is, the tasks it was trained on, where it lies and how a plan takes it. Raises BadInput."""
+    kept = adapter_store(settings)
+    card = kept.load(kept.named(wanted))
+    if as_json:
+        yield json_line({"adapter": card, "folder": kept.folder(card.id)})
+        return
+    yield _about(card, _users(settings).get(card.id, []))
+    yield from trained_on(card)
+    yield f"folder: {kept.folder(card.id)}"
+    yield f"for the arms of a plan that say adapted = true: looper plan PLAN --adapter {card.id}"
 
 
 def adapter_lines(settings: Settings, *, as_json: bool = False) -> Iterator[str]:
@@ -20,10 +53,7 @@ def adapter_lines(settings: Settings, *, as_json: bool = False) -> Iterator[str]
     kept = adapter_store(settings)
     written = {name: kept.written(name) for name in kept.ids()}
     names = sorted(written, key=lambda name: (written[name], name))
-    users: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
-    for run in read_runs(settings.runs):
-        for adapter, arms in adapters_of(run).items():
-            users.setdefault(adapter, []).append((run.folder.name, arms))
+    users = _users(settings)
     if as_json:
         cards, damaged = list[AdapterRecord](), dict[str, str]()
         for name in names:
@@ -49,17 +79,23 @@ def adapter_lines(settings: Settings, *, as_json: bool = False) -> Iterator[str]
         except BadInput as error:
             yield f"{name}  {day}  damaged: {error}"
             continue
-        yield (
-            f"{card.id}  {day}  {card.make.value} {card.settings.kind.value} of rank {card.rank} on {card.base.name}, "
-            f"{_origin(card, users.get(name, []))}, {counted(len(card.tasks), 'task')}, {card.trained_tokens} tokens in "
-            f"{card.seconds:.0f} s, change {100 * card.relative_change:.1f} %"
-        )
+        yield f"{card.id}  {day}  {_about(card, users.get(name, []))}"
+    if names:
+        yield "Which tasks one was trained on: looper adapter show ADAPTER"
+
+
+def _about(card: AdapterRecord, users: Sequence[tuple[str, tuple[str, ...]]]) -> str:
+    return (
+        f"{card.make.value} {card.settings.kind.value} of rank {card.rank} on {card.base.name}, {_origin(card, users)}, "
+        f"{counted(len(card.tasks), 'task')}, {card.trained_tokens} tokens in {card.seconds:.0f} s, change "
+        f"{100 * card.relative_change:.1f} %"
+    )
 
 
 def _origin(card: AdapterRecord, users: Sequence[tuple[str, tuple[str, ...]]]) -> str:
     """Who made an adapter of what, and which arms of which runs have it."""
     arms = dict.fromkeys(source.split("/")[0] for source in card.sources)
-    by_hand = [f"by looper train from {card.run} ({', '.join(arms)})"] if card.run is not None else []
+    by_hand = [f"trained by hand from {card.run} ({', '.join(arms)})"] if card.run is not None else []
     had = [f"{', '.join(named)} of {run}" for run, named in users]
     more = [f"{len(had) - MOST} more"] if len(had) > MOST else []
     return "; ".join([*by_hand, *had[:MOST], *more]) or "of no run that is here"
@@ -98,5 +134,5 @@ def lineage_of(
     settings: Settings, run: str | None, arm: str | None, *, as_json: bool = False
 ) -> Iterator[str]:
     """The treatment behind each arm of a run. Raises BadInput."""
-    asked = (run_named(settings.runs, run), arm, card_reader(settings))
+    asked = (the_run(settings.runs, run), arm, card_reader(settings))
     return iter([json_line(lineage_data(*asked))]) if as_json else lineage_lines(*asked)

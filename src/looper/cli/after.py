@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
+from looper.cli.options import the_run
 from looper.errors import BadInput, possible
 from looper.experiment.ledger import rate, revert
 from looper.records.memory import Reverted
 from looper.records.question import AnsweredQuestion, Rating
 from looper.views.memory import memory_uses, one_item, reverted_items
 from looper.views.questions import questions, to_rate
-from looper.views.runs import run_named
 
 
 def answers_to_rate(runs: Path, run: str | None, arm: str, by: str, count: int) -> list[AnsweredQuestion]:
     """What is left of so many drawn answers of an arm. Raises BadInput for arms without any."""
-    view = run_named(runs, run)
+    view = the_run(runs, run)
     arms = sorted({key[0] for key in questions(view.folder)})
     if arm not in arms:
         raise BadInput(
@@ -27,12 +27,12 @@ def rated(runs: Path, run: str | None, answer: AnsweredQuestion, by: str, *, noi
     rating = Rating(
         arm=answer.arm, seed=answer.seed, round=answer.round, source=answer.source, by=by, noise=noise
     )
-    rate(run_named(runs, run).folder, rating)
+    rate(the_run(runs, run).folder, rating)
 
 
 def memory_revert(runs: Path, run: str | None, wanted: str, reason: str) -> str:
     """What was done, in words. Raises BadInput or RunBusy."""
-    view = run_named(runs, run)
+    view = the_run(runs, run)
     item = one_item(view, wanted)
     if item.id in reverted_items(view):
         raise BadInput(f"{item.id} is told no more already.")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, Data, Mirrors, chosen_settings, json_line, say, shown
+from looper.cli.options import AsJson, Data, Mirrors, chosen_settings, json_line, print_lines, say, shown
 
 RealSuite = Annotated[str, typer.Option(help="swe-bench-cl, or swe-bench for rows in that shape.")]
 bench = typer.Typer(no_args_is_help=True, help="The benchmarks: what is there, and what real tasks need.")
@@ -55,7 +55,7 @@ def bench_list(
         return
     for name, tasks, state in found:
         lines = suite_lines(name, tasks, state, wiring.unserved, coupled=name == "swe-bench")
-        print("\n".join(lines))
+        print_lines(lines)
 
 
 @bench.command("fetch")

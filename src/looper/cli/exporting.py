@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from looper.cli.options import the_run
 from looper.cli.settings import Settings
 from looper.cli.training import TrainOptions, examples_of, pairs_of
 from looper.cli.wiring import read_foreign
@@ -16,7 +17,6 @@ from looper.views.decided import registered_text
 from looper.views.exports import atif_lines, csv_lines, write_parquet
 from looper.views.foreign import foreign_lines, foreign_predictions
 from looper.views.predictions import prediction_lines
-from looper.views.runs import run_named
 
 ANY = TrainingSettings(learning_rate=1e-4, iterations=1, batch_size=1, max_tokens=1)
 """Examples do not depend on how they would be trained on."""
@@ -26,7 +26,7 @@ def export_run(
     settings: Settings, wanted: str | None, kind: str, arm: str | None, seed: int | None, out: Path | None
 ) -> None:
     """Raises BadInput, also for a file that is there. No file is made where anything is wrong."""
-    run = run_named(settings.runs, wanted)
+    run = the_run(settings.runs, wanted)
     if out is not None and os.path.lexists(out):
         raise BadInput(f"{out} is there already. Name another file, or remove it first.")
     if kind == "parquet":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from looper.cli.options import json_line
+from looper.cli.options import json_line, the_run
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store, process_folders, sweep_workspaces, workspaces_of
 from looper.errors import BadInput, InfrastructureError, RunBusy
@@ -20,7 +20,7 @@ from looper.untrusted import folders_below, remove_tree
 from looper.views.findings import counted
 from looper.views.lineage import adapters_of
 from looper.views.live import described
-from looper.views.runs import RunView, find_run, read_run, read_runs, run_folders, run_named
+from looper.views.runs import RunView, find_run, no_run, read_run, read_runs, run_folders
 from looper.views.show import harmless
 
 BY_ITSELF = {
@@ -93,14 +93,14 @@ def _begun(run: dict[str, Any]) -> str:
 
 
 def list_lines(runs: Path, *, as_json: bool) -> Iterator[str]:
-    """Every run in a line, the one written to last at the end."""
+    """Every run in a line, the one that was begun last at the end."""
     unreadable: list[str] = []
     found = [_about(run) for run in read_runs(runs, unreadable.append)]
     if as_json:
         yield json_line({"runs": found, "unreadable": unreadable})
         return
     if not found and not unreadable:
-        yield f"There is no run below {runs} yet. Begin with: looper run exp00"
+        yield no_run(runs)
     rows = [("run", "experiment", "profile", "state", "cells", "begun (UTC)", "size")] if found else []
     rows += [
         (
@@ -119,7 +119,7 @@ def list_lines(runs: Path, *, as_json: bool) -> Iterator[str]:
 
 def show_lines(runs: Path, wanted: str | None, *, as_json: bool) -> Iterator[str]:
     """One run in a few lines."""
-    run = _about(run_named(runs, wanted))
+    run = _about(the_run(runs, wanted))
     if as_json:
         yield json_line(run)
         return

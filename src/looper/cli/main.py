@@ -35,7 +35,16 @@ from looper.cli.options import (
     shown,
 )
 from looper.cli.run_commands import cache, runs
-from looper.errors import EXHAUSTED, Cancelled, ExitCode, LooperError, interrupted, printable
+from looper.errors import (
+    EXHAUSTED,
+    Cancelled,
+    ExitCode,
+    LooperError,
+    as_called,
+    called_as,
+    interrupted,
+    printable,
+)
 from looper.untrusted import current_folder
 
 
@@ -273,7 +282,7 @@ def report(
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            help="Runs as for show, or experiments for the newest run of each profile. Else the newest of all.",
+            help="Runs as for show, or experiments for the newest run of each profile, in pages that runs share the newest finished one. Else the newest of all.",
             autocompletion=run_names,
         ),
     ] = None,
@@ -345,7 +354,7 @@ def report(
             )
         from looper.cli.serving import bundled
 
-        lines = bundled(named, bundle, chosen_settings(data), lambda line: print(line, file=sys.stderr))
+        lines = bundled(named, bundle, chosen_settings(data), say)
     elif summary:
         if named or verify:
             raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
@@ -393,7 +402,7 @@ def train(
         bool,
         typer.Option(
             "--show-mask",
-            help="Print the examples as a training with these options reads them, what is trained on in colour, and train nothing.",
+            help="Print the examples as a training with these options reads them, what is trained on in colour, or between >>> and <<< where there is none, and train nothing.",
         ),
     ] = False,
     data: Data = None,
@@ -409,8 +418,9 @@ def train(
     from rich.console import Console
 
     from looper.cli import training
+    from looper.cli.adapters import trained_on
     from looper.views.findings import counted
-    from looper.views.show import mask_text
+    from looper.views.show import TRAINED_ON, mask_text
 
     options = training.train_options(
         run=run,
@@ -435,19 +445,29 @@ def train(
         masks = training.masks(options, chosen_settings(data), say)
         if as_json:
             print(json_line({"examples": [*masks]}))
+        colour = console.color_system is not None
+        if not colour and not as_json:
+            print(f"what is trained on stands between {' and '.join(TRAINED_ON)}")
         for found in () if as_json else masks:
-            console.print(mask_text(found, max_tokens), soft_wrap=True)
+            console.print(mask_text(found, max_tokens, colour=colour), soft_wrap=True)
         return
     card, where, made_of = training.train(options, chosen_settings(data), say)
     if as_json:
         print(json_line({"adapter": card, "folder": where, "made_of": made_of}))
         return
     losses = [point.loss for point in card.train_losses]
-    print(
-        f"{where}\nmade of {made_of}\n{card.train_examples} windows of {len(card.tasks)} tasks, {card.supervised_tokens} supervised tokens, "
-        f"{counted(card.too_long, 'action')} longer than --max-tokens left out, "
-        f"{card.trained_tokens} trained in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; "
-        f"weights changed by {100 * card.relative_change:.1f} %"
+    print_lines(
+        [
+            f"adapter {card.id}: {where}",
+            f"made of {made_of}",
+            f"{counted(card.train_examples, 'window')} (parts of rollouts of at most {max_tokens} tokens) of {counted(len(card.tasks), 'task')}, "
+            f"in which {card.supervised_tokens} tokens are the model's own, which alone are trained on; "
+            f"{counted(card.too_long, 'action')} longer than --max-tokens left out",
+            f"{card.trained_tokens} tokens trained on in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; weights changed by "
+            f"{100 * card.relative_change:.1f} %",
+            *trained_on(card),
+            f"for the arms of a plan that say adapted = true: looper plan PLAN --adapter {card.id}",
+        ]
     )
 
 
@@ -569,8 +589,7 @@ def doctor(
     findings = examine(sandbox, chosen_settings())
     if as_json:
         print(json_line({"findings": findings}))
-    for finding in () if as_json else findings:
-        print(finding.line())
+    print_lines(() if as_json else (finding.line() for finding in findings))
     if any(finding.level == "missing" for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
 
@@ -740,13 +759,15 @@ def main() -> None:
     # Parsing somebody's source must not print that source's warnings.
     warnings.filterwarnings("ignore", category=SyntaxWarning)
     _with_standard_streams()
+    # Completion is for the name that a shell looks up, help for what was typed.
+    completing = "_LOOPER_COMPLETE" in os.environ or any("-completion" in word for word in sys.argv[1:2])
     try:
         try:
-            app()
+            app(prog_name="looper" if completing else called_as())
         finally:
             _end_output()
     except LooperError as error:
-        sys.stderr.write(f"looper: {printable(str(error)) or interrupted()}\n")
+        sys.stderr.write(f"looper: {printable(as_called(str(error) or interrupted()))}\n")
         sys.exit(error.exit_code)
     except MemoryError:
         sys.stderr.write(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from looper.cli.options import AsJson, chosen_settings, json_line, say, shown
+from looper.cli.options import AsJson, chosen_settings, json_line, print_lines, say, shown
 
 model = typer.Typer(
     no_args_is_help=True, help="Pretrained models for MLX, made of GGUF files and kept by name."
@@ -30,7 +30,7 @@ def add_model(
     if as_json:
         print(json_line({"model": f"mlx:{added.name}", "folder": added}))
         return
-    print(f"{added}: looper run exp00 --model mlx:{added.name}")
+    print_lines([f"{added}: looper run exp00 --model mlx:{added.name}"])
 
 
 @model.command("list")

@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from looper.errors import printable
+from looper.errors import as_called, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from looper.cli.settings import Settings
+    from looper.views.runs import RunView
 
 UNBROKEN = 100_000
 """Characters of a line in a file or a pipe: more than any has."""
@@ -28,7 +30,7 @@ def run_names(incomplete: str) -> list[str]:
     return [path.name for path in reversed(run_folders(settings().runs)) if path.name.startswith(incomplete)]
 
 
-_RUN = "A run: its folder, name, beginning of its name, or experiment for its newest run."
+_RUN = "A run: its folder, name, beginning of its name, or experiment for its newest run, the one begun last."
 RunName = Annotated[
     str | None,
     typer.Option("--run", metavar="RUN", help=f"{_RUN} Else the newest of all.", autocompletion=run_names),
@@ -73,13 +75,27 @@ def chosen_settings(
 
 
 def say(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)
+    print(printable(as_called(line)), file=sys.stderr, flush=True)
+
+
+def the_run(runs: Path, wanted: "str | Path | None" = None) -> "RunView":
+    """The run that a person means, and in a line which that is where there was a choice. Raises BadInput."""
+    from looper.views.runs import run_named
+
+    return run_named(runs, wanted, _say_once)
+
+
+@cache
+def _say_once(line: str) -> None:
+    """What is asked for several times by one command is said once."""
+    say(line)
 
 
 def print_lines(lines: "Iterable[str]", *, flush: bool = False) -> None:
     """With `flush` each is seen when it comes, whoever reads them."""
     for line in lines:
-        print(line, flush=flush)
+        # What programs read is as it is recorded.
+        print(line if line.startswith('{"') else as_called(line), flush=flush)
 
 
 def plain_console() -> "Console":

@@ -9,12 +9,11 @@ from typing import Any
 
 from looper.cli.options import json_line
 from looper.cli.plans import RunOptions, load_written
-from looper.cli.preparing import PreparedPlan, prepare, refuse_impossible
+from looper.cli.preparing import PreparedPlan, adapters_that_fit, prepare, refuse_impossible
 from looper.cli.running import workers_for
 from looper.cli.settings import Settings
-from looper.cli.wiring import adapter_store, training_memory
+from looper.cli.wiring import training_memory
 from looper.errors import BadInput
-from looper.experiment.checks import check_split
 from looper.experiment.claims import in_metric, plainly
 from looper.experiment.feasibility import told_at_most
 from looper.experiment.schedule import leaking_tasks
@@ -23,7 +22,7 @@ from looper.metrics.registered import ALPHA
 from looper.records.learning import Experience, Learning, TrainingChange, Treatment
 from looper.records.memory import MemoryKind, Remembering
 from looper.records.plan import AS_COMPUTED, Arm, Expect, LimitsChange, Metric, Plan, Sampling
-from looper.records.training import TrainingSettings
+from looper.records.training import AdapterRecord, TrainingSettings
 from looper.views.findings import counted, estimated_lines, unasked_lines
 from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
 
@@ -35,6 +34,7 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
     prepared = prepare(plan, settings)
     schedule = prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
+    adapters = adapters_that_fit(prepared, settings)
     gathering = sum(
         len(plan.seeds_of(arm)) * len(prepared.experience[source]) for source, arm in plan.all_experience()
     )
@@ -79,7 +79,7 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
         + f", {plan.order}"
     )
     yield from _arm_lines(plan)
-    yield from _adapter_lines(plan, tasks, settings)
+    yield from _adapter_lines(adapters)
     yield from _task_lines(prepared)
     yield from time_lines(plan, cells + gathering, workers, known)
     yield from _memory_lines(prepared, settings)
@@ -185,17 +185,13 @@ def _shown(settings: TrainingSettings) -> dict[str, str]:
     }
 
 
-def _adapter_lines(plan: Plan, tasks: Sequence[str], settings: Settings) -> Iterator[str]:
-    """What the adapters are that arms bring along. Raises TreatmentMissing where one was trained on a task to evaluate, as a run would,
-    and BadInput for one that is damaged."""
-    for arm in plan.arms:
-        if arm.model.adapter:
-            card = adapter_store(settings).load(arm.model.adapter)
-            check_split(card, tasks, arm.name)
-            yield (
-                f"adapter {card.id}: {card.make.value} on {card.base.name}, from {counted(len(card.tasks), 'task')}, none of them "
-                "evaluated here"
-            )
+def _adapter_lines(adapters: Mapping[str, AdapterRecord]) -> Iterator[str]:
+    """What the adapters are that arms bring along."""
+    for card in adapters.values():
+        yield (
+            f"adapter {card.id}: {card.make.value} on {card.base.name}, from {counted(len(card.tasks), 'task')}, none of them "
+            "evaluated here"
+        )
 
 
 def _task_lines(prepared: PreparedPlan) -> Iterator[str]:

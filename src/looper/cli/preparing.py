@@ -12,14 +12,17 @@ from pathlib import Path
 from looper.bench.validate import eligible, in_force, shipped
 from looper.cli.settings import Settings
 from looper.cli.wiring import (
+    adapter_store,
     code_version,
     every_task,
     found_elsewhere,
     missing_programs,
+    mlx_model,
     stale_tasks,
     unserved,
 )
-from looper.errors import BadInput
+from looper.errors import LISTED, BadInput
+from looper.experiment.checks import seen_text
 from looper.experiment.feasibility import Selected, data_stops, impossible
 from looper.experiment.plans import Written
 from looper.experiment.schedule import (
@@ -34,10 +37,12 @@ from looper.experiment.schedule import (
 from looper.experiment.stages import learners_of
 from looper.experiment.toml_positions import Path as Keys
 from looper.journal import read_stream
+from looper.records.base import grouped
 from looper.records.eligibility import Validation
 from looper.records.learning import AGES, Source
 from looper.records.plan import ArmRole, Cell, Expect, Metric, Override, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
+from looper.records.training import AdapterRecord
 from looper.views.forecast import MeasuredShare, equal_arms, resolved_by_base, runs_alike
 from looper.views.suites import unserved_lines
 
@@ -144,6 +149,49 @@ def refuse_impossible(
     wrong = [*impossible(selected), *_unsupported(plan, settings.runs)]
     if found := [written.said(said, *path) for path, said in wrong]:
         raise BadInput(f"{'; '.join(found)}.")
+
+
+def adapters_that_fit(prepared: PreparedPlan, settings: Settings) -> dict[str, AdapterRecord]:
+    """The cards of the adapters that arms bring along from elsewhere, by arm. Raises BadInput for one that is damaged, that was trained on
+    another model than its arm's, or on a task to evaluate."""
+    plan = prepared.plan
+    found: dict[str, AdapterRecord] = {}
+    for arm in plan.arms:
+        if not arm.model.adapter:
+            continue
+        card = found[arm.name] = adapter_store(settings).load(arm.model.adapter)
+        if seen := seen_text(card, [task.instance_id for task in prepared.tasks], arm.name):
+            raise BadInput(f"{seen}. {_unseen(card, prepared, settings)}")
+        base = mlx_model(arm.model, settings, plan.limits.context_tokens).identity()
+        if card.base.digest != base.digest:
+            raise BadInput(
+                f"{arm.name}: the adapter {card.id} was trained on {card.base.name} {card.base.digest[:12]}, and the model "
+                f"is {base.name} {base.digest[:12]}. Name the one that it was trained on with --model."
+            )
+    return found
+
+
+def _unseen(card: AdapterRecord, prepared: PreparedPlan, settings: Settings) -> str:
+    """Which tasks of the evaluated repositories an adapter can be judged on, and the key of the plan that takes them."""
+    plan = prepared.plan
+    every, _ = load_tasks(plan.selection, settings)
+    by_repo = grouped((task.repo, task.instance_id) for task in every)
+    mine = [by_repo[repo] for repo in dict.fromkeys(task.repo for task in prepared.tasks)]
+    seen = {*card.tasks}
+    skip = max(at + 1 for ids in mine for at, name in enumerate(ids) if name in seen)
+    left = min(len(ids) for ids in mine) - skip
+    free = [name for ids in mine for name in ids if name not in seen]
+    table = (
+        f"[tasks] of {plan.profile}" if plan.profile.endswith(".toml") else f"[profiles.{plan.profile}.tasks]"
+    )
+    trained = f"what it was trained on: looper adapter show {card.id}"
+    if left > 0 and not plan.selection.tasks:
+        return f"Evaluate later ones: skip = {skip} in {table} leaves {left} of each repository; {trained}"
+    if free:
+        names = ", ".join(f'"{name}"' for name in free[:LISTED])
+        more = f" and {len(free) - LISTED} more" if len(free) > LISTED else ""
+        return f"Evaluate others: tasks = [{names}]{more} in {table}; {trained}"
+    return f"It has seen every task there; name other repositories by repos in {table}; {trained}"
 
 
 def _unsupported(plan: Plan, runs: Path) -> Iterator[tuple[Keys, str]]:

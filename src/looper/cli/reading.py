@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from looper.cli.options import json_line
+from looper.cli.options import json_line, the_run
 from looper.errors import BadInput
 from looper.views.diff import arms_data, arms_diff, rollouts_data, rollouts_diff, runs_data, runs_diff
 from looper.views.live import Projection, described
@@ -16,13 +16,13 @@ from looper.views.memory import (
     why_lines,
 )
 from looper.views.questions import question_lines, questions, ratings
-from looper.views.runs import run_named
+from looper.views.runs import no_run
 from looper.views.show import duration
 
 
 def question_texts(runs: Path, run: str | Path | None, *, as_json: bool = False) -> list[str]:
     """What was asked and answered for training, arm by arm. Raises BadInput where nothing was."""
-    view = run_named(runs, run)
+    view = the_run(runs, run)
     lines = question_lines(view.folder)
     if not lines:
         raise BadInput(
@@ -46,12 +46,12 @@ def diff_lines(
     names = (first, second)
 
     def of_runs() -> Iterator[str]:
-        two = [run_named(runs, name) for name in names]
+        two = [the_run(runs, name) for name in names]
         return iter([json_line(runs_data(*two))]) if as_json else runs_diff(*two)
 
     if all(os.path.isdir(name) for name in names):
         return of_runs()
-    view = run_named(runs, run)
+    view = the_run(runs, run)
     cells = [name.count("/") == 2 for name in names]
     if all(cells):
         return iter([json_line(rollouts_data(view, *names))]) if as_json else rollouts_diff(view, *names)
@@ -68,7 +68,7 @@ def diff_lines(
 
 def memory_lines(runs: Path, run: str | Path | None, *, as_json: bool = False) -> Iterator[str]:
     """What memory gave to the tasks of a run, then every item in a line. Raises BadInput."""
-    view = run_named(runs, run)
+    view = the_run(runs, run)
     if as_json:
         yield json_line({"run": view.folder.name, **memory_data(view)})
         return
@@ -78,7 +78,7 @@ def memory_lines(runs: Path, run: str | Path | None, *, as_json: bool = False) -
 
 def memory_why(runs: Path, run: str | Path | None, item: str, *, as_json: bool = False) -> Iterator[str]:
     """Where an item comes from, and whom it was told to. Raises BadInput."""
-    view = run_named(runs, run)
+    view = the_run(runs, run)
     if as_json:
         yield json_line({"run": view.folder.name, **why_data(view, item)})
         return
@@ -89,13 +89,13 @@ def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterat
     if run is None:
         found = Projection(runs).status()
     else:
-        found = {"runs": [described(run_named(runs, run))], "unreadable": []}
+        found = {"runs": [described(the_run(runs, run))], "unreadable": []}
     if as_json:
         yield json_line(found)
         return
     yield from found["unreadable"]
     if not found["runs"]:
-        yield f"no runs below {runs}"
+        yield no_run(runs)
     for one in found["runs"]:
         writer = f" in process {one['writer']}" if one["writer"] else ""
         yield f"{one['run']}: {one['finished']} of {one['planned']} cells, {one['standing']}{writer}{_left(one['left_s'])}"

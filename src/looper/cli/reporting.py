@@ -7,6 +7,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from looper.cli.options import the_run
 from looper.cli.plans import experiments_folders
 from looper.cli.settings import Settings
 from looper.cli.verifying import SignedSeals, Verifier, sign_seals, signed_at
@@ -19,7 +20,7 @@ from looper.views.findings import unfinished_text
 from looper.views.history import read_history
 from looper.views.markdown import history_block, name_of, run_block, with_history
 from looper.views.results import HISTORY, SharedPages, not_checked, with_run, write_text
-from looper.views.runs import RunView, read_runs, run_named
+from looper.views.runs import RunView, no_run, read_runs
 from looper.views.summary import LEARNINGS, SUMMARY, read_results, summary_lines
 from looper.views.web.page import write_page
 
@@ -27,13 +28,19 @@ from looper.views.web.page import write_page
 def report(runs: Path, wanted: Sequence[str]) -> Iterator[str]:
     """Write each run into its own folder, as a page and as Markdown: the newest, or of what is wanted runs by their names, and of an
     experiment the newest of each profile. Which files, in words. Raises BadInput."""
-    chosen = [run_named(runs)]
-    if wanted:
-        unreadable: list[str] = []
-        found = _chosen(runs, wanted, read_runs(runs, unreadable.append), frozenset())
-        yield from unreadable
-        chosen = list(found.values())
-    yield from map(_in_its_folder, chosen)
+    if not wanted:
+        yield _in_its_folder(the_run(runs))
+        return
+    unreadable: list[str] = []
+    every = read_runs(runs, unreadable.append)
+    newest = {name_of(run): run for run in every}
+    chosen = _chosen(runs, wanted, newest, frozenset())
+    yield from unreadable
+    for name, run in chosen.items():
+        others = sum(name_of(other) == name for other in every) - 1
+        if others and run.folder.name not in wanted:
+            yield f"{run.folder.name}: the newest of {others + 1} runs of {name}; all: looper runs list"
+        yield _in_its_folder(run)
 
 
 def _in_its_folder(run: RunView) -> str:
@@ -55,7 +62,7 @@ def share(runs: Path, wanted: Sequence[str], pages: SharedPages) -> Iterator[str
             f"{pages.file or pages.folder} has no block of a run yet, so name experiments: looper report exp00 "
             f"{f'--file {pages.file}' if pages.file else f'--results {pages.folder}'}"
         )
-    chosen = _chosen(runs, wanted, every, {HISTORY})
+    chosen = _chosen(runs, wanted, _newest(every), {HISTORY})
     if not wanted:
         chosen = {key: run for key, run in _newest(every).items() if key in known}
     for key in known:
@@ -72,6 +79,11 @@ def share(runs: Path, wanted: Sequence[str], pages: SharedPages) -> Iterator[str
         _write(page, with_run(pages.text(page), run))
         yield f"{name_of(run)}: {run.folder.name}{unfinished_text(run)}, in {page}"
         yield _in_its_folder(run)
+        last = [other for other in every if name_of(other) == name_of(run)][-1]
+        if last.folder != run.folder and last.finished < last.planned:
+            yield (
+                f"{name_of(run)}: {last.folder.name} was begun later and is not finished; what is written is of {run.folder.name}"
+            )
     yield from _untold({name: run.folder.name for name, run in chosen.items()}, every)
 
 
@@ -88,15 +100,14 @@ def _untold(told: Mapping[str, str], runs: Sequence[RunView]) -> Iterator[str]:
 
 
 def _chosen(
-    runs: Path, wanted: Sequence[str], every: Sequence[RunView], others: Collection[str]
+    runs: Path, wanted: Sequence[str], newest: Mapping[str, RunView], others: Collection[str]
 ) -> dict[str, RunView]:
-    """By experiment and profile, of what is wanted: runs by their own names, and the newest of experiments. `others` are names that are
+    """By experiment and profile, of what is wanted: runs by their own names, and of experiments the `newest`. `others` are names that are
     no runs. Raises BadInput for what is neither."""
-    newest = _newest(every)
     named = {
         name_of(run): run for run in _named(runs, wanted, {*others, *(key.split()[0] for key in newest)})
     }
-    return {key: run for key, run in (newest | named).items() if key in named or key.split()[0] in wanted}
+    return {key: run for key, run in {**newest, **named}.items() if key in named or key.split()[0] in wanted}
 
 
 def summarise(file: Path | None, pages: SharedPages) -> Iterator[str]:
@@ -133,7 +144,7 @@ def history_files() -> dict[str, Path]:
 
 
 def _newest(runs: Sequence[RunView]) -> dict[str, RunView]:
-    """By experiment and profile: the finished run that ended last, or the newest where none is finished."""
+    """For pages that runs share, by experiment and profile: the finished run that ended last, or the newest where none is finished."""
     found: dict[str, RunView] = {}
     # By what is recorded: a file that is touched is no newer.
     for run in sorted(runs, key=lambda run: run.ended):
@@ -145,7 +156,7 @@ def _newest(runs: Sequence[RunView]) -> dict[str, RunView]:
 
 def _named(runs: Path, wanted: Sequence[str], experiments: Collection[str]) -> list[RunView]:
     """Of what is wanted, the runs that are named themselves. Raises BadInput for what is neither that nor an experiment."""
-    return [run_named(runs, name) for name in wanted if name not in experiments]
+    return [the_run(runs, name) for name in wanted if name not in experiments]
 
 
 def verify(
@@ -191,7 +202,7 @@ def verify(
         *(f"{sign}: {name} was signed and is not here" for name in _gone(signed, wanted, runs)),
     ]
     if not chosen and not unreadable and not blocks and not unseen:
-        raise BadInput(f"There is no run below {settings.runs} yet. Begin with: looper run exp00")
+        raise BadInput(no_run(settings.runs))
     found = len(unreadable)
     yield from unreadable
     verifier = Verifier(settings, signed)
@@ -280,7 +291,7 @@ def sign_runs(settings: Settings, wanted: Sequence[str], place: Path) -> Iterato
     named = _named(settings.runs, wanted, {run.manifest.plan.experiment for run in runs})
     chosen = [run for run in runs if not wanted or run.manifest.plan.experiment in wanted] + named
     if not chosen:
-        raise BadInput(f"There is no run below {settings.runs} yet. Begin with: looper run exp00")
+        raise BadInput(no_run(settings.runs))
     return sign_seals(settings, chosen, place)
 
 

@@ -59,7 +59,7 @@ def remove(
         list[str],
         typer.Argument(
             metavar="NAME",
-            help="Folders, names, or beginnings of one name each; an experiment is not enough here.",
+            help="Folders, names, or beginnings of one name each; an experiment is refused here.",
             autocompletion=run_names,
         ),
     ],

@@ -6,6 +6,7 @@ is one manifest, one ledger and the stages; who goes on with a run must arrive a
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,13 @@ from pathlib import Path
 from looper.bench.validate import shipped
 from looper.bench.verify import VERSION
 from looper.cli.node import attempt
-from looper.cli.plans import RunOptions, load_written
-from looper.cli.preparing import FEW_TASKS, PreparedPlan, prepare, refuse_impossible
+from looper.cli.options import the_run
+from looper.cli.plans import RunOptions, find_experiment, load_written
+from looper.cli.preparing import FEW_TASKS, PreparedPlan, adapters_that_fit, prepare, refuse_impossible
 from looper.cli.progress import RunProgress, Spoken, TrainingProgress
 from looper.cli.settings import Settings
 from looper.cli.site import equipped, manifest_of, of_arms
 from looper.cli.wiring import (
-    Models,
     Stop,
     cluster_engine,
     cluster_of,
@@ -31,18 +32,16 @@ from looper.cli.wiring import (
     threads,
 )
 from looper.errors import BadInput, Cancelled, Drift, InfrastructureError, JournalError, MemorySilent
-from looper.experiment.checks import check_split
 from looper.experiment.ledger import Ledger, differences, nothing_done
 from looper.experiment.stages import run_stages
 from looper.experiment.staging import Staging
 from looper.journal import read_stream
 from looper.records.job import RunSpec
 from looper.records.plan import Override, Plan, RunManifest
-from looper.records.task import Task
 from looper.records.trajectory import Step
 from looper.views.findings import counted
 from looper.views.live import resume_command
-from looper.views.runs import RunView, read_run, run_folders, run_named
+from looper.views.runs import RunView, read_run, run_folders
 
 
 def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
@@ -51,6 +50,7 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     plan = written.plan
     prepared = prepare(plan, settings)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
+    adapters_that_fit(prepared, settings)
     yield from _about(prepared, options.overrides, settings)
     seeds = len(plan.seeds)
     yield f"{plan.experiment} {plan.profile}: {len(prepared.tasks)} tasks × {len(plan.arms)} arms × {seeds} seeds"
@@ -80,9 +80,9 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
     prepared = prepare(plan, settings)
     prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
+    adapters_that_fit(prepared, settings)
     with contextlib.ExitStack() as stack:
         site, models = stack.enter_context(equipped(prepared, options.sandbox, settings, say))
-        _adapters_fit(plan, models, prepared.tasks)
         with say.during("asking the models what they are"):
             manifest = manifest_of(prepared, site, models, options.arms, options.overrides)
         for line in _about(prepared, options.overrides, settings):
@@ -98,7 +98,14 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         if options.arms and not options.fresh:
             manifest = _as_begun(manifest, options, settings.runs)
         folder = run_folder(
-            manifest, settings.runs, say, fresh=options.fresh, named=options.run, anew=options.anew()
+            manifest,
+            settings.runs,
+            say,
+            fresh=options.fresh,
+            named=options.run,
+            anew=options.anew(),
+            typed=options.going_on,
+            file=_plan_files(options),
         )
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
@@ -160,7 +167,7 @@ def _as_begun(manifest: RunManifest, options: RunOptions, runs: Path) -> RunMani
     """The manifest of the run to go on with that differs only in what the models of arms are which do not run now: their
     server may have been away, or be away now. The given one where there is none."""
     stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}-"
-    views = [run_named(runs, options.run)] if options.run else _begun(runs, stem, lambda said: None)
+    views = [the_run(runs, options.run)] if options.run else _begun(runs, stem, lambda said: None)
     begun = [view.manifest for view in views]
     if manifest in begun:
         return manifest
@@ -179,21 +186,6 @@ def _about(prepared: PreparedPlan, overrides: Sequence[Override], settings: Sett
     fewest = min(map(len, prepared.experience.values()), default=FEW_TASKS)
     if fewest < FEW_TASKS and prepared.plan.selection.suite != "micro":
         yield f"{fewest} tasks to learn from are few: what is learned may be those tasks and nothing else"
-
-
-def _adapters_fit(plan: Plan, models: Models, tasks: Sequence[Task]) -> None:
-    """That adapters which models carry from elsewhere were made for them, and of other tasks. Raises TreatmentMissing or
-    BadInput."""
-    for arm in plan.arms:
-        if not arm.model.adapter:
-            continue
-        card, identity = models.trainer(arm).load(arm.model.adapter), models.of(arm, tasks[0]).identity()
-        check_split(card, [task.instance_id for task in tasks], arm.name)
-        if card.base.digest != identity.digest:
-            raise BadInput(
-                f"{arm.name}: the adapter {card.id} was trained on {card.base.name} {card.base.digest[:12]}, and the model "
-                f"is {identity.name} {identity.digest[:12]}. Name the one that it was trained on with --model."
-            )
 
 
 def _about_eligibility(prepared: PreparedPlan) -> Iterator[str]:
@@ -224,7 +216,7 @@ def _about_eligibility(prepared: PreparedPlan) -> Iterator[str]:
 
 
 def _begun(runs: Path, stem: str, say: Callable[[str], None]) -> Iterator[RunView]:
-    """Runs whose names begin so, the one written to last at the end; one that cannot be read is passed over, and said."""
+    """Runs whose names begin so, the one that was begun last at the end; one that cannot be read is passed over, and said."""
     for folder in run_folders(runs):
         if folder.name.startswith(stem):
             try:
@@ -243,17 +235,20 @@ def run_folder(
     fresh: bool,
     named: str | None = None,
     anew: str = "the same command with --fresh",
+    typed: Callable[[str], str] = lambda run: "",
+    file: str = "the plan",
 ) -> Path:
-    """The folder of this very run, or a new one, or the one that is named; `anew` is the command that begins a new one.
+    """The folder of this very run, or a new one, or the one that is named; `anew` is the command that begins a new one, `typed` the given
+    one as it goes on with a run of that name, and `file` has the plan.
 
     What was asked for differently is a run of its own, and an unfinished one beside it is named. Raises BadInput where there is no
     such run, and Drift where the same was asked for and everything else is not as it was when an unfinished run was begun: going on
     would mix two runs, and beginning anew in silence would leave the old one for dead, unless nothing was done in it.
     """
     if named is not None:
-        view = run_named(runs, named)
+        view = the_run(runs, named)
         if view.manifest != manifest:
-            raise Drift(_differs(view, manifest, anew))
+            raise Drift(_differs(view, manifest, anew, typed, file))
         return view.folder
     stem = f"{manifest.plan.experiment}-{Path(manifest.plan.profile).stem}"
     name = f"{stem}-{manifest.run_hash()}"
@@ -262,16 +257,15 @@ def run_folder(
         return _new_folder(runs, name, len(mine))
     if mine:
         return mine[-1]
-    beside = [
+    alike = [
         view
         for view in _begun(runs, f"{stem}-", say)
         if view.manifest.plan.selection == manifest.plan.selection
-        and view.finished < view.planned
-        and not nothing_done(view.folder)
     ]
+    beside = [view for view in alike if view.finished < view.planned and not nothing_done(view.folder)]
     for view in beside:
         if _asked(view.manifest) == _asked(manifest):
-            raise Drift(_differs(view, manifest, anew))
+            raise Drift(_differs(view, manifest, anew, typed, file))
     for view in beside[-1:]:
         asked = view.manifest.model_copy(update={"plan": manifest.plan, "overrides": manifest.overrides})
         others = f" (and {counted(len(beside) - 1, 'other')}: looper runs list)" if len(beside) > 1 else ""
@@ -283,7 +277,14 @@ def run_folder(
         )
         say(
             f"this is a run of its own; the unfinished {view.folder.name}{others} stays as it is. What differs: "
-            f"{differences(view.manifest, asked, most=2)}. Go on with that one{needs}: {resume_command(view)}"
+            f"{differences(view.manifest, asked, most=2)}. {_put_back(view, typed, file)}Go on with that one{needs}: {resume_command(view)}"
+        )
+    done = [view for view in alike if view.finished == view.planned]
+    for view in [view for view in done if _without_words(view.manifest) == _without_words(manifest)][-1:]:
+        say(
+            f"the finished run {view.folder.name} differs from this plan in words alone, and nothing of it is used again: "
+            f"{differences(view.manifest, manifest, most=2)}. Its figures under its own words: looper report {view.folder.name}. To run "
+            f"nothing again, press Ctrl-C and put those words back in {file}"
         )
     return runs / name
 
@@ -293,19 +294,51 @@ def _asked(manifest: RunManifest) -> tuple[Plan, tuple[Override, ...]]:
     return manifest.plan, manifest.overrides
 
 
-def _differs(view: RunView, manifest: RunManifest, anew: str) -> str:
+_PACE = re.compile(r" --(?:workers \d+|share-machine)\b")
+"""Of a command, what says how fast a run goes and not what it is."""
+
+
+def _plan_files(options: RunOptions) -> str:
+    """Where what a plan says is written."""
+    profile = f" or {options.profile}" if options.profile.endswith(".toml") else ""
+    return f"{find_experiment(options.experiment)}{profile}"
+
+
+def _without_words(manifest: RunManifest) -> RunManifest:
+    """What a run is made of, without what is only said of it."""
+    plan, unsaid = manifest.plan, {"shown": "", "refuted": "", "open": "", "reason": ""}
+    bare = plan.model_copy(
+        update={
+            **dict.fromkeys(("title", "hypothesis", "factor"), ""),
+            "arms": tuple(arm.model_copy(update={"reason": ""}) for arm in plan.arms),
+            "contrasts": tuple(found.model_copy(update=unsaid) for found in plan.contrasts),
+        }
+    )
+    return manifest.model_copy(update={"plan": bare})
+
+
+def _put_back(view: RunView, typed: Callable[[str], str], file: str) -> str:
+    """What has to be done before the command that goes on with a run does: nothing where it asks for something else than was typed now,
+    since then the difference is in its words; else the files were changed."""
+    begun = _PACE.sub("", view.sessions[-1].command if view.sessions else "")
+    same = begun in [_PACE.sub("", typed(name)) for name in (view.folder.name, str(view.folder))]
+    return f"Put that back in {file}. " if same else ""
+
+
+def _differs(view: RunView, manifest: RunManifest, anew: str, typed: Callable[[str], str], file: str) -> str:
     """Why a run cannot be gone on with as it is asked for now, and both ways out as commands."""
     before = view.manifest
+    back = _put_back(view, typed, file) if _asked(before) != _asked(manifest) else ""
     if before.code_version != manifest.code_version:
-        how = f"With the version of Looper that began it ({before.code_version})"
+        how = f"{back}With the version of Looper that began it ({before.code_version}), go"
     elif _asked(before) != _asked(manifest):
-        how = "As it was begun"
+        how = f"{back}Then go" if back else "As it was begun, go"
     else:
-        how = "Once that is restored"
+        how = "Once that is restored, go"
     state = "unfinished " if view.finished < view.planned else ""
     return (
         f"The {state}run {view.folder} was begun differently: {differences(before, manifest)}. "
-        f"{how}, go on with: {resume_command(view)}; or begin a new run: {anew}"
+        f"{how} on with: {resume_command(view)}; or begin a new run: {anew}"
     )
 
 

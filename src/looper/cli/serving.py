@@ -21,6 +21,7 @@ import httpx
 
 from looper.bench.validate import shipped
 from looper.cli.adapters import card_reader
+from looper.cli.options import the_run
 from looper.cli.preparing import tasks_as_they_are
 from looper.cli.repositories import opened
 from looper.cli.served import EmbeddedCampaign, RepositoryCampaign
@@ -42,7 +43,6 @@ from looper.serve.server import bound, server_of
 from looper.untrusted import read_untrusted
 from looper.views.findings import registered_rows
 from looper.views.live import Projection
-from looper.views.runs import run_named
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SESSIONS_BYTES = 1 << 20
@@ -113,7 +113,7 @@ def bundled(
     """Write the pages of one run, the newest where none is named, as files; where, in words. Raises BadInput."""
     if len(wanted) > 1:
         raise BadInput("--bundle writes one run: name one.")
-    run = run_named(settings.runs, *wanted)
+    run = the_run(settings.runs, *wanted)
     page_context = PageContext(
         Projection(run.folder.parent),
         lambda: None,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from looper.cli.options import json_line
+from looper.cli.options import json_line, the_run
 from looper.cli.settings import Settings
 from looper.errors import BadInput, LooperError
 from looper.records.memory import Delivery
@@ -17,7 +17,7 @@ from looper.records.verdict import Outcome
 from looper.views.findings import counted
 from looper.views.index import steps_of
 from looper.views.memory import memory_items
-from looper.views.runs import RunView, run_named
+from looper.views.runs import RunView
 from looper.views.show import Prompt, ending_text, harmless, prompt_text, step_text
 from looper.views.trajectory import went_wrong
 
@@ -43,7 +43,7 @@ def show_cell(
     as_json: bool = False,
 ) -> Iterator[str]:
     """The texts of one cell, or a list of all cells with their ends."""
-    view = run_named(settings.runs, run)
+    view = the_run(settings.runs, run)
     arms = [arm.name for arm in view.manifest.plan.arms]
     if options.arm not in (None, *arms):
         raise BadInput(f'{view.folder.name} has no arm "{options.arm}". It has: {", ".join(arms)}.')
@@ -106,7 +106,8 @@ def _cell_lines(view: RunView, cells: Sequence[str], *, failed: bool, as_json: b
         cause = f": {harmless(found.cause)}" if failed and found is not None and found.cause else ""
         yield f"{cell}  {found.outcome.value if found else 'to do'}{cause}"
     if not shown:
-        yield f"none of {counted(sum(found is not None for found in ends.values()), 'cell')} with an end failed"
+        ended = sum(found is not None for found in ends.values())
+        yield f"{view.folder.name}: none of {counted(ended, 'cell')} with an end failed, of {len(cells)} in all"
 
 
 def _one_cell(view: RunView, cells: Sequence[str], wanted: str) -> str:

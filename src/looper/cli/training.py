@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from looper.agent.actions import render
 from looper.agent.prompt import opening
+from looper.cli.options import the_run
 from looper.cli.preparing import FEW_TASKS, load_experience, load_tasks
 from looper.cli.progress import TrainingProgress
 from looper.cli.settings import Settings
@@ -39,7 +40,6 @@ from looper.records.training import (
 from looper.training.examples import trajectory_examples
 from looper.training.select import Attempt, preference_pairs, select
 from looper.views.findings import counted
-from looper.views.runs import run_named
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _worth_learning_from(plan: Plan) -> tuple[str, ...]:
 
 
 def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
-    view = run_named(settings.runs, options.run)
+    view = the_run(settings.runs, options.run)
     plan = view.manifest.plan
     own, _ = load_tasks(plan.selection, settings)
     _, learning = split_tasks(own, plan.selection, plan.experience if plan.sources else None)

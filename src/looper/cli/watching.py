@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 from rich.live import Live
 
+from looper.cli.options import say
 from looper.views.live import Projection
 from looper.views.runs import find_run
 from looper.views.watch import screen
@@ -13,7 +14,7 @@ from looper.views.watch import screen
 
 def watch(runs: Path, wanted: str | None, *, every_s: float, once: bool) -> None:
     """Until somebody presses Ctrl-C; one screen where `once`, or where nobody looks at a terminal."""
-    chosen, console = find_run(runs, wanted) if wanted else None, Console()
+    chosen, console = find_run(runs, wanted, say=say) if wanted else None, Console()
     projection = Projection(chosen.parent if chosen else runs)
 
     def seen() -> RenderableType:

@@ -37,7 +37,7 @@ from looper.edges.sandboxes.check import candidates, find_sandbox, must_reach, p
 from looper.edges.sandboxes.process import program
 from looper.edges.trainers.estimate import free_bytes
 from looper.edges.trainers.gguf_adapter import ARCHITECTURES
-from looper.errors import LooperError, ModelError, one_line
+from looper.errors import LooperError, ModelError, mlx_install, one_line, pip_install
 
 Level = Literal["ok", "note", "missing"]
 MEMORY = Path("/dev/shm")
@@ -206,9 +206,7 @@ def _mlx() -> Iterator[Check]:
     try:
         yield Check("ok", "mlx", f"mlx {metadata.version('mlx')}, mlx-lm {metadata.version('mlx-lm')}")
     except metadata.PackageNotFoundError:
-        yield Check(
-            "missing", "mlx", "not installed", 'pip install "mlx-lm>=0.32,<0.33", on Linux "mlx[cpu]" too'
-        )
+        yield Check("missing", "mlx", "not installed", mlx_install())
     weights = nano_folder() / "model.safetensors"
     if weights.exists():
         yield Check("ok", "embedded model", f"{weights.stat().st_size / 1e6:.1f} MB")
@@ -228,7 +226,7 @@ def _blas() -> Iterator[Check]:
     if library is not None:
         yield Check("ok", "BLAS", f"MLX multiplies by {library.name} of SciPy")
     else:
-        fix = "pip install --force-reinstall scipy, from a wheel"
+        fix = f"{pip_install('--force-reinstall', 'scipy')}, from a wheel"
         yield Check(
             "note", "BLAS", "this SciPy brings no OpenBLAS; MLX multiplies by its slow reference BLAS", fix
         )

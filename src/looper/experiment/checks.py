@@ -33,6 +33,8 @@ SHORT_LINES = (8, 24)
 COUNT_TOLERANCE = 0.03
 """Of a full prompt: how far the server's count may be from the one that two short prompts foretell."""
 REPLY_TOKENS = 48
+SEEN = 3
+"""Tasks that a message names of those that an adapter has seen."""
 
 
 def check_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> Proof:
@@ -248,11 +250,19 @@ def check_memory(deliveries: Sequence[Delivery], arm: str, least: float) -> Proo
     return Proof(kind=ProofKind.MEMORY_DELIVERED, arm=arm, subject="memory", passed=True, said=said)
 
 
+def seen_text(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> str:
+    """Which of the tasks that an adapter is judged on it was trained on, in words; empty where it has seen none of them."""
+    seen = sorted(set(adapter.tasks) & set(evaluated))
+    if not seen:
+        return ""
+    more = f" and {len(seen) - SEEN} more" if len(seen) > SEEN else ""
+    return (
+        f"{arm}: the adapter {adapter.id} was trained on {len(seen)} of the evaluated tasks, {', '.join(seen[:SEEN])}{more}; what it "
+        "remembers of these is not what it has learned"
+    )
+
+
 def check_split(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> None:
     """That an adapter has seen none of the tasks it is judged on. Raises TreatmentMissing."""
-    seen = sorted(set(adapter.tasks) & set(evaluated))
-    if seen:
-        raise TreatmentMissing(
-            f"{arm}: the adapter {adapter.id} was trained on {len(seen)} of the evaluated tasks, {seen[0]} among them. "
-            "Train it on others; what it remembers of these is not what it has learned."
-        )
+    if seen := seen_text(adapter, evaluated, arm):
+        raise TreatmentMissing(f"{seen}. Evaluate others, or train it on others.")

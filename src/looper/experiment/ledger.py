@@ -32,6 +32,8 @@ from looper.records.verdict import Verdict, final_verdicts
 from looper.untrusted import current_folder
 
 TOLD_EVERY_S = 1.0
+VALUE, SENTENCE = 60, 300
+"""Characters of a value that is named as different, and of one that a person wrote and has to write again."""
 """A loss of one training is kept no more often; each costs a flush to the disk."""
 
 
@@ -240,11 +242,19 @@ def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
             yield from _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for number, (left, right) in enumerate(zip(before, now, strict=True)):
-            yield from _changes(left, right, f"{path}[{number}]")
+            yield from _changes(left, right, f"{path}[{_called(left) or number}]")
     elif before != now:
-        yield f"{path} was {_short(before)} and is {_short(now)}"
+        # What has to be put back is said to its end, where a person wrote it.
+        yield f"{path} was {_short(before, SENTENCE if isinstance(before, str) else VALUE)} and is {_short(now, VALUE)}"
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _called(part: Any) -> str:
+    """How a plan calls an arm or a contrast; empty for what has no name."""
+    if not isinstance(part, dict):
+        return ""
+    return str(part.get("name") or (f"{part['arm']} − {part['against']}" if "against" in part else ""))
+
+
+def _short(value: Any, most: int) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

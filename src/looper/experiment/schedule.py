@@ -41,11 +41,15 @@ def select_tasks(
             f"No task is left: of the tasks that are named ({', '.join(selection.tasks[:5])}{' …' if len(selection.tasks) > 5 else ''}) "
             f"none is of {', '.join(selection.repos)}. Leave out the repository, or those tasks."
         )
+    if selection.skip:
+        skipped = {task.instance_id for task in first_of_each(tasks, selection.skip)}
+        chosen = [task for task in chosen if task.instance_id not in skipped]
     if selection.per_repo is not None:
         chosen = list(first_of_each(chosen, selection.per_repo))
     chosen = chosen[: selection.limit]
     if not chosen:
-        raise BadInput("The plan's selection leaves no task.")
+        few = f" No repository has more than {selection.skip} (tasks.skip): lower it." * bool(selection.skip)
+        raise BadInput(f"The plan's selection leaves no task.{few}")
     return tuple(chosen)
 
 

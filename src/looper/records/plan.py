@@ -361,6 +361,8 @@ class TaskSelection(Record):
     """Names of repositories; empty for all."""
     tasks: Annotated[tuple[str, ...], Field(examples=[["django__django-11099"]])] = ()
     """Ids of tasks; empty for all."""
+    skip: Annotated[int, Field(ge=0, examples=[15]), Unit("tasks")] = 0
+    """So many first tasks of each repository are not evaluated: those that an adapter of `--adapter` was trained on."""
     per_repo: Annotated[Positive | None, Unit("tasks"), Field(examples=[6])] = None
     """At most so many tasks of each repository, in sequence order; None for all."""
     limit: Annotated[Positive | None, Unit("tasks"), Field(examples=[12])] = None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from looper.errors import BadInput, MissingTool, possible
+from looper.errors import BadInput, MissingTool, pip_install, possible
 from looper.journal import read_stream
 from looper.records.base import grouped
 from looper.records.text import bare_lines
@@ -65,7 +65,7 @@ def write_parquet(run: RunView, path: Path) -> None:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingTool("Parquet needs pyarrow: pip install pyarrow; or use --format csv.") from error
+        raise MissingTool(f"Parquet needs pyarrow: {pip_install('pyarrow')}. Or use --format csv.") from error
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(cell_rows(run)), path)
 
 

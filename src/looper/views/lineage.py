@@ -145,7 +145,7 @@ def _adapter_lines(name: str, card_of: Callable[[str], AdapterRecord | None]) ->
     )
     if card.run is not None:
         arms = Counter(source.split("/")[0] for source in card.sources)
-        yield f"    by looper train from {card.run}: {', '.join(f'{arm} {count}' for arm, count in arms.items())}"
+        yield f"    trained by hand from {card.run}: {', '.join(f'{arm} {count}' for arm, count in arms.items())}"
     if card.parts or card.start:
         yield f"    made from {', '.join([*filter(None, [card.start]), *card.parts])}"
 

@@ -15,7 +15,7 @@ from shlex import quote
 from statistics import fmean, median, stdev
 from typing import Any
 
-from looper.errors import BadInput
+from looper.errors import BadInput, as_called
 from looper.metrics.behaviour import whole_sum
 from looper.metrics.paired import repository_of
 from looper.records.base import grouped
@@ -264,7 +264,8 @@ def resume_command(run: RunView) -> str:
         return f"looper run {quote(plan.experiment)} --profile {quote(plan.profile)}"
     last = run.sessions[-1]
     here = last.where in ("", current_folder())
-    return last.command if here else f"cd {quote(last.where)} && {last.command}"
+    command = as_called(last.command, here=here)
+    return command if here else f"cd {quote(last.where)} && {command}"
 
 
 def described(run: RunView) -> dict[str, Any]:
@@ -344,7 +345,7 @@ class Projection:
         self._lock = threading.Lock()
 
     def read(self) -> tuple[list[RunView], list[str]]:
-        """Every run, the one written to last at the end, and what is wrong with those that cannot be read: a damaged one does not
+        """Every run, the one that was begun last at the end, and what is wrong with those that cannot be read: a damaged one does not
         hide the others."""
         with self._lock:
             found, unreadable = [], []

@@ -8,7 +8,7 @@ differ. Who looks again and again keeps a `RunTail`, which reads only what is ne
 import difflib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -644,9 +644,19 @@ def read_run(folder: Path) -> RunView:
 
 
 def run_folders(runs: Path) -> list[Path]:
-    """Every run folder, the one written to last at the end."""
+    """Every run folder, the one that was begun last at the end: whoever waits for an old run may have begun another since."""
     found = [path.parent for path in runs.glob("*/manifest.jsonl")]
-    return sorted(found, key=written)
+    return sorted(found, key=_begun)
+
+
+def _begun(folder: Path) -> float:
+    """When somebody began to work on a run, in seconds since 1970; of a version that did not record it, when a record was last
+    written."""
+    try:
+        first = next(read_stream(folder, "sessions", Session), None)
+        return datetime.fromisoformat(first.begun).timestamp() if first else written(folder)
+    except (JournalError, FileRefused, OSError, ValueError):
+        return written(folder)
 
 
 def written(folder: Path, *names: str) -> float:
@@ -661,31 +671,56 @@ def written(folder: Path, *names: str) -> float:
     return max(times)
 
 
-def run_named(runs: Path, wanted: str | Path | None = None) -> RunView:
+def no_run(runs: Path) -> str:
+    """That there is none, in words: where runs are looked for, and what to type."""
+    return (
+        f"There is no run below {runs}. Runs lie in ./runs of the folder that they were begun in: go there, or name the folder of runs "
+        "by LOOPER_RUNS. Begin with: looper run exp00"
+    )
+
+
+def _nothing_said(said: str) -> None:
+    pass
+
+
+def run_named(
+    runs: Path, wanted: str | Path | None = None, say: Callable[[str], None] = _nothing_said
+) -> RunView:
     """The run that `find_run` finds. Raises BadInput."""
-    return read_run(find_run(runs, wanted))
+    return read_run(find_run(runs, wanted, say=say))
 
 
-def find_run(runs: Path, wanted: str | Path | None = None, *, by_experiment: bool = True) -> Path:
+def find_run(
+    runs: Path,
+    wanted: str | Path | None = None,
+    *,
+    by_experiment: bool = True,
+    say: Callable[[str], None] = _nothing_said,
+) -> Path:
     """The folder of the run that a person names: a path, the name of a run below `runs`, an experiment (`exp00`, `exp00 micro`) for
-    its newest run, or the beginning of one name only. Without a name the newest run, a grading only where there is nothing else.
+    its newest run, or the beginning of one name only. Without a name the newest run, a grading only where there is nothing else. The
+    newest is the one that was begun last; `say` is told which that is where there was a choice.
 
     Raises BadInput that says what was given, what there is, and what to type.
     """
     folders = run_folders(runs)
     if wanted is None:
         if not folders:
-            raise BadInput(f"There is no run below {runs} yet. Begin with: looper run exp00")
+            raise BadInput(no_run(runs))
         plans = _plans(folders)
-        return ([path for path in folders if path in plans and not plans[path].is_grading] or folders)[-1]
+        own = [path for path in folders if path in plans and not plans[path].is_grading]
+        return _newest(own or folders, "", say)
     text = str(wanted)
     if os.path.lexists(os.path.join(text, "manifest.jsonl")):
         return Path(text)
     named = [path for path in folders if path.name == text.rstrip("/")]
-    plans = {} if named or not by_experiment else _plans(folders)
+    plans = {} if named else _plans(folders)
     named = named or [path for path, plan in plans.items() if text in (plan.experiment, plan.name)]
+    if named and (by_experiment or named[-1].name == text.rstrip("/")):
+        return _newest(named, f" of {text}", say)
     if named:
-        return named[-1]
+        names = ", ".join(path.name for path in named[-3:]) + (", …" if len(named) > 3 else "")
+        raise BadInput(f'"{text}" is an experiment. Name its run, or the beginning of its name: {names}')
     begun = [path for path in folders if text and path.name.startswith(text)]
     if len(begun) == 1:
         return begun[0]
@@ -697,6 +732,8 @@ def find_run(runs: Path, wanted: str | Path | None = None, *, by_experiment: boo
     for place in (text, os.path.join(runs, text)) if text else ():
         if os.path.isdir(place):  # Which reading it will say what is wrong with.
             return Path(place)
+    if not folders:
+        raise BadInput(f'There is no run "{text}". {no_run(runs)}')
     known = [*dict.fromkeys(plan.experiment for plan in plans.values()), *(path.name for path in folders)]
     near = difflib.get_close_matches(Path(text).name, known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
@@ -704,6 +741,13 @@ def find_run(runs: Path, wanted: str | Path | None = None, *, by_experiment: boo
         f'There is no run "{text}": no run folder, no name below {runs}, no beginning of one, no experiment with a run. '
         f"{hint}All names: looper runs list"
     )
+
+
+def _newest(folders: Sequence[Path], of: str, say: Callable[[str], None]) -> Path:
+    """The one at the end, said where it is not the only one."""
+    if len(folders) > 1:
+        say(f"{folders[-1].name}: the newest of {len(folders)} runs{of}; all: looper runs list")
+    return folders[-1]
 
 
 def _plans(folders: Iterable[Path]) -> dict[Path, Plan]:
@@ -720,7 +764,7 @@ def _plans(folders: Iterable[Path]) -> dict[Path, Plan]:
 
 
 def read_runs(runs: Path, unreadable: Callable[[str], None] = lambda said: None) -> list[RunView]:
-    """Every run that can be read, the one written to last at the end; of the others `unreadable` is told, so that one damaged
+    """Every run that can be read, the one that was begun last at the end; of the others `unreadable` is told, so that one damaged
     folder, or one of a newer version, does not hide the rest."""
     found = []
     for folder in run_folders(runs):

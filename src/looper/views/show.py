@@ -136,9 +136,13 @@ def _counts(outcomes: Sequence[TestOutcome]) -> str:
     return f"{passed} of {len(outcomes)} passed"
 
 
-def mask_text(found: Windows, max_tokens: int) -> Text:
-    """An example as the model reads it, piece by piece: what is trained on stands out, the rest is dim."""
-    shown = Text()
+TRAINED_ON = (">>>", "<<<")
+"""Around what is trained on, where no colour is seen."""
+
+
+def mask_text(found: Windows, max_tokens: int, *, colour: bool = True) -> Text:
+    """An example as the model reads it, piece by piece: what is trained on stands out, by its colour or between marks; the rest is dim."""
+    shown, (begin, close) = Text(), ("", "") if colour or found.kept_aside else TRAINED_ON
     verb = "kept aside for validation, not trained on" if found.kept_aside else "trained on"
     for number, (text, spans) in enumerate(found.texts, 1):
         piece = f", window {number} of {len(found.texts)}" if len(found.texts) > 1 else ""
@@ -146,7 +150,8 @@ def mask_text(found: Windows, max_tokens: int) -> Text:
         at = 0
         for start, end in spans:
             shown.append(harmless(text[at:start]), style="dim")
-            shown.append(harmless(text[start:end]), style="dim" if found.kept_aside else "bold green")
+            trained = f"{begin}{harmless(text[start:end])}{close}"
+            shown.append(trained, style="dim" if found.kept_aside else "bold green")
             at = end
         shown.append(harmless(text[at:]), style="dim")
         counted = sum(end - start for start, end in spans)

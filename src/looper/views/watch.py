@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from looper.errors import as_called
 from looper.views.findings import percent
 from looper.views.show import duration, harmless
 
@@ -20,7 +21,7 @@ def screen(status: Mapping[str, Any], height: int, runs_folder: Path) -> Rendera
     """What fits into so many lines of 80 characters: the newest run with its arms, the runs before it, what cannot be read."""
     runs = list(reversed(status["runs"]))
     if not runs:
-        return Text("No runs yet. Begin one: looper run exp00")
+        return Text(as_called("No runs yet. Begin one: looper run exp00"))
     height -= bool(runs[0]["pilot"])  # Which takes a line of its own.
     parts: list[RenderableType] = [*_head(runs[0]), _arms(runs[0], max(3, height - 12))]
     rest = runs[1 : max(2, height - 8 - min(len(runs[0]["arms"]), height - 12))]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from looper.edges.datasets.json_files import ANEW, quoted, read_entries, read_folder
-from looper.errors import NOT_PYTHON, BadInput, MissingTool, named, one_line
+from looper.errors import NOT_PYTHON, BadInput, MissingTool, named, one_line, pip_install
 from looper.records.task import Task
 
 HUB = "hub:"
@@ -116,11 +116,11 @@ def _from_hub(source: str, splits: Sequence[str]) -> Iterator[Placed]:
     try:
         import datasets
     except ImportError as error:
-        raise MissingTool('The hub needs the datasets package: pip install "looper[datasets]".') from error
+        raise MissingTool(f"The hub needs the datasets package: {pip_install(extra='datasets')}") from error
     except Exception as error:
         raise MissingTool(
-            f"The datasets package cannot be imported: {named(error).rstrip('.')}. Install it anew, with what it needs: pip install "
-            '"looper[datasets]".'
+            f"The datasets package cannot be imported: {named(error).rstrip('.')}. Install it anew, with what it needs: "
+            f"{pip_install('--force-reinstall', extra='datasets')}"
         ) from error
     try:
         if what.endswith(HUB_SUFFIXES):

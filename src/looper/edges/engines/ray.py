@@ -27,6 +27,7 @@ from looper.errors import (
     error_named,
     named,
     one_line,
+    pip_install,
 )
 from looper.records.job import EVENTS, CellJob, Event, Obstacle, Told
 from looper.records.verdict import Verdict
@@ -72,7 +73,7 @@ class RayCluster:
         if address:
             _must_answer(address)
         if find_spec("ray") is None:
-            raise MissingTool("The engine ray needs Ray, here and on every node: pip install 'looper[ray]'.")
+            raise MissingTool(f"The engine ray needs Ray, here and on every node: {pip_install(extra='ray')}")
         _must_want_our_token(address)
         self.ray = _joined(address)
 

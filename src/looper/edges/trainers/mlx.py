@@ -23,7 +23,7 @@ from looper.edges.machine import awake
 from looper.edges.models.mlx import mlx_environment
 from looper.edges.trainers.adapter_store import CARD, AdapterStore, weights_hash
 from looper.edges.trainers.estimate import DoesNotFit, less_memory, must_fit
-from looper.errors import BadInput, TrainingFailed
+from looper.errors import BadInput, TrainingFailed, pip_install
 from looper.records.base import content_hash
 from looper.records.training import (
     AdapterKind,
@@ -161,7 +161,7 @@ class MlxTrainer(AdapterStore):
         """Let the child work; what it found. Raises BadInput or TrainingFailed, with the child's last words."""
         if library is Library.TORCH and any(importlib.util.find_spec(name) is None for name in NEEDED):
             raise BadInput(
-                "Training with torch needs packages that are not installed: pip install 'looper[torch]'."
+                f"Training with torch needs packages that are not installed: {pip_install(extra='torch')}"
             )
         (work / "outcome.json").unlink(missing_ok=True)
         argv = [sys.executable, "-m", CHILDREN[library], str(work), str(self._base)]
