@@ -51,6 +51,7 @@ def test_the_smallest_detectable_effect_has_its_known_values(
 
 def test_a_few_pairs_detect_nothing() -> None:
     assert smallest_detectable(15, 0.30) is None and smallest_detectable(25, 0.10) is None
+    assert smallest_detectable(78, 0.10) == pytest.approx(0.1), "nothing smaller than all that differ"
     assert power(100, 0.0, 0.0) == 0.0
 
 
