@@ -75,6 +75,12 @@ def test_spaces_are_re_based_to_tabs() -> None:
     assert done.text == "def f():\n\tif x:\n\t\tif y:\n\t\t\treturn 2\n"
 
 
+def test_tabs_are_re_based_to_spaces() -> None:
+    source = "def f():\n    if x:\n        return 1\n"
+    done = replace_text(source, "\tif x:\n\t\treturn 1\n", "\tif x:\n\t\tif y:\n\t\t\treturn 2\n", None)
+    assert done.text == "def f():\n    if x:\n        if y:\n            return 2\n"
+
+
 def test_a_line_that_is_less_indented_than_the_old_text_moves_with_it() -> None:
     source = "if a:\n        x = 1\n        y = 1\n"
     done = replace_text(source, "  x = 1\n  y = 1\n", "  x = 2\ny = 3\n", None)

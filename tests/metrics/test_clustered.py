@@ -60,6 +60,7 @@ def test_groups_of_one_size_vary_as_their_means_do_with_one_degree_less() -> Non
     groups = [[1.0, 0.0, 1.0], [0.0, 0.0, 0.5], [1.0, 1.0, 1.0], [0.0, 0.5, 0.0]]
     means = [statistics.fmean(values) for values in groups]
     assert clustered(groups) == pytest.approx((statistics.variance(means) / 4, 3))
+    assert clustered([[0.7] * 8, [0.7] * 4])[0] == 0.0, "what rounding leaves of equal values is nothing"
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 40), (2, 4, 6, 12) * 6, (1, 2)])
