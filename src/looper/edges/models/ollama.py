@@ -1,4 +1,8 @@
-"""Models served by Ollama, through its native API."""
+"""Models served by Ollama, through its native API.
+
+`OllamaModel` asks one of them for replies. Below it stands what is read of what the server shows of a model's file: the window and the memory
+that this takes, how weights are stored, and how texts are split into tokens.
+"""
 
 import contextlib
 from collections.abc import Mapping, Sequence
