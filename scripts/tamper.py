@@ -454,7 +454,9 @@ def blank_plan(copy: Copy) -> None:
     """Another contrast is registered, and no rollout names its plan."""
 
     def plan(one: RunManifest) -> Any:
-        first = one.plan.contrasts[0].model_copy(update={"arm": "memory", "shown": "Lessons helped here."})
+        first = one.plan.contrasts[0].model_copy(
+            update={"arm": "in_batches", "shown": "Batches helped here."}
+        )
         return one.plan.model_copy(update={"contrasts": (first,)})
 
     copy.change(RunManifest, lambda one: True, plan=plan)

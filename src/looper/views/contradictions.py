@@ -176,8 +176,10 @@ class AttemptSteps:
         self.count += 1
         self.places.append(place)
         self.in_order &= step.index == self.count
-        self.guards.update(step.guards)
-        self.memory.update(step.memory)
+        if step.guards:
+            self.guards.update(step.guards)
+        if step.memory:
+            self.memory.update(step.memory)
         self._reply(step.reply, step)
         self._result(step)
         self._tree(step)
@@ -191,8 +193,10 @@ class AttemptSteps:
         self.model_s += reply.wall_s
         self.last_s = step.wall_s - reply.waited_s
         self.seconds += self.last_s
-        self.faster |= step.wall_s < 0.999 * (reply.wall_s + reply.waited_s) - 0.01
-        self.faster |= (reply.waited_s > 0) != (reply.retries > 0)
+        waited = reply.waited_s
+        self.faster |= step.wall_s < 0.999 * (reply.wall_s + waited) - 0.01 or (waited > 0) != (
+            reply.retries > 0
+        )
         self.timeless |= not reply.wall_s and bool(usage.completion_tokens)
         self.overseen |= reply.overseen
         self.counters.add(usage.counted_by)
@@ -210,19 +214,21 @@ class AttemptSteps:
     def _result(self, step: Step) -> None:
         self.without += step.action is None
         seen, action = step.observation, step.action
-        kind, refused = seen.kind, seen.kind is ObservationKind.REFUSED
-        ran = isinstance(action, Bash) and kind is ObservationKind.OK
+        kind, command = seen.kind, isinstance(action, Bash)
+        well = kind is ObservationKind.OK
         self.odd |= (
-            (seen.exit_code is not None) != ran
+            (seen.exit_code is not None) != (command and well)
             or (step.pruned_messages > 0) != (Guard.CONTEXT_PRUNED in step.guards)
-            or (seen.tolerant and not (isinstance(action, Edit) and kind is ObservationKind.OK))
-            or (seen.omitted_bytes > 0 and not isinstance(action, Bash | Read))
+            or (seen.tolerant and not (well and isinstance(action, Edit)))
+            or (seen.omitted_bytes > 0 and not (command or isinstance(action, Read)))
         )
-        if refused and not isinstance(action, Bash):
+        if command:
+            pass
+        elif kind is ObservationKind.REFUSED:
             # A guard that ends the rollout says nothing.
             self.refused |= not seen.text.startswith("error") and bool(seen.text)
             self.idle_change |= step.tree != self.tree and step.stop_reason is not StopReason.UNUSABLE
-        elif kind is ObservationKind.OK and isinstance(action, Edit | Write):
+        elif well and isinstance(action, (Edit, Write)):
             self.refused |= seen.text.startswith("error")
         if step.stop_reason is not StopReason.UNUSABLE:
             self.unread |= (action is None) != (step.problem is not None) or (
@@ -901,24 +907,26 @@ _COUNTED = re.compile(r"(\d+) of (\d+) (FAIL|PASS)_TO_PASS tests did not pass: "
 
 def _by_its_tests(verdict: Verdict) -> str:
     """What is wrong with the words of a verdict, by the outcomes of its tests; empty where nothing is."""
+    if verdict.outcome is Outcome.RESOLVED:
+        return "verdicts with the output of tests that passed" if verdict.output else ""
     tests = {"FAIL": verdict.fail_to_pass, "PASS": verdict.pass_to_pass}
     failing = {name for of in tests.values() for name, seen in of.items() if not seen.passes}
-    counted = _COUNTED.match(verdict.cause)
     # A test run that came to its end fails for what its tests say, and for nothing else.
     whole = bool(verdict.canaries) and not verdict.cause.startswith(ENDED_BY_A_LIMIT)
     if verdict.outcome is Outcome.UNRESOLVED and (whole or " tests did not pass" in verdict.cause):
-        bad = {name: sum(not seen.passes for seen in of.values()) for name, of in tests.items()}
-        label = "FAIL" if bad["FAIL"] else "PASS"
-        right = str(bad[label]), str(len(tests[label])), label
+        label = "PASS" if failing.isdisjoint(tests["FAIL"]) else "FAIL"
+        counted = _COUNTED.match(verdict.cause)
+        right = str(len(failing & tests[label].keys())), str(len(tests[label])), label
         unnamed = counted is None and not verdict.fail_to_pass
-        if not unnamed and (
-            counted is None or counted.groups() != right or verdict.f2p_only != (label == "PASS")
-        ):
+        kept = label == "PASS" and bool(verdict.fail_to_pass)
+        if not unnamed and (counted is None or counted.groups() != right or verdict.f2p_only != kept):
             return "verdicts whose cause is not what their tests say"
-    if whole and verdict.output and verdict.output.partition("\n")[0] not in failing:
+    if not verdict.output:
+        return ""
+    lines = bare_lines(verdict.output)
+    if whole and lines[0] not in failing:
         return "verdicts with the output of tests that are not among those that failed"
-    named = {line for line in bare_lines(verdict.output)} & {name for of in tests.values() for name in of}
-    if (verdict.output and verdict.outcome is Outcome.RESOLVED) or not named <= failing:
+    if any(line in of and line not in failing for line in lines for of in tests.values()):
         return "verdicts with the output of tests that passed"
     return ""
 
