@@ -115,6 +115,7 @@ def test_p1_a_gate_of_more_tasks_than_there_are_is_refused_with_the_numbers(
     ("name", "old", "new", "keys", "said"),
     [
         ("exp13", "episodes = 8", "episodes = 80", "arms.4.learning.episodes", "learns from 80 successes .* cannot have more than 15"),
+        ("exp01", 'treatment = "memory" }', 'treatment = "memory", memory = { items = 40, bytes = 4000 } }', "arms.8.learning.memory.items", "told up to 40 items, and no repository has more than 15 to learn"),
         ("exp10", "recovered = 5", "recovered = 50", "arms.7.learning.recovered", "50 of its own successes, and .* 15 tasks"),
         ("exp02", "buffer = 8", "buffer = 30", "arms.8.learning.strategy.buffer", "keeps 30 successes, and there are 30 at most"),
         ("ways", "expert_rank = 4 }", "expert_rank = 4, experts = 55 }", "arms.25.learning.strategy.experts", "has 55 experts, and there are 54"),

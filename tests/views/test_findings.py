@@ -368,6 +368,15 @@ OF_LEARNING: dict[str, tuple[str, ...]] = {
 """Of every key of a learning, arms that have it."""
 
 
+def test_a_pilot_says_nowhere_that_something_of_it_is_decided() -> None:
+    pilot, large = (run_of(DIFFERENCE + MARGIN, *size, steady) for size in ((2, 6), (24, 8)))
+    said = run_block(pilot)
+    assert "Every arm against base by itself; estimates of a pilot" in said
+    assert "2 contrasts in one family (Holm, 0.05 together), each an estimate with its interval" in said
+    assert not re.search(r"\bdecided\b", said), said
+    assert "decided at 0.05 together" in run_block(large)
+
+
 def test_whatever_is_learned_makes_the_repository_the_unit_or_was_learned_once() -> None:
     """What an overseer is told was learned per repository as well."""
     assert OF_LEARNING.keys() == Learning.model_fields.keys(), "a key that this does not walk through"

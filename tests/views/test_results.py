@@ -79,7 +79,7 @@ def test_a_row_says_what_was_asked_of_how_much_and_what_came_of_it() -> None:
         "20",
         "+20.0 points, 95 % +11.0 to +29.0",
         "shown",
-        "9 points",
+        "12 points",
     ]
 
 
@@ -92,7 +92,7 @@ def test_a_run_that_says_it_is_a_pilot_decides_nothing(decision: str) -> None:
 def test_a_run_that_could_have_seen_nothing_is_a_pilot_though_it_does_not_say_so() -> None:
     """A plan of margins alone prints no line about its power."""
     a_page(tasks=10, repositories=2)
-    assert row()[6:] == ["*pilot*", "none"]
+    assert row()[6:] == ["*pilot*", "84 points"]
 
 
 def test_what_is_shown_in_few_repositories_is_shown_of_these() -> None:
@@ -115,7 +115,7 @@ SCOPE = "about {}: 200 tasks of 20 repositories, 2 seeds; the unit is the {}; 1 
         (
             "a PILOT, which decides nothing: lora − base is shown with a chance of 9 % where it is +10.0 points, and no difference is "
             f"shown in 80 % of runs (50 % of cells differ)\n- {SCOPE.format('these', 'task')}",
-            ["20", "*pilot*", "none"],
+            ["20", "*pilot*", "84 points"],
         ),
         (SCOPE.format("repositories like these", "repository"), ["20", "shown", "–"]),
     ],
@@ -145,6 +145,21 @@ def test_controls_that_runs_share_stand_there_once() -> None:
         "| `fresh` | +0.2 points, 95 % -1.0 to +1.4, 400 pairs, exploratory | exp50 to exp51, exp53 |",
         "| `placebo` | +0.5 points, 95 % -2.5 to +3.5, 400 pairs, by itself | exp50 to exp51, exp53 |",
         "| `zero` | must make base's patch in every cell: 4 of 4, does | exp50 to exp51, exp53 |",
+    ]
+
+
+def test_controls_of_one_name_and_different_recipes_are_shown_with_what_they_are() -> None:
+    for name, what in (
+        ("exp50", "a lesson of another repository"),
+        ("exp51", "a whole success of another one"),
+    ):
+        a_page(name)
+        page = RESULTS / f"{name}.md"
+        page.write_text(page.read_text().replace("<!-- looper", f"- `placebo` is {what}.\n\n<!-- looper", 1))
+    figure = "+0.5 points, 95 % -2.5 to +3.5, 400 pairs, by itself"
+    assert [line for line in table() if "placebo" in line] == [
+        f"| `placebo` | a lesson of another repository: {figure} | exp50 |",
+        f"| `placebo` | a whole success of another one: {figure} | exp51 |",
     ]
 
 

@@ -39,6 +39,10 @@ LEAST_EXAMPLE_TOKENS = 32
 """A system message, an issue and one action, each as short as can be, with what a template puts around them."""
 LEAST_WALL_S = 1.0
 """No model here replies, and no command runs and is judged, in less."""
+LEAST_STEPS = 2
+"""An edit, and done."""
+LEAST_MOVE = 1e-6
+"""Adam moves a weight by about its learning rate in an iteration; what is less than this altogether is lost in rounding."""
 NANO_WIDTHS = {"small": 64}
 """Of the embedded models by their name; 128 for the others. A change of more ranks than its matrix has is no low-rank change."""
 NANO_WIDTH = 128
@@ -283,6 +287,12 @@ def _cannot_work(plan: Plan) -> Iterator[tuple[Path, str]]:
         limits = plan.limits_of(arm)
         for key, wrong in (
             (
+                "steps",
+                f"a rollout has {limits.steps} step, and an edit and done take {LEAST_STEPS}. Raise it"
+                if limits.steps < LEAST_STEPS
+                else "",
+            ),
+            (
                 "output_tokens",
                 f"a reply may have {limits.output_tokens} tokens, and the context holds {limits.context_tokens} with its prompt. Lower "
                 "it, or raise context_tokens"
@@ -355,6 +365,14 @@ def _cannot_be_told_or_trained(plan: Plan) -> Iterator[tuple[Path, str]]:
         rank = PlanSettings(plan).of(arm.name).get("rank")
         width = NANO_WIDTHS.get(arm.model.name, NANO_WIDTH) if arm.model.backend == "nano" else None
         for key, wrong in (
+            (
+                "learning_rate",
+                f"at a learning rate of {training.learning_rate:.3g} {training.iterations} "
+                f"iteration{'s' * (training.iterations != 1)} move no weight by more than "
+                f"{training.learning_rate * training.iterations:.1g}, which is lost in rounding. Raise it"
+                if training.learning_rate * training.iterations < LEAST_MOVE
+                else "",
+            ),
             (
                 "max_tokens",
                 f"an example may have {training.max_tokens} tokens, and the shortest has {LEAST_EXAMPLE_TOKENS} or more: nothing would be "

@@ -164,6 +164,16 @@ def _memories(found: Selected, experience: Experience, learners: Sequence[Arm]) 
         if how is None or (how.draw is Draw.PLACEBO and len(found.repos) == 1):
             continue
         tasks = found.experience.get(arm.learning.source, ())
+        wanted = experience.told(how).items
+        most = max(map(found.most, found.repos), default=0)
+        if how.draw is not Draw.PLACEBO and arm.learning.source is not Source.GUIDED and wanted > most:
+            own = how.items is not None
+            at = found.plan.arms.index(arm)
+            yield (
+                ("arms", at, "learning", "memory", "items") if own else ("experience", "memory_items"),
+                f"{arm.name} is told up to {wanted} items, and no repository has more than {most} to learn. Lower it, or set more tasks aside "
+                f"(experience.per_repo, now {experience.per_repo})",
+            )
         given = told_at_most(experience, how, found.evaluated, tasks)
         if given / total < experience.delivered:
             lower = f"lower it to {math.floor(100 * given / total) / 100} or less, " if given else ""

@@ -44,7 +44,7 @@ OF_METRIC = re.compile(r"\b(?:resol|solv|succe|rate\b|valid|likel|recall)", re.I
 """Without one of these, more and less are of something else: fewer steps, more text."""
 
 EFFECT = re.compile(
-    r"\b(?:matter|differ|beat|transfer|change|work|affect|add|cost|teach|spoil|mend|win|rise|fall|drop)(?:s|es|ed|ing)?\b|\beffects?\b",
+    r"\b(?:matter|differ|beat|transfer|change|work|affect|add|cost|teach|spoil|win|rise|fall|drop)(?:s|es|ed|ing)?\b|\beffects?\b",
     re.IGNORECASE,
 )
 """Beside what is better, worse, more or less: that something came of it."""

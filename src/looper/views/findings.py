@@ -228,10 +228,20 @@ def scope_line(run: RunView) -> str:
     )
     if not plan.contrasts:
         return about
-    return (
-        f"{about}; {counted(len(plan.contrasts), 'contrast')} in one family, decided at {ALPHA} together (Holm), each by the "
-        "interval beside it"
+    family = f"{about}; {counted(len(plan.contrasts), 'contrast')} in one family"
+    if run.pilot:
+        return f"{family} (Holm, {ALPHA} together), each an estimate with its interval"
+    return f"{family}, decided at {ALPHA} together (Holm), each by the interval beside it"
+
+
+def by_themselves(run: RunView) -> str:
+    """The head over every arm against base."""
+    said = (
+        "estimates of a pilot, whose intervals say how far off they may be"
+        if run.pilot
+        else "what is registered is decided by the interval in brackets, all else is exploratory"
     )
+    return f"Every arm against base by itself; {said}"
 
 
 def counted(number: int, one: str, many: str = "") -> str:

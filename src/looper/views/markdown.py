@@ -8,6 +8,7 @@ from looper.views.figures import behaviour, likelihoods
 from looper.views.findings import (
     COLUMNS,
     arm_rows,
+    by_themselves,
     contrast_lines,
     control_lines,
     damage_lines,
@@ -96,7 +97,7 @@ def _sections(run: RunView) -> list[str]:
     for head, found in (
         ("Registered before the data:", [*registered_lines(run), *stratified_lines(run)]),
         (
-            "Every arm against base by itself; what is registered is decided by the interval in brackets, all else is exploratory:",
+            f"{by_themselves(run)}:",
             contrast_lines(run),
         ),
         (

@@ -43,6 +43,8 @@ _CONTROL = re.compile(
     r"([-+][\d.]+ to [-+][\d.]+), (?:p = .*?, )?(\d+) pairs"
 )
 _FAMILY = re.compile(r"(\d+) contrasts? in one family")
+_RECIPE = re.compile(r"^- `(\w+)` is (.*)\.$", re.MULTILINE)
+"""What a page says of a control outside of its block, where another experiment has one of that name that is made otherwise."""
 _MUST = re.compile(r"- control (\w+) must (.*): (.*)")
 
 
@@ -54,6 +56,8 @@ class Result:
     page: str
     asked: str
     block: str
+    recipes: tuple[tuple[str, str], ...] = ()
+    """Controls that the page describes outside of the block: name and what it is."""
 
     @property
     def short(self) -> str:
@@ -121,7 +125,13 @@ class Result:
 def read_results(blocks: Mapping[str, tuple[Path, str]]) -> list[Result]:
     """By the name of experiment and profile: its page and its block. What is asked stands under the page's title."""
     return [
-        Result(name, page.name, _asked(page.read_text("utf-8")), block)
+        Result(
+            name,
+            page.name,
+            _asked(page.read_text("utf-8")),
+            block,
+            tuple(_RECIPE.findall(page.read_text("utf-8"))),
+        )
         for name, (page, block) in blocks.items()
         if not name.startswith("history ")
     ]
@@ -164,8 +174,13 @@ def _number(found: int | None) -> str:
 
 
 def _control_lines(results: list[Result]) -> Iterator[str]:
-    """Each figure of a control that several results share, once, with the results that it stands in."""
-    said = [(what, one.short) for one in results for what in _controls(one)]
+    """Each figure of a control that several results share, once, with the results that it stands in; of one name and several recipes
+    with what it is."""
+    said = [
+        ((arm, f"{dict(one.recipes)[arm]}: {what}" if arm in dict(one.recipes) else what), one.short)
+        for one in results
+        for arm, what in _controls(one)
+    ]
     used: dict[str, set[str]] = {}
     for (arm, _), name in said:
         used.setdefault(arm, set()).add(name)

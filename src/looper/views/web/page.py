@@ -29,6 +29,7 @@ from looper.views.findings import (
     NOT_MEASURED,
     arm_rows,
     asked_text,
+    by_themselves,
     contrast_lines,
     control_lines,
     damage_lines,
@@ -140,6 +141,7 @@ def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None"
         tables=worked,
         controls=[*control_lines(run), *treatment_lines(run)],
         contrasts=contrast_lines(run),
+        by_themselves=by_themselves(run),
         provenance=_provenance(run),
         plan=json.dumps(json.loads(plan.to_json()), indent=1, ensure_ascii=False),
     )
