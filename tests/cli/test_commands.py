@@ -901,6 +901,15 @@ def test_a_plan_and_a_profile_in_each_others_place_are_called_what_they_are(
     assert "Did you mean mine.toml?" in refused("plan", "nine.toml")
 
 
+def test_a_plan_says_what_a_memory_has_to_be_told_and_no_end_that_does_not_come(
+    tmp_path: Path, state: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text(plan_with('learning = { treatment = "memory" }'))
+    told = looper("plan", "mine.toml", "--profile", "demo", cwd=tmp_path, LOOPER_HOME=str(state)).stdout
+    (gate,) = [line for line in told.splitlines() if line.startswith("gates: memory has to be told")]
+    assert "something at 6 of 12 tasks, or the run stops before it; it can be at " in gate
+
+
 def test_a_dry_run_counts_the_arms_and_cells_that_would_run(project: Path, state: Path) -> None:
     asked = ("run", "exp00", "--profile", "demo", "--limit", "4", "--arm", "noop", "--dry-run")
     done = looper(*asked, cwd=project, LOOPER_HOME=str(state))

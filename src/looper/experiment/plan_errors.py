@@ -169,7 +169,7 @@ def plain_words(problem: Mapping[str, Any], kind: Any) -> str:
         known = allowed(kind, problem["loc"][:-1])
         wrong = str(problem["loc"][-1])
         inside = [f"{table} = {{ {wrong} = … }}" for table in _tables_with(kind, problem["loc"][:-1], wrong)]
-        near = f"; write {' or '.join(inside)}." if inside else did_you_mean(wrong, known) or "."
+        near = did_you_mean(wrong, known) or (f"; write {' or '.join(inside)}." if inside else ".")
         return f"unknown key{near} Allowed here: {', '.join(known)}"
     if name == "missing":
         return "is missing"

@@ -42,6 +42,8 @@ HYPOTHESIS = "Hypothesis: "
 """Before that of a plan, wherever it is printed."""
 UNFINISHED = "unfinished"
 """In place of a finding while cells are to do."""
+AGAINST_BASE = "Every arm against base by itself; what is registered is decided by the interval in brackets, all else is exploratory"
+"""Above the lines of `contrast_lines`, whose intervals are no decisions."""
 COLUMNS = (
     "arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "seconds",
     "infra errors",

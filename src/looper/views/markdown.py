@@ -6,6 +6,7 @@ from looper.records.history import History
 from looper.views.concurrency import concurrency_lines
 from looper.views.figures import behaviour, likelihoods
 from looper.views.findings import (
+    AGAINST_BASE,
     COLUMNS,
     arm_rows,
     contrast_lines,
@@ -96,7 +97,7 @@ def _sections(run: RunView) -> list[str]:
     for head, found in (
         ("Registered before the data:", [*registered_lines(run), *stratified_lines(run)]),
         (
-            "Every arm against base by itself; what is registered is decided by the interval in brackets, all else is exploratory:",
+            f"{AGAINST_BASE}:",
             contrast_lines(run),
         ),
         (
