@@ -205,9 +205,12 @@ def replace_file(target: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise JournalError(
-            f"Cannot write {target}: {error.strerror}. Free disk space or check the disk."
-        ) from error
+        way = (
+            "Free disk space or check the disk"
+            if error.errno in EXHAUSTED
+            else "Its folder must be there and writable"
+        )
+        raise JournalError(f"Cannot write {target}: {error.strerror}. {way}.") from error
 
 
 def _temporary(target: Path) -> Path:

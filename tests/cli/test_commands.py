@@ -844,3 +844,92 @@ def test_an_export_leaves_a_file_that_is_there_alone(tmp_path: Path) -> None:
         done = looper("export", str(folder), "--format", kind, "--out", str(out), cwd=tmp_path)
         assert done.returncode == 2 and "is there already" in one_line(done)
     assert out.read_text() == "mine"
+
+
+def plan_with(learning: str, name: str = "memory") -> str:
+    """The plan of the page on own experiments, with another arm in the place of its memory."""
+    text = (ROOT / "docs" / "own_experiment.md").read_text("utf-8")
+    plan = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
+    return plan.replace('name = "memory"', f'name = "{name}"').replace(
+        'learning = { treatment = "memory" }', learning
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            plan_with('learning = { treatment = "memory" }', "Adapted-1"),
+            'mine.toml:16:1: arms.2.name: must be small letters, digits and underscores, a letter first, found "Adapted-1"; write '
+            "adapted_1 (arms.2 is Adapted-1)",
+        ),
+        (
+            plan_with('learning = { treatment = "adapter", rank = 4 }'),
+            "arms.2.learning.rank: unknown key; write training = { rank = … }. Allowed here: ",
+        ),
+        (plan_with('learning = { treatment = "memory", sourc = "own" }'), "did you mean source"),
+        (plan_with('learning = { treatment = "memory", sourc = "own" }'), " (arms.2 is memory)"),
+    ],
+)
+def test_a_mistake_in_an_arm_is_named_with_its_place_its_arm_and_what_would_be_right(
+    tmp_path: Path, state: Path, text: str, said: str
+) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    told = one_line(looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state)))
+    assert said in told and "^[a-z]" not in told
+
+
+def test_a_plan_and_a_profile_in_each_others_place_are_called_what_they_are(
+    tmp_path: Path, state: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text(plan_with('learning = { treatment = "memory" }'))
+    (tmp_path / "small.toml").write_text('like = "demo"\n')
+    (tmp_path / "looper.toml").write_text('[evolve]\nsandbox = "auto"\n')
+
+    def refused(*words: str) -> str:
+        done = looper(*words, cwd=tmp_path, LOOPER_HOME=str(state))
+        assert done.returncode == 2
+        return one_line(done)
+
+    for command in ("run", "plan"):
+        assert refused(command, "exp00", "--profile", "mine.toml") == (
+            "looper: mine.toml is a plan, and --profile takes a profile. Run the plan: looper run mine.toml"
+        )
+        assert "small.toml is a profile, and a plan is asked for." in refused(command, "small.toml")
+    # What is near a name and no plan is not what was meant.
+    assert "looper.toml" not in refused("plan", "nine.toml").replace("looper new", "")
+    assert "Did you mean mine.toml?" in refused("plan", "nine.toml")
+
+
+def test_a_plan_says_what_a_memory_has_to_be_told_and_no_end_that_does_not_come(
+    tmp_path: Path, state: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text(plan_with('learning = { treatment = "memory" }'))
+    told = looper("plan", "mine.toml", "--profile", "demo", cwd=tmp_path, LOOPER_HOME=str(state)).stdout
+    (gate,) = [line for line in told.splitlines() if line.startswith("gates: memory has to be told")]
+    assert "something at 6 of 12 tasks, or the run stops before it; it can be at " in gate
+
+
+def test_a_dry_run_counts_the_arms_and_cells_that_would_run(project: Path, state: Path) -> None:
+    asked = ("run", "exp00", "--profile", "demo", "--limit", "4", "--arm", "noop", "--dry-run")
+    done = looper(*asked, cwd=project, LOOPER_HOME=str(state))
+    first, *_ = done.stdout.splitlines()
+    cells = [line for line in done.stdout.splitlines() if line.startswith("noop/")]
+    assert first == "exp00 demo: 4 tasks × 1 arm × 1 seed, 4 cells" and len(cells) == 4, done.stderr
+
+
+def test_a_cause_comes_with_its_own_cure(tmp_path: Path, state: Path) -> None:
+    write_run(tmp_path / "runs")
+    nowhere = looper("export", "--format", "csv", "--out", "no/such/x.csv", cwd=tmp_path)
+    assert nowhere.returncode == 2 and one_line(nowhere) == (
+        "looper: no/such/x.csv cannot be written: No such file or directory. Name a file in a folder that is there and can be written to."
+    )
+    home = tmp_path / "home"
+    unmade = looper("run", "exp00", "--model", "mlx:smollm2", cwd=tmp_path, LOOPER_HOME=str(home))
+    assert unmade.returncode == 2 and "looper model add smollm2" in one_line(unmade)
+    kept_adapter(home / "adapters", "3f2a91c04d5e6b78", "elsewhere-01")
+    (home / "adapters" / "3f2a91c04d5e6b78" / ADAPTER_FILES[1]).write_bytes(b"other")
+    damaged = looper("adapter", "show", "3f2a", cwd=tmp_path, LOOPER_HOME=str(home))
+    way = "looper adapter rm 3f2a91c04d5e6b78 --force"
+    assert "are not the ones on its card" in one_line(damaged) and f"Remove it: {way}; then" in damaged.stderr
+    assert looper(*way.split()[1:], cwd=tmp_path, LOOPER_HOME=str(home)).returncode == 0

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tests.cli.test_commands import looper, one_line
 from tests.fakes.written_run import write_run
 
@@ -23,7 +24,9 @@ from looper.records.plan import RunManifest
 from looper.records.session import Session
 from looper.records.training import Selection
 from looper.records.treatment import Consolidation
+from looper.views.findings import AGAINST_BASE
 from looper.views.runs import find_run, read_run
+from looper.views.tables import run_table
 
 
 def made_at(folder: Path, when: int) -> Path:
@@ -191,6 +194,24 @@ def test_pages_that_runs_share_keep_the_finished_run_and_name_the_one_that_was_b
     assert (
         f"{stopped.name} was begun later and is not finished; what is written is of {finished.name}" in told
     )
+
+
+def test_the_status_of_an_arm_without_a_verdict_is_no_share_of_none(
+    tmp_path: Path, two: tuple[Path, Path]
+) -> None:
+    del two
+    told = looper("status", "--run", "mine", cwd=tmp_path).stdout.splitlines()
+    assert "  base: no verdict yet, 0 infra errors" in told
+
+
+def test_the_table_says_which_of_its_intervals_decide(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "runs"))
+    console = Console(width=400)
+    with console.capture() as captured:
+        console.print(run_table(run))
+    lines = [line.strip() for line in captured.get().splitlines()]
+    at = lines.index(f"{AGAINST_BASE}:")
+    assert lines[at + 1].startswith("other − base")
 
 
 def test_a_list_that_is_empty_names_its_run(tmp_path: Path, two: tuple[Path, Path]) -> None:

@@ -10,7 +10,7 @@ from looper.cli.settings import Settings
 from looper.cli.training import TrainOptions, examples_of, pairs_of
 from looper.cli.wiring import read_foreign
 from looper.errors import BadInput
-from looper.journal import replace_file
+from looper.journal import must_be_replaceable, replace_file
 from looper.records.text import encodable
 from looper.records.training import Example, SelectionSettings, TrainingSettings
 from looper.views.decided import registered_text
@@ -29,6 +29,8 @@ def export_run(
     run = the_run(settings.runs, wanted)
     if out is not None and os.path.lexists(out):
         raise BadInput(f"{out} is there already. Name another file, or remove it first.")
+    if out is not None:
+        must_be_replaceable(out)
     if kind == "parquet":
         if out is None:
             raise BadInput("Parquet is no text; name a file: --out FILE")
@@ -94,6 +96,7 @@ def import_lines(sources: Sequence[str], predictions: Path | None) -> Iterator[s
     if predictions is not None:
         if predictions.exists():
             raise BadInput(f"{predictions} is there already. Name another file.")
+        must_be_replaceable(predictions)
         lines = [encodable(line) for run in runs for line in foreign_predictions(run)]
         predictions.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         yield f"{predictions}: {len(lines)} predictions; judge them: looper bench verify {predictions} --suite swe-bench-cl"

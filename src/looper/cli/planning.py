@@ -4,6 +4,7 @@ A plan is loaded and prepared as a run would do it, and nothing is run. Each `_â
 same figures come as one object.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -269,10 +270,10 @@ def _memory_gate_lines(
             continue
         tasks = prepared.experience.get(arm.learning.source, ())
         most, half = (told_at_most(experience, how, prepared.tasks, one) for one in (tasks, tasks[::2]))
-        stops = ", which would stop the run" if half < experience.delivered * total else ""
+        least = math.ceil(experience.delivered * total)
         yield (
-            f"gates: {arm.name} is told something at {100 * experience.delivered:.0f} % of {counted(total, 'task')} at least; at {most} "
-            f"if every task to learn from is resolved, at {half} if every second one is{stops}"
+            f"gates: {arm.name} has to be told something at {least} of {counted(total, 'task')}, or the run stops before it; it can be at "
+            f"{most} if every task to learn from is resolved, at {half} if only half of them are"
         )
 
 

@@ -4,9 +4,11 @@
 a plan of both. The command that goes on with a run is put together here too.
 """
 
+import contextlib
 import difflib
 import shlex
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store
 from looper.errors import BadInput
 from looper.experiment.new_plan import new_plan
-from looper.experiment.plans import Written, written_plan
+from looper.experiment.plans import Written, is_plan, written_plan
 from looper.records.plan import Gate, Override
 from looper.untrusted import named_text
 
@@ -100,13 +102,21 @@ def experiments_folders() -> list[Path]:
     return [Path("experiments"), package.parents[1] / "experiments", package / "experiments"]
 
 
+def _plans_in(folder: Path) -> Iterator[Path]:
+    """Files that are plans, of the TOML files of a folder."""
+    for path in folder.glob("*.toml"):
+        with contextlib.suppress(BadInput, OSError):
+            if is_plan(named_text(path)):
+                yield path
+
+
 def find_experiment(name: str) -> Path:
     """Raises BadInput that suggests names like the one asked for."""
     if name.endswith(".toml"):
         path = Path(name)
         if path.exists():
             return path
-        there = sorted(str(each) for each in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        there = sorted(map(str, _plans_in(path.parent)))
         near = difflib.get_close_matches(str(path), there, n=3, cutoff=0.6)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise BadInput(f"There is no experiment file {path}. {hint}Write one: looper new {path}")
@@ -117,9 +127,9 @@ def find_experiment(name: str) -> Path:
     }
     if name in known:
         return known[name]
-    own = sorted(str(path) for path in Path().glob("*.toml") if path.stem == name)
+    own = sorted(str(path) for path in _plans_in(Path()) if path.stem == name)
     if Path(name).is_dir():
-        own = sorted(map(str, Path(name).glob("*.toml")))
+        own = sorted(map(str, _plans_in(Path(name))))
         what = f"{name} is a folder, and a plan is a TOML file or a name"
     else:
         what = f'There is no experiment "{name}"'

@@ -1,12 +1,14 @@
 """What `looper diff`, `status`, `memory` and `questions` print; nothing is written."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from looper.cli.options import json_line, the_run
 from looper.errors import BadInput
 from looper.views.diff import arms_data, arms_diff, rollouts_data, rollouts_diff, runs_data, runs_diff
+from looper.views.findings import counted
 from looper.views.live import Projection, described
 from looper.views.memory import (
     delivery_lines,
@@ -103,8 +105,15 @@ def status_lines(runs: Path, run: str | Path | None, *, as_json: bool) -> Iterat
             yield f"  {one['pilot']}"
         if one["goes_on_with"]:
             yield f"  go on with: {one['goes_on_with']}"
+        told = [f"{each['phase']} {each['done']} of {each['planned']}" for each in one["phases"]]
+        if len(told) > 1:
+            yield f"  phases: {', '.join(told)}"
         for arm in one["arms"]:
-            yield f"  {arm['arm']}: {arm['resolved']}/{arm['attempted']} resolved, {arm['infra_errors']} infra errors"
+            yield f"  {arm['arm']}: {_resolved(arm)}, {counted(arm['infra_errors'], 'infra error')}"
+
+
+def _resolved(arm: Mapping[str, Any]) -> str:
+    return f"{arm['resolved']}/{arm['attempted']} resolved" if arm["attempted"] else "no verdict yet"
 
 
 def _left(seconds: list[float] | None) -> str:

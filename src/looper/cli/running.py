@@ -53,11 +53,18 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     adapters_that_fit(prepared, settings)
     yield from _about(prepared, options.overrides, settings)
     seeds = len(plan.seeds)
-    yield f"{plan.experiment} {plan.profile}: {len(prepared.tasks)} tasks × {len(plan.arms)} arms × {seeds} seeds"
+    schedule = prepared.schedule(options.arms)
+    arms = len({cell.arm for lane in schedule for cell in lane})
+    yield (
+        f"{plan.experiment} {plan.profile}: {counted(len(prepared.tasks), 'task')} × {counted(arms, 'arm')} × {counted(seeds, 'seed')}, "
+        f"{counted(sum(map(len, schedule)), 'cell')}"
+    )
     for source, found in prepared.experience.items():
-        arms = sum(used is source for used, _ in plan.all_experience())
-        yield f"before them, {source.value} experience: {len(found)} tasks × {arms} samples × {seeds} seeds"
-    for lane in prepared.schedule(options.arms):
+        samples = sum(used is source for used, _ in plan.all_experience())
+        yield (
+            f"before them, {source.value} experience: {counted(len(found), 'task')} × {counted(samples, 'sample')} × {counted(seeds, 'seed')}"
+        )
+    for lane in schedule:
         for cell in lane:
             yield cell.key
 

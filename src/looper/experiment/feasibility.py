@@ -150,7 +150,7 @@ def _needs_another_repository(found: Selected, learners: Sequence[Arm]) -> Itera
                 yield (
                     ("arms", found.plan.arms.index(arm), "learning", *keys),
                     f"{arm.name} {what}, and {found.repos[0]} is the only one of {len(found.evaluated)} tasks. Name a second "
-                    "one in tasks.repos, raise tasks.limit, or leave the arm out",
+                    "one in tasks.repos, raise tasks.limit, or leave the arm out: --arm NAME for each that is to run",
                 )
 
 

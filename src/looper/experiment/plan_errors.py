@@ -5,6 +5,7 @@ where one was mistyped.
 """
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,8 +42,13 @@ BOUNDS = {
     "string_too_short": "must not be empty",
     "finite_number": "must be a finite number",
     "int_from_float": "must be a whole number",
-    "string_pattern_mismatch": "must be written like {pattern}",
 }
+PATTERNS = {
+    r"^[a-z][a-z0-9_]*$": "must be small letters, digits and underscores, a letter first",
+    r"^[A-Z]{3}$": "must be three capital letters, as USD",
+    r"^(bm25|ollama:.+)$": "must be bm25 or ollama:MODEL",
+}
+"""What a text must be like, in words."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +109,20 @@ def problems(
         if words not in said.setdefault(field, []):
             said[field].append(words)
     return "; ".join(
-        f"{layers.where(field)}: {layers.named(field)}{' or '.join(words)}" for field, words in said.items()
+        f"{layers.where(field)}: {layers.named(field)}{' or '.join(words)}{whose(field, data)}"
+        for field, words in said.items()
     )
+
+
+def whose(path: Path, data: object) -> str:
+    """Of keys that count the arms, choices or contrasts, from 0 on: which one is meant, as a person calls it; else empty."""
+    match path:
+        case (str(part), int(number), *rest) if rest and isinstance(data, dict):
+            parts = data.get(part)
+            one = parts[number] if isinstance(parts, list | tuple) and number < len(parts) else None
+            if isinstance(one, dict) and (called := one.get("name") or one.get("arm")):
+                return f" ({part}.{number} is {called})"
+    return ""
 
 
 def named(path: Path) -> str:
@@ -149,7 +167,9 @@ def plain_words(problem: Mapping[str, Any], kind: Any) -> str:
     name, about = problem["type"], problem.get("ctx") or {}
     if name == "extra_forbidden":
         known = allowed(kind, problem["loc"][:-1])
-        near = did_you_mean(str(problem["loc"][-1]), known) or "."
+        wrong = str(problem["loc"][-1])
+        inside = [f"{table} = {{ {wrong} = … }}" for table in _tables_with(kind, problem["loc"][:-1], wrong)]
+        near = did_you_mean(wrong, known) or (f"; write {' or '.join(inside)}." if inside else ".")
         return f"unknown key{near} Allowed here: {', '.join(known)}"
     if name == "missing":
         return "is missing"
@@ -170,6 +190,10 @@ def plain_words(problem: Mapping[str, Any], kind: Any) -> str:
         return f'must be one of {", ".join(known)}, found "{about["tag"]}"{near}'
     if name == "union_tag_not_found":
         return f"needs its {about['discriminator']}".replace("'", "")
+    if name == "string_pattern_mismatch":
+        plain = re.sub(r"\W+", "_", str(value)).strip("_").lower()
+        fits = plain != value and re.search(str(about["pattern"]), plain)
+        return f"{PATTERNS[about['pattern']]}{found}{f'; write {plain}' if fits else ''}"
     if name in BOUNDS:
         return BOUNDS[name].format(**about) + found
     if (first := name.partition("_")[0]) in TYPES:
@@ -190,6 +214,11 @@ def allowed(kind: Any, path: Sequence[str | int]) -> list[str]:
         tagged = [each for each in kinds if part in _names(each)]
         kinds = deeper or tagged or kinds
     return list(dict.fromkeys(name for each in kinds for name in each.model_fields))
+
+
+def _tables_with(kind: Any, path: Sequence[str | int], wanted: str) -> list[str]:
+    """Tables of the table at a path that have a key of this name, the wanted one being one table too high."""
+    return [name for name in allowed(kind, path) if wanted in allowed(kind, (*path, name)) and name != wanted]
 
 
 def _models(kind: Any) -> Iterator[type[BaseModel]]:

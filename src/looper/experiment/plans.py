@@ -36,6 +36,7 @@ from looper.records.learning import SPLITS, Experience, Learning, Treatment
 from looper.records.model import Backend, ModelSpec
 from looper.records.plan import (
     Arm,
+    ArmName,
     ArmRole,
     Choice,
     Contrast,
@@ -92,7 +93,7 @@ class _Closed(BaseModel):
 class _ArmText(_Closed):
     record = Arm
 
-    name: Annotated[str, Field(examples=["memory"])]
+    name: Annotated[ArmName, Field(examples=["memory"])]
     role: ArmRole
     model: Annotated[str | None, Field(examples=["ollama:qwen2.5-coder:7b"])] = None
     """Written as a profile's; `overseer` for the profile's overseer. None for the profile's model."""
@@ -298,12 +299,20 @@ def written_plan(
     """
     whole = PlanLayers((PlanText(source, text),))
     data = _toml(text, source)
+    if not is_plan(text) and {"tasks", "like"} & data.keys():
+        raise BadInput(
+            f"{source} is a profile, and a plan is asked for. Name a plan beside it: looper run PLAN --profile {source}"
+        )
     file = _validated(ExperimentText, data, whole)
     own = {
         name: _profile(found, shared, PlanText(source, text, ("profiles", name)))
         for name, found in file.profiles.items()
     }
     if profile_text is not None:
+        if is_plan(profile_text):
+            raise BadInput(
+                f"{profile} is a plan, and --profile takes a profile. Run the plan: looper run {profile}"
+            )
         chosen, layers = _profile(_toml(profile_text, profile), shared, PlanText(profile, profile_text))
     elif profile in own:
         chosen, layers = own[profile]
@@ -606,6 +615,15 @@ def _merged(base: Any, change: Any) -> Any:
     if not (isinstance(base, dict) and isinstance(change, dict)):
         return change
     return {**base, **{key: _merged(base.get(key), value) for key, value in change.items()}}
+
+
+def is_plan(text: str) -> bool:
+    """Whether a file is a plan, and neither a profile nor settings of something else."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return False
+    return "hypothesis" in data or any(isinstance(arm, dict) for arm in data.get("arms", ()))
 
 
 def _toml(text: str, source: str) -> dict[str, Any]:

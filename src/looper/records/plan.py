@@ -165,10 +165,13 @@ class ArmRole(StrEnum):
     """Gathers what other arms learn from; never compared."""
 
 
+ArmName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
 class Arm(Record):
     """What is compared: a model with its scaffold and its sampling."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    name: ArmName
     """Small letters, digits and underscores."""
     role: ArmRole
     """What the arm is for."""
@@ -303,7 +306,7 @@ class Chooser(StrEnum):
 class Choice(Record):
     """An arm that runs nothing: from the attempts of other arms at a task it takes one, and pays for all."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", examples=["best_of_2"])]
+    name: Annotated[ArmName, Field(examples=["best_of_2"])]
     """Small letters, digits and underscores, and no arm's."""
     of: Annotated[tuple[str, ...], Field(min_length=2, examples=[["base", "base_again"]])]
     """Names of arms."""

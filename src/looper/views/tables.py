@@ -8,6 +8,7 @@ from looper.views.concurrency import concurrency_lines
 from looper.views.findings import (
     COLUMNS,
     arm_rows,
+    by_themselves,
     contrast_lines,
     control_lines,
     damage_lines,
@@ -27,10 +28,15 @@ def run_table(run: RunView) -> RenderableType:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for row in arm_rows(run):
         table.add_row(*row)
+
+    def against_base(run: RunView) -> list[str]:
+        lines = contrast_lines(run)
+        return [f"{by_themselves(run)}:", *lines] if lines else []
+
     parts = (
         registered_lines,
         stratified_lines,
-        contrast_lines,
+        against_base,
         control_lines,
         treatment_lines,
         concurrency_lines,

@@ -29,9 +29,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def named_folder(name: str, models: Path) -> Path:
-    """The folder that `mlx:NAME` means: that of an added model, else NAME as a path. `mlx:./NAME` is always a path."""
-    added = models / name
-    return added if _NAME.fullmatch(name) and added.is_dir() else Path(name).expanduser()
+    """The folder that `mlx:NAME` means: that of an added model, else NAME as a path. `mlx:./NAME` is always a path. Raises BadInput
+    for one that a package holds and nobody has added."""
+    added, path = models / name, Path(name).expanduser()
+    if _NAME.fullmatch(name) and added.is_dir():
+        return added
+    if name in PACKAGED and not path.exists():
+        raise BadInput(f"The model mlx:{name} is not here yet. Make it, once: looper model add {name}")
+    return path
 
 
 def add_model(source: str, name: str, models: Path) -> Path:

@@ -102,7 +102,7 @@ class MlxModel:
         if not (folder / "config.json").is_file():
             raise ModelMissing(
                 f"There is no model in {folder}: config.json is missing. Name a folder in mlx-lm's format, or a "
-                "model of looper model list."
+                "model that was added; which there are: looper model list"
             )
         if adapter is not None:
             for file in ADAPTER_FILES:

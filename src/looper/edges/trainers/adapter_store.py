@@ -51,13 +51,16 @@ class AdapterStore:
             whole = weights_hash(folder) == card.weights_hash
         except (OSError, ValueError) as error:
             raise BadInput(
-                f"The adapter {folder} cannot be read: {reason(error)}. Remove it and train again."
+                f"The adapter {folder} cannot be read: {reason(error)}. {_anew(adapter_id)}"
             ) from error
         if not whole:
-            raise BadInput(
-                f"The weights in {folder} are not the ones on its card. Remove it and train again."
-            )
+            raise BadInput(f"The weights in {folder} are not the ones on its card. {_anew(adapter_id)}")
         return card
+
+
+def _anew(adapter_id: str) -> str:
+    # Runs that name it still do: with other weights under its id their origin could be shown even less.
+    return f"Remove it: looper adapter rm {adapter_id} --force; then train again."
 
 
 def weights_hash(folder: Path) -> str:

@@ -139,7 +139,7 @@ def load_arrays(folder: Path) -> dict[str, Any]:
         found: Any = mx.load(str(folder / ADAPTER_WEIGHTS))
     except Exception as error:  # MLX raises what its reader raises.
         raise BadInput(
-            f"The adapter {folder.name} cannot be read: {error}. Remove it and train again."
+            f"The adapter {folder.name} cannot be read: {error}. Remove it: looper adapter rm {folder.name} --force; then train again."
         ) from error
     return dict(found)
 
