@@ -18,13 +18,14 @@ from looper.cli.fetching import tasks_by_repo
 from looper.cli.grading import grade, suite_named
 from looper.cli.plans import RunOptions
 from looper.cli.running import dry_run
-from looper.cli.settings import Settings, settings
+from looper.cli.settings import ROWS_FROM, Settings, settings
 from looper.cli.validating import run_validations
 from looper.edges.datasets.swe_bench import load_swe_bench
 from looper.edges.environments.known import missing_programs
 from looper.errors import BadInput
 from looper.journal import Stream
 from looper.records.eligibility import Validation
+from looper.records.plan import SUITES
 from looper.views.predictions import swe_bench_report
 
 BASE, RELATED = row(5), row(3)
@@ -68,12 +69,12 @@ def here(tmp_path: Path, state: Path) -> Settings:
         runs=tmp_path / "runs",
         workspaces=state / "workspaces",
         mirrors=tmp_path / "mirrors",
-        swe_bench_data=rows,
+        rows={**settings().rows, "swe-bench": rows},
     )
 
 
 def test_what_is_there_and_what_cannot_be_run_is_listed_by_version(tmp_path: Path, here: Settings) -> None:
-    asked = ("bench", "list", "--suite", "swe-bench", "--data", here.swe_bench_data, "--mirrors", "none")
+    asked = ("bench", "list", "--suite", "swe-bench", "--data", here.rows["swe-bench"], "--mirrors", "none")
     found = looper(*asked, cwd=tmp_path, LOOPER_HOME=str(here.state), LOOPER_SWE_DATA="")
     assert found.stdout.splitlines() == [
         "swe-bench: 6 tasks, ready: none; run looper bench fetch",
@@ -136,7 +137,7 @@ def test_what_is_fetched_and_prepared_is_what_can_be_run(here: Settings) -> None
     with pytest.raises(
         BadInput, match="SWE-bench is not configured. Name rows in SWE-bench's shape with --data"
     ):
-        tasks_by_repo(replace(here, swe_bench_data=""), (), "swe-bench")
+        tasks_by_repo(replace(here, rows={**here.rows, "swe-bench": ""}), (), "swe-bench")
 
 
 def test_every_prediction_stands_in_one_list_of_the_report_also_where_its_task_is_not_eligible(
@@ -144,7 +145,9 @@ def test_every_prediction_stands_in_one_list_of_the_report_also_where_its_task_i
 ) -> None:
     """Of a model of which nothing else was submitted too."""
     here = replace(here, state=tmp_path / "home")
-    task = next(each for each in load_swe_bench(here.swe_bench_data) if each.instance_id == "sympy__sympy-5")
+    task = next(
+        each for each in load_swe_bench(here.rows["swe-bench"]) if each.instance_id == "sympy__sympy-5"
+    )
     unfit = next(each for each in shipped() if not each.valid).model_copy(
         update={
             "instance_id": task.instance_id,
@@ -163,7 +166,7 @@ def test_every_prediction_stands_in_one_list_of_the_report_also_where_its_task_i
     ]
     path = tmp_path / "made.jsonl"
     written(path, made)
-    asked = ("bench", "verify", str(path), "--suite", "swe-bench", "--data", here.swe_bench_data)
+    asked = ("bench", "verify", str(path), "--suite", "swe-bench", "--data", here.rows["swe-bench"])
     done = looper(*asked, cwd=tmp_path, LOOPER_HOME=str(here.state), LOOPER_SWE_DATA="")
     reports = {
         found["model"]: found for found in json.loads(f"[{done.stdout.replace('}' + chr(10) + '{', '},{')}]")
@@ -251,7 +254,7 @@ def test_what_cannot_be_opened_is_one_line_wherever_it_is_named(
     if name.startswith("/proc") and not os.path.exists(name):
         pytest.skip("this system has no /proc")
     os.mkfifo(tmp_path / "a pipe")
-    asked = ("--data", name) if command == "list" else (name, "--data", here.swe_bench_data)
+    asked = ("--data", name) if command == "list" else (name, "--data", here.rows["swe-bench"])
     found = looper(
         "bench", command, "--suite", "swe-bench", *asked, cwd=tmp_path, LOOPER_HOME=str(here.state)
     )
@@ -282,7 +285,7 @@ def test_what_others_wrote_reaches_a_terminal_short_and_without_its_escapes(
         "--suite",
         "swe-bench",
         "--data",
-        here.swe_bench_data,
+        here.rows["swe-bench"],
         cwd=tmp_path,
         LOOPER_HOME=str(here.state),
     )
@@ -337,3 +340,39 @@ def test_a_task_of_another_repository_than_the_one_that_is_named_is_said(
         and "of the tasks that are named (sympy__sympy-5) none is of django/django. Leave out"
         in one_line(found)
     )
+
+
+def test_ids_that_do_not_tell_repositories_apart_are_refused_as_they_are_loaded(
+    tmp_path: Path, here: Settings
+) -> None:
+    def plain(name: str, repo: str) -> dict[str, Any]:
+        return {**row(len(name), repo, "3.0"), "instance_id": name}
+
+    for rows, said in (
+        (
+            [plain("task1ofa", "a/a"), plain("task12ofb", "b/b")],
+            "task1ofa of a/a: what stands before the last hyphen",
+        ),
+        ([plain("a-1", "a/a"), plain("a-12", "b/b")], "a-12 of b/b and a-1 of a/a: what stands before"),
+        ([plain("a-1", "a/a"), plain("b-12", "a/a")], "b-12 of a/a and a-1 of a/a: what stands before"),
+    ):
+        name = written(tmp_path / "rows.jsonl", rows)
+        asked = ("bench", "list", "--suite", "swe-bench", "--data", name)
+        found = looper(*asked, cwd=tmp_path, LOOPER_HOME=str(here.state))
+        assert found.returncode == 2 and said in one_line(found)
+        assert "Name tasks NAME-NUMBER" in one_line(found)
+    rows = [plain("odd.name-1", "a/a"), plain("odd.name-x12", "a/a"), plain("b-12", "b/b")]
+    name = written(tmp_path / "rows.jsonl", rows)
+    found = looper("bench", "list", "--suite", "swe-bench", "--data", name, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+
+
+def test_every_suite_is_listed_with_the_variable_that_says_where_its_rows_are(
+    tmp_path: Path, state: Path
+) -> None:
+    unset = dict.fromkeys(ROWS_FROM.values(), "")
+    found = looper("bench", "list", cwd=tmp_path, LOOPER_HOME=str(state), **unset).stdout
+    for suite in SUITES:
+        assert f"\n{suite}" in f"\n{found}", f"looper bench list does not name the suite {suite}"
+    for suite, variable in ROWS_FROM.items():
+        assert f"{suite}: 0 tasks, not configured: set {variable}\n" in found

@@ -59,6 +59,7 @@ from looper.errors import (
 from looper.evolution.budget import Account, Allowance, Metered
 from looper.protocols import ChatModel, ChatRequest
 from looper.records.generation import Role
+from looper.records.model import SERVERS
 from looper.records.plan import Sampling
 from looper.records.trajectory import FinishReason, Reply
 
@@ -86,8 +87,10 @@ class Client:
                 return OllamaModel("m", base_url=url, context_tokens=2048, timeouts=PATIENCE)
             case "openai":
                 return OpenAICompatibleModel("m", "", base_url=url, context_tokens=2048, timeouts=PATIENCE)
-            case _:
+            case "anthropic":
                 return AnthropicModel("m", "a key", base_url=url, context_tokens=2048, timeouts=PATIENCE)
+            case _:
+                pytest.fail(f"tests/edges/test_model_servers.py, Client, has nothing for {self.name}")
 
     def text(self, text: str) -> bytes:
         match self.name:
@@ -156,7 +159,7 @@ class Client:
         ]
 
 
-@pytest.fixture(params=["ollama", "openai", "anthropic"])
+@pytest.fixture(params=SERVERS)
 def client(request: pytest.FixtureRequest) -> Client:
     return Client(request.param)
 

@@ -290,7 +290,11 @@ def test_p7_a_repository_that_learning_uses_up_is_told_with_its_numbers(task: Ta
 
 def test_p7_what_is_used_up_of_a_whole_suite_is_said(tmp_path: Path, here: Settings) -> None:
     rows = [row(number) for number in (1, 2)] + [row(number, "pydata/xarray", "0.12") for number in (1, 2, 3)]
-    found = replace(here, swe_bench_data=written(tmp_path / "rows.jsonl", rows), mirrors=tmp_path / "mirrors")
+    found = replace(
+        here,
+        rows={**here.rows, "swe-bench": written(tmp_path / "rows.jsonl", rows)},
+        mirrors=tmp_path / "mirrors",
+    )
     text = (FOLDER / "exp12.toml").read_text("utf-8")
     changed = text.replace(
         '[profiles.swe]\nlike = "swe"',

@@ -23,6 +23,7 @@ from looper.experiment.toml_positions import places
 from looper.records.base import content_hash
 from looper.records.learning import Experience, Source, Split, TrainingChange, Treatment
 from looper.records.memory import RetrievalSettings
+from looper.records.model import SERVERS
 from looper.records.plan import ArmRole, Plan, TaskSelection
 from looper.records.task import Task
 from looper.records.training import AdapterKind, TrainingSettings
@@ -121,9 +122,15 @@ def test_models_are_named_in_one_way() -> None:
     found = parse_model("openai:my/model@http://127.0.0.1:8000/v1")
     assert (found.name, found.base_url) == ("my/model", "http://127.0.0.1:8000/v1")
     assert parse_model("nano:4bit").name == "4bit"
-    for wrong in ("nano:x", "mlx", "ollama:", "what:x"):
+    for wrong in ("nano:x", "mlx", "ollama:", "what:x", "gold:x", "mlx:m@http://127.0.0.1:1"):
         with pytest.raises(BadInput):
             parse_model(wrong)
+
+
+@pytest.mark.parametrize("backend", SERVERS)
+def test_every_backend_with_a_server_is_given_its_address_behind_the_models_name(backend: str) -> None:
+    found = parse_model(f"{backend}:m@http://127.0.0.1:8000/v1")
+    assert (found.backend, found.name, found.base_url) == (backend, "m", "http://127.0.0.1:8000/v1")
 
 
 def test_a_scaffold_can_be_a_factor() -> None:

@@ -21,7 +21,7 @@ from looper.experiment.schedule import leaking_tasks
 from looper.metrics.design import effect_of_interest, is_pilot, scope_of, unit_of
 from looper.metrics.registered import ALPHA
 from looper.records.learning import Experience, Learning, TrainingChange, Treatment
-from looper.records.memory import MemoryKind, Remembering
+from looper.records.memory import Remembering
 from looper.records.plan import AS_COMPUTED, Arm, Expect, LimitsChange, Metric, Plan, Sampling
 from looper.records.training import AdapterRecord, TrainingSettings
 from looper.views.findings import counted, estimated_lines, unasked_lines
@@ -162,7 +162,7 @@ def _learning(plan: Plan, learning: Learning) -> Iterator[str]:
 
 
 def _memory(how: Remembering, experience: Experience | None) -> str:
-    if experience is None or how.kind in (MemoryKind.GOLD, MemoryKind.BLANK):
+    if experience is None or not how.kind.traits.has_items:
         return how.kind.value
     told = experience.told(how)
     size = f", {told.bytes} bytes together" if told.bytes is not None else ""

@@ -11,7 +11,7 @@ from looper.cli.wiring import base_trees, load_hints
 
 def leak_lines(settings: Settings, repos: Sequence[str], *, every: bool, hints: bool) -> Iterator[str]:
     """Scores task by task, tasks that nearly are another one, then a line per repository."""
-    said = load_hints(settings.swe_data) if hints else {}
+    said = load_hints(settings.rows["swe-bench-cl"]) if hints else {}
     for repo, tasks in tasks_by_repo(settings, repos).items():
         flagged = unscored = only_in_hints = 0
         for task in tasks:

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from looper.errors import BadInput
-from looper.records.plan import FUNCTION_SUITES
+from looper.records.model import BACKENDS
+from looper.records.plan import FUNCTION_SUITES, REAL_SUITES
+
+ROWS_FROM: Mapping[str, str] = {
+    **{suite: f"LOOPER_{suite.upper().replace('-', '_')}_DATA" for suite in REAL_SUITES},
+    "swe-bench-cl": "LOOPER_SWE_DATA",
+    **{suite: f"LOOPER_{suite.upper()}" for suite in FUNCTION_SUITES},
+}
+"""The environment variable that says where the rows of a suite are; what is generated here has none."""
 
 
 @dataclass(frozen=True)
@@ -17,26 +25,22 @@ class Settings:
     """Suites, environments, exports, adapters and others; `looper cache du` says what of it comes back by itself. LOOPER_HOME."""
     runs: Path
     """Run folders. LOOPER_RUNS, else `runs` in the current folder."""
-    swe_data: str
-    """SWE-Bench-CL: a JSONL file or hub:NAME. LOOPER_SWE_DATA; empty where it is not set."""
-    swe_bench_data: str
-    """Rows in SWE-bench's shape: a file, a folder or hub:NAME. LOOPER_SWE_BENCH_DATA; empty where it is not set."""
-    functions: Mapping[str, str]
-    """Suites of single functions, in the same way, by name. LOOPER_HUMANEVAL, LOOPER_MBPP."""
+    rows: Mapping[str, str]
+    """Where the rows of each suite in `ROWS_FROM` are, by its name: a file, a folder or hub:NAME; empty where that is not set."""
     workspaces: Path
     """Where working trees are made and removed again. LOOPER_WORKSPACES, else below `state`. A file system in memory makes them
     ten times as fast, and has to hold as many as run side by side."""
     mirrors: Path
     """Bare mirrors of the benchmark's repositories. LOOPER_MIRRORS, else below `state`."""
-    openai_key: str = field(repr=False)
-    anthropic_key: str = field(repr=False)
-    """OPENAI_API_KEY, ANTHROPIC_API_KEY; empty where they are not set. In no record and no message."""
+    keys: Mapping[str, str] = field(repr=False)
+    """Of whoever serves models, by backend, from OPENAI_API_KEY and ANTHROPIC_API_KEY; empty where they are not set. In no record and
+    no message."""
     agents: Path | None = None
     """Versions of the agent's own source, by the hash of their trees, for arms that name one."""
 
     def key_of(self, backend: str) -> str:
         """Of whoever serves a model; empty where that asks for none or none is set."""
-        return {"openai": self.openai_key, "anthropic": self.anthropic_key}.get(backend, "")
+        return self.keys.get(backend, "")
 
     @property
     def adapters(self) -> Path:
@@ -64,13 +68,12 @@ def settings() -> Settings:
     return Settings(
         state=state,
         runs=_place(os.environ.get("LOOPER_RUNS") or "runs"),
-        swe_data=os.environ.get("LOOPER_SWE_DATA", ""),
-        swe_bench_data=os.environ.get("LOOPER_SWE_BENCH_DATA", ""),
-        functions={name: os.environ.get(f"LOOPER_{name.upper()}", "") for name in FUNCTION_SUITES},
+        rows={suite: os.environ.get(variable, "") for suite, variable in ROWS_FROM.items()},
         workspaces=_place(os.environ.get("LOOPER_WORKSPACES") or state / "workspaces"),
         mirrors=_place(os.environ.get("LOOPER_MIRRORS") or state / "mirrors"),
-        openai_key=os.environ.get("OPENAI_API_KEY", "").strip(),
-        anthropic_key=os.environ.get("ANTHROPIC_API_KEY", "").strip(),
+        keys={
+            name: os.environ.get(traits.key, "").strip() for name, traits in BACKENDS.items() if traits.key
+        },
     )
 
 

@@ -20,7 +20,7 @@ from looper.agent.actions import render
 from looper.agent.loop import Assignment, Rollout, rollout
 from looper.bench.gold import gold_actions
 from looper.bench.micro.levels import projects
-from looper.cli.settings import Settings
+from looper.cli.settings import ROWS_FROM, Settings
 from looper.edges import doctor
 from looper.edges.access import shared_folder
 from looper.edges.datasets.foreign import read_foreign as read_foreign
@@ -88,6 +88,7 @@ from looper.evolution.guest import CHILD, Guests
 from looper.experiment.cell import ProcessVerdicts, RunContext, run_cell
 from looper.experiment.run import FREE_BYTES
 from looper.memory.retrieve import Similarity
+from looper.metrics.paired import ids_must_tell_repositories
 from looper.protocols import (
     AdapterHost,
     ChatModel,
@@ -103,26 +104,58 @@ from looper.protocols import (
 from looper.records.base import content_hash
 from looper.records.job import CellJob, Event, RunSpec
 from looper.records.learning import Source
-from looper.records.model import ModelSpec
-from looper.records.plan import REAL_SUITES, Arm, Isolation, Plan, TaskSelection
+from looper.records.model import SERVERS, ModelSpec
+from looper.records.plan import (
+    REAL_SUITES,
+    SUITES,
+    Arm,
+    Isolation,
+    Plan,
+    RealSuite,
+    TaskSelection,
+)
 from looper.records.task import Task
 from looper.records.training import AdapterRecord, Example, TrainingSettings, Windows
 from looper.untrusted import named_text, remove_tree
 
 
 def every_task(selection: TaskSelection, settings: Settings) -> tuple[tuple[Task, ...], dict[str, Path]]:
-    """All tasks of the selection's suite as they are labelled, and the mirrors of their repositories."""
-    if selection.suite == "micro":
-        return MicroSuite(
-            settings.state / "suites",
-            selection.level,
-            selection.suite_seed,
-            repositories=selection.repositories,
-        ).load()
-    if selection.suite not in REAL_SUITES:
-        return load_functions(selection.suite, settings.functions[selection.suite], settings.state / "suites")
-    tasks = _swe_bench_cl(settings) if selection.suite == "swe-bench-cl" else _swe_bench(settings)
-    return tasks, mirrors_of(tasks, settings.mirrors)
+    """All tasks of the selection's suite as they are labelled, and the mirrors of their repositories. Raises BadInput."""
+    folder = settings.state / "suites"
+    match selection.suite:
+        case "micro":
+            embedded = MicroSuite(
+                folder, selection.level, selection.suite_seed, repositories=selection.repositories
+            )
+            tasks, mirrors = embedded.load()
+        case "humaneval" | "mbpp":
+            tasks, mirrors = load_functions(selection.suite, settings.rows[selection.suite], folder)
+        case "swe-bench-cl" | "swe-bench":
+            tasks = _real_tasks(selection.suite, settings)
+            mirrors = mirrors_of(tasks, settings.mirrors)
+        case _:
+            assert_never(selection.suite)
+    ids_must_tell_repositories(tasks)
+    return tasks, mirrors
+
+
+def _real_tasks(suite: RealSuite, settings: Settings) -> tuple[Task, ...]:
+    """Tasks of a benchmark, whether their repositories are here or can be run here or not. Raises BadInput."""
+    source = settings.rows[suite]
+    match suite:
+        case "swe-bench-cl":
+            if not source:
+                raise BadInput(
+                    "SWE-Bench-CL is not configured. Set LOOPER_SWE_DATA (or --data) to its JSONL file or to hub:NAME; "
+                    "the embedded suite needs nothing: --profile micro, or --suite micro where the command has that."
+                )
+            return load_swe_bench_cl(source)
+        case "swe-bench":
+            if not source:
+                raise BadInput(f"SWE-bench is not configured. {HOW}")
+            return load_swe_bench(source)
+        case _:
+            assert_never(suite)
 
 
 MORE_REPOSITORIES = 48
@@ -141,21 +174,19 @@ def found_elsewhere(selection: TaskSelection, settings: Settings, name: str) -> 
             ids = [f"{project.name}-{at:02d}" for at in range(1, len(project.changes) + 1)]
             if name == project.name or name in ids:
                 return _where(selection, level, number)
-    for suite, source, load in (
-        ("swe-bench-cl", settings.swe_data, load_swe_bench_cl),
-        ("swe-bench", settings.swe_bench_data, load_swe_bench),
-    ):
+    for suite in REAL_SUITES:
+        source = settings.rows[suite]
         # What has to be fetched, or cannot be read, has no answer for somebody who mistyped a name.
-        if suite == selection.suite or not source or str(source).startswith("hub:"):
+        if suite == selection.suite or not source or source.startswith("hub:"):
             continue
         with contextlib.suppress(LooperError):
-            if any(name in (t.repo, t.instance_id) for t in load(source)):
+            if any(name in (task.repo, task.instance_id) for task in _real_tasks(suite, settings)):
                 return f'{suite} has it: tasks.suite = "{suite}", or --suite {suite}.'
     return ""
 
 
 def _where(selection: TaskSelection, level: int, number: int) -> str:
-    """How a repository of the embedded suite is selected, which is the so manieth of its level."""
+    """How a repository of the embedded suite is selected, by its number within its level."""
     if selection.suite != "micro":
         return f'micro has it, at level {level}: tasks.suite = "micro", or --suite micro --level {level}.'
     if level != selection.level:
@@ -163,23 +194,6 @@ def _where(selection: TaskSelection, level: int, number: int) -> str:
     if number > selection.repositories:
         return f"It is number {number} of those that are made, and tasks.repositories makes {selection.repositories}: raise it to {number}."
     return ""
-
-
-def _swe_bench_cl(settings: Settings) -> tuple[Task, ...]:
-    """The benchmark's tasks, whether their repositories are here or not. Raises BadInput."""
-    if not settings.swe_data:
-        raise BadInput(
-            "SWE-Bench-CL is not configured. Set LOOPER_SWE_DATA (or --data) to its JSONL file or to hub:NAME; "
-            "the embedded suite needs nothing: --profile micro, or --suite micro where the command has that."
-        )
-    return load_swe_bench_cl(settings.swe_data)
-
-
-def _swe_bench(settings: Settings) -> tuple[Task, ...]:
-    """Tasks from rows in SWE-bench's shape, whether they can be run here or not. Raises BadInput."""
-    if not settings.swe_bench_data:
-        raise BadInput(f"SWE-bench is not configured. {HOW}")
-    return load_swe_bench(settings.swe_bench_data)
 
 
 def stale_tasks(
@@ -192,27 +206,17 @@ def stale_tasks(
 
 
 def suites(settings: Settings, only: str | None = None) -> Iterator[tuple[str, tuple[Task, ...], str]]:
-    """Name, tasks and state of every suite, or of one."""
-    for level in (0, 1, 2) if only in (None, "micro") else ():
-        yield f"micro level {level}", MicroSuite(settings.state / "suites", level, 0).load()[0], "ready"
-    for name, source in settings.functions.items():
-        if only not in (None, name):
+    """Name, tasks and state of every suite, or of one; the embedded one has a name for each level."""
+    for suite in SUITES:
+        if only not in (None, suite):
             continue
-        if source:
-            yield name, load_functions(name, source, settings.state / "suites")[0], "ready"
-        else:
-            yield name, (), f"not configured: set LOOPER_{name.upper()}"
-    for name, source, load, variable in (
-        ("swe-bench-cl", settings.swe_data, load_swe_bench_cl, "LOOPER_SWE_DATA"),
-        ("swe-bench", settings.swe_bench_data, load_swe_bench, "LOOPER_SWE_BENCH_DATA"),
-    ):
-        if only not in (None, name):
+        if suite in ROWS_FROM and not settings.rows[suite]:
+            yield suite, (), f"not configured: set {ROWS_FROM[suite]}"
             continue
-        if source:
-            tasks = load(source)
-            yield name, tasks, _real_state(tasks, settings)
-        else:
-            yield name, (), f"not configured: set {variable}"
+        for level in (0, 1, 2) if suite == "micro" else (0,):
+            tasks, _ = every_task(TaskSelection(suite=suite, level=level), settings)
+            name = f"micro level {level}" if suite == "micro" else suite
+            yield name, tasks, _real_state(tasks, settings) if suite in REAL_SUITES else "ready"
 
 
 def _real_state(tasks: Sequence[Task], settings: Settings) -> str:
@@ -646,7 +650,7 @@ def examine(sandbox: str, settings: Settings) -> list[doctor.Check]:
         runs=settings.runs,
         workspaces=settings.workspaces,
         needed_bytes=FREE_BYTES,
-        swe_data=settings.swe_data,
+        swe_data=settings.rows["swe-bench-cl"],
         mirrors=settings.mirrors,
     )
 
@@ -671,9 +675,9 @@ def role_model(
     spec: ModelSpec, key: str, context_tokens: int, deadline_s: float, tell: Callable[[str, float], None]
 ) -> ChatModel:
     """A model for one role, asked again after faults that can pass, and `tell` hears of each wait. Raises BadInput."""
-    if spec.backend not in ("anthropic", "openai", "ollama", "scripted"):
+    if spec.backend not in (*SERVERS, "scripted"):
         raise BadInput(
-            f"{spec.backend} writes no programs. Use anthropic:NAME, openai:NAME or ollama:NAME for the roles of evolve."
+            f"{spec.backend} writes no programs. Use a server's model for the roles of evolve: {', '.join(f'{name}:NAME' for name in SERVERS)}."
         )
     inner = answering(spec, key, context_tokens)
     return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s), tell=tell)

@@ -20,7 +20,7 @@ from looper.memory.deliver import deliver
 from looper.memory.retrieve import Similarity
 from looper.protocols import Message, Trainer, Workers
 from looper.records.learning import Experience, TrainingChange, Treatment, Writer
-from looper.records.memory import Delivery, MemoryItem, MemoryKind, Reverted
+from looper.records.memory import Delivery, MemoryItem, Reverted
 from looper.records.plan import Arm, Gate, Plan, RunManifest
 from looper.records.question import AnsweredQuestion
 from looper.records.task import Task
@@ -110,7 +110,7 @@ class Treatments:
         """What the arm is told from memory for a task."""
         how = arm.learning.remembers if arm.learning is not None else None
         experience = self._plan.experience
-        if how is not None and how.kind is MemoryKind.GOLD:
+        if how is not None and not how.kind.traits.needs_experience:
             return deliver(how, task, (), 0)
         if how is None or experience is None:
             return Delivery(candidates=0)

@@ -299,7 +299,7 @@ class ExperienceLibrary:
     def items(self, arm: Arm, seed: int, repo: str, kind: MemoryKind) -> list[MemoryItem]:
         """The successes of an arm in one repository, as something to remember."""
         assert arm.learning is not None
-        if kind in (MemoryKind.BLANK, MemoryKind.GOLD):
+        if not kind.traits.has_items:
             return []
         attempts, _ = self._successes(arm, arm.learning, seed, repo, 1)
         found = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -33,7 +33,7 @@ from looper.experiment.plan_errors import PlanLayers, PlanText, did_you_mean, na
 from looper.experiment.toml_positions import Path as Keys
 from looper.records.base import DIMENSIONLESS, Positive, Unit
 from looper.records.learning import SPLITS, Experience, Learning, Treatment
-from looper.records.model import Backend, ModelSpec
+from looper.records.model import BACKENDS, ModelSpec
 from looper.records.plan import (
     Arm,
     ArmName,
@@ -57,7 +57,7 @@ SEEDS_APART = 1000
 """Between the seeds of a plan under one master seed and under the next."""
 NANO_FORMS = ("small", "8bit", "4bit", "3bit", "2bit")
 OVERSEER = "overseer"
-BACKENDS = tuple(name for name in get_args(Backend) if name != "predictions")
+NAMED_BACKENDS = tuple(name for name in BACKENDS if name != "predictions")
 
 
 @dataclass(frozen=True)
@@ -230,22 +230,24 @@ class ExperimentText(_Closed):
 def parse_model(text: str) -> ModelSpec:
     """`nano`, `nano:small`, `nano:4bit`, `gold`, `noop`, `mlx:FOLDER`, `ollama:NAME`, `openai:NAME@URL`, `anthropic:NAME`, `scripted:FILE`."""
     backend, _, rest = text.partition(":")
-    if backend not in BACKENDS:
+    traits = next((BACKENDS[name] for name in NAMED_BACKENDS if name == backend), None)
+    if traits is None:
         raise BadInput(
-            f'"{text}" names no model. {possible(backend, BACKENDS, "There are")} A name follows after a colon but for nano, gold and noop.'
+            f'"{text}" names no model. {possible(backend, NAMED_BACKENDS, "There are")} A name follows after a colon but for nano, gold and noop.'
         )
-    # Models of Anthropic may have an @ in their names.
-    mark = "@" if backend in ("openai", "ollama") else "@http"
-    name, found, url = (
-        rest.partition(mark) if backend in ("openai", "ollama", "anthropic") else (rest, "", "")
-    )
-    url = f"http{url}" if found == "@http" else url
+    mark = traits.address_after
+    name, found, url = rest.partition(mark) if mark else (rest, "", "")
+    url = f"{mark[1:]}{url}" if found else ""
     if backend == "nano" and name not in ("", *NANO_FORMS):
         raise BadInput(
             f'"{text}": the embedded model comes as nano, of half the width, or with fewer bits: {", ".join(NANO_FORMS)}.'
         )
-    if backend != "nano" and bool(name) == (backend in ("gold", "noop")):
+    if backend != "nano" and bool(name) != traits.takes_name:
         raise BadInput(f'"{text}": {backend} takes {"no name" if name else f"a name, {backend}:NAME"}.')
+    if not mark and "@http" in name:
+        raise BadInput(
+            f'"{text}": {backend} has no server at an address. Name the model alone, {backend}:NAME.'
+        )
     return ModelSpec.model_validate({"backend": backend, "name": name, "base_url": url})
 
 

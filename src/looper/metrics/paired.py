@@ -4,7 +4,7 @@ The unit says what is drawn at random: tasks, or repositories where it is these 
 are not independent, so intervals are those of fewer, effective pairs, and tests flip signs of whole units.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, cached_property
@@ -12,8 +12,10 @@ from math import exp, fsum, inf, log, sqrt
 from statistics import NormalDist, fmean
 from typing import Protocol
 
+from looper.errors import BadInput
 from looper.metrics.clustered import clustered, sign_flip
 from looper.records.base import grouped
+from looper.records.task import Task
 
 LEAST_P, MOST_P = 1e-15, 0.999
 
@@ -260,8 +262,27 @@ def task_of(where: str) -> str:
 
 
 def repository_of(task: str) -> str:
-    """Of the id of a task, which is its repository's with a number behind it."""
+    """Of the id of a task, which is its repository's with a number behind it: for those who have records of a run alone."""
     return task.rpartition("-")[0]
+
+
+def ids_must_tell_repositories(tasks: Iterable[Task]) -> None:
+    """Raises BadInput where `repository_of` would not tell the repositories of these tasks apart."""
+    by_name: dict[str, Task] = {}
+    by_repo: dict[str, Task] = {}
+    for task in tasks:
+        name = repository_of(task.instance_id)
+        known = by_name.setdefault(name, task), by_repo.setdefault(task.repo, task)
+        other = next(
+            (each for each in known if each.repo != task.repo or repository_of(each.instance_id) != name),
+            None,
+        )
+        if other or not name:
+            beside = f" and {other.instance_id} of {other.repo}" if other else ""
+            raise BadInput(
+                f"{task.instance_id} of {task.repo}{beside}: what stands before the last hyphen of a task's id must name its "
+                "repository, and no other one, since figures count repositories by it. Name tasks NAME-NUMBER, as django__django-11099."
+            )
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Annotated, assert_never
 from pydantic import Field, model_validator
 
 from looper.records.base import DIMENSIONLESS, Positive, PositiveFloat, Record, Unit, unsaid
-from looper.records.memory import MemoryKind, Remembering, Retrieval, RetrievalSettings
+from looper.records.memory import Remembering, Retrieval, RetrievalSettings
 from looper.records.model import ModelSpec
 from looper.records.strategy import Strategy
 from looper.records.training import AdapterKind, Format, Objective, SelectionSettings, TrainingSettings
@@ -182,7 +182,7 @@ class Learning(Record):
 
     @property
     def needs_experience(self) -> bool:
-        return self.memory is None or self.memory.kind is not MemoryKind.GOLD
+        return self.memory is None or self.memory.kind.traits.needs_experience
 
     @property
     def made_from_another(self) -> bool:

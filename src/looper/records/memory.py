@@ -1,5 +1,7 @@
 """What an arm remembers in its prompt."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
@@ -25,6 +27,34 @@ class MemoryKind(StrEnum):
     """The frame of a memory with nothing in it: the control for the frame."""
     GOLD = "gold"
     """The task's own gold patch, and no experience: the control that must help, whatever it is told to."""
+
+    @property
+    def traits(self) -> "MemoryTraits":
+        return MEMORY_KINDS[self]
+
+
+@dataclass(frozen=True)
+class MemoryTraits:
+    """What a kind of memory is like, for all that treats kinds differently without making or telling items."""
+
+    has_items: bool = True
+    """Whether an item is made of each success."""
+    chooses: bool = True
+    """Whether a task gets some of the items, chosen for it."""
+    can_wait: bool = False
+    """Whether an item can be told at its moment, and not at the start alone."""
+    needs_experience: bool = True
+    """Whether there must be successes, or at least attempts at them, before there is anything to tell."""
+
+
+MEMORY_KINDS: Mapping[MemoryKind, MemoryTraits] = {
+    MemoryKind.LESSONS: MemoryTraits(can_wait=True),
+    MemoryKind.RAW: MemoryTraits(can_wait=True),
+    MemoryKind.SUCCESSES: MemoryTraits(),
+    MemoryKind.PLAYBOOK: MemoryTraits(chooses=False),
+    MemoryKind.BLANK: MemoryTraits(has_items=False, chooses=False),
+    MemoryKind.GOLD: MemoryTraits(has_items=False, chooses=False, needs_experience=False),
+}
 
 
 class Draw(StrEnum):
@@ -71,9 +101,9 @@ class Remembering(Record):
 
     @model_validator(mode="after")
     def _can_be_told_then(self) -> "Remembering":
-        if self.moment is not Moment.START and self.kind not in (MemoryKind.LESSONS, MemoryKind.RAW):
+        if self.moment is not Moment.START and not self.kind.traits.can_wait:
             raise ValueError(f"moment: {self.kind.value} can be told at the start only")
-        if self.draw is Draw.ORACLE and self.kind in (MemoryKind.PLAYBOOK, MemoryKind.BLANK, MemoryKind.GOLD):
+        if self.draw is Draw.ORACLE and not self.kind.traits.chooses:
             raise ValueError(
                 f"draw: of {self.kind.value} nothing is chosen, so there is nothing to know beforehand"
             )

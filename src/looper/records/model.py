@@ -1,5 +1,7 @@
 """A model by the name that a person gives it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -7,6 +9,40 @@ from pydantic import Field
 from looper.records.base import Record
 
 Backend = Literal["nano", "mlx", "ollama", "openai", "anthropic", "scripted", "gold", "noop", "predictions"]
+
+
+@dataclass(frozen=True)
+class BackendTraits:
+    """What a backend is like, for all that treats backends differently without speaking to them."""
+
+    takes_name: bool = True
+    """Whether a model's name follows after a colon; that of `nano` may be left out."""
+    address_after: str = ""
+    """What stands between a model's name and its server's address; empty where there is no server."""
+    key: str = ""
+    """The environment variable that holds the key of whoever serves it; empty where none is asked for."""
+    reads: bool = True
+    """Whether what it says depends on its prompt."""
+    shows_losses: bool = False
+    """Whether it says how likely a text is, carries adapters and can be trained here."""
+    fills_a_machine: bool = False
+    """Whether it runs here and may be large."""
+
+
+BACKENDS: Mapping[Backend, BackendTraits] = {
+    "nano": BackendTraits(shows_losses=True),
+    "mlx": BackendTraits(shows_losses=True, fills_a_machine=True),
+    "ollama": BackendTraits(address_after="@", fills_a_machine=True),
+    "openai": BackendTraits(address_after="@", key="OPENAI_API_KEY"),
+    # Models of Anthropic may have an @ in their names.
+    "anthropic": BackendTraits(address_after="@http", key="ANTHROPIC_API_KEY"),
+    "scripted": BackendTraits(reads=False),
+    "gold": BackendTraits(takes_name=False, reads=False),
+    "noop": BackendTraits(takes_name=False, reads=False),
+    "predictions": BackendTraits(reads=False),
+}
+SERVERS: tuple[Backend, ...] = tuple(name for name, traits in BACKENDS.items() if traits.address_after)
+"""Backends that are spoken to at an address."""
 
 
 class ModelSpec(Record):
@@ -29,17 +65,17 @@ class ModelSpec(Record):
     @property
     def reads(self) -> bool:
         """Whether what it says depends on its prompt."""
-        return not self.is_control and self.backend not in ("scripted", "predictions")
+        return BACKENDS[self.backend].reads
 
     @property
     def shows_losses(self) -> bool:
         """Whether it says how likely a text is, carries adapters and can be trained here."""
-        return self.backend in ("nano", "mlx")
+        return BACKENDS[self.backend].shows_losses
 
     @property
     def fills_a_machine(self) -> bool:
         """Whether it runs here and may be large."""
-        return self.backend in ("mlx", "ollama")
+        return BACKENDS[self.backend].fills_a_machine
 
     @property
     def is_small(self) -> bool:

@@ -332,12 +332,16 @@ class Price(Record):
 
 
 FunctionSuite = Literal["humaneval", "mbpp"]
+"""Of single functions, whose rows are a file."""
 FUNCTION_SUITES: tuple[FunctionSuite, ...] = get_args(FunctionSuite)
+PlainSuite = Literal["micro", FunctionSuite]
+"""Of repositories that were written for Looper, whose tests call functions with plain data and compare what they give."""
+PLAIN_SUITES: tuple[str, ...] = get_args(PlainSuite)
 RealSuite = Literal["swe-bench-cl", "swe-bench"]
-REAL_SUITES: tuple[str, ...] = get_args(RealSuite)
+REAL_SUITES: tuple[RealSuite, ...] = get_args(RealSuite)
 """Of issues of real repositories, whose tests take minutes and may not tell right from wrong on a machine."""
-Suite = Literal["micro", RealSuite, FunctionSuite]
-SUITES: tuple[str, ...] = ("micro", *REAL_SUITES, *FUNCTION_SUITES)
+Suite = Literal[PlainSuite, RealSuite]
+SUITES: tuple[Suite, ...] = get_args(Suite)
 
 
 class Isolation(StrEnum):

@@ -28,6 +28,7 @@ class Task(Record):
     """
 
     instance_id: str
+    """The repository's name, a hyphen and a number."""
     suite: str
     """Where the task comes from: `micro-0`, `micro-1`, `micro-2`, `swe-bench-cl`, `swe-bench`, `humaneval`, `mbpp`."""
     repo: str

@@ -12,6 +12,7 @@ from statistics import fmean
 from looper.metrics import continual
 from looper.metrics.attempts import pass_all_k, pass_at_k
 from looper.metrics.effort import effort
+from looper.metrics.paired import repository_of
 from looper.records.plan import ArmRole, Metric
 from looper.records.trajectory import Trajectory
 from looper.views.findings import NOT_MEASURED, number_text
@@ -199,7 +200,7 @@ def _by_sequence(run: RunView, arm: str) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for task in run.tasks:
         if task in outcomes:
-            found.setdefault(task.rpartition("-")[0], {})[task] = fmean(outcomes[task])
+            found.setdefault(repository_of(task), {})[task] = fmean(outcomes[task])
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from looper.records.plan import FUNCTION_SUITES
+from looper.records.plan import PLAIN_SUITES
 from looper.records.task import Runner, Task
 
 OWN_RUNNER = "pytest-dev/pytest"
@@ -107,7 +107,8 @@ def _where(task: Task, path: str) -> str:
 
 def written_here(task: Task) -> bool:
     """Whether the tests were written for Looper, so that what their files are called and what pytest offers is nothing to them."""
-    return task.suite.startswith("micro") or task.suite in FUNCTION_SUITES
+    # The embedded suite's tasks name its level, and a variant, behind it.
+    return any(task.suite == name or task.suite.startswith(f"{name}-") for name in PLAIN_SUITES)
 
 
 def invocation(task: Task, before: tuple[str, ...], after: tuple[str, ...]) -> Invocation:

@@ -254,7 +254,7 @@ class _Process:
         finally:
             self._waiting.pop(number, None)
         if found.get("died"):
-            raise ModelUnreachable(f"The model process of {self._name} ended: {found['died']}")
+            raise ModelUnreachable(f"The model process of {self._name} ended: {found['died']}.")
         if "error" in found and found.get("adapter"):
             raise ModelMissing(
                 f"The adapter {found['adapter']} cannot be used with {self._name}: {found['error']}. It is damaged, or "
@@ -296,7 +296,7 @@ class _Process:
             self.child.stdin.flush()
         except OSError as error:
             said = self._last_words(self.child.poll())
-            raise ModelUnreachable(f"The model process of {self._name} ended: {said}") from error
+            raise ModelUnreachable(f"The model process of {self._name} ended: {said}.") from error
 
     def _running(self) -> None:
         """Make sure that the process runs; it has said that its model is loaded when this returns. Raises Cancelled: who still asks
@@ -350,7 +350,7 @@ class _Process:
         if code == -signal.SIGKILL:
             return "it was killed (SIGKILL), as systems do that run out of memory"
         time.sleep(0.05)  # The thread that reads them may be one line behind.
-        return next((line for line in reversed(self._stderr) if line.strip()), "without a word")
+        return next((line.rstrip(".") for line in reversed(self._stderr) if line.strip()), "without a word")
 
 
 def mlx_environment() -> dict[str, str]:

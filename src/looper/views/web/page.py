@@ -14,6 +14,7 @@ from typing import Any
 
 from looper.errors import FileRefused
 from looper.journal import replace_file
+from looper.metrics.paired import repository_of, task_of
 from looper.metrics.registered import DECIDED
 from looper.records.base import grouped
 from looper.records.learning import Treatment
@@ -292,7 +293,7 @@ def _flips(run: RunView) -> list[Flip]:
 def _transfer(run: RunView) -> dict[str, Any] | None:
     """Share resolved by repository learned in and repository worked on, over arms with one plainly trained adapter for each.
     The arms of a plan fill few places; the others were not measured."""
-    repos = sorted({_repo(task) for task in run.tasks})
+    repos = sorted({repository_of(task) for task in run.tasks})
     places: dict[tuple[str, str], list[bool]] = {}
     for arm in run.manifest.plan.arms:
         learning = arm.learning
@@ -301,7 +302,7 @@ def _transfer(run: RunView) -> dict[str, Any] | None:
         if learning.model_copy(update={"elsewhere": False}) != type(learning)(treatment=Treatment.ADAPTER):
             continue
         for where, resolved in run.outcomes(arm.name).items():
-            repo = _repo(where.partition("/")[2])
+            repo = repository_of(task_of(where))
             learned = repos[(repos.index(repo) + 1) % len(repos)] if learning.elsewhere else repo
             places.setdefault((learned, repo), []).append(resolved)
     if not places:
@@ -321,12 +322,8 @@ def _by_repo(run: RunView) -> dict[str, list[bool]]:
     """Outcomes of base."""
     base = run.manifest.plan.learners_base.name
     return grouped(
-        (_repo(where.partition("/")[2]), resolved) for where, resolved in run.outcomes(base).items()
+        (repository_of(task_of(where)), resolved) for where, resolved in run.outcomes(base).items()
     )
-
-
-def _repo(task: str) -> str:
-    return task.rpartition("-")[0]
 
 
 def _share(outcomes: Sequence[bool] | None) -> str:

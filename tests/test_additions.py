@@ -1,0 +1,84 @@
+"""What belongs to each suite, model backend and kind of memory: what is missing is named, with the place where it belongs.
+
+`docs/architecture.md`, "To add", has each list in the order in which it is worked through.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from looper.edges.models.samplers import NAMES
+from looper.records.memory import MEMORY_KINDS, MemoryKind
+from looper.records.model import BACKENDS, SERVERS, Backend
+from looper.records.plan import PLAIN_SUITES, REAL_SUITES, SUITES
+from tests.edges.test_model_servers import IDENTITIES, Client
+
+ROOT = Path(__file__).parents[1]
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def must_have(place: str, there: Iterable[str], wanted: Iterable[str]) -> None:
+    have = set(there)
+    missing = [name for name in wanted if name not in have]
+    assert not missing, f"{place} has nothing for {', '.join(missing)}"
+
+
+def test_every_suite_is_of_one_kind_and_named_wherever_a_reader_looks_for_it() -> None:
+    assert sorted((*PLAIN_SUITES, *REAL_SUITES)) == sorted(SUITES)
+    suite_help = re.findall(r"--suite <str> ((?:.+\n)(?: {27}.+\n)*)", text("docs/cli.md"))
+    longest = max(suite_help, key=len)
+    must_have("the help of looper bench verify --suite", re.findall(r"[\w-]+", longest), SUITES)
+    (entry,) = re.findall(r"^\| suite \|.*", text("docs/glossary.md"), re.MULTILINE)
+    must_have('docs/glossary.md, "suite",', re.findall(r"`([\w-]+)`", entry), SUITES)
+    of_task = text("src/looper/records/task.py").partition('suite: str\n    """')[2].partition('"""')[0]
+    named = {name.removesuffix("-0") for name in re.findall(r"`([\w-]+)`", of_task)}
+    must_have("the docstring of records.task.Task.suite", named, SUITES)
+
+
+def test_every_backend_has_its_traits_and_is_named_where_models_are_written() -> None:
+    must_have("records.model.BACKENDS", BACKENDS, get_args(Backend))
+    (entry,) = re.findall(r"^\| `model` \| text \| – \| required \|.*", text("docs/plan.md"), re.MULTILINE)
+    named = re.findall(r"`(\w+)", entry)
+    must_have("experiment.plans._ProfileText.model (docs/plan.md)", named, set(BACKENDS) - {"predictions"})
+    table = (
+        text("docs/architecture.md").partition("| backend | identity is made of |")[2].partition("\n\n")[0]
+    )
+    rows = {name for row in re.findall(r"^ *\| ([^|]+) \|", table, re.MULTILINE) for name in row.split(", ")}
+    asked = [name for name, traits in BACKENDS.items() if traits.reads]
+    must_have('docs/architecture.md, "Which model answered",', rows, asked)
+
+
+def test_every_server_is_tried_with_each_fault_and_told_how_to_draw_a_token() -> None:
+    must_have("tests/edges/test_model_servers.py, IDENTITIES,", IDENTITIES, SERVERS)
+    for name in SERVERS:
+        Client(name).make("http://127.0.0.1:9")
+    # Servers of OpenAI's interface say themselves which one they are.
+    must_have("edges.models.samplers.NAMES", NAMES, set(SERVERS) - {"openai"})
+
+
+def learning() -> list[dict[str, Any]]:
+    """Of every arm of every plan that learns."""
+    plans = [tomllib.loads(path.read_text("utf-8")) for path in (ROOT / "experiments").glob("*.toml")]
+    return [arm["learning"] for plan in plans for arm in plan["arms"] if "learning" in arm]
+
+
+@pytest.mark.parametrize("kind", MemoryKind)
+def test_every_kind_of_memory_has_its_traits_an_arm_and_a_line_for_its_readers(kind: MemoryKind) -> None:
+    must_have("records.memory.MEMORY_KINDS", MEMORY_KINDS, [kind])
+    memories = [found["memory"] for found in learning() if "memory" in found]
+    told = {memory.get("kind", MemoryKind.LESSONS.value) for memory in memories}
+    must_have("experiments/ (an arm in ways.toml)", told, [kind.value])
+    listed = re.findall(r'^\| `kind = "(\w+)"` \|', text("docs/learning.md"), re.MULTILINE)
+    must_have('docs/learning.md, "In the prompt",', listed, [kind.value])
+    must_have(
+        "docs/plan.md (python scripts/write_plan_reference.py)",
+        re.findall(r"`(\w+)`:", text("docs/plan.md")),
+        [kind.value],
+    )
