@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from looper.edges.engines.ray import RayCluster, RayEngine
@@ -41,14 +40,30 @@ cluster.shutdown()
 """
 
 
-def attempt(spec: bytes, job: bytes) -> Iterator[Told | None]:
-    """On a node: the recorded cell once more, after the waits."""
-    told = json.loads(spec)
-    for kind, text in told["events"]:
-        if kind == "Step":
-            time.sleep(told["wait_s"])
-        yield kind, text.encode()
-        yield None
+class Attempts:
+    """On a node: the recorded cell once more, each step after the wait."""
+
+    def __init__(self, spec: bytes) -> None:
+        told = json.loads(spec)
+        self._wait_s = told["wait_s"]
+        self._events = [(kind, text.encode()) for kind, text in told["events"]]
+        self._at = 0
+
+    def begin(self, job: bytes) -> tuple[list[Told], bool]:
+        self._at = 0
+        return self.go_on()
+
+    def go_on(self) -> tuple[list[Told], bool]:
+        begun = self._at
+        while self._at < len(self._events):
+            self._at += 1
+            if self._events[self._at - 1][0] == "Step":
+                time.sleep(self._wait_s)
+                break
+        return self._events[begun : self._at], self._at == len(self._events)
+
+    def end(self) -> None:
+        pass
 
 
 def events_of(folder: Path, key: str) -> list[Event]:
@@ -105,7 +120,7 @@ def measure(nodes: int, cpus: int, cells: int, wait_s: float, run: Path) -> str:
 
 
 def _timed(address: str, slots: int, jobs: list[CellJob], spec: bytes, folder: Path) -> str:
-    from bench_cluster import attempt as on_nodes  # By the name that nodes know this file by.
+    from bench_cluster import Attempts as OnNodes  # By the name that nodes know this file by.
 
     streams = {kind: Stream(folder, kind.__name__, kind) for kind in (Step, Trajectory, Verdict)}
     times: list[float] = []
@@ -115,7 +130,7 @@ def _timed(address: str, slots: int, jobs: list[CellJob], spec: bytes, folder: P
         times.append(time.monotonic())
 
     cluster = RayCluster(address)
-    engine = RayEngine(cluster, slots, on_nodes, spec, lambda job, tell: None, threading.Event(), print)
+    engine = RayEngine(cluster, slots, OnNodes, spec, lambda job, tell: None, threading.Event(), print)
     engine.run([[job] for job in jobs[:slots]], record)  # So that every worker process is there.
     times.clear()
     before, begun = time.process_time(), time.monotonic()

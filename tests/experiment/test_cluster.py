@@ -79,7 +79,7 @@ class Nodes:
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (
-                    b"ray::at_node" in (folder / "cmdline").read_bytes()
+                    b"ray::AtNode" in (folder / "cmdline").read_bytes()
                     and self.here["RAY_AUTH_TOKEN_PATH"].encode() in (folder / "environ").read_bytes()
                 ):
                     found.append(int(folder.name))
@@ -162,10 +162,10 @@ import sys, threading, time
 from pathlib import Path
 from looper.edges.engines.ray import RayCluster, RayEngine
 from looper.records.job import CellJob
-from attempts import attempt
+from attempts import Attempts
 job = CellJob.from_json(sys.stdin.readline())
 cluster = RayCluster(sys.argv[1])
-engine = RayEngine(cluster, 1, attempt, b"", lambda job, record: None, threading.Event(), print)
+engine = RayEngine(cluster, 1, Attempts, b"", lambda job, record: None, threading.Event(), print)
 done = []
 def record(event):
     if not done:
@@ -182,13 +182,19 @@ cluster.close()
 """
 ATTEMPT = """
 from pathlib import Path
-from looper.records.job import CellJob
-def attempt(spec, job):
-    folder = Path(__file__).parent
-    for name in ("acted", "acted_again"):
-        yield "Verdict", (folder / "verdict").read_bytes().replace(b"Verdict", b"")
-        yield None
-        (folder / name).touch()
+FOLDER = Path(__file__).parent
+class Attempts:
+    def __init__(self, spec):
+        self.names = ["acted", "acted_again"]
+    def told(self):
+        return [("Step", (FOLDER / "step").read_bytes())], False
+    def begin(self, job):
+        return self.told()
+    def go_on(self):
+        (FOLDER / self.names.pop(0)).touch()
+        return self.told()
+    def end(self):
+        pass
 """
 
 
@@ -201,7 +207,7 @@ def test_an_event_is_acted_on_when_it_is_recorded_and_not_where_that_fails(
 
     run = write_run(tmp_path / "runs", tasks=("a__b-1",))
     step = next(read_stream(run, "steps", Step))
-    (tmp_path / "attempts.py").write_text(ATTEMPT.replace("Verdict", "Step").replace("verdict", "step"))
+    (tmp_path / "attempts.py").write_text(ATTEMPT)
     (tmp_path / "step").write_bytes(step.to_json())
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     job = _job(tmp_path, state)
@@ -263,7 +269,7 @@ def test_an_attempt_whose_worker_or_node_is_killed_is_an_infrastructure_error_an
     assert process.returncode == 0, err
     verdicts = project.verdicts()
     lost = [found for found in verdicts if found.outcome is Outcome.INFRA_ERROR]
-    assert len(lost) == 1 and lost[0].cause.startswith("WorkerLost: the worker of this attempt ended"), err
+    assert len(lost) == 1 and lost[0].cause.startswith("WorkerLost: the worker of this attempt on"), err
     assert sorted(found.cell for found in verdicts if found.outcome.is_verdict) == sorted(
         {found.cell for found in verdicts}
     )

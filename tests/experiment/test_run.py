@@ -219,9 +219,9 @@ from looper.cli.site import run_context_elsewhere
 from looper.cli.wiring import engine
 from looper.records.job import CellJob, RunSpec
 spec, job = RunSpec.from_json(sys.stdin.readline()), CellJob.from_json(sys.stdin.readline())
-with run_context_elsewhere(spec, settings(), lambda said: None) as (run_context, stop):
+with run_context_elsewhere(spec, settings(), lambda said: None) as run_context:
     told = lambda event: print(type(event).__name__, event.to_json().decode())
-    engine(1, run_context, stop).run([[job]], told)
+    engine(1, run_context, threading.Event()).run([[job]], told)
 """
 
 

@@ -1,4 +1,7 @@
-"""What commands have in common: options, settings, where words go."""
+"""What commands have in common: options, settings, where words go.
+
+Words for people go to standard error, results to standard output, so that a pipe gets results alone.
+"""
 
 import sys
 from collections.abc import Iterable

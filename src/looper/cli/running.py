@@ -13,7 +13,7 @@ from pathlib import Path
 
 from looper.bench.validate import shipped
 from looper.bench.verify import VERSION
-from looper.cli.node import attempt
+from looper.cli.node import NodeWorker
 from looper.cli.options import the_run
 from looper.cli.plans import RunOptions, find_experiment, load_written
 from looper.cli.preparing import FEW_TASKS, PreparedPlan, adapters_that_fit, prepare, refuse_impossible
@@ -138,7 +138,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                     adapted=models.adapted,
                     trainer=lambda: models.trainer(plan.learners_base),
                     ledger=ledger,
-                    engine=cluster_engine(cluster, workers, attempt, spec, run_context, stop, say)
+                    engine=cluster_engine(cluster, workers, NodeWorker, spec, run_context, stop, say)
                     if cluster
                     else engine(workers, run_context, stop),
                     workers=threads(workers_for(plan, options.workers)),

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -28,9 +27,9 @@ from looper.records.trajectory import ModelIdentity
 @contextlib.contextmanager
 def run_context_elsewhere(
     spec: RunSpec, settings: Settings, say: Callable[[str], None]
-) -> Iterator[tuple[RunContext, threading.Event]]:
-    """What the cells of a run need, in a process that has its specification and settings of its own; the event is set when somebody
-    wants that process to end. Raises Drift where anything here is not what the run was begun with."""
+) -> Iterator[RunContext]:
+    """What the cells of a run need, in a process that has its specification and settings of its own. Raises Drift where anything here
+    is not what the run was begun with."""
     prepared = prepare(spec.manifest.plan, settings)
     with equipped(prepared, spec.sandbox, settings, say) as (site, models):
         found = manifest_of(prepared, site, models, spec.arms, spec.manifest.overrides)
@@ -39,8 +38,8 @@ def run_context_elsewhere(
             raise Drift(
                 f"The run was begun with something else than there is here: {differences(wanted, here)}. Make them the same."
             )
-        with _own_folder(settings) as folder, site.occupied(folder) as stop:
-            yield site.run_context(models.of, ProcessVerdicts(), spec.manifest.run_hash()), stop
+        with _own_folder(settings) as folder, site.occupied(folder):
+            yield site.run_context(models.of, ProcessVerdicts(), spec.manifest.run_hash())
 
 
 @contextlib.contextmanager

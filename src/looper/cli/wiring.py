@@ -32,7 +32,7 @@ from looper.edges.datasets.swe_bench_cl import load_hints as load_hints
 from looper.edges.datasets.swe_bench_cl import load_swe_bench_cl
 from looper.edges.energy import metered
 from looper.edges.engines.local import LocalEngine, Threads
-from looper.edges.engines.ray import Attempts, RayCluster, RayEngine
+from looper.edges.engines.ray import RayCluster, RayEngine, Worker
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.environments.images import ImageEnvironments
 from looper.edges.environments.interpreters import answer_of
@@ -610,7 +610,7 @@ def cluster_of(name: str) -> Iterator[RayCluster | None]:
 def cluster_engine(
     cluster: RayCluster,
     workers: int,
-    attempts: Attempts,
+    worker: type[Worker],
     spec: RunSpec,
     run_context: RunContext,
     stop: threading.Event,
@@ -621,7 +621,7 @@ def cluster_engine(
     def here(job: CellJob, tell: Callable[[Event], None]) -> None:
         run_cell(job, run_context, tell, stop.is_set)
 
-    return RayEngine(cluster, workers, attempts, spec.to_json(), here, stop, say)
+    return RayEngine(cluster, workers, worker, spec.to_json(), here, stop, say)
 
 
 def judged_before(plan: Plan, folder: Path, settings: Settings, *, fresh: bool = False) -> VerdictCache:

@@ -1,8 +1,8 @@
-"""Cells on the machines of a Ray cluster, each attempt a task of its own.
+"""Cells on the machines of a Ray cluster, in worker processes that make one attempt at a time.
 
-An attempt tells its events as items of a stream that Ray holds back at one item: after each event comes an empty item, and the attempt
-goes on when that was taken, which is done once the event is on the disk. A lane has one task at a time, so its cells keep their order,
-and an attempt that was lost with its node ends like any other that the world has failed: the next one begins wherever there is room.
+A worker process is an actor of Ray's that is asked for what an attempt tells, up to and including the next step. It is asked to go on
+when that is on the disk, and acts on the step only then. A lane has one attempt at a time, so its cells keep their order, and an attempt that
+was lost with its worker ends like any other that the world has failed: the next one begins wherever there is room.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 from looper.edges.engines.local import LocalEngine, Threads
 from looper.errors import (
@@ -58,9 +58,23 @@ sys.exit({IN} if GlobalStateAccessor(options).connect() else {OUT})
 """
 """Asked in a process of its own: how one authenticates is settled once in a process, and Ray writes every refusal to standard error."""
 
-Attempts = Callable[[bytes, bytes], Iterator[Told | None]]
-"""Of a run's specification and a job, as JSON: what one attempt tells, each followed by None, which is to be taken when what it told
-is durable. It can be imported by its name on every node."""
+
+class Worker(Protocol):
+    """What makes attempts in a process elsewhere, where it can be imported by its name."""
+
+    def __init__(self, spec: bytes) -> None:
+        """Of a run's specification, as JSON."""
+
+    def begin(self, job: bytes) -> tuple[Sequence[Told], bool]:
+        """What an attempt tells, until something that it acts on when that is durable; and whether it is over."""
+
+    def go_on(self) -> tuple[Sequence[Told], bool]:
+        """The same from there: whatever it told is durable."""
+
+    def end(self) -> None:
+        """End the attempt that is being made, in order. Called beside the others."""
+
+
 Record = Callable[[Event], None]
 
 
@@ -76,6 +90,8 @@ class RayCluster:
             raise MissingTool(f"The engine ray needs Ray, here and on every node: {pip_install(extra='ray')}")
         _must_want_our_token(address)
         self.ray = _joined(address)
+        self._slots: set[Slot] = set()
+        self._lock = threading.Lock()
 
     def nodes(self) -> list[dict[str, Any]]:
         """Those that are alive, as Ray describes them."""
@@ -91,8 +107,31 @@ class RayCluster:
             )
         return sum(rooms)
 
+    def slot(self, worker: type[Worker], spec: Any, memory_mb: int, unfit: Iterable[str]) -> "Slot":
+        """A worker process on some node, but none of these."""
+        without = {"ray.io/node-id": f"!in({','.join(unfit)})"} if unfit else None
+        # A worker or an attempt that the cluster repeats by itself would act twice on what was recorded once.
+        actor = self.ray.remote(AtNode).options(
+            num_cpus=1, memory=memory_mb << 20, max_restarts=0, max_task_retries=0, max_concurrency=2,
+            scheduling_strategy="SPREAD", label_selector=without,
+        )  # fmt: skip
+        slot = Slot(actor.remote(worker, spec), memory_mb)
+        with self._lock:
+            self._slots.add(slot)
+        return slot
+
+    def drop(self, slot: "Slot") -> None:
+        """End a worker process at once, whatever it does."""
+        with self._lock:
+            self._slots.discard(slot)
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.kill(slot.actor)
+
     def close(self) -> None:
-        """Leave the cluster, which ends every worker process that it started for this one."""
+        """End every worker process, in order as far as they can, and leave the cluster."""
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            ended = [slot.actor.end.remote() for slot in self._slots]
+            self.ray.wait(ended, num_returns=len(ended), timeout=ENDED_S) if ended else None
         self.ray.shutdown()
 
 
@@ -205,14 +244,25 @@ def _own_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+class Slot:
+    """A worker process on a node, for one attempt at a time."""
+
+    def __init__(self, actor: Any, memory_mb: int) -> None:
+        self.actor, self.memory_mb = actor, memory_mb
+        self.used = False
+        """Whether an attempt was made there before."""
+        self.where = actor.where.remote()
+        """The id of its node, when it is known."""
+
+
 class RayEngine:
-    """Each lane has one task at a time on the cluster; this process writes what comes of it."""
+    """Each lane has one attempt at a time on the cluster; this process writes what comes of it."""
 
     def __init__(
         self,
         cluster: RayCluster,
         workers: int,
-        attempts: Attempts,
+        worker: type[Worker],
         spec: bytes,
         here: Callable[[CellJob, Record], object],
         stop: threading.Event,
@@ -220,23 +270,14 @@ class RayEngine:
     ) -> None:
         """`here` makes an attempt in this process: of one that was lost, its end. `spec` is the run's specification as JSON."""
         self._cluster, self._workers, self._here, self._stop, self._say = cluster, workers, here, stop, say
-        self._attempts = attempts
+        self._worker = worker
         self._spec = cluster.ray.put(spec)
-        # A task that the cluster repeats by itself would act twice on what was recorded once.
-        self._task = cluster.ray.remote(
-            num_cpus=1,
-            max_retries=0,
-            num_returns="streaming",
-            _generator_backpressure_num_objects=1,
-            scheduling_strategy="SPREAD",
-        )(at_node)
         self._lock = threading.Condition()
-        self._running: set[Any] = set()
-        """Streams that a thread follows; nothing begins while `_over`."""
+        self._busy: set[Slot] = set()
+        """Those that a thread waits for; none is begun while `_over`."""
+        self._idle = list[Slot]()
         self._memory_mb = 1
         """Of a cell, at least."""
-        self._held = list[Any]()
-        """Streams whose events could not be recorded: what was told is not to be acted on."""
         self._over = True
         self._names: dict[str, str] = {}
         """Of nodes, by their ids, for people."""
@@ -261,75 +302,111 @@ class RayEngine:
         for force in (False, True):
             self._cancel(force=force)
             with self._lock:
-                if self._lock.wait_for(lambda: not self._running, ENDED_S):
+                if self._lock.wait_for(lambda: not self._busy, ENDED_S):
                     return
 
     def _attempt(self, job: CellJob, record: Record) -> None:
         data, self._memory_mb = job.to_json(), job.limits.memory_mb
         while True:
-            stream = self._begun(data, job.limits.memory_mb)
+            slot = self._taken(job.limits.memory_mb)
             try:
-                refusal = self._followed(stream, record)
+                refusal = self._followed(slot, data, record)
+                slot.used = True
+            except _NotBegun:
+                self._cluster.drop(slot)
+                continue
             except WorkerLost as error:
+                self._cluster.drop(slot)
                 self._say(f"{job.cell.key}: {error}")
                 self._here(job.model_copy(update={"obstacle": Obstacle(cause=named(error))}), record)
                 return
             except BaseException:
-                # Ray lets a stream go on that no one refers to any more: this one is referred to until its process is gone.
-                self._held.append(stream)
-                with contextlib.suppress(self._cluster.ray.exceptions.RayError):
-                    self._cluster.ray.cancel(stream, force=True)
+                # What was told and not recorded is not to be acted on.
+                self._cluster.drop(slot)
                 raise
             finally:
                 with self._lock:
-                    self._running.discard(stream)
+                    self._busy.discard(slot)
                     self._lock.notify_all()
             if refusal is None:
+                with self._lock:
+                    self._idle.append(slot)
                 return
+            self._cluster.drop(slot)
             self._pass_over(*refusal)
 
-    def _begun(self, job: bytes, memory_mb: int) -> Any:
-        others = {"ray.io/node-id": f"!in({','.join(self._unfit)})"} if self._unfit else None
-        task = self._task.options(memory=memory_mb << 20, label_selector=others)
-        with self._lock:
+    def _taken(self, memory_mb: int) -> Slot:
+        """One that idles, or a new one once some node has room for it, whichever comes first."""
+        new: Slot | None = None
+        try:
+            while True:
+                with self._lock:
+                    if self._over or self._stop.is_set():
+                        raise Cancelled
+                    for slot in self._idle:
+                        if slot.memory_mb == memory_mb:
+                            self._idle.remove(slot)
+                            self._busy.add(slot)
+                            return slot
+                    if new is None:
+                        new = self._cluster.slot(self._worker, self._spec, memory_mb, sorted(self._unfit))
+                        self._busy.add(new)
+                if self._cluster.ray.wait([new.where], timeout=LOOKED_S)[0]:
+                    placed, new = new, None
+                    return placed
+                with self._lock:
+                    # What idles takes no room from what is wanted.
+                    other = self._idle.pop(0) if self._idle and self._idle[0].memory_mb != memory_mb else None
+                if other is not None:
+                    self._cluster.drop(other)
+        finally:
+            if new is not None:
+                self._cluster.drop(new)
+                with self._lock:
+                    self._busy.discard(new)
+                    self._lock.notify_all()
+
+    def _followed(self, slot: Slot, job: bytes, record: Record) -> tuple[str, str] | None:
+        """Record what an attempt tells until its verdict; of a node that can make none, its id and why. Raises WorkerLost where
+        the attempt ends before, _NotBegun where its worker was gone before it, and what it was ended by."""
+        ray = self._cluster.ray
+        begun, judged, refusal = False, False, None
+        try:
+            said, over = ray.get(slot.actor.begin.remote(job))
+            while True:
+                begun = True
+                for kind, text in said:
+                    if kind in EVENTS:
+                        record(EVENTS[kind].from_json(text))
+                        judged = kind == Verdict.__name__
+                    elif kind == "said":
+                        self._say(f"{self._where(slot)}: {text.decode()}")
+                    elif kind == "unfit":
+                        refusal = ray.get(slot.where), text.decode()
+                    else:
+                        raise error_named(kind, text.decode())
+                if over:
+                    break
+                said, over = ray.get(slot.actor.go_on.remote())
+        except ray.exceptions.RayError as error:
+            if self._over or self._stop.is_set():
+                raise Cancelled from error
+            if slot.used and not begun:
+                raise _NotBegun from error
+            raise WorkerLost(
+                f"the worker of this attempt on {self._where(slot)} ended before it did: {_of_ray(error)}"
+            ) from error
+        if not judged and refusal is None:
             if self._over or self._stop.is_set():
                 raise Cancelled
-            stream = task.remote(self._attempts, self._spec, job)
-            self._running.add(stream)
-        return stream
-
-    def _followed(self, stream: Any, record: Record) -> tuple[str, str] | None:
-        """Record what an attempt tells until its verdict; of a node that can make none, its id and why. Raises WorkerLost where
-        the attempt ends before, and what it was ended by."""
-        ray = self._cluster.ray
-        judged, where, refusal = False, "", None
-        try:
-            # To its end, so that the worker is free for the next attempt.
-            for item in stream:
-                said = ray.get(item)
-                if said is None:
-                    continue
-                kind, text, node = said
-                where = f" on {self._name(node)}"
-                if kind in EVENTS:
-                    record(EVENTS[kind].from_json(text))
-                    judged = kind == Verdict.__name__
-                elif kind == "said":
-                    self._say(f"{self._name(node)}: {text.decode()}")
-                elif kind == "unfit":
-                    refusal = node, text.decode()
-                else:
-                    raise error_named(kind, text.decode())
-        except ray.exceptions.RayError as error:
-            if not judged and (self._over or self._stop.is_set()):
-                raise Cancelled from error
-            if not judged:
-                raise WorkerLost(
-                    f"the worker of this attempt{where} ended before it did: {_of_ray(error)}"
-                ) from error
-        if not judged and refusal is None:
-            raise WorkerLost(f"the worker of this attempt{where} ended without a verdict")
+            raise WorkerLost(f"the worker of this attempt on {self._where(slot)} ended without a verdict")
         return refusal
+
+    def _where(self, slot: Slot) -> str:
+        try:
+            return self._name(self._cluster.ray.get(slot.where, timeout=LOOKED_S))
+        except self._cluster.ray.exceptions.RayError:
+            return "some node"
 
     def _name(self, node: str) -> str:
         if node not in self._names:
@@ -373,10 +450,14 @@ class RayEngine:
     def _cancel(self, *, force: bool = False) -> None:
         """A process that makes an attempt has a moment to end it in order; by force it has none."""
         with self._lock:
-            running = list(self._running)
-        for stream in running:
+            busy = list(self._busy)
+        for slot in busy:
             with contextlib.suppress(self._cluster.ray.exceptions.RayError):
-                self._cluster.ray.cancel(stream, force=force)
+                self._cluster.drop(slot) if force else slot.actor.end.remote()
+
+
+class _NotBegun(Exception):
+    """The worker process was gone when an attempt was to begin there."""
 
 
 def _of_ray(error: Exception) -> str:
@@ -387,10 +468,23 @@ def _of_ray(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(said)}".rstrip(".")
 
 
-def at_node(attempts: Attempts, spec: bytes, job: bytes) -> Iterator[tuple[str, bytes, str] | None]:
-    """What an attempt tells, with the id of the node that it is made on: the task that Ray runs."""
-    import ray
+class AtNode:
+    """The actor that Ray runs: a worker, and the node that it is on."""
 
-    node = ray.get_runtime_context().get_node_id()
-    for told in attempts(spec, job):
-        yield told and (*told, node)
+    def __init__(self, worker: type[Worker], spec: bytes) -> None:
+        self._worker = worker(spec)
+
+    def where(self) -> str:
+        """The id of the node."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
+    def begin(self, job: bytes) -> tuple[Sequence[Told], bool]:
+        return self._worker.begin(job)
+
+    def go_on(self) -> tuple[Sequence[Told], bool]:
+        return self._worker.go_on()
+
+    def end(self) -> None:
+        self._worker.end()
