@@ -14,8 +14,6 @@ import typer
 from looper.errors import as_called, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rich.console import Console
 
     from looper.cli.settings import Settings
