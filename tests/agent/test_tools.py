@@ -38,6 +38,14 @@ def test_m5_lines_are_numbered_as_git_and_grep_number_them(tool_context: ToolCon
     )
 
 
+def test_what_is_left_out_of_a_long_line_is_counted(tool_context: ToolContext) -> None:
+    tool_context.session.write("long", b"x" * 100_000)
+    found = execute(Read(path="long"), tool_context, 10).observation
+    assert found.text.startswith("long, lines 1-1 of 1:\n1\txxx") and found.omitted_bytes > 50_000
+    assert found.text.count("x") + found.omitted_bytes == 100_000
+    assert f"\n[... {found.omitted_bytes} bytes left out ...]\n" in found.text
+
+
 def test_c1_what_no_program_and_no_file_can_be_given_is_refused_with_the_reason(
     tool_context: ToolContext,
 ) -> None:

@@ -30,9 +30,9 @@ MBPP = [
     {
         "task_id": 2,
         "prompt": "Write a function to find what two lists share.",
-        "code": "def shared(a, b):\r\n  return sorted(set(a) & set(b))",
+        "code": "FEW = 2\r\nMANY: int = 3\r\ndef shared(a, b):\r\n  return sorted(set(a) & set(b))",
         "test_imports": ["import math"],
-        "test_list": ["assert shared([1, 2], [2, 3]) == [2]", "assert shared([math.inf], []) == []"],
+        "test_list": ["assert shared([1, 2], [FEW, MANY]) == [FEW]", "assert shared([math.inf], []) == []"],
     },
     {
         "task_id": 3,

@@ -71,6 +71,8 @@ def test_a_row_becomes_a_task_as_it_is_labelled_and_its_hints_stay_outside(tmp_p
     assert (task.suite, task.environment, task.runner) == ("swe-bench", "psf/requests@2.31", Runner.PYTEST)
     assert (task.modified_files, task.test_targets) == (("src/1.py",), ("tests/test_1.py",))
     assert task.difficulty == 3 and HINT not in task.to_json().decode()
+    rising = ("<15 min fix", "15 min - 1 hour", "1-4 hours", ">4 hours")
+    assert [one(tmp_path, difficulty=said).difficulty for said in rising] == [1, 2, 3, 4]
     assert one(tmp_path).difficulty is None, "nobody said how long it takes"
     with pytest.raises(BadInput, match="difficulty is none of <15 min fix, 15 min"):
         one(tmp_path, difficulty="1 hour")

@@ -13,6 +13,7 @@ from looper.experiment.checks import (
     check_memory,
     check_valid_actions,
 )
+from looper.experiment.preflight import SAID_EVERY_S, AdaptersChecked
 from looper.protocols import ChatRequest, Message
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
@@ -148,3 +149,15 @@ def test_g47_a_memory_that_says_too_little_is_no_arm() -> None:
     assert check_memory([nothing, given], "memory", 0.5).said == "1 of 2 tasks are told something"
     exactly = [given] * 7 + [nothing] * 18
     assert check_memory(exactly, "memory", 0.28).passed, "0.28 times 25 is more than 7 to a computer"
+
+
+def test_checked_adapters_are_counted_aloud_now_and_then_and_not_one_by_one() -> None:
+    said: list[str] = []
+    now = 0.0
+    counted = AdaptersChecked(3, said.append, lambda: now)
+    counted.one_more()
+    assert said == []
+    now = SAID_EVERY_S
+    counted.one_more()
+    counted.one_more()
+    assert said == ["adapters checked: 2 of 3"]

@@ -125,6 +125,11 @@ def test_p1_a_gate_of_more_tasks_than_there_are_is_refused_with_the_numbers(
             "exp01", "max_tokens = 512", "max_tokens = 512\nvalidation_share = 0.99", "experience.training.validation_share",
             "keeps 15 of 15 tasks of .* aside, and trains on 0 at most where 3 are wanted",
         ),
+        (
+            "exp09", "max_tokens = 512", "max_tokens = 512\nvalidation_share = 0.99", "experience.training.validation_share",
+            "^lora keeps 15 of 15",
+        ),
+        ("exp11", "minimum_tasks = 3", "minimum_tasks = 20", "experience.selection.minimum_tasks", "has 15 of gold experience"),
         ("exp09", "limit = 12", "limit = 6", "arms.4.learning.memory.draw", "is told of another repository, and .* is the only one"),
     ],
 )  # fmt: skip

@@ -1225,6 +1225,15 @@ def test_every_key_of_a_plan_is_described_and_every_number_has_its_unit() -> Non
             assert not key.example or tomllib.loads(f"x = {key.example}"), where
 
 
+def test_bounds_are_said_of_keys_that_may_be_left_out_and_of_lists_as_well() -> None:
+    takes: dict[str, set[str]] = {}
+    for table in plan_tables():
+        for key in table.keys:
+            takes.setdefault(key.name, set()).add(key.takes)
+    assert takes["limit"] == {"whole number > 0"} and takes["validation_share"] == {"number ≥ 0, < 1"}
+    assert takes["ranks"] == {"list of whole number > 0"}
+
+
 def written_keys(found: dict[str, object], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Every key of a file with the keys that lead to it, the names of profiles as NAME."""
     for key, value in found.items():

@@ -25,7 +25,7 @@ def test_shares_of_steps_have_their_own_denominators() -> None:
     several = step(6, None).model_copy(update={"problem": ReplyProblem.SEVERAL_ACTIONS})
     steps = [
         *(step(1, CHECK), step(2, LOOK), step(3, FIX, REFUSED), step(4, FIX)),
-        *(near, near, step(4, FIX), cut, several, several),
+        *(near, near, step(4, FIX), cut, several, several, step(7, LOOK)),
     ]
     index = StepIndex()
     for place, one in enumerate(steps):
@@ -34,11 +34,11 @@ def test_shares_of_steps_have_their_own_denominators() -> None:
     rates = step_rates(counts, TASKS)
     counted = {name: (rate.numerator, rate.denominator) for name, rate in rates.items()}
     assert counted == {
-        "valid_action_rate": (7, 10),
-        "truncated_action_rate": (1, 10),
-        "ambiguous_action_rate": (2, 10),
-        "intervention_rate": (0, 10),
-        "tool_success_rate": (6, 7),
+        "valid_action_rate": (8, 11),
+        "truncated_action_rate": (1, 11),
+        "ambiguous_action_rate": (2, 11),
+        "intervention_rate": (0, 11),
+        "tool_success_rate": (7, 8),
         "edit_exact_rate": (2, 5),
         "edit_tolerant_rate": (2, 5),
         "edit_refused_rate": (1, 5),
@@ -76,11 +76,11 @@ def test_verdicts_say_what_was_fixed_broken_or_changed_in_vain() -> None:
     assert f2p_fraction(verdicts) == 0.75 and f2p_fraction([lost.verdict]) is None
     assert tokens_per_resolved(verdicts, ends) is None, "tokens were not counted"
     counted = {
-        key: end.model_copy(update={"prompt_tokens": 90, "completion_tokens": 10})
+        key: end.model_copy(update={"prompt_tokens": 90, "completion_tokens": 11})
         for key, end in ends.items()
     }
-    assert tokens_per_resolved(verdicts, counted) == 200
-    assert tokens_per_resolved([*verdicts, verdicts[0]], counted) == 150, (
+    assert tokens_per_resolved(verdicts, counted) == 202
+    assert tokens_per_resolved([*verdicts, verdicts[0]], counted) == 151.5, (
         "two attempts share what all three cost"
     )
     assert tokens_per_resolved(verdicts[1:], counted) is None, "nothing was resolved"

@@ -32,7 +32,7 @@ class Selected:
     left_out: Mapping[str, str]
     """What of it was set aside and is not learned from, and why, by id."""
     set_aside: Mapping[Source, Sequence[Task]]
-    data_stops: bool = True
+    data_stops: bool
     """Whether too little to learn from ends an arm; otherwise one success of a repository is enough."""
 
     @property

@@ -58,17 +58,19 @@ def _once(run: Staging, kind: ProofKind, arm: str, subject: str, prove: Callable
 SAID_EVERY_S = 10.0
 
 
-class _Counted:
+class AdaptersChecked:
     """How many of the adapters have been checked, said now and then: with many repositories it takes minutes."""
 
-    def __init__(self, total: int, say: Callable[[str], None]) -> None:
-        self._total, self._say, self._done = total, say, 0
-        self._said = time.monotonic()
+    def __init__(
+        self, total: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._total, self._say, self._clock, self._done = total, say, clock, 0
+        self._said = clock()
 
     def one_more(self) -> None:
         self._done += 1
-        if time.monotonic() - self._said >= SAID_EVERY_S:
-            self._said = time.monotonic()
+        if self._clock() - self._said >= SAID_EVERY_S:
+            self._said = self._clock()
             self._say(f"adapters checked: {self._done} of {self._total}")
 
 
@@ -79,7 +81,7 @@ def check_treatments(
     failed = set()
     repos = len({run.tasks[name].repo for name in run.manifest.tasks})
     adapted = [arm for arm in arms if arm.learning and arm.learning.treatment.is_adapter]
-    counted = _Counted(sum(len(run.manifest.plan.seeds_of(arm)) * repos for arm in adapted), run.say)
+    counted = AdaptersChecked(sum(len(run.manifest.plan.seeds_of(arm)) * repos for arm in adapted), run.say)
     for arm in arms:
         if arm.learning is None:
             continue
@@ -115,7 +117,7 @@ def _check_memory(run: Staging, arm: Arm, treatments: Treatments) -> None:
 
 
 def _check_adapters(
-    run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer, counted: _Counted
+    run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer, counted: AdaptersChecked
 ) -> bool:
     """Whether the arm may run: each of its adapters is in the model, and with them the model still speaks the protocol."""
     assert arm.learning is not None
