@@ -24,6 +24,7 @@ from typing import Any
 
 from looper.journal import Stream, _encode, read_stream
 from looper.records.base import Record, content_hash
+from looper.records.learning import Treatment
 from looper.records.likelihood import Likelihood
 from looper.records.memory import MemoryItem
 from looper.records.plan import Expect, RunManifest
@@ -1121,7 +1122,7 @@ def in_runs() -> list[Kind]:
         Kind("what was learned used one success less", lambda c: c.change(Consolidation, of("memory"), used=lambda one: one.used - 1)),
         Kind("an adapter was made of one success less", lambda c: c.change(Consolidation, of("lora"), used=lambda one: one.used - 1)),
         Kind("what was learned names one success of several", lambda c: c.change_all(Consolidation, lambda one: len(one.selection.tasks) > 1, selection=lambda one: one.selection.model_copy(update={"tasks": one.selection.tasks[:1]}))),
-        Kind("what was learned was learned otherwise", lambda c: c.change(Consolidation, of("lora"), treatment="memory")),
+        Kind("what was learned was learned otherwise", lambda c: c.change(Consolidation, of("lora"), treatment=Treatment.MEMORY)),
         Kind("what was learned is there twice and says two things", another_consolidation),
         Kind("adapters stood after the batches in another order", lambda c: c.change_all(Consolidation, lambda one: len(one.after) > 1, after=lambda one: one.after[::-1])),
         Kind("what was learned took years", lambda c: c.change_all(Consolidation, lambda one: True, seconds=1e9)),
