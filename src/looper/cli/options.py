@@ -1,4 +1,8 @@
-"""What commands have in common: options, settings, where words go."""
+"""What commands have in common: options, settings, where words go.
+
+`the_run` is the run that a person means, in every command; `say`, `print_lines` and `shown` print, each command in their lines as it can
+be typed here.
+"""
 
 import sys
 from collections.abc import Iterable
