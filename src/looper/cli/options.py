@@ -1,6 +1,7 @@
 """What commands have in common: options, settings, where words go.
 
-Words for people go to standard error, results to standard output, so that a pipe gets results alone.
+`the_run` is the run that a person means, in every command; `say`, `print_lines` and `shown` print, each command in their lines as it can
+be typed here.
 """
 
 import sys
@@ -64,14 +65,13 @@ def chosen_settings(
     """`data` are the rows of `suite`, or of whichever one the command then works with."""
     from dataclasses import replace
 
-    from looper.cli.settings import ROWS_FROM, settings
-    from looper.records.plan import REAL_SUITES
+    from looper.cli.settings import settings
 
     found = settings()
-    suites = (suite,) if suite in ROWS_FROM else REAL_SUITES
     return replace(
         found,
-        rows={**found.rows, **{name: data for name in suites if name and data}},
+        swe_data=(suite != "swe-bench" and data) or found.swe_data,
+        swe_bench_data=(suite != "swe-bench-cl" and data) or found.swe_bench_data,
         mirrors=(mirrors or found.mirrors).absolute(),
     )
 
