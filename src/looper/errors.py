@@ -258,15 +258,17 @@ class Drift(BadInput):
 class ModelError(InfrastructureError):
     """A model server did not give a complete reply.
 
-    `retryable` says whether asking the same again can help; `retry_after_s` is what the server asked for; `alone` is to be
+    `retryable` says whether asking the same again can help; `retry_after_s` is what the server asked for; `message_if_others_answered` is to be
     said instead where a refusal that may be of every request turns out to be of one conversation.
     """
 
     retryable = True
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, alone: str = "") -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, message_if_others_answered: str = ""
+    ) -> None:
         super().__init__(message)
-        self.retry_after_s, self.alone = retry_after_s, alone
+        self.retry_after_s, self.message_if_others_answered = retry_after_s, message_if_others_answered
 
 
 class ModelUnreachable(ModelError):

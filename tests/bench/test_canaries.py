@@ -183,7 +183,7 @@ def test_of_an_assertion_that_names_what_it_looks_at_the_changed_copy_is_made_al
 
 def test_what_equals_everything_passes_the_changed_copy_and_honest_code_does_not() -> None:
     found = Module(b"def test_f():\n    assert f(3) == 180\n").varied("test_f", Random(1))
-    assert found is not None and found.among
+    assert found is not None and found.many_values
 
     class Equal:
         def __eq__(self, other: object) -> bool:

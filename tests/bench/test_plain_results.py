@@ -30,7 +30,7 @@ def _loaded() -> Any:
 
 
 LOADED = _loaded()
-plain = LOADED.plain
+plain = LOADED.as_plain_data
 
 
 class Loose(str):
@@ -207,7 +207,7 @@ def test_what_a_class_has_beside_its_data_is_asked_there_and_seen_as_data() -> N
     seen = plain(Named(1, 2))
     assert (seen.first, seen.second) == (1, 2) and plain(Level.HIGH).name == "HIGH"
     assert seen.both() != 1
-    assert LOADED.thing(lambda given: isinstance(given, Named))(seen) is True, (
+    assert LOADED.proxy(lambda given: isinstance(given, Named))(seen) is True, (
         "handed back it is the product's own"
     )
 
@@ -222,7 +222,7 @@ def test_what_a_product_puts_into_what_tests_handed_over_is_data_when_they_look(
     rows: list[Any] = [[0], 1]
     table: dict[str, Any] = {"inner": {}}
     inner = rows[0]
-    seen = LOADED.thing(fill)(rows, table)
+    seen = LOADED.proxy(fill)(rows, table)
     assert seen is rows and seen[0] is inner, "what is theirs stays theirs"
     assert inner[0] != 5 and seen[2] == "ab" and seen[2] != "ba" and table["inner"]["found"] != 5
 
@@ -267,7 +267,7 @@ def test_however_a_test_compares_an_object_that_equals_everything_does_not_pass(
 
 
 REACHES = {
-    "its name": "import sys\nsys.modules['looper_plain'].plain = lambda value, known=None: value\n",
+    "its name": "import sys\nsys.modules['looper_plain'].as_plain_data = lambda value, known=None: value\n",
     "the import": "import builtins\nbuiltins.__import__.__globals__['plain'] = lambda value, known=None: value\n",
     "its cells": "import builtins\nfor cell in builtins.__import__.__closure__:\n"
     "    if isinstance(cell.cell_contents, frozenset): cell.cell_contents = frozenset()\n",
@@ -342,7 +342,7 @@ def test_own_containers_are_gone_through_measured_and_printed_as_they_are() -> N
     assert list(seen) == [0, 1, 4, 9] and len(seen) == 4 and seen[3] == 9 and str(seen) == "squares" and seen
     assert not plain(Squares(0)) and 4 in seen and 5 not in seen
     assert list(plain(array.array("q", [1, 2]))) == [1, 2] and plain(memoryview(b"ab")) == b"ab"
-    kind = LOADED.thing(Squares)
+    kind = LOADED.proxy(Squares)
     assert isinstance(kind(3), kind) and not isinstance(3, kind)
 
 

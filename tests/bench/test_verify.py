@@ -20,7 +20,7 @@ from looper.bench import runners
 from looper.bench.canaries import WORDS
 from looper.bench.gold import gold_actions
 from looper.bench.runners import OWN_RUNNER, TestPlace, invocation
-from looper.bench.testrun import Canary, Report, ReportedTest, in_turn, run_tests
+from looper.bench.testrun import Canary, Report, ReportedTest, combined, run_tests
 from looper.bench.verify import TestReport, VerifierContext, judge, verify
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
@@ -962,9 +962,9 @@ def test_copies_of_two_runs_may_have_the_same_names(
     own = ended(test_a_plain=TestOutcome.FAILED, test_a_rest=TestOutcome.PASSED)
     passed = ReportedTest(TestOutcome.PASSED, original.where, "test_a", ())
     tests = replace(ran, tampering=(), report=Report([passed, *own]))
-    assert in_turn(alone, tests).tampering == ()
+    assert combined(alone, tests).tampering == ()
     forged = replace(alone, report=Report(own))
-    assert in_turn(forged, tests).tampering == ("a canary that must pass was failed",)
+    assert combined(forged, tests).tampering == ("a canary that must pass was failed",)
 
 
 def test_copies_that_reach_a_limit_when_they_are_alone_accuse_nobody(

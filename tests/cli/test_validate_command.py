@@ -35,12 +35,12 @@ def test_a_task_is_validated_once_and_the_table_says_what_was_found(tmp_path: Pa
     asked = ["bench", "validate", "--suite", "micro", *(word for name in names for word in ("--task", name))]
     first = looper(*asked, cwd=tmp_path, **home)
     assert first.returncode == 0, first.stderr
-    assert "0 of 2 tasks needed nothing more" in first.stderr and first.stderr.count(": valid, ") == 2
+    assert "0 of 2 tasks had been validated before" in first.stderr and first.stderr.count(": valid, ") == 2
     assert "| 2 | 2 | 0 | 0 | 0 | 0 |" in first.stdout
     again = looper(*asked, cwd=tmp_path, **home)
-    assert "2 of 2 tasks needed nothing more" in again.stderr and again.stdout == first.stdout
+    assert "2 of 2 tasks had been validated before" in again.stderr and again.stdout == first.stdout
     fresh = looper(*asked[:-2], "--fresh", cwd=tmp_path, **home)
-    assert "0 of 1 tasks needed nothing more" in fresh.stderr and fresh.stderr.count(": valid, ") == 1
+    assert "0 of 1 tasks had been validated before" in fresh.stderr and fresh.stderr.count(": valid, ") == 1
 
 
 def test_a_task_that_breaks_ends_no_other(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ _OPPOSITES = {
 }
 _OPPOSITES |= {after: before for before, after in _OPPOSITES.items()}
 OTHER_VALUES = 60
-"""Beside the right one, at most; a product that guesses among them is found out so many times of one more."""
+"""Beside the right one, at most; a product that guesses which of them is right is caught 60 times of 61."""
 _LONGEST_BITS = 2000
 """Of a number that is changed; Python writes none of more than some thousand digits."""
 _LIKELY_NUMBERS = (-1, 0, 1, 2, 3, 4, 5, 10, 100)
@@ -58,7 +58,7 @@ class Edit:
     begin: int
     end: int
     text: bytes
-    among: "Edit | None" = None
+    many_values: "Edit | None" = None
     """An edit of the same assertion after which it still holds, and holds for no other value; None where there is none for certain."""
 
 
@@ -74,7 +74,7 @@ class MutatedTests:
     same: str
     """Name of the copy that is as its original, as `Class::method` where it is one."""
     changed: str
-    among: bool
+    many_values: bool
     """Whether the copy that is as its original compares with other values too; the changed one is then equal to none."""
 
 
@@ -162,7 +162,9 @@ class Module:
             for twin, text in zip(
                 names,
                 (
-                    self._edited(begin, end, edit.among) if edit.among else self._source[begin:end],
+                    self._edited(begin, end, edit.many_values)
+                    if edit.many_values
+                    else self._source[begin:end],
                     self._edited(begin, end, edit),
                 ),
                 strict=True,
@@ -181,7 +183,7 @@ class Module:
             return None
         above = name.rpartition("::")[0]
         same_name, changed_name = (f"{above}::{twin}" if above else twin for twin in names)
-        return MutatedTests(text, same_name, changed_name, among=edit.among is not None)
+        return MutatedTests(text, same_name, changed_name, many_values=edit.many_values is not None)
 
     def _edited(self, begin: int, end: int, edit: Edit) -> bytes:
         return self._source[begin : edit.begin] + edit.text + self._source[edit.end : end]

@@ -75,13 +75,13 @@ class Canary:
     original: TestPlace | None = None
     before: bool = False
     """Whether it runs before the tests, or after them."""
-    among: bool = False
+    many_values: bool = False
     """As of `canaries.MutatedTests`."""
 
     def holds(self, entry: "ReportedTest") -> bool:
         return entry.where == self.copy.where
 
-    def told(
+    def check(
         self, report: "Report", strict: bool, beside: "Report | None" = None
     ) -> tuple[tuple[str, ...], bool]:
         """What is wrong with a run that came to its end, and whether the canary tells that nothing is. Its original ran in the same run,
@@ -96,22 +96,22 @@ class Canary:
             originals = {"": TestOutcome.PASSED}
         else:
             originals = (beside or report).outcomes(self.original.where, self.original.name)
-        said, lies = False, []
+        conclusive, lies = False, []
         for parameters, outcome in originals.items():
             if outcome is not TestOutcome.PASSED:
                 continue
             pair = same.get(parameters), changed.get(parameters)
             if pair[0] is TestOutcome.PASSED and pair[1] in (TestOutcome.FAILED, TestOutcome.ERROR):
-                said = True
+                conclusive = True
             elif (pair[0] is TestOutcome.PASSED and pair[1] is not None) or (
-                self.among and pair[1] is TestOutcome.PASSED
+                self.many_values and pair[1] is TestOutcome.PASSED
             ):
                 lies.append(f"a canary that must fail was {pair[1].value}")
             elif strict and pair[0] not in (None, TestOutcome.PASSED):
                 lies.append(f"a canary that must pass was {pair[0].value}")
             elif strict:
                 lies.append("a canary did not run")
-        return tuple(dict.fromkeys(lies)), said
+        return tuple(dict.fromkeys(lies)), conclusive
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class TestRun:
     early: tuple[Canary, ...]
 
     @property
-    def is_divided(self) -> bool:
+    def early_copy_disagrees(self) -> bool:
         """Whether a copy that came before its original ended otherwise, which a fork can do to honest code: it shares files, locks and
         children with the process that it was forked from."""
         for canary in self.early:
@@ -181,9 +181,9 @@ class TestRun:
         return False
 
 
-def in_turn(alone: TestRun, tests: TestRun) -> TestRun:
+def combined(alone: TestRun, tests: TestRun) -> TestRun:
     """What a run of the early copies alone and one of the tests say together, each in a fresh process and a fresh tree."""
-    lies = [lie for canary in alone.early for lie in canary.told(alone.report, True, beside=tests.report)[0]]
+    lies = [lie for canary in alone.early for lie in canary.check(alone.report, True, beside=tests.report)[0]]
     return replace(tests, tampering=tuple(dict.fromkeys((*tests.tampering, *alone.tampering, *lies))))
 
 
@@ -425,7 +425,7 @@ def _copies(
         return []
     copy = _free(partial(beside, task, place), session, taken, random)
     taken.add(copy.path)
-    return [Canary(copy, varied.source, varied.same, varied.changed, place, before, varied.among)]
+    return [Canary(copy, varied.source, varied.same, varied.changed, place, before, varied.many_values)]
 
 
 @lru_cache(maxsize=8)
@@ -526,9 +526,9 @@ def _ran(
     if report.finished is not None and report.tests:
         for canary in canaries:
             strict = canary.original is None or written_here(task)
-            lies, said = canary.told(report, strict)
+            lies, conclusive = canary.check(report, strict)
             tampering += lies
-            if said and canary.original is not None:
+            if conclusive and canary.original is not None:
                 told.append(canary.original.name)
         failed = any(
             entry.outcome in (TestOutcome.FAILED, TestOutcome.ERROR)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from looper.bench import patches
 from looper.bench.failures import end_of_log, failing_output
 from looper.bench.protection import Protection, left_out, pytest_settings
-from looper.bench.testrun import Canary, Seen, TestRun, in_turn, run_tests
+from looper.bench.testrun import Canary, Seen, TestRun, combined, run_tests
 from looper.errors import (
     BadPatch,
     FileRefused,
@@ -259,13 +259,13 @@ def _run_and_judge(
         if verifier_context.isolation is Isolation.PROCESS
         else run_tests(task, session, verifier_context.limits, verifier_context.log_bytes)
     )
-    if ran.is_divided:
+    if ran.early_copy_disagrees:
         # Copies that reach a limit when they are alone have told nothing: the limit is what is said.
         alone = again(*ran.early)
         if alone.result.killed_by:
             ran = alone
         elif alone.finished is not None:
-            ran = in_turn(alone, again())
+            ran = combined(alone, again())
     seconds = verifier_context.clock() - begun
     if ran.result.killed_by:
         cause = {

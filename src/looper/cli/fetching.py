@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from looper.cli.grading import suite_named
-from looper.cli.preparing import served
+from looper.cli.preparing import with_environment
 from looper.cli.settings import Settings
 from looper.cli.wiring import (
     base_trees,
@@ -39,7 +39,7 @@ def tasks_by_repo(
         )
     selection = suite_named(suite, 0).model_copy(update={"repos": tuple(repos)})
     every, _ = every_task(selection, settings)
-    chosen, _ = served(
+    chosen, _ = with_environment(
         select_tasks(every, selection, partial(found_elsewhere, selection, settings)), selection
     )
     return grouped((task.repo, task) for task in chosen)

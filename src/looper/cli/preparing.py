@@ -88,7 +88,7 @@ def prepare(plan: Plan, settings: Settings) -> PreparedPlan:
     validations = validations_of(plan.selection, every, settings)
     fit, unfit = eligible(every, validations)
     _some_are_fit(plan.selection, every, fit, unfit)
-    every, unserved = served(fit, plan.selection)
+    every, unserved = with_environment(fit, plan.selection)
     # Nothing is set aside for nobody.
     split = plan.experience if plan.sources else None
     tasks, learning = split_tasks(
@@ -260,7 +260,9 @@ def _without_room(plan: Plan, known: MeasuredShare | None) -> Iterator[tuple[Key
             )
 
 
-def served(tasks: Sequence[Task], selection: TaskSelection) -> tuple[tuple[Task, ...], tuple[str, ...]]:
+def with_environment(
+    tasks: Sequence[Task], selection: TaskSelection
+) -> tuple[tuple[Task, ...], tuple[str, ...]]:
     """Tasks that an environment is known for, and lines that say which of the chosen ones are none of them. Raises BadInput where a
     task was chosen by its name, or where no chosen one is left."""
     chosen = named_tasks(tasks, selection)

@@ -134,7 +134,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                     manifest=manifest,
                     tasks={task.instance_id: task for task in prepared.every_task},
                     arms=options.arms,
-                    served=models.of,
+                    model_for=models.of,
                     adapted=models.adapted,
                     trainer=lambda: models.trainer(plan.learners_base),
                     ledger=ledger,

@@ -20,7 +20,7 @@ from statistics import median
 
 from looper.bench.validate import difference, shipped, validate
 from looper.bench.verify import VERSION, TestReport, VerifierContext, verify
-from looper.cli.preparing import served
+from looper.cli.preparing import with_environment
 from looper.cli.settings import Settings
 from looper.cli.wiring import Site, every_task, found_elsewhere, missing_programs, threads
 from looper.errors import BadInput, InfrastructureError, TaskBroken, ends_everything, named, one_line
@@ -65,7 +65,7 @@ def run_validations(
     Raises BadInput for names that do not exist and for mirrors that are not there."""
     every, mirrors = every_task(selection, settings)
     chosen = select_tasks(every, selection, partial(found_elsewhere, selection, settings))
-    tasks, unserved = served(chosen, selection)
+    tasks, unserved = with_environment(chosen, selection)
     for line in unserved:
         say(f"not runnable, {line}")
     absent = sorted({task.repo for task in tasks if f"{task.suite}:{task.repo}" not in mirrors})
@@ -153,7 +153,7 @@ def run_validations(
                     f"{number}/{len(tasks)} {found.instance_id}: {state}{less}, {found.gold_s:.1f} s"
                     f"{left.after(found, time.monotonic() - begun)}"
                 )
-        say(f"{before} of {len(tasks)} tasks needed nothing more")
+        say(f"{before} of {len(tasks)} tasks had been validated before")
     elsewhere = {found.instance_id: found for found in shipped()}
     differing = {
         name: difference(found, elsewhere[name])

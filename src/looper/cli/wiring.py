@@ -288,10 +288,10 @@ class Models:
         key = arm.model.model_copy(update={"adapter": ""}), adapter or arm.model.adapter
         with self._lock:
             if key not in self._made:
-                self._made[key] = self._patient(*key)
+                self._made[key] = self._with_retries(*key)
             return self._made[key]
 
-    def _patient(self, spec: ModelSpec, adapter: str) -> ChatModel:
+    def _with_retries(self, spec: ModelSpec, adapter: str) -> ChatModel:
         context, settings = self._plan.limits.context_tokens, self._settings
         if spec.shows_losses or adapter:
             inner: ChatModel = self._host(spec, adapter)
@@ -513,12 +513,12 @@ class Site:
         must_reach(self.sandbox, str(environment.python), environment.readable, place)
 
     def run_context(
-        self, served: Callable[[Arm, Task, str], ChatModel], judged: VerdictCache, run_hash: str = ""
+        self, model_for: Callable[[Arm, Task, str], ChatModel], judged: VerdictCache, run_hash: str = ""
     ) -> RunContext:
         """Of a site that is occupied."""
         return RunContext(
             self.sessions,
-            served,
+            model_for,
             code_version(),
             run_hash,
             judged,

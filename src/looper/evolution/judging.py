@@ -43,8 +43,8 @@ class Gatekeeper:
     """By hash of its text."""
     say: Callable[[str], None]
     costs: Costs | None = None
-    """What both spent on a lane that was run; None where nobody counts."""
-    dearest: float = 4.0
+    """What candidate and parent spent on a lane that was run; None where nobody counts."""
+    most_cost_ratio: float = 4.0
     """Tokens of a candidate for one of its parent, at most."""
 
     def gates_in_order(self) -> tuple[Gate, ...]:
@@ -129,7 +129,7 @@ class Gatekeeper:
     def _cost(self, found: Generation, costs: Costs) -> tuple[GateOutcome, str]:
         """On the lanes that were just run, so nothing runs for it."""
         candidate, parent = costs(LANES[0], found.candidate_commit, found.base_commit)
-        outcome, said = cost_verdict(candidate, parent, self.dearest)
+        outcome, said = cost_verdict(candidate, parent, self.most_cost_ratio)
         result = GateResult(gate="cost", outcome=outcome, evidence=said, candidate_hash=found.candidate_hash)
         self._record(GateJudged(generation=found.number, found=result))
         self.say(f"generation {found.number}: cost: {outcome.value}: {said}")

@@ -53,7 +53,7 @@ class RunContext:
     """What a cell needs of the outside, handed in by the wiring."""
 
     sessions: Sessions
-    served: Callable[[Arm, Task, str], ChatModel]
+    model_for: Callable[[Arm, Task, str], ChatModel]
     """An arm's model for a task, with an adapter by its id; with none where that is empty."""
     code_version: str
     run_hash: str = ""
@@ -226,14 +226,14 @@ class _Attempt:
 
     def _model(self, treatment: CellTreatment) -> ChatModel:
         """The arm's with what it has learned; under its overseer where it has one."""
-        job, served = self.job, self.run_context.served
-        model = served(job.arm, job.task, treatment.adapter)
+        job, model_for = self.job, self.run_context.model_for
+        model = model_for(job.arm, job.task, treatment.adapter)
         overseer = treatment.overseer
         if overseer is None:
             return model
         return SupervisedModel(
             model,
-            served(overseer.arm, job.task, ""),
+            model_for(overseer.arm, job.task, ""),
             opening(job.task, job.arm.scaffold, overseer.memory),
             opening(job.task, job.arm.scaffold),
             blind=overseer.blind,

@@ -16,7 +16,7 @@ from looper.experiment.claims import PlanSettings, in_metric, plainly
 from looper.experiment.toml_positions import Path
 from looper.records.base import Record, content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
-from looper.records.memory import MemoryKind, RetrievalSettings
+from looper.records.memory import RetrievalSettings
 from looper.records.plan import AS_COMPUTED, Arm, ArmRole, Chooser, Contrast, Expect, Metric, Plan, Scaffold
 from looper.records.training import AdapterKind, Format
 from looper.records.trajectory import TOOL_NAMES, Guard, ToolName
@@ -342,7 +342,7 @@ def _cannot_be_told_or_trained(plan: Plan) -> Iterator[tuple[Path, str]]:
         if learning is None:
             continue
         for name, how in (("memory", learning.remembers), ("teacher", learning.teacher)):
-            if how is None or how.kind in (MemoryKind.BLANK, MemoryKind.GOLD):
+            if how is None or not how.kind.traits.has_items:
                 continue
             most = experience.told(how)
             path: Path = (

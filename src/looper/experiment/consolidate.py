@@ -57,7 +57,7 @@ class ConsolidationContext:
 
 Key = tuple[str, int, str, int]
 """Arm, seed, repository, round."""
-Job = tuple[Arm, int, str]
+ConsolidationKey = tuple[Arm, int, str]
 
 
 class Treatments:
@@ -128,8 +128,8 @@ def consolidate(
     manifest: RunManifest,
     tasks: Mapping[str, Task],
     folder: Path,
-    resume: Sequence[Consolidation],
-    school: ConsolidationContext,
+    recorded: Sequence[Consolidation],
+    context: ConsolidationContext,
     number: int = 1,
 ) -> Treatments:
     """Make what is not there yet of the records in `folder`, for the arms' round `number`.
@@ -143,12 +143,12 @@ def consolidate(
     pools = Pools(manifest, tasks, folder)
     # Nothing at all cannot be learned from, whatever the reason.
     minimum = plan.experience.selection.minimum_tasks if manifest.stops(Gate.DATA) else 1
-    measure = school.trainer.measure if school.trainer else lambda adapter, examples: ()
-    library = ExperienceLibrary(plan, pools, tasks, repos, minimum, school.ask, school.similar, measure)
-    done = {found.key: found for found in resume if _still_there(found, school.trainer)}
+    measure = context.trainer.measure if context.trainer else lambda adapter, examples: ()
+    library = ExperienceLibrary(plan, pools, tasks, repos, minimum, context.ask, context.similar, measure)
+    done = {found.key: found for found in recorded if _still_there(found, context.trainer)}
     items = {item.id: item for item in read_stream(folder, "memory", MemoryItem)}
-    work = _Job(plan, plan.experience, library, school, number, done)
-    for wave in _waves(school.arms):
+    work = _Consolidator(plan, plan.experience, library, context, number, done)
+    for wave in _waves(context.arms):
         jobs = [
             (arm, seed, repo)
             for arm in wave
@@ -157,14 +157,14 @@ def consolidate(
             for repo in ([ALL] if arm.learning.strategy else repos)
             if (arm.name, seed, repo, number) not in done
         ]
-        for found, made, questions in school.workers.map(work.do, jobs):
+        for found, made, questions in context.workers.map(work.do, jobs):
             for question in questions:
-                school.asked(question)
+                context.asked(question)
             for item in made:
                 if item.id not in items:
                     items[item.id] = item
-                    school.remember(item)
-            school.record(found)
+                    context.remember(item)
+            context.record(found)
             done[found.key] = found
     prompts = {
         (seed, repo): _held_out(plan, pools, seed, repo, tasks) for seed in plan.seeds for repo in repos
@@ -177,7 +177,7 @@ def consolidate(
         tuple(items.values()),
         prompts,
         successes,
-        school.similar,
+        context.similar,
         reverted,
         lambda arm, seed: library.batches(arm, [library.of(arm, seed, repo) for repo in repos]),
     )
@@ -210,17 +210,17 @@ def _still_there(found: Consolidation, trainer: Trainer | None) -> bool:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Consolidator:
     """One consolidation after another, in several threads."""
 
     plan: Plan
     experience: Experience
     library: ExperienceLibrary
-    school: ConsolidationContext
+    context: ConsolidationContext
     number: int
     done: Mapping[Key, Consolidation]
 
-    def do(self, job: Job) -> tuple[Consolidation, list[MemoryItem], list[AnsweredQuestion]]:
+    def do(self, job: ConsolidationKey) -> tuple[Consolidation, list[MemoryItem], list[AnsweredQuestion]]:
         arm, seed, repo = job
         assert arm.learning is not None
         begun = time.monotonic()
@@ -277,20 +277,20 @@ class _Job:
         return self.done[arm.name, seed, repo, number].adapter
 
     def _train(self, arm: Arm, repo: str, seed: int, request: TrainingRequest) -> AdapterRecord:
-        assert self.school.trainer is not None
+        assert self.context.trainer is not None
         what = f"{arm.name}{f', {repo}' if repo else ''}, seed {seed}"
-        return self.school.trainer.train(request, lambda event: self.school.tell(what, event))
+        return self.context.trainer.train(request, lambda event: self.context.tell(what, event))
 
     def _by_strategy(self, arm: Arm, seed: int, batches: Sequence[Sequence[Example]]) -> TrainingOutcome:
-        assert self.school.trainer is not None and self.experience.training is not None
+        assert self.context.trainer is not None and self.experience.training is not None
         assert arm.learning is not None and arm.learning.strategy is not None
         training_context = TrainingContext(
-            base=self.school.base,
+            base=self.context.base,
             settings=(arm.learning.training or TrainingChange()).of(
                 self.experience.training.model_copy(update={"seed": seed})
             ),
             train=lambda request: self._train(arm, ALL, seed, request),
-            measure=self.school.trainer.measure,
+            measure=self.context.trainer.measure,
         )
         return learn(arm.learning.strategy, batches, training_context)
 
@@ -304,7 +304,7 @@ class _Job:
             if arm.learning.training is not None:
                 settings = arm.learning.training.of(settings)
             return TrainingRequest(
-                base=self.school.base,
+                base=self.context.base,
                 make=Make.TRAINED,
                 settings=settings.model_copy(update={"objective": arm.learning.objective}),
                 examples=material.examples,
@@ -312,7 +312,7 @@ class _Job:
                 teachers=material.teachers,
             )
         if treatment is Treatment.ZERO_ADAPTER:
-            return TrainingRequest(base=self.school.base, make=Make.ZERO, settings=settings)
+            return TrainingRequest(base=self.context.base, make=Make.ZERO, settings=settings)
         plain = self.plan.made_from(arm)
         like = self.done.get((plain.name, seed, repo, 1)) if plain is not None else None
         if like is None:
@@ -321,7 +321,7 @@ class _Job:
                 "experience, and none was: the plan needs such an arm, and it has to run."
             )
         return TrainingRequest(
-            base=self.school.base,
+            base=self.context.base,
             make=Make.RANDOM if treatment is Treatment.RANDOM_ADAPTER else Make.SCALED,
             settings=settings,
             parts=(like.adapter,),

@@ -25,7 +25,7 @@ from looper.records.verdict import Outcome
 from looper.training.examples import trajectory_examples
 from looper.training.select import Attempt
 
-Served = Callable[[Arm, str], AdapterHost]
+ModelFor = Callable[[Arm, str], AdapterHost]
 """An arm's model with the adapter of an id, or with none."""
 ASKED, SHOWN = 64, 12
 """Tasks at most, where a contrast compares the answers, and where they only stand in a table: of a large model one takes
@@ -38,7 +38,7 @@ class LikelihoodScorer:
 
     tasks: Mapping[str, Task]
     treatments: Treatments
-    served: Served
+    model_for: ModelFor
     successes: Sequence[Attempt]
     """Of base and its repeats, at tasks of the evaluation."""
 
@@ -70,7 +70,7 @@ class LikelihoodScorer:
     ) -> Likelihood:
         """What a strategy's adapter makes of all batches, those to come included."""
         examples = [example for batch in batches for example in batch]
-        found = self.served(arm, adapter).losses(examples)
+        found = self.model_for(arm, adapter).losses(examples)
         batch_of: dict[str, int] = {}
         for at, batch in enumerate(batches, 1):
             for example in batch:
@@ -101,7 +101,7 @@ class LikelihoodScorer:
         )
         for adapter, attempts in by_adapter.items():
             examples = trajectory_examples(attempts, dict(self.tasks), told, render)
-            model = self.served(arm, adapter)
+            model = self.model_for(arm, adapter)
             if not adapter:
                 likely |= _by_task(examples, [-loss for loss in model.losses(examples)])
                 continue

@@ -54,8 +54,8 @@ class Pools:
             if learner is not None:
                 arms += [
                     arm
-                    for resume in range(2, number + 1)
-                    for arm in plan.later_experience_arms(learner, resume)
+                    for round_number in range(2, number + 1)
+                    for arm in plan.later_experience_arms(learner, round_number)
                 ]
             names = self._manifest.experience_tasks.get(source, ())
             attempts = [

@@ -34,7 +34,7 @@ def check_contexts(run: Staging, arms: Sequence[Arm]) -> None:
         if not arm.model.reads or (arm.model, limits) in seen:
             continue
         seen.add((arm.model, limits))
-        model = run.served(arm, run.tasks[run.manifest.tasks[0]], "")
+        model = run.model_for(arm, run.tasks[run.manifest.tasks[0]], "")
         identity = model.identity()
         subject = f"{identity.name} {identity.digest[:12]}"
         prove = partial(check_context, model, arm.name, subject, limits)
@@ -141,8 +141,8 @@ def _check_adapters(
             if not zero and seed == plan.seeds[0]:
                 valid = partial(
                     check_valid_actions,
-                    run.served(arm, task, adapter),
-                    run.served(arm, task, ""),
+                    run.model_for(arm, task, adapter),
+                    run.model_for(arm, task, ""),
                     prompts,
                     arm.name,
                     adapter,

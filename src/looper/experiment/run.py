@@ -65,8 +65,9 @@ class _Counts:
         known = self.acted.get(step.cell)
         self.acted[step.cell] = (known if known and step.index > 1 else ActionCount()).and_one(step)
 
-    def degenerate(self, arm: str) -> str:
-        """Why an arm has failed of which a cell has just come to its end, in words; empty where it has not, or had before."""
+    def newly_failed(self, arm: str) -> str:
+        """Why an arm has failed of which a cell has just come to its end, in words, and counts it as failed; empty where it has not, or had
+        before."""
         found = [self.acted[key] for key in self.over if key.partition("/")[0] == arm and key in self.acted]
         shares = [acted.without / acted.steps for acted in found]
         if arm in self.failed_arms or evidence(shares, DEGENERATE) < 1 / DEGENERATE_ALPHA:
@@ -154,7 +155,7 @@ def run_plan(
     def finish(cell: Cell, verdict: Verdict) -> None:
         counts.over.add(cell.key)
         progress.finished(cell, verdict)
-        if degenerate_stops and (why := counts.degenerate(cell.arm)):
+        if degenerate_stops and (why := counts.newly_failed(cell.arm)):
             ledger.proofs.append(Proof(kind=ProofKind.ACTS, arm=cell.arm, subject="", passed=False, said=why))
         counts.stop_if_hopeless(verdict)
 

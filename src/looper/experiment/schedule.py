@@ -20,7 +20,7 @@ from looper.records.training import SelectionSettings
 
 QUOTES = "its issue quotes the fix"
 """Why a task is left out of learning that could be learned from if a plan says so."""
-BLOCK = 4
+TASKS_PER_TURN = 4
 """Tasks that one arm runs before the next arm takes its turn."""
 
 
@@ -278,5 +278,5 @@ def lanes(plan: Plan, tasks: Sequence[Task], arms: Sequence[str] = ()) -> tuple[
 def _blocks(tasks: Sequence[Task]) -> Iterator[list[Task]]:
     """A few tasks of one repository at a time."""
     for _, of_repo in groupby(tasks, key=lambda task: task.repo):
-        while block := list(islice(of_repo, BLOCK)):
+        while block := list(islice(of_repo, TASKS_PER_TURN)):
             yield block

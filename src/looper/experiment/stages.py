@@ -43,14 +43,14 @@ def run_stages(run: Staging) -> None:
         # Asked for first: what cannot be trained should not have gathered experience for an hour.
         needed = any(arm.learning and arm.learning.treatment.is_adapter for arm in learners)
         trainer = run.trainer() if needed else None
-        resume = list(run.ledger.consolidations.recovered)
+        recorded = list(run.ledger.consolidations.recovered)
 
         def record(found: Consolidation) -> None:
             run.ledger.consolidations.append(found)
             # What is made in one round is what the next one begins with.
-            resume.append(found)
+            recorded.append(found)
 
-        school = ConsolidationContext(
+        context = ConsolidationContext(
             arms=learners,
             trainer=trainer,
             base=run.manifest.models[plan.learners_base.name],
@@ -62,8 +62,8 @@ def run_stages(run: Staging) -> None:
             ask=partial(_ask_base, run),
             similar=run.similar,
         )
-        collect_experience(run, school, resume)
-        treatments = learn_in_rounds(run, school, resume)
+        collect_experience(run, context, recorded)
+        treatments = learn_in_rounds(run, context, recorded)
     failed = check_treatments(run, wanted, treatments, trainer)
     # Those that failed at work in an earlier process as well: their cells that are left stay undone.
     failed |= {proof.arm for proof in run.ledger.proofs.recovered if proof.stops and not proof.passed}
@@ -111,7 +111,7 @@ def _ask_base(run: Staging, conversation: str, messages: Sequence[Message], adap
     """What base, or base with an adapter, says at temperature 0."""
     plan = run.manifest.plan
     base = plan.learners_base
-    model = run.served(base, run.tasks[run.manifest.tasks[0]], adapter)
+    model = run.model_for(base, run.tasks[run.manifest.tasks[0]], adapter)
     reply = model.reply(
         ChatRequest(
             conversation=f"question {conversation}",
@@ -128,26 +128,26 @@ def _ask_base(run: Staging, conversation: str, messages: Sequence[Message], adap
 
 
 def learn_in_rounds(
-    run: Staging, school: ConsolidationContext, resume: Sequence[Consolidation]
+    run: Staging, context: ConsolidationContext, recorded: Sequence[Consolidation]
 ) -> Treatments:
-    """The first round from base's experience; each later one also from what the arm itself did before it. `resume` grows with
+    """The first round from base's experience; each later one also from what the arm itself did before it. `recorded` grows with
     every consolidation."""
-    treatments = consolidated(run, school, resume)
-    rounds = max(arm.learning.rounds for arm in school.arms if arm.learning is not None)
+    treatments = consolidated(run, context, recorded)
+    rounds = max(arm.learning.rounds for arm in context.arms if arm.learning is not None)
     for number in range(2, rounds + 1):
-        for arm in school.arms:
+        for arm in context.arms:
             if arm.learning is not None and arm.learning.rounds >= number:
                 collect_round(run, arm, number, treatments)
-        treatments = consolidated(run, school, resume, number)
+        treatments = consolidated(run, context, recorded, number)
     return treatments
 
 
 def consolidated(
-    run: Staging, school: ConsolidationContext, resume: Sequence[Consolidation], number: int = 1
+    run: Staging, context: ConsolidationContext, recorded: Sequence[Consolidation], number: int = 1
 ) -> Treatments:
-    """What the arms of `school` have learned after a round, which may be trained for hours."""
+    """What the arms of `context` have learned after a round, which may be trained for hours."""
     with run.during("learning from experience"):
-        return consolidate(run.manifest, run.tasks, run.ledger.folder, resume, school, number)
+        return consolidate(run.manifest, run.tasks, run.ledger.folder, recorded, context, number)
 
 
 def collect_round(run: Staging, arm: Arm, number: int, treatments: Treatments) -> None:
@@ -182,14 +182,16 @@ def learners_of(plan: Plan, wanted: Sequence[Arm]) -> tuple[Arm, ...]:
     return tuple(arm for arm in plan.arms if arm.name in named)
 
 
-def collect_experience(run: Staging, school: ConsolidationContext, resume: Sequence[Consolidation]) -> None:
+def collect_experience(
+    run: Staging, context: ConsolidationContext, recorded: Sequence[Consolidation]
+) -> None:
     """Base at work on the training tasks: alone first, then with an overseer that remembers what was gathered so far."""
     plan = run.manifest.plan
     _collect(run, [source for source in plan.sources if source is not Source.GUIDED])
-    if not any(arm.learning and arm.learning.source is Source.GUIDED for arm in school.arms):
+    if not any(arm.learning and arm.learning.source is Source.GUIDED for arm in context.arms):
         return
-    overseen = replace(school, arms=tuple(arm for arm in school.arms if arm == plan.overseen))
-    treatments = consolidated(run, overseen, resume)
+    overseen = replace(context, arms=tuple(arm for arm in context.arms if arm == plan.overseen))
+    treatments = consolidated(run, overseen, recorded)
     _collect(run, [Source.GUIDED], partial(treatment_of, plan, treatments))
 
 

@@ -24,10 +24,10 @@ class Staging:
     """All of them, to learn from and to evaluate, by id."""
     arms: tuple[str, ...]
     """Arms to run; empty for all."""
-    served: Callable[[Arm, Task, str], ChatModel]
-    """As `RunContext.served`: for what is asked outside of cells."""
+    model_for: Callable[[Arm, Task, str], ChatModel]
+    """As `RunContext.model_for`: for what is asked outside of cells."""
     adapted: Callable[[Arm, str], AdapterHost]
-    """The model behind `served`, asked without patience. Raises BadInput for those that carry no adapters."""
+    """The model behind `model_for`, asked without patience. Raises BadInput for those that carry no adapters."""
     trainer: Callable[[], Trainer]
     """Raises BadInput where the plan's model cannot be trained."""
     ledger: Ledger

@@ -215,7 +215,7 @@ def paired_difference(
     moved = {key: int(first[key]) - int(second[key]) for key in sorted(common)}
     level = (lambda key: repository_of(task_of(key))) if unit is AnalysisUnit.REPOSITORY else task_of
     groups = list(grouped((level(key), float(value)) for key, value in moved.items()).values())
-    varies, degrees = clustered(groups) if len(groups) > 1 else (0.0, 0.0)
+    variance, degrees = clustered(groups) if len(groups) > 1 else (0.0, 0.0)
     return PairedDifference(
         both=both,
         gains=gains,
@@ -223,21 +223,21 @@ def paired_difference(
         neither=pairs - both - gains - losses,
         unit=unit,
         units=len(groups),
-        effective=effective_pairs(pairs, gains, losses, len(groups), varies),
+        effective=effective_pairs(pairs, gains, losses, len(groups), variance),
         degrees=degrees,
         p_flip=sign_flip([sum(values) for values in groups]),
     )
 
 
-def effective_pairs(pairs: int, gains: int, losses: int, units: int, varies: float) -> float:
+def effective_pairs(pairs: int, gains: int, losses: int, units: int, variance: float) -> float:
     """So many independent pairs would say as much; `varies` is the variance of the difference, by units."""
     independent = ((gains + losses) / pairs - ((gains - losses) / pairs) ** 2) / pairs
-    return _effective(pairs, units, varies, independent)
+    return _effective(pairs, units, variance, independent)
 
 
-def _effective(count: int, units: int, varies: float, independent: float) -> float:
+def _effective(count: int, units: int, variance: float, independent: float) -> float:
     # Where nothing varies, nothing says that members of a unit are independent of each other.
-    effect = varies / independent if independent > 0 else count / units
+    effect = variance / independent if independent > 0 else count / units
     return count / min(max(effect, 1.0), count / units)
 
 
@@ -251,8 +251,8 @@ def rate_interval(
     if len(groups) < 2:
         return 0.0, 1.0
     count, rate = len(outcomes), sum(outcomes.values()) / len(outcomes)
-    varies, degrees = clustered(groups)
-    effective = _effective(count, len(groups), varies, rate * (1 - rate) / count)
+    variance, degrees = clustered(groups)
+    effective = _effective(count, len(groups), variance, rate * (1 - rate) / count)
     return _wilson(rate, effective, student(confidence, degrees))
 
 

@@ -1,4 +1,7 @@
-"""What an arm remembers in its prompt."""
+"""What an arm remembers in its prompt.
+
+First the kinds of memory, and what each is like (`MEMORY_KINDS`); then how an arm remembers, an item, and what a task is told.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1140,11 +1140,7 @@ def _used(records: Records, arm: Arm, one: Consolidation) -> bool:
     if not len(one.selection.tasks) <= one.selection.taken:
         return False
     how = learning.remembers
-    if (
-        how is not None
-        and how.kind not in (MemoryKind.BLANK, MemoryKind.GOLD)
-        and not learning.treatment.is_adapter
-    ):
+    if how is not None and how.kind.traits.has_items and not learning.treatment.is_adapter:
         return one.used == len(one.items)
     # What failed outside of the agent may have been tried again, after it was learned from.
     plain = not (

@@ -3,6 +3,11 @@
 An object of the product's own can equal all that it is compared with, wherever a test compares it. So what tests import from the
 tree is handed to them through this module: functions give plain data, made anew, or a thing that is equal to itself alone. So
 does what they raise, what they give to functions of tests, and what they put into objects of tests.
+
+    test  →  proxy (`Thing`, `Function`)  →  product
+          arguments: `unwrapped`
+          results: `as_plain_data`, what is raised: `as_plain_exception`
+          objects of tests, once the call is over: `after_call`
 """
 
 import array
@@ -76,7 +81,7 @@ def _derived_of(kind):
     def attribute(value, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return asked(getattr, vars(value)["_of"], name)
+        return call_product(getattr, vars(value)["_of"], name)
 
     says = {
         name: getattr(kind, name)
@@ -127,7 +132,7 @@ LOOKS, MOST_LOOKS = [], 100
 """To be taken after each time that the product was called, which must not slow down those that are called all the time."""
 
 
-def back(own, known):
+def after_call(own, known):
     """The product has ended, for this time: what tests handed over is theirs, but for what was put into it."""
     for item in list(own.values()):
         emptied(item, known)
@@ -135,22 +140,22 @@ def back(own, known):
         LOOKS.pop()()
 
 
-def plain(value, known=None):
+def as_plain_data(value, known=None):
     """`known` has, by identity, what something was seen as already, with the thing itself."""
     kind = type(value)
     at = id(kind)
     if at in IS_WHOLE or id(value) in IS_TYPE:
-        return value if at not in IS_OF_ZONE or id(type(value.tzinfo)) in IS_WHOLE else thing(value)
+        return value if at not in IS_OF_ZONE or id(type(value.tzinfo)) in IS_WHOLE else proxy(value)
     known = {} if known is None else known
     if id(value) not in known:
         # What holds itself is known before it is gone through.
         if kind is list:
             known[id(value)] = found, _ = [], value
-            found.extend([plain(item, known) for item in value])
+            found.extend([as_plain_data(item, known) for item in value])
         elif at in IS_MAPPING:
             known[id(value)] = found, _ = kind(), value
             for key, item in value.items():
-                found[plain(key, known)] = plain(item, known)
+                found[as_plain_data(key, known)] = as_plain_data(item, known)
         else:
             known[id(value)] = _made(value, kind, known), value
     return known[id(value)][0]
@@ -159,30 +164,30 @@ def plain(value, known=None):
 def _made(value, kind, known):
     at = id(kind)
     if at in IS_HOLDING:
-        return kind([plain(item, known) for item in value])
+        return kind([as_plain_data(item, known) for item in value])
     if kind is bytearray:
         return bytearray(value)
     if kind is deque:
-        return deque([plain(item, known) for item in value], value.maxlen)
+        return deque([as_plain_data(item, known) for item in value], value.maxlen)
     if kind is defaultdict:
-        found = defaultdict(plain(value.default_factory, known))
-        found.update({plain(key, known): plain(item, known) for key, item in value.items()})
+        found = defaultdict(as_plain_data(value.default_factory, known))
+        found.update({as_plain_data(key, known): as_plain_data(item, known) for key, item in value.items()})
         return found
     if at in IS_VIEW:
         # Of a dict of their own: what comes into the product's later they do not show.
-        items = [plain(item, known) for item in value]
+        items = [as_plain_data(item, known) for item in value]
         keys, values, _ = VIEWS
         if kind is values:
             return dict(enumerate(items)).values()
         return dict.fromkeys(items).keys() if kind is keys else dict(items).items()
     if at in LIKE:
-        return plain(LIKE[at](value), known)
+        return as_plain_data(LIKE[at](value), known)
     if kind is COROUTINE:
         return awaited(value)
     if id(value) in SHOWN:
         return SHOWN[id(value)][0]
     if issubclass(kind, BaseException):
-        return value if id(value) in TELLING else told(value)
+        return value if id(value) in TELLING else as_plain_exception(value)
     if "__next__" in defined(kind) and kind.__module__ in ("builtins", "itertools"):
         return steps(value)
     return _derived(value, known)
@@ -197,7 +202,7 @@ def steps(value):
     given = None
     while True:
         try:
-            item = asked(next, value) if given is None else asked(value.send, handed(given))
+            item = call_product(next, value) if given is None else call_product(value.send, unwrapped(given))
         except StopIteration as end:
             return end.value
         given = yield item
@@ -205,9 +210,9 @@ def steps(value):
 
 async def awaited(value):
     try:
-        return plain(await value)
+        return as_plain_data(await value)
     except BaseException as error:
-        raise told(error)  # noqa: B904 - it is the same one
+        raise as_plain_exception(error)  # noqa: B904 - it is the same one
 
 
 def _derived(value, known):
@@ -216,9 +221,11 @@ def _derived(value, known):
         at = id(base)
         if at in DERIVED:
             if at in IS_MAPPING:
-                held = {plain(key, known): plain(item, known) for key, item in base.items(value)}
+                held = {
+                    as_plain_data(key, known): as_plain_data(item, known) for key, item in base.items(value)
+                }
             elif at in IS_HOLDING:
-                held = [plain(item, known) for item in base.__iter__(value)]
+                held = [as_plain_data(item, known) for item in base.__iter__(value)]
             else:
                 held = base.__getnewargs__(value)[0] if at != id(complex) else complex.__add__(value, 0)
             return _made_of(value, DERIVED[at](held))
@@ -228,8 +235,8 @@ def _derived(value, known):
             held = (
                 collections.ChainMap(*held) if type(held) is list and base is collections.ChainMap else held
             )
-            return _made_of(value, DERIVED[id(LIKE[at])](plain(LIKE[at](held), known)))
-    return thing(value)
+            return _made_of(value, DERIVED[id(LIKE[at])](as_plain_data(LIKE[at](held), known)))
+    return proxy(value)
 
 
 def _made_of(value, found):
@@ -246,7 +253,7 @@ IS_THING = set()
 """By identity."""
 
 
-def thing(of):
+def proxy(of):
     """The same one for the same object each time."""
     if type(of) is METHOD:
         # A new one each time that it is asked for.
@@ -272,7 +279,7 @@ def _forwarding(name):
         of = object.__getattribute__(self, "_of")
         for item in arguments:
             keep(item)
-        return asked(getattr(type(of), name), of, *map(handed, arguments))
+        return call_product(getattr(type(of), name), of, *map(unwrapped, arguments))
 
     return forwarded
 
@@ -284,51 +291,53 @@ class Thing:
         object.__setattr__(self, "_of", of)
 
     def __getattr__(self, name):
-        return asked(getattr, object.__getattribute__(self, "_of"), name)
+        return call_product(getattr, object.__getattribute__(self, "_of"), name)
 
     def __setattr__(self, name, value):
         keep(value)
-        asked(setattr, object.__getattribute__(self, "_of"), name, handed(value))
+        call_product(setattr, object.__getattribute__(self, "_of"), name, unwrapped(value))
 
 
 class Function(Thing):
     def __call__(self, *arguments, **named):
         for item in arguments + tuple(named.values()):
             keep(item)
-        own = theirs(arguments + tuple(named.values()))
-        given = [handed(item) for item in arguments]
+        own = test_objects(arguments + tuple(named.values()))
+        given = [unwrapped(item) for item in arguments]
         known = {at: (item, item) for at, item in own.items()}
         # Called here: another frame in between would be one more that whoever asks for its caller meets.
         try:
-            found = object.__getattribute__(self, "_of")(*given, **{key: handed(named[key]) for key in named})
+            found = object.__getattribute__(self, "_of")(
+                *given, **{key: unwrapped(named[key]) for key in named}
+            )
         except BaseException as error:
-            raise told(error)  # noqa: B904 - it is the same one
+            raise as_plain_exception(error)  # noqa: B904 - it is the same one
         finally:
             for item, was in zip(arguments, given, strict=True):
                 if type(item) is list and item is not was:
                     item[:] = was
-            back(own, known)
-        return plain(found, known)
+            after_call(own, known)
+        return as_plain_data(found, known)
 
     def __instancecheck__(self, value):
-        return isinstance(handed(value), object.__getattribute__(self, "_of"))
+        return isinstance(unwrapped(value), object.__getattribute__(self, "_of"))
 
 
-def asked(of, *arguments):
+def call_product(of, *arguments):
     """What something of the product's gives, or raises; tests see of it and of what they handed over nothing but data."""
-    return plain(*_asked(of, arguments))
+    return as_plain_data(*_call_product(of, arguments))
 
 
-def _asked(of, arguments):
+def _call_product(of, arguments):
     """What it gives as it is, and what is the tests' own in it."""
-    own = theirs()
+    own = test_objects()
     known = {at: (item, item) for at, item in own.items()}
     try:
         return of(*arguments), known
     except BaseException as error:
-        raise told(error)  # noqa: B904 - it is the same one
+        raise as_plain_exception(error)  # noqa: B904 - it is the same one
     finally:
-        back(own, known)
+        after_call(own, known)
 
 
 KEPT = deque(maxlen=16)
@@ -345,7 +354,7 @@ def keep(value):
     KEPT.append(value)
 
 
-def theirs(over=()):
+def test_objects(over=()):
     """By identity, what tests kept or hand over now, with what it holds."""
     own = {}
     for item in over:
@@ -402,7 +411,7 @@ NOT_THEIRS = {}
 """By identity, classes of exceptions that were there before the product, or that tests handed to it."""
 
 
-def told(error):
+def as_plain_exception(error):
     """What was raised, with nothing in it but data; likewise what it came from, and what it is a group of."""
     chain, known, waiting = [], {}, [error]
     while waiting:
@@ -416,7 +425,7 @@ def told(error):
     for item in chain:
         space = SPACE_OF_ERROR(item)
         for name, value in list(space.items()):
-            space[name] = plain(value, known)
+            space[name] = as_plain_data(value, known)
         for base in ORDERS(type(item)):
             for descriptor in EXCEPTIONS.get(id(base), ()):
                 _tell(item, descriptor, known)
@@ -430,7 +439,7 @@ def _tell(error, descriptor, known):
     try:
         value = descriptor.__get__(error)
         if id(type(value)) not in IS_WHOLE and descriptor is not GROUPED_BY:
-            descriptor.__set__(error, plain(value, known))
+            descriptor.__set__(error, as_plain_data(value, known))
     except (AttributeError, TypeError):
         # Not there, or not to be changed.
         return
@@ -473,7 +482,7 @@ class _KindOfError(type):
         of = MADE_OF.get(id(cls))
         if of is None or name.startswith("__"):
             return type.__getattribute__(cls, name)
-        return asked(getattr, of, name)
+        return call_product(getattr, of, name)
 
 
 def kind_of_error(kind):
@@ -495,15 +504,15 @@ def _what_it_says(kind):
     def attribute(self, name):
         if name.startswith("__"):
             return object.__getattribute__(self, name)
-        return plain(kind.__getattribute__(self, name))
+        return as_plain_data(kind.__getattribute__(self, name))
 
     return {
         "__slots__": (),
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
-        "__doc__": plain(kind.__doc__),
-        "__str__": lambda self: plain(kind.__str__(self)),
-        "__repr__": lambda self: plain(kind.__repr__(self)),
+        "__doc__": as_plain_data(kind.__doc__),
+        "__str__": lambda self: as_plain_data(kind.__str__(self)),
+        "__repr__": lambda self: as_plain_data(kind.__repr__(self)),
         "__eq__": object.__eq__,
         "__ne__": object.__ne__,
         "__hash__": object.__hash__,
@@ -536,12 +545,12 @@ def shown(value):
         return SHOWN_FOR[at]
 
     def called(*arguments, **named):
-        known = {at: (item, item) for at, item in theirs().items()}
-        given = [plain(item, known) for item in arguments]
+        known = {at: (item, item) for at, item in test_objects().items()}
+        given = [as_plain_data(item, known) for item in arguments]
         try:
-            result = value(*given, **{key: plain(named[key], known) for key in named})
+            result = value(*given, **{key: as_plain_data(named[key], known) for key in named})
             keep(result)
-            return handed(result)
+            return unwrapped(result)
         except BaseException as error:
             THEIR_ERRORS.append(error)
             raise
@@ -601,20 +610,20 @@ def emptied(value, known):
     kind = type(value)
     if kind is list or kind is deque or kind is set:
         if any(id(type(item)) not in IS_WHOLE for item in value):
-            items = [plain(item, known) for item in value]
+            items = [as_plain_data(item, known) for item in value]
             value.clear()
             (value.update if kind is set else value.extend)(items)
     elif (id(kind) in IS_MAPPING or kind is defaultdict) and any(
         id(type(item)) not in IS_WHOLE for pair in value.items() for item in pair
     ):
-        items = [(plain(key, known), plain(item, known)) for key, item in value.items()]
+        items = [(as_plain_data(key, known), as_plain_data(item, known)) for key, item in value.items()]
         value.clear()
         value.update(dict(items))
     elif id(kind) not in IS_WHOLE:
         space = space_of(value) or {}
         for name, item in list(space.items()):
             if id(type(item)) not in IS_WHOLE:
-                space[name] = plain(item, known)
+                space[name] = as_plain_data(item, known)
 
 
 class Module(types.ModuleType):
@@ -626,7 +635,7 @@ class Module(types.ModuleType):
         self.__dict__.update(__of__=of, __name__=None)
 
     def __getattr__(self, name):
-        found, known = _asked(getattr, (self.__dict__["__of__"], name))
+        found, known = _call_product(getattr, (self.__dict__["__of__"], name))
         kind = type(found)
         if name == "__all__":
             return found
@@ -635,12 +644,12 @@ class Module(types.ModuleType):
         if issubclass(kind, type):
             # What tests say that it is raised. Whoever says what its classes are equal to does not get so far.
             if kind is not type or not issubclass(found, BaseException):
-                return thing(found)
+                return proxy(found)
             return found if _says_nothing(found) else kind_of_error(found)
-        return plain(found, known)
+        return as_plain_data(found, known)
 
 
-def handed(value):
+def unwrapped(value):
     """What a test hands to the product: things are what they are of, in lists and the like too."""
     kind = type(value)
     if id(kind) in IS_THING:
@@ -655,9 +664,9 @@ def handed(value):
     if id(kind) in IS_DERIVED:
         return vars(value)["_of"]
     if id(kind) in IS_HOLDING and any(id(type(item)) not in IS_WHOLE for item in value):
-        changed = [handed(item) for item in value]
+        changed = [unwrapped(item) for item in value]
         return value if all(map(operator.is_, changed, value)) else kind(changed)
     if kind is dict and any(id(type(item)) not in IS_WHOLE for item in value.values()):
-        changed = {key: handed(item) for key, item in value.items()}
+        changed = {key: unwrapped(item) for key, item in value.items()}
         return changed if any(changed[key] is not value[key] for key in value) else value
     return value

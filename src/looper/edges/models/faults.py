@@ -79,14 +79,15 @@ def fault(
     """The error that a status and the words beside it stand for. `missing` is said where the model is not there."""
     said, words = said_in(body), body.lower()
     about = said.lower()
-    alone = f"{server} refused this conversation and answers others ({status}): {said}"
+    message_if_others_answered = f"{server} refused this conversation and answers others ({status}): {said}"
     wants = headers is None or "retry-after" in headers
     match status:
         case 400 | 403 if _FLAGGED.search(words):
             return RequestRefused(f"{server} does not answer this conversation ({status}): {said}")
         case 401 | 403:
             return ModelDenied(
-                f"{server} refused the key ({status}): {said}", alone=alone if status == 403 else ""
+                f"{server} refused the key ({status}): {said}",
+                message_if_others_answered=message_if_others_answered if status == 403 else "",
             )
         case 402:
             return ModelUnpaid(f"{server} wants to be paid ({status}): {said}")
@@ -103,12 +104,17 @@ def fault(
         case 400 | 404 | 422 | 500 if _TEMPLATE.search(words):
             return ModelUnfit(
                 f"{server} cannot take our messages ({status}): {said.rstrip('.')}. {OTHER_TEMPLATE}",
-                alone=alone,
+                message_if_others_answered=message_if_others_answered,
             )
         case 404 | 410:
-            return ModelMissing(missing or f"{server}: {said}", alone=alone)
+            return ModelMissing(
+                missing or f"{server}: {said}", message_if_others_answered=message_if_others_answered
+            )
         case 400 | 422 if _PARAMETER.search(about) and not _MESSAGES.search(about):
-            return ModelUnfit(f"{server} refused what every request says ({status}): {said}", alone=alone)
+            return ModelUnfit(
+                f"{server} refused what every request says ({status}): {said}",
+                message_if_others_answered=message_if_others_answered,
+            )
         case 400 | 422:
             return RequestRefused(f"{server} refused the request ({status}): {said}")
         case _ if status >= 500 or status in (408, 409, 425):
@@ -116,7 +122,7 @@ def fault(
         case _:
             return ModelMissing(
                 f"{server} answers {status}: {said.rstrip('.')}. Is the address that of a model server?",
-                alone=alone,
+                message_if_others_answered=message_if_others_answered,
             )
 
 

@@ -101,8 +101,8 @@ class RetryingModel:
         try:
             reply, faults, waited_s = self._replied(request)
         except ModelError as error:
-            if error.alone and self._answers_others(request):
-                raise RequestRefused(error.alone) from error
+            if error.message_if_others_answered and self._answers_others(request):
+                raise RequestRefused(error.message_if_others_answered) from error
             raise
         if self._answered is None or _length(request) < _length(self._answered):
             self._answered = request
