@@ -65,13 +65,14 @@ def chosen_settings(
     """`data` are the rows of `suite`, or of whichever one the command then works with."""
     from dataclasses import replace
 
-    from looper.cli.settings import settings
+    from looper.cli.settings import ROWS_FROM, settings
+    from looper.records.plan import REAL_SUITES
 
     found = settings()
+    suites = (suite,) if suite in ROWS_FROM else REAL_SUITES
     return replace(
         found,
-        swe_data=(suite != "swe-bench" and data) or found.swe_data,
-        swe_bench_data=(suite != "swe-bench-cl" and data) or found.swe_bench_data,
+        rows={**found.rows, **{name: data for name in suites if name and data}},
         mirrors=(mirrors or found.mirrors).absolute(),
     )
 
