@@ -109,7 +109,9 @@ def _subject(records: Records, proof: Proof) -> str:
             return "memory"
         case ProofKind.ACTION_GATE | ProofKind.ACTS:
             return ""
-        case _:
+        case (
+            ProofKind.ADAPTER_ARRIVED | ProofKind.ZERO_IS_BASE | ProofKind.VALID_ACTIONS | ProofKind.RETENTION
+        ):
             return proof.subject
 
 
