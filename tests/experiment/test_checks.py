@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
+from tests.training.test_select import LOOK, step
 
 from looper.errors import PromptCut, TreatmentMissing
 from looper.experiment.checks import (
@@ -13,6 +14,7 @@ from looper.experiment.checks import (
     check_memory,
     check_valid_actions,
 )
+from looper.experiment.ledger import ActionCount
 from looper.experiment.preflight import SAID_EVERY_S, AdaptersChecked
 from looper.protocols import ChatRequest, Message
 from looper.records.memory import Delivery
@@ -161,3 +163,10 @@ def test_checked_adapters_are_counted_aloud_now_and_then_and_not_one_by_one() ->
     counted.one_more()
     counted.one_more()
     assert said == ["adapters checked: 2 of 3"]
+
+
+def test_steps_without_an_action_are_counted_among_all_of_a_cell_s() -> None:
+    counted = ActionCount()
+    for at, action in enumerate((None, LOOK, None), 1):
+        counted = counted.and_one(step(at, action))
+    assert counted == ActionCount(steps=3, without=2)

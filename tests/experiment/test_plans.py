@@ -1101,6 +1101,7 @@ def test_a_hypothesis_says_what_the_contrasts_ask() -> None:
             "is missing; what is taken for nothing in retention has to be said, as in \"0.2 nats\"",
         ),
         (contrast("warm", "base"), "discordance = 1e-9", "discordance: takes equal arms to differ in 1e-07 % of the cells"),
+        (contrast("warm", "base"), "discordance = 1e-9", "and decisions are simulated from 5 % on. Raise it to 0.05 or more"),
         (contrast("warm", "base"), "spread = 0.0", "spread: takes true differences to vary by 0 points between repositories"),
         (contrast("warm", "base"), "limits = { wall_s = 0.001 }", "limits.wall_s: a rollout has 0.001 s"),
         (contrast("warm", "base"), "limits = { total_tokens = 1 }", "limits.total_tokens: a rollout may have 1 tokens, and one reply 80"),
