@@ -11,7 +11,9 @@ word on both, to the token at which they part, and what both make of both tokens
 
 import argparse
 import statistics
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -85,13 +87,15 @@ class Said:
 
 
 def said_by(of: Served, prompts: Sequence[str], written: Sequence[str], tokens: int) -> list[Said]:
-    """To each prompt, and to the same as a text with its template."""
-    found = []
-    for prompt, text in zip(prompts, written, strict=True):
-        request = ChatRequest(prompt, messages(prompt), tokens, WINDOW, 0.0, 1, 1800.0)
-        reply = of.model.reply(request)
-        of.model.forget(prompt)
-        found.append(Said(reply.text, reply.usage.prompt_tokens, of.next_tokens(text)))
+    """To each prompt, and to the same as a text with its template; to the first ones alone where it is interrupted (Ctrl-C)."""
+    found: list[Said] = []
+    with suppress(KeyboardInterrupt):
+        for prompt, text in zip(prompts, written, strict=True):
+            print(f"{of.name}: {len(found)} of {len(prompts)} prompts", end="\r", file=sys.stderr, flush=True)
+            request = ChatRequest(prompt, messages(prompt), tokens, WINDOW, 0.0, 1, 1800.0)
+            reply = of.model.reply(request)
+            of.model.forget(prompt)
+            found.append(Said(reply.text, reply.usage.prompt_tokens, of.next_tokens(text)))
     return found
 
 
@@ -137,7 +141,7 @@ def main() -> None:
     ]
     ours = said_by(first, prompts, written, chosen.tokens)
     for other in others:
-        pairs = list(zip(ours, said_by(other, prompts, written, chosen.tokens), strict=True))
+        pairs = list(zip(ours, said_by(other, prompts, written, chosen.tokens), strict=False))
         apart = [
             abs(here.next_tokens[token] - there.next_tokens[token])
             for here, there in pairs
@@ -146,11 +150,11 @@ def main() -> None:
         counted = sum(here.prompt_tokens == there.prompt_tokens for here, there in pairs)
         same = sum(here.reply == there.reply for here, there in pairs)
         print(
-            f"{first.name} and {other.name}: {same} of {len(prompts)} replies equal, {counted} prompts of the same number of tokens; "
-            f"log probabilities of {len(apart)} next tokens apart by {statistics.mean(apart):.5f} nats on average, {max(apart):.5f} at most",
+            f"{first.name} and {other.name}: {same} of {len(pairs)} replies equal, {counted} prompts of the same number of tokens; "
+            f"log probabilities of {len(apart)} next tokens apart by {statistics.mean(apart or [0.0]):.5f} nats on average, {max(apart, default=0.0):.5f} at most",
             flush=True,
         )
-        for prompt, text, (here, there) in zip(prompts, written, pairs, strict=True):
+        for prompt, text, (here, there) in zip(prompts, written, pairs, strict=False):
             if here.reply != there.reply:
                 print(f"  {prompt}  ({here.prompt_tokens} and {there.prompt_tokens} tokens)")
                 print(f"    {here.reply!r}\n    {there.reply!r}")
