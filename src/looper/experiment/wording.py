@@ -61,7 +61,7 @@ ASKING = re.compile(
     re.IGNORECASE,
 )
 QUANTIFIED = re.compile(
-    r"\b(?:every\w*|each (?:and every|(?:repository|model|agent|task) (?:of|in) the world)|(?<!at )(?<!the )most(?! of it)|(?:the|a) majority|all|any\w*|always"
+    r"\b(?:every\w*|each (?:and every|(?:repository|model|agent|task) (?:of|in) the world)|(?<!at )(?<!the )most(?! of it)|(?:the|a) majority|(?<!at )(?<!after )all(?! else)|any\w*|always"
     r"|never(?<!was never)(?<!were never)(?<!is never)|nothing(?! to \w)|nobody|no one|none|proven?|proves|proof|certain(?:ly)?"
     r"|undoubtedly|guaranteed?|generally|universal(?:ly)?|in general|the world|useless|worthless)\b",
     re.IGNORECASE,
