@@ -802,6 +802,16 @@ def test_an_adapter_is_held_against_its_base_on_tasks_of_other_repositories(
     assert view.manifest.models["adapted"].adapter and not view.manifest.models["base"].adapter
     assert view.manifest.models["adapted"].digest == view.manifest.models["base"].digest
     assert "primary: adapted − base" in ran.stdout
+    kept = Path(project.environment["LOOPER_HOME"]) / "adapters" / adapter
+    weights = kept / "adapters.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    damaged = project.looper("report", "--verify")
+    assert damaged.returncode == 1 and f"the adapter {adapter} of adapted is damaged" in damaged.stdout
+    weights.write_bytes(whole)
+    kept.rename(kept.with_name("away"))
+    assert f"1 of 1 adapters are not here: {adapter}" in project.looper("report", "--verify").stdout
+    kept.with_name("away").rename(kept)
     learned = next(found.selection.tasks[0] for found in run.consolidations if found.arm == "lora")
     seen = project.looper(
         "run", "capability", "--profile", small_profile(project, tasks=[learned]), "--adapter", adapter

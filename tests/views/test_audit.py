@@ -708,6 +708,14 @@ def test_a_run_that_is_named_by_its_path_is_compared_with_what_is_written_of_it(
     assert "there is no block" not in found.stdout
 
 
+def test_a_plan_of_one_s_own_misses_no_page(copy: Copy) -> None:
+    """It is no registered experiment, so nobody expects one."""
+    (copy.project.folder / "docs" / "results" / "audited.md").unlink()
+    (copy.project.folder / "experiments" / "audited.toml").rename(copy.project.folder / "audited.toml")
+    found = copy.project.looper("report", str(copy.run), "--verify", "--strict")
+    assert found.returncode == 0, found.stdout
+
+
 def test_an_attempt_after_the_verdict_counts_for_nothing(copy: Copy) -> None:
     """The reader takes the first verdict of a cell, and says what came after it."""
     before = read_run(copy.run)

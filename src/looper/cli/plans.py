@@ -110,6 +110,15 @@ def _plans_in(folder: Path) -> Iterator[Path]:
                 yield path
 
 
+def registered() -> dict[str, Path]:
+    """Plans that a name is enough for."""
+    return {
+        path.stem: path
+        for folder in reversed(experiments_folders())
+        for path in sorted(folder.glob("*.toml"))
+    }
+
+
 def find_experiment(name: str) -> Path:
     """Raises BadInput that suggests names like the one asked for."""
     if name.endswith(".toml"):
@@ -120,11 +129,7 @@ def find_experiment(name: str) -> Path:
         near = difflib.get_close_matches(str(path), there, n=3, cutoff=0.6)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise BadInput(f"There is no experiment file {path}. {hint}Write one: looper new {path}")
-    known = {
-        path.stem: path
-        for folder in reversed(experiments_folders())
-        for path in sorted(folder.glob("*.toml"))
-    }
+    known = registered()
     if name in known:
         return known[name]
     own = sorted(str(path) for path in _plans_in(Path()) if path.stem == name)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from looper.cli.options import the_run
-from looper.cli.plans import experiments_folders
+from looper.cli.plans import experiments_folders, registered
 from looper.cli.settings import Settings
 from looper.cli.verifying import SignedSeals, Verifier, sign_seals, signed_at
 from looper.cli.wiring import code_version
@@ -267,11 +267,14 @@ def _table_amiss(pages: SharedPages) -> Iterator[str]:
 def _not_written(
     blocks: Mapping[str, tuple[Path, str]], runs: Sequence[RunView], pages: SharedPages
 ) -> Iterator[str]:
-    """Where pages are kept: experiments with a finished run of which nothing is written there, since it never was, or was taken out."""
+    """Where pages are kept: registered experiments with a finished run of which nothing is written there, since it never was, or was
+    taken out. A plan that is a file of somebody's own has no page unless one was made."""
     if not (pages.file or pages.folder).exists():
         return
+    known = registered()
     for name in dict.fromkeys(name_of(run) for run in runs if run.finished == run.planned):
-        if name not in blocks and not name.startswith("grade "):
+        experiment = name.partition(" ")[0]
+        if name not in blocks and (experiment in known or pages.of(name).exists()):
             yield f"{pages.of(name)}: there is no block of {name}"
 
 

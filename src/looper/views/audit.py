@@ -90,7 +90,7 @@ def audit(run: RunView, outside: ExternalFacts) -> list[str]:
 
 def unchecked(run: RunView, outside: ExternalFacts) -> list[str]:
     """What could not be looked at, in words: nothing amiss says nothing about it."""
-    used = sorted({name for found in run.consolidations for name in (found.adapter,) if name})
+    used = sorted(_adapters_used(run))
     gone = []
     for name in used:
         try:
@@ -324,12 +324,22 @@ def _adapters(run: RunView, outside: ExternalFacts) -> Iterator[str]:
         for seal in read_stream(run.folder, "seals", Seal)
         for name, value in seal.adapters.items()
     }
-    used = {name: found for found in run.consolidations for name in (found.adapter,) if name}
-    for name, consolidation in used.items():
+    for name, arm in _adapters_used(run).items():
         try:
             card = outside.adapter(name)
         except ValueError as error:
-            yield f"the adapter {name} of {consolidation.arm} is damaged: {error}"
+            yield f"the adapter {name} of {arm} is damaged: {error}"
             continue
-        if card is not None and name in then and card.weights_hash != then[name]:
-            yield f"the adapter {name} of {consolidation.arm} was replaced: its weights are not those that were served"
+        if card is None:
+            continue
+        served = {end.model.adapter for end in run.trajectories if end.arm == arm} if name not in then else ()
+        if then.get(name, card.weights_hash) != card.weights_hash or (
+            served and outside.served(name) not in served
+        ):
+            yield f"the adapter {name} of {arm} was replaced: its weights are not those that were served"
+
+
+def _adapters_used(run: RunView) -> dict[str, str]:
+    """By id the arm that has it: those that were trained for the run, and those that arms brought along."""
+    brought = {arm.model.adapter: arm.name for arm in run.manifest.plan.arms if arm.model.adapter}
+    return brought | {found.adapter: found.arm for found in run.consolidations if found.adapter}
