@@ -330,12 +330,7 @@ def _adapters(run: RunView, outside: ExternalFacts) -> Iterator[str]:
         except ValueError as error:
             yield f"the adapter {name} of {arm} is damaged: {error}"
             continue
-        if card is None:
-            continue
-        served = {end.model.adapter for end in run.trajectories if end.arm == arm} if name not in then else ()
-        if then.get(name, card.weights_hash) != card.weights_hash or (
-            served and outside.served(name) not in served
-        ):
+        if card is not None and then.get(name, card.weights_hash) != card.weights_hash:
             yield f"the adapter {name} of {arm} was replaced: its weights are not those that were served"
 
 
