@@ -115,7 +115,7 @@ SCOPE = "about {}: 200 tasks of 20 repositories, 2 seeds; the unit is the {}; 1 
         (
             "a PILOT, which decides nothing: lora − base is shown with a chance of 9 % where it is +10.0 points, and no difference is "
             f"shown in 80 % of runs (50 % of cells differ)\n- {SCOPE.format('these', 'task')}",
-            ["20", "*pilot*", "84 points"],
+            ["20", "*pilot*", "none"],
         ),
         (SCOPE.format("repositories like these", "repository"), ["20", "shown", "–"]),
     ],

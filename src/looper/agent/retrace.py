@@ -32,7 +32,11 @@ class StepWatch:
     def amiss(self, step: Step, fenced: bool) -> str:
         """What of the next step does not follow from those before it, in words; empty where all does. `fenced` says that a fence was
         taken from its reply."""
-        if self._lost or step.stop_reason is StopReason.UNUSABLE:
+        if step.stop_reason is StopReason.UNUSABLE:
+            refused = step.observation.kind is ObservationKind.REFUSED
+            honest = refused and step.observation.text.startswith("error: ")
+            return "" if honest else "steps that made a tree unusable, where their results do not say so"
+        if self._lost:
             return ""
         fired = [Guard.CONTEXT_PRUNED] * bool(step.pruned_messages) + [Guard.FENCE_REMOVED] * fenced
         action, found, stop = step.action, list[Intervention](), None

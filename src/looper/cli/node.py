@@ -52,6 +52,8 @@ class NodeWorker:
         self._stop.set()
         if self._attempt is not None:
             self._attempt.join(ENDED_S)
+            if self._attempt.is_alive():
+                return  # Its trees are removed by the next process here: it may be judging one.
         self._stack.close()
 
     def _until(self) -> tuple[Sequence[Told], bool]:
@@ -89,6 +91,8 @@ class NodeWorker:
         return self._stack.enter_context(context)
 
     def _tell(self, event: Event) -> None:
+        if self._stop.is_set():
+            raise Cancelled
         self._durable.clear()
         self._told.put((type(event).__name__, event.to_json()))
         # The rollout as a whole is followed by its verdict, and nothing of either is acted on outside of this process.

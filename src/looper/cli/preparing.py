@@ -7,6 +7,7 @@ gates that these tasks cannot pass are refused. Everything that loads a plan com
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import ceil
 from pathlib import Path
 
 from looper.bench.validate import eligible, in_force, shipped
@@ -175,7 +176,8 @@ def _unseen(card: AdapterRecord, prepared: PreparedPlan, settings: Settings) -> 
     """Which tasks of the evaluated repositories an adapter can be judged on, and the key of the plan that takes them."""
     plan = prepared.plan
     every, _ = load_tasks(plan.selection, settings)
-    by_repo = grouped((task.repo, task.instance_id) for task in every)
+    aside = {task.instance_id for tasks in prepared.set_aside.values() for task in tasks}
+    by_repo = grouped((task.repo, task.instance_id) for task in every if task.instance_id not in aside)
     mine = [by_repo[repo] for repo in dict.fromkeys(task.repo for task in prepared.tasks)]
     seen = {*card.tasks}
     skip = max(at + 1 for ids in mine for at, name in enumerate(ids) if name in seen)
@@ -215,7 +217,9 @@ def _differ_more(
     default = Plan.model_fields["discordance"].default
     taken = f"takes equal arms to differ in {100 * plan.discordance:.3g} % of the cells"
     largest = max(known, key=lambda one: one.cells, default=None)
-    more = max((one for one in finished if one.low > plan.discordance), key=lambda one: one.low, default=None)
+    # The largest alone: of many runs one lies above the truth by chance.
+    most = max(finished, key=lambda one: one.cells, default=None)
+    more = most if most is not None and most.low > plan.discordance else None
     supported = largest is not None and largest.high < default
     if more is None and plan.discordance < default:
         if largest is None:
@@ -228,7 +232,7 @@ def _differ_more(
         more = largest if not supported or plan.discordance < largest.share else None
     if more is not None:
         least = (
-            f"{more.share:.2g} or more"
+            f"{ceil(100 * more.share) / 100:g} or more"
             if supported or more.share > default
             else f"{default:g}, or leave it out"
         )

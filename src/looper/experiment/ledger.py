@@ -32,9 +32,9 @@ from looper.records.verdict import Verdict, final_verdicts
 from looper.untrusted import current_folder
 
 TOLD_EVERY_S = 1.0
+"""A loss of one training is kept no more often; each costs a flush to the disk."""
 VALUE, SENTENCE = 60, 300
 """Characters of a value that is named as different, and of one that a person wrote and has to write again."""
-"""A loss of one training is kept no more often; each costs a flush to the disk."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ SIZE = re.compile(
 )
 AMOUNT = re.compile(r"\{[^{}]*\b(margin|expected)\b[^{}]*\}")
 LIMITED = re.compile(
-    r"(?<!\bnot )(?<!n't )(?<!never )\b(?:less than|within|inside|below|under|smaller than|at most|no more than|up to) \{ ?margin ?\}"
+    r"(?<!\bnot )(?<!n't )(?<!never )\b(?:less than|fewer than|within|inside|below|under|smaller than|at most|no more than|up to) \{ ?margin ?\}"
     r"|\b(?:not|never|cannot|n't)\b[^.:;]*\b(?:by|gains?|loses?|costs?) \{ ?margin ?\}(?! (?:or|and) less)",
     re.IGNORECASE,
 )
@@ -52,7 +52,8 @@ NOT_TOLD = re.compile(
     r"\b(?:is|are|was|were|be|been|remains?|remained|stays?|could|can|do|does|did|has|have|we)?(?: still| yet| been| to)* ?"
     r"(?:(?:not|never|n't)(?: yet| be| been)* (?:shown|seen|found|told|tell|known|know|decided|clear|settled|say|said)"
     r"|cannot (?:be )?(?:told|tell|say|said|shown|known)|undecided|unknown|unclear|open)\b"
-    r"|\bno\b[^.:;]*\b(?:shown|found|seen|visible|told|known)\b|\btells? (?:us )?nothing\b|\bwho knows\b",
+    r"|\b(?:no|nothing|neither|none)\b[^.:;]*\b(?:shown|found|seen|visible|told|known|decided)\b|\btells? (?:us )?nothing\b|\bwho knows\b"
+    r"|\binconclusive\b|\b(?:not|n't) (?:settle|decide|show whether|tell whether|say whether)\b",
     re.IGNORECASE,
 )
 ASKED = re.compile(r"\b(?:whether|that|which|who|whose|how|what|where|when|if|why|to)\b", re.IGNORECASE)
@@ -62,7 +63,7 @@ ASKING = re.compile(
 )
 QUANTIFIED = re.compile(
     r"\b(?:every\w*|each (?:and every|(?:repository|model|agent|task) (?:of|in) the world)|(?<!at )(?<!the )most(?! of it)|(?:the|a) majority|(?<!at )(?<!after )all(?! else)|any\w*|always"
-    r"|never(?<!was never)(?<!were never)(?<!is never)|nothing(?! to \w)|nobody|no one|none|proven?|proves|proof|certain(?:ly)?"
+    r"|never(?<!was never)(?<!were never)(?<!is never)|nothing(?! to \w)|nobody|no one|none|proven?|proves|proof|certainly"
     r"|undoubtedly|guaranteed?|generally|universal(?:ly)?|in general|the world|useless|worthless)\b",
     re.IGNORECASE,
 )
@@ -214,19 +215,24 @@ def _claims(contrast: Contrast) -> Iterator[tuple[str, str]]:
     """Outcomes that speak of more than the mean difference of what was run."""
     for key in OUTCOMES[:2]:
         text = getattr(contrast, key)
-        if found := QUANTIFIED.search(text):
+        if (found := QUANTIFIED.search(text)) and not _of_a_bound(found.group(), text):
             yield (
                 key,
                 f'{contrast.name} says "{found.group()}", and what is decided is a mean difference between its arms at tasks like these. '
                 "Leave it out",
             )
-        _, *more = re.split(r"[;:]|[.!?](?=\s+\S)", re.sub(r"\{[^{}]*\}", "{}", text))
+        _, *more = re.split(r"[;:]\s|[.!?]\s+(?=[A-Z({])", re.sub(r"\{[^{}]*\}", "{}", text))
         if beside := [part.strip() for part in more if part.strip() and not CONCLUDES.search(part)]:
             yield (
                 key,
                 f'{contrast.name} says "{beside[0]}" beside its claim, and one thing is decided. Leave it out, or register a contrast '
                 "for it",
             )
+
+
+def _of_a_bound(word: str, text: str) -> bool:
+    """ "Any loss is less than {margin}" says no more than that the loss is."""
+    return word.lower() in ("any", "all", "nothing", "none") and "{margin}" in text
 
 
 def _asserted(contrast: Contrast) -> Iterator[tuple[str, str]]:

@@ -98,7 +98,9 @@ def unit_of(plan: Plan, tasks: Sequence[str]) -> AnalysisUnit:
 def effect_of_interest(contrast: Contrast) -> float:
     """What a contrast is registered to tell from the rest: the difference that is expected, no larger than the largest that is taken
     for granted, or that there is none."""
-    return min(contrast.expected, LARGEST_EFFECT) if contrast.expect is Expect.MORE else 0.0
+    if contrast.expect is not Expect.MORE:
+        return 0.0
+    return min(contrast.expected, LARGEST_EFFECT) if contrast.metric is Metric.RESOLVED else contrast.expected
 
 
 def changes(

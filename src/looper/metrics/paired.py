@@ -230,7 +230,7 @@ def paired_difference(
 
 
 def effective_pairs(pairs: int, gains: int, losses: int, units: int, variance: float) -> float:
-    """So many independent pairs would say as much; `varies` is the variance of the difference, by units."""
+    """So many independent pairs would say as much; `variance` is that of the difference, by units."""
     independent = ((gains + losses) / pairs - ((gains - losses) / pairs) ** 2) / pairs
     return _effective(pairs, units, variance, independent)
 

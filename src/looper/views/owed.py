@@ -126,7 +126,7 @@ def _figures(proof: Proof) -> str:
     before, after = proof.before, proof.after
     if proof.kind not in (ProofKind.VALID_ACTIONS, ProofKind.RETENTION):
         return "" if before is None and after is None else "proofs with figures of what has none"
-    if before is None or after is None or min(before, after) < 0:
+    if before is None or after is None or min(before, after) < -ROUNDED:
         return "proofs with figures that nothing can have"
     if proof.kind is ProofKind.VALID_ACTIONS:
         if max(before, after) > 1:
@@ -415,9 +415,10 @@ def _by_the_clock(records: Records, found: Contradictions) -> None:
     for seal in seals:
         counted = run.sessions[: seal.files["sessions"].lines] if "sessions" in seal.files else ()
         for number, session in enumerate(counted, 1):
-            if session.begun > seal.ended:
+            if _seconds(session.begun, seal.ended) < -CLOCK_S:
                 found.add("sessions that began after the seal that counts them", f"session {number}")
-    if not records.sealed or not seals or not run.sessions:
+    # Another machine's clock says nothing of how long this one worked.
+    if not records.sealed or not seals or len({session.where for session in run.sessions}) != 1:
         return
     had = _seconds(begun[0], seals[-1].ended) + CLOCK_S
     for end in run.trajectories:

@@ -120,11 +120,13 @@ class RayCluster:
             self._slots.add(slot)
         return slot
 
-    def drop(self, slot: "Slot") -> None:
-        """End a worker process at once, whatever it does."""
+    def drop(self, slot: "Slot", *, force: bool = False) -> None:
+        """End a worker process, in order as far as it can within a moment; by force at once, whatever it does."""
         with self._lock:
             self._slots.discard(slot)
         with contextlib.suppress(self.ray.exceptions.RayError):
+            if not force:
+                self.ray.wait([slot.actor.end.remote()], timeout=ENDED_S - LOOKED_S)
             self.ray.kill(slot.actor)
 
     def close(self) -> None:
@@ -361,7 +363,7 @@ class RayEngine:
                     self._cluster.drop(other)
         finally:
             if new is not None:
-                self._cluster.drop(new)
+                self._cluster.drop(new, force=True)
                 with self._lock:
                     self._busy.discard(new)
                     self._lock.notify_all()
@@ -376,6 +378,8 @@ class RayEngine:
             while True:
                 begun = True
                 for kind, text in said:
+                    if self._over or self._stop.is_set():
+                        raise Cancelled
                     if kind in EVENTS:
                         record(EVENTS[kind].from_json(text))
                         judged = kind == Verdict.__name__
@@ -453,7 +457,7 @@ class RayEngine:
             busy = list(self._busy)
         for slot in busy:
             with contextlib.suppress(self._cluster.ray.exceptions.RayError):
-                self._cluster.drop(slot) if force else slot.actor.end.remote()
+                self._cluster.drop(slot, force=True) if force else slot.actor.end.remote()
 
 
 class _NotBegun(Exception):

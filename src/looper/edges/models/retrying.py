@@ -153,7 +153,9 @@ class RetryingModel:
                         waiting.enter_context(self._outage.waited_for(self._clock))
                     wait = self._wait(faults, error)
                     now = self._clock()
-                    out_s = max(now - begun, self._outage.failed(kind, now))
+                    out_s, shared_s = now - begun, self._outage.failed(kind, now)
+                    if kind in self._well or isinstance(error, ModelOverloaded):
+                        out_s = max(out_s, shared_s)
                     if out_s + wait > self._patience_s(kind, error):
                         raise
                     waited_s += wait
