@@ -112,6 +112,10 @@ def backend(
         recording = Recording.of_file(RECORDINGS / f"{name}.jsonl")
         if not any(each.row == row for each in recording.exchanges):
             pytest.skip(f"there is no recording of this row of {name}")
+        if way == "byte by byte" and row == test_every_sampling_parameter_arrives.__name__:
+            pytest.skip(
+                "byte by byte its many replies take longer than all other rows; they come in odd chunks"
+            )
         with replayed(row, name, recording, way) as found:
             yield found
 

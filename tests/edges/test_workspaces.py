@@ -788,7 +788,9 @@ def make_deep(root: Path, folders: int, name: str) -> None:
     os.close(at)
 
 
-@pytest.mark.parametrize(("folders", "name"), [(10_000, "d"), (300, "n" * 255)])
+@pytest.mark.parametrize(
+    ("folders", "name"), [pytest.param(10_000, "d", marks=pytest.mark.proof), (300, "n" * 255)]
+)
 def test_c3_what_is_too_deep_for_any_program_is_named_and_the_rest_is_in_the_patch(
     sessions: GitSessions, task: Task, folders: int, name: str
 ) -> None:
