@@ -125,7 +125,7 @@ def test_an_agent_is_told_what_to_write_and_never_the_answer(tmp_path: Path) -> 
     tasks, mirrors = load_functions("mbpp", written(tmp_path / "rows.jsonl", MBPP), tmp_path / "suites")
     assert [task.instance_id for task in tasks] == ["MBPP-2", "MBPP-3"] and set(mirrors) == {"mbpp:MBPP"}
     first = tasks[0]
-    assert "assert shared([1, 2], [2, 3]) == [2]" in first.problem_statement
+    assert "assert shared([1, 2], [FEW, MANY]) == [FEW]" in first.problem_statement
     assert "sorted(set(a) & set(b))" in first.gold_patch and "sorted" not in first.problem_statement
     assert first.fail_to_pass == ("tests/test_solution.py::test_1", "tests/test_solution.py::test_2")
     again, _ = load_functions("mbpp", str(tmp_path / "rows.jsonl"), tmp_path / "suites")

@@ -454,7 +454,7 @@ def test_the_ids_that_a_plan_can_name_are_listed_with_their_issues(tmp_path: Pat
         ('repos = ["me/project"]', "A repository of your own is no benchmark"),
         (
             'suite = "mikro"',
-            'must be one of micro, swe-bench-cl, swe-bench, humaneval, mbpp, found "mikro"; did you mean micro?',
+            'must be one of micro, humaneval, mbpp, swe-bench-cl, swe-bench, found "mikro"; did you mean micro?',
         ),
     ],
 )

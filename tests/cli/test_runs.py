@@ -24,7 +24,7 @@ from looper.records.plan import RunManifest
 from looper.records.session import Session
 from looper.records.training import Selection
 from looper.records.treatment import Consolidation
-from looper.views.findings import AGAINST_BASE
+from looper.views.findings import by_themselves
 from looper.views.runs import find_run, read_run
 from looper.views.tables import run_table
 
@@ -210,7 +210,7 @@ def test_the_table_says_which_of_its_intervals_decide(tmp_path: Path) -> None:
     with console.capture() as captured:
         console.print(run_table(run))
     lines = [line.strip() for line in captured.get().splitlines()]
-    at = lines.index(f"{AGAINST_BASE}:")
+    at = lines.index(f"{by_themselves(run)}:")
     assert lines[at + 1].startswith("other − base")
 
 

@@ -213,7 +213,7 @@ def test_a_cell_is_read_from_what_was_asked_to_what_the_failing_test_printed(pro
 
 
 ELSEWHERE = """
-import sys
+import sys, threading
 from looper.cli.settings import settings
 from looper.cli.site import run_context_elsewhere
 from looper.cli.wiring import engine

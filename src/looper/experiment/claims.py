@@ -82,6 +82,7 @@ LARGEST_NAME = 12
 
 
 COUNTED: dict[str, str] = {
+    **dict.fromkeys(("top_k", "output_tokens", "context_tokens", "total_tokens", "max_tokens"), r"tokens"),
     "steps": r"steps?|repl(?:y|ies)",
     "seeds": r"seeds?",
     "rounds": r"rounds?",
