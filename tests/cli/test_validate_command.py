@@ -61,24 +61,19 @@ def test_a_task_that_breaks_ends_no_other(state: Path, monkeypatch: pytest.Monke
     assert f"{tasks[0].instance_id}: not tried, ValueError: something odd" in told
 
 
+def first_task(folder: Path, home: dict[str, str]) -> str:
+    """The first of the embedded suite, which is made with its mirrors where `home` says."""
+    asked = ["run", "exp01", "--profile", "demo", "--dry-run", "--arm", "base", "--limit", "1"]
+    listed = looper(*asked, cwd=folder, **home).stdout
+    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
+    return name
+
+
 def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_exit_status(
     tmp_path: Path, state: Path
 ) -> None:
     home = {"LOOPER_HOME": str(tmp_path / "home")}
-    listed = looper(
-        "run",
-        "exp01",
-        "--profile",
-        "demo",
-        "--dry-run",
-        "--arm",
-        "base",
-        "--limit",
-        "1",
-        cwd=tmp_path,
-        **home,
-    ).stdout
-    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
+    name = first_task(tmp_path, home)
     asked = ["bench", "validate", "--suite", "micro", "--task", name]
     for mirror in (tmp_path / "home").rglob("*.git"):
         for part in (mirror / "objects").iterdir():
@@ -90,20 +85,7 @@ def test_a_task_that_could_not_be_tried_is_named_and_the_command_says_so_by_its_
 
 def test_fresh_that_could_judge_nothing_shows_nothing_of_before(tmp_path: Path) -> None:
     home = {"LOOPER_HOME": str(tmp_path / "home")}
-    listed = looper(
-        "run",
-        "exp01",
-        "--profile",
-        "demo",
-        "--dry-run",
-        "--arm",
-        "base",
-        "--limit",
-        "1",
-        cwd=tmp_path,
-        **home,
-    ).stdout
-    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
+    name = first_task(tmp_path, home)
     asked = ["bench", "validate", "--suite", "micro", "--task", name]
     good = looper(*asked, cwd=tmp_path, **home)
     assert good.returncode == 0 and "| 1 | 1 | 0 | 0 | 0 | 0 |" in good.stdout
@@ -121,20 +103,7 @@ def test_a_place_for_trees_without_room_gives_no_verdict_that_stays(tmp_path: Pa
     (tmp_path / "small").mkdir()
     home = {"LOOPER_HOME": str(state), "LOOPER_WORKSPACES": str(tmp_path / "small")}
     shutil.rmtree(state / "validations", ignore_errors=True)
-    listed = looper(
-        "run",
-        "exp01",
-        "--profile",
-        "demo",
-        "--dry-run",
-        "--arm",
-        "base",
-        "--limit",
-        "1",
-        cwd=tmp_path,
-        **home,
-    ).stdout
-    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
+    name = first_task(tmp_path, home)
     asked = [sys.executable, "-m", "looper", "bench", "validate", "--suite", "micro", "--task", name]
     mounted = f"mount -t tmpfs -o size=6m tmpfs {tmp_path}/small && exec {shlex.join(asked)}"
     full = subprocess.run(
@@ -197,20 +166,7 @@ def test_a_task_whose_rows_can_never_be_tried_is_not_one_that_was_not_tried(
 
 def test_what_cannot_be_validated_is_one_line(tmp_path: Path, state: Path) -> None:
     home = {"LOOPER_HOME": str(state)}
-    listed = looper(
-        "run",
-        "exp01",
-        "--profile",
-        "demo",
-        "--dry-run",
-        "--arm",
-        "base",
-        "--limit",
-        "1",
-        cwd=tmp_path,
-        **home,
-    ).stdout
-    (name,) = [line.split("/")[2] for line in listed.splitlines() if line.startswith("base/0/")]
+    name = first_task(tmp_path, home)
     near = looper("bench", "validate", "--suite", "micro", "--task", f"{name}x", cwd=tmp_path, **home)
     assert f"Did you mean {name}" in one_line(near) and near.returncode == 2
     table = looper(
