@@ -19,8 +19,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from looper.journal import Stream, _encode, read_stream
 from looper.records.base import Record, content_hash
@@ -108,6 +111,8 @@ KINDS: dict[type[Record], str] = {
     Seal: "seals",
     Rating: "ratings",
 }
+SWEPT = tuple(kind for kind in KINDS if kind is not RunManifest)
+"""Records whose fields are changed one by one. Every word of the plan is in the name of the folder."""
 Records = list[Any]
 
 
@@ -1287,6 +1292,176 @@ def weights_and_card_replaced(copy: Copy) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Field:
+    """One field of a record, or of a record within it."""
+
+    record: type[Record]
+    path: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return ".".join((self.record.__name__, *self.path))
+
+    def of(self, record: Any) -> Any:
+        """Its value; None where a record on the way is not there."""
+        for name in self.path:
+            record = None if record is None else getattr(record, name)
+        return record
+
+    def put(self, record: Any, value: Any) -> Any:
+        """The record with another value there."""
+        return _put(record, self.path, value)
+
+
+def _put(record: Any, path: Sequence[str], value: Any) -> Any:
+    new = value if len(path) == 1 else _put(getattr(record, path[0]), path[1:], value)
+    return record.model_copy(update={path[0]: new})
+
+
+def fields(record: type[Record], way: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Paths of all that a record says; one within it that may be absent is a field as a whole too."""
+    for name, field in record.model_fields.items():
+        a_choice = get_origin(field.annotation) in (Union, UnionType)
+        within = get_args(field.annotation) if a_choice else (field.annotation,)
+        inner = [one for one in within if isinstance(one, type) and issubclass(one, Record)]
+        if len(inner) != 1 or NoneType in within:
+            yield (*way, name)
+        if len(inner) == 1:
+            yield from fields(inner[0], (*way, name))
+
+
+def emptied(value: Any) -> Any:
+    """Nothing of its type, or for a choice and for nothing at all what it is."""
+    if isinstance(value, StrEnum | Record) or value is None:
+        return value
+    return type(value)()
+
+
+def grown(value: Any) -> Any:
+    """More of the same, or the next of a choice."""
+    match value:
+        case bool():
+            return not value
+        case StrEnum():
+            members = list(type(value))
+            return members[(members.index(value) + 1) % len(members)]
+        case int() | float():
+            return 3 * value + 1
+        case str():
+            return f"{value}x"
+        case tuple():
+            return (*value, *value[-1:])
+        case dict():
+            return dict(list(value.items())[:-1])
+    return value
+
+
+OUT_OF_REACH = {
+    "Verdict.wall_s": "how long a test run took",
+    "Verdict.same_as emptied": "whether a verdict was taken over from one on the same patch",
+    "Trajectory.wall_s": "times that steps, rollouts and sessions agree on",
+    "Step.reply.thinking": "with what a model thought beside it",
+    "Step.reply.usage.counted_by grown everywhere": "the name of its counter",
+    "Step.reply.usage.processed_prompt_tokens": "how much of a prompt was read anew",
+    "Step.reply.usage.backend_": "what a server says that it counted",
+    "Step.reply.in_flight as in another record": "requests in flight up to them",
+    "Step.observation.text": "the text of an observation",
+    "Step.observation.exit_code": "with a terse scaffold the exit code of a command",
+    "Step.observation.omitted_bytes grown": "how much of an output was left out",
+    "Step.observation.tolerant grown": "that an edit was tolerant",
+    "Step.tree as in another record": "the hash of a tree within a rollout whose commands changed it",
+    "Consolidation.selection": "why an attempt was not learned from",
+    "Consolidation.seconds": "the time of learning",
+    "Proof.said": "the words of a proof",
+    "Proof.before": "the figures themselves within their bounds",
+    "Proof.after": "the figures themselves within their bounds",
+    "Likelihood.held_out as in another record": "the value of a likelihood",
+    "Likelihood.learned as in another record": "the value of a likelihood",
+    "Likelihood.kl_from_base": "the value of a likelihood or a divergence",
+    "Session.pid": "the process and the folder of a session",
+    "Session.where": "the process and the folder of a session",
+    "Session.workers grown": "the workers of a session",
+    "Session.command": "the arms that a session was asked for",
+    "Session.begun": "a first session that began earlier",
+    "Trained.event.iteration": "how far a training was",
+    "Trained.event.iterations": "how far a training was",
+    "Trained.event.loss": "losses of a training",
+    "Trained.event.tokens_per_s": "its speed",
+    "Trained.event.said": "all that is told of it while it goes on",
+    "Rating.by": "who rated an answer and how",
+    "Rating.noise": "who rated an answer and how",
+    "Seal.energy_j": "the energy that a seal counts",
+    "Seal.files": "can change records and make a new one",
+}
+"""How the names of changes begin which nothing contradicts, and words of docs/audit.md that say so."""
+
+
+def by_field() -> list[Kind]:
+    """Changes of one field alone: in one record to what another record says there, to nothing and to more, and to more in all records."""
+    found = []
+    for record in SWEPT:
+        for path in fields(record):
+            field = Field(record, path)
+            for how, plant in (
+                ("as in another record", as_elsewhere),
+                ("emptied", changed_in_one(emptied)),
+                ("grown", changed_in_one(grown)),
+                ("grown everywhere", changed_in_all(grown)),
+            ):
+                name = f"{field.name} {how}"
+                reach = not any(name.startswith(far) for far in OUT_OF_REACH)
+                found.append(Kind(name, partial(plant, field), reach=reach))
+    return found
+
+
+def as_elsewhere(field: Field, copy: Copy) -> None:
+    records = copy.records(field.record)
+    values = [field.of(one) for one in records]
+    for at in from_the_middle(len(records)):
+        other = next((value for value in values if value is not None and value != values[at]), None)
+        if values[at] is not None and other is not None:
+            records[at] = field.put(records[at], other)
+            copy.write(field.record, records)
+            return
+    raise NothingToChange
+
+
+def changed_in_one(change: Callable[[Any], Any]) -> Callable[[Field, Copy], None]:
+    def plant(field: Field, copy: Copy) -> None:
+        records = copy.records(field.record)
+        for at in from_the_middle(len(records)):
+            value = field.of(records[at])
+            if change(value) != value:
+                records[at] = field.put(records[at], change(value))
+                copy.write(field.record, records)
+                return
+        raise NothingToChange
+
+    return plant
+
+
+def changed_in_all(change: Callable[[Any], Any]) -> Callable[[Field, Copy], None]:
+    def plant(field: Field, copy: Copy) -> None:
+        records = copy.records(field.record)
+        values = [field.of(one) for one in records]
+        changed = [
+            one if change(value) == value else field.put(one, change(value))
+            for one, value in zip(records, values, strict=True)
+        ]
+        if changed == records or len(records) == 1:
+            raise NothingToChange
+        copy.write(field.record, changed)
+
+    return plant
+
+
+def from_the_middle(number: int) -> Iterator[int]:
+    """Records of experience come first, and work last."""
+    yield from range(number // 2, number)
+    yield from range(number // 2)
+
+
 def adapters_gone(copy: Copy) -> None:
     shutil.rmtree(copy.home / "adapters")
 
@@ -1515,7 +1690,7 @@ def main() -> None:
         print(clean.stdout.strip())
         if clean.returncode:
             raise SystemExit(f"The run itself does not verify: {clean.stderr.strip()}")
-        kinds = [kind for kind in [*in_runs(), *elsewhere()] if options.only in kind.name]
+        kinds = [kind for kind in [*in_runs(), *by_field(), *elsewhere()] if options.only in kind.name]
         bad, counts = [], {"planted": 0, "named": 0, "anew": 0, "out": 0}
         for kind, kept, anew in look(base, kinds, place):
             state = (

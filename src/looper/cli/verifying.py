@@ -14,6 +14,7 @@ from looper.agent.actions import parse, render
 from looper.agent.prompt import hash_of, opening, question
 from looper.agent.retrace import StepWatch
 from looper.bench.patches import ATTEMPTS
+from looper.bench.verify import VERSION
 from looper.cli.adapters import card_reader, served_hash
 from looper.cli.preparing import tasks_as_they_are
 from looper.cli.settings import Settings
@@ -134,6 +135,7 @@ def _agent_of(run: RunView) -> Agent:
         prompt_hash=lambda arm, task, given: hash_of(opening(task, arm.scaffold, given)),
         item=item,
         useful=without_detours,
+        rules=VERSION,
         attempts=ATTEMPTS,
     )
 

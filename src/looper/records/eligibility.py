@@ -1,6 +1,6 @@
 """Whether a task can tell right from wrong on this machine, before any model is asked."""
 
-from looper.records.base import Record
+from looper.records.base import Record, Seconds
 
 
 class Validation(Record):
@@ -23,13 +23,13 @@ class Validation(Record):
     """Ids on which the official reading of the last gold run's log differs from its report, and how."""
     repeats: int
     """Judgements with gold."""
-    gold_s: float
+    gold_s: Seconds
     """Median of these."""
-    empty_s: float
+    empty_s: Seconds
 
     missing_programs: tuple[str, ...] = ()
     """Programs of the system that the repository's tests call and that were not there."""
-    environment_s: float = 0.0
+    environment_s: Seconds = 0.0
     """Waited for the environment: to be built, or compiled, by this task or by another one that was first."""
     machine: str = ""
     """System, architecture and processors that it was judged on."""

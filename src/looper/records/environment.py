@@ -1,6 +1,6 @@
 """What the environments of real tasks are, take and need, before and after they are built."""
 
-from looper.records.base import Record
+from looper.records.base import Record, Seconds
 
 
 class Cost(Record):
@@ -8,7 +8,7 @@ class Cost(Record):
 
     mib: int
     """All its files, whether another environment or a cache has the same ones or not."""
-    seconds: float
+    seconds: Seconds
 
 
 class NeededEnvironment(Record):

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from looper.records.base import Count, Record
+from looper.records.base import Count, Record, Seconds
 from looper.records.gate import Benchmarked, GateResult
 from looper.records.review import Review
 
@@ -198,7 +198,7 @@ class Reported(Record):
     """Of the author's rollout."""
     steps: Count
     tools: dict[str, ToolUse]
-    wall_s: float
+    wall_s: Seconds
     insertions: Count
     deletions: Count
 
@@ -316,7 +316,7 @@ class Paused(Record):
 
     kind: Literal["paused"] = "paused"
     why: str
-    seconds: float
+    seconds: Seconds
 
 
 class Stopped(Record):

@@ -18,6 +18,7 @@ from looper.records.base import (
     Unit,
     content_hash,
     unsaid,
+    Seconds,
 )
 from looper.records.strategy import Anchor
 from looper.records.trajectory import ModelIdentity, ToolName
@@ -342,7 +343,7 @@ class AdapterRecord(Record):
     router_accuracy: float | None = None
     """Share of supervised tokens for which the routers together prefer the expert that was trained on them, on the
     validation examples, or on all where none were kept aside; None without a router."""
-    seconds: float
+    seconds: Seconds
     """Training alone, without loading."""
     peak_memory_bytes: int
     """Of the process that made it, resident."""

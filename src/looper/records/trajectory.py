@@ -275,7 +275,7 @@ class Trajectory(Record):
     prompt_tokens: Tokens
     completion_tokens: Tokens
     guards: dict[Guard, Positive]
-    wall_s: float
+    wall_s: Seconds
     model_s: Seconds
     in_flight: float | None = None
     """Median over its replies of the requests on their way to the model's server; None where nobody counted."""

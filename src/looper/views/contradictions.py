@@ -16,7 +16,7 @@ from statistics import fmean, median
 from looper.journal import Damage, placed_records, read_at, read_stream
 from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
 from looper.records.base import content_hash, grouped
-from looper.records.learning import Source
+from looper.records.learning import Source, Treatment
 from looper.records.memory import Delivery, MemoryItem, MemoryKind, Moment
 from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate, Limits
 from looper.records.sampling import sampling_seed
@@ -54,6 +54,7 @@ AS_MANY_AGAIN = 1.5
 """A model can spell one text in several ways, but not with half as many tokens again and a few."""
 A_FEW = 8
 """Tokens: a short text can be spelt by one or by several."""
+CANARIES = ("plain: ", "varied: ")
 LOCAL = "tokenizer of "
 """Begins the name of a counter that counted here. What a server says that it counted can hold what nobody saw."""
 CLOCK_S = 60.0
@@ -80,6 +81,18 @@ class Contradictions:
 
     def add(self, what: str, cell: str) -> None:
         self.cells.setdefault(what, []).append(cell)
+
+    def look(self, records: "Records", *looks: "Callable[[Records, Contradictions], None]") -> None:
+        """All that these looks add. Records that anyone may have written may fit together in no way that a look expects: that is a
+        finding too, and the other looks go on."""
+        for one in looks:
+            try:
+                one(records, self)
+            except (LookupError, ValueError, ArithmeticError, AttributeError, TypeError) as error:
+                told = " ".join(f"{type(error).__name__} {error}".split())
+                self.add(
+                    "records that cannot be held against each other", f"{one.__name__.strip('_')} ({told})"
+                )
 
     def lines(self) -> Iterator[str]:
         for what, cells in self.cells.items():
@@ -108,6 +121,8 @@ class Agent:
     """What a rollout with these steps is remembered as."""
     useful: Callable[[Sequence[Step]], Sequence[Step]]
     """The steps without detours."""
+    rules: str
+    """The number of its rules, with which the name of a verdict's verifier begins."""
     attempts: tuple[str, ...]
     """Names by which a verdict says how its patch was applied, without what was mended."""
 
@@ -137,6 +152,8 @@ class AttemptSteps:
     """Steps without an action."""
     unread: bool = False
     """A step has no action and yet one was executed, or the other way round."""
+    no_tree: bool = False
+    """A step's tree is no hash like the one before it."""
     told_end: bool = True
     """Every step that says that the work is done ended the rollout so, and no other did."""
     last_s: float = 0.0
@@ -242,6 +259,8 @@ class AttemptSteps:
         self.commands |= isinstance(step.action, Bash)
         if step.tree == self.tree:
             return
+        # Hashes of one kind are of one length; a rollout that nobody knows the beginning of has none to compare with.
+        self.no_tree |= bool(self.tree) and (len(step.tree) != len(self.tree) or not step.tree.isalnum())
         self.tree = step.tree
         match step.action:
             case Edit(old=old, new=text):
@@ -455,7 +474,8 @@ class Replies:
 def contradictions(records: Records) -> list[str]:
     """Each in words, with the cells or names that show it."""
     found = Contradictions()
-    looks = (
+    found.look(
+        records,
         _rollouts,
         _ends,
         _prompts,
@@ -468,8 +488,6 @@ def contradictions(records: Records) -> list[str]:
         _asked,
         _sessions,
     )
-    for look in looks:
-        look(records, found)
     lines = [*found.lines(), *records.replies.found.lines()]
     if not records.index_fits:
         lines.append("steps.index.json is not what the steps say. Remove it; it is made again")
@@ -629,6 +647,8 @@ def _as_its_tree(end: Trajectory, steps: AttemptSteps, found: Contradictions) ->
         return
     if end.flagged_paths and not steps.by_command:
         found.add("rollouts with entries in their tree that no command made", end.cell)
+    if steps.no_tree:
+        found.add("steps with a tree that is the hash of none", end.cell)
     if steps.idle_change:
         found.add("rollouts whose tree changed at a step that changes nothing", end.cell)
     if (steps.tree != end.workspace_clean_state) != bool(end.patch or end.flagged_paths):
@@ -869,6 +889,10 @@ def _judged(verdict: Verdict, end: Trajectory | None, records: Records, found: C
     """That a verdict says what its rules make every verdict say."""
     number = verdict.verifier.partition(",")[0]
     rules = int(number) if number.isdigit() else 0
+    if records.agent is not None and number != records.agent.rules:
+        found.add("verdicts by other rules than this version's", verdict.cell)
+    if records.same_code and verdict.canaries and not verdict.canaries.startswith(CANARIES):
+        found.add("verdicts whose canaries say nothing that canaries say", verdict.cell)
     ran = verdict.outcome is Outcome.RESOLVED or verdict.f2p_only or " tests did not pass: " in verdict.cause
     if ran and not verdict.canaries and rules >= CANARIES_SINCE:
         found.add("verdicts of test runs that came to their end, without canaries", verdict.cell)
@@ -1217,8 +1241,12 @@ def _proved(records: Records, found: Contradictions) -> None:
     of_adapters = (*kinds, ProofKind.VALID_ACTIONS, ProofKind.RETENTION)
     proved: dict[str, set[str]] = {}
     for proof in run.proofs:
-        if proof.arm not in records.arms:
+        if (prover := records.arms.get(proof.arm)) is None:
             found.add("proofs of an arm that the plan does not have", proof.arm)
+        elif proof.kind in kinds and (proof.kind is ProofKind.ZERO_IS_BASE) != (
+            prover.learning is not None and prover.learning.treatment is Treatment.ZERO_ADAPTER
+        ):
+            found.add("proofs of another kind than the adapter that they are about", proof.arm)
         if proof.kind in of_adapters:
             made = {
                 one.adapter

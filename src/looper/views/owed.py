@@ -41,7 +41,8 @@ ALWAYS_PASS = (
 def owed(records: Records) -> list[str]:
     """What is not there, or cannot be, each in words with the names that show it."""
     found = Contradictions()
-    for look in (
+    found.look(
+        records,
         _proofs,
         _gates,
         _likelihoods,
@@ -50,8 +51,7 @@ def owed(records: Records) -> list[str]:
         _ratings,
         _sealed_adapters,
         _by_the_clock,
-    ):
-        look(records, found)
+    )
     return list(found.lines())
 
 
@@ -214,6 +214,8 @@ def _likelihoods(records: Records, found: Contradictions) -> None:
             found.add("likelihoods above certainty", name)
         if any(not value >= -ROUNDED for value in one.kl_from_base.values()):
             found.add("divergences from base below nought", name)
+        if not _asked_with(records, arm, one):
+            found.add("likelihoods with other adapters than the arm had then", name)
         if one.kl_from_base.keys() != (one.held_out.keys() if one.last and one.adapters else set()):
             found.add(
                 "divergences from base of what is base, or of other successes than the likelihoods", name
@@ -241,6 +243,19 @@ def _likelihoods(records: Records, found: Contradictions) -> None:
         found.add("likelihoods that are gone", name)
 
 
+def _asked_with(records: Records, arm: Arm | None, one: Likelihood) -> bool:
+    """Whether an arm was asked with the adapter that stood after that batch, or with those that it worked with."""
+    mine = records.learned.get((one.arm, one.seed), [])
+    if arm is None or arm.learning is None or not mine or not any(each.adapter for each in mine):
+        return True
+    if arm.learning.strategy is not None:
+        # Where all batches were learned together, one stands after them all.
+        return one.adapters == mine[-1].after[: one.batches][-1:] * bool(one.batches)
+    asked = {records.repo_of(task) for task in one.held_out}
+    served = {each.adapter for each in _served(records, arm, one.seed) if each.repo in ("", *asked)}
+    return not one.held_out or (len({*one.adapters}) == len(one.adapters) and {*one.adapters} == served)
+
+
 def _in_batches(records: Records, arm: Arm, one: Likelihood) -> bool:
     """Whether the batches are made of what the arm learned from, in the order of the repositories and of their tasks."""
     assert arm.learning is not None
@@ -251,8 +266,6 @@ def _in_batches(records: Records, arm: Arm, one: Likelihood) -> bool:
     if plain and mine:
         tasks = {task for each in mine for task in each.selection.tasks}
     if not one.learned.keys() <= tasks or one.batches > max(one.batch_of.values(), default=0):
-        return False
-    if mine and one.adapters and one.adapters[0] != mine[-1].after[min(one.batches, len(mine[-1].after)) - 1]:
         return False
     if not plain or not one.learned.keys() <= records.tasks.keys() or plan.experience is None:
         return True
@@ -302,6 +315,14 @@ def _learned(records: Records, found: Contradictions) -> None:
     first: dict[tuple[str, int, str, int], Consolidation] = {}
     for one in run.consolidations:
         name = f"{one.arm}, seed {one.seed}, {one.repo or 'all repositories'}"
+        arm = records.arms.get(one.arm)
+        if arm is not None and arm.learning is not None:
+            if one.round > arm.learning.rounds:
+                found.add("what was learned in a round that the plan does not have", name)
+            if one.repo not in ({""} if arm.learning.strategy is not None else records.evaluated):
+                found.add("what was learned for a repository that nobody works at", name)
+        if not one.made and (one.trained_tokens or one.training_s or one.adapter):
+            found.add("trainings that made no adapter", name)
         before = first.setdefault(one.key, one)
         if before is not one and not _made_again(before, one, len(run.sessions)):
             found.add("what was learned is there twice", name)
@@ -337,14 +358,25 @@ def _trainings(records: Records, found: Contradictions) -> None:
         if arm is None or arm.role is ArmRole.EXPERIENCE:
             found.add("trainings of an arm that the plan does not have", what)
             continue
+        if what not in _trained_names(records, arm):
+            found.add("trainings of a seed or a repository that the plan does not have", what)
         planned = _iterations(arm, records)
         for event in events:
-            if event.iteration > event.iterations > 0:
+            if event.iteration > event.iterations or (event.event == "loaded" and event.iteration):
                 found.add("trainings that went on past their end", what)
             if planned and event.iterations not in (0, planned):
                 found.add("trainings of another length than the plan's", what)
         if records.sealed and len(run.sessions) == 1 and not _to_its_end(events):
             found.add("trainings without their beginning or their end", what)
+
+
+def _trained_names(records: Records, arm: Arm) -> set[str]:
+    """Of all that is trained for an arm, as trainings are called."""
+    at_once = arm.learning is None or arm.learning.strategy is not None
+    repos = [""] if at_once else [f", {repo}" for repo in records.evaluated]
+    return {
+        f"{arm.name}{repo}, seed {seed}" for repo in repos for seed in records.run.manifest.plan.seeds_of(arm)
+    }
 
 
 def _to_its_end(events: Sequence[TrainingEvent]) -> bool:
