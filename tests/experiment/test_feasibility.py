@@ -24,6 +24,7 @@ from looper.records.base import Record
 from looper.records.learning import Experience, Split
 from looper.records.plan import Gate, Override, Plan, RunManifest, TaskSelection
 from looper.records.task import Task
+from looper.views.forecast import runs_alike
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 SHARED = {path.stem: path.read_text("utf-8") for path in (FOLDER / "profiles").glob("*.toml")}
@@ -215,6 +216,31 @@ def test_what_counts_is_what_was_measured_and_not_what_files_are_called(
         list(plan_lines(RunOptions(str(tmp_path / f"{name}.toml"), "demo"), here))
 
 
+@pytest.mark.parametrize("drawn", ["temperature = 0.0", "sampling = { top_k = 5 }"])
+def test_equal_arms_that_draw_otherwise_support_nothing(tmp_path: Path, here: Settings, drawn: str) -> None:
+    """At temperature 0 equal arms never differ, which says nothing of arms that draw."""
+    text = (FOLDER / "exp15.toml").read_text("utf-8")
+    otherwise = text.replace('like = "demo"', f'like = "demo"\n{drawn}', 1)
+    written_before(here, otherwise, "other-micro-1", differing=0, of=60)
+    lowered = text.replace('like = "demo"', 'like = "demo"\ndiscordance = 0.1', 1)
+    (tmp_path / "mine.toml").write_text(lowered)
+    with pytest.raises(BadInput, match="no run here shows with this model, sampling, limits and these"):
+        list(plan_lines(RunOptions(str(tmp_path / "mine.toml"), "demo"), here))
+
+
+def test_what_base_resolves_in_one_repository_says_nothing_of_another(tmp_path: Path, here: Settings) -> None:
+    """Real repositories differ in how hard they are; those that are generated at one level do not."""
+    text = (FOLDER / "exp15.toml").read_text("utf-8")
+    of = [
+        plan_from_text("mine", text, "mine.toml", "demo", shared=SHARED).model_copy(
+            update={"selection": TaskSelection(suite="swe-bench-cl", repos=repos)}
+        )
+        for repos in (("django/django",), ("sympy/sympy",), ("django/django",))
+    ]
+    written_before(here, text, "easy", differing=1, of=40, plan=of[0])
+    assert not runs_alike(here.runs, of[1]) and len(runs_alike(here.runs, of[2])) == 1
+
+
 @pytest.mark.parametrize(
     ("arms", "resolved", "said"),
     [
@@ -236,10 +262,17 @@ def test_no_more_is_expected_than_base_was_seen_to_leave(
 
 
 def written_before(
-    here: Settings, text: str, name: str, *, differing: int, of: int, resolved: int = 20
+    here: Settings,
+    text: str,
+    name: str,
+    *,
+    differing: int,
+    of: int,
+    resolved: int = 20,
+    plan: Plan | None = None,
 ) -> None:
     """A finished run of base and its repeat, of which only the verdicts are there."""
-    plan = plan_from_text("mine", text, "mine.toml", "demo", shared=SHARED)
+    plan = plan or plan_from_text("mine", text, "mine.toml", "demo", shared=SHARED)
     base, again = plan.arms[:2]
     asked = plan.model_copy(update={"arms": (base, again), "contrasts": ()})
     tasks = tuple(f"r{number}-0" for number in range(of))

@@ -73,6 +73,11 @@ def test_exp00_has_its_controls_in_every_profile() -> None:
             r"exp00.toml:\d+:1: profiles.micro.limits.stepz: unknown key; did you mean steps\? Allowed here: steps, ",
         ),
         (
+            "steps = 8",
+            "steps = 8\nwall_s = inf",
+            r"exp00.toml:\d+: inf is no number that a setting can have. Write a finite one",
+        ),
+        (
             'role = "base"',
             'role = "hero"',
             r"exp00.toml:\d+:1: arms.2.role: must be one of base, again, control, .* found \"hero\"",
@@ -842,6 +847,19 @@ NOT_LESS, NOT_MORE, SAME = (f'expect = "{each}"\n' for each in ("not_less", "not
             contrast("warm", "base"),
             {"profile": "seeds = [0, 1]\ntemperature = 0.0"},
             "arms.0.temperature: base samples nothing at temperature 0, so that its 2 seeds are one measurement",
+        ),
+        (
+            contrast("warm", "base"),
+            {"profile": "seeds = [0, 1]\ntemperature = 1e-6"},
+            "arms.0.temperature: base samples nothing at temperature 1e-06, so that its 2 seeds are one measurement",
+        ),
+        *(
+            (
+                contrast("warm", "base"),
+                {"profile": f"seeds = [0, 1]\nsampling = {{ {drawn} }}"},
+                f"arms.0.sampling: base samples nothing with {drawn}, so that its 2 seeds are one measurement",
+            )
+            for drawn in ("top_k = 1", "min_p = 0.999", "top_p = 0.01")
         ),
         (
             contrast("warm", "base"),

@@ -23,7 +23,7 @@ from looper.metrics.paired import AnalysisUnit
 from looper.metrics.registered import Decision
 from looper.records.learning import Learning, Source, Treatment
 from looper.records.model import ModelSpec
-from looper.records.plan import Contrast, Expect, Gate, Override, Plan, RunManifest
+from looper.records.plan import ArmRole, Contrast, Expect, Gate, Override, Plan, RunManifest
 from looper.records.verdict import Outcome
 from looper.views import watch
 from looper.views.board import bars
@@ -396,7 +396,19 @@ def test_whatever_is_learned_makes_the_repository_the_unit_or_was_learned_once()
         treatment=Treatment.OVERSIGHT, overseer=ModelSpec(backend="nano", adapter="3f2a91c04d5e6b78")
     )
     arms = [arm.model_copy(update={"learning": overseer} if arm.learning else {}) for arm in plan.arms]
-    assert scope_of(plan.model_copy(update={"arms": tuple(arms)}), tasks) is Scope.ONE
+    both = plan.model_copy(update={"arms": tuple(arms)})
+    assert scope_of(both, tasks) is Scope.BOTH and unit_of(both, tasks) is AnalysisUnit.REPOSITORY
+
+
+def test_an_arm_beside_the_contrasts_makes_no_unit_smaller_and_no_scope_its_own() -> None:
+    """One adapter for all repositories, exploratory, beside memories that each repository has of its own, or beside nothing learned."""
+    tasks = [f"r{repo}-{number}" for repo in range(24) for number in range(6)]
+    strategy = Learning.model_validate({"treatment": "adapter", "strategy": {"name": "sequential"}})
+    plan = plan_with(TWO_ALIKE + AND_MEMORY + DIFFERENCE)
+    beside = plan.arms[0].model_copy(update={"name": "seq", "role": ArmRole.TREATMENT, "learning": strategy})
+    assert scope_of(plan.model_copy(update={"arms": (*plan.arms, beside)}), tasks) is Scope.REPOSITORIES
+    plain = [arm.model_copy(update={"learning": None}) for arm in plan.arms]
+    assert scope_of(plan.model_copy(update={"arms": (*plain, beside)}), tasks) is Scope.TASKS
 
 
 def test_a_large_expectation_is_no_power() -> None:

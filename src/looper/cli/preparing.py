@@ -225,7 +225,7 @@ def _differ_more(
         if largest is None:
             yield (
                 ("discordance",),
-                f"{taken}, and {100 * default:.3g} % are taken otherwise; no run here shows with this model, suite and limits that they "
+                f"{taken}, and {100 * default:.3g} % are taken otherwise; no run here shows with this model, sampling, limits and these repositories that they "
                 "differ less. Leave it out, or first run base and an arm with the role again",
             )
             return

@@ -39,6 +39,10 @@ LEAST_EXAMPLE_TOKENS = 32
 """A system message, an issue and one action, each as short as can be, with what a template puts around them."""
 LEAST_WALL_S = 1.0
 """No model here replies, and no command runs and is judged, in less."""
+LEAST_TEMPERATURE = 0.05
+"""A token whose logit is half a nat above the next one's is drawn in 22,000 of 22,001 cases at this."""
+LEAST_CHOICE = 0.05
+"""Tokens that make up less than this together are nearly always one alone."""
 LEAST_STEPS = 2
 """An edit, and done."""
 LEAST_MOVE = 1e-6
@@ -71,6 +75,20 @@ def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
     yield from _the_same_in_the_end(plan)
 
 
+def _next_to_greedy(arm: Arm) -> tuple[str, str] | None:
+    """The key by which an arm takes the likeliest token as good as always, and in words how; None where it draws."""
+    drawn = arm.sampling or AS_COMPUTED
+    if arm.temperature < LEAST_TEMPERATURE:
+        return "temperature", f"at temperature {arm.temperature:g}"
+    if drawn.top_k == 1:
+        return "sampling", "with top_k = 1"
+    if drawn.top_p < LEAST_CHOICE:
+        return "sampling", f"with top_p = {drawn.top_p:g}"
+    if drawn.min_p > 1 - LEAST_CHOICE:
+        return "sampling", f"with min_p = {drawn.min_p:g}"
+    return None
+
+
 def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
     """Seeds that give the same cells, and contrasts that ask the same."""
     for at, seed in enumerate(plan.seeds):
@@ -84,11 +102,11 @@ def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
         samples = (
             arm.model.backend not in PLAYED and arm.learning is None and arm.role is not ArmRole.EXPERIENCE
         )
-        if samples and arm.temperature == 0 and seeds > 1:
+        if samples and seeds > 1 and (said := _next_to_greedy(arm)):
             yield (
-                ("arms", at, "temperature"),
-                f"{arm.name} samples nothing at temperature 0, so that its {seeds} seeds are one measurement that is counted {seeds} "
-                "times. Give it one seed (only_seeds = 1, or seeds), or a temperature",
+                ("arms", at, said[0]),
+                f"{arm.name} samples nothing {said[1]}, so that its {seeds} seeds are one measurement that is counted {seeds} "
+                "times. Give it one seed (only_seeds = 1, or seeds), or let it draw",
             )
     seen: dict[tuple[object, ...], str] = {}
     for at, contrast in enumerate(plan.contrasts):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -628,9 +629,20 @@ def is_plan(text: str) -> bool:
     return "hypothesis" in data or any(isinstance(arm, dict) for arm in data.get("arms", ()))
 
 
+_NOT_FINITE = re.compile(r"[=,\[]\s*([+-]?(?:inf|nan))\s*(?:[,\]}#]|$)", re.MULTILINE)
+"""Numbers of TOML that measure nothing."""
+
+
 def _toml(text: str, source: str) -> dict[str, Any]:
+    def finite(written: str) -> float:
+        if isfinite(number := float(written)):
+            return number
+        found = _NOT_FINITE.search(text)
+        at = f":{text.count(chr(10), 0, found.start(1)) + 1}" if found else ""
+        raise BadInput(f"{source}{at}: {written} is no number that a setting can have. Write a finite one.")
+
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(text, parse_float=finite)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
         at = f":{found[1]}:{found[2]}" if found else f":{text.count(chr(10)) + 1}"

@@ -42,6 +42,12 @@ class Scope(StrEnum):
     THESE = "these repositories as they were learned here, and no others"
     ONE = "these tasks with what was learned here once for all repositories, and no other learning of it"
     TASKS = "tasks like these of these repositories"
+    BOTH = "repositories like these, and of what was learned once for all of them that learning alone"
+
+    @property
+    def generalises(self) -> bool:
+        """Whether the repositories stand for others, so that they are the unit."""
+        return self in (Scope.REPOSITORIES, Scope.BOTH)
 
 
 @dataclass(frozen=True)
@@ -67,21 +73,26 @@ class Design:
 def scope_of(plan: Plan, tasks: Sequence[str]) -> Scope:
     """`tasks` are ids.
 
-    What is learned for each repository, whether an agent or its overseer is given it, shares its luck with all tasks of it; with too few repositories to carry that, or with
-    most tasks in a few of them (Kish's effective number), or with repositories that a person named, the plan speaks of these alone.
-    What is learned once for all repositories, or was before, has been tried once.
+    What is learned for each repository, whether an agent or its overseer is given it, shares its luck with all tasks of it; with too few
+    repositories to carry that, or with most tasks in a few of them (Kish's effective number), or with repositories that a person
+    named, the plan speaks of these alone. What a contrast compares that was learned once for all repositories, or before, was tried once.
     """
-    learned = [arm.learning for arm in plan.arms if arm.learning is not None]
-    if any(model.adapter for model in plan.model_specs):
-        return Scope.ONE
-    if not learned:
-        return Scope.TASKS
-    if any(found.strategy is not None for found in learned):
-        return Scope.ONE
+    each = any(arm.learning is not None and arm.learning.strategy is None for arm in plan.arms)
+    once = any(
+        arm.model.adapter
+        or (
+            arm.learning is not None
+            and (arm.learning.strategy or (arm.learning.overseer or arm.model).adapter)
+        )
+        for arm in plan.compared_arms or plan.arms
+    )
+    if not each:
+        return Scope.ONE if once else Scope.TASKS
     # What a person picked by name was not drawn, so it stands for nothing but itself.
-    if plan.selection.repos or plan.selection.tasks:
+    named = plan.selection.repos or plan.selection.tasks
+    if named or worth_repositories(tasks) < ENOUGH_REPOSITORIES:
         return Scope.THESE
-    return Scope.REPOSITORIES if worth_repositories(tasks) >= ENOUGH_REPOSITORIES else Scope.THESE
+    return Scope.BOTH if once else Scope.REPOSITORIES
 
 
 def worth_repositories(tasks: Sequence[str]) -> float:
@@ -92,7 +103,7 @@ def worth_repositories(tasks: Sequence[str]) -> float:
 
 def unit_of(plan: Plan, tasks: Sequence[str]) -> AnalysisUnit:
     """The unit of all that a plan decides."""
-    return AnalysisUnit.REPOSITORY if scope_of(plan, tasks) is Scope.REPOSITORIES else AnalysisUnit.TASK
+    return AnalysisUnit.REPOSITORY if scope_of(plan, tasks).generalises else AnalysisUnit.TASK
 
 
 def effect_of_interest(contrast: Contrast) -> float:

@@ -613,6 +613,13 @@ class Plan(Record):
         return tuple(dict.fromkeys([*(arm.model for arm in self.arms), *overseers]))
 
     @property
+    def compared_arms(self) -> tuple[Arm, ...]:
+        """Those that a contrast is about, by themselves or as attempts of a choice."""
+        named = {name for contrast in self.contrasts for name in contrast.arms}
+        named |= {name for choice in self.choices if choice.name in named for name in choice.of}
+        return tuple(arm for arm in self.arms if arm.name in named)
+
+    @property
     def overseen(self) -> Arm | None:
         """The arm whose overseer also guides experience; None where no arm has one that sees."""
         return next(

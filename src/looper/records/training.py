@@ -15,10 +15,10 @@ from looper.records.base import (
     Positive,
     PositiveFloat,
     Record,
+    Seconds,
     Unit,
     content_hash,
     unsaid,
-    Seconds,
 )
 from looper.records.strategy import Anchor
 from looper.records.trajectory import ModelIdentity, ToolName

@@ -193,7 +193,7 @@ def finding_text(run: RunView, result: Registered) -> str:
     if pilot and result.finding is not Decision.PILOT:
         return f"{Decision.PILOT.value}, {result.finding.value}"
     decided = result.finding in (Decision.SHOWN, Decision.REFUTED)
-    here = scope_of(run.manifest.plan, run.tasks) is not Scope.REPOSITORIES
+    here = not scope_of(run.manifest.plan, run.tasks).generalises
     return f"{result.finding.value}{' on these repositories' if decided and here else ''}"
 
 

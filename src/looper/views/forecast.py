@@ -13,7 +13,7 @@ from typing import Any
 
 from looper.metrics.design import design_of, is_pilot, power_at_interest, smallest_visible
 from looper.metrics.paired import student, wilson
-from looper.records.plan import Arm, Plan
+from looper.records.plan import AS_COMPUTED, REAL_SUITES, Arm, Plan
 from looper.views.findings import counted, power_text
 from looper.views.runs import RunView, read_runs
 from looper.views.show import duration
@@ -96,12 +96,25 @@ class MeasuredShare:
 
 
 def runs_alike(runs: Path, plan: Plan) -> list[RunView]:
-    """Those with the same model, suite and limits, whatever they are called, newest first."""
-    return [
-        view
-        for view in _newest(runs)
-        if _main_arm(view.manifest.plan).model == _main_arm(plan).model and _alike(view.manifest.plan, plan)
+    """Those whose main arm works as this plan's, drawing its tokens in the same way, at the same repositories, or at others that are
+    generated alike; whatever they are called, newest first."""
+    return [view for view in _newest(runs) if _works_alike(view.manifest.plan, plan)]
+
+
+def _works_alike(other: Plan, plan: Plan) -> bool:
+    ways = [
+        (arm.model, arm.scaffold, arm.temperature, arm.sampling or AS_COMPUTED)
+        for arm in (_main_arm(plan), _main_arm(other))
     ]
+    return ways[0] == ways[1] and _alike(other, plan) and _repositories(other) == _repositories(plan)
+
+
+def _repositories(plan: Plan) -> set[str]:
+    """Those that a plan names, by itself or by their tasks; none where it takes all of its suite, or a suite that is generated."""
+    named = plan.selection
+    if named.suite not in REAL_SUITES:
+        return set()
+    return {*named.repos, *(task.rpartition("-")[0].replace("__", "/") for task in named.tasks)}
 
 
 def equal_arms(views: Iterable[RunView]) -> list[MeasuredShare]:
@@ -122,7 +135,6 @@ def resolved_by_base(views: Iterable[RunView], plan: Plan) -> MeasuredShare | No
         for view in views
         if wanted is not None
         and (base := view.manifest.plan.base) is not None
-        and (base.scaffold, base.temperature) == (wanted.scaffold, wanted.temperature)
         and (one := _share(view, list(view.outcomes(base.name).values()))) is not None
     ]
     return max(found, key=lambda one: one.cells, default=None)
