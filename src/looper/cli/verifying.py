@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from looper.agent.actions import parse, render
+from looper.agent.loop import ENDS
 from looper.agent.prompt import hash_of, opening, question
 from looper.agent.retrace import StepWatch
 from looper.bench.patches import ATTEMPTS
@@ -135,6 +136,7 @@ def _agent_of(run: RunView) -> Agent:
         prompt_hash=lambda arm, task, given: hash_of(opening(task, arm.scaffold, given)),
         item=item,
         useful=without_detours,
+        errors={error.__name__: stop for error, stop in ENDS.items()},
         rules=VERSION,
         attempts=ATTEMPTS,
     )

@@ -54,6 +54,8 @@ AS_MANY_AGAIN = 1.5
 """A model can spell one text in several ways, but not with half as many tokens again and a few."""
 A_FEW = 8
 """Tokens: a short text can be spelt by one or by several."""
+FRAME = 64
+"""Tokens: more than a template puts around a reply and what came of it."""
 CANARIES = ("plain: ", "varied: ")
 LOCAL = "tokenizer of "
 """Begins the name of a counter that counted here. What a server says that it counted can hold what nobody saw."""
@@ -121,6 +123,8 @@ class Agent:
     """What a rollout with these steps is remembered as."""
     useful: Callable[[Sequence[Step]], Sequence[Step]]
     """The steps without detours."""
+    errors: Mapping[str, StopReason]
+    """How a rollout ends by an error of its model's server, by the name of the error."""
     rules: str
     """The number of its rules, with which the name of a verdict's verifier begins."""
     attempts: tuple[str, ...]
@@ -176,6 +180,10 @@ class AttemptSteps:
     """The tree changed at a step that does nothing to it."""
     longest: int = 0
     """Prompt of the last step, in tokens."""
+    most: int = 0
+    """More tokens the prompt after the last step cannot have; 0 where nobody knows."""
+    said: int = 0
+    """Tokens of the last reply, of which every one is in the prompt after it."""
     first: tuple[str, int | None] | None = None
     """Who counted the first prompt, and its tokens; None where nobody did here."""
     shrank: bool = False
@@ -223,8 +231,13 @@ class AttemptSteps:
             return
         # Every turn adds a reply and an observation, with a mark at least.
         length = min(step.context_tokens or 0, usage.prompt_tokens or 0)
-        self.shrank |= length <= self.longest and not step.pruned_messages
-        self.longest = length
+        # The text of a reply is read anew within all that is said, so that a piece of it can be spelt in fewer tokens.
+        least = self.longest + max(1, int(self.said / AS_MANY_AGAIN))
+        self.shrank |= length < least and not step.pruned_messages
+        told = reply.text + step.observation.text
+        self.longest, self.most = length, length + len(told.encode(errors="surrogatepass")) + FRAME
+        self.most *= not step.memory
+        self.said = 0 if reply.thinking or "think>" in reply.text else usage.completion_tokens or 0
         if step.index == 1:
             self.first = usage.counted_by, usage.prompt_tokens
 
@@ -630,14 +643,22 @@ def _could_end_so(end: Trajectory, steps: AttemptSteps, limits: Limits, records:
     if end.steps >= limits.steps:
         return end.steps == limits.steps and end.stop_reason is StopReason.STEP_LIMIT
     match end.stop_reason:
-        case StopReason.TIME_LIMIT:
-            return bool(end.stop_cause) or end.wall_s >= limits.wall_s or not records.same_code
+        case StopReason.TIME_LIMIT if not end.stop_cause:
+            return end.wall_s >= limits.wall_s or not records.same_code
         case StopReason.TOKEN_LIMIT:
             # Of a sum that is not whole the rollout counts what it knows.
             known = end.completion_tokens
             return bool(limits.total_tokens) and (known is None or known >= (limits.total_tokens or 0))
-        case StopReason.CONTEXT_FULL | StopReason.REFUSED:
-            return True
+        case StopReason.CONTEXT_FULL if not end.stop_cause:
+            return not steps.most or steps.most > limits.context_tokens - limits.output_tokens
+        case StopReason.TIME_LIMIT | StopReason.CONTEXT_FULL | StopReason.REFUSED:
+            # What its server said, after the name of the error that stands for it.
+            named = (
+                records.agent.errors.get(end.stop_cause.partition(":")[0])
+                if records.agent is not None
+                else None
+            )
+            return records.agent is None or named is end.stop_reason
     return False
 
 
