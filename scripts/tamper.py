@@ -28,10 +28,10 @@ from typing import Any, Union, get_args, get_origin
 from looper.journal import Stream, _encode, read_stream
 from looper.records.base import Record, content_hash
 from looper.records.learning import Treatment
-from looper.records.likelihood import Likelihood
+from looper.records.likelihood import AttemptLikelihood, Likelihood
 from looper.records.memory import MemoryItem
 from looper.records.plan import Expect, RunManifest
-from looper.records.question import Rating
+from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import Seal, SealedFile
 from looper.records.session import Session, Trained
 from looper.records.training import AdapterRecord
@@ -97,6 +97,64 @@ temperature = 0.7
 selection = { minimum_tasks = 1 }
 training = { learning_rate = 1e-4, iterations = 2, batch_size = 2 }
 """
+OTHERS = """
+title = "Audited besides"
+hypothesis = "Told lessons help here."
+factor = "what is learned"
+measured_only = ["action"]
+[[arms]]
+name = "base"
+role = "base"
+[[arms]]
+name = "again"
+role = "again"
+repetition = 1
+reason = "how often equal arms differ"
+[[arms]]
+name = "overseen"
+role = "treatment"
+learning = { treatment = "oversight" }
+[[arms]]
+name = "unaware"
+role = "control"
+learning = { treatment = "oversight", blind = true }
+[[arms]]
+name = "answers"
+role = "treatment"
+learning = { treatment = "adapter", format = "self_qa", rounds = 2, writer = "self" }
+reason = "answers that a model wrote"
+[[choices]]
+name = "likeliest"
+of = ["base", "again"]
+by = "likeliest"
+[[contrasts]]
+arm = "overseen"
+against = "unaware"
+metric = "interventions"
+shown = "An overseer who remembers steps in more often."
+refuted = "An overseer who remembers steps in less often."
+open = "Whether it steps in more often is open."
+[[contrasts]]
+arm = "likeliest"
+against = "base"
+shown = "The likeliest attempt resolves more."
+refuted = "The likeliest attempt resolves less."
+open = "Whether it resolves more is open."
+[profiles.micro]
+like = "demo"
+seeds = [0]
+[profiles.micro.tasks]
+per_repo = 2
+limit = 4
+repositories = 2
+[profiles.micro.experience]
+per_repo = 8
+delivered = 0.1
+samples = 2
+selection = { minimum_tasks = 1 }
+training = { learning_rate = 1e-4, iterations = 2, batch_size = 2 }
+"""
+"""What the first has not: overseers, answered questions, rounds, a choice of attempts."""
 KINDS: dict[type[Record], str] = {
     RunManifest: "manifest",
     Verdict: "verdicts",
@@ -109,6 +167,8 @@ KINDS: dict[type[Record], str] = {
     Session: "sessions",
     Trained: "trainings",
     Seal: "seals",
+    AnsweredQuestion: "questions",
+    AttemptLikelihood: "attempt_likelihoods",
     Rating: "ratings",
 }
 SWEPT = tuple(kind for kind in KINDS if kind is not RunManifest)
@@ -1359,12 +1419,16 @@ def grown(value: Any) -> Any:
 
 OUT_OF_REACH = {
     "Verdict.wall_s": "how long a test run took",
+    "Verdict.canaries": "what it says of its canaries behind the first word",
+    "Verdict.output emptied": "the output of its tests that is gone",
     "Verdict.same_as emptied": "whether a verdict was taken over from one on the same patch",
     "Trajectory.wall_s": "times that steps, rollouts and sessions agree on",
+    "Step.wall_s as in another record": "times that steps, rollouts and sessions agree on",
     "Step.reply.thinking": "with what a model thought beside it",
     "Step.reply.usage.counted_by grown everywhere": "the name of its counter",
     "Step.reply.usage.processed_prompt_tokens": "how much of a prompt was read anew",
     "Step.reply.usage.backend_": "what a server says that it counted",
+    "Step.reply.overseen": "where an overseer stepped in",
     "Step.reply.in_flight as in another record": "requests in flight up to them",
     "Step.observation.text": "the text of an observation",
     "Step.observation.exit_code": "with a terse scaffold the exit code of a command",
@@ -1389,6 +1453,8 @@ OUT_OF_REACH = {
     "Trained.event.loss": "losses of a training",
     "Trained.event.tokens_per_s": "its speed",
     "Trained.event.said": "all that is told of it while it goes on",
+    "AttemptLikelihood.log_likelihood": "the value of a likelihood",
+    "AnsweredQuestion.answer": "the answer to a question, with whether it is right",
     "Rating.by": "who rated an answer and how",
     "Rating.noise": "who rated an answer and how",
     "Seal.energy_j": "the energy that a seal counts",
@@ -1531,11 +1597,11 @@ def looper(project: Path, home: Path, runs: Path, *words: str) -> "subprocess.Co
     return subprocess.run(command, cwd=project, env=where, capture_output=True, text=True)
 
 
-def made(place: Path) -> Base:
+def made(place: Path, plan: str = PLAN) -> Base:
     """The run, made by the command that makes every run."""
     base = Base(place / "project", place / "home")
     (base.project / "experiments").mkdir(parents=True)
-    (base.project / "experiments" / "audited.toml").write_text(PLAN)
+    (base.project / "experiments" / "audited.toml").write_text(plan)
     table = "looper report --summary"
     (base.project / "LEARNINGS.md").write_text(f"# Learnings\n\n<!-- {table} -->\n<!-- end of {table} -->\n")
     for words in (

@@ -28,10 +28,12 @@ from looper.memory.distil import distil
 from looper.records.base import content_hash, grouped
 from looper.records.memory import Delivery, MemoryItem, MemoryKind, Reverted
 from looper.records.plan import Arm, ArmRole
+from looper.records.question import AnsweredQuestion
 from looper.records.seal import Seal
 from looper.records.task import Task
 from looper.records.trajectory import FinishReason, Step, Trajectory
-from looper.training.select import without_detours
+from looper.training.formats import keys, retold, says
+from looper.training.select import Attempt, without_detours
 from looper.views.audit import ExternalFacts, audit, unchecked
 from looper.views.contradictions import Agent, ReadReply
 from looper.views.results import look_at_text
@@ -124,6 +126,18 @@ def _agent_of(run: RunView) -> Agent:
     def item(kind: MemoryKind, arm: Arm, end: Trajectory, steps: Sequence[Step], task: Task) -> MemoryItem:
         return distil(end, steps, task, render, kind, question(task, arm.scaffold))
 
+    def asked(one: AnsweredQuestion, arm: Arm, end: Trajectory, steps: Sequence[Step], task: Task) -> int:
+        learning, verdict = arm.learning, run.final.get(end.cell)
+        if learning is None or verdict is None or one.supported != says(one.answer, one.key):
+            return 0
+        for way in (without_detours(steps), steps):
+            attempt = Attempt(end, tuple(way), verdict), task, learning.format
+            wanted = retold(*attempt, arm.scaffold.system, learning.pairs)
+            for example, key in zip(wanted, keys(*attempt, learning.pairs), strict=True):
+                if (example.source, example.turns[1].text, key) == (one.source, one.question, one.key):
+                    return len(wanted)
+        return 0
+
     @lru_cache(REPLIES_KEPT)
     def read(text: str, finish: FinishReason) -> ReadReply:
         found = parse(text, finish)
@@ -136,6 +150,7 @@ def _agent_of(run: RunView) -> Agent:
         prompt_hash=lambda arm, task, given: hash_of(opening(task, arm.scaffold, given)),
         item=item,
         useful=without_detours,
+        asked=asked,
         errors={error.__name__: stop for error, stop in ENDS.items()},
         rules=VERSION,
         attempts=ATTEMPTS,

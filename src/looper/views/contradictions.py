@@ -19,6 +19,7 @@ from looper.records.base import content_hash, grouped
 from looper.records.learning import Source, Treatment
 from looper.records.memory import Delivery, MemoryItem, MemoryKind, Moment
 from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate, Limits
+from looper.records.question import AnsweredQuestion
 from looper.records.sampling import sampling_seed
 from looper.records.seal import Seal
 from looper.records.task import Task
@@ -123,6 +124,8 @@ class Agent:
     """What a rollout with these steps is remembered as."""
     useful: Callable[[Sequence[Step]], Sequence[Step]]
     """The steps without detours."""
+    asked: Callable[[AnsweredQuestion, Arm, Trajectory, Sequence[Step], Task], int]
+    """How many questions a success gives to an arm; 0 where this is none of them, has another key or was judged otherwise."""
     errors: Mapping[str, StopReason]
     """How a rollout ends by an error of its model's server, by the name of the error."""
     rules: str
@@ -937,9 +940,13 @@ def _judged(verdict: Verdict, end: Trajectory | None, records: Records, found: C
     if mine is not None and not {*verdict.stripped_paths} <= mine:
         found.add("verdicts that put back files which their patch does not change", verdict.cell)
     task = records.tasks.get(verdict.instance_id)
-    if task is None or verdict.file_recall is None or imported:
+    if task is None or imported:
         return
     gold = _files(task.gold_patch)
+    if verdict.file_recall is None:
+        if records.same_code and ran and gold and how:
+            found.add("verdicts without the share of gold's files that their patch has", verdict.cell)
+        return
     # A patch that does not apply changes nothing.
     if gold and mine is not None and (empty or how):
         share = len(gold & mine) / len(gold)

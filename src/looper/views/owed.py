@@ -9,18 +9,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
+from math import inf
 
-from looper.journal import read_stream
+from looper.journal import read_at, read_stream
 from looper.records.base import grouped
 from looper.records.learning import Learning, Treatment
 from looper.records.likelihood import Key, Likelihood
-from looper.records.plan import Arm, ArmRole, Gate
+from looper.records.plan import Arm, ArmRole, Chooser, Gate
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import Seal
 from looper.records.strategy import AdaptiveRank, FullReplay, Mixture
-from looper.records.training import TrainingEvent
+from looper.records.training import Format, TrainingEvent
+from looper.records.trajectory import Step
 from looper.records.treatment import VALID_MARGIN, Consolidation, Proof, ProofKind
-from looper.views.contradictions import CLOCK_S, Contradictions, Records
+from looper.views.contradictions import CLOCK_S, AttemptSteps, Contradictions, Records
 
 ROUNDED = 1e-3
 """Nats: by which a mean that cannot be above nought, or below it, may be so in single precision."""
@@ -49,6 +51,7 @@ def owed(records: Records) -> list[str]:
         _learned,
         _trainings,
         _ratings,
+        _questions,
         _sealed_adapters,
         _by_the_clock,
     )
@@ -126,7 +129,7 @@ def _figures(proof: Proof) -> str:
     before, after = proof.before, proof.after
     if proof.kind not in (ProofKind.VALID_ACTIONS, ProofKind.RETENTION):
         return "" if before is None and after is None else "proofs with figures of what has none"
-    if before is None or after is None or min(before, after) < -ROUNDED:
+    if before is None or after is None or not all(-ROUNDED <= figure < inf for figure in (before, after)):
         return "proofs with figures that nothing can have"
     if proof.kind is ProofKind.VALID_ACTIONS:
         if max(before, after) > 1:
@@ -210,9 +213,9 @@ def _likelihoods(records: Records, found: Contradictions) -> None:
     for one in run.likelihoods:
         name = f"{one.arm}, seed {one.seed}, after {one.batches} batches"
         arm = records.arms.get(one.arm)
-        if any(not value <= ROUNDED for value in (*one.held_out.values(), *one.learned.values())):
+        if any(not -inf < value <= ROUNDED for value in (*one.held_out.values(), *one.learned.values())):
             found.add("likelihoods above certainty", name)
-        if any(not value >= -ROUNDED for value in one.kl_from_base.values()):
+        if any(not -ROUNDED <= value < inf for value in one.kl_from_base.values()):
             found.add("divergences from base below nought", name)
         if not _asked_with(records, arm, one):
             found.add("likelihoods with other adapters than the arm had then", name)
@@ -237,10 +240,31 @@ def _likelihoods(records: Records, found: Contradictions) -> None:
             if any(abs(start[task] - value) > START_APART for task, value in one.learned.items()):
                 found.add("likelihoods before the first batch that are not what other arms began with", name)
     for each in run.attempt_likelihoods:
-        if not each.log_likelihood <= ROUNDED:
+        if not -inf < each.log_likelihood <= ROUNDED:
             found.add("likelihoods above certainty", each.cell)
+    for cell in _attempts_asked(records):
+        found.add("likelihoods of attempts that are gone, or there twice", cell)
     for name in _not_asked(records):
         found.add("likelihoods that are gone", name)
+
+
+def _attempts_asked(records: Records) -> Iterator[str]:
+    """Cells whose attempts a choice takes the likeliest of, and that were not asked about once each. One without an action is not."""
+    run, plan = records.run, records.run.manifest.plan
+    names = {name for choice in plan.choices if choice.by is Chooser.LIKELIEST for name in choice.of}
+    if plan.base is None or not plan.base.model.shows_losses or not records.by_all:
+        return
+    asked = Counter((one.cell, one.attempt) for one in run.attempt_likelihoods)
+    for cell, verdict in run.final.items():
+        key, arm = (cell, verdict.attempt), cell.partition("/")[0]
+        steps = records.steps.get(key, AttemptSteps())
+        owed = arm in names and verdict.outcome.is_verdict and steps.count > steps.without
+        if asked.pop(key, 0) != owed:
+            yield cell
+    # Of attempts that were tried again there may be some too.
+    yield from (
+        cell for (cell, attempt), count in asked.items() if count > 1 or (cell, attempt) not in run.ends
+    )
 
 
 def _asked_with(records: Records, arm: Arm | None, one: Likelihood) -> bool:
@@ -321,6 +345,15 @@ def _learned(records: Records, found: Contradictions) -> None:
                 found.add("what was learned in a round that the plan does not have", name)
             if one.repo not in ({""} if arm.learning.strategy is not None else records.evaluated):
                 found.add("what was learned for a repository that nobody works at", name)
+        in_batches = arm is not None and arm.learning is not None and arm.learning.strategy is not None
+        if not in_batches and one.after != ((one.adapter,) if one.adapter else ()):
+            found.add("adapters that stood after batches which the arm does not learn", name)
+        told = {records.items[item].instance_id for item in one.items if item in records.items}
+        remembers = arm is not None and arm.learning is not None and arm.learning.remembers is not None
+        if not told <= {*one.selection.tasks} or (one.items and not remembers):
+            found.add(
+                "memories of other tasks than were learned from, or of an arm that remembers nothing", name
+            )
         if not one.made and (one.trained_tokens or one.training_s or one.adapter):
             found.add("trainings that made no adapter", name)
         before = first.setdefault(one.key, one)
@@ -412,6 +445,45 @@ def _ratings(records: Records, found: Contradictions) -> None:
     for rating in read_stream(folder, "ratings", Rating):
         if (rating.arm, rating.seed, rating.round, rating.source) not in answered:
             found.add("ratings of questions that nobody answered", f"{rating.arm}, {rating.source}")
+
+
+def _questions(records: Records, found: Contradictions) -> None:
+    """That what was asked about successes is what they give, is judged as its answer says, and is all that was owed."""
+    run, agent = records.run, records.agent
+    learned = {one.key: one for one in run.consolidations}
+    # Whoever was killed while an arm learned has its questions, and its next process asks them again.
+    at_once = len(run.sessions) == 1 and records.sealed
+    about: dict[tuple[str, int, str, int], dict[str, list[int]]] = {}
+    for one in read_stream(run.folder, "questions", AnsweredQuestion):
+        source, _, number = one.source.rpartition("/")
+        cell, _, attempt = source.rpartition("#")
+        at = cell, int(attempt) if attempt.isdigit() else 0
+        key = one.arm, one.seed, one.repo, one.round
+        end, arm, of = run.ends.get(at), records.arms.get(one.arm), learned.get(key)
+        if end is None or arm is None or arm.learning is None or (of is None and at_once):
+            found.add("questions about successes that the arm did not learn from", one.source)
+            continue
+        plain = not (arm.learning.failures or arm.learning.recovered)
+        if plain and of is not None and end.instance_id not in of.selection.tasks:
+            found.add("questions about successes that the arm did not learn from", one.source)
+        task, most = records.tasks.get(end.instance_id), 0
+        if agent is not None and task is not None:
+            places = records.steps.get(at, AttemptSteps()).places
+            steps = tuple(read_at(run.folder, "steps", Step, places))
+            most = agent.asked(one, arm, end, steps, task)
+            if not most:
+                found.add("questions that are not what their success gives, or judged otherwise", one.source)
+        of_source = about.setdefault(key, {}).setdefault(source, list(range(1, most + 1)))
+        # Each number once; what is left over in the end was not asked.
+        if number.isdigit() and int(number) in of_source:
+            of_source.remove(int(number))
+        elif most and at_once:
+            found.add("questions that are there twice", one.source)
+    for key, consolidation in learned.items() if at_once else ():
+        arm, sources = records.arms.get(key[0]), about.get(key, {})
+        asks = arm is not None and arm.learning is not None and arm.learning.format is Format.SELF_QA
+        if (asks and len(sources) != consolidation.used) or any(sources.values()):
+            found.add("questions that are gone", f"{key[0]}, seed {key[1]}, {key[2]}, round {key[3]}")
 
 
 def _sealed_adapters(records: Records, found: Contradictions) -> None:
