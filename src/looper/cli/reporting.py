@@ -219,7 +219,7 @@ def verify(
     for line in (
         *_history_amiss(blocks),
         *_blocks_amiss(blocks, {run.folder.name: run for run in [*runs, *named]}.values()),
-        *pages.doubled(),
+        *pages.misplaced(),
         *_table_amiss(pages),
     ):
         found += 1
@@ -258,7 +258,11 @@ def _table_amiss(pages: SharedPages) -> Iterator[str]:
     """The table of all results, where it is written down, against the pages that it is made of."""
     text = named_text(LEARNINGS) if LEARNINGS.is_file() and pages.file is None else ""
     rows = read_results(pages.blocks())
-    if f"<!-- {SUMMARY} -->" not in text or not rows:
+    if f"<!-- {SUMMARY} -->" not in text:
+        return
+    if not rows:
+        if with_block(text, SUMMARY, [], str(LEARNINGS)) != text:
+            yield f"{LEARNINGS}: the table of all results is made of pages that are not in {pages.folder}"
         return
     if with_block(text, SUMMARY, summary_lines(rows), str(LEARNINGS)) != text:
         yield f"{LEARNINGS}: the table of all results is not what {pages.folder} says. Write it anew: {SUMMARY}"

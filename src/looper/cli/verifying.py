@@ -22,6 +22,8 @@ from looper.cli.settings import Settings
 from looper.cli.wiring import code_version, put_at, texts_at
 from looper.errors import BadInput
 from looper.experiment.consolidate import Treatments
+from looper.experiment.material import ExperienceLibrary
+from looper.experiment.pools import Pools, combined
 from looper.experiment.schedule import leaking_tasks
 from looper.journal import read_stream
 from looper.memory.distil import distil
@@ -31,11 +33,13 @@ from looper.records.plan import Arm, ArmRole
 from looper.records.question import AnsweredQuestion
 from looper.records.seal import Seal
 from looper.records.task import Task
+from looper.records.training import Selection
 from looper.records.trajectory import FinishReason, Step, Trajectory
+from looper.records.treatment import Consolidation
 from looper.training.formats import keys, retold, says
 from looper.training.select import Attempt, without_detours
 from looper.views.audit import ExternalFacts, audit, unchecked
-from looper.views.contradictions import Agent, ReadReply
+from looper.views.contradictions import Agent, ReadReply, StepsOf
 from looper.views.results import look_at_text
 from looper.views.runs import RunView
 from looper.views.signatures import Signature, SignedPart, signature_of, signatures_in, signed_amiss
@@ -88,15 +92,16 @@ class Verifier:
             tasks = tasks_as_they_are(run.manifest, self.settings)
         except BadInput as error:
             why = str(error)
+        by_id = {task.instance_id: task for task in tasks}
         return ExternalFacts(
             tasks_hash=None if why else content_hash(*tasks),
             adapter=card_reader(self.settings),
             code_version=code_version(),
-            tasks={task.instance_id: task for task in tasks},
+            tasks=by_id,
             leaked=frozenset(leaking_tasks(tasks)) & {*run.manifest.tasks},
             why_no_tasks=why,
             served=served_hash(self.settings),
-            agent=_agent_of(run),
+            agent=_agent_of(run, by_id),
             now=datetime.now(UTC).isoformat(),
         )
 
@@ -105,9 +110,10 @@ REPLIES_KEPT = 4096
 """Texts of replies whose action is remembered: small models say the same again and again."""
 
 
-def _agent_of(run: RunView) -> Agent:
+def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
     """What this code makes of the replies, tasks and successes of a run."""
     plan = run.manifest.plan
+    libraries: list[ExperienceLibrary] = []
     items = {item.id: item for item in read_stream(run.folder, "memory", MemoryItem)}
     reverted = [found.item for found in read_stream(run.folder, "reverted", Reverted)]
     treatments = Treatments(plan, run.consolidations, tuple(items.values()))
@@ -125,6 +131,18 @@ def _agent_of(run: RunView) -> Agent:
 
     def item(kind: MemoryKind, arm: Arm, end: Trajectory, steps: Sequence[Step], task: Task) -> MemoryItem:
         return distil(end, steps, task, render, kind, question(task, arm.scaffold))
+
+    def selection(arm: Arm, one: Consolidation, steps_of: StepsOf) -> Selection | None:
+        # What failed outside of the agent may have been tried again, after it was learned from.
+        again = one.selection.without_verdict and len(run.sessions) > 1
+        if again or plan.experience is None or not {*run.manifest.tasks} <= tasks.keys():
+            return None
+        if not libraries:
+            libraries.append(_library(run, tasks, steps_of))
+        try:
+            return libraries[0].selection(arm, one.seed, one.repo, one.round)
+        except BadInput:
+            return combined(())
 
     def asked(one: AnsweredQuestion, arm: Arm, end: Trajectory, steps: Sequence[Step], task: Task) -> int:
         learning, verdict = arm.learning, run.final.get(end.cell)
@@ -150,11 +168,26 @@ def _agent_of(run: RunView) -> Agent:
         prompt_hash=lambda arm, task, given: hash_of(opening(task, arm.scaffold, given)),
         item=item,
         useful=without_detours,
+        selection=selection,
         asked=asked,
         errors={error.__name__: stop for error, stop in ENDS.items()},
         rules=VERSION,
         attempts=ATTEMPTS,
     )
+
+
+def _library(run: RunView, tasks: Mapping[str, Task], steps_of: StepsOf) -> ExperienceLibrary:
+    """Where the arms of a run found what they learned from, made of its records again."""
+    gathering = {arm.name for _, arm in run.manifest.plan.all_experience()}
+    attempts = (
+        Attempt(end, tuple(steps_of(key)), verdict)
+        for cell, verdict in run.final.items()
+        if cell.partition("/")[0] in gathering
+        and (end := run.ends.get(key := (cell, verdict.attempt))) is not None
+    )
+    repos = sorted({tasks[name].repo for name in run.manifest.tasks})
+    pools = Pools(run.manifest, tasks, attempts)
+    return ExperienceLibrary(run.manifest.plan, pools, tasks, repos, 0, ask=lambda *told: "")
 
 
 def signed_at(place: Path) -> SignedSeals:

@@ -99,9 +99,10 @@ def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
             )
     for at, arm in enumerate(plan.arms):
         seeds = len(plan.seeds_of(arm))
-        samples = (
-            arm.model.backend not in PLAYED and arm.learning is None and arm.role is not ArmRole.EXPERIENCE
-        )
+        # What an adapter or a memory is made of was sampled before, with another for each seed; what has no items was not.
+        remembers = arm.learning.remembers if arm.learning is not None else None
+        of_nothing = arm.learning is None or (remembers is not None and not remembers.kind.traits.has_items)
+        samples = arm.model.backend not in PLAYED and of_nothing and arm.role is not ArmRole.EXPERIENCE
         if samples and seeds > 1 and (said := _next_to_greedy(arm)):
             yield (
                 ("arms", at, said[0]),
@@ -112,7 +113,9 @@ def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
     for at, contrast in enumerate(plan.contrasts):
         # Not less one way is not more the other way; that there is a difference, or none, is the same either way.
         turned = contrast.expect is Expect.NOT_LESS
-        arms = tuple(reversed(contrast.arms)) if turned else contrast.arms
+        # Of a line through three arms the one in the middle has no weight.
+        ends = contrast.arms if len(contrast.arms) > 3 else (contrast.arms[0], contrast.arms[-1])
+        arms = tuple(reversed(ends)) if turned else ends
         one_sided = contrast.expect in (Expect.NOT_LESS, Expect.NOT_MORE)
         key = (
             arms if one_sided else min(arms, tuple(reversed(arms))),

@@ -14,7 +14,7 @@ from typing import assert_never
 from looper.agent.prompt import opening
 from looper.errors import BadInput
 from looper.experiment.material import Ask, ExperienceLibrary, Material, delivered, next_repo
-from looper.experiment.pools import HELD_OUT, Pools, combined
+from looper.experiment.pools import HELD_OUT, Pools, combined, read_attempts
 from looper.journal import read_stream
 from looper.memory.deliver import deliver
 from looper.memory.retrieve import Similarity
@@ -140,7 +140,7 @@ def consolidate(
     if plan.experience is None or not plan.sources:
         return Treatments(plan, (), ())
     repos = sorted({tasks[name].repo for name in manifest.tasks})
-    pools = Pools(manifest, tasks, folder)
+    pools = Pools(manifest, tasks, read_attempts(folder))
     # Nothing at all cannot be learned from, whatever the reason.
     minimum = plan.experience.selection.minimum_tasks if manifest.stops(Gate.DATA) else 1
     measure = context.trainer.measure if context.trainer else lambda adapter, examples: ()
@@ -225,14 +225,12 @@ class _Consolidator:
         assert arm.learning is not None
         begun = time.monotonic()
         items: list[MemoryItem] = []
-        learned_in: Sequence[str]
+        learned_in = self.library.learned_in(arm, repo)
         learned = TrainingOutcome()
         if repo == ALL:
-            learned_in = self.library.repos
             materials = [self.library.of(arm, seed, each) for each in learned_in]
             learned = self._by_strategy(arm, seed, self.library.batches(arm, materials))
         else:
-            learned_in = [next_repo(repo, self.library.repos) if arm.learning.elsewhere else repo]
             writer = self._writer(arm, seed, repo)
             materials = [self.library.of(arm, seed, each, self.number, writer) for each in learned_in]
             if arm.learning.treatment.is_adapter:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from looper.agent.actions import parse, render
 from looper.agent.prompt import opening, question
 from looper.errors import BadInput, TreatmentMissing
-from looper.experiment.pools import HELD_OUT, Pools
+from looper.experiment.pools import HELD_OUT, Pools, combined
 from looper.memory.deliver import deliver
 from looper.memory.distil import distil
 from looper.memory.retrieve import Similarity
@@ -116,6 +116,20 @@ class ExperienceLibrary:
                 if learning.shuffled:
                     examples = shuffled_targets(examples, seed)
                 return Material(attempts, selection, examples)
+
+    def learned_in(self, arm: Arm, repo: str) -> list[str]:
+        """The repositories whose successes an arm learns for one; with no name for all of them."""
+        assert arm.learning is not None
+        if not repo:
+            return list(self.repos)
+        return [next_repo(repo, self.repos) if arm.learning.elsewhere else repo]
+
+    def selection(self, arm: Arm, seed: int, repo: str, number: int = 1) -> Selection:
+        """What became of the attempts that an arm's round looks at. Raises BadInput as `of` does."""
+        assert arm.learning is not None
+        return combined(
+            self._successes(arm, arm.learning, seed, each, number)[1] for each in self.learned_in(arm, repo)
+        )
 
     def _successes(
         self, arm: Arm, learning: Learning, seed: int, repo: str, number: int

@@ -36,11 +36,12 @@ class Pool:
 class Pools:
     """The successes of a run's experience, as far as it has been gathered."""
 
-    def __init__(self, manifest: RunManifest, tasks: Mapping[str, Task], folder: Path) -> None:
+    def __init__(self, manifest: RunManifest, tasks: Mapping[str, Task], attempts: Iterable[Attempt]) -> None:
+        """Of `attempts` those that gathered experience are looked at."""
         assert manifest.plan.experience is not None
         self._manifest, self._tasks = manifest, tasks
         self._experience: Experience = manifest.plan.experience
-        self._by_cell = {attempt.verdict.cell: attempt for attempt in read_attempts(folder)}
+        self._by_cell = {attempt.verdict.cell: attempt for attempt in attempts}
         self._known: dict[tuple[str, Source, int, str], Pool | None] = {}
 
     def of(

@@ -6,11 +6,13 @@ others.
 """
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isclose
+from pathlib import Path
 from statistics import fmean, median
 
 from looper.journal import Damage, placed_records, read_at, read_stream
@@ -24,7 +26,7 @@ from looper.records.sampling import sampling_seed
 from looper.records.seal import Seal
 from looper.records.task import Task
 from looper.records.text import bare_lines
-from looper.records.training import AdapterRecord, Objective
+from looper.records.training import AdapterRecord, Objective, Selection
 from looper.records.trajectory import (
     Action,
     Bash,
@@ -102,6 +104,8 @@ class Contradictions:
             yield f"{what}: {some(cells)}"
 
 
+StepsOf = Callable[[tuple[str, int]], Sequence[Step]]
+"""Of a cell's attempt."""
 ReadReply = tuple[Action | None, ReplyProblem | None, bool]
 """The action of a reply, or why it has none, and whether a fence was taken from it."""
 
@@ -124,6 +128,8 @@ class Agent:
     """What a rollout with these steps is remembered as."""
     useful: Callable[[Sequence[Step]], Sequence[Step]]
     """The steps without detours."""
+    selection: Callable[[Arm, Consolidation, StepsOf], Selection | None]
+    """What became of the attempts that an arm learned from; None where that cannot be said from these records."""
     asked: Callable[[AnsweredQuestion, Arm, Trajectory, Sequence[Step], Task], int]
     """How many questions a success gives to an arm; 0 where this is none of them, has another key or was judged otherwise."""
     errors: Mapping[str, StopReason]
@@ -425,6 +431,11 @@ class Records:
         except ValueError:
             return None
 
+    def steps_of(self, key: tuple[str, int]) -> tuple[Step, ...]:
+        """All steps of a cell's attempt, read once more."""
+        places = self.steps.get(key, AttemptSteps()).places
+        return tuple(read_at(self.run.folder, "steps", Step, places))
+
     def repo_of(self, instance_id: str) -> str:
         """Repository of a task; what stands before the last hyphen of its id where the task is not here."""
         task = self.tasks.get(instance_id)
@@ -455,8 +466,15 @@ class Replies:
             self._as_the_agent(step, arm, agent, clean)
         usage = reply.usage
         tokens = usage.completion_tokens
-        # With an overseer what is counted are two replies, and one is told.
-        if not usage.counted_by.startswith(LOCAL) or arm.has_overseer:
+        if not usage.counted_by.startswith(LOCAL):
+            return
+        if arm.has_overseer:
+            # What is counted are two replies, and one is told.
+            known = self._tokens.get(
+                hash((reply.text, reply.thinking, reply.finish_reason, usage.counted_by))
+            )
+            if known is not None and AS_MANY_AGAIN * (tokens or 0) + A_FEW < known:
+                self._add("replies that were counted as other tokens than the same text elsewhere", step)
             return
         prompt = usage.prompt_tokens
         if tokens is None or prompt is None or step.context_tokens != prompt:
@@ -514,6 +532,7 @@ def _rollouts(records: Records, found: Contradictions) -> None:
     run, manifest = records.run, records.run.manifest
     hashes: dict[str, str] = {}
     trees: dict[str, tuple[str, str]] = {}
+    times: dict[tuple[float, float], str] = {}
     for end in run.trajectories:
         cell, arm = end.cell, records.arms.get(end.arm)
         name, seed, task = cell.split("/", 2) if cell.count("/") >= 2 else ("", "", "")
@@ -524,6 +543,8 @@ def _rollouts(records: Records, found: Contradictions) -> None:
         # What another version of the agent says of its own end and time is its own word.
         if arm is not None and not arm.agent and steps.count == end.steps:
             _ended_as_its_steps(end, steps, found)
+        if _fine(end.wall_s) and end.model_s and times.setdefault((end.wall_s, end.model_s), cell) != cell:
+            found.add("rollouts that took the very time of another", cell)
         if content_hash(end.patch) != end.patch_hash:
             found.add("patches that are not what their hash says", cell)
         if end.patch_at_limit != (
@@ -1137,7 +1158,7 @@ def _learned(records: Records, found: Contradictions) -> None:
             _shared(records, one, owners[one.adapter], found)
         if any((str(one.seed), task) not in resolved for task in one.selection.tasks):
             found.add("what was learned from successes that are none", name)
-        elif one.round == 1 and not arm.learning.elsewhere and (said := _counts(records, arm, one)):
+        elif said := _counts(records, arm, one):
             found.add(said, name)
         if not _used(records, arm, one):
             found.add("what was learned from another number of successes than it says", name)
@@ -1162,6 +1183,11 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     """What is wrong with how many attempts were seen, and how many of them failed; empty where nothing is."""
     assert arm.learning is not None
     plan, run = records.run.manifest.plan, records.run
+    made = records.agent and records.agent.selection(arm, one, records.steps_of)
+    if made is not None:
+        return "" if made == one.selection else "what was learned from other attempts than there are"
+    if one.round > 1 or arm.learning.elsewhere:
+        return ""
     names = {found.name for found in plan.experience_arms(arm.learning.source)}
     tasks = set(run.manifest.experience_tasks.get(arm.learning.source, ()))
     verdicts = [
@@ -1235,8 +1261,7 @@ def _remembered(records: Records, found: Contradictions) -> None:
         if end is None or end.instance_id != item.instance_id:
             found.add("memories of a rollout that is not there", item.id)
         elif agent is not None and task is not None and arm is not None:
-            places = records.steps.get(key, AttemptSteps()).places
-            steps = tuple(read_at(run.folder, "steps", Step, places))
+            steps = records.steps_of(key)
             ways = (steps, agent.useful(steps))
             if all(agent.item(item.kind, arm, end, way, task) != item for way in ways):
                 found.add("memories that say something else than their rollout did", item.id)
@@ -1375,6 +1400,25 @@ def _asked(records: Records, found: Contradictions) -> None:
             found.add("likelihoods of attempts that are not there", attempt.cell)
 
 
+def _of_this_experiment(command: str, folder: str) -> bool:
+    """Whether `looper run EXPERIMENT --profile PROFILE` is what made a folder of this name; of other commands nobody can tell."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return False
+    if words[1:2] != ["run"] or len(words) < 3:
+        return True
+    experiment, profile = Path(words[2]).stem, ""
+    if "--profile" in words[:-1]:
+        profile = f"{Path(words[words.index('--profile') + 1]).stem}-"
+    return folder.startswith(f"{experiment}-{profile}")
+
+
+def _fine(seconds: float) -> bool:
+    """Whether a time is by a clock so fine that no two things take the same."""
+    return seconds > 0 and round(seconds, 4) != seconds
+
+
 def _sessions(records: Records, found: Contradictions) -> None:
     """That no process saw more ends than there are, or went on with another run."""
     run, before = records.run, 0
@@ -1390,3 +1434,5 @@ def _sessions(records: Records, found: Contradictions) -> None:
         named = session.command.partition(" --run ")[2].split(" ")[0].strip("'\"").rpartition("/")[2]
         if named and named != run.folder.name and run.manifest.run_hash() not in named:
             found.add("sessions that went on with another run", named)
+        if not _of_this_experiment(session.command, run.folder.name):
+            found.add("sessions whose command is another experiment's or profile's", f"session {number}")

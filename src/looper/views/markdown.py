@@ -20,6 +20,7 @@ from looper.views.history import history_lines
 from looper.views.runs import RunView
 from looper.views.show import markdown_table
 
+_MARK = re.compile(r"<!--\s*looper\s+report\s[^>]*-->", re.IGNORECASE)
 _BLOCK = re.compile(r"<!-- looper report (?P<name>\S+ \S+) -->\n.*?<!-- end of (?P=name) -->", re.DOTALL)
 
 
@@ -31,6 +32,12 @@ def name_of(run: RunView) -> str:
 def named_blocks(text: str) -> list[str]:
     """What the file has blocks for, in order."""
     return [found["name"] for found in _BLOCK.finditer(text)]
+
+
+def unread_marks(text: str) -> list[str]:
+    """What looks like the beginning of a block and is none, as one with a blank too many."""
+    read = [f"<!-- looper report {name} -->" for name in named_blocks(text)]
+    return [mark for mark in _MARK.findall(text) if mark not in read]
 
 
 def block_of(text: str, name: str) -> str | None:

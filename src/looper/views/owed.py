@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import pairwise
 from math import inf
 
-from looper.journal import read_at, read_stream
+from looper.journal import read_stream
 from looper.records.base import grouped
 from looper.records.learning import Learning, Treatment
 from looper.records.likelihood import Key, Likelihood
@@ -20,7 +20,6 @@ from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import Seal
 from looper.records.strategy import AdaptiveRank, FullReplay, Mixture
 from looper.records.training import Format, TrainingEvent
-from looper.records.trajectory import Step
 from looper.records.treatment import VALID_MARGIN, Consolidation, Proof, ProofKind
 from looper.views.contradictions import CLOCK_S, AttemptSteps, Contradictions, Records
 
@@ -468,9 +467,7 @@ def _questions(records: Records, found: Contradictions) -> None:
             found.add("questions about successes that the arm did not learn from", one.source)
         task, most = records.tasks.get(end.instance_id), 0
         if agent is not None and task is not None:
-            places = records.steps.get(at, AttemptSteps()).places
-            steps = tuple(read_at(run.folder, "steps", Step, places))
-            most = agent.asked(one, arm, end, steps, task)
+            most = agent.asked(one, arm, end, records.steps_of(at), task)
             if not most:
                 found.add("questions that are not what their success gives, or judged otherwise", one.source)
         of_source = about.setdefault(key, {}).setdefault(source, list(range(1, most + 1)))

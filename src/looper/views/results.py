@@ -8,7 +8,7 @@ from looper.errors import FileRefused
 from looper.journal import replace_file
 from looper.untrusted import named_text, read_untrusted
 from looper.views.findings import hypothesis_text
-from looper.views.markdown import block_of, name_of, named_blocks, run_block, with_block_at_end
+from looper.views.markdown import block_of, name_of, named_blocks, run_block, unread_marks, with_block_at_end
 from looper.views.runs import RunView
 
 NAME = "report.md"
@@ -46,11 +46,17 @@ class SharedPages:
             for name in named_blocks(text)
         }
 
-    def doubled(self) -> list[str]:
-        """Blocks that are there more than once, so that one of them is read and the others are not."""
+    def misplaced(self) -> list[str]:
+        """Blocks that are there more than once, so that one of them is read and the others are not, and marks that nobody reads."""
         pages = [self.file] if self.file else sorted(self.folder.glob("*.md"))
-        names = [(name, page) for page in pages if page.is_file() for name in named_blocks(named_text(page))]
-        return [
+        texts = {page: named_text(page) for page in pages if page.is_file()}
+        names = [(name, page) for page, text in texts.items() for name in named_blocks(text)]
+        unread = [
+            f"{page}: {mark} begins no block that is read"
+            for page, text in texts.items()
+            for mark in unread_marks(text)
+        ]
+        return unread + [
             f"{page}: another block of {name} stands in {first}"
             for at, (name, page) in enumerate(names)
             for first in [next((where for other, where in names[:at] if other == name), None)]

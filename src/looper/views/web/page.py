@@ -97,7 +97,10 @@ def look_at_page(run: RunView, by: str) -> PageLook:
             drawing = run.folder / "plots" / f"{figure.name}.{ending}"
             if drawing.is_file() and drawing.read_bytes() != drawn:
                 amiss.append(f"plots/{drawing.name}")
-    return PageLook(tuple(f"{name} is not what the records say" for name in amiss))
+    names = {f"{figure.name}.{ending}" for figure, _, _ in figures for ending in ("svg", "png")}
+    others = sorted(path.name for path in (run.folder / "plots").glob("*") if path.name not in names)
+    said = [f"{name} is not what the records say" for name in amiss]
+    return PageLook((*said, *(f"plots/{name} is no drawing of this run" for name in others)))
 
 
 def page(run: RunView, figures: "Sequence[tuple[plots.Figure, str, str]] | None" = None, by: str = "") -> str:
