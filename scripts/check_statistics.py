@@ -56,13 +56,14 @@ Not in these draws, and not covered by what they show: figures other than verdic
 do with them (a decision that missing verdicts could turn is taken back); a treatment that harms few repositories much (of ten repositories, one in three runs meets none where each has a chance of a tenth, and no
 bound can then hold); what is learned once for all repositories, whose luck one run cannot know, so that such a plan speaks of that learning
 alone. Repositories of unlike sizes, means, and lines through arms have rows of their own, of a family of one difference and two bounds;
-a pilot decides nothing, whatever is drawn.
+a pilot decides nothing, whatever is drawn. What is decided here is the claim that Looper prints, made of the contrast and its result; the
+sentence in quotation marks behind a claim is the plan's author's, and no test covers it.
 """
 WRONG_UNIT = """
 ### What the wrong unit does
 
-The same runs of five repositories, decided by task, if the sentence were about *all* repositories, whose mean effect is none: what is
-never decided, and why the sentence of such a run ends with "on these repositories".
+The same runs of five repositories, decided by task, if the claim were about *all* repositories, whose mean effect is none: what is
+never decided, and why the finding of such a run says "on these repositories".
 
 """
 HEAD = """# How the tests and intervals behave
@@ -312,7 +313,7 @@ def procedure_rows(runs: int) -> tuple[list[Row], list[Row], list[Row]]:
 
 
 def wrong_unit_rows(runs: int) -> tuple[list[Row], list[Row]]:
-    """False decisions and coverage where tasks are taken for independent and the sentence is about all repositories."""
+    """False decisions and coverage where tasks are taken for independent and the claim is about all repositories."""
     decisions, intervals = [], []
     for design in (each for each in DESIGNS if each.repositories == 5):
         rng = np.random.default_rng([DESIGNS.index(design), 1])

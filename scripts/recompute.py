@@ -14,9 +14,10 @@ How each figure is found here:
 - p: of rates, the root of the interval's end as a function of its level; of means, the tail of t; never less than the sign-flip test's,
   which is a convolution of its signs; of margins, two one-sided tests (Schuirmann 1987), of which one half and more count as one half
 - family: Holm 1979 over all that is registered; what is not measured, or must not be concluded from, has p = 1
+- claim: arms, metric, what was expected, margin and finding, put together anew; the sentence in quotation marks is the plan's own
 - power, for what is a pilot: a simulation of its own of yes and no, the noncentral t of means
 
-Left out: the smallest difference that is visible, which the sentence about a pilot names; whether a pilot is one where both simulations
+Left out: the smallest difference that is visible, which the line about power names; whether a pilot is one where both simulations
 of its power lie too near to 80 % to tell; whether the cells that gather experience are finished.
 """
 
@@ -31,6 +32,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,16 @@ EXACT_UNITS = 22
 DRAWN_SLACK = 0.008
 """Five standard errors of a probability that 100,000 draws estimate, at its widest."""
 JUDGED = ("resolved", "unresolved", "tampered")
+IN_NATS = ("action_log_likelihood", "retention", "forgetting.standard")
+NOTHING_FOLLOWS = {
+    "pilot": "an estimate, which decides nothing: the plan was not shown to be large enough",
+    "not trusted": "a control did not come out as it must: nothing is concluded",
+    "indecisive": "fewer than 95 % of the cells have a verdict, or those without one could turn the decision: nothing is concluded",
+    "not exercised": "what differs never came into play at these tasks, or so few or so many of them are resolved that no difference "
+    "of the margin's size could show: nothing is concluded",
+    "not measured": "nothing to compare: no task has a verdict in both arms, or one of them is a failed arm",
+}
+"""What Looper says where nothing was decided."""
 Json = dict[str, Any]
 Values = dict[str, float]
 """By seed and task, written SEED/TASK."""
@@ -867,8 +879,54 @@ def compare_contrast(table: Table, run: Run, ours: Decided, theirs: Json, before
     table.add(f"{name}p by itself", theirs["p"], found and p_of_difference(found), slack)
     table.add(f"{name}p in its family", theirs["p_adjusted"], ours.adjusted, slack * 10)
     table.add(f"{name}finding", theirs["finding"], ours.finding)
-    if ours.finding in ("shown", "refuted", "open"):
-        table.add(f"{name}sentence", theirs["sentence"], " ".join(contrast[ours.finding].split()))
+    table.add(f"{name}claim", theirs["claim"], claim_of(contrast, ours.finding))
+    table.add(f"{name}sentence", theirs["sentence"], sentence_of(contrast, ours.finding))
+
+
+def sentence_of(contrast: Json, finding: str) -> str:
+    """What the plan's author wrote for an outcome."""
+    return " ".join(contrast[finding].split()) if finding in ("shown", "refuted", "open") else ""
+
+
+def claim_of(contrast: Json, finding: str) -> str:
+    """What follows from a finding, in the words of docs/statistics.md."""
+    if finding in NOTHING_FOLLOWS:
+        return NOTHING_FOLLOWS[finding]
+    metric, expect = contrast.get("metric", "resolved"), contrast.get("expect", "more")
+    arm, against = contrast["arm"], contrast["against"]
+    scale, places, unit = (1, 3, "nats per token") if metric in IN_NATS else (100, 1, "points")
+    margin = Decimal(f"{scale * contrast.get('margin', 0.1):.9f}").normalize()
+    bound = f"{margin:.{max(places, -int(margin.as_tuple().exponent))}f} {unit}"
+    rates, along = metric == "resolved", bool(contrast.get("through"))
+    if finding == "open":
+        both = ("a rise", "a fall") if along else ("more", "fewer") if rates else ("higher", "lower")
+        both = both if expect == "more" else ("within", f"beyond {bound}")
+        return f"neither {both[0]} nor {both[1]} is shown"
+    what = "tasks resolved" if along and rates else metric.replace("_", " ")
+    size = f"{'less than' if finding == 'shown' else 'at least'} {bound}"
+    side = {"more": ("shown", "refuted").index(finding), "not_more": 0, "not_less": 1, "same": 2}[expect]
+    if along:
+        moves = ("rises", "falls", "rises or falls")[side] + (f" by {size}" if expect != "more" else "")
+        return f"the line through {len(arms_of(contrast))} arms from {against} to {arm} {moves} in {what}"
+    if expect == "same":
+        return (
+            f"{arm} and {against} resolve {size} apart"
+            if rates
+            else f"{arm} and {against} are {size} apart in {what}"
+        )
+    if expect == "more":
+        how = (
+            f"resolves {('more', 'fewer')[side]} tasks"
+            if rates
+            else f"is {('higher', 'lower')[side]} in {what}"
+        )
+    else:
+        how = (
+            f"resolves {size} {('more', 'less')[side]}"
+            if rates
+            else f"is {size} {('higher', 'lower')[side]} in {what}"
+        )
+    return f"{arm} {how} than {against}"
 
 
 def name_of(contrast: Json) -> str:
@@ -887,9 +945,7 @@ def compare_printed(table: Table, run: Run, decided: Sequence[Decided], printed:
     for each, line in zip(decided, lines, strict=False):
         name = f"printed, {name_of(each.contrast)}: "
         scale, unit = (
-            (1.0, " nats per token")
-            if each.contrast.get("metric") in ("action_log_likelihood", "retention", "forgetting.standard")
-            else (100.0, " points")
+            (1.0, " nats per token") if each.contrast.get("metric") in IN_NATS else (100.0, " points")
         )
         half = 0.5001 * (0.001 if scale == 1 else 0.1)
         _, _, said = line.partition(name_of(each.contrast))
@@ -912,6 +968,9 @@ def compare_printed(table: Table, run: Run, decided: Sequence[Decided], printed:
         )
         here = each.finding in ("shown", "refuted") and not run.by_repository
         table.add(f"{name}finding", words and words[0], f"{each.finding}{' on these repositories' * here}: ")
+        wrote = sentence_of(each.contrast, each.finding).replace("“", "‘").replace("”", "’")
+        ours = f"{claim_of(each.contrast, each.finding)}." + (f" The plan: “{wrote}”" if wrote else "")
+        table.add(f"{name}words", words and said[words.end() :], ours)
 
 
 def number(found: "re.Match[str] | None", group: int = 1) -> float | None:

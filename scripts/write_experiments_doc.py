@@ -20,8 +20,9 @@ EXPECTED = {
 HEAD = """# Experiments
 
 Written from the plans in `experiments/` by `python scripts/write_experiments_doc.py`; change those, not this. A plan says what is
-asked, in which arms, what will be compared and what will be said of each outcome, before there are data; the run folder is named by
-the hash of all that. No result stands here. `looper plan exp09` says what a run takes and what it could see, `looper run exp09` runs
+asked, in which arms, what will be compared and what its author makes of each outcome, before there are data; the run folder is named by
+the hash of all that. What a run shows Looper says itself, of the contrast and its result, and quotes the author's sentence beside it.
+No result stands here. `looper plan exp09` says what a run takes and what it could see, `looper run exp09` runs
 it on the embedded default, the profile `micro` of many small repositories, in an hour to a night on two cores; `--profile demo` in
 minutes, with too few tasks to decide anything; `--profile swe --model mlx:FOLDER` on real issues; `looper report exp09 --results docs/results` writes what came of it
 to `docs/results/exp09.md`. All results in one table, and what is known by them: [LEARNINGS.md](../LEARNINGS.md).
@@ -68,7 +69,7 @@ def _section(plan: Plan) -> Iterator[str]:
     for choice in plan.choices:
         yield f"| `{choice.name}` | choice | one of {', '.join(choice.of)}, by {choice.by.value} |"
     yield ""
-    yield "| registered | expected | said where shown | said where refuted | said where open |"
+    yield "| registered | expected | the author's sentence where shown | where refuted | where open |"
     yield "|---|---|---|---|---|"
     for number, found in enumerate(plan.contrasts):
         what = "" if found.metric is Metric.RESOLVED else f", {found.metric.value.replace('_', ' ')}"

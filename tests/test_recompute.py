@@ -1,6 +1,7 @@
 """Every registered figure is recomputed from the records by a script that knows nothing of Looper's code, and agrees."""
 
 import ast
+import itertools
 import json
 import random
 import shutil
@@ -12,15 +13,17 @@ from typing import Any
 
 import pytest
 from scripts.bench_report import IDENTITY, verdict
+from scripts.recompute import claim_of as recomputed_claim
 from scripts.recompute import compare
 
 from looper.experiment.plans import plan_from_text
 from looper.journal import _encode, read_stream
 from looper.metrics import design, paired, registered
+from looper.metrics.claim import claim_of
 from looper.metrics.registered import Decision
 from looper.records.base import Record
 from looper.records.likelihood import AttemptLikelihood, Likelihood
-from looper.records.plan import Gate, Metric, Override, Plan, RunManifest
+from looper.records.plan import Contrast, Expect, Gate, Metric, Override, Plan, RunManifest
 from looper.records.question import AnsweredQuestion
 from looper.records.trajectory import Guard, Step, Trajectory, Write
 from looper.records.treatment import Proof, ProofKind
@@ -125,12 +128,11 @@ def test_every_figure_of_the_shipped_run_is_recomputed_and_agrees(shipped: Path)
     for name in ("gold − base", "memory − base", "again − base"):
         for figure in (
             "pairs", "gains", "losses", "difference", "unit", "units", "effective pairs", "confidence", "interval",
-            "p by itself", "p in its family", "finding", "sentence",
+            "p by itself", "p in its family", "finding", "claim", "sentence",
         ):  # fmt: skip
-            # The plan is too small for all of it, of which nothing is said but that.
-            if figure != "sentence":
-                assert any(line.startswith(f"{name}: {figure}  ") for line in lines), (name, figure)
-        assert any(line.startswith(f"printed, {name}: low end  ") for line in lines)
+            assert any(line.startswith(f"{name}: {figure}  ") for line in lines), (name, figure)
+        for figure in ("low end", "words"):
+            assert any(line.startswith(f"printed, {name}: {figure}  ") for line in lines)
     findings = [line.split()[-2] for line in lines if "base: finding" in line and "printed" not in line]
     assert findings == ["pilot"] * 3, "twelve tasks, whatever the plan expects"
 
@@ -219,6 +221,28 @@ def test_a_changed_finding_or_a_rounded_figure_is_named(shipped: Path) -> None:
     theirs["contrasts"][0]["finding"] = "shown"
     differing = [row[0] for row in compare(shipped, theirs).rows if row[3] == "DIFFERS"]
     assert differing == ["gold − base: finding", "printed, gold − base: low end"]
+
+
+def test_a_claim_beyond_its_contrast_is_named_and_so_is_a_sentence_that_is_not_quoted(tmp_path: Path) -> None:
+    folder = written(tmp_path / "run", 18, 4, harms_here_and_there)
+    theirs = json.loads(registered_text(read_run(folder)))
+    first = theirs["contrasts"][0]
+    first["claim"] = first["claim"].replace("fewer", "far fewer")
+    theirs["printed"] = [line.replace("The plan: “", "").replace("”", "") for line in theirs["printed"]]
+    rows = {row[0]: row for row in compare(folder, theirs).rows if row[3] == "DIFFERS"}
+    assert rows["memory − base: claim"][2] == "memory resolves fewer tasks than base"
+    assert "The plan: “" in rows["printed, memory − base: words"][2]
+
+
+def test_claims_put_together_by_other_means_are_the_same() -> None:
+    ways = itertools.product(Expect, Metric, ((), ("c", "d")), (0.1, 0.0525), Decision)
+    for expect, metric, through, margin, finding in ways:
+        found = Contrast(
+            arm="a", against="b", expect=expect, metric=metric, through=through, margin=margin,
+            shown="yes", refuted="no", open="cannot tell",
+        )  # fmt: skip
+        told = json.loads(found.to_json())
+        assert recomputed_claim(told, finding.value) == claim_of(found, finding)
 
 
 Judge = Callable[[str, int, random.Random], float]

@@ -1,10 +1,12 @@
 """Registered contrasts: what is shown, refuted or left open, by the rule that was written down before."""
 
 import random
+import re
 from collections.abc import Sequence
 
 import pytest
 
+from looper.metrics.claim import claim_of
 from looper.metrics.paired import (
     AnalysisUnit,
     Difference,
@@ -14,7 +16,7 @@ from looper.metrics.paired import (
     newcombe_paired,
     paired_difference,
 )
-from looper.metrics.registered import ALPHA, Decision, Registered, judge
+from looper.metrics.registered import ALPHA, DECIDED, Decision, Registered, judge
 from looper.records.plan import Contrast, Expect
 
 
@@ -172,8 +174,82 @@ def test_p_values_and_intervals_of_one_difference_agree_at_every_level() -> None
 
 def test_what_was_not_measured_is_not_judged() -> None:
     (found,) = judged((contrast(Expect.MORE), None))
-    assert found.finding is Decision.NOT_MEASURED and "no task has a verdict in both arms" in found.sentence
+    assert found.finding is Decision.NOT_MEASURED and found.sentence == ""
+    assert "no task has a verdict in both arms" in claim_of(found.contrast, found.finding)
     assert found.interval is None
+
+
+BOUND = "neither within nor beyond 10.0 points is shown"
+CLAIMS: list[tuple[dict[str, object], str, str, str]] = [
+    ({}, "a resolves more tasks than b", "a resolves fewer tasks than b", "neither more nor fewer is shown"),
+    ({"expect": "not_more"}, "a resolves less than 10.0 points more than b", "a resolves at least 10.0 points more than b", BOUND),
+    ({"expect": "not_less"}, "a resolves less than 10.0 points less than b", "a resolves at least 10.0 points less than b", BOUND),
+    ({"expect": "same"}, "a and b resolve less than 10.0 points apart", "a and b resolve at least 10.0 points apart", BOUND),
+    (
+        {"expect": "same", "margin": 0.1234},
+        "a and b resolve less than 12.34 points apart",
+        "a and b resolve at least 12.34 points apart",
+        "neither within nor beyond 12.34 points is shown",
+    ),
+    (
+        {"metric": "valid_actions"},
+        "a is higher in valid actions than b",
+        "a is lower in valid actions than b",
+        "neither higher nor lower is shown",
+    ),
+    (
+        {"metric": "retention", "expect": "not_less", "margin": 0.105},
+        "a is less than 0.105 nats per token lower in retention than b",
+        "a is at least 0.105 nats per token lower in retention than b",
+        "neither within nor beyond 0.105 nats per token is shown",
+    ),
+    (
+        {"metric": "answers_supported", "expect": "same"},
+        "a and b are less than 10.0 points apart in answers supported",
+        "a and b are at least 10.0 points apart in answers supported",
+        BOUND,
+    ),
+    (
+        {"through": ("c", "d")},
+        "the line through 4 arms from b to a rises in tasks resolved",
+        "the line through 4 arms from b to a falls in tasks resolved",
+        "neither a rise nor a fall is shown",
+    ),
+    (
+        {"through": ("c",), "expect": "not_less", "metric": "file_recall"},
+        "the line through 3 arms from b to a falls by less than 10.0 points in file recall",
+        "the line through 3 arms from b to a falls by at least 10.0 points in file recall",
+        BOUND,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "shown", "refuted", "undecided"), CLAIMS)
+def test_the_claim_of_a_contrast_is_made_of_what_is_compared_and_decided(
+    asked: dict[str, object], shown: str, refuted: str, undecided: str
+) -> None:
+    """And of no word of its plan, whatever its author wrote."""
+    found = Contrast.model_validate(
+        {
+            "arm": "a",
+            "against": "b",
+            "shown": "Cures all.",
+            "refuted": "Kills all.",
+            "open": "Who knows.",
+            **asked,
+        }
+    )
+    claims = [claim_of(found, each) for each in (Decision.SHOWN, Decision.REFUTED, Decision.OPEN)]
+    assert claims == [shown, refuted, undecided]
+
+
+@pytest.mark.parametrize("finding", [each for each in Decision if each not in DECIDED])
+def test_where_nothing_was_decided_the_claim_says_so_and_the_plan_says_nothing(finding: Decision) -> None:
+    found = Registered(contrast(Expect.MORE), None, 1.0, 0.95, finding)
+    assert re.search(
+        "decides nothing|nothing is concluded|nothing to compare", claim_of(found.contrast, finding)
+    )
+    assert found.sentence == ""
 
 
 def by_repository(moves: Sequence[int], members: int = 12) -> PairedDifference:

@@ -27,6 +27,8 @@ from looper.records.plan import ArmRole, Contrast, Expect, Gate, Override, Plan,
 from looper.records.verdict import Outcome
 from looper.views import watch
 from looper.views.board import bars
+from looper.views.decided import registered_text
+from looper.views.diff import arms_data, arms_diff
 from looper.views.findings import (
     EXPLORATORY,
     planned_lines,
@@ -138,8 +140,40 @@ def test_what_is_learned_per_repository_is_decided_by_repository_where_there_are
     assert first.finding is Decision.SHOWN and first.confidence >= 0.95
     assert (
         "primary: memory − base: +" in registered_lines(run)[-2]
-        and "shown: It helped here." in registered_lines(run)[-2]
+        and "shown: memory resolves more tasks than base. The plan: “It helped here.”"
+        in registered_lines(run)[-2]
     )
+
+
+def test_what_the_author_of_a_plan_wrote_is_a_quotation_wherever_it_stands() -> None:
+    """Behind the claim that follows from the data, in every view; its own marks do not end it."""
+    boast, run = "It helped “by far”, always.", run_of(DIFFERENCE + MARGIN, 24, 6, helped)
+    contrasts = tuple(
+        each.model_copy(update={"shown": boast, "open": boast}) for each in run.manifest.plan.contrasts
+    )
+    plan = run.manifest.plan.model_copy(update={"contrasts": contrasts})
+    run = replace(run, manifest=run.manifest.model_copy(update={"plan": plan}))
+    screen = io.StringIO()
+    Console(file=screen, width=1000).print(run_table(run))
+    views = [
+        "\n".join(registered_lines(run)),
+        screen.getvalue(),
+        run_block(run),
+        page(run),
+        "\n".join(arms_diff(run, "base", "memory")),
+    ]
+    for text in views:
+        assert "memory resolves more tasks than base. The plan: “It helped ‘by far’, always.”" in text
+        written_down = text.count("&#34;It helped ")  # The plan itself, as it was configured.
+        assert (
+            text.count("It helped ") - written_down
+            == text.count("The plan: “It helped ")
+            == 2 - (views[-1] is text)
+        )
+    (first, _) = json.loads(registered_text(run))["contrasts"]
+    assert (first["claim"], first["sentence"]) == ("memory resolves more tasks than base", boast)
+    (paired,) = arms_data(run, "base", "memory")["registered"]["contrasts"]
+    assert (paired["claim"], paired["sentence"]) == (first["claim"], boast)
 
 
 def test_d1_on_a_few_repositories_nothing_is_said_of_others() -> None:
@@ -155,7 +189,8 @@ def test_d7_a_run_that_could_not_have_seen_its_own_effect_decides_nothing() -> N
     said = registered_lines(run)
     assert said[0].startswith("a PILOT, which decides nothing: memory − base is shown with a chance of")
     assert "It helped here." not in "\n".join(said) and "shown:" not in "\n".join(said)
-    assert all("pilot: An estimate" in line for line in said[2:])
+    assert all("pilot: an estimate, which decides nothing" in line for line in said[2:])
+    assert "The plan: " not in "\n".join(said), "its author wrote nothing for this outcome"
 
 
 def test_d7_a_plan_of_margins_alone_can_be_a_pilot_too() -> None:
@@ -266,7 +301,10 @@ def test_a_control_that_fails_takes_every_decision_back() -> None:
     assert broken.failed_controls.keys() == {"again"} and run.failed_controls == {}
     assert {found.finding for found in broken.registered} == {Decision.UNTRUSTED}
     assert run.registered[0].finding is Decision.SHOWN
-    assert "A control did not come out as it must" in registered_lines(broken)[-2]
+    assert (
+        "not trusted: a control did not come out as it must: nothing is concluded."
+        in registered_lines(broken)[-2]
+    )
 
 
 def test_d9_no_interval_of_repositories_is_printed_where_they_are_few() -> None:

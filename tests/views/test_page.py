@@ -13,6 +13,7 @@ from rich.console import Console
 from tests.experiment.test_run import Project
 
 from looper.metrics import design
+from looper.metrics.claim import claim_of
 from looper.metrics.registered import Decision
 from looper.records.verdict import Outcome
 from looper.views.markdown import run_block
@@ -156,7 +157,8 @@ def test_a_registered_contrast_of_an_unfinished_run_is_drawn_as_one_that_decides
         assert f"memory − base (treatment, registered: pilot), {state}: " in written
     assert f"memory − base (registered: pilot), {state}: " in shown, "which cells flipped"
     for found in registered.registered:
-        assert found.sentence in run_block(registered) and found.sentence not in run_block(cut)
+        claim = claim_of(found.contrast, found.finding)
+        assert claim in run_block(registered) and claim not in run_block(cut)
 
 
 def test_a_profile_without_the_arms_of_what_is_registered_does_not_say_that_nothing_is(
@@ -180,7 +182,7 @@ def test_with_too_few_verdicts_nothing_is_concluded(run: RunView) -> None:
     assert [found.finding for found in cut.registered] == [Decision.INDECISIVE] * 2
     shown = page(cut)
     assert (
-        "Fewer than 95 % of the cells have a verdict" in shown
+        "fewer than 95 % of the cells have a verdict" in shown
         and "2 cells ended outside of the agent" in shown
     )
     assert run.registered[0].finding is not Decision.INDECISIVE

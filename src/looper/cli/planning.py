@@ -18,6 +18,7 @@ from looper.errors import BadInput
 from looper.experiment.claims import in_metric, plainly
 from looper.experiment.feasibility import told_at_most
 from looper.experiment.schedule import leaking_tasks
+from looper.metrics.claim import metric_name
 from looper.metrics.design import effect_of_interest, is_pilot, scope_of, unit_of
 from looper.metrics.registered import ALPHA
 from looper.records.learning import Experience, Learning, TrainingChange, Treatment
@@ -94,7 +95,7 @@ def _interest_lines(plan: Plan) -> Iterator[str]:
         return
     primary = plan.contrasts[0]
     effect = effect_of_interest(primary) or primary.margin
-    what = "tasks resolved" if primary.metric is Metric.RESOLVED else primary.metric.value.replace("_", " ")
+    what = "tasks resolved" if primary.metric is Metric.RESOLVED else metric_name(primary.metric)
     yield (
         f"smallest effect of interest: {in_metric(primary, effect)} of {what} "
         f"(primary: {primary.name}, {primary.expect.value.replace('_', ' ')})"

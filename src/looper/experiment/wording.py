@@ -1,13 +1,15 @@
-"""Whether the sentences of a plan claim what its contrasts decide, and no more.
+"""Whether the sentences of a plan contradict what is registered.
 
-What is decided is narrow: of a difference its sign, of a bound that it holds or is passed. A sentence that names a size, or turns the
-sign around, would be printed beside a figure that does not carry it. Words are judged only where they leave no doubt.
+They are printed as quotations of the plan, beside the claim that Looper makes itself, so how well an author puts things is not judged
+here. What is: a direction, a bound, a metric or a treatment that is not that of the contrast, an outcome that is open and asserts
+something, and a few words of size and scope that no result carries. Words are judged only where they leave no doubt.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 
 from looper.experiment.toml_positions import Path
+from looper.metrics.claim import metric_name
 from looper.records.learning import Source
 from looper.records.plan import Arm, Contrast, Expect, Metric, Plan
 
@@ -18,22 +20,41 @@ LOWER_IS_BETTER = (Metric.FORGETTING, Metric.INTERVENTIONS)
 UNDECIDED = re.compile(r"(?:it is |still |as yet )?(?:undecided|not known|unknown|open)\W*", re.IGNORECASE)
 """Said of an outcome that is open, this is enough."""
 SIZE = re.compile(
-    r"\b(?:a (?:great|good) deal|a lot|strongly|markedly|drastically|immensely|overwhelmingly|by far|far (?:more|better|less|worse|higher|lower)|much (?:more|better|less|worse|higher|lower|likelier|fewer)|by a lot"
-    r"|vastly|hugely|greatly|dramatically|massively|considerably|substantially|significantly|enormously)\b",
+    r"\b(?:a great deal|by far|far (?:more|better)|vastly|hugely|dramatically|drastically|massively|enormously)\b",
     re.IGNORECASE,
 )
 AMOUNT = re.compile(r"\{[^{}]*\b(margin|expected)\b[^{}]*\}")
-LIMITED = re.compile(
-    r"(?<!\bnot )(?<!n't )(?<!never )\b(?:less than|fewer than|within|inside|below|under|smaller than|at most|no more than|up to) \{ ?margin ?\}"
-    r"|\b(?:not|never|cannot|n't)\b[^.:;]*\b(?:by|gains?|loses?|costs?) \{ ?margin ?\}(?! (?:or|and) less)",
+_MARGIN = r"\{ ?margin ?\}"
+_SMALLER = "less than|fewer than|within|inside|below|under|smaller than|at most|no more than|up to"
+_MOVES = "gain|improve|rise|lose|cost|lower|fall|drop|differ"
+NAMED = re.compile(_MARGIN)
+WITHIN = re.compile(rf"(?<!\bnot )(?<!n't )(?<!never )\b(?:{_SMALLER}) {_MARGIN}", re.IGNORECASE)
+OUTSIDE = re.compile(rf"(?:\bnot|\bnever|n't) (?:{_SMALLER}) {_MARGIN}", re.IGNORECASE)
+BEYOND = re.compile(
+    rf"\b(?:more than|at least|above|beyond|outside|exceeds?) {_MARGIN}|{_MARGIN} (?:and|or) (?:more|above)",
     re.IGNORECASE,
 )
-EXCEEDED = re.compile(
-    r"\b(?:more than|at least|above|beyond|exceeds?) \{ ?margin ?\}|\{ ?margin ?\} (?:and|or) (?:more|above)",
+REACHED = re.compile(rf"\b(?:{_MOVES})s?(?: by)? {_MARGIN}(?! (?:and|or) less)", re.IGNORECASE)
+NOT_REACHED = re.compile(
+    rf"\b(?:not|never|cannot|n't) (?:{_MOVES})s?\b[^.:;]*{_MARGIN}(?! (?:and|or) less)|{_MARGIN}[^.:;]*\b(?:excluded|ruled out)\b",
     re.IGNORECASE,
 )
+GAINED = re.compile(
+    rf"\b(?:help|gain|benefit|improve|rise|raise)s?\b|\bgained\b|\b(?:is|are|do|does) (?:no |not )?better\b|\bsuperior\b"
+    rf"|{_MARGIN} (?:more|higher|better)\b(?! or)",
+    re.IGNORECASE,
+)
+LOST = re.compile(
+    rf"\b(?:harm|hurt|damage|worsen|degrade|lose|cost|fall|drop)s?\b|\blost\b|\bloss(?:es)?\b|\blower(?:s| (?:the|its))\b"
+    rf"|\b(?:is|are|do|does) (?:no |not )?worse\b|\binferior\b|{_MARGIN} (?:less|fewer|lower|worse)\b(?! or)",
+    re.IGNORECASE,
+)
+EITHER = re.compile(r"\b(?:either|other|whichever|apart)\b", re.IGNORECASE)
+RESOLVES = re.compile(r"\b(?:re)?solves?\b|\b(?:is|are|was|were) (?:re)?solved\b", re.IGNORECASE)
+ALIKE = re.compile(r"\b(?:alike|equally|the same|as \w+ as)\b", re.IGNORECASE)
 DENIED = re.compile(
-    r"\b(?:no|not|never|nothing|none|neither|nor|without|cannot|hardly|barely|scarcely|(?<!a )little|whether|if)\b|n't\b",
+    r"\b(?:no|not|never|nobody|nothing|none|neither|nor|without|cannot|hardly|barely|scarcely|(?<!a )little|whether|if|excluded|ruled out)\b"
+    r"|n't\b",
     re.IGNORECASE,
 )
 BETTER = re.compile(r"\b(?:help|gain|benefit|improve)(?:s|d|ed|ing)?\b|\bbetter\b", re.IGNORECASE)
@@ -44,32 +65,33 @@ OF_METRIC = re.compile(r"\b(?:resol|solv|succe|rate\b|valid|likel|recall)", re.I
 """Without one of these, more and less are of something else: fewer steps, more text."""
 
 EFFECT = re.compile(
-    r"\b(?:matter|differ|beat|transfer|change|work|affect|add|cost|teach|spoil|win|rise|fall|drop)(?:s|es|ed|ing)?\b|\beffects?\b",
+    r"\b(?:matter|differ|beat|transfer|change|work|affect|add|cost|teach|spoil|win|rise|fall|drop)(?:s|es|ed|ing)?\b|\beffects?\b"
+    r"|\b(?:is|are|was|were) (?:equal|alike|identical|equivalent|the same|useless|worthless)\b"
+    r"|\bmakes? no difference\b|\bas (?:many|much|well|often|good)\b",
     re.IGNORECASE,
 )
-"""Beside what is better, worse, more or less: that something came of it."""
+"""Beside what is better, worse, more or less: that something came of it, or that nothing did."""
+POSSIBLE = re.compile(r"\b(?:whether|if|may|might|distinguish|too \w+(?: \w+)? to)\b", re.IGNORECASE)
+"""What stands behind one of these is not asserted."""
+NOUN = re.compile(r"(?:^\W*|\b(?:a|an|any|the|of|such) )$", re.IGNORECASE)
+"""Before a word of an effect that is a noun, and what is said of it comes later."""
 NOT_TOLD = re.compile(
     r"\b(?:is|are|was|were|be|been|remains?|remained|stays?|could|can|do|does|did|has|have|we)?(?: still| yet| been| to)* ?"
     r"(?:(?:not|never|n't)(?: yet| be| been)* (?:shown|seen|found|told|tell|known|know|decided|clear|settled|say|said)"
-    r"|cannot (?:be )?(?:told|tell|say|said|shown|known)|undecided|unknown|unclear|open)\b"
+    r"|cannot (?:be )?(?:told|tell|say|said|shown|known)|un(?:decided|known|clear|certain|determined|settled)|possible|open)\b"
     r"|\b(?:no|nothing|neither|none)\b[^.:;]*\b(?:shown|found|seen|visible|told|known|decided)\b|\btells? (?:us )?nothing\b|\bwho knows\b"
     r"|\binconclusive\b|\b(?:not|n't) (?:settle|decide|show whether|tell whether|say whether)\b",
     re.IGNORECASE,
 )
-ASKED = re.compile(r"\b(?:whether|that|which|who|whose|how|what|where|when|if|why|to)\b", re.IGNORECASE)
-ASKING = re.compile(
-    r"\W*(?:whether|that|which|who|whose|how|what|where|when|if|why|it|no|not|nothing|we|the \w+ of)\b",
-    re.IGNORECASE,
-)
-QUANTIFIED = re.compile(
-    r"\b(?:every\w*|each (?:and every|(?:repository|model|agent|task) (?:of|in) the world)|(?<!at )(?<!the )most(?! of it)|(?:the|a) majority|(?<!at )(?<!after )all(?! else)|any\w*|always"
-    r"|never(?<!was never)(?<!were never)(?<!is never)|nothing(?! to \w)|nobody|no one|none|proven?|proves|proof|certainly"
-    r"|undoubtedly|guaranteed?|generally|universal(?:ly)?|in general|the world|useless|worthless)\b",
+_ASKS = "whether|that|which|who|whose|how|what|where|when|if|why"
+ASKED = re.compile(rf"\b(?:{_ASKS}|to)\b", re.IGNORECASE)
+ASKING = re.compile(rf"\W*(?:{_ASKS}|it|no|not|nothing|we|the \w+ of)\b", re.IGNORECASE)
+SUBORDINATE = re.compile(rf"\W*(?:{_ASKS})\b", re.IGNORECASE)
+SCOPE = re.compile(
+    r"\b(?:(?:every|any|all) (?:models?|agents?)|most tasks|in general|the world|proven|proves)\b",
     re.IGNORECASE,
 )
 """What is said of a population, or for good: a run decides about the mean of what it ran."""
-CONCLUDES = re.compile(r"\bdo not trust\b|\bgains\b[^;]*\bnot about\b", re.IGNORECASE)
-"""What may follow a sentence's claim: what to make of it."""
 TREATMENTS: tuple[tuple[re.Pattern[str], str, Callable[[Arm], bool]], ...] = (
     (
         re.compile(r"\badapters?\b|\bloras?\b", re.IGNORECASE),
@@ -133,9 +155,11 @@ def faults(plan: Plan) -> Iterator[tuple[Path, str]]:
         if not silent:
             wrong = (
                 *_sizes(contrast),
+                *_of_another_metric(contrast),
                 *_bounds(contrast),
+                *_sides(contrast, base),
                 *_directions(contrast, base),
-                *_claims(contrast),
+                *_scopes(contrast),
                 *_asserted(contrast),
                 *_without_the_treatment(plan, contrast),
             )
@@ -191,19 +215,32 @@ def _sizes(contrast: Contrast) -> Iterator[tuple[str, str]]:
             )
 
 
+def _of_another_metric(contrast: Contrast) -> Iterator[tuple[str, str]]:
+    """Outcomes that speak of what is resolved where something else is compared."""
+    for key in OUTCOMES[:2]:
+        if contrast.metric is not Metric.RESOLVED and RESOLVES.search(text := getattr(contrast, key)):
+            name = metric_name(contrast.metric)
+            yield (
+                key,
+                f'{contrast.name} compares {name}, and "{text}" speaks of what is resolved. Say it of {name}, or compare another metric',
+            )
+
+
 def _bounds(contrast: Contrast) -> Iterator[tuple[str, str]]:
     """A bound that holds says that a difference is within the margin; nothing is shown of what lies below it."""
     if contrast.expect is Expect.MORE:
         return
-    text = contrast.shown
-    exceeded = EXCEEDED.search(text)
-    if not (DENIED.search(text) if exceeded else LIMITED.search(text)):
+    text, clause = contrast.shown, _first_clause(contrast.refuted)
+    passed = OUTSIDE.search(text) or (
+        (BEYOND.search(text) or REACHED.search(text)) and not DENIED.search(text)
+    )
+    if passed or not NAMED.search(text):
         yield (
             "shown",
             f'{contrast.name} (expect = "{contrast.expect.value}") is shown where the difference is within the margin, and this does '
             "not say so. Say it with less than {margin}, or within {margin}",
         )
-    if not EXCEEDED.search(contrast.refuted) and LIMITED.search(contrast.refuted):
+    if NOT_REACHED.search(clause) or (WITHIN.search(clause) and not BEYOND.search(clause)):
         yield (
             "refuted",
             f'{contrast.name} (expect = "{contrast.expect.value}") is refuted where the difference is beyond the margin, and this says '
@@ -211,39 +248,59 @@ def _bounds(contrast: Contrast) -> Iterator[tuple[str, str]]:
         )
 
 
-def _claims(contrast: Contrast) -> Iterator[tuple[str, str]]:
+def _sides(contrast: Contrast, base: str) -> Iterator[tuple[str, str]]:
+    """Bounds that are said of the other side of 0: of a loss where a gain is bounded, of one side where it may be either. Against base it
+    is plain which arm a sentence is about, unless it names base."""
+    if contrast.expect is Expect.MORE or contrast.metric in LOWER_IS_BETTER:
+        return
+    either, gains = contrast.expect is Expect.SAME, contrast.expect is Expect.NOT_MORE
+    if not either and contrast.against != base:
+        return
+    for key, size in (("shown", "less than {margin}"), ("refuted", "{margin} and more")):
+        clause = _first_clause(getattr(contrast, key))
+        gained, lost = bool(GAINED.search(clause)), bool(LOST.search(clause))
+        # Who differs by less gains less, too; who differs by more may have done either.
+        spared = (
+            key == "shown" or EITHER.search(clause)
+            if either
+            else re.search(rf"\b{base}\b", clause, re.IGNORECASE)
+        )
+        if spared or gained == lost or (not either and gained == gains):
+            continue
+        where = (
+            f"the arms are {size} apart"
+            if either
+            else f"{contrast.arm} {'gains' if gains else 'loses'} {size}"
+        )
+        yield (
+            key,
+            f'{contrast.name} (expect = "{contrast.expect.value}") is {key} where {where}, and "{getattr(contrast, key)}" is about a '
+            f"{'gain' if gained else 'loss'}. Say it of {'either side' if either else 'a gain' if gains else 'a loss'}, or ask another "
+            "way (expect)",
+        )
+
+
+def _first_clause(text: str) -> str:
+    """Of a sentence what it claims; what to make of it may follow."""
+    return re.split(r"[:;]", text)[0]
+
+
+def _scopes(contrast: Contrast) -> Iterator[tuple[str, str]]:
     """Outcomes that speak of more than the mean difference of what was run."""
     for key in OUTCOMES[:2]:
-        text = getattr(contrast, key)
-        if (found := QUANTIFIED.search(text)) and not _of_a_bound(found.group(), text):
+        if found := SCOPE.search(getattr(contrast, key)):
             yield (
                 key,
                 f'{contrast.name} says "{found.group()}", and what is decided is a mean difference between its arms at tasks like these. '
                 "Leave it out",
             )
-        _, *more = re.split(r"[;:]\s|[.!?]\s+(?=[A-Z({])", re.sub(r"\{[^{}]*\}", "{}", text))
-        if beside := [part.strip() for part in more if part.strip() and not CONCLUDES.search(part)]:
-            yield (
-                key,
-                f'{contrast.name} says "{beside[0]}" beside its claim, and one thing is decided. Leave it out, or register a contrast '
-                "for it",
-            )
-
-
-def _of_a_bound(word: str, text: str) -> bool:
-    """ "Any loss is less than {margin}" says no more than that the loss is."""
-    return word.lower() in ("any", "all", "nothing", "none") and "{margin}" in text
 
 
 def _asserted(contrast: Contrast) -> Iterator[tuple[str, str]]:
     """An outcome that is open and says that something is so: only that it was not shown follows from it."""
     text = re.sub(r"\{[^{}]*\}", "{}", contrast.open)
-    clauses = [
-        part for part in re.split(r"[;:.!?]|,?\s\b(?:but|yet|although|though)\b", text) if _words(part)
-    ]
-    told = [not UNDECIDED.fullmatch(part.strip()) and _is_told(part) for part in clauses]
-    left_open = any(UNDECIDED.fullmatch(part.strip()) or NOT_TOLD.search(part) for part in clauses)
-    if any(told) or not left_open:
+    clauses = re.split(r"[;:.!?]|,?\s\b(?:but|yet|although|though)\b", text)
+    if any(not UNDECIDED.fullmatch(part.strip()) and _is_told(part) for part in clauses):
         yield (
             "open",
             f'{contrast.name} has come out so where nothing could be told, and "{contrast.open}" says more. Say what is open, as in "Whether … is '
@@ -252,13 +309,25 @@ def _asserted(contrast: Contrast) -> Iterator[tuple[str, str]]:
 
 
 def _is_told(clause: str) -> bool:
-    """Whether a clause asserts that something has an effect."""
-    effects = [found for words in (BETTER, WORSE, HIGHER, LOWER, EFFECT) for found in words.finditer(clause)]
-    unknown = NOT_TOLD.search(clause)
-    if unknown is None:
-        needed = re.search(r"\bneed(?:s|ed)?\b", clause)
-        return bool(effects) and not needed
-    before = [found for found in effects if found.start() < unknown.start()]
+    """Whether a clause asserts that something has an effect, or has none."""
+    needed = re.search(r"\bneed(?:s|ed)?\b", clause)
+    effects = [
+        found
+        for words in (BETTER, WORSE, HIGHER, LOWER, EFFECT)
+        for found in words.finditer(clause)
+        if not (words is HIGHER and needed)  # More tasks are.
+    ]
+    if (unknown := NOT_TOLD.search(clause)) is None:
+        possible = POSSIBLE.search(clause)
+        if DENIED.search(clause):
+            effects = [found for found in effects if not NOUN.search(clause[: found.start()])]
+            possible = possible or SUBORDINATE.match(clause)
+        return any(possible is None or found.start() < possible.start() for found in effects)
+    before = [
+        found
+        for found in effects
+        if found.start() < unknown.start() and not NOUN.search(clause[: found.start()])
+    ]
     after = [found for found in effects if found.start() >= unknown.end()]
     if before and not ASKING.match(clause):
         return True
@@ -284,7 +353,7 @@ def _nobody_has(text: str, arms: Sequence[Arm]) -> Iterator[str]:
 
 def _sign(text: str, metric: Metric) -> int:
     """Which way a sentence says that its subject moves the metric: 1 up, -1 down, 0 where that is not beyond doubt."""
-    clause = re.split(r"[:;]", text)[0]
+    clause = _first_clause(text)
     # What is compared with something else may have it as its subject.
     if DENIED.search(clause) or re.search(r"\bthan\b", clause, re.IGNORECASE):
         return 0
@@ -358,8 +427,10 @@ def _of_hypothesis(plan: Plan) -> Iterator[tuple[Path, str]]:
     if all(contrast.expect is not Expect.MORE for contrast in plan.contrasts):
         primary = plan.contrasts[0]
         sign = _sign(plan.hypothesis, primary.metric)
-        if sign and (
-            primary.expect is Expect.SAME or sign == (1 if primary.expect is Expect.NOT_MORE else -1)
+        if (
+            sign
+            and not ALIKE.search(plan.hypothesis)
+            and (primary.expect is Expect.SAME or sign == (1 if primary.expect is Expect.NOT_MORE else -1))
         ):
             yield (
                 ("hypothesis",),

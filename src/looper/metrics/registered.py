@@ -53,32 +53,13 @@ class Registered:
 
     @property
     def sentence(self) -> str:
-        """What was to be said of this outcome."""
-        match self.finding:
-            case Decision.SHOWN:
-                return self.contrast.shown
-            case Decision.REFUTED:
-                return self.contrast.refuted
-            case Decision.OPEN:
-                return self.contrast.open
-            case Decision.PILOT:
-                return "An estimate; the plan was not shown to be large enough to decide it."
-            case Decision.UNTRUSTED:
-                return "A control did not come out as it must: nothing is concluded."
-            case Decision.INDECISIVE:
-                return (
-                    f"Fewer than {100 * COVERED:.0f} % of the cells have a verdict, or those without one could turn the decision: "
-                    "nothing is concluded."
-                )
-            case Decision.NOT_EXERCISED:
-                return (
-                    "What differs never came into play at these tasks, or so few or so many of them are resolved that no difference of "
-                    "the margin's size could show: nothing is concluded."
-                )
-            case Decision.NOT_MEASURED:
-                return (
-                    "Nothing to compare: no task has a verdict in both arms, or one of them is a failed arm."
-                )
+        """What the plan's author wrote for this outcome; empty where nothing was decided."""
+        wrote = {
+            Decision.SHOWN: self.contrast.shown,
+            Decision.REFUTED: self.contrast.refuted,
+            Decision.OPEN: self.contrast.open,
+        }
+        return wrote.get(self.finding, "")
 
 
 def judge(found: Sequence[tuple[Contrast, Difference | None, Decision | None]]) -> list[Registered]:

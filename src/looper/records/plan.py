@@ -250,7 +250,8 @@ class Metric(StrEnum):
 
 
 class Contrast(Record):
-    """A comparison that is registered before there are data, with what will be said of each outcome."""
+    """A comparison that is registered before there are data, with what its author makes of each outcome: a sentence that is quoted
+    beside the claim, which Looper makes itself of what is compared and of how it came out."""
 
     arm: Annotated[str, Field(examples=["memory"])]
     """The first of the two: an arm, or a choice."""
@@ -271,11 +272,12 @@ class Contrast(Record):
     """In the metric's unit; the difference that the plan means to see. Of resolve rates no more than 30 points are counted on: with a
     larger one the power is still that of 30 points."""
     shown: Annotated[str, Field(examples=["Lessons from here help."])]
-    """To be said where it came out as expected: that there is a difference, or, of a bound, that it is less than `{margin}`."""
+    """The author's sentence where it came out as expected, quoted beside Looper's claim: that there is a difference, or, of a bound,
+    that it is less than `{margin}`."""
     refuted: Annotated[str, Field(examples=["Lessons from here harm."])]
-    """To be said where the opposite was shown."""
+    """The author's sentence where the opposite was shown, quoted beside Looper's claim."""
     open: Annotated[str, Field(examples=["Whether lessons help is open: more tasks are needed."])]
-    """To be said where the run could not tell."""
+    """The author's sentence where the run could not tell, quoted beside Looper's claim."""
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from looper.metrics.claim import claim_of
 from looper.metrics.design import design_of, power_at_interest, scope_of, too_small_for
 from looper.metrics.paired import PairedDifference, repository_of
 from looper.metrics.registered import Registered
@@ -13,7 +14,8 @@ from looper.views.runs import RunView
 
 
 def registered_text(run: RunView) -> str:
-    """One JSON object on one line: figures at full precision, shares as shares, and the sentences as they are printed."""
+    """One JSON object on one line: figures at full precision, shares as shares, Looper's claims, what the plan's author wrote for those
+    outcomes, and the lines as they are printed."""
     leaked = set(run.manifest.leaked)
     rest = replace(run, tasks=tuple(task for task in run.tasks if task not in leaked))
     return json.dumps(
@@ -89,5 +91,6 @@ def _contrast(found: Registered, over: bool) -> dict[str, Any]:
         "p": difference.p_value if difference else None,
         "p_adjusted": found.p_adjusted if over else None,
         "finding": found.finding.value if over else UNFINISHED,
+        "claim": claim_of(found.contrast, found.finding) if over else "",
         "sentence": " ".join(found.sentence.split()) if over else "",
     }

@@ -163,7 +163,7 @@ def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
     rows = registered_of(run, first, second)
     for row in rows:
         figures = f"{row.figures}, " if row.figures else ""
-        yield f"the registered contrast, {row.name.lower()}, is {row.contrast}: {figures}{row.said}: {row.sentence}"
+        yield f"the registered contrast, {row.name.lower()}, is {row.contrast}: {figures}{row.said}: {row.words}"
     if rows:
         yield scope_line(run)
     yield f"resolved, first − second ({pair.standing}){unfinished_text(run)}: {pair.said}"

@@ -1,8 +1,9 @@
 """What a run says, in rows and sentences, for every kind of view.
 
 Two rules hold for every sentence: nothing is concluded of an unfinished run, and a failed arm has no rate. What was registered is
-said by its decision, with the interval that decided it; all else is called exploratory. The wording is kept here alone, and a
-terminal, a report and a page show the same lines.
+said by its decision, with the interval that decided it and Looper's claim (`metrics/claim`); what the plan's author wrote for that
+outcome is a quotation after it. All else is called exploratory. The wording is kept here alone, and a terminal, a report and a page
+show the same lines.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from math import floor
 from statistics import fmean
 
 from looper.metrics.arms import ArmFigures
+from looper.metrics.claim import claim_of, margin_of, metric_name
 from looper.metrics.design import (
     Scope,
     changes,
@@ -112,7 +114,7 @@ def hypothesis_text(plan: Plan) -> str:
 
 
 def registered_lines(run: RunView) -> list[str]:
-    """What the plan set out to show, in the words that it was registered with. Unfinished runs say nothing yet."""
+    """What the plan set out to show, and what came of it. Unfinished runs say nothing yet."""
     if run.finished < run.planned or not (found := run.registered):
         return []
     lines = [*planned_lines(run), scope_line(run)]
@@ -120,7 +122,7 @@ def registered_lines(run: RunView) -> list[str]:
         name = "primary" if number == 0 else "secondary"
         lines.append(
             f"{name}: {result.contrast.name}{in_units(result)}, {margin_text(result.contrast)}{p_text(result)}"
-            f"{finding_text(run, result)}: {' '.join(result.sentence.split())}"
+            f"{finding_text(run, result)}: {in_words(claim_of(result.contrast, result.finding), result.sentence)}"
         )
     return lines
 
@@ -137,7 +139,21 @@ class RegisteredRow:
     """The finding, and about what it is, where that is no more than what was run."""
     figures: str
     """Difference, interval, margin and p-value; empty where there are none."""
+    claim: str
+    """What Looper says of it, as one clause."""
     sentence: str
+    """What the plan's author wrote for this outcome; empty where nothing was decided."""
+
+    @property
+    def words(self) -> str:
+        """The claim, and the sentence as a quotation."""
+        return in_words(self.claim, self.sentence)
+
+
+def in_words(claim: str, sentence: str) -> str:
+    """A claim, and after it what the plan's author wrote for the outcome, as the quotation that it is; marks of its own are single."""
+    said = " ".join(sentence.split()).translate(str.maketrans("“”", "‘’"))
+    return f"{claim}. The plan: “{said}”" if said else f"{claim}."
 
 
 def registered_rows(run: RunView) -> list[RegisteredRow]:
@@ -156,7 +172,8 @@ def _rows(run: RunView) -> list[RegisteredRow]:
             f"{in_units(found)}, {margin_text(found.contrast)}{p_text(found)}".removeprefix(": ").strip(", ")
             if over
             else "",
-            " ".join(found.sentence.split()) if over else "Nothing is concluded of it yet.",
+            claim_of(found.contrast, found.finding) if over else "nothing is concluded of it yet",
+            found.sentence if over else "",
         )
         for number, found in enumerate(run.registered)
     ]
@@ -199,7 +216,7 @@ def finding_text(run: RunView, result: Registered) -> str:
 
 def margin_text(contrast: Contrast) -> str:
     """What a contrast of alikeness takes for nothing: its p-value is that of the margin, not of the difference."""
-    return "" if contrast.expect is Expect.MORE else f"margin {_in_unit(contrast.margin, contrast.metric)}, "
+    return "" if contrast.expect is Expect.MORE else f"margin {margin_of(contrast)}, "
 
 
 def p_text(result: Registered) -> str:
@@ -291,16 +308,14 @@ def pilot_text(plan: Plan, tasks: Sequence[str]) -> str | None:
         return None
     primary, seen = plan.contrasts[0], power_at_interest(plan, tasks)
     if seen is None:
-        return f"pilot, decides nothing: power for {primary.metric.value.replace('_', ' ')} is not known"
+        return f"pilot, decides nothing: power for {metric_name(primary.metric)} is not known"
     return f"pilot, decides nothing: {100 * seen:.0f} % power for {primary.name}"
 
 
 def estimated_lines(plan: Plan, tasks: Sequence[str]) -> list[str]:
     """Which contrasts of a plan that is no pilot are not decided."""
     small = [
-        found.name
-        if found.metric is Metric.RESOLVED
-        else f"{found.name} ({found.metric.value.replace('_', ' ')})"
+        found.name if found.metric is Metric.RESOLVED else f"{found.name} ({metric_name(found.metric)})"
         for found in plan.contrasts
         if too_small_for(plan, tasks, found)
     ]
@@ -324,7 +339,9 @@ def power_text(plan: Plan, tasks: Sequence[str]) -> str:
     """How likely a plan shows its primary contrast, what it could see, and what was assumed for that before the data."""
     primary, seen, design = plan.contrasts[0], power_at_interest(plan, tasks), design_of(plan, tasks)
     if seen is None:
-        return f"how {primary.metric.value.replace('_', ' ')} varies is not known before the data, so neither is the power"
+        return (
+            f"how {metric_name(primary.metric)} varies is not known before the data, so neither is the power"
+        )
     interest, more = effect_of_interest(primary), primary.expect is Expect.MORE
     effect = _in_unit(interest, primary.metric, "+") if more else "0"
     if more and interest < primary.expected:
@@ -351,7 +368,7 @@ def in_units(result: Registered) -> str:
     found, contrast = result.difference, result.contrast
     if found is None:
         return ""
-    what = "" if contrast.metric is Metric.RESOLVED else f" of {contrast.metric.value.replace('_', ' ')}"
+    what = "" if contrast.metric is Metric.RESOLVED else f" of {metric_name(contrast.metric)}"
     return f": {_in_unit(found.difference, contrast.metric, sign='+')}{what}, {interval_text(result)}"
 
 
@@ -422,7 +439,7 @@ def asked_text(contrast: Contrast) -> str:
     if contrast.expect is Expect.MORE:
         return ""
     how = {Expect.SAME: "the same within", Expect.NOT_MORE: "not more by", Expect.NOT_LESS: "not less by"}
-    return f", {how[contrast.expect]} {_in_unit(contrast.margin, contrast.metric)}"
+    return f", {how[contrast.expect]} {margin_of(contrast)}"
 
 
 def difference_text(found: PairedDifference) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from looper.errors import FileRefused
 from looper.journal import replace_file
+from looper.metrics.claim import metric_name
 from looper.metrics.paired import repository_of, task_of
 from looper.metrics.registered import DECIDED
 from looper.records.base import grouped
@@ -221,7 +222,7 @@ def _registered_rows(run: RunView, wanted: Callable[[Contrast], bool]) -> list[p
         contrast, difference = found.contrast, found.difference
         if difference is None or not wanted(contrast):
             continue
-        of = "" if contrast.metric is Metric.RESOLVED else f", {contrast.metric.value.replace('_', ' ')}"
+        of = "" if contrast.metric is Metric.RESOLVED else f", {metric_name(contrast.metric)}"
         interval = found.interval if over else difference.interval()
         bare = "" if interval else ", no interval"
         low, high = interval or (difference.difference, difference.difference)
