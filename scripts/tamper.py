@@ -1420,8 +1420,8 @@ def grown(value: Any) -> Any:
 OUT_OF_REACH = {
     "Verdict.wall_s": "how long a test run took",
     "Verdict.canaries": "what it says of its canaries behind the first word",
-    "Verdict.output emptied": "the output of its tests that is gone",
-    "Verdict.same_as emptied": "whether a verdict was taken over from one on the same patch",
+    "Verdict.output": "the output of its tests that is gone, or another behind its first line",
+    "Verdict.same_as emptied": "verdict was taken over from one on the same patch",
     "Trajectory.wall_s": "times that steps, rollouts and sessions agree on",
     "Step.wall_s as in another record": "times that steps, rollouts and sessions agree on",
     "Step.reply.thinking": "with what a model thought beside it",
@@ -1435,7 +1435,6 @@ OUT_OF_REACH = {
     "Step.observation.omitted_bytes grown": "how much of an output was left out",
     "Step.observation.tolerant grown": "that an edit was tolerant",
     "Step.tree as in another record": "the hash of a tree within a rollout whose commands changed it",
-    "Consolidation.selection": "why an attempt was not learned from",
     "Consolidation.seconds": "the time of learning",
     "Proof.said": "the words of a proof",
     "Proof.before": "the figures themselves within their bounds",
@@ -1738,51 +1737,64 @@ def wrong(kind: Kind, kept: Seen, anew: Seen | None) -> str:
     return ""
 
 
+def looked_at(base: Base, kinds: Sequence[Kind], place: Path) -> tuple[list[str], Counter[str]]:
+    """What does not hold of the kinds, and how many were planted and named; prints a line for each."""
+    clean = looper(base.project, base.home, base.project / "runs", "report", "--verify", "--strict")
+    print(clean.stdout.strip())
+    if clean.returncode:
+        raise SystemExit(f"The run itself does not verify: {clean.stderr.strip()}")
+    bad, counts = [], Counter[str]()
+    for kind, kept, anew in look(base, kinds, place):
+        if not kept.planted:
+            continue
+        state = (
+            "–" if anew is None else "named" if anew.named else "not named" if kind.reach else "out of reach"
+        )
+        print(
+            f"{kind.name:62} {'named' if kept.named else 'not named':10} {state:13} {(anew or kept).named[:90]}"
+        )
+        counts["planted"] += 1
+        counts["named"] += bool(kept.named)
+        counts[f"{state} with a new seal"] += 1
+        if said := wrong(kind, kept, anew):
+            bad.append(f"{kind.name}: {said}")
+    return bad, counts
+
+
+def told(what: str, counts: Counter[str]) -> str:
+    return (
+        f"{counts['planted']} {what}: {counts['named']} named without a new seal; with one "
+        f"{counts['named with a new seal']} named, {counts['out of reach with a new seal']} out of reach"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--base", type=Path, help="folder with project/ and home/ of an earlier call")
     parser.add_argument(
-        "--keep", type=Path, help="where the run is made and kept, for later calls with --base"
+        "--base", type=Path, help="folder of an earlier call's --keep, whose runs are taken again"
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="where the runs are made and kept, for later calls with --base"
     )
     parser.add_argument("--only", default="", help="kinds whose name has these words")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tamper-") as folder:
-        place = Path(folder)
-        found = options.base and Base(options.base / "project", options.base / "home")
-        base = found or made(options.keep or place / "base")
-        clean = looper(base.project, base.home, base.project / "runs", "report", "--verify", "--strict")
-        print(clean.stdout.strip())
-        if clean.returncode:
-            raise SystemExit(f"The run itself does not verify: {clean.stderr.strip()}")
-        kinds = [kind for kind in [*in_runs(), *by_field(), *elsewhere()] if options.only in kind.name]
-        bad, counts = [], {"planted": 0, "named": 0, "anew": 0, "out": 0}
-        for kind, kept, anew in look(base, kinds, place):
-            state = (
-                "–"
-                if anew is None
-                else "named"
-                if anew.named
-                else "out of reach"
-                if not kind.reach
-                else "not named"
-            )
-            print(
-                f"{kind.name:62} {'named' if kept.named else 'not named':10} {state:13} {(anew or kept).named[:90]}"
-            )
-            counts["planted"] += kept.planted
-            counts["named"] += bool(kept.named)
-            counts["anew"] += state == "named"
-            counts["out"] += state == "out of reach"
-            if said := wrong(kind, kept, anew):
-                bad.append(f"{kind.name}: {said}")
-        print(
-            f"{counts['planted']} kinds: {counts['named']} named without a new seal; with one {counts['anew']} named, "
-            f"{counts['out']} out of reach"
-        )
-        for line in bad:
-            print(line)
+        place, bad, said = Path(folder), list[str](), list[str]()
+        for name, plan, by_hand in (("", PLAN, True), ("others", OTHERS, False)):
+            kept = options.base or options.keep or place / "base"
+            root = kept / name if name else kept
+            base = Base(root / "project", root / "home") if options.base else made(root, plan)
+            sets = {"fields changed by themselves": by_field()}
+            if by_hand:
+                sets = {"kinds of tampering": [*in_runs(), *elsewhere()], **sets}
+            for what, kinds in sets.items():
+                chosen = [kind for kind in kinds if options.only in kind.name]
+                amiss, counts = looked_at(base, chosen, place / f"copies{len(said)}")
+                bad += amiss
+                said.append(told(what, counts))
+        print("\n".join([*said, *bad]))
         raise SystemExit(bool(bad))
 
 

@@ -132,7 +132,7 @@ def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
     def item(kind: MemoryKind, arm: Arm, end: Trajectory, steps: Sequence[Step], task: Task) -> MemoryItem:
         return distil(end, steps, task, render, kind, question(task, arm.scaffold))
 
-    def selection(arm: Arm, one: Consolidation, steps_of: StepsOf) -> Selection | None:
+    def selection(arm: Arm, one: Consolidation, steps_of: StepsOf) -> tuple[int, Selection] | None:
         # What failed outside of the agent may have been tried again, after it was learned from.
         again = one.selection.without_verdict and len(run.sessions) > 1
         if again or plan.experience is None or not {*run.manifest.tasks} <= tasks.keys():
@@ -142,7 +142,7 @@ def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
         try:
             return libraries[0].selection(arm, one.seed, one.repo, one.round)
         except BadInput:
-            return combined(())
+            return 0, combined(())
 
     def asked(one: AnsweredQuestion, arm: Arm, end: Trajectory, steps: Sequence[Step], task: Task) -> int:
         learning, verdict = arm.learning, run.final.get(end.cell)

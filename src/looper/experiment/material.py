@@ -124,12 +124,13 @@ class ExperienceLibrary:
             return list(self.repos)
         return [next_repo(repo, self.repos) if arm.learning.elsewhere else repo]
 
-    def selection(self, arm: Arm, seed: int, repo: str, number: int = 1) -> Selection:
-        """What became of the attempts that an arm's round looks at. Raises BadInput as `of` does."""
+    def selection(self, arm: Arm, seed: int, repo: str, number: int = 1) -> tuple[int, Selection]:
+        """How many attempts an arm's round takes, and what became of all that it looks at. Raises BadInput as `of` does."""
         assert arm.learning is not None
-        return combined(
-            self._successes(arm, arm.learning, seed, each, number)[1] for each in self.learned_in(arm, repo)
-        )
+        found = [
+            self._successes(arm, arm.learning, seed, each, number) for each in self.learned_in(arm, repo)
+        ]
+        return sum(len(taken) for taken, _ in found), combined(selection for _, selection in found)
 
     def _successes(
         self, arm: Arm, learning: Learning, seed: int, repo: str, number: int

@@ -128,8 +128,8 @@ class Agent:
     """What a rollout with these steps is remembered as."""
     useful: Callable[[Sequence[Step]], Sequence[Step]]
     """The steps without detours."""
-    selection: Callable[[Arm, Consolidation, StepsOf], Selection | None]
-    """What became of the attempts that an arm learned from; None where that cannot be said from these records."""
+    selection: Callable[[Arm, Consolidation, StepsOf], tuple[int, Selection] | None]
+    """How many attempts an arm learned from, and what became of all that it looked at; None where these records cannot say."""
     asked: Callable[[AnsweredQuestion, Arm, Trajectory, Sequence[Step], Task], int]
     """How many questions a success gives to an arm; 0 where this is none of them, has another key or was judged otherwise."""
     errors: Mapping[str, StopReason]
@@ -975,7 +975,7 @@ def _judged(verdict: Verdict, end: Trajectory | None, records: Records, found: C
             found.add("verdicts with another share of gold's files than their patch has", verdict.cell)
 
 
-_COUNTED = re.compile(r"(\d+) of (\d+) (FAIL|PASS)_TO_PASS tests did not pass: ")
+_COUNTED = re.compile(r"(\d+) of (\d+) (FAIL|PASS)_TO_PASS tests did not pass: (.*)", re.DOTALL)
 
 
 def _by_its_tests(verdict: Verdict) -> str:
@@ -992,7 +992,12 @@ def _by_its_tests(verdict: Verdict) -> str:
         right = str(len(failing & tests[label].keys())), str(len(tests[label])), label
         unnamed = counted is None and not verdict.fail_to_pass
         kept = label == "PASS" and bool(verdict.fail_to_pass)
-        if not unnamed and (counted is None or counted.groups() != right or verdict.f2p_only != kept):
+        named = counted is not None and any(
+            counted[4].partition(", which is no test's name;")[0] == f"{name} {tests[label][name].value}"
+            for name in failing & tests[label].keys()
+        )
+        figures = counted and counted.groups()[:3]
+        if not unnamed and (not named or figures != right or verdict.f2p_only != kept):
             return "verdicts whose cause is not what their tests say"
     if not verdict.output:
         return ""
@@ -1183,9 +1188,18 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     """What is wrong with how many attempts were seen, and how many of them failed; empty where nothing is."""
     assert arm.learning is not None
     plan, run = records.run.manifest.plan, records.run
-    made = records.agent and records.agent.selection(arm, one, records.steps_of)
+    made = None if records.agent is None else records.agent.selection(arm, one, records.steps_of)
     if made is not None:
-        return "" if made == one.selection else "what was learned from other attempts than there are"
+        most, selection = made
+        # Preferences and what a teacher shows leave out attempts that have no other, or nothing to tell.
+        whole = not one.adapter or arm.learning.objective is Objective.IMITATION
+        if one.selection != selection:
+            return "what was learned from other attempts than there are"
+        return (
+            ""
+            if one.used == most or (not whole and one.used < most)
+            else "what was learned from another number of successes than there are"
+        )
     if one.round > 1 or arm.learning.elsewhere:
         return ""
     names = {found.name for found in plan.experience_arms(arm.learning.source)}
