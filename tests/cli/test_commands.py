@@ -578,6 +578,38 @@ def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_
     assert "looper adapter show ADAPTER" in looper("adapter", "list", cwd=tmp_path, **home).stdout
 
 
+def test_a_plan_gathers_what_its_own_adapter_is_trained_on_and_then_carries_it(tmp_path: Path) -> None:
+    """The arm and the contrast of the page's second plan, in its first one, whose memory sets tasks aside."""
+    text = (ROOT / "docs" / "own_experiment.md").read_text("utf-8")
+    first, second = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    parts = [part for part in re.split(r"\n(?=\[)", second) if "adapted" in part]
+    told = first.replace('hypothesis = "', 'hypothesis = "An adapter helps at later tasks. ')
+    (tmp_path / "mine.toml").write_text(told + "\n" + "\n".join(parts))
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    asked = ("plan", "mine.toml", "--profile", "demo")
+    others = [word for arm in ("base", "base_again", "memory", "placebo") for word in ("--arm", arm)]
+    for more in ((), ("--arm", "adapted"), (*others, "--arm", "adapted")):
+        needs = one_line(looper(*asked, *more, cwd=tmp_path, **home))
+        assert "adapted: carries an adapter, so name one: --adapter ID" in needs
+        assert f"run this plan with {' '.join(others)}, then " in needs
+    gathers = looper(*asked, *others, cwd=tmp_path, **home)
+    assert gathers.returncode == 0, gathers.stderr
+    assert "where an arm of theirs is left out: adapted − base" in gathers.stdout
+    assert "arm adapted" not in gathers.stdout and "60 to gather experience" in gathers.stdout
+    # A profile that leaves the arm out may stand below the same hypothesis.
+    here = f"arms = {json.dumps(others[1::2])}"
+    (tmp_path / "gather.toml").write_text(
+        (tmp_path / "mine.toml").read_text().replace('like = "demo"', f'like = "demo"\n{here}')
+    )
+    assert looper("plan", "gather.toml", "--profile", "demo", cwd=tmp_path, **home).returncode == 0
+    aside = [f"{name}-{at:02}" for name in ("jursutsut", "niszorsut") for at in range(1, 16)]
+    kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", *aside)
+    carries = looper(*asked, "--adapter", "3f2a", cwd=tmp_path, **home)
+    assert carries.returncode == 0, carries.stderr
+    assert "from 30 tasks, none of them evaluated here" in carries.stdout
+    assert "arm adapted: model nano with the adapter 3f2a91c04d5e6b78" in carries.stdout.splitlines()
+
+
 def test_an_adapter_is_exported_to_a_new_place_and_imported_from_an_export_alone(tmp_path: Path) -> None:
     kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", "elsewhere-01")
 

@@ -1222,7 +1222,9 @@ def test_what_a_profile_has_not_the_arms_for_is_named_with_what_is_primary_then(
     plan = load(profile="swe")
     assert plan.unasked[:2] == ("lora − base", "memory − base")
     (said,) = unasked_lines(plan)
-    assert said.startswith("registered, and not asked by this profile, which has not the arms: lora − base, ")
+    assert said.startswith(
+        "registered, and not asked here, where an arm of theirs is left out: lora − base, "
+    )
     assert said.endswith(f"primary here is {plan.contrasts[0].name}")
     assert load().unasked and "positive − base" in load().unasked[0]
 

@@ -190,4 +190,5 @@ def load_written(options: RunOptions, settings: Settings) -> Written:
         master_seed=options.master_seed,
         split=options.split,
         adapter=options.adapter and adapter_store(settings).named(options.adapter),
+        only=options.arms,
     )

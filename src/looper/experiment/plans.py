@@ -291,13 +291,15 @@ def written_plan(
     master_seed: int | None = None,
     split: str | None = None,
     adapter: str | None = None,
+    only: Sequence[str] = (),
 ) -> Written:
     """Resolve an experiment under a profile of its own, under a `shared` one (texts by name), or under `profile_text` from
     another file.
 
     `model` takes the place of the profile's model, `adapter` of the adapter that it names, `limit` of its number of tasks,
     `master_seed` of the embedded suite's seed, moving the plan's seeds along, `split` (a letter of SPLITS) of how tasks are divided;
-    all become part of the plan, and the split of its profile's name.
+    all become part of the plan, and the split of its profile's name. `only` are the arms that are to run, empty for all: where no
+    adapter is named yet, arms that carry one and are not to run are left out of the plan, as a profile leaves arms out.
     Raises BadInput that lists every problem.
     """
     whole = PlanLayers((PlanText(source, text),))
@@ -346,14 +348,20 @@ def written_plan(
         changed = changed.model_copy(update={"experience": _divided(changed.experience, split)})
         profile = f"{Path(profile).stem}-{split}"
     _names_exist(file, changed, whole, layers)
-    arms = [at for at, arm in enumerate(file.arms) if not changed.arms or arm.name in changed.arms]
+    arms = [
+        at
+        for at, arm in enumerate(file.arms)
+        if (not changed.arms or arm.name in changed.arms)
+        and (not arm.adapted or changed.adapter or not only or arm.name in only)
+    ]
     here = {file.arms[at].name for at in arms}
     # A profile that leaves an arm out leaves out what is chosen from it, and the contrasts of both.
     choices = [at for at, found in enumerate(file.choices) if set(found.of) <= here]
     here |= {file.choices[at].name for at in choices}
     contrasts = [at for at, found in enumerate(file.contrasts) if set(found.arms) <= here]
     places = {"arms": arms, "choices": choices, "contrasts": contrasts}
-    made = _Making(changed, model is not None, whole, layers)
+    gatherers = [file.arms[at] for at in arms if not file.arms[at].adapted]
+    made = _Making(changed, model is not None, whole, layers, gatherers)
     try:
         plan = Plan(
             experiment=experiment,
@@ -530,6 +538,8 @@ class _Making:
     """On the command line, so that no file is to blame."""
     whole: PlanLayers
     layers: PlanLayers
+    gatherers: Sequence[_ArmText]
+    """Arms that need no adapter that was trained before."""
 
     def arm(self, arm: _ArmText, at: int) -> Arm:
         """An arm as written, with the profile's model, scaffold, temperature and overseer where it names none. The model
@@ -549,7 +559,7 @@ class _Making:
                 )
         if arm.adapted and not profile.adapter:
             raise BadInput(
-                f"{arm.name}: carries an adapter, so name one: --adapter ID. See them with: looper adapter list."
+                f"{arm.name}: carries an adapter, so name one: --adapter ID. See them with: looper adapter list.{self._first()}"
             )
         if arm.adapted:
             model = model.model_copy(update={"adapter": profile.adapter})
@@ -569,6 +579,13 @@ class _Making:
             agent=arm.agent,
             reason=" ".join(arm.reason.split()),
         )
+
+    def _first(self) -> str:
+        """How an adapter comes out of the same plan: where an arm of it sets tasks aside to learn from, which nobody is evaluated on."""
+        if not any(each.learning and each.learning.needs_experience for each in self.gatherers):
+            return ""
+        others = " ".join(f"--arm {each.name}" for each in self.gatherers)
+        return f" To train one on what the other arms gather: run this plan with {others}, then looper train."
 
     @contextmanager
     def _of(self, key: str, written: object, at: int) -> Iterator[None]:

@@ -315,7 +315,7 @@ def unasked_lines(plan: Plan) -> list[str]:
     if not plan.unasked:
         return []
     return [
-        f"registered, and not asked by this profile, which has not the arms: {', '.join(plan.unasked)}; primary here is "
+        f"registered, and not asked here, where an arm of theirs is left out: {', '.join(plan.unasked)}; primary here is "
         f"{plan.contrasts[0].name if plan.contrasts else 'nothing'}"
     ]
 
