@@ -635,8 +635,13 @@ def lineage_why(
 @app.command()
 def export(
     run: RunArgument = None,
-    arm: Annotated[str | None, typer.Option(help="The arm, where the run has several.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The seed, where the run has several.")] = None,
+    arm: Annotated[
+        str | None,
+        typer.Option(help="Only this arm; predictions and atif need one where the run has several."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Only this seed; predictions need one where the run has several.")
+    ] = None,
     kind: Annotated[
         str, typer.Option("--format", help="predictions, csv, parquet, sft, dpo, atif or registered.")
     ] = "predictions",

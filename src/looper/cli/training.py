@@ -132,7 +132,7 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     tasks = {
         task.instance_id: task for task in (*own, *(task for found in experience.values() for task in found))
     }
-    arms = {arm.name: arm for arm in (*plan.arms, *(arm for _, arm in plan.all_experience()))}
+    arms = {arm.name: arm for arm in plan.every_arm}
     unknown = [name for name in options.arms if name not in arms]
     if unknown:
         raise BadInput(f"The run has no arm {', '.join(unknown)}. {possible(unknown[0], arms)}")

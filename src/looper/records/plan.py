@@ -663,6 +663,11 @@ class Plan(Record):
         ]
         return (*first, *later)
 
+    @property
+    def every_arm(self) -> tuple[Arm, ...]:
+        """Those that are compared, then those that gather experience."""
+        return (*self.arms, *(arm for _, arm in self.all_experience()))
+
     def _at_work(self, arm: Arm | None, name: str, number: int) -> tuple[Arm, ...]:
         if arm is None or self.experience is None:
             return ()
