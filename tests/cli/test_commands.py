@@ -386,6 +386,7 @@ def test_every_command_is_had_as_json_but_those_that_print_data_or_a_screen_anyw
             'no repository "jursutsu" in micro. Did you mean jursutsut?',
         ),
         (("run", "exp00", "--model", "what"), 2, "names no model"),
+        (("train", "--model", "gpt4"), 2, "--model gpt4: only nano and mlx:FOLDER can be trained here."),
         (("run", "exp00", "--sandbox", "jail"), 2, 'no sandbox "jail"'),
         (("run", "exp00", "--model", "mlx:/no/such/folder"), 2, "config.json is missing"),
         (("run", "exp00", "--model", "scripted:/no/such/file"), 2, "no script"),

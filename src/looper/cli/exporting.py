@@ -12,14 +12,11 @@ from looper.cli.wiring import read_foreign
 from looper.errors import BadInput, possible
 from looper.journal import must_be_replaceable, replace_file
 from looper.records.text import encodable
-from looper.records.training import Example, SelectionSettings, TrainingSettings
+from looper.records.training import Example, SelectionSettings
 from looper.views.decided import registered_text
 from looper.views.exports import atif_lines, csv_lines, write_parquet
 from looper.views.foreign import foreign_lines, foreign_predictions
 from looper.views.predictions import prediction_lines
-
-ANY = TrainingSettings(learning_rate=1e-4, iterations=1, batch_size=1, max_tokens=1)
-"""Examples do not depend on how they would be trained on."""
 
 ALWAYS_WHOLE = {"registered": ("--arm", "--seed"), "sft": ("--seed",), "dpo": ("--seed",)}
 """By format the options that would choose a part of it, and cannot."""
@@ -34,7 +31,7 @@ def export_run(
         raise BadInput(f"{out} is there already. Name another file, or remove it first.")
     if out is not None:
         must_be_replaceable(out)
-    options = TrainOptions(run.folder, (arm,) if arm else (), "nano", SelectionSettings(minimum_tasks=1), ANY)
+    options = TrainOptions(run.folder, (arm,) if arm else (), None, SelectionSettings(minimum_tasks=1), {})
     makes: dict[str, Callable[[], Iterator[str]]] = {
         "predictions": lambda: prediction_lines(run, arm, seed),
         "csv": lambda: csv_lines(run, arm, seed),
