@@ -567,6 +567,13 @@ def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_
     )
     assert "Evaluate later ones: skip = 15 in [profiles.demo.tasks] leaves 25 of each repository" in told
     assert "what it was trained on: looper adapter show 3f2a91c04d5e6b78" in told
+    shared = one_line(
+        looper("plan", "adapted.toml", "--profile", "micro", "--adapter", "3f2a", cwd=tmp_path, **home)
+    )
+    assert (
+        'in [profiles.micro.tasks] (below [profiles.micro] with like = "micro", which adapted.toml lacks) leaves'
+        in shared
+    )
     kept_adapter(tmp_path / "home" / "adapters", "77aa91c04d5e6b78", "jursutsut-01", "jursutsut-40")
     told = one_line(looper(*asked[:-1], "77aa", cwd=tmp_path, **home))
     assert (
@@ -577,6 +584,29 @@ def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_
     assert "trained on 2 tasks of jursutsut: jursutsut-01, jursutsut-40" in shown.splitlines()
     assert "looper plan PLAN --adapter 77aa91c04d5e6b78" in shown
     assert "looper adapter show ADAPTER" in looper("adapter", "list", cwd=tmp_path, **home).stdout
+
+
+def test_the_profile_that_is_not_named_is_the_only_one_of_the_file_or_micro(
+    tmp_path: Path, state: Path
+) -> None:
+    text = (ROOT / "docs" / "own_experiment.md").read_text("utf-8")
+    plan = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
+    bare, demo = plan[: plan.index("[profiles.micro]")], plan[plan.index("[profiles.demo]") :]
+
+    def planned(*, profiles: str) -> "subprocess.CompletedProcess[str]":
+        (tmp_path / "mine.toml").write_text(bare + profiles)
+        return looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state))
+
+    assert planned(profiles=demo).stdout.startswith("mine demo: ")
+    assert planned(profiles="").stdout.startswith("mine micro: "), "the shared one"
+    assert planned(profiles=plan[len(bare) :]).stdout.startswith("mine micro: "), "of two"
+    several = planned(profiles=f'{demo}\n[profiles.other]\nlike = "demo"\n')
+    assert "mine.toml has several profiles. Name one: --profile demo or other." in one_line(several)
+    assert planned(profiles=demo).returncode == 0
+    ran = looper("run", "mine.toml", "--arm", "base", "--limit", "1", cwd=tmp_path, LOOPER_HOME=str(state))
+    assert ran.returncode == 0, ran.stderr
+    shown = looper("runs", "show", cwd=tmp_path, LOOPER_HOME=str(state)).stdout
+    assert "looper run mine.toml --profile demo --arm base --limit 1 --run mine-demo-" in shown
 
 
 def test_a_plan_gathers_what_its_own_adapter_is_trained_on_and_then_carries_it(tmp_path: Path) -> None:

@@ -93,8 +93,11 @@ app.add_typer(evolve, name="evolve")
 def run(
     experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
     profile: Annotated[
-        str, typer.Option(help="A profile of the plan (micro, demo, swe), or a TOML file with one.")
-    ] = "micro",
+        str | None,
+        typer.Option(
+            help="A profile of the plan (micro, demo, swe), or a TOML file with one; else micro, or the only one that the plan's file has."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -237,7 +240,9 @@ def new(
 @app.command()
 def plan(
     experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
-    profile: Annotated[str, typer.Option(help="A profile of the plan, or a TOML file with one.")] = "micro",
+    profile: Annotated[
+        str | None, typer.Option(help="A profile of the plan, or a TOML file with one; else as for run.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="In place of the profile's.")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; can be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None,

@@ -35,7 +35,7 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
     prepared = prepare(plan, settings)
     schedule = prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
-    adapters = adapters_that_fit(prepared, settings)
+    adapters = adapters_that_fit(prepared, written, settings)
     gathering = sum(
         len(plan.seeds_of(arm)) * len(prepared.experience[source]) for source, arm in plan.all_experience()
     )

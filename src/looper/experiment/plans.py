@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -257,6 +257,8 @@ class Written:
     """A plan, and where each of its settings is written."""
 
     plan: Plan
+    chosen: str
+    """Name of the profile, as a command has it."""
     experiment: PlanLayers
     profile: PlanLayers
     places: Mapping[str, Sequence[int]]
@@ -273,7 +275,7 @@ class Written:
         return f"{self.where(*path)}: {named(_in_file(self.places, path))}{wrong}"
 
 
-def plan_from_text(experiment: str, text: str, source: str, profile: str, **options: Any) -> Plan:
+def plan_from_text(experiment: str, text: str, source: str, profile: str | None, **options: Any) -> Plan:
     """The plan alone of `written_plan`, whose options it takes."""
     return written_plan(experiment, text, source, profile, **options).plan
 
@@ -282,7 +284,7 @@ def written_plan(
     experiment: str,
     text: str,
     source: str,
-    profile: str,
+    profile: str | None,
     *,
     profile_text: str | None = None,
     shared: Mapping[str, str] = MappingProxyType({}),
@@ -294,7 +296,7 @@ def written_plan(
     only: Sequence[str] = (),
 ) -> Written:
     """Resolve an experiment under a profile of its own, under a `shared` one (texts by name), or under `profile_text` from
-    another file.
+    another file. None for the file's only profile, or `micro`.
 
     `model` takes the place of the profile's model, `adapter` of the adapter that it names, `limit` of its number of tasks,
     `master_seed` of the embedded suite's seed, moving the plan's seeds along, `split` (a letter of SPLITS) of how tasks are divided;
@@ -313,6 +315,9 @@ def written_plan(
         name: _profile(found, shared, PlanText(source, text, ("profiles", name)))
         for name, found in file.profiles.items()
     }
+    if profile is None:
+        profile = _usual_profile(file, source)
+    name = profile
     if profile_text is not None:
         if is_plan(profile_text):
             raise BadInput(
@@ -392,9 +397,18 @@ def written_plan(
     except ValidationError as error:
         both = PlanLayers((*whole.texts, *layers.texts))
         raise BadInput(problems(error, data, Plan, both, partial(_in_file, places))) from error
-    written = Written(plan, whole, layers, places)
+    written = Written(plan, name, whole, layers, places)
     _means_what_it_says(written, file)
-    return Written(_spoken(written), whole, layers, places)
+    return replace(written, plan=_spoken(written))
+
+
+def _usual_profile(file: ExperimentText, source: str) -> str:
+    """The profile where none is named. Raises BadInput where a file has several and none of them is micro."""
+    if "micro" in file.profiles or not file.profiles:
+        return "micro"
+    if len(file.profiles) > 1:
+        raise BadInput(f"{source} has several profiles. Name one: --profile {' or '.join(file.profiles)}.")
+    return next(iter(file.profiles))
 
 
 def _in_file(places: Mapping[str, Sequence[int]], path: Keys) -> Keys:
