@@ -383,7 +383,7 @@ def test_what_memory_gave_can_be_asked_and_taken_back(finished: tuple[Project, R
     assert listed.returncode == 0, listed.stderr
     told = [end for end in run.trajectories if end.arm == "memory" and end.memory]
     assert re.search(
-        rf"memory: 4 asked, \d with candidates, {len(told)} told, 1.0 items, \d+ tokens, \d cited",
+        rf"memory: 4 rollouts, \d with items, {len(told)} told, 1.0 items, \d+ tokens, \d wrote the code of one",
         listed.stdout,
     )
     item = told[0].memory[0]

@@ -236,7 +236,7 @@ def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
     yield from estimated_lines(plan, tasks) if not pilot else ()
     yield (
         f"{verb}: once, when every cell has its end, by {unit_of(plan, tasks).value}; "
-        f"{tested} differences and {len(contrasts) - tested} margins in one family at {ALPHA} (Holm), each by its interval"
+        f"{counted(tested, 'difference')} and {counted(len(contrasts) - tested, 'margin')} in one family at {ALPHA} (Holm), each by its interval"
     )
 
 

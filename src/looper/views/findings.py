@@ -257,9 +257,9 @@ def stratified_lines(run: RunView) -> list[str]:
         return []
     rest = replace(run, tasks=tuple(task for task in run.tasks if task not in leaked))
     if not rest.tasks:
-        return ["every task quotes its fix in its issue: nothing here is a headline"]
+        return ["every task quotes its fix in its issue: nothing is left without such tasks"]
     return [
-        f"headline, described and not decided: without {len(leaked)} of {len(run.tasks)} tasks that quote their fix "
+        f"described and not decided, without {len(leaked)} of {len(run.tasks)} tasks that quote their fix: "
         f"{result.contrast.name}{in_units(result)}, by {rest.unit.value}"
         f"{', pilot' if too_small_for(rest.manifest.plan, rest.tasks, result.contrast) else ''}"
         for result in rest.registered
@@ -277,9 +277,14 @@ def planned_lines(run: RunView) -> list[str]:
     more = (
         ""
         if measured is None or measured <= plan.discordance + 0.05
-        else ", so that it could see less than this"
+        else ", more often than that, so what it could see is larger"
     )
-    here = "" if measured is None else f"; here they differed in {100 * measured:.0f} %{more}"
+    known = power_at_interest(plan, run.tasks) is not None
+    here = (
+        f"; here equal arms differed in {100 * measured:.0f} %{more}"
+        if known and measured is not None
+        else ""
+    )
     head = "a PILOT, which decides nothing" if run.pilot else "power, worked out before the data"
     lines.append(f"{head}: {power_text(plan, run.tasks)}{here}")
     return [*lines, *(estimated_lines(plan, run.tasks) if not run.pilot else [])]
@@ -324,7 +329,7 @@ def power_text(plan: Plan, tasks: Sequence[str]) -> str:
     """How likely a plan shows its primary contrast, what it could see, and what was assumed for that before the data."""
     primary, seen, design = plan.contrasts[0], power_at_interest(plan, tasks), design_of(plan, tasks)
     if seen is None:
-        return f"how {primary.metric.value.replace('_', ' ')} varies is not known before the data, so neither is the power"
+        return f"how much {primary.metric.value.replace('_', ' ')} varies is not known before the data, so the power is not known either"
     interest, more = effect_of_interest(primary), primary.expect is Expect.MORE
     effect = _in_unit(interest, primary.metric, "+") if more else "0"
     if more and interest < primary.expected:
@@ -477,7 +482,7 @@ def control_lines(run: RunView) -> list[str]:
         f"{arm.name} {same} of {both}" for arm in inert for same, both in [run.same_as_base(arm.name)] if both
     ]
     if patches:
-        lines.append(f"cells with base's very patch: {', '.join(patches)}")
+        lines.append(f"cells with the same patch as base: {', '.join(patches)}")
     repeats = [
         max(map(abs, one.interval()))
         for arm, _, one in run.contrasts
@@ -485,7 +490,7 @@ def control_lines(run: RunView) -> list[str]:
     ]
     if repeats:
         lines.append(
-            f"A/A: by these data equal arms may differ by up to {100 * max(repeats):.1f} points (95 %); no smaller effect is a headline"
+            f"A/A: by these data equal arms may differ by up to {100 * max(repeats):.1f} points (95 %); take no smaller difference for an effect"
         )
     if run.manifest.plan.selection.suite == "micro" and any(run.consolidations):
         lines.append(
