@@ -44,6 +44,8 @@ HYPOTHESIS = "Hypothesis: "
 """Before that of a plan, wherever it is printed."""
 UNFINISHED = "unfinished"
 """In place of a finding while cells are to do."""
+LISTED = 6
+"""So many names of arms that have not begun."""
 COLUMNS = (
     "arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "seconds",
     "infra errors",
@@ -60,6 +62,20 @@ def arm_rows(run: RunView) -> list[tuple[str, ...]]:
     figures = [run.figures(arm.name) for arm in run.manifest.plan.arms]
     rows = [_failed_row(found) if found.arm in run.failed_arms else _row(found, run) for found in figures]
     return [*rows, *(_choice_row(run, name) for name in run.choice_names)]
+
+
+def begun_rows(run: RunView) -> list[tuple[str, ...]]:
+    """Those of `arm_rows` in which a cell has an end; all where none has. Which are left out `not_begun` says."""
+    left_out = not_begun(run)
+    return [row for row in arm_rows(run) if row[0] not in left_out]
+
+
+def not_begun(run: RunView) -> list[str]:
+    """Arms of which no cell has an end, and choices that are made from one, where others have begun."""
+    begun = {cell.partition("/")[0] for cell in run.final}
+    names = [*(arm.name for arm in run.manifest.plan.arms), *run.choice_names]
+    left = [name for name in names if not begun >= {*run.members(name)} and name not in run.failed_arms]
+    return left if len(left) < len(names) else []
 
 
 def _choice_row(run: RunView, name: str) -> tuple[str, ...]:
@@ -387,7 +403,8 @@ def contrast_lines(run: RunView) -> list[str]:
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
     failed = run.failed_arms
     contrasts = [found for found in run.contrasts if not failed.keys() & {found[0], found[1]}]
-    open_ones = [arm for arm, _, found in contrasts if found is None]
+    left = not_begun(run)
+    open_ones = [arm for arm, _, found in contrasts if found is None and arm not in left]
     lines = [
         f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}){unfinished_text(run)}: {difference_text(found)}"
         for arm, base, found in contrasts
@@ -498,7 +515,10 @@ def control_lines(run: RunView) -> list[str]:
             "models do"
         )
     missing = run.planned - run.finished
-    return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
+    left = not_begun(run)
+    named = f"{', '.join(left[:LISTED])}{f' and {len(left) - LISTED} more' if len(left) > LISTED else ''}"
+    which = f"; nothing has an end of {named}" if left else ""
+    return [*lines, *([f"{missing} of {run.planned} cells are still to do{which}"] if missing else [])]
 
 
 def _is_changed(arm: Arm) -> bool:
