@@ -386,6 +386,7 @@ def test_every_command_is_had_as_json_but_those_that_print_data_or_a_screen_anyw
             'no repository "jursutsu" in micro. Did you mean jursutsut?',
         ),
         (("run", "exp00", "--model", "what"), 2, "names no model"),
+        (("train", "--model", "gpt4"), 2, "--model gpt4: only nano and mlx:FOLDER can be trained here."),
         (("run", "exp00", "--sandbox", "jail"), 2, 'no sandbox "jail"'),
         (("run", "exp00", "--model", "mlx:/no/such/folder"), 2, "config.json is missing"),
         (("run", "exp00", "--model", "scripted:/no/such/file"), 2, "no script"),
@@ -566,6 +567,13 @@ def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_
     )
     assert "Evaluate later ones: skip = 15 in [profiles.demo.tasks] leaves 25 of each repository" in told
     assert "what it was trained on: looper adapter show 3f2a91c04d5e6b78" in told
+    shared = one_line(
+        looper("plan", "adapted.toml", "--profile", "micro", "--adapter", "3f2a", cwd=tmp_path, **home)
+    )
+    assert (
+        'in [profiles.micro.tasks] (below [profiles.micro] with like = "micro", which adapted.toml lacks) leaves'
+        in shared
+    )
     kept_adapter(tmp_path / "home" / "adapters", "77aa91c04d5e6b78", "jursutsut-01", "jursutsut-40")
     told = one_line(looper(*asked[:-1], "77aa", cwd=tmp_path, **home))
     assert (
@@ -576,6 +584,61 @@ def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_
     assert "trained on 2 tasks of jursutsut: jursutsut-01, jursutsut-40" in shown.splitlines()
     assert "looper plan PLAN --adapter 77aa91c04d5e6b78" in shown
     assert "looper adapter show ADAPTER" in looper("adapter", "list", cwd=tmp_path, **home).stdout
+
+
+def test_the_profile_that_is_not_named_is_the_only_one_of_the_file_or_micro(
+    tmp_path: Path, state: Path
+) -> None:
+    text = (ROOT / "docs" / "own_experiment.md").read_text("utf-8")
+    plan = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0]
+    bare, demo = plan[: plan.index("[profiles.micro]")], plan[plan.index("[profiles.demo]") :]
+
+    def planned(*, profiles: str) -> "subprocess.CompletedProcess[str]":
+        (tmp_path / "mine.toml").write_text(bare + profiles)
+        return looper("plan", "mine.toml", cwd=tmp_path, LOOPER_HOME=str(state))
+
+    assert planned(profiles=demo).stdout.startswith("mine demo: ")
+    assert planned(profiles="").stdout.startswith("mine micro: "), "the shared one"
+    assert planned(profiles=plan[len(bare) :]).stdout.startswith("mine micro: "), "of two"
+    several = planned(profiles=f'{demo}\n[profiles.other]\nlike = "demo"\n')
+    assert "mine.toml has several profiles. Name one: --profile demo or other." in one_line(several)
+    assert planned(profiles=demo).returncode == 0
+    ran = looper("run", "mine.toml", "--arm", "base", "--limit", "1", cwd=tmp_path, LOOPER_HOME=str(state))
+    assert ran.returncode == 0, ran.stderr
+    shown = looper("runs", "show", cwd=tmp_path, LOOPER_HOME=str(state)).stdout
+    assert "looper run mine.toml --profile demo --arm base --limit 1 --run mine-demo-" in shown
+
+
+def test_a_plan_gathers_what_its_own_adapter_is_trained_on_and_then_carries_it(tmp_path: Path) -> None:
+    """The arm and the contrast of the page's second plan, in its first one, whose memory sets tasks aside."""
+    text = (ROOT / "docs" / "own_experiment.md").read_text("utf-8")
+    first, second = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    parts = [part for part in re.split(r"\n(?=\[)", second) if "adapted" in part]
+    told = first.replace('hypothesis = "', 'hypothesis = "An adapter helps at later tasks. ')
+    (tmp_path / "mine.toml").write_text(told + "\n" + "\n".join(parts))
+    home = {"LOOPER_HOME": str(tmp_path / "home")}
+    asked = ("plan", "mine.toml", "--profile", "demo")
+    others = [word for arm in ("base", "base_again", "memory", "placebo") for word in ("--arm", arm)]
+    for more in ((), ("--arm", "adapted"), (*others, "--arm", "adapted")):
+        needs = one_line(looper(*asked, *more, cwd=tmp_path, **home))
+        assert "adapted: carries an adapter, so name one: --adapter ID" in needs
+        assert f"run this plan with {' '.join(others)}, then " in needs
+    gathers = looper(*asked, *others, cwd=tmp_path, **home)
+    assert gathers.returncode == 0, gathers.stderr
+    assert "where an arm of theirs is left out: adapted − base" in gathers.stdout
+    assert "arm adapted" not in gathers.stdout and "60 to gather experience" in gathers.stdout
+    # A profile that leaves the arm out may stand below the same hypothesis.
+    here = f"arms = {json.dumps(others[1::2])}"
+    (tmp_path / "gather.toml").write_text(
+        (tmp_path / "mine.toml").read_text().replace('like = "demo"', f'like = "demo"\n{here}')
+    )
+    assert looper("plan", "gather.toml", "--profile", "demo", cwd=tmp_path, **home).returncode == 0
+    aside = [f"{name}-{at:02}" for name in ("jursutsut", "niszorsut") for at in range(1, 16)]
+    kept_adapter(tmp_path / "home" / "adapters", "3f2a91c04d5e6b78", *aside)
+    carries = looper(*asked, "--adapter", "3f2a", cwd=tmp_path, **home)
+    assert carries.returncode == 0, carries.stderr
+    assert "from 30 tasks, none of them evaluated here" in carries.stdout
+    assert "arm adapted: model nano with the adapter 3f2a91c04d5e6b78" in carries.stdout.splitlines()
 
 
 def test_an_adapter_is_exported_to_a_new_place_and_imported_from_an_export_alone(tmp_path: Path) -> None:

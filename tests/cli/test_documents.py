@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from tests.experiment.test_run import Project
 
+from looper.views.findings import control_lines, planned_lines, scope_line
 from looper.views.results import SharedPages
+from looper.views.runs import read_run
 from looper.views.summary import SUMMARY, read_results, summary_lines
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -39,11 +41,17 @@ def test_what_the_readme_shows_of_power_and_family_is_what_the_plan_says(tmp_pat
     project = Project(tmp_path, state)
     told = project.looper("plan", "exp00", "--profile", "demo")
     assert told.returncode == 0, told.stderr
-    power = re.search(r"a PILOT, which decides nothing: .*? of cells", told.stdout)
-    family = re.search(r"(\d+) differences and (\d+) margins in one family", told.stdout)
-    assert power is not None and family is not None
-    assert power[0] in shown
-    assert f"{int(family[1]) + int(family[2])} contrasts in one family" in shown
+    power = re.search(r"a PILOT, which decides nothing: .*", told.stdout)
+    assert power is not None and f"{power[0]}; here equal arms differed in " in shown
+    # An arm that asks no model is enough for what a run of the plan says of itself.
+    ran = project.looper("run", "exp00", "--profile", "demo", "--arm", "noop")
+    assert ran.returncode == 0, ran.stderr
+    run = read_run(next((tmp_path / "runs").iterdir()))
+    lines = [*planned_lines(run), scope_line(run), *control_lines(run)[:1]]
+    assert [line for line in lines if line.removesuffix(" more") not in shown] == []
+    (row,) = (line for line in ran.stdout.splitlines() if "noop" in line and "0/40" in line)
+    cells = [cell.strip() for cell in row.strip("│ ").split("│")]
+    assert " ".join([*cells[:7], cells[8]]) in shown, "all but its seconds"
 
 
 def test_every_link_between_the_documents_leads_somewhere() -> None:

@@ -204,6 +204,29 @@ def test_the_status_of_an_arm_without_a_verdict_is_no_share_of_none(
     assert "  base: no verdict yet, 0 infra errors" in told
 
 
+def test_the_table_has_a_row_for_each_arm_that_has_begun_and_names_the_others(tmp_path: Path) -> None:
+    """As after a run of some of its arms."""
+    arms = ("base", "other", *(f"later_{number}" for number in range(8)))
+    run = read_run(
+        write_run(
+            tmp_path / "runs", arms=arms, judged=lambda cell: cell.startswith(("base", "other/0/a__b-1"))
+        )
+    )
+    console = Console(width=400)
+    with console.capture() as captured:
+        console.print(run_table(run))
+    lines = [line.strip() for line in captured.get().splitlines()]
+    assert [line.split()[1] for line in lines if line.startswith("│")] == ["base", "other"]
+    assert (
+        "17 of 20 cells are still to do; nothing has an end of later_0, later_1, later_2, later_3, later_4, later_5 and 2 more"
+    ) in lines
+    assert not any("no task has a verdict in both arms" in line for line in lines)
+    none = read_run(write_run(tmp_path / "none", arms=arms, judged=lambda cell: False))
+    with console.capture() as captured:
+        console.print(run_table(none))
+    assert all(f"│ {arm} " in captured.get() for arm in arms), "nothing is known of any"
+
+
 def test_the_table_says_which_of_its_intervals_decide(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "runs"))
     console = Console(width=400)

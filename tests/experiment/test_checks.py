@@ -102,7 +102,7 @@ def test_g34_a_server_that_cuts_the_prompt_is_refused_before_the_first_task(
 
 def test_g34_a_model_that_cannot_repeat_words_is_held_to_its_counts(wide: Limits) -> None:
     proof = check_context(Server(2000, clever=False), "base", "server", wide)
-    assert proof.passed and "only counts were compared" in proof.said
+    assert proof.passed and "only token counts were compared" in proof.said
 
 
 PROMPTS = [(("user", "x"),), (("user", "y"),)]

@@ -19,7 +19,7 @@ from looper.journal import read_stream
 from looper.records.base import content_hash
 from looper.records.memory import MemoryItem
 from looper.records.plan import Metric
-from looper.records.training import SelectionSettings, TrainingSettings
+from looper.records.training import SelectionSettings
 from looper.records.trajectory import Read, Step, Trajectory
 from looper.records.treatment import ProofKind
 from looper.views.questions import questions, to_rate
@@ -383,7 +383,7 @@ def test_what_memory_gave_can_be_asked_and_taken_back(finished: tuple[Project, R
     assert listed.returncode == 0, listed.stderr
     told = [end for end in run.trajectories if end.arm == "memory" and end.memory]
     assert re.search(
-        rf"memory: 4 asked, \d with candidates, {len(told)} told, 1.0 items, \d+ tokens, \d cited",
+        rf"memory: 4 rollouts, \d with items, {len(told)} told, 1.0 items, \d+ tokens, \d wrote the code of one",
         listed.stdout,
     )
     item = told[0].memory[0]
@@ -572,8 +572,8 @@ def test_what_is_trained_on_by_hand_is_said_before_and_stands_in_the_record(
     assert {"own", "redrawn", "guided", "stale_major"} >= kinds.keys() >= {"own", "redrawn"}
     assert taken is not None and sum(kinds.values()) == int(taken[1])
     assert re.search(r"for one alone: --arm experience_\w+", done.stderr)
-    assert "training: kind lora, rank 8, multiplier 2, " in done.stderr
-    assert "the run trains its own arms with multiplier 10, " in done.stderr
+    assert "training: kind lora, rank 8, multiplier 10, " in done.stderr, "as the plan has it"
+    assert re.search(r"; the run's plan has iterations \d+, batch_size \d+", done.stderr)
     folder, made_of, *_ = done.stdout.splitlines()
     assert made_of == told.replace("examples: ", "made of ")
     name = Path(folder).name
@@ -639,13 +639,21 @@ def test_p6_a_run_that_gathered_with_the_gold_patch_alone_can_be_trained_on(
     (project.folder / "experiments" / "learn.toml").write_text(text)
     # The memory has nothing to say, so that the run stops before its tasks: what was gathered stays.
     project.looper("run", "learn")
-    selection, training = (
-        SelectionSettings(minimum_tasks=3),
-        TrainingSettings(learning_rate=1e-4, iterations=1, batch_size=1, max_tokens=512),
-    )
+    selection = SelectionSettings(minimum_tasks=3)
     here = replace(settings(), state=state, runs=project.folder / "runs")
-    examples, found = examples_of(TrainOptions(project.run, (), "nano", selection, training), here)
+    examples, found = examples_of(TrainOptions(project.run, (), None, selection, {}), here)
     assert found.taken == len(examples) == 3 and all("experience_gold_1/" in each.source for each in examples)
+    shown = ("train", "--show-mask", "--minimum-tasks")
+    assert "unfinished" not in project.looper(*shown, "3").stderr, "its evaluation alone has not begun"
+    # As where the run was stopped while it gathered.
+    verdicts = project.run / "verdicts.jsonl"
+    verdicts.write_bytes(b"".join(verdicts.read_bytes().splitlines(keepends=True)[:-1]))
+    asked = f"{project.run.name} is unfinished: 1 of 3 cells to learn from have no end yet. Go on with it first: looper run learn"
+    some, few = project.looper(*shown, "2"), project.looper(*shown, "3")
+    assert some.returncode == 0 and asked in some.stderr
+    assert few.returncode == 2 and asked in few.stderr and len(few.stderr.strip().splitlines()) == 1
+    exported = project.looper("export", "--format", "sft")
+    assert exported.returncode == 0 and asked in exported.stderr
 
 
 def test_p1_more_tasks_than_there_are_to_learn_from_are_not_waited_for(project: Project) -> None:

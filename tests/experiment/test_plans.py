@@ -309,6 +309,22 @@ def test_a_guard_can_be_switched_off_and_the_rest_of_the_scaffold_is_the_profile
     assert bare.scaffold.terse and bare.scaffold.guards.repeat_nudge == base.scaffold.guards.repeat_nudge
 
 
+@pytest.mark.parametrize(
+    "arm",
+    [
+        'role = "treatment"',
+        'role = "again"\nrepetition = 1',
+        'role = "control"\nlearning = { treatment = "memory" }',
+        'role = "treatment"\nmodel = "nano:4bit"',
+    ],
+)
+def test_a_plan_without_a_base_says_so_whatever_needs_it(arm: str) -> None:
+    arms = f'[[arms]]\nname = "other"\n{arm}\n'
+    said = r't.toml:6:1: arms.0.role: no arm has the role base, which other is compared with; write role = "base" in one'
+    with pytest.raises(BadInput, match=said):
+        plan_from_text("t", small('like = "micro"', arms=arms), "t.toml", "mine", shared=SHARED)
+
+
 def test_g32_a_treatment_that_does_not_learn_differs_in_one_thing() -> None:
     def load_small(changes: str) -> Plan:
         arms = f'[[arms]]\nname = "base"\nrole = "base"\n[[arms]]\nname = "other"\nrole = "treatment"\n{changes}\n'
@@ -1243,7 +1259,9 @@ def test_what_a_profile_has_not_the_arms_for_is_named_with_what_is_primary_then(
     plan = load(profile="swe")
     assert plan.unasked[:2] == ("lora − base", "memory − base")
     (said,) = unasked_lines(plan)
-    assert said.startswith("registered, and not asked by this profile, which has not the arms: lora − base, ")
+    assert said.startswith(
+        "registered, and not asked here, where an arm of theirs is left out: lora − base, "
+    )
     assert said.endswith(f"primary here is {plan.contrasts[0].name}")
     assert load().unasked and "positive − base" in load().unasked[0]
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import subprocess
 from pathlib import Path
 
 from tests.experiment.test_run import Project
@@ -91,6 +92,65 @@ def test_rollouts_in_the_common_format_say_every_action_and_result(finished: Pro
                 assert call["tool_call_id"] == result["source_call_id"]
 
 
+def test_one_arm_and_one_seed_are_all_that_is_exported_or_the_option_is_refused(
+    finished: Project, tmp_path: Path
+) -> None:
+    """In every format; arms that gather experience have names as well."""
+
+    def exported(*words: str) -> "subprocess.CompletedProcess[str]":
+        return finished.looper("export", str(finished.run), *words)
+
+    gathering = read_run(finished.run).gathering["experience_own_1"]
+    for arm, tasks in (("lora", 3), ("experience_own_1", len(gathering))):
+        made = exported("--format", "csv", "--arm", arm, "--seed", "1").stdout
+        rows = list(csv.DictReader(io.StringIO(made)))
+        assert {(row["arm"], row["seed"]) for row in rows} == {(arm, "1")} and len(rows) == tasks
+        rollouts = exported("--format", "atif", "--arm", arm, "--seed", "1").stdout.splitlines()
+        assert {json.loads(line)["session_id"].rpartition("/")[0] for line in rollouts} == {f"{arm}/1"}
+        assert len(exported("--arm", arm, "--seed", "1").stdout.splitlines()) == tasks
+    for words, said in (
+        (("--format", "csv", "--arm", "lorra"), 'no arm "lorra". Did you mean lora?'),
+        (("--format", "csv", "--seed", "7"), "has no seed 7. Name one with --seed: 0, 1"),
+        (("--format", "atif", "--arm", "lora", "--seed", "7"), "has no seed 7"),
+        (("--format", "parquet", "--out", str(tmp_path / "x"), "--arm", "lorra"), 'no arm "lorra"'),
+        (("--format", "registered", "--arm", "lora"), "Leave --arm lora out"),
+        (("--format", "registered", "--seed", "0"), "Leave --seed 0 out"),
+        (("--format", "sft", "--seed", "0"), "Leave --seed 0 out"),
+        (("--format", "dpo", "--seed", "0"), "Leave --seed 0 out"),
+    ):
+        refused = exported(*words)
+        assert refused.returncode == 2 and said in refused.stderr and not refused.stdout, words
+
+
+def test_cells_that_gather_experience_are_listed_apart_and_shown_like_any_other(finished: Project) -> None:
+    run = read_run(finished.run)
+    listed = finished.looper("show", "--run", str(finished.run)).stdout.splitlines()
+    gathering = [cell for arm in run.gathering for cell in run.cells(arm)]
+    assert len(gathering) == len(run.planned_cells) - 18 and len(listed) == len(run.planned_cells) + 1
+    assert listed[18].partition("  ")[0] == gathering[0]
+    assert listed[-1] == f"18 cells to evaluate, {len(gathering)} cells to gather experience"
+    failed = finished.looper("show", "--run", str(finished.run), "--failed", "--json").stdout
+    unresolved = {cell for cell, found in run.final.items() if found.outcome is Outcome.UNRESOLVED}
+    rows = json.loads(failed)["cells"]
+    assert {row["cell"] for row in rows} == unresolved
+    assert {row["cell"] for row in rows if row["gathers"]} == unresolved & {*gathering}
+    shown = finished.looper("show", gathering[0], "--run", str(finished.run))
+    assert (
+        shown.returncode == 0
+        and "── prompt: user ──" in shown.stdout
+        and "as plan and task" not in shown.stdout
+    )
+    arm = gathering[0].partition("/")[0]
+    assert finished.looper("show", "--run", str(finished.run), "--arm", arm).stdout.startswith(gathering[0])
+    for words in (
+        ("lineage", "why", str(finished.run), "--arm", arm),
+        ("diff", arm, "base", "--run", str(finished.run)),
+    ):
+        refused = finished.looper(*words)
+        assert refused.returncode == 2
+        assert f"{arm} gathers experience in {finished.run.name}: it learns nothing" in refused.stderr
+
+
 def test_an_outcome_is_that_of_its_cell_and_none_where_there_is_no_verdict(tmp_path: Path) -> None:
     """As a row and as a rollout; not of all cells what one of them came to."""
     lost = {"outcome": Outcome.INFRA_ERROR, "cause": "the server is gone"}
@@ -108,7 +168,8 @@ def test_an_outcome_is_that_of_its_cell_and_none_where_there_is_no_verdict(tmp_p
 
 def test_a_format_that_nobody_knows_is_one_line(finished: Project) -> None:
     for arguments, what in (
-        (("--format", "xml"), "use one of predictions, csv, atif, sft, dpo, registered, parquet"),
+        (("--format", "xml"), "There are: predictions, csv, atif, sft, dpo, registered, parquet"),
+        (("--format", "cvs"), "Did you mean csv?"),
         (("--format", "parquet"), "--out FILE"),
         (("--format", "atif"), "Name one arm with --arm: base, lora"),
         ((), "Name one arm with --arm"),

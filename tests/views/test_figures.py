@@ -129,20 +129,29 @@ def test_what_never_came_into_play_concludes_nothing(run: RunView) -> None:
     assert found(Guard.BROKEN_PYTHON, fired=True) is run.registered[0].finding
 
 
-def test_the_headline_leaves_out_what_quotes_its_fix(run: RunView) -> None:
+def test_successes_of_repeats_are_named_and_two_figures_of_one_name_told_apart(run: RunView) -> None:
+    notes = {table.name: table.note for table in tables(run)}
+    assert "that base or a repeat of it resolved" in notes["likelihood"]
+    assert "Rates of steps are of all steps of an arm together" in notes["behaviour"]
+    assert "a contrast of interventions or valid actions is of means over rollouts" in notes["behaviour"]
+
+
+def test_the_tasks_that_do_not_quote_their_fix_are_described(run: RunView) -> None:
     assert stratified_lines(run) == []
     quoted = run.tasks[0]
     marked = replace(run, manifest=run.manifest.model_copy(update={"leaked": (quoted, "elsewhere-1")}))
     lines = stratified_lines(marked)
     assert len(lines) == len(run.manifest.plan.contrasts)
     assert lines[0].startswith(
-        f"headline, described and not decided: without 1 of {len(run.tasks)} tasks that quote"
+        f"described and not decided, without 1 of {len(run.tasks)} tasks that quote their fix: lora − base: "
     )
     rest = replace(run, tasks=run.tasks[1:])
     assert rest.registered[0].difference != run.registered[0].difference or len(run.tasks) == 1
     assert in_units(rest.registered[0]) in lines[0]
     every = replace(run, manifest=run.manifest.model_copy(update={"leaked": run.tasks}))
-    assert stratified_lines(every) == ["every task quotes its fix in its issue: nothing here is a headline"]
+    assert stratified_lines(every) == [
+        "every task quotes its fix in its issue: nothing is left without such tasks"
+    ]
 
 
 def test_repeats_are_seeds_of_an_arm(run: RunView) -> None:
@@ -238,7 +247,7 @@ def test_splits_are_described_together_as_what_the_contrast_expects_and_decide_n
     assert "1 of 2 splits were measured" in list(split_lines({"A": up, "B": lost}))[-1]
 
 
-def test_the_spread_of_equal_arms_is_said_as_the_floor_of_any_headline(run: RunView) -> None:
+def test_the_spread_of_equal_arms_is_said_as_the_floor_of_any_effect(run: RunView) -> None:
     assert not any("A/A: " in line for line in control_lines(run)), "no arm repeats base here"
     arms = tuple(
         arm.model_copy(update={"role": ArmRole.AGAIN}) if arm.name == "lora" else arm

@@ -127,6 +127,21 @@ def steady(arm: str, repo: int, rng: random.Random) -> bool:
     return arm == "memory" or repo % 2 == 0
 
 
+def test_how_often_equal_arms_differed_is_held_against_what_was_assumed_and_against_nothing_else() -> None:
+    """A metric whose variation nobody assumed has no such figure to hold it against."""
+    luck = run_of(DIFFERENCE, 24, 6, lambda arm, repo, rng: rng.random() < 0.5)
+    (told,) = planned_lines(luck)
+    assert re.search(
+        r"of cells.*; here equal arms differed in (4|5)\d %, more often than that, so what it could see is larger$",
+        told,
+    )
+    steps = run_of(DIFFERENCE.replace("expected", 'metric = "valid_actions"\nexpected'), 24, 6, helped)
+    (unknown,) = planned_lines(steps)
+    assert unknown.endswith(
+        ": how much valid actions varies is not known before the data, so the power is not known either"
+    )
+
+
 def test_what_is_learned_per_repository_is_decided_by_repository_where_there_are_enough() -> None:
     run = run_of(DIFFERENCE + MARGIN, 24, 6, helped)
     assert run.unit is AnalysisUnit.REPOSITORY and not run.pilot

@@ -166,7 +166,7 @@ def test_a_profile_without_the_arms_of_what_is_registered_does_not_say_that_noth
 ) -> None:
     plan = registered.manifest.plan.model_copy(update={"contrasts": (), "unasked": ("warm − base",)})
     shown = page(replace(registered, manifest=registered.manifest.model_copy(update={"plan": plan})))
-    assert "not asked by this profile, which has not the arms: warm − base" in shown
+    assert "not asked here, where an arm of theirs is left out: warm − base" in shown
     assert "registers no contrast" not in shown
 
 

@@ -116,7 +116,7 @@ def test_cells_and_steps_are_chosen_by_arm_step_and_failure(tmp_path: Path) -> N
     ] == "unresolved"
     for words, said in (
         (("b-1",), "2 cells end in"),
-        (("--arm", "bass"), 'has no arm "bass". It has: base, other.'),
+        (("--arm", "bass"), 'has no arm "bass". Did you mean base? It has: base, other.'),
         (("b-1", "--arm", "base", "--step", "9"), "has 7 steps; there is no step 9"),
         (("--step", "2"), "--step is a step of one cell"),
     ):

@@ -9,17 +9,17 @@ from looper.cli.options import the_run
 from looper.cli.settings import Settings
 from looper.cli.training import TrainOptions, examples_of, pairs_of
 from looper.cli.wiring import read_foreign
-from looper.errors import BadInput
+from looper.errors import BadInput, possible
 from looper.journal import must_be_replaceable, replace_file
 from looper.records.text import encodable
-from looper.records.training import Example, SelectionSettings, TrainingSettings
+from looper.records.training import Example, SelectionSettings
 from looper.views.decided import registered_text
 from looper.views.exports import atif_lines, csv_lines, write_parquet
 from looper.views.foreign import foreign_lines, foreign_predictions
 from looper.views.predictions import prediction_lines
 
-ANY = TrainingSettings(learning_rate=1e-4, iterations=1, batch_size=1, max_tokens=1)
-"""Examples do not depend on how they would be trained on."""
+ALWAYS_WHOLE = {"registered": ("--arm", "--seed"), "sft": ("--seed",), "dpo": ("--seed",)}
+"""By format the options that would choose a part of it, and cannot."""
 
 
 def export_run(
@@ -31,22 +31,27 @@ def export_run(
         raise BadInput(f"{out} is there already. Name another file, or remove it first.")
     if out is not None:
         must_be_replaceable(out)
-    if kind == "parquet":
-        if out is None:
-            raise BadInput("Parquet is no text; name a file: --out FILE")
-        write_parquet(run, out)
-        return
-    options = TrainOptions(run.folder, (arm,) if arm else (), "nano", SelectionSettings(minimum_tasks=1), ANY)
+    options = TrainOptions(run.folder, (arm,) if arm else (), None, SelectionSettings(minimum_tasks=1), {})
     makes: dict[str, Callable[[], Iterator[str]]] = {
         "predictions": lambda: prediction_lines(run, arm, seed),
-        "csv": lambda: csv_lines(run),
-        "atif": lambda: atif_lines(run, arm),
+        "csv": lambda: csv_lines(run, arm, seed),
+        "atif": lambda: atif_lines(run, arm, seed),
         "sft": lambda: map(_sft, examples_of(options, settings)[0]),
         "dpo": lambda: (_dpo(*pair) for pair in pairs_of(options, settings)),
         "registered": lambda: iter([registered_text(run)]),
     }
-    if kind not in makes:
-        raise BadInput(f"--format {kind}: use one of {', '.join([*makes, 'parquet'])}.")
+    if kind not in (*makes, "parquet"):
+        raise BadInput(f"--format {kind}: {possible(kind, [*makes, 'parquet'], 'There are')}")
+    for option, value in (("--arm", arm), ("--seed", seed)):
+        if value is not None and option in ALWAYS_WHOLE.get(kind, ()):
+            raise BadInput(
+                f"--format {kind} is not made of one {option[2:]} alone. Leave {option} {value} out."
+            )
+    if kind == "parquet":
+        if out is None:
+            raise BadInput("Parquet is no text; name a file: --out FILE")
+        write_parquet(run, out, arm, seed)
+        return
     lines = [encodable(line) for line in makes[kind]()]
     if out is None:
         for line in lines:

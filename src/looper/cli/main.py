@@ -93,8 +93,11 @@ app.add_typer(evolve, name="evolve")
 def run(
     experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
     profile: Annotated[
-        str, typer.Option(help="A profile of the plan (micro, demo, swe), or a TOML file with one.")
-    ] = "micro",
+        str | None,
+        typer.Option(
+            help="A profile of the plan (micro, demo, swe), or a TOML file with one; else micro, or the only one that the plan's file has."
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -237,7 +240,9 @@ def new(
 @app.command()
 def plan(
     experiment: Annotated[str, typer.Argument(help="Name of a plan in experiments/, or a TOML file.")],
-    profile: Annotated[str, typer.Option(help="A profile of the plan, or a TOML file with one.")] = "micro",
+    profile: Annotated[
+        str | None, typer.Option(help="A profile of the plan, or a TOML file with one; else as for run.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="In place of the profile's.")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; can be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first tasks.")] = None,
@@ -370,10 +375,18 @@ def report(
     shown(lines, as_json=as_json)
 
 
+_OF_PLAN = "Else the plan's, else"
+
+
 @app.command()
 def train(
     run: RunArgument = None,
-    model: Annotated[str, typer.Option(help="The base: nano or mlx:FOLDER.")] = "nano",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The base: nano or mlx:FOLDER; else the run's own where it is one of these, else nano."
+        ),
+    ] = None,
     arm: Annotated[
         list[str] | None,
         typer.Option(
@@ -382,22 +395,31 @@ def train(
     ] = None,
     per_task: Annotated[int, typer.Option(min=1, help="Attempts of one task, the shortest first.")] = 1,
     minimum_tasks: Annotated[int, typer.Option(min=1, help="Fewer resolved tasks train nothing.")] = 20,
-    kind: Annotated[str, typer.Option(help="lora, dora or full.")] = "lora",
-    rank: Annotated[int, typer.Option(min=1)] = 8,
-    multiplier: Annotated[float, typer.Option(help="alpha / rank: the change is multiplier · B·A.")] = 2.0,
-    learning_rate: Annotated[float, typer.Option()] = 3e-4,
-    iterations: Annotated[int, typer.Option(min=2)] = 60,
-    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    kind: Annotated[str | None, typer.Option(help=f"lora, dora or full. {_OF_PLAN} lora.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help=f"{_OF_PLAN} 8.")] = None,
+    multiplier: Annotated[
+        float | None, typer.Option(help=f"alpha / rank: the change is multiplier · B·A. {_OF_PLAN} 2.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help=f"{_OF_PLAN} 0.0003.")] = None,
+    iterations: Annotated[int | None, typer.Option(min=2, help=f"{_OF_PLAN} 60.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help=f"{_OF_PLAN} 8.")] = None,
     max_tokens: Annotated[
-        int, typer.Option(min=8, help="Longest example; history is cut, actions never.")
-    ] = 2048,
+        int | None,
+        typer.Option(min=8, help=f"Longest example; history is cut, actions never. {_OF_PLAN} 2048."),
+    ] = None,
     validation_share: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of tasks kept aside to stop early; 0 for none.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option()] = 0,
+        float | None,
+        typer.Option(
+            min=0, max=0.9, help=f"Share of tasks kept aside to stop early. {_OF_PLAN} 0, for none."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help=f"{_OF_PLAN} 0.")] = None,
     library: Annotated[
-        str, typer.Option(help="mlx; or torch with PEFT, for machines with CUDA: plain LoRA only.")
-    ] = "mlx",
+        str | None,
+        typer.Option(
+            help=f"mlx; or torch with PEFT, for machines with CUDA: plain LoRA only. {_OF_PLAN} mlx."
+        ),
+    ] = None,
     show_mask: Annotated[
         bool,
         typer.Option(
@@ -410,10 +432,11 @@ def train(
 ) -> None:
     """Train an adapter on the verified successes of a run, in a process of its own.
 
-    Safe to interrupt: the same command goes on from the last checkpoint. The adapter lies under the hash of everything
+    Trained with the settings of the run's own plan (experience.training) unless an option says otherwise. Safe to interrupt: the same
+    command goes on from the last checkpoint. The adapter lies under the hash of everything
     that decides what it is, in Looper's state folder, in mlx-lm's format with its card beside it.
 
-    Example: looper train exp00 --minimum-tasks 5 --multiplier 10
+    Example: looper train exp00 --minimum-tasks 5
     """
     from rich.console import Console
 
@@ -442,14 +465,14 @@ def train(
     )
     console = Console()
     if show_mask:
-        masks = training.masks(options, chosen_settings(data), say)
+        chosen, masks = training.masks(options, chosen_settings(data), say)
         if as_json:
             print(json_line({"examples": [*masks]}))
         colour = console.color_system is not None
         if not colour and not as_json:
             print(f"what is trained on stands between {' and '.join(TRAINED_ON)}")
         for found in () if as_json else masks:
-            console.print(mask_text(found, max_tokens, colour=colour), soft_wrap=True)
+            console.print(mask_text(found, chosen.max_tokens, colour=colour), soft_wrap=True)
         return
     card, where, made_of = training.train(options, chosen_settings(data), say)
     if as_json:
@@ -460,7 +483,7 @@ def train(
         [
             f"adapter {card.id}: {where}",
             f"made of {made_of}",
-            f"{counted(card.train_examples, 'window')} (parts of rollouts of at most {max_tokens} tokens) of {counted(len(card.tasks), 'task')}, "
+            f"{counted(card.train_examples, 'window')} (parts of rollouts of at most {card.settings.max_tokens} tokens) of {counted(len(card.tasks), 'task')}, "
             f"in which {card.supervised_tokens} tokens are the model's own, which alone are trained on; "
             f"{counted(card.too_long, 'action')} longer than --max-tokens left out",
             f"{card.trained_tokens} tokens trained on in {card.seconds:.0f} s; loss {losses[0]:.3f} → {losses[-1]:.3f}; weights changed by "
@@ -635,8 +658,13 @@ def lineage_why(
 @app.command()
 def export(
     run: RunArgument = None,
-    arm: Annotated[str | None, typer.Option(help="The arm, where the run has several.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The seed, where the run has several.")] = None,
+    arm: Annotated[
+        str | None,
+        typer.Option(help="Only this arm; predictions and atif need one where the run has several."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Only this seed; predictions need one where the run has several.")
+    ] = None,
     kind: Annotated[
         str, typer.Option("--format", help="predictions, csv, parquet, sft, dpo, atif or registered.")
     ] = "predictions",

@@ -15,7 +15,7 @@ memory = typer.Typer(
 def list_memory(run: RunName = None, as_json: AsJson = False) -> None:
     """Print for each arm what its memory gave to the tasks, then every item.
 
-    A task is told something where an item is like its issue; an agent cites an item when it writes the code that the item
+    A task is told something where an item is like its issue; a rollout wrote the code of an item where its edits have what the item
     says to write.
 
     Example: looper memory list --run exp00-micro-0123456789ab

@@ -36,7 +36,7 @@ def plan_lines(options: RunOptions, settings: Settings, *, as_json: bool = False
     prepared = prepare(plan, settings)
     schedule = prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
-    adapters = adapters_that_fit(prepared, settings)
+    adapters = adapters_that_fit(prepared, written, settings)
     gathering = sum(
         len(plan.seeds_of(arm)) * len(prepared.experience[source]) for source, arm in plan.all_experience()
     )
@@ -237,7 +237,7 @@ def _decision_lines(prepared: PreparedPlan) -> Iterator[str]:
     yield from estimated_lines(plan, tasks) if not pilot else ()
     yield (
         f"{verb}: once, when every cell has its end, by {unit_of(plan, tasks).value}; "
-        f"{tested} differences and {len(contrasts) - tested} margins in one family at {ALPHA} (Holm), each by its interval"
+        f"{counted(tested, 'difference')} and {counted(len(contrasts) - tested, 'margin')} in one family at {ALPHA} (Holm), each by its interval"
     )
 
 

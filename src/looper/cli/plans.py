@@ -26,7 +26,8 @@ class RunOptions:
     """What `looper run` or `looper plan` was asked for; None for what the plan says."""
 
     experiment: str
-    profile: str
+    profile: str | None = None
+    """None for the only one of the plan's file, or micro."""
     model: str | None = None
     arms: tuple[str, ...] = ()
     """Empty for all."""
@@ -173,7 +174,7 @@ def load_written(options: RunOptions, settings: Settings) -> Written:
     """The plan that is asked for, and where its settings are written."""
     path = find_experiment(options.experiment)
     profile, profile_text = options.profile, None
-    if profile.endswith(".toml"):
+    if profile is not None and profile.endswith(".toml"):
         if not Path(profile).exists():
             raise BadInput(f"There is no profile file {profile}.")
         profile_text = named_text(Path(profile))
@@ -190,4 +191,5 @@ def load_written(options: RunOptions, settings: Settings) -> Written:
         master_seed=options.master_seed,
         split=options.split,
         adapter=options.adapter and adapter_store(settings).named(options.adapter),
+        only=options.arms,
     )

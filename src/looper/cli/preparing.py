@@ -152,7 +152,9 @@ def refuse_impossible(
         raise BadInput(f"{'; '.join(found)}.")
 
 
-def adapters_that_fit(prepared: PreparedPlan, settings: Settings) -> dict[str, AdapterRecord]:
+def adapters_that_fit(
+    prepared: PreparedPlan, written: Written, settings: Settings
+) -> dict[str, AdapterRecord]:
     """The cards of the adapters that arms bring along from elsewhere, by arm. Raises BadInput for one that is damaged, that was trained on
     another model than its arm's, or on a task to evaluate."""
     plan = prepared.plan
@@ -162,7 +164,7 @@ def adapters_that_fit(prepared: PreparedPlan, settings: Settings) -> dict[str, A
             continue
         card = found[arm.name] = adapter_store(settings).load(arm.model.adapter)
         if seen := seen_text(card, [task.instance_id for task in prepared.tasks], arm.name):
-            raise BadInput(f"{seen}. {_unseen(card, prepared, settings)}")
+            raise BadInput(f"{seen}. {_unseen(card, prepared, written, settings)}")
         base = mlx_model(arm.model, settings, plan.limits.context_tokens).identity()
         if card.base.digest != base.digest:
             raise BadInput(
@@ -172,7 +174,7 @@ def adapters_that_fit(prepared: PreparedPlan, settings: Settings) -> dict[str, A
     return found
 
 
-def _unseen(card: AdapterRecord, prepared: PreparedPlan, settings: Settings) -> str:
+def _unseen(card: AdapterRecord, prepared: PreparedPlan, written: Written, settings: Settings) -> str:
     """Which tasks of the evaluated repositories an adapter can be judged on, and the key of the plan that takes them."""
     plan = prepared.plan
     every, _ = load_tasks(plan.selection, settings)
@@ -183,9 +185,10 @@ def _unseen(card: AdapterRecord, prepared: PreparedPlan, settings: Settings) -> 
     skip = max(at + 1 for ids in mine for at, name in enumerate(ids) if name in seen)
     left = min(len(ids) for ids in mine) - skip
     free = [name for ids in mine for name in ids if name not in seen]
-    table = (
-        f"[tasks] of {plan.profile}" if plan.profile.endswith(".toml") else f"[profiles.{plan.profile}.tasks]"
-    )
+    name, (own, *_) = written.chosen, written.profile.texts
+    table = f"[tasks] of {name}" if name.endswith(".toml") else f"[profiles.{name}.tasks]"
+    if own.below and own.where(()) is None:
+        table += f' (below [profiles.{name}] with like = "{name}", which {own.source} lacks)'
     trained = f"what it was trained on: looper adapter show {card.id}"
     if left > 0 and not plan.selection.tasks:
         return f"Evaluate later ones: skip = {skip} in {table} leaves {left} of each repository; {trained}"

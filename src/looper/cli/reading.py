@@ -60,7 +60,7 @@ def diff_lines(
     if any(cells):
         raise BadInput("Name two cells, two arms or two runs, not one of each.")
     arms = [*(arm.name for arm in view.manifest.plan.arms), *view.choice_names]
-    if any(name in arms for name in names):
+    if any(name in (*arms, *view.gathering) for name in names):
         return iter([json_line(arms_data(view, *names))]) if as_json else arms_diff(view, *names)
     try:
         return of_runs()

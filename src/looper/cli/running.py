@@ -50,7 +50,7 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
     plan = written.plan
     prepared = prepare(plan, settings)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
-    adapters_that_fit(prepared, settings)
+    adapters_that_fit(prepared, written, settings)
     yield from _about(prepared, options.overrides, settings)
     seeds = len(plan.seeds)
     schedule = prepared.schedule(options.arms)
@@ -83,11 +83,13 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
     if options.fresh and options.run:
         raise BadInput("--fresh begins a run and --run goes on with one. Leave one of them out.")
     written = load_written(options, settings)
+    # So that the command that goes on with the run names it.
+    options = replace(options, profile=written.chosen)
     plan = written.plan
     prepared = prepare(plan, settings)
     prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
-    adapters_that_fit(prepared, settings)
+    adapters_that_fit(prepared, written, settings)
     with contextlib.ExitStack() as stack:
         site, models = stack.enter_context(equipped(prepared, options.sandbox, settings, say))
         with say.during("asking the models what they are"):
@@ -307,7 +309,7 @@ _PACE = re.compile(r" --(?:workers \d+|share-machine)\b")
 
 def _plan_files(options: RunOptions) -> str:
     """Where what a plan says is written."""
-    profile = f" or {options.profile}" if options.profile.endswith(".toml") else ""
+    profile = f" or {options.profile}" if options.profile and options.profile.endswith(".toml") else ""
     return f"{find_experiment(options.experiment)}{profile}"
 
 

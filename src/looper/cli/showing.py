@@ -42,15 +42,17 @@ def show_cell(
     *,
     as_json: bool = False,
 ) -> Iterator[str]:
-    """The texts of one cell, or a list of all cells with their ends."""
+    """The texts of one cell, or a list of all cells with their ends, those that gather experience at the end."""
     view = the_run(settings.runs, run)
-    arms = [arm.name for arm in view.manifest.plan.arms]
-    if options.arm not in (None, *arms):
-        raise BadInput(f'{view.folder.name} has no arm "{options.arm}". It has: {", ".join(arms)}.')
+    arms = [arm.name for arm in view.manifest.plan.every_arm]
+    if options.arm is not None and options.arm not in arms:
+        raise view.without_arm(options.arm, arms)
     cells = [cell for arm in arms if options.arm in (None, arm) for cell in view.cells(arm)]
     if wanted is None:
         if options.step is not None:
-            raise BadInput("--step is a step of one cell: name the cell too. List them with: looper show")
+            raise BadInput(
+                f"--step is a step of one cell: name the cell too. List them with: looper show --run {view.folder.name}"
+            )
         yield from _cell_lines(view, cells, failed=options.failed, as_json=as_json)
         return
     cell = _one_cell(view, cells, wanted)
@@ -85,7 +87,9 @@ def show_cell(
 
 
 def _cell_lines(view: RunView, cells: Sequence[str], *, failed: bool, as_json: bool) -> Iterator[str]:
+    """Cells with their ends; where there are some that gather experience, how many of both kinds there are."""
     ends = {cell: view.final.get(cell) for cell in cells}
+    gathers = {cell for cell in cells if cell.partition("/")[0] in view.gathering}
     shown = {
         cell: found
         for cell, found in ends.items()
@@ -95,6 +99,7 @@ def _cell_lines(view: RunView, cells: Sequence[str], *, failed: bool, as_json: b
         rows = [
             {
                 "cell": cell,
+                "gathers": cell in gathers,
                 "outcome": found.outcome if found else None,
                 "cause": found.cause if found else None,
             }
@@ -105,6 +110,9 @@ def _cell_lines(view: RunView, cells: Sequence[str], *, failed: bool, as_json: b
     for cell, found in shown.items():
         cause = f": {harmless(found.cause)}" if failed and found is not None and found.cause else ""
         yield f"{cell}  {found.outcome.value if found else 'to do'}{cause}"
+    if shown and gathers:
+        learning = len(gathers & shown.keys())
+        yield f"{counted(len(shown) - learning, 'cell')} to evaluate, {counted(learning, 'cell')} to gather experience"
     if not shown:
         ended = sum(found is not None for found in ends.values())
         yield f"{view.folder.name}: none of {counted(ended, 'cell')} with an end failed, of {len(cells)} in all"
@@ -136,7 +144,7 @@ def prompt_of(
     if plan.is_grading:
         return None
     name, _, task_id = cell.split("/", 2)
-    scaffold = next(arm.scaffold for arm in plan.arms if arm.name == name)
+    scaffold = next(arm.scaffold for arm in plan.every_arm if arm.name == name)
     system = (("system", scaffold.system.strip("\n")),)
     try:
         tasks = {task.instance_id: task for task in tasks_as_they_are(view.manifest, settings)}

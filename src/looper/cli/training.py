@@ -5,7 +5,8 @@ the one that experiments use.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,22 +16,25 @@ from pydantic import ValidationError
 
 from looper.agent.actions import render
 from looper.agent.prompt import opening
+from looper.cli.options import say as say_line
 from looper.cli.options import the_run
 from looper.cli.preparing import FEW_TASKS, load_experience, load_tasks
 from looper.cli.progress import TrainingProgress
 from looper.cli.settings import Settings
-from looper.cli.wiring import mlx_model, trainer_of, windows_of
+from looper.cli.wiring import mlx_model, trained_folder, trainer_of, windows_of
 from looper.errors import BadInput, possible
 from looper.experiment.plan_errors import plain_words
 from looper.experiment.plans import parse_model
 from looper.experiment.pools import read_attempts
 from looper.experiment.schedule import split_tasks
+from looper.records.model import BACKENDS, ModelSpec
 from looper.records.plan import Arm, Plan
 from looper.records.task import Task
 from looper.records.training import (
     AdapterRecord,
     Example,
     Make,
+    Objective,
     Selection,
     SelectionSettings,
     TrainingRequest,
@@ -40,6 +44,8 @@ from looper.records.training import (
 from looper.training.examples import trajectory_examples
 from looper.training.select import Attempt, preference_pairs, select
 from looper.views.findings import counted
+from looper.views.live import resume_command
+from looper.views.runs import RunView
 
 
 @dataclass(frozen=True)
@@ -49,27 +55,46 @@ class TrainOptions:
     run: str | Path | None
     """As a person names it; None for the newest."""
     arms: tuple[str, ...]
-    model: str
+    model: str | None
+    """None for the run's own where that can be trained, else the embedded one."""
     selection: SelectionSettings
-    training: TrainingSettings
+    training: Mapping[str, Any]
+    """Settings that are not those of the run's own plan."""
+
+    def settings(self, usual: TrainingSettings | None) -> TrainingSettings:
+        """What is trained with; `usual` are the plan's settings, None where it has none. Raises BadInput."""
+        of_plan = usual.model_copy(update={"objective": Objective.IMITATION}).model_dump() if usual else USUAL
+        with _named_as_options():
+            return TrainingSettings.model_validate({**of_plan, **self.training})
+
+
+USUAL = {"learning_rate": 3e-4, "iterations": 60, "batch_size": 8, "max_tokens": 2048}
+"""Settings for the successes of a plan that has none."""
+TRAINABLE = tuple(name for name, traits in BACKENDS.items() if traits.shows_losses)
 
 
 def train_options(
     run: str | Path | None,
     arms: tuple[str, ...],
-    model: str,
+    model: str | None,
     selection: dict[str, Any],
     training: dict[str, Any],
 ) -> TrainOptions:
-    """Raises BadInput for a value that cannot be used."""
+    """`training` has None for what was not asked for. Raises BadInput for a value that cannot be used."""
+    if model is not None and model.partition(":")[0] not in TRAINABLE:
+        raise BadInput(f"--model {model}: only nano and mlx:FOLDER can be trained here.")
+    with _named_as_options():
+        given = {name: value for name, value in training.items() if value is not None}
+        options = TrainOptions(run, arms, model, SelectionSettings.model_validate(selection), given)
+        options.settings(None)
+    return options
+
+
+@contextmanager
+def _named_as_options() -> Iterator[None]:
+    """A value that cannot be used is named by its option, in a BadInput."""
     try:
-        return TrainOptions(
-            run,
-            arms,
-            model,
-            SelectionSettings.model_validate(selection),
-            TrainingSettings.model_validate(training),
-        )
+        yield
     except ValidationError as error:
         problem = error.errors()[0]
         option = f"--{str(problem['loc'][0]).replace('_', '-')}: " if problem["loc"] else ""
@@ -87,7 +112,11 @@ class _Gathered:
     """Of the wanted arms."""
     split: set[str]
     usual: TrainingSettings | None
-    """With which the run trains its own arms; None where it trains none."""
+    """Of the run's own plan; None where it has none."""
+    model: ModelSpec
+    """To be trained."""
+    unfinished: str
+    """That cells to learn from have no end yet, and how to go on with them; empty where all have."""
     kinds: dict[str, str]
     """By arm: where what it worked on comes from, `own`, `redrawn` …, or `evaluated` for the tasks that arms are compared on."""
 
@@ -132,7 +161,7 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     tasks = {
         task.instance_id: task for task in (*own, *(task for found in experience.values() for task in found))
     }
-    arms = {arm.name: arm for arm in (*plan.arms, *(arm for _, arm in plan.all_experience()))}
+    arms = {arm.name: arm for arm in plan.every_arm}
     unknown = [name for name in options.arms if name not in arms]
     if unknown:
         raise BadInput(f"The run has no arm {', '.join(unknown)}. {possible(unknown[0], arms)}")
@@ -143,8 +172,36 @@ def _gathered(options: TrainOptions, settings: Settings) -> _Gathered:
     kinds = {arm: "evaluated" for arm in arms} | {
         arm.name: str(source) for source, arm in plan.all_experience()
     }
-    usual = plan.experience.training if plan.experience is not None and plan.trains else None
-    return _Gathered(view.folder.name, tasks, arms, attempts, split, usual, kinds)
+    usual = plan.experience.training if plan.experience is not None else None
+    return _Gathered(
+        view.folder.name,
+        tasks,
+        arms,
+        attempts,
+        split,
+        usual,
+        _model_of(options, plan),
+        _unfinished(view, wanted, split),
+        kinds,
+    )
+
+
+def _model_of(options: TrainOptions, plan: Plan) -> ModelSpec:
+    own = plan.base.model.model_copy(update={"adapter": ""}) if plan.base is not None else None
+    if options.model is None and own is not None and own.shows_losses:
+        return own
+    return parse_model(options.model or "nano")
+
+
+def _unfinished(view: RunView, arms: Sequence[str], split: Collection[str]) -> str:
+    cells = [cell for arm in arms for cell in view.cells(arm) if cell.split("/", 2)[2] in split]
+    left = sum(cell not in view.final for cell in cells)
+    if not left:
+        return ""
+    how = "It is running" if view.writer is not None else f"Go on with it first: {resume_command(view)}"
+    return (
+        f"{view.folder.name} is unfinished: {left} of {len(cells)} cells to learn from have no end yet. {how}"
+    )
 
 
 def examples_of(options: TrainOptions, settings: Settings) -> tuple[tuple[Example, ...], Selection]:
@@ -158,9 +215,15 @@ def _examples_from(found: _Gathered, options: TrainOptions) -> tuple[tuple[Examp
         raise BadInput(
             f"{found.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
             f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.without_steps} without a step, {selection.outside} at "
-            f"evaluated tasks). {_what_to_do(options.selection.minimum_tasks)}"
+            f"evaluated tasks). {_what_to_do(options.selection.minimum_tasks)}{f' {found.unfinished}' * bool(found.unfinished)}"
         )
+    _say_unfinished(found)
     return found.examples(taken), selection
+
+
+def _say_unfinished(found: _Gathered) -> None:
+    if found.unfinished:
+        say_line(found.unfinished)
 
 
 def _what_to_do(least: int) -> str:
@@ -178,15 +241,20 @@ def pairs_of(options: TrainOptions, settings: Settings) -> list[tuple[Example, E
         taken, [item for item in found.attempts if item.trajectory.instance_id in found.split]
     )
     if not pairs:
-        raise BadInput(f"{found.run} has no task that was both resolved and failed.")
+        raise BadInput(
+            f"{found.run} has no task that was both resolved and failed.{f' {found.unfinished}' * bool(found.unfinished)}"
+        )
+    _say_unfinished(found)
     return [(good, bad) for pair in pairs for good, bad in [found.examples(pair)]]
 
 
 def _chosen(
     options: TrainOptions, settings: Settings, say: Callable[[str], None]
-) -> tuple[_Gathered, tuple[Example, ...]]:
-    """What is trained on, and everything about the choice in words: before anything is computed."""
+) -> tuple[_Gathered, TrainingSettings, tuple[Example, ...]]:
+    """What is trained on and with, and everything about the choice in words: before anything is computed."""
     found = _gathered(options, settings)
+    training = options.settings(found.usual)
+    trained_folder(found.model, settings)  # Said before anything is counted where there is none.
     examples, selection = _examples_from(found, options)
     say(
         f"{found.run}: {counted(selection.seen, 'attempt')}, {selection.taken} taken, {selection.unresolved} unresolved, "
@@ -203,12 +271,12 @@ def _chosen(
         say(f"several kinds of experience; for one alone: {', or '.join(ways)}")
     if len(selection.tasks) < FEW_TASKS:
         say(f"{len(selection.tasks)} tasks are few: what is learned may be those tasks and nothing else")
-    say(_settings_told(options.training, found.usual))
-    return found, examples
+    say(_settings_told(training, found.usual))
+    return found, training, examples
 
 
 def _settings_told(training: TrainingSettings, usual: TrainingSettings | None) -> str:
-    """With the settings that the run's own arms have otherwise."""
+    """With those that the run's own plan has otherwise."""
     names = ("kind", "rank", "multiplier", "learning_rate", "iterations", "batch_size", "max_tokens")
 
     def text(settings: TrainingSettings, only: Sequence[str]) -> str:
@@ -219,7 +287,13 @@ def _settings_told(training: TrainingSettings, usual: TrainingSettings | None) -
         )
 
     own = [name for name in names if usual is not None and getattr(usual, name) != getattr(training, name)]
-    other = f"; the run trains its own arms with {text(usual, own)}" if usual is not None and own else ""
+    other = (
+        ""
+        if usual is None
+        else f"; the run's plan has {text(usual, own)}"
+        if own
+        else ", as the run's plan has it"
+    )
     return f"training: {text(training, names)}{other}"
 
 
@@ -227,20 +301,26 @@ def train(
     options: TrainOptions, settings: Settings, say: Callable[[str], None]
 ) -> tuple[AdapterRecord, Path, str]:
     """Everything behind `looper train`: the card of the adapter, the folder where it lies, and what it was made of in words."""
-    found, examples = _chosen(options, settings, say)
-    spec = parse_model(options.model)
-    base, trainer = mlx_model(spec, settings, options.training.max_tokens), trainer_of(spec, settings)
+    found, training, examples = _chosen(options, settings, say)
+    base = mlx_model(found.model, settings, training.max_tokens)
+    trainer = trainer_of(found.model, settings)
     request = TrainingRequest(
         base=base.identity().model_copy(update={"context_tokens": None}),
         make=Make.TRAINED,
-        settings=options.training,
+        settings=training,
         examples=examples,
     )
-    card = trainer.train(request, partial(TrainingProgress(say), options.model), run=found.run)
+    card = trainer.train(
+        request,
+        partial(TrainingProgress(say), ":".join(filter(None, (found.model.backend, found.model.name)))),
+        run=found.run,
+    )
     return card, trainer.folder(card.id), found.told(card.sources)
 
 
-def masks(options: TrainOptions, settings: Settings, say: Callable[[str], None]) -> Iterator[Windows]:
-    """Each example in the pieces that a training with these settings reads, and the spans that the loss counts."""
-    _, examples = _chosen(options, settings, say)
-    yield from windows_of(parse_model(options.model), settings, examples, options.training)
+def masks(
+    options: TrainOptions, settings: Settings, say: Callable[[str], None]
+) -> tuple[TrainingSettings, Iterator[Windows]]:
+    """The settings of a training, and each example in the pieces that it reads, with the spans that the loss counts."""
+    found, training, examples = _chosen(options, settings, say)
+    return training, windows_of(found.model, settings, examples, training)

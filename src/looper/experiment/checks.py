@@ -79,7 +79,11 @@ def check_context(model: ChatModel, arm: str, subject: str, limits: Limits) -> P
     counted = (
         "counts nothing" if full.counted is None else f"counted {full.counted} of about {foretold} tokens"
     )
-    word = "found the word at its head" if full.found else "cannot repeat words, so only counts were compared"
+    word = (
+        "found the word at its head"
+        if full.found
+        else "repeats no word of it, so only token counts were compared"
+    )
     return Proof(
         kind=ProofKind.CONTEXT,
         arm=arm,

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -257,6 +257,8 @@ class Written:
     """A plan, and where each of its settings is written."""
 
     plan: Plan
+    chosen: str
+    """Name of the profile, as a command has it."""
     experiment: PlanLayers
     profile: PlanLayers
     places: Mapping[str, Sequence[int]]
@@ -273,7 +275,7 @@ class Written:
         return f"{self.where(*path)}: {named(_in_file(self.places, path))}{wrong}"
 
 
-def plan_from_text(experiment: str, text: str, source: str, profile: str, **options: Any) -> Plan:
+def plan_from_text(experiment: str, text: str, source: str, profile: str | None, **options: Any) -> Plan:
     """The plan alone of `written_plan`, whose options it takes."""
     return written_plan(experiment, text, source, profile, **options).plan
 
@@ -282,7 +284,7 @@ def written_plan(
     experiment: str,
     text: str,
     source: str,
-    profile: str,
+    profile: str | None,
     *,
     profile_text: str | None = None,
     shared: Mapping[str, str] = MappingProxyType({}),
@@ -291,13 +293,15 @@ def written_plan(
     master_seed: int | None = None,
     split: str | None = None,
     adapter: str | None = None,
+    only: Sequence[str] = (),
 ) -> Written:
     """Resolve an experiment under a profile of its own, under a `shared` one (texts by name), or under `profile_text` from
-    another file.
+    another file. None for the file's only profile, or `micro`.
 
     `model` takes the place of the profile's model, `adapter` of the adapter that it names, `limit` of its number of tasks,
     `master_seed` of the embedded suite's seed, moving the plan's seeds along, `split` (a letter of SPLITS) of how tasks are divided;
-    all become part of the plan, and the split of its profile's name.
+    all become part of the plan, and the split of its profile's name. `only` are the arms that are to run, empty for all: where no
+    adapter is named yet, arms that carry one and are not to run are left out of the plan, as a profile leaves arms out.
     Raises BadInput that lists every problem.
     """
     whole = PlanLayers((PlanText(source, text),))
@@ -311,6 +315,9 @@ def written_plan(
         name: _profile(found, shared, PlanText(source, text, ("profiles", name)))
         for name, found in file.profiles.items()
     }
+    if profile is None:
+        profile = _usual_profile(file, source)
+    name = profile
     if profile_text is not None:
         if is_plan(profile_text):
             raise BadInput(
@@ -346,14 +353,20 @@ def written_plan(
         changed = changed.model_copy(update={"experience": _divided(changed.experience, split)})
         profile = f"{Path(profile).stem}-{split}"
     _names_exist(file, changed, whole, layers)
-    arms = [at for at, arm in enumerate(file.arms) if not changed.arms or arm.name in changed.arms]
+    arms = [
+        at
+        for at, arm in enumerate(file.arms)
+        if (not changed.arms or arm.name in changed.arms)
+        and (not arm.adapted or changed.adapter or not only or arm.name in only)
+    ]
     here = {file.arms[at].name for at in arms}
     # A profile that leaves an arm out leaves out what is chosen from it, and the contrasts of both.
     choices = [at for at, found in enumerate(file.choices) if set(found.of) <= here]
     here |= {file.choices[at].name for at in choices}
     contrasts = [at for at, found in enumerate(file.contrasts) if set(found.arms) <= here]
     places = {"arms": arms, "choices": choices, "contrasts": contrasts}
-    made = _Making(changed, model is not None, whole, layers)
+    gatherers = [file.arms[at] for at in arms if not file.arms[at].adapted]
+    made = _Making(changed, model is not None, whole, layers, gatherers)
     try:
         plan = Plan(
             experiment=experiment,
@@ -384,9 +397,18 @@ def written_plan(
     except ValidationError as error:
         both = PlanLayers((*whole.texts, *layers.texts))
         raise BadInput(problems(error, data, Plan, both, partial(_in_file, places))) from error
-    written = Written(plan, whole, layers, places)
+    written = Written(plan, name, whole, layers, places)
     _means_what_it_says(written, file)
-    return Written(_spoken(written), whole, layers, places)
+    return replace(written, plan=_spoken(written))
+
+
+def _usual_profile(file: ExperimentText, source: str) -> str:
+    """The profile where none is named. Raises BadInput where a file has several and none of them is micro."""
+    if "micro" in file.profiles or not file.profiles:
+        return "micro"
+    if len(file.profiles) > 1:
+        raise BadInput(f"{source} has several profiles. Name one: --profile {' or '.join(file.profiles)}.")
+    return next(iter(file.profiles))
 
 
 def _in_file(places: Mapping[str, Sequence[int]], path: Keys) -> Keys:
@@ -530,6 +552,8 @@ class _Making:
     """On the command line, so that no file is to blame."""
     whole: PlanLayers
     layers: PlanLayers
+    gatherers: Sequence[_ArmText]
+    """Arms that need no adapter that was trained before."""
 
     def arm(self, arm: _ArmText, at: int) -> Arm:
         """An arm as written, with the profile's model, scaffold, temperature and overseer where it names none. The model
@@ -549,7 +573,7 @@ class _Making:
                 )
         if arm.adapted and not profile.adapter:
             raise BadInput(
-                f"{arm.name}: carries an adapter, so name one: --adapter ID. See them with: looper adapter list."
+                f"{arm.name}: carries an adapter, so name one: --adapter ID. See them with: looper adapter list.{self._first()}"
             )
         if arm.adapted:
             model = model.model_copy(update={"adapter": profile.adapter})
@@ -569,6 +593,13 @@ class _Making:
             agent=arm.agent,
             reason=" ".join(arm.reason.split()),
         )
+
+    def _first(self) -> str:
+        """How an adapter comes out of the same plan: where an arm of it sets tasks aside to learn from, which nobody is evaluated on."""
+        if not any(each.learning and each.learning.needs_experience for each in self.gatherers):
+            return ""
+        others = " ".join(f"--arm {each.name}" for each in self.gatherers)
+        return f" To train one on what the other arms gather: run this plan with {others}, then looper train."
 
     @contextmanager
     def _of(self, key: str, written: object, at: int) -> Iterator[None]:

@@ -411,7 +411,9 @@ def _of_hypothesis(plan: Plan) -> Iterator[tuple[Path, str]]:
             f'says "{found.group()}", and no contrast decides how large a difference is. Leave the size out',
         )
         return
-    yield from ((("hypothesis",), said) for said in _nobody_has(plan.hypothesis, plan.arms))
+    # Of contrasts that a profile leaves out the hypothesis may speak all the same; what is left out is printed beside it.
+    if not plan.unasked:
+        yield from ((("hypothesis",), said) for said in _nobody_has(plan.hypothesis, plan.arms))
     for contrast in plan.contrasts:
         if contrast.expect is not Expect.MORE:
             continue

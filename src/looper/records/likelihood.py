@@ -29,7 +29,7 @@ class Likelihood(Record):
     adapters: tuple[str, ...]
     """Ids; none for the model as it is."""
     held_out: dict[str, float] = Field(default_factory=dict)
-    """Mean log probability of what base did where it resolved a task of the evaluation. Asked of what the arm worked with."""
+    """Mean log probability of one success for each task of the evaluation that base or a repeat of it resolved. Asked of what the arm worked with."""
     kl_from_base: dict[str, float] = Field(default_factory=dict)
     """KL(arm ‖ base) over the vocabulary, mean over the same places; empty where the arm has no adapter."""
     learned: dict[str, float] = Field(default_factory=dict)

@@ -462,8 +462,16 @@ class Plan(Record):
                 f"one arm has the role base, found {len(bases)}", "arms", names.index(bases[1].name), "role"
             )
         for at, arm in enumerate(self.arms):
+            if not bases and (arm.learning is not None or arm.role in (ArmRole.TREATMENT, ArmRole.AGAIN)):
+                raise Misplaced(
+                    f'no arm has the role base, which {arm.name} is compared with; write role = "base" in one, and leave it in the '
+                    "profile's arms",
+                    "arms",
+                    at,
+                    "role",
+                )
             if arm.role is ArmRole.AGAIN:
-                self._is_a_repeat(arm, at, bases)
+                self._is_a_repeat(arm, at, bases[0])
             differs = [
                 name
                 for name in ("model", "scaffold", "temperature", "sampling", "limits", "agent")
@@ -471,7 +479,7 @@ class Plan(Record):
             ]
             if arm.role is ArmRole.TREATMENT and arm.learning is None and len(differs) != 1:
                 raise Misplaced(
-                    f"{arm.name} must differ from {bases[0].name if bases else 'a base'} in one thing, found "
+                    f"{arm.name} must differ from {bases[0].name} in one thing, found "
                     f"{', '.join(differs) or 'none'}",
                     "arms",
                     at,
@@ -485,16 +493,12 @@ class Plan(Record):
         self._contrasts_name_what_is_there(names)
         return self
 
-    def _is_a_repeat(self, arm: Arm, at: int, bases: list[Arm]) -> None:
-        if not bases:
-            raise Misplaced("an arm with the role again needs one with the role base", "arms", at, "role")
-        if arm.model_copy(update=_labels(bases[0])).to_json() != bases[0].to_json():
+    def _is_a_repeat(self, arm: Arm, at: int, base: Arm) -> None:
+        if arm.model_copy(update=_labels(base)).to_json() != base.to_json():
+            raise Misplaced(f"{arm.name} must equal {base.name} in everything but its repetition", "arms", at)
+        if arm.repetition == base.repetition:
             raise Misplaced(
-                f"{arm.name} must equal {bases[0].name} in everything but its repetition", "arms", at
-            )
-        if arm.repetition == bases[0].repetition:
-            raise Misplaced(
-                f"{arm.name} needs a repetition of its own, or it would copy {bases[0].name}", "arms", at
+                f"{arm.name} needs a repetition of its own, or it would copy {base.name}", "arms", at
             )
 
     def _contrasts_name_what_is_there(self, arms: list[str]) -> None:
@@ -518,11 +522,10 @@ class Plan(Record):
         if not learners:
             return
         needs = any(learning.needs_experience for _, _, learning in learners)
-        if not bases or (needs and self.experience is None):
+        if needs and self.experience is None:
             first, arm, _ = learners[0]
             raise Misplaced(
-                f"{arm.name} learns, so there must be a base arm and, in the profile, an experience; or "
-                "list the arms to run without it: arms = [...]",
+                f"{arm.name} learns, so there must be, in the profile, an experience; or list the arms to run without it: arms = [...]",
                 "arms",
                 first,
                 "learning",
@@ -664,6 +667,11 @@ class Plan(Record):
             for found in self.later_experience_arms(arm, number)
         ]
         return (*first, *later)
+
+    @property
+    def every_arm(self) -> tuple[Arm, ...]:
+        """Those that are compared, then those that gather experience."""
+        return (*self.arms, *(arm for _, arm in self.all_experience()))
 
     def _at_work(self, arm: Arm | None, name: str, number: int) -> tuple[Arm, ...]:
         if arm is None or self.experience is None:

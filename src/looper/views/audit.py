@@ -282,8 +282,7 @@ def _coverage(run: RunView) -> Iterator[str]:
     plan, found = run.manifest.plan, Contradictions()
     learning = {name for names in run.manifest.experience_tasks.values() for name in names}
     tasks = {*run.manifest.tasks, *learning}
-    seeds = {arm.name: set(plan.seeds_of(arm)) for arm in plan.arms}
-    seeds |= {arm.name: set(plan.seeds_of(arm)) for _, arm in plan.all_experience()}
+    seeds = {arm.name: set(plan.seeds_of(arm)) for arm in plan.every_arm}
     for cell in dict.fromkeys([*(end.cell for end in run.trajectories), *run.final]):
         arm, seed, task = cell.split("/", 2) if cell.count("/") > 1 else ("", "", "")
         if arm not in seeds:

@@ -343,8 +343,7 @@ class Records:
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
-        plan = self.run.manifest.plan
-        return {arm.name: arm for arm in (*plan.arms, *(found for _, found in plan.all_experience()))}
+        return {arm.name: arm for arm in self.run.manifest.plan.every_arm}
 
     @cached_property
     def _read(self) -> tuple[dict[tuple[str, int], AttemptSteps], bool]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile, zip_longest
 from typing import Any
 
-from looper.errors import BadInput, possible
+from looper.errors import BadInput
 from looper.metrics.paired import PairedDifference, paired_difference
 from looper.records.plan import AS_COMPUTED, Arm
 from looper.records.text import bare_lines
@@ -122,9 +122,7 @@ def arm_pair(run: RunView, first: str, second: str) -> ArmPair:
     arms = {arm.name: arm for arm in run.manifest.plan.arms}
     for name in (first, second):
         if name not in arms and name not in run.choice_names:
-            raise BadInput(
-                f'{run.folder.name} has no arm "{name}". {possible(name, [*arms, *run.choice_names])}'
-            )
+            raise run.without_arm(name, [*arms, *run.choice_names])
     failed = failed_arm_lines(run, first, second)
     ours, theirs = ({}, {}) if failed else (run.outcomes(first), run.outcomes(second))
     pairs = {where: (ours[where], theirs[where]) for where in ours if where in theirs}
@@ -267,7 +265,9 @@ def _rollouts(run: RunView, first: str, second: str) -> tuple[list[Step], list[S
     ours, theirs = (steps_of(run.folder, cell) for cell in (first, second))
     for cell, steps in ((first, ours), (second, theirs)):
         if not steps and cell not in run.last_ends:
-            raise BadInput(f"{cell} has no steps in {run.folder.name}. See: looper show")
+            raise BadInput(
+                f"{cell} has no steps in {run.folder.name}. See: looper show --run {run.folder.name}"
+            )
     return ours, theirs
 
 

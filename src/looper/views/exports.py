@@ -1,4 +1,8 @@
-"""Runs in the formats of others: one line for each cell, and rollouts in the Agent Trajectory Interchange Format."""
+"""Runs in the formats of others: one line for each cell, and rollouts in the Agent Trajectory Interchange Format.
+
+`csv_lines`, `write_parquet` and `atif_lines` take the whole run, or one arm and one seed of it. Arms that gather experience are exported
+where they are named.
+"""
 
 import csv
 import io
@@ -19,15 +23,19 @@ ATIF = "ATIF-v1.6"
 """Source: Harbor's specification of the format; what is written here was read by the models of harbor 0.25."""
 
 
-def cell_rows(run: RunView) -> list[dict[str, Any]]:
-    """One row for each cell of the compared arms, with a verdict or without."""
+def cell_rows(run: RunView, arm: str | None = None, seed: int | None = None) -> list[dict[str, Any]]:
+    """One row for each cell of the compared arms, with a verdict or without; or of one arm, of one seed. Raises BadInput for one that
+    is not in the run."""
     rows = []
-    for arm in run.manifest.plan.arms:
-        for cell in run.cells(arm.name):
+    for name in [one_arm(run, arm)] if arm else [found.name for found in run.manifest.plan.arms]:
+        for cell in run.cells(name):
             verdict = run.final.get(cell)
             end = run.ends.get((cell, verdict.attempt)) if verdict is not None else None
-            _, seed, task = cell.split("/", 2)
-            rows.append({"arm": arm.name, "seed": int(seed), "task": task, **_measured(verdict, end)})
+            _, of, task = cell.split("/", 2)
+            if seed in (None, int(of)):
+                rows.append({"arm": name, "seed": int(of), "task": task, **_measured(verdict, end)})
+    if not rows:
+        raise _no_seed(run, arm, seed)
     return rows
 
 
@@ -49,9 +57,9 @@ def _measured(verdict: Verdict | None, end: Trajectory | None) -> dict[str, Any]
     }
 
 
-def csv_lines(run: RunView) -> Iterator[str]:
-    """What was not measured is an empty field."""
-    rows = cell_rows(run)
+def csv_lines(run: RunView, arm: str | None = None, seed: int | None = None) -> Iterator[str]:
+    """What was not measured is an empty field. Raises BadInput as `cell_rows` does."""
+    rows = cell_rows(run, arm, seed)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -59,30 +67,46 @@ def csv_lines(run: RunView) -> Iterator[str]:
     yield from bare_lines(text.getvalue())
 
 
-def write_parquet(run: RunView, path: Path) -> None:
-    """Raises MissingTool without pyarrow."""
+def write_parquet(run: RunView, path: Path, arm: str | None = None, seed: int | None = None) -> None:
+    """Raises MissingTool without pyarrow, and BadInput as `cell_rows` does."""
+    rows = cell_rows(run, arm, seed)
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise MissingTool(f"Parquet needs pyarrow: {pip_install('pyarrow')}. Or use --format csv.") from error
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(cell_rows(run)), path)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
 def one_arm(run: RunView, arm: str | None) -> str:
-    """The arm of that name; of a run that has only one, that. Raises BadInput."""
+    """The arm of that name, compared or gathering experience; of a run that compares only one, that. Raises BadInput."""
     names = [found.name for found in run.manifest.plan.arms]
     if not arm and len(names) > 1:
         raise BadInput(f"Name one arm with --arm: {', '.join(names)}.")
+    names += run.gathering
     if arm and arm not in names:
         raise BadInput(f'{run.folder.name} has no arm "{arm}". {possible(arm, names)} Name one with --arm.')
     return arm or names[0]
 
 
-def atif_lines(run: RunView, arm: str | None) -> Iterator[str]:
-    """One rollout of the arm on each line, the last attempt of each cell. Raises BadInput for an unknown arm."""
+def _no_seed(run: RunView, arm: str | None, seed: int | None) -> BadInput:
+    plan = run.manifest.plan
+    seeds = dict.fromkeys(
+        each for found in plan.every_arm if arm in (None, found.name) for each in plan.seeds_of(found)
+    )
+    return BadInput(
+        f"{run.folder.name} has no seed {seed}. Name one with --seed: {', '.join(map(str, seeds))}."
+    )
+
+
+def atif_lines(run: RunView, arm: str | None, seed: int | None = None) -> Iterator[str]:
+    """One rollout of the arm, or of one seed of it, on each line, the last attempt of each cell. Raises BadInput for an unknown arm or
+    seed."""
     arm = one_arm(run, arm)
-    wanted = {cell: run.last_ends[cell] for cell in run.cells(arm) if cell in run.last_ends}
+    cells = [cell for cell in run.cells(arm) if seed is None or cell.split("/")[1] == str(seed)]
+    if not cells:
+        raise _no_seed(run, arm, seed)
+    wanted = {cell: run.last_ends[cell] for cell in cells if cell in run.last_ends}
     steps = grouped(
         (step.cell, step)
         for step in read_stream(run.folder, "steps", Step)

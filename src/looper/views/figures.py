@@ -58,7 +58,12 @@ def behaviour(run: RunView) -> Table:
     columns += ["tokens per resolved"]
     if priced is not None:
         columns.append(f"{priced.currency} per resolved")
-    return Table("behaviour", "How they worked", "In percent, but for the last.", tuple(columns), tuple(rows))
+    # A contrast takes them rollout by rollout, so that the same name has two figures.
+    note = (
+        "In percent, but for the last. Rates of steps are of all steps of an arm together; a contrast of interventions or valid actions "
+        "is of means over rollouts, each by its own steps."
+    )
+    return Table("behaviour", "How they worked", note, tuple(columns), tuple(rows))
 
 
 def _cost(run: RunView, arm: str) -> str:
@@ -245,8 +250,8 @@ def likelihoods(run: RunView) -> Table:
         "forward_transfer.paper",
     )  # fmt: skip
     note = (
-        "Log likelihood of what base did where it resolved a task of the evaluation, under what each arm works with; KL of the "
-        "arm from base at the same places. From retention on: of what each batch taught, asked after every batch; the means "
+        "Log likelihood of one success for each task of the evaluation that base or a repeat of it resolved, under what each arm works "
+        "with; KL of the arm from base at the same places. From retention on: of what each batch taught, asked after every batch; the means "
         "over the tasks of a batch are the scores of a matrix, which arms that learn all together do not have."
     )
     return Table("likelihood", "What they find likely, in nats per token", note, columns, tuple(rows))

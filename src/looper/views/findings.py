@@ -46,6 +46,8 @@ HYPOTHESIS = "Hypothesis: "
 """Before that of a plan, wherever it is printed."""
 UNFINISHED = "unfinished"
 """In place of a finding while cells are to do."""
+LISTED = 6
+"""So many names of arms that have not begun."""
 COLUMNS = (
     "arm", "resolved", "rate, 95 %", "patched", "steps", "tokens in", "tokens out", "seconds",
     "infra errors",
@@ -62,6 +64,20 @@ def arm_rows(run: RunView) -> list[tuple[str, ...]]:
     figures = [run.figures(arm.name) for arm in run.manifest.plan.arms]
     rows = [_failed_row(found) if found.arm in run.failed_arms else _row(found, run) for found in figures]
     return [*rows, *(_choice_row(run, name) for name in run.choice_names)]
+
+
+def begun_rows(run: RunView) -> list[tuple[str, ...]]:
+    """Those of `arm_rows` in which a cell has an end; all where none has. Which are left out `not_begun` says."""
+    left_out = not_begun(run)
+    return [row for row in arm_rows(run) if row[0] not in left_out]
+
+
+def not_begun(run: RunView) -> list[str]:
+    """Arms of which no cell has an end, and choices that are made from one, where others have begun."""
+    begun = {cell.partition("/")[0] for cell in run.final}
+    names = [*(arm.name for arm in run.manifest.plan.arms), *run.choice_names]
+    left = [name for name in names if not begun >= {*run.members(name)} and name not in run.failed_arms]
+    return left if len(left) < len(names) else []
 
 
 def _choice_row(run: RunView, name: str) -> tuple[str, ...]:
@@ -274,9 +290,9 @@ def stratified_lines(run: RunView) -> list[str]:
         return []
     rest = replace(run, tasks=tuple(task for task in run.tasks if task not in leaked))
     if not rest.tasks:
-        return ["every task quotes its fix in its issue: nothing here is a headline"]
+        return ["every task quotes its fix in its issue: nothing is left without such tasks"]
     return [
-        f"headline, described and not decided: without {len(leaked)} of {len(run.tasks)} tasks that quote their fix "
+        f"described and not decided, without {len(leaked)} of {len(run.tasks)} tasks that quote their fix: "
         f"{result.contrast.name}{in_units(result)}, by {rest.unit.value}"
         f"{', pilot' if too_small_for(rest.manifest.plan, rest.tasks, result.contrast) else ''}"
         for result in rest.registered
@@ -294,9 +310,14 @@ def planned_lines(run: RunView) -> list[str]:
     more = (
         ""
         if measured is None or measured <= plan.discordance + 0.05
-        else ", so that it could see less than this"
+        else ", more often than that, so what it could see is larger"
     )
-    here = "" if measured is None else f"; here they differed in {100 * measured:.0f} %{more}"
+    known = power_at_interest(plan, run.tasks) is not None
+    here = (
+        f"; here equal arms differed in {100 * measured:.0f} %{more}"
+        if known and measured is not None
+        else ""
+    )
     head = "a PILOT, which decides nothing" if run.pilot else "power, worked out before the data"
     lines.append(f"{head}: {power_text(plan, run.tasks)}{here}")
     return [*lines, *(estimated_lines(plan, run.tasks) if not run.pilot else [])]
@@ -330,7 +351,7 @@ def unasked_lines(plan: Plan) -> list[str]:
     if not plan.unasked:
         return []
     return [
-        f"registered, and not asked by this profile, which has not the arms: {', '.join(plan.unasked)}; primary here is "
+        f"registered, and not asked here, where an arm of theirs is left out: {', '.join(plan.unasked)}; primary here is "
         f"{plan.contrasts[0].name if plan.contrasts else 'nothing'}"
     ]
 
@@ -339,9 +360,7 @@ def power_text(plan: Plan, tasks: Sequence[str]) -> str:
     """How likely a plan shows its primary contrast, what it could see, and what was assumed for that before the data."""
     primary, seen, design = plan.contrasts[0], power_at_interest(plan, tasks), design_of(plan, tasks)
     if seen is None:
-        return (
-            f"how {metric_name(primary.metric)} varies is not known before the data, so neither is the power"
-        )
+        return f"how much {metric_name(primary.metric)} varies is not known before the data, so the power is not known either"
     interest, more = effect_of_interest(primary), primary.expect is Expect.MORE
     effect = _in_unit(interest, primary.metric, "+") if more else "0"
     if more and interest < primary.expected:
@@ -399,7 +418,8 @@ def contrast_lines(run: RunView) -> list[str]:
     roles = {arm.name: arm.role for arm in run.manifest.plan.arms}
     failed = run.failed_arms
     contrasts = [found for found in run.contrasts if not failed.keys() & {found[0], found[1]}]
-    open_ones = [arm for arm, _, found in contrasts if found is None]
+    left = not_begun(run)
+    open_ones = [arm for arm, _, found in contrasts if found is None and arm not in left]
     lines = [
         f"{arm} − {base} ({labels.get(roles[arm], 'treatment')}, {standing_of(run, arm, base)}){unfinished_text(run)}: {difference_text(found)}"
         for arm, base, found in contrasts
@@ -494,7 +514,7 @@ def control_lines(run: RunView) -> list[str]:
         f"{arm.name} {same} of {both}" for arm in inert for same, both in [run.same_as_base(arm.name)] if both
     ]
     if patches:
-        lines.append(f"cells with base's very patch: {', '.join(patches)}")
+        lines.append(f"cells with the same patch as base: {', '.join(patches)}")
     repeats = [
         max(map(abs, one.interval()))
         for arm, _, one in run.contrasts
@@ -502,7 +522,7 @@ def control_lines(run: RunView) -> list[str]:
     ]
     if repeats:
         lines.append(
-            f"A/A: by these data equal arms may differ by up to {100 * max(repeats):.1f} points (95 %); no smaller effect is a headline"
+            f"A/A: by these data equal arms may differ by up to {100 * max(repeats):.1f} points (95 %); take no smaller difference for an effect"
         )
     if run.manifest.plan.selection.suite == "micro" and any(run.consolidations):
         lines.append(
@@ -510,7 +530,10 @@ def control_lines(run: RunView) -> list[str]:
             "models do"
         )
     missing = run.planned - run.finished
-    return [*lines, *([f"{missing} of {run.planned} cells are still to do"] if missing else [])]
+    left = not_begun(run)
+    named = f"{', '.join(left[:LISTED])}{f' and {len(left) - LISTED} more' if len(left) > LISTED else ''}"
+    which = f"; nothing has an end of {named}" if left else ""
+    return [*lines, *([f"{missing} of {run.planned} cells are still to do{which}"] if missing else [])]
 
 
 def _is_changed(arm: Arm) -> bool:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from looper.errors import BadInput, possible
 from looper.records.learning import Learning
 from looper.records.plan import Arm
 from looper.records.training import AdapterRecord
@@ -76,7 +75,7 @@ def _arms(run: RunView, wanted: str | None) -> list[Arm]:
     arms = run.manifest.plan.arms
     names = [found.name for found in arms]
     if wanted is not None and wanted not in names:
-        raise BadInput(f'{run.folder.name} has no arm "{wanted}". {possible(wanted, names)}')
+        raise run.without_arm(wanted, names)
     return [found for found in arms if wanted in (None, found.name)]
 
 

@@ -7,7 +7,7 @@ from looper.views.concurrency import concurrency_lines
 from looper.views.figures import behaviour, likelihoods
 from looper.views.findings import (
     COLUMNS,
-    arm_rows,
+    begun_rows,
     by_themselves,
     contrast_lines,
     control_lines,
@@ -74,7 +74,7 @@ def run_block(run: RunView) -> str:
             f"<!-- looper report {name} -->",
             *_provenance(run),
             "",
-            *markdown_table(COLUMNS, arm_rows(run)),
+            *markdown_table(COLUMNS, begun_rows(run)),
             *_sections(run),
             *_tables(run),
             f"<!-- end of {name} -->",

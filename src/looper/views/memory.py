@@ -14,6 +14,7 @@ from looper.records.memory import MemoryItem, Reverted
 from looper.records.text import bare_lines
 from looper.records.trajectory import Edit, Step, Trajectory, Write
 from looper.records.verdict import Outcome
+from looper.views.findings import counted
 from looper.views.runs import RunView
 from looper.views.show import harmless
 
@@ -74,7 +75,7 @@ def delivery_lines(run: RunView) -> Iterator[str]:
     found = memory_uses(run)
     if not found:
         raise BadInput(f"No arm of {run.folder.name} remembers anything, or none has run yet.")
-    yield "arm: tasks asked, with something to give, told, items and tokens each, agent wrote what it was told"
+    yield "arm: rollouts, those with items that could be told, those told some, items and tokens each, those that wrote the code of one"
     for arm in run.manifest.plan.arms:
         mine = [told for told in found if told.end.arm == arm.name]
         if not mine:
@@ -88,8 +89,8 @@ def delivery_lines(run: RunView) -> Iterator[str]:
             else "nothing"
         )
         yield (
-            f"{arm.name}: {len(mine)} asked, {sum(told.end.memory_candidates > 0 for told in mine)} with candidates, "
-            f"{len(given)} told, {sizes}, {sum(bool(told.cited) for told in mine)} cited"
+            f"{arm.name}: {counted(len(mine), 'rollout')}, {sum(told.end.memory_candidates > 0 for told in mine)} with items, "
+            f"{len(given)} told, {sizes}, {sum(bool(told.cited) for told in mine)} wrote the code of one"
         )
 
 
@@ -111,7 +112,7 @@ def why_lines(run: RunView, wanted: str) -> Iterator[str]:
     yield f"told in {len(told)} rollouts, {resolved} of them resolved:"
     for found in told:
         outcome = outcomes.get(found.end.cell)
-        cited = ", cited" if item.id in found.cited else ""
+        cited = ", wrote its code" if item.id in found.cited else ""
         yield f"  {found.end.cell}: {outcome.value if outcome else 'to do'}{cited}"
 
 
@@ -161,7 +162,9 @@ def one_item(run: RunView, wanted: str) -> MemoryItem:
     found = [item for key, item in items.items() if key.startswith(wanted)]
     if len(found) != 1:
         what = f"{len(found)} memory items begin" if found else "No memory item begins"
-        raise BadInput(f'{what} with "{wanted}" in {run.folder.name}. List them with: looper memory list')
+        raise BadInput(
+            f'{what} with "{wanted}" in {run.folder.name}. List them with: looper memory list --run {run.folder.name}'
+        )
     return found[0]
 
 

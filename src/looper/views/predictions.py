@@ -16,11 +16,11 @@ def prediction_lines(run: RunView, arm: str | None, seed: int | None) -> Iterato
     """
     plan = run.manifest.plan
     arm = one_arm(run, arm)
-    seeds = next(plan.seeds_of(found) for found in plan.arms if found.name == arm)
+    seeds = next(plan.seeds_of(found) for found in plan.every_arm if found.name == arm)
     seed = seeds[0] if seed is None and len(seeds) == 1 else seed
     if seed not in seeds:
         raise BadInput(f"Name one seed with --seed: {', '.join(map(str, seeds))}.")
-    for task in run.tasks:
+    for task in run.gathering.get(arm, run.tasks):
         end = run.last_ends.get(f"{arm}/{seed}/{task}")
         if end is not None:
             yield prediction_line(task, arm, end.patch)

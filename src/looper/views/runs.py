@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from looper.errors import BadInput, FileRefused, JournalError
+from looper.errors import BadInput, FileRefused, JournalError, possible
 from looper.journal import Damage, Tail, holder_of, must_be_records, read_stream
 from looper.metrics.arms import ArmFigures, Rate, arm_figures
 from looper.metrics.behaviour import (
@@ -80,12 +80,30 @@ class RunView:
     """Where each step stands."""
 
     def cells(self, arm: str) -> list[str]:
+        """Of an arm that is compared at the tasks to evaluate; of one that gathers experience at those that it is gathered at."""
         plan = self.manifest.plan
-        seeds = next(plan.seeds_of(found) for found in plan.arms if found.name == arm)
-        return [f"{arm}/{seed}/{task}" for seed in seeds for task in self.tasks]
+        tasks = self.gathering.get(arm, self.tasks)
+        arms = plan.every_arm if arm in self.gathering else plan.arms
+        seeds = next(plan.seeds_of(found) for found in arms if found.name == arm)
+        return [f"{arm}/{seed}/{task}" for seed in seeds for task in tasks]
+
+    @cached_property
+    def gathering(self) -> dict[str, tuple[str, ...]]:
+        """The tasks of each arm that gathers experience."""
+        tasks = self.manifest.experience_tasks
+        return {arm.name: tasks[source] for source, arm in self.manifest.plan.all_experience()}
 
     def figures(self, arm: str) -> ArmFigures:
         return arm_figures(arm, self.cells(arm), self.verdicts, self.trajectories)
+
+    def without_arm(self, name: str, known: Iterable[str]) -> BadInput:
+        """That none of the `known` arms has this name, and what there is in its place."""
+        if name in self.gathering:
+            return BadInput(
+                f"{name} gathers experience in {self.folder.name}: it learns nothing and is compared with no arm. Its cells: looper show "
+                f"--run {self.folder.name} --arm {name}"
+            )
+        return BadInput(f'{self.folder.name} has no arm "{name}". {possible(name, known)}')
 
     # What takes long is worked out once: a view is a moment of a run, and several parts of a report ask for the same.
 
@@ -485,13 +503,7 @@ class RunView:
         """Names of all cells that the run will have; those that gather experience included."""
         plan = self.manifest.plan
         failed = self.failed_arms
-        cells = {cell for arm in plan.arms if arm.name not in failed for cell in self.cells(arm.name)}
-        return cells | {
-            f"{arm.name}/{seed}/{task}"
-            for source, arm in plan.all_experience()
-            for seed in plan.seeds_of(arm)
-            for task in self.manifest.experience_tasks[source]
-        }
+        return {cell for arm in plan.every_arm if arm.name not in failed for cell in self.cells(arm.name)}
 
     @cached_property
     def finished(self) -> int:

@@ -7,7 +7,7 @@ from rich.text import Text
 from looper.views.concurrency import concurrency_lines
 from looper.views.findings import (
     COLUMNS,
-    arm_rows,
+    begun_rows,
     by_themselves,
     contrast_lines,
     control_lines,
@@ -26,7 +26,7 @@ def run_table(run: RunView) -> RenderableType:
     table = Table()
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "arm" else "right")
-    for row in arm_rows(run):
+    for row in begun_rows(run):
         table.add_row(*row)
 
     def against_base(run: RunView) -> list[str]:
