@@ -112,6 +112,10 @@ def test_what_another_version_of_the_code_read_and_told_is_not_held_against_it(c
         prompt_hash=lambda arm, task, given: "",
         item=lambda kind, arm, end, steps, task: pytest.fail("asked of another version"),
         useful=lambda steps: steps,
+        selection=lambda arm, one, steps_of: None,
+        asked=lambda one, arm, end, steps, task: 1,
+        errors={},
+        rules=run.verdicts[0].verifier,
         attempts=(),
     )
     mine = ExternalFacts(None, lambda name: None, run.manifest.code_version, agent=odd)
