@@ -50,6 +50,7 @@ def one_line(found: "subprocess.CompletedProcess[str]") -> str:
 def project(tmp_path: Path) -> Path:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "mine.toml").write_text((ROOT / "experiments" / "exp00.toml").read_text())
+    (tmp_path / "script.py").write_text("print()")
     return tmp_path
 
 
@@ -388,6 +389,18 @@ def test_every_command_is_had_as_json_but_those_that_print_data_or_a_screen_anyw
         (("run", "exp00", "--model", "what"), 2, "names no model"),
         (("train", "--model", "gpt4"), 2, "--model gpt4: only nano and mlx:FOLDER can be trained here."),
         (("run", "exp00", "--sandbox", "jail"), 2, 'no sandbox "jail"'),
+        (("run", "exp00", "--sandbox", "bubble"), 2, "container:IMAGE, container:swe-bench, none."),
+        (("run", "exp00", "--sandbox", "bubblewarp"), 2, "Did you mean bubblewrap? There are: auto, "),
+        (("run", "exp00", "--engine", "spark"), 2, "--engine spark: choose local, ray"),
+        (("run", "exp12", "--profile", "demo", "--engine", "spark"), 2, "--engine spark: choose local, ray"),
+        (("import", "nofile=x"), 2, "There is no file or folder nofile. Name what another harness wrote"),
+        (("run", "script.py"), 2, "script.py is a file and no plan: a plan is a TOML file"),
+        (("run", "exp00", "--profile", "script.py"), 2, "--profile script.py: that is a file and no profile"),
+        (
+            ("run", "nowhere/mine.toml"),
+            2,
+            "There is no experiment file nowhere/mine.toml, and no folder nowhere in ",
+        ),
         (("run", "exp00", "--model", "mlx:/no/such/folder"), 2, "config.json is missing"),
         (("run", "exp00", "--model", "scripted:/no/such/file"), 2, "no script"),
         (("run", "exp00", "--model", "anthropic:x"), 2, "ANTHROPIC_API_KEY is not set"),
@@ -584,6 +597,31 @@ def test_the_page_on_own_experiments_judges_an_adapter_at_tasks_that_it_has_not_
     assert "trained on 2 tasks of jursutsut: jursutsut-01, jursutsut-40" in shown.splitlines()
     assert "looper plan PLAN --adapter 77aa91c04d5e6b78" in shown
     assert "looper adapter show ADAPTER" in looper("adapter", "list", cwd=tmp_path, **home).stdout
+
+
+def test_a_run_goes_on_under_its_own_plan_which_is_found_by_the_name_of_its_run(
+    tmp_path: Path, state: Path
+) -> None:
+    (tmp_path / "plans").mkdir()
+    text = (ROOT / "docs" / "own_experiment.md").read_text("utf-8")
+    (tmp_path / "plans" / "gather.toml").write_text(re.findall(r"```toml\n(.*?)```", text, re.DOTALL)[0])
+    home = {"LOOPER_HOME": str(state)}
+    begun = ("plans/gather.toml", "--profile", "demo", "--arm", "base", "--limit", "1")
+    assert looper("run", *begun, cwd=tmp_path, **home).returncode == 0
+    (run,) = (tmp_path / "runs").iterdir()
+    for command in ("run", "plan"):
+        asked = one_line(looper(command, "gather", cwd=tmp_path, **home))
+        assert 'There is no experiment "gather". Did you mean plans/gather.toml?' in asked
+    (tmp_path / "elsewhere").mkdir()
+    there = looper(
+        "plan", "gather", cwd=tmp_path / "elsewhere", **(home | {"LOOPER_RUNS": str(tmp_path / "runs")})
+    )
+    assert f"Did you mean {tmp_path}/plans/gather.toml?" in one_line(there)
+    other = looper("run", "exp00", "--run", "gather", cwd=tmp_path, **home)
+    assert one_line(other).startswith(
+        f"looper: {run} is a run of gather demo, and exp00 micro is asked for. Go on with that run: looper run plans/gather.toml "
+    )
+    assert "--run gather-demo-" in other.stderr and "or begin a new one: looper run exp00" in other.stderr
 
 
 def test_the_profile_that_is_not_named_is_the_only_one_of_the_file_or_micro(

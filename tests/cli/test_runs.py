@@ -237,6 +237,26 @@ def test_the_table_says_which_of_its_intervals_decide(tmp_path: Path) -> None:
     assert lines[at + 1].startswith("other − base")
 
 
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        (("memory", "why", "zzz"), "List them with: looper memory list --run {}"),
+        (("show", "nobody/0/a__b-1"), "List them with: looper show --run {}"),
+        (("show", "--step", "2"), "List them with: looper show --run {}"),
+        (("diff", "base/0/a__b-7", "other/0/a__b-7"), "See: looper show --run {}"),
+    ],
+    ids=" ".join,
+)
+def test_a_hint_is_about_the_run_that_was_asked_and_not_about_the_newest(
+    tmp_path: Path, two: tuple[Path, Path], asked: tuple[str, ...], hint: str
+) -> None:
+    older = write_run(tmp_path / "runs", experiment="older", steps=1)
+    begun_at(older, "2001-01-01T00:00:00+00:00")
+    del two
+    refused = looper(*asked, "--run", older.name, cwd=tmp_path)
+    assert refused.returncode == 2 and hint.format(older.name) in one_line(refused)
+
+
 def test_a_list_that_is_empty_names_its_run(tmp_path: Path, two: tuple[Path, Path]) -> None:
     _, stopped = two
     shown = looper("show", "--failed", cwd=tmp_path).stdout

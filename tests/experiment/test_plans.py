@@ -55,7 +55,7 @@ def test_exp00_has_its_controls_in_every_profile() -> None:
         (
             'title = "Controls"',
             'title = "Controls',
-            r"exp00.toml:3:18: this is not valid TOML: Illegal character",
+            r"exp00.toml:3:18: this is not valid TOML: a text in quotes does not end on its line\.",
         ),
         (
             'factor = "what the arm has learned; for gold and noop the agent itself"',
@@ -307,6 +307,19 @@ def test_a_guard_can_be_switched_off_and_the_rest_of_the_scaffold_is_the_profile
     base, bare = plan_from_text("t", small('like = "micro"', arms=arms), "t.toml", "mine", shared=SHARED).arms
     assert base.scaffold.guards.repeat_stop == 5 and bare.scaffold.guards.repeat_stop is None
     assert bare.scaffold.terse and bare.scaffold.guards.repeat_nudge == base.scaffold.guards.repeat_nudge
+
+
+def test_a_profile_s_missing_keys_are_told_at_once_behind_the_one_that_is_misspelled() -> None:
+    with pytest.raises(BadInput) as refused:
+        plan_from_text(
+            "t", small('like = "micro"'), "t.toml", "p.toml", profile_text='modell = "nano"\n', shared=SHARED
+        )
+    first, second, *more = str(refused.value).split("; p.toml")
+    assert first.startswith("p.toml:1:1: modell: unknown key; did you mean model")
+    assert (
+        second.endswith(": model, scaffold, temperature, seeds, order, tasks, limits: are missing")
+        and not more
+    )
 
 
 @pytest.mark.parametrize(

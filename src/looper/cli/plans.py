@@ -6,6 +6,7 @@ a plan of both. The command that goes on with a run is put together here too.
 
 import contextlib
 import difflib
+import os
 import shlex
 import tomllib
 from collections.abc import Iterator
@@ -14,11 +15,14 @@ from pathlib import Path
 
 from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store
-from looper.errors import BadInput
+from looper.errors import BadInput, FileRefused, JournalError
 from looper.experiment.new_plan import new_plan
 from looper.experiment.plans import Written, is_plan, written_plan
+from looper.journal import read_stream
 from looper.records.plan import Gate, Override
-from looper.untrusted import named_text
+from looper.records.session import Session
+from looper.untrusted import current_folder, named_text
+from looper.views.runs import run_folders
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,30 @@ def registered() -> dict[str, Path]:
     }
 
 
-def find_experiment(name: str) -> Path:
-    """Raises BadInput that suggests names like the one asked for."""
+def _plans_of_runs(runs: Path, name: str) -> Iterator[str]:
+    """Plan files that runs of an experiment were begun with, the last at the end, as they are named from here."""
+    for folder in run_folders(runs):
+        if not folder.name.startswith(f"{name}-"):
+            continue
+        with contextlib.suppress(JournalError, FileRefused, OSError, ValueError):
+            for session in read_stream(folder, "sessions", Session):
+                file = [*shlex.split(session.command), "", "", ""][2]
+                path = file if session.where in ("", current_folder()) else os.path.join(session.where, file)
+                if Path(path).stem == name and os.path.isfile(path):
+                    yield path
+
+
+def find_experiment(name: str, runs: Path) -> Path:
+    """Raises BadInput that suggests names like the one asked for, and the files of runs below `runs`."""
     if name.endswith(".toml"):
         path = Path(name)
         if path.exists():
             return path
+        if not path.parent.is_dir():
+            raise BadInput(
+                f"There is no experiment file {path}, and no folder {path.parent} in {current_folder()}. Go to the folder that has it, or "
+                "name it from here."
+            )
         there = sorted(map(str, _plans_in(path.parent)))
         near = difflib.get_close_matches(str(path), there, n=3, cutoff=0.6)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
@@ -133,7 +155,10 @@ def find_experiment(name: str) -> Path:
     known = registered()
     if name in known:
         return known[name]
+    if Path(name).is_file():
+        raise BadInput(f"{name} is a file and no plan: a plan is a TOML file, whose name ends in .toml.")
     own = sorted(str(path) for path in _plans_in(Path()) if path.stem == name)
+    own = list(dict.fromkeys([*own, *_plans_of_runs(runs, name)]))
     if Path(name).is_dir():
         own = sorted(map(str, _plans_in(Path(name))))
         what = f"{name} is a folder, and a plan is a TOML file or a name"
@@ -172,12 +197,16 @@ def begin_plan(path: Path) -> None:
 
 def load_written(options: RunOptions, settings: Settings) -> Written:
     """The plan that is asked for, and where its settings are written."""
-    path = find_experiment(options.experiment)
+    path = find_experiment(options.experiment, settings.runs)
     profile, profile_text = options.profile, None
     if profile is not None and profile.endswith(".toml"):
         if not Path(profile).exists():
             raise BadInput(f"There is no profile file {profile}.")
         profile_text = named_text(Path(profile))
+    elif profile is not None and os.path.isfile(profile):
+        raise BadInput(
+            f"--profile {profile}: that is a file and no profile, which is a TOML file, whose name ends in .toml."
+        )
     text = named_text(path)
     return written_plan(
         path.stem,

@@ -86,6 +86,8 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
     # So that the command that goes on with the run names it.
     options = replace(options, profile=written.chosen)
     plan = written.plan
+    if options.run:
+        _must_be_of(plan, the_run(settings.runs, options.run), options)
     prepared = prepare(plan, settings)
     prepared.schedule(options.arms)
     refuse_impossible(prepared, written, options.overrides, settings, options.arms)
@@ -94,14 +96,14 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
         site, models = stack.enter_context(equipped(prepared, options.sandbox, settings, say))
         with say.during("asking the models what they are"):
             manifest = manifest_of(prepared, site, models, options.arms, options.overrides)
+        # What is named wrongly is said before all else, and before anybody waits for the machine.
+        cluster = stack.enter_context(cluster_of(options.engine))
         for line in _about(prepared, options.overrides, settings):
             say(line)
         for source, share in manifest.drift.items():
             say(
                 f"{source.value}: {100 * share:.0f} % of the files that gold patches change have changed since"
             )
-        # What is named wrongly is said before anybody waits for the machine.
-        cluster = stack.enter_context(cluster_of(options.engine))
         room = cluster.slots(plan.limits.memory_mb) if cluster else None
         joules = stack.enter_context(machine_of(plan, settings, share=options.share_machine))
         if options.arms and not options.fresh:
@@ -114,7 +116,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
             named=options.run,
             anew=options.anew(),
             typed=options.going_on,
-            file=_plan_files(options),
+            file=_plan_files(options, settings.runs),
         )
         ledger = Ledger(folder, manifest)
         stack.callback(ledger.close)
@@ -170,6 +172,15 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
                 say(f"What was recorded stays. Once it is fixed, go on with: {command}")
             raise
     return read_run(folder)
+
+
+def _must_be_of(plan: Plan, view: RunView, options: RunOptions) -> None:
+    """Raises Drift where a run that is named is one of another plan, or of another profile of it."""
+    if view.manifest.plan.name != plan.name:
+        raise Drift(
+            f"{view.folder} is a run of {view.manifest.plan.name}, and {plan.name} is asked for. Go on with that run: "
+            f"{resume_command(view)}; or begin a new one: {options.anew()}"
+        )
 
 
 def _as_begun(manifest: RunManifest, options: RunOptions, runs: Path) -> RunManifest:
@@ -307,10 +318,10 @@ _PACE = re.compile(r" --(?:workers \d+|share-machine)\b")
 """Of a command, what says how fast a run goes and not what it is."""
 
 
-def _plan_files(options: RunOptions) -> str:
+def _plan_files(options: RunOptions, runs: Path) -> str:
     """Where what a plan says is written."""
     profile = f" or {options.profile}" if options.profile and options.profile.endswith(".toml") else ""
-    return f"{find_experiment(options.experiment)}{profile}"
+    return f"{find_experiment(options.experiment, runs)}{profile}"
 
 
 def _without_words(manifest: RunManifest) -> RunManifest:

@@ -169,5 +169,8 @@ def prompt_of(
             return Prompt(messages)
     if told:
         names = ", ".join(item.id[:12] for item in told)
-        return Prompt(plain, f"before the issue memory told {names}; read them with: looper memory why ITEM")
+        return Prompt(
+            plain,
+            f"before the issue memory told {names}; read them with: looper memory why ITEM --run {view.folder.name}",
+        )
     return Prompt(plain, "as plan and task are here now; the rollout was asked in other words")

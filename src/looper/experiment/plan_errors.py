@@ -108,10 +108,18 @@ def problems(
         field, words = moved(_path(problem, data)), plain_words(problem, kind)
         if words not in said.setdefault(field, []):
             said[field].append(words)
-    return "; ".join(
-        f"{layers.where(field)}: {layers.named(field)}{' or '.join(words)}{whose(field, data)}"
-        for field, words in said.items()
-    )
+    found: list[str] = []
+    # Keys that are missing have the place of their table, which is told once, behind what is written there and wrong.
+    missing: dict[tuple[str, str], list[str]] = {}
+    for field, told in said.items():
+        place, one = layers.where(field), whose(field, data)
+        if told == ["is missing"]:
+            missing.setdefault((place, one), []).append(layers.named(field).removesuffix(": "))
+        else:
+            found.append(f"{place}: {layers.named(field)}{' or '.join(told)}{one}")
+    for (place, one), names in missing.items():
+        found.append(f"{place}: {', '.join(names)}: {'are' if len(names) > 1 else 'is'} missing{one}")
+    return "; ".join(found)
 
 
 def whose(path: Path, data: object) -> str:

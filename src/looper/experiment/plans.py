@@ -678,6 +678,8 @@ def _toml(text: str, source: str) -> dict[str, Any]:
         found = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
         at = f":{found[1]}:{found[2]}" if found else f":{text.count(chr(10)) + 1}"
         said = str(error)[: found.start()] if found else str(error)
+        # The end of the line, in the reader's words.
+        said = said.replace(r"Illegal character '\n'", "a text in quotes does not end on its line")
         raise BadInput(f"{source}{at}: this is not valid TOML: {said}.") from error
 
 

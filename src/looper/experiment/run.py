@@ -79,10 +79,10 @@ class _Counts:
             f"{100 * DEGENERATE:.0f} % of an arm's, at {DEGENERATE_ALPHA}"
         )
 
-    def stop_if_hopeless(self, verdict: Verdict) -> None:
+    def stop_if_hopeless(self, verdict: Verdict, run: str) -> None:
         """Raises LooperError or InfrastructureError where cell after cell ended without a verdict."""
         if verdict.fault:
-            self._count_fault(verdict.cause)
+            self._count_fault(verdict, run)
             return  # Looper's own, met on the way of one cell: it says nothing of the world that the others meet.
         self.faults = 0
         self.failures = self.failures + 1 if verdict.outcome is Outcome.INFRA_ERROR else 0
@@ -92,13 +92,14 @@ class _Counts:
                 "Fix that, then run the same command again."
             )
 
-    def _count_fault(self, cause: str) -> None:
+    def _count_fault(self, verdict: Verdict, run: str) -> None:
+        cause = verdict.cause
         self.faults = self.faults + 1 if cause == self.fault else 1
         self.fault = cause
         if self.faults >= INFRA_IN_A_ROW:
             raise LooperError(
-                f"{self.faults} cells in a row met the same fault of Looper's own: {cause}. `looper show` prints its traceback "
-                "below any of them. Fix it, or leave these tasks out."
+                f"{self.faults} cells in a row met the same fault of Looper's own: {cause}. Its traceback: looper show {verdict.cell} --run {run}. "
+                "Fix it, or leave these tasks out."
             )
 
 
@@ -157,7 +158,7 @@ def run_plan(
         progress.finished(cell, verdict)
         if degenerate_stops and (why := counts.newly_failed(cell.arm)):
             ledger.proofs.append(Proof(kind=ProofKind.ACTS, arm=cell.arm, subject="", passed=False, said=why))
-        counts.stop_if_hopeless(verdict)
+        counts.stop_if_hopeless(verdict, ledger.folder.name)
 
     def record(event: Event) -> None:
         if stop.is_set():

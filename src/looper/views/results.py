@@ -85,7 +85,7 @@ def look_at_text(run: RunView, by: str) -> tuple[str, str]:
     writer = _WRITTEN_BY.match(there)
     if writer is None or writer[1] != by:
         which = "an earlier version" if writer is None else f"another version ({writer[1]})"
-        return "", f"{NAME}: {which} of the code wrote it; looper report writes it anew"
+        return "", f"{NAME}: {which} of the code wrote it; looper report {run.folder.name} writes it anew"
     return ("" if there == _text(run, by) else f"{NAME} is not what the records say"), ""
 
 

@@ -42,7 +42,10 @@ def _path_and_report(source: str) -> tuple[Path, Path | None]:
     signs = [at for at, sign in enumerate(source) if sign == "="]
     splits = [(Path(source[:at]), Path(source[at + 1 :])) for at in signs if os.path.exists(source[:at])]
     if not splits:
-        raise BadInput(f"There is no {source[: signs[0]] if signs else source}.")
+        raise BadInput(
+            f"There is no file or folder {source[: signs[0]] if signs else source}. Name what another harness wrote, PATH or PATH=REPORT: "
+            "looper import --help"
+        )
     return next((split for split in splits if os.path.isfile(split[1])), splits[-1])
 
 
@@ -178,7 +181,9 @@ def _id(row: Mapping[str, Any], path: Path, line: int) -> str:
 def _with_report(found: ForeignRun, path: Path) -> ForeignRun:
     """The verdicts of SWE-bench's report; a task that it could not judge has none."""
     if not os.path.isfile(path):
-        raise BadInput(f"There is no report {path}.")
+        raise BadInput(
+            f"There is no report {path}. Name the JSON file that SWE-bench wrote of these patches, PATH=REPORT."
+        )
     report = _mapping(_json(path), path)
     if "resolved_ids" not in report:
         raise BadInput(f"{path}: without resolved_ids; this is no report of SWE-bench.")

@@ -20,7 +20,7 @@ from looper.edges.sandboxes.container import Container
 from looper.edges.sandboxes.landlock import Landlock
 from looper.edges.sandboxes.process import give, own_interpreter, program, unavailable
 from looper.edges.sandboxes.seatbelt import Seatbelt
-from looper.errors import BadInput, SandboxUnavailable, SandboxUntried
+from looper.errors import BadInput, SandboxUnavailable, SandboxUntried, possible
 from looper.protocols import Command, Sandbox
 
 PROBE = r"""
@@ -218,9 +218,12 @@ def find_sandbox(choice: str) -> Sandbox:
         return proven(lambda: Container(choice.removeprefix("container:")))
     known = candidates()
     if choice != "auto" and choice not in known:
-        raise BadInput(
-            f'There is no sandbox "{choice}". Use auto, {", ".join(known)}, container:IMAGE or none.'
-        )
+        if choice in ("bubblewrap", "landlock", "seatbelt"):
+            raise BadInput(
+                f"The sandbox {choice} does not work on this system. Use auto, {', '.join(known)}, container:IMAGE or none."
+            )
+        there = ["auto", *known, "container:IMAGE", "container:swe-bench", "none"]
+        raise BadInput(f'There is no sandbox "{choice}". {possible(choice, there, "There are")}')
     reasons = []
     for name, make in known.items():
         if choice in ("auto", name):

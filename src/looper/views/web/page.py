@@ -90,7 +90,9 @@ def look_at_page(run: RunView, by: str) -> PageLook:
     writer = _WRITTEN_BY.search(there)
     if writer is None or writer[1] != by:
         which = "an earlier version" if writer is None else f"another version ({writer[1]})"
-        return PageLook(unchecked=f"{NAME}: {which} of the code wrote it; looper report writes it anew")
+        return PageLook(
+            unchecked=f"{NAME}: {which} of the code wrote it; looper report {run.folder.name} writes it anew"
+        )
     figures = _figures(run)
     amiss = [] if there == page(run, figures, by) else [NAME]
     for figure, _, _ in figures:
