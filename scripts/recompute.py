@@ -66,7 +66,7 @@ NOTHING_FOLLOWS = {
     "indecisive": "fewer than 95 % of the cells have a verdict, or those without one could turn the decision: nothing is concluded",
     "not exercised": "what differs never came into play at these tasks, or so few or so many of them are resolved that no difference "
     "of the margin's size could show: nothing is concluded",
-    "not measured": "nothing to compare: no task has a verdict in both arms, or one of them is a failed arm",
+    "not measured": "nothing to compare: no task has what is compared in all of the arms, or one of them is a failed arm",
 }
 """What Looper says where nothing was decided."""
 Json = dict[str, Any]
@@ -898,35 +898,34 @@ def claim_of(contrast: Json, finding: str) -> str:
     margin = Decimal(f"{scale * contrast.get('margin', 0.1):.9f}").normalize()
     bound = f"{margin:.{max(places, -int(margin.as_tuple().exponent))}f} {unit}"
     rates, along = metric == "resolved", bool(contrast.get("through"))
+    what = metric.replace("_", " ").replace(".", " ")
+    side = {"not_more": 0, "not_less": 1}.get(expect, 0 if finding == "shown" else 1)
     if finding == "open":
+        if expect != "more":
+            change = {"same": "difference", "not_more": "gain", "not_less": "loss"}[expect]
+            return f"a {change} of {bound} or more is neither shown nor excluded"
         both = ("a rise", "a fall") if along else ("more", "fewer") if rates else ("higher", "lower")
-        both = both if expect == "more" else ("within", f"beyond {bound}")
         return f"neither {both[0]} nor {both[1]} is shown"
-    what = "tasks resolved" if along and rates else metric.replace("_", " ")
-    size = f"{'less than' if finding == 'shown' else 'at least'} {bound}"
-    side = {"more": ("shown", "refuted").index(finding), "not_more": 0, "not_less": 1, "same": 2}[expect]
+    held = expect != "more" and finding == "shown"
     if along:
-        moves = ("rises", "falls", "rises or falls")[side] + (f" by {size}" if expect != "more" else "")
+        what = "tasks resolved" if rates else what
+        verb = ("rise", "fall")[side]
+        moves = {
+            "more": f"{verb}s",
+            "same": f"neither rises nor falls by {bound}" if held else f"rises or falls by at least {bound}",
+        }.get(expect, f"does not {verb} by {bound}" if held else f"{verb}s by at least {bound}")
         return f"the line through {len(arms_of(contrast))} arms from {against} to {arm} {moves} in {what}"
     if expect == "same":
-        return (
-            f"{arm} and {against} resolve {size} apart"
-            if rates
-            else f"{arm} and {against} are {size} apart in {what}"
-        )
-    if expect == "more":
-        how = (
-            f"resolves {('more', 'fewer')[side]} tasks"
-            if rates
-            else f"is {('higher', 'lower')[side]} in {what}"
-        )
-    else:
-        how = (
-            f"resolves {size} {('more', 'less')[side]}"
-            if rates
-            else f"is {size} {('higher', 'lower')[side]} in {what}"
-        )
-    return f"{arm} {how} than {against}"
+        size = f"{'less than' if held else 'at least'} {bound} apart"
+        return f"{arm} and {against} resolve {size}" if rates else f"{arm} and {against} are {size} in {what}"
+    if rates:
+        much = ("more", "fewer")[side] + " tasks" if expect == "more" else f"{bound} {('more', 'less')[side]}"
+        verb = "does not resolve" if held else "resolves" if expect == "more" else "resolves at least"
+        return f"{arm} {verb} {much} than {against}"
+    much = ("higher", "lower")[side]
+    if expect != "more":
+        much = f"{'not' if held else 'at least'} {bound} {much}"
+    return f"{arm} is {much} in {what} than {against}"
 
 
 def name_of(contrast: Json) -> str:

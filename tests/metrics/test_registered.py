@@ -175,21 +175,23 @@ def test_p_values_and_intervals_of_one_difference_agree_at_every_level() -> None
 def test_what_was_not_measured_is_not_judged() -> None:
     (found,) = judged((contrast(Expect.MORE), None))
     assert found.finding is Decision.NOT_MEASURED and found.sentence == ""
-    assert "no task has a verdict in both arms" in claim_of(found.contrast, found.finding)
+    assert "no task has what is compared in all of the arms" in claim_of(found.contrast, found.finding)
     assert found.interval is None
 
 
-BOUND = "neither within nor beyond 10.0 points is shown"
+GAIN, LOSS, DIFFERENCE = (
+    f"a {of} of 10.0 points or more is neither shown nor excluded" for of in ("gain", "loss", "difference")
+)
 CLAIMS: list[tuple[dict[str, object], str, str, str]] = [
     ({}, "a resolves more tasks than b", "a resolves fewer tasks than b", "neither more nor fewer is shown"),
-    ({"expect": "not_more"}, "a resolves less than 10.0 points more than b", "a resolves at least 10.0 points more than b", BOUND),
-    ({"expect": "not_less"}, "a resolves less than 10.0 points less than b", "a resolves at least 10.0 points less than b", BOUND),
-    ({"expect": "same"}, "a and b resolve less than 10.0 points apart", "a and b resolve at least 10.0 points apart", BOUND),
+    ({"expect": "not_more"}, "a does not resolve 10.0 points more than b", "a resolves at least 10.0 points more than b", GAIN),
+    ({"expect": "not_less"}, "a does not resolve 10.0 points less than b", "a resolves at least 10.0 points less than b", LOSS),
+    ({"expect": "same"}, "a and b resolve less than 10.0 points apart", "a and b resolve at least 10.0 points apart", DIFFERENCE),
     (
         {"expect": "same", "margin": 0.1234},
         "a and b resolve less than 12.34 points apart",
         "a and b resolve at least 12.34 points apart",
-        "neither within nor beyond 12.34 points is shown",
+        "a difference of 12.34 points or more is neither shown nor excluded",
     ),
     (
         {"metric": "valid_actions"},
@@ -199,15 +201,15 @@ CLAIMS: list[tuple[dict[str, object], str, str, str]] = [
     ),
     (
         {"metric": "retention", "expect": "not_less", "margin": 0.105},
-        "a is less than 0.105 nats per token lower in retention than b",
+        "a is not 0.105 nats per token lower in retention than b",
         "a is at least 0.105 nats per token lower in retention than b",
-        "neither within nor beyond 0.105 nats per token is shown",
+        "a loss of 0.105 nats per token or more is neither shown nor excluded",
     ),
     (
         {"metric": "answers_supported", "expect": "same"},
         "a and b are less than 10.0 points apart in answers supported",
         "a and b are at least 10.0 points apart in answers supported",
-        BOUND,
+        DIFFERENCE,
     ),
     (
         {"through": ("c", "d")},
@@ -217,9 +219,9 @@ CLAIMS: list[tuple[dict[str, object], str, str, str]] = [
     ),
     (
         {"through": ("c",), "expect": "not_less", "metric": "file_recall"},
-        "the line through 3 arms from b to a falls by less than 10.0 points in file recall",
+        "the line through 3 arms from b to a does not fall by 10.0 points in file recall",
         "the line through 3 arms from b to a falls by at least 10.0 points in file recall",
-        BOUND,
+        LOSS,
     ),
 ]  # fmt: skip
 

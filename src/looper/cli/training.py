@@ -194,7 +194,11 @@ def _model_of(options: TrainOptions, plan: Plan) -> ModelSpec:
 
 
 def _unfinished(view: RunView, arms: Sequence[str], split: Collection[str]) -> str:
-    cells = [cell for arm in arms for cell in view.cells(arm) if cell.split("/", 2)[2] in split]
+    # What a failed arm left undone nobody goes on with.
+    owed = view.planned_cells
+    cells = [
+        cell for arm in arms for cell in view.cells(arm) if cell.split("/", 2)[2] in split and cell in owed
+    ]
     left = sum(cell not in view.final for cell in cells)
     if not left:
         return ""

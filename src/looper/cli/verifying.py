@@ -4,7 +4,7 @@
 makes of recorded replies, tasks and successes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -36,6 +36,7 @@ from looper.records.task import Task
 from looper.records.training import Selection
 from looper.records.trajectory import FinishReason, Step, Trajectory
 from looper.records.treatment import Consolidation
+from looper.records.verdict import Outcome
 from looper.training.formats import keys, retold, says
 from looper.training.select import Attempt, without_detours
 from looper.views.audit import ExternalFacts, audit, unchecked
@@ -114,6 +115,12 @@ def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
     """What this code makes of the replies, tasks and successes of a run."""
     plan = run.manifest.plan
     libraries: list[ExperienceLibrary] = []
+    gathering = {arm.name for _, arm in plan.all_experience()}
+    # What failed outside of the agent may have been tried again, after it was learned from.
+    tried_again = len(run.sessions) > 1 and any(
+        verdict.outcome is Outcome.INFRA_ERROR and verdict.cell.partition("/")[0] in gathering
+        for verdict in run.verdicts
+    )
     items = {item.id: item for item in read_stream(run.folder, "memory", MemoryItem)}
     reverted = [found.item for found in read_stream(run.folder, "reverted", Reverted)]
     treatments = Treatments(plan, run.consolidations, tuple(items.values()))
@@ -133,12 +140,14 @@ def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
         return distil(end, steps, task, render, kind, question(task, arm.scaffold))
 
     def selection(arm: Arm, one: Consolidation, steps_of: StepsOf) -> tuple[int, Selection] | None:
-        # What failed outside of the agent may have been tried again, after it was learned from.
-        again = one.selection.without_verdict and len(run.sessions) > 1
-        if again or plan.experience is None or not {*run.manifest.tasks} <= tasks.keys():
+        wanted = {
+            *run.manifest.tasks,
+            *(name for of in run.manifest.experience_tasks.values() for name in of),
+        }
+        if tried_again or plan.experience is None or not wanted <= tasks.keys():
             return None
         if not libraries:
-            libraries.append(_library(run, tasks, steps_of))
+            libraries.append(_library(run, tasks, gathering, steps_of))
         try:
             return libraries[0].selection(arm, one.seed, one.repo, one.round)
         except BadInput:
@@ -148,7 +157,8 @@ def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
         learning, verdict = arm.learning, run.final.get(end.cell)
         if learning is None or verdict is None or one.supported != says(one.answer, one.key):
             return 0
-        for way in (without_detours(steps), steps):
+        detours = plan.experience is not None and not plan.experience.selection.drop_detours
+        for way in (steps,) if detours else (without_detours(steps),):
             attempt = Attempt(end, tuple(way), verdict), task, learning.format
             wanted = retold(*attempt, arm.scaffold.system, learning.pairs)
             for example, key in zip(wanted, keys(*attempt, learning.pairs), strict=True):
@@ -176,9 +186,10 @@ def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
     )
 
 
-def _library(run: RunView, tasks: Mapping[str, Task], steps_of: StepsOf) -> ExperienceLibrary:
-    """Where the arms of a run found what they learned from, made of its records again."""
-    gathering = {arm.name for _, arm in run.manifest.plan.all_experience()}
+def _library(
+    run: RunView, tasks: Mapping[str, Task], gathering: Collection[str], steps_of: StepsOf
+) -> ExperienceLibrary:
+    """Where the arms of a run found what they learned from, made of its records again; `gathering` are the arms that gathered it."""
     attempts = (
         Attempt(end, tuple(steps_of(key)), verdict)
         for cell, verdict in run.final.items()

@@ -75,7 +75,10 @@ COMPARED = re.compile(
     re.IGNORECASE,
 )
 """What makes a number in braces behind it a measure."""
-IN_UNIT = re.compile(r"\s*(?:%|(?:points?|percent|per\s?cent|nats?)\b)", re.IGNORECASE)
+IN_UNIT = re.compile(
+    r"\s*(?:%|(?:points?|percent|per\s?cent|nats?|billions?|B)\b|of (?:the|all) (?:tasks|cells|cases|rollouts|repositories)\b)",
+    re.IGNORECASE,
+)
 """Units that no setting has; {margin} and {expected} bring their own."""
 LARGEST_NAME = 12
 """A number that is no setting is part of a name, as in "{2} ways"."""
@@ -185,7 +188,7 @@ class PlanSettings:
                 return in_metric(contrast, named[word])
             _holds(word, sentence[: found.start()], sentence[found.end() :])
             value = self.value(word, named)
-            _counts(word, sentence[found.end() :])
+            _counts(word, sentence[: found.start()], sentence[found.end() :])
             return plainly(value)
 
         return BRACES.sub(said, sentence)
@@ -256,12 +259,20 @@ def _holds(expression: str, before: str, after: str) -> None:
         )
 
 
-def _counts(expression: str, after: str) -> None:
-    """Raises UnresolvedExpression for a setting that stands before what it does not count; a ratio counts times."""
+def _counts(expression: str, before: str, after: str) -> None:
+    """Raises UnresolvedExpression for a setting that stands behind the name of another, or before what it does not count; a ratio counts
+    times."""
+    called = re.search(
+        r"\b(temperature|rank|budget|buffer|multiplier|learning rate)(?: of| =)? $", before, re.IGNORECASE
+    )
+    name = re.fullmatch(r"\w+\.(\w+)", expression)
+    if called and name and name[1] not in ("parameters", called[1].casefold().replace(" ", "_")):
+        raise UnresolvedExpression(
+            f"{{{_shown(expression)}}} is no {called[1]}. Write the setting of that name"
+        )
     said = re.match(rf"\s*(?:[\w-]+\s+)?({_MEASURES})", after, re.IGNORECASE)
     if said is None:
         return
-    name = re.fullmatch(r"\w+\.(\w+)", expression)
     counted = COUNTED.get(name[1], "") if name else r"times" if "/" in expression else r".*"
     if not re.fullmatch(counted, said[1], re.IGNORECASE):
         raise UnresolvedExpression(

@@ -113,9 +113,7 @@ def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
     for at, contrast in enumerate(plan.contrasts):
         # Not less one way is not more the other way; that there is a difference, or none, is the same either way.
         turned = contrast.expect is Expect.NOT_LESS
-        # Of a line through three arms the one in the middle has no weight.
-        ends = contrast.arms if len(contrast.arms) > 3 else (contrast.arms[0], contrast.arms[-1])
-        arms = tuple(reversed(ends)) if turned else ends
+        arms = tuple(reversed(contrast.arms)) if turned else contrast.arms
         one_sided = contrast.expect in (Expect.NOT_LESS, Expect.NOT_MORE)
         key = (
             arms if one_sided else min(arms, tuple(reversed(arms))),

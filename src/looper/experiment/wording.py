@@ -71,6 +71,11 @@ EFFECT = re.compile(
     re.IGNORECASE,
 )
 """Beside what is better, worse, more or less: that something came of it, or that nothing did."""
+NOTHING_COMES = re.compile(
+    r"\bno (?:effects?|difference|gain|change)\b|\bnothing comes of\b"
+    r"|\b(?:(?:do|does|did|will|can|could)(?: not|n't)|never|cannot) (?:help|gain|benefit|improve|matter|work)\b",
+    re.IGNORECASE,
+)
 POSSIBLE = re.compile(r"\b(?:whether|if|may|might|distinguish|too \w+(?: \w+)? to)\b", re.IGNORECASE)
 """What stands behind one of these is not asserted."""
 NOUN = re.compile(r"(?:^\W*|\b(?:a|an|any|the|of|such) )$", re.IGNORECASE)
@@ -381,6 +386,14 @@ def _directions(contrast: Contrast, base: str) -> Iterator[tuple[str, str]]:
                 f"{contrast.name} says of both outcomes that they go the same way. Exchange one of them",
             )
         return
+    if (
+        found := NOTHING_COMES.search(_first_clause(contrast.refuted))
+    ) and " not " not in f" {found.group()} ":
+        yield (
+            "refuted",
+            f'{contrast.name} comes out so where {contrast.arm} has less {contrast.metric.value}, and "{contrast.refuted}" says that nothing '
+            "came of it. Say that it harms",
+        )
     for key, so in (("shown", 1), ("refuted", -1)):
         if _sign(getattr(contrast, key), contrast.metric) == -so:
             more = "more" if so > 0 else "less"
@@ -409,6 +422,15 @@ def _of_hypothesis(plan: Plan) -> Iterator[tuple[Path, str]]:
         yield (
             ("hypothesis",),
             f'says "{found.group()}", and no contrast decides how large a difference is. Leave the size out',
+        )
+        return
+    expected = [contrast for contrast in plan.contrasts if contrast.expect is Expect.MORE]
+    denied = NOTHING_COMES.search(_first_clause(plan.hypothesis))
+    if denied and len(expected) == len(plan.contrasts) and not plan.unasked:
+        yield (
+            ("hypothesis",),
+            f'says "{denied.group()}", and every contrast is registered to show a difference. Let both say the same, or expect none '
+            '(expect = "not_more")',
         )
         return
     # Of contrasts that a profile leaves out the hypothesis may speak all the same; what is left out is printed beside it.

@@ -17,7 +17,7 @@ NOTHING_CONCLUDED = {
         "what differs never came into play at these tasks, or so few or so many of them are resolved that no difference of the "
         "margin's size could show: nothing is concluded"
     ),
-    Decision.NOT_MEASURED: "nothing to compare: no task has a verdict in both arms, or one of them is a failed arm",
+    Decision.NOT_MEASURED: "nothing to compare: no task has what is compared in all of the arms, or one of them is a failed arm",
 }
 
 
@@ -26,42 +26,55 @@ def claim_of(contrast: Contrast, finding: Decision) -> str:
     if finding not in DECIDED:
         return NOTHING_CONCLUDED[finding]
     if finding is Decision.OPEN:
-        return f"neither {_either(contrast)} is shown"
-    shown, metric = finding is Decision.SHOWN, contrast.metric
-    by = (
-        ""
-        if contrast.expect is Expect.MORE
-        else f"{'less than' if shown else 'at least'} {margin_of(contrast)}"
-    )
+        return _undecided(contrast)
+    shown, metric, margin = finding is Decision.SHOWN, contrast.metric, margin_of(contrast)
+    rates = metric is Metric.RESOLVED
+    where = "" if rates else f" in {metric_name(metric)}"
+    if contrast.through:
+        line = f"the line through {len(contrast.arms)} arms from {contrast.against} to {contrast.arm}"
+        return f"{line} {_moves(contrast, shown)}{where or ' in tasks resolved'}"
+    if contrast.expect is Expect.SAME:
+        apart = f"{'less than' if shown else 'at least'} {margin} apart"
+        return f"{contrast.arm} and {contrast.against} {'resolve' if rates else 'are'} {apart}{where}"
     # A bound names the same side whether it holds or is passed; a difference that is refuted is one the other way.
     up = shown if contrast.expect is Expect.MORE else contrast.expect is Expect.NOT_MORE
-    if contrast.through:
-        moves = "rises or falls" if contrast.expect is Expect.SAME else "rises" if up else "falls"
-        what = "tasks resolved" if metric is Metric.RESOLVED else metric_name(metric)
-        line = f"the line through {len(contrast.arms)} arms from {contrast.against} to {contrast.arm}"
-        return f"{line} {moves}{by and f' by {by}'} in {what}"
-    if contrast.expect is Expect.SAME:
-        what = "resolve" if metric is Metric.RESOLVED else "are"
-        where = "" if metric is Metric.RESOLVED else f" in {metric_name(metric)}"
-        return f"{contrast.arm} and {contrast.against} {what} {by} apart{where}"
-    if metric is not Metric.RESOLVED:
-        return f"{contrast.arm} is {by and f'{by} '}{'higher' if up else 'lower'} in {metric_name(metric)} than {contrast.against}"
-    much = f"{by} {'more' if up else 'less'}" if by else f"{'more' if up else 'fewer'} tasks"
-    return f"{contrast.arm} resolves {much} than {contrast.against}"
+    if contrast.expect is Expect.MORE:
+        how = f"resolves {'more' if up else 'fewer'} tasks" if rates else f"is {'higher' if up else 'lower'}"
+    elif rates:
+        side = f"{margin} {'more' if up else 'less'}"
+        how = f"does not resolve {side}" if shown else f"resolves at least {side}"
+    else:
+        how = f"is {'not' if shown else 'at least'} {margin} {'higher' if up else 'lower'}"
+    return f"{contrast.arm} {how}{where} than {contrast.against}"
 
 
-def _either(contrast: Contrast) -> str:
-    """Both decisions that a contrast could have had."""
-    if contrast.expect is not Expect.MORE:
-        return f"within nor beyond {margin_of(contrast)}"
-    if contrast.through:
-        return "a rise nor a fall"
-    return "more nor fewer" if contrast.metric is Metric.RESOLVED else "higher nor lower"
+def _moves(contrast: Contrast, shown: bool) -> str:
+    """What a line does."""
+    margin = margin_of(contrast)
+    match contrast.expect:
+        case Expect.MORE:
+            return "rises" if shown else "falls"
+        case Expect.SAME:
+            return f"neither rises nor falls by {margin}" if shown else f"rises or falls by at least {margin}"
+        case Expect.NOT_MORE:
+            return f"does not rise by {margin}" if shown else f"rises by at least {margin}"
+        case Expect.NOT_LESS:
+            return f"does not fall by {margin}" if shown else f"falls by at least {margin}"
+
+
+def _undecided(contrast: Contrast) -> str:
+    """That neither of the decisions was made that a contrast could have had."""
+    if contrast.expect is Expect.MORE:
+        more, fewer = ("more", "fewer") if contrast.metric is Metric.RESOLVED else ("higher", "lower")
+        both = ("a rise", "a fall") if contrast.through else (more, fewer)
+        return f"neither {both[0]} nor {both[1]} is shown"
+    sides = {Expect.SAME: "a difference", Expect.NOT_MORE: "a gain", Expect.NOT_LESS: "a loss"}
+    return f"{sides[contrast.expect]} of {margin_of(contrast)} or more is neither shown nor excluded"
 
 
 def metric_name(metric: Metric) -> str:
     """The name of a metric as it stands in a line."""
-    return metric.value.replace("_", " ")
+    return metric.value.replace("_", " ").replace(".", " ")
 
 
 def margin_of(contrast: Contrast) -> str:

@@ -20,7 +20,7 @@ from looper.metrics.sequential import DEGENERATE, DEGENERATE_ALPHA, evidence
 from looper.records.base import content_hash, grouped
 from looper.records.learning import Source, Treatment
 from looper.records.memory import Delivery, MemoryItem, MemoryKind, Moment
-from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate, Limits
+from looper.records.plan import REAL_SUITES, Arm, ArmRole, Cell, Gate, Limits, Plan
 from looper.records.question import AnsweredQuestion
 from looper.records.sampling import sampling_seed
 from looper.records.seal import Seal
@@ -246,7 +246,11 @@ class AttemptSteps:
         told = reply.text + step.observation.text
         self.longest, self.most = length, length + len(told.encode(errors="surrogatepass")) + FRAME
         self.most *= not step.memory
-        self.said = 0 if reply.thinking or "think>" in reply.text else usage.completion_tokens or 0
+        # Blanks that were drawn one by one are few tokens when they are read again, and templates cut them off at the end.
+        words = len(reply.text.split())
+        self.said = (
+            0 if reply.thinking or "think>" in reply.text else min(usage.completion_tokens or 0, words)
+        )
         if step.index == 1:
             self.first = usage.counted_by, usage.prompt_tokens
 
@@ -472,7 +476,7 @@ class Replies:
             known = self._tokens.get(
                 hash((reply.text, reply.thinking, reply.finish_reason, usage.counted_by))
             )
-            if known is not None and AS_MANY_AGAIN * (tokens or 0) + A_FEW < known:
+            if None not in (known, tokens) and AS_MANY_AGAIN * (tokens or 0) + A_FEW < (known or 0):
                 self._add("replies that were counted as other tokens than the same text elsewhere", step)
             return
         prompt = usage.prompt_tokens
@@ -1413,18 +1417,20 @@ def _asked(records: Records, found: Contradictions) -> None:
             found.add("likelihoods of attempts that are not there", attempt.cell)
 
 
-def _of_this_experiment(command: str, folder: str) -> bool:
-    """Whether `looper run EXPERIMENT --profile PROFILE` is what made a folder of this name; of other commands nobody can tell."""
+def _of_this_plan(command: str, plan: Plan) -> bool:
+    """Whether `looper run EXPERIMENT --profile PROFILE` is what made a run of a plan; of other commands nobody can tell."""
+
+    def named(word: str, name: str) -> bool:
+        return Path(name).stem in (word, Path(word).name, Path(word).stem) or name == word
+
     try:
         words = shlex.split(command)
     except ValueError:
         return False
     if words[1:2] != ["run"] or len(words) < 3:
         return True
-    experiment, profile = Path(words[2]).stem, ""
-    if "--profile" in words[:-1]:
-        profile = f"{Path(words[words.index('--profile') + 1]).stem}-"
-    return folder.startswith(f"{experiment}-{profile}")
+    profile = words[words.index("--profile") + 1] if "--profile" in words[:-1] else plan.profile
+    return named(words[2], plan.experiment) and named(profile, plan.profile)
 
 
 def _fine(seconds: float) -> bool:
@@ -1447,5 +1453,5 @@ def _sessions(records: Records, found: Contradictions) -> None:
         named = session.command.partition(" --run ")[2].split(" ")[0].strip("'\"").rpartition("/")[2]
         if named and named != run.folder.name and run.manifest.run_hash() not in named:
             found.add("sessions that went on with another run", named)
-        if not _of_this_experiment(session.command, run.folder.name):
+        if not _of_this_plan(session.command, run.manifest.plan):
             found.add("sessions whose command is another experiment's or profile's", f"session {number}")

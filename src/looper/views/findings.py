@@ -272,6 +272,8 @@ def by_themselves(run: RunView) -> str:
     said = (
         "estimates of a pilot, whose intervals say how far off they may be"
         if run.pilot
+        else "nothing is registered, so all is exploratory"
+        if not run.manifest.plan.contrasts
         else "what is registered is decided by the interval in brackets, all else is exploratory"
     )
     return f"Every arm against base by itself; {said}"

@@ -20,7 +20,7 @@ from looper.views.history import history_lines
 from looper.views.runs import RunView
 from looper.views.show import markdown_table
 
-_MARK = re.compile(r"<!--\s*looper\s+report\s[^>]*-->", re.IGNORECASE)
+_MARK = re.compile(r"<!--\s*looper\s+report\s+[^\s>]+\s+[^\s>]+\s*-->", re.IGNORECASE)
 _BLOCK = re.compile(r"<!-- looper report (?P<name>\S+ \S+) -->\n.*?<!-- end of (?P=name) -->", re.DOTALL)
 
 

@@ -257,7 +257,7 @@ def _attempts_asked(records: Records) -> Iterator[str]:
     for cell, verdict in run.final.items():
         key, arm = (cell, verdict.attempt), cell.partition("/")[0]
         steps = records.steps.get(key, AttemptSteps())
-        owed = arm in names and verdict.outcome.is_verdict and steps.count > steps.without
+        owed = arm in names and key in run.ends and steps.count > steps.without
         if asked.pop(key, 0) != owed:
             yield cell
     # Of attempts that were tried again there may be some too.
@@ -349,7 +349,8 @@ def _learned(records: Records, found: Contradictions) -> None:
             found.add("adapters that stood after batches which the arm does not learn", name)
         told = {records.items[item].instance_id for item in one.items if item in records.items}
         remembers = arm is not None and arm.learning is not None and arm.learning.remembers is not None
-        if not told <= {*one.selection.tasks} or (one.items and not remembers):
+        whole = arm is not None and arm.learning is not None and not arm.learning.recovered
+        if (whole and not told <= {*one.selection.tasks}) or (one.items and not remembers):
             found.add(
                 "memories of other tasks than were learned from, or of an arm that remembers nothing", name
             )
@@ -394,7 +395,7 @@ def _trainings(records: Records, found: Contradictions) -> None:
             found.add("trainings of a seed or a repository that the plan does not have", what)
         planned = _iterations(arm, records)
         for event in events:
-            if event.iteration > event.iterations or (event.event == "loaded" and event.iteration):
+            if event.iteration > event.iterations:
                 found.add("trainings that went on past their end", what)
             if planned and event.iterations not in (0, planned):
                 found.add("trainings of another length than the plan's", what)

@@ -65,11 +65,18 @@ class Flip:
 def write_page(run: RunView, by: str) -> Path:
     """The page, and its drawings as files beside it; where the page lies. `by` is the version of the code that writes."""
     figures = _figures(run)
+    for drawing in _drawings(run):
+        drawing.unlink()
     for figure, _, _ in figures:
         plots.save(figure, run.folder / "plots")
     path = run.folder / NAME
     replace_file(path, page(run, figures, by).encode())
     return path
+
+
+def _drawings(run: RunView) -> list[Path]:
+    """All that lie beside the page."""
+    return [path for ending in ("svg", "png") for path in (run.folder / "plots").glob(f"[!.]*.{ending}")]
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def look_at_page(run: RunView, by: str) -> PageLook:
             if drawing.is_file() and drawing.read_bytes() != drawn:
                 amiss.append(f"plots/{drawing.name}")
     names = {f"{figure.name}.{ending}" for figure, _, _ in figures for ending in ("svg", "png")}
-    others = sorted(path.name for path in (run.folder / "plots").glob("*") if path.name not in names)
+    others = sorted(path.name for path in _drawings(run) if path.name not in names)
     said = [f"{name} is not what the records say" for name in amiss]
     return PageLook((*said, *(f"plots/{name} is no drawing of this run" for name in others)))
 
