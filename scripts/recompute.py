@@ -118,14 +118,16 @@ class Run:
 
     @property
     def by_repository(self) -> bool:
-        learns = [arm["learning"] for arm in self.plan["arms"] if arm.get("learning")]
-        if not learns or any(found.get("strategy") for found in learns):
-            return False
-        # What was learned elsewhere and before was learned once; what a person named was not drawn.
-        models = [arm["model"] for arm in self.plan["arms"]] + [found.get("overseer") for found in learns]
-        once = any(model and model.get("adapter") for model in models)
+        """Whether what is compared was learned by repository, and there are enough of them that nobody named."""
+        compared = self.workers([name for found in self.plan["contrasts"] for name in arms_of(found)])
+        learns = [
+            arm["learning"]
+            for arm in self.plan["arms"]
+            if arm.get("learning") and (arm["name"] in compared or not compared)
+        ]
         named = self.plan["selection"].get("repos") or self.plan["selection"].get("tasks")
-        return not once and not named and self.worth >= FEWEST_REPOSITORIES
+        each = any(not found.get("strategy") for found in learns)
+        return each and not named and self.worth >= FEWEST_REPOSITORIES
 
     @property
     def worth(self) -> float:

@@ -239,7 +239,8 @@ def test_a_contrast_that_the_plan_could_not_see_is_estimated_however_easy_the_pr
 def test_a_decision_says_its_margin_and_whether_it_is_about_more_than_was_run() -> None:
     of_these = registered_lines(run_of(MARGIN, 5, 60, steady))[-1]
     assert ", margin 10.0 points, p = " in of_these and ", shown on these repositories: " in of_these
-    assert ", shown: " in registered_lines(run_of(MARGIN, 24, 16, steady))[-1]
+    of_memory = MARGIN.replace('arm = "again"', 'arm = "memory"').replace("Again", "Memory")
+    assert ", refuted: " in registered_lines(run_of(of_memory, 24, 16, steady))[-1]
 
 
 def test_repositories_that_a_person_named_stand_for_no_others() -> None:

@@ -20,7 +20,7 @@ from looper.metrics.paired import (
 )
 from looper.metrics.power import ENOUGH, least
 from looper.metrics.registered import ALPHA
-from looper.records.plan import Contrast, Expect, Metric, Plan
+from looper.records.plan import Arm, Contrast, Expect, Metric, Plan
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,23 +70,18 @@ class Design:
         return self.worth if self.unit is AnalysisUnit.REPOSITORY else self.tasks
 
 
-def scope_of(plan: Plan, tasks: Sequence[str]) -> Scope:
-    """`tasks` are ids.
+def scope_of(plan: Plan, tasks: Sequence[str], arms: Sequence[Arm] = ()) -> Scope:
+    """`tasks` are ids; `arms` are those that are compared, by default all that a contrast of the plan is about.
 
     What is learned for each repository, whether an agent or its overseer is given it, shares its luck with all tasks of it; with too few
     repositories to carry that, or with most tasks in a few of them (Kish's effective number), or with repositories that a person
-    named, the plan speaks of these alone. What a contrast compares that was learned once for all repositories, or before, was tried once.
+    named, the plan speaks of these alone. What was learned once for all repositories, or before, was tried once.
     """
-    each = any(arm.learning is not None and arm.learning.strategy is None for arm in plan.arms)
-    once = any(
-        arm.model.adapter
-        or (
-            arm.learning is not None
-            and (arm.learning.strategy or (arm.learning.overseer or arm.model).adapter)
-        )
-        for arm in plan.compared_arms or plan.arms
-    )
-    if not each:
+    compared = arms or plan.compared_arms or plan.arms
+    learned = [arm.learning for arm in compared if arm.learning is not None]
+    models = [*(arm.model for arm in compared), *(found.overseer for found in learned if found.overseer)]
+    once = any(model.adapter for model in models) or any(found.strategy is not None for found in learned)
+    if all(found.strategy is not None for found in learned):
         return Scope.ONE if once else Scope.TASKS
     # What a person picked by name was not drawn, so it stands for nothing but itself.
     named = plan.selection.repos or plan.selection.tasks
@@ -101,9 +96,9 @@ def worth_repositories(tasks: Sequence[str]) -> float:
     return sum(sizes) ** 2 / sum(size * size for size in sizes) if sizes else 0.0
 
 
-def unit_of(plan: Plan, tasks: Sequence[str]) -> AnalysisUnit:
-    """The unit of all that a plan decides."""
-    return AnalysisUnit.REPOSITORY if scope_of(plan, tasks).generalises else AnalysisUnit.TASK
+def unit_of(plan: Plan, tasks: Sequence[str], arms: Sequence[Arm] = ()) -> AnalysisUnit:
+    """The unit of all that a plan decides; of what is not registered, that of the arms that are compared."""
+    return AnalysisUnit.REPOSITORY if scope_of(plan, tasks, arms).generalises else AnalysisUnit.TASK
 
 
 def effect_of_interest(contrast: Contrast) -> float:

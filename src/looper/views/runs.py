@@ -275,9 +275,17 @@ class RunView:
     def paired(self, arm: str, against: str) -> PairedDifference | None:
         """Of what two arms resolved, worked out once; None too where one of them is a failed arm, which has no rate."""
         if (arm, against) not in self._paired:
-            failed = self.failed_arms.keys() & {*self.members(arm), *self.members(against)}
+            members = {*self.members(arm), *self.members(against)}
+            arms = [one for one in self.manifest.plan.arms if one.name in members]
+            # What is not registered can have been learned by repository beside contrasts of what was not.
+            unit = (
+                self.unit
+                if self.unit is AnalysisUnit.REPOSITORY
+                else unit_of(self.manifest.plan, self.tasks, arms)
+            )
+            failed = self.failed_arms.keys() & members
             self._paired[arm, against] = (
-                None if failed else paired_difference(self.outcomes(arm), self.outcomes(against), self.unit)
+                None if failed else paired_difference(self.outcomes(arm), self.outcomes(against), unit)
             )
         return self._paired[arm, against]
 
