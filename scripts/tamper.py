@@ -173,6 +173,7 @@ KINDS: dict[type[Record], str] = {
 }
 SWEPT = tuple(kind for kind in KINDS if kind is not RunManifest)
 """Records whose fields are changed one by one. Every word of the plan is in the name of the folder."""
+FIELDS = "changes of a field by itself"
 Records = list[Any]
 
 
@@ -1048,6 +1049,8 @@ class Kind:
     """Whether the run is named by the path of its folder, and not found by its experiment."""
     sealable: bool = True
     """Whether there is any sense in a new seal."""
+    resealed: bool = False
+    """Whether it is looked at with a new seal alone: that the old one names any changed line other kinds show."""
 
 
 def in_runs() -> list[Kind]:
@@ -1476,7 +1479,7 @@ def by_field() -> list[Kind]:
             ):
                 name = f"{field.name} {how}"
                 reach = not any(name.startswith(far) for far in OUT_OF_REACH)
-                found.append(Kind(name, partial(plant, field), reach=reach))
+                found.append(Kind(name, partial(plant, field), reach=reach, resealed=True))
     return found
 
 
@@ -1703,8 +1706,13 @@ def look_alone(base: Base, kind: Kind, place: Path, *, seal: bool) -> Seen:
 
 def look(base: Base, kinds: Sequence[Kind], place: Path) -> Iterator[tuple[Kind, Seen, Seen | None]]:
     """Each kind with what was said of it without and with a new seal."""
-    many = [kind for kind in kinds if not kind.alone]
+    many = [kind for kind in kinds if not (kind.alone or kind.resealed)]
     kept = look_at_many(base, many, place, seal=False) if many else []
+    fields = [kind for kind in kinds if kind.resealed]
+    for kind, seen in zip(
+        fields, look_at_many(base, fields, place, seal=True) if fields else (), strict=True
+    ):
+        yield kind, Seen("not looked at", seen.traceback, seen.planted), seen
     again = [kind for kind in many if kind.sealable]
     anew = dict(
         zip(
@@ -1762,9 +1770,10 @@ def looked_at(base: Base, kinds: Sequence[Kind], place: Path) -> tuple[list[str]
 
 
 def told(what: str, counts: Counter[str]) -> str:
+    kept = f"{counts['named']} named without a new seal; " if what != FIELDS else ""
     return (
-        f"{counts['planted']} {what}: {counts['named']} named without a new seal; with one "
-        f"{counts['named with a new seal']} named, {counts['out of reach with a new seal']} out of reach"
+        f"{counts['planted']} {what}: {kept}with a new seal {counts['named with a new seal']} named, "
+        f"{counts['out of reach with a new seal']} out of reach"
     )
 
 
@@ -1786,7 +1795,7 @@ def main() -> None:
             kept = options.base or options.keep or place / "base"
             root = kept / name if name else kept
             base = Base(root / "project", root / "home") if options.base else made(root, plan)
-            sets = {"fields changed by themselves": by_field()}
+            sets = {FIELDS: by_field()}
             if by_hand:
                 sets = {"kinds of tampering": [*in_runs(), *elsewhere()], **sets}
             for what, kinds in sets.items():

@@ -23,6 +23,7 @@ from looper.records.likelihood import Likelihood
 from looper.records.memory import MemoryItem
 from looper.records.plan import RunManifest
 from looper.records.seal import Seal
+from looper.records.session import Session, Trained
 from looper.records.training import AdapterRecord
 from looper.records.trajectory import Done, Step, Trajectory
 from looper.records.treatment import Consolidation, Proof, ProofKind
@@ -448,6 +449,73 @@ def test_a_change_of_any_field_is_named_or_said_to_be_out_of_reach(finished: Pro
     planted = [(kind.name, found.named) for kind, found in zip(kinds, seen, strict=True) if found.planted]
     assert len(planted) > 80 and not [name for name, named in planted if not named]
     assert not any(found.traceback for found in seen)
+
+
+def gone_on_with_from_a_checkpoint(copy: Any) -> None:
+    trained = copy.records(Trained)
+    at = next(number for number, one in enumerate(trained) if one.event.event == "loaded")
+    later = trained[at].model_copy(update={"event": trained[at].event.model_copy(update={"iteration": 1})})
+    copy.write(Trained, [*trained[: at + 1], later, *trained[at + 1 :]])
+
+
+def begun_by_paths(copy: Any) -> None:
+    copy.change(
+        Session, lambda one: True, command="looper run 'my plans/audited.toml' --profile shared/micro.toml"
+    )
+
+
+def tried_again_after_it_was_learned_from(copy: Any) -> None:
+    """The server was gone when experience was gathered, and a second process tried that cell again."""
+    verdicts = copy.records(Verdict)
+    taken = {one.same_as.partition("#")[0] for one in verdicts}
+    cell = next(
+        one.cell
+        for one in verdicts
+        if one.cell.startswith("experience") and one.outcome is Outcome.UNRESOLVED and one.cell not in taken
+    )
+    _, seed, task = cell.split("/")
+    written: list[Verdict] = []
+    for one in verdicts:
+        if one.cell == cell:
+            none = dict.fromkeys(one.fail_to_pass, TestOutcome.MISSING)
+            rest = dict.fromkeys(one.pass_to_pass, TestOutcome.MISSING)
+            nothing = {
+                "outcome": Outcome.INFRA_ERROR,
+                "cause": "the server is gone",
+                "canaries": "",
+                "output": "",
+            }
+            empty = {"applied": "", "patch_hash": "", "file_recall": None, "wall_s": 0.0, "same_as": ""}
+            tests = {"fail_to_pass": none, "pass_to_pass": rest, "f2p_only": False}
+            written.append(one.model_copy(update={**nothing, **empty, **tests}))
+            one = one.model_copy(update={"attempt": 2})
+        written.append(one)
+    copy.write(Verdict, written)
+    copy.change(Trajectory, lambda one: one.cell == cell, attempt=2)
+    copy.change_all(Step, lambda one: one.cell == cell, attempt=2)
+    repo = task.rpartition("-")[0]
+    copy.change_all(
+        Consolidation,
+        lambda one: one.seed == int(seed) and one.repo in ("", repo),
+        selection=lambda one: one.selection.model_copy(
+            update={"seen": one.selection.seen - 1, "unresolved": one.selection.unresolved - 1}
+        ),
+    )
+    (first,) = copy.records(Session)
+    copy.write(
+        Session,
+        [first, first.model_copy(update={"done_before": len({one.cell for one in verdicts}) - 1, "pid": 2})],
+    )
+
+
+def test_what_can_honestly_be_so_is_not_named(finished: Project, tmp_path: Path) -> None:
+    script = tamper()
+    base = script.Base(finished.folder, Path(finished.environment["LOOPER_HOME"]))
+    plants = (gone_on_with_from_a_checkpoint, begun_by_paths, tried_again_after_it_was_learned_from)
+    kinds = [script.Kind(plant.__name__, plant) for plant in plants]
+    seen = script.look_at_many(base, kinds, tmp_path, seal=True)
+    assert [(kind.name, found.named) for kind, found in zip(kinds, seen, strict=True) if found.named] == []
+    assert all(found.planted and not found.traceback for found in seen)
 
 
 def test_what_is_out_of_reach_is_said_in_the_document() -> None:

@@ -36,7 +36,6 @@ from looper.records.task import Task
 from looper.records.training import Selection
 from looper.records.trajectory import FinishReason, Step, Trajectory
 from looper.records.treatment import Consolidation
-from looper.records.verdict import Outcome
 from looper.training.formats import keys, retold, says
 from looper.training.select import Attempt, without_detours
 from looper.views.audit import ExternalFacts, audit, unchecked
@@ -116,11 +115,6 @@ def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
     plan = run.manifest.plan
     libraries: list[ExperienceLibrary] = []
     gathering = {arm.name for _, arm in plan.all_experience()}
-    # What failed outside of the agent may have been tried again, after it was learned from.
-    tried_again = len(run.sessions) > 1 and any(
-        verdict.outcome is Outcome.INFRA_ERROR and verdict.cell.partition("/")[0] in gathering
-        for verdict in run.verdicts
-    )
     items = {item.id: item for item in read_stream(run.folder, "memory", MemoryItem)}
     reverted = [found.item for found in read_stream(run.folder, "reverted", Reverted)]
     treatments = Treatments(plan, run.consolidations, tuple(items.values()))
@@ -144,7 +138,7 @@ def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
             *run.manifest.tasks,
             *(name for of in run.manifest.experience_tasks.values() for name in of),
         }
-        if tried_again or plan.experience is None or not wanted <= tasks.keys():
+        if plan.experience is None or not wanted <= tasks.keys():
             return None
         if not libraries:
             libraries.append(_library(run, tasks, gathering, steps_of))

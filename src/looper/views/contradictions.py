@@ -444,6 +444,15 @@ class Records:
         task = self.tasks.get(instance_id)
         return task.repo if task else instance_id.rpartition("-")[0].replace("__", "/")
 
+    @cached_property
+    def tried_again(self) -> bool:
+        """Whether experience that failed outside of the agent may have been gathered by a later process, after it was learned from."""
+        gathering = {arm.name for _, arm in self.run.manifest.plan.all_experience()}
+        return len(self.run.sessions) > 1 and any(
+            verdict.outcome is Outcome.INFRA_ERROR and verdict.cell.partition("/")[0] in gathering
+            for verdict in self.run.verdicts
+        )
+
     @property
     def deterministic(self) -> bool:
         """Whether the same patch has the same verdict each time: tests of real repositories may not."""
@@ -1191,6 +1200,8 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     """What is wrong with how many attempts were seen, and how many of them failed; empty where nothing is."""
     assert arm.learning is not None
     plan, run = records.run.manifest.plan, records.run
+    if records.tried_again:
+        return ""
     made = None if records.agent is None else records.agent.selection(arm, one, records.steps_of)
     if made is not None:
         most, selection = made
@@ -1215,7 +1226,6 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
         and (verdict.cell, verdict.attempt) in run.ends
         and records.repo_of(verdict.instance_id) in ((one.repo,) if one.repo else records.evaluated)
     ]
-    # What failed outside of the agent may have been tried again, after it was learned from.
     if not verdicts or arm.learning.source is Source.GUIDED or one.selection.without_verdict:
         return ""
     failed = sum(found.outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED) for found in verdicts)
@@ -1239,7 +1249,11 @@ def _used(records: Records, arm: Arm, one: Consolidation) -> bool:
         return one.used == len(one.items)
     # What failed outside of the agent may have been tried again, after it was learned from.
     plain = not (
-        learning.recovered or learning.failures or learning.elsewhere or one.selection.without_verdict
+        learning.recovered
+        or learning.failures
+        or learning.elsewhere
+        or one.selection.without_verdict
+        or records.tried_again
     )
     if not plain or one.round > 1 or not one.repo or learning.objective is not Objective.IMITATION:
         return True
