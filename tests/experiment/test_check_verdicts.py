@@ -126,7 +126,7 @@ def test_what_cannot_be_checked_is_named_in_one_line(checker: Checker) -> None:
     checker.write("preds.jsonl", '{"instance_id": "a", "model_patch": ""}\n')
     for arguments, said in (
         (["preds.jsonl"], "name a report behind the predictions"),
-        (["nowhere.jsonl=preds.jsonl"], "There is no nowhere.jsonl"),
+        (["nowhere.jsonl=preds.jsonl"], "There is no file or folder nowhere.jsonl"),
         (["preds.jsonl=preds.jsonl", "--explained", "no.toml"], "no explanations that can be read"),
     ):
         found = checker(*arguments)
