@@ -1759,7 +1759,7 @@ def looked_at(base: Base, kinds: Sequence[Kind], place: Path) -> tuple[list[str]
             "–" if anew is None else "named" if anew.named else "not named" if kind.reach else "out of reach"
         )
         print(
-            f"{kind.name:62} {'named' if kept.named else 'not named':10} {state:13} {(anew or kept).named[:90]}"
+            f"{kind.name:62} {'–' if kind.resealed else 'named' if kept.named else 'not named':10} {state:13} {(anew or kept).named[:90]}"
         )
         counts["planted"] += 1
         counts["named"] += bool(kept.named)

@@ -218,8 +218,9 @@ def _examples_from(found: _Gathered, options: TrainOptions) -> tuple[tuple[Examp
     if len(selection.tasks) < options.selection.minimum_tasks:
         raise BadInput(
             f"{found.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
-            f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.without_steps} without a step, {selection.outside} at "
-            f"evaluated tasks). {_what_to_do(options.selection.minimum_tasks)}{f' {found.unfinished}' * bool(found.unfinished)}"
+            f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.without_steps} without a step, "
+            f"{selection.duplicates} duplicates, {selection.over_cap} beyond --per-task, {selection.outside} at evaluated tasks). "
+            f"{_what_to_do(options.selection.minimum_tasks, evaluated=bool(options.arms) and selection.outside == selection.seen)}{f' {found.unfinished}' * bool(found.unfinished)}"
         )
     _say_unfinished(found)
     return found.examples(taken), selection
@@ -230,8 +231,11 @@ def _say_unfinished(found: _Gathered) -> None:
         say_line(found.unfinished)
 
 
-def _what_to_do(least: int) -> str:
-    """With too few tasks to learn from; only `looper train` asks for more than one."""
+def _what_to_do(least: int, *, evaluated: bool = False) -> str:
+    """With too few tasks to learn from; only `looper train` asks for more than one. `evaluated` where all attempts were at tasks that
+    arms are judged on, which nobody learns from."""
+    if evaluated:
+        return "Learn from the arms that gathered experience: leave --arm out."
     if least == 1:
         return "Name another run or arm, or run more tasks; all runs: looper runs list"
     return f"At least {least} are needed: run more tasks, or lower --minimum-tasks."
