@@ -260,8 +260,9 @@ def plan(
     """Print what EXPERIMENT would take and what it could see, and run nothing.
 
     A plan whose gates its own tasks cannot pass is refused, with the numbers, where it is written and what to change.
-    Time and tokens come from the newest run here with the same model and limits, and so does how often equal arms differ,
-    which decides the smallest difference that the run could see.
+    Time and tokens come from the run here that has the most cells with the same model, suite and limits, and how often equal arms
+    differ from the one with the most cells that draws its tokens alike: that is told beside what the plan takes for granted, by which
+    the smallest difference that it could see is computed.
 
     Example: looper plan exp00
     """
