@@ -361,13 +361,17 @@ def report(
         from looper.cli.serving import bundled
 
         lines = bundled(named, bundle, chosen_settings(data), say)
+    elif strict and not verify:
+        raise BadInput("--strict is about what --verify could not look at: add --verify, or leave it out.")
     elif summary:
-        if named or verify:
-            raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
+        if named or verify or sign:
+            raise BadInput("--summary writes one table of all pages: leave names, --verify and --sign out.")
         lines = reporting.summarise(file, SharedPages(pages.folder))
     elif verify:
         lines = reporting.verify(chosen_settings(data), named, pages, strict=strict, sign=sign)
     elif sign is not None:
+        if results or file:
+            raise BadInput("--sign writes nothing but hashes of seals: leave --results and --file out.")
         lines = reporting.sign_runs(chosen_settings(data), named, sign)
     elif results or file:
         lines = reporting.share(chosen_settings().runs, named, pages)
