@@ -11,9 +11,12 @@ from typing import Any, get_args
 
 import pytest
 
+from looper.cli.wiring import role_model
 from looper.edges.models.samplers import NAMES
+from looper.errors import BadInput
+from looper.protocols import ChatModel
 from looper.records.memory import MEMORY_KINDS, MemoryKind
-from looper.records.model import BACKENDS, SERVERS, Backend
+from looper.records.model import BACKENDS, SERVERS, Backend, ModelSpec
 from looper.records.plan import PLAIN_SUITES, REAL_SUITES, SUITES
 from tests.edges.test_model_servers import IDENTITIES, Client
 
@@ -61,6 +64,34 @@ def test_every_server_is_tried_with_each_fault_and_told_how_to_draw_a_token() ->
         Client(name).make("http://127.0.0.1:9")
     # Servers of OpenAI's interface say themselves which one they are.
     must_have("edges.models.samplers.NAMES", NAMES, set(SERVERS) - {"openai"})
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_backend_has_roles_of_evolve_or_is_refused_with_those_that_have(
+    name: Backend, tmp_path: Path
+) -> None:
+    (tmp_path / "script.txt").write_text("said")
+    called = str(tmp_path / "script.txt") if name == "scripted" else "x"
+
+    def made() -> ChatModel:
+        return role_model(ModelSpec(backend=name, name=called), "key", 1000, 1.0, lambda why, seconds: None)
+
+    if BACKENDS[name].has_roles:
+        made()
+        return
+    with pytest.raises(BadInput, match=f"^{name} writes no programs") as refused:
+        made()
+    must_have(str(refused.value), re.findall(r"(\w+):NAME", str(refused.value)), SERVERS)
+
+
+def test_the_forms_of_a_model_are_listed_once() -> None:
+    """Where a plan's key has them; docs/plan.md repeats that, and is held against it."""
+    lists = [
+        path.name
+        for path in (ROOT / "src" / "looper").rglob("*.py")
+        if "`ollama:NAME`, `openai:NAME@URL`" in path.read_text("utf-8")
+    ]
+    assert lists == ["plans.py"] and text("src/looper/experiment/plans.py").count("`openai:NAME@URL`") == 1
 
 
 def learning() -> list[dict[str, Any]]:

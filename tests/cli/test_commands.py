@@ -409,7 +409,10 @@ def test_every_command_is_had_as_json_but_those_that_print_data_or_a_screen_anyw
         (("bench", "validate"), 2, "SWE-Bench-CL is not configured"),
         (("bench", "validate", "--suite", "mini"), 2, 'no suite "mini"'),
         (("show",), 2, "looper run exp00"),
-        (("report", "exp00", "--summary"), 2, "leave names and --verify out"),
+        (("report", "exp00", "--summary"), 2, "leave names, --verify and --sign out"),
+        (("report", "--summary", "--sign", "seals"), 2, "leave names, --verify and --sign out"),
+        (("report", "--strict"), 2, "--strict is about what --verify could not look at"),
+        (("report", "--sign", "seals", "--file", "x.md"), 2, "leave --results and --file out"),
         (("show", "--run", "nowhere"), 2, 'There is no run "nowhere"'),
     ],
 )

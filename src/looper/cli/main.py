@@ -260,8 +260,9 @@ def plan(
     """Print what EXPERIMENT would take and what it could see, and run nothing.
 
     A plan whose gates its own tasks cannot pass is refused, with the numbers, where it is written and what to change.
-    Time and tokens come from the newest run here with the same model and limits, and so does how often equal arms differ,
-    which decides the smallest difference that the run could see.
+    Time and tokens come from the run here that has the most cells with the same model, suite and limits, and how often equal arms
+    differ from the one with the most cells that draws its tokens alike: that is told beside what the plan takes for granted, by which
+    the smallest difference that it could see is computed.
 
     Example: looper plan exp00
     """
@@ -360,13 +361,17 @@ def report(
         from looper.cli.serving import bundled
 
         lines = bundled(named, bundle, chosen_settings(data), say)
+    elif strict and not verify:
+        raise BadInput("--strict is about what --verify could not look at: add --verify, or leave it out.")
     elif summary:
-        if named or verify:
-            raise BadInput("--summary writes one table of all pages: leave names and --verify out.")
+        if named or verify or sign:
+            raise BadInput("--summary writes one table of all pages: leave names, --verify and --sign out.")
         lines = reporting.summarise(file, SharedPages(pages.folder))
     elif verify:
         lines = reporting.verify(chosen_settings(data), named, pages, strict=strict, sign=sign)
     elif sign is not None:
+        if results or file:
+            raise BadInput("--sign writes nothing but hashes of seals: leave --results and --file out.")
         lines = reporting.sign_runs(chosen_settings(data), named, sign)
     elif results or file:
         lines = reporting.share(chosen_settings().runs, named, pages)

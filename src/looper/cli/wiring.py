@@ -104,7 +104,7 @@ from looper.protocols import (
 from looper.records.base import content_hash
 from looper.records.job import CellJob, Event, RunSpec
 from looper.records.learning import Source
-from looper.records.model import SERVERS, ModelSpec
+from looper.records.model import BACKENDS, ModelSpec
 from looper.records.plan import (
     REAL_SUITES,
     SUITES,
@@ -675,9 +675,12 @@ def role_model(
     spec: ModelSpec, key: str, context_tokens: int, deadline_s: float, tell: Callable[[str, float], None]
 ) -> ChatModel:
     """A model for one role, asked again after faults that can pass, and `tell` hears of each wait. Raises BadInput."""
-    if spec.backend not in (*SERVERS, "scripted"):
+    if not BACKENDS[spec.backend].has_roles:
+        there = ", ".join(
+            f"{name}:NAME" for name, traits in BACKENDS.items() if traits.has_roles and traits.reads
+        )
         raise BadInput(
-            f"{spec.backend} writes no programs. Use a server's model for the roles of evolve: {', '.join(f'{name}:NAME' for name in SERVERS)}."
+            f"{spec.backend} writes no programs. Use a model of another kind for the roles of evolve: {there}."
         )
     inner = answering(spec, key, context_tokens)
     return RetryingModel(inner, RetryPolicy(deadline_s=deadline_s), tell=tell)

@@ -21,8 +21,6 @@ from looper.records.plan import AS_COMPUTED, Arm, ArmRole, Chooser, Contrast, Ex
 from looper.records.training import AdapterKind, Format
 from looper.records.trajectory import TOOL_NAMES, Guard, ToolName
 
-PLAYED = ("gold", "noop", "predictions", "scripted")
-"""Backends that say the same under every seed because they are told to."""
 WIDEST = 0.2
 """Margin of a plan that expects no difference: arms that a fifth of all tasks tells apart are not alike to anybody."""
 WIDEST_NATS = -log(1 - WIDEST)
@@ -99,10 +97,11 @@ def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
             )
     for at, arm in enumerate(plan.arms):
         seeds = len(plan.seeds_of(arm))
-        # What an adapter or a memory is made of was sampled before, with another for each seed; what has no items was not.
+        # What an adapter or a memory is made of was sampled before, with another for each seed; what has no items was not. What does not read
+        # its prompt says the same under every seed because it is told to.
         remembers = arm.learning.remembers if arm.learning is not None else None
         of_nothing = arm.learning is None or (remembers is not None and not remembers.kind.traits.has_items)
-        samples = arm.model.backend not in PLAYED and of_nothing and arm.role is not ArmRole.EXPERIENCE
+        samples = arm.model.reads and of_nothing and arm.role is not ArmRole.EXPERIENCE
         if samples and seeds > 1 and (said := _next_to_greedy(arm)):
             yield (
                 ("arms", at, said[0]),

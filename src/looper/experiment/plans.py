@@ -229,7 +229,7 @@ class ExperimentText(_Closed):
 
 
 def parse_model(text: str) -> ModelSpec:
-    """`nano`, `nano:small`, `nano:4bit`, `gold`, `noop`, `mlx:FOLDER`, `ollama:NAME`, `openai:NAME@URL`, `anthropic:NAME`, `scripted:FILE`."""
+    """A model as a profile's `model` is written. Raises BadInput."""
     backend, _, rest = text.partition(":")
     traits = next((BACKENDS[name] for name in NAMED_BACKENDS if name == backend), None)
     if traits is None:

@@ -27,19 +27,21 @@ class BackendTraits:
     """Whether it says how likely a text is, carries adapters and can be trained here."""
     fills_a_machine: bool = False
     """Whether it runs here and may be large."""
+    has_roles: bool = True
+    """Whether it can have a role of evolve: it answers any prompt, and needs no process, task or file of patches for that."""
 
 
 BACKENDS: Mapping[Backend, BackendTraits] = {
-    "nano": BackendTraits(shows_losses=True),
-    "mlx": BackendTraits(shows_losses=True, fills_a_machine=True),
+    "nano": BackendTraits(shows_losses=True, has_roles=False),
+    "mlx": BackendTraits(shows_losses=True, fills_a_machine=True, has_roles=False),
     "ollama": BackendTraits(address_after="@", fills_a_machine=True),
     "openai": BackendTraits(address_after="@", key="OPENAI_API_KEY"),
     # Models of Anthropic may have an @ in their names.
     "anthropic": BackendTraits(address_after="@http", key="ANTHROPIC_API_KEY"),
     "scripted": BackendTraits(reads=False),
-    "gold": BackendTraits(takes_name=False, reads=False),
-    "noop": BackendTraits(takes_name=False, reads=False),
-    "predictions": BackendTraits(reads=False),
+    "gold": BackendTraits(takes_name=False, reads=False, has_roles=False),
+    "noop": BackendTraits(takes_name=False, reads=False, has_roles=False),
+    "predictions": BackendTraits(reads=False, has_roles=False),
 }
 SERVERS: tuple[Backend, ...] = tuple(name for name, traits in BACKENDS.items() if traits.address_after)
 """Backends that are spoken to at an address."""
