@@ -120,6 +120,11 @@ class _Gathered:
     kinds: dict[str, str]
     """By arm: where what it worked on comes from, `own`, `redrawn` …, or `evaluated` for the tasks that arms are compared on."""
 
+    @property
+    def warning(self) -> str:
+        """That it is unfinished, as it follows a sentence."""
+        return f" {self.unfinished}" if self.unfinished else ""
+
     def told(self, sources: Sequence[str]) -> str:
         """How many examples there are of each kind, and from which arms. `sources` has the cell and attempt of each."""
         by_kind: dict[str, Counter[str]] = {}
@@ -220,7 +225,7 @@ def _examples_from(found: _Gathered, options: TrainOptions) -> tuple[tuple[Examp
             f"{found.run} has {len(selection.tasks)} resolved tasks to learn from, of {selection.seen} attempts "
             f"({selection.unresolved} unresolved, {selection.without_verdict} without a verdict, {selection.without_steps} without a step, "
             f"{selection.duplicates} duplicates, {selection.over_cap} beyond --per-task, {selection.outside} at evaluated tasks). "
-            f"{_what_to_do(options.selection.minimum_tasks, evaluated=bool(options.arms) and selection.outside == selection.seen)}{f' {found.unfinished}' * bool(found.unfinished)}"
+            f"{_what_to_do(options.selection.minimum_tasks, evaluated=bool(options.arms) and selection.outside == selection.seen)}{found.warning}"
         )
     _say_unfinished(found)
     return found.examples(taken), selection
@@ -249,9 +254,7 @@ def pairs_of(options: TrainOptions, settings: Settings) -> list[tuple[Example, E
         taken, [item for item in found.attempts if item.trajectory.instance_id in found.split]
     )
     if not pairs:
-        raise BadInput(
-            f"{found.run} has no task that was both resolved and failed.{f' {found.unfinished}' * bool(found.unfinished)}"
-        )
+        raise BadInput(f"{found.run} has no task that was both resolved and failed.{found.warning}")
     _say_unfinished(found)
     return [(good, bad) for pair in pairs for good, bad in [found.examples(pair)]]
 

@@ -151,14 +151,15 @@ def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
         learning, verdict = arm.learning, run.final.get(end.cell)
         if learning is None or verdict is None or one.supported != says(one.answer, one.key):
             return 0
-        detours = plan.experience is not None and not plan.experience.selection.drop_detours
-        for way in (steps,) if detours else (without_detours(steps),):
-            attempt = Attempt(end, tuple(way), verdict), task, learning.format
-            wanted = retold(*attempt, arm.scaffold.system, learning.pairs)
-            for example, key in zip(wanted, keys(*attempt, learning.pairs), strict=True):
-                if (example.source, example.turns[1].text, key) == (one.source, one.question, one.key):
-                    return len(wanted)
-        return 0
+        drops = plan.experience is None or plan.experience.selection.drop_detours
+        attempt = Attempt(end, tuple(without_detours(steps) if drops else steps), verdict)
+        how = attempt, task, learning.format
+        wanted = retold(*how, arm.scaffold.system, learning.pairs)
+        of = {
+            each.source: (each.turns[1].text, key)
+            for each, key in zip(wanted, keys(*how, learning.pairs), strict=True)
+        }
+        return len(wanted) if of.get(one.source) == (one.question, one.key) else 0
 
     @lru_cache(REPLIES_KEPT)
     def read(text: str, finish: FinishReason) -> ReadReply:
