@@ -57,7 +57,7 @@ print(json.dumps({"seconds": time.perf_counter() - begun, "calls": agent.n_calls
 GRADING = """
 import sys, time
 from pathlib import Path
-from looper.bench.verify import VerifierContext, verify
+from looper.bench import verify as verifying
 from looper.edges.datasets.micro import MicroSuite
 from looper.edges.environments.harness import HarnessEnvironment
 from looper.edges.sandboxes.check import find_sandbox
@@ -69,11 +69,12 @@ sandbox = find_sandbox("auto")
 environments, places = HarnessEnvironment(state / "environments"), (mirrors, state / "exports", state / "workspaces")
 limits = Limits(steps=8, output_tokens=256, context_tokens=4096, wall_s=60, command_s=10, verify_s=60)
 if hasattr(exports, "GitSessions"):
-    given = (VerifierContext(exports.GitSessions(*places, sandbox, environments.of), limits), "v")
-else:  # The version before hands the environment around.
-    given = (environments.of(tasks[0]), VerifierContext(exports.GitWorkspaces(*places, sandbox.owner), sandbox, limits), "v")
+    given = (verifying.VerifierContext(exports.GitSessions(*places, sandbox, environments.of), limits), "v")
+else:  # Versions before sessions hand the environment around; the first ones have another name for the context.
+    context = getattr(verifying, "VerifierContext", None) or verifying.Court
+    given = (environments.of(tasks[0]), context(exports.GitWorkspaces(*places, sandbox.owner), sandbox, limits), "v")
 def judge(task, patch, outcome):
-    assert verify(task, patch, *given).outcome == outcome, task.instance_id
+    assert verifying.verify(task, patch, *given).outcome == outcome, task.instance_id
 judge(tasks[0], tasks[0].gold_patch, "resolved")
 wanted = [(task, patch, outcome) for task in tasks[:count] for patch, outcome in ((task.gold_patch, "resolved"), ("", "unresolved"))]
 print("ready", flush=True)

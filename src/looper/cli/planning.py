@@ -5,7 +5,7 @@ same figures come as one object.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from looper.cli.options import json_line
@@ -245,31 +245,28 @@ def _gate_lines(prepared: PreparedPlan) -> Iterator[str]:
     """What is asked before an arm's first task, or while it works."""
     yield "gates: a prompt of full length is read whole; no arm answers without actions"
     plan = prepared.plan
-    learners = [arm for arm in plan.arms if arm.learning is not None]
-    if not learners or plan.experience is None or not prepared.experience:
+    if not plan.learners or plan.experience is None or not prepared.experience:
         return
     yield (
         f"gates: at least {plan.experience.selection.minimum_tasks} resolved tasks of each repository to learn from; there are "
         f"{_to_learn_from(prepared)}"
     )
-    if any(arm.learning and arm.learning.treatment.is_adapter for arm in learners):
+    if plan.trains:
         yield (
             "gates: every adapter is in the model that is served and has seen no evaluated task; those of an arm leave valid "
             "actions within 5 points of base's, on the average"
         )
-    yield from _memory_gate_lines(prepared, plan.experience, learners)
+    yield from _memory_gate_lines(prepared, plan.experience)
 
 
-def _memory_gate_lines(
-    prepared: PreparedPlan, experience: Experience, learners: Sequence[Arm]
-) -> Iterator[str]:
+def _memory_gate_lines(prepared: PreparedPlan, experience: Experience) -> Iterator[str]:
     """At how many tasks each memory could have something to say, where all that is learned from is resolved and where half of it is."""
     total = len(prepared.tasks)
-    for arm in learners:
-        how = arm.learning.remembers if arm.learning is not None else None
-        if arm.learning is None or how is None or not arm.learning.needs_experience:
+    for _, arm, learning in prepared.plan.learners:
+        how = learning.remembers
+        if how is None or not learning.needs_experience:
             continue
-        tasks = prepared.experience.get(arm.learning.source, ())
+        tasks = prepared.experience.get(learning.source, ())
         most, half = (told_at_most(experience, how, prepared.tasks, one) for one in (tasks, tasks[::2]))
         least = math.ceil(experience.delivered * total)
         yield (

@@ -157,9 +157,7 @@ def _run(options: RunOptions, settings: Settings, say: Spoken, stop: Stop) -> Ru
             )
         except MemorySilent:
             wanted = [arm for arm in plan.arms if not options.arms or arm.name in options.arms]
-            others = tuple(
-                arm.name for arm in wanted if arm.learning is None or arm.learning.remembers is None
-            )
+            others = tuple(arm.name for arm in wanted if arm.remembers is None)
             if others:
                 without = replace(options, arms=others).going_on(named)
                 say(

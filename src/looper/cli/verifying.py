@@ -120,7 +120,7 @@ def _agent_of(run: RunView, tasks: Mapping[str, Task]) -> Agent:
     treatments = Treatments(plan, run.consolidations, tuple(items.values()))
 
     def delivery(arm: Arm, seed: int, task: Task) -> Delivery | None:
-        how = arm.learning.remembers if arm.learning is not None else None
+        how = arm.remembers
         # What an overseer is told, and what was learned before experience is gathered, is not for the agent.
         if how is None or arm.has_overseer or arm.role is ArmRole.EXPERIENCE:
             return Delivery(candidates=0)

@@ -99,7 +99,7 @@ def _counted_twice(plan: Plan) -> Iterator[tuple[Path, str]]:
         seeds = len(plan.seeds_of(arm))
         # What an adapter or a memory is made of was sampled before, with another for each seed; what has no items was not. What does not read
         # its prompt says the same under every seed because it is told to.
-        remembers = arm.learning.remembers if arm.learning is not None else None
+        remembers = arm.remembers
         of_nothing = arm.learning is None or (remembers is not None and not remembers.kind.traits.has_items)
         samples = arm.model.reads and of_nothing and arm.role is not ArmRole.EXPERIENCE
         if samples and seeds > 1 and (said := _next_to_greedy(arm)):
@@ -235,7 +235,7 @@ def _known_beforehand(plan: Plan) -> Iterator[tuple[Path, str]]:
     zero = {
         arm.name: "has an adapter that changes nothing, which is proved before the first task"
         for arm in plan.arms
-        if arm.learning is not None and arm.learning.treatment is Treatment.ZERO_ADAPTER
+        if arm.treatment is Treatment.ZERO_ADAPTER
     }
     why |= zero
     bases = {arm.name for arm in plan.arms if arm.learning is None}
@@ -450,7 +450,7 @@ def _never_measured(plan: Plan) -> Iterator[tuple[Path, str]]:
 def _lacks(arm: Arm, metric: Metric) -> str:
     learning = arm.learning
     match metric:
-        case Metric.RETENTION | Metric.FORGETTING if learning is None or learning.strategy is None:
+        case Metric.RETENTION | Metric.FORGETTING if arm.strategy is None:
             return "that is measured after the batches of a strategy"
         case Metric.ANSWERS if learning is None or learning.format is not Format.SELF_QA:
             return 'it is trained on no questions that a model answered (format = "self_qa")'

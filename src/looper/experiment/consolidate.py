@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import assert_never
 
 from looper.agent.prompt import opening
 from looper.errors import BadInput
@@ -84,7 +83,7 @@ class Treatments:
 
     def adapter(self, arm: Arm, seed: int, repo: str, number: int | None = None) -> str:
         """Id of the arm's adapter after its round `number`, the last one by default; empty where it has none."""
-        if arm.learning is None or not arm.learning.treatment.is_adapter:
+        if arm.learning is None or not arm.has_adapter:
             return ""
         where = ALL if arm.learning.strategy else repo
         return self._of[arm.name, seed, where, number or arm.learning.rounds].adapter
@@ -108,7 +107,7 @@ class Treatments:
 
     def memory(self, arm: Arm, seed: int, task: Task) -> Delivery:
         """What the arm is told from memory for a task."""
-        how = arm.learning.remembers if arm.learning is not None else None
+        how = arm.remembers
         experience = self._plan.experience
         if how is not None and not how.kind.traits.needs_experience:
             return deliver(how, task, (), 0)
@@ -222,7 +221,7 @@ class _Consolidator:
 
     def do(self, job: ConsolidationKey) -> tuple[Consolidation, list[MemoryItem], list[AnsweredQuestion]]:
         arm, seed, repo = job
-        assert arm.learning is not None
+        learning = arm.own_learning
         begun = time.monotonic()
         items: list[MemoryItem] = []
         learned_in = self.library.learned_in(arm, repo)
@@ -233,20 +232,16 @@ class _Consolidator:
         else:
             writer = self._writer(arm, seed, repo)
             materials = [self.library.of(arm, seed, each, self.number, writer) for each in learned_in]
-            if arm.learning.treatment.is_adapter:
+            if arm.has_adapter:
                 learned.stands(self._train(arm, repo, seed, self._request(arm, seed, repo, materials[0])))
-        if arm.learning.remembers is not None:
-            items = [
-                item
-                for each in learned_in
-                for item in self.library.items(arm, seed, each, arm.learning.remembers.kind)
-            ]
+        if how := learning.remembers:
+            items = [item for each in learned_in for item in self.library.items(arm, seed, each, how.kind)]
         consolidation = Consolidation(
             arm=arm.name,
             seed=seed,
             repo=repo,
             round=self.number,
-            treatment=arm.learning.treatment,
+            treatment=learning.treatment,
             selection=combined(material.selection for material in materials),
             used=sum(len(material.attempts) for material in materials),
             adapter=learned.last_id,
@@ -261,17 +256,15 @@ class _Consolidator:
 
     def _writer(self, arm: Arm, seed: int, repo: str) -> str:
         """Adapter of whoever answers questions in this round; empty for base."""
-        if arm.learning is None or self.number == 1:
+        if self.number == 1:
             return ""
-        match arm.learning.writer:
+        match arm.own_learning.writer:
             case Writer.BASE:
                 return ""
             case Writer.FIRST:
                 number = 1
             case Writer.SELF | Writer.HYBRID:
                 number = self.number - 1
-            case _:
-                assert_never(arm.learning.writer)
         return self.done[arm.name, seed, repo, number].adapter
 
     def _train(self, arm: Arm, repo: str, seed: int, request: TrainingRequest) -> AdapterRecord:
@@ -281,30 +274,31 @@ class _Consolidator:
 
     def _by_strategy(self, arm: Arm, seed: int, batches: Sequence[Sequence[Example]]) -> TrainingOutcome:
         assert self.context.trainer is not None and self.experience.training is not None
-        assert arm.learning is not None and arm.learning.strategy is not None
+        learning = arm.own_learning
+        assert learning.strategy is not None
         training_context = TrainingContext(
             base=self.context.base,
-            settings=(arm.learning.training or TrainingChange()).of(
+            settings=(learning.training or TrainingChange()).of(
                 self.experience.training.model_copy(update={"seed": seed})
             ),
             train=lambda request: self._train(arm, ALL, seed, request),
             measure=self.context.trainer.measure,
         )
-        return learn(arm.learning.strategy, batches, training_context)
+        return learn(learning.strategy, batches, training_context)
 
     def _request(self, arm: Arm, seed: int, repo: str, material: Material) -> TrainingRequest:
-        assert arm.learning is not None and self.experience.training is not None
-        treatment = arm.learning.treatment
-        # Each seed of the plan trains with a luck of its own; what is not trained has none.
-        luck = 0 if treatment is Treatment.ZERO_ADAPTER else seed
-        settings = self.experience.training.model_copy(update={"seed": luck})
-        if treatment is Treatment.ADAPTER and arm.learning.times is None:
-            if arm.learning.training is not None:
-                settings = arm.learning.training.of(settings)
+        assert self.experience.training is not None
+        learning, treatment = arm.own_learning, arm.treatment
+        # Each seed of the plan trains with a seed of its own; what is not trained has none.
+        training_seed = 0 if treatment is Treatment.ZERO_ADAPTER else seed
+        settings = self.experience.training.model_copy(update={"seed": training_seed})
+        if treatment is Treatment.ADAPTER and learning.times is None:
+            if learning.training is not None:
+                settings = learning.training.of(settings)
             return TrainingRequest(
                 base=self.context.base,
                 make=Make.TRAINED,
-                settings=settings.model_copy(update={"objective": arm.learning.objective}),
+                settings=settings.model_copy(update={"objective": learning.objective}),
                 examples=material.examples,
                 rejected=material.rejected,
                 teachers=material.teachers,
@@ -315,7 +309,7 @@ class _Consolidator:
         like = self.done.get((plain.name, seed, repo, 1)) if plain is not None else None
         if like is None:
             raise BadInput(
-                f"{arm.name} is made from the adapter of an arm that is plainly trained on {arm.learning.source.value} "
+                f"{arm.name} is made from the adapter of an arm that is plainly trained on {learning.source.value} "
                 "experience, and none was: the plan needs such an arm, and it has to run."
             )
         return TrainingRequest(
@@ -323,5 +317,5 @@ class _Consolidator:
             make=Make.RANDOM if treatment is Treatment.RANDOM_ADAPTER else Make.SCALED,
             settings=settings,
             parts=(like.adapter,),
-            times=arm.learning.times,
+            times=learning.times,
         )

@@ -18,6 +18,9 @@ from looper.records.strategy import Mixture, PartialReplay
 from looper.records.task import Task
 from looper.records.training import Objective
 
+Learner = tuple[int, Arm, Learning]
+"""Its place among the plan's arms, and what it learns."""
+
 
 @dataclass(frozen=True)
 class Selected:
@@ -60,7 +63,9 @@ class Selected:
 def impossible(found: Selected) -> Iterator[tuple[Path, str]]:
     """Keys of gates and settings that cannot be met whatever the model does, the numbers, and what to change."""
     experience = found.plan.experience
-    learners = [arm for arm in found.learners if arm.learning and arm.learning.needs_experience]
+    learners = [
+        each for each in found.plan.learners if each[1] in found.learners and each[2].needs_experience
+    ]
     if experience is None or not learners:
         return
     short = list(_too_few_tasks(found, experience, learners))
@@ -76,11 +81,11 @@ def impossible(found: Selected) -> Iterator[tuple[Path, str]]:
 
 
 def _too_few_tasks(
-    found: Selected, experience: Experience, learners: Sequence[Arm]
+    found: Selected, experience: Experience, learners: Sequence[Learner]
 ) -> Iterator[tuple[Path, str]]:
     """The gate of data against the tasks that are left to learn from."""
     least = max(1, experience.selection.minimum_tasks) if found.data_stops else 1
-    sources = dict.fromkeys(arm.learning.source for arm in learners if arm.learning)
+    sources = dict.fromkeys(learning.source for *_, learning in learners)
     poor = [
         (source, repo, found.count(source, repo))
         for source in sources
@@ -126,12 +131,10 @@ def _lost(found: Selected, source: Source, repo: str) -> str:
     return f" (of {len(aside)} set aside, without {' and '.join(why)})"
 
 
-def _needs_another_repository(found: Selected, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
+def _needs_another_repository(found: Selected, learners: Sequence[Learner]) -> Iterator[tuple[Path, str]]:
     if len(found.repos) != 1:
         return
-    for arm in learners:
-        learning = arm.learning
-        assert learning is not None
+    for at, arm, learning in learners:
         told = learning.remembers
         for needs, keys, what in (
             (learning.elsewhere, ("elsewhere",), "works with what was learned in another repository"),
@@ -148,27 +151,27 @@ def _needs_another_repository(found: Selected, learners: Sequence[Arm]) -> Itera
         ):
             if needs:
                 yield (
-                    ("arms", found.plan.arms.index(arm), "learning", *keys),
+                    ("arms", at, "learning", *keys),
                     f"{arm.name} {what}, and {found.repos[0]} is the only one of {len(found.evaluated)} tasks. Name a second "
                     "one in tasks.repos, raise tasks.limit, or leave the arm out: --arm NAME for each that is to run",
                 )
 
 
-def _memories(found: Selected, experience: Experience, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
+def _memories(
+    found: Selected, experience: Experience, learners: Sequence[Learner]
+) -> Iterator[tuple[Path, str]]:
     """The gate of memory against what could be told at most."""
     total = len(found.evaluated)
-    for arm in learners:
-        assert arm.learning is not None
-        how = arm.learning.remembers
+    for at, arm, learning in learners:
+        how = learning.remembers
         # That a placebo has no other repository is said by itself.
         if how is None or (how.draw is Draw.PLACEBO and len(found.repos) == 1):
             continue
-        tasks = found.experience.get(arm.learning.source, ())
+        tasks = found.experience.get(learning.source, ())
         wanted = experience.told(how).items
         most = max(map(found.most, found.repos), default=0)
-        if how.draw is not Draw.PLACEBO and arm.learning.source is not Source.GUIDED and wanted > most:
+        if how.draw is not Draw.PLACEBO and learning.source is not Source.GUIDED and wanted > most:
             own = how.items is not None
-            at = found.plan.arms.index(arm)
             yield (
                 ("arms", at, "learning", "memory", "items") if own else ("experience", "memory_items"),
                 f"{arm.name} is told up to {wanted} items, and no repository has more than {most} to learn. Lower it, or set more tasks aside "
@@ -219,12 +222,9 @@ def _alike(question: str, texts: Sequence[str]) -> list[float]:
     return [1.0] * len(texts)
 
 
-def _doses(found: Selected, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
+def _doses(found: Selected, learners: Sequence[Learner]) -> Iterator[tuple[Path, str]]:
     """Doses that are larger than all there is."""
-    for arm in learners:
-        learning = arm.learning
-        assert learning is not None
-        at = found.plan.arms.index(arm)
+    for at, arm, learning in learners:
         for repo in found.repos:
             most = found.most(repo)
             if learning.episodes is not None and learning.episodes > most:
@@ -243,7 +243,9 @@ def _doses(found: Selected, learners: Sequence[Arm]) -> Iterator[tuple[Path, str
                 break
 
 
-def _samples(found: Selected, experience: Experience, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
+def _samples(
+    found: Selected, experience: Experience, learners: Sequence[Learner]
+) -> Iterator[tuple[Path, str]]:
     per_task = experience.selection.per_task
     if per_task > experience.samples:
         yield (
@@ -251,33 +253,28 @@ def _samples(found: Selected, experience: Experience, learners: Sequence[Arm]) -
             f"up to {per_task} histories of one task are to be learned from, and it is tried {experience.samples} times. Lower it, or "
             "raise experience.samples",
         )
-    for arm in learners:
-        learning = arm.learning
-        assert learning is not None
+    for at, arm, learning in learners:
         if learning.objective is Objective.PREFERENCE and experience.samples < 2:
             yield (
-                ("arms", found.plan.arms.index(arm), "learning", "objective"),
+                ("arms", at, "learning", "objective"),
                 f"{arm.name} prefers a success to a failure at the same task, and each task is tried once. Set experience.samples to 2 "
                 "or more",
             )
 
 
 def _kept_aside(
-    found: Selected, experience: Experience, learners: Sequence[Arm]
+    found: Selected, experience: Experience, learners: Sequence[Learner]
 ) -> Iterator[tuple[Path, str]]:
     """Trainings that keep so many tasks aside, to see when to stop, that too few are left."""
     if experience.training is None:
         return
     least = max(1, experience.selection.minimum_tasks) if found.data_stops else 1
     told: set[Path] = set()
-    for arm in learners:
-        learning = arm.learning
-        assert learning is not None
+    for at, arm, learning in learners:
         if learning.treatment is not Treatment.ADAPTER or learning.source is Source.GUIDED:
             continue
         own = learning.training or TrainingChange()
         share = own.of(experience.training).validation_share
-        at = found.plan.arms.index(arm)
         path: Path = (
             ("experience", "training", "validation_share")
             if own.validation_share is None
@@ -297,7 +294,9 @@ def _kept_aside(
                 )
 
 
-def _batches(found: Selected, experience: Experience, learners: Sequence[Arm]) -> Iterator[tuple[Path, str]]:
+def _batches(
+    found: Selected, experience: Experience, learners: Sequence[Learner]
+) -> Iterator[tuple[Path, str]]:
     """Strategies that would have nothing to come one after another."""
     successes = [found.most(repo) for repo in found.repos]
     size = experience.batch
@@ -309,12 +308,9 @@ def _batches(found: Selected, experience: Experience, learners: Sequence[Arm]) -
         if contrast.metric is Metric.FORGETTING
         for name in contrast.arms
     }
-    for arm in learners:
-        learning = arm.learning
-        assert learning is not None
+    for at, arm, learning in learners:
         if learning.strategy is None:
             continue
-        at = found.plan.arms.index(arm)
         if learning.batches is not None and learning.batches >= batches:
             yield (
                 ("arms", at, "learning", "batches"),

@@ -44,7 +44,7 @@ class LikelihoodScorer:
 
     def of(self, arm: Arm, seed: int) -> Iterator[tuple[Key, Callable[[], Likelihood]]]:
         """All that is asked of an arm with a seed: the key of what will be recorded, and the question."""
-        if arm.learning is not None and arm.learning.strategy is not None:
+        if arm.strategy is not None:
             batches = self.treatments.batches(arm, seed)
             adapters = self.treatments.after(arm, seed)
             together = len(adapters) == 1

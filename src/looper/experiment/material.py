@@ -86,8 +86,7 @@ class ExperienceLibrary:
     def of(self, arm: Arm, seed: int, repo: str, number: int = 1, writer: str = "") -> Material:
         """For an arm's round `number`; `writer` is the adapter of whoever answers questions. Raises BadInput where there is
         too little."""
-        learning = arm.learning
-        assert learning is not None
+        learning = arm.own_learning
         attempts, selection = self._successes(arm, learning, seed, repo, number)
         if not learning.treatment.is_adapter:
             return Material(attempts, selection)
@@ -119,16 +118,14 @@ class ExperienceLibrary:
 
     def learned_in(self, arm: Arm, repo: str) -> list[str]:
         """The repositories whose successes an arm learns for one; with no name for all of them."""
-        assert arm.learning is not None
         if not repo:
             return list(self.repos)
-        return [next_repo(repo, self.repos) if arm.learning.elsewhere else repo]
+        return [next_repo(repo, self.repos) if arm.own_learning.elsewhere else repo]
 
     def selection(self, arm: Arm, seed: int, repo: str, number: int = 1) -> tuple[int, Selection]:
         """How many attempts an arm's round takes, and what became of all that it looks at. Raises BadInput as `of` does."""
-        assert arm.learning is not None
         found = [
-            self._successes(arm, arm.learning, seed, each, number) for each in self.learned_in(arm, repo)
+            self._successes(arm, arm.own_learning, seed, each, number) for each in self.learned_in(arm, repo)
         ]
         return sum(len(taken) for taken, _ in found), combined(selection for _, selection in found)
 
@@ -154,24 +151,24 @@ class ExperienceLibrary:
 
     def _told(self, arm: Arm, attempts: Sequence[Attempt], writer: str) -> tuple[Example, ...]:
         """The successes in the arm's format. Raises BadInput where one gives no text at all: none is lost in silence."""
-        assert arm.learning is not None
+        learning = arm.own_learning
         system = arm.scaffold.system.strip("\n")
         found: list[Example] = []
         for number, attempt in enumerate(attempts):
             task = self._tasks[attempt.trajectory.instance_id]
-            if arm.learning.format is Format.MIXED and number % 5 == 0:
+            if learning.format is Format.MIXED and number % 5 == 0:
                 found += self._examples(arm, [attempt])
                 continue
-            told = retold(attempt, task, arm.learning.format, system, arm.learning.pairs)
-            if arm.learning.format is Format.SELF_QA:
+            told = retold(attempt, task, learning.format, system, learning.pairs)
+            if learning.format is Format.SELF_QA:
                 told = self._answered(arm, attempt, task, told, writer)
             if not told:
                 raise BadInput(
                     f"{arm.name}: the success {attempt.trajectory.cell} gives no text in the format "
-                    f"{arm.learning.format.value}. Use another format, or leave its task out."
+                    f"{learning.format.value}. Use another format, or leave its task out."
                 )
             found += told
-        return tuple(self._likelier(found) if writer and arm.learning.writer is Writer.HYBRID else found)
+        return tuple(self._likelier(found) if writer and learning.writer is Writer.HYBRID else found)
 
     def _questions(
         self,
@@ -183,13 +180,13 @@ class ExperienceLibrary:
         told: Sequence[Example],
     ) -> Iterator[AnsweredQuestion]:
         """Every question that was asked of a model, and whether its answer says what the records know."""
-        assert arm.learning is not None
+        learning = arm.own_learning
         answers = {example.source: example.turns[-1].text for example in told}
         for attempt in attempts:
             task = self._tasks[attempt.trajectory.instance_id]
-            how = attempt, task, arm.learning.format
-            asked = retold(*how, arm.scaffold.system, arm.learning.pairs)
-            for example, key in zip(asked, keys(*how, arm.learning.pairs), strict=True):
+            how = attempt, task, learning.format
+            asked = retold(*how, arm.scaffold.system, learning.pairs)
+            for example, key in zip(asked, keys(*how, learning.pairs), strict=True):
                 answer = answers.get(example.source, "")
                 yield AnsweredQuestion(
                     arm=arm.name,
@@ -250,15 +247,14 @@ class ExperienceLibrary:
     def _preferences(
         self, arm: Arm, seed: int, repo: str, attempts: Sequence[Attempt], selection: Selection
     ) -> Material:
-        assert arm.learning is not None
-        pool = self._pools.of(arm.learning.source, seed, repo)
+        pool = self._pools.of(arm.own_learning.source, seed, repo)
         pairs = [pair for pair in pool.pairs if pair[0] in attempts] if pool else []
         if not pairs:
             raise BadInput(
                 f"{arm.name}: with seed {seed} no task of {repo} was both resolved and failed, so there is "
                 "nothing to prefer. Give the experience more samples."
             )
-        if arm.learning.shuffled:
+        if arm.own_learning.shuffled:
             rng = random.Random(seed)
             pairs = [pair if rng.random() < 0.5 else (pair[1], pair[0]) for pair in pairs]
         good, bad = tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
@@ -271,9 +267,8 @@ class ExperienceLibrary:
 
         Tasks that get no memory are left out: there the teacher knows no more than the student.
         """
-        assert arm.learning is not None and self._plan.experience is not None
-        how = arm.learning.teacher
-        assert how is not None
+        how = arm.own_learning.teacher
+        assert how is not None and self._plan.experience is not None
         elsewhere = how.draw is Draw.PLACEBO
         items = [
             item
@@ -298,12 +293,12 @@ class ExperienceLibrary:
 
     def batches(self, arm: Arm, materials: Sequence[Material]) -> list[tuple[Example, ...]]:
         """What a strategy is given: the materials of the repositories in order, each a batch or several."""
-        assert arm.learning is not None and self._plan.experience is not None
+        assert self._plan.experience is not None
         found = []
         for material in materials:
             size = self._plan.experience.batch or len(material.examples)
             found += [material.examples[at : at + size] for at in range(0, len(material.examples), size)]
-        return found[: arm.learning.batches]
+        return found[: arm.own_learning.batches]
 
     def successes(self, seed: int, repo: str) -> tuple[Example, ...]:
         """What base did well in its own experience of a repository; nothing where no arm learns from that."""
@@ -313,10 +308,9 @@ class ExperienceLibrary:
 
     def items(self, arm: Arm, seed: int, repo: str, kind: MemoryKind) -> list[MemoryItem]:
         """The successes of an arm in one repository, as something to remember."""
-        assert arm.learning is not None
         if not kind.traits.has_items:
             return []
-        attempts, _ = self._successes(arm, arm.learning, seed, repo, 1)
+        attempts, _ = self._successes(arm, arm.own_learning, seed, repo, 1)
         found = []
         for attempt in attempts:
             task = self._tasks[attempt.trajectory.instance_id]

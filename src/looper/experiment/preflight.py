@@ -80,18 +80,12 @@ def check_treatments(
     """Names of the arms that failed: they run no task and have no rate. Raises TreatmentMissing."""
     failed = set()
     repos = len({run.tasks[name].repo for name in run.manifest.tasks})
-    adapted = [arm for arm in arms if arm.learning and arm.learning.treatment.is_adapter]
+    adapted = [arm for arm in arms if arm.has_adapter]
     counted = AdaptersChecked(sum(len(run.manifest.plan.seeds_of(arm)) * repos for arm in adapted), run.say)
     for arm in arms:
-        if arm.learning is None:
-            continue
-        if arm.learning.remembers is not None:
+        if arm.remembers is not None:
             _check_memory(run, arm, treatments)
-        if (
-            arm.learning.treatment.is_adapter
-            and trainer is not None
-            and not _check_adapters(run, arm, treatments, trainer, counted)
-        ):
+        if arm.has_adapter and trainer and not _check_adapters(run, arm, treatments, trainer, counted):
             failed.add(arm.name)
     return frozenset(failed)
 
@@ -120,9 +114,8 @@ def _check_adapters(
     run: Staging, arm: Arm, treatments: Treatments, trainer: Trainer, counted: AdaptersChecked
 ) -> bool:
     """Whether the arm may run: each of its adapters is in the model, and with them the model still speaks the protocol."""
-    assert arm.learning is not None
     plan = run.manifest.plan
-    zero = arm.learning.treatment is Treatment.ZERO_ADAPTER
+    zero = arm.treatment is Treatment.ZERO_ADAPTER
     kind = ProofKind.ZERO_IS_BASE if zero else ProofKind.ADAPTER_ARRIVED
     speaks: list[Proof] = []
     for seed in plan.seeds_of(arm):

@@ -133,10 +133,10 @@ def learn_in_rounds(
     """The first round from base's experience; each later one also from what the arm itself did before it. `recorded` grows with
     every consolidation."""
     treatments = consolidated(run, context, recorded)
-    rounds = max(arm.learning.rounds for arm in context.arms if arm.learning is not None)
-    for number in range(2, rounds + 1):
+    rounds = {arm: arm.learning.rounds for arm in context.arms if arm.learning is not None}
+    for number in range(2, max(rounds.values()) + 1):
         for arm in context.arms:
-            if arm.learning is not None and arm.learning.rounds >= number:
+            if rounds.get(arm, 0) >= number:
                 collect_round(run, arm, number, treatments)
         treatments = consolidated(run, context, recorded, number)
     return treatments

@@ -101,9 +101,7 @@ TREATMENTS: tuple[tuple[re.Pattern[str], str, Callable[[Arm], bool]], ...] = (
     (
         re.compile(r"\badapters?\b|\bloras?\b", re.IGNORECASE),
         "an adapter",
-        lambda arm: (
-            bool(arm.model.adapter) or (arm.learning is not None and arm.learning.treatment.is_adapter)
-        ),
+        lambda arm: bool(arm.model.adapter) or arm.has_adapter,
     ),
     (
         re.compile(r"\blessons?\b|\bmemor(?:y|ies)\b", re.IGNORECASE),

@@ -12,7 +12,9 @@ from pydantic import Field, model_validator
 
 from looper.records.base import Misplaced, Positive, PositiveFloat, Record, Unit, content_hash, unsaid
 from looper.records.learning import Experience, Learning, Source, Treatment
+from looper.records.memory import Remembering
 from looper.records.model import ModelSpec
+from looper.records.strategy import Strategy
 from looper.records.trajectory import TOOL_NAMES, Guard, ModelIdentity, ToolName
 
 
@@ -197,6 +199,29 @@ class Arm(Record):
     @property
     def has_overseer(self) -> bool:
         return self.learning is not None and self.learning.has_overseer
+
+    @property
+    def own_learning(self) -> Learning:
+        """`learning` of an arm that has been through something."""
+        assert self.learning is not None
+        return self.learning
+
+    @property
+    def treatment(self) -> Treatment | None:
+        return self.learning.treatment if self.learning is not None else None
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter is made for it."""
+        return self.treatment is not None and self.treatment.is_adapter
+
+    @property
+    def remembers(self) -> Remembering | None:
+        return self.learning.remembers if self.learning is not None else None
+
+    @property
+    def strategy(self) -> Strategy | None:
+        return self.learning.strategy if self.learning is not None else None
 
     def config_hash(self) -> str:
         """Of everything that can change what the arm does; name and role are labels."""
@@ -518,10 +543,10 @@ class Plan(Record):
                     )
 
     def _learning_is_possible(self, bases: list[Arm]) -> None:
-        learners = [(at, arm, arm.learning) for at, arm in enumerate(self.arms) if arm.learning is not None]
+        learners = self.learners
         if not learners:
             return
-        needs = any(learning.needs_experience for _, _, learning in learners)
+        needs = any(learning.needs_experience for *_, learning in learners)
         if needs and self.experience is None:
             first, arm, _ = learners[0]
             raise Misplaced(
@@ -577,6 +602,11 @@ class Plan(Record):
         return next((arm for arm in self.arms if arm.role is ArmRole.BASE), None)
 
     @property
+    def learners(self) -> tuple[tuple[int, Arm, Learning], ...]:
+        """The arms that learn, each with its place among all arms and what it has been through."""
+        return tuple((at, arm, arm.learning) for at, arm in enumerate(self.arms) if arm.learning is not None)
+
+    @property
     def learners_base(self) -> Arm:
         """Base, of a plan that learns: such a plan always has one."""
         assert self.base is not None
@@ -600,21 +630,22 @@ class Plan(Record):
     @property
     def trains(self) -> tuple[Learning, ...]:
         """What the arms with adapters learn."""
-        return tuple(arm.learning for arm in self.arms if arm.learning and arm.learning.treatment.is_adapter)
+        return tuple(learning for *_, learning in self.learners if learning.treatment.is_adapter)
 
     @property
     def retrievals(self) -> tuple[str, ...]:
         """Every way in which arms' memories are searched."""
         if self.experience is None:
             return ()
-        learned = [arm.learning for arm in self.arms if arm.learning is not None]
-        asked = [how for each in learned for how in (each.remembers, each.teacher) if how is not None]
+        asked = [
+            how for *_, each in self.learners for how in (each.remembers, each.teacher) if how is not None
+        ]
         return tuple(dict.fromkeys(self.experience.told(how).retrieval for how in asked))
 
     @property
     def model_specs(self) -> tuple[ModelSpec, ...]:
         """Every model that works in the plan, overseers included."""
-        overseers = [arm.learning.overseer for arm in self.arms if arm.learning and arm.learning.overseer]
+        overseers = [learning.overseer for *_, learning in self.learners if learning.overseer]
         return tuple(dict.fromkeys([*(arm.model for arm in self.arms), *overseers]))
 
     @property
@@ -627,19 +658,15 @@ class Plan(Record):
     @property
     def overseen(self) -> Arm | None:
         """The arm whose overseer also guides experience; None where no arm has one that sees."""
-        return next(
-            (
-                arm
-                for arm in self.arms
-                if arm.learning and arm.learning.treatment is Treatment.OVERSIGHT and not arm.learning.blind
-            ),
-            None,
+        seeing = (
+            arm for _, arm, each in self.learners if each.treatment is Treatment.OVERSIGHT and not each.blind
         )
+        return next(seeing, None)
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """Where this plan's arms take experience from."""
-        used = {arm.learning.source for arm in self.arms if arm.learning and arm.learning.needs_experience}
+        used = {learning.source for *_, learning in self.learners if learning.needs_experience}
         return tuple(source for source in Source if source in used)
 
     def experience_arms(self, source: Source) -> tuple[Arm, ...]:
@@ -661,9 +688,8 @@ class Plan(Record):
         first = [(source, arm) for source in self.sources for arm in self.experience_arms(source)]
         later = [
             (Source.OWN, found)
-            for arm in self.arms
-            if arm.learning is not None
-            for number in range(2, arm.learning.rounds + 1)
+            for _, arm, learning in self.learners
+            for number in range(2, learning.rounds + 1)
             for found in self.later_experience_arms(arm, number)
         ]
         return (*first, *later)

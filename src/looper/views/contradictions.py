@@ -782,7 +782,7 @@ def _prompts(records: Records, found: Contradictions) -> None:
 
 def _adds(end: Trajectory, more: int, arm: Arm) -> bool:
     """Whether a first prompt is longer than the one without memory by what was told and its frame."""
-    how = arm.learning.remembers if arm.learning is not None else None
+    how = arm.remembers
     if end.memory_tokens is None or how is None or how.kind is MemoryKind.SUCCESSES:
         return True
     return -A_FEW <= more - end.memory_tokens <= len(arm.scaffold.memory.encode()) + A_FEW
@@ -790,12 +790,11 @@ def _adds(end: Trajectory, more: int, arm: Arm) -> bool:
 
 def _remembers(arm: Arm) -> bool:
     """Whether the agent itself is told anything; what an overseer is told is not for it."""
-    own = arm.learning is not None and arm.learning.remembers is not None
-    return own and not arm.has_overseer and arm.role is not ArmRole.EXPERIENCE
+    return arm.remembers is not None and not arm.has_overseer and arm.role is not ArmRole.EXPERIENCE
 
 
 def _told_beforehand(arm: Arm) -> bool:
-    how = arm.learning.remembers if arm.learning is not None else None
+    how = arm.remembers
     return how is not None and how.moment is Moment.START and _remembers(arm)
 
 
@@ -843,7 +842,7 @@ def _told(end: Trajectory, arm: Arm | None, records: Records, found: Contradicti
         found.add("rollouts that say how much memory they were told although their arm has none", end.cell)
     if not end.memory:
         return
-    if arm is not None and (arm.learning is None or arm.learning.remembers is None):
+    if arm is not None and arm.remembers is None:
         found.add("rollouts that were told memories although their arm has none", end.cell)
     if not {*end.memory} <= records.items.keys():
         found.add("rollouts that were told memories that are not there", end.cell)
@@ -1111,9 +1110,8 @@ def _right_adapter(
     known: dict[str, str],
     found: Contradictions,
 ) -> None:
-    learns = arm.learning is not None and arm.learning.treatment.is_adapter
     gathers = arm.role is ArmRole.EXPERIENCE
-    if not learns:
+    if not arm.has_adapter:
         if planned is not None and end.model.adapter != planned.adapter:
             found.add("rollouts with an adapter that their arm does not have", end.cell)
         return
@@ -1162,7 +1160,7 @@ def _learned(records: Records, found: Contradictions) -> None:
     owners: dict[str, str] = {}
     for one in {each.key: each for each in run.consolidations}.values():
         name, arm = f"{one.arm}, seed {one.seed}, {one.repo or 'all repositories'}", by_name.get(one.arm)
-        if arm is None or arm.learning is None or arm.learning.treatment is not one.treatment:
+        if arm is None or arm.learning is None or arm.treatment is not one.treatment:
             found.add("what was learned by an arm that does not learn that", name)
             continue
         if one.seed not in manifest.plan.seeds_of(arm):
@@ -1198,7 +1196,7 @@ def _shared(records: Records, one: Consolidation, other: str, found: Contradicti
 
 def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     """What is wrong with how many attempts were seen, and how many of them failed; empty where nothing is."""
-    assert arm.learning is not None
+    learning = arm.own_learning
     plan, run = records.run.manifest.plan, records.run
     if records.tried_again:
         return ""
@@ -1206,7 +1204,7 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
     if made is not None:
         most, selection = made
         # Preferences and what a teacher shows leave out attempts that have no other, or nothing to tell.
-        whole = not one.adapter or arm.learning.objective is Objective.IMITATION
+        whole = not one.adapter or learning.objective is Objective.IMITATION
         if one.selection != selection:
             return "what was learned from other attempts than there are"
         return (
@@ -1214,10 +1212,10 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
             if one.used == most or (not whole and one.used < most)
             else "what was learned from another number of successes than there are"
         )
-    if one.round > 1 or arm.learning.elsewhere:
+    if one.round > 1 or learning.elsewhere:
         return ""
-    names = {found.name for found in plan.experience_arms(arm.learning.source)}
-    tasks = set(run.manifest.experience_tasks.get(arm.learning.source, ()))
+    names = {found.name for found in plan.experience_arms(learning.source)}
+    tasks = set(run.manifest.experience_tasks.get(learning.source, ()))
     verdicts = [
         verdict
         for name in names
@@ -1226,7 +1224,7 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
         and (verdict.cell, verdict.attempt) in run.ends
         and records.repo_of(verdict.instance_id) in ((one.repo,) if one.repo else records.evaluated)
     ]
-    if not verdicts or arm.learning.source is Source.GUIDED or one.selection.without_verdict:
+    if not verdicts or learning.source is Source.GUIDED or one.selection.without_verdict:
         return ""
     failed = sum(found.outcome in (Outcome.UNRESOLVED, Outcome.TAMPERED) for found in verdicts)
     if (one.selection.seen, one.selection.unresolved) != (len(verdicts), failed):
@@ -1240,8 +1238,7 @@ def _counts(records: Records, arm: Arm, one: Consolidation) -> str:
 def _used(records: Records, arm: Arm, one: Consolidation) -> bool:
     """Whether as many successes went in as the records give: an item for each where they are told, and where nothing else is said of
     an arm as many as the poorest source has."""
-    learning, plan = arm.learning, records.run.manifest.plan
-    assert learning is not None
+    learning, plan = arm.own_learning, records.run.manifest.plan
     if not len(one.selection.tasks) <= one.selection.taken:
         return False
     how = learning.remembers
@@ -1328,7 +1325,7 @@ def _proved(records: Records, found: Contradictions) -> None:
         if (prover := records.arms.get(proof.arm)) is None:
             found.add("proofs of an arm that the plan does not have", proof.arm)
         elif proof.kind in kinds and (proof.kind is ProofKind.ZERO_IS_BASE) != (
-            prover.learning is not None and prover.learning.treatment is Treatment.ZERO_ADAPTER
+            prover.treatment is Treatment.ZERO_ADAPTER
         ):
             found.add("proofs of another kind than the adapter that they are about", proof.arm)
         if proof.kind in of_adapters:
@@ -1348,11 +1345,11 @@ def _proved(records: Records, found: Contradictions) -> None:
     at_work = {verdict.cell.partition("/")[0] for verdict in run.verdicts}
     remembered = {proof.arm for proof in run.proofs if proof.kind is ProofKind.MEMORY_DELIVERED}
     for arm in run.manifest.plan.arms:
-        if arm.learning is None or arm.name not in at_work:
+        if arm.name not in at_work:
             continue
-        if arm.learning.remembers is not None and arm.name not in remembered:
+        if arm.remembers is not None and arm.name not in remembered:
             found.add("arms that worked without the proof of their memory", arm.name)
-        if not arm.learning.treatment.is_adapter:
+        if not arm.has_adapter:
             continue
         for seed in run.manifest.plan.seeds_of(arm):
             mine = records.learned.get((arm.name, seed), [])

@@ -540,11 +540,7 @@ def control_lines(run: RunView) -> list[str]:
 
 def _is_changed(arm: Arm) -> bool:
     """Whether it is a control that learned anything."""
-    return (
-        arm.role is ArmRole.CONTROL
-        and arm.learning is not None
-        and arm.learning.treatment is not Treatment.ZERO_ADAPTER
-    )
+    return arm.role is ArmRole.CONTROL and arm.treatment not in (None, Treatment.ZERO_ADAPTER)
 
 
 def _does(run: RunView, arm: str) -> str:

@@ -19,7 +19,7 @@ from looper.errors import BadInput, as_called
 from looper.metrics.behaviour import whole_sum
 from looper.metrics.paired import repository_of
 from looper.records.base import grouped
-from looper.records.plan import REAL_SUITES, Arm, Suite
+from looper.records.plan import REAL_SUITES, Suite
 from looper.records.trajectory import StopReason
 from looper.records.treatment import ProofKind
 from looper.records.verdict import Outcome
@@ -122,16 +122,10 @@ def _consolidations_planned(run: RunView) -> int:
         return 0
     repositories = len(set(map(repository_of, run.tasks)))
     return sum(
-        len(plan.seeds_of(arm)) * arm.learning.rounds * (1 if arm.learning.strategy else repositories)
-        for arm in _learners(run)
-        if arm.learning is not None
+        len(plan.seeds_of(arm)) * learning.rounds * (1 if learning.strategy else repositories)
+        for _, arm, learning in plan.learners
+        if learning.needs_experience
     )
-
-
-def _learners(run: RunView) -> list[Arm]:
-    return [
-        arm for arm in run.manifest.plan.arms if arm.learning is not None and arm.learning.needs_experience
-    ]
 
 
 def phases_left(run: RunView, found: Sequence[RunPhase], now: float) -> list[TimeLeft | None]:
@@ -161,7 +155,9 @@ def phases_left(run: RunView, found: Sequence[RunPhase], now: float) -> list[Tim
             continue
         if phase.name is PhaseName.LEARNING:
             # An adapter may take a thousand times as long as a memory, so nothing is said before every arm has made one.
-            if {made.arm for made in run.consolidations} != {arm.name for arm in _learners(run)}:
+            learners = run.manifest.plan.learners
+            needing = {arm.name for _, arm, learning in learners if learning.needs_experience}
+            if {made.arm for made in run.consolidations} != needing:
                 break
             took = [made.seconds for made in run.consolidations]
             seconds, off = fmean(took) * (phase.planned - phase.done), _varies(took)

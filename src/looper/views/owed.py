@@ -90,7 +90,7 @@ def _proofs(records: Records, found: Contradictions) -> None:
 def _to_be_retained(records: Records, name: str) -> set[str]:
     """Adapters of an arm that are asked what they make of successes in other repositories than they were changed for."""
     arm = records.arms.get(name)
-    if arm is None or arm.learning is None or not _is_changed(arm.learning):
+    if arm is None or not _is_changed(arm):
         return set()
     return {
         one.adapter
@@ -138,8 +138,8 @@ def _figures(proof: Proof) -> str:
     return ""
 
 
-def _is_changed(learning: Learning) -> bool:
-    return learning.treatment.is_adapter and learning.treatment is not Treatment.ZERO_ADAPTER
+def _is_changed(arm: Arm) -> bool:
+    return arm.has_adapter and arm.treatment is not Treatment.ZERO_ADAPTER
 
 
 def _gates(records: Records, found: Contradictions) -> None:
@@ -161,7 +161,7 @@ def _gates(records: Records, found: Contradictions) -> None:
         ]
         if any(proof.kind is not ProofKind.ACTS for proof in stopped):
             found.add("arms that worked although a proof stopped them before their first task", arm.name)
-        if arm.learning is None or not _is_changed(arm.learning):
+        if not _is_changed(arm):
             continue
         asked = {proof.subject for proof in run.proofs if _is_of(proof, arm, ProofKind.VALID_ACTIONS)}
         if not {one.adapter for one in _served(records, arm, plan.seeds[0])} <= asked:
@@ -192,13 +192,13 @@ def _served(records: Records, arm: Arm, seed: int) -> list[Consolidation]:
 
 def _has_elsewhere(records: Records, arm: Arm, one: Consolidation) -> bool:
     """Whether base has successes in a repository that an adapter has learned nothing of."""
-    assert arm.learning is not None
-    if arm.learning.strategy is not None or not one.repo:
+    learning = arm.own_learning
+    if learning.strategy is not None or not one.repo:
         return False
     repos = sorted(records.evaluated)
     learned = (
         repos[(repos.index(one.repo) + 1) % len(repos)]
-        if arm.learning.elsewhere and one.repo in repos
+        if learning.elsewhere and one.repo in repos
         else one.repo
     )
     return any(repo != learned for repo in records.own_successes.get(one.seed, ()))
@@ -222,7 +222,7 @@ def _likelihoods(records: Records, found: Contradictions) -> None:
             found.add(
                 "divergences from base of what is base, or of other successes than the likelihoods", name
             )
-        if arm is None or arm.learning is None or arm.learning.strategy is None:
+        if arm is None or arm.learning is None or arm.strategy is None:
             if one.learned or one.batch_of or one.batches or not one.last:
                 found.add("likelihoods of batches that the arm does not learn", name)
             continue
@@ -269,9 +269,9 @@ def _attempts_asked(records: Records) -> Iterator[str]:
 def _asked_with(records: Records, arm: Arm | None, one: Likelihood) -> bool:
     """Whether an arm was asked with the adapter that stood after that batch, or with those that it worked with."""
     mine = records.learned.get((one.arm, one.seed), [])
-    if arm is None or arm.learning is None or not mine or not any(each.adapter for each in mine):
+    if arm is None or arm.learning is None or not any(each.adapter for each in mine):
         return True
-    if arm.learning.strategy is not None:
+    if arm.strategy is not None:
         # Where all batches were learned together, one stands after them all.
         return one.adapters == mine[-1].after[: one.batches][-1:] * bool(one.batches)
     asked = {records.repo_of(task) for task in one.held_out}
@@ -281,10 +281,10 @@ def _asked_with(records: Records, arm: Arm | None, one: Likelihood) -> bool:
 
 def _in_batches(records: Records, arm: Arm, one: Likelihood) -> bool:
     """Whether the batches are made of what the arm learned from, in the order of the repositories and of their tasks."""
-    assert arm.learning is not None
+    learning = arm.own_learning
     mine = [each for each in records.learned.get((arm.name, one.seed), []) if not each.repo]
     plan = records.run.manifest.plan
-    plain = not (arm.learning.failures or arm.learning.recovered)
+    plain = not (learning.failures or learning.recovered)
     tasks = {task for of in records.run.manifest.experience_tasks.values() for task in of}
     if plain and mine:
         tasks = {task for each in mine for task in each.selection.tasks}
@@ -325,7 +325,7 @@ def _not_asked(records: Records) -> Iterator[str]:
 
 def _keys(records: Records, arm: Arm, seed: int) -> Iterator[Key]:
     """Of all that an arm is asked with a seed, but for what it is asked last."""
-    if arm.learning is None or arm.learning.strategy is None:
+    if arm.strategy is None:
         return
     yield arm.name, seed, 0, False
     for one in records.learned.get((arm.name, seed), [])[-1:]:
@@ -342,13 +342,13 @@ def _learned(records: Records, found: Contradictions) -> None:
         if arm is not None and arm.learning is not None:
             if one.round > arm.learning.rounds:
                 found.add("what was learned in a round that the plan does not have", name)
-            if one.repo not in ({""} if arm.learning.strategy is not None else records.evaluated):
+            if one.repo not in ({""} if arm.strategy is not None else records.evaluated):
                 found.add("what was learned for a repository that nobody works at", name)
-        in_batches = arm is not None and arm.learning is not None and arm.learning.strategy is not None
+        in_batches = arm is not None and arm.strategy is not None
         if not in_batches and one.after != ((one.adapter,) if one.adapter else ()):
             found.add("adapters that stood after batches which the arm does not learn", name)
         told = {records.items[item].instance_id for item in one.items if item in records.items}
-        remembers = arm is not None and arm.learning is not None and arm.learning.remembers is not None
+        remembers = arm is not None and arm.remembers is not None
         whole = arm is not None and arm.learning is not None and not arm.learning.recovered
         if (whole and not told <= {*one.selection.tasks}) or (one.items and not remembers):
             found.add(
@@ -405,7 +405,7 @@ def _trainings(records: Records, found: Contradictions) -> None:
 
 def _trained_names(records: Records, arm: Arm) -> set[str]:
     """Of all that is trained for an arm, as trainings are called."""
-    at_once = arm.learning is None or arm.learning.strategy is not None
+    at_once = arm.learning is None or arm.strategy is not None
     repos = [""] if at_once else [f", {repo}" for repo in records.evaluated]
     return {
         f"{arm.name}{repo}, seed {seed}" for repo in repos for seed in records.run.manifest.plan.seeds_of(arm)

@@ -330,7 +330,7 @@ class RunView:
                 found[arm.name] = f"resolved {rate.numerator} of {rate.denominator}"
             elif over and must is not None and rate.denominator < COVERED * cells:
                 found[arm.name] = f"has a verdict in {rate.denominator} of {cells} cells"
-            if arm.learning is not None and arm.learning.treatment is Treatment.ZERO_ADAPTER:
+            if arm.treatment is Treatment.ZERO_ADAPTER:
                 same, both = self.same_as_base(arm.name)
                 few = over and arm.name not in self.failed_arms and both < COVERED * cells
                 if same != both or few:
