@@ -91,8 +91,6 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Rollout:
-    """How a rollout went."""
-
     stop_reason: StopReason
     steps: int
     prompt_hash: str

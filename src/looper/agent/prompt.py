@@ -17,7 +17,6 @@ def opening(task: Task, scaffold: Scaffold, memory: Delivery | None = None) -> t
 
 
 def question(task: Task, scaffold: Scaffold, memory: Delivery | None = None) -> str:
-    """The task message alone."""
     block = ""
     if memory is not None and memory.text is not None:
         block = scaffold.memory.replace("{items}", memory.text)

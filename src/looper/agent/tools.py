@@ -46,8 +46,6 @@ class ToolContext:
 
 @dataclass(frozen=True)
 class ToolEffect:
-    """What a tool did."""
-
     observation: Observation
     guards: tuple[Guard, ...] = ()
 
@@ -210,7 +208,6 @@ def syntax_error(path: str, source: bytes) -> str | None:
 
 
 def numbered_lines(lines: list[str], first: int) -> str:
-    """Lines with their numbers, a tab between."""
     return "\n".join(f"{number}\t{line}" for number, line in enumerate(lines, first))
 
 

@@ -206,7 +206,6 @@ class Module:
         return self._source[begin:end]
 
     def _whole(self, node: Function | ast.ClassDef) -> tuple[int, int]:
-        """A definition with its decorators, by whole lines."""
         first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
         return self._lines[first - 1], self._lines[node.end_lineno or node.lineno]
 

@@ -116,8 +116,6 @@ class Canary:
 
 @dataclass(frozen=True)
 class ReportedTest:
-    """One test as its runner reported it."""
-
     outcome: TestOutcome
     where: str
     name: str
@@ -151,8 +149,6 @@ class Report:
 
 @dataclass(frozen=True)
 class TestRun:
-    """One run of a task's tests."""
-
     __test__ = False
 
     result: CommandResult

@@ -93,8 +93,6 @@ class TestReport:
 
 @dataclass(frozen=True)
 class VerifierContext:
-    """What verification works with."""
-
     sessions: Sessions
     limits: Limits
     clock: Callable[[], float] = time.monotonic
@@ -160,8 +158,6 @@ def _fault_of_patch(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class AppliedPatch:
-    """What became of a patch in the tree that is judged."""
-
     applied: str
     stripped: tuple[str, ...]
     file_recall: float | None

@@ -30,7 +30,6 @@ def _users(settings: Settings) -> Users:
 
 
 def trained_on(card: AdapterRecord) -> Iterator[str]:
-    """The tasks that an adapter was trained on, a line for each repository."""
     for repository, tasks in grouped((repository_of(task), task) for task in card.tasks).items():
         yield f"trained on {counted(len(tasks), 'task')} of {repository}: {', '.join(sorted(tasks))}"
 

@@ -60,7 +60,6 @@ def ledger_in(folder: Path, repo: Path | None) -> EventLog:
 
 
 def status(ledger: EventLog, *, as_json: bool) -> Iterator[str]:
-    """How far a campaign is."""
     state = ledger.state()
     if as_json:
         yield json_line(described(state))

@@ -67,7 +67,6 @@ def size_text(size: int) -> str:
 
 
 def _about(run: RunView) -> dict[str, Any]:
-    """One run for machines."""
     now = described(run)
     plan = run.manifest.plan
     return {
@@ -118,7 +117,6 @@ def list_lines(runs: Path, *, as_json: bool) -> Iterator[str]:
 
 
 def show_lines(runs: Path, wanted: str | None, *, as_json: bool) -> Iterator[str]:
-    """One run in a few lines."""
     run = _about(the_run(runs, wanted))
     if as_json:
         yield json_line(run)
@@ -164,7 +162,6 @@ def removable(runs: Path, names: Sequence[str]) -> list[Path]:
 
 
 def lost_lines(folders: Sequence[Path]) -> Iterator[str]:
-    """What is lost with each."""
     for folder in folders:
         size = size_text(disk_bytes(folder))
         try:
@@ -229,8 +226,6 @@ def _users(adapter: str, going: Sequence[str], settings: Settings) -> Iterator[s
 
 @dataclass(frozen=True)
 class StatePart:
-    """Of the state folder."""
-
     name: str
     folder: Path
     by_itself: bool

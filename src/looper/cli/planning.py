@@ -188,7 +188,6 @@ def _shown(settings: TrainingSettings) -> dict[str, str]:
 
 
 def _adapter_lines(adapters: Mapping[str, AdapterRecord]) -> Iterator[str]:
-    """What the adapters are that arms bring along."""
     for card in adapters.values():
         yield (
             f"adapter {card.id}: {card.make.value} on {card.base.name}, from {counted(len(card.tasks), 'task')}, none of them "

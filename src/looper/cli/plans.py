@@ -108,7 +108,6 @@ def experiments_folders() -> list[Path]:
 
 
 def _plans_in(folder: Path) -> Iterator[Path]:
-    """Files that are plans, of the TOML files of a folder."""
     for path in folder.glob("*.toml"):
         with contextlib.suppress(BadInput, OSError):
             if is_plan(named_text(path)):
@@ -196,7 +195,6 @@ def begin_plan(path: Path) -> None:
 
 
 def load_written(options: RunOptions, settings: Settings) -> Written:
-    """The plan that is asked for, and where its settings are written."""
     path = find_experiment(options.experiment, settings.runs)
     profile, profile_text = options.profile, None
     if profile is not None and profile.endswith(".toml"):

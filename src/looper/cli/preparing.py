@@ -57,8 +57,6 @@ STALE = AGES[:-1]
 
 @dataclass(frozen=True)
 class PreparedPlan:
-    """A plan with its tasks."""
-
     plan: Plan
     tasks: tuple[Task, ...]
     """To evaluate."""

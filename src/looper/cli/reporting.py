@@ -138,7 +138,6 @@ def _write(page: Path, text: str) -> None:
 
 
 def history_files() -> dict[str, Path]:
-    """Results of earlier experiments, by name."""
     folders = (folder / "history" for folder in reversed(experiments_folders()))
     return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 

@@ -70,7 +70,6 @@ def dry_run(options: RunOptions, settings: Settings) -> Iterator[str]:
 
 
 def run(options: RunOptions, settings: Settings, say: Callable[[str], None]) -> RunView:
-    """Everything behind `looper run`."""
     said = f"Interrupted in preparation, before anything{' more' if options.run else ''} was recorded. Begin again with: {options.again()}"
     with stoppable(said, heeded=False) as stop:
         try:

@@ -51,8 +51,6 @@ CHANGED = "The tasks of the suite are no longer what this run was given; they ar
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What was asked for."""
-
     host: str
     port: int
     names: tuple[str, ...]

@@ -24,8 +24,6 @@ from looper.views.trajectory import went_wrong
 
 @dataclass(frozen=True)
 class ShowOptions:
-    """What of a run, or of a cell, is shown."""
-
     arm: str | None = None
     step: int | None = None
     failed: bool = False

@@ -50,8 +50,6 @@ from looper.views.runs import RunView
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What `looper train` was asked for."""
-
     run: str | Path | None
     """As a person names it; None for the newest."""
     arms: tuple[str, ...]
@@ -103,8 +101,6 @@ def _named_as_options() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Gathered:
-    """What a run has to learn from."""
-
     run: str
     tasks: dict[str, Task]
     arms: dict[str, Arm]

@@ -171,7 +171,6 @@ def run_validations(
 
 
 def described_machine() -> str:
-    """System, architecture and processors, without a name."""
     return f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} processors"
 
 

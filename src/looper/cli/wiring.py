@@ -381,7 +381,6 @@ def mlx_model(
 
 
 def adapter_store(settings: Settings) -> AdapterStore:
-    """The adapters that were made here."""
     return AdapterStore(settings.adapters)
 
 
@@ -515,7 +514,6 @@ class Site:
     def run_context(
         self, model_for: Callable[[Arm, Task, str], ChatModel], judged: VerdictCache, run_hash: str = ""
     ) -> RunContext:
-        """Of a site that is occupied."""
         return RunContext(
             self.sessions,
             model_for,
@@ -590,7 +588,6 @@ def threads(workers: int) -> Threads:
 
 
 def engine(workers: int, run_context: RunContext, stop: threading.Event) -> Engine:
-    """Where cells run."""
     return LocalEngine(Threads(workers), lambda job, tell: run_cell(job, run_context, tell, stop.is_set))
 
 

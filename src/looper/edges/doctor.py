@@ -52,8 +52,6 @@ SLOW_MS = 0.2
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at."""
-
     level: Level
     """`note` is not needed for the embedded default; `missing` is."""
     what: str

@@ -38,8 +38,6 @@ class LabDied(InfrastructureError):
 
 
 class Process(Protocol):
-    """A lab that runs."""
-
     def wait(self, longest_s: float, cancelled: Callable[[], bool]) -> int | None:
         """Its exit code; None where it was ended, for time or because somebody cancelled."""
         ...

@@ -47,8 +47,6 @@ class Tool:
 
 @dataclass
 class PrimeConversation:
-    """With one person, one message at a time."""
-
     model: Callable[[], ChatModel]
     tools: Mapping[str, Tool]
     messages: list[Message] = field(default_factory=list)

@@ -41,8 +41,6 @@ _FOOT = re.compile(r"\nversion: *(\d+)\s*$")
 
 @dataclass(frozen=True)
 class Genome:
-    """A specification that can be used."""
-
     name: str
     version: int
     text: str

@@ -36,8 +36,6 @@ CHILD = "looper/evolution/guest_child.py"
 
 @dataclass(frozen=True)
 class Guests:
-    """Where candidates' agents run."""
-
     shell_in: Callable[[Path], Shell]
     """Its interpreter has what the agent's source imports, and commands can run it: how a guest ends says nothing about that."""
     place: Path
@@ -88,8 +86,6 @@ class _Ended(Exception):
 
 
 class _Served:
-    """One guest and what it asked for."""
-
     def __init__(self, guests: Guests, source: Path, of: Assignment, folder: Path) -> None:
         self.guests, self.source, self.of, self.folder = guests, source, of, folder
         self.limits = of.tool_context.limits

@@ -38,8 +38,6 @@ Gate = Callable[[Candidate], Found]
 
 @dataclass(frozen=True)
 class CandidateBench:
-    """Where candidates of one repository are run."""
-
     sources: Sources
     repository: str
     verifier_context: VerifierContext
@@ -137,7 +135,6 @@ class CandidateBench:
 
 
 def said_of(done: CommandResult) -> str:
-    """How a command ended, in a line."""
     if done.killed_by:
         return f"killed, {done.killed_by}"
     last = done.text().strip().splitlines()[-1:] or ["no output"]

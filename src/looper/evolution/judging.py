@@ -48,7 +48,6 @@ class Gatekeeper:
     """Tokens of a candidate for one of its parent, at most."""
 
     def gates_in_order(self) -> tuple[Gate, ...]:
-        """In the order in which they are asked."""
         return (self._manifest, self._scope, *self.gates)
 
     def judge(self, found: Generation) -> Generation:
@@ -149,7 +148,6 @@ def gate_name(gate: Gate) -> str:
 
 
 def words(found: Benchmarked) -> str:
-    """The result of a lane, in a line."""
     return (
         f"{found.outcome.value}, {100 * found.estimate:+.1f} points on {found.pairs} tasks ({found.wins} won, {found.losses} lost), "
         f"p = {found.p_value:.2g} at {found.alpha_spent:.2g}"

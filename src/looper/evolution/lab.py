@@ -30,8 +30,6 @@ these folders only: FOLDERS.
 
 @dataclass(frozen=True)
 class Lab:
-    """What an author works with."""
-
     session: Session
     model: ChatModel
     limits: Limits
@@ -46,8 +44,6 @@ class Lab:
 
 @dataclass(frozen=True)
 class LabResult:
-    """What came of it."""
-
     patch: str
     flagged: tuple[str, ...]
     """Entries of the tree that no patch can hold: links, submodules, devices."""

@@ -30,8 +30,6 @@ class _BegunElsewhere(Exception):
 
 @dataclass(frozen=True)
 class Promoter:
-    """What promotion works with."""
-
     ledger: EventLog
     sources: Sources
     versions: Versions

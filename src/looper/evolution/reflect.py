@@ -60,8 +60,6 @@ What will be better, for whom.
 
 @dataclass(frozen=True)
 class Reflection:
-    """What a proposal is made from."""
-
     state: State
     contracts: Mapping[str, str]
     """Text by hash."""

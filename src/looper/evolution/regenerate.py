@@ -45,8 +45,6 @@ MARK stands for the word that you are given. Paths are relative; every file ends
 
 @dataclass(frozen=True)
 class ProgramWriter:
-    """One model that writes."""
-
     name: str
     model: ChatModel
     budget: int | None
@@ -65,8 +63,6 @@ class TokenEconomy:
 
 @dataclass(frozen=True)
 class Regeneration:
-    """What a campaign works with."""
-
     folder: Path
     genome: Genome
     acceptance: Acceptance
@@ -85,7 +81,6 @@ def births(folder: Path) -> list[Birth]:
 
 
 def tokens_of(found: Sequence[Birth], model: str = "") -> int:
-    """Spent by one model, or by all."""
     return sum(one.prompt_tokens + one.completion_tokens for one in found if not model or one.model == model)
 
 
@@ -219,7 +214,6 @@ def _born(of: Regeneration, writer: ProgramWriter, number: int, retry: int, foun
 
 
 def program_folder(root: Path, number: int) -> Path:
-    """Where one generation's program lies."""
     return root / "artifacts" / f"gen-{number}" / "program"
 
 
@@ -236,8 +230,6 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 class _Calls:
-    """One generation's calls, with what they took."""
-
     def __init__(self, of: Regeneration, writer: ProgramWriter, birth: Birth, found: Sequence[Birth]) -> None:
         self.of, self.writer, self.birth, self.found = of, writer, birth, found
         self.prompt_tokens = self.completion_tokens = 0

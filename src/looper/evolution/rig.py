@@ -36,8 +36,6 @@ NEWEST_LAYOUT = 1
 
 @dataclass(frozen=True)
 class Rig:
-    """Where programs are run."""
-
     copied: Callable[[Path], AbstractContextManager[Shell]]
     """A copy of a program that commands may write to, made anew each time."""
     before: str = ""

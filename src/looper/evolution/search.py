@@ -74,7 +74,6 @@ def text_of(settings: Settings) -> bytes:
 
 
 def moved(settings: Settings, move: Move) -> Settings:
-    """The settings after a move."""
     found = dict(settings)
     for key, value in move.change.items():
         found[key] = {**found.get(key, {}), **value} if isinstance(value, dict) else value

@@ -121,7 +121,6 @@ class State:
         return self.generations[number]
 
     def of_request(self, request: str) -> Generation | None:
-        """The generation that was asked for by this very request."""
         return next((found for found in self.generations.values() if found.request == request), None)
 
 

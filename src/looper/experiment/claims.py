@@ -289,7 +289,6 @@ def _words(named: Mapping[str, float]) -> str:
 
 
 def plainly(value: float) -> str:
-    """A number as it is written in a sentence."""
     return f"{value:.6g}"
 
 

@@ -37,8 +37,6 @@ Tell = Callable[[str, TrainingEvent], None]
 
 @dataclass(frozen=True)
 class ConsolidationContext:
-    """What consolidation needs of the outside."""
-
     arms: tuple[Arm, ...]
     """Those that learn."""
     trainer: Trainer | None
@@ -106,7 +104,6 @@ class Treatments:
         return [example for found in others for example in found][:HELD_OUT]
 
     def memory(self, arm: Arm, seed: int, task: Task) -> Delivery:
-        """What the arm is told from memory for a task."""
         how = arm.remembers
         experience = self._plan.experience
         if how is not None and not how.kind.traits.needs_experience:

@@ -223,7 +223,6 @@ def _alike(question: str, texts: Sequence[str]) -> list[float]:
 
 
 def _doses(found: Selected, learners: Sequence[Learner]) -> Iterator[tuple[Path, str]]:
-    """Doses that are larger than all there is."""
     for at, arm, learning in learners:
         for repo in found.repos:
             most = found.most(repo)

@@ -34,8 +34,6 @@ seconds."""
 
 @dataclass(frozen=True)
 class LikelihoodScorer:
-    """What the questions are put with."""
-
     tasks: Mapping[str, Task]
     treatments: Treatments
     model_for: ModelFor
@@ -136,7 +134,6 @@ def of_attempt(base: Arm, task: Task, attempt: Attempt, model: AdapterHost) -> A
 
 
 def _by_task(examples: Sequence[Example], values: Sequence[float]) -> dict[str, float]:
-    """Mean over the examples of each task."""
     found = grouped(zip((example.instance_id for example in examples), values, strict=True))
     return {task: fmean(each) for task, each in found.items()}
 

@@ -39,8 +39,6 @@ Measure = Callable[[str, Sequence[Example]], Sequence[Measured]]
 
 @dataclass(frozen=True)
 class Material:
-    """What goes into one consolidation."""
-
     attempts: tuple[Attempt, ...]
     selection: Selection
     examples: tuple[Example, ...] = ()

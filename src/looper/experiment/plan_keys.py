@@ -60,8 +60,6 @@ class Key:
 
 @dataclass(frozen=True)
 class PlanTable:
-    """A table of the file."""
-
     path: tuple[str, ...]
     """Keys that lead to it."""
     many: bool

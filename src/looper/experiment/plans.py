@@ -254,8 +254,6 @@ def parse_model(text: str) -> ModelSpec:
 
 @dataclass(frozen=True)
 class Written:
-    """A plan, and where each of its settings is written."""
-
     plan: Plan
     chosen: str
     """Name of the profile, as a command has it."""
@@ -545,8 +543,6 @@ def _profile(
 
 @dataclass(frozen=True)
 class _Making:
-    """What every arm of a plan is made with."""
-
     profile: _ProfileText
     model_was_asked_for: bool
     """On the command line, so that no file is to blame."""

@@ -47,8 +47,6 @@ def untreated(arm: Arm, seed: int, task: Task) -> CellTreatment:
 
 @dataclass
 class _Counts:
-    """What is known of the cells of one run."""
-
     acted: dict[str, ActionCount]
     """Of each cell, those of earlier processes included."""
     over: set[str]

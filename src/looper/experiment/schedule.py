@@ -222,7 +222,6 @@ def changed_since(
 
 
 def first_of_each(tasks: Sequence[Task], count: int) -> tuple[Task, ...]:
-    """The first `count` tasks of every repository."""
     seen: dict[str, int] = {}
     kept = []
     for task in tasks:

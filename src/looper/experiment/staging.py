@@ -17,8 +17,6 @@ from looper.records.treatment import Proof
 
 @dataclass(frozen=True)
 class Staging:
-    """What the stages of one run work with."""
-
     manifest: RunManifest
     tasks: Mapping[str, Task]
     """All of them, to learn from and to evaluate, by id."""

@@ -73,7 +73,6 @@ def _undecided(contrast: Contrast) -> str:
 
 
 def metric_name(metric: Metric) -> str:
-    """The name of a metric as it stands in a line."""
     return metric.value.replace("_", " ").replace(".", " ")
 
 

@@ -27,7 +27,6 @@ def clustered(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
 
 
 def degrees_of(sizes: Sequence[int]) -> float:
-    """Of `clustered`, for groups of such sizes."""
     count = sum(sizes)
     shares = [size / count for size in sizes]
     squares = fsum(share * share for share in shares)

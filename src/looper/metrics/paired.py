@@ -257,7 +257,6 @@ def rate_interval(
 
 
 def task_of(where: str) -> str:
-    """Of SEED/TASK."""
     return where.partition("/")[2]
 
 

@@ -37,8 +37,6 @@ DECIDED = (Decision.SHOWN, Decision.REFUTED, Decision.OPEN)
 
 @dataclass(frozen=True)
 class Registered:
-    """One registered contrast with its outcome."""
-
     contrast: Contrast
     difference: Difference | None
     p_adjusted: float

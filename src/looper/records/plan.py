@@ -620,11 +620,9 @@ class Plan(Record):
         return next((other for other in self.arms if other.learning == plain), None)
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
-        """The seeds that an arm is run with."""
         return self.seeds[: arm.only_seeds]
 
     def limits_of(self, arm: Arm) -> Limits:
-        """What an arm may spend on one task."""
         return self.limits if arm.limits is None else arm.limits.of(self.limits)
 
     @property
@@ -644,7 +642,6 @@ class Plan(Record):
 
     @property
     def model_specs(self) -> tuple[ModelSpec, ...]:
-        """Every model that works in the plan, overseers included."""
         overseers = [learning.overseer for *_, learning in self.learners if learning.overseer]
         return tuple(dict.fromkeys([*(arm.model for arm in self.arms), *overseers]))
 
@@ -665,7 +662,6 @@ class Plan(Record):
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Where this plan's arms take experience from."""
         used = {learning.source for *_, learning in self.learners if learning.needs_experience}
         return tuple(source for source in Source if source in used)
 
@@ -684,7 +680,6 @@ class Plan(Record):
         return self._at_work(arm, f"experience_{arm.name}_{number}", number)
 
     def all_experience(self) -> tuple[tuple[Source, Arm], ...]:
-        """Every arm that gathers experience, with where it works."""
         first = [(source, arm) for source in self.sources for arm in self.experience_arms(source)]
         later = [
             (Source.OWN, found)

@@ -52,7 +52,6 @@ def known_run(projection: Projection, name: str) -> RunView:
 
 
 def page(request: Request, name: str, **values: Any) -> Response:
-    """A template as a page."""
     text = _rendered(name, path=request.url.path, query=dict(request.query_params), bare=False, **values)
     return HTMLResponse(text.encode("utf-8", "replace"))
 

@@ -94,8 +94,6 @@ PARTS = ("said", "thinking", "seen", "patch")
 
 @dataclass(frozen=True)
 class DoctorCheck:
-    """What the doctor says of one thing."""
-
     level: str
     what: str
     found: str

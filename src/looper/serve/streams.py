@@ -22,8 +22,6 @@ Event = tuple[str, str, Any]
 
 
 class StreamSlots:
-    """Places for streams."""
-
     def __init__(self, most: int = STREAMS) -> None:
         self._free = most
 

@@ -11,8 +11,6 @@ from looper.records.verdict import Outcome, Verdict
 
 @dataclass(frozen=True)
 class Attempt:
-    """One rollout with its end."""
-
     trajectory: Trajectory
     steps: tuple[Step, ...]
     verdict: Verdict

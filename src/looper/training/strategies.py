@@ -43,8 +43,6 @@ PARTS = {"bash": 0, "done": 0, "read": 1, "write": 2, "edit": 2}
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What a strategy is carried out with."""
-
     base: ModelIdentity
     settings: TrainingSettings
     """Of the training on one batch."""

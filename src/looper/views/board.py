@@ -48,8 +48,6 @@ def arm_colours(run: RunView) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class CellSquare:
-    """One cell on the map."""
-
     cell: str
     mark: str
     """y resolved, n not, t tampered, e without a verdict, empty for to do."""
@@ -73,8 +71,6 @@ def squares(run: RunView) -> Iterator[tuple[str, list[CellSquare]]]:
 
 @dataclass(frozen=True)
 class CellRow:
-    """One cell on the list."""
-
     cell: str
     outcome: str
     """`AT_WORK` or `TO_DO` where there is none yet."""
@@ -88,8 +84,6 @@ class CellRow:
 
 @dataclass(frozen=True)
 class CellQuery:
-    """Which cells are listed, and in what order."""
-
     arm: str = ""
     """Empty for all, as the next two."""
     outcome: str = ""
@@ -104,8 +98,6 @@ class CellQuery:
 
 @dataclass(frozen=True)
 class CellPage:
-    """A page of the list."""
-
     rows: list[CellRow]
     count: int
     """Cells that are asked for, on all pages."""
@@ -285,8 +277,6 @@ def curves(run: RunView) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One task of a run."""
-
     task: str
     difficulty: int | None
     leaked: bool

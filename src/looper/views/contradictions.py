@@ -73,7 +73,6 @@ CANARIES_SINCE, APPLIED_SINCE = 4, 5
 
 
 def some(names: Sequence[str]) -> str:
-    """The first few, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{', '.join(names[:SHOWN])}{more}"
 
@@ -142,8 +141,6 @@ class Agent:
 
 @dataclass
 class AttemptSteps:
-    """What the steps of one attempt say together."""
-
     tree: str = ""
     """After the last step, and before the first; empty where nobody knows."""
     missing: set[str] = field(default_factory=set)
@@ -388,7 +385,6 @@ class Records:
 
     @cached_property
     def evaluated(self) -> frozenset[str]:
-        """The repositories of the selected tasks."""
         return frozenset(map(self.repo_of, self.run.manifest.tasks))
 
     @cached_property
@@ -461,8 +457,6 @@ class Records:
 
 @dataclass
 class Replies:
-    """What replies of all rollouts say of each other."""
-
     found: Contradictions = field(default_factory=Contradictions)
     _tokens: dict[int, int] = field(default_factory=dict)
     """Of each text by its counter, as it was counted first."""
@@ -936,7 +930,6 @@ def _said_of_patch(verdict: Verdict, *, deterministic: bool) -> dict[str, object
 
 
 def _ran(verdict: Verdict) -> bool:
-    """Whether any test has an outcome."""
     tests = (*verdict.fail_to_pass.values(), *verdict.pass_to_pass.values())
     return any(test is not TestOutcome.MISSING for test in tests)
 

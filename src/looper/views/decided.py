@@ -52,7 +52,6 @@ def _decided(run: RunView) -> dict[str, Any]:
 
 
 def _of_run(run: RunView, found: Sequence[Registered]) -> dict[str, Any]:
-    """Contrasts with what all of a run's share."""
     plan = run.manifest.plan
     return {
         "unit": run.unit.value,

@@ -99,7 +99,6 @@ def described(state: State) -> dict[str, Any]:
 
 
 def described_generation(found: Generation) -> dict[str, Any]:
-    """One generation, with everything that the gates saw."""
     return {
         "generation": found.number,
         "parent": found.parent,
@@ -171,7 +170,6 @@ def _ref(number: int) -> str:
 
 
 def report_lines(found: Generation) -> Iterator[str]:
-    """One generation: each gate with what it saw, and the end."""
     yield f"generation {found.number}, {found.title}: {outcome(found)}"
     if found.candidate_hash:
         yield f"  candidate {found.candidate_hash[:12]}, commit {found.candidate_commit[:12]}, on {found.base_commit[:12]}"

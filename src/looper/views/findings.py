@@ -60,7 +60,6 @@ def percent(share: float) -> str:
 
 
 def arm_rows(run: RunView) -> list[tuple[str, ...]]:
-    """One row of `COLUMNS` for each arm."""
     figures = [run.figures(arm.name) for arm in run.manifest.plan.arms]
     rows = [_failed_row(found) if found.arm in run.failed_arms else _row(found, run) for found in figures]
     return [*rows, *(_choice_row(run, name) for name in run.choice_names)]
@@ -145,8 +144,6 @@ def registered_lines(run: RunView) -> list[str]:
 
 @dataclass(frozen=True)
 class RegisteredRow:
-    """One registered contrast with what came of it."""
-
     name: str
     """Primary or Secondary."""
     contrast: str
@@ -162,7 +159,6 @@ class RegisteredRow:
 
     @property
     def words(self) -> str:
-        """The claim, and the sentence as a quotation."""
         return in_words(self.claim, self.sentence)
 
 
@@ -209,7 +205,6 @@ def unfinished_text(run: RunView) -> str:
 
 
 def nothing_registered(run: RunView) -> str:
-    """Why there are no registered results."""
     if run.finished < run.planned:
         return f"The run is unfinished: {run.finished} of {run.planned} cells have an end. Nothing is concluded from it yet."
     if run.manifest.plan.unasked:

@@ -118,7 +118,6 @@ def _repositories(plan: Plan) -> set[str]:
 
 
 def equal_arms(views: Iterable[RunView]) -> list[MeasuredShare]:
-    """How often base and its repeat differed in each."""
     return [found for view in views if (found := _share(view, _differing(view))) is not None]
 
 
@@ -160,7 +159,6 @@ def _main_arm(plan: Plan) -> Arm:
 
 
 def time_lines(plan: Plan, cells: int, workers: int, found: MeasuredRun | None) -> Iterator[str]:
-    """How long, and how many tokens."""
     if found is None:
         yield (
             f"time: not measured; no run here has {ENOUGH} cells with this model, suite and limits. A few tasks measure it: run it with "

@@ -28,7 +28,6 @@ def read_history(path: Path) -> History:
 
 
 def history_lines(found: History) -> Iterator[str]:
-    """As Markdown."""
     yield "| experiment | asks as | said then | audit | why |"
     yield "|---|---|---|---|---|"
     for one in found.experiments:

@@ -30,8 +30,6 @@ INDEX_BYTES = 1 << 28
 
 @dataclass
 class AttemptIndex:
-    """The steps of one attempt."""
-
     places: list[int] = field(default_factory=list)
     """Where each line begins, in bytes, in the order of recording."""
     counts: StepCounts = field(default_factory=StepCounts)
@@ -114,7 +112,6 @@ def read_on(found: StepIndex, folder: Path) -> None:
 
 
 def steps_of(folder: Path, cell: str) -> list[Step]:
-    """The steps of a cell's last attempt."""
     attempts = {key: entry for key, entry in step_index(folder).attempts.items() if key[0] == cell}
     if not attempts:
         return []
@@ -122,7 +119,6 @@ def steps_of(folder: Path, cell: str) -> list[Step]:
 
 
 def steps_at(folder: Path, entry: AttemptIndex) -> list[Step]:
-    """The steps of an attempt, by its entry of the index."""
     return list(read_at(folder, "steps", Step, entry.places))
 
 

@@ -39,8 +39,6 @@ STRETCHES = 10
 
 
 class RunStatus(StrEnum):
-    """What a run is doing."""
-
     FINISHED = "finished"
     RUNNING = "running"
     STALLED = "stalled"
@@ -88,15 +86,12 @@ class PhaseName(StrEnum):
 
 @dataclass(frozen=True)
 class RunPhase:
-    """One phase of a run."""
-
     name: PhaseName
     done: int
     planned: int
 
 
 def phases(run: RunView) -> list[RunPhase]:
-    """Those that a run has, in order."""
     evaluated = {cell for arm in run.manifest.plan.arms for cell in run.cells(arm.name)}
     ended = {verdict.cell for verdict in run.verdicts} & run.planned_cells
     planned = {

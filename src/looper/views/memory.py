@@ -21,8 +21,6 @@ from looper.views.show import harmless
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """One rollout of an arm that remembers."""
-
     end: Trajectory
     cited: tuple[str, ...]
     """Ids of the items that were told and whose code the agent then wrote."""
@@ -169,7 +167,6 @@ def one_item(run: RunView, wanted: str) -> MemoryItem:
 
 
 def item_lines(run: RunView) -> Iterator[str]:
-    """Every item in a line."""
     gone = reverted_items(run)
     for item in memory_items(run).values():
         first = harmless(bare_lines(item.text)[0] if item.text else "")

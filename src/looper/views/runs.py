@@ -89,7 +89,6 @@ class RunView:
 
     @cached_property
     def gathering(self) -> dict[str, tuple[str, ...]]:
-        """The tasks of each arm that gathers experience."""
         tasks = self.manifest.experience_tasks
         return {arm.name: tasks[source] for source, arm in self.manifest.plan.all_experience()}
 
@@ -109,17 +108,14 @@ class RunView:
 
     @cached_property
     def final(self) -> dict[str, Verdict]:
-        """The end of each cell."""
         return final_verdicts(self.verdicts)
 
     @cached_property
     def ends(self) -> dict[tuple[str, int], Trajectory]:
-        """Every rollout, by cell and attempt."""
         return {(end.cell, end.attempt): end for end in self.trajectories}
 
     @cached_property
     def last_ends(self) -> dict[str, Trajectory]:
-        """The last rollout of each cell."""
         return {end.cell: end for end in self.trajectories}
 
     @cached_property
@@ -216,7 +212,6 @@ class RunView:
                 return _by_seed((seed, self._forgotten(arm, seed)) for seed in self.manifest.plan.seeds)
 
     def asked(self, arm: str) -> list[Likelihood]:
-        """What an arm made of successes."""
         return [found for found in self.likelihoods if found.arm == arm]
 
     def batch_matrices(self, arm: str) -> list[tuple[list[list[float]], list[float]]]:
@@ -310,7 +305,6 @@ class RunView:
 
     @property
     def unit(self) -> AnalysisUnit:
-        """Of everything that is compared."""
         return unit_of(self.manifest.plan, self.tasks)
 
     @property
@@ -452,7 +446,6 @@ class RunView:
         return {arm for name in contrast.arms for arm in self.members(name)}
 
     def members(self, name: str) -> tuple[str, ...]:
-        """An arm, or those that a choice is made from."""
         of = {found.name: found.of for found in self.manifest.plan.choices}
         return tuple(of.get(name, (name,)))
 

@@ -52,8 +52,6 @@ def prompt_length(step: Step) -> str:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a rollout was asked."""
-
     messages: tuple[tuple[str, str], ...]
     """Role and text, in order; as far as they are known."""
     note: str = ""

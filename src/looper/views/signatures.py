@@ -10,8 +10,6 @@ from looper.records.base import Record
 
 
 class SignedPart(StrEnum):
-    """What of a run is signed, and the file that holds it."""
-
     PLAN = "plan"
     """Before the data: what is to be decided, and how, cannot be written anew once they are there."""
     SEAL = "seal"
@@ -55,7 +53,6 @@ def signatures_in(text: str) -> list[Signature]:
 
 
 def signature_of(part: SignedPart, folder: Path, when: str) -> Signature:
-    """Of what a run has now."""
     return Signature(part=part, run=folder.name, sha256=_hashes(folder / part.file)[-1], when=when)
 
 

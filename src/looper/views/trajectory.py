@@ -33,8 +33,6 @@ TRIED = 120
 
 @dataclass(frozen=True)
 class Filter:
-    """Which steps are shown; empty for all."""
-
     tool: str = ""
     guard: str = ""
     errors: bool = False
@@ -66,16 +64,12 @@ def went_wrong(step: Step) -> bool:
 
 @dataclass(frozen=True)
 class ShownText:
-    """As much of a text as is shown."""
-
     shown: str
     cut: bool
 
 
 @dataclass(frozen=True)
 class ShownStep:
-    """One step, with everything that is known of it."""
-
     step: Step
     said: ShownText
     thinking: ShownText
@@ -87,8 +81,6 @@ class ShownStep:
 
 @dataclass(frozen=True)
 class StepPage:
-    """Steps that are shown together."""
-
     steps: tuple[ShownStep, ...]
     page: int
     """From 1."""
@@ -100,8 +92,6 @@ class StepPage:
 
 @dataclass(frozen=True)
 class CellAttempt:
-    """One cell at one attempt."""
-
     name: str
     attempt: int
     attempts: tuple[int, ...]
@@ -206,8 +196,6 @@ def passed(outcomes: dict[str, TestOutcome]) -> int:
 
 @dataclass(frozen=True)
 class Tried:
-    """One step in a line."""
-
     index: int
     tool: str
     target: str
@@ -286,8 +274,6 @@ def next_failed(run: RunView, cell: str) -> str | None:
 
 @dataclass(frozen=True)
 class Hit:
-    """One step in which a text stands."""
-
     cell: str
     attempt: int
     index: int

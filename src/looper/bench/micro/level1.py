@@ -251,8 +251,6 @@ _NEUTRAL_TESTS = {
 
 @dataclass(frozen=True)
 class _Place:
-    """One broken function."""
-
     kind: Kind
     function: str
     module: str
@@ -343,7 +341,6 @@ def _digest_of(repo: str, function: str, value: object) -> str:
 
 
 def _values(place: _Place) -> list[object]:
-    """What the right function gives for its probes."""
     names: dict[str, object] = {}
     exec(place.kind.imports + place.source(place.right), names)
     return [eval(f"{place.function}({probe})", dict(names)) for probe in place.kind.probes]

@@ -131,5 +131,4 @@ def _without_halves(value: Any) -> Any:
 
 
 def quoted(name: str) -> str:
-    """For one line of an error."""
     return f"{json.dumps(name[:NAME_CHARACTERS])}{'…' if len(name) > NAME_CHARACTERS else ''}"

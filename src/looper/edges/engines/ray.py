@@ -94,7 +94,6 @@ class RayCluster:
         self._lock = threading.Lock()
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Those that are alive, as Ray describes them."""
         return [node for node in self.ray.nodes() if node["Alive"]]
 
     def slots(self, memory_mb: int) -> int:
@@ -465,7 +464,6 @@ class _NotBegun(Exception):
 
 
 def _of_ray(error: Exception) -> str:
-    """In one line; of a traceback its last."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     traced = any(line.startswith("Traceback") or "ray::" in line for line in lines)
     said = lines[-1 if traced else 0] if lines else ""
@@ -479,7 +477,6 @@ class AtNode:
         self._worker = worker(spec)
 
     def where(self) -> str:
-        """The id of the node."""
         import ray
 
         return str(ray.get_runtime_context().get_node_id())

@@ -43,7 +43,6 @@ class HarnessEnvironment:
         return self.made()
 
     def made(self) -> Environment:
-        """The one environment, whatever the task."""
         with self._lock:
             if self._made is None:
                 self._made = self._make()

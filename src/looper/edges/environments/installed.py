@@ -19,7 +19,6 @@ SHOWN = 3
 
 
 def packages_of(environment: Path) -> Path:
-    """Where a virtual environment has its packages."""
     return next(environment.glob("lib/python*/site-packages"), environment / "lib")
 
 

@@ -82,12 +82,10 @@ def recipe_of(key: str) -> Recipe:
 
 
 def known_keys() -> list[str]:
-    """Of all recipes."""
     return [f"{repo}@{version}" for repo, versions in _table().items() if "/" in repo for version in versions]
 
 
 def supported_versions(repo: str) -> tuple[str, ...]:
-    """Versions of a repository whose environments are known here."""
     return tuple(_table().get(repo, {}))
 
 

@@ -38,8 +38,6 @@ WORDS_PER_TOKEN = 2
 
 @dataclass
 class ReplyBuilder:
-    """What has come of one reply so far."""
-
     text: list[str] = field(default_factory=list)
     thinking: list[str] = field(default_factory=list)
     finish: Any = ""

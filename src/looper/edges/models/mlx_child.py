@@ -93,8 +93,6 @@ COMPARED_AT_ONCE = 8
 
 @dataclass
 class CachedConversation:
-    """What is kept of a conversation between turns."""
-
     tokens: list[int]
     """What the cache holds, in order."""
     cache: list[Any]
@@ -102,8 +100,6 @@ class CachedConversation:
 
 @dataclass
 class ActiveRequest:
-    """A request that is being generated."""
-
     request: dict[str, Any]
     prompt: list[int]
     processed: int

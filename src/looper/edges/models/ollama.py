@@ -39,7 +39,6 @@ class OllamaModel:
         self._counts = Counts()
 
     def identity(self) -> ModelIdentity:
-        """Asks the server each time."""
         with self._server.typed_faults():
             none = f"{self._server.what} has no list of models. Is the address that of an Ollama server? {HOW_TO_START}"
             listed, _ = self._server.get("/api/tags", none)

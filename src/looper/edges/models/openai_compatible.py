@@ -58,7 +58,6 @@ class OpenAICompatibleModel:
         """Parameters that the server does not want to be named."""
 
     def identity(self) -> ModelIdentity:
-        """Asks the server each time."""
         with self._server.typed_faults():
             known, headers = self._told()
             weights = weights_digest(self._url, known.weights, self._digests)

@@ -456,7 +456,6 @@ def end_left(place: Path) -> None:
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End the process group of a command."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

@@ -18,7 +18,6 @@ class AdapterStore:
         self._adapters = adapters
 
     def ids(self) -> list[str]:
-        """Of all adapters, whole or damaged, in order."""
         return sorted(
             path.parent.name
             for path in self._adapters.glob(f"*/{CARD}")

@@ -24,8 +24,6 @@ OPENING = 2
 
 @dataclass
 class Encoded:
-    """One window of an example."""
-
     source: str
     instance_id: str
     tokens: list[int]
@@ -48,7 +46,6 @@ class Encoded:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder, with its chat template."""
     # Without PyTorch, which is not needed for tokenizers, the package says so on every import.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     quick_transformers()

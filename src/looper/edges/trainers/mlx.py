@@ -55,8 +55,6 @@ FISHER = "fisher.safetensors"
 
 
 class MlxTrainer(AdapterStore):
-    """Makes adapters for one base model."""
-
     def __init__(self, base: Path, adapters: Path) -> None:
         """`adapters` is where they are kept."""
         super().__init__(adapters)

@@ -329,7 +329,6 @@ def work(folder: Path, base: Path, request: TrainingRequest, events: "IO[str]") 
 
 
 def _computed(folder: Path, base: Path, request: TrainingRequest) -> dict[str, Any]:
-    """An adapter that needs no training."""
     settings = request.settings
     parts = [load_arrays(folder.parent / part) for part in request.parts]
     arrays: dict[str, Any] = {}

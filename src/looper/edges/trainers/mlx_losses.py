@@ -60,7 +60,6 @@ def mean_loss(model: Any, examples: Sequence[Encoded], rows: int) -> float:
 
 
 def mean_distillation_loss(model: Any, examples: Sequence[Encoded]) -> float:
-    """Over all supervised tokens of all examples."""
     return mean_of(distillation_loss(model, *taught([item])) for item in examples)
 
 

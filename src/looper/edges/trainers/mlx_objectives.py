@@ -31,8 +31,6 @@ TEACHER_TOKENS = 64
 
 
 class LossObjective(Protocol):
-    """One objective."""
-
     def encode(self, tokenizer: Any, request: TrainingRequest) -> tuple[list[Encoded], int]:
         """What to train on, and the number of actions too long for any window."""
         ...

@@ -41,8 +41,6 @@ class Regularizer:
 
 
 class Clipped(optim.AdamW):  # type: ignore[misc,unused-ignore]
-    """AdamW on gradients whose norm is clipped."""
-
     def __init__(self, learning_rate: float, norm: float, hold: Regularizer | None = None) -> None:
         super().__init__(learning_rate=learning_rate, betas=[0.9, 0.95], weight_decay=0.01)
         self._norm, self._hold = norm, hold or Regularizer()

@@ -87,8 +87,6 @@ def collated(group: list[Encoded]) -> dict[str, Any]:
 
 
 class OrderedTrainer(Trainer):  # type: ignore[misc]
-    """transformers' trainer with our batches."""
-
     def __init__(self, settings: TrainingSettings, train_set: list[Encoded], **given: Any) -> None:
         super().__init__(train_dataset=WindowDataset(train_set), data_collator=collated, **given)
         self._settings, self._train_set = settings, train_set

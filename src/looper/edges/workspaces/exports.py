@@ -287,7 +287,6 @@ def _entry(place: Path) -> TreeEntry | None:
 
 
 def _said(error: GitRefused) -> str:
-    """What git itself said."""
     return re.sub(r"^git apply failed in .*?: (error: |fatal: )?", "", str(error))
 
 

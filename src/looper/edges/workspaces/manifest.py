@@ -43,8 +43,6 @@ MOST_ENTRIES = 300_000
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a tree."""
-
     mode: str
     """As git writes it: 100644, 100755 or 120000; other kinds by name."""
     digest: str

@@ -127,7 +127,6 @@ class Mirror:
         return sorted(f"{old} {new}" for old, new in found.items())
 
     def without(self, tasks: Iterable[Task]) -> list[Task]:
-        """The tasks whose base commit is not here."""
         tasks = list(tasks)
         asked = "".join(f"{task.base_commit}\n" for task in tasks).encode()
         answers = self.git("cat-file", "--batch-check", stdin=asked).decode().splitlines()
@@ -263,7 +262,6 @@ def must_be_whole(mirror: Path, commits: Iterable[str]) -> None:
 
 
 def told(mirror: Path, faults: Sequence[BrokenObject]) -> str:
-    """What is wrong with a mirror, and how to mend it."""
     first, *others = faults
     return (
         f"The mirror {mirror} {first.why} the object {first.name}{f', which is {first.path}' if first.path else ''}"

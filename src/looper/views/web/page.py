@@ -75,7 +75,6 @@ def write_page(run: RunView, by: str) -> Path:
 
 
 def _drawings(run: RunView) -> list[Path]:
-    """All that lie beside the page."""
     return [path for ending in ("svg", "png") for path in (run.folder / "plots").glob(f"[!.]*.{ending}")]
 
 
