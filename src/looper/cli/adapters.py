@@ -8,8 +8,8 @@ from looper.cli.wiring import adapter_store, folder_digest
 from looper.errors import BadInput
 from looper.metrics.paired import repository_of
 from looper.records.base import grouped
+from looper.records.text import counted
 from looper.records.training import AdapterRecord
-from looper.views.findings import counted
 from looper.views.lineage import adapters_of, lineage_data, lineage_lines
 from looper.views.runs import read_runs
 

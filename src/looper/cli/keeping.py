@@ -16,8 +16,8 @@ from looper.cli.settings import Settings
 from looper.cli.wiring import adapter_store, process_folders, sweep_workspaces, workspaces_of
 from looper.errors import BadInput, InfrastructureError, RunBusy
 from looper.journal import RunLock, holder_of
+from looper.records.text import counted
 from looper.untrusted import folders_below, remove_tree
-from looper.views.findings import counted
 from looper.views.lineage import adapters_of
 from looper.views.live import described
 from looper.views.runs import RunView, find_run, no_run, read_run, read_runs, run_folders

@@ -447,7 +447,7 @@ def train(
 
     from looper.cli import training
     from looper.cli.adapters import trained_on
-    from looper.views.findings import counted
+    from looper.records.text import counted
     from looper.views.show import TRAINED_ON, mask_text
 
     options = training.train_options(

@@ -24,8 +24,9 @@ from looper.metrics.registered import ALPHA
 from looper.records.learning import Experience, Learning, TrainingChange, Treatment
 from looper.records.memory import Remembering
 from looper.records.plan import AS_COMPUTED, Arm, Expect, LimitsChange, Metric, Plan, Sampling
+from looper.records.text import counted
 from looper.records.training import AdapterRecord, TrainingSettings
-from looper.views.findings import counted, estimated_lines, unasked_lines
+from looper.views.findings import estimated_lines, unasked_lines
 from looper.views.forecast import discordance, measured, power_data, power_lines, time_data, time_lines
 
 

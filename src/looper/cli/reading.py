@@ -7,8 +7,8 @@ from typing import Any
 
 from looper.cli.options import json_line, the_run
 from looper.errors import BadInput
+from looper.records.text import counted
 from looper.views.diff import arms_data, arms_diff, rollouts_data, rollouts_diff, runs_data, runs_diff
-from looper.views.findings import counted
 from looper.views.live import Projection, described
 from looper.views.memory import (
     delivery_lines,

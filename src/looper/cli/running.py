@@ -38,8 +38,8 @@ from looper.experiment.staging import Staging
 from looper.journal import read_stream
 from looper.records.job import RunSpec
 from looper.records.plan import Override, Plan, RunManifest
+from looper.records.text import counted
 from looper.records.trajectory import Step
-from looper.views.findings import counted
 from looper.views.live import resume_command
 from looper.views.runs import RunView, read_run, run_folders
 

@@ -12,9 +12,9 @@ from looper.cli.options import json_line, the_run
 from looper.cli.settings import Settings
 from looper.errors import BadInput, LooperError
 from looper.records.memory import Delivery
+from looper.records.text import counted
 from looper.records.trajectory import Step, Trajectory
 from looper.records.verdict import Outcome
-from looper.views.findings import counted
 from looper.views.index import steps_of
 from looper.views.memory import memory_items
 from looper.views.runs import RunView

@@ -30,6 +30,7 @@ from looper.experiment.schedule import split_tasks
 from looper.records.model import BACKENDS, ModelSpec
 from looper.records.plan import Arm, Plan
 from looper.records.task import Task
+from looper.records.text import counted
 from looper.records.training import (
     AdapterRecord,
     Example,
@@ -43,7 +44,6 @@ from looper.records.training import (
 )
 from looper.training.examples import trajectory_examples
 from looper.training.select import Attempt, preference_pairs, select
-from looper.views.findings import counted
 from looper.views.live import resume_command
 from looper.views.runs import RunView
 

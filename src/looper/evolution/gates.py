@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from looper.errors import NOT_PYTHON
 from looper.protocols import NOTHING, PathChange, Sources
 from looper.records.gate import GateOutcome, GateResult
+from looper.records.text import listed
 
 REGULAR = ("100644", "100755")
 SPECIAL = (".gitattributes", ".gitmodules", "conftest.py", "sitecustomize.py", "usercustomize.py")
@@ -42,7 +43,7 @@ def manifest_gate(
         {path for path in fixed_points.keys() | now.keys() if fixed_points.get(path) != now.get(path)}
     )
     if moved:
-        return _says(sources, candidate, "manifest", f"fixed points were changed: {_some(moved)}")
+        return _says(sources, candidate, "manifest", f"fixed points were changed: {listed(moved, 5)}")
     return _says(sources, candidate, "manifest", "", f"{len(now)} fixed points are as they were")
 
 
@@ -129,7 +130,3 @@ def _imported(sources: Sources, commit: str, path: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             found.add(node.module.split(".")[0])
     return found
-
-
-def _some(paths: list[str]) -> str:
-    return ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")

@@ -22,7 +22,7 @@ from looper.errors import (
 from looper.protocols import AdapterHost, ChatModel, ChatRequest, Message, Windowed
 from looper.records.memory import Delivery
 from looper.records.plan import Limits
-from looper.records.text import BYTES_PER_TOKEN
+from looper.records.text import BYTES_PER_TOKEN, listed
 from looper.records.training import AdapterRecord, Example
 from looper.records.treatment import VALID_MARGIN, Proof, ProofKind
 
@@ -259,9 +259,8 @@ def seen_text(adapter: AdapterRecord, evaluated: Sequence[str], arm: str) -> str
     seen = sorted(set(adapter.tasks) & set(evaluated))
     if not seen:
         return ""
-    more = f" and {len(seen) - SEEN} more" if len(seen) > SEEN else ""
     return (
-        f"{arm}: the adapter {adapter.id} was trained on {len(seen)} of the evaluated tasks, {', '.join(seen[:SEEN])}{more}; what it "
+        f"{arm}: the adapter {adapter.id} was trained on {len(seen)} of the evaluated tasks, {listed(seen, SEEN)}; what it "
         "remembers of these is not what it has learned"
     )
 

@@ -18,6 +18,7 @@ from looper.records.base import Record, content_hash
 from looper.records.learning import Learning, TrainingChange, Treatment
 from looper.records.memory import RetrievalSettings
 from looper.records.plan import AS_COMPUTED, Arm, ArmRole, Chooser, Contrast, Expect, Metric, Plan, Scaffold
+from looper.records.text import counted
 from looper.records.training import AdapterKind, Format
 from looper.records.trajectory import TOOL_NAMES, Guard, ToolName
 
@@ -370,7 +371,7 @@ def _cannot_be_told_or_trained(plan: Plan) -> Iterator[tuple[Path, str]]:
                 told.add(path)
                 yield (
                     path,
-                    f"{arm.name} is told at most {most.items} item{'s' * (most.items > 1)} in {most.bytes} bytes, and the shortest has "
+                    f"{arm.name} is told at most {counted(most.items, 'item')} in {most.bytes} bytes, and the shortest has "
                     f"{LEAST_ITEM_BYTES} or more: there is room for {most.bytes // LEAST_ITEM_BYTES}. Raise the bytes, or lower the items",
                 )
         if learning.treatment is not Treatment.ADAPTER or experience.training is None:
@@ -385,8 +386,8 @@ def _cannot_be_told_or_trained(plan: Plan) -> Iterator[tuple[Path, str]]:
         for key, wrong in (
             (
                 "learning_rate",
-                f"at a learning rate of {training.learning_rate:.3g} {training.iterations} "
-                f"iteration{'s' * (training.iterations != 1)} move no weight by more than "
+                f"at a learning rate of {training.learning_rate:.3g} {counted(training.iterations, 'iteration')} "
+                "move no weight by more than "
                 f"{training.learning_rate * training.iterations:.1g}, which is lost in rounding. Raise it"
                 if training.learning_rate * training.iterations < LEAST_MOVE
                 else "",
@@ -609,7 +610,7 @@ def _the_same_in_the_end(plan: Plan) -> Iterator[tuple[Path, str]]:
             told = plan.experience.told(how)
             parts += [how.model_copy(update=dict.fromkeys(RetrievalSettings.model_fields)), told]
             same.append(
-                f"they are told the same (at most {told.items} item{'s' * (told.items > 1)}, found by {told.retrieval})"
+                f"they are told the same (at most {counted(told.items, 'item')}, found by {told.retrieval})"
             )
         if (other := seen.setdefault(content_hash(*parts), arm.name)) != arm.name:
             yield (

@@ -16,6 +16,7 @@ from looper.records.memory import Draw, MemoryItem, MemoryKind, Remembering
 from looper.records.plan import Arm, Gate, Metric, Plan
 from looper.records.strategy import Mixture, PartialReplay
 from looper.records.task import Task
+from looper.records.text import counted
 from looper.records.training import Objective
 
 Learner = tuple[int, Arm, Learning]
@@ -108,7 +109,7 @@ def _too_few_tasks(
     ]
     yield (
         ("experience", "selection", "minimum_tasks"),
-        f"{least} resolved task{'s' * (least != 1)} of each repository are wanted, and {told} to learn from. "
+        f"{counted(least, 'resolved task')} of each repository are wanted, and {told} to learn from. "
         f"Either {', or '.join(ways)}",
     )
 
@@ -288,7 +289,7 @@ def _kept_aside(
                 told.add(path)
                 yield (
                     path,
-                    f"{arm.name} keeps {aside} of {tasks} task{'s' * (tasks != 1)} of {repo} aside, and trains on {tasks - aside} at most "
+                    f"{arm.name} keeps {aside} of {counted(tasks, 'task')} of {repo} aside, and trains on {tasks - aside} at most "
                     f"where {wanted} {'are' if wanted != 1 else 'is'} wanted. Lower it, or set more tasks aside (experience.per_repo)",
                 )
 
@@ -300,7 +301,7 @@ def _batches(
     successes = [found.most(repo) for repo in found.repos]
     size = experience.batch
     batches = sum(-(-most // size) if size else 1 for most in successes)
-    told = f"{sum(successes)} successes at most are {batches} batch{'es' * (batches != 1)}"
+    told = f"{sum(successes)} successes at most are {counted(batches, 'batch', 'batches')}"
     forgets = {
         name
         for contrast in found.plan.contrasts

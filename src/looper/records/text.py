@@ -1,6 +1,7 @@
-"""What a line of text is: what ends with a line feed, as git, grep and JSON Lines have it."""
+"""What a line of text is: what ends with a line feed, as git, grep and JSON Lines have it; and how names and numbers stand in one."""
 
 import io
+from collections.abc import Sequence
 
 BYTES_PER_TOKEN = 3
 """Cautious: English has about four, code about three and a half."""
@@ -17,6 +18,17 @@ def whole_lines(text: str) -> list[str]:
 def bare_lines(text: str) -> list[str]:
     """Every line without its end, which is a line feed with or without a carriage return before it."""
     return [line.removesuffix("\r\n").removesuffix("\n") for line in whole_lines(text)]
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """With the word in its number; `many` where it is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first `most` of them, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def estimated_tokens(*texts: str) -> int:

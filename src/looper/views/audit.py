@@ -19,8 +19,9 @@ from looper.records.plan import RunManifest
 from looper.records.question import AnsweredQuestion, Rating
 from looper.records.seal import LATER, Seal
 from looper.records.task import Task
+from looper.records.text import listed
 from looper.records.training import AdapterRecord
-from looper.views.contradictions import Agent, Contradictions, Records, contradictions, some
+from looper.views.contradictions import SHOWN, Agent, Contradictions, Records, contradictions
 from looper.views.owed import owed
 from looper.views.runs import RunView
 
@@ -107,7 +108,7 @@ def unchecked(run: RunView, outside: ExternalFacts) -> list[str]:
             "tasks and successes give: another version of the code recorded them"
         )
     if gone:
-        lines.append(f"{len(gone)} of {len(used)} adapters are not here: {some(gone)}")
+        lines.append(f"{len(gone)} of {len(used)} adapters are not here: {listed(gone, SHOWN)}")
     seal = _last_seal(run.folder)
     if seal is None and not _must_be_sealed(run, outside):
         lines.append("it has no seal" + ("" if run.finished == run.planned else ": it is not finished"))

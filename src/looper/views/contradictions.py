@@ -25,7 +25,7 @@ from looper.records.question import AnsweredQuestion
 from looper.records.sampling import sampling_seed
 from looper.records.seal import Seal
 from looper.records.task import Task
-from looper.records.text import bare_lines
+from looper.records.text import bare_lines, listed
 from looper.records.training import AdapterRecord, Objective, Selection
 from looper.records.trajectory import (
     Action,
@@ -72,11 +72,6 @@ CANARIES_SINCE, APPLIED_SINCE = 4, 5
 """Rules of verification since which a verdict says so."""
 
 
-def some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{', '.join(names[:SHOWN])}{more}"
-
-
 @dataclass
 class Contradictions:
     """Findings by what was found, with the cells, or other names, that show it."""
@@ -100,7 +95,7 @@ class Contradictions:
 
     def lines(self) -> Iterator[str]:
         for what, cells in self.cells.items():
-            yield f"{what}: {some(cells)}"
+            yield f"{what}: {listed(cells, SHOWN)}"
 
 
 StepsOf = Callable[[tuple[str, int]], Sequence[Step]]

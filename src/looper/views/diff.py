@@ -14,13 +14,12 @@ from typing import Any
 from looper.errors import BadInput
 from looper.metrics.paired import PairedDifference, paired_difference
 from looper.records.plan import AS_COMPUTED, Arm
-from looper.records.text import bare_lines
+from looper.records.text import bare_lines, counted, listed
 from looper.records.trajectory import Action, Step, Trajectory
 from looper.records.verdict import Verdict
 from looper.views.decided import registered_data
 from looper.views.findings import (
     EXPLORATORY,
-    counted,
     difference_data,
     difference_text,
     failed_arm_lines,
@@ -169,8 +168,7 @@ def arms_diff(run: RunView, first: str, second: str) -> Iterator[str]:
         ("only the first resolves", pair.only_first),
         ("only the second resolves", pair.only_second),
     ):
-        more = f" and {len(cells) - LISTED} more" if len(cells) > LISTED else ""
-        yield f"{label}: {', '.join(cells[:LISTED]) or 'none'}{more}"
+        yield f"{label}: {listed(cells, LISTED) or 'none'}"
 
 
 def arms_data(run: RunView, first: str, second: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from looper.records.generation import (
     Spent,
     Stopped,
 )
-from looper.views.findings import EXPLORATORY, counted, difference_text, share_text
+from looper.records.text import counted
+from looper.views.findings import EXPLORATORY, difference_text, share_text
 
 
 def tree_lines(state: State) -> Iterator[str]:

@@ -35,6 +35,7 @@ from looper.metrics.power import ENOUGH
 from looper.metrics.registered import ALPHA, DECIDED, Decision, Registered
 from looper.records.learning import Treatment
 from looper.records.plan import Arm, ArmRole, Contrast, Expect, Metric, Plan
+from looper.records.text import counted, listed
 from looper.records.treatment import ProofKind
 from looper.views.questions import question_lines
 from looper.views.runs import RunView
@@ -272,11 +273,6 @@ def by_themselves(run: RunView) -> str:
         else "what is registered is decided by the interval in brackets, all else is exploratory"
     )
     return f"Every arm against base by itself; {said}"
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """With the word in its number; `many` where it is not `one` with an s."""
-    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def stratified_lines(run: RunView) -> list[str]:
@@ -528,8 +524,7 @@ def control_lines(run: RunView) -> list[str]:
         )
     missing = run.planned - run.finished
     left = not_begun(run)
-    named = f"{', '.join(left[:LISTED])}{f' and {len(left) - LISTED} more' if len(left) > LISTED else ''}"
-    which = f"; nothing has an end of {named}" if left else ""
+    which = f"; nothing has an end of {listed(left, LISTED)}" if left else ""
     return [*lines, *([f"{missing} of {run.planned} cells are still to do{which}"] if missing else [])]
 
 

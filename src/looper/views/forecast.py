@@ -14,7 +14,8 @@ from typing import Any
 from looper.metrics.design import design_of, is_pilot, power_at_interest, smallest_visible
 from looper.metrics.paired import student, wilson
 from looper.records.plan import AS_COMPUTED, REAL_SUITES, Arm, Plan
-from looper.views.findings import counted, power_text
+from looper.records.text import counted
+from looper.views.findings import power_text
 from looper.views.runs import RunView, read_runs
 from looper.views.show import duration
 

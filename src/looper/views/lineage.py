@@ -9,6 +9,7 @@ from typing import Any
 
 from looper.records.learning import Learning
 from looper.records.plan import Arm
+from looper.records.text import counted, listed
 from looper.records.training import AdapterRecord
 from looper.records.treatment import Consolidation
 from looper.views.runs import RunView
@@ -109,7 +110,7 @@ def _learning_lines(
     if how is not None and experience is not None and learning.needs_experience:
         told = experience.told(how)
         size = f", {told.bytes} bytes together" if told.bytes is not None else ""
-        yield f"  told: at most {told.items} item{'s' * (told.items != 1)}{size}, found by {told.retrieval}"
+        yield f"  told: at most {counted(told.items, 'item')}{size}, found by {told.retrieval}"
     for made in run.consolidations:
         if made.arm == arm.name:
             yield from _consolidation_lines(made, card_of)
@@ -122,7 +123,7 @@ def _consolidation_lines(
     head = f"  seed {made.seed}, {where}" + (f", round {made.round}" if made.round > 1 else "")
     yield f"{head}: {made.used} of {made.selection.taken} successes of {made.selection.seen} attempts"
     if made.items:
-        yield f"    memory: {len(made.items)} items, {_listed(made.items)}"
+        yield f"    memory: {len(made.items)} items, {listed([name[:24] for name in made.items], LISTED)}"
     if made.adapter:
         yield from _adapter_lines(made.adapter, card_of)
 
@@ -139,7 +140,7 @@ def _adapter_lines(name: str, card_of: Callable[[str], AdapterRecord | None]) ->
     settings = card.settings.model_dump(mode="json", exclude_defaults=True)
     yield f"    adapter {card.id}, {card.make.value}: {', '.join(f'{key} {value}' for key, value in settings.items())}"
     yield (
-        f"    from {card.train_examples} examples ({card.examples_hash[:12]}) of {_listed(card.tasks)}; changed by "
+        f"    from {card.train_examples} examples ({card.examples_hash[:12]}) of {listed([name[:24] for name in card.tasks], LISTED)}; changed by "
         f"{100 * card.relative_change:.1f} %, {card.backend}"
     )
     if card.run is not None:
@@ -147,8 +148,3 @@ def _adapter_lines(name: str, card_of: Callable[[str], AdapterRecord | None]) ->
         yield f"    trained by hand from {card.run}: {', '.join(f'{arm} {count}' for arm, count in arms.items())}"
     if card.parts or card.start:
         yield f"    made from {', '.join([*filter(None, [card.start]), *card.parts])}"
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(name[:24] for name in names[:LISTED])
-    return shown + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")

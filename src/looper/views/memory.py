@@ -11,10 +11,9 @@ from typing import Any
 from looper.errors import BadInput
 from looper.journal import read_stream
 from looper.records.memory import MemoryItem, Reverted
-from looper.records.text import bare_lines
+from looper.records.text import bare_lines, counted
 from looper.records.trajectory import Edit, Step, Trajectory, Write
 from looper.records.verdict import Outcome
-from looper.views.findings import counted
 from looper.views.runs import RunView
 from looper.views.show import harmless
 

@@ -152,11 +152,11 @@ def mask_text(found: Windows, max_tokens: int, *, colour: bool = True) -> Text:
             shown.append(trained, style="dim" if found.kept_aside else "bold green")
             at = end
         shown.append(harmless(text[at:]), style="dim")
-        counted = sum(end - start for start, end in spans)
-        turns = f"{len(spans)} turn{'s' * (len(spans) != 1)}"
-        shown.append(f"\n{turns} {verb}, {counted} of {len(text)} characters\n", style="bold")
+        characters = sum(end - start for start, end in spans)
+        turns = counted(len(spans), "turn")
+        shown.append(f"\n{turns} {verb}, {characters} of {len(text)} characters\n", style="bold")
     if found.too_long:
-        actions = f"{found.too_long} action{'s' * (found.too_long != 1)}"
+        actions = counted(found.too_long, "action")
         shown.append(
             f"── {found.example.source}: {actions} left out, longer than --max-tokens {max_tokens} with the opening ──\n",
             style="bold",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from looper.records.task import Task
+from looper.records.text import counted
 
 Why = Callable[[Task], str]
 """Why no environment is known for a task; empty where one is."""
@@ -35,7 +36,7 @@ def unserved_lines(tasks: Sequence[Task], unserved: Why) -> Iterator[str]:
     """One for each version of a repository, with how many tasks and why."""
     found = Counter((task.environment, why) for task in tasks if (why := unserved(task)))
     for (environment, why), count in sorted(found.items()):
-        yield f"{environment.replace('@', ' ').strip()}: {count} task{'s' if count > 1 else ''}, {why}"
+        yield f"{environment.replace('@', ' ').strip()}: {counted(count, 'task')}, {why}"
 
 
 def _coupling(tasks: Sequence[Task]) -> str:

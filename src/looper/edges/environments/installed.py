@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from looper.records.text import listed
+
 ODD = "odd"
 """Key of a mark: files that differed from their packages' records as soon as they were installed, for some packages say it wrong."""
 OF_UV = ("_virtualenv.py", "_virtualenv.pth")
@@ -34,10 +36,7 @@ def damage(packages: Path, mark: Path, names: Iterable[str]) -> str:
     if lost := {_plain(name.partition("==")[0]) for name in names} - there:
         return f"{min(lost)} is not installed"
     found = sorted(set(differing(packages, written_ns)) - set(odd))
-    if not found:
-        return ""
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"{', '.join(found[:SHOWN])}{more} not as installed"
+    return f"{listed(found, SHOWN)} not as installed" if found else ""
 
 
 def differing(packages: Path, written_ns: int | None = None) -> list[str]:
